@@ -1,0 +1,190 @@
+//! Media types: the syntax of RFC 6838, and the ones whose meaning a registry must know.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::text::serde_as_text;
+
+/// A media type `type/subtype`, both restricted names of RFC 6838, section 4.2; without parameters.
+///
+/// The spelling is kept as received, and types are compared by it, as clients do: a type that is spelt in another case
+/// is one this registry does not know, never a disguise of one that it does. Cloning is cheap.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MediaType(Arc<str>);
+
+impl MediaType {
+    /// OCI image manifest.
+    pub const OCI_MANIFEST: &'static str = "application/vnd.oci.image.manifest.v1+json";
+    /// OCI image index.
+    pub const OCI_INDEX: &'static str = "application/vnd.oci.image.index.v1+json";
+    /// Docker image manifest version 2, schema 2.
+    pub const DOCKER_MANIFEST: &'static str = "application/vnd.docker.distribution.manifest.v2+json";
+    /// Docker manifest list.
+    pub const DOCKER_LIST: &'static str = "application/vnd.docker.distribution.manifest.list.v2+json";
+    /// Docker image manifest version 2, schema 1: refused.
+    pub const DOCKER_SCHEMA1: &'static str = "application/vnd.docker.distribution.manifest.v1+json";
+    /// Docker image manifest version 2, schema 1, signed: refused.
+    pub const DOCKER_SCHEMA1_SIGNED: &'static str = "application/vnd.docker.distribution.manifest.v1+prettyjws";
+    /// The type of the two bytes `{}` that stand for "no content".
+    pub const OCI_EMPTY: &'static str = "application/vnd.oci.empty.v1+json";
+    /// OCI image configuration.
+    pub const OCI_CONFIG: &'static str = "application/vnd.oci.image.config.v1+json";
+    /// Docker image configuration.
+    pub const DOCKER_CONFIG: &'static str = "application/vnd.docker.container.image.v1+json";
+    /// OCI layer, uncompressed.
+    pub const OCI_LAYER: &'static str = "application/vnd.oci.image.layer.v1.tar";
+    /// OCI layer, gzip.
+    pub const OCI_LAYER_GZIP: &'static str = "application/vnd.oci.image.layer.v1.tar+gzip";
+    /// OCI layer, zstd.
+    pub const OCI_LAYER_ZSTD: &'static str = "application/vnd.oci.image.layer.v1.tar+zstd";
+    /// Docker layer, gzip.
+    pub const DOCKER_LAYER_GZIP: &'static str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+    /// OCI layer with distribution restrictions, uncompressed.
+    pub const OCI_NONDISTRIBUTABLE: &'static str = "application/vnd.oci.image.layer.nondistributable.v1.tar";
+    /// OCI layer with distribution restrictions, gzip.
+    pub const OCI_NONDISTRIBUTABLE_GZIP: &'static str = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
+    /// OCI layer with distribution restrictions, zstd.
+    pub const OCI_NONDISTRIBUTABLE_ZSTD: &'static str = "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd";
+    /// Docker foreign layer, uncompressed.
+    pub const DOCKER_FOREIGN: &'static str = "application/vnd.docker.image.rootfs.foreign.diff.tar";
+    /// Docker foreign layer, gzip.
+    pub const DOCKER_FOREIGN_GZIP: &'static str = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+
+    /// Reads the value of a `Content-Type` header: parameters (`; charset=utf-8`) and surrounding white space are left
+    /// out, as the distribution specification asks of registries.
+    pub fn parse(header: &str) -> Result<Self, MediaTypeError> {
+        let essence = header.split_once(';').map_or(header, |(essence, _)| essence);
+        essence
+            .trim_matches(|character| matches!(character, ' ' | '\t'))
+            .parse()
+    }
+
+    /// The type as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// An OCI image index or a Docker manifest list.
+    #[must_use]
+    pub fn is_index(&self) -> bool {
+        matches!(self.as_str(), Self::OCI_INDEX | Self::DOCKER_LIST)
+    }
+
+    /// An OCI or Docker image manifest; an index is none.
+    #[must_use]
+    pub fn is_manifest(&self) -> bool {
+        matches!(self.as_str(), Self::OCI_MANIFEST | Self::DOCKER_MANIFEST)
+    }
+
+    /// One of the two types of Docker schema 1, which this registry refuses.
+    #[must_use]
+    pub fn is_schema1(&self) -> bool {
+        matches!(self.as_str(), Self::DOCKER_SCHEMA1 | Self::DOCKER_SCHEMA1_SIGNED)
+    }
+
+    /// A layer with distribution restrictions (OCI) or a foreign layer (Docker): clients do not push its bytes, so they
+    /// need not exist in the registry.
+    #[must_use]
+    pub fn is_non_distributable(&self) -> bool {
+        matches!(
+            self.as_str(),
+            Self::OCI_NONDISTRIBUTABLE
+                | Self::OCI_NONDISTRIBUTABLE_GZIP
+                | Self::OCI_NONDISTRIBUTABLE_ZSTD
+                | Self::DOCKER_FOREIGN
+                | Self::DOCKER_FOREIGN_GZIP
+        )
+    }
+
+    /// `application/json`, or an application type with the suffix `+json`, in any case: what a manifest, which is a JSON
+    /// document, can be labelled as.
+    ///
+    /// A registry serves a manifest under the type it was pushed with; one that is pushed as `text/html` would otherwise
+    /// run in the browser of whoever follows a link to it.
+    #[must_use]
+    pub fn is_json(&self) -> bool {
+        let lower = self.0.to_ascii_lowercase();
+        lower
+            .strip_prefix("application/")
+            .is_some_and(|subtype| subtype == "json" || subtype.ends_with("+json"))
+    }
+}
+
+/// The text is no [`MediaType`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("malformed media type: expected type/subtype as in RFC 6838, section 4.2")]
+pub struct MediaTypeError;
+
+impl FromStr for MediaType {
+    type Err = MediaTypeError;
+
+    /// Reads a media type as it stands in a manifest: no parameters, no white space.
+    fn from_str(text: &str) -> Result<Self, MediaTypeError> {
+        let (kind, subtype) = text.split_once('/').ok_or(MediaTypeError)?;
+        if is_restricted_name(kind) && is_restricted_name(subtype) {
+            Ok(Self(text.into()))
+        } else {
+            Err(MediaTypeError)
+        }
+    }
+}
+
+/// RFC 6838, section 4.2: at most 127 characters, the first a letter or digit.
+fn is_restricted_name(name: &str) -> bool {
+    name.len() <= 127
+        && name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&byte))
+}
+
+impl TryFrom<&str> for MediaType {
+    type Error = MediaTypeError;
+
+    fn try_from(text: &str) -> Result<Self, MediaTypeError> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for MediaType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for MediaType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MediaType({self})")
+    }
+}
+
+impl AsRef<str> for MediaType {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for MediaType {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl PartialEq<str> for MediaType {
+    fn eq(&self, other: &str) -> bool {
+        self.as_str() == other
+    }
+}
+
+impl PartialEq<&str> for MediaType {
+    fn eq(&self, other: &&str) -> bool {
+        self.as_str() == *other
+    }
+}
+
+serde_as_text!(MediaType, "a media type");
