@@ -1,0 +1,279 @@
+//! Who asks, and what for: [`Identity`] and [`Permit`].
+//!
+//! An [`Authenticator`] turns credentials into an [`Identity`]: a principal and a ceiling of what it may do. Only
+//! [`Identity::permit`] makes a [`Permit`], and a permit is the only thing that carries a repository's name into an
+//! operation. An operation on a repository that was not asked for, or without asking, does not compile.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderValue;
+use http::header::AUTHORIZATION;
+use oci::RepositoryName;
+
+use crate::store::Cause;
+
+/// Reads content and lists of one repository.
+#[derive(Clone, Copy, Debug)]
+pub enum Pull {}
+/// Uploads blobs, publishes manifests and tags.
+#[derive(Clone, Copy, Debug)]
+pub enum Push {}
+/// Removes tags, manifests and links to blobs.
+#[derive(Clone, Copy, Debug)]
+pub enum Delete {}
+/// Sees that a repository exists, in the catalog.
+#[derive(Clone, Copy, Debug)]
+pub enum List {}
+
+/// An action as a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ActionKind {
+    /// [`Pull`]
+    Pull,
+    /// [`Push`]
+    Push,
+    /// [`Delete`]
+    Delete,
+    /// [`List`]
+    List,
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// [`Pull`], [`Push`], [`Delete`] or [`List`]; nothing else can be one.
+pub trait Action: sealed::Sealed {
+    /// The action as a value.
+    const KIND: ActionKind;
+}
+
+macro_rules! actions {
+    ($($action:ident),*) => {$(
+        impl sealed::Sealed for $action {}
+        impl Action for $action {
+            const KIND: ActionKind = ActionKind::$action;
+        }
+    )*};
+}
+actions!(Pull, Push, Delete, List);
+
+/// The right to do `A` in one repository, and the only carrier of that repository's name into an operation.
+#[derive(Debug)]
+pub struct Permit<A: Action> {
+    repository: RepositoryName,
+    action: PhantomData<A>,
+}
+
+impl<A: Action> Permit<A> {
+    /// The repository.
+    #[must_use]
+    pub fn repository(&self) -> &RepositoryName {
+        &self.repository
+    }
+}
+
+/// Who sent a request.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Principal {
+    /// Nobody in particular.
+    Anonymous,
+    /// A user by name.
+    User(String),
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // No user can have this name: a user's name is never empty and holds no colon.
+            Self::Anonymous => f.write_str(":anonymous"),
+            Self::User(name) => f.write_str(name),
+        }
+    }
+}
+
+/// The most that an identity may do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Ceiling {
+    /// Every action on every repository.
+    Everything,
+    /// Pulls and lists of every repository.
+    PullOnly,
+    /// Pushes to one repository: what a signed upload token grants to whoever holds it.
+    Upload(RepositoryName),
+}
+
+/// The principal was refused an action.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Denied;
+
+/// A principal and its ceiling.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Identity {
+    principal: Principal,
+    ceiling: Ceiling,
+}
+
+impl Identity {
+    /// An identity as an [`Authenticator`] has found it.
+    #[must_use]
+    pub fn new(principal: Principal, ceiling: Ceiling) -> Self {
+        Self { principal, ceiling }
+    }
+
+    /// Who it is.
+    #[must_use]
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// Whether nothing is out of its reach.
+    #[must_use]
+    pub fn is_unrestricted(&self) -> bool {
+        self.ceiling == Ceiling::Everything
+    }
+
+    /// The permit for `A` in `repository`, if the ceiling covers it.
+    pub fn permit<A: Action>(&self, repository: &RepositoryName) -> Result<Permit<A>, Denied> {
+        let granted = match (&self.ceiling, A::KIND) {
+            (Ceiling::Everything, _) | (Ceiling::PullOnly, ActionKind::Pull | ActionKind::List) => true,
+            (Ceiling::Upload(only), ActionKind::Push) => only == repository,
+            (Ceiling::PullOnly | Ceiling::Upload(_), _) => false,
+        };
+        if granted {
+            Ok(Permit {
+                repository: repository.clone(),
+                action: PhantomData,
+            })
+        } else {
+            Err(Denied)
+        }
+    }
+}
+
+/// What the `Authorization` header says.
+#[derive(Clone)]
+pub enum Credentials {
+    /// There is none.
+    Absent,
+    /// RFC 7617.
+    Basic {
+        /// The user's name: not empty, without a colon or control characters.
+        user: String,
+        /// The password; may be empty, may hold colons.
+        password: String,
+    },
+    /// There is one that cannot be read, or of another scheme.
+    Unreadable,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A password must not reach a log through a derived Debug.
+        f.write_str(match self {
+            Self::Absent => "Absent",
+            Self::Basic { .. } => "Basic",
+            Self::Unreadable => "Unreadable",
+        })
+    }
+}
+
+impl Credentials {
+    /// The longest user name and password, in bytes, that are looked at.
+    pub const MAX_LEN: usize = 4096;
+
+    /// Reads the `Authorization` header. Two of them are as good as an unreadable one: which of them was meant cannot
+    /// be known.
+    #[must_use]
+    pub fn from_headers(headers: &http::HeaderMap) -> Self {
+        let mut values = headers.get_all(AUTHORIZATION).iter();
+        match (values.next(), values.next()) {
+            (None, _) => Self::Absent,
+            (Some(value), None) => Self::basic(value).unwrap_or(Self::Unreadable),
+            (Some(_), Some(_)) => Self::Unreadable,
+        }
+    }
+
+    fn basic(value: &HeaderValue) -> Option<Self> {
+        let (scheme, encoded) = value.to_str().ok()?.split_once(' ')?;
+        if !scheme.eq_ignore_ascii_case("basic") || encoded.len() > Self::MAX_LEN {
+            return None;
+        }
+        let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
+        let (user, password) = decoded.split_once(':')?;
+        if user.is_empty() || user.chars().any(char::is_control) {
+            return None;
+        }
+        Some(Self::Basic {
+            user: user.to_owned(),
+            password: password.to_owned(),
+        })
+    }
+}
+
+/// Why there is no identity.
+#[derive(Debug)]
+pub enum AuthenticationError {
+    /// Credentials are missing or wrong; the client is told how to present them (401).
+    Unauthenticated,
+    /// They could not be checked now (503).
+    Unavailable(Cause),
+}
+
+/// Finds out who sent a request.
+#[async_trait]
+pub trait Authenticator: Send + Sync + 'static {
+    /// The identity behind the credentials of one request.
+    async fn authenticate(&self, credentials: &Credentials) -> Result<Identity, AuthenticationError>;
+
+    /// What a principal may do now that was authenticated earlier: an upload's token outlives the request that opened
+    /// it, and what was revoked meanwhile must not be published. [`AuthenticationError::Unauthenticated`] if the
+    /// principal is no longer known.
+    async fn recall(&self, principal: &Principal) -> Result<Identity, AuthenticationError>;
+
+    /// The value of `WWW-Authenticate` in a 401 (RFC 9110, 11.6.1); `None` where no credentials would help.
+    fn challenge(&self) -> Option<HeaderValue>;
+}
+
+/// Lets everyone in, up to a ceiling.
+#[derive(Clone, Debug)]
+pub struct Anonymous {
+    ceiling: Ceiling,
+}
+
+impl Anonymous {
+    /// Everyone may do everything.
+    #[must_use]
+    pub fn all() -> Self {
+        Self {
+            ceiling: Ceiling::Everything,
+        }
+    }
+
+    /// Everyone may pull, and nobody may push.
+    #[must_use]
+    pub fn pull() -> Self {
+        Self {
+            ceiling: Ceiling::PullOnly,
+        }
+    }
+}
+
+#[async_trait]
+impl Authenticator for Anonymous {
+    async fn authenticate(&self, _: &Credentials) -> Result<Identity, AuthenticationError> {
+        Ok(Identity::new(Principal::Anonymous, self.ceiling.clone()))
+    }
+
+    async fn recall(&self, _: &Principal) -> Result<Identity, AuthenticationError> {
+        Ok(Identity::new(Principal::Anonymous, self.ceiling.clone()))
+    }
+
+    fn challenge(&self) -> Option<HeaderValue> {
+        None
+    }
+}

@@ -1,0 +1,204 @@
+//! What can go wrong with a request, and the one place where it becomes a status and a code.
+//!
+//! [`Error`] has a variant for each thing that can happen. Those that are the peer's are told to it; what is ours is
+//! a [`StoreError`] inside [`Error::Store`], which is logged once with its chain under an id, and answered with that
+//! id and nothing else.
+
+use http::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, Method, Response, StatusCode};
+use oci::{Digest, DigestError, ManifestError, MediaType, NameError};
+use serde_json::{Value, json};
+
+use crate::body::ResponseBody;
+use crate::store::StoreError;
+use crate::store::blobs::{AppendError, BodyError};
+
+/// Where an upload stands, told with every refusal of a body so that a client can go on from there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UploadPosition {
+    pub(crate) location: HeaderValue,
+    pub(crate) range: HeaderValue,
+    pub(crate) uuid: HeaderValue,
+}
+
+/// Everything that ends a request without success.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("there is no such endpoint")]
+    NoSuchEndpoint,
+    #[error("the method is not supported here")]
+    MethodNotAllowed(&'static [Method]),
+    #[error("invalid repository name: {0}")]
+    NameInvalid(#[from] NameError),
+    #[error("invalid tag: it must match [a-zA-Z0-9_][a-zA-Z0-9._-]{{0,127}}")]
+    TagInvalid,
+    #[error("invalid digest: {0}")]
+    DigestInvalid(#[from] DigestError),
+    #[error("the digest parameter is missing")]
+    DigestMissing,
+    #[error("unsupported digest algorithm: use sha256 or sha512")]
+    AlgorithmUnsupported,
+    #[error("the parameter n must be a decimal integer from 0 to 2147483647")]
+    PageSizeInvalid,
+    #[error("invalid query parameter: {0}")]
+    QueryInvalid(&'static str),
+    #[error("{0}")]
+    ManifestInvalid(#[from] ManifestError),
+    #[error("the manifest has the digest {computed}")]
+    ManifestDigestMismatch { computed: Digest },
+    #[error("the manifest exceeds {limit} bytes")]
+    ManifestTooLarge { limit: usize },
+    #[error("the manifest refers to content that is not in the repository")]
+    ManifestReferencesUnknown(Vec<Digest>),
+    #[error("more than {limit} tags in one push")]
+    TooManyTags { limit: usize },
+    #[error("the uploaded bytes have the digest {computed}")]
+    BlobDigestMismatch { computed: Digest },
+    #[error("the blob exceeds {limit} bytes")]
+    BlobTooLarge { limit: u64 },
+    #[error("the range does not continue the upload; go on from where it stands")]
+    UploadRange(Box<UploadPosition>),
+    #[error("the upload is not known: it has ended, expired, or was never opened here")]
+    UploadUnknown,
+    #[error("the request body did not arrive: {0}")]
+    Body(BodyError),
+    #[error("the requested range is not within the {size} bytes of the content")]
+    RangeNotSatisfiable { size: u64 },
+    #[error("the blob is not in the repository")]
+    BlobUnknown,
+    #[error("the manifest is not in the repository")]
+    ManifestUnknown,
+    #[error("the manifest has the type {0}, which the request does not accept")]
+    NotAcceptable(MediaType),
+    #[error("the repository is not known")]
+    NameUnknown,
+    #[error("the manifest {0} refers to it: delete that first")]
+    Referenced(Digest),
+    #[error("authentication required")]
+    Unauthenticated(Option<HeaderValue>),
+    #[error("the requested access is denied")]
+    Denied,
+    #[error("the registry cannot do this now")]
+    Store(#[from] StoreError),
+}
+
+impl From<AppendError> for Error {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Body(error) => error.into(),
+            AppendError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl From<BodyError> for Error {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Store(error) => Self::Store(error),
+            BodyError::TooLarge(limit) => Self::BlobTooLarge { limit },
+            BodyError::ClaimLost => Self::UploadUnknown,
+            BodyError::Cut | BodyError::Stalled | BodyError::LengthMismatch => Self::Body(error),
+        }
+    }
+}
+
+impl Error {
+    /// The one match from errors to the status and the code of the specification ("Error Codes").
+    fn status_and_code(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::NoSuchEndpoint => (StatusCode::NOT_FOUND, "UNSUPPORTED"),
+            Self::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
+            Self::NameInvalid(_) => (StatusCode::BAD_REQUEST, "NAME_INVALID"),
+            Self::TagInvalid | Self::ManifestInvalid(_) => (StatusCode::BAD_REQUEST, "MANIFEST_INVALID"),
+            Self::DigestInvalid(_)
+            | Self::DigestMissing
+            | Self::AlgorithmUnsupported
+            | Self::ManifestDigestMismatch { .. }
+            | Self::BlobDigestMismatch { .. } => (StatusCode::BAD_REQUEST, "DIGEST_INVALID"),
+            Self::PageSizeInvalid | Self::QueryInvalid(_) => (StatusCode::BAD_REQUEST, "UNSUPPORTED"),
+            Self::ManifestTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "MANIFEST_INVALID"),
+            Self::ManifestReferencesUnknown(_) => (StatusCode::BAD_REQUEST, "MANIFEST_BLOB_UNKNOWN"),
+            Self::TooManyTags { .. } => (StatusCode::URI_TOO_LONG, "MANIFEST_INVALID"),
+            Self::BlobTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID"),
+            Self::UploadRange(_) => (StatusCode::RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID"),
+            Self::UploadUnknown => (StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN"),
+            Self::Body(BodyError::Stalled) => (StatusCode::REQUEST_TIMEOUT, "BLOB_UPLOAD_INVALID"),
+            Self::Body(_) => (StatusCode::BAD_REQUEST, "SIZE_INVALID"),
+            Self::RangeNotSatisfiable { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "SIZE_INVALID"),
+            Self::BlobUnknown => (StatusCode::NOT_FOUND, "BLOB_UNKNOWN"),
+            // Not 406: clients know 404 from other registries, and go on with what they can.
+            Self::ManifestUnknown | Self::NotAcceptable(_) => (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"),
+            Self::NameUnknown => (StatusCode::NOT_FOUND, "NAME_UNKNOWN"),
+            Self::Referenced(_) => (StatusCode::METHOD_NOT_ALLOWED, "DENIED"),
+            Self::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
+            Self::Denied => (StatusCode::FORBIDDEN, "DENIED"),
+            Self::Store(StoreError::Unavailable(_)) => (StatusCode::SERVICE_UNAVAILABLE, "TOOMANYREQUESTS"),
+            Self::Store(StoreError::Failed(_)) => (StatusCode::INTERNAL_SERVER_ERROR, "UNSUPPORTED"),
+        }
+    }
+
+    /// What a client can use to resolve it.
+    fn detail(&self) -> Option<Value> {
+        match self {
+            Self::ManifestDigestMismatch { computed } | Self::BlobDigestMismatch { computed } => {
+                Some(json!({ "computed": computed }))
+            }
+            Self::Referenced(referrer) => Some(json!({ "referrer": referrer })),
+            _ => None,
+        }
+    }
+
+    /// The answer. `id` names this failure in the log, if it is ours.
+    pub(crate) fn into_response(self, id: impl FnOnce() -> u64) -> Response<ResponseBody> {
+        let (status, code) = self.status_and_code();
+        let message = self.to_string();
+        let errors = match &self {
+            // One error for each, as the specification asks ("one or more MANIFEST_BLOB_UNKNOWN errors").
+            Self::ManifestReferencesUnknown(digests) => digests
+                .iter()
+                .map(|digest| json!({ "code": code, "message": message, "detail": { "digest": digest } }))
+                .collect(),
+            Self::Store(fault) => {
+                let id = format!("{:016x}", id());
+                tracing::error!(
+                    id,
+                    status = status.as_u16(),
+                    error = fault as &dyn std::error::Error,
+                    "request failed"
+                );
+                vec![json!({ "code": code, "message": message, "detail": { "id": id } })]
+            }
+            other => vec![match other.detail() {
+                Some(detail) => json!({ "code": code, "message": message, "detail": detail }),
+                None => json!({ "code": code, "message": message }),
+            }],
+        };
+        let body = json!({ "errors": errors }).to_string();
+        let mut response = Response::new(ResponseBody::full(body.into()));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        match self {
+            Self::MethodNotAllowed(allowed) => {
+                let names: Vec<_> = allowed.iter().map(Method::as_str).collect();
+                if let Ok(value) = HeaderValue::from_str(&names.join(", ")) {
+                    headers.insert(ALLOW, value);
+                }
+            }
+            Self::UploadRange(position) => position.write(headers),
+            Self::RangeNotSatisfiable { size } => {
+                if let Ok(value) = HeaderValue::from_str(&format!("bytes */{size}")) {
+                    headers.insert(CONTENT_RANGE, value);
+                }
+            }
+            Self::Unauthenticated(Some(challenge)) => {
+                headers.insert(WWW_AUTHENTICATE, challenge);
+            }
+            Self::Store(StoreError::Unavailable(_)) => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+            }
+            _ => {}
+        }
+        response
+    }
+}

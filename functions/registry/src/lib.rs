@@ -1,0 +1,35 @@
+//! The protocol core of the registry: everything between an HTTP request and its answer, and nothing of how requests
+//! arrive or where bytes and names are kept.
+//!
+//! Read in this order:
+//!
+//! 1. [`registry`]: the line that every request follows; start at `Registry::handle`.
+//! 2. [`route`](Endpoint): what a request line says. [`auth`]: who asks, and what for.
+//! 3. `operations`: what is done, a file for each kind of thing.
+//! 4. [`store`]: the contracts of the stores, and their reference in memory.
+//! 5. `token`: the signed authority in an upload's `Location`. `error`: every failure and its one answer.
+//! 6. [`limits`]: every bound, named. [`environment`]: time and randomness.
+//!
+//! It has no runtime, file system, network, clock or randomness of its own and builds unchanged for
+//! `wasm32-unknown-unknown`.
+
+pub mod auth;
+pub mod body;
+#[cfg(feature = "contract")]
+pub mod contract;
+pub mod environment;
+mod error;
+pub mod limits;
+mod operations;
+pub mod registry;
+mod response;
+mod route;
+pub mod store;
+mod token;
+
+pub use auth::{Anonymous, Authenticator, Identity, Permit, Principal};
+pub use body::{RequestBody, ResponseBody};
+pub use environment::Environment;
+pub use limits::{Limits, Sparse};
+pub use registry::{Record, Registry, Settings, Stores};
+pub use route::Endpoint;

@@ -1,0 +1,70 @@
+//! The named limits, with their defaults.
+
+/// Every bound of the registry. Each is tested at its value and one past it.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of a manifest; more is 413. The specification asks for at least 4 MB.
+    pub manifest_bytes: usize,
+    /// Descriptors in a manifest; more is 400.
+    pub manifest_references: usize,
+    /// Nesting of JSON; deeper is 400.
+    pub json_depth: usize,
+    /// Tags in one push; more is 414. The specification asks for at least 10.
+    pub tags_per_push: usize,
+    /// Bytes of a manifest that are kept in the metadata table; a larger one becomes an object.
+    pub inline_manifest_bytes: usize,
+    /// Bytes of annotations (as JSON) kept in a referrer's row; more are read from the manifest when listed.
+    pub referrer_annotations_bytes: usize,
+    /// Bytes of one page of referrers: the specification's clients expect an index that they could also push.
+    pub referrers_page_bytes: usize,
+    /// Ranges in one request; more is 416.
+    pub ranges: usize,
+    /// Items in a page; a larger `n` is capped.
+    pub page: usize,
+    /// Bytes of a blob; more is 413.
+    pub blob_bytes: u64,
+    /// Repositories considered for a mount without `from`.
+    pub mount_candidates: usize,
+    /// Milliseconds for which an upload token is valid.
+    pub upload_token_ms: u64,
+    /// Milliseconds for which a body claims its session; renewed while it streams.
+    pub claim_ms: u64,
+    /// Milliseconds that a store may spend on one operation, retries included.
+    pub store_ms: u64,
+    /// Hint to clients that upload in chunks (`OCI-Chunk-Min-Length`); smaller chunks are accepted.
+    pub chunk_min_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            manifest_bytes: 4 << 20,
+            manifest_references: 4096,
+            json_depth: 64,
+            tags_per_push: 20,
+            inline_manifest_bytes: 32 << 10,
+            referrer_annotations_bytes: 32 << 10,
+            referrers_page_bytes: 4 << 20,
+            ranges: 100,
+            page: 1000,
+            blob_bytes: 500 << 30,
+            mount_candidates: 100,
+            upload_token_ms: 24 * 3_600_000,
+            claim_ms: 60_000,
+            store_ms: 30_000,
+            chunk_min_bytes: 5 << 20,
+        }
+    }
+}
+
+/// Whether a manifest may refer to what its repository does not hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Sparse {
+    /// Everything but subjects and non-distributable layers must be present.
+    #[default]
+    Refuse,
+    /// An index may name manifests that are absent, as after a copy of one platform.
+    Indexes,
+    /// Nothing needs to be present.
+    Allow,
+}

@@ -1,0 +1,152 @@
+//! Blobs: end-2 and end-10.
+
+use std::ops::Range;
+
+use http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use oci::Digest;
+
+use super::ranges::{self, Wanted};
+use crate::auth::{Delete, Permit, Pull};
+use crate::body::ResponseBody;
+use crate::environment::random_u64;
+use crate::error::Error;
+use crate::registry::Registry;
+use crate::response;
+use crate::store::blobs::{ByteStream, Redirect, RedirectRequest};
+use crate::store::metadata::{Link, Removal};
+use crate::store::{Location, StoreError};
+
+/// Blobs are served as bytes: their own media types live in manifests, and a browser must not interpret them.
+const BLOB_TYPE: &str = "application/octet-stream";
+
+/// What a digest names never changes; but a shared cache must not hand it to those who may not pull it.
+pub(super) const IMMUTABLE: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
+
+impl Registry {
+    /// end-2. One table read. A GET of the whole blob or of one range is redirected where the store can; HEAD is
+    /// always answered here, as are several ranges, which object stores do not serve.
+    pub(crate) async fn get_blob(
+        &self,
+        permit: Permit<Pull>,
+        digest: Digest,
+        headers: &HeaderMap,
+        head_only: bool,
+    ) -> Result<Response<ResponseBody>, Error> {
+        let link = self
+            .stores
+            .metadata
+            .link(self.cx(), permit.repository(), &digest)
+            .await?;
+        let link = link.ok_or(Error::BlobUnknown)?;
+        let mut response = if ranges::not_modified(headers, &digest) {
+            response::empty(StatusCode::NOT_MODIFIED)
+        } else if head_only {
+            let mut response = response::empty(StatusCode::OK);
+            response.headers_mut().insert(CONTENT_LENGTH, link.size.into());
+            response
+        } else {
+            let wanted = ranges::wanted(headers, &digest, link.size, self.settings.limits.ranges)?;
+            match self.redirect(&link, &wanted).await? {
+                Some(redirect) => return redirected(&redirect, &digest),
+                None => self.send(&link, wanted).await?,
+            }
+        };
+        let headers = response.headers_mut();
+        response::identify_content(headers, &digest);
+        headers.insert(CACHE_CONTROL, IMMUTABLE);
+        headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        if !headers.contains_key(CONTENT_TYPE) {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(BLOB_TYPE));
+        }
+        Ok(response)
+    }
+
+    async fn redirect(&self, link: &Link, wanted: &Wanted) -> Result<Option<Redirect>, Error> {
+        if let Wanted::Several(_) = wanted {
+            return Ok(None);
+        }
+        let request = RedirectRequest {
+            content_type: BLOB_TYPE,
+        };
+        Ok(self
+            .stores
+            .blobs
+            .redirect(self.environment.now(), &link.location, request)
+            .await?)
+    }
+
+    async fn send(&self, link: &Link, wanted: Wanted) -> Result<Response<ResponseBody>, Error> {
+        match wanted {
+            Wanted::Whole => {
+                let stream = self.read(&link.location, 0..link.size).await?;
+                Ok(Response::new(ResponseBody::stream(stream, link.size)))
+            }
+            Wanted::One(range) => {
+                let length = range.end - range.start;
+                let content_range = ranges::content_range(&range, link.size);
+                let stream = self.read(&link.location, range).await?;
+                let mut response = Response::new(ResponseBody::stream(stream, length));
+                *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+                response::insert(response.headers_mut(), CONTENT_RANGE, &content_range);
+                Ok(response)
+            }
+            Wanted::Several(wanted) => {
+                let boundary = format!("{:016x}", random_u64(&*self.environment));
+                let multipart = ranges::Multipart::new(wanted, link.size, BLOB_TYPE, &boundary);
+                let length = multipart.length();
+                let content_type = multipart.content_type();
+                let stream = multipart.stream(self.stores.blobs.clone(), link.location.clone());
+                let mut response = Response::new(ResponseBody::stream(stream, length));
+                *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+                response::insert(response.headers_mut(), CONTENT_TYPE, &content_type);
+                Ok(response)
+            }
+        }
+    }
+
+    /// The bytes of an object that the metadata names. That it is not there is our fault, and no client's.
+    pub(crate) async fn read(&self, location: &Location, range: Range<u64>) -> Result<ByteStream, StoreError> {
+        self.stores
+            .blobs
+            .read(location, range)
+            .await?
+            .ok_or_else(|| ranges::object_missing(location))
+    }
+
+    /// end-10: unlinks the blob from the repository. Other repositories keep it, and so does every manifest here that
+    /// refers to it (405).
+    pub(crate) async fn delete_blob(
+        &self,
+        permit: Permit<Delete>,
+        digest: Digest,
+    ) -> Result<Response<ResponseBody>, Error> {
+        match self
+            .stores
+            .metadata
+            .unlink(self.cx(), permit.repository(), &digest)
+            .await?
+        {
+            Removal::Removed => Ok(response::empty(StatusCode::ACCEPTED)),
+            Removal::Absent => Err(Error::BlobUnknown),
+            Removal::Referenced(referrer) => Err(Error::Referenced(referrer)),
+        }
+    }
+}
+
+/// 307 to where the bytes are. Its URL is an authority, so it is private, and no cache keeps it for longer than it
+/// works.
+fn redirected(redirect: &Redirect, digest: &Digest) -> Result<Response<ResponseBody>, Error> {
+    let mut response = response::empty(StatusCode::TEMPORARY_REDIRECT);
+    let headers = response.headers_mut();
+    let location = HeaderValue::from_str(&redirect.url)
+        .map_err(|_| StoreError::failed("the blob store made a URL that cannot stand in a header"))?;
+    headers.insert(LOCATION, location);
+    response::insert(
+        headers,
+        CACHE_CONTROL,
+        &format!("private, max-age={}", redirect.lifetime.as_secs()),
+    );
+    response::insert(headers, response::CONTENT_DIGEST, &digest.to_string());
+    Ok(response)
+}

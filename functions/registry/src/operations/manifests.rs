@@ -1,0 +1,421 @@
+//! Manifests: end-3, end-7 and end-9.
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures_util::TryStreamExt as _;
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use oci::{Algorithm, Descriptor, Digest, Manifest, MediaType, Reference, Role, Tag};
+
+use super::blobs::IMMUTABLE;
+use super::ranges;
+use super::source::next_chunk;
+use crate::auth::{Delete, Identity, Permit, Pull, Push};
+use crate::body::{RequestBody, ResponseBody};
+use crate::error::Error;
+use crate::limits::Sparse;
+use crate::registry::{Registry, declared_length};
+use crate::response;
+use crate::store::blobs::{BodyError, Source, Upload};
+use crate::store::metadata::{Content, ManifestPut, ManifestRecord, PutManifest, Referrer, Removal};
+use crate::store::sessions::{Claim, Claimed, End};
+use crate::store::{Location, StoreError};
+
+const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
+const TAG: HeaderName = HeaderName::from_static("oci-tag");
+const WARNING: HeaderName = HeaderName::from_static("warning");
+
+/// What a tag names may change with the next request.
+const REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
+
+impl Registry {
+    /// end-3. By digest one table read, by tag two, and one for a HEAD by tag. `reference` is `None` where the text
+    /// cannot be a tag.
+    pub(crate) async fn get_manifest(
+        &self,
+        permit: Permit<Pull>,
+        reference: Option<Reference>,
+        headers: &HeaderMap,
+        head_only: bool,
+    ) -> Result<Response<ResponseBody>, Error> {
+        let cache = match &reference {
+            Some(Reference::Digest(_)) => IMMUTABLE,
+            _ => REVALIDATE,
+        };
+        let (digest, media_type, size, record) = match reference.ok_or(Error::ManifestUnknown)? {
+            Reference::Digest(digest) => {
+                let record = self
+                    .stores
+                    .metadata
+                    .manifest(self.cx(), permit.repository(), &digest)
+                    .await?;
+                let record = record.ok_or(Error::ManifestUnknown)?;
+                (digest, record.media_type.clone(), record.size, Some(record))
+            }
+            Reference::Tag(tag) if head_only => {
+                let tag = self.stores.metadata.tag(self.cx(), permit.repository(), &tag).await?;
+                let tag = tag.ok_or(Error::ManifestUnknown)?;
+                (tag.digest, tag.media_type, tag.size, None)
+            }
+            Reference::Tag(tag) => {
+                let (digest, record) = self.tagged_manifest(&permit, &tag).await?;
+                (digest, record.media_type.clone(), record.size, Some(record))
+            }
+        };
+        if !accepts(headers, &media_type) {
+            return Err(Error::NotAcceptable(media_type));
+        }
+        let mut response = if ranges::not_modified(headers, &digest) {
+            response::empty(StatusCode::NOT_MODIFIED)
+        } else {
+            let mut response = match record {
+                Some(record) if !head_only => self.manifest_body(record).await?,
+                _ => response::empty(StatusCode::OK),
+            };
+            response.headers_mut().insert(CONTENT_LENGTH, size.into());
+            response
+        };
+        let headers = response.headers_mut();
+        response::identify_content(headers, &digest);
+        response::insert(headers, CONTENT_TYPE, media_type.as_str());
+        headers.insert(CACHE_CONTROL, cache);
+        Ok(response)
+    }
+
+    /// A tag that moved between the two reads leaves a digest whose manifest may be gone: it is read again.
+    async fn tagged_manifest(&self, permit: &Permit<Pull>, tag: &Tag) -> Result<(Digest, ManifestRecord), Error> {
+        let mut seen = None;
+        loop {
+            let found = self.stores.metadata.tag(self.cx(), permit.repository(), tag).await?;
+            let found = found.ok_or(Error::ManifestUnknown)?;
+            if let Some(record) = self
+                .stores
+                .metadata
+                .manifest(self.cx(), permit.repository(), &found.digest)
+                .await?
+            {
+                return Ok((found.digest, record));
+            }
+            if seen == Some(found.version) {
+                return Err(StoreError::failed("a tag names a manifest that is missing").into());
+            }
+            seen = Some(found.version);
+        }
+    }
+
+    async fn manifest_body(&self, record: ManifestRecord) -> Result<Response<ResponseBody>, Error> {
+        Ok(Response::new(match record.content {
+            Content::Inline(bytes) => ResponseBody::full(bytes),
+            Content::Stored(location) => ResponseBody::stream(self.read(&location, 0..record.size).await?, record.size),
+        }))
+    }
+
+    /// All bytes of a manifest: bounded, because manifests are.
+    pub(super) async fn manifest_bytes(&self, record: ManifestRecord) -> Result<Bytes, StoreError> {
+        match record.content {
+            Content::Inline(bytes) => Ok(bytes),
+            Content::Stored(location) => {
+                let mut stream = self.read(&location, 0..record.size).await?;
+                let mut bytes = BytesMut::new();
+                while let Some(chunk) = stream.try_next().await? {
+                    bytes.extend_from_slice(&chunk);
+                }
+                Ok(bytes.freeze())
+            }
+        }
+    }
+
+    /// end-7a, end-7b. The bytes are stored exactly as received; the manifest and its tags appear together.
+    pub(crate) async fn put_manifest(
+        &self,
+        permit: Permit<Push>,
+        identity: &Identity,
+        reference: Reference,
+        mut tags: Vec<Tag>,
+        headers: &HeaderMap,
+        body: RequestBody,
+    ) -> Result<Response<ResponseBody>, Error> {
+        let limits = &self.settings.limits;
+        let content_type = content_type(headers)?;
+        let bytes = read_bounded(headers, body, limits.manifest_bytes).await?;
+        let bounds = oci::Limits {
+            max_depth: limits.json_depth,
+            max_references: limits.manifest_references,
+            ..oci::Limits::default()
+        };
+        let manifest = Manifest::parse(&bytes, content_type.as_ref(), &bounds)?;
+        let answered_tags = tags.clone();
+        let digest = match reference {
+            Reference::Digest(digest) => {
+                let computed = Digest::of(digest.algorithm(), &bytes);
+                if computed != digest {
+                    return Err(Error::ManifestDigestMismatch { computed });
+                }
+                digest
+            }
+            Reference::Tag(tag) => {
+                if !tags.contains(&tag) {
+                    tags.push(tag);
+                }
+                Digest::of(Algorithm::Sha256, &bytes)
+            }
+        };
+        if tags.len() > limits.tags_per_push {
+            return Err(Error::TooManyTags {
+                limit: limits.tags_per_push,
+            });
+        }
+        self.publish_manifest(&permit, identity, &digest, &manifest, bytes, tags)
+            .await?;
+
+        let mut response = response::created(permit.repository(), "manifests", &digest);
+        let headers = response.headers_mut();
+        if let Some(subject) = &manifest.subject {
+            response::insert(headers, SUBJECT, &subject.digest.to_string());
+        }
+        for tag in answered_tags {
+            if let Ok(value) = HeaderValue::from_str(tag.as_str()) {
+                headers.append(TAG, value);
+            }
+        }
+        if content_type.is_none() {
+            headers.insert(
+                WARNING,
+                HeaderValue::from_static(
+                    "299 - \"the push had no Content-Type: the type was taken from the manifest\"",
+                ),
+            );
+        }
+        Ok(response)
+    }
+
+    async fn publish_manifest(
+        &self,
+        permit: &Permit<Push>,
+        identity: &Identity,
+        digest: &Digest,
+        manifest: &Manifest,
+        bytes: Bytes,
+        tags: Vec<Tag>,
+    ) -> Result<(), Error> {
+        let size = bytes.len() as u64;
+        let (required, excepted) = references(manifest, self.settings.sparse);
+        let referrer = referrer(manifest, digest, size, self.settings.limits.referrer_annotations_bytes);
+        let mut put = PutManifest {
+            repository: permit.repository().clone(),
+            digest: *digest,
+            media_type: manifest.media_type.clone(),
+            size,
+            content: Content::Inline(bytes),
+            artifact_type: manifest.artifact_type.clone(),
+            subject: manifest.subject.as_ref().map(|subject| (subject.digest, referrer)),
+            required,
+            excepted,
+            tags,
+            who: identity.principal().to_string(),
+        };
+        let claim = match &put.content {
+            Content::Inline(bytes) if bytes.len() > self.settings.limits.inline_manifest_bytes => {
+                let bytes = bytes.clone();
+                self.store_large(&mut put, digest, bytes).await?
+            }
+            _ => None,
+        };
+        let outcome = self.stores.metadata.put_manifest(self.cx(), &put).await?;
+        if let Some(claim) = claim {
+            let end = if outcome == ManifestPut::Stored {
+                End::Done
+            } else {
+                End::Cancelled
+            };
+            self.stores.sessions.finish(self.cx(), &claim, end).await?;
+            if let (End::Cancelled, Content::Stored(location)) = (end, &put.content) {
+                self.stores
+                    .blobs
+                    .delete(self.cx(), std::slice::from_ref(location))
+                    .await?;
+            }
+        }
+        match outcome {
+            ManifestPut::Stored => Ok(()),
+            ManifestPut::Missing(digests) => Err(Error::ManifestReferencesUnknown(digests)),
+        }
+    }
+
+    /// Makes an object of a manifest that is too large for the table, unless it is here already. Like an upload's, the
+    /// object is named by a session's row before it exists, so that a crash leaves nothing that cannot be found.
+    async fn store_large(&self, put: &mut PutManifest, digest: &Digest, bytes: Bytes) -> Result<Option<Claim>, Error> {
+        if let Some(record) = self
+            .stores
+            .metadata
+            .manifest(self.cx(), &put.repository, digest)
+            .await?
+        {
+            put.content = record.content;
+            return Ok(None);
+        }
+        let cx = self.cx();
+        let until = cx.now.plus_millis(self.settings.limits.claim_ms);
+        let Claimed::Granted(claim) = self.stores.sessions.claim(cx, self.new_session_key(), until).await? else {
+            return Err(StoreError::failed("a new session is not new").into());
+        };
+        let location = self.store_bytes(&claim, bytes).await?;
+        if !self.stores.sessions.commit(self.cx(), &claim, digest).await? {
+            return Err(StoreError::unavailable("storing a manifest took longer than its claim").into());
+        }
+        put.content = Content::Stored(location);
+        Ok(Some(claim))
+    }
+
+    async fn store_bytes(&self, claim: &Claim, bytes: Bytes) -> Result<Location, Error> {
+        let size = bytes.len() as u64;
+        let appended = self
+            .stores
+            .blobs
+            .append(claim.attempt, &[], &mut OneChunk(Some(bytes)))
+            .await?;
+        let parts = appended.part.into_iter().collect();
+        let upload = Upload {
+            session: claim.key.id,
+            state: appended.state,
+            parts,
+            size,
+        };
+        Ok(self.stores.blobs.seal(self.cx(), &upload).await?)
+    }
+
+    /// end-9: a tag alone, or a manifest with all its tags.
+    pub(crate) async fn delete_manifest(
+        &self,
+        permit: Permit<Delete>,
+        identity: &Identity,
+        reference: Option<Reference>,
+    ) -> Result<Response<ResponseBody>, Error> {
+        let who = identity.principal().to_string();
+        let metadata = &self.stores.metadata;
+        let removal = match reference {
+            None => Removal::Absent,
+            Some(Reference::Tag(tag)) => {
+                let removed = metadata.delete_tag(self.cx(), permit.repository(), &tag, &who).await?;
+                if removed { Removal::Removed } else { Removal::Absent }
+            }
+            Some(Reference::Digest(digest)) => {
+                metadata
+                    .delete_manifest(self.cx(), permit.repository(), &digest, &who)
+                    .await?
+            }
+        };
+        match removal {
+            Removal::Removed => Ok(response::empty(StatusCode::ACCEPTED)),
+            Removal::Absent => Err(Error::ManifestUnknown),
+            Removal::Referenced(referrer) => Err(Error::Referenced(referrer)),
+        }
+    }
+}
+
+/// The `Content-Type` of a push; parameters are ignored, as the specification says.
+fn content_type(headers: &HeaderMap) -> Result<Option<MediaType>, Error> {
+    let Some(value) = headers.get(CONTENT_TYPE) else {
+        return Ok(None);
+    };
+    let text = value
+        .to_str()
+        .map_err(|_| Error::QueryInvalid("Content-Type must be a media type"))?;
+    MediaType::parse(text)
+        .map(Some)
+        .map_err(|_| Error::QueryInvalid("Content-Type must be a media type"))
+}
+
+/// The whole body, or 413 as soon as it is known to be too large: by its declared length before anything is read.
+async fn read_bounded(headers: &HeaderMap, mut body: RequestBody, limit: usize) -> Result<Bytes, Error> {
+    let declared = declared_length(headers);
+    if declared.is_some_and(|length| length > limit as u64) {
+        return Err(Error::ManifestTooLarge { limit });
+    }
+    let Some(first) = next_chunk(&mut body).await? else {
+        return Ok(Bytes::new());
+    };
+    let mut bytes = BytesMut::from(first);
+    while bytes.len() <= limit {
+        match next_chunk(&mut body).await? {
+            Some(chunk) => bytes.extend_from_slice(&chunk),
+            None if declared.is_some_and(|length| length != bytes.len() as u64) => {
+                return Err(BodyError::LengthMismatch.into());
+            }
+            None => return Ok(bytes.freeze()),
+        }
+    }
+    Err(Error::ManifestTooLarge { limit })
+}
+
+/// Which digests must be present, and which are only noted, under a policy.
+fn references(manifest: &Manifest, sparse: Sparse) -> (BTreeSet<Digest>, BTreeSet<Digest>) {
+    let (mut required, mut excepted) = (BTreeSet::new(), BTreeSet::new());
+    for entry in &manifest.references {
+        let must_exist = entry.required
+            && match sparse {
+                Sparse::Refuse => true,
+                Sparse::Indexes => entry.role != Role::Manifest,
+                Sparse::Allow => false,
+            };
+        let set = if must_exist { &mut required } else { &mut excepted };
+        set.insert(entry.descriptor.digest);
+    }
+    // A digest may be named twice; once required is required.
+    let excepted = excepted.difference(&required).copied().collect();
+    (required, excepted)
+}
+
+/// The row under which a manifest is shown by the referrers API of its subject.
+fn referrer(manifest: &Manifest, digest: &Digest, size: u64, max_annotations: usize) -> Referrer {
+    let mut descriptor = Descriptor::new(manifest.media_type.clone(), *digest, size);
+    descriptor.artifact_type.clone_from(&manifest.artifact_type);
+    let length = serde_json::to_vec(&manifest.annotations).map_or(usize::MAX, |json| json.len());
+    let annotations_omitted = length > max_annotations;
+    if !annotations_omitted && !manifest.annotations.is_empty() {
+        descriptor.annotations = Some(manifest.annotations.clone());
+    }
+    Referrer {
+        descriptor,
+        annotations_omitted,
+    }
+}
+
+/// Whether a client that lists what it accepts, on one header line or several, accepts this type (RFC 9110, 12.5.1).
+/// No list accepts everything; `application/json` accepts every type that is JSON.
+fn accepts(headers: &HeaderMap, media_type: &MediaType) -> bool {
+    let mut listed = false;
+    for value in headers.get_all(ACCEPT) {
+        let Ok(value) = value.to_str() else { continue };
+        for range in value.split(',').map(str::trim).filter(|range| !range.is_empty()) {
+            listed = true;
+            let mut parameters = range.split(';').map(str::trim);
+            let name = parameters.next().unwrap_or_default();
+            let refused = parameters.any(|parameter| matches!(parameter, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"));
+            let matches = name == "*/*"
+                || name == media_type.as_str()
+                || (name == "application/*" && media_type.as_str().starts_with("application/"))
+                || (name == "application/json" && media_type.is_json());
+            if matches && !refused {
+                return true;
+            }
+        }
+    }
+    !listed
+}
+
+/// Bytes at hand as a body.
+struct OneChunk(Option<Bytes>);
+
+#[async_trait]
+impl Source for OneChunk {
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        Ok(self.0.take())
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        Some(self.0.as_ref().map_or(0, Bytes::len) as u64)
+    }
+}

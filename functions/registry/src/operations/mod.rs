@@ -1,0 +1,9 @@
+//! What the registry does, an operation for each endpoint: a permit and parsed values in, a response or an
+//! [`Error`](crate::error::Error) out.
+
+mod blobs;
+mod lists;
+mod manifests;
+mod ranges;
+mod source;
+pub(crate) mod uploads;

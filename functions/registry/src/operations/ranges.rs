@@ -1,0 +1,136 @@
+//! Conditions and ranges of a read (RFC 9110, sections 13 and 14), decided here for every store.
+
+use std::fmt::Write as _;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use http::HeaderMap;
+use http::header::{IF_NONE_MATCH, IF_RANGE, RANGE};
+use oci::{Digest, RangeHeader, parse_range};
+
+use crate::error::Error;
+use crate::store::blobs::{BlobStore, ByteStream};
+use crate::store::{Location, StoreError};
+
+/// What part of the content is asked for; ranges are half-open and within it.
+pub(super) enum Wanted {
+    Whole,
+    One(Range<u64>),
+    Several(Vec<Range<u64>>),
+}
+
+/// Whether the client has this content already: `If-None-Match` lists it (13.1.2; weak comparison), on one header
+/// line or several.
+pub(super) fn not_modified(headers: &HeaderMap, digest: &Digest) -> bool {
+    let own = format!("\"{digest}\"");
+    headers
+        .get_all(IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|tag| {
+            let tag = tag.trim();
+            tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == own
+        })
+}
+
+/// Reads `Range` and `If-Range`. What cannot be understood is no range at all (14.2), what lies outside the content is
+/// an error (15.5.17). Ranges that together are more than the content, as overlapping ones can be, get the whole.
+pub(super) fn wanted(headers: &HeaderMap, digest: &Digest, size: u64, max: usize) -> Result<Wanted, Error> {
+    let mut values = headers.get_all(RANGE).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Ok(Wanted::Whole);
+    };
+    // 13.1.5: an entity tag must match strongly; a date never does, because digests have no dates.
+    if let Some(condition) = headers.get(IF_RANGE)
+        && condition.as_bytes() != format!("\"{digest}\"").as_bytes()
+    {
+        return Ok(Wanted::Whole);
+    }
+    let specs = match value.to_str().map(|value| parse_range(value, max)) {
+        Err(_) | Ok(RangeHeader::Ignored) => return Ok(Wanted::Whole),
+        Ok(RangeHeader::TooMany) => return Err(Error::RangeNotSatisfiable { size }),
+        Ok(RangeHeader::Specs(specs)) => specs,
+    };
+    let mut ranges: Vec<_> = specs.into_iter().filter_map(|spec| spec.resolve(size)).collect();
+    let total = ranges
+        .iter()
+        .fold(0, |sum: u64, range| sum.saturating_add(range.end - range.start));
+    match ranges.len() {
+        0 => Err(Error::RangeNotSatisfiable { size }),
+        1 => Ok(Wanted::One(ranges.remove(0))),
+        _ if total > size => Ok(Wanted::Whole),
+        _ => Ok(Wanted::Several(ranges)),
+    }
+}
+
+pub(super) fn content_range(range: &Range<u64>, size: u64) -> String {
+    format!("bytes {}-{}/{size}", range.start, range.end - 1)
+}
+
+pub(super) fn object_missing(location: &Location) -> StoreError {
+    StoreError::failed(format!(
+        "the object {} of store {} is missing",
+        location.key, location.store
+    ))
+}
+
+/// A `multipart/byteranges` body (14.6): read part by part while it is sent.
+pub(super) struct Multipart {
+    parts: Vec<(Bytes, Range<u64>)>,
+    end: Bytes,
+    boundary: String,
+}
+
+impl Multipart {
+    pub(super) fn new(ranges: Vec<Range<u64>>, size: u64, content_type: &str, boundary: &str) -> Self {
+        let parts = ranges
+            .into_iter()
+            .map(|range| {
+                let mut head = String::new();
+                // Writing to a String cannot fail.
+                let _ = write!(
+                    head,
+                    "\r\n--{boundary}\r\nContent-Type: {content_type}\r\nContent-Range: {}\r\n\r\n",
+                    content_range(&range, size)
+                );
+                (Bytes::from(head), range)
+            })
+            .collect();
+        Self {
+            parts,
+            end: Bytes::from(format!("\r\n--{boundary}--\r\n")),
+            boundary: boundary.to_owned(),
+        }
+    }
+
+    pub(super) fn content_type(&self) -> String {
+        format!("multipart/byteranges; boundary={}", self.boundary)
+    }
+
+    pub(super) fn length(&self) -> u64 {
+        let parts = self
+            .parts
+            .iter()
+            .map(|(head, range)| head.len() as u64 + (range.end - range.start));
+        parts.sum::<u64>() + self.end.len() as u64
+    }
+
+    pub(super) fn stream(self, blobs: Arc<dyn BlobStore>, location: Location) -> ByteStream {
+        let parts = stream::iter(self.parts).then(move |(head, range)| {
+            let (blobs, location) = (blobs.clone(), location.clone());
+            async move {
+                let body = match blobs.read(&location, range).await {
+                    Ok(Some(body)) => body,
+                    Ok(None) => stream::once(async move { Err(object_missing(&location)) }).boxed(),
+                    Err(error) => stream::once(async { Err(error) }).boxed(),
+                };
+                stream::once(async { Ok(head) }).chain(body)
+            }
+        });
+        parts.flatten().chain(stream::once(async { Ok(self.end) })).boxed()
+    }
+}

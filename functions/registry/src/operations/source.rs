@@ -1,0 +1,156 @@
+//! A request's body on its way into the blob store: bounded, counted, hashed, and kept claimed while it streams.
+
+use std::future::poll_fn;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use oci::Hasher;
+
+use crate::body::RequestBody;
+use crate::registry::Registry;
+use crate::store::Timestamp;
+use crate::store::blobs::{BodyError, Source};
+use crate::store::sessions::Claim;
+
+/// Keeps a claim alive through work that may take longer than a claim lasts.
+pub(super) struct Lease<'a> {
+    registry: &'a Registry,
+    claim: &'a Claim,
+    renewed: Timestamp,
+}
+
+impl<'a> Lease<'a> {
+    /// For a claim that was made just now.
+    pub(super) fn new(registry: &'a Registry, claim: &'a Claim) -> Self {
+        Self {
+            registry,
+            claim,
+            renewed: registry.environment.now(),
+        }
+    }
+
+    /// Renews the claim when a quarter of its time has passed; to be called whenever there is progress. A body that
+    /// stalls is cut by its shell long before the rest has passed.
+    pub(super) async fn renew(&mut self) -> Result<(), BodyError> {
+        let now = self.registry.environment.now();
+        let claim_ms = self.registry.settings.limits.claim_ms;
+        if now.millis_since(self.renewed) < claim_ms / 4 {
+            return Ok(());
+        }
+        let cx = self.registry.cx();
+        match self
+            .registry
+            .stores
+            .sessions
+            .renew(cx, self.claim, now.plus_millis(claim_ms))
+            .await
+        {
+            Ok(true) => {
+                self.renewed = now;
+                Ok(())
+            }
+            Ok(false) => Err(BodyError::ClaimLost),
+            Err(error) => Err(BodyError::Store(error)),
+        }
+    }
+}
+
+/// The body of one upload request.
+pub(super) struct UploadSource<'a> {
+    lease: Lease<'a>,
+    body: RequestBody,
+    hasher: Hasher,
+    /// A chunk that was read ahead, hashed already.
+    ahead: Option<Bytes>,
+    received: u64,
+    declared: Option<u64>,
+    /// How many bytes this body may have.
+    room: u64,
+}
+
+impl<'a> UploadSource<'a> {
+    /// `declared` is what the client said the body's length is, `hasher` what the session's bytes hashed to so far.
+    pub(super) fn new(
+        registry: &'a Registry,
+        claim: &'a Claim,
+        body: RequestBody,
+        declared: Option<u64>,
+        hasher: Hasher,
+    ) -> Self {
+        let room = registry
+            .settings
+            .limits
+            .blob_bytes
+            .saturating_sub(claim.progress.offset);
+        Self {
+            lease: Lease::new(registry, claim),
+            body,
+            hasher,
+            ahead: None,
+            received: 0,
+            declared,
+            room,
+        }
+    }
+
+    /// Whether the body has no bytes; waits for the first of them.
+    pub(super) async fn is_empty(&mut self) -> Result<bool, BodyError> {
+        if self.ahead.is_none() {
+            self.ahead = self.next().await?;
+        }
+        Ok(self.ahead.is_none())
+    }
+
+    /// Bytes of this body so far, and the hash with them.
+    pub(super) fn into_parts(self) -> (u64, Hasher) {
+        (self.received, self.hasher)
+    }
+}
+
+#[async_trait]
+impl Source for UploadSource<'_> {
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        if let Some(chunk) = self.ahead.take() {
+            return Ok(Some(chunk));
+        }
+        let Some(chunk) = next_chunk(&mut self.body).await? else {
+            return match self.declared {
+                Some(declared) if declared != self.received => Err(BodyError::LengthMismatch),
+                _ => Ok(None),
+            };
+        };
+        self.received += chunk.len() as u64;
+        if self.received > self.room {
+            return Err(BodyError::TooLarge(self.lease.registry.settings.limits.blob_bytes));
+        }
+        if self.declared.is_some_and(|declared| self.received > declared) {
+            return Err(BodyError::LengthMismatch);
+        }
+        self.lease.renew().await?;
+        self.hasher.update(&chunk);
+        Ok(Some(chunk))
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        let ahead = self.ahead.as_ref().map_or(0, Bytes::len) as u64;
+        self.declared
+            .map(|declared| declared.saturating_sub(self.received) + ahead)
+    }
+}
+
+/// The next bytes of a body; trailers are passed over.
+pub(super) async fn next_chunk(body: &mut RequestBody) -> Result<Option<Bytes>, BodyError> {
+    loop {
+        match poll_fn(|context| body.as_mut().poll_frame(context)).await {
+            None => return Ok(None),
+            Some(Err(error)) => return Err(error),
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data()
+                    && !data.is_empty()
+                {
+                    return Ok(Some(data));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,501 @@
+//! Uploads: end-4 to end-6, end-11, end-13 and end-14.
+//!
+//! Every body follows the same path: [`Registry::claim`] → [`Registry::append`] → saved (a chunk) or published (the
+//! last one). A chunk is all or nothing; a refused one leaves the session as it was, and is answered with 416 and where
+//! the upload stands, so that a client can go on.
+
+use futures_util::TryStreamExt as _;
+use http::header::{CONTENT_RANGE, LOCATION, RANGE};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use oci::{Algorithm, ContentRange, Digest, Hasher};
+
+use super::source::{Lease, UploadSource};
+use crate::auth::{Identity, Permit, Principal, Pull, Push};
+use crate::body::{RequestBody, ResponseBody};
+use crate::environment::random_u64;
+use crate::error::{Error, UploadPosition};
+use crate::registry::{Registry, declared_length};
+use crate::response;
+use crate::route::{MountSource, OpenUpload};
+use crate::store::blobs::{AppendError, BodyError, Upload};
+use crate::store::sessions::{Cancelled, Claim, Claimed, End, Progress, Session, SessionId, SessionKey, State};
+use crate::store::{Location, StoreError};
+use crate::token::UploadToken;
+
+const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
+const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
+
+/// An upload that a verified token names.
+pub(crate) struct OpenSession {
+    token: UploadToken,
+    location: HeaderValue,
+    uuid: HeaderValue,
+}
+
+impl OpenSession {
+    /// `text` is the token as it was signed for the permit's repository.
+    pub(crate) fn new(permit: &Permit<Push>, token: UploadToken, text: &str) -> Result<Self, Error> {
+        let location = header(&format!("/v2/{}/blobs/uploads/{text}", permit.repository()))?;
+        let uuid = header(&uuid(token.session.id))?;
+        Ok(Self { token, location, uuid })
+    }
+
+    pub(crate) fn principal(&self) -> &Principal {
+        &self.token.principal
+    }
+
+    /// Where the upload stands. `Range` is inclusive and never empty: with nothing stored it reads like one byte,
+    /// because clients take an end before the start for an error.
+    fn position(&self, offset: u64) -> Result<UploadPosition, Error> {
+        let range = header(&format!("0-{}", offset.saturating_sub(1)))?;
+        Ok(UploadPosition {
+            location: self.location.clone(),
+            range,
+            uuid: self.uuid.clone(),
+        })
+    }
+
+    fn refused(&self, offset: u64) -> Error {
+        match self.position(offset) {
+            Ok(position) => Error::UploadRange(Box::new(position)),
+            Err(error) => error,
+        }
+    }
+
+    fn answer(&self, status: StatusCode, offset: u64) -> Result<Response<ResponseBody>, Error> {
+        let mut response = response::empty(status);
+        self.position(offset)?.write(response.headers_mut());
+        Ok(response)
+    }
+}
+
+impl UploadPosition {
+    pub(crate) fn write(self, headers: &mut HeaderMap) {
+        headers.insert(LOCATION, self.location);
+        headers.insert(RANGE, self.range);
+        headers.insert(UPLOAD_UUID, self.uuid);
+    }
+}
+
+fn header(text: &str) -> Result<HeaderValue, Error> {
+    HeaderValue::from_str(text).map_err(|error| StoreError::failed(error).into())
+}
+
+/// A session's id in the form that clients know.
+fn uuid(id: SessionId) -> String {
+    let hex = id.to_string();
+    format!(
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    )
+}
+
+/// A body that is stored, after everything that was stored before it.
+struct Stored {
+    progress: Progress,
+    part: Option<Vec<u8>>,
+    hasher: Hasher,
+}
+
+impl Registry {
+    /// end-4a, end-4b, end-4c, end-11. Opening a session writes nothing: the token is all there is of it.
+    pub(crate) async fn open_upload(
+        &self,
+        permit: Permit<Push>,
+        identity: &Identity,
+        open: OpenUpload,
+        headers: &HeaderMap,
+        body: RequestBody,
+    ) -> Result<Response<ResponseBody>, Error> {
+        let algorithm = match open {
+            OpenUpload::Session(algorithm) => algorithm,
+            OpenUpload::Monolithic(digest) => {
+                let session = self.new_session(&permit, identity, digest.algorithm())?;
+                return self.finish_upload(permit, session, digest, headers, body).await;
+            }
+            OpenUpload::Mount { digest, from } => {
+                if self.mount(&permit, identity, &digest, from).await? {
+                    return Ok(response::created(permit.repository(), "blobs", &digest));
+                }
+                digest.algorithm()
+            }
+        };
+        let session = self.new_session(&permit, identity, algorithm)?;
+        let mut response = session.answer(StatusCode::ACCEPTED, 0)?;
+        response
+            .headers_mut()
+            .insert(CHUNK_MIN_LENGTH, self.settings.limits.chunk_min_bytes.into());
+        Ok(response)
+    }
+
+    /// end-11. `false` for every refusal: the client must get a session then, whatever the reason, and learn nothing of
+    /// repositories that it may not pull.
+    async fn mount(
+        &self,
+        permit: &Permit<Push>,
+        identity: &Identity,
+        digest: &Digest,
+        from: MountSource,
+    ) -> Result<bool, Error> {
+        let candidates = match from {
+            MountSource::Nowhere => return Ok(false),
+            MountSource::Repository(repository) => vec![repository],
+            MountSource::Anywhere => {
+                let limit = self.settings.limits.mount_candidates;
+                self.stores.metadata.holders(self.cx(), digest, limit).await?
+            }
+        };
+        for candidate in candidates {
+            let Ok(source) = identity.permit::<Pull>(&candidate) else {
+                continue;
+            };
+            let metadata = &self.stores.metadata;
+            if metadata
+                .mount(self.cx(), permit.repository(), digest, source.repository())
+                .await?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn new_session(
+        &self,
+        permit: &Permit<Push>,
+        identity: &Identity,
+        algorithm: Algorithm,
+    ) -> Result<OpenSession, Error> {
+        let session = self.new_session_key();
+        let token = UploadToken {
+            session,
+            algorithm,
+            principal: identity.principal().clone(),
+        };
+        let text = self.tokens.sign(permit.repository(), &token);
+        let text = text.ok_or_else(|| StoreError::failed("there is no key to sign upload tokens with"))?;
+        OpenSession::new(permit, token, &text)
+    }
+
+    pub(super) fn new_session_key(&self) -> SessionKey {
+        let high = u128::from(random_u64(&*self.environment));
+        let low = u128::from(random_u64(&*self.environment));
+        let expires = self.environment.now().plus_millis(self.settings.limits.upload_token_ms);
+        SessionKey {
+            expires,
+            id: SessionId(high << 64 | low),
+        }
+    }
+
+    /// end-5.
+    pub(crate) async fn patch_upload(
+        &self,
+        session: OpenSession,
+        headers: &HeaderMap,
+        body: RequestBody,
+    ) -> Result<Response<ResponseBody>, Error> {
+        let claim = match self.claim(&session).await? {
+            Claimed::Granted(claim) => claim,
+            Claimed::Busy(row) => return Err(session.refused(row.progress.offset)),
+            Claimed::Ended(_) => return Err(Error::UploadUnknown),
+        };
+        let offset = match self
+            .store_body(&session, &claim, headers, body, session.token.algorithm, false)
+            .await
+        {
+            Err(error) => return Err(self.give_up(&claim, error).await),
+            Ok(Stored {
+                progress, part: None, ..
+            }) if progress == claim.progress => {
+                // An empty chunk changes nothing.
+                self.stores.sessions.release(self.cx(), &claim).await?;
+                progress.offset
+            }
+            Ok(Stored { progress, part, .. }) => {
+                let offset = progress.offset;
+                if !self.stores.sessions.save(self.cx(), &claim, progress, part).await? {
+                    return Err(Error::UploadUnknown);
+                }
+                offset
+            }
+        };
+        session.answer(StatusCode::ACCEPTED, offset)
+    }
+
+    /// end-6, and end-4b, whose session nobody else knows. Takes the last chunk, if there is one, checks the digest of
+    /// the whole, and publishes it. `permit` was asked for now, not when the upload was opened.
+    pub(crate) async fn finish_upload(
+        &self,
+        permit: Permit<Push>,
+        session: OpenSession,
+        digest: Digest,
+        headers: &HeaderMap,
+        body: RequestBody,
+    ) -> Result<Response<ResponseBody>, Error> {
+        let claim = match self.claim(&session).await? {
+            Claimed::Granted(claim) => claim,
+            Claimed::Busy(row) => return Err(session.refused(row.progress.offset)),
+            Claimed::Ended(row) => return self.finished_before(&permit, &row, &digest).await,
+        };
+        match self
+            .publish_upload(&permit, &session, &claim, &digest, headers, body)
+            .await
+        {
+            Ok(()) => Ok(response::created(permit.repository(), "blobs", &digest)),
+            Err(error) => Err(self.give_up(&claim, error).await),
+        }
+    }
+
+    async fn publish_upload(
+        &self,
+        permit: &Permit<Push>,
+        session: &OpenSession,
+        claim: &Claim,
+        digest: &Digest,
+        headers: &HeaderMap,
+        body: RequestBody,
+    ) -> Result<(), Error> {
+        let stored = self
+            .store_body(session, claim, headers, body, digest.algorithm(), true)
+            .await?;
+        let size = stored.progress.offset;
+        let hashed_as_asked = stored.hasher.algorithm() == digest.algorithm();
+        if hashed_as_asked {
+            let computed = stored.hasher.finish();
+            if computed != *digest {
+                return Err(self.discard(claim, &stored.progress.store, None, computed).await?);
+            }
+        }
+        let parts = self.parts(claim, stored.part).await?;
+        let state = stored.progress.store;
+        let upload = Upload {
+            session: claim.key.id,
+            state: state.clone(),
+            parts,
+            size,
+        };
+        let location = self.stores.blobs.seal(self.cx(), &upload).await?;
+        if !hashed_as_asked {
+            // The algorithm was not declared when the upload was opened: the bytes are read once more, from the store.
+            let computed = self.hash_object(&location, size, digest.algorithm(), claim).await?;
+            if computed != *digest {
+                return Err(self.discard(claim, &state, Some(location), computed).await?);
+            }
+        }
+        // From here on the session can no longer be swept: its object is about to be named by a digest.
+        if !self.stores.sessions.commit(self.cx(), claim, digest).await? {
+            return Err(Error::UploadUnknown);
+        }
+        self.stores
+            .metadata
+            .commit_blob(self.cx(), permit.repository(), digest, &location, size)
+            .await?;
+        self.stores.sessions.finish(self.cx(), claim, End::Done).await?;
+        Ok(())
+    }
+
+    /// A final PUT for a session that has ended: the answer to an earlier one may have been lost, so that it is 201
+    /// again for the digest that was committed, and 404 for everything else.
+    async fn finished_before(
+        &self,
+        permit: &Permit<Push>,
+        row: &Session,
+        digest: &Digest,
+    ) -> Result<Response<ResponseBody>, Error> {
+        let committed = match row.state {
+            State::Done => row.digest.as_ref() == Some(digest),
+            // A crash between publication and the session's end.
+            State::Committing => {
+                row.digest.as_ref() == Some(digest)
+                    && self
+                        .stores
+                        .metadata
+                        .link(self.cx(), permit.repository(), digest)
+                        .await?
+                        .is_some()
+            }
+            State::Open | State::Cancelled => false,
+        };
+        if committed {
+            Ok(response::created(permit.repository(), "blobs", digest))
+        } else {
+            Err(Error::UploadUnknown)
+        }
+    }
+
+    async fn claim(&self, session: &OpenSession) -> Result<Claimed, Error> {
+        let cx = self.cx();
+        let until = cx.now.plus_millis(self.settings.limits.claim_ms);
+        Ok(self.stores.sessions.claim(cx, session.token.session, until).await?)
+    }
+
+    /// Stores the body of a request behind what the claimed session holds. Nothing of it counts until the caller saves
+    /// or publishes it. `algorithm` is how a session hashes that holds nothing yet. A body of no bytes stores nothing,
+    /// unless it is the `last` one and there is nothing else: a blob may be empty.
+    async fn store_body(
+        &self,
+        session: &OpenSession,
+        claim: &Claim,
+        headers: &HeaderMap,
+        body: RequestBody,
+        algorithm: Algorithm,
+        last: bool,
+    ) -> Result<Stored, Error> {
+        let offset = claim.progress.offset;
+        let declared = match declared_chunk(headers, offset) {
+            Ok(declared) => declared,
+            Err(OutOfPlace) => return Err(session.refused(offset)),
+        };
+        let hasher = match claim.progress.hash.as_slice() {
+            [] => Hasher::new(algorithm),
+            // A state of another version of this program: the session cannot go on.
+            saved => Hasher::restore(saved).ok_or(Error::UploadUnknown)?,
+        };
+        let limit = self.settings.limits.blob_bytes;
+        if declared.is_some_and(|length| offset.saturating_add(length) > limit) {
+            return Err(Error::BlobTooLarge { limit });
+        }
+        let mut source = UploadSource::new(self, claim, body, declared, hasher);
+        let refuse_length = |error| match error {
+            AppendError::Body(BodyError::LengthMismatch) => session.refused(offset),
+            other => Error::from(other),
+        };
+        let is_empty = source.is_empty().await.map_err(|error| refuse_length(error.into()))?;
+        if is_empty && !(last && claim.progress == Progress::default()) {
+            let (_, hasher) = source.into_parts();
+            return Ok(Stored {
+                progress: claim.progress.clone(),
+                part: None,
+                hasher,
+            });
+        }
+        let appended = self
+            .stores
+            .blobs
+            .append(claim.attempt, &claim.progress.store, &mut source)
+            .await;
+        let appended = appended.map_err(refuse_length)?;
+        let (received, hasher) = source.into_parts();
+        let progress = Progress {
+            offset: offset + received,
+            hash: hasher.save(),
+            store: appended.state,
+            parts: claim.progress.parts,
+        };
+        Ok(Stored {
+            progress,
+            part: appended.part,
+            hasher,
+        })
+    }
+
+    /// Part records of the session, and the one of a body that was not saved because it is the last.
+    async fn parts(&self, claim: &Claim, last: Option<Vec<u8>>) -> Result<Vec<Vec<u8>>, Error> {
+        let mut parts = match claim.progress.parts {
+            0 => Vec::new(),
+            _ => self.stores.sessions.parts(self.cx(), claim.key).await?,
+        };
+        parts.extend(last);
+        Ok(parts)
+    }
+
+    /// The digest of a sealed object. Takes as long as reading it, so that the claim is renewed meanwhile.
+    async fn hash_object(
+        &self,
+        location: &Location,
+        size: u64,
+        algorithm: Algorithm,
+        claim: &Claim,
+    ) -> Result<Digest, Error> {
+        let mut stream = self.read(location, 0..size).await?;
+        let mut hasher = Hasher::new(algorithm);
+        let mut lease = Lease::new(self, claim);
+        while let Some(chunk) = stream.try_next().await? {
+            hasher.update(&chunk);
+            lease.renew().await?;
+        }
+        Ok(hasher.finish())
+    }
+
+    /// Ends an upload whose bytes do not have the digest that they should: it cannot become right any more.
+    async fn discard(
+        &self,
+        claim: &Claim,
+        state: &[u8],
+        sealed: Option<Location>,
+        computed: Digest,
+    ) -> Result<Error, Error> {
+        self.stores.sessions.finish(self.cx(), claim, End::Cancelled).await?;
+        self.stores
+            .blobs
+            .abort(self.cx(), claim.key.id, claim.attempt.number, state)
+            .await?;
+        if let Some(location) = sealed {
+            self.stores.blobs.delete(self.cx(), &[location]).await?;
+        }
+        Ok(Error::BlobDigestMismatch { computed })
+    }
+
+    /// Gives a claim back after a failure, unless the session has ended with it, and passes the failure on. A claim
+    /// that cannot be given back ends by itself within a minute.
+    async fn give_up(&self, claim: &Claim, error: Error) -> Error {
+        if !matches!(error, Error::BlobDigestMismatch { .. } | Error::UploadUnknown)
+            && let Err(fault) = self.stores.sessions.release(self.cx(), claim).await
+        {
+            tracing::warn!(
+                error = &fault as &dyn std::error::Error,
+                "a session's claim could not be given back"
+            );
+        }
+        error
+    }
+
+    /// end-13. A token without a row is a session in which nothing was stored yet.
+    pub(crate) async fn get_upload(&self, session: OpenSession) -> Result<Response<ResponseBody>, Error> {
+        match self.stores.sessions.get(self.cx(), session.token.session).await? {
+            None => session.answer(StatusCode::NO_CONTENT, 0),
+            Some(row) if row.state == State::Open => session.answer(StatusCode::NO_CONTENT, row.progress.offset),
+            Some(_) => Err(Error::UploadUnknown),
+        }
+    }
+
+    /// end-14. The space is free at once; a body that is still streaming finds its claim lost.
+    pub(crate) async fn cancel_upload(&self, session: OpenSession) -> Result<Response<ResponseBody>, Error> {
+        match self.stores.sessions.cancel(self.cx(), session.token.session).await? {
+            Cancelled::Ended => Err(Error::UploadUnknown),
+            Cancelled::Now(None) => Ok(response::empty(StatusCode::NO_CONTENT)),
+            Cancelled::Now(Some(row)) => {
+                let id = session.token.session.id;
+                self.stores
+                    .blobs
+                    .abort(self.cx(), id, row.attempts, &row.progress.store)
+                    .await?;
+                Ok(response::empty(StatusCode::NO_CONTENT))
+            }
+        }
+    }
+}
+
+/// A chunk that does not continue the upload, or is not as long as it says.
+struct OutOfPlace;
+
+/// The length that a chunk declares, by `Content-Range` or `Content-Length`, if it fits behind `offset`.
+fn declared_chunk(headers: &HeaderMap, offset: u64) -> Result<Option<u64>, OutOfPlace> {
+    let length = declared_length(headers);
+    let Some(value) = headers.get(CONTENT_RANGE) else {
+        return Ok(length);
+    };
+    let range: ContentRange = value
+        .to_str()
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .ok_or(OutOfPlace)?;
+    if range.first != offset || length.is_some_and(|length| length != range.len()) {
+        return Err(OutOfPlace);
+    }
+    Ok(Some(range.len()))
+}

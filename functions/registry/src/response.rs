@@ -1,0 +1,94 @@
+//! Small pieces of which answers are made.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, ETAG, LINK, LOCATION};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
+use oci::{Digest, RepositoryName};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::body::ResponseBody;
+use crate::route::PageRequest;
+
+pub(crate) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+const NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
+
+/// An answer without a body.
+pub(crate) fn empty(status: StatusCode) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::empty());
+    *response.status_mut() = status;
+    response
+}
+
+/// 200 with a body of a known type.
+pub(crate) fn json(content_type: &'static str, body: Bytes) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::full(body));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// 201: content is stored, and this is where it can be read and what it hashes to.
+pub(crate) fn created(repository: &RepositoryName, kind: &str, digest: &Digest) -> Response<ResponseBody> {
+    let mut response = empty(StatusCode::CREATED);
+    let headers = response.headers_mut();
+    insert(headers, LOCATION, &format!("/v2/{repository}/{kind}/{digest}"));
+    insert(headers, CONTENT_DIGEST, &digest.to_string());
+    response
+}
+
+/// Digest and entity tag of content.
+pub(crate) fn identify_content(headers: &mut HeaderMap, digest: &Digest) {
+    let text = digest.to_string();
+    insert(headers, ETAG, &format!("\"{text}\""));
+    insert(headers, CONTENT_DIGEST, &text);
+}
+
+/// Sets a header. What cannot stand in one is left out: every value here is made of names that were parsed, so that
+/// this does not happen.
+pub(crate) fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+/// The relative Link to the page after `last` (RFC 8288), with the other parameters of the request.
+pub(crate) fn link_next(headers: &mut HeaderMap, path: &str, page: &PageRequest, last: &str, filter: Option<&str>) {
+    let mut target = format!(
+        "<{path}?n={}&last={}",
+        page.limit,
+        utf8_percent_encode(last, NON_ALPHANUMERIC)
+    );
+    if let Some(filter) = filter {
+        // Writing to a String cannot fail.
+        let _ = write!(
+            target,
+            "&artifactType={}",
+            utf8_percent_encode(filter, NON_ALPHANUMERIC)
+        );
+    }
+    target.push_str(">; rel=\"next\"");
+    insert(headers, LINK, &target);
+}
+
+/// Tells a client that asked on behalf of another registry's name (`ns`) which one that was ("Registry Proxying").
+pub(crate) fn echo_namespace(response: &mut Response<ResponseBody>, method: &Method, uri: &Uri) {
+    if *method != Method::GET && *method != Method::HEAD {
+        return;
+    }
+    let Some(query) = uri.query() else { return };
+    let namespace = form_urlencoded::parse(query.as_bytes())
+        .find(|(key, _)| key == "ns")
+        .map(|(_, value)| value);
+    if let Some(namespace) = namespace
+        && namespace.len() <= 255
+        && !namespace.is_empty()
+        && namespace
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte))
+    {
+        insert(response.headers_mut(), NAMESPACE, &namespace);
+    }
+}

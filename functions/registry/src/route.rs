@@ -1,0 +1,401 @@
+//! From method, path and query to a [`Route`]: everything that a request line says, parsed once.
+//!
+//! A path is read from its end, because a repository's name may itself hold the words `blobs`, `manifests`, `tags`,
+//! `uploads` and `referrers`. Segments are percent-decoded one by one after the path was split, so that an encoded
+//! slash or dot never changes what a path means.
+
+use std::borrow::Cow;
+use std::str::FromStr as _;
+
+use http::{Method, Uri};
+use oci::{Algorithm, Digest, MediaType, Reference, RepositoryName, Tag};
+use percent_encoding::percent_decode_str;
+
+use crate::error::Error;
+use crate::limits::Limits;
+
+/// Which part of a list is asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct PageRequest {
+    /// At most this many items; already capped.
+    pub(crate) limit: usize,
+    /// Those after this one.
+    pub(crate) last: Option<String>,
+}
+
+/// How an upload is opened (end-4a to end-4c, end-11).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum OpenUpload {
+    /// A session whose bytes are hashed by this algorithm as they arrive.
+    Session(Algorithm),
+    /// The body of this request is the blob.
+    Monolithic(Digest),
+    /// Link a blob that is here already; without a usable source, any repository that the caller may pull will do.
+    Mount { digest: Digest, from: MountSource },
+}
+
+/// Where a mount comes from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum MountSource {
+    /// This repository.
+    Repository(RepositoryName),
+    /// None was named: wherever it can be found.
+    Anywhere,
+    /// What was named cannot be a repository.
+    Nowhere,
+}
+
+macro_rules! endpoints {
+    ($($(#[$doc:meta])* $name:ident $(($text:literal))?,)*) => {
+        /// The endpoints of the specification, as names for logs, counters and tables of tests.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum Endpoint { $($(#[$doc])* $name,)* }
+
+        impl Endpoint {
+            /// Every endpoint there is.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// A short stable name.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)* }
+            }
+        }
+    };
+}
+
+endpoints! {
+    /// end-1
+    Base,
+    /// end-2
+    GetBlob,
+    /// end-3
+    GetManifest,
+    /// end-4a, end-4b, end-4c, end-11
+    OpenUpload,
+    /// end-5
+    PatchUpload,
+    /// end-6
+    FinishUpload,
+    /// end-7a, end-7b
+    PutManifest,
+    /// end-8a, end-8b
+    ListTags,
+    /// end-9
+    DeleteManifest,
+    /// end-10
+    DeleteBlob,
+    /// end-12a, end-12b
+    ListReferrers,
+    /// end-13
+    GetUpload,
+    /// end-14
+    CancelUpload,
+    /// The list of repositories, of Docker's API.
+    ListRepositories,
+}
+
+/// A request line, understood. GET and HEAD are one route: a HEAD is a GET whose answer has no body.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Route {
+    Base,
+    GetBlob {
+        repository: RepositoryName,
+        digest: Digest,
+    },
+    GetManifest {
+        repository: RepositoryName,
+        reference: Option<Reference>,
+    },
+    OpenUpload {
+        repository: RepositoryName,
+        open: OpenUpload,
+    },
+    PatchUpload {
+        repository: RepositoryName,
+        token: String,
+    },
+    FinishUpload {
+        repository: RepositoryName,
+        token: String,
+        digest: Digest,
+    },
+    PutManifest {
+        repository: RepositoryName,
+        reference: Reference,
+        tags: Vec<Tag>,
+    },
+    ListTags {
+        repository: RepositoryName,
+        page: PageRequest,
+    },
+    DeleteManifest {
+        repository: RepositoryName,
+        reference: Option<Reference>,
+    },
+    DeleteBlob {
+        repository: RepositoryName,
+        digest: Digest,
+    },
+    ListReferrers {
+        repository: RepositoryName,
+        subject: Digest,
+        artifact_type: Option<MediaType>,
+        page: PageRequest,
+    },
+    GetUpload {
+        repository: RepositoryName,
+        token: String,
+    },
+    CancelUpload {
+        repository: RepositoryName,
+        token: String,
+    },
+    ListRepositories {
+        page: PageRequest,
+    },
+}
+
+/// What a path names, before the method decides what is done with it.
+enum Resource<'a> {
+    Base,
+    Repositories,
+    Blob(RepositoryName, &'a str),
+    Manifest(RepositoryName, &'a str),
+    Uploads(RepositoryName),
+    Upload(RepositoryName, &'a str),
+    Tags(RepositoryName),
+    Referrers(RepositoryName, &'a str),
+}
+
+const READ: &[Method] = &[Method::GET, Method::HEAD];
+const BLOB: &[Method] = &[Method::GET, Method::HEAD, Method::DELETE];
+const MANIFEST: &[Method] = &[Method::GET, Method::HEAD, Method::PUT, Method::DELETE];
+const UPLOADS: &[Method] = &[Method::POST];
+const UPLOAD: &[Method] = &[Method::GET, Method::HEAD, Method::PATCH, Method::PUT, Method::DELETE];
+
+impl Route {
+    pub(crate) fn parse(method: &Method, uri: &Uri, limits: &Limits) -> Result<Self, Error> {
+        let segments = uri
+            .path()
+            .split('/')
+            .map(|segment| percent_decode_str(segment).decode_utf8())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| Error::NoSuchEndpoint)?;
+        let query = Query(uri.query().unwrap_or_default());
+        let read = *method == Method::GET || *method == Method::HEAD;
+        match Resource::parse(&segments)? {
+            Resource::Base if read => Ok(Self::Base),
+            Resource::Repositories if read => Ok(Self::ListRepositories {
+                page: query.page(limits)?,
+            }),
+            Resource::Tags(repository) if read => Ok(Self::ListTags {
+                repository,
+                page: query.page(limits)?,
+            }),
+            Resource::Referrers(repository, subject) if read => Ok(Self::ListReferrers {
+                repository,
+                subject: subject.parse()?,
+                artifact_type: query.artifact_type()?,
+                page: query.page(limits)?,
+            }),
+            Resource::Base | Resource::Repositories | Resource::Tags(_) | Resource::Referrers(..) => {
+                Err(Error::MethodNotAllowed(READ))
+            }
+            Resource::Blob(repository, digest) => match *method {
+                Method::GET | Method::HEAD => Ok(Self::GetBlob {
+                    repository,
+                    digest: digest.parse()?,
+                }),
+                Method::DELETE => Ok(Self::DeleteBlob {
+                    repository,
+                    digest: digest.parse()?,
+                }),
+                _ => Err(Error::MethodNotAllowed(BLOB)),
+            },
+            Resource::Manifest(repository, reference) => match *method {
+                Method::GET | Method::HEAD => Ok(Self::GetManifest {
+                    repository,
+                    reference: existing_reference(reference)?,
+                }),
+                Method::DELETE => Ok(Self::DeleteManifest {
+                    repository,
+                    reference: existing_reference(reference)?,
+                }),
+                Method::PUT => {
+                    let reference = existing_reference(reference)?.ok_or(Error::TagInvalid)?;
+                    Ok(Self::PutManifest {
+                        repository,
+                        reference,
+                        tags: query.tags(limits)?,
+                    })
+                }
+                _ => Err(Error::MethodNotAllowed(MANIFEST)),
+            },
+            Resource::Uploads(repository) if *method == Method::POST => Ok(Self::OpenUpload {
+                repository,
+                open: query.open_upload()?,
+            }),
+            Resource::Uploads(_) => Err(Error::MethodNotAllowed(UPLOADS)),
+            Resource::Upload(repository, token) => {
+                let token = token.to_owned();
+                match *method {
+                    Method::GET | Method::HEAD => Ok(Self::GetUpload { repository, token }),
+                    Method::PATCH => Ok(Self::PatchUpload { repository, token }),
+                    Method::PUT => {
+                        let digest = query.first("digest").ok_or(Error::DigestMissing)?.parse()?;
+                        Ok(Self::FinishUpload {
+                            repository,
+                            token,
+                            digest,
+                        })
+                    }
+                    Method::DELETE => Ok(Self::CancelUpload { repository, token }),
+                    _ => Err(Error::MethodNotAllowed(UPLOAD)),
+                }
+            }
+        }
+    }
+
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        match self {
+            Self::Base => Endpoint::Base,
+            Self::GetBlob { .. } => Endpoint::GetBlob,
+            Self::GetManifest { .. } => Endpoint::GetManifest,
+            Self::OpenUpload { .. } => Endpoint::OpenUpload,
+            Self::PatchUpload { .. } => Endpoint::PatchUpload,
+            Self::FinishUpload { .. } => Endpoint::FinishUpload,
+            Self::PutManifest { .. } => Endpoint::PutManifest,
+            Self::ListTags { .. } => Endpoint::ListTags,
+            Self::DeleteManifest { .. } => Endpoint::DeleteManifest,
+            Self::DeleteBlob { .. } => Endpoint::DeleteBlob,
+            Self::ListReferrers { .. } => Endpoint::ListReferrers,
+            Self::GetUpload { .. } => Endpoint::GetUpload,
+            Self::CancelUpload { .. } => Endpoint::CancelUpload,
+            Self::ListRepositories { .. } => Endpoint::ListRepositories,
+        }
+    }
+}
+
+impl<'a> Resource<'a> {
+    fn parse(segments: &'a [Cow<'a, str>]) -> Result<Self, Error> {
+        let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
+        let ["", "v2", rest @ ..] = segments.as_slice() else {
+            return Err(Error::NoSuchEndpoint);
+        };
+        match rest {
+            [] | [""] => Ok(Self::Base),
+            ["_catalog"] => Ok(Self::Repositories),
+            [name @ .., "blobs", "uploads", ""] | [name @ .., "blobs", "uploads"] => {
+                Ok(Self::Uploads(repository(name)?))
+            }
+            [name @ .., "blobs", "uploads", token] => Ok(Self::Upload(repository(name)?, token)),
+            [name @ .., "blobs", digest] => Ok(Self::Blob(repository(name)?, digest)),
+            [name @ .., "manifests", reference] => Ok(Self::Manifest(repository(name)?, reference)),
+            [name @ .., "referrers", digest] => Ok(Self::Referrers(repository(name)?, digest)),
+            [name @ .., "tags", "list"] => Ok(Self::Tags(repository(name)?)),
+            _ => Err(Error::NoSuchEndpoint),
+        }
+    }
+}
+
+fn repository(segments: &[&str]) -> Result<RepositoryName, Error> {
+    // A decoded slash would make one segment two components; nothing legal has one.
+    if segments.iter().any(|segment| segment.contains('/')) {
+        return Err(Error::NameInvalid(oci::NameError::Malformed));
+    }
+    Ok(segments.join("/").parse()?)
+}
+
+/// A reference to something that may exist. `None` for text that cannot be a tag: then nothing has that name, which is
+/// a 404 to a reader; a malformed digest is a 400 to everyone.
+fn existing_reference(text: &str) -> Result<Option<Reference>, Error> {
+    if text.contains(':') {
+        return Ok(Some(Reference::Digest(text.parse()?)));
+    }
+    Ok(Tag::from_str(text).ok().map(Reference::Tag))
+}
+
+/// The part of the target after the question mark.
+struct Query<'a>(&'a str);
+
+impl Query<'_> {
+    /// The largest `n` that is understood: what clients keep in a signed 32-bit integer.
+    const MAX_N: u64 = (1 << 31) - 1;
+
+    fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Cow<'a, str>> {
+        form_urlencoded::parse(self.0.as_bytes())
+            .filter(move |(key, _)| key == name)
+            .map(|(_, value)| value)
+    }
+
+    fn first(&self, name: &str) -> Option<String> {
+        self.all(name).next().map(Cow::into_owned)
+    }
+
+    fn page(&self, limits: &Limits) -> Result<PageRequest, Error> {
+        let limit = match self.first("n") {
+            None => limits.page,
+            Some(text) => {
+                if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+                    return Err(Error::PageSizeInvalid);
+                }
+                // Only an overflow is left to fail here.
+                let n: u64 = text.parse().map_err(|_| Error::PageSizeInvalid)?;
+                if n > Self::MAX_N {
+                    return Err(Error::PageSizeInvalid);
+                }
+                usize::try_from(n).unwrap_or(usize::MAX).min(limits.page)
+            }
+        };
+        Ok(PageRequest {
+            limit,
+            last: self.first("last").filter(|last| !last.is_empty()),
+        })
+    }
+
+    fn artifact_type(&self) -> Result<Option<MediaType>, Error> {
+        self.first("artifactType")
+            .filter(|text| !text.is_empty())
+            .map(|text| MediaType::parse(&text).map_err(|_| Error::QueryInvalid("artifactType must be a media type")))
+            .transpose()
+    }
+
+    fn tags(&self, limits: &Limits) -> Result<Vec<Tag>, Error> {
+        let mut tags = Vec::new();
+        for (index, text) in self.all("tag").enumerate() {
+            if index >= limits.tags_per_push {
+                return Err(Error::TooManyTags {
+                    limit: limits.tags_per_push,
+                });
+            }
+            let tag = Tag::from_str(&text).map_err(|_| Error::TagInvalid)?;
+            if !tags.contains(&tag) {
+                tags.push(tag);
+            }
+        }
+        Ok(tags)
+    }
+
+    fn open_upload(&self) -> Result<OpenUpload, Error> {
+        if let Some(digest) = self.first("mount") {
+            let digest = digest.parse()?;
+            let from = match self.first("from").filter(|from| !from.is_empty()) {
+                None => MountSource::Anywhere,
+                // A refused mount must open a session: some clients give the push up otherwise.
+                Some(from) => from.parse().map_or(MountSource::Nowhere, MountSource::Repository),
+            };
+            return Ok(OpenUpload::Mount { digest, from });
+        }
+        if let Some(digest) = self.first("digest") {
+            return Ok(OpenUpload::Monolithic(digest.parse()?));
+        }
+        match self.first("digest-algorithm") {
+            None => Ok(OpenUpload::Session(Algorithm::Sha256)),
+            Some(name) => name
+                .parse()
+                .map(OpenUpload::Session)
+                .map_err(|_| Error::AlgorithmUnsupported),
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Bytes: appended under opaque names, sealed once, then read, redirected to, and some day deleted.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+
+use super::sessions::{Attempt, SessionId};
+use super::{Context, Location, StoreError, Timestamp};
+
+/// Why a request body did not arrive whole. The peer's fault, never the store's.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The connection ended before the body did.
+    #[error("the body was cut off")]
+    Cut,
+    /// No byte arrived for as long as the server waits.
+    #[error("the body stalled")]
+    Stalled,
+    /// More bytes than may be stored under this upload; the limit in bytes.
+    #[error("the body exceeds {0} bytes")]
+    TooLarge(u64),
+    /// The body's length is not what its `Content-Range` or `Content-Length` said.
+    #[error("the body does not have the length that was declared")]
+    LengthMismatch,
+    /// The claim on the session passed to another request while the body was streaming.
+    #[error("the upload was taken over by another request")]
+    ClaimLost,
+    /// The session could not be renewed: a store's fault met while a body was streaming.
+    #[error("the session store failed")]
+    Store(#[source] StoreError),
+}
+
+/// A request body on its way into a store: chunks in order, hashed by the core as they pass.
+#[async_trait]
+pub trait Source: Send {
+    /// The next chunk, never empty; `None` at the end of a body that is whole. After an error the body is over.
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError>;
+
+    /// How many bytes will follow, when the client declared it. A hint: stores must not rely on it.
+    fn remaining(&self) -> Option<u64>;
+}
+
+/// Why a body was not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The peer's fault.
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    /// Ours.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What [`BlobStore::append`] has stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Replaces the state that the next append and the seal are given.
+    pub state: Vec<u8>,
+    /// A record of what this body became, kept with the session in the order of the bodies; for stores whose state
+    /// would otherwise grow with their number.
+    pub part: Option<Vec<u8>>,
+}
+
+/// All that a session has stored, for [`BlobStore::seal`].
+#[derive(Clone, Debug)]
+pub struct Upload {
+    /// The session.
+    pub session: SessionId,
+    /// The state that the last append returned; empty if there was none.
+    pub state: Vec<u8>,
+    /// The part records of all appends, in order.
+    pub parts: Vec<Vec<u8>>,
+    /// The sum of the bodies' lengths in bytes.
+    pub size: u64,
+}
+
+/// What a redirect must bring about at the other end.
+#[derive(Clone, Debug)]
+pub struct RedirectRequest {
+    /// The media type with which the object is to be served.
+    pub content_type: &'static str,
+}
+
+/// A URL at which the bytes can be fetched by whoever holds it, until it expires.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Redirect {
+    /// Absolute. Grants GET of one object, nothing else.
+    pub url: String,
+    /// For how long it works from now on.
+    pub lifetime: Duration,
+}
+
+/// The bytes of an object, in order. An error ends the stream; what came before it is right.
+pub type ByteStream = BoxStream<'static, Result<Bytes, StoreError>>;
+
+/// Keeps bytes.
+///
+/// Every object is named by an [`Attempt`] that a session's row holds before the object exists. Memory per call is
+/// bounded whatever the size. Implementations retry their own faults.
+#[async_trait]
+pub trait BlobStore: Send + Sync + 'static {
+    /// Stores one whole body after what `state` describes, or nothing that could be seen: after an error the session
+    /// goes on from `state` as if this attempt had not been. Isolated from every other attempt of the session, also
+    /// from one whose claim has passed and which is still writing. Durable when it returns. An empty body is stored
+    /// too: an object of no bytes.
+    async fn append(&self, attempt: Attempt, state: &[u8], source: &mut dyn Source) -> Result<Appended, AppendError>;
+
+    /// Makes one object of all that an upload has appended, durably, and tells where it lies for ever. Idempotent:
+    /// sealing again answers the same location. Costs no copy of the bytes when they arrived in one body. At least
+    /// one append came before.
+    async fn seal(&self, cx: Context, upload: &Upload) -> Result<Location, StoreError>;
+
+    /// Removes what attempts 1 to `attempts` of a session have left that is not sealed, as far as it can be found.
+    /// Idempotent. Only for sessions that can no longer be committed.
+    async fn abort(&self, cx: Context, session: SessionId, attempts: u32, state: &[u8]) -> Result<(), StoreError>;
+
+    /// Streams `range` (half-open, within the object's size) of an object. `None`: there is no such object. Reads no
+    /// more than the range, and holds only a bounded window of it in memory.
+    async fn read(&self, location: &Location, range: Range<u64>) -> Result<Option<ByteStream>, StoreError>;
+
+    /// A URL for the object, or `None` when its bytes are served by the registry itself. Makes no request to the
+    /// object store, and does not look whether the object exists.
+    async fn redirect(
+        &self,
+        now: Timestamp,
+        location: &Location,
+        request: RedirectRequest,
+    ) -> Result<Option<Redirect>, StoreError>;
+
+    /// Deletes objects. Idempotent: an object that is not there is deleted.
+    async fn delete(&self, cx: Context, locations: &[Location]) -> Result<(), StoreError>;
+}

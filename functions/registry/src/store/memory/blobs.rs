@@ -1,0 +1,222 @@
+//! Bytes in memory.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use futures_util::stream;
+
+use super::lock;
+use crate::store::blobs::{AppendError, Appended, BlobStore, ByteStream, Redirect, RedirectRequest, Source, Upload};
+use crate::store::sessions::{Attempt, SessionId};
+use crate::store::{Context, Location, StoreError, Timestamp};
+
+/// The id of this store in a [`Location`].
+const STORE: &str = "memory";
+
+/// How many bytes one item of a [`ByteStream`] holds at most, so that readers meet objects of several chunks.
+const CHUNK: usize = 64 * 1024;
+
+/// For how long a redirect is said to work.
+const REDIRECT_LIFETIME: Duration = Duration::from_secs(15 * 60);
+
+/// Keeps bytes in memory, under the store id `memory`.
+///
+/// Every body is a segment of its own, under the name of its attempt. A seal uses one segment in place, and joins
+/// several under a name of their own, leaving them: until the session is committed another attempt may replace the
+/// last one, and is sealed with the same segments before it. The record of a body (its `part`) is the number of its
+/// attempt; the state is the number of bytes so far, by which the seal checks that it was given every part.
+#[derive(Debug, Default)]
+pub struct MemoryBlobs {
+    objects: Mutex<BTreeMap<String, Object>>,
+    redirect: Option<String>,
+}
+
+#[derive(Debug)]
+struct Object {
+    bytes: Bytes,
+    /// Whether it can be read; a body that no seal has confirmed cannot.
+    sealed: bool,
+}
+
+impl MemoryBlobs {
+    /// An empty store, whose bytes the registry serves itself.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An empty store that answers redirects to `<base_url>/<key>?response-content-type=<type>`, valid for 15 minutes.
+    /// Nothing listens there: it is for tests of what a redirecting registry says.
+    #[must_use]
+    pub fn redirecting(base_url: impl Into<String>) -> Self {
+        Self {
+            objects: Mutex::default(),
+            redirect: Some(base_url.into()),
+        }
+    }
+
+    /// How many objects there are, sealed or not.
+    #[must_use]
+    pub fn objects(&self) -> usize {
+        lock(&self.objects).len()
+    }
+
+    /// How many objects are sealed.
+    #[must_use]
+    pub fn sealed(&self) -> usize {
+        let objects = lock(&self.objects);
+        objects.values().filter(|object| object.sealed).count()
+    }
+}
+
+/// Data that lies in another store must never be taken for absent, or deleted by name only.
+fn key_of(location: &Location) -> Result<&str, StoreError> {
+    if location.store == STORE {
+        Ok(&location.key)
+    } else {
+        Err(StoreError::failed(format!(
+            "the location belongs to the store {:?}",
+            location.store
+        )))
+    }
+}
+
+/// The bytes stored so far, as a state holds them; 0 for the empty state of a new session.
+fn stored(state: &[u8]) -> Result<u64, StoreError> {
+    if state.is_empty() {
+        return Ok(0);
+    }
+    let state = state
+        .try_into()
+        .map_err(|_| StoreError::failed("not a state of this store"))?;
+    Ok(u64::from_be_bytes(state))
+}
+
+fn segment_key(session: SessionId, part: &[u8]) -> Result<String, StoreError> {
+    let number = part
+        .try_into()
+        .map_err(|_| StoreError::failed("not a part of this store"))?;
+    let number = u32::from_be_bytes(number);
+    Ok(Attempt { session, number }.to_string())
+}
+
+#[async_trait]
+impl BlobStore for MemoryBlobs {
+    async fn append(&self, attempt: Attempt, state: &[u8], source: &mut dyn Source) -> Result<Appended, AppendError> {
+        let before = stored(state)?;
+        let mut body = BytesMut::new();
+        while let Some(chunk) = source.next().await? {
+            body.extend_from_slice(&chunk);
+        }
+        let size = before + body.len() as u64;
+        let segment = Object {
+            bytes: body.freeze(),
+            sealed: false,
+        };
+        lock(&self.objects).insert(attempt.to_string(), segment);
+        Ok(Appended {
+            state: size.to_be_bytes().to_vec(),
+            part: Some(attempt.number.to_be_bytes().to_vec()),
+        })
+    }
+
+    async fn seal(&self, _cx: Context, upload: &Upload) -> Result<Location, StoreError> {
+        let keys = upload
+            .parts
+            .iter()
+            .map(|part| segment_key(upload.session, part))
+            .collect::<Result<Vec<_>, _>>()?;
+        // The parts before an attempt are known when it is claimed, so that the last one names the whole list.
+        let key = match keys.as_slice() {
+            [] => return Err(StoreError::failed("nothing was appended")),
+            [one] => one.clone(),
+            [.., last] => format!("{last}.{}", keys.len()),
+        };
+        if stored(&upload.state)? != upload.size {
+            return Err(StoreError::failed("the state is not that of this upload"));
+        }
+
+        let mut objects = lock(&self.objects);
+        if !objects.get(&key).is_some_and(|object| object.sealed) {
+            let mut segments = Vec::new();
+            for key in &keys {
+                let Some(segment) = objects.get(key) else {
+                    return Err(StoreError::failed(format!("there is no segment {key}")));
+                };
+                segments.push(segment.bytes.clone());
+            }
+            let bytes: Bytes = match segments.as_slice() {
+                [one] => one.clone(),
+                several => several.concat().into(),
+            };
+            if bytes.len() as u64 != upload.size {
+                return Err(StoreError::failed("the segments are not the upload"));
+            }
+            let whole = Object { bytes, sealed: true };
+            objects.insert(key.clone(), whole);
+        }
+        Ok(Location {
+            store: STORE.to_owned(),
+            key,
+        })
+    }
+
+    async fn abort(&self, _cx: Context, session: SessionId, attempts: u32, _state: &[u8]) -> Result<(), StoreError> {
+        let mut objects = lock(&self.objects);
+        for number in 1..=attempts {
+            let key = Attempt { session, number }.to_string();
+            if objects.get(&key).is_some_and(|object| !object.sealed) {
+                objects.remove(&key);
+            }
+        }
+        Ok(())
+    }
+
+    async fn read(&self, location: &Location, range: Range<u64>) -> Result<Option<ByteStream>, StoreError> {
+        let key = key_of(location)?;
+        let object = match lock(&self.objects).get(key) {
+            Some(object) if object.sealed => object.bytes.clone(),
+            _ => return Ok(None),
+        };
+        let outside = |_| StoreError::failed("the range is not within the object");
+        let start = usize::try_from(range.start).map_err(outside)?;
+        let end = usize::try_from(range.end).map_err(outside)?;
+        if start > end || end > object.len() {
+            return Err(StoreError::failed("the range is not within the object"));
+        }
+        let chunks = (start..end)
+            .step_by(CHUNK)
+            .map(move |at| Ok(object.slice(at..end.min(at + CHUNK))));
+        Ok(Some(stream::iter(chunks).boxed()))
+    }
+
+    async fn redirect(
+        &self,
+        _now: Timestamp,
+        location: &Location,
+        request: RedirectRequest,
+    ) -> Result<Option<Redirect>, StoreError> {
+        let key = key_of(location)?;
+        Ok(self.redirect.as_ref().map(|base| {
+            let content_type = request.content_type.replace('/', "%2F");
+            Redirect {
+                url: format!("{base}/{key}?response-content-type={content_type}"),
+                lifetime: REDIRECT_LIFETIME,
+            }
+        }))
+    }
+
+    async fn delete(&self, _cx: Context, locations: &[Location]) -> Result<(), StoreError> {
+        let keys = locations.iter().map(key_of).collect::<Result<Vec<_>, _>>()?;
+        let mut objects = lock(&self.objects);
+        for key in keys {
+            objects.remove(key);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,329 @@
+//! Names in memory: the records, and what is read from them. What changes them is in `publish`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use oci::{Digest, RepositoryName, Tag};
+
+use super::{lock, page};
+use crate::store::metadata::{
+    HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal, TagRecord,
+};
+use crate::store::{Context, Incarnation, Location, Page, StoreError, Timestamp};
+
+/// Keeps names in memory.
+#[derive(Debug, Default)]
+pub struct MemoryMetadata {
+    records: Mutex<Records>,
+}
+
+/// All records. A name and its digest come first in every key, so that what belongs together lies together.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    /// Which blobs can be read in a repository.
+    pub(super) links: BTreeMap<(RepositoryName, Digest), LinkRow>,
+    /// A repository's manifests; the order of this map is the list of them.
+    pub(super) manifests: BTreeMap<RepositoryName, BTreeMap<Digest, ManifestRow>>,
+    /// What manifests refer to: repository and target, then the parent. The subject is no edge.
+    pub(super) edges: BTreeMap<(RepositoryName, Digest), BTreeMap<Digest, EdgeRow>>,
+    /// What is shown under a subject: repository and subject, then the referrer.
+    pub(super) referrers: BTreeMap<(RepositoryName, Digest), BTreeMap<Digest, Referrer>>,
+    pub(super) tags: BTreeMap<RepositoryName, BTreeMap<Tag, TagRecord>>,
+    /// The tags that name a manifest.
+    pub(super) tagged: BTreeSet<(RepositoryName, Digest, Tag)>,
+    /// The changes of a tag, by version; they outlive the tag.
+    pub(super) history: BTreeMap<(RepositoryName, Tag), BTreeMap<u64, HistoryRecord>>,
+    /// Every repository that ever held a manifest, with the time of its first.
+    pub(super) catalog: BTreeMap<RepositoryName, Timestamp>,
+    /// Where the bytes of a digest lie. Outlives the last back-link: only a collection may remove it.
+    pub(super) blobs: BTreeMap<Digest, BlobRow>,
+    /// Who holds the bytes of a digest.
+    pub(super) back_links: BTreeMap<Digest, BTreeMap<(RepositoryName, Holding, Incarnation), Timestamp>>,
+    /// Objects that lost their name, by store and key.
+    pub(super) graveyard: BTreeMap<(String, String), GraveRow>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct LinkRow {
+    pub(super) link: Link,
+    #[expect(dead_code, reason = "read by the collection, which spares young links")]
+    pub(super) at: Timestamp,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct ManifestRow {
+    pub(super) record: ManifestRecord,
+    #[expect(dead_code, reason = "part of the record; shown by no operation yet")]
+    pub(super) at: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct EdgeRow {
+    /// The life of the parent that wrote it.
+    #[expect(dead_code, reason = "tells a later collection whose edge it is")]
+    pub(super) incarnation: Incarnation,
+    #[expect(dead_code, reason = "part of the record; shown by no operation yet")]
+    pub(super) at: Timestamp,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct BlobRow {
+    pub(super) location: Location,
+    pub(super) size: u64,
+    #[expect(dead_code, reason = "read by the collection, which spares young objects")]
+    pub(super) at: Timestamp,
+}
+
+/// As what a repository holds the bytes of a digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Holding {
+    /// A link: they can be read as a blob.
+    Blob,
+    /// A manifest that is too large for its record: they can not.
+    Manifest,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GraveRow {
+    #[expect(
+        dead_code,
+        reason = "read by the collection, which looks whether the digest lives here again"
+    )]
+    pub(super) digest: Digest,
+    #[expect(
+        dead_code,
+        reason = "read by the collection, which waits until no URL works any more"
+    )]
+    pub(super) at: Timestamp,
+}
+
+/// How many records of each kind a [`MemoryMetadata`] holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecordCounts {
+    /// Links of repositories to blobs.
+    pub links: usize,
+    /// Manifests.
+    pub manifests: usize,
+    /// References of manifests to what they name, without subjects.
+    pub edges: usize,
+    /// Manifests shown under a subject.
+    pub referrers: usize,
+    /// Tags.
+    pub tags: usize,
+    /// Reverse records from a manifest to a tag that names it: as many as tags.
+    pub tagged: usize,
+    /// Changes of tags.
+    pub history: usize,
+    /// Repositories.
+    pub catalog: usize,
+    /// Digests with a location.
+    pub blobs: usize,
+    /// Holders of a digest's bytes: as many as links and large manifests.
+    pub back_links: usize,
+    /// Objects that lost their name.
+    pub graveyard: usize,
+}
+
+impl MemoryMetadata {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many records there are.
+    #[must_use]
+    pub fn counts(&self) -> RecordCounts {
+        let records = lock(&self.records);
+        RecordCounts {
+            links: records.links.len(),
+            manifests: records.manifests.values().map(BTreeMap::len).sum(),
+            edges: records.edges.values().map(BTreeMap::len).sum(),
+            referrers: records.referrers.values().map(BTreeMap::len).sum(),
+            tags: records.tags.values().map(BTreeMap::len).sum(),
+            tagged: records.tagged.len(),
+            history: records.history.values().map(BTreeMap::len).sum(),
+            catalog: records.catalog.len(),
+            blobs: records.blobs.len(),
+            back_links: records.back_links.values().map(BTreeMap::len).sum(),
+            graveyard: records.graveyard.len(),
+        }
+    }
+
+    /// Where the graveyard's objects lie, in the order of their keys.
+    #[must_use]
+    pub fn graveyard(&self) -> Vec<Location> {
+        let records = lock(&self.records);
+        let locations = records.graveyard.keys().map(|(store, key)| Location {
+            store: store.clone(),
+            key: key.clone(),
+        });
+        locations.collect()
+    }
+}
+
+/// The range of keys after `after`, or all.
+fn following<K: ?Sized>(after: Option<&K>) -> (Bound<&K>, Bound<&K>) {
+    (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)
+}
+
+#[async_trait]
+impl MetadataStore for MemoryMetadata {
+    async fn link(
+        &self,
+        _cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<Link>, StoreError> {
+        let records = lock(&self.records);
+        let row = records.links.get(&(repository.clone(), *digest));
+        Ok(row.map(|row| row.link.clone()))
+    }
+
+    async fn manifest(
+        &self,
+        _cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<ManifestRecord>, StoreError> {
+        let records = lock(&self.records);
+        let row = records.manifests.get(repository).and_then(|of| of.get(digest));
+        Ok(row.map(|row| row.record.clone()))
+    }
+
+    async fn tag(&self, _cx: Context, repository: &RepositoryName, tag: &Tag) -> Result<Option<TagRecord>, StoreError> {
+        let records = lock(&self.records);
+        Ok(records.tags.get(repository).and_then(|of| of.get(tag)).cloned())
+    }
+
+    async fn tags(
+        &self,
+        _cx: Context,
+        repository: &RepositoryName,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<Tag>, StoreError> {
+        let records = lock(&self.records);
+        let tags = records.tags.get(repository).into_iter();
+        let following = tags.flat_map(|tags| tags.range::<str, _>(following(after)));
+        Ok(page(following.map(|(tag, _)| tag.clone()), limit))
+    }
+
+    async fn history(
+        &self,
+        _cx: Context,
+        repository: &RepositoryName,
+        tag: &Tag,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Page<HistoryRecord>, StoreError> {
+        let records = lock(&self.records);
+        let until = before.map_or(Bound::Unbounded, Bound::Excluded);
+        let changes = records.history.get(&(repository.clone(), tag.clone()));
+        let changes = changes.into_iter();
+        let newest_first = changes.flat_map(|of| of.range((Bound::Unbounded, until)).rev());
+        Ok(page(newest_first.map(|(_, change)| change.clone()), limit))
+    }
+
+    async fn repository(&self, _cx: Context, repository: &RepositoryName) -> Result<bool, StoreError> {
+        Ok(lock(&self.records).catalog.contains_key(repository))
+    }
+
+    async fn repositories(
+        &self,
+        _cx: Context,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<RepositoryName>, StoreError> {
+        let records = lock(&self.records);
+        let following = records.catalog.range::<str, _>(following(after));
+        Ok(page(following.map(|(name, _)| name.clone()), limit))
+    }
+
+    async fn manifests(
+        &self,
+        _cx: Context,
+        repository: &RepositoryName,
+        after: Option<&Digest>,
+        limit: usize,
+    ) -> Result<Page<Digest>, StoreError> {
+        let records = lock(&self.records);
+        let manifests = records.manifests.get(repository).into_iter();
+        let following = manifests.flat_map(|of| of.range(following(after)));
+        Ok(page(following.map(|(digest, _)| *digest), limit))
+    }
+
+    async fn referrers(
+        &self,
+        _cx: Context,
+        repository: &RepositoryName,
+        subject: &Digest,
+        after: Option<&Digest>,
+        limit: usize,
+    ) -> Result<Page<Referrer>, StoreError> {
+        let records = lock(&self.records);
+        let referrers = records.referrers.get(&(repository.clone(), *subject));
+        let following = referrers.into_iter().flat_map(|of| of.range(following(after)));
+        Ok(page(following.map(|(_, referrer)| referrer.clone()), limit))
+    }
+
+    async fn commit_blob(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+        location: &Location,
+        size: u64,
+    ) -> Result<(), StoreError> {
+        lock(&self.records).commit_blob(cx, repository, *digest, location, size);
+        Ok(())
+    }
+
+    async fn mount(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+        from: &RepositoryName,
+    ) -> Result<bool, StoreError> {
+        Ok(lock(&self.records).mount(cx, repository, *digest, from))
+    }
+
+    async fn holders(&self, _cx: Context, digest: &Digest, limit: usize) -> Result<Vec<RepositoryName>, StoreError> {
+        let records = lock(&self.records);
+        let holders = records.back_links.get(digest).into_iter();
+        let holders = holders.flat_map(BTreeMap::keys);
+        let blobs = holders.filter(|(_, holding, _)| *holding == Holding::Blob);
+        Ok(blobs.map(|(name, ..)| name.clone()).take(limit).collect())
+    }
+
+    async fn put_manifest(&self, cx: Context, put: &PutManifest) -> Result<ManifestPut, StoreError> {
+        Ok(lock(&self.records).put_manifest(cx, put))
+    }
+
+    async fn delete_tag(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        tag: &Tag,
+        who: &str,
+    ) -> Result<bool, StoreError> {
+        Ok(lock(&self.records).set_tag(cx, repository, tag, None, who))
+    }
+
+    async fn delete_manifest(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+        who: &str,
+    ) -> Result<Removal, StoreError> {
+        Ok(lock(&self.records).delete_manifest(cx, repository, *digest, who))
+    }
+
+    async fn unlink(&self, _cx: Context, repository: &RepositoryName, digest: &Digest) -> Result<Removal, StoreError> {
+        Ok(lock(&self.records).unlink(repository, *digest))
+    }
+}

@@ -1,0 +1,228 @@
+//! Upload sessions in memory.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use oci::Digest;
+
+use super::lock;
+use crate::store::sessions::{
+    Attempt, Cancelled, Claim, Claimed, End, Progress, Session, SessionKey, SessionStore, SigningKey, State,
+};
+use crate::store::{Context, StoreError, Timestamp};
+
+/// Keeps upload sessions and signing keys in memory.
+#[derive(Debug, Default)]
+pub struct MemorySessions {
+    records: Mutex<Records>,
+}
+
+#[derive(Debug, Default)]
+struct Records {
+    sessions: BTreeMap<SessionKey, Row>,
+    keys: Vec<SigningKey>,
+}
+
+#[derive(Debug)]
+struct Row {
+    session: Session,
+    parts: Vec<Vec<u8>>,
+}
+
+impl MemorySessions {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many rows there are, in every state.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        lock(&self.records).sessions.len()
+    }
+}
+
+impl Records {
+    /// The row, if `claim` still holds it: nobody has claimed or ended the session since.
+    fn held(&mut self, claim: &Claim) -> Option<&mut Row> {
+        self.sessions
+            .get_mut(&claim.key)
+            .filter(|row| row.session.state == State::Open && row.session.version == claim.version)
+    }
+}
+
+impl Row {
+    fn new() -> Self {
+        Self {
+            session: Session {
+                version: 0,
+                state: State::Open,
+                attempts: 0,
+                claimed_until: None,
+                progress: Progress::default(),
+                digest: None,
+            },
+            parts: Vec::new(),
+        }
+    }
+
+    /// Ends the claim, and with it every copy of the claim that somebody still holds.
+    fn unclaim(&mut self) {
+        self.session.claimed_until = None;
+        self.session.version += 1;
+    }
+}
+
+/// Whether somebody may be writing: a claim ends at the very moment of its `claimed_until`.
+fn is_live(session: &Session, now: Timestamp) -> bool {
+    session.claimed_until.is_some_and(|until| now < until)
+}
+
+#[async_trait]
+impl SessionStore for MemorySessions {
+    async fn get(&self, _cx: Context, key: SessionKey) -> Result<Option<Session>, StoreError> {
+        let records = lock(&self.records);
+        Ok(records.sessions.get(&key).map(|row| row.session.clone()))
+    }
+
+    async fn claim(&self, cx: Context, key: SessionKey, until: Timestamp) -> Result<Claimed, StoreError> {
+        let mut records = lock(&self.records);
+        let session = &mut records.sessions.entry(key).or_insert_with(Row::new).session;
+        if session.state != State::Open {
+            return Ok(Claimed::Ended(session.clone()));
+        }
+        if is_live(session, cx.now) {
+            return Ok(Claimed::Busy(session.clone()));
+        }
+        session.version += 1;
+        session.attempts += 1;
+        session.claimed_until = Some(until);
+        Ok(Claimed::Granted(Claim {
+            key,
+            attempt: Attempt {
+                session: key.id,
+                number: session.attempts,
+            },
+            version: session.version,
+            progress: session.progress.clone(),
+        }))
+    }
+
+    async fn renew(&self, _cx: Context, claim: &Claim, until: Timestamp) -> Result<bool, StoreError> {
+        let mut records = lock(&self.records);
+        let Some(row) = records.held(claim) else {
+            return Ok(false);
+        };
+        row.session.claimed_until = Some(until);
+        Ok(true)
+    }
+
+    async fn save(
+        &self,
+        _cx: Context,
+        claim: &Claim,
+        progress: Progress,
+        part: Option<Vec<u8>>,
+    ) -> Result<bool, StoreError> {
+        let mut records = lock(&self.records);
+        let Some(row) = records.held(claim) else {
+            return Ok(false);
+        };
+        let added = u32::from(part.is_some());
+        let parts = row.session.progress.parts + added;
+        row.parts.extend(part);
+        row.session.progress = Progress { parts, ..progress };
+        row.unclaim();
+        Ok(true)
+    }
+
+    async fn release(&self, _cx: Context, claim: &Claim) -> Result<(), StoreError> {
+        if let Some(row) = lock(&self.records).held(claim) {
+            row.unclaim();
+        }
+        Ok(())
+    }
+
+    async fn parts(&self, _cx: Context, key: SessionKey) -> Result<Vec<Vec<u8>>, StoreError> {
+        let records = lock(&self.records);
+        Ok(records
+            .sessions
+            .get(&key)
+            .map(|row| row.parts.clone())
+            .unwrap_or_default())
+    }
+
+    async fn commit(&self, _cx: Context, claim: &Claim, digest: &Digest) -> Result<bool, StoreError> {
+        let mut records = lock(&self.records);
+        let Some(row) = records.held(claim) else {
+            return Ok(false);
+        };
+        row.session.state = State::Committing;
+        row.session.digest = Some(*digest);
+        row.unclaim();
+        Ok(true)
+    }
+
+    async fn finish(&self, _cx: Context, claim: &Claim, end: End) -> Result<(), StoreError> {
+        let mut records = lock(&self.records);
+        let committing = |row: &Row| {
+            // Nobody can claim a session that is committing, so that the last attempt is the committer's.
+            row.session.state == State::Committing && row.session.attempts == claim.attempt.number
+        };
+        let row = if records.sessions.get(&claim.key).is_some_and(committing) {
+            records.sessions.get_mut(&claim.key)
+        } else {
+            records.held(claim)
+        };
+        if let Some(row) = row {
+            row.session.state = match end {
+                End::Done => State::Done,
+                End::Cancelled => State::Cancelled,
+            };
+            row.unclaim();
+        }
+        Ok(())
+    }
+
+    async fn cancel(&self, _cx: Context, key: SessionKey) -> Result<Cancelled, StoreError> {
+        let mut records = lock(&self.records);
+        let before = records.sessions.get(&key).map(|row| row.session.clone());
+        if before.as_ref().is_some_and(|session| session.state != State::Open) {
+            return Ok(Cancelled::Ended);
+        }
+        let row = records.sessions.entry(key).or_insert_with(Row::new);
+        row.session.state = State::Cancelled;
+        row.unclaim();
+        Ok(Cancelled::Now(before))
+    }
+
+    async fn expired(
+        &self,
+        _cx: Context,
+        before: Timestamp,
+        after: Option<SessionKey>,
+        limit: usize,
+    ) -> Result<Vec<(SessionKey, Session)>, StoreError> {
+        let records = lock(&self.records);
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        Ok(records
+            .sessions
+            .range((from, Bound::Unbounded))
+            .take_while(|(key, _)| key.expires < before)
+            .take(limit)
+            .map(|(key, row)| (*key, row.session.clone()))
+            .collect())
+    }
+
+    async fn signing_keys(&self, _cx: Context, candidate: SigningKey) -> Result<Vec<SigningKey>, StoreError> {
+        let keys = &mut lock(&self.records).keys;
+        if keys.is_empty() {
+            keys.push(candidate);
+        }
+        // Stored oldest first.
+        Ok(keys.iter().rev().cloned().collect())
+    }
+}

@@ -1,0 +1,106 @@
+//! The contracts between the protocol core and whatever keeps its bytes and names.
+//!
+//! Read in this order: this file (the words that all contracts share), [`blobs`] (bytes), [`sessions`] (uploads in
+//! progress), [`metadata`] (names). [`memory`] is the reference implementation of all three; the `contract` feature
+//! holds the suite that judges every implementation.
+//!
+//! A store never sees an HTTP type and never decides what a client is told. Absence, a refusal and a lost race are
+//! values; an [`Err`] means that the store could not do its work. Stores hold the retries, the core never sleeps:
+//! every call carries the present time and a deadline in its [`Context`].
+
+pub mod blobs;
+pub mod memory;
+pub mod metadata;
+pub mod sessions;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A moment: milliseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    /// The moment `millis` milliseconds later (saturating).
+    #[must_use]
+    pub fn plus_millis(self, millis: u64) -> Self {
+        Self(self.0.saturating_add(millis))
+    }
+
+    /// Milliseconds from `earlier` to `self`; 0 when `earlier` is later.
+    #[must_use]
+    pub fn millis_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// A random value that tells one life of a thing from the next life of the same name: a link, a manifest or a
+/// back-link that is deleted and created again has another incarnation, so that cleaning up after the old one never
+/// touches the new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Incarnation(pub u64);
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// What every call knows about the request that it serves.
+#[derive(Clone, Copy, Debug)]
+pub struct Context {
+    /// The present time; stores have no clock of their own for what they record.
+    pub now: Timestamp,
+    /// Until when a store may go on retrying; past it, the call answers [`StoreError::Unavailable`].
+    pub deadline: Timestamp,
+    /// Fresh randomness of this call: the incarnation of what it creates.
+    pub incarnation: Incarnation,
+}
+
+/// Where the bytes of a digest lie, for ever: a store's id and an opaque key in it.
+///
+/// Never a bucket, a path or a URL: those change when data is copied to another store or region.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Location {
+    /// The id of the store that wrote the object.
+    pub store: String,
+    /// The key there, made of `[0-9a-f.]` only; never derived from anything that a client sent.
+    pub key: String,
+}
+
+/// One page of a list in ASCII order of its keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<T> {
+    /// At most as many as were asked for.
+    pub items: Vec<T>,
+    /// Whether anything follows the last item.
+    pub more: bool,
+}
+
+/// A boxed cause, kept for the log; its text never reaches a client.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// A store could not do its work. Nothing about the request is wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The store's retries did not succeed before the deadline, or there is no room now; the same request may succeed
+    /// later (503 with `Retry-After`).
+    #[error("store unavailable: {0}")]
+    Unavailable(#[source] Cause),
+    /// What is stored is not what was written, or the store refused what it should accept (500).
+    #[error("store failed: {0}")]
+    Failed(#[source] Cause),
+}
+
+impl StoreError {
+    /// A [`StoreError::Unavailable`] with the given cause.
+    pub fn unavailable(cause: impl Into<Cause>) -> Self {
+        Self::Unavailable(cause.into())
+    }
+
+    /// A [`StoreError::Failed`] with the given cause.
+    pub fn failed(cause: impl Into<Cause>) -> Self {
+        Self::Failed(cause.into())
+    }
+}
