@@ -27,7 +27,7 @@ use crate::media_type::MediaType;
 /// Bounds on a manifest, beside its length in bytes, which the caller checks before it reads the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// How deep objects and arrays may lie in each other; the document itself is 1. Above 127 counts as 127.
+    /// How deep objects and arrays may lie in each other; the document itself is 1. Above 126 counts as 126.
     pub max_depth: usize,
     /// How many entries `config`, `layers`, `manifests` and `blobs` may have together. The subject is not counted.
     pub max_references: usize,

@@ -9,7 +9,8 @@ use thiserror::Error;
 
 use crate::text::serde_as_text;
 
-/// A media type `type/subtype`, both restricted names of RFC 6838, section 4.2; without parameters.
+/// A media type: `type/subtype`, both restricted names of RFC 6838, section 4.2, and where it came from a manifest
+/// perhaps parameters.
 ///
 /// The spelling is kept as received, and types are compared by it, as clients do: a type that is spelt in another case
 /// is one this registry does not know, never a disguise of one that it does. Cloning is cheap.
@@ -53,6 +54,9 @@ impl MediaType {
     pub const DOCKER_FOREIGN: &'static str = "application/vnd.docker.image.rootfs.foreign.diff.tar";
     /// Docker foreign layer, gzip.
     pub const DOCKER_FOREIGN_GZIP: &'static str = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+
+    /// The longest parameters a type in a manifest may have, in bytes, without the semicolon before them.
+    pub const MAX_PARAMETERS: usize = 255;
 
     /// Reads the value of a `Content-Type` header: parameters (`; charset=utf-8`) and surrounding white space are left
     /// out, as the distribution specification asks of registries.
@@ -117,16 +121,25 @@ impl MediaType {
 
 /// The text is no [`MediaType`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("malformed media type: expected type/subtype as in RFC 6838, section 4.2")]
+#[error("malformed media type: expected type/subtype, named as in RFC 6838, section 4.2")]
 pub struct MediaTypeError;
 
 impl FromStr for MediaType {
     type Err = MediaTypeError;
 
-    /// Reads a media type as it stands in a manifest: no parameters, no white space.
+    /// Reads a media type as it stands in a manifest or in the `artifactType` filter of a referrers request.
+    ///
+    /// RFC 6838 knows no parameters there, but artifacts in the field have them
+    /// (`application/vnd.dev.sigstore.bundle+json;version=0.2`), and the referrers API must show them unchanged: up to
+    /// [`MediaType::MAX_PARAMETERS`] bytes of printable ASCII after a semicolon are kept as written.
     fn from_str(text: &str) -> Result<Self, MediaTypeError> {
-        let (kind, subtype) = text.split_once('/').ok_or(MediaTypeError)?;
-        if is_restricted_name(kind) && is_restricted_name(subtype) {
+        let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));
+        let (kind, subtype) = essence.split_once('/').ok_or(MediaTypeError)?;
+        let valid = is_restricted_name(kind)
+            && is_restricted_name(subtype)
+            && parameters.len() <= Self::MAX_PARAMETERS
+            && parameters.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        if valid {
             Ok(Self(text.into()))
         } else {
             Err(MediaTypeError)

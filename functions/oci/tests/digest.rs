@@ -117,13 +117,11 @@ fn a_state_saved_by_an_earlier_release_still_restores() {
         let whole: Vec<u8> = (0..=255).collect();
         let mut hasher = Hasher::new(algorithm);
         hasher.update(&whole[..200]);
-        let hex: String = hasher.save().iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(hex, saved, "the layout changed: raise SAVED_FORMAT");
-
         let bytes: Vec<u8> = (0..saved.len())
             .step_by(2)
             .map(|at| u8::from_str_radix(&saved[at..at + 2], 16).unwrap())
             .collect();
+        assert_eq!(hasher.save(), bytes, "the layout changed: raise SAVED_FORMAT");
         let mut restored = Hasher::restore(&bytes).unwrap();
         restored.update(&whole[200..]);
         assert_eq!(restored.finish(), Digest::of(algorithm, &whole));
@@ -162,7 +160,7 @@ proptest! {
 
     #[test]
     fn digests_order_as_their_texts(a: [u8; 32], b: [u8; 64], c: [u8; 32]) {
-        let mut digests = vec![
+        let mut digests = [
             Digest::from_hash(Algorithm::Sha256, &a).unwrap(),
             Digest::from_hash(Algorithm::Sha512, &b).unwrap(),
             Digest::from_hash(Algorithm::Sha256, &c).unwrap(),
@@ -187,7 +185,9 @@ proptest! {
         content in proptest::collection::vec(any::<u8>(), 0..600),
         mut cuts in proptest::collection::vec(0usize..600, 0..5),
     ) {
-        cuts.iter_mut().for_each(|cut| *cut = (*cut).min(content.len()));
+        for cut in &mut cuts {
+            *cut = (*cut).min(content.len());
+        }
         cuts.sort_unstable();
         cuts.push(content.len());
         let mut hasher = Hasher::new(algorithm);

@@ -222,8 +222,38 @@ fn media_types() {
         assert_eq!(text.parse::<MediaType>(), Err(MediaTypeError), "{text:?}");
         assert_eq!(MediaType::parse(text), Err(MediaTypeError), "{text:?}");
     }
-    assert_eq!("a/b;c=d".parse::<MediaType>(), Err(MediaTypeError));
     assert_eq!(" a/b".parse::<MediaType>(), Err(MediaTypeError));
+}
+
+/// A header is cut down to the type; what stands in a manifest is kept as it is.
+#[test]
+fn parameters_of_media_types() {
+    let longest = format!("a/b;{}", "c".repeat(MediaType::MAX_PARAMETERS));
+    for text in [
+        "a/b;c=d",
+        "a/b; c=\"d; e\"",
+        "a/b;",
+        "application/vnd.dev.sigstore.bundle+json;version=0.2",
+        &longest,
+    ] {
+        assert_eq!(text.parse::<MediaType>().unwrap().as_str(), text);
+        assert_eq!(MediaType::parse(text).unwrap(), text.split(';').next().unwrap());
+    }
+    for text in [
+        "a;b/c",
+        ";a/b",
+        "a/b ;c=d",
+        "a/b;\n",
+        "a/b;\0",
+        "a/b;\t",
+        "a/b;\u{7f}",
+        "a/b;é",
+        &format!("{longest}c"),
+    ] {
+        assert_eq!(text.parse::<MediaType>(), Err(MediaTypeError), "{text:?}");
+    }
+    let disguised = format!("{};a=b", MediaType::OCI_MANIFEST).parse::<MediaType>().unwrap();
+    assert!(!disguised.is_manifest() && !disguised.is_json());
 }
 
 #[test]

@@ -42,6 +42,8 @@ pub(crate) enum Error {
     PageSizeInvalid,
     #[error("invalid query parameter: {0}")]
     QueryInvalid(&'static str),
+    #[error("Content-Type must be a media type")]
+    ContentTypeInvalid,
     #[error("{0}")]
     ManifestInvalid(#[from] ManifestError),
     #[error("the manifest has the digest {computed}")]
@@ -109,7 +111,9 @@ impl Error {
             Self::NoSuchEndpoint => (StatusCode::NOT_FOUND, "UNSUPPORTED"),
             Self::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
             Self::NameInvalid(_) => (StatusCode::BAD_REQUEST, "NAME_INVALID"),
-            Self::TagInvalid | Self::ManifestInvalid(_) => (StatusCode::BAD_REQUEST, "MANIFEST_INVALID"),
+            Self::TagInvalid | Self::ContentTypeInvalid | Self::ManifestInvalid(_) => {
+                (StatusCode::BAD_REQUEST, "MANIFEST_INVALID")
+            }
             Self::DigestInvalid(_)
             | Self::DigestMissing
             | Self::AlgorithmUnsupported
@@ -184,6 +188,10 @@ impl Error {
                 if let Ok(value) = HeaderValue::from_str(&names.join(", ")) {
                     headers.insert(ALLOW, value);
                 }
+            }
+            // Every 405 says what is left to do (RFC 9110, 15.5.6).
+            Self::Referenced(_) => {
+                headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             }
             Self::UploadRange(position) => position.write(headers),
             Self::RangeNotSatisfiable { size } => {

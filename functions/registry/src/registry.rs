@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::CONTENT_LENGTH;
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use oci::RepositoryName;
 
@@ -109,6 +109,11 @@ impl Registry {
         response
             .headers_mut()
             .insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+        // What says nothing of caches would be kept by some of them, errors included, and a push must be seen at once.
+        response
+            .headers_mut()
+            .entry(CACHE_CONTROL)
+            .or_insert(HeaderValue::from_static("no-store"));
         complete_length(&mut response);
         if head.method == Method::HEAD {
             *response.body_mut() = ResponseBody::empty();

@@ -357,8 +357,10 @@ impl Query<'_> {
     fn artifact_type(&self) -> Result<Option<MediaType>, Error> {
         self.first("artifactType")
             .filter(|text| !text.is_empty())
-            .map(|text| MediaType::parse(&text).map_err(|_| Error::QueryInvalid("artifactType must be a media type")))
+            // A plus sign that was sent as it is reads as a space; media types are full of the one and without the other.
+            .map(|text| MediaType::parse(&text.replace(' ', "+")))
             .transpose()
+            .map_err(|_| Error::QueryInvalid("artifactType must be a media type"))
     }
 
     fn tags(&self, limits: &Limits) -> Result<Vec<Tag>, Error> {

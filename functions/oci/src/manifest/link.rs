@@ -153,8 +153,7 @@ impl<'de> Place<'de> for Link<'_> {
     }
 }
 
-/// A descriptor's `mediaType` or `artifactType`. Parameters, which the image specification forbids and other registries
-/// let pass, are left out.
+/// A descriptor's `mediaType` or `artifactType`.
 struct LinkType<'p>(Path<'p>);
 
 impl Place<'_> for LinkType<'_> {
@@ -163,9 +162,10 @@ impl Place<'_> for LinkType<'_> {
     fn found(self, found: Found<'_>) -> Result<Option<MediaType>, ManifestError> {
         match found {
             Found::Null | Found::Text("") => Ok(None),
-            Found::Text(text) => MediaType::parse(text)
-                .map(Some)
-                .map_err(|reason| self.0.bad_descriptor(reason.into())),
+            Found::Text(text) => match text.parse() {
+                Ok(media_type) => Ok(Some(media_type)),
+                Err(reason) => Err(self.0.bad_descriptor(DescriptorFault::MediaType(reason))),
+            },
             _ => Err(self.0.wrong_type("a string")),
         }
     }

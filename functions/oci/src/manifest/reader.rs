@@ -22,8 +22,8 @@ pub(super) struct Reader<'l> {
     fault: Cell<Option<ManifestError>>,
 }
 
-/// The JSON reader's own bound is 128 levels, the last of which it refuses.
-const DEEPEST: usize = 127;
+/// The JSON reader follows 127 levels by itself; one less, so that this module is the one to refuse.
+const DEEPEST: usize = 126;
 
 impl<'l> Reader<'l> {
     pub(super) fn new(limits: &'l Limits) -> Self {

@@ -16,6 +16,13 @@ use crate::store::metadata::Referrer;
 
 const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
+/// What a page of referrers holds beside descriptors and commas, and some to spare, in bytes.
+const ENVELOPE: usize = 128;
+
+/// Rows of referrers read at once. Each may hold annotations of 32 KiB, and a whole page of them should not lie in
+/// memory only to be cut down to its bytes.
+const REFERRERS_AT_ONCE: usize = 100;
+
 #[derive(Serialize)]
 struct TagList<'a> {
     name: &'a RepositoryName,
@@ -66,7 +73,7 @@ impl Registry {
         Ok(response)
     }
 
-    /// The catalog, reduced to what the caller may see.
+    /// The catalog, reduced to what the caller may see. Reads on where it may see nothing.
     pub(crate) async fn list_repositories(
         &self,
         identity: &Identity,
@@ -77,14 +84,23 @@ impl Registry {
                 repositories: Vec::new(),
             });
         }
-        let found = self
-            .stores
-            .metadata
-            .repositories(self.cx(), page.last.as_deref(), page.limit)
-            .await?;
-        let last = found.items.last().filter(|_| found.more).cloned();
-        let mut repositories = found.items;
-        repositories.retain(|repository| identity.permit::<List>(repository).is_ok());
+        let mut after = page.last.clone();
+        let (repositories, more) = loop {
+            let found = self
+                .stores
+                .metadata
+                .repositories(self.cx(), after.as_deref(), page.limit)
+                .await?;
+            let last = found.items.last().map(ToString::to_string);
+            let mut visible = found.items;
+            visible.retain(|repository| identity.permit::<List>(repository).is_ok());
+            // A page ends with a name that the caller may see: the Link to the next one names it.
+            if !visible.is_empty() || !found.more || last.is_none() {
+                break (visible, found.more);
+            }
+            after = last;
+        };
+        let last = repositories.last().filter(|_| more).cloned();
         let mut response = to_json(&RepositoryList { repositories })?;
         if let Some(last) = last {
             response::link_next(response.headers_mut(), "/v2/_catalog", &page, last.as_str(), None);
@@ -102,31 +118,31 @@ impl Registry {
         page: PageRequest,
     ) -> Result<Response<ResponseBody>, Error> {
         let name = permit.repository();
-        let last = page.last.as_deref().map(str::parse::<Digest>).transpose()?;
+        let mut examined = page.last.as_deref().map(str::parse::<Digest>).transpose()?;
         let mut manifests = Vec::new();
-        let mut examined = None;
-        let mut more = false;
-        if page.limit > 0 {
-            let metadata = &self.stores.metadata;
-            let found = metadata
-                .referrers(self.cx(), name, &subject, last.as_ref(), page.limit)
+        let mut bytes = ENVELOPE;
+        let mut left = page.limit;
+        let mut more = left > 0;
+        'page: while left > 0 && more {
+            let found = self
+                .stores
+                .metadata
+                .referrers(self.cx(), name, &subject, examined.as_ref(), left.min(REFERRERS_AT_ONCE))
                 .await?;
-            more = found.more;
-            let mut bytes = 0;
+            more = found.more && !found.items.is_empty();
             for referrer in found.items {
                 let digest = referrer.descriptor.digest;
-                if artifact_type.is_some() && referrer.descriptor.artifact_type != artifact_type {
-                    examined = Some(digest);
-                    continue;
+                if artifact_type.is_none() || referrer.descriptor.artifact_type == artifact_type {
+                    let descriptor = self.complete(name, referrer).await?;
+                    bytes += serde_json::to_vec(&descriptor).map_err(StoreError::failed)?.len() + 1;
+                    if bytes > self.settings.limits.referrers_page_bytes && !manifests.is_empty() {
+                        more = true;
+                        break 'page;
+                    }
+                    manifests.push(descriptor);
                 }
-                let descriptor = self.complete(name, referrer).await?;
-                bytes += serde_json::to_vec(&descriptor).map_err(StoreError::failed)?.len();
-                if bytes > self.settings.limits.referrers_page_bytes && examined.is_some() {
-                    more = true;
-                    break;
-                }
-                manifests.push(descriptor);
                 examined = Some(digest);
+                left -= 1;
             }
         }
         let index = ReferrersIndex {
@@ -163,9 +179,9 @@ impl Registry {
             let bytes = self.manifest_bytes(record).await?;
             // It was valid under the limits of its day, which may have been wider than today's.
             let unlimited = oci::Limits {
+                max_depth: usize::MAX,
                 max_references: usize::MAX,
                 max_values: usize::MAX,
-                ..oci::Limits::default()
             };
             let manifest = Manifest::parse(&bytes, Some(&media_type), &unlimited).map_err(StoreError::failed)?;
             descriptor.annotations = Some(manifest.annotations);

@@ -12,6 +12,7 @@ use oci::{Algorithm, Descriptor, Digest, Manifest, MediaType, Reference, Role, T
 use super::blobs::IMMUTABLE;
 use super::ranges;
 use super::source::next_chunk;
+use super::uploads::leave_to_sweep;
 use crate::auth::{Delete, Identity, Permit, Pull, Push};
 use crate::body::{RequestBody, ResponseBody};
 use crate::error::Error;
@@ -230,12 +231,10 @@ impl Registry {
             } else {
                 End::Cancelled
             };
-            self.stores.sessions.finish(self.cx(), &claim, end).await?;
+            leave_to_sweep(self.stores.sessions.finish(self.cx(), &claim, end).await);
             if let (End::Cancelled, Content::Stored(location)) = (end, &put.content) {
-                self.stores
-                    .blobs
-                    .delete(self.cx(), std::slice::from_ref(location))
-                    .await?;
+                let object = std::slice::from_ref(location);
+                leave_to_sweep(self.stores.blobs.delete(self.cx(), object).await);
             }
         }
         match outcome {
@@ -320,12 +319,8 @@ fn content_type(headers: &HeaderMap) -> Result<Option<MediaType>, Error> {
     let Some(value) = headers.get(CONTENT_TYPE) else {
         return Ok(None);
     };
-    let text = value
-        .to_str()
-        .map_err(|_| Error::QueryInvalid("Content-Type must be a media type"))?;
-    MediaType::parse(text)
-        .map(Some)
-        .map_err(|_| Error::QueryInvalid("Content-Type must be a media type"))
+    let text = value.to_str().map_err(|_| Error::ContentTypeInvalid)?;
+    MediaType::parse(text).map(Some).map_err(|_| Error::ContentTypeInvalid)
 }
 
 /// The whole body, or 413 as soon as it is known to be too large: by its declared length before anything is read.

@@ -58,7 +58,8 @@ impl<'a> Lease<'a> {
 /// The body of one upload request.
 pub(super) struct UploadSource<'a> {
     lease: Lease<'a>,
-    body: RequestBody,
+    /// `None` once its end was seen: a body need not bear being asked again.
+    body: Option<RequestBody>,
     hasher: Hasher,
     /// A chunk that was read ahead, hashed already.
     ahead: Option<Bytes>,
@@ -84,7 +85,7 @@ impl<'a> UploadSource<'a> {
             .saturating_sub(claim.progress.offset);
         Self {
             lease: Lease::new(registry, claim),
-            body,
+            body: Some(body),
             hasher,
             ahead: None,
             received: 0,
@@ -113,7 +114,11 @@ impl Source for UploadSource<'_> {
         if let Some(chunk) = self.ahead.take() {
             return Ok(Some(chunk));
         }
-        let Some(chunk) = next_chunk(&mut self.body).await? else {
+        let Some(body) = &mut self.body else {
+            return Ok(None);
+        };
+        let Some(chunk) = next_chunk(body).await? else {
+            self.body = None;
             return match self.declared {
                 Some(declared) if declared != self.received => Err(BodyError::LengthMismatch),
                 _ => Ok(None),

@@ -1,8 +1,8 @@
 //! Uploads: end-4 to end-6, end-11, end-13 and end-14.
 //!
-//! Every body follows the same path: [`Registry::claim`] → [`Registry::append`] → saved (a chunk) or published (the
-//! last one). A chunk is all or nothing; a refused one leaves the session as it was, and is answered with 416 and where
-//! the upload stands, so that a client can go on.
+//! Every body follows the same path: `claim` → `store_body` → saved (a chunk) or published (the last one). A chunk is
+//! all or nothing; a refused one leaves the session as it was, and is answered with 416 and where the upload stands, so
+//! that a client can go on.
 
 use futures_util::TryStreamExt as _;
 use http::header::{CONTENT_RANGE, LOCATION, RANGE};
@@ -294,7 +294,7 @@ impl Registry {
             .metadata
             .commit_blob(self.cx(), permit.repository(), digest, &location, size)
             .await?;
-        self.stores.sessions.finish(self.cx(), claim, End::Done).await?;
+        leave_to_sweep(self.stores.sessions.finish(self.cx(), claim, End::Done).await);
         Ok(())
     }
 
@@ -350,11 +350,7 @@ impl Registry {
             Ok(declared) => declared,
             Err(OutOfPlace) => return Err(session.refused(offset)),
         };
-        let hasher = match claim.progress.hash.as_slice() {
-            [] => Hasher::new(algorithm),
-            // A state of another version of this program: the session cannot go on.
-            saved => Hasher::restore(saved).ok_or(Error::UploadUnknown)?,
-        };
+        let hasher = resume(&claim.progress, algorithm).ok_or(Error::UploadUnknown)?;
         let limit = self.settings.limits.blob_bytes;
         if declared.is_some_and(|length| offset.saturating_add(length) > limit) {
             return Err(Error::BlobTooLarge { limit });
@@ -429,13 +425,21 @@ impl Registry {
         sealed: Option<Location>,
         computed: Digest,
     ) -> Result<Error, Error> {
+        // A request that came after this one's claim had run out may be going on from the same segments: then neither
+        // the session nor they are this one's to end.
+        let until = self.environment.now().plus_millis(self.settings.limits.claim_ms);
+        if !self.stores.sessions.renew(self.cx(), claim, until).await? {
+            return Ok(Error::UploadUnknown);
+        }
         self.stores.sessions.finish(self.cx(), claim, End::Cancelled).await?;
-        self.stores
-            .blobs
-            .abort(self.cx(), claim.key.id, claim.attempt.number, state)
-            .await?;
+        let blobs = &self.stores.blobs;
+        leave_to_sweep(
+            blobs
+                .abort(self.cx(), claim.key.id, claim.attempt.number, state)
+                .await,
+        );
         if let Some(location) = sealed {
-            self.stores.blobs.delete(self.cx(), &[location]).await?;
+            leave_to_sweep(blobs.delete(self.cx(), &[location]).await);
         }
         Ok(Error::BlobDigestMismatch { computed })
     }
@@ -443,13 +447,8 @@ impl Registry {
     /// Gives a claim back after a failure, unless the session has ended with it, and passes the failure on. A claim
     /// that cannot be given back ends by itself within a minute.
     async fn give_up(&self, claim: &Claim, error: Error) -> Error {
-        if !matches!(error, Error::BlobDigestMismatch { .. } | Error::UploadUnknown)
-            && let Err(fault) = self.stores.sessions.release(self.cx(), claim).await
-        {
-            tracing::warn!(
-                error = &fault as &dyn std::error::Error,
-                "a session's claim could not be given back"
-            );
+        if !matches!(error, Error::BlobDigestMismatch { .. }) {
+            leave_to_sweep(self.stores.sessions.release(self.cx(), claim).await);
         }
         error
     }
@@ -458,7 +457,9 @@ impl Registry {
     pub(crate) async fn get_upload(&self, session: OpenSession) -> Result<Response<ResponseBody>, Error> {
         match self.stores.sessions.get(self.cx(), session.token.session).await? {
             None => session.answer(StatusCode::NO_CONTENT, 0),
-            Some(row) if row.state == State::Open => session.answer(StatusCode::NO_CONTENT, row.progress.offset),
+            Some(row) if row.state == State::Open && resume(&row.progress, session.token.algorithm).is_some() => {
+                session.answer(StatusCode::NO_CONTENT, row.progress.offset)
+            }
             Some(_) => Err(Error::UploadUnknown),
         }
     }
@@ -470,13 +471,35 @@ impl Registry {
             Cancelled::Now(None) => Ok(response::empty(StatusCode::NO_CONTENT)),
             Cancelled::Now(Some(row)) => {
                 let id = session.token.session.id;
-                self.stores
-                    .blobs
-                    .abort(self.cx(), id, row.attempts, &row.progress.store)
-                    .await?;
+                leave_to_sweep(
+                    self.stores
+                        .blobs
+                        .abort(self.cx(), id, row.attempts, &row.progress.store)
+                        .await,
+                );
                 Ok(response::empty(StatusCode::NO_CONTENT))
             }
         }
+    }
+}
+
+/// The hash of what a session holds; `algorithm` is how one hashes that holds nothing yet. `None`: it was saved by
+/// another version of this program, and the session cannot go on.
+fn resume(progress: &Progress, algorithm: Algorithm) -> Option<Hasher> {
+    match progress.hash.as_slice() {
+        [] => Some(Hasher::new(algorithm)),
+        saved => Hasher::restore(saved),
+    }
+}
+
+/// What follows the point at which a request is decided must not change its answer: a row names everything that is
+/// left behind, and the sweep of expired sessions ends it.
+pub(super) fn leave_to_sweep(ended: Result<(), StoreError>) {
+    if let Err(fault) = ended {
+        tracing::warn!(
+            error = &fault as &dyn std::error::Error,
+            "a session was not tidied up; its sweep will"
+        );
     }
 }
 

@@ -22,7 +22,7 @@ const STORE: &str = "memory";
 const CHUNK: usize = 64 * 1024;
 
 /// For how long a redirect is said to work.
-const REDIRECT_LIFETIME: Duration = Duration::from_secs(15 * 60);
+const REDIRECT_LIFETIME: Duration = Duration::from_mins(15);
 
 /// Keeps bytes in memory, under the store id `memory`.
 ///

@@ -1,0 +1,286 @@
+//! How sessions end, what is found when their tokens have expired, and the keys that sign the tokens.
+
+use std::collections::BTreeSet;
+
+use oci::{Algorithm, Digest};
+
+use super::{CLAIM, SessionTrial, digest, progress};
+use crate::store::sessions::{
+    Cancelled, Claimed, End, Progress, Session, SessionId, SessionKey, SigningKey, State,
+};
+use crate::store::{Incarnation, Timestamp};
+
+/// A session that is being committed tells its digest; nobody can claim or cancel it, also after the claim's time.
+pub async fn a_committing_session_is_left_alone(trial: SessionTrial) {
+    let key = trial.key(1);
+    let claim = trial.claim(key).await;
+    assert!(trial.save(&claim, progress(4), Some(b"p")).await);
+    let claim = trial.claim(key).await;
+    let digest = digest("content");
+    assert!(trial.commit(&claim, &digest).await);
+
+    let row = trial.row(key).await;
+    assert_eq!(row.state, State::Committing);
+    assert_eq!(row.digest, Some(digest));
+    assert_eq!(row.progress.offset, 4, "a commit keeps nothing else");
+    assert_eq!(trial.parts(key).await, [b"p"]);
+    for _ in 0..2 {
+        match trial.try_claim(key).await {
+            Claimed::Ended(session) => assert_eq!(session, row),
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(trial.cancel(key).await, Cancelled::Ended));
+        assert_eq!(trial.row(key).await, row);
+        trial.pass(CLAIM * 2);
+    }
+    trial.finish(&claim, End::Done).await;
+    assert_eq!(trial.row(key).await.state, State::Done);
+}
+
+/// Done sessions keep their digest, so that a replay of the final PUT can be answered; they take nothing more.
+pub async fn a_done_session_keeps_its_digest(trial: SessionTrial) {
+    let key = trial.key(1);
+    let claim = trial.claim(key).await;
+    let digest = Digest::of(Algorithm::Sha512, b"content");
+    assert!(trial.commit(&claim, &digest).await);
+    trial.finish(&claim, End::Done).await;
+    let row = trial.row(key).await;
+    assert_eq!(row.state, State::Done);
+    assert_eq!(row.digest, Some(digest));
+    assert_eq!(row.attempts, 1);
+    match trial.try_claim(key).await {
+        Claimed::Ended(session) => assert_eq!(session, row),
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(trial.cancel(key).await, Cancelled::Ended));
+    trial.finish(&claim, End::Done).await;
+    assert_eq!(trial.row(key).await, row, "finishing again changes nothing");
+    trial.assert_lost(&claim).await;
+    trial.pass(23 * 60 * 60 * 1000);
+    assert_eq!(trial.get(key).await, Some(row), "the row stays while the token lives");
+}
+
+/// A claimed session can be cancelled by who claimed it: its bytes did not have the digest.
+pub async fn a_claimed_session_can_be_finished_as_cancelled(trial: SessionTrial) {
+    let key = trial.key(1);
+    let claim = trial.claim(key).await;
+    trial.finish(&claim, End::Cancelled).await;
+    let row = trial.row(key).await;
+    assert_eq!((row.state, row.digest), (State::Cancelled, None));
+    assert!(matches!(trial.try_claim(key).await, Claimed::Ended(_)));
+    trial.finish(&claim, End::Cancelled).await;
+    assert_eq!(trial.row(key).await, row);
+    trial.assert_lost(&claim).await;
+}
+
+/// A committing session can be given up: its content turned out to be unpublishable.
+pub async fn a_committing_session_can_be_finished_as_cancelled(trial: SessionTrial) {
+    let key = trial.key(1);
+    let claim = trial.claim(key).await;
+    assert!(trial.commit(&claim, &digest("content")).await);
+    trial.pass(CLAIM * 2);
+    trial.finish(&claim, End::Cancelled).await;
+    assert_eq!(trial.row(key).await.state, State::Cancelled);
+    assert!(matches!(trial.try_claim(key).await, Claimed::Ended(_)));
+}
+
+/// A finish by a claim that was lost does not end the session under the claim that followed it.
+pub async fn a_lost_claim_cannot_finish(trial: SessionTrial) {
+    let key = trial.key(1);
+    let first = trial.claim(key).await;
+    trial.pass(CLAIM);
+    let second = trial.claim(key).await;
+    trial.finish(&first, End::Cancelled).await;
+    assert_eq!(trial.row(key).await.state, State::Open);
+    assert!(trial.commit(&second, &digest("content")).await);
+    trial.finish(&first, End::Cancelled).await;
+    assert_eq!(trial.row(key).await.state, State::Committing, "the second claim's commit stands");
+    trial.finish(&second, End::Done).await;
+    assert_eq!(trial.row(key).await.state, State::Done);
+}
+
+/// Cancelling a session without a row leaves one, so that the token stays cancelled.
+pub async fn a_cancel_without_a_row_leaves_one(trial: SessionTrial) {
+    let key = trial.key(1);
+    assert!(matches!(trial.cancel(key).await, Cancelled::Now(None)));
+    let row = trial.row(key).await;
+    assert_eq!((row.state, row.attempts, row.digest), (State::Cancelled, 0, None));
+    assert_eq!(row.progress, Progress::default());
+    match trial.try_claim(key).await {
+        Claimed::Ended(session) => assert_eq!(session, row),
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(trial.cancel(key).await, Cancelled::Ended));
+    assert_eq!(trial.row(key).await, row);
+}
+
+/// Cancelling answers the row as it was: what must be cleared away is named there.
+pub async fn a_cancel_tells_what_was_stored(trial: SessionTrial) {
+    let key = trial.key(1);
+    let claim = trial.claim(key).await;
+    assert!(trial.save(&claim, progress(9), Some(b"p")).await);
+    let before = trial.row(key).await;
+    match trial.cancel(key).await {
+        Cancelled::Now(Some(session)) => assert_eq!(session, before),
+        other => panic!("{other:?}"),
+    }
+    let row = trial.row(key).await;
+    assert_eq!((row.state, row.attempts, row.claimed_until), (State::Cancelled, 1, None));
+    assert!(row.version > before.version, "a cancel is a change");
+    assert!(matches!(trial.cancel(key).await, Cancelled::Ended));
+}
+
+/// A live claim does not protect a session from its client: it is cancelled, and the claim is lost.
+pub async fn a_cancel_takes_the_claim_away(trial: SessionTrial) {
+    let key = trial.key(1);
+    let claim = trial.claim(key).await;
+    match trial.cancel(key).await {
+        Cancelled::Now(Some(session)) => assert_eq!(session.attempts, 1),
+        other => panic!("{other:?}"),
+    }
+    trial.assert_lost(&claim).await;
+    assert_eq!(trial.row(key).await.state, State::Cancelled);
+}
+
+/// A cancel and a commit that race: one of them has the session.
+pub async fn a_cancel_races_the_commit(trial: SessionTrial) {
+    for round in 0..24_u64 {
+        let key = trial.key(u128::from(round));
+        let claim = trial.claim(key).await;
+        let commit = {
+            let (trial, claim) = (trial.clone(), claim.clone());
+            async move { trial.commit(&claim, &digest("content")).await }
+        };
+        let cancel = {
+            let trial = trial.clone();
+            async move { trial.cancel(key).await }
+        };
+        let (committed, cancelled) = trial.race(round % 2 == 0, commit, cancel).await;
+        let row = trial.row(key).await;
+        match cancelled {
+            Cancelled::Now(Some(_)) => {
+                assert!(!committed);
+                assert_eq!(row.state, State::Cancelled);
+            }
+            Cancelled::Ended => {
+                assert!(committed);
+                assert_eq!(row.state, State::Committing);
+            }
+            Cancelled::Now(None) => panic!("there was a row"),
+        }
+    }
+}
+
+/// Expired sessions come in the order of their keys, whatever their state, page by page; the bound is exclusive.
+pub async fn expired_sessions_come_in_order(trial: SessionTrial) {
+    let start = trial.now();
+    let key = |after: u64, id: u128| SessionKey {
+        expires: start.plus_millis(after),
+        id: SessionId(id),
+    };
+    let keys = [
+        key(1, 1 << 127),
+        key(1, u128::MAX),
+        key(2, 0),
+        key(2, 1),
+        key(2, 10),
+        key(10, 9),
+        key(100, 2),
+    ];
+    // In another order than that of the keys.
+    for number in [5, 2, 6, 0, 4, 1, 3] {
+        let claim = trial.claim(keys[number]).await;
+        match number {
+            1 => trial.finish(&claim, End::Cancelled).await,
+            2 => assert!(trial.save(&claim, progress(2), Some(b"p")).await),
+            3 => {
+                assert!(trial.commit(&claim, &digest("content")).await);
+                trial.finish(&claim, End::Done).await;
+            }
+            _ => {}
+        }
+    }
+    assert!(matches!(trial.cancel(key(3, 3)).await, Cancelled::Now(None)));
+    let mut all = keys.to_vec();
+    all.insert(5, key(3, 3));
+
+    let names = |rows: &[(SessionKey, Session)]| rows.iter().map(|(key, _)| *key).collect::<Vec<_>>();
+    let rows = trial.expired(start.plus_millis(101), None, 100).await;
+    assert_eq!(names(&rows), all);
+    for (key, session) in &rows {
+        assert_eq!(trial.row(*key).await, *session, "the rows are those that get answers");
+    }
+    let before = trial.expired(start.plus_millis(100), None, 100).await;
+    assert_eq!(names(&before), all[..7], "ended before, not at");
+    assert!(trial.expired(start.plus_millis(1), None, 100).await.is_empty());
+
+    for limit in 1..=9 {
+        let mut found = Vec::new();
+        loop {
+            let page = trial
+                .expired(start.plus_millis(101), found.last().copied(), limit)
+                .await;
+            assert!(page.len() <= limit);
+            if page.is_empty() {
+                break;
+            }
+            found.extend(names(&page));
+        }
+        assert_eq!(found, all, "in pages of {limit}");
+    }
+    let between = SessionKey {
+        expires: start.plus_millis(2),
+        id: SessionId(5),
+    };
+    let rest = trial.expired(start.plus_millis(101), Some(between), 100).await;
+    assert_eq!(names(&rest), all[4..], "after a key that has no row");
+}
+
+fn signing_key(id: u32, created: Timestamp) -> SigningKey {
+    let mut secret = [0; 32];
+    for (place, byte) in secret.iter_mut().zip((id.to_le_bytes()[0]..=255).cycle()) {
+        *place = byte;
+    }
+    SigningKey { id, secret, created }
+}
+
+/// The first candidate is stored, and stays.
+pub async fn the_first_signing_key_stays(trial: SessionTrial) {
+    let first = signing_key(u32::MAX, trial.now());
+    let keys = trial.store.signing_keys(trial.cx(), first.clone()).await;
+    assert!(keys.expect("signing_keys") == [first.clone()]);
+    trial.pass(1000);
+    let second = signing_key(2, trial.now());
+    let keys = trial.store.signing_keys(trial.cx(), second).await;
+    assert!(keys.expect("signing_keys") == [first]);
+}
+
+/// First calls that race all answer the same one key, secret and all.
+pub async fn racing_first_signing_keys_are_one(trial: SessionTrial) {
+    let answers = trial
+        .together(16, |number| {
+            let trial = trial.clone();
+            async move {
+                let id = u32::try_from(number).expect("a small number");
+                let candidate = signing_key(id + 1, trial.now());
+                trial.store.signing_keys(trial.cx(), candidate).await.expect("signing_keys")
+            }
+        })
+        .await;
+    let ids: BTreeSet<u32> = answers.iter().flatten().map(|key| key.id).collect();
+    assert_eq!(ids.len(), 1);
+    for keys in &answers {
+        assert!(*keys == [signing_key(keys[0].id, trial.now())]);
+    }
+}
+
+/// Another incarnation in the context makes no difference to a session: only its own version does.
+pub async fn calls_may_come_from_any_instance(trial: SessionTrial) {
+    let key = trial.key(1);
+    let claim = trial.claim(key).await;
+    let mut cx = trial.cx();
+    cx.incarnation = Incarnation(u64::MAX);
+    let saved = trial.store.save(cx, &claim, progress(3), None).await;
+    assert!(saved.expect("save"));
+    assert_eq!(trial.row(key).await.progress.offset, 3);
+}

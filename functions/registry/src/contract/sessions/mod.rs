@@ -1,0 +1,404 @@
+//! What a [`SessionStore`] must do. Here are claims and what is saved under them; [`ends`] holds commits, cancels, what
+//! has expired, and the signing keys.
+
+pub mod ends;
+
+pub use ends::*;
+use oci::{Algorithm, Digest};
+
+use super::Trial;
+use crate::store::sessions::{
+    Cancelled, Claim, Claimed, End, Progress, Session, SessionId, SessionKey, SessionStore, State,
+};
+use crate::store::Timestamp;
+
+/// What a clause about sessions is given.
+pub type SessionTrial = Trial<dyn SessionStore>;
+
+/// A minute, in milliseconds: how long the claims here live.
+const CLAIM: u64 = 60_000;
+
+impl SessionTrial {
+    fn key(&self, id: u128) -> SessionKey {
+        SessionKey {
+            expires: self.now().plus_millis(24 * 60 * 60 * 1000),
+            id: SessionId(id),
+        }
+    }
+
+    async fn get(&self, key: SessionKey) -> Option<Session> {
+        self.store.get(self.cx(), key).await.expect("get")
+    }
+
+    async fn row(&self, key: SessionKey) -> Session {
+        self.get(key).await.expect("there is a row")
+    }
+
+    async fn try_claim(&self, key: SessionKey) -> Claimed {
+        let cx = self.cx();
+        let until = cx.now.plus_millis(CLAIM);
+        self.store.claim(cx, key, until).await.expect("claim")
+    }
+
+    async fn claim(&self, key: SessionKey) -> Claim {
+        match self.try_claim(key).await {
+            Claimed::Granted(claim) => claim,
+            other => panic!("the claim was not granted: {other:?}"),
+        }
+    }
+
+    async fn save(&self, claim: &Claim, progress: Progress, part: Option<&[u8]>) -> bool {
+        let part = part.map(<[u8]>::to_vec);
+        self.store
+            .save(self.cx(), claim, progress, part)
+            .await
+            .expect("save")
+    }
+
+    async fn renew(&self, claim: &Claim) -> bool {
+        let cx = self.cx();
+        let until = cx.now.plus_millis(CLAIM);
+        self.store.renew(cx, claim, until).await.expect("renew")
+    }
+
+    async fn release(&self, claim: &Claim) {
+        self.store.release(self.cx(), claim).await.expect("release");
+    }
+
+    async fn commit(&self, claim: &Claim, digest: &Digest) -> bool {
+        self.store
+            .commit(self.cx(), claim, digest)
+            .await
+            .expect("commit")
+    }
+
+    async fn finish(&self, claim: &Claim, end: End) {
+        self.store.finish(self.cx(), claim, end).await.expect("finish");
+    }
+
+    async fn cancel(&self, key: SessionKey) -> Cancelled {
+        self.store.cancel(self.cx(), key).await.expect("cancel")
+    }
+
+    async fn parts(&self, key: SessionKey) -> Vec<Vec<u8>> {
+        self.store.parts(self.cx(), key).await.expect("parts")
+    }
+
+    async fn expired(
+        &self,
+        before: Timestamp,
+        after: Option<SessionKey>,
+        limit: usize,
+    ) -> Vec<(SessionKey, Session)> {
+        self.store
+            .expired(self.cx(), before, after, limit)
+            .await
+            .expect("expired")
+    }
+
+    /// Nothing that a claim allows works any more, and trying it changes nothing.
+    async fn assert_lost(&self, claim: &Claim) {
+        let before = self.get(claim.key).await;
+        let parts = self.parts(claim.key).await;
+        assert!(!self.renew(claim).await, "a lost claim was renewed");
+        assert!(
+            !self.save(claim, progress(99), Some(b"lost")).await,
+            "a lost claim saved"
+        );
+        assert!(!self.commit(claim, &digest("lost")).await, "a lost claim committed");
+        self.release(claim).await;
+        self.finish(claim, End::Done).await;
+        self.finish(claim, End::Cancelled).await;
+        assert_eq!(self.get(claim.key).await, before, "a lost claim changed the row");
+        assert_eq!(self.parts(claim.key).await, parts, "a lost claim changed the parts");
+    }
+}
+
+fn digest(text: &str) -> Digest {
+    Digest::of(Algorithm::Sha256, text.as_bytes())
+}
+
+/// Progress after `offset` bytes; its hash and store states hold every kind of byte.
+fn progress(offset: u64) -> Progress {
+    Progress {
+        offset,
+        hash: (0..=255).chain(offset.to_be_bytes()).collect(),
+        store: offset.to_le_bytes().into_iter().chain(0..=255).collect(),
+        parts: 0,
+    }
+}
+
+/// A session in which nothing was stored has no row and no parts, and asking creates none.
+pub async fn a_new_session_has_no_row(trial: SessionTrial) {
+    let key = trial.key(1);
+    assert_eq!(trial.get(key).await, None);
+    assert_eq!(trial.parts(key).await, Vec::<Vec<u8>>::new());
+    assert_eq!(trial.get(key).await, None);
+}
+
+/// The first claim creates the row, which names the attempt before anything is stored.
+pub async fn a_claim_creates_the_row(trial: SessionTrial) {
+    let key = trial.key(u128::MAX - 1);
+    let claim = trial.claim(key).await;
+    assert_eq!(claim.key, key);
+    assert_eq!(claim.attempt.session, key.id);
+    assert_eq!(claim.attempt.number, 1);
+    assert_eq!(claim.progress, Progress::default());
+
+    let row = trial.row(key).await;
+    assert_eq!(row.state, State::Open);
+    assert_eq!(row.attempts, 1);
+    assert_eq!(row.claimed_until, Some(trial.now().plus_millis(CLAIM)));
+    assert_eq!(row.progress, Progress::default());
+    assert_eq!(row.digest, None);
+    assert_eq!(row.version, claim.version);
+}
+
+/// Sessions are told apart by their whole key.
+pub async fn sessions_are_apart(trial: SessionTrial) {
+    let one = trial.key(1);
+    let two = trial.key(2);
+    // All 128 bits count.
+    let high = trial.key(1 << 127 | 1);
+    let later = SessionKey {
+        expires: one.expires.plus_millis(1),
+        ..one
+    };
+    let claim = trial.claim(one).await;
+    assert!(trial.save(&claim, progress(5), Some(b"part")).await);
+    for other in [two, high, later] {
+        assert_eq!(trial.get(other).await, None, "{other:?}");
+        assert!(trial.parts(other).await.is_empty(), "{other:?}");
+        assert_eq!(trial.claim(other).await.progress, Progress::default());
+    }
+    assert_eq!(trial.row(one).await.progress.offset, 5);
+}
+
+/// While a claim is live there is no second one, and the answer tells how the session is.
+pub async fn a_live_claim_keeps_others_out(trial: SessionTrial) {
+    let key = trial.key(1);
+    let first = trial.claim(key).await;
+    assert!(trial.save(&first, progress(7), None).await);
+    let second = trial.claim(key).await;
+    let row = trial.row(key).await;
+    match trial.try_claim(key).await {
+        Claimed::Busy(session) => {
+            assert_eq!(session, row);
+            assert_eq!(session.progress.offset, 7);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(trial.row(key).await, row, "a refused claim changes nothing");
+    assert!(trial.save(&second, progress(8), None).await);
+}
+
+/// A claim that is not renewed ends by itself, at the very moment that was given.
+pub async fn a_claim_expires_at_its_end(trial: SessionTrial) {
+    let key = trial.key(1);
+    let first = trial.claim(key).await;
+    trial.pass(CLAIM - 1);
+    assert!(matches!(trial.try_claim(key).await, Claimed::Busy(_)));
+    trial.pass(1);
+    let second = trial.claim(key).await;
+    assert_eq!(second.attempt.number, 2);
+    assert_eq!(second.progress, Progress::default());
+    trial.assert_lost(&first).await;
+    assert!(trial.save(&second, progress(3), None).await);
+}
+
+/// A claim that ran out while nobody else came is as good as before: it can be renewed, saved, released, committed and
+/// finished.
+pub async fn a_claim_that_ran_out_is_still_good(trial: SessionTrial) {
+    let key = trial.key(1);
+    let claim = trial.claim(key).await;
+    trial.pass(CLAIM);
+    assert!(trial.renew(&claim).await);
+    assert!(matches!(trial.try_claim(key).await, Claimed::Busy(_)), "renewed");
+    trial.pass(CLAIM);
+    assert!(trial.save(&claim, progress(3), Some(b"part")).await);
+    assert_eq!(trial.row(key).await.progress.offset, 3);
+
+    let claim = trial.claim(key).await;
+    trial.pass(CLAIM);
+    trial.release(&claim).await;
+    trial.assert_lost(&claim).await;
+
+    let claim = trial.claim(key).await;
+    trial.pass(CLAIM);
+    assert!(trial.commit(&claim, &digest("late")).await);
+    trial.finish(&claim, End::Done).await;
+    assert_eq!(trial.row(key).await.state, State::Done);
+
+    let other = trial.key(2);
+    let claim = trial.claim(other).await;
+    trial.pass(CLAIM);
+    trial.finish(&claim, End::Cancelled).await;
+    assert_eq!(trial.row(other).await.state, State::Cancelled);
+}
+
+/// A renewed claim lives until its new end; its version stays as it was.
+pub async fn a_renewed_claim_lives_on(trial: SessionTrial) {
+    let key = trial.key(1);
+    let claim = trial.claim(key).await;
+    for _ in 0..3 {
+        trial.pass(CLAIM - 1);
+        assert!(trial.renew(&claim).await);
+    }
+    let row = trial.row(key).await;
+    assert_eq!(row.claimed_until, Some(trial.now().plus_millis(CLAIM)));
+    assert_eq!(row.version, claim.version);
+    assert_eq!(row.attempts, 1);
+    trial.pass(CLAIM - 1);
+    assert!(matches!(trial.try_claim(key).await, Claimed::Busy(_)));
+    assert!(trial.save(&claim, progress(1), None).await);
+}
+
+/// Saving replaces the progress, ends the claim, and keeps part records in order under numbers of its own.
+pub async fn a_save_records_the_body(trial: SessionTrial) {
+    let key = trial.key(1);
+    let every_byte: Vec<u8> = (0..=255).collect();
+    let bodies: [(u64, Option<&[u8]>, u32); 5] = [
+        (10, Some(b"first"), 1),
+        (10, None, 1),
+        (25, Some(&every_byte), 2),
+        (26, Some(b""), 3),
+        (u64::from(u32::MAX) + 1, Some(b"first"), 4),
+    ];
+    for (offset, part, parts) in bodies {
+        let claim = trial.claim(key).await;
+        let claimed = trial.row(key).await;
+        let ignored = Progress {
+            parts: 77,
+            ..progress(offset)
+        };
+        assert!(trial.save(&claim, ignored, part).await);
+        let row = trial.row(key).await;
+        let expected = Progress {
+            parts,
+            ..progress(offset)
+        };
+        assert_eq!(row.progress, expected);
+        assert_eq!(row.claimed_until, None);
+        assert_eq!(row.state, State::Open);
+        assert!(row.version > claimed.version, "a save is a change");
+        trial.assert_lost(&claim).await;
+        let next = trial.claim(key).await;
+        assert_eq!(next.progress, expected, "the next claim tells what is stored");
+        trial.release(&next).await;
+    }
+    let parts: [&[u8]; 4] = [b"first", &every_byte, b"", b"first"];
+    assert_eq!(trial.parts(key).await, parts);
+}
+
+/// Many part records keep the order in which they were saved, also past every power of ten.
+pub async fn parts_stay_in_order(trial: SessionTrial) {
+    let key = trial.key(1);
+    let mut expected = Vec::new();
+    for number in 0..120_u32 {
+        let part = number.to_be_bytes();
+        let claim = trial.claim(key).await;
+        assert!(trial.save(&claim, progress(u64::from(number)), Some(&part)).await);
+        expected.push(part.to_vec());
+    }
+    assert_eq!(trial.parts(key).await, expected);
+    assert_eq!(trial.row(key).await.progress.parts, 120);
+}
+
+/// A released claim leaves the session as it was before it, but for the attempt that is counted.
+pub async fn a_release_undoes_the_claim(trial: SessionTrial) {
+    let key = trial.key(1);
+    let claim = trial.claim(key).await;
+    assert!(trial.save(&claim, progress(4), Some(b"p")).await);
+    let before = trial.row(key).await;
+
+    let claim = trial.claim(key).await;
+    trial.release(&claim).await;
+    let after = trial.row(key).await;
+    assert_eq!(after.claimed_until, None);
+    assert_eq!((after.state, after.progress, after.digest), (before.state, before.progress, before.digest));
+    assert_eq!(after.attempts, before.attempts + 1);
+    trial.assert_lost(&claim).await;
+    trial.release(&claim).await;
+    assert_eq!(trial.claim(key).await.attempt.number, 3, "at once, without waiting for the end of the claim");
+}
+
+/// Every claim gets a number of its own, whatever became of the ones before; the row tells how many there were.
+pub async fn attempts_never_repeat(trial: SessionTrial) {
+    let key = trial.key(1);
+    let mut numbers = Vec::new();
+    let mut version = 0;
+    for round in 0..12 {
+        let claim = trial.claim(key).await;
+        numbers.push(claim.attempt.number);
+        assert_eq!(trial.row(key).await.attempts, claim.attempt.number);
+        assert!(claim.version > version, "a claim is a change");
+        version = claim.version;
+        match round % 3 {
+            0 => assert!(trial.save(&claim, progress(round), None).await),
+            1 => trial.release(&claim).await,
+            _ => trial.pass(CLAIM),
+        }
+    }
+    assert_eq!(numbers, (1..=12).collect::<Vec<_>>());
+}
+
+/// Of claims that race for one session, exactly one is granted.
+pub async fn racing_claims_grant_one(trial: SessionTrial) {
+    for round in 0..8 {
+        let key = trial.key(round);
+        // Half of the rounds race for the creation of the row.
+        if round % 2 == 1 {
+            let claim = trial.claim(key).await;
+            trial.release(&claim).await;
+        }
+        let answers = trial
+            .together(16, |_| {
+                let trial = trial.clone();
+                async move { trial.try_claim(key).await }
+            })
+            .await;
+        let granted: Vec<_> = answers
+            .iter()
+            .filter_map(|answer| match answer {
+                Claimed::Granted(claim) => Some(claim.clone()),
+                Claimed::Busy(_) => None,
+                Claimed::Ended(session) => panic!("{session:?}"),
+            })
+            .collect();
+        assert_eq!(granted.len(), 1, "{answers:?}");
+        assert_eq!(trial.row(key).await.attempts, granted[0].attempt.number);
+        assert!(trial.save(&granted[0], progress(1), None).await);
+    }
+}
+
+/// A claim that takes over an expired one races its save: one of them wins, and the row tells which.
+pub async fn a_takeover_races_the_save(trial: SessionTrial) {
+    for round in 0..20_u64 {
+        let key = trial.key(u128::from(round));
+        let first = trial.claim(key).await;
+        let second_claim = {
+            let trial = trial.clone();
+            // The other instance's clock is where this claim has ended.
+            let mut cx = trial.cx();
+            cx.now = cx.now.plus_millis(CLAIM);
+            let until = cx.now.plus_millis(CLAIM);
+            async move { trial.store.claim(cx, key, until).await.expect("claim") }
+        };
+        let save = {
+            let trial = trial.clone();
+            let first = first.clone();
+            async move { trial.save(&first, progress(5), Some(b"first")).await }
+        };
+        let (saved, claimed) = trial.race(round % 2 == 0, save, second_claim).await;
+        let Claimed::Granted(second) = claimed else {
+            panic!("{claimed:?}");
+        };
+        let (offset, parts) = if saved { (5, 1) } else { (0, 0) };
+        assert_eq!(second.progress.offset, offset);
+        assert_eq!(second.progress.parts, parts);
+        assert_eq!(trial.parts(key).await.len(), parts as usize);
+        assert!(trial.save(&second, progress(6), Some(b"second")).await);
+        assert_eq!(trial.row(key).await.progress.parts, parts + 1);
+    }
+}
+

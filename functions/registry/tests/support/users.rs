@@ -1,0 +1,101 @@
+//! Users with passwords and ceilings, which a test can change while a registry runs.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use http::HeaderValue;
+use registry::auth::{AuthenticationError, Ceiling, Credentials};
+use registry::{Authenticator, Identity, Principal};
+
+/// What everyone here is asked for.
+pub const CHALLENGE: &str = "Basic realm=\"test\"";
+
+pub struct Users {
+    ceilings: Mutex<BTreeMap<String, Ceiling>>,
+    anonymous: Option<Ceiling>,
+    down: AtomicBool,
+}
+
+impl Users {
+    /// `alice` and `bob` may do everything, `reader` may pull, `robot` may push to `team/app` and nothing else.
+    /// Nobody else is let in.
+    pub fn private() -> Self {
+        Self::new(None)
+    }
+
+    /// The same users; and whoever sends no credentials may pull.
+    pub fn open_to_pull() -> Self {
+        Self::new(Some(Ceiling::PullOnly))
+    }
+
+    fn new(anonymous: Option<Ceiling>) -> Self {
+        let robot = Ceiling::Upload("team/app".parse().expect("a legal name"));
+        let users = [
+            ("alice", Ceiling::Everything),
+            ("bob", Ceiling::Everything),
+            ("reader", Ceiling::PullOnly),
+            ("robot", robot),
+        ];
+        Self {
+            ceilings: Mutex::new(users.map(|(name, ceiling)| (name.to_owned(), ceiling)).into()),
+            anonymous,
+            down: AtomicBool::new(false),
+        }
+    }
+
+    pub fn password(name: &str) -> String {
+        format!("password-of-{name}")
+    }
+
+    pub fn remove(&self, name: &str) {
+        self.ceilings.lock().expect("not poisoned").remove(name);
+    }
+
+    pub fn change(&self, name: &str, ceiling: Ceiling) {
+        let mut ceilings = self.ceilings.lock().expect("not poisoned");
+        ceilings.insert(name.to_owned(), ceiling);
+    }
+
+    /// From now on nobody's credentials can be checked.
+    pub fn go_down(&self) {
+        self.down.store(true, Ordering::SeqCst);
+    }
+
+    fn find(&self, name: &str) -> Result<Identity, AuthenticationError> {
+        if self.down.load(Ordering::SeqCst) {
+            return Err(AuthenticationError::Unavailable("the directory of users is down".into()));
+        }
+        let ceilings = self.ceilings.lock().expect("not poisoned");
+        let ceiling = ceilings.get(name).ok_or(AuthenticationError::Unauthenticated)?;
+        Ok(Identity::new(Principal::User(name.to_owned()), ceiling.clone()))
+    }
+
+    fn nobody(&self) -> Result<Identity, AuthenticationError> {
+        let ceiling = self.anonymous.clone().ok_or(AuthenticationError::Unauthenticated)?;
+        Ok(Identity::new(Principal::Anonymous, ceiling))
+    }
+}
+
+#[async_trait]
+impl Authenticator for Users {
+    async fn authenticate(&self, credentials: &Credentials) -> Result<Identity, AuthenticationError> {
+        match credentials {
+            Credentials::Absent => self.nobody(),
+            Credentials::Basic { user, password } if *password == Self::password(user) => self.find(user),
+            Credentials::Basic { .. } | Credentials::Unreadable => Err(AuthenticationError::Unauthenticated),
+        }
+    }
+
+    async fn recall(&self, principal: &Principal) -> Result<Identity, AuthenticationError> {
+        match principal {
+            Principal::Anonymous => self.nobody(),
+            Principal::User(name) => self.find(name),
+        }
+    }
+
+    fn challenge(&self) -> Option<HeaderValue> {
+        Some(HeaderValue::from_static(CHALLENGE))
+    }
+}

@@ -1,0 +1,131 @@
+//! Values of flags: addresses, durations, sizes.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Reads an address to serve on. A name would have to be resolved, and could resolve to an address that is not meant
+/// to be public; only `localhost` and an empty host (every address) are known.
+pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let address = text
+        .rsplit_once(':')
+        .and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    match address {
+        Some(("localhost", port)) => Ok((Ipv4Addr::LOCALHOST, port).into()),
+        Some(("", port)) => Ok((Ipv4Addr::UNSPECIFIED, port).into()),
+        _ => Err("expected ADDRESS:PORT, such as 127.0.0.1:5000, [::1]:5000 or 0.0.0.0:5000".into()),
+    }
+}
+
+/// A duration that is longer than nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span(pub(crate) Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (number, unit) = split(text);
+        let millis = match unit {
+            "ms" => 1,
+            "" | "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return Err("expected a duration such as 500ms, 30s, 5m or 6h".into()),
+        };
+        // A bound keeps sums with the present time representable.
+        match number.parse::<u64>().ok().and_then(|number| number.checked_mul(millis)) {
+            Some(millis @ 1..=31_536_000_000) => Ok(Self(Duration::from_millis(millis))),
+            _ => Err("expected a duration from 1ms to 365d".into()),
+        }
+    }
+}
+
+/// A number of bytes, at least one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Length(pub(crate) u64);
+
+impl fmt::Debug for Length {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0)
+    }
+}
+
+impl FromStr for Length {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (number, unit) = split(text);
+        let factor = match unit.trim_start() {
+            "" | "B" => 1,
+            "K" | "KiB" => 1 << 10,
+            "M" | "MiB" => 1 << 20,
+            "G" | "GiB" => 1 << 30,
+            "T" | "TiB" => 1_u64 << 40,
+            "kB" | "KB" => 1_000,
+            "MB" => 1_000_000,
+            "GB" => 1_000_000_000,
+            "TB" => 1_000_000_000_000,
+            _ => return Err("expected a size such as 64MiB, 10GiB or 1000000".into()),
+        };
+        match number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)) {
+            Some(bytes @ 1..) => Ok(Self(bytes)),
+            _ => Err("expected a size of at least one byte".into()),
+        }
+    }
+}
+
+fn split(text: &str) -> (&str, &str) {
+    let end = text
+        .find(|character: char| !character.is_ascii_digit())
+        .unwrap_or(text.len());
+    text.split_at(end)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        assert_eq!(listen("localhost:80").unwrap(), "127.0.0.1:80".parse().unwrap());
+        assert_eq!(listen(":80").unwrap(), "0.0.0.0:80".parse().unwrap());
+        assert_eq!(listen("[::1]:0").unwrap(), "[::1]:0".parse().unwrap());
+        for wrong in ["", "80", "127.0.0.1", "example.org:80", "127.0.0.1:65536", "::1:x"] {
+            assert!(listen(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        let millis = |text: &str| text.parse::<Span>().map(|span| span.0.as_millis());
+        assert_eq!(millis("500ms"), Ok(500));
+        assert_eq!(millis("30"), Ok(30_000));
+        assert_eq!(millis("30s"), Ok(30_000));
+        assert_eq!(millis("5m"), Ok(300_000));
+        assert_eq!(millis("6h"), Ok(21_600_000));
+        assert_eq!(millis("365d"), Ok(31_536_000_000));
+        for wrong in ["", "s", "0", "-1s", "1.5s", "1w", "366d", "99999999999999999999s"] {
+            assert!(millis(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        let bytes = |text: &str| text.parse::<Length>().map(|length| length.0);
+        assert_eq!(bytes("1000"), Ok(1000));
+        assert_eq!(bytes("64MiB"), Ok(64 << 20));
+        assert_eq!(bytes("64 MiB"), Ok(64 << 20));
+        assert_eq!(bytes("10GB"), Ok(10_000_000_000));
+        for wrong in ["", "0", "MiB", "1.5G", "-1", "1X", "99999999TiB"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+    }
+}

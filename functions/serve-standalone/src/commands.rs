@@ -1,0 +1,64 @@
+//! What each command does.
+
+use std::fmt::Display;
+use std::io::{self, ErrorKind};
+use std::process::ExitCode;
+
+use crate::cli::{Cli, Command, RepoCommand, TagCommand};
+
+mod htpasswd;
+mod output;
+mod repo;
+mod serve;
+mod store;
+mod tag;
+
+/// Why a command has failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// It did not work; exit code 1.
+    Failed(String),
+    /// What was asked for contradicts itself or is not safe; exit code 2, as for a line that cannot be understood.
+    Usage(String),
+    /// What was asked about does not exist; exit code 3.
+    NotFound(String),
+    /// Whoever reads the output has seen enough.
+    NobodyReads,
+}
+
+impl Failure {
+    /// A [`Failure::Failed`] that says what was attempted.
+    fn failed(attempt: impl Display, error: impl Display) -> Self {
+        Self::Failed(format!("{attempt}: {error}"))
+    }
+}
+
+impl From<io::Error> for Failure {
+    /// For errors of writing to standard output.
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::BrokenPipe => Self::NobodyReads,
+            _ => Self::failed("cannot write the output", error),
+        }
+    }
+}
+
+/// Runs a command to its end.
+pub(crate) fn run(cli: Cli) -> ExitCode {
+    let done = match cli.command {
+        None => serve::run(&cli.serve),
+        Some(Command::Serve(serve)) => serve::run(&serve),
+        Some(Command::Repo(RepoCommand::List(read))) => repo::list(&read),
+        Some(Command::Tag(TagCommand::List { repository, read })) => tag::list(&repository, &read),
+        Some(Command::Tag(TagCommand::History { repository, tag, read })) => tag::history(&repository, &tag, &read),
+        Some(Command::Htpasswd { user }) => htpasswd::run(&user),
+    };
+    let (text, code) = match done {
+        Ok(()) | Err(Failure::NobodyReads) => return ExitCode::SUCCESS,
+        Err(Failure::Failed(text)) => (text, 1),
+        Err(Failure::Usage(text)) => (text, 2),
+        Err(Failure::NotFound(text)) => (text, 3),
+    };
+    eprintln!("roadstead: {text}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,160 @@
+//! One connection: HTTP/1.1 or HTTP/2 (by prior knowledge), until it ends or is told to.
+//!
+//! What limits a client's time is spread over the places that can see it:
+//!
+//! | a client that… | is met in | after |
+//! |---|---|---|
+//! | opens a connection and sends nothing, or sends a head slowly | [`stream`] | `header_timeout` |
+//! | keeps a connection without using it | [`stream`] | `keep_alive` |
+//! | sends a body and stalls | [`request_body`] | `idle_timeout` |
+//! | reads nothing of what it is sent | [`stream`]; on one of many streams, [`response_body`] | `stall_timeout` |
+//! | trickles, in either direction | [`request_body`], [`response_body`] | `request_timeout` |
+//! | is gone without a word, under HTTP/2 | pings | 50 s |
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use crate::exchange::Service;
+
+mod activity;
+mod request_body;
+mod response_body;
+mod stream;
+mod timer;
+
+pub(crate) use activity::Activity;
+pub(crate) use request_body::receive;
+pub(crate) use response_body::SentBody;
+use stream::GuardedStream;
+
+/// Bytes of a request's head.
+const MAX_HEAD: usize = 64 << 10;
+/// Header fields of a request.
+const MAX_FIELDS: usize = 100;
+/// Bytes read at once from a fast client's body; also what one connection may hold in its read buffer.
+const READ_BUFFER: usize = 256 << 10;
+/// Streams of one HTTP/2 connection.
+const MAX_STREAMS: u32 = 64;
+/// Bytes of a response that wait in one HTTP/2 stream.
+const STREAM_SEND_BUFFER: usize = 256 << 10;
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long clients may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timeouts {
+    /// To send a request's head.
+    pub(crate) header: Duration,
+    /// To keep a connection without a request.
+    pub(crate) keep_alive: Duration,
+    /// To send no byte of a body.
+    pub(crate) idle: Duration,
+    /// To read no byte of a response.
+    pub(crate) stall: Duration,
+    /// To send or to read a whole body.
+    pub(crate) total: Duration,
+}
+
+/// What all connections are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Nothing.
+    Serving,
+    /// Others wait for room: end after the exchange in progress, at once if there is none.
+    Crowded,
+    /// The server ends: the same, for good.
+    Draining,
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn serve(
+    socket: TcpStream,
+    peer: SocketAddr,
+    service: Arc<Service>,
+    mut phase: watch::Receiver<Phase>,
+) {
+    // Answers are written whole; waiting to fill a packet would only delay them.
+    let _ = socket.set_nodelay(true);
+    let activity = Arc::new(Activity::new());
+    let mut stream = GuardedStream::new(socket, activity.clone(), service.timeouts());
+    let multiplexed = tokio::select! {
+        biased;
+        sniffed = stream.is_http2() => sniffed,
+        () = draining(&mut phase) => return,
+    };
+    let Ok(multiplexed) = multiplexed else { return };
+    activity.set_multiplexed(multiplexed);
+    let exchange = {
+        let activity = activity.clone();
+        service_fn(move |request| {
+            let (service, activity) = (service.clone(), activity.clone());
+            async move { Ok::<_, Infallible>(service.exchange(request, activity, peer).await) }
+        })
+    };
+    let io = TokioIo::new(stream);
+    let ended = if multiplexed {
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_PATIENCE)
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
+            .max_send_buf_size(STREAM_SEND_BUFFER)
+            .serve_connection(io, exchange);
+        drive(connection, http2::Connection::graceful_shutdown, &activity, phase).await
+    } else {
+        let connection = http1::Builder::new()
+            // The stream has better means: it tells a slow head from an idle connection.
+            .header_read_timeout(None)
+            .max_headers(MAX_FIELDS)
+            .max_header_size(MAX_HEAD)
+            .max_buf_size(READ_BUFFER)
+            .serve_connection(io, exchange);
+        drive(connection, http1::Connection::graceful_shutdown, &activity, phase).await
+    };
+    if let Err(error) = ended {
+        // A client that hangs up or talks nonsense is no event for the operator.
+        tracing::debug!(%peer, error = &error as &dyn std::error::Error, "connection ended early");
+    }
+}
+
+/// Runs a connection to its end, and asks it to end (with `end`) when the phase says so.
+async fn drive<C: Future<Output = hyper::Result<()>>>(
+    connection: C,
+    end: fn(Pin<&mut C>),
+    activity: &Activity,
+    mut phase: watch::Receiver<Phase>,
+) -> hyper::Result<()> {
+    let mut connection = pin!(connection);
+    loop {
+        // Read before the connection is polled: a phase that began while it was set up must be seen.
+        match *phase.borrow_and_update() {
+            Phase::Serving => {}
+            // A client that has just connected is about to ask; it would take this for a failure.
+            Phase::Crowded if activity.served() == 0 => {}
+            Phase::Crowded | Phase::Draining => end(connection.as_mut()),
+        }
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => return ended,
+            changed = phase.changed() => if changed.is_err() {
+                return connection.await;
+            }
+        }
+    }
+}
+
+/// Completes when the server ends.
+async fn draining(phase: &mut watch::Receiver<Phase>) {
+    let _ = phase.wait_for(|phase| *phase == Phase::Draining).await;
+}

@@ -1,0 +1,217 @@
+//! The socket of a connection, with an eye on the clock: it fails when the client takes too long to send a request's
+//! head, keeps the connection without using it, or does not read what it is sent.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf as _, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::Timeouts;
+use super::activity::Activity;
+use super::timer::LazyTimer;
+
+/// How every HTTP/2 connection begins (RFC 9113, 3.4); no HTTP/1.1 request does.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Most requests fit, so that telling the versions apart costs no read of its own.
+const FIRST_READ: usize = 4096;
+/// How long a closed connection waits for its client to close too.
+const LINGER: Duration = Duration::from_secs(3);
+
+/// A socket that gives up on clients that do not go on.
+pub(super) struct GuardedStream {
+    socket: TcpStream,
+    activity: Arc<Activity>,
+    timeouts: Timeouts,
+    /// What was read to tell the version, and is to be read again.
+    first: BytesMut,
+    read_timer: LazyTimer,
+    /// When the first byte arrived that came after the exchange number `seen` (a head in the making).
+    head_began: Option<Instant>,
+    seen: u32,
+    write_timer: LazyTimer,
+    /// Since when the client has read nothing of what waits for it.
+    stalled: Option<Instant>,
+    /// Until when a closed connection is kept for the client to notice.
+    lingers_until: Option<Instant>,
+}
+
+impl GuardedStream {
+    pub(super) fn new(socket: TcpStream, activity: Arc<Activity>, timeouts: Timeouts) -> Self {
+        Self {
+            socket,
+            activity,
+            timeouts,
+            first: BytesMut::new(),
+            read_timer: LazyTimer::default(),
+            head_began: None,
+            seen: 0,
+            write_timer: LazyTimer::default(),
+            stalled: None,
+            lingers_until: None,
+        }
+    }
+
+    /// Reads until it is clear whether the client speaks HTTP/2. What was read is read again later. Fails when the
+    /// client hangs up or takes too long.
+    pub(super) async fn is_http2(&mut self) -> io::Result<bool> {
+        let mut buffer = BytesMut::zeroed(FIRST_READ);
+        let mut filled = 0;
+        loop {
+            let mut part = ReadBuf::new(&mut buffer[filled..]);
+            poll_fn(|context| Pin::new(&mut *self).poll_read(context, &mut part)).await?;
+            let read = part.filled().len();
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            filled += read;
+            let compared = filled.min(PREFACE.len());
+            let matches = buffer[..compared] == PREFACE[..compared];
+            if !matches || compared == PREFACE.len() {
+                buffer.truncate(filled);
+                self.first = buffer;
+                return Ok(matches);
+            }
+        }
+    }
+
+    /// Until when a client that has nothing to wait for must send something.
+    fn read_deadline(&mut self) -> Instant {
+        if self.activity.open() > 0 {
+            // Bodies have limits of their own. This wakes the connection now and then, so that the end of an
+            // exchange elsewhere is noticed in any case.
+            return Instant::now() + self.timeouts.keep_alive;
+        }
+        self.forget_old_head();
+        match self.head_began {
+            _ if self.seen == 0 => self.activity.born() + self.timeouts.header,
+            // Frames of HTTP/2 that open no exchange do not lengthen the life of a connection that is not used.
+            Some(began) if !self.activity.is_multiplexed() => began + self.timeouts.header,
+            _ => self.activity.idle_since() + self.timeouts.keep_alive,
+        }
+    }
+
+    fn note_read(&mut self) {
+        if self.activity.open() == 0 {
+            self.forget_old_head();
+            self.head_began.get_or_insert_with(Instant::now);
+        }
+    }
+
+    fn forget_old_head(&mut self) {
+        let served = self.activity.served();
+        if served != self.seen {
+            self.seen = served;
+            self.head_began = None;
+        }
+    }
+
+    fn guard_write(&mut self, context: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let since = *self.stalled.get_or_insert_with(Instant::now);
+        if self.write_timer.poll_passed(context, since + self.timeouts.stall) {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")));
+        }
+        Poll::Pending
+    }
+
+    /// Reads and discards until the client closes, or for a moment.
+    fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let until = *self.lingers_until.get_or_insert_with(|| Instant::now() + LINGER);
+        let mut scratch = [0; 16 << 10];
+        for _ in 0..16 {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.socket).poll_read(context, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    if Instant::now() >= until {
+                        return Poll::Ready(());
+                    }
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending if self.read_timer.poll_passed(context, until) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        // The client sends faster than this reads; others want their turn.
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl AsyncRead for GuardedStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if !this.first.is_empty() {
+            let count = this.first.len().min(buffer.remaining());
+            buffer.put_slice(&this.first[..count]);
+            this.first.advance(count);
+            if this.first.is_empty() {
+                // Gives its memory back: the connection may live long.
+                this.first = BytesMut::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        match Pin::new(&mut this.socket).poll_read(context, buffer) {
+            Poll::Ready(result) => {
+                this.note_read();
+                Poll::Ready(result)
+            }
+            Poll::Pending => {
+                let deadline = this.read_deadline();
+                if this.read_timer.poll_passed(context, deadline) {
+                    let error = io::Error::new(io::ErrorKind::TimedOut, "the client sends no request");
+                    return Poll::Ready(Err(error));
+                }
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl AsyncWrite for GuardedStream {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.socket).poll_write(context, bytes);
+        self.guard_write(context, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.socket).poll_write_vectored(context, slices);
+        self.guard_write(context, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // A socket holds nothing back.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.lingers_until.is_none() {
+            ready!(Pin::new(&mut self.socket).poll_shutdown(context))?;
+        }
+        if self.activity.lingers() {
+            ready!(self.poll_linger(context));
+        }
+        Poll::Ready(Ok(()))
+    }
+}

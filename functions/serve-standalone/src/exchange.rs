@@ -1,0 +1,167 @@
+//! One request and its answer.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::header::EXPECT;
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+use registry::{Record, Registry, ResponseBody};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+use crate::access_log::Entry;
+use crate::connection::{Activity, SentBody, Timeouts, receive};
+use crate::health::Health;
+
+/// What answers every request of every connection.
+pub(crate) struct Service {
+    registry: Registry,
+    health: Arc<Health>,
+    timeouts: Timeouts,
+    /// Held by every operation that must run to its end; the server waits until all copies are gone.
+    work: mpsc::Sender<()>,
+}
+
+impl Service {
+    /// `work` is copied into every operation that must run to its end.
+    pub(crate) fn new(registry: Registry, health: Arc<Health>, timeouts: Timeouts, work: mpsc::Sender<()>) -> Self {
+        Self {
+            registry,
+            health,
+            timeouts,
+            work,
+        }
+    }
+
+    pub(crate) fn timeouts(&self) -> Timeouts {
+        self.timeouts
+    }
+
+    /// Answers one request.
+    pub(crate) async fn exchange(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        activity: Arc<Activity>,
+        peer: SocketAddr,
+    ) -> Response<SentBody> {
+        let exchange = activity.begin();
+        let mut entry = Entry::begin(&request, peer.ip());
+        let timeouts = self.timeouts;
+        let response = match self.health.answer(&request).await {
+            Some(response) => response,
+            None => self.handle(request, exchange.activity()).await,
+        };
+        if let Some(entry) = &mut entry {
+            entry.answered(response.status(), response.extensions().get::<Record>());
+        }
+        response.map(|body| SentBody::new(body, exchange, &timeouts, entry))
+    }
+
+    async fn handle(self: Arc<Self>, request: Request<Incoming>, activity: &Arc<Activity>) -> Response<ResponseBody> {
+        let awaited = request.headers().contains_key(EXPECT);
+        let (head, incoming) = request.into_parts();
+        let (body, leftover) = receive(incoming, &self.timeouts);
+        let reads = head.method == Method::GET || head.method == Method::HEAD;
+        let request = Request::from_parts(head, body);
+        let response = if reads {
+            self.registry.handle(request).await
+        } else {
+            let work = self.work.clone();
+            RunToEnd::new(async move {
+                let response = self.registry.handle(request).await;
+                drop(work);
+                response
+            })
+            .await
+        };
+        if let Some(leftover) = leftover {
+            leftover.discard(activity, awaited);
+        }
+        response
+    }
+}
+
+/// Runs a future to its end, also when whoever waits for it goes away: then it goes on as a task of its own.
+///
+/// A client that hangs up takes its connection's tasks with it; a publication or a removal must not end halfway
+/// because of that. While the client is there, no second task is involved, and so nothing is paid.
+struct RunToEnd<F>(Option<Pin<Box<F>>>)
+where
+    F: Future + Send + 'static,
+    F::Output: Send;
+
+impl<F> RunToEnd<F>
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn new(future: F) -> Self {
+        Self(Some(Box::pin(future)))
+    }
+}
+
+impl<F> Future for RunToEnd<F>
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        // Taken out, so that a future that panics is not run again.
+        let mut future = self.0.take().expect("a future is not polled after its end");
+        let polled = future.as_mut().poll(context);
+        if polled.is_pending() {
+            self.0 = Some(future);
+        }
+        polled
+    }
+}
+
+impl<F> Drop for RunToEnd<F>
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn drop(&mut self) {
+        // Outside of the runtime, the process is ending, and this is one of the crashes that the stores are made for.
+        if let (Some(future), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn(future);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::time::Duration;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_begun_ends_although_nobody_waits() {
+        let (go, gone) = oneshot::channel::<()>();
+        let (tell, told) = oneshot::channel();
+        let running = RunToEnd::new(async move {
+            gone.await.unwrap();
+            tell.send("done").unwrap();
+        });
+        // Polled once, then given up.
+        assert!(tokio::time::timeout(Duration::from_millis(1), running).await.is_err());
+        go.send(()).unwrap();
+        let told = tokio::time::timeout(Duration::from_secs(10), told).await;
+        assert_eq!(told.unwrap().unwrap(), "done");
+    }
+
+    #[tokio::test]
+    async fn an_answer_comes_through() {
+        assert_eq!(RunToEnd::new(async { 7 }).await, 7);
+    }
+}

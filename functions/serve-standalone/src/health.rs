@@ -1,0 +1,136 @@
+//! `/livez` and `/readyz`, for whatever keeps the server running. They need no credentials and tell nothing but a word.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use registry::store::metadata::MetadataStore;
+use registry::store::sessions::{SessionId, SessionKey, SessionStore};
+use registry::store::{Context, Incarnation, StoreError, Timestamp};
+use registry::{Environment, ResponseBody, Stores};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+/// For how long an answer of the stores is good: anybody may ask, as often as they like.
+const GOOD_FOR: Duration = Duration::from_secs(1);
+/// How long the stores may take, in milliseconds.
+const PATIENCE_MS: u64 = 2_000;
+
+/// Whether the server lives and can work.
+pub(crate) struct Health {
+    metadata: Arc<dyn MetadataStore>,
+    sessions: Arc<dyn SessionStore>,
+    environment: Arc<dyn Environment>,
+    draining: AtomicBool,
+    last: Mutex<Option<(Instant, Result<(), String>)>>,
+}
+
+impl Health {
+    pub(crate) fn new(stores: &Stores, environment: Arc<dyn Environment>) -> Self {
+        Self {
+            metadata: stores.metadata.clone(),
+            sessions: stores.sessions.clone(),
+            environment,
+            draining: AtomicBool::new(false),
+            last: Mutex::new(None),
+        }
+    }
+
+    /// From now on the server is not ready.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// The answer, if the request is for one of the two paths.
+    pub(crate) async fn answer<B>(&self, request: &Request<B>) -> Option<Response<ResponseBody>> {
+        let readiness = match request.uri().path() {
+            "/livez" => false,
+            "/readyz" => true,
+            _ => return None,
+        };
+        let method = request.method();
+        if method != Method::GET && method != Method::HEAD {
+            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n".into(), false);
+            response
+                .headers_mut()
+                .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return Some(response);
+        }
+        let (status, text) = if !readiness {
+            (StatusCode::OK, "ok\n".into())
+        } else if self.draining.load(Ordering::Acquire) {
+            (StatusCode::SERVICE_UNAVAILABLE, "draining\n".into())
+        } else {
+            match self.stores_answer().await {
+                Ok(()) => (StatusCode::OK, "ready\n".into()),
+                Err(id) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready ({id})\n")),
+            }
+        };
+        Some(plain(status, text, method == Method::HEAD))
+    }
+
+    /// Whether the stores answer; if not, the id under which the log says why.
+    async fn stores_answer(&self) -> Result<(), String> {
+        // Held while asking: of many askers, one asks the stores.
+        let mut last = self.last.lock().await;
+        if let Some((at, answered)) = &*last
+            && at.elapsed() < GOOD_FOR
+        {
+            return answered.clone();
+        }
+        let answered = self.ask().await.map_err(|error| {
+            let mut id = [0; 8];
+            self.environment.random(&mut id);
+            let id = format!("{:016x}", u64::from_le_bytes(id));
+            tracing::error!(
+                id,
+                error = &error as &dyn std::error::Error,
+                "not ready: a store does not answer"
+            );
+            id
+        });
+        *last = Some((Instant::now(), answered.clone()));
+        answered
+    }
+
+    /// Two reads that cost the same whatever is stored.
+    async fn ask(&self) -> Result<(), StoreError> {
+        let now = self.environment.now();
+        let cx = Context {
+            now,
+            deadline: now.plus_millis(PATIENCE_MS),
+            incarnation: Incarnation(0),
+        };
+        let nobody = SessionKey {
+            expires: Timestamp(0),
+            id: SessionId(0),
+        };
+        let asked = async {
+            self.metadata.repositories(cx, None, 1).await?;
+            self.sessions.get(cx, nobody).await.map(drop)
+        };
+        match tokio::time::timeout(Duration::from_millis(PATIENCE_MS), asked).await {
+            Ok(answered) => answered,
+            Err(late) => Err(StoreError::unavailable(late)),
+        }
+    }
+}
+
+fn plain(status: StatusCode, text: String, head_only: bool) -> Response<ResponseBody> {
+    let length = text.len();
+    let body = if head_only {
+        ResponseBody::empty()
+    } else {
+        ResponseBody::full(Bytes::from(text))
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(CONTENT_LENGTH, length.into());
+    response
+}

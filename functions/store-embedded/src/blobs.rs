@@ -1,0 +1,140 @@
+//! Bytes on disk.
+//!
+//! Every attempt writes a segment of its own, at its final place. A session whose bytes came in one body is sealed by
+//! saying so; the segments of several bodies are joined once, when they are sealed. Reads are positioned and hold a
+//! bounded window.
+
+mod append;
+mod body;
+mod read;
+mod room;
+mod seal;
+mod segments;
+
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use registry::store::blobs::{AppendError, Appended, BlobStore, ByteStream, Redirect, RedirectRequest, Source, Upload};
+use registry::store::sessions::{Attempt, SessionId};
+use registry::store::{Context, Location, StoreError, Timestamp};
+
+use crate::Sync;
+use crate::files::{Disk, Files, Name};
+use read::Reads;
+use room::Room;
+
+/// The id by which locations name this store.
+pub(crate) const STORE: &str = "disk";
+
+/// Blobs on a local disk.
+#[derive(Debug)]
+pub struct DiskBlobs {
+    files: Arc<dyn Files>,
+    sync: Sync,
+    room: Room,
+    reads: Arc<Reads>,
+}
+
+impl DiskBlobs {
+    /// Opens the tree at `root`; `upload_memory` bounds the buffers of all uploads together, in bytes.
+    pub(crate) fn open(root: &Path, sync: Sync, upload_memory: u64) -> io::Result<Self> {
+        Ok(Self::new(Arc::new(Disk::open(root, sync)?), sync, upload_memory))
+    }
+
+    fn new(files: Arc<dyn Files>, sync: Sync, upload_memory: u64) -> Self {
+        Self {
+            files,
+            sync,
+            room: Room::new(upload_memory),
+            reads: Arc::default(),
+        }
+    }
+}
+
+#[async_trait]
+impl BlobStore for DiskBlobs {
+    async fn append(&self, attempt: Attempt, state: &[u8], source: &mut dyn Source) -> Result<Appended, AppendError> {
+        self.append_body(attempt, state, source).await
+    }
+
+    async fn seal(&self, _: Context, upload: &Upload) -> Result<Location, StoreError> {
+        self.seal_upload(upload).await
+    }
+
+    async fn abort(&self, _: Context, session: SessionId, attempts: u32, _: &[u8]) -> Result<(), StoreError> {
+        let files = Arc::clone(&self.files);
+        blocking(move || {
+            for number in 1..=attempts {
+                seal::remove_unsealed(&*files, session, number).map_err(failure)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn read(&self, location: &Location, range: Range<u64>) -> Result<Option<ByteStream>, StoreError> {
+        self.reads.open(&self.files, name(location)?, range)
+    }
+
+    async fn redirect(&self, _: Timestamp, _: &Location, _: RedirectRequest) -> Result<Option<Redirect>, StoreError> {
+        Ok(None)
+    }
+
+    async fn delete(&self, _: Context, locations: &[Location]) -> Result<(), StoreError> {
+        let names = locations.iter().map(name).collect::<Result<Vec<_>, _>>()?;
+        let files = Arc::clone(&self.files);
+        blocking(move || {
+            names
+                .into_iter()
+                .try_for_each(|name| files.remove(name).map_err(failure))
+        })
+        .await
+    }
+}
+
+/// The location of an object of this store.
+fn location(name: Name) -> Location {
+    Location {
+        store: STORE.to_owned(),
+        key: name.to_string(),
+    }
+}
+
+/// The object that a location names. The key is parsed before it can become a path, although only this store wrote it.
+fn name(location: &Location) -> Result<Name, StoreError> {
+    if location.store != STORE {
+        return Err(StoreError::failed(format!(
+            "{:?} is not the store \"{STORE}\"",
+            location.store
+        )));
+    }
+    Name::parse(&location.key)
+        .ok_or_else(|| StoreError::failed(format!("{:?} is not a key of the store \"{STORE}\"", location.key)))
+}
+
+/// Tells what a file system refuses for now from what it will go on refusing.
+fn failure(error: io::Error) -> StoreError {
+    match error.kind() {
+        io::ErrorKind::StorageFull
+        | io::ErrorKind::QuotaExceeded
+        | io::ErrorKind::OutOfMemory
+        | io::ErrorKind::Interrupted
+        | io::ErrorKind::FileTooLarge
+        | io::ErrorKind::ResourceBusy => StoreError::unavailable(error),
+        // EMFILE and ENFILE have no kind of their own: too many files are open now.
+        _ if matches!(error.raw_os_error(), Some(23 | 24)) => StoreError::unavailable(error),
+        _ => StoreError::failed(error),
+    }
+}
+
+/// Runs file system calls on a thread that may block. What was started runs to its end even if nobody waits.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(StoreError::failed(error)))
+}

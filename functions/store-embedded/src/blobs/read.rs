@@ -1,0 +1,248 @@
+//! Streams a range of an object.
+//!
+//! What the kernel has in memory is copied out on the caller's thread without waiting (`RWF_NOWAIT`), which costs less
+//! than handing the call to another thread; what must come from the disk is read on threads that may block, one block
+//! ahead of the reader.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream;
+use registry::store::StoreError;
+use registry::store::blobs::ByteStream;
+use tokio::task::JoinHandle;
+
+use super::failure;
+use crate::files::{Files, Name};
+
+/// The largest block, in bytes: large enough that the calls per byte do not show, small enough that a block is still
+/// in the processor's cache when it is sent.
+const MAX_BLOCK: usize = 256 << 10;
+
+/// The smallest block, in bytes.
+const MIN_BLOCK: usize = 16 << 10;
+
+/// What the blocks of all streams together hold at most, as long as there are fewer than 2,048 of them, in bytes: with
+/// many readers blocks are smaller, because a client that is slow to take its bytes keeps its blocks.
+const BUDGET: usize = 32 << 20;
+
+/// How many blocks of the largest size are kept to be used again.
+const SPARE: usize = 8;
+
+/// A range of at most this many bytes is read at once, even if it must come from the disk, in bytes.
+const INLINE: u64 = 16 << 10;
+
+/// What all reads of the process share.
+#[derive(Debug, Default)]
+pub(super) struct Reads {
+    active: AtomicUsize,
+    spare: Mutex<Vec<Box<[u8]>>>,
+}
+
+impl Reads {
+    /// Opens `range` of an object. The file is opened on the caller's thread: one look-up in a directory that is open.
+    pub(super) fn open(
+        self: &Arc<Self>,
+        files: &Arc<dyn Files>,
+        name: Name,
+        range: Range<u64>,
+    ) -> Result<Option<ByteStream>, StoreError> {
+        let file = match files.open(name) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failure(error)),
+        };
+        if range.is_empty() {
+            return Ok(Some(stream::empty().boxed()));
+        }
+        self.active.fetch_add(1, Ordering::Relaxed);
+        let mut reader = Reader {
+            reads: Arc::clone(self),
+            file: Arc::new(file),
+            name,
+            offset: range.start,
+            end: range.end,
+            ahead: None,
+            from_disk: false,
+        };
+        if range.end - range.start <= INLINE {
+            let mut block = reader.block();
+            block.read(&reader.file, range.start).map_err(failure)?;
+            let bytes = reader.take(block)?;
+            if reader.offset == reader.end {
+                return Ok(Some(stream::once(std::future::ready(Ok(bytes))).boxed()));
+            }
+            let rest = reader.into_stream();
+            return Ok(Some(stream::once(std::future::ready(Ok(bytes))).chain(rest).boxed()));
+        }
+        Ok(Some(reader.into_stream()))
+    }
+
+    fn block_size(&self) -> usize {
+        (BUDGET / 2 / self.active.load(Ordering::Relaxed).max(1)).clamp(MIN_BLOCK, MAX_BLOCK)
+    }
+
+    fn buffer(&self, size: usize) -> Box<[u8]> {
+        if size == MAX_BLOCK
+            && let Some(buffer) = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop()
+        {
+            return buffer;
+        }
+        vec![0; size].into_boxed_slice()
+    }
+}
+
+/// One stream.
+struct Reader {
+    reads: Arc<Reads>,
+    file: Arc<File>,
+    name: Name,
+    offset: u64,
+    end: u64,
+    /// The block after this one, once the kernel had to ask the disk.
+    ahead: Option<JoinHandle<io::Result<Block>>>,
+    from_disk: bool,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.reads.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Reader {
+    fn into_stream(self) -> ByteStream {
+        stream::unfold(Some(self), |reader| async {
+            let mut reader = reader?;
+            if reader.offset == reader.end {
+                return None;
+            }
+            match reader.next().await {
+                Ok(bytes) => Some((Ok(bytes), Some(reader))),
+                Err(error) => Some((Err(error), None)),
+            }
+        })
+        .boxed()
+    }
+
+    async fn next(&mut self) -> Result<Bytes, StoreError> {
+        if !self.from_disk {
+            let mut block = self.block();
+            if block.read_cached(&self.file, self.offset).map_err(failure)? {
+                return self.take(block);
+            }
+            self.from_disk = true;
+        }
+        let reading = self.ahead.take().unwrap_or_else(|| self.read(self.offset));
+        let block = reading.await.map_err(StoreError::failed)?.map_err(failure)?;
+        let next = self.offset + block.length as u64;
+        if block.length > 0 && next < self.end {
+            self.ahead = Some(self.read(next));
+        }
+        self.take(block)
+    }
+
+    fn read(&self, offset: u64) -> JoinHandle<io::Result<Block>> {
+        let mut block = self.block_at(offset);
+        let file = Arc::clone(&self.file);
+        tokio::task::spawn_blocking(move || {
+            block.read(&file, offset)?;
+            Ok(block)
+        })
+    }
+
+    fn block(&self) -> Block {
+        self.block_at(self.offset)
+    }
+
+    fn block_at(&self, offset: u64) -> Block {
+        let size = self.reads.block_size();
+        let wanted = usize::try_from(self.end - offset).unwrap_or(size).min(size);
+        // A small object takes a buffer of its own size, so that it does not keep a large one.
+        let capacity = if wanted > size / 2 { size } else { wanted };
+        Block {
+            buffer: self.reads.buffer(capacity),
+            wanted,
+            length: 0,
+            reads: Arc::clone(&self.reads),
+        }
+    }
+
+    fn take(&mut self, block: Block) -> Result<Bytes, StoreError> {
+        if block.length == 0 {
+            return Err(StoreError::failed(format!(
+                "{} ends at byte {}, before byte {}",
+                self.name, self.offset, self.end
+            )));
+        }
+        self.offset += block.length as u64;
+        Ok(Bytes::from_owner(block))
+    }
+}
+
+/// A buffer that goes back to where it came from when the last reference to its bytes is dropped.
+struct Block {
+    buffer: Box<[u8]>,
+    wanted: usize,
+    length: usize,
+    reads: Arc<Reads>,
+}
+
+impl Block {
+    /// Reads what there is, blocking; fewer bytes than wanted only at the end of the file.
+    fn read(&mut self, file: &File, offset: u64) -> io::Result<()> {
+        while self.length < self.wanted {
+            match file.read_at(&mut self.buffer[self.length..self.wanted], offset + self.length as u64) {
+                Ok(0) => break,
+                Ok(read) => self.length += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what the kernel has in memory. `false`: it has nothing, or cannot tell.
+    #[cfg(target_os = "linux")]
+    fn read_cached(&mut self, file: &File, offset: u64) -> io::Result<bool> {
+        use rustix::io::{Errno, ReadWriteFlags, preadv2};
+        let buffer = io::IoSliceMut::new(&mut self.buffer[..self.wanted]);
+        match preadv2(file, &mut [buffer], offset, ReadWriteFlags::NOWAIT) {
+            Ok(read) => {
+                self.length = read;
+                Ok(read > 0)
+            }
+            Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::INTR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn read_cached(&mut self, _: &File, _: u64) -> io::Result<bool> {
+        Ok(false)
+    }
+}
+
+impl AsRef<[u8]> for Block {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer[..self.length]
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        if self.buffer.len() != MAX_BLOCK {
+            return;
+        }
+        let mut spare = self.reads.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.len() < SPARE {
+            spare.push(std::mem::take(&mut self.buffer));
+        }
+    }
+}

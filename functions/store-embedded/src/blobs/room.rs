@@ -1,0 +1,67 @@
+//! The memory that the bodies of all uploads may hold together.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// The unit in which room is counted, in bytes.
+const UNIT: u64 = 1 << 10;
+
+/// What an upload holds for as long as it runs: one half for the batch that is collected, one for the batch that is
+/// being written.
+pub(super) const BASE: usize = 128 << 10;
+
+/// The bytes of buffers that all uploads of the process may hold.
+///
+/// Every upload waits for its base before its body is read. More room makes it faster, not possible: it is taken only
+/// if some is free, and only for one batch, so that stalled clients cannot keep it.
+#[derive(Debug)]
+pub(super) struct Room(Arc<Semaphore>);
+
+impl Room {
+    pub(super) fn new(bytes: u64) -> Self {
+        let units = usize::try_from(bytes / UNIT).unwrap_or(usize::MAX);
+        Self(Arc::new(Semaphore::new(
+            units.clamp(units_of(BASE) as usize, Semaphore::MAX_PERMITS),
+        )))
+    }
+
+    /// Waits for room for one upload.
+    pub(super) async fn base(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0).acquire_many_owned(units_of(BASE)).await.ok()
+    }
+
+    /// Room for `bytes` more, if there is some now and nobody waits for it.
+    pub(super) fn more(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0).try_acquire_many_owned(units_of(bytes)).ok()
+    }
+}
+
+fn units_of(bytes: usize) -> u32 {
+    u32::try_from((bytes as u64).div_ceil(UNIT)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn uploads_wait_and_extensions_do_not() {
+        let room = Room::new(2 * BASE as u64);
+        let (first, second) = (room.base().await, room.base().await);
+        assert!(room.more(1).is_none());
+        let waiting = room.base();
+        tokio::pin!(waiting);
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        drop(first);
+        assert!(room.more(1).is_none(), "the upload that waits comes first");
+        let third = waiting.await;
+        drop((second, third));
+        assert!(room.more(2 * BASE).is_some());
+    }
+
+    #[tokio::test]
+    async fn there_is_always_room_for_one() {
+        assert!(Room::new(0).base().await.is_some());
+    }
+}

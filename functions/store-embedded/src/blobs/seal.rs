@@ -1,0 +1,116 @@
+//! Makes one object of a session's segments.
+//!
+//! One segment is the object already; it gets a mark, by which the removal of what a session has left behind spares
+//! it. Several are joined in a file of their own, which gets its name when it is complete and synced: what has that
+//! name is whole. The segments stay. A seal may be lost, because its claim is, and then another attempt is sealed
+//! behind the same segments.
+//!
+//! Sealing again, also beside another that is under way or after a crash at any point, writes the same bytes to the
+//! same places, or meets the finished object.
+
+use std::io;
+use std::sync::Arc;
+
+use registry::store::blobs::Upload;
+use registry::store::sessions::SessionId;
+use registry::store::{Location, StoreError};
+
+use super::segments::{self, Segment};
+use super::{DiskBlobs, blocking, failure, location};
+use crate::files::{Files, Form, Name};
+
+impl DiskBlobs {
+    pub(super) async fn seal_upload(&self, upload: &Upload) -> Result<Location, StoreError> {
+        let session = upload.session;
+        let segments = segments::collect(&upload.parts, &upload.state, upload.size)?;
+        let files = Arc::clone(&self.files);
+        let name = blocking(move || seal(&*files, session, &segments)).await?;
+        Ok(location(name))
+    }
+}
+
+fn seal(files: &dyn Files, session: SessionId, segments: &[Segment]) -> Result<Name, StoreError> {
+    let filled: Vec<_> = segments.iter().filter(|segment| segment.length > 0).copied().collect();
+    match (segments, filled.as_slice()) {
+        ([first, ..], []) => mark(files, session, *first),
+        (_, [only]) => mark(files, session, *only),
+        ([.., last], filled) => join(files, session, last.number, filled),
+        ([], _) => Err(StoreError::failed("nothing was appended")),
+    }
+}
+
+/// The mark is synced: what is published later must not be removed as something left behind after a loss of power.
+fn mark(files: &dyn Files, session: SessionId, segment: Segment) -> Result<Name, StoreError> {
+    let object = segment.name(session);
+    if files.look(object).map_err(failure)?.map(|found| found.size) != Some(segment.length) {
+        return Err(damaged(object));
+    }
+    let marked = || {
+        let file = files.open(object)?;
+        files.mark(object, &file)?;
+        files.sync_whole(object, &file)
+    };
+    marked().map_err(failure)?;
+    Ok(object)
+}
+
+fn join(files: &dyn Files, session: SessionId, last: u32, segments: &[Segment]) -> Result<Name, StoreError> {
+    let object = Name::new(session, last, Form::Joined);
+    let total = segments.iter().map(|segment| segment.length).sum();
+    if !is_complete(files, object, total)? {
+        match copy_all(files, object, segments) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Another seal was faster, and has given the file its name. Or a segment is gone.
+                if !is_complete(files, object, total)? {
+                    return Err(damaged(object));
+                }
+            }
+            Err(error) => return Err(failure(error)),
+        }
+    }
+    // Also when it was found complete: whoever named it may not have come to this line.
+    files.sync_directory(object).map_err(failure)?;
+    Ok(object)
+}
+
+fn is_complete(files: &dyn Files, object: Name, total: u64) -> Result<bool, StoreError> {
+    match files.look(object).map_err(failure)? {
+        Some(found) if found.size == total => Ok(true),
+        Some(_) => Err(damaged(object)),
+        None => Ok(false),
+    }
+}
+
+fn copy_all(files: &dyn Files, object: Name, segments: &[Segment]) -> io::Result<()> {
+    let joining = Name {
+        form: Form::Joining,
+        ..object
+    };
+    // Not emptied: another seal of the same segments may be writing the same bytes to it.
+    let file = files.create_or_open(joining)?;
+    let mut offset = 0;
+    for segment in segments {
+        let part = files.open(segment.name(object.session))?;
+        files.copy(joining, &part, &file, offset, segment.length)?;
+        offset += segment.length;
+    }
+    files.sync_file(joining, &file)?;
+    files.rename(joining, object)
+}
+
+/// Removes what an attempt has left that is not sealed.
+pub(super) fn remove_unsealed(files: &dyn Files, session: SessionId, number: u32) -> io::Result<()> {
+    files.remove(Name::new(session, number, Form::Joining))?;
+    let segment = Name::new(session, number, Form::Segment);
+    match files.look(segment)? {
+        Some(found) if !found.marked => files.remove(segment),
+        _ => Ok(()),
+    }
+}
+
+fn damaged(object: Name) -> StoreError {
+    StoreError::failed(format!(
+        "the segments of {object} are missing or do not have the length they were stored with"
+    ))
+}

@@ -1,0 +1,193 @@
+//! The few file system calls that blobs are made of, behind a trait so that tests can record their order and make them
+//! fail.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use registry::store::sessions::{Attempt, SessionId};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+
+mod directory_sync;
+mod disk;
+
+pub(crate) use disk::Disk;
+
+/// The name of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Name {
+    pub(crate) session: SessionId,
+    /// The attempt that wrote it, or the last one of those that were joined in it.
+    pub(crate) number: u32,
+    pub(crate) form: Form,
+}
+
+/// What a file holds, told by the end of its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Form {
+    /// The body of one attempt: `<session>.<number>`.
+    Segment,
+    /// Several of them, complete: `<session>.<number>.0`. The segments before an attempt are settled when it is
+    /// claimed, so that the last one names the list.
+    Joined,
+    /// The same while it is written: `<session>.<number>.0.0`.
+    Joining,
+}
+
+impl Form {
+    fn ending(self) -> &'static str {
+        match self {
+            Self::Segment => "",
+            Self::Joined => ".0",
+            Self::Joining => ".0.0",
+        }
+    }
+}
+
+impl Name {
+    pub(crate) fn new(session: SessionId, number: u32, form: Form) -> Self {
+        Self { session, number, form }
+    }
+
+    /// Reads the key of an object back: a segment, or what was joined. Only the one spelling that [`fmt::Display`]
+    /// writes is accepted, so that no other text ever becomes a path.
+    pub(crate) fn parse(key: &str) -> Option<Self> {
+        let (key, form) = match key.strip_suffix(Form::Joined.ending()) {
+            // "<session>.0" is no joined object: no dot would be left.
+            Some(key) if key.contains('.') => (key, Form::Joined),
+            _ => (key, Form::Segment),
+        };
+        let (session, number) = key.split_once('.')?;
+        let canonical = session.len() == 32
+            && session.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+            && number.bytes().all(|byte| byte.is_ascii_digit())
+            && !number.starts_with('0');
+        if !canonical {
+            return None;
+        }
+        let session = SessionId(u128::from_str_radix(session, 16).ok()?);
+        Some(Self::new(session, number.parse().ok()?, form))
+    }
+}
+
+impl From<Attempt> for Name {
+    fn from(attempt: Attempt) -> Self {
+        Self::new(attempt.session, attempt.number, Form::Segment)
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}{}", self.session, self.number, self.form.ending())
+    }
+}
+
+/// What can be told of a file without opening it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Look {
+    /// Its length in bytes.
+    pub(crate) size: u64,
+    /// Whether it carries the mark of [`Files::mark`].
+    pub(crate) marked: bool,
+}
+
+/// Files by [`Name`]. Every call may block.
+pub(crate) trait Files: fmt::Debug + Send + Sync + 'static {
+    /// Makes a new file; one that exists is an error, because names are never used twice.
+    fn create(&self, name: Name) -> io::Result<File>;
+
+    /// Writes all of `parts` at `offset`.
+    fn write(&self, name: Name, file: &File, parts: &mut [IoSlice<'_>], offset: u64) -> io::Result<()>;
+
+    /// Opens a file to be read.
+    fn open(&self, name: Name) -> io::Result<File>;
+
+    /// Opens a file to be written from its start, making it if there is none; what it holds stays until it is written
+    /// over.
+    fn create_or_open(&self, name: Name) -> io::Result<File>;
+
+    /// What a name stands for; `None` for nothing.
+    fn look(&self, name: Name) -> io::Result<Option<Look>>;
+
+    /// Marks a file as sealed, durably with the next [`Files::sync_whole`].
+    fn mark(&self, name: Name, file: &File) -> io::Result<()>;
+
+    /// Copies `length` bytes from the start of `from` to `offset` of `to`.
+    fn copy(&self, name: Name, from: &File, to: &File, offset: u64, length: u64) -> io::Result<()>;
+
+    /// Makes a file's bytes and length durable, not its name.
+    fn sync_file(&self, name: Name, file: &File) -> io::Result<()>;
+
+    /// Makes a file's mark durable too.
+    fn sync_whole(&self, name: Name, file: &File) -> io::Result<()>;
+
+    /// Makes the names in the directory of `name` durable.
+    fn sync_directory(&self, name: Name) -> io::Result<()>;
+
+    /// Renames; an existing target is replaced.
+    fn rename(&self, from: Name, to: Name) -> io::Result<()>;
+
+    /// Removes a name; `Ok` when there is none.
+    fn remove(&self, name: Name) -> io::Result<()>;
+
+    /// Bytes that can still be stored.
+    fn available(&self) -> io::Result<u64>;
+}
+
+/// Opens a directory, to be synced or to resolve names in it.
+pub(crate) fn open_directory(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
+}
+
+/// Whether an entry exists in a directory.
+pub(crate) fn exists(directory: &OwnedFd, entry: &str) -> io::Result<bool> {
+    match rustix::fs::statat(directory, entry, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(true),
+        Err(rustix::io::Errno::NOENT) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_written_as_a_key_is_read_as_one() {
+        let session = SessionId(0xabc << 64);
+        let id = session.to_string();
+        for form in [Form::Segment, Form::Joined] {
+            let name = Name::new(session, 42, form);
+            assert_eq!(Name::parse(&name.to_string()), Some(name));
+        }
+        let unfinished = Name::new(session, 42, Form::Joining).to_string();
+        let others = [
+            unfinished.as_str(),
+            "",
+            ".",
+            "..",
+            "../metadata.db",
+            &id,
+            &format!("{id}."),
+            &format!("{id}.0"),
+            &format!("{id}.0.0"),
+            &format!("{id}.01"),
+            &format!("{id}.+1"),
+            &format!("{id}.1.1"),
+            &format!("{id}.1.0/"),
+            &format!("{id}/1"),
+            &format!("{id}.4294967296"),
+            &format!("{}.1", id.to_uppercase()),
+            &format!("{}.1", &id[1..]),
+            &format!("0{id}.1"),
+            &format!("../{}.1", &id[3..]),
+            &format!("{id}.1\0"),
+        ];
+        for other in others {
+            assert_eq!(Name::parse(other), None, "{other:?}");
+        }
+    }
+}

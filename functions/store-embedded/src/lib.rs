@@ -1,0 +1,79 @@
+//! Bytes on local disk, names and upload sessions in one SQLite file: the stores of a registry on one host.
+//!
+//! Read in this order: this file (what a shell opens), `open` (what is refused and why), `files` (the few file system
+//! calls that everything goes through), `blobs` (segments, their joining, reading), `sqlite` (the schema, the one
+//! writer with its group commit, the parallel readers, and the operations).
+//!
+//! ```text
+//! <data>/metadata.db          every record, mode 0600: it holds the keys that sign upload tokens
+//! <data>/blobs/<hex>/<key>    bytes; a key is <session id>.<attempt>
+//! ```
+//!
+//! Several processes may share one data directory on one host, each with an [`Embedded`] of its own.
+
+mod blobs;
+mod files;
+mod open;
+mod sqlite;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use blobs::DiskBlobs;
+pub use open::OpenError;
+pub use sqlite::{SqliteStore, Statistics};
+
+/// What durability costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Sync {
+    /// What was acknowledged survives a loss of power: files, their directories and the log of the metadata are
+    /// synced before an answer.
+    #[default]
+    Full,
+    /// What was acknowledged survives a crash of the process, not of the machine. After a loss of power the metadata
+    /// may name bytes that were never written.
+    Off,
+}
+
+/// Where and how the stores are opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The data directory; created with mode 0700 if there is none.
+    pub data: PathBuf,
+    /// What durability costs.
+    pub sync: Sync,
+    /// Bytes that the buffers of all uploads of this process may hold together; uploads wait for room. At least
+    /// 128 KiB are taken.
+    pub upload_memory: u64,
+}
+
+/// The three stores over one data directory.
+#[derive(Debug)]
+pub struct Embedded {
+    /// Bytes.
+    pub blobs: Arc<DiskBlobs>,
+    /// Names.
+    pub metadata: Arc<SqliteStore>,
+    /// Upload sessions; the same store as `metadata`.
+    pub sessions: Arc<SqliteStore>,
+}
+
+impl Embedded {
+    /// Opens the data directory, and makes one if there is none. Scans nothing, whatever is stored.
+    pub fn open(options: &Options) -> Result<Self, OpenError> {
+        open::open(options, open::Absent::Create)
+    }
+
+    /// Opens a data directory that exists already: for commands that ask a registry something and must not make an
+    /// empty one where a path was mistyped.
+    pub fn open_existing(options: &Options) -> Result<Self, OpenError> {
+        open::open(options, open::Absent::Refuse)
+    }
+
+    /// Ends the writer after all that was queued, and leaves a metadata file without a log beside it if no other
+    /// process uses it. Every operation that comes later answers that the store is unavailable. Blocks for as long as
+    /// the last commit takes. Dropping the last handle of the stores does the same.
+    pub fn close(self) {
+        self.metadata.close();
+    }
+}

@@ -1,0 +1,300 @@
+//! Names: the reads, and the way from the contract to the operations that write.
+
+mod publish;
+mod remove;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use oci::{Digest, RepositoryName, Tag};
+use registry::store::metadata::{
+    Content, HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal, TagRecord,
+};
+use registry::store::{Context, Location, Page, StoreError, Timestamp};
+use rusqlite::{Row, params};
+
+use super::SqliteStore;
+use super::rows::{Failure, Rows};
+use super::values::{Columns, integer, one_more, page};
+
+/// Some clients order a tag's life by this: a version is at least its moment in milliseconds, shifted by so many bits
+/// to leave room for changes within one millisecond.
+const VERSION_SHIFT: u32 = 12;
+
+#[async_trait]
+impl MetadataStore for SqliteStore {
+    async fn link(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<Link>, StoreError> {
+        let digest = digest.to_string();
+        self.read(cx, |rows| {
+            rows.one(
+                "SELECT store, key, size, incarnation FROM link WHERE repository = ?1 AND digest = ?2",
+                params![repository.as_str(), digest],
+                |row| {
+                    Ok(Link {
+                        location: row.location(0, 1)?,
+                        size: row.unsigned(2)?,
+                        incarnation: row.incarnation(3)?,
+                    })
+                },
+            )
+        })
+    }
+
+    async fn manifest(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<ManifestRecord>, StoreError> {
+        let digest = digest.to_string();
+        self.read(cx, |rows| {
+            rows.one(
+                "SELECT media_type, size, subject, artifact_type, incarnation, content, store, key \
+                 FROM manifest WHERE repository = ?1 AND digest = ?2",
+                params![repository.as_str(), digest],
+                manifest,
+            )
+        })
+    }
+
+    async fn tag(&self, cx: Context, repository: &RepositoryName, tag: &Tag) -> Result<Option<TagRecord>, StoreError> {
+        self.read(cx, |rows| tag_record(rows, repository, tag.as_str()))
+    }
+
+    async fn tags(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<Tag>, StoreError> {
+        // No tag is empty, so that "after nothing" is "after the empty text".
+        let after = after.unwrap_or_default();
+        let tags = self.read(cx, |rows| {
+            rows.all(
+                "SELECT tag FROM tag WHERE repository = ?1 AND tag > ?2 ORDER BY tag LIMIT ?3",
+                params![repository.as_str(), after, one_more(limit)],
+                |row| row.parsed(0),
+            )
+        })?;
+        Ok(page(tags, limit))
+    }
+
+    async fn history(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        tag: &Tag,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Page<HistoryRecord>, StoreError> {
+        let before = before.map_or(i64::MAX, integer);
+        let changes = self.read(cx, |rows| {
+            rows.all(
+                "SELECT version, before, after, who, at FROM tag_history \
+                 WHERE repository = ?1 AND tag = ?2 AND version < ?3 ORDER BY version DESC LIMIT ?4",
+                params![repository.as_str(), tag.as_str(), before, one_more(limit)],
+                |row| {
+                    Ok(HistoryRecord {
+                        version: row.unsigned(0)?,
+                        before: row.parsed_if_any(1)?,
+                        after: row.parsed_if_any(2)?,
+                        who: row.value(3)?,
+                        at: row.moment(4)?,
+                    })
+                },
+            )
+        })?;
+        Ok(page(changes, limit))
+    }
+
+    async fn repository(&self, cx: Context, repository: &RepositoryName) -> Result<bool, StoreError> {
+        self.read(cx, |rows| {
+            rows.exists("SELECT 1 FROM repository WHERE name = ?1", [repository.as_str()])
+        })
+    }
+
+    async fn repositories(
+        &self,
+        cx: Context,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<RepositoryName>, StoreError> {
+        let after = after.unwrap_or_default();
+        let names = self.read(cx, |rows| {
+            rows.all(
+                "SELECT name FROM repository WHERE name > ?1 ORDER BY name LIMIT ?2",
+                params![after, one_more(limit)],
+                |row| row.parsed(0),
+            )
+        })?;
+        Ok(page(names, limit))
+    }
+
+    async fn manifests(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        after: Option<&Digest>,
+        limit: usize,
+    ) -> Result<Page<Digest>, StoreError> {
+        let after = after.map(Digest::to_string).unwrap_or_default();
+        let digests = self.read(cx, |rows| {
+            rows.all(
+                "SELECT digest FROM manifest WHERE repository = ?1 AND digest > ?2 ORDER BY digest LIMIT ?3",
+                params![repository.as_str(), after, one_more(limit)],
+                |row| row.parsed(0),
+            )
+        })?;
+        Ok(page(digests, limit))
+    }
+
+    async fn referrers(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        subject: &Digest,
+        after: Option<&Digest>,
+        limit: usize,
+    ) -> Result<Page<Referrer>, StoreError> {
+        let subject = subject.to_string();
+        let after = after.map(Digest::to_string).unwrap_or_default();
+        let referrers = self.read(cx, |rows| {
+            rows.all(
+                "SELECT descriptor, annotations_omitted FROM referrer \
+                 WHERE repository = ?1 AND subject = ?2 AND digest > ?3 ORDER BY digest LIMIT ?4",
+                params![repository.as_str(), subject, after, one_more(limit)],
+                |row| {
+                    let descriptor = row
+                        .get_ref(0)?
+                        .as_str()
+                        .map_err(|error| Failure::Damaged(error.to_string()))?;
+                    Ok(Referrer {
+                        descriptor: serde_json::from_str(descriptor)
+                            .map_err(|error| Failure::Damaged(error.to_string()))?,
+                        annotations_omitted: row.value(1)?,
+                    })
+                },
+            )
+        })?;
+        Ok(page(referrers, limit))
+    }
+
+    async fn commit_blob(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+        location: &Location,
+        size: u64,
+    ) -> Result<(), StoreError> {
+        let (repository, digest, location) = (repository.clone(), digest.to_string(), location.clone());
+        self.write(cx, move |rows| {
+            publish::blob(rows, cx, &repository, &digest, &location, size)
+        })
+        .await
+    }
+
+    async fn mount(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+        from: &RepositoryName,
+    ) -> Result<bool, StoreError> {
+        let (repository, digest, from) = (repository.clone(), digest.to_string(), from.clone());
+        self.write(cx, move |rows| publish::mount(rows, cx, &repository, &digest, &from))
+            .await
+    }
+
+    async fn holders(&self, cx: Context, digest: &Digest, limit: usize) -> Result<Vec<RepositoryName>, StoreError> {
+        let digest = digest.to_string();
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.read(cx, |rows| {
+            rows.all(
+                "SELECT repository FROM backlink WHERE digest = ?1 AND kind = 'blob' ORDER BY repository LIMIT ?2",
+                params![digest, limit],
+                |row| row.parsed(0),
+            )
+        })
+    }
+
+    async fn put_manifest(&self, cx: Context, put: &PutManifest) -> Result<ManifestPut, StoreError> {
+        let put = publish::Manifest::new(put)?;
+        self.write(cx, move |rows| put.publish(rows, cx)).await
+    }
+
+    async fn delete_tag(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        tag: &Tag,
+        who: &str,
+    ) -> Result<bool, StoreError> {
+        let (repository, tag, who) = (repository.clone(), tag.clone(), who.to_owned());
+        self.write(cx, move |rows| remove::tag(rows, cx, &repository, tag.as_str(), &who))
+            .await
+    }
+
+    async fn delete_manifest(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+        who: &str,
+    ) -> Result<Removal, StoreError> {
+        let (repository, digest, who) = (repository.clone(), digest.to_string(), who.to_owned());
+        self.write(cx, move |rows| remove::manifest(rows, cx, &repository, &digest, &who))
+            .await
+    }
+
+    async fn unlink(&self, cx: Context, repository: &RepositoryName, digest: &Digest) -> Result<Removal, StoreError> {
+        let (repository, digest) = (repository.clone(), digest.to_string());
+        self.write(cx, move |rows| remove::link(rows, &repository, &digest))
+            .await
+    }
+}
+
+fn manifest(row: &Row<'_>) -> Result<ManifestRecord, Failure> {
+    let content: Option<&[u8]> = row
+        .get_ref(5)?
+        .as_blob_or_null()
+        .map_err(|error| Failure::Damaged(error.to_string()))?;
+    Ok(ManifestRecord {
+        media_type: row.parsed(0)?,
+        size: row.unsigned(1)?,
+        content: match content {
+            Some(bytes) => Content::Inline(Bytes::copy_from_slice(bytes)),
+            None => Content::Stored(row.location(6, 7)?),
+        },
+        subject: row.parsed_if_any(2)?,
+        artifact_type: row.parsed_if_any(3)?,
+        incarnation: row.incarnation(4)?,
+    })
+}
+
+fn tag_record(rows: &Rows<'_>, repository: &RepositoryName, tag: &str) -> Result<Option<TagRecord>, Failure> {
+    rows.one(
+        "SELECT digest, media_type, size, version, at FROM tag WHERE repository = ?1 AND tag = ?2",
+        params![repository.as_str(), tag],
+        |row| {
+            Ok(TagRecord {
+                digest: row.parsed(0)?,
+                media_type: row.parsed(1)?,
+                size: row.unsigned(2)?,
+                version: row.unsigned(3)?,
+                at: row.moment(4)?,
+            })
+        },
+    )
+}
+
+/// The version of a tag after one more change at `now`, when its last change had the version `last`.
+fn next_version(last: Option<u64>, now: Timestamp) -> u64 {
+    let by_clock = now.0.saturating_mul(1 << VERSION_SHIFT);
+    last.map_or(by_clock, |last| by_clock.max(last.saturating_add(1)))
+}

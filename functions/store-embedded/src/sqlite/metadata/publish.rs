@@ -1,0 +1,441 @@
+//! What makes things visible: blobs, mounts, manifests with their tags.
+
+use bytes::Bytes;
+use oci::{Digest, RepositoryName};
+use registry::store::metadata::{Content, ManifestPut, PutManifest};
+use registry::store::{Context, Location, StoreError};
+use rusqlite::params;
+
+use super::super::rows::{Failure, Rows};
+use super::super::values::{Columns, bits, integer, moment};
+use super::next_version;
+
+/// For how long an object outlives its name: longer than anybody holds a URL to it, in milliseconds.
+const GRACE: u64 = 24 * 60 * 60 * 1_000;
+
+/// How a repository holds the bytes of a digest.
+#[derive(Clone, Copy)]
+enum Kind {
+    Blob,
+    Manifest,
+}
+
+impl Kind {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Blob => "blob",
+            Self::Manifest => "manifest",
+        }
+    }
+}
+
+/// Publishes a sealed object as a blob of a repository.
+pub(super) fn blob(
+    rows: &Rows<'_>,
+    cx: Context,
+    repository: &RepositoryName,
+    digest: &str,
+    location: &Location,
+    size: u64,
+) -> Result<(), Failure> {
+    let kept = place(rows, cx, digest, location, size)?;
+    link(rows, cx, repository, digest, &kept, size)
+}
+
+/// Links a blob of another repository.
+pub(super) fn mount(
+    rows: &Rows<'_>,
+    cx: Context,
+    repository: &RepositoryName,
+    digest: &str,
+    from: &RepositoryName,
+) -> Result<bool, Failure> {
+    let source = rows.one(
+        "SELECT store, key, size FROM link WHERE repository = ?1 AND digest = ?2",
+        params![from.as_str(), digest],
+        |row| Ok((row.location(0, 1)?, row.unsigned(2)?)),
+    )?;
+    let Some((location, size)) = source else {
+        return Ok(false);
+    };
+    rows.change(
+        "UPDATE blob SET condemned = NULL WHERE digest = ?1 AND condemned IS NOT NULL",
+        [digest],
+    )?;
+    link(rows, cx, repository, digest, &location, size)?;
+    Ok(true)
+}
+
+/// Settles where the bytes of a digest lie: where they were first, or now at `location`. The object that is not needed
+/// goes to the graveyard.
+fn place(rows: &Rows<'_>, cx: Context, digest: &str, location: &Location, size: u64) -> Result<Location, Failure> {
+    let present = rows.one(
+        "SELECT store, key, condemned IS NOT NULL FROM blob WHERE digest = ?1",
+        [digest],
+        |row| Ok((row.location(0, 1)?, row.value::<bool>(2)?)),
+    )?;
+    let Some((kept, condemned)) = present else {
+        rows.change(
+            "INSERT INTO blob (digest, store, key, size, at) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![digest, location.store, location.key, integer(size), moment(cx.now)],
+        )?;
+        return Ok(location.clone());
+    };
+    if condemned {
+        rows.change("UPDATE blob SET condemned = NULL WHERE digest = ?1", [digest])?;
+    }
+    if kept != *location {
+        // Whoever collects it asks again whether the digest still lies elsewhere. Once is enough, however often the
+        // same commit is repeated.
+        rows.change(
+            "INSERT INTO graveyard (due, store, key, digest) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+            params![moment(cx.now.plus_millis(GRACE)), location.store, location.key, digest],
+        )?;
+    }
+    Ok(kept)
+}
+
+fn link(
+    rows: &Rows<'_>,
+    cx: Context,
+    repository: &RepositoryName,
+    digest: &str,
+    location: &Location,
+    size: u64,
+) -> Result<(), Failure> {
+    match condemned_link(rows, repository, digest)? {
+        Some(condemned) => {
+            if condemned {
+                spare_link(rows, repository, digest)?;
+            }
+            Ok(())
+        }
+        None => {
+            rows.change(
+                "INSERT INTO link (repository, digest, store, key, size, incarnation, at) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                params![
+                    repository.as_str(),
+                    digest,
+                    location.store,
+                    location.key,
+                    integer(size),
+                    bits(cx.incarnation),
+                    moment(cx.now),
+                ],
+            )?;
+            back_link(rows, cx, repository, digest, Kind::Blob)
+        }
+    }
+}
+
+fn back_link(
+    rows: &Rows<'_>,
+    cx: Context,
+    repository: &RepositoryName,
+    digest: &str,
+    kind: Kind,
+) -> Result<(), Failure> {
+    rows.change(
+        "INSERT INTO backlink (digest, repository, incarnation, kind, at) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![
+            digest,
+            repository.as_str(),
+            bits(cx.incarnation),
+            kind.text(),
+            moment(cx.now)
+        ],
+    )?;
+    Ok(())
+}
+
+/// Whether a link is marked for removal; `None` when there is no link.
+fn condemned_link(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -> Result<Option<bool>, Failure> {
+    rows.one(
+        "SELECT condemned IS NOT NULL FROM link WHERE repository = ?1 AND digest = ?2",
+        params![repository.as_str(), digest],
+        |row| row.value(0),
+    )
+}
+
+/// Whether a manifest is marked for removal; `None` when there is no manifest.
+fn condemned_manifest(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -> Result<Option<bool>, Failure> {
+    rows.one(
+        "SELECT condemned IS NOT NULL FROM manifest WHERE repository = ?1 AND digest = ?2",
+        params![repository.as_str(), digest],
+        |row| row.value(0),
+    )
+}
+
+fn spare_link(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -> Result<(), Failure> {
+    rows.change(
+        "UPDATE link SET condemned = NULL WHERE repository = ?1 AND digest = ?2",
+        params![repository.as_str(), digest],
+    )?;
+    Ok(())
+}
+
+fn spare_manifest(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -> Result<(), Failure> {
+    rows.change(
+        "UPDATE manifest SET condemned = NULL, version = version + 1 WHERE repository = ?1 AND digest = ?2",
+        params![repository.as_str(), digest],
+    )?;
+    Ok(())
+}
+
+/// A manifest on its way to the writer, in the form of its rows.
+pub(super) struct Manifest {
+    repository: RepositoryName,
+    digest: String,
+    media_type: String,
+    size: u64,
+    content: Content,
+    artifact_type: Option<String>,
+    subject: Option<Subject>,
+    required: Vec<(Digest, String)>,
+    excepted: Vec<String>,
+    tags: Vec<String>,
+    who: String,
+}
+
+struct Subject {
+    digest: String,
+    annotations_omitted: bool,
+    descriptor: String,
+}
+
+/// What a tag takes over from the manifest that it names.
+struct Target {
+    media_type: String,
+    size: u64,
+}
+
+impl Manifest {
+    /// Prepares all that needs no transaction.
+    pub(super) fn new(put: &PutManifest) -> Result<Self, StoreError> {
+        let subject = put.subject.as_ref().map(|(digest, referrer)| {
+            Ok::<_, StoreError>(Subject {
+                digest: digest.to_string(),
+                annotations_omitted: referrer.annotations_omitted,
+                descriptor: serde_json::to_string(&referrer.descriptor).map_err(StoreError::failed)?,
+            })
+        });
+        Ok(Self {
+            repository: put.repository.clone(),
+            digest: put.digest.to_string(),
+            media_type: put.media_type.to_string(),
+            size: put.size,
+            content: put.content.clone(),
+            artifact_type: put.artifact_type.as_ref().map(ToString::to_string),
+            subject: subject.transpose()?,
+            required: put
+                .required
+                .iter()
+                .map(|digest| (*digest, digest.to_string()))
+                .collect(),
+            // A digest that is required and excepted is one reference, and required.
+            excepted: put.excepted.difference(&put.required).map(Digest::to_string).collect(),
+            tags: put.tags.iter().map(ToString::to_string).collect(),
+            who: put.who.clone(),
+        })
+    }
+
+    /// The whole operation.
+    pub(super) fn publish(&self, rows: &Rows<'_>, cx: Context) -> Result<ManifestPut, Failure> {
+        let present = rows.one(
+            "SELECT media_type, size FROM manifest WHERE repository = ?1 AND digest = ?2",
+            params![self.repository.as_str(), self.digest],
+            |row| {
+                Ok(Target {
+                    media_type: row.value(0)?,
+                    size: row.unsigned(1)?,
+                })
+            },
+        )?;
+        let missing = self.hold_references(rows)?;
+        if !missing.is_empty() {
+            return Ok(ManifestPut::Missing(missing));
+        }
+        let target = if let Some(target) = present {
+            self.touch(rows, cx)?;
+            target
+        } else {
+            self.insert(rows, cx)?;
+            Target {
+                media_type: self.media_type.clone(),
+                size: self.size,
+            }
+        };
+        for tag in &self.tags {
+            self.set_tag(rows, cx, tag, &target)?;
+        }
+        Ok(ManifestPut::Stored)
+    }
+
+    /// Takes the marks off everything that is referred to; answers the required digests that are not there.
+    fn hold_references(&self, rows: &Rows<'_>) -> Result<Vec<Digest>, Failure> {
+        let mut missing = Vec::new();
+        let mut marked = Vec::new();
+        let required = self.required.iter().map(|(digest, text)| (Some(digest), text));
+        for (digest, text) in required.chain(self.excepted.iter().map(|text| (None, text))) {
+            let link = condemned_link(rows, &self.repository, text)?;
+            // A mark on a manifest matters also where a blob of the same bytes would do as the target.
+            let manifest = condemned_manifest(rows, &self.repository, text)?;
+            if link.is_none() && manifest.is_none() {
+                missing.extend(digest);
+            }
+            if link == Some(true) || manifest == Some(true) {
+                marked.push((text, link, manifest));
+            }
+        }
+        if missing.is_empty() {
+            for (text, link, manifest) in marked {
+                if link == Some(true) {
+                    spare_link(rows, &self.repository, text)?;
+                }
+                if manifest == Some(true) {
+                    spare_manifest(rows, &self.repository, text)?;
+                }
+            }
+        }
+        Ok(missing)
+    }
+
+    /// A manifest that is there already stays as it is.
+    fn touch(&self, rows: &Rows<'_>, cx: Context) -> Result<(), Failure> {
+        if condemned_manifest(rows, &self.repository, &self.digest)? == Some(true) {
+            spare_manifest(rows, &self.repository, &self.digest)?;
+        }
+        if let Content::Stored(location) = &self.content {
+            place(rows, cx, &self.digest, location, self.size)?;
+        }
+        Ok(())
+    }
+
+    fn insert(&self, rows: &Rows<'_>, cx: Context) -> Result<(), Failure> {
+        let (bytes, location) = match &self.content {
+            Content::Inline(bytes) => (Some(Bytes::as_ref(bytes)), None),
+            Content::Stored(location) => {
+                let kept = place(rows, cx, &self.digest, location, self.size)?;
+                back_link(rows, cx, &self.repository, &self.digest, Kind::Manifest)?;
+                (None, Some(kept))
+            }
+        };
+        rows.change(
+            "INSERT INTO repository (name, created, state) VALUES (?1, ?2, 'live') ON CONFLICT DO NOTHING",
+            params![self.repository.as_str(), moment(cx.now)],
+        )?;
+        rows.change(
+            "INSERT INTO manifest (repository, digest, media_type, size, subject, artifact_type, incarnation, \
+             version, at, store, key, content) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, ?8, ?9, ?10, ?11)",
+            params![
+                self.repository.as_str(),
+                self.digest,
+                self.media_type,
+                integer(self.size),
+                self.subject.as_ref().map(|subject| subject.digest.as_str()),
+                self.artifact_type,
+                bits(cx.incarnation),
+                moment(cx.now),
+                location.as_ref().map(|location| location.store.as_str()),
+                location.as_ref().map(|location| location.key.as_str()),
+                bytes,
+            ],
+        )?;
+        for target in self.required.iter().map(|(_, text)| text).chain(&self.excepted) {
+            rows.change(
+                "INSERT INTO edge (repository, target, parent, incarnation, at) VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![
+                    self.repository.as_str(),
+                    target,
+                    self.digest,
+                    bits(cx.incarnation),
+                    moment(cx.now)
+                ],
+            )?;
+        }
+        if let Some(subject) = &self.subject {
+            rows.change(
+                "INSERT INTO referrer (repository, subject, digest, annotations_omitted, descriptor) \
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![
+                    self.repository.as_str(),
+                    subject.digest,
+                    self.digest,
+                    subject.annotations_omitted,
+                    subject.descriptor,
+                ],
+            )?;
+        }
+        Ok(())
+    }
+
+    fn set_tag(&self, rows: &Rows<'_>, cx: Context, tag: &str, target: &Target) -> Result<(), Failure> {
+        let repository = self.repository.as_str();
+        let present = rows.one(
+            "SELECT digest, version FROM tag WHERE repository = ?1 AND tag = ?2",
+            params![repository, tag],
+            |row| Ok((row.value::<String>(0)?, row.unsigned(1)?)),
+        )?;
+        let (before, last) = match present {
+            Some((digest, _)) if digest == self.digest => return Ok(()),
+            Some((digest, version)) => (Some(digest), Some(version)),
+            None => (None, last_version(rows, repository, tag)?),
+        };
+        let version = next_version(last, cx.now);
+        rows.change(
+            "INSERT INTO tag (repository, tag, digest, media_type, size, version, at) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) \
+             ON CONFLICT (repository, tag) DO UPDATE SET digest = excluded.digest, \
+             media_type = excluded.media_type, size = excluded.size, version = excluded.version, at = excluded.at",
+            params![
+                repository,
+                tag,
+                self.digest,
+                target.media_type,
+                integer(target.size),
+                integer(version),
+                moment(cx.now),
+            ],
+        )?;
+        record(
+            rows,
+            cx,
+            repository,
+            tag,
+            version,
+            before.as_deref(),
+            Some(&self.digest),
+            &self.who,
+        )
+    }
+}
+
+/// The version of a tag's last change, for a tag that does not exist: versions never repeat, also after a delete.
+fn last_version(rows: &Rows<'_>, repository: &str, tag: &str) -> Result<Option<u64>, Failure> {
+    rows.one(
+        "SELECT version FROM tag_history WHERE repository = ?1 AND tag = ?2 ORDER BY version DESC LIMIT 1",
+        params![repository, tag],
+        |row| row.unsigned(0),
+    )
+}
+
+/// Adds a change to a tag's history.
+#[expect(clippy::too_many_arguments, reason = "they are the columns of one row")]
+pub(super) fn record(
+    rows: &Rows<'_>,
+    cx: Context,
+    repository: &str,
+    tag: &str,
+    version: u64,
+    before: Option<&str>,
+    after: Option<&str>,
+    who: &str,
+) -> Result<(), Failure> {
+    rows.change(
+        "INSERT INTO tag_history (repository, tag, version, before, after, who, at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![repository, tag, integer(version), before, after, who, moment(cx.now)],
+    )?;
+    Ok(())
+}

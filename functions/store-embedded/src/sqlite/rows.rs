@@ -1,0 +1,148 @@
+//! The statements of one operation: bound, cached, and counted.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use registry::store::StoreError;
+use rusqlite::{Connection, ErrorCode, Params, Row};
+
+/// What the operations of one store have asked of its tables since it was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Statistics {
+    /// Statements that read.
+    pub reads: u64,
+    /// Rows that were inserted, updated or deleted.
+    pub writes: u64,
+    /// Transactions that were committed to write; fewer than the operations that wrote, when they came together.
+    pub commits: u64,
+    /// Those among `commits` that were synced.
+    pub syncs: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) reads: AtomicU64,
+    pub(super) writes: AtomicU64,
+    pub(super) commits: AtomicU64,
+    pub(super) syncs: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn statistics(&self) -> Statistics {
+        let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Statistics {
+            reads: value(&self.reads),
+            writes: value(&self.writes),
+            commits: value(&self.commits),
+            syncs: value(&self.syncs),
+        }
+    }
+}
+
+/// Why an operation failed inside its transaction.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// A row holds what this program would not have written.
+    #[error("a row of the metadata is damaged: {0}")]
+    Damaged(String),
+}
+
+impl Failure {
+    /// Another connection has the lock that this one needs.
+    pub(super) fn is_busy(&self) -> bool {
+        matches!(self, Self::Sqlite(error) if is_busy(error))
+    }
+
+    /// Nothing that comes next would fare better: the fault is in the file or the disk, not in the operation.
+    pub(super) fn is_systemic(&self) -> bool {
+        let Self::Sqlite(rusqlite::Error::SqliteFailure(error, _)) = self else {
+            return false;
+        };
+        !matches!(
+            error.code,
+            ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig
+        )
+    }
+}
+
+pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+    )
+}
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        let Failure::Sqlite(error) = &failure else {
+            return Self::failed(failure);
+        };
+        match error.sqlite_error_code() {
+            Some(
+                ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::DiskFull
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::CannotOpen
+                | ErrorCode::OutOfMemory
+                | ErrorCode::FileLockingProtocolFailed,
+            ) => Self::unavailable(failure),
+            _ => Self::failed(failure),
+        }
+    }
+}
+
+/// A connection inside an operation. Statements are constants: what a client sent can only be bound.
+pub(super) struct Rows<'a> {
+    connection: &'a Connection,
+    counters: &'a Counters,
+}
+
+impl<'a> Rows<'a> {
+    pub(super) fn new(connection: &'a Connection, counters: &'a Counters) -> Self {
+        Self { connection, counters }
+    }
+
+    /// The first row, if there is one.
+    pub(super) fn one<T>(
+        &self,
+        sql: &'static str,
+        params: impl Params,
+        map: impl FnOnce(&Row<'_>) -> Result<T, Failure>,
+    ) -> Result<Option<T>, Failure> {
+        self.counters.reads.fetch_add(1, Ordering::Relaxed);
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query(params)?;
+        rows.next()?.map(map).transpose()
+    }
+
+    /// Whether there is a row.
+    pub(super) fn exists(&self, sql: &'static str, params: impl Params) -> Result<bool, Failure> {
+        Ok(self.one(sql, params, |_| Ok(()))?.is_some())
+    }
+
+    /// All rows. The statement bounds their number.
+    pub(super) fn all<T>(
+        &self,
+        sql: &'static str,
+        params: impl Params,
+        mut map: impl FnMut(&Row<'_>) -> Result<T, Failure>,
+    ) -> Result<Vec<T>, Failure> {
+        self.counters.reads.fetch_add(1, Ordering::Relaxed);
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query(params)?;
+        let mut all = Vec::new();
+        while let Some(row) = rows.next()? {
+            all.push(map(row)?);
+        }
+        Ok(all)
+    }
+
+    /// Changes rows, and answers how many.
+    pub(super) fn change(&self, sql: &'static str, params: impl Params) -> Result<usize, Failure> {
+        let changed = self.connection.prepare_cached(sql)?.execute(params)?;
+        self.counters.writes.fetch_add(changed as u64, Ordering::Relaxed);
+        Ok(changed)
+    }
+}

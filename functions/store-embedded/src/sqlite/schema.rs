@@ -1,0 +1,130 @@
+//! The file: how it is created, opened and brought to the present version.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use crate::Sync;
+
+/// Migrations in order: the one at index n leads from version n to version n + 1.
+const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
+
+/// "Rdst" in ASCII, so that another program's file is never taken for ours.
+const APPLICATION_ID: i32 = 0x5264_7374;
+
+/// Bytes of pages that one connection keeps.
+const CACHE: i64 = 2 << 20;
+
+/// For how long opening waits for another process that creates or recovers the same file.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SchemaError {
+    /// It was written by a newer version of this program.
+    #[error("schema version {found}, this program knows up to {known}")]
+    Newer {
+        /// The version of the file.
+        found: i64,
+        /// The newest version that this program knows.
+        known: i64,
+    },
+    /// It belongs to another program.
+    #[error("it was not made by this program")]
+    Foreign,
+    /// SQLite could not read or write it.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Writer,
+    Reader,
+}
+
+/// Opens one more connection to a file that exists.
+pub(super) fn connect(path: &Path, role: Role, sync: Sync) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.set_prepared_statement_cache_capacity(96);
+    connection.busy_timeout(PATIENCE)?;
+    connection.pragma_update(None, "foreign_keys", false)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update(None, "temp_store", "memory")?;
+    connection.pragma_update(None, "cache_size", -(CACHE >> 10))?;
+    // The writer moves the log into the file itself, between two groups, not while somebody waits for a commit.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    match role {
+        Role::Writer => set_durable(&connection, sync == Sync::Full, sync)?,
+        Role::Reader => connection.pragma_update(None, "query_only", true)?,
+    }
+    Ok(connection)
+}
+
+/// Chooses whether the next commits of a connection are synced. The log keeps its order, so that a commit which is
+/// synced makes all earlier ones durable too.
+pub(super) fn set_durable(connection: &Connection, durable: bool, sync: Sync) -> rusqlite::Result<()> {
+    let sql = match (sync, durable) {
+        (Sync::Full, true) => "PRAGMA synchronous = FULL",
+        (Sync::Full, false) => "PRAGMA synchronous = NORMAL",
+        (Sync::Off, _) => "PRAGMA synchronous = OFF",
+    };
+    connection.execute_batch(sql)
+}
+
+/// Brings a file, also an empty one, to the present version. Processes that open the same new file race here; all of
+/// them end with the same schema.
+pub(super) fn prepare(connection: &mut Connection) -> Result<(), SchemaError> {
+    prepare_with(connection, MIGRATIONS)
+}
+
+fn prepare_with(connection: &mut Connection, migrations: &[&str]) -> Result<(), SchemaError> {
+    let known = i64::try_from(migrations.len()).unwrap_or(i64::MAX);
+    // In a transaction, or another process could finish between two of its questions.
+    let transaction = connection.transaction()?;
+    let current = is_current(&transaction, known)?;
+    drop(transaction);
+    if !current {
+        // SQLite does not wait by itself for the lock that this change needs.
+        let started = Instant::now();
+        while let Err(error) = connection.pragma_update(None, "journal_mode", "wal") {
+            if error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy) || started.elapsed() > PATIENCE {
+                return Err(error.into());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if !is_current(&transaction, known)? {
+            let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            let done = usize::try_from(version).unwrap_or(0);
+            for migration in &migrations[done..] {
+                transaction.execute_batch(migration)?;
+            }
+            transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+            transaction.pragma_update(None, "user_version", known)?;
+        }
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+/// Whether the file has the present schema; an error when it is one that must not be touched.
+fn is_current(connection: &Connection, known: i64) -> Result<bool, SchemaError> {
+    let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if application != APPLICATION_ID {
+        let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        return if application == 0 && found == 0 && tables == 0 {
+            Ok(false)
+        } else {
+            Err(SchemaError::Foreign)
+        };
+    }
+    if found > known {
+        return Err(SchemaError::Newer { found, known });
+    }
+    Ok(found == known)
+}

@@ -1,0 +1,281 @@
+//! Upload sessions and the keys that sign their tokens.
+
+use async_trait::async_trait;
+use oci::Digest;
+use registry::store::sessions::{
+    Attempt, Cancelled, Claim, Claimed, End, Progress, Session, SessionKey, SessionStore, SigningKey, State,
+};
+use registry::store::{Context, StoreError, Timestamp};
+use rusqlite::{Row, params};
+
+use super::SqliteStore;
+use super::rows::{Failure, Rows};
+use super::values::{Columns, integer, moment, session_key, state_text};
+
+/// A row in the order of [`session`].
+const GET: &str = "SELECT version, state, attempts, claimed_until, bytes, hash, store, parts, digest \
+    FROM session WHERE expires = ?1 AND id = ?2";
+
+#[async_trait]
+impl SessionStore for SqliteStore {
+    async fn get(&self, cx: Context, key: SessionKey) -> Result<Option<Session>, StoreError> {
+        self.read(cx, |rows| get(rows, key))
+    }
+
+    async fn claim(&self, cx: Context, key: SessionKey, until: Timestamp) -> Result<Claimed, StoreError> {
+        self.write(cx, move |rows| {
+            let (expires, id) = session_key(key);
+            let (version, number, progress) = match get(rows, key)? {
+                None => {
+                    rows.change(
+                        "INSERT INTO session \
+                         (expires, id, version, state, attempts, claimed_until, bytes, hash, store, parts) \
+                         VALUES (?1, ?2, 1, 'open', 1, ?3, 0, x'', x'', 0)",
+                        params![expires, id, moment(until)],
+                    )?;
+                    (1, 1, Progress::default())
+                }
+                Some(session) if session.state != State::Open => return Ok(Claimed::Ended(session)),
+                Some(session) if is_live(&session, cx.now) => return Ok(Claimed::Busy(session)),
+                Some(session) => {
+                    rows.change(
+                        "UPDATE session SET version = version + 1, attempts = attempts + 1, claimed_until = ?3 \
+                         WHERE expires = ?1 AND id = ?2",
+                        params![expires, id, moment(until)],
+                    )?;
+                    (session.version + 1, session.attempts + 1, session.progress)
+                }
+            };
+            Ok(Claimed::Granted(Claim {
+                key,
+                attempt: Attempt {
+                    session: key.id,
+                    number,
+                },
+                version,
+                progress,
+            }))
+        })
+        .await
+    }
+
+    async fn renew(&self, cx: Context, claim: &Claim, until: Timestamp) -> Result<bool, StoreError> {
+        let ((expires, id), version) = (session_key(claim.key), integer(claim.version));
+        self.write_ordered(cx, move |rows| {
+            let changed = rows.change(
+                "UPDATE session SET claimed_until = ?4 \
+                 WHERE expires = ?1 AND id = ?2 AND version = ?3 AND state = 'open' AND claimed_until IS NOT NULL",
+                params![expires, id, version, moment(until)],
+            )?;
+            Ok(changed == 1)
+        })
+        .await
+    }
+
+    async fn save(
+        &self,
+        cx: Context,
+        claim: &Claim,
+        progress: Progress,
+        part: Option<Vec<u8>>,
+    ) -> Result<bool, StoreError> {
+        let ((expires, id), version) = (session_key(claim.key), integer(claim.version));
+        self.write(cx, move |rows| {
+            let changed = rows.change(
+                "UPDATE session SET version = version + 1, claimed_until = NULL, bytes = ?4, hash = ?5, store = ?6, \
+                 parts = parts + ?7 \
+                 WHERE expires = ?1 AND id = ?2 AND version = ?3 AND state = 'open' AND claimed_until IS NOT NULL",
+                params![
+                    expires,
+                    id,
+                    version,
+                    integer(progress.offset),
+                    progress.hash,
+                    progress.store,
+                    part.is_some(),
+                ],
+            )?;
+            if changed == 1
+                && let Some(record) = &part
+            {
+                rows.change(
+                    "INSERT INTO session_part (expires, id, number, record) \
+                     SELECT expires, id, parts, ?3 FROM session WHERE expires = ?1 AND id = ?2",
+                    params![expires, id, record],
+                )?;
+            }
+            Ok(changed == 1)
+        })
+        .await
+    }
+
+    async fn release(&self, cx: Context, claim: &Claim) -> Result<(), StoreError> {
+        let ((expires, id), version) = (session_key(claim.key), integer(claim.version));
+        self.write_ordered(cx, move |rows| {
+            rows.change(
+                "UPDATE session SET version = version + 1, claimed_until = NULL \
+                 WHERE expires = ?1 AND id = ?2 AND version = ?3 AND state = 'open' AND claimed_until IS NOT NULL",
+                params![expires, id, version],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn parts(&self, cx: Context, key: SessionKey) -> Result<Vec<Vec<u8>>, StoreError> {
+        let (expires, id) = session_key(key);
+        self.read(cx, |rows| {
+            rows.all(
+                "SELECT record FROM session_part WHERE expires = ?1 AND id = ?2 ORDER BY number",
+                params![expires, id],
+                |row| row.value(0),
+            )
+        })
+    }
+
+    async fn commit(&self, cx: Context, claim: &Claim, digest: &Digest) -> Result<bool, StoreError> {
+        let ((expires, id), version) = (session_key(claim.key), integer(claim.version));
+        let digest = digest.to_string();
+        // Ordered: what is published later is synced, and makes the mark durable with it.
+        self.write_ordered(cx, move |rows| {
+            let changed = rows.change(
+                "UPDATE session SET version = version + 1, state = 'committing', claimed_until = NULL, digest = ?4 \
+                 WHERE expires = ?1 AND id = ?2 AND version = ?3 AND state = 'open' AND claimed_until IS NOT NULL",
+                params![expires, id, version, digest],
+            )?;
+            Ok(changed == 1)
+        })
+        .await
+    }
+
+    async fn finish(&self, cx: Context, claim: &Claim, end: End) -> Result<(), StoreError> {
+        let ((expires, id), version) = (session_key(claim.key), integer(claim.version));
+        let state = state_text(match end {
+            End::Done => State::Done,
+            End::Cancelled => State::Cancelled,
+        });
+        let attempt = claim.attempt.number;
+        // Nobody can claim a session that is committing, so that the last attempt is the one that marked it.
+        let work = move |rows: &Rows<'_>| {
+            rows.change(
+                "UPDATE session SET version = version + 1, state = ?5, claimed_until = NULL \
+                 WHERE expires = ?1 AND id = ?2 \
+                 AND ((state = 'open' AND claimed_until IS NOT NULL AND version = ?3) \
+                 OR (state = 'committing' AND attempts = ?4))",
+                params![expires, id, version, attempt, state],
+            )?;
+            Ok(())
+        };
+        match end {
+            // A commit that is published but looks unfinished is finished by whoever meets it.
+            End::Done => self.write_ordered(cx, work).await,
+            End::Cancelled => self.write(cx, work).await,
+        }
+    }
+
+    async fn cancel(&self, cx: Context, key: SessionKey) -> Result<Cancelled, StoreError> {
+        self.write(cx, move |rows| {
+            let (expires, id) = session_key(key);
+            match get(rows, key)? {
+                None => {
+                    rows.change(
+                        "INSERT INTO session (expires, id, version, state, attempts, bytes, hash, store, parts) \
+                         VALUES (?1, ?2, 1, 'cancelled', 0, 0, x'', x'', 0)",
+                        params![expires, id],
+                    )?;
+                    Ok(Cancelled::Now(None))
+                }
+                Some(session) if session.state != State::Open => Ok(Cancelled::Ended),
+                Some(session) => {
+                    rows.change(
+                        "UPDATE session SET version = version + 1, state = 'cancelled', claimed_until = NULL \
+                         WHERE expires = ?1 AND id = ?2",
+                        params![expires, id],
+                    )?;
+                    Ok(Cancelled::Now(Some(session)))
+                }
+            }
+        })
+        .await
+    }
+
+    async fn expired(
+        &self,
+        cx: Context,
+        before: Timestamp,
+        after: Option<SessionKey>,
+        limit: usize,
+    ) -> Result<Vec<(SessionKey, Session)>, StoreError> {
+        // No row is expired before the first millisecond.
+        let (expires, id) = after.map_or((-1, [0; 16]), session_key);
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.read(cx, |rows| {
+            rows.all(
+                "SELECT version, state, attempts, claimed_until, bytes, hash, store, parts, digest, expires, id \
+                 FROM session WHERE expires < ?1 AND (expires, id) > (?2, ?3) ORDER BY expires, id LIMIT ?4",
+                params![moment(before), expires, id, limit],
+                |row| Ok((row.session_key(9, 10)?, session(row)?)),
+            )
+        })
+    }
+
+    async fn signing_keys(&self, cx: Context, candidate: SigningKey) -> Result<Vec<SigningKey>, StoreError> {
+        let keys = self.read(cx, signing_keys)?;
+        if !keys.is_empty() {
+            return Ok(keys);
+        }
+        self.write(cx, move |rows| {
+            rows.change(
+                "INSERT INTO signing_key (id, secret, created) \
+                 SELECT ?1, ?2, ?3 WHERE NOT EXISTS (SELECT 1 FROM signing_key)",
+                params![candidate.id, candidate.secret, moment(candidate.created)],
+            )?;
+            signing_keys(rows)
+        })
+        .await
+    }
+}
+
+fn is_live(session: &Session, now: Timestamp) -> bool {
+    session.claimed_until.is_some_and(|until| until > now)
+}
+
+fn get(rows: &Rows<'_>, key: SessionKey) -> Result<Option<Session>, Failure> {
+    let (expires, id) = session_key(key);
+    rows.one(GET, params![expires, id], session)
+}
+
+fn session(row: &Row<'_>) -> Result<Session, Failure> {
+    let state: String = row.value(1)?;
+    let claimed_until: Option<i64> = row.value(3)?;
+    Ok(Session {
+        version: row.unsigned(0)?,
+        state: [State::Open, State::Committing, State::Done, State::Cancelled]
+            .into_iter()
+            .find(|known| state_text(*known) == state)
+            .ok_or_else(|| Failure::Damaged(format!("a session is {state:?}")))?,
+        attempts: row.small(2)?,
+        claimed_until: claimed_until.map(|_| row.moment(3)).transpose()?,
+        progress: Progress {
+            offset: row.unsigned(4)?,
+            hash: row.value(5)?,
+            store: row.value(6)?,
+            parts: row.small(7)?,
+        },
+        digest: row.parsed_if_any(8)?,
+    })
+}
+
+fn signing_keys(rows: &Rows<'_>) -> Result<Vec<SigningKey>, Failure> {
+    rows.all(
+        "SELECT id, secret, created FROM signing_key WHERE retired IS NULL ORDER BY created DESC, id DESC",
+        [],
+        |row| {
+            Ok(SigningKey {
+                id: row.small(0)?,
+                secret: row.value(1)?,
+                created: row.moment(2)?,
+            })
+        },
+    )
+}

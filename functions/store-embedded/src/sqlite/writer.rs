@@ -1,0 +1,328 @@
+//! One writer, many operations in one commit.
+//!
+//! SQLite admits one writing transaction at a time and a commit costs a sync, so operations queue for one thread. It
+//! takes all that wait, runs them in one transaction, commits once and answers them all: while one commit is being
+//! synced the next group gathers by itself. Other processes that share the file have a writer each; they meet at
+//! `BEGIN IMMEDIATE`.
+
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use registry::store::{Context, StoreError};
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::rows::{Counters, Failure, Rows, is_busy};
+use super::schema::set_durable;
+use crate::Sync;
+
+/// The most operations of one commit: a bound for what waits behind a slow one.
+const MAX_GROUP: usize = 256;
+
+/// After so many changed rows the log is moved into the file.
+const CHECKPOINT_ROWS: u64 = 4_000;
+
+/// From so many pages on, the log is started anew even if readers must be waited for. It could otherwise grow for as
+/// long as somebody reads without a pause.
+const LONG_LOG: i64 = 16_384;
+
+/// The shortest and the longest wait for another process's transaction.
+const BACKOFF: (Duration, Duration) = (Duration::from_micros(100), Duration::from_millis(4));
+
+/// For how long this writer lets others go first after it has met one.
+const POLITE: Duration = Duration::from_secs(1);
+
+/// Whether an operation must survive a loss of power by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Durability {
+    /// Yes: it is acknowledged when it is on the disk.
+    Durable,
+    /// No: losing it together with everything after it does no harm. It is visible to all when it is acknowledged.
+    Ordered,
+}
+
+/// The queue to the writer.
+#[derive(Debug)]
+pub(super) struct Writer {
+    queue: Sender<Message>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+enum Message {
+    Job(Box<dyn Job>),
+    Close,
+}
+
+impl Writer {
+    /// Starts the writer's thread on a connection that was opened for it.
+    pub(super) fn start(connection: Connection, sync: Sync, counters: Arc<Counters>) -> rusqlite::Result<Self> {
+        // `BEGIN` is retried here, where the operations' deadlines are known.
+        connection.busy_timeout(Duration::ZERO)?;
+        let (queue, waiting) = channel();
+        let transactions = Transactions {
+            connection,
+            sync,
+            counters,
+            durable: None,
+            unmoved: 0,
+            met_others: None,
+            seed: std::process::id(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("metadata-writer".to_owned())
+            .spawn(move || transactions.run(&waiting))
+            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+        Ok(Self {
+            queue,
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Runs `work` in a transaction of the writer. It may run more than once, each time as if for the first time, and
+    /// is run to its end even if the caller stops waiting.
+    pub(super) async fn write<T: Send + 'static>(
+        &self,
+        cx: Context,
+        durability: Durability,
+        work: impl FnMut(&Rows<'_>) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let job = Work {
+            work,
+            result: None,
+            reply,
+            durability,
+            deadline: Instant::now() + Duration::from_millis(cx.deadline.millis_since(cx.now)),
+        };
+        let closed = || StoreError::unavailable("the metadata store is closed");
+        self.queue.send(Message::Job(Box::new(job))).map_err(|_| closed())?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// Lets the writer end after what is queued, and waits for it.
+    pub(super) fn close(&self) {
+        // An error means that the thread has ended already.
+        let _ = self.queue.send(Message::Close);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the writer of the metadata has panicked");
+        }
+    }
+}
+
+/// An operation in the queue.
+trait Job: Send {
+    fn durability(&self) -> Durability;
+    fn deadline(&self) -> Instant;
+    fn run(&mut self, rows: &Rows<'_>) -> Result<(), Failure>;
+    fn answer(self: Box<Self>, outcome: Result<(), StoreError>);
+}
+
+struct Work<W, T> {
+    work: W,
+    result: Option<T>,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+    durability: Durability,
+    deadline: Instant,
+}
+
+impl<T: Send, W: FnMut(&Rows<'_>) -> Result<T, Failure> + Send> Job for Work<W, T> {
+    fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    fn run(&mut self, rows: &Rows<'_>) -> Result<(), Failure> {
+        self.result = Some((self.work)(rows)?);
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, outcome: Result<(), StoreError>) {
+        let Self { result, reply, .. } = *self;
+        let outcome = outcome
+            .and_then(|()| result.ok_or_else(|| StoreError::failed("an operation was committed without having run")));
+        // Nobody waits any more when the request was given up; what it asked for is done all the same.
+        let _ = reply.send(outcome);
+    }
+}
+
+/// The writer's thread.
+struct Transactions {
+    connection: Connection,
+    sync: Sync,
+    counters: Arc<Counters>,
+    /// What the connection was last told about syncs.
+    durable: Option<bool>,
+    /// Rows changed since the log was last moved into the file.
+    unmoved: u64,
+    /// When another process's transaction was last waited for.
+    met_others: Option<Instant>,
+    seed: u32,
+}
+
+impl Transactions {
+    fn run(mut self, waiting: &Receiver<Message>) {
+        let mut open = true;
+        while open {
+            let Ok(first) = waiting.recv() else { break };
+            let mut group = Vec::new();
+            for message in std::iter::once(first).chain(waiting.try_iter().take(MAX_GROUP - 1)) {
+                match message {
+                    Message::Job(job) => group.push(job),
+                    Message::Close => open = false,
+                }
+            }
+            self.commit_group(group);
+            self.move_log();
+        }
+        // Closing the last connection to the file moves the log and removes it.
+        if let Err((_, error)) = self.connection.close() {
+            tracing::warn!(%error, "the metadata could not be closed");
+        }
+    }
+
+    /// Commits a group and answers every operation in it.
+    fn commit_group(&mut self, mut group: Vec<Box<dyn Job>>) {
+        while !group.is_empty() {
+            match self.attempt(&mut group) {
+                Ok(()) => {
+                    for job in group.drain(..) {
+                        job.answer(Ok(()));
+                    }
+                }
+                Err(Refused::Operation(index, failure)) => group.remove(index).answer(Err(failure.into())),
+                Err(Refused::All(failure)) => {
+                    tracing::warn!(error = %failure, operations = group.len(), "a commit of the metadata failed");
+                    for job in group.drain(..) {
+                        job.answer(Err(StoreError::unavailable(failure.to_string())));
+                    }
+                }
+            }
+        }
+    }
+
+    /// One transaction with all operations; nothing is changed when it is refused.
+    fn attempt(&mut self, group: &mut Vec<Box<dyn Job>>) -> Result<(), Refused> {
+        let durable = group.iter().any(|job| job.durability() == Durability::Durable);
+        if self.durable != Some(durable) {
+            self.durable = None;
+            set_durable(&self.connection, durable, self.sync)?;
+            self.durable = Some(durable);
+        }
+        self.begin(group)?;
+        let written = self.counters.writes.load(Ordering::Relaxed);
+        let outcome = Self::run_all(&self.connection, &self.counters, group)
+            .and_then(|()| Ok(execute(&self.connection, "COMMIT")?));
+        if outcome.is_err() && !self.connection.is_autocommit() {
+            execute(&self.connection, "ROLLBACK")?;
+        }
+        outcome?;
+        self.unmoved += self.counters.writes.load(Ordering::Relaxed) - written;
+        self.counters.commits.fetch_add(1, Ordering::Relaxed);
+        if durable && self.sync == Sync::Full {
+            self.counters.syncs.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn run_all(connection: &Connection, counters: &Counters, group: &mut [Box<dyn Job>]) -> Result<(), Refused> {
+        let rows = Rows::new(connection, counters);
+        for (index, job) in group.iter_mut().enumerate() {
+            job.run(&rows).map_err(|failure| {
+                if failure.is_systemic() {
+                    Refused::All(failure)
+                } else {
+                    Refused::Operation(index, failure)
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Takes the lock that all processes share, for as long as an operation of the group may still wait.
+    fn begin(&mut self, group: &mut Vec<Box<dyn Job>>) -> Result<(), Refused> {
+        if self.met_others.is_some_and(|met| met.elapsed() < POLITE) {
+            // Whoever polls for the lock would hardly ever find it free between two of our transactions.
+            std::thread::sleep(BACKOFF.0);
+        }
+        let mut wait = BACKOFF.0;
+        loop {
+            match execute(&self.connection, "BEGIN IMMEDIATE") {
+                Ok(()) => return Ok(()),
+                Err(error) if is_busy(&error) => {
+                    let now = Instant::now();
+                    self.met_others = Some(now);
+                    for late in group.extract_if(.., |job| job.deadline() <= now) {
+                        late.answer(Err(StoreError::unavailable(
+                            "the metadata is locked by another process",
+                        )));
+                    }
+                    if group.is_empty() {
+                        return Err(Refused::All(error.into()));
+                    }
+                    std::thread::sleep(self.jittered(wait));
+                    wait = (wait * 2).min(BACKOFF.1);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Between half of `wait` and all of it.
+    fn jittered(&mut self, wait: Duration) -> Duration {
+        // Any sequence does that differs between processes; this is the constant of a common 32-bit generator.
+        self.seed = self.seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        wait / 2 + wait.mul_f64(f64::from(self.seed >> 16) / f64::from(1_u32 << 17))
+    }
+
+    /// Moves the log into the file now and then, so that it stays short and can be written from its start again.
+    fn move_log(&mut self) {
+        if self.unmoved < CHECKPOINT_ROWS {
+            return;
+        }
+        self.unmoved = 0;
+        let moved = self.checkpoint("PRAGMA wal_checkpoint(PASSIVE)").and_then(|pages| {
+            if pages < LONG_LOG {
+                return Ok(pages);
+            }
+            self.connection.busy_timeout(Duration::from_millis(200))?;
+            let pages = self.checkpoint("PRAGMA wal_checkpoint(RESTART)");
+            self.connection.busy_timeout(Duration::ZERO)?;
+            pages
+        });
+        if let Err(error) = moved {
+            tracing::warn!(%error, "the log of the metadata could not be moved into its file");
+        }
+    }
+
+    /// Answers the number of pages in the log.
+    fn checkpoint(&self, sql: &'static str) -> rusqlite::Result<i64> {
+        self.connection.prepare_cached(sql)?.query_row([], |row| row.get(1))
+    }
+}
+
+/// Why a group was not committed.
+enum Refused {
+    /// By the operation at this index alone.
+    Operation(usize, Failure),
+    /// By something that concerns all.
+    All(Failure),
+}
+
+impl From<rusqlite::Error> for Refused {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::All(error.into())
+    }
+}
+
+fn execute(connection: &Connection, sql: &'static str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute([]).map(drop)
+}
