@@ -1,0 +1,82 @@
+"""helm: a chart as an artifact."""
+
+from __future__ import annotations
+
+import re
+from typing import Iterator
+
+from common import Setting, client, refused, tool
+from harness import Result
+from harness.process import Finished
+from images import sha256
+
+CHART = """apiVersion: v2
+name: boat
+description: A chart of one object
+version: {version}
+appVersion: "1"
+"""
+TEMPLATE = """apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: {{ .Release.Name }}-boat
+data:
+  greeting: {{ .Values.greeting | quote }}
+"""
+
+
+def results(setting: Setting) -> Iterator[Result]:
+    checks = Helm(setting)
+    yield setting.check("helm: push two versions of a chart", checks.push)
+    yield setting.check("helm: pull and compare", checks.pull)
+    yield setting.check("helm: the newest version is found", checks.newest)
+    yield setting.check("helm: template from the registry", checks.template)
+    yield setting.check("helm: pull of an absent version is refused", checks.absent)
+
+
+class Helm:
+    # A `+` is legal in a chart's version and not in a tag; helm writes `_` for it.
+    VERSIONS = ("0.1.0", "0.2.0+build.7")
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting, self.env, self.folder = setting, setting.home("helm"), setting.folder("charts")
+        self.remote = f"oci://{setting.reference('helm')}"
+
+    def helm(self, *words: object, **more: object) -> Finished:
+        return client([tool("helm"), *words], self.env, cwd=self.folder, **more)
+
+    def archive(self, version: str) -> str:
+        return f"boat-{version}.tgz"
+
+    def push(self) -> None:
+        chart = self.folder / "boat"
+        (chart / "templates").mkdir(parents=True)
+        (chart / "templates" / "map.yaml").write_text(TEMPLATE)
+        (chart / "values.yaml").write_text("greeting: hello\n")
+        for version in self.VERSIONS:
+            (chart / "Chart.yaml").write_text(CHART.format(version=version))
+            self.helm("package", "boat")
+            done = self.helm("push", "--plain-http", self.archive(version), self.remote)
+            told = re.findall(r"sha256:[0-9a-f]{64}", done.stdout + done.stderr)
+            assert told, done
+            tag = version.replace("+", "_")
+            found = self.setting.registry.verify(self.setting.repository("helm/boat"), tag, expect=told[-1])
+            assert sha256((self.folder / self.archive(version)).read_bytes()) in found, found
+
+    def pull(self) -> None:
+        for version in self.VERSIONS:
+            folder = self.setting.folder("pulled")
+            self.helm("pull", "--plain-http", f"{self.remote}/boat", "--version", version, "-d", folder)
+            assert (folder / self.archive(version)).read_bytes() == (self.folder / self.archive(version)).read_bytes()
+
+    def newest(self) -> None:
+        done = self.helm("show", "chart", "--plain-http", f"{self.remote}/boat", "--version", ">=0.1.0")
+        assert "version: 0.2.0+build.7" in done.stdout, done
+
+    def template(self) -> None:
+        done = self.helm("template", "harbour", "--plain-http", f"{self.remote}/boat", "--set", "greeting=ahoy")
+        assert "name: harbour-boat" in done.stdout and 'greeting: "ahoy"' in done.stdout, done
+
+    def absent(self) -> None:
+        words = [tool("helm"), "pull", "--plain-http", f"{self.remote}/boat", "--version", "9.9.9"]
+        refused(words, self.env, "not found", cwd=self.folder)

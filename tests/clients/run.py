@@ -1,0 +1,217 @@
+"""Real clients, unmodified, against a registry: the `clients` part of the test run.
+
+`main(harness, full)` starts the servers and returns one result for each leaf check. By hand, against any registry:
+
+    python3 tests/clients/run.py [--registry HOST:PORT [--user NAME:PASSWORD]] [--only FAMILY[,FAMILY]] [--full] [--list]
+
+Three settings: one server that needs no login (every family), one with a htpasswd file (logins), and three server
+processes over one data directory, requests dealt to them in turn (a subset).
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import containerd  # noqa: E402
+import crane  # noqa: E402
+import docker  # noqa: E402
+import full_docker  # noqa: E402
+import full_helm  # noqa: E402
+import full_oci_client  # noqa: E402
+import full_regctl  # noqa: E402
+import full_sign  # noqa: E402
+import oras  # noqa: E402
+import podman  # noqa: E402
+import skopeo  # noqa: E402
+from common import Family, Setting, collect, tool  # noqa: E402
+from harness import Dealer, HarnessError, Result, Server, cache_dir, check, run, scratch  # noqa: E402
+from harness.process import stop_all, unmount_below  # noqa: E402
+from images import Images  # noqa: E402
+from verify import Registry  # noqa: E402
+
+USER, PASSWORD = "harbour", "correct horse: battery staple"
+
+
+class Group(NamedTuple):
+    """Families that run against the same kind of registry."""
+
+    setting: str
+    families: Dict[str, Family]
+
+
+ALWAYS = Group(
+    "clients",
+    {
+        "docker": docker.results,
+        "containerd": containerd.results,
+        "skopeo": skopeo.results,
+        "podman": podman.results,
+        "crane": crane.results,
+        "oras": oras.results,
+    },
+)
+FULL = Group(
+    "clients",
+    {
+        "docker-26": full_docker.docker_26,
+        "docker-26-containerd": full_docker.docker_26_containerd,
+        "docker-28": full_docker.docker_28,
+        "docker-28-containerd": full_docker.docker_28_containerd,
+        "containerd-2": full_docker.containerd_2,
+        "regctl": full_regctl.results,
+        "cosign": full_sign.cosign,
+        "notation": full_sign.notation,
+        "helm": full_helm.results,
+        "oci-client": full_oci_client.results,
+    },
+)
+LOGINS = Group("login", {
+        "docker": docker.login,
+        "containerd": containerd.login,
+        "skopeo": skopeo.login,
+        "podman": podman.login,
+        "crane": crane.login,
+        "oras": oras.login,
+    })
+SEVERAL = Group(
+    "three servers", {name: ALWAYS.families[name] for name in ("docker", "skopeo", "podman", "crane", "oras")}
+)
+
+
+def main(_harness: object, full: bool) -> List[Result]:
+    """The `clients` part of the test run."""
+    return results(full, (), lambda result: None)
+
+
+def results(full: bool, only: Sequence[str], tell: Callable[[Result], None]) -> List[Result]:
+    """Every client check, against servers that are started here; `only` picks families by name."""
+    found: List[Result] = []
+    with scratch("clients") as work:
+        images = Images(str(cache_dir()), tool("busybox"))
+        for group, start in ((ALWAYS, _one), (LOGINS, _users), (SEVERAL, _three)):
+            families = dict(group.families)
+            if full and group is ALWAYS:
+                families.update(FULL.families)
+            chosen = {name: family for name, family in families.items() if not only or name in only}
+            if chosen:
+                found += _group(group.setting, chosen, start, images, work / group.setting.replace(" ", "-"), tell)
+    return found
+
+
+def _group(
+    name: str,
+    families: Dict[str, Family],
+    start: Callable[[ExitStack, Path], Registry],
+    images: Images,
+    work: Path,
+    tell: Callable[[Result], None],
+) -> List[Result]:
+    found: List[Result] = []
+    work.mkdir()
+
+    def whole() -> None:
+        with ExitStack() as stack:
+            registry = start(stack, work)
+            for number, (family, function) in enumerate(families.items()):
+                # Short folder names: container engines keep sockets in them, whose names are bounded.
+                with _removed(work / str(number)) as folder:
+                    found.extend(collect(Setting(name, registry, images, folder), family, function, tell))
+
+    outcome = check(f"{name}: servers start and stop", whole)
+    if outcome.ok is not True:
+        tell(outcome)
+        found.append(outcome)
+    return found
+
+
+@contextmanager
+def _removed(folder: Path) -> Iterator[Path]:
+    """A folder that is gone afterwards, with what is mounted below it: images of half a gigabyte add up."""
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        unmount_below(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _one(stack: ExitStack, _: Path) -> Registry:
+    server = stack.enter_context(Server())
+    return Registry(server.address, log=server.log_tail)
+
+
+def _users(stack: ExitStack, work: Path) -> Registry:
+    file = work / "htpasswd"
+    run([tool("htpasswd"), "-i", "-c", "-B", "-C", "5", str(file), USER], timeout=20, input=PASSWORD)
+    server = stack.enter_context(Server("--htpasswd", file))
+    return Registry(server.address, USER, PASSWORD, log=server.log_tail)
+
+
+def _three(stack: ExitStack, work: Path) -> Registry:
+    servers = [stack.enter_context(Server(data=work / "data")) for _ in range(3)]
+    dealer = stack.enter_context(Dealer([server.address for server in servers]))
+    return Registry(dealer.address, log=lambda: "\n--\n".join(server.log_tail() for server in servers))
+
+
+def _elsewhere(arguments: argparse.Namespace, tell: Callable[[Result], None]) -> List[Result]:
+    """The families against a registry that runs already; repositories get names that it has not seen."""
+    user, _, password = (arguments.user or "").partition(":")
+    registry = Registry(arguments.registry, user or None, password or None)
+    families = dict(LOGINS.families if user else {**ALWAYS.families, **(FULL.families if arguments.full else {})})
+    found: List[Result] = []
+    with scratch("clients") as work:
+        images = Images(str(cache_dir()), tool("busybox"))
+        for number, (name, function) in enumerate(families.items()):
+            if not arguments.only or name in arguments.only:
+                with _removed(work / str(number)) as folder:
+                    setting = Setting("clients", registry, images, folder, f"t{int(time.time()):x}/", own=arguments.own)
+                    found += collect(setting, name, function, tell)
+    return found
+
+
+def command_line(words: Optional[Sequence[str]] = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--registry", metavar="HOST:PORT", help="a registry that runs already, plain http")
+    parser.add_argument("--own", action="store_true", help="--registry is roadstead: ask the whole specification of it")
+    parser.add_argument("--user", metavar="NAME:PASSWORD", help="run the logins against --registry")
+    parser.add_argument("--only", type=lambda text: text.split(","), default=[], help="families, by name")
+    parser.add_argument("--full", action="store_true", help="also what is too long for every run")
+    parser.add_argument("--list", action="store_true", help="the families by name")
+    arguments = parser.parse_args(words)
+    if arguments.list:
+        for group in (ALWAYS, FULL, LOGINS, SEVERAL):
+            print(f"{group.setting + (' --full' if group is FULL else ''):16} {' '.join(group.families)}")
+        return 0
+    began = time.monotonic()
+    if arguments.registry:
+        found = _elsewhere(arguments, _tell)
+    else:
+        found = results(arguments.full, arguments.only, _tell)
+    failed = sum(result.ok is False for result in found)
+    print(f"{len(found)} checks, {failed} failed, {time.monotonic() - began:.0f} s")
+    return 1 if failed or not found else 0
+
+
+def _tell(result: Result) -> None:
+    word = {True: "ok", False: "FAILED", None: "skipped"}[result.ok]
+    print(f"{word:7} {result.seconds:6.1f} s  {result.name}", flush=True)
+    if result.detail:
+        print("\n".join("        " + line for line in result.detail.splitlines()), flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(command_line())
+    except HarnessError as error:
+        sys.exit(str(error))
+    finally:
+        stop_all()

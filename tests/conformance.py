@@ -1,0 +1,116 @@
+"""The part `conformance`: the official suite of the distribution specification against servers of this checkout.
+
+Two profiles of the suite: `1.1`, the released specification, in which nothing may fail; and `dev`, the specification's main
+branch with sparse images added, in which nothing may fail and nothing may be skipped. Both run against one process; `dev` again against
+three processes over one data directory, dealt in turn, and against a server that asks for a password.
+"""
+
+from __future__ import annotations
+
+import time
+import xml.etree.ElementTree as ElementTree
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Dict, List, Optional
+
+from harness import Context, Dealer, Result, Server, check, ensure, run, scratch
+from harness.progress import step
+
+# How many cases each profile has, those that it leaves out not counted: a suite that stopped early, or read no configuration, must
+# not pass. The suite is pinned, so these only change with its version (tests/harness/tools.py).
+CASES = {"1.1": 693, "dev": 830}
+
+_USER, _PASSWORD = "suite", "correct horse battery staple"
+
+
+def main(_context: Context) -> List[Result]:
+    results: List[Result] = []
+    for title, function in (
+        ("1.1", released),
+        ("dev", development),
+        ("dev, three servers", three_servers),
+        ("dev, with a password", with_password),
+    ):
+        began = len(results)
+        # A server that does not start or stop, or a suite that does not run, is one failed check of its own.
+        whole = check("the suite and the server ran to their end", function, results)
+        results.append(whole)
+        results[began:] = [_titled(title, result) for result in results[began:]]
+    return results
+
+
+def released(results: List[Result]) -> None:
+    """The released specification. Cases that this profile itself skips are named, and are no failure."""
+    with Server() as server:
+        results.extend(suite(server.address, "1.1", may_skip=True))
+
+
+def development(results: List[Result]) -> None:
+    with Server("--sparse", "allow") as server:
+        results.extend(suite(server.address, "dev"))
+
+
+def three_servers(results: List[Result]) -> None:
+    """Any process answers any request: no upload, tag or link lives in one process's memory."""
+    with ExitStack() as stack:
+        data = stack.enter_context(scratch("three")) / "data"
+        servers = [stack.enter_context(Server("--sparse", "allow", data=data)) for _ in range(3)]
+        dealer = stack.enter_context(Dealer([server.address for server in servers]))
+        results.extend(suite(dealer.address, "dev"))
+        counts = dealer.counts()
+        assert max(counts) - min(counts) <= 1 and min(counts) > 100, f"requests were not dealt in turn: {counts}"
+
+
+def with_password(results: List[Result]) -> None:
+    with scratch("password") as folder:
+        users = folder / "htpasswd"
+        # The lowest cost: what is tested is who may do what, not how slow a password is to guess.
+        line = run([ensure("htpasswd"), "-nbB", "-C", "4", _USER, _PASSWORD], timeout=30).stdout.strip()
+        users.write_text(line + "\n")
+        with Server("--sparse", "allow", "--htpasswd", users) as server:
+            results.extend(suite(server.address, "dev", {"OCI_USERNAME": _USER, "OCI_PASSWORD": _PASSWORD}))
+
+
+def suite(address: str, profile: str, env: Optional[Dict[str, str]] = None, may_skip: bool = False) -> List[Result]:
+    """Runs the suite once and returns its leaf cases. A skipped case is a failure unless `may_skip`."""
+    program = ensure("conformance")
+    with scratch("conformance") as folder:
+        settings = {
+            "OCI_REGISTRY": address,
+            "OCI_TLS": "disabled",
+            "OCI_VERSION": profile,
+            "OCI_RESULTS_DIR": str(folder),
+            "OCI_DATA_SPARSE": "true" if profile == "dev" else "false",
+            **(env or {}),
+        }
+        began = time.monotonic()
+        with step(f"the official suite, profile {profile}"):
+            # It ends with 1 when any case failed; which ones, its report tells. In its folder it finds no configuration file.
+            finished = run([program], timeout=300, env=settings, cwd=folder, ok=(0, 1))
+        report = folder / "junit.xml"
+        assert report.is_file(), f"the suite wrote no report:\n{finished.stdout}\n{finished.stderr}"
+        results = _cases(report, may_skip)
+    passed = sum(result.ok is True for result in results)
+    failed = sum(result.ok is False for result in results)
+    enough = passed + failed >= CASES[profile]
+    told = f"{passed} passed, {failed} failed, {len(results) - passed - failed} skipped"
+    results.append(Result("the suite ran all its cases", enough, time.monotonic() - began, told))
+    return results
+
+
+def _cases(report: Path, may_skip: bool) -> List[Result]:
+    """The leaf cases of a JUnit report. The suite's names are paths: a case's parents are in its name and have no case of their own."""
+    results: List[Result] = []
+    for case in ElementTree.parse(report).getroot().iter("testcase"):
+        status = case.get("status", "")
+        # What the case found wrong, and the requests it made until then.
+        told = [text.strip() for text in (case.findtext("system-out", ""), case.findtext("system-err", "")) if text.strip()]
+        skipped = status == "skipped"
+        ok = True if status == "passed" else None if skipped and may_skip else False
+        detail = "" if ok else "\n".join([status, *told]) if told else "the profile leaves it out" if skipped else status
+        results.append(Result(case.get("name", "?"), ok, float(case.get("time") or 0), detail))
+    return results
+
+
+def _titled(title: str, result: Result) -> Result:
+    return Result(f"{title}: {result.name}", result.ok, result.seconds, result.detail)

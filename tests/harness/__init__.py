@@ -1,0 +1,57 @@
+"""The library that `tests/run` and every part of it are written with; standard library only, Python 3.9 or newer.
+
+Read in this order: `api` (results and checks), `process` (commands, ports, children), `cache` and `tools` (what is
+installed, and where), `server` (a roadstead of one's own), `dealer` (several of them behind one address), `parts` (what
+`tests/run` runs), `report` (what it prints).
+
+    from harness import Server, check, ensure, run, skip
+
+Names that other folders may use:
+
+`Result(name, ok, seconds, detail)`, `check(name, function)`, `skip(reason)`, `HarnessError`
+    One leaf check and its outcome.
+`run(command, timeout, env=None, cwd=None, input=None, ok=(0,))` -> `Finished(returncode, stdout, stderr)`
+    A command with captured output; raises `CommandFailed` with the whole story.
+`Child(command, log, env=None, cwd=None)`
+    A background process in a group of its own; a context manager; `.pid`, `.alive()`, `.stop(grace)`, `.log_tail()`.
+`free_port()`, `wait_until(predicate, seconds, what)`, `scratch(prefix)`
+    A loopback port; a bounded wait; a context manager for a temporary folder (unmounts what lies under it, then removes it).
+`cache_dir()`
+    The folder that outlives a run.
+`ensure(name)` -> `Path`
+    Installs one tool if needed and returns its executable; `tools.TABLE` lists the names.
+`Server(*flags, data=None, port=None, env=None)`
+    A context manager: `.url`, `.address` ("127.0.0.1:PORT"), `.pid`, `.data`, `.log`, `.peak_memory()`.
+`Dealer(addresses)`
+    A context manager: `.address`; deals each request to the next server in turn.
+"""
+
+from .api import Context, HarnessError, Part, Result, Skipped, check, in_ci, not_run, skip
+from .cache import cache_dir
+from .dealer import Dealer
+from .process import Child, CommandFailed, Finished, free_port, run, scratch, wait_until
+from .server import Server
+from .tools import ensure
+
+__all__ = [
+    "Child",
+    "CommandFailed",
+    "Context",
+    "Dealer",
+    "Finished",
+    "HarnessError",
+    "Part",
+    "Result",
+    "Server",
+    "Skipped",
+    "cache_dir",
+    "check",
+    "ensure",
+    "free_port",
+    "in_ci",
+    "not_run",
+    "run",
+    "scratch",
+    "skip",
+    "wait_until",
+]

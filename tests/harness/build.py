@@ -1,0 +1,70 @@
+"""Cargo, as every part calls it: one profile, one target folder, nothing built twice."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Mapping, Optional, Sequence
+
+from .api import HarnessError, skip
+from .cache import ROOT, target_dir
+from .process import Finished, run, spell
+from .progress import step
+
+# Lines by which cargo tells that it is busy; a failure's text is readable without them.
+_NOISE = ("Blocking", "Building", "Checking", "Compiling", "Documenting", "Downloaded", "Downloading", "Fresh", "Locking", "Updating")
+_SHOWN_LINES = 300
+
+_built = False
+_failure: Optional[HarnessError] = None
+
+
+def cargo(words: Sequence[str], what: str, timeout: float = 2400, env: Optional[Mapping[str, Optional[str]]] = None) -> Finished:
+    """Runs cargo in the checkout, showing `what` meanwhile. A failure raises `HarnessError` with the output that matters.
+
+    Calls `skip` where there is no cargo.
+    """
+    finished = try_cargo(words, what, timeout, env)
+    if finished.returncode != 0:
+        raise HarnessError(f"exit code {finished.returncode}: {spell(['cargo', *words])}\n{readable(finished)}")
+    return finished
+
+
+def try_cargo(words: Sequence[str], what: str, timeout: float = 2400, env: Optional[Mapping[str, Optional[str]]] = None) -> Finished:
+    """As `cargo`, for a caller that judges the exit code itself."""
+    if shutil.which("cargo") is None:
+        skip("Rust (cargo) is not installed")
+    changes = {"CARGO_TARGET_DIR": str(target_dir()), "CARGO_TERM_COLOR": "never", **(env or {})}
+    with step(what):
+        return run(["cargo", *words], timeout=timeout, env=changes, cwd=ROOT, ok=None)
+
+
+def readable(finished: Finished) -> str:
+    """Cargo's output without the lines that only tell that it is busy; at most 300 lines."""
+    lines = [line for line in (finished.stderr + finished.stdout).splitlines() if not line.strip().startswith(_NOISE)]
+    rest = len(lines) - _SHOWN_LINES
+    return "\n".join(lines if rest <= 0 else [*lines[:_SHOWN_LINES], f"… {rest} lines more"])
+
+
+def binary(name: str) -> Path:
+    """The path of a binary of the workspace, built from this checkout once a run. A failed build is not tried again.
+
+    All are built together: one package alone would ask its dependencies for fewer features than the tests do, and every
+    one of them would be compiled a second time.
+    """
+    global _built, _failure
+    if _failure is not None:
+        raise _failure
+    if not _built:
+        try:
+            cargo(["build", "--release", "--locked", "--workspace"], "building roadstead")
+        except HarnessError as error:
+            _failure = error
+            raise
+        _built = True
+    return target_dir() / "release" / name
+
+
+def roadstead() -> Path:
+    """The path of the `roadstead` binary of this checkout; see `binary`."""
+    return binary("roadstead")

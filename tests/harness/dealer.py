@@ -1,0 +1,257 @@
+"""Several servers behind one address, each request dealt to the next in turn.
+
+The front of a registry that runs as several processes. It deals by request and not by connection, so that a client which
+keeps one connection open still meets every server: POST at the first, PATCH at the second, PUT at the third. Bodies pass
+through as they come, in the framing they came in (a chunked body stays chunked), and heads pass through unchanged, `Host`
+included. A body that is cut on one side is cut on the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from typing import Awaitable, Callable, Deque, List, NamedTuple, Optional, Sequence, Tuple
+
+from .api import HarnessError
+
+_Sender = Callable[[asyncio.StreamWriter, bytes], Awaitable[None]]
+
+_HEAD_LIMIT = 1 << 17
+_BLOCK = 1 << 18
+# How long a client may go on sending a body that the server has already answered.
+_LINGER_SECONDS = 5.0
+
+
+class Dealt(NamedTuple):
+    """One request and the server (by its place in the list) that it went to."""
+
+    method: str
+    target: str
+    server: int
+
+
+class Dealer:
+    """A relay on a loopback port; a context manager.
+
+        with Dealer([a.address, b.address, c.address]) as dealer:
+            run(["crane", "push", "--insecure", image, f"{dealer.address}/a:1"], timeout=60)
+    """
+
+    def __init__(self, addresses: Sequence[str], port: int = 0) -> None:
+        self.addresses = list(addresses)
+        self.port = port
+        # The last requests in the order they were dealt.
+        self.dealt: Deque[Dealt] = deque(maxlen=100_000)
+        self._next = 0
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._failure: Optional[BaseException] = None
+        self._thread = threading.Thread(target=self._serve, name="dealer", daemon=True)
+
+    @property
+    def address(self) -> str:
+        """Host and port to send requests to."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The base URL, without a slash at its end."""
+        return f"http://{self.address}"
+
+    def counts(self) -> List[int]:
+        """How many requests each server got."""
+        counts = [0] * len(self.addresses)
+        for request in list(self.dealt):
+            counts[request.server] += 1
+        return counts
+
+    def __enter__(self) -> "Dealer":
+        self._thread.start()
+        self._ready.wait(10)
+        if self._failure is not None:
+            raise HarnessError(f"the dealer cannot listen: {self._failure}")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            server = self._loop.run_until_complete(
+                asyncio.start_server(self._client, "127.0.0.1", self.port, limit=_HEAD_LIMIT, backlog=512)
+            )
+            self.port = server.sockets[0].getsockname()[1]
+        except BaseException as error:  # told to the thread that waits
+            self._failure = error
+            return
+        finally:
+            self._ready.set()
+        self._loop.run_forever()
+        server.close()
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        self._loop.close()
+
+    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One client connection: request after request, until one side wants to close."""
+        try:
+            while await self._request(reader, writer):
+                pass
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
+            # A peer went away, or spoke what is not HTTP/1: cut, so that the other side sees it too.
+            writer.transport.abort()
+        except asyncio.CancelledError:
+            writer.transport.abort()  # the dealer itself ends
+        finally:
+            writer.close()
+
+    async def _request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Relays one request and its answer; whether the client's connection can carry another."""
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError as error:
+            if error.partial:
+                raise
+            return False
+        request = _Head(head)
+        method, target = request.first.split(b" ")[:2]
+        server = self._next % len(self.addresses)
+        self._next += 1
+        self.dealt.append(Dealt(method.decode(), target.decode(errors="replace"), server))
+        host, port = self.addresses[server].rsplit(":", 1)
+        # A connection for each request: none can have gone stale, and a cut body concerns no other request.
+        back_reader, back_writer = await asyncio.open_connection(host, int(port), limit=_HEAD_LIMIT)
+        upload = asyncio.ensure_future(_pass_request(head, request, reader, back_writer))
+        try:
+            keep = await _pass_answer(method, back_reader, writer, upload)
+            if not upload.done():
+                # The server answered before the body's end. The rest is read and dropped for a while: a client that is
+                # still sending would take a closed connection for a failure and never read the answer.
+                await asyncio.wait([upload], timeout=_LINGER_SECONDS)
+            return keep and upload.done() and upload.exception() is None and not request.closes()
+        finally:
+            if not upload.done():
+                upload.cancel()
+            await asyncio.gather(upload, return_exceptions=True)
+            back_writer.transport.abort()
+
+
+class _Head:
+    """A request's or an answer's head, as far as framing needs it."""
+
+    def __init__(self, raw: bytes) -> None:
+        lines = raw[:-4].split(b"\r\n")
+        self.first = lines[0]
+        self._fields: List[Tuple[bytes, bytes]] = []
+        for line in lines[1:]:
+            name, colon, value = line.partition(b":")
+            if not colon:
+                raise ValueError("a header line without a colon")
+            self._fields.append((name.strip().lower(), value.strip()))
+
+    def values(self, name: bytes) -> List[bytes]:
+        return [value for field, value in self._fields if field == name]
+
+    def chunked(self) -> bool:
+        return any(b"chunked" in value.lower() for value in self.values(b"transfer-encoding"))
+
+    def length(self) -> Optional[int]:
+        lengths = self.values(b"content-length")
+        return int(lengths[0]) if lengths else None
+
+    def closes(self) -> bool:
+        tokens = b",".join(self.values(b"connection")).lower()
+        return b"close" in tokens or (b"HTTP/1.0" in self.first and b"keep-alive" not in tokens)
+
+
+async def _pass_request(head: bytes, request: _Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Sends head and body on. Once the server no longer reads, the body is still read to its end, and dropped."""
+    writer.write(head)
+    try:
+        if request.chunked():
+            await _copy_chunks(reader, writer, _offer)
+        else:
+            await _copy_bytes(reader, writer, _offer, request.length() or 0)
+    except asyncio.IncompleteReadError:
+        # The client is gone: the server must see a cut body, not a finished one.
+        writer.transport.abort()
+        raise
+
+
+async def _pass_answer(
+    method: bytes,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    upload: "asyncio.Future[None]",
+) -> bool:
+    """Sends the answer on; whether the connection it goes to may stay open."""
+    while True:
+        waiting = asyncio.ensure_future(reader.readuntil(b"\r\n\r\n"))
+        await asyncio.wait([waiting, upload], return_when=asyncio.FIRST_COMPLETED)
+        if upload.done() and upload.exception() is not None:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            raise upload.exception()  # type: ignore[misc]
+        head = await waiting
+        answer = _Head(head)
+        status = int(answer.first.split(b" ")[1])
+        writer.write(head)
+        await writer.drain()
+        if status >= 200:
+            break
+    if method == b"HEAD" or status in (204, 304):
+        return not answer.closes()
+    if answer.chunked():
+        await _copy_chunks(reader, writer, _send)
+    elif answer.length() is not None:
+        await _copy_bytes(reader, writer, _send, answer.length() or 0)
+    else:
+        while block := await reader.read(_BLOCK):
+            await _send(writer, block)
+        return False
+    return not answer.closes()
+
+
+async def _send(writer: asyncio.StreamWriter, block: bytes) -> None:
+    """Passes bytes on to a receiver that must take them."""
+    writer.write(block)
+    await writer.drain()
+
+
+async def _offer(writer: asyncio.StreamWriter, block: bytes) -> None:
+    """Passes bytes on to a receiver that may have stopped reading: a server that has answered before the body's end."""
+    if not writer.transport.is_closing():
+        try:
+            await _send(writer, block)
+        except OSError:
+            pass
+
+
+async def _copy_bytes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, send: _Sender, count: int) -> None:
+    while count > 0:
+        block = await reader.read(min(_BLOCK, count))
+        if not block:
+            raise asyncio.IncompleteReadError(b"", count)
+        count -= len(block)
+        await send(writer, block)
+
+
+async def _copy_chunks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, send: _Sender) -> None:
+    """Copies a chunked body in the chunks it came in, trailers included."""
+    while True:
+        line = await reader.readuntil(b"\r\n")
+        await send(writer, line)
+        size = int(line.split(b";")[0], 16)
+        if size == 0:
+            break
+        await _copy_bytes(reader, writer, send, size + 2)
+    while True:
+        line = await reader.readuntil(b"\r\n")
+        await send(writer, line)
+        if line == b"\r\n":
+            return

@@ -1,0 +1,72 @@
+"""The parts of the run, in their order: what is cheap and finds most comes first."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from types import ModuleType
+from typing import List
+
+from .api import Context, HarnessError, Part, Result, check
+from .build import binary
+from .cache import ROOT
+from .process import run
+from .progress import step
+from .tools import ensure
+
+_TESTS = ROOT / "tests"
+
+
+def _module(part: str) -> ModuleType:
+    """The module of a part: tests/PART.py."""
+    if str(_TESTS) not in sys.path:
+        sys.path.insert(0, str(_TESTS))
+    if not (_TESTS / f"{part}.py").is_file():
+        raise HarnessError(f"tests/{part}.py is missing")
+    return importlib.import_module(part)
+
+
+def _main_of(part: str):
+    return lambda context: _module(part).main(context)
+
+
+def _clients(context: Context) -> List[Result]:
+    folder = _TESTS / "clients"
+    if not (folder / "run.py").is_file():
+        raise HarnessError("tests/clients/run.py is missing")
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    # By its path: `run` is too common a name for a module to be looked up.
+    spec = importlib.util.spec_from_file_location("clients_run", folder / "run.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module.main(sys.modules[__package__], context.full)
+
+
+def _bench(_context: Context) -> List[Result]:
+    """The benchmark's own rows, small: that each runs and none answers an error, not how fast it is."""
+
+    def smoke() -> None:
+        # It finds roadstead beside itself, and Debian's registry in the PATH.
+        env = {"PATH": f"{ensure('docker-registry').parent}{os.pathsep}{os.environ['PATH']}"}
+        program = binary("bench")
+        with step("the benchmark, small"):
+            run([program, "--smoke"], timeout=900, env=env)
+
+    return [check("every row of the benchmark runs", smoke)]
+
+
+PARTS = (
+    Part("lint", "formatting, clippy, rustdoc, dependency policy, scripts", _main_of("lint")),
+    Part("unit", "cargo test of the whole workspace", _main_of("unit")),
+    Part("wasm", "the core builds for wasm32-unknown-unknown", _main_of("wasm")),
+    Part("conformance", "the official suite: one server, three servers, with a password", _main_of("conformance")),
+    Part("clients", "docker, containerd, podman, buildah, skopeo, crane, oras push, pull and run images", _clients),
+    Part("memory", "a 2 GiB blob in and out within 64 MiB of memory", _main_of("memory")),
+    Part("samples", "every sample and every local deployment runs", _main_of("samples")),
+    Part("bench", "the benchmark, small", _bench),
+)

@@ -1,0 +1,140 @@
+"""A roadstead of one's own: built once, started on a loopback port, watched, and stopped in good order."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+from typing import Mapping, Optional, Union
+
+from .api import HarnessError
+from .build import roadstead
+from .process import Child, free_port, unmount_below, wait_until
+
+
+class Server:
+    """A running `roadstead serve`; a context manager.
+
+        with Server("--sparse", "allow") as server:
+            run(["crane", "push", "--insecure", image, f"{server.address}/a:1"], timeout=60)
+
+    Leaving the block sends SIGTERM and asserts that the process exits 0 within 15 s, unless the block itself failed.
+
+    `flags` are passed to `roadstead serve` after `--listen` and `--data`. Without `data` the folder is temporary and is removed at the
+    end. Without `port` one is chosen. `env` holds changes to its environment.
+    """
+
+    def __init__(
+        self,
+        *flags: Union[str, Path],
+        data: Optional[Path] = None,
+        port: Optional[int] = None,
+        env: Optional[Mapping[str, Optional[str]]] = None,
+    ) -> None:
+        self.flags = [str(flag) for flag in flags]
+        self._folder = Path(tempfile.mkdtemp(prefix="roadstead-server-"))
+        self.data = Path(data) if data is not None else self._folder / "data"
+        self.log = self._folder / "log"
+        self.port = port or free_port()
+        # What the person who runs the tests has set for a server of their own is not meant for this one.
+        self._env = {**{name: None for name in os.environ if name.startswith("ROADSTEAD_")}, **(env or {})}
+        self._child: Optional[Child] = None
+
+    @property
+    def address(self) -> str:
+        """Host and port, as an image name begins with them."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The base URL, without a slash at its end."""
+        return f"http://{self.address}"
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._running().pid
+
+    def start(self) -> "Server":
+        """Starts the process and waits until `/readyz` answers 200, at most 10 s."""
+        command = [roadstead(), "serve", "--listen", self.address, "--data", self.data, *self.flags]
+        self._child = child = Child(command, self.log, env=self._env)
+        try:
+            wait_until(lambda: not child.alive() or self._ready(), 10, "/readyz answers 200")
+        except HarnessError as error:
+            child.stop(grace=1)
+            raise HarnessError(f"{error}\n{child.log_tail()}") from None
+        if not child.alive():
+            raise HarnessError(f"roadstead ended with {child.returncode} before it was ready\n{child.log_tail()}")
+        return self
+
+    def stop(self) -> None:
+        """Sends SIGTERM; raises `HarnessError` unless the process exits 0 within 15 s."""
+        child = self._running()
+        code = child.stop(grace=15)
+        self._child = None
+        if code != 0:
+            how = "did not end within 15 s of SIGTERM" if code == -signal.SIGKILL else f"exit code {code} after SIGTERM"
+            raise HarnessError(f"roadstead: {how}\n{child.log_tail()}")
+
+    def kill(self) -> None:
+        """Ends the process as a power failure would (SIGKILL); `start` may follow on the same data and port."""
+        child = self._running()
+        child.signal(signal.SIGKILL)
+        child.stop(grace=5)
+        self._child = None
+
+    def peak_memory(self) -> int:
+        """The most resident memory that the process ever had, in bytes (VmHWM)."""
+        return _peak_memory(self.pid)
+
+    def log_tail(self) -> str:
+        """The end of the server's log, for a failure's text."""
+        return "\n".join(self.log.read_text(errors="replace").rstrip().splitlines()[-60:])
+
+    def _running(self) -> Child:
+        if self._child is None:
+            raise HarnessError("this server is not running")
+        return self._child
+
+    def _ready(self) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
+        try:
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def __enter__(self) -> "Server":
+        try:
+            return self.start()
+        except BaseException:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        try:
+            if self._child is None:
+                pass  # stopped or killed inside the block
+            elif kind is None:
+                self.stop()
+            else:
+                # The block's own failure is the one to tell.
+                self._child.stop(grace=5)
+        finally:
+            unmount_below(self._folder)
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _peak_memory(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    if found is None:
+        raise HarnessError(f"process {pid} has no VmHWM")
+    return int(found.group(1)) * 1024
