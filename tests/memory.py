@@ -17,7 +17,7 @@ from harness.progress import step
 
 MIB = 1 << 20
 SIZE = 2048 * MIB
-# The promise for one upload or download at a time (README, "Memory").
+# For one upload or download at a time.
 BOUND = 64 * MIB
 # For many at once the bodies of uploads share what `--upload-memory` grants and wait for room; the rest is the process itself and the
 # buffers of its connections.

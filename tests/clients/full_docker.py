@@ -7,7 +7,8 @@ from typing import Iterator
 import containerd
 import docker
 from common import Setting, need_root
-from harness import Dealer, Result
+from harness import Result
+from relay import Relay
 from verify import Registry
 
 # Pieces of 1 MiB, four at a time: a layer of some megabytes becomes several range requests.
@@ -37,7 +38,7 @@ def docker_28_containerd(setting: Setting) -> Iterator[Result]:
 def containerd_2(setting: Setting) -> Iterator[Result]:
     """Every check of containerd, through a relay that counts the requests for one layer."""
     need_root()
-    with Dealer([setting.address]) as relay:
+    with Relay([setting.address]) as relay:
         registry = Registry(relay.address, log=setting.registry.log)
         seen = Setting(setting.name, registry, setting.images, setting.work, setting.space, setting.own)
         yield from containerd.results(seen, "docker28/", PARALLEL, large=True)

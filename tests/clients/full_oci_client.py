@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Iterator
 
 from common import Setting, client
-from harness import Dealer, Result, cache_dir, run, skip
+from harness import Result, cache_dir, run, skip
 from images import noise
+from relay import Relay
 from verify import Registry
 
 SOURCE = Path(__file__).resolve().parent / "oci-client"
@@ -17,7 +18,7 @@ SIZES = (1, CHUNK, 10_000_000)
 
 
 def results(setting: Setting) -> Iterator[Result]:
-    with Dealer([setting.address]) as relay:
+    with Relay([setting.address]) as relay:
 
         def round_trip() -> str:
             folder = setting.folder("layers")

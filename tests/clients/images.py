@@ -21,9 +21,15 @@ import os
 import platform
 import random
 import shutil
-import subprocess
+import sys
 import tarfile
 import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from harness import ensure, run  # noqa: E402
+from harness.cache import locked  # noqa: E402
 
 # Part of the cache's path: change it with any byte of what this module makes.
 VERSION = "5"
@@ -111,8 +117,12 @@ def noise(seed, size):
 
 
 def zstd_frame(data):
-    """A zstd frame with a real compressor, the `zstd` program."""
-    return subprocess.run(["zstd", "-q", "-3", "-c"], input=data, stdout=subprocess.PIPE, check=True).stdout
+    """A zstd frame by the `zstd` program."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, packed = Path(folder) / "layer", Path(folder) / "layer.zst"
+        source.write_bytes(data)
+        run([str(ensure("zstd")), "-q", "-3", str(source), "-o", str(packed)], timeout=60)
+        return packed.read_bytes()
 
 
 class Layout:
@@ -221,15 +231,16 @@ class Images:
     def _made(self, name, build):
         # Renamed into place when whole, so an interrupted run leaves no half image for the next one to use.
         final = os.path.join(self.home, name)
-        if not os.path.isdir(final):
-            scratch = tempfile.mkdtemp(prefix=f".{name}-", dir=self.home)
-            try:
-                layout = Layout(os.path.join(scratch, name))
-                build(layout)
-                layout.finish()
-                os.rename(layout.path, final)
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
+        with locked("client-images"):
+            if not os.path.isdir(final):
+                scratch = tempfile.mkdtemp(prefix=f".{name}-", dir=self.home)
+                try:
+                    layout = Layout(os.path.join(scratch, name))
+                    build(layout)
+                    layout.finish()
+                    os.rename(layout.path, final)
+                finally:
+                    shutil.rmtree(scratch, ignore_errors=True)
         return final
 
     @property
@@ -303,20 +314,18 @@ class Images:
         """The layout `image` as one file by skopeo; `kind` is docker-archive or oci-archive, `name` a full image name."""
         layout = getattr(self, image)
         final = os.path.join(self.home, f"{image}-{name.replace('/', '_').replace(':', '_')}.{kind}.tar")
-        if not os.path.exists(final):
-            scratch = final + f".{os.getpid()}"
-            # Docker's archive is another format, with layers unpacked; the other one is to keep every byte.
-            flags = ["--all", "--preserve-digests"] if kind == "oci-archive" else []
-            subprocess.run(
-                ["skopeo", "copy", "-q", *flags, f"oci:{layout}:1", f"{kind}:{scratch}:{name}"], check=True,
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            )
-            os.rename(scratch, final)
+        with locked("client-images"):
+            if not os.path.exists(final):
+                scratch = final + f".{os.getpid()}"
+                # Docker's archive is another format, with layers unpacked; the other one is to keep every byte.
+                flags = ["--all", "--preserve-digests"] if kind == "oci-archive" else []
+                words = ["copy", "-q", *flags, f"oci:{layout}:1", f"{kind}:{scratch}:{name}"]
+                run([str(ensure("skopeo")), *words], timeout=300)
+                os.rename(scratch, final)
         return final
 
 
 if __name__ == "__main__":
-    import sys
     images = Images(sys.argv[1])
     for image in ("app", "multi", "mixed", "artifact", "large"):
         print(getattr(images, image))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import time
 from contextlib import ExitStack, contextmanager
@@ -33,11 +34,14 @@ import oras  # noqa: E402
 import podman  # noqa: E402
 import skopeo  # noqa: E402
 from common import Family, Setting, collect, tool  # noqa: E402
-from harness import Dealer, HarnessError, Result, Server, cache_dir, check, run, scratch  # noqa: E402
-from harness.process import stop_all, unmount_below  # noqa: E402
+from harness import HarnessError, Result, Server, cache_dir, check, run, scratch  # noqa: E402
+from harness.process import stop_all, tail, unmount_below  # noqa: E402
 from images import Images  # noqa: E402
+from relay import Relay  # noqa: E402
 from verify import Registry  # noqa: E402
 
+# How much of each server's log a failure shows.
+LOG_LINES = 20
 USER, PASSWORD = "harbour", "correct horse: battery staple"
 
 
@@ -97,13 +101,14 @@ def results(full: bool, only: Sequence[str], tell: Callable[[Result], None]) -> 
     found: List[Result] = []
     with scratch("clients") as work:
         images = Images(str(cache_dir()), tool("busybox"))
-        for group, start in ((ALWAYS, _one), (LOGINS, _users), (SEVERAL, _three)):
+        # Short folder names: container engines keep sockets in them, whose names are bounded.
+        for number, (group, start) in enumerate(((ALWAYS, _one), (LOGINS, _users), (SEVERAL, _three))):
             families = dict(group.families)
             if full and group is ALWAYS:
                 families.update(FULL.families)
             chosen = {name: family for name, family in families.items() if not only or name in only}
             if chosen:
-                found += _group(group.setting, chosen, start, images, work / group.setting.replace(" ", "-"), tell)
+                found += _group(group.setting, chosen, start, images, work / str(number), tell)
     return found
 
 
@@ -122,7 +127,6 @@ def _group(
         with ExitStack() as stack:
             registry = start(stack, work)
             for number, (family, function) in enumerate(families.items()):
-                # Short folder names: container engines keep sockets in them, whose names are bounded.
                 with _removed(work / str(number)) as folder:
                     found.extend(collect(Setting(name, registry, images, folder), family, function, tell))
 
@@ -144,22 +148,26 @@ def _removed(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _log(server: Server) -> str:
+    return "\n".join(tail(server.log_tail(), LOG_LINES))
+
+
 def _one(stack: ExitStack, _: Path) -> Registry:
     server = stack.enter_context(Server())
-    return Registry(server.address, log=server.log_tail)
+    return Registry(server.address, log=lambda: _log(server))
 
 
 def _users(stack: ExitStack, work: Path) -> Registry:
     file = work / "htpasswd"
     run([tool("htpasswd"), "-i", "-c", "-B", "-C", "5", str(file), USER], timeout=20, input=PASSWORD)
     server = stack.enter_context(Server("--htpasswd", file))
-    return Registry(server.address, USER, PASSWORD, log=server.log_tail)
+    return Registry(server.address, USER, PASSWORD, log=lambda: _log(server))
 
 
 def _three(stack: ExitStack, work: Path) -> Registry:
     servers = [stack.enter_context(Server(data=work / "data")) for _ in range(3)]
-    dealer = stack.enter_context(Dealer([server.address for server in servers]))
-    return Registry(dealer.address, log=lambda: "\n--\n".join(server.log_tail() for server in servers))
+    dealer = stack.enter_context(Relay([server.address for server in servers]))
+    return Registry(dealer.address, log=lambda: "\n".join(map(_log, servers)))
 
 
 def _elsewhere(arguments: argparse.Namespace, tell: Callable[[Result], None]) -> List[Result]:
@@ -208,10 +216,18 @@ def _tell(result: Result) -> None:
         print("\n".join("        " + line for line in result.detail.splitlines()), flush=True)
 
 
+def _interrupted(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
+    # Daemons and mounts are to go however the run ends.
+    signal.signal(signal.SIGTERM, _interrupted)
     try:
         sys.exit(command_line())
     except HarnessError as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
     finally:
         stop_all()

@@ -1,8 +1,8 @@
 """The library that `tests/run` and every part of it are written with; standard library only, Python 3.9 or newer.
 
-Read in this order: `api` (results and checks), `process` (commands, ports, children), `cache` and `tools` (what is
-installed, and where), `server` (a roadstead of one's own), `dealer` (several of them behind one address), `parts` (what
-`tests/run` runs), `report` (what it prints).
+Read in this order: `api` (results and checks), `process` (commands, ports, children), `cache`, `tools`, `debian` and
+`wasm_toolchain` (what is installed, and where), `build` (cargo), `server` (a roadstead of one's own), `dealer` (several of
+them behind one address), `parts` (what `tests/run` runs), `progress` and `report` (what it prints), `selftest` (checks of all this).
 
     from harness import Server, check, ensure, run, skip
 
@@ -19,7 +19,7 @@ Names that other folders may use:
 `cache_dir()`
     The folder that outlives a run.
 `ensure(name)` -> `Path`
-    Installs one tool if needed and returns its executable; `tools.TABLE` lists the names.
+    Installs one tool if needed and returns its executable; `tools.TABLE` lists the names. `tools.search_path(*names)` is a PATH.
 `Server(*flags, data=None, port=None, env=None)`
     A context manager: `.url`, `.address` ("127.0.0.1:PORT"), `.pid`, `.data`, `.log`, `.peak_memory()`.
 `Dealer(addresses)`

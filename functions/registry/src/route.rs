@@ -358,7 +358,7 @@ impl Query<'_> {
         self.first("artifactType")
             .filter(|text| !text.is_empty())
             // A plus sign that was sent as it is reads as a space; media types are full of the one and without the other.
-            .map(|text| MediaType::parse(&text.replace(' ', "+")))
+            .map(|text| text.replace(' ', "+").parse())
             .transpose()
             .map_err(|_| Error::QueryInvalid("artifactType must be a media type"))
     }

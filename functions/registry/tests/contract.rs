@@ -1,9 +1,23 @@
-//! The reference stores keep their own contracts.
+//! The reference stores keep their own contracts, and record what the contracts ask for although nothing reads it yet.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that unwraps nothing tests something else than it says"
+)]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use oci::{Algorithm, Descriptor, Digest, MediaType, RepositoryName};
 use registry::contract::Stores;
-use registry::store::memory::{MemoryBlobs, MemoryMetadata, MemorySessions};
+use registry::contract::counting::{CountingBlobs, CountingMetadata, CountingSessions, Counts};
+use registry::contract::faulty::{Fault, Faults, FaultyMetadata, FaultySessions, Kind, Moment};
+use registry::contract::source::Body;
+use registry::store::blobs::{BlobStore, RedirectRequest, Upload};
+use registry::store::memory::{MemoryBlobs, MemoryMetadata, MemorySessions, RecordCounts};
+use registry::store::metadata::{Content, ManifestPut, MetadataStore, PutManifest, Referrer, Removal};
+use registry::store::sessions::{Attempt, Claimed, SessionId, SessionKey, SessionStore};
+use registry::store::{Context, Incarnation, Location, StoreError, Timestamp};
 
 fn stores() -> Stores {
     Stores {
@@ -15,3 +29,306 @@ fn stores() -> Stores {
 }
 
 registry::contract_tests!(async { stores() });
+
+/// The wrappers pass every call on as it is.
+mod wrapped {
+    use super::*;
+
+    fn wrapped() -> Stores {
+        let Stores {
+            blobs,
+            metadata,
+            sessions,
+            guard,
+        } = stores();
+        let counts = Counts::new();
+        Stores {
+            blobs: Arc::new(CountingBlobs::new(blobs, counts.clone())),
+            metadata: Arc::new(CountingMetadata::new(metadata, counts.clone())),
+            sessions: Arc::new(CountingSessions::new(sessions, counts)),
+            guard,
+        }
+    }
+
+    registry::contract_tests!(async { wrapped() });
+}
+
+/// A clause that no list of the macros names would never run.
+#[test]
+fn every_clause_is_run() {
+    let macros = include_str!("../src/contract/macros.rs");
+    let sources = [
+        include_str!("../src/contract/blobs/mod.rs"),
+        include_str!("../src/contract/blobs/races.rs"),
+        include_str!("../src/contract/sessions/mod.rs"),
+        include_str!("../src/contract/sessions/ends.rs"),
+        include_str!("../src/contract/metadata/links.rs"),
+        include_str!("../src/contract/metadata/lists.rs"),
+        include_str!("../src/contract/metadata/manifests.rs"),
+        include_str!("../src/contract/metadata/races.rs"),
+        include_str!("../src/contract/metadata/removals.rs"),
+        include_str!("../src/contract/metadata/tags.rs"),
+    ];
+    let mut clauses = BTreeSet::new();
+    for line in sources.iter().flat_map(|source| source.lines()) {
+        if let Some((name, _)) = line.strip_prefix("pub async fn ").and_then(|rest| rest.split_once('(')) {
+            assert!(clauses.insert(name), "two clauses are named {name}");
+        }
+    }
+    assert!(clauses.len() > 90, "{}", clauses.len());
+    for clause in clauses {
+        assert!(macros.contains(&format!(" {clause},\n")), "no test runs {clause}");
+    }
+}
+
+fn cx(incarnation: u64) -> Context {
+    Context {
+        now: Timestamp(1_000_000),
+        deadline: Timestamp(1_001_000),
+        incarnation: Incarnation(incarnation),
+    }
+}
+
+fn name(name: &str) -> RepositoryName {
+    name.parse().unwrap()
+}
+
+fn digest(text: &str) -> Digest {
+    Digest::of(Algorithm::Sha256, text.as_bytes())
+}
+
+fn location(key: &str) -> Location {
+    Location {
+        store: "memory".to_owned(),
+        key: key.to_owned(),
+    }
+}
+
+fn manifest(text: &str) -> PutManifest {
+    PutManifest {
+        repository: name("a"),
+        digest: digest(text),
+        media_type: MediaType::OCI_MANIFEST.parse().unwrap(),
+        size: text.len() as u64,
+        content: Content::Inline(Bytes::copy_from_slice(text.as_bytes())),
+        artifact_type: None,
+        subject: None,
+        required: BTreeSet::new(),
+        excepted: BTreeSet::new(),
+        tags: Vec::new(),
+        who: "somebody".to_owned(),
+    }
+}
+
+/// Every record of a life is there, and all but what must outlive it are gone with it.
+#[tokio::test]
+async fn memory_records_what_nothing_reads_yet() {
+    let store = MemoryMetadata::new();
+    let (a, b) = (name("a"), name("b"));
+    let blob = digest("blob");
+    store.commit_blob(cx(1), &a, &blob, &location("1"), 4).await.unwrap();
+    store.commit_blob(cx(2), &b, &blob, &location("2"), 4).await.unwrap();
+    store.commit_blob(cx(3), &b, &blob, &location("2"), 4).await.unwrap();
+    assert!(store.mount(cx(4), &name("c"), &blob, &a).await.unwrap());
+    let mut put = manifest("manifest");
+    put.required.insert(blob);
+    put.excepted.insert(digest("foreign"));
+    put.content = Content::Stored(location("3"));
+    put.tags = vec!["one".parse().unwrap(), "two".parse().unwrap()];
+    let row = Referrer {
+        descriptor: Descriptor::new(put.media_type.clone(), put.digest, put.size),
+        annotations_omitted: false,
+    };
+    put.subject = Some((digest("subject"), row));
+    assert_eq!(store.put_manifest(cx(5), &put).await.unwrap(), ManifestPut::Stored);
+    put.content = Content::Stored(location("4"));
+    assert_eq!(store.put_manifest(cx(6), &put).await.unwrap(), ManifestPut::Stored);
+    let full = RecordCounts {
+        links: 3,
+        manifests: 1,
+        edges: 2,
+        referrers: 1,
+        tags: 2,
+        tagged: 2,
+        history: 2,
+        catalog: 1,
+        blobs: 2,
+        back_links: 4,
+        graveyard: 2,
+    };
+    assert_eq!(store.counts(), full);
+    assert_eq!(store.graveyard(), [location("2"), location("4")]);
+
+    assert_eq!(
+        store.delete_manifest(cx(7), &a, &put.digest, "x").await.unwrap(),
+        Removal::Removed
+    );
+    for repository in ["a", "b", "c"] {
+        let removal = store.unlink(cx(8), &name(repository), &blob).await.unwrap();
+        assert_eq!(removal, Removal::Removed);
+    }
+    let empty = RecordCounts {
+        history: 4,
+        catalog: 1,
+        blobs: 2,
+        graveyard: 2,
+        ..RecordCounts::default()
+    };
+    assert_eq!(store.counts(), empty);
+}
+
+/// 32 commits of one digest send 31 objects to the graveyard, and never the one that is linked.
+#[tokio::test]
+async fn memory_buries_what_lost_a_race() {
+    let store = MemoryMetadata::new();
+    for number in 0..32 {
+        let place = location(&number.to_string());
+        store
+            .commit_blob(cx(number), &name("a"), &digest("blob"), &place, 1)
+            .await
+            .unwrap();
+    }
+    let link = store.link(cx(99), &name("a"), &digest("blob")).await.unwrap().unwrap();
+    assert_eq!(store.counts().graveyard, 31);
+    assert!(!store.graveyard().contains(&link.location));
+}
+
+/// What is left of uploads can be counted: a seal makes no object of one body, and one more of several.
+#[tokio::test]
+async fn memory_counts_its_objects() {
+    let store = MemoryBlobs::new();
+    let session = SessionId(1);
+    let mut upload = Upload {
+        session,
+        state: Vec::new(),
+        parts: Vec::new(),
+        size: 0,
+    };
+    for number in 1..=2 {
+        let mut body = Body::of(&Bytes::from_static(b"body"), 2);
+        let appended = store
+            .append(Attempt { session, number }, &upload.state, &mut body)
+            .await
+            .unwrap();
+        upload.state = appended.state;
+        upload.parts.extend(appended.part);
+        upload.size += 4;
+        store.seal(cx(1), &upload).await.unwrap();
+    }
+    assert_eq!((store.objects(), store.sealed()), (3, 2));
+    let kept = store.seal(cx(1), &upload).await.unwrap();
+    store
+        .discard(cx(2), session, 2, &upload.state, Some(&kept))
+        .await
+        .unwrap();
+    assert_eq!((store.objects(), store.sealed()), (1, 1));
+}
+
+#[tokio::test]
+async fn memory_redirects_when_it_is_told_to() {
+    let request = || RedirectRequest {
+        content_type: "application/octet-stream",
+    };
+    let now = Timestamp(0);
+    let store = MemoryBlobs::new();
+    assert!(
+        store
+            .redirect(now, &location("1.1"), request())
+            .await
+            .unwrap()
+            .is_none()
+    );
+    let store = MemoryBlobs::redirecting("https://objects.example/bucket");
+    let redirect = store.redirect(now, &location("1.1"), request()).await.unwrap().unwrap();
+    assert_eq!(
+        redirect.url,
+        "https://objects.example/bucket/1.1?response-content-type=application%2Foctet-stream"
+    );
+}
+
+/// An object of another store is not absent, and not deleted: it is out of reach.
+#[tokio::test]
+async fn memory_refuses_locations_of_other_stores() {
+    let store = MemoryBlobs::new();
+    let elsewhere = Location {
+        store: "s3".to_owned(),
+        key: "1.1".to_owned(),
+    };
+    assert!(matches!(store.read(&elsewhere, 0..1).await, Err(StoreError::Failed(_))));
+    let deleted = store.delete(cx(1), std::slice::from_ref(&elsewhere)).await;
+    assert!(matches!(deleted, Err(StoreError::Failed(_))));
+}
+
+#[tokio::test]
+async fn counts_tell_reads_from_writes() {
+    let Stores {
+        blobs,
+        metadata,
+        sessions,
+        ..
+    } = stores();
+    let counts = Counts::new();
+    let blobs = CountingBlobs::new(blobs, counts.clone());
+    let metadata = CountingMetadata::new(metadata, counts.clone());
+    let sessions = CountingSessions::new(sessions, counts.clone());
+    let key = SessionKey {
+        expires: Timestamp(5),
+        id: SessionId(1),
+    };
+    metadata.link(cx(1), &name("a"), &digest("blob")).await.unwrap();
+    metadata.link(cx(2), &name("a"), &digest("blob")).await.unwrap();
+    sessions.get(cx(3), key).await.unwrap();
+    sessions.claim(cx(4), key, Timestamp(9)).await.unwrap();
+    let request = RedirectRequest { content_type: "a/b" };
+    blobs.redirect(Timestamp(0), &location("1.1"), request).await.unwrap();
+    assert_eq!((counts.of("link"), counts.of("unlink")), (2, 0));
+    assert_eq!((counts.reads(), counts.writes()), (3, 1));
+    let all = [("claim", 1), ("get", 1), ("link", 2), ("redirect", 1)];
+    assert_eq!(counts.take(), all.into());
+    assert_eq!((counts.reads(), counts.writes()), (0, 0));
+}
+
+#[tokio::test]
+async fn faults_strike_when_they_are_planned() {
+    let memory = Arc::new(MemoryMetadata::new());
+    let faults = Faults::none();
+    let store = FaultyMetadata::new(memory.clone(), faults.clone());
+    let commit = async |text: &str| {
+        let place = location(text);
+        store.commit_blob(cx(1), &name("a"), &digest(text), &place, 1).await
+    };
+    commit("one").await.unwrap();
+    faults.plan(Fault {
+        method: Some("commit_blob"),
+        nth: 2,
+        kind: Kind::Unavailable,
+        moment: Moment::Before,
+    });
+    store.link(cx(1), &name("a"), &digest("one")).await.unwrap();
+    commit("two").await.unwrap();
+    assert!(matches!(commit("three").await, Err(StoreError::Unavailable(_))));
+    commit("four").await.unwrap();
+    assert_eq!(memory.counts().links, 3, "nothing was done");
+    assert_eq!(faults.struck(), 1);
+    assert_eq!(faults.calls(), ["link", "commit_blob", "commit_blob", "commit_blob"]);
+
+    faults.plan(Fault {
+        method: None,
+        nth: 1,
+        kind: Kind::Failed,
+        moment: Moment::After,
+    });
+    assert!(matches!(commit("five").await, Err(StoreError::Failed(_))));
+    assert_eq!(memory.counts().links, 4, "all was done, and the answer was lost");
+    faults.clear();
+    commit("six").await.unwrap();
+
+    let sessions = FaultySessions::new(Arc::new(MemorySessions::new()), faults.clone());
+    let key = SessionKey {
+        expires: Timestamp(5),
+        id: SessionId(1),
+    };
+    let claimed = sessions.claim(cx(1), key, Timestamp(9)).await.unwrap();
+    assert!(matches!(claimed, Claimed::Granted(_)));
+    assert_eq!(faults.calls(), ["commit_blob", "claim"]);
+}

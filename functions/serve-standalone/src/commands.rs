@@ -4,7 +4,8 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 
-use crate::cli::{Cli, Command, RepoCommand, TagCommand};
+use crate::cli::{Cli, Command, LogFormat, RepoCommand, ServeArgs, TagCommand};
+use crate::logging;
 
 mod htpasswd;
 mod output;
@@ -45,9 +46,14 @@ impl From<io::Error> for Failure {
 
 /// Runs a command to its end.
 pub(crate) fn run(cli: Cli) -> ExitCode {
+    let mut log = None;
+    let mut serve = |args: &ServeArgs| {
+        log = Some(logging::format(args.log));
+        serve::run(args)
+    };
     let done = match cli.command {
-        None => serve::run(&cli.serve),
-        Some(Command::Serve(serve)) => serve::run(&serve),
+        None => serve(&cli.serve),
+        Some(Command::Serve(args)) => serve(&args),
         Some(Command::Repo(RepoCommand::List(read))) => repo::list(&read),
         Some(Command::Tag(TagCommand::List { repository, read })) => tag::list(&repository, &read),
         Some(Command::Tag(TagCommand::History { repository, tag, read })) => tag::history(&repository, &tag, &read),
@@ -59,6 +65,11 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Err(Failure::Usage(text)) => (text, 2),
         Err(Failure::NotFound(text)) => (text, 3),
     };
-    eprintln!("roadstead: {text}");
+    // Whoever collects a log in JSON cannot read anything else; but what is not logged must be told all the same.
+    if log == Some(LogFormat::Json) && tracing::enabled!(tracing::Level::ERROR) {
+        tracing::error!("{text}");
+    } else {
+        eprintln!("roadstead: {text}");
+    }
     ExitCode::from(code)
 }

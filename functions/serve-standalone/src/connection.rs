@@ -141,7 +141,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
         match *phase.borrow_and_update() {
             Phase::Serving => {}
             // A client that has just connected is about to ask; it would take this for a failure.
-            Phase::Crowded if activity.served() == 0 => {}
+            Phase::Crowded if activity.served() == 0 && activity.open() == 0 => {}
             Phase::Crowded | Phase::Draining => end(connection.as_mut()),
         }
         tokio::select! {

@@ -51,10 +51,7 @@ impl Service {
         let exchange = activity.begin();
         let mut entry = Entry::begin(&request, peer.ip());
         let timeouts = self.timeouts;
-        let response = match self.health.answer(&request).await {
-            Some(response) => response,
-            None => self.handle(request, exchange.activity()).await,
-        };
+        let response = self.handle(request, exchange.activity()).await;
         if let Some(entry) = &mut entry {
             entry.answered(response.status(), response.extensions().get::<Record>());
         }
@@ -66,13 +63,15 @@ impl Service {
         let (head, incoming) = request.into_parts();
         let (body, leftover) = receive(incoming, &self.timeouts);
         let reads = head.method == Method::GET || head.method == Method::HEAD;
-        let request = Request::from_parts(head, body);
-        let response = if reads {
-            self.registry.handle(request).await
+        let response = if let Some(response) = self.health.answer(&head.method, head.uri.path()).await {
+            drop(body);
+            response
+        } else if reads {
+            self.registry.handle(Request::from_parts(head, body)).await
         } else {
             let work = self.work.clone();
             RunToEnd::new(async move {
-                let response = self.registry.handle(request).await;
+                let response = self.registry.handle(Request::from_parts(head, body)).await;
                 drop(work);
                 response
             })

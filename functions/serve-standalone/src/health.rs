@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Response, StatusCode};
 use registry::store::metadata::MetadataStore;
 use registry::store::sessions::{SessionId, SessionKey, SessionStore};
 use registry::store::{Context, Incarnation, StoreError, Timestamp};
@@ -45,13 +45,12 @@ impl Health {
     }
 
     /// The answer, if the request is for one of the two paths.
-    pub(crate) async fn answer<B>(&self, request: &Request<B>) -> Option<Response<ResponseBody>> {
-        let readiness = match request.uri().path() {
+    pub(crate) async fn answer(&self, method: &Method, path: &str) -> Option<Response<ResponseBody>> {
+        let readiness = match path {
             "/livez" => false,
             "/readyz" => true,
             _ => return None,
         };
-        let method = request.method();
         if method != Method::GET && method != Method::HEAD {
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n".into(), false);
             response

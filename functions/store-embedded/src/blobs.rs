@@ -64,13 +64,18 @@ impl BlobStore for DiskBlobs {
         self.seal_upload(upload).await
     }
 
-    async fn abort(&self, _: Context, session: SessionId, attempts: u32, _: &[u8]) -> Result<(), StoreError> {
+    async fn discard(
+        &self,
+        _: Context,
+        session: SessionId,
+        attempts: u32,
+        _: &[u8],
+        keep: Option<&Location>,
+    ) -> Result<(), StoreError> {
+        let keep = keep.map(name).transpose()?;
         let files = Arc::clone(&self.files);
         blocking(move || {
-            for number in 1..=attempts {
-                seal::remove_unsealed(&*files, session, number).map_err(failure)?;
-            }
-            Ok(())
+            (1..=attempts).try_for_each(|number| seal::remove_all(&*files, session, number, keep).map_err(failure))
         })
         .await
     }

@@ -84,15 +84,6 @@ impl fmt::Display for Name {
     }
 }
 
-/// What can be told of a file without opening it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Look {
-    /// Its length in bytes.
-    pub(crate) size: u64,
-    /// Whether it carries the mark of [`Files::mark`].
-    pub(crate) marked: bool,
-}
-
 /// Files by [`Name`]. Every call may block.
 pub(crate) trait Files: fmt::Debug + Send + Sync + 'static {
     /// Makes a new file; one that exists is an error, because names are never used twice.
@@ -108,20 +99,14 @@ pub(crate) trait Files: fmt::Debug + Send + Sync + 'static {
     /// over.
     fn create_or_open(&self, name: Name) -> io::Result<File>;
 
-    /// What a name stands for; `None` for nothing.
-    fn look(&self, name: Name) -> io::Result<Option<Look>>;
-
-    /// Marks a file as sealed, durably with the next [`Files::sync_whole`].
-    fn mark(&self, name: Name, file: &File) -> io::Result<()>;
+    /// The length in bytes of the file that has a name; `None` if there is none.
+    fn look(&self, name: Name) -> io::Result<Option<u64>>;
 
     /// Copies `length` bytes from the start of `from` to `offset` of `to`.
     fn copy(&self, name: Name, from: &File, to: &File, offset: u64, length: u64) -> io::Result<()>;
 
     /// Makes a file's bytes and length durable, not its name.
     fn sync_file(&self, name: Name, file: &File) -> io::Result<()>;
-
-    /// Makes a file's mark durable too.
-    fn sync_whole(&self, name: Name, file: &File) -> io::Result<()>;
 
     /// Makes the names in the directory of `name` durable.
     fn sync_directory(&self, name: Name) -> io::Result<()>;

@@ -76,10 +76,7 @@ impl Counts {
     /// The calls of every method that was called, by its name.
     #[must_use]
     pub fn all(&self) -> BTreeMap<&'static str, u64> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Like [`Counts::all`], and begins again from nothing.

@@ -28,7 +28,6 @@ pub struct Trial<S: ?Sized> {
     elapsed: Arc<AtomicU64>,
     calls: Arc<AtomicU64>,
     spawn: Spawn,
-    #[expect(dead_code, reason = "held for its drop alone")]
     guard: Arc<Mutex<Guard>>,
 }
 
@@ -80,10 +79,7 @@ impl<S: ?Sized> Trial<S> {
     }
 
     /// Runs a future as a task of its own, and gives what it gave.
-    pub fn task<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = T> + Send + 'static,
-    ) -> BoxFuture<'static, T> {
+    pub fn task<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> BoxFuture<'static, T> {
         let result = Arc::new(Mutex::new(None));
         let writer = result.clone();
         let ended = (self.spawn)(Box::pin(async move {
@@ -98,11 +94,7 @@ impl<S: ?Sized> Trial<S> {
     }
 
     /// Runs `count` tasks at once, made by `work` from their numbers, and gives what they gave, in order.
-    pub async fn together<T: Send + 'static, F>(
-        &self,
-        count: usize,
-        mut work: impl FnMut(usize) -> F,
-    ) -> Vec<T>
+    pub async fn together<T: Send + 'static, F>(&self, count: usize, mut work: impl FnMut(usize) -> F) -> Vec<T>
     where
         F: Future<Output = T> + Send + 'static,
     {

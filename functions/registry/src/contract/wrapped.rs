@@ -58,8 +58,16 @@ impl<H: Hook> BlobStore for Wrapped<dyn BlobStore, H> {
         self.call("seal", self.inner.seal(cx, upload)).await
     }
 
-    async fn abort(&self, cx: Context, session: SessionId, attempts: u32, state: &[u8]) -> Result<(), StoreError> {
-        self.call("abort", self.inner.abort(cx, session, attempts, state)).await
+    async fn discard(
+        &self,
+        cx: Context,
+        session: SessionId,
+        attempts: u32,
+        state: &[u8],
+        keep: Option<&Location>,
+    ) -> Result<(), StoreError> {
+        self.call("discard", self.inner.discard(cx, session, attempts, state, keep))
+            .await
     }
 
     async fn read(&self, location: &Location, range: Range<u64>) -> Result<Option<ByteStream>, StoreError> {

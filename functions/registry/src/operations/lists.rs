@@ -127,7 +127,13 @@ impl Registry {
             let found = self
                 .stores
                 .metadata
-                .referrers(self.cx(), name, &subject, examined.as_ref(), left.min(REFERRERS_AT_ONCE))
+                .referrers(
+                    self.cx(),
+                    name,
+                    &subject,
+                    examined.as_ref(),
+                    left.min(REFERRERS_AT_ONCE),
+                )
                 .await?;
             more = found.more && !found.items.is_empty();
             for referrer in found.items {

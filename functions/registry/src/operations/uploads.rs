@@ -267,9 +267,12 @@ impl Registry {
         if hashed_as_asked {
             let computed = stored.hasher.finish();
             if computed != *digest {
-                return Err(self.discard(claim, &stored.progress.store, None, computed).await?);
+                return Err(self.discard(claim, &stored.progress.store, computed).await?);
             }
         }
+        // One body is the object itself, however it came; several leave behind what the object was made of.
+        let one_body =
+            claim.progress == Progress::default() || (claim.attempt.number == 2 && stored.progress == claim.progress);
         let parts = self.parts(claim, stored.part).await?;
         let state = stored.progress.store;
         let upload = Upload {
@@ -283,7 +286,7 @@ impl Registry {
             // The algorithm was not declared when the upload was opened: the bytes are read once more, from the store.
             let computed = self.hash_object(&location, size, digest.algorithm(), claim).await?;
             if computed != *digest {
-                return Err(self.discard(claim, &state, Some(location), computed).await?);
+                return Err(self.discard(claim, &state, computed).await?);
             }
         }
         // From here on the session can no longer be swept: its object is about to be named by a digest.
@@ -295,6 +298,11 @@ impl Registry {
             .commit_blob(self.cx(), permit.repository(), digest, &location, size)
             .await?;
         leave_to_sweep(self.stores.sessions.finish(self.cx(), claim, End::Done).await);
+        if !one_body {
+            let (id, attempts) = (claim.key.id, claim.attempt.number);
+            let blobs = &self.stores.blobs;
+            leave_to_sweep(blobs.discard(self.cx(), id, attempts, &state, Some(&location)).await);
+        }
         Ok(())
     }
 
@@ -418,13 +426,7 @@ impl Registry {
     }
 
     /// Ends an upload whose bytes do not have the digest that they should: it cannot become right any more.
-    async fn discard(
-        &self,
-        claim: &Claim,
-        state: &[u8],
-        sealed: Option<Location>,
-        computed: Digest,
-    ) -> Result<Error, Error> {
+    async fn discard(&self, claim: &Claim, state: &[u8], computed: Digest) -> Result<Error, Error> {
         // A request that came after this one's claim had run out may be going on from the same segments: then neither
         // the session nor they are this one's to end.
         let until = self.environment.now().plus_millis(self.settings.limits.claim_ms);
@@ -435,12 +437,9 @@ impl Registry {
         let blobs = &self.stores.blobs;
         leave_to_sweep(
             blobs
-                .abort(self.cx(), claim.key.id, claim.attempt.number, state)
+                .discard(self.cx(), claim.key.id, claim.attempt.number, state, None)
                 .await,
         );
-        if let Some(location) = sealed {
-            leave_to_sweep(blobs.delete(self.cx(), &[location]).await);
-        }
         Ok(Error::BlobDigestMismatch { computed })
     }
 
@@ -474,7 +473,7 @@ impl Registry {
                 leave_to_sweep(
                     self.stores
                         .blobs
-                        .abort(self.cx(), id, row.attempts, &row.progress.store)
+                        .discard(self.cx(), id, row.attempts, &row.progress.store, None)
                         .await,
                 );
                 Ok(response::empty(StatusCode::NO_CONTENT))

@@ -110,12 +110,21 @@ pub trait BlobStore: Send + Sync + 'static {
 
     /// Makes one object of all that an upload has appended, durably, and tells where it lies for ever. Idempotent:
     /// sealing again answers the same location. Costs no copy of the bytes when they arrived in one body. At least
-    /// one append came before.
+    /// one append came before. What was appended stays until it is discarded: the claim may be lost before the object
+    /// is published, and then the session goes on from its last saved state and seals something else.
     async fn seal(&self, cx: Context, upload: &Upload) -> Result<Location, StoreError>;
 
-    /// Removes what attempts 1 to `attempts` of a session have left that is not sealed, as far as it can be found.
-    /// Idempotent. Only for sessions that can no longer be committed.
-    async fn abort(&self, cx: Context, session: SessionId, attempts: u32, state: &[u8]) -> Result<(), StoreError>;
+    /// Removes all that attempts 1 to `attempts` of a session have left, as far as it can be found, but for the
+    /// object at `keep`. Idempotent. Only for sessions that can no longer be committed: they were cancelled (and
+    /// nothing is kept), or they are done (and what was published is kept).
+    async fn discard(
+        &self,
+        cx: Context,
+        session: SessionId,
+        attempts: u32,
+        state: &[u8],
+        keep: Option<&Location>,
+    ) -> Result<(), StoreError>;
 
     /// Streams `range` (half-open, within the object's size) of an object. `None`: there is no such object. Reads no
     /// more than the range, and holds only a bounded window of it in memory.

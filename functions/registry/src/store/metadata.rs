@@ -239,8 +239,8 @@ pub trait MetadataStore: Send + Sync + 'static {
     async fn holders(&self, cx: Context, digest: &Digest, limit: usize) -> Result<Vec<RepositoryName>, StoreError>;
 
     /// Publishes a manifest and its tags together, or not at all, if all required digests are present. Putting it
-    /// again moves or adds the tags and changes nothing else. A tag that already names the digest gets no new
-    /// history. [`Content::Stored`] is treated like [`MetadataStore::commit_blob`] treats a location, but makes no
+    /// again moves or adds the tags, changes nothing else, and does not look at what it refers to: that was present
+    /// when it was published, and has stayed. A tag that already names the digest gets no new history. [`Content::Stored`] is treated like [`MetadataStore::commit_blob`] treats a location, but makes no
     /// link: the object cannot be read as a blob.
     async fn put_manifest(&self, cx: Context, put: &PutManifest) -> Result<ManifestPut, StoreError>;
 

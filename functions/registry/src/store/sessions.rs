@@ -189,7 +189,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// lost, and nothing may be published. From then on nobody else can claim, cancel or sweep it.
     async fn commit(&self, cx: Context, claim: &Claim, digest: &Digest) -> Result<bool, StoreError>;
 
-    /// Ends a session that the caller has claimed or marked as committing. Idempotent. The row stays until the token
+    /// Ends a session that the caller has claimed, or marked as committing with the same claim. Idempotent. The row stays until the token
     /// has expired, so that a replay meets it.
     async fn finish(&self, cx: Context, claim: &Claim, end: End) -> Result<(), StoreError>;
 

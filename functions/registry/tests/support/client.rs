@@ -35,7 +35,7 @@ const CODES: [&str; 14] = [
 ];
 
 /// A request that is being written.
-pub struct Call {
+pub(crate) struct Call {
     world: World,
     method: Method,
     target: String,
@@ -44,7 +44,7 @@ pub struct Call {
 }
 
 impl World {
-    pub fn call(&self, method: Method, target: impl Into<String>) -> Call {
+    pub(crate) fn call(&self, method: Method, target: impl Into<String>) -> Call {
         Call {
             world: self.clone(),
             method,
@@ -54,34 +54,34 @@ impl World {
         }
     }
 
-    pub fn get(&self, target: impl Into<String>) -> Call {
+    pub(crate) fn get(&self, target: impl Into<String>) -> Call {
         self.call(Method::GET, target)
     }
 
-    pub fn head(&self, target: impl Into<String>) -> Call {
+    pub(crate) fn head(&self, target: impl Into<String>) -> Call {
         self.call(Method::HEAD, target)
     }
 
-    pub fn post(&self, target: impl Into<String>) -> Call {
+    pub(crate) fn post(&self, target: impl Into<String>) -> Call {
         self.call(Method::POST, target)
     }
 
-    pub fn put(&self, target: impl Into<String>) -> Call {
+    pub(crate) fn put(&self, target: impl Into<String>) -> Call {
         self.call(Method::PUT, target)
     }
 
-    pub fn patch(&self, target: impl Into<String>) -> Call {
+    pub(crate) fn patch(&self, target: impl Into<String>) -> Call {
         self.call(Method::PATCH, target)
     }
 
-    pub fn delete(&self, target: impl Into<String>) -> Call {
+    pub(crate) fn delete(&self, target: impl Into<String>) -> Call {
         self.call(Method::DELETE, target)
     }
 }
 
 impl Call {
     /// Adds a header; the same name again is another line.
-    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         let name: HeaderName = name.parse().expect("a header's name");
         let value = HeaderValue::from_bytes(value.as_ref()).expect("a header's value");
         self.headers.append(name, value);
@@ -89,29 +89,30 @@ impl Call {
     }
 
     /// Sends the right password of a user.
-    pub fn user(self, name: &str) -> Self {
+    pub(crate) fn user(self, name: &str) -> Self {
         let encoded = STANDARD.encode(format!("{name}:{}", Users::password(name)));
         self.header("authorization", format!("Basic {encoded}"))
     }
 
     /// A body whose length is declared.
-    pub fn bytes(self, bytes: impl Into<Bytes>) -> Self {
+    pub(crate) fn bytes(self, bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
-        self.header("content-length", bytes.len().to_string()).stream(Script::of(bytes))
+        self.header("content-length", bytes.len().to_string())
+            .stream(Script::of(bytes))
     }
 
     /// A body whose length is not declared, as in chunked transfer.
-    pub fn stream(mut self, body: Script) -> Self {
+    pub(crate) fn stream(mut self, body: Script) -> Self {
         self.body = body;
         self
     }
 
-    pub async fn send(self) -> Answer {
+    pub(crate) async fn send(self) -> Answer {
         let uri: Uri = self.target.parse().expect("a request target");
         self.send_to(uri).await
     }
 
-    pub async fn send_to(self, uri: Uri) -> Answer {
+    pub(crate) async fn send_to(self, uri: Uri) -> Answer {
         let mut request = Request::new(Box::pin(self.body) as registry::RequestBody);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = uri;
@@ -125,14 +126,14 @@ impl Call {
 
 /// An answer, read to its end.
 #[derive(Debug)]
-pub struct Answer {
-    pub request: String,
-    pub status: u16,
-    pub headers: HeaderMap,
-    pub body: Bytes,
-    pub record: Record,
+pub(crate) struct Answer {
+    pub(crate) request: String,
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    pub(crate) record: Record,
     /// The body did not come whole.
-    pub broken: bool,
+    pub(crate) broken: bool,
 }
 
 impl Answer {
@@ -151,7 +152,11 @@ impl Answer {
             }
         }
         if !broken {
-            assert_eq!(bytes.len() as u64, announced, "{request}: the body is as long as it said");
+            assert_eq!(
+                bytes.len() as u64,
+                announced,
+                "{request}: the body is as long as it said"
+            );
             assert!(body.is_end_stream(), "{request}: the body knows that it has ended");
         }
         Self {
@@ -159,7 +164,11 @@ impl Answer {
             status: head.status.as_u16(),
             headers: head.headers,
             body: bytes.freeze(),
-            record: head.extensions.get::<Record>().cloned().expect("every answer has a record"),
+            record: head
+                .extensions
+                .get::<Record>()
+                .cloned()
+                .expect("every answer has a record"),
             broken,
         }
     }
@@ -167,14 +176,20 @@ impl Answer {
     /// What every answer must be.
     fn check_form(&self, method: &Method) {
         let what = &self.request;
-        assert_eq!(self.get("docker-distribution-api-version"), Some("registry/2.0"), "{what}");
+        assert_eq!(
+            self.get("docker-distribution-api-version"),
+            Some("registry/2.0"),
+            "{what}"
+        );
         assert!(self.get("cache-control").is_some(), "{what}: says what a cache may do");
         assert!(
             matches!(self.status, 200 | 201 | 202 | 204 | 206 | 304 | 307 | 400..=599),
             "{what}: {}",
             self.status
         );
-        let length = self.get(CONTENT_LENGTH.as_str()).map(|text| text.parse::<usize>().expect("a length"));
+        let length = self
+            .get(CONTENT_LENGTH.as_str())
+            .map(|text| text.parse::<usize>().expect("a length"));
         match (self.status, method) {
             (204 | 304, _) => {
                 assert_eq!(length, None, "{what}: no length (RFC 9110, 8.6)");
@@ -190,7 +205,10 @@ impl Answer {
         if let Some(location) = self.get("location")
             && self.status != 307
         {
-            assert!(location.starts_with("/v2/"), "{what}: Location is path-absolute: {location}");
+            assert!(
+                location.starts_with("/v2/"),
+                "{what}: Location is path-absolute: {location}"
+            );
         }
         if self.status >= 400 {
             self.check_error(method);
@@ -203,7 +221,10 @@ impl Answer {
         match self.status {
             401 => assert_eq!(self.get("www-authenticate"), Some(users::CHALLENGE), "{what}"),
             405 => assert!(self.get("allow").is_some(), "{what}: a 405 says what is allowed"),
-            503 => assert!(self.get("retry-after").is_some_and(|text| text.parse::<u32>().is_ok()), "{what}"),
+            503 => assert!(
+                self.get("retry-after").is_some_and(|text| text.parse::<u32>().is_ok()),
+                "{what}"
+            ),
             416 => assert!(
                 self.get(CONTENT_RANGE.as_str()).is_some() || self.get("range").is_some(),
                 "{what}: a 416 tells where things stand"
@@ -224,7 +245,9 @@ impl Answer {
             assert!(CODES.contains(&code), "{what}: {code} is not in the specification");
             assert!(error["message"].as_str().is_some_and(|text| !text.is_empty()), "{what}");
             assert!(
-                error.keys().all(|key| matches!(key.as_str(), "code" | "message" | "detail")),
+                error
+                    .keys()
+                    .all(|key| matches!(key.as_str(), "code" | "message" | "detail")),
                 "{what}: {error:?}"
             );
             if self.status >= 500 {
@@ -235,13 +258,13 @@ impl Answer {
     }
 
     /// The header, if it is there.
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().expect("printable"))
     }
 
     /// The header, which must be there.
     #[track_caller]
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         let Some(value) = self.get(name) else {
             panic!("{}: {} has no {name}", self.request, self.status);
         };
@@ -249,25 +272,25 @@ impl Answer {
     }
 
     /// All lines of a header.
-    pub fn lines(&self, name: &str) -> Vec<&str> {
+    pub(crate) fn lines(&self, name: &str) -> Vec<&str> {
         let lines = self.headers.get_all(name).iter();
         lines.map(|value| value.to_str().expect("printable")).collect()
     }
 
     #[track_caller]
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{}: {error}: {:?}", self.request, self.body))
     }
 
     /// The code of the first error.
     #[track_caller]
-    pub fn code(&self) -> String {
+    pub(crate) fn code(&self) -> String {
         self.json()["errors"][0]["code"].as_str().expect("a code").to_owned()
     }
 
     /// The answer, which must have this status.
     #[track_caller]
-    pub fn expect(self, status: u16) -> Self {
+    pub(crate) fn expect(self, status: u16) -> Self {
         let text = String::from_utf8_lossy(&self.body[..self.body.len().min(600)]).into_owned();
         assert_eq!(self.status, status, "{}: {text}", self.request);
         self
@@ -275,7 +298,7 @@ impl Answer {
 
     /// The answer, which must be this error.
     #[track_caller]
-    pub fn expect_error(self, status: u16, code: &str) -> Self {
+    pub(crate) fn expect_error(self, status: u16, code: &str) -> Self {
         let answer = self.expect(status);
         assert_eq!(answer.code(), code, "{}", answer.request);
         answer
@@ -283,16 +306,22 @@ impl Answer {
 
     /// The target of `Location`.
     #[track_caller]
-    pub fn location(&self) -> String {
+    pub(crate) fn location(&self) -> String {
         self.header("location").to_owned()
     }
 
     /// The target of the Link to the next page (RFC 8288).
-    pub fn next(&self) -> Option<String> {
+    pub(crate) fn next(&self) -> Option<String> {
         let link = self.get("link")?;
-        let target = link.strip_prefix('<').and_then(|rest| rest.strip_suffix(">; rel=\"next\""));
+        let target = link
+            .strip_prefix('<')
+            .and_then(|rest| rest.strip_suffix(">; rel=\"next\""));
         let target = target.unwrap_or_else(|| panic!("{}: not a link to a next page: {link}", self.request));
-        assert!(target.starts_with("/v2/"), "{}: the link is relative: {link}", self.request);
+        assert!(
+            target.starts_with("/v2/"),
+            "{}: the link is relative: {link}",
+            self.request
+        );
         Some(target.to_owned())
     }
 }

@@ -6,20 +6,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use registry::Environment;
 use registry::store::Timestamp;
 
-pub struct Clock {
+pub(crate) struct Clock {
     now: AtomicU64,
     state: Mutex<u64>,
 }
 
 impl Clock {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self {
             now: AtomicU64::new(1_900_000_000_000),
             state: Mutex::new(seed),
         }
     }
 
-    pub fn pass(&self, millis: u64) {
+    pub(crate) fn pass(&self, millis: u64) {
         self.now.fetch_add(millis, Ordering::SeqCst);
     }
 }

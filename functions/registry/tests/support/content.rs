@@ -6,22 +6,25 @@ use serde_json::{Value, json};
 
 use super::{Answer, World};
 
-pub fn sha256(bytes: &[u8]) -> Digest {
+pub(crate) fn sha256(bytes: &[u8]) -> Digest {
     Digest::of(Algorithm::Sha256, bytes)
 }
 
-pub fn sha512(bytes: &[u8]) -> Digest {
+pub(crate) fn sha512(bytes: &[u8]) -> Digest {
     Digest::of(Algorithm::Sha512, bytes)
 }
 
 /// The descriptor of `bytes`.
-pub fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
+pub(crate) fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
     json!({ "mediaType": media_type, "digest": sha256(bytes), "size": bytes.len() })
 }
 
 /// An image manifest over these bytes.
-pub fn image(config: &[u8], layers: &[&[u8]]) -> Value {
-    let layers: Vec<_> = layers.iter().map(|layer| descriptor(MediaType::OCI_LAYER, layer)).collect();
+pub(crate) fn image(config: &[u8], layers: &[&[u8]]) -> Value {
+    let layers: Vec<_> = layers
+        .iter()
+        .map(|layer| descriptor(MediaType::OCI_LAYER, layer))
+        .collect();
     json!({
         "schemaVersion": 2,
         "mediaType": MediaType::OCI_MANIFEST,
@@ -31,16 +34,19 @@ pub fn image(config: &[u8], layers: &[&[u8]]) -> Value {
 }
 
 /// An index over manifests.
-pub fn index(manifests: &[&[u8]]) -> Value {
-    let manifests: Vec<_> = manifests.iter().map(|bytes| descriptor(MediaType::OCI_MANIFEST, bytes)).collect();
+pub(crate) fn index(manifests: &[&[u8]]) -> Value {
+    let manifests: Vec<_> = manifests
+        .iter()
+        .map(|bytes| descriptor(MediaType::OCI_MANIFEST, bytes))
+        .collect();
     json!({ "schemaVersion": 2, "mediaType": MediaType::OCI_INDEX, "manifests": manifests })
 }
 
 /// The bytes of the empty configuration of artifacts.
-pub const EMPTY: &[u8] = b"{}";
+pub(crate) const EMPTY: &[u8] = b"{}";
 
 /// An artifact of a type about a subject.
-pub fn artifact(artifact_type: &str, subject: &[u8]) -> Value {
+pub(crate) fn artifact(artifact_type: &str, subject: &[u8]) -> Value {
     json!({
         "schemaVersion": 2,
         "mediaType": MediaType::OCI_MANIFEST,
@@ -52,27 +58,27 @@ pub fn artifact(artifact_type: &str, subject: &[u8]) -> Value {
 }
 
 /// `value` as JSON, filled up with white space to exactly `length` bytes.
-pub fn padded(value: &Value, length: usize) -> Bytes {
+pub(crate) fn padded(value: &Value, length: usize) -> Bytes {
     let mut bytes = value.to_string().into_bytes();
     assert!(bytes.len() <= length, "{} bytes already", bytes.len());
     bytes.resize(length, b' ');
     bytes.into()
 }
 
-pub fn bytes_of(value: &Value) -> Bytes {
+pub(crate) fn bytes_of(value: &Value) -> Bytes {
     value.to_string().into()
 }
 
 /// What [`World::push_image`] pushed.
-pub struct Image {
-    pub manifest: Bytes,
-    pub digest: Digest,
-    pub config: Digest,
-    pub layer: Digest,
+pub(crate) struct Image {
+    pub(crate) manifest: Bytes,
+    pub(crate) digest: Digest,
+    pub(crate) config: Digest,
+    pub(crate) layer: Digest,
 }
 
 impl World {
-    pub async fn push_blob(&self, repository: &str, bytes: impl Into<Bytes>) -> Digest {
+    pub(crate) async fn push_blob(&self, repository: &str, bytes: impl Into<Bytes>) -> Digest {
         let bytes = bytes.into();
         let digest = sha256(&bytes);
         let target = format!("/v2/{repository}/blobs/uploads/?digest={digest}");
@@ -81,12 +87,17 @@ impl World {
     }
 
     /// Opens an upload; its location.
-    pub async fn open_upload(&self, repository: &str) -> String {
+    pub(crate) async fn open_upload(&self, repository: &str) -> String {
         let target = format!("/v2/{repository}/blobs/uploads/");
         self.post(target).send().await.expect(202).location()
     }
 
-    pub async fn put_manifest(&self, repository: &str, reference: impl ToString, bytes: impl Into<Bytes>) -> Answer {
+    pub(crate) async fn put_manifest(
+        &self,
+        repository: &str,
+        reference: impl ToString,
+        bytes: impl Into<Bytes>,
+    ) -> Answer {
         let bytes = bytes.into();
         let value: Value = serde_json::from_slice(&bytes).expect("a manifest");
         let media_type = value["mediaType"].as_str().expect("a media type");
@@ -98,7 +109,7 @@ impl World {
     }
 
     /// Pushes an image of one layer, which no other `text` has, and tags it.
-    pub async fn push_image(&self, repository: &str, tag: &str, text: &str) -> Image {
+    pub(crate) async fn push_image(&self, repository: &str, tag: &str, text: &str) -> Image {
         let config = format!("{{\"config\":\"{text}\"}}");
         let layer = format!("layer of {text}");
         let manifest = bytes_of(&image(config.as_bytes(), &[layer.as_bytes()]));
@@ -108,12 +119,14 @@ impl World {
             layer: self.push_blob(repository, layer).await,
             manifest,
         };
-        self.put_manifest(repository, tag, image.manifest.clone()).await.expect(201);
+        self.put_manifest(repository, tag, image.manifest.clone())
+            .await
+            .expect(201);
         image
     }
 
     /// Whether the repository answers for this blob, and with which bytes.
-    pub async fn blob(&self, repository: &str, digest: &Digest) -> Option<Bytes> {
+    pub(crate) async fn blob(&self, repository: &str, digest: &Digest) -> Option<Bytes> {
         let answer = self.get(format!("/v2/{repository}/blobs/{digest}")).send().await;
         match answer.status {
             200 => Some(answer.body),

@@ -11,16 +11,16 @@ use tracing::{Event, Metadata, Subscriber};
 
 /// What the current thread has logged since [`Log::capture`], while the guard lives.
 #[derive(Clone, Default)]
-pub struct Log(Arc<Mutex<String>>);
+pub(crate) struct Log(Arc<Mutex<String>>);
 
 impl Log {
-    pub fn capture() -> (Self, DefaultGuard) {
+    pub(crate) fn capture() -> (Self, DefaultGuard) {
         let log = Self::default();
         let guard = tracing::subscriber::set_default(log.clone());
         (log, guard)
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         self.0.lock().expect("not poisoned").clone()
     }
 

@@ -2,35 +2,35 @@
 //! ([`client`]), bodies that do what a test wants ([`script`]), time and randomness ([`clock`]), users
 //! ([`users`]), manifests ([`content`]) and the log ([`log`]).
 
-pub mod client;
-pub mod clock;
-pub mod content;
-pub mod log;
-pub mod script;
-pub mod users;
+pub(crate) mod client;
+pub(crate) mod clock;
+pub(crate) mod content;
+pub(crate) mod log;
+pub(crate) mod script;
+pub(crate) mod users;
 
 use std::sync::Arc;
 
-use registry::contract::counting::{Counts, CountingBlobs, CountingMetadata, CountingSessions};
-use registry::contract::faulty::{FaultyBlobs, FaultyMetadata, FaultySessions, Faults};
+use registry::contract::counting::{CountingBlobs, CountingMetadata, CountingSessions, Counts};
+use registry::contract::faulty::{Faults, FaultyBlobs, FaultyMetadata, FaultySessions};
 use registry::store::blobs::BlobStore;
 use registry::store::memory::{MemoryBlobs, MemoryMetadata, MemorySessions};
 use registry::store::metadata::MetadataStore;
 use registry::store::sessions::SessionStore;
 use registry::{Anonymous, Authenticator, Registry, Settings, Stores};
 
-pub use client::{Answer, Call};
-pub use clock::Clock;
-pub use content::{sha256, sha512};
-pub use script::Script;
-pub use users::Users;
+pub(crate) use client::{Answer, Call};
+pub(crate) use clock::Clock;
+pub(crate) use content::{sha256, sha512};
+pub(crate) use script::Script;
+pub(crate) use users::Users;
 
 /// With what a world begins.
-pub struct Setup {
-    pub settings: Settings,
-    pub authenticator: Arc<dyn Authenticator>,
-    pub blobs: MemoryBlobs,
-    pub seed: u64,
+pub(crate) struct Setup {
+    pub(crate) settings: Settings,
+    pub(crate) authenticator: Arc<dyn Authenticator>,
+    pub(crate) blobs: MemoryBlobs,
+    pub(crate) seed: u64,
 }
 
 impl Default for Setup {
@@ -46,7 +46,7 @@ impl Default for Setup {
 
 impl Setup {
     /// A registry that knows the users of [`Users`] and nobody else.
-    pub fn private(users: &Arc<Users>) -> Self {
+    pub(crate) fn private(users: &Arc<Users>) -> Self {
         Self {
             authenticator: users.clone(),
             ..Self::default()
@@ -57,25 +57,25 @@ impl Setup {
 /// One instance of a registry, and the stores under it, which count their calls and fail when told to. Clones are the
 /// same instance.
 #[derive(Clone)]
-pub struct World {
-    pub registry: Arc<Registry>,
-    pub clock: Arc<Clock>,
-    pub blobs: Arc<MemoryBlobs>,
-    pub metadata: Arc<MemoryMetadata>,
-    pub sessions: Arc<MemorySessions>,
-    pub faults: Faults,
-    pub counts: Counts,
+pub(crate) struct World {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) blobs: Arc<MemoryBlobs>,
+    pub(crate) metadata: Arc<MemoryMetadata>,
+    pub(crate) sessions: Arc<MemorySessions>,
+    pub(crate) faults: Faults,
+    pub(crate) counts: Counts,
     stores: Stores,
     settings: Settings,
 }
 
 impl World {
     /// Everyone may do everything; limits and policies as they are by default.
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(Setup::default()).await
     }
 
-    pub async fn with(setup: Setup) -> Self {
+    pub(crate) async fn with(setup: Setup) -> Self {
         let blobs = Arc::new(setup.blobs);
         let metadata = Arc::new(MemoryMetadata::new());
         let sessions = Arc::new(MemorySessions::new());
@@ -86,11 +86,17 @@ impl World {
                 counts.clone(),
             )),
             metadata: Arc::new(CountingMetadata::new(
-                Arc::new(FaultyMetadata::new(metadata.clone() as Arc<dyn MetadataStore>, faults.clone())),
+                Arc::new(FaultyMetadata::new(
+                    metadata.clone() as Arc<dyn MetadataStore>,
+                    faults.clone(),
+                )),
                 counts.clone(),
             )),
             sessions: Arc::new(CountingSessions::new(
-                Arc::new(FaultySessions::new(sessions.clone() as Arc<dyn SessionStore>, faults.clone())),
+                Arc::new(FaultySessions::new(
+                    sessions.clone() as Arc<dyn SessionStore>,
+                    faults.clone(),
+                )),
                 counts.clone(),
             )),
         };
@@ -111,7 +117,7 @@ impl World {
     }
 
     /// Another instance over the same stores.
-    pub async fn another(&self, authenticator: Arc<dyn Authenticator>, settings: Settings) -> Self {
+    pub(crate) async fn another(&self, authenticator: Arc<dyn Authenticator>, settings: Settings) -> Self {
         let registry = open(&self.stores, authenticator, &self.clock, settings.clone()).await;
         Self {
             registry,
@@ -121,7 +127,7 @@ impl World {
     }
 
     /// Another instance like this one, open to everyone.
-    pub async fn twin(&self) -> Self {
+    pub(crate) async fn twin(&self) -> Self {
         self.another(Arc::new(Anonymous::all()), self.settings.clone()).await
     }
 }

@@ -23,54 +23,54 @@ enum Step {
 
 /// A body. Asking it again after its end is a fault of the asker, and panics.
 #[derive(Default)]
-pub struct Script {
+pub(crate) struct Script {
     steps: VecDeque<Step>,
     given: Arc<AtomicUsize>,
     over: bool,
 }
 
 impl Script {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    pub fn of(bytes: impl Into<Bytes>) -> Self {
+    pub(crate) fn of(bytes: impl Into<Bytes>) -> Self {
         Self::new().data(bytes)
     }
 
     /// `bytes` in chunks of `size`.
-    pub fn in_chunks(bytes: &Bytes, size: usize) -> Self {
+    pub(crate) fn in_chunks(bytes: &Bytes, size: usize) -> Self {
         let starts = (0..bytes.len()).step_by(size);
         starts.fold(Self::new(), |script, at| {
             script.data(bytes.slice(at..bytes.len().min(at + size)))
         })
     }
 
-    pub fn data(self, bytes: impl Into<Bytes>) -> Self {
+    pub(crate) fn data(self, bytes: impl Into<Bytes>) -> Self {
         self.then(Step::Data(bytes.into()))
     }
 
-    pub fn trailers(self) -> Self {
+    pub(crate) fn trailers(self) -> Self {
         self.then(Step::Trailers(HeaderMap::new()))
     }
 
     /// Ends the body with an error.
-    pub fn fail(self, error: BodyError) -> Self {
+    pub(crate) fn fail(self, error: BodyError) -> Self {
         self.then(Step::Fail(error))
     }
 
     /// Runs `work` to its end before what follows arrives.
-    pub fn meanwhile(self, work: impl Future<Output = ()> + Send + 'static) -> Self {
+    pub(crate) fn meanwhile(self, work: impl Future<Output = ()> + Send + 'static) -> Self {
         self.then(Step::Do(work.boxed()))
     }
 
     /// Counts the bytes that were asked for.
-    pub fn given(&self) -> Arc<AtomicUsize> {
+    pub(crate) fn given(&self) -> Arc<AtomicUsize> {
         self.given.clone()
     }
 
     /// The bytes of the whole script.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         let lengths = self.steps.iter().map(|step| match step {
             Step::Data(bytes) => bytes.len(),
             Step::Trailers(_) | Step::Fail(_) | Step::Do(_) => 0,

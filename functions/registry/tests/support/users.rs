@@ -10,9 +10,9 @@ use registry::auth::{AuthenticationError, Ceiling, Credentials};
 use registry::{Authenticator, Identity, Principal};
 
 /// What everyone here is asked for.
-pub const CHALLENGE: &str = "Basic realm=\"test\"";
+pub(crate) const CHALLENGE: &str = "Basic realm=\"test\"";
 
-pub struct Users {
+pub(crate) struct Users {
     ceilings: Mutex<BTreeMap<String, Ceiling>>,
     anonymous: Option<Ceiling>,
     down: AtomicBool,
@@ -21,12 +21,12 @@ pub struct Users {
 impl Users {
     /// `alice` and `bob` may do everything, `reader` may pull, `robot` may push to `team/app` and nothing else.
     /// Nobody else is let in.
-    pub fn private() -> Self {
+    pub(crate) fn private() -> Self {
         Self::new(None)
     }
 
     /// The same users; and whoever sends no credentials may pull.
-    pub fn open_to_pull() -> Self {
+    pub(crate) fn open_to_pull() -> Self {
         Self::new(Some(Ceiling::PullOnly))
     }
 
@@ -45,27 +45,29 @@ impl Users {
         }
     }
 
-    pub fn password(name: &str) -> String {
+    pub(crate) fn password(name: &str) -> String {
         format!("password-of-{name}")
     }
 
-    pub fn remove(&self, name: &str) {
+    pub(crate) fn remove(&self, name: &str) {
         self.ceilings.lock().expect("not poisoned").remove(name);
     }
 
-    pub fn change(&self, name: &str, ceiling: Ceiling) {
+    pub(crate) fn change(&self, name: &str, ceiling: Ceiling) {
         let mut ceilings = self.ceilings.lock().expect("not poisoned");
         ceilings.insert(name.to_owned(), ceiling);
     }
 
     /// From now on nobody's credentials can be checked.
-    pub fn go_down(&self) {
+    pub(crate) fn go_down(&self) {
         self.down.store(true, Ordering::SeqCst);
     }
 
     fn find(&self, name: &str) -> Result<Identity, AuthenticationError> {
         if self.down.load(Ordering::SeqCst) {
-            return Err(AuthenticationError::Unavailable("the directory of users is down".into()));
+            return Err(AuthenticationError::Unavailable(
+                "the directory of users is down".into(),
+            ));
         }
         let ceilings = self.ceilings.lock().expect("not poisoned");
         let ceiling = ceilings.get(name).ok_or(AuthenticationError::Unauthenticated)?;

@@ -163,11 +163,13 @@ async fn a_broken_file_changes_nothing() {
     assert_eq!(htpasswd.known().complaint, None);
 }
 
+/// Makes a file unusable.
+type Ruin = fn(&Fixture);
+
 #[tokio::test]
 async fn a_file_that_is_gone_or_empty_is_waited_for_and_then_nobody_is_let_in() {
     let fixture = Fixture::new(&[("alice", "secret")]);
     let htpasswd = fixture.open();
-    type Ruin = fn(&Fixture);
     let ruins: [Ruin; 2] = [
         |fixture| std::fs::remove_file(fixture.path()).unwrap(),
         |fixture| fixture.write("# none\n"),

@@ -51,8 +51,8 @@ mod tests {
         let (first, second) = (room.base().await, room.base().await);
         assert!(room.more(1).is_none());
         let waiting = room.base();
-        tokio::pin!(waiting);
-        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        let mut waiting = std::pin::pin!(waiting);
+        assert!(futures_util::FutureExt::now_or_never(waiting.as_mut()).is_none());
         drop(first);
         assert!(room.more(1).is_none(), "the upload that waits comes first");
         let third = waiting.await;

@@ -1,7 +1,6 @@
 //! Makes one object of a session's segments.
 //!
-//! One segment is the object already; it gets a mark, by which the removal of what a session has left behind spares
-//! it. Several are joined in a file of their own, which gets its name when it is complete and synced: what has that
+//! One segment is the object already. Several are joined in a file of their own, which gets its name when it is complete and synced: what has that
 //! name is whole. The segments stay. A seal may be lost, because its claim is, and then another attempt is sealed
 //! behind the same segments.
 //!
@@ -23,8 +22,13 @@ impl DiskBlobs {
     pub(super) async fn seal_upload(&self, upload: &Upload) -> Result<Location, StoreError> {
         let session = upload.session;
         let segments = segments::collect(&upload.parts, &upload.state, upload.size)?;
-        let files = Arc::clone(&self.files);
-        let name = blocking(move || seal(&*files, session, &segments)).await?;
+        let name = if let [only] = segments.as_slice() {
+            // One look at a directory entry that was just made: not worth another thread.
+            in_place(&*self.files, session, *only)?
+        } else {
+            let files = Arc::clone(&self.files);
+            blocking(move || seal(&*files, session, &segments)).await?
+        };
         Ok(location(name))
     }
 }
@@ -32,26 +36,20 @@ impl DiskBlobs {
 fn seal(files: &dyn Files, session: SessionId, segments: &[Segment]) -> Result<Name, StoreError> {
     let filled: Vec<_> = segments.iter().filter(|segment| segment.length > 0).copied().collect();
     match (segments, filled.as_slice()) {
-        ([first, ..], []) => mark(files, session, *first),
-        (_, [only]) => mark(files, session, *only),
+        ([first, ..], []) => in_place(files, session, *first),
+        (_, [only]) => in_place(files, session, *only),
         ([.., last], filled) => join(files, session, last.number, filled),
         ([], _) => Err(StoreError::failed("nothing was appended")),
     }
 }
 
-/// The mark is synced: what is published later must not be removed as something left behind after a loss of power.
-fn mark(files: &dyn Files, session: SessionId, segment: Segment) -> Result<Name, StoreError> {
+/// Its bytes and its name were synced when it was appended.
+fn in_place(files: &dyn Files, session: SessionId, segment: Segment) -> Result<Name, StoreError> {
     let object = segment.name(session);
-    if files.look(object).map_err(failure)?.map(|found| found.size) != Some(segment.length) {
-        return Err(damaged(object));
+    match files.look(object).map_err(failure)? {
+        Some(size) if size == segment.length => Ok(object),
+        _ => Err(damaged(object)),
     }
-    let marked = || {
-        let file = files.open(object)?;
-        files.mark(object, &file)?;
-        files.sync_whole(object, &file)
-    };
-    marked().map_err(failure)?;
-    Ok(object)
 }
 
 fn join(files: &dyn Files, session: SessionId, last: u32, segments: &[Segment]) -> Result<Name, StoreError> {
@@ -66,7 +64,15 @@ fn join(files: &dyn Files, session: SessionId, last: u32, segments: &[Segment]) 
                     return Err(damaged(object));
                 }
             }
-            Err(error) => return Err(failure(error)),
+            Err(error) => {
+                // A full disk, most likely. What was copied is not left to fill it; a seal beside this one meets the
+                // same fault or copies anew.
+                let _ = files.remove(Name {
+                    form: Form::Joining,
+                    ..object
+                });
+                return Err(failure(error));
+            }
         }
     }
     // Also when it was found complete: whoever named it may not have come to this line.
@@ -76,7 +82,7 @@ fn join(files: &dyn Files, session: SessionId, last: u32, segments: &[Segment]) 
 
 fn is_complete(files: &dyn Files, object: Name, total: u64) -> Result<bool, StoreError> {
     match files.look(object).map_err(failure)? {
-        Some(found) if found.size == total => Ok(true),
+        Some(size) if size == total => Ok(true),
         Some(_) => Err(damaged(object)),
         None => Ok(false),
     }
@@ -99,14 +105,13 @@ fn copy_all(files: &dyn Files, object: Name, segments: &[Segment]) -> io::Result
     files.rename(joining, object)
 }
 
-/// Removes what an attempt has left that is not sealed.
-pub(super) fn remove_unsealed(files: &dyn Files, session: SessionId, number: u32) -> io::Result<()> {
-    files.remove(Name::new(session, number, Form::Joining))?;
-    let segment = Name::new(session, number, Form::Segment);
-    match files.look(segment)? {
-        Some(found) if !found.marked => files.remove(segment),
-        _ => Ok(()),
-    }
+/// Removes what an attempt has left, but for the object that is kept.
+pub(super) fn remove_all(files: &dyn Files, session: SessionId, number: u32, keep: Option<Name>) -> io::Result<()> {
+    [Form::Joining, Form::Joined, Form::Segment]
+        .into_iter()
+        .map(|form| Name::new(session, number, form))
+        .filter(|name| Some(*name) != keep)
+        .try_for_each(|name| files.remove(name))
 }
 
 fn damaged(object: Name) -> StoreError {

@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::directory_sync::DirectorySync;
-use super::{Files, Look, Name, exists, open_directory};
+use super::{Files, Name, exists, open_directory};
 use crate::Sync;
 
 /// How many directories objects are spread over: enough that none of them is the one lock of all uploads, few enough
@@ -129,21 +129,13 @@ impl Files for Disk {
         self.open_with(name, OFlags::WRONLY | OFlags::CREATE)
     }
 
-    fn look(&self, name: Name) -> io::Result<Option<Look>> {
+    fn look(&self, name: Name) -> io::Result<Option<u64>> {
         let directory = &self.directory(name).handle;
         match rustix::fs::statat(directory, name.to_string(), AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some(Look {
-                size: u64::try_from(stat.st_size).unwrap_or_default(),
-                marked: !Mode::from_raw_mode(stat.st_mode).contains(Mode::WUSR),
-            })),
+            Ok(stat) => Ok(Some(u64::try_from(stat.st_size).unwrap_or_default())),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
         }
-    }
-
-    fn mark(&self, _: Name, file: &File) -> io::Result<()> {
-        // A sealed file is one that nobody may write.
-        Ok(rustix::fs::fchmod(file, Mode::RUSR)?)
     }
 
     fn copy(&self, name: Name, from: &File, to: &File, offset: u64, length: u64) -> io::Result<()> {
@@ -172,13 +164,6 @@ impl Files for Disk {
         match self.sync {
             // The length of a file is among what fdatasync writes: POSIX counts what is needed to read the data back.
             Sync::Full => file.sync_data(),
-            Sync::Off => Ok(()),
-        }
-    }
-
-    fn sync_whole(&self, _: Name, file: &File) -> io::Result<()> {
-        match self.sync {
-            Sync::Full => file.sync_all(),
             Sync::Off => Ok(()),
         }
     }

@@ -89,10 +89,7 @@ impl BlobTrial {
     }
 
     async fn seal(&self, session: &Session) -> Location {
-        self.store
-            .seal(self.cx(), &session.upload())
-            .await
-            .expect("seal")
+        self.store.seal(self.cx(), &session.upload()).await.expect("seal")
     }
 
     /// An object of one body.
@@ -117,17 +114,14 @@ impl BlobTrial {
     }
 
     async fn delete(&self, locations: &[Location]) {
-        self.store
-            .delete(self.cx(), locations)
-            .await
-            .expect("delete");
+        self.store.delete(self.cx(), locations).await.expect("delete");
     }
 
-    async fn abort(&self, session: &Session) {
+    async fn discard(&self, session: &Session, keep: Option<&Location>) {
         self.store
-            .abort(self.cx(), session.id, session.attempts, &session.state)
+            .discard(self.cx(), session.id, session.attempts, &session.state, keep)
             .await
-            .expect("abort");
+            .expect("discard");
     }
 }
 
@@ -141,7 +135,14 @@ pub async fn an_empty_body_is_an_object(trial: BlobTrial) {
 
 /// A body is stored as it came, in one chunk or in many, and many one-byte chunks are no trouble.
 pub async fn a_body_of_any_chunks_is_stored_whole(trial: BlobTrial) {
-    let cases = [(1, 1), (1000, 1), (1000, 1000), (1000, 999), (70_000, 4096), (65_536, 65_536)];
+    let cases = [
+        (1, 1),
+        (1000, 1),
+        (1000, 1000),
+        (1000, 999),
+        (70_000, 4096),
+        (65_536, 65_536),
+    ];
     for (number, (size, chunk)) in (1..).zip(cases) {
         let bytes = noise(number, size);
         let mut session = Session::new(number.into());
@@ -253,7 +254,10 @@ pub async fn racing_seals_agree(trial: BlobTrial) {
                 async move { trial.seal(&session).await }
             })
             .await;
-        assert!(locations.iter().all(|location| *location == locations[0]), "{locations:?}");
+        assert!(
+            locations.iter().all(|location| *location == locations[0]),
+            "{locations:?}"
+        );
         trial.assert_holds(&locations[0], &whole.into()).await;
     }
 }
@@ -294,7 +298,13 @@ pub async fn ranges_are_read_exactly(trial: BlobTrial) {
     }
     bounds.sort_unstable();
     for pair in bounds.windows(3) {
-        for (start, end) in [(pair[0], pair[1]), (pair[0], pair[2]), (pair[1], pair[1]), (0, pair[1]), (pair[1], BIG)] {
+        for (start, end) in [
+            (pair[0], pair[1]),
+            (pair[0], pair[2]),
+            (pair[1], pair[1]),
+            (0, pair[1]),
+            (pair[1], BIG),
+        ] {
             let read = trial.range(&location, start as u64..end as u64).await;
             assert!(read == Some(big.slice(start..end)), "{start}..{end}");
         }

@@ -6,9 +6,9 @@ use oci::{Algorithm, Digest};
 
 use super::{BlobTrial, Session};
 use crate::contract::source::{Body, Stepped, Steps, noise};
+use crate::store::Location;
 use crate::store::blobs::{AppendError, Appended, BodyError};
 use crate::store::sessions::{Attempt, SessionId};
-use crate::store::Location;
 
 /// A body that fails is as if it had not been: its error comes back as it is, and the session goes on from before it.
 pub async fn a_failed_body_leaves_nothing(trial: BlobTrial) {
@@ -79,7 +79,10 @@ fn start(
     session: &Session,
     number: u32,
     bytes: &Bytes,
-) -> (Steps, futures_util::future::BoxFuture<'static, Result<Appended, AppendError>>) {
+) -> (
+    Steps,
+    futures_util::future::BoxFuture<'static, Result<Appended, AppendError>>,
+) {
     let (mut source, steps) = Stepped::new(Body::of(bytes, bytes.len().div_ceil(2)));
     let (trial, state) = (trial.clone(), session.state.clone());
     let attempt = Attempt {
@@ -172,7 +175,7 @@ pub async fn a_late_writer_changes_nothing(trial: BlobTrial) {
         drop(task.await);
         trial.assert_holds(&location, &bytes).await;
         assert_eq!(trial.seal(&session).await, location);
-        trial.abort(&session).await;
+        trial.discard(&session, Some(&location)).await;
         trial.assert_holds(&location, &bytes).await;
     }
 }
@@ -267,8 +270,8 @@ fn object_of(store: &str, session: &Session, number: u32) -> Location {
     }
 }
 
-/// An aborted session leaves nothing that can be read; aborting it again, or one that never stored anything, is fine.
-pub async fn an_abort_removes_what_is_not_sealed(trial: BlobTrial) {
+/// A discarded session leaves nothing, sealed or not; discarding it again, or one that never stored anything, is fine.
+pub async fn a_discard_removes_everything(trial: BlobTrial) {
     let store = trial.object(100, &noise(1, 10)).await.store;
     let bytes = noise(2, 5000);
     let mut session = Session::new(1);
@@ -279,24 +282,24 @@ pub async fn an_abort_removes_what_is_not_sealed(trial: BlobTrial) {
     // A claim that crashed before its first byte.
     session.attempt();
 
-    trial.abort(&session).await;
+    trial.discard(&session, None).await;
     for number in 1..=session.attempts {
         let object = object_of(&store, &session, number);
         assert_eq!(trial.range(&object, 0..0).await, None, "attempt {number}");
     }
     let sealed = trial.store.seal(trial.cx(), &session.upload()).await;
     assert!(sealed.is_err(), "the bytes are still there: {sealed:?}");
-    trial.abort(&session).await;
+    trial.discard(&session, None).await;
 
     let never = Session::new(2);
-    trial.abort(&never).await;
+    trial.discard(&never, None).await;
     let mut never = Session::new(3);
     never.attempt();
-    trial.abort(&never).await;
+    trial.discard(&never, None).await;
 }
 
-/// An abort touches neither what its own session has sealed nor any other session.
-pub async fn an_abort_spares_what_is_sealed(trial: BlobTrial) {
+/// A discard touches neither the object that is kept nor any other session, and frees everything else.
+pub async fn a_discard_spares_what_is_kept(trial: BlobTrial) {
     let bytes = noise(1, 5000);
     let mut other = Session::new(SessionId(u128::MAX).0);
     trial.append(&mut other, &bytes, 1000).await;
@@ -310,10 +313,22 @@ pub async fn an_abort_spares_what_is_sealed(trial: BlobTrial) {
             whole.extend_from_slice(&body);
         }
         let location = trial.seal(&session).await;
-        trial.abort(&session).await;
+        trial.discard(&session, Some(&location)).await;
         trial.assert_holds(&location, &Bytes::from(whole.clone())).await;
-        trial.abort(&session).await;
-        trial.assert_holds(&location, &whole.into()).await;
+        for number in 1..=session.attempts {
+            let segment = object_of(&location.store, &session, number);
+            if segment != location {
+                assert_eq!(trial.range(&segment, 0..0).await, None, "attempt {number}");
+            }
+        }
+        trial.discard(&session, Some(&location)).await;
+        trial.assert_holds(&location, &Bytes::from(whole)).await;
+        trial.discard(&session, None).await;
+        assert_eq!(
+            trial.range(&location, 0..0).await,
+            None,
+            "a sealed object that is not kept"
+        );
     }
     let location = trial.seal(&other).await;
     trial.assert_holds(&location, &bytes).await;

@@ -13,7 +13,7 @@ pub async fn a_committed_blob_is_linked(trial: MetadataTrial) {
         store: "s3-main".to_owned(),
         key: "0123456789abcdef.ff".to_owned(),
     };
-    for (number, size) in (0..).zip([0, 1, u64::from(u32::MAX) + 1, i64::MAX as u64]) {
+    for (number, size) in (0..).zip([0, 1, u64::from(u32::MAX) + 1, i64::MAX.cast_unsigned()]) {
         let digest = digest(format!("blob {number}"));
         assert_eq!(trial.link(&name, &digest).await, None);
         let place = Location {
@@ -183,15 +183,26 @@ pub async fn a_manifest_is_not_a_blob(trial: MetadataTrial) {
     let link = trial.link(&name, &small.digest).await.expect("the link");
     assert_eq!(link.location, location(2));
     let link = trial.link(&name, &large.digest).await.expect("the link");
-    assert_eq!(link.location, location(1), "the bytes of the digest lie where they lay first");
+    assert_eq!(
+        link.location,
+        location(1),
+        "the bytes of the digest lie where they lay first"
+    );
     assert_eq!(trial.holders(&large.digest).await, std::slice::from_ref(&name));
 
     assert_eq!(trial.delete_manifest(&name, &large.digest).await, Removal::Removed);
     assert_eq!(trial.manifest(&name, &large.digest).await, None);
-    assert_eq!(trial.link(&name, &large.digest).await, Some(link), "the blob is another thing");
+    assert_eq!(
+        trial.link(&name, &large.digest).await,
+        Some(link),
+        "the blob is another thing"
+    );
     assert!(trial.mount(&other, &large.digest, &name).await);
     assert_eq!(trial.unlink(&name, &small.digest).await, Removal::Removed);
-    assert!(trial.manifest(&name, &small.digest).await.is_some(), "and so is the manifest");
+    assert!(
+        trial.manifest(&name, &small.digest).await.is_some(),
+        "and so is the manifest"
+    );
 }
 
 /// A large manifest's bytes lie in one place too, wherever they were stored first.
@@ -211,7 +222,9 @@ pub async fn a_large_manifest_has_one_location(trial: MetadataTrial) {
 
     let blob = digest("pushed as a blob first");
     trial.commit_at(&one, &blob, &location(4)).await;
-    trial.put(&manifest(&three, "pushed as a blob first").stored_at(location(5))).await;
+    trial
+        .put(&manifest(&three, "pushed as a blob first").stored_at(location(5)))
+        .await;
     let record = trial.manifest(&three, &blob).await.expect("the manifest");
     assert_eq!(record.content, Content::Stored(location(4)));
     assert_eq!(trial.link(&three, &blob).await, None);

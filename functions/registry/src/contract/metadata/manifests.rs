@@ -81,7 +81,11 @@ pub async fn missing_references_refuse_the_manifest(trial: MetadataTrial) {
     assert!(trial.manifests(&name, None, 10).await.items.is_empty());
     assert!(trial.referring(&name, &subject).await.is_empty());
     assert!(!trial.is_listed(&name).await);
-    assert_eq!(trial.unlink(&name, &present).await, Removal::Removed, "no edge was left");
+    assert_eq!(
+        trial.unlink(&name, &present).await,
+        Removal::Removed,
+        "no edge was left"
+    );
 
     for digest in [present, missing, elsewhere] {
         trial.commit(&name, &digest).await;
@@ -142,7 +146,10 @@ pub async fn a_manifest_may_refer_to_much(trial: MetadataTrial) {
     let refused = manifest(&name, "refused")
         .requiring(blobs.clone())
         .requiring([digest("missing")]);
-    assert_eq!(trial.try_put(&refused).await, ManifestPut::Missing(vec![digest("missing")]));
+    assert_eq!(
+        trial.try_put(&refused).await,
+        ManifestPut::Missing(vec![digest("missing")])
+    );
     trial.put(&put).await;
     for blob in [&blobs[0], &blobs[99], &blobs[149]] {
         assert_eq!(trial.unlink(&name, blob).await, Removal::Referenced(put.digest));
@@ -203,14 +210,22 @@ pub async fn putting_again_only_moves_tags(trial: MetadataTrial) {
     let unmoved = trial.tag(&name, &tag("one")).await.expect("the tag");
     let one = one.expect("the tag");
     assert_eq!((unmoved.digest, unmoved.version), (one.digest, one.version));
-    assert_eq!(trial.history(&name, &tag("one")).await.len(), 1, "nothing has happened to it");
+    assert_eq!(
+        trial.history(&name, &tag("one")).await.len(),
+        1,
+        "nothing has happened to it"
+    );
     for moved in ["two", "three"] {
         let record = trial.tag(&name, &tag(moved)).await.expect("the tag");
         assert_eq!(record.digest, put.digest);
         assert_eq!(record.media_type, put.media_type, "the manifest's own type");
     }
     assert_eq!(trial.delete_manifest(&name, &put.digest).await, Removal::Removed);
-    assert_eq!(trial.unlink(&name, &blob).await, Removal::Removed, "edges are not doubled");
+    assert_eq!(
+        trial.unlink(&name, &blob).await,
+        Removal::Removed,
+        "edges are not doubled"
+    );
 }
 
 /// A manifest that was deleted can be put again, as a new life of it.
@@ -239,4 +254,16 @@ pub async fn a_manifest_can_be_put_again(trial: MetadataTrial) {
     let refused = trial.try_put(&put).await;
     assert_eq!(refused, ManifestPut::Missing(vec![blob]), "its references count again");
     assert_eq!(trial.history(&name, &tag("latest")).await.len(), 6);
+}
+
+/// Putting a manifest again does not look at what it refers to: a policy that has become stricter since does not keep
+/// anyone from tagging what is there.
+pub async fn a_manifest_that_is_there_is_only_tagged(trial: MetadataTrial) {
+    let name = repository("a");
+    let absent = digest("absent");
+    trial.put(&manifest(&name, "manifest").excepting([absent])).await;
+    let again = manifest(&name, "manifest").requiring([absent]).tagged([tag("latest")]);
+    assert_eq!(trial.try_put(&again).await, ManifestPut::Stored);
+    let record = trial.tag(&name, &tag("latest")).await.expect("the tag");
+    assert_eq!(record.digest, again.digest);
 }

@@ -187,7 +187,10 @@ impl MetadataTrial {
 
     async fn commit_at(&self, repository: &RepositoryName, digest: &Digest, location: &Location) {
         let size = 1000;
-        let answer = self.store.commit_blob(self.cx(), repository, digest, location, size).await;
+        let answer = self
+            .store
+            .commit_blob(self.cx(), repository, digest, location, size)
+            .await;
         answer.expect("commit_blob");
     }
 

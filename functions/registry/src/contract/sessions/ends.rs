@@ -5,9 +5,7 @@ use std::collections::BTreeSet;
 use oci::{Algorithm, Digest};
 
 use super::{CLAIM, SessionTrial, digest, progress};
-use crate::store::sessions::{
-    Cancelled, Claimed, End, Progress, Session, SessionId, SessionKey, SigningKey, State,
-};
+use crate::store::sessions::{Cancelled, Claimed, End, Progress, Session, SessionId, SessionKey, SigningKey, State};
 use crate::store::{Incarnation, Timestamp};
 
 /// A session that is being committed tells its digest; nobody can claim or cancel it, also after the claim's time.
@@ -94,7 +92,11 @@ pub async fn a_lost_claim_cannot_finish(trial: SessionTrial) {
     assert_eq!(trial.row(key).await.state, State::Open);
     assert!(trial.commit(&second, &digest("content")).await);
     trial.finish(&first, End::Cancelled).await;
-    assert_eq!(trial.row(key).await.state, State::Committing, "the second claim's commit stands");
+    assert_eq!(
+        trial.row(key).await.state,
+        State::Committing,
+        "the second claim's commit stands"
+    );
     trial.finish(&second, End::Done).await;
     assert_eq!(trial.row(key).await.state, State::Done);
 }
@@ -125,7 +127,10 @@ pub async fn a_cancel_tells_what_was_stored(trial: SessionTrial) {
         other => panic!("{other:?}"),
     }
     let row = trial.row(key).await;
-    assert_eq!((row.state, row.attempts, row.claimed_until), (State::Cancelled, 1, None));
+    assert_eq!(
+        (row.state, row.attempts, row.claimed_until),
+        (State::Cancelled, 1, None)
+    );
     assert!(row.version > before.version, "a cancel is a change");
     assert!(matches!(trial.cancel(key).await, Cancelled::Ended));
 }
@@ -263,7 +268,11 @@ pub async fn racing_first_signing_keys_are_one(trial: SessionTrial) {
             async move {
                 let id = u32::try_from(number).expect("a small number");
                 let candidate = signing_key(id + 1, trial.now());
-                trial.store.signing_keys(trial.cx(), candidate).await.expect("signing_keys")
+                trial
+                    .store
+                    .signing_keys(trial.cx(), candidate)
+                    .await
+                    .expect("signing_keys")
             }
         })
         .await;

@@ -7,10 +7,10 @@ pub use ends::*;
 use oci::{Algorithm, Digest};
 
 use super::Trial;
+use crate::store::Timestamp;
 use crate::store::sessions::{
     Cancelled, Claim, Claimed, End, Progress, Session, SessionId, SessionKey, SessionStore, State,
 };
-use crate::store::Timestamp;
 
 /// What a clause about sessions is given.
 pub type SessionTrial = Trial<dyn SessionStore>;
@@ -49,10 +49,7 @@ impl SessionTrial {
 
     async fn save(&self, claim: &Claim, progress: Progress, part: Option<&[u8]>) -> bool {
         let part = part.map(<[u8]>::to_vec);
-        self.store
-            .save(self.cx(), claim, progress, part)
-            .await
-            .expect("save")
+        self.store.save(self.cx(), claim, progress, part).await.expect("save")
     }
 
     async fn renew(&self, claim: &Claim) -> bool {
@@ -66,10 +63,7 @@ impl SessionTrial {
     }
 
     async fn commit(&self, claim: &Claim, digest: &Digest) -> bool {
-        self.store
-            .commit(self.cx(), claim, digest)
-            .await
-            .expect("commit")
+        self.store.commit(self.cx(), claim, digest).await.expect("commit")
     }
 
     async fn finish(&self, claim: &Claim, end: End) {
@@ -84,12 +78,7 @@ impl SessionTrial {
         self.store.parts(self.cx(), key).await.expect("parts")
     }
 
-    async fn expired(
-        &self,
-        before: Timestamp,
-        after: Option<SessionKey>,
-        limit: usize,
-    ) -> Vec<(SessionKey, Session)> {
+    async fn expired(&self, before: Timestamp, after: Option<SessionKey>, limit: usize) -> Vec<(SessionKey, Session)> {
         self.store
             .expired(self.cx(), before, after, limit)
             .await
@@ -315,11 +304,18 @@ pub async fn a_release_undoes_the_claim(trial: SessionTrial) {
     trial.release(&claim).await;
     let after = trial.row(key).await;
     assert_eq!(after.claimed_until, None);
-    assert_eq!((after.state, after.progress, after.digest), (before.state, before.progress, before.digest));
+    assert_eq!(
+        (after.state, after.progress, after.digest),
+        (before.state, before.progress, before.digest)
+    );
     assert_eq!(after.attempts, before.attempts + 1);
     trial.assert_lost(&claim).await;
     trial.release(&claim).await;
-    assert_eq!(trial.claim(key).await.attempt.number, 3, "at once, without waiting for the end of the claim");
+    assert_eq!(
+        trial.claim(key).await.attempt.number,
+        3,
+        "at once, without waiting for the end of the claim"
+    );
 }
 
 /// Every claim gets a number of its own, whatever became of the ones before; the row tells how many there were.
@@ -401,4 +397,3 @@ pub async fn a_takeover_races_the_save(trial: SessionTrial) {
         assert_eq!(trial.row(key).await.progress.parts, parts + 1);
     }
 }
-

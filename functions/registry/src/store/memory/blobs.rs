@@ -166,14 +166,16 @@ impl BlobStore for MemoryBlobs {
         })
     }
 
-    async fn abort(&self, _cx: Context, session: SessionId, attempts: u32, _state: &[u8]) -> Result<(), StoreError> {
-        let mut objects = lock(&self.objects);
-        for number in 1..=attempts {
-            let key = Attempt { session, number }.to_string();
-            if objects.get(&key).is_some_and(|object| !object.sealed) {
-                objects.remove(&key);
-            }
-        }
+    async fn discard(
+        &self,
+        _cx: Context,
+        session: SessionId,
+        _attempts: u32,
+        _state: &[u8],
+        keep: Option<&Location>,
+    ) -> Result<(), StoreError> {
+        let own = format!("{session}.");
+        lock(&self.objects).retain(|key, _| !key.starts_with(&own) || keep.is_some_and(|keep| keep.key == *key));
         Ok(())
     }
 

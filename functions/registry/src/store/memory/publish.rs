@@ -40,15 +40,6 @@ impl Records {
 
     pub(super) fn put_manifest(&mut self, cx: Context, put: &PutManifest) -> ManifestPut {
         let repository = &put.repository;
-        let missing: Vec<Digest> = put
-            .required
-            .iter()
-            .filter(|target| !self.is_present(repository, **target))
-            .copied()
-            .collect();
-        if !missing.is_empty() {
-            return ManifestPut::Missing(missing);
-        }
         let existing = self.manifests.get(repository).and_then(|of| of.get(&put.digest));
         let known = existing.map(|row| row.record.clone());
 
@@ -59,6 +50,11 @@ impl Records {
             }
             record
         } else {
+            let absent = |target: &&Digest| !self.is_present(repository, **target);
+            let missing: Vec<Digest> = put.required.iter().filter(absent).copied().collect();
+            if !missing.is_empty() {
+                return ManifestPut::Missing(missing);
+            }
             self.create_manifest(cx, put)
         };
         for tag in &put.tags {

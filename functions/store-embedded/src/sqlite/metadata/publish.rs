@@ -103,30 +103,31 @@ fn link(
     location: &Location,
     size: u64,
 ) -> Result<(), Failure> {
-    match condemned_link(rows, repository, digest)? {
-        Some(condemned) => {
-            if condemned {
-                spare_link(rows, repository, digest)?;
-            }
-            Ok(())
+    let present = rows.one(
+        "SELECT condemned IS NOT NULL FROM link WHERE repository = ?1 AND digest = ?2",
+        params![repository.as_str(), digest],
+        |row| row.value(0),
+    )?;
+    if let Some(condemned) = present {
+        if condemned {
+            spare_link(rows, repository, digest)?;
         }
-        None => {
-            rows.change(
-                "INSERT INTO link (repository, digest, store, key, size, incarnation, at) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                params![
-                    repository.as_str(),
-                    digest,
-                    location.store,
-                    location.key,
-                    integer(size),
-                    bits(cx.incarnation),
-                    moment(cx.now),
-                ],
-            )?;
-            back_link(rows, cx, repository, digest, Kind::Blob)
-        }
+        return Ok(());
     }
+    rows.change(
+        "INSERT INTO link (repository, digest, store, key, size, incarnation, at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![
+            repository.as_str(),
+            digest,
+            location.store,
+            location.key,
+            integer(size),
+            bits(cx.incarnation),
+            moment(cx.now),
+        ],
+    )?;
+    back_link(rows, cx, repository, digest, Kind::Blob)
 }
 
 fn back_link(
@@ -149,27 +150,9 @@ fn back_link(
     Ok(())
 }
 
-/// Whether a link is marked for removal; `None` when there is no link.
-fn condemned_link(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -> Result<Option<bool>, Failure> {
-    rows.one(
-        "SELECT condemned IS NOT NULL FROM link WHERE repository = ?1 AND digest = ?2",
-        params![repository.as_str(), digest],
-        |row| row.value(0),
-    )
-}
-
-/// Whether a manifest is marked for removal; `None` when there is no manifest.
-fn condemned_manifest(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -> Result<Option<bool>, Failure> {
-    rows.one(
-        "SELECT condemned IS NOT NULL FROM manifest WHERE repository = ?1 AND digest = ?2",
-        params![repository.as_str(), digest],
-        |row| row.value(0),
-    )
-}
-
 fn spare_link(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -> Result<(), Failure> {
     rows.change(
-        "UPDATE link SET condemned = NULL WHERE repository = ?1 AND digest = ?2",
+        "UPDATE link SET condemned = NULL WHERE repository = ?1 AND digest = ?2 AND condemned IS NOT NULL",
         params![repository.as_str(), digest],
     )?;
     Ok(())
@@ -177,7 +160,8 @@ fn spare_link(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -> Res
 
 fn spare_manifest(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -> Result<(), Failure> {
     rows.change(
-        "UPDATE manifest SET condemned = NULL, version = version + 1 WHERE repository = ?1 AND digest = ?2",
+        "UPDATE manifest SET condemned = NULL, version = version + 1 \
+         WHERE repository = ?1 AND digest = ?2 AND condemned IS NOT NULL",
         params![repository.as_str(), digest],
     )?;
     Ok(())
@@ -243,23 +227,24 @@ impl Manifest {
     /// The whole operation.
     pub(super) fn publish(&self, rows: &Rows<'_>, cx: Context) -> Result<ManifestPut, Failure> {
         let present = rows.one(
-            "SELECT media_type, size FROM manifest WHERE repository = ?1 AND digest = ?2",
+            "SELECT media_type, size, condemned IS NOT NULL FROM manifest WHERE repository = ?1 AND digest = ?2",
             params![self.repository.as_str(), self.digest],
             |row| {
-                Ok(Target {
+                let target = Target {
                     media_type: row.value(0)?,
                     size: row.unsigned(1)?,
-                })
+                };
+                Ok((target, row.value::<bool>(2)?))
             },
         )?;
-        let missing = self.hold_references(rows)?;
-        if !missing.is_empty() {
-            return Ok(ManifestPut::Missing(missing));
-        }
-        let target = if let Some(target) = present {
-            self.touch(rows, cx)?;
+        let target = if let Some((target, condemned)) = present {
+            self.touch(rows, cx, condemned)?;
             target
         } else {
+            let missing = self.hold_references(rows)?;
+            if !missing.is_empty() {
+                return Ok(ManifestPut::Missing(missing));
+            }
             self.insert(rows, cx)?;
             Target {
                 media_type: self.media_type.clone(),
@@ -278,32 +263,31 @@ impl Manifest {
         let mut marked = Vec::new();
         let required = self.required.iter().map(|(digest, text)| (Some(digest), text));
         for (digest, text) in required.chain(self.excepted.iter().map(|text| (None, text))) {
-            let link = condemned_link(rows, &self.repository, text)?;
-            // A mark on a manifest matters also where a blob of the same bytes would do as the target.
-            let manifest = condemned_manifest(rows, &self.repository, text)?;
-            if link.is_none() && manifest.is_none() {
-                missing.extend(digest);
-            }
-            if link == Some(true) || manifest == Some(true) {
-                marked.push((text, link, manifest));
+            // Both, because a digest may be named by a blob and by a manifest, and each may have a mark.
+            let found: Option<(Option<bool>, Option<bool>)> = rows.one(
+                "SELECT (SELECT condemned IS NOT NULL FROM link WHERE repository = ?1 AND digest = ?2), \
+                 (SELECT condemned IS NOT NULL FROM manifest WHERE repository = ?1 AND digest = ?2)",
+                params![self.repository.as_str(), text],
+                |row| Ok((row.value(0)?, row.value(1)?)),
+            )?;
+            match found {
+                None | Some((None, None)) => missing.extend(digest),
+                Some((link, manifest)) if link == Some(true) || manifest == Some(true) => marked.push(text),
+                Some(_) => {}
             }
         }
         if missing.is_empty() {
-            for (text, link, manifest) in marked {
-                if link == Some(true) {
-                    spare_link(rows, &self.repository, text)?;
-                }
-                if manifest == Some(true) {
-                    spare_manifest(rows, &self.repository, text)?;
-                }
+            for text in marked {
+                spare_link(rows, &self.repository, text)?;
+                spare_manifest(rows, &self.repository, text)?;
             }
         }
         Ok(missing)
     }
 
     /// A manifest that is there already stays as it is.
-    fn touch(&self, rows: &Rows<'_>, cx: Context) -> Result<(), Failure> {
-        if condemned_manifest(rows, &self.repository, &self.digest)? == Some(true) {
+    fn touch(&self, rows: &Rows<'_>, cx: Context, condemned: bool) -> Result<(), Failure> {
+        if condemned {
             spare_manifest(rows, &self.repository, &self.digest)?;
         }
         if let Content::Stored(location) = &self.content {

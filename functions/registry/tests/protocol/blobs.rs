@@ -1,0 +1,395 @@
+//! Reading and deleting blobs (end-2, end-10): ranges, conditions, redirects.
+
+use bytes::Bytes;
+use registry::contract::source::noise;
+use registry::store::memory::MemoryBlobs;
+
+use crate::support::{Answer, Setup, World, sha256};
+
+const TEN: &str = "0123456789";
+
+/// How a `Range` is answered over the ten bytes of [`TEN`].
+enum Expected {
+    Whole,
+    /// The bytes and their `Content-Range`.
+    One(&'static str, &'static str),
+    /// The same for each part.
+    Several(&'static [(&'static str, &'static str)]),
+    Refused,
+}
+use Expected::{One, Refused, Several, Whole};
+
+const RANGES: &[(&str, Expected)] = &[
+    ("bytes=0-0", One("0", "bytes 0-0/10")),
+    ("bytes=0-9", One(TEN, "bytes 0-9/10")),
+    ("bytes=2-4", One("234", "bytes 2-4/10")),
+    ("bytes=9-9", One("9", "bytes 9-9/10")),
+    ("bytes=5-", One("56789", "bytes 5-9/10")),
+    ("bytes=9-", One("9", "bytes 9-9/10")),
+    ("bytes=-3", One("789", "bytes 7-9/10")),
+    ("bytes=-10", One(TEN, "bytes 0-9/10")),
+    ("bytes=-11", One(TEN, "bytes 0-9/10")),
+    ("bytes=8-10", One("89", "bytes 8-9/10")),
+    ("bytes=8-99999999999999999999999", One("89", "bytes 8-9/10")),
+    ("bytes=-99999999999999999999999", One(TEN, "bytes 0-9/10")),
+    ("Bytes=1-1", One("1", "bytes 1-1/10")),
+    ("bytes= 1-1 ", One("1", "bytes 1-1/10")),
+    ("bytes=,1-1,", One("1", "bytes 1-1/10")),
+    // What lies beyond the end is left out of a set.
+    ("bytes=1-1,10-", One("1", "bytes 1-1/10")),
+    ("bytes=10-", Refused),
+    ("bytes=10-10", Refused),
+    ("bytes=11-20", Refused),
+    ("bytes=5-4", Refused),
+    ("bytes=500-0", Refused),
+    ("bytes=-0", Refused),
+    ("bytes=10-,20-30", Refused),
+    ("bytes=18446744073709551615-", Refused),
+    ("bytes=99999999999999999999999-", Refused),
+    // Not understood: as if it were not there (RFC 9110, 14.2).
+    ("items=0-1", Whole),
+    ("bytes 0-1", Whole),
+    ("0-1", Whole),
+    ("bytes=", Whole),
+    ("bytes=,", Whole),
+    ("bytes=-", Whole),
+    ("bytes=a-b", Whole),
+    ("bytes=1", Whole),
+    ("bytes=0-1x", Whole),
+    ("bytes=--1", Whole),
+    ("bytes=1-2-3", Whole),
+    ("bytes=0x1-2", Whole),
+    ("bytes=+1-2", Whole),
+    ("bytes=0-1,x", Whole),
+    ("\u{fe}", Whole),
+    (
+        "bytes=0-1,3-4",
+        Several(&[("01", "bytes 0-1/10"), ("34", "bytes 3-4/10")]),
+    ),
+    ("bytes=-1,0-0", Several(&[("9", "bytes 9-9/10"), ("0", "bytes 0-0/10")])),
+    (
+        "bytes=0-3,2-5",
+        Several(&[("0123", "bytes 0-3/10"), ("2345", "bytes 2-5/10")]),
+    ),
+    (
+        "bytes=0-0 , 2-2,4-4",
+        Several(&[("0", "bytes 0-0/10"), ("2", "bytes 2-2/10"), ("4", "bytes 4-4/10")]),
+    ),
+    // Together more than there is.
+    ("bytes=0-,0-", Whole),
+    ("bytes=0-5,4-9", Whole),
+    ("bytes=0-,0-,0-,0-,0-,0-,0-,0-,0-,0-", Whole),
+];
+
+#[tokio::test]
+async fn ranges() {
+    let world = World::new().await;
+    let digest = world.push_blob("a", TEN).await;
+    for (range, expected) in RANGES {
+        let call = world.get(format!("/v2/a/blobs/{digest}")).header("range", range);
+        let answer = call.send().await;
+        match expected {
+            Whole => {
+                let answer = answer.expect(200);
+                assert_eq!(answer.body, TEN, "{range}");
+                assert_eq!(answer.header("content-type"), "application/octet-stream");
+                check_headers(&answer, &digest.to_string());
+            }
+            One(body, content_range) => {
+                let answer = answer.expect(206);
+                assert_eq!(answer.body, body, "{range}");
+                assert_eq!(answer.header("content-range"), *content_range);
+                assert_eq!(answer.header("content-type"), "application/octet-stream");
+                check_headers(&answer, &digest.to_string());
+            }
+            Several(parts) => {
+                let answer = answer.expect(206);
+                assert_eq!(answer.get("content-range"), None, "it stands in the parts");
+                let found = read_parts(&answer);
+                let found: Vec<_> = found
+                    .iter()
+                    .map(|(range, body)| (body.as_str(), range.as_str()))
+                    .collect();
+                assert_eq!(found, *parts, "{range}");
+                check_headers(&answer, &digest.to_string());
+            }
+            Refused => {
+                let answer = answer.expect_error(416, "SIZE_INVALID");
+                assert_eq!(answer.header("content-range"), "bytes */10", "{range}");
+            }
+        }
+        // A range is for GET alone (RFC 9110, 14.2).
+        let head = world.head(format!("/v2/a/blobs/{digest}")).header("range", range);
+        let head = head.send().await.expect(200);
+        assert_eq!(head.header("content-length"), "10");
+        check_headers(&head, &digest.to_string());
+    }
+}
+
+fn check_headers(answer: &Answer, digest: &str) {
+    assert_eq!(answer.header("docker-content-digest"), digest);
+    assert_eq!(answer.header("etag"), format!("\"{digest}\""));
+    assert_eq!(answer.header("accept-ranges"), "bytes");
+    assert_eq!(answer.header("cache-control"), "private, max-age=31536000, immutable");
+}
+
+/// A multipart/byteranges body (RFC 9110, 14.6), as a client reads it: `Content-Range` and bytes of each part.
+fn read_parts(answer: &Answer) -> Vec<(String, String)> {
+    let content_type = answer.header("content-type");
+    let boundary = content_type.strip_prefix("multipart/byteranges; boundary=").unwrap();
+    let text = std::str::from_utf8(&answer.body).unwrap();
+    let mut parts = Vec::new();
+    let mut rest = text.strip_prefix(&format!("\r\n--{boundary}")).unwrap();
+    loop {
+        if rest == "--\r\n" {
+            return parts;
+        }
+        let (head, body) = rest.strip_prefix("\r\n").unwrap().split_once("\r\n\r\n").unwrap();
+        let mut content_range = None;
+        for line in head.split("\r\n") {
+            match line.split_once(": ").unwrap() {
+                ("Content-Type", value) => assert_eq!(value, "application/octet-stream"),
+                ("Content-Range", value) => content_range = Some(value.to_owned()),
+                other => panic!("{other:?}"),
+            }
+        }
+        let (body, next) = body.split_once(&format!("\r\n--{boundary}")).unwrap();
+        parts.push((content_range.unwrap(), body.to_owned()));
+        rest = next;
+    }
+}
+
+#[tokio::test]
+async fn two_range_lines_are_no_range() {
+    let world = World::new().await;
+    let digest = world.push_blob("a", TEN).await;
+    let call = world
+        .get(format!("/v2/a/blobs/{digest}"))
+        .header("range", "bytes=0-0")
+        .header("range", "bytes=1-1");
+    assert_eq!(call.send().await.expect(200).body, TEN);
+}
+
+#[tokio::test]
+async fn the_number_of_ranges_is_bounded() {
+    let world = World::new().await;
+    let digest = world.push_blob("a", vec![b'x'; 1000]).await;
+    let ranges = |count: usize| {
+        let list: Vec<_> = (0..count).map(|at| format!("{}-{}", 2 * at, 2 * at)).collect();
+        format!("bytes={}", list.join(","))
+    };
+    let get = |range: String| world.get(format!("/v2/a/blobs/{digest}")).header("range", range).send();
+    let answer = get(ranges(100)).await.expect(206);
+    let parts = read_parts(&answer);
+    assert_eq!(parts.len(), 100);
+    assert_eq!(parts[99], ("bytes 198-198/1000".to_owned(), "x".to_owned()));
+    get(ranges(101)).await.expect_error(416, "SIZE_INVALID");
+    get(ranges(5000)).await.expect_error(416, "SIZE_INVALID");
+    // A boundary is used once: what was served under it must not be able to contain it.
+    let again = get(ranges(100)).await.expect(206);
+    assert_ne!(again.header("content-type"), answer.header("content-type"));
+}
+
+/// Over pieces of a large object, against slices of its bytes.
+#[tokio::test]
+async fn ranges_of_a_large_blob() {
+    let world = World::new().await;
+    let content = noise(7, 300_000);
+    let digest = world.push_blob("a", content.clone()).await;
+    for (start, end) in [
+        (0, 1),
+        (65_535, 65_537),
+        (65_536, 131_072),
+        (1, 299_999),
+        (131_071, 300_000),
+        (0, 300_000),
+    ] {
+        let call = world.get(format!("/v2/a/blobs/{digest}"));
+        let answer = call
+            .header("range", format!("bytes={start}-{}", end - 1))
+            .send()
+            .await
+            .expect(206);
+        assert_eq!(answer.body, content[start..end]);
+    }
+}
+
+#[tokio::test]
+async fn an_empty_blob() {
+    let world = World::new().await;
+    let digest = world.push_blob("a", "").await;
+    assert_eq!(world.blob("a", &digest).await.unwrap(), "");
+    let head = world.head(format!("/v2/a/blobs/{digest}")).send().await.expect(200);
+    assert_eq!(head.header("content-length"), "0");
+    for range in ["bytes=0-", "bytes=0-0", "bytes=-1", "bytes=0-0,1-1"] {
+        let call = world.get(format!("/v2/a/blobs/{digest}")).header("range", range);
+        let answer = call.send().await.expect_error(416, "SIZE_INVALID");
+        assert_eq!(answer.header("content-range"), "bytes */0");
+    }
+}
+
+#[tokio::test]
+async fn conditions() {
+    let world = World::new().await;
+    let digest = world.push_blob("a", TEN).await;
+    let other = sha256(b"other");
+    let target = format!("/v2/a/blobs/{digest}");
+    for (tags, status) in [
+        (vec![format!("\"{digest}\"")], 304),
+        (vec![format!("W/\"{digest}\"")], 304),
+        (vec!["*".to_owned()], 304),
+        (vec![format!("\"{other}\", \"{digest}\"")], 304),
+        (vec![format!("\"{other}\""), format!("\"{digest}\"")], 304),
+        (vec![format!("\"{other}\"")], 200),
+        (vec![digest.to_string()], 200),
+        (vec![String::new()], 200),
+    ] {
+        for method in ["GET", "HEAD"] {
+            let mut call = world.call(method.parse().unwrap(), target.clone());
+            for tag in &tags {
+                call = call.header("if-none-match", tag);
+            }
+            let answer = call.send().await.expect(status);
+            check_headers(&answer, &digest.to_string());
+        }
+    }
+    for (condition, status) in [
+        (format!("\"{digest}\""), 206),
+        (format!("W/\"{digest}\""), 200),
+        (format!("\"{other}\""), 200),
+        ("Wed, 21 Oct 2026 07:28:00 GMT".to_owned(), 200),
+        (String::new(), 200),
+    ] {
+        for (range, otherwise) in [("bytes=0-1", 206), ("bytes=10-", 416)] {
+            let call = world
+                .get(target.clone())
+                .header("range", range)
+                .header("if-range", &condition);
+            let status = if status == 206 { otherwise } else { status };
+            let answer = call.send().await.expect(status);
+            if status == 200 {
+                assert_eq!(answer.body, TEN);
+            }
+        }
+    }
+    // Both at once: what the client has already it is not sent in part either (13.2.2).
+    let call = world
+        .get(target)
+        .header("range", "bytes=0-1")
+        .header("if-none-match", format!("\"{digest}\""));
+    call.send().await.expect(304);
+}
+
+#[tokio::test]
+async fn absent() {
+    let world = World::new().await;
+    world.push_blob("a", TEN).await;
+    for method in ["GET", "HEAD", "DELETE"] {
+        for target in [
+            format!("/v2/a/blobs/{}", sha256(b"x")),
+            format!("/v2/b/blobs/{}", sha256(TEN.as_bytes())),
+        ] {
+            let answer = world
+                .call(method.parse().unwrap(), target)
+                .header("range", "bytes=99-")
+                .send()
+                .await;
+            let answer = answer.expect(404);
+            if method != "HEAD" {
+                assert_eq!(answer.code(), "BLOB_UNKNOWN");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn deletion() {
+    let world = World::new().await;
+    for repository in ["a", "b"] {
+        world.push_blob(repository, TEN).await;
+    }
+    let digest = sha256(TEN.as_bytes());
+    let target = format!("/v2/a/blobs/{digest}");
+    world.delete(target.clone()).send().await.expect(202);
+    world
+        .delete(target.clone())
+        .send()
+        .await
+        .expect_error(404, "BLOB_UNKNOWN");
+    assert_eq!(world.blob("a", &digest).await, None);
+    assert_eq!(world.blob("b", &digest).await.unwrap(), TEN);
+    world.push_blob("a", TEN).await;
+    assert_eq!(world.blob("a", &digest).await.unwrap(), TEN);
+}
+
+async fn redirecting() -> World {
+    let blobs = MemoryBlobs::redirecting("https://objects.example/bucket");
+    World::with(Setup {
+        blobs,
+        ..Setup::default()
+    })
+    .await
+}
+
+#[tokio::test]
+async fn redirects() {
+    let world = redirecting().await;
+    let digest = world.push_blob("a", TEN).await;
+    let etag = format!("\"{digest}\"");
+    let target = format!("/v2/a/blobs/{digest}");
+    for (method, headers, status) in [
+        ("GET", vec![], 307),
+        ("GET", vec![("range", "bytes=0-1")], 307),
+        ("GET", vec![("range", "nonsense")], 307),
+        ("GET", vec![("range", "bytes=0-,0-")], 307),
+        ("GET", vec![("range", "bytes=0-1"), ("if-range", "\"other\"")], 307),
+        ("GET", vec![("if-none-match", "\"other\"")], 307),
+        ("GET", vec![("if-none-match", etag.as_str())], 304),
+        // The object store would answer these otherwise, or not at all.
+        ("GET", vec![("range", "bytes=10-")], 416),
+        ("GET", vec![("range", "bytes=5-4")], 416),
+        ("GET", vec![("range", "bytes=0-1,3-4")], 206),
+        ("HEAD", vec![], 200),
+        ("HEAD", vec![("range", "bytes=0-1")], 200),
+        ("HEAD", vec![("if-none-match", etag.as_str())], 304),
+    ] {
+        let mut call = world.call(method.parse().unwrap(), target.clone());
+        for (name, value) in &headers {
+            call = call.header(name, value);
+        }
+        let answer = call.send().await;
+        assert_eq!(answer.status, status, "{method} {headers:?}");
+        match status {
+            307 => {
+                assert!(answer.location().starts_with("https://objects.example/bucket/"));
+                assert_eq!(answer.header("docker-content-digest"), digest.to_string());
+                assert_eq!(answer.header("cache-control"), "private, max-age=900");
+                assert_eq!(answer.body, Bytes::new());
+            }
+            206 => assert_eq!(read_parts(&answer).len(), 2),
+            416 => assert_eq!(answer.header("content-range"), "bytes */10"),
+            200 => assert_eq!(answer.header("content-length"), "10"),
+            _ => {}
+        }
+    }
+    let unknown = world.get(format!("/v2/a/blobs/{}", sha256(b"x"))).send().await;
+    unknown.expect_error(404, "BLOB_UNKNOWN");
+}
+
+/// An upload is never redirected, nor is a manifest, however large.
+#[tokio::test]
+async fn nothing_else_is_redirected() {
+    let world = redirecting().await;
+    let location = world.open_upload("a").await;
+    world.patch(location.clone()).bytes("abc").send().await.expect(202);
+    world
+        .put(format!("{location}?digest={}", sha256(b"abc")))
+        .send()
+        .await
+        .expect(201);
+    world.push_blob("a", "{}").await;
+    let manifest = crate::support::content::padded(&crate::support::content::image(b"{}", &[b"abc"]), 100_000);
+    world.put_manifest("a", "large", manifest.clone()).await.expect(201);
+    let read = world.get("/v2/a/manifests/large").send().await.expect(200);
+    assert_eq!(read.body, manifest);
+}

@@ -1,0 +1,288 @@
+//! Stores that fail: what a client is told, what the log keeps, and that nothing which was acknowledged is lost.
+
+use oci::MediaType;
+use registry::contract::faulty::{Fault, Kind, Moment};
+
+use crate::support::content::{Image, artifact, bytes_of, image, padded};
+use crate::support::log::Log;
+use crate::support::{Answer, Call, World, sha256, sha512};
+
+/// Something to do with a registry that holds `a` with an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Operation {
+    GetBlob,
+    GetRanges,
+    HeadBlob,
+    GetManifestByTag,
+    GetManifestByDigest,
+    GetLargeManifest,
+    ListTags,
+    ListRepositories,
+    ListReferrers,
+    OpenUpload,
+    Mount,
+    MountFromAnywhere,
+    Post,
+    Patch,
+    FinalPut,
+    FinalPutOfAnotherAlgorithm,
+    GetUpload,
+    CancelUpload,
+    PutManifest,
+    PutLargeManifest,
+    DeleteTag,
+    DeleteManifest,
+    DeleteBlob,
+}
+use Operation::*;
+
+const OPERATIONS: [Operation; 23] = [
+    GetBlob,
+    GetRanges,
+    HeadBlob,
+    GetManifestByTag,
+    GetManifestByDigest,
+    GetLargeManifest,
+    ListTags,
+    ListRepositories,
+    ListReferrers,
+    OpenUpload,
+    Mount,
+    MountFromAnywhere,
+    Post,
+    Patch,
+    FinalPut,
+    FinalPutOfAnotherAlgorithm,
+    GetUpload,
+    CancelUpload,
+    PutManifest,
+    PutLargeManifest,
+    DeleteTag,
+    DeleteManifest,
+    DeleteBlob,
+];
+
+/// A world with something of everything in it.
+struct Scene {
+    world: World,
+    image: Image,
+    upload: String,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let world = World::new().await;
+        let image = world.push_image("a", "t", "app").await;
+        world.push_blob("a", "{}").await;
+        world.push_blob("a", "loose").await;
+        world.push_blob("b", "elsewhere").await;
+        world.put_manifest("a", "large", large("large")).await.expect(201);
+        let signature = bytes_of(&artifact("a/signature", &image.manifest));
+        world.put_manifest("a", "signature", signature).await.expect(201);
+        let upload = world.open_upload("a").await;
+        world.patch(upload.clone()).bytes("ab").send().await.expect(202);
+        Self { world, image, upload }
+    }
+
+    /// The request of an operation, and the status with which it succeeds.
+    fn call(&self, operation: Operation) -> (Call, u16) {
+        let Self { world, image, upload } = self;
+        let elsewhere = sha256(b"elsewhere");
+        let put = |tag: &str, bytes| {
+            let call = world.put(format!("/v2/a/manifests/{tag}"));
+            call.header("content-type", MediaType::OCI_MANIFEST).bytes(bytes)
+        };
+        match operation {
+            GetBlob => (world.get(format!("/v2/a/blobs/{}", image.layer)), 200),
+            GetRanges => {
+                let call = world.get(format!("/v2/a/blobs/{}", image.layer));
+                (call.header("range", "bytes=0-0,2-2"), 206)
+            }
+            HeadBlob => (world.head(format!("/v2/a/blobs/{}", image.layer)), 200),
+            GetManifestByTag => (world.get("/v2/a/manifests/t"), 200),
+            GetManifestByDigest => (world.get(format!("/v2/a/manifests/{}", image.digest)), 200),
+            GetLargeManifest => (world.get("/v2/a/manifests/large"), 200),
+            ListTags => (world.get("/v2/a/tags/list?last=zzz"), 200),
+            ListRepositories => (world.get("/v2/_catalog"), 200),
+            ListReferrers => (world.get(format!("/v2/a/referrers/{}", image.digest)), 200),
+            OpenUpload => (world.post("/v2/a/blobs/uploads/"), 202),
+            Mount => (world.post(format!("/v2/a/blobs/uploads/?mount={elsewhere}&from=b")), 201),
+            MountFromAnywhere => (world.post(format!("/v2/a/blobs/uploads/?mount={elsewhere}")), 201),
+            Post => {
+                let call = world.post(format!("/v2/a/blobs/uploads/?digest={}", sha256(b"new")));
+                (call.bytes("new"), 201)
+            }
+            Patch => (world.patch(upload.clone()).bytes("cd"), 202),
+            FinalPut => (world.put(format!("{upload}?digest={}", sha256(b"abcd"))).bytes("cd"), 201),
+            FinalPutOfAnotherAlgorithm => (world.put(format!("{upload}?digest={}", sha512(b"ab"))), 201),
+            GetUpload => (world.get(upload.clone()), 204),
+            CancelUpload => (world.delete(upload.clone()), 204),
+            PutManifest => (put("new", bytes_of(&image_of("{}"))), 201),
+            PutLargeManifest => (put("new", large("other")), 201),
+            DeleteTag => (world.delete("/v2/a/manifests/t"), 202),
+            DeleteManifest => (world.delete(format!("/v2/a/manifests/{}", image.digest)), 202),
+            DeleteBlob => (world.delete(format!("/v2/a/blobs/{}", sha256(b"loose"))), 202),
+        }
+    }
+
+    /// What was acknowledged before, and no operation here deletes.
+    async fn check_kept(&self) {
+        let large_manifest = self.world.get("/v2/a/manifests/large").send().await.expect(200);
+        assert!(large_manifest.body == large("large"));
+        for (repository, bytes) in [("a", "{}"), ("a", "layer of app"), ("b", "elsewhere")] {
+            assert_eq!(self.world.blob(repository, &sha256(bytes.as_bytes())).await.unwrap(), bytes);
+        }
+    }
+}
+
+fn image_of(config: &str) -> serde_json::Value {
+    image(config.as_bytes(), &[])
+}
+
+/// A manifest beyond 32 KiB.
+fn large(text: &str) -> bytes::Bytes {
+    let mut manifest = image_of("{}");
+    manifest["annotations"] = serde_json::json!({ "text": text });
+    padded(&manifest, 50_000)
+}
+
+/// A fault's answer: an id and nothing of its cause, which the log has under that id.
+fn check_fault(answer: &Answer, kind: Kind, log: &Log) {
+    let status = match kind {
+        Kind::Unavailable => 503,
+        Kind::Failed => 500,
+    };
+    assert_eq!(answer.status, status, "{}", answer.request);
+    let everything = format!("{:?} {:?}", answer.headers, answer.body);
+    for internal in ["planned", "fault in"] {
+        assert!(!everything.contains(internal), "{}: {everything}", answer.request);
+    }
+    if !answer.body.is_empty() {
+        let id = answer.json()["errors"][0]["detail"]["id"].as_str().unwrap().to_owned();
+        let text = log.text();
+        let line = text.lines().find(|line| line.contains(&id));
+        let line = line.unwrap_or_else(|| panic!("{}: the log has no {id}: {text}", answer.request));
+        assert!(line.starts_with("ERROR") && line.contains("planned fault"), "{line}");
+        assert_eq!(text.matches(&id).count(), 1, "logged once");
+    }
+}
+
+/// Every call of every operation fails in turn, before its work and after it, in both kinds. The client gets an answer
+/// that says it was not its fault, or a success that is one; what was there stays; the operation succeeds when it is
+/// tried again, or says that it is done.
+#[tokio::test]
+async fn every_call_of_every_operation_fails_once() {
+    let mut struck = 0;
+    for operation in OPERATIONS {
+        for kind in [Kind::Unavailable, Kind::Failed] {
+            for moment in [Moment::Before, Moment::After] {
+                for nth in 1.. {
+                    let scene = Scene::new().await;
+                    let (log, guard) = Log::capture();
+                    scene.world.faults.plan(Fault { method: None, nth, kind, moment });
+                    let (call, success) = scene.call(operation);
+                    let answer = call.send().await;
+                    let hit = scene.world.faults.struck() > 0;
+                    let calls = scene.world.faults.calls();
+                    scene.world.faults.clear();
+                    drop(guard);
+                    if !hit {
+                        assert_eq!(answer.status, success, "{operation:?} without a fault");
+                        break;
+                    }
+                    struck += 1;
+                    if answer.broken {
+                        // The head was gone: the connection is cut, and the log tells why.
+                        assert!(log.text().contains("planned fault"));
+                    } else if answer.status != success {
+                        check_fault(&answer, kind, &log);
+                    }
+                    scene.check_kept().await;
+                    check_again(&scene, operation, answer.status == success).await;
+                    assert!(nth < 30, "{operation:?}: {calls:?}");
+                }
+            }
+        }
+    }
+    assert!(struck > 200, "{struck} faults struck");
+}
+
+/// Tries the operation again without a fault.
+async fn check_again(scene: &Scene, operation: Operation, succeeded: bool) {
+    let (call, success) = scene.call(operation);
+    let again = call.send().await;
+    match (operation, again.status) {
+        (_, status) if status == success => {}
+        // It was done, or as good as done; the client's answer was lost.
+        (DeleteTag | DeleteManifest | DeleteBlob | CancelUpload, 404) => {}
+        (Patch, 202) => {}
+        // A session whose publication was cut takes no more: the blob is pushed anew.
+        (FinalPut | FinalPutOfAnotherAlgorithm, 404) if !succeeded => {
+            scene.world.push_blob("a", "abcd").await;
+        }
+        // The claim of a request that could not give it back lasts for a minute.
+        (Patch | FinalPut | FinalPutOfAnotherAlgorithm, 416) if !succeeded => {
+            scene.world.clock.pass(60_000);
+            let (call, _) = scene.call(operation);
+            let status = call.send().await.status;
+            assert!(matches!(status, 201 | 202 | 404), "{operation:?}: {status}");
+        }
+        (_, status) => panic!("{operation:?} again: {status}"),
+    }
+    if succeeded && matches!(operation, FinalPut) {
+        assert_eq!(scene.world.blob("a", &sha256(b"abcd")).await.unwrap(), "abcd");
+    }
+    if matches!(operation, PutManifest | PutLargeManifest) {
+        scene.world.get("/v2/a/manifests/new").send().await.expect(200);
+    }
+}
+
+/// Tidying up after the point of no return is not worth a push.
+#[tokio::test]
+async fn a_published_blob_is_acknowledged_though_its_session_cannot_be_ended() {
+    let scene = Scene::new().await;
+    let fault = |method| Fault { method: Some(method), nth: 1, kind: Kind::Failed, moment: Moment::Before };
+    for operation in [FinalPut, PutLargeManifest] {
+        scene.world.faults.plan(fault("finish"));
+        let (call, _) = scene.call(operation);
+        call.send().await.expect(201);
+        assert_eq!(scene.world.faults.struck(), 1);
+        scene.world.faults.clear();
+    }
+    // And its replay finds it.
+    let (call, _) = scene.call(FinalPut);
+    call.send().await.expect(201);
+}
+
+/// A wrong digest is the client's fault, whatever happens to what it left behind; so is a missing reference.
+#[tokio::test]
+async fn a_refusal_stays_a_refusal_when_tidying_up_fails() {
+    let scene = Scene::new().await;
+    let fault = |method| Fault { method: Some(method), nth: 1, kind: Kind::Failed, moment: Moment::Before };
+    for digest in [sha256(b"wrong"), sha512(b"wrong")] {
+        scene.world.faults.plan(fault("discard"));
+        let location = scene.world.open_upload("a").await;
+        let location = scene.world.patch(location).bytes("right").send().await.expect(202).location();
+        let put = scene.world.put(format!("{location}?digest={digest}"));
+        put.send().await.expect_error(400, "DIGEST_INVALID");
+        assert_eq!(scene.world.faults.struck(), 1);
+    }
+    let manifest = padded(&image_of("missing"), 50_000);
+    scene.world.faults.plan(fault("delete"));
+    let answer = scene.world.put_manifest("a", "x", manifest).await;
+    answer.expect_error(400, "MANIFEST_BLOB_UNKNOWN");
+    assert_eq!(scene.world.faults.struck(), 1);
+}
+
+/// The id of each failure is its own.
+#[tokio::test]
+async fn ids_differ() {
+    let world = World::new().await;
+    let mut ids = std::collections::BTreeSet::new();
+    for _ in 0..10 {
+        world.faults.plan(Fault { method: None, nth: 1, kind: Kind::Failed, moment: Moment::Before });
+        let answer = world.get("/v2/a/manifests/t").send().await.expect_error(500, "UNSUPPORTED");
+        ids.insert(answer.json()["errors"][0]["detail"]["id"].to_string());
+    }
+    assert_eq!(ids.len(), 10);
+}

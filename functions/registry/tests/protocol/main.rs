@@ -1,0 +1,17 @@
+//! The protocol as tables: request → status, headers, body. A file for each family of endpoints.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod blobs;
+mod faults;
+mod lists;
+mod mounts;
+mod paths;
+mod pull;
+mod push;
+mod random;
+mod references;
+mod sessions;
+mod uploads;

@@ -1,0 +1,246 @@
+//! What a path may be: names made of the protocol's own words, and tricks.
+
+use http::{Method, Uri};
+
+use crate::support::content::{artifact, bytes_of};
+use crate::support::{World, sha256};
+
+/// Every endpoint works for repositories that are named like endpoints.
+#[tokio::test]
+async fn names_made_of_the_words_of_the_protocol() {
+    let world = World::new().await;
+    let longest = format!("a/{}", "b".repeat(253));
+    for name in [
+        "blobs",
+        "manifests",
+        "tags",
+        "uploads",
+        "referrers",
+        "v2",
+        "list",
+        "a/blobs",
+        "a/manifests",
+        "a/tags",
+        "a/uploads",
+        "a/referrers",
+        "a/blobs/uploads",
+        "blobs/uploads",
+        "a/manifests/latest",
+        "a/tags/list",
+        "tags/list",
+        "a/referrers/b",
+        "manifests/manifests/manifests",
+        "blobs/uploads/blobs/uploads",
+        "v2/a/blobs/uploads",
+        &longest,
+    ] {
+        let digest = world.push_blob(name, "one").await;
+        assert_eq!(world.blob(name, &digest).await.unwrap(), "one");
+        let location = world.open_upload(name).await;
+        let location = world.patch(location).bytes("two").send().await.expect(202).location();
+        world.get(location.clone()).send().await.expect(204);
+        world
+            .put(format!("{location}?digest={}", sha256(b"two")))
+            .send()
+            .await
+            .expect(201);
+        world.delete(world.open_upload(name).await).send().await.expect(204);
+        for tag in ["latest", "blobs", "uploads", "manifests", "tags", "list"] {
+            let image = world.push_image(name, tag, "app").await;
+            let by_tag = world
+                .get(format!("/v2/{name}/manifests/{tag}"))
+                .send()
+                .await
+                .expect(200);
+            assert_eq!(by_tag.body, image.manifest);
+            let by_digest = format!("/v2/{name}/manifests/{}", image.digest);
+            assert_eq!(world.get(by_digest).send().await.expect(200).body, image.manifest);
+        }
+        let image = world.push_image(name, "latest", "app").await;
+        world.push_blob(name, "{}").await;
+        let signature = bytes_of(&artifact("application/x.sign", &image.manifest));
+        world.put_manifest(name, "sig", signature).await.expect(201);
+        let referrers = world
+            .get(format!("/v2/{name}/referrers/{}", image.digest))
+            .send()
+            .await
+            .expect(200);
+        assert_eq!(referrers.json()["manifests"].as_array().unwrap().len(), 1);
+        let tags = world.get(format!("/v2/{name}/tags/list")).send().await.expect(200);
+        assert_eq!(tags.json()["name"], name);
+        assert_eq!(tags.json()["tags"].as_array().unwrap().len(), 7);
+        world
+            .delete(format!("/v2/{name}/manifests/latest"))
+            .send()
+            .await
+            .expect(202);
+        world
+            .delete(format!("/v2/{name}/blobs/{digest}"))
+            .send()
+            .await
+            .expect(202);
+    }
+    let catalog = world.get("/v2/_catalog").send().await.expect(200);
+    assert_eq!(catalog.json()["repositories"].as_array().unwrap().len(), 22);
+}
+
+#[tokio::test]
+async fn names_and_paths_that_are_refused() {
+    let world = World::new().await;
+    let digest = world.push_blob("a/b", "one").await;
+    world.push_image("a/b", "latest", "app").await;
+    let too_long = format!("/v2/{}/tags/list", "a".repeat(256));
+    let much_too_long = format!("/v2/{}/tags/list", "a/".repeat(4000));
+    for (target, status, code) in [
+        ("/", 404, "UNSUPPORTED"),
+        ("/v1/", 404, "UNSUPPORTED"),
+        ("/v2x/", 404, "UNSUPPORTED"),
+        ("/V2/", 404, "UNSUPPORTED"),
+        ("//v2/", 404, "UNSUPPORTED"),
+        ("/v2//", 404, "UNSUPPORTED"),
+        ("/v2/a", 404, "UNSUPPORTED"),
+        ("/v2/_catalog/", 404, "UNSUPPORTED"),
+        ("/v2/a/b/tags/list/", 404, "UNSUPPORTED"),
+        ("/v2/a/b/tags/", 404, "UNSUPPORTED"),
+        ("/v2/a/b/tags", 404, "UNSUPPORTED"),
+        ("/v2/tags/list", 400, "NAME_INVALID"),
+        ("/v2//tags/list", 400, "NAME_INVALID"),
+        ("/v2/a//b/tags/list", 400, "NAME_INVALID"),
+        ("/v2//a/b/tags/list", 400, "NAME_INVALID"),
+        ("/v2/a/b//tags/list", 400, "NAME_INVALID"),
+        ("/v2/a/../b/tags/list", 400, "NAME_INVALID"),
+        ("/v2/../v2/a/b/tags/list", 400, "NAME_INVALID"),
+        ("/v2/a/./b/tags/list", 400, "NAME_INVALID"),
+        ("/v2/a/%2e%2e/a/b/tags/list", 400, "NAME_INVALID"),
+        ("/v2/a%2fb/tags/list", 400, "NAME_INVALID"),
+        ("/v2/a%2Fb/tags/list", 400, "NAME_INVALID"),
+        ("/v2/a%252fb/tags/list", 400, "NAME_INVALID"),
+        ("/v2/a%5cb/tags/list", 400, "NAME_INVALID"),
+        ("/v2/a%00/tags/list", 400, "NAME_INVALID"),
+        ("/v2/a%0a/tags/list", 400, "NAME_INVALID"),
+        ("/v2/a%20b/tags/list", 400, "NAME_INVALID"),
+        ("/v2/A/B/tags/list", 400, "NAME_INVALID"),
+        ("/v2/a/-b/tags/list", 400, "NAME_INVALID"),
+        ("/v2/a/b-/tags/list", 400, "NAME_INVALID"),
+        ("/v2/a/b___c/tags/list", 400, "NAME_INVALID"),
+        ("/v2/%C3%A9/tags/list", 400, "NAME_INVALID"),
+        ("/v2/%EF%BD%81/tags/list", 400, "NAME_INVALID"),
+        ("/v2/%ff/tags/list", 404, "UNSUPPORTED"),
+        ("/v2/a/b/manifests/", 404, "MANIFEST_UNKNOWN"),
+        ("/v2/a/b/manifests/..", 404, "MANIFEST_UNKNOWN"),
+        ("/v2/a/b/manifests/%2e%2e", 404, "MANIFEST_UNKNOWN"),
+        ("/v2/a/b/manifests/lat%65st/x", 404, "UNSUPPORTED"),
+        ("/v2/a/b/manifests/la%2ftest", 404, "MANIFEST_UNKNOWN"),
+        ("/v2/a/b/manifests/%00", 404, "MANIFEST_UNKNOWN"),
+        ("/v2/a/b/manifests/-latest", 404, "MANIFEST_UNKNOWN"),
+        ("/v2/a/b/manifests/sha256:1", 400, "DIGEST_INVALID"),
+        ("/v2/a/b/manifests/sha256:../../etc/passwd", 404, "UNSUPPORTED"),
+        ("/v2/a/b/blobs/", 400, "DIGEST_INVALID"),
+        ("/v2/a/b/blobs/latest", 400, "DIGEST_INVALID"),
+        ("/v2/a/b/blobs/sha256:..%2f..%2fx", 400, "DIGEST_INVALID"),
+        ("/v2/a/b/referrers/", 400, "DIGEST_INVALID"),
+        ("/v2/a/b/referrers/latest", 400, "DIGEST_INVALID"),
+        ("/v2/a/b/blobs/uploads/nonsense", 404, "BLOB_UPLOAD_UNKNOWN"),
+        ("/v2/a/b/blobs/uploads/%2e%2e", 404, "BLOB_UPLOAD_UNKNOWN"),
+        ("/v2/a/b/blobs/uploads/a%2fb", 404, "BLOB_UPLOAD_UNKNOWN"),
+        (&too_long, 400, "NAME_INVALID"),
+        (&much_too_long, 400, "NAME_INVALID"),
+    ] {
+        world.get(target).send().await.expect_error(status, code);
+        // Whatever the method, it stays the client's fault.
+        for method in [
+            "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "BREW",
+        ] {
+            let answer = world.call(method.parse().unwrap(), target).send().await;
+            assert!(
+                matches!(answer.status, 400 | 404 | 405),
+                "{method} {target}: {}",
+                answer.status
+            );
+        }
+    }
+    assert_eq!(world.blob("a/b", &digest).await.unwrap(), "one", "nothing has changed");
+}
+
+/// Encoding what needs none changes nothing.
+#[tokio::test]
+async fn encoded_letters_are_letters() {
+    let world = World::new().await;
+    let image = world.push_image("a/b", "latest", "app").await;
+    let encoded = image.digest.to_string().replace(':', "%3A");
+    for target in [
+        "/v2/%61/%62/manifests/latest".to_owned(),
+        "/v2/a/b/manifests/l%61test".to_owned(),
+        "/v2/a/b/%6danifests/latest".to_owned(),
+        format!("/v2/a/b/manifests/{encoded}"),
+    ] {
+        assert_eq!(world.get(target).send().await.expect(200).body, image.manifest);
+    }
+}
+
+/// Targets that are no path, and bytes beyond ASCII.
+#[tokio::test]
+async fn odd_targets() {
+    let world = World::new().await;
+    for bytes in [
+        "*".as_bytes(),
+        b"example.com:443",
+        b"http://example.com",
+        b"http://other.example/v2/a/tags/list",
+        "/v2/\u{e9}/tags/list".as_bytes(),
+        "/v2/a\u{2215}b/tags/list".as_bytes(),
+        b"/v2/a/tags/list?\xff\xfe",
+    ] {
+        // What is no target at all never gets here.
+        let Ok(uri) = Uri::from_maybe_shared(bytes.to_vec()) else {
+            continue;
+        };
+        for method in [Method::GET, Method::OPTIONS, Method::PUT] {
+            let answer = world
+                .call(method, String::from_utf8_lossy(bytes))
+                .send_to(uri.clone())
+                .await;
+            assert!(matches!(answer.status, 400 | 404 | 405), "{uri}: {}", answer.status);
+        }
+    }
+}
+
+#[tokio::test]
+async fn methods() {
+    let world = World::new().await;
+    let digest = sha256(b"");
+    let token = world.open_upload("a").await;
+    for (target, allowed) in [
+        ("/v2/", "GET, HEAD"),
+        ("/v2", "GET, HEAD"),
+        ("/v2/_catalog", "GET, HEAD"),
+        ("/v2/a/tags/list", "GET, HEAD"),
+        (&format!("/v2/a/referrers/{digest}"), "GET, HEAD"),
+        (&format!("/v2/a/blobs/{digest}"), "GET, HEAD, DELETE"),
+        ("/v2/a/manifests/latest", "GET, HEAD, PUT, DELETE"),
+        ("/v2/a/blobs/uploads/", "POST"),
+        (&token, "GET, HEAD, PATCH, PUT, DELETE"),
+    ] {
+        for method in ["GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS", "get"] {
+            let answer = world.call(method.parse().unwrap(), target).send().await;
+            if allowed.split(", ").any(|other| other == method) {
+                assert_ne!(answer.status, 405, "{method} {target}");
+            } else {
+                assert_eq!(answer.status, 405, "{method} {target}");
+                assert_eq!(answer.header("allow"), allowed);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn base() {
+    let world = World::new().await;
+    for target in ["/v2/", "/v2"] {
+        let answer = world.get(target).send().await.expect(200);
+        assert_eq!(answer.body, "{}");
+        assert_eq!(answer.header("content-type"), "application/json");
+        let answer = world.head(target).send().await.expect(200);
+        assert_eq!(answer.header("content-length"), "2");
+    }
+}

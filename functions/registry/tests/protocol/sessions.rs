@@ -1,0 +1,452 @@
+//! Upload sessions: status, races, replays, and what is left after every way in which a body can fail.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use registry::contract::source::noise;
+use registry::store::blobs::BodyError;
+use registry::store::sessions::{Claimed, SessionId, SessionKey, SessionStore as _};
+use registry::store::{Context, Incarnation, Timestamp};
+use registry::{Anonymous, Environment as _, Settings};
+
+use crate::support::{Script, World, sha256};
+
+const MINUTE: u64 = 60_000;
+const DAY: u64 = 24 * 60 * MINUTE;
+
+#[tokio::test]
+async fn status() {
+    let world = World::new().await;
+    let location = world.open_upload("a").await;
+    for (chunk, range) in [("", "0-0"), ("a", "0-0"), ("b", "0-1"), ("cdef", "0-5")] {
+        if !chunk.is_empty() {
+            world.patch(location.clone()).bytes(chunk).send().await.expect(202);
+        }
+        for method in ["GET", "HEAD"] {
+            let status = world
+                .call(method.parse().unwrap(), location.clone())
+                .send()
+                .await
+                .expect(204);
+            assert_eq!(status.header("range"), range);
+            assert_eq!(status.location(), location);
+            assert!(status.get("docker-upload-uuid").is_some());
+            assert_eq!(status.header("cache-control"), "no-store");
+        }
+    }
+}
+
+#[tokio::test]
+async fn cancel() {
+    let world = World::new().await;
+    let fresh = world.open_upload("a").await;
+    let begun = world.open_upload("a").await;
+    world.patch(begun.clone()).bytes("abc").send().await.expect(202);
+    assert_eq!(world.blobs.objects(), 1);
+    for location in [begun, fresh] {
+        world.delete(location.clone()).bytes("").send().await.expect(204);
+        assert_eq!(world.blobs.objects(), 0, "its space is free at once");
+        for method in ["GET", "PATCH", "DELETE"] {
+            let again = world.call(method.parse().unwrap(), location.clone()).bytes("");
+            again.send().await.expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+        }
+        let put = world.put(format!("{location}?digest={}", sha256(b"abc"))).bytes("abc");
+        put.send().await.expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+    }
+}
+
+/// An answer to the final PUT may be lost, so that its replay is a 201 again; everything else finds nothing.
+#[tokio::test]
+async fn replays_of_a_finished_upload() {
+    let world = World::new().await;
+    let digest = sha256(b"abc");
+    let location = world.open_upload("a").await;
+    world.patch(location.clone()).bytes("abc").send().await.expect(202);
+    let put = format!("{location}?digest={digest}");
+    world.put(put.clone()).send().await.expect(201);
+    for body in ["", "abc", "xyz"] {
+        let again = world.put(put.clone()).bytes(body).send().await.expect(201);
+        assert_eq!(again.header("docker-content-digest"), digest.to_string());
+        assert_eq!(again.location(), format!("/v2/a/blobs/{digest}"));
+    }
+    assert_eq!(world.blob("a", &digest).await.unwrap(), "abc");
+    let other = format!("{location}?digest={}", sha256(b"xyz"));
+    world
+        .put(other)
+        .bytes("xyz")
+        .send()
+        .await
+        .expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+    for method in ["GET", "PATCH", "DELETE"] {
+        let again = world.call(method.parse().unwrap(), location.clone()).bytes("abc");
+        again.send().await.expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+    }
+    // Until the token's end, and not longer.
+    world.clock.pass(DAY - 1);
+    world.put(put.clone()).send().await.expect(201);
+    world.clock.pass(1);
+    world.put(put).send().await.expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+}
+
+#[tokio::test]
+async fn expiry() {
+    let world = World::new().await;
+    let location = world.open_upload("a").await;
+    world.patch(location.clone()).bytes("abc").send().await.expect(202);
+    world.clock.pass(DAY - 1);
+    world.get(location.clone()).send().await.expect(204);
+    world.clock.pass(1);
+    for method in ["GET", "PATCH", "DELETE"] {
+        let call = world.call(method.parse().unwrap(), location.clone()).bytes("d");
+        call.send().await.expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+    }
+    let put = world.put(format!("{location}?digest={}", sha256(b"abc")));
+    put.send().await.expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+}
+
+/// While one body streams, every other is refused at once, and told where the session stands; the first goes on.
+#[tokio::test]
+async fn a_busy_session() {
+    let world = World::new().await;
+    let location = world.open_upload("a").await;
+    world.patch(location.clone()).bytes("ab").send().await.expect(202);
+    let (inner, target) = (world.clone(), location.clone());
+    let body = Script::of("cd").meanwhile(async move {
+        let digest = sha256(b"ab");
+        let put = inner.put(format!("{target}?digest={digest}")).send().await;
+        let patch = inner.patch(target.clone()).bytes("xy").send().await;
+        let ranged = inner
+            .patch(target.clone())
+            .header("content-range", "2-3")
+            .bytes("xy")
+            .send()
+            .await;
+        for answer in [put, patch, ranged] {
+            let answer = answer.expect_error(416, "BLOB_UPLOAD_INVALID");
+            assert_eq!(answer.header("range"), "0-1");
+            assert_eq!(answer.location(), target);
+        }
+        inner.get(target).send().await.expect(204);
+    });
+    let answer = world
+        .patch(location.clone())
+        .stream(body.data("ef"))
+        .send()
+        .await
+        .expect(202);
+    assert_eq!(answer.header("range"), "0-5");
+    let digest = sha256(b"abcdef");
+    world
+        .put(format!("{location}?digest={digest}"))
+        .send()
+        .await
+        .expect(201);
+}
+
+/// Two PATCHes of the same place at once, on two threads, many times: one is taken, the other refused, and what is
+/// stored is what hashes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn racing_patches() {
+    let world = World::new().await;
+    for seed in 0..200 {
+        let location = world.open_upload("a").await;
+        let bodies = [noise(2 * seed, 1000), noise(2 * seed + 1, 1000)];
+        let racers = bodies.clone().map(|body| {
+            let call = world.patch(location.clone()).header("content-range", "0-999");
+            tokio::spawn(call.stream(Script::in_chunks(&body, 100)).send())
+        });
+        let mut taken = Vec::new();
+        for (body, racer) in bodies.iter().zip(racers) {
+            let answer = racer.await.unwrap();
+            match answer.status {
+                202 => taken.push(body),
+                _ => {
+                    answer.expect_error(416, "BLOB_UPLOAD_INVALID");
+                }
+            }
+        }
+        let [taken] = taken.as_slice() else {
+            panic!("{} of two racing chunks were taken", taken.len());
+        };
+        let digest = sha256(taken);
+        world
+            .put(format!("{location}?digest={digest}"))
+            .send()
+            .await
+            .expect(201);
+        assert_eq!(world.blob("a", &digest).await.as_ref(), Some(*taken));
+    }
+}
+
+/// A body stalls for longer than its claim lasts, and another request takes the session over: the first one stores
+/// nothing, and the other's bytes stand.
+#[tokio::test]
+async fn a_lost_claim() {
+    let world = World::new().await;
+    let location = world.open_upload("a").await;
+    world.patch(location.clone()).bytes("ab").send().await.expect(202);
+    let (inner, target) = (world.clone(), location.clone());
+    let body = Script::of("xy").meanwhile(async move {
+        inner.clock.pass(MINUTE);
+        inner.patch(target).bytes("cd").send().await.expect(202);
+    });
+    // Found by the renewal that the next chunk brings.
+    let answer = world.patch(location.clone()).stream(body.data("zz")).send().await;
+    answer.expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+    let status = world.get(location.clone()).send().await.expect(204);
+    assert_eq!(status.header("range"), "0-3");
+
+    // Found by the save, where no chunk follows.
+    let (inner, target) = (world.clone(), location.clone());
+    let body = Script::of("xy").meanwhile(async move {
+        inner.clock.pass(MINUTE);
+        inner.patch(target).bytes("ef").send().await.expect(202);
+    });
+    let answer = world.patch(location.clone()).stream(body).send().await;
+    answer.expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+
+    let digest = sha256(b"abcdef");
+    world
+        .put(format!("{location}?digest={digest}"))
+        .send()
+        .await
+        .expect(201);
+    assert_eq!(world.blob("a", &digest).await.unwrap(), "abcdef");
+}
+
+/// The same for a final PUT whose digest turns out to be wrong: the session is another's by then, and goes on with the
+/// bytes that it had.
+#[tokio::test]
+async fn a_lost_claim_and_a_wrong_digest() {
+    let world = World::new().await;
+    let location = world.open_upload("a").await;
+    world.patch(location.clone()).bytes("ab").send().await.expect(202);
+    let (inner, target) = (world.clone(), location.clone());
+    let body = Script::of("xy").meanwhile(async move {
+        inner.clock.pass(MINUTE);
+        inner.patch(target).bytes("cd").send().await.expect(202);
+    });
+    let put = world
+        .put(format!("{location}?digest={}", sha256(b"wrong")))
+        .stream(body);
+    put.send().await.expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+    let digest = sha256(b"abcd");
+    world
+        .put(format!("{location}?digest={digest}"))
+        .send()
+        .await
+        .expect(201);
+    assert_eq!(world.blob("a", &digest).await.unwrap(), "abcd");
+}
+
+/// A slow body that goes on arriving keeps its claim, however long it takes.
+#[tokio::test]
+async fn a_slow_body_keeps_its_claim() {
+    let world = World::new().await;
+    let location = world.open_upload("a").await;
+    let mut body = Script::new();
+    for _ in 0..20 {
+        let (inner, target) = (world.clone(), location.clone());
+        body = body.data("x").meanwhile(async move {
+            inner.clock.pass(MINUTE / 2);
+            let other = inner.patch(target).bytes("y").send().await;
+            other.expect_error(416, "BLOB_UPLOAD_INVALID");
+        });
+    }
+    let answer = world.patch(location).stream(body).send().await.expect(202);
+    assert_eq!(answer.header("range"), "0-19");
+}
+
+/// A claim that ran out while nobody else came is as good as before.
+#[tokio::test]
+async fn a_claim_that_nobody_wanted() {
+    let world = World::new().await;
+    let location = world.open_upload("a").await;
+    let inner = world.clone();
+    let body = Script::of("ab").meanwhile(async move { inner.clock.pass(10 * MINUTE) });
+    world.patch(location).stream(body.data("cd")).send().await.expect(202);
+}
+
+/// A DELETE in the middle of a body ends the session: the body finds its claim lost.
+#[tokio::test]
+async fn cancelled_in_mid_body() {
+    let world = World::new().await;
+    let digest = sha256(b"abcd");
+    let location = world.open_upload("a").await;
+    for put in [false, true] {
+        let (inner, target) = (world.clone(), location.clone());
+        let body = Script::of("ab").meanwhile(async move {
+            inner.delete(target).send().await;
+        });
+        let call = match put {
+            true => world.put(format!("{location}?digest={digest}")),
+            false => world.patch(location.clone()),
+        };
+        call.stream(body.data("cd"))
+            .send()
+            .await
+            .expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+    }
+    assert_eq!(world.blob("a", &digest).await, None);
+}
+
+/// A body that fails leaves the session as it was, claim included, and the next one goes on from there.
+#[tokio::test]
+async fn a_failed_body_changes_nothing() {
+    let world = World::new().await;
+    let location = world.open_upload("a").await;
+    world.patch(location.clone()).bytes("ab").send().await.expect(202);
+    let failures: [(fn() -> BodyError, u16, &str); 3] = [
+        (|| BodyError::Cut, 400, "SIZE_INVALID"),
+        (|| BodyError::Stalled, 408, "BLOB_UPLOAD_INVALID"),
+        (|| BodyError::LengthMismatch, 416, "BLOB_UPLOAD_INVALID"),
+    ];
+    for (error, status, code) in failures {
+        for received in ["", "xyz"] {
+            let body = || Script::of(received).fail(error());
+            let patch = world.patch(location.clone()).stream(body()).send().await;
+            let put = format!("{location}?digest={}", sha256(b"abxyz"));
+            let put = world.put(put).stream(body()).send().await;
+            for answer in [patch, put] {
+                answer.expect_error(status, code);
+            }
+            let status = world.get(location.clone()).send().await.expect(204);
+            assert_eq!(status.header("range"), "0-1");
+        }
+    }
+    world.patch(location.clone()).bytes("cd").send().await.expect(202);
+    let digest = sha256(b"abcd");
+    world
+        .put(format!("{location}?digest={digest}"))
+        .send()
+        .await
+        .expect(201);
+    assert_eq!(world.blob("a", &digest).await.unwrap(), "abcd");
+}
+
+/// A request that is dropped in mid-body is a crash: its claim ends by itself within a minute, and nothing is lost.
+#[tokio::test]
+async fn a_dropped_body() {
+    let world = World::new().await;
+    let location = world.open_upload("a").await;
+    world.patch(location.clone()).bytes("ab").send().await.expect(202);
+    let body = Script::of("xy").meanwhile(std::future::pending());
+    let patch = world.patch(location.clone()).stream(body).send();
+    let cut = tokio::time::timeout(std::time::Duration::from_millis(20), patch).await;
+    assert!(cut.is_err());
+    world.patch(location.clone()).bytes("cd").send().await.expect(416);
+    world.clock.pass(MINUTE);
+    world.patch(location.clone()).bytes("cd").send().await.expect(202);
+    let digest = sha256(b"abcd");
+    world
+        .put(format!("{location}?digest={digest}"))
+        .send()
+        .await
+        .expect(201);
+}
+
+/// POST→A, PATCH→B, PUT→C.
+#[tokio::test]
+async fn three_instances() {
+    let a = World::new().await;
+    let (b, c) = (a.twin().await, a.twin().await);
+    let instances = [&a, &b, &c];
+    for turn in 0..6 {
+        let at = |step: usize| instances[(turn + step) % 3];
+        let content = noise(turn as u64, 900);
+        let mut location = at(0).open_upload("a").await;
+        for (step, chunk) in content.chunks(300).enumerate() {
+            let call = at(step + 1).patch(location).bytes(Bytes::copy_from_slice(chunk));
+            location = call.send().await.expect(202).location();
+        }
+        let status = at(2).get(location.clone()).send().await.expect(204);
+        assert_eq!(status.header("range"), "0-899");
+        let digest = sha256(&content);
+        at(1)
+            .put(format!("{location}?digest={digest}"))
+            .send()
+            .await
+            .expect(201);
+        assert_eq!(at(0).blob("a", &digest).await, Some(content));
+    }
+}
+
+/// A token of another region is not one of ours.
+#[tokio::test]
+async fn tokens_are_of_one_region() {
+    let here = World::new().await;
+    let region = Settings {
+        region: "elsewhere".to_owned(),
+        ..Settings::default()
+    };
+    let there = here.another(Arc::new(Anonymous::all()), region).await;
+    let location = here.open_upload("a").await;
+    there
+        .patch(location.clone())
+        .bytes("ab")
+        .send()
+        .await
+        .expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+    here.patch(location).bytes("ab").send().await.expect(202);
+}
+
+/// A session whose hash was saved by another version of the program cannot go on, and says so to everyone.
+#[tokio::test]
+async fn a_hash_of_an_unknown_version() {
+    let world = World::new().await;
+    let location = world.open_upload("a").await;
+    world.patch(location.clone()).bytes("ab").send().await.expect(202);
+
+    let now = world.clock.now();
+    let cx = Context {
+        now,
+        deadline: now.plus_millis(MINUTE),
+        incarnation: Incarnation(1),
+    };
+    let every = world.sessions.expired(cx, Timestamp(u64::MAX), None, 10).await.unwrap();
+    let [(key, _)] = every.as_slice() else {
+        panic!("one session");
+    };
+    let Claimed::Granted(claim) = world.sessions.claim(cx, *key, now).await.unwrap() else {
+        panic!("nobody else has claimed it");
+    };
+    let mut progress = claim.progress.clone();
+    progress.hash[0] = 99;
+    assert!(world.sessions.save(cx, &claim, progress, None).await.unwrap());
+
+    for _ in 0..2 {
+        // Twice: the first refusal leaves no claim behind.
+        let patch = world.patch(location.clone()).bytes("cd").send().await;
+        let put = world.put(format!("{location}?digest={}", sha256(b"ab"))).send().await;
+        let get = world.get(location.clone()).send().await;
+        for answer in [patch, put, get] {
+            answer.expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+        }
+    }
+    world.delete(location).send().await.expect(204);
+}
+
+/// What the session's row says before the first byte is stored.
+#[tokio::test]
+async fn the_row_is_written_before_the_first_byte() {
+    let world = World::new().await;
+    let location = world.open_upload("a").await;
+    assert_eq!(world.sessions.sessions(), 0);
+    let inner = world.clone();
+    let body = Script::new().meanwhile(async move {
+        assert_eq!(inner.sessions.sessions(), 1);
+        assert_eq!(inner.blobs.objects(), 0);
+    });
+    world.patch(location).stream(body.data("ab")).send().await.expect(202);
+    let unknown = SessionKey {
+        expires: Timestamp(0),
+        id: SessionId(0),
+    };
+    let now = world.clock.now();
+    let cx = Context {
+        now,
+        deadline: now,
+        incarnation: Incarnation(1),
+    };
+    assert!(world.sessions.get(cx, unknown).await.unwrap().is_none());
+}

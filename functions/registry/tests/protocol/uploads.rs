@@ -1,0 +1,477 @@
+//! Every way to push a blob (end-4 to end-6), and what is refused on the way.
+
+use bytes::Bytes;
+use oci::Digest;
+use registry::contract::source::noise;
+use registry::{Limits, Settings};
+
+use crate::support::{Answer, Script, Setup, World, sha256, sha512};
+
+/// How a client pushes.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// POST, then PUT with the whole body.
+    Put { streamed: bool },
+    /// One POST.
+    Post { streamed: bool },
+    /// POST, PATCHes of this size, and a PUT; the PUT takes the last chunk if `last_in_put`.
+    Patch {
+        size: usize,
+        streamed: bool,
+        ranged: bool,
+        last_in_put: bool,
+    },
+}
+
+const WAYS: [Way; 12] = {
+    const fn patch(size: usize, streamed: bool, ranged: bool, last_in_put: bool) -> Way {
+        Way::Patch {
+            size,
+            streamed,
+            ranged,
+            last_in_put,
+        }
+    }
+    [
+        Way::Put { streamed: false },
+        Way::Put { streamed: true },
+        Way::Post { streamed: false },
+        Way::Post { streamed: true },
+        // docker: one PATCH of unknown length
+        patch(usize::MAX, true, false, false),
+        // crane, skopeo
+        patch(usize::MAX, false, false, false),
+        // oci-client
+        patch(1000, false, true, false),
+        patch(1000, true, true, true),
+        patch(1000, false, false, true),
+        patch(777, true, false, false),
+        patch(64, false, true, true),
+        patch(usize::MAX, false, true, true),
+    ]
+};
+
+/// The answer that ends the push: to its last request, or to the first that was refused.
+async fn push(world: &World, way: Way, query: &str, digest: &Digest, content: &Bytes) -> Answer {
+    let body = |call: crate::support::Call, bytes: Bytes, streamed| match streamed {
+        true => call.stream(Script::in_chunks(&bytes, 100)),
+        false => call.bytes(bytes),
+    };
+    let uploads = "/v2/team/app/blobs/uploads/";
+    match way {
+        Way::Post { streamed } => {
+            let call = world.post(format!("{uploads}?digest={digest}"));
+            body(call, content.clone(), streamed).send().await
+        }
+        Way::Put { streamed } => {
+            let opened = world.post(format!("{uploads}{query}")).send().await.expect(202);
+            let call = world.put(format!("{}?digest={digest}", opened.location()));
+            body(call, content.clone(), streamed).send().await
+        }
+        Way::Patch {
+            size,
+            streamed,
+            ranged,
+            last_in_put,
+        } => {
+            let opened = world.post(format!("{uploads}{query}")).send().await.expect(202);
+            let mut location = opened.location();
+            let size = size.min(content.len().max(1));
+            let mut at = 0;
+            loop {
+                let chunk = content.slice(at..content.len().min(at + size));
+                let range = format!("{at}-{}", (at + chunk.len()).saturating_sub(1));
+                let ranged = ranged && !chunk.is_empty();
+                at += chunk.len();
+                let last = at == content.len();
+                let call = match last && last_in_put {
+                    true => world.put(format!("{location}?digest={digest}")),
+                    false => world.patch(location.clone()),
+                };
+                let call = if ranged {
+                    call.header("content-range", range)
+                } else {
+                    call
+                };
+                let answer = body(call, chunk, streamed).send().await;
+                if last && last_in_put {
+                    return answer;
+                }
+                if answer.status != 202 {
+                    return answer;
+                }
+                assert_eq!(answer.header("range"), format!("0-{}", at.saturating_sub(1)));
+                location = answer.location();
+                if last {
+                    return world.put(format!("{location}?digest={digest}")).bytes("").send().await;
+                }
+            }
+        }
+    }
+}
+
+async fn every_way(query: &str, hash: fn(&[u8]) -> Digest) {
+    let world = World::new().await;
+    let sizes = [0, 1, 2, 63, 64, 65, 999, 1000, 1001, 2000, 10_007];
+    for (seed, (way, size)) in (1..).zip(WAYS.iter().flat_map(|way| sizes.map(|size| (*way, size)))) {
+        let content = noise(seed, size);
+        let digest = hash(&content);
+        let answer = push(&world, way, query, &digest, &content).await;
+        assert_eq!(answer.status, 201, "{way:?}, {size} bytes: {:?}", answer.body);
+        assert_eq!(answer.header("docker-content-digest"), digest.to_string());
+        let location = answer.location();
+        assert_eq!(location, format!("/v2/team/app/blobs/{digest}"));
+        let read = world.get(location).send().await.expect(200);
+        assert_eq!(read.body, content, "{way:?}, {size} bytes");
+    }
+}
+
+#[tokio::test]
+async fn every_way_with_sha256() {
+    every_way("", sha256).await;
+}
+
+#[tokio::test]
+async fn every_way_with_sha512_declared() {
+    every_way("?digest-algorithm=sha512", sha512).await;
+}
+
+/// The algorithm becomes known with the final PUT: the bytes are hashed once more.
+#[tokio::test]
+async fn every_way_with_sha512_undeclared() {
+    every_way("", sha512).await;
+}
+
+/// Declared as one, finished as the other.
+#[tokio::test]
+async fn every_way_with_another_algorithm_than_declared() {
+    every_way("?digest-algorithm=sha512", sha256).await;
+}
+
+#[tokio::test]
+async fn chunks_of_one_byte() {
+    let world = World::new().await;
+    let content = noise(1, 300);
+    let way = Way::Patch {
+        size: 1,
+        streamed: false,
+        ranged: true,
+        last_in_put: false,
+    };
+    push(&world, way, "", &sha256(&content), &content).await.expect(201);
+    assert_eq!(world.blob("team/app", &sha256(&content)).await, Some(content));
+}
+
+#[tokio::test]
+async fn what_a_post_answers() {
+    let world = World::new().await;
+    for target in [
+        "/v2/a/blobs/uploads/",
+        // Some clients leave the slash out.
+        "/v2/a/blobs/uploads",
+        "/v2/a/blobs/uploads/?digest-algorithm=sha256",
+        "/v2/a/blobs/uploads/?digest-algorithm=sha512",
+    ] {
+        let opened = world.post(target).bytes("").send().await.expect(202);
+        assert!(opened.location().starts_with("/v2/a/blobs/uploads/"));
+        assert!(
+            !opened.location().contains('?'),
+            "some clients drop the query of a Location"
+        );
+        assert_eq!(opened.header("range"), "0-0");
+        assert_eq!(opened.header("oci-chunk-min-length"), (5 << 20).to_string());
+        let uuid = opened.header("docker-upload-uuid");
+        assert_eq!(
+            uuid.split('-').map(str::len).collect::<Vec<_>>(),
+            [8, 4, 4, 4, 12],
+            "{uuid}"
+        );
+    }
+    assert_eq!(world.sessions.sessions(), 0, "opening an upload writes nothing");
+    assert_eq!(world.counts.writes(), 0);
+}
+
+#[tokio::test]
+async fn refused_parameters() {
+    let world = World::new().await;
+    let location = world.open_upload("a").await;
+    let hex = "0".repeat(64);
+    for (method, target, code) in [
+        (
+            "POST",
+            "/v2/a/blobs/uploads/?digest=sha256:123".to_owned(),
+            "DIGEST_INVALID",
+        ),
+        ("POST", "/v2/a/blobs/uploads/?digest=".to_owned(), "DIGEST_INVALID"),
+        (
+            "POST",
+            format!("/v2/a/blobs/uploads/?digest=sha384:{hex}"),
+            "DIGEST_INVALID",
+        ),
+        (
+            "POST",
+            format!("/v2/a/blobs/uploads/?digest=SHA256:{hex}"),
+            "DIGEST_INVALID",
+        ),
+        (
+            "POST",
+            format!("/v2/a/blobs/uploads/?digest=sha256:{}", "A".repeat(64)),
+            "DIGEST_INVALID",
+        ),
+        (
+            "POST",
+            "/v2/a/blobs/uploads/?digest-algorithm=md5".to_owned(),
+            "DIGEST_INVALID",
+        ),
+        (
+            "POST",
+            "/v2/a/blobs/uploads/?digest-algorithm=".to_owned(),
+            "DIGEST_INVALID",
+        ),
+        (
+            "POST",
+            "/v2/a/blobs/uploads/?mount=nonsense".to_owned(),
+            "DIGEST_INVALID",
+        ),
+        ("PUT", location.clone(), "DIGEST_INVALID"),
+        ("PUT", format!("{location}?digest=nonsense"), "DIGEST_INVALID"),
+        (
+            "PUT",
+            format!("{location}?digest=sha256:{}", "g".repeat(64)),
+            "DIGEST_INVALID",
+        ),
+        ("POST", "/v2/A/blobs/uploads/".to_owned(), "NAME_INVALID"),
+    ] {
+        let call = world.call(method.parse().unwrap(), target);
+        call.bytes("x").send().await.expect_error(400, code);
+    }
+    // None of them has ended the session.
+    let digest = sha256(b"x");
+    world
+        .put(format!("{location}?digest={digest}"))
+        .bytes("x")
+        .send()
+        .await
+        .expect(201);
+}
+
+#[tokio::test]
+async fn an_empty_patch_changes_nothing() {
+    let world = World::new().await;
+    let mut location = world.open_upload("a").await;
+    for body in [Script::new(), Script::new().trailers(), Script::of("")] {
+        let answer = world.patch(location).stream(body).send().await.expect(202);
+        assert_eq!(answer.header("range"), "0-0", "never an empty interval");
+        location = answer.location();
+    }
+    location = world.patch(location).bytes("ab").send().await.expect(202).location();
+    for _ in 0..2 {
+        let answer = world.patch(location).stream(Script::new()).send().await.expect(202);
+        assert_eq!(answer.header("range"), "0-1");
+        location = answer.location();
+    }
+    let digest = sha256(b"ab");
+    world
+        .put(format!("{location}?digest={digest}"))
+        .send()
+        .await
+        .expect(201);
+    assert_eq!(world.blob("a", &digest).await.unwrap(), "ab");
+}
+
+/// `Content-Range` against what is there (2 bytes are) and what comes: everything that does not fit is 416, tells where
+/// the upload stands, and keeps nothing.
+#[tokio::test]
+async fn content_range_must_fit() {
+    let world = World::new().await;
+    let mut location = world.open_upload("a").await;
+    location = world.patch(location).bytes("ab").send().await.expect(202).location();
+    for (range, body, length) in [
+        ("0-2", "cde", Some(3)),
+        ("1-3", "cde", Some(3)),
+        ("3-5", "cde", Some(3)),
+        ("2-3", "cde", Some(3)),
+        ("2-5", "cde", Some(3)),
+        ("2-3", "cde", None),
+        ("2-5", "cde", None),
+        ("2-2", "", Some(0)),
+        ("2-2", "", None),
+        ("2-1", "cde", Some(3)),
+        ("4-2", "cde", Some(3)),
+        ("2", "cde", Some(3)),
+        ("2-", "cde", Some(3)),
+        ("-3", "cde", Some(3)),
+        ("", "cde", Some(3)),
+        ("x-y", "cde", Some(3)),
+        ("+2-4", "cde", Some(3)),
+        ("bytes=2-4", "cde", Some(3)),
+        ("bytes 2-4", "cde", Some(3)),
+        ("bytes 2-4/4", "cde", Some(3)),
+        ("items 2-4/*", "cde", Some(3)),
+        ("2-18446744073709551616", "cde", Some(3)),
+        ("2-18446744073709551615", "cde", Some(3)),
+    ] {
+        let with = |mut call: crate::support::Call| {
+            call = call.header("content-range", range).stream(Script::of(body));
+            match length {
+                Some(length) => call.header("content-length", format!("{length}")),
+                None => call,
+            }
+        };
+        let patch = with(world.patch(location.clone())).send().await;
+        let put = with(world.put(format!("{location}?digest={}", sha256(b"abcde"))))
+            .send()
+            .await;
+        for answer in [patch, put] {
+            let answer = answer.expect_error(416, "BLOB_UPLOAD_INVALID");
+            assert_eq!(answer.header("range"), "0-1", "{range}");
+            assert_eq!(answer.location(), location, "{range}");
+            assert!(answer.get("docker-upload-uuid").is_some());
+        }
+    }
+    // Both forms of a range that fits, and an end of the whole that is not known yet.
+    for (range, chunk) in [("2-3", "cd"), ("bytes 4-5/*", "ef"), ("bytes 6-7/100", "gh")] {
+        let call = world.patch(location).header("content-range", range).bytes(chunk);
+        location = call.send().await.expect(202).location();
+    }
+    let digest = sha256(b"abcdefgh");
+    world
+        .put(format!("{location}?digest={digest}"))
+        .send()
+        .await
+        .expect(201);
+    assert_eq!(world.blob("a", &digest).await.unwrap(), "abcdefgh");
+}
+
+/// The body is shorter or longer than it was declared.
+#[tokio::test]
+async fn content_length_must_fit() {
+    let world = World::new().await;
+    let location = world.open_upload("a").await;
+    for length in ["0", "2", "4", "1000000"] {
+        let call = world.patch(location.clone()).header("content-length", length);
+        let answer = call.stream(Script::of("abc")).send().await;
+        let answer = answer.expect_error(416, "BLOB_UPLOAD_INVALID");
+        assert_eq!(answer.header("range"), "0-0");
+    }
+    let digest = sha256(b"abc");
+    let call = world.put(format!("{location}?digest={digest}")).bytes("abc");
+    call.send().await.expect(201);
+}
+
+#[tokio::test]
+async fn the_first_chunk_begins_at_zero() {
+    let world = World::new().await;
+    let location = world.open_upload("a").await;
+    let call = world
+        .patch(location.clone())
+        .header("content-range", "1-3")
+        .bytes("bcd");
+    let answer = call.send().await.expect_error(416, "BLOB_UPLOAD_INVALID");
+    assert_eq!(answer.header("range"), "0-0");
+    let call = world.patch(location).header("content-range", "0-2").bytes("abc");
+    call.send().await.expect(202);
+}
+
+/// At the bound and one past it, by every way, declared and not.
+#[tokio::test]
+async fn size_limit() {
+    let limits = Limits {
+        blob_bytes: 1500,
+        ..Limits::default()
+    };
+    let settings = Settings {
+        limits,
+        ..Settings::default()
+    };
+    let world = World::with(Setup {
+        settings,
+        ..Setup::default()
+    })
+    .await;
+    for way in WAYS {
+        let (fits, exceeds) = (noise(1, 1500), noise(2, 1501));
+        let answer = push(&world, way, "", &sha256(&fits), &fits).await;
+        assert_eq!(answer.status, 201, "{way:?}");
+        let refused = push(&world, way, "", &sha256(&exceeds), &exceeds).await;
+        assert_eq!(refused.status, 413, "{way:?}");
+        refused.expect_error(413, "SIZE_INVALID");
+    }
+    assert_eq!(world.blob("team/app", &sha256(&noise(2, 1501))).await, None);
+}
+
+/// A declared length that is too large is refused before the body is read.
+#[tokio::test]
+async fn size_limit_is_seen_in_the_declaration() {
+    let world = World::new().await;
+    let location = world.open_upload("a").await;
+    let body = Script::of("abc");
+    let given = body.given();
+    let call = world
+        .patch(location.clone())
+        .header("content-length", (500_u64 << 30 | 1).to_string());
+    call.stream(body).send().await.expect_error(413, "SIZE_INVALID");
+    assert_eq!(given.load(std::sync::atomic::Ordering::SeqCst), 0);
+    // The session goes on.
+    world.patch(location).bytes("abc").send().await.expect(202);
+}
+
+#[tokio::test]
+async fn a_wrong_digest_ends_the_session() {
+    let world = World::new().await;
+    for (query, wrong) in [
+        ("", sha256(b"other")),
+        // Found when the object is hashed once more.
+        ("", sha512(b"other")),
+        ("?digest-algorithm=sha512", sha512(b"other")),
+    ] {
+        for in_put in [true, false] {
+            let opened = world
+                .post(format!("/v2/a/blobs/uploads/{query}"))
+                .send()
+                .await
+                .expect(202);
+            let mut location = opened.location();
+            let body = if in_put {
+                Bytes::from("abc")
+            } else {
+                location = world.patch(location).bytes("abc").send().await.expect(202).location();
+                Bytes::new()
+            };
+            let call = world.put(format!("{location}?digest={wrong}")).bytes(body);
+            let answer = call.send().await.expect_error(400, "DIGEST_INVALID");
+            let computed = answer.json()["errors"][0]["detail"]["computed"].clone();
+            assert!(computed == sha256(b"abc").to_string() || computed == sha512(b"abc").to_string());
+            for method in ["GET", "PATCH", "DELETE", "PUT"] {
+                let target = format!("{location}?digest={}", sha256(b"abc"));
+                let again = world.call(method.parse().unwrap(), target).bytes("");
+                again.send().await.expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+            }
+            assert_eq!(world.blob("a", &wrong).await, None);
+            assert_eq!(world.blobs.objects(), 0, "its bytes are gone at once");
+        }
+    }
+    let call = world
+        .post(format!("/v2/a/blobs/uploads/?digest={}", sha256(b"abc")))
+        .bytes("abd");
+    call.send().await.expect_error(400, "DIGEST_INVALID");
+    assert_eq!(world.blobs.objects(), 0);
+}
+
+/// The same bytes again are one object, whoever pushes them where.
+#[tokio::test]
+async fn the_same_blob_again() {
+    let world = World::new().await;
+    let content = noise(1, 500);
+    for repository in ["a", "a", "b", "a/b"] {
+        let digest = world.push_blob(repository, content.clone()).await;
+        assert_eq!(world.blob(repository, &digest).await.as_ref(), Some(&content));
+    }
+    assert_eq!(world.metadata.counts().blobs, 1);
+    assert_eq!(world.metadata.counts().links, 3);
+    assert_eq!(
+        world.metadata.counts().graveyard,
+        3,
+        "what was not needed is named for the collection"
+    );
+}

@@ -1,0 +1,89 @@
+//! What is written down, and what never is.
+
+use crate::support::{EMPTY, Server, basic, digest, folder_with_users};
+
+#[test]
+fn s18_no_secret_is_logged_and_no_line_is_forged() {
+    let folder = folder_with_users(&[("alice", "correct-horse")]);
+    let server = Server::start_in(folder, &["--htpasswd", "users", "--log-level", "trace"]);
+    let alice = basic("alice", "correct-horse");
+    let wrong = basic("mistyped-password-as-user", "wrong-battery");
+    let authorization = ("Authorization", alice.as_str());
+    let agent = ("User-Agent", "evil\"agent\\ {\"level\":\"ERROR\"} \u{9b}31m");
+    let blob = digest(EMPTY);
+
+    let upload = server.open_upload("app", &[authorization, agent]);
+    let token = upload.rsplit('/').next().unwrap().to_owned();
+    assert_eq!(server.request("GET", &upload, &[agent], b"").status, 204);
+    assert_eq!(
+        server
+            .request("GET", &format!("/v2/app/blobs/%75ploads/{token}"), &[], b"")
+            .status,
+        204
+    );
+    server.request("GET", &format!("/v2/other/blobs/uploads/{token}/more"), &[], b"");
+    server.request("GET", &format!("/{token}"), &[], b"");
+    server.request("PATCH", &upload, &[("Content-Range", "7-9")], EMPTY);
+    let finish = format!("{upload}?digest={blob}&secret=query-value");
+    assert_eq!(server.request("PUT", &finish, &[authorization], EMPTY).status, 201);
+    assert_eq!(
+        server
+            .request("GET", "/v2/?token=query-value", &[("Authorization", &wrong)], b"")
+            .status,
+        401
+    );
+    server.request("GET", "/v2/app/manifests/a%0a%1b%5b31mforged", &[authorization], b"");
+    server.request("GET", "/v2/app/manifests/la\"test", &[authorization], b"");
+    // Bytes that no header may hold: refused before anything is logged of them.
+    let mut client = server.connect();
+    client.send(b"GET /v2/ HTTP/1.1\r\nHost: x\r\nUser-Agent: a\x1b[31mb\x00c\r\n\r\n");
+    assert!(client.is_closed());
+    server.request("GET", "/livez", &[("User-Agent", "the-last-one")], b"");
+
+    // Every line is JSON, or `lines` fails; and the requests above are there.
+    server.wait_for_line("the last request is logged", |line| line["agent"] == "the-last-one");
+    let lines = server.lines();
+    let access: Vec<_> = lines.iter().filter(|line| line["target"] == "access").collect();
+    assert!(access.len() >= 11, "{access:?}");
+    let finished = access.iter().find(|line| line["status"] == 201).unwrap();
+    assert_eq!(finished["user"], "alice");
+    assert_eq!(finished["path"], "/v2/app/blobs/uploads/…");
+    assert_eq!(finished["method"], "PUT");
+    assert!(
+        access
+            .iter()
+            .any(|line| line["agent"].as_str().unwrap().starts_with("evil"))
+    );
+    let log = server.log();
+    let credentials = [alice, wrong].map(|header| header.trim_start_matches("Basic ").to_owned());
+    for secret in [
+        token.as_str(),
+        &token[..20],
+        "correct-horse",
+        "wrong-battery",
+        "mistyped-password",
+        "query-value",
+        &credentials[0],
+        &credentials[1],
+        "$2b$",
+    ] {
+        assert!(!log.contains(secret), "{secret} in\n{log}");
+    }
+    let control = log
+        .chars()
+        .find(|character| character.is_control() && *character != '\n');
+    assert_eq!(control, None, "{log}");
+    assert!(!log.contains("\"level\":\"ERROR\""), "{log}");
+}
+
+#[test]
+fn the_line_for_each_request_can_be_left_out() {
+    let server = Server::start(&["--log-level", "info,access=off"]);
+    assert_eq!(server.request("GET", "/v2/", &[], b"").status, 200);
+    server.signal(rustix::process::Signal::TERM);
+    let mut server = server;
+    assert!(server.wait().success());
+    let lines = server.lines();
+    assert!(lines.iter().any(|line| line["message"] == "drained"), "{lines:?}");
+    assert!(lines.iter().all(|line| line["target"] != "access"), "{lines:?}");
+}

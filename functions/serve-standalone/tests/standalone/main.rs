@@ -1,0 +1,15 @@
+//! The program as its users meet it: started as a process, spoken to over real connections on loopback, and ended by
+//! signals. The protocol has its own tests in the core; these are of what a shell adds.
+//!
+//! Rows of the table of bug classes are named in the tests: `s14_…`, `s15_…` and so on.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod drain;
+mod logs;
+mod operator;
+mod protocol;
+mod slow;
+mod start;
+mod support;
+mod users;

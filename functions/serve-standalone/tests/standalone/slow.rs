@@ -1,0 +1,248 @@
+//! Clients that stall, trickle, or crowd the server, and those who must not notice.
+
+use std::io::Write as _;
+use std::thread;
+use std::time::Duration;
+
+use crate::support::{Client, EMPTY, MANIFEST_TYPE, Server, digest, eventually};
+
+const MOMENT: Duration = Duration::from_millis(300);
+
+/// A body so large that no socket's buffers hold it.
+fn large() -> Vec<u8> {
+    vec![7; 48 << 20]
+}
+
+/// All of them at once, each stuck at another place, while the server goes on for everyone else; and each is ended.
+#[test]
+fn s30_stalled_clients_hold_nobody_and_are_ended() {
+    let server = Server::start(&[
+        "--header-timeout",
+        "700ms",
+        "--keep-alive",
+        "900ms",
+        "--idle-timeout",
+        "800ms",
+        "--stall-timeout",
+        "800ms",
+    ]);
+    let blob = server.push_blob("app", &large());
+    let pull = format!("/v2/app/blobs/{blob}");
+
+    let mut silent = server.connect();
+    let mut slow_head = server.connect();
+    slow_head.send(b"GET /v2/ HTTP/1.1\r\nHost: x\r\nX-Slow: ");
+    let mut unused = server.connect();
+    assert_eq!(unused.request("GET", "/v2/", &[], b"").status, 200);
+    let mut second_head = server.connect();
+    assert_eq!(second_head.request("GET", "/v2/", &[], b"").status, 200);
+    second_head.send(b"GET /v2/ HT");
+    let mut stalled_upload = server.connect();
+    let upload = server.open_upload("app", &[]);
+    stalled_upload.send_head("PATCH", &upload, &[], 1000);
+    stalled_upload.send(b"some bytes");
+    let mut stalled_manifest = server.connect();
+    stalled_manifest.send_head("PUT", "/v2/app/manifests/stalled", &[MANIFEST_TYPE], 1000);
+    let mut stalled_reader = server.connect();
+    stalled_reader.send_head("GET", &pull, &[("User-Agent", "stalled-reader")], 0);
+
+    // While all of them hang, others are served.
+    for _ in 0..20 {
+        assert_eq!(server.request("GET", "/v2/", &[], b"").status, 200);
+    }
+
+    assert!(silent.is_closed());
+    assert!(slow_head.is_closed());
+    assert!(unused.is_closed());
+    assert!(second_head.is_closed());
+    for stalled in [&mut stalled_upload, &mut stalled_manifest] {
+        let response = stalled.response("PUT");
+        assert_eq!(response.status, 408, "{response:?}");
+        assert!(stalled.is_closed());
+    }
+    let line = server.wait_for_line("the stalled reader is given up", |line| {
+        line["agent"] == "stalled-reader"
+    });
+    assert_eq!(line["cut"], true);
+    assert!(line["bytes"].as_u64().unwrap() < large().len() as u64);
+    assert!(
+        stalled_reader.try_response("GET").is_none(),
+        "the response ends before its length"
+    );
+    // The upload that stalled is not lost: nothing of the cut body was kept, and it can go on.
+    assert_eq!(server.request("PATCH", &upload, &[], EMPTY).status, 202);
+}
+
+/// A byte now and then does not keep a head or a body alive beyond its time.
+#[test]
+fn s30_trickling_clients_are_ended() {
+    let server = Server::start(&[
+        "--header-timeout",
+        "600ms",
+        "--idle-timeout",
+        "10s",
+        "--stall-timeout",
+        "10s",
+        "--request-timeout",
+        "900ms",
+    ]);
+    let blob = server.push_blob("app", &large());
+    let trickle = |mut client: Client, text: Vec<u8>| {
+        thread::spawn(move || {
+            let mut bytes = text.into_iter().cycle();
+            eventually("the server ends a trickle", || {
+                thread::sleep(Duration::from_millis(50));
+                let byte = [bytes.next().unwrap()];
+                (client.send_what_goes(&byte).is_err() || !client.is_silent_for(Duration::from_millis(1))).then_some(())
+            });
+            client
+        })
+    };
+    let mut head = server.connect();
+    head.send(b"GET /v2/ HTTP/1.1\r\nX-Slow: ");
+    let head = trickle(head, b"x".to_vec());
+    let mut body = server.connect();
+    body.send_head("PATCH", &server.open_upload("app", &[]), &[], 1_000_000);
+    let body = trickle(body, b"y".to_vec());
+    let mut reader = server.connect();
+    reader.send_head(
+        "GET",
+        &format!("/v2/app/blobs/{blob}"),
+        &[("User-Agent", "trickling-reader")],
+        0,
+    );
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let reading = thread::spawn(move || {
+        use std::io::Read as _;
+        let mut bytes = [0; 1 << 10];
+        while stopped.recv_timeout(Duration::from_millis(20)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            reader.stream().read_exact(&mut bytes).unwrap();
+        }
+        reader
+    });
+    assert_eq!(server.request("GET", "/v2/", &[], b"").status, 200);
+    assert!(head.join().unwrap().is_closed());
+    assert_eq!(body.join().unwrap().response("PATCH").status, 408);
+    let line = server.wait_for_line("the trickling reader is given up", |line| {
+        line["agent"] == "trickling-reader"
+    });
+    assert_eq!(line["cut"], true);
+    drop(stop);
+    // What was on its way is still read; then the connection ends.
+    assert!(reading.join().unwrap().is_closed());
+}
+
+/// A connection beyond the cap waits and is not refused; kept-alive ones make room for it, busy ones do not.
+#[test]
+fn connections_beyond_the_cap_wait_for_room() {
+    let server = Server::start(&["--max-connections", "2", "--keep-alive", "1h", "--header-timeout", "1h"]);
+    let mut kept = [server.connect(), server.connect()];
+    for client in &mut kept {
+        assert_eq!(client.request("GET", "/v2/", &[], b"").status, 200);
+    }
+    assert_eq!(
+        server.request("GET", "/v2/", &[], b"").status,
+        200,
+        "kept connections make room"
+    );
+    for mut client in kept {
+        assert!(client.is_closed());
+    }
+
+    let mut busy = [server.connect(), server.connect()];
+    for client in &mut busy {
+        client.send_head(
+            "POST",
+            &format!("/v2/app/blobs/uploads/?digest={}", digest(EMPTY)),
+            &[],
+            EMPTY.len(),
+        );
+        client.send(&EMPTY[..1]);
+    }
+    let mut waiting = server.connect();
+    waiting.send_head("GET", "/v2/", &[], 0);
+    assert!(waiting.is_silent_for(MOMENT), "both connections are busy");
+    let [mut first, mut second] = busy;
+    first.send(&EMPTY[1..]);
+    let response = first.response("POST");
+    assert_eq!(response.status, 201, "{response:?}");
+    assert_eq!(
+        response.header("connection"),
+        Some("close"),
+        "others wait for this connection"
+    );
+    assert_eq!(waiting.response("GET").status, 200);
+    second.send(&EMPTY[1..]);
+    assert_eq!(second.response("POST").status, 201);
+}
+
+/// Clients that have answers coming and send on without reading get them all the same.
+#[test]
+fn a_client_that_sends_its_whole_body_before_it_looks_gets_the_early_answer() {
+    let server = Server::start(&[]);
+    let body = large();
+    for (method, path, status) in [
+        ("PUT", "/v2/app/manifests/large", 413),
+        ("PATCH", "/v2/app/blobs/uploads/no-such-token", 404),
+        ("PUT", "/nowhere", 404),
+        ("POST", "/livez", 405),
+    ] {
+        for length in [1 << 10, 5 << 20, body.len()] {
+            let mut client = server.connect();
+            client.send_head(method, path, &[MANIFEST_TYPE], length);
+            client.send(&body[..length]);
+            let response = client.response(method);
+            let small_manifest = method == "PUT" && path.contains("manifests") && length < 4 << 20;
+            assert_eq!(
+                response.status,
+                if small_manifest { 400 } else { status },
+                "{method} {path} {length}"
+            );
+            if length == 1 << 10 && path != "/livez" {
+                assert_eq!(
+                    client.request("GET", "/v2/", &[], b"").status,
+                    200,
+                    "the connection is kept"
+                );
+            }
+        }
+    }
+}
+
+/// Who waits to be asked for a body is not asked when nobody wants it.
+#[test]
+fn a_body_that_waits_for_the_word_is_asked_for_only_when_it_is_wanted() {
+    let server = Server::start(&[]);
+    let expect = ("Expect", "100-continue");
+    let mut client = server.connect();
+    client.send_head(
+        "PUT",
+        "/v2/app/blobs/uploads/no-such-token?digest=sha256:0",
+        &[expect],
+        10,
+    );
+    assert_eq!(client.response("PUT").status, 400);
+    assert!(client.is_closed());
+    let mut client = server.connect();
+    let post = format!("/v2/app/blobs/uploads/?digest={}", digest(EMPTY));
+    client.send_head("POST", &post, &[expect], EMPTY.len());
+    assert_eq!(client.response("POST").status, 100);
+    client.send(EMPTY);
+    assert_eq!(client.response("POST").status, 201);
+}
+
+/// Heads beyond reason are refused, and the server goes on.
+#[test]
+fn heads_are_bounded() {
+    let server = Server::start(&[]);
+    let long = "x".repeat(100 << 10);
+    let many: Vec<(String, &str)> = (0..200).map(|index| (format!("X-{index}"), "y")).collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+    for headers in [&[("X-Long", long.as_str())][..], &many] {
+        let mut client = server.connect();
+        let _ = client.stream().flush();
+        client.send_head("GET", "/v2/", headers, 0);
+        assert_eq!(client.try_response("HEAD").map(|response| response.status), Some(431));
+    }
+    assert_eq!(server.request("GET", "/v2/", &[], b"").status, 200);
+}

@@ -1,0 +1,456 @@
+"""The checks of infra/local: the systemd unit, nginx in front, the backup. A half of the part `samples`.
+
+`Front` is nginx with the configuration of infra/local before a server; the samples that need TLS use it too.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.client
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import ssl
+import threading
+from pathlib import Path
+from typing import Dict, Iterator, List, Optional, Set
+
+from recipes import (  # noqa: I001 - it makes the modules of tests/clients known
+    LOCAL, PASSWORD, REGISTRY, TIMEOUT, USER, filled, knowing, need_root, path_with, shell, steps, tool, tools, users,
+)  # fmt: skip
+from harness import Child, Result, Server, cache_dir, check, free_port, run, scratch, wait_until
+from harness.build import roadstead
+from images import Images
+from verify import Registry, compare_layouts, root_digest
+
+UNIT = LOCAL / "roadstead.service"
+README = LOCAL / "README.md"
+# Of `systemd-analyze security`, times ten: 100 is a service without any bound.
+EXPOSURE = 10
+
+MIB = 1 << 20
+# Nobody in particular: a user id that owns nothing, as DynamicUser gives one.
+SOMEBODY = 64999
+
+
+class Front:
+    """nginx with infra/local/nginx.conf, TLS by the authority that infra/local/README.md makes; a context manager.
+
+    `address` is how clients name it; `authority` is the certificate they need.
+    """
+
+    def __init__(self, folder: Path, server: Server) -> None:
+        self.folder, self.port = folder, free_port()
+        self.address = f"{REGISTRY}:{self.port}"
+        folder.mkdir(parents=True)
+        make_certificates = steps(README, "openssl req -x509").replace("rsa:3072", "rsa:2048")
+        shell(make_certificates, folder, {"PATH": path_with(Path(tool("openssl")))})
+        self.authority = folder / "ca.crt"
+        self.access_log, self.error_log = folder / "access.log", folder / "error.log"
+        ipv6 = f"listen [::1]:{self.port} ssl http2;" if has_ipv6() else ""
+        site = filled(
+            (LOCAL / "nginx.conf").read_text(),
+            {
+                "listen 443 ssl http2;": f"listen 127.0.0.1:{self.port} ssl http2;",
+                "listen [::]:443 ssl http2;": ipv6,
+                "server 127.0.0.1:5000;": f"server {server.address};",
+                "/etc/nginx/tls/": f"{folder}/",
+                "/var/log/nginx/roadstead.log": str(self.access_log),
+            },
+        )
+        (folder / "site.conf").write_text(site)
+        own = [f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")]
+        user = "user root;" if os.geteuid() == 0 else ""
+        (folder / "nginx.conf").write_text(
+            f"daemon off; pid {folder}/pid; error_log {self.error_log} info; {user}\n"
+            f"events {{}}\nhttp {{ {' '.join(own)}\ninclude {folder}/site.conf; }}\n"
+        )
+        self._command = [tool("nginx"), "-e", str(self.error_log), "-c", str(folder / "nginx.conf"), "-p", str(folder)]
+        self._child: Optional[Child] = None
+
+    def __enter__(self) -> "Front":
+        run([*self._command, "-t"], timeout=20)
+        child = self._child = Child(self._command, self.folder / "log")
+        wait_until(lambda: not child.alive() or accepts(self.port), 10, "nginx listens")
+        assert child.alive(), f"nginx ended with {child.returncode}\n{child.log_tail()}"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._child is not None:
+            self._child.stop()
+
+    def connect(self) -> http.client.HTTPSConnection:
+        """A connection that checks the certificate for the registry's name."""
+        trust = ssl.create_default_context(cafile=str(self.authority))
+        connection = http.client.HTTPSConnection(REGISTRY, timeout=TIMEOUT)
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=TIMEOUT)
+        connection.sock = trust.wrap_socket(plain, server_hostname=REGISTRY)
+        return connection
+
+
+def accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+# --- nginx ---
+
+
+def tls(folder: Path) -> Iterator[Result]:
+    """nginx in front of a server with users; every client knows the private authority and nothing else."""
+    need_root()
+    images = Images(str(cache_dir()), tool("busybox"))
+    with Server("--htpasswd", users(folder)) as server, Front(folder / "front", server) as front:
+        clients = TlsClients(folder, front, images)
+        registry = Registry(server.address, USER, PASSWORD)
+        yield check("nginx: a client without the authority's certificate refuses", clients.untrusted)
+        yield check("nginx: crane pushes and pulls, on HTTP/2", clients.crane)
+        yield check("nginx: skopeo pushes and pulls", clients.skopeo, registry)
+        yield check("nginx: 100 MB in chunks stream in and out without a file", stream, front, server)
+        yield check("nginx: no token in the access log", no_token, front)
+
+
+class TlsClients:
+    """Clients that find the registry by its name."""
+
+    def __init__(self, folder: Path, front: Front, images: Images) -> None:
+        self.folder, self.front, self.layout = folder, front, images.app
+        self.prefix = knowing(folder)
+        self.env = {"HOME": str(folder), "DOCKER_CONFIG": str(folder / "docker"), "XDG_RUNTIME_DIR": str(folder)}
+
+    def run_crane(self, *words: object, trust: bool = True, **more: object):
+        trusted = {"SSL_CERT_FILE": str(self.front.authority)} if trust else {}
+        return run([*self.prefix, tool("crane"), *map(str, words)], timeout=TIMEOUT, env={**self.env, **trusted}, **more)  # type: ignore[arg-type]
+
+    def untrusted(self) -> None:
+        done = self.run_crane("digest", f"{self.front.address}/a:1", trust=False, ok=None)
+        assert done.returncode != 0 and "certificate" in done.stderr, f"not refused for its certificate: {done}"
+
+    def crane(self) -> None:
+        address, back = self.front.address, self.folder / "crane-back"
+        self.run_crane("auth", "login", address, "-u", USER, "--password-stdin", input=PASSWORD)
+        self.run_crane("push", self.layout, f"{address}/team/crane:1")
+        self.run_crane("pull", "--format", "oci", f"{address}/team/crane:1", back)
+        compare_layouts(self.layout, str(back))
+        spoken = re.findall(r'"(?:PATCH|PUT) /v2/team/crane/\S+ (\S+)"', self.front.access_log.read_text())
+        assert spoken and set(spoken) == {"HTTP/2.0"}, f"crane pushed with {spoken}"
+
+    def skopeo(self, registry: Registry) -> None:
+        trust, back = self.folder / "certs", self.folder / "skopeo-back"
+        trust.mkdir()
+        shutil.copy(self.front.authority, trust)
+        reference, login = f"docker://{self.front.address}/team/skopeo:1", f"{USER}:{PASSWORD}"
+        skopeo = [*self.prefix, tool("skopeo"), "copy", "-q", "--preserve-digests"]
+        run([*skopeo, "--dest-cert-dir", trust, "--dest-creds", login, f"oci:{self.layout}:1", reference], TIMEOUT, env=self.env)
+        registry.verify("team/skopeo", "1", expect=root_digest(self.layout))
+        run([*skopeo, "--src-cert-dir", trust, "--src-creds", login, reference, f"oci:{back}:1"], TIMEOUT, env=self.env)
+        compare_layouts(self.layout, str(back))
+
+
+def stream(front: Front, server: Server) -> None:
+    """The server has the first half of a body before the second half is sent: nothing on the way waits for the whole."""
+    block, half = os.urandom(MIB), 50
+    login = {"Authorization": "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()}
+    digest = hashlib.sha256(block * (2 * half)).hexdigest()
+
+    def stored() -> int:
+        return sum(path.stat().st_size for path in (server.data / "blobs").rglob("*") if path.is_file())
+
+    before = stored()
+
+    def body() -> Iterator[bytes]:
+        for _ in range(half):
+            yield block
+        # Some of it is on its way: in nginx, in sockets, in the server's own batches.
+        wait_until(lambda: stored() - before > (half - 10) * MIB, 20, "the server stores what was sent so far")
+        for _ in range(half):
+            yield block
+
+    connection = front.connect()
+    try:
+        location = asked(connection, "POST", "/v2/team/stream/blobs/uploads/", 202, headers=login)
+        location = asked(connection, "PATCH", location, 202, body(), login)
+        assert location.startswith("/v2/"), f"a Location that a front could break: {location}"
+        asked(connection, "PUT", f"{location}{'&' if '?' in location else '?'}digest=sha256:{digest}", 201, headers=login)
+        connection.request("GET", f"/v2/team/stream/blobs/sha256:{digest}", headers=login)
+        answer = connection.getresponse()
+        whole = hashlib.sha256()
+        while piece := answer.read(MIB):
+            whole.update(piece)
+        assert answer.status == 200 and whole.hexdigest() == digest, f"{answer.status}, other bytes than were sent"
+    finally:
+        connection.close()
+    told = [line for line in front.error_log.read_text().splitlines() if "temporary file" in line]
+    assert not told, "nginx wrote a file: " + told[0]
+
+
+def asked(
+    connection: http.client.HTTPSConnection, method: str, target: str, expected: int, body: object = b"", headers: Optional[Dict[str, str]] = None
+) -> str:
+    """Makes a request and returns the answer's Location. A body that is an iterator is sent chunked."""
+    connection.request(method, target, body, headers or {}, encode_chunked=not isinstance(body, bytes))  # type: ignore[arg-type]
+    answer = connection.getresponse()
+    text = answer.read()
+    assert answer.status == expected, f"{method} answered {answer.status}: {text[:500]!r}"
+    return answer.getheader("location") or ""
+
+
+def no_token(front: Front) -> str:
+    lines = front.access_log.read_text().splitlines()
+    uploads = [line for line in lines if "/blobs/uploads/" in line]
+    shown = [line for line in uploads if not re.search(r'/blobs/uploads/(?:\.\.\.)? HTTP/[0-9.]+"', line)]
+    assert uploads and not shown, f"{len(shown)} of {len(uploads)} lines show more: {shown[:1]}"
+    return f"{len(uploads)} of {len(lines)} lines"
+
+
+# --- the unit ---
+
+
+def service(folder: Path) -> Iterator[Result]:
+    """The systemd unit, which cannot be started here: what systemd says about it, and the server run as it says."""
+    tools()
+    text = UNIT.read_text()
+    unit = folder / "roadstead.service"
+    # systemd looks whether the program is there.
+    unit.write_text(filled(text, {"/usr/local/bin/roadstead": str(roadstead())}))
+    yield check("systemd: the unit is valid", valid, unit)
+    yield check("systemd: the unit leaves little exposed", exposure, unit)
+    yield check("systemd: stopping waits for the drain", stop_timeout, text)
+    yield check("systemd: its command line serves as an unprivileged user, and makes no call that is filtered", as_the_unit_says, text)
+
+
+def valid(unit: Path) -> None:
+    done = run(["systemd-analyze", "verify", unit], timeout=60, ok=None)
+    # Other units of this machine may be at fault; they are not asked about.
+    about = [line for line in (done.stdout + done.stderr).splitlines() if "roadstead" in line]
+    assert not about, "\n".join(about)
+
+
+def exposure(unit: Path) -> str:
+    done = run(["systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE}", "--no-pager", unit], timeout=60)
+    return done.stdout.strip().splitlines()[-1].encode("ascii", "ignore").decode().strip()
+
+
+def stop_timeout(text: str) -> None:
+    drain = microseconds(re.findall(r"--drain-timeout (\S+)", text)[0])
+    stop = microseconds(settings(text)["TimeoutStopSec"][0])
+    # The server gives threads that wait for the disk two seconds after the drain.
+    assert stop >= drain + 5_000_000, f"systemd kills {stop / 1e6:.0f} s after it asked, the server may take {drain / 1e6:.0f} s"
+
+
+def microseconds(span: str) -> int:
+    told = run(["systemd-analyze", "timespan", span], timeout=20, env={"LC_ALL": "C"}).stdout
+    return int(re.findall(r"s: (\d+)$", told, re.MULTILINE)[0])
+
+
+def settings(text: str) -> Dict[str, List[str]]:
+    """A unit's settings, each with its values in their order."""
+    found: Dict[str, List[str]] = {}
+    for line in text.replace("\\\n", " ").splitlines():
+        name, equals, value = line.partition("=")
+        if equals and not name.startswith(("#", ";")):
+            found.setdefault(name.strip(), []).append(value.strip())
+    return found
+
+
+def as_the_unit_says(text: str) -> str:
+    """Runs the unit's command line under strace, pushes and pulls with a password, and stops it as systemd does."""
+    need_root()
+    # A folder that somebody can enter: this run's own is root's alone.
+    with scratch("unit") as folder:
+        folder.chmod(0o711)
+        program, state, credentials = folder / "roadstead", folder / "state", folder / "credentials"
+        shutil.copy(roadstead(), program)
+        state.mkdir(mode=0o700)
+        credentials.mkdir(mode=0o700)
+        users(credentials)
+        for path in (state, credentials, credentials / "users"):
+            os.chown(path, SOMEBODY, SOMEBODY)
+        port = free_port()
+        line = filled(settings(text)["ExecStart"][0], {"/usr/local/bin/roadstead": str(program), "127.0.0.1:5000": f"127.0.0.1:{port}"})
+        trace = state / "calls"
+        command = ["setpriv", f"--reuid={SOMEBODY}", f"--regid={SOMEBODY}", "--clear-groups", "--no-new-privs", "--bounding-set=-all"]
+        command += ["strace", "-f", "-qq", "-o", trace, "bash", "-c", f"umask 0077; exec {line}"]
+        own = {name: None for name in os.environ if name.startswith("ROADSTEAD_")}
+        with Child(command, folder / "log", {**own, "STATE_DIRECTORY": str(state), "CREDENTIALS_DIRECTORY": str(credentials)}) as child:
+            wait_until(lambda: not child.alive() or accepts(port), 20, "the server listens")
+            assert child.alive(), f"the server ended with {child.returncode}\n{child.log_tail()}"
+            push_and_pull(folder, f"127.0.0.1:{port}")
+            server = next(int(line.split()[0]) for line in trace.read_text().splitlines() if "execve" in line)
+            os.kill(server, signal.SIGTERM)
+            assert child.wait(20) == 0, f"exit code {child.returncode} after SIGTERM\n{child.log_tail()}"
+        assert (state / "metadata.db").is_file(), "the data is not in the state directory"
+        made, families = calls(trace, str(program))
+        filtered = made - allowed(settings(text)["SystemCallFilter"])
+        assert not filtered, f"the filter refuses calls that the server makes: {' '.join(sorted(filtered))}"
+        refused = families - set(settings(text)["RestrictAddressFamilies"][0].split())
+        assert not refused, f"RestrictAddressFamilies refuses {' '.join(sorted(refused))}"
+        return f"{len(made)} kinds of calls"
+
+
+def push_and_pull(folder: Path, address: str) -> None:
+    """An image in and out again, with USER's password; refused without."""
+    layout, back, env = Images(str(cache_dir()), tool("busybox")).app, folder / "back", {"DOCKER_CONFIG": str(folder / "docker")}
+    stranger = run([tool("crane"), "digest", f"{address}/a:1"], TIMEOUT, env=env, ok=None)
+    assert stranger.returncode != 0 and "UNAUTHORIZED" in stranger.stderr.upper(), f"not refused without a password: {stranger}"
+    run([tool("crane"), "auth", "login", address, "-u", USER, "--password-stdin"], TIMEOUT, env=env, input=PASSWORD)
+    run([tool("crane"), "push", layout, f"{address}/team/app:1"], TIMEOUT, env=env)
+    run([tool("crane"), "pull", "--format", "oci", f"{address}/team/app:1", back], TIMEOUT, env=env)
+    compare_layouts(layout, str(back))
+
+
+def calls(trace: Path, program: str) -> tuple:
+    """The system calls in a trace from the start of a program on, and the address families of its sockets."""
+    made: Set[str] = set()
+    families: Set[str] = set()
+    started = False
+    for line in trace.read_text(errors="replace").splitlines():
+        found = re.match(r"\d+ +(?:<\.\.\. )?(\w+)(?:\(| resumed)", line)
+        # What the shell did before it became the program is not the program's.
+        started = started or f'execve("{program}"' in line
+        if found and started:
+            made.add(found.group(1))
+            families.update(re.findall(r"\bsocket\((AF_\w+)", line))
+    assert {"execve", "accept4", "socket"} <= made, f"this is not the trace of a server: {sorted(made)}"
+    return made, families
+
+
+def allowed(filters: List[str]) -> Set[str]:
+    """The system calls that the lines of SystemCallFilter leave, with systemd's own sets."""
+    kept: Set[str] = set()
+    for value in filters:
+        names = value.lstrip("~").split()
+        group = set().union(*(members(name) for name in names))
+        kept = kept - group if value.startswith("~") else kept | group
+    return kept
+
+
+def members(name: str) -> Set[str]:
+    if not name.startswith("@"):
+        return {name}
+    lines = run(["systemd-analyze", "syscall-filter", name, "--no-pager"], timeout=20).stdout.splitlines()[1:]
+    listed = [line.split("#")[0].strip() for line in lines]
+    return set().union(*(members(line) for line in listed if line))
+
+
+# --- users ---
+
+
+def accepted_users(folder: Path) -> Iterator[Result]:
+    """The two ways that the README gives to write the file of users."""
+    yield check("users: `htpasswd -B` writes what the server takes", htpasswd_of_apache, folder)
+    yield check("users: the flags that README.md and the unit name exist", flags_exist)
+
+
+def htpasswd_of_apache(folder: Path) -> None:
+    file = folder / "apache"
+    run([tool("htpasswd"), "-B", "-i", "-c", file, USER], timeout=20, input=PASSWORD)
+    with Server("--htpasswd", file) as server:
+        push_and_pull(folder, server.address)
+
+
+def flags_exist() -> str:
+    told = run([roadstead(), "serve", "--help"], timeout=20).stdout
+    named = set()
+    for path in (README, UNIT, LOCAL / "nginx.conf"):
+        named |= set(re.findall(r"(?<![\w-])--(?:listen|data|htpasswd|log|allow|drain|upload|max|keep|idle|sparse|sync)[a-z-]*", path.read_text()))
+    absent = [flag for flag in named if not re.search(rf"{re.escape(flag)}\b", told)]
+    assert named and not absent, f"`roadstead serve --help` does not know {absent}"
+    return " ".join(sorted(named))
+
+
+# --- the backup ---
+
+
+def backup(folder: Path) -> Iterator[Result]:
+    """A backup is made twice while tags are pushed without a pause; a server that is started on it must miss nothing."""
+    tools()
+    yield check("backup: made during pushes, it has every name with its bytes", backup_while_pushing, folder)
+
+
+def backup_while_pushing(folder: Path) -> str:
+    copy = folder / "copy"
+    command = filled(steps(README, "backup.sh /var"), {"/srv/backup/roadstead": str(copy)})
+    with Server() as server:
+        command = filled(command, {"/var/lib/roadstead": str(server.data)})
+        pusher = Pusher(server)
+        pusher.start()
+        try:
+            for least in (20, 100):
+                wait_until(lambda: pusher.failure or len(pusher.done) >= least, 60, f"{least} pushes")
+                before = len(pusher.done)
+                shell(command, LOCAL, {})
+            after = len(pusher.done)
+        finally:
+            pusher.end()
+        assert pusher.failure is None, f"a push failed: {pusher.failure}"
+        assert after > before, "nothing was pushed while the backup ran, so nothing was proved"
+        acknowledged = list(pusher.done[:before])
+    with Server(data=copy) as restored:
+        registry = Registry(restored.address)
+        tags = registry.tags(Pusher.repository)
+        missing = set(acknowledged) - set(tags)
+        assert not missing, f"{len(missing)} tags that were there before the backup began are not in it"
+        for tag in tags:
+            registry.verify(Pusher.repository, tag)
+        # It is a whole registry again: what is pushed now is stored.
+        push = Pusher(restored)
+        push.push("after")
+        registry.verify(Pusher.repository, "after")
+    return f"{len(tags)} of {len(pusher.done)} tags, {after - before} pushed meanwhile"
+
+
+class Pusher(threading.Thread):
+    """Pushes small images, each with bytes of its own, one after the other; `done` are the tags that were acknowledged."""
+
+    repository = "backup/app"
+    # The page of a tag list holds this many; no more are needed.
+    most = 1000
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(daemon=True)
+        self._registry = Registry(server.address)
+        self._ended = threading.Event()
+        self.done: List[str] = []
+        self.failure: Optional[BaseException] = None
+
+    def run(self) -> None:
+        try:
+            while not self._ended.is_set() and len(self.done) < self.most - 1:
+                self.push(f"t{len(self.done)}")
+        except BaseException as error:  # told by the thread that waits
+            self.failure = error
+
+    def end(self) -> None:
+        self._ended.set()
+        self.join(TIMEOUT)
+
+    def push(self, tag: str) -> None:
+        config, layer = self._blob(b"{}"), self._blob(os.urandom(2000))
+        kind = "application/vnd.oci.image.manifest.v1+json"
+        config["mediaType"] = "application/vnd.oci.empty.v1+json"
+        document = {"schemaVersion": 2, "mediaType": kind, "artifactType": "text/plain", "config": config, "layers": [layer]}
+        body = json.dumps(document).encode()
+        answer = self._registry.request("PUT", f"/v2/{self.repository}/manifests/{tag}", body, Content_Type=kind)
+        assert answer.status == 201, f"PUT manifest: {answer.status} {answer.body[:300]!r}"
+        self.done.append(tag)
+
+    def _blob(self, data: bytes) -> dict:
+        digest = "sha256:" + hashlib.sha256(data).hexdigest()
+        answer = self._registry.request("POST", f"/v2/{self.repository}/blobs/uploads/?digest={digest}", data)
+        assert answer.status == 201, f"POST blob: {answer.status} {answer.body[:300]!r}"
+        return {"mediaType": "application/octet-stream", "digest": digest, "size": len(data)}

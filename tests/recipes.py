@@ -1,0 +1,120 @@
+"""What the samples and the local deployment are checked with: their texts, made real, and a place to run them in.
+
+A text names example hosts and ports. `filled` puts those of a test in their place and insists that each was there, so that a test
+cannot go on checking what a text no longer says. `steps` takes commands out of a README, which are then run as they are written.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import textwrap
+from pathlib import Path
+from typing import Callable, Iterator, List, Mapping, Optional
+
+from harness import Result, check, debian, ensure, run, skip
+from harness.build import roadstead
+from harness.cache import ROOT
+from harness.process import Finished
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "clients"))
+
+SAMPLES = ROOT / "samples"
+LOCAL = ROOT / "infra" / "local"
+
+# The example names of the texts. The registry behind TLS is reached by its name, because names are what certificates are about.
+REGISTRY = "registry.example.com"
+LAB = "lab.example.com"
+USER, PASSWORD = "alice", "pass word: anchor"
+
+TIMEOUT = 120
+
+TOOLS = debian.System("samples", ("rsync", "sqlite3", "strace", "systemd", "util-linux"))
+# From a newer suite than Debian 12, whose own speaks for clusters of 2020. The suite is in the name because a machine may have a kubectl of
+# another source, which apt would look for.
+KUBECTL = debian.Unpacked("kubectl", "trixie", ("kubectl/trixie",))
+
+
+def filled(text: str, changes: Mapping[str, str]) -> str:
+    """The text with every example value replaced; an `AssertionError` when one of them is not in it."""
+    for old, new in changes.items():
+        assert old in text, f"{old!r} is not in the text any more:\n{text}"
+        text = text.replace(old, new)
+    return text
+
+
+def steps(readme: Path, holding: str) -> str:
+    """The one block of commands in a README that holds a text."""
+    blocks = re.findall(r"^( *)```(?:sh|bash)\n(.*?)^\1```$", readme.read_text(), re.MULTILINE | re.DOTALL)
+    found = [textwrap.dedent(block) for _, block in blocks if holding in block]
+    assert len(found) == 1, f"{readme.relative_to(ROOT)}: {len(found)} blocks of commands hold {holding!r}"
+    return found[0]
+
+
+def shell(script: str, cwd: Path, env: Mapping[str, str], **more: object) -> Finished:
+    """Runs a script with bash, ending at the first command that fails."""
+    return run(["bash", "-eu", "-o", "pipefail", "-c", script], timeout=TIMEOUT, cwd=cwd, env=env, **more)  # type: ignore[arg-type]
+
+
+def users(folder: Path) -> Path:
+    """A file of users with USER in it."""
+    file = folder / "users"
+    file.write_text(run([roadstead(), "htpasswd", USER], timeout=30, input=PASSWORD).stdout)
+    file.chmod(0o600)
+    return file
+
+
+def knowing(folder: Path, address: str = "127.0.0.1", etc_docker: Optional[Path] = None) -> List[str]:
+    """A prefix under which a command finds the example names at a loopback address, whatever this machine calls by them.
+
+    With `etc_docker` that folder is also /etc/docker for the command. Nothing of the machine changes: both are mounts that only the
+    command's own mount namespace has.
+    """
+    need_root()
+    hosts = folder / f"hosts-{address.replace(':', '-')}"
+    hosts.write_text(f"127.0.0.1 localhost\n{address} {REGISTRY} {LAB}\n")
+    script = 'mount --bind "$0" /etc/hosts'
+    if etc_docker is not None:
+        script += f' && mkdir -p /etc/docker && mount --bind "{etc_docker}" /etc/docker'
+    script += ' && exec "$@"'
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, str(hosts)]
+
+
+def need_root() -> None:
+    """Ends the check as not run without root: it mounts, or starts a container engine."""
+    if os.geteuid() != 0:
+        skip("needs root, to start container engines and to give names to loopback addresses")
+
+
+def tools() -> None:
+    """Installs the small tools of the system that the checks use."""
+    debian.install(TOOLS)
+
+
+def kubectl() -> Path:
+    """kubectl, from the cache."""
+    return debian.unpack(KUBECTL) / "usr/bin/kubectl"
+
+
+def path_with(*programs: Path) -> str:
+    """A PATH that begins with the folders of these programs."""
+    return os.pathsep.join([*dict.fromkeys(str(program.parent) for program in programs), os.environ["PATH"]])
+
+
+def tool(name: str) -> str:
+    """The path of an installed tool, by the harness's name for it."""
+    return str(ensure(name))
+
+
+def collected(name: str, family: Callable[[Path], Iterator[Result]], folder: Path) -> List[Result]:
+    """The results of a family of checks; what stops it between two of them is a failed result of its own."""
+    folder.mkdir()
+    found: List[Result] = []
+
+    def whole() -> None:
+        for result in family(folder):
+            found.append(result)
+
+    outcome = check(f"{name}: start and stop", whole)
+    return found if outcome.ok is True else [*found, outcome]

@@ -1,0 +1,361 @@
+"""The part `samples`: every sample runs, and every local deployment, as their READMEs say.
+
+The commands and files are those of samples/ and infra/local/, with the example names replaced (`recipes`). The checks of infra/local are
+in `infra_local`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Dict, Iterator, List, Optional, Sequence
+
+from recipes import (  # noqa: I001 - it makes the modules of tests/clients known
+    LAB, PASSWORD, REGISTRY, SAMPLES, TIMEOUT, USER, collected, filled, knowing, kubectl, need_root, path_with, shell, steps, tool, users,
+)  # fmt: skip
+from harness import Context, Result, Server, cache_dir, check, ensure, run, scratch
+from harness.process import Finished
+import infra_local
+from engines import Containerd, Dockerd
+from images import RUNS, Images
+from infra_local import Front
+from verify import Registry, compare_layouts, root_digest
+
+PUSH = SAMPLES / "first-push" / "push.sh"
+KUBERNETES = SAMPLES / "kubernetes"
+CONTAINERD = SAMPLES / "containerd"
+
+
+def main(context: Context) -> List[Result]:
+    families = {
+        "first-push": first_push,
+        "kubernetes": kubernetes,
+        "containerd": containerd,
+        "docker by TLS": docker_by_tls,
+        "nginx": infra_local.tls,
+        "systemd": infra_local.service,
+        "users": infra_local.accepted_users,
+        "backup": infra_local.backup,
+    }
+    if context.full:
+        families["containerd 2"] = containerd_2
+    found = [check("samples: the map names every folder", the_map)]
+    # Short folder names: container engines keep sockets in them, whose names are bounded.
+    with scratch("samples") as work:
+        for number, (name, family) in enumerate(families.items()):
+            found += collected(name, family, work / str(number))
+    return found
+
+
+def the_map() -> None:
+    named = set(re.findall(r"\]\(([\w-]+)/", (SAMPLES / "README.md").read_text()))
+    there = {path.name for path in SAMPLES.iterdir() if path.is_dir()}
+    assert named == there, f"README.md names {sorted(named)}, there are {sorted(there)}"
+
+
+def images() -> Images:
+    return Images(str(cache_dir()), tool("busybox"))
+
+
+# --- first-push ---
+
+
+def first_push(folder: Path) -> Iterator[Result]:
+    need_root()
+    yield check("first-push: usage", push_usage)
+    with Server() as server, Dockerd(folder / "d", home(folder)) as docker:
+        pushes = FirstPush(docker, server)
+        yield check("first-push: a tiny image, made without a network", pushes.tiny)
+        yield check("first-push: an image of one's own", pushes.named)
+        yield check("first-push: what it says when nothing answers, or there is no such image", pushes.failures)
+
+
+def home(folder: Path) -> Dict[str, str]:
+    """A home for a client, with none of this machine's credentials."""
+    (folder / "home").mkdir(exist_ok=True)
+    return {"HOME": str(folder / "home"), "DOCKER_CONFIG": str(folder / "home"), "XDG_RUNTIME_DIR": str(folder / "home")}
+
+
+def push_usage() -> None:
+    told = run([PUSH, "--help"], timeout=20).stdout
+    assert "Usage:" in told and "Examples:" in told, told
+    for wrong in (["--wrong"], ["one", "two"]):
+        done = run([PUSH, *wrong], timeout=20, ok=(2,))
+        assert "Usage:" in done.stderr and not done.stdout, done
+
+
+def push(docker: Dockerd, registry: str, *words: str, ok: Optional[Sequence[int]] = (0,)) -> Finished:
+    env = {**docker.env, "DOCKER_HOST": f"unix://{docker.socket}", "REGISTRY": registry}
+    return run([PUSH, *words], timeout=TIMEOUT, env=env, ok=ok)
+
+
+class FirstPush:
+    def __init__(self, docker: Dockerd, server: Server) -> None:
+        self.docker, self.server = docker, server
+
+    def tiny(self) -> None:
+        done = push(self.docker, self.server.address)
+        found = re.search(r"The same image came back: (\S+)@(sha256:[0-9a-f]{64})$", done.stdout.strip())
+        assert found, done.stdout
+        target, digest = found.groups()
+        assert target == f"{self.server.address}/first-push:1", target
+        assert "Pull complete" in done.stdout, f"its layer did not come from the registry: {done.stdout}"
+        Registry(self.server.address).verify("first-push", "1", expect=digest)
+        # What came back is the file: docker's tar of it holds the text.
+        container = self.docker.docker("create", target, "/none").stdout.strip()
+        assert "Bytes at anchor." in self.docker.docker("cp", f"{container}:/hello.txt", "-").stdout
+        push(self.docker, self.server.address)  # again, with the first one there
+
+    def named(self) -> None:
+        """The registry and digest of a name are left out, and no tag means `latest`."""
+        archive = images().archive("app", "docker-archive", "docker.io/local/app:1")
+        self.docker.docker("load", "-q", "-i", archive)
+        for name, target in {
+            "local/app:1": "local/app:1",
+            "elsewhere.example:5000/team/app": "team/app:latest",
+            "localhost/team/other:2": "team/other:2",
+        }.items():
+            if name != "local/app:1":
+                self.docker.docker("tag", "local/app:1", name)
+            done = push(self.docker, self.server.address, name)
+            assert f"came back: {self.server.address}/{target}@sha256:" in done.stdout, done.stdout
+            repository, tag = target.split(":")
+            Registry(self.server.address).verify(repository, tag)
+            # The image's own name is still there.
+            self.docker.docker("image", "inspect", name)
+        ran = self.docker.docker("run", "--rm", "--network", "none", f"{self.server.address}/team/app:latest")
+        assert RUNS in ran.stdout, ran
+
+    def failures(self) -> None:
+        nobody = push(self.docker, "127.0.0.1:1", ok=(1,))
+        assert "nothing was pushed to 127.0.0.1:1" in nobody.stderr, nobody
+        absent = push(self.docker, self.server.address, "no/such:image", ok=(1,))
+        assert "no image no/such:image" in absent.stderr, absent
+
+
+class NamedDockerd(Dockerd):
+    """A daemon that finds the example names at an address, with an /etc/docker of its own."""
+
+    def __init__(self, folder: Path, env: Dict[str, str], prefix: List[str]) -> None:
+        super().__init__(folder, env)
+        self._prefix = prefix
+
+    def command(self) -> Sequence[str]:
+        return [*self._prefix, *super().command()]
+
+
+def docker_by_tls(folder: Path) -> Iterator[Result]:
+    """docker takes any certificate on 127.0.0.0/8, so the registry has its name at ::1 where this machine has one."""
+    need_root()
+    etc = folder / "etc"
+    etc.mkdir()
+    prefix = knowing(folder, "::1" if infra_local.has_ipv6() else "127.0.0.1", etc)
+    with Server("--htpasswd", users(folder)) as server, Front(folder / "front", server) as front:
+        with NamedDockerd(folder / "d", home(folder), prefix) as docker:
+            checks = DockerByTls(front, docker, etc, Registry(server.address, USER, PASSWORD))
+            if infra_local.has_ipv6():
+                yield check("nginx: docker without the authority's certificate refuses", checks.untrusted)
+            yield check("nginx: docker login, and with a wrong password not", checks.login)
+            yield check("nginx: first-push by TLS, with users", checks.push)
+
+
+class DockerByTls:
+    def __init__(self, front: Front, docker: Dockerd, etc: Path, registry: Registry) -> None:
+        self.front, self.docker, self.etc, self.registry = front, docker, etc, registry
+
+    def _login(self, password: str) -> Finished:
+        return self.docker.docker("login", "-u", USER, "--password-stdin", self.front.address, input=password, ok=None)
+
+    def untrusted(self) -> None:
+        done = self._login(PASSWORD)
+        assert done.returncode != 0 and "x509" in done.stderr, f"not refused for its certificate: {done}"
+
+    def login(self) -> None:
+        trust = self.etc / "certs.d" / self.front.address
+        trust.mkdir(parents=True)
+        shutil.copy(self.front.authority, trust / "ca.crt")
+        wrong = self._login("wrong")
+        assert wrong.returncode != 0 and "unauthorized" in wrong.stderr.lower(), wrong
+        done = self._login(PASSWORD)
+        assert "Login Succeeded" in done.stdout, done
+
+    def push(self) -> None:
+        archive = images().archive("app", "docker-archive", "docker.io/local/app:1")
+        self.docker.docker("load", "-q", "-i", archive)
+        done = push(self.docker, self.front.address, "local/app:1")
+        self.registry.verify("local/app", "1", expect=done.stdout.strip().rsplit("@", 1)[1])
+
+
+# --- kubernetes ---
+
+
+def kubernetes(folder: Path) -> Iterator[Result]:
+    with Server("--htpasswd", users(folder)) as server:
+        checks = Kubernetes(folder, server)
+        yield check("kubernetes: the pull secret", checks.make_secret)
+        yield check("kubernetes: the Deployment, its image by digest", checks.make_deployment)
+        yield check("kubernetes: every field of the Deployment is one that Kubernetes knows", checks.known_fields)
+        yield check("kubernetes: the Deployment's image comes with the secret's credentials", checks.pull)
+
+
+class Kubernetes:
+    """The steps of samples/kubernetes/README.md, up to what needs a cluster."""
+
+    def __init__(self, folder: Path, server: Server) -> None:
+        self.folder, self.server, self.layout = folder, server, images().app
+        self.secret: dict = {}
+        self.deployment: dict = {}
+        self.env = {
+            **home(folder), "KUBECONFIG": str(folder / "no-cluster"), "PATH": path_with(kubectl(), Path(tool("crane"))),
+        }  # fmt: skip
+
+    def _shell(self, holding: str, changes: Dict[str, str], **more: object) -> dict:
+        commands = filled(steps(KUBERNETES / "README.md", holding), {REGISTRY: self.server.address, **changes})
+        return json.loads(shell(commands, KUBERNETES, self.env, **more).stdout)
+
+    def make_secret(self) -> None:
+        changes = {"docker-registry roadstead": "docker-registry roadstead --dry-run=client -o json", "username=cluster": f"username={USER}"}
+        self.secret = self._shell("create secret", changes, input=f"{PASSWORD}\n")
+        assert self.secret["type"] == "kubernetes.io/dockerconfigjson", self.secret
+
+    def make_deployment(self) -> None:
+        own = {**self.env, "DOCKER_CONFIG": str(self.folder / "pusher")}
+        run([tool("crane"), "auth", "login", self.server.address, "-u", USER, "--password-stdin"], TIMEOUT, env=own, input=PASSWORD)
+        run([tool("crane"), "push", self.layout, f"{self.server.address}/team/app:1"], TIMEOUT, env=own)
+        self.env["DOCKER_CONFIG"] = own["DOCKER_CONFIG"]
+        # What a cluster would be given, read back instead.
+        self.deployment = self._shell("crane digest", {"kubectl apply -f -": "kubectl annotate --local -f - read=back -o json"})
+        pinned = f"{self.server.address}/team/app:1@{root_digest(self.layout)}"
+        assert self._containers()[0]["image"] == pinned, self._containers()
+
+    def _containers(self) -> List[dict]:
+        return self.deployment["spec"]["template"]["spec"]["containers"]
+
+    def known_fields(self) -> None:
+        """kubectl drops the fields that it does not know when it reads an object as what it is, and keeps them when it only annotates."""
+        raw, typed = self._read("annotate", "a=b"), self._read("set", "image", "app=a/b")
+        unknown = sorted(fields(raw) - fields(typed) - {("metadata", "annotations"), ("metadata", "annotations", "a")})
+        assert not unknown, "unknown to Kubernetes: " + ", ".join(".".join(map(str, field)) for field in unknown)
+        assert ("spec", "template", "spec", "containers", 0, "image") in fields(typed), typed
+
+    def _read(self, *words: str) -> dict:
+        kind = words[:1] if words[0] == "annotate" else words[:2]
+        rest = words[len(kind) :]
+        command = [kubectl(), *kind, "--local", "-f", KUBERNETES / "deployment.yaml", *rest, "-o", "json"]
+        return json.loads(run(command, TIMEOUT, env=self.env).stdout)
+
+    def pull(self) -> None:
+        named = [secret["name"] for secret in self.deployment["spec"]["template"]["spec"]["imagePullSecrets"]]
+        assert named == [self.secret["metadata"]["name"]], f"the Deployment names {named}"
+        image = self._containers()[0]["image"]
+        node = self.folder / "node"
+        node.mkdir()
+        (node / "config.json").write_bytes(base64.b64decode(self.secret["data"][".dockerconfigjson"]))
+        stranger = run([tool("crane"), "digest", image], TIMEOUT, env=home(node), ok=None)
+        assert stranger.returncode != 0, "pulled without credentials"
+        run([tool("crane"), "pull", "--format", "oci", image, node / "crane"], TIMEOUT, env={"DOCKER_CONFIG": str(node)})
+        compare_layouts(self.layout, str(node / "crane"))
+        # skopeo takes no tag beside a digest.
+        by_digest = f"docker://{image.replace(':1@', '@')}"
+        skopeo = [tool("skopeo"), "copy", "-q", "--preserve-digests", "--src-tls-verify=false", "--authfile", node / "config.json"]
+        run([*skopeo, by_digest, f"oci:{node}/skopeo:1"], TIMEOUT, env=home(node))
+        compare_layouts(self.layout, str(node / "skopeo"))
+
+
+def fields(value: object, place: tuple = ()) -> set:
+    """The places of an object's fields."""
+    found = {place} if place else set()
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            found |= fields(inner, (*place, name))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            found |= fields(inner, (*place, number))
+    return found
+
+
+# --- containerd ---
+
+
+class NamedContainerd(Containerd):
+    """A containerd whose daemon and client find the example names on this machine."""
+
+    def __init__(self, folder: Path, env: Dict[str, str], prefix: List[str], generation: str) -> None:
+        super().__init__(folder, env, generation)
+        self._prefix = prefix
+
+    def command(self) -> Sequence[str]:
+        return [*self._prefix, *super().command()]
+
+    def ctr(self, *words: object, timeout: float = TIMEOUT, ok: Optional[Sequence[int]] = (0,)) -> Finished:
+        return run([*self._prefix, self.client, "-a", self.socket, *map(str, words)], timeout=timeout, env=self.env, ok=ok)
+
+
+def containerd(folder: Path, generation: str = "") -> Iterator[Result]:
+    need_root()
+    with Server() as open_server, Server("--htpasswd", users(folder)) as server, Front(folder / "front", server) as front:
+        with NamedContainerd(folder / "c", home(folder), knowing(folder), generation) as daemon:
+            pulls = CtrPulls(folder, daemon)
+            label = f"containerd {daemon.version}"
+            pulls.push(Registry(open_server.address), Registry(server.address, USER, PASSWORD))
+            yield check(f"{label}: certs.d, plain http in a lab", pulls.lab, open_server.port)
+            yield check(f"{label}: certs.d, TLS with a private authority", pulls.tls, front)
+
+
+def containerd_2(folder: Path) -> Iterator[Result]:
+    yield from containerd(folder, "docker28/")
+
+
+class CtrPulls:
+    """Pulls with the files of samples/containerd, placed as its README says, and without them."""
+
+    def __init__(self, folder: Path, daemon: NamedContainerd) -> None:
+        self.folder, self.daemon, self.layout = folder, daemon, images().app
+
+    def push(self, *registries: Registry) -> None:
+        for registry in registries:
+            login = ["--dest-creds", f"{registry.user}:{registry.password}"] if registry.user else []
+            skopeo = [tool("skopeo"), "copy", "-q", "--preserve-digests", "--dest-tls-verify=false", *login]
+            run([*skopeo, f"oci:{self.layout}:1", f"docker://{registry.address}/team/app:1"], TIMEOUT, env=home(self.folder))
+
+    def lab(self, port: int) -> None:
+        placed = self._placed("lab", {f"{LAB}:5000": f"{LAB}:{port}", f"{LAB}_5000_": f"{LAB}_{port}_", "`_5000_` for `:5000`": "…"})
+        self._pull(placed, f"{LAB}:{port}/team/app:1", "server gave HTTP response to HTTPS client")
+
+    def tls(self, front: Front) -> None:
+        placed = self._placed("registry", {REGISTRY: front.address})
+        # The README's own commands, for the authority's certificate.
+        commands = filled(steps(CONTAINERD / "README.md", "cp ca.crt"), {"/etc/containerd/certs.d": str(self.folder / "etc"), REGISTRY: front.address})
+        shutil.copy(front.authority, placed.parent / "ca.crt")
+        shell(commands, placed.parent, {})
+        self._pull(self.folder / "etc", f"{front.address}/team/app:1", "certificate", "--user", f"{USER}:{PASSWORD}")
+
+    def _placed(self, first: str, changes: Dict[str, str]) -> Path:
+        """A copy of one folder of certs.d with the example names replaced, in its name and in its file."""
+        (source,) = (CONTAINERD / "certs.d").glob(f"{first}*")
+        name = source.name
+        text = (source / "hosts.toml").read_text()
+        for old, new in changes.items():
+            assert old in name + text, f"{old!r} is not in {source}"
+            name, text = name.replace(old, new), text.replace(old, new)
+        placed = self.folder / first / "certs.d"
+        (placed / name).mkdir(parents=True)
+        (placed / name / "hosts.toml").write_text(text)
+        return placed
+
+    def _pull(self, hosts: Path, reference: str, without: str, *login: str) -> None:
+        bare = self.daemon.ctr("images", "pull", *login, reference, ok=None)
+        assert bare.returncode != 0 and without in bare.stderr, f"pulled without the files, or failed otherwise: {bare}"
+        absent = self.daemon.ctr("images", "pull", "--hosts-dir", hosts, *login, reference.replace(":1", ":absent"), ok=None)
+        # 1.6 asks the server again without the authority; the README says so.
+        says = "StatusNotFound" if self.daemon.version.startswith("1.6.") else "not found"
+        assert absent.returncode != 0 and says in absent.stderr, f"refused otherwise than as absent: {absent}"
+        self.daemon.ctr("images", "pull", "--hosts-dir", hosts, *login, reference)
+        told = self.daemon.ctr("images", "list", f"name=={reference}").stdout
+        assert root_digest(self.layout) in told, f"another image: {told}"
+        ran = self.daemon.ctr("run", "--rm", reference, f"run-{os.getpid()}-{hosts.parent.name}")
+        assert RUNS in ran.stdout, f"the container says {ran.stdout!r} {ran.stderr!r}"
