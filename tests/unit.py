@@ -14,7 +14,7 @@ _TEST = re.compile(r"^test (?P<name>.+?) \.\.\. (?P<outcome>ok|FAILED|ignored)\b
 _BEGINS = re.compile(r"^running \d+ tests?$")
 _CLOSING = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored;")
 # `Running tests/digest.rs (…/deps/digest-0123456789abcdef)`, `Doc-tests oci`
-_RUNNING = re.compile(r"^\s*(?:Running .*/(?P<program>[^/]+)-[0-9a-f]+\)|Doc-tests (?P<documented>\S+))$")
+_RUNNING = re.compile(r"^\s*(?:Running (?P<source>.*) \(.*/(?P<program>[^/]+)-[0-9a-f]+\)|Doc-tests (?P<documented>\S+))$")
 # What a failed test printed stands between these lines.
 _SECTION = re.compile(r"^---- (?P<name>.+?) (?:stdout )?----$")
 
@@ -77,9 +77,24 @@ def _runs(finished: Finished) -> List[_Run]:
 
 
 def _binaries(finished: Finished) -> List[str]:
-    """The test binaries in their order: cargo names them on one stream, while their tests report on the other."""
-    found = [_RUNNING.match(line) for line in finished.stderr.splitlines()]
-    return [match["program"] or f"{match['documented']} (documentation)" for match in found if match]
+    """The test binaries in their order: cargo names them on one stream, while their tests report on the other.
+
+    A folder `tests` may hold a file of the same name in several crates, so the crate, whose own tests run just before, goes first.
+    """
+    names: List[str] = []
+    crate = ""
+    for line in finished.stderr.splitlines():
+        match = _RUNNING.match(line)
+        if match is None:
+            continue
+        if match["documented"]:
+            names.append(f"{match['documented']} documentation")
+        elif match["source"].startswith("unittests"):
+            crate = match["program"]
+            names.append(crate)
+        else:
+            names.append(f"{crate} {match['program']}")
+    return names
 
 
 def _sections(text: str) -> "dict[str, str]":

@@ -20,13 +20,11 @@ from harness import HarnessError, Result, check, ensure, run, skip  # noqa: E402
 from harness.process import Finished, Words  # noqa: E402
 
 from images import Images  # noqa: E402
+from private import remembering  # noqa: E402
 from verify import Registry  # noqa: E402
 
 # The time limit of one client command, in seconds: a hang is a finding, not a reason to wait.
 TIMEOUT = 120
-
-# Where skopeo and podman as root remember, for every user of the machine, which registry holds which blob.
-MEMORY = "/var/lib/containers/cache"
 
 
 @dataclass
@@ -77,8 +75,8 @@ class Setting:
     def pushed(self, image: str, name: str) -> str:
         """Pushes a layout with skopeo, every platform of it, for a family that only pulls it; returns its reference."""
         reference, layout = self.reference(name), getattr(self.images, image)
-        words = [*remembering(self.folder("memory")), tool("skopeo"), "copy", "-q", "--all", "--preserve-digests", "--dest-tls-verify=false"]
-        words += [f"oci:{layout}:1", f"docker://{reference}"]
+        words = [*remembering(self.folder("memory")), tool("skopeo"), "copy", "-q", "--all", "--preserve-digests"]
+        words += ["--dest-tls-verify=false", f"oci:{layout}:1", f"docker://{reference}"]
         run(words, timeout=TIMEOUT, env=self.home("skopeo"))
         return reference
 
@@ -143,13 +141,3 @@ def settled(read: Callable[[], bool], seconds: float, what: str) -> None:
         if time.monotonic() > deadline:
             raise HarnessError(f"{what}: not up within {seconds:g} s")
         time.sleep(0.1)
-
-
-def remembering(folder: Path) -> List[str]:
-    """A prefix under which a command's memory of blobs lies in `folder`, and the machine's own is out of its sight."""
-    if os.geteuid() != 0:
-        return []  # in a home of its own anyway
-    for path in (MEMORY, folder):
-        os.makedirs(path, exist_ok=True)
-    script = f'mount --bind "$0" {MEMORY} && exec "$@"'
-    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, str(folder)]

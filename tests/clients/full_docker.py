@@ -1,13 +1,17 @@
-"""Newer generations of docker with both of their image stores, and a newer containerd that fetches a layer in parallel."""
+"""Newer generations of docker with both of their image stores, BuildKit, and a containerd that fetches layers in parallel."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Iterator
 
 import containerd
 import docker
-from common import Setting, need_root
+from common import Setting, need_root, tool
+from engines import Dockerd
 from harness import Result
+from images import RUNS
 from relay import Relay
 from verify import Registry
 
@@ -33,6 +37,43 @@ def docker_28(setting: Setting) -> Iterator[Result]:
 
 def docker_28_containerd(setting: Setting) -> Iterator[Result]:
     yield from docker.results(setting, "docker28/", snapshotter=True)
+
+
+def buildkit(setting: Setting) -> Iterator[Result]:
+    """BuildKit, which pulls the base and pushes the result itself, with an attestation beside the image in an index."""
+    need_root()
+    env = setting.home("buildkit")
+    plugins = Path(tool("docker28/buildx")).parent
+    config = Path(env["DOCKER_CONFIG"])
+    config.mkdir()
+    (config / "config.json").write_text(json.dumps({"cliPluginsExtraDirs": [str(plugins)]}))
+    with Dockerd(setting.folder("bk"), env, "docker28/", snapshotter=True) as daemon:
+
+        def build() -> str:
+            context = setting.folder("context")
+            base = setting.pushed("multi", "buildkit/base:1")
+            (context / "Dockerfile").write_text(f"FROM {base}\nCOPY added /data/added\nRUN cat /data/added > /data/copy\n")
+            (context / "added").write_text("added\n")
+            told = context / "told.json"
+            target = setting.reference("buildkit/built:1")
+            build = ["buildx", "build", "--network", "none", "--provenance=mode=max", "--push", "--metadata-file", told]
+            daemon.docker(*build, "-t", target, context)
+            digest = json.loads(told.read_text())["containerimage.digest"]
+            repository = setting.repository("buildkit/built")
+            setting.registry.verify(repository, "1", expect=digest)
+            entries = json.loads(setting.registry.manifest(repository, "1")[2])["manifests"]
+            kinds = [entry.get("annotations", {}).get("vnd.docker.reference.type", "image") for entry in entries]
+            assert sorted(kinds) == ["attestation-manifest", "image"], entries
+            return f"{len(entries)} manifests"
+
+        def runs() -> None:
+            target = setting.reference("buildkit/built:1")
+            daemon.docker("rmi", "-f", target, ok=None)
+            done = daemon.docker("run", "--rm", "--pull=always", "--network", "none", target)
+            assert RUNS in done.stdout, f"the container says {done.stdout!r} {done.stderr!r}"
+
+        yield setting.check(f"docker {daemon.version} buildkit: build on a pulled base and push with provenance", build)
+        yield setting.check(f"docker {daemon.version} buildkit: pull and run what was built", runs)
 
 
 def containerd_2(setting: Setting) -> Iterator[Result]:

@@ -8,7 +8,7 @@ from typing import Iterator
 from common import Setting, client, refused, tool
 from harness import Result
 from harness.process import Finished
-from images import sha256
+from layout import sha256
 
 CHART = """apiVersion: v2
 name: boat

@@ -8,7 +8,7 @@ from typing import Iterator
 
 from common import Setting, client
 from harness import Result, cache_dir, run, skip
-from images import noise
+from layout import noise
 from relay import Relay
 from verify import Registry
 

@@ -9,7 +9,7 @@ from typing import Iterator, List
 from common import Setting, client, refused, tool
 from harness import Result
 from harness.process import Finished
-from images import noise, sha256
+from layout import noise, sha256
 from verify import compare_layouts, reachable, root_digest
 
 KIND = "application/vnd.example.data"

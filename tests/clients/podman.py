@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Dict, Iterator, Optional
 
-from common import TIMEOUT, Setting, client, need_root, remembering, tool
+from common import TIMEOUT, Setting, client, need_root, tool
 from harness import Result
 from harness.process import Finished, unmount_below
 from images import RUNS
+from private import remembering
 from verify import contents
 
 # The settings with which podman fetches a layer in parts where the layer allows it.

@@ -36,6 +36,7 @@ import skopeo  # noqa: E402
 from common import Family, Setting, collect, tool  # noqa: E402
 from harness import HarnessError, Result, Server, cache_dir, check, run, scratch  # noqa: E402
 from harness.process import stop_all, tail, unmount_below  # noqa: E402
+from harness.progress import step  # noqa: E402
 from images import Images  # noqa: E402
 from relay import Relay  # noqa: E402
 from verify import Registry  # noqa: E402
@@ -70,6 +71,7 @@ FULL = Group(
         "docker-26-containerd": full_docker.docker_26_containerd,
         "docker-28": full_docker.docker_28,
         "docker-28-containerd": full_docker.docker_28_containerd,
+        "buildkit": full_docker.buildkit,
         "containerd-2": full_docker.containerd_2,
         "regctl": full_regctl.results,
         "cosign": full_sign.cosign,
@@ -127,7 +129,7 @@ def _group(
         with ExitStack() as stack:
             registry = start(stack, work)
             for number, (family, function) in enumerate(families.items()):
-                with _removed(work / str(number)) as folder:
+                with step(f"{name}: {family}"), _removed(work / str(number)) as folder:
                     found.extend(collect(Setting(name, registry, images, folder), family, function, tell))
 
     outcome = check(f"{name}: servers start and stop", whole)

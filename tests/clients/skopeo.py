@@ -6,9 +6,10 @@ import json
 import os
 from typing import Iterator
 
-from common import Setting, client, refused, remembering, tool
+from common import Setting, client, refused, tool
 from harness import Result
 from harness.process import Finished
+from private import remembering
 from verify import compare_layouts, contents, reachable, root_digest
 
 
@@ -58,7 +59,8 @@ class Skopeo:
         self.push(image, f"{image}:1", "--all", "--preserve-digests")
         self.registry.verify(self.setting.repository(f"skopeo/{image}"), "1", expect=root_digest(layout))
         back = self.setting.folder("back") / image
-        self.skopeo("copy", "-q", "--src-tls-verify=false", "--all", "--preserve-digests", self.remote(f"{image}:1"), f"oci:{back}:1")
+        words = ["copy", "-q", "--src-tls-verify=false", "--all", "--preserve-digests"]
+        self.skopeo(*words, self.remote(f"{image}:1"), f"oci:{back}:1")
         compare_layouts(layout, str(back))
 
     def compressing(self) -> None:

@@ -13,11 +13,11 @@ import json
 import os
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
-import images as made
+from layout import INDEX, MANIFEST, sha256
 
 MANIFEST_TYPES = (
-    made.INDEX,
-    made.MANIFEST,
+    INDEX,
+    MANIFEST,
     "application/vnd.docker.distribution.manifest.list.v2+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )
@@ -59,7 +59,7 @@ class Registry:
         """The manifest as (digest, media type, bytes); the digest is computed here and must be the one the server tells."""
         answer = self.request("GET", f"/v2/{repository}/manifests/{reference}", Accept=", ".join(MANIFEST_TYPES))
         assert answer.status == 200, f"GET manifest {repository}:{reference} is {answer.status}: {answer.body[:300]!r}"
-        digest = made.sha256(answer.body)
+        digest = sha256(answer.body)
         told = answer.headers.get("docker-content-digest")
         assert told == digest, f"{repository}:{reference} hashes to {digest}, Docker-Content-Digest says {told}"
         assert not reference.startswith("sha256:") or reference == digest, f"asked for {reference}, got {digest}"
@@ -71,10 +71,10 @@ class Registry:
         answer = self.request("GET", f"/v2/{repository}/blobs/{digest}")
         assert answer.status == 200, f"GET blob {digest} of {repository} is {answer.status}: {answer.body[:300]!r}"
         assert len(answer.body) == descriptor["size"], f"{digest}: {len(answer.body)} bytes, not {descriptor['size']}"
-        assert made.sha256(answer.body) == digest, f"{digest}: the bytes do not hash to it"
+        assert sha256(answer.body) == digest, f"{digest}: the bytes do not hash to it"
         packed = str(descriptor["mediaType"]).rsplit(".", 1)[-1]
         if unpacked and packed in ("gzip", "tar+gzip"):
-            assert made.sha256(gzip.decompress(answer.body)) == unpacked, f"{digest} does not unpack to {unpacked}"
+            assert sha256(gzip.decompress(answer.body)) == unpacked, f"{digest} does not unpack to {unpacked}"
         elif unpacked and packed == "tar":
             assert digest == unpacked, f"{digest} is a layer without compression, but its content is {unpacked}"
         return answer.body
@@ -143,7 +143,7 @@ def reachable(layout: str, digest: str) -> Dict[str, int]:
     """Everything that a manifest in a layout reaches, as digest → size; each blob is hashed."""
     with open(os.path.join(layout, "blobs", *digest.split(":")), "rb") as blob:
         data = blob.read()
-    assert made.sha256(data) == digest, f"{layout}: {digest} does not hash to its name"
+    assert sha256(data) == digest, f"{layout}: {digest} does not hash to its name"
     found = {digest: len(data)}
     try:
         document = json.loads(data) if len(data) < 1 << 20 else None

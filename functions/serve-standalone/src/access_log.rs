@@ -5,13 +5,19 @@
 //! rest may be anything), and upload tokens. A user's name is written only after the password was found right: people
 //! type passwords into the wrong field.
 
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Instant;
 
 use http::header::USER_AGENT;
-use http::{Method, Request, StatusCode, Uri};
-use registry::{Principal, Record};
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use registry::{Environment as _, Principal, Record};
+
+use crate::cli::LogFormat;
+use crate::environment::SystemEnvironment;
+use crate::{logging, moment};
 
 /// The target by which these lines are filtered: `--log-level info,access=off`.
 const TARGET: &str = "access";
@@ -21,11 +27,16 @@ const MAX_TEXT: usize = 300;
 /// path wrong, and the token in it works all the same. Names and tags are hardly ever this long.
 const MAYBE_TOKEN: usize = 80;
 
+thread_local! {
+    /// Lines are made in the same place, one after the other.
+    static LINE: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
 /// A line in the making.
 pub(crate) struct Entry {
     method: Method,
     uri: Uri,
-    agent: String,
+    agent: Option<HeaderValue>,
     peer: IpAddr,
     start: Instant,
     status: StatusCode,
@@ -38,11 +49,10 @@ impl Entry {
         if !tracing::enabled!(target: TARGET, tracing::Level::INFO) {
             return None;
         }
-        let agent = request.headers().get(USER_AGENT);
         Some(Self {
             method: request.method().clone(),
             uri: request.uri().clone(),
-            agent: agent.map_or_else(String::new, |agent| printable(agent.as_bytes())),
+            agent: request.headers().get(USER_AGENT).cloned(),
             peer,
             start: Instant::now(),
             status: StatusCode::OK,
@@ -54,51 +64,118 @@ impl Entry {
     pub(crate) fn answered(&mut self, status: StatusCode, record: Option<&Record>) {
         self.status = status;
         self.user = match record.and_then(|record| record.principal.as_ref()) {
-            Some(Principal::User(name)) => Some(printable(name.as_bytes())),
+            Some(Principal::User(name)) => Some(name.clone()),
             Some(Principal::Anonymous) | None => None,
         };
     }
 
     /// Writes the line. `sent` is the length of the body as far as it was sent, `whole` whether that was all of it.
-    pub(crate) fn write(self, sent: u64, whole: bool) {
-        let ms = self.start.elapsed().as_secs_f64() * 1e3;
-        tracing::info!(
-            target: TARGET,
-            method = self.method.as_str(),
-            path = path(self.uri.path()),
-            status = self.status.as_u16(),
-            bytes = sent,
-            ms = (ms * 1e3).round() / 1e3,
-            user = self.user,
-            peer = %self.peer,
-            agent = self.agent,
-            cut = (!whole).then_some(true),
-        );
+    ///
+    /// The line is made here and not by the formatter of events, which takes longer than many a request.
+    pub(crate) fn write(&self, sent: u64, whole: bool) {
+        let Some(log) = logging::log() else { return };
+        LINE.with_borrow_mut(|line| {
+            line.clear();
+            let mut fields = Fields::begin(line, log.format);
+            fields.text("method", self.method.as_str());
+            fields.text("path", path(self.uri.path()));
+            fields.number("status", self.status.as_u16());
+            fields.number("bytes", sent);
+            fields.number("ms", format_args!("{:.3}", self.start.elapsed().as_secs_f64() * 1e3));
+            if let Some(user) = &self.user {
+                fields.text("user", printable(user));
+            }
+            fields.text("peer", format_args!("{}", self.peer));
+            if let Some(agent) = &self.agent {
+                fields.text("agent", printable(&String::from_utf8_lossy(agent.as_bytes())));
+            }
+            if !whole {
+                fields.number("cut", true);
+            }
+            fields.end();
+            log.sink.push(line.as_bytes());
+        });
+    }
+}
+
+/// The fields of a line, in the form of the other lines of the log.
+struct Fields<'a> {
+    line: &'a mut String,
+    format: LogFormat,
+}
+
+impl<'a> Fields<'a> {
+    fn begin(line: &'a mut String, format: LogFormat) -> Self {
+        if format == LogFormat::Json {
+            line.push_str("{\"timestamp\":\"");
+        }
+        moment::milliseconds(line, SystemEnvironment.now());
+        line.push_str(match format {
+            LogFormat::Json => "\",\"level\":\"INFO\"",
+            LogFormat::Text => "  INFO access:",
+        });
+        Self { line, format }
+    }
+
+    fn name(&mut self, name: &str) {
+        let _ = match self.format {
+            LogFormat::Json => write!(self.line, ",\"{name}\":"),
+            LogFormat::Text => write!(self.line, " {name}="),
+        };
+    }
+
+    /// Adds text that is [`printable`]: it needs no more than quotes, in both forms.
+    fn text(&mut self, name: &str, text: impl std::fmt::Display) {
+        self.name(name);
+        let _ = write!(self.line, "\"{text}\"");
+    }
+
+    /// Adds a number, or a truth value.
+    fn number(&mut self, name: &str, number: impl std::fmt::Display) {
+        self.name(name);
+        let _ = write!(self.line, "{number}");
+    }
+
+    fn end(self) {
+        self.line.push_str(match self.format {
+            LogFormat::Json => ",\"target\":\"access\"}\n",
+            LogFormat::Text => "\n",
+        });
     }
 }
 
 /// The path as it may be written.
-fn path(path: &str) -> String {
+fn path(path: &str) -> Cow<'_, str> {
+    // Nearly all of them are: no escape, no long segment, no upload.
+    let ordinary = |segment: &str| {
+        (segment.len() < MAYBE_TOKEN || segment.contains(':')) && segment != "uploads" && !segment.contains('%')
+    };
+    if path.split('/').all(ordinary) {
+        return printable(path);
+    }
     let mut shown = String::with_capacity(path.len());
     let mut before = [String::new(), String::new()];
     for (index, segment) in path.split('/').enumerate() {
+        if shown.len() >= MAX_TEXT {
+            shown.push('…');
+            break;
+        }
         if index > 0 {
             shown.push('/');
         }
+        if segment.is_empty() {
+            continue;
+        }
         let plain = decoded(segment);
-        let after_uploads = before == ["blobs", "uploads"] && !segment.is_empty();
-        if after_uploads || (plain.len() >= MAYBE_TOKEN && !plain.contains(':')) {
+        if before == ["blobs", "uploads"] || (plain.len() >= MAYBE_TOKEN && !plain.contains(':')) {
             shown.push('…');
         } else {
-            shown.push_str(&printable(segment.as_bytes()));
+            shown.push_str(&printable(segment));
         }
-        if !segment.is_empty() {
-            before.rotate_left(1);
-            before[1] = plain;
-        }
+        before.rotate_left(1);
+        before[1] = plain;
     }
-    cut(&mut shown);
-    shown
+    Cow::Owned(shown)
 }
 
 /// A segment as the core reads it.
@@ -122,30 +199,33 @@ fn decoded(segment: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Text that cannot move a cursor, begin a line, or be taken for another field.
-fn printable(bytes: &[u8]) -> String {
-    let mut shown = String::with_capacity(bytes.len().min(MAX_TEXT));
-    for byte in bytes.iter().take(MAX_TEXT + 1) {
-        match byte {
-            b'"' | b'\\' => {
+/// Text that cannot move a cursor, begin a line, or be taken for another field: printable ASCII, with everything else
+/// escaped as JSON does it, and cut where it is long.
+fn printable(text: &str) -> Cow<'_, str> {
+    let plain = |byte: u8| matches!(byte, 0x20..=0x7e) && !matches!(byte, b'"' | b'\\');
+    if text.len() <= MAX_TEXT && text.bytes().all(plain) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len().min(MAX_TEXT));
+    for character in text.chars() {
+        if shown.len() >= MAX_TEXT {
+            shown.push('…');
+            break;
+        }
+        match character {
+            '"' | '\\' => {
                 shown.push('\\');
-                shown.push(char::from(*byte));
+                shown.push(character);
             }
-            0x20..=0x7e => shown.push(char::from(*byte)),
+            ' '..='~' => shown.push(character),
             _ => {
-                let _ = write!(shown, "\\x{byte:02x}");
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(shown, "\\u{unit:04x}");
+                }
             }
         }
     }
-    cut(&mut shown);
-    shown
-}
-
-fn cut(text: &mut String) {
-    if let Some((end, _)) = text.char_indices().nth(MAX_TEXT) {
-        text.truncate(end);
-        text.push('…');
-    }
+    Cow::Owned(shown)
 }
 
 #[cfg(test)]
@@ -165,7 +245,8 @@ mod tests {
             "/v2/a/blobs/uploads/TOKEN/x",
             "/TOKEN",
         ] {
-            let shown = path(&raw.replace("TOKEN", TOKEN));
+            let raw = raw.replace("TOKEN", TOKEN);
+            let shown = path(&raw);
             assert!(!shown.contains(&TOKEN[..16]), "{shown}");
             assert!(shown.contains('…'), "{shown}");
         }
@@ -189,10 +270,40 @@ mod tests {
     #[test]
     fn nothing_forges_a_line() {
         assert_eq!(
-            printable(b"a\nb\r\x1b[31m\x00\xc2\x9b\"\\"),
-            r#"a\x0ab\x0d\x1b[31m\x00\xc2\x9b\"\\"#
+            printable("a\nb\r\u{1b}[31m\0\u{9b}\"\\ë😀\u{202e}"),
+            r#"a\u000ab\u000d\u001b[31m\u0000\u009b\"\\\u00eb\ud83d\ude00\u202e"#
         );
-        assert_eq!(printable("x".repeat(10_000).as_bytes()).chars().count(), MAX_TEXT + 1);
-        assert!(path(&"/y".repeat(10_000)).chars().count() <= MAX_TEXT + 1);
+        for long in [
+            "x".repeat(10_000),
+            "\n".repeat(10_000),
+            "/y".repeat(10_000),
+            "/%00".repeat(10_000),
+        ] {
+            for shown in [printable(&long), path(&long)] {
+                assert!(shown.len() <= MAX_TEXT + MAYBE_TOKEN, "{shown}");
+                // No escape is cut in two.
+                let read: String = serde_json::from_str(&format!("\"{shown}\"")).expect("it is JSON");
+                assert!(read.ends_with('…'));
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_is_json_or_text() {
+        for format in [LogFormat::Json, LogFormat::Text] {
+            let mut line = String::new();
+            let mut fields = Fields::begin(&mut line, format);
+            fields.text("path", "/v2/");
+            fields.number("status", 200);
+            fields.end();
+            let whole = line.strip_suffix('\n').expect("a line");
+            if format == LogFormat::Json {
+                let read: serde_json::Value = serde_json::from_str(whole).expect("it is JSON");
+                assert_eq!((&read["path"], &read["status"]), (&"/v2/".into(), &200.into()));
+                assert_eq!((&read["level"], &read["target"]), (&"INFO".into(), &"access".into()));
+            } else {
+                assert!(whole.ends_with("Z  INFO access: path=\"/v2/\" status=200"), "{whole}");
+            }
+        }
     }
 }

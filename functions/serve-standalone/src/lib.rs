@@ -19,6 +19,7 @@ mod exchange;
 mod health;
 mod htpasswd;
 mod logging;
+mod moment;
 mod server;
 
 use std::ffi::OsString;
@@ -28,7 +29,11 @@ use std::process::ExitCode;
 /// a failure, 2 for a command line that cannot be understood, 3 for a thing that does not exist.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match cli::parse(arguments) {
-        Ok(cli) => commands::run(cli),
+        Ok(cli) => {
+            let code = commands::run(cli);
+            logging::flush();
+            code
+        }
         Err(error) => {
             // Help and version come as errors too; a closed pipe must not make them fail.
             let _ = error.print();

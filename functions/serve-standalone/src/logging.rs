@@ -1,12 +1,26 @@
 //! Where log lines go, and in which form.
 
-use std::fmt::Display;
 use std::io::{IsTerminal as _, stderr};
+use std::sync::OnceLock;
+use std::thread;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::cli::LogFormat;
+
+mod sink;
+
+pub(crate) use sink::Sink;
+
+/// The log of this process, once there is one.
+static LOG: OnceLock<Log> = OnceLock::new();
+
+/// Where lines go, and how they look.
+pub(crate) struct Log {
+    pub(crate) sink: Sink,
+    pub(crate) format: LogFormat,
+}
 
 /// The form that was asked for, or else text on a terminal and JSON everywhere else.
 pub(crate) fn format(asked: Option<LogFormat>) -> LogFormat {
@@ -19,30 +33,58 @@ pub(crate) fn format(asked: Option<LogFormat>) -> LogFormat {
 
 /// Sends all events at or above `filter` to standard error. `filter` is a level (`info`), or a list of targets with a
 /// level each (`info,access=off`).
-pub(crate) fn init(format: LogFormat, filter: &str) -> Result<(), impl Display + use<>> {
+pub(crate) fn init(format: LogFormat, filter: &str) -> Result<(), String> {
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::WARN.into())
         .parse(filter)
         .map_err(|error| error.to_string())?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    let log = LOG.get_or_init(|| Log {
+        sink: Sink::default(),
+        format,
+    });
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(|| &log.sink);
     match format {
-        LogFormat::Text => builder
-            .with_ansi(stderr().is_terminal())
-            .try_init()
-            .map_err(|error| error.to_string())?,
+        LogFormat::Text => builder.with_ansi(stderr().is_terminal()).try_init(),
         LogFormat::Json => builder
             .json()
             .flatten_event(true)
             .with_current_span(false)
             .with_span_list(false)
-            .try_init()
-            .map_err(|error| error.to_string())?,
+            .try_init(),
     }
+    .map_err(|error| error.to_string())?;
+    thread::Builder::new()
+        .name("log".into())
+        .spawn(|| log.sink.drain(stderr(), |count| lost(log.format, count)))
+        .map_err(|error| error.to_string())?;
     // A panic is a line of the log like any other, in its form and without control characters.
     std::panic::set_hook(Box::new(|panic| {
         let message = panic.payload_as_str().unwrap_or("unknown");
         let place = panic.location().map(ToString::to_string);
         tracing::error!(message, place, "panic");
     }));
-    Ok::<(), String>(())
+    Ok(())
+}
+
+/// The log, if there is one.
+pub(crate) fn log() -> Option<&'static Log> {
+    LOG.get()
+}
+
+/// Writes what has not been written yet. The process may end afterwards.
+pub(crate) fn flush() {
+    if let Some(log) = LOG.get() {
+        log.sink.flush();
+    }
+}
+
+fn lost(format: LogFormat, count: u64) -> String {
+    match format {
+        LogFormat::Text => format!("{count} lines of the log were lost: they came faster than they were read\n"),
+        LogFormat::Json => {
+            format!("{{\"level\":\"WARN\",\"message\":\"lines of the log were lost\",\"lost\":{count}}}\n")
+        }
+    }
 }

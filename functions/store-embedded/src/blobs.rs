@@ -10,6 +10,8 @@ mod read;
 mod room;
 mod seal;
 mod segments;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::ops::Range;

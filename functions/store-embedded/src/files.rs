@@ -12,6 +12,8 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 mod directory_sync;
 mod disk;
+#[cfg(test)]
+pub(crate) mod recorded;
 
 pub(crate) use disk::Disk;
 

@@ -49,7 +49,7 @@ pub enum OpenError {
         /// The data directory.
         path: PathBuf,
         /// The kind of file system.
-        name: &'static str,
+        name: String,
     },
     /// The metadata was written by a newer version.
     #[error(
@@ -138,7 +138,10 @@ pub(crate) fn open(options: &Options, absent: Absent) -> Result<Embedded, OpenEr
     let blobs =
         DiskBlobs::open(&tree, options.sync, options.upload_memory).map_err(|cause| not_opened(&tree, cause))?;
     if options.sync == Sync::Full {
-        sync_directory(data).map_err(|cause| not_opened(data, cause))?;
+        // Always, because whoever made the files may have been stopped before this line.
+        for path in [file.as_path(), data] {
+            sync_path(path).map_err(|cause| not_opened(path, cause))?;
+        }
     }
     let store = Arc::new(store);
     Ok(Embedded {
@@ -165,7 +168,7 @@ fn create(data: &Path, sync: Sync) -> Result<(), OpenError> {
         made => made.map_err(not_created)?,
     }
     if sync == Sync::Full {
-        sync_directory(parent).map_err(not_created)?;
+        sync_path(parent).map_err(not_created)?;
     }
     Ok(())
 }
@@ -201,16 +204,17 @@ fn not_opened(path: &Path, cause: io::Error) -> OpenError {
     }
 }
 
-fn sync_directory(path: &Path) -> io::Result<()> {
+fn sync_path(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
 #[cfg(target_os = "linux")]
 fn refuse_network(data: &Path) -> Result<(), OpenError> {
-    let system = rustix::fs::statfs(data).map_err(|error| OpenError::Io {
+    let looked_at = |error: io::Error| OpenError::Io {
         path: data.to_owned(),
-        cause: error.into(),
-    })?;
+        cause: error,
+    };
+    let system = rustix::fs::statfs(data).map_err(|error| looked_at(error.into()))?;
     // The field's width and sign differ between machines; the numbers are all below 2^32.
     #[expect(
         clippy::cast_possible_truncation,
@@ -218,7 +222,20 @@ fn refuse_network(data: &Path) -> Result<(), OpenError> {
         reason = "only the low 32 bits count"
     )]
     let magic = system.f_type as u32;
-    match network_file_system(magic) {
+    let name = match network_file_system(magic) {
+        Some("FUSE") => {
+            let device = rustix::fs::stat(data).map_err(|error| looked_at(error.into()))?.st_dev;
+            let device = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+            // Without the list of mounts, what cannot be told is refused.
+            let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+            match mounted_type(&mounts, &device) {
+                Some(kind) if LOCAL_FUSE.contains(&kind) => None,
+                kind => Some(kind.unwrap_or("FUSE").to_owned()),
+            }
+        }
+        name => name.map(ToOwned::to_owned),
+    };
+    match name {
         Some(name) => Err(OpenError::NetworkFileSystem {
             path: data.to_owned(),
             name,
@@ -232,8 +249,23 @@ fn refuse_network(_: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
+/// File systems that are served through FUSE and yet belong to one host: on a disk of its own, the layers of a
+/// container, and a directory that a virtual machine shares with what runs it.
+#[cfg(target_os = "linux")]
+const LOCAL_FUSE: &[&str] = &["fuseblk", "fuse.fuse-overlayfs", "virtiofs"];
+
+/// The type of the file system that is mounted from a device, in a text as of `/proc/self/mountinfo` (proc(5)): the
+/// third field is the device, the first after the dash the type.
+#[cfg(target_os = "linux")]
+fn mounted_type<'a>(mounts: &'a str, device: &str) -> Option<&'a str> {
+    mounts
+        .lines()
+        .filter(|line| line.split(' ').nth(2) == Some(device))
+        .find_map(|line| line.split_once(" - ")?.1.split(' ').next())
+}
+
 /// The name of a file system that several hosts may share, by the number that `statfs(2)` answers. FUSE is among them:
-/// what is behind it cannot be told, and mostly it is a network.
+/// what is behind it must be asked elsewhere, and mostly it is a network.
 #[cfg(target_os = "linux")]
 fn network_file_system(magic: u32) -> Option<&'static str> {
     Some(match magic {
@@ -258,4 +290,74 @@ fn network_file_system(magic: u32) -> Option<&'static str> {
         0xBACB_ACBC => "VMware shared folder",
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn network_file_systems_are_told_by_their_number() {
+        let networks = [
+            (0x6969, "NFS"),
+            (0xFF53_4D42, "CIFS"),
+            (0xFE53_4D42, "SMB2"),
+            (0x6573_5546, "FUSE"),
+            (0x0102_1997, "9P"),
+            (0x00C3_6400, "Ceph"),
+            (0x0BD0_0BD0, "Lustre"),
+            (0x0116_1970, "GFS2"),
+        ];
+        for (magic, name) in networks {
+            assert_eq!(network_file_system(magic), Some(name), "{magic:x}");
+        }
+        // ext4, XFS, Btrfs, tmpfs, overlayfs, ZFS, F2FS, bcachefs.
+        let local = [
+            0xEF53,
+            0x5846_5342,
+            0x9123_683E,
+            0x0102_1994,
+            0x794C_7630,
+            0x2FC1_2FC1,
+            0xF2F5_2010,
+            0xCA45_1A4E,
+        ];
+        for magic in local {
+            assert_eq!(network_file_system(magic), None, "{magic:x}");
+        }
+        refuse_network(Path::new(".")).unwrap();
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_is_behind_fuse_is_told_by_its_mount() {
+        let mounts = "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n\
+            36 22 0:50 / /mnt/remote rw,nosuid - fuse.sshfs host:/data rw,user_id=0\n\
+            37 22 0:51 / /mnt/usb rw - fuseblk /dev/sdb1 rw\n";
+        assert_eq!(mounted_type(mounts, "0:50"), Some("fuse.sshfs"));
+        assert_eq!(mounted_type(mounts, "0:51"), Some("fuseblk"));
+        assert_eq!(mounted_type(mounts, "0:5"), None);
+        assert!(LOCAL_FUSE.contains(&"fuseblk") && !LOCAL_FUSE.contains(&"fuse.sshfs"));
+    }
+
+    #[test]
+    fn a_refusal_names_the_path_and_the_next_step() {
+        let path = Path::new("/srv/data");
+        for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem] {
+            let error = not_opened(path, kind.into());
+            assert!(matches!(error, OpenError::NotWritable { .. }), "{error:?}");
+            assert!(error.to_string().contains("/srv/data"), "{error}");
+        }
+        assert!(matches!(
+            not_opened(path, io::ErrorKind::NotADirectory.into()),
+            OpenError::NotADirectory(_)
+        ));
+        assert!(matches!(
+            not_opened(path, io::ErrorKind::NotFound.into()),
+            OpenError::Io { .. }
+        ));
+    }
 }

@@ -10,6 +10,8 @@ mod readers;
 mod rows;
 mod schema;
 mod sessions;
+#[cfg(test)]
+mod tests;
 mod values;
 mod writer;
 
@@ -36,12 +38,12 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens a file that exists, also an empty one, and brings it to the present schema.
     pub(crate) fn open(path: &Path, sync: Sync) -> Result<Self, SchemaError> {
-        let mut connection = schema::connect(path, schema::Role::Writer, sync)?;
+        let mut connection = schema::connect(path, schema::Role::Writer)?;
         schema::prepare(&mut connection)?;
         let counters = Arc::<Counters>::default();
         let writer = Writer::start(connection, sync, Arc::clone(&counters))?;
         Ok(Self {
-            readers: Readers::new(path, sync),
+            readers: Readers::new(path),
             writer,
             counters,
         })

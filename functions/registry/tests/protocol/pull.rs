@@ -45,9 +45,10 @@ async fn bytes_are_returned_exactly_as_received() {
                     assert_eq!(answer.header("content-type"), MediaType::OCI_MANIFEST);
                     assert_eq!(answer.header("docker-content-digest"), digest.to_string());
                     assert_eq!(answer.header("etag"), format!("\"{digest}\""));
-                    let cache = match reference.contains(':') {
-                        true => "private, max-age=31536000, immutable",
-                        false => "private, no-cache",
+                    let cache = if reference.contains(':') {
+                        "private, max-age=31536000, immutable"
+                    } else {
+                        "private, no-cache"
                     };
                     assert_eq!(answer.header("cache-control"), cache);
                 }

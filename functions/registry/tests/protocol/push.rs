@@ -159,9 +159,10 @@ async fn size_limit() {
     let manifest = padded(&image(b"{}", &[]), LIMIT);
     for streamed in [false, true] {
         let call = world.put("/v2/a/manifests/t").header("content-type", OCI);
-        let call = match streamed {
-            true => call.stream(Script::in_chunks(&manifest, CHUNK)),
-            false => call.bytes(manifest.clone()),
+        let call = if streamed {
+            call.stream(Script::in_chunks(&manifest, CHUNK))
+        } else {
+            call.bytes(manifest.clone())
         };
         call.send().await.expect(201);
         let get = world.get("/v2/a/manifests/t").send().await.expect(200);

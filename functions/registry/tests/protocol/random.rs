@@ -26,23 +26,50 @@ fn segment() -> impl Strategy<Value = String> {
 
 fn path() -> impl Strategy<Value = String> {
     let any = vec(segment(), 0..8).prop_map(|segments| segments.join("/"));
-    let likely = (select(vec!["a", "b", "a/b", "A", "a/blobs"]), segment(), segment(), segment()).prop_map(
-        |(name, kind, first, second)| match second.len() % 3 {
+    let likely = (
+        select(vec!["a", "b", "a/b", "A", "a/blobs"]),
+        segment(),
+        segment(),
+        segment(),
+    )
+        .prop_map(|(name, kind, first, second)| match second.len() % 3 {
             0 => format!("{name}/{kind}/{first}"),
             1 => format!("{name}/blobs/uploads/{first}"),
             _ => format!("{name}/{kind}/{first}/{second}"),
-        },
-    );
+        });
     prop_oneof![any, likely].prop_map(|rest| format!("/v2/{rest}"))
 }
 
 fn query() -> impl Strategy<Value = String> {
     let key = select(vec![
-        "n", "last", "digest", "digest-algorithm", "mount", "from", "tag", "artifactType", "ns", "x", "",
+        "n",
+        "last",
+        "digest",
+        "digest-algorithm",
+        "mount",
+        "from",
+        "tag",
+        "artifactType",
+        "ns",
+        "x",
+        "",
     ]);
     let value = prop_oneof![
-        select(vec!["0", "1", "-1", "99999999999999999999", "a", "sha256", "sha512", "a/b", "%00", "%ff", "+", "&&"])
-            .prop_map(str::to_owned),
+        select(vec![
+            "0",
+            "1",
+            "-1",
+            "99999999999999999999",
+            "a",
+            "sha256",
+            "sha512",
+            "a/b",
+            "%00",
+            "%ff",
+            "+",
+            "&&"
+        ])
+        .prop_map(str::to_owned),
         Just(sha256(b"{}").to_string()),
         "[ -~&&[^#<>\"\\\\^`{|} ]]{0,30}",
     ];
@@ -54,13 +81,35 @@ fn query() -> impl Strategy<Value = String> {
 
 fn headers() -> impl Strategy<Value = Vec<(&'static str, String)>> {
     let name = select(vec![
-        "accept", "content-type", "content-range", "content-length", "range", "if-range", "if-none-match",
-        "authorization", "host", "x-forwarded-for", "transfer-encoding",
+        "accept",
+        "content-type",
+        "content-range",
+        "content-length",
+        "range",
+        "if-range",
+        "if-none-match",
+        "authorization",
+        "host",
+        "x-forwarded-for",
+        "transfer-encoding",
     ]);
     let value = prop_oneof![
         select(vec![
-            "bytes=0-0", "bytes=0-,-1", "0-3", "5-4", "4", "3", "0", "18446744073709551616", "*/*", "*",
-            MediaType::OCI_MANIFEST, MediaType::OCI_INDEX, "application/json", "Basic YTpi", "Bearer x",
+            "bytes=0-0",
+            "bytes=0-,-1",
+            "0-3",
+            "5-4",
+            "4",
+            "3",
+            "0",
+            "18446744073709551616",
+            "*/*",
+            "*",
+            MediaType::OCI_MANIFEST,
+            MediaType::OCI_INDEX,
+            "application/json",
+            "Basic YTpi",
+            "Bearer x",
         ])
         .prop_map(str::to_owned),
         "[\t -~]{0,40}",

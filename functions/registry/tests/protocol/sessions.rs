@@ -143,7 +143,7 @@ async fn a_busy_session() {
         .expect(201);
 }
 
-/// Two PATCHes of the same place at once, on two threads, many times: one is taken, the other refused, and what is
+/// Two chunks for the same place at once, on two threads, many times: one is taken, the other refused, and what is
 /// stored is what hashes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn racing_patches() {
@@ -278,9 +278,10 @@ async fn cancelled_in_mid_body() {
         let body = Script::of("ab").meanwhile(async move {
             inner.delete(target).send().await;
         });
-        let call = match put {
-            true => world.put(format!("{location}?digest={digest}")),
-            false => world.patch(location.clone()),
+        let call = if put {
+            world.put(format!("{location}?digest={digest}"))
+        } else {
+            world.patch(location.clone())
         };
         call.stream(body.data("cd"))
             .send()
@@ -296,13 +297,17 @@ async fn a_failed_body_changes_nothing() {
     let world = World::new().await;
     let location = world.open_upload("a").await;
     world.patch(location.clone()).bytes("ab").send().await.expect(202);
-    let failures: [(fn() -> BodyError, u16, &str); 3] = [
-        (|| BodyError::Cut, 400, "SIZE_INVALID"),
-        (|| BodyError::Stalled, 408, "BLOB_UPLOAD_INVALID"),
-        (|| BodyError::LengthMismatch, 416, "BLOB_UPLOAD_INVALID"),
-    ];
-    for (error, status, code) in failures {
+    for (status, code) in [
+        (400, "SIZE_INVALID"),
+        (408, "BLOB_UPLOAD_INVALID"),
+        (416, "BLOB_UPLOAD_INVALID"),
+    ] {
         for received in ["", "xyz"] {
+            let error = || match status {
+                400 => BodyError::Cut,
+                408 => BodyError::Stalled,
+                _ => BodyError::LengthMismatch,
+            };
             let body = || Script::of(received).fail(error());
             let patch = world.patch(location.clone()).stream(body()).send().await;
             let put = format!("{location}?digest={}", sha256(b"abxyz"));

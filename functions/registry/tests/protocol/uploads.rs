@@ -5,7 +5,7 @@ use oci::Digest;
 use registry::contract::source::noise;
 use registry::{Limits, Settings};
 
-use crate::support::{Answer, Script, Setup, World, sha256, sha512};
+use crate::support::{Answer, Call, Script, Setup, World, sha256, sha512};
 
 /// How a client pushes.
 #[derive(Clone, Copy, Debug)]
@@ -14,7 +14,7 @@ enum Way {
     Put { streamed: bool },
     /// One POST.
     Post { streamed: bool },
-    /// POST, PATCHes of this size, and a PUT; the PUT takes the last chunk if `last_in_put`.
+    /// POST, chunks of this size, and a PUT; the PUT takes the last chunk if `last_in_put`.
     Patch {
         size: usize,
         streamed: bool,
@@ -53,9 +53,12 @@ const WAYS: [Way; 12] = {
 
 /// The answer that ends the push: to its last request, or to the first that was refused.
 async fn push(world: &World, way: Way, query: &str, digest: &Digest, content: &Bytes) -> Answer {
-    let body = |call: crate::support::Call, bytes: Bytes, streamed| match streamed {
-        true => call.stream(Script::in_chunks(&bytes, 100)),
-        false => call.bytes(bytes),
+    let body = |call: Call, bytes: Bytes, streamed| {
+        if streamed {
+            call.stream(Script::in_chunks(&bytes, 100))
+        } else {
+            call.bytes(bytes)
+        }
     };
     let uploads = "/v2/team/app/blobs/uploads/";
     match way {
@@ -84,9 +87,10 @@ async fn push(world: &World, way: Way, query: &str, digest: &Digest, content: &B
                 let ranged = ranged && !chunk.is_empty();
                 at += chunk.len();
                 let last = at == content.len();
-                let call = match last && last_in_put {
-                    true => world.put(format!("{location}?digest={digest}")),
-                    false => world.patch(location.clone()),
+                let call = if last && last_in_put {
+                    world.put(format!("{location}?digest={digest}"))
+                } else {
+                    world.patch(location.clone())
                 };
                 let call = if ranged {
                     call.header("content-range", range)
@@ -311,7 +315,7 @@ async fn content_range_must_fit() {
         ("2-18446744073709551616", "cde", Some(3)),
         ("2-18446744073709551615", "cde", Some(3)),
     ] {
-        let with = |mut call: crate::support::Call| {
+        let with = |mut call: Call| {
             call = call.header("content-range", range).stream(Script::of(body));
             match length {
                 Some(length) => call.header("content-length", format!("{length}")),

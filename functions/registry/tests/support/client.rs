@@ -143,13 +143,11 @@ impl Answer {
         let announced = body.size_hint().exact().expect("the length of every body is known");
         let (mut bytes, mut broken) = (BytesMut::new(), false);
         while let Some(frame) = std::future::poll_fn(|task| body.as_mut().poll_frame(task)).await {
-            match frame {
-                Ok(frame) => bytes.extend_from_slice(&frame.into_data().expect("no trailers")),
-                Err(_) => {
-                    broken = true;
-                    break;
-                }
-            }
+            let Ok(frame) = frame else {
+                broken = true;
+                break;
+            };
+            bytes.extend_from_slice(&frame.into_data().expect("no trailers"));
         }
         if !broken {
             assert_eq!(

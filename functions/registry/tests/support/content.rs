@@ -128,12 +128,10 @@ impl World {
     /// Whether the repository answers for this blob, and with which bytes.
     pub(crate) async fn blob(&self, repository: &str, digest: &Digest) -> Option<Bytes> {
         let answer = self.get(format!("/v2/{repository}/blobs/{digest}")).send().await;
-        match answer.status {
-            200 => Some(answer.body),
-            _ => {
-                answer.expect_error(404, "BLOB_UNKNOWN");
-                None
-            }
+        if answer.status == 200 {
+            return Some(answer.body);
         }
+        answer.expect_error(404, "BLOB_UNKNOWN");
+        None
     }
 }

@@ -99,14 +99,9 @@ impl Body for Script {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         assert!(!self.over, "a body was asked again after its end");
-        loop {
-            match self.steps.front_mut() {
-                Some(Step::Do(work)) => {
-                    std::task::ready!(work.poll_unpin(context));
-                    self.steps.pop_front();
-                }
-                _ => break,
-            }
+        while let Some(Step::Do(work)) = self.steps.front_mut() {
+            std::task::ready!(work.poll_unpin(context));
+            self.steps.pop_front();
         }
         Poll::Ready(match self.steps.pop_front() {
             Some(Step::Data(bytes)) => {

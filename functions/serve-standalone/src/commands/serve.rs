@@ -270,6 +270,7 @@ impl Signals {
         tokio::spawn(async move {
             self.next().await;
             tracing::warn!("a second signal: ending at once");
+            logging::flush();
             std::process::exit(1);
         });
     }

@@ -5,9 +5,10 @@ use registry::store::metadata::{HistoryRecord, MetadataStore};
 use serde_json::json;
 
 use super::Failure;
-use super::output::{Form, Output, time};
+use super::output::{Form, Output};
 use super::store::{PAGE, cx, pages, read};
 use crate::cli::ReadArgs;
+use crate::moment::seconds;
 
 const LIST: &[(&str, usize)] = &[("TAG", 24), ("DIGEST", 71), ("SIZE", 8), ("UPDATED", 0)];
 const HISTORY: &[(&str, usize)] = &[("AT", 20), ("BY", 12), ("BEFORE", 71), ("AFTER", 0)];
@@ -30,7 +31,7 @@ pub(super) fn list(repository: &str, args: &ReadArgs) -> Result<(), Failure> {
             let record = record.map_err(|error| Failure::failed("cannot read", error))?;
             // One that was deleted since its page was read is not there.
             let Some(record) = record else { return Ok(()) };
-            let (digest, updated) = (record.digest.to_string(), time(record.at));
+            let (digest, updated) = (record.digest.to_string(), seconds(record.at));
             if output.form() == Form::Json {
                 output.json(&json!({
                     "repository": name.to_string(),
@@ -72,7 +73,7 @@ pub(super) fn history(repository: &str, tag: &str, args: &ReadArgs) -> Result<()
         pages(page, async |record: &HistoryRecord| {
             seen = true;
             let text = |digest: &Option<Digest>| digest.as_ref().map(ToString::to_string);
-            let (before, after, at) = (text(&record.before), text(&record.after), time(record.at));
+            let (before, after, at) = (text(&record.before), text(&record.after), seconds(record.at));
             if output.form() == Form::Json {
                 output.json(&json!({
                     "repository": name.to_string(),

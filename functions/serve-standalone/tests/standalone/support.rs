@@ -1,5 +1,6 @@
 //! A server of one's own, and a client that can misbehave.
 
+use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -200,7 +201,6 @@ pub(crate) fn manifest(note: &str) -> Vec<u8> {
 }
 
 pub(crate) fn digest(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
     Sha256::digest(bytes)
         .iter()
         .fold("sha256:".to_owned(), |mut text, byte| {
@@ -216,11 +216,11 @@ pub(crate) fn basic(user: &str, password: &str) -> String {
 
 /// Writes users with the cheapest hashes.
 pub(crate) fn write_users(file: &Path, users: &[(&str, &str)]) {
-    let lines: String = users
+    let lines: Vec<_> = users
         .iter()
-        .map(|(user, password)| format!("{user}:{}\n", bcrypt::hash(password, 4).unwrap()))
+        .map(|(user, password)| format!("{user}:{}", bcrypt::hash(password, 4).unwrap()))
         .collect();
-    std::fs::write(file, lines).unwrap();
+    std::fs::write(file, lines.join("\n")).unwrap();
 }
 
 /// A folder with a file `users`.
@@ -285,10 +285,10 @@ impl Client {
     pub(crate) fn send_head(&mut self, method: &str, path: &str, headers: &[(&str, &str)], length: usize) {
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n");
         for (name, value) in headers {
-            head += &format!("{name}: {value}\r\n");
+            write!(head, "{name}: {value}\r\n").unwrap();
         }
         if length > 0 || matches!(method, "PUT" | "POST" | "PATCH") {
-            head += &format!("Content-Length: {length}\r\n");
+            write!(head, "Content-Length: {length}\r\n").unwrap();
         }
         self.send(format!("{head}\r\n").as_bytes());
     }

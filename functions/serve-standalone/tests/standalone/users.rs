@@ -161,8 +161,13 @@ fn s17_a_revoked_user_publishes_nothing() {
             .status,
         403
     );
-    let bob = basic("bob", "secret");
-    let pulled = server.request("GET", &format!("/v2/app/blobs/{blob}"), &[("Authorization", &bob)], b"");
+    let other = basic("bob", "secret");
+    let pulled = server.request(
+        "GET",
+        &format!("/v2/app/blobs/{blob}"),
+        &[("Authorization", &other)],
+        b"",
+    );
     assert_eq!(pulled.status, 404);
 }
 

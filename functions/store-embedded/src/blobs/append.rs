@@ -5,12 +5,15 @@
 
 use std::fs::File;
 use std::io::IoSlice;
+use std::pin::pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use futures_util::future::{self, Either};
 use registry::store::StoreError;
 use registry::store::blobs::{AppendError, Appended, Source};
 use registry::store::sessions::Attempt;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
 use super::body::Batch;
 use super::segments::{self, Segment};
@@ -58,13 +61,33 @@ impl DiskBlobs {
 
     async fn copy(&self, source: &mut dyn Source, writer: &mut Writer) -> Result<u64, AppendError> {
         let mut batch = Batch::default();
-        while let Some(chunk) = source.next().await? {
+        while let Some(chunk) = next_chunk(source, &mut batch, writer).await? {
             if !batch.push(chunk, &self.room) || (batch.length() >= EAGER && writer.is_idle()) {
                 writer.write(std::mem::take(&mut batch)).await?;
             }
         }
         Ok(writer.finish(batch).await?)
     }
+}
+
+/// Waits for a chunk. A batch that grew while the writer was busy is handed on if the writer comes first, so that a
+/// client that stalls does not keep the room that it was given.
+async fn next_chunk(
+    source: &mut dyn Source,
+    batch: &mut Batch,
+    writer: &mut Writer,
+) -> Result<Option<Bytes>, AppendError> {
+    let next = source.next();
+    if batch.length() < EAGER {
+        return Ok(next.await?);
+    }
+    let (settled, next) = match future::select(next, pin!(writer.settle())).await {
+        Either::Left((chunk, _)) => return Ok(chunk?),
+        Either::Right(writer_first) => writer_first,
+    };
+    settled?;
+    writer.write(std::mem::take(batch)).await?;
+    Ok(next.await?)
 }
 
 /// Writes batches one after the other, each on a thread that may block.
@@ -152,15 +175,18 @@ impl Writer {
         }
     }
 
+    /// Waits for the write that is under way. Nothing is lost when the waiting is given up.
     async fn settle(&mut self) -> Result<(), StoreError> {
-        if let Some(writing) = self.writing.take() {
-            self.segment = Some(joined(writing).await?);
+        if let Some(writing) = &mut self.writing {
+            let written = joined(writing).await;
+            self.writing = None;
+            self.segment = Some(written?);
         }
         Ok(())
     }
 }
 
-async fn joined<T>(task: JoinHandle<Result<T, StoreError>>) -> Result<T, StoreError> {
+async fn joined<T>(task: impl Future<Output = Result<Result<T, StoreError>, JoinError>>) -> Result<T, StoreError> {
     task.await.unwrap_or_else(|error| Err(StoreError::failed(error)))
 }
 

@@ -14,7 +14,7 @@ pub(super) const BASE: usize = 128 << 10;
 /// The bytes of buffers that all uploads of the process may hold.
 ///
 /// Every upload waits for its base before its body is read. More room makes it faster, not possible: it is taken only
-/// if some is free, and only for one batch, so that stalled clients cannot keep it.
+/// if some is free, and only for one batch, so that a client that stalls keeps little of it.
 #[derive(Debug)]
 pub(super) struct Room(Arc<Semaphore>);
 

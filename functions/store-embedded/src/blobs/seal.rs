@@ -1,8 +1,8 @@
 //! Makes one object of a session's segments.
 //!
-//! One segment is the object already. Several are joined in a file of their own, which gets its name when it is complete and synced: what has that
-//! name is whole. The segments stay. A seal may be lost, because its claim is, and then another attempt is sealed
-//! behind the same segments.
+//! One segment is the object already. Several are joined in a file of their own, which gets its name when it is
+//! complete and synced: what has that name is whole. The segments stay: a seal may be lost, because its claim is, and
+//! then another attempt is sealed behind the same segments.
 //!
 //! Sealing again, also beside another that is under way or after a crash at any point, writes the same bytes to the
 //! same places, or meets the finished object.

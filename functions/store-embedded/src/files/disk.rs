@@ -235,3 +235,116 @@ fn copy_through_buffer(from: &File, to: &File, mut start: u64, mut offset: u64, 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::os::unix::fs::PermissionsExt;
+
+    use registry::store::sessions::SessionId;
+
+    use super::*;
+    use crate::files::Form;
+
+    fn name(number: u32) -> Name {
+        Name::new(SessionId(7), number, Form::Segment)
+    }
+
+    fn noise(length: usize) -> Vec<u8> {
+        (0..length)
+            .map(|at| (at.wrapping_mul(2_654_435_761) >> 7) as u8)
+            .collect()
+    }
+
+    #[test]
+    fn objects_are_private_and_named_once() {
+        let root = tempfile::tempdir().unwrap();
+        let tree = root.path().join("blobs");
+        let disk = Disk::open(&tree, Sync::Full).unwrap();
+        let file = disk.create(name(1)).unwrap();
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(disk.create(name(1)).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        for directory in [tree.clone(), tree.join("0")] {
+            assert_eq!(
+                std::fs::metadata(directory).unwrap().permissions().mode() & 0o777,
+                0o700
+            );
+        }
+        assert!(tree.join("0").join(name(1).to_string()).is_file());
+        // Opened again, also by another process at the same time.
+        let again = Disk::open(&tree, Sync::Off).unwrap();
+        assert_eq!(again.look(name(1)).unwrap(), Some(0));
+        assert_eq!(std::fs::read_dir(&tree).unwrap().count(), usize::from(FANOUT));
+    }
+
+    #[test]
+    fn a_name_is_never_followed_elsewhere() {
+        let root = tempfile::tempdir().unwrap();
+        let disk = Disk::open(&root.path().join("blobs"), Sync::Off).unwrap();
+        let outside = root.path().join("outside");
+        std::fs::write(&outside, "secret").unwrap();
+        let link = root.path().join("blobs/0").join(name(1).to_string());
+        std::os::unix::fs::symlink(&outside, link).unwrap();
+        assert!(disk.open(name(1)).is_err());
+        assert!(disk.create_or_open(name(1)).is_err());
+    }
+
+    #[test]
+    fn many_slices_are_written_whole() {
+        let root = tempfile::tempdir().unwrap();
+        let disk = Disk::open(&root.path().join("blobs"), Sync::Off).unwrap();
+        let bytes = noise(3 * MAX_SLICES + 5);
+        let mut slices: Vec<_> = bytes.chunks(1).map(IoSlice::new).collect();
+        slices.insert(0, IoSlice::new(&[]));
+        let file = disk.create(name(1)).unwrap();
+        disk.write(name(1), &file, &mut slices, 10).unwrap();
+        let mut read = vec![0; bytes.len()];
+        disk.open(name(1)).unwrap().read_exact_at(&mut read, 10).unwrap();
+        assert_eq!(read, bytes);
+        assert_eq!(disk.look(name(1)).unwrap(), Some(10 + bytes.len() as u64));
+    }
+
+    #[test]
+    fn both_ways_to_copy_give_the_same_bytes() {
+        let root = tempfile::tempdir().unwrap();
+        let disk = Disk::open(&root.path().join("blobs"), Sync::Off).unwrap();
+        let bytes = noise(2 * COPY_BUFFER + 77);
+        let source = disk.create(name(1)).unwrap();
+        source.write_all_at(&bytes, 0).unwrap();
+        let source = disk.open(name(1)).unwrap();
+        let length = bytes.len() as u64;
+        type Copy = fn(&Disk, &File, &File, u64) -> io::Result<()>;
+        let ways: [(u32, Copy); 2] = [
+            (2, |disk, from, to, length| disk.copy(name(2), from, to, 5, length)),
+            (3, |_, from, to, length| copy_through_buffer(from, to, 0, 5, length)),
+        ];
+        for (number, copy) in ways {
+            let target = disk.create(name(number)).unwrap();
+            copy(&disk, &source, &target, length).unwrap();
+            let mut read = vec![0; bytes.len()];
+            disk.open(name(number)).unwrap().read_exact_at(&mut read, 5).unwrap();
+            assert!(read == bytes, "way {number}");
+            // A source that is shorter than it should be is not taken for the whole.
+            let error = copy(&disk, &source, &target, length + 1).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "way {number}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_kernel_copies_where_it_can() {
+        let root = tempfile::tempdir().unwrap();
+        let disk = Disk::open(&root.path().join("blobs"), Sync::Off).unwrap();
+        let source = disk.create(name(1)).unwrap();
+        source.write_all_at(&noise(5000), 0).unwrap();
+        let target = disk.create(name(2)).unwrap();
+        let source = disk.open(name(1)).unwrap();
+        assert_eq!(copy_in_kernel(&source, &target, 0, 0, 5000).unwrap(), 5000);
+        // What it cannot copy, it leaves to the other way: here more than there is, and a pipe.
+        assert_eq!(copy_in_kernel(&source, &target, 4000, 0, 5000).unwrap(), 1000);
+        let (_, pipe) = io::pipe().unwrap();
+        let pipe = File::from(OwnedFd::from(pipe));
+        assert_eq!(copy_in_kernel(&source, &pipe, 0, 0, 5000).unwrap(), 0);
+    }
+}

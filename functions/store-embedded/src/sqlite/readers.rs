@@ -9,7 +9,6 @@ use rusqlite::Connection;
 
 use super::rows::{Counters, Failure, Rows};
 use super::schema::{Role, connect};
-use crate::Sync;
 
 /// How many idle connections are kept. There are never more than threads that run requests, and each holds its pages
 /// and statements.
@@ -19,16 +18,14 @@ const MAX_IDLE: usize = 8;
 #[derive(Debug)]
 pub(super) struct Readers {
     path: PathBuf,
-    sync: Sync,
     /// `None` once closed.
     idle: Mutex<Option<Vec<Connection>>>,
 }
 
 impl Readers {
-    pub(super) fn new(path: &Path, sync: Sync) -> Self {
+    pub(super) fn new(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
-            sync,
             idle: Mutex::new(Some(Vec::new())),
         }
     }
@@ -67,7 +64,7 @@ impl Readers {
         };
         match idle {
             Some(connection) => Ok(connection),
-            None => Ok(connect(&self.path, Role::Reader, self.sync).map_err(Failure::from)?),
+            None => Ok(connect(&self.path, Role::Reader).map_err(Failure::from)?),
         }
     }
 

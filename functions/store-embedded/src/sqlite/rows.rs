@@ -145,4 +145,12 @@ impl<'a> Rows<'a> {
         self.counters.writes.fetch_add(changed as u64, Ordering::Relaxed);
         Ok(changed)
     }
+
+    /// Bounds what the file may grow to, as a full disk would.
+    #[cfg(test)]
+    pub(super) fn limit_pages(&self, pages: i64) -> Result<(), Failure> {
+        Ok(self
+            .connection
+            .pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?)
+    }
 }

@@ -46,7 +46,7 @@ pub(super) enum Role {
 }
 
 /// Opens one more connection to a file that exists.
-pub(super) fn connect(path: &Path, role: Role, sync: Sync) -> rusqlite::Result<Connection> {
+pub(super) fn connect(path: &Path, role: Role) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.set_prepared_statement_cache_capacity(96);
@@ -58,7 +58,8 @@ pub(super) fn connect(path: &Path, role: Role, sync: Sync) -> rusqlite::Result<C
     // The writer moves the log into the file itself, between two groups, not while somebody waits for a commit.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     match role {
-        Role::Writer => set_durable(&connection, sync == Sync::Full, sync)?,
+        // Until the writer says what it needs; see `prepare`.
+        Role::Writer => connection.pragma_update(None, "synchronous", "off")?,
         Role::Reader => connection.pragma_update(None, "query_only", true)?,
     }
     Ok(connection)
@@ -77,6 +78,9 @@ pub(super) fn set_durable(connection: &Connection, durable: bool, sync: Sync) ->
 
 /// Brings a file, also an empty one, to the present version. Processes that open the same new file race here; all of
 /// them end with the same schema.
+///
+/// Nothing is synced but the file's first page, by the caller: the schema lies in the log, and the first commit that
+/// must be durable syncs all that comes before it. Without such a commit there is nothing to lose.
 pub(super) fn prepare(connection: &mut Connection) -> Result<(), SchemaError> {
     prepare_with(connection, MIGRATIONS)
 }
@@ -127,4 +131,85 @@ fn is_current(connection: &Connection, known: i64) -> Result<bool, SchemaError> 
         return Err(SchemaError::Newer { found, known });
     }
     Ok(found == known)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    fn version(connection: &Connection) -> i64 {
+        connection
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .unwrap()
+    }
+
+    fn empty(directory: &Path) -> Connection {
+        let path = directory.join("metadata.db");
+        std::fs::File::create(&path).unwrap();
+        connect(&path, Role::Writer).unwrap()
+    }
+
+    #[test]
+    fn an_empty_file_becomes_the_present_version() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut connection = empty(directory.path());
+        assert_eq!(version(&connection), 0);
+        prepare(&mut connection).unwrap();
+        assert_eq!(version(&connection), i64::try_from(MIGRATIONS.len()).unwrap());
+        // Again, and by another connection: nothing to do.
+        prepare(&mut connection).unwrap();
+        prepare(&mut connect(&directory.path().join("metadata.db"), Role::Writer).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_file_of_an_older_version_is_migrated_in_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut connection = empty(directory.path());
+        let steps = [
+            "CREATE TABLE a (x)",
+            "INSERT INTO a VALUES (1)",
+            "UPDATE a SET x = x + 10",
+        ];
+        prepare_with(&mut connection, &steps[..1]).unwrap();
+        assert_eq!(version(&connection), 1);
+        prepare_with(&mut connection, &steps).unwrap();
+        assert_eq!(version(&connection), 3);
+        let x: i64 = connection.query_row("SELECT x FROM a", [], |row| row.get(0)).unwrap();
+        assert_eq!(x, 11);
+
+        // A step that fails leaves the version that was there.
+        let broken = [steps[0], steps[1], steps[2], "UPDATE a SET x = 5; SELECT nonsense"];
+        prepare_with(&mut connection, &broken).unwrap_err();
+        assert_eq!(version(&connection), 3);
+        let x: i64 = connection.query_row("SELECT x FROM a", [], |row| row.get(0)).unwrap();
+        assert_eq!(x, 11);
+    }
+
+    #[test]
+    fn a_newer_file_is_refused_untouched() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut connection = empty(directory.path());
+        prepare(&mut connection).unwrap();
+        let newer = i64::try_from(MIGRATIONS.len()).unwrap() + 1;
+        connection.pragma_update(None, "user_version", newer).unwrap();
+        let error = prepare(&mut connection).unwrap_err();
+        assert!(matches!(error, SchemaError::Newer { found, known } if found == newer && known == newer - 1));
+        assert_eq!(version(&connection), newer);
+    }
+
+    #[test]
+    fn a_file_of_another_program_is_refused_untouched() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("metadata.db");
+        Connection::open(&path)
+            .unwrap()
+            .execute_batch("CREATE TABLE theirs (x)")
+            .unwrap();
+        let before = std::fs::read(&path).unwrap();
+        let error = prepare(&mut connect(&path, Role::Writer).unwrap()).unwrap_err();
+        assert!(matches!(error, SchemaError::Foreign), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+    }
 }

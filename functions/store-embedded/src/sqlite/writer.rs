@@ -90,7 +90,7 @@ impl Writer {
         work: impl FnMut(&Rows<'_>) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let job = Work {
+        let job = Queued {
             work,
             result: None,
             reply,
@@ -123,7 +123,7 @@ trait Job: Send {
     fn answer(self: Box<Self>, outcome: Result<(), StoreError>);
 }
 
-struct Work<W, T> {
+struct Queued<W, T> {
     work: W,
     result: Option<T>,
     reply: oneshot::Sender<Result<T, StoreError>>,
@@ -131,7 +131,7 @@ struct Work<W, T> {
     deadline: Instant,
 }
 
-impl<T: Send, W: FnMut(&Rows<'_>) -> Result<T, Failure> + Send> Job for Work<W, T> {
+impl<T: Send, W: FnMut(&Rows<'_>) -> Result<T, Failure> + Send> Job for Queued<W, T> {
     fn durability(&self) -> Durability {
         self.durability
     }

@@ -1,0 +1,423 @@
+//! What each operation costs, in calls of the stores: table reads, table writes, requests to the object store. A change
+//! that adds one fails here. `cargo test -p registry --test requests -- --nocapture` prints the table.
+//!
+//! A call of a store may be several requests of its database: those are the store's own to count.
+
+#[expect(dead_code, reason = "each test binary uses its own part")]
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use oci::MediaType;
+use registry::store::memory::MemoryBlobs;
+
+use support::content::{artifact, bytes_of, image, index, padded};
+use support::{Call, Script, Setup, Users, World, sha256, sha512};
+
+/// Calls of metadata and session stores that read, that write; calls of the blob store.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+struct Cost {
+    reads: u64,
+    writes: u64,
+    objects: u64,
+}
+
+/// The methods of the blob store that make requests; `redirect` makes none.
+const OBJECTS: [&str; 5] = ["append", "seal", "read", "discard", "delete"];
+
+fn cost(calls: &BTreeMap<&'static str, u64>, reads: u64, writes: u64) -> Cost {
+    let of = |method: &str| calls.get(method).copied().unwrap_or_default();
+    let objects: u64 = OBJECTS.iter().map(|method| of(method)).sum();
+    let read = of("read");
+    Cost {
+        reads: reads - read,
+        writes: writes - (objects - read),
+        objects,
+    }
+}
+
+/// The rows of the table.
+#[derive(Default)]
+struct Table(Vec<(&'static str, Cost, String)>);
+
+impl Table {
+    /// Sends the request, which must succeed, and holds its cost against what it may be.
+    async fn row(&mut self, world: &World, what: &'static str, call: Call, status: u16, expected: [u64; 3]) {
+        let _ = world.counts.take();
+        call.send().await.expect(status);
+        let (reads, writes) = (world.counts.reads(), world.counts.writes());
+        let calls = world.counts.take();
+        let found = cost(&calls, reads, writes);
+        let [reads, writes, objects] = expected;
+        let names: Vec<_> = calls
+            .iter()
+            .map(|(method, count)| {
+                if *count == 1 {
+                    (*method).to_owned()
+                } else {
+                    format!("{method} × {count}")
+                }
+            })
+            .collect();
+        assert_eq!(found, Cost { reads, writes, objects }, "{what}: {names:?}");
+        self.0.push((what, found, names.join(", ")));
+    }
+
+    fn print(&self) {
+        println!("| operation | table reads | table writes | object-store requests | calls |");
+        println!("|---|---|---|---|---|");
+        for (what, Cost { reads, writes, objects }, calls) in &self.0 {
+            println!("| {what} | {reads} | {writes} | {objects} | {calls} |");
+        }
+    }
+}
+
+fn put(world: &World, target: String, manifest: Bytes) -> Call {
+    world
+        .put(target)
+        .header("content-type", MediaType::OCI_MANIFEST)
+        .bytes(manifest)
+}
+
+/// Invariant 8: at most two table reads for a manifest and one for a blob, and no object-store request but for a
+/// manifest that is too large for the table.
+async fn pulls(table: &mut Table, world: &World, redirecting: bool) {
+    let image = world.push_image("a", "t", "app").await;
+    world.push_blob("a", "{}").await;
+    let large = padded(&crate::image(b"{}", &[]), 40_000);
+    world.put_manifest("a", "large", large.clone()).await.expect(201);
+    let (blob, digest) = (format!("/v2/a/blobs/{}", image.layer), image.digest);
+    let etag = format!("\"{}\"", image.layer);
+    if redirecting {
+        table
+            .row(world, "GET blob, redirected", world.get(&blob), 307, [1, 0, 0])
+            .await;
+        let range = world.get(&blob).header("range", "bytes=1-2");
+        table
+            .row(world, "GET blob, one range, redirected", range, 307, [1, 0, 0])
+            .await;
+        let ranges = world.get(&blob).header("range", "bytes=0-0,2-2,4-4");
+        table
+            .row(
+                world,
+                "GET blob, three ranges, of a store that redirects",
+                ranges,
+                206,
+                [1, 0, 3],
+            )
+            .await;
+        return;
+    }
+    table.row(world, "HEAD blob", world.head(&blob), 200, [1, 0, 0]).await;
+    table
+        .row(world, "GET blob, served here", world.get(&blob), 200, [1, 0, 1])
+        .await;
+    let unchanged = world.get(&blob).header("if-none-match", etag);
+    table
+        .row(world, "GET blob, not modified", unchanged, 304, [1, 0, 0])
+        .await;
+    let outside = world.get(&blob).header("range", "bytes=999-");
+    table
+        .row(world, "GET blob, range refused", outside, 416, [1, 0, 0])
+        .await;
+    let unknown = world.head(format!("/v2/a/blobs/{}", sha256(b"x")));
+    table.row(world, "HEAD blob, unknown", unknown, 404, [1, 0, 0]).await;
+    table
+        .row(
+            world,
+            "HEAD manifest by tag",
+            world.head("/v2/a/manifests/t"),
+            200,
+            [1, 0, 0],
+        )
+        .await;
+    table
+        .row(
+            world,
+            "GET manifest by tag",
+            world.get("/v2/a/manifests/t"),
+            200,
+            [2, 0, 0],
+        )
+        .await;
+    let by_digest = format!("/v2/a/manifests/{digest}");
+    table
+        .row(world, "HEAD manifest by digest", world.head(&by_digest), 200, [1, 0, 0])
+        .await;
+    table
+        .row(world, "GET manifest by digest", world.get(&by_digest), 200, [1, 0, 0])
+        .await;
+    table
+        .row(
+            world,
+            "GET manifest by tag, large",
+            world.get("/v2/a/manifests/large"),
+            200,
+            [2, 0, 1],
+        )
+        .await;
+    table
+        .row(
+            world,
+            "HEAD manifest by tag, large",
+            world.head("/v2/a/manifests/large"),
+            200,
+            [1, 0, 0],
+        )
+        .await;
+    let large = format!("/v2/a/manifests/{}", sha256(&large));
+    table
+        .row(
+            world,
+            "HEAD manifest by digest, large",
+            world.head(large),
+            200,
+            [1, 0, 0],
+        )
+        .await;
+}
+
+async fn lists(table: &mut Table, world: &World) {
+    let image = world.push_image("a", "t", "app").await;
+    let signature = bytes_of(&artifact("a/signature", &image.manifest));
+    world.push_blob("a", "{}").await;
+    world.put_manifest("a", "signature", signature).await.expect(201);
+    table.row(world, "/v2/", world.get("/v2/"), 200, [0, 0, 0]).await;
+    table
+        .row(world, "tags, a page", world.get("/v2/a/tags/list"), 200, [1, 0, 0])
+        .await;
+    table
+        .row(world, "tags, n=0", world.get("/v2/a/tags/list?n=0"), 200, [1, 0, 0])
+        .await;
+    table
+        .row(
+            world,
+            "tags, none left",
+            world.get("/v2/a/tags/list?last=z"),
+            200,
+            [2, 0, 0],
+        )
+        .await;
+    table
+        .row(world, "catalog, a page", world.get("/v2/_catalog"), 200, [1, 0, 0])
+        .await;
+    let referrers = format!("/v2/a/referrers/{}", image.digest);
+    table
+        .row(world, "referrers, a page", world.get(&referrers), 200, [1, 0, 0])
+        .await;
+    let filtered = world.get(format!("{referrers}?artifactType=a/other"));
+    table.row(world, "referrers, filtered", filtered, 200, [1, 0, 0]).await;
+    // Annotations beyond the row: one read of each such manifest, and of its object.
+    let mut annotated = artifact("a/signature", b"subject");
+    annotated["annotations"] = serde_json::json!({ "text": "x".repeat(40_000) });
+    world
+        .put_manifest("a", "annotated", bytes_of(&annotated))
+        .await
+        .expect(201);
+    let referrers = format!("/v2/a/referrers/{}", sha256(b"subject"));
+    table
+        .row(
+            world,
+            "referrers, one with large annotations",
+            world.get(referrers),
+            200,
+            [2, 0, 1],
+        )
+        .await;
+}
+
+async fn uploads(table: &mut Table, world: &World) {
+    let (digest, long) = (sha256(b"abcd"), sha512(b"abcd"));
+    let post = "/v2/a/blobs/uploads/";
+    table.row(world, "POST upload", world.post(post), 202, [0, 0, 0]).await;
+    let location = world.open_upload("a").await;
+    table
+        .row(
+            world,
+            "PATCH, first",
+            world.patch(&location).bytes("ab"),
+            202,
+            [0, 2, 1],
+        )
+        .await;
+    table
+        .row(world, "GET upload", world.get(&location), 204, [1, 0, 0])
+        .await;
+    table
+        .row(
+            world,
+            "PATCH, further",
+            world.patch(&location).bytes("cd"),
+            202,
+            [0, 2, 1],
+        )
+        .await;
+    let empty = world.patch(&location).stream(Script::new());
+    table.row(world, "PATCH, empty", empty, 202, [0, 2, 0]).await;
+    let last = world.put(format!("{location}?digest={digest}"));
+    table
+        .row(
+            world,
+            "PUT after two PATCHes (seal, then discard the segments)",
+            last,
+            201,
+            [1, 4, 2],
+        )
+        .await;
+    let again = world.put(format!("{location}?digest={digest}"));
+    table.row(world, "PUT, replayed", again, 201, [0, 1, 0]).await;
+
+    let location = world.open_upload("a").await;
+    let whole = world.put(format!("{location}?digest={digest}")).bytes("abcd");
+    table.row(world, "PUT with the whole body", whole, 201, [0, 4, 2]).await;
+    let location = world.open_upload("a").await;
+    world.patch(&location).bytes("abcd").send().await.expect(202);
+    let last = world.put(format!("{location}?digest={digest}"));
+    table.row(world, "PUT after one PATCH", last, 201, [1, 4, 1]).await;
+    let location = world.open_upload("a").await;
+    world.patch(&location).bytes("abcd").send().await.expect(202);
+    let last = world.put(format!("{location}?digest={long}"));
+    table
+        .row(
+            world,
+            "PUT after one PATCH, sha512 undeclared (read once more)",
+            last,
+            201,
+            [1, 4, 2],
+        )
+        .await;
+    let single = world.post(format!("{post}?digest={digest}")).bytes("abcd");
+    table
+        .row(world, "POST with the whole body", single, 201, [0, 4, 2])
+        .await;
+    let wrong = world.post(format!("{post}?digest={digest}")).bytes("abce");
+    table
+        .row(world, "POST with a wrong digest", wrong, 400, [0, 3, 2])
+        .await;
+    let location = world.open_upload("a").await;
+    table
+        .row(
+            world,
+            "DELETE upload, nothing stored",
+            world.delete(&location),
+            204,
+            [0, 1, 0],
+        )
+        .await;
+    let location = world.open_upload("a").await;
+    world.patch(&location).bytes("ab").send().await.expect(202);
+    table
+        .row(world, "DELETE upload", world.delete(&location), 204, [0, 1, 1])
+        .await;
+    let mount = world.post(format!("/v2/b/blobs/uploads/?mount={digest}&from=a"));
+    table.row(world, "mount", mount, 201, [0, 1, 0]).await;
+    let mount = world.post(format!("/v2/c/blobs/uploads/?mount={digest}"));
+    table.row(world, "mount from anywhere", mount, 201, [1, 1, 0]).await;
+    let refused = world.post(format!("/v2/d/blobs/uploads/?mount={}", sha256(b"x")));
+    table
+        .row(world, "mount from anywhere, refused", refused, 202, [1, 0, 0])
+        .await;
+}
+
+async fn pushes_and_deletes(table: &mut Table, world: &World) {
+    for blob in ["{}", "loose"] {
+        world.push_blob("a", blob).await;
+    }
+    let manifest = bytes_of(&image(b"{}", &[]));
+    let digest = sha256(&manifest);
+    let target = |reference: String| format!("/v2/a/manifests/{reference}");
+    let by_tag = || put(world, target("t".to_owned()), manifest.clone());
+    table.row(world, "PUT manifest by tag", by_tag(), 201, [0, 1, 0]).await;
+    table
+        .row(world, "PUT manifest by tag, again", by_tag(), 201, [0, 1, 0])
+        .await;
+    let tags: Vec<_> = (0..20).map(|number| format!("tag=t{number}")).collect();
+    let many = put(world, target(format!("{digest}?{}", tags.join("&"))), manifest.clone());
+    table
+        .row(world, "PUT manifest with 20 tags", many, 201, [0, 1, 0])
+        .await;
+    let list = bytes_of(&index(&[&manifest]));
+    let list = world
+        .put(target("list".to_owned()))
+        .header("content-type", MediaType::OCI_INDEX)
+        .bytes(list);
+    table.row(world, "PUT index", list, 201, [0, 1, 0]).await;
+    let large = padded(&image(b"{}", &[]), 40_000);
+    let by_tag = || put(world, target("large".to_owned()), large.clone());
+    table.row(world, "PUT manifest, large", by_tag(), 201, [1, 4, 2]).await;
+    table
+        .row(world, "PUT manifest, large, again", by_tag(), 201, [1, 1, 0])
+        .await;
+    let tag = world.delete(target("t".to_owned()));
+    table.row(world, "DELETE tag", tag, 202, [0, 1, 0]).await;
+    let referenced = world.delete(target(digest.to_string()));
+    table
+        .row(world, "DELETE manifest, refused", referenced, 405, [0, 1, 0])
+        .await;
+    let list = world.delete(target(sha256(&bytes_of(&index(&[&manifest]))).to_string()));
+    table.row(world, "DELETE manifest", list, 202, [0, 1, 0]).await;
+    let blob = world.delete(format!("/v2/a/blobs/{}", sha256(b"loose")));
+    table.row(world, "DELETE blob", blob, 202, [0, 1, 0]).await;
+}
+
+#[tokio::test]
+async fn table_of_requests() {
+    let mut table = Table::default();
+    pulls(&mut table, &World::new().await, false).await;
+    let blobs = MemoryBlobs::redirecting("https://objects.example");
+    pulls(
+        &mut table,
+        &World::with(Setup {
+            blobs,
+            ..Setup::default()
+        })
+        .await,
+        true,
+    )
+    .await;
+    lists(&mut table, &World::new().await).await;
+    uploads(&mut table, &World::new().await).await;
+    pushes_and_deletes(&mut table, &World::new().await).await;
+    table.print();
+}
+
+/// Who asks costs no read of any of the three stores.
+#[tokio::test]
+async fn authentication_reads_no_store() {
+    let users = Arc::new(Users::private());
+    let world = World::with(Setup::private(&users)).await;
+    for user in ["alice", "reader"] {
+        let _ = world.counts.take();
+        world.get("/v2/").user(user).send().await.expect(200);
+        assert!(world.counts.all().is_empty());
+    }
+    world.get("/v2/").send().await.expect(401);
+    assert!(world.counts.all().is_empty());
+}
+
+/// A list costs its page, however much there is: every page of 10 among 300 tags is one read.
+#[tokio::test]
+async fn a_page_costs_a_page() {
+    let world = World::new().await;
+    world.push_blob("a", "{}").await;
+    let manifest = bytes_of(&image(b"{}", &[]));
+    for number in 0..300 {
+        world
+            .put_manifest("a", format!("t{number}"), manifest.clone())
+            .await
+            .expect(201);
+    }
+    let _ = world.counts.take();
+    let mut next = Some("/v2/a/tags/list?n=10".to_owned());
+    let mut pages = 0;
+    while let Some(target) = next {
+        let answer = world.get(target).send().await.expect(200);
+        next = answer.next();
+        pages += 1;
+    }
+    assert_eq!(pages, 30);
+    assert_eq!(world.counts.of("tags"), pages);
+    assert_eq!(world.counts.reads(), pages);
+}

@@ -1,0 +1,394 @@
+//! Who may do what, and who learns what.
+
+use std::sync::Arc;
+
+use oci::MediaType;
+use registry::auth::Ceiling;
+use registry::store::sessions::{SessionStore as _, SigningKey};
+use registry::store::{Context, Incarnation, Timestamp};
+use registry::{Endpoint, Settings, Sparse};
+use serde_json::json;
+
+use crate::examples::{Fixture, is_by_token};
+use crate::support::content::{bytes_of, descriptor, image, index, padded};
+use crate::support::{Answer, Setup, Users, World, sha256};
+
+/// Who may push to one repository and knows a digest of another gains nothing by it: not by HEAD and GET, not by a
+/// mount, not by a manifest that refers to it.
+#[tokio::test]
+async fn s01_blob_of_another_repository() {
+    for sparse in [Sparse::Refuse, Sparse::Allow] {
+        let open = World::new().await;
+        let settings = Settings {
+            sparse,
+            ..Settings::default()
+        };
+        let world = open.another(Arc::new(Users::private()), settings).await;
+        let secret = open.push_blob("private/x", "secret").await;
+        let hidden = open.push_image("private/x", "t", "hidden").await;
+        open.push_blob("private/x", "{}").await;
+        let large = padded(&image(b"{}", &[]), 50_000);
+        open.put_manifest("private/x", "large", large.clone()).await.expect(201);
+        open.push_blob("team/app", "{}").await;
+
+        let unreachable = || async {
+            for digest in [secret, hidden.layer, hidden.digest, sha256(&large)] {
+                for kind in ["blobs", "manifests"] {
+                    for method in ["GET", "HEAD"] {
+                        let target = format!("/v2/team/app/{kind}/{digest}");
+                        let call = world.call(method.parse().unwrap(), target).user("alice");
+                        call.send().await.expect(404);
+                    }
+                }
+            }
+        };
+        unreachable().await;
+        for digest in [secret, hidden.layer, hidden.digest, sha256(&large)] {
+            for query in [format!("?mount={digest}&from=private/x"), format!("?mount={digest}")] {
+                let call = world.post(format!("/v2/team/app/blobs/uploads/{query}")).user("robot");
+                call.send().await.expect(202);
+            }
+        }
+        unreachable().await;
+        let mut as_layer_of_index = index(&[]);
+        as_layer_of_index["manifests"] = json!([descriptor(MediaType::OCI_LAYER, b"secret")]);
+        for (number, manifest) in [
+            image(b"secret", &[]),
+            image(b"{}", &[b"secret"]),
+            image(b"{}", &[&hidden.manifest]),
+            index(&[&hidden.manifest]),
+            index(&[&large]),
+            as_layer_of_index,
+        ]
+        .iter()
+        .enumerate()
+        {
+            let call = world.put(format!("/v2/team/app/manifests/t{number}")).user("robot");
+            let call = call.header("content-type", manifest["mediaType"].as_str().unwrap());
+            let answer = call.bytes(bytes_of(manifest)).send().await;
+            match sparse {
+                Sparse::Allow => answer.expect(201),
+                _ => answer.expect_error(400, "MANIFEST_BLOB_UNKNOWN"),
+            };
+        }
+        unreachable().await;
+    }
+}
+
+/// The statuses with which an identity is turned away.
+fn is_refusal(answer: &Answer) -> bool {
+    matches!(answer.status, 401 | 403)
+}
+
+/// Every endpoint by every ceiling: what is not granted is refused before any store is asked.
+#[tokio::test]
+async fn s03_every_endpoint_by_every_ceiling() {
+    /// What the ceilings grant, written out.
+    fn granted(user: &str, endpoint: Endpoint, repository: &str) -> bool {
+        match endpoint {
+            Endpoint::Base | Endpoint::ListRepositories => true,
+            Endpoint::GetBlob | Endpoint::GetManifest | Endpoint::ListTags | Endpoint::ListReferrers => user != "robot",
+            Endpoint::OpenUpload | Endpoint::PutManifest => {
+                user == "alice" || (user == "robot" && repository == "team/app")
+            }
+            Endpoint::DeleteManifest | Endpoint::DeleteBlob => user == "alice",
+            // Uploads of alice.
+            Endpoint::PatchUpload | Endpoint::FinishUpload | Endpoint::GetUpload | Endpoint::CancelUpload => {
+                user == "alice"
+            }
+        }
+    }
+    for user in ["alice", "reader", "robot"] {
+        for repository in ["team/app", "private/x"] {
+            for &endpoint in Endpoint::ALL {
+                let count = Fixture::new().await.examples(endpoint, repository).len();
+                for number in 0..count {
+                    let fixture = Fixture::new().await;
+                    let example = &fixture.examples(endpoint, repository)[number];
+                    let before = fixture.guarded.metadata.counts();
+                    let _ = fixture.guarded.counts.take();
+                    let answer = example.call(&fixture.guarded).user(user).send().await;
+                    let what = format!("{user}: {} {}", example.what, answer.status);
+                    if granted(user, endpoint, repository) {
+                        // A mount from what robot may not pull is a session.
+                        let mount = user == "robot" && example.target.contains("mount=");
+                        assert!(
+                            answer.status == example.success || (mount && answer.status == 202),
+                            "{what}"
+                        );
+                    } else {
+                        assert_eq!(answer.status, 403, "{what}");
+                        assert_eq!(fixture.guarded.counts.all().len(), 0, "{what}: no store was asked");
+                        assert_eq!(fixture.guarded.metadata.counts(), before, "{what}: nothing has changed");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Nobody × every endpoint × a private repository. The examples are requests that succeed for somebody; an endpoint
+/// that has none does not compile.
+#[tokio::test]
+async fn s14_nobody_is_let_into_a_private_registry() {
+    for &endpoint in Endpoint::ALL {
+        let count = Fixture::new().await.examples(endpoint, "private/x").len();
+        assert!(count > 0);
+        for number in 0..count {
+            let fixture = Fixture::new().await;
+            let example = &fixture.examples(endpoint, "private/x")[number];
+            let forged = fixture.upload_in("private/x").replace("uploads/A", "uploads/B");
+            let _ = fixture.guarded.counts.take();
+            for credentials in [
+                None,
+                Some("Basic YWxpY2U6d3Jvbmc="),
+                Some("Basic !"),
+                Some("Bearer x"),
+                Some(""),
+            ] {
+                let mut call = example.call(&fixture.guarded);
+                if is_by_token(endpoint) {
+                    // Without its token, which is the authority there.
+                    let target = example.target.replace(fixture.upload_in("private/x"), &forged);
+                    assert_ne!(target, example.target);
+                    call = fixture
+                        .guarded
+                        .call(example.method.clone(), target)
+                        .bytes(example.body.clone());
+                }
+                if let Some(credentials) = credentials {
+                    call = call.header("authorization", credentials);
+                }
+                let answer = call.send().await;
+                let expected = if is_by_token(endpoint) { 404 } else { 401 };
+                assert_eq!(answer.status, expected, "{} with {credentials:?}", example.what);
+                assert_eq!(
+                    fixture.guarded.counts.all().len(),
+                    0,
+                    "{}: no store was asked",
+                    example.what
+                );
+            }
+            // The example is a real one.
+            let answer = example.call(&fixture.guarded).user("alice").send().await;
+            assert_eq!(answer.status, example.success, "{}", example.what);
+            assert_eq!(answer.record.endpoint, Some(endpoint), "{}", example.what);
+        }
+    }
+}
+
+/// Where nobody may pull and no more, every change asks who it is.
+#[tokio::test]
+async fn s14_nobody_changes_a_registry_that_is_open_to_pull() {
+    for &endpoint in Endpoint::ALL {
+        let count = Fixture::new().await.examples(endpoint, "private/x").len();
+        for number in 0..count {
+            let fixture = Fixture::of(Users::open_to_pull()).await;
+            let example = &fixture.examples(endpoint, "private/x")[number];
+            let answer = example.call(&fixture.guarded).send().await;
+            let expected = match endpoint {
+                Endpoint::GetBlob
+                | Endpoint::GetManifest
+                | Endpoint::ListTags
+                | Endpoint::ListReferrers
+                | Endpoint::ListRepositories
+                // Whoever holds the token of an upload goes on with it.
+                | Endpoint::PatchUpload
+                | Endpoint::FinishUpload
+                | Endpoint::GetUpload
+                | Endpoint::CancelUpload => example.success,
+                Endpoint::Base
+                | Endpoint::OpenUpload
+                | Endpoint::PutManifest
+                | Endpoint::DeleteManifest
+                | Endpoint::DeleteBlob => 401,
+            };
+            assert_eq!(answer.status, expected, "{}", example.what);
+        }
+    }
+}
+
+/// Credentials that cannot be checked now are not good, and not bad either.
+#[tokio::test]
+async fn s14_nobody_is_let_in_while_credentials_cannot_be_checked() {
+    for &endpoint in Endpoint::ALL {
+        let fixture = Fixture::new().await;
+        fixture.users.go_down();
+        for example in fixture.examples(endpoint, "private/x") {
+            let answer = example.call(&fixture.guarded).user("alice").send().await;
+            match endpoint {
+                Endpoint::PatchUpload | Endpoint::GetUpload | Endpoint::CancelUpload => {
+                    assert_eq!(
+                        answer.status, example.success,
+                        "{}: the token is the authority",
+                        example.what
+                    );
+                }
+                _ => assert_eq!(answer.status, 503, "{}", example.what),
+            }
+        }
+    }
+}
+
+/// There is no key, token or password that two registries share from the start.
+#[tokio::test]
+async fn s15_no_default_secret() {
+    let secret_of = async |world: &World| {
+        let now = Timestamp(0);
+        let cx = Context {
+            now,
+            deadline: now,
+            incarnation: Incarnation(0),
+        };
+        let candidate = SigningKey {
+            id: 7,
+            secret: [7; 32],
+            created: now,
+        };
+        let keys = world.sessions.signing_keys(cx, candidate).await.unwrap();
+        assert_eq!(keys.len(), 1);
+        keys[0].secret
+    };
+    let one = World::with(Setup {
+        seed: 1,
+        ..Setup::default()
+    })
+    .await;
+    let two = World::with(Setup {
+        seed: 2,
+        ..Setup::default()
+    })
+    .await;
+    let secrets = [secret_of(&one).await, secret_of(&two).await];
+    assert_ne!(secrets[0], secrets[1]);
+    for secret in secrets {
+        let distinct: std::collections::BTreeSet<_> = secret.into_iter().collect();
+        assert!(distinct.len() > 16, "32 bytes of randomness");
+    }
+    let location = one.open_upload("a").await;
+    one.get(location.clone()).send().await.expect(204);
+    two.get(location).send().await.expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+}
+
+/// What differs between two answers, beside the names in them.
+fn same_but_for_names(one: &Answer, other: &Answer, names: [&str; 2]) -> bool {
+    let text = |answer: &Answer, name: &str| {
+        let mut headers: Vec<_> = answer
+            .headers
+            .iter()
+            .filter(|(name, _)| *name != "content-length")
+            .map(|(key, value)| format!("{key}: {}", value.to_str().unwrap().replace(name, "NAME")))
+            .collect();
+        headers.sort();
+        let body = String::from_utf8_lossy(&answer.body).replace(name, "NAME");
+        (answer.status, headers, body)
+    };
+    text(one, names[0]) == text(other, names[1])
+}
+
+/// An unknown and a forbidden repository cannot be told apart, and a list says nothing of what it leaves out.
+#[tokio::test]
+async fn s23_forbidden_and_unknown_are_the_same() {
+    let fixture = Fixture::new().await;
+    let world = &fixture.guarded;
+    for user in [None, Some("robot"), Some("reader")] {
+        for &endpoint in Endpoint::ALL {
+            for example in fixture.examples(endpoint, "private/x") {
+                let unknown = example.target.replace("private/x", "unknown/y");
+                let call = example.call(world);
+                let body = example.body.clone();
+                let other = world.call(example.method.clone(), unknown).bytes(body);
+                let (mut call, mut other) = (call, other);
+                if let Some(user) = user {
+                    (call, other) = (call.user(user), other.user(user));
+                }
+                let forbidden = call.send().await;
+                let unknown = other.send().await;
+                if is_refusal(&forbidden) && !is_by_token(endpoint) {
+                    assert!(
+                        same_but_for_names(&forbidden, &unknown, ["private/x", "unknown/y"]),
+                        "{user:?} {}: {forbidden:?} {unknown:?}",
+                        example.what
+                    );
+                }
+            }
+        }
+    }
+    // The catalog of somebody who may list nothing: no names, and no link that has one.
+    for n in ["", "?n=1", "?n=1000", "?n=1&last=a"] {
+        let answer = world
+            .get(format!("/v2/_catalog{n}"))
+            .user("robot")
+            .send()
+            .await
+            .expect(200);
+        assert_eq!(answer.json(), json!({ "repositories": [] }));
+        assert_eq!(answer.next(), None);
+        assert!(!format!("{answer:?}").contains("private"));
+    }
+    let answer = world.get("/v2/_catalog").user("reader").send().await.expect(200);
+    assert_eq!(answer.json(), json!({ "repositories": ["private/x", "team/app"] }));
+}
+
+/// What a proxy or a client says of where a request came from changes no byte of any answer.
+#[tokio::test]
+async fn s29_forwarded_headers_change_nothing() {
+    const SPOOFED: [(&str, &str); 12] = [
+        ("host", "evil.example"),
+        ("forwarded", "for=1.2.3.4;host=evil.example;proto=https"),
+        ("x-forwarded-host", "evil.example"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-port", "444"),
+        ("x-forwarded-for", "127.0.0.1"),
+        ("x-forwarded-prefix", "/evil"),
+        ("x-original-url", "/v2/_catalog"),
+        ("x-rewrite-url", "/v2/_catalog"),
+        ("x-http-method-override", "DELETE"),
+        ("x-forwarded-user", "alice"),
+        ("via", "1.1 evil.example"),
+    ];
+    for user in [Some("alice"), None] {
+        for &endpoint in Endpoint::ALL {
+            let count = Fixture::new().await.examples(endpoint, "team/app").len();
+            for number in 0..count {
+                let mut answers = Vec::new();
+                for spoofed in [false, true] {
+                    let fixture = Fixture::new().await;
+                    let example = &fixture.examples(endpoint, "team/app")[number];
+                    let mut call = example.call(&fixture.guarded);
+                    if let Some(user) = user {
+                        call = call.user(user);
+                    }
+                    for (name, value) in SPOOFED.iter().filter(|_| spoofed) {
+                        call = call.header(name, value);
+                    }
+                    let answer = call.send().await;
+                    assert!(!format!("{:?}{:?}", answer.headers, answer.body).contains("evil"));
+                    answers.push(answer);
+                }
+                assert!(same_but_for_names(&answers[0], &answers[1], ["-", "-"]), "{answers:?}");
+            }
+        }
+    }
+}
+
+/// What was taken away has no effect any more, also for an upload that was opened before.
+#[tokio::test]
+async fn s09_revoked_while_uploading() {
+    for (ceiling, status) in [(None, 401), (Some(Ceiling::PullOnly), 403)] {
+        let fixture = Fixture::new().await;
+        let target = format!("{}?digest={}", fixture.upload_in("private/x"), sha256(b"ab"));
+        match ceiling {
+            None => fixture.users.remove("alice"),
+            Some(ceiling) => fixture.users.change("alice", ceiling),
+        }
+        for with_credentials in [true, false] {
+            let mut call = fixture.guarded.put(target.clone());
+            if with_credentials {
+                call = call.user("alice");
+            }
+            call.send().await.expect(status);
+        }
+        assert_eq!(fixture.open.blob("private/x", &sha256(b"ab")).await, None);
+    }
+}

@@ -1,0 +1,14 @@
+//! Classes of bugs that registries have had, a named test for each. The numbers are those of the project's list.
+//!
+//! `access`: who may do what (S1, S3, S14, S15, S23, S29). `authorities`: sessions, tokens, redirects, the log (S9, S10,
+//! S18, S20, S28). `content`: hostile bodies and parameters (S6, S7, S8, S21, S22, S25, S26).
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+
+#[path = "../support/mod.rs"]
+#[expect(dead_code, reason = "each test binary uses its own part")]
+mod support;
+
+mod access;
+mod authorities;
+mod content;
+mod examples;

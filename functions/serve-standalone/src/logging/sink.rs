@@ -1,0 +1,161 @@
+//! Standard error, written to by a thread of its own, in batches.
+//!
+//! A line for each request would otherwise cost a system call for each request, and a reader of the log that stands
+//! still would make the registry stand still. Lines gather for a moment and are written together; beyond a bound they
+//! are counted instead of kept. A process that is killed loses what it gathered in the last moment.
+
+use std::io::{self, Write};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long lines gather.
+const GATHER: Duration = Duration::from_millis(2);
+/// Bytes that may gather: seconds of a busy log.
+const MAX_GATHERED: usize = 4 << 20;
+/// How long the end of the process waits for a reader that stands still.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Where lines gather.
+#[derive(Default)]
+pub(crate) struct Sink {
+    state: Mutex<State>,
+    filled: Condvar,
+    written: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    gathered: Vec<u8>,
+    /// Lines that found no room.
+    lost: u64,
+    /// The thread waits for a first line.
+    idle: bool,
+    /// The thread is writing what it took.
+    writing: bool,
+}
+
+impl Sink {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a line, which ends with a line feed. Never blocks on whoever reads the log.
+    pub(crate) fn push(&self, line: &[u8]) {
+        let mut state = self.lock();
+        if state.gathered.len() + line.len() > MAX_GATHERED {
+            state.lost += 1;
+            return;
+        }
+        state.gathered.extend_from_slice(line);
+        // Waking a thread costs as much as writing a line: only the first line of a batch does.
+        if std::mem::take(&mut state.idle) {
+            self.filled.notify_one();
+        }
+    }
+
+    /// Writes what gathers to `writer`, for ever. `lost` makes a line that tells how many were lost.
+    pub(super) fn drain(&self, mut writer: impl Write, lost: impl Fn(u64) -> String) {
+        let mut taken = Vec::new();
+        loop {
+            let mut state = self.lock();
+            while state.gathered.is_empty() {
+                state.idle = true;
+                state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            drop(state);
+            std::thread::sleep(GATHER);
+            let mut state = self.lock();
+            std::mem::swap(&mut taken, &mut state.gathered);
+            let count = std::mem::take(&mut state.lost);
+            state.writing = true;
+            drop(state);
+            if count > 0 {
+                taken.extend(lost(count).into_bytes());
+            }
+            // There is nowhere to tell that the log cannot be written.
+            let _ = writer.write_all(&taken).and_then(|()| writer.flush());
+            taken.clear();
+            self.lock().writing = false;
+            self.written.notify_all();
+        }
+    }
+
+    /// Waits until everything before is written, at most for a moment.
+    pub(crate) fn flush(&self) {
+        let start = Instant::now();
+        let mut state = self.lock();
+        while !state.gathered.is_empty() || state.writing {
+            let Some(left) = LAST_WORDS.checked_sub(start.elapsed()) else {
+                return;
+            };
+            state = self
+                .written
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+}
+
+/// Each write is a whole line, as the formatter of events makes them.
+impl Write for &Sink {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::thread;
+
+    use super::*;
+
+    /// A reader that can stand still: each write waits to be taken.
+    struct Gate {
+        out: Sender<Vec<u8>>,
+        go: Receiver<()>,
+    }
+
+    impl Write for Gate {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.out.send(bytes.to_vec()).unwrap();
+            self.go.recv().map_err(io::Error::other)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_stands_still_holds_nobody_and_is_told_what_it_missed() {
+        let sink: &'static Sink = Box::leak(Box::default());
+        let ((out, taken), (go, gate)) = (channel(), channel());
+        thread::spawn(move || sink.drain(Gate { out, go: gate }, |count| format!("{count} lost\n")));
+        let line = vec![b'x'; 1 << 10];
+        sink.push(b"first\n");
+        assert_eq!(taken.recv_timeout(LAST_WORDS * 10).unwrap(), b"first\n");
+        // Its write stands still from here.
+        for _ in 0..MAX_GATHERED / line.len() + 7 {
+            sink.push(&line);
+        }
+        assert_eq!(sink.lock().gathered.len(), MAX_GATHERED);
+        go.send(()).unwrap();
+        let rest = taken.recv_timeout(LAST_WORDS * 10).unwrap();
+        assert!(rest.ends_with(b"x7 lost\n"));
+        assert_eq!(rest.len(), MAX_GATHERED + 7);
+        go.send(()).unwrap();
+        sink.flush();
+        let state = sink.lock();
+        assert!(state.gathered.is_empty() && !state.writing);
+    }
+}

@@ -1,0 +1,435 @@
+//! What is this store's own: the order of syncs, what faults leave behind, the bound of memory, reading from a disk.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use registry::contract::source::{Body, noise};
+use registry::store::Incarnation;
+use registry::store::blobs::BodyError;
+use tempfile::TempDir;
+
+use super::*;
+use crate::files::Form;
+use crate::files::recorded::Call::{Copy, Create, Remove, Rename, SyncDirectory, SyncFile, Write};
+use crate::files::recorded::{Call, Recorded};
+
+const SESSION: SessionId = SessionId(42);
+const NO_SPACE: i32 = 28;
+const IO_ERROR: i32 = 5;
+
+struct Store {
+    blobs: Arc<DiskBlobs>,
+    files: Arc<Recorded>,
+    directory: TempDir,
+}
+
+impl Store {
+    fn new(upload_memory: u64) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Arc::new(Recorded::open(&directory.path().join("blobs")));
+        Self {
+            blobs: Arc::new(DiskBlobs::new(files.clone(), Sync::Full, upload_memory)),
+            files,
+            directory,
+        }
+    }
+
+    async fn append(&self, number: u32, state: &[u8], source: &mut dyn Source) -> Result<Appended, AppendError> {
+        self.blobs
+            .append(
+                Attempt {
+                    session: SESSION,
+                    number,
+                },
+                state,
+                source,
+            )
+            .await
+    }
+
+    async fn seal(&self, appended: Appended, size: usize) -> Result<Location, StoreError> {
+        let upload = Upload {
+            session: SESSION,
+            state: appended.state,
+            parts: appended.part.into_iter().collect(),
+            size: size as u64,
+        };
+        self.blobs.seal(cx(), &upload).await
+    }
+
+    /// How many files there are.
+    fn files(&self) -> usize {
+        let directories = std::fs::read_dir(self.directory.path().join("blobs")).unwrap();
+        directories
+            .map(|entry| std::fs::read_dir(entry.unwrap().path()).unwrap().count())
+            .sum()
+    }
+}
+
+fn cx() -> Context {
+    Context {
+        now: Timestamp(1),
+        deadline: Timestamp(60_001),
+        incarnation: Incarnation(1),
+    }
+}
+
+fn segment(number: u32) -> Name {
+    Name::new(SESSION, number, Form::Segment)
+}
+
+fn of_segment(calls: &[Call], number: u32) -> Vec<(Call, Form, u32)> {
+    calls.iter().map(|call| (*call, Form::Segment, number)).collect()
+}
+
+#[tokio::test]
+async fn a_body_is_durable_before_it_is_acknowledged() {
+    let store = Store::new(8 << 20);
+    store.append(1, &[], &mut Body::of(&noise(1, 1000), 300)).await.unwrap();
+    // A small body is written at once.
+    assert_eq!(
+        store.files.calls(),
+        of_segment(&[Create, Write, SyncFile, SyncDirectory], 1)
+    );
+
+    store
+        .append(2, &[], &mut Body::of(&noise(1, 5 << 20), 64 << 10))
+        .await
+        .unwrap();
+    let calls = store.files.calls();
+    assert_eq!(calls.first(), of_segment(&[Create], 2).first());
+    assert_eq!(
+        calls[calls.len() - 3..],
+        of_segment(&[Write, SyncFile, SyncDirectory], 2)
+    );
+    assert!(calls.len() > 6, "a large body is written while it arrives: {calls:?}");
+    assert!(!store.files.is_volatile(segment(1)) && !store.files.is_volatile(segment(2)));
+}
+
+#[tokio::test]
+async fn an_object_in_place_costs_no_write() {
+    let store = Store::new(8 << 20);
+    let appended = store
+        .append(1, &[], &mut Body::of(&noise(1, 1000), 1000))
+        .await
+        .unwrap();
+    store.files.calls();
+    let location = store.seal(appended, 1000).await.unwrap();
+    assert_eq!(store.files.calls(), []);
+    assert_eq!(location.key, segment(1).to_string());
+}
+
+#[tokio::test]
+async fn a_joined_object_has_its_name_only_when_it_is_whole() {
+    let store = Store::new(8 << 20);
+    let first = store
+        .append(1, &[], &mut Body::of(&noise(1, 1000), 1000))
+        .await
+        .unwrap();
+    let second = store
+        .append(2, &first.state, &mut Body::of(&noise(2, 500), 500))
+        .await
+        .unwrap();
+    store.files.calls();
+
+    // A crash after each step but the last: nothing has the object's name, and sealing again makes it whole.
+    let object = Name::new(SESSION, 2, Form::Joined);
+    for step in [Copy, SyncFile, Rename] {
+        store.files.fail(Some((step, IO_ERROR)));
+        store.seal(second.clone(), 1500).await.unwrap_err();
+        assert_eq!(store.files.look(object).unwrap(), None, "{step:?}");
+    }
+    store.files.fail(Some((SyncDirectory, IO_ERROR)));
+    store.seal(second.clone(), 1500).await.unwrap_err();
+    assert!(store.files.is_volatile(object));
+    store.files.fail(None);
+
+    store.files.calls();
+    let location = store.seal(second.clone(), 1500).await.unwrap();
+    // It was found complete; what is missing is the durability of its name.
+    assert_eq!(store.files.calls(), [(SyncDirectory, Form::Joined, 2)]);
+    assert!(!store.files.is_volatile(object));
+    assert_eq!(location.key, object.to_string());
+
+    store.files.remove(object).unwrap();
+    store.files.calls();
+    store.seal(second, 1500).await.unwrap();
+    let joining = |call| (call, Form::Joining, 2);
+    let calls = [
+        joining(Create),
+        joining(Copy),
+        joining(Copy),
+        joining(SyncFile),
+        joining(Rename),
+    ];
+    assert_eq!(store.files.calls()[..5], calls);
+}
+
+#[tokio::test]
+async fn a_fault_leaves_nothing_behind() {
+    let store = Store::new(8 << 20);
+    for size in [1000, 5 << 20] {
+        for call in [Create, Write, SyncFile, SyncDirectory] {
+            for (code, is_temporary) in [(NO_SPACE, true), (IO_ERROR, false)] {
+                store.files.fail(Some((call, code)));
+                let error = store
+                    .append(1, &[], &mut Body::of(&noise(1, size), 64 << 10))
+                    .await
+                    .unwrap_err();
+                let AppendError::Store(error) = error else {
+                    panic!("{call:?}: {error}");
+                };
+                assert_eq!(
+                    matches!(error, StoreError::Unavailable(_)),
+                    is_temporary,
+                    "{call:?}: {error}"
+                );
+                assert_eq!(store.files(), 0, "{call:?} of {size} bytes");
+            }
+        }
+    }
+    store.files.fail(None);
+    store
+        .append(1, &[], &mut Body::of(&noise(1, 1000), 1000))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_body_that_is_cut_is_gone_when_it_is_refused() {
+    let store = Store::new(8 << 20);
+    for size in [1000, 5 << 20] {
+        let mut body = Body::of(&noise(1, size), 64 << 10).failing(BodyError::Cut);
+        let error = store.append(1, &[], &mut body).await.unwrap_err();
+        assert!(matches!(error, AppendError::Body(BodyError::Cut)));
+        assert_eq!(store.files(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_cannot_fit_is_refused_before_it_is_read() {
+    let store = Store::new(8 << 20);
+    let mut body = Body::of(&noise(1, 5 << 20), 64 << 10).declaring(Some(u64::MAX / 2));
+    let error = store.append(1, &[], &mut body).await.unwrap_err();
+    assert!(
+        matches!(error, AppendError::Store(StoreError::Unavailable(_))),
+        "{error}"
+    );
+    assert_eq!(store.files.calls(), []);
+}
+
+/// A chunk that counts the bytes that are alive.
+struct Counted(Vec<u8>, Arc<AtomicUsize>);
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.1.fetch_sub(self.0.len(), Ordering::SeqCst);
+    }
+}
+
+/// A body of chunks that are counted while they live, and the most that lived at once.
+struct CountedBody {
+    chunks: usize,
+    alive: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+}
+
+const CHUNK: usize = 16 << 10;
+
+#[async_trait]
+impl Source for CountedBody {
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        if self.chunks == 0 {
+            return Ok(None);
+        }
+        self.chunks -= 1;
+        tokio::task::yield_now().await;
+        let alive = self.alive.fetch_add(CHUNK, Ordering::SeqCst) + CHUNK;
+        self.most.fetch_max(alive, Ordering::SeqCst);
+        Ok(Some(Bytes::from_owner(Counted(
+            vec![7; CHUNK],
+            Arc::clone(&self.alive),
+        ))))
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        None
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn uploads_hold_no_more_than_their_bound() {
+    const MEMORY: usize = 1 << 20;
+    let store = Store::new(MEMORY as u64);
+    let (alive, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let uploads: Vec<_> = (1..=40)
+        .map(|number| {
+            let blobs = Arc::clone(&store.blobs);
+            let mut body = CountedBody {
+                chunks: 64,
+                alive: Arc::clone(&alive),
+                most: Arc::clone(&most),
+            };
+            let attempt = Attempt {
+                session: SESSION,
+                number,
+            };
+            tokio::spawn(async move { blobs.append(attempt, &[], &mut body).await.map(drop) })
+        })
+        .collect();
+    for upload in uploads {
+        upload.await.unwrap().unwrap();
+    }
+    // Each upload that runs may exceed its room by the chunk that filled it.
+    let running = MEMORY / room::BASE;
+    let most = most.load(Ordering::SeqCst);
+    assert!(most <= MEMORY + running * 2 * CHUNK, "{most} bytes at once");
+    assert!(most > 4 * CHUNK, "uploads run side by side");
+    assert_eq!(alive.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn an_upload_that_stalls_does_not_hold_what_others_could_use() {
+    let store = Store::new(4 << 20);
+    // It was given much room, has written it, and stalls.
+    let blobs = Arc::clone(&store.blobs);
+    let stalled = tokio::spawn(async move {
+        let mut body = Stalling(256);
+        blobs
+            .append(
+                Attempt {
+                    session: SESSION,
+                    number: 1,
+                },
+                &[],
+                &mut body,
+            )
+            .await
+            .map(drop)
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    // It keeps its base and at most one step.
+    let others: Vec<_> = (0..29).map(|_| Box::pin(store.blobs.room.base())).collect();
+    let waiting = others
+        .into_iter()
+        .map(|base| tokio::time::timeout(Duration::from_secs(5), base));
+    let granted = futures_util::future::join_all(waiting).await;
+    assert!(granted.iter().all(Result::is_ok));
+    stalled.abort();
+}
+
+/// Some chunks, and then silence.
+struct Stalling(usize);
+
+#[async_trait]
+impl Source for Stalling {
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        if self.0 == 0 {
+            std::future::pending::<()>().await;
+        }
+        self.0 -= 1;
+        Ok(Some(Bytes::from(vec![1; CHUNK])))
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        None
+    }
+}
+
+#[tokio::test]
+async fn what_the_kernel_no_longer_holds_is_read_from_the_disk() {
+    let store = Store::new(8 << 20);
+    let bytes = noise(1, 3_000_000);
+    let appended = store.append(1, &[], &mut Body::of(&bytes, 64 << 10)).await.unwrap();
+    let location = store.seal(appended, bytes.len()).await.unwrap();
+    for range in [0..3_000_000, 17..2_999_999, 2_999_000..3_000_000, 5..6] {
+        let file = store.files.open(segment(1)).unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        let stream = store
+            .blobs
+            .read(&location, range.start as u64..range.end as u64)
+            .await
+            .unwrap()
+            .unwrap();
+        let chunks: Vec<Bytes> = stream.try_collect().await.unwrap();
+        assert!(chunks.concat() == bytes[range.clone()], "{range:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_object_that_is_too_short_is_an_error_where_it_ends() {
+    let store = Store::new(8 << 20);
+    let bytes = noise(1, 600_000);
+    let appended = store.append(1, &[], &mut Body::of(&bytes, 64 << 10)).await.unwrap();
+    let location = store.seal(appended, bytes.len()).await.unwrap();
+    let path = store.directory.path().join("blobs/0").join(&location.key);
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .unwrap()
+        .set_len(400_000)
+        .unwrap();
+
+    let mut stream = store.blobs.read(&location, 0..600_000).await.unwrap().unwrap();
+    let mut read = 0;
+    let error = loop {
+        match stream.try_next().await {
+            Ok(Some(chunk)) => read += chunk.len(),
+            Ok(None) => panic!("the stream ended as if it were whole"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(read, 400_000);
+    assert!(matches!(error, StoreError::Failed(_)), "{error}");
+    assert!(
+        store.blobs.read(&location, 500_000..500_010).await.is_err(),
+        "a small range too"
+    );
+}
+
+#[tokio::test]
+async fn a_location_of_another_store_is_never_touched() {
+    let store = Store::new(8 << 20);
+    store.append(1, &[], &mut Body::of(&noise(1, 10), 10)).await.unwrap();
+    let key = segment(1).to_string();
+    let foreign = [("s3", key.as_str()), (STORE, "../../metadata.db"), (STORE, "")];
+    for (id, key) in foreign {
+        let location = Location {
+            store: id.to_owned(),
+            key: key.to_owned(),
+        };
+        assert!(store.blobs.read(&location, 0..1).await.is_err(), "{location:?}");
+        assert!(store.blobs.delete(cx(), &[location]).await.is_err());
+    }
+    assert_eq!(store.files(), 1);
+}
+
+#[tokio::test]
+async fn what_is_discarded_is_gone_but_for_what_is_kept() {
+    let store = Store::new(8 << 20);
+    let first = store.append(1, &[], &mut Body::of(&noise(1, 100), 100)).await.unwrap();
+    let second = store
+        .append(2, &first.state, &mut Body::of(&noise(2, 100), 100))
+        .await
+        .unwrap();
+    let location = store.seal(second, 200).await.unwrap();
+    assert_eq!(store.files(), 3);
+    store
+        .blobs
+        .discard(cx(), SESSION, 2, &[], Some(&location))
+        .await
+        .unwrap();
+    assert_eq!(store.files(), 1);
+    assert!(store.files.calls().contains(&(Remove, Form::Segment, 1)));
+    store.blobs.discard(cx(), SESSION, 2, &[], None).await.unwrap();
+    assert_eq!(store.files(), 0);
+}

@@ -1,0 +1,393 @@
+//! What is this store's own: groups, syncs, faults of the file, other processes' locks, the cost of operations.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use oci::{Algorithm, Digest, RepositoryName};
+use registry::store::metadata::{Content, ManifestPut, MetadataStore, PutManifest};
+use registry::store::sessions::{Claim, Claimed, End, Progress, SessionId, SessionKey, SessionStore};
+use registry::store::{Incarnation, Location, Timestamp};
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use super::*;
+
+struct Opened {
+    store: Arc<SqliteStore>,
+    directory: TempDir,
+}
+
+fn open(sync: Sync) -> Opened {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("metadata.db");
+    std::fs::File::create(&path).unwrap();
+    let store = Arc::new(SqliteStore::open(&path, sync).unwrap());
+    Opened { store, directory }
+}
+
+impl Opened {
+    /// What a piece of work costs.
+    async fn cost<T>(&self, work: impl Future<Output = T>) -> (T, Statistics) {
+        let before = self.store.statistics();
+        let outcome = work.await;
+        let after = self.store.statistics();
+        let cost = Statistics {
+            reads: after.reads - before.reads,
+            writes: after.writes - before.writes,
+            commits: after.commits - before.commits,
+            syncs: after.syncs - before.syncs,
+        };
+        (outcome, cost)
+    }
+
+    fn other_process(&self) -> Connection {
+        Connection::open(self.directory.path().join("metadata.db")).unwrap()
+    }
+
+    async fn claim(&self, id: u128) -> Claim {
+        match self.store.claim(cx(), key(id), Timestamp(60_000)).await.unwrap() {
+            Claimed::Granted(claim) => claim,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn commit_blob(&self, number: u64) -> Result<(), StoreError> {
+        self.store
+            .commit_blob(cx(), &repository(), &digest(number), &location(number), 1)
+            .await
+    }
+}
+
+fn cx() -> Context {
+    with_patience(20_000)
+}
+
+fn with_patience(millis: u64) -> Context {
+    Context {
+        now: Timestamp(1_000),
+        deadline: Timestamp(1_000 + millis),
+        incarnation: Incarnation(u64::MAX - 7),
+    }
+}
+
+fn key(id: u128) -> SessionKey {
+    SessionKey {
+        expires: Timestamp(90_000),
+        id: SessionId(id),
+    }
+}
+
+fn repository() -> RepositoryName {
+    "library/app".parse().unwrap()
+}
+
+fn digest(number: u64) -> Digest {
+    Digest::of(Algorithm::Sha256, &number.to_be_bytes())
+}
+
+fn location(number: u64) -> Location {
+    Location {
+        store: "disk".to_owned(),
+        key: format!("{number:032x}.1"),
+    }
+}
+
+fn manifest(required: &[u64], tags: &[&str]) -> PutManifest {
+    PutManifest {
+        repository: repository(),
+        digest: digest(1_000_000),
+        media_type: "application/vnd.oci.image.manifest.v1+json".parse().unwrap(),
+        size: 3,
+        content: Content::Inline(Bytes::from_static(b"{ }")),
+        artifact_type: None,
+        subject: None,
+        required: required.iter().map(|number| digest(*number)).collect(),
+        excepted: std::iter::once(digest(2_000_000)).collect(),
+        tags: tags.iter().map(|tag| tag.parse().unwrap()).collect(),
+        who: "somebody".to_owned(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operations_that_come_together_share_a_commit() {
+    let opened = open(Sync::Full);
+    let (outcomes, cost) = opened
+        .cost(join_all((0..64).map(|number| opened.commit_blob(number))))
+        .await;
+    outcomes.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
+    assert_eq!(cost.writes, 64 * 3, "a blob, a link and a back-link each");
+    assert!(cost.commits <= 16, "64 operations took {} commits", cost.commits);
+    assert!(cost.syncs <= cost.commits);
+    for number in 0..64 {
+        assert!(
+            opened
+                .store
+                .link(cx(), &repository(), &digest(number))
+                .await
+                .unwrap()
+                .is_some()
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_must_last_is_synced_and_the_rest_is_not() {
+    let opened = open(Sync::Full);
+    let (claim, cost) = opened.cost(opened.claim(1)).await;
+    assert_eq!((cost.commits, cost.syncs), (1, 1), "claim");
+    let (renewed, cost) = opened.cost(opened.store.renew(cx(), &claim, Timestamp(70_000))).await;
+    assert!(renewed.unwrap());
+    assert_eq!((cost.commits, cost.syncs), (1, 0), "renew");
+    let (saved, cost) = opened
+        .cost(opened.store.save(cx(), &claim, Progress::default(), Some(vec![1])))
+        .await;
+    assert!(saved.unwrap());
+    assert_eq!((cost.commits, cost.syncs, cost.writes), (1, 1, 2), "save");
+    let claim = opened.claim(1).await;
+    let (released, cost) = opened.cost(opened.store.release(cx(), &claim)).await;
+    released.unwrap();
+    assert_eq!((cost.commits, cost.syncs), (1, 0), "release");
+    let claim = opened.claim(1).await;
+    let (marked, cost) = opened.cost(opened.store.commit(cx(), &claim, &digest(1))).await;
+    assert!(marked.unwrap());
+    assert_eq!((cost.commits, cost.syncs), (1, 0), "commit mark");
+    let (published, cost) = opened.cost(opened.commit_blob(1)).await;
+    published.unwrap();
+    assert_eq!((cost.commits, cost.syncs), (1, 1), "commit blob");
+    let (finished, cost) = opened.cost(opened.store.finish(cx(), &claim, End::Done)).await;
+    finished.unwrap();
+    assert_eq!((cost.commits, cost.syncs), (1, 0), "finish");
+    let (cancelled, cost) = opened.cost(opened.store.cancel(cx(), key(2))).await;
+    cancelled.unwrap();
+    assert_eq!((cost.commits, cost.syncs), (1, 1), "cancel");
+
+    let careless = open(Sync::Off);
+    let (_, cost) = careless.cost(careless.claim(1)).await;
+    assert_eq!((cost.commits, cost.syncs), (1, 0));
+}
+
+#[test]
+fn the_connection_is_told_what_durability_means() {
+    let directory = tempfile::tempdir().unwrap();
+    let connection = Connection::open(directory.path().join("a.db")).unwrap();
+    for (sync, durable, level) in [(Sync::Full, true, 2), (Sync::Full, false, 1), (Sync::Off, true, 0)] {
+        schema::set_durable(&connection, durable, sync).unwrap();
+        let told: i64 = connection
+            .pragma_query_value(None, "synchronous", |row| row.get(0))
+            .unwrap();
+        assert_eq!(told, level);
+    }
+}
+
+#[tokio::test]
+async fn operations_cost_what_the_model_says() {
+    let opened = open(Sync::Full);
+    for number in 0..11 {
+        opened.commit_blob(number).await.unwrap();
+    }
+    let layers: Vec<_> = (0..11).collect();
+    let put = manifest(&layers, &["latest"]);
+    let (stored, cost) = opened.cost(opened.store.put_manifest(cx(), &put)).await;
+    assert_eq!(stored.unwrap(), ManifestPut::Stored);
+    // Reads: the manifest, 12 references, the tag, its history. Writes: the repository, the manifest, 12 edges, the
+    // tag, its history.
+    assert_eq!((cost.reads, cost.writes), (15, 16));
+
+    let (_, cost) = opened.cost(opened.store.put_manifest(cx(), &put)).await;
+    assert_eq!((cost.reads, cost.writes), (2, 0), "the same again");
+
+    let latest = "latest".parse().unwrap();
+    let (_, cost) = opened.cost(opened.store.tag(cx(), &repository(), &latest)).await;
+    assert_eq!((cost.reads, cost.writes, cost.commits), (1, 0, 0));
+    let (_, cost) = opened
+        .cost(opened.store.manifest(cx(), &repository(), &put.digest))
+        .await;
+    assert_eq!((cost.reads, cost.writes, cost.commits), (1, 0, 0));
+    let (_, cost) = opened.cost(opened.store.link(cx(), &repository(), &digest(1))).await;
+    assert_eq!((cost.reads, cost.writes, cost.commits), (1, 0, 0));
+    let (_, cost) = opened.cost(opened.store.tags(cx(), &repository(), None, 100)).await;
+    assert_eq!((cost.reads, cost.writes, cost.commits), (1, 0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operation_that_fails_alone_fails_no_other() {
+    let opened = open(Sync::Full);
+    // A row that this program would not have written, and that one operation stumbles over.
+    let other = opened.other_process();
+    let damage = "INSERT INTO tag VALUES (?1, 'broken', 'no digest', 'a/b', 1, -1, 1)";
+    other.execute(damage, [repository().as_str()]).unwrap();
+    opened.store.put_manifest(cx(), &manifest(&[], &[])).await.unwrap();
+
+    let broken = manifest(&[], &["broken"]);
+    let failing = async {
+        let outcome = opened.store.put_manifest(cx(), &broken).await;
+        assert!(matches!(outcome, Err(StoreError::Failed(_))), "{outcome:?}");
+    };
+    let others = join_all((0..32).map(|number| opened.commit_blob(number)));
+    let ((), outcomes) = futures_util::future::join(failing, others).await;
+    outcomes.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
+    for number in 0..32 {
+        assert!(
+            opened
+                .store
+                .link(cx(), &repository(), &digest(number))
+                .await
+                .unwrap()
+                .is_some()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_a_fault_that_passes() {
+    let opened = open(Sync::Full);
+    opened.commit_blob(0).await.unwrap();
+    // What the file may grow to, in pages: not at all.
+    let limit = |pages: i64| {
+        opened.store.write_ordered(cx(), move |rows| {
+            rows.one("SELECT 1", [], |_| Ok(()))?;
+            rows.limit_pages(pages)
+        })
+    };
+    limit(1).await.unwrap();
+    let mut refused = 0;
+    for number in 1..200 {
+        match opened.commit_blob(number).await {
+            Ok(()) => {}
+            Err(StoreError::Unavailable(cause)) => {
+                assert!(cause.to_string().contains("full"), "{cause}");
+                refused += 1;
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(refused > 0);
+    limit(1 << 30).await.unwrap();
+    opened.commit_blob(1_000).await.unwrap();
+    let held = opened.store.holders(cx(), &digest(1_000), 10).await.unwrap();
+    assert_eq!(held, [repository()]);
+}
+
+#[tokio::test]
+async fn a_lock_of_another_process_is_waited_for_until_the_deadline() {
+    let opened = open(Sync::Full);
+    let other = opened.other_process();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let outcome = opened
+        .store
+        .commit_blob(with_patience(150), &repository(), &digest(1), &location(1), 1)
+        .await;
+    assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{outcome:?}");
+    // Reads do not wait for writers.
+    assert_eq!(
+        opened
+            .store
+            .link(with_patience(0), &repository(), &digest(1))
+            .await
+            .unwrap(),
+        None
+    );
+
+    let patient = opened.commit_blob(2);
+    let release = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        other.execute_batch("COMMIT").unwrap();
+    };
+    let (outcome, ()) = futures_util::future::join(patient, release).await;
+    outcome.unwrap();
+    for (number, is_there) in [(1, false), (2, true)] {
+        let link = opened.store.link(cx(), &repository(), &digest(number)).await.unwrap();
+        assert_eq!(link.is_some(), is_there, "{number}");
+    }
+}
+
+#[tokio::test]
+async fn closing_leaves_one_file_and_no_way_in() {
+    let opened = open(Sync::Full);
+    opened.commit_blob(1).await.unwrap();
+    assert!(
+        opened
+            .store
+            .link(cx(), &repository(), &digest(1))
+            .await
+            .unwrap()
+            .is_some()
+    );
+    opened.store.close();
+    let files: Vec<_> = std::fs::read_dir(opened.directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(files, ["metadata.db"]);
+    assert!(matches!(opened.commit_blob(2).await, Err(StoreError::Unavailable(_))));
+    let read = opened.store.link(cx(), &repository(), &digest(1)).await;
+    assert!(matches!(read, Err(StoreError::Unavailable(_))));
+    opened.store.close();
+
+    let again = SqliteStore::open(&opened.directory.path().join("metadata.db"), Sync::Full).unwrap();
+    assert!(again.link(cx(), &repository(), &digest(1)).await.unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_is_moved_while_others_read() {
+    let opened = open(Sync::Off);
+    let reading = {
+        let store = Arc::clone(&opened.store);
+        tokio::spawn(async move {
+            loop {
+                store.tags(cx(), &repository(), None, 1_000).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        })
+    };
+    for round in 0..40 {
+        let outcomes = join_all((0..200).map(|number| opened.commit_blob(round * 200 + number))).await;
+        outcomes.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
+    }
+    reading.abort();
+    // 24,000 rows were written in 40 groups or so, each to pages all over the file.
+    let log = std::fs::metadata(opened.directory.path().join("metadata.db-wal"))
+        .unwrap()
+        .len();
+    let file = std::fs::metadata(opened.directory.path().join("metadata.db"))
+        .unwrap()
+        .len();
+    assert!(file > 64 << 20, "the file has {file} bytes, the log {log}");
+    assert!(log < 96 << 20, "the log has {log} bytes");
+}
+
+#[tokio::test]
+async fn the_schema_holds_every_record() {
+    let opened = open(Sync::Full);
+    let other = opened.other_process();
+    let mut tables: Vec<String> = other
+        .prepare("SELECT name FROM sqlite_schema WHERE type = 'table'")
+        .unwrap()
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    tables.sort();
+    let records = [
+        "backlink",
+        "blob",
+        "edge",
+        "graveyard",
+        "link",
+        "manifest",
+        "referrer",
+        "repository",
+        "session",
+        "session_part",
+        "signing_key",
+        "tag",
+        "tag_history",
+    ];
+    assert_eq!(tables, records);
+    let mode: String = other
+        .pragma_query_value(None, "journal_mode", |row| row.get(0))
+        .unwrap();
+    assert_eq!(mode, "wal");
+}
