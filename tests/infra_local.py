@@ -25,6 +25,7 @@ from recipes import (  # noqa: I001 - it makes the modules of tests/clients know
 )  # fmt: skip
 from harness import Child, Result, Server, cache_dir, check, free_port, run, scratch, wait_until
 from harness.build import roadstead
+from harness.process import Finished
 from images import Images
 from verify import Registry, compare_layouts, root_digest
 
@@ -132,9 +133,9 @@ class TlsClients:
         self.prefix = knowing(folder)
         self.env = {"HOME": str(folder), "DOCKER_CONFIG": str(folder / "docker"), "XDG_RUNTIME_DIR": str(folder)}
 
-    def run_crane(self, *words: object, trust: bool = True, **more: object):
-        trusted = {"SSL_CERT_FILE": str(self.front.authority)} if trust else {}
-        return run([*self.prefix, tool("crane"), *map(str, words)], timeout=TIMEOUT, env={**self.env, **trusted}, **more)  # type: ignore[arg-type]
+    def run_crane(self, *words: object, trust: bool = True, **more: object) -> Finished:
+        env = {**self.env, "SSL_CERT_FILE": str(self.front.authority)} if trust else self.env
+        return run([*self.prefix, tool("crane"), *map(str, words)], timeout=TIMEOUT, env=env, **more)  # type: ignore[arg-type]
 
     def untrusted(self) -> None:
         done = self.run_crane("digest", f"{self.front.address}/a:1", trust=False, ok=None)
@@ -199,7 +200,12 @@ def stream(front: Front, server: Server) -> None:
 
 
 def asked(
-    connection: http.client.HTTPSConnection, method: str, target: str, expected: int, body: object = b"", headers: Optional[Dict[str, str]] = None
+    connection: http.client.HTTPSConnection,
+    method: str,
+    target: str,
+    expected: int,
+    body: object = b"",
+    headers: Optional[Dict[str, str]] = None,
 ) -> str:
     """Makes a request and returns the answer's Location. A body that is an iterator is sent chunked."""
     connection.request(method, target, body, headers or {}, encode_chunked=not isinstance(body, bytes))  # type: ignore[arg-type]
@@ -365,9 +371,9 @@ def htpasswd_of_apache(folder: Path) -> None:
 
 def flags_exist() -> str:
     told = run([roadstead(), "serve", "--help"], timeout=20).stdout
-    named = set()
-    for path in (README, UNIT, LOCAL / "nginx.conf"):
-        named |= set(re.findall(r"(?<![\w-])--(?:listen|data|htpasswd|log|allow|drain|upload|max|keep|idle|sparse|sync)[a-z-]*", path.read_text()))
+    # The first words of all flags: README.md shows flags of other programs too.
+    flag = r"(?<![\w-])--(?:listen|data|htpasswd|log|allow|drain|upload|max|keep|idle|sparse|sync)[a-z-]*"
+    named = {found for path in (README, UNIT, LOCAL / "nginx.conf") for found in re.findall(flag, path.read_text())}
     absent = [flag for flag in named if not re.search(rf"{re.escape(flag)}\b", told)]
     assert named and not absent, f"`roadstead serve --help` does not know {absent}"
     return " ".join(sorted(named))

@@ -238,7 +238,8 @@ class Kubernetes:
     def known_fields(self) -> None:
         """kubectl drops the fields that it does not know when it reads an object as what it is, and keeps them when it only annotates."""
         raw, typed = self._read("annotate", "a=b"), self._read("set", "image", "app=a/b")
-        unknown = sorted(fields(raw) - fields(typed) - {("metadata", "annotations"), ("metadata", "annotations", "a")})
+        annotation = {("metadata", "annotations"), ("metadata", "annotations", "a")}
+        unknown = sorted(fields(raw) - fields(typed) - annotation)
         assert not unknown, "unknown to Kubernetes: " + ", ".join(".".join(map(str, field)) for field in unknown)
         assert ("spec", "template", "spec", "containers", 0, "image") in fields(typed), typed
 
@@ -329,7 +330,8 @@ class CtrPulls:
     def tls(self, front: Front) -> None:
         placed = self._placed("registry", {REGISTRY: front.address})
         # The README's own commands, for the authority's certificate.
-        commands = filled(steps(CONTAINERD / "README.md", "cp ca.crt"), {"/etc/containerd/certs.d": str(self.folder / "etc"), REGISTRY: front.address})
+        changes = {"/etc/containerd/certs.d": str(self.folder / "etc"), REGISTRY: front.address}
+        commands = filled(steps(CONTAINERD / "README.md", "cp ca.crt"), changes)
         shutil.copy(front.authority, placed.parent / "ca.crt")
         shell(commands, placed.parent, {})
         self._pull(self.folder / "etc", f"{front.address}/team/app:1", "certificate", "--user", f"{USER}:{PASSWORD}")

@@ -277,3 +277,112 @@ impl Authenticator for Anonymous {
         None
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+
+    fn read(lines: &[&str]) -> Option<(String, String)> {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(AUTHORIZATION, HeaderValue::from_bytes(line.as_bytes()).unwrap());
+        }
+        match Credentials::from_headers(&headers) {
+            Credentials::Basic { user, password } => Some((user, password)),
+            Credentials::Unreadable => None,
+            Credentials::Absent => panic!("{lines:?} is not nothing"),
+        }
+    }
+
+    fn basic(text: &str) -> String {
+        format!("Basic {}", STANDARD.encode(text))
+    }
+
+    #[test]
+    fn credentials() {
+        assert!(matches!(
+            Credentials::from_headers(&HeaderMap::new()),
+            Credentials::Absent
+        ));
+        for (text, user, password) in [
+            ("alice:secret", "alice", "secret"),
+            ("alice:", "alice", ""),
+            ("alice:a:b", "alice", "a:b"),
+            ("\u{e9}:\u{1f980}", "\u{e9}", "\u{1f980}"),
+            ("a b:\n", "a b", "\n"),
+        ] {
+            let expected = Some((user.to_owned(), password.to_owned()));
+            assert_eq!(read(&[&basic(text)]), expected);
+            assert_eq!(
+                read(&[&basic(text).replace("Basic ", "BASIC  ")]),
+                expected,
+                "RFC 9110, 11.1"
+            );
+        }
+        for line in [
+            "",
+            "Basic",
+            "Basic ",
+            "Basic !",
+            "Bearer YTpi",
+            "YTpi",
+            "Basic YTpi YTpi",
+            &basic("no colon"),
+            &basic(":no user"),
+            &basic("line\nbreak:x"),
+            &basic("\u{85}:x"),
+            &format!("Basic {}", STANDARD.encode(b"\xff:x")),
+            "\u{e9}",
+        ] {
+            assert_eq!(read(&[line]), None, "{line:?}");
+        }
+    }
+
+    /// Which of two was meant cannot be known.
+    #[test]
+    fn two_lines_are_unreadable() {
+        assert_eq!(read(&[&basic("a:b"), &basic("a:b")]), None);
+    }
+
+    #[test]
+    fn the_length_of_credentials_is_bounded() {
+        let longest = "x".repeat(Credentials::MAX_LEN / 4 * 3 - 2);
+        assert!(read(&[&basic(&format!("a:{longest}"))]).is_some());
+        assert!(read(&[&basic(&format!("a:{longest}x"))]).is_none());
+    }
+
+    #[test]
+    fn ceilings() {
+        let only: RepositoryName = "a/b".parse().unwrap();
+        for (ceiling, repository, expected) in [
+            (Ceiling::Everything, "a/b", [true, true, true, true]),
+            (Ceiling::PullOnly, "a/b", [true, false, false, true]),
+            (Ceiling::Upload(only.clone()), "a/b", [false, true, false, false]),
+            (Ceiling::Upload(only.clone()), "a/b/c", [false; 4]),
+            (Ceiling::Upload(only), "a", [false; 4]),
+        ] {
+            let identity = Identity::new(Principal::Anonymous, ceiling.clone());
+            let repository = repository.parse().unwrap();
+            let granted = [
+                identity.permit::<Pull>(&repository).is_ok(),
+                identity.permit::<Push>(&repository).is_ok(),
+                identity.permit::<Delete>(&repository).is_ok(),
+                identity.permit::<List>(&repository).is_ok(),
+            ];
+            assert_eq!(granted, expected, "{ceiling:?} {repository}");
+            assert_eq!(identity.is_unrestricted(), expected == [true; 4]);
+        }
+        let identity = Identity::new(Principal::Anonymous, Ceiling::Everything);
+        let name: RepositoryName = "x".parse().unwrap();
+        assert_eq!(identity.permit::<Pull>(&name).unwrap().repository(), &name);
+    }
+
+    /// No user's name can be taken for nobody's.
+    #[test]
+    fn nobody_has_a_name_that_no_user_has() {
+        assert_eq!(read(&[&basic(&format!("{}:x", Principal::Anonymous))]), None);
+    }
+}

@@ -210,3 +210,86 @@ impl Error {
         response
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::error::Error as _;
+
+    use super::*;
+
+    fn faults() -> Vec<StoreError> {
+        let cause = || std::io::Error::other("disk 7 is on fire");
+        vec![StoreError::unavailable(cause()), StoreError::failed(cause())]
+    }
+
+    /// Every way in which a store's fault can become an error is the same answer, with nothing of the cause in it.
+    #[tokio::test]
+    async fn faults_are_answered_by_their_id_alone() {
+        type Road = fn(StoreError) -> Error;
+        let roads: [Road; 3] = [
+            Error::from,
+            |fault| AppendError::from(fault).into(),
+            |fault| AppendError::from(BodyError::Store(fault)).into(),
+        ];
+        for road in roads {
+            for fault in faults() {
+                assert!(fault.source().is_some(), "the log can follow the chain");
+                let status = match fault {
+                    StoreError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+                    StoreError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+                };
+                let response = road(fault).into_response(|| 0xabc);
+                assert_eq!(response.status(), status);
+                assert_eq!(
+                    response.headers().contains_key(RETRY_AFTER),
+                    status == StatusCode::SERVICE_UNAVAILABLE
+                );
+                let body = body_of(response).await;
+                assert!(!body.contains("fire"), "{body}");
+                assert_eq!(
+                    serde_json::from_str::<Value>(&body).unwrap()["errors"][0]["detail"]["id"],
+                    "0000000000000abc"
+                );
+            }
+        }
+    }
+
+    /// What is the client's fault never asks for an id, and is never logged as ours.
+    #[tokio::test]
+    async fn the_fault_of_a_client_has_no_id() {
+        let error = Error::BlobUnknown.into_response(|| panic!("an id for a 404"));
+        assert_eq!(error.status(), StatusCode::NOT_FOUND);
+    }
+
+    #[tokio::test]
+    async fn bodies_that_do_not_arrive() {
+        let statuses: BTreeMap<_, _> = [
+            (BodyError::Cut, 400),
+            (BodyError::Stalled, 408),
+            (BodyError::TooLarge(7), 413),
+            (BodyError::LengthMismatch, 400),
+            (BodyError::ClaimLost, 404),
+        ]
+        .into_iter()
+        .map(|(error, status)| {
+            (
+                error.to_string(),
+                (Error::from(error).into_response(|| 0).status().as_u16(), status),
+            )
+        })
+        .collect();
+        for (error, (found, expected)) in statuses {
+            assert_eq!(found, expected, "{error}");
+        }
+    }
+
+    async fn body_of(response: Response<ResponseBody>) -> String {
+        use http_body::Body as _;
+        let mut body = std::pin::pin!(response.into_body());
+        let frame = std::future::poll_fn(|task| body.as_mut().poll_frame(task)).await;
+        let bytes = frame.unwrap().unwrap().into_data().unwrap();
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+}

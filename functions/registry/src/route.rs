@@ -401,3 +401,157 @@ impl Query<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+mod tests {
+    use super::*;
+
+    fn endpoint(method: &str, target: &str) -> Option<(Endpoint, Option<String>)> {
+        let route = Route::parse(&method.parse().unwrap(), &target.parse().unwrap(), &Limits::default()).ok()?;
+        let name = match &route {
+            Route::Base | Route::ListRepositories { .. } => None,
+            Route::GetBlob { repository, .. }
+            | Route::GetManifest { repository, .. }
+            | Route::OpenUpload { repository, .. }
+            | Route::PatchUpload { repository, .. }
+            | Route::FinishUpload { repository, .. }
+            | Route::PutManifest { repository, .. }
+            | Route::ListTags { repository, .. }
+            | Route::DeleteManifest { repository, .. }
+            | Route::DeleteBlob { repository, .. }
+            | Route::ListReferrers { repository, .. }
+            | Route::GetUpload { repository, .. }
+            | Route::CancelUpload { repository, .. } => Some(repository.to_string()),
+        };
+        Some((route.endpoint(), name))
+    }
+
+    /// A path is read from its end: what stands before the last words of the protocol is the name.
+    #[test]
+    fn names_that_look_like_paths() {
+        let digest = Digest::of(Algorithm::Sha256, b"");
+        for (method, target, expected, name) in [
+            (
+                "GET",
+                "/v2/a/blobs/uploads/manifests/x".to_owned(),
+                Endpoint::GetManifest,
+                "a/blobs/uploads",
+            ),
+            (
+                "GET",
+                "/v2/a/blobs/uploads/tags/list".to_owned(),
+                Endpoint::ListTags,
+                "a/blobs/uploads",
+            ),
+            (
+                "GET",
+                format!("/v2/a/blobs/uploads/blobs/{digest}"),
+                Endpoint::GetBlob,
+                "a/blobs/uploads",
+            ),
+            (
+                "GET",
+                format!("/v2/a/blobs/uploads/referrers/{digest}"),
+                Endpoint::ListReferrers,
+                "a/blobs/uploads",
+            ),
+            (
+                "POST",
+                "/v2/a/blobs/uploads/blobs/uploads/".to_owned(),
+                Endpoint::OpenUpload,
+                "a/blobs/uploads",
+            ),
+            (
+                "PATCH",
+                "/v2/a/blobs/uploads/blobs/uploads/x".to_owned(),
+                Endpoint::PatchUpload,
+                "a/blobs/uploads",
+            ),
+            (
+                "POST",
+                "/v2/blobs/blobs/uploads/".to_owned(),
+                Endpoint::OpenUpload,
+                "blobs",
+            ),
+            (
+                "POST",
+                "/v2/uploads/blobs/uploads".to_owned(),
+                Endpoint::OpenUpload,
+                "uploads",
+            ),
+            (
+                "GET",
+                "/v2/a/manifests/manifests/manifests".to_owned(),
+                Endpoint::GetManifest,
+                "a/manifests",
+            ),
+            (
+                "GET",
+                "/v2/a/manifests/tags/list".to_owned(),
+                Endpoint::ListTags,
+                "a/manifests",
+            ),
+            (
+                "GET",
+                "/v2/a/tags/list/tags/list".to_owned(),
+                Endpoint::ListTags,
+                "a/tags/list",
+            ),
+            (
+                "GET",
+                "/v2/a/tags/manifests/list".to_owned(),
+                Endpoint::GetManifest,
+                "a/tags",
+            ),
+            (
+                "GET",
+                "/v2/a/blobs/manifests/uploads".to_owned(),
+                Endpoint::GetManifest,
+                "a/blobs",
+            ),
+            (
+                "DELETE",
+                "/v2/a/blobs/uploads/x".to_owned(),
+                Endpoint::CancelUpload,
+                "a",
+            ),
+            ("GET", "/v2/v2/tags/list".to_owned(), Endpoint::ListTags, "v2"),
+        ] {
+            assert_eq!(
+                endpoint(method, &target),
+                Some((expected, Some(name.to_owned()))),
+                "{method} {target}"
+            );
+        }
+    }
+
+    #[test]
+    fn endpoints_have_names_of_their_own() {
+        let mut names: Vec<_> = Endpoint::ALL.iter().map(|endpoint| endpoint.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Endpoint::ALL.len());
+    }
+
+    #[test]
+    fn mounts() {
+        let digest = Digest::of(Algorithm::Sha256, b"");
+        for (query, from) in [
+            (
+                format!("mount={digest}&from=a/b"),
+                MountSource::Repository("a/b".parse().unwrap()),
+            ),
+            (
+                format!("mount={digest}&from=a%2Fb"),
+                MountSource::Repository("a/b".parse().unwrap()),
+            ),
+            (format!("mount={digest}"), MountSource::Anywhere),
+            (format!("mount={digest}&from="), MountSource::Anywhere),
+            (format!("mount={digest}&from=.."), MountSource::Nowhere),
+        ] {
+            let open = Query(&query).open_upload().unwrap();
+            assert_eq!(open, OpenUpload::Mount { digest, from });
+        }
+    }
+}

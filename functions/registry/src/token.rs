@@ -114,3 +114,165 @@ impl TokenKeys {
         Some(mac)
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_000);
+
+    fn key(id: u32, secret: u8) -> SigningKey {
+        SigningKey {
+            id,
+            secret: [secret; 32],
+            created: Timestamp(0),
+        }
+    }
+
+    fn keys() -> TokenKeys {
+        TokenKeys::new("here".to_owned(), vec![key(7, 1)])
+    }
+
+    fn name(text: &str) -> RepositoryName {
+        text.parse().unwrap()
+    }
+
+    fn token(principal: Principal, algorithm: Algorithm) -> UploadToken {
+        UploadToken {
+            session: SessionKey {
+                expires: Timestamp(NOW.0 + 1),
+                id: SessionId(u128::MAX / 3),
+            },
+            algorithm,
+            principal,
+        }
+    }
+
+    /// Whatever is authenticated, as the holder of a key could make it.
+    fn seal(keys: &TokenKeys, repository: &RepositoryName, signed: &[u8]) -> String {
+        let mac = keys.mac(&keys.keys[0], repository, signed).unwrap();
+        URL_SAFE_NO_PAD.encode([signed, mac.finalize().into_bytes().as_slice()].concat())
+    }
+
+    #[test]
+    fn what_was_signed_is_verified() {
+        let longest = "u".repeat(crate::auth::Credentials::MAX_LEN);
+        for principal in [
+            Principal::Anonymous,
+            Principal::User("alice".to_owned()),
+            Principal::User("\u{e9} \u{1f980}".to_owned()),
+            Principal::User(longest),
+        ] {
+            for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+                let token = token(principal.clone(), algorithm);
+                let text = keys().sign(&name("a/b"), &token).unwrap();
+                let safe = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+                assert!(text.bytes().all(safe), "stands in a path as it is");
+                assert_eq!(keys().verify(&name("a/b"), &text, NOW), Some(token));
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_token_is_bound_to() {
+        let token = token(Principal::User("alice".to_owned()), Algorithm::Sha256);
+        let text = keys().sign(&name("a/b"), &token).unwrap();
+        let of = |region: &str, keys: Vec<SigningKey>| TokenKeys::new(region.to_owned(), keys);
+        for (what, keys, repository, now) in [
+            ("repository", keys(), "a/bc", NOW),
+            ("expiry", keys(), "a/b", token.session.expires),
+            ("region", of("there", vec![key(7, 1)]), "a/b", NOW),
+            ("secret", of("here", vec![key(7, 2)]), "a/b", NOW),
+            ("key", of("here", vec![key(8, 1)]), "a/b", NOW),
+            // The parts of what is signed cannot be shifted into each other.
+            ("region and repository", of("herea", vec![key(7, 1)]), "b", NOW),
+        ] {
+            assert_eq!(keys.verify(&name(repository), &text, now), None, "{what}");
+        }
+    }
+
+    #[test]
+    fn the_newest_key_signs_and_all_verify() {
+        let token = token(Principal::Anonymous, Algorithm::Sha256);
+        let old = keys().sign(&name("a"), &token).unwrap();
+        let both = TokenKeys::new("here".to_owned(), vec![key(8, 2), key(7, 1)]);
+        let new = both.sign(&name("a"), &token).unwrap();
+        for text in [&old, &new] {
+            assert!(both.verify(&name("a"), text, NOW).is_some());
+        }
+        assert!(keys().verify(&name("a"), &new, NOW).is_none());
+    }
+
+    #[test]
+    fn every_bit_counts() {
+        let text = keys().sign(
+            &name("a"),
+            &token(Principal::User("alice".to_owned()), Algorithm::Sha256),
+        );
+        let bytes = URL_SAFE_NO_PAD.decode(text.unwrap()).unwrap();
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let text = URL_SAFE_NO_PAD.encode(flipped);
+            assert_eq!(keys().verify(&name("a"), &text, NOW), None, "bit {bit}");
+        }
+    }
+
+    /// A signature is no excuse for what a later version may have meant.
+    #[test]
+    fn unknown_versions_and_algorithms_are_refused() {
+        let text = keys()
+            .sign(&name("a"), &token(Principal::Anonymous, Algorithm::Sha256))
+            .unwrap();
+        let bytes = URL_SAFE_NO_PAD.decode(text).unwrap();
+        let signed = &bytes[..FIXED_LEN];
+        assert!(
+            keys()
+                .verify(&name("a"), &seal(&keys(), &name("a"), signed), NOW)
+                .is_some()
+        );
+        for (place, value) in [(0, 0), (0, 2), (FIXED_LEN - 1, 2), (FIXED_LEN - 1, 255)] {
+            let mut changed = signed.to_vec();
+            changed[place] = value;
+            assert_eq!(
+                keys().verify(&name("a"), &seal(&keys(), &name("a"), &changed), NOW),
+                None
+            );
+        }
+    }
+
+    proptest! {
+        /// Nothing that is not signed is taken, whatever it is made of.
+        #[test]
+        fn any_text(text in "\\PC{0,300}") {
+            prop_assert_eq!(keys().verify(&name("a"), &text, NOW), None);
+        }
+
+        #[test]
+        fn any_bytes(bytes in vec(any::<u8>(), 0..200), known_key in any::<bool>()) {
+            let mut bytes = bytes;
+            if known_key && bytes.len() >= 5 {
+                bytes[1..5].copy_from_slice(&7_u32.to_be_bytes());
+            }
+            let text = URL_SAFE_NO_PAD.encode(bytes);
+            prop_assert_eq!(keys().verify(&name("a"), &text, NOW), None);
+        }
+
+        /// And what is signed is decoded without a panic, and means what it says or nothing.
+        #[test]
+        fn any_signed_bytes(rest in vec(any::<u8>(), 0..100), version in 0..3_u8) {
+            let mut signed = vec![version];
+            signed.extend(7_u32.to_be_bytes());
+            signed.extend(rest);
+            let text = seal(&keys(), &name("a"), &signed);
+            if let Some(token) = keys().verify(&name("a"), &text, NOW) {
+                prop_assert!(token.session.expires > NOW);
+                prop_assert_eq!(keys().sign(&name("a"), &token), Some(text));
+            }
+        }
+    }
+}

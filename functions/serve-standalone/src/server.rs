@@ -87,8 +87,8 @@ async fn accept(
     told: &watch::Receiver<Phase>,
 ) {
     loop {
-        let permit = wait_for_room(room, phase).await;
         let (socket, peer) = next(listener).await;
+        let permit = wait_for_room(room, phase).await;
         let (service, told) = (service.clone(), told.clone());
         tokio::spawn(async move {
             connection::serve(socket, peer, service, told).await;
@@ -97,8 +97,8 @@ async fn accept(
     }
 }
 
-/// Waits until there may be one more connection. Clients beyond that wait in the system's queue and are not refused:
-/// some give up for good when they are. Connections that are kept for later requests make room.
+/// Waits until the connection just accepted may be served. Those after it wait in the system's queue and are not
+/// refused: some clients give up for good when they are. Connections that are kept for later requests make room.
 async fn wait_for_room(room: &Arc<Semaphore>, phase: &watch::Sender<Phase>) -> OwnedSemaphorePermit {
     if let Ok(permit) = room.clone().try_acquire_owned() {
         return permit;

@@ -138,10 +138,9 @@ pub(crate) fn open(options: &Options, absent: Absent) -> Result<Embedded, OpenEr
     let blobs =
         DiskBlobs::open(&tree, options.sync, options.upload_memory).map_err(|cause| not_opened(&tree, cause))?;
     if options.sync == Sync::Full {
-        // Always, because whoever made the files may have been stopped before this line.
-        for path in [file.as_path(), data] {
-            sync_path(path).map_err(|cause| not_opened(path, cause))?;
-        }
+        // Always, because whoever made the files may have been stopped before this line. The directory alone: SQLite
+        // syncs its own files, and see `create_private` for why nobody else may open them.
+        sync_path(data).map_err(|cause| not_opened(data, cause))?;
     }
     let store = Arc::new(store);
     Ok(Embedded {
@@ -175,11 +174,15 @@ fn create(data: &Path, sync: Sync) -> Result<(), OpenError> {
 
 /// Makes the metadata file for this user alone before SQLite opens it: SQLite would make it readable for others, and
 /// gives the log the same mode.
+///
+/// A file that is there is not opened, here or anywhere else but in SQLite: closing it would drop every lock that this
+/// process holds on it (as POSIX has it), and another process could take itself for the last user and remove the log.
 fn create_private(file: &Path) -> io::Result<()> {
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(file) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             // To find out now, with a plain cause, whether it can be written.
-            OpenOptions::new().read(true).write(true).open(file).map(drop)
+            let wanted = Access::READ_OK | Access::WRITE_OK;
+            Ok(rustix::fs::accessat(rustix::fs::CWD, file, wanted, AtFlags::EACCESS)?)
         }
         made => made.map(drop),
     }

@@ -252,10 +252,10 @@ mod tests {
     }
 
     fn noise(length: usize) -> Vec<u8> {
-        (0..length)
-            .map(|at| (at.wrapping_mul(2_654_435_761) >> 7) as u8)
-            .collect()
+        registry::contract::source::noise(7, length).to_vec()
     }
+
+    type Copy = fn(&Disk, &File, &File, u64) -> io::Result<()>;
 
     #[test]
     fn objects_are_private_and_named_once() {
@@ -314,7 +314,6 @@ mod tests {
         source.write_all_at(&bytes, 0).unwrap();
         let source = disk.open(name(1)).unwrap();
         let length = bytes.len() as u64;
-        type Copy = fn(&Disk, &File, &File, u64) -> io::Result<()>;
         let ways: [(u32, Copy); 2] = [
             (2, |disk, from, to, length| disk.copy(name(2), from, to, 5, length)),
             (3, |_, from, to, length| copy_through_buffer(from, to, 0, 5, length)),

@@ -35,7 +35,16 @@ pub(crate) enum SchemaError {
     Foreign,
     /// SQLite could not read or write it.
     #[error(transparent)]
-    Sqlite(#[from] rusqlite::Error),
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for SchemaError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase) => Self::Foreign,
+            _ => Self::Sqlite(error),
+        }
+    }
 }
 
 /// What a connection is for.

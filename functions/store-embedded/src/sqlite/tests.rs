@@ -347,15 +347,15 @@ async fn the_log_is_moved_while_others_read() {
         outcomes.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
     }
     reading.abort();
-    // 24,000 rows were written in 40 groups or so, each to pages all over the file.
+    // Without it the log holds some 50 MiB, and the file nothing.
     let log = std::fs::metadata(opened.directory.path().join("metadata.db-wal"))
         .unwrap()
         .len();
     let file = std::fs::metadata(opened.directory.path().join("metadata.db"))
         .unwrap()
         .len();
-    assert!(file > 64 << 20, "the file has {file} bytes, the log {log}");
-    assert!(log < 96 << 20, "the log has {log} bytes");
+    assert!(file > 1 << 20, "the file has {file} bytes");
+    assert!(log < 32 << 20, "the log has {log} bytes");
 }
 
 #[tokio::test]

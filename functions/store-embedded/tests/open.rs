@@ -1,0 +1,190 @@
+//! What is made when a data directory is opened, and what is refused.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use registry::store::sessions::{SessionStore, SigningKey};
+use registry::store::{Context, Incarnation, Timestamp};
+use store_embedded::{Embedded, OpenError, Options, Sync};
+
+/// Tells this test program, started again, which directory to open as a user who must not write there.
+const UNPRIVILEGED: &str = "STORE_EMBEDDED_TEST_UNPRIVILEGED";
+
+fn options(data: &Path) -> Options {
+    Options {
+        data: data.to_owned(),
+        sync: Sync::Full,
+        upload_memory: 1 << 20,
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+fn key(id: u32) -> SigningKey {
+    SigningKey {
+        id,
+        secret: [7; 32],
+        created: Timestamp(1),
+    }
+}
+
+fn cx() -> Context {
+    Context {
+        now: Timestamp(1),
+        deadline: Timestamp(10_001),
+        incarnation: Incarnation(1),
+    }
+}
+
+#[tokio::test]
+async fn what_is_made_is_for_its_owner_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("some/where");
+    let store = Embedded::open(&options(&data)).unwrap();
+    store.sessions.signing_keys(cx(), key(1)).await.unwrap();
+    assert_eq!(mode(&data), 0o700);
+    // The log holds the secret before the file does.
+    for file in ["metadata.db", "metadata.db-wal", "metadata.db-shm"] {
+        assert_eq!(mode(&data.join(file)), 0o600, "{file}");
+    }
+    store.close();
+    assert!(!data.join("metadata.db-wal").exists(), "a clean end leaves no log");
+
+    let store = Embedded::open_existing(&options(&data)).unwrap();
+    let keys = store.sessions.signing_keys(cx(), key(2)).await.unwrap();
+    assert_eq!(keys.iter().map(|key| key.id).collect::<Vec<_>>(), [1]);
+}
+
+#[test]
+fn dropping_the_stores_ends_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let Embedded { metadata, sessions, .. } = Embedded::open(&options(directory.path())).unwrap();
+    drop(metadata);
+    assert!(directory.path().join("metadata.db-wal").exists());
+    drop(sessions);
+    assert!(!directory.path().join("metadata.db-wal").exists());
+}
+
+#[test]
+fn a_command_makes_no_registry_where_there_is_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let nowhere = directory.path().join("mistyped");
+    for path in [nowhere.as_path(), directory.path()] {
+        let error = Embedded::open_existing(&options(path)).unwrap_err();
+        assert!(matches!(error, OpenError::Absent(_)), "{error}");
+        assert!(error.to_string().contains("start the server once"), "{error}");
+    }
+    assert!(!nowhere.exists());
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_file_is_not_a_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    std::fs::write(&file, "mine").unwrap();
+    for path in [file.clone(), file.join("data")] {
+        for error in [
+            Embedded::open(&options(&path)),
+            Embedded::open_existing(&options(&path)),
+        ] {
+            let error = error.unwrap_err();
+            assert!(matches!(error, OpenError::NotADirectory(_)), "{error}");
+        }
+    }
+    assert_eq!(std::fs::read_to_string(file).unwrap(), "mine");
+}
+
+#[test]
+fn a_link_to_a_directory_is_followed() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("real")).unwrap();
+    let link = directory.path().join("link");
+    symlink("real", &link).unwrap();
+    drop(Embedded::open(&options(&link)).unwrap());
+    assert!(directory.path().join("real/metadata.db").is_file());
+}
+
+#[test]
+fn another_programs_file_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("metadata.db");
+    let theirs = [b"something that is no database at all, and longer than a header of one".as_slice(); 100].concat();
+    std::fs::write(&file, &theirs).unwrap();
+    let error = Embedded::open(&options(directory.path())).unwrap_err();
+    assert!(matches!(error, OpenError::Foreign(_)), "{error}");
+    assert_eq!(std::fs::read(file).unwrap(), theirs);
+}
+
+#[test]
+fn a_directory_of_another_user_is_refused_with_its_path() {
+    if let Some(data) = std::env::var_os(UNPRIVILEGED) {
+        let error = Embedded::open(&options(Path::new(&data))).unwrap_err();
+        println!("refused: {error}");
+        return;
+    }
+    // A directory that everybody may look into and nobody may write, opened as a user without privileges.
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    for path in [directory.path(), &data] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o555)).unwrap();
+    }
+    let program = std::env::current_exe().unwrap();
+    let mut command = Command::new(&program);
+    let root = rustix::process::geteuid().is_root();
+    if root {
+        // Where this program lies may be closed to others.
+        let copy = directory.path().join("program");
+        std::fs::copy(&program, &copy).unwrap();
+        command = Command::new(copy);
+        command.uid(65_534).gid(65_534);
+    }
+    let output = command
+        .args([
+            "--exact",
+            "a_directory_of_another_user_is_refused_with_its_path",
+            "--nocapture",
+        ])
+        .env(UNPRIVILEGED, &data)
+        .current_dir("/")
+        .output()
+        .unwrap();
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(
+        said.contains(&format!("refused: cannot write to {}", data.display())),
+        "{said}"
+    );
+    assert!(said.contains("make it and everything in it writable"), "{said}");
+}
+
+/// Whoever opens the file beside SQLite and closes it again drops SQLite's locks with it; then another program that
+/// looks into the file would remove the log under this process.
+#[tokio::test]
+#[cfg(target_os = "linux")]
+async fn sqlite_keeps_its_locks() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Embedded::open(&options(folder.path())).unwrap();
+    first.sessions.signing_keys(cx(), key(1)).await.unwrap();
+    let second = Embedded::open(&options(folder.path())).unwrap();
+    second.sessions.signing_keys(cx(), key(2)).await.unwrap();
+    let inode = std::fs::metadata(folder.path().join("metadata.db")).unwrap().ino();
+    let own = format!(" {} ", std::process::id());
+    let locks = std::fs::read_to_string("/proc/locks").unwrap();
+    let held = |line: &&str| line.contains(&own) && line.contains(&format!(":{inode} "));
+    assert!(
+        locks.lines().any(|line| held(&line)),
+        "no lock on inode {inode}:\n{locks}"
+    );
+}
