@@ -38,7 +38,7 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens a file that exists, also an empty one, and brings it to the present schema.
     pub(crate) fn open(path: &Path, sync: Sync) -> Result<Self, SchemaError> {
-        let mut connection = schema::connect(path, schema::Role::Writer)?;
+        let mut connection = schema::connect(path, schema::Role::Writer(sync))?;
         schema::prepare(&mut connection)?;
         let counters = Arc::<Counters>::default();
         let writer = Writer::start(connection, sync, Arc::clone(&counters))?;

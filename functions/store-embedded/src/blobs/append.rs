@@ -7,12 +7,14 @@ use std::fs::File;
 use std::io::IoSlice;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{self, Either};
 use registry::store::StoreError;
 use registry::store::blobs::{AppendError, Appended, Source};
 use registry::store::sessions::Attempt;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{JoinError, JoinHandle};
 
 use super::body::Batch;
@@ -31,6 +33,9 @@ const WRITE_BACK: u64 = 32 << 20;
 /// A body that is declared to be this long is refused at once when the disk has no room for it.
 const CHECK_SPACE: u64 = 1 << 20;
 
+/// A client that sends nothing for so long gives its room to others.
+const PAUSE: Duration = Duration::from_millis(500);
+
 impl DiskBlobs {
     pub(super) async fn append_body(
         &self,
@@ -39,8 +44,6 @@ impl DiskBlobs {
         source: &mut dyn Source,
     ) -> Result<Appended, AppendError> {
         let segments = segments::decode(state)?;
-        // Before the body is read: a client that must wait is slowed down by its own connection.
-        let _room = self.room.base().await;
         let mut writer = Writer::new(self, attempt.into(), source.remaining());
         let length = match self.copy(source, &mut writer).await {
             Ok(length) => length,
@@ -61,7 +64,13 @@ impl DiskBlobs {
 
     async fn copy(&self, source: &mut dyn Source, writer: &mut Writer) -> Result<u64, AppendError> {
         let mut batch = Batch::default();
-        while let Some(chunk) = next_chunk(source, &mut batch, writer).await? {
+        // Before the body is read: a client that must wait is slowed down by its own connection. Given back while the
+        // client pauses: those that stall must not keep others from uploading.
+        let mut room = Some(self.room.base().await?);
+        while let Some(chunk) = next_chunk(source, &mut batch, &mut room, writer).await? {
+            if room.is_none() {
+                room = Some(self.room.base().await?);
+            }
             if !batch.push(chunk, &self.room) || (batch.length() >= EAGER && writer.is_idle()) {
                 writer.write(std::mem::take(&mut batch)).await?;
             }
@@ -70,23 +79,33 @@ impl DiskBlobs {
     }
 }
 
-/// Waits for a chunk. A batch that grew while the writer was busy is handed on if the writer comes first, so that a
-/// client that stalls does not keep the room that it was given.
+/// Waits for a chunk. What was collected is handed on when the writer is ready for it before the client, if it is worth
+/// a write, and in any case when the client pauses; then the room is given back too.
 async fn next_chunk(
     source: &mut dyn Source,
     batch: &mut Batch,
+    room: &mut Option<OwnedSemaphorePermit>,
     writer: &mut Writer,
 ) -> Result<Option<Bytes>, AppendError> {
-    let next = source.next();
-    if batch.length() < EAGER {
-        return Ok(next.await?);
+    let mut next = source.next();
+    if batch.length() >= EAGER {
+        let (settled, unfinished) = match future::select(next, pin!(writer.settle())).await {
+            Either::Left((chunk, _)) => return Ok(chunk?),
+            Either::Right(writer_first) => writer_first,
+        };
+        settled?;
+        writer.write(std::mem::take(batch)).await?;
+        next = unfinished;
     }
-    let (settled, next) = match future::select(next, pin!(writer.settle())).await {
-        Either::Left((chunk, _)) => return Ok(chunk?),
-        Either::Right(writer_first) => writer_first,
-    };
-    settled?;
-    writer.write(std::mem::take(batch)).await?;
+    // The future is kept when the time is up: a chunk that it holds already must not be lost.
+    if let Ok(chunk) = tokio::time::timeout(PAUSE, &mut next).await {
+        return Ok(chunk?);
+    }
+    if batch.length() > 0 {
+        writer.write(std::mem::take(batch)).await?;
+    }
+    writer.settle().await?;
+    *room = None;
     Ok(next.await?)
 }
 

@@ -1,20 +1,26 @@
 //! The memory that the bodies of all uploads may hold together.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use registry::store::StoreError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// For how long an upload waits. Less than half of the time for which it has claimed its session.
+const PATIENCE: Duration = Duration::from_secs(25);
 
 /// The unit in which room is counted, in bytes.
 const UNIT: u64 = 1 << 10;
 
-/// What an upload holds for as long as it runs: one half for the batch that is collected, one for the batch that is
+/// What an upload holds while bytes of it wait: one half for the batch that is collected, one for the batch that is
 /// being written.
 pub(super) const BASE: usize = 128 << 10;
 
 /// The bytes of buffers that all uploads of the process may hold.
 ///
-/// Every upload waits for its base before its body is read. More room makes it faster, not possible: it is taken only
-/// if some is free, and only for one batch, so that a client that stalls keeps little of it.
+/// An upload waits for its base before its body is read. More room makes it faster, not possible: it is taken
+/// only if some is free, and only for one batch. What was taken goes back when the client pauses, so that clients that
+/// stall, however many, keep none of it.
 #[derive(Debug)]
 pub(super) struct Room(Arc<Semaphore>);
 
@@ -26,9 +32,15 @@ impl Room {
         )))
     }
 
-    /// Waits for room for one upload.
-    pub(super) async fn base(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.0).acquire_many_owned(units_of(BASE)).await.ok()
+    /// Waits for room for one upload, within bounds.
+    pub(super) async fn base(&self) -> Result<OwnedSemaphorePermit, StoreError> {
+        let room = Arc::clone(&self.0).acquire_many_owned(units_of(BASE));
+        match tokio::time::timeout(PATIENCE, room).await {
+            Ok(permit) => permit.map_err(StoreError::failed),
+            Err(_) => Err(StoreError::unavailable(
+                "too many uploads at once: no memory became free for this one",
+            )),
+        }
     }
 
     /// Room for `bytes` more, if there is some now and nobody waits for it.
@@ -62,6 +74,6 @@ mod tests {
 
     #[tokio::test]
     async fn there_is_always_room_for_one() {
-        assert!(Room::new(0).base().await.is_some());
+        assert!(Room::new(0).base().await.is_ok());
     }
 }

@@ -298,33 +298,36 @@ async fn uploads_hold_no_more_than_their_bound() {
 }
 
 #[tokio::test]
-async fn an_upload_that_stalls_does_not_hold_what_others_could_use() {
-    let store = Store::new(4 << 20);
-    // It was given much room, has written it, and stalls.
-    let blobs = Arc::clone(&store.blobs);
-    let stalled = tokio::spawn(async move {
-        let mut body = Stalling(256);
-        blobs
-            .append(
-                Attempt {
-                    session: SESSION,
+async fn uploads_that_stall_do_not_keep_others_out() {
+    // Room for two.
+    let store = Store::new(256 << 10);
+    let stalled: Vec<_> = (1..=5)
+        .map(|session| {
+            let blobs = Arc::clone(&store.blobs);
+            tokio::spawn(async move {
+                let attempt = Attempt {
+                    session: SessionId(session),
                     number: 1,
-                },
-                &[],
-                &mut body,
-            )
-            .await
-            .map(drop)
-    });
+                };
+                // Some of them much, some of them little, and then nothing.
+                let mut body = Stalling(session as usize * 20);
+                blobs.append(attempt, &[], &mut body).await.map(drop)
+            })
+        })
+        .collect();
     tokio::time::sleep(Duration::from_millis(100)).await;
-    // It keeps its base and at most one step.
-    let others: Vec<_> = (0..29).map(|_| Box::pin(store.blobs.room.base())).collect();
-    let waiting = others
-        .into_iter()
-        .map(|base| tokio::time::timeout(Duration::from_secs(5), base));
-    let granted = futures_util::future::join_all(waiting).await;
-    assert!(granted.iter().all(Result::is_ok));
-    stalled.abort();
+    let attempt = Attempt {
+        session: SESSION,
+        number: 1,
+    };
+    let mut body = Body::of(&noise(1, 300_000), 10_000);
+    let stored = store.blobs.append(attempt, &[], &mut body);
+    tokio::time::timeout(Duration::from_secs(20), stored)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(stalled.iter().all(|upload| !upload.is_finished()));
+    stalled.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 /// Some chunks, and then silence.

@@ -46,6 +46,9 @@ pub(super) enum Failure {
     /// A row holds what this program would not have written.
     #[error("a row of the metadata is damaged: {0}")]
     Damaged(String),
+    /// A defect of this program, met in this operation.
+    #[error("the operation panicked; what it did is undone")]
+    Panicked,
 }
 
 impl Failure {

@@ -50,7 +50,9 @@ impl From<rusqlite::Error> for SchemaError {
 /// What a connection is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    Writer,
+    /// Changes rows. Synced from the first moment, also if it never does: whoever is the last to close the file moves
+    /// the log into it and removes the log, and what others had acknowledged must be on the disk by then.
+    Writer(Sync),
     Reader,
 }
 
@@ -67,8 +69,7 @@ pub(super) fn connect(path: &Path, role: Role) -> rusqlite::Result<Connection> {
     // The writer moves the log into the file itself, between two groups, not while somebody waits for a commit.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     match role {
-        // Until the writer says what it needs; see `prepare`.
-        Role::Writer => connection.pragma_update(None, "synchronous", "off")?,
+        Role::Writer(sync) => set_durable(&connection, true, sync)?,
         Role::Reader => connection.pragma_update(None, "query_only", true)?,
     }
     Ok(connection)
@@ -87,9 +88,6 @@ pub(super) fn set_durable(connection: &Connection, durable: bool, sync: Sync) ->
 
 /// Brings a file, also an empty one, to the present version. Processes that open the same new file race here; all of
 /// them end with the same schema.
-///
-/// Nothing is synced but the file's first page, by the caller: the schema lies in the log, and the first commit that
-/// must be durable syncs all that comes before it. Without such a commit there is nothing to lose.
 pub(super) fn prepare(connection: &mut Connection) -> Result<(), SchemaError> {
     prepare_with(connection, MIGRATIONS)
 }
@@ -100,7 +98,9 @@ fn prepare_with(connection: &mut Connection, migrations: &[&str]) -> Result<(), 
     let transaction = connection.transaction()?;
     let current = is_current(&transaction, known)?;
     drop(transaction);
-    if !current {
+    // Also of a file that is current: a copy that SQLite made has no log.
+    let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+    if mode != "wal" {
         // SQLite does not wait by itself for the lock that this change needs.
         let started = Instant::now();
         while let Err(error) = connection.pragma_update(None, "journal_mode", "wal") {
@@ -109,6 +109,8 @@ fn prepare_with(connection: &mut Connection, migrations: &[&str]) -> Result<(), 
             }
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+    if !current {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if !is_current(&transaction, known)? {
             let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
@@ -157,7 +159,7 @@ mod tests {
     fn empty(directory: &Path) -> Connection {
         let path = directory.join("metadata.db");
         std::fs::File::create(&path).unwrap();
-        connect(&path, Role::Writer).unwrap()
+        connect(&path, Role::Writer(Sync::Full)).unwrap()
     }
 
     #[test]
@@ -169,7 +171,7 @@ mod tests {
         assert_eq!(version(&connection), i64::try_from(MIGRATIONS.len()).unwrap());
         // Again, and by another connection: nothing to do.
         prepare(&mut connection).unwrap();
-        prepare(&mut connect(&directory.path().join("metadata.db"), Role::Writer).unwrap()).unwrap();
+        prepare(&mut connect(&directory.path().join("metadata.db"), Role::Writer(Sync::Full)).unwrap()).unwrap();
     }
 
     #[test]
@@ -196,6 +198,40 @@ mod tests {
         assert_eq!(x, 11);
     }
 
+    fn setting(connection: &Connection, name: &str) -> String {
+        connection
+            .pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0))
+            .map(|value| format!("{value:?}"))
+            .unwrap()
+    }
+
+    /// Closing the last connection moves the log into the file: with what `connect` and `prepare` have set, if nothing
+    /// was ever written.
+    #[test]
+    fn a_connection_that_never_wrote_syncs_what_it_moves() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut connection = empty(directory.path());
+        prepare(&mut connection).unwrap();
+        assert_eq!(setting(&connection, "synchronous"), "Integer(2)");
+        let off = connect(&directory.path().join("metadata.db"), Role::Writer(Sync::Off)).unwrap();
+        assert_eq!(setting(&off, "synchronous"), "Integer(0)");
+        let reader = connect(&directory.path().join("metadata.db"), Role::Reader).unwrap();
+        assert_eq!(setting(&reader, "synchronous"), "Integer(2)");
+    }
+
+    #[test]
+    fn a_copy_that_has_no_log_gets_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut connection = empty(directory.path());
+        prepare(&mut connection).unwrap();
+        let copy = directory.path().join("copy.db");
+        connection.execute("VACUUM INTO ?1", [copy.to_str().unwrap()]).unwrap();
+        let mut connection = connect(&copy, Role::Writer(Sync::Full)).unwrap();
+        assert_eq!(setting(&connection, "journal_mode"), "Text(\"delete\")");
+        prepare(&mut connection).unwrap();
+        assert_eq!(setting(&connection, "journal_mode"), "Text(\"wal\")");
+    }
+
     #[test]
     fn a_newer_file_is_refused_untouched() {
         let directory = tempfile::tempdir().unwrap();
@@ -217,7 +253,7 @@ mod tests {
             .execute_batch("CREATE TABLE theirs (x)")
             .unwrap();
         let before = std::fs::read(&path).unwrap();
-        let error = prepare(&mut connect(&path, Role::Writer).unwrap()).unwrap_err();
+        let error = prepare(&mut connect(&path, Role::Writer(Sync::Full)).unwrap()).unwrap_err();
         assert!(matches!(error, SchemaError::Foreign), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), before);
     }

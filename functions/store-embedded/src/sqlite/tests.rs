@@ -391,3 +391,21 @@ async fn the_schema_holds_every_record() {
         .unwrap();
     assert_eq!(mode, "wal");
 }
+
+/// A defect in one operation costs that operation: what it did is undone, and the writer goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_fails_one_operation() {
+    let opened = open(Sync::Full);
+    let broken = opened.store.write(cx(), |rows: &Rows<'_>| -> Result<(), Failure> {
+        rows.change(
+            "INSERT INTO repository (name, created, state) VALUES ('a', 1, 'live')",
+            [],
+        )?;
+        panic!("a defect, on purpose")
+    });
+    let (broken, sound) = futures_util::future::join(broken, opened.commit_blob(1)).await;
+    assert!(matches!(broken, Err(StoreError::Failed(_))), "{broken:?}");
+    sound.unwrap();
+    assert!(!opened.store.repository(cx(), &"a".parse().unwrap()).await.unwrap());
+    opened.commit_blob(2).await.unwrap();
+}

@@ -5,6 +5,7 @@
 //! synced the next group gathers by itself. Other processes that share the file have a writer each; they meet at
 //! `BEGIN IMMEDIATE`.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -66,7 +67,8 @@ impl Writer {
             connection,
             sync,
             counters,
-            durable: None,
+            // As it was opened.
+            durable: Some(true),
             unmoved: 0,
             met_others: None,
             seed: std::process::id(),
@@ -236,7 +238,9 @@ impl Transactions {
     fn run_all(connection: &Connection, counters: &Counters, group: &mut [Box<dyn Job>]) -> Result<(), Refused> {
         let rows = Rows::new(connection, counters);
         for (index, job) in group.iter_mut().enumerate() {
-            job.run(&rows).map_err(|failure| {
+            // A panic is a defect of one operation; without the thread all others would fail from then on.
+            let outcome = catch_unwind(AssertUnwindSafe(|| job.run(&rows)));
+            outcome.unwrap_or_else(|_| Err(Failure::Panicked)).map_err(|failure| {
                 if failure.is_systemic() {
                     Refused::All(failure)
                 } else {
@@ -252,6 +256,10 @@ impl Transactions {
         if self.met_others.is_some_and(|met| met.elapsed() < POLITE) {
             // Whoever polls for the lock would hardly ever find it free between two of our transactions.
             std::thread::sleep(BACKOFF.0);
+        }
+        if !self.connection.is_autocommit() {
+            // What could not be rolled back before may be by now; otherwise the group fails here.
+            execute(&self.connection, "ROLLBACK")?;
         }
         let mut wait = BACKOFF.0;
         loop {
