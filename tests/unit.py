@@ -21,7 +21,8 @@ _SECTION = re.compile(r"^---- (?P<name>.+?) (?:stdout )?----$")
 
 def main(_context: Context) -> List[Result]:
     words = ["test", "--release", "--locked", "--workspace", "--no-fail-fast"]
-    finished = try_cargo(words, "cargo test", timeout=3000)
+    # A failed assertion tells enough; thirty lines of the test runner's own frames hide it.
+    finished = try_cargo(words, "cargo test", timeout=3000, env={"RUST_BACKTRACE": "0"})
     runs = _runs(finished)
     for one in runs:
         say(f"    {one.binary}\n{one.closing or 'ended before its tests did'}")

@@ -193,6 +193,8 @@ impl Credentials {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         match (values.next(), values.next()) {
             (None, _) => Self::Absent,
+            // What clients send that were told to authenticate and have nothing to do it with.
+            (Some(value), None) if value.as_bytes().eq_ignore_ascii_case(b"basic Og==") => Self::Absent,
             (Some(value), None) => Self::basic(value).unwrap_or(Self::Unreadable),
             (Some(_), Some(_)) => Self::Unreadable,
         }
@@ -307,6 +309,8 @@ mod tests {
             Credentials::from_headers(&HeaderMap::new()),
             Credentials::Absent
         ));
+        let empty = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_str(&basic(":")).unwrap())]);
+        assert!(matches!(Credentials::from_headers(&empty), Credentials::Absent));
         for (text, user, password) in [
             ("alice:secret", "alice", "secret"),
             ("alice:", "alice", ""),

@@ -1,14 +1,25 @@
 //! Time and randomness, which the core takes from its shell: it holds no clock and no random source of its own.
 
-use crate::store::{Context, Incarnation, Timestamp};
+use async_trait::async_trait;
+
+use crate::store::{Context, Incarnation, StoreError, Timestamp};
+
+/// Memory that a request may use until it drops this.
+pub type Room = Box<dyn Send + Sync>;
 
 /// What a shell provides beside its stores.
+#[async_trait]
 pub trait Environment: Send + Sync + 'static {
     /// The present time.
     fn now(&self) -> Timestamp;
 
     /// Fills `bytes` with randomness fit for keys and ids.
     fn random(&self, bytes: &mut [u8]);
+
+    /// Waits until `bytes` more may be held in memory, so that what all requests hold together is bounded. Asked for
+    /// once a request, for what the core itself must hold whole: manifests and pages of referrers. A shell that serves
+    /// one request at a time grants everything. [`StoreError::Unavailable`] when nothing becomes free in time.
+    async fn room(&self, bytes: usize) -> Result<Room, StoreError>;
 }
 
 /// 8 random bytes as a number.

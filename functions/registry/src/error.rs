@@ -5,13 +5,15 @@
 //! id and nothing else.
 
 use http::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use oci::{Digest, DigestError, ManifestError, MediaType, NameError};
 use serde_json::{Value, json};
 
 use crate::body::ResponseBody;
 use crate::store::StoreError;
 use crate::store::blobs::{AppendError, BodyError};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Where an upload stands, told with every refusal of a body so that a client can go on from there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +64,9 @@ pub(crate) enum Error {
     UploadRange(Box<UploadPosition>),
     #[error("the upload is not known: it has ended, expired, or was never opened here")]
     UploadUnknown,
+    /// What the session has become decides the answer; see where uploads give up.
+    #[error("another request has taken the upload over")]
+    ClaimLost,
     #[error("the request body did not arrive: {0}")]
     Body(BodyError),
     #[error("the requested range is not within the {size} bytes of the content")]
@@ -98,7 +103,7 @@ impl From<BodyError> for Error {
         match error {
             BodyError::Store(error) => Self::Store(error),
             BodyError::TooLarge(limit) => Self::BlobTooLarge { limit },
-            BodyError::ClaimLost => Self::UploadUnknown,
+            BodyError::ClaimLost => Self::ClaimLost,
             BodyError::Cut | BodyError::Stalled | BodyError::LengthMismatch => Self::Body(error),
         }
     }
@@ -125,7 +130,7 @@ impl Error {
             Self::TooManyTags { .. } => (StatusCode::URI_TOO_LONG, "MANIFEST_INVALID"),
             Self::BlobTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID"),
             Self::UploadRange(_) => (StatusCode::RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID"),
-            Self::UploadUnknown => (StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN"),
+            Self::UploadUnknown | Self::ClaimLost => (StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN"),
             Self::Body(BodyError::Stalled) => (StatusCode::REQUEST_TIMEOUT, "BLOB_UPLOAD_INVALID"),
             Self::Body(_) => (StatusCode::BAD_REQUEST, "SIZE_INVALID"),
             Self::RangeNotSatisfiable { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "SIZE_INVALID"),
@@ -177,10 +182,15 @@ impl Error {
                 None => json!({ "code": code, "message": message }),
             }],
         };
+        // In a header too: the answer to a HEAD has no body.
+        let id = matches!(self, Self::Store(_)).then(|| errors[0]["detail"]["id"].as_str().map(HeaderValue::from_str));
         let body = json!({ "errors": errors }).to_string();
         let mut response = Response::new(ResponseBody::full(body.into()));
         *response.status_mut() = status;
         let headers = response.headers_mut();
+        if let Some(Some(Ok(id))) = id {
+            headers.insert(REQUEST_ID, id);
+        }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         match self {
             Self::MethodNotAllowed(allowed) => {

@@ -4,7 +4,7 @@
 //! Read in this order:
 //!
 //! 1. [`registry`]: the line that every request follows; start at `Registry::handle`.
-//! 2. [`route`](Endpoint): what a request line says. [`auth`]: who asks, and what for.
+//! 2. [`route`](Endpoint) and `query`: what a request line says. [`auth`]: who asks, and what for.
 //! 3. `operations`: what is done, a file for each kind of thing.
 //! 4. [`store`]: the contracts of the stores, and their reference in memory.
 //! 5. `token`: the signed authority in an upload's `Location`. `error`: every failure and its one answer.
@@ -21,6 +21,7 @@ pub mod environment;
 mod error;
 pub mod limits;
 mod operations;
+mod query;
 pub mod registry;
 mod response;
 mod route;

@@ -29,6 +29,8 @@ pub struct Limits {
     pub upload_token_ms: u64,
     /// Milliseconds for which a body claims its session; renewed while it streams.
     pub claim_ms: u64,
+    /// Milliseconds that a manifest may take to arrive, since it is held in memory meanwhile.
+    pub manifest_ms: u64,
     /// Milliseconds that a store may spend on one operation, retries included.
     pub store_ms: u64,
     /// Hint to clients that upload in chunks (`OCI-Chunk-Min-Length`); smaller chunks are accepted.
@@ -51,6 +53,7 @@ impl Default for Limits {
             mount_candidates: 100,
             upload_token_ms: 24 * 3_600_000,
             claim_ms: 60_000,
+            manifest_ms: 120_000,
             store_ms: 30_000,
             chunk_min_bytes: 5 << 20,
         }

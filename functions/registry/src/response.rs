@@ -9,7 +9,7 @@ use oci::{Digest, RepositoryName};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::body::ResponseBody;
-use crate::route::PageRequest;
+use crate::query::PageRequest;
 
 pub(crate) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 const NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");

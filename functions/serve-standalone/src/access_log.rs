@@ -13,10 +13,10 @@ use std::time::Instant;
 
 use http::header::USER_AGENT;
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
-use registry::{Environment as _, Principal, Record};
+use registry::{Principal, Record};
 
 use crate::cli::LogFormat;
-use crate::environment::SystemEnvironment;
+use crate::environment;
 use crate::{logging, moment};
 
 /// The target by which these lines are filtered: `--log-level info,access=off`.
@@ -109,7 +109,7 @@ impl<'a> Fields<'a> {
         if format == LogFormat::Json {
             line.push_str("{\"timestamp\":\"");
         }
-        moment::milliseconds(line, SystemEnvironment.now());
+        moment::milliseconds(line, environment::now());
         line.push_str(match format {
             LogFormat::Json => "\",\"level\":\"INFO\"",
             LogFormat::Text => "  INFO access:",

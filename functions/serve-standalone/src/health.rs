@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, Response, StatusCode};
 use registry::store::metadata::MetadataStore;
-use registry::store::sessions::{SessionId, SessionKey, SessionStore};
+use registry::store::sessions::{Attempt, Claim, Progress, SessionId, SessionKey, SessionStore};
 use registry::store::{Context, Incarnation, StoreError, Timestamp};
 use registry::{Environment, ResponseBody, Stores};
 use tokio::sync::Mutex;
@@ -95,7 +95,7 @@ impl Health {
         answered
     }
 
-    /// Two reads that cost the same whatever is stored.
+    /// A read and a write without effect, which cost the same whatever is stored.
     async fn ask(&self) -> Result<(), StoreError> {
         let now = self.environment.now();
         let cx = Context {
@@ -103,13 +103,20 @@ impl Health {
             deadline: now.plus_millis(PATIENCE_MS),
             incarnation: Incarnation(0),
         };
-        let nobody = SessionKey {
-            expires: Timestamp(0),
-            id: SessionId(0),
+        let session = SessionId(0);
+        let nobodys = Claim {
+            key: SessionKey {
+                expires: Timestamp(0),
+                id: session,
+            },
+            attempt: Attempt { session, number: 0 },
+            version: 0,
+            progress: Progress::default(),
         };
         let asked = async {
             self.metadata.repositories(cx, None, 1).await?;
-            self.sessions.get(cx, nobody).await.map(drop)
+            // Asks what writes, without writing: nobody holds this claim.
+            self.sessions.release(cx, &nobodys).await
         };
         match tokio::time::timeout(Duration::from_millis(PATIENCE_MS), asked).await {
             Ok(answered) => answered,
@@ -132,4 +139,59 @@ fn plain(status: StatusCode, text: String, head_only: bool) -> Response<Response
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(CONTENT_LENGTH, length.into());
     response
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use http_body_util::BodyExt as _;
+    use store_embedded::{Embedded, Options, Sync};
+
+    use super::*;
+    use crate::environment::SystemEnvironment;
+
+    async fn ask(health: &Health, path: &str) -> (u16, String) {
+        let response = health.answer(&Method::GET, path).await.unwrap();
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn readiness_follows_the_stores_and_ends_with_draining() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let options = Options {
+            data: folder.path().join("data"),
+            sync: Sync::Off,
+            upload_memory: 1 << 20,
+        };
+        let embedded = Embedded::open(&options).unwrap();
+        let stores = Stores {
+            blobs: embedded.blobs.clone(),
+            metadata: embedded.metadata.clone(),
+            sessions: embedded.sessions.clone(),
+        };
+        let health = Health::new(&stores, Arc::new(SystemEnvironment::new(0)));
+        assert_eq!(ask(&health, "/readyz").await, (200, "ready\n".into()));
+        embedded.close();
+        // The answer before is good for a moment.
+        assert_eq!(ask(&health, "/readyz").await.0, 200);
+        *health.last.lock().await = None;
+        let (status, text) = ask(&health, "/readyz").await;
+        assert_eq!(status, 503);
+        let id = text
+            .strip_prefix("not ready (")
+            .and_then(|text| text.strip_suffix(")\n"))
+            .unwrap();
+        assert!(
+            id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit()),
+            "{text}"
+        );
+        assert_eq!(ask(&health, "/livez").await, (200, "ok\n".into()));
+        health.drain();
+        assert_eq!(ask(&health, "/readyz").await, (503, "draining\n".into()));
+        assert_eq!(ask(&health, "/livez").await.0, 200);
+        assert!(health.answer(&Method::GET, "/v2/").await.is_none());
+    }
 }

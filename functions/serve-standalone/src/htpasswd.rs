@@ -25,8 +25,6 @@ use registry::auth::{AuthenticationError, Ceiling, Credentials};
 use registry::{Authenticator, Identity, Principal};
 use tokio::sync::Semaphore;
 
-use crate::environment::SystemEnvironment;
-
 mod file;
 mod verdicts;
 
@@ -136,7 +134,7 @@ impl Htpasswd {
             known: RwLock::new(known),
             started: Instant::now(),
             look_at: AtomicU64::new(millis(LOOK_AGAIN)),
-            verdicts: Verdicts::new(&SystemEnvironment),
+            verdicts: Verdicts::new(),
             verifications: Arc::new(Semaphore::new(cores)),
             patience: PATIENCE,
         })
@@ -228,13 +226,11 @@ impl Htpasswd {
 
     async fn verify(&self, user: &str, password: &str) -> Result<bool, AuthenticationError> {
         let users = self.users().await?;
-        let (hash, exists) = match users.hash(user) {
-            Some(hash) => (hash, true),
-            None => match users.decoy(self.verdicts.seed(user)) {
-                Some(hash) => (hash, false),
-                None => return Ok(false),
-            },
-        };
+        // Looked up for everyone, so that it costs the same for everyone.
+        let decoy = users.decoy(self.verdicts.seed(user));
+        let known = users.hash(user);
+        let Some(hash) = known.or(decoy) else { return Ok(false) };
+        let exists = known.is_some();
         let fingerprint = self.verdicts.fingerprint(user, password, hash.text());
         if let Some(good) = self.verdicts.get(&fingerprint, Instant::now()) {
             return Ok(good);

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::thread;
 
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{Directive, LevelFilter, ParseError};
 
 use crate::cli::LogFormat;
 
@@ -37,7 +37,11 @@ pub(crate) fn init(format: LogFormat, filter: &str) -> Result<(), String> {
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::WARN.into())
         .parse(filter)
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| error.to_string())?
+        // What these tell below that level are the bytes of requests, which may be secrets.
+        .add_directive(directive("h2=info")?)
+        .add_directive(directive("hyper=info")?)
+        .add_directive(directive("hyper_util=info")?);
     let log = LOG.get_or_init(|| Log {
         sink: Sink::default(),
         format,
@@ -66,6 +70,10 @@ pub(crate) fn init(format: LogFormat, filter: &str) -> Result<(), String> {
         tracing::error!(message, place, "panic");
     }));
     Ok(())
+}
+
+fn directive(text: &str) -> Result<Directive, String> {
+    text.parse().map_err(|error: ParseError| error.to_string())
 }
 
 /// The log, if there is one.

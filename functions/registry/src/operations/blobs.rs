@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION};
+use http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, IF_RANGE, LOCATION, RANGE,
+};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use oci::Digest;
 
@@ -47,7 +49,7 @@ impl Registry {
             response
         } else {
             let wanted = ranges::wanted(headers, &digest, link.size, self.settings.limits.ranges)?;
-            match self.redirect(&link, &wanted).await? {
+            match self.redirect(&link, &wanted, headers).await? {
                 Some(redirect) => return redirected(&redirect, &digest),
                 None => self.send(&link, wanted).await?,
             }
@@ -62,8 +64,9 @@ impl Registry {
         Ok(response)
     }
 
-    async fn redirect(&self, link: &Link, wanted: &Wanted) -> Result<Option<Redirect>, Error> {
-        if let Wanted::Several(_) = wanted {
+    async fn redirect(&self, link: &Link, wanted: &Wanted, headers: &HeaderMap) -> Result<Option<Redirect>, Error> {
+        // An object store would compare the condition with an entity tag of its own, and send the whole.
+        if matches!(wanted, Wanted::Several(_)) || (headers.contains_key(RANGE) && headers.contains_key(IF_RANGE)) {
             return Ok(None);
         }
         let request = RedirectRequest {

@@ -8,9 +8,9 @@ use serde::Serialize;
 use crate::auth::{Identity, List, Permit, Pull};
 use crate::body::ResponseBody;
 use crate::error::Error;
+use crate::query::PageRequest;
 use crate::registry::Registry;
 use crate::response;
-use crate::route::PageRequest;
 use crate::store::StoreError;
 use crate::store::metadata::Referrer;
 
@@ -123,6 +123,10 @@ impl Registry {
         let mut bytes = ENVELOPE;
         let mut left = page.limit;
         let mut more = left > 0;
+        let _room = self
+            .environment
+            .room(2 * self.settings.limits.referrers_page_bytes)
+            .await?;
         'page: while left > 0 && more {
             let found = self
                 .stores

@@ -15,6 +15,7 @@ use super::source::next_chunk;
 use super::uploads::leave_to_sweep;
 use crate::auth::{Delete, Identity, Permit, Pull, Push};
 use crate::body::{RequestBody, ResponseBody};
+use crate::environment::Room;
 use crate::error::Error;
 use crate::limits::Sparse;
 use crate::registry::{Registry, declared_length};
@@ -140,7 +141,7 @@ impl Registry {
     ) -> Result<Response<ResponseBody>, Error> {
         let limits = &self.settings.limits;
         let content_type = content_type(headers)?;
-        let bytes = read_bounded(headers, body, limits.manifest_bytes).await?;
+        let (bytes, _room) = self.receive_manifest(headers, body).await?;
         let bounds = oci::Limits {
             max_depth: limits.json_depth,
             max_references: limits.manifest_references,
@@ -232,15 +233,43 @@ impl Registry {
                 End::Cancelled
             };
             leave_to_sweep(self.stores.sessions.finish(self.cx(), &claim, end).await);
-            if let (End::Cancelled, Content::Stored(location)) = (end, &put.content) {
-                let object = std::slice::from_ref(location);
-                leave_to_sweep(self.stores.blobs.delete(self.cx(), object).await);
-            }
         }
         match outcome {
             ManifestPut::Stored => Ok(()),
             ManifestPut::Missing(digests) => Err(Error::ManifestReferencesUnknown(digests)),
         }
+    }
+
+    /// The whole body, or 413 as soon as it is known to be too large: by its declared length before anything is read.
+    /// What it will need is asked for when its first bytes are here, all at once: requests that wait for each other's
+    /// rest would wait for ever.
+    async fn receive_manifest(&self, headers: &HeaderMap, mut body: RequestBody) -> Result<(Bytes, Room), Error> {
+        let limit = self.settings.limits.manifest_bytes;
+        let too_large = Error::ManifestTooLarge { limit };
+        let declared = match declared_length(headers).map(usize::try_from) {
+            Some(Ok(length)) if length <= limit => Some(length),
+            Some(_) => return Err(too_large),
+            None => None,
+        };
+        let begun = self.environment.now();
+        let mut next = next_chunk(&mut body).await?;
+        let expected = declared.unwrap_or(limit);
+        let room = self.environment.room(expected).await?;
+        let mut bytes = BytesMut::with_capacity(declared.unwrap_or_default());
+        while let Some(chunk) = next {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() > expected {
+                return Err(declared.map_or(too_large, |_| BodyError::LengthMismatch.into()));
+            }
+            if self.environment.now().millis_since(begun) > self.settings.limits.manifest_ms {
+                return Err(BodyError::Stalled.into());
+            }
+            next = next_chunk(&mut body).await?;
+        }
+        if declared.is_some_and(|length| length != bytes.len()) {
+            return Err(BodyError::LengthMismatch.into());
+        }
+        Ok((bytes.freeze(), room))
     }
 
     /// Makes an object of a manifest that is too large for the table, unless it is here already. Like an upload's, the
@@ -321,28 +350,6 @@ fn content_type(headers: &HeaderMap) -> Result<Option<MediaType>, Error> {
     };
     let text = value.to_str().map_err(|_| Error::ContentTypeInvalid)?;
     MediaType::parse(text).map(Some).map_err(|_| Error::ContentTypeInvalid)
-}
-
-/// The whole body, or 413 as soon as it is known to be too large: by its declared length before anything is read.
-async fn read_bounded(headers: &HeaderMap, mut body: RequestBody, limit: usize) -> Result<Bytes, Error> {
-    let declared = declared_length(headers);
-    if declared.is_some_and(|length| length > limit as u64) {
-        return Err(Error::ManifestTooLarge { limit });
-    }
-    let Some(first) = next_chunk(&mut body).await? else {
-        return Ok(Bytes::new());
-    };
-    let mut bytes = BytesMut::from(first);
-    while bytes.len() <= limit {
-        match next_chunk(&mut body).await? {
-            Some(chunk) => bytes.extend_from_slice(&chunk),
-            None if declared.is_some_and(|length| length != bytes.len() as u64) => {
-                return Err(BodyError::LengthMismatch.into());
-            }
-            None => return Ok(bytes.freeze()),
-        }
-    }
-    Err(Error::ManifestTooLarge { limit })
 }
 
 /// Which digests must be present, and which are only noted, under a policy.

@@ -4,6 +4,7 @@
 mod blobs;
 mod lists;
 mod manifests;
+mod mounts;
 mod ranges;
 mod source;
 pub(crate) mod uploads;

@@ -10,13 +10,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use oci::{Algorithm, ContentRange, Digest, Hasher};
 
 use super::source::{Lease, UploadSource};
-use crate::auth::{Identity, Permit, Principal, Pull, Push};
+use crate::auth::{Identity, Permit, Principal, Push};
 use crate::body::{RequestBody, ResponseBody};
 use crate::environment::random_u64;
 use crate::error::{Error, UploadPosition};
+use crate::query::OpenUpload;
 use crate::registry::{Registry, declared_length};
 use crate::response;
-use crate::route::{MountSource, OpenUpload};
 use crate::store::blobs::{AppendError, BodyError, Upload};
 use crate::store::sessions::{Cancelled, Claim, Claimed, End, Progress, Session, SessionId, SessionKey, State};
 use crate::store::{Location, StoreError};
@@ -132,38 +132,6 @@ impl Registry {
         Ok(response)
     }
 
-    /// end-11. `false` for every refusal: the client must get a session then, whatever the reason, and learn nothing of
-    /// repositories that it may not pull.
-    async fn mount(
-        &self,
-        permit: &Permit<Push>,
-        identity: &Identity,
-        digest: &Digest,
-        from: MountSource,
-    ) -> Result<bool, Error> {
-        let candidates = match from {
-            MountSource::Nowhere => return Ok(false),
-            MountSource::Repository(repository) => vec![repository],
-            MountSource::Anywhere => {
-                let limit = self.settings.limits.mount_candidates;
-                self.stores.metadata.holders(self.cx(), digest, limit).await?
-            }
-        };
-        for candidate in candidates {
-            let Ok(source) = identity.permit::<Pull>(&candidate) else {
-                continue;
-            };
-            let metadata = &self.stores.metadata;
-            if metadata
-                .mount(self.cx(), permit.repository(), digest, source.repository())
-                .await?
-            {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
     fn new_session(
         &self,
         permit: &Permit<Push>,
@@ -207,7 +175,7 @@ impl Registry {
             .store_body(&session, &claim, headers, body, session.token.algorithm, false)
             .await
         {
-            Err(error) => return Err(self.give_up(&claim, error).await),
+            Err(error) => return Err(self.give_up(&session, &claim, error).await),
             Ok(Stored {
                 progress, part: None, ..
             }) if progress == claim.progress => {
@@ -218,7 +186,7 @@ impl Registry {
             Ok(Stored { progress, part, .. }) => {
                 let offset = progress.offset;
                 if !self.stores.sessions.save(self.cx(), &claim, progress, part).await? {
-                    return Err(Error::UploadUnknown);
+                    return Err(self.give_up(&session, &claim, Error::ClaimLost).await);
                 }
                 offset
             }
@@ -246,7 +214,7 @@ impl Registry {
             .await
         {
             Ok(()) => Ok(response::created(permit.repository(), "blobs", &digest)),
-            Err(error) => Err(self.give_up(&claim, error).await),
+            Err(error) => Err(self.give_up(&session, &claim, error).await),
         }
     }
 
@@ -291,7 +259,7 @@ impl Registry {
         }
         // From here on the session can no longer be swept: its object is about to be named by a digest.
         if !self.stores.sessions.commit(self.cx(), claim, digest).await? {
-            return Err(Error::UploadUnknown);
+            return Err(Error::ClaimLost);
         }
         self.stores
             .metadata
@@ -431,7 +399,7 @@ impl Registry {
         // the session nor they are this one's to end.
         let until = self.environment.now().plus_millis(self.settings.limits.claim_ms);
         if !self.stores.sessions.renew(self.cx(), claim, until).await? {
-            return Ok(Error::UploadUnknown);
+            return Ok(Error::ClaimLost);
         }
         self.stores.sessions.finish(self.cx(), claim, End::Cancelled).await?;
         let blobs = &self.stores.blobs;
@@ -443,13 +411,36 @@ impl Registry {
         Ok(Error::BlobDigestMismatch { computed })
     }
 
-    /// Gives a claim back after a failure, unless the session has ended with it, and passes the failure on. A claim
-    /// that cannot be given back ends by itself within a minute.
-    async fn give_up(&self, claim: &Claim, error: Error) -> Error {
-        if !matches!(error, Error::BlobDigestMismatch { .. }) {
-            leave_to_sweep(self.stores.sessions.release(self.cx(), claim).await);
+    /// Gives a claim back after a failure, unless the session has ended with it, and tells what to answer. A claim that
+    /// cannot be given back ends by itself within a minute.
+    async fn give_up(&self, session: &OpenSession, claim: &Claim, error: Error) -> Error {
+        match error {
+            Error::BlobDigestMismatch { .. } => error,
+            Error::ClaimLost => self.lost(session, claim).await.unwrap_or_else(|error| error),
+            error => {
+                leave_to_sweep(self.stores.sessions.release(self.cx(), claim).await);
+                error
+            }
         }
-        error
+    }
+
+    /// The answer to a body whose claim was lost while it streamed. Under a session that lives on, somebody else's body
+    /// came first, and the client can go on behind it. Of one that was cancelled meanwhile, this body's bytes are all
+    /// that is left: the cancellation could not see them yet.
+    async fn lost(&self, session: &OpenSession, claim: &Claim) -> Result<Error, Error> {
+        let row = self.stores.sessions.get(self.cx(), claim.key).await?;
+        match row {
+            Some(row) if row.state == State::Open => Ok(session.refused(row.progress.offset)),
+            Some(row) if row.state == State::Cancelled => {
+                let discarded =
+                    self.stores
+                        .blobs
+                        .discard(self.cx(), claim.key.id, row.attempts, &row.progress.store, None);
+                leave_to_sweep(discarded.await);
+                Ok(Error::UploadUnknown)
+            }
+            _ => Ok(Error::UploadUnknown),
+        }
     }
 
     /// end-13. A token without a row is a session in which nothing was stored yet.
@@ -463,7 +454,7 @@ impl Registry {
         }
     }
 
-    /// end-14. The space is free at once; a body that is still streaming finds its claim lost.
+    /// end-14. The space is free at once; a body that is still streaming finds its claim lost, and frees what it wrote.
     pub(crate) async fn cancel_upload(&self, session: OpenSession) -> Result<Response<ResponseBody>, Error> {
         match self.stores.sessions.cancel(self.cx(), session.token.session).await? {
             Cancelled::Ended => Err(Error::UploadUnknown),
@@ -497,7 +488,7 @@ pub(super) fn leave_to_sweep(ended: Result<(), StoreError>) {
     if let Err(fault) = ended {
         tracing::warn!(
             error = &fault as &dyn std::error::Error,
-            "a session was not tidied up; its sweep will"
+            "what an upload left behind could not be tidied up now; its session's row names it"
         );
     }
 }

@@ -240,8 +240,11 @@ pub trait MetadataStore: Send + Sync + 'static {
 
     /// Publishes a manifest and its tags together, or not at all, if all required digests are present. Putting it
     /// again moves or adds the tags, changes nothing else, and does not look at what it refers to: that was present
-    /// when it was published, and has stayed. A tag that already names the digest gets no new history. [`Content::Stored`] is treated like [`MetadataStore::commit_blob`] treats a location, but makes no
-    /// link: the object cannot be read as a blob.
+    /// when it was published, and has stayed. A tag that already names the digest gets no new history.
+    /// [`Content::Stored`] is treated like [`MetadataStore::commit_blob`] treats a location, but makes no link: the
+    /// object cannot be read as a blob. It may name the object of an earlier life of the manifest, which the
+    /// store must have found alive before it publishes it. After [`ManifestPut::Missing`] the caller leaves the object
+    /// to the sweep of the session that names it, since the store may have used it for another repository meanwhile.
     async fn put_manifest(&self, cx: Context, put: &PutManifest) -> Result<ManifestPut, StoreError>;
 
     /// Deletes a tag; the manifest stays. `false`: there was none.

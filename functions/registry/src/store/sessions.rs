@@ -186,11 +186,12 @@ pub trait SessionStore: Send + Sync + 'static {
     async fn parts(&self, cx: Context, key: SessionKey) -> Result<Vec<Vec<u8>>, StoreError>;
 
     /// Marks a claimed session as [`State::Committing`] under `digest`, keeping nothing else. `false`: the claim was
-    /// lost, and nothing may be published. From then on nobody else can claim, cancel or sweep it.
+    /// lost, and nothing may be published. From then on nobody else can claim or cancel it; it is swept only when it
+    /// has expired, and then what it names is buried, not deleted.
     async fn commit(&self, cx: Context, claim: &Claim, digest: &Digest) -> Result<bool, StoreError>;
 
-    /// Ends a session that the caller has claimed, or marked as committing with the same claim. Idempotent. The row stays until the token
-    /// has expired, so that a replay meets it.
+    /// Ends a session that the caller has claimed, or marked as committing with the same claim. Idempotent. The row
+    /// stays until the token has expired, so that a replay meets it.
     async fn finish(&self, cx: Context, claim: &Claim, end: End) -> Result<(), StoreError>;
 
     /// Cancels a session on a client's word, creating the row when there is none: a cancelled session stays

@@ -14,5 +14,6 @@ mod pull;
 mod push;
 mod random;
 mod references;
+mod room;
 mod sessions;
 mod uploads;

@@ -192,7 +192,8 @@ async fn a_lost_claim() {
     });
     // Found by the renewal that the next chunk brings.
     let answer = world.patch(location.clone()).stream(body.data("zz")).send().await;
-    answer.expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+    let answer = answer.expect_error(416, "BLOB_UPLOAD_INVALID");
+    assert_eq!(answer.header("range"), "0-3", "where the other has left it");
     let status = world.get(location.clone()).send().await.expect(204);
     assert_eq!(status.header("range"), "0-3");
 
@@ -203,7 +204,8 @@ async fn a_lost_claim() {
         inner.patch(target).bytes("ef").send().await.expect(202);
     });
     let answer = world.patch(location.clone()).stream(body).send().await;
-    answer.expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+    let answer = answer.expect_error(416, "BLOB_UPLOAD_INVALID");
+    assert_eq!(answer.header("range"), "0-5");
 
     let digest = sha256(b"abcdef");
     world
@@ -229,7 +231,7 @@ async fn a_lost_claim_and_a_wrong_digest() {
     let put = world
         .put(format!("{location}?digest={}", sha256(b"wrong")))
         .stream(body);
-    put.send().await.expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+    put.send().await.expect_error(416, "BLOB_UPLOAD_INVALID");
     let digest = sha256(b"abcd");
     world
         .put(format!("{location}?digest={digest}"))
@@ -272,21 +274,22 @@ async fn a_claim_that_nobody_wanted() {
 async fn cancelled_in_mid_body() {
     let world = World::new().await;
     let digest = sha256(b"abcd");
-    let location = world.open_upload("a").await;
-    for put in [false, true] {
+    // Found by the renewal that the next chunk brings, and where none follows.
+    for (put, rest) in [(false, "cd"), (true, "cd"), (false, ""), (true, "")] {
+        let location = world.open_upload("a").await;
         let (inner, target) = (world.clone(), location.clone());
         let body = Script::of("ab").meanwhile(async move {
-            inner.delete(target).send().await;
+            inner.clock.pass(MINUTE / 2);
+            inner.delete(target).send().await.expect(204);
         });
         let call = if put {
             world.put(format!("{location}?digest={digest}"))
         } else {
             world.patch(location.clone())
         };
-        call.stream(body.data("cd"))
-            .send()
-            .await
-            .expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+        let answer = call.stream(body.data(rest)).send().await;
+        answer.expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+        assert_eq!(world.blobs.objects(), 0, "nothing of it is left");
     }
     assert_eq!(world.blob("a", &digest).await, None);
 }

@@ -144,6 +144,7 @@ async fn s14_nobody_is_let_into_a_private_registry() {
                 Some("Basic YWxpY2U6d3Jvbmc="),
                 Some("Basic !"),
                 Some("Bearer x"),
+                Some("Basic Og=="),
                 Some(""),
             ] {
                 let mut call = example.call(&fixture.guarded);

@@ -229,6 +229,12 @@ impl Answer {
             ),
             _ => {}
         }
+        let id = self.get("x-request-id");
+        assert_eq!(
+            id.map(str::len),
+            (self.status >= 500).then_some(16),
+            "{what}: the id of what the log has"
+        );
         if method == Method::HEAD {
             return;
         }
@@ -250,7 +256,7 @@ impl Answer {
             );
             if self.status >= 500 {
                 let id = error["detail"]["id"].as_str().expect("an id of the log");
-                assert_eq!(id.len(), 16, "{what}");
+                assert_eq!(Some(id), self.get("x-request-id"), "{what}");
             }
         }
     }

@@ -1,14 +1,28 @@
-//! Time that passes when a test says so, and randomness that a test can repeat.
+//! Time that passes when a test says so, randomness that a test can repeat, and memory that a test can count.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
+use async_trait::async_trait;
 use registry::Environment;
-use registry::store::Timestamp;
+use registry::environment::Room;
+use registry::store::{StoreError, Timestamp};
 
 pub(crate) struct Clock {
     now: AtomicU64,
     state: Mutex<u64>,
+    rooms: Mutex<Vec<usize>>,
+    held: Arc<AtomicUsize>,
+    full: AtomicBool,
+}
+
+/// Memory that is given back when this is dropped.
+struct Held(usize, Arc<AtomicUsize>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.1.fetch_sub(self.0, Ordering::SeqCst);
+    }
 }
 
 impl Clock {
@@ -16,14 +30,33 @@ impl Clock {
         Self {
             now: AtomicU64::new(1_900_000_000_000),
             state: Mutex::new(seed),
+            rooms: Mutex::default(),
+            held: Arc::default(),
+            full: AtomicBool::new(false),
         }
     }
 
     pub(crate) fn pass(&self, millis: u64) {
         self.now.fetch_add(millis, Ordering::SeqCst);
     }
+
+    /// From now on there is no room, or there is again.
+    pub(crate) fn fill(&self, full: bool) {
+        self.full.store(full, Ordering::SeqCst);
+    }
+
+    /// The rooms that were granted since this was last asked, in bytes.
+    pub(crate) fn rooms(&self) -> Vec<usize> {
+        std::mem::take(&mut *self.rooms.lock().expect("not poisoned"))
+    }
+
+    /// How much room is in use.
+    pub(crate) fn held(&self) -> usize {
+        self.held.load(Ordering::SeqCst)
+    }
 }
 
+#[async_trait]
 impl Environment for Clock {
     fn now(&self) -> Timestamp {
         Timestamp(self.now.load(Ordering::SeqCst))
@@ -40,5 +73,14 @@ impl Environment for Clock {
             word ^= word >> 31;
             chunk.copy_from_slice(&word.to_le_bytes()[..chunk.len()]);
         }
+    }
+
+    async fn room(&self, bytes: usize) -> Result<Room, StoreError> {
+        if self.full.load(Ordering::SeqCst) {
+            return Err(StoreError::unavailable("planned fault: no room"));
+        }
+        self.rooms.lock().expect("not poisoned").push(bytes);
+        self.held.fetch_add(bytes, Ordering::SeqCst);
+        Ok(Box::new(Held(bytes, self.held.clone())))
     }
 }

@@ -173,7 +173,7 @@ async fn open(
         metadata,
         sessions,
     };
-    let environment = Arc::new(SystemEnvironment);
+    let environment = Arc::new(SystemEnvironment::new(args.limits.upload_memory.0));
     let health = Arc::new(Health::new(&stores, environment.clone()));
     let settings = Settings {
         limits: Limits {

@@ -3,14 +3,13 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use registry::Environment as _;
 use registry::store::metadata::MetadataStore;
 use registry::store::{Context, Incarnation, Page, StoreError};
 use store_embedded::{Embedded, Options, Sync};
 
 use super::Failure;
 use crate::cli::ReadArgs;
-use crate::environment::SystemEnvironment;
+use crate::environment;
 
 /// Items read at once: memory does not depend on the length of a list.
 pub(super) const PAGE: usize = 1000;
@@ -44,7 +43,7 @@ where
 
 /// The context of one read, from now on.
 pub(super) fn cx() -> Context {
-    let now = SystemEnvironment.now();
+    let now = environment::now();
     Context {
         now,
         deadline: now.plus_millis(PATIENCE_MS),

@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_user_always_meets_the_same_decoy() {
+    fn s20_an_unknown_user_always_meets_the_same_decoy() {
         let users = Users::parse(&format!("a:{BCRYPT}\nb:{}", argon2id(64, 1, 1))).unwrap();
         assert_eq!(users.decoy(7), users.decoy(7));
         assert_ne!(users.decoy(0), users.decoy(1));

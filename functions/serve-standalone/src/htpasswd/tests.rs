@@ -203,7 +203,7 @@ async fn the_file_is_looked_at_only_now_and_then() {
 /// Everything that must be verified waits for its turn; what is remembered does not. An unknown user waits like a
 /// known one: the two are not told apart by what they cost.
 #[tokio::test]
-async fn verifications_are_bounded_and_waiting_for_one_too() {
+async fn s20_verifications_are_bounded_and_unknown_users_cost_what_known_ones_cost() {
     let fixture = Fixture::new(&[("alice", "secret"), ("bob", "secret")]);
     let mut htpasswd = fixture.open();
     htpasswd.patience = Duration::from_millis(20);

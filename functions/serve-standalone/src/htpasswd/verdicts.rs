@@ -10,7 +10,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use registry::Environment;
 use sha2::Sha256;
 
 /// For how long a right password is remembered, at most.
@@ -82,9 +81,9 @@ impl Recent {
 }
 
 impl Verdicts {
-    pub(super) fn new(environment: &dyn Environment) -> Self {
+    pub(super) fn new() -> Self {
         let mut key = [0; 32];
-        environment.random(&mut key);
+        crate::environment::random(&mut key);
         let keyed = Hmac::new_from_slice(&key).expect("a key of any length is taken");
         let kept = Kept {
             good: Recent::new(GOOD_LIFE, GOOD_COUNT),
@@ -142,10 +141,9 @@ impl Verdicts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::environment::SystemEnvironment;
 
     fn verdicts() -> Verdicts {
-        Verdicts::new(&SystemEnvironment)
+        Verdicts::new()
     }
 
     #[test]

@@ -28,6 +28,27 @@ async fn http2(server: &Server) -> SendRequest<Body> {
     send
 }
 
+/// One request on an HTTP/2 connection of its own.
+pub(crate) fn ask_once(server: &Server, method: &str, path: &str, headers: &[(&str, &str)]) -> (u16, hyper::Version) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut send = http2(server).await;
+        let mut request = Request::builder().method(method).uri(format!("http://localhost{path}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Empty::new().boxed()).unwrap();
+        let response = tokio::time::timeout(PATIENCE, send.send_request(request))
+            .await
+            .unwrap()
+            .unwrap();
+        (response.status().as_u16(), response.version())
+    })
+}
+
 async fn ask(send: &SendRequest<Body>, method: &str, path: &str, body: Body) -> hyper::Response<Incoming> {
     let request = Request::builder()
         .method(method)

@@ -80,7 +80,7 @@ fn s30_trickling_clients_are_ended() {
         "--idle-timeout",
         "10s",
         "--stall-timeout",
-        "10s",
+        "2s",
         "--request-timeout",
         "900ms",
     ]);

@@ -1,0 +1,42 @@
+//! Mounts: end-11.
+
+use oci::Digest;
+
+use crate::auth::{Identity, Permit, Pull, Push};
+use crate::error::Error;
+use crate::query::MountSource;
+use crate::registry::Registry;
+
+impl Registry {
+    /// end-11. `false` for every refusal: the client must get a session then, whatever the reason, and learn nothing of
+    /// repositories that it may not pull.
+    pub(super) async fn mount(
+        &self,
+        permit: &Permit<Push>,
+        identity: &Identity,
+        digest: &Digest,
+        from: MountSource,
+    ) -> Result<bool, Error> {
+        let candidates = match from {
+            MountSource::Nowhere => return Ok(false),
+            MountSource::Repository(repository) => vec![repository],
+            MountSource::Anywhere => {
+                let limit = self.settings.limits.mount_candidates;
+                self.stores.metadata.holders(self.cx(), digest, limit).await?
+            }
+        };
+        for candidate in candidates {
+            let Ok(source) = identity.permit::<Pull>(&candidate) else {
+                continue;
+            };
+            let metadata = &self.stores.metadata;
+            if metadata
+                .mount(self.cx(), permit.repository(), digest, source.repository())
+                .await?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
