@@ -1,8 +1,8 @@
 //! What is looked at before anything is stored, and what is refused.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -117,6 +117,11 @@ pub(crate) fn open(options: &Options, absent: Absent) -> Result<Embedded, OpenEr
         }
     }
     refuse_network(data)?;
+    let tree = data.join("blobs");
+    if tree.exists() {
+        // It may be a link, or a file system of its own.
+        refuse_network(&tree)?;
+    }
     if absent == Absent::Refuse && !file.is_file() {
         return Err(OpenError::Absent(data.to_owned()));
     }
@@ -134,7 +139,6 @@ pub(crate) fn open(options: &Options, absent: Absent) -> Result<Embedded, OpenEr
             cause: cause.into(),
         },
     })?;
-    let tree = data.join("blobs");
     let blobs =
         DiskBlobs::open(&tree, options.sync, options.upload_memory).map_err(|cause| not_opened(&tree, cause))?;
     if options.sync == Sync::Full {
@@ -182,7 +186,12 @@ fn create_private(file: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             // To find out now, with a plain cause, whether it can be written.
             let wanted = Access::READ_OK | Access::WRITE_OK;
-            Ok(rustix::fs::accessat(rustix::fs::CWD, file, wanted, AtFlags::EACCESS)?)
+            rustix::fs::accessat(rustix::fs::CWD, file, wanted, AtFlags::EACCESS)?;
+            // A copy that was put back may have come with any mode, and the keys that sign upload tokens are in it.
+            match std::fs::metadata(file)?.permissions().mode() & 0o077 {
+                0 => Ok(()),
+                _ => std::fs::set_permissions(file, Permissions::from_mode(0o600)),
+            }
         }
         made => made.map(drop),
     }

@@ -55,7 +55,11 @@ async fn what_is_made_is_for_its_owner_alone() {
     store.close();
     assert!(!data.join("metadata.db-wal").exists(), "a clean end leaves no log");
 
+    // A copy that was put back.
+    let readable = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(data.join("metadata.db"), readable).unwrap();
     let store = Embedded::open_existing(&options(&data)).unwrap();
+    assert_eq!(mode(&data.join("metadata.db")), 0o600);
     let keys = store.sessions.signing_keys(cx(), key(2)).await.unwrap();
     assert_eq!(keys.iter().map(|key| key.id).collect::<Vec<_>>(), [1]);
 }

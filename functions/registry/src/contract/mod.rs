@@ -2,7 +2,7 @@
 //!
 //! A store's tests run it with one line:
 //!
-//! ```ignore
+//! ```text
 //! registry::contract_tests!(async { my_stores() });
 //! ```
 //!

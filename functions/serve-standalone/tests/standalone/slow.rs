@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Client, EMPTY, MANIFEST_TYPE, Server, digest, eventually};
+use crate::support::{Client, EMPTY, MANIFEST_TYPE, Server, digest, eventually, manifest};
 
 /// A body so large that no socket's buffers hold it.
 fn large() -> Vec<u8> {
@@ -256,4 +256,43 @@ fn heads_are_bounded() {
         assert_eq!(client.try_response("HEAD").map(|response| response.status), Some(431));
     }
     assert_eq!(server.request("GET", "/v2/", &[], b"").status, 200);
+}
+
+/// Clients that stall with an upload keep no memory that others need.
+#[test]
+fn s30_stalled_uploads_leave_room_for_others() {
+    // Room for two.
+    let server = Server::start(&["--upload-memory", "256KiB"]);
+    let stalled: Vec<_> = (0..6)
+        .map(|_| {
+            let upload = server.open_upload("app", &[]);
+            let mut client = server.connect();
+            client.send_head("PATCH", &upload, &[], 1000);
+            client.send(b"a byte or two");
+            client
+        })
+        .collect();
+    for note in 0..3_u8 {
+        server.push_blob("app", &vec![note; 300_000]);
+    }
+    drop(stalled);
+}
+
+/// What manifests hold in memory while they arrive is bounded for all of them together: one waits for another.
+#[test]
+fn s07_manifests_wait_for_room() {
+    let server = Server::start(&["--upload-memory", "1MiB", "--idle-timeout", "2s"]);
+    server.push_blob("app", EMPTY);
+    let mut stalled = server.connect();
+    stalled.send_head("PUT", "/v2/app/manifests/stalled", &[MANIFEST_TYPE], 3 << 20);
+    stalled.send(b"{ \"schemaVersion\": 2");
+    // Its memory is taken when its first bytes are here.
+    thread::sleep(Duration::from_millis(300));
+    let bytes = manifest("waits");
+    let mut waiting = server.connect();
+    waiting.send_head("PUT", "/v2/app/manifests/waits", &[MANIFEST_TYPE], bytes.len());
+    waiting.send(&bytes);
+    assert!(waiting.is_silent_for(Duration::from_millis(500)));
+    assert_eq!(stalled.response("PUT").status, 408);
+    assert_eq!(waiting.response("PUT").status, 201);
 }
