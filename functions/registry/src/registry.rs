@@ -1,7 +1,9 @@
 //! The line that every request follows: route, authorize, dispatch, operation, response.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use oci::RepositoryName;
@@ -104,7 +106,11 @@ impl Registry {
     pub async fn handle(&self, request: Request<RequestBody>) -> Response<ResponseBody> {
         let mut record = Record::default();
         let (head, body) = request.into_parts();
-        let answered = self.answer(&head, body, &mut record).await;
+        // A defect met by one request is answered like any other fault, and costs no other request of its connection.
+        let answered = AssertUnwindSafe(self.answer(&head, body, &mut record))
+            .catch_unwind()
+            .await;
+        let answered = answered.unwrap_or_else(|_| Err(StoreError::failed("the operation panicked").into()));
         let mut response = answered.unwrap_or_else(|error| error.into_response(|| random_u64(&*self.environment)));
         response
             .headers_mut()

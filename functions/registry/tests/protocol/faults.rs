@@ -1,11 +1,17 @@
 //! Stores that fail: what a client is told, what the log keeps, and that nothing which was acknowledged is lost.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use http::{HeaderValue, Method};
 use oci::MediaType;
+use registry::auth::{AuthenticationError, Credentials};
 use registry::contract::faulty::{Fault, Kind, Moment};
+use registry::{Authenticator, Identity, Principal};
 
 use crate::support::content::{Image, artifact, bytes_of, image, padded};
 use crate::support::log::Log;
-use crate::support::{Answer, Call, World, sha256, sha512};
+use crate::support::{Answer, Call, Setup, World, sha256, sha512};
 
 /// Something to do with a registry that holds `a` with an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -323,4 +329,38 @@ async fn ids_differ() {
         ids.insert(answer.json()["errors"][0]["detail"]["id"].to_string());
     }
     assert_eq!(ids.len(), 10);
+}
+
+/// Somebody whose credentials meet a defect of this program.
+struct Defective;
+
+#[async_trait]
+impl Authenticator for Defective {
+    async fn authenticate(&self, _: &Credentials) -> Result<Identity, AuthenticationError> {
+        panic!("a defect, on purpose: planned")
+    }
+
+    async fn recall(&self, _: &Principal) -> Result<Identity, AuthenticationError> {
+        Err(AuthenticationError::Unauthenticated)
+    }
+
+    fn challenge(&self) -> Option<HeaderValue> {
+        None
+    }
+}
+
+/// A panic is answered with an id like any other fault, in a header too, and tells nothing of its cause.
+#[tokio::test]
+async fn a_defect_is_a_fault() {
+    let world = World::with(Setup {
+        authenticator: Arc::new(Defective),
+        ..Setup::default()
+    })
+    .await;
+    let answer = world.get("/v2/").send().await.expect(500);
+    assert!(!String::from_utf8_lossy(&answer.body).contains("planned"));
+    let id = answer.json()["errors"][0]["detail"]["id"].as_str().unwrap().to_owned();
+    assert_eq!(answer.header("x-request-id"), id);
+    let head = world.call(Method::HEAD, "/v2/").send().await.expect(500);
+    assert_eq!(head.header("x-request-id").len(), 16);
 }

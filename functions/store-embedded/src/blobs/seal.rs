@@ -59,7 +59,14 @@ fn join(files: &dyn Files, session: SessionId, last: u32, segments: &[Segment]) 
         match copy_all(files, object, segments) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // Another seal was faster, and has given the file its name. Or a segment is gone.
+                // Another seal was faster, and has given the file its name, so that this one may have begun a new one.
+                // Or a segment is gone.
+                files
+                    .remove(Name {
+                        form: Form::Joining,
+                        ..object
+                    })
+                    .map_err(failure)?;
                 if !is_complete(files, object, total)? {
                     return Err(damaged(object));
                 }
