@@ -10,9 +10,8 @@ import containerd
 import docker
 from common import Setting, need_root, tool
 from engines import Dockerd
-from harness import Result
+from harness import Dealer, Result
 from images import RUNS
-from relay import Relay
 from verify import Registry
 
 # Pieces of 1 MiB, four at a time: a layer of some megabytes becomes several range requests.
@@ -79,7 +78,7 @@ def buildkit(setting: Setting) -> Iterator[Result]:
 def containerd_2(setting: Setting) -> Iterator[Result]:
     """Every check of containerd, through a relay that counts the requests for one layer."""
     need_root()
-    with Relay([setting.address]) as relay:
+    with Dealer([setting.address]) as relay:
         registry = Registry(relay.address, log=setting.registry.log)
         seen = Setting(setting.name, registry, setting.images, setting.work, setting.space, setting.own)
         yield from containerd.results(seen, "docker28/", PARALLEL, large=True)

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Iterator
 
 from common import Setting, client
-from harness import Result, cache_dir, run, skip
+from harness import Dealer, Result, cache_dir, run, skip
 from layout import noise
-from relay import Relay
 from verify import Registry
 
 SOURCE = Path(__file__).resolve().parent / "oci-client"
@@ -18,7 +17,7 @@ SIZES = (1, CHUNK, 10_000_000)
 
 
 def results(setting: Setting) -> Iterator[Result]:
-    with Relay([setting.address]) as relay:
+    with Dealer([setting.address]) as relay:
 
         def round_trip() -> str:
             folder = setting.folder("layers")

@@ -8,10 +8,9 @@ import time
 from typing import Iterator, List
 
 from common import Setting, client, refused, tool
-from harness import Result
+from harness import Dealer, Result
 from harness.process import Finished
 from layout import noise, sha256
-from relay import Relay
 from verify import Registry, compare_layouts, reachable, root_digest
 
 CHUNK = 1_000_000
@@ -20,7 +19,7 @@ BILL = "application/vnd.example.sbom"
 
 def results(setting: Setting) -> Iterator[Result]:
     # Through a relay that counts: whether a layer went in chunks is not seen in what is stored.
-    with Relay([setting.address]) as relay:
+    with Dealer([setting.address]) as relay:
         registry = Registry(relay.address, log=setting.registry.log)
         checks = Regctl(Setting(setting.name, registry, setting.images, setting.work, setting.space, setting.own), relay)
         yield setting.check("regctl: copy an index there and back", checks.there_and_back, "multi", "--force-recursive")
@@ -34,7 +33,7 @@ def results(setting: Setting) -> Iterator[Result]:
 
 
 class Regctl:
-    def __init__(self, setting: Setting, relay: Relay) -> None:
+    def __init__(self, setting: Setting, relay: Dealer) -> None:
         self.setting, self.registry, self.relay, self.env = setting, setting.registry, relay, setting.home("regctl")
         self.regctl("registry", "set", setting.address, "--tls", "disabled", "--skip-check")
 

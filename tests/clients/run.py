@@ -34,11 +34,10 @@ import oras  # noqa: E402
 import podman  # noqa: E402
 import skopeo  # noqa: E402
 from common import Family, Setting, collect, tool  # noqa: E402
-from harness import HarnessError, Result, Server, cache_dir, check, run, scratch  # noqa: E402
+from harness import Dealer, HarnessError, Result, Server, cache_dir, check, run, scratch  # noqa: E402
 from harness.process import stop_all, tail, unmount_below  # noqa: E402
 from harness.progress import step  # noqa: E402
 from images import Images  # noqa: E402
-from relay import Relay  # noqa: E402
 from verify import Registry  # noqa: E402
 
 # How much of each server's log a failure shows.
@@ -168,7 +167,7 @@ def _users(stack: ExitStack, work: Path) -> Registry:
 
 def _three(stack: ExitStack, work: Path) -> Registry:
     servers = [stack.enter_context(Server(data=work / "data")) for _ in range(3)]
-    dealer = stack.enter_context(Relay([server.address for server in servers]))
+    dealer = stack.enter_context(Dealer([server.address for server in servers]))
     return Registry(dealer.address, log=lambda: "\n".join(map(_log, servers)))
 
 

@@ -19,6 +19,8 @@ _Sender = Callable[[asyncio.StreamWriter, bytes], Awaitable[None]]
 
 _HEAD_LIMIT = 1 << 17
 _BLOCK = 1 << 18
+# The first byte of every TLS connection: a record that holds a handshake (RFC 8446, 5.1).
+_TLS_HANDSHAKE = b"\x16"
 # How long a client may go on sending a body that the server has already answered.
 _LINGER_SECONDS = 5.0
 
@@ -100,8 +102,13 @@ class Dealer:
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One client connection: request after request, until one side wants to close."""
         try:
-            while await self._request(reader, writer):
-                pass
+            begun = await reader.read(1)
+            if begun == _TLS_HANDSHAKE:
+                # docker, skopeo and podman try https first. A server that speaks HTTP alone answers that at once.
+                writer.write(b"HTTP/1.0 400 Bad Request\r\n\r\nThis server speaks plain HTTP.\n")
+                return
+            while begun and await self._request(begun, reader, writer):
+                begun = await reader.read(1)
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
             # A peer went away, or spoke what is not HTTP/1: cut, so that the other side sees it too.
             writer.transport.abort()
@@ -110,14 +117,9 @@ class Dealer:
         finally:
             writer.close()
 
-    async def _request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Relays one request and its answer; whether the client's connection can carry another."""
-        try:
-            head = await reader.readuntil(b"\r\n\r\n")
-        except asyncio.IncompleteReadError as error:
-            if error.partial:
-                raise
-            return False
+    async def _request(self, begun: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Relays the request that begins so, and its answer; whether the client's connection can carry another."""
+        head = begun + await reader.readuntil(b"\r\n\r\n")
         request = _Head(head)
         method, target = request.first.split(b" ")[:2]
         server = self._next % len(self.addresses)
