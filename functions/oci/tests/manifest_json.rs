@@ -2,36 +2,11 @@
 //! differently.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
 
-use oci::{Limits, Manifest, ManifestError, MediaType};
+use oci::{ManifestError, MediaType};
 
-const A: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+mod support;
 
-fn parse_as(content_type: &str, text: impl AsRef<[u8]>) -> Result<Manifest, ManifestError> {
-    let content_type = content_type.parse().unwrap();
-    Manifest::parse(text.as_ref(), Some(&content_type), &Limits::default())
-}
-
-fn link() -> String {
-    format!(r#"{{"mediaType":"a/b","digest":"{A}","size":1}}"#)
-}
-
-/// An OCI image manifest that ends in `more`.
-fn image(more: &str) -> String {
-    format!(r#"{{"schemaVersion":2,"config":{}{more}}}"#, link())
-}
-
-fn refusal_of_image(more: &str) -> ManifestError {
-    assert!(
-        parse_as(MediaType::OCI_MANIFEST, image("")).is_ok(),
-        "refused for nothing"
-    );
-    parse_as(MediaType::OCI_MANIFEST, image(more)).unwrap_err()
-}
-
-/// An image whose only layer is this descriptor.
-fn refusal_of_layer(descriptor: &str) -> ManifestError {
-    refusal_of_image(&format!(r#","layers":[{}, {descriptor}]"#, link()))
-}
+use support::{A, image, link, parse_as, refusal_of_image, refusal_of_layer};
 
 #[test]
 fn what_is_no_json() {

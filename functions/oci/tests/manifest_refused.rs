@@ -3,34 +3,9 @@
 
 use oci::{DescriptorFault, DigestError, Limits, Manifest, ManifestError, MediaType, MediaTypeError};
 
-const A: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+mod support;
 
-fn parse_as(content_type: &str, text: impl AsRef<[u8]>) -> Result<Manifest, ManifestError> {
-    let content_type = content_type.parse().unwrap();
-    Manifest::parse(text.as_ref(), Some(&content_type), &Limits::default())
-}
-
-fn link() -> String {
-    format!(r#"{{"mediaType":"a/b","digest":"{A}","size":1}}"#)
-}
-
-/// An OCI image manifest that ends in `more`.
-fn image(more: &str) -> String {
-    format!(r#"{{"schemaVersion":2,"config":{}{more}}}"#, link())
-}
-
-fn refusal_of_image(more: &str) -> ManifestError {
-    assert!(
-        parse_as(MediaType::OCI_MANIFEST, image("")).is_ok(),
-        "refused for nothing"
-    );
-    parse_as(MediaType::OCI_MANIFEST, image(more)).unwrap_err()
-}
-
-/// An image whose only layer is this descriptor.
-fn refusal_of_layer(descriptor: &str) -> ManifestError {
-    refusal_of_image(&format!(r#","layers":[{}, {descriptor}]"#, link()))
-}
+use support::{A, image, link, parse_as, refusal_of_image, refusal_of_layer};
 
 #[test]
 fn an_image_that_is_an_index() {
