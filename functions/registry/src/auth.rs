@@ -193,8 +193,6 @@ impl Credentials {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         match (values.next(), values.next()) {
             (None, _) => Self::Absent,
-            // What clients send that were told to authenticate and have nothing to do it with.
-            (Some(value), None) if value.as_bytes().eq_ignore_ascii_case(b"basic Og==") => Self::Absent,
             (Some(value), None) => Self::basic(value).unwrap_or(Self::Unreadable),
             (Some(_), Some(_)) => Self::Unreadable,
         }
@@ -207,6 +205,10 @@ impl Credentials {
         }
         let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
         let (user, password) = decoded.split_once(':')?;
+        if user.is_empty() && password.is_empty() {
+            // What clients send that were told to authenticate and have nothing to do it with.
+            return Some(Self::Absent);
+        }
         if user.is_empty() || user.chars().any(char::is_control) {
             return None;
         }

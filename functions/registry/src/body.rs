@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use http_body::{Body, Frame, SizeHint};
 
+use crate::environment::Room;
 use crate::store::StoreError;
 use crate::store::blobs::{BodyError, ByteStream};
 
@@ -14,7 +15,12 @@ use crate::store::blobs::{BodyError, ByteStream};
 pub type RequestBody = Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>;
 
 /// A response's body. Its length is always known.
-pub struct ResponseBody(Inner);
+pub struct ResponseBody {
+    inner: Inner,
+    /// Memory that the bytes at hand take, until they are sent.
+    #[expect(dead_code, reason = "held for its drop")]
+    room: Option<Room>,
+}
 
 enum Inner {
     Full(Option<Bytes>),
@@ -25,19 +31,31 @@ impl ResponseBody {
     /// No bytes.
     #[must_use]
     pub fn empty() -> Self {
-        Self(Inner::Full(None))
+        Self::from(Inner::Full(None))
     }
 
     /// Bytes at hand.
     #[must_use]
     pub fn full(bytes: Bytes) -> Self {
-        Self(Inner::Full(Some(bytes).filter(|bytes| !bytes.is_empty())))
+        Self::from(Inner::Full(Some(bytes).filter(|bytes| !bytes.is_empty())))
+    }
+
+    /// The same bytes, for which `room` was granted: it goes back when they are sent, or nobody wants them any more.
+    #[must_use]
+    pub fn holding(self, room: Option<Room>) -> Self {
+        Self { room, ..self }
     }
 
     /// `length` bytes that are read as they are sent.
     #[must_use]
     pub fn stream(stream: ByteStream, length: u64) -> Self {
-        Self(Inner::Stream { stream, left: length })
+        Self::from(Inner::Stream { stream, left: length })
+    }
+}
+
+impl From<Inner> for ResponseBody {
+    fn from(inner: Inner) -> Self {
+        Self { inner, room: None }
     }
 }
 
@@ -49,7 +67,7 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, StoreError>>> {
-        match &mut self.0 {
+        match &mut self.inner {
             Inner::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Inner::Stream { left: 0, .. } => Poll::Ready(None),
             Inner::Stream { stream, left } => match stream.poll_next_unpin(context) {
@@ -79,11 +97,11 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.0, Inner::Full(None) | Inner::Stream { left: 0, .. })
+        matches!(self.inner, Inner::Full(None) | Inner::Stream { left: 0, .. })
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(match &self.0 {
+        SizeHint::with_exact(match &self.inner {
             Inner::Full(bytes) => bytes.as_ref().map_or(0, Bytes::len) as u64,
             Inner::Stream { left, .. } => *left,
         })

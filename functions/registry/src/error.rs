@@ -13,6 +13,7 @@ use crate::body::ResponseBody;
 use crate::store::StoreError;
 use crate::store::blobs::{AppendError, BodyError};
 
+/// Names a fault of ours in the log. Set on faults alone: nothing else is logged under an id.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Where an upload stands, told with every refusal of a body so that a client can go on from there.
@@ -161,6 +162,7 @@ impl Error {
     pub(crate) fn into_response(self, id: impl FnOnce() -> u64) -> Response<ResponseBody> {
         let (status, code) = self.status_and_code();
         let message = self.to_string();
+        let mut fault_id = None;
         let errors = match &self {
             // One error for each, as the specification asks ("one or more MANIFEST_BLOB_UNKNOWN errors").
             Self::ManifestReferencesUnknown(digests) => digests
@@ -175,6 +177,8 @@ impl Error {
                     error = fault as &dyn std::error::Error,
                     "request failed"
                 );
+                // In a header too: the answer to a HEAD has no body.
+                fault_id = HeaderValue::from_str(&id).ok();
                 vec![json!({ "code": code, "message": message, "detail": { "id": id } })]
             }
             other => vec![match other.detail() {
@@ -182,13 +186,11 @@ impl Error {
                 None => json!({ "code": code, "message": message }),
             }],
         };
-        // In a header too: the answer to a HEAD has no body.
-        let id = matches!(self, Self::Store(_)).then(|| errors[0]["detail"]["id"].as_str().map(HeaderValue::from_str));
         let body = json!({ "errors": errors }).to_string();
         let mut response = Response::new(ResponseBody::full(body.into()));
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        if let Some(Some(Ok(id))) = id {
+        if let Some(id) = fault_id {
             headers.insert(REQUEST_ID, id);
         }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -29,7 +29,8 @@ pub struct Limits {
     pub upload_token_ms: u64,
     /// Milliseconds for which a body claims its session; renewed while it streams.
     pub claim_ms: u64,
-    /// Milliseconds that a manifest may take to arrive, since it is held in memory meanwhile.
+    /// Milliseconds that a manifest may take to arrive, since it is held in memory meanwhile. Less than a shell lets
+    /// others wait for that memory, so that those who trickle keep nobody out.
     pub manifest_ms: u64,
     /// Milliseconds that a store may spend on one operation, retries included.
     pub store_ms: u64,
@@ -53,7 +54,7 @@ impl Default for Limits {
             mount_candidates: 100,
             upload_token_ms: 24 * 3_600_000,
             claim_ms: 60_000,
-            manifest_ms: 120_000,
+            manifest_ms: 30_000,
             store_ms: 30_000,
             chunk_min_bytes: 5 << 20,
         }

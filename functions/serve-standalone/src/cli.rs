@@ -204,6 +204,7 @@ pub(crate) struct LimitArgs {
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_connections: u32,
     /// Memory for the bodies of all uploads together; more uploads wait for room. As much again is for manifests
+    /// and lists of referrers, and a body that was interrupted for lack of it ends with 503
     #[arg(long, env = "ROADSTEAD_UPLOAD_MEMORY", value_name = "SIZE", default_value = "64MiB")]
     pub(crate) upload_memory: Length,
     /// The largest blob that is accepted

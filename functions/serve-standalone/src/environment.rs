@@ -13,8 +13,8 @@ use tokio::sync::Semaphore;
 /// The unit in which memory is counted, in bytes.
 const UNIT: usize = 1 << 10;
 
-/// How long a request waits for memory.
-const PATIENCE: Duration = Duration::from_secs(25);
+/// How long a request waits for memory: longer than the core lets a manifest take to arrive.
+const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Bytes taken from the operating system at once: a system call for each id would show in the cost of a request.
 const POOL: usize = 512;

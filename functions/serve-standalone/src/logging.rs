@@ -4,8 +4,11 @@ use std::io::{IsTerminal as _, stderr};
 use std::sync::OnceLock;
 use std::thread;
 
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::{Directive, LevelFilter, ParseError};
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::cli::LogFormat;
 
@@ -37,26 +40,21 @@ pub(crate) fn init(format: LogFormat, filter: &str) -> Result<(), String> {
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::WARN.into())
         .parse(filter)
-        .map_err(|error| error.to_string())?
-        // What these tell below that level are the bytes of requests, which may be secrets.
-        .add_directive(directive("h2=info")?)
-        .add_directive(directive("hyper=info")?)
-        .add_directive(directive("hyper_util=info")?);
+        .map_err(|error| error.to_string())?;
     let log = LOG.get_or_init(|| Log {
         sink: Sink::default(),
         format,
     });
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(|| &log.sink);
+    let events = tracing_subscriber::registry().with(filter).with(filter_fn(is_harmless));
+    let lines = tracing_subscriber::fmt::layer().with_writer(|| &log.sink);
     match format {
-        LogFormat::Text => builder.with_ansi(stderr().is_terminal()).try_init(),
-        LogFormat::Json => builder
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(false)
-            .try_init(),
+        LogFormat::Text => events.with(lines.with_ansi(stderr().is_terminal())).try_init(),
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true);
+            events
+                .with(lines.with_current_span(false).with_span_list(false))
+                .try_init()
+        }
     }
     .map_err(|error| error.to_string())?;
     thread::Builder::new()
@@ -72,8 +70,11 @@ pub(crate) fn init(format: LogFormat, filter: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn directive(text: &str) -> Result<Directive, String> {
-    text.parse().map_err(|error: ParseError| error.to_string())
+/// Whether an event can be written at all, whatever was asked for: what these libraries tell below that level are the
+/// bytes of requests, which may be secrets.
+fn is_harmless(event: &Metadata<'_>) -> bool {
+    let library = event.target().split("::").next().unwrap_or_default();
+    *event.level() <= Level::INFO || !["h2", "hyper", "hyper_util"].contains(&library)
 }
 
 /// The log, if there is one.

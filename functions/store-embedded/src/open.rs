@@ -188,12 +188,25 @@ fn create_private(file: &Path) -> io::Result<()> {
             let wanted = Access::READ_OK | Access::WRITE_OK;
             rustix::fs::accessat(rustix::fs::CWD, file, wanted, AtFlags::EACCESS)?;
             // A copy that was put back may have come with any mode, and the keys that sign upload tokens are in it.
-            match std::fs::metadata(file)?.permissions().mode() & 0o077 {
-                0 => Ok(()),
-                _ => std::fs::set_permissions(file, Permissions::from_mode(0o600)),
-            }
+            // The log holds them too.
+            ["", "-wal", "-shm"].iter().try_for_each(|ending| {
+                let mut path = file.as_os_str().to_owned();
+                path.push(ending);
+                make_private(path.as_ref())
+            })
         }
         made => made.map(drop),
+    }
+}
+
+/// Without opening it; a file that is not there is private enough.
+fn make_private(file: &Path) -> io::Result<()> {
+    match std::fs::metadata(file) {
+        Ok(found) if found.permissions().mode() & 0o077 != 0 => {
+            std::fs::set_permissions(file, Permissions::from_mode(0o600))
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -28,6 +28,10 @@ impl Mounted {
         if output.status.success() {
             return Some(Self(at.to_owned()));
         }
+        assert!(
+            std::env::var("CI").as_deref() != Ok("true"),
+            "needs to mount a file system in memory"
+        );
         println!("not run: {}", String::from_utf8_lossy(&output.stderr).trim());
         None
     }

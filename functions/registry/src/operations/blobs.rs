@@ -2,9 +2,7 @@
 
 use std::ops::Range;
 
-use http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, IF_RANGE, LOCATION, RANGE,
-};
+use http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, IF_RANGE, LOCATION};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use oci::Digest;
 
@@ -65,8 +63,14 @@ impl Registry {
     }
 
     async fn redirect(&self, link: &Link, wanted: &Wanted, headers: &HeaderMap) -> Result<Option<Redirect>, Error> {
-        // An object store would compare the condition with an entity tag of its own, and send the whole.
-        if matches!(wanted, Wanted::Several(_)) || (headers.contains_key(RANGE) && headers.contains_key(IF_RANGE)) {
+        let here = match wanted {
+            // It will be the whole there too: object stores know other entity tags than `If-Range` may name.
+            Wanted::Whole => false,
+            // For the same reason a range that was asked for under a condition would become the whole.
+            Wanted::One(_) => headers.contains_key(IF_RANGE),
+            Wanted::Several(_) => true,
+        };
+        if here {
             return Ok(None);
         }
         let request = RedirectRequest {

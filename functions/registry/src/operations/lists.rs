@@ -123,10 +123,7 @@ impl Registry {
         let mut bytes = ENVELOPE;
         let mut left = page.limit;
         let mut more = left > 0;
-        let _room = self
-            .environment
-            .room(2 * self.settings.limits.referrers_page_bytes)
-            .await?;
+        let mut room = None;
         'page: while left > 0 && more {
             let found = self
                 .stores
@@ -140,6 +137,9 @@ impl Registry {
                 )
                 .await?;
             more = found.more && !found.items.is_empty();
+            if room.is_none() && !found.items.is_empty() {
+                room = Some(self.environment.room(self.settings.limits.referrers_page_bytes).await?);
+            }
             for referrer in found.items {
                 let digest = referrer.descriptor.digest;
                 if artifact_type.is_none() || referrer.descriptor.artifact_type == artifact_type {
@@ -171,7 +171,7 @@ impl Registry {
             let filter = artifact_type.as_ref().map(MediaType::as_str);
             response::link_next(headers, &path, &page, &examined.to_string(), filter);
         }
-        Ok(response)
+        Ok(response.map(|body| body.holding(room)))
     }
 
     /// Annotations that were too large for the referrer's row are read from its manifest. A manifest that was deleted

@@ -239,8 +239,8 @@ impl Registry {
             }
         }
         // One body is the object itself, however it came; several leave behind what the object was made of.
-        let one_body =
-            claim.progress == Progress::default() || (claim.attempt.number == 2 && stored.progress == claim.progress);
+        // Earlier attempts may have left a segment even if they came to nothing.
+        let one_body = claim.attempt.number == 1 || (claim.attempt.number == 2 && stored.progress == claim.progress);
         let parts = self.parts(claim, stored.part).await?;
         let state = stored.progress.store;
         let upload = Upload {

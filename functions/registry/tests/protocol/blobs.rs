@@ -343,7 +343,7 @@ async fn redirects() {
         ("GET", vec![("range", "nonsense")], 307),
         ("GET", vec![("range", "bytes=0-,0-")], 307),
         // An object store knows other entity tags: these are decided here.
-        ("GET", vec![("range", "bytes=0-1"), ("if-range", "\"other\"")], 200),
+        ("GET", vec![("range", "bytes=0-1"), ("if-range", "\"other\"")], 307),
         ("GET", vec![("range", "bytes=0-1"), ("if-range", etag.as_str())], 206),
         // Without a range the condition means nothing (RFC 9110, 13.1.5).
         ("GET", vec![("if-range", etag.as_str())], 307),

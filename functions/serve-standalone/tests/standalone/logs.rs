@@ -2,10 +2,13 @@
 
 use crate::support::{EMPTY, Server, basic, digest, folder_with_users};
 
+/// As much as can be asked for, also by name of what tells most.
+const EVERYTHING: &str = "trace,h2::codec=trace,h2::proto=trace,h2::hpack=trace,hyper::proto=trace";
+
 #[test]
 fn s18_no_secret_is_logged_and_no_line_is_forged() {
     let folder = folder_with_users(&[("alice", "correct-horse")]);
-    let server = Server::start_in(folder, &["--htpasswd", "users", "--log-level", "trace"]);
+    let server = Server::start_in(folder, &["--htpasswd", "users", "--log-level", EVERYTHING]);
     let alice = basic("alice", "correct-horse");
     let wrong = basic("mistyped-password-as-user", "wrong-battery");
     let authorization = ("Authorization", alice.as_str());
@@ -57,6 +60,10 @@ fn s18_no_secret_is_logged_and_no_line_is_forged() {
             .iter()
             .any(|line| line["agent"].as_str().unwrap().starts_with("evil"))
     );
+    let library = lines
+        .iter()
+        .find(|line| line["target"].as_str().unwrap().starts_with("h2"));
+    assert_eq!(library, None, "it tells the bytes of requests");
     let log = server.log();
     let credentials = [alice, wrong].map(|header| header.trim_start_matches("Basic ").to_owned());
     for secret in [

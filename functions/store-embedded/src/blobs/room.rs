@@ -20,7 +20,8 @@ pub(super) const BASE: usize = 128 << 10;
 ///
 /// An upload waits for its base before its body is read. More room makes it faster, not possible: it is taken
 /// only if some is free, and only for one batch. What was taken goes back when the client pauses, so that clients that
-/// stall, however many, keep none of it.
+/// stall, however many, keep none of it. One that goes on after a pause waits again, and is given up if nothing becomes
+/// free in time: its chunk ends with 503, and what the session held before can be continued.
 #[derive(Debug)]
 pub(super) struct Room(Arc<Semaphore>);
 

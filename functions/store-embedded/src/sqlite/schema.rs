@@ -103,7 +103,7 @@ fn prepare_with(connection: &mut Connection, migrations: &[&str]) -> Result<(), 
     if mode != "wal" {
         // SQLite does not wait by itself for the lock that this change needs.
         let started = Instant::now();
-        while let Err(error) = connection.pragma_update(None, "journal_mode", "wal") {
+        while let Err(error) = switch_to_log(connection) {
             if error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy) || started.elapsed() > PATIENCE {
                 return Err(error.into());
             }
@@ -124,6 +124,19 @@ fn prepare_with(connection: &mut Connection, migrations: &[&str]) -> Result<(), 
         transaction.commit()?;
     }
     Ok(())
+}
+
+/// SQLite may answer with the mode that the file keeps, and no error.
+fn switch_to_log(connection: &Connection) -> rusqlite::Result<()> {
+    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
+    if mode == "wal" {
+        return Ok(());
+    }
+    let refused = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_PROTOCOL);
+    Err(rusqlite::Error::SqliteFailure(
+        refused,
+        Some(format!("the journal mode stays {mode}")),
+    ))
 }
 
 /// Whether the file has the present schema; an error when it is one that must not be touched.
@@ -208,7 +221,7 @@ mod tests {
     /// Closing the last connection moves the log into the file: with what `connect` and `prepare` have set, if nothing
     /// was ever written.
     #[test]
-    fn a_connection_that_never_wrote_syncs_what_it_moves() {
+    fn connections_are_opened_synced() {
         let directory = tempfile::tempdir().unwrap();
         let mut connection = empty(directory.path());
         prepare(&mut connection).unwrap();

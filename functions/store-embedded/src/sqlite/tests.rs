@@ -409,3 +409,21 @@ async fn a_panic_fails_one_operation() {
     assert!(!opened.store.repository(cx(), &"a".parse().unwrap()).await.unwrap());
     opened.commit_blob(2).await.unwrap();
 }
+
+/// A transaction that was left open is ended before anything else is asked of the connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_left_open_is_ended() {
+    let opened = open(Sync::Full);
+    opened.commit_blob(1).await.unwrap();
+    // The group's own COMMIT ends the first transaction; a second one stays open behind it.
+    let left_open = opened.store.write(cx(), |rows: &Rows<'_>| {
+        rows.change("COMMIT", [])?;
+        rows.change("BEGIN", [])?;
+        rows.change("SAVEPOINT inner", [])?;
+        Err::<(), _>(Failure::Damaged("on purpose".to_owned()))
+    });
+    assert!(left_open.await.is_err());
+    let claim = opened.claim(1).await;
+    opened.store.release(cx(), &claim).await.unwrap();
+    opened.commit_blob(2).await.unwrap();
+}

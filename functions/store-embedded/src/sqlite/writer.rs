@@ -213,6 +213,10 @@ impl Transactions {
 
     /// One transaction with all operations; nothing is changed when it is refused.
     fn attempt(&mut self, group: &mut Vec<Box<dyn Job>>) -> Result<(), Refused> {
+        if !self.connection.is_autocommit() {
+            // What could not be rolled back before may be by now; otherwise the group fails here.
+            execute(&self.connection, "ROLLBACK")?;
+        }
         let durable = group.iter().any(|job| job.durability() == Durability::Durable);
         if self.durable != Some(durable) {
             self.durable = None;
@@ -256,10 +260,6 @@ impl Transactions {
         if self.met_others.is_some_and(|met| met.elapsed() < POLITE) {
             // Whoever polls for the lock would hardly ever find it free between two of our transactions.
             std::thread::sleep(BACKOFF.0);
-        }
-        if !self.connection.is_autocommit() {
-            // What could not be rolled back before may be by now; otherwise the group fails here.
-            execute(&self.connection, "ROLLBACK")?;
         }
         let mut wait = BACKOFF.0;
         loop {
