@@ -36,6 +36,15 @@ def login(setting: Setting) -> Iterator[Result]:
     yield setting.check("crane: pull after login", checks.pull, "app")
 
 
+def public(setting: Setting) -> Iterator[Result]:
+    checks = Crane(setting)
+    yield setting.check("crane: push without login is refused", checks.refused_push)
+    yield setting.check("crane: auth login", checks.login)
+    yield setting.check("crane: push after login", checks.push, "app")
+    yield setting.check("crane: auth logout", checks.logout)
+    yield setting.check("crane: pull without login", checks.pull, "app")
+
+
 class Crane:
     def __init__(self, setting: Setting) -> None:
         self.setting, self.registry, self.env = setting, setting.registry, setting.home("crane")
@@ -53,6 +62,9 @@ class Crane:
         self.crane("push", self.layout(image), self.reference(f"{image}:1"))
         repository = self.setting.repository(f"crane/{image}")
         self.registry.verify(repository, "1", expect=root_digest(self.layout(image)))
+
+    def logout(self) -> None:
+        self.crane("auth", "logout", self.setting.address)
 
     def pull(self, image: str) -> None:
         folder = self.setting.folder("back") / image

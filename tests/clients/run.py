@@ -4,8 +4,8 @@
 
     python3 tests/clients/run.py [--registry HOST:PORT [--user NAME:PASSWORD]] [--only FAMILY[,FAMILY]] [--full] [--list]
 
-Three settings: one server that needs no login (every family), one with a htpasswd file (logins), and three server
-processes over one data directory, requests dealt to them in turn (a subset).
+Four settings: one server that needs no login (every family), one with a htpasswd file (logins), one with that file from
+which everybody may pull, and three server processes over one data directory, requests dealt to them in turn (a subset).
 """
 
 from __future__ import annotations
@@ -87,6 +87,8 @@ LOGINS = Group("login", {
         "crane": crane.login,
         "oras": oras.login,
     })
+# skopeo, podman and buildah send empty credentials where they were asked for some and have none: one of them will do.
+PUBLIC = Group("public", {"skopeo": skopeo.public, "crane": crane.public})
 SEVERAL = Group(
     "three servers", {name: ALWAYS.families[name] for name in ("docker", "skopeo", "podman", "crane", "oras")}
 )
@@ -103,7 +105,7 @@ def results(full: bool, only: Sequence[str], tell: Callable[[Result], None]) -> 
     with scratch("clients") as work:
         images = Images(str(cache_dir()), tool("busybox"))
         # Short folder names: container engines keep sockets in them, whose names are bounded.
-        for number, (group, start) in enumerate(((ALWAYS, _one), (LOGINS, _users), (SEVERAL, _three))):
+        for number, (group, start) in enumerate(((ALWAYS, _one), (LOGINS, _users), (PUBLIC, _public), (SEVERAL, _three))):
             families = dict(group.families)
             if full and group is ALWAYS:
                 families.update(FULL.families)
@@ -158,11 +160,15 @@ def _one(stack: ExitStack, _: Path) -> Registry:
     return Registry(server.address, log=lambda: _log(server))
 
 
-def _users(stack: ExitStack, work: Path) -> Registry:
+def _users(stack: ExitStack, work: Path, *flags: str) -> Registry:
     file = work / "htpasswd"
     run([tool("htpasswd"), "-i", "-c", "-B", "-C", "5", str(file), USER], timeout=20, input=PASSWORD)
-    server = stack.enter_context(Server("--htpasswd", file))
+    server = stack.enter_context(Server("--htpasswd", file, *flags))
     return Registry(server.address, USER, PASSWORD, log=lambda: _log(server))
+
+
+def _public(stack: ExitStack, work: Path) -> Registry:
+    return _users(stack, work, "--allow-anonymous", "pull")
 
 
 def _three(stack: ExitStack, work: Path) -> Registry:
@@ -197,7 +203,7 @@ def command_line(words: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--list", action="store_true", help="the families by name")
     arguments = parser.parse_args(words)
     if arguments.list:
-        for group in (ALWAYS, FULL, LOGINS, SEVERAL):
+        for group in (ALWAYS, FULL, LOGINS, PUBLIC, SEVERAL):
             print(f"{group.setting + (' --full' if group is FULL else ''):16} {' '.join(group.families)}")
         return 0
     began = time.monotonic()

@@ -37,6 +37,13 @@ def login(setting: Setting) -> Iterator[Result]:
     yield setting.check("skopeo: copy with --creds", checks.with_credentials)
 
 
+def public(setting: Setting) -> Iterator[Result]:
+    checks = Skopeo(setting)
+    yield setting.check("skopeo: copy without login is refused", checks.refused_push)
+    yield setting.check("skopeo: copy with --creds", checks.with_credentials_alone)
+    yield setting.check("skopeo: pull without login", checks.pull_without_login)
+
+
 class Skopeo:
     def __init__(self, setting: Setting) -> None:
         self.setting, self.env, self.registry = setting, setting.home("skopeo"), setting.registry
@@ -147,5 +154,13 @@ class Skopeo:
 
     def with_credentials(self) -> None:
         self.skopeo("logout", self.setting.address)
+        self.with_credentials_alone()
+
+    def pull_without_login(self) -> None:
+        back = self.setting.folder("back") / "app"
+        self.skopeo("copy", "-q", "--src-tls-verify=false", "--all", self.remote("creds:1"), f"oci:{back}:1")
+        compare_layouts(self.setting.images.app, str(back))
+
+    def with_credentials_alone(self) -> None:
         self.push("app", "creds:1", "--dest-creds", f"{self.registry.user}:{self.registry.password}")
         self.registry.verify(self.setting.repository("skopeo/creds"), "1", expect=root_digest(self.setting.images.app))
