@@ -284,9 +284,7 @@ impl Registry {
             put.content = record.content;
             return Ok(None);
         }
-        let cx = self.cx();
-        let until = cx.now.plus_millis(self.settings.limits.claim_ms);
-        let Claimed::Granted(claim) = self.stores.sessions.claim(cx, self.new_session_key(), until).await? else {
+        let Claimed::Granted(claim) = self.claim(self.new_session_key()).await? else {
             return Err(StoreError::failed("a new session is not new").into());
         };
         let location = self.store_bytes(&claim, bytes).await?;

@@ -166,7 +166,7 @@ impl Registry {
         headers: &HeaderMap,
         body: RequestBody,
     ) -> Result<Response<ResponseBody>, Error> {
-        let claim = match self.claim(&session).await? {
+        let claim = match self.claim(session.token.session).await? {
             Claimed::Granted(claim) => claim,
             Claimed::Busy(row) => return Err(session.refused(row.progress.offset)),
             Claimed::Ended(_) => return Err(Error::UploadUnknown),
@@ -204,7 +204,7 @@ impl Registry {
         headers: &HeaderMap,
         body: RequestBody,
     ) -> Result<Response<ResponseBody>, Error> {
-        let claim = match self.claim(&session).await? {
+        let claim = match self.claim(session.token.session).await? {
             Claimed::Granted(claim) => claim,
             Claimed::Busy(row) => return Err(session.refused(row.progress.offset)),
             Claimed::Ended(row) => return self.finished_before(&permit, &row, &digest).await,
@@ -257,7 +257,7 @@ impl Registry {
                 return Err(self.discard(claim, &state, computed).await?);
             }
         }
-        // From here on the session can no longer be swept: its object is about to be named by a digest.
+        // From here on nobody else can claim or cancel the session: its object is about to be named by a digest.
         if !self.stores.sessions.commit(self.cx(), claim, digest).await? {
             return Err(Error::ClaimLost);
         }
@@ -303,10 +303,11 @@ impl Registry {
         }
     }
 
-    async fn claim(&self, session: &OpenSession) -> Result<Claimed, Error> {
+    /// Claims a session for one body.
+    pub(super) async fn claim(&self, key: SessionKey) -> Result<Claimed, Error> {
         let cx = self.cx();
         let until = cx.now.plus_millis(self.settings.limits.claim_ms);
-        Ok(self.stores.sessions.claim(cx, session.token.session, until).await?)
+        Ok(self.stores.sessions.claim(cx, key, until).await?)
     }
 
     /// Stores the body of a request behind what the claimed session holds. Nothing of it counts until the caller saves

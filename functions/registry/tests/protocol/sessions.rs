@@ -55,6 +55,17 @@ async fn cancel() {
     }
 }
 
+/// Ends an upload to `a` that holds `bytes`: they are published, and read back as they are.
+async fn finish(world: &World, location: &str, bytes: &'static str) {
+    let digest = sha256(bytes.as_bytes());
+    world
+        .put(format!("{location}?digest={digest}"))
+        .send()
+        .await
+        .expect(201);
+    assert_eq!(world.blob("a", &digest).await.unwrap(), bytes);
+}
+
 /// An answer to the final PUT may be lost, so that its replay is a 201 again; everything else finds nothing.
 #[tokio::test]
 async fn replays_of_a_finished_upload() {
@@ -207,13 +218,7 @@ async fn a_lost_claim() {
     let answer = answer.expect_error(416, "BLOB_UPLOAD_INVALID");
     assert_eq!(answer.header("range"), "0-5");
 
-    let digest = sha256(b"abcdef");
-    world
-        .put(format!("{location}?digest={digest}"))
-        .send()
-        .await
-        .expect(201);
-    assert_eq!(world.blob("a", &digest).await.unwrap(), "abcdef");
+    finish(&world, &location, "abcdef").await;
 }
 
 /// The same for a final PUT whose digest turns out to be wrong: the session is another's by then, and goes on with the
@@ -232,13 +237,7 @@ async fn a_lost_claim_and_a_wrong_digest() {
         .put(format!("{location}?digest={}", sha256(b"wrong")))
         .stream(body);
     put.send().await.expect_error(416, "BLOB_UPLOAD_INVALID");
-    let digest = sha256(b"abcd");
-    world
-        .put(format!("{location}?digest={digest}"))
-        .send()
-        .await
-        .expect(201);
-    assert_eq!(world.blob("a", &digest).await.unwrap(), "abcd");
+    finish(&world, &location, "abcd").await;
 }
 
 /// A slow body that goes on arriving keeps its claim, however long it takes.
@@ -323,13 +322,7 @@ async fn a_failed_body_changes_nothing() {
         }
     }
     world.patch(location.clone()).bytes("cd").send().await.expect(202);
-    let digest = sha256(b"abcd");
-    world
-        .put(format!("{location}?digest={digest}"))
-        .send()
-        .await
-        .expect(201);
-    assert_eq!(world.blob("a", &digest).await.unwrap(), "abcd");
+    finish(&world, &location, "abcd").await;
 }
 
 /// A request that is dropped in mid-body is a crash: its claim ends by itself within a minute, and nothing is lost.
