@@ -267,9 +267,8 @@ impl Registry {
             .await?;
         leave_to_sweep(self.stores.sessions.finish(self.cx(), claim, End::Done).await);
         if !one_body {
-            let (id, attempts) = (claim.key.id, claim.attempt.number);
-            let blobs = &self.stores.blobs;
-            leave_to_sweep(blobs.discard(self.cx(), id, attempts, &state, Some(&location)).await);
+            self.free(claim.key.id, claim.attempt.number, &state, Some(&location))
+                .await;
         }
         Ok(())
     }
@@ -403,13 +402,14 @@ impl Registry {
             return Ok(Error::ClaimLost);
         }
         self.stores.sessions.finish(self.cx(), claim, End::Cancelled).await?;
-        let blobs = &self.stores.blobs;
-        leave_to_sweep(
-            blobs
-                .discard(self.cx(), claim.key.id, claim.attempt.number, state, None)
-                .await,
-        );
+        self.free(claim.key.id, claim.attempt.number, state, None).await;
         Ok(Error::BlobDigestMismatch { computed })
+    }
+
+    /// Frees what an ended session has left, but for what was published of it.
+    async fn free(&self, session: SessionId, attempts: u32, state: &[u8], keep: Option<&Location>) {
+        let discarded = self.stores.blobs.discard(self.cx(), session, attempts, state, keep);
+        leave_to_sweep(discarded.await);
     }
 
     /// Gives a claim back after a failure, unless the session has ended with it, and tells what to answer. A claim that
@@ -433,11 +433,7 @@ impl Registry {
         match row {
             Some(row) if row.state == State::Open => Ok(session.refused(row.progress.offset)),
             Some(row) if row.state == State::Cancelled => {
-                let discarded =
-                    self.stores
-                        .blobs
-                        .discard(self.cx(), claim.key.id, row.attempts, &row.progress.store, None);
-                leave_to_sweep(discarded.await);
+                self.free(claim.key.id, row.attempts, &row.progress.store, None).await;
                 Ok(Error::UploadUnknown)
             }
             _ => Ok(Error::UploadUnknown),
@@ -462,12 +458,7 @@ impl Registry {
             Cancelled::Now(None) => Ok(response::empty(StatusCode::NO_CONTENT)),
             Cancelled::Now(Some(row)) => {
                 let id = session.token.session.id;
-                leave_to_sweep(
-                    self.stores
-                        .blobs
-                        .discard(self.cx(), id, row.attempts, &row.progress.store, None)
-                        .await,
-                );
+                self.free(id, row.attempts, &row.progress.store, None).await;
                 Ok(response::empty(StatusCode::NO_CONTENT))
             }
         }
