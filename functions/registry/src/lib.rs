@@ -8,15 +8,19 @@
 //! 3. `operations`: what is done, a file for each kind of thing.
 //! 4. [`store`]: the contracts of the stores, and their reference in memory.
 //! 5. `token`: the signed authority in an upload's `Location`. `error`: every failure and its one answer.
-//! 6. [`limits`]: every bound, named. [`environment`]: time and randomness.
+//! 6. [`collection`] and [`check`]: what an operator runs over a registry that goes on serving.
+//! 7. [`delivery`]: by which way blobs leave. [`limits`]: every bound, named. [`environment`]: time and randomness.
 //!
 //! It has no runtime, file system, network, clock or randomness of its own and builds unchanged for
 //! `wasm32-unknown-unknown`.
 
 pub mod auth;
 pub mod body;
+pub mod check;
+pub mod collection;
 #[cfg(feature = "contract")]
 pub mod contract;
+pub mod delivery;
 pub mod environment;
 mod error;
 pub mod limits;
@@ -30,7 +34,8 @@ mod token;
 
 pub use auth::{Anonymous, Authenticator, Identity, Permit, Principal};
 pub use body::{RequestBody, ResponseBody};
+pub use delivery::{Client, Delivery, DeliveryPolicy};
 pub use environment::Environment;
 pub use limits::{Limits, Sparse};
-pub use registry::{Record, Registry, Settings, Stores};
+pub use registry::{AllStores, Record, Registry, Settings, Stores};
 pub use route::Endpoint;

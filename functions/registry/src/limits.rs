@@ -34,6 +34,8 @@ pub struct Limits {
     pub manifest_ms: u64,
     /// Milliseconds that a store may spend on one operation, retries included.
     pub store_ms: u64,
+    /// Milliseconds that a store may spend on making one object of an upload.
+    pub seal_ms: u64,
     /// Hint to clients that upload in chunks (`OCI-Chunk-Min-Length`); smaller chunks are accepted.
     pub chunk_min_bytes: u64,
 }
@@ -56,6 +58,7 @@ impl Default for Limits {
             claim_ms: 60_000,
             manifest_ms: 30_000,
             store_ms: 30_000,
+            seal_ms: 300_000,
             chunk_min_bytes: 5 << 20,
         }
     }

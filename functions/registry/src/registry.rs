@@ -10,6 +10,7 @@ use oci::RepositoryName;
 
 use crate::auth::{Action, AuthenticationError, Authenticator, Ceiling, Credentials, Identity, Permit, Principal};
 use crate::body::{RequestBody, ResponseBody};
+use crate::delivery::{Delivery, DeliveryPolicy};
 use crate::environment::{Environment, context, random_u64};
 use crate::error::Error;
 use crate::limits::{Limits, Sparse};
@@ -17,7 +18,9 @@ use crate::operations::uploads::OpenSession;
 use crate::response;
 use crate::route::{Endpoint, Route};
 use crate::store::blobs::BlobStore;
+use crate::store::collection::CollectionStore;
 use crate::store::metadata::MetadataStore;
+use crate::store::records::RecordStore;
 use crate::store::sessions::{SessionStore, SigningKey};
 use crate::store::{Context, StoreError};
 use crate::token::TokenKeys;
@@ -35,15 +38,55 @@ pub struct Stores {
     pub sessions: Arc<dyn SessionStore>,
 }
 
+/// Everything that a registry keeps, and how to go over it: for the work of an operator.
+#[derive(Clone)]
+pub struct AllStores {
+    /// Bytes.
+    pub blobs: Arc<dyn BlobStore>,
+    /// Names.
+    pub metadata: Arc<dyn MetadataStore>,
+    /// Uploads in progress.
+    pub sessions: Arc<dyn SessionStore>,
+    /// Collection over names and uploads.
+    pub collection: Arc<dyn CollectionStore>,
+    /// The names as records.
+    pub records: Arc<dyn RecordStore>,
+}
+
+impl AllStores {
+    /// What a registry needs to serve.
+    #[must_use]
+    pub fn serving(&self) -> Stores {
+        Stores {
+            blobs: self.blobs.clone(),
+            metadata: self.metadata.clone(),
+            sessions: self.sessions.clone(),
+        }
+    }
+}
+
 /// What an operator may choose.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Every bound.
     pub limits: Limits,
     /// Whether manifests may refer to what is not there.
     pub sparse: Sparse,
+    /// How blobs reach those who pull them.
+    pub delivery: Arc<dyn DeliveryPolicy>,
     /// The region that this instance serves; upload tokens of another one are not taken.
     pub region: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            sparse: Sparse::default(),
+            delivery: Arc::new(Delivery::default()),
+            region: String::new(),
+        }
+    }
 }
 
 /// What a request turned out to be, for a shell's log and counters: an extension of every response.
@@ -160,8 +203,9 @@ impl Registry {
             Route::Base => self.base(&self.identify(caller)?),
             Route::ListRepositories { page } => self.list_repositories(&self.identify(caller)?, page).await,
             Route::GetBlob { repository, digest } => {
-                self.get_blob(self.authorize(caller, &repository)?, digest, headers, head_only)
-                    .await
+                let identity = self.identify(caller)?;
+                let permit = self.permit(&identity, &repository)?;
+                self.get_blob(permit, &identity, digest, head).await
             }
             Route::DeleteBlob { repository, digest } => {
                 self.delete_blob(self.authorize(caller, &repository)?, digest).await
@@ -279,6 +323,11 @@ impl Registry {
     /// A store call's context, now.
     pub(crate) fn cx(&self) -> Context {
         context(&*self.environment, self.settings.limits.store_ms)
+    }
+
+    /// The context of a seal, now: object stores may take minutes to make one object of many parts.
+    pub(crate) fn sealing(&self) -> Context {
+        context(&*self.environment, self.settings.limits.seal_ms)
     }
 
     /// end-1. Also where `docker login` finds out whether credentials are good; so it asks for them if they would make

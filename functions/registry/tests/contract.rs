@@ -10,20 +10,26 @@ use std::sync::Arc;
 use bytes::Bytes;
 use oci::{Algorithm, Descriptor, Digest, MediaType, RepositoryName};
 use registry::contract::Stores;
-use registry::contract::counting::{CountingBlobs, CountingMetadata, CountingSessions, Counts};
+use registry::contract::counting::{
+    CountingBlobs, CountingCollection, CountingMetadata, CountingRecords, CountingSessions, Counts,
+};
 use registry::contract::faulty::{Fault, Faults, FaultyMetadata, FaultySessions, Kind, Moment};
 use registry::contract::source::Body;
-use registry::store::blobs::{BlobStore, RedirectRequest, Upload};
-use registry::store::memory::{MemoryBlobs, MemoryMetadata, MemorySessions, RecordCounts};
-use registry::store::metadata::{Content, ManifestPut, MetadataStore, PutManifest, Referrer, Removal};
+use registry::store::blobs::{BlobStore, Doomed, RedirectRequest, Upload};
+use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions, RecordCounts};
+use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest, Referrer, Removal};
 use registry::store::sessions::{Attempt, Claimed, SessionId, SessionKey, SessionStore};
 use registry::store::{Context, Incarnation, Location, StoreError, Timestamp};
 
 fn stores() -> Stores {
+    let metadata = Arc::new(MemoryMetadata::new());
+    let sessions = Arc::new(MemorySessions::new());
     Stores {
         blobs: Arc::new(MemoryBlobs::new()),
-        metadata: Arc::new(MemoryMetadata::new()),
-        sessions: Arc::new(MemorySessions::new()),
+        metadata: metadata.clone(),
+        sessions: sessions.clone(),
+        collection: Arc::new(MemoryCollection::new(metadata.clone(), sessions)),
+        records: metadata,
         guard: Box::new(()),
     }
 }
@@ -39,13 +45,17 @@ mod wrapped {
             blobs,
             metadata,
             sessions,
+            collection,
+            records,
             guard,
         } = stores();
         let counts = Counts::new();
         Stores {
             blobs: Arc::new(CountingBlobs::new(blobs, counts.clone())),
             metadata: Arc::new(CountingMetadata::new(metadata, counts.clone())),
-            sessions: Arc::new(CountingSessions::new(sessions, counts)),
+            sessions: Arc::new(CountingSessions::new(sessions, counts.clone())),
+            collection: Arc::new(CountingCollection::new(collection, counts.clone())),
+            records: Arc::new(CountingRecords::new(records, counts)),
             guard,
         }
     }
@@ -60,6 +70,7 @@ fn every_clause_is_run() {
     let sources = [
         include_str!("../src/contract/blobs/mod.rs"),
         include_str!("../src/contract/blobs/races.rs"),
+        include_str!("../src/contract/blobs/walks.rs"),
         include_str!("../src/contract/sessions/mod.rs"),
         include_str!("../src/contract/sessions/ends.rs"),
         include_str!("../src/contract/metadata/links.rs"),
@@ -68,6 +79,13 @@ fn every_clause_is_run() {
         include_str!("../src/contract/metadata/races.rs"),
         include_str!("../src/contract/metadata/removals.rs"),
         include_str!("../src/contract/metadata/tags.rs"),
+        include_str!("../src/contract/collection/bytes.rs"),
+        include_str!("../src/contract/collection/links.rs"),
+        include_str!("../src/contract/collection/passes.rs"),
+        include_str!("../src/contract/collection/races.rs"),
+        include_str!("../src/contract/collection/sweeps.rs"),
+        include_str!("../src/contract/records/moves.rs"),
+        include_str!("../src/contract/records/walks.rs"),
     ];
     let mut clauses = BTreeSet::new();
     for line in sources.iter().flat_map(|source| source.lines()) {
@@ -75,7 +93,7 @@ fn every_clause_is_run() {
             assert!(clauses.insert(name), "two clauses are named {name}");
         }
     }
-    assert!(clauses.len() > 90, "{}", clauses.len());
+    assert!(clauses.len() > 150, "{}", clauses.len());
     for clause in clauses {
         assert!(macros.contains(&format!(" {clause},\n")), "no test runs {clause}");
     }
@@ -98,10 +116,7 @@ fn digest(text: &str) -> Digest {
 }
 
 fn location(key: &str) -> Location {
-    Location {
-        store: "memory".to_owned(),
-        key: key.to_owned(),
-    }
+    Location::main(key)
 }
 
 fn manifest(text: &str) -> PutManifest {
@@ -110,7 +125,7 @@ fn manifest(text: &str) -> PutManifest {
         digest: digest(text),
         media_type: MediaType::OCI_MANIFEST.parse().unwrap(),
         size: text.len() as u64,
-        content: Content::Inline(Bytes::copy_from_slice(text.as_bytes())),
+        content: NewContent::Inline(Bytes::copy_from_slice(text.as_bytes())),
         artifact_type: None,
         subject: None,
         required: BTreeSet::new(),
@@ -133,7 +148,7 @@ async fn memory_records_what_nothing_reads_yet() {
     let mut put = manifest("manifest");
     put.required.insert(blob);
     put.excepted.insert(digest("foreign"));
-    put.content = Content::Stored(location("3"));
+    put.content = NewContent::Sealed(location("3"));
     put.tags = vec!["one".parse().unwrap(), "two".parse().unwrap()];
     let row = Referrer {
         descriptor: Descriptor::new(put.media_type.clone(), put.digest, put.size),
@@ -141,7 +156,7 @@ async fn memory_records_what_nothing_reads_yet() {
     };
     put.subject = Some((digest("subject"), row));
     assert_eq!(store.put_manifest(cx(5), &put).await.unwrap(), ManifestPut::Stored);
-    put.content = Content::Stored(location("4"));
+    put.content = NewContent::Sealed(location("4"));
     assert_eq!(store.put_manifest(cx(6), &put).await.unwrap(), ManifestPut::Stored);
     let full = RecordCounts {
         links: 3,
@@ -207,7 +222,7 @@ async fn memory_counts_its_objects() {
     for number in 1..=2 {
         let mut body = Body::of(&Bytes::from_static(b"body"), 2);
         let appended = store
-            .append(Attempt { session, number }, &upload.state, &mut body)
+            .append(cx(0), Attempt { session, number }, &upload.state, &mut body)
             .await
             .unwrap();
         upload.state = appended.state;
@@ -228,6 +243,7 @@ async fn memory_counts_its_objects() {
 async fn memory_redirects_when_it_is_told_to() {
     let request = || RedirectRequest {
         content_type: "application/octet-stream",
+        reached_by: None,
     };
     let now = Timestamp(0);
     let store = MemoryBlobs::new();
@@ -254,8 +270,13 @@ async fn memory_refuses_locations_of_other_stores() {
         store: "s3".to_owned(),
         key: "1.1".to_owned(),
     };
-    assert!(matches!(store.read(&elsewhere, 0..1).await, Err(StoreError::Failed(_))));
-    let deleted = store.delete(cx(1), std::slice::from_ref(&elsewhere)).await;
+    assert!(matches!(store.read(cx(2), &elsewhere, 0..1).await, Err(StoreError::Failed(_))));
+    assert!(matches!(store.stat(cx(3), &elsewhere).await, Err(StoreError::Failed(_))));
+    let doomed = Doomed {
+        location: elsewhere,
+        unfinished: false,
+    };
+    let deleted = store.delete(cx(1), &[doomed]).await;
     assert!(matches!(deleted, Err(StoreError::Failed(_))));
 }
 
@@ -279,7 +300,10 @@ async fn counts_tell_reads_from_writes() {
     metadata.link(cx(2), &name("a"), &digest("blob")).await.unwrap();
     sessions.get(cx(3), key).await.unwrap();
     sessions.claim(cx(4), key, Timestamp(9)).await.unwrap();
-    let request = RedirectRequest { content_type: "a/b" };
+    let request = RedirectRequest {
+        content_type: "a/b",
+        reached_by: None,
+    };
     blobs.redirect(Timestamp(0), &location("1.1"), request).await.unwrap();
     assert_eq!((counts.of("link"), counts.of("unlink")), (2, 0));
     assert_eq!((counts.reads(), counts.writes()), (3, 1));

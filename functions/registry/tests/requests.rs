@@ -14,7 +14,8 @@ use oci::MediaType;
 use registry::store::memory::MemoryBlobs;
 
 use support::content::{artifact, bytes_of, image, index, padded};
-use support::{Call, Script, Setup, Users, World, sha256, sha512};
+use support::client::Call;
+use support::{Script, Setup, Users, World, sha256, sha512};
 
 /// Calls of metadata and session stores that read, that write; calls of the blob store.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::wrapped::{Hook, Wrapped};
 use crate::store::StoreError;
 use crate::store::blobs::BlobStore;
+use crate::store::collection::CollectionStore;
 use crate::store::metadata::MetadataStore;
+use crate::store::records::RecordStore;
 use crate::store::sessions::SessionStore;
 
 /// A blob store that counts. Make it with `CountingBlobs::new(store, counts.clone())`.
@@ -15,11 +17,17 @@ pub type CountingBlobs = Wrapped<dyn BlobStore, Counts>;
 pub type CountingSessions = Wrapped<dyn SessionStore, Counts>;
 /// A metadata store that counts.
 pub type CountingMetadata = Wrapped<dyn MetadataStore, Counts>;
+/// A collection that counts.
+pub type CountingCollection = Wrapped<dyn CollectionStore, Counts>;
+/// A store of records that counts.
+pub type CountingRecords = Wrapped<dyn RecordStore, Counts>;
 
 /// Methods that change nothing. `redirect` is not among them: it makes no request.
-const READS: [&str; 15] = [
+const READS: [&str; 21] = [
     // blobs
     "read",
+    "stat",
+    "objects",
     // sessions
     "get",
     "parts",
@@ -27,6 +35,7 @@ const READS: [&str; 15] = [
     "signing_keys",
     // metadata
     "link",
+    "keep_link",
     "manifest",
     "tag",
     "tags",
@@ -36,6 +45,11 @@ const READS: [&str; 15] = [
     "manifests",
     "referrers",
     "holders",
+    // collection
+    "graves",
+    "is_named",
+    // records
+    "records",
 ];
 
 /// The calls of one store, or of several: no two of the traits have a method of the same name. Clones count together.

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::wrapped::{Hook, Wrapped};
 use crate::store::StoreError;
 use crate::store::blobs::BlobStore;
+use crate::store::collection::CollectionStore;
 use crate::store::metadata::MetadataStore;
+use crate::store::records::RecordStore;
 use crate::store::sessions::SessionStore;
 
 /// A blob store that fails as planned. Make it with `FaultyBlobs::new(store, faults.clone())`.
@@ -14,6 +16,10 @@ pub type FaultyBlobs = Wrapped<dyn BlobStore, Faults>;
 pub type FaultySessions = Wrapped<dyn SessionStore, Faults>;
 /// A metadata store that fails as planned.
 pub type FaultyMetadata = Wrapped<dyn MetadataStore, Faults>;
+/// A collection that fails as planned.
+pub type FaultyCollection = Wrapped<dyn CollectionStore, Faults>;
+/// A store of records that fails as planned.
+pub type FaultyRecords = Wrapped<dyn RecordStore, Faults>;
 
 /// Which error a fault is answered with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! The macros that make a named test of every clause.
 
-/// Runs the whole contract suite: one test for each clause, in the modules `session_contract`, `blob_contract` and
-/// `metadata_contract` of the calling module. The argument is a future of [`Stores`](crate::contract::Stores).
+/// Runs the whole contract suite: one test for each clause, in the modules `session_contract`, `blob_contract`,
+/// `metadata_contract`, `collection_contract` and `record_contract` of the calling module. The argument is a future of [`Stores`](crate::contract::Stores).
 #[macro_export]
 macro_rules! contract_tests {
     ($stores:expr) => {
@@ -17,6 +17,14 @@ macro_rules! contract_tests {
             let stores: $crate::contract::Stores = $stores.await;
             (stores.metadata, stores.guard)
         });
+        $crate::collection_contract_tests!(async {
+            let stores: $crate::contract::Stores = $stores.await;
+            stores.into_names()
+        });
+        $crate::record_contract_tests!(async {
+            let stores: $crate::contract::Stores = $stores.await;
+            stores.into_names()
+        });
     };
 }
 
@@ -28,7 +36,7 @@ macro_rules! session_contract_tests {
         $crate::__clauses!(
             session_contract,
             sessions,
-            SessionStore,
+            dyn $crate::store::sessions::SessionStore,
             session_contract_store,
             $store,
             [
@@ -49,12 +57,14 @@ macro_rules! session_contract_tests {
                 a_done_session_keeps_its_digest,
                 a_claimed_session_can_be_finished_as_cancelled,
                 a_committing_session_can_be_finished_as_cancelled,
+                a_committing_session_can_be_settled,
+                a_commit_keeps_what_is_published,
                 a_lost_claim_cannot_finish,
                 a_cancel_without_a_row_leaves_one,
                 a_cancel_tells_what_was_stored,
                 a_cancel_takes_the_claim_away,
                 a_cancel_races_the_commit,
-                expired_sessions_come_in_order,
+                expired_sessions_come_in_pages,
                 the_first_signing_key_stays,
                 racing_first_signing_keys_are_one,
                 calls_may_come_from_any_instance,
@@ -71,7 +81,7 @@ macro_rules! blob_contract_tests {
         $crate::__clauses!(
             blob_contract,
             blobs,
-            BlobStore,
+            dyn $crate::store::blobs::BlobStore,
             blob_contract_store,
             $store,
             [
@@ -100,6 +110,11 @@ macro_rules! blob_contract_tests {
                 sessions_do_not_meet,
                 a_discard_removes_everything,
                 a_discard_spares_what_is_kept,
+                an_object_has_a_size,
+                a_walk_meets_every_object,
+                deleting_what_is_not_there_is_fine,
+                nothing_remains_of_an_upload_that_was_swept,
+                what_remains_of_an_upload_spares_its_object,
             ]
         );
     };
@@ -113,7 +128,7 @@ macro_rules! metadata_contract_tests {
         $crate::__clauses!(
             metadata_contract,
             metadata,
-            MetadataStore,
+            dyn $crate::store::metadata::MetadataStore,
             metadata_contract_store,
             $store,
             [
@@ -139,6 +154,7 @@ macro_rules! metadata_contract_tests {
                 putting_again_only_moves_tags,
                 a_manifest_can_be_put_again,
                 a_manifest_that_is_there_is_only_tagged,
+                an_unchanged_manifest_is_tagged_or_gone,
                 a_new_tag_begins_its_history,
                 versions_follow_the_time_and_never_repeat,
                 versions_grow_when_the_clock_does_not,
@@ -177,26 +193,186 @@ macro_rules! metadata_contract_tests {
     };
 }
 
+/// Runs the clauses about [`CollectionStore`](crate::store::collection::CollectionStore). The argument is a future of
+/// `(`[`Names`](crate::contract::Names)`, Guard)`.
+#[macro_export]
+macro_rules! collection_contract_tests {
+    ($names:expr) => {
+        $crate::__clauses!(
+            collection_contract,
+            collection,
+            $crate::contract::Names,
+            collection_contract_store,
+            async {
+                let (names, guard): ($crate::contract::Names, $crate::contract::Guard) = $names.await;
+                (::std::sync::Arc::new(names), guard)
+            },
+            [
+                an_unreferenced_link_is_unlinked_by_a_later_pass,
+                a_referenced_link_is_never_collected,
+                an_untagged_manifest_is_never_collected,
+                links_are_collected_by_repository,
+                whoever_pushes_removes_the_mark,
+                a_pull_does_not_remove_the_mark,
+                keeping_a_link_makes_none,
+                a_marked_link_is_a_link,
+                a_new_life_of_a_link_is_young,
+                bytes_that_nobody_holds_are_buried,
+                buried_bytes_can_be_pushed_again,
+                large_manifests_hold_their_bytes,
+                names_of_the_same_bytes_are_collected_apart,
+                what_lost_its_race_is_buried,
+                a_name_is_a_digest_and_a_place,
+                graves_wait,
+                graves_come_in_pages,
+                forgetting_is_idempotent,
+                an_open_session_is_swept,
+                a_cancelled_session_is_swept,
+                a_committing_session_is_swept,
+                a_refused_publication_is_swept,
+                a_done_session_is_swept_without_a_grave,
+                a_session_that_has_changed_is_not_swept,
+                a_long_session_is_swept_whole,
+                a_swept_session_takes_nothing,
+                a_pass_runs_alone,
+                a_checkpoint_holds_the_pass,
+                a_pass_is_resumed,
+                racing_passes_begin_one,
+                slices_meet_everything,
+                a_walk_goes_on_while_names_change,
+                nothing_young_is_touched,
+                a_deep_pass_leaves_a_healthy_registry_alone,
+                a_dry_run_writes_nothing,
+                nothing_is_left_in_the_end,
+                a_collection_races_the_keeping_of_a_link,
+                a_collection_races_a_put,
+                a_collection_races_a_commit,
+                a_burial_races_a_commit,
+                a_collection_races_a_mount,
+                a_burial_races_a_large_manifest,
+                a_collection_races_deletes,
+                racing_collections_do_it_once,
+                a_sweep_races_the_commit,
+            ]
+        );
+    };
+}
+
+/// Runs the clauses about [`RecordStore`](crate::store::records::RecordStore). The argument is a future of
+/// `(`[`Names`](crate::contract::Names)`, Guard)`; it is asked for twice in each test, for two stores that know nothing
+/// of each other.
+#[macro_export]
+macro_rules! record_contract_tests {
+    ($names:expr) => {
+        $crate::__clauses!(
+            record_contract,
+            records,
+            $crate::contract::records::Pair,
+            record_contract_store,
+            async {
+                let (from, from_guard): ($crate::contract::Names, $crate::contract::Guard) = $names.await;
+                let (to, to_guard): ($crate::contract::Names, $crate::contract::Guard) = $names.await;
+                let pair = $crate::contract::records::Pair { from, to };
+                let guard: $crate::contract::Guard = ::std::boxed::Box::new((from_guard, to_guard));
+                (::std::sync::Arc::new(pair), guard)
+            },
+            [
+                an_empty_store_has_no_records,
+                records_say_what_reads_say,
+                a_manifest_is_recorded_with_its_references,
+                slices_meet_every_record,
+                a_walk_meets_what_stays,
+                what_a_collection_notes_is_no_record,
+                everything_moves,
+                inserting_again_changes_nothing,
+                a_record_is_replaced,
+                a_registry_goes_on_where_it_has_moved,
+                ages_move_along,
+                records_hold_extreme_values,
+            ]
+        );
+    };
+}
+
+/// Runs a [`churn`](crate::contract::churn) over stores, once with every request run to its end and once with requests
+/// that are cut off, in the module `churn` of the calling module. The first argument is a future of
+/// [`Stores`](crate::contract::Stores); the second, if given, says how much is done
+/// ([`Options`](crate::contract::churn::Options)). Each test ends within five minutes, or fails.
+#[macro_export]
+macro_rules! churn_tests {
+    ($stores:expr) => {
+        $crate::churn_tests!($stores, $crate::contract::churn::Options::default());
+    };
+    ($stores:expr, $options:expr) => {
+        async fn churned_stores() -> $crate::contract::Stores {
+            $stores.await
+        }
+
+        fn churn_options() -> $crate::contract::churn::Options {
+            $options
+        }
+
+        mod churn {
+            $crate::__spawn!();
+
+            async fn run(cuts: bool) -> $crate::contract::churn::Churned {
+                let options = $crate::contract::churn::Options {
+                    cuts,
+                    ..super::churn_options()
+                };
+                let (stores, _guard) = super::churned_stores().await.into_all();
+                let churn = $crate::contract::churn::churn(stores, spawn, options);
+                ::tokio::time::timeout(::std::time::Duration::from_secs(300), churn)
+                    .await
+                    .expect("the churn ends within five minutes")
+            }
+
+            #[::tokio::test(flavor = "multi_thread")]
+            async fn nothing_acknowledged_is_ever_lost() {
+                let churned = run(false).await;
+                assert!(churned.pushed > 0 && churned.deleted > 0 && churned.verified > 0, "{churned:?}");
+                assert!(churned.collected.objects_deleted > 0, "{churned:?}");
+            }
+
+            #[::tokio::test(flavor = "multi_thread")]
+            async fn whatever_is_cut_off_is_reclaimed() {
+                let churned = run(true).await;
+                assert!(churned.cut > 0 && churned.pushed > 0, "{churned:?}");
+                assert!(churned.collected.session_graves > 0, "{churned:?}");
+            }
+        }
+    };
+}
+
+/// How a test of a store starts a task.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __spawn {
+    () => {
+        fn spawn(
+            work: ::std::pin::Pin<::std::boxed::Box<dyn Future<Output = ()> + Send>>,
+        ) -> ::std::pin::Pin<::std::boxed::Box<dyn Future<Output = ()> + Send>> {
+            let task = ::tokio::spawn(work);
+            ::std::boxed::Box::pin(async { task.await.expect("a task of the clause") })
+        }
+    };
+}
+
 /// Makes a module of tests, one for each clause, each with a store of its own and bounded in time.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __clauses {
-    ($tests:ident, $clauses:ident, $contract:ident, $make:ident, $store:expr, [$($clause:ident,)*]) => {
+    ($tests:ident, $clauses:ident, $given:ty, $make:ident, $store:expr, [$($clause:ident,)*]) => {
         // Outside the module of tests, so that the expression means what it means to the caller.
         async fn $make() -> (
-            ::std::sync::Arc<dyn $crate::store::$clauses::$contract>,
+            ::std::sync::Arc<$given>,
             $crate::contract::Guard,
         ) {
             $store.await
         }
 
         mod $tests {
-            fn spawn(
-                work: ::std::pin::Pin<::std::boxed::Box<dyn Future<Output = ()> + Send>>,
-            ) -> ::std::pin::Pin<::std::boxed::Box<dyn Future<Output = ()> + Send>> {
-                let task = ::tokio::spawn(work);
-                ::std::boxed::Box::pin(async { task.await.expect("a task of the clause") })
-            }
+            $crate::__spawn!();
 
             $(
                 #[::tokio::test(flavor = "multi_thread")]

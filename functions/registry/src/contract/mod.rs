@@ -8,10 +8,13 @@
 //!
 //! where the expression is a future of [`Stores`], made anew for each test. A crate that implements one trait alone
 //! uses [`blob_contract_tests!`](crate::blob_contract_tests), [`session_contract_tests!`](crate::session_contract_tests)
-//! or [`metadata_contract_tests!`](crate::metadata_contract_tests) with a future of `(store, guard)`. The calling crate
+//! or [`metadata_contract_tests!`](crate::metadata_contract_tests) with a future of `(store, guard)`;
+//! [`collection_contract_tests!`](crate::collection_contract_tests) and
+//! [`record_contract_tests!`](crate::record_contract_tests) take a future of `(`[`Names`]`, guard)`. The calling crate
 //! needs `tokio` with `macros`, `rt-multi-thread` and `time` among its development dependencies; this crate does not.
 //!
-//! [`blobs`], [`sessions`] and [`metadata`] hold the clauses. Time and randomness come from the [`Trial`], so that
+//! [`blobs`], [`sessions`], [`metadata`], [`collection`] and [`records`] hold the clauses; [`churn`] lets a whole
+//! registry be pushed to, deleted from and collected at once ([`churn_tests!`](crate::churn_tests)). Time and randomness come from the [`Trial`], so that
 //! nothing sleeps; races are run as tasks on several threads. [`source`] makes request bodies. [`counting`] and
 //! [`faulty`] wrap stores, for tests of the core and of shells.
 #![expect(
@@ -20,10 +23,13 @@
 )]
 
 pub mod blobs;
+pub mod churn;
+pub mod collection;
 pub mod counting;
 pub mod faulty;
 mod macros;
 pub mod metadata;
+pub mod records;
 pub mod sessions;
 pub mod source;
 mod trial;
@@ -34,11 +40,27 @@ use std::sync::Arc;
 
 pub use trial::{Guard, Spawn, Trial};
 
+use crate::registry::AllStores;
 use crate::store::blobs::BlobStore;
+use crate::store::collection::CollectionStore;
 use crate::store::metadata::MetadataStore;
+use crate::store::records::RecordStore;
 use crate::store::sessions::SessionStore;
 
-/// What a test of all three contracts is given, empty.
+/// All but the bytes: what the clauses about collection and records are given, empty.
+#[derive(Clone)]
+pub struct Names {
+    /// Names.
+    pub metadata: Arc<dyn MetadataStore>,
+    /// Uploads in progress.
+    pub sessions: Arc<dyn SessionStore>,
+    /// Collection over both.
+    pub collection: Arc<dyn CollectionStore>,
+    /// The names as records.
+    pub records: Arc<dyn RecordStore>,
+}
+
+/// What a test of all contracts is given, empty.
 pub struct Stores {
     /// Bytes.
     pub blobs: Arc<dyn BlobStore>,
@@ -46,6 +68,38 @@ pub struct Stores {
     pub metadata: Arc<dyn MetadataStore>,
     /// Uploads in progress.
     pub sessions: Arc<dyn SessionStore>,
+    /// Collection over the names and the uploads.
+    pub collection: Arc<dyn CollectionStore>,
+    /// The names as records.
+    pub records: Arc<dyn RecordStore>,
     /// Whatever must live as long as they do, a temporary directory for example; `Box::new(())` if nothing must.
     pub guard: Box<dyn Any + Send>,
+}
+
+impl Stores {
+    /// All of them, as a registry and its operator have them, and what keeps them alive.
+    #[must_use]
+    pub fn into_all(self) -> (AllStores, Guard) {
+        let all = AllStores {
+            blobs: self.blobs,
+            metadata: self.metadata,
+            sessions: self.sessions,
+            collection: self.collection,
+            records: self.records,
+        };
+        (all, self.guard)
+    }
+
+    /// All but the bytes.
+    #[must_use]
+    pub fn into_names(self) -> (Names, Guard) {
+        let names = Names {
+            metadata: self.metadata,
+            sessions: self.sessions,
+            collection: self.collection,
+            records: self.records,
+        };
+        // The blob store may share what the guard keeps.
+        (names, Box::new((self.blobs, self.guard)))
+    }
 }

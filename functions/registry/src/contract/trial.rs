@@ -55,6 +55,18 @@ impl<S: ?Sized> Trial<S> {
         }
     }
 
+    /// The same trial, of another store under it.
+    #[must_use]
+    pub fn of<T: ?Sized>(&self, store: Arc<T>) -> Trial<T> {
+        Trial {
+            store,
+            elapsed: self.elapsed.clone(),
+            calls: self.calls.clone(),
+            spawn: self.spawn,
+            guard: self.guard.clone(),
+        }
+    }
+
     /// The present time, which stands still until [`Trial::pass`].
     #[must_use]
     pub fn now(&self) -> Timestamp {

@@ -1,19 +1,25 @@
 //! A store with a hook around every call; what [`counting`](super::counting) and [`faulty`](super::faulty) share.
 
+use std::future::poll_fn;
 use std::ops::Range;
 use std::sync::Arc;
+use std::task::Poll;
 
 use async_trait::async_trait;
 use oci::{Digest, RepositoryName, Tag};
 
-use crate::store::blobs::{AppendError, Appended, BlobStore, ByteStream, Redirect, RedirectRequest, Source, Upload};
+use crate::store::blobs::{
+    AppendError, Appended, BlobStore, ByteStream, Doomed, Redirect, RedirectRequest, Source, Stored, Upload,
+};
+use crate::store::collection::{Begun, Collected, CollectionStore, Grave, Plan};
 use crate::store::metadata::{
     HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal, TagRecord,
 };
+use crate::store::records::{Record, RecordStore};
 use crate::store::sessions::{
-    Attempt, Cancelled, Claim, Claimed, End, Progress, Session, SessionId, SessionKey, SessionStore, SigningKey,
+    Attempt, Cancelled, Claim, Claimed, End, Progress, Publishing, Session, SessionId, SessionKey, SessionStore, SigningKey,
 };
-use crate::store::{Context, Location, Page, StoreError, Timestamp};
+use crate::store::{Context, Cursor, Incarnation, Location, Page, Slice, StoreError, Timestamp};
 
 /// Sees every call of a store, by the name of its method.
 pub trait Hook: Send + Sync + 'static {
@@ -22,9 +28,27 @@ pub trait Hook: Send + Sync + 'static {
 
     /// Called when the store has done its work. An error replaces its answer.
     fn after(&self, method: &'static str) -> Result<(), StoreError>;
+
+    /// How often a call gives way to other tasks before it begins.
+    fn pauses(&self) -> u32 {
+        0
+    }
 }
 
-/// A store `S` (one of the three traits as `dyn`), called through a hook.
+/// Gives way so many times.
+async fn pause(mut times: u32) {
+    poll_fn(|task| {
+        if times == 0 {
+            return Poll::Ready(());
+        }
+        times -= 1;
+        task.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// A store `S` (one of the traits as `dyn`), called through a hook.
 pub struct Wrapped<S: ?Sized, H> {
     inner: Arc<S>,
     hook: H,
@@ -41,6 +65,7 @@ impl<S: ?Sized, H: Hook> Wrapped<S, H> {
         method: &'static str,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
+        pause(self.hook.pauses()).await;
         self.hook.before(method)?;
         let answer = work.await?;
         self.hook.after(method)?;
@@ -50,8 +75,14 @@ impl<S: ?Sized, H: Hook> Wrapped<S, H> {
 
 #[async_trait]
 impl<H: Hook> BlobStore for Wrapped<dyn BlobStore, H> {
-    async fn append(&self, attempt: Attempt, state: &[u8], source: &mut dyn Source) -> Result<Appended, AppendError> {
-        self.call("append", self.inner.append(attempt, state, source)).await
+    async fn append(
+        &self,
+        cx: Context,
+        attempt: Attempt,
+        state: &[u8],
+        source: &mut dyn Source,
+    ) -> Result<Appended, AppendError> {
+        self.call("append", self.inner.append(cx, attempt, state, source)).await
     }
 
     async fn seal(&self, cx: Context, upload: &Upload) -> Result<Location, StoreError> {
@@ -70,8 +101,13 @@ impl<H: Hook> BlobStore for Wrapped<dyn BlobStore, H> {
             .await
     }
 
-    async fn read(&self, location: &Location, range: Range<u64>) -> Result<Option<ByteStream>, StoreError> {
-        self.call("read", self.inner.read(location, range)).await
+    async fn read(
+        &self,
+        cx: Context,
+        location: &Location,
+        range: Range<u64>,
+    ) -> Result<Option<ByteStream>, StoreError> {
+        self.call("read", self.inner.read(cx, location, range)).await
     }
 
     async fn redirect(
@@ -83,8 +119,16 @@ impl<H: Hook> BlobStore for Wrapped<dyn BlobStore, H> {
         self.call("redirect", self.inner.redirect(now, location, request)).await
     }
 
-    async fn delete(&self, cx: Context, locations: &[Location]) -> Result<(), StoreError> {
-        self.call("delete", self.inner.delete(cx, locations)).await
+    async fn delete(&self, cx: Context, doomed: &[Doomed]) -> Result<(), StoreError> {
+        self.call("delete", self.inner.delete(cx, doomed)).await
+    }
+
+    async fn stat(&self, cx: Context, location: &Location) -> Result<Option<u64>, StoreError> {
+        self.call("stat", self.inner.stat(cx, location)).await
+    }
+
+    async fn objects(&self, cx: Context, after: Option<&Cursor>, limit: usize) -> Result<Slice<Stored>, StoreError> {
+        self.call("objects", self.inner.objects(cx, after, limit)).await
     }
 }
 
@@ -120,12 +164,16 @@ impl<H: Hook> SessionStore for Wrapped<dyn SessionStore, H> {
         self.call("parts", self.inner.parts(cx, key)).await
     }
 
-    async fn commit(&self, cx: Context, claim: &Claim, digest: &Digest) -> Result<bool, StoreError> {
-        self.call("commit", self.inner.commit(cx, claim, digest)).await
+    async fn commit(&self, cx: Context, claim: &Claim, publishing: &Publishing) -> Result<bool, StoreError> {
+        self.call("commit", self.inner.commit(cx, claim, publishing)).await
     }
 
     async fn finish(&self, cx: Context, claim: &Claim, end: End) -> Result<(), StoreError> {
         self.call("finish", self.inner.finish(cx, claim, end)).await
+    }
+
+    async fn settle(&self, cx: Context, key: SessionKey) -> Result<(), StoreError> {
+        self.call("settle", self.inner.settle(cx, key)).await
     }
 
     async fn cancel(&self, cx: Context, key: SessionKey) -> Result<Cancelled, StoreError> {
@@ -156,6 +204,16 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         digest: &Digest,
     ) -> Result<Option<Link>, StoreError> {
         self.call("link", self.inner.link(cx, repository, digest)).await
+    }
+
+    async fn keep_link(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<Link>, StoreError> {
+        self.call("keep_link", self.inner.keep_link(cx, repository, digest))
+            .await
     }
 
     async fn manifest(
@@ -290,5 +348,67 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
 
     async fn unlink(&self, cx: Context, repository: &RepositoryName, digest: &Digest) -> Result<Removal, StoreError> {
         self.call("unlink", self.inner.unlink(cx, repository, digest)).await
+    }
+}
+
+#[async_trait]
+impl<H: Hook> CollectionStore for Wrapped<dyn CollectionStore, H> {
+    async fn begin_pass(&self, cx: Context, pass: Incarnation, until: Timestamp) -> Result<Begun, StoreError> {
+        self.call("begin_pass", self.inner.begin_pass(cx, pass, until)).await
+    }
+
+    async fn checkpoint(
+        &self,
+        cx: Context,
+        pass: Incarnation,
+        next: Option<&Cursor>,
+        until: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.call("checkpoint", self.inner.checkpoint(cx, pass, next, until))
+            .await
+    }
+
+    async fn collect_names(
+        &self,
+        cx: Context,
+        plan: &Plan,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Collected, StoreError> {
+        self.call("collect_names", self.inner.collect_names(cx, plan, after, limit))
+            .await
+    }
+
+    async fn sweep(&self, cx: Context, key: SessionKey, session: &Session) -> Result<Option<u64>, StoreError> {
+        self.call("sweep", self.inner.sweep(cx, key, session)).await
+    }
+
+    async fn graves(
+        &self,
+        cx: Context,
+        before: Timestamp,
+        after: Option<&Grave>,
+        limit: usize,
+    ) -> Result<Vec<Grave>, StoreError> {
+        self.call("graves", self.inner.graves(cx, before, after, limit)).await
+    }
+
+    async fn is_named(&self, cx: Context, digest: &Digest, location: &Location) -> Result<bool, StoreError> {
+        self.call("is_named", self.inner.is_named(cx, digest, location)).await
+    }
+
+    async fn forget(&self, cx: Context, graves: &[Grave]) -> Result<(), StoreError> {
+        self.call("forget", self.inner.forget(cx, graves)).await
+    }
+}
+
+#[async_trait]
+impl<H: Hook> RecordStore for Wrapped<dyn RecordStore, H> {
+    async fn records(&self, cx: Context, after: Option<&Cursor>, limit: usize) -> Result<Slice<Record>, StoreError> {
+        self.call("records", self.inner.records(cx, after, limit)).await
+    }
+
+    async fn insert(&self, cx: Context, records: &[Record]) -> Result<(), StoreError> {
+        self.call("insert", self.inner.insert(cx, records)).await
     }
 }

@@ -3,13 +3,15 @@
 use std::ops::Range;
 
 use http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, IF_RANGE, LOCATION};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use oci::Digest;
+use http::request::Parts;
+use http::{HeaderValue, Method, Response, StatusCode};
+use oci::{Digest, RepositoryName};
 
 use super::ranges::{self, Wanted};
-use crate::auth::{Delete, Permit, Pull};
+use crate::auth::{Delete, Identity, Permit, Pull, Push};
 use crate::body::ResponseBody;
-use crate::environment::random_u64;
+use crate::delivery::{Client, Delivery};
+use crate::environment::{context, random_u64};
 use crate::error::Error;
 use crate::registry::Registry;
 use crate::response;
@@ -29,15 +31,19 @@ impl Registry {
     pub(crate) async fn get_blob(
         &self,
         permit: Permit<Pull>,
+        identity: &Identity,
         digest: Digest,
-        headers: &HeaderMap,
-        head_only: bool,
+        head: &Parts,
     ) -> Result<Response<ResponseBody>, Error> {
-        let link = self
-            .stores
-            .metadata
-            .link(self.cx(), permit.repository(), &digest)
-            .await?;
+        let headers = &head.headers;
+        let head_only = head.method == Method::HEAD;
+        let repository = permit.repository();
+        // Who may push and asks whether a blob is here will not push it again, and must be able to rely on the answer.
+        let link = if head_only && identity.permit::<Push>(repository).is_ok() {
+            self.stores.metadata.keep_link(self.cx(), repository, &digest).await?
+        } else {
+            self.stores.metadata.link(self.cx(), repository, &digest).await?
+        };
         let link = link.ok_or(Error::BlobUnknown)?;
         let mut response = if ranges::not_modified(headers, &digest) {
             response::empty(StatusCode::NOT_MODIFIED)
@@ -47,7 +53,7 @@ impl Registry {
             response
         } else {
             let wanted = ranges::wanted(headers, &digest, link.size, self.settings.limits.ranges)?;
-            match self.redirect(&link, &wanted, headers).await? {
+            match self.redirect(repository, &link, &wanted, head).await? {
                 Some(redirect) => return redirected(&redirect, &digest),
                 None => self.send(&link, wanted).await?,
             }
@@ -62,19 +68,30 @@ impl Registry {
         Ok(response)
     }
 
-    async fn redirect(&self, link: &Link, wanted: &Wanted, headers: &HeaderMap) -> Result<Option<Redirect>, Error> {
+    async fn redirect(
+        &self,
+        repository: &RepositoryName,
+        link: &Link,
+        wanted: &Wanted,
+        head: &Parts,
+    ) -> Result<Option<Redirect>, Error> {
         let here = match wanted {
             // It will be the whole there too: object stores know other entity tags than `If-Range` may name.
             Wanted::Whole => false,
             // For the same reason a range that was asked for under a condition would become the whole.
-            Wanted::One(_) => headers.contains_key(IF_RANGE),
+            Wanted::One(_) => head.headers.contains_key(IF_RANGE),
             Wanted::Several(_) => true,
         };
-        if here {
-            return Ok(None);
-        }
+        let client = head.extensions.get::<Client>().map(|client| client.0);
+        let reached_by = match self.settings.delivery.delivery(repository, client) {
+            _ if here => return Ok(None),
+            Delivery::Proxy => return Ok(None),
+            Delivery::Redirect => None,
+            Delivery::Auto => client,
+        };
         let request = RedirectRequest {
             content_type: BLOB_TYPE,
+            reached_by,
         };
         Ok(self
             .stores
@@ -103,7 +120,9 @@ impl Registry {
                 let multipart = ranges::Multipart::new(wanted, link.size, BLOB_TYPE, &boundary);
                 let length = multipart.length();
                 let content_type = multipart.content_type();
-                let stream = multipart.stream(self.stores.blobs.clone(), link.location.clone());
+                let (environment, budget_ms) = (self.environment.clone(), self.settings.limits.store_ms);
+                let cx = move || context(&*environment, budget_ms);
+                let stream = multipart.stream(cx, self.stores.blobs.clone(), link.location.clone());
                 let mut response = Response::new(ResponseBody::stream(stream, length));
                 *response.status_mut() = StatusCode::PARTIAL_CONTENT;
                 response::insert(response.headers_mut(), CONTENT_TYPE, &content_type);
@@ -116,7 +135,7 @@ impl Registry {
     pub(crate) async fn read(&self, location: &Location, range: Range<u64>) -> Result<ByteStream, StoreError> {
         self.stores
             .blobs
-            .read(location, range)
+            .read(self.cx(), location, range)
             .await?
             .ok_or_else(|| ranges::object_missing(location))
     }

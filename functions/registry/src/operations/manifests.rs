@@ -21,8 +21,10 @@ use crate::limits::Sparse;
 use crate::registry::{Registry, declared_length};
 use crate::response;
 use crate::store::blobs::{BodyError, Source, Upload};
-use crate::store::metadata::{Content, ManifestPut, ManifestRecord, PutManifest, Referrer, Removal};
-use crate::store::sessions::{Claim, Claimed, End};
+use crate::store::metadata::{
+    Content, ManifestPut, ManifestRecord, NewContent, PutManifest, Referrer, Removal,
+};
+use crate::store::sessions::{Claim, Claimed, End, Publishing};
 use crate::store::{Location, StoreError};
 
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
@@ -210,7 +212,7 @@ impl Registry {
             digest: *digest,
             media_type: manifest.media_type.clone(),
             size,
-            content: Content::Inline(bytes),
+            content: NewContent::Inline(bytes.clone()),
             artifact_type: manifest.artifact_type.clone(),
             subject: manifest.subject.as_ref().map(|subject| (subject.digest, referrer)),
             required,
@@ -218,25 +220,15 @@ impl Registry {
             tags,
             who: identity.principal().to_string(),
         };
-        let claim = match &put.content {
-            Content::Inline(bytes) if bytes.len() > self.settings.limits.inline_manifest_bytes => {
-                let bytes = bytes.clone();
-                self.store_large(&mut put, digest, bytes).await?
-            }
-            _ => None,
+        let outcome = if bytes.len() > self.settings.limits.inline_manifest_bytes {
+            self.put_large(&mut put, bytes).await?
+        } else {
+            self.stores.metadata.put_manifest(self.cx(), &put).await?
         };
-        let outcome = self.stores.metadata.put_manifest(self.cx(), &put).await?;
-        if let Some(claim) = claim {
-            let end = if outcome == ManifestPut::Stored {
-                End::Done
-            } else {
-                End::Cancelled
-            };
-            leave_to_sweep(self.stores.sessions.finish(self.cx(), &claim, end).await);
-        }
         match outcome {
             ManifestPut::Stored => Ok(()),
             ManifestPut::Missing(digests) => Err(Error::ManifestReferencesUnknown(digests)),
+            ManifestPut::Gone => Err(StoreError::failed("a manifest that was put with its bytes is said to have none").into()),
         }
     }
 
@@ -272,27 +264,42 @@ impl Registry {
         Ok((bytes.freeze(), room))
     }
 
-    /// Makes an object of a manifest that is too large for the table, unless it is here already. Like an upload's, the
-    /// object is named by a session's row before it exists, so that a crash leaves nothing that cannot be found.
-    async fn store_large(&self, put: &mut PutManifest, digest: &Digest, bytes: Bytes) -> Result<Option<Claim>, Error> {
-        if let Some(record) = self
-            .stores
-            .metadata
-            .manifest(self.cx(), &put.repository, digest)
+    /// Puts a manifest that is too large for the table: its bytes become an object, unless they are one already. Like
+    /// an upload's, the object is named by a session's row before it exists, so that a crash leaves nothing that
+    /// cannot be found.
+    async fn put_large(&self, put: &mut PutManifest, bytes: Bytes) -> Result<ManifestPut, Error> {
+        let metadata = &self.stores.metadata;
+        if metadata
+            .manifest(self.cx(), &put.repository, &put.digest)
             .await?
+            .is_some()
         {
-            put.content = record.content;
-            return Ok(None);
+            put.content = NewContent::Unchanged;
+            let outcome = metadata.put_manifest(self.cx(), put).await?;
+            // Deleted between the two: then its bytes are no longer anybody's, and are stored again.
+            if outcome != ManifestPut::Gone {
+                return Ok(outcome);
+            }
         }
         let Claimed::Granted(claim) = self.claim(self.new_session_key()).await? else {
             return Err(StoreError::failed("a new session is not new").into());
         };
-        let location = self.store_bytes(&claim, bytes).await?;
-        if !self.stores.sessions.commit(self.cx(), &claim, digest).await? {
+        let publishing = Publishing {
+            digest: put.digest,
+            location: self.store_bytes(&claim, bytes).await?,
+            size: put.size,
+        };
+        if !self.stores.sessions.commit(self.cx(), &claim, &publishing).await? {
             return Err(StoreError::unavailable("storing a manifest took longer than its claim").into());
         }
-        put.content = Content::Stored(location);
-        Ok(Some(claim))
+        put.content = NewContent::Sealed(publishing.location);
+        let outcome = metadata.put_manifest(self.cx(), put).await?;
+        let end = match outcome {
+            ManifestPut::Stored => End::Done,
+            ManifestPut::Missing(_) | ManifestPut::Gone => End::Cancelled,
+        };
+        leave_to_sweep(self.stores.sessions.finish(self.cx(), &claim, end).await);
+        Ok(outcome)
     }
 
     async fn store_bytes(&self, claim: &Claim, bytes: Bytes) -> Result<Location, Error> {
@@ -300,7 +307,7 @@ impl Registry {
         let appended = self
             .stores
             .blobs
-            .append(claim.attempt, &[], &mut OneChunk(Some(bytes)))
+            .append(self.cx(), claim.attempt, &[], &mut OneChunk(Some(bytes)))
             .await?;
         let parts = appended.part.into_iter().collect();
         let upload = Upload {
@@ -309,7 +316,7 @@ impl Registry {
             parts,
             size,
         };
-        Ok(self.stores.blobs.seal(self.cx(), &upload).await?)
+        Ok(self.stores.blobs.seal(self.sealing(), &upload).await?)
     }
 
     /// end-9: a tag alone, or a manifest with all its tags.
@@ -351,7 +358,7 @@ fn content_type(headers: &HeaderMap) -> Result<Option<MediaType>, Error> {
 }
 
 /// Which digests must be present, and which are only noted, under a policy.
-fn references(manifest: &Manifest, sparse: Sparse) -> (BTreeSet<Digest>, BTreeSet<Digest>) {
+pub(crate) fn references(manifest: &Manifest, sparse: Sparse) -> (BTreeSet<Digest>, BTreeSet<Digest>) {
     let (mut required, mut excepted) = (BTreeSet::new(), BTreeSet::new());
     for entry in &manifest.references {
         let must_exist = entry.required

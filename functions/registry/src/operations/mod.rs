@@ -3,7 +3,7 @@
 
 mod blobs;
 mod lists;
-mod manifests;
+pub(crate) mod manifests;
 mod mounts;
 mod ranges;
 mod source;

@@ -13,7 +13,7 @@ use oci::{Digest, RangeHeader, parse_range};
 
 use crate::error::Error;
 use crate::store::blobs::{BlobStore, ByteStream};
-use crate::store::{Location, StoreError};
+use crate::store::{Context, Location, StoreError};
 
 /// What part of the content is asked for; ranges are half-open and within it.
 pub(super) enum Wanted {
@@ -119,11 +119,17 @@ impl Multipart {
         parts.sum::<u64>() + self.end.len() as u64
     }
 
-    pub(super) fn stream(self, blobs: Arc<dyn BlobStore>, location: Location) -> ByteStream {
+    /// `cx` makes the context of each read: they are made as the client takes them, which may be much later.
+    pub(super) fn stream(
+        self,
+        cx: impl Fn() -> Context + Clone + Send + 'static,
+        blobs: Arc<dyn BlobStore>,
+        location: Location,
+    ) -> ByteStream {
         let parts = stream::iter(self.parts).then(move |(head, range)| {
-            let (blobs, location) = (blobs.clone(), location.clone());
+            let (cx, blobs, location) = (cx.clone(), blobs.clone(), location.clone());
             async move {
-                let body = match blobs.read(&location, range).await {
+                let body = match blobs.read(cx(), &location, range).await {
                     Ok(Some(body)) => body,
                     Ok(None) => stream::once(async move { Err(object_missing(&location)) }).boxed(),
                     Err(error) => stream::once(async { Err(error) }).boxed(),

@@ -18,7 +18,7 @@ use crate::query::OpenUpload;
 use crate::registry::{Registry, declared_length};
 use crate::response;
 use crate::store::blobs::{AppendError, BodyError, Upload};
-use crate::store::sessions::{Cancelled, Claim, Claimed, End, Progress, Session, SessionId, SessionKey, State};
+use crate::store::sessions::{Cancelled, Claim, Claimed, End, Progress, Publishing, Session, SessionId, SessionKey, State};
 use crate::store::{Location, StoreError};
 use crate::token::UploadToken;
 
@@ -207,7 +207,11 @@ impl Registry {
         let claim = match self.claim(session.token.session).await? {
             Claimed::Granted(claim) => claim,
             Claimed::Busy(row) => return Err(session.refused(row.progress.offset)),
-            Claimed::Ended(row) => return self.finished_before(&permit, &row, &digest).await,
+            Claimed::Ended(row) => {
+                return self
+                    .finished_before(&permit, session.token.session, &row, &digest)
+                    .await;
+            }
         };
         match self
             .publish_upload(&permit, &session, &claim, &digest, headers, body)
@@ -249,7 +253,7 @@ impl Registry {
             parts,
             size,
         };
-        let location = self.stores.blobs.seal(self.cx(), &upload).await?;
+        let location = self.stores.blobs.seal(self.sealing(), &upload).await?;
         if !hashed_as_asked {
             // The algorithm was not declared when the upload was opened: the bytes are read once more, from the store.
             let computed = self.hash_object(&location, size, digest.algorithm(), claim).await?;
@@ -258,48 +262,61 @@ impl Registry {
             }
         }
         // From here on nobody else can claim or cancel the session: its object is about to be named by a digest.
-        if !self.stores.sessions.commit(self.cx(), claim, digest).await? {
+        let publishing = Publishing {
+            digest: *digest,
+            location,
+            size,
+        };
+        if !self.stores.sessions.commit(self.cx(), claim, &publishing).await? {
             return Err(Error::ClaimLost);
         }
-        self.stores
-            .metadata
-            .commit_blob(self.cx(), permit.repository(), digest, &location, size)
-            .await?;
-        leave_to_sweep(self.stores.sessions.finish(self.cx(), claim, End::Done).await);
-        if !one_body {
-            self.free(claim.key.id, claim.attempt.number, &state, Some(&location))
-                .await;
-        }
+        self.publish(permit, &publishing).await?;
+        let finish = async {
+            if !one_body {
+                let (session, attempts) = (claim.key.id, claim.attempt.number);
+                self.discard_all(session, attempts, &state, Some(&publishing.location))
+                    .await?;
+            }
+            self.stores.sessions.finish(self.cx(), claim, End::Done).await
+        };
+        leave_to_sweep(finish.await);
         Ok(())
     }
 
+    /// The point of publication; may be passed any number of times.
+    async fn publish(&self, permit: &Permit<Push>, publishing: &Publishing) -> Result<(), StoreError> {
+        let Publishing { digest, location, size } = publishing;
+        self.stores
+            .metadata
+            .commit_blob(self.cx(), permit.repository(), digest, location, *size)
+            .await
+    }
+
     /// A final PUT for a session that has ended: the answer to an earlier one may have been lost, so that it is 201
-    /// again for the digest that was committed, and 404 for everything else.
+    /// again for the digest that was committed, and 404 for everything else. A publication that was interrupted, by a
+    /// crash or by a store that did not answer, is finished now.
     async fn finished_before(
         &self,
         permit: &Permit<Push>,
+        key: SessionKey,
         row: &Session,
         digest: &Digest,
     ) -> Result<Response<ResponseBody>, Error> {
-        let committed = match row.state {
-            State::Done => row.digest.as_ref() == Some(digest),
-            // A crash between publication and the session's end.
-            State::Committing => {
-                row.digest.as_ref() == Some(digest)
-                    && self
-                        .stores
-                        .metadata
-                        .link(self.cx(), permit.repository(), digest)
-                        .await?
-                        .is_some()
+        let publishing = row.publishing.as_ref().filter(|publishing| publishing.digest == *digest);
+        match (row.state, publishing) {
+            (State::Done, Some(_)) => {}
+            (State::Committing, Some(publishing)) => {
+                self.publish(permit, publishing).await?;
+                let finish = async {
+                    self.discard_all(key.id, row.attempts, &row.progress.store, Some(&publishing.location))
+                        .await?;
+                    self.stores.sessions.settle(self.cx(), key).await
+                };
+                leave_to_sweep(finish.await);
             }
-            State::Open | State::Cancelled => false,
-        };
-        if committed {
-            Ok(response::created(permit.repository(), "blobs", digest))
-        } else {
-            Err(Error::UploadUnknown)
+            _ => return Err(Error::UploadUnknown),
         }
+        Ok(response::created(permit.repository(), "blobs", digest))
     }
 
     /// Claims a session for one body.
@@ -348,7 +365,7 @@ impl Registry {
         let appended = self
             .stores
             .blobs
-            .append(claim.attempt, &claim.progress.store, &mut source)
+            .append(self.cx(), claim.attempt, &claim.progress.store, &mut source)
             .await;
         let appended = appended.map_err(refuse_length)?;
         let (received, hasher) = source.into_parts();
@@ -402,14 +419,22 @@ impl Registry {
             return Ok(Error::ClaimLost);
         }
         self.stores.sessions.finish(self.cx(), claim, End::Cancelled).await?;
-        self.free(claim.key.id, claim.attempt.number, state, None).await;
+        leave_to_sweep(self.discard_all(claim.key.id, claim.attempt.number, state, None).await);
         Ok(Error::BlobDigestMismatch { computed })
     }
 
     /// Frees what an ended session has left, but for what was published of it.
-    async fn free(&self, session: SessionId, attempts: u32, state: &[u8], keep: Option<&Location>) {
-        let discarded = self.stores.blobs.discard(self.cx(), session, attempts, state, keep);
-        leave_to_sweep(discarded.await);
+    async fn discard_all(
+        &self,
+        session: SessionId,
+        attempts: u32,
+        state: &[u8],
+        keep: Option<&Location>,
+    ) -> Result<(), StoreError> {
+        self.stores
+            .blobs
+            .discard(self.cx(), session, attempts, state, keep)
+            .await
     }
 
     /// Gives a claim back after a failure, unless the session has ended with it, and tells what to answer. A claim that
@@ -426,14 +451,19 @@ impl Registry {
     }
 
     /// The answer to a body whose claim was lost while it streamed. Under a session that lives on, somebody else's body
-    /// came first, and the client can go on behind it. Of one that was cancelled meanwhile, this body's bytes are all
-    /// that is left: the cancellation could not see them yet.
+    /// came first, and the client can go on behind it. Of one that has ended meanwhile, this body's bytes are all that
+    /// is left beside what was published: whoever ended it could not see them yet.
     async fn lost(&self, session: &OpenSession, claim: &Claim) -> Result<Error, Error> {
         let row = self.stores.sessions.get(self.cx(), claim.key).await?;
         match row {
             Some(row) if row.state == State::Open => Ok(session.refused(row.progress.offset)),
-            Some(row) if row.state == State::Cancelled => {
-                self.free(claim.key.id, row.attempts, &row.progress.store, None).await;
+            Some(row) if row.state != State::Swept => {
+                let published = row.publishing.as_ref().map(|publishing| &publishing.location);
+                let keep = published.filter(|_| row.state != State::Cancelled);
+                leave_to_sweep(
+                    self.discard_all(claim.key.id, row.attempts, &row.progress.store, keep)
+                        .await,
+                );
                 Ok(Error::UploadUnknown)
             }
             _ => Ok(Error::UploadUnknown),
@@ -458,7 +488,7 @@ impl Registry {
             Cancelled::Now(None) => Ok(response::empty(StatusCode::NO_CONTENT)),
             Cancelled::Now(Some(row)) => {
                 let id = session.token.session.id;
-                self.free(id, row.attempts, &row.progress.store, None).await;
+                leave_to_sweep(self.discard_all(id, row.attempts, &row.progress.store, None).await);
                 Ok(response::empty(StatusCode::NO_CONTENT))
             }
         }

@@ -1,5 +1,6 @@
 //! Bytes: appended under opaque names, sealed once, then read, redirected to, and some day deleted.
 
+use std::net::IpAddr;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
 use super::sessions::{Attempt, SessionId};
-use super::{Context, Location, StoreError, Timestamp};
+use super::{Context, Cursor, Location, Slice, StoreError, Timestamp};
 
 /// Why a request body did not arrive whole. The peer's fault, never the store's.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +83,9 @@ pub struct Upload {
 pub struct RedirectRequest {
     /// The media type with which the object is to be served.
     pub content_type: &'static str,
+    /// Only if this client can probably reach the object store by itself: a store on a private or loopback address
+    /// answers `None` for those who are elsewhere. `None`: whoever asks.
+    pub reached_by: Option<IpAddr>,
 }
 
 /// A URL at which the bytes can be fetched by whoever holds it, until it expires.
@@ -93,25 +97,53 @@ pub struct Redirect {
     pub lifetime: Duration,
 }
 
+/// A key that is to hold nothing any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doomed {
+    /// The object.
+    pub location: Location,
+    /// Also everything else that the attempt of this name has left: what was begun under its key and never became an
+    /// object, and objects whose keys are the attempt's with `.` and more behind it. Costs a search.
+    pub unfinished: bool,
+}
+
+/// An object as a walk over the store meets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Where it lies.
+    pub location: Location,
+    /// Bytes.
+    pub size: u64,
+}
+
 /// The bytes of an object, in order. An error ends the stream; what came before it is right.
 pub type ByteStream = BoxStream<'static, Result<Bytes, StoreError>>;
 
 /// Keeps bytes.
 ///
-/// Every object is named by an [`Attempt`] that a session's row holds before the object exists. Memory per call is
-/// bounded whatever the size. Implementations retry their own faults.
+/// Every object is named by an [`Attempt`] that a session's row holds before the object exists: its key is that of the
+/// attempt, or begins with it and a `.`. So a session's row is enough to find all that it may have left (see
+/// [`collection::remains`](super::collection::remains)). Memory per call is bounded whatever the size. Implementations
+/// retry their own faults.
 #[async_trait]
 pub trait BlobStore: Send + Sync + 'static {
     /// Stores one whole body after what `state` describes, or nothing that could be seen: after an error the session
     /// goes on from `state` as if this attempt had not been. Isolated from every other attempt of the session, also
     /// from one whose claim has passed and which is still writing. Durable when it returns. An empty body is stored
     /// too: an object of no bytes.
-    async fn append(&self, attempt: Attempt, state: &[u8], source: &mut dyn Source) -> Result<Appended, AppendError>;
+    async fn append(
+        &self,
+        cx: Context,
+        attempt: Attempt,
+        state: &[u8],
+        source: &mut dyn Source,
+    ) -> Result<Appended, AppendError>;
 
     /// Makes one object of all that an upload has appended, durably, and tells where it lies for ever. Idempotent:
-    /// sealing again answers the same location. Costs no copy of the bytes when they arrived in one body. At least
-    /// one append came before. What was appended stays until it is discarded: the claim may be lost before the object
-    /// is published, and then the session goes on from its last saved state and seals something else.
+    /// sealing again answers the same location. The object of an upload of one body has the key of its attempt. Costs
+    /// no copy of the bytes when they arrived in one body. At least one append came before. What was appended stays
+    /// until it is discarded: the claim may be lost before the object is published, and then the session goes on from
+    /// its last saved state and seals something else.
     async fn seal(&self, cx: Context, upload: &Upload) -> Result<Location, StoreError>;
 
     /// Removes all that attempts 1 to `attempts` of a session have left, as far as it can be found, but for the
@@ -128,7 +160,8 @@ pub trait BlobStore: Send + Sync + 'static {
 
     /// Streams `range` (half-open, within the object's size) of an object. `None`: there is no such object. Reads no
     /// more than the range, and holds only a bounded window of it in memory.
-    async fn read(&self, location: &Location, range: Range<u64>) -> Result<Option<ByteStream>, StoreError>;
+    async fn read(&self, cx: Context, location: &Location, range: Range<u64>)
+    -> Result<Option<ByteStream>, StoreError>;
 
     /// A URL for the object, or `None` when its bytes are served by the registry itself. Makes no request to the
     /// object store, and does not look whether the object exists.
@@ -140,5 +173,11 @@ pub trait BlobStore: Send + Sync + 'static {
     ) -> Result<Option<Redirect>, StoreError>;
 
     /// Deletes objects. Idempotent: an object that is not there is deleted.
-    async fn delete(&self, cx: Context, locations: &[Location]) -> Result<(), StoreError>;
+    async fn delete(&self, cx: Context, doomed: &[Doomed]) -> Result<(), StoreError>;
+
+    /// How many bytes an object has; `None`: there is none.
+    async fn stat(&self, cx: Context, location: &Location) -> Result<Option<u64>, StoreError>;
+
+    /// Walks over the objects of the store, about `limit` in a slice. Never called by a request of the protocol.
+    async fn objects(&self, cx: Context, after: Option<&Cursor>, limit: usize) -> Result<Slice<Stored>, StoreError>;
 }

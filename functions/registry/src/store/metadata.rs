@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use async_trait::async_trait;
 use bytes::Bytes;
 use oci::{Descriptor, Digest, MediaType, RepositoryName, Tag};
+use serde::{Deserialize, Serialize};
 
 use super::{Context, Incarnation, Location, Page, StoreError, Timestamp};
 
@@ -52,7 +53,7 @@ pub struct ManifestRecord {
 }
 
 /// A tag as stored; enough to answer HEAD by tag with one read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TagRecord {
     /// What it names.
     pub digest: Digest,
@@ -67,7 +68,7 @@ pub struct TagRecord {
 }
 
 /// One change of a tag.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HistoryRecord {
     /// The tag's version after the change.
     pub version: u64,
@@ -82,12 +83,23 @@ pub struct HistoryRecord {
 }
 
 /// A referrer's row under its subject.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Referrer {
     /// The descriptor as the referrers API shows it, complete unless `annotations_omitted`.
     pub descriptor: Descriptor,
     /// The annotations were too large for the row; they must be read from the manifest.
     pub annotations_omitted: bool,
+}
+
+/// Where the bytes of a manifest that is put are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NewContent {
+    /// Here; few enough for the record.
+    Inline(Bytes),
+    /// In an object that the caller has sealed for this call alone, because they are more than the record may hold.
+    Sealed(Location),
+    /// Where they were when the caller saw the manifest stored, if it still is.
+    Unchanged,
 }
 
 /// A manifest to be stored with its tags.
@@ -101,8 +113,8 @@ pub struct PutManifest {
     pub media_type: MediaType,
     /// Bytes.
     pub size: u64,
-    /// The bytes, or the sealed object that holds them.
-    pub content: Content,
+    /// The bytes, or where they are.
+    pub content: NewContent,
     /// The type by which referrers are filtered.
     pub artifact_type: Option<MediaType>,
     /// The subject and the row to be shown under it.
@@ -124,6 +136,9 @@ pub enum ManifestPut {
     Stored,
     /// These required digests are not in the repository; nothing was changed.
     Missing(Vec<Digest>),
+    /// The content was to be [`NewContent::Unchanged`], and the manifest is not there any more: it must be put with its
+    /// bytes. Nothing was changed.
+    Gone,
 }
 
 /// The answer to a removal.
@@ -148,6 +163,15 @@ pub trait MetadataStore: Send + Sync + 'static {
     /// were also pushed as one. One read.
     async fn link(&self, cx: Context, repository: &RepositoryName, digest: &Digest)
     -> Result<Option<Link>, StoreError>;
+
+    /// Like [`MetadataStore::link`], for somebody who may push and is about to rely on the answer: a link that a
+    /// collection has marked is kept, its mark removed. One read; one write where there is a mark.
+    async fn keep_link(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<Link>, StoreError>;
 
     /// A manifest by digest. One read.
     async fn manifest(
@@ -241,10 +265,9 @@ pub trait MetadataStore: Send + Sync + 'static {
     /// Publishes a manifest and its tags together, or not at all, if all required digests are present. Putting it
     /// again moves or adds the tags, changes nothing else, and does not look at what it refers to: that was present
     /// when it was published, and has stayed. A tag that already names the digest gets no new history.
-    /// [`Content::Stored`] is treated like [`MetadataStore::commit_blob`] treats a location, but makes no link: the
-    /// object cannot be read as a blob. It may name the object of an earlier life of the manifest, which the
-    /// store must have found alive before it publishes it. After [`ManifestPut::Missing`] the caller leaves the object
-    /// to the sweep of the session that names it, since the store may have used it for another repository meanwhile.
+    /// [`NewContent::Sealed`] is treated like [`MetadataStore::commit_blob`] treats a location, but makes no link: the
+    /// object cannot be read as a blob. After [`ManifestPut::Missing`] the caller leaves the object to the sweep of
+    /// the session that names it, since the store may have used it for another repository meanwhile.
     async fn put_manifest(&self, cx: Context, put: &PutManifest) -> Result<ManifestPut, StoreError>;
 
     /// Deletes a tag; the manifest stays. `false`: there was none.

@@ -1,16 +1,19 @@
 //! The contracts between the protocol core and whatever keeps its bytes and names.
 //!
 //! Read in this order: this file (the words that all contracts share), [`blobs`] (bytes), [`sessions`] (uploads in
-//! progress), [`metadata`] (names). [`memory`] is the reference implementation of all three; the `contract` feature
-//! holds the suite that judges every implementation.
+//! progress), [`metadata`] (names); then what operators need: [`collection`] (reclaiming what nothing names any more)
+//! and [`records`] (moving a registry to another store, and checking one). [`memory`] is the reference implementation
+//! of all of them; the `contract` feature holds the suite that judges every implementation.
 //!
 //! A store never sees an HTTP type and never decides what a client is told. Absence, a refusal and a lost race are
 //! values; an [`Err`] means that the store could not do its work. Stores hold the retries, the core never sleeps:
 //! every call carries the present time and a deadline in its [`Context`].
 
 pub mod blobs;
+pub mod collection;
 pub mod memory;
 pub mod metadata;
+pub mod records;
 pub mod sessions;
 
 use std::fmt;
@@ -52,7 +55,9 @@ impl fmt::Display for Incarnation {
 pub struct Context {
     /// The present time; stores have no clock of their own for what they record.
     pub now: Timestamp,
-    /// Until when a store may go on retrying; past it, the call answers [`StoreError::Unavailable`].
+    /// Until when a store may go on retrying; past it, the call answers [`StoreError::Unavailable`]. Where a call
+    /// streams a body, which takes as long as the peer likes, the span from `now` to here is what each of the store's
+    /// own requests may take.
     pub deadline: Timestamp,
     /// Fresh randomness of this call: the incarnation of what it creates.
     pub incarnation: Incarnation,
@@ -63,10 +68,38 @@ pub struct Context {
 /// Never a bucket, a path or a URL: those change when data is copied to another store or region.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Location {
-    /// The id of the store that wrote the object.
+    /// The id of the store that holds the object; [`Location::MAIN`] but for registries with several stores.
     pub store: String,
     /// The key there, made of `[0-9a-f.]` only; never derived from anything that a client sent.
     pub key: String,
+}
+
+impl Location {
+    /// The id of a registry's only blob store. A logical name: the same on disk and in a bucket, so that a registry
+    /// which moves keeps its records.
+    pub const MAIN: &'static str = "main";
+
+    /// An object of the registry's only blob store.
+    pub fn main(key: impl Into<String>) -> Self {
+        Self {
+            store: Self::MAIN.to_owned(),
+            key: key.into(),
+        }
+    }
+}
+
+/// Where a walk over everything goes on: text that only the store which made it can read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor(pub String);
+
+/// One slice of a walk over everything, in an order of the store's own. What is written or removed meanwhile may be
+/// met or not; everything else is met at least once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slice<T> {
+    /// What this slice holds; may be empty before the end.
+    pub items: Vec<T>,
+    /// Where the next slice begins; `None` after the last.
+    pub next: Option<Cursor>,
 }
 
 /// One page of a list in ASCII order of its keys.

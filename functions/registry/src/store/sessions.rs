@@ -9,7 +9,7 @@ use std::fmt;
 use async_trait::async_trait;
 use oci::Digest;
 
-use super::{Context, StoreError, Timestamp};
+use super::{Context, Location, StoreError, Timestamp};
 
 /// The random 128-bit id of a session, chosen when the upload was opened.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -57,10 +57,23 @@ pub enum State {
     Open,
     /// A final PUT with a verified digest is publishing it; its objects must not be touched.
     Committing,
-    /// Committed under [`Session::digest`].
+    /// Committed under the digest in [`Session::publishing`], and nothing but that object is left of it.
     Done,
     /// Ended without a commit: by DELETE, or by a digest that the bytes do not have.
     Cancelled,
+    /// Expired, and its objects are on their way to the graveyard.
+    Swept,
+}
+
+/// What a session becomes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publishing {
+    /// The verified digest.
+    pub digest: Digest,
+    /// The sealed object.
+    pub location: Location,
+    /// Its bytes.
+    pub size: u64,
 }
 
 /// What a session holds after its last complete body.
@@ -89,8 +102,8 @@ pub struct Session {
     pub claimed_until: Option<Timestamp>,
     /// What is stored.
     pub progress: Progress,
-    /// The digest that is being or was committed; `None` while open.
-    pub digest: Option<Digest>,
+    /// What is being or was committed; `None` while open.
+    pub publishing: Option<Publishing>,
 }
 
 /// The right to store one body in a session, until it is saved, released, or lost.
@@ -185,14 +198,20 @@ pub trait SessionStore: Send + Sync + 'static {
     /// All part records, in the order in which they were saved; empty when there is no row.
     async fn parts(&self, cx: Context, key: SessionKey) -> Result<Vec<Vec<u8>>, StoreError>;
 
-    /// Marks a claimed session as [`State::Committing`] under `digest`, keeping nothing else. `false`: the claim was
-    /// lost, and nothing may be published. From then on nobody else can claim or cancel it; it is swept only when it
-    /// has expired, and then what it names is buried, not deleted.
-    async fn commit(&self, cx: Context, claim: &Claim, digest: &Digest) -> Result<bool, StoreError>;
+    /// Marks a claimed session as [`State::Committing`] and records what it becomes, so that a publication which was
+    /// interrupted can be finished by whoever repeats the request. `false`: the claim was lost, and nothing may be
+    /// published. From then on nobody else can claim or cancel it; it is swept only when it has expired, and then what
+    /// it names is buried, not deleted.
+    async fn commit(&self, cx: Context, claim: &Claim, publishing: &Publishing) -> Result<bool, StoreError>;
 
     /// Ends a session that the caller has claimed, or marked as committing with the same claim. Idempotent. The row
-    /// stays until the token has expired, so that a replay meets it.
+    /// stays until the token has expired, so that a replay meets it. [`End::Done`] is said last, when nothing but the
+    /// published object is left: what was not said so is swept.
     async fn finish(&self, cx: Context, claim: &Claim, end: End) -> Result<(), StoreError>;
+
+    /// Ends a session that is committing as done, for a caller that has finished the publication of another. Without
+    /// effect when it is anything else.
+    async fn settle(&self, cx: Context, key: SessionKey) -> Result<(), StoreError>;
 
     /// Cancels a session on a client's word, creating the row when there is none: a cancelled session stays
     /// cancelled for as long as its token lives. Answers the row as it was before (`None`: there was none) when it is
@@ -200,7 +219,8 @@ pub trait SessionStore: Send + Sync + 'static {
     /// when it renews or saves it. A session that is committing, done or cancelled stays as it is.
     async fn cancel(&self, cx: Context, key: SessionKey) -> Result<Cancelled, StoreError>;
 
-    /// Sessions whose token ended before `before`, in the order of their keys, at most `limit`, after the key `after`.
+    /// Sessions whose token ended before `before`, in an order of the store's own, at most `limit`, those after the
+    /// session `after` in that order.
     async fn expired(
         &self,
         cx: Context,

@@ -11,7 +11,8 @@ use registry::{Authenticator, Identity, Principal};
 
 use crate::support::content::{Image, artifact, bytes_of, image, padded};
 use crate::support::log::Log;
-use crate::support::{Answer, Call, Setup, World, sha256, sha512};
+use crate::support::client::Call;
+use crate::support::{Answer, Setup, World, sha256, sha512};
 
 /// Something to do with a registry that holds `a` with an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

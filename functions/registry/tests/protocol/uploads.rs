@@ -5,7 +5,8 @@ use oci::Digest;
 use registry::contract::source::noise;
 use registry::{Limits, Settings};
 
-use crate::support::{Answer, Call, Script, Setup, World, sha256, sha512};
+use crate::support::client::Call;
+use crate::support::{Answer, Script, Setup, World, sha256, sha512};
 
 /// How a client pushes.
 #[derive(Clone, Copy, Debug)]

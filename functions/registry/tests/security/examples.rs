@@ -7,7 +7,8 @@ use oci::{Digest, MediaType};
 use registry::{Authenticator, Endpoint, Settings};
 
 use crate::support::content::{Image, artifact, bytes_of, image};
-use crate::support::{Call, Setup, Users, World, sha256};
+use crate::support::client::Call;
+use crate::support::{Setup, Users, World, sha256};
 
 /// A private registry with the repositories `team/app` and `private/x`, which hold the same things.
 pub(crate) struct Fixture {

@@ -11,15 +11,21 @@ pub(crate) mod users;
 
 use std::sync::Arc;
 
-use registry::contract::counting::{CountingBlobs, CountingMetadata, CountingSessions, Counts};
-use registry::contract::faulty::{Faults, FaultyBlobs, FaultyMetadata, FaultySessions};
+use registry::contract::counting::{
+    CountingBlobs, CountingCollection, CountingMetadata, CountingRecords, CountingSessions, Counts,
+};
+use registry::contract::faulty::{
+    Faults, FaultyBlobs, FaultyCollection, FaultyMetadata, FaultyRecords, FaultySessions,
+};
 use registry::store::blobs::BlobStore;
-use registry::store::memory::{MemoryBlobs, MemoryMetadata, MemorySessions};
+use registry::store::collection::CollectionStore;
+use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
 use registry::store::metadata::MetadataStore;
+use registry::store::records::RecordStore;
 use registry::store::sessions::SessionStore;
-use registry::{Anonymous, Authenticator, Registry, Settings, Stores};
+use registry::{AllStores, Anonymous, Authenticator, Registry, Settings};
 
-pub(crate) use client::{Answer, Call};
+pub(crate) use client::Answer;
 pub(crate) use clock::Clock;
 pub(crate) use content::{sha256, sha512};
 pub(crate) use script::Script;
@@ -65,7 +71,7 @@ pub(crate) struct World {
     pub(crate) sessions: Arc<MemorySessions>,
     pub(crate) faults: Faults,
     pub(crate) counts: Counts,
-    stores: Stores,
+    pub(crate) stores: AllStores,
     settings: Settings,
 }
 
@@ -80,7 +86,8 @@ impl World {
         let metadata = Arc::new(MemoryMetadata::new());
         let sessions = Arc::new(MemorySessions::new());
         let (faults, counts) = (Faults::none(), Counts::new());
-        let stores = Stores {
+        let collection = MemoryCollection::new(metadata.clone(), sessions.clone());
+        let stores = AllStores {
             blobs: Arc::new(CountingBlobs::new(
                 Arc::new(FaultyBlobs::new(blobs.clone() as Arc<dyn BlobStore>, faults.clone())),
                 counts.clone(),
@@ -95,6 +102,20 @@ impl World {
             sessions: Arc::new(CountingSessions::new(
                 Arc::new(FaultySessions::new(
                     sessions.clone() as Arc<dyn SessionStore>,
+                    faults.clone(),
+                )),
+                counts.clone(),
+            )),
+            collection: Arc::new(CountingCollection::new(
+                Arc::new(FaultyCollection::new(
+                    Arc::new(collection) as Arc<dyn CollectionStore>,
+                    faults.clone(),
+                )),
+                counts.clone(),
+            )),
+            records: Arc::new(CountingRecords::new(
+                Arc::new(FaultyRecords::new(
+                    metadata.clone() as Arc<dyn RecordStore>,
                     faults.clone(),
                 )),
                 counts.clone(),
@@ -133,11 +154,11 @@ impl World {
 }
 
 async fn open(
-    stores: &Stores,
+    stores: &AllStores,
     authenticator: Arc<dyn Authenticator>,
     clock: &Arc<Clock>,
     settings: Settings,
 ) -> Arc<Registry> {
-    let registry = Registry::open(stores.clone(), authenticator, clock.clone(), settings).await;
+    let registry = Registry::open(stores.serving(), authenticator, clock.clone(), settings).await;
     Arc::new(registry.expect("memory stores open"))
 }

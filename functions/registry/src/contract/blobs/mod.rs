@@ -1,18 +1,20 @@
 //! What a [`BlobStore`] must do. Here are bytes that come and go undisturbed; [`races`] holds attempts that fail,
-//! overlap, or go on when their claim has passed.
+//! overlap, or go on when their claim has passed; [`walks`] what a store holds, and that what was to go is gone.
 
 pub mod races;
+pub mod walks;
 
 use std::ops::Range;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 pub use races::*;
+pub use walks::*;
 
 use super::Trial;
 use super::source::{Body, noise};
 use crate::store::Location;
-use crate::store::blobs::{AppendError, Appended, BlobStore, RedirectRequest, Source, Upload};
+use crate::store::blobs::{AppendError, Appended, BlobStore, Doomed, RedirectRequest, Source, Upload};
 use crate::store::sessions::{Attempt, SessionId};
 
 /// What a clause about blobs is given.
@@ -66,6 +68,13 @@ impl Session {
     }
 }
 
+fn doomed(location: &Location, unfinished: bool) -> Doomed {
+    Doomed {
+        location: location.clone(),
+        unfinished,
+    }
+}
+
 impl BlobTrial {
     /// Appends a body to a session that goes on from what it holds.
     async fn append(&self, session: &mut Session, bytes: &Bytes, chunk: usize) {
@@ -73,7 +82,7 @@ impl BlobTrial {
         let mut body = Body::of(bytes, chunk);
         let appended = self
             .store
-            .append(attempt, &session.state, &mut body)
+            .append(self.cx(), attempt, &session.state, &mut body)
             .await
             .expect("append");
         session.save(appended, bytes.len());
@@ -82,7 +91,7 @@ impl BlobTrial {
     /// Appends a body that does not arrive; the session holds what it held.
     async fn append_failing(&self, session: &mut Session, body: &mut dyn Source) -> AppendError {
         let attempt = session.attempt();
-        match self.store.append(attempt, &session.state, body).await {
+        match self.store.append(self.cx(), attempt, &session.state, body).await {
             Ok(appended) => panic!("a body that failed was stored: {appended:?}"),
             Err(error) => error,
         }
@@ -101,7 +110,7 @@ impl BlobTrial {
 
     /// The bytes of a range; `None` if there is no object.
     async fn range(&self, location: &Location, range: Range<u64>) -> Option<Bytes> {
-        let stream = self.store.read(location, range).await.expect("read")?;
+        let stream = self.store.read(self.cx(), location, range).await.expect("read")?;
         let chunks: Vec<Bytes> = stream.try_collect().await.expect("a whole stream");
         Some(chunks.concat().into())
     }
@@ -114,7 +123,8 @@ impl BlobTrial {
     }
 
     async fn delete(&self, locations: &[Location]) {
-        self.store.delete(self.cx(), locations).await.expect("delete");
+        let doomed: Vec<_> = locations.iter().map(|location| doomed(location, false)).collect();
+        self.store.delete(self.cx(), &doomed).await.expect("delete");
     }
 
     async fn discard(&self, session: &Session, keep: Option<&Location>) {
@@ -170,7 +180,7 @@ pub async fn a_wrong_length_hint_does_no_harm(trial: BlobTrial) {
         let mut session = Session::new(number);
         let mut body = Body::of(&bytes, 10_000).declaring(hint);
         let attempt = session.attempt();
-        let appended = trial.store.append(attempt, &[], &mut body).await;
+        let appended = trial.store.append(trial.cx(), attempt, &[], &mut body).await;
         session.save(appended.expect("append"), bytes.len());
         let location = trial.seal(&session).await;
         trial.assert_holds(&location, &bytes).await;
@@ -389,6 +399,7 @@ pub async fn a_redirect_looks_at_no_object(trial: BlobTrial) {
     let redirect = async |location: &Location| {
         let request = RedirectRequest {
             content_type: "application/octet-stream",
+            reached_by: None,
         };
         let answer = trial.store.redirect(trial.now(), location, request).await;
         answer.expect("redirect")

@@ -54,7 +54,7 @@ pub async fn a_dropped_append_leaves_nothing(trial: BlobTrial) {
         {
             let attempt = session.attempt();
             let (mut source, steps) = Stepped::new(Body::of(&lost, 100_000));
-            let append = Box::pin(trial.store.append(attempt, &session.state, &mut source));
+            let append = Box::pin(trial.store.append(trial.cx(), attempt, &session.state, &mut source));
             let hang_up = Box::pin(async move {
                 steps.asked().await;
                 for _ in 0..steps_taken {
@@ -91,7 +91,7 @@ fn start(
     };
     let task = trial
         .clone()
-        .task(async move { trial.store.append(attempt, &state, &mut source).await });
+        .task(async move { trial.store.append(trial.cx(), attempt, &state, &mut source).await });
     (steps, task)
 }
 

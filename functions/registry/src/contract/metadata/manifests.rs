@@ -4,7 +4,7 @@ use oci::{Algorithm, Digest};
 
 use super::{MetadataTrial, digest, manifest, media_type, repository, tag};
 use crate::contract::source::noise;
-use crate::store::metadata::{Content, ManifestPut, ManifestRecord, Removal};
+use crate::store::metadata::{Content, ManifestPut, ManifestRecord, NewContent, Removal};
 
 /// A manifest comes back as it was put: every byte, its type, and what it says of itself.
 pub async fn a_manifest_comes_back_as_it_was_put(trial: MetadataTrial) {
@@ -21,7 +21,7 @@ pub async fn a_manifest_comes_back_as_it_was_put(trial: MetadataTrial) {
     let expected = ManifestRecord {
         media_type: put.media_type.clone(),
         size: put.size,
-        content: put.content.clone(),
+        content: Content::Inline(noise(1, 32 * 1024)),
         subject: Some(digest("a subject that does not exist")),
         artifact_type: put.artifact_type.clone(),
         incarnation: cx.incarnation,
@@ -70,7 +70,7 @@ pub async fn missing_references_refuse_the_manifest(trial: MetadataTrial) {
             expected.sort();
             assert_eq!(digests, expected);
         }
-        ManifestPut::Stored => panic!("references are missing"),
+        other => panic!("references are missing: {other:?}"),
     }
     assert_eq!(trial.manifest(&name, &put.digest).await, None);
     for name_of_tag in ["one", "two"] {
@@ -117,7 +117,7 @@ pub async fn a_reference_is_a_blob_or_a_manifest(trial: MetadataTrial) {
     trial.put(&manifest(&other, "small")).await;
     match trial.try_put(&index).await {
         ManifestPut::Missing(digests) => assert_eq!(digests.len(), 3),
-        ManifestPut::Stored => panic!("a manifest of another repository"),
+        other => panic!("a manifest of another repository: {other:?}"),
     }
     trial.commit(&name, &blob).await;
     trial.put(&small).await;
@@ -266,4 +266,40 @@ pub async fn a_manifest_that_is_there_is_only_tagged(trial: MetadataTrial) {
     assert_eq!(trial.try_put(&again).await, ManifestPut::Stored);
     let record = trial.tag(&name, &tag("latest")).await.expect("the tag");
     assert_eq!(record.digest, again.digest);
+}
+
+/// A large manifest that is there can be tagged without its bytes: they stay where they are. When it is gone meanwhile
+/// it must be put with its bytes, and nothing has changed.
+pub async fn an_unchanged_manifest_is_tagged_or_gone(trial: MetadataTrial) {
+    let name = repository("a");
+    let blob = digest("blob");
+    trial.commit(&name, &blob).await;
+    let put = manifest(&name, "large").requiring([blob]).stored_at(super::location(1));
+    let mut unchanged = put.clone().tagged([tag("latest")]);
+    unchanged.content = NewContent::Unchanged;
+
+    assert_eq!(trial.try_put(&unchanged).await, ManifestPut::Gone, "it was never there");
+    assert_eq!(trial.manifest(&name, &put.digest).await, None);
+    assert_eq!(trial.tag(&name, &tag("latest")).await, None);
+    assert!(!trial.is_listed(&name).await);
+    assert_eq!(trial.unlink(&name, &blob).await, Removal::Removed, "no edge was left");
+
+    trial.commit(&name, &blob).await;
+    trial.put(&put).await;
+    let record = trial.manifest(&name, &put.digest).await;
+    trial.put(&unchanged).await;
+    assert_eq!(trial.manifest(&name, &put.digest).await, record);
+    let latest = trial.tag(&name, &tag("latest")).await.expect("the tag");
+    assert_eq!(latest.digest, put.digest);
+    assert_eq!(trial.delete_manifest(&name, &put.digest).await, Removal::Removed);
+
+    unchanged.tags.push(tag("another"));
+    assert_eq!(trial.try_put(&unchanged).await, ManifestPut::Gone, "it was deleted");
+    assert!(trial.tags(&name, None, 10).await.items.is_empty());
+    assert_eq!(trial.history(&name, &tag("latest")).await.len(), 2);
+    assert_eq!(trial.unlink(&name, &blob).await, Removal::Removed, "no edge was left");
+    trial.commit(&name, &blob).await;
+    trial.put(&put.clone().stored_at(super::location(2))).await;
+    trial.put(&unchanged).await;
+    assert_eq!(trial.tags(&name, None, 10).await.items, [tag("another"), tag("latest")]);
 }

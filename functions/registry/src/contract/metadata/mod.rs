@@ -21,7 +21,8 @@ pub use tags::*;
 
 use super::Trial;
 use crate::store::metadata::{
-    Content, HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal, TagRecord,
+    HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, NewContent, PutManifest, Referrer, Removal,
+    TagRecord,
 };
 use crate::store::{Location, Page};
 
@@ -29,41 +30,49 @@ use crate::store::{Location, Page};
 pub type MetadataTrial = Trial<dyn MetadataStore>;
 
 /// Who changes tags here.
-const WHO: &str = "user \"Zoë\"";
+pub(in crate::contract) const WHO: &str = "user \"Zoë\"";
 
-fn repository(name: &str) -> RepositoryName {
+pub(in crate::contract) fn repository(name: &str) -> RepositoryName {
     name.parse().expect("a repository name")
 }
 
-fn tag(name: &str) -> Tag {
+pub(in crate::contract) fn tag(name: &str) -> Tag {
     name.parse().expect("a tag")
 }
 
-fn digest(text: impl AsRef<[u8]>) -> Digest {
+pub(in crate::contract) fn digest(text: impl AsRef<[u8]>) -> Digest {
     Digest::of(Algorithm::Sha256, text.as_ref())
 }
 
-fn media_type(text: &str) -> MediaType {
+pub(in crate::contract) fn media_type(text: &str) -> MediaType {
     text.parse().expect("a media type")
 }
 
 /// A sealed object that no other call has named.
-fn location(number: usize) -> Location {
+pub(in crate::contract) fn location(number: usize) -> Location {
     Location {
         store: "contract".to_owned(),
         key: format!("{number:032x}.1"),
     }
 }
 
+/// The object that [`MetadataTrial::commit`] gives a digest.
+pub(in crate::contract) fn own_place(digest: &Digest) -> Location {
+    Location {
+        store: "contract".to_owned(),
+        key: format!("{}.1", &digest.hex()[..32]),
+    }
+}
+
 /// The manifest of these bytes, which refers to nothing.
-fn manifest(repository: &RepositoryName, bytes: impl Into<Vec<u8>>) -> PutManifest {
+pub(in crate::contract) fn manifest(repository: &RepositoryName, bytes: impl Into<Vec<u8>>) -> PutManifest {
     let bytes = Bytes::from(bytes.into());
     PutManifest {
         repository: repository.clone(),
         digest: digest(&bytes),
         media_type: media_type(MediaType::OCI_MANIFEST),
         size: bytes.len() as u64,
-        content: Content::Inline(bytes),
+        content: NewContent::Inline(bytes),
         artifact_type: None,
         subject: None,
         required: BTreeSet::new(),
@@ -74,28 +83,28 @@ fn manifest(repository: &RepositoryName, bytes: impl Into<Vec<u8>>) -> PutManife
 }
 
 impl PutManifest {
-    fn requiring(mut self, digests: impl IntoIterator<Item = Digest>) -> Self {
+    pub(in crate::contract) fn requiring(mut self, digests: impl IntoIterator<Item = Digest>) -> Self {
         self.required.extend(digests);
         self
     }
 
-    fn excepting(mut self, digests: impl IntoIterator<Item = Digest>) -> Self {
+    pub(in crate::contract) fn excepting(mut self, digests: impl IntoIterator<Item = Digest>) -> Self {
         self.excepted.extend(digests);
         self
     }
 
-    fn tagged(mut self, tags: impl IntoIterator<Item = Tag>) -> Self {
+    pub(in crate::contract) fn tagged(mut self, tags: impl IntoIterator<Item = Tag>) -> Self {
         self.tags.extend(tags);
         self
     }
 
     /// Lets it refer to a subject, with a row that shows all that a row can.
-    fn about(mut self, subject: Digest) -> Self {
+    pub(in crate::contract) fn about(mut self, subject: Digest) -> Self {
         self.subject = Some((subject, self.row()));
         self
     }
 
-    fn row(&self) -> Referrer {
+    pub(in crate::contract) fn row(&self) -> Referrer {
         let mut descriptor = Descriptor::new(self.media_type.clone(), self.digest, self.size);
         descriptor.artifact_type = Some(media_type("application/vnd.example+json"));
         let annotations = [("org.example.key", "värde \"\n"), ("a", "")];
@@ -108,32 +117,32 @@ impl PutManifest {
     }
 
     /// Lets its bytes lie in an object.
-    fn stored_at(mut self, location: Location) -> Self {
-        self.content = Content::Stored(location);
+    pub(in crate::contract) fn stored_at(mut self, location: Location) -> Self {
+        self.content = NewContent::Sealed(location);
         self
     }
 }
 
 impl MetadataTrial {
-    async fn link(&self, repository: &RepositoryName, digest: &Digest) -> Option<Link> {
+    pub(in crate::contract) async fn link(&self, repository: &RepositoryName, digest: &Digest) -> Option<Link> {
         self.store.link(self.cx(), repository, digest).await.expect("link")
     }
 
-    async fn manifest(&self, repository: &RepositoryName, digest: &Digest) -> Option<ManifestRecord> {
+    pub(in crate::contract) async fn manifest(&self, repository: &RepositoryName, digest: &Digest) -> Option<ManifestRecord> {
         let answer = self.store.manifest(self.cx(), repository, digest).await;
         answer.expect("manifest")
     }
 
-    async fn tag(&self, repository: &RepositoryName, tag: &Tag) -> Option<TagRecord> {
+    pub(in crate::contract) async fn tag(&self, repository: &RepositoryName, tag: &Tag) -> Option<TagRecord> {
         self.store.tag(self.cx(), repository, tag).await.expect("tag")
     }
 
-    async fn tags(&self, repository: &RepositoryName, after: Option<&str>, limit: usize) -> Page<Tag> {
+    pub(in crate::contract) async fn tags(&self, repository: &RepositoryName, after: Option<&str>, limit: usize) -> Page<Tag> {
         let answer = self.store.tags(self.cx(), repository, after, limit).await;
         answer.expect("tags")
     }
 
-    async fn history_page(
+    pub(in crate::contract) async fn history_page(
         &self,
         repository: &RepositoryName,
         tag: &Tag,
@@ -145,30 +154,30 @@ impl MetadataTrial {
     }
 
     /// The whole history, newest first.
-    async fn history(&self, repository: &RepositoryName, tag: &Tag) -> Vec<HistoryRecord> {
+    pub(in crate::contract) async fn history(&self, repository: &RepositoryName, tag: &Tag) -> Vec<HistoryRecord> {
         let page = self.history_page(repository, tag, None, 1000).await;
         assert!(!page.more);
         page.items
     }
 
-    async fn is_listed(&self, repository: &RepositoryName) -> bool {
+    pub(in crate::contract) async fn is_listed(&self, repository: &RepositoryName) -> bool {
         let known = self.store.repository(self.cx(), repository).await.expect("repository");
         let page = self.repositories(None, 1000).await;
         assert_eq!(page.items.contains(repository), known, "the list and the look-up agree");
         known
     }
 
-    async fn repositories(&self, after: Option<&str>, limit: usize) -> Page<RepositoryName> {
+    pub(in crate::contract) async fn repositories(&self, after: Option<&str>, limit: usize) -> Page<RepositoryName> {
         let answer = self.store.repositories(self.cx(), after, limit).await;
         answer.expect("repositories")
     }
 
-    async fn manifests(&self, repository: &RepositoryName, after: Option<&Digest>, limit: usize) -> Page<Digest> {
+    pub(in crate::contract) async fn manifests(&self, repository: &RepositoryName, after: Option<&Digest>, limit: usize) -> Page<Digest> {
         let answer = self.store.manifests(self.cx(), repository, after, limit).await;
         answer.expect("manifests")
     }
 
-    async fn referrers(
+    pub(in crate::contract) async fn referrers(
         &self,
         repository: &RepositoryName,
         subject: &Digest,
@@ -180,12 +189,12 @@ impl MetadataTrial {
     }
 
     /// The digests of all referrers.
-    async fn referring(&self, repository: &RepositoryName, subject: &Digest) -> Vec<Digest> {
+    pub(in crate::contract) async fn referring(&self, repository: &RepositoryName, subject: &Digest) -> Vec<Digest> {
         let page = self.referrers(repository, subject, None, 1000).await;
         page.items.iter().map(|row| row.descriptor.digest).collect()
     }
 
-    async fn commit_at(&self, repository: &RepositoryName, digest: &Digest, location: &Location) {
+    pub(in crate::contract) async fn commit_at(&self, repository: &RepositoryName, digest: &Digest, location: &Location) {
         let size = 1000;
         let answer = self
             .store
@@ -195,50 +204,46 @@ impl MetadataTrial {
     }
 
     /// Publishes a blob whose bytes lie where its digest says, so that no other blob's do.
-    async fn commit(&self, repository: &RepositoryName, digest: &Digest) {
-        let location = Location {
-            store: "contract".to_owned(),
-            key: format!("{}.1", &digest.hex()[..32]),
-        };
-        self.commit_at(repository, digest, &location).await;
+    pub(in crate::contract) async fn commit(&self, repository: &RepositoryName, digest: &Digest) {
+        self.commit_at(repository, digest, &own_place(digest)).await;
     }
 
-    async fn mount(&self, repository: &RepositoryName, digest: &Digest, from: &RepositoryName) -> bool {
+    pub(in crate::contract) async fn mount(&self, repository: &RepositoryName, digest: &Digest, from: &RepositoryName) -> bool {
         let answer = self.store.mount(self.cx(), repository, digest, from).await;
         answer.expect("mount")
     }
 
-    async fn holders(&self, digest: &Digest) -> Vec<RepositoryName> {
+    pub(in crate::contract) async fn holders(&self, digest: &Digest) -> Vec<RepositoryName> {
         let mut holders = self.store.holders(self.cx(), digest, 1000).await.expect("holders");
         holders.sort();
         holders
     }
 
-    async fn try_put(&self, put: &PutManifest) -> ManifestPut {
+    pub(in crate::contract) async fn try_put(&self, put: &PutManifest) -> ManifestPut {
         self.store.put_manifest(self.cx(), put).await.expect("put_manifest")
     }
 
-    async fn put(&self, put: &PutManifest) {
+    pub(in crate::contract) async fn put(&self, put: &PutManifest) {
         assert_eq!(self.try_put(put).await, ManifestPut::Stored);
     }
 
-    async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> bool {
+    pub(in crate::contract) async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> bool {
         let answer = self.store.delete_tag(self.cx(), repository, tag, WHO).await;
         answer.expect("delete_tag")
     }
 
-    async fn delete_manifest(&self, repository: &RepositoryName, digest: &Digest) -> Removal {
+    pub(in crate::contract) async fn delete_manifest(&self, repository: &RepositoryName, digest: &Digest) -> Removal {
         let answer = self.store.delete_manifest(self.cx(), repository, digest, WHO).await;
         answer.expect("delete_manifest")
     }
 
-    async fn unlink(&self, repository: &RepositoryName, digest: &Digest) -> Removal {
+    pub(in crate::contract) async fn unlink(&self, repository: &RepositoryName, digest: &Digest) -> Removal {
         let answer = self.store.unlink(self.cx(), repository, digest).await;
         answer.expect("unlink")
     }
 
     /// A tag's history is a chain from nothing to what the tag names now, and its versions grow.
-    async fn assert_chain(&self, repository: &RepositoryName, tag: &Tag) -> Vec<HistoryRecord> {
+    pub(in crate::contract) async fn assert_chain(&self, repository: &RepositoryName, tag: &Tag) -> Vec<HistoryRecord> {
         let history = self.history(repository, tag).await;
         let mut named = None;
         let mut version = 0;

@@ -7,78 +7,81 @@ pub use ends::*;
 use oci::{Algorithm, Digest};
 
 use super::Trial;
-use crate::store::Timestamp;
+use crate::store::{Location, Timestamp};
 use crate::store::sessions::{
-    Cancelled, Claim, Claimed, End, Progress, Session, SessionId, SessionKey, SessionStore, State,
+    Cancelled, Claim, Claimed, End, Progress, Publishing, Session, SessionId, SessionKey, SessionStore, State,
 };
 
 /// What a clause about sessions is given.
 pub type SessionTrial = Trial<dyn SessionStore>;
 
 /// A minute, in milliseconds: how long the claims here live.
-const CLAIM: u64 = 60_000;
+pub(in crate::contract) const CLAIM: u64 = 60_000;
 
 impl SessionTrial {
-    fn key(&self, id: u128) -> SessionKey {
+    pub(in crate::contract) fn key(&self, id: u128) -> SessionKey {
         SessionKey {
             expires: self.now().plus_millis(24 * 60 * 60 * 1000),
             id: SessionId(id),
         }
     }
 
-    async fn get(&self, key: SessionKey) -> Option<Session> {
+    pub(in crate::contract) async fn get(&self, key: SessionKey) -> Option<Session> {
         self.store.get(self.cx(), key).await.expect("get")
     }
 
-    async fn row(&self, key: SessionKey) -> Session {
+    pub(in crate::contract) async fn row(&self, key: SessionKey) -> Session {
         self.get(key).await.expect("there is a row")
     }
 
-    async fn try_claim(&self, key: SessionKey) -> Claimed {
+    pub(in crate::contract) async fn try_claim(&self, key: SessionKey) -> Claimed {
         let cx = self.cx();
         let until = cx.now.plus_millis(CLAIM);
         self.store.claim(cx, key, until).await.expect("claim")
     }
 
-    async fn claim(&self, key: SessionKey) -> Claim {
+    pub(in crate::contract) async fn claim(&self, key: SessionKey) -> Claim {
         match self.try_claim(key).await {
             Claimed::Granted(claim) => claim,
             other => panic!("the claim was not granted: {other:?}"),
         }
     }
 
-    async fn save(&self, claim: &Claim, progress: Progress, part: Option<&[u8]>) -> bool {
+    pub(in crate::contract) async fn save(&self, claim: &Claim, progress: Progress, part: Option<&[u8]>) -> bool {
         let part = part.map(<[u8]>::to_vec);
         self.store.save(self.cx(), claim, progress, part).await.expect("save")
     }
 
-    async fn renew(&self, claim: &Claim) -> bool {
+    pub(in crate::contract) async fn renew(&self, claim: &Claim) -> bool {
         let cx = self.cx();
         let until = cx.now.plus_millis(CLAIM);
         self.store.renew(cx, claim, until).await.expect("renew")
     }
 
-    async fn release(&self, claim: &Claim) {
+    pub(in crate::contract) async fn release(&self, claim: &Claim) {
         self.store.release(self.cx(), claim).await.expect("release");
     }
 
-    async fn commit(&self, claim: &Claim, digest: &Digest) -> bool {
-        self.store.commit(self.cx(), claim, digest).await.expect("commit")
+    pub(in crate::contract) async fn commit(&self, claim: &Claim, digest: &Digest) -> bool {
+        self.store
+            .commit(self.cx(), claim, &publishing(claim, digest))
+            .await
+            .expect("commit")
     }
 
-    async fn finish(&self, claim: &Claim, end: End) {
+    pub(in crate::contract) async fn finish(&self, claim: &Claim, end: End) {
         self.store.finish(self.cx(), claim, end).await.expect("finish");
     }
 
-    async fn cancel(&self, key: SessionKey) -> Cancelled {
+    pub(in crate::contract) async fn cancel(&self, key: SessionKey) -> Cancelled {
         self.store.cancel(self.cx(), key).await.expect("cancel")
     }
 
-    async fn parts(&self, key: SessionKey) -> Vec<Vec<u8>> {
+    pub(in crate::contract) async fn parts(&self, key: SessionKey) -> Vec<Vec<u8>> {
         self.store.parts(self.cx(), key).await.expect("parts")
     }
 
-    async fn expired(&self, before: Timestamp, after: Option<SessionKey>, limit: usize) -> Vec<(SessionKey, Session)> {
+    pub(in crate::contract) async fn expired(&self, before: Timestamp, after: Option<SessionKey>, limit: usize) -> Vec<(SessionKey, Session)> {
         self.store
             .expired(self.cx(), before, after, limit)
             .await
@@ -86,7 +89,7 @@ impl SessionTrial {
     }
 
     /// Nothing that a claim allows works any more, and trying it changes nothing.
-    async fn assert_lost(&self, claim: &Claim) {
+    pub(in crate::contract) async fn assert_lost(&self, claim: &Claim) {
         let before = self.get(claim.key).await;
         let parts = self.parts(claim.key).await;
         assert!(!self.renew(claim).await, "a lost claim was renewed");
@@ -103,12 +106,21 @@ impl SessionTrial {
     }
 }
 
-fn digest(text: &str) -> Digest {
+pub(in crate::contract) fn digest(text: &str) -> Digest {
     Digest::of(Algorithm::Sha256, text.as_bytes())
 }
 
+/// What a claimed session becomes: the object of its attempt.
+pub(in crate::contract) fn publishing(claim: &Claim, digest: &Digest) -> Publishing {
+    Publishing {
+        digest: *digest,
+        location: Location::main(claim.attempt.to_string()),
+        size: u64::from(u32::MAX) + 7,
+    }
+}
+
 /// Progress after `offset` bytes; its hash and store states hold every kind of byte.
-fn progress(offset: u64) -> Progress {
+pub(in crate::contract) fn progress(offset: u64) -> Progress {
     Progress {
         offset,
         hash: (0..=255).chain(offset.to_be_bytes()).collect(),
@@ -139,7 +151,7 @@ pub async fn a_claim_creates_the_row(trial: SessionTrial) {
     assert_eq!(row.attempts, 1);
     assert_eq!(row.claimed_until, Some(trial.now().plus_millis(CLAIM)));
     assert_eq!(row.progress, Progress::default());
-    assert_eq!(row.digest, None);
+    assert_eq!(row.publishing, None);
     assert_eq!(row.version, claim.version);
 }
 
@@ -305,8 +317,8 @@ pub async fn a_release_undoes_the_claim(trial: SessionTrial) {
     let after = trial.row(key).await;
     assert_eq!(after.claimed_until, None);
     assert_eq!(
-        (after.state, after.progress, after.digest),
-        (before.state, before.progress, before.digest)
+        (after.state, after.progress, after.publishing),
+        (before.state, before.progress, before.publishing)
     );
     assert_eq!(after.attempts, before.attempts + 1);
     trial.assert_lost(&claim).await;
@@ -377,6 +389,7 @@ pub async fn a_takeover_races_the_save(trial: SessionTrial) {
             // The other instance's clock is where this claim has ended.
             let mut cx = trial.cx();
             cx.now = cx.now.plus_millis(CLAIM);
+            cx.deadline = cx.deadline.plus_millis(CLAIM);
             let until = cx.now.plus_millis(CLAIM);
             async move { trial.store.claim(cx, key, until).await.expect("claim") }
         };

@@ -1,7 +1,7 @@
 //! Bytes in memory.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Bound, Range};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -11,12 +11,11 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 
 use super::lock;
-use crate::store::blobs::{AppendError, Appended, BlobStore, ByteStream, Redirect, RedirectRequest, Source, Upload};
+use crate::store::blobs::{
+    AppendError, Appended, BlobStore, ByteStream, Doomed, Redirect, RedirectRequest, Source, Stored, Upload,
+};
 use crate::store::sessions::{Attempt, SessionId};
-use crate::store::{Context, Location, StoreError, Timestamp};
-
-/// The id of this store in a [`Location`].
-const STORE: &str = "memory";
+use crate::store::{Context, Cursor, Location, Slice, StoreError, Timestamp};
 
 /// How many bytes one item of a [`ByteStream`] holds at most, so that readers meet objects of several chunks.
 const CHUNK: usize = 64 * 1024;
@@ -24,7 +23,7 @@ const CHUNK: usize = 64 * 1024;
 /// For how long a redirect is said to work.
 const REDIRECT_LIFETIME: Duration = Duration::from_mins(15);
 
-/// Keeps bytes in memory, under the store id `memory`.
+/// Keeps bytes in memory.
 ///
 /// Every body is a segment of its own, under the name of its attempt. A seal uses one segment in place, and joins
 /// several under a name of their own, leaving them: until the session is committed another attempt may replace the
@@ -76,7 +75,7 @@ impl MemoryBlobs {
 
 /// Data that lies in another store must never be taken for absent, or deleted by name only.
 fn key_of(location: &Location) -> Result<&str, StoreError> {
-    if location.store == STORE {
+    if location.store == Location::MAIN {
         Ok(&location.key)
     } else {
         Err(StoreError::failed(format!(
@@ -107,7 +106,13 @@ fn segment_key(session: SessionId, part: &[u8]) -> Result<String, StoreError> {
 
 #[async_trait]
 impl BlobStore for MemoryBlobs {
-    async fn append(&self, attempt: Attempt, state: &[u8], source: &mut dyn Source) -> Result<Appended, AppendError> {
+    async fn append(
+        &self,
+        _cx: Context,
+        attempt: Attempt,
+        state: &[u8],
+        source: &mut dyn Source,
+    ) -> Result<Appended, AppendError> {
         let before = stored(state)?;
         let mut body = BytesMut::new();
         while let Some(chunk) = source.next().await? {
@@ -160,10 +165,7 @@ impl BlobStore for MemoryBlobs {
             let whole = Object { bytes, sealed: true };
             objects.insert(key.clone(), whole);
         }
-        Ok(Location {
-            store: STORE.to_owned(),
-            key,
-        })
+        Ok(Location::main(key))
     }
 
     async fn discard(
@@ -179,7 +181,12 @@ impl BlobStore for MemoryBlobs {
         Ok(())
     }
 
-    async fn read(&self, location: &Location, range: Range<u64>) -> Result<Option<ByteStream>, StoreError> {
+    async fn read(
+        &self,
+        _cx: Context,
+        location: &Location,
+        range: Range<u64>,
+    ) -> Result<Option<ByteStream>, StoreError> {
         let key = key_of(location)?;
         let object = match lock(&self.objects).get(key) {
             Some(object) if object.sealed => object.bytes.clone(),
@@ -213,12 +220,42 @@ impl BlobStore for MemoryBlobs {
         }))
     }
 
-    async fn delete(&self, _cx: Context, locations: &[Location]) -> Result<(), StoreError> {
-        let keys = locations.iter().map(key_of).collect::<Result<Vec<_>, _>>()?;
+    async fn delete(&self, _cx: Context, doomed: &[Doomed]) -> Result<(), StoreError> {
+        let keys = doomed.iter().map(|doomed| Ok((key_of(&doomed.location)?, doomed.unfinished)));
+        let keys = keys.collect::<Result<Vec<_>, StoreError>>()?;
         let mut objects = lock(&self.objects);
-        for key in keys {
+        for (key, unfinished) in keys {
             objects.remove(key);
+            if unfinished {
+                let joined = format!("{key}.");
+                objects.retain(|key, _| !key.starts_with(&joined));
+            }
         }
         Ok(())
+    }
+
+    async fn stat(&self, _cx: Context, location: &Location) -> Result<Option<u64>, StoreError> {
+        let key = key_of(location)?;
+        let objects = lock(&self.objects);
+        let sealed = objects.get(key).filter(|object| object.sealed);
+        Ok(sealed.map(|object| object.bytes.len() as u64))
+    }
+
+    async fn objects(&self, _cx: Context, after: Option<&Cursor>, limit: usize) -> Result<Slice<Stored>, StoreError> {
+        let objects = lock(&self.objects);
+        let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.0.as_str()));
+        let following = objects.range::<str, _>((from, Bound::Unbounded));
+        let items: Vec<_> = following
+            .take(limit)
+            .map(|(key, object)| Stored {
+                location: Location::main(key),
+                size: object.bytes.len() as u64,
+            })
+            .collect();
+        let last = items.last().filter(|_| items.len() == limit);
+        Ok(Slice {
+            next: last.map(|last| Cursor(last.location.key.clone())),
+            items,
+        })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use oci::{Digest, RepositoryName, Tag};
@@ -26,8 +26,8 @@ pub(super) struct Records {
     pub(super) links: BTreeMap<(RepositoryName, Digest), LinkRow>,
     /// A repository's manifests; the order of this map is the list of them.
     pub(super) manifests: BTreeMap<RepositoryName, BTreeMap<Digest, ManifestRow>>,
-    /// What manifests refer to: repository and target, then the parent. The subject is no edge.
-    pub(super) edges: BTreeMap<(RepositoryName, Digest), BTreeMap<Digest, EdgeRow>>,
+    /// What manifests refer to: repository and target, then the parents. The subject is no edge.
+    pub(super) edges: BTreeMap<(RepositoryName, Digest), BTreeSet<Digest>>,
     /// What is shown under a subject: repository and subject, then the referrer.
     pub(super) referrers: BTreeMap<(RepositoryName, Digest), BTreeMap<Digest, Referrer>>,
     pub(super) tags: BTreeMap<RepositoryName, BTreeMap<Tag, TagRecord>>,
@@ -48,23 +48,16 @@ pub(super) struct Records {
 #[derive(Clone, Debug)]
 pub(super) struct LinkRow {
     pub(super) link: Link,
-    #[expect(dead_code, reason = "read by the collection, which spares young links")]
     pub(super) at: Timestamp,
+    /// When a collection found nothing that refers to it.
+    pub(super) marked: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct ManifestRow {
     pub(super) record: ManifestRecord,
-    #[expect(dead_code, reason = "part of the record; shown by no operation yet")]
-    pub(super) at: Timestamp,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct EdgeRow {
-    /// The life of the parent that wrote it.
-    #[expect(dead_code, reason = "tells a later collection whose edge it is")]
-    pub(super) incarnation: Incarnation,
-    #[expect(dead_code, reason = "part of the record; shown by no operation yet")]
+    /// The targets of its edges.
+    pub(super) references: BTreeSet<Digest>,
     pub(super) at: Timestamp,
 }
 
@@ -72,7 +65,6 @@ pub(super) struct EdgeRow {
 pub(super) struct BlobRow {
     pub(super) location: Location,
     pub(super) size: u64,
-    #[expect(dead_code, reason = "read by the collection, which spares young objects")]
     pub(super) at: Timestamp,
 }
 
@@ -87,15 +79,8 @@ pub(super) enum Holding {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct GraveRow {
-    #[expect(
-        dead_code,
-        reason = "read by the collection, which looks whether the digest lives here again"
-    )]
-    pub(super) digest: Digest,
-    #[expect(
-        dead_code,
-        reason = "read by the collection, which waits until no URL works any more"
-    )]
+    pub(super) digest: Option<Digest>,
+    pub(super) unfinished: bool,
     pub(super) at: Timestamp,
 }
 
@@ -133,6 +118,11 @@ impl MemoryMetadata {
         Self::default()
     }
 
+    /// Begins a transaction.
+    pub(super) fn begin(&self) -> MutexGuard<'_, Records> {
+        lock(&self.records)
+    }
+
     /// How many records there are.
     #[must_use]
     pub fn counts(&self) -> RecordCounts {
@@ -140,7 +130,7 @@ impl MemoryMetadata {
         RecordCounts {
             links: records.links.len(),
             manifests: records.manifests.values().map(BTreeMap::len).sum(),
-            edges: records.edges.values().map(BTreeMap::len).sum(),
+            edges: records.edges.values().map(BTreeSet::len).sum(),
             referrers: records.referrers.values().map(BTreeMap::len).sum(),
             tags: records.tags.values().map(BTreeMap::len).sum(),
             tagged: records.tagged.len(),
@@ -150,6 +140,11 @@ impl MemoryMetadata {
             back_links: records.back_links.values().map(BTreeMap::len).sum(),
             graveyard: records.graveyard.len(),
         }
+    }
+
+    /// Loses all that says who holds the bytes of a digest: a damage that no operation does, for tests of what finds it.
+    pub fn lose_holders(&self, digest: &Digest) {
+        lock(&self.records).back_links.remove(digest);
     }
 
     /// Where the graveyard's objects lie, in the order of their keys.
@@ -180,6 +175,20 @@ impl MetadataStore for MemoryMetadata {
         let records = lock(&self.records);
         let row = records.links.get(&(repository.clone(), *digest));
         Ok(row.map(|row| row.link.clone()))
+    }
+
+    async fn keep_link(
+        &self,
+        _cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<Link>, StoreError> {
+        let mut records = lock(&self.records);
+        let row = records.links.get_mut(&(repository.clone(), *digest));
+        Ok(row.map(|row| {
+            row.marked = None;
+            row.link.clone()
+        }))
     }
 
     async fn manifest(

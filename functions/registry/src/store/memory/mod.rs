@@ -1,18 +1,21 @@
-//! The reference stores: all three contracts kept in memory.
+//! The reference stores: all contracts kept in memory.
 //!
 //! They exist to be read and to be tested against. One mutex is one transaction; nothing is clever. [`MemoryBlobs`]
 //! keeps bytes, [`MemorySessions`] uploads in progress, [`MemoryMetadata`] names; each can be used beside another
-//! store's implementation of the other two. They record everything that a durable store must record, also what
-//! nothing reads yet, and [`MemoryMetadata::counts`] shows how much of it there is.
+//! store's implementation of the other two. [`MemoryCollection`] collects over the latter two. They record everything
+//! that a durable store must record, and [`MemoryMetadata::counts`] shows how much of it there is.
 
 mod blobs;
+mod collection;
 mod metadata;
 mod publish;
+mod records;
 mod sessions;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use blobs::MemoryBlobs;
+pub use collection::MemoryCollection;
 pub use metadata::{MemoryMetadata, RecordCounts};
 pub use sessions::MemorySessions;
 

@@ -1,11 +1,13 @@
 //! What changes the records of [`MemoryMetadata`](super::MemoryMetadata): each function is one transaction, called
 //! with the lock held, and looks at everything before it changes anything.
 
+use std::collections::BTreeSet;
+
 use oci::{Digest, RepositoryName, Tag};
 
-use super::metadata::{BlobRow, EdgeRow, GraveRow, Holding, LinkRow, ManifestRow, Records};
+use super::metadata::{BlobRow, GraveRow, Holding, LinkRow, ManifestRow, Records};
 use crate::store::metadata::{
-    Content, HistoryRecord, Link, ManifestPut, ManifestRecord, PutManifest, Removal, TagRecord,
+    Content, HistoryRecord, Link, ManifestPut, ManifestRecord, NewContent, PutManifest, Removal, TagRecord,
 };
 use crate::store::{Context, Location};
 
@@ -45,7 +47,7 @@ impl Records {
 
         let record = if let Some(record) = known {
             // The bytes are the same, so a second object of them has no use.
-            if let Content::Stored(location) = &put.content {
+            if let NewContent::Sealed(location) = &put.content {
                 self.place(cx, put.digest, location, put.size);
             }
             record
@@ -55,7 +57,10 @@ impl Records {
             if !missing.is_empty() {
                 return ManifestPut::Missing(missing);
             }
-            self.create_manifest(cx, put)
+            match self.content(cx, put) {
+                Some(content) => self.create_manifest(cx, put, content),
+                None => return ManifestPut::Gone,
+            }
         };
         for tag in &put.tags {
             self.set_tag(cx, repository, tag, Some((put.digest, &record)), &put.who);
@@ -63,19 +68,24 @@ impl Records {
         ManifestPut::Stored
     }
 
-    fn create_manifest(&mut self, cx: Context, put: &PutManifest) -> ManifestRecord {
-        let repository = &put.repository;
-        let content = match &put.content {
-            Content::Inline(bytes) => Content::Inline(bytes.clone()),
-            Content::Stored(location) => {
+    /// What the record of a new manifest holds; `None` where there is nothing to hold.
+    fn content(&mut self, cx: Context, put: &PutManifest) -> Option<Content> {
+        match &put.content {
+            NewContent::Inline(bytes) => Some(Content::Inline(bytes.clone())),
+            NewContent::Sealed(location) => {
                 let blob = self.place(cx, put.digest, location, put.size);
                 self.back_links
                     .entry(put.digest)
                     .or_default()
-                    .insert((repository.clone(), Holding::Manifest, cx.incarnation), cx.now);
-                Content::Stored(blob.location)
+                    .insert((put.repository.clone(), Holding::Manifest, cx.incarnation), cx.now);
+                Some(Content::Stored(blob.location))
             }
-        };
+            NewContent::Unchanged => None,
+        }
+    }
+
+    fn create_manifest(&mut self, cx: Context, put: &PutManifest, content: Content) -> ManifestRecord {
+        let repository = &put.repository;
         let record = ManifestRecord {
             media_type: put.media_type.clone(),
             size: put.size,
@@ -84,16 +94,8 @@ impl Records {
             artifact_type: put.artifact_type.clone(),
             incarnation: cx.incarnation,
         };
-        for target in put.required.union(&put.excepted) {
-            let edge = EdgeRow {
-                incarnation: cx.incarnation,
-                at: cx.now,
-            };
-            self.edges
-                .entry((repository.clone(), *target))
-                .or_default()
-                .insert(put.digest, edge);
-        }
+        let references: BTreeSet<Digest> = put.required.union(&put.excepted).copied().collect();
+        self.refer(repository, put.digest, &references);
         if let Some((subject, row)) = &put.subject {
             self.referrers
                 .entry((repository.clone(), *subject))
@@ -103,6 +105,7 @@ impl Records {
         self.catalog.entry(repository.clone()).or_insert(cx.now);
         let row = ManifestRow {
             record: record.clone(),
+            references,
             at: cx.now,
         };
         self.manifests
@@ -166,10 +169,9 @@ impl Records {
         digest: Digest,
         who: &str,
     ) -> Removal {
-        let existing = self.manifests.get(repository).and_then(|of| of.get(&digest));
-        let Some(record) = existing.map(|row| row.record.clone()) else {
+        if !self.manifests.get(repository).is_some_and(|of| of.contains_key(&digest)) {
             return Removal::Absent;
-        };
+        }
         if let Some(parent) = self.parent(repository, digest) {
             return Removal::Referenced(parent);
         }
@@ -182,39 +184,67 @@ impl Records {
         for tag in &tags {
             self.set_tag(cx, repository, tag, None, who);
         }
-        if let Some(subject) = record.subject
-            && let Some(referrers) = self.referrers.get_mut(&(repository.clone(), subject))
-        {
-            referrers.remove(&digest);
+        self.remove_manifest(repository, digest);
+        Removal::Removed
+    }
+
+    /// Removes a manifest's record and all that hangs on it but its tags.
+    pub(super) fn remove_manifest(&mut self, repository: &RepositoryName, digest: Digest) {
+        let manifests = self.manifests.get_mut(repository);
+        let Some(row) = manifests.and_then(|manifests| manifests.remove(&digest)) else {
+            return;
+        };
+        if let Some(subject) = row.record.subject {
+            let key = (repository.clone(), subject);
+            if let Some(referrers) = self.referrers.get_mut(&key) {
+                referrers.remove(&digest);
+            }
         }
-        for ((name, _), parents) in &mut self.edges {
-            if name == repository {
+        for target in row.references {
+            if let Some(parents) = self.edges.get_mut(&(repository.clone(), target)) {
                 parents.remove(&digest);
             }
         }
         if let Some(holders) = self.back_links.get_mut(&digest) {
-            holders.remove(&(repository.clone(), Holding::Manifest, record.incarnation));
+            holders.remove(&(repository.clone(), Holding::Manifest, row.record.incarnation));
         }
-        if let Some(manifests) = self.manifests.get_mut(repository) {
-            manifests.remove(&digest);
-        }
-        Removal::Removed
     }
 
     pub(super) fn unlink(&mut self, repository: &RepositoryName, digest: Digest) -> Removal {
-        let key = (repository.clone(), digest);
-        let Some(row) = self.links.get(&key) else {
+        if !self.links.contains_key(&(repository.clone(), digest)) {
             return Removal::Absent;
-        };
-        let incarnation = row.link.incarnation;
+        }
         if let Some(parent) = self.parent(repository, digest) {
             return Removal::Referenced(parent);
         }
-        self.links.remove(&key);
-        if let Some(holders) = self.back_links.get_mut(&digest) {
-            holders.remove(&(repository.clone(), Holding::Blob, incarnation));
-        }
+        self.remove_link(repository, digest);
         Removal::Removed
+    }
+
+    /// Removes a link and its back-link.
+    pub(super) fn remove_link(&mut self, repository: &RepositoryName, digest: Digest) {
+        if let Some(row) = self.links.remove(&(repository.clone(), digest))
+            && let Some(holders) = self.back_links.get_mut(&digest)
+        {
+            holders.remove(&(repository.clone(), Holding::Blob, row.link.incarnation));
+        }
+    }
+
+    /// Records what a manifest refers to. What is referred to is no longer collected.
+    pub(super) fn refer(&mut self, repository: &RepositoryName, parent: Digest, targets: &BTreeSet<Digest>) {
+        for target in targets {
+            let key = (repository.clone(), *target);
+            if let Some(row) = self.links.get_mut(&key) {
+                row.marked = None;
+            }
+            self.edges.entry(key).or_default().insert(parent);
+        }
+    }
+
+    /// Puts an object into the graveyard.
+    pub(super) fn bury(&mut self, location: &Location, grave: GraveRow) {
+        self.graveyard
+            .insert((location.store.clone(), location.key.clone()), grave);
     }
 
     /// Decides where the bytes of a digest lie: where they lay before, or at `location`. A location that is not
@@ -226,17 +256,23 @@ impl Records {
             at: cx.now,
         });
         if blob.location != *location {
-            let grave = GraveRow { digest, at: cx.now };
-            self.graveyard
-                .insert((location.store.clone(), location.key.clone()), grave);
+            let blob = blob.clone();
+            let grave = GraveRow {
+                digest: Some(digest),
+                unfinished: false,
+                at: cx.now,
+            };
+            self.bury(location, grave);
+            return blob;
         }
         blob.clone()
     }
 
-    /// Links a blob with its back-link, unless it is linked.
+    /// Links a blob with its back-link, unless it is linked; a collection leaves it alone then.
     fn make_link(&mut self, cx: Context, repository: &RepositoryName, digest: Digest, blob: BlobRow) {
         let key = (repository.clone(), digest);
-        if self.links.contains_key(&key) {
+        if let Some(row) = self.links.get_mut(&key) {
+            row.marked = None;
             return;
         }
         let row = LinkRow {
@@ -246,6 +282,7 @@ impl Records {
                 incarnation: cx.incarnation,
             },
             at: cx.now,
+            marked: None,
         };
         self.links.insert(key, row);
         self.back_links
@@ -262,8 +299,7 @@ impl Records {
     }
 
     /// A manifest that refers to `target`.
-    fn parent(&self, repository: &RepositoryName, target: Digest) -> Option<Digest> {
-        let parents = self.edges.get(&(repository.clone(), target))?;
-        parents.keys().next().copied()
+    pub(super) fn parent(&self, repository: &RepositoryName, target: Digest) -> Option<Digest> {
+        self.edges.get(&(repository.clone(), target))?.first().copied()
     }
 }

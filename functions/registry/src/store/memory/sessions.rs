@@ -5,11 +5,10 @@ use std::ops::Bound;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use oci::Digest;
 
 use super::lock;
 use crate::store::sessions::{
-    Attempt, Cancelled, Claim, Claimed, End, Progress, Session, SessionKey, SessionStore, SigningKey, State,
+    Attempt, Cancelled, Claim, Claimed, End, Progress, Publishing, Session, SessionKey, SessionStore, SigningKey, State,
 };
 use crate::store::{Context, StoreError, Timestamp};
 
@@ -45,6 +44,18 @@ impl MemorySessions {
     }
 }
 
+impl MemorySessions {
+    /// Removes a session that is as given, and hands it to `end` before anybody can see that it is gone. `None`: it is
+    /// not as given, or not there.
+    pub(super) fn remove<T>(&self, key: SessionKey, session: &Session, end: impl FnOnce() -> T) -> Option<T> {
+        let mut records = lock(&self.records);
+        records.sessions.get(&key).filter(|row| row.session == *session)?;
+        let ended = end();
+        records.sessions.remove(&key);
+        Some(ended)
+    }
+}
+
 impl Records {
     /// The row, if `claim` still holds it: nobody has claimed or ended the session since.
     fn held(&mut self, claim: &Claim) -> Option<&mut Row> {
@@ -63,7 +74,7 @@ impl Row {
                 attempts: 0,
                 claimed_until: None,
                 progress: Progress::default(),
-                digest: None,
+                publishing: None,
             },
             parts: Vec::new(),
         }
@@ -155,13 +166,13 @@ impl SessionStore for MemorySessions {
             .unwrap_or_default())
     }
 
-    async fn commit(&self, _cx: Context, claim: &Claim, digest: &Digest) -> Result<bool, StoreError> {
+    async fn commit(&self, _cx: Context, claim: &Claim, publishing: &Publishing) -> Result<bool, StoreError> {
         let mut records = lock(&self.records);
         let Some(row) = records.held(claim) else {
             return Ok(false);
         };
         row.session.state = State::Committing;
-        row.session.digest = Some(*digest);
+        row.session.publishing = Some(publishing.clone());
         row.unclaim();
         Ok(true)
     }
@@ -182,6 +193,16 @@ impl SessionStore for MemorySessions {
                 End::Done => State::Done,
                 End::Cancelled => State::Cancelled,
             };
+            row.unclaim();
+        }
+        Ok(())
+    }
+
+    async fn settle(&self, _cx: Context, key: SessionKey) -> Result<(), StoreError> {
+        let mut records = lock(&self.records);
+        let row = records.sessions.get_mut(&key);
+        if let Some(row) = row.filter(|row| row.session.state == State::Committing) {
+            row.session.state = State::Done;
             row.unclaim();
         }
         Ok(())

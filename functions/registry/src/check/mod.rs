@@ -1,0 +1,296 @@
+//! Checks a registry: whether what its records say of each other, and of the objects in the blob store, is so.
+//!
+//! Two walks: over all records, each of which is compared with what it refers to ([`records`]), then over all objects,
+//! each of which must be named by something ([`objects`]). The registry goes on serving. So whatever does not agree is
+//! only a suspicion, and is reported when the record that it was read from is still the same after the look that found
+//! it: had both been right, the change in between would show.
+//!
+//! Nothing is written and nothing is mended. Findings come one by one, as they are made. What is held in memory: a slice
+//! of records, and 16 bytes (about 40 with the table around them) for each object that is named by a record of bytes, by
+//! a session or by a grave, and for each that seems to have no name.
+
+mod objects;
+mod records;
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use oci::{Digest, RepositoryName, Tag};
+use serde::Serialize;
+
+use crate::environment::{Environment, context};
+use crate::limits::{Limits, Sparse};
+use crate::registry::AllStores;
+use crate::store::records::Record;
+use crate::store::{Context, Location, StoreError};
+
+/// How a registry is checked.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Reads every blob and every manifest that lies in an object, and compares what it hashes to with its name. The
+    /// bytes of manifests that lie in records are compared in any case.
+    pub hash: bool,
+    /// What manifests of this registry may refer to without its being there.
+    pub sparse: Sparse,
+    /// The bounds under which manifests were accepted.
+    pub limits: Limits,
+    /// Records, sessions, graves or objects in a slice.
+    pub slice: usize,
+    /// How many records are looked at at once.
+    pub at_once: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            hash: false,
+            sparse: Sparse::default(),
+            limits: Limits::default(),
+            slice: 500,
+            at_once: 16,
+        }
+    }
+}
+
+/// Something that does not agree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "finding", rename_all = "snake_case")]
+pub enum Finding {
+    /// A repository links a blob whose bytes, by their own record, do not lie there; or there is no such record.
+    LinkAstray {
+        /// The repository.
+        repository: RepositoryName,
+        /// The blob.
+        digest: Digest,
+        /// Where the link leads.
+        location: Location,
+    },
+    /// A repository links a blob and is not among those who hold its bytes: a collection would bury them.
+    LinkWithoutHolder {
+        /// The repository.
+        repository: RepositoryName,
+        /// The blob.
+        digest: Digest,
+    },
+    /// There is no object where the bytes of a digest should lie.
+    ObjectMissing {
+        /// The digest.
+        digest: Digest,
+        /// Where it should lie.
+        location: Location,
+    },
+    /// An object has another size than its record says.
+    ObjectResized {
+        /// The digest.
+        digest: Digest,
+        /// The object.
+        location: Location,
+        /// By the record, in bytes.
+        recorded: u64,
+        /// In the store, in bytes.
+        found: u64,
+    },
+    /// Bytes do not hash to the digest under which they are served.
+    Corrupt {
+        /// The digest.
+        digest: Digest,
+        /// The object; `None`: the record itself, of a manifest.
+        location: Option<Location>,
+        /// What they hash to.
+        computed: Digest,
+    },
+    /// A manifest has its bytes in an object where, by their own record, they do not lie; or there is no such record.
+    ManifestAstray {
+        /// The repository.
+        repository: RepositoryName,
+        /// The manifest.
+        digest: Digest,
+        /// Where its record leads.
+        location: Location,
+    },
+    /// A manifest's bytes are whole, and would be refused if they were pushed now.
+    ManifestRefused {
+        /// The repository.
+        repository: RepositoryName,
+        /// The manifest.
+        digest: Digest,
+        /// Why.
+        reason: String,
+    },
+    /// A manifest refers to what must be there, and is not.
+    ReferenceMissing {
+        /// The repository.
+        repository: RepositoryName,
+        /// The manifest.
+        digest: Digest,
+        /// What is missing.
+        target: Digest,
+    },
+    /// A tag names a manifest that is not there.
+    TagDangling {
+        /// The repository.
+        repository: RepositoryName,
+        /// The tag.
+        tag: Tag,
+        /// What it names.
+        digest: Digest,
+    },
+    /// A tag says something else of its manifest than the manifest's own record: its media type or size.
+    TagDiffers {
+        /// The repository.
+        repository: RepositoryName,
+        /// The tag.
+        tag: Tag,
+        /// What it names.
+        digest: Digest,
+    },
+    /// A repository holds a manifest and is not in the catalog.
+    RepositoryUnlisted {
+        /// The repository.
+        repository: RepositoryName,
+    },
+    /// An object that no record, session or grave names: nothing will ever delete it.
+    Stray {
+        /// The object.
+        location: Location,
+        /// Its bytes.
+        size: u64,
+    },
+}
+
+/// What was looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// Repositories of the catalog.
+    pub repositories: u64,
+    /// Digests with a place.
+    pub blobs: u64,
+    /// Links of repositories to blobs.
+    pub links: u64,
+    /// Manifests.
+    pub manifests: u64,
+    /// Tags.
+    pub tags: u64,
+    /// Changes of tags.
+    pub changes: u64,
+    /// Upload sessions.
+    pub sessions: u64,
+    /// Graves.
+    pub graves: u64,
+    /// Objects.
+    pub objects: u64,
+    /// Their bytes.
+    pub object_bytes: u64,
+    /// Objects that were read and compared with their digests.
+    pub hashed: u64,
+    /// References of manifests to what is not there, and need not be.
+    pub absent: u64,
+    /// Findings.
+    pub findings: u64,
+}
+
+/// What a check tells while it goes on.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// Something does not agree.
+    Found(&'a Finding),
+    /// So much was looked at.
+    Progress(&'a Summary),
+}
+
+/// Checks everything once.
+///
+/// # Errors
+/// A store could not be read. What was found until then was told.
+pub async fn check(
+    stores: &AllStores,
+    environment: Arc<dyn Environment>,
+    options: &Options,
+    tell: &mut (dyn FnMut(Event<'_>) + Send),
+) -> Result<Summary, StoreError> {
+    let mut run = Run {
+        over: Over {
+            stores,
+            environment,
+            options,
+        },
+        tell,
+        summary: Summary::default(),
+    };
+    let named = run.records().await?;
+    run.objects(named).await?;
+    Ok(run.summary)
+}
+
+/// What a look needs.
+struct Over<'a> {
+    stores: &'a AllStores,
+    environment: Arc<dyn Environment>,
+    options: &'a Options,
+}
+
+struct Run<'a> {
+    over: Over<'a>,
+    tell: &'a mut (dyn FnMut(Event<'_>) + Send),
+    summary: Summary,
+}
+
+impl Over<'_> {
+    fn cx(&self) -> Context {
+        context(&*self.environment, self.options.limits.store_ms)
+    }
+}
+
+impl Run<'_> {
+    fn found(&mut self, finding: &Finding) {
+        self.summary.findings += 1;
+        (self.tell)(Event::Found(finding));
+    }
+
+    fn count(&mut self, record: &Record) {
+        let counter = match record {
+            Record::Repository { .. } => &mut self.summary.repositories,
+            Record::Blob { .. } => &mut self.summary.blobs,
+            Record::Link { .. } => &mut self.summary.links,
+            Record::Manifest(_) => &mut self.summary.manifests,
+            Record::Tag { .. } => &mut self.summary.tags,
+            Record::History { .. } => &mut self.summary.changes,
+        };
+        *counter += 1;
+    }
+
+    /// Looks at every record, and tells which objects they name.
+    async fn records(&mut self) -> Result<objects::Named, StoreError> {
+        let mut named = objects::Named::default();
+        let mut next = None;
+        loop {
+            let limit = self.over.options.slice;
+            let records = &self.over.stores.records;
+            let slice = records.records(self.over.cx(), next.as_ref(), limit).await?;
+            let over = &self.over;
+            let looked: Vec<records::Looked> = stream::iter(&slice.items)
+                .map(|record| over.look(record))
+                .buffered(over.options.at_once)
+                .try_collect()
+                .await?;
+            for record in &slice.items {
+                self.count(record);
+                if let Record::Blob { location, .. } = record {
+                    named.add(location);
+                }
+            }
+            for looked in looked {
+                self.summary.hashed += looked.hashed;
+                self.summary.absent += looked.absent;
+                for finding in &looked.findings {
+                    self.found(finding);
+                }
+            }
+            (self.tell)(Event::Progress(&self.summary));
+            next = slice.next;
+            if next.is_none() {
+                return Ok(named);
+            }
+        }
+    }
+}

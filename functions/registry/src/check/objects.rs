@@ -1,0 +1,187 @@
+//! Objects that nothing names.
+//!
+//! An object is named before it exists, and handed on from one name to the next: from its session to the record of its
+//! bytes, from either to a grave. So what no record, session and grave has named, looked at in this order, is looked
+//! for once more, in the same order, after the object was met. What is not named then either, and is met again, is a
+//! stray.
+
+use std::collections::{HashMap, HashSet};
+
+use oci::{Algorithm, Digest};
+
+use super::{Event, Finding, Over, Run};
+use crate::store::blobs::Stored;
+use crate::store::collection::Grave;
+use crate::store::records::Record;
+use crate::store::sessions::{Session, SessionId, SessionKey, State};
+use crate::store::{Cursor, Location, Slice, StoreError, Timestamp};
+
+/// After every moment that a store can hold.
+const NEVER: Timestamp = Timestamp(u64::MAX >> 1);
+
+/// 16 bytes by which a location is known again.
+type Print = [u8; 16];
+
+fn print(location: &Location) -> Print {
+    let text = format!("{}\0{}", location.store, location.key);
+    let hash = Digest::of(Algorithm::Sha256, text.as_bytes());
+    let mut print = [0; 16];
+    for (to, from) in print.iter_mut().zip(hash.as_bytes()) {
+        *to = *from;
+    }
+    print
+}
+
+/// The names that objects have.
+#[derive(Debug, Default)]
+pub(super) struct Named {
+    /// By their whole key.
+    exactly: HashSet<Print>,
+    /// As one of so many attempts of a session.
+    attempts: HashMap<SessionId, u32>,
+    /// By the beginning of their key: attempts that are in the graveyard with all that they have left.
+    begun: HashSet<Print>,
+}
+
+impl Named {
+    pub(super) fn add(&mut self, location: &Location) {
+        self.exactly.insert(print(location));
+    }
+
+    fn add_session(&mut self, key: SessionKey, session: &Session) {
+        if let Some(publishing) = &session.publishing {
+            self.add(&publishing.location);
+        }
+        // A session that is done was freed of everything else.
+        if session.state != State::Done {
+            self.attempts.insert(key.id, session.attempts);
+        }
+    }
+
+    fn add_grave(&mut self, grave: &Grave) {
+        self.add(&grave.location);
+        if grave.unfinished {
+            self.begun.insert(print(&grave.location));
+        }
+    }
+
+    fn contains(&self, location: &Location) -> bool {
+        if self.exactly.contains(&print(location)) {
+            return true;
+        }
+        let Some((attempt, session, number)) = attempt_of(&location.key) else {
+            return false;
+        };
+        let attempts = self.attempts.get(&session);
+        let begun = Location {
+            store: location.store.clone(),
+            key: attempt,
+        };
+        attempts.is_some_and(|attempts| (1..=*attempts).contains(&number)) || self.begun.contains(&print(&begun))
+    }
+}
+
+/// The attempt that made an object, by its key: `<session>.<number>` and perhaps more.
+fn attempt_of(key: &str) -> Option<(String, SessionId, u32)> {
+    let mut parts = key.split('.');
+    let (session, number) = (parts.next()?, parts.next()?);
+    let id = u128::from_str_radix(session, 16).ok()?;
+    Some((format!("{session}.{number}"), SessionId(id), number.parse().ok()?))
+}
+
+impl Over<'_> {
+    /// All sessions, and then all graves, on top of what is named already. How many there are of each.
+    async fn name_unpublished(&self, named: &mut Named) -> Result<(u64, u64), StoreError> {
+        let limit = self.options.slice;
+        let (mut sessions, mut graves) = (0, 0);
+        let mut after = None;
+        loop {
+            let page = self.stores.sessions.expired(self.cx(), NEVER, after, limit).await?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(*last);
+            sessions += page.len() as u64;
+            for (key, session) in &page {
+                named.add_session(*key, session);
+            }
+        }
+        let mut after: Option<Grave> = None;
+        loop {
+            let collection = &self.stores.collection;
+            let page = collection.graves(self.cx(), NEVER, after.as_ref(), limit).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.clone());
+            graves += page.len() as u64;
+            for grave in &page {
+                named.add_grave(grave);
+            }
+        }
+        Ok((sessions, graves))
+    }
+
+    async fn objects_after(&self, after: Option<&Cursor>) -> Result<Slice<Stored>, StoreError> {
+        let limit = self.options.slice;
+        self.stores.blobs.objects(self.cx(), after, limit).await
+    }
+
+    /// The names of everything once more.
+    async fn name_again(&self) -> Result<Named, StoreError> {
+        let mut named = Named::default();
+        let mut next = None;
+        loop {
+            let limit = self.options.slice;
+            let slice = self.stores.records.records(self.cx(), next.as_ref(), limit).await?;
+            for record in &slice.items {
+                if let Record::Blob { location, .. } = record {
+                    named.add(location);
+                }
+            }
+            next = slice.next;
+            if next.is_none() {
+                break;
+            }
+        }
+        self.name_unpublished(&mut named).await?;
+        Ok(named)
+    }
+}
+
+impl Run<'_> {
+    /// Looks for objects that nothing names; `named` is what records of bytes name.
+    pub(super) async fn objects(&mut self, mut named: Named) -> Result<(), StoreError> {
+        (self.summary.sessions, self.summary.graves) = self.over.name_unpublished(&mut named).await?;
+        let mut suspects: HashSet<Print> = HashSet::new();
+        let mut next = None;
+        loop {
+            let slice = self.over.objects_after(next.as_ref()).await?;
+            for stored in slice.items {
+                self.summary.objects += 1;
+                self.summary.object_bytes += stored.size;
+                if !named.contains(&stored.location) {
+                    suspects.insert(print(&stored.location));
+                }
+            }
+            (self.tell)(Event::Progress(&self.summary));
+            next = slice.next;
+            if next.is_none() {
+                break;
+            }
+        }
+        drop(named);
+        if suspects.is_empty() {
+            return Ok(());
+        }
+        let named = self.over.name_again().await?;
+        loop {
+            let slice = self.over.objects_after(next.as_ref()).await?;
+            for Stored { location, size } in slice.items {
+                if suspects.remove(&print(&location)) && !named.contains(&location) {
+                    self.found(&Finding::Stray { location, size });
+                }
+            }
+            next = slice.next;
+            if next.is_none() || suspects.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Collection over all stores: the order of its steps. What each step does to the records is the store's
+//! ([`store::collection`](crate::store::collection)); here nothing is decided, and nothing waits.
+//!
+//! 1. Names, slice by slice: links, and bytes that nobody holds. How far it has come is recorded after every slice, so
+//!    that a run that was cut off is gone on with by the next one, and that two do not do the same work.
+//! 2. Upload sessions past their end, unless somebody still writes under them.
+//! 3. Graves that are due. What is named again is spared; all else is deleted, many objects at once, and then its grave
+//!    is removed, so that a run which was cut off in between deletes again, and never forgets.
+//!
+//! Memory is bounded by the sizes in [`Options`]. Nothing is locked: a registry serves meanwhile, and any number of
+//! collections at once are as safe as one.
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use serde::Serialize;
+
+use crate::environment::{Environment, context, random_u64};
+use crate::registry::AllStores;
+use crate::store::blobs::Doomed;
+use crate::store::collection::{Begun, Grave, Plan, Tally};
+use crate::store::sessions::Session;
+use crate::store::{Context, Cursor, Incarnation, StoreError, Timestamp};
+
+/// How a collection runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// What it does, and what it leaves alone.
+    pub plan: Plan,
+    /// Names in a slice.
+    pub names: usize,
+    /// Sessions in a page.
+    pub sessions: usize,
+    /// Graves in a page: as many objects are deleted at once.
+    pub graves: usize,
+    /// How many single reads and sweeps are under way at once.
+    pub at_once: usize,
+    /// For how many milliseconds a pass over the names is held without a sign of life; more than a slice takes.
+    pub lease_ms: u64,
+    /// Milliseconds that a store may spend on one call, retries included.
+    pub store_ms: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            plan: Plan::default(),
+            names: 500,
+            sessions: 200,
+            graves: 1000,
+            at_once: 16,
+            lease_ms: 300_000,
+            store_ms: 60_000,
+        }
+    }
+}
+
+/// What a collection has done, or would do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Nothing was written: these are the things that a run would do now.
+    pub dry_run: bool,
+    /// Leftovers among the names were looked for.
+    pub deep: bool,
+    /// The pass over the names went on where another run had been cut off.
+    pub resumed: bool,
+    /// Another process is at the names, or has taken them over, and said so until this moment: only sessions and graves
+    /// were looked at.
+    pub busy_until: Option<Timestamp>,
+    /// What was done to the names.
+    #[serde(flatten)]
+    pub names: Tally,
+    /// Upload sessions that were ended for good.
+    pub sessions_swept: u64,
+    /// Graves that they left.
+    pub session_graves: u64,
+    /// Sessions past their end that were left alone: somebody writes under them, or they have changed meanwhile.
+    pub sessions_spared: u64,
+    /// Objects that were deleted; also those of which nothing was there any more.
+    pub objects_deleted: u64,
+    /// Graves whose object was in use, and is.
+    pub graves_spared: u64,
+    /// All was gone over, to the end.
+    pub complete: bool,
+}
+
+/// A store has failed in the middle of a collection. What was done is done; the next run goes on from there.
+#[derive(Debug, thiserror::Error)]
+#[error("the collection was interrupted: {source}")]
+pub struct Interrupted {
+    /// What was done until then.
+    pub report: Box<Report>,
+    /// The failure.
+    #[source]
+    pub source: StoreError,
+}
+
+/// Collects once. `progress` is told how far it has come, after every slice and page.
+///
+/// A second run is needed to see everything go: what is unlinked now is in the graveyard for a while, and a link is
+/// only marked by the first.
+pub async fn collect(
+    stores: &AllStores,
+    environment: Arc<dyn Environment>,
+    options: &Options,
+    progress: &mut (dyn FnMut(&Report) + Send),
+) -> Result<Report, Interrupted> {
+    let mut run = Run {
+        stores,
+        environment,
+        options,
+        progress,
+        report: Report {
+            dry_run: options.plan.dry_run,
+            deep: options.plan.deep,
+            ..Report::default()
+        },
+    };
+    match run.all().await {
+        Ok(()) => {
+            run.report.complete = run.report.busy_until.is_none();
+            Ok(run.report)
+        }
+        Err(source) => Err(Interrupted {
+            report: Box::new(run.report),
+            source,
+        }),
+    }
+}
+
+struct Run<'a> {
+    stores: &'a AllStores,
+    environment: Arc<dyn Environment>,
+    options: &'a Options,
+    progress: &'a mut (dyn FnMut(&Report) + Send),
+    report: Report,
+}
+
+impl Run<'_> {
+    async fn all(&mut self) -> Result<(), StoreError> {
+        self.names().await?;
+        self.sessions().await?;
+        self.graves().await
+    }
+
+    fn cx(&self) -> Context {
+        context(&*self.environment, self.options.store_ms)
+    }
+
+    fn tell(&mut self) {
+        (self.progress)(&self.report);
+    }
+
+    fn lease(&self) -> Timestamp {
+        self.environment.now().plus_millis(self.options.lease_ms)
+    }
+
+    /// What ended before this moment has rested for `grace_ms`.
+    fn due(&self, grace_ms: u64) -> Timestamp {
+        Timestamp(self.environment.now().0.saturating_sub(grace_ms))
+    }
+
+    async fn names(&mut self) -> Result<(), StoreError> {
+        if self.options.plan.dry_run {
+            // Writes nothing, and so also does not say that it is there.
+            return self.walk(None, None).await;
+        }
+        let pass = Incarnation(random_u64(&*self.environment));
+        let begun = self.stores.collection.begin_pass(self.cx(), pass, self.lease()).await?;
+        let from = match begun {
+            Begun::Busy(until) => {
+                self.report.busy_until = Some(until);
+                return Ok(());
+            }
+            Begun::Fresh => None,
+            // What was passed over so far was perhaps not looked at as deeply.
+            Begun::Resumed(_) if self.options.plan.deep => None,
+            Begun::Resumed(cursor) => {
+                self.report.resumed = true;
+                Some(cursor)
+            }
+        };
+        self.walk(Some(pass), from).await
+    }
+
+    /// Walks over the names from `next` on; records how far it has come for `pass`, if it is one.
+    async fn walk(&mut self, pass: Option<Incarnation>, mut next: Option<Cursor>) -> Result<(), StoreError> {
+        loop {
+            let (plan, limit) = (&self.options.plan, self.options.names);
+            let collection = &self.stores.collection;
+            let slice = match collection.collect_names(self.cx(), plan, next.as_ref(), limit).await {
+                Ok(slice) => slice,
+                Err(fault) => {
+                    // Whoever comes next need not wait until this pass would have shown a sign of life. That this too
+                    // fails is to be expected of a store that has just failed.
+                    if let Some(pass) = pass {
+                        let now = self.environment.now();
+                        drop(collection.checkpoint(self.cx(), pass, next.as_ref(), now).await);
+                    }
+                    return Err(fault);
+                }
+            };
+            self.report.names += slice.tally;
+            self.tell();
+            next = slice.next;
+            if let Some(pass) = pass {
+                let (cx, until) = (self.cx(), self.lease());
+                if !collection.checkpoint(cx, pass, next.as_ref(), until).await? {
+                    self.report.busy_until = Some(self.environment.now());
+                    return Ok(());
+                }
+            }
+            if next.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn sessions(&mut self) -> Result<(), StoreError> {
+        let before = self.due(self.options.plan.graces.session_ms);
+        let mut after = None;
+        loop {
+            let (sessions, limit) = (&self.stores.sessions, self.options.sessions);
+            let page = sessions.expired(self.cx(), before, after, limit).await?;
+            let Some((last, _)) = page.last() else {
+                return Ok(());
+            };
+            after = Some(*last);
+            let ended = stream::iter(page).map(|(key, session)| {
+                let now = self.environment.now();
+                let (cx, collection) = (self.cx(), &self.stores.collection);
+                let dry_run = self.options.plan.dry_run;
+                async move {
+                    if is_claimed(&session, now) {
+                        Ok(None)
+                    } else if dry_run {
+                        Ok(Some(crate::store::collection::remains(key, &session, now).count() as u64))
+                    } else {
+                        collection.sweep(cx, key, &session).await
+                    }
+                }
+            });
+            let ended: Vec<Option<u64>> = ended.buffer_unordered(self.options.at_once).try_collect().await?;
+            for graves in ended {
+                match graves {
+                    Some(graves) => {
+                        self.report.sessions_swept += 1;
+                        self.report.session_graves += graves;
+                    }
+                    None => self.report.sessions_spared += 1,
+                }
+            }
+            self.tell();
+        }
+    }
+
+    async fn graves(&mut self) -> Result<(), StoreError> {
+        let before = self.due(self.options.plan.graces.grave_ms);
+        let mut after: Option<Grave> = None;
+        loop {
+            let (collection, limit) = (&self.stores.collection, self.options.graves);
+            let page = collection.graves(self.cx(), before, after.as_ref(), limit).await?;
+            let Some(last) = page.last() else {
+                return Ok(());
+            };
+            after = Some(last.clone());
+            let looked = stream::iter(&page).map(|grave| {
+                let cx = self.cx();
+                async move {
+                    match &grave.digest {
+                        Some(digest) => collection.is_named(cx, digest, &grave.location).await,
+                        None => Ok(false),
+                    }
+                }
+            });
+            let named: Vec<bool> = looked.buffered(self.options.at_once).try_collect().await?;
+            let dead = page.iter().zip(&named).filter(|(_, named)| !**named);
+            let doomed: Vec<Doomed> = dead
+                .map(|(grave, _)| Doomed {
+                    location: grave.location.clone(),
+                    unfinished: grave.unfinished,
+                })
+                .collect();
+            if !self.options.plan.dry_run {
+                if !doomed.is_empty() {
+                    self.stores.blobs.delete(self.cx(), &doomed).await?;
+                }
+                collection.forget(self.cx(), &page).await?;
+            }
+            self.report.objects_deleted += doomed.len() as u64;
+            self.report.graves_spared += (page.len() - doomed.len()) as u64;
+            self.tell();
+        }
+    }
+}
+
+/// Whether somebody may be writing under the session.
+fn is_claimed(session: &Session, now: Timestamp) -> bool {
+    session.claimed_until.is_some_and(|until| now < until)
+}

@@ -1,0 +1,209 @@
+//! What a store holds: its objects one by one, all of them together, and that nothing is left of what was to go.
+
+use super::{BlobTrial, Session, doomed};
+use crate::contract::source::{Body, noise};
+use crate::store::blobs::{BodyError, Doomed, Stored};
+use crate::store::collection::remains;
+use crate::store::sessions::{Attempt, Progress, Publishing, SessionId, SessionKey, State};
+use crate::store::{Location, Timestamp, sessions};
+
+/// More slices than any walk here has objects.
+const ENDLESS: usize = 10_000;
+
+impl BlobTrial {
+    async fn stat(&self, location: &Location) -> Option<u64> {
+        self.store.stat(self.cx(), location).await.expect("stat")
+    }
+
+    async fn walk(&self, limit: usize) -> Vec<Stored> {
+        let mut all = Vec::new();
+        let mut next = None;
+        for _ in 0..ENDLESS {
+            let slice = self.store.objects(self.cx(), next.as_ref(), limit).await;
+            let slice = slice.expect("objects");
+            all.extend(slice.items);
+            next = slice.next;
+            if next.is_none() {
+                all.sort_by(|one, other| one.location.key.cmp(&other.location.key));
+                return all;
+            }
+        }
+        panic!("the walk does not end");
+    }
+
+    async fn doom(&self, doomed: &[Doomed]) {
+        self.store.delete(self.cx(), doomed).await.expect("delete");
+    }
+}
+
+/// What collection would bury of a session in this state.
+fn graves_of(session: &Session, state: State, sealed: Option<&Location>) -> Vec<Doomed> {
+    let key = SessionKey {
+        expires: Timestamp(0),
+        id: session.id,
+    };
+    let row = sessions::Session {
+        version: 1,
+        state,
+        attempts: session.attempts,
+        claimed_until: None,
+        progress: Progress::default(),
+        publishing: sealed.map(|location| Publishing {
+            digest: oci::Digest::of(oci::Algorithm::Sha256, b""),
+            location: location.clone(),
+            size: session.size,
+        }),
+    };
+    remains(key, &row, Timestamp(0))
+        .map(|grave| doomed(&grave.location, grave.unfinished))
+        .collect()
+}
+
+/// An object's size can be asked for without reading it; what is not there has none.
+pub async fn an_object_has_a_size(trial: BlobTrial) {
+    for (id, size) in (1..).zip([0, 1, 70_000, 300_000]) {
+        let location = trial.object(id, &noise(1, size)).await;
+        assert_eq!(trial.stat(&location).await, Some(size as u64));
+        trial.delete(std::slice::from_ref(&location)).await;
+        assert_eq!(trial.stat(&location).await, None);
+    }
+    let mut session = Session::new(100);
+    for size in [10, 20] {
+        trial.append(&mut session, &noise(2, size), 7).await;
+    }
+    let location = trial.seal(&session).await;
+    assert_eq!(trial.stat(&location).await, Some(30));
+    let session = SessionId(200);
+    let never = Attempt { session, number: 1 }.to_string();
+    assert_eq!(trial.stat(&Location { key: never, ..location }).await, None);
+}
+
+/// A walk meets every object with its size, in slices of any size, and nothing that is gone.
+pub async fn a_walk_meets_every_object(trial: BlobTrial) {
+    assert_eq!(trial.walk(10).await, [], "the store is empty");
+    let mut expected = Vec::new();
+    for id in 0..9_u128 {
+        // Ids that differ in their first digits and in their last.
+        let id = if id % 2 == 0 { id << 124 } else { id };
+        let size = usize::try_from(id % 1000).expect("a small number") * 100;
+        let location = trial.object(id, &noise(1, size)).await;
+        expected.push(Stored {
+            location,
+            size: size as u64,
+        });
+    }
+    let mut joined = Session::new(77);
+    for size in [100, 200, 300] {
+        trial.append(&mut joined, &noise(3, size), 64).await;
+    }
+    let location = trial.seal(&joined).await;
+    trial.discard(&joined, Some(&location)).await;
+    expected.push(Stored { location, size: 600 });
+    let lost = trial.object(78, &noise(1, 10)).await;
+    trial.delete(&[lost]).await;
+    expected.sort_by(|one, other| one.location.key.cmp(&other.location.key));
+    for limit in [1, 2, 3, 1000] {
+        assert_eq!(trial.walk(limit).await, expected, "in slices of {limit}");
+    }
+}
+
+/// What was never there is deleted too, with and without a search for what was begun; nothing else goes with it, also
+/// nothing whose key begins alike.
+pub async fn deleting_what_is_not_there_is_fine(trial: BlobTrial) {
+    let bytes = noise(1, 1000);
+    let neighbour = trial.object(2, &bytes).await;
+    // The first of ten attempts is not the tenth.
+    let mut session = Session::new(1);
+    for _ in 0..9 {
+        session.attempt();
+    }
+    trial.append(&mut session, &bytes, 1000).await;
+    let tenth = trial.seal(&session).await;
+    let missing = |session: u128, number: u32| Location {
+        key: Attempt {
+            session: SessionId(session),
+            number,
+        }
+        .to_string(),
+        ..neighbour.clone()
+    };
+    assert_eq!(tenth, missing(1, 10), "an object of one body has the key of its attempt");
+    for unfinished in [false, true] {
+        for _ in 0..2 {
+            let absent = [missing(1, 1), missing(2, 2), missing(3, 1), missing(3, 2)];
+            trial.doom(&absent.map(|location| doomed(&location, unfinished))).await;
+        }
+        trial.doom(&[]).await;
+        for location in [&neighbour, &tenth] {
+            trial.assert_holds(location, &bytes).await;
+        }
+    }
+    assert_eq!(trial.walk(10).await.len(), 2);
+}
+
+/// What collection buries of an upload that came to nothing is all of it: bodies that were stored, cut off, or never
+/// came; and objects that were sealed and not published.
+pub async fn nothing_remains_of_an_upload_that_was_swept(trial: BlobTrial) {
+    let bytes = noise(1, 6000);
+    let kept = trial.object(u128::MAX, &bytes).await;
+    for (id, sealed_early, sealed) in [(1, false, false), (2, true, false), (3, true, true)] {
+        let mut session = Session::new(id);
+        trial.append(&mut session, &bytes, 1000).await;
+        let mut cut = Body::of(&bytes, 1000).failing(BodyError::Cut);
+        drop(trial.append_failing(&mut session, &mut cut).await);
+        trial.append(&mut session, &bytes, 1000).await;
+        if sealed_early {
+            trial.seal(&session).await;
+        }
+        trial.append(&mut session, &bytes, 1000).await;
+        if sealed {
+            trial.seal(&session).await;
+        }
+        session.attempt();
+        let graves = graves_of(&session, State::Cancelled, None);
+        assert_eq!(graves.len(), session.attempts as usize);
+        trial.doom(&graves).await;
+        let left = trial.walk(1000).await;
+        assert_eq!(left.len(), 1, "all but the other session's object: {left:?}");
+        assert!(trial.store.seal(trial.cx(), &session.upload()).await.is_err());
+        trial.doom(&graves).await;
+        trial.assert_holds(&kept, &bytes).await;
+    }
+}
+
+/// What collection buries of an upload that was published, and of which nobody said that it is done, spares the object
+/// when that is left out; and takes it when it is not.
+pub async fn what_remains_of_an_upload_spares_its_object(trial: BlobTrial) {
+    for bodies in 1..=4_u64 {
+        let mut session = Session::new(bodies.into());
+        let mut whole = Vec::new();
+        for seed in 0..bodies {
+            let mut cut = Body::of(&noise(9, 5000), 1000).failing(BodyError::Cut);
+            drop(trial.append_failing(&mut session, &mut cut).await);
+            let body = noise(seed, 3000);
+            trial.append(&mut session, &body, 1000).await;
+            whole.extend_from_slice(&body);
+            if seed == 1 {
+                trial.seal(&session).await;
+            }
+        }
+        let location = trial.seal(&session).await;
+        let attempts = (1..=session.attempts).map(|number| {
+            let session = session.id;
+            Attempt { session, number }.to_string()
+        });
+        let named = attempts
+            .filter_map(|attempt| location.key.strip_prefix(&attempt))
+            .any(|rest| rest.is_empty() || rest.starts_with('.'));
+        assert!(named, "{} does not begin with an attempt of its session", location.key);
+        let graves = graves_of(&session, State::Committing, Some(&location));
+        let (own, others): (Vec<_>, Vec<_>) = graves.into_iter().partition(|grave| grave.location == location);
+        assert_eq!(own.len(), 1);
+        trial.doom(&others).await;
+        trial.assert_holds(&location, &whole.clone().into()).await;
+        let left = trial.walk(1000).await;
+        assert_eq!(left.len(), 1, "{left:?}");
+        trial.doom(&own).await;
+        assert_eq!(trial.walk(1000).await, []);
+    }
+}

@@ -1,0 +1,433 @@
+//! A client that pushes, deletes and looks, and knows what must be there.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use http::Method;
+use oci::Digest;
+
+use super::client::{Answer, Call, Client};
+use super::clock::{Clock, Flight, Random};
+use super::jitter::cut;
+use super::pool::{self, BLOBS, Document};
+use super::{Churned, Field, Options, PUSH, REQUEST};
+
+/// Repositories in which all push and delete.
+const SHARED: usize = 2;
+
+/// Images that several workers push, in repositories of their own.
+const COMMON: usize = 6;
+
+fn own(worker: usize) -> String {
+    format!("own/{worker}")
+}
+
+fn shared(number: usize) -> String {
+    format!("shared/{number}")
+}
+
+/// All repositories of a churn.
+pub(super) fn repositories(workers: usize) -> Vec<String> {
+    (0..workers).map(own).chain((0..SHARED).map(shared)).collect()
+}
+
+/// A manifest that was acknowledged and that nobody else deletes.
+#[derive(Clone, Debug)]
+struct Pushed {
+    repository: String,
+    document: Document,
+}
+
+/// Why a push came to nothing.
+enum Unpushed {
+    /// It was cut off, and may come about all the same.
+    Cut,
+    /// What it had found was deleted by somebody.
+    Refused,
+}
+
+pub(super) struct Worker {
+    client: Client,
+    clock: Arc<Clock>,
+    options: Options,
+    random: Random,
+    number: usize,
+    serial: u64,
+    manifests: Vec<Pushed>,
+    /// The tags of the own repository.
+    tags: BTreeMap<String, Digest>,
+    /// Something that was cut off may still come about in the own repository.
+    uncertain: bool,
+    /// What was cut off may still be at work behind the scenes.
+    lingering: VecDeque<Flight>,
+    pub(super) churned: Churned,
+}
+
+impl Worker {
+    pub(super) fn new(field: &Field, number: usize) -> Self {
+        Self {
+            client: field.client.clone(),
+            clock: field.clock.clone(),
+            options: field.options,
+            random: Random::new(field.options.seed.wrapping_mul(1000) + number as u64),
+            number,
+            serial: 0,
+            manifests: Vec::new(),
+            tags: BTreeMap::new(),
+            uncertain: false,
+            lingering: VecDeque::new(),
+            churned: Churned::default(),
+        }
+    }
+
+    pub(super) async fn work(&mut self) {
+        for _ in 0..self.options.operations {
+            if self.lingering.len() > 1 {
+                self.lingering.pop_front();
+            }
+            match self.random.below(100) {
+                0..30 => self.push_image().await,
+                30..38 => self.push_index().await,
+                38..46 => self.push_again().await,
+                46..56 => self.delete_manifest().await,
+                56..62 => self.delete_tag().await,
+                62..70 => self.delete_blob().await,
+                70..76 => self.abandon().await,
+                _ => self.verify_one().await,
+            }
+        }
+        self.lingering.clear();
+    }
+
+    async fn send(&self, call: Call) -> Answer {
+        self.client.send(call).await
+    }
+
+    /// Sends a request of a push, which may be cut off.
+    async fn send_or_cut(&mut self, call: Call) -> Result<Answer, Unpushed> {
+        let waits = (self.options.cuts && self.random.percent(4)).then(|| self.random.below(25));
+        let flight = self.clock.flight(REQUEST);
+        match cut(self.client.send(call), waits).await {
+            Some(answer) => Ok(answer),
+            None => {
+                self.lingering.push_back(flight);
+                Err(Unpushed::Cut)
+            }
+        }
+    }
+
+    fn own(&self) -> String {
+        own(self.number)
+    }
+
+    /// The own repository, or one of all.
+    fn somewhere(&mut self) -> String {
+        if self.random.percent(60) {
+            self.own()
+        } else {
+            shared(self.random.below(SHARED))
+        }
+    }
+
+    fn name(&mut self) -> String {
+        self.serial += 1;
+        format!("worker {} pushes {}", self.number, self.serial)
+    }
+
+    async fn push_image(&mut self) {
+        let repository = self.somewhere();
+        let document = if repository == self.own() && self.random.percent(40) {
+            // The same in the repositories of several workers.
+            let common = self.random.below(COMMON);
+            let mut random = Random::new(self.options.seed ^ (common as u64) << 32);
+            pool::image(&format!("common {common}"), &mut random, None)
+        } else {
+            let there: Vec<_> = self.manifests.iter().filter(|pushed| pushed.repository == repository).collect();
+            let subject = self.random.percent(20).then(|| self.random.choose(&there)).flatten();
+            let subject = subject.map(|pushed| pushed.document.clone());
+            let name = self.name();
+            pool::image(&name, &mut self.random, subject.as_ref())
+        };
+        let pushed = self.push(&repository, document).await;
+        self.count(pushed);
+    }
+
+    async fn push_index(&mut self) {
+        let repository = self.own();
+        let there: Vec<_> = self.manifests.iter().filter(|pushed| pushed.repository == repository).cloned().collect();
+        let mut children = Vec::new();
+        for _ in 0..=self.random.below(2) {
+            children.extend(self.random.choose(&there).map(|pushed| &pushed.document));
+        }
+        if children.is_empty() {
+            return;
+        }
+        let name = self.name();
+        let pushed = self.push(&repository, pool::index(&name, &children)).await;
+        self.count(pushed);
+    }
+
+    /// Pushes a manifest that is there, perhaps under more tags.
+    async fn push_again(&mut self) {
+        let Some(pushed) = self.random.choose(&self.manifests).cloned() else {
+            return;
+        };
+        let pushed = self.push(&pushed.repository, pushed.document).await;
+        self.count(pushed);
+    }
+
+    fn count(&mut self, pushed: Result<(), Unpushed>) {
+        match pushed {
+            Ok(()) => self.churned.pushed += 1,
+            Err(Unpushed::Refused) => self.churned.refused += 1,
+            Err(Unpushed::Cut) => self.churned.cut += 1,
+        }
+    }
+
+    /// Pushes a manifest with its blobs, as a client does: those that are not there.
+    async fn push(&mut self, repository: &str, document: Document) -> Result<(), Unpushed> {
+        let clock = self.clock.clone();
+        let _push = clock.flight(PUSH);
+        for number in &document.blobs {
+            self.push_blob(repository, *number).await?;
+        }
+        let is_own = repository == self.own();
+        let mut tags = Vec::new();
+        for _ in 0..self.random.below(3) {
+            tags.push(format!("t{}", self.random.below(8)));
+        }
+        tags.sort();
+        tags.dedup();
+        let query: String = tags
+            .iter()
+            .enumerate()
+            .map(|(number, tag)| format!("{}tag={tag}", if number == 0 { '?' } else { '&' }))
+            .collect();
+        let target = format!("/v2/{repository}/manifests/{}{query}", document.digest);
+        let call = Call::new(Method::PUT, target)
+            .content_type(document.media_type)
+            .body(document.bytes.clone());
+        let answer = match self.send_or_cut(call).await {
+            Ok(answer) => answer,
+            Err(cut) => {
+                if is_own {
+                    self.uncertain = true;
+                    // Any of them may still come to name it.
+                    for tag in &tags {
+                        self.tags.remove(tag);
+                    }
+                }
+                return Err(cut);
+            }
+        };
+        if answer.status == 404 && !is_own {
+            return Err(Unpushed::Refused);
+        }
+        answer.expect(&[201]);
+        if is_own {
+            for tag in tags {
+                self.tags.insert(tag, document.digest);
+            }
+        }
+        let known = self
+            .manifests
+            .iter()
+            .any(|pushed| pushed.repository == repository && pushed.document.digest == document.digest);
+        if !known {
+            self.manifests.push(Pushed {
+                repository: repository.to_owned(),
+                document,
+            });
+        }
+        Ok(())
+    }
+
+    async fn push_blob(&mut self, repository: &str, number: usize) -> Result<(), Unpushed> {
+        let (digest, bytes) = pool::blob(number);
+        let head = Call::new(Method::HEAD, format!("/v2/{repository}/blobs/{digest}"));
+        if self.send_or_cut(head).await?.expect(&[200, 404]).status == 200 {
+            return Ok(());
+        }
+        let uploads = format!("/v2/{repository}/blobs/uploads/");
+        let ways = self.random.below(6);
+        let opening = match ways {
+            0 => {
+                let call = Call::new(Method::POST, format!("{uploads}?digest={digest}")).body(bytes);
+                self.send_or_cut(call).await?.expect(&[201]);
+                return Ok(());
+            }
+            1 => format!("{uploads}?mount={digest}"),
+            2 => {
+                let all = repositories(self.options.workers);
+                let from = self.random.choose(&all).cloned().unwrap_or_default();
+                format!("{uploads}?mount={digest}&from={from}")
+            }
+            _ => uploads,
+        };
+        let opened = self.send_or_cut(Call::new(Method::POST, opening)).await?;
+        let opened = opened.expect(if ways < 3 { &[201, 202] } else { &[202] });
+        if opened.status == 201 {
+            return Ok(());
+        }
+        let mut location = opened.location().to_owned();
+        let chunks = self.random.below(4);
+        let mut rest = bytes;
+        for _ in 0..chunks {
+            let chunk = rest.split_to(rest.len() / 2);
+            let patched = self.send_or_cut(Call::new(Method::PATCH, &*location).body(chunk)).await?;
+            patched.expect(&[202]).location().clone_into(&mut location);
+        }
+        if chunks > 0 && self.random.percent(50) {
+            let patched = self.send_or_cut(Call::new(Method::PATCH, &*location).body(rest.split_off(0))).await?;
+            patched.expect(&[202]).location().clone_into(&mut location);
+        }
+        let target = format!("{location}?digest={digest}");
+        let last = || Call::new(Method::PUT, &*target).body(rest.clone());
+        if let Err(cut) = self.send_or_cut(last()).await.map(|answer| answer.expect(&[201])) {
+            return Err(cut);
+        }
+        if self.random.percent(20) {
+            // The answer was lost, and the client asks again.
+            self.send_or_cut(Call::new(Method::PUT, &*target)).await?.expect(&[201]);
+        }
+        Ok(())
+    }
+
+    /// Leaves an upload behind, or cancels it.
+    async fn abandon(&mut self) {
+        let repository = self.somewhere();
+        let clock = self.clock.clone();
+        let _push = clock.flight(PUSH);
+        let opened = self.send(Call::new(Method::POST, format!("/v2/{repository}/blobs/uploads/"))).await;
+        let mut location = opened.expect(&[202]).location().to_owned();
+        for _ in 0..self.random.below(3) {
+            let (_, bytes) = pool::blob(self.random.below(BLOBS));
+            let patched = self.send(Call::new(Method::PATCH, &*location).body(bytes)).await;
+            patched.expect(&[202]).location().clone_into(&mut location);
+        }
+        match self.random.below(3) {
+            0 => drop(self.send(Call::new(Method::DELETE, location)).await.expect(&[204])),
+            1 => {
+                let wrong = Digest::of(oci::Algorithm::Sha256, b"other bytes");
+                let target = format!("{location}?digest={wrong}");
+                self.send(Call::new(Method::PUT, target)).await.expect(&[400]);
+            }
+            _ => {}
+        }
+    }
+
+    async fn delete_manifest(&mut self) {
+        if self.manifests.is_empty() {
+            return;
+        }
+        let at = self.random.below(self.manifests.len());
+        let Pushed { repository, document } = self.manifests[at].clone();
+        let digest = document.digest;
+        let parent = self
+            .manifests
+            .iter()
+            .any(|pushed| pushed.repository == repository && pushed.document.children.contains(&digest));
+        let target = format!("/v2/{repository}/manifests/{digest}");
+        let answer = self.send(Call::new(Method::DELETE, target)).await;
+        let allowed: &[u16] = match (parent, self.uncertain) {
+            (true, _) => &[405],
+            // An index that was cut off may have come about.
+            (false, true) => &[202, 405],
+            (false, false) => &[202],
+        };
+        if answer.expect(allowed).status == 405 {
+            self.churned.held += 1;
+            return;
+        }
+        self.churned.deleted += 1;
+        if repository == self.own() {
+            self.tags.retain(|_, named| *named != digest);
+        }
+        self.manifests.swap_remove(at);
+    }
+
+    async fn delete_tag(&mut self) {
+        let tag = format!("t{}", self.random.below(8));
+        let repository = self.somewhere();
+        let target = format!("/v2/{repository}/manifests/{tag}");
+        let answer = self.send(Call::new(Method::DELETE, target)).await.expect(&[202, 404]);
+        self.churned.deleted += u64::from(answer.status == 202);
+        if repository == self.own() && self.tags.remove(&tag).is_some() {
+            answer.expect(&[202]);
+        }
+    }
+
+    async fn delete_blob(&mut self) {
+        let repository = self.somewhere();
+        let number = self.random.below(BLOBS);
+        let (digest, _) = pool::blob(number);
+        let needed = self
+            .manifests
+            .iter()
+            .any(|pushed| pushed.repository == repository && pushed.document.blobs.contains(&number));
+        let target = format!("/v2/{repository}/blobs/{digest}");
+        let answer = self.send(Call::new(Method::DELETE, target)).await;
+        let allowed: &[u16] = match (needed, repository == self.own() && !self.uncertain) {
+            (true, _) => &[405],
+            (false, true) => &[202, 404],
+            (false, false) => &[202, 404, 405],
+        };
+        match answer.expect(allowed).status {
+            202 => self.churned.deleted += 1,
+            405 => self.churned.held += 1,
+            _ => {}
+        }
+    }
+
+    async fn verify_one(&mut self) {
+        if let Some(pushed) = self.random.choose(&self.manifests).cloned() {
+            self.verify(&pushed).await;
+        }
+        let tags: Vec<_> = self.tags.clone().into_iter().collect();
+        if let Some((tag, digest)) = self.random.choose(&tags) {
+            self.verify_tag(tag, digest).await;
+        }
+    }
+
+    /// Everything that was acknowledged and not deleted is there.
+    pub(super) async fn verify_all(&mut self) {
+        for pushed in self.manifests.clone() {
+            self.verify(&pushed).await;
+        }
+        for (tag, digest) in self.tags.clone() {
+            self.verify_tag(&tag, &digest).await;
+        }
+    }
+
+    async fn verify_tag(&self, tag: &str, digest: &Digest) {
+        let target = format!("/v2/{}/manifests/{tag}", self.own());
+        let answer = self.send(Call::new(Method::GET, target)).await.expect(&[200]);
+        let named = answer.header("docker-content-digest");
+        assert_eq!(named, Some(&*digest.to_string()), "{tag} of {}", self.own());
+    }
+
+    /// The manifest, its blobs and its children are there, byte for byte.
+    async fn verify(&mut self, Pushed { repository, document }: &Pushed) {
+        let target = format!("/v2/{repository}/manifests/{}", document.digest);
+        let answer = self.send(Call::new(Method::GET, target)).await.expect(&[200]);
+        assert!(answer.body == document.bytes, "{} of {repository} has changed", document.digest);
+        for number in &document.blobs {
+            let (digest, bytes) = pool::blob(*number);
+            let target = format!("/v2/{repository}/blobs/{digest}");
+            let answer = self.send(Call::new(Method::GET, target)).await.expect(&[200]);
+            assert!(answer.body == bytes, "{digest} of {repository} has changed");
+        }
+        for child in &document.children {
+            let target = format!("/v2/{repository}/manifests/{child}");
+            let answer = self.send(Call::new(Method::GET, target)).await.expect(&[200]);
+            assert_eq!(Digest::of(child.algorithm(), &answer.body), *child);
+        }
+        if let Some(subject) = document.subject {
+            let target = format!("/v2/{repository}/referrers/{subject}");
+            let answer = self.send(Call::new(Method::GET, target)).await.expect(&[200]);
+            let listed = String::from_utf8_lossy(&answer.body).contains(&document.digest.to_string());
+            assert!(listed, "{} is not listed under its subject", document.digest);
+        }
+        self.churned.verified += 1;
+    }
+}

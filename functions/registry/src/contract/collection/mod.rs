@@ -1,0 +1,164 @@
+//! What a [`CollectionStore`] must do: [`links`] that nothing refers to, [`bytes`] that nobody holds and where they are
+//! buried, [`sweeps`] of upload sessions, [`passes`] over everything, and [`races`] with those who push and delete.
+//!
+//! [`CollectionStore`]: crate::store::collection::CollectionStore
+
+pub mod bytes;
+pub mod links;
+pub mod passes;
+pub mod races;
+pub mod sweeps;
+
+use std::collections::BTreeSet;
+
+pub use bytes::*;
+pub use links::*;
+use oci::{Digest, RepositoryName};
+pub use passes::*;
+pub use races::*;
+pub use sweeps::*;
+
+use super::metadata::MetadataTrial;
+use super::sessions::SessionTrial;
+use super::{Names, Trial};
+use crate::store::collection::{Collected, Grave, Plan, Tally};
+use crate::store::metadata::Link;
+use crate::store::records::Record;
+use crate::store::sessions::{Session, SessionKey};
+use crate::store::{Cursor, Location, Timestamp};
+
+/// What a clause about collection is given.
+pub type CollectionTrial = Trial<Names>;
+
+/// An hour, in milliseconds.
+const HOUR: u64 = 3_600_000;
+
+/// More than every grace of the default plan.
+const GRACE: u64 = 26 * HOUR;
+
+/// More slices than any walk here has names.
+const ENDLESS: usize = 10_000;
+
+/// The default plan without leftovers, and the one with them.
+const PLAN: Plan = Plan {
+    dry_run: false,
+    deep: false,
+    graces: crate::store::collection::Graces {
+        link_ms: 24 * HOUR,
+        session_ms: HOUR,
+        grave_ms: 25 * HOUR,
+        leftover_ms: 24 * HOUR,
+    },
+};
+const DEEP: Plan = Plan { deep: true, ..PLAN };
+const DRY: Plan = Plan { dry_run: true, ..PLAN };
+
+impl CollectionTrial {
+    /// The names under the collection.
+    pub(super) fn names(&self) -> MetadataTrial {
+        self.of(self.store.metadata.clone())
+    }
+
+    /// The sessions under the collection.
+    pub(super) fn sessions(&self) -> SessionTrial {
+        self.of(self.store.sessions.clone())
+    }
+
+    pub(super) async fn slice(&self, plan: &Plan, after: Option<&Cursor>, limit: usize) -> Collected {
+        let answer = self.store.collection.collect_names(self.cx(), plan, after, limit).await;
+        answer.expect("collect_names")
+    }
+
+    /// One pass over all names, in slices of `limit`.
+    pub(super) async fn pass_by(&self, plan: &Plan, limit: usize) -> Tally {
+        let mut total = Tally::default();
+        let mut next = None;
+        for _ in 0..ENDLESS {
+            let collected = self.slice(plan, next.as_ref(), limit).await;
+            total += collected.tally;
+            next = collected.next;
+            if next.is_none() {
+                return total;
+            }
+        }
+        panic!("the walk does not end");
+    }
+
+    /// One pass over all names.
+    pub(super) async fn run(&self, plan: &Plan) -> Tally {
+        self.pass_by(plan, 100).await
+    }
+
+    /// Two passes, one after the other: what the first unlinks is buried at the latest by the second, in whatever order
+    /// a store walks.
+    pub(super) async fn run_twice(&self, plan: &Plan) -> Tally {
+        let mut total = self.run(plan).await;
+        total += self.run(plan).await;
+        total
+    }
+
+    pub(super) async fn graves_page(&self, before: Timestamp, after: Option<&Grave>, limit: usize) -> Vec<Grave> {
+        let answer = self.store.collection.graves(self.cx(), before, after, limit).await;
+        answer.expect("graves")
+    }
+
+    /// The graves that are there now, by the keys of their objects.
+    pub(super) async fn graves(&self) -> Vec<Grave> {
+        let mut graves = self.graves_page(self.now().plus_millis(1), None, 1000).await;
+        graves.sort_by(|one, other| one.location.key.cmp(&other.location.key));
+        graves
+    }
+
+    pub(super) async fn buried(&self) -> Vec<Location> {
+        self.graves().await.into_iter().map(|grave| grave.location).collect()
+    }
+
+    pub(super) async fn is_named(&self, digest: &Digest, location: &Location) -> bool {
+        let answer = self.store.collection.is_named(self.cx(), digest, location).await;
+        answer.expect("is_named")
+    }
+
+    pub(super) async fn forget(&self, graves: &[Grave]) {
+        self.store.collection.forget(self.cx(), graves).await.expect("forget");
+    }
+
+    pub(super) async fn sweep(&self, key: SessionKey, session: &Session) -> Option<u64> {
+        let answer = self.store.collection.sweep(self.cx(), key, session).await;
+        answer.expect("sweep")
+    }
+
+    pub(super) async fn keep_link(&self, repository: &RepositoryName, digest: &Digest) -> Option<Link> {
+        let answer = self.store.metadata.keep_link(self.cx(), repository, digest).await;
+        answer.expect("keep_link")
+    }
+
+    /// Everything that the names say, in no order of importance.
+    pub(super) async fn everything(&self) -> BTreeSet<String> {
+        let all = super::records::walk(&self.of(self.store.records.clone()), 1000).await;
+        all.iter().map(super::records::line).collect()
+    }
+
+    /// What a registry keeps when nothing is left in it.
+    pub(super) async fn assert_empty(&self) {
+        let all = super::records::walk(&self.of(self.store.records.clone()), 1000).await;
+        for record in &all {
+            let outlives = matches!(record, Record::Repository { .. } | Record::History { .. });
+            assert!(outlives, "this is left: {record:?}");
+        }
+        assert_eq!(self.graves().await, [], "graves are left");
+        let sessions = self.sessions().expired(Timestamp(u64::MAX >> 1), None, 10).await;
+        assert_eq!(sessions, [], "sessions are left");
+    }
+}
+
+impl Tally {
+    /// What was done to links and records of bytes, without what was only looked at.
+    pub(super) fn done(&self) -> (u64, u64, u64, u64) {
+        (self.marked, self.unlinked, self.buried, self.leftovers)
+    }
+}
+
+/// A blob's own place, as [`MetadataTrial::commit`] chooses it.
+pub(super) fn place_of(digest: &Digest) -> Location {
+    super::metadata::own_place(digest)
+}

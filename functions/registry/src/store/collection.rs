@@ -1,0 +1,225 @@
+//! Collection: reclaiming what nothing names any more, while everything goes on.
+//!
+//! One pass walks over all names and only *nominates*; what is removed is decided by the same looks and marks as the
+//! removals of [`metadata`](super::metadata), so that a push never meets a gap:
+//!
+//! 1. A link that no manifest refers to, older than [`Graces::link_ms`], is marked. A later pass that finds the mark
+//!    still there after as long again unlinks the blob. Whoever pushes removes the mark: a put of a manifest, a
+//!    commit or mount of the blob, or a HEAD by somebody who may push ([`MetadataStore::keep_link`]).
+//! 2. The record of bytes that no repository holds is removed, and its object goes to the graveyard.
+//! 3. Upload sessions past their end are swept: everything that their attempts may have left goes to the graveyard.
+//! 4. What has lain in the graveyard for [`Graces::grave_ms`], longer than any redirect to it works, and is not named
+//!    again, is deleted. Nothing else ever deletes bytes.
+//! 5. A deep pass also removes what operations that were cut off have left among the names: edges of manifests and
+//!    back-links of holders that never came to be, or are gone.
+//!
+//! The order of these steps over all stores is `collection::collect`'s; here is what a store must do for it.
+//!
+//! [`MetadataStore::keep_link`]: super::metadata::MetadataStore::keep_link
+
+use std::ops::AddAssign;
+
+use async_trait::async_trait;
+use oci::Digest;
+use serde::{Deserialize, Serialize};
+
+use super::sessions::{Attempt, Session, SessionKey, State};
+use super::{Context, Cursor, Incarnation, Location, StoreError, Timestamp};
+
+/// For how many milliseconds a reference that was recorded counts although the manifest that makes it is not (yet)
+/// there: longer than any put may take. Older ones are leftovers of a put that was cut off.
+pub const YOUNG_MS: u64 = 3_600_000;
+
+/// How long everything is left alone, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Graces {
+    /// A link without a reference, before it is marked, and again before it is unlinked: the time a client may take
+    /// from pushing its first blob to pushing the manifest.
+    pub link_ms: u64,
+    /// A session, after its token has ended.
+    pub session_ms: u64,
+    /// An object that lost its name; more than the longest lifetime of a redirect to it, and more than an upload token
+    /// lives, by an hour: until then a final PUT that is repeated may give the object its name back.
+    pub grave_ms: u64,
+    /// What a deep pass removes.
+    pub leftover_ms: u64,
+}
+
+impl Default for Graces {
+    fn default() -> Self {
+        const HOUR: u64 = 3_600_000;
+        Self {
+            link_ms: 24 * HOUR,
+            session_ms: HOUR,
+            grave_ms: 25 * HOUR,
+            leftover_ms: 24 * HOUR,
+        }
+    }
+}
+
+/// What a pass does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Only counts what it would do; writes nothing.
+    pub dry_run: bool,
+    /// Also removes leftovers among the names.
+    pub deep: bool,
+    /// How long everything is left alone.
+    pub graces: Graces,
+}
+
+/// What a pass over the names has done, or would do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Records looked at.
+    pub seen: u64,
+    /// Links marked for a later pass.
+    pub marked: u64,
+    /// Links removed.
+    pub unlinked: u64,
+    /// Records of bytes removed; their objects are in the graveyard.
+    pub buried: u64,
+    /// The bytes of those.
+    pub buried_bytes: u64,
+    /// Edges and back-links that belonged to nothing, removed by a deep pass.
+    pub leftovers: u64,
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.seen += other.seen;
+        self.marked += other.marked;
+        self.unlinked += other.unlinked;
+        self.buried += other.buried;
+        self.buried_bytes += other.buried_bytes;
+        self.leftovers += other.leftovers;
+    }
+}
+
+/// One slice of the walk over the names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collected {
+    /// What was done in this slice.
+    pub tally: Tally,
+    /// Where the next slice begins; `None` after the last.
+    pub next: Option<Cursor>,
+}
+
+/// An object that lost its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grave {
+    /// The object.
+    pub location: Location,
+    /// The digest under which it was, or was to be, known. If that digest's bytes lie here, the object is in use.
+    pub digest: Option<Digest>,
+    /// It may have been begun and never finished (see [`Doomed`](super::blobs::Doomed)).
+    pub unfinished: bool,
+    /// When it was buried.
+    pub at: Timestamp,
+}
+
+/// What a session may have left in the blob store, unless it is done: one grave for each of its attempts, and one for
+/// the object that it was sealed as, if that has another key.
+///
+/// All of them name the digest that the session was to have, because a publication that was cut off may have come
+/// about. What the sealed attempt has left beside its object is then part of what is published, or gone: only the
+/// other attempts are searched for more.
+pub fn remains(key: SessionKey, session: &Session, at: Timestamp) -> impl Iterator<Item = Grave> + use<> {
+    let attempts = match session.state {
+        State::Done => 0,
+        State::Open | State::Committing | State::Cancelled | State::Swept => session.attempts,
+    };
+    let (digest, sealed) = match &session.publishing {
+        Some(publishing) if attempts > 0 => (Some(publishing.digest), Some(publishing.location.clone())),
+        _ => (None, None),
+    };
+    let name_of = move |number| {
+        let session = key.id;
+        Attempt { session, number }.to_string()
+    };
+    let grave = move |location, unfinished| Grave {
+        location,
+        digest,
+        unfinished,
+        at,
+    };
+    let made_in = move |sealed: &Location, name: &str| {
+        let rest = sealed.key.strip_prefix(name);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    let apart = sealed
+        .clone()
+        .filter(|sealed| !(1..=attempts).any(|number| *sealed == Location::main(name_of(number))))
+        .map(|sealed| grave(sealed, false));
+    (1..=attempts)
+        .map(move |number| {
+            let name = name_of(number);
+            let unfinished = !sealed.as_ref().is_some_and(|sealed| made_in(sealed, &name));
+            grave(Location::main(name), unfinished)
+        })
+        .chain(apart)
+}
+
+/// Whether a pass may begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// It is the caller's, from the beginning.
+    Fresh,
+    /// A pass was interrupted; it is the caller's, and goes on here.
+    Resumed(Cursor),
+    /// Another process is at it, and has said so until this moment.
+    Busy(Timestamp),
+}
+
+/// What a store does for collection. Implemented beside [`MetadataStore`](super::metadata::MetadataStore) and
+/// [`SessionStore`](super::sessions::SessionStore), over the same records.
+///
+/// Every method is safe whoever else collects, pushes or deletes at the same time; that one pass runs at a time only
+/// saves work. Memory is bounded by the slices.
+#[async_trait]
+pub trait CollectionStore: Send + Sync + 'static {
+    /// Takes the walk over the names until `until`, for the pass `pass`: granted when nobody else holds it at
+    /// `cx.now`.
+    async fn begin_pass(&self, cx: Context, pass: Incarnation, until: Timestamp) -> Result<Begun, StoreError>;
+
+    /// Records how far the pass has come, so that another process can go on from there, and holds it until `until`.
+    /// `None`: it has ended, and nothing of it stays. `false`: somebody else holds it by now.
+    async fn checkpoint(
+        &self,
+        cx: Context,
+        pass: Incarnation,
+        next: Option<&Cursor>,
+        until: Timestamp,
+    ) -> Result<bool, StoreError>;
+
+    /// Walks over about `limit` names from `after` on, and does to them what the plan says (steps 1, 2 and 5).
+    async fn collect_names(
+        &self,
+        cx: Context,
+        plan: &Plan,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Collected, StoreError>;
+
+    /// Ends an expired session for good, if it is still as given: what its attempts may have left is buried, then the
+    /// row goes with its part records. What that is, [`remains`] tells; a session that is done leaves nothing but its
+    /// row. The number of graves; `None`: the session has changed, or is gone. Interrupted and repeated, it does the
+    /// same. The caller has seen that no claim on it is live.
+    async fn sweep(&self, cx: Context, key: SessionKey, session: &Session) -> Result<Option<u64>, StoreError>;
+
+    /// What was buried before `before`, at most `limit`, in an order of the store's own, those after `after` in that
+    /// order. Graves that are dug meanwhile may be missed.
+    async fn graves(
+        &self,
+        cx: Context,
+        before: Timestamp,
+        after: Option<&Grave>,
+        limit: usize,
+    ) -> Result<Vec<Grave>, StoreError>;
+
+    /// Whether the bytes of `digest` lie at `location`: then the object is in use, however it came to be buried.
+    async fn is_named(&self, cx: Context, digest: &Digest, location: &Location) -> Result<bool, StoreError>;
+
+    /// Removes graves: their objects are gone, or in use. Idempotent.
+    async fn forget(&self, cx: Context, graves: &[Grave]) -> Result<(), StoreError>;
+}

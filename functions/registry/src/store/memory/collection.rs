@@ -1,0 +1,263 @@
+//! Collection in memory: one slice of a walk is one transaction, so that no operation is ever cut off and a deep pass
+//! finds nothing to remove.
+
+use std::ops::Bound;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use oci::{Digest, RepositoryName};
+
+use super::metadata::{GraveRow, Records};
+use super::{MemoryMetadata, MemorySessions, lock};
+use crate::store::collection::{Begun, Collected, CollectionStore, Grave, Graces, Plan, Tally, remains};
+use crate::store::sessions::{Session, SessionKey};
+use crate::store::{Context, Cursor, Incarnation, Location, StoreError, Timestamp};
+
+/// Collects what is kept in memory.
+#[derive(Debug)]
+pub struct MemoryCollection {
+    metadata: Arc<MemoryMetadata>,
+    sessions: Arc<MemorySessions>,
+    pass: Mutex<Option<Pass>>,
+}
+
+/// A pass that has begun and not ended.
+#[derive(Debug)]
+struct Pass {
+    holder: Incarnation,
+    until: Timestamp,
+    next: Option<Cursor>,
+}
+
+impl MemoryCollection {
+    /// Collects over these two.
+    #[must_use]
+    pub fn new(metadata: Arc<MemoryMetadata>, sessions: Arc<MemorySessions>) -> Self {
+        Self {
+            metadata,
+            sessions,
+            pass: Mutex::default(),
+        }
+    }
+}
+
+/// The names in the order in which a pass walks over them: all links, then all records of bytes, so that what the
+/// links have let go of is buried in the same pass.
+#[derive(Clone, Debug)]
+enum Name {
+    Link(RepositoryName, Digest),
+    Blob(Digest),
+}
+
+impl Name {
+    fn cursor(&self) -> Cursor {
+        Cursor(match self {
+            Self::Link(repository, digest) => format!("link {repository} {digest}"),
+            Self::Blob(digest) => format!("blob {digest}"),
+        })
+    }
+
+    fn parse(cursor: &Cursor) -> Option<Self> {
+        let words: Vec<&str> = cursor.0.split(' ').collect();
+        match words.as_slice() {
+            ["link", repository, digest] => Some(Self::Link(repository.parse().ok()?, digest.parse().ok()?)),
+            ["blob", digest] => Some(Self::Blob(digest.parse().ok()?)),
+            _ => None,
+        }
+    }
+}
+
+impl Records {
+    /// At most `limit` names after `after`.
+    fn names(&self, after: Option<&Name>, limit: usize) -> Vec<Name> {
+        let (links, blobs) = match after {
+            None => (Some(Bound::Unbounded), Bound::Unbounded),
+            Some(Name::Link(repository, digest)) => {
+                (Some(Bound::Excluded((repository.clone(), *digest))), Bound::Unbounded)
+            }
+            Some(Name::Blob(digest)) => (None, Bound::Excluded(*digest)),
+        };
+        let links = links.into_iter().flat_map(|from| self.links.range((from, Bound::Unbounded)));
+        let links = links.map(|((repository, digest), _)| Name::Link(repository.clone(), *digest));
+        let blobs = self.blobs.range((blobs, Bound::Unbounded));
+        let blobs = blobs.map(|(digest, _)| Name::Blob(*digest));
+        links.chain(blobs).take(limit).collect()
+    }
+
+    fn collect_link(
+        &mut self,
+        cx: Context,
+        plan: &Plan,
+        repository: &RepositoryName,
+        digest: Digest,
+        tally: &mut Tally,
+    ) {
+        if self.parent(repository, digest).is_some() {
+            return;
+        }
+        let Some(row) = self.links.get_mut(&(repository.clone(), digest)) else {
+            return;
+        };
+        let Graces { link_ms, .. } = plan.graces;
+        match row.marked {
+            None if cx.now.millis_since(row.at) > link_ms => {
+                tally.marked += 1;
+                if !plan.dry_run {
+                    row.marked = Some(cx.now);
+                }
+            }
+            Some(marked) if cx.now.millis_since(marked) > link_ms => {
+                tally.unlinked += 1;
+                if !plan.dry_run {
+                    self.remove_link(repository, digest);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn collect_blob(&mut self, cx: Context, plan: &Plan, digest: Digest, tally: &mut Tally) {
+        if self.back_links.get(&digest).is_some_and(|holders| !holders.is_empty()) {
+            return;
+        }
+        let Some(blob) = self.blobs.get(&digest).cloned() else {
+            return;
+        };
+        tally.buried += 1;
+        tally.buried_bytes += blob.size;
+        if !plan.dry_run {
+            let grave = GraveRow {
+                digest: Some(digest),
+                unfinished: false,
+                at: cx.now,
+            };
+            self.bury(&blob.location, grave);
+            self.blobs.remove(&digest);
+            self.back_links.remove(&digest);
+        }
+    }
+}
+
+#[async_trait]
+impl CollectionStore for MemoryCollection {
+    async fn begin_pass(&self, cx: Context, pass: Incarnation, until: Timestamp) -> Result<Begun, StoreError> {
+        let mut current = lock(&self.pass);
+        let next = match current.take() {
+            Some(held) if held.holder != pass && cx.now < held.until => {
+                let busy = Begun::Busy(held.until);
+                *current = Some(held);
+                return Ok(busy);
+            }
+            held => held.and_then(|held| held.next),
+        };
+        *current = Some(Pass {
+            holder: pass,
+            until,
+            next: next.clone(),
+        });
+        Ok(next.map_or(Begun::Fresh, Begun::Resumed))
+    }
+
+    async fn checkpoint(
+        &self,
+        _cx: Context,
+        pass: Incarnation,
+        next: Option<&Cursor>,
+        until: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut current = lock(&self.pass);
+        if !current.as_ref().is_some_and(|held| held.holder == pass) {
+            return Ok(false);
+        }
+        *current = next.map(|next| Pass {
+            holder: pass,
+            until,
+            next: Some(next.clone()),
+        });
+        Ok(true)
+    }
+
+    async fn collect_names(
+        &self,
+        cx: Context,
+        plan: &Plan,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Collected, StoreError> {
+        let unreadable = || StoreError::failed("not a cursor of this store");
+        let after = after.map(|after| Name::parse(after).ok_or_else(unreadable));
+        let after = after.transpose()?;
+        let mut records = self.metadata.begin();
+        let names = records.names(after.as_ref(), limit);
+        let mut tally = Tally {
+            seen: names.len() as u64,
+            ..Tally::default()
+        };
+        for name in &names {
+            match name {
+                Name::Link(repository, digest) => records.collect_link(cx, plan, repository, *digest, &mut tally),
+                Name::Blob(digest) => records.collect_blob(cx, plan, *digest, &mut tally),
+            }
+        }
+        let last = names.last().filter(|_| names.len() == limit);
+        Ok(Collected {
+            tally,
+            next: last.map(Name::cursor),
+        })
+    }
+
+    async fn sweep(&self, cx: Context, key: SessionKey, session: &Session) -> Result<Option<u64>, StoreError> {
+        Ok(self.sessions.remove(key, session, || {
+            let mut records = self.metadata.begin();
+            let mut buried = 0;
+            for grave in remains(key, session, cx.now) {
+                let row = GraveRow {
+                    digest: grave.digest,
+                    unfinished: grave.unfinished,
+                    at: grave.at,
+                };
+                records.bury(&grave.location, row);
+                buried += 1;
+            }
+            buried
+        }))
+    }
+
+    async fn graves(
+        &self,
+        _cx: Context,
+        before: Timestamp,
+        after: Option<&Grave>,
+        limit: usize,
+    ) -> Result<Vec<Grave>, StoreError> {
+        let records = self.metadata.begin();
+        let after = after.map(|grave| (grave.location.store.clone(), grave.location.key.clone()));
+        let following = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let graves = records.graveyard.range((following, Bound::Unbounded));
+        let graves = graves.filter(|(_, row)| row.at < before).take(limit);
+        let graves = graves.map(|((store, key), row)| Grave {
+            location: Location {
+                store: store.clone(),
+                key: key.clone(),
+            },
+            digest: row.digest,
+            unfinished: row.unfinished,
+            at: row.at,
+        });
+        Ok(graves.collect())
+    }
+
+    async fn is_named(&self, _cx: Context, digest: &Digest, location: &Location) -> Result<bool, StoreError> {
+        let records = self.metadata.begin();
+        let blob = records.blobs.get(digest);
+        Ok(blob.is_some_and(|blob| blob.location == *location))
+    }
+
+    async fn forget(&self, _cx: Context, graves: &[Grave]) -> Result<(), StoreError> {
+        let mut records = self.metadata.begin();
+        for Grave { location, .. } in graves {
+            records.graveyard.remove(&(location.store.clone(), location.key.clone()));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,208 @@
+//! Everything in memory as records.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use async_trait::async_trait;
+
+use super::MemoryMetadata;
+use super::metadata::{BlobRow, Holding, LinkRow, ManifestRow, Records};
+use crate::store::metadata::{Content, Link, ManifestRecord};
+use crate::store::records::{EntryContent, ManifestEntry, Record, RecordStore};
+use crate::store::{Context, Cursor, Slice, StoreError};
+
+impl Records {
+    /// All records under their cursors. Built anew for each slice: nothing is clever here.
+    fn export(&self) -> BTreeMap<String, Record> {
+        let mut all = BTreeMap::new();
+        for (name, created) in &self.catalog {
+            let record = Record::Repository {
+                name: name.clone(),
+                created: *created,
+            };
+            all.insert(format!("repository {name}"), record);
+        }
+        for (digest, row) in &self.blobs {
+            let record = Record::Blob {
+                digest: *digest,
+                location: row.location.clone(),
+                size: row.size,
+                at: row.at,
+            };
+            all.insert(format!("blob {digest}"), record);
+        }
+        for ((repository, digest), row) in &self.links {
+            let record = Record::Link {
+                repository: repository.clone(),
+                digest: *digest,
+                location: row.link.location.clone(),
+                size: row.link.size,
+                incarnation: row.link.incarnation,
+                at: row.at,
+            };
+            all.insert(format!("link {repository} {digest}"), record);
+        }
+        for (repository, manifests) in &self.manifests {
+            for (digest, row) in manifests {
+                let subject = row.record.subject.and_then(|subject| {
+                    let referrers = self.referrers.get(&(repository.clone(), subject))?;
+                    Some((subject, referrers.get(digest)?.clone()))
+                });
+                let entry = ManifestEntry {
+                    repository: repository.clone(),
+                    digest: *digest,
+                    media_type: row.record.media_type.clone(),
+                    size: row.record.size,
+                    content: match &row.record.content {
+                        Content::Inline(bytes) => EntryContent::Inline(bytes.clone()),
+                        Content::Stored(location) => EntryContent::Stored(location.clone()),
+                    },
+                    subject,
+                    artifact_type: row.record.artifact_type.clone(),
+                    references: row.references.iter().copied().collect(),
+                    incarnation: row.record.incarnation,
+                    at: row.at,
+                };
+                all.insert(
+                    format!("manifest {repository} {digest}"),
+                    Record::Manifest(Box::new(entry)),
+                );
+            }
+        }
+        for (repository, tags) in &self.tags {
+            for (tag, names) in tags {
+                let record = Record::Tag {
+                    repository: repository.clone(),
+                    tag: tag.clone(),
+                    names: names.clone(),
+                };
+                all.insert(format!("tag {repository} {tag}"), record);
+            }
+        }
+        for ((repository, tag), history) in &self.history {
+            for (version, change) in history {
+                let record = Record::History {
+                    repository: repository.clone(),
+                    tag: tag.clone(),
+                    change: change.clone(),
+                };
+                all.insert(format!("history {repository} {tag} {version:016x}"), record);
+            }
+        }
+        all
+    }
+
+    fn import(&mut self, record: &Record) {
+        match record.clone() {
+            Record::Repository { name, created } => {
+                self.catalog.insert(name, created);
+            }
+            Record::Blob {
+                digest,
+                location,
+                size,
+                at,
+            } => {
+                self.blobs.insert(digest, BlobRow { location, size, at });
+            }
+            Record::Link {
+                repository,
+                digest,
+                location,
+                size,
+                incarnation,
+                at,
+            } => {
+                self.remove_link(&repository, digest);
+                self.back_links
+                    .entry(digest)
+                    .or_default()
+                    .insert((repository.clone(), Holding::Blob, incarnation), at);
+                let row = LinkRow {
+                    link: Link {
+                        location,
+                        size,
+                        incarnation,
+                    },
+                    at,
+                    marked: None,
+                };
+                self.links.insert((repository, digest), row);
+            }
+            Record::Manifest(entry) => self.import_manifest(*entry),
+            Record::Tag { repository, tag, names } => {
+                let digest = names.digest;
+                let tags = self.tags.entry(repository.clone()).or_default();
+                if let Some(before) = tags.insert(tag.clone(), names) {
+                    self.tagged.remove(&(repository.clone(), before.digest, tag.clone()));
+                }
+                self.tagged.insert((repository, digest, tag));
+            }
+            Record::History {
+                repository,
+                tag,
+                change,
+            } => {
+                let history = self.history.entry((repository, tag)).or_default();
+                history.insert(change.version, change);
+            }
+        }
+    }
+
+    fn import_manifest(&mut self, entry: ManifestEntry) {
+        let ManifestEntry { repository, digest, .. } = entry;
+        self.remove_manifest(&repository, digest);
+        let references = entry.references.into_iter().collect();
+        self.refer(&repository, digest, &references);
+        let subject = entry.subject.as_ref().map(|(subject, _)| *subject);
+        if let Some((subject, row)) = entry.subject {
+            let key = (repository.clone(), subject);
+            self.referrers.entry(key).or_default().insert(digest, row);
+        }
+        let content = match entry.content {
+            EntryContent::Inline(bytes) => Content::Inline(bytes),
+            EntryContent::Stored(location) => {
+                self.back_links
+                    .entry(digest)
+                    .or_default()
+                    .insert((repository.clone(), Holding::Manifest, entry.incarnation), entry.at);
+                Content::Stored(location)
+            }
+        };
+        let row = ManifestRow {
+            record: ManifestRecord {
+                media_type: entry.media_type,
+                size: entry.size,
+                content,
+                subject,
+                artifact_type: entry.artifact_type,
+                incarnation: entry.incarnation,
+            },
+            references,
+            at: entry.at,
+        };
+        self.manifests.entry(repository).or_default().insert(digest, row);
+    }
+}
+
+#[async_trait]
+impl RecordStore for MemoryMetadata {
+    async fn records(&self, _cx: Context, after: Option<&Cursor>, limit: usize) -> Result<Slice<Record>, StoreError> {
+        let all = self.begin().export();
+        let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.0.as_str()));
+        let slice: Vec<_> = all.range::<str, _>((from, Bound::Unbounded)).take(limit).collect();
+        let last = slice.last().filter(|_| slice.len() == limit);
+        Ok(Slice {
+            next: last.map(|(key, _)| Cursor((*key).clone())),
+            items: slice.iter().map(|(_, record)| (*record).clone()).collect(),
+        })
+    }
+
+    async fn insert(&self, _cx: Context, records: &[Record]) -> Result<(), StoreError> {
+        let mut all = self.begin();
+        for record in records {
+            all.import(record);
+        }
+        Ok(())
+    }
+}

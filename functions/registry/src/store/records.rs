@@ -1,0 +1,142 @@
+//! Everything a registry knows, as records that every store can write and read: for moving to another store, and for
+//! checking one.
+//!
+//! Sessions, graves and the keys that sign tokens are not among them. They belong to the store they were made in:
+//! uploads in progress do not move.
+
+use async_trait::async_trait;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use oci::{Digest, MediaType, RepositoryName, Tag};
+use serde::{Deserialize, Serialize};
+
+use super::metadata::{HistoryRecord, Referrer, TagRecord};
+use super::{Context, Cursor, Incarnation, Location, Slice, StoreError, Timestamp};
+
+/// One thing that a registry knows. As JSON it is one line of an export; its form is part of the interface, and only
+/// grows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "snake_case")]
+pub enum Record {
+    /// A repository of the catalog.
+    Repository {
+        /// Its name.
+        name: RepositoryName,
+        /// When its first manifest was published.
+        created: Timestamp,
+    },
+    /// Where the bytes of a digest lie.
+    Blob {
+        /// The digest.
+        digest: Digest,
+        /// The object.
+        location: Location,
+        /// Bytes.
+        size: u64,
+        /// When it was recorded.
+        at: Timestamp,
+    },
+    /// A repository's link to a blob, with its back-link.
+    Link {
+        /// The repository.
+        repository: RepositoryName,
+        /// The blob.
+        digest: Digest,
+        /// The object.
+        location: Location,
+        /// Bytes.
+        size: u64,
+        /// This life of the link.
+        incarnation: Incarnation,
+        /// When it was made.
+        at: Timestamp,
+    },
+    /// A repository's manifest, with its references, its row under its subject, and the back-link of a large one.
+    Manifest(Box<ManifestEntry>),
+    /// A tag.
+    Tag {
+        /// The repository.
+        repository: RepositoryName,
+        /// The tag.
+        tag: Tag,
+        /// What it names.
+        #[serde(flatten)]
+        names: TagRecord,
+    },
+    /// A change of a tag.
+    History {
+        /// The repository.
+        repository: RepositoryName,
+        /// The tag.
+        tag: Tag,
+        /// What has changed.
+        #[serde(flatten)]
+        change: HistoryRecord,
+    },
+}
+
+/// A manifest with all that hangs on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestEntry {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// The digest.
+    pub digest: Digest,
+    /// The `Content-Type` with which it was pushed.
+    pub media_type: MediaType,
+    /// Bytes.
+    pub size: u64,
+    /// The bytes, or where they are.
+    pub content: EntryContent,
+    /// The manifest it refers to, and the row shown there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<(Digest, Referrer)>,
+    /// The type by which referrers are filtered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<MediaType>,
+    /// Everything that it refers to but its subject, in the order of their text.
+    pub references: Vec<Digest>,
+    /// This life of the manifest.
+    pub incarnation: Incarnation,
+    /// When it was published.
+    pub at: Timestamp,
+}
+
+/// The bytes of a manifest, in the form of an export.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EntryContent {
+    /// In the record; base64 in JSON.
+    #[serde(with = "inline")]
+    Inline(Bytes),
+    /// In an object.
+    Stored(Location),
+}
+
+mod inline {
+    use base64::Engine as _;
+    use serde::de::Error as _;
+    use serde::{Deserializer, Serializer};
+
+    use super::{Bytes, Deserialize, STANDARD};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        STANDARD.decode(text).map(Bytes::from).map_err(D::Error::custom)
+    }
+}
+
+/// Gives and takes all records.
+#[async_trait]
+pub trait RecordStore: Send + Sync + 'static {
+    /// Walks over all records, about `limit` in a slice.
+    async fn records(&self, cx: Context, after: Option<&Cursor>, limit: usize) -> Result<Slice<Record>, StoreError>;
+
+    /// Writes records as they are, each with all that belongs to it. Idempotent; in any order. Not meant for a registry
+    /// that is serving: a record that is there is replaced, and what it refers to is not looked at.
+    async fn insert(&self, cx: Context, records: &[Record]) -> Result<(), StoreError>;
+}

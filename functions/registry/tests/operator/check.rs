@@ -1,0 +1,508 @@
+//! Checks: a healthy registry has nothing to find, and every damage is found as what it is.
+
+use bytes::Bytes;
+use oci::{Digest, MediaType};
+use registry::check::{Event, Finding, Options, Summary, check};
+use registry::contract::source::Body;
+use registry::store::blobs::{BlobStore as _, Doomed, Upload};
+use registry::store::records::{EntryContent, ManifestEntry, Record, RecordStore as _};
+use registry::store::sessions::{Attempt, SessionId};
+use registry::store::{Context, Incarnation, Location, Timestamp};
+use registry::{Limits, Sparse};
+use serde_json::json;
+
+use crate::support::content::{Image, artifact, bytes_of, image, index, padded};
+use crate::support::{World, sha256, sha512};
+
+const CX: Context = Context {
+    now: Timestamp(1_900_000_000_000),
+    deadline: Timestamp(1_900_000_060_000),
+    incarnation: Incarnation(4711),
+};
+
+fn options() -> Options {
+    Options {
+        hash: true,
+        slice: 3,
+        ..Options::default()
+    }
+}
+
+impl World {
+    async fn check_as(&self, options: &Options) -> (Summary, Vec<Finding>) {
+        let mut found = Vec::new();
+        let mut tell = |event: Event<'_>| {
+            if let Event::Found(finding) = event {
+                found.push(finding.clone());
+            }
+        };
+        let summary = check(&self.stores, self.clock.clone(), options, &mut tell).await.unwrap();
+        assert_eq!(summary.findings, found.len() as u64);
+        (summary, found)
+    }
+
+    async fn check(&self) -> Vec<Finding> {
+        self.check_as(&options()).await.1
+    }
+
+    async fn plant(&self, record: Record) {
+        self.metadata.insert(CX, &[record]).await.unwrap();
+    }
+
+    async fn place_of(&self, repository: &str, digest: &Digest) -> Location {
+        let link = self.stores.metadata.link(CX, &repository.parse().unwrap(), digest).await;
+        link.unwrap().unwrap().location
+    }
+
+    /// Something of everything. The image is in `a` under `one`.
+    async fn furnish_all(&self) -> Image {
+        let one = self.push_image("a", "one", "one").await;
+        self.push_blob("a", "{}").await;
+        let large = padded(&image(b"{}", &[]), 40_000);
+        self.put_manifest("a", "large", large.clone()).await.expect(201);
+        let list = bytes_of(&index(&[&one.manifest, &large]));
+        self.put_manifest("a", "list", list).await.expect(201);
+        let signature = bytes_of(&artifact("a/signature", &one.manifest));
+        self.put_manifest("a", "signature", signature).await.expect(201);
+        let mut foreign = image(b"{}", &[]);
+        foreign["layers"] = json!([{
+            "mediaType": "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+            "digest": sha256(b"foreign"), "size": 7, "urls": ["https://example.com/foreign"],
+        }]);
+        self.put_manifest("a", "foreign", bytes_of(&foreign)).await.expect(201);
+        let mount = format!("/v2/b/blobs/uploads/?mount={}&from=a", one.layer);
+        self.post(mount).send().await.expect(201);
+        // Sessions of several states, and what they have stored; objects that lost a race, and that lost their name.
+        let location = self.open_upload("a").await;
+        for chunk in ["abandoned ", "upload"] {
+            self.patch(&location).bytes(chunk).send().await.expect(202);
+        }
+        let location = self.open_upload("a").await;
+        for chunk in ["joi", "ned"] {
+            self.patch(&location).bytes(chunk).send().await.expect(202);
+        }
+        let target = format!("{location}?digest={}", sha256(b"joined"));
+        self.put(target).send().await.expect(201);
+        self.push_blob("b", "{}").await;
+        let long = format!("/v2/b/blobs/uploads/?digest={}", sha512(b"{}"));
+        self.post(long).bytes("{}").send().await.expect(201);
+        let gone = self.push_blob("b", "gone").await;
+        self.delete(format!("/v2/b/blobs/{gone}")).send().await.expect(202);
+        self.delete("/v2/a/manifests/foreign").send().await.expect(202);
+        one
+    }
+
+    async fn furnished() -> (Self, Image) {
+        let world = Self::new().await;
+        let image = world.furnish_all().await;
+        (world, image)
+    }
+}
+
+fn entry(repository: &str, bytes: &Bytes) -> ManifestEntry {
+    ManifestEntry {
+        repository: repository.parse().unwrap(),
+        digest: sha256(bytes),
+        media_type: MediaType::OCI_MANIFEST.parse().unwrap(),
+        size: bytes.len() as u64,
+        content: EntryContent::Inline(bytes.clone()),
+        subject: None,
+        artifact_type: None,
+        references: Vec::new(),
+        incarnation: Incarnation(9),
+        at: CX.now,
+    }
+}
+
+/// A registry in which nothing went wrong has nothing to find, also before, between and after collections.
+#[tokio::test]
+async fn a_healthy_registry_has_nothing_to_find() {
+    let (world, _) = World::furnished().await;
+    let (summary, found) = world.check_as(&options()).await;
+    assert_eq!(found, []);
+    let expected = Summary {
+        repositories: 1,
+        blobs: 7,
+        links: 7,
+        manifests: 5,
+        tags: 4,
+        changes: 6,
+        sessions: 9,
+        graves: 1,
+        objects: 10,
+        // One image, the large manifest, what was joined, `{}` three times, what lost its name, and what was abandoned.
+        object_bytes: 16 + 12 + 40_000 + 6 + 3 * 2 + 4 + 16,
+        hashed: 7,
+        absent: 1,
+        findings: 0,
+    };
+    assert_eq!(summary, expected);
+    for _ in 0..4 {
+        world.clock.pass(26 * 3_600_000);
+        world.collect().await;
+        assert_eq!(world.check().await, []);
+    }
+    let before = world.counts.writes();
+    world.check().await;
+    assert_eq!(world.counts.writes(), before, "a check writes nothing");
+}
+
+/// A check without hashing reads no object, but what tells which references a large manifest must have.
+#[tokio::test]
+async fn bytes_are_read_only_when_asked_for() {
+    let (world, _) = World::furnished().await;
+    let _ = world.counts.take();
+    let options = Options {
+        hash: false,
+        ..options()
+    };
+    let (summary, found) = world.check_as(&options).await;
+    assert_eq!((summary.hashed, found.len()), (0, 0));
+    assert_eq!(world.counts.of("read"), 0);
+}
+
+#[tokio::test]
+async fn a_missing_object_is_found() {
+    let (world, image) = World::furnished().await;
+    let location = world.place_of("a", &image.layer).await;
+    let doomed = Doomed {
+        location: location.clone(),
+        unfinished: false,
+    };
+    world.blobs.delete(CX, &[doomed]).await.unwrap();
+    let digest = image.layer;
+    assert_eq!(world.check().await, [Finding::ObjectMissing { digest, location }]);
+}
+
+#[tokio::test]
+async fn an_object_of_another_size_is_found() {
+    let (world, image) = World::furnished().await;
+    let location = world.place_of("a", &image.layer).await;
+    world
+        .plant(Record::Blob {
+            digest: image.layer,
+            location: location.clone(),
+            size: 7,
+            at: CX.now,
+        })
+        .await;
+    let finding = Finding::ObjectResized {
+        digest: image.layer,
+        location,
+        recorded: 7,
+        found: "layer of one".len() as u64,
+    };
+    assert_eq!(world.check().await, [finding]);
+}
+
+/// Bytes that rotted: found by reading them, and only then.
+#[tokio::test]
+async fn bytes_that_do_not_hash_right_are_found() {
+    let (world, image) = World::furnished().await;
+    let location = world.place_of("a", &image.layer).await;
+    let attempt = location.key.split_once('.').unwrap();
+    let attempt = Attempt {
+        session: SessionId(u128::from_str_radix(attempt.0, 16).unwrap()),
+        number: attempt.1.parse().unwrap(),
+    };
+    let doomed = Doomed {
+        location: location.clone(),
+        unfinished: false,
+    };
+    world.blobs.delete(CX, &[doomed]).await.unwrap();
+    assert_eq!(world.seal(attempt, "rotten bytes").await, location);
+    let finding = Finding::Corrupt {
+        digest: image.layer,
+        location: Some(location),
+        computed: sha256(b"rotten bytes"),
+    };
+    assert_eq!(world.check().await, [finding]);
+    let options = Options {
+        hash: false,
+        ..options()
+    };
+    assert_eq!(world.check_as(&options).await.1, []);
+}
+
+impl World {
+    /// Stores an object that no session names.
+    async fn seal(&self, attempt: Attempt, bytes: &'static str) -> Location {
+        let mut body = Body::of(&Bytes::from_static(bytes.as_bytes()), 5);
+        let appended = self.blobs.append(CX, attempt, &[], &mut body).await.unwrap();
+        let upload = Upload {
+            session: attempt.session,
+            state: appended.state,
+            parts: appended.part.into_iter().collect(),
+            size: bytes.len() as u64,
+        };
+        self.blobs.seal(CX, &upload).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_that_does_not_hash_right_is_found() {
+    let (world, image) = World::furnished().await;
+    let mut damaged = entry("a", &image.manifest);
+    let bytes = String::from_utf8(image.manifest.to_vec()).unwrap().replace("layer", "liver");
+    damaged.content = EntryContent::Inline(bytes.clone().into());
+    damaged.references = vec![sha256(b"not even there")];
+    world.plant(Record::Manifest(Box::new(damaged))).await;
+    let finding = Finding::Corrupt {
+        digest: image.digest,
+        location: None,
+        computed: sha256(bytes.as_bytes()),
+    };
+    assert_eq!(world.check().await, [finding]);
+}
+
+#[tokio::test]
+async fn a_link_that_leads_elsewhere_is_found() {
+    let (world, image) = World::furnished().await;
+    let location = Location::main("123.1");
+    world
+        .plant(Record::Link {
+            repository: "a".parse().unwrap(),
+            digest: image.layer,
+            location: location.clone(),
+            size: 12,
+            incarnation: Incarnation(5),
+            at: CX.now,
+        })
+        .await;
+    world
+        .plant(Record::Link {
+            repository: "b".parse().unwrap(),
+            digest: sha256(b"nowhere"),
+            location: location.clone(),
+            size: 12,
+            incarnation: Incarnation(6),
+            at: CX.now,
+        })
+        .await;
+    let astray = |repository: &str, digest| Finding::LinkAstray {
+        repository: repository.parse().unwrap(),
+        digest,
+        location: location.clone(),
+    };
+    assert_eq!(
+        world.check().await,
+        [astray("a", image.layer), astray("b", sha256(b"nowhere"))]
+    );
+}
+
+#[tokio::test]
+async fn a_link_that_holds_nothing_is_found() {
+    let (world, image) = World::furnished().await;
+    world.metadata.lose_holders(&image.layer);
+    let unheld = |repository: &str| Finding::LinkWithoutHolder {
+        repository: repository.parse().unwrap(),
+        digest: image.layer,
+    };
+    assert_eq!(world.check().await, [unheld("a"), unheld("b")]);
+}
+
+#[tokio::test]
+async fn a_large_manifest_that_leads_elsewhere_is_found() {
+    let (world, _) = World::furnished().await;
+    let bytes = padded(&image(b"{}", &[]), 40_000);
+    let mut astray = entry("a", &bytes);
+    let location = Location::main("123.1");
+    astray.content = EntryContent::Stored(location.clone());
+    astray.references = vec![sha256(b"{}")];
+    let digest = astray.digest;
+    world.plant(Record::Manifest(Box::new(astray))).await;
+    let finding = Finding::ManifestAstray {
+        repository: "a".parse().unwrap(),
+        digest,
+        location,
+    };
+    assert_eq!(world.check().await, [finding]);
+}
+
+/// Only what must be there is missed, and that depends on the policy.
+#[tokio::test]
+async fn a_missing_reference_is_found() {
+    let (world, one) = World::furnished().await;
+    let mut broken = image(b"{}", &[b"lost"]);
+    broken["layers"].as_array_mut().unwrap().push(json!({
+        "mediaType": "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+        "digest": sha256(b"foreign"), "size": 7,
+    }));
+    let broken = bytes_of(&broken);
+    let mut small = entry("a", &broken);
+    small.references = vec![sha256(b"lost"), sha256(b"foreign"), sha256(b"{}")];
+    world.plant(Record::Manifest(Box::new(small))).await;
+    let list = bytes_of(&index(&[&one.manifest, b"lost"]));
+    let mut list_entry = entry("a", &list);
+    list_entry.media_type = MediaType::OCI_INDEX.parse().unwrap();
+    list_entry.references = vec![one.digest, sha256(b"lost")];
+    world.plant(Record::Manifest(Box::new(list_entry))).await;
+
+    let missing = |digest| Finding::ReferenceMissing {
+        repository: "a".parse().unwrap(),
+        digest,
+        target: sha256(b"lost"),
+    };
+    let cases: [(Sparse, &[Digest]); 3] = [
+        (Sparse::Refuse, &[sha256(&broken), sha256(&list)]),
+        (Sparse::Indexes, &[sha256(&broken)]),
+        (Sparse::Allow, &[]),
+    ];
+    for (sparse, digests) in cases {
+        let options = Options { sparse, ..options() };
+        let (summary, mut found) = world.check_as(&options).await;
+        let mut expected: Vec<_> = digests.iter().map(|digest| missing(*digest)).collect();
+        expected.sort_by_key(|finding| format!("{finding:?}"));
+        found.sort_by_key(|finding| format!("{finding:?}"));
+        assert_eq!(found, expected, "{sparse:?}");
+        assert_eq!(summary.absent, 2 + 2 - expected.len() as u64, "{sparse:?}");
+    }
+}
+
+/// A reference of a large manifest is judged by its object.
+#[tokio::test]
+async fn a_missing_reference_of_a_large_manifest_is_found() {
+    let (world, _) = World::furnished().await;
+    let bytes = padded(&image(b"{}", &[]), 40_000);
+    let location = {
+        let record = world.stores.metadata.manifest(CX, &"a".parse().unwrap(), &sha256(&bytes)).await;
+        match record.unwrap().unwrap().content {
+            registry::store::metadata::Content::Stored(location) => location,
+            other => panic!("{other:?}"),
+        }
+    };
+    let mut other = entry("c", &bytes);
+    other.content = EntryContent::Stored(location);
+    other.references = vec![sha256(b"{}")];
+    world.plant(Record::Manifest(Box::new(other))).await;
+    let repository = || "c".parse().unwrap();
+    let expected = [
+        Finding::RepositoryUnlisted {
+            repository: repository(),
+        },
+        Finding::ReferenceMissing {
+            repository: repository(),
+            digest: sha256(&bytes),
+            target: sha256(b"{}"),
+        },
+    ];
+    assert_eq!(world.check().await, expected);
+}
+
+/// What is stored and could not be pushed now, because the bounds are narrower or the program knows better, is told
+/// where it matters.
+#[tokio::test]
+async fn a_manifest_that_would_be_refused_is_found() {
+    let (world, _) = World::furnished().await;
+    let text = Bytes::from_static(b"not a manifest");
+    let mut refused = entry("a", &text);
+    refused.references = vec![sha256(b"lost")];
+    world.plant(Record::Manifest(Box::new(refused))).await;
+    let found = world.check().await;
+    let [Finding::ManifestRefused { digest, reason, .. }] = found.as_slice() else {
+        panic!("{found:?}");
+    };
+    assert_eq!(*digest, sha256(&text));
+    assert!(!reason.is_empty());
+
+    let narrow = Options {
+        limits: Limits {
+            manifest_references: 0,
+            ..Limits::default()
+        },
+        ..options()
+    };
+    let found = world.check_as(&narrow).await.1;
+    assert_eq!(found.len(), 2, "also the one whose layer need not be there: {found:?}");
+}
+
+#[tokio::test]
+async fn a_tag_that_names_nothing_is_found() {
+    let (world, one) = World::furnished().await;
+    let name = "a".parse().unwrap();
+    let mut record = world.stores.metadata.tag(CX, &name, &"one".parse().unwrap()).await.unwrap().unwrap();
+    record.size += 1;
+    let plant = |tag: &str, names| Record::Tag {
+        repository: "a".parse().unwrap(),
+        tag: tag.parse().unwrap(),
+        names,
+    };
+    world.plant(plant("differs", record.clone())).await;
+    record.digest = sha256(b"lost");
+    world.plant(plant("dangling", record)).await;
+    let expected = [
+        Finding::TagDangling {
+            repository: "a".parse().unwrap(),
+            tag: "dangling".parse().unwrap(),
+            digest: sha256(b"lost"),
+        },
+        Finding::TagDiffers {
+            repository: "a".parse().unwrap(),
+            tag: "differs".parse().unwrap(),
+            digest: one.digest,
+        },
+    ];
+    assert_eq!(world.check().await, expected);
+}
+
+#[tokio::test]
+async fn a_repository_that_is_not_listed_is_found() {
+    let (world, _) = World::furnished().await;
+    let bytes = bytes_of(&image(b"{}", &[]));
+    world.plant(Record::Manifest(Box::new(entry("unlisted", &bytes)))).await;
+    let repository = "unlisted".parse().unwrap();
+    assert_eq!(world.check().await, [Finding::RepositoryUnlisted { repository }]);
+}
+
+/// An object that nothing names: of a session that never was, of an attempt that its session never counted, and beside
+/// the object of a session that is done. What is named by its session or its grave is none.
+#[tokio::test]
+async fn a_stray_object_is_found() {
+    let (world, one) = World::furnished().await;
+    let done = world.place_of("a", &one.layer).await;
+    let session = SessionId(u128::from_str_radix(done.key.split_once('.').unwrap().0, 16).unwrap());
+    let strays = [
+        Attempt {
+            session: SessionId(5),
+            number: 1,
+        },
+        Attempt { session, number: 2 },
+    ];
+    let mut expected = Vec::new();
+    for attempt in strays {
+        let location = world.seal(attempt, "stray").await;
+        expected.push(Finding::Stray { location, size: 5 });
+    }
+    let mut found = world.check().await;
+    found.sort_by_key(|finding| format!("{finding:?}"));
+    expected.sort_by_key(|finding| format!("{finding:?}"));
+    assert_eq!(found, expected);
+    assert_eq!(
+        serde_json::to_value(&found[0]).unwrap(),
+        json!({ "finding": "stray", "location": { "store": "main", "key": format!("{:032x}.1", 5) }, "size": 5 })
+    );
+}
+
+/// A store that cannot be read ends the check; what was found until then was told.
+#[tokio::test]
+async fn a_check_ends_with_the_store() {
+    use registry::contract::faulty::{Fault, Kind, Moment};
+
+    let (world, _) = World::furnished().await;
+    let mut nth = 1;
+    loop {
+        world.faults.plan(Fault {
+            method: None,
+            nth,
+            kind: Kind::Unavailable,
+            moment: Moment::Before,
+        });
+        let checked = check(&world.stores, world.clock.clone(), &options(), &mut |_| {}).await;
+        assert_eq!(checked.is_err(), world.faults.struck() > 0);
+        if checked.is_ok() {
+            break;
+        }
+        nth += 1;
+    }
+    assert!(nth > 60, "{nth}");
+}

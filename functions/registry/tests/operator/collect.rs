@@ -1,0 +1,470 @@
+//! Collection through its driver: what it leaves, what it tells, and what is left of it when it is cut off.
+
+use std::sync::Arc;
+
+use oci::Digest;
+use registry::collection::{Interrupted, Options, Report, collect};
+use registry::contract::faulty::{Fault, Kind, Moment};
+use registry::store::collection::{Begun, Plan, Tally};
+use registry::store::memory::RecordCounts;
+use registry::store::sessions::{Claimed, SessionId, SessionKey, SessionStore};
+use registry::store::{Context, Incarnation, Timestamp};
+use serde_json::json;
+
+use crate::support::content::{bytes_of, image, index, padded};
+use crate::support::{World, sha256};
+
+const HOUR: u64 = 3_600_000;
+
+/// More than every grace of the default plan.
+const GRACE: u64 = 26 * HOUR;
+
+/// Slices so small that every walk has several.
+fn tiny() -> Options {
+    Options {
+        names: 3,
+        sessions: 2,
+        graves: 2,
+        ..Options::default()
+    }
+}
+
+impl World {
+    async fn try_collect(&self, options: &Options) -> Result<Report, Interrupted> {
+        collect(&self.stores, self.clock.clone(), options, &mut |_| {}).await
+    }
+
+    pub(crate) async fn collect(&self) -> Report {
+        self.try_collect(&tiny()).await.unwrap()
+    }
+
+    fn cx(&self) -> Context {
+        use registry::Environment as _;
+        let now = self.clock.now();
+        Context {
+            now,
+            deadline: now.plus_millis(1000),
+            incarnation: Incarnation(now.0),
+        }
+    }
+
+    /// An image whose manifest is an object, an index over it and another image, and a mounted layer.
+    async fn furnish(&self) -> Vec<(&'static str, Digest)> {
+        let one = self.push_image("a", "one", "one").await;
+        self.push_blob("a", "{}").await;
+        let large = padded(&image(b"{}", &[]), 40_000);
+        self.put_manifest("a", "large", large.clone()).await.expect(201);
+        let list = bytes_of(&index(&[&one.manifest, &large]));
+        self.put_manifest("a", "list", list.clone()).await.expect(201);
+        let mount = format!("/v2/b/blobs/uploads/?mount={}&from=a", one.layer);
+        self.post(mount).send().await.expect(201);
+        self.push_blob("b", "{}").await;
+        self.put_manifest("b", "mounted", bytes_of(&image(b"{}", &[b"layer of one"])))
+            .await
+            .expect(201);
+        vec![
+            ("a", sha256(&list)),
+            ("a", sha256(&large)),
+            ("a", one.digest),
+            ("b", sha256(&bytes_of(&image(b"{}", &[b"layer of one"])))),
+        ]
+    }
+
+    async fn delete_manifests(&self, manifests: &[(&'static str, Digest)]) {
+        for (repository, digest) in manifests {
+            self.delete(format!("/v2/{repository}/manifests/{digest}"))
+                .send()
+                .await
+                .expect(202);
+        }
+    }
+
+    /// An upload that was left alone after a chunk.
+    async fn abandon(&self, repository: &str) {
+        let location = self.open_upload(repository).await;
+        self.patch(&location).bytes("abandoned").send().await.expect(202);
+    }
+
+    /// All that can be pulled is whole.
+    async fn assert_whole(&self, manifests: &[(&'static str, Digest)]) {
+        for (repository, digest) in manifests {
+            let answer = self.get(format!("/v2/{repository}/manifests/{digest}")).send().await.expect(200);
+            assert_eq!(sha256(&answer.body), *digest);
+        }
+        for (repository, bytes) in [("a", "{}"), ("a", "layer of one"), ("b", "layer of one"), ("b", "{}")] {
+            let blob = self.blob(repository, &sha256(bytes.as_bytes())).await;
+            assert_eq!(blob.unwrap(), bytes, "of {repository}");
+        }
+    }
+
+    fn assert_empty(&self) {
+        let counts = self.metadata.counts();
+        let empty = RecordCounts {
+            history: counts.history,
+            catalog: counts.catalog,
+            ..RecordCounts::default()
+        };
+        assert_eq!(counts, empty);
+        assert_eq!(self.blobs.objects(), 0);
+        assert_eq!(self.sessions.sessions(), 0);
+    }
+}
+
+/// What is used stays, whatever passes; when all was deleted and the graces have passed, nothing is left.
+#[tokio::test]
+async fn what_is_used_stays_and_what_is_not_goes() {
+    let world = World::new().await;
+    let manifests = world.furnish().await;
+    world.abandon("a").await;
+    world.push_blob("a", "loose").await;
+    for _ in 0..5 {
+        world.clock.pass(GRACE);
+        assert!(world.collect().await.complete);
+        world.assert_whole(&manifests).await;
+    }
+    assert_eq!(world.sessions.sessions(), 0);
+    assert_eq!(world.blob("a", &sha256(b"loose")).await, None);
+
+    world.delete_manifests(&manifests).await;
+    for _ in 0..4 {
+        world.clock.pass(GRACE);
+        world.collect().await;
+    }
+    world.assert_empty();
+    assert_eq!(world.metadata.counts().catalog, 2);
+}
+
+/// Every step is told of when it is taken, and taken when its grace has passed.
+#[tokio::test]
+async fn a_report_tells_what_was_done() {
+    let world = World::new().await;
+    world.abandon("a").await;
+    world.push_blob("a", "loose").await;
+    let nothing = Report {
+        names: Tally {
+            seen: 2,
+            ..Tally::default()
+        },
+        complete: true,
+        ..Report::default()
+    };
+    assert_eq!(world.collect().await, nothing);
+
+    world.clock.pass(GRACE);
+    let marked = Report {
+        names: Tally {
+            seen: 2,
+            marked: 1,
+            ..Tally::default()
+        },
+        sessions_swept: 2,
+        session_graves: 1,
+        ..nothing
+    };
+    assert_eq!(world.collect().await, marked);
+
+    world.clock.pass(GRACE);
+    let report = world.collect().await;
+    let unlinked = Report {
+        names: Tally {
+            seen: 2,
+            unlinked: 1,
+            buried: 1,
+            buried_bytes: 5,
+            ..Tally::default()
+        },
+        objects_deleted: 1,
+        ..nothing
+    };
+    assert_eq!(report, unlinked);
+    assert_eq!(
+        serde_json::to_value(report).unwrap(),
+        json!({
+            "dry_run": false, "deep": false, "resumed": false, "busy_until": null,
+            "seen": 2, "marked": 0, "unlinked": 1, "buried": 1, "buried_bytes": 5, "leftovers": 0,
+            "sessions_swept": 0, "session_graves": 0, "sessions_spared": 0,
+            "objects_deleted": 1, "graves_spared": 0, "complete": true,
+        })
+    );
+
+    world.clock.pass(GRACE);
+    let deleted = Report {
+        names: Tally::default(),
+        objects_deleted: 1,
+        ..nothing
+    };
+    assert_eq!(world.collect().await, deleted);
+    world.assert_empty();
+}
+
+/// The progress grows to the report, slice by slice.
+#[tokio::test]
+async fn progress_is_told_after_every_slice() {
+    let world = World::new().await;
+    for number in 0..10 {
+        world.push_blob("a", format!("loose {number}")).await;
+    }
+    world.clock.pass(GRACE);
+    let mut told = Vec::new();
+    let report = collect(&world.stores, world.clock.clone(), &tiny(), &mut |report| told.push(*report)).await;
+    let report = report.unwrap();
+    assert_eq!(report.names.marked, 10);
+    assert!(told.len() >= 20 / 3 + 10 / 2);
+    assert!(told.windows(2).all(|pair| pair[0].names.seen <= pair[1].names.seen));
+    assert_eq!(Report { complete: true, ..*told.last().unwrap() }, report);
+}
+
+/// A dry run counts what a run would do now, and writes nothing anywhere.
+#[tokio::test]
+async fn a_dry_run_writes_nothing() {
+    let world = World::new().await;
+    let manifests = world.furnish().await;
+    world.abandon("a").await;
+    world.push_blob("a", "loose").await;
+    world.delete_manifests(&manifests).await;
+    let dry = Options {
+        plan: Plan {
+            dry_run: true,
+            deep: true,
+            ..Plan::default()
+        },
+        ..tiny()
+    };
+    for _ in 0..4 {
+        let _ = world.counts.take();
+        let told = world.try_collect(&dry).await.unwrap();
+        assert_eq!(world.counts.of("delete") + world.counts.of("sweep") + world.counts.of("forget"), 0);
+        assert_eq!(world.counts.of("begin_pass") + world.counts.of("checkpoint"), 0);
+        let done = world.collect().await;
+        assert_eq!(told.names.marked, done.names.marked);
+        assert_eq!(told.names.unlinked, done.names.unlinked);
+        assert_eq!(told.sessions_swept, done.sessions_swept);
+        assert_eq!(told.session_graves, done.session_graves);
+        assert_eq!(told.objects_deleted, done.objects_deleted);
+        assert!(told.dry_run && told.deep && !done.dry_run);
+        world.clock.pass(GRACE);
+    }
+    world.assert_empty();
+}
+
+/// The run before was cut off in the middle of the names: this one goes on there, and does not wait for a lease.
+#[tokio::test]
+async fn a_run_that_was_cut_off_is_gone_on_with() {
+    let world = World::new().await;
+    for number in 0..10 {
+        world.push_blob("a", format!("loose {number}")).await;
+    }
+    world.clock.pass(GRACE);
+    world.faults.plan(Fault {
+        method: Some("collect_names"),
+        nth: 3,
+        kind: Kind::Unavailable,
+        moment: Moment::Before,
+    });
+    let interrupted = world.try_collect(&tiny()).await.unwrap_err();
+    assert_eq!(interrupted.report.names.marked, 6, "two slices of three");
+    assert!(!interrupted.report.complete);
+    assert!(interrupted.to_string().contains("planned fault"), "{interrupted}");
+    world.faults.clear();
+
+    let report = world.collect().await;
+    assert!(report.resumed && report.complete);
+    assert_eq!(report.names.marked, 4, "the rest");
+    assert!(!world.collect().await.resumed);
+}
+
+/// A deep run does not go on behind one that was perhaps not deep.
+#[tokio::test]
+async fn a_deep_run_begins_at_the_beginning() {
+    let world = World::new().await;
+    for number in 0..10 {
+        world.push_blob("a", format!("loose {number}")).await;
+    }
+    world.faults.plan(Fault {
+        method: Some("collect_names"),
+        nth: 3,
+        kind: Kind::Failed,
+        moment: Moment::Before,
+    });
+    drop(world.try_collect(&tiny()).await.unwrap_err());
+    world.faults.clear();
+    let deep = Options {
+        plan: Plan {
+            deep: true,
+            ..Plan::default()
+        },
+        ..tiny()
+    };
+    let report = world.try_collect(&deep).await.unwrap();
+    assert!(report.deep && !report.resumed);
+    assert_eq!(report.names.seen, 20);
+}
+
+/// While another process is at the names, sessions and graves are gone over all the same; one that has shown no sign of
+/// life for its lease is taken over, and finds that out.
+#[tokio::test]
+async fn names_are_gone_over_by_one_process() {
+    let world = World::new().await;
+    for number in 0..4 {
+        world.push_blob("a", format!("loose {number}")).await;
+    }
+    world.abandon("a").await;
+    world.clock.pass(GRACE);
+    let until = world.cx().now.plus_millis(HOUR);
+    let other = Incarnation(77);
+    let begun = world.stores.collection.begin_pass(world.cx(), other, until).await.unwrap();
+    assert_eq!(begun, Begun::Fresh);
+    let report = world.collect().await;
+    assert_eq!(report.busy_until, Some(until));
+    assert!(!report.complete);
+    assert_eq!((report.names, report.sessions_swept), (Tally::default(), 5));
+
+    world.clock.pass(HOUR);
+    // Taken over in the middle, by somebody who thinks that it has died.
+    let (stores, clock) = (world.stores.clone(), world.clock.clone());
+    let mut taken = false;
+    let options = tiny();
+    let mut take_over = |_: &Report| {
+        if !std::mem::replace(&mut taken, true) {
+            clock.pass(options.lease_ms);
+            let cx = world.cx();
+            let begin = stores.collection.begin_pass(cx, other, cx.now.plus_millis(HOUR));
+            let begun = futures_util::FutureExt::now_or_never(begin).unwrap().unwrap();
+            assert_eq!(begun, Begun::Fresh, "nothing was recorded yet");
+        }
+    };
+    let report = collect(&world.stores, world.clock.clone(), &options, &mut take_over).await;
+    let report = report.unwrap();
+    assert!(report.busy_until.is_some() && !report.complete);
+    assert_eq!(report.names.seen, 3, "one slice");
+}
+
+/// Each call of a collection fails once, before its work or after it. Whatever is left by that, the next runs end it;
+/// nothing that is used is ever lost.
+#[tokio::test]
+async fn a_collection_may_fail_anywhere() {
+    for moment in [Moment::Before, Moment::After] {
+        let mut nth = 1;
+        loop {
+            let world = World::new().await;
+            let manifests = world.furnish().await;
+            world.abandon("b").await;
+            world.push_blob("a", "loose").await;
+            world.push_blob("b", "also loose").await;
+            let mut struck = false;
+            for _ in 0..4 {
+                world.clock.pass(GRACE);
+                if !struck {
+                    world.faults.plan(Fault {
+                        method: None,
+                        nth,
+                        kind: Kind::Failed,
+                        moment,
+                    });
+                }
+                let interrupted = world.try_collect(&tiny()).await.is_err();
+                struck |= world.faults.struck() > 0;
+                // The failure of a sign of life given in passing is nobody's failure.
+                assert!(struck || !interrupted);
+                world.faults.clear();
+                world.assert_whole(&manifests).await;
+            }
+            if !struck {
+                break;
+            }
+            world.delete_manifests(&manifests).await;
+            for _ in 0..5 {
+                world.clock.pass(GRACE);
+                assert!(world.collect().await.complete, "{moment:?} of call {nth}");
+            }
+            world.assert_empty();
+            nth += 1;
+        }
+        assert!(nth > 25, "{nth}");
+    }
+}
+
+/// An object that is named again when its grave is due is spared: by a final PUT that was repeated, for example.
+#[tokio::test]
+async fn a_grave_of_what_is_in_use_is_spared() {
+    let world = World::new().await;
+    let digest = world.push_blob("a", "blob").await;
+    let link = world.stores.metadata.link(world.cx(), &"a".parse().unwrap(), &digest).await;
+    let place = link.unwrap().unwrap().location;
+    world.delete(format!("/v2/a/blobs/{digest}")).send().await.expect(202);
+    assert_eq!(world.collect().await.names.buried, 1);
+    let metadata = &world.stores.metadata;
+    let name = "a".parse().unwrap();
+    metadata.commit_blob(world.cx(), &name, &digest, &place, 4).await.unwrap();
+    metadata.keep_link(world.cx(), &name, &digest).await.unwrap();
+
+    world.clock.pass(GRACE);
+    let report = world.collect().await;
+    assert_eq!((report.objects_deleted, report.graves_spared), (0, 1));
+    assert_eq!(world.blob("a", &digest).await.unwrap(), "blob");
+    assert_eq!(world.metadata.counts().graveyard, 0);
+}
+
+/// A session past its end is left alone while somebody writes under it.
+#[tokio::test]
+async fn a_session_that_is_written_to_is_spared() {
+    let world = World::new().await;
+    let key = SessionKey {
+        expires: Timestamp(world.cx().now.0 + HOUR),
+        id: SessionId(7),
+    };
+    world.clock.pass(10 * HOUR);
+    let until = world.cx().now.plus_millis(60_000);
+    let claimed = world.sessions.claim(world.cx(), key, until).await.unwrap();
+    assert!(matches!(claimed, Claimed::Granted(_)));
+    let report = world.collect().await;
+    assert_eq!((report.sessions_swept, report.sessions_spared), (0, 1));
+    world.clock.pass(60_000);
+    let report = world.collect().await;
+    assert_eq!((report.sessions_swept, report.session_graves), (1, 1));
+}
+
+/// A page of graves costs one call that deletes, whatever its size, and one that forgets.
+#[tokio::test]
+async fn objects_are_deleted_many_at_once() {
+    let world = World::new().await;
+    for number in 0..50 {
+        let digest = world.push_blob("a", format!("blob {number}")).await;
+        world.delete(format!("/v2/a/blobs/{digest}")).send().await.expect(202);
+    }
+    assert_eq!(world.collect().await.names.buried, 50);
+    world.clock.pass(GRACE);
+    let _ = world.counts.take();
+    let options = Options {
+        graves: 20,
+        ..Options::default()
+    };
+    let report = world.try_collect(&options).await.unwrap();
+    assert_eq!(report.objects_deleted, 50);
+    assert_eq!((world.counts.of("delete"), world.counts.of("forget")), (3, 3));
+    assert_eq!(world.blobs.objects(), 0);
+}
+
+/// A body whose claim was lost to another one leaves nothing, although it was written last: the upload is done, and
+/// nothing would sweep it.
+#[tokio::test]
+async fn a_late_body_of_a_finished_upload_is_cleared_away() {
+    use crate::support::Script;
+
+    let world = World::new().await;
+    let location = world.open_upload("a").await;
+    let digest = sha256(b"the other");
+    let (other, clock) = (world.clone(), world.clock.clone());
+    let target = format!("{location}?digest={digest}");
+    let body = Script::new().data("too ").meanwhile(async move {
+        clock.pass(120_000);
+        other.put(target).bytes("the other").send().await.expect(201);
+    });
+    let late = world.patch(&location).stream(body.data("late")).send().await;
+    assert!(late.status >= 400, "{}", late.status);
+    assert_eq!(world.blobs.objects(), 1, "the published one");
+    assert_eq!(world.blob("a", &digest).await.unwrap(), "the other");
+    let stored = world.stores.blobs.objects(world.cx(), None, 10).await.unwrap();
+    assert_eq!(stored.items.len(), 1);
+    drop(Arc::clone(&world.registry));
+}
