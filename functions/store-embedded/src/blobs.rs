@@ -1,8 +1,8 @@
 //! Bytes on disk.
 //!
 //! Every attempt writes a segment of its own, at its final place. A session whose bytes came in one body is sealed by
-//! saying so; the segments of several bodies are joined once, when they are sealed. Reads are positioned and hold a
-//! bounded window.
+//! saying so; the segments of several bodies are joined once, when they are sealed, and take the name of the last one.
+//! Reads are positioned and hold a bounded window.
 
 mod append;
 mod body;
@@ -12,24 +12,26 @@ mod seal;
 mod segments;
 #[cfg(test)]
 mod tests;
+mod walk;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use registry::store::blobs::{AppendError, Appended, BlobStore, ByteStream, Redirect, RedirectRequest, Source, Upload};
+use registry::store::blobs::{
+    AppendError, Appended, BlobStore, ByteStream, Doomed, Redirect, RedirectRequest, Source, Stored, Upload,
+};
 use registry::store::sessions::{Attempt, SessionId};
-use registry::store::{Context, Location, StoreError, Timestamp};
+use registry::store::{Context, Cursor, Location, Slice, StoreError, Timestamp};
 
 use crate::Sync;
 use crate::files::{Disk, Files, Name};
 use read::Reads;
 use room::Room;
-
-/// The id by which locations name this store.
-pub(crate) const STORE: &str = "disk";
+use walk::Walk;
 
 /// Blobs on a local disk.
 #[derive(Debug)]
@@ -38,6 +40,7 @@ pub struct DiskBlobs {
     sync: Sync,
     room: Room,
     reads: Arc<Reads>,
+    walk: Arc<Walk>,
 }
 
 impl DiskBlobs {
@@ -52,13 +55,20 @@ impl DiskBlobs {
             sync,
             room: Room::new(upload_memory),
             reads: Arc::default(),
+            walk: Arc::default(),
         }
     }
 }
 
 #[async_trait]
 impl BlobStore for DiskBlobs {
-    async fn append(&self, attempt: Attempt, state: &[u8], source: &mut dyn Source) -> Result<Appended, AppendError> {
+    async fn append(
+        &self,
+        _: Context,
+        attempt: Attempt,
+        state: &[u8],
+        source: &mut dyn Source,
+    ) -> Result<Appended, AppendError> {
         self.append_body(attempt, state, source).await
     }
 
@@ -76,13 +86,10 @@ impl BlobStore for DiskBlobs {
     ) -> Result<(), StoreError> {
         let keep = keep.map(name).transpose()?;
         let files = Arc::clone(&self.files);
-        blocking(move || {
-            (1..=attempts).try_for_each(|number| seal::remove_all(&*files, session, number, keep).map_err(failure))
-        })
-        .await
+        blocking(move || seal::remove_all(&*files, session, attempts, keep).map_err(failure)).await
     }
 
-    async fn read(&self, location: &Location, range: Range<u64>) -> Result<Option<ByteStream>, StoreError> {
+    async fn read(&self, _: Context, location: &Location, range: Range<u64>) -> Result<Option<ByteStream>, StoreError> {
         self.reads.open(&self.files, name(location)?, range)
     }
 
@@ -90,36 +97,52 @@ impl BlobStore for DiskBlobs {
         Ok(None)
     }
 
-    async fn delete(&self, _: Context, locations: &[Location]) -> Result<(), StoreError> {
-        let names = locations.iter().map(name).collect::<Result<Vec<_>, _>>()?;
+    async fn delete(&self, _: Context, doomed: &[Doomed]) -> Result<(), StoreError> {
+        let names = doomed.iter().map(|doomed| name(&doomed.location));
+        let names = names.collect::<Result<Vec<_>, _>>()?;
         let files = Arc::clone(&self.files);
         blocking(move || {
-            names
-                .into_iter()
-                .try_for_each(|name| files.remove(name).map_err(failure))
+            let mut touched = BTreeMap::new();
+            for name in names {
+                // What was begun under a name has one place, so that it is not worth asking whether anything was.
+                files.remove(name.joining()).map_err(failure)?;
+                files.remove(name).map_err(failure)?;
+                touched.insert(name.directory(), name);
+            }
+            // Whoever asked for it forgets the names now: what came back with a loss of power would stay for ever.
+            let mut touched = touched.into_values();
+            touched.try_for_each(|name| files.sync_directory(name).map_err(failure))
         })
         .await
+    }
+
+    async fn stat(&self, _: Context, location: &Location) -> Result<Option<u64>, StoreError> {
+        let name = name(location)?;
+        let files = Arc::clone(&self.files);
+        blocking(move || files.look(name).map_err(failure)).await
+    }
+
+    async fn objects(&self, _: Context, after: Option<&Cursor>, limit: usize) -> Result<Slice<Stored>, StoreError> {
+        let after = after.map(walk::place).transpose()?;
+        let (walk, files) = (Arc::clone(&self.walk), Arc::clone(&self.files));
+        blocking(move || walk.slice(&*files, after, limit).map_err(failure)).await
     }
 }
 
 /// The location of an object of this store.
 fn location(name: Name) -> Location {
-    Location {
-        store: STORE.to_owned(),
-        key: name.to_string(),
-    }
+    Location::main(name.to_string())
 }
 
 /// The object that a location names. The key is parsed before it can become a path, although only this store wrote it.
 fn name(location: &Location) -> Result<Name, StoreError> {
-    if location.store != STORE {
+    if location.store != Location::MAIN {
         return Err(StoreError::failed(format!(
-            "{:?} is not the store \"{STORE}\"",
+            "the location belongs to the store {:?}",
             location.store
         )));
     }
-    Name::parse(&location.key)
-        .ok_or_else(|| StoreError::failed(format!("{:?} is not a key of the store \"{STORE}\"", location.key)))
+    Name::parse(&location.key).ok_or_else(|| StoreError::failed(format!("{:?} is no key of this store", location.key)))
 }
 
 /// Tells what a file system refuses for now from what it will go on refusing.

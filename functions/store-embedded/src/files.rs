@@ -4,6 +4,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -17,8 +18,8 @@ pub(crate) mod recorded;
 
 pub(crate) use disk::Disk;
 
-/// The name of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// The name of a file. Names sort like the directories that the files lie in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Name {
     pub(crate) session: SessionId,
     /// The attempt that wrote it, or the last one of those that were joined in it.
@@ -27,14 +28,14 @@ pub(crate) struct Name {
 }
 
 /// What a file holds, told by the end of its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Form {
-    /// The body of one attempt: `<session>.<number>`.
+    /// The body of one attempt, or of all up to it once they were joined: `<session>.<number>`. The segments before an
+    /// attempt are settled when it is claimed, so that the last one names the list.
     Segment,
-    /// Several of them, complete: `<session>.<number>.0`. The segments before an attempt are settled when it is
-    /// claimed, so that the last one names the list.
+    /// What the first version of this program made of several segments: `<session>.<number>.0`. Only read and removed.
     Joined,
-    /// The same while it is written: `<session>.<number>.0.0`.
+    /// What becomes a segment's file while segments are joined: `<session>.<number>.0.0`.
     Joining,
 }
 
@@ -51,6 +52,20 @@ impl Form {
 impl Name {
     pub(crate) fn new(session: SessionId, number: u32, form: Form) -> Self {
         Self { session, number, form }
+    }
+
+    /// Which directory the file lies in: the first hexadecimal digit of the session's id, so that joining and renaming
+    /// what one session stores touches one directory.
+    pub(crate) fn directory(self) -> usize {
+        usize::try_from(self.session.0 >> 124).unwrap_or_default()
+    }
+
+    /// Where the segments up to this one are joined.
+    pub(crate) fn joining(self) -> Self {
+        Self {
+            form: Form::Joining,
+            ..self
+        }
     }
 
     /// Reads the key of an object back: a segment, or what was joined. Only the one spelling that [`fmt::Display`]
@@ -104,8 +119,8 @@ pub(crate) trait Files: fmt::Debug + Send + Sync + 'static {
     /// The length in bytes of the file that has a name; `None` if there is none.
     fn look(&self, name: Name) -> io::Result<Option<u64>>;
 
-    /// Copies `length` bytes from the start of `from` to `offset` of `to`.
-    fn copy(&self, name: Name, from: &File, to: &File, offset: u64, length: u64) -> io::Result<()>;
+    /// Copies a range of `from` to `offset` of `to`.
+    fn copy(&self, name: Name, from: &File, range: Range<u64>, to: &File, offset: u64) -> io::Result<()>;
 
     /// Makes a file's bytes and length durable, not its name.
     fn sync_file(&self, name: Name, file: &File) -> io::Result<()>;
@@ -118,6 +133,10 @@ pub(crate) trait Files: fmt::Debug + Send + Sync + 'static {
 
     /// Removes a name; `Ok` when there is none.
     fn remove(&self, name: Name) -> io::Result<()>;
+
+    /// Visits the names of the objects in a directory (see [`Name::directory`]), in no order. `false`: there is no such
+    /// directory, and none behind it.
+    fn names(&self, directory: usize, visit: &mut dyn FnMut(Name)) -> io::Result<bool>;
 
     /// Bytes that can still be stored.
     fn available(&self) -> io::Result<u64>;

@@ -47,15 +47,26 @@ pub struct Options {
     pub upload_memory: u64,
 }
 
-/// The three stores over one data directory.
+/// The stores over one data directory.
 #[derive(Debug)]
 pub struct Embedded {
     /// Bytes.
     pub blobs: Arc<DiskBlobs>,
-    /// Names.
+    /// Names; also what collects them, and all records for export, import and checks.
     pub metadata: Arc<SqliteStore>,
     /// Upload sessions; the same store as `metadata`.
     pub sessions: Arc<SqliteStore>,
+}
+
+/// Opens the bytes of a data directory alone, for a registry whose names are elsewhere: nothing but `blobs` is made or
+/// looked at in it. Unless it may be `created`, it must hold bytes already.
+pub fn open_blobs(options: &Options, created: bool) -> Result<Arc<DiskBlobs>, OpenError> {
+    let absent = if created {
+        open::Absent::Create
+    } else {
+        open::Absent::Refuse
+    };
+    open::open_blobs(options, absent).map(Arc::new)
 }
 
 impl Embedded {

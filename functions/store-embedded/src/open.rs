@@ -87,6 +87,9 @@ pub enum OpenError {
     },
 }
 
+/// The directory of the bytes, in the data directory.
+const BLOBS: &str = "blobs";
+
 /// What to do when there is no data directory.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Absent {
@@ -97,35 +100,7 @@ pub(crate) enum Absent {
 pub(crate) fn open(options: &Options, absent: Absent) -> Result<Embedded, OpenError> {
     let data = options.data.as_path();
     let file = data.join("metadata.db");
-    match std::fs::metadata(data) {
-        Ok(found) if !found.is_dir() => return Err(OpenError::NotADirectory(data.to_owned())),
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            return Err(OpenError::NotADirectory(data.to_owned()));
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if absent == Absent::Refuse {
-                return Err(OpenError::Absent(data.to_owned()));
-            }
-            create(data, options.sync)?;
-        }
-        Err(cause) => {
-            return Err(OpenError::Io {
-                path: data.to_owned(),
-                cause,
-            });
-        }
-    }
-    refuse_network(data)?;
-    let tree = data.join("blobs");
-    if tree.exists() {
-        // It may be a link, or a file system of its own.
-        refuse_network(&tree)?;
-    }
-    if absent == Absent::Refuse && !file.is_file() {
-        return Err(OpenError::Absent(data.to_owned()));
-    }
-    require_writable(data)?;
+    let tree = prepare(options, absent, &file)?;
     create_private(&file).map_err(|cause| not_opened(&file, cause))?;
     let store = SqliteStore::open(&file, options.sync).map_err(|error| match error {
         SchemaError::Newer { found, known } => OpenError::NewerSchema {
@@ -152,6 +127,54 @@ pub(crate) fn open(options: &Options, absent: Absent) -> Result<Embedded, OpenEr
         metadata: Arc::clone(&store),
         sessions: store,
     })
+}
+
+/// Opens the bytes alone, for a registry whose names are elsewhere.
+pub(crate) fn open_blobs(options: &Options, absent: Absent) -> Result<DiskBlobs, OpenError> {
+    let data = options.data.as_path();
+    let tree = prepare(options, absent, &data.join(BLOBS))?;
+    let blobs =
+        DiskBlobs::open(&tree, options.sync, options.upload_memory).map_err(|cause| not_opened(&tree, cause))?;
+    if options.sync == Sync::Full {
+        sync_path(data).map_err(|cause| not_opened(data, cause))?;
+    }
+    Ok(blobs)
+}
+
+/// Sees to it that the data directory can be used, and answers where the bytes are in it. A directory without `proof`
+/// is not taken for one that exists.
+fn prepare(options: &Options, absent: Absent, proof: &Path) -> Result<PathBuf, OpenError> {
+    let data = options.data.as_path();
+    match std::fs::metadata(data) {
+        Ok(found) if !found.is_dir() => return Err(OpenError::NotADirectory(data.to_owned())),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return Err(OpenError::NotADirectory(data.to_owned()));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if absent == Absent::Refuse {
+                return Err(OpenError::Absent(data.to_owned()));
+            }
+            create(data, options.sync)?;
+        }
+        Err(cause) => {
+            return Err(OpenError::Io {
+                path: data.to_owned(),
+                cause,
+            });
+        }
+    }
+    refuse_network(data)?;
+    let tree = data.join(BLOBS);
+    if tree.exists() {
+        // It may be a link, or a file system of its own.
+        refuse_network(&tree)?;
+    }
+    if absent == Absent::Refuse && !proof.exists() {
+        return Err(OpenError::Absent(data.to_owned()));
+    }
+    require_writable(data)?;
+    Ok(tree)
 }
 
 /// Makes the directory for this user alone, with its parents as the user's mask says.

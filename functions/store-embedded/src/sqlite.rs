@@ -5,8 +5,10 @@
 //! pages that are in memory takes some microseconds, less than handing it to another thread and back. SQLite's log
 //! gives every new read the last commit, so that a read sees whatever was acknowledged before, by any process.
 
+mod collection;
 mod metadata;
 mod readers;
+mod records;
 mod rows;
 mod schema;
 mod sessions;

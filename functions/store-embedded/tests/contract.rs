@@ -19,8 +19,10 @@ fn stores() -> Stores {
     .unwrap();
     Stores {
         blobs,
-        metadata,
         sessions,
+        collection: metadata.clone(),
+        records: metadata.clone(),
+        metadata,
         guard: Box::new(directory),
     }
 }

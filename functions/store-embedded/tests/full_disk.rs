@@ -8,7 +8,7 @@ use std::process::Command;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use registry::contract::source::{Body, noise};
-use registry::store::blobs::{AppendError, Appended, BlobStore, Upload};
+use registry::store::blobs::{AppendError, Appended, BlobStore, Doomed, Upload};
 use registry::store::sessions::{Attempt, Claimed, SessionId, SessionKey, SessionStore};
 use registry::store::{Context, Incarnation, Location, StoreError, Timestamp};
 use store_embedded::{Embedded, Options, Sync};
@@ -65,7 +65,7 @@ fn attempt(session: u128) -> Attempt {
 
 async fn append(stores: &Embedded, session: u128, bytes: &Bytes) -> Result<Appended, AppendError> {
     let mut body = Body::of(bytes, 64 << 10).declaring(None);
-    stores.blobs.append(attempt(session), &[], &mut body).await
+    stores.blobs.append(cx(), attempt(session), &[], &mut body).await
 }
 
 async fn seal(stores: &Embedded, session: u128, appended: Appended, bytes: &Bytes) -> Location {
@@ -81,7 +81,7 @@ async fn seal(stores: &Embedded, session: u128, appended: Appended, bytes: &Byte
 async fn assert_holds(stores: &Embedded, location: &Location, bytes: &Bytes) {
     let stream = stores
         .blobs
-        .read(location, 0..bytes.len() as u64)
+        .read(cx(), location, 0..bytes.len() as u64)
         .await
         .unwrap()
         .unwrap();
@@ -149,7 +149,11 @@ async fn a_full_disk_refuses_and_recovers() {
         "what was acknowledged is there, what was refused is not"
     );
 
-    stores.blobs.delete(cx(), &[location]).await.unwrap();
+    let doomed = Doomed {
+        location,
+        unfinished: false,
+    };
+    stores.blobs.delete(cx(), &[doomed]).await.unwrap();
     let small = noise(3, 200_000);
     let location = seal(&stores, 20, append(&stores, 20, &small).await.unwrap(), &small).await;
     assert_holds(&stores, &location, &small).await;

@@ -14,8 +14,8 @@ use futures_util::TryStreamExt;
 use oci::{Algorithm, Digest, RepositoryName};
 use registry::contract::source::{Body, noise};
 use registry::store::blobs::{BlobStore, Upload};
-use registry::store::metadata::{Content, ManifestPut, MetadataStore, PutManifest};
-use registry::store::sessions::{Claimed, End, SessionId, SessionKey, SessionStore, SigningKey};
+use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest};
+use registry::store::sessions::{Claimed, End, Publishing, SessionId, SessionKey, SessionStore, SigningKey};
 use registry::store::{Context, Incarnation, Timestamp};
 use store_embedded::{Embedded, Options, Sync};
 
@@ -85,7 +85,7 @@ async fn push(stores: &Embedded, repository: &RepositoryName, number: u64) -> Di
     };
     let appended = stores
         .blobs
-        .append(claim.attempt, &[], &mut Body::of(&bytes, 100))
+        .append(cx(), claim.attempt, &[], &mut Body::of(&bytes, 100))
         .await
         .unwrap();
     let upload = Upload {
@@ -95,10 +95,15 @@ async fn push(stores: &Embedded, repository: &RepositoryName, number: u64) -> Di
         size: bytes.len() as u64,
     };
     let location = stores.blobs.seal(cx(), &upload).await.unwrap();
-    assert!(stores.sessions.commit(cx(), &claim, &digest).await.unwrap());
+    let publishing = Publishing {
+        digest,
+        location,
+        size: upload.size,
+    };
+    assert!(stores.sessions.commit(cx(), &claim, &publishing).await.unwrap());
     stores
         .metadata
-        .commit_blob(cx(), repository, &digest, &location, upload.size)
+        .commit_blob(cx(), repository, &digest, &publishing.location, upload.size)
         .await
         .unwrap();
     stores.sessions.finish(cx(), &claim, End::Done).await.unwrap();
@@ -113,7 +118,7 @@ async fn put_manifest(stores: &Embedded, repository: &RepositoryName, tag: &str,
         digest,
         media_type: "application/vnd.oci.image.manifest.v1+json".parse().unwrap(),
         size: text.len() as u64,
-        content: Content::Inline(text.into()),
+        content: NewContent::Inline(text.into()),
         artifact_type: None,
         subject: None,
         required: layers.iter().copied().collect(),
@@ -133,7 +138,12 @@ async fn assert_readable(stores: &Embedded, repository: &RepositoryName, number:
     let link = stores.metadata.link(cx(), repository, &digest).await.unwrap();
     let link = link.unwrap_or_else(|| panic!("{repository} has lost layer {number}"));
     assert_eq!(link.size, bytes.len() as u64);
-    let stream = stores.blobs.read(&link.location, 0..link.size).await.unwrap().unwrap();
+    let stream = stores
+        .blobs
+        .read(cx(), &link.location, 0..link.size)
+        .await
+        .unwrap()
+        .unwrap();
     let chunks: Vec<Bytes> = stream.try_collect().await.unwrap();
     assert!(chunks.concat() == bytes, "the bytes of layer {number}");
 }

@@ -1,6 +1,9 @@
 //! What is this store's own: the order of syncs, what faults leave behind, the bound of memory, reading from a disk.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod joins;
+mod power;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -13,7 +16,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::files::Form;
-use crate::files::recorded::Call::{Copy, Create, Remove, Rename, SyncDirectory, SyncFile, Write};
+use crate::files::recorded::Call::{Create, SyncDirectory, SyncFile, Write};
 use crate::files::recorded::{Call, Recorded};
 
 const SESSION: SessionId = SessionId(42);
@@ -40,6 +43,7 @@ impl Store {
     async fn append(&self, number: u32, state: &[u8], source: &mut dyn Source) -> Result<Appended, AppendError> {
         self.blobs
             .append(
+                cx(),
                 Attempt {
                     session: SESSION,
                     number,
@@ -58,6 +62,13 @@ impl Store {
             size: size as u64,
         };
         self.blobs.seal(cx(), &upload).await
+    }
+
+    /// The first bytes of an object.
+    async fn bytes(&self, location: &Location, size: usize) -> Vec<u8> {
+        let stream = self.blobs.read(cx(), location, 0..size as u64).await.unwrap().unwrap();
+        let chunks: Vec<Bytes> = stream.try_collect().await.unwrap();
+        chunks.concat()
     }
 
     /// How many files there are.
@@ -79,6 +90,13 @@ fn cx() -> Context {
 
 fn segment(number: u32) -> Name {
     Name::new(SESSION, number, Form::Segment)
+}
+
+fn whole(location: Location) -> Doomed {
+    Doomed {
+        location,
+        unfinished: false,
+    }
 }
 
 fn of_segment(calls: &[Call], number: u32) -> Vec<(Call, Form, u32)> {
@@ -107,65 +125,6 @@ async fn a_body_is_durable_before_it_is_acknowledged() {
     );
     assert!(calls.len() > 6, "a large body is written while it arrives: {calls:?}");
     assert!(!store.files.is_volatile(segment(1)) && !store.files.is_volatile(segment(2)));
-}
-
-#[tokio::test]
-async fn an_object_in_place_costs_no_write() {
-    let store = Store::new(8 << 20);
-    let appended = store
-        .append(1, &[], &mut Body::of(&noise(1, 1000), 1000))
-        .await
-        .unwrap();
-    store.files.calls();
-    let location = store.seal(appended, 1000).await.unwrap();
-    assert_eq!(store.files.calls(), []);
-    assert_eq!(location.key, segment(1).to_string());
-}
-
-#[tokio::test]
-async fn a_joined_object_has_its_name_only_when_it_is_whole() {
-    let store = Store::new(8 << 20);
-    let first = store
-        .append(1, &[], &mut Body::of(&noise(1, 1000), 1000))
-        .await
-        .unwrap();
-    let second = store
-        .append(2, &first.state, &mut Body::of(&noise(2, 500), 500))
-        .await
-        .unwrap();
-    store.files.calls();
-
-    // A crash after each step but the last: nothing has the object's name, and sealing again makes it whole.
-    let object = Name::new(SESSION, 2, Form::Joined);
-    for step in [Copy, SyncFile, Rename] {
-        store.files.fail(Some((step, IO_ERROR)));
-        store.seal(second.clone(), 1500).await.unwrap_err();
-        assert_eq!(store.files.look(object).unwrap(), None, "{step:?}");
-    }
-    store.files.fail(Some((SyncDirectory, IO_ERROR)));
-    store.seal(second.clone(), 1500).await.unwrap_err();
-    assert!(store.files.is_volatile(object));
-    store.files.fail(None);
-
-    store.files.calls();
-    let location = store.seal(second.clone(), 1500).await.unwrap();
-    // It was found complete; what is missing is the durability of its name.
-    assert_eq!(store.files.calls(), [(SyncDirectory, Form::Joined, 2)]);
-    assert!(!store.files.is_volatile(object));
-    assert_eq!(location.key, object.to_string());
-
-    store.files.remove(object).unwrap();
-    store.files.calls();
-    store.seal(second, 1500).await.unwrap();
-    let joining = |call| (call, Form::Joining, 2);
-    let calls = [
-        joining(Create),
-        joining(Copy),
-        joining(Copy),
-        joining(SyncFile),
-        joining(Rename),
-    ];
-    assert_eq!(store.files.calls()[..5], calls);
 }
 
 #[tokio::test]
@@ -283,7 +242,7 @@ async fn uploads_hold_no_more_than_their_bound() {
                 session: SESSION,
                 number,
             };
-            tokio::spawn(async move { blobs.append(attempt, &[], &mut body).await.map(drop) })
+            tokio::spawn(async move { blobs.append(cx(), attempt, &[], &mut body).await.map(drop) })
         })
         .collect();
     for upload in uploads {
@@ -311,7 +270,7 @@ async fn uploads_that_stall_do_not_keep_others_out() {
                 };
                 // Some of them much, some of them little, and then nothing.
                 let mut body = Stalling(session as usize * 20);
-                blobs.append(attempt, &[], &mut body).await.map(drop)
+                blobs.append(cx(), attempt, &[], &mut body).await.map(drop)
             })
         })
         .collect();
@@ -321,7 +280,7 @@ async fn uploads_that_stall_do_not_keep_others_out() {
         number: 1,
     };
     let mut body = Body::of(&noise(1, 300_000), 10_000);
-    let stored = store.blobs.append(attempt, &[], &mut body);
+    let stored = store.blobs.append(cx(), attempt, &[], &mut body);
     tokio::time::timeout(Duration::from_secs(20), stored)
         .await
         .unwrap()
@@ -359,7 +318,7 @@ async fn what_the_kernel_no_longer_holds_is_read_from_the_disk() {
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
         let stream = store
             .blobs
-            .read(&location, range.start as u64..range.end as u64)
+            .read(cx(), &location, range.start as u64..range.end as u64)
             .await
             .unwrap()
             .unwrap();
@@ -382,7 +341,7 @@ async fn an_object_that_is_too_short_is_an_error_where_it_ends() {
         .set_len(400_000)
         .unwrap();
 
-    let mut stream = store.blobs.read(&location, 0..600_000).await.unwrap().unwrap();
+    let mut stream = store.blobs.read(cx(), &location, 0..600_000).await.unwrap().unwrap();
     let mut read = 0;
     let error = loop {
         match stream.try_next().await {
@@ -394,7 +353,7 @@ async fn an_object_that_is_too_short_is_an_error_where_it_ends() {
     assert_eq!(read, 400_000);
     assert!(matches!(error, StoreError::Failed(_)), "{error}");
     assert!(
-        store.blobs.read(&location, 500_000..500_010).await.is_err(),
+        store.blobs.read(cx(), &location, 500_000..500_010).await.is_err(),
         "a small range too"
     );
 }
@@ -404,35 +363,19 @@ async fn a_location_of_another_store_is_never_touched() {
     let store = Store::new(8 << 20);
     store.append(1, &[], &mut Body::of(&noise(1, 10), 10)).await.unwrap();
     let key = segment(1).to_string();
-    let foreign = [("s3", key.as_str()), (STORE, "../../metadata.db"), (STORE, "")];
+    let foreign = [
+        ("s3", key.as_str()),
+        ("disk", key.as_str()),
+        (Location::MAIN, "../../metadata.db"),
+        (Location::MAIN, ""),
+    ];
     for (id, key) in foreign {
         let location = Location {
             store: id.to_owned(),
             key: key.to_owned(),
         };
-        assert!(store.blobs.read(&location, 0..1).await.is_err(), "{location:?}");
-        assert!(store.blobs.delete(cx(), &[location]).await.is_err());
+        assert!(store.blobs.read(cx(), &location, 0..1).await.is_err(), "{location:?}");
+        assert!(store.blobs.delete(cx(), &[whole(location)]).await.is_err());
     }
     assert_eq!(store.files(), 1);
-}
-
-#[tokio::test]
-async fn what_is_discarded_is_gone_but_for_what_is_kept() {
-    let store = Store::new(8 << 20);
-    let first = store.append(1, &[], &mut Body::of(&noise(1, 100), 100)).await.unwrap();
-    let second = store
-        .append(2, &first.state, &mut Body::of(&noise(2, 100), 100))
-        .await
-        .unwrap();
-    let location = store.seal(second, 200).await.unwrap();
-    assert_eq!(store.files(), 3);
-    store
-        .blobs
-        .discard(cx(), SESSION, 2, &[], Some(&location))
-        .await
-        .unwrap();
-    assert_eq!(store.files(), 1);
-    assert!(store.files.calls().contains(&(Remove, Form::Segment, 1)));
-    store.blobs.discard(cx(), SESSION, 2, &[], None).await.unwrap();
-    assert_eq!(store.files(), 0);
 }

@@ -2,11 +2,12 @@
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::directory_sync::DirectorySync;
@@ -75,7 +76,7 @@ impl Disk {
     }
 
     fn directory(&self, name: Name) -> &Directory {
-        &self.directories[directory_index(name)]
+        &self.directories[name.directory()]
     }
 
     fn open_with(&self, name: Name, flags: OFlags) -> io::Result<File> {
@@ -87,12 +88,6 @@ impl Disk {
         )?;
         Ok(File::from(handle))
     }
-}
-
-/// The first hexadecimal digit of the session's id: all that a session stores lies in one directory, so that joining
-/// and renaming touch one.
-fn directory_index(name: Name) -> usize {
-    usize::try_from(name.session.0 >> 124).unwrap_or_default()
 }
 
 fn directory_name(index: u8) -> String {
@@ -138,21 +133,16 @@ impl Files for Disk {
         }
     }
 
-    fn copy(&self, name: Name, from: &File, to: &File, offset: u64, length: u64) -> io::Result<()> {
-        let mut copied = 0;
-        while copied < length {
-            let step = (length - copied).min(SYNC_EVERY);
-            let in_kernel = copy_in_kernel(from, to, copied, offset + copied, step)?;
+    fn copy(&self, name: Name, from: &File, range: Range<u64>, to: &File, mut offset: u64) -> io::Result<()> {
+        let mut start = range.start;
+        while start < range.end {
+            let step = (range.end - start).min(SYNC_EVERY);
+            let in_kernel = copy_in_kernel(from, to, start, offset, step)?;
             if in_kernel < step {
-                copy_through_buffer(
-                    from,
-                    to,
-                    copied + in_kernel,
-                    offset + copied + in_kernel,
-                    step - in_kernel,
-                )?;
+                copy_through_buffer(from, to, start + in_kernel, offset + in_kernel, step - in_kernel)?;
             }
-            copied += step;
+            start += step;
+            offset += step;
             if step == SYNC_EVERY {
                 self.sync_file(name, to)?;
             }
@@ -187,6 +177,19 @@ impl Files for Disk {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn names(&self, directory: usize, visit: &mut dyn FnMut(Name)) -> io::Result<bool> {
+        let Some(directory) = self.directories.get(directory) else {
+            return Ok(false);
+        };
+        for entry in Dir::read_from(&directory.handle)? {
+            // What has another name was put there by somebody else.
+            if let Some(name) = entry?.file_name().to_str().ok().and_then(Name::parse) {
+                visit(name);
+            }
+        }
+        Ok(true)
     }
 
     fn available(&self) -> io::Result<u64> {
@@ -315,7 +318,7 @@ mod tests {
         let source = disk.open(name(1)).unwrap();
         let length = bytes.len() as u64;
         let ways: [(u32, Copy); 2] = [
-            (2, |disk, from, to, length| disk.copy(name(2), from, to, 5, length)),
+            (2, |disk, from, to, length| disk.copy(name(2), from, 0..length, to, 5)),
             (3, |_, from, to, length| copy_through_buffer(from, to, 0, 5, length)),
         ];
         for (number, copy) in ways {

@@ -1,7 +1,7 @@
 //! Names: the reads, and the way from the contract to the operations that write.
 
 mod publish;
-mod remove;
+pub(super) mod remove;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -29,19 +29,29 @@ impl MetadataStore for SqliteStore {
         digest: &Digest,
     ) -> Result<Option<Link>, StoreError> {
         let digest = digest.to_string();
-        self.read(cx, |rows| {
-            rows.one(
-                "SELECT store, key, size, incarnation FROM link WHERE repository = ?1 AND digest = ?2",
-                params![repository.as_str(), digest],
-                |row| {
-                    Ok(Link {
-                        location: row.location(0, 1)?,
-                        size: row.unsigned(2)?,
-                        incarnation: row.incarnation(3)?,
-                    })
-                },
-            )
+        let found = self.read(cx, |rows| link(rows, repository, &digest))?;
+        Ok(found.map(|(link, _)| link))
+    }
+
+    async fn keep_link(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<Link>, StoreError> {
+        let digest = digest.to_string();
+        let found = self.read(cx, |rows| link(rows, repository, &digest))?;
+        let Some((_, true)) = found else {
+            return Ok(found.map(|(link, _)| link));
+        };
+        let repository = repository.clone();
+        self.write(cx, move |rows| {
+            // What was read may be unlinked by now.
+            publish::spare_link(rows, &repository, &digest)?;
+            let found = link(rows, &repository, &digest)?;
+            Ok(found.map(|(link, _)| link))
         })
+        .await
     }
 
     async fn manifest(
@@ -168,17 +178,7 @@ impl MetadataStore for SqliteStore {
                 "SELECT descriptor, annotations_omitted FROM referrer \
                  WHERE repository = ?1 AND subject = ?2 AND digest > ?3 ORDER BY digest LIMIT ?4",
                 params![repository.as_str(), subject, after, one_more(limit)],
-                |row| {
-                    let descriptor = row
-                        .get_ref(0)?
-                        .as_str()
-                        .map_err(|error| Failure::Damaged(error.to_string()))?;
-                    Ok(Referrer {
-                        descriptor: serde_json::from_str(descriptor)
-                            .map_err(|error| Failure::Damaged(error.to_string()))?,
-                        annotations_omitted: row.value(1)?,
-                    })
-                },
+                |row| referrer(row, 0, 1),
             )
         })?;
         Ok(page(referrers, limit))
@@ -257,6 +257,34 @@ impl MetadataStore for SqliteStore {
         self.write(cx, move |rows| remove::link(rows, &repository, &digest))
             .await
     }
+}
+
+/// A link, and whether a collection has marked it.
+fn link(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -> Result<Option<(Link, bool)>, Failure> {
+    rows.one(
+        "SELECT store, key, size, incarnation, condemned IS NOT NULL FROM link WHERE repository = ?1 AND digest = ?2",
+        params![repository.as_str(), digest],
+        |row| {
+            let link = Link {
+                location: row.location(0, 1)?,
+                size: row.unsigned(2)?,
+                incarnation: row.incarnation(3)?,
+            };
+            Ok((link, row.value(4)?))
+        },
+    )
+}
+
+/// A row under a subject, out of its two columns.
+pub(super) fn referrer(row: &Row<'_>, descriptor: usize, omitted: usize) -> Result<Referrer, Failure> {
+    let text = row
+        .get_ref(descriptor)?
+        .as_str()
+        .map_err(|error| Failure::Damaged(error.to_string()))?;
+    Ok(Referrer {
+        descriptor: serde_json::from_str(text).map_err(|error| Failure::Damaged(error.to_string()))?,
+        annotations_omitted: row.value(omitted)?,
+    })
 }
 
 fn manifest(row: &Row<'_>) -> Result<ManifestRecord, Failure> {

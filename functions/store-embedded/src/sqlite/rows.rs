@@ -142,6 +142,13 @@ impl<'a> Rows<'a> {
         Ok(all)
     }
 
+    /// Lets several statements of a reader see one state of the file.
+    pub(super) fn at_one_moment<T>(&self, work: impl FnOnce(&Self) -> Result<T, Failure>) -> Result<T, Failure> {
+        // Ended when it is dropped; there is nothing to commit.
+        let _moment = self.connection.unchecked_transaction()?;
+        work(self)
+    }
+
     /// Changes rows, and answers how many.
     pub(super) fn change(&self, sql: &'static str, params: impl Params) -> Result<usize, Failure> {
         let changed = self.connection.prepare_cached(sql)?.execute(params)?;

@@ -8,7 +8,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use crate::Sync;
 
 /// Migrations in order: the one at index n leads from version n to version n + 1.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("schema_2.sql")];
 
 /// "Rdst" in ASCII, so that another program's file is never taken for ours.
 const APPLICATION_ID: i32 = 0x5264_7374;

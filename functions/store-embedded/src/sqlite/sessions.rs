@@ -1,9 +1,8 @@
 //! Upload sessions and the keys that sign their tokens.
 
 use async_trait::async_trait;
-use oci::Digest;
 use registry::store::sessions::{
-    Attempt, Cancelled, Claim, Claimed, End, Progress, Session, SessionKey, SessionStore, SigningKey, State,
+    Attempt, Cancelled, Claim, Claimed, End, Progress, Publishing, Session, SessionKey, SessionStore, SigningKey, State,
 };
 use registry::store::{Context, StoreError, Timestamp};
 use rusqlite::{Row, params};
@@ -13,8 +12,8 @@ use super::rows::{Failure, Rows};
 use super::values::{Columns, integer, moment, session_key, state_text};
 
 /// A row in the order of [`session`].
-const GET: &str = "SELECT version, state, attempts, claimed_until, bytes, hash, store, parts, digest \
-    FROM session WHERE expires = ?1 AND id = ?2";
+const GET: &str = "SELECT version, state, attempts, claimed_until, bytes, hash, store, parts, digest, \
+    object_store, object_key, object_size FROM session WHERE expires = ?1 AND id = ?2";
 
 #[async_trait]
 impl SessionStore for SqliteStore {
@@ -133,15 +132,20 @@ impl SessionStore for SqliteStore {
         })
     }
 
-    async fn commit(&self, cx: Context, claim: &Claim, digest: &Digest) -> Result<bool, StoreError> {
+    async fn commit(&self, cx: Context, claim: &Claim, publishing: &Publishing) -> Result<bool, StoreError> {
         let ((expires, id), version) = (session_key(claim.key), integer(claim.version));
-        let digest = digest.to_string();
+        let (digest, location, size) = (
+            publishing.digest.to_string(),
+            publishing.location.clone(),
+            integer(publishing.size),
+        );
         // Ordered: what is published later is synced, and makes the mark durable with it.
         self.write_ordered(cx, move |rows| {
             let changed = rows.change(
-                "UPDATE session SET version = version + 1, state = 'committing', claimed_until = NULL, digest = ?4 \
+                "UPDATE session SET version = version + 1, state = 'committing', claimed_until = NULL, digest = ?4, \
+                 object_store = ?5, object_key = ?6, object_size = ?7 \
                  WHERE expires = ?1 AND id = ?2 AND version = ?3 AND state = 'open' AND claimed_until IS NOT NULL",
-                params![expires, id, version, digest],
+                params![expires, id, version, digest, location.store, location.key, size],
             )?;
             Ok(changed == 1)
         })
@@ -171,6 +175,19 @@ impl SessionStore for SqliteStore {
             End::Done => self.write_ordered(cx, work).await,
             End::Cancelled => self.write(cx, work).await,
         }
+    }
+
+    async fn settle(&self, cx: Context, key: SessionKey) -> Result<(), StoreError> {
+        self.write_ordered(cx, move |rows| {
+            let (expires, id) = session_key(key);
+            rows.change(
+                "UPDATE session SET version = version + 1, state = 'done' \
+                 WHERE expires = ?1 AND id = ?2 AND state = 'committing'",
+                params![expires, id],
+            )?;
+            Ok(())
+        })
+        .await
     }
 
     async fn cancel(&self, cx: Context, key: SessionKey) -> Result<Cancelled, StoreError> {
@@ -211,10 +228,11 @@ impl SessionStore for SqliteStore {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.read(cx, |rows| {
             rows.all(
-                "SELECT version, state, attempts, claimed_until, bytes, hash, store, parts, digest, expires, id \
+                "SELECT version, state, attempts, claimed_until, bytes, hash, store, parts, digest, \
+                 object_store, object_key, object_size, expires, id \
                  FROM session WHERE expires < ?1 AND (expires, id) > (?2, ?3) ORDER BY expires, id LIMIT ?4",
                 params![moment(before), expires, id, limit],
-                |row| Ok((row.session_key(9, 10)?, session(row)?)),
+                |row| Ok((row.session_key(12, 13)?, session(row)?)),
             )
         })
     }
@@ -240,7 +258,7 @@ fn is_live(session: &Session, now: Timestamp) -> bool {
     session.claimed_until.is_some_and(|until| until > now)
 }
 
-fn get(rows: &Rows<'_>, key: SessionKey) -> Result<Option<Session>, Failure> {
+pub(super) fn get(rows: &Rows<'_>, key: SessionKey) -> Result<Option<Session>, Failure> {
     let (expires, id) = session_key(key);
     rows.one(GET, params![expires, id], session)
 }
@@ -262,8 +280,20 @@ fn session(row: &Row<'_>) -> Result<Session, Failure> {
             store: row.value(6)?,
             parts: row.small(7)?,
         },
-        digest: row.parsed_if_any(8)?,
+        publishing: publishing(row)?,
     })
+}
+
+/// What a session becomes. One that was cancelled before this was recorded may have a digest and no location.
+fn publishing(row: &Row<'_>) -> Result<Option<Publishing>, Failure> {
+    let (Some(digest), Some(_)) = (row.parsed_if_any(8)?, row.value::<Option<String>>(10)?) else {
+        return Ok(None);
+    };
+    Ok(Some(Publishing {
+        digest,
+        location: row.location(9, 10)?,
+        size: row.unsigned(11)?,
+    }))
 }
 
 fn signing_keys(rows: &Rows<'_>) -> Result<Vec<SigningKey>, Failure> {

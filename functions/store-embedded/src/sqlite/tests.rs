@@ -1,13 +1,17 @@
 //! What is this store's own: groups, syncs, faults of the file, other processes' locks, the cost of operations.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod collection;
+mod migration;
+mod records;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use oci::{Algorithm, Digest, RepositoryName};
-use registry::store::metadata::{Content, ManifestPut, MetadataStore, PutManifest};
-use registry::store::sessions::{Claim, Claimed, End, Progress, SessionId, SessionKey, SessionStore};
+use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest};
+use registry::store::sessions::{Claim, Claimed, End, Progress, Publishing, SessionId, SessionKey, SessionStore};
 use registry::store::{Incarnation, Location, Timestamp};
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -88,9 +92,14 @@ fn digest(number: u64) -> Digest {
 }
 
 fn location(number: u64) -> Location {
-    Location {
-        store: "disk".to_owned(),
-        key: format!("{number:032x}.1"),
+    Location::main(format!("{number:032x}.1"))
+}
+
+fn publishing(number: u64) -> Publishing {
+    Publishing {
+        digest: digest(number),
+        location: location(number),
+        size: 1,
     }
 }
 
@@ -100,7 +109,7 @@ fn manifest(required: &[u64], tags: &[&str]) -> PutManifest {
         digest: digest(1_000_000),
         media_type: "application/vnd.oci.image.manifest.v1+json".parse().unwrap(),
         size: 3,
-        content: Content::Inline(Bytes::from_static(b"{ }")),
+        content: NewContent::Inline(Bytes::from_static(b"{ }")),
         artifact_type: None,
         subject: None,
         required: required.iter().map(|number| digest(*number)).collect(),
@@ -150,7 +159,7 @@ async fn what_must_last_is_synced_and_the_rest_is_not() {
     released.unwrap();
     assert_eq!((cost.commits, cost.syncs), (1, 0), "release");
     let claim = opened.claim(1).await;
-    let (marked, cost) = opened.cost(opened.store.commit(cx(), &claim, &digest(1))).await;
+    let (marked, cost) = opened.cost(opened.store.commit(cx(), &claim, &publishing(1))).await;
     assert!(marked.unwrap());
     assert_eq!((cost.commits, cost.syncs), (1, 0), "commit mark");
     let (published, cost) = opened.cost(opened.commit_blob(1)).await;
@@ -377,6 +386,7 @@ async fn the_schema_holds_every_record() {
         "graveyard",
         "link",
         "manifest",
+        "pass",
         "referrer",
         "repository",
         "session",

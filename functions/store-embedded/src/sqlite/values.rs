@@ -36,6 +36,8 @@ pub(super) fn state_text(state: State) -> &'static str {
         State::Committing => "committing",
         State::Done => "done",
         State::Cancelled => "cancelled",
+        // Never stored: a sweep is one transaction, after which there is no row.
+        State::Swept => "swept",
     }
 }
 

@@ -2,16 +2,14 @@
 
 use bytes::Bytes;
 use oci::{Digest, RepositoryName};
-use registry::store::metadata::{Content, ManifestPut, PutManifest};
+use registry::store::metadata::{ManifestPut, NewContent, PutManifest};
 use registry::store::{Context, Location, StoreError};
 use rusqlite::params;
 
+use super::super::collection::graveyard;
 use super::super::rows::{Failure, Rows};
 use super::super::values::{Columns, bits, integer, moment};
 use super::next_version;
-
-/// For how long an object outlives its name: longer than anybody holds a URL to it, in milliseconds.
-const GRACE: u64 = 24 * 60 * 60 * 1_000;
 
 /// How a repository holds the bytes of a digest.
 #[derive(Clone, Copy)]
@@ -87,10 +85,7 @@ fn place(rows: &Rows<'_>, cx: Context, digest: &str, location: &Location, size: 
     if kept != *location {
         // Whoever collects it asks again whether the digest still lies elsewhere. Once is enough, however often the
         // same commit is repeated.
-        rows.change(
-            "INSERT INTO graveyard (due, store, key, digest) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
-            params![moment(cx.now.plus_millis(GRACE)), location.store, location.key, digest],
-        )?;
+        graveyard::bury(rows, cx.now, location, Some(digest), false)?;
     }
     Ok(kept)
 }
@@ -150,7 +145,8 @@ fn back_link(
     Ok(())
 }
 
-fn spare_link(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -> Result<(), Failure> {
+/// Takes the mark of a collection off a link.
+pub(super) fn spare_link(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -> Result<(), Failure> {
     rows.change(
         "UPDATE link SET condemned = NULL WHERE repository = ?1 AND digest = ?2 AND condemned IS NOT NULL",
         params![repository.as_str(), digest],
@@ -173,7 +169,7 @@ pub(super) struct Manifest {
     digest: String,
     media_type: String,
     size: u64,
-    content: Content,
+    content: NewContent,
     artifact_type: Option<String>,
     subject: Option<Subject>,
     required: Vec<(Digest, String)>,
@@ -186,6 +182,14 @@ struct Subject {
     digest: String,
     annotations_omitted: bool,
     descriptor: String,
+}
+
+/// What was found of the digests that a manifest refers to.
+struct References<'a> {
+    /// Required, and not there.
+    missing: Vec<Digest>,
+    /// There, with the mark of a collection.
+    marked: Vec<&'a str>,
 }
 
 /// What a tag takes over from the manifest that it names.
@@ -241,9 +245,16 @@ impl Manifest {
             self.touch(rows, cx, condemned)?;
             target
         } else {
-            let missing = self.hold_references(rows)?;
-            if !missing.is_empty() {
-                return Ok(ManifestPut::Missing(missing));
+            let references = self.references(rows)?;
+            if !references.missing.is_empty() {
+                return Ok(ManifestPut::Missing(references.missing));
+            }
+            if self.content == NewContent::Unchanged {
+                return Ok(ManifestPut::Gone);
+            }
+            for text in references.marked {
+                spare_link(rows, &self.repository, text)?;
+                spare_manifest(rows, &self.repository, text)?;
             }
             self.insert(rows, cx)?;
             Target {
@@ -257,8 +268,8 @@ impl Manifest {
         Ok(ManifestPut::Stored)
     }
 
-    /// Takes the marks off everything that is referred to; answers the required digests that are not there.
-    fn hold_references(&self, rows: &Rows<'_>) -> Result<Vec<Digest>, Failure> {
+    /// Looks at everything that is referred to.
+    fn references(&self, rows: &Rows<'_>) -> Result<References<'_>, Failure> {
         let mut missing = Vec::new();
         let mut marked = Vec::new();
         let required = self.required.iter().map(|(digest, text)| (Some(digest), text));
@@ -272,17 +283,11 @@ impl Manifest {
             )?;
             match found {
                 None | Some((None, None)) => missing.extend(digest),
-                Some((link, manifest)) if link == Some(true) || manifest == Some(true) => marked.push(text),
+                Some((link, manifest)) if link == Some(true) || manifest == Some(true) => marked.push(text.as_str()),
                 Some(_) => {}
             }
         }
-        if missing.is_empty() {
-            for text in marked {
-                spare_link(rows, &self.repository, text)?;
-                spare_manifest(rows, &self.repository, text)?;
-            }
-        }
-        Ok(missing)
+        Ok(References { missing, marked })
     }
 
     /// A manifest that is there already stays as it is.
@@ -290,7 +295,7 @@ impl Manifest {
         if condemned {
             spare_manifest(rows, &self.repository, &self.digest)?;
         }
-        if let Content::Stored(location) = &self.content {
+        if let NewContent::Sealed(location) = &self.content {
             place(rows, cx, &self.digest, location, self.size)?;
         }
         Ok(())
@@ -298,8 +303,9 @@ impl Manifest {
 
     fn insert(&self, rows: &Rows<'_>, cx: Context) -> Result<(), Failure> {
         let (bytes, location) = match &self.content {
-            Content::Inline(bytes) => (Some(Bytes::as_ref(bytes)), None),
-            Content::Stored(location) => {
+            NewContent::Inline(bytes) => (Some(Bytes::as_ref(bytes)), None),
+            NewContent::Unchanged => (None, None),
+            NewContent::Sealed(location) => {
                 let kept = place(rows, cx, &self.digest, location, self.size)?;
                 back_link(rows, cx, &self.repository, &self.digest, Kind::Manifest)?;
                 (None, Some(kept))

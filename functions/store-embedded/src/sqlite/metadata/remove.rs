@@ -88,7 +88,7 @@ pub(super) fn manifest(
 }
 
 /// Removes a repository's link to a blob.
-pub(super) fn link(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -> Result<Removal, Failure> {
+pub(in super::super) fn link(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -> Result<Removal, Failure> {
     let key = params![repository.as_str(), digest];
     let incarnation: Option<i64> = rows.one(
         "SELECT incarnation FROM link WHERE repository = ?1 AND digest = ?2",

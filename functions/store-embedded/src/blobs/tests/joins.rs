@@ -1,0 +1,150 @@
+//! One object of one body or of several, and what is left when it goes.
+
+use super::*;
+use crate::files::recorded::Call::{Copy, Remove, Rename};
+
+#[tokio::test]
+async fn an_object_in_place_costs_no_write() {
+    let store = Store::new(8 << 20);
+    let appended = store
+        .append(1, &[], &mut Body::of(&noise(1, 1000), 1000))
+        .await
+        .unwrap();
+    store.files.calls();
+    let location = store.seal(appended, 1000).await.unwrap();
+    assert_eq!(store.files.calls(), []);
+    assert_eq!(location.key, segment(1).to_string());
+}
+
+#[tokio::test]
+async fn a_joined_object_has_its_name_only_when_it_is_whole() {
+    let store = Store::new(8 << 20);
+    let (first, second) = (noise(1, 1000), noise(2, 500));
+    let appended = store.append(1, &[], &mut Body::of(&first, 1000)).await.unwrap();
+    let appended = store
+        .append(2, &appended.state, &mut Body::of(&second, 500))
+        .await
+        .unwrap();
+    store.files.calls();
+
+    // A crash after each step but the last: the last segment is what it was, and sealing again makes it whole.
+    let object = segment(2);
+    for step in [Copy, SyncFile, Rename] {
+        store.files.fail(Some((step, IO_ERROR)));
+        store.seal(appended.clone(), 1500).await.unwrap_err();
+        assert_eq!(store.files.look(object).unwrap(), Some(500), "{step:?}");
+    }
+    store.files.fail(Some((SyncDirectory, IO_ERROR)));
+    store.seal(appended.clone(), 1500).await.unwrap_err();
+    assert!(store.files.is_volatile(object));
+    store.files.fail(None);
+
+    store.files.calls();
+    let location = store.seal(appended.clone(), 1500).await.unwrap();
+    // It was found complete; what is missing is the durability of its name.
+    assert_eq!(store.files.calls(), [(SyncDirectory, Form::Segment, 2)]);
+    assert!(!store.files.is_volatile(object));
+    assert_eq!(location.key, object.to_string());
+    assert_eq!(store.bytes(&location, 1500).await, [first, second].concat());
+
+    // In one go.
+    let store = Store::new(8 << 20);
+    let appended = store.append(1, &[], &mut Body::of(&noise(1, 10), 10)).await.unwrap();
+    let appended = store
+        .append(2, &appended.state, &mut Body::of(&noise(2, 20), 20))
+        .await
+        .unwrap();
+    store.files.calls();
+    store.seal(appended, 30).await.unwrap();
+    let joining = |call| (call, Form::Joining, 2);
+    let calls = [
+        joining(Create),
+        joining(Copy),
+        joining(Copy),
+        joining(SyncFile),
+        joining(Rename),
+        (SyncDirectory, Form::Segment, 2),
+    ];
+    assert_eq!(store.files.calls(), calls);
+}
+
+/// A seal without an upload's end: the claim was lost, and the session goes on behind the segments that were joined.
+#[tokio::test]
+async fn segments_that_were_joined_are_joined_again() {
+    let store = Store::new(8 << 20);
+    let bodies: Vec<_> = [700, 0, 300, 500, 90]
+        .iter()
+        .zip(1..)
+        .map(|(size, seed)| noise(seed, *size))
+        .collect();
+    let (mut state, mut parts, mut size) = (Vec::new(), Vec::new(), 0);
+    for (body, number) in bodies.iter().zip(1..) {
+        let appended = store.append(number, &state, &mut Body::of(body, 64)).await.unwrap();
+        size += body.len();
+        state = appended.state;
+        parts.extend(appended.part);
+        let upload = Upload {
+            session: SESSION,
+            state: state.clone(),
+            parts: parts.clone(),
+            size: size as u64,
+        };
+        for _ in 0..2 {
+            let location = store.blobs.seal(cx(), &upload).await.unwrap();
+            let whole = bodies[..number as usize].concat();
+            assert!(store.bytes(&location, size).await == whole, "after body {number}");
+        }
+    }
+    // What was sealed before is still whole.
+    let third = location(segment(3));
+    assert!(store.bytes(&third, 1000).await == bodies[..3].concat());
+    assert_eq!(store.files(), 5);
+}
+
+#[tokio::test]
+async fn what_is_discarded_is_gone_but_for_what_is_kept() {
+    let store = Store::new(8 << 20);
+    let first = store.append(1, &[], &mut Body::of(&noise(1, 100), 100)).await.unwrap();
+    let second = store
+        .append(2, &first.state, &mut Body::of(&noise(2, 100), 100))
+        .await
+        .unwrap();
+    let location = store.seal(second, 200).await.unwrap();
+    assert_eq!(store.files(), 2);
+    store
+        .blobs
+        .discard(cx(), SESSION, 2, &[], Some(&location))
+        .await
+        .unwrap();
+    assert_eq!(store.files(), 1);
+    assert!(store.files.calls().contains(&(Remove, Form::Segment, 1)));
+    store.blobs.discard(cx(), SESSION, 2, &[], None).await.unwrap();
+    assert_eq!(store.files(), 0);
+}
+
+#[tokio::test]
+async fn what_was_never_finished_goes_with_its_attempt() {
+    let store = Store::new(8 << 20);
+    let first = store.append(1, &[], &mut Body::of(&noise(1, 100), 100)).await.unwrap();
+    let second = store
+        .append(2, &first.state, &mut Body::of(&noise(2, 100), 100))
+        .await
+        .unwrap();
+    // As a crash leaves it.
+    store.files.create_or_open(segment(2).joining()).unwrap();
+    // An object of an older version beside them.
+    let older = Name::new(SESSION, 2, Form::Joined);
+    store.files.create(older).unwrap();
+    assert_eq!(store.files(), 4);
+    for _ in 0..2 {
+        let doomed = (1..=2).map(|number| Doomed {
+            location: location(segment(number)),
+            unfinished: true,
+        });
+        store.blobs.delete(cx(), &doomed.collect::<Vec<_>>()).await.unwrap();
+        assert_eq!(store.files(), 1);
+    }
+    assert_eq!(store.blobs.stat(cx(), &location(older)).await.unwrap(), Some(0));
+    assert_eq!(store.blobs.stat(cx(), &location(segment(2))).await.unwrap(), None);
+    assert!(store.seal(second, 200).await.is_err());
+}

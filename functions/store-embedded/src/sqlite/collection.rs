@@ -1,0 +1,125 @@
+//! Collection: what nothing names any more goes, a bounded number of rows in each transaction.
+//!
+//! What may go is looked for without the writer, by a reader, and asked again in the transaction that removes it: so
+//! pushes wait for removals only, and never for the walk. Nothing here needs the mark to be safe; it is there for
+//! clients between a HEAD and the manifest that will refer to what they were told is there.
+
+pub(super) mod graveyard;
+mod names;
+mod sweep;
+
+use async_trait::async_trait;
+use oci::Digest;
+use registry::store::collection::{Begun, Collected, CollectionStore, Grave, Plan};
+use registry::store::sessions::{Session, SessionKey};
+use registry::store::{Context, Cursor, Incarnation, Location, StoreError, Timestamp};
+use rusqlite::params;
+
+use super::SqliteStore;
+use super::values::{Columns, bits, moment};
+
+/// Every statement that walks.
+#[cfg(test)]
+pub(super) const STATEMENTS: &[&str] = &[
+    names::EDGES,
+    names::LINKS,
+    names::BACK_LINKS,
+    names::BLOBS,
+    graveyard::GRAVES,
+];
+
+/// The most rows that one transaction walks over or removes.
+const MAX_ROWS: usize = 256;
+
+#[async_trait]
+impl CollectionStore for SqliteStore {
+    async fn begin_pass(&self, cx: Context, pass: Incarnation, until: Timestamp) -> Result<Begun, StoreError> {
+        // Ordered, here and in `checkpoint`: a pass that is lost with the power is walked again.
+        self.write_ordered(cx, move |rows| {
+            let present = rows.one("SELECT holder, until, cursor FROM pass WHERE id = 1", [], |row| {
+                Ok((row.incarnation(0)?, row.moment(1)?, row.value::<Option<String>>(2)?))
+            })?;
+            let begun = match present {
+                Some((holder, until, _)) if holder != pass && until > cx.now => return Ok(Begun::Busy(until)),
+                Some((_, _, Some(cursor))) => Begun::Resumed(Cursor(cursor)),
+                _ => Begun::Fresh,
+            };
+            rows.change(
+                "INSERT INTO pass (id, holder, until) VALUES (1, ?1, ?2) \
+                 ON CONFLICT (id) DO UPDATE SET holder = excluded.holder, until = excluded.until",
+                params![bits(pass), moment(until)],
+            )?;
+            Ok(begun)
+        })
+        .await
+    }
+
+    async fn checkpoint(
+        &self,
+        cx: Context,
+        pass: Incarnation,
+        next: Option<&Cursor>,
+        until: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let next = next.map(|cursor| cursor.0.clone());
+        self.write_ordered(cx, move |rows| {
+            let changed = match &next {
+                Some(cursor) => rows.change(
+                    "UPDATE pass SET cursor = ?2, until = ?3 WHERE id = 1 AND holder = ?1",
+                    params![bits(pass), cursor, moment(until)],
+                )?,
+                None => rows.change("DELETE FROM pass WHERE id = 1 AND holder = ?1", [bits(pass)])?,
+            };
+            Ok(changed == 1)
+        })
+        .await
+    }
+
+    async fn collect_names(
+        &self,
+        cx: Context,
+        plan: &Plan,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Collected, StoreError> {
+        names::slice(self, cx, plan, after, limit.clamp(1, MAX_ROWS)).await
+    }
+
+    async fn sweep(&self, cx: Context, key: SessionKey, session: &Session) -> Result<Option<u64>, StoreError> {
+        let session = session.clone();
+        self.write(cx, move |rows| sweep::session(rows, cx, key, &session))
+            .await
+    }
+
+    async fn graves(
+        &self,
+        cx: Context,
+        before: Timestamp,
+        after: Option<&Grave>,
+        limit: usize,
+    ) -> Result<Vec<Grave>, StoreError> {
+        self.read(cx, |rows| graveyard::graves(rows, before, after, limit))
+    }
+
+    async fn is_named(&self, cx: Context, digest: &Digest, location: &Location) -> Result<bool, StoreError> {
+        let digest = digest.to_string();
+        self.read(cx, |rows| {
+            rows.exists(
+                "SELECT 1 FROM blob WHERE digest = ?1 AND store = ?2 AND key = ?3",
+                params![digest, location.store, location.key],
+            )
+        })
+    }
+
+    async fn forget(&self, cx: Context, graves: &[Grave]) -> Result<(), StoreError> {
+        for some in graves.chunks(MAX_ROWS) {
+            let some = some.to_vec();
+            // Ordered: what comes back with a loss of power names objects that are gone, and is forgotten again.
+            self.write_ordered(cx, move |rows| {
+                some.iter().try_for_each(|grave| graveyard::forget(rows, grave))
+            })
+            .await?;
+        }
+        Ok(())
+    }
+}

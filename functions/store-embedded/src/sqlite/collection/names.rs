@@ -1,0 +1,341 @@
+//! The walk over the names: one table after the other, each in the order of its key.
+//!
+//! First what a deep pass looks at and what may let others go: edges, links, back-links; then the records of bytes,
+//! which go when no back-link is left. The rows of one operation are written together, so that edges and back-links
+//! without their owner come from outside: a deep pass looks for them all the same.
+
+use oci::RepositoryName;
+use registry::store::collection::{Collected, Plan, Tally};
+use registry::store::metadata::Removal;
+use registry::store::{Context, Cursor, StoreError, Timestamp};
+use rusqlite::params;
+
+use super::super::SqliteStore;
+use super::super::metadata::remove;
+use super::super::rows::{Failure, Rows};
+use super::super::values::{Columns, moment};
+use super::graveyard::bury;
+
+pub(super) const EDGES: &str = "SELECT repository, target, parent, incarnation, at, \
+    EXISTS (SELECT 1 FROM manifest WHERE manifest.repository = edge.repository \
+        AND manifest.digest = edge.parent AND manifest.incarnation = edge.incarnation) \
+    FROM edge WHERE (repository, target, parent, incarnation) > (?1, ?2, ?3, ?4) \
+    ORDER BY repository, target, parent, incarnation LIMIT ?5";
+
+pub(super) const LINKS: &str = "SELECT repository, digest, at, condemned, \
+    EXISTS (SELECT 1 FROM edge WHERE edge.repository = link.repository AND edge.target = link.digest) \
+    FROM link WHERE (repository, digest) > (?1, ?2) ORDER BY repository, digest LIMIT ?3";
+
+pub(super) const BACK_LINKS: &str = "SELECT digest, repository, incarnation, at, \
+    CASE kind WHEN 'blob' THEN EXISTS (SELECT 1 FROM link WHERE link.repository = backlink.repository \
+        AND link.digest = backlink.digest AND link.incarnation = backlink.incarnation) \
+    ELSE EXISTS (SELECT 1 FROM manifest WHERE manifest.repository = backlink.repository \
+        AND manifest.digest = backlink.digest AND manifest.incarnation = backlink.incarnation) END \
+    FROM backlink WHERE (digest, repository, incarnation) > (?1, ?2, ?3) \
+    ORDER BY digest, repository, incarnation LIMIT ?4";
+
+pub(super) const BLOBS: &str = "SELECT digest, size, \
+    EXISTS (SELECT 1 FROM backlink WHERE backlink.digest = blob.digest) \
+    FROM blob WHERE digest > ?1 ORDER BY digest LIMIT ?2";
+
+/// What the mark of a collection begins with; the moment of the mark follows, in milliseconds.
+const MARK: &str = "collection ";
+
+/// Walks over at most `limit` names, and does to them what the plan says.
+pub(super) async fn slice(
+    store: &SqliteStore,
+    cx: Context,
+    plan: &Plan,
+    after: Option<&Cursor>,
+    limit: usize,
+) -> Result<Collected, StoreError> {
+    let first = Place::Edges(String::new(), String::new(), String::new(), i64::MIN);
+    let place = after.map_or(Ok(first), Place::parse)?;
+    let Some(place) = place.within(plan) else {
+        return Err(StoreError::failed("the walk has no place to begin"));
+    };
+    let seen = store.read(cx, |rows| place.look(rows, cx, plan, limit))?;
+    let count = seen.count;
+    let mut tally = if plan.dry_run || seen.nominated.is_empty() {
+        seen.nominated.iter().fold(Tally::default(), |mut tally, nominee| {
+            nominee.count(&mut tally);
+            tally
+        })
+    } else {
+        let nominated = seen.nominated;
+        let work = move |rows: &Rows<'_>| {
+            let mut tally = Tally::default();
+            for nominee in &nominated {
+                if nominee.act(rows, cx)? {
+                    nominee.count(&mut tally);
+                }
+            }
+            Ok(tally)
+        };
+        // Synced: what is deleted later must not be named again after a loss of power.
+        store.write(cx, work).await?
+    };
+    tally.seen = count as u64;
+    let next = match seen.last {
+        Some(last) if count == limit => Some(last),
+        _ => place.table_behind(),
+    };
+    Ok(Collected {
+        tally,
+        next: next.and_then(|place| place.within(plan)).map(|place| place.cursor()),
+    })
+}
+
+/// Behind which row the walk goes on: the table, and the key of the row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    Edges(String, String, String, i64),
+    Links(String, String),
+    BackLinks(String, String, i64),
+    Blobs(String),
+}
+
+impl Place {
+    /// Reads what [`Place::cursor`] has written. No name or digest holds a space.
+    fn parse(cursor: &Cursor) -> Result<Self, StoreError> {
+        let fields: Vec<_> = cursor.0.split(' ').collect();
+        let place = match *fields.as_slice() {
+            ["edges", repository, target, parent, incarnation] => incarnation.parse().ok().map(|incarnation| {
+                Self::Edges(repository.to_owned(), target.to_owned(), parent.to_owned(), incarnation)
+            }),
+            ["links", repository, digest] => Some(Self::Links(repository.to_owned(), digest.to_owned())),
+            ["back-links", digest, repository, incarnation] => incarnation
+                .parse()
+                .ok()
+                .map(|incarnation| Self::BackLinks(digest.to_owned(), repository.to_owned(), incarnation)),
+            ["blobs", digest] => Some(Self::Blobs(digest.to_owned())),
+            _ => None,
+        };
+        place.ok_or_else(|| StoreError::failed(format!("{:?} is no place among the names", cursor.0)))
+    }
+
+    fn cursor(&self) -> Cursor {
+        Cursor(match self {
+            Self::Edges(repository, target, parent, incarnation) => {
+                format!("edges {repository} {target} {parent} {incarnation}")
+            }
+            Self::Links(repository, digest) => format!("links {repository} {digest}"),
+            Self::BackLinks(digest, repository, incarnation) => {
+                format!("back-links {digest} {repository} {incarnation}")
+            }
+            Self::Blobs(digest) => format!("blobs {digest}"),
+        })
+    }
+
+    /// The beginning of the next table.
+    fn table_behind(&self) -> Option<Self> {
+        match self {
+            Self::Edges(..) => Some(Self::Links(String::new(), String::new())),
+            Self::Links(..) => Some(Self::BackLinks(String::new(), String::new(), i64::MIN)),
+            Self::BackLinks(..) => Some(Self::Blobs(String::new())),
+            Self::Blobs(_) => None,
+        }
+    }
+
+    /// This place, or the next that the plan has something to do at.
+    fn within(self, plan: &Plan) -> Option<Self> {
+        match self {
+            Self::Edges(..) | Self::BackLinks(..) if !plan.deep => self.table_behind(),
+            place => Some(place),
+        }
+    }
+
+    fn look(&self, rows: &Rows<'_>, cx: Context, plan: &Plan, limit: usize) -> Result<Seen, Failure> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let is_old = |at: Timestamp| cx.now.millis_since(at) > plan.graces.leftover_ms;
+        let found = match self {
+            Self::Edges(repository, target, parent, incarnation) => {
+                let after = params![repository, target, parent, incarnation, limit];
+                rows.all(EDGES, after, |row| {
+                    let place = Self::Edges(row.value(0)?, row.value(1)?, row.value(2)?, row.value(3)?);
+                    let is_owned: bool = row.value(5)?;
+                    let nominee = (!is_owned && is_old(row.moment(4)?)).then(|| Nominee::Leftover(place.clone()));
+                    Ok((place, nominee))
+                })
+            }
+            Self::Links(repository, digest) => rows.all(LINKS, params![repository, digest, limit], |row| {
+                let (repository, digest): (String, String) = (row.value(0)?, row.value(1)?);
+                let is_referred_to: bool = row.value(4)?;
+                let nominee = if is_referred_to {
+                    None
+                } else {
+                    let mark: Option<String> = row.value(3)?;
+                    unreferenced(
+                        row.parsed(0)?,
+                        &digest,
+                        row.moment(2)?,
+                        mark,
+                        cx.now,
+                        plan.graces.link_ms,
+                    )
+                };
+                Ok((Self::Links(repository, digest), nominee))
+            }),
+            Self::BackLinks(digest, repository, incarnation) => {
+                rows.all(BACK_LINKS, params![digest, repository, incarnation, limit], |row| {
+                    let place = Self::BackLinks(row.value(0)?, row.value(1)?, row.value(2)?);
+                    let is_owned: bool = row.value(4)?;
+                    let nominee = (!is_owned && is_old(row.moment(3)?)).then(|| Nominee::Leftover(place.clone()));
+                    Ok((place, nominee))
+                })
+            }
+            Self::Blobs(digest) => rows.all(BLOBS, params![digest, limit], |row| {
+                let digest: String = row.value(0)?;
+                let is_held: bool = row.value(2)?;
+                let nominee = Nominee::Unheld {
+                    digest: digest.clone(),
+                    size: row.unsigned(1)?,
+                };
+                Ok((Self::Blobs(digest), (!is_held).then_some(nominee)))
+            }),
+        }?;
+        let count = found.len();
+        let (mut places, nominated): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+        Ok(Seen {
+            count,
+            last: places.pop(),
+            nominated: nominated.into_iter().flatten().collect(),
+        })
+    }
+}
+
+impl Place {
+    /// Removes the edge or back-link that lies here, if what it belongs to is still not there.
+    fn remove_leftover(&self, rows: &Rows<'_>) -> Result<bool, Failure> {
+        let removed = match self {
+            Self::Edges(repository, target, parent, incarnation) => rows.change(
+                "DELETE FROM edge WHERE repository = ?1 AND target = ?2 AND parent = ?3 AND incarnation = ?4 \
+                 AND NOT EXISTS (SELECT 1 FROM manifest \
+                 WHERE repository = ?1 AND digest = ?3 AND incarnation = ?4)",
+                params![repository, target, parent, incarnation],
+            )?,
+            Self::BackLinks(digest, repository, incarnation) => rows.change(
+                "DELETE FROM backlink WHERE digest = ?1 AND repository = ?2 AND incarnation = ?3 \
+                 AND NOT EXISTS (SELECT 1 FROM link WHERE kind = 'blob' \
+                 AND repository = ?2 AND link.digest = ?1 AND link.incarnation = ?3) \
+                 AND NOT EXISTS (SELECT 1 FROM manifest WHERE kind = 'manifest' \
+                 AND repository = ?2 AND manifest.digest = ?1 AND manifest.incarnation = ?3)",
+                params![digest, repository, incarnation],
+            )?,
+            Self::Links(..) | Self::Blobs(_) => 0,
+        };
+        Ok(removed == 1)
+    }
+}
+
+/// What a look at some rows has found.
+struct Seen {
+    count: usize,
+    last: Option<Place>,
+    nominated: Vec<Nominee>,
+}
+
+/// A row that something is to be done to, if it is still so when the writer comes to it.
+enum Nominee {
+    /// A link without a reference, made before the moment.
+    Mark {
+        repository: String,
+        digest: String,
+        made_before: Timestamp,
+    },
+    /// A link whose mark has stood for long enough.
+    Unlink {
+        repository: RepositoryName,
+        digest: String,
+        mark: String,
+    },
+    /// The record of bytes without a holder.
+    Unheld { digest: String, size: u64 },
+    /// An edge or a back-link of something that is not there.
+    Leftover(Place),
+}
+
+/// What to do with a link that no manifest refers to. A mark that this version would not have written is left alone.
+fn unreferenced(
+    repository: RepositoryName,
+    digest: &str,
+    at: Timestamp,
+    mark: Option<String>,
+    now: Timestamp,
+    grace: u64,
+) -> Option<Nominee> {
+    let digest = digest.to_owned();
+    match mark {
+        None => (now.millis_since(at) > grace).then(|| Nominee::Mark {
+            repository: repository.to_string(),
+            digest,
+            made_before: Timestamp(now.0 - grace),
+        }),
+        Some(mark) => {
+            let since = mark.strip_prefix(MARK)?.parse().ok().map(Timestamp)?;
+            (now.millis_since(since) > grace).then_some(Nominee::Unlink {
+                repository,
+                digest,
+                mark,
+            })
+        }
+    }
+}
+
+impl Nominee {
+    fn count(&self, tally: &mut Tally) {
+        match self {
+            Self::Mark { .. } => tally.marked += 1,
+            Self::Unlink { .. } => tally.unlinked += 1,
+            Self::Unheld { size, .. } => {
+                tally.buried += 1;
+                tally.buried_bytes += size;
+            }
+            Self::Leftover(_) => tally.leftovers += 1,
+        }
+    }
+
+    /// Does it, if nothing speaks against it by now.
+    fn act(&self, rows: &Rows<'_>, cx: Context) -> Result<bool, Failure> {
+        match self {
+            Self::Mark {
+                repository,
+                digest,
+                made_before,
+            } => {
+                let marked = rows.change(
+                    "UPDATE link SET condemned = ?3 WHERE repository = ?1 AND digest = ?2 AND condemned IS NULL \
+                     AND at < ?4 AND NOT EXISTS (SELECT 1 FROM edge WHERE repository = ?1 AND target = ?2)",
+                    params![repository, digest, format!("{MARK}{}", cx.now.0), moment(*made_before)],
+                )?;
+                Ok(marked == 1)
+            }
+            Self::Unlink {
+                repository,
+                digest,
+                mark,
+            } => {
+                let stands = rows.exists(
+                    "SELECT 1 FROM link WHERE repository = ?1 AND digest = ?2 AND condemned = ?3",
+                    params![repository.as_str(), digest, mark],
+                )?;
+                Ok(stands && remove::link(rows, repository, digest)? == Removal::Removed)
+            }
+            Self::Unheld { digest, .. } => {
+                let location = rows.one(
+                    "SELECT store, key FROM blob WHERE digest = ?1 \
+                     AND NOT EXISTS (SELECT 1 FROM backlink WHERE digest = ?1)",
+                    [digest],
+                    |row| row.location(0, 1),
+                )?;
+                let Some(location) = location else {
+                    return Ok(false);
+                };
+                rows.change("DELETE FROM blob WHERE digest = ?1", [digest])?;
+                bury(rows, cx.now, &location, Some(digest), false)?;
+                Ok(true)
+            }
+            Self::Leftover(place) => place.remove_leftover(rows),
+        }
+    }
+}

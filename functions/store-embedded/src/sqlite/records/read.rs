@@ -1,0 +1,273 @@
+//! The walk over all records: one table after the other, each in the order of its key.
+//!
+//! What hangs on a manifest (its edges, its row under a subject) is read with it, from one state of the file.
+
+use bytes::Bytes;
+use oci::{Digest, MediaType};
+use registry::store::metadata::{HistoryRecord, TagRecord};
+use registry::store::records::{EntryContent, ManifestEntry, Record};
+use registry::store::{Cursor, Slice, StoreError};
+use rusqlite::{Row, params};
+
+use super::super::metadata::referrer;
+use super::super::rows::{Failure, Rows};
+use super::super::values::{Columns, bits};
+
+/// The most records of a slice.
+const MAX_READ: usize = 1_024;
+
+/// The most manifests of a slice: each may hold 32 KiB of its own, as much under its subject, and 4,096 references.
+const MAX_MANIFESTS: usize = 32;
+
+const REPOSITORIES: &str = "SELECT name, created FROM repository WHERE name > ?1 ORDER BY name LIMIT ?2";
+
+const BLOBS: &str = "SELECT digest, store, key, size, at FROM blob WHERE digest > ?1 ORDER BY digest LIMIT ?2";
+
+const LINKS: &str = "SELECT repository, digest, store, key, size, incarnation, at FROM link \
+    WHERE (repository, digest) > (?1, ?2) ORDER BY repository, digest LIMIT ?3";
+
+const MANIFESTS: &str = "SELECT repository, digest, media_type, size, subject, artifact_type, incarnation, at, store, \
+    key, content FROM manifest WHERE (repository, digest) > (?1, ?2) ORDER BY repository, digest LIMIT ?3";
+
+const REFERENCES: &str =
+    "SELECT target FROM edge WHERE repository = ?1 AND parent = ?2 AND incarnation = ?3 ORDER BY target";
+
+const REFERRER: &str = "SELECT descriptor, annotations_omitted FROM referrer \
+    WHERE repository = ?1 AND subject = ?2 AND digest = ?3";
+
+const TAGS: &str = "SELECT repository, tag, digest, media_type, size, version, at FROM tag \
+    WHERE (repository, tag) > (?1, ?2) ORDER BY repository, tag LIMIT ?3";
+
+const HISTORY: &str = "SELECT repository, tag, version, before, after, who, at FROM tag_history \
+    WHERE (repository, tag, version) > (?1, ?2, ?3) ORDER BY repository, tag, version LIMIT ?4";
+
+/// Every statement of the walk.
+#[cfg(test)]
+pub(in super::super) const STATEMENTS: &[&str] = &[
+    REPOSITORIES,
+    BLOBS,
+    LINKS,
+    MANIFESTS,
+    REFERENCES,
+    REFERRER,
+    TAGS,
+    HISTORY,
+];
+
+/// Behind which row the walk goes on: the table, and the key of the row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Repositories(String),
+    Blobs(String),
+    Links(String, String),
+    Manifests(String, String),
+    Tags(String, String),
+    History(String, String, i64),
+}
+
+impl Place {
+    pub(super) fn first() -> Self {
+        Self::Repositories(String::new())
+    }
+
+    /// Reads what [`Place::cursor`] has written. No name, tag or digest holds a space.
+    pub(super) fn parse(cursor: &Cursor) -> Result<Self, StoreError> {
+        let fields: Vec<_> = cursor.0.split(' ').collect();
+        let place = match *fields.as_slice() {
+            ["repositories", name] => Some(Self::Repositories(name.to_owned())),
+            ["blobs", digest] => Some(Self::Blobs(digest.to_owned())),
+            ["links", repository, digest] => Some(Self::Links(repository.to_owned(), digest.to_owned())),
+            ["manifests", repository, digest] => Some(Self::Manifests(repository.to_owned(), digest.to_owned())),
+            ["tags", repository, tag] => Some(Self::Tags(repository.to_owned(), tag.to_owned())),
+            ["history", repository, tag, version] => version
+                .parse()
+                .ok()
+                .map(|version| Self::History(repository.to_owned(), tag.to_owned(), version)),
+            _ => None,
+        };
+        place.ok_or_else(|| StoreError::failed(format!("{:?} is no place among the records", cursor.0)))
+    }
+
+    fn cursor(&self) -> Cursor {
+        Cursor(match self {
+            Self::Repositories(name) => format!("repositories {name}"),
+            Self::Blobs(digest) => format!("blobs {digest}"),
+            Self::Links(repository, digest) => format!("links {repository} {digest}"),
+            Self::Manifests(repository, digest) => format!("manifests {repository} {digest}"),
+            Self::Tags(repository, tag) => format!("tags {repository} {tag}"),
+            Self::History(repository, tag, version) => format!("history {repository} {tag} {version}"),
+        })
+    }
+
+    /// The beginning of the next table.
+    fn table_behind(&self) -> Option<Self> {
+        let none = String::new;
+        match self {
+            Self::Repositories(_) => Some(Self::Blobs(none())),
+            Self::Blobs(_) => Some(Self::Links(none(), none())),
+            Self::Links(..) => Some(Self::Manifests(none(), none())),
+            Self::Manifests(..) => Some(Self::Tags(none(), none())),
+            Self::Tags(..) => Some(Self::History(none(), none(), -1)),
+            Self::History(..) => None,
+        }
+    }
+
+    fn most(&self) -> usize {
+        match self {
+            Self::Manifests(..) => MAX_MANIFESTS,
+            _ => MAX_READ,
+        }
+    }
+
+    fn look(&self, rows: &Rows<'_>, limit: i64) -> Result<Vec<(Self, Record)>, Failure> {
+        match self {
+            Self::Repositories(name) => rows.all(REPOSITORIES, params![name, limit], |row| {
+                let record = Record::Repository {
+                    name: row.parsed(0)?,
+                    created: row.moment(1)?,
+                };
+                Ok((Self::Repositories(row.value(0)?), record))
+            }),
+            Self::Blobs(digest) => rows.all(BLOBS, params![digest, limit], |row| {
+                let record = Record::Blob {
+                    digest: row.parsed(0)?,
+                    location: row.location(1, 2)?,
+                    size: row.unsigned(3)?,
+                    at: row.moment(4)?,
+                };
+                Ok((Self::Blobs(row.value(0)?), record))
+            }),
+            Self::Links(repository, digest) => rows.all(LINKS, params![repository, digest, limit], |row| {
+                let record = Record::Link {
+                    repository: row.parsed(0)?,
+                    digest: row.parsed(1)?,
+                    location: row.location(2, 3)?,
+                    size: row.unsigned(4)?,
+                    incarnation: row.incarnation(5)?,
+                    at: row.moment(6)?,
+                };
+                Ok((Self::Links(row.value(0)?, row.value(1)?), record))
+            }),
+            Self::Manifests(repository, digest) => rows.at_one_moment(|rows| {
+                let mut found = rows.all(MANIFESTS, params![repository, digest, limit], |row| {
+                    Ok((Self::Manifests(row.value(0)?, row.value(1)?), manifest(row)?))
+                })?;
+                for (_, entry) in &mut found {
+                    complete(rows, entry)?;
+                }
+                Ok(found
+                    .into_iter()
+                    .map(|(place, (entry, _))| (place, Record::Manifest(Box::new(entry))))
+                    .collect())
+            }),
+            Self::Tags(repository, tag) => rows.all(TAGS, params![repository, tag, limit], |row| {
+                let record = Record::Tag {
+                    repository: row.parsed(0)?,
+                    tag: row.parsed(1)?,
+                    names: TagRecord {
+                        digest: row.parsed(2)?,
+                        media_type: row.parsed(3)?,
+                        size: row.unsigned(4)?,
+                        version: row.unsigned(5)?,
+                        at: row.moment(6)?,
+                    },
+                };
+                Ok((Self::Tags(row.value(0)?, row.value(1)?), record))
+            }),
+            Self::History(repository, tag, version) => {
+                rows.all(HISTORY, params![repository, tag, version, limit], |row| {
+                    let record = Record::History {
+                        repository: row.parsed(0)?,
+                        tag: row.parsed(1)?,
+                        change: HistoryRecord {
+                            version: row.unsigned(2)?,
+                            before: row.parsed_if_any(3)?,
+                            after: row.parsed_if_any(4)?,
+                            who: row.value(5)?,
+                            at: row.moment(6)?,
+                        },
+                    };
+                    Ok((Self::History(row.value(0)?, row.value(1)?, row.value(2)?), record))
+                })
+            }
+        }
+    }
+}
+
+/// The records of one table behind a place, at most `limit`.
+pub(super) fn slice(rows: &Rows<'_>, place: &Place, limit: usize) -> Result<Slice<Record>, Failure> {
+    let limit = limit.clamp(1, place.most());
+    let found = place.look(rows, i64::try_from(limit).unwrap_or(i64::MAX))?;
+    let is_full = found.len() == limit;
+    let (mut places, items): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+    let next = match places.pop() {
+        Some(last) if is_full => Some(last),
+        _ => place.table_behind(),
+    };
+    Ok(Slice {
+        items,
+        next: next.map(|place| place.cursor()),
+    })
+}
+
+/// A manifest without what other tables hold of it, and its subject.
+fn manifest(row: &Row<'_>) -> Result<(ManifestEntry, Option<Digest>), Failure> {
+    let content: Option<Vec<u8>> = row.value(10)?;
+    let entry = ManifestEntry {
+        repository: row.parsed(0)?,
+        digest: row.parsed(1)?,
+        media_type: row.parsed(2)?,
+        size: row.unsigned(3)?,
+        content: match content {
+            Some(bytes) => EntryContent::Inline(Bytes::from(bytes)),
+            None => EntryContent::Stored(row.location(8, 9)?),
+        },
+        subject: None,
+        artifact_type: row.parsed_if_any::<MediaType>(5)?,
+        references: Vec::new(),
+        incarnation: row.incarnation(6)?,
+        at: row.moment(7)?,
+    };
+    Ok((entry, row.parsed_if_any(4)?))
+}
+
+fn complete(rows: &Rows<'_>, (entry, subject): &mut (ManifestEntry, Option<Digest>)) -> Result<(), Failure> {
+    let (repository, digest) = (entry.repository.as_str(), entry.digest.to_string());
+    entry.references = rows.all(
+        REFERENCES,
+        params![repository, digest, bits(entry.incarnation)],
+        |row| row.parsed(0),
+    )?;
+    if let Some(subject) = *subject {
+        let referrer = rows.one(REFERRER, params![repository, subject.to_string(), digest], |row| {
+            referrer(row, 0, 1)
+        })?;
+        let referrer = referrer.ok_or_else(|| Failure::Damaged(format!("{digest} is not shown under its subject")))?;
+        entry.subject = Some((subject, referrer));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_read_as_it_was_written() {
+        let mut place = Place::first();
+        loop {
+            assert_eq!(Place::parse(&place.cursor()).unwrap(), place);
+            match place.table_behind() {
+                Some(next) => place = next,
+                None => break,
+            }
+        }
+        let place = Place::History("a/b".to_owned(), "v1".to_owned(), 7);
+        assert_eq!(Place::parse(&place.cursor()).unwrap(), place);
+        for text in ["", "tags a", "history a b c", "edges a b c 1"] {
+            assert!(Place::parse(&Cursor(text.to_owned())).is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Records written as they are, each with all that belongs to it and in place of what was there.
+
+use oci::Digest;
+use registry::store::StoreError;
+use registry::store::records::{EntryContent, ManifestEntry, Record};
+use rusqlite::params;
+
+use super::super::rows::{Failure, Rows};
+use super::super::values::{bits, integer, moment};
+
+/// A record on its way to the writer.
+pub(super) struct Row {
+    record: Record,
+    /// The descriptor that is shown under the subject, as JSON.
+    descriptor: Option<String>,
+}
+
+impl Row {
+    /// Prepares all that needs no transaction.
+    pub(super) fn new(record: &Record) -> Result<Self, StoreError> {
+        let subject = match record {
+            Record::Manifest(entry) => entry.subject.as_ref(),
+            _ => None,
+        };
+        let descriptor = subject.map(|(_, referrer)| serde_json::to_string(&referrer.descriptor));
+        Ok(Self {
+            record: record.clone(),
+            descriptor: descriptor.transpose().map_err(StoreError::failed)?,
+        })
+    }
+
+    pub(super) fn insert(&self, rows: &Rows<'_>) -> Result<(), Failure> {
+        match &self.record {
+            Record::Repository { name, created } => {
+                rows.change(
+                    "INSERT OR REPLACE INTO repository (name, created, state) VALUES (?1, ?2, 'live')",
+                    params![name.as_str(), moment(*created)],
+                )?;
+            }
+            Record::Blob {
+                digest,
+                location,
+                size,
+                at,
+            } => {
+                rows.change(
+                    "INSERT OR REPLACE INTO blob (digest, store, key, size, at) VALUES (?1, ?2, ?3, ?4, ?5)",
+                    params![
+                        digest.to_string(),
+                        location.store,
+                        location.key,
+                        integer(*size),
+                        moment(*at)
+                    ],
+                )?;
+            }
+            Record::Link {
+                repository,
+                digest,
+                location,
+                size,
+                incarnation,
+                at,
+            } => {
+                let digest = digest.to_string();
+                drop_holder(rows, "blob", repository.as_str(), &digest)?;
+                rows.change(
+                    "INSERT OR REPLACE INTO link (repository, digest, store, key, size, incarnation, at) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                    params![
+                        repository.as_str(),
+                        digest,
+                        location.store,
+                        location.key,
+                        integer(*size),
+                        bits(*incarnation),
+                        moment(*at),
+                    ],
+                )?;
+                rows.change(
+                    HOLD,
+                    params![digest, repository.as_str(), bits(*incarnation), "blob", moment(*at)],
+                )?;
+            }
+            Record::Manifest(entry) => self.insert_manifest(rows, entry)?,
+            Record::Tag { repository, tag, names } => {
+                rows.change(
+                    "INSERT OR REPLACE INTO tag (repository, tag, digest, media_type, size, version, at) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                    params![
+                        repository.as_str(),
+                        tag.as_str(),
+                        names.digest.to_string(),
+                        names.media_type.to_string(),
+                        integer(names.size),
+                        integer(names.version),
+                        moment(names.at),
+                    ],
+                )?;
+            }
+            Record::History {
+                repository,
+                tag,
+                change,
+            } => {
+                rows.change(
+                    "INSERT OR REPLACE INTO tag_history (repository, tag, version, before, after, who, at) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                    params![
+                        repository.as_str(),
+                        tag.as_str(),
+                        integer(change.version),
+                        change.before.as_ref().map(Digest::to_string),
+                        change.after.as_ref().map(Digest::to_string),
+                        change.who,
+                        moment(change.at),
+                    ],
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    fn insert_manifest(&self, rows: &Rows<'_>, entry: &ManifestEntry) -> Result<(), Failure> {
+        let (repository, digest) = (entry.repository.as_str(), entry.digest.to_string());
+        let subject = entry.subject.as_ref().map(|(subject, _)| subject.to_string());
+        rows.change(
+            "DELETE FROM edge WHERE repository = ?1 AND parent = ?2",
+            params![repository, digest],
+        )?;
+        rows.change(
+            "DELETE FROM referrer WHERE repository = ?1 AND digest = ?2 AND subject = \
+             (SELECT subject FROM manifest WHERE repository = ?1 AND digest = ?2)",
+            params![repository, digest],
+        )?;
+        drop_holder(rows, "manifest", repository, &digest)?;
+        let (bytes, location) = match &entry.content {
+            EntryContent::Inline(bytes) => (Some(&bytes[..]), None),
+            EntryContent::Stored(location) => (None, Some(location)),
+        };
+        rows.change(
+            "INSERT OR REPLACE INTO manifest (repository, digest, media_type, size, subject, artifact_type, \
+             incarnation, version, at, store, key, content) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, ?8, ?9, ?10, ?11)",
+            params![
+                repository,
+                digest,
+                entry.media_type.to_string(),
+                integer(entry.size),
+                subject,
+                entry.artifact_type.as_ref().map(ToString::to_string),
+                bits(entry.incarnation),
+                moment(entry.at),
+                location.map(|location| location.store.as_str()),
+                location.map(|location| location.key.as_str()),
+                bytes,
+            ],
+        )?;
+        for target in &entry.references {
+            rows.change(
+                "INSERT OR REPLACE INTO edge (repository, target, parent, incarnation, at) VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![
+                    repository,
+                    target.to_string(),
+                    digest,
+                    bits(entry.incarnation),
+                    moment(entry.at)
+                ],
+            )?;
+        }
+        if location.is_some() {
+            rows.change(
+                HOLD,
+                params![
+                    digest,
+                    repository,
+                    bits(entry.incarnation),
+                    "manifest",
+                    moment(entry.at)
+                ],
+            )?;
+        }
+        if let Some((_, referrer)) = &entry.subject {
+            rows.change(
+                "INSERT OR REPLACE INTO referrer (repository, subject, digest, annotations_omitted, descriptor) \
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![
+                    repository,
+                    subject,
+                    digest,
+                    referrer.annotations_omitted,
+                    self.descriptor
+                ],
+            )?;
+        }
+        Ok(())
+    }
+}
+
+const HOLD: &str =
+    "INSERT OR REPLACE INTO backlink (digest, repository, incarnation, kind, at) VALUES (?1, ?2, ?3, ?4, ?5)";
+
+/// Removes the back-links of a holder that is replaced: what is put in its place may be another life of it.
+fn drop_holder(rows: &Rows<'_>, kind: &str, repository: &str, digest: &str) -> Result<(), Failure> {
+    rows.change(
+        "DELETE FROM backlink WHERE digest = ?1 AND repository = ?2 AND kind = ?3",
+        params![digest, repository, kind],
+    )?;
+    Ok(())
+}

@@ -1,0 +1,278 @@
+//! What is this store's own about collection: its plans, its bounds, what it leaves to readers, and what an import may
+//! have left.
+
+use std::time::Instant;
+
+use registry::store::collection::{CollectionStore, Graces, Plan, Tally};
+use registry::store::metadata::Removal;
+use registry::store::{Cursor, Location};
+
+use super::super::{collection, records};
+use super::*;
+
+const GRACE: u64 = 1_000;
+
+fn plan(deep: bool) -> Plan {
+    Plan {
+        dry_run: false,
+        deep,
+        graces: Graces {
+            link_ms: GRACE,
+            session_ms: GRACE,
+            grave_ms: GRACE,
+            leftover_ms: GRACE,
+        },
+    }
+}
+
+/// The n-th moment that is later than the last by more than every grace.
+fn later(times: u64) -> Context {
+    let now = Timestamp(1_000 + times * (GRACE + 1));
+    Context {
+        now,
+        deadline: now.plus_millis(20_000),
+        incarnation: Incarnation(times),
+    }
+}
+
+async fn pass(store: &SqliteStore, cx: Context, plan: &Plan, limit: usize) -> Tally {
+    let (mut total, mut after) = (Tally::default(), None::<Cursor>);
+    loop {
+        let slice = store.collect_names(cx, plan, after.as_ref(), limit).await.unwrap();
+        let Tally {
+            seen,
+            marked,
+            unlinked,
+            buried,
+            buried_bytes,
+            leftovers,
+        } = slice.tally;
+        total.seen += seen;
+        total.marked += marked;
+        total.unlinked += unlinked;
+        total.buried += buried;
+        total.buried_bytes += buried_bytes;
+        total.leftovers += leftovers;
+        after = slice.next;
+        if after.is_none() {
+            return total;
+        }
+    }
+}
+
+/// No step of a walk reads a table from its start, sorts it, or looks through another for each row.
+#[test]
+fn no_slice_reads_more_than_its_rows() {
+    let opened = open(Sync::Off);
+    let connection = opened.other_process();
+    let statements = collection::STATEMENTS.iter().chain(records::STATEMENTS);
+    for sql in statements {
+        let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let parameters = vec![rusqlite::types::Value::Null; statement.parameter_count()];
+        let steps: Vec<String> = statement
+            .query_map(rusqlite::params_from_iter(parameters), |row| row.get(3))
+            .unwrap()
+            .collect::<Result<_, _>>()
+            .unwrap();
+        assert!(!steps.is_empty());
+        for step in steps {
+            let is_direct = step.starts_with("SEARCH ") || step.starts_with("CORRELATED SCALAR SUBQUERY");
+            assert!(is_direct, "{step}\nof {sql}");
+        }
+    }
+}
+
+/// A transaction of the writer is bounded whatever the caller asks for, and where nothing is to be done there is none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slice_is_bounded_and_the_walk_is_the_readers() {
+    let opened = open(Sync::Full);
+    join_all((0..700).map(|number| opened.commit_blob(number))).await;
+    let ask = 100_000;
+    let (tally, cost) = opened.cost(pass(&opened.store, later(0), &plan(true), ask)).await;
+    assert_eq!(
+        tally,
+        Tally {
+            seen: 2_100,
+            ..Tally::default()
+        }
+    );
+    assert_eq!((cost.writes, cost.commits), (0, 0), "all are young");
+    assert!(cost.reads <= 12, "{} reads", cost.reads);
+
+    let dry = Plan {
+        dry_run: true,
+        ..plan(false)
+    };
+    let (tally, cost) = opened.cost(pass(&opened.store, later(1), &dry, ask)).await;
+    assert_eq!((tally.marked, cost.writes, cost.commits), (700, 0, 0));
+
+    let (tally, cost) = opened.cost(pass(&opened.store, later(1), &plan(false), ask)).await;
+    assert_eq!((tally.marked, cost.writes, cost.commits), (700, 700, 3));
+    let (tally, cost) = opened.cost(pass(&opened.store, later(2), &plan(false), ask)).await;
+    assert_eq!((tally.unlinked, tally.buried, tally.buried_bytes), (700, 700, 700));
+    assert_eq!((cost.writes, cost.commits, cost.syncs), (700 * 4, 6, 6));
+    let graves = opened.store.graves(later(3), later(3).now, None, 10_000).await.unwrap();
+    assert_eq!(graves.len(), 700);
+    let (_, cost) = opened.cost(opened.store.forget(later(3), &graves)).await;
+    assert_eq!((cost.writes, cost.commits, cost.syncs), (700, 3, 0));
+    let tally = pass(&opened.store, later(9), &plan(true), ask).await;
+    assert_eq!(tally, Tally::default(), "nothing is left to look at");
+}
+
+/// Pushes are not held up by a pass: what each of them waits for is bounded.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pushes_go_on_beside_a_pass() {
+    let opened = open(Sync::Off);
+    for group in 0..20 {
+        let outcomes = join_all((0..500).map(|number| opened.commit_blob(group * 500 + number))).await;
+        outcomes.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
+    }
+    let collecting = {
+        let store = Arc::clone(&opened.store);
+        tokio::spawn(async move {
+            pass(&store, later(1), &plan(false), 1_000).await;
+            pass(&store, later(2), &plan(false), 1_000).await
+        })
+    };
+    let mut longest = Duration::ZERO;
+    let mut pushes = 1_000_000;
+    while !collecting.is_finished() {
+        let begun = Instant::now();
+        opened
+            .store
+            .commit_blob(later(2), &repository(), &digest(pushes), &location(pushes), 1)
+            .await
+            .unwrap();
+        longest = longest.max(begun.elapsed());
+        pushes += 1;
+    }
+    let tally = collecting.await.unwrap();
+    assert_eq!((tally.unlinked, tally.buried), (10_000, 10_000));
+    assert!(pushes > 1_000_010, "pushes ran beside the pass");
+    assert!(longest < Duration::from_secs(2), "a push waited for {longest:?}");
+    for number in 1_000_000..pushes {
+        assert!(
+            opened
+                .store
+                .link(cx(), &repository(), &digest(number))
+                .await
+                .unwrap()
+                .is_some()
+        );
+    }
+}
+
+/// An object that is buried a second time is due after the second time, and keeps what was known of it.
+#[tokio::test]
+async fn the_last_burial_counts() {
+    let opened = open(Sync::Full);
+    let store = &opened.store;
+    opened.commit_blob(1).await.unwrap();
+    // Lost against the first, and committed again later: the same grave, dug anew.
+    for times in 1..=2 {
+        store
+            .commit_blob(later(times), &repository(), &digest(1), &location(2), 1)
+            .await
+            .unwrap();
+        let graves = store.graves(later(3), later(3).now, None, 10).await.unwrap();
+        assert_eq!(graves.len(), 1);
+        assert_eq!(graves[0].at, later(times).now);
+        // A grave that was dug again after somebody has looked at it is not theirs to remove.
+        let mut earlier = graves[0].clone();
+        earlier.at = Timestamp(1);
+        store.forget(cx(), &[earlier]).await.unwrap();
+        assert_eq!(store.graves(later(3), later(3).now, None, 10).await.unwrap(), graves);
+    }
+}
+
+/// What an import, or a hand, has left without its owner: only a deep pass removes it, when it is old.
+#[tokio::test]
+async fn leftovers_go_with_a_deep_pass() {
+    let opened = open(Sync::Full);
+    let store = &opened.store;
+    for number in 0..3 {
+        opened.commit_blob(number).await.unwrap();
+    }
+    store.put_manifest(cx(), &manifest(&[0], &["latest"])).await.unwrap();
+    let [held, freed] = [digest(1), digest(2)].map(|digest| digest.to_string());
+    let parent = digest(1_000_000).to_string();
+    let other = opened.other_process();
+    other
+        .execute_batch(&format!(
+            "INSERT INTO edge VALUES ('library/app', '{held}', '{parent}', 99, 1000); \
+             INSERT INTO edge VALUES ('library/app', '{held}', 'sha256:gone', -8, 1000); \
+             INSERT INTO backlink VALUES ('{freed}', 'library/app', 99, 'blob', 1000); \
+             INSERT INTO backlink VALUES ('{freed}', 'elsewhere', 99, 'manifest', 1000);"
+        ))
+        .unwrap();
+    assert_eq!(
+        store.unlink(cx(), &repository(), &digest(2)).await.unwrap(),
+        Removal::Removed
+    );
+
+    let young = pass(store, later(0), &plan(true), 2).await;
+    assert_eq!((young.leftovers, young.marked, young.buried), (0, 0, 0));
+    let shallow = pass(store, later(1), &plan(false), 2).await;
+    assert_eq!(
+        (shallow.leftovers, shallow.marked, shallow.buried),
+        (0, 0, 0),
+        "all seem to be held"
+    );
+    let dry = Plan {
+        dry_run: true,
+        ..plan(true)
+    };
+    assert_eq!(pass(store, later(1), &dry, 2).await.leftovers, 4);
+    let deep = pass(store, later(1), &plan(true), 2).await;
+    assert_eq!(
+        (deep.leftovers, deep.marked, deep.buried),
+        (4, 1, 1),
+        "and what they held goes"
+    );
+    let again = pass(store, later(1), &plan(true), 2).await;
+    assert_eq!((again.leftovers, again.marked, again.buried), (0, 0, 0));
+    let kept = store.unlink(cx(), &repository(), &digest(0)).await.unwrap();
+    assert_eq!(
+        kept,
+        Removal::Referenced(digest(1_000_000)),
+        "a reference of a manifest is none"
+    );
+}
+
+/// A mark of a form that this version does not write is nobody's business here, until somebody pushes.
+#[tokio::test]
+async fn an_unknown_mark_is_left_alone() {
+    let opened = open(Sync::Full);
+    opened.commit_blob(1).await.unwrap();
+    let other = opened.other_process();
+    other
+        .execute("UPDATE link SET condemned = 'by a later version'", [])
+        .unwrap();
+    let tally = pass(&opened.store, later(5), &plan(true), 10).await;
+    assert_eq!((tally.marked, tally.unlinked), (0, 0));
+    let kept = opened
+        .store
+        .keep_link(later(5), &repository(), &digest(1))
+        .await
+        .unwrap();
+    assert_eq!(kept.unwrap().location, Location::main(location(1).key));
+    assert_eq!(pass(&opened.store, later(5), &plan(true), 10).await.marked, 1);
+    let (_, cost) = opened
+        .cost(opened.store.keep_link(later(5), &repository(), &digest(1)))
+        .await;
+    assert_eq!((cost.reads, cost.writes), (2, 1));
+    let (_, cost) = opened
+        .cost(opened.store.keep_link(later(5), &repository(), &digest(1)))
+        .await;
+    assert_eq!((cost.reads, cost.writes, cost.commits), (1, 0, 0));
+}
+
+#[tokio::test]
+async fn a_cursor_of_something_else_is_refused() {
+    let opened = open(Sync::Full);
+    for text in ["", "links", "links a", "edges a b c d", "tags a b", "blobs a b"] {
+        let cursor = Cursor(text.to_owned());
+        let outcome = opened.store.collect_names(cx(), &plan(true), Some(&cursor), 1).await;
+        assert!(matches!(outcome, Err(StoreError::Failed(_))), "{text:?}");
+    }
+}

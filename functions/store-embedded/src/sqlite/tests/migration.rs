@@ -1,0 +1,192 @@
+//! A file of version 1, with something in every table, under this version.
+
+use futures_util::future::join_all;
+use registry::store::collection::{CollectionStore, Grave};
+use registry::store::metadata::Removal;
+use registry::store::records::RecordStore;
+use registry::store::sessions::{Cancelled, State};
+
+use super::*;
+
+const BLOB: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+const OTHER: &str = "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+const LARGE: &str = "sha256:cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc";
+const SMALL: &str = "sha256:dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd";
+
+/// The tables as version 1 left them. The sessions: 1 is open, 2 is done and its object is in place, 3 was being
+/// committed when its process died, 4 was too but had been published, 5 is cancelled.
+fn version_1() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let connection = Connection::open(directory.path().join("metadata.db")).unwrap();
+    connection.execute_batch(include_str!("../schema.sql")).unwrap();
+    let rows = format!(
+        "INSERT INTO blob VALUES ('{BLOB}', 'disk', '{id:032x}.1', 10, 5, NULL), \
+            ('{OTHER}', 'disk', '{other:032x}.2.0', 20, 5, NULL), \
+            ('{LARGE}', 'disk', '{id:032x}.7', 40000, 5, NULL); \
+         INSERT INTO backlink VALUES ('{BLOB}', 'library/app', 1, 'blob', 5), \
+            ('{OTHER}', 'library/app', 2, 'blob', 5), ('{LARGE}', 'library/app', 3, 'manifest', 5); \
+         INSERT INTO link VALUES ('library/app', '{BLOB}', 'disk', '{id:032x}.1', 10, 1, 5, NULL), \
+            ('library/app', '{OTHER}', 'disk', '{other:032x}.2.0', 20, 2, 5, NULL); \
+         INSERT INTO manifest VALUES \
+            ('library/app', '{LARGE}', 'a/b', 40000, NULL, NULL, 3, 1, 5, NULL, 'disk', '{id:032x}.7', NULL), \
+            ('library/app', '{SMALL}', 'a/b', 2, NULL, NULL, 4, 1, 5, NULL, NULL, NULL, x'7b7d'); \
+         INSERT INTO edge VALUES ('library/app', '{BLOB}', '{SMALL}', 4, 5); \
+         INSERT INTO tag VALUES ('library/app', 'latest', '{SMALL}', 'a/b', 2, 77, 5); \
+         INSERT INTO tag_history VALUES ('library/app', 'latest', 77, NULL, '{SMALL}', 'somebody', 5); \
+         INSERT INTO repository VALUES ('library/app', 5, 'live'); \
+         INSERT INTO session VALUES \
+            (90000, {one}, 1, 'open', 1, 60000, 0, x'', x'', 0, NULL), \
+            (90000, {two}, 5, 'done', 2, NULL, 10, x'', x'', 0, '{BLOB}'), \
+            (90000, {three}, 4, 'committing', 1, NULL, 0, x'', x'', 0, '{missing}'), \
+            (90000, {four}, 4, 'committing', 2, NULL, 20, x'', x'', 1, '{OTHER}'), \
+            (90000, {five}, 3, 'cancelled', 1, NULL, 0, x'', x'', 0, NULL); \
+         INSERT INTO session_part VALUES (90000, {four}, 1, x'01'); \
+         INSERT INTO graveyard VALUES (86400300, 'disk', '{id:032x}.3', '{BLOB}'); \
+         INSERT INTO signing_key VALUES (7, zeroblob(32), 5, NULL); \
+         PRAGMA application_id = 0x52647374; PRAGMA user_version = 1; PRAGMA journal_mode = wal;",
+        id = 2,
+        other = 4,
+        missing = BLOB.replace('a', "e"),
+        one = blob(1),
+        two = blob(2),
+        three = blob(3),
+        four = blob(4),
+        five = blob(5),
+    );
+    connection.execute_batch(&rows).unwrap();
+    directory
+}
+
+fn blob(id: u128) -> String {
+    format!("x'{id:032x}'")
+}
+
+fn digest(text: &str) -> Digest {
+    text.parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_file_of_version_1_goes_on() {
+    let directory = version_1();
+    let store = SqliteStore::open(&directory.path().join("metadata.db"), Sync::Full).unwrap();
+    let link = store.link(cx(), &repository(), &digest(BLOB)).await.unwrap().unwrap();
+    assert_eq!(link.location, Location::main(format!("{:032x}.1", 2)));
+    let joined = store.link(cx(), &repository(), &digest(OTHER)).await.unwrap().unwrap();
+    assert_eq!(joined.location, Location::main(format!("{:032x}.2.0", 4)));
+    let large = store
+        .manifest(cx(), &repository(), &digest(LARGE))
+        .await
+        .unwrap()
+        .unwrap();
+    let place = Location::main(format!("{:032x}.7", 2));
+    assert_eq!(large.content, registry::store::metadata::Content::Stored(place));
+    let records = store.records(cx(), None, 100).await.unwrap();
+    assert_eq!(records.items.len(), 1);
+    let latest = store
+        .tag(cx(), &repository(), &"latest".parse().unwrap())
+        .await
+        .unwrap();
+    assert_eq!(latest.unwrap().version, 77);
+
+    let grave = Grave {
+        location: Location::main(format!("{:032x}.3", 2)),
+        digest: Some(digest(BLOB)),
+        unfinished: false,
+        at: Timestamp(300),
+    };
+    assert_eq!(store.graves(cx(), Timestamp(300), None, 10).await.unwrap(), []);
+    assert_eq!(store.graves(cx(), Timestamp(301), None, 10).await.unwrap(), [grave]);
+
+    // It is written to as well.
+    assert_eq!(
+        store.unlink(cx(), &repository(), &digest(BLOB)).await.unwrap(),
+        Removal::Referenced(digest(SMALL))
+    );
+    let new = super::digest(1);
+    store
+        .commit_blob(cx(), &repository(), &new, &location(9), 1)
+        .await
+        .unwrap();
+    let twice = store
+        .commit_blob(cx(), &repository(), &digest(OTHER), &location(8), 20)
+        .await;
+    twice.unwrap();
+    assert_eq!(store.graves(cx(), Timestamp(2_000), None, 10).await.unwrap().len(), 2);
+    let candidate = registry::store::sessions::SigningKey {
+        id: 8,
+        secret: [8; 32],
+        created: Timestamp(9),
+    };
+    assert_eq!(store.signing_keys(cx(), candidate).await.unwrap()[0].id, 7);
+}
+
+#[tokio::test]
+async fn sessions_of_version_1_come_to_an_end() {
+    let directory = version_1();
+    let store = SqliteStore::open(&directory.path().join("metadata.db"), Sync::Full).unwrap();
+    let rows = join_all((1..=5).map(|id| store.get(cx(), key(id)))).await;
+    let rows: Vec<_> = rows.into_iter().map(|row| row.unwrap().unwrap()).collect();
+    let states: Vec<_> = rows.iter().map(|row| row.state).collect();
+    assert_eq!(
+        states,
+        [
+            State::Open,
+            State::Committing,
+            State::Cancelled,
+            State::Committing,
+            State::Cancelled
+        ],
+        "what was done is settled again, and what nobody can finish is over"
+    );
+    let places: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            row.publishing
+                .as_ref()
+                .map(|publishing| publishing.location.key.clone())
+        })
+        .collect();
+    let in_place = Some(format!("{:032x}.1", 2));
+    let joined = Some(format!("{:032x}.2.0", 4));
+    assert_eq!(places, [None, in_place, None, joined, None]);
+    assert_eq!(rows[3].publishing.as_ref().unwrap().size, 20);
+
+    let cancelled = store.cancel(cx(), key(1)).await.unwrap();
+    assert!(matches!(cancelled, Cancelled::Now(Some(_))));
+    store.settle(cx(), key(2)).await.unwrap();
+    for (id, graves) in [(1, 1), (2, 0), (3, 1), (4, 3), (5, 1)] {
+        let row = store.get(cx(), key(id)).await.unwrap().unwrap();
+        assert_eq!(
+            store.sweep(cx(), key(id), &row).await.unwrap(),
+            Some(graves),
+            "session {id}"
+        );
+        assert_eq!(store.get(cx(), key(id)).await.unwrap(), None);
+    }
+    assert_eq!(store.parts(cx(), key(4)).await.unwrap(), [] as [Vec<u8>; 0]);
+    // What was published is buried under its digest only, by which it is found to be in use.
+    let graves = store.graves(cx(), Timestamp(u64::MAX >> 1), None, 100).await.unwrap();
+    let joined = Location::main(format!("{:032x}.2.0", 4));
+    let grave = graves.iter().find(|grave| grave.location == joined).unwrap();
+    assert!(!grave.unfinished);
+    assert!(store.is_named(cx(), &grave.digest.unwrap(), &joined).await.unwrap());
+}
+
+/// A program of version 1 that has the file open all the while cannot bring the old name of the store back in.
+#[tokio::test]
+async fn an_older_program_that_is_still_running_names_nothing() {
+    let directory = version_1();
+    let path = directory.path().join("metadata.db");
+    let older = Connection::open(&path).unwrap();
+    let store = SqliteStore::open(&path, Sync::Full).unwrap();
+    let statements = [
+        "INSERT INTO blob (digest, store, key, size, at) VALUES ('sha256:00', 'disk', 'k', 1, 1)",
+        "INSERT INTO graveyard (due, store, key, digest) VALUES (1, 'disk', 'k', 'sha256:00')",
+    ];
+    for statement in statements {
+        older.execute(statement, []).unwrap_err();
+    }
+    drop(store);
+    let refused = SqliteStore::open(&path, Sync::Full).map(drop);
+    refused.unwrap();
+}
