@@ -1,0 +1,287 @@
+//! The table in DynamoDB: each request of [`Table`] is one request of the service.
+//!
+//! Retries are `retrying`'s, once for everything, so that the SDK's are switched off: it would repeat a conditional
+//! write without telling, and its waits know no deadline. What it does is to find the endpoint and the credentials, to
+//! sign, and to give up on a try that takes too long.
+
+mod errors;
+mod expression;
+mod values;
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use aws_sdk_dynamodb::Client as Sdk;
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::types::{
+    AttributeValue, ConditionCheck, Delete, DeleteRequest, KeysAndAttributes, Put, PutRequest, TransactWriteItem,
+    Update, WriteRequest,
+};
+
+pub(crate) use self::errors::MissingTable;
+use self::errors::{cancelled, classified, is_refusal, wrong};
+use self::expression::Expression;
+use self::values::{item_of, item_out, key_of, key_out};
+use crate::table::{Consistency, Found, Item, Key, PARTITION, Query, SORT, Table, TableError, Write, Written};
+
+/// One table of the service. Clones share the connections.
+#[derive(Clone)]
+pub(crate) struct AwsTable {
+    sdk: Sdk,
+    name: String,
+}
+
+impl AwsTable {
+    pub(crate) fn new(sdk: Sdk, name: impl Into<String>) -> Self {
+        Self { sdk, name: name.into() }
+    }
+
+    fn found(
+        items: Option<Vec<HashMap<String, AttributeValue>>>,
+        last: Option<&HashMap<String, AttributeValue>>,
+    ) -> Result<Found, TableError> {
+        Ok(Found {
+            items: items.unwrap_or_default().into_iter().map(item_of).collect::<Result<_, _>>()?,
+            more_after: last.map(key_of).transpose()?,
+        })
+    }
+}
+
+#[async_trait]
+impl Table for AwsTable {
+    async fn get(&self, key: &Key, consistency: Consistency) -> Result<Option<Item>, TableError> {
+        let request = self.sdk.get_item().table_name(&self.name).set_key(Some(key_out(key)));
+        let answer = request.consistent_read(consistency == Consistency::Strong).send().await;
+        let answer = answer.map_err(|error| classified(error, &self.name))?;
+        answer.item.map(item_of).transpose()
+    }
+
+    async fn query(&self, query: &Query) -> Result<Found, TableError> {
+        let range = &query.range;
+        let start = query.after.clone().map(|sort| Key {
+            partition: range.partition.clone(),
+            sort,
+        });
+        let request = self
+            .sdk
+            .query()
+            .table_name(&self.name)
+            .key_condition_expression("#p = :p AND #s BETWEEN :from AND :to")
+            .expression_attribute_names("#p", PARTITION)
+            .expression_attribute_names("#s", SORT)
+            .expression_attribute_values(":p", AttributeValue::S(range.partition.clone()))
+            .expression_attribute_values(":from", AttributeValue::S(range.from.clone()))
+            .expression_attribute_values(":to", AttributeValue::S(range.to.clone()))
+            .set_exclusive_start_key(start.as_ref().map(key_out))
+            .scan_index_forward(!query.descending)
+            .limit(i32::try_from(query.limit).unwrap_or(i32::MAX))
+            .consistent_read(query.consistency == Consistency::Strong);
+        let answer = request.send().await.map_err(|error| classified(error, &self.name))?;
+        Self::found(answer.items, answer.last_evaluated_key.as_ref())
+    }
+
+    async fn scan(&self, after: Option<&Key>, limit: usize) -> Result<Found, TableError> {
+        let request = self
+            .sdk
+            .scan()
+            .table_name(&self.name)
+            .set_exclusive_start_key(after.map(key_out))
+            .limit(i32::try_from(limit).unwrap_or(i32::MAX))
+            .consistent_read(true);
+        let answer = request.send().await.map_err(|error| classified(error, &self.name))?;
+        Self::found(answer.items, answer.last_evaluated_key.as_ref())
+    }
+
+    async fn write(&self, write: &Write) -> Result<Written, TableError> {
+        let mut expression = Expression::default();
+        let outcome = match write {
+            Write::Put { item, condition } => {
+                let condition = expression.condition(condition);
+                let request = self
+                    .sdk
+                    .put_item()
+                    .table_name(&self.name)
+                    .set_item(Some(item_out(item)))
+                    .set_condition_expression(condition)
+                    .set_expression_attribute_names(expression.names())
+                    .set_expression_attribute_values(expression.values());
+                let answer = request.send().await;
+                answer.map(|_| ()).map_err(|error| (is_refusal(&error), classified(error, &self.name)))
+            }
+            Write::Update {
+                key,
+                set,
+                remove,
+                condition,
+            } => {
+                let update = expression.update(set, remove);
+                let condition = expression.condition(condition);
+                let request = self
+                    .sdk
+                    .update_item()
+                    .table_name(&self.name)
+                    .set_key(Some(key_out(key)))
+                    .update_expression(update)
+                    .set_condition_expression(condition)
+                    .set_expression_attribute_names(expression.names())
+                    .set_expression_attribute_values(expression.values());
+                let answer = request.send().await;
+                answer.map(|_| ()).map_err(|error| (is_refusal(&error), classified(error, &self.name)))
+            }
+            Write::Delete { key, condition } => {
+                let condition = expression.condition(condition);
+                let request = self
+                    .sdk
+                    .delete_item()
+                    .table_name(&self.name)
+                    .set_key(Some(key_out(key)))
+                    .set_condition_expression(condition)
+                    .set_expression_attribute_names(expression.names())
+                    .set_expression_attribute_values(expression.values());
+                let answer = request.send().await;
+                answer.map(|_| ()).map_err(|error| (is_refusal(&error), classified(error, &self.name)))
+            }
+            Write::Check { .. } => return Err(wrong("a check is no write by itself")),
+        };
+        match outcome {
+            Ok(()) => Ok(Written::Done),
+            Err((true, _)) => Ok(Written::Refused(vec![0])),
+            Err((false, error)) => Err(error),
+        }
+    }
+
+    async fn transact(&self, writes: &[Write], token: &str) -> Result<Written, TableError> {
+        let writes = writes.iter().map(|write| self.transacted(write));
+        let request = self
+            .sdk
+            .transact_write_items()
+            .set_transact_items(Some(writes.collect::<Result<_, _>>()?))
+            .client_request_token(token);
+        let Err(error) = request.send().await else {
+            return Ok(Written::Done);
+        };
+        let reasons = match error.as_service_error() {
+            Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
+                Some(cancelled.cancellation_reasons().to_vec())
+            }
+            _ => None,
+        };
+        match reasons {
+            Some(reasons) => cancelled(&reasons, error),
+            None => Err(classified(error, &self.name)),
+        }
+    }
+
+    async fn batch_get(&self, keys: &[Key]) -> Result<(Vec<Item>, Vec<Key>), TableError> {
+        let wanted = KeysAndAttributes::builder()
+            .set_keys(Some(keys.iter().map(key_out).collect()))
+            .consistent_read(true)
+            .build()
+            .map_err(wrong)?;
+        let request = self.sdk.batch_get_item().request_items(&self.name, wanted);
+        let answer = request.send().await.map_err(|error| classified(error, &self.name))?;
+        let items = answer.responses.and_then(|mut tables| tables.remove(&self.name));
+        let items = items.unwrap_or_default().into_iter().map(item_of);
+        let left = answer.unprocessed_keys.and_then(|mut tables| tables.remove(&self.name));
+        let left = left.map(|left| left.keys).unwrap_or_default();
+        Ok((
+            items.collect::<Result<_, _>>()?,
+            left.iter().map(key_of).collect::<Result<_, _>>()?,
+        ))
+    }
+
+    async fn batch_write(&self, writes: &[Write]) -> Result<Vec<Write>, TableError> {
+        let requests = writes.iter().map(batched).collect::<Result<Vec<_>, _>>()?;
+        let request = self.sdk.batch_write_item().request_items(&self.name, requests);
+        let answer = request.send().await.map_err(|error| classified(error, &self.name))?;
+        let left = answer.unprocessed_items.and_then(|mut tables| tables.remove(&self.name));
+        let left = left.unwrap_or_default();
+        // Matched by their keys: what comes back is the same write as was sent.
+        let left = left.iter().map(|request| {
+            let attributes = match (&request.put_request, &request.delete_request) {
+                (Some(put), _) => &put.item,
+                (None, Some(delete)) => &delete.key,
+                (None, None) => return Err(wrong("a write that is neither a put nor a delete")),
+            };
+            let key = key_of(attributes)?;
+            let write = writes.iter().find(|write| *write.key() == key);
+            write.cloned().ok_or_else(|| wrong("a write that was not asked for"))
+        });
+        left.collect()
+    }
+}
+
+impl AwsTable {
+    fn transacted(&self, write: &Write) -> Result<TransactWriteItem, TableError> {
+        let mut expression = Expression::default();
+        let item = TransactWriteItem::builder();
+        let item = match write {
+            Write::Put { item: put, condition } => {
+                let condition = expression.condition(condition);
+                let put = Put::builder()
+                    .table_name(&self.name)
+                    .set_item(Some(item_out(put)))
+                    .set_condition_expression(condition)
+                    .set_expression_attribute_names(expression.names())
+                    .set_expression_attribute_values(expression.values());
+                item.put(put.build().map_err(wrong)?)
+            }
+            Write::Update {
+                key,
+                set,
+                remove,
+                condition,
+            } => {
+                let update = expression.update(set, remove);
+                let condition = expression.condition(condition);
+                let update = Update::builder()
+                    .table_name(&self.name)
+                    .set_key(Some(key_out(key)))
+                    .update_expression(update)
+                    .set_condition_expression(condition)
+                    .set_expression_attribute_names(expression.names())
+                    .set_expression_attribute_values(expression.values());
+                item.update(update.build().map_err(wrong)?)
+            }
+            Write::Delete { key, condition } => {
+                let condition = expression.condition(condition);
+                let delete = Delete::builder()
+                    .table_name(&self.name)
+                    .set_key(Some(key_out(key)))
+                    .set_condition_expression(condition)
+                    .set_expression_attribute_names(expression.names())
+                    .set_expression_attribute_values(expression.values());
+                item.delete(delete.build().map_err(wrong)?)
+            }
+            Write::Check { key, condition } => {
+                let condition = expression.condition(condition);
+                let check = ConditionCheck::builder()
+                    .table_name(&self.name)
+                    .set_key(Some(key_out(key)))
+                    .set_condition_expression(condition)
+                    .set_expression_attribute_names(expression.names())
+                    .set_expression_attribute_values(expression.values());
+                item.condition_check(check.build().map_err(wrong)?)
+            }
+        };
+        Ok(item.build())
+    }
+}
+
+fn batched(write: &Write) -> Result<WriteRequest, TableError> {
+    let request = WriteRequest::builder();
+    let request = match write {
+        Write::Put { item, .. } => {
+            let put = PutRequest::builder().set_item(Some(item_out(item)));
+            request.put_request(put.build().map_err(wrong)?)
+        }
+        Write::Delete { key, .. } => {
+            let delete = DeleteRequest::builder().set_key(Some(key_out(key)));
+            request.delete_request(delete.build().map_err(wrong)?)
+        }
+        Write::Update { .. } | Write::Check { .. } => {
+            return Err(wrong("a batch holds puts and deletes"));
+        }
+    };
+    Ok(request.build())
+}

@@ -1,0 +1,164 @@
+//! What the service's answers mean for a retry.
+
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::types::CancellationReason;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+
+use crate::table::{TableError, Written};
+
+/// There is no such table, or its creation is not finished.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no table {0}: `roadstead metadata init` creates it")]
+pub(crate) struct MissingTable(pub(crate) String);
+
+/// A request that this crate should not have made, or an answer that it cannot read.
+pub(super) fn wrong(why: impl Into<registry::store::Cause>) -> TableError {
+    TableError::Fatal(why.into())
+}
+
+/// The condition of a single write did not hold.
+pub(super) fn is_refusal<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
+    let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
+    code == Some("ConditionalCheckFailedException")
+}
+
+/// Whether a request may be sent again.
+pub(super) fn classified<E>(error: SdkError<E, HttpResponse>, table: &str) -> TableError
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    let again = match &error {
+        SdkError::ServiceError(answer) => {
+            let code = answer.err().code().unwrap_or_default();
+            if code == "ResourceNotFoundException" {
+                return TableError::Fatal(Box::new(MissingTable(table.to_owned())));
+            }
+            by_code(code, answer.raw().status().as_u16())
+        }
+        // Also what the SDK meets while it looks for credentials, which may well be there in a moment.
+        SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) | SdkError::ResponseError(_) => Again::PerhapsDone,
+        _ => Again::Never,
+    };
+    again.said(error)
+}
+
+/// Whether a request may be sent again, and what is known of this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Again {
+    NotDone,
+    PerhapsDone,
+    Never,
+}
+
+impl Again {
+    fn said<E>(self, error: SdkError<E, HttpResponse>) -> TableError
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let cause = Box::new(error);
+        match self {
+            Self::NotDone => TableError::Retry { not_done: true, cause },
+            Self::PerhapsDone => TableError::Retry { not_done: false, cause },
+            Self::Never => TableError::Fatal(cause),
+        }
+    }
+}
+
+fn by_code(code: &str, status: u16) -> Again {
+    match code {
+        // Refused before anything was done: no capacity, or another transaction holds one of the items.
+        "ProvisionedThroughputExceededException"
+        | "RequestLimitExceeded"
+        | "Throttling"
+        | "ThrottlingException"
+        | "TransactionConflictException"
+        | "ReplicatedWriteConflictException"
+        // Credentials that ended on the way; the SDK asks for new ones.
+        | "ExpiredTokenException"
+        | "RequestExpired" => Again::NotDone,
+        // The same transaction, by an earlier try: its answer will be this one's.
+        "TransactionInProgressException" => Again::PerhapsDone,
+        _ if status == 429 => Again::NotDone,
+        _ if status >= 500 => Again::PerhapsDone,
+        _ => Again::Never,
+    }
+}
+
+/// Why a transaction was cancelled: a condition that did not hold counts more than a conflict on another item.
+pub(super) fn cancelled<E>(
+    reasons: &[CancellationReason],
+    error: SdkError<E, HttpResponse>,
+) -> Result<Written, TableError>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    let codes = || reasons.iter().map(|reason| reason.code().unwrap_or("None"));
+    let refused = codes().enumerate().filter(|(_, code)| *code == "ConditionalCheckFailed");
+    let refused: Vec<usize> = refused.map(|(index, _)| index).collect();
+    if !refused.is_empty() {
+        return Ok(Written::Refused(refused));
+    }
+    let passing = |code: &str| {
+        matches!(
+            code,
+            "TransactionConflict" | "ThrottlingError" | "ProvisionedThroughputExceeded"
+        )
+    };
+    let again = if codes().any(passing) && codes().all(|code| code == "None" || passing(code)) {
+        Again::NotDone
+    } else {
+        Again::Never
+    };
+    Err(again.said(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_refused_at_the_door_was_not_done() {
+        for code in ["ThrottlingException", "TransactionConflictException", "RequestLimitExceeded"] {
+            assert_eq!(by_code(code, 400), Again::NotDone, "{code}");
+        }
+        assert_eq!(by_code("", 429), Again::NotDone);
+    }
+
+    #[test]
+    fn a_fault_may_have_done_it() {
+        assert_eq!(by_code("InternalServerError", 500), Again::PerhapsDone);
+        assert_eq!(by_code("", 503), Again::PerhapsDone);
+        assert_eq!(by_code("TransactionInProgressException", 400), Again::PerhapsDone);
+    }
+
+    #[test]
+    fn a_wrong_request_stays_wrong() {
+        for code in ["ValidationException", "AccessDeniedException", "IdempotentParameterMismatchException"] {
+            assert_eq!(by_code(code, 400), Again::Never, "{code}");
+        }
+    }
+
+    fn because(codes: &[&str]) -> Result<Written, TableError> {
+        let reasons: Vec<_> = codes
+            .iter()
+            .map(|code| CancellationReason::builder().code(*code).build())
+            .collect();
+        cancelled(&reasons, SdkError::<std::io::Error, HttpResponse>::timeout_error("cancelled"))
+    }
+
+    #[test]
+    fn a_cancelled_transaction_says_which_conditions_failed() {
+        let codes = ["None", "ConditionalCheckFailed", "TransactionConflict", "ConditionalCheckFailed"];
+        assert!(matches!(because(&codes), Ok(Written::Refused(which)) if which == [1, 3]));
+    }
+
+    #[test]
+    fn a_conflict_is_tried_again() {
+        let outcome = because(&["TransactionConflict", "None"]);
+        assert!(matches!(outcome, Err(TableError::Retry { not_done: true, .. })), "{outcome:?}");
+        let outcome = because(&["TransactionConflict", "ValidationError"]);
+        assert!(matches!(outcome, Err(TableError::Fatal(_))), "{outcome:?}");
+        let outcome = because(&[]);
+        assert!(matches!(outcome, Err(TableError::Fatal(_))), "{outcome:?}");
+    }
+}

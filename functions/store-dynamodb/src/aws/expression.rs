@@ -1,0 +1,141 @@
+//! Conditions and updates in the service's words. Names and values always go by placeholders: some names are words of
+//! its language, and the list of those grows.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+
+use super::values::value_out;
+use crate::table::{Condition, PARTITION, Value};
+
+/// The placeholders of one request.
+#[derive(Default)]
+pub(super) struct Expression {
+    names: Vec<&'static str>,
+    values: Vec<AttributeValue>,
+}
+
+impl Expression {
+    fn name(&mut self, name: &'static str) -> String {
+        let known = self.names.iter().position(|known| *known == name);
+        let number = known.unwrap_or_else(|| {
+            self.names.push(name);
+            self.names.len() - 1
+        });
+        format!("#n{number}")
+    }
+
+    fn value(&mut self, value: &Value) -> String {
+        self.values.push(value_out(value));
+        format!(":v{}", self.values.len() - 1)
+    }
+
+    /// `None`: it always holds.
+    pub(super) fn condition(&mut self, condition: &Condition) -> Option<String> {
+        // An item exists when it has its key.
+        match condition {
+            Condition::Always => None,
+            Condition::Exists => Some(format!("attribute_exists({})", self.name(PARTITION))),
+            Condition::Absent => Some(format!("attribute_not_exists({})", self.name(PARTITION))),
+            Condition::Is(name, value) => Some(format!("{} = {}", self.name(name), self.value(value))),
+            Condition::Lacks(name) => {
+                let (key, name) = (self.name(PARTITION), self.name(name));
+                Some(format!("(attribute_exists({key}) AND attribute_not_exists({name}))"))
+            }
+            Condition::All(all) => {
+                let all: Vec<String> = all.iter().filter_map(|one| self.condition(one)).collect();
+                (!all.is_empty()).then(|| format!("({})", all.join(" AND ")))
+            }
+            Condition::Any(any) => {
+                let any: Vec<String> = any.iter().map(|one| self.condition(one)).collect::<Option<_>>()?;
+                (!any.is_empty()).then(|| format!("({})", any.join(" OR ")))
+            }
+        }
+    }
+
+    pub(super) fn update(&mut self, set: &[(&'static str, Value)], remove: &[&'static str]) -> String {
+        let set = set.iter().map(|(name, value)| format!("{} = {}", self.name(name), self.value(value)));
+        let set: Vec<String> = set.collect();
+        let remove: Vec<String> = remove.iter().map(|name| self.name(name)).collect();
+        let clauses = [("SET", set), ("REMOVE", remove)];
+        let clauses = clauses.iter().filter(|(_, parts)| !parts.is_empty());
+        let clauses = clauses.map(|(word, parts)| format!("{word} {}", parts.join(", ")));
+        clauses.collect::<Vec<_>>().join(" ")
+    }
+
+    /// The service refuses an empty map.
+    pub(super) fn names(&self) -> Option<HashMap<String, String>> {
+        let names = self.names.iter().enumerate();
+        let names: HashMap<_, _> = names
+            .map(|(number, name)| (format!("#n{number}"), (*name).to_owned()))
+            .collect();
+        (!names.is_empty()).then_some(names)
+    }
+
+    pub(super) fn values(&self) -> Option<HashMap<String, AttributeValue>> {
+        let values = self.values.iter().enumerate();
+        let values: HashMap<_, _> = values
+            .map(|(number, value)| (format!(":v{number}"), value.clone()))
+            .collect();
+        (!values.is_empty()).then_some(values)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(condition: &Condition) -> (Option<String>, Expression) {
+        let mut expression = Expression::default();
+        (expression.condition(condition), expression)
+    }
+
+    #[test]
+    fn a_condition_that_always_holds_is_not_said() {
+        let always = [
+            Condition::Always,
+            Condition::All(vec![Condition::Always]),
+            Condition::Any(vec![Condition::Absent, Condition::Always]),
+        ];
+        for condition in always {
+            assert_eq!(said(&condition).0, None, "{condition:?}");
+        }
+    }
+
+    #[test]
+    fn conditions_nest() {
+        let one = Condition::Is("state", Value::N(1));
+        let other = Condition::Lacks("state");
+        let (text, expression) = said(&Condition::All(vec![one, Condition::Any(vec![other, Condition::Absent])]));
+        let expected =
+            "(#n0 = :v0 AND ((attribute_exists(#n1) AND attribute_not_exists(#n0)) OR attribute_not_exists(#n1)))";
+        assert_eq!(text.as_deref(), Some(expected));
+        let names = HashMap::from([
+            ("#n0".to_owned(), "state".to_owned()),
+            ("#n1".to_owned(), PARTITION.to_owned()),
+        ]);
+        assert_eq!(expression.names(), Some(names));
+        assert_eq!(
+            expression.values(),
+            Some(HashMap::from([(":v0".to_owned(), AttributeValue::N("1".to_owned()))]))
+        );
+    }
+
+    #[test]
+    fn an_update_says_only_what_it_does() {
+        let mut expression = Expression::default();
+        assert_eq!(expression.update(&[("at", Value::N(7))], &[]), "SET #n0 = :v0");
+        assert_eq!(
+            expression.update(&[("at", Value::N(8)), ("who", Value::N(9))], &["size"]),
+            "SET #n0 = :v1, #n1 = :v2 REMOVE #n2"
+        );
+        assert_eq!(expression.update(&[], &["size"]), "REMOVE #n2");
+    }
+
+    #[test]
+    fn nothing_has_no_placeholders() {
+        let (_, expression) = said(&Condition::Always);
+        assert_eq!(expression.names(), None);
+        assert_eq!(expression.values(), None);
+    }
+}

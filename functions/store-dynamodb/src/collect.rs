@@ -1,0 +1,189 @@
+//! Collection: [`names`] walks over the main table and removes what nothing needs; [`sweep`] ends sessions; here are the
+//! row that lets one pass run at a time, and the graveyard.
+
+mod names;
+mod sweep;
+
+use async_trait::async_trait;
+use oci::Digest;
+use registry::store::collection::{Begun, Collected, CollectionStore, Grave, Plan};
+use registry::store::sessions::{Session, SessionKey};
+use registry::store::{Context, Cursor, Incarnation, Location, StoreError, Timestamp};
+
+use crate::DynamoStore;
+use crate::keys::{self, SHARDS};
+use crate::mutation::{Mutation, active};
+use crate::records::{BlobRow, GraveRow, PassRow};
+use crate::records::names as attributes;
+use crate::retrying::{Answer, Requests};
+use crate::table::{Condition, Key, Value, Write};
+
+/// Where a walk over a table goes on: a key, as one text. No key contains what separates its parts here.
+const SEPARATOR: char = '\n';
+
+/// The text of the place behind a key.
+pub(crate) fn cursor(last: &Key) -> Cursor {
+    Cursor(format!("{}{SEPARATOR}{}", last.partition, last.sort))
+}
+
+/// The key of such a text.
+pub(crate) fn place(cursor: &Cursor) -> Result<Key, StoreError> {
+    let parts = cursor.0.split_once(SEPARATOR);
+    let (partition, sort) = parts.ok_or_else(|| StoreError::failed("not a cursor of this store"))?;
+    Ok(Key {
+        partition: partition.to_owned(),
+        sort: sort.to_owned(),
+    })
+}
+
+/// The row says that the pass is this one's, until this moment.
+fn held_by(row: &PassRow) -> Condition {
+    Condition::All(vec![
+        Condition::Is(attributes::PASS, Value::S(row.pass.to_string())),
+        Condition::Is(attributes::UNTIL, Value::N(row.until.0)),
+    ])
+}
+
+async fn pass_row(requests: &Requests<'_>) -> Result<Option<PassRow>, StoreError> {
+    let item = requests.get(&keys::pass()).await?;
+    item.as_ref().map(PassRow::read).transpose()
+}
+
+/// The shard of a grave, as a number.
+fn shard_of(grave: &Grave) -> u8 {
+    let partition = keys::grave(&grave.location, grave.at).partition;
+    let shard = (0..SHARDS).find(|shard| keys::graves_due(*shard, grave.at).partition == partition);
+    shard.unwrap_or_default()
+}
+
+#[async_trait]
+impl CollectionStore for DynamoStore {
+    async fn begin_pass(&self, cx: Context, pass: Incarnation, until: Timestamp) -> Result<Begun, StoreError> {
+        let requests = self.local.within(cx);
+        let mut round = 0;
+        loop {
+            let before = pass_row(&requests).await?;
+            // Held by the caller itself: an earlier try of this request, or of this pass, was not answered.
+            let held = before.as_ref().filter(|row| cx.now < row.until && row.pass != pass);
+            if let Some(row) = held {
+                return Ok(Begun::Busy(row.until));
+            }
+            let next = before.as_ref().and_then(|row| row.next.clone());
+            let row = PassRow {
+                pass,
+                until,
+                next: next.clone(),
+            };
+            let take = Write::Put {
+                item: row.item(),
+                condition: before.as_ref().map_or(Condition::Absent, held_by),
+            };
+            if requests.write(&take).await?.is_done() {
+                return Ok(next.map_or(Begun::Fresh, Begun::Resumed));
+            }
+            requests.lost_race(round).await?;
+            round += 1;
+        }
+    }
+
+    async fn checkpoint(
+        &self,
+        cx: Context,
+        pass: Incarnation,
+        next: Option<&Cursor>,
+        until: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let requests = self.local.within(cx);
+        let condition = Condition::Is(attributes::PASS, Value::S(pass.to_string()));
+        let write = match next {
+            Some(next) => Write::Put {
+                item: PassRow {
+                    pass,
+                    until,
+                    next: Some(next.clone()),
+                }
+                .item(),
+                condition,
+            },
+            None => Write::Delete {
+                key: keys::pass(),
+                condition,
+            },
+        };
+        match requests.write(&write).await? {
+            Answer::Done => Ok(true),
+            Answer::Refused { perhaps_done: false } => Ok(false),
+            // The end of a pass leaves no trace: if the row is gone, this was it.
+            Answer::Refused { perhaps_done: true } => Ok(next.is_none() && pass_row(&requests).await?.is_none()),
+        }
+    }
+
+    async fn collect_names(
+        &self,
+        cx: Context,
+        plan: &Plan,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Collected, StoreError> {
+        names::slice(&self.call(cx), plan, after, limit).await
+    }
+
+    async fn sweep(&self, cx: Context, key: SessionKey, session: &Session) -> Result<Option<u64>, StoreError> {
+        sweep::sweep(&self.local.within(cx), cx, key, session).await
+    }
+
+    async fn graves(
+        &self,
+        cx: Context,
+        before: Timestamp,
+        after: Option<&Grave>,
+        limit: usize,
+    ) -> Result<Vec<Grave>, StoreError> {
+        let requests = self.local.within(cx);
+        let before = if active(Mutation::GravesAtOnce) {
+            Timestamp(u64::MAX)
+        } else {
+            before
+        };
+        let mut graves = Vec::new();
+        let first = after.map_or(0, shard_of);
+        for shard in first..SHARDS {
+            let range = keys::graves_due(shard, before);
+            let behind = after.filter(|_| shard == first);
+            let behind = behind.map(|grave| keys::grave(&grave.location, grave.at).sort);
+            if behind.as_ref().is_some_and(|behind| *behind > range.to) {
+                continue;
+            }
+            let (items, _) = requests.first(range, behind, false, limit - graves.len()).await?;
+            for item in &items {
+                graves.push(GraveRow::read(item)?);
+            }
+            if graves.len() >= limit {
+                break;
+            }
+        }
+        Ok(graves)
+    }
+
+    async fn is_named(&self, cx: Context, digest: &Digest, location: &Location) -> Result<bool, StoreError> {
+        let item = self.main.within(cx).get(&keys::blob(digest)).await?;
+        let row = item.as_ref().map(BlobRow::read).transpose()?;
+        Ok(row.is_some_and(|row| row.location == *location))
+    }
+
+    async fn forget(&self, cx: Context, graves: &[Grave]) -> Result<(), StoreError> {
+        let mut keys: Vec<Key> = graves.iter().map(|grave| keys::grave(&grave.location, grave.at)).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let deletes: Vec<_> = keys.into_iter().map(delete).collect();
+        self.local.within(cx).write_all(&deletes).await
+    }
+}
+
+/// Removes an item, whatever it is.
+pub(crate) fn delete(key: Key) -> Write {
+    Write::Delete {
+        key,
+        condition: Condition::Always,
+    }
+}

@@ -1,0 +1,311 @@
+//! One slice of the walk over the names: links that nothing refers to, bytes that nobody holds, and, by a deep pass,
+//! claims that belong to nothing.
+//!
+//! The walk only nominates. What is removed was marked before it was looked at for the last time, and goes only while
+//! the mark is there: whoever needs it meanwhile takes the mark away.
+
+use futures_util::future::try_join_all;
+use oci::{Digest, RepositoryName};
+use registry::store::collection::{Collected, Grave, Plan, Tally, YOUNG_MS};
+use registry::store::metadata::Content;
+use registry::store::{Cursor, Incarnation, Location, StoreError, Timestamp};
+
+use super::{cursor, delete, place};
+use crate::keys::{self, Name};
+use crate::metadata::{Call, Unlinked};
+use crate::mutation::{Mutation, active};
+use crate::records::{
+    BackLink, BlobRow, EdgeRow, GraveRow, Holding, LinkRow, ManifestRow, Mark, Purpose, ReferencesRow, names,
+};
+use crate::retrying::Answer;
+use crate::table::{Condition, Item, Key, Value, Write};
+
+/// How many names are looked at at once: enough to hide the round trips, few enough to leave the table to those who
+/// wait for it.
+const AT_ONCE: usize = 16;
+
+/// Looks at one page of the table.
+pub(super) async fn slice(
+    call: &Call<'_>,
+    plan: &Plan,
+    after: Option<&Cursor>,
+    limit: usize,
+) -> Result<Collected, StoreError> {
+    let after = after.map(place).transpose()?;
+    let page = call.main.scan(after.as_ref(), limit.max(1)).await?;
+    let mut tally = Tally {
+        seen: page.items.len() as u64,
+        ..Tally::default()
+    };
+    for some in page.items.chunks(AT_ONCE) {
+        for done in try_join_all(some.iter().map(|item| look_at(call, plan, item))).await? {
+            tally += done;
+        }
+    }
+    Ok(Collected {
+        tally,
+        next: page.more_after.as_ref().map(cursor),
+    })
+}
+
+async fn look_at(call: &Call<'_>, plan: &Plan, item: &Item) -> Result<Tally, StoreError> {
+    let collector = Collector { call, plan };
+    match Name::of(&item.key) {
+        Some(Name::Link(repository, digest)) => collector.link(&repository, &digest, &LinkRow::read(item)?).await,
+        Some(Name::Blob(digest)) => collector.bytes(&digest, &BlobRow::read(item)?).await,
+        Some(Name::Edge { repository, .. }) if plan.deep => collector.edge(&repository, item).await,
+        Some(Name::BackLink { digest, .. }) if plan.deep => collector.back_link(&digest, item).await,
+        Some(Name::References {
+            repository,
+            digest,
+            incarnation,
+            ..
+        }) if plan.deep => collector.references(&repository, &digest, incarnation, item).await,
+        _ => Ok(Tally::default()),
+    }
+}
+
+struct Collector<'a> {
+    call: &'a Call<'a>,
+    plan: &'a Plan,
+}
+
+impl Collector<'_> {
+    /// Whether `grace` has passed since `at`.
+    fn is_past(&self, at: Timestamp, grace: u64) -> bool {
+        self.call.cx.now.millis_since(at) >= grace
+    }
+
+    async fn link(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        row: &LinkRow,
+    ) -> Result<Tally, StoreError> {
+        let grace = self.plan.graces.link_ms;
+        let life = row.link.incarnation;
+        let mut tally = Tally::default();
+        if !self.is_past(row.at, grace) {
+            return Ok(tally);
+        }
+        match row.mark {
+            Some(mark) if mark.purpose == Purpose::Collection => {
+                if self.is_past(mark.at, grace) {
+                    tally.unlinked = self.unlink(repository, digest, life, &mark).await?.into();
+                }
+            }
+            // Somebody waits for a removal, or was cut off: then its mark is as good as none.
+            Some(mark) if !self.is_past(mark.at, YOUNG_MS) => {}
+            before => {
+                if self.call.counting_edge(repository, digest, !self.plan.dry_run).await?.is_some() {
+                    return Ok(tally);
+                }
+                let as_read = before.map_or(Condition::Lacks(names::CONDEMNED), |mark| mark.stands());
+                let of_life = Condition::Is(names::INCARNATION, Value::S(life.to_string()));
+                let condition = Condition::All(vec![of_life, as_read]);
+                let marked = self.mark(keys::link(repository, digest), &condition).await?;
+                tally.marked = marked.is_some().into();
+                if let Some(mark) = marked.flatten().filter(|_| active(Mutation::UnlinkAtOnce)) {
+                    self.unlink(repository, digest, life, &mark).await?;
+                }
+            }
+        }
+        Ok(tally)
+    }
+
+    async fn unlink(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        life: Incarnation,
+        mark: &Mark,
+    ) -> Result<bool, StoreError> {
+        if self.plan.dry_run {
+            return Ok(self.call.counting_edge(repository, digest, false).await?.is_none());
+        }
+        let unlinked = self.call.remove_link(repository, digest, life, mark).await?;
+        Ok(unlinked == Unlinked::Removed)
+    }
+
+    /// Marks a row on a condition. The outer `None`: it did not hold; the inner one: nothing is written by a dry run.
+    #[expect(clippy::option_option, reason = "refused, pretended, or done")]
+    async fn mark(&self, key: Key, condition: &Condition) -> Result<Option<Option<Mark>>, StoreError> {
+        if self.plan.dry_run {
+            return Ok(Some(None));
+        }
+        let cx = self.call.cx;
+        let mark = |number: u64| Mark {
+            purpose: Purpose::Collection,
+            at: cx.now,
+            // Tries have values of their own (see `Mark`).
+            random: Incarnation(cx.incarnation.0.wrapping_add(number)),
+        };
+        let write = |number| Write::Update {
+            key: key.clone(),
+            set: vec![(names::CONDEMNED, mark(number).value())],
+            remove: Vec::new(),
+            condition: condition.clone(),
+        };
+        let (answer, number) = self.call.main.write_each(write).await?;
+        match answer {
+            Answer::Done => Ok(Some(Some(mark(number)))),
+            Answer::Refused { perhaps_done: false } => Ok(None),
+            Answer::Refused { perhaps_done: true } => {
+                // A try that was not answered may have done it.
+                let item = self.call.main.get(&key).await?;
+                let found = item.and_then(|item| item.attributes.get(names::CONDEMNED).cloned());
+                let mine = (0..number).map(mark).find(|mark| Some(mark.value()) == found);
+                Ok(mine.map(Some))
+            }
+        }
+    }
+
+    async fn is_held(&self, digest: &Digest) -> Result<bool, StoreError> {
+        let range = keys::back_links(digest);
+        let (holders, _) = self.call.main.first(range, None, false, 1).await?;
+        Ok(!holders.is_empty())
+    }
+
+    async fn bytes(&self, digest: &Digest, row: &BlobRow) -> Result<Tally, StoreError> {
+        let mut tally = Tally::default();
+        // Most bytes are held: they are not marked first.
+        if self.is_held(digest).await? {
+            return Ok(tally);
+        }
+        let condition = Condition::All(vec![
+            Condition::Is(names::STORE, Value::S(row.location.store.clone())),
+            Condition::Is(names::OBJECT, Value::S(row.location.key.clone())),
+        ]);
+        let Some(marked) = self.mark(keys::blob(digest), &condition).await? else {
+            return Ok(tally);
+        };
+        let gone = match marked {
+            None => true,
+            Some(mark) => self.bury(digest, &row.location, &mark).await?,
+        };
+        if gone {
+            tally.buried = 1;
+            tally.buried_bytes = row.size;
+        }
+        Ok(tally)
+    }
+
+    /// Removes a marked record of bytes, if nobody holds them, when their object has its grave. The tables of the two
+    /// may be two, so that no transaction spans them: what is buried and named all the same is spared when it is due.
+    async fn bury(&self, digest: &Digest, location: &Location, mark: &Mark) -> Result<bool, StoreError> {
+        let call = self.call;
+        let key = keys::blob(digest);
+        if self.is_held(digest).await? && !active(Mutation::NoLook) {
+            let kept = Write::Update {
+                key,
+                set: Vec::new(),
+                remove: vec![names::CONDEMNED],
+                condition: mark.stands(),
+            };
+            call.main.write(&kept).await?;
+            return Ok(false);
+        }
+        let grave = Grave {
+            location: location.clone(),
+            digest: Some(*digest),
+            unfinished: false,
+            at: call.cx.now,
+        };
+        let bury = Write::Put {
+            item: GraveRow::item(&grave),
+            condition: Condition::Always,
+        };
+        let remove = Write::Delete {
+            key,
+            condition: mark.stands(),
+        };
+        if active(Mutation::BuryLate) {
+            let gone = call.main.write(&remove).await?.is_done();
+            call.local.write(&bury).await?;
+            return Ok(gone);
+        }
+        call.local.write(&bury).await?;
+        match call.main.write(&remove).await? {
+            Answer::Done => Ok(true),
+            Answer::Refused { perhaps_done: false } => Ok(false),
+            // A try that was not answered has removed it, unless the mark is not what is missing.
+            Answer::Refused { perhaps_done: true } => {
+                let item = call.main.get(&keys::blob(digest)).await?;
+                let row = item.as_ref().map(BlobRow::read).transpose()?;
+                Ok(row.is_none_or(|row| row.location != *location))
+            }
+        }
+    }
+
+    /// This life of the manifest, if it is published.
+    async fn manifest(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        life: Incarnation,
+    ) -> Result<Option<ManifestRow>, StoreError> {
+        let item = self.call.main.get(&keys::manifest(repository, digest)).await?;
+        let row = item.as_ref().map(ManifestRow::read).transpose()?;
+        Ok(row.filter(|row| row.record.incarnation == life))
+    }
+
+    /// Removes a claim that belongs to nothing. Whoever made it is long gone: no call takes as long as the grace.
+    async fn leftover(&self, key: &Key) -> Result<Tally, StoreError> {
+        if !self.plan.dry_run {
+            self.call.main.write(&delete(key.clone())).await?;
+        }
+        Ok(Tally {
+            leftovers: 1,
+            ..Tally::default()
+        })
+    }
+
+    fn is_young(&self, at: Timestamp) -> bool {
+        !self.is_past(at, self.plan.graces.leftover_ms.max(YOUNG_MS))
+    }
+
+    async fn edge(&self, repository: &RepositoryName, item: &Item) -> Result<Tally, StoreError> {
+        let edge = EdgeRow::read(item)?;
+        if self.is_young(edge.at) || self.manifest(repository, &edge.parent, edge.incarnation).await?.is_some() {
+            return Ok(Tally::default());
+        }
+        self.leftover(&item.key).await
+    }
+
+    async fn references(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        life: Incarnation,
+        item: &Item,
+    ) -> Result<Tally, StoreError> {
+        let row = ReferencesRow::read(item)?;
+        if self.is_young(row.at) || self.manifest(repository, digest, life).await?.is_some() {
+            return Ok(Tally::default());
+        }
+        self.leftover(&item.key).await
+    }
+
+    async fn back_link(&self, digest: &Digest, item: &Item) -> Result<Tally, StoreError> {
+        let back_link = BackLink::read(item)?;
+        if self.is_young(back_link.at) {
+            return Ok(Tally::default());
+        }
+        let (repository, life) = (&back_link.repository, back_link.incarnation);
+        let holds = match back_link.holding {
+            Holding::Blob => {
+                let link = self.call.main.get(&keys::link(repository, digest)).await?;
+                let link = link.as_ref().map(LinkRow::read).transpose()?;
+                link.is_some_and(|row| row.link.incarnation == life)
+            }
+            Holding::Manifest => {
+                let manifest = self.manifest(repository, digest, life).await?;
+                manifest.is_some_and(|row| matches!(row.record.content, Content::Stored(_)))
+            }
+        };
+        if holds {
+            return Ok(Tally::default());
+        }
+        self.leftover(&item.key).await
+    }
+}

@@ -1,0 +1,254 @@
+//! Records into the table, each with all that belongs to it.
+//!
+//! Nobody else writes meanwhile, so that rows are put as they are to be. What a record replaces takes along what
+//! belonged to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use oci::{Digest, RepositoryName, Tag};
+use registry::store::metadata::{Content, HistoryRecord, Link, ManifestRecord, TagRecord};
+use registry::store::records::{EntryContent, ManifestEntry, Record};
+use registry::store::{Incarnation, Location, StoreError, Timestamp};
+
+use super::belongings;
+use crate::collect::delete;
+use crate::keys::{self, Name};
+use crate::metadata::Call;
+use crate::records::{
+    BackLink, BlobRow, CatalogRow, ChangeRow, EdgeRow, Holding, LinkRow, ListedRow, ManifestRow, References,
+    ReferencesRow, ReferrerRow, TagRow, Tombstone, tagged_item,
+};
+use crate::table::{Condition, Item, Key, Write};
+
+/// What a slice changes. An item that one record leaves and another brings is brought.
+#[derive(Default)]
+struct Changes {
+    left: BTreeSet<Key>,
+    brought: BTreeMap<Key, Item>,
+}
+
+impl Changes {
+    fn leave(&mut self, key: Key) {
+        self.left.insert(key);
+    }
+
+    fn bring(&mut self, item: Item) {
+        self.brought.insert(item.key.clone(), item);
+    }
+
+    /// Three steps, each to be done before the next, so that one who was interrupted finds out again what there is to
+    /// leave: that is told by what a record replaces, and by the lists of what a manifest refers to.
+    fn into_steps(self) -> [Vec<Write>; 3] {
+        let Self { left, brought } = self;
+        let mut steps: [Vec<Write>; 3] = Default::default();
+        for key in left.into_iter().filter(|key| !brought.contains_key(key)) {
+            let is_list = matches!(Name::of(&key), Some(Name::References { .. }));
+            let step = if is_list { 2 } else { 0 };
+            steps[step].push(delete(key));
+        }
+        for item in brought.into_values() {
+            let name = Name::of(&item.key);
+            let replaces = matches!(name, Some(Name::Link(..) | Name::Manifest(..) | Name::Tag(..)));
+            let condition = Condition::Always;
+            steps[usize::from(replaces)].push(Write::Put { item, condition });
+        }
+        steps
+    }
+}
+
+pub(super) async fn all(call: &Call<'_>, records: &[Record]) -> Result<(), StoreError> {
+    let before = call.main.get_all(&records.iter().flat_map(own_keys).collect()).await?;
+    let mut changes = Changes::default();
+    for record in records {
+        let old = own_keys(record).next().and_then(|key| before.get(&key));
+        match record {
+            Record::Repository { name, created } => changes.bring(CatalogRow { created: *created }.item(name)),
+            Record::Blob {
+                digest,
+                location,
+                size,
+                at,
+            } => changes.bring(blob(location, *size, *at).item(digest)),
+            Record::Link {
+                repository,
+                digest,
+                location,
+                size,
+                incarnation,
+                at,
+            } => {
+                if let Some(old) = old {
+                    let life = LinkRow::read(old)?.link.incarnation;
+                    changes.leave(keys::back_link(digest, repository, life));
+                }
+                changes.bring(back_link(repository, *incarnation, Holding::Blob, *at).item(digest));
+                let link = Link {
+                    location: location.clone(),
+                    size: *size,
+                    incarnation: *incarnation,
+                };
+                let (at, mark) = (*at, None);
+                changes.bring(LinkRow { link, at, mark }.item(repository, digest));
+            }
+            Record::Manifest(entry) => {
+                if let Some(old) = old {
+                    leave_manifest(call, &mut changes, entry, &ManifestRow::read(old)?).await?;
+                }
+                manifest(&mut changes, entry)?;
+            }
+            Record::Tag { repository, tag, names } => {
+                if let Some(old) = old {
+                    let named = TagRow::read(old)?.digest;
+                    changes.leave(keys::tagged(repository, &named, tag));
+                }
+                bring_tag(&mut changes, repository, tag, names);
+            }
+            Record::History {
+                repository,
+                tag,
+                change,
+            } => {
+                changes.bring(ChangeRow::item(repository, tag, change));
+                bring_tombstone(&mut changes, old, repository, tag, change)?;
+            }
+        }
+    }
+    for step in changes.into_steps() {
+        call.main.write_all(&step).await?;
+    }
+    Ok(())
+}
+
+/// The row of a record that is looked at before it is replaced.
+fn own_keys(record: &Record) -> impl Iterator<Item = Key> + use<> {
+    let key = match record {
+        Record::Repository { .. } | Record::Blob { .. } => None,
+        Record::Link { repository, digest, .. } => Some(keys::link(repository, digest)),
+        Record::Manifest(entry) => Some(keys::manifest(&entry.repository, &entry.digest)),
+        Record::Tag { repository, tag, .. } => Some(keys::tag(repository, tag)),
+        // A deletion is remembered in one row for each tag.
+        Record::History {
+            repository,
+            tag,
+            change,
+        } => change.after.is_none().then(|| keys::tombstone(repository, tag)),
+    };
+    key.into_iter()
+}
+
+fn blob(location: &Location, size: u64, at: Timestamp) -> BlobRow {
+    BlobRow {
+        location: location.clone(),
+        size,
+        at,
+        mark: None,
+    }
+}
+
+fn back_link(repository: &RepositoryName, incarnation: Incarnation, holding: Holding, at: Timestamp) -> BackLink {
+    BackLink {
+        repository: repository.clone(),
+        incarnation,
+        holding,
+        at,
+    }
+}
+
+fn bring_tag(changes: &mut Changes, repository: &RepositoryName, tag: &Tag, names: &TagRecord) {
+    changes.bring(TagRow::item(repository, tag, names));
+    changes.bring(tagged_item(repository, &names.digest, tag));
+}
+
+/// The last deletion of a tag leaves its version, so that the next life goes on from there.
+fn bring_tombstone(
+    changes: &mut Changes,
+    old: Option<&Item>,
+    repository: &RepositoryName,
+    tag: &Tag,
+    change: &HistoryRecord,
+) -> Result<(), StoreError> {
+    if change.after.is_some() {
+        return Ok(());
+    }
+    let key = keys::tombstone(repository, tag);
+    let known = changes.brought.get(&key).or(old).map(Tombstone::read).transpose()?;
+    if known.is_none_or(|known| known.version < change.version) {
+        let tombstone = Tombstone {
+            version: change.version,
+            at: change.at,
+        };
+        changes.bring(tombstone.item(repository, tag));
+    }
+    Ok(())
+}
+
+async fn leave_manifest(
+    call: &Call<'_>,
+    changes: &mut Changes,
+    entry: &ManifestEntry,
+    old: &ManifestRow,
+) -> Result<(), StoreError> {
+    let (repository, digest) = (&entry.repository, &entry.digest);
+    let references = call.references_of(repository, digest, old).await?;
+    for key in belongings(repository, digest, old, &references) {
+        changes.leave(key);
+    }
+    Ok(())
+}
+
+fn manifest(changes: &mut Changes, entry: &ManifestEntry) -> Result<(), StoreError> {
+    let ManifestEntry {
+        repository,
+        digest,
+        incarnation,
+        at,
+        ..
+    } = entry;
+    let references: &[Digest] = &entry.references;
+    for target in references {
+        let edge = EdgeRow {
+            target: *target,
+            parent: *digest,
+            incarnation: *incarnation,
+            at: *at,
+        };
+        changes.bring(edge.item(repository));
+    }
+    let kept = References::of(references);
+    if let References::Apart(_) = kept {
+        for item in ReferencesRow::all(repository, digest, *incarnation, references, *at) {
+            changes.bring(item);
+        }
+    }
+    if let Some((subject, referrer)) = &entry.subject {
+        changes.bring(ReferrerRow::item(repository, subject, referrer)?);
+    }
+    let content = match &entry.content {
+        EntryContent::Inline(bytes) => Content::Inline(bytes.clone()),
+        EntryContent::Stored(location) => {
+            changes.bring(back_link(repository, *incarnation, Holding::Manifest, *at).item(digest));
+            Content::Stored(location.clone())
+        }
+    };
+    let row = ManifestRow {
+        record: ManifestRecord {
+            media_type: entry.media_type.clone(),
+            size: entry.size,
+            content,
+            subject: entry.subject.as_ref().map(|(subject, _)| *subject),
+            artifact_type: entry.artifact_type.clone(),
+            incarnation: *incarnation,
+        },
+        at: *at,
+        version: 0,
+        references: kept,
+        mark: None,
+    };
+    changes.bring(row.item(repository, digest));
+    let listed = ListedRow {
+        at: *at,
+        size: entry.size,
+    };
+    changes.bring(listed.item(repository, digest));
+    Ok(())
+}

@@ -1,0 +1,401 @@
+//! Where each record lies: keys, ranges of keys, and what a key says.
+//!
+//! `#` separates the parts; neither a repository name, a tag nor a digest contains it, and it sorts before every
+//! character that they may contain, so that ranges follow the order of the parts' texts. Everything about one digest in
+//! one repository is one collection of items, and no repository is one hot collection.
+//!
+//! | partition | sort | what it is |
+//! |---|---|---|
+//! | `D#repo#digest` | `L` | the link to a blob |
+//! | | `M` | a manifest |
+//! | | `e#m#parent#incarnation` | an edge: this life of `parent` refers to this digest |
+//! | | `e#s#referrer` | a row of the referrers API |
+//! | | `e#t#tag` | a tag that names it |
+//! | | `r#incarnation#n` | what a manifest refers to, if that is not in its own item |
+//! | `T#repo` | `t#tag` | a tag |
+//! | | `x#tag` | the last version of a tag that was deleted |
+//! | | `m#digest` | a manifest, in the list of them |
+//! | `H#repo#tag` | `version` | a change of a tag |
+//! | `C` | `repo` | the catalog |
+//! | `B#digest` | `B` | where the bytes of a digest lie |
+//! | | `l#repo#incarnation` | a back-link: who holds them |
+//! | `S#h` | `expiry#id` | an upload session |
+//! | | `expiry#id#p<n>` | a part record of it |
+//! | `G#h` | `at#key#store` | a grave |
+//! | `K` | `upload#id`, `first` | a key that signs tokens; which one was the first |
+//! | | `pass` | the walk of the collection |
+//! | | `schema` | the version of this layout |
+//!
+//! Versions, moments and incarnations are 16 hexadecimal digits, so that they sort as numbers. `h` spreads what would
+//! otherwise be appended to one collection over sixteen.
+//!
+//! `x#tag` exists because a tag's versions must grow over its lives: a tag is created on condition that this row is as it
+//! was read (or absent), so that a creator which was overtaken by a creation *and* a deletion meets the trace of them.
+//! While the tag lives the row means nothing.
+
+use std::fmt::Display;
+
+use oci::{Digest, RepositoryName, Tag};
+use registry::store::sessions::{SessionId, SessionKey};
+use registry::store::{Incarnation, Location, Timestamp};
+
+use crate::table::{Key, Range};
+
+/// Above every character of the keys here, which are ASCII.
+const LAST: char = '\u{7f}';
+
+/// Into how many collections sessions and graves are spread.
+pub(crate) const SHARDS: u8 = 16;
+
+fn key(partition: impl Into<String>, sort: impl Into<String>) -> Key {
+    Key {
+        partition: partition.into(),
+        sort: sort.into(),
+    }
+}
+
+/// All sort keys of a collection that begin with `prefix`.
+fn beginning(partition: String, prefix: &str) -> Range {
+    Range {
+        partition,
+        from: prefix.to_owned(),
+        to: format!("{prefix}{LAST}"),
+    }
+}
+
+fn of_digest(repository: &RepositoryName, digest: &Digest) -> String {
+    format!("D#{repository}#{digest}")
+}
+
+fn of_tags(repository: &RepositoryName) -> String {
+    format!("T#{repository}")
+}
+
+fn of_history(repository: &RepositoryName, tag: &Tag) -> String {
+    format!("H#{repository}#{tag}")
+}
+
+fn of_bytes(digest: &Digest) -> String {
+    format!("B#{digest}")
+}
+
+/// The sort key behind which the items lie whose last part is greater than `after`, any text. A part that can be
+/// stored has at most `longest` bytes, all ASCII, so that cutting what is longer changes no comparison with it.
+pub(crate) fn behind(prefix: &str, after: &str, longest: usize) -> String {
+    let end = (longest..after.len()).find(|end| after.is_char_boundary(*end));
+    format!("{prefix}{}", &after[..end.unwrap_or(after.len())])
+}
+
+pub(crate) fn link(repository: &RepositoryName, digest: &Digest) -> Key {
+    key(of_digest(repository, digest), "L")
+}
+
+pub(crate) fn manifest(repository: &RepositoryName, digest: &Digest) -> Key {
+    key(of_digest(repository, digest), "M")
+}
+
+pub(crate) fn edge(repository: &RepositoryName, target: &Digest, parent: &Digest, incarnation: Incarnation) -> Key {
+    key(of_digest(repository, target), format!("e#m#{parent}#{incarnation}"))
+}
+
+/// The edges to `target`.
+pub(crate) fn edges(repository: &RepositoryName, target: &Digest) -> Range {
+    beginning(of_digest(repository, target), "e#m#")
+}
+
+pub(crate) fn referrer(repository: &RepositoryName, subject: &Digest, referrer: &Digest) -> Key {
+    key(of_digest(repository, subject), format!("e#s#{referrer}"))
+}
+
+/// The referrers API's rows of `subject`.
+pub(crate) fn referrers(repository: &RepositoryName, subject: &Digest) -> Range {
+    beginning(of_digest(repository, subject), "e#s#")
+}
+
+pub(crate) fn tagged(repository: &RepositoryName, digest: &Digest, tag: &Tag) -> Key {
+    key(of_digest(repository, digest), format!("e#t#{tag}"))
+}
+
+/// The tags that name `digest`.
+pub(crate) fn all_tagged(repository: &RepositoryName, digest: &Digest) -> Range {
+    beginning(of_digest(repository, digest), "e#t#")
+}
+
+pub(crate) fn references(repository: &RepositoryName, digest: &Digest, incarnation: Incarnation, row: u32) -> Key {
+    key(of_digest(repository, digest), format!("r#{incarnation}#{row:06}"))
+}
+
+pub(crate) fn tag(repository: &RepositoryName, tag: &Tag) -> Key {
+    key(of_tags(repository), format!("t#{tag}"))
+}
+
+/// The tags of a repository.
+pub(crate) fn tags(repository: &RepositoryName) -> Range {
+    beginning(of_tags(repository), "t#")
+}
+
+pub(crate) fn tombstone(repository: &RepositoryName, tag: &Tag) -> Key {
+    key(of_tags(repository), format!("x#{tag}"))
+}
+
+pub(crate) fn listed(repository: &RepositoryName, digest: &Digest) -> Key {
+    key(of_tags(repository), format!("m#{digest}"))
+}
+
+/// The manifests of a repository.
+pub(crate) fn all_listed(repository: &RepositoryName) -> Range {
+    beginning(of_tags(repository), "m#")
+}
+
+pub(crate) fn change(repository: &RepositoryName, tag: &Tag, version: u64) -> Key {
+    key(of_history(repository, tag), format!("{version:016x}"))
+}
+
+/// The changes of a tag up to this version, itself included.
+pub(crate) fn changes(repository: &RepositoryName, tag: &Tag, up_to: u64) -> Range {
+    Range {
+        partition: of_history(repository, tag),
+        from: format!("{:016x}", 0),
+        to: format!("{up_to:016x}"),
+    }
+}
+
+pub(crate) fn repository(repository: &RepositoryName) -> Key {
+    key("C", repository.as_str())
+}
+
+/// The catalog.
+pub(crate) fn repositories() -> Range {
+    Range {
+        partition: "C".to_owned(),
+        // A sort key is not empty, and no name begins with anything below this.
+        from: "#".to_owned(),
+        to: LAST.to_string(),
+    }
+}
+
+pub(crate) fn blob(digest: &Digest) -> Key {
+    key(of_bytes(digest), "B")
+}
+
+pub(crate) fn back_link(digest: &Digest, repository: &RepositoryName, incarnation: Incarnation) -> Key {
+    key(of_bytes(digest), format!("l#{repository}#{incarnation}"))
+}
+
+/// Who holds the bytes of a digest.
+pub(crate) fn back_links(digest: &Digest) -> Range {
+    beginning(of_bytes(digest), "l#")
+}
+
+fn of_session(id: SessionId) -> String {
+    format!("S#{:x}", id.0 >> 124)
+}
+
+fn session_sort(session: SessionKey) -> String {
+    format!("{:016x}#{}", session.expires.0, session.id)
+}
+
+pub(crate) fn session(session: SessionKey) -> Key {
+    key(of_session(session.id), session_sort(session))
+}
+
+/// The part record with this number, counted from 0.
+pub(crate) fn part(session: SessionKey, number: u32) -> Key {
+    key(
+        of_session(session.id),
+        format!("{}#p{number:06}", session_sort(session)),
+    )
+}
+
+/// The part records of a session, in order.
+pub(crate) fn parts(session: SessionKey) -> Range {
+    beginning(of_session(session.id), &format!("{}#p", session_sort(session)))
+}
+
+/// The sessions of a shard that ended before `before`, and their part records.
+pub(crate) fn sessions_due(shard: u8, before: Timestamp) -> Range {
+    due(format!("S#{shard:x}"), before)
+}
+
+/// All that is sorted by a moment earlier than `before`.
+fn due(partition: String, before: Timestamp) -> Range {
+    Range {
+        partition,
+        from: format!("{:016x}", 0),
+        // Whatever belongs to that moment itself is longer than this.
+        to: format!("{:016x}", before.0),
+    }
+}
+
+/// The shard of a grave: the first digit of the object's key, which begins with random ones.
+fn shard(location: &Location) -> char {
+    let first = location.key.chars().next();
+    first.filter(char::is_ascii_hexdigit).unwrap_or('0')
+}
+
+pub(crate) fn grave(location: &Location, at: Timestamp) -> Key {
+    key(
+        format!("G#{}", shard(location)),
+        format!("{:016x}#{}#{}", at.0, location.key, location.store),
+    )
+}
+
+/// The graves of a shard that were dug before `before`.
+pub(crate) fn graves_due(shard: u8, before: Timestamp) -> Range {
+    due(format!("G#{shard:x}"), before)
+}
+
+pub(crate) fn signing_key(id: u32) -> Key {
+    key("K", format!("upload#{id:08x}"))
+}
+
+/// All signing keys.
+pub(crate) fn signing_keys() -> Range {
+    beginning("K".to_owned(), "upload#")
+}
+
+/// Which signing key was the first: decides between racing first calls.
+pub(crate) fn first_signing_key() -> Key {
+    key("K", "first")
+}
+
+pub(crate) fn pass() -> Key {
+    key("K", "pass")
+}
+
+pub(crate) fn schema() -> Key {
+    key("K", "schema")
+}
+
+/// What a key names, for walks over the whole table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Name {
+    Link(RepositoryName, Digest),
+    Manifest(RepositoryName, Digest),
+    Edge {
+        repository: RepositoryName,
+        target: Digest,
+        parent: Digest,
+        incarnation: Incarnation,
+    },
+    Referrer {
+        repository: RepositoryName,
+        subject: Digest,
+        referrer: Digest,
+    },
+    Tagged(RepositoryName, Digest, Tag),
+    References {
+        repository: RepositoryName,
+        digest: Digest,
+        incarnation: Incarnation,
+        row: u32,
+    },
+    Tag(RepositoryName, Tag),
+    Tombstone(RepositoryName, Tag),
+    Listed(RepositoryName, Digest),
+    Change(RepositoryName, Tag, u64),
+    Repository(RepositoryName),
+    Blob(Digest),
+    BackLink {
+        digest: Digest,
+        repository: RepositoryName,
+        incarnation: Incarnation,
+    },
+    Session(SessionKey),
+    Part(SessionKey, u32),
+    Grave,
+    SigningKey(u32),
+    FirstSigningKey,
+    Pass,
+    Schema,
+}
+
+impl Name {
+    /// What the key names; `None` for a key that this version does not write.
+    pub(crate) fn of(key: &Key) -> Option<Self> {
+        let partition: Vec<&str> = key.partition.split('#').collect();
+        let sort: Vec<&str> = key.sort.split('#').collect();
+        match (partition.as_slice(), sort.as_slice()) {
+            (["D", repository, digest], sort) => {
+                Self::of_digest(repository.parse().ok()?, digest.parse().ok()?, sort)
+            }
+            (["T", repository], [kind, name]) => {
+                let repository = repository.parse().ok()?;
+                match *kind {
+                    "t" => Some(Self::Tag(repository, name.parse().ok()?)),
+                    "x" => Some(Self::Tombstone(repository, name.parse().ok()?)),
+                    "m" => Some(Self::Listed(repository, name.parse().ok()?)),
+                    _ => None,
+                }
+            }
+            (["H", repository, tag], [version]) => Some(Self::Change(
+                repository.parse().ok()?,
+                tag.parse().ok()?,
+                number(version)?,
+            )),
+            (["C"], [repository]) => Some(Self::Repository(repository.parse().ok()?)),
+            (["B", digest], ["B"]) => Some(Self::Blob(digest.parse().ok()?)),
+            (["B", digest], ["l", repository, incarnation]) => Some(Self::BackLink {
+                digest: digest.parse().ok()?,
+                repository: repository.parse().ok()?,
+                incarnation: Incarnation(number(incarnation)?),
+            }),
+            (["S", _], [expires, id]) => session_key(expires, id).map(Self::Session),
+            (["S", _], [expires, id, part]) => {
+                let part = part.strip_prefix('p')?.parse().ok()?;
+                session_key(expires, id).map(|session| Self::Part(session, part))
+            }
+            (["G", _], [_, _, _]) => Some(Self::Grave),
+            (["K"], ["upload", id]) => u32::from_str_radix(id, 16).ok().map(Self::SigningKey),
+            (["K"], ["first"]) => Some(Self::FirstSigningKey),
+            (["K"], ["pass"]) => Some(Self::Pass),
+            (["K"], ["schema"]) => Some(Self::Schema),
+            _ => None,
+        }
+    }
+
+    fn of_digest(repository: RepositoryName, digest: Digest, sort: &[&str]) -> Option<Self> {
+        match sort {
+            ["L"] => Some(Self::Link(repository, digest)),
+            ["M"] => Some(Self::Manifest(repository, digest)),
+            ["e", "m", parent, incarnation] => Some(Self::Edge {
+                repository,
+                target: digest,
+                parent: parent.parse().ok()?,
+                incarnation: Incarnation(number(incarnation)?),
+            }),
+            ["e", "s", referrer] => Some(Self::Referrer {
+                repository,
+                subject: digest,
+                referrer: referrer.parse().ok()?,
+            }),
+            ["e", "t", tag] => Some(Self::Tagged(repository, digest, tag.parse().ok()?)),
+            ["r", incarnation, row] => Some(Self::References {
+                repository,
+                digest,
+                incarnation: Incarnation(number(incarnation)?),
+                row: row.parse().ok()?,
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// Sixteen hexadecimal digits.
+pub(crate) fn number(text: &str) -> Option<u64> {
+    let whole = text.len() == 16 && !text.starts_with('+');
+    whole.then(|| u64::from_str_radix(text, 16).ok()).flatten()
+}
+
+fn session_key(expires: &str, id: &str) -> Option<SessionKey> {
+    Some(SessionKey {
+        expires: Timestamp(number(expires)?),
+        id: SessionId(u128::from_str_radix(id, 16).ok()?),
+    })
+}
+
+impl Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} / {}", self.partition, self.sort)
+    }
+}

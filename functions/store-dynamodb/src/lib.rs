@@ -1,0 +1,97 @@
+//! Names, upload sessions and collection in DynamoDB.
+//!
+//! One table holds everything that a registry knows; a second one, which may be the same, holds what belongs to one
+//! region: sessions, the graveyard and the keys that sign tokens. Instances share nothing else, and none of them
+//! holds a lock: every change is a protocol of single conditional writes and of transactions on items that no
+//! unrelated request touches, made safe by one rule.
+//!
+//! *Write your claim, then look. Mark your victim, then look. Delete only if your mark is still yours.* Whoever
+//! creates a reference writes it before it looks at its target; whoever removes a target marks it before it looks for
+//! references. All reads are strongly consistent, so that at least one of the two sees the other. A crash at any
+//! point leaves claims, marks or objects that belong to nothing: garbage, and collected as such.
+//!
+//! Read in this order: [`table`] (what is asked of a table), [`retrying`] (how it is asked), [`keys`] and
+//! [`records`] (what lies in it), [`metadata`] (the protocols), [`sessions`], [`collect`], [`export`]; [`aws`] and
+//! [`schema`] are the way to the real thing, [`open`] brings all together.
+//!
+//! # Permissions
+//!
+//! A registry that serves and collects asks for these actions, on its one or two tables and on nothing else:
+//!
+//! | action | for |
+//! |---|---|
+//! | `dynamodb:GetItem`, `dynamodb:BatchGetItem`, `dynamodb:Query` | every operation |
+//! | `dynamodb:PutItem`, `dynamodb:UpdateItem`, `dynamodb:DeleteItem`, `dynamodb:BatchWriteItem` | every change; `TransactWriteItems` needs those of the items that it changes |
+//! | `dynamodb:ConditionCheckItem` | transactions that rely on an item which they do not change |
+//! | `dynamodb:Scan` | collection, export and checks; a registry that only serves can do without, and is then collected by another process |
+//!
+//! [`DynamoStore::init`] also asks for `dynamodb:DescribeTable`, `dynamodb:CreateTable`, `dynamodb:DescribeTimeToLive`
+//! and `dynamodb:UpdateTimeToLive`. No permission to delete or to alter a table is ever used.
+
+mod aws;
+mod collect;
+mod export;
+mod keys;
+#[cfg(test)]
+mod memory;
+mod metadata;
+mod mutation;
+mod open;
+mod records;
+mod retrying;
+mod schema;
+#[cfg(test)]
+mod scheduler;
+mod sessions;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+pub use open::{OpenError, Options};
+pub use retrying::Statistics;
+pub use schema::Prepared;
+
+use metadata::Known;
+use retrying::{Client, Pace};
+use table::Table;
+
+/// A registry's names, sessions, graveyard and keys in one DynamoDB table, or two. Clones are the same store.
+///
+/// Implements [`MetadataStore`](registry::store::metadata::MetadataStore),
+/// [`SessionStore`](registry::store::sessions::SessionStore),
+/// [`CollectionStore`](registry::store::collection::CollectionStore) and
+/// [`RecordStore`](registry::store::records::RecordStore). Holds no state that another instance would miss.
+#[derive(Clone)]
+pub struct DynamoStore {
+    /// What may be replicated: all but sessions, graves, keys and the pass.
+    main: Client,
+    /// What belongs to this region.
+    local: Client,
+    /// Repositories whose catalog row is known to exist. It is never removed, so that knowing it once is enough.
+    known: Arc<Known>,
+}
+
+impl DynamoStore {
+    /// A store over two tables, which may be the same one.
+    pub(crate) fn over(main: Arc<dyn Table>, local: Arc<dyn Table>, pace: &Arc<dyn Pace>) -> Self {
+        Self {
+            main: Client::new(main, pace.clone()),
+            local: Client::new(local, pace.clone()),
+            known: Arc::default(),
+        }
+    }
+
+    /// What has been asked of both tables since the store was opened.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        self.main.statistics() + self.local.statistics()
+    }
+}
+
+impl std::fmt::Debug for DynamoStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DynamoStore").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,197 @@
+//! A table in memory that behaves as DynamoDB does, also where that is unpleasant.
+//!
+//! Its limits are enforced, a read that did not ask for consistency may answer what was there before the last write,
+//! and requests may fail in all the ways that are the protocol's business ([`Faults`]). With a [`Scheduler`] every
+//! request waits for its turn, so that one thread goes through the interleavings of many instances; without one it
+//! lets other tasks run first.
+
+mod faults;
+mod items;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+
+pub(crate) use self::faults::Faults;
+use self::faults::Trouble;
+pub(crate) use self::items::Items;
+use self::items::{Place, reject};
+use crate::scheduler::{Random, Scheduler, yield_once};
+use crate::table::{
+    BATCH_READS, BATCH_WRITES, Condition, Consistency, Found, Item, Key, Query, Table, TableError, Write, Written,
+};
+
+/// A table in memory. Clones are the same table.
+#[derive(Clone)]
+pub(crate) struct MemoryTable {
+    state: Arc<Mutex<State>>,
+    scheduler: Option<Scheduler>,
+}
+
+struct State {
+    items: Items,
+    faults: Faults,
+    random: Random,
+}
+
+impl MemoryTable {
+    /// An empty table without faults, for tasks of any runtime.
+    pub(crate) fn new() -> Self {
+        Self::with(Faults::NONE, 1, None)
+    }
+
+    /// An empty table with faults, which `seed` chooses.
+    pub(crate) fn faulty(faults: Faults, seed: u64) -> Self {
+        Self::with(faults, seed, None)
+    }
+
+    /// An empty table whose requests wait for their turn.
+    pub(crate) fn scheduled(faults: Faults, seed: u64, scheduler: &Scheduler) -> Self {
+        Self::with(faults, seed, Some(scheduler.clone()))
+    }
+
+    fn with(faults: Faults, seed: u64, scheduler: Option<Scheduler>) -> Self {
+        Self {
+            state: Arc::new(Mutex::new(State {
+                items: Items::default(),
+                faults,
+                random: Random::new(seed),
+            })),
+            scheduler,
+        }
+    }
+
+    /// The same table for somebody who waits for no turn.
+    pub(crate) fn unscheduled(&self) -> Self {
+        Self {
+            state: self.state.clone(),
+            scheduler: None,
+        }
+    }
+
+    /// From now on requests fail like this.
+    pub(crate) fn set_faults(&self, faults: Faults) {
+        self.lock().faults = faults;
+    }
+
+    /// Looks at the items themselves, between requests.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&mut Items) -> T) -> T {
+        look(&mut self.lock().items)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the turn, then does the request as one step, with whatever trouble it is to meet.
+    async fn step<T: std::fmt::Debug>(
+        &self,
+        kind: faults::Kind,
+        about: impl Fn() -> String,
+        request: impl FnOnce(&mut State) -> Result<T, TableError>,
+    ) -> Result<T, TableError> {
+        match &self.scheduler {
+            Some(scheduler) => scheduler.turn().await,
+            None => yield_once().await,
+        }
+        let answer = {
+            let mut state = self.lock();
+            let State { faults, random, .. } = &mut *state;
+            match faults.trouble(kind, random) {
+                None => request(&mut state),
+                Some(Trouble::Lost) => request(&mut state).and_then(|_| Err(Trouble::Lost.error())),
+                Some(trouble) => Err(trouble.error()),
+            }
+        };
+        if let Some(scheduler) = &self.scheduler {
+            scheduler.trace(|| format!("{} -> {answer:?}", about()));
+        }
+        answer
+    }
+}
+
+#[async_trait]
+impl Table for MemoryTable {
+    async fn get(&self, key: &Key, consistency: Consistency) -> Result<Option<Item>, TableError> {
+        let about = || format!("get {key:?} {consistency:?}");
+        self.step(faults::Kind::Read, about, |state| {
+            items::check_key(key)?;
+            let stale = consistency == Consistency::Eventual && state.faults.is_stale(&mut state.random);
+            Ok(state.items.get(key, stale))
+        })
+        .await
+    }
+
+    async fn query(&self, query: &Query) -> Result<Found, TableError> {
+        let about = || format!("{query:?}");
+        self.step(faults::Kind::Read, about, |state| {
+            let stale = query.consistency == Consistency::Eventual && state.faults.is_stale(&mut state.random);
+            state.items.query(query, stale)
+        })
+        .await
+    }
+
+    async fn scan(&self, after: Option<&Key>, limit: usize) -> Result<Found, TableError> {
+        let about = || format!("scan after {after:?}");
+        self.step(faults::Kind::Read, about, |state| state.items.scan(after, limit))
+            .await
+    }
+
+    async fn write(&self, write: &Write) -> Result<Written, TableError> {
+        let about = || format!("{write:?}");
+        self.step(faults::Kind::Write, about, |state| {
+            if matches!(write, Write::Check { .. }) {
+                return Err(reject("a check outside a transaction"));
+            }
+            state.items.write(std::slice::from_ref(write))
+        })
+        .await
+    }
+
+    async fn transact(&self, writes: &[Write], token: &str) -> Result<Written, TableError> {
+        let about = || format!("transact {writes:#?}");
+        self.step(faults::Kind::Transaction, about, |state| {
+            state.items.transact(writes, token)
+        })
+        .await
+    }
+
+    async fn batch_get(&self, keys: &[Key]) -> Result<(Vec<Item>, Vec<Key>), TableError> {
+        let about = || format!("batch get {keys:?}");
+        self.step(faults::Kind::Read, about, |state| {
+            let places: Vec<_> = keys.iter().map(Place::of).collect();
+            items::check_batch(&places, BATCH_READS)?;
+            let State { items, faults, random } = state;
+            let (taken, left) = faults.take(keys, random);
+            let found = taken.iter().filter_map(|key| items.get(key, false));
+            // In any order: the caller must not rely on that of its keys.
+            Ok((found.rev().collect(), left))
+        })
+        .await
+    }
+
+    async fn batch_write(&self, writes: &[Write]) -> Result<Vec<Write>, TableError> {
+        let about = || format!("batch write {writes:#?}");
+        self.step(faults::Kind::Write, about, |state| {
+            let places: Vec<_> = writes.iter().map(|write| Place::of(items::key_of(write))).collect();
+            items::check_batch(&places, BATCH_WRITES)?;
+            let plain = writes.iter().all(|write| match write {
+                Write::Put { condition, .. } | Write::Delete { condition, .. } => *condition == Condition::Always,
+                Write::Update { .. } | Write::Check { .. } => false,
+            });
+            if !plain {
+                return Err(reject("a batch holds unconditional puts and deletes"));
+            }
+            let State { items, faults, random } = state;
+            let (taken, left) = faults.take(writes, random);
+            for write in &taken {
+                items.write(std::slice::from_ref(write))?;
+            }
+            Ok(left)
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests;

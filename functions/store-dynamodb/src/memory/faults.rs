@@ -1,0 +1,95 @@
+//! What can go wrong with a request.
+
+use crate::scheduler::Random;
+use crate::table::TableError;
+
+/// How often requests fail, each in parts of a thousand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Faults {
+    /// A write meets another transaction on the same item.
+    pub(crate) conflicts: u64,
+    /// The table has no capacity.
+    pub(crate) throttles: u64,
+    /// A write is done, and its answer is lost.
+    pub(crate) lost: u64,
+    /// Each part of a batch is left undone.
+    pub(crate) unprocessed: u64,
+    /// A read that did not ask for consistency answers what was there before the last write.
+    pub(crate) stale: u64,
+}
+
+/// What a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Read,
+    Write,
+    Transaction,
+}
+
+/// What is wrong with one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Trouble {
+    #[error("TransactionConflict")]
+    Conflict,
+    #[error("ProvisionedThroughputExceeded")]
+    Throttle,
+    #[error("the connection was closed")]
+    Lost,
+}
+
+impl Trouble {
+    pub(super) fn error(self) -> TableError {
+        TableError::Retry {
+            not_done: self != Self::Lost,
+            cause: self.into(),
+        }
+    }
+}
+
+impl Faults {
+    /// Nothing goes wrong but that reads which asked for nothing better are stale as often as not.
+    pub(crate) const NONE: Self = Self {
+        conflicts: 0,
+        throttles: 0,
+        lost: 0,
+        unprocessed: 0,
+        stale: 500,
+    };
+
+    /// A bad day.
+    pub(crate) const SOME: Self = Self {
+        conflicts: 30,
+        throttles: 20,
+        lost: 40,
+        unprocessed: 200,
+        stale: 500,
+    };
+
+    /// Every read that may be stale is.
+    pub(crate) const STALE: Self = Self {
+        stale: 1000,
+        ..Self::NONE
+    };
+
+    pub(super) fn is_stale(&self, random: &mut Random) -> bool {
+        random.happens(self.stale)
+    }
+
+    pub(super) fn trouble(&self, kind: Kind, random: &mut Random) -> Option<Trouble> {
+        if random.happens(self.throttles) {
+            return Some(Trouble::Throttle);
+        }
+        // A single write meets transactions too; reads that are no transactions do not.
+        if kind != Kind::Read && random.happens(self.conflicts) {
+            return Some(Trouble::Conflict);
+        }
+        (kind != Kind::Read && random.happens(self.lost)).then_some(Trouble::Lost)
+    }
+
+    /// The parts of a batch that are done, and those that are not.
+    pub(super) fn take<T: Clone>(&self, parts: &[T], random: &mut Random) -> (Vec<T>, Vec<T>) {
+        let (taken, left) = parts.iter().partition(|_| !random.happens(self.unprocessed));
+        let cloned = |parts: Vec<&T>| parts.into_iter().cloned().collect();
+        (cloned(taken), cloned(left))
+    }
+}

@@ -1,0 +1,337 @@
+//! The items: what they hold and held, how large they are, and what a write does to them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
+
+use crate::table::{
+    Attributes, Condition, Found, ITEM_BYTES, Item, Key, PARTITION, Query, SORT, TRANSACTION_BYTES, TRANSACTION_ITEMS,
+    TableError, Value, Write, Written,
+};
+
+/// The most bytes of items in an answer.
+const PAGE_BYTES: usize = 1_000_000;
+/// The most bytes of a partition key.
+const PARTITION_BYTES: usize = 2048;
+/// The most bytes of a sort key.
+const SORT_BYTES: usize = 1024;
+
+/// A request that DynamoDB would call invalid.
+pub(super) fn reject(why: impl Into<String>) -> TableError {
+    TableError::Fatal(why.into().into())
+}
+
+/// The items of a table.
+#[derive(Default)]
+pub(crate) struct Items {
+    /// Ordered by a hash, so that a scan meets the collections in an order that means nothing.
+    collections: BTreeMap<u64, Collection>,
+    tokens: HashMap<String, Vec<Write>>,
+    /// What was written since this was last asked for.
+    changed: Vec<Key>,
+}
+
+#[derive(Default)]
+struct Collection {
+    partition: String,
+    rows: BTreeMap<String, Row>,
+}
+
+/// An item now, and as it was before it was last written.
+#[derive(Default)]
+struct Row {
+    now: Option<Attributes>,
+    before: Option<Attributes>,
+}
+
+/// A key, ordered as the table is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place<'a> {
+    hash: u64,
+    sort: &'a str,
+}
+
+impl<'a> Place<'a> {
+    pub(super) fn of(key: &'a Key) -> Self {
+        Self {
+            hash: hash(&key.partition),
+            sort: &key.sort,
+        }
+    }
+}
+
+/// FNV-1a: the same in every run, so that a seed means the same schedule.
+fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+/// The key that a write names.
+pub(super) fn key_of(write: &Write) -> &Key {
+    match write {
+        Write::Put { item, .. } => &item.key,
+        Write::Update { key, .. } | Write::Delete { key, .. } | Write::Check { key, .. } => key,
+    }
+}
+
+fn condition_of(write: &Write) -> &Condition {
+    match write {
+        Write::Put { condition, .. }
+        | Write::Update { condition, .. }
+        | Write::Delete { condition, .. }
+        | Write::Check { condition, .. } => condition,
+    }
+}
+
+pub(super) fn check_key(key: &Key) -> Result<(), TableError> {
+    let fits = |text: &str, most: usize| !text.is_empty() && text.len() <= most;
+    if fits(&key.partition, PARTITION_BYTES) && fits(&key.sort, SORT_BYTES) {
+        Ok(())
+    } else {
+        Err(reject(format!("a key that is empty or too long: {key:?}")))
+    }
+}
+
+/// A batch holds something, not too much of it, and nothing twice.
+pub(super) fn check_batch(places: &[Place<'_>], most: usize) -> Result<(), TableError> {
+    let distinct: BTreeSet<_> = places.iter().collect();
+    if places.is_empty() || places.len() > most {
+        return Err(reject(format!("{} parts where 1 to {most} may be", places.len())));
+    }
+    if distinct.len() < places.len() {
+        return Err(reject("one item twice in one request"));
+    }
+    Ok(())
+}
+
+/// Bytes of names and values, as DynamoDB counts them.
+fn size(key: &Key, attributes: &Attributes) -> usize {
+    let key = PARTITION.len() + key.partition.len() + SORT.len() + key.sort.len();
+    let attribute = |(name, value): (&String, &Value)| {
+        name.len()
+            + match value {
+                Value::S(text) => text.len(),
+                // Two digits a byte, and one byte more.
+                Value::N(number) => number.to_string().len().div_ceil(2) + 1,
+                Value::B(bytes) => bytes.len(),
+            }
+    };
+    key + attributes.iter().map(attribute).sum::<usize>()
+}
+
+fn holds(condition: &Condition, item: Option<&Attributes>) -> bool {
+    match condition {
+        Condition::Always => true,
+        Condition::Exists => item.is_some(),
+        Condition::Absent => item.is_none(),
+        Condition::Is(name, value) => item.and_then(|item| item.get(*name)) == Some(value),
+        Condition::Lacks(name) => item.is_some_and(|item| !item.contains_key(*name)),
+        Condition::All(all) => all.iter().all(|condition| holds(condition, item)),
+        Condition::Any(any) => any.iter().any(|condition| holds(condition, item)),
+    }
+}
+
+/// What the item is after a write; the outer `None`: as before.
+#[expect(clippy::option_option, reason = "a write changes nothing, or to an item, or to none")]
+fn outcome(write: &Write, old: Option<&Attributes>) -> Option<Option<Attributes>> {
+    match write {
+        Write::Put { item, .. } => Some(Some(item.attributes.clone())),
+        Write::Update { set, remove, .. } => {
+            let mut attributes = old.cloned().unwrap_or_default();
+            for name in remove {
+                attributes.remove(*name);
+            }
+            for (name, value) in set {
+                attributes.insert((*name).to_owned(), value.clone());
+            }
+            Some(Some(attributes))
+        }
+        Write::Delete { .. } => Some(None),
+        Write::Check { .. } => None,
+    }
+}
+
+impl Row {
+    fn version(&self, stale: bool) -> Option<&Attributes> {
+        if stale { self.before.as_ref() } else { self.now.as_ref() }
+    }
+}
+
+impl Items {
+    /// One item, or what it was before it was last written.
+    pub(super) fn get(&self, key: &Key, stale: bool) -> Option<Item> {
+        let attributes = self.row(key)?.version(stale)?;
+        Some(Item {
+            key: key.clone(),
+            attributes: attributes.clone(),
+        })
+    }
+
+    fn row(&self, key: &Key) -> Option<&Row> {
+        let collection = self.collections.get(&hash(&key.partition))?;
+        debug_assert_eq!(collection.partition, key.partition, "no two names have one hash");
+        collection.rows.get(&key.sort)
+    }
+
+    /// An item's attributes as they are.
+    pub(crate) fn attributes(&self, partition: &str, sort: &str) -> Option<&Attributes> {
+        self.collections.get(&hash(partition))?.rows.get(sort)?.now.as_ref()
+    }
+
+    /// Everything there is: partition, sort key, attributes.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str, &Attributes)> {
+        self.collections.values().flat_map(|collection| {
+            let rows = collection.rows.iter();
+            rows.filter_map(|(sort, row)| Some((collection.partition.as_str(), sort.as_str(), row.now.as_ref()?)))
+        })
+    }
+
+    /// The items of one collection: sort key, attributes.
+    pub(crate) fn collection(&self, partition: &str) -> impl Iterator<Item = (&str, &Attributes)> {
+        let collection = self.collections.get(&hash(partition));
+        let rows = collection.into_iter().flat_map(|collection| &collection.rows);
+        rows.filter_map(|(sort, row)| Some((sort.as_str(), row.now.as_ref()?)))
+    }
+
+    /// The keys of what was written since this was last asked.
+    pub(crate) fn take_changed(&mut self) -> Vec<Key> {
+        std::mem::take(&mut self.changed)
+    }
+
+    pub(super) fn query(&self, query: &Query, stale: bool) -> Result<Found, TableError> {
+        let Query { range, after, .. } = query;
+        check_key(&Key {
+            partition: range.partition.clone(),
+            sort: range.from.clone(),
+        })?;
+        if range.from > range.to || range.to.len() > SORT_BYTES || query.limit == 0 {
+            return Err(reject(format!("{query:?}")));
+        }
+        if after.as_ref().is_some_and(|after| *after < range.from || *after > range.to) {
+            return Err(reject("the provided starting key is outside query boundaries"));
+        }
+        let Some(collection) = self.collections.get(&hash(&range.partition)) else {
+            return Ok(Found::default());
+        };
+        let (mut low, mut high) = (Bound::Included(&range.from), Bound::Included(&range.to));
+        if let Some(after) = after {
+            let end = if query.descending { &mut high } else { &mut low };
+            *end = Bound::Excluded(after);
+        }
+        let rows = collection.rows.range::<String, _>((low, high));
+        let rows: Box<dyn Iterator<Item = (&String, &Row)>> = if query.descending {
+            Box::new(rows.rev())
+        } else {
+            Box::new(rows)
+        };
+        let items = rows.filter_map(|(sort, row)| item(&range.partition, sort, row.version(stale)?));
+        Ok(page(items, query.limit))
+    }
+
+    pub(super) fn scan(&self, after: Option<&Key>, limit: usize) -> Result<Found, TableError> {
+        if limit == 0 {
+            return Err(reject("a scan of nothing"));
+        }
+        let first = after.map_or(0, |after| hash(&after.partition));
+        let items = self.collections.range(first..).flat_map(|(at, collection)| {
+            let from = match after {
+                Some(after) if *at == first => Bound::Excluded(after.sort.as_str()),
+                _ => Bound::Unbounded,
+            };
+            let rows = collection.rows.range::<str, _>((from, Bound::Unbounded));
+            rows.filter_map(|(sort, row)| item(&collection.partition, sort, row.now.as_ref()?))
+        });
+        Ok(page(items, limit))
+    }
+
+    /// Does all of the writes, or says whose conditions do not hold.
+    pub(super) fn write(&mut self, writes: &[Write]) -> Result<Written, TableError> {
+        let mut refused = Vec::new();
+        let mut changes = Vec::new();
+        let mut bytes = 0;
+        for (index, write) in writes.iter().enumerate() {
+            let key = key_of(write);
+            check_key(key)?;
+            let old = self.row(key).and_then(|row| row.now.as_ref());
+            if !holds(condition_of(write), old) {
+                refused.push(index);
+                continue;
+            }
+            let before = old.map_or(0, |old| size(key, old));
+            let new = outcome(write, old);
+            let after = match &new {
+                Some(Some(new)) => size(key, new),
+                _ => 0,
+            };
+            if after > ITEM_BYTES {
+                return Err(reject(format!("an item of {after} bytes: {key:?}")));
+            }
+            bytes += before.max(after);
+            changes.extend(new.map(|new| (key, new)));
+        }
+        if bytes > TRANSACTION_BYTES {
+            return Err(reject(format!("a transaction of {bytes} bytes")));
+        }
+        if !refused.is_empty() {
+            return Ok(Written::Refused(refused));
+        }
+        for (key, new) in changes {
+            let collection = self.collections.entry(hash(&key.partition)).or_default();
+            if collection.partition.is_empty() {
+                collection.partition.clone_from(&key.partition);
+            }
+            let row = collection.rows.entry(key.sort.clone()).or_default();
+            row.before = std::mem::replace(&mut row.now, new);
+            self.changed.push(key.clone());
+        }
+        Ok(Written::Done)
+    }
+
+    pub(super) fn transact(&mut self, writes: &[Write], token: &str) -> Result<Written, TableError> {
+        let places: Vec<_> = writes.iter().map(|write| Place::of(key_of(write))).collect();
+        check_batch(&places, TRANSACTION_ITEMS)?;
+        if token.is_empty() || token.len() > 36 {
+            return Err(reject("a token has 1 to 36 bytes"));
+        }
+        if let Some(done) = self.tokens.get(token) {
+            return if done == writes {
+                Ok(Written::Done)
+            } else {
+                Err(reject("IdempotentParameterMismatch"))
+            };
+        }
+        let written = self.write(writes)?;
+        if written == Written::Done {
+            self.tokens.insert(token.to_owned(), writes.to_vec());
+        }
+        Ok(written)
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "it ends an iterator's filter_map")]
+fn item(partition: &str, sort: &str, attributes: &Attributes) -> Option<Item> {
+    Some(Item {
+        key: Key {
+            partition: partition.to_owned(),
+            sort: sort.to_owned(),
+        },
+        attributes: attributes.clone(),
+    })
+}
+
+/// A page ends at its limit or behind the item that fills it, and then says that there may be more, whether or not
+/// there is.
+fn page(items: impl Iterator<Item = Item>, limit: usize) -> Found {
+    let mut found = Found::default();
+    let mut bytes = 0;
+    for item in items {
+        bytes += size(&item.key, &item.attributes);
+        let key = item.key.clone();
+        found.items.push(item);
+        if found.items.len() == limit || bytes >= PAGE_BYTES {
+            found.more_after = Some(key);
+            break;
+        }
+    }
+    found
+}

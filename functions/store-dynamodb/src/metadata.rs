@@ -1,0 +1,196 @@
+//! The protocols that keep names: [`reads`]; [`commit`] (bytes and links); [`tags`]; [`publish`] (manifests);
+//! [`remove`].
+
+mod commit;
+mod known;
+mod publish;
+mod reads;
+mod remove;
+mod tags;
+#[cfg(test)]
+mod tests;
+
+use async_trait::async_trait;
+use oci::{Digest, RepositoryName, Tag};
+use registry::store::metadata::{
+    HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal, TagRecord,
+};
+use registry::store::{Context, Incarnation, Location, Page, StoreError};
+
+pub(crate) use known::Known;
+pub(crate) use remove::Unlinked;
+
+use crate::DynamoStore;
+use crate::retrying::Requests;
+
+/// One call of a store: what it knows of its request, and its time at both tables.
+#[derive(Clone, Copy)]
+pub(crate) struct Call<'a> {
+    pub(crate) cx: Context,
+    pub(crate) main: Requests<'a>,
+    pub(crate) local: Requests<'a>,
+    known: &'a Known,
+}
+
+impl DynamoStore {
+    /// Begins a call: its time runs from now on.
+    pub(crate) fn call(&self, cx: Context) -> Call<'_> {
+        Call {
+            cx,
+            main: self.main.within(cx),
+            local: self.local.within(cx),
+            known: &self.known,
+        }
+    }
+}
+
+impl Call<'_> {
+    /// An incarnation of its own for each round of a protocol and each try of a mark, so that a request of an earlier
+    /// one that is done late touches nothing of this one.
+    fn incarnation(&self, round: u64) -> Incarnation {
+        // An odd factor: distinct rounds give distinct values.
+        Incarnation(self.cx.incarnation.0.wrapping_add(round.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+    }
+}
+
+#[async_trait]
+impl MetadataStore for DynamoStore {
+    async fn link(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<Link>, StoreError> {
+        self.call(cx).link_of(repository, digest).await
+    }
+
+    async fn keep_link(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<Link>, StoreError> {
+        self.call(cx).keep_link(repository, digest).await
+    }
+
+    async fn manifest(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<ManifestRecord>, StoreError> {
+        self.call(cx).manifest_of(repository, digest).await
+    }
+
+    async fn tag(&self, cx: Context, repository: &RepositoryName, tag: &Tag) -> Result<Option<TagRecord>, StoreError> {
+        self.call(cx).tag_of(repository, tag).await
+    }
+
+    async fn tags(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<Tag>, StoreError> {
+        self.call(cx).tags_of(repository, after, limit).await
+    }
+
+    async fn history(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        tag: &Tag,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Page<HistoryRecord>, StoreError> {
+        self.call(cx).history_of(repository, tag, before, limit).await
+    }
+
+    async fn repository(&self, cx: Context, repository: &RepositoryName) -> Result<bool, StoreError> {
+        self.call(cx).is_repository(repository).await
+    }
+
+    async fn repositories(
+        &self,
+        cx: Context,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<RepositoryName>, StoreError> {
+        self.call(cx).repositories_of(after, limit).await
+    }
+
+    async fn manifests(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        after: Option<&Digest>,
+        limit: usize,
+    ) -> Result<Page<Digest>, StoreError> {
+        self.call(cx).manifests_of(repository, after, limit).await
+    }
+
+    async fn referrers(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        subject: &Digest,
+        after: Option<&Digest>,
+        limit: usize,
+    ) -> Result<Page<Referrer>, StoreError> {
+        self.call(cx).referrers_of(repository, subject, after, limit).await
+    }
+
+    async fn commit_blob(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+        location: &Location,
+        size: u64,
+    ) -> Result<(), StoreError> {
+        self.call(cx).commit_blob(repository, digest, location, size).await
+    }
+
+    async fn mount(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+        from: &RepositoryName,
+    ) -> Result<bool, StoreError> {
+        self.call(cx).mount(repository, digest, from).await
+    }
+
+    async fn holders(&self, cx: Context, digest: &Digest, limit: usize) -> Result<Vec<RepositoryName>, StoreError> {
+        self.call(cx).holders_of(digest, limit).await
+    }
+
+    async fn put_manifest(&self, cx: Context, put: &PutManifest) -> Result<ManifestPut, StoreError> {
+        self.call(cx).put_manifest(put).await
+    }
+
+    async fn delete_tag(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        tag: &Tag,
+        who: &str,
+    ) -> Result<bool, StoreError> {
+        self.call(cx).delete_tag(repository, tag, who).await
+    }
+
+    async fn delete_manifest(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+        who: &str,
+    ) -> Result<Removal, StoreError> {
+        self.call(cx).delete_manifest(repository, digest, who).await
+    }
+
+    async fn unlink(&self, cx: Context, repository: &RepositoryName, digest: &Digest) -> Result<Removal, StoreError> {
+        self.call(cx).unlink(repository, digest).await
+    }
+}

@@ -1,0 +1,271 @@
+//! Bytes and links: a repository claims the bytes of a digest, then links them.
+//!
+//! The claim is the back-link. It is written before the record of the bytes is read, and the record is removed only by
+//! somebody who has marked it and then found no back-link: a claimant that finds no mark is seen by every later
+//! remover, and one that finds a mark takes it away, which the remover notices.
+
+use oci::{Digest, RepositoryName};
+use registry::store::collection::Grave;
+use registry::store::metadata::Link;
+use registry::store::{Incarnation, Location, StoreError};
+
+use super::Call;
+use crate::keys;
+use crate::mutation::{Mutation, active};
+use crate::records::{BackLink, BlobRow, GraveRow, Holding, LinkRow, Purpose, names};
+use crate::table::{Condition, Key, Value, Write};
+
+/// Bytes that a repository has claimed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Bytes {
+    /// Where they lie.
+    pub(super) location: Location,
+    /// Their number.
+    pub(super) size: u64,
+}
+
+/// Takes a mark away, whosever it is.
+pub(super) fn unmark(key: Key, condition: Condition) -> Write {
+    Write::Update {
+        key,
+        set: Vec::new(),
+        remove: vec![names::CONDEMNED],
+        condition,
+    }
+}
+
+/// The row exists and is of this life.
+pub(super) fn of_life(incarnation: Incarnation) -> Condition {
+    Condition::Is(names::INCARNATION, Value::S(incarnation.to_string()))
+}
+
+/// The row exists and names this object.
+fn lies_at(location: &Location) -> Condition {
+    Condition::All(vec![
+        Condition::Is(names::STORE, Value::S(location.store.clone())),
+        Condition::Is(names::OBJECT, Value::S(location.key.clone())),
+    ])
+}
+
+impl Call<'_> {
+    pub(super) async fn commit_blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        location: &Location,
+        size: u64,
+    ) -> Result<(), StoreError> {
+        let offered = Bytes {
+            location: location.clone(),
+            size,
+        };
+        let bytes = self.place(repository, digest, Holding::Blob, self.cx.incarnation, offered).await?;
+        self.make_link(repository, digest, &bytes).await?;
+        if bytes.location != *location {
+            self.bury(digest, location).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn mount(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        from: &RepositoryName,
+    ) -> Result<bool, StoreError> {
+        if self.read_link(from, digest).await?.is_none() {
+            return Ok(false);
+        }
+        let incarnation = self.cx.incarnation;
+        let claimed = self.claim(repository, digest, Holding::Blob, incarnation, None).await?;
+        let Some(bytes) = claimed else {
+            // The source was unlinked, and its bytes collected, since they were read.
+            self.drop_back_link(repository, digest, incarnation).await?;
+            return Ok(false);
+        };
+        self.make_link(repository, digest, &bytes).await?;
+        Ok(true)
+    }
+
+    pub(super) async fn keep_link(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<Link>, StoreError> {
+        let mut round = 0;
+        while let Some(row) = self.read_link(repository, digest).await? {
+            let marked = row.mark.filter(|mark| mark.purpose == Purpose::Collection);
+            let Some(mark) = marked else {
+                // A deletion's mark stays: somebody waits for it, and may look at this link before it is gone.
+                return Ok(Some(row.link));
+            };
+            let kept = unmark(keys::link(repository, digest), mark.stands());
+            if self.main.write(&kept).await?.is_done() {
+                return Ok(Some(row.link));
+            }
+            self.main.lost_race(round).await?;
+            round += 1;
+        }
+        Ok(None)
+    }
+
+    /// Claims the bytes of a digest for a repository, and decides where they lie: where they lay before, or where they
+    /// are offered.
+    pub(super) async fn place(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        holding: Holding,
+        incarnation: Incarnation,
+        offered: Bytes,
+    ) -> Result<Bytes, StoreError> {
+        let claimed = self
+            .claim(repository, digest, holding, incarnation, Some(&offered))
+            .await?;
+        Ok(claimed.unwrap_or(offered))
+    }
+
+    /// Writes the claim, then looks at the bytes. `None`: there are none, and none were offered; the claim stands.
+    async fn claim(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        holding: Holding,
+        incarnation: Incarnation,
+        offered: Option<&Bytes>,
+    ) -> Result<Option<Bytes>, StoreError> {
+        let back_link = BackLink {
+            repository: repository.clone(),
+            incarnation,
+            holding,
+            at: self.cx.now,
+        };
+        let claim = Write::Put {
+            item: back_link.item(digest),
+            condition: Condition::Always,
+        };
+        if !active(Mutation::BackLinkLate) {
+            self.main.write(&claim).await?;
+        }
+        let bytes = self.look_at_bytes(digest, offered).await?;
+        if active(Mutation::BackLinkLate) {
+            self.main.write(&claim).await?;
+        }
+        Ok(bytes)
+    }
+
+    async fn look_at_bytes(&self, digest: &Digest, offered: Option<&Bytes>) -> Result<Option<Bytes>, StoreError> {
+        let key = keys::blob(digest);
+        let mut round = 0;
+        loop {
+            let Some(item) = self.main.get(&key).await? else {
+                let Some(offered) = offered else {
+                    return Ok(None);
+                };
+                let row = BlobRow {
+                    location: offered.location.clone(),
+                    size: offered.size,
+                    at: self.cx.now,
+                    mark: None,
+                };
+                let first = Write::Put {
+                    item: row.item(digest),
+                    condition: Condition::Absent,
+                };
+                if self.main.write(&first).await?.is_done() {
+                    return Ok(Some(offered.clone()));
+                }
+                // Somebody else's bytes, or these by a try that was not answered: the next look tells.
+                self.main.lost_race(round).await?;
+                round += 1;
+                continue;
+            };
+            let row = BlobRow::read(&item)?;
+            let standing = match row.mark {
+                None => true,
+                Some(_) => {
+                    let kept = unmark(key.clone(), lies_at(&row.location));
+                    self.main.write(&kept).await?.is_done()
+                }
+            };
+            if standing {
+                return Ok(Some(Bytes {
+                    location: row.location,
+                    size: row.size,
+                }));
+            }
+            self.main.lost_race(round).await?;
+            round += 1;
+        }
+    }
+
+    /// Links bytes that this call has claimed: the point at which a blob can be read. If there is a link already, it
+    /// stays, and the claim is dropped, since the link has its own.
+    async fn make_link(&self, repository: &RepositoryName, digest: &Digest, bytes: &Bytes) -> Result<(), StoreError> {
+        let key = keys::link(repository, digest);
+        let incarnation = self.cx.incarnation;
+        let row = LinkRow {
+            link: Link {
+                location: bytes.location.clone(),
+                size: bytes.size,
+                incarnation,
+            },
+            at: self.cx.now,
+            mark: None,
+        };
+        let create = Write::Put {
+            item: row.item(repository, digest),
+            condition: Condition::Absent,
+        };
+        let mut round = 0;
+        loop {
+            if self.main.write(&create).await?.is_done() {
+                return Ok(());
+            }
+            if let Some(row) = self.read_link(repository, digest).await? {
+                let life = row.link.incarnation;
+                let standing = match row.mark {
+                    None => true,
+                    Some(_) => self.main.write(&unmark(key.clone(), of_life(life))).await?.is_done(),
+                };
+                if standing {
+                    // It may be our own, by a try that was not answered.
+                    if life != incarnation {
+                        self.drop_back_link(repository, digest, incarnation).await?;
+                    }
+                    return Ok(());
+                }
+            }
+            self.main.lost_race(round).await?;
+            round += 1;
+        }
+    }
+
+    pub(super) async fn drop_back_link(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        incarnation: Incarnation,
+    ) -> Result<(), StoreError> {
+        let drop = Write::Delete {
+            key: keys::back_link(digest, repository, incarnation),
+            condition: Condition::Always,
+        };
+        self.main.write(&drop).await.map(|_| ())
+    }
+
+    /// Puts an object that was stored for a digest, and is not needed, into the graveyard.
+    pub(super) async fn bury(&self, digest: &Digest, location: &Location) -> Result<(), StoreError> {
+        let grave = Grave {
+            location: location.clone(),
+            digest: Some(*digest),
+            unfinished: false,
+            at: self.cx.now,
+        };
+        let bury = Write::Put {
+            item: GraveRow::item(&grave),
+            condition: Condition::Always,
+        };
+        self.local.write(&bury).await.map(|_| ())
+    }
+}

@@ -1,0 +1,332 @@
+//! Manifests: a put claims what the manifest refers to, looks at it, and publishes all at once.
+//!
+//! The claims are the edges. They are written before anything that they point to is read, and nothing is removed but
+//! by somebody who has marked it and then found no edge: what a put finds present and unmarked is held by its edge
+//! from then on, and what it finds marked it unmarks, which the remover notices. Only then does one transaction make
+//! the manifest and its tags visible.
+//!
+//! A put that is cut off leaves edges of a life that never began. They stop to count after
+//! [`YOUNG_MS`](registry::store::collection::YOUNG_MS), far behind the deadline of any put.
+
+use std::collections::BTreeSet;
+
+use oci::{Digest, Tag};
+use registry::store::metadata::{Content, ManifestPut, ManifestRecord, NewContent, PutManifest};
+use registry::store::{Incarnation, Location, StoreError};
+
+use super::Call;
+use super::commit::{Bytes, of_life, unmark};
+use super::tags::{self, Seen, Target};
+use crate::keys;
+use crate::mutation::{Mutation, active};
+use crate::records::{
+    CatalogRow, EdgeRow, Fields, Holding, ListedRow, ManifestRow, References, ReferencesRow, ReferrerRow, names,
+};
+use crate::table::{BATCH_READS, Condition, Item, Key, Value, Write, Written};
+
+/// What a transaction met.
+enum Published {
+    /// Everything is visible.
+    Done,
+    /// The manifest is not as it was read.
+    ManifestChanged,
+}
+
+/// What a life of a manifest has written before it is published.
+struct Claims {
+    incarnation: Incarnation,
+    items: Vec<Item>,
+}
+
+impl Call<'_> {
+    pub(super) async fn put_manifest(&self, put: &PutManifest) -> Result<ManifestPut, StoreError> {
+        let wanted: BTreeSet<&Tag> = put.tags.iter().collect();
+        let key = keys::manifest(&put.repository, &put.digest);
+        let mut round = 0;
+        loop {
+            let mut keys = tags::keys_of(&put.repository, wanted.iter().copied());
+            keys.insert(key.clone());
+            let items = self.main.get_all(&keys).await?;
+            let seen = wanted.iter().map(|tag| Seen::among(&items, &put.repository, tag));
+            let seen = seen.collect::<Result<Vec<_>, _>>()?;
+            let outcome = match items.get(&key).map(ManifestRow::read).transpose()? {
+                Some(row) => self.put_again(put, &row, seen).await?,
+                None if put.content == NewContent::Unchanged => Some(ManifestPut::Gone),
+                None => self.put_new(put, seen, self.incarnation(round)).await?,
+            };
+            if let Some(outcome) = outcome {
+                return Ok(outcome);
+            }
+            self.main.lost_race(u32::try_from(round).unwrap_or(u32::MAX)).await?;
+            round += 1;
+        }
+    }
+
+    /// Moves and adds tags of a manifest that is there. `None`: it is not there any more, or in another life.
+    async fn put_again(
+        &self,
+        put: &PutManifest,
+        row: &ManifestRow,
+        seen: Vec<Seen>,
+    ) -> Result<Option<ManifestPut>, StoreError> {
+        // With one tag or none, the moment at which it was read is one at which all was as it is asked for. Otherwise
+        // the transaction says so, and whoever is about to remove the manifest must be told that it was put again.
+        let as_wanted = row.mark.is_none() && seen.len() <= 1 && seen.iter().all(|tag| tag.names(&put.digest));
+        if !as_wanted {
+            let again = Write::Update {
+                key: keys::manifest(&put.repository, &put.digest),
+                set: vec![(names::VERSION, Value::N(row.version.saturating_add(1)))],
+                remove: vec![names::CONDEMNED],
+                condition: of_life(row.record.incarnation),
+            };
+            if let Published::ManifestChanged = self.publish(put, vec![again], &row.record, seen).await? {
+                return Ok(None);
+            }
+        }
+        if let NewContent::Sealed(location) = &put.content
+            && row.record.content != Content::Stored(location.clone())
+        {
+            // The bytes are the same, so a second object of them has no use.
+            self.bury(&put.digest, location).await?;
+        }
+        Ok(Some(ManifestPut::Stored))
+    }
+
+    /// Begins a life of the manifest. `None`: an identical put was first.
+    async fn put_new(
+        &self,
+        put: &PutManifest,
+        seen: Vec<Seen>,
+        incarnation: Incarnation,
+    ) -> Result<Option<ManifestPut>, StoreError> {
+        let digests: Vec<Digest> = put.required.union(&put.excepted).copied().collect();
+        let claims = self.claims(put, &digests, incarnation);
+        let missing = if active(Mutation::LookBeforeEdges) {
+            let missing = self.missing(put).await?;
+            self.write_claims(&claims).await?;
+            missing
+        } else {
+            self.write_claims(&claims).await?;
+            self.missing(put).await?
+        };
+        if !missing.is_empty() {
+            self.drop_claims(put, &claims, None).await;
+            return Ok(Some(ManifestPut::Missing(missing)));
+        }
+        // The bytes of a large manifest are claimed last, so that one that is refused leaves no location.
+        let content = match &put.content {
+            NewContent::Inline(bytes) => Content::Inline(bytes.clone()),
+            NewContent::Sealed(location) => Content::Stored(self.place_manifest(put, location, incarnation).await?),
+            NewContent::Unchanged => return Ok(Some(ManifestPut::Gone)),
+        };
+        self.enter_catalog(put).await?;
+
+        let references = References::of(&digests);
+        let row = ManifestRow {
+            record: ManifestRecord {
+                media_type: put.media_type.clone(),
+                size: put.size,
+                content,
+                subject: put.subject.as_ref().map(|(subject, _)| *subject),
+                artifact_type: put.artifact_type.clone(),
+                incarnation,
+            },
+            at: self.cx.now,
+            version: 0,
+            references,
+            mark: None,
+        };
+        let publication = self.publication(put, &row)?;
+        match self.publish(put, publication, &row.record, seen).await? {
+            Published::Done => {}
+            Published::ManifestChanged => {
+                self.drop_claims(put, &claims, Some(&row.record.content)).await;
+                return Ok(None);
+            }
+        }
+        if let (NewContent::Sealed(offered), Content::Stored(location)) = (&put.content, &row.record.content)
+            && offered != location
+        {
+            self.bury(&put.digest, offered).await?;
+        }
+        Ok(Some(ManifestPut::Stored))
+    }
+
+    /// What a new life writes before it looks: its edges, and the list of them if that is kept apart.
+    fn claims(&self, put: &PutManifest, digests: &[Digest], incarnation: Incarnation) -> Claims {
+        let edges = digests.iter().map(|target| {
+            let edge = EdgeRow {
+                target: *target,
+                parent: put.digest,
+                incarnation,
+                at: self.cx.now,
+            };
+            edge.item(&put.repository)
+        });
+        let mut items: Vec<Item> = edges.collect();
+        if let References::Apart(_) = References::of(digests) {
+            let (repository, digest) = (&put.repository, &put.digest);
+            items.extend(ReferencesRow::all(repository, digest, incarnation, digests, self.cx.now));
+        }
+        Claims { incarnation, items }
+    }
+
+    async fn write_claims(&self, claims: &Claims) -> Result<(), StoreError> {
+        let writes = claims.items.iter().map(|item| Write::Put {
+            item: item.clone(),
+            condition: Condition::Always,
+        });
+        self.main.write_all(&writes.collect::<Vec<_>>()).await
+    }
+
+    /// Takes back what a life that did not begin has written. What cannot be taken back now belongs to nothing, soon
+    /// counts no more, and is collected; the answer to the client does not depend on it.
+    async fn drop_claims(&self, put: &PutManifest, claims: &Claims, content: Option<&Content>) {
+        let drops = claims.items.iter().map(|item| item.key.clone());
+        let back_link = keys::back_link(&put.digest, &put.repository, claims.incarnation);
+        let back_link = matches!(content, Some(Content::Stored(_))).then_some(back_link);
+        let drops = drops.chain(back_link).map(|key| Write::Delete {
+            key,
+            condition: Condition::Always,
+        });
+        if let Err(error) = self.main.write_all(&drops.collect::<Vec<_>>()).await {
+            tracing::warn!(%error, "edges of a manifest that was not published are left to collection");
+        }
+    }
+
+    /// The required digests that are not in the repository, neither as a blob nor as a manifest. What is there and
+    /// marked is unmarked.
+    async fn missing(&self, put: &PutManifest) -> Result<Vec<Digest>, StoreError> {
+        type Form = fn(&oci::RepositoryName, &Digest) -> Key;
+        // Either form will do. The likely one first, so that each reference costs one read.
+        let forms: [Form; 2] = if put.media_type.is_index() {
+            [keys::manifest, keys::link]
+        } else {
+            [keys::link, keys::manifest]
+        };
+        let mut open: Vec<Digest> = put.required.iter().copied().collect();
+        for form in forms {
+            let mut absent = Vec::new();
+            // In pieces: manifests come with their bytes.
+            for some in open.chunks(2 * BATCH_READS) {
+                let keys = some.iter().map(|digest| form(&put.repository, digest));
+                let found = self.main.get_all(&keys.collect()).await?;
+                for digest in some {
+                    if !self.stands(found.get(&form(&put.repository, digest))).await? {
+                        absent.push(*digest);
+                    }
+                }
+            }
+            open = absent;
+        }
+        Ok(open)
+    }
+
+    /// Whether something that was looked at is there and stays.
+    async fn stands(&self, item: Option<&Item>) -> Result<bool, StoreError> {
+        match item {
+            None => Ok(false),
+            Some(item) if !Fields(item).flag(names::CONDEMNED) || active(Mutation::IgnoreMarks) => Ok(true),
+            // Whichever life of it there is by now: the edge holds it.
+            Some(item) => {
+                let kept = unmark(item.key.clone(), Condition::Exists);
+                Ok(self.main.write(&kept).await?.is_done())
+            }
+        }
+    }
+
+    async fn place_manifest(
+        &self,
+        put: &PutManifest,
+        location: &Location,
+        incarnation: Incarnation,
+    ) -> Result<Location, StoreError> {
+        let offered = Bytes {
+            location: location.clone(),
+            size: put.size,
+        };
+        let holding = Holding::Manifest;
+        let bytes = self
+            .place(&put.repository, &put.digest, holding, incarnation, offered)
+            .await?;
+        Ok(bytes.location)
+    }
+
+    /// Lists the repository before its first manifest can be seen, apart from the transaction: every push of a
+    /// repository would otherwise contend for this one row. It is never removed.
+    async fn enter_catalog(&self, put: &PutManifest) -> Result<(), StoreError> {
+        if self.known.has(&put.repository) {
+            return Ok(());
+        }
+        // What was listed once is listed; what does not seem to be is decided by the condition.
+        if self.main.glance(&keys::repository(&put.repository)).await?.is_none() {
+            let row = CatalogRow { created: self.cx.now };
+            self.main
+                .write(&Write::Put {
+                    item: row.item(&put.repository),
+                    condition: Condition::Absent,
+                })
+                .await?;
+        }
+        self.known.learn(&put.repository);
+        Ok(())
+    }
+
+    /// What makes a new manifest visible.
+    fn publication(&self, put: &PutManifest, row: &ManifestRow) -> Result<Vec<Write>, StoreError> {
+        let listed = ListedRow {
+            at: self.cx.now,
+            size: put.size,
+        };
+        let mut writes = vec![
+            Write::Put {
+                item: row.item(&put.repository, &put.digest),
+                condition: Condition::Absent,
+            },
+            Write::Put {
+                item: listed.item(&put.repository, &put.digest),
+                condition: Condition::Always,
+            },
+        ];
+        if let Some((subject, referrer)) = &put.subject {
+            writes.push(Write::Put {
+                item: ReferrerRow::item(&put.repository, subject, referrer)?,
+                condition: Condition::Always,
+            });
+        }
+        Ok(writes)
+    }
+
+    /// One transaction of what changes the manifest, whose first write is on the manifest itself, and of its tags. A
+    /// tag that somebody else has changed is read again, and changed on top of that.
+    async fn publish(
+        &self,
+        put: &PutManifest,
+        of_manifest: Vec<Write>,
+        record: &ManifestRecord,
+        mut seen: Vec<Seen>,
+    ) -> Result<Published, StoreError> {
+        // The type and size for ever are those of the first put.
+        let target = Target {
+            digest: &put.digest,
+            media_type: &record.media_type,
+            size: record.size,
+        };
+        let mut round = 0;
+        loop {
+            let mut writes = of_manifest.clone();
+            for tag in &seen {
+                writes.extend(tag.naming(self.cx, &put.repository, target, &put.who));
+            }
+            match self.main.transact(&writes).await? {
+                Written::Done => return Ok(Published::Done),
+                Written::Refused(which) if which.contains(&0) => return Ok(Published::ManifestChanged),
+                Written::Refused(_) => {}
+            }
+            self.main.lost_race(round).await?;
+            round += 1;
+            let tags: BTreeSet<&Tag> = put.tags.iter().collect();
+            seen = self.see_tags(&put.repository, tags).await?;
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! What is only read. Each answer is one item or one range, strongly consistent: a mark on an item says what somebody
+//! is about to do, and readers ignore it.
+
+use oci::{Digest, RepositoryName, Tag};
+use registry::store::metadata::{HistoryRecord, Link, ManifestRecord, Referrer, TagRecord};
+use registry::store::{Page, StoreError};
+
+use super::Call;
+use crate::keys::{self, Name, behind};
+use crate::records::{
+    BackLink, ChangeRow, Holding, LinkRow, ManifestRow, References, ReferencesRow, ReferrerRow, TagRow, damaged,
+};
+use crate::table::{Item, Range};
+
+/// The most characters of a tag.
+const TAG: usize = 128;
+/// The most characters of a repository's name.
+const NAME: usize = 255;
+
+impl Call<'_> {
+    pub(crate) async fn read_link(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<LinkRow>, StoreError> {
+        let item = self.main.get(&keys::link(repository, digest)).await?;
+        item.as_ref().map(LinkRow::read).transpose()
+    }
+
+    pub(crate) async fn read_manifest(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<ManifestRow>, StoreError> {
+        let item = self.main.get(&keys::manifest(repository, digest)).await?;
+        item.as_ref().map(ManifestRow::read).transpose()
+    }
+
+    pub(super) async fn link_of(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<Link>, StoreError> {
+        let row = self.read_link(repository, digest).await?;
+        Ok(row.map(|row| row.link))
+    }
+
+    pub(super) async fn manifest_of(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<ManifestRecord>, StoreError> {
+        let row = self.read_manifest(repository, digest).await?;
+        Ok(row.map(|row| row.record))
+    }
+
+    pub(super) async fn tag_of(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<Option<TagRecord>, StoreError> {
+        let item = self.main.get(&keys::tag(repository, tag)).await?;
+        item.as_ref().map(TagRow::read).transpose()
+    }
+
+    pub(super) async fn tags_of(
+        &self,
+        repository: &RepositoryName,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<Tag>, StoreError> {
+        let after = after.map(|after| behind("t#", after, TAG));
+        self.page(keys::tags(repository), after, false, limit, |item| match Name::of(&item.key) {
+            Some(Name::Tag(_, tag)) => Ok(tag),
+            _ => Err(damaged(&item.key, "not a tag")),
+        })
+        .await
+    }
+
+    pub(super) async fn history_of(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Page<HistoryRecord>, StoreError> {
+        let Some(up_to) = before.unwrap_or(u64::MAX).checked_sub(1) else {
+            return Ok(Page {
+                items: Vec::new(),
+                more: false,
+            });
+        };
+        let range = keys::changes(repository, tag, up_to);
+        self.page(range, None, true, limit, ChangeRow::read).await
+    }
+
+    pub(super) async fn is_repository(&self, repository: &RepositoryName) -> Result<bool, StoreError> {
+        let row = self.main.get(&keys::repository(repository)).await?;
+        Ok(row.is_some())
+    }
+
+    pub(super) async fn repositories_of(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<RepositoryName>, StoreError> {
+        let after = after.filter(|after| !after.is_empty());
+        let after = after.map(|after| behind("", after, NAME));
+        self.page(keys::repositories(), after, false, limit, |item| match Name::of(&item.key) {
+            Some(Name::Repository(name)) => Ok(name),
+            _ => Err(damaged(&item.key, "not a repository")),
+        })
+        .await
+    }
+
+    pub(super) async fn manifests_of(
+        &self,
+        repository: &RepositoryName,
+        after: Option<&Digest>,
+        limit: usize,
+    ) -> Result<Page<Digest>, StoreError> {
+        let after = after.map(|after| keys::listed(repository, after).sort);
+        let range = keys::all_listed(repository);
+        self.page(range, after, false, limit, |item| match Name::of(&item.key) {
+            Some(Name::Listed(_, digest)) => Ok(digest),
+            _ => Err(damaged(&item.key, "not in the list of manifests")),
+        })
+        .await
+    }
+
+    pub(super) async fn referrers_of(
+        &self,
+        repository: &RepositoryName,
+        subject: &Digest,
+        after: Option<&Digest>,
+        limit: usize,
+    ) -> Result<Page<Referrer>, StoreError> {
+        let after = after.map(|after| keys::referrer(repository, subject, after).sort);
+        let range = keys::referrers(repository, subject);
+        self.page(range, after, false, limit, ReferrerRow::read).await
+    }
+
+    /// Repositories among the first `limit` holders of the bytes, whatever they hold them as: a bounded read of
+    /// nominations, which their links confirm or not.
+    pub(super) async fn holders_of(
+        &self,
+        digest: &Digest,
+        limit: usize,
+    ) -> Result<Vec<RepositoryName>, StoreError> {
+        let (items, _) = self.main.first(keys::back_links(digest), None, false, limit).await?;
+        let mut holders = Vec::new();
+        for item in &items {
+            let back_link = BackLink::read(item)?;
+            // A repository may have several back-links: of a link and of what a cut commit has left.
+            if back_link.holding == Holding::Blob && holders.last() != Some(&back_link.repository) {
+                holders.push(back_link.repository);
+            }
+        }
+        Ok(holders)
+    }
+
+    /// All that a manifest refers to, but for its subject, in the order of the digests.
+    pub(crate) async fn references_of(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        row: &ManifestRow,
+    ) -> Result<Vec<Digest>, StoreError> {
+        let rows = match &row.references {
+            References::Here(digests) => return Ok(digests.clone()),
+            References::Apart(rows) => *rows,
+        };
+        let incarnation = row.record.incarnation;
+        let keys: Vec<_> = (0..rows)
+            .map(|row| keys::references(repository, digest, incarnation, row))
+            .collect();
+        let items = self.main.get_all(&keys.iter().cloned().collect()).await?;
+        let mut digests = Vec::new();
+        for key in &keys {
+            let item = items.get(key).ok_or_else(|| damaged(key, "it is not there"))?;
+            digests.extend(ReferencesRow::read(item)?.digests);
+        }
+        Ok(digests)
+    }
+
+    async fn page<T>(
+        &self,
+        range: Range,
+        after: Option<String>,
+        descending: bool,
+        limit: usize,
+        read: impl Fn(&Item) -> Result<T, StoreError>,
+    ) -> Result<Page<T>, StoreError> {
+        let (items, more) = self.main.first(range, after, descending, limit).await?;
+        Ok(Page {
+            items: items.iter().map(read).collect::<Result<_, _>>()?,
+            more,
+        })
+    }
+}

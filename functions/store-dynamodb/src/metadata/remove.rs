@@ -1,0 +1,324 @@
+//! Removals: mark the victim, then look; delete it only while the mark is still one's own.
+
+use oci::{Digest, RepositoryName, Tag};
+use registry::store::collection::YOUNG_MS;
+use registry::store::metadata::{Content, Removal};
+use registry::store::{Incarnation, StoreError};
+
+use super::Call;
+use super::commit::{of_life, unmark};
+use super::tags::ITEMS_PER_TAG;
+use crate::keys::{self, Name};
+use crate::mutation::{Mutation, active};
+use crate::records::{EdgeRow, Mark, ManifestRow, Purpose, References, at_version, damaged, names};
+use crate::retrying::Answer;
+use crate::table::{
+    Condition, Consistency, ITEM_BYTES, Key, Query, TRANSACTION_BYTES, TRANSACTION_ITEMS, Write, Written,
+};
+
+/// How many tags go in one transaction with what else a deletion changes.
+const TAGS_AT_ONCE: usize = 20;
+const _: () = assert!(TAGS_AT_ONCE * ITEMS_PER_TAG + 3 <= TRANSACTION_ITEMS);
+// A put writes as much as a deletion removes: the manifest and its row under its subject, and for each tag rows of a
+// few names.
+const _: () = assert!(2 * ITEM_BYTES + (TAGS_AT_ONCE * ITEMS_PER_TAG + 1) * 4096 <= TRANSACTION_BYTES);
+
+/// How many edges are looked at in one page.
+const EDGES_AT_ONCE: usize = 100;
+
+/// What became of a link that carries its remover's mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unlinked {
+    /// It is gone.
+    Removed,
+    /// This manifest refers to it: it stays, without the mark.
+    Referenced(Digest),
+    /// Somebody has taken the mark away, or replaced it.
+    Lost,
+}
+
+fn delete(key: Key) -> Write {
+    Write::Delete {
+        key,
+        condition: Condition::Always,
+    }
+}
+
+impl Call<'_> {
+    /// A manifest whose reference to `target` counts: it was recorded less than [`YOUNG_MS`] ago, so that the put which
+    /// did it may be under way, or that life of the manifest is published. With `tidy`, references that count no more
+    /// are removed in passing.
+    pub(crate) async fn counting_edge(
+        &self,
+        repository: &RepositoryName,
+        target: &Digest,
+        tidy: bool,
+    ) -> Result<Option<Digest>, StoreError> {
+        if active(Mutation::NoLook) {
+            return Ok(None);
+        }
+        let mut query = Query {
+            range: keys::edges(repository, target),
+            after: None,
+            descending: false,
+            limit: EDGES_AT_ONCE,
+            consistency: Consistency::Strong,
+        };
+        loop {
+            let found = self.main.query(&query).await?;
+            let mut leftovers = Vec::new();
+            for item in &found.items {
+                let edge = EdgeRow::read(item)?;
+                if self.counts(repository, &edge).await? {
+                    return Ok(Some(edge.parent));
+                }
+                leftovers.push(delete(item.key.clone()));
+            }
+            if tidy {
+                self.main.write_all(&leftovers).await?;
+            }
+            match found.more_after {
+                Some(last) => query.after = Some(last.sort),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    async fn counts(&self, repository: &RepositoryName, edge: &EdgeRow) -> Result<bool, StoreError> {
+        let young = self.cx.now.millis_since(edge.at) < YOUNG_MS;
+        if young && !active(Mutation::PublishedEdgesOnly) {
+            return Ok(true);
+        }
+        let parent = self.read_manifest(repository, &edge.parent).await?;
+        Ok(parent.is_some_and(|parent| parent.record.incarnation == edge.incarnation))
+    }
+
+    /// Marks a row on a condition; `None`: it did not hold.
+    async fn mark(&self, key: &Key, round: u64, condition: &Condition) -> Result<Option<Mark>, StoreError> {
+        let mark = |number: u64| Mark {
+            purpose: Purpose::Delete,
+            at: self.cx.now,
+            // Rounds and tries have values of their own.
+            random: self.incarnation((round << 32) + number),
+        };
+        let write = |number| Write::Update {
+            key: key.clone(),
+            set: vec![(names::CONDEMNED, mark(number).value())],
+            remove: Vec::new(),
+            condition: condition.clone(),
+        };
+        let (answer, number) = self.main.write_each(write).await?;
+        Ok(answer.is_done().then(|| mark(number)))
+    }
+
+    pub(super) async fn unlink(&self, repository: &RepositoryName, digest: &Digest) -> Result<Removal, StoreError> {
+        let key = keys::link(repository, digest);
+        let mut round = 0;
+        while let Some(row) = self.read_link(repository, digest).await? {
+            let incarnation = row.link.incarnation;
+            if let Some(mark) = self.mark(&key, round.into(), &of_life(incarnation)).await? {
+                match self.remove_link(repository, digest, incarnation, &mark).await? {
+                    Unlinked::Removed => return Ok(Removal::Removed),
+                    Unlinked::Referenced(parent) => return Ok(Removal::Referenced(parent)),
+                    Unlinked::Lost => {}
+                }
+            }
+            self.main.lost_race(round).await?;
+            round += 1;
+        }
+        Ok(Removal::Absent)
+    }
+
+    /// Removes a link of this life that carries `mark`, with its back-link, unless a reference to it counts.
+    pub(crate) async fn remove_link(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        incarnation: Incarnation,
+        mark: &Mark,
+    ) -> Result<Unlinked, StoreError> {
+        let key = keys::link(repository, digest);
+        if let Some(parent) = self.counting_edge(repository, digest, true).await? {
+            self.main.write(&unmark(key, mark.stands())).await?;
+            return Ok(Unlinked::Referenced(parent));
+        }
+        let remove = Write::Delete {
+            key,
+            condition: mark.stands(),
+        };
+        match self.main.write(&remove).await? {
+            Answer::Done => {}
+            Answer::Refused { perhaps_done: false } => return Ok(Unlinked::Lost),
+            Answer::Refused { perhaps_done: true } => {
+                // A try that was not answered has removed it, unless this life of the link is still there.
+                let now = self.read_link(repository, digest).await?;
+                if now.is_some_and(|row| row.link.incarnation == incarnation) {
+                    return Ok(Unlinked::Lost);
+                }
+            }
+        }
+        // The link is gone whatever becomes of this: what is left is found by a deep collection.
+        if let Err(error) = self.forget_back_links(repository, digest, incarnation).await {
+            tracing::warn!(%error, "the back-link of a link that was removed is left to collection");
+        }
+        Ok(Unlinked::Removed)
+    }
+
+    async fn forget_back_links(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        incarnation: Incarnation,
+    ) -> Result<(), StoreError> {
+        if active(Mutation::BackLinksOfEveryLife) {
+            let range = keys::back_links(digest);
+            let (items, _) = self.main.first(range, None, false, EDGES_AT_ONCE).await?;
+            let of_repository = items.into_iter().filter(|item| {
+                let name = Name::of(&item.key);
+                matches!(name, Some(Name::BackLink { repository: holder, .. }) if holder == *repository)
+            });
+            let deletes: Vec<_> = of_repository.map(|item| delete(item.key)).collect();
+            return self.main.write_all(&deletes).await;
+        }
+        self.drop_back_link(repository, digest, incarnation).await
+    }
+
+    pub(super) async fn delete_manifest(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        who: &str,
+    ) -> Result<Removal, StoreError> {
+        let key = keys::manifest(repository, digest);
+        let mut round = 0;
+        while let Some(row) = self.read_manifest(repository, digest).await? {
+            let as_read = Condition::All(vec![of_life(row.record.incarnation), at_version(row.version)]);
+            if let Some(mark) = self.mark(&key, round.into(), &as_read).await? {
+                if let Some(parent) = self.counting_edge(repository, digest, true).await? {
+                    self.main.write(&unmark(key, mark.stands())).await?;
+                    return Ok(Removal::Referenced(parent));
+                }
+                if self.remove_manifest(repository, digest, &row, &mark, who).await? {
+                    // The manifest is gone whatever becomes of this: its edges soon count no more, and are collected.
+                    if let Err(error) = self.forget_manifest(repository, digest, &row).await {
+                        tracing::warn!(%error, "edges of a manifest that was deleted are left to collection");
+                    }
+                    return Ok(Removal::Removed);
+                }
+            }
+            self.main.lost_race(round).await?;
+            round += 1;
+        }
+        Ok(Removal::Absent)
+    }
+
+    /// Removes a manifest that carries `mark` with its tags: those of the last transaction together with it, more of
+    /// them before, each batch on condition of the mark. `false`: it was put again meanwhile, or a tag has moved.
+    async fn remove_manifest(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        row: &ManifestRow,
+        mark: &Mark,
+        who: &str,
+    ) -> Result<bool, StoreError> {
+        let key = keys::manifest(repository, digest);
+        loop {
+            // Read after the mark was written: a put that adds a tag later takes the mark away.
+            let (tags, more) = self.tags_naming(repository, digest).await?;
+            let seen = self.see_tags(repository, &tags).await?;
+            let naming = seen.iter().filter(|tag| tag.names(digest));
+            let of_tags = naming.flat_map(|tag| tag.deleting(self.cx, repository, who));
+            let mut writes = if more {
+                vec![Write::Check {
+                    key: key.clone(),
+                    condition: mark.stands(),
+                }]
+            } else {
+                self.unpublication(repository, digest, row, mark)
+            };
+            writes.extend(of_tags);
+            if self.main.transact(&writes).await? != Written::Done {
+                return Ok(false);
+            }
+            if !more {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Some tags that name a manifest, and whether there are more.
+    async fn tags_naming(&self, repository: &RepositoryName, digest: &Digest) -> Result<(Vec<Tag>, bool), StoreError> {
+        let range = keys::all_tagged(repository, digest);
+        let (items, more) = self.main.first(range, None, false, TAGS_AT_ONCE).await?;
+        let tags = items.iter().map(|item| match Name::of(&item.key) {
+            Some(Name::Tagged(_, _, tag)) => Ok(tag),
+            _ => Err(damaged(&item.key, "not the record of a tag")),
+        });
+        Ok((tags.collect::<Result<_, _>>()?, more))
+    }
+
+    /// What makes a manifest invisible, but for its tags.
+    fn unpublication(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        row: &ManifestRow,
+        mark: &Mark,
+    ) -> Vec<Write> {
+        let condition = if active(Mutation::IgnoreVersion) {
+            Condition::Exists
+        } else {
+            Condition::All(vec![mark.stands(), at_version(row.version)])
+        };
+        let mut writes = vec![
+            Write::Delete {
+                key: keys::manifest(repository, digest),
+                condition,
+            },
+            delete(keys::listed(repository, digest)),
+        ];
+        if let Some(subject) = &row.record.subject {
+            writes.push(delete(keys::referrer(repository, subject, digest)));
+        }
+        writes
+    }
+
+    /// Removes what a life of a manifest has left: its edges, the rows that list them, its back-link.
+    async fn forget_manifest(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        row: &ManifestRow,
+    ) -> Result<(), StoreError> {
+        let incarnation = row.record.incarnation;
+        let targets = self.references_of(repository, digest, row).await?;
+        if active(Mutation::EdgesOfEveryLife) {
+            for target in &targets {
+                let (items, _) = self
+                    .main
+                    .first(keys::edges(repository, target), None, false, EDGES_AT_ONCE)
+                    .await?;
+                let of_parent = items.into_iter().filter(|item| {
+                    let name = Name::of(&item.key);
+                    matches!(name, Some(Name::Edge { parent, .. }) if parent == *digest)
+                });
+                let deletes: Vec<_> = of_parent.map(|item| delete(item.key)).collect();
+                self.main.write_all(&deletes).await?;
+            }
+            return Ok(());
+        }
+        let edges = targets.iter().map(|target| keys::edge(repository, target, digest, incarnation));
+        let mut writes: Vec<Write> = edges.map(delete).collect();
+        if let Content::Stored(_) = row.record.content {
+            writes.push(delete(keys::back_link(digest, repository, incarnation)));
+        }
+        self.main.write_all(&writes).await?;
+        // Last, since they tell which edges there are.
+        if let References::Apart(rows) = row.references {
+            let rows = (0..rows).map(|row| keys::references(repository, digest, incarnation, row));
+            self.main.write_all(&rows.map(delete).collect::<Vec<_>>()).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,92 @@
+//! The protocols over the table in memory: the contract, what they cost, and what is large.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod contract;
+mod costs;
+mod large;
+mod metered;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use oci::{Algorithm, Digest, MediaType, RepositoryName, Tag};
+use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest, Removal};
+use registry::store::{Context, Incarnation, Location, Timestamp};
+
+use crate::DynamoStore;
+use crate::memory::MemoryTable;
+use crate::retrying::{Pace, TestPace};
+use crate::table::Table;
+
+/// A store over one table.
+fn store_over(table: impl Table + Clone) -> DynamoStore {
+    let pace: Arc<dyn Pace> = Arc::new(TestPace::new(1));
+    DynamoStore::over(Arc::new(table.clone()), Arc::new(table), &pace)
+}
+
+const NOW: Timestamp = Timestamp(1_900_000_000_000);
+
+/// The context of one call.
+fn cx() -> Context {
+    static CALLS: AtomicU64 = AtomicU64::new(1);
+    Context {
+        now: NOW,
+        deadline: NOW.plus_millis(30_000),
+        incarnation: Incarnation(CALLS.fetch_add(1, Ordering::SeqCst).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+    }
+}
+
+fn repository() -> RepositoryName {
+    "team/app".parse().unwrap()
+}
+
+fn digest(text: impl AsRef<[u8]>) -> Digest {
+    Digest::of(Algorithm::Sha256, text.as_ref())
+}
+
+fn tag(name: &str) -> Tag {
+    name.parse().unwrap()
+}
+
+/// An object of its own for each number.
+fn location(number: usize) -> Location {
+    Location::main(format!("{number:032x}.1"))
+}
+
+fn manifest(bytes: impl Into<Vec<u8>>) -> PutManifest {
+    let bytes = Bytes::from(bytes.into());
+    PutManifest {
+        repository: repository(),
+        digest: digest(&bytes),
+        media_type: MediaType::OCI_MANIFEST.parse().unwrap(),
+        size: bytes.len() as u64,
+        content: NewContent::Inline(bytes),
+        artifact_type: None,
+        subject: None,
+        required: BTreeSet::new(),
+        excepted: BTreeSet::new(),
+        tags: Vec::new(),
+        who: "user".to_owned(),
+    }
+}
+
+async fn commit(store: &DynamoStore, numbers: impl IntoIterator<Item = usize>) -> BTreeSet<Digest> {
+    let mut digests = BTreeSet::new();
+    for number in numbers {
+        let digest = digest(format!("blob {number}"));
+        let answer = store.commit_blob(cx(), &repository(), &digest, &location(number), 1000).await;
+        answer.unwrap();
+        digests.insert(digest);
+    }
+    digests
+}
+
+async fn put(store: &DynamoStore, put: &PutManifest) {
+    assert_eq!(store.put_manifest(cx(), put).await.unwrap(), ManifestPut::Stored);
+}
+
+async fn delete(store: &DynamoStore, digest: &Digest) -> Removal {
+    store.delete_manifest(cx(), &repository(), digest, "user").await.unwrap()
+}

@@ -1,0 +1,197 @@
+//! How many reads and writes each operation costs: the promises of the interface, and the whole table of them.
+
+use futures_util::future::BoxFuture;
+use registry::store::sessions::{End, Progress, Publishing, SessionId, SessionKey, SessionStore, Claimed};
+
+use super::metered::Metered;
+use super::*;
+use crate::Statistics;
+
+/// What an operation has asked of the table: items read, pages read, items written, and those of them in transactions.
+async fn cost<T>(store: &DynamoStore, operation: impl Future<Output = T>) -> (T, [u64; 4]) {
+    let before = store.statistics();
+    let answer = operation.await;
+    let after = store.statistics();
+    assert_eq!(after.retries, before.retries, "nothing was asked twice");
+    let of = |pick: fn(&Statistics) -> u64| pick(&after) - pick(&before);
+    let cost = [
+        of(|statistics| statistics.reads),
+        of(|statistics| statistics.queries),
+        of(|statistics| statistics.writes),
+        of(|statistics| statistics.transacted),
+    ];
+    (answer, cost)
+}
+
+#[tokio::test]
+async fn reads_cost_what_was_promised() {
+    let store = store_over(MemoryTable::new());
+    let (repository, name) = (repository(), tag("v1"));
+    let blobs = commit(&store, 0..2).await;
+    let mut wanted = manifest("m");
+    wanted.required = blobs.clone();
+    wanted.tags = vec![name.clone()];
+    put(&store, &wanted).await;
+
+    let blob = blobs.first().unwrap();
+    let operations: [(&str, BoxFuture<'_, ()>, [u64; 4]); 8] = [
+        ("link", Box::pin(async { drop(store.link(cx(), &repository, blob).await.unwrap().unwrap()) }), [1, 0, 0, 0]),
+        (
+            "link of somebody who may push",
+            Box::pin(async { drop(store.keep_link(cx(), &repository, blob).await.unwrap().unwrap()) }),
+            [1, 0, 0, 0],
+        ),
+        (
+            "manifest by digest",
+            Box::pin(async { drop(store.manifest(cx(), &repository, &wanted.digest).await.unwrap().unwrap()) }),
+            [1, 0, 0, 0],
+        ),
+        ("tag", Box::pin(async { drop(store.tag(cx(), &repository, &name).await.unwrap().unwrap()) }), [1, 0, 0, 0]),
+        (
+            "manifest by tag",
+            Box::pin(async {
+                let tag = store.tag(cx(), &repository, &name).await.unwrap().unwrap();
+                drop(store.manifest(cx(), &repository, &tag.digest).await.unwrap().unwrap());
+            }),
+            [2, 0, 0, 0],
+        ),
+        ("page of tags", Box::pin(async { drop(store.tags(cx(), &repository, None, 1000).await.unwrap()) }), [0, 1, 0, 0]),
+        ("page of repositories", Box::pin(async { drop(store.repositories(cx(), None, 1000).await.unwrap()) }), [0, 1, 0, 0]),
+        (
+            "page of referrers",
+            Box::pin(async { drop(store.referrers(cx(), &repository, &wanted.digest, None, 1000).await.unwrap()) }),
+            [0, 1, 0, 0],
+        ),
+    ];
+    for (name, operation, expected) in operations {
+        assert_eq!(cost(&store, operation).await.1, expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_ten_thousand_tags_is_one_query() {
+    let store = store_over(MemoryTable::new());
+    let mut wanted = manifest("m");
+    for first in (0..10_000).step_by(20) {
+        wanted.tags = (first..first + 20).map(|number| tag(&format!("t{number:05}"))).collect();
+        put(&store, &wanted).await;
+    }
+    let (page, asked) = cost(&store, store.tags(cx(), &repository(), Some("t04999"), 1000)).await;
+    let page = page.unwrap();
+    assert_eq!((page.items.len(), page.more), (1000, true));
+    assert_eq!(page.items[0].as_str(), "t05000");
+    assert_eq!(asked, [0, 1, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_blob_costs_six_writes_and_one_read() {
+    let store = store_over(MemoryTable::new());
+    let key = SessionKey {
+        expires: NOW.plus_millis(86_400_000),
+        id: SessionId(7),
+    };
+    let (digest, location) = (digest("blob"), location(1));
+    let upload = async {
+        let Claimed::Granted(claim) = store.claim(cx(), key, NOW.plus_millis(60_000)).await.unwrap() else {
+            panic!("a new session is not new");
+        };
+        let publishing = Publishing {
+            digest,
+            location: location.clone(),
+            size: 4,
+        };
+        assert!(store.commit(cx(), &claim, &publishing).await.unwrap());
+        store.commit_blob(cx(), &repository(), &digest, &location, 4).await.unwrap();
+        store.finish(cx(), &claim, End::Done).await.unwrap();
+    };
+    let ((), asked) = cost(&store, upload).await;
+    assert_eq!(asked, [1, 0, 6, 0], "POST and PUT");
+
+    let key = SessionKey { id: SessionId(8), ..key };
+    let upload = async {
+        let Claimed::Granted(claim) = store.claim(cx(), key, NOW.plus_millis(60_000)).await.unwrap() else {
+            panic!("a new session is not new");
+        };
+        let progress = Progress {
+            offset: 4,
+            ..Progress::default()
+        };
+        assert!(store.save(cx(), &claim, progress, None).await.unwrap());
+    };
+    let ((), asked) = cost(&store, upload).await;
+    assert_eq!(asked[2..], [2, 0], "a PATCH before adds a claim and a save");
+}
+
+#[tokio::test]
+async fn a_typical_image_costs_29_units_to_publish() {
+    let table = Metered::new();
+    let store = store_over(table.clone());
+    let mut first = manifest("the repository is known");
+    first.required = commit(&store, 0..11).await;
+    put(&store, &first).await;
+    table.take();
+
+    let mut image = manifest(vec![b'x'; 3000]);
+    image.required = first.required.clone();
+    image.tags = vec![tag("v1")];
+    put(&store, &image).await;
+    // Read: the manifest, its tag, the tombstone of the tag, and eleven references. Written: eleven edges, and in a
+    // transaction 4 KB of manifest, its row in the list, and for the tag four.
+    assert_eq!(table.take(), (14.0, 11 + 2 * (4 + 1 + 4)));
+
+    // The same again: nothing is new.
+    put(&store, &image).await;
+    assert_eq!(table.take(), (3.0, 0));
+
+    // Under one more tag: what it refers to is not looked at.
+    image.tags = vec![tag("v2")];
+    let (_, asked) = cost(&store, put(&store, &image)).await;
+    assert_eq!(asked, [3, 0, 5, 5]);
+}
+
+#[tokio::test]
+async fn twenty_tags_are_83_items() {
+    let store = store_over(MemoryTable::new());
+    let tags: Vec<Tag> = (0..20).map(|number| tag(&format!("t{number}"))).collect();
+    let mut one = manifest("one");
+    one.tags = tags.clone();
+    put(&store, &one).await;
+
+    let mut other = manifest("other");
+    other.tags = tags;
+    let row = registry::store::metadata::Referrer {
+        descriptor: oci::Descriptor::new(other.media_type.clone(), other.digest, other.size),
+        annotations_omitted: false,
+    };
+    other.subject = Some((one.digest, row));
+    let ((), asked) = cost(&store, put(&store, &other)).await;
+    assert_eq!(asked, [41, 0, 83, 83], "all in one transaction");
+
+    let (removal, asked) = cost(&store, delete(&store, &other.digest)).await;
+    assert_eq!(removal, Removal::Removed);
+    // The mark, and then all at once. Nothing refers to it, and it refers to nothing but its subject.
+    assert_eq!(asked[2..], [1 + 83, 83]);
+}
+
+#[tokio::test]
+async fn a_delete_and_an_unlink_cost_little() {
+    let store = store_over(MemoryTable::new());
+    let mut image = manifest("m");
+    image.required = commit(&store, 0..11).await;
+    image.tags = vec![tag("v1")];
+    put(&store, &image).await;
+
+    let (deleted, asked) = cost(&store, store.delete_tag(cx(), &repository(), &tag("v1"), "user")).await;
+    assert!(deleted.unwrap());
+    assert_eq!(asked, [1, 0, 4, 4]);
+
+    let (removal, asked) = cost(&store, delete(&store, &image.digest)).await;
+    assert_eq!(removal, Removal::Removed);
+    // Mark; look for edges and for tags; the manifest and its row; eleven edges.
+    assert_eq!(asked, [1, 2, 1 + 2 + 11, 2]);
+
+    let blob = image.required.first().unwrap();
+    let (removal, asked) = cost(&store, store.unlink(cx(), &repository(), blob)).await;
+    assert_eq!(removal.unwrap(), Removal::Removed);
+    assert_eq!(asked, [1, 1, 3, 0]);
+}

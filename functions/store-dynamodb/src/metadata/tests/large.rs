@@ -1,0 +1,159 @@
+//! Manifests that refer to much, that have many tags, and that are objects.
+
+use registry::store::metadata::{Content, Referrer};
+
+use super::*;
+use crate::keys::{self, Name};
+use crate::table::Key;
+
+fn keys(table: &MemoryTable) -> Vec<Key> {
+    table.look(|items| {
+        let keys = items.iter().map(|(partition, sort, _)| Key {
+            partition: partition.to_owned(),
+            sort: sort.to_owned(),
+        });
+        keys.collect()
+    })
+}
+
+/// The names of all items but those of catalog, history and tombstones, which stay.
+fn left(table: &MemoryTable) -> Vec<Name> {
+    let keys = keys(table);
+    let names = keys.iter().map(|key| Name::of(key).unwrap());
+    names
+        .filter(|name| {
+            !matches!(
+                name,
+                Name::Repository(_) | Name::Change(..) | Name::Tombstone(..) | Name::Grave
+            )
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn four_thousand_references_come_and_go() {
+    let table = MemoryTable::new();
+    let store = store_over(table.clone());
+    let mut much = manifest("much");
+    much.content = NewContent::Sealed(location(1));
+    much.size = 300_000;
+    much.excepted = (0..4096)
+        .map(|number| Digest::of(Algorithm::Sha512, format!("{number}").as_bytes()))
+        .collect();
+    much.tags = vec![tag("v1")];
+    put(&store, &much).await;
+
+    let names = left(&table);
+    let count = |pick: fn(&Name) -> bool| names.iter().filter(|name| pick(name)).count();
+    assert_eq!(count(|name| matches!(name, Name::Edge { .. })), 4096);
+    assert_eq!(count(|name| matches!(name, Name::References { .. })), 5);
+    let record = store.manifest(cx(), &repository(), &much.digest).await.unwrap().unwrap();
+    assert_eq!(record.content, Content::Stored(location(1)));
+    let row = store.call(cx()).read_manifest(&repository(), &much.digest).await.unwrap().unwrap();
+    let references = store.call(cx()).references_of(&repository(), &much.digest, &row).await.unwrap();
+    assert!(references.iter().eq(&much.excepted));
+
+    assert_eq!(delete(&store, &much.digest).await, Removal::Removed);
+    // Where the bytes lie is known until a collection finds that nobody holds them.
+    assert_eq!(left(&table), [Name::Blob(much.digest)]);
+}
+
+#[tokio::test]
+async fn a_refused_manifest_leaves_nothing() {
+    let table = MemoryTable::new();
+    let store = store_over(table.clone());
+    let present = commit(&store, 0..3).await;
+    let before = left(&table).len();
+    for content in [NewContent::Sealed(location(9)), NewContent::Inline(Bytes::from_static(b"x"))] {
+        let mut refused = manifest("refused");
+        refused.content = content;
+        refused.required = present.clone();
+        refused.required.insert(digest("absent"));
+        let outcome = store.put_manifest(cx(), &refused).await.unwrap();
+        assert_eq!(outcome, ManifestPut::Missing(vec![digest("absent")]));
+        assert_eq!(left(&table).len(), before);
+    }
+    for blob in &present {
+        let removal = store.unlink(cx(), &repository(), blob).await.unwrap();
+        assert_eq!(removal, Removal::Removed, "no edge was left");
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_goes_with_more_tags_than_a_transaction_takes() {
+    let table = MemoryTable::new();
+    let store = store_over(table.clone());
+    let mut wanted = manifest("m");
+    for first in (0..100).step_by(20) {
+        wanted.tags = (first..first + 20).map(|number| tag(&format!("t{number:03}"))).collect();
+        put(&store, &wanted).await;
+    }
+    wanted.tags = vec![tag("last")];
+    put(&store, &wanted).await;
+    assert_eq!(delete(&store, &wanted.digest).await, Removal::Removed);
+    assert_eq!(left(&table), []);
+    let history = store.history(cx(), &repository(), &tag("t042"), None, 10).await.unwrap();
+    assert_eq!(history.items[0].after, None);
+    assert_eq!(history.items.len(), 2);
+}
+
+#[tokio::test]
+async fn a_subject_may_have_more_referrers_than_a_page_holds() {
+    let store = store_over(MemoryTable::new());
+    let subject = digest("subject");
+    let mut expected = BTreeSet::new();
+    for number in 0..60 {
+        let mut referrer = manifest(format!("referrer {number}"));
+        let mut descriptor = oci::Descriptor::new(referrer.media_type.clone(), referrer.digest, referrer.size);
+        // Sixty of these are more than the 1 MB that one answer holds.
+        descriptor.annotations = Some([("text".to_owned(), "x".repeat(30_000))].into());
+        let row = Referrer {
+            descriptor,
+            annotations_omitted: false,
+        };
+        referrer.subject = Some((subject, row));
+        put(&store, &referrer).await;
+        expected.insert(referrer.digest);
+    }
+    let page = store.referrers(cx(), &repository(), &subject, None, 50).await.unwrap();
+    assert_eq!((page.items.len(), page.more), (50, true));
+    let last = page.items.last().unwrap().descriptor.digest;
+    let rest = store.referrers(cx(), &repository(), &subject, Some(&last), 50).await.unwrap();
+    assert_eq!((rest.items.len(), rest.more), (10, false));
+    let found = page.items.iter().chain(&rest.items).map(|row| row.descriptor.digest);
+    assert!(found.eq(expected));
+}
+
+#[tokio::test]
+async fn a_second_object_of_the_same_manifest_is_buried() {
+    let table = MemoryTable::new();
+    let store = store_over(table.clone());
+    let mut large = manifest("large");
+    for number in 1..=3 {
+        large.content = NewContent::Sealed(location(number));
+        put(&store, &large).await;
+    }
+    let graves: Vec<_> = keys(&table).into_iter().filter(|key| key.partition.starts_with('G')).collect();
+    let expected = [2, 3].map(|number| keys::grave(&location(number), NOW));
+    assert_eq!(graves.len(), 2);
+    assert!(expected.iter().all(|grave| graves.contains(grave)), "{graves:?}");
+}
+
+#[tokio::test]
+async fn a_tag_list_may_begin_behind_any_text() {
+    let store = store_over(MemoryTable::new());
+    let mut wanted = manifest("m");
+    wanted.tags = ["a", "b", "z"].map(tag).to_vec();
+    put(&store, &wanted).await;
+    for (after, expected) in [("", 3), ("a", 2), ("aaaa", 2), ("ä", 0), ("\u{10ffff}", 0), ("~", 0), ("B#", 3)] {
+        let page = store.tags(cx(), &repository(), Some(after), 10).await.unwrap();
+        assert_eq!(page.items.len(), expected, "behind {after:?}");
+    }
+    let long = "y".repeat(5000);
+    let page = store.tags(cx(), &repository(), Some(&long), 10).await.unwrap();
+    assert_eq!(page.items, [tag("z")]);
+    for (after, expected) in [("", 1), ("team", 1), ("team/app", 0), ("ü", 0)] {
+        let page = store.repositories(cx(), Some(after), 10).await.unwrap();
+        assert_eq!(page.items.len(), expected, "behind {after:?}");
+    }
+}

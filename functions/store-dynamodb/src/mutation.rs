@@ -1,0 +1,71 @@
+//! The protocols broken on purpose, one mistake at a time.
+//!
+//! A search through schedules proves something only if it finds what is wrong. Each mistake that the protocols guard
+//! against is therefore kept as a switch at the very line that would be wrong, and a test asserts that the search
+//! finds it. Outside tests every switch is a constant `false`, and nothing is left of it.
+
+/// A mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mutation {
+    /// A manifest looks at what it refers to before it has written its edges.
+    LookBeforeEdges,
+    /// A manifest that meets a mark on what it refers to leaves it there.
+    IgnoreMarks,
+    /// A removal does not look for edges.
+    NoLook,
+    /// Deleting a manifest removes the edges of all its lives.
+    EdgesOfEveryLife,
+    /// Removing a link removes the back-links of all its lives.
+    BackLinksOfEveryLife,
+    /// A commit writes its back-link after it has looked for the bytes.
+    BackLinkLate,
+    /// An edge counts only when the manifest that makes it is published.
+    PublishedEdgesOnly,
+    /// What was buried is due at once.
+    GravesAtOnce,
+    /// What names an object is removed before its grave is dug.
+    BuryLate,
+    /// A pass unlinks on its own fresh mark.
+    UnlinkAtOnce,
+    /// Deleting a manifest does not look whether it was put again since it was marked.
+    IgnoreVersion,
+    /// A tag is written whatever it names by now.
+    BlindTag,
+}
+
+/// Whether this mistake is to be made.
+#[cfg(not(test))]
+pub(crate) const fn active(_: Mutation) -> bool {
+    false
+}
+
+#[cfg(test)]
+pub(crate) use switch::{active, during};
+
+#[cfg(test)]
+mod switch {
+    use std::cell::Cell;
+
+    use super::Mutation;
+
+    thread_local! {
+        static ACTIVE: Cell<Option<Mutation>> = const { Cell::new(None) };
+    }
+
+    /// Whether this mistake is to be made, on this thread.
+    pub(crate) fn active(mutation: Mutation) -> bool {
+        ACTIVE.get() == Some(mutation)
+    }
+
+    /// Does something with a mistake, or with none.
+    pub(crate) fn during<T>(mutation: Option<Mutation>, work: impl FnOnce() -> T) -> T {
+        struct Restore(Option<Mutation>);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                ACTIVE.set(self.0);
+            }
+        }
+        let _restore = Restore(ACTIVE.replace(mutation));
+        work()
+    }
+}

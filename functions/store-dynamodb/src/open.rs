@@ -1,0 +1,172 @@
+//! From settings to a store.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, Region};
+use aws_sdk_dynamodb::Client as Sdk;
+use aws_smithy_http_client::{Builder as HttpClient, tls};
+use aws_smithy_types::retry::RetryConfig;
+use aws_smithy_types::timeout::TimeoutConfig;
+use registry::store::{Cause, Context, Incarnation, Timestamp};
+
+use crate::DynamoStore;
+use crate::aws::AwsTable;
+use crate::retrying::{Client, Pace, SystemPace};
+use crate::schema::{self, Prepared};
+
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(3);
+/// How long one try of a request may take, connection included. The service answers within some tens of milliseconds;
+/// an answer that takes this long is lost.
+const TRY: Duration = Duration::from_secs(6);
+/// How long the look at a table's version may take, in milliseconds, retries included.
+const PATIENCE_MS: u64 = 15_000;
+
+/// Where the tables are, and who asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// The table of everything that a registry knows.
+    pub table: String,
+    /// The table of sessions, graves and keys; `None`: the same one.
+    pub local_table: Option<String>,
+    /// The region; `None`: the one that the environment or the profile names.
+    pub region: Option<String>,
+    /// A profile of the configuration files; `None`: the one that the environment names.
+    pub profile: Option<String>,
+    /// Where requests are sent; `None`: the service of the region, or what the environment names.
+    pub endpoint: Option<String>,
+}
+
+impl Options {
+    /// The name of the local table.
+    #[must_use]
+    pub fn local_table(&self) -> &str {
+        self.local_table.as_deref().unwrap_or(&self.table)
+    }
+
+    async fn sdk(&self) -> Result<Sdk, OpenError> {
+        let provider = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
+        let http = HttpClient::new().tls_provider(provider).build_https();
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(CONNECT)
+            .operation_attempt_timeout(TRY)
+            .build();
+        let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
+            .http_client(http)
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(timeouts);
+        if let Some(region) = &self.region {
+            loader = loader.region(Region::new(region.clone()));
+        }
+        if let Some(profile) = &self.profile {
+            loader = loader.profile_name(profile);
+        }
+        let shared = loader.load().await;
+        if shared.region().is_none() {
+            return Err(OpenError::NoRegion);
+        }
+        let mut config = aws_sdk_dynamodb::config::Builder::from(&shared);
+        if let Some(endpoint) = &self.endpoint {
+            config = config.endpoint_url(endpoint);
+        }
+        Ok(Sdk::from_conf(config.build()))
+    }
+
+    fn names(&self) -> BTreeSet<&str> {
+        BTreeSet::from([self.table.as_str(), self.local_table()])
+    }
+}
+
+/// Why the tables cannot be used. The texts are for the operator, and say what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// No region is known.
+    #[error("no AWS region: give --aws-region, or set AWS_REGION (with an endpoint of one's own, any region will do)")]
+    NoRegion,
+    /// There is no such table.
+    #[error("there is no table {0}: create it with `roadstead metadata init`")]
+    NoTable(String),
+    /// The table is there, but nothing of this program's.
+    #[error("the table {0} was never initialised: run `roadstead metadata init`")]
+    NotInitialised(String),
+    /// The table was made for something else.
+    #[error("the table {0} does not have the keys `pk` and `sk`, so that it belongs to something else: choose another name")]
+    OtherKeys(String),
+    /// A new table did not become active.
+    #[error("the table {0} is not active yet: try again in a minute")]
+    NotActive(String),
+    /// The layout is one that this version does not understand.
+    #[error("the table {table} has layout {found}, this version understands layouts up to {}: install a newer version", schema::VERSION + 1)]
+    TooNew {
+        /// The table.
+        table: String,
+        /// Its layout.
+        found: u64,
+    },
+    /// The layout is one that this version has forgotten.
+    #[error("the table {table} has layout {found}, this version needs layout {} or later: run `roadstead metadata init` with every version in between", schema::VERSION - 1)]
+    TooOld {
+        /// The table.
+        table: String,
+        /// Its layout.
+        found: u64,
+    },
+    /// The service did not answer, or refused.
+    #[error("the table {table} cannot be used: {cause}")]
+    Table {
+        /// The table.
+        table: String,
+        /// What was said.
+        #[source]
+        cause: Cause,
+    },
+}
+
+/// A call of its own, for what is asked at start.
+fn context() -> Context {
+    Context {
+        now: Timestamp(0),
+        deadline: Timestamp(PATIENCE_MS),
+        incarnation: Incarnation(0),
+    }
+}
+
+impl DynamoStore {
+    /// A store over tables that [`DynamoStore::init`] has made. Makes one request to each, for the version of the
+    /// layout.
+    pub async fn open(options: &Options) -> Result<Self, OpenError> {
+        let sdk = options.sdk().await?;
+        let pace: Arc<dyn Pace> = Arc::new(SystemPace::new());
+        for name in options.names() {
+            let client = Client::new(Arc::new(AwsTable::new(sdk.clone(), name)), pace.clone());
+            schema::check(client.within(context()), name).await?;
+        }
+        let main = Arc::new(AwsTable::new(sdk.clone(), &options.table));
+        let local = Arc::new(AwsTable::new(sdk, options.local_table()));
+        Ok(Self::over(main, local, &pace))
+    }
+
+    /// Makes the tables that are not there, paid by the request and with rows that expire, and writes the version of
+    /// the layout into them. Idempotent; changes nothing of what lies in them.
+    pub async fn init(options: &Options) -> Result<Vec<Prepared>, OpenError> {
+        let sdk = options.sdk().await?;
+        let pace: Arc<dyn Pace> = Arc::new(SystemPace::new());
+        let mut prepared = Vec::new();
+        for name in options.names() {
+            let created = schema::create(&sdk, name, pace.as_ref()).await?;
+            if name == options.local_table() {
+                schema::expire_rows(&sdk, name).await?;
+            }
+            let client = Client::new(Arc::new(AwsTable::new(sdk.clone(), name)), pace.clone());
+            let version = schema::write_version(client.within(context()), name).await?;
+            prepared.push(Prepared {
+                table: name.to_owned(),
+                created,
+                version,
+            });
+        }
+        Ok(prepared)
+    }
+}

@@ -1,0 +1,138 @@
+//! Bytes: who may read them, where they lie, who holds them.
+
+use oci::{Digest, RepositoryName};
+use registry::store::metadata::Link;
+use registry::store::{Incarnation, Location, StoreError, Timestamp};
+
+use super::fields::Making;
+use super::{Fields, Mark, damaged, names};
+use crate::keys::{self, Name};
+use crate::table::Item;
+
+/// A repository's link to a blob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LinkRow {
+    /// As readers see it.
+    pub(crate) link: Link,
+    /// When it was made.
+    pub(crate) at: Timestamp,
+    /// Who is about to remove it.
+    pub(crate) mark: Option<Mark>,
+}
+
+impl LinkRow {
+    pub(crate) fn item(&self, repository: &RepositoryName, digest: &Digest) -> Item {
+        Making::default()
+            .location(&self.link.location)
+            .number(names::SIZE, self.link.size)
+            .text(names::INCARNATION, self.link.incarnation)
+            .moment(names::AT, self.at)
+            .text_if_any(names::CONDEMNED, self.mark)
+            .item(keys::link(repository, digest))
+    }
+
+    pub(crate) fn read(item: &Item) -> Result<Self, StoreError> {
+        let fields = Fields(item);
+        Ok(Self {
+            link: Link {
+                location: fields.location()?,
+                size: fields.number(names::SIZE)?,
+                incarnation: fields.incarnation(names::INCARNATION)?,
+            },
+            at: fields.moment(names::AT)?,
+            mark: fields.parsed_if_any(names::CONDEMNED)?,
+        })
+    }
+}
+
+/// Where the bytes of a digest lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BlobRow {
+    /// The object.
+    pub(crate) location: Location,
+    /// Its bytes.
+    pub(crate) size: u64,
+    /// When it was recorded.
+    pub(crate) at: Timestamp,
+    /// Who is about to remove it.
+    pub(crate) mark: Option<Mark>,
+}
+
+impl BlobRow {
+    pub(crate) fn item(&self, digest: &Digest) -> Item {
+        Making::default()
+            .location(&self.location)
+            .number(names::SIZE, self.size)
+            .moment(names::AT, self.at)
+            .text_if_any(names::CONDEMNED, self.mark)
+            .item(keys::blob(digest))
+    }
+
+    pub(crate) fn read(item: &Item) -> Result<Self, StoreError> {
+        let fields = Fields(item);
+        Ok(Self {
+            location: fields.location()?,
+            size: fields.number(names::SIZE)?,
+            at: fields.moment(names::AT)?,
+            mark: fields.parsed_if_any(names::CONDEMNED)?,
+        })
+    }
+}
+
+/// As what a repository holds the bytes of a digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holding {
+    /// By its link: they can be read as a blob.
+    Blob,
+    /// As a manifest that is too large for its record: they can not.
+    Manifest,
+}
+
+/// Who holds the bytes of a digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BackLink {
+    /// The repository.
+    pub(crate) repository: RepositoryName,
+    /// The life of the link, or of the manifest.
+    pub(crate) incarnation: Incarnation,
+    /// As what.
+    pub(crate) holding: Holding,
+    /// When it was written.
+    pub(crate) at: Timestamp,
+}
+
+impl BackLink {
+    pub(crate) fn item(&self, digest: &Digest) -> Item {
+        let holding = match self.holding {
+            Holding::Blob => "blob",
+            Holding::Manifest => "manifest",
+        };
+        Making::default()
+            .text(names::KIND, holding)
+            .moment(names::AT, self.at)
+            .item(keys::back_link(digest, &self.repository, self.incarnation))
+    }
+
+    pub(crate) fn read(item: &Item) -> Result<Self, StoreError> {
+        let Some(Name::BackLink {
+            repository,
+            incarnation,
+            ..
+        }) = Name::of(&item.key)
+        else {
+            return Err(damaged(&item.key, "not a back-link"));
+        };
+        let fields = Fields(item);
+        let holding = match fields.text(names::KIND)? {
+            "blob" => Holding::Blob,
+            "manifest" => Holding::Manifest,
+            other => return Err(damaged(&item.key, format_args!("{other} is no kind"))),
+        };
+        Ok(Self {
+            repository,
+            incarnation,
+            holding,
+            at: fields.moment(names::AT)?,
+        })
+    }
+}

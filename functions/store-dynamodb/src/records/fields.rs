@@ -1,0 +1,171 @@
+//! Reading and writing attributes.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use bytes::Bytes;
+use registry::store::{Incarnation, Location, StoreError, Timestamp};
+
+use super::names;
+use crate::table::{Attributes, Item, Key, Value};
+
+/// Something in the table is not what this program would have written.
+pub(crate) fn damaged(key: &Key, what: impl Display) -> StoreError {
+    StoreError::failed(format!("the item {key} is damaged: {what}"))
+}
+
+/// The attributes of an item that was read.
+pub(crate) struct Fields<'a>(pub(crate) &'a Item);
+
+impl<'a> Fields<'a> {
+    fn missing(&self, name: &str) -> StoreError {
+        damaged(&self.0.key, format_args!("no {name}"))
+    }
+
+    fn wrong(&self, name: &str) -> StoreError {
+        damaged(&self.0.key, format_args!("{name} is not of its type"))
+    }
+
+    fn value(&self, name: &str) -> Option<&'a Value> {
+        self.0.attributes.get(name)
+    }
+
+    pub(crate) fn text_if_any(&self, name: &str) -> Result<Option<&'a str>, StoreError> {
+        match self.value(name) {
+            Some(Value::S(text)) => Ok(Some(text)),
+            Some(_) => Err(self.wrong(name)),
+            None => Ok(None),
+        }
+    }
+
+    pub(crate) fn text(&self, name: &str) -> Result<&'a str, StoreError> {
+        self.text_if_any(name)?.ok_or_else(|| self.missing(name))
+    }
+
+    pub(crate) fn number_if_any(&self, name: &str) -> Result<Option<u64>, StoreError> {
+        match self.value(name) {
+            Some(Value::N(number)) => Ok(Some(*number)),
+            Some(_) => Err(self.wrong(name)),
+            None => Ok(None),
+        }
+    }
+
+    pub(crate) fn number(&self, name: &str) -> Result<u64, StoreError> {
+        self.number_if_any(name)?.ok_or_else(|| self.missing(name))
+    }
+
+    /// A number that fits into 32 bits.
+    pub(crate) fn small(&self, name: &str) -> Result<u32, StoreError> {
+        u32::try_from(self.number(name)?).map_err(|_| self.wrong(name))
+    }
+
+    pub(crate) fn bytes_if_any(&self, name: &str) -> Result<Option<&'a Bytes>, StoreError> {
+        match self.value(name) {
+            Some(Value::B(bytes)) => Ok(Some(bytes)),
+            Some(_) => Err(self.wrong(name)),
+            None => Ok(None),
+        }
+    }
+
+    pub(crate) fn bytes(&self, name: &str) -> Result<&'a Bytes, StoreError> {
+        self.bytes_if_any(name)?.ok_or_else(|| self.missing(name))
+    }
+
+    /// Bytes that are not written when there are none.
+    pub(crate) fn bytes_or_none(&self, name: &str) -> Result<Vec<u8>, StoreError> {
+        Ok(self.bytes_if_any(name)?.map(|bytes| bytes.to_vec()).unwrap_or_default())
+    }
+
+    /// Whether a mark that is present or not is present.
+    pub(crate) fn flag(&self, name: &str) -> bool {
+        self.value(name).is_some()
+    }
+
+    pub(crate) fn parsed_if_any<T: FromStr>(&self, name: &str) -> Result<Option<T>, StoreError> {
+        let text = self.text_if_any(name)?;
+        text.map(|text| text.parse().map_err(|_| self.wrong(name))).transpose()
+    }
+
+    /// A text with a parser: a digest, a media type.
+    pub(crate) fn parsed<T: FromStr>(&self, name: &str) -> Result<T, StoreError> {
+        self.parsed_if_any(name)?.ok_or_else(|| self.missing(name))
+    }
+
+    pub(crate) fn moment(&self, name: &str) -> Result<Timestamp, StoreError> {
+        self.number(name).map(Timestamp)
+    }
+
+    pub(crate) fn incarnation(&self, name: &str) -> Result<Incarnation, StoreError> {
+        let number = crate::keys::number(self.text(name)?);
+        number.map(Incarnation).ok_or_else(|| self.wrong(name))
+    }
+
+    pub(crate) fn location_if_any(&self) -> Result<Option<Location>, StoreError> {
+        let store = self.text_if_any(names::STORE)?;
+        let key = self.text_if_any(names::OBJECT)?;
+        Ok(store.zip(key).map(|(store, key)| Location {
+            store: store.to_owned(),
+            key: key.to_owned(),
+        }))
+    }
+
+    pub(crate) fn location(&self) -> Result<Location, StoreError> {
+        self.location_if_any()?.ok_or_else(|| self.missing(names::OBJECT))
+    }
+}
+
+/// Attributes in the making.
+#[derive(Default)]
+pub(super) struct Making(Attributes);
+
+impl Making {
+    pub(super) fn text(mut self, name: &str, text: impl ToString) -> Self {
+        self.0.insert(name.to_owned(), Value::S(text.to_string()));
+        self
+    }
+
+    pub(super) fn text_if_any(self, name: &str, text: Option<impl ToString>) -> Self {
+        match text {
+            Some(text) => self.text(name, text),
+            None => self,
+        }
+    }
+
+    pub(super) fn number(mut self, name: &str, number: impl Into<u64>) -> Self {
+        self.0.insert(name.to_owned(), Value::N(number.into()));
+        self
+    }
+
+    pub(super) fn moment(self, name: &str, at: Timestamp) -> Self {
+        self.number(name, at.0)
+    }
+
+    pub(super) fn bytes(mut self, name: &str, bytes: impl Into<Bytes>) -> Self {
+        self.0.insert(name.to_owned(), Value::B(bytes.into()));
+        self
+    }
+
+    /// Bytes, if there are any: an empty value costs as much as none and says as much.
+    pub(super) fn bytes_if_any(self, name: &str, bytes: &[u8]) -> Self {
+        if bytes.is_empty() {
+            return self;
+        }
+        self.bytes(name, bytes.to_vec())
+    }
+
+    pub(super) fn flag(self, name: &str, set: bool) -> Self {
+        if set { self.number(name, 1_u64) } else { self }
+    }
+
+    pub(super) fn location(self, location: &Location) -> Self {
+        self.text(names::STORE, &location.store)
+            .text(names::OBJECT, &location.key)
+    }
+
+    pub(super) fn item(self, key: Key) -> Item {
+        Item {
+            key,
+            attributes: self.0,
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! What belongs to one region: sessions, graves, signing keys, and the pass of the collection.
+
+use oci::Digest;
+use registry::store::collection::Grave;
+use registry::store::sessions::{Progress, Publishing, Session, SessionKey, SigningKey, State};
+use registry::store::{Cursor, Incarnation, StoreError, Timestamp};
+
+use super::fields::Making;
+use super::{Fields, damaged, names};
+use crate::keys::{self, Name};
+use crate::table::Item;
+
+/// For how many seconds after its end a session's row waits for the sweep before DynamoDB may remove it.
+const BACKSTOP_SECONDS: u64 = 30 * 24 * 3600;
+
+fn backstop(session: SessionKey) -> u64 {
+    session.expires.0 / 1000 + BACKSTOP_SECONDS
+}
+
+/// An upload session.
+pub(crate) struct SessionRow;
+
+impl SessionRow {
+    pub(crate) fn item(key: SessionKey, session: &Session) -> Item {
+        let state = match session.state {
+            State::Open => "open",
+            State::Committing => "committing",
+            State::Done => "done",
+            State::Cancelled => "cancelled",
+            State::Swept => "swept",
+        };
+        let making = Making::default()
+            .number(names::VERSION, session.version)
+            .text(names::STATE, state)
+            .number(names::ATTEMPTS, session.attempts)
+            .number(names::OFFSET, session.progress.offset)
+            .bytes_if_any(names::HASH, &session.progress.hash)
+            .bytes_if_any(names::PROGRESS, &session.progress.store)
+            .number(names::PARTS, session.progress.parts)
+            .number(names::EXPIRES, backstop(key));
+        let making = match session.claimed_until {
+            Some(until) => making.moment(names::CLAIMED_UNTIL, until),
+            None => making,
+        };
+        let making = match &session.publishing {
+            Some(publishing) => making
+                .text(names::DIGEST, publishing.digest)
+                .location(&publishing.location)
+                .number(names::SIZE, publishing.size),
+            None => making,
+        };
+        making.item(keys::session(key))
+    }
+
+    pub(crate) fn read(item: &Item) -> Result<Session, StoreError> {
+        let fields = Fields(item);
+        let state = match fields.text(names::STATE)? {
+            "open" => State::Open,
+            "committing" => State::Committing,
+            "done" => State::Done,
+            "cancelled" => State::Cancelled,
+            "swept" => State::Swept,
+            other => return Err(damaged(&item.key, format_args!("{other} is no state"))),
+        };
+        let publishing = match fields.parsed_if_any::<Digest>(names::DIGEST)? {
+            Some(digest) => Some(Publishing {
+                digest,
+                location: fields.location()?,
+                size: fields.number(names::SIZE)?,
+            }),
+            None => None,
+        };
+        Ok(Session {
+            version: fields.number(names::VERSION)?,
+            state,
+            attempts: fields.small(names::ATTEMPTS)?,
+            claimed_until: fields.number_if_any(names::CLAIMED_UNTIL)?.map(Timestamp),
+            progress: Progress {
+                offset: fields.number(names::OFFSET)?,
+                hash: fields.bytes_or_none(names::HASH)?,
+                store: fields.bytes_or_none(names::PROGRESS)?,
+                parts: fields.small(names::PARTS)?,
+            },
+            publishing,
+        })
+    }
+
+    /// The session of a row.
+    pub(crate) fn key(item: &Item) -> Option<SessionKey> {
+        match Name::of(&item.key) {
+            Some(Name::Session(key)) => Some(key),
+            _ => None,
+        }
+    }
+}
+
+/// A part record of a session.
+pub(crate) struct PartRow;
+
+impl PartRow {
+    pub(crate) fn item(key: SessionKey, number: u32, part: &[u8]) -> Item {
+        Making::default()
+            .bytes_if_any(names::PART, part)
+            .number(names::EXPIRES, backstop(key))
+            .item(keys::part(key, number))
+    }
+
+    pub(crate) fn read(item: &Item) -> Result<Vec<u8>, StoreError> {
+        Fields(item).bytes_or_none(names::PART)
+    }
+}
+
+/// An object that lost its name.
+pub(crate) struct GraveRow;
+
+impl GraveRow {
+    pub(crate) fn item(grave: &Grave) -> Item {
+        Making::default()
+            .location(&grave.location)
+            .text_if_any(names::DIGEST, grave.digest)
+            .flag(names::UNFINISHED, grave.unfinished)
+            .moment(names::AT, grave.at)
+            .item(keys::grave(&grave.location, grave.at))
+    }
+
+    pub(crate) fn read(item: &Item) -> Result<Grave, StoreError> {
+        let fields = Fields(item);
+        Ok(Grave {
+            location: fields.location()?,
+            digest: fields.parsed_if_any(names::DIGEST)?,
+            unfinished: fields.flag(names::UNFINISHED),
+            at: fields.moment(names::AT)?,
+        })
+    }
+}
+
+/// A key that signs upload tokens.
+pub(crate) struct SigningKeyRow;
+
+impl SigningKeyRow {
+    pub(crate) fn item(key: &SigningKey) -> Item {
+        Making::default()
+            .bytes(names::SECRET, key.secret.to_vec())
+            .moment(names::CREATED, key.created)
+            .item(keys::signing_key(key.id))
+    }
+
+    pub(crate) fn read(item: &Item) -> Result<SigningKey, StoreError> {
+        let Some(Name::SigningKey(id)) = Name::of(&item.key) else {
+            return Err(damaged(&item.key, "not a signing key"));
+        };
+        let fields = Fields(item);
+        let secret = fields.bytes(names::SECRET)?;
+        Ok(SigningKey {
+            id,
+            secret: secret.as_ref().try_into().map_err(|_| damaged(&item.key, "not a secret"))?,
+            created: fields.moment(names::CREATED)?,
+        })
+    }
+}
+
+/// The id of the first signing key.
+pub(crate) struct FirstKey;
+
+impl FirstKey {
+    pub(crate) fn item(id: u32) -> Item {
+        Making::default()
+            .number(names::ID, id)
+            .item(keys::first_signing_key())
+    }
+
+    pub(crate) fn read(item: &Item) -> Result<u32, StoreError> {
+        Fields(item).small(names::ID)
+    }
+}
+
+/// The walk over the names: who is at it, until when, and where it goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PassRow {
+    /// Who.
+    pub(crate) pass: Incarnation,
+    /// Until when it is theirs alone.
+    pub(crate) until: Timestamp,
+    /// Where it goes on; `None`: from the beginning.
+    pub(crate) next: Option<Cursor>,
+}
+
+impl PassRow {
+    pub(crate) fn item(&self) -> Item {
+        Making::default()
+            .text(names::PASS, self.pass)
+            .moment(names::UNTIL, self.until)
+            .text_if_any(names::CURSOR, self.next.as_ref().map(|next| &next.0))
+            .item(keys::pass())
+    }
+
+    pub(crate) fn read(item: &Item) -> Result<Self, StoreError> {
+        let fields = Fields(item);
+        let next = fields.text_if_any(names::CURSOR)?;
+        Ok(Self {
+            pass: fields.incarnation(names::PASS)?,
+            until: fields.moment(names::UNTIL)?,
+            next: next.map(|next| Cursor(next.to_owned())),
+        })
+    }
+}

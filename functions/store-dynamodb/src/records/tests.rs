@@ -1,0 +1,355 @@
+//! Records and keys come back as they were written.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use bytes::Bytes;
+use oci::{Algorithm, Descriptor, Digest, MediaType, RepositoryName, Tag};
+use registry::store::collection::Grave;
+use registry::store::metadata::{Content, HistoryRecord, Link, ManifestRecord, Referrer, TagRecord};
+use registry::store::sessions::{Progress, Publishing, Session, SessionId, SessionKey, SigningKey, State};
+use registry::store::{Cursor, Incarnation, Location, Timestamp};
+
+use super::*;
+use crate::keys::{self, Name};
+use crate::table::{Item, Key, Value};
+
+fn repository() -> RepositoryName {
+    "team/app.one-two_three".parse().unwrap()
+}
+
+fn digest(text: &str) -> Digest {
+    Digest::of(Algorithm::Sha256, text.as_bytes())
+}
+
+fn long_digest(text: &str) -> Digest {
+    Digest::of(Algorithm::Sha512, text.as_bytes())
+}
+
+fn tag() -> Tag {
+    "v1.0_rc-1".parse().unwrap()
+}
+
+fn media_type() -> MediaType {
+    MediaType::OCI_MANIFEST.parse().unwrap()
+}
+
+fn session() -> SessionKey {
+    SessionKey {
+        expires: Timestamp(1_900_000_000_123),
+        id: SessionId(0xabcd_0000_0000_0000_0000_0000_0000_0001),
+    }
+}
+
+const LIFE: Incarnation = Incarnation(0x00ab_cdef_0123_4567);
+const AT: Timestamp = Timestamp(1_900_000_000_000);
+const MARK: Mark = Mark {
+    purpose: Purpose::Collection,
+    at: AT,
+    random: Incarnation(7),
+};
+
+#[test]
+fn a_key_says_what_it_names() {
+    let (repository, digest, other, tag, session) = (repository(), digest("a"), long_digest("b"), tag(), session());
+    let named = [
+        (keys::link(&repository, &digest), Name::Link(repository.clone(), digest)),
+        (keys::manifest(&repository, &digest), Name::Manifest(repository.clone(), digest)),
+        (
+            keys::edge(&repository, &digest, &other, LIFE),
+            Name::Edge {
+                repository: repository.clone(),
+                target: digest,
+                parent: other,
+                incarnation: LIFE,
+            },
+        ),
+        (
+            keys::referrer(&repository, &digest, &other),
+            Name::Referrer {
+                repository: repository.clone(),
+                subject: digest,
+                referrer: other,
+            },
+        ),
+        (
+            keys::tagged(&repository, &digest, &tag),
+            Name::Tagged(repository.clone(), digest, tag.clone()),
+        ),
+        (
+            keys::references(&repository, &digest, LIFE, 4),
+            Name::References {
+                repository: repository.clone(),
+                digest,
+                incarnation: LIFE,
+                row: 4,
+            },
+        ),
+        (keys::tag(&repository, &tag), Name::Tag(repository.clone(), tag.clone())),
+        (keys::tombstone(&repository, &tag), Name::Tombstone(repository.clone(), tag.clone())),
+        (keys::listed(&repository, &other), Name::Listed(repository.clone(), other)),
+        (
+            keys::change(&repository, &tag, 1 << 52),
+            Name::Change(repository.clone(), tag.clone(), 1 << 52),
+        ),
+        (keys::repository(&repository), Name::Repository(repository.clone())),
+        (keys::blob(&digest), Name::Blob(digest)),
+        (
+            keys::back_link(&digest, &repository, LIFE),
+            Name::BackLink {
+                digest,
+                repository,
+                incarnation: LIFE,
+            },
+        ),
+        (keys::session(session), Name::Session(session)),
+        (keys::part(session, 12), Name::Part(session, 12)),
+        (keys::grave(&Location::main("0a.1"), AT), Name::Grave),
+        (keys::signing_key(9), Name::SigningKey(9)),
+        (keys::first_signing_key(), Name::FirstSigningKey),
+        (keys::pass(), Name::Pass),
+        (keys::schema(), Name::Schema),
+    ];
+    for (key, name) in named {
+        assert_eq!(Name::of(&key), Some(name), "{key}");
+    }
+    let unknown = Key {
+        partition: "Z#of the next version".to_owned(),
+        sort: "x".to_owned(),
+    };
+    assert_eq!(Name::of(&unknown), None);
+}
+
+#[test]
+fn a_range_holds_its_keys_and_no_others() {
+    let (repository, digest, tag) = (repository(), digest("a"), tag());
+    let holds = |range: &crate::table::Range, key: &Key| {
+        range.partition == key.partition && range.from <= key.sort && key.sort <= range.to
+    };
+    assert!(holds(&keys::edges(&repository, &digest), &keys::edge(&repository, &digest, &digest, LIFE)));
+    assert!(!holds(&keys::edges(&repository, &digest), &keys::tagged(&repository, &digest, &tag)));
+    assert!(holds(&keys::tags(&repository), &keys::tag(&repository, &"zzzz".parse().unwrap())));
+    assert!(!holds(&keys::tags(&repository), &keys::tombstone(&repository, &tag)));
+    assert!(holds(&keys::repositories(), &keys::repository(&repository)));
+    let session = session();
+    assert!(holds(&keys::parts(session), &keys::part(session, 999_999)));
+    assert!(!holds(&keys::parts(session), &keys::session(session)));
+    let due = |before| keys::sessions_due(0xa, Timestamp(before));
+    assert!(holds(&due(session.expires.0 + 1), &keys::session(session)));
+    assert!(!holds(&due(session.expires.0), &keys::session(session)), "not before its end");
+    let grave = keys::grave(&Location::main("f0.1"), AT);
+    assert!(holds(&keys::graves_due(15, Timestamp(AT.0 + 1)), &grave));
+    assert!(!holds(&keys::graves_due(15, AT), &grave));
+}
+
+#[test]
+fn a_start_beyond_what_can_be_stored_is_cut_where_nothing_changes() {
+    let long = "a".repeat(200);
+    assert_eq!(keys::behind("t#", &long, 128).len(), 2 + 128);
+    // A character that straddles the end stays whole: without it, what it follows would seem to be smaller.
+    let straddling = format!("{}ä{}", "a".repeat(127), "b".repeat(100));
+    assert_eq!(keys::behind("t#", &straddling, 128), format!("t#{}ä", "a".repeat(127)));
+    assert_eq!(keys::behind("t#", "", 128), "t#");
+}
+
+#[test]
+fn links_and_bytes_come_back() {
+    for mark in [None, Some(MARK)] {
+        let link = LinkRow {
+            link: Link {
+                location: Location::main("0a.1"),
+                size: u64::MAX,
+                incarnation: LIFE,
+            },
+            at: AT,
+            mark,
+        };
+        assert_eq!(LinkRow::read(&link.item(&repository(), &digest("a"))).unwrap(), link);
+        let blob = BlobRow {
+            location: Location::main("0a.1"),
+            size: 0,
+            at: AT,
+            mark,
+        };
+        assert_eq!(BlobRow::read(&blob.item(&digest("a"))).unwrap(), blob);
+    }
+    for holding in [Holding::Blob, Holding::Manifest] {
+        let back_link = BackLink {
+            repository: repository(),
+            incarnation: LIFE,
+            holding,
+            at: AT,
+        };
+        assert_eq!(BackLink::read(&back_link.item(&digest("a"))).unwrap(), back_link);
+    }
+}
+
+#[test]
+fn manifests_come_back() {
+    let references = [
+        References::Here(Vec::new()),
+        References::Here(vec![digest("a"), long_digest("b"), digest("c")]),
+        References::Apart(5),
+    ];
+    let contents = [
+        Content::Inline(Bytes::from_static(b"{}")),
+        Content::Stored(Location::main("0a.1")),
+    ];
+    for (references, content) in references.iter().zip(contents.iter().cycle()) {
+        let row = ManifestRow {
+            record: ManifestRecord {
+                media_type: media_type(),
+                size: 2,
+                content: content.clone(),
+                subject: Some(digest("s")),
+                artifact_type: Some(media_type()),
+                incarnation: LIFE,
+            },
+            at: AT,
+            version: 3,
+            references: references.clone(),
+            mark: Some(MARK),
+        };
+        assert_eq!(ManifestRow::read(&row.item(&repository(), &digest("m"))).unwrap(), row);
+    }
+}
+
+#[test]
+fn many_references_come_back_from_their_rows() {
+    let digests: Vec<Digest> = (0..4096).map(|number| long_digest(&number.to_string())).collect();
+    let items = ReferencesRow::all(&repository(), &digest("m"), LIFE, &digests, AT);
+    assert_eq!(References::of(&digests), References::Apart(u32::try_from(items.len()).unwrap()));
+    let rows = items.iter().map(|item| ReferencesRow::read(item).unwrap());
+    let read: Vec<Digest> = rows.flat_map(|row| row.digests).collect();
+    assert_eq!(read, digests);
+}
+
+#[test]
+fn tags_and_what_hangs_on_them_come_back() {
+    let record = TagRecord {
+        digest: digest("m"),
+        media_type: media_type(),
+        size: 2,
+        version: 1 << 53,
+        at: AT,
+    };
+    assert_eq!(TagRow::read(&TagRow::item(&repository(), &tag(), &record)).unwrap(), record);
+    let tombstone = Tombstone { version: 4, at: AT };
+    assert_eq!(Tombstone::read(&tombstone.item(&repository(), &tag())).unwrap(), tombstone);
+    for (before, after) in [(None, Some(digest("m"))), (Some(digest("m")), None)] {
+        let change = HistoryRecord {
+            version: 5,
+            before,
+            after,
+            who: "user \"Zoë\"".to_owned(),
+            at: AT,
+        };
+        assert_eq!(ChangeRow::read(&ChangeRow::item(&repository(), &tag(), &change)).unwrap(), change);
+    }
+    let referrer = Referrer {
+        descriptor: Descriptor::new(media_type(), digest("m"), 2),
+        annotations_omitted: true,
+    };
+    let item = ReferrerRow::item(&repository(), &digest("s"), &referrer).unwrap();
+    assert_eq!(ReferrerRow::read(&item).unwrap(), referrer);
+    let edge = EdgeRow {
+        target: digest("a"),
+        parent: long_digest("m"),
+        incarnation: LIFE,
+        at: AT,
+    };
+    assert_eq!(EdgeRow::read(&edge.item(&repository())).unwrap(), edge);
+}
+
+#[test]
+fn local_records_come_back() {
+    for state in [
+        State::Open,
+        State::Committing,
+        State::Done,
+        State::Cancelled,
+        State::Swept,
+    ] {
+        let row = Session {
+            version: 9,
+            state,
+            attempts: 2,
+            claimed_until: (state == State::Open).then_some(AT),
+            progress: Progress {
+                offset: 1 << 40,
+                hash: vec![1, 2, 3],
+                store: Vec::new(),
+                parts: 7,
+            },
+            publishing: (state == State::Committing).then(|| Publishing {
+                digest: digest("a"),
+                location: Location::main("0a.1"),
+                size: 1 << 40,
+            }),
+        };
+        let item = SessionRow::item(session(), &row);
+        assert_eq!(SessionRow::read(&item).unwrap(), row);
+        assert_eq!(SessionRow::key(&item), Some(session()));
+        // In seconds, thirty days behind the session's end.
+        let expires = session().expires.0 / 1000 + 30 * 86_400;
+        assert_eq!(item.attributes.get(super::names::EXPIRES), Some(&Value::N(expires)));
+    }
+    for part in [vec![], vec![0, 255]] {
+        assert_eq!(PartRow::read(&PartRow::item(session(), 1, &part)).unwrap(), part);
+    }
+    let grave = Grave {
+        location: Location::main("0a.1"),
+        digest: Some(digest("a")),
+        unfinished: true,
+        at: AT,
+    };
+    assert_eq!(GraveRow::read(&GraveRow::item(&grave)).unwrap(), grave);
+    let key = SigningKey {
+        id: u32::MAX,
+        secret: [7; 32],
+        created: AT,
+    };
+    assert!(SigningKeyRow::read(&SigningKeyRow::item(&key)).unwrap() == key);
+    assert_eq!(FirstKey::read(&FirstKey::item(u32::MAX)).unwrap(), u32::MAX);
+    let pass = PassRow {
+        pass: LIFE,
+        until: AT,
+        next: Some(Cursor("a\nb".to_owned())),
+    };
+    assert_eq!(PassRow::read(&pass.item()).unwrap(), pass);
+}
+
+#[test]
+fn what_is_damaged_is_said_by_its_key() {
+    let whole = LinkRow {
+        link: Link {
+            location: Location::main("0a.1"),
+            size: 1,
+            incarnation: LIFE,
+        },
+        at: AT,
+        mark: None,
+    };
+    let damage = |change: fn(&mut Item)| {
+        let mut item = whole.item(&repository(), &digest("a"));
+        change(&mut item);
+        LinkRow::read(&item).expect_err("damaged").to_string()
+    };
+    let without = damage(|item| drop(item.attributes.remove("size")));
+    assert!(without.contains("team/app") && without.contains("no size"), "{without}");
+    let wrong = damage(|item| drop(item.attributes.insert("incarnation".to_owned(), Value::S("x".to_owned()))));
+    assert!(wrong.contains("incarnation"), "{wrong}");
+    let marked = damage(|item| drop(item.attributes.insert("condemned".to_owned(), Value::S("perhaps".to_owned()))));
+    assert!(marked.contains("condemned"), "{marked}");
+}
+
+#[test]
+fn what_a_newer_version_adds_is_no_damage() {
+    let row = BlobRow {
+        location: Location::main("0a.1"),
+        size: 1,
+        at: AT,
+        mark: None,
+    };
+    let mut item = row.item(&digest("a"));
+    item.attributes.insert("colour".to_owned(), Value::S("blue".to_owned()));
+    assert_eq!(BlobRow::read(&item).unwrap(), row);
+}

@@ -1,0 +1,360 @@
+//! How a table is asked: until it answers or the time is up, in pieces that it takes, counted.
+//!
+//! A request that fails in a way that may pass is sent again after a random wait whose bound doubles; batches are cut
+//! to what a table takes, and what it had no capacity for is asked again. The time comes from the [`Context`] of the
+//! call: its span from now to the deadline, measured from when the call began by a clock of this crate, because the
+//! context's clock is the shell's.
+//!
+//! **A write may have been done although no answer came.** Transactions carry a token, so that one that is repeated is
+//! done once. A single conditional write that is repeated may be refused because its first try was done:
+//! [`Answer::Refused`] says whether that can be, and the protocols compare what lies there with what they meant to
+//! write. A try may even be done late, after its repetition: whatever must not be done twice carries a value of its own
+//! in each try (see [`Requests::write_each`]), and everything else leaves garbage at worst.
+
+mod counts;
+mod pace;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use registry::store::{Context, StoreError};
+
+use self::counts::Counts;
+pub use self::counts::Statistics;
+#[cfg(test)]
+pub(crate) use self::pace::TestPace;
+pub(crate) use self::pace::{Pace, SystemPace};
+use crate::table::{
+    BATCH_READS, BATCH_WRITES, Consistency, Found, Item, Key, Query, Range, Table, TableError, Write, Written,
+};
+
+/// The bound of the first wait.
+const FIRST_WAIT: Duration = Duration::from_millis(20);
+/// No wait is longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// How many batches are under way at once: enough to hide the round trips of 4,096 edges, few enough that one request
+/// does not take a new table's whole capacity.
+const BATCHES_AT_ONCE: usize = 8;
+
+/// What became of a single conditional write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// It is done.
+    Done,
+    /// The condition did not hold.
+    Refused {
+        /// An earlier try was not answered: it may have been done, and be the reason.
+        perhaps_done: bool,
+    },
+}
+
+impl Answer {
+    pub(crate) fn is_done(self) -> bool {
+        self == Self::Done
+    }
+}
+
+/// A table, and how to be patient with it. Clones share their counts.
+#[derive(Clone)]
+pub(crate) struct Client {
+    table: Arc<dyn Table>,
+    pace: Arc<dyn Pace>,
+    counts: Arc<Counts>,
+}
+
+impl Client {
+    pub(crate) fn new(table: Arc<dyn Table>, pace: Arc<dyn Pace>) -> Self {
+        Self {
+            table,
+            pace,
+            counts: Arc::default(),
+        }
+    }
+
+    pub(crate) fn statistics(&self) -> Statistics {
+        self.counts.statistics()
+    }
+
+    /// The requests of one call, which has until its deadline from now on.
+    pub(crate) fn within(&self, cx: Context) -> Requests<'_> {
+        let patience = Duration::from_millis(cx.deadline.millis_since(cx.now));
+        Requests {
+            client: self,
+            until: self.pace.elapsed() + patience,
+        }
+    }
+}
+
+/// The requests of one call to one table.
+#[derive(Clone, Copy)]
+pub(crate) struct Requests<'a> {
+    client: &'a Client,
+    /// By the clock of [`Pace`].
+    until: Duration,
+}
+
+impl Requests<'_> {
+    /// One item, as of now.
+    pub(crate) async fn get(&self, key: &Key) -> Result<Option<Item>, StoreError> {
+        self.get_as(key, Consistency::Strong).await
+    }
+
+    /// One item as it is or was, at half the price: only where a condition decides afterwards.
+    pub(crate) async fn glance(&self, key: &Key) -> Result<Option<Item>, StoreError> {
+        self.get_as(key, Consistency::Eventual).await
+    }
+
+    async fn get_as(&self, key: &Key, consistency: Consistency) -> Result<Option<Item>, StoreError> {
+        let mut tries = Tries::of(self);
+        loop {
+            self.client.counts.read(1);
+            match self.client.table.get(key, consistency).await {
+                Ok(item) => return Ok(item),
+                Err(error) => tries.failed(error).await?,
+            }
+        }
+    }
+
+    /// Items, as of their reads, which are not one moment. Those that do not exist are not in the answer. The caller
+    /// bounds how many it asks for, since they are held together.
+    pub(crate) async fn get_all(&self, keys: &BTreeSet<Key>) -> Result<BTreeMap<Key, Item>, StoreError> {
+        let keys: Vec<&Key> = keys.iter().collect();
+        let mut found = BTreeMap::new();
+        for wave in keys.chunks(BATCH_READS * BATCHES_AT_ONCE) {
+            let batches = wave.chunks(BATCH_READS);
+            let batches = batches.map(|batch| self.get_batch(batch.iter().copied().cloned().collect()));
+            for items in try_join_all(batches).await? {
+                found.extend(items.into_iter().map(|item| (item.key.clone(), item)));
+            }
+        }
+        Ok(found)
+    }
+
+    async fn get_batch(&self, mut keys: Vec<Key>) -> Result<Vec<Item>, StoreError> {
+        let mut tries = Tries::of(self);
+        let mut found = Vec::new();
+        loop {
+            self.client.counts.read(keys.len());
+            match self.client.table.batch_get(&keys).await {
+                Ok((items, left)) => {
+                    found.extend(items);
+                    if left.is_empty() {
+                        return Ok(found);
+                    }
+                    keys = left;
+                    tries.left_over().await?;
+                }
+                Err(error) => tries.failed(error).await?,
+            }
+        }
+    }
+
+    /// One page of a collection, in order.
+    pub(crate) async fn query(&self, query: &Query) -> Result<Found, StoreError> {
+        let Some(query) = within_its_range(query) else {
+            return Ok(Found::default());
+        };
+        let mut tries = Tries::of(self);
+        loop {
+            self.client.counts.query();
+            match self.client.table.query(&query).await {
+                Ok(found) => return Ok(found),
+                Err(error) => tries.failed(error).await?,
+            }
+        }
+    }
+
+    /// The first `limit` items of a range behind a sort key, as of now, over as many pages as that takes; and whether
+    /// there are more.
+    pub(crate) async fn first(
+        &self,
+        range: Range,
+        after: Option<String>,
+        descending: bool,
+        limit: usize,
+    ) -> Result<(Vec<Item>, bool), StoreError> {
+        // One item more tells whether anything follows.
+        let wanted = limit.saturating_add(1);
+        let mut query = Query {
+            range,
+            after,
+            descending,
+            limit: wanted,
+            consistency: Consistency::Strong,
+        };
+        let mut items = Vec::new();
+        loop {
+            let found = self.query(&query).await?;
+            items.extend(found.items);
+            match found.more_after {
+                Some(last) if items.len() < wanted => {
+                    query.after = Some(last.sort);
+                    query.limit = wanted - items.len();
+                }
+                _ => break,
+            }
+        }
+        let more = items.len() > limit;
+        items.truncate(limit);
+        Ok((items, more))
+    }
+
+    /// One page of the whole table, strongly consistent, in an order of its own.
+    pub(crate) async fn scan(&self, after: Option<&Key>, limit: usize) -> Result<Found, StoreError> {
+        let mut tries = Tries::of(self);
+        loop {
+            self.client.counts.query();
+            match self.client.table.scan(after, limit).await {
+                Ok(found) => return Ok(found),
+                Err(error) => tries.failed(error).await?,
+            }
+        }
+    }
+
+    /// One change, of which every try is the same.
+    pub(crate) async fn write(&self, write: &Write) -> Result<Answer, StoreError> {
+        self.tried(|_| write.clone()).await.map(|(answer, _)| answer)
+    }
+
+    /// One change, made anew for each try from the try's number, which begins with 0; and the number of the try that
+    /// was answered.
+    pub(crate) async fn write_each(&self, make: impl FnMut(u64) -> Write + Send) -> Result<(Answer, u64), StoreError> {
+        self.tried(make).await
+    }
+
+    async fn tried(&self, mut make: impl FnMut(u64) -> Write + Send) -> Result<(Answer, u64), StoreError> {
+        let mut tries = Tries::of(self);
+        let mut perhaps_done = false;
+        loop {
+            let write = make(tries.number);
+            self.client.counts.write(1);
+            match self.client.table.write(&write).await {
+                Ok(Written::Done) => return Ok((Answer::Done, tries.number)),
+                Ok(Written::Refused(_)) => {
+                    self.client.counts.refused();
+                    return Ok((Answer::Refused { perhaps_done }, tries.number));
+                }
+                Err(error) => {
+                    perhaps_done |= !matches!(error, TableError::Retry { not_done: true, .. });
+                    tries.failed(error).await?;
+                }
+            }
+        }
+    }
+
+    /// Changes of different items, all or none, done once however often they are tried.
+    pub(crate) async fn transact(&self, writes: &[Write]) -> Result<Written, StoreError> {
+        let token = self.client.pace.token();
+        let mut tries = Tries::of(self);
+        loop {
+            self.client.counts.transaction(writes.len());
+            match self.client.table.transact(writes, &token).await {
+                Ok(Written::Done) => return Ok(Written::Done),
+                Ok(refused @ Written::Refused(_)) => {
+                    self.client.counts.refused();
+                    return Ok(refused);
+                }
+                Err(error) => tries.failed(error).await?,
+            }
+        }
+    }
+
+    /// Unconditional puts and deletes of different items, each by itself, in any order.
+    pub(crate) async fn write_all(&self, writes: &[Write]) -> Result<(), StoreError> {
+        // A single item costs one request either way, and the plainer one is the cheaper to serve.
+        if let [write] = writes {
+            return self.write(write).await.map(|_| ());
+        }
+        for wave in writes.chunks(BATCH_WRITES * BATCHES_AT_ONCE) {
+            let batches = wave.chunks(BATCH_WRITES);
+            try_join_all(batches.map(|batch| self.write_batch(batch.to_vec()))).await?;
+        }
+        Ok(())
+    }
+
+    async fn write_batch(&self, mut writes: Vec<Write>) -> Result<(), StoreError> {
+        let mut tries = Tries::of(self);
+        loop {
+            self.client.counts.write(writes.len());
+            match self.client.table.batch_write(&writes).await {
+                Ok(left) if left.is_empty() => return Ok(()),
+                Ok(left) => {
+                    writes = left;
+                    tries.left_over().await?;
+                }
+                Err(error) => tries.failed(error).await?,
+            }
+        }
+    }
+
+    /// Waits before a protocol that lost a race begins again, for the `round`th time (from 0). An error when the call's
+    /// time is up.
+    pub(crate) async fn lost_race(&self, round: u32) -> Result<(), StoreError> {
+        self.wait(round, "others kept changing the same records".into()).await
+    }
+
+    /// Waits a random time whose bound doubles with each try.
+    async fn wait(&self, tries: u32, cause: registry::store::Cause) -> Result<(), StoreError> {
+        let pace = &self.client.pace;
+        let bound = FIRST_WAIT.saturating_mul(1 << tries.min(10)).min(LONGEST_WAIT);
+        let micros = u64::try_from(bound.as_micros()).unwrap_or(u64::MAX);
+        let wait = Duration::from_micros(pace.random() % micros.max(1));
+        if pace.elapsed() + wait >= self.until {
+            return Err(StoreError::Unavailable(cause));
+        }
+        pace.sleep(wait).await;
+        Ok(())
+    }
+}
+
+/// A table wants the start of a page to lie within the range, but a list may go on behind any text: what follows a key
+/// at once is that key and the lowest character, so that the range may as well begin there. `None`: nothing follows.
+fn within_its_range(query: &Query) -> Option<Query> {
+    let mut query = query.clone();
+    if !query.descending
+        && let Some(after) = query.after.take()
+    {
+        query.range.from = query.range.from.max(format!("{after}\0"));
+    }
+    (query.range.from <= query.range.to).then_some(query)
+}
+
+/// The tries of one request.
+struct Tries<'a> {
+    requests: &'a Requests<'a>,
+    number: u64,
+}
+
+impl<'a> Tries<'a> {
+    fn of(requests: &'a Requests<'a>) -> Self {
+        Self { requests, number: 0 }
+    }
+
+    /// Waits for the next try, if there may be one.
+    async fn failed(&mut self, error: TableError) -> Result<(), StoreError> {
+        match error {
+            TableError::Retry { cause, .. } => self.again(cause).await,
+            TableError::Fatal(cause) => Err(StoreError::Failed(cause)),
+        }
+    }
+
+    /// Waits before what a batch has left is asked for again.
+    async fn left_over(&mut self) -> Result<(), StoreError> {
+        self.again("the table had no capacity for a part of a batch".into())
+            .await
+    }
+
+    async fn again(&mut self, cause: registry::store::Cause) -> Result<(), StoreError> {
+        self.requests.client.counts.retried();
+        tracing::debug!(number = self.number, %cause, "asking the table again");
+        self.requests
+            .wait(u32::try_from(self.number).unwrap_or(u32::MAX), cause)
+            .await?;
+        self.number += 1;
+        Ok(())
+    }
+}

@@ -1,0 +1,219 @@
+//! The tables themselves: how they are made, and which version of the layout lies in them.
+//!
+//! A row in each table says the version of the layout. This program writes [`VERSION`], and works with a table of the
+//! version before and of the one after: a newer program may add attributes and kinds of rows, which an older one does
+//! not touch (it changes single attributes where a newer one may have added some, and walks past keys that it cannot
+//! read), and begins to rely on them only when its successor is out. So instances of two neighbouring versions share a
+//! table while one replaces the other; `init` by the newer one then raises the row.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client as Sdk;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, TableDescription, TableStatus,
+    TimeToLiveSpecification, TimeToLiveStatus,
+};
+use registry::store::StoreError;
+
+use crate::aws::MissingTable;
+use crate::keys;
+use crate::open::OpenError;
+use crate::records::{Fields, at_version, names};
+use crate::retrying::{Pace, Requests};
+use crate::table::{Attributes, Condition, Item, PARTITION, SORT, Value, Write};
+
+/// The version of the layout that this program writes.
+pub(crate) const VERSION: u64 = 1;
+
+/// How long a new table may take until it can be used.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What [`DynamoStore::init`](crate::DynamoStore::init) has found or done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prepared {
+    /// The table.
+    pub table: String,
+    /// It was not there, and was created.
+    pub created: bool,
+    /// The version of the layout in it now.
+    pub version: u64,
+}
+
+fn row(version: u64) -> Item {
+    Item {
+        key: keys::schema(),
+        attributes: Attributes::from([(names::VERSION.to_owned(), Value::N(version))]),
+    }
+}
+
+/// The version of the layout in a table; `None`: it was never initialised.
+async fn version(requests: Requests<'_>, table: &str) -> Result<Option<u64>, OpenError> {
+    let item = requests.get(&keys::schema()).await.map_err(|error| explained(error, table))?;
+    let version = item.map(|item| Fields(&item).number(names::VERSION)).transpose();
+    version.map_err(|error| explained(error, table))
+}
+
+/// A missing table has an error of its own, since there is something to do about it.
+fn explained(error: StoreError, table: &str) -> OpenError {
+    let (StoreError::Unavailable(cause) | StoreError::Failed(cause)) = &error;
+    if cause.is::<MissingTable>() {
+        return OpenError::NoTable(table.to_owned());
+    }
+    OpenError::Table {
+        table: table.to_owned(),
+        cause: error.into(),
+    }
+}
+
+/// Refuses a table that this program does not understand.
+pub(crate) async fn check(requests: Requests<'_>, table: &str) -> Result<(), OpenError> {
+    let found = version(requests, table).await?;
+    let found = found.ok_or_else(|| OpenError::NotInitialised(table.to_owned()))?;
+    understood(found, table)
+}
+
+fn understood(found: u64, table: &str) -> Result<(), OpenError> {
+    let table = table.to_owned();
+    if found > VERSION + 1 {
+        return Err(OpenError::TooNew { table, found });
+    }
+    if found + 1 < VERSION {
+        return Err(OpenError::TooOld { table, found });
+    }
+    Ok(())
+}
+
+/// Writes the version of the layout, if there is none or the one before.
+pub(crate) async fn write_version(requests: Requests<'_>, table: &str) -> Result<u64, OpenError> {
+    let found = version(requests, table).await?;
+    let condition = match found {
+        None => Condition::Absent,
+        Some(found) => {
+            understood(found, table)?;
+            if found >= VERSION {
+                return Ok(found);
+            }
+            at_version(found)
+        }
+    };
+    let write = Write::Put {
+        item: row(VERSION),
+        condition,
+    };
+    // Refused: somebody else has initialised it meanwhile.
+    requests.write(&write).await.map_err(|error| explained(error, table))?;
+    let found = version(requests, table).await?;
+    let found = found.ok_or_else(|| OpenError::NotInitialised(table.to_owned()))?;
+    understood(found, table).map(|()| found)
+}
+
+/// Makes a table, unless it is there, and waits until it can be used. `true`: it was made.
+pub(crate) async fn create(sdk: &Sdk, table: &str, pace: &dyn Pace) -> Result<bool, OpenError> {
+    let mut created = false;
+    let until = pace.elapsed() + PATIENCE;
+    loop {
+        match describe(sdk, table).await? {
+            None => created |= ask_for(sdk, table).await?,
+            Some(description) => {
+                check_keys(&description, table)?;
+                if description.table_status() == Some(&TableStatus::Active) {
+                    return Ok(created);
+                }
+            }
+        }
+        if pace.elapsed() >= until {
+            return Err(OpenError::NotActive(table.to_owned()));
+        }
+        pace.sleep(Duration::from_millis(500)).await;
+    }
+}
+
+async fn describe(sdk: &Sdk, table: &str) -> Result<Option<TableDescription>, OpenError> {
+    match sdk.describe_table().table_name(table).send().await {
+        Ok(answer) => Ok(answer.table),
+        Err(error) if has_code(&error, "ResourceNotFoundException") => Ok(None),
+        Err(error) => Err(failed(error, table)),
+    }
+}
+
+/// Asks for a table that is paid by the request and has no indexes. `false`: somebody else has asked for it.
+async fn ask_for(sdk: &Sdk, table: &str) -> Result<bool, OpenError> {
+    let attribute = |name| {
+        AttributeDefinition::builder()
+            .attribute_name(name)
+            .attribute_type(ScalarAttributeType::S)
+            .build()
+    };
+    let key = |name, kind| KeySchemaElement::builder().attribute_name(name).key_type(kind).build();
+    let attributes = [attribute(PARTITION), attribute(SORT)].into_iter().collect::<Result<_, _>>();
+    let keys = [key(PARTITION, KeyType::Hash), key(SORT, KeyType::Range)];
+    let keys = keys.into_iter().collect::<Result<_, _>>();
+    let request = sdk
+        .create_table()
+        .table_name(table)
+        .billing_mode(BillingMode::PayPerRequest)
+        .set_attribute_definitions(Some(attributes.map_err(|error| failed(error, table))?))
+        .set_key_schema(Some(keys.map_err(|error| failed(error, table))?));
+    match request.send().await {
+        Ok(_) => Ok(true),
+        Err(error) if has_code(&error, "ResourceInUseException") => Ok(false),
+        Err(error) => Err(failed(error, table)),
+    }
+}
+
+/// A table that was made for something else is left alone.
+fn check_keys(description: &TableDescription, table: &str) -> Result<(), OpenError> {
+    let expected = [(PARTITION, KeyType::Hash), (SORT, KeyType::Range)];
+    let found = description.key_schema().iter();
+    let found: Vec<_> = found.map(|key| (key.attribute_name(), key.key_type().clone())).collect();
+    if found == expected {
+        Ok(())
+    } else {
+        Err(OpenError::OtherKeys(table.to_owned()))
+    }
+}
+
+/// Lets the service remove sessions by itself, long after their sweep.
+pub(crate) async fn expire_rows(sdk: &Sdk, table: &str) -> Result<(), OpenError> {
+    let answer = sdk.describe_time_to_live().table_name(table).send().await;
+    let answer = answer.map_err(|error| failed(error, table))?;
+    let status = answer.time_to_live_description.and_then(|description| description.time_to_live_status);
+    if matches!(status, Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling)) {
+        return Ok(());
+    }
+    let specification = TimeToLiveSpecification::builder()
+        .enabled(true)
+        .attribute_name(names::EXPIRES)
+        .build()
+        .map_err(|error| failed(error, table))?;
+    let request = sdk.update_time_to_live().table_name(table);
+    let answer = request.time_to_live_specification(specification).send().await;
+    answer.map(|_| ()).map_err(|error| failed(error, table))
+}
+
+fn has_code<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>, code: &str) -> bool {
+    error.as_service_error().and_then(ProvideErrorMetadata::code) == Some(code)
+}
+
+fn failed(error: impl Into<registry::store::Cause>, table: &str) -> OpenError {
+    OpenError::Table {
+        table: table.to_owned(),
+        cause: error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbouring_versions_share_a_table() {
+        for found in [VERSION - 1, VERSION, VERSION + 1] {
+            assert!(understood(found, "t").is_ok(), "{found}");
+        }
+        let newer = understood(VERSION + 2, "names");
+        let text = newer.expect_err("a layout of two versions on").to_string();
+        assert!(text.contains("names") && text.contains(&(VERSION + 2).to_string()), "{text}");
+    }
+}

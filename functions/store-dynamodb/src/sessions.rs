@@ -1,0 +1,367 @@
+//! Upload sessions: one row each, changed on condition of its version, with the part records beside it.
+//!
+//! A change whose answer was lost may have been done, and its repetition is then refused. So each change writes which
+//! call made it: whoever finds its own name on the version that it meant to write has written it.
+
+mod expired;
+mod signing;
+
+use async_trait::async_trait;
+use registry::store::sessions::{
+    Attempt, Cancelled, Claim, Claimed, End, Progress, Publishing, Session, SessionKey, SessionStore, SigningKey, State,
+};
+use registry::store::{Context, Incarnation, StoreError, Timestamp};
+
+use crate::DynamoStore;
+use crate::keys;
+use crate::records::{Fields, PartRow, SessionRow, at_version, names};
+use crate::retrying::{Answer, Requests};
+use crate::table::{Condition, Consistency, Item, Query, Value, Write, Written};
+
+/// Every attribute that a session's row may have, but for the writer.
+const ATTRIBUTES: [&str; 13] = [
+    names::VERSION,
+    names::STATE,
+    names::ATTEMPTS,
+    names::CLAIMED_UNTIL,
+    names::OFFSET,
+    names::HASH,
+    names::PROGRESS,
+    names::PARTS,
+    names::DIGEST,
+    names::STORE,
+    names::OBJECT,
+    names::SIZE,
+    names::EXPIRES,
+];
+
+/// How many part records are asked for at once. They are small; a page ends at 1 MB anyway.
+const PARTS_PER_PAGE: usize = 1000;
+
+/// A row as it lies there.
+struct Row {
+    session: Session,
+    writer: Option<Incarnation>,
+}
+
+impl Row {
+    fn read(item: &Item) -> Result<Self, StoreError> {
+        let fields = Fields(item);
+        let writer = fields.text_if_any(names::WRITER)?;
+        Ok(Self {
+            session: SessionRow::read(item)?,
+            writer: writer.and_then(keys::number).map(Incarnation),
+        })
+    }
+
+    /// Whether the call `cx` has written this, and meant to write `wanted`.
+    fn is(&self, wanted: &Session, cx: Context) -> bool {
+        self.writer == Some(cx.incarnation) && self.session.version == wanted.version
+    }
+}
+
+/// A session in which nothing was stored.
+fn fresh() -> Session {
+    Session {
+        version: 0,
+        state: State::Open,
+        attempts: 0,
+        claimed_until: None,
+        progress: Progress::default(),
+        publishing: None,
+    }
+}
+
+/// Whether somebody may be writing: a claim ends at the very moment of its `claimed_until`.
+pub(crate) fn is_live(session: &Session, now: Timestamp) -> bool {
+    session.claimed_until.is_some_and(|until| now < until)
+}
+
+/// What is written in any case: who writes.
+fn writer(cx: Context) -> (&'static str, Value) {
+    (names::WRITER, Value::S(cx.incarnation.to_string()))
+}
+
+/// Makes the row what `after` says. Attributes that a newer version of this program may have added stay.
+pub(crate) fn becomes(cx: Context, key: SessionKey, after: &Session, condition: Condition) -> Write {
+    let mut item = SessionRow::item(key, after);
+    let mut set = vec![writer(cx)];
+    let mut remove = Vec::new();
+    for name in ATTRIBUTES {
+        match item.attributes.remove(name) {
+            Some(value) => set.push((name, value)),
+            None => remove.push(name),
+        }
+    }
+    debug_assert!(item.attributes.is_empty(), "an attribute that is not listed here");
+    Write::Update {
+        key: item.key,
+        set,
+        remove,
+        condition,
+    }
+}
+
+/// The session as `claim` holds it, one version on and without the claim.
+fn ended(claim: &Claim) -> Session {
+    Session {
+        version: claim.version + 1,
+        state: State::Open,
+        attempts: claim.attempt.number,
+        claimed_until: None,
+        progress: claim.progress.clone(),
+        publishing: None,
+    }
+}
+
+fn granted(key: SessionKey, session: Session) -> Claimed {
+    Claimed::Granted(Claim {
+        key,
+        attempt: Attempt {
+            session: key.id,
+            number: session.attempts,
+        },
+        version: session.version,
+        progress: session.progress,
+    })
+}
+
+async fn row(requests: &Requests<'_>, key: SessionKey) -> Result<Option<Row>, StoreError> {
+    let item = requests.get(&keys::session(key)).await?;
+    item.as_ref().map(Row::read).transpose()
+}
+
+/// Makes the row what `after` says, if `condition` holds. `false`: it did not, or another change followed at once.
+pub(crate) async fn change(
+    requests: &Requests<'_>,
+    cx: Context,
+    key: SessionKey,
+    after: &Session,
+    condition: Condition,
+) -> Result<bool, StoreError> {
+    match requests.write(&becomes(cx, key, after, condition)).await? {
+        Answer::Done => Ok(true),
+        Answer::Refused { perhaps_done: false } => Ok(false),
+        Answer::Refused { perhaps_done: true } => {
+            let row = row(requests, key).await?;
+            Ok(row.is_some_and(|row| row.is(after, cx)))
+        }
+    }
+}
+
+/// The item of a part record and the change of the row that counts it, or neither: a part that was written apart from
+/// the row could be written over by a late claim.
+async fn save_with_part(
+    requests: &Requests<'_>,
+    cx: Context,
+    claim: &Claim,
+    after: &Session,
+    part: &[u8],
+) -> Result<bool, StoreError> {
+    let number = claim.progress.parts;
+    let writes = [
+        becomes(cx, claim.key, after, at_version(claim.version)),
+        Write::Put {
+            item: PartRow::item(claim.key, number, part),
+            condition: Condition::Always,
+        },
+    ];
+    Ok(requests.transact(&writes).await? == Written::Done)
+}
+
+#[async_trait]
+impl SessionStore for DynamoStore {
+    async fn get(&self, cx: Context, key: SessionKey) -> Result<Option<Session>, StoreError> {
+        let row = row(&self.local.within(cx), key).await?;
+        Ok(row.map(|row| row.session))
+    }
+
+    async fn claim(&self, cx: Context, key: SessionKey, until: Timestamp) -> Result<Claimed, StoreError> {
+        let requests = self.local.within(cx);
+        // Most claims are the first of their session: the row is created without having looked for it.
+        let (mut before, mut condition) = (fresh(), Condition::Absent);
+        let mut round = 0;
+        loop {
+            let after = Session {
+                version: before.version + 1,
+                attempts: before.attempts + 1,
+                claimed_until: Some(until),
+                ..before
+            };
+            let answer = requests.write(&becomes(cx, key, &after, condition)).await?;
+            if answer.is_done() {
+                return Ok(granted(key, after));
+            }
+            // Losing to the row that was there already is no race.
+            if round > 0 {
+                requests.lost_race(round - 1).await?;
+            }
+            round += 1;
+            (before, condition) = match row(&requests, key).await? {
+                None => (fresh(), Condition::Absent),
+                Some(row) if row.is(&after, cx) => return Ok(granted(key, after)),
+                Some(Row { session, .. }) if session.state != State::Open => return Ok(Claimed::Ended(session)),
+                Some(Row { session, .. }) if is_live(&session, cx.now) => return Ok(Claimed::Busy(session)),
+                Some(Row { session, .. }) => {
+                    let condition = at_version(session.version);
+                    (session, condition)
+                }
+            };
+        }
+    }
+
+    async fn renew(&self, cx: Context, claim: &Claim, until: Timestamp) -> Result<bool, StoreError> {
+        let write = Write::Update {
+            key: keys::session(claim.key),
+            set: vec![(names::CLAIMED_UNTIL, Value::N(until.0))],
+            remove: Vec::new(),
+            // Whatever ends a claim or the session changes the version.
+            condition: at_version(claim.version),
+        };
+        let answer = self.local.within(cx).write(&write).await?;
+        Ok(answer.is_done())
+    }
+
+    async fn save(
+        &self,
+        cx: Context,
+        claim: &Claim,
+        progress: Progress,
+        part: Option<Vec<u8>>,
+    ) -> Result<bool, StoreError> {
+        let requests = self.local.within(cx);
+        let parts = claim.progress.parts + u32::from(part.is_some());
+        let after = Session {
+            progress: Progress { parts, ..progress },
+            ..ended(claim)
+        };
+        match part {
+            Some(part) => save_with_part(&requests, cx, claim, &after, &part).await,
+            None => change(&requests, cx, claim.key, &after, at_version(claim.version)).await,
+        }
+    }
+
+    async fn release(&self, cx: Context, claim: &Claim) -> Result<(), StoreError> {
+        let write = becomes(cx, claim.key, &ended(claim), at_version(claim.version));
+        self.local.within(cx).write(&write).await?;
+        Ok(())
+    }
+
+    async fn parts(&self, cx: Context, key: SessionKey) -> Result<Vec<Vec<u8>>, StoreError> {
+        let requests = self.local.within(cx);
+        let mut parts = Vec::new();
+        let mut query = Query {
+            range: keys::parts(key),
+            after: None,
+            descending: false,
+            limit: PARTS_PER_PAGE,
+            consistency: Consistency::Strong,
+        };
+        loop {
+            let found = requests.query(&query).await?;
+            for item in &found.items {
+                parts.push(PartRow::read(item)?);
+            }
+            match found.more_after {
+                Some(last) => query.after = Some(last.sort),
+                None => return Ok(parts),
+            }
+        }
+    }
+
+    async fn commit(&self, cx: Context, claim: &Claim, publishing: &Publishing) -> Result<bool, StoreError> {
+        let after = Session {
+            state: State::Committing,
+            publishing: Some(publishing.clone()),
+            ..ended(claim)
+        };
+        let requests = self.local.within(cx);
+        change(&requests, cx, claim.key, &after, at_version(claim.version)).await
+    }
+
+    async fn finish(&self, cx: Context, claim: &Claim, end: End) -> Result<(), StoreError> {
+        let state = |state: &str| Value::S(state.to_owned());
+        let ended = match end {
+            End::Done => "done",
+            End::Cancelled => "cancelled",
+        };
+        // Nobody can claim a session that is committing, so that the last attempt is the committer's.
+        let committing = Condition::All(vec![
+            Condition::Is(names::STATE, state("committing")),
+            Condition::Is(names::ATTEMPTS, Value::N(claim.attempt.number.into())),
+        ]);
+        let claimed = Condition::All(vec![
+            Condition::Is(names::STATE, state("open")),
+            at_version(claim.version),
+        ]);
+        let write = Write::Update {
+            key: keys::session(claim.key),
+            set: vec![
+                writer(cx),
+                (names::STATE, state(ended)),
+                // Above the claim's version and above the commit's, whichever it is that ends here.
+                (names::VERSION, Value::N(claim.version + 2)),
+            ],
+            remove: vec![names::CLAIMED_UNTIL],
+            condition: Condition::Any(vec![committing, claimed]),
+        };
+        self.local.within(cx).write(&write).await?;
+        Ok(())
+    }
+
+    async fn settle(&self, cx: Context, key: SessionKey) -> Result<(), StoreError> {
+        let requests = self.local.within(cx);
+        let Some(Row { session, .. }) = row(&requests, key).await? else {
+            return Ok(());
+        };
+        if session.state == State::Committing {
+            let condition = at_version(session.version);
+            let after = Session {
+                version: session.version + 1,
+                state: State::Done,
+                ..session
+            };
+            // Refused: the committer itself has ended it, or a sweep has.
+            requests.write(&becomes(cx, key, &after, condition)).await?;
+        }
+        Ok(())
+    }
+
+    async fn cancel(&self, cx: Context, key: SessionKey) -> Result<Cancelled, StoreError> {
+        let requests = self.local.within(cx);
+        let mut round = 0;
+        loop {
+            let before = row(&requests, key).await?.map(|row| row.session);
+            if before.as_ref().is_some_and(|session| session.state != State::Open) {
+                return Ok(Cancelled::Ended);
+            }
+            let condition = before.as_ref().map_or(Condition::Absent, |session| at_version(session.version));
+            let session = before.clone().unwrap_or_else(fresh);
+            let after = Session {
+                version: session.version + 1,
+                state: State::Cancelled,
+                claimed_until: None,
+                ..session
+            };
+            if change(&requests, cx, key, &after, condition).await? {
+                return Ok(Cancelled::Now(before));
+            }
+            requests.lost_race(round).await?;
+            round += 1;
+        }
+    }
+
+    async fn expired(
+        &self,
+        cx: Context,
+        before: Timestamp,
+        after: Option<SessionKey>,
+        limit: usize,
+    ) -> Result<Vec<(SessionKey, Session)>, StoreError> {
+        expired::expired(&self.local.within(cx), before, after, limit).await
+    }
+
+    async fn signing_keys(&self, cx: Context, candidate: SigningKey) -> Result<Vec<SigningKey>, StoreError> {
+        signing::keys(&self.local.within(cx), &candidate).await
+    }
+}

@@ -1,0 +1,38 @@
+//! The keys that sign upload tokens.
+
+use std::cmp::Reverse;
+
+use registry::store::StoreError;
+use registry::store::sessions::SigningKey;
+
+use crate::keys as names;
+use crate::records::{FirstKey, SigningKeyRow};
+use crate::retrying::Requests;
+use crate::table::{Condition, Write};
+
+/// More keys than are ever in use at once.
+const MOST: usize = 1000;
+
+/// All keys, newest first; stores `candidate` if there are none.
+pub(super) async fn keys(requests: &Requests<'_>, candidate: &SigningKey) -> Result<Vec<SigningKey>, StoreError> {
+    let stored = stored(requests).await?;
+    if !stored.is_empty() {
+        return Ok(stored);
+    }
+    // One fixed row decides between first calls that race. The key is written together with it, so that nobody ever
+    // sees one that will not stay.
+    let put = |item| Write::Put {
+        item,
+        condition: Condition::Absent,
+    };
+    let writes = [put(FirstKey::item(candidate.id)), put(SigningKeyRow::item(candidate))];
+    requests.transact(&writes).await?;
+    self::stored(requests).await
+}
+
+async fn stored(requests: &Requests<'_>) -> Result<Vec<SigningKey>, StoreError> {
+    let (items, _) = requests.first(names::signing_keys(), None, false, MOST).await?;
+    let mut keys = items.iter().map(SigningKeyRow::read).collect::<Result<Vec<_>, _>>()?;
+    keys.sort_by_key(|key| Reverse((key.created, key.id)));
+    Ok(keys)
+}

@@ -1,0 +1,207 @@
+//! The table as this crate sees it: items under two-part keys, a few requests, a few conditions.
+//!
+//! Everything above this trait is the protocol; everything below it is a way to speak to a table: `aws` for DynamoDB,
+//! `memory` for tests, where a scheduler decides who goes next and who crashes. No request is retried here, and none
+//! is cut into pieces: that is `retrying`'s, once for all of them.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+/// The name of the attribute that holds [`Key::partition`].
+pub(crate) const PARTITION: &str = "pk";
+/// The name of the attribute that holds [`Key::sort`].
+pub(crate) const SORT: &str = "sk";
+
+/// The largest item, in bytes of names and values.
+pub(crate) const ITEM_BYTES: usize = 400_000;
+/// The most items in a transaction.
+pub(crate) const TRANSACTION_ITEMS: usize = 100;
+/// The most bytes in a transaction.
+pub(crate) const TRANSACTION_BYTES: usize = 4_000_000;
+/// The most items in a batch of writes.
+pub(crate) const BATCH_WRITES: usize = 25;
+/// The most items in a batch of reads.
+pub(crate) const BATCH_READS: usize = 100;
+
+/// The name of an item.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Key {
+    /// Chooses the item collection.
+    pub(crate) partition: String,
+    /// Orders the items of a collection, by its bytes.
+    pub(crate) sort: String,
+}
+
+/// An attribute's value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Value {
+    /// Text.
+    S(String),
+    /// A whole number. Incarnations are text: they use all 64 bits, and are never counted with.
+    N(u64),
+    /// Bytes.
+    B(Bytes),
+}
+
+/// An item's attributes but its key.
+pub(crate) type Attributes = BTreeMap<String, Value>;
+
+/// An item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Item {
+    /// Its name.
+    pub(crate) key: Key,
+    /// Everything else.
+    pub(crate) attributes: Attributes,
+}
+
+/// What must be true of the item that a write names, at the moment of the write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// Nothing.
+    Always,
+    /// There is such an item.
+    Exists,
+    /// There is none.
+    Absent,
+    /// The attribute has this value (so that the item exists).
+    Is(&'static str, Value),
+    /// The item exists, and has no such attribute.
+    Lacks(&'static str),
+    /// All of these.
+    All(Vec<Condition>),
+    /// One of these.
+    Any(Vec<Condition>),
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Write {
+    /// Writes the whole item.
+    Put { item: Item, condition: Condition },
+    /// Changes some attributes; makes the item if there is none and the condition allows it.
+    Update {
+        key: Key,
+        set: Vec<(&'static str, Value)>,
+        remove: Vec<&'static str>,
+        condition: Condition,
+    },
+    /// Removes the item, if there is one.
+    Delete { key: Key, condition: Condition },
+    /// Changes nothing; only in a transaction.
+    Check { key: Key, condition: Condition },
+}
+
+impl Write {
+    /// The item that it names.
+    pub(crate) fn key(&self) -> &Key {
+        match self {
+            Self::Put { item, .. } => &item.key,
+            Self::Update { key, .. } | Self::Delete { key, .. } | Self::Check { key, .. } => key,
+        }
+    }
+}
+
+/// What became of a write or a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// It is done.
+    Done,
+    /// The conditions of the writes with these indices did not hold, and nothing was changed.
+    Refused(Vec<usize>),
+}
+
+/// Whether a read must see every write that was acknowledged before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Consistency {
+    /// It must. Twice the price.
+    Strong,
+    /// It may see an older state. Only where the answer is a hint that something strong decides afterwards.
+    Eventual,
+}
+
+/// Which items of a collection, by their sort keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Range {
+    /// The collection.
+    pub(crate) partition: String,
+    /// The lowest sort key, itself included.
+    pub(crate) from: String,
+    /// The highest sort key, itself included.
+    pub(crate) to: String,
+}
+
+/// A request for items of one collection in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Query {
+    /// Which items.
+    pub(crate) range: Range,
+    /// Begin behind this sort key, which is within the range, in the direction of the query.
+    pub(crate) after: Option<String>,
+    /// From the highest down.
+    pub(crate) descending: bool,
+    /// At most as many.
+    pub(crate) limit: usize,
+    /// What it must see.
+    pub(crate) consistency: Consistency,
+}
+
+/// Some items in order.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Found {
+    /// The items.
+    pub(crate) items: Vec<Item>,
+    /// There may be more behind this key: a page ends at the limit, or at 1 MB.
+    pub(crate) more_after: Option<Key>,
+}
+
+/// Why a request was not answered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TableError {
+    /// The same request may succeed in a moment: a conflict, a throttle, a fault, a timeout. Whether a write was done
+    /// is not known, unless `not_done`.
+    #[error("the table did not answer: {cause}")]
+    Retry {
+        /// The write was surely not done.
+        not_done: bool,
+        /// What was said.
+        #[source]
+        cause: registry::store::Cause,
+    },
+    /// It will not: permissions, a missing table, a request that is wrong.
+    #[error("the table refused: {0}")]
+    Fatal(#[source] registry::store::Cause),
+}
+
+/// One table.
+///
+/// A request whose answer was lost may have been done: what is built on this must bear that every write is done twice,
+/// and that a conditional one is refused the second time because the first was done.
+#[async_trait]
+pub(crate) trait Table: Send + Sync + 'static {
+    /// One item.
+    async fn get(&self, key: &Key, consistency: Consistency) -> Result<Option<Item>, TableError>;
+
+    /// Items of one collection, in the order of their sort keys. One page.
+    async fn query(&self, query: &Query) -> Result<Found, TableError>;
+
+    /// Items of the whole table in no order that means anything, strongly consistent. One page of at most `limit`.
+    async fn scan(&self, after: Option<&Key>, limit: usize) -> Result<Found, TableError>;
+
+    /// One change.
+    async fn write(&self, write: &Write) -> Result<Written, TableError>;
+
+    /// Up to 100 changes of different items, all or none. `token` makes the request idempotent for some minutes: the
+    /// same token and the same changes are done once.
+    async fn transact(&self, writes: &[Write], token: &str) -> Result<Written, TableError>;
+
+    /// Up to 100 items, strongly consistent, in any order; those that the table had no capacity for come back in the
+    /// second list.
+    async fn batch_get(&self, keys: &[Key]) -> Result<(Vec<Item>, Vec<Key>), TableError>;
+
+    /// Up to 25 unconditional puts and deletes of different items, each by itself; those that the table had no
+    /// capacity for come back.
+    async fn batch_write(&self, writes: &[Write]) -> Result<Vec<Write>, TableError>;
+}

@@ -1,0 +1,86 @@
+//! The contracts about sessions, collection and records over tables in memory, with several threads: on a good day
+//! with two tables, and on a bad one with one table for all.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use registry::contract::{Guard, Names};
+
+use crate::DynamoStore;
+use crate::memory::{Faults, MemoryTable};
+use crate::retrying::Pace;
+use crate::scheduler::Random;
+
+/// Waits that are over soon.
+struct Hasty {
+    start: Instant,
+    random: Mutex<Random>,
+}
+
+impl Hasty {
+    fn new(seed: u64) -> Arc<dyn Pace> {
+        Arc::new(Self {
+            start: Instant::now(),
+            random: Mutex::new(Random::new(seed)),
+        })
+    }
+}
+
+#[async_trait]
+impl Pace for Hasty {
+    fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    async fn sleep(&self, time: Duration) {
+        tokio::time::sleep(time / 100).await;
+    }
+
+    fn random(&self) -> u64 {
+        self.random.lock().unwrap_or_else(PoisonError::into_inner).next()
+    }
+}
+
+/// Every store of the process has a seed of its own.
+static SEEDS: AtomicU64 = AtomicU64::new(1);
+
+fn names(faults: Faults, tables: usize) -> (Names, Guard) {
+    let seed = SEEDS.fetch_add(1, Ordering::Relaxed);
+    let tables: Vec<_> = (0..tables)
+        .map(|number| MemoryTable::faulty(faults, seed + (1 << 32) * number as u64))
+        .collect();
+    let main = Arc::new(tables[0].clone());
+    let local = Arc::new(tables[tables.len() - 1].clone());
+    let store = Arc::new(DynamoStore::over(main, local, &Hasty::new(seed)));
+    let names = Names {
+        metadata: store.clone(),
+        sessions: store.clone(),
+        collection: store.clone(),
+        records: store,
+    };
+    (names, Box::new(()))
+}
+
+mod good_day {
+    use super::{Faults, names};
+
+    registry::session_contract_tests!(async {
+        let (names, guard) = names(Faults::NONE, 2);
+        (names.sessions, guard)
+    });
+    registry::collection_contract_tests!(async { names(Faults::NONE, 2) });
+    registry::record_contract_tests!(async { names(Faults::NONE, 2) });
+}
+
+mod bad_day {
+    use super::{Faults, names};
+
+    registry::session_contract_tests!(async {
+        let (names, guard) = names(Faults::SOME, 1);
+        (names.sessions, guard)
+    });
+    registry::collection_contract_tests!(async { names(Faults::SOME, 1) });
+    registry::record_contract_tests!(async { names(Faults::SOME, 1) });
+}

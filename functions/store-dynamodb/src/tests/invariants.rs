@@ -1,0 +1,226 @@
+//! What must be true of the items themselves, after every step; and what may be left when all is over.
+
+use std::collections::BTreeSet;
+
+use super::cast::CAST;
+use super::world::World;
+use crate::memory::Items;
+use crate::table::{Attributes, Key, Value};
+
+fn text<'a>(attributes: &'a Attributes, name: &str) -> &'a str {
+    match attributes.get(name) {
+        Some(Value::S(text)) => text,
+        _ => "",
+    }
+}
+
+/// Whether a change of this item can make anything below untrue.
+fn matters(key: &Key) -> bool {
+    let kinds = ["L", "M", "B"];
+    kinds.contains(&key.sort.as_str())
+        || key.partition.starts_with("T#")
+        || key.sort.starts_with("e#t#")
+        || key.sort.starts_with("e#s#")
+        || key.sort.starts_with("l#")
+        || key.sort.starts_with("e#m#")
+}
+
+/// Looks at everything if anything that matters has changed.
+pub(super) fn after_step(world: &World) -> Result<(), String> {
+    let lost = world.take_objects_lost();
+    let changed = world.main.look(Items::take_changed);
+    if !lost && !changed.iter().any(matters) {
+        return Ok(());
+    }
+    hold(world)
+}
+
+/// Everything that must be true at every moment.
+pub(super) fn hold(world: &World) -> Result<(), String> {
+    let objects = world.objects();
+    world.main.look(|items| {
+        for (partition, sort, attributes) in items.iter() {
+            item(items, &objects, partition, sort, attributes)
+                .map_err(|broken| format!("{partition} / {sort}: {broken}"))?;
+        }
+        Ok(())
+    })
+}
+
+fn item(
+    items: &Items,
+    objects: &BTreeSet<String>,
+    partition: &str,
+    sort: &str,
+    attributes: &Attributes,
+) -> Result<(), String> {
+    let of_repository = |kind: &str| partition.strip_prefix(kind);
+    let there = |partition: &str, sort: &str| items.attributes(partition, sort).is_some();
+    if let Some((repository, digest)) = of_repository("D#").and_then(|rest| rest.split_once('#')) {
+        let tags = format!("T#{repository}");
+        if sort == "L" {
+            return holds_bytes(items, objects, repository, digest, attributes);
+        }
+        if sort == "M" {
+            return manifest(items, objects, repository, digest, attributes);
+        }
+        if let Some(tag) = sort.strip_prefix("e#t#") {
+            let names = items.attributes(&tags, &format!("t#{tag}"));
+            let agrees = names.is_some_and(|names| text(names, "digest") == digest);
+            return agrees.then_some(()).ok_or_else(|| "the tag does not name it".to_owned());
+        }
+        if let Some(referrer) = sort.strip_prefix("e#s#") {
+            let referrer = items.attributes(&format!("D#{repository}#{referrer}"), "M");
+            let agrees = referrer.is_some_and(|referrer| text(referrer, "subject") == digest);
+            return agrees.then_some(()).ok_or_else(|| "the referrer is not there".to_owned());
+        }
+    } else if let Some(repository) = of_repository("T#") {
+        if let Some(digest) = sort.strip_prefix("m#")
+            && !there(&format!("D#{repository}#{digest}"), "M")
+        {
+            return Err("a listed manifest is not there".to_owned());
+        }
+        if let Some(tag) = sort.strip_prefix("t#") {
+            return tag_holds(items, repository, tag, attributes);
+        }
+    }
+    Ok(())
+}
+
+/// A tag names a manifest that exists, both know it, and the last change in its history made it so.
+fn tag_holds(items: &Items, repository: &str, tag: &str, attributes: &Attributes) -> Result<(), String> {
+    let digest = text(attributes, "digest");
+    let names = format!("D#{repository}#{digest}");
+    if items.attributes(&names, "M").is_none() {
+        return Err("it names a manifest that is not there".to_owned());
+    }
+    if items.attributes(&names, &format!("e#t#{tag}")).is_none() {
+        return Err("the manifest does not know of its tag".to_owned());
+    }
+    let last = items.collection(&format!("H#{repository}#{tag}")).last();
+    let agrees = last.is_some_and(|(_, change)| {
+        text(change, "after") == digest && change.get("version") == attributes.get("version")
+    });
+    agrees.then_some(()).ok_or_else(|| "its history tells something else".to_owned())
+}
+
+/// What links or stores bytes: they are where the record of the digest says, they exist, and they are held.
+fn holds_bytes(
+    items: &Items,
+    objects: &BTreeSet<String>,
+    repository: &str,
+    digest: &str,
+    attributes: &Attributes,
+) -> Result<(), String> {
+    let bytes = format!("B#{digest}");
+    let object = text(attributes, "object");
+    let record = items.attributes(&bytes, "B");
+    if record.is_none_or(|record| text(record, "object") != object) {
+        return Err("the record of the bytes says something else".to_owned());
+    }
+    if !objects.contains(object) {
+        return Err("the bytes are gone".to_owned());
+    }
+    let life = text(attributes, "incarnation");
+    if items.attributes(&bytes, &format!("l#{repository}#{life}")).is_none() {
+        return Err("its claim on the bytes is gone".to_owned());
+    }
+    Ok(())
+}
+
+fn manifest(
+    items: &Items,
+    objects: &BTreeSet<String>,
+    repository: &str,
+    digest: &str,
+    attributes: &Attributes,
+) -> Result<(), String> {
+    if !text(attributes, "object").is_empty() {
+        holds_bytes(items, objects, repository, digest, attributes)?;
+    }
+    let life = text(attributes, "incarnation");
+    for target in CAST.references(digest) {
+        let place = format!("D#{repository}#{target}");
+        if items.attributes(&place, "L").is_none() && items.attributes(&place, "M").is_none() {
+            return Err(format!("it refers to {target}, which is not there"));
+        }
+        if items.attributes(&place, &format!("e#m#{digest}#{life}")).is_none() {
+            return Err(format!("its edge to {target} is gone"));
+        }
+    }
+    if items.attributes(&format!("T#{repository}"), &format!("m#{digest}")).is_none() {
+        return Err("it is not in the list".to_owned());
+    }
+    let subject = text(attributes, "subject");
+    let row = (format!("D#{repository}#{subject}"), format!("e#s#{digest}"));
+    if !subject.is_empty() && items.attributes(&row.0, &row.1).is_none() {
+        return Err("its subject does not know of it".to_owned());
+    }
+    Ok(())
+}
+
+/// Histories are chains: each change begins with what the one before has left, and changes something.
+pub(super) fn histories(world: &World) -> Result<(), String> {
+    world.main.look(|items| {
+        let mut chain: Option<(String, String)> = None;
+        for (partition, _, change) in items.iter().filter(|(partition, ..)| partition.starts_with("H#")) {
+            let (before, after) = (text(change, "before"), text(change, "after"));
+            let last = chain.take().filter(|(of, _)| of == partition);
+            let last = last.map(|(_, last)| last).unwrap_or_default();
+            if last != before || before == after {
+                return Err(format!("{partition}: from {last:?} follows {change:?}"));
+            }
+            chain = Some((partition.to_owned(), after.to_owned()));
+        }
+        Ok(())
+    })
+}
+
+/// What is left that nothing needs. `None`: nothing.
+pub(super) fn garbage(world: &World) -> Option<String> {
+    let mut named = BTreeSet::new();
+    let mut found = world.main.look(|items| {
+        for (partition, sort, attributes) in items.iter() {
+            if sort == "B" {
+                named.insert(text(attributes, "object").to_owned());
+            }
+            if is_garbage(items, partition, sort) {
+                return Some(format!("{partition} / {sort}"));
+            }
+        }
+        None
+    });
+    let local = |items: &mut Items| {
+        let rows = items.iter().filter(|(partition, ..)| partition.starts_with("S#") || partition.starts_with("G#"));
+        rows.map(|(partition, sort, _)| format!("{partition} / {sort}")).next()
+    };
+    found = found.or_else(|| world.local.look(local));
+    let objects = world.objects();
+    found.or_else(|| objects.difference(&named).next().map(|object| format!("the object {object}")))
+}
+
+fn is_garbage(items: &Items, partition: &str, sort: &str) -> bool {
+    let of_life = |place: &str, kind: &str, life: &str| {
+        let row = items.attributes(place, kind);
+        row.is_some_and(|row| text(row, "incarnation") == life)
+    };
+    let parts: Vec<&str> = sort.split('#').collect();
+    if let Some((repository, digest)) = partition.strip_prefix("D#").and_then(|rest| rest.split_once('#')) {
+        return match parts.as_slice() {
+            ["L"] => !items.collection(partition).any(|(sort, _)| sort.starts_with("e#m#")),
+            ["e", "m", parent, life] => !of_life(&format!("D#{repository}#{parent}"), "M", life),
+            ["r", life, _] => !of_life(&format!("D#{repository}#{digest}"), "M", life),
+            _ => false,
+        };
+    }
+    if let Some(digest) = partition.strip_prefix("B#") {
+        return match parts.as_slice() {
+            ["l", repository, life] => {
+                let place = format!("D#{repository}#{digest}");
+                !of_life(&place, "L", life) && !of_life(&place, "M", life)
+            }
+            _ => !items.collection(partition).any(|(sort, _)| sort.starts_with("l#")),
+        };
+    }
+    false
+}

@@ -1,0 +1,397 @@
+//! Whether what callers saw of a registry can be explained by each call having happened at one moment between its
+//! beginning and its end.
+//!
+//! The search is Wing and Gong's: choose a call that began before every other unexplained call had ended, let it
+//! happen, go on; with Lowe's memory of what was tried before. The object is a small registry: links, manifests, and
+//! tags. Nothing that was acknowledged may be undone, nothing may be lost, seen in part, or seen too late: all of that
+//! is what no order of calls explains.
+//!
+//! A tag holds a version that grows with every change and never repeats, also across deletes. Only reads tell it, so
+//! the model knows of an unread one no more than how large it must at least be.
+
+use std::collections::{BTreeSet, HashSet};
+
+/// A repository, by its number.
+pub(crate) type Repository = u8;
+/// A digest, by its number; that of a blob, of a manifest, or of both.
+pub(crate) type Name = u8;
+/// A tag, by its number.
+pub(crate) type Tag = u8;
+
+/// What was called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// The blob was published.
+    Commit(Repository, Name),
+    /// The blob of the second repository was mounted into the first.
+    Mount(Repository, Name, Repository),
+    /// The link was looked for.
+    Link(Repository, Name),
+    /// The link was removed.
+    Unlink(Repository, Name),
+    /// The manifest was put, with these tags.
+    Put(Repository, Name, Vec<Tag>),
+    /// The manifest was looked for.
+    Manifest(Repository, Name),
+    /// The manifest was deleted with its tags.
+    Delete(Repository, Name),
+    /// The tag was read.
+    Read(Repository, Tag),
+    /// The tag was deleted.
+    Untag(Repository, Tag),
+}
+
+/// What was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// It is done; it is there.
+    Done,
+    /// There was nothing to do it to; there is none.
+    Absent,
+    /// What it refers to is not there.
+    Missing,
+    /// It is referred to.
+    Refused,
+    /// The tag names this, in this version.
+    Names(Name, u64),
+    /// The call was cut off: it may have happened at any time since it began, or never.
+    Unknown,
+}
+
+/// One call, with the moments at which it began and ended.
+#[derive(Clone, Debug)]
+pub(crate) struct Event {
+    pub(crate) began: usize,
+    pub(crate) ended: usize,
+    pub(crate) call: Call,
+    pub(crate) answer: Answer,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Register {
+    repository: Repository,
+    tag: Tag,
+    names: Option<Name>,
+    version: u64,
+    /// The version is this one, and not a larger one.
+    exact: bool,
+}
+
+/// A registry, small.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Registry {
+    links: BTreeSet<(Repository, Name)>,
+    manifests: BTreeSet<(Repository, Name)>,
+    tags: Vec<Register>,
+}
+
+/// What each manifest refers to.
+pub(crate) type References = fn(Name) -> &'static [Name];
+
+impl Registry {
+    fn holds(&self, repository: Repository, name: Name) -> bool {
+        self.links.contains(&(repository, name)) || self.manifests.contains(&(repository, name))
+    }
+
+    fn is_referred_to(&self, repository: Repository, name: Name, references: References) -> bool {
+        let mut here = self.manifests.iter().filter(|(of, _)| *of == repository);
+        here.any(|(_, parent)| references(*parent).contains(&name))
+    }
+
+    fn register(&mut self, repository: Repository, tag: Tag) -> &mut Register {
+        let found = self.tags.iter().position(|held| (held.repository, held.tag) == (repository, tag));
+        let index = found.unwrap_or_else(|| {
+            self.tags.push(Register {
+                repository,
+                tag,
+                names: None,
+                version: 0,
+                exact: false,
+            });
+            // One registry is one value, in whatever order its tags were first met.
+            self.tags.sort_unstable_by_key(|held| (held.repository, held.tag));
+            let met = self.tags.iter().position(|held| (held.repository, held.tag) == (repository, tag));
+            met.expect("it was just added")
+        });
+        &mut self.tags[index]
+    }
+
+    /// Removes what nothing refers to; what the caller is told.
+    fn remove(
+        set: fn(&mut Self) -> &mut BTreeSet<(Repository, Name)>,
+        registry: &mut Self,
+        (repository, name): (Repository, Name),
+        references: References,
+    ) -> Answer {
+        if !set(registry).contains(&(repository, name)) {
+            return Answer::Absent;
+        }
+        if registry.is_referred_to(repository, name, references) {
+            return Answer::Refused;
+        }
+        set(registry).remove(&(repository, name));
+        Answer::Done
+    }
+
+    /// What there is after the call, if it can be answered like this.
+    fn after(&self, call: &Call, answer: Answer, references: References) -> Option<Self> {
+        let mut next = self.clone();
+        let expected = match call {
+            Call::Commit(repository, name) => {
+                next.links.insert((*repository, *name));
+                Answer::Done
+            }
+            Call::Mount(repository, name, from) => {
+                let there = next.links.contains(&(*from, *name));
+                if there {
+                    next.links.insert((*repository, *name));
+                }
+                if there { Answer::Done } else { Answer::Absent }
+            }
+            Call::Link(repository, name) => present(next.links.contains(&(*repository, *name))),
+            Call::Manifest(repository, name) => present(next.manifests.contains(&(*repository, *name))),
+            Call::Put(repository, name, tags) => {
+                let here = next.manifests.contains(&(*repository, *name));
+                if here || references(*name).iter().all(|target| next.holds(*repository, *target)) {
+                    next.manifests.insert((*repository, *name));
+                    for tag in tags {
+                        next.register(*repository, *tag).change(Some(*name));
+                    }
+                    Answer::Done
+                } else {
+                    Answer::Missing
+                }
+            }
+            Call::Unlink(repository, name) => {
+                Self::remove(|next| &mut next.links, &mut next, (*repository, *name), references)
+            }
+            Call::Delete(repository, name) => {
+                let answer = Self::remove(|next| &mut next.manifests, &mut next, (*repository, *name), references);
+                if answer == Answer::Done {
+                    for held in &mut next.tags {
+                        if (held.repository, held.names) == (*repository, Some(*name)) {
+                            held.change(None);
+                        }
+                    }
+                }
+                answer
+            }
+            Call::Read(repository, tag) => return next.read(*repository, *tag, answer).then_some(next),
+            Call::Untag(repository, tag) => {
+                let register = next.register(*repository, *tag);
+                let there = register.names.is_some();
+                register.change(None);
+                present(there)
+            }
+        };
+        match (call, answer) {
+            (_, Answer::Unknown) => Some(next),
+            // A put that is under way, or was cut off, holds what it refers to for a while.
+            (Call::Unlink(..) | Call::Delete(..), Answer::Refused) => Some(self.clone()),
+            _ => (answer == expected).then_some(next),
+        }
+    }
+
+    fn read(&mut self, repository: Repository, tag: Tag, answer: Answer) -> bool {
+        let register = self.register(repository, tag);
+        match (answer, register.names) {
+            (Answer::Absent, None) | (Answer::Unknown, _) => true,
+            (Answer::Names(name, version), Some(named)) if name == named => {
+                let fits = if register.exact {
+                    version == register.version
+                } else {
+                    version >= register.version
+                };
+                if fits {
+                    (register.version, register.exact) = (version, true);
+                }
+                fits
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Register {
+    fn change(&mut self, names: Option<Name>) {
+        if self.names != names {
+            self.names = names;
+            self.version += 1;
+            self.exact = false;
+        }
+    }
+}
+
+fn present(there: bool) -> Answer {
+    if there { Answer::Done } else { Answer::Absent }
+}
+
+/// Whether the history of a registry that began empty can be explained.
+pub(crate) fn is_linearizable(history: &[Event], references: References) -> bool {
+    assert!(history.len() <= 128, "a set of calls is one number");
+    search(&Registry::default(), 0, history, references, &mut HashSet::new())
+}
+
+fn search(
+    state: &Registry,
+    explained: u128,
+    history: &[Event],
+    references: References,
+    tried: &mut HashSet<(u128, Registry)>,
+) -> bool {
+    let left = || (0..history.len()).filter(|index| explained & (1 << index) == 0);
+    let answered = || left().filter(|index| history[*index].answer != Answer::Unknown);
+    let Some(first_end) = answered().map(|index| history[index].ended).min() else {
+        return true;
+    };
+    if !tried.insert((explained, state.clone())) {
+        return false;
+    }
+    left().filter(|index| history[*index].began <= first_end).any(|index| {
+        let event = &history[index];
+        let next = state.after(&event.call, event.answer, references);
+        next.is_some_and(|next| search(&next, explained | 1 << index, history, references, tried))
+    })
+}
+
+mod tests {
+    use super::*;
+
+    fn event(began: usize, ended: usize, call: Call, answer: Answer) -> Event {
+        Event {
+            began,
+            ended,
+            call,
+            answer,
+        }
+    }
+
+    /// Manifests 1 and 2 refer to nothing, 3 to the blob 0.
+    fn references(name: Name) -> &'static [Name] {
+        if name == 3 { &[0] } else { &[] }
+    }
+
+    fn explained(history: &[Event]) -> bool {
+        is_linearizable(history, references)
+    }
+
+    fn put(name: Name, tags: &[Tag]) -> Call {
+        Call::Put(0, name, tags.to_vec())
+    }
+
+    fn read(tag: Tag) -> Call {
+        Call::Read(0, tag)
+    }
+
+    fn untag(tag: Tag) -> Call {
+        Call::Untag(0, tag)
+    }
+
+    #[test]
+    fn calls_at_once_may_happen_in_either_order() {
+        for seen in [1, 2] {
+            let history = [
+                event(0, 10, put(1, &[0]), Answer::Done),
+                event(0, 10, put(2, &[0]), Answer::Done),
+                event(11, 12, read(0), Answer::Names(seen, 77)),
+                event(13, 14, read(0), Answer::Names(seen, 77)),
+                event(13, 20, untag(0), Answer::Done),
+                event(14, 20, untag(0), Answer::Absent),
+            ];
+            assert!(explained(&history));
+        }
+    }
+
+    #[test]
+    fn a_call_that_was_cut_off_may_or_may_not_have_happened() {
+        let cut = event(0, 0, put(1, &[0]), Answer::Unknown);
+        for answer in [Answer::Absent, Answer::Names(1, 5)] {
+            assert!(explained(&[cut.clone(), event(3, 4, read(0), answer)]));
+        }
+        let undone = [
+            cut,
+            event(3, 4, read(0), Answer::Names(1, 5)),
+            event(5, 6, read(0), Answer::Absent),
+        ];
+        assert!(!explained(&undone), "it cannot unhappen");
+    }
+
+    #[test]
+    fn a_stale_read_is_found() {
+        let history = [
+            event(0, 1, put(1, &[0]), Answer::Done),
+            event(2, 3, put(2, &[0]), Answer::Done),
+            event(4, 5, read(0), Answer::Names(1, 7)),
+        ];
+        assert!(!explained(&history));
+    }
+
+    #[test]
+    fn a_lost_write_is_found() {
+        let history = [
+            event(0, 1, put(1, &[0]), Answer::Done),
+            event(2, 3, untag(0), Answer::Absent),
+        ];
+        assert!(!explained(&history));
+    }
+
+    #[test]
+    fn a_version_that_repeats_is_found() {
+        let history = |again| {
+            [
+                event(0, 1, put(1, &[0]), Answer::Done),
+                event(2, 3, read(0), Answer::Names(1, 7)),
+                event(4, 5, untag(0), Answer::Done),
+                event(6, 7, put(1, &[0]), Answer::Done),
+                event(8, 9, read(0), Answer::Names(1, again)),
+            ]
+        };
+        assert!(!explained(&history(7)));
+        assert!(!explained(&history(8)), "the delete has a version too");
+        assert!(explained(&history(9)));
+    }
+
+    #[test]
+    fn a_push_seen_in_part_is_found() {
+        let history = [
+            event(0, 1, put(1, &[0, 1]), Answer::Done),
+            event(2, 9, put(2, &[0, 1]), Answer::Done),
+            event(3, 4, read(0), Answer::Names(2, 7)),
+            event(5, 6, read(1), Answer::Names(1, 3)),
+        ];
+        assert!(!explained(&history));
+    }
+
+    #[test]
+    fn a_tag_that_outlives_its_manifest_is_found() {
+        let history = [
+            event(0, 1, put(1, &[0]), Answer::Done),
+            event(2, 3, Call::Delete(0, 1), Answer::Done),
+            event(4, 5, read(0), Answer::Names(1, 7)),
+        ];
+        assert!(!explained(&history));
+    }
+
+    #[test]
+    fn a_blob_that_is_lost_is_found() {
+        let history = |link| {
+            [
+                event(0, 1, Call::Commit(0, 0), Answer::Done),
+                event(2, 9, Call::Unlink(0, 0), Answer::Unknown),
+                event(3, 4, put(3, &[]), Answer::Done),
+                event(10, 11, Call::Link(0, 0), link),
+            ]
+        };
+        assert!(explained(&history(Answer::Done)));
+        assert!(!explained(&history(Answer::Absent)), "it was referred to");
+    }
+
+    #[test]
+    fn an_unfounded_refusal_of_a_manifest_is_found() {
+        let history = [
+            event(0, 1, Call::Commit(0, 0), Answer::Done),
+            event(2, 3, put(3, &[]), Answer::Missing),
+        ];
+        assert!(!explained(&history));
+    }
+}

@@ -1,0 +1,43 @@
+//! Every mistake that the protocols guard against is found by the search.
+
+use super::scenarios as on;
+use super::search::{ALL_WEATHER, Scenario, first_failure};
+use crate::mutation::Mutation;
+
+/// How many schedules of each kind may pass before the mistake must have been found.
+const SCHEDULES: u64 = 20_000;
+
+fn assert_found(mutation: Mutation, scenarios: &[Scenario]) {
+    let mut kinds = scenarios
+        .iter()
+        .flat_map(|scenario| ALL_WEATHER.map(|weather| (scenario, weather)));
+    let found = kinds.find_map(|(scenario, weather)| first_failure(scenario, weather, Some(mutation), SCHEDULES));
+    let found = found.unwrap_or_else(|| panic!("{mutation:?} is not found"));
+    println!("{mutation:?}: {found}");
+}
+
+macro_rules! mutations {
+    ($($test:ident $mutation:ident [$($scenario:ident),*])*) => {
+        $(
+            #[test]
+            fn $test() {
+                assert_found(Mutation::$mutation, &[$(on::$scenario),*]);
+            }
+        )*
+    };
+}
+
+mutations! {
+    looking_before_the_edges_is_found LookBeforeEdges [PUT_UNLINK]
+    ignoring_marks_is_found IgnoreMarks [PUT_UNLINK]
+    not_looking_is_found NoLook [PUT_UNLINK]
+    removing_edges_of_every_life_is_found EdgesOfEveryLife [PUTS_DELETE]
+    removing_back_links_of_every_life_is_found BackLinksOfEveryLife [COMMIT_COLLECT, TWO_REPOSITORIES]
+    a_late_back_link_is_found BackLinkLate [COMMIT_COLLECT]
+    counting_published_edges_only_is_found PublishedEdgesOnly [INDEX_CHILD]
+    deleting_a_manifest_that_was_put_again_is_found IgnoreVersion [PUTS_DELETE, TAGS]
+    writing_tags_blindly_is_found BlindTag [TAGS]
+    graves_that_are_due_at_once_are_found GravesAtOnce [COMMIT_SWEEP]
+    burying_late_is_found BuryLate [COMMIT_SWEEP, COMMIT_COLLECT]
+    unlinking_at_once_is_found UnlinkAtOnce [KEEP_FRESH]
+}

@@ -1,0 +1,240 @@
+//! The races that the protocols are made for.
+
+use super::acts::Act::{
+    Body as Request, Collect, CollectHastily, Delete, Graves, KeepAndPut, Mount, Pass, Push, Put, Read, Replay, Sweep,
+    Unlink, Untag,
+};
+use super::acts::{Act, Body};
+use super::cast::{BLOB, EMPTY, IMAGE, INDEX, LARGE, OTHER, SIGNATURE, VOID};
+use super::search::{Scenario, search};
+
+/// The repository in which most happens, and another.
+const R: u8 = 0;
+const S: u8 = 1;
+
+/// Twenty tags, as many as a push may have.
+const TWENTY: &[u8] = &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19];
+
+const PUSHED: &[Act] = &[Push(R, BLOB)];
+
+macro_rules! scenarios {
+    ($($(#[$about:meta])* $constant:ident $test:ident { $before:expr; $([$($act:expr),* $(,)?])* })*) => {
+        $(
+            $(#[$about])*
+            pub(super) const $constant: Scenario = Scenario {
+                name: stringify!($test),
+                before: $before,
+                tasks: &[$(&[$($act),*]),*],
+            };
+
+            #[test]
+            fn $test() {
+                search(&$constant);
+            }
+        )*
+    };
+}
+
+scenarios! {
+    /// A manifest is put while what it refers to is unlinked.
+    PUT_UNLINK put_against_unlink {
+        PUSHED;
+        [Put(R, IMAGE, &[0])]
+        [Unlink(R, BLOB)]
+    }
+
+    /// Two identical puts, a delete of the manifest, an unlink, a collection of the bytes.
+    PUTS_DELETE puts_against_delete_unlink_and_collection {
+        PUSHED;
+        [Put(R, IMAGE, &[0])]
+        [Put(R, IMAGE, &[1])]
+        [Delete(R, IMAGE)]
+        [Unlink(R, BLOB)]
+        [Collect]
+    }
+
+    /// A blob is pushed again while its link and its bytes go.
+    COMMIT_COLLECT commit_against_unlink_and_collections {
+        PUSHED;
+        [Push(R, BLOB)]
+        [Unlink(R, BLOB)]
+        [Collect]
+        [Collect]
+    }
+
+    /// Two repositories share the bytes of a digest that go and come.
+    TWO_REPOSITORIES commits_of_two_repositories {
+        PUSHED;
+        [Push(R, BLOB)]
+        [Push(S, BLOB)]
+        [Unlink(R, BLOB)]
+        [Unlink(S, BLOB)]
+        [Collect]
+        [Put(S, IMAGE, &[0])]
+    }
+
+    /// A blob is mounted from a repository that unlinks it.
+    MOUNT mount_against_unlink_and_collection {
+        PUSHED;
+        [Mount(S, BLOB, R), Put(S, IMAGE, &[0])]
+        [Unlink(R, BLOB)]
+        [Collect]
+        [Delete(S, IMAGE)]
+        [Unlink(S, BLOB)]
+        [Collect]
+    }
+
+    /// Everything about one blob and one manifest, twice.
+    ALL everything_at_once {
+        PUSHED;
+        [Put(R, IMAGE, &[0])]
+        [Put(R, IMAGE, &[1])]
+        [Delete(R, IMAGE)]
+        [Delete(R, IMAGE)]
+        [Unlink(R, BLOB)]
+        [Unlink(R, BLOB)]
+        [Push(R, BLOB)]
+        [Collect]
+        [Collect]
+    }
+
+    /// An index is put while its child is deleted, and put again.
+    INDEX_CHILD index_against_delete_of_its_child {
+        &[Push(R, BLOB), Put(R, IMAGE, &[])];
+        [Put(R, INDEX, &[0])]
+        [Delete(R, IMAGE)]
+        [Put(R, IMAGE, &[1])]
+        [Delete(R, INDEX)]
+    }
+
+    /// An upload that has expired while it was committing is swept, and finished by whoever repeats its last request.
+    COMMIT_SWEEP commit_against_sweep {
+        &[Request(Body::Chunk), Pass(26)];
+        [Request(Body::Last(R, BLOB))]
+        [Sweep]
+        [Replay(R, BLOB)]
+        [Sweep, Graves]
+        [Graves]
+    }
+
+    /// Those who write a tag, delete it, delete what it names, and read it.
+    TAGS racing_tag_writers {
+        &[Put(R, VOID, &[0])];
+        [Put(R, EMPTY, &[0]), Read(R, 0)]
+        [Put(R, VOID, &[0]), Read(R, 0)]
+        [Untag(R, 0)]
+        [Delete(R, EMPTY)]
+        [Read(R, 0), Read(R, 0)]
+    }
+
+    /// A tag that is created, deleted and created again by many.
+    TAG_LIVES racing_lives_of_a_tag {
+        &[Put(R, EMPTY, &[]), Put(R, VOID, &[])];
+        [Put(R, EMPTY, &[0]), Untag(R, 0)]
+        [Put(R, VOID, &[0]), Untag(R, 0)]
+        [Read(R, 0), Put(R, EMPTY, &[0]), Read(R, 0)]
+    }
+
+    /// A push of twenty tags while some of them move, and are read.
+    TWENTY_TAGS twenty_tags_against_moves {
+        &[Put(R, VOID, &[0, 7, 20])];
+        [Put(R, EMPTY, TWENTY)]
+        [Put(R, VOID, &[7, 19])]
+        [Untag(R, 0)]
+        [Read(R, 7), Read(R, 19), Read(R, 0)]
+        [Delete(R, VOID)]
+    }
+
+    /// A large manifest is put, put again, deleted, and pushed as a blob.
+    LARGE_MANIFEST large_manifests {
+        &[Push(R, BLOB), Put(R, LARGE, &[0])];
+        [Put(R, LARGE, &[1])]
+        [Put(S, LARGE, &[])]
+        [Delete(R, LARGE)]
+        [Push(R, LARGE), Unlink(R, LARGE)]
+        [Collect]
+    }
+
+    /// A large manifest has a life in each of two repositories, whose bytes are one object.
+    LARGE_LIVES lives_of_a_large_manifest {
+        &[Push(R, BLOB), Push(S, BLOB)];
+        [Put(R, LARGE, &[0]), Delete(R, LARGE)]
+        [Put(S, LARGE, &[0]), Delete(S, LARGE)]
+        [Put(R, LARGE, &[1])]
+        [Collect]
+        [Collect]
+    }
+
+    /// A blob is mounted, unlinked and collected in both directions.
+    MOUNTS mounts_against_unlinks {
+        PUSHED;
+        [Mount(S, BLOB, R)]
+        [Unlink(R, BLOB), Mount(R, BLOB, S)]
+        [Unlink(S, BLOB)]
+        [Collect]
+    }
+
+    /// One upload: chunks with part records, a last body, a cancel, a reader.
+    UPLOAD requests_on_one_upload {
+        &[Request(Body::Chunk)];
+        [Request(Body::Chunk)]
+        [Request(Body::Cut), Request(Body::Last(R, BLOB))]
+        [Request(Body::Cancel)]
+        [Request(Body::Status), Request(Body::Status)]
+        [Request(Body::Chunk), Replay(R, BLOB)]
+    }
+
+    /// The same upload, past its end, with those who sweep.
+    UPLOAD_SWEEP requests_on_one_upload_against_sweeps {
+        &[Request(Body::Chunk), Request(Body::Chunk), Pass(26)];
+        [Request(Body::Last(R, BLOB))]
+        [Request(Body::Chunk), Request(Body::Cancel)]
+        [Sweep]
+        [Sweep, Request(Body::Status)]
+    }
+
+    /// A link that is due to be collected, and those who come back to it.
+    KEEP keeping_against_collection {
+        &[Push(R, BLOB), Pass(26), Collect, Pass(26)];
+        [KeepAndPut(R, BLOB, IMAGE)]
+        [Collect]
+        [Push(R, BLOB)]
+        [Collect]
+    }
+
+    /// A collection that has never been there before does not take what somebody was just told is there.
+    KEEP_FRESH keeping_against_a_first_collection {
+        &[Push(R, BLOB), Pass(26)];
+        [KeepAndPut(R, BLOB, IMAGE)]
+        [Collect]
+        [Collect]
+    }
+
+    /// Collections without patience, against puts and deletes: only what they promise for links is not kept.
+    HASTE hasty_collections {
+        &[Push(R, BLOB), Push(R, OTHER), CollectHastily];
+        [Put(R, IMAGE, &[0]), Delete(R, IMAGE)]
+        [Put(R, SIGNATURE, &[])]
+        [CollectHastily]
+        [CollectHastily]
+        [Push(R, BLOB), Mount(S, BLOB, R)]
+    }
+
+    /// A referrer and its subject come and go, and their blob.
+    REFERRERS referrers_and_subjects {
+        &[Push(R, BLOB), Put(R, IMAGE, &[0])];
+        [Put(R, SIGNATURE, &[1])]
+        [Delete(R, SIGNATURE)]
+        [Delete(R, IMAGE), Unlink(R, BLOB)]
+        [Put(R, SIGNATURE, &[1])]
+    }
+
+    /// Bytes that have lain in the graveyard for long enough, and those who bring them back.
+    GRAVES graves_against_commits {
+        &[Push(R, BLOB), Unlink(R, BLOB), Collect, Pass(26)];
+        [Graves]
+        [Push(R, BLOB)]
+        [Push(S, BLOB), Unlink(S, BLOB)]
+        [Collect, Graves]
+    }
+}

@@ -1,0 +1,161 @@
+//! Many schedules of one scenario.
+//!
+//! | environment variable | |
+//! |---|---|
+//! | `ROADSTEAD_SCHEDULES` | how many schedules of each kind, 20,000 if not set |
+//! | `ROADSTEAD_SEED` | only this one, and prints every request of it |
+
+use std::env;
+
+use super::acts::{Act, Actor, PLAN, at_once};
+use super::cast::{TAGS, references};
+use super::invariants;
+use super::linearizable::is_linearizable;
+use super::world::{HOUR, World};
+use crate::memory::Faults;
+use crate::mutation::{Mutation, during};
+use crate::scheduler::{Random, Rules};
+
+/// A situation, and those who meet in it.
+#[derive(Clone, Copy)]
+pub(super) struct Scenario {
+    pub(super) name: &'static str,
+    /// What one after the other has done before.
+    pub(super) before: &'static [Act],
+    /// What they do at once, each one thing after the other.
+    pub(super) tasks: &'static [&'static [Act]],
+}
+
+/// What those who race may meet besides each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Weather {
+    /// Nothing.
+    Calm,
+    /// Some crash.
+    Crashes,
+    /// Some crash, and requests fail in every way.
+    Faults,
+}
+
+pub(super) const ALL_WEATHER: [Weather; 3] = [Weather::Calm, Weather::Crashes, Weather::Faults];
+
+/// In how many of a thousand steps somebody crashes.
+const CRASHES: u64 = 30;
+
+/// How many schedules of each kind.
+pub(super) fn schedules() -> u64 {
+    let set = env::var("ROADSTEAD_SCHEDULES").ok();
+    set.map_or(20_000, |set| set.parse().expect("ROADSTEAD_SCHEDULES is a number"))
+}
+
+/// Tries the scenario in all weathers.
+pub(super) fn search(scenario: &Scenario) {
+    for weather in ALL_WEATHER {
+        if let Some(failure) = first_failure(scenario, weather, None, schedules()) {
+            panic!("{failure}");
+        }
+    }
+}
+
+/// The first schedule in which something is wrong.
+pub(super) fn first_failure(
+    scenario: &Scenario,
+    weather: Weather,
+    mutation: Option<Mutation>,
+    schedules: u64,
+) -> Option<String> {
+    let only = env::var("ROADSTEAD_SEED").ok();
+    let only: Option<u64> = only.map(|seed| seed.parse().expect("ROADSTEAD_SEED is a number"));
+    let seeds = only.map_or(0..schedules, |seed| seed..seed + 1);
+    during(mutation, || {
+        let mut seeds = seeds.into_iter();
+        seeds.find_map(|seed| {
+            let broken = schedule(scenario, weather, seed, only.is_some()).err()?;
+            Some(format!(
+                "{} ({weather:?}): {broken}\nagain with ROADSTEAD_SEED={seed}",
+                scenario.name
+            ))
+        })
+    })
+}
+
+fn schedule(scenario: &Scenario, weather: Weather, seed: u64, traced: bool) -> Result<(), String> {
+    let world = World::new(seed, traced);
+    at_once(Actor::of(&world, world.alone()).play(scenario.before));
+    invariants::hold(&world)?;
+
+    let mut random = Random::new(seed ^ u64::MAX);
+    if weather == Weather::Faults {
+        world.set_faults(Faults::SOME);
+    }
+    let tasks = scenario.tasks.iter().map(|acts| {
+        let actor = Actor::of(&world, world.instance());
+        let acts: &'static [Act] = acts;
+        let task: futures_util::future::BoxFuture<'static, ()> = Box::pin(async move { actor.play(acts).await });
+        task
+    });
+    let rules = Rules {
+        crashes: if weather == Weather::Calm { 0 } else { CRASHES },
+        watch: &mut || invariants::after_step(&world),
+    };
+    world.scheduler.run(tasks.collect(), &mut random, rules)?;
+    world.set_faults(Faults::NONE);
+    invariants::histories(&world)?;
+    ask(scenario, &world);
+    let history = world.history();
+    if !is_linearizable(&history, references) {
+        return Err(format!("no order of these calls explains their answers: {history:#?}"));
+    }
+    clean(&world)
+}
+
+/// Asks for everything that the scenario has touched.
+fn ask(scenario: &Scenario, world: &World) {
+    let actor = Actor::of(world, world.alone());
+    let all = || scenario.before.iter().chain(scenario.tasks.iter().copied().flatten());
+    let touched = |kind: fn(&Act) -> Option<(u8, u8)>| {
+        let mut touched: Vec<_> = all().filter_map(kind).collect();
+        touched.sort_unstable();
+        touched.dedup();
+        touched
+    };
+    for (r, name) in touched(Act::link) {
+        at_once(actor.play(&[Act::Link(r, name)]));
+    }
+    for (r, name) in touched(Act::manifest) {
+        at_once(actor.play(&[Act::Manifest(r, name)]));
+    }
+    for r in 0..2 {
+        for tag in 0..TAGS {
+            if all().any(|act| act.has_tag(r, tag)) {
+                at_once(actor.play(&[Act::Read(r, tag)]));
+            }
+        }
+    }
+}
+
+/// Lets the days pass and collects: nothing may be left that nothing needs, and nothing may be lost.
+fn clean(world: &World) -> Result<(), String> {
+    const ROUNDS: usize = 8;
+    let actor = Actor::of(world, world.alone());
+    let mut plan = PLAN;
+    plan.deep = true;
+    let mut left = invariants::garbage(world);
+    for _ in 0..ROUNDS {
+        if left.is_none() {
+            break;
+        }
+        world.pass(26 * HOUR);
+        at_once(async {
+            actor.collect(&plan).await;
+            actor.sweep().await;
+            actor.graves().await;
+        });
+        invariants::after_step(world)?;
+        left = invariants::garbage(world);
+    }
+    match left {
+        Some(left) => Err(format!("this is never collected: {left}")),
+        None => invariants::hold(world),
+    }
+}

@@ -1,0 +1,189 @@
+//! What the scenarios play in: the tables, the objects that exist, the time, and what everybody was answered.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use registry::store::{Context, Incarnation, Timestamp};
+
+use super::linearizable::{Answer, Call, Event};
+use crate::DynamoStore;
+use crate::memory::{Faults, MemoryTable};
+use crate::retrying::Pace;
+use crate::scheduler::{Random, Scheduler};
+
+/// An hour, in milliseconds.
+pub(super) const HOUR: u64 = 3_600_000;
+/// When everything begins.
+pub(super) const START: Timestamp = Timestamp(1_900_000_000_000);
+/// How long a call may take.
+const PATIENCE: u64 = 60_000;
+
+/// One world. Clones are the same.
+#[derive(Clone)]
+pub(super) struct World {
+    pub(super) main: MemoryTable,
+    pub(super) local: MemoryTable,
+    pub(super) scheduler: Scheduler,
+    shared: Arc<Mutex<Shared>>,
+}
+
+struct Shared {
+    now: Timestamp,
+    random: Random,
+    objects: BTreeSet<String>,
+    objects_lost: bool,
+    history: Vec<Event>,
+    /// Counts the beginnings and ends of calls.
+    moment: usize,
+}
+
+/// Who knows nothing of the schedule, and whose waits are over when the scheduler says so.
+struct Puppet {
+    scheduler: Option<Scheduler>,
+    random: Mutex<Random>,
+}
+
+#[async_trait]
+impl Pace for Puppet {
+    fn elapsed(&self) -> Duration {
+        // The schedule, and not the time, ends those that hinder each other for ever.
+        Duration::ZERO
+    }
+
+    async fn sleep(&self, _time: Duration) {
+        if let Some(scheduler) = &self.scheduler {
+            scheduler.turn().await;
+        }
+    }
+
+    fn random(&self) -> u64 {
+        self.random.lock().unwrap_or_else(PoisonError::into_inner).next()
+    }
+}
+
+impl World {
+    /// An empty world. Half of all have one table for everything.
+    pub(super) fn new(seed: u64, traced: bool) -> Self {
+        let scheduler = Scheduler::new(traced);
+        let mut random = Random::new(seed);
+        let main = MemoryTable::scheduled(Faults::NONE, random.next(), &scheduler);
+        let local = if random.happens(500) {
+            main.clone()
+        } else {
+            MemoryTable::scheduled(Faults::NONE, random.next(), &scheduler)
+        };
+        Self {
+            main,
+            local,
+            scheduler,
+            shared: Arc::new(Mutex::new(Shared {
+                now: START,
+                random,
+                objects: BTreeSet::new(),
+                objects_lost: false,
+                history: Vec::new(),
+                moment: 0,
+            })),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_faults(&self, faults: Faults) {
+        self.main.set_faults(faults);
+        self.local.set_faults(faults);
+    }
+
+    /// Another instance of the registry, whose requests wait for their turn.
+    pub(super) fn instance(&self) -> DynamoStore {
+        let (main, local) = (self.main.clone(), self.local.clone());
+        self.over(main, local, Some(self.scheduler.clone()))
+    }
+
+    /// Another instance for whoever is alone in the world.
+    pub(super) fn alone(&self) -> DynamoStore {
+        self.over(self.main.unscheduled(), self.local.unscheduled(), None)
+    }
+
+    fn over(&self, main: MemoryTable, local: MemoryTable, scheduler: Option<Scheduler>) -> DynamoStore {
+        let random = Mutex::new(Random::new(self.random()));
+        let pace: Arc<dyn Pace> = Arc::new(Puppet { scheduler, random });
+        DynamoStore::over(Arc::new(main), Arc::new(local), &pace)
+    }
+
+    pub(super) fn random(&self) -> u64 {
+        self.lock().random.next()
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.lock().now
+    }
+
+    pub(super) fn is_first_day(&self) -> bool {
+        self.now().millis_since(START) < 24 * HOUR
+    }
+
+    pub(super) fn pass(&self, millis: u64) {
+        let mut shared = self.lock();
+        shared.now = shared.now.plus_millis(millis);
+    }
+
+    pub(super) fn cx(&self) -> Context {
+        let mut shared = self.lock();
+        Context {
+            now: shared.now,
+            deadline: shared.now.plus_millis(PATIENCE),
+            incarnation: Incarnation(shared.random.next()),
+        }
+    }
+
+    pub(super) fn make_object(&self, key: String) {
+        self.lock().objects.insert(key);
+    }
+
+    pub(super) fn delete_object(&self, key: &str) {
+        let mut shared = self.lock();
+        shared.objects.remove(key);
+        shared.objects_lost = true;
+    }
+
+    pub(super) fn objects(&self) -> BTreeSet<String> {
+        self.lock().objects.clone()
+    }
+
+    /// Whether objects were deleted since this was last asked.
+    pub(super) fn take_objects_lost(&self) -> bool {
+        std::mem::take(&mut self.lock().objects_lost)
+    }
+
+    /// Somebody calls; until [`World::answered`], it may have happened or not.
+    pub(super) fn called(&self, call: Call) -> usize {
+        let mut shared = self.lock();
+        let began = shared.moment;
+        shared.moment += 1;
+        shared.history.push(Event {
+            began,
+            ended: usize::MAX,
+            call,
+            answer: Answer::Unknown,
+        });
+        shared.history.len() - 1
+    }
+
+    pub(super) fn answered(&self, call: usize, answer: Answer) {
+        let mut shared = self.lock();
+        let ended = shared.moment;
+        shared.moment += 1;
+        let event = &mut shared.history[call];
+        (event.ended, event.answer) = (ended, answer);
+        self.scheduler.trace(|| format!("{:?} is answered {answer:?}", event.call));
+    }
+
+    pub(super) fn history(&self) -> Vec<Event> {
+        self.lock().history.clone()
+    }
+}

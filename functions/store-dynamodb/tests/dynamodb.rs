@@ -1,0 +1,132 @@
+//! What only the real protocol shows: tables that are made, found and missed, items as large as they get, and a service
+//! that fails. `cargo test -- --ignored` with `ROADSTEAD_TEST_DYNAMODB`.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod service;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use oci::{Algorithm, Digest, MediaType, RepositoryName};
+use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest, Removal};
+use registry::store::{Context, Incarnation, Location, Timestamp};
+use service::options;
+use store_dynamodb::{DynamoStore, OpenError, Options};
+
+fn cx(incarnation: u64, patience: u64) -> Context {
+    let now = Timestamp(1_900_000_000_000);
+    Context {
+        now,
+        deadline: now.plus_millis(patience),
+        incarnation: Incarnation(incarnation),
+    }
+}
+
+fn repository() -> RepositoryName {
+    "team/app".parse().unwrap()
+}
+
+async fn store() -> DynamoStore {
+    let options = options(false);
+    DynamoStore::init(&options).await.unwrap();
+    DynamoStore::open(&options).await.unwrap()
+}
+
+#[tokio::test]
+#[ignore = "needs a DynamoDB endpoint"]
+async fn tables_are_made_once() {
+    for local in [false, true] {
+        let options = options(local);
+        let missing = DynamoStore::open(&options).await.expect_err("no table");
+        assert!(matches!(missing, OpenError::NoTable(_)), "{missing:?}");
+        assert!(missing.to_string().contains("roadstead metadata init"), "{missing}");
+
+        let made = DynamoStore::init(&options).await.unwrap();
+        assert_eq!(made.len(), if local { 2 } else { 1 });
+        assert!(made.iter().all(|table| table.created));
+        let again = DynamoStore::init(&options).await.unwrap();
+        assert!(again.iter().all(|table| !table.created));
+        DynamoStore::open(&options).await.unwrap();
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a DynamoDB endpoint"]
+async fn racing_inits_make_one_table() {
+    let options = options(true);
+    let made = join_all((0..4).map(|_| DynamoStore::init(&options))).await;
+    let created = made.into_iter().flat_map(Result::unwrap).filter(|table| table.created);
+    assert_eq!(created.count(), 2);
+    DynamoStore::open(&options).await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs a DynamoDB endpoint"]
+async fn four_thousand_references_come_and_go() {
+    let store = store().await;
+    let bytes = Bytes::from_static(b"much");
+    let mut much = PutManifest {
+        repository: repository(),
+        digest: Digest::of(Algorithm::Sha256, &bytes),
+        media_type: MediaType::OCI_INDEX.parse().unwrap(),
+        size: bytes.len() as u64,
+        content: NewContent::Sealed(Location::main("0a.1")),
+        artifact_type: None,
+        subject: None,
+        required: BTreeSet::new(),
+        // The longest digests.
+        excepted: (0..4096)
+            .map(|number| Digest::of(Algorithm::Sha512, format!("{number}").as_bytes()))
+            .collect(),
+        tags: (0..20).map(|number| format!("t{number}").parse().unwrap()).collect(),
+        who: "user".to_owned(),
+    };
+    assert_eq!(store.put_manifest(cx(1, 60_000), &much).await.unwrap(), ManifestPut::Stored);
+    let held = *much.excepted.first().unwrap();
+    much.tags.clear();
+    much.content = NewContent::Unchanged;
+    assert_eq!(store.put_manifest(cx(2, 60_000), &much).await.unwrap(), ManifestPut::Stored);
+    let location = Location::main("0b.1");
+    store.commit_blob(cx(3, 60_000), &repository(), &held, &location, 1).await.unwrap();
+    let kept = store.unlink(cx(4, 60_000), &repository(), &held).await.unwrap();
+    assert_eq!(kept, Removal::Referenced(much.digest));
+
+    let removed = store.delete_manifest(cx(5, 60_000), &repository(), &much.digest, "user").await;
+    assert_eq!(removed.unwrap(), Removal::Removed);
+    let unlinked = store.unlink(cx(6, 60_000), &repository(), &held).await.unwrap();
+    assert_eq!(unlinked, Removal::Removed, "no edge was left");
+}
+
+#[tokio::test]
+#[ignore = "needs a DynamoDB endpoint"]
+async fn a_list_may_begin_behind_any_text() {
+    let store = store().await;
+    let long = "y".repeat(5000);
+    for after in ["", "a", "~", "ä", "\u{10ffff}", &long] {
+        let page = store.tags(cx(1, 10_000), &repository(), Some(after), 1000).await.unwrap();
+        assert!(page.items.is_empty() && !page.more, "behind {after:?}");
+        let page = store.repositories(cx(1, 10_000), Some(after), 1000).await.unwrap();
+        assert!(page.items.is_empty() && !page.more, "behind {after:?}");
+    }
+}
+
+/// Nobody listens there: an endpoint that has gone away is asked until the deadline, and not beyond.
+#[tokio::test]
+#[ignore = "needs a DynamoDB endpoint"]
+async fn an_endpoint_that_is_gone_is_unavailable() {
+    let kept = options(false);
+    DynamoStore::init(&kept).await.unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let gone = Options {
+        endpoint: Some(format!("http://{}", listener.local_addr().unwrap())),
+        ..kept.clone()
+    };
+    drop(listener);
+    let begun = Instant::now();
+    let failed = DynamoStore::open(&gone).await.expect_err("nobody answers");
+    assert!(matches!(failed, OpenError::Table { .. }), "{failed:?}");
+    assert!(failed.to_string().contains(&kept.table), "{failed}");
+    assert!(begun.elapsed() < Duration::from_secs(25));
+}

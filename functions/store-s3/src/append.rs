@@ -1,0 +1,434 @@
+//! A body becomes an object, or parts of one.
+//!
+//! While a body arrives, whole parts of it are sent beside; what is left at its end is joined to the last of them. A
+//! body that ends before its first part is full is one object, and no multipart upload is begun for it.
+//!
+//! What is stored and not saved, because the body is cut or the claim was lost, is in nobody's way: every attempt
+//! writes to keys of its own, and parts to an upload of the session only if no other attempt can be writing to it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use registry::store::StoreError;
+use registry::store::blobs::{AppendError, Appended, Source};
+use registry::store::sessions::Attempt;
+
+use crate::multipart::Target;
+use crate::parts::Sending;
+use crate::plan::{LAST_NUMBER, LEAST, Parts};
+use crate::record::{Part, Run};
+use crate::requests::Bucket;
+use crate::room::{Allowance, Held};
+use crate::rope::{Content, Rope};
+use crate::state::{OpenUpload, State, Tail};
+use crate::store::Store;
+use crate::time::Span;
+
+impl Store {
+    pub(crate) async fn append(
+        self: &Arc<Self>,
+        span: Span,
+        attempt: Attempt,
+        state: &[u8],
+        source: &mut dyn Source,
+    ) -> Result<Appended, AppendError> {
+        let state = State::decode(state)?;
+        let _open = self.bucket.counters.upload();
+        let Some(first) = source.next().await? else {
+            return Ok(self.append_nothing(span, attempt, state).await?);
+        };
+        // A small object before this body is sent again together with it.
+        let carried = state.tail.filter(|tail| self.is_carried(&state, *tail));
+        let carried_bytes = carried.map_or(0, |tail| usize::try_from(tail.size).unwrap_or(usize::MAX));
+        let declared = source
+            .remaining()
+            .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        let wanted = declared.map_or(usize::MAX, |bytes| bytes.saturating_add(first.len() + carried_bytes));
+        let room = self.room.base(wanted.min(self.parts.base())).await?;
+        let mut writer = Writer::new(self, span, attempt, state, room);
+        let stored = async {
+            if let Some(tail) = carried {
+                writer.carry(tail).await?;
+            }
+            writer.take(first).await?;
+            while let Some(chunk) = source.next().await? {
+                writer.take(chunk).await?;
+            }
+            Ok(writer.finish().await?)
+        };
+        let stored = stored.await;
+        match &stored {
+            Ok(_) => writer.keep(),
+            Err(_) => writer.give_up().await,
+        }
+        stored
+    }
+
+    /// An empty body. Only the first one makes a difference: an object of no bytes.
+    async fn append_nothing(&self, span: Span, attempt: Attempt, mut state: State) -> Result<Appended, StoreError> {
+        if state.bodies == 0 {
+            let key = self.keys.object(attempt);
+            self.bucket.put(&key, &Rope::default().cut(0), span.from_now()).await?;
+            state.bodies = 1;
+            state.last = attempt.number;
+            state.tail = Some(Tail {
+                attempt: attempt.number,
+                size: 0,
+            });
+        } else if state.is_followed_by(attempt.number) {
+            state.last = attempt.number;
+        }
+        Ok(Appended {
+            state: state.encode()?,
+            part: None,
+        })
+    }
+
+    /// Whether an object is read back and sent again before the next bytes, rather than copied as a part.
+    fn is_carried(&self, state: &State, tail: Tail) -> bool {
+        state.upload.is_some() || self.parts == Parts::Equal || tail.size < LEAST as u64
+    }
+}
+
+/// Stores one body.
+struct Writer<'a> {
+    store: &'a Arc<Store>,
+    span: Span,
+    attempt: Attempt,
+    /// What was stored before.
+    before: State,
+    room: Allowance,
+    rope: Rope,
+    /// The upload that takes this body's parts, once there is one.
+    open: Option<Open>,
+    sending: Sending,
+    parts: Vec<Part>,
+}
+
+struct Open {
+    upload: OpenUpload,
+    target: Target,
+    /// Whether this attempt has begun it.
+    begun: Option<Begun>,
+    /// Whether a part of this body has reached it.
+    proven: bool,
+}
+
+impl<'a> Writer<'a> {
+    fn new(store: &'a Arc<Store>, span: Span, attempt: Attempt, before: State, room: Allowance) -> Self {
+        Self {
+            sending: Sending::new(&store.bucket, span),
+            store,
+            span,
+            attempt,
+            before,
+            room,
+            rope: Rope::default(),
+            open: None,
+            parts: Vec::new(),
+        }
+    }
+
+    fn key(&self, attempt: u32) -> String {
+        self.store.keys.object(self.attempt_of(attempt))
+    }
+
+    fn attempt_of(&self, number: u32) -> Attempt {
+        Attempt {
+            session: self.attempt.session,
+            number,
+        }
+    }
+
+    /// Reads back what an earlier attempt has stored.
+    async fn carry(&mut self, tail: Tail) -> Result<(), AppendError> {
+        if tail.size == 0 {
+            return Ok(());
+        }
+        let object = self.attempt_of(tail.attempt);
+        let key = if self.before.upload.is_some() {
+            self.store.keys.staged(object)
+        } else {
+            self.store.keys.object(object)
+        };
+        for chunk in self.store.bucket.fetch(&key, tail.size, self.span).await? {
+            self.take(chunk).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes a chunk, and sends what is full. Waits while there is no room for another.
+    async fn take(&mut self, chunk: Bytes) -> Result<(), AppendError> {
+        self.rope.push(chunk);
+        while let Some(stored) = self.sending.stored_already() {
+            self.stored(stored?);
+        }
+        loop {
+            if let Some(bytes) = self.store.parts.cut(self.next_number(), self.rope.len()) {
+                self.send(bytes).await?;
+            } else if self.rope.len() <= self.room.capacity() || self.room.grow() {
+                if self.rope.len() <= self.room.capacity() {
+                    return Ok(());
+                }
+            } else if let Some(stored) = self.sending.stored().await {
+                self.stored(stored?);
+            } else if let Some(bytes) = self.store.parts.cut_early(self.rope.len()) {
+                self.send(bytes).await?;
+            } else {
+                self.room.wait(self.store.parts).await?;
+            }
+        }
+    }
+
+    fn stored(&mut self, (part, base): (Part, Held)) {
+        self.room.take_back(base);
+        self.parts.push(part);
+    }
+
+    /// The number that the next part gets, or would get if the session's upload takes it.
+    fn next_number(&self) -> u16 {
+        let open = self.open.as_ref().map(|open| open.upload.next);
+        open.or(self.before.upload.as_ref().map(|upload| upload.next))
+            .unwrap_or(1)
+    }
+
+    /// Sends the first bytes as a part.
+    async fn send(&mut self, bytes: usize) -> Result<(), StoreError> {
+        let content = self.rope.cut(bytes);
+        let lent = self.room.lend(content.len());
+        let (number, is_proven) = {
+            let open = self.open().await?;
+            (open.upload.next, open.proven)
+        };
+        if is_proven {
+            let open = self.open().await?;
+            let target = open.target.clone();
+            open.count(&content)?;
+            self.sending.start(&target, number, content, lent);
+            return Ok(());
+        }
+        // The first part that follows an earlier body is sent alone: should the upload have been sealed in the
+        // meantime, nothing of this body is lost yet, and another upload can take it.
+        let part = match self.send_alone(number, &content).await? {
+            Some(part) => part,
+            None => {
+                self.begin().await?;
+                let number = self.next_number();
+                let part = self.send_alone(number, &content).await?;
+                part.ok_or_else(|| StoreError::failed("an upload that was just begun is gone"))?
+            }
+        };
+        self.room.take_back(lent.base);
+        self.parts.push(part);
+        let open = self.open().await?;
+        open.proven = true;
+        open.count(&content)
+    }
+
+    /// Sends a part and waits for it. `None`: the upload is gone.
+    async fn send_alone(&mut self, number: u16, content: &Content) -> Result<Option<Part>, StoreError> {
+        let deadline = self.span.carrying(content.len());
+        let bucket = Arc::clone(&self.store.bucket);
+        let target = self.open().await?.target.clone();
+        match bucket.upload_part(&target, number, content, deadline).await {
+            Ok(part) => Ok(Some(part)),
+            Err(fault) if fault.is_absent() => Ok(None),
+            Err(fault) => Err(fault.into()),
+        }
+    }
+
+    /// The upload that takes this body's parts: the session's if nobody else can be using it, else a new one.
+    async fn open(&mut self) -> Result<&mut Open, StoreError> {
+        if self.open.is_none() {
+            match self.usable() {
+                Some(upload) => {
+                    let target = Target {
+                        key: self.key(upload.attempt),
+                        id: upload.id.clone(),
+                    };
+                    self.open = Some(Open {
+                        upload,
+                        target,
+                        begun: None,
+                        proven: false,
+                    });
+                }
+                None => self.begin().await?,
+            }
+        }
+        self.open
+            .as_mut()
+            .ok_or_else(|| StoreError::failed("an upload was opened and is not there"))
+    }
+
+    fn usable(&self) -> Option<OpenUpload> {
+        let upload = self.before.upload.as_ref()?;
+        let is_usable = self.before.is_followed_by(self.attempt.number) && !self.store.parts.is_crowded(upload.next);
+        is_usable.then(|| upload.clone())
+    }
+
+    /// Begins an upload behind what was stored before.
+    async fn begin(&mut self) -> Result<(), StoreError> {
+        let key = self.key(self.attempt.number);
+        let bucket = &self.store.bucket;
+        let target = bucket.begin(&key, self.span.from_now()).await?;
+        let begun = Begun {
+            bucket: Arc::clone(bucket),
+            target: Some(target.clone()),
+            span: self.span,
+        };
+        let (prefix, first) = match &self.before.upload {
+            Some(before) => {
+                let copies = self.store.parts.copies(before.end(), before.next - 1);
+                (before.end(), copies + 1)
+            }
+            None => (0, 1),
+        };
+        let upload = OpenUpload {
+            attempt: self.attempt.number,
+            id: target.id.clone(),
+            prefix,
+            first,
+            next: first,
+            own: 0,
+        };
+        self.open = Some(Open {
+            upload,
+            target: target.clone(),
+            begun: Some(begun),
+            proven: true,
+        });
+        match self.before.tail {
+            Some(tail) if !self.store.is_carried(&self.before, tail) => self.copy(&target, tail).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes a single object the first part.
+    async fn copy(&mut self, target: &Target, tail: Tail) -> Result<(), StoreError> {
+        let source = self.key(tail.attempt);
+        let number = self.next_number();
+        let copied = self
+            .store
+            .bucket
+            .copy_part(target, number, &source, 0..tail.size, self.span.from_now());
+        let part = copied.await?;
+        if let Some(open) = &mut self.open {
+            open.upload.next += 1;
+            open.upload.own += part.size;
+        }
+        self.parts.push(part);
+        Ok(())
+    }
+
+    /// Stores what is left, and tells what the session holds now.
+    async fn finish(&mut self) -> Result<Appended, StoreError> {
+        let follows_large = |tail: Tail| !self.store.is_carried(&self.before, tail);
+        let is_object =
+            self.open.is_none() && self.before.upload.is_none() && !self.before.tail.is_some_and(follows_large);
+        let rest = self.rope.len();
+        let mut tail = None;
+        if is_object {
+            tail = Some(self.put(self.store.keys.object(self.attempt)).await?);
+        } else if self.store.parts.is_part(rest) {
+            self.send(rest).await?;
+        } else if rest > 0 {
+            // What is sealed in the end gets the name of an attempt that no other can have sealed.
+            self.open().await?;
+            tail = Some(self.put(self.store.keys.staged(self.attempt)).await?);
+        }
+        while let Some(stored) = self.sending.stored().await {
+            self.stored(stored?);
+        }
+        self.parts.sort_unstable_by_key(|part| part.number);
+        let upload = self.open.as_ref().map(|open| open.upload.clone());
+        let upload = upload.or_else(|| self.before.upload.clone());
+        let part = match &upload {
+            Some(upload) if !self.parts.is_empty() => {
+                let run = Run {
+                    attempt: upload.attempt,
+                    id: upload.id.clone(),
+                    prefix: upload.prefix,
+                    first: upload.first,
+                    parts: std::mem::take(&mut self.parts),
+                };
+                Some(run.encode()?)
+            }
+            _ => None,
+        };
+        let state = State {
+            bodies: self.before.bodies + 1,
+            last: self.attempt.number,
+            upload,
+            tail,
+        };
+        Ok(Appended {
+            state: state.encode()?,
+            part,
+        })
+    }
+
+    /// Stores what is left as an object.
+    async fn put(&mut self, key: String) -> Result<Tail, StoreError> {
+        let content = self.rope.cut(usize::MAX);
+        let deadline = self.span.carrying(content.len());
+        self.store.bucket.put(&key, &content, deadline).await?;
+        Ok(Tail {
+            attempt: self.attempt.number,
+            size: content.len() as u64,
+        })
+    }
+
+    /// The body is stored.
+    fn keep(&mut self) {
+        if let Some(begun) = self.open.as_mut().and_then(|open| open.begun.as_mut()) {
+            begun.target = None;
+        }
+    }
+
+    /// The body is lost; what this attempt has begun goes with it. An answer to somebody may be waiting for this, so
+    /// that it is done beside.
+    async fn give_up(&mut self) {
+        self.sending.stop().await;
+        self.open = None;
+    }
+}
+
+impl Open {
+    /// Counts a part that is on its way.
+    fn count(&mut self, content: &Content) -> Result<(), StoreError> {
+        if self.upload.next > LAST_NUMBER {
+            return Err(StoreError::failed(
+                "an upload has used up the 10,000 parts that the protocol allows",
+            ));
+        }
+        self.upload.next += 1;
+        self.upload.own += content.len() as u64;
+        Ok(())
+    }
+}
+
+/// An upload that this attempt has begun, and that is to be aborted when it comes to nothing: also when the request is
+/// dropped in the middle, because its client has gone. If that fails, the session's row names the key.
+struct Begun {
+    bucket: Arc<Bucket>,
+    target: Option<Target>,
+    span: Span,
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        let Some(target) = self.target.take() else {
+            return;
+        };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let (bucket, span) = (Arc::clone(&self.bucket), self.span);
+        runtime.spawn(async move {
+            if let Err(fault) = bucket.abort(&target, span.from_now()).await {
+                tracing::warn!(key = target.key, error = %fault, "an upload that came to nothing could not be aborted");
+            }
+        });
+    }
+}

@@ -1,0 +1,104 @@
+//! The SDK's client, set up so that nothing is retried, checked or timed behind this crate's back.
+
+use std::time::Duration;
+
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::ProfileFileRegionProvider;
+use aws_config::retry::RetryConfig;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_sdk_s3::config::{Config, RequestChecksumCalculation, ResponseChecksumValidation};
+use aws_sdk_s3::presigning::PresigningConfig;
+use aws_sdk_s3::{Client, config};
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+
+use crate::options::{Options, PathStyle};
+
+/// How long connecting may take.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// The region that stores without regions are asked for.
+const ANY_REGION: &str = "us-east-1";
+
+/// Reads what the SDK's variables and files say. Makes requests only where nothing says the region or the credentials,
+/// on machines that have them from their cloud.
+pub(crate) async fn load(options: &Options) -> SdkConfig {
+    let http = aws_smithy_http_client::Builder::new()
+        .tls_provider(Provider::Rustls(CryptoMode::Ring))
+        .build_https();
+    let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
+        .http_client(http)
+        // Retries are this crate's own: they know the time that a call has, and are counted.
+        .retry_config(RetryConfig::disabled())
+        // Streams that stall are watched where they are read and sent.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT).build())
+        // What is worth a checksum gets one here; what the SDK adds goes into trailers, which not all stores know.
+        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+        .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
+    if let Some(profile) = &options.profile {
+        loader = loader.profile_name(profile);
+    }
+    if let Some(endpoint) = &options.endpoint {
+        loader = loader.endpoint_url(endpoint);
+    }
+    loader = match (&options.region, &options.endpoint) {
+        (Some(region), _) => loader.region(Region::new(region.clone())),
+        // No instance is asked for a region that the store has not.
+        (None, Some(_)) => {
+            let mut profile = ProfileFileRegionProvider::builder();
+            if let Some(name) = &options.profile {
+                profile = profile.profile_name(name);
+            }
+            let chain = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+                .or_else(profile.build())
+                .or_else(Region::new(ANY_REGION));
+            loader.region(chain)
+        }
+        (None, None) => loader,
+    };
+    loader.load().await
+}
+
+/// The configuration of the client, and the one that signs URLs.
+pub(crate) async fn configure(sdk: &SdkConfig, options: &Options) -> (Config, Config) {
+    let mut builder = config::Builder::from(sdk);
+    if sdk.region().is_none() {
+        builder = builder.region(Region::new(ANY_REGION));
+    }
+    let path_style = match options.path_style {
+        PathStyle::Always => true,
+        PathStyle::Never => false,
+        PathStyle::Auto => !is_aws(builder.clone().build()).await,
+    };
+    let own = builder.force_path_style(path_style).build();
+    let signing = match &options.public_endpoint {
+        Some(public) => own.to_builder().endpoint_url(public).build(),
+        None => own.clone(),
+    };
+    (own, signing)
+}
+
+/// Whether requests go to AWS itself. The endpoint may come from an option, a variable or a file, so the SDK is asked
+/// where it would send one.
+async fn is_aws(config: Config) -> bool {
+    let credentials = Credentials::new("nobody", "nothing", None, None, "to see the host");
+    let client = Client::from_conf(config.to_builder().credentials_provider(credentials).build());
+    let Ok(presigning) = PresigningConfig::expires_in(Duration::from_secs(60)) else {
+        return true;
+    };
+    let request = client
+        .get_object()
+        .bucket("bucket")
+        .key("key")
+        .presigned(presigning)
+        .await;
+    request.is_ok_and(|request| {
+        let rest = request.uri().split_once("://").map_or("", |(_, rest)| rest);
+        let host = rest.split(['/', ':', '?']).next().unwrap_or_default();
+        host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn")
+    })
+}

@@ -1,0 +1,124 @@
+//! What goes wrong with requests, and what of it passes.
+
+use std::error::Error;
+
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use registry::store::StoreError;
+
+use crate::statistics::Operation;
+
+/// A request that was not done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Fault {
+    /// The store said no; asking again would change nothing.
+    #[error("{} was refused with {status} {code}: {message}", .operation.name())]
+    Refused {
+        operation: Operation,
+        status: u16,
+        code: String,
+        message: String,
+    },
+    /// No answer, or one that passes; until the time was up.
+    #[error("{} did not succeed in {attempts} attempts; the last one: {last}", .operation.name())]
+    Exhausted {
+        operation: Operation,
+        attempts: u32,
+        last: String,
+    },
+}
+
+impl Fault {
+    /// The object, the upload or the bucket is not there.
+    pub(crate) fn is_absent(&self) -> bool {
+        // An unknown access key is 404 as well on some stores, and means nothing of the kind.
+        matches!(self, Self::Refused { status: 404, code, .. } if code != "InvalidAccessKeyId" && code != "NoSuchBucket")
+    }
+
+    /// A condition of the request does not hold.
+    pub(crate) fn is_precondition(&self) -> bool {
+        matches!(self, Self::Refused { status: 412, .. })
+    }
+
+    /// The store does not know how.
+    pub(crate) fn is_unknown(&self) -> bool {
+        matches!(self, Self::Refused { status, code, .. }
+            if matches!(status, 405 | 501) || matches!(code.as_str(), "NotImplemented" | "MethodNotAllowed"))
+    }
+
+    /// A part that was named is not there, or is another.
+    pub(crate) fn is_invalid_part(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == "InvalidPart")
+    }
+}
+
+impl From<Fault> for StoreError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Exhausted { .. } => Self::unavailable(fault),
+            Fault::Refused { .. } => Self::failed(fault),
+        }
+    }
+}
+
+/// Codes of answers that pass whatever their status is.
+const PASSING: &[&str] = &[
+    "BadDigest", // changed on the way
+    "Busy",
+    "ConditionalRequestConflict",
+    "IncompleteBody",
+    "InternalError",
+    "OperationAborted",
+    "RequestTimeout",
+    "RequestTimeTooSkewed",
+    "ServiceUnavailable",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequests",
+    "XAmzContentChecksumMismatch",
+    "XAmzContentSHA256Mismatch",
+];
+
+/// What an attempt came to: a refusal, or why it is worth another.
+pub(crate) enum Verdict {
+    Refused(Fault),
+    Passing(String),
+}
+
+/// Judges an error of the SDK. Its text goes to the log, so that it holds neither a URL nor a header.
+pub(crate) fn judge<E>(operation: Operation, error: &SdkError<E, HttpResponse>) -> Verdict
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    let SdkError::ServiceError(answer) = error else {
+        return Verdict::Passing(chain(error));
+    };
+    let status = answer.raw().status().as_u16();
+    let metadata = answer.err();
+    let code = metadata.code().unwrap_or("without a code");
+    let message = metadata.message().unwrap_or_default();
+    let passes = (status >= 500 && status != 501) || matches!(status, 408 | 429) || PASSING.contains(&code);
+    if passes {
+        Verdict::Passing(format!("{status} {code}"))
+    } else {
+        Verdict::Refused(Fault::Refused {
+            operation,
+            status,
+            code: code.to_owned(),
+            message: message.to_owned(),
+        })
+    }
+}
+
+/// An error and what caused it, in one line.
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,67 @@
+//! Blobs in an object store that speaks S3: AWS S3, R2, MinIO, versitygw, Garage, Ceph.
+//!
+//! [`S3Blobs`] implements [`BlobStore`](registry::store::blobs::BlobStore). Read in this order: [`keys`] (what objects
+//! are called), [`plan`] (how large parts are), [`state`] and [`record`] (what a session keeps), [`append`] (a body
+//! becomes an object or parts), [`seal`] (parts become an object), then [`read`], [`presign`], [`remove`] and [`list`].
+//! [`requests`] sends, retries and counts; [`room`] bounds memory.
+//!
+//! # What it costs
+//!
+//! Object-store requests, when none fails (`n` parts; the tests hold this table against a real server):
+//!
+//! | what | requests |
+//! |---|---|
+//! | pull of a blob, redirected | 0 |
+//! | pull of a blob or of one range through the registry | 1 `GetObject` |
+//! | push of a body that fits its buffer, as POST+PUT, PATCH+PUT or with a manifest | 1 `PutObject` |
+//! | push of a larger one, as POST+PUT or PATCH+PUT | `CreateMultipartUpload`, n `UploadPart`, `CompleteMultipartUpload` |
+//! | each PATCH of 5 MiB or more, behind others | n `UploadPart` |
+//! | each smaller PATCH | 1 `PutObject`, and 1 `GetObject` if the one before was small too |
+//! | the end of an upload whose last body was small | 1 `UploadPartCopy` more |
+//! | the first PATCH, if 5 MiB or more and a single object, when another follows | 1 `UploadPartCopy` more |
+//! | the end of an upload of several small bodies that are one object | 1 `HeadObject` |
+//! | the end of an upload of several bodies | 1 `DeleteObjects` more, 1 `AbortMultipartUpload` if it was cancelled |
+//! | going on behind a body that was cut off, after parts were stored | as the first; the end copies what came before, in the store |
+//!
+//! # Bodies and checksums
+//!
+//! A whole object is sent with its SHA-256, a part with its CRC-32 (a part's checksum has to be kept until the upload
+//! is completed, and four bytes of it let the record of a body of 500 GiB fit one item of any table). Both are headers,
+//! computed before the request is sent, and headers are signed. The bytes themselves are not signed a second time
+//! (`UNSIGNED-PAYLOAD`), and nothing is sent in `aws-chunked` encoding with trailers: that is what stores that are
+//! not AWS disagree about most. Whoever can change bytes on the way is kept out by TLS.
+
+mod append;
+mod client;
+mod codec;
+mod credentials;
+mod fault;
+mod keys;
+mod list;
+mod multipart;
+mod objects;
+mod open;
+mod options;
+mod parts;
+mod plan;
+mod presign;
+mod reach;
+mod read;
+mod record;
+mod remove;
+mod requests;
+mod room;
+mod rope;
+mod seal;
+mod stages;
+mod state;
+mod statistics;
+mod store;
+mod time;
+mod window;
+
+pub use open::OpenError;
+pub use options::{Encryption, Options, PathStyle};
+pub use plan::Parts;
+pub use statistics::{Counts, Operation, Statistics};
+pub use store::S3Blobs;

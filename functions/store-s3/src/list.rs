@@ -1,0 +1,54 @@
+//! Walks over the objects of the store.
+
+use registry::store::blobs::Stored;
+use registry::store::{Cursor, Slice, StoreError};
+
+use crate::requests::Patience;
+use crate::statistics::Operation;
+use crate::store::Store;
+use crate::time::Deadline;
+
+/// How many objects one request may answer.
+const PAGE: usize = 1000;
+
+impl Store {
+    /// Staged bytes are shown as what they belong to; keys that are not of this store's form belong to somebody else.
+    pub(crate) async fn objects(
+        &self,
+        deadline: Deadline,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Slice<Stored>, StoreError> {
+        let prefix = self.keys.prefix();
+        let limit = i32::try_from(limit.clamp(1, PAGE)).unwrap_or(1);
+        // A key, and not what the store calls its place: a walk may be resumed much later.
+        let start = after.map(|after| format!("{prefix}{}", after.0));
+        let bucket = &self.bucket;
+        let answer = bucket
+            .call(Operation::ListObjectsV2, deadline, || {
+                let request = bucket
+                    .client
+                    .list_objects_v2()
+                    .bucket(&bucket.name)
+                    .prefix(prefix)
+                    .max_keys(limit)
+                    .set_start_after(start.clone())
+                    .set_expected_bucket_owner(bucket.owner.clone());
+                (request.send(), Patience::SHORT)
+            })
+            .await?;
+        let is_truncated = answer.is_truncated.unwrap_or(false);
+        let (mut items, mut last) = (Vec::new(), None);
+        for object in answer.contents.unwrap_or_default() {
+            let key = object.key.unwrap_or_default();
+            if let Some(location) = self.keys.location(&key) {
+                let size = object.size.and_then(|size| size.try_into().ok()).unwrap_or(0);
+                items.push(Stored { location, size });
+            }
+            last = Some(key);
+        }
+        let next = last.filter(|_| is_truncated);
+        let next = next.map(|key| Cursor(key.strip_prefix(prefix).unwrap_or(&key).to_owned()));
+        Ok(Slice { items, next })
+    }
+}

@@ -1,0 +1,220 @@
+//! Requests about multipart uploads.
+
+use std::ops::Range;
+
+use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, ServerSideEncryption};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::fault::Fault;
+use crate::options::Encryption;
+use crate::record::Part;
+use crate::requests::{Bucket, Patience};
+use crate::rope::Content;
+use crate::statistics::Operation;
+use crate::time::Deadline;
+
+/// What may stand in the header that names a source as it is.
+const SOURCE: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'/')
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// A multipart upload.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) key: String,
+    pub(crate) id: String,
+}
+
+impl Bucket {
+    /// What the SDK is told about encryption.
+    pub(crate) fn sse(&self) -> (Option<ServerSideEncryption>, Option<String>) {
+        match &self.encryption {
+            Encryption::Bucket => (None, None),
+            Encryption::Aes256 => (Some(ServerSideEncryption::Aes256), None),
+            Encryption::Kms(key) => (Some(ServerSideEncryption::AwsKms), key.clone()),
+        }
+    }
+
+    /// Begins an upload. A repetition may leave one that nobody knows, which the sweep of the session finds by its key.
+    pub(crate) async fn begin(&self, key: &str, deadline: Deadline) -> Result<Target, Fault> {
+        let (sse, kms_key) = self.sse();
+        let algorithm = self.part_checksums.then_some(ChecksumAlgorithm::Crc32);
+        let operation = Operation::CreateMultipartUpload;
+        let answer = self
+            .call(operation, deadline, || {
+                let request = self
+                    .client
+                    .create_multipart_upload()
+                    .bucket(&self.name)
+                    .key(key)
+                    .set_expected_bucket_owner(self.owner.clone())
+                    .set_server_side_encryption(sse.clone())
+                    .set_ssekms_key_id(kms_key.clone())
+                    .set_checksum_algorithm(algorithm.clone());
+                (request.send(), Patience::SHORT)
+            })
+            .await?;
+        let id = answer.upload_id.ok_or_else(|| incomplete(operation))?;
+        Ok(Target {
+            key: key.to_owned(),
+            id,
+        })
+    }
+
+    /// Stores a part.
+    pub(crate) async fn upload_part(
+        &self,
+        target: &Target,
+        number: u16,
+        content: &Content,
+        deadline: Deadline,
+    ) -> Result<Part, Fault> {
+        let crc32 = self.part_checksums.then(|| content.crc32());
+        let operation = Operation::UploadPart;
+        let answer = self
+            .call(operation, deadline, || {
+                self.counters.bytes_sent(content.len());
+                let (body, progress) = content.body();
+                let request = self
+                    .client
+                    .upload_part()
+                    .bucket(&self.name)
+                    .key(&target.key)
+                    .upload_id(&target.id)
+                    .part_number(number.into())
+                    .set_expected_bucket_owner(self.owner.clone())
+                    .set_checksum_crc32(crc32.map(|crc32| STANDARD.encode(crc32)))
+                    .content_length(i64::try_from(content.len()).unwrap_or(i64::MAX))
+                    .body(body.into());
+                (request.send(), Patience::Progress(progress))
+            })
+            .await?;
+        Ok(Part {
+            number,
+            size: content.len() as u64,
+            etag: unquoted(answer.e_tag).ok_or_else(|| incomplete(operation))?,
+            crc32,
+        })
+    }
+
+    /// Makes a part of a range of an object, inside the store.
+    pub(crate) async fn copy_part(
+        &self,
+        target: &Target,
+        number: u16,
+        source: &str,
+        range: Range<u64>,
+        deadline: Deadline,
+    ) -> Result<Part, Fault> {
+        let from = format!("{}/{source}", self.name);
+        let from = utf8_percent_encode(&from, SOURCE).to_string();
+        let bytes = format!("bytes={}-{}", range.start, range.end - 1);
+        let operation = Operation::UploadPartCopy;
+        let answer = self
+            .call(operation, deadline, || {
+                let request = self
+                    .client
+                    .upload_part_copy()
+                    .bucket(&self.name)
+                    .key(&target.key)
+                    .upload_id(&target.id)
+                    .part_number(number.into())
+                    .copy_source(&from)
+                    .copy_source_range(&bytes)
+                    .set_expected_bucket_owner(self.owner.clone())
+                    .set_expected_source_bucket_owner(self.owner.clone());
+                (request.send(), Patience::LONG)
+            })
+            .await?;
+        let result = answer.copy_part_result.ok_or_else(|| incomplete(operation))?;
+        let crc32 = result.checksum_crc32.and_then(|text| STANDARD.decode(text).ok());
+        Ok(Part {
+            number,
+            size: range.end - range.start,
+            etag: unquoted(result.e_tag).ok_or_else(|| incomplete(operation))?,
+            crc32: crc32.and_then(|bytes| bytes.try_into().ok()),
+        })
+    }
+
+    /// Makes an object of these parts, and of no other.
+    pub(crate) async fn complete(&self, target: &Target, parts: &[Part], deadline: Deadline) -> Result<(), Fault> {
+        let parts = parts.iter().map(|part| {
+            CompletedPart::builder()
+                .part_number(part.number.into())
+                .e_tag(format!("\"{}\"", part.etag))
+                .set_checksum_crc32(part.crc32.map(|crc32| STANDARD.encode(crc32)))
+                .build()
+        });
+        let parts = CompletedMultipartUpload::builder()
+            .set_parts(Some(parts.collect()))
+            .build();
+        let condition = self.absent();
+        let completed = self.complete_if(target, &parts, condition.clone(), deadline).await;
+        if self.without_condition(condition.is_some(), &completed) {
+            return self.complete_if(target, &parts, None, deadline).await;
+        }
+        completed
+    }
+
+    async fn complete_if(
+        &self,
+        target: &Target,
+        parts: &CompletedMultipartUpload,
+        condition: Option<String>,
+        deadline: Deadline,
+    ) -> Result<(), Fault> {
+        let answer = self.call(Operation::CompleteMultipartUpload, deadline, || {
+            let request = self
+                .client
+                .complete_multipart_upload()
+                .bucket(&self.name)
+                .key(&target.key)
+                .upload_id(&target.id)
+                .set_expected_bucket_owner(self.owner.clone())
+                .set_if_none_match(condition.clone())
+                .multipart_upload(parts.clone());
+            (request.send(), Patience::LONG)
+        });
+        answer.await.map(drop)
+    }
+
+    /// Drops an upload; one that is not there is dropped.
+    pub(crate) async fn abort(&self, target: &Target, deadline: Deadline) -> Result<(), Fault> {
+        let aborted = self
+            .call(Operation::AbortMultipartUpload, deadline, || {
+                let request = self
+                    .client
+                    .abort_multipart_upload()
+                    .bucket(&self.name)
+                    .key(&target.key)
+                    .upload_id(&target.id)
+                    .set_expected_bucket_owner(self.owner.clone());
+                (request.send(), Patience::SHORT)
+            })
+            .await;
+        match aborted {
+            Err(fault) if !fault.is_absent() => Err(fault),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// An entity tag as records keep it.
+pub(crate) fn unquoted(tag: Option<String>) -> Option<String> {
+    tag.map(|tag| tag.trim_matches('"').to_owned())
+}
+
+/// An answer without what every answer must have.
+pub(crate) fn incomplete(operation: Operation) -> Fault {
+    Fault::Refused {
+        operation,
+        status: 200,
+        code: "Incomplete".to_owned(),
+        message: "the answer lacks what the protocol asks for".to_owned(),
+    }
+}

@@ -1,0 +1,133 @@
+//! Opens the store.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use aws_sdk_s3::Client;
+
+use crate::client;
+use crate::credentials::Lender;
+use crate::keys::Keys;
+use crate::options::Options;
+use crate::presign::Presigner;
+use crate::requests::{Bucket, Jitter};
+use crate::room::Room;
+use crate::statistics::Counters;
+use crate::store::{S3Blobs, Store};
+
+/// Why a store could not be opened: the options make no sense.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Empty, or not made of letters, digits, dots, hyphens and underscores.
+    #[error("{0:?} is not the name of a bucket")]
+    Bucket(String),
+    /// A prefix that not every store would take as it is.
+    #[error("{0:?} is no prefix for keys: empty segments, dots alone, spaces and what is not ASCII are not taken")]
+    Prefix(String),
+    /// An endpoint that is no `http` or `https` URL.
+    #[error("{0:?} is not a URL of an endpoint, such as https://s3.example.org")]
+    Endpoint(String),
+    /// A lifetime of URLs outside the bounds.
+    #[error("presigned URLs live for at least one minute and at most 12 hours")]
+    PresignLifetime,
+    /// There is nothing to find credentials with.
+    #[error("the configuration has no provider of credentials")]
+    Credentials,
+}
+
+impl S3Blobs {
+    /// Opens a store. Makes no request to it, so that a registry starts while its store is away; what is wrong with the
+    /// bucket or the credentials shows with the first request, or with [`S3Blobs::check`].
+    pub async fn open(options: Options) -> Result<Self, OpenError> {
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+        if options.bucket.is_empty() || !options.bucket.bytes().all(is_name) {
+            return Err(OpenError::Bucket(options.bucket));
+        }
+        let Some(keys) = Keys::new(&options.prefix) else {
+            return Err(OpenError::Prefix(options.prefix));
+        };
+        for endpoint in options.endpoint.iter().chain(&options.public_endpoint) {
+            if !is_url(endpoint) {
+                return Err(OpenError::Endpoint(endpoint.clone()));
+            }
+        }
+        let lifetime = options.presign_lifetime;
+        if lifetime > Options::LONGEST_PRESIGN || lifetime.as_secs() < 60 {
+            return Err(OpenError::PresignLifetime);
+        }
+        let sdk = client::load(&options).await;
+        let provider = sdk.credentials_provider().ok_or(OpenError::Credentials)?;
+        let (own, signing) = client::configure(&sdk, &options).await;
+        let presigner = Presigner::new(
+            signing,
+            options.bucket.clone(),
+            Lender::new(provider),
+            lifetime,
+            options.public_endpoint.is_some(),
+        );
+        let bucket = Bucket {
+            client: Client::from_conf(own),
+            name: options.bucket,
+            owner: options.expected_bucket_owner,
+            encryption: options.encryption,
+            part_checksums: options.part_checksums,
+            attempts: options.attempts.max(1),
+            counters: Counters::default(),
+            conditional: AtomicBool::new(true),
+            many_at_once: AtomicBool::new(true),
+            jitter: Jitter::new(RandomState::new().hash_one(0)),
+        };
+        Ok(Self(Arc::new(Store {
+            bucket: Arc::new(bucket),
+            keys,
+            parts: options.parts,
+            room: Room::new(options.upload_memory, options.parts),
+            presigner,
+        })))
+    }
+}
+
+fn is_url(endpoint: &str) -> bool {
+    let rest = endpoint
+        .strip_prefix("https://")
+        .or_else(|| endpoint.strip_prefix("http://"));
+    rest.is_some_and(|rest| {
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        !authority.is_empty() && !authority.contains(['@', ' ']) && !rest.contains(['?', '#'])
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::time::Duration;
+
+    use super::*;
+
+    async fn refused(change: impl FnOnce(&mut Options)) -> OpenError {
+        let mut options = Options::new("bucket");
+        change(&mut options);
+        S3Blobs::open(options).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn options_that_make_no_sense_are_refused() {
+        for bucket in ["", "a/b", "a b"] {
+            let error = refused(|options| options.bucket = bucket.to_owned()).await;
+            assert!(matches!(error, OpenError::Bucket(_)));
+        }
+        let error = refused(|options| options.prefix = "a//b".to_owned()).await;
+        assert!(matches!(error, OpenError::Prefix(_)));
+        for endpoint in ["minio:9000", "ftp://x", "https://", "http://user@host", "http://h/?q"] {
+            let error = refused(|options| options.public_endpoint = Some(endpoint.to_owned())).await;
+            assert!(matches!(error, OpenError::Endpoint(_)), "{endpoint}");
+        }
+        for hours in [0, 13] {
+            let error = refused(|options| options.presign_lifetime = Duration::from_hours(hours)).await;
+            assert!(matches!(error, OpenError::PresignLifetime));
+        }
+    }
+}

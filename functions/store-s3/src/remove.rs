@@ -1,0 +1,226 @@
+//! Deletes objects, and what was begun and never became one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+
+use aws_sdk_s3::types::{Delete, ObjectIdentifier};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use registry::store::blobs::Doomed;
+use registry::store::sessions::{Attempt, SessionId};
+use registry::store::{Location, StoreError};
+
+use crate::fault::Fault;
+use crate::keys::Keys;
+use crate::multipart::{Target, incomplete};
+use crate::requests::{Bucket, Patience};
+use crate::state::State;
+use crate::statistics::Operation;
+use crate::store::Store;
+use crate::time::Deadline;
+
+/// How many objects one request may delete.
+const AT_ONCE: usize = 1000;
+
+/// How many single deletes are under way at once, where the store does not take many.
+const SINGLE_AT_ONCE: usize = 16;
+
+impl Store {
+    /// Removes what a session has left. What its attempts have stored lies under keys that can be told without
+    /// looking, and the upload that takes its parts is known. What attempts may have begun that came to nothing is
+    /// known only to the store: a session that had such attempts, and no other, costs a look at its own keys.
+    pub(crate) async fn discard(
+        &self,
+        deadline: Deadline,
+        session: SessionId,
+        attempts: u32,
+        state: &[u8],
+        keep: Option<&Location>,
+    ) -> Result<(), StoreError> {
+        let state = State::decode(state)?;
+        let keep = keep.map(|keep| self.keys.of(keep)).transpose()?;
+        let mut keys = Vec::new();
+        for number in 1..=attempts {
+            let attempt = Attempt { session, number };
+            keys.push(self.keys.object(attempt));
+            keys.push(self.keys.staged(attempt));
+        }
+        keys.retain(|key| Some(key) != keep.as_ref());
+        if let Some(upload) = &state.upload {
+            let attempt = Attempt {
+                session,
+                number: upload.attempt,
+            };
+            let target = Target {
+                key: self.keys.object(attempt),
+                id: upload.id.clone(),
+            };
+            if keep.as_ref() != Some(&target.key) {
+                self.bucket.abort(&target, deadline).await?;
+            }
+        }
+        // The last attempt may be one that only ended the session.
+        let told = state.bodies + u32::from(state.last < attempts);
+        if told < attempts {
+            let prefix = self.keys.session(session);
+            self.bucket.abort_below(&prefix, |_| true, deadline).await?;
+        }
+        self.bucket.delete_all(&keys, deadline).await
+    }
+
+    pub(crate) async fn delete(&self, deadline: Deadline, doomed: &[Doomed]) -> Result<(), StoreError> {
+        let mut keys = BTreeSet::new();
+        let mut unfinished: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for one in doomed {
+            let key = self.keys.of(&one.location)?;
+            if one.unfinished {
+                keys.insert(Keys::staged_beside(&key));
+                // One look for all attempts of a session.
+                let session = key.rfind('.').map_or(key.len(), |dot| dot + 1);
+                unfinished
+                    .entry(key[..session].to_owned())
+                    .or_default()
+                    .insert(key.clone());
+            }
+            keys.insert(key);
+        }
+        for (prefix, keys) in &unfinished {
+            self.bucket
+                .abort_below(prefix, |key| keys.contains(key), deadline)
+                .await?;
+        }
+        let keys: Vec<_> = keys.into_iter().collect();
+        self.bucket.delete_all(&keys, deadline).await
+    }
+}
+
+impl Bucket {
+    /// Aborts the uploads below a prefix that are `doomed`.
+    async fn abort_below(&self, prefix: &str, doomed: impl Fn(&str) -> bool, deadline: Deadline) -> Result<(), Fault> {
+        let mut after: Option<String> = None;
+        let mut aborted = false;
+        loop {
+            let answer = self
+                .call(Operation::ListMultipartUploads, deadline, || {
+                    let request = self
+                        .client
+                        .list_multipart_uploads()
+                        .bucket(&self.name)
+                        .prefix(prefix)
+                        // By the key alone, since some stores refuse both markers.
+                        .set_key_marker(after.clone())
+                        .set_expected_bucket_owner(self.owner.clone());
+                    (request.send(), Patience::SHORT)
+                })
+                .await?;
+            let mut last = None;
+            for upload in answer.uploads.unwrap_or_default() {
+                let (Some(key), Some(id)) = (upload.key, upload.upload_id) else {
+                    return Err(incomplete(Operation::ListMultipartUploads));
+                };
+                last = Some(key.clone());
+                if key.starts_with(prefix) && doomed(&key) {
+                    self.abort(&Target { key, id }, deadline).await?;
+                    aborted = true;
+                }
+            }
+            let is_truncated = answer.is_truncated.unwrap_or(false);
+            if !is_truncated && after.is_none() {
+                return Ok(());
+            }
+            if is_truncated {
+                after = answer.next_key_marker.or(last);
+            } else if aborted {
+                // Several uploads of one key may have lain on both sides of a page's end.
+                (after, aborted) = (None, false);
+            } else {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Deletes objects; those that are not there are deleted.
+    async fn delete_all(&self, keys: &[String], deadline: Deadline) -> Result<(), StoreError> {
+        for keys in keys.chunks(AT_ONCE) {
+            if self.many_at_once.load(Ordering::Relaxed) {
+                match self.delete_many(keys, deadline).await {
+                    Ok(()) => continue,
+                    Err(fault) if fault.is_unknown() => self.many_at_once.store(false, Ordering::Relaxed),
+                    Err(fault) => return Err(fault.into()),
+                }
+            }
+            let deletes: Vec<_> = keys.iter().map(|key| self.delete_one(key, deadline)).collect();
+            stream::iter(deletes)
+                .buffer_unordered(SINGLE_AT_ONCE)
+                .try_collect::<()>()
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn delete_many(&self, keys: &[String], deadline: Deadline) -> Result<(), Fault> {
+        let operation = Operation::DeleteObjects;
+        let mut left = keys.to_vec();
+        // What failed for each by itself is tried again.
+        for round in 1.. {
+            let objects = left.iter().map(|key| ObjectIdentifier::builder().key(key).build());
+            let objects = objects.collect::<Result<Vec<_>, _>>();
+            let built = objects.and_then(|objects| Delete::builder().set_objects(Some(objects)).quiet(true).build());
+            let delete = built.map_err(|error| Fault::Refused {
+                operation,
+                status: 0,
+                code: "NotBuilt".to_owned(),
+                message: error.to_string(),
+            })?;
+            let answer = self
+                .call(operation, deadline, || {
+                    let request = self
+                        .client
+                        .delete_objects()
+                        .bucket(&self.name)
+                        .delete(delete.clone())
+                        .set_expected_bucket_owner(self.owner.clone());
+                    (request.send(), Patience::LONG)
+                })
+                .await?;
+            let mut failed = None;
+            left.clear();
+            for error in answer.errors.unwrap_or_default() {
+                let code = error.code.unwrap_or_default();
+                if let (Some(key), false) = (error.key, matches!(code.as_str(), "NoSuchKey" | "NotFound")) {
+                    left.push(key);
+                    failed = Some((code, error.message.unwrap_or_default()));
+                }
+            }
+            let Some((code, message)) = failed else {
+                return Ok(());
+            };
+            if round >= self.attempts || deadline.left().is_zero() || code == "AccessDenied" {
+                return Err(Fault::Refused {
+                    operation,
+                    status: 200,
+                    code,
+                    message,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    async fn delete_one(&self, key: &str, deadline: Deadline) -> Result<(), Fault> {
+        let deleted = self
+            .call(Operation::DeleteObject, deadline, || {
+                let request = self
+                    .client
+                    .delete_object()
+                    .bucket(&self.name)
+                    .key(key)
+                    .set_expected_bucket_owner(self.owner.clone());
+                (request.send(), Patience::SHORT)
+            })
+            .await;
+        match deleted {
+            Err(fault) if !fault.is_absent() => Err(fault),
+            _ => Ok(()),
+        }
+    }
+}

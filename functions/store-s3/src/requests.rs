@@ -1,0 +1,168 @@
+//! Sends requests: counted, bounded in time, and again when that may help.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+
+use crate::fault::{Fault, Verdict, judge};
+use crate::options::Encryption;
+use crate::statistics::{Counters, Operation};
+use crate::time::Deadline;
+
+/// How soon the first repetition comes at the latest.
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+
+/// How soon a later one comes at the latest.
+const LONGEST_DELAY: Duration = Duration::from_secs(5);
+
+/// An attempt that carries no body, or whose body makes no progress, is given up after this.
+const STALL: Duration = Duration::from_secs(10);
+
+/// What is left of a call's time must be at least this for another attempt.
+const LEAST_TIME: Duration = Duration::from_millis(50);
+
+/// A bucket, and how to reach it.
+pub(crate) struct Bucket {
+    pub(crate) client: Client,
+    pub(crate) name: String,
+    pub(crate) owner: Option<String>,
+    pub(crate) encryption: Encryption,
+    /// Parts are sent with checksums.
+    pub(crate) part_checksums: bool,
+    pub(crate) attempts: u32,
+    pub(crate) counters: Counters,
+    /// Objects are never overwritten; until the store has said that it does not know the condition.
+    pub(crate) conditional: AtomicBool,
+    /// Many objects are deleted at once; likewise.
+    pub(crate) many_at_once: AtomicBool,
+    pub(crate) jitter: Jitter,
+}
+
+/// How long one attempt may take.
+#[derive(Clone)]
+pub(crate) enum Patience {
+    /// So long in all.
+    Until(Duration),
+    /// As long as there is progress.
+    Progress(Arc<AtomicUsize>),
+}
+
+impl Patience {
+    /// For a request without a body whose answer comes at once.
+    pub(crate) const SHORT: Self = Self::Until(STALL);
+    /// For work inside the store.
+    pub(crate) const LONG: Self = Self::Until(Duration::from_mins(3));
+}
+
+impl Bucket {
+    /// Sends a request, which `send` makes anew for each attempt, until it is answered, refused, or the time is up.
+    /// `send` also tells how long the attempt may take.
+    pub(crate) async fn call<T, E, F>(
+        &self,
+        operation: Operation,
+        deadline: Deadline,
+        mut send: impl FnMut() -> (F, Patience),
+    ) -> Result<T, Fault>
+    where
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            self.counters.sent(operation);
+            let (request, patience) = send();
+            let last = match bounded(request, patience, deadline.left()).await {
+                Some(Ok(answer)) => return Ok(answer),
+                Some(Err(error)) => match judge(operation, &error) {
+                    Verdict::Refused(fault) => return Err(fault),
+                    Verdict::Passing(text) => text,
+                },
+                None => "no answer".to_owned(),
+            };
+            self.counters.failed(operation);
+            let delay = self.jitter.delay(attempts);
+            let operation_name = operation.name();
+            if attempts >= self.attempts || deadline.left() < delay + LEAST_TIME {
+                tracing::warn!(operation = operation_name, attempts, error = %last, "the object store does not do it");
+                return Err(Fault::Exhausted {
+                    operation,
+                    attempts,
+                    last,
+                });
+            }
+            tracing::debug!(operation = operation_name, attempts, error = %last, "to be repeated");
+            tokio::time::sleep(delay).await;
+        }
+    }
+}
+
+/// Awaits an attempt. `None`: it took too long.
+async fn bounded<T>(request: impl Future<Output = T>, patience: Patience, left: Duration) -> Option<T> {
+    let taken = match patience {
+        Patience::Until(limit) => return tokio::time::timeout(limit.min(left), request).await.ok(),
+        Patience::Progress(taken) => taken,
+    };
+    let watched = async {
+        let mut request = std::pin::pin!(request);
+        let mut before = 0;
+        loop {
+            if let Ok(answer) = tokio::time::timeout(STALL, &mut request).await {
+                return Some(answer);
+            }
+            let now = taken.load(Ordering::Relaxed);
+            if now == before {
+                return None;
+            }
+            before = now;
+        }
+    };
+    tokio::time::timeout(left, watched).await.ok().flatten()
+}
+
+/// Spreads repetitions, so that those who failed together do not come back together.
+#[derive(Debug)]
+pub(crate) struct Jitter(AtomicU64);
+
+impl Jitter {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(AtomicU64::new(seed))
+    }
+
+    /// Any time up to a limit that doubles with each attempt.
+    fn delay(&self, attempts: u32) -> Duration {
+        let limit = FIRST_DELAY
+            .saturating_mul(1 << (attempts - 1).min(16))
+            .min(LONGEST_DELAY);
+        // splitmix64
+        let mut word = self
+            .0
+            .fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
+            .wrapping_add(0x9e37_79b9_7f4a_7c15);
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        Duration::from_millis((word >> 33) % (millis + 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_double_up_to_a_limit_and_are_spread() {
+        let jitter = Jitter::new(1);
+        for (attempts, limit) in [(1, 100), (2, 200), (3, 400), (7, 5000), (40, 5000)] {
+            let delays: Vec<_> = (0..200).map(|_| jitter.delay(attempts).as_millis()).collect();
+            let longest = delays.iter().max().copied().unwrap_or(0);
+            let shortest = delays.iter().min().copied().unwrap_or(0);
+            assert!(longest <= limit && longest > limit * 3 / 4, "{attempts}: {longest}");
+            assert!(shortest < limit / 4, "{attempts}: {shortest}");
+        }
+    }
+}

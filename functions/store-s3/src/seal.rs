@@ -1,0 +1,198 @@
+//! Makes one object of all that an upload has stored.
+//!
+//! An object of one body that is no multipart upload is finished already. An upload is completed from the records of
+//! its parts; staged bytes become its last part by a copy inside the store.
+//!
+//! **Idempotence.** When the upload is gone, and under its key there is an object of the right size, it was sealed.
+//! The size tells it: an upload is written to by a chain of attempts, each directly after the other, so that all that
+//! it can ever be completed to are beginnings of the same bytes, and each is of another length. An attempt after a gap
+//! has an upload of its own (see [`OpenUpload`](crate::state::OpenUpload)). The number of parts is compared too, where
+//! the entity tag tells it.
+//!
+//! **A lost seal.** Whoever goes on behind what was sealed and not published comes after a gap, and has an upload of
+//! its own, which begins with a copy of the beginning of the sealed object.
+
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use registry::store::blobs::Upload;
+use registry::store::sessions::{Attempt, SessionId};
+use registry::store::{Location, StoreError};
+
+use crate::fault::Fault;
+use crate::keys::Keys;
+use crate::multipart::Target;
+use crate::plan::TAIL_NUMBER;
+use crate::record::Part;
+use crate::stages::Stage;
+use crate::state::{State, Tail};
+use crate::store::Store;
+use crate::time::Deadline;
+
+/// How many copies inside the store are under way at once.
+const COPIES_AT_ONCE: usize = 16;
+
+/// How often a seal is tried that another one gets in the way of.
+const TRIES: u32 = 6;
+
+/// What a seal of one stage knows.
+struct Job<'a> {
+    stage: &'a Stage,
+    target: Target,
+    /// The object that the stage begins with.
+    before: Option<&'a str>,
+    /// Staged bytes at its end, and where they lie.
+    tail: Option<(Tail, String)>,
+    /// All bytes of its object; `false`: at least so many.
+    size: u64,
+    is_exact: bool,
+}
+
+impl Store {
+    pub(crate) async fn seal(&self, deadline: Deadline, upload: &Upload) -> Result<Location, StoreError> {
+        let state = State::decode(&upload.state)?;
+        if state.bodies == 0 || state.size() != upload.size {
+            return Err(StoreError::failed(format!(
+                "an upload of {} bytes has stored {} in {} bodies",
+                upload.size,
+                state.size(),
+                state.bodies
+            )));
+        }
+        let attempt = |number| Attempt {
+            session: upload.session,
+            number,
+        };
+        let stages = Stage::collect(&upload.parts, &state)?;
+        if let Some(last) = stages.last() {
+            self.complete_all(upload.session, &stages, state.tail, deadline).await?;
+            return Ok(Keys::named(attempt(last.attempt)));
+        }
+        let object = state.tail.ok_or_else(|| StoreError::failed("nothing was stored"))?;
+        let object_key = self.keys.object(attempt(object.attempt));
+        // One that was made of others is looked at, because those may have been discarded, and it with them. The only
+        // body of an upload was stored by the request that seals it, or by the one before.
+        if state.bodies > 1 {
+            match self.bucket.look(&object_key, deadline).await? {
+                Some(seen) if seen.size == object.size => {}
+                _ => return Err(missing(&object_key)),
+            }
+        }
+        Ok(Keys::named(attempt(object.attempt)))
+    }
+
+    async fn complete_all(
+        &self,
+        session: SessionId,
+        stages: &[Stage],
+        mut tail: Option<Tail>,
+        deadline: Deadline,
+    ) -> Result<(), StoreError> {
+        let attempt = |number| Attempt { session, number };
+        let mut before: Option<String> = None;
+        for (index, stage) in stages.iter().enumerate() {
+            let is_last = index + 1 == stages.len();
+            let tail = if is_last { tail.take() } else { None };
+            let key = self.keys.object(attempt(stage.attempt));
+            let job = Job {
+                stage,
+                target: Target {
+                    key: key.clone(),
+                    id: stage.id.clone(),
+                },
+                before: before.as_deref(),
+                size: stage.end() + tail.map_or(0, |tail| tail.size),
+                tail: tail.map(|tail| (tail, self.keys.staged(attempt(tail.attempt)))),
+                is_exact: is_last,
+            };
+            self.complete_stage(&job, deadline).await?;
+            before = Some(key);
+        }
+        Ok(())
+    }
+
+    async fn complete_stage(&self, job: &Job<'_>, deadline: Deadline) -> Result<(), StoreError> {
+        // Copying for nothing costs more than a look.
+        if job.before.is_some() && self.is_sealed(job, deadline).await? {
+            return Ok(());
+        }
+        let mut last = None;
+        for tried in 0..TRIES {
+            if tried > 0 {
+                // Another seal of the same bytes is at it: its copies were taken for this one's, or it has completed
+                // the upload and the object does not show yet.
+                tokio::time::sleep(Duration::from_millis(50 << tried)).await;
+            }
+            match self.try_complete(job, deadline).await {
+                Ok(()) => return Ok(()),
+                Err(fault) if fault.is_absent() || fault.is_precondition() => {
+                    if self.is_sealed(job, deadline).await? {
+                        return Ok(());
+                    }
+                    last = Some(fault);
+                }
+                Err(fault) if fault.is_invalid_part() && (job.before.is_some() || job.tail.is_some()) => {
+                    last = Some(fault);
+                }
+                Err(fault) => return Err(fault.into()),
+            }
+        }
+        Err(last.map_or_else(|| missing(&job.target.key), StoreError::failed))
+    }
+
+    async fn try_complete(&self, job: &Job<'_>, deadline: Deadline) -> Result<(), Fault> {
+        let mut parts = match job.before {
+            Some(source) => self.copy_all(job, source, deadline).await?,
+            None => Vec::new(),
+        };
+        parts.extend_from_slice(&job.stage.parts);
+        if let Some((tail, source)) = &job.tail {
+            let copied = self
+                .bucket
+                .copy_part(&job.target, TAIL_NUMBER, source, 0..tail.size, deadline);
+            parts.push(copied.await?);
+        }
+        self.bucket.complete(&job.target, &parts, deadline).await
+    }
+
+    /// Copies the beginning of a stage, from the object of the one before.
+    async fn copy_all(&self, job: &Job<'_>, source: &str, deadline: Deadline) -> Result<Vec<Part>, Fault> {
+        let count = u64::from(job.stage.first - 1);
+        let bound = |number: u64| {
+            // Up to 2^63 bytes times 10,000 do not fit 64 bits.
+            let at = u128::from(job.stage.prefix) * u128::from(number) / u128::from(count);
+            u64::try_from(at).unwrap_or(u64::MAX)
+        };
+        let copies = (1..job.stage.first).map(|number| {
+            let range = bound(u64::from(number) - 1)..bound(number.into());
+            self.bucket.copy_part(&job.target, number, source, range, deadline)
+        });
+        let copies: Vec<_> = copies.collect();
+        stream::iter(copies).buffered(COPIES_AT_ONCE).try_collect().await
+    }
+
+    /// Whether the object is there.
+    async fn is_sealed(&self, job: &Job<'_>, deadline: Deadline) -> Result<bool, StoreError> {
+        let Some(seen) = self.bucket.look(&job.target.key, deadline).await? else {
+            return Ok(false);
+        };
+        if !job.is_exact {
+            return Ok(seen.size >= job.size);
+        }
+        let parts = usize::from(job.stage.first - 1) + job.stage.parts.len() + usize::from(job.tail.is_some());
+        let told = seen.etag.as_deref().and_then(parts_of);
+        Ok(seen.size == job.size && told.is_none_or(|told| told == parts))
+    }
+}
+
+/// The number of parts that an entity tag tells, if it has the usual form: `<MD5>-<number>`.
+fn parts_of(etag: &str) -> Option<usize> {
+    let (digest, number) = etag.split_once('-')?;
+    (digest.len() == 32).then(|| number.parse().ok()).flatten()
+}
+
+fn missing(key: &str) -> StoreError {
+    StoreError::failed(format!(
+        "the bytes of {key} are missing or do not have the length they were stored with"
+    ))
+}

@@ -1,0 +1,137 @@
+//! The store, and what the core calls.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use registry::store::blobs::{
+    AppendError, Appended, BlobStore, ByteStream, Doomed, Redirect, RedirectRequest, Source, Stored, Upload,
+};
+use registry::store::sessions::{Attempt, SessionId};
+use registry::store::{Context, Cursor, Location, Slice, StoreError, Timestamp};
+
+use crate::keys::Keys;
+use crate::plan::Parts;
+use crate::presign::Presigner;
+use crate::requests::{Bucket, Patience};
+use crate::room::Room;
+use crate::statistics::{Operation, Statistics};
+use crate::time::Span;
+
+/// Keeps bytes in an object store. Clones share everything.
+#[derive(Clone)]
+pub struct S3Blobs(pub(crate) Arc<Store>);
+
+pub(crate) struct Store {
+    pub(crate) bucket: Arc<Bucket>,
+    pub(crate) keys: Keys,
+    pub(crate) parts: Parts,
+    pub(crate) room: Room,
+    pub(crate) presigner: Presigner,
+}
+
+impl fmt::Debug for S3Blobs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("S3Blobs")
+            .field("bucket", &self.0.bucket.name)
+            .field("prefix", &self.0.keys.prefix())
+            .finish_non_exhaustive()
+    }
+}
+
+impl S3Blobs {
+    /// What was asked of the object store so far.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        self.0.bucket.counters.read(self.0.room.free())
+    }
+
+    /// Asks for the bucket: whether it is there, and is this operator's.
+    pub async fn check(&self, cx: Context) -> Result<(), StoreError> {
+        let bucket = &self.0.bucket;
+        let answer = bucket
+            .call(Operation::HeadBucket, Span::of(cx).from_now(), || {
+                let request = bucket
+                    .client
+                    .head_bucket()
+                    .bucket(&bucket.name)
+                    .set_expected_bucket_owner(bucket.owner.clone());
+                (request.send(), Patience::SHORT)
+            })
+            .await;
+        answer.map(drop).map_err(|fault| {
+            let text = format!("the bucket {} cannot be used: {fault}", bucket.name);
+            match StoreError::from(fault) {
+                StoreError::Unavailable(_) => StoreError::unavailable(text),
+                StoreError::Failed(_) => StoreError::failed(text),
+            }
+        })
+    }
+}
+
+#[async_trait]
+impl BlobStore for S3Blobs {
+    async fn append(
+        &self,
+        cx: Context,
+        attempt: Attempt,
+        state: &[u8],
+        source: &mut dyn Source,
+    ) -> Result<Appended, AppendError> {
+        self.0.append(Span::of(cx), attempt, state, source).await
+    }
+
+    async fn seal(&self, cx: Context, upload: &Upload) -> Result<Location, StoreError> {
+        self.0.seal(Span::of(cx).from_now(), upload).await
+    }
+
+    async fn discard(
+        &self,
+        cx: Context,
+        session: SessionId,
+        attempts: u32,
+        state: &[u8],
+        keep: Option<&Location>,
+    ) -> Result<(), StoreError> {
+        let deadline = Span::of(cx).from_now();
+        self.0.discard(deadline, session, attempts, state, keep).await
+    }
+
+    async fn read(
+        &self,
+        cx: Context,
+        location: &Location,
+        range: Range<u64>,
+    ) -> Result<Option<ByteStream>, StoreError> {
+        self.0.read(Span::of(cx), location, range).await
+    }
+
+    async fn redirect(
+        &self,
+        now: Timestamp,
+        location: &Location,
+        request: RedirectRequest,
+    ) -> Result<Option<Redirect>, StoreError> {
+        let key = self.0.keys.of(location)?;
+        let RedirectRequest {
+            content_type,
+            reached_by,
+        } = request;
+        self.0.presigner.redirect(now, &key, content_type, reached_by).await
+    }
+
+    async fn delete(&self, cx: Context, doomed: &[Doomed]) -> Result<(), StoreError> {
+        self.0.delete(Span::of(cx).from_now(), doomed).await
+    }
+
+    async fn stat(&self, cx: Context, location: &Location) -> Result<Option<u64>, StoreError> {
+        let key = self.0.keys.of(location)?;
+        let seen = self.0.bucket.look(&key, Span::of(cx).from_now()).await?;
+        Ok(seen.map(|seen| seen.size))
+    }
+
+    async fn objects(&self, cx: Context, after: Option<&Cursor>, limit: usize) -> Result<Slice<Stored>, StoreError> {
+        self.0.objects(Span::of(cx).from_now(), after, limit).await
+    }
+}

@@ -1,0 +1,48 @@
+//! The S3 server that tests are given by their environment.
+//!
+//! `ROADSTEAD_TEST_S3` is its endpoint; the SDK's own variables hold region and credentials. Each store gets a prefix
+//! of its own in one bucket, which is made if it is not there.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::env;
+
+use aws_config::BehaviorVersion;
+use aws_sdk_s3::Client;
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use store_s3::{Options, S3Blobs};
+
+/// The bucket of all tests.
+pub(crate) const BUCKET: &str = "roadstead-store-s3-tests";
+
+/// The server's endpoint.
+pub(crate) fn endpoint() -> String {
+    env::var("ROADSTEAD_TEST_S3").expect("ROADSTEAD_TEST_S3 is the endpoint of an S3 server")
+}
+
+/// A client of the tests' own.
+pub(crate) async fn client() -> Client {
+    let http = aws_smithy_http_client::Builder::new()
+        .tls_provider(Provider::Rustls(CryptoMode::Ring))
+        .build_https();
+    let config = aws_config::defaults(BehaviorVersion::v2026_01_12())
+        .http_client(http)
+        .endpoint_url(endpoint())
+        .load()
+        .await;
+    let config = aws_sdk_s3::config::Builder::from(&config).force_path_style(true);
+    Client::from_conf(config.build())
+}
+
+/// An empty store, with options that may be changed first.
+pub(crate) async fn store_with(change: impl FnOnce(&mut Options)) -> S3Blobs {
+    let client = client().await;
+    if client.head_bucket().bucket(BUCKET).send().await.is_err() {
+        // Another test may be faster.
+        let _ = client.create_bucket().bucket(BUCKET).send().await;
+    }
+    let mut options = Options::new(BUCKET);
+    options.endpoint = Some(endpoint());
+    options.prefix = format!("test/{:016x}", getrandom::u64().unwrap());
+    change(&mut options);
+    S3Blobs::open(options).await.unwrap()
+}
