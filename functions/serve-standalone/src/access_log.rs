@@ -44,7 +44,7 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Begins a line, if lines are written at all.
+    /// Begins a line, if lines are written at all. `peer` is the client, as far as it is known.
     pub(crate) fn begin<B>(request: &Request<B>, peer: IpAddr) -> Option<Self> {
         if !tracing::enabled!(target: TARGET, tracing::Level::INFO) {
             return None;

@@ -4,13 +4,19 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 
-use crate::cli::{Cli, Command, LogFormat, RepoCommand, ServeArgs, TagCommand};
+use crate::cli::{BlobsCommand, Cli, Command, LogFormat, MetadataCommand, RepoCommand, ServeArgs, TagCommand};
 use crate::logging;
 
+mod blobs;
+mod collect;
+mod fsck;
 mod htpasswd;
+mod metadata;
 mod output;
+mod progress;
 mod repo;
 mod serve;
+mod signals;
 mod store;
 mod tag;
 
@@ -57,6 +63,16 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Some(Command::Repo(RepoCommand::List(read))) => repo::list(&read),
         Some(Command::Tag(TagCommand::List { repository, read })) => tag::list(&repository, &read),
         Some(Command::Tag(TagCommand::History { repository, tag, read })) => tag::history(&repository, &tag, &read),
+        Some(Command::Collect(args)) => collect::run(&args),
+        Some(Command::Fsck(args)) => fsck::run(&args),
+        Some(Command::Metadata(command)) => match *command {
+            MetadataCommand::Init(args) => metadata::init(&args),
+            MetadataCommand::Export(args) => metadata::export(&args),
+            MetadataCommand::Import(args) => metadata::import(&args),
+        },
+        Some(Command::Blobs(command)) => match *command {
+            BlobsCommand::Copy(args) => blobs::copy(&args),
+        },
         Some(Command::Htpasswd { user }) => htpasswd::run(&user),
     };
     let (text, code) = match done {

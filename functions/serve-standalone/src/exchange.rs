@@ -9,34 +9,30 @@ use std::task::{Context, Poll};
 use http::header::EXPECT;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
-use registry::{Record, Registry, ResponseBody};
+use registry::{Client, Record, Registry, ResponseBody};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::access_log::Entry;
 use crate::connection::{Activity, SentBody, Timeouts, receive};
+use crate::delivery::TrustedProxies;
 use crate::health::Health;
+use crate::metrics::{Measured, Metrics};
 
 /// What answers every request of every connection.
 pub(crate) struct Service {
-    registry: Registry,
-    health: Arc<Health>,
-    timeouts: Timeouts,
+    pub(crate) registry: Registry,
+    pub(crate) health: Arc<Health>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Whether `/metrics` is answered here.
+    pub(crate) shows_metrics: bool,
+    pub(crate) proxies: TrustedProxies,
+    pub(crate) timeouts: Timeouts,
     /// Held by every operation that must run to its end; the server waits until all copies are gone.
-    work: mpsc::Sender<()>,
+    pub(crate) work: mpsc::Sender<()>,
 }
 
 impl Service {
-    /// `work` is copied into every operation that must run to its end.
-    pub(crate) fn new(registry: Registry, health: Arc<Health>, timeouts: Timeouts, work: mpsc::Sender<()>) -> Self {
-        Self {
-            registry,
-            health,
-            timeouts,
-            work,
-        }
-    }
-
     pub(crate) fn timeouts(&self) -> Timeouts {
         self.timeouts
     }
@@ -44,28 +40,38 @@ impl Service {
     /// Answers one request.
     pub(crate) async fn exchange(
         self: Arc<Self>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         activity: Arc<Activity>,
         peer: SocketAddr,
     ) -> Response<SentBody> {
         let exchange = activity.begin();
-        let mut entry = Entry::begin(&request, peer.ip());
+        let client = self.proxies.client(peer, request.headers());
+        if let Some(client) = client {
+            request.extensions_mut().insert(Client(client));
+        }
+        let mut measured = Measured::begin(self.metrics.clone(), request.method(), request.uri().path());
+        let mut entry = Entry::begin(&request, client.unwrap_or(peer.ip()));
         let timeouts = self.timeouts;
         let response = self.handle(request, exchange.activity()).await;
+        let record = response.extensions().get::<Record>();
+        measured.answered(response.status(), record);
         if let Some(entry) = &mut entry {
-            entry.answered(response.status(), response.extensions().get::<Record>());
+            entry.answered(response.status(), record);
         }
-        response.map(|body| SentBody::new(body, exchange, &timeouts, entry))
+        response.map(|body| SentBody::new(body, exchange, &timeouts, measured, entry))
     }
 
     async fn handle(self: Arc<Self>, request: Request<Incoming>, activity: &Arc<Activity>) -> Response<ResponseBody> {
         let awaited = request.headers().contains_key(EXPECT);
         let (head, incoming) = request.into_parts();
-        let (body, leftover) = receive(incoming, &self.timeouts);
+        let (body, leftover) = receive(incoming, &self.timeouts, self.metrics.clone());
         let reads = head.method == Method::GET || head.method == Method::HEAD;
         let response = if let Some(response) = self.health.answer(&head.method, head.uri.path()).await {
             drop(body);
             response
+        } else if self.shows_metrics && head.uri.path() == "/metrics" {
+            drop(body);
+            self.metrics.answer(&head.method)
         } else if reads {
             self.registry.handle(Request::from_parts(head, body)).await
         } else {

@@ -7,32 +7,35 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, Response, StatusCode};
-use registry::store::metadata::MetadataStore;
-use registry::store::sessions::{Attempt, Claim, Progress, SessionId, SessionKey, SessionStore};
-use registry::store::{Context, Incarnation, StoreError, Timestamp};
+use registry::store::sessions::{Attempt, Claim, Progress, SessionId, SessionKey};
+use registry::store::{Context, Incarnation, Location, StoreError, Timestamp};
 use registry::{Environment, ResponseBody, Stores};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::stores::Opened;
+
 /// For how long an answer of the stores is good: anybody may ask, as often as they like.
 const GOOD_FOR: Duration = Duration::from_secs(1);
+/// The same where asking costs money.
+const GOOD_FOR_REMOTE: Duration = Duration::from_secs(5);
 /// How long the stores may take, in milliseconds.
 const PATIENCE_MS: u64 = 2_000;
 
 /// Whether the server lives and can work.
 pub(crate) struct Health {
-    metadata: Arc<dyn MetadataStore>,
-    sessions: Arc<dyn SessionStore>,
+    stores: Stores,
+    good_for: Duration,
     environment: Arc<dyn Environment>,
     draining: AtomicBool,
     last: Mutex<Option<(Instant, Result<(), String>)>>,
 }
 
 impl Health {
-    pub(crate) fn new(stores: &Stores, environment: Arc<dyn Environment>) -> Self {
+    pub(crate) fn new(opened: &Opened, environment: Arc<dyn Environment>) -> Self {
         Self {
-            metadata: stores.metadata.clone(),
-            sessions: stores.sessions.clone(),
+            stores: opened.stores.serving(),
+            good_for: if opened.remote { GOOD_FOR_REMOTE } else { GOOD_FOR },
             environment,
             draining: AtomicBool::new(false),
             last: Mutex::new(None),
@@ -76,7 +79,7 @@ impl Health {
         // Held while asking: of many askers, one asks the stores.
         let mut last = self.last.lock().await;
         if let Some((at, answered)) = &*last
-            && at.elapsed() < GOOD_FOR
+            && at.elapsed() < self.good_for
         {
             return answered.clone();
         }
@@ -95,7 +98,7 @@ impl Health {
         answered
     }
 
-    /// A read and a write without effect, which cost the same whatever is stored.
+    /// A look for an object, a read and a write without effect, which cost the same whatever is stored.
     async fn ask(&self) -> Result<(), StoreError> {
         let now = self.environment.now();
         let cx = Context {
@@ -113,10 +116,13 @@ impl Health {
             version: 0,
             progress: Progress::default(),
         };
+        // The ids of sessions are random: this one is nobody's.
+        let nothing = Location::main(Attempt { session, number: 1 }.to_string());
         let asked = async {
-            self.metadata.repositories(cx, None, 1).await?;
+            self.stores.metadata.repositories(cx, None, 1).await?;
             // Asks what writes, without writing: nobody holds this claim.
-            self.sessions.release(cx, &nobodys).await
+            self.stores.sessions.release(cx, &nobodys).await?;
+            self.stores.blobs.stat(cx, &nothing).await.map(drop)
         };
         match tokio::time::timeout(Duration::from_millis(PATIENCE_MS), asked).await {
             Ok(answered) => answered,
@@ -146,10 +152,12 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use http_body_util::BodyExt as _;
+    use registry::AllStores;
     use store_embedded::{Embedded, Options, Sync};
 
     use super::*;
     use crate::environment::SystemEnvironment;
+    use crate::stores::Statistics;
 
     async fn ask(health: &Health, path: &str) -> (u16, String) {
         let response = health.answer(&Method::GET, path).await.unwrap();
@@ -167,12 +175,18 @@ mod tests {
             upload_memory: 1 << 20,
         };
         let embedded = Embedded::open(&options).unwrap();
-        let stores = Stores {
-            blobs: embedded.blobs.clone(),
-            metadata: embedded.metadata.clone(),
-            sessions: embedded.sessions.clone(),
+        let opened = Opened {
+            stores: AllStores {
+                blobs: embedded.blobs.clone(),
+                metadata: embedded.metadata.clone(),
+                sessions: embedded.sessions.clone(),
+                collection: embedded.metadata.clone(),
+                records: embedded.metadata.clone(),
+            },
+            statistics: Statistics::default(),
+            remote: false,
         };
-        let health = Health::new(&stores, Arc::new(SystemEnvironment::new(0)));
+        let health = Health::new(&opened, Arc::new(SystemEnvironment::new(0)));
         assert_eq!(ask(&health, "/readyz").await, (200, "ready\n".into()));
         embedded.close();
         // The answer before is good for a moment.

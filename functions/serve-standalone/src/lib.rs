@@ -2,25 +2,31 @@
 //!
 //! Read in this order:
 //!
-//! 1. `cli`: every flag, its environment variable and its default. `commands`: what each command does.
+//! 1. `cli`: every flag, its environment variable and its default. `commands`: what each command does. `stores`: where
+//!    bytes and names are.
 //! 2. `server`: the accept loop, the cap on connections, and the way down. `connection`: one of them, with every time
 //!    limit. `exchange`: one request on it; this is where clients meet the core.
-//! 3. `htpasswd`: the users of a file. `health`: `/livez` and `/readyz`.
-//! 4. `logging`, `access_log`: what is written down, and what never is.
+//! 3. `htpasswd`: the users of a file. `delivery`: who is redirected to the object store. `collector`: what is reclaimed
+//!    in the background. `health`: `/livez` and `/readyz`.
+//! 4. `logging`, `access_log`: what is written down, and what never is. `metrics`: what is counted.
 //!
 //! Nothing here knows the protocol: requests go to [`registry::Registry`] as they come.
 
 mod access_log;
 mod cli;
+mod collector;
 mod commands;
 mod connection;
+mod delivery;
 mod environment;
 mod exchange;
 mod health;
 mod htpasswd;
 mod logging;
+mod metrics;
 mod moment;
 mod server;
+mod stores;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -21,6 +21,31 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
+/// Where metrics are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MetricsAddress {
+    /// Nowhere.
+    Off,
+    /// Where the registry is.
+    Here,
+    /// At an address of their own.
+    At(SocketAddr),
+}
+
+impl FromStr for MetricsAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            "here" => Ok(Self::Here),
+            _ => listen(text)
+                .map(Self::At)
+                .map_err(|_| "expected off, here, or ADDRESS:PORT such as 127.0.0.1:9090".into()),
+        }
+    }
+}
+
 /// A duration that is longer than nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Span(pub(crate) Duration);
@@ -100,6 +125,17 @@ mod tests {
         assert_eq!(listen("[::1]:0").unwrap(), "[::1]:0".parse().unwrap());
         for wrong in ["", "80", "127.0.0.1", "example.org:80", "127.0.0.1:65536", "::1:x"] {
             assert!(listen(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn places_of_metrics() {
+        assert_eq!("off".parse(), Ok(MetricsAddress::Off));
+        assert_eq!("here".parse(), Ok(MetricsAddress::Here));
+        let address = "127.0.0.1:9090".parse().unwrap();
+        assert_eq!("localhost:9090".parse(), Ok(MetricsAddress::At(address)));
+        for wrong in ["", "on", "9090", "metrics.example:9090"] {
+            assert!(wrong.parse::<MetricsAddress>().is_err(), "{wrong}");
         }
     }
 

@@ -5,23 +5,27 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use registry::auth::Ceiling;
-use registry::{Anonymous, Authenticator, Limits, Registry, Settings, Sparse, Stores};
+use registry::{Authenticator, Limits, Registry, Settings};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use store_embedded::{Embedded, Options, Sync};
+use store_embedded::Sync;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::Failure;
-use crate::cli::{AllowAnonymous, LogFormat, ServeArgs, SparsePolicy, SyncMode};
+use super::signals::Signals;
+use crate::cli::{LogFormat, MetricsAddress, ServeArgs, SyncMode};
+use crate::collector::Collector;
 use crate::connection::Timeouts;
+use crate::delivery::{PullRules, TrustedProxies};
 use crate::environment::SystemEnvironment;
 use crate::exchange::Service;
 use crate::health::Health;
-use crate::htpasswd::Htpasswd;
 use crate::logging;
+use crate::metrics::{Metrics, MetricsListener};
 use crate::server::{Drained, Server};
+use crate::stores::{self, Absent, OpenHow};
+
+mod access;
 
 /// File descriptors for other things than connections: the database, the log, the runtime.
 const OTHER_FILES: u64 = 256;
@@ -35,7 +39,8 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let format = logging::format(args.log);
     logging::init(format, &args.log_level)
         .map_err(|error| Failure::Usage(format!("--log-level {:?} cannot be used: {error}", args.log_level)))?;
-    let (authenticator, access) = authenticator(args)?;
+    args.stores.check(false).map_err(Failure::Usage)?;
+    let (authenticator, access) = access::authenticator(args)?;
     let max_connections = connections(args.limits.max_connections);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -44,13 +49,26 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let served: Result<_, Failure> = runtime.block_on(async {
         let signals = Signals::new().map_err(|error| Failure::failed("cannot listen to signals", error))?;
         let stop = signals.first();
-        let server = open(args, authenticator, max_connections).await?;
+        let Running {
+            server,
+            metrics,
+            collector,
+        } = open(args, authenticator, max_connections).await?;
         let address = server
             .listener
             .local_addr()
             .map_err(|error| Failure::failed("cannot tell the address", error))?;
-        announce(args, format, address, &access);
-        Ok(server.run(stop).await)
+        announce(args, format, address, metrics.as_ref(), &access);
+        let drained = server
+            .run(async {
+                stop.await;
+                // Nothing waits for it, and another process goes on where it was.
+                drop(collector);
+            })
+            .await;
+        // Until now: how the last requests fared is worth to be seen.
+        drop(metrics);
+        Ok(drained)
     });
     // Everything that matters has ended or is past its time; what is left must not keep the process.
     runtime.shutdown_timeout(LAST_MOMENT);
@@ -64,53 +82,6 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
                 .into(),
         )),
     }
-}
-
-/// Who may do what, and how to say it.
-fn authenticator(args: &ServeArgs) -> Result<(Arc<dyn Authenticator>, String), Failure> {
-    let file = match (&args.htpasswd, args.allow_anonymous) {
-        (Some(_), Some(AllowAnonymous::All)) => {
-            return Err(Failure::Usage(
-                "--htpasswd and --allow-anonymous all contradict each other: passwords would protect nothing. Leave \
-                 one of them out, or use --allow-anonymous pull"
-                    .into(),
-            ));
-        }
-        (Some(file), _) => file,
-        (None, Some(AllowAnonymous::All)) => {
-            return Ok((Arc::new(Anonymous::all()), "everyone may pull, push and delete".into()));
-        }
-        (None, Some(AllowAnonymous::Pull)) => {
-            return Ok((Arc::new(Anonymous::pull()), "everyone may pull, nobody may push".into()));
-        }
-        // A mapped address is not loopback to `IpAddr`, though the system takes it for that.
-        (None, None) if args.listen.ip().to_canonical().is_loopback() => {
-            return Ok((
-                Arc::new(Anonymous::all()),
-                "everyone on this machine may pull, push and delete".into(),
-            ));
-        }
-        (None, None) => {
-            return Err(Failure::Usage(format!(
-                "refusing to serve {} without authentication: everyone who reaches it could push and delete.\n\
-                 Either make users:     roadstead htpasswd NAME > users, then add --htpasswd users\n\
-                 or serve this machine: --listen 127.0.0.1:{}\n\
-                 or ask for it by name: --allow-anonymous pull (nobody may push), or --allow-anonymous all",
-                args.listen,
-                args.listen.port()
-            )));
-        }
-    };
-    let anonymous = args.allow_anonymous.map(|_| Ceiling::PullOnly);
-    let others = if anonymous.is_some() {
-        ", everyone else may pull"
-    } else {
-        ""
-    };
-    let users = Htpasswd::open(file, anonymous)
-        .map_err(|error| Failure::failed(format!("cannot use the htpasswd file {}", file.display()), error))?;
-    let access = format!("{} users with passwords may pull, push and delete{others}", users.len());
-    Ok((Arc::new(users), access))
 }
 
 /// As many connections as were asked for and as the system has files for.
@@ -141,55 +112,50 @@ fn connections(asked: u32) -> u32 {
     possible.min(asked)
 }
 
+/// All that runs.
+struct Running {
+    server: Server,
+    metrics: Option<MetricsListener>,
+    collector: Option<Collector>,
+}
+
 async fn open(
     args: &ServeArgs,
     authenticator: Arc<dyn Authenticator>,
     max_connections: u32,
-) -> Result<Server, Failure> {
+) -> Result<Running, Failure> {
     let listener = TcpListener::bind(args.listen).await.map_err(|error| {
         Failure::Failed(format!(
             "cannot listen on {}: {error}. Choose another address with --listen, or port 0 for a free one",
             args.listen
         ))
     })?;
-    let options = Options {
-        data: args.data.clone(),
+    let how = OpenHow {
+        absent: Absent::Create,
         sync: match args.sync {
             SyncMode::Full => Sync::Full,
             SyncMode::Off => Sync::Off,
         },
-        upload_memory: args.limits.upload_memory.0,
+        upload_memory: args.limits.upload_memory.map(|length| length.0),
+        presign_lifetime: args.pulls.presign_lifetime.0,
     };
-    let opening = |error: &dyn std::fmt::Display| {
-        Failure::failed(format!("cannot open the data directory {}", args.data.display()), error)
-    };
-    let Embedded {
-        blobs,
-        metadata,
-        sessions,
-    } = Embedded::open(&options).map_err(|error| opening(&error))?;
-    let stores = Stores {
-        blobs,
-        metadata,
-        sessions,
-    };
-    let environment = Arc::new(SystemEnvironment::new(args.limits.upload_memory.0));
-    let health = Arc::new(Health::new(&stores, environment.clone()));
-    let settings = Settings {
-        limits: Limits {
-            blob_bytes: args.limits.max_blob_size.0,
-            ..Limits::default()
-        },
-        sparse: match args.sparse {
-            SparsePolicy::Refuse => Sparse::Refuse,
-            SparsePolicy::Indexes => Sparse::Indexes,
-            SparsePolicy::Allow => Sparse::Allow,
-        },
-        ..Settings::default()
-    };
-    let registry = Registry::open(stores, authenticator, environment, settings)
+    let opened = stores::open(&args.stores, &how).await.map_err(Failure::Failed)?;
+    let environment = Arc::new(SystemEnvironment::new(how.memory(&args.stores)));
+    let health = Arc::new(Health::new(&opened, environment.clone()));
+    let metrics = Arc::new(Metrics::new(opened.statistics.clone()));
+    let stores = opened.stores;
+    let registry = Registry::open(stores.serving(), authenticator, environment.clone(), settings(args))
         .await
-        .map_err(|error| opening(&error))?;
+        .map_err(|error| Failure::failed("the stores do not answer", error))?;
+    let listener_of_metrics = match args.metrics {
+        MetricsAddress::At(address) => Some(MetricsListener::open(address, metrics.clone()).await.map_err(|error| {
+            Failure::failed(format!("cannot serve metrics on {address}"), error)
+        })?),
+        MetricsAddress::Here | MetricsAddress::Off => None,
+    };
+    let collector = args.collect_every.map(|every| {
+        Collector::start(every.0, stores, environment, metrics.clone())
+    });
     let limits = &args.limits;
     let timeouts = Timeouts {
         header: limits.header_timeout.0,
@@ -199,35 +165,78 @@ async fn open(
         total: limits.request_timeout.0,
     };
     let (copies, work) = mpsc::channel(1);
-    let service = Arc::new(Service::new(registry, health.clone(), timeouts, copies));
-    Ok(Server {
-        listener,
-        service,
-        health,
-        work,
-        max_connections,
-        drain_timeout: limits.drain_timeout.0,
+    let service = Arc::new(Service {
+        registry,
+        health: health.clone(),
+        metrics,
+        shows_metrics: args.metrics == MetricsAddress::Here,
+        proxies: TrustedProxies::new(args.pulls.trusted_proxy.clone()),
+        timeouts,
+        work: copies,
+    });
+    Ok(Running {
+        server: Server {
+            listener,
+            service,
+            health,
+            work,
+            max_connections,
+            drain_timeout: limits.drain_timeout.0,
+        },
+        metrics: listener_of_metrics,
+        collector,
     })
 }
 
+fn settings(args: &ServeArgs) -> Settings {
+    let lifetime = u64::try_from(args.limits.upload_lifetime.0.as_millis()).unwrap_or(u64::MAX);
+    Settings {
+        limits: Limits {
+            blob_bytes: args.limits.max_blob_size.0,
+            upload_token_ms: lifetime,
+            ..Limits::default()
+        },
+        sparse: args.sparse.into(),
+        delivery: Arc::new(PullRules::new(args.pulls.pull_rule.clone(), args.pulls.pull.into())),
+        ..Settings::default()
+    }
+}
+
 /// Says where the server is and how to push to it: to a person in words, to a log collector in one line.
-fn announce(args: &ServeArgs, format: LogFormat, address: SocketAddr, access: &str) {
+fn announce(
+    args: &ServeArgs,
+    format: LogFormat,
+    address: SocketAddr,
+    metrics: Option<&MetricsListener>,
+    access: &str,
+) {
     let host = reachable(address);
     let push = format!("docker tag alpine {host}/alpine && docker push {host}/alpine");
+    let (blobs, names) = (
+        stores::describe_blobs(&args.stores),
+        stores::describe_metadata(&args.stores),
+    );
+    let metrics = match (args.metrics, metrics) {
+        (_, Some(listener)) => Some(format!("http://{}/metrics", listener.address)),
+        (MetricsAddress::Here, None) => Some(format!("http://{host}/metrics")),
+        _ => None,
+    };
     match format {
         LogFormat::Json => {
-            tracing::info!(%address, data = %args.data.display(), access, push, "listening");
+            tracing::info!(%address, blobs, metadata = names, metrics, access, push, "listening");
         }
         LogFormat::Text => {
+            let metrics = metrics.map(|url| format!("Metrics: {url}\n")).unwrap_or_default();
             // The server works whether or not anybody reads this.
             let _ = writeln!(
                 std::io::stdout(),
                 "roadstead {} is listening on http://{address}\n\
-                 Data:    {}\n\
+                 Blobs:   {blobs}\n\
+                 Names:   {names}\n\
+                 {metrics}\
                  Access:  {access}\n\
                  Push an image to it:\n  {push}",
                 env!("CARGO_PKG_VERSION"),
-                args.data.display(),
             );
         }
     }
@@ -241,37 +250,4 @@ fn reachable(address: SocketAddr) -> SocketAddr {
         ip => ip,
     };
     SocketAddr::new(ip, address.port())
-}
-
-/// SIGTERM and SIGINT.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-
-    /// Completes at the first signal. The second ends the process at once.
-    async fn first(mut self) {
-        self.next().await;
-        tokio::spawn(async move {
-            self.next().await;
-            tracing::warn!("a second signal: ending at once");
-            logging::flush();
-            std::process::exit(1);
-        });
-    }
 }

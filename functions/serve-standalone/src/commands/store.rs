@@ -1,53 +1,82 @@
-//! The metadata of a data directory, for commands that read it beside a running server.
+//! The stores of a registry, for commands that work on them beside running servers.
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use registry::store::metadata::MetadataStore;
 use registry::store::{Context, Incarnation, Page, StoreError};
-use store_embedded::{Embedded, Options, Sync};
 
 use super::Failure;
-use crate::cli::ReadArgs;
+use crate::cli::{ReadArgs, StoreArgs};
 use crate::environment;
+use crate::stores::{self, Absent, Opened, OpenHow};
 
 /// Items read at once: memory does not depend on the length of a list.
 pub(super) const PAGE: usize = 1000;
-/// How long one read may take, in milliseconds.
-const PATIENCE_MS: u64 = 30_000;
+/// How long one operation of a store may take, in milliseconds: nobody waits for a single one.
+const PATIENCE_MS: u64 = 60_000;
+/// Memory for what a command stores, in bytes.
+const MEMORY: u64 = 256 << 20;
 
-/// Runs `read` on the metadata of an existing data directory.
+/// Runs `work` on the stores of a registry that exists, or with `absent` on one that is made.
+pub(super) fn with<R, F, T>(args: &StoreArgs, absent: Absent, work: R) -> Result<T, Failure>
+where
+    R: FnOnce(Opened) -> F,
+    F: Future<Output = Result<T, Failure>>,
+{
+    args.check(false).map_err(Failure::Usage)?;
+    run(async {
+        let opened = open(args, absent).await?;
+        work(opened).await
+    })
+}
+
+/// Runs a command's future to its end.
+pub(super) fn run<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed("cannot start threads", error))?;
+    let done = runtime.block_on(work);
+    // What was cut off here is what a crash would cut off.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    done
+}
+
+/// Opens the stores that the flags name.
+pub(super) async fn open(args: &StoreArgs, absent: Absent) -> Result<Opened, Failure> {
+    stores::open(args, &how(absent)).await.map_err(Failure::Failed)
+}
+
+/// How commands open stores: nothing that they write may be lost.
+pub(super) fn how(absent: Absent) -> OpenHow {
+    OpenHow {
+        absent,
+        sync: store_embedded::Sync::Full,
+        upload_memory: Some(MEMORY),
+        presign_lifetime: Duration::from_mins(15),
+    }
+}
+
+/// Runs `read` on the metadata of a registry that exists.
 pub(super) fn read<R, F>(args: &ReadArgs, read: R) -> Result<(), Failure>
 where
     R: FnOnce(Arc<dyn MetadataStore>) -> F,
     F: Future<Output = Result<(), Failure>>,
 {
-    let path = args.data.display();
-    let options = Options {
-        data: args.data.clone(),
-        sync: Sync::Full,
-        upload_memory: 1,
-    };
-    let stores = Embedded::open_existing(&options).map_err(|error| {
-        Failure::Failed(format!(
-            "cannot open the data directory {path}: {error}. Name the directory of the server with --data or \
-             ROADSTEAD_DATA"
-        ))
-    })?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::failed("cannot start", error))?;
-    runtime.block_on(read(stores.metadata))
+    with(&args.stores, Absent::Refuse, |opened| read(opened.stores.metadata))
 }
 
-/// The context of one read, from now on.
+/// The context of one operation, from now on.
 pub(super) fn cx() -> Context {
     let now = environment::now();
+    let mut incarnation = [0; 8];
+    environment::random(&mut incarnation);
     Context {
         now,
         deadline: now.plus_millis(PATIENCE_MS),
-        incarnation: Incarnation(0),
+        incarnation: Incarnation(u64::from_le_bytes(incarnation)),
     }
 }
 

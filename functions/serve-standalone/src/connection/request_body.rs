@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::Timeouts;
 use super::activity::Activity;
 use super::timer::LazyTimer;
+use crate::metrics::Metrics;
 
 /// What is read of a body that nobody wants, so that the connection can be kept: most such bodies are manifests.
 const UNWANTED: usize = 1 << 20;
@@ -23,7 +24,11 @@ const UNWANTED: usize = 1 << 20;
 const UNWANTED_FOR: Duration = Duration::from_secs(2);
 
 /// Makes a body that the core can read, and where it is found again if the core leaves some of it.
-pub(crate) fn receive(incoming: Incoming, timeouts: &Timeouts) -> (RequestBody, Option<Leftover>) {
+pub(crate) fn receive(
+    incoming: Incoming,
+    timeouts: &Timeouts,
+    metrics: Arc<Metrics>,
+) -> (RequestBody, Option<Leftover>) {
     if incoming.is_end_stream() {
         return (Box::pin(NoBody), None);
     }
@@ -37,6 +42,7 @@ pub(crate) fn receive(incoming: Incoming, timeouts: &Timeouts) -> (RequestBody, 
         deadline: Instant::now() + timeouts.total,
         waiting: None,
         timer: LazyTimer::default(),
+        metrics,
     };
     (Box::pin(body), Some(leftover))
 }
@@ -72,6 +78,7 @@ struct ReceivedBody {
     /// Since when no byte has come.
     waiting: Option<Instant>,
     timer: LazyTimer,
+    metrics: Arc<Metrics>,
 }
 
 impl Body for ReceivedBody {
@@ -93,6 +100,7 @@ impl Body for ReceivedBody {
                     let Ok(data) = frame.into_data() else { continue };
                     this.waiting = None;
                     this.received += data.len() as u64;
+                    this.metrics.received(data.len());
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Poll::Ready(Some(Err(_))) => Some(BodyError::Cut),

@@ -15,12 +15,14 @@ use tokio::time::{Instant, sleep_until};
 use super::Timeouts;
 use super::activity::Exchange;
 use crate::access_log::Entry;
+use crate::metrics::Measured;
 
-/// A response body that keeps its exchange open, and writes its line of the log when it is dropped.
+/// A response body that keeps its exchange open, and is counted and written down when it is dropped.
 pub(crate) struct SentBody {
     inner: Inner,
     deadline: Instant,
     sent: u64,
+    measured: Measured,
     entry: Option<Entry>,
     _exchange: Exchange,
 }
@@ -41,7 +43,13 @@ struct Watched {
 
 impl SentBody {
     /// Sends `body` on the connection of `exchange`.
-    pub(crate) fn new(body: ResponseBody, exchange: Exchange, timeouts: &Timeouts, entry: Option<Entry>) -> Self {
+    pub(crate) fn new(
+        body: ResponseBody,
+        exchange: Exchange,
+        timeouts: &Timeouts,
+        measured: Measured,
+        entry: Option<Entry>,
+    ) -> Self {
         let inner = if exchange.activity().is_multiplexed() && !body.is_end_stream() {
             let watched = Arc::new(Mutex::new(Watched {
                 body: Some(body),
@@ -56,6 +64,7 @@ impl SentBody {
             inner,
             deadline: Instant::now() + timeouts.total,
             sent: 0,
+            measured,
             entry,
             _exchange: exchange,
         }
@@ -114,7 +123,9 @@ impl Body for SentBody {
             }
         };
         if let Poll::Ready(Some(Ok(frame))) = &polled {
-            this.sent += frame.data_ref().map_or(0, Bytes::len) as u64;
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            this.sent += bytes as u64;
+            this.measured.metrics().sent(bytes);
         }
         polled
     }

@@ -7,9 +7,13 @@
 
 mod drain;
 mod logs;
+mod metrics;
+mod moving;
 mod operator;
 mod protocol;
+mod reclaim;
 mod slow;
 mod start;
+mod stores;
 mod support;
 mod users;

@@ -1,5 +1,7 @@
 //! A server of one's own, and a client that can misbehave.
 
+pub(crate) mod content;
+
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -59,19 +61,17 @@ impl Server {
 
     /// The same, with data (and perhaps users) in `folder`.
     pub(crate) fn start_in(folder: Arc<TempDir>, flags: &[&str]) -> Self {
+        let data = folder.path().join("data");
+        let data = data.to_str().unwrap().to_owned();
+        Self::start_on(folder, &[&["--data", &data], flags].concat(), &[])
+    }
+
+    /// The same, on the stores that `flags` name, with changes to its empty environment.
+    pub(crate) fn start_on(folder: Arc<TempDir>, flags: &[&str], variables: &[(String, String)]) -> Self {
         let mut child = roadstead()
-            .args([
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
-                "--log",
-                "json",
-                "--sync",
-                "off",
-                "--data",
-            ])
-            .arg(folder.path().join("data"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--log", "json", "--sync", "off"])
             .args(flags)
+            .envs(variables.iter().cloned())
             .current_dir(folder.path())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

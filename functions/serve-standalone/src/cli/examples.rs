@@ -1,0 +1,125 @@
+//! What help shows of every command: how it is used.
+
+pub(super) const ROADSTEAD: &str = "\
+Examples:
+  roadstead
+      Serve on 127.0.0.1:5000 and keep everything in ./roadstead-data
+  docker tag alpine 127.0.0.1:5000/alpine && docker push 127.0.0.1:5000/alpine
+      Push an image to it
+  roadstead htpasswd alice > users && roadstead --listen 0.0.0.0:5000 --htpasswd users
+      Serve a network, to users with passwords (put TLS in front)
+  roadstead repo list --data /var/lib/roadstead
+      See what is stored
+  roadstead serve --blobs s3://bucket --metadata dynamodb://table
+      Keep nothing on this host: any number of servers may share the bucket and the table
+
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 not found";
+
+pub(super) const SERVE: &str = "\
+Examples:
+  roadstead serve
+      On 127.0.0.1:5000, everything in ./roadstead-data, everyone on this machine may push and pull
+  roadstead serve --listen 127.0.0.1:0
+      On a free port, which is printed
+  roadstead serve --listen 0.0.0.0:5000 --htpasswd /etc/roadstead/users --allow-anonymous pull
+      Everyone may pull; the users in the file may push and delete
+  roadstead serve --blobs s3://bucket/registry --metadata dynamodb://registry
+      Bytes in S3 and names in DynamoDB; region and credentials as AWS tools find them
+  roadstead serve --blobs s3://bucket --s3-endpoint https://s3.example.com --aws-region main
+      Bytes in an object store that speaks S3, names in SQLite
+  roadstead serve --blobs s3://bucket --pull redirect --pull-rule proxy,network=10.0.0.0/8,repository=team/**
+      Pulls go to S3 by a redirect, but those of a network that does not reach it
+  roadstead serve --collect-every 6h --metrics 127.0.0.1:9090
+      Reclaim space in the background, and tell Prometheus
+  ROADSTEAD_DATA=/var/lib/roadstead ROADSTEAD_LOG=json roadstead serve
+      Every flag is an environment variable too; an empty one counts as unset
+
+SIGTERM and SIGINT end it: no new connections, requests in flight run to their end, exit code 0. A second signal ends \
+it at once.
+Durations are 500ms, 30s, 5m, 6h or seconds without a unit; sizes are 64MiB, 10GiB or bytes without a unit.";
+
+pub(super) const REPO_LIST: &str = "\
+Examples:
+  roadstead repo list
+  roadstead repo list --json | jq -r .repository";
+
+pub(super) const TAG_LIST: &str = "\
+Examples:
+  roadstead tag list team/app
+  roadstead tag list team/app --json | jq -r 'select(.size > 10000) | .tag'";
+
+pub(super) const TAG_HISTORY: &str = "\
+Examples:
+  roadstead tag history team/app latest
+  roadstead tag history team/app latest --json | jq -r .before";
+
+pub(super) const HTPASSWD: &str = "\
+Examples:
+  roadstead htpasswd alice >> users
+      Asks for the password on the terminal
+  printf %s \"$PASSWORD\" | roadstead htpasswd ci >> users
+      Reads it from a pipe
+
+A server that uses the file sees the change within a second or two.";
+
+
+pub(super) const COLLECT: &str = "\
+Examples:
+  roadstead collect --dry-run
+      Say what would be reclaimed
+  roadstead collect
+      One pass, beside running servers; what a pass marks, a later one reclaims, when the graces have passed
+  roadstead collect --every 6h
+      Pass after pass, until SIGTERM or SIGINT
+  roadstead collect --deep --json | jq .buried_bytes
+      Also look for what interrupted operations have left, as once a month
+
+Nothing is paused. A pass that is interrupted goes on where it was; of two at once, the second says so and leaves.";
+
+pub(super) const FSCK: &str = "\
+Examples:
+  roadstead fsck
+      Compare what the metadata names with what the blob store holds
+  roadstead fsck --hash --json > report.ndjson
+      Also read every byte and hash it; one JSON object per finding
+
+Exit codes: 0 everything agrees, 1 something does not (or the check failed)";
+
+pub(super) const METADATA_INIT: &str = "\
+Examples:
+  roadstead metadata init --metadata dynamodb://registry
+      Make the table, if there is none
+  roadstead metadata init --metadata dynamodb://registry --local-table registry-local
+      Uploads in progress, the graveyard and signing keys in a table of their own";
+
+pub(super) const METADATA_EXPORT: &str = "\
+Examples:
+  roadstead metadata export --output registry.ndjson
+      Everything that the registry knows, one JSON object per line; the same command goes on after an interruption
+  roadstead metadata export | jq -r 'select(.record == \"tag\") | .repository + \":\" + .tag'
+      Without a file, to standard output
+
+What is pushed or deleted while it runs may be in the file or not: let nobody write when a registry moves. Uploads in \
+progress are not part of it.";
+
+pub(super) const METADATA_IMPORT: &str = "\
+Examples:
+  roadstead metadata init --metadata dynamodb://registry
+  roadstead metadata import registry.ndjson --metadata dynamodb://registry
+      What was exported elsewhere; the same command goes on after an interruption
+  roadstead blobs copy --data /var/lib/roadstead --to s3://bucket
+      The bytes, from the stores that the names came from, before or after the import
+
+A file that is not whole is refused before anything is written. The registry must not be serving.";
+
+pub(super) const BLOBS_COPY: &str = "\
+Examples:
+  roadstead blobs copy --data /var/lib/roadstead --to s3://bucket/registry
+      Every object that the metadata names, from disk to S3
+  roadstead blobs copy --blobs s3://bucket --metadata dynamodb://registry --to disk:/var/lib/roadstead
+      The other way
+  roadstead blobs copy --to s3://bucket --s3-endpoint https://s3.example.com --jobs 16
+      The flags of S3 are those of both ends, where both are in S3
+
+Objects that are there with the right size are skipped, so that the same command goes on after an interruption, and \
+copies what came since. Every object is hashed on its way.";

@@ -1,0 +1,151 @@
+//! The flags of the server.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use registry::Sparse;
+
+use super::pull::PullArgs;
+use super::stores::StoreArgs;
+use super::values::{self, Length, MetricsAddress, Span};
+
+#[derive(Args, Debug)]
+pub(crate) struct ServeArgs {
+    /// Address and port to serve on; port 0 takes a free one, which is printed
+    #[arg(
+        long,
+        env = "ROADSTEAD_LISTEN",
+        value_name = "ADDRESS:PORT",
+        default_value = "127.0.0.1:5000",
+        value_parser = values::listen
+    )]
+    pub(crate) listen: SocketAddr,
+    /// Users and their passwords, as lines user:hash with bcrypt or argon2id hashes; read again when it changes
+    #[arg(long, env = "ROADSTEAD_HTPASSWD", value_name = "FILE")]
+    pub(crate) htpasswd: Option<PathBuf>,
+    /// What requests without credentials may do. Without this, and without --htpasswd, everything on a loopback
+    /// address, while other addresses are refused at start
+    #[arg(long, env = "ROADSTEAD_ALLOW_ANONYMOUS", value_name = "WHAT")]
+    pub(crate) allow_anonymous: Option<AllowAnonymous>,
+    /// Whether manifests may refer to what the repository does not hold
+    #[arg(long, env = "ROADSTEAD_SPARSE", value_name = "POLICY", default_value = "refuse")]
+    pub(crate) sparse: SparsePolicy,
+    /// Whether an acknowledged push survives a power failure, as far as it is kept on this host
+    #[arg(long, env = "ROADSTEAD_SYNC", value_name = "HOW", default_value = "full")]
+    pub(crate) sync: SyncMode,
+    /// Form of the log on standard error; text on a terminal and JSON elsewhere unless set
+    #[arg(long, env = "ROADSTEAD_LOG", value_name = "FORM")]
+    pub(crate) log: Option<LogFormat>,
+    /// What is logged: a level, or targets with levels. `info,access=off` leaves out the line for each request
+    #[arg(long, env = "ROADSTEAD_LOG_LEVEL", value_name = "FILTER", default_value = "info")]
+    pub(crate) log_level: String,
+    /// How often to reclaim what nothing names any more, as `roadstead collect` does once. Of several servers over the
+    /// same stores one collects at a time
+    #[arg(long, env = "ROADSTEAD_COLLECT_EVERY", value_name = "DURATION")]
+    pub(crate) collect_every: Option<Span>,
+    /// Where `/metrics` is served, as text for Prometheus: `off`, `here` (beside the registry, to whoever reaches it), or
+    /// an ADDRESS:PORT of its own
+    #[arg(long, env = "ROADSTEAD_METRICS", value_name = "WHERE", default_value = "off")]
+    pub(crate) metrics: MetricsAddress,
+    #[command(flatten)]
+    pub(crate) stores: StoreArgs,
+    #[command(flatten)]
+    pub(crate) pulls: PullArgs,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+}
+
+/// Bounds of the server.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Limits")]
+pub(crate) struct LimitArgs {
+    /// Connections at once; more wait until one ends, and kept-alive ones are closed to make room
+    #[arg(long, env = "ROADSTEAD_MAX_CONNECTIONS", value_name = "COUNT", default_value = "1024",
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) max_connections: u32,
+    /// Memory for the bodies of all uploads together; more uploads wait for room. As much again is for manifests
+    /// and lists of referrers, and a body that was interrupted for lack of it ends with 503
+    /// [default: 64MiB, with blobs in S3 512MiB]
+    #[arg(long, env = "ROADSTEAD_UPLOAD_MEMORY", value_name = "SIZE")]
+    pub(crate) upload_memory: Option<Length>,
+    /// The largest blob that is accepted
+    #[arg(long, env = "ROADSTEAD_MAX_BLOB_SIZE", value_name = "SIZE", default_value = "500GiB")]
+    pub(crate) max_blob_size: Length,
+    /// For how long an upload that was begun may be continued
+    #[arg(long, env = "ROADSTEAD_UPLOAD_LIFETIME", value_name = "DURATION", default_value = "24h")]
+    pub(crate) upload_lifetime: Span,
+    /// From the first byte of a request, or from the opening of a connection, to the end of the request's head
+    #[arg(
+        long,
+        env = "ROADSTEAD_HEADER_TIMEOUT",
+        value_name = "DURATION",
+        default_value = "30s"
+    )]
+    pub(crate) header_timeout: Span,
+    /// For how long a connection may be kept without a request
+    #[arg(long, env = "ROADSTEAD_KEEP_ALIVE", value_name = "DURATION", default_value = "2m")]
+    pub(crate) keep_alive: Span,
+    /// For how long no byte of a request's body may arrive
+    #[arg(long, env = "ROADSTEAD_IDLE_TIMEOUT", value_name = "DURATION", default_value = "30s")]
+    pub(crate) idle_timeout: Span,
+    /// For how long a client may read nothing of a response
+    #[arg(long, env = "ROADSTEAD_STALL_TIMEOUT", value_name = "DURATION", default_value = "2m")]
+    pub(crate) stall_timeout: Span,
+    /// For how long a body, of a request or of a response, may take in all
+    #[arg(
+        long,
+        env = "ROADSTEAD_REQUEST_TIMEOUT",
+        value_name = "DURATION",
+        default_value = "6h"
+    )]
+    pub(crate) request_timeout: Span,
+    /// For how long requests in flight are waited for after SIGTERM. What stops the server should wait longer than
+    /// this before it kills (Kubernetes: its termination grace period; systemd: its stop timeout)
+    #[arg(long, env = "ROADSTEAD_DRAIN_TIMEOUT", value_name = "DURATION", default_value = "5m")]
+    pub(crate) drain_timeout: Span,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AllowAnonymous {
+    /// Pull and list everything
+    Pull,
+    /// Everything, also push and delete
+    All,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SparsePolicy {
+    /// Everything that a manifest refers to must be in its repository
+    Refuse,
+    /// An index may name manifests that are absent, as after a copy of one platform
+    Indexes,
+    /// Nothing needs to be present
+    Allow,
+}
+
+impl From<SparsePolicy> for Sparse {
+    fn from(policy: SparsePolicy) -> Self {
+        match policy {
+            SparsePolicy::Refuse => Self::Refuse,
+            SparsePolicy::Indexes => Self::Indexes,
+            SparsePolicy::Allow => Self::Allow,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SyncMode {
+    /// Yes: files and directories are synced before anything is acknowledged
+    Full,
+    /// No: faster, and safe only against a crash of the server itself
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Lines for people
+    Text,
+    /// One JSON object per line
+    Json,
+}

@@ -1,0 +1,7 @@
+//! `roadstead blobs`: moving bytes.
+
+mod copy;
+mod place;
+mod source;
+
+pub(super) use copy::run as copy;

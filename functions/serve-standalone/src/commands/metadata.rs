@@ -1,0 +1,21 @@
+//! `roadstead metadata`: tables, and moving what a registry knows from one store to another.
+
+mod export;
+mod format;
+mod import;
+
+pub(super) use export::run as export;
+pub(super) use import::run as import;
+
+use super::Failure;
+use super::store::run;
+use crate::cli::InitArgs;
+use crate::stores;
+
+/// Makes what `--metadata` names, if it is not there.
+pub(super) fn init(args: &InitArgs) -> Result<(), Failure> {
+    args.stores.check(false).map_err(Failure::Usage)?;
+    let made = run(async { stores::init(&args.stores).await })?;
+    eprintln!("{made}");
+    Ok(())
+}

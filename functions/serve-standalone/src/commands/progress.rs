@@ -1,0 +1,102 @@
+//! How far a long command has come: one line on a terminal, nothing in a pipe.
+
+use std::io::{IsTerminal as _, Write as _, stderr};
+use std::time::{Duration, Instant};
+
+/// How often the line changes.
+const EVERY: Duration = Duration::from_millis(200);
+
+/// A line that is written over until it is cleared.
+#[derive(Debug)]
+pub(super) struct Progress {
+    terminal: bool,
+    begun: Instant,
+    shown: Option<Instant>,
+}
+
+impl Progress {
+    pub(super) fn new() -> Self {
+        Self {
+            terminal: stderr().is_terminal(),
+            begun: Instant::now(),
+            shown: None,
+        }
+    }
+
+    /// For how long the command has been running.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// Shows `line`, unless another was shown just now.
+    pub(super) fn show(&mut self, line: impl FnOnce() -> String) {
+        if self.terminal && self.shown.is_none_or(|shown| shown.elapsed() >= EVERY) {
+            // Back to the margin, and whatever was there is erased. Nobody's fault if it cannot be shown.
+            let _ = write!(stderr(), "\r\x1b[K{}", line());
+            self.shown = Some(Instant::now());
+        }
+    }
+
+    /// Says something that stays.
+    pub(super) fn say(&mut self, line: &str) {
+        self.clear();
+        let _ = writeln!(stderr(), "{line}");
+    }
+
+    /// Makes room for what is printed.
+    pub(super) fn clear(&mut self) {
+        if self.shown.take().is_some() {
+            let _ = write!(stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// A number of bytes for people.
+pub(super) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut unit = 0;
+    let mut scale = 1_u64;
+    while bytes / scale >= 1024 && unit + 1 < UNITS.len() {
+        scale <<= 10;
+        unit += 1;
+    }
+    let (whole, tenths) = (bytes / scale, bytes % scale * 10 / scale);
+    if unit == 0 || whole >= 100 {
+        format!("{whole} {}", UNITS[unit])
+    } else {
+        format!("{whole}.{tenths} {}", UNITS[unit])
+    }
+}
+
+/// Bytes in a second, for people.
+pub(super) fn rate(bytes: u64, time: Duration) -> String {
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
+    format!("{}/s", size(bytes.saturating_mul(1000) / millis))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_rates() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            (150 << 20, "150 MiB"),
+            (u64::MAX, "16383 PiB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+        assert_eq!(rate(10 << 20, Duration::from_secs(2)), "5.0 MiB/s");
+        assert_eq!(rate(1, Duration::ZERO), "1000 B/s");
+    }
+}

@@ -1,0 +1,132 @@
+//! To whom blobs go by which way: the rules of `--pull-rule`, and who the client is.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::{HeaderMap, HeaderName};
+use ipnet::IpNet;
+use oci::RepositoryName;
+use registry::{Delivery, DeliveryPolicy};
+
+use crate::cli::PullRule;
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// `--pull`, with its exceptions in their order.
+#[derive(Debug)]
+pub(crate) struct PullRules {
+    rules: Vec<PullRule>,
+    otherwise: Delivery,
+}
+
+impl PullRules {
+    /// `otherwise` where no rule matches.
+    pub(crate) fn new(rules: Vec<PullRule>, otherwise: Delivery) -> Self {
+        Self { rules, otherwise }
+    }
+}
+
+impl DeliveryPolicy for PullRules {
+    fn delivery(&self, repository: &RepositoryName, client: Option<IpAddr>) -> Delivery {
+        let rule = self.rules.iter().find(|rule| rule.matches(repository, client));
+        rule.map_or(self.otherwise, |rule| rule.mode.into())
+    }
+}
+
+/// The proxies whose word about their clients is taken.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TrustedProxies(Vec<IpNet>);
+
+impl TrustedProxies {
+    pub(crate) fn new(networks: Vec<IpNet>) -> Self {
+        Self(networks)
+    }
+
+    /// The address of the client of a request that came from `peer`: `peer` itself, unless that is a trusted proxy.
+    /// Then it is the last address in `X-Forwarded-For` that is none, because whatever stands before it was written by
+    /// somebody who is not trusted. `None`: a trusted proxy named somebody whom nobody can be sure of.
+    pub(crate) fn client(&self, peer: SocketAddr, headers: &HeaderMap) -> Option<IpAddr> {
+        let peer = peer.ip().to_canonical();
+        if !self.trusts(peer) {
+            return Some(peer);
+        }
+        // Several header fields are one list (RFC 9110, 5.3).
+        let hops = headers.get_all(FORWARDED_FOR).iter().rev();
+        let hops = hops.flat_map(|field| field.as_bytes().rsplit(|byte| *byte == b','));
+        for hop in hops {
+            let hop = address(hop)?;
+            if !self.trusts(hop) {
+                return Some(hop);
+            }
+        }
+        // The proxy asks for itself, or on behalf of another trusted one.
+        Some(peer)
+    }
+
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(&address))
+    }
+}
+
+/// An address as proxies write it, some of them with a port.
+fn address(text: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(text).ok()?.trim();
+    let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
+    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<IpAddr>().ok();
+    let address = text.parse().ok().or_else(with_port).or_else(bracketed)?;
+    Some(IpAddr::to_canonical(&address))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn the_first_rule_that_matches_counts() {
+        let rules = ["proxy,repository=team/*,network=10.0.0.0/8", "redirect,repository=team/**", "auto,network=::/0"];
+        let rules = PullRules::new(rules.iter().map(|rule| rule.parse().unwrap()).collect(), Delivery::Proxy);
+        let delivery = |repository: &str, client: Option<&str>| {
+            rules.delivery(&repository.parse().unwrap(), client.map(|client| client.parse().unwrap()))
+        };
+        assert_eq!(delivery("team/app", Some("10.0.0.1")), Delivery::Proxy);
+        assert_eq!(delivery("team/app", Some("11.0.0.1")), Delivery::Redirect);
+        assert_eq!(delivery("team/app", None), Delivery::Redirect);
+        assert_eq!(delivery("zoo", Some("fd00::1")), Delivery::Auto);
+        assert_eq!(delivery("zoo", Some("10.0.0.1")), Delivery::Proxy);
+    }
+
+    #[test]
+    fn only_a_trusted_proxy_is_believed_and_only_its_last_word() {
+        let proxies = TrustedProxies::new(vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
+        let client = |peer: &str, fields: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for field in fields {
+                headers.append(FORWARDED_FOR, field.parse().unwrap());
+            }
+            let client = proxies.client(peer.parse().unwrap(), &headers);
+            client.map(|client| client.to_string()).unwrap_or_default()
+        };
+        for (peer, fields, expected) in [
+            ("192.0.2.1:5", &["1.1.1.1"][..], "192.0.2.1"),
+            ("10.0.0.1:5", &["1.1.1.1"], "1.1.1.1"),
+            ("[::ffff:10.0.0.1]:5", &["1.1.1.1"], "1.1.1.1"),
+            ("[::1]:5", &["2001:db8::1"], "2001:db8::1"),
+            ("10.0.0.1:5", &["9.9.9.9, 1.1.1.1, 10.0.0.2"], "1.1.1.1"),
+            ("10.0.0.1:5", &["9.9.9.9", "1.1.1.1", "10.0.0.2,10.0.0.3"], "1.1.1.1"),
+            ("10.0.0.1:5", &["1.1.1.1:443"], "1.1.1.1"),
+            ("10.0.0.1:5", &["[2001:db8::1]:443"], "2001:db8::1"),
+            ("10.0.0.1:5", &["[2001:db8::1]"], "2001:db8::1"),
+            ("10.0.0.1:5", &["1.1.1.1, unknown"], ""),
+            ("10.0.0.1:5", &[""], ""),
+            ("10.0.0.1:5", &["10.0.0.9"], "10.0.0.1"),
+            ("10.0.0.1:5", &[], "10.0.0.1"),
+        ] {
+            assert_eq!(client(peer, fields), expected, "{peer} {fields:?}");
+        }
+        let nobody = TrustedProxies::default();
+        let mut headers = HeaderMap::new();
+        headers.insert(FORWARDED_FOR, "1.1.1.1".parse().unwrap());
+        assert_eq!(nobody.client("10.0.0.1:5".parse().unwrap(), &headers).unwrap().to_string(), "10.0.0.1");
+    }
+}

@@ -1,0 +1,87 @@
+//! An address of its own for `/metrics`, so that whoever may pull need not see what the server counts.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Response, StatusCode};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use registry::ResponseBody;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use super::Metrics;
+
+/// Connections at once: a few Prometheus servers and a person.
+const CONNECTIONS: usize = 16;
+/// For how long one may last; it carries one request.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two attempts to accept when the process is out of file descriptors.
+const OUT_OF_RESOURCES: Duration = Duration::from_millis(100);
+
+/// Serves metrics until it is dropped.
+#[derive(Debug)]
+pub(crate) struct MetricsListener {
+    /// Where it is.
+    pub(crate) address: SocketAddr,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl MetricsListener {
+    /// Listens on `address`; port 0 takes a free one.
+    pub(crate) async fn open(address: SocketAddr, metrics: Arc<Metrics>) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        Ok(Self {
+            address: listener.local_addr()?,
+            task: tokio::spawn(accept(listener, metrics)),
+        })
+    }
+}
+
+impl Drop for MetricsListener {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, metrics: Arc<Metrics>) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let permit = room.clone().acquire_owned().await.expect("the semaphore is never closed");
+        match listener.accept().await {
+            Ok((socket, _)) => {
+                let metrics = metrics.clone();
+                tokio::spawn(async move {
+                    // Whoever is slower than that is nobody's scraper.
+                    let _ = tokio::time::timeout(PATIENCE, serve(socket, metrics)).await;
+                    drop(permit);
+                });
+            }
+            Err(_) => tokio::time::sleep(OUT_OF_RESOURCES).await,
+        }
+    }
+}
+
+async fn serve(socket: TcpStream, metrics: Arc<Metrics>) {
+    let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+        let response = if request.uri().path() == "/metrics" {
+            metrics.answer(request.method())
+        } else {
+            let mut response = Response::new(ResponseBody::full("the metrics are at /metrics\n".into()));
+            *response.status_mut() = StatusCode::NOT_FOUND;
+            response
+        };
+        async { Ok::<_, Infallible>(response) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        // Each scrape has its own connection: one that is kept would be cut in the middle of an answer some day.
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(socket), service);
+    // A scraper that hangs up is no event.
+    let _ = connection.await;
+}

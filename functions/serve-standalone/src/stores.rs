@@ -1,0 +1,271 @@
+//! The stores that the flags name, opened: four combinations, one shape.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use registry::AllStores;
+use registry::store::blobs::BlobStore;
+use registry::store::collection::CollectionStore;
+use registry::store::metadata::MetadataStore;
+use registry::store::records::RecordStore;
+use registry::store::sessions::SessionStore;
+use store_dynamodb::DynamoStore;
+use store_embedded::{DiskBlobs, Embedded, SqliteStore, Sync};
+use store_s3::S3Blobs;
+
+use crate::cli::{Blobs, Metadata, StoreArgs, Target};
+
+mod cloud;
+
+/// Memory for uploads to a disk, in bytes, unless it was set: less than for an object store, which wants many parts in
+/// flight.
+const DISK_MEMORY: u64 = 64 << 20;
+
+/// What to do where there is no registry on this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Absent {
+    /// Make one.
+    Create,
+    /// Fail: a path was mistyped.
+    Refuse,
+}
+
+/// How stores are opened, beside where they are.
+#[derive(Clone, Debug)]
+pub(crate) struct OpenHow {
+    /// What to do where there is no registry on this host.
+    pub(crate) absent: Absent,
+    /// What durability costs on this host.
+    pub(crate) sync: Sync,
+    /// Bytes that uploads may hold together; by store when `None`.
+    pub(crate) upload_memory: Option<u64>,
+    /// How long a redirect works at most.
+    pub(crate) presign_lifetime: Duration,
+}
+
+impl OpenHow {
+    /// Bytes that uploads into the stores of `args` may hold together.
+    pub(crate) fn memory(&self, args: &StoreArgs) -> u64 {
+        let default = match args.blobs {
+            Blobs::Disk => DISK_MEMORY,
+            Blobs::S3(_) => store_s3::Options::UPLOAD_MEMORY,
+        };
+        self.upload_memory.unwrap_or(default)
+    }
+}
+
+/// A registry's stores.
+pub(crate) struct Opened {
+    /// All of them.
+    pub(crate) stores: AllStores,
+    /// What they have counted.
+    pub(crate) statistics: Statistics,
+    /// Whether asking them costs money and a way over a network.
+    pub(crate) remote: bool,
+}
+
+/// Opens the stores that the flags name. The error is a sentence for the operator.
+pub(crate) async fn open(args: &StoreArgs, how: &OpenHow) -> Result<Opened, String> {
+    let mut statistics = Statistics::default();
+    let mut bytes: Option<Arc<dyn BlobStore>> = None;
+    if let Blobs::S3(bucket) = &args.blobs {
+        let store = cloud::bucket(args, bucket, how).await?;
+        statistics.s3 = Some(store.clone());
+        bytes = Some(Arc::new(store));
+    }
+    match &args.metadata {
+        Metadata::Sqlite => {
+            let Embedded {
+                blobs,
+                metadata,
+                sessions,
+            } = embedded(args, how).await?;
+            statistics.sqlite = Some(metadata.clone());
+            Ok(assembled(bytes.unwrap_or(blobs), metadata, sessions, statistics))
+        }
+        Metadata::DynamoDb(table) => {
+            let store = cloud::table(args, table).await?;
+            statistics.dynamodb = Some(store.clone());
+            let store = Arc::new(store);
+            let bytes = match bytes {
+                Some(bytes) => bytes,
+                None => disk(&args.data, how, how.memory(args)).await?,
+            };
+            Ok(assembled(bytes, store.clone(), store, statistics))
+        }
+    }
+}
+
+fn assembled<M>(
+    blobs: Arc<dyn BlobStore>,
+    metadata: Arc<M>,
+    sessions: Arc<dyn SessionStore>,
+    statistics: Statistics,
+) -> Opened
+where
+    M: MetadataStore + CollectionStore + RecordStore,
+{
+    Opened {
+        remote: statistics.s3.is_some() || statistics.dynamodb.is_some(),
+        stores: AllStores {
+            blobs,
+            metadata: metadata.clone(),
+            sessions,
+            collection: metadata.clone(),
+            records: metadata,
+        },
+        statistics,
+    }
+}
+
+async fn embedded(args: &StoreArgs, how: &OpenHow) -> Result<Embedded, String> {
+    let options = options(&args.data, how, how.memory(args));
+    let absent = how.absent;
+    let opened = blocking(move || match absent {
+        Absent::Create => Embedded::open(&options),
+        Absent::Refuse => Embedded::open_existing(&options),
+    });
+    opened.await.map_err(|error| unusable(&args.data, &error))
+}
+
+async fn disk(data: &Path, how: &OpenHow, memory: u64) -> Result<Arc<DiskBlobs>, String> {
+    let options = options(data, how, memory);
+    let create = how.absent == Absent::Create;
+    let opened = blocking(move || store_embedded::open_blobs(&options, create));
+    opened.await.map_err(|error| unusable(data, &error))
+}
+
+fn options(data: &Path, how: &OpenHow, upload_memory: u64) -> store_embedded::Options {
+    store_embedded::Options {
+        data: data.to_owned(),
+        sync: how.sync,
+        upload_memory,
+    }
+}
+
+/// Opening a file may wait for the disk, and for another process.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+fn unusable(data: &Path, error: &dyn fmt::Display) -> String {
+    format!(
+        "cannot open the data directory {}: {error}. Name the directory of the server with --data or ROADSTEAD_DATA",
+        data.display()
+    )
+}
+
+/// Makes the tables that the flags name; answers what was done, in words.
+pub(crate) async fn init(args: &StoreArgs) -> Result<String, super::commands::Failure> {
+    use super::commands::Failure;
+    match &args.metadata {
+        Metadata::DynamoDb(table) => cloud::init(args, table).await.map_err(Failure::Failed),
+        Metadata::Sqlite => Err(Failure::Usage(
+            "SQLite needs no preparation: the server makes its file. To make a table, add --metadata dynamodb://TABLE"
+                .into(),
+        )),
+    }
+}
+
+/// The store that objects are copied to.
+pub(crate) async fn open_target(args: &StoreArgs, to: &Target, how: &OpenHow) -> Result<Arc<dyn BlobStore>, String> {
+    match to {
+        Target::Disk(data) => Ok(disk(data, how, how.memory(args)).await?),
+        Target::S3(bucket) => Ok(Arc::new(cloud::bucket(args, bucket, how).await?)),
+    }
+}
+
+/// Refuses to copy a store to itself.
+pub(crate) fn refuse_same(args: &StoreArgs, to: &Target) -> Result<(), String> {
+    let same = match (&args.blobs, to) {
+        (Blobs::Disk, Target::Disk(to)) => {
+            let (from, to) = (args.data.canonicalize(), to.canonicalize());
+            from.is_ok_and(|from| to.is_ok_and(|to| from == to))
+        }
+        (Blobs::S3(from), Target::S3(to)) => from == to,
+        _ => false,
+    };
+    if same {
+        return Err("--to names the store that the objects are in already".into());
+    }
+    Ok(())
+}
+
+/// Where bytes are, for people: without anything secret, because flags hold nothing secret.
+pub(crate) fn describe_blobs(args: &StoreArgs) -> String {
+    match &args.blobs {
+        Blobs::Disk => format!("disk in {}", args.data.display()),
+        Blobs::S3(bucket) => with_endpoint(bucket.to_string(), args.s3_endpoint.as_ref().map(|endpoint| &*endpoint.0)),
+    }
+}
+
+/// Where names are, for people.
+pub(crate) fn describe_metadata(args: &StoreArgs) -> String {
+    match &args.metadata {
+        Metadata::Sqlite => {
+            let data = std::path::absolute(&args.data);
+            format!("sqlite in {}", data.as_deref().unwrap_or(&args.data).display())
+        }
+        Metadata::DynamoDb(table) => with_endpoint(
+            format!("dynamodb://{}", table.0),
+            args.dynamodb_endpoint.as_ref().map(|endpoint| &*endpoint.0),
+        ),
+    }
+}
+
+fn with_endpoint(store: String, endpoint: Option<&str>) -> String {
+    match endpoint {
+        Some(endpoint) => format!("{store} at {endpoint}"),
+        None => store,
+    }
+}
+
+/// What the stores in use count.
+#[derive(Clone, Default)]
+pub(crate) struct Statistics {
+    sqlite: Option<Arc<SqliteStore>>,
+    dynamodb: Option<DynamoStore>,
+    s3: Option<S3Blobs>,
+}
+
+/// What has been asked of the tables of metadata and sessions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TableCounts {
+    /// Statements, items and pages that were read.
+    pub(crate) reads: u64,
+    /// Rows or items that were written.
+    pub(crate) writes: u64,
+}
+
+impl Statistics {
+    pub(crate) fn table(&self) -> TableCounts {
+        let mut counts = TableCounts::default();
+        if let Some(store) = &self.sqlite {
+            let statistics = store.statistics();
+            counts.reads += statistics.reads;
+            counts.writes += statistics.writes;
+        }
+        if let Some(store) = &self.dynamodb {
+            let statistics = store.statistics();
+            counts.reads += statistics.reads + statistics.queries;
+            counts.writes += statistics.writes;
+        }
+        counts
+    }
+
+    /// What was asked of the object store; `None` when there is none.
+    pub(crate) fn object_store(&self) -> Option<store_s3::Statistics> {
+        self.s3.as_ref().map(S3Blobs::statistics)
+    }
+}
+
+impl fmt::Debug for Statistics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Statistics").finish_non_exhaustive()
+    }
+}
