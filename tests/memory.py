@@ -1,4 +1,5 @@
-"""The part `memory`: a blob of 2 GiB goes in and out of a server whose memory does not depend on it.
+"""The part `memory`: a blob of 2 GiB goes in and out of a server whose memory does not depend on it, and many uploads to an object store
+share what they may hold together.
 
 The bytes are made on the fly and hashed on the way back, so this process holds a megabyte of them at a time. Each case has a server of
 its own, because what is judged is the most memory that its process ever had.
@@ -8,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import itertools
 import threading
 from typing import Callable, Dict, Iterator, List, Optional
 from urllib.parse import urlsplit
 
-from harness import Context, Result, Server, check
+from harness import Cloud, Context, Result, Server, check
 from harness.progress import step
 
 MIB = 1 << 20
@@ -25,6 +27,9 @@ TOGETHER = 4
 UPLOAD_MEMORY = 64 * MIB
 BOUND_TOGETHER = UPLOAD_MEMORY + 64 * MIB
 
+# What `--upload-memory` is for S3 unless told otherwise, and the process itself.
+BOUND_S3 = (512 + 64) * MIB
+
 # For one step of a request, seconds: the answer to a body comes when the disk has it.
 _TIMEOUT = 300
 _REPOSITORY = "memory/large"
@@ -35,6 +40,8 @@ def main(context: Context) -> List[Result]:
         check("2 GiB pushed as one chunked PATCH, pulled", one, "patch"),
         check("2 GiB pushed as one PUT, pulled", one, "put"),
     ]
+    many, size = (50, 200 * MIB) if context.full else (16, 64 * MIB)
+    results.append(check(f"{many} uploads of {size // MIB} MiB at once to S3", to_s3, many, size))
     if context.full:
         results.append(check(f"{TOGETHER} times 2 GiB pushed at once, pulled at once", together))
     return results
@@ -57,6 +64,17 @@ def together() -> str:
         pushed = server.peak_memory()
         _all_at_once([lambda blob=blob: _pull(server, blob) for blob in blobs])
         return _within(server, BOUND_TOGETHER, f"after the pushes {pushed // MIB} MiB")
+
+
+def to_s3(many: int, size: int) -> str:
+    """Parts wait in memory until the object store has taken them; all uploads together hold what the server's default grants."""
+    blobs = [Blob(b"to s3 %d" % number, size) for number in range(many)]
+    with Cloud() as cloud, Server(backend=cloud.backend("s3+sqlite")) as server, step(f"{many} times {size // MIB} MiB"):
+        ways = itertools.cycle(("patch", "put"))
+        _all_at_once([lambda blob=blob, way=way: _push(server, blob, way) for blob, way in zip(blobs, ways)])
+        told = _within(server, BOUND_S3, "all pushed")
+        assert len(server.backend.objects()) == many, "other objects than blobs are left in the bucket"
+        return told
 
 
 class Blob:

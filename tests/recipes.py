@@ -13,7 +13,7 @@ import textwrap
 from pathlib import Path
 from typing import Callable, Iterator, List, Mapping, Optional
 
-from harness import Result, check, debian, ensure, run, skip
+from harness import Result, check, debian, ensure, run, skip, venv
 from harness.build import roadstead
 from harness.cache import ROOT
 from harness.process import Finished
@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "clients"))
 
 SAMPLES = ROOT / "samples"
 LOCAL = ROOT / "infra" / "local"
+AWS = ROOT / "infra" / "aws"
 
 # The example names of the texts. The registry behind TLS is reached by its name, because names are what certificates are about.
 REGISTRY = "registry.example.com"
@@ -34,6 +35,8 @@ TOOLS = debian.System("samples", ("rsync", "sqlite3", "strace", "systemd", "util
 # From a newer suite than Debian 12, whose own speaks for clusters of 2020. The suite is in the name because a machine may have a kubectl of
 # another source, which apt would look for.
 KUBECTL = debian.Unpacked("kubectl", "trixie", ("kubectl/trixie",))
+
+AWS_CLI = venv.Venv("awscli", "1.46.3", "awscli", "awscli-constraints.txt", (3, 9))
 
 
 def filled(text: str, changes: Mapping[str, str]) -> str:
@@ -95,6 +98,15 @@ def tools() -> None:
 def kubectl() -> Path:
     """kubectl, from the cache."""
     return debian.unpack(KUBECTL) / "usr/bin/kubectl"
+
+
+def aws_cli(folder: Path) -> Path:
+    """The AWS CLI under its own name, in a folder that gets it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    program = folder / "aws"
+    program.write_text(f'#!/bin/sh\nexec "{venv.install(AWS_CLI)}/bin/python" -m awscli "$@"\n')
+    program.chmod(0o755)
+    return program
 
 
 def path_with(*programs: Path) -> str:

@@ -1,7 +1,7 @@
-"""The part `samples`: every sample runs, and every local deployment, as their READMEs say.
+"""The part `samples`: every sample runs, and every deployment, as their READMEs say.
 
-The commands and files are those of samples/ and infra/local/, with the example names replaced (`recipes`). The checks of infra/local are
-in `infra_local`.
+The commands and files are those of samples/ and infra/, with the example names replaced (`recipes`). The checks of infra/local are
+in `infra_local`, those of infra/aws in `infra_aws`.
 """
 
 from __future__ import annotations
@@ -11,14 +11,18 @@ import json
 import os
 import re
 import shutil
+import signal
+from functools import partial
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Sequence
 
 from recipes import (  # noqa: I001 - it makes the modules of tests/clients known
     LAB, PASSWORD, REGISTRY, SAMPLES, TIMEOUT, USER, collected, filled, knowing, kubectl, need_root, path_with, shell, steps, tool, users,
 )  # fmt: skip
-from harness import Context, Result, Server, cache_dir, check, ensure, run, scratch
+from harness import Child, Context, Result, Server, cache_dir, check, ensure, free_port, run, scratch, wait_until
+from harness.build import roadstead
 from harness.process import Finished
+import infra_aws
 import infra_local
 from engines import Containerd, Dockerd
 from images import RUNS, Images
@@ -28,6 +32,7 @@ from verify import Registry, compare_layouts, root_digest
 PUSH = SAMPLES / "first-push" / "push.sh"
 KUBERNETES = SAMPLES / "kubernetes"
 CONTAINERD = SAMPLES / "containerd"
+S3_DYNAMODB = SAMPLES / "s3-dynamodb"
 
 
 def main(context: Context) -> List[Result]:
@@ -40,6 +45,8 @@ def main(context: Context) -> List[Result]:
         "systemd": infra_local.service,
         "users": infra_local.accepted_users,
         "backup": infra_local.backup,
+        "s3-dynamodb": s3_dynamodb,
+        "aws": partial(infra_aws.aws, full=context.full),
     }
     if context.full:
         families["containerd 2"] = containerd_2
@@ -361,3 +368,51 @@ class CtrPulls:
         assert root_digest(self.layout) in told, f"another image: {told}"
         ran = self.daemon.ctr("run", "--rm", reference, f"run-{os.getpid()}-{hosts.parent.name}")
         assert RUNS in ran.stdout, f"the container says {ran.stdout!r} {ran.stderr!r}"
+
+
+# --- s3-dynamodb ---
+
+
+def s3_dynamodb(folder: Path) -> Iterator[Result]:
+    yield check("s3-dynamodb: usage", up_usage)
+    yield check("s3-dynamodb: what one registry takes the other has, and its layers come from the S3 server", up, folder)
+
+
+def up_usage() -> None:
+    told = run([S3_DYNAMODB / "up.sh", "--help"], timeout=20).stdout
+    assert "Usage:" in told and "Examples:" in told, told
+    done = run([S3_DYNAMODB / "up.sh", "--wrong"], timeout=20, ok=(2,))
+    assert "Usage:" in done.stderr and not done.stdout, done
+    # The interpreter is found by its path, the programs by the PATH.
+    absent = run(["/bin/sh", S3_DYNAMODB / "up.sh"], timeout=20, ok=(1,), env={"PATH": "/nowhere"})
+    assert "roadstead is not in the PATH" in absent.stderr, absent
+
+
+def up(folder: Path) -> None:
+    ports = [free_port() for _ in range(4)]
+    example = {"127.0.0.1:7070": f"127.0.0.1:{ports[0]}", "127.0.0.1:4566": f"127.0.0.1:{ports[1]}"}
+    told = folder / "registry.env"
+    told.write_text(filled((S3_DYNAMODB / "registry.env").read_text(), example))
+    # As pip installs it: one process, which a script can stop.
+    ministack = folder / "bin" / "ministack"
+    ministack.parent.mkdir()
+    ministack.write_text(f'#!/bin/sh\nexec "{Path(tool("ministack")).parent}/bin/python" -m ministack "$@"\n')
+    ministack.chmod(0o755)
+    path = path_with(roadstead(), Path(tool("versitygw")), ministack, Path(tool("crane")))
+    own = {name: None for name in os.environ if name.startswith(("AWS_", "ROADSTEAD_"))}
+    env = {**own, "PATH": path, "SETTINGS": str(told), "PORTS": f"{ports[2]} {ports[3]}", "TMPDIR": str(folder)}
+    with Child([S3_DYNAMODB / "up.sh", folder / "objects"], folder / "log", env) as child:
+        wait_until(lambda: not child.alive() or "Ctrl-C" in child.log_tail(), 60, "up.sh has started everything")
+        assert child.alive(), f"up.sh ended with {child.returncode}\n{child.log_tail()}"
+        shutil.copy(images().archive("app", "docker-archive", "docker.io/local/app:1"), folder / "image.tar")
+        changes = {"127.0.0.1:5000": f"127.0.0.1:{ports[2]}", "127.0.0.1:5001": f"127.0.0.1:{ports[3]}"}
+        said = shell(filled(steps(S3_DYNAMODB / "README.md", "crane push"), changes), folder, {**home(folder), **env}).stdout
+        assert re.search(rf"^307 http://127\.0\.0\.1:{ports[0]}/registry/\S+X-Amz-Signature=", said, re.MULTILINE), said
+        for port in ports[2:]:
+            Registry(f"127.0.0.1:{port}").verify("team/app", "1")
+        assert run(["find", folder / "objects" / "registry", "-type", "f"], timeout=20).stdout.strip(), "no object in the folder"
+        # The script alone is asked to end, as Ctrl-C in a terminal or a supervisor would.
+        os.kill(child.pid, signal.SIGTERM)
+        assert child.wait(30) == 143, f"exit code {child.returncode}\n{child.log_tail()}"
+        left = [port for port in ports if infra_local.accepts(port)]
+        assert not left, f"still listening: {left}"

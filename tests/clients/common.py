@@ -32,7 +32,7 @@ class Setting:
     """Where the checks of one run go: a registry, the images, and a folder for everything that they write.
 
     `name` starts every check's name, and `space` every repository, so that runs can share a registry. `own` tells that
-    it is this project's registry, of which the whole of the specification is asked.
+    it is this project's registry, of which the whole of the specification is asked. `small` leaves out the large images.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Setting:
     work: Path
     space: str = ""
     own: bool = True
+    small: bool = False
 
     @property
     def address(self) -> str:

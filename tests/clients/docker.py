@@ -34,7 +34,7 @@ def results(setting: Setting, generation: str = "", snapshotter: bool = False) -
             yield setting.check(f"{label}: pull by digest", checks.pull_by_digest)
             yield setting.check(f"{label}: pull of an index takes the platform", checks.pull_index)
             yield setting.check(f"{label}: pull of an absent tag", checks.pull_absent)
-            if not generation:
+            if not generation and not setting.small:
                 yield setting.check(f"{label}: push of 500 MB", checks.push, "large")
                 yield setting.check(f"{label}: pull and run of 500 MB", checks.pull_and_run, "large")
 

@@ -4,8 +4,10 @@
 
     python3 tests/clients/run.py [--registry HOST:PORT [--user NAME:PASSWORD]] [--only FAMILY[,FAMILY]] [--full] [--list]
 
-Four settings: one server that needs no login (every family), one with a htpasswd file (logins), one with that file from
-which everybody may pull, and three server processes over one data directory, requests dealt to them in turn.
+The settings: one server that needs no login (every family), one with a htpasswd file (logins), one with that file from
+which everybody may pull, and three server processes over one data directory, requests dealt to them in turn; then three
+processes over one bucket and one table, whose blobs are pulled from the bucket itself; and three over a bucket and a table that
+fail every twentieth request.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ import oras  # noqa: E402
 import podman  # noqa: E402
 import skopeo  # noqa: E402
 from common import Family, Setting, collect, tool  # noqa: E402
-from harness import Dealer, HarnessError, Result, Server, cache_dir, check, run, scratch  # noqa: E402
+from harness import Cloud, Dealer, FaultProxy, Fleet, HarnessError, Result, Server, cache_dir, check, run, scratch  # noqa: E402
 from harness.process import stop_all, tail, unmount_below  # noqa: E402
 from harness.progress import step  # noqa: E402
 from images import Images  # noqa: E402
@@ -90,6 +92,12 @@ LOGINS = Group("login", {
 # skopeo, podman and buildah send empty credentials where they were asked for some and have none: one of them will do.
 PUBLIC = Group("public", {"skopeo": skopeo.public, "crane": crane.public})
 SEVERAL = Group("three servers", ALWAYS.families)
+# The same four clients whose ways to push and pull differ most; the rest by --full.
+FOUR = {name: ALWAYS.families[name] for name in ("docker", "containerd", "skopeo", "crane")}
+CLOUD = Group("cloud", FOUR)
+FAULTY = Group("faults", FOUR)
+# Of the requests to the bucket and to the table.
+FAULTS = 0.05
 
 
 def main(_harness: object, full: bool) -> List[Result]:
@@ -103,13 +111,16 @@ def results(full: bool, only: Sequence[str], tell: Callable[[Result], None]) -> 
     with scratch("clients") as work:
         images = Images(str(cache_dir()), tool("busybox"))
         # Short folder names: container engines keep sockets in them, whose names are bounded.
-        for number, (group, start) in enumerate(((ALWAYS, _one), (LOGINS, _users), (PUBLIC, _public), (SEVERAL, _three))):
+        starts = ((ALWAYS, _one), (LOGINS, _users), (PUBLIC, _public), (SEVERAL, _three), (CLOUD, _cloud), (FAULTY, _faulty))
+        for number, (group, start) in enumerate(starts):
             families = dict(group.families)
-            if full and group is ALWAYS:
-                families.update(FULL.families)
+            if full and group in (ALWAYS, CLOUD):
+                families.update({**ALWAYS.families, **FULL.families})
+            # Layers of 100 MB are what one server is for; the others are about what goes where.
+            small = group in (CLOUD, FAULTY) and not full
             chosen = {name: family for name, family in families.items() if not only or name in only}
             if chosen:
-                found += _group(group.setting, chosen, start, images, work / str(number), tell)
+                found += _group(group.setting, chosen, start, images, work / str(number), tell, small)
     return found
 
 
@@ -120,6 +131,7 @@ def _group(
     images: Images,
     work: Path,
     tell: Callable[[Result], None],
+    small: bool,
 ) -> List[Result]:
     found: List[Result] = []
     work.mkdir()
@@ -129,7 +141,7 @@ def _group(
             registry = start(stack, work)
             for number, (family, function) in enumerate(families.items()):
                 with step(f"{name}: {family}"), _removed(work / str(number)) as folder:
-                    found.extend(collect(Setting(name, registry, images, folder), family, function, tell))
+                    found.extend(collect(Setting(name, registry, images, folder, small=small), family, function, tell))
 
     outcome = check(f"{name}: servers start and stop", whole)
     if outcome.ok is not True:
@@ -175,6 +187,32 @@ def _three(stack: ExitStack, work: Path) -> Registry:
     return Registry(dealer.address, log=lambda: "\n".join(map(_log, servers)))
 
 
+def _cloud(stack: ExitStack, _: Path) -> Registry:
+    cloud = stack.enter_context(Cloud())
+    fleet = stack.enter_context(Fleet("--pull", "redirect", backend=cloud.backend("s3+dynamodb")))
+    return Registry(fleet.address, log=lambda: "\n".join(map(_log, fleet.servers)))
+
+
+def _faulty(stack: ExitStack, _: Path) -> Registry:
+    """What the stores get wrong the registry makes good: no client sees it. So blobs go through the registry, both ways."""
+    cloud = stack.enter_context(Cloud())
+    s3 = stack.enter_context(FaultProxy(cloud.versitygw.address, probability=FAULTS))
+    dynamodb = stack.enter_context(FaultProxy(cloud.ministack.address, probability=FAULTS))
+    backend = cloud.backend("s3+dynamodb", s3_proxy=s3.url, dynamodb_proxy=dynamodb.url)
+    fleet = stack.enter_context(Fleet("--pull", "proxy", backend=backend))
+    registry = Registry(fleet.address, log=lambda: "\n".join(map(_log, fleet.servers)))
+
+    def whole() -> None:
+        """After all families: whatever a tag names is there, and hashes."""
+        assert s3.injected() and dynamodb.injected(), "no fault was ever met"
+        for repository in registry.repositories():
+            for tag in registry.tags(repository):
+                registry.verify(repository, tag)
+
+    stack.callback(whole)
+    return registry
+
+
 def _elsewhere(arguments: argparse.Namespace, tell: Callable[[Result], None]) -> List[Result]:
     """The families against a registry that runs already; repositories get names that it has not seen."""
     user, _, password = (arguments.user or "").partition(":")
@@ -201,7 +239,7 @@ def command_line(words: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--list", action="store_true", help="the families by name")
     arguments = parser.parse_args(words)
     if arguments.list:
-        for group in (ALWAYS, FULL, LOGINS, PUBLIC, SEVERAL):
+        for group in (ALWAYS, FULL, LOGINS, PUBLIC, SEVERAL, CLOUD, FAULTY):
             print(f"{group.setting + (' --full' if group is FULL else ''):16} {' '.join(group.families)}")
         return 0
     began = time.monotonic()

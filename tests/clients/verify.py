@@ -12,6 +12,7 @@ import http.client
 import json
 import os
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from urllib.parse import urlsplit
 
 from layout import INDEX, MANIFEST, sha256
 
@@ -43,7 +44,7 @@ class Registry:
         self.address, self.user, self.password, self.log = address, user, password, log
 
     def request(self, method: str, path: str, body: Optional[bytes] = None, **headers: str) -> Response:
-        """One request on a connection of its own; underscores in header names stand for dashes."""
+        """One request on a connection of its own; underscores in header names stand for dashes. A redirect of a blob is followed."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if self.user is not None and "Authorization" not in sent:
             sent["Authorization"] = "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
@@ -51,9 +52,15 @@ class Registry:
         try:
             connection.request(method, path, body=body, headers=sent)
             answer = connection.getresponse()
-            return Response(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+            found = Response(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
         finally:
             connection.close()
+        if method != "GET" or found.status != 307:
+            return found
+        told = found.headers.get("docker-content-digest")
+        assert told == path.rsplit("/", 1)[-1], f"the redirect of {path} tells the digest {told}"
+        # The URL is an authority of its own: a client's credentials for the registry are nothing to the object store.
+        return _elsewhere(found.headers["location"])
 
     def manifest(self, repository: str, reference: str) -> Tuple[str, str, bytes]:
         """The manifest as (digest, media type, bytes); the digest is computed here and must be the one the server tells."""
@@ -114,10 +121,26 @@ class Registry:
         layers = json.loads(self.manifest(repository, reference)[2])["layers"]
         return [layer["mediaType"].rsplit(".", 1)[-1] for layer in layers]
 
+    def repositories(self) -> List[str]:
+        answer = self.request("GET", "/v2/_catalog?n=1000")
+        assert answer.status == 200, f"the catalog: {answer.status} {answer.body[:300]!r}"
+        return json.loads(answer.body)["repositories"]
+
     def tags(self, repository: str) -> List[str]:
         answer = self.request("GET", f"/v2/{repository}/tags/list")
         assert answer.status == 200, f"tags of {repository}: {answer.status} {answer.body[:300]!r}"
         return json.loads(answer.body)["tags"] or []
+
+
+def _elsewhere(url: str) -> Response:
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=TIMEOUT)
+    try:
+        connection.request("GET", f"{parts.path}?{parts.query}")
+        answer = connection.getresponse()
+        return Response(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+    finally:
+        connection.close()
 
 
 def contents(layout: str) -> List[str]:

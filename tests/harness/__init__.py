@@ -1,8 +1,10 @@
 """The library that `tests/run` and every part of it are written with; standard library only, Python 3.9 or newer.
 
-Read in this order: `api` (results and checks), `process` (commands, ports, children), `cache`, `tools`, `debian` and
-`wasm_toolchain` (what is installed, and where), `build` (cargo), `server` (a roadstead of one's own), `dealer` (several of
-them behind one address), `parts` (what `tests/run` runs), `progress` and `report` (what it prints), `selftest` (checks of all this).
+Read in this order: `api` (results and checks), `process` (commands, ports, children), `cache`, `tools`, `debian`, `venv` and
+`wasm_toolchain` (what is installed, and where), `build` (cargo), `backend` (a registry's stores), `server` (a roadstead of one's own),
+`http1`, `dealer` and `fleet` (several of them behind one address), `aws` and `cloud` (the stand-ins for S3 and DynamoDB),
+`fault_proxy` (their faults; `fault_relay`, `faults` and `operations` are its process), `parts` (what `tests/run` runs), `progress` and
+`report` (what it prints), `selftest` (checks of all this).
 
     from harness import Server, check, ensure, run, skip
 
@@ -20,7 +22,7 @@ Names that other folders may use:
     The folder that outlives a run.
 `ensure(name)` -> `Path`
     Installs one tool if needed and returns its executable; `tools.TABLE` lists the names. `tools.search_path(*names)` is a PATH.
-`Server(*flags, data=None, port=None, env=None)`
+`Server(*flags, data=None, port=None, env=None, backend=None)`
     A context manager: `.url`, `.address` ("127.0.0.1:PORT"), `.pid`, `.data`, `.log`, `.peak_memory()`.
 `Dealer(addresses)`
     A context manager: `.address`; deals each request to the next server in turn.
@@ -28,17 +30,23 @@ Names that other folders may use:
 
 from .api import Context, HarnessError, Part, Result, Skipped, check, in_ci, not_run, skip
 from .cache import cache_dir
+from .cloud import Cloud
 from .dealer import Dealer
+from .fault_proxy import FaultProxy
+from .fleet import Fleet
 from .process import Child, CommandFailed, Finished, free_port, run, scratch, wait_until
 from .server import Server
 from .tools import ensure
 
 __all__ = [
     "Child",
+    "Cloud",
     "CommandFailed",
     "Context",
     "Dealer",
+    "FaultProxy",
     "Finished",
+    "Fleet",
     "HarnessError",
     "Part",
     "Result",

@@ -38,9 +38,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Context:
-    """What every part is told: `full` adds what is too long for every run."""
+    """What every part is told: `full` adds what is too long for every run, `kills` is how often the part of that name kills."""
 
     full: bool = False
+    kills: int = 30
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 The front of a registry that runs as several processes. It deals by request and not by connection, so that a client which
 keeps one connection open still meets every server: POST at the first, PATCH at the second, PUT at the third. Bodies pass
 through as they come, in the framing they came in (a chunked body stays chunked), and heads pass through unchanged, `Host`
-included. A body that is cut on one side is cut on the other.
+included. A body that is cut on one side is cut on the other. A server that is down is passed over.
 """
 
 from __future__ import annotations
@@ -11,14 +11,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from typing import Awaitable, Callable, Deque, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Deque, List, NamedTuple, Optional, Sequence, Tuple
 
 from .api import HarnessError
+from .http1 import HEAD_LIMIT, Head, answer_body, ends_with_connection, request_body
 
-_Sender = Callable[[asyncio.StreamWriter, bytes], Awaitable[None]]
-
-_HEAD_LIMIT = 1 << 17
-_BLOCK = 1 << 18
 # The first byte of every TLS connection: a record that holds a handshake (RFC 8446, 5.1).
 _TLS_HANDSHAKE = b"\x16"
 # How long a client may go on sending a body that the server has already answered.
@@ -83,7 +80,7 @@ class Dealer:
         asyncio.set_event_loop(self._loop)
         try:
             server = self._loop.run_until_complete(
-                asyncio.start_server(self._client, "127.0.0.1", self.port, limit=_HEAD_LIMIT, backlog=512)
+                asyncio.start_server(self._client, "127.0.0.1", self.port, limit=HEAD_LIMIT, backlog=512)
             )
             self.port = server.sockets[0].getsockname()[1]
         except BaseException as error:  # told to the thread that waits
@@ -117,20 +114,28 @@ class Dealer:
         finally:
             writer.close()
 
+    async def _deal(self, request: Head) -> Tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connects to the next server. One that refuses is passed over, as a load balancer does it: it has not seen the request."""
+        for _ in self.addresses:
+            server = self._next % len(self.addresses)
+            self._next += 1
+            host, port = self.addresses[server].rsplit(":", 1)
+            try:
+                # A connection for each request: none can have gone stale, and a cut body concerns no other request.
+                back = await asyncio.open_connection(host, int(port), limit=HEAD_LIMIT)
+            except ConnectionRefusedError:
+                continue
+            self.dealt.append(Dealt(request.method(), request.target(), server))
+            return back
+        raise ConnectionRefusedError("no server is up")
+
     async def _request(self, begun: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Relays the request that begins so, and its answer; whether the client's connection can carry another."""
-        head = begun + await reader.readuntil(b"\r\n\r\n")
-        request = _Head(head)
-        method, target = request.first.split(b" ")[:2]
-        server = self._next % len(self.addresses)
-        self._next += 1
-        self.dealt.append(Dealt(method.decode(), target.decode(errors="replace"), server))
-        host, port = self.addresses[server].rsplit(":", 1)
-        # A connection for each request: none can have gone stale, and a cut body concerns no other request.
-        back_reader, back_writer = await asyncio.open_connection(host, int(port), limit=_HEAD_LIMIT)
-        upload = asyncio.ensure_future(_pass_request(head, request, reader, back_writer))
+        request = Head(begun + await reader.readuntil(b"\r\n\r\n"))
+        back_reader, back_writer = await self._deal(request)
+        upload = asyncio.ensure_future(_pass_request(request, reader, back_writer))
         try:
-            keep = await _pass_answer(method, back_reader, writer, upload)
+            keep = await _pass_answer(request.method(), back_reader, writer, upload)
             if not upload.done():
                 # The server answered before the body's end. The rest is read and dropped for a while: a client that is
                 # still sending would take a closed connection for a failure and never read the answer.
@@ -143,42 +148,12 @@ class Dealer:
             back_writer.transport.abort()
 
 
-class _Head:
-    """A request's or an answer's head, as far as framing needs it."""
-
-    def __init__(self, raw: bytes) -> None:
-        lines = raw[:-4].split(b"\r\n")
-        self.first = lines[0]
-        self._fields: List[Tuple[bytes, bytes]] = []
-        for line in lines[1:]:
-            name, colon, value = line.partition(b":")
-            if not colon:
-                raise ValueError("a header line without a colon")
-            self._fields.append((name.strip().lower(), value.strip()))
-
-    def values(self, name: bytes) -> List[bytes]:
-        return [value for field, value in self._fields if field == name]
-
-    def chunked(self) -> bool:
-        return any(b"chunked" in value.lower() for value in self.values(b"transfer-encoding"))
-
-    def length(self) -> Optional[int]:
-        lengths = self.values(b"content-length")
-        return int(lengths[0]) if lengths else None
-
-    def closes(self) -> bool:
-        tokens = b",".join(self.values(b"connection")).lower()
-        return b"close" in tokens or (b"HTTP/1.0" in self.first and b"keep-alive" not in tokens)
-
-
-async def _pass_request(head: bytes, request: _Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _pass_request(request: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Sends head and body on. Once the server no longer reads, the body is still read to its end, and dropped."""
-    writer.write(head)
+    writer.write(request.raw)
     try:
-        if request.chunked():
-            await _copy_chunks(reader, writer, _offer)
-        else:
-            await _copy_bytes(reader, writer, _offer, request.length() or 0)
+        async for block in request_body(reader, request):
+            await _offer(writer, block)
     except asyncio.IncompleteReadError:
         # The client is gone: the server must see a cut body, not a finished one.
         writer.transport.abort()
@@ -186,7 +161,7 @@ async def _pass_request(head: bytes, request: _Head, reader: asyncio.StreamReade
 
 
 async def _pass_answer(
-    method: bytes,
+    method: str,
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
     upload: "asyncio.Future[None]",
@@ -199,61 +174,22 @@ async def _pass_answer(
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
             raise upload.exception()  # type: ignore[misc]
-        head = await waiting
-        answer = _Head(head)
-        status = int(answer.first.split(b" ")[1])
-        writer.write(head)
+        answer = Head(await waiting)
+        writer.write(answer.raw)
         await writer.drain()
-        if status >= 200:
+        if answer.status() >= 200:
             break
-    if method == b"HEAD" or status in (204, 304):
-        return not answer.closes()
-    if answer.chunked():
-        await _copy_chunks(reader, writer, _send)
-    elif answer.length() is not None:
-        await _copy_bytes(reader, writer, _send, answer.length() or 0)
-    else:
-        while block := await reader.read(_BLOCK):
-            await _send(writer, block)
-        return False
-    return not answer.closes()
-
-
-async def _send(writer: asyncio.StreamWriter, block: bytes) -> None:
-    """Passes bytes on to a receiver that must take them."""
-    writer.write(block)
-    await writer.drain()
+    async for block in answer_body(reader, answer, method):
+        writer.write(block)
+        await writer.drain()
+    return not ends_with_connection(answer, method)
 
 
 async def _offer(writer: asyncio.StreamWriter, block: bytes) -> None:
     """Passes bytes on to a receiver that may have stopped reading: a server that has answered before the body's end."""
     if not writer.transport.is_closing():
         try:
-            await _send(writer, block)
+            writer.write(block)
+            await writer.drain()
         except OSError:
             pass
-
-
-async def _copy_bytes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, send: _Sender, count: int) -> None:
-    while count > 0:
-        block = await reader.read(min(_BLOCK, count))
-        if not block:
-            raise asyncio.IncompleteReadError(b"", count)
-        count -= len(block)
-        await send(writer, block)
-
-
-async def _copy_chunks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, send: _Sender) -> None:
-    """Copies a chunked body in the chunks it came in, trailers included."""
-    while True:
-        line = await reader.readuntil(b"\r\n")
-        await send(writer, line)
-        size = int(line.split(b";")[0], 16)
-        if size == 0:
-            break
-        await _copy_bytes(reader, writer, send, size + 2)
-    while True:
-        line = await reader.readuntil(b"\r\n")
-        await send(writer, line)
-        if line == b"\r\n":
-            return

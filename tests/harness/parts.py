@@ -67,6 +67,7 @@ PARTS = (
     Part("conformance", "the official suite: one server, three servers, with a password", _main_of("conformance")),
     Part("clients", "docker, containerd, podman, buildah, skopeo, crane, oras push, pull and run images", _clients),
     Part("memory", "a 2 GiB blob in and out within 64 MiB of memory", _main_of("memory")),
+    Part("kills", "servers die while images are pushed, on disk and in the cloud", _main_of("kills")),
     Part("samples", "every sample and every local deployment runs", _main_of("samples")),
     Part("bench", "the benchmark, small", _bench),
 )

@@ -1,18 +1,18 @@
-"""Checks of the harness itself: what other parts rely on without looking, above all the dealer."""
+"""Checks of the harness itself: what other parts rely on without looking, above all the relays and the stand-ins."""
 
 from __future__ import annotations
 
 import http.client
 import socket
-import threading
 import time
 from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Iterator, List, Tuple
 
+from . import selftest_cloud, selftest_faults
 from .api import Result, check
 from .dealer import Dealer
 from .process import Child, CommandFailed, run, scratch, wait_until
+from .selftest_backend import BackendServer, backends
 
 
 def main() -> List[Result]:
@@ -22,71 +22,17 @@ def main() -> List[Result]:
         check("dealer: a body is passed on as it comes", streams),
         check("dealer: a cut body is cut", cuts),
         check("dealer: an early answer arrives", early_answer),
+        check("dealer: a server that is down is passed over", passes_over),
         check("process: a command past its time is ended with its children", ends_groups),
+        *selftest_faults.main(),
+        *selftest_cloud.main(),
     ]
 
 
-class _Backend(BaseHTTPRequestHandler):
-    """Answers a request with its body; `/early` is answered before the body's end, which is then read and dropped."""
-
-    protocol_version = "HTTP/1.1"
-    server: "_BackendServer"
-
-    def do_PUT(self) -> None:
-        seen = self.server.seen
-        seen.append((self.command, self.path, dict(self.headers.items())))
-        if self.path == "/early":
-            self._answer(413, b"too large", close=True)
-            self.connection.shutdown(socket.SHUT_WR)
-            while self.rfile.read1(1 << 16):
-                pass
-            return
-        if "chunked" in self.headers.get("Transfer-Encoding", ""):
-            body = b""
-            while size := int(self.rfile.readline() or b"0", 16):
-                body += self.rfile.read(size)
-                self.server.received = len(body)
-                self.rfile.readline()
-            self.rfile.readline()
-        else:
-            wanted = int(self.headers.get("Content-Length", "0"))
-            body = self.rfile.read(wanted)
-            self.server.cut = len(body) < wanted
-        if not self.server.cut:
-            self._answer(200, body)
-
-    do_GET = do_PUT
-
-    def _answer(self, status: int, body: bytes, close: bool = False) -> None:
-        self.send_response(status)
-        if close:
-            self.send_header("Connection", "close")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-class _BackendServer(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Backend)
-        self.seen: List[Tuple[str, str, dict]] = []
-        self.received = 0
-        self.cut = False
-
-
 @contextmanager
-def _dealt(count: int) -> Iterator[Tuple[Dealer, List[_BackendServer], http.client.HTTPConnection]]:
+def _dealt(count: int) -> Iterator[Tuple[Dealer, List[BackendServer], http.client.HTTPConnection]]:
     with ExitStack() as stack:
-        servers = [_BackendServer() for _ in range(count)]
-        for server in servers:
-            threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-            stack.callback(server.server_close)
-            stack.callback(server.shutdown)
+        servers = stack.enter_context(backends(count))
         dealer = stack.enter_context(Dealer([f"127.0.0.1:{server.server_port}" for server in servers]))
         connection = http.client.HTTPConnection("127.0.0.1", dealer.port, timeout=10)
         stack.callback(connection.close)
@@ -139,6 +85,25 @@ def early_answer() -> None:
         connection.request("PUT", "/early", (b"x" * 65536 for _ in range(64)))
         answer = connection.getresponse()
         assert (answer.status, answer.read()) == (413, b"too large")
+
+
+def passes_over() -> None:
+    """No request is lost while one of three is down, and it has its share again when it is back."""
+    with _dealt(3) as (dealer, servers, connection):
+        up = list(dealer.addresses)
+        with socket.socket() as nobody:
+            # Bound and not listening: connections to it are refused, and nobody else can have the port.
+            nobody.bind(("127.0.0.1", 0))
+            dealer.addresses[1] = f"127.0.0.1:{nobody.getsockname()[1]}"
+            for number in range(6):
+                connection.request("PUT", f"/{number}", b"body")
+                assert connection.getresponse().read() == b"body"
+        assert not servers[1].seen and dealer.counts()[1] == 0
+        dealer.addresses[:] = up
+        for number in range(3):
+            connection.request("PUT", f"/{number}", b"body")
+            assert connection.getresponse().read() == b"body"
+        assert len(servers[1].seen) == 1
 
 
 def ends_groups() -> None:

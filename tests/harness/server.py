@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import os
 import re
 import shutil
 import signal
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Mapping, Optional, Union
 
 from .api import HarnessError
+from .backend import Backend
 from .build import roadstead
 from .process import Child, free_port, unmount_below, wait_until
 
@@ -24,8 +24,9 @@ class Server:
 
     Leaving the block sends SIGTERM and asserts that the process exits 0 within 15 s, unless the block itself failed.
 
-    `flags` are passed to `roadstead serve` after `--listen` and `--data`. Without `data` the folder is temporary and is removed at the
-    end. Without `port` one is chosen. `env` holds changes to its environment.
+    `flags` are passed to `roadstead serve` after `--listen` and those that choose the stores. `backend` holds its stores (see `Cloud`);
+    without one they are a folder and SQLite in it. Without `data` that folder is temporary and is removed at the end. Without `port` one
+    is chosen. `env` holds changes to its environment.
     """
 
     def __init__(
@@ -34,15 +35,22 @@ class Server:
         data: Optional[Path] = None,
         port: Optional[int] = None,
         env: Optional[Mapping[str, Optional[str]]] = None,
+        backend: Optional[Backend] = None,
     ) -> None:
         self.flags = [str(flag) for flag in flags]
         self._folder = Path(tempfile.mkdtemp(prefix="roadstead-server-"))
-        self.data = Path(data) if data is not None else self._folder / "data"
+        self.backend = backend or Backend("disk+sqlite", Path(data) if data is not None else self._folder / "data")
         self.log = self._folder / "log"
         self.port = port or free_port()
-        # What the person who runs the tests has set for a server of their own is not meant for this one.
-        self._env = {**{name: None for name in os.environ if name.startswith("ROADSTEAD_")}, **(env or {})}
+        self._env = {**self.backend.environment(), **(env or {})}
         self._child: Optional[Child] = None
+
+    @property
+    def data(self) -> Path:
+        """The folder that `--data` names; `HarnessError` where all is in the cloud."""
+        if self.backend.data is None:
+            raise HarnessError(f"{self.backend.name} has no data folder")
+        return self.backend.data
 
     @property
     def address(self) -> str:
@@ -61,7 +69,7 @@ class Server:
 
     def start(self) -> "Server":
         """Starts the process and waits until `/readyz` answers 200, at most 10 s."""
-        command = [roadstead(), "serve", "--listen", self.address, "--data", self.data, *self.flags]
+        command = [roadstead(), "serve", "--listen", self.address, *self.backend.words(), *self.flags]
         self._child = child = Child(command, self.log, env=self._env)
         try:
             wait_until(lambda: not child.alive() or self._ready(), 10, "/readyz answers 200")

@@ -1,8 +1,8 @@
 """Every program that the tests need and the machine may lack: what it is, where it comes from, and its exact version.
 
 `ensure(name)` installs one lazily and returns its executable. Programs come by package name from the registries that the machine is set
-up for: Debian packages by apt, Go programs by `go install`, Rust programs by `cargo install`. Nothing is
-downloaded by address.
+up for: Debian packages by apt, Go programs by `go install`, Rust programs by `cargo install`, Python programs by pip into
+virtual environments of their own. Nothing is downloaded by address.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Tuple
 
-from . import debian
+from . import debian, venv
 from .api import skip
 from .cache import cache_dir, install_folder
 from .process import run
@@ -104,6 +104,8 @@ TABLE: Dict[str, Tuple[object, str]] = {
     "oras": (Go("oras.land/oras/cmd/oras", "v1.3.6"), "oras"),
     "regctl": (Go("github.com/regclient/regclient/cmd/regctl", "v0.11.7"), "regctl"),
     "helm": (Go("helm.sh/helm/v3/cmd/helm", "v3.22.0"), "helm"),
+    "versitygw": (Go("github.com/versity/versitygw/cmd/versitygw", "v1.8.0"), "versitygw"),
+    "ministack": (venv.Venv("ministack", "1.5.33", "ministack", "ministack-constraints.txt", (3, 10)), "ministack"),
     "cargo-deny": (Cargo("cargo-deny", "0.20.2"), "bin/cargo-deny"),
 }
 
@@ -122,6 +124,8 @@ def ensure(name: str) -> Path:
         return debian.unpack(source) / executable
     if isinstance(source, Go):
         return _go_install(source) / executable
+    if isinstance(source, venv.Venv):
+        return venv.install(source) / executable
     assert isinstance(source, Cargo)
     return _cargo_install(source) / executable
 

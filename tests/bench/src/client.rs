@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION};
@@ -17,13 +17,13 @@ use sha2::{Digest as _, Sha256};
 use tokio::net::TcpStream;
 
 use crate::address::{Place, Target};
-use crate::content::{Payload, digest};
+use crate::content::{Payload, Timed, digest};
 
 /// Sent with every request; only reads of manifests heed it.
 const ACCEPTED: &str = "application/vnd.oci.image.manifest.v1+json, */*";
 
 /// One request including its body; longer is a failure.
-const REQUEST_LIMIT: Duration = Duration::from_mins(3);
+const REQUEST_LIMIT: Duration = Duration::from_mins(10);
 
 /// Bytes asked of the socket at once when a large body arrives.
 const READ_BUFFER: usize = 256 << 10;
@@ -108,6 +108,8 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
     /// The digest of the body, with [`Take::Hash`].
     pub(crate) digest: Option<String>,
+    /// From the last byte of the request's body to the head of the answer; `None` if it had no body.
+    pub(crate) after_body: Option<Duration>,
     status: StatusCode,
 }
 
@@ -122,7 +124,7 @@ struct Ask<'a> {
 /// A worker's client.
 pub(crate) struct Client {
     target: Arc<Target>,
-    connections: HashMap<String, http1::SendRequest<Payload>>,
+    connections: HashMap<String, http1::SendRequest<Timed>>,
 }
 
 impl Client {
@@ -144,35 +146,34 @@ impl Client {
 
     /// GET with every redirect followed; anything but 200 is a failure.
     pub(crate) async fn get(&mut self, path: &str, take: Take) -> Result<Answer, Failure> {
+        self.read(Method::GET, path, take).await
+    }
+
+    /// HEAD with every redirect followed; anything but 200 is a failure.
+    pub(crate) async fn head(&mut self, path: &str) -> Result<Answer, Failure> {
+        self.read(Method::HEAD, path, Take::Count).await
+    }
+
+    async fn read(&mut self, method: Method, path: &str, take: Take) -> Result<Answer, Failure> {
         let mut place = self.place(path);
         for _ in 0..REDIRECTS {
-            let answer = self.send(
-                Ask {
-                    method: Method::GET,
-                    place: &place,
-                    content_type: None,
-                    take,
-                },
-                Payload::Empty,
-            );
-            let answer = answer.await?;
+            let ask = Ask {
+                method: method.clone(),
+                place: &place,
+                content_type: None,
+                take,
+            };
+            let answer = self.send(ask, Payload::Empty).await?;
             match (answer.status, answer.location.clone()) {
                 (StatusCode::OK, _) => return Ok(answer),
                 (status, Some(next)) if status.is_redirection() => place = next,
-                (status, _) => return Err(refused(&Method::GET, &place, status, &answer.body)),
+                (status, _) => return Err(refused(&method, &place, status, &answer.body)),
             }
         }
         Err(Failure::Content {
-            request: format!("GET {path}"),
+            request: format!("{method} {path}"),
             what: format!("more than {REDIRECTS} redirects"),
         })
-    }
-
-    /// HEAD; anything but 200 is a failure.
-    pub(crate) async fn head(&mut self, path: &str) -> Result<Answer, Failure> {
-        let place = self.place(path);
-        self.expect(Method::HEAD, &place, None, Payload::Empty, StatusCode::OK)
-            .await
     }
 
     /// POST, PUT or PATCH; any other status than `wanted` is a failure.
@@ -231,6 +232,7 @@ impl Client {
         if matches!(payload, Payload::Empty) && ask.method != Method::GET && ask.method != Method::HEAD {
             request = request.header(CONTENT_LENGTH, 0);
         }
+        let (payload, ended) = Timed::new(payload);
         let request = request.body(payload).map_err(|error| Failure::Content {
             request: format!("{} {}", ask.method, ask.place.path),
             what: error.to_string(),
@@ -241,6 +243,7 @@ impl Client {
             .send_request(request)
             .await
             .map_err(broken)?;
+        let answered = Instant::now();
         let (head, mut body) = response.into_parts();
         let announced = head
             .headers
@@ -274,11 +277,12 @@ impl Client {
             location,
             body: kept.freeze(),
             digest: hash.map(digest),
+            after_body: ended.get().map(|ended| answered.saturating_duration_since(*ended)),
             status: head.status,
         })
     }
 
-    async fn connection(&mut self, place: &Place) -> Result<&mut http1::SendRequest<Payload>, Failure> {
+    async fn connection(&mut self, place: &Place) -> Result<&mut http1::SendRequest<Timed>, Failure> {
         let usable = match self.connections.get_mut(&place.authority) {
             // A server may close a connection between two requests; that is no failure of either.
             Some(connection) => connection.ready().await.is_ok(),
@@ -293,7 +297,7 @@ impl Client {
             .ok_or_else(|| Failure::Address(format!("{}: no connection", place.authority)))
     }
 
-    async fn connect(&self, authority: &str) -> Result<http1::SendRequest<Payload>, Failure> {
+    async fn connect(&self, authority: &str) -> Result<http1::SendRequest<Timed>, Failure> {
         let failed = |error| Failure::Connect(authority.to_owned(), error);
         let stream = TcpStream::connect(self.target.address(authority)?)
             .await

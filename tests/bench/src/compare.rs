@@ -1,12 +1,14 @@
-//! The comparison: several registries on one disk in one run, row by row in turn.
+//! The comparison: several registries on one disk, or on one S3 server, in one run, row by row in turn.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use crate::address::Target;
+use crate::cloud::{Cloud, Tools};
+use crate::daemon::Trouble;
 use crate::measure::{Process, Sample};
-use crate::peers::{Kind, Program, Server, Trouble};
+use crate::peers::{Kind, Program, Server, Stores};
 use crate::report::{Registry, Report};
 use crate::rows::{Row, Work};
 use crate::site::{Plan, Site};
@@ -17,7 +19,17 @@ struct Berth {
     site: Site,
 }
 
-/// Runs `rows` against `programs`, whose data lie below `folder`, and adds what was measured to `report`.
+/// What the registries of a comparison have in common.
+pub(crate) struct Harbour<'a> {
+    /// Everything that is stored lies below this folder.
+    pub(crate) folder: &'a Path,
+    /// What their stores are served by, if these are not plain folders.
+    pub(crate) tools: Option<&'a Tools>,
+    /// Whether pulls are sent to the store, where that can be.
+    pub(crate) redirect: bool,
+}
+
+/// Runs `rows` against `programs` and adds what was measured to `report`.
 ///
 /// Rows of one group share one life of the servers, which are all up but loaded one at a time; each group and each round
 /// begins with nothing stored. The order of the registries turns round from row to row and from round to round.
@@ -26,17 +38,22 @@ pub(crate) async fn compare(
     rows: &[Row],
     programs: &[Program],
     rounds: u64,
-    folder: &Path,
+    harbour: &Harbour<'_>,
     report: &mut Report,
 ) -> Result<(), Trouble> {
     for group in rows.chunk_by(|one, next| one.group == next.group) {
         for round in 0..rounds {
             let life = format!("{}-{round}", group[0].group.replace(' ', "-"));
+            let all = harbour.folder.join(&life);
+            let start = |tools| Cloud::start(tools, &all.join("cloud"), harbour.redirect);
+            let cloud = harbour.tools.map(start).transpose()?;
             let mut berths = Vec::new();
             for program in programs {
-                let own = folder.join(&life).join(program.kind.name());
-                let server = Server::start(program, &own)?;
+                let stores_there = cloud.as_ref().filter(|_| program.stores != Stores::Disk);
+                let mooring = stores_there.map(|cloud| cloud.mooring(program.slug())).transpose()?;
+                let server = Server::start(program, &all.join(program.slug()), mooring)?;
                 let site = Site::new(target(&server)?, Some(server.process()), &life);
+                let site = site.metered(stores_there.map(Cloud::meters));
                 berths.push(Berth { server, site });
             }
             for (turn, row) in (round..).zip(group) {
@@ -44,7 +61,7 @@ pub(crate) async fn compare(
                     eprintln!(
                         "{}: {} (round {} of {rounds})",
                         row.name,
-                        programs[index].kind.name(),
+                        programs[index].name(),
                         round + 1
                     );
                     let sample = pass(plan, row, &mut berths[index]).await?;
@@ -53,8 +70,8 @@ pub(crate) async fn compare(
             }
             // All have ended before their data goes.
             drop(berths);
-            let own = folder.join(&life);
-            std::fs::remove_dir_all(&own).map_err(|error| Trouble::System(own.display().to_string(), error))?;
+            drop(cloud);
+            std::fs::remove_dir_all(&all).map_err(|error| Trouble::System(all.display().to_string(), error))?;
         }
     }
     Ok(())
@@ -73,7 +90,7 @@ async fn pass(plan: &mut Plan, row: &Row, berth: &mut Berth) -> Result<Sample, T
         berth.server.restart()?;
         let process = Process::new(berth.server.process());
         sample.merge(Sample {
-            latencies: vec![berth.server.startup],
+            latencies: vec![berth.server.startup()],
             server_cpu: process.cpu(),
             client_cpu: Some(Duration::ZERO),
             peak: process.peak(),
@@ -100,7 +117,7 @@ fn order(count: usize, turn: u64) -> Vec<usize> {
 /// What the report says of the registries that take part and of those that do not.
 pub(crate) fn roll(programs: &[Program], absent: &[Kind]) -> (Vec<Registry>, BTreeMap<String, String>) {
     let registries = programs.iter().map(|program| Registry {
-        name: program.kind.name().to_owned(),
+        name: program.name().to_owned(),
         version: format!("{} ({})", program.version, program.path.display()),
     });
     let missing = absent

@@ -9,7 +9,9 @@
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -183,6 +185,45 @@ impl Body for Payload {
     }
 }
 
+/// A body that tells when its last byte was handed over to the connection.
+pub(crate) struct Timed {
+    /// The body.
+    payload: Payload,
+    /// When it ended; never set by a body without bytes.
+    ended: Arc<OnceLock<Instant>>,
+}
+
+impl Timed {
+    /// The body, and where the moment of its end will be.
+    pub(crate) fn new(payload: Payload) -> (Self, Arc<OnceLock<Instant>>) {
+        let ended = Arc::default();
+        let moment = Arc::clone(&ended);
+        (Self { payload, ended }, moment)
+    }
+}
+
+impl Body for Timed {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let frame = Pin::new(&mut self.payload).poll_frame(cx);
+        if matches!(frame, Poll::Ready(Some(_))) && self.payload.is_end_stream() {
+            // Only the first end counts, and there is but one.
+            let _ = self.ended.set(Instant::now());
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.payload.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.payload.size_hint()
+    }
+}
+
 fn advance(blob: &Blob, offset: &mut u64, limit: u64) -> Bytes {
     let piece = blob.cut(*offset, limit);
     *offset += piece.len() as u64;
@@ -224,7 +265,8 @@ pub(crate) fn mix(mut value: u64) -> u64 {
     value ^ (value >> 31)
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes
         .iter()
         .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
@@ -261,6 +303,18 @@ mod tests {
                 assert_eq!(digest_of(&bytes), blob.digest);
             }
         }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_body_has_a_time() {
+        let blob = Series::new(&Pool::new(1), 3 << 20).blob("a");
+        let (timed, ended) = Timed::new(Payload::whole(blob));
+        assert!(ended.get().is_none());
+        assert_eq!(timed.collect().await.unwrap().to_bytes().len(), 3 << 20);
+        assert!(ended.get().is_some());
+        let (timed, ended) = Timed::new(Payload::Empty);
+        timed.collect().await.unwrap();
+        assert!(ended.get().is_none());
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! In reading order: [`rows`] says what is done, [`task`] how one operation goes over the wire with [`client`] and
 //! [`content`], [`prepare`] makes a registry ready for a row and [`site`] loads it, [`measure`] and [`report`] turn
-//! that into numbers, [`peers`] starts and stops the registries that [`mod@compare`] sets side by side.
+//! that into numbers, [`peers`] starts and stops the registries that [`mod@compare`] sets side by side, with [`daemon`], and [`cloud`] what
+//! they keep their bytes in when that is not a disk.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,8 +14,10 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 mod address;
 mod client;
+mod cloud;
 mod compare;
 mod content;
+mod daemon;
 mod measure;
 #[cfg(test)]
 mod model;
@@ -26,7 +29,9 @@ mod site;
 mod task;
 
 use address::Target;
-use peers::{Kind, Program};
+use cloud::Tools;
+use compare::Harbour;
+use peers::{Kind, Program, Stores};
 use report::{Registry, Report};
 use rows::{ROWS, Row, Scale};
 use site::{Plan, Site};
@@ -43,6 +48,7 @@ Examples:
   bench compare
   bench compare --install --json > result.json
   bench compare --only 'GET manifest' --rounds 4
+  bench compare --s3 --install                   all of them on one S3 server
   bench run --url http://127.0.0.1:5000 --pid $(pgrep -o roadstead) --only 'pull blob'
   bench --smoke                                  every row once, small; fails on any error or wrong byte"
 )]
@@ -70,6 +76,8 @@ Examples:
 Examples:
   bench compare
   bench compare --only push --rounds 3 --dir /mnt/disk
+  bench compare --s3 --only 'push 1 GiB'
+  bench compare --s3 --pulls proxy --only 'pull blob'
   bench compare --sync off --baseline docker-registry")]
     Compare(CompareArgs),
 }
@@ -134,7 +142,20 @@ struct CompareArgs {
     /// Debian's `docker-registry` program; the one in the search path if not given.
     #[arg(long, value_name = "PATH")]
     docker_registry: Option<PathBuf>,
-    /// Build distribution into the cache if it is not there.
+    /// Keep the bytes of all of them in one S3 server (versitygw), each in a bucket of its own. roadstead takes part
+    /// twice: with its names in SQLite, and in DynamoDB (ministack). Without --only, the rows that this concerns.
+    #[arg(long)]
+    s3: bool,
+    /// With --s3: how blobs are read, by redirects to the S3 server or through the registry.
+    #[arg(long, default_value = "redirect", value_parser = ["redirect", "proxy"], requires = "s3")]
+    pulls: String,
+    /// The `versitygw` program; the one in the cache of the tests if not given.
+    #[arg(long, value_name = "PATH")]
+    versitygw: Option<PathBuf>,
+    /// A Python that has the package `ministack`; the one in the cache of the tests if not given.
+    #[arg(long, value_name = "PATH")]
+    ministack_python: Option<PathBuf>,
+    /// Install into the cache what is not there: distribution (some minutes); with --s3 versitygw and ministack too.
     #[arg(long)]
     install: bool,
     #[command(flatten)]
@@ -221,7 +242,11 @@ async fn run(args: RunArgs, smoke: bool) -> Outcome {
 
 async fn compare(args: CompareArgs, smoke: bool) -> Outcome {
     let smoke = smoke || args.load.smoke;
-    let rows = chosen(&args.load.only)?;
+    let rows = if args.s3 && args.load.only.is_empty() {
+        Row::for_s3()
+    } else {
+        chosen(&args.load.only)?
+    };
     let find = |kind: Kind| Program::find(kind, args.given(kind), &args.sync);
     if args.install && find(Kind::Distribution).is_none() {
         Program::install_distribution()?;
@@ -234,6 +259,8 @@ async fn compare(args: CompareArgs, smoke: bool) -> Outcome {
     if absent.contains(&Kind::Roadstead) {
         return Err(format!("no roadstead to measure: {}", Kind::Roadstead.advice()).into());
     }
+    let tools = if args.s3 { Some(args.tools()?) } else { None };
+    let programs = if args.s3 { on_s3(&programs) } else { programs };
     let (registries, missing) = compare::roll(&programs, &absent);
     let parent = args.dir.clone().unwrap_or_else(std::env::temp_dir);
     let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(&parent)?;
@@ -241,6 +268,9 @@ async fn compare(args: CompareArgs, smoke: bool) -> Outcome {
     let mut settings = args.load.settings(smoke);
     settings.insert("rounds", rounds.into());
     settings.insert("sync", args.sync.as_str().into());
+    if args.s3 {
+        settings.insert("s3", args.pulls.as_str().into());
+    }
     if in_memory(folder.path()) {
         eprintln!(
             "bench: {} is held in memory: syncs cost nothing there; --dir chooses a disk",
@@ -250,9 +280,29 @@ async fn compare(args: CompareArgs, smoke: bool) -> Outcome {
     }
     let mut report = Report::new(registries, missing, &args.baseline, settings);
     let mut plan = args.load.plan(smoke, random()?);
-    compare::compare(&mut plan, &rows, &programs, rounds, folder.path(), &mut report).await?;
+    let harbour = Harbour {
+        folder: folder.path(),
+        tools: tools.as_ref(),
+        redirect: args.pulls == "redirect",
+    };
+    compare::compare(&mut plan, &rows, &programs, rounds, &harbour, &mut report).await?;
     folder.close()?;
     Ok(finish(&report, args.load.json))
+}
+
+/// The same programs with their bytes in S3; ours with both kinds of metadata.
+fn on_s3(programs: &[Program]) -> Vec<Program> {
+    let stores = |kind: Kind| match kind {
+        Kind::Roadstead => &[Stores::S3AndDynamoDb, Stores::S3][..],
+        Kind::Distribution | Kind::DockerRegistry => &[Stores::S3],
+    };
+    let moored = |program: &Program| {
+        stores(program.kind)
+            .iter()
+            .map(|stores| program.with(*stores))
+            .collect::<Vec<_>>()
+    };
+    programs.iter().flat_map(moored).collect()
 }
 
 fn finish(report: &Report, json: bool) -> ExitCode {
@@ -291,6 +341,23 @@ impl LoadArgs {
 }
 
 impl CompareArgs {
+    /// The stand-ins for a cloud, installed first where that is asked for.
+    fn tools(&self) -> Result<Tools, Box<dyn std::error::Error>> {
+        let find = || {
+            let cache = peers::cache();
+            Tools::find(
+                self.versitygw.as_deref(),
+                self.ministack_python.as_deref(),
+                cache.as_deref(),
+            )
+        };
+        if self.install && find().is_none() {
+            Tools::install()?;
+        }
+        let advice = "no S3 server to compare on: run once with --install (needs Go and Python), or give --versitygw and --ministack-python";
+        find().ok_or_else(|| advice.into())
+    }
+
     fn given(&self, kind: Kind) -> Option<&std::path::Path> {
         match kind {
             Kind::Roadstead => self.roadstead.as_deref(),

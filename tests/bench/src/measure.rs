@@ -1,6 +1,9 @@
 //! What is measured: how long each operation took, and what the server's process spent on them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+use crate::cloud::Spent;
 
 /// The processor time and memory of one process, as `/proc` tells them. Nothing is known of a process that ended, or on
 /// a system without `/proc`.
@@ -68,6 +71,11 @@ pub(crate) struct Sample {
     pub(crate) client_cpu: Option<Duration>,
     /// The largest resident set of the server, in bytes.
     pub(crate) peak: Option<u64>,
+    /// Of pushes of blobs: from the last byte of the blob to the answer that it is there, or the whole of the last
+    /// request where that carries no bytes.
+    pub(crate) commits: Vec<Duration>,
+    /// What the servers behind the registry spent meanwhile, if there are any.
+    pub(crate) behind: Option<Spent>,
     /// What went wrong: every failure of an operation, and of the check after it.
     pub(crate) errors: Vec<String>,
 }
@@ -77,6 +85,12 @@ impl Sample {
     pub(crate) fn merge(&mut self, other: Self) {
         let first = self.latencies.is_empty() && self.elapsed.is_zero();
         self.latencies.extend(other.latencies);
+        self.commits.extend(other.commits);
+        self.behind = match (self.behind.take(), other.behind) {
+            (Some(own), Some(more)) => Some(own.and(more)),
+            (None, more) if first => more,
+            _ => None,
+        };
         self.elapsed += other.elapsed;
         self.bytes += other.bytes;
         // A sum with an unknown part is unknown, or it would look like little.
@@ -98,6 +112,8 @@ impl Sample {
     pub(crate) fn figures(&self) -> Figures {
         let mut sorted = self.latencies.clone();
         sorted.sort_unstable();
+        let mut commits = self.commits.clone();
+        commits.sort_unstable();
         let count = sorted.len();
         let seconds = self.elapsed.as_secs_f64();
         let rate = |amount: f64| (seconds > 0.0 && count > 0).then(|| amount / seconds);
@@ -105,6 +121,14 @@ impl Sample {
             total
                 .filter(|_| count > 0)
                 .map(|total| total.as_secs_f64() * 1e3 / as_float(count as u64))
+        };
+        let behind = self.behind.as_ref().filter(|_| count > 0);
+        let shares = |requests: &BTreeMap<String, u64>| -> BTreeMap<String, f64> {
+            let share = |sum: &u64| as_float(*sum) / as_float(count as u64);
+            requests
+                .iter()
+                .map(|(operation, sum)| (operation.clone(), share(sum)))
+                .collect()
         };
         Figures {
             requests: count as u64,
@@ -116,6 +140,22 @@ impl Sample {
             client_cpu_ms: each(self.client_cpu),
             peak_memory: self.peak,
             bytes_per_second: rate(as_float(self.bytes)).filter(|_| self.bytes > 0),
+            commit_ms: percentile(&commits, 50).map(|value| value.as_secs_f64() * 1e3),
+            s3_cpu_ms: behind.and_then(|spent| each(spent.s3_cpu)),
+            table_cpu_ms: behind.and_then(|spent| each(spent.table_cpu)),
+            s3_requests: behind.map(|spent| shares(&spent.requests.registry)),
+            s3_requests_of_clients: behind.map(|spent| shares(&spent.requests.clients)),
+        }
+    }
+}
+
+impl Spent {
+    fn and(mut self, other: Self) -> Self {
+        self.requests.merge(other.requests);
+        Self {
+            s3_cpu: sum(self.s3_cpu, other.s3_cpu),
+            table_cpu: sum(self.table_cpu, other.table_cpu),
+            requests: self.requests,
         }
     }
 }
@@ -145,6 +185,31 @@ pub(crate) struct Figures {
     pub(crate) peak_memory: Option<u64>,
     /// Bytes of content a second, for rows that move content.
     pub(crate) bytes_per_second: Option<f64>,
+    /// Half of the blobs pushed were there no later after their last byte, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) commit_ms: Option<f64>,
+    /// Processor time of the S3 server per operation, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) s3_cpu_ms: Option<f64>,
+    /// Processor time of what answers for DynamoDB per operation, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) table_cpu_ms: Option<f64>,
+    /// The registry's requests to the S3 server per operation, by their own operation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) s3_requests: Option<BTreeMap<String, f64>>,
+    /// The same of clients that were sent there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) s3_requests_of_clients: Option<BTreeMap<String, f64>>,
+}
+
+impl Figures {
+    /// All of the registry's requests to the S3 server, per operation.
+    pub(crate) fn s3_total(&self) -> Option<f64> {
+        // From +0: the sum of no float at all is -0.
+        self.s3_requests
+            .as_ref()
+            .map(|requests| requests.values().fold(0.0, |sum, each| sum + each))
+    }
 }
 
 /// The smallest value that at least `percent` per cent of `sorted` do not exceed (nearest rank).

@@ -110,7 +110,11 @@ impl Model {
             held.content.insert(path, body);
             return status(StatusCode::CREATED);
         }
-        if self.fault == Fault::Redirects && ask.method == Method::GET && path.contains("/blobs/") && authorized {
+        if self.fault == Fault::Redirects
+            && matches!(ask.method, Method::GET | Method::HEAD)
+            && path.contains("/blobs/")
+            && authorized
+        {
             let place = format!("http://localhost:{}/elsewhere{path}", self.port);
             return Response::builder()
                 .status(307)
@@ -208,7 +212,12 @@ async fn every_row_passes_on_a_registry_that_behaves() {
 
 #[tokio::test]
 async fn redirects_are_followed_without_the_credentials() {
-    let rows = rows(|work| matches!(work, Work::PullBlob(1024) | Work::PushImage(..) | Work::PullAndPush(_)));
+    let rows = rows(|work| {
+        matches!(
+            work,
+            Work::PullBlob(1024) | Work::HeadBlob | Work::PushImage(..) | Work::PullAndPush(_)
+        )
+    });
     for (name, errors) in failures(Fault::Redirects, &rows).await {
         assert_eq!(errors, [""; 0], "{name}");
     }

@@ -1,50 +1,14 @@
 //! The registries that are compared: where their programs are, how they are configured, started and stopped.
 
-use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
-use crate::client::Failure;
-use rustix::process::{Pid, Signal, kill_process};
+use crate::cloud::{self, Mooring, REGION};
+use crate::daemon::{Daemon, Trouble, answers, free_port, system};
 
 /// The Go package of distribution's server, and the version that is compared.
 const DISTRIBUTION: &str = "github.com/distribution/distribution/v3/cmd/registry@v3.1.2";
-
-/// Time for a server to answer for the first time.
-const START_LIMIT: Duration = Duration::from_secs(30);
-
-/// Time for a server to end after SIGTERM, before it is killed.
-const STOP_LIMIT: Duration = Duration::from_secs(15);
-
-/// Time between two tries to connect: what the measured time of a start can be too long by.
-const POLL: Duration = Duration::from_micros(200);
-
-/// Why a server is not there.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Trouble {
-    /// A file or process of ours.
-    #[error("{0}")]
-    System(String, #[source] std::io::Error),
-    /// The server ended, or did not answer in time.
-    #[error("{name} {what}; its log ends: {log}")]
-    Start {
-        /// Which.
-        name: &'static str,
-        /// What it did.
-        what: String,
-        /// The end of its log.
-        log: String,
-    },
-    /// Its address cannot be used.
-    #[error(transparent)]
-    Address(#[from] Failure),
-    /// `go install` did not succeed.
-    #[error("go install {0} failed: {1}")]
-    Install(&'static str, String),
-}
 
 /// A registry program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,11 +44,24 @@ impl Kind {
     }
 }
 
+/// Where a registry keeps what it stores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stores {
+    /// Everything in a folder.
+    Disk,
+    /// Bytes in S3, names in S3 too (its peers) or in a file (roadstead).
+    S3,
+    /// Bytes in S3, names in DynamoDB; only roadstead.
+    S3AndDynamoDb,
+}
+
 /// A program that was found.
 #[derive(Debug, Clone)]
 pub(crate) struct Program {
     /// What it is.
     pub(crate) kind: Kind,
+    /// What it stores in.
+    pub(crate) stores: Stores,
     /// Where it is.
     pub(crate) path: PathBuf,
     /// What it says of its version.
@@ -116,50 +93,113 @@ impl Program {
         let version = version.split_whitespace().last().unwrap_or_default().to_owned();
         Some(Self {
             kind,
+            stores: Stores::Disk,
             path,
             version,
             sync: sync.to_owned(),
         })
     }
 
-    /// Builds distribution into the cache.
-    pub(crate) fn install_distribution() -> Result<(), Trouble> {
-        let failed = |what: String| Trouble::Install(DISTRIBUTION, what);
-        let folder =
-            cache().ok_or_else(|| failed("no cache folder: neither HOME nor XDG_CACHE_HOME is set".to_owned()))?;
-        let made = Command::new("go")
-            .args(["install", DISTRIBUTION])
-            .env("GOBIN", folder.join("bin"))
-            .status()
-            .map_err(|error| failed(error.to_string()))?;
-        if made.success() {
-            Ok(())
-        } else {
-            Err(failed(made.to_string()))
+    /// The same program with other stores.
+    pub(crate) fn with(&self, stores: Stores) -> Self {
+        Self { stores, ..self.clone() }
+    }
+
+    /// Its name in reports.
+    pub(crate) fn name(&self) -> &'static str {
+        match (self.kind, self.stores) {
+            (Kind::Roadstead, Stores::S3) => "roadstead, SQLite",
+            (Kind::Roadstead, Stores::S3AndDynamoDb) => "roadstead, DynamoDB",
+            (kind, _) => kind.name(),
         }
     }
 
-    fn command(&self, folder: &Path, port: u16) -> Result<Command, Trouble> {
+    /// Its name where only lower-case letters and hyphens may be: folders, buckets, tables.
+    pub(crate) fn slug(&self) -> &'static str {
+        match (self.kind, self.stores) {
+            (Kind::Roadstead, Stores::S3) => "roadstead-sqlite",
+            (Kind::Roadstead, Stores::S3AndDynamoDb) => "roadstead-dynamodb",
+            (kind, _) => kind.name(),
+        }
+    }
+
+    /// Builds distribution into the cache.
+    pub(crate) fn install_distribution() -> Result<(), Trouble> {
+        let what = format!("go install {DISTRIBUTION}");
+        let Some(folder) = cache() else {
+            let why = "no cache folder: neither HOME nor XDG_CACHE_HOME is set";
+            return Err(Trouble::Command(what, why.to_owned()));
+        };
+        let mut command = Command::new("go");
+        command.args(["install", DISTRIBUTION]).env("GOBIN", folder.join("bin"));
+        cloud::run(command, &what)
+    }
+
+    /// What has to be done once before the first start.
+    fn prepare(&self, mooring: Option<&Mooring>) -> Result<(), Trouble> {
+        match mooring {
+            Some(mooring) if self.stores == Stores::S3AndDynamoDb => {
+                let mut command = Command::new(&self.path);
+                command.args(["metadata", "init"]);
+                self.stored(&mut command, Path::new(""), Some(mooring));
+                cloud::run(command, "roadstead metadata init")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The command that serves at `port`.
+    fn command(&self, folder: &Path, port: u16, mooring: Option<&Mooring>) -> Result<Command, Trouble> {
         let data = folder.join("data");
         let mut command = Command::new(&self.path);
         if self.kind == Kind::Roadstead {
-            let listen = format!("127.0.0.1:{port}");
-            command
-                .args(["serve", "--listen", &listen, "--sync", &self.sync, "--data"])
-                .arg(data);
+            command.args(["serve", "--listen", &format!("127.0.0.1:{port}")]);
+            if self.stores != Stores::S3AndDynamoDb {
+                command.args(["--sync", &self.sync]);
+            }
+            if mooring.is_some_and(|mooring| !mooring.redirect) {
+                command.args(["--pull", "proxy"]);
+            }
+            self.stored(&mut command, &data, mooring);
             return Ok(command);
         }
         let config = folder.join("config.yml");
-        std::fs::write(&config, distribution_config(&data, port)).map_err(system(&config))?;
+        let storage = mooring.map_or_else(|| filesystem(&data), s3);
+        std::fs::write(&config, distribution_config(&storage, port)).map_err(system(&config))?;
         command.arg("serve").arg(config);
         // distribution v3 otherwise spends time on sending traces to a collector that is not there.
         command.env("OTEL_TRACES_EXPORTER", "none");
+        if let Some(mooring) = mooring {
+            cloud::only_credentials(&mut command, &mooring.credentials);
+        }
         Ok(command)
+    }
+
+    /// Tells a command of roadstead where its stores are.
+    fn stored(&self, command: &mut Command, data: &Path, mooring: Option<&Mooring>) {
+        if let Some(mooring) = mooring {
+            command.args([
+                "--blobs",
+                &format!("s3://{}", mooring.bucket),
+                "--s3-endpoint",
+                &mooring.s3,
+            ]);
+            cloud::only_credentials(command, &mooring.credentials);
+        }
+        match mooring {
+            Some(mooring) if self.stores == Stores::S3AndDynamoDb => {
+                let table = format!("dynamodb://{}", mooring.bucket);
+                command.args(["--metadata", &table, "--dynamodb-endpoint", &mooring.dynamodb]);
+            }
+            _ => {
+                command.arg("--data").arg(data);
+            }
+        }
     }
 }
 
 /// The cache folder that the tests of this project share.
-fn cache() -> Option<PathBuf> {
+pub(crate) fn cache() -> Option<PathBuf> {
     let variable = |name| {
         std::env::var_os(name)
             .filter(|value| !value.is_empty())
@@ -170,15 +210,35 @@ fn cache() -> Option<PathBuf> {
         .or_else(|| Some(variable("HOME")?.join(".cache/roadstead")))
 }
 
-fn distribution_config(data: &Path, port: u16) -> String {
+/// The configuration of distribution, which both of its generations read.
+fn distribution_config(storage: &str, port: u16) -> String {
     format!(
         "version: 0.1\n\
          storage:\n\
          \x20 cache: {{blobdescriptor: inmemory}}\n\
-         \x20 filesystem: {{rootdirectory: {}}}\n\
+         {storage}\
          \x20 delete: {{enabled: true}}\n\
-         http: {{addr: 127.0.0.1:{port}}}\n",
-        data.display()
+         http: {{addr: 127.0.0.1:{port}}}\n"
+    )
+}
+
+fn filesystem(data: &Path) -> String {
+    format!("\x20 filesystem: {{rootdirectory: {}}}\n", data.display())
+}
+
+fn s3(mooring: &Mooring) -> String {
+    let Mooring {
+        s3,
+        bucket,
+        redirect,
+        credentials,
+        ..
+    } = mooring;
+    format!(
+        "\x20 s3: {{region: {REGION}, regionendpoint: \"{s3}\", bucket: {bucket}, forcepathstyle: true, secure: false, \
+         accesskey: {}, secretkey: {}}}\n\
+         \x20 redirect: {{disable: {}}}\n",
+        credentials.access_key, credentials.secret_key, !redirect
     )
 }
 
@@ -186,22 +246,22 @@ fn distribution_config(data: &Path, port: u16) -> String {
 pub(crate) struct Server {
     program: Program,
     folder: PathBuf,
-    child: Option<Child>,
+    mooring: Option<Mooring>,
+    daemon: Option<Daemon>,
     port: u16,
-    /// From before the start of the process to its first answer.
-    pub(crate) startup: Duration,
 }
 
 impl Server {
-    /// Starts `program` with its data below `folder`, and waits until it answers.
-    pub(crate) fn start(program: &Program, folder: &Path) -> Result<Self, Trouble> {
+    /// Starts `program` with its data below `folder`, or in the cloud, and waits until it answers.
+    pub(crate) fn start(program: &Program, folder: &Path, mooring: Option<Mooring>) -> Result<Self, Trouble> {
         std::fs::create_dir_all(folder).map_err(system(folder))?;
+        program.prepare(mooring.as_ref())?;
         let mut server = Self {
             program: program.clone(),
             folder: folder.to_owned(),
-            child: None,
+            mooring,
+            daemon: None,
             port: 0,
-            startup: Duration::ZERO,
         };
         server.restart()?;
         Ok(server)
@@ -209,31 +269,12 @@ impl Server {
 
     /// Stops the process and starts it again on the same data.
     pub(crate) fn restart(&mut self) -> Result<(), Trouble> {
-        self.stop();
-        self.port = free_port()?;
-        let log = self.folder.join("log");
-        let file = File::create(&log).map_err(system(&log))?;
-        let copy = file.try_clone().map_err(system(&log))?;
-        let mut command = self.program.command(&self.folder, self.port)?;
-        command
-            .current_dir(&self.folder)
-            .stdin(Stdio::null())
-            .stdout(file)
-            .stderr(copy);
-        let begin = Instant::now();
-        self.child = Some(command.spawn().map_err(system(&self.program.path))?);
-        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
-        while !answers(address) {
-            let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
-            if let Some(status) = ended {
-                return Err(self.trouble(format!("ended with {status}")));
-            }
-            if begin.elapsed() > START_LIMIT {
-                return Err(self.trouble(format!("gave no answer within {} s", START_LIMIT.as_secs())));
-            }
-            std::thread::sleep(POLL);
-        }
-        self.startup = begin.elapsed();
+        self.daemon = None;
+        let port = free_port()?;
+        let command = self.program.command(&self.folder, port, self.mooring.as_ref())?;
+        let ready = || answers(port, "/v2/", "HTTP/1.1 200");
+        self.daemon = Some(Daemon::start(self.program.name(), command, &self.folder, ready)?);
+        self.port = port;
         Ok(())
     }
 
@@ -244,70 +285,13 @@ impl Server {
 
     /// Its process, 0 when there is none.
     pub(crate) fn process(&self) -> u32 {
-        self.child.as_ref().map_or(0, Child::id)
+        self.daemon.as_ref().map_or(0, Daemon::process)
     }
 
-    /// Asks the process to end, waits, and kills it if it does not.
-    pub(crate) fn stop(&mut self) {
-        let Some(mut child) = self.child.take() else {
-            return;
-        };
-        if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-            // It may have ended already.
-            let _ = kill_process(pid, Signal::TERM);
-        }
-        let begin = Instant::now();
-        while begin.elapsed() < STOP_LIMIT {
-            if !matches!(child.try_wait(), Ok(None)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let _ = child.kill();
-        let _ = child.wait();
+    /// How long the last start took, to the first answer.
+    pub(crate) fn startup(&self) -> Duration {
+        self.daemon.as_ref().map_or(Duration::ZERO, |daemon| daemon.startup)
     }
-
-    fn trouble(&self, what: String) -> Trouble {
-        let log = std::fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        let log = lines[lines.len().saturating_sub(5)..].join(" | ");
-        Trouble::Start {
-            name: self.program.kind.name(),
-            what,
-            log,
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-fn system(path: &Path) -> impl FnOnce(std::io::Error) -> Trouble {
-    let named = path.display().to_string();
-    move |error| Trouble::System(named, error)
-}
-
-/// A port that was free a moment ago; servers cannot tell us which one they took.
-fn free_port() -> Result<u16, Trouble> {
-    let failed = |error| Trouble::System("a free port".to_owned(), error);
-    let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(failed)?;
-    Ok(listener.local_addr().map_err(failed)?.port())
-}
-
-/// Whether `GET /v2/` is answered with 200.
-fn answers(address: SocketAddr) -> bool {
-    let ask = || -> std::io::Result<bool> {
-        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
-        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        stream.write_all(b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut line = [0; 12];
-        stream.read_exact(&mut line)?;
-        Ok(&line == b"HTTP/1.1 200")
-    };
-    ask().unwrap_or(false)
 }
 
 #[cfg(test)]
@@ -315,12 +299,71 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::*;
+    use crate::cloud::Credentials;
+
+    fn mooring() -> Mooring {
+        Mooring {
+            s3: "http://127.0.0.1:1".to_owned(),
+            bucket: "own".to_owned(),
+            dynamodb: "http://127.0.0.1:2".to_owned(),
+            credentials: Credentials {
+                access_key: "key".to_owned(),
+                secret_key: "secret".to_owned(),
+            },
+            redirect: false,
+        }
+    }
+
+    fn program(kind: Kind, stores: Stores) -> Program {
+        Program {
+            kind,
+            stores,
+            path: PathBuf::from("/bin/false"),
+            version: String::new(),
+            sync: "full".to_owned(),
+        }
+    }
+
+    fn words(command: &Command) -> String {
+        let words: Vec<_> = command
+            .get_args()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
+        words.join(" ")
+    }
 
     #[test]
     fn the_configuration_names_the_data_and_binds_to_loopback() {
-        let config = distribution_config(Path::new("/x/data"), 5001);
+        let config = distribution_config(&filesystem(Path::new("/x/data")), 5001);
         assert!(config.contains("rootdirectory: /x/data}"), "{config}");
         assert!(config.contains("addr: 127.0.0.1:5001"), "{config}");
+        let config = distribution_config(&s3(&mooring()), 5001);
+        assert!(config.contains("bucket: own,"), "{config}");
+        assert!(config.contains("\n  redirect: {disable: true}\n"), "{config}");
+        assert!(!config.contains("filesystem"), "{config}");
+    }
+
+    #[test]
+    fn roadstead_is_told_of_its_stores() {
+        let folder = tempfile::tempdir().unwrap();
+        let line = |stores, mooring: Option<&Mooring>| {
+            words(
+                &program(Kind::Roadstead, stores)
+                    .command(folder.path(), 1, mooring)
+                    .unwrap(),
+            )
+        };
+        let (disk, s3) = (line(Stores::Disk, None), line(Stores::S3, Some(&mooring())));
+        let both = line(Stores::S3AndDynamoDb, Some(&mooring()));
+        assert!(disk.contains("--data") && !disk.contains("s3://"), "{disk}");
+        assert!(
+            s3.contains("--blobs s3://own") && s3.contains("--data") && s3.contains("--pull proxy"),
+            "{s3}"
+        );
+        assert!(
+            both.contains("--metadata dynamodb://own") && !both.contains("--data"),
+            "{both}"
+        );
     }
 
     #[test]
@@ -331,16 +374,10 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_ends_at_once_is_reported_with_its_log() {
+    fn a_server_that_ends_at_once_is_reported() {
         let folder = tempfile::tempdir().unwrap();
-        let path = PathBuf::from("/bin/false");
-        let program = Program {
-            kind: Kind::DockerRegistry,
-            path,
-            version: String::new(),
-            sync: "full".to_owned(),
-        };
-        let trouble = Server::start(&program, folder.path()).err().unwrap();
+        let program = program(Kind::DockerRegistry, Stores::Disk);
+        let trouble = Server::start(&program, folder.path(), None).err().unwrap();
         assert!(trouble.to_string().contains("ended with"), "{trouble}");
     }
 }

@@ -51,6 +51,12 @@ pub(crate) struct Ratio {
     server_cpu: Option<f64>,
     /// Less is better.
     peak_memory: Option<f64>,
+    /// Less is better.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commit: Option<f64>,
+    /// Less is better.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    s3_requests: Option<f64>,
 }
 
 impl Ratio {
@@ -62,6 +68,8 @@ impl Ratio {
             p50: divide(one.p50_ms, base.p50_ms),
             server_cpu: divide(one.server_cpu_ms, base.server_cpu_ms),
             peak_memory: divide(one.peak_memory.map(as_float), base.peak_memory.map(as_float)),
+            commit: divide(one.commit_ms, base.commit_ms),
+            s3_requests: divide(one.s3_total(), base.s3_total()),
         }
     }
 }
@@ -102,6 +110,39 @@ impl Report {
             .flat_map(|(_, samples)| samples)
             .map(|sample| sample.errors.len())
             .sum()
+    }
+
+    fn samples(&self) -> impl Iterator<Item = &Sample> {
+        self.rows.iter().flat_map(|(_, samples)| samples)
+    }
+
+    /// What each row asked of the S3 server, a line for each registry.
+    fn requests_to_s3(&self) -> String {
+        let spell = |requests: Option<BTreeMap<String, f64>>| {
+            let requests = requests.unwrap_or_default();
+            let words: Vec<_> = requests
+                .iter()
+                .map(|(operation, each)| format!("{operation} {}", short(Some(*each))))
+                .collect();
+            if words.is_empty() {
+                "none".to_owned()
+            } else {
+                words.join(", ")
+            }
+        };
+        let mut text =
+            "\nRequests to the S3 server for one operation, by the registry (by clients that it sent there):\n"
+                .to_owned();
+        for (name, samples) in &self.rows {
+            let _ = writeln!(text, "{name}");
+            for (registry, sample) in self.registries.iter().zip(samples) {
+                let figures = sample.figures();
+                let (own, clients) = (spell(figures.s3_requests), spell(figures.s3_requests_of_clients));
+                let _ = writeln!(text, "  {}: {own} ({clients})", registry.name);
+            }
+        }
+        text.push('\n');
+        text
     }
 
     fn base(&self) -> Option<usize> {
@@ -149,19 +190,27 @@ impl Report {
     /// A table, one line for each row and registry, then what failed and what is missing.
     pub(crate) fn table(&self) -> String {
         let base = self.base();
-        let mut lines = vec![head(base.is_some())];
+        let columns = Columns {
+            ratios: base.is_some(),
+            commits: self.samples().any(|sample| !sample.commits.is_empty()),
+            behind: self.samples().any(|sample| sample.behind.is_some()),
+        };
+        let mut lines = vec![head(columns)];
         for (name, samples) in &self.rows {
             let figures: Vec<_> = samples.iter().map(Sample::figures).collect();
             for (index, one) in figures.iter().enumerate() {
                 let title = if index == 0 { *name } else { "" };
                 let ratio = base.map(|base| Ratio::of(one, &figures[base]));
-                lines.push(line(title, &self.registries[index].name, one, ratio));
+                lines.push(line(title, &self.registries[index].name, one, ratio, columns));
             }
         }
         let mut text = align(&lines);
         if base.is_some() {
             // Writing into a String cannot fail, here and below.
-            let _ = writeln!(text, "\nreq/s×, p50×, cpu×, mem×: as multiples of {}.", self.baseline);
+            let _ = writeln!(text, "\nA name with × is a multiple of {}'s.", self.baseline);
+        }
+        if columns.behind {
+            text.push_str(&self.requests_to_s3());
         }
         for registry in &self.registries {
             let _ = writeln!(text, "{}: {}", registry.name, registry.version);
@@ -181,38 +230,56 @@ impl Report {
     }
 }
 
-const COLUMNS: usize = 15;
+const COLUMNS: usize = 21;
 
-fn head(ratios: bool) -> [String; COLUMNS] {
-    let ratio = |name: &str| {
-        if ratios { name.to_owned() } else { String::new() }
-    };
+/// Which columns there are besides those that are always there; a column without a name and a value is left out.
+#[derive(Debug, Clone, Copy)]
+struct Columns {
+    ratios: bool,
+    commits: bool,
+    behind: bool,
+}
+
+fn head(columns: Columns) -> [String; COLUMNS] {
+    let named = |there: bool, name: &str| if there { name.to_owned() } else { String::new() };
+    let Columns {
+        ratios,
+        commits,
+        behind,
+    } = columns;
     [
-        "row".to_owned(),
-        "registry".to_owned(),
-        "requests".to_owned(),
-        "req/s".to_owned(),
-        "p50 ms".to_owned(),
-        "p99 ms".to_owned(),
-        "cpu ms/req".to_owned(),
-        "driver cpu".to_owned(),
-        "peak MiB".to_owned(),
-        "MiB/s".to_owned(),
-        ratio("req/s×"),
-        ratio("p50×"),
-        ratio("cpu×"),
-        ratio("mem×"),
-        "failed".to_owned(),
+        named(true, "row"),
+        named(true, "registry"),
+        named(true, "requests"),
+        named(true, "req/s"),
+        named(true, "p50 ms"),
+        named(true, "p99 ms"),
+        named(true, "cpu ms/req"),
+        named(behind, "s3 cpu"),
+        named(behind, "table cpu"),
+        named(true, "driver cpu"),
+        named(true, "peak MiB"),
+        named(true, "MiB/s"),
+        named(commits, "commit ms"),
+        named(behind, "s3 req"),
+        named(ratios, "req/s×"),
+        named(ratios, "p50×"),
+        named(ratios, "cpu×"),
+        named(ratios, "mem×"),
+        named(ratios && commits, "commit×"),
+        named(ratios && behind, "s3 req×"),
+        named(true, "failed"),
     ]
 }
 
-fn line(row: &str, registry: &str, figures: &Figures, ratio: Option<Ratio>) -> [String; COLUMNS] {
+fn line(row: &str, registry: &str, figures: &Figures, ratio: Option<Ratio>, columns: Columns) -> [String; COLUMNS] {
     let mib = |bytes: f64| bytes / as_float(1 << 20);
     let times = |pick: fn(Ratio) -> Option<f64>| {
         ratio
             .and_then(pick)
             .map_or_else(String::new, |value| format!("{value:.2}"))
     };
+    let only = |there: bool, value: Option<f64>| if there { short(value) } else { String::new() };
     let failed = if figures.errors > 0 {
         figures.errors.to_string()
     } else {
@@ -226,13 +293,19 @@ fn line(row: &str, registry: &str, figures: &Figures, ratio: Option<Ratio>) -> [
         short(figures.p50_ms),
         short(figures.p99_ms),
         short(figures.server_cpu_ms),
+        only(columns.behind, figures.s3_cpu_ms),
+        only(columns.behind, figures.table_cpu_ms),
         short(figures.client_cpu_ms),
         short(figures.peak_memory.map(as_float).map(mib)),
         short(figures.bytes_per_second.map(mib)),
+        only(columns.commits, figures.commit_ms),
+        only(columns.behind, figures.s3_total()),
         times(|ratio| ratio.requests_per_second),
         times(|ratio| ratio.p50),
         times(|ratio| ratio.server_cpu),
         times(|ratio| ratio.peak_memory),
+        times(|ratio| ratio.commit),
+        times(|ratio| ratio.s3_requests),
         failed,
     ]
 }
@@ -275,6 +348,7 @@ fn align(lines: &[[String; COLUMNS]]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cloud::{Requests, Spent};
     use std::time::Duration;
 
     fn pass(count: usize, cpu_ms: u64) -> Sample {
@@ -313,6 +387,34 @@ mod tests {
         let table = report.table();
         assert!(table.contains("2.00") && table.contains("0.50"), "{table}");
         assert!(table.contains("third: not run: not installed"), "{table}");
+    }
+
+    #[test]
+    fn what_lies_behind_a_registry_has_columns_only_where_it_was_measured() {
+        let mut report = report();
+        report.add("push", 0, pass(10, 100));
+        assert!(!report.table().contains("s3 cpu") && !report.table().contains("commit"));
+        let requests = Requests {
+            registry: [("PutObject".to_owned(), 20)].into(),
+            clients: BTreeMap::new(),
+        };
+        let behind = Sample {
+            commits: vec![Duration::from_millis(7)],
+            behind: Some(Spent {
+                s3_cpu: Some(Duration::from_millis(50)),
+                table_cpu: None,
+                requests,
+            }),
+            ..pass(10, 100)
+        };
+        report.add("other", 0, behind);
+        let table = report.table();
+        assert!(table.contains("s3 cpu") && table.contains("commit ms"), "{table}");
+        assert!(table.contains("ours: PutObject 2.00 (none)"), "{table}");
+        let figures = &report.json()["rows"][1]["results"]["ours"];
+        assert_eq!(figures["s3_cpu_ms"], 5.0);
+        assert_eq!(figures["s3_requests"]["PutObject"], 2.0);
+        assert_eq!(figures["commit_ms"], 7.0);
     }
 
     #[test]

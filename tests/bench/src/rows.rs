@@ -67,6 +67,17 @@ pub(crate) struct Row {
 }
 
 impl Row {
+    /// The rows that are compared on an S3 server: what goes to the store, and what lists and looks up.
+    pub(crate) fn for_s3() -> Vec<Self> {
+        let wanted = |row: &&Self| match row.work {
+            Work::PushBlob(size, _) | Work::PullBlob(size) => size >= MIB,
+            Work::HeadBlob | Work::TagsPage(10_000) | Work::PutTags(_) => true,
+            Work::Manifest { head, by_digest } => !head && !by_digest,
+            _ => false,
+        };
+        ROWS.iter().filter(wanted).copied().collect()
+    }
+
     /// The rows whose name contains one of `only`, whatever the case; all if there is none.
     pub(crate) fn chosen(only: &[String]) -> Vec<Self> {
         let only: Vec<String> = only.iter().map(|part| part.to_lowercase()).collect();
@@ -289,6 +300,22 @@ mod tests {
             ["HEAD manifest by tag", "HEAD manifest by digest", "Push Monolith 1MB"]
         );
         assert!(Row::chosen(&["no such row".to_owned()]).is_empty());
+    }
+
+    #[test]
+    fn on_s3_every_size_is_pushed_both_ways_and_pulled() {
+        let names: Vec<_> = Row::for_s3().iter().map(|row| row.name).collect();
+        for size in ["1 MB", "10 MB", "100 MB", "1 GiB"] {
+            for name in [
+                format!("push {size}, PUT"),
+                format!("push {size}, PATCH"),
+                format!("pull blob {size}"),
+            ] {
+                assert!(names.contains(&name.as_str()), "{name}");
+            }
+        }
+        assert!(names.contains(&"tags page of 10,000") && names.contains(&"GET manifest by tag"));
+        assert_eq!(names.len(), 16);
     }
 
     #[test]

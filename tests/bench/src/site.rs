@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::address::Target;
 use crate::client::{Client, Failure};
+use crate::cloud::Meters;
 use crate::content::{Pool, Series};
 use crate::measure::{Process, Sample};
 use crate::rows::{Bound, Row, Scale, Work};
@@ -18,7 +19,7 @@ use crate::task::Task;
 const ENOUGH: u64 = 10;
 
 /// Time for what a row needs before it can begin.
-const PREPARATION: Duration = Duration::from_mins(5);
+const PREPARATION: Duration = Duration::from_mins(15);
 
 /// What all registries of one run share: the load and its content.
 pub(crate) struct Plan {
@@ -56,6 +57,7 @@ impl Plan {
 pub(crate) struct Site {
     target: Arc<Target>,
     process: Option<Process>,
+    meters: Option<Meters>,
     /// Begins every repository's name, so that nothing of another run or another life of the data is met.
     label: String,
     passes: u64,
@@ -71,11 +73,17 @@ impl Site {
         Self {
             target: Arc::new(target),
             process: process.map(Process::new),
+            meters: None,
             label: format!("bench/{label}"),
             passes: 0,
             tags: HashMap::new(),
             images: 0,
         }
+    }
+
+    /// The same with the servers behind it measured too.
+    pub(crate) fn metered(self, meters: Option<Meters>) -> Self {
+        Self { meters, ..self }
     }
 
     /// The same registry and data after a new start.
@@ -102,7 +110,13 @@ impl Site {
         if !plan.scale.smoke {
             rustix::fs::sync();
         }
+        let before = self.meters.as_ref().map(Meters::read);
         let mut sample = self.drive(&task, 0, plan.clients, bound).await;
+        sample.behind = self
+            .meters
+            .as_ref()
+            .zip(before.as_ref())
+            .map(|(meters, before)| meters.since(before));
         let done = sample.latencies.len() as u64;
         if let Work::PutTags(_) = row.work {
             self.tags.insert(self.tagged(row.work), done);
@@ -140,9 +154,10 @@ impl Site {
                     }
                     let begin = Instant::now();
                     match task.operate(&mut client, number).await {
-                        Ok(bytes) => {
+                        Ok(moved) => {
                             own.latencies.push(begin.elapsed());
-                            own.bytes += bytes;
+                            own.bytes += moved.bytes;
+                            own.commits.extend(moved.commit);
                         }
                         Err(failure) => {
                             failures.fetch_add(1, Ordering::Relaxed);
@@ -156,6 +171,7 @@ impl Site {
         let mut sample = Sample::default();
         for own in workers.join_all().await {
             sample.latencies.extend(own.latencies);
+            sample.commits.extend(own.commits);
             sample.bytes += own.bytes;
             sample.errors.extend(own.errors);
         }

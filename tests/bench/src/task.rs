@@ -1,6 +1,7 @@
 //! The operations themselves: what a prepared row sends, and how its result is checked.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -117,9 +118,24 @@ fn choose<T>(among: &[(u64, T)], number: u64) -> Option<&T> {
     None
 }
 
+/// What an operation did.
+pub(crate) struct Moved {
+    /// Bytes of content sent or received.
+    pub(crate) bytes: u64,
+    /// Of the push of one blob: the time from its last byte to the answer that it is there, or the whole of the last
+    /// request where that carries no bytes.
+    pub(crate) commit: Option<Duration>,
+}
+
+impl From<u64> for Moved {
+    fn from(bytes: u64) -> Self {
+        Self { bytes, commit: None }
+    }
+}
+
 impl Task {
-    /// Does the operation of this number; returns the bytes of content that it moved.
-    pub(crate) async fn operate(&self, client: &mut Client, number: u64) -> Result<u64, Failure> {
+    /// Does the operation of this number.
+    pub(crate) async fn operate(&self, client: &mut Client, number: u64) -> Result<Moved, Failure> {
         match self {
             Self::PushBlob {
                 repository,
@@ -131,8 +147,8 @@ impl Task {
                 push_blob(client, repository, blob, *how).await
             }
             Self::Reads(reads) => match pick(reads, number) {
-                Some(read) => read.perform(client).await,
-                None => Ok(0),
+                Some(read) => read.perform(client).await.map(Moved::from),
+                None => Ok(0.into()),
             },
             Self::PutTags {
                 repository,
@@ -140,15 +156,16 @@ impl Task {
                 prefix,
             } => {
                 put_manifest(client, repository, &format!("{prefix}-{number:05}"), manifest).await?;
-                Ok(0)
+                Ok(0.into())
             }
             Self::PullImages(images) => match choose(images, number) {
-                Some(image) => pull_image(client, image).await,
-                None => Ok(0),
+                Some(image) => pull_image(client, image).await.map(Moved::from),
+                None => Ok(0.into()),
             },
-            Self::PullAndPush(image, _) if number % 4 != 3 => pull_image(client, image).await,
+            Self::PullAndPush(image, _) if number % 4 != 3 => pull_image(client, image).await.map(Moved::from),
             Self::PushImages(gallery) | Self::PullAndPush(_, gallery) => {
-                push_image(client, &gallery.image(number), gallery.how).await
+                let image = gallery.image(number);
+                push_image(client, &image, gallery.how).await.map(Moved::from)
             }
         }
     }
@@ -265,8 +282,8 @@ impl Read {
     }
 }
 
-/// Pushes a blob; returns its size.
-async fn push_blob(client: &mut Client, repository: &str, blob: Blob, how: How) -> Result<u64, Failure> {
+/// Pushes a blob.
+async fn push_blob(client: &mut Client, repository: &str, blob: Blob, how: How) -> Result<Moved, Failure> {
     const TYPE: Option<&str> = Some("application/octet-stream");
     let size = blob.size;
     let digest = format!("digest={}", blob.digest);
@@ -279,16 +296,15 @@ async fn push_blob(client: &mut Client, repository: &str, blob: Blob, how: How) 
             Payload::Empty
         }
     };
-    client
-        .expect(
-            Method::PUT,
-            &session.with_query(&digest),
-            TYPE,
-            last,
-            StatusCode::CREATED,
-        )
+    let place = session.with_query(&digest);
+    let begin = Instant::now();
+    let answer = client
+        .expect(Method::PUT, &place, TYPE, last, StatusCode::CREATED)
         .await?;
-    Ok(size)
+    Ok(Moved {
+        bytes: size,
+        commit: Some(answer.after_body.unwrap_or_else(|| begin.elapsed())),
+    })
 }
 
 /// Sends a step of an upload; returns where the next goes.
@@ -321,7 +337,7 @@ async fn put_manifest(client: &mut Client, repository: &str, tag: &str, manifest
 async fn push_image(client: &mut Client, image: &Image, how: How) -> Result<u64, Failure> {
     let mut bytes = 0;
     for blob in image.layer.iter().chain([&image.config]) {
-        bytes += push_blob(client, &image.repository, blob.clone(), how).await?;
+        bytes += push_blob(client, &image.repository, blob.clone(), how).await?.bytes;
     }
     put_manifest(client, &image.repository, &image.tag, &image.manifest).await?;
     Ok(bytes)

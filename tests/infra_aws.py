@@ -1,0 +1,412 @@
+"""The checks of infra/aws: the commands of its README, its policies, its unit and its Kubernetes objects. A part of `samples`.
+
+ministack is the account: it refuses what a policy does not allow, in DynamoDB, in its S3 and inside of transactions. That a registry works
+there with a policy shows that the policy is enough; that it does not without any one of the actions shows that each is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence
+
+from recipes import (  # noqa: I001 - it makes the modules of tests/clients known
+    AWS, PASSWORD, TIMEOUT, USER, aws_cli, filled, kubectl, path_with, shell, steps, tools, users,
+)  # fmt: skip
+from harness import Child, Cloud, HarnessError, Result, Server, check, free_port, run, wait_until
+from harness.aws import Credentials, DynamoDb, S3
+from harness.backend import Backend
+from harness.build import roadstead
+from harness.process import Finished
+from infra_local import UNIT, accepts, push_and_pull, settings
+from layout import MANIFEST, sha256
+from verify import Registry
+
+README = AWS / "README.md"
+NAME, REGION = "registry-example", "eu-central-1"
+MIB = 1 << 20
+JSON = "application/vnd.oci.empty.v1+json"
+
+
+class Account:
+    """What the README's commands find: the AWS CLI, `roadstead`, and ministack for all of AWS."""
+
+    def __init__(self, folder: Path, cloud: Cloud) -> None:
+        self.endpoint = cloud.ministack.url
+        self.root = cloud.credentials._replace(region=REGION)
+        self.folder = folder
+        programs = [aws_cli(folder / "bin"), roadstead()]
+        self.env = {**self._told(self.root), "PATH": path_with(*programs), "AWS_PAGER": ""}
+        self.s3, self.dynamodb = S3(self.endpoint, self.root), DynamoDb(self.endpoint, self.root)
+        self._users = 0
+
+    def _told(self, credentials: Credentials) -> Dict[str, Optional[str]]:
+        # The CLI of version 1 has a variable of its own for the region.
+        own = {"AWS_DEFAULT_REGION": REGION, "AWS_ENDPOINT_URL": self.endpoint, "AWS_CA_BUNDLE": None}
+        return {**credentials.environment(), **own}
+
+    def readme(self, holding: str, changes: Mapping[str, str] = {}) -> Finished:
+        """Runs a block of the README in its folder."""
+        return shell(filled(steps(README, holding), changes), AWS, self.env)
+
+    def aws(self, *words: object) -> Finished:
+        return run(["aws", *map(str, words)], TIMEOUT, env=self.env)
+
+    def user(self, *policies: Mapping[str, object]) -> Credentials:
+        """A new user who may do what these policies say and nothing else."""
+        self._users += 1
+        name = f"user-{self._users}"
+        self.aws("iam", "create-user", "--user-name", name)
+        for number, policy in enumerate(policies):
+            document = self.folder / f"{name}-{number}.json"
+            document.write_text(json.dumps(policy))
+            words = ["--user-name", name, "--policy-name", str(number), "--policy-document", f"file://{document}"]
+            self.aws("iam", "put-user-policy", *words)
+        key = json.loads(self.aws("iam", "create-access-key", "--user-name", name, "--output", "json").stdout)["AccessKey"]
+        return Credentials(key["AccessKeyId"], key["SecretAccessKey"], REGION)
+
+    def backend(self, who: Credentials) -> Backend:
+        """The registry of the README, as somebody."""
+        words = ("--blobs", f"s3://{NAME}", "--metadata", f"dynamodb://{NAME}")
+        return Backend("s3+dynamodb", None, words, self._told(who), self.s3, NAME, self.dynamodb, NAME)
+
+
+def aws(folder: Path, full: bool = False) -> Iterator[Result]:
+    tools()
+    with Cloud() as cloud:
+        account = Account(folder, cloud)
+        yield check("aws: the README's commands make the bucket and the table", bucket_and_table, account)
+        yield check("aws: the README's commands make the roles", roles, account)
+        yield check("aws: serve.json is enough to serve", serves, account)
+        yield check("aws: serve.json is not enough to list or to walk", serving_walks_not, account)
+        yield check("aws: with operate.json every operator's command works", operates, account, folder)
+        yield check("aws: setup.json is enough to set up", sets_up, account)
+        if full:
+            yield check("aws: serve.json has no action that is not needed", needed, "serve.json", account, serves)
+            yield check("aws: setup.json has no action that is not needed", needed, "setup.json", account, sets_up)
+            operators = lambda who, without: operates(who, folder, without)  # noqa: E731 - it is named for the line below
+            yield check("aws: operate.json has no action that is not needed", needed, "operate.json", account, operators)
+        yield check("aws: the unit with aws.conf is valid", unit, folder)
+        yield check("aws: the unit's command with aws.env serves", as_the_unit_says, folder, cloud)
+        yield check("aws: Kubernetes knows every field of what kubernetes.yaml runs", known_fields, folder)
+        yield check("aws: what kubernetes.yaml runs: two servers, and a collection", as_kubernetes_runs, folder, cloud)
+
+
+# --- the README ---
+
+
+def bucket_and_table(account: Account) -> None:
+    """`roadstead metadata init` makes by itself what table.json says, but for the protection, and leaves what is there."""
+    account.aws("dynamodb", "list-tables")
+    alone = {"--metadata dynamodb://registry-example": "--metadata dynamodb://by-itself"}
+    commands = steps(README, "create-table").splitlines()
+    account_only = "\n".join([commands[0], next(line for line in commands if line.startswith("roadstead metadata init"))])
+    shell(filled(account_only, alone), AWS, account.env)
+    account.readme("create-table")
+    shell(account_only, AWS, account.env)
+    described = [account.dynamodb.describe(name) or {} for name in (NAME, "by-itself")]
+    parts = ("KeySchema", "AttributeDefinitions", "BillingModeSummary")
+    theirs, ours = [{part: one.get(part) for part in parts} for one in described]
+    theirs["BillingModeSummary"] = ours["BillingModeSummary"] = {
+        one["BillingModeSummary"].get("BillingMode") for one in (theirs, ours)
+    }
+    assert theirs == ours, f"table.json makes {theirs}, init makes {ours}"
+    assert described[0].get("DeletionProtectionEnabled") is True, described[0]
+    rules = json.loads(account.aws("s3api", "get-bucket-lifecycle-configuration", "--bucket", NAME, "--output", "json").stdout)["Rules"]
+    aborts = [rule["AbortIncompleteMultipartUpload"] for rule in rules if "AbortIncompleteMultipartUpload" in rule]
+    assert [rule["DaysAfterInitiation"] for rule in aborts] == [7], rules
+    assert not [rule for rule in rules if "Expiration" in rule or "Transitions" in rule], f"a rule deletes what is in use: {rules}"
+
+
+def roles(account: Account) -> None:
+    account.readme("create-instance-profile")
+    mine = account.folder / "collect.json"
+    changes = {"> trust-collect.json": f"> {mine}", "file://trust-collect.json": f"file://{mine}"}
+    account.readme("trust-irsa.json > trust-collect.json", changes)
+    for role, wanted in {"roadstead-host": ["serve"], "roadstead": ["serve"], "roadstead-operate": ["operate", "serve"]}.items():
+        told = json.loads(account.aws("iam", "list-role-policies", "--role-name", role, "--output", "json").stdout)
+        assert sorted(told["PolicyNames"]) == wanted, f"{role}: {told}"
+    trusted = json.loads(mine.read_text())["Statement"][0]["Condition"]["StringEquals"]
+    assert [value for value in trusted.values() if value.endswith(":roadstead-collect")], trusted
+    # Nothing that is not JSON of a policy is accepted.
+    account.aws("iam", "create-policy", "--policy-name", "kms", "--policy-document", f"file://{AWS}/policies/kms.json")
+
+
+# --- the policies ---
+
+
+def policy(name: str, without: str = "") -> Dict[str, object]:
+    """A policy of infra/aws, less one action."""
+    document = json.loads((AWS / "policies" / name).read_text())
+    for statement in document["Statement"]:
+        named = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+        # A statement must keep an action; nobody asks for this one.
+        statement["Action"] = [action for action in named if action != without] or ["s3:GetObjectTorrent"]
+    return document
+
+
+def actions(name: str) -> List[str]:
+    return [action for statement in policy(name)["Statement"] for action in statement["Action"]]  # type: ignore[attr-defined]
+
+
+def serves(account: Account, without: str = "") -> None:
+    """Every way to serve; whatever was refused is an error in the log, also where the client is not told."""
+    with Server(backend=account.backend(account.user(policy("serve.json", without)))) as server:
+        try:
+            use(Registry(server.address))
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{server.log_tail()}") from None
+        denied = [line for line in server.log.read_text(errors="replace").splitlines() if "AccessDenied" in line]
+        assert not denied, f"refused: {denied[0]}"
+
+
+def serving_walks_not(account: Account) -> None:
+    for words in (["fsck"], ["collect"], ["metadata", "export"]):
+        done = account.backend(account.user(policy("serve.json"))).operate(*words, ok=None)
+        assert done.returncode != 0 and "AccessDenied" in done.stderr, f"{words} is not refused: {done}"
+
+
+def operates(account: Account, folder: Path, without: str = "") -> None:
+    backend = account.backend(account.user(policy("serve.json"), policy("operate.json", without)))
+    dump, copied = folder / "dump", folder / "copied"
+    for path in (dump, dump.with_name("dump.progress")):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(copied, ignore_errors=True)
+    with Server(backend=backend) as server:
+        Pushed(Registry(server.address), f"kept-{os.urandom(4).hex()}").image("1")
+    done = [
+        backend.operate("collect", "--grace", "1s", "--deep", "--json"),
+        backend.operate("fsck", "--hash", "--json"),
+        backend.operate("metadata", "export", "--output", dump),
+        backend.operate("metadata", "import", "--force", dump),
+        backend.operate("blobs", "copy", "--to", f"disk:{copied}"),
+        backend.operate("blobs", "copy", "--to", f"s3://{NAME}/copy"),
+    ]
+    denied = [one.stderr for one in done if "AccessDenied" in one.stderr]
+    assert not denied, denied[0]
+
+
+def sets_up(account: Account, without: str = "") -> None:
+    if account.dynamodb.describe(NAME):
+        account.aws("dynamodb", "update-table", "--table-name", NAME, "--no-deletion-protection-enabled")
+        account.aws("dynamodb", "delete-table", "--table-name", NAME)
+    who = account.user(policy("setup.json", without))
+    done = account.backend(who).operate("metadata", "init")
+    assert "AccessDenied" not in done.stderr, done
+    again = account.backend(who).operate("metadata", "init")
+    assert "AccessDenied" not in again.stderr, again
+
+
+def needed(name: str, account: Account, does: Callable[..., None]) -> str:
+    """Without any one of a policy's actions, something that should work is refused."""
+    free = []
+    for action in actions(name):
+        try:
+            does(account, action)
+        except (AssertionError, HarnessError) as error:
+            assert "AccessDenied" in str(error), f"without {action} it fails otherwise than refused: {error}"
+        else:
+            free.append(action)
+    # With all of its actions again, for the checks that follow.
+    sets_up(account)
+    assert not free, f"works without {', '.join(free)}"
+    return f"{len(actions(name))} actions"
+
+
+class Pushed:
+    """Pushes into a repository, asserting each status."""
+
+    def __init__(self, registry: Registry, repository: str) -> None:
+        self.registry, self.repository = registry, repository
+
+    def ask(self, method: str, path: str, status: int, body: Optional[bytes] = None, **headers: str):
+        answer = self.registry.request(method, path, body, **headers)
+        assert answer.status == status, f"{method} {path} is {answer.status}: {answer.body[:300]!r}"
+        return answer
+
+    def blob(self, *bodies: bytes) -> dict:
+        """A blob by as many PATCHes, or by one PUT."""
+        digest = sha256(b"".join(bodies))
+        place = self.ask("POST", f"/v2/{self.repository}/blobs/uploads/", 202, b"").headers["location"]
+        last = bodies[0] if len(bodies) == 1 else b""
+        for body in bodies if len(bodies) > 1 else ():
+            place = self.ask("PATCH", place, 202, body, Content_Type="application/octet-stream").headers["location"]
+        self.ask("PUT", f"{place}{'&' if '?' in place else '?'}digest={digest}", 201, last)
+        return {"mediaType": "application/octet-stream", "digest": digest, "size": sum(map(len, bodies))}
+
+    def manifest(self, reference: str, layers: Sequence[dict], **more: object) -> dict:
+        config = {**self.blob(b"{}"), "mediaType": JSON}
+        document = {"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": "text/plain", "config": config, "layers": layers, **more}
+        body = json.dumps(document).encode()
+        self.ask("PUT", f"/v2/{self.repository}/manifests/{reference}", 201, body, Content_Type=MANIFEST)
+        return {"mediaType": MANIFEST, "digest": sha256(body), "size": len(body)}
+
+    def image(self, tag: str) -> dict:
+        return self.manifest(tag, [self.blob(os.urandom(1000))])
+
+
+def use(registry: Registry) -> None:
+    """Every kind of request that reaches a store."""
+    here = Pushed(registry, f"team/app-{os.urandom(4).hex()}")
+    base, there = f"/v2/{here.repository}", Pushed(registry, f"{here.repository}-other")
+    whole = here.blob(os.urandom(12 * MIB))
+    pieces = here.blob(os.urandom(1000), os.urandom(6 * MIB + 1), os.urandom(10))
+    place = here.ask("POST", f"{base}/blobs/uploads/", 202, b"").headers["location"]
+    place = here.ask("PATCH", place, 202, os.urandom(9 * MIB), Content_Type="application/octet-stream").headers["location"]
+    here.ask("GET", place, 204)
+    here.ask("DELETE", place, 204)
+    first = here.manifest("1", [whole, pieces])
+    second = here.manifest("1", [whole], annotations={"n": "2"})
+    here.manifest("2", [whole], annotations={"n": "2"})
+    large = here.manifest("large", [whole], annotations={str(number): "x" * 1000 for number in range(50)})
+    here.manifest("signature", [pieces], subject=second)
+    told = json.loads(here.ask("GET", f"{base}/referrers/{second['digest']}", 200).body)["manifests"]
+    assert len(told) == 1, told
+    here.ask("POST", f"/v2/{there.repository}/blobs/uploads/?mount={whole['digest']}&from={here.repository}", 201, b"")
+    here.ask("POST", f"/v2/{there.repository}/blobs/uploads/?mount={pieces['digest']}", 201, b"")
+    for tag in ("1", "2", "large"):
+        registry.manifest(here.repository, tag)
+        here.ask("HEAD", f"{base}/manifests/{tag}", 200)
+    registry.manifest(here.repository, first["digest"])
+    for one in (whole, pieces):
+        registry.blob(here.repository, one)
+        ranged = here.ask("GET", f"{base}/blobs/{one['digest']}", 206, Range="bytes=0-9,20-29")
+        assert ranged.headers["content-type"].startswith("multipart/byteranges"), ranged.headers
+    here.ask("GET", f"{base}/tags/list?n=2", 200)
+    here.ask("GET", "/v2/_catalog?n=10", 200)
+    here.ask("DELETE", f"{base}/manifests/2", 202)
+    for one in (large, first):
+        here.ask("DELETE", f"{base}/manifests/{one['digest']}", 202)
+    there.ask("DELETE", f"/v2/{there.repository}/blobs/{whole['digest']}", 202)
+
+
+# --- the unit ---
+
+
+def unit(folder: Path) -> None:
+    """The unit of infra/local with the drop-in, as systemd reads them together."""
+    place = folder / "units"
+    (place / "roadstead.service.d").mkdir(parents=True)
+    # systemd looks whether the program is there.
+    program = {"/usr/local/bin/roadstead": str(roadstead())}
+    (place / "roadstead.service").write_text(filled(UNIT.read_text(), program))
+    (place / "roadstead.service.d" / "aws.conf").write_text(filled((AWS / "aws.conf").read_text(), program))
+    done = run(["systemd-analyze", "verify", place / "roadstead.service"], timeout=60, ok=None)
+    about = [line for line in (done.stdout + done.stderr).splitlines() if "roadstead" in line]
+    assert not about, "\n".join(about)
+
+
+def variables(file: Path) -> Dict[str, str]:
+    """The variables of an environment file."""
+    lines = [line for line in file.read_text().splitlines() if line and not line.startswith("#")]
+    return dict(line.split("=", 1) for line in lines)
+
+
+def told(cloud: Cloud, variables: Mapping[str, str]) -> Dict[str, Optional[str]]:
+    """The environment that infra/aws gives a server, with the stand-ins' addresses and a bucket and table of their own."""
+    own = cloud.backend("s3+dynamodb")
+    assert variables["ROADSTEAD_BLOBS"] == f"s3://{NAME}" and variables["ROADSTEAD_METADATA"] == f"dynamodb://{NAME}", variables
+    stores = {"ROADSTEAD_BLOBS": f"s3://{own.bucket}", "ROADSTEAD_METADATA": f"dynamodb://{own.table}"}
+    ends = {"AWS_ENDPOINT_URL_S3": cloud.versitygw.url, "AWS_ENDPOINT_URL_DYNAMODB": cloud.ministack.url}
+    known = {**variables, **stores, "AWS_REGION": cloud.credentials.region}
+    # Who owns a bucket is a word of AWS's that a stand-in does not know.
+    known.pop("ROADSTEAD_S3_EXPECTED_BUCKET_OWNER", None)
+    return {**own.environment(), **known, **ends}
+
+
+def as_the_unit_says(folder: Path, cloud: Cloud) -> None:
+    place = folder / "host"
+    place.mkdir()
+    users(place)
+    port = free_port()
+    line = [value for value in settings((AWS / "aws.conf").read_text())["ExecStart"] if value][-1]
+    line = filled(line, {"/usr/local/bin/roadstead": str(roadstead()), "127.0.0.1:5000": f"127.0.0.1:{port}"})
+    env = {**told(cloud, variables(AWS / "aws.env")), "CREDENTIALS_DIRECTORY": str(place)}
+    with Child(["bash", "-c", f"cd {place} && exec {line}"], place / "log", env) as child:
+        wait_until(lambda: not child.alive() or accepts(port), 20, "the server listens")
+        assert child.alive(), f"the server ended with {child.returncode}\n{child.log_tail()}"
+        push_and_pull(place, f"127.0.0.1:{port}")
+    left = {path.name for path in place.iterdir()} - {"users", "log", "back", "docker"}
+    assert not left, f"the server has left files on the host: {left}"
+
+
+# --- Kubernetes ---
+
+
+def objects(folder: Path, *words: str) -> List[dict]:
+    """The objects of kubernetes.yaml, as a command of kubectl prints them."""
+    env = {"KUBECONFIG": str(folder / "no-cluster"), "HOME": str(folder)}
+    text = run([kubectl(), *words, "--local", "-f", AWS / "kubernetes.yaml", "-o", "json"], TIMEOUT, env=env, ok=None).stdout
+    found, decoder = [], json.JSONDecoder()
+    while text.strip():
+        value, end = decoder.raw_decode(text.strip())
+        found += value["items"] if value["kind"] == "List" else [value]
+        text = text.strip()[end:]
+    return found
+
+
+def known_fields(folder: Path) -> str:
+    """kubectl drops what it does not know when it reads an object as what it is, and keeps it when it only annotates."""
+    from samples import fields
+
+    raw = {one["kind"]: one for one in objects(folder, "annotate", "a=b")}
+    assert set(raw) == {"ServiceAccount", "ConfigMap", "Deployment", "PodDisruptionBudget", "Service", "CronJob"}, sorted(raw)
+    typed = {one["kind"]: one for one in objects(folder, "set", "image", "*=a/b")}
+    annotation = {("metadata", "annotations"), ("metadata", "annotations", "a")}
+    for kind in ("Deployment", "CronJob"):
+        unknown = sorted(fields(raw[kind]) - fields(typed[kind]) - annotation, key=str)
+        assert not unknown, f"{kind}: unknown to Kubernetes: " + ", ".join(".".join(map(str, field)) for field in unknown)
+    return f"kubectl reads {', '.join(sorted(typed))}"
+
+
+def as_kubernetes_runs(folder: Path, cloud: Cloud) -> None:
+    found = objects(folder, "annotate", "a=b")
+    kinds = {one["kind"]: one for one in found}
+    pod = kinds["Deployment"]["spec"]["template"]["spec"]
+    job = kinds["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    assert {pod["serviceAccountName"], job["serviceAccountName"]} == {
+        one["metadata"]["name"] for one in found if one["kind"] == "ServiceAccount"
+    }
+    assert kinds["Service"]["spec"]["selector"] == kinds["Deployment"]["spec"]["selector"]["matchLabels"]
+    container = pod["containers"][0]
+    drain = next(int(word[len("--drain-timeout=") : -1]) for word in container["command"] if word.startswith("--drain-timeout="))
+    assert pod["terminationGracePeriodSeconds"] > drain * 60, "Kubernetes kills before the drain ends"
+    env = told(cloud, kinds["ConfigMap"]["data"])
+    place = folder / "pod"
+    place.mkdir()
+    mounted = users(place)
+    ports, children = [free_port() for _ in range(kinds["Deployment"]["spec"]["replicas"])], []
+    metrics = free_port()
+    try:
+        for number, port in enumerate(ports):
+            changes = {
+                "/usr/local/bin/roadstead": str(roadstead()),
+                "--listen=0.0.0.0:5000": f"--listen=127.0.0.1:{port}",
+                "--htpasswd=/etc/roadstead/users": f"--htpasswd={mounted}",
+                "--metrics=0.0.0.0:9090": f"--metrics=127.0.0.1:{metrics if number == 0 else free_port()}",
+            }
+            assert set(changes) <= set(container["command"]), container["command"]
+            words = [changes.get(word, word) for word in container["command"]]
+            children.append(Child(words, place / f"log-{number}", env))
+        for port, child in zip(ports, children):
+            probe = Registry(f"127.0.0.1:{port}")
+            for kind in ("readinessProbe", "livenessProbe"):
+                path = container[kind]["httpGet"]["path"]
+                wait_until(lambda: not child.alive() or (accepts(port) and probe.request("GET", path).status == 200), 20, f"{path} answers")
+                assert child.alive(), f"the server ended with {child.returncode}\n{child.log_tail()}"
+        assert b"# TYPE" in Registry(f"127.0.0.1:{metrics}").request("GET", "/metrics").body
+        push_and_pull(place, f"127.0.0.1:{ports[0]}")
+        Registry(f"127.0.0.1:{ports[1]}", USER, PASSWORD).verify("team/app", "1")
+        collect = ["/usr/local/bin/roadstead", *job["containers"][0]["command"][1:]]
+        assert job["containers"][0]["command"] == collect, job
+        done = run([roadstead(), *collect[1:]], TIMEOUT, env=env)
+        assert re.match(r"\{.*\}$", done.stdout.strip().splitlines()[-1]), done
+        Registry(f"127.0.0.1:{ports[1]}", USER, PASSWORD).verify("team/app", "1")
+    finally:
+        for child in children:
+            child.stop()
+
+

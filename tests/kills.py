@@ -1,0 +1,251 @@
+"""The part `kills`: processes die by SIGKILL while images are pushed, and nothing that was acknowledged is lost.
+
+Three servers on one set of stores stand behind one address. Pushers send blobs and manifests and write down every answer; meanwhile a
+random server is killed, and started again, over and over. Afterwards every acknowledged blob, manifest and tag is there and hashes, and
+whatever else is visible was sent by somebody and is whole. SIGKILL proves nothing about syncs, since the system keeps what a process
+wrote: for those see the recorded file layer of `store-embedded`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import random
+import threading
+import time
+from typing import Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
+from urllib.parse import urlsplit
+
+from harness import Cloud, Context, Fleet, Result, check
+from harness.backend import Backend
+from harness.progress import step
+
+PUSHERS = 4
+REPOSITORIES = ("kills/a", "kills/b")
+# Small ones for the many steps between requests, large ones for the steps within one: several parts of a multipart upload.
+SIZES = (100, 20_000, 300_000, 6 << 20, 20 << 20)
+WEIGHTS = (30, 30, 30, 6, 4)
+_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+_TIMEOUT = 60
+# For all of one case: then something hangs.
+_PATIENCE = 600
+
+
+def main(context: Context) -> List[Result]:
+    results = [check(f"disk+sqlite: {context.kills} kills", _case, None, context.kills)]
+    with Cloud() as cloud:
+        results.append(check(f"s3+dynamodb: {context.kills} kills", _case, cloud.backend("s3+dynamodb"), context.kills))
+    return results
+
+
+class Image(NamedTuple):
+    """What one push sends."""
+
+    repository: str
+    tag: str
+    blobs: Dict[str, bytes]
+    manifest: bytes
+
+    @property
+    def digest(self) -> str:
+        return _digest(self.manifest)
+
+
+class Ledger:
+    """What was sent, and what of it was acknowledged."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.sent: Dict[Tuple[str, str], bytes] = {}
+        self.blobs: Set[Tuple[str, str]] = set()
+        self.manifests: Set[Tuple[str, str]] = set()
+        # Tags are written once each, so that an acknowledged one names its manifest for ever.
+        self.tags: Dict[Tuple[str, str], str] = {}
+        self.sent_tags: Dict[Tuple[str, str], str] = {}
+        self.failures = 0
+
+
+def _case(backend: Optional[Backend], kills: int) -> str:
+    seed = int.from_bytes(os.urandom(4), "big")
+    choose = random.Random(seed)
+    ledger = Ledger()
+    try:
+        with Fleet(backend=backend) as fleet, step(f"{kills} kills, seed {seed}"):
+            ending = threading.Event()
+            broken: List[BaseException] = []
+            pushers = [
+                threading.Thread(target=_pusher, args=(fleet.address, random.Random(seed + 1 + number), number, ledger, ending, broken))
+                for number in range(PUSHERS)
+            ]
+            for pusher in pushers:
+                pusher.start()
+            try:
+                began = time.monotonic()
+                for _ in range(kills):
+                    assert time.monotonic() - began < _PATIENCE, "killing takes too long"
+                    time.sleep(choose.uniform(0.02, 0.6))
+                    victim = choose.choice(fleet.servers)
+                    victim.kill()
+                    # The others go on alone for a while.
+                    time.sleep(choose.uniform(0, 0.1))
+                    victim.start()
+            finally:
+                ending.set()
+                for pusher in pushers:
+                    pusher.join(_PATIENCE)
+            assert not any(pusher.is_alive() for pusher in pushers), "a pusher hangs"
+            if broken:
+                raise broken[0]
+            told = _verify(fleet.address, ledger)
+            checked = fleet.backend.operate("fsck", "--json", ok=(0, 1))
+            assert checked.returncode == 0, f"fsck found what does not agree:\n{checked.stdout[-4000:]}{checked.stderr[-2000:]}"
+            return f"{told}, {ledger.failures} requests failed, seed {seed}"
+    except AssertionError as error:
+        raise AssertionError(f"{error} (seed {seed})") from error
+
+
+def _pusher(
+    address: str, choose: random.Random, number: int, ledger: Ledger, ending: threading.Event, broken: List[BaseException]
+) -> None:
+    try:
+        count = 0
+        while not ending.is_set():
+            count += 1
+            _push(address, choose, _image(choose, f"p{number}-{count}"), ledger)
+    except BaseException as error:  # raised again in the main thread
+        broken.append(error)
+
+
+def _image(choose: random.Random, tag: str) -> Image:
+    layers = [choose.randbytes(choose.choices(SIZES, WEIGHTS)[0]) for _ in range(choose.randint(1, 3))]
+    config = json.dumps({"architecture": "amd64", "os": "linux", "tag": tag}).encode()
+    blobs = {_digest(blob): blob for blob in [config, *layers]}
+    described = [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": _digest(layer), "size": len(layer)} for layer in layers]
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": _MANIFEST,
+        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": _digest(config), "size": len(config)},
+        "layers": described,
+    }
+    return Image(choose.choice(REPOSITORIES), tag, blobs, json.dumps(manifest).encode())
+
+
+def _push(address: str, choose: random.Random, image: Image, ledger: Ledger) -> None:
+    """Pushes once. Any request may fail, because any server may die; then the push ends there, as a client's would."""
+    try:
+        for digest, blob in image.blobs.items():
+            with ledger.lock:
+                ledger.sent[image.repository, digest] = blob
+            _push_blob(address, choose, image.repository, digest, blob)
+            with ledger.lock:
+                ledger.blobs.add((image.repository, digest))
+        with ledger.lock:
+            ledger.sent[image.repository, image.digest] = image.manifest
+            ledger.sent_tags[image.repository, image.tag] = image.digest
+        target = f"/v2/{image.repository}/manifests/{image.tag}"
+        _request(address, "PUT", target, 201, image.manifest, {"Content-Type": _MANIFEST})
+        with ledger.lock:
+            ledger.manifests.add((image.repository, image.digest))
+            ledger.tags[image.repository, image.tag] = image.digest
+    except (OSError, http.client.HTTPException, Unavailable):
+        with ledger.lock:
+            ledger.failures += 1
+
+
+def _push_blob(address: str, choose: random.Random, repository: str, digest: str, blob: bytes) -> None:
+    uploads = f"/v2/{repository}/blobs/uploads/"
+    way = choose.choice(("patch", "put", "chunks", "at once"))
+    if way == "at once":
+        _request(address, "POST", f"{uploads}?digest={digest}", 201, blob)
+        return
+    location = _request(address, "POST", uploads, 202)["location"]
+    rest = blob
+    if way == "patch":
+        location = _request(address, "PATCH", location, 202, _chunks(blob))["location"]
+        rest = b""
+    elif way == "chunks":
+        cut = choose.randint(1, len(blob))
+        headers = {"Content-Range": f"0-{cut - 1}"}
+        location = _request(address, "PATCH", location, 202, blob[:cut], headers)["location"]
+        rest = blob[cut:]
+    _request(address, "PUT", f"{location}{'&' if '?' in location else '?'}digest={digest}", 201, rest)
+
+
+def _chunks(blob: bytes) -> Iterator[bytes]:
+    """A body of unknown length, as docker sends it."""
+    for place in range(0, len(blob), 1 << 18):
+        yield blob[place : place + (1 << 18)]
+
+
+class Unavailable(Exception):
+    """A server, or one that was killed since, could not do it."""
+
+
+def _request(
+    address: str, method: str, target: str, expected: int, body: object = b"", headers: Optional[Dict[str, str]] = None
+) -> Dict[str, str]:
+    connection = http.client.HTTPConnection(address, timeout=_TIMEOUT)
+    try:
+        connection.request(method, target, body, headers or {}, encode_chunked=not isinstance(body, bytes))  # type: ignore[arg-type]
+        answer = connection.getresponse()
+        text = answer.read()
+        # A server that lived may have met the claim of one that did not: the same upload goes on a minute later, and a client that
+        # does not wait for that begins another.
+        if answer.status >= 500 or answer.status == 416:
+            raise Unavailable(f"{method} {target} answered {answer.status}")
+        assert answer.status == expected, f"{method} {urlsplit(target).path} answered {answer.status}: {text[:500]!r}"
+        return {name.lower(): value for name, value in answer.getheaders()}
+    finally:
+        connection.close()
+
+
+def _verify(address: str, ledger: Ledger) -> str:
+    for (repository, digest), content in ledger.sent.items():
+        for kind, acknowledged in (("blobs", ledger.blobs), ("manifests", ledger.manifests)):
+            status, found = _get(address, f"/v2/{repository}/{kind}/{digest}")
+            if (repository, digest) in acknowledged:
+                assert status == 200, f"{kind} {digest} of {repository} was acknowledged, and GET answers {status}"
+            assert status in (200, 404), f"GET of {kind} {digest} of {repository} answers {status}"
+            assert status == 404 or found == content, f"{kind} {digest} of {repository} is not what was sent"
+    for repository in REPOSITORIES:
+        status, text = _get(address, f"/v2/{repository}/tags/list?n=1000")
+        # Before its first manifest a repository has no list.
+        assert status == 200 or not any(tagged == repository for tagged, _ in ledger.tags), f"the tags of {repository}: {status}"
+        assert status != 200 or len(json.loads(text)["tags"]) < 1000, "more tags than one page holds: look at the next as well"
+        visible = set(json.loads(text)["tags"]) if status == 200 else set()
+        acknowledged = {tag for tagged, tag in ledger.tags if tagged == repository}
+        assert acknowledged <= visible, f"acknowledged, and not listed: {sorted(acknowledged - visible)}"
+        for tag in visible:
+            digest = ledger.sent_tags.get((repository, tag))
+            assert digest is not None, f"{repository}:{tag} is listed, and nobody pushed it"
+            status, manifest = _get(address, f"/v2/{repository}/manifests/{tag}")
+            assert status == 200 and _digest(manifest) == digest, f"{repository}:{tag} does not resolve: {status}"
+            document = json.loads(manifest)
+            for descriptor in [document["config"], *document["layers"]]:
+                status, blob = _get(address, f"/v2/{repository}/blobs/{descriptor['digest']}")
+                assert status == 200 and _digest(blob) == descriptor["digest"], f"{repository}:{tag} lost {descriptor['digest']}: {status}"
+    assert ledger.tags, "nothing was acknowledged"
+    return f"{len(ledger.blobs)} blobs and {len(ledger.tags)} images were acknowledged and are whole"
+
+
+def _get(address: str, target: str) -> Tuple[int, bytes]:
+    """The status and the body, behind a redirect if there is one."""
+    for _ in range(3):
+        connection = http.client.HTTPConnection(address, timeout=_TIMEOUT)
+        try:
+            connection.request("GET", target)
+            answer = connection.getresponse()
+            content = answer.read()
+            if answer.status != 307:
+                return answer.status, content
+            parts = urlsplit(answer.headers["Location"])
+            address, target = parts.netloc, f"{parts.path}?{parts.query}"
+        finally:
+            connection.close()
+    raise AssertionError(f"{target} redirects in circles")
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
