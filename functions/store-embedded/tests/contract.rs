@@ -1,4 +1,4 @@
-//! The contract suite on a disk and a SQLite file.
+//! The contract suite, and pushes, deletes and collections at once, on a disk and a SQLite file.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -28,3 +28,4 @@ fn stores() -> Stores {
 }
 
 registry::contract_tests!(async { stores() });
+registry::churn_tests!(async { stores() });
