@@ -34,9 +34,10 @@ def results(setting: Setting, generation: str = "", snapshotter: bool = False) -
             yield setting.check(f"{label}: pull by digest", checks.pull_by_digest)
             yield setting.check(f"{label}: pull of an index takes the platform", checks.pull_index)
             yield setting.check(f"{label}: pull of an absent tag", checks.pull_absent)
-            if not generation and not setting.small:
-                yield setting.check(f"{label}: push of 500 MB", checks.push, "large")
-                yield setting.check(f"{label}: pull and run of 500 MB", checks.pull_and_run, "large")
+            if not generation:
+                image, size = ("medium", "40 MB") if setting.small else ("large", "500 MB")
+                yield setting.check(f"{label}: push of {size}", checks.push, image)
+                yield setting.check(f"{label}: pull and run of {size}", checks.pull_and_run, image)
 
 
 def login(setting: Setting) -> Iterator[Result]:

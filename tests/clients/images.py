@@ -7,6 +7,7 @@ version constant. The images, and what each is for:
 * `multi`     an index of three platforms that share a layer; the machine's own platform runs
 * `mixed`     one uncompressed and one zstd layer over the base; runs
 * `artifact`  an artifact manifest with two referrers, one of which has a referrer itself
+* `medium`    a layer of 40 MB, which an object store takes in parts; runs
 * `large`     at least 500 MB in five layers; runs
 
 Every runnable image has the same entry point, `/check.sh`, which examines the file system that the client unpacked and
@@ -26,11 +27,12 @@ from harness import ensure, run
 from harness.cache import locked
 
 # Part of the cache's path: change it with any byte of what this module makes.
-VERSION = "5"
+VERSION = "6"
 RUNS = "roadstead-image-runs"
 
 LARGE_LAYERS = 5
 LARGE_LAYER_BYTES = 104 * 1024 * 1024
+MEDIUM_LAYER_BYTES = 40 * 1000 * 1000
 
 LONG = "long-" + "n" * 180
 UTF8 = "données-日本-🚢"
@@ -86,9 +88,9 @@ def top_layer(extra=b""):
     return tree.bytes()
 
 
-def big_layer(number):
+def big_layer(number, size=LARGE_LAYER_BYTES):
     tree = Tree()
-    data = noise(f"large-{number}", LARGE_LAYER_BYTES)
+    data = noise(f"large-{number}", size)
     tree.file(f"data/large-{number}", data)
     tree.file(f"sums/{number}", f"{hashlib.sha256(data).hexdigest()}  /data/large-{number}\n".encode())
     return tree.bytes()
@@ -174,6 +176,15 @@ class Images:
                     layout.roots.append({"mediaType": MANIFEST, "digest": sha256(data), "size": len(data)})
             assert signed["digest"] in [root["digest"] for root in layout.roots]
         return self._made("artifact", build)
+
+    @property
+    def medium(self):
+        def build(layout):
+            layers = [layout.layer(base_layer(self.busybox)), layout.layer(data_layer())]
+            layers.append(layout.layer(big_layer(0, MEDIUM_LAYER_BYTES), level=0))
+            layers.append(layout.layer(top_layer()))
+            layout.root(layout.image(layers, architecture()), "1")
+        return self._made("medium", build)
 
     @property
     def large(self):

@@ -57,7 +57,14 @@ def _bench(_context: Context) -> List[Result]:
         with step("the benchmark, small"):
             run([program, "--smoke"], timeout=900, env=env)
 
-    return [check("every row of the benchmark runs", smoke)]
+    def smoke_on_s3() -> None:
+        env = {"PATH": f"{ensure('docker-registry').parent}{os.pathsep}{os.environ['PATH']}"}
+        python = ensure("ministack").parent / "bin" / "python"
+        command = [binary("bench"), "compare", "--s3", "--smoke", "--versitygw", ensure("versitygw"), "--ministack-python", python]
+        with step("the benchmark on S3, small"):
+            run(command, timeout=900, env=env)
+
+    return [check("every row of the benchmark runs", smoke), check("the benchmark runs on S3 and DynamoDB", smoke_on_s3)]
 
 
 PARTS = (

@@ -40,6 +40,7 @@ OLD_GENERATION = debian.System(
     ),
 )
 NGINX = debian.System(name="nginx", packages=("nginx-light",))
+STRACE = debian.System(name="strace", packages=("strace",))
 
 # Newer generations, unpacked into the cache. A suite moves on, so a version cannot be asked for by number; what came is
 # written to the folder's `versions`.
@@ -80,6 +81,7 @@ TABLE: Dict[str, Tuple[object, str]] = {
     "skopeo": (OLD_GENERATION, "/usr/bin/skopeo"),
     "zstd": (OLD_GENERATION, "/usr/bin/zstd"),
     "nginx": (NGINX, "/usr/sbin/nginx"),
+    "strace": (STRACE, "/usr/bin/strace"),
     # The folder of each of these is a PATH entry of its own: dockerd looks for containerd and its shim beside itself there.
     **{
         f"{generation.name}/{program}": (generation, path)

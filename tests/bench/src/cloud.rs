@@ -252,9 +252,25 @@ pub(crate) struct Spent {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Requests {
     /// Made by the registry.
-    pub(crate) registry: BTreeMap<String, u64>,
+    pub(crate) registry: BTreeMap<String, Tally>,
     /// Made by clients, with a URL that the registry signed.
-    pub(crate) clients: BTreeMap<String, u64>,
+    pub(crate) clients: BTreeMap<String, Tally>,
+}
+
+/// Requests of one operation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// How many.
+    pub(crate) count: u64,
+    /// The time that the S3 server took for all of them, in milliseconds as it says itself.
+    pub(crate) milliseconds: u64,
+}
+
+impl Tally {
+    fn add(&mut self, other: Self) {
+        self.count += other.count;
+        self.milliseconds += other.milliseconds;
+    }
 }
 
 impl Meters {
@@ -312,12 +328,15 @@ impl Requests {
                 continue;
             };
             let signed_url = words.nth(1).is_some_and(|uri| uri.contains("X-Amz-Signature="));
+            // Behind the URI: status, error, bytes sent, size of the object, milliseconds in all.
+            let milliseconds = words.nth(4).and_then(|word| word.parse().ok()).unwrap_or(0);
             let of = if signed_url {
                 &mut counted.clients
             } else {
                 &mut counted.registry
             };
-            *of.entry(operation.to_owned()).or_default() += 1;
+            let one = Tally { count: 1, milliseconds };
+            of.entry(operation.to_owned()).or_default().add(one);
         }
         counted
     }
@@ -325,8 +344,8 @@ impl Requests {
     /// Adds those of another pass.
     pub(crate) fn merge(&mut self, other: Self) {
         for (sum, more) in [(&mut self.registry, other.registry), (&mut self.clients, other.clients)] {
-            for (operation, count) in more {
-                *sum.entry(operation).or_default() += count;
+            for (operation, tally) in more {
+                sum.entry(operation).or_default().add(tally);
             }
         }
     }
@@ -341,7 +360,7 @@ mod tests {
     const LOG: &str = "\
 log starts 2026-11-23 04:41:59.793325809 +0000 UTC m=+0.027562235
 AKIA reg [23/November/2026:04:42:01 +0000] 127.0.0.1 AKIA TQ s3_PutObject a/b /reg/a/b 200 - 0 20 1 1 - sdk (x; y) - t= SigV4
-AKIA reg [23/November/2026:04:42:01 +0000] 127.0.0.1 AKIA TR s3_PutObject a/c /reg/a/c 200 - 0 20 1 1 - sdk (x; y) - t= SigV4
+AKIA reg [23/November/2026:04:42:01 +0000] 127.0.0.1 AKIA TR s3_PutObject a/c /reg/a/c 200 - 0 20 7 6 - sdk (x; y) - t= SigV4
 AKIA reg [23/November/2026:04:42:01 +0000] 127.0.0.1 AKIA TR s3_ListObjectsV2 - /reg?prefix=a 200 - 0 20 1 1 - sdk - t= SigV4
 AKIA reg [23/November/2026:04:42:02 +0000] 127.0.0.1 AKIA TS s3_GetObject a/b /reg/a/b?X-Amz-Date=1&X-Amz-Signature=2 200 - 0 0 0 0 - - - t= SigV4
 ";
@@ -350,11 +369,16 @@ AKIA reg [23/November/2026:04:42:02 +0000] 127.0.0.1 AKIA TS s3_GetObject a/b /r
     fn requests_are_counted_by_operation_and_by_who_made_them() {
         let mut counted = Requests::counted(LOG);
         counted.merge(Requests::counted(LOG));
+        let tally = |count, milliseconds| Tally { count, milliseconds };
         assert_eq!(
             counted.registry,
-            [("PutObject".to_owned(), 4), ("ListObjectsV2".to_owned(), 2)].into()
+            [
+                ("PutObject".to_owned(), tally(4, 16)),
+                ("ListObjectsV2".to_owned(), tally(2, 2))
+            ]
+            .into()
         );
-        assert_eq!(counted.clients, [("GetObject".to_owned(), 2)].into());
+        assert_eq!(counted.clients, [("GetObject".to_owned(), tally(2, 0))].into());
     }
 
     #[test]

@@ -243,7 +243,7 @@ async fn run(args: RunArgs, smoke: bool) -> Outcome {
 async fn compare(args: CompareArgs, smoke: bool) -> Outcome {
     let smoke = smoke || args.load.smoke;
     let rows = if args.s3 && args.load.only.is_empty() {
-        Row::for_s3()
+        Row::for_s3(smoke)
     } else {
         chosen(&args.load.only)?
     };

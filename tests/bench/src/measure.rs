@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::cloud::Spent;
+use crate::cloud::{Spent, Tally};
 
 /// The processor time and memory of one process, as `/proc` tells them. Nothing is known of a process that ended, or on
 /// a system without `/proc`.
@@ -123,12 +123,15 @@ impl Sample {
                 .map(|total| total.as_secs_f64() * 1e3 / as_float(count as u64))
         };
         let behind = self.behind.as_ref().filter(|_| count > 0);
-        let shares = |requests: &BTreeMap<String, u64>| -> BTreeMap<String, f64> {
-            let share = |sum: &u64| as_float(*sum) / as_float(count as u64);
-            requests
-                .iter()
-                .map(|(operation, sum)| (operation.clone(), share(sum)))
-                .collect()
+        let shares = |requests: &BTreeMap<String, Tally>| -> BTreeMap<String, Share> {
+            let share = |(operation, sum): (&String, &Tally)| {
+                let share = Share {
+                    requests: as_float(sum.count) / as_float(count as u64),
+                    mean_ms: as_float(sum.milliseconds) / as_float(sum.count.max(1)),
+                };
+                (operation.clone(), share)
+            };
+            requests.iter().map(share).collect()
         };
         Figures {
             requests: count as u64,
@@ -196,19 +199,27 @@ pub(crate) struct Figures {
     pub(crate) table_cpu_ms: Option<f64>,
     /// The registry's requests to the S3 server per operation, by their own operation.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) s3_requests: Option<BTreeMap<String, f64>>,
+    pub(crate) s3_requests: Option<BTreeMap<String, Share>>,
     /// The same of clients that were sent there.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) s3_requests_of_clients: Option<BTreeMap<String, f64>>,
+    pub(crate) s3_requests_of_clients: Option<BTreeMap<String, Share>>,
+}
+
+/// What one operation of a row asks of the S3 server, of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub(crate) struct Share {
+    /// Requests.
+    pub(crate) requests: f64,
+    /// The S3 server's time for one of them, in milliseconds.
+    pub(crate) mean_ms: f64,
 }
 
 impl Figures {
     /// All of the registry's requests to the S3 server, per operation.
     pub(crate) fn s3_total(&self) -> Option<f64> {
         // From +0: the sum of no float at all is -0.
-        self.s3_requests
-            .as_ref()
-            .map(|requests| requests.values().fold(0.0, |sum, each| sum + each))
+        let requests = self.s3_requests.as_ref()?;
+        Some(requests.values().fold(0.0, |sum, share| sum + share.requests))
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::measure::{Figures, Sample, as_float};
+use crate::measure::{Figures, Sample, Share, as_float};
 
 /// The results of one run.
 pub(crate) struct Report {
@@ -118,11 +118,14 @@ impl Report {
 
     /// What each row asked of the S3 server, a line for each registry.
     fn requests_to_s3(&self) -> String {
-        let spell = |requests: Option<BTreeMap<String, f64>>| {
+        let spell = |requests: Option<BTreeMap<String, Share>>| {
             let requests = requests.unwrap_or_default();
             let words: Vec<_> = requests
                 .iter()
-                .map(|(operation, each)| format!("{operation} {}", short(Some(*each))))
+                .map(|(operation, share)| {
+                    let (requests, time) = (short(Some(share.requests)), short(Some(share.mean_ms)));
+                    format!("{operation} {requests} of {time} ms")
+                })
                 .collect();
             if words.is_empty() {
                 "none".to_owned()
@@ -131,7 +134,7 @@ impl Report {
             }
         };
         let mut text =
-            "\nRequests to the S3 server for one operation, by the registry (by clients that it sent there):\n"
+            "\nRequests to the S3 server for one operation, and its time for one of them, by the registry (by clients that it sent there):\n"
                 .to_owned();
         for (name, samples) in &self.rows {
             let _ = writeln!(text, "{name}");
@@ -348,7 +351,7 @@ fn align(lines: &[[String; COLUMNS]]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cloud::{Requests, Spent};
+    use crate::cloud::{Requests, Spent, Tally};
     use std::time::Duration;
 
     fn pass(count: usize, cpu_ms: u64) -> Sample {
@@ -395,7 +398,14 @@ mod tests {
         report.add("push", 0, pass(10, 100));
         assert!(!report.table().contains("s3 cpu") && !report.table().contains("commit"));
         let requests = Requests {
-            registry: [("PutObject".to_owned(), 20)].into(),
+            registry: [(
+                "PutObject".to_owned(),
+                Tally {
+                    count: 20,
+                    milliseconds: 100,
+                },
+            )]
+            .into(),
             clients: BTreeMap::new(),
         };
         let behind = Sample {
@@ -410,10 +420,10 @@ mod tests {
         report.add("other", 0, behind);
         let table = report.table();
         assert!(table.contains("s3 cpu") && table.contains("commit ms"), "{table}");
-        assert!(table.contains("ours: PutObject 2.00 (none)"), "{table}");
+        assert!(table.contains("ours: PutObject 2.00 of 5.00 ms (none)"), "{table}");
         let figures = &report.json()["rows"][1]["results"]["ours"];
         assert_eq!(figures["s3_cpu_ms"], 5.0);
-        assert_eq!(figures["s3_requests"]["PutObject"], 2.0);
+        assert_eq!(figures["s3_requests"]["PutObject"]["requests"], 2.0);
         assert_eq!(figures["commit_ms"], 7.0);
     }
 
