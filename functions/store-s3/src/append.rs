@@ -44,7 +44,7 @@ impl Store {
             .remaining()
             .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
         let wanted = declared.map_or(usize::MAX, |bytes| bytes.saturating_add(first.len() + carried_bytes));
-        let room = self.room.base(wanted.min(self.parts.base())).await?;
+        let room = self.room.base(self.parts.base(wanted)).await?;
         let mut writer = Writer::new(self, span, attempt, state, room);
         let stored = async {
             if let Some(tail) = carried {
@@ -68,7 +68,7 @@ impl Store {
     async fn append_nothing(&self, span: Span, attempt: Attempt, mut state: State) -> Result<Appended, StoreError> {
         if state.bodies == 0 {
             let key = self.keys.object(attempt);
-            self.bucket.put(&key, &Rope::default().cut(0), span.from_now()).await?;
+            self.bucket.put(&key, &Rope::default().cut(0), span.begin()).await?;
             state.bodies = 1;
             state.last = attempt.number;
             state.tail = Some(Tail {
@@ -151,7 +151,13 @@ impl<'a> Writer<'a> {
         } else {
             self.store.keys.object(object)
         };
-        for chunk in self.store.bucket.fetch(&key, tail.size, self.span).await? {
+        for chunk in self
+            .store
+            .bucket
+            .fetch(&key, tail.size, self.span.begin())
+            .await
+            .map_err(StoreError::from)?
+        {
             self.take(chunk).await?;
         }
         Ok(())
@@ -166,10 +172,10 @@ impl<'a> Writer<'a> {
         loop {
             if let Some(bytes) = self.store.parts.cut(self.next_number(), self.rope.len()) {
                 self.send(bytes).await?;
-            } else if self.rope.len() <= self.room.capacity() || self.room.grow() {
-                if self.rope.len() <= self.room.capacity() {
-                    return Ok(());
-                }
+            } else if self.room.has_room_behind(self.rope.len()) {
+                return Ok(());
+            } else if self.room.grow() {
+                // Perhaps more is needed.
             } else if let Some(stored) = self.sending.stored().await {
                 self.stored(stored?);
             } else if let Some(bytes) = self.store.parts.cut_early(self.rope.len()) {
@@ -209,15 +215,12 @@ impl<'a> Writer<'a> {
         }
         // The first part that follows an earlier body is sent alone: should the upload have been sealed in the
         // meantime, nothing of this body is lost yet, and another upload can take it.
-        let part = match self.send_alone(number, &content).await? {
-            Some(part) => part,
-            None => {
-                self.begin().await?;
-                let number = self.next_number();
-                let part = self.send_alone(number, &content).await?;
-                part.ok_or_else(|| StoreError::failed("an upload that was just begun is gone"))?
-            }
-        };
+        let mut part = self.send_alone(number, &content).await?;
+        if part.is_none() {
+            self.begin().await?;
+            part = self.send_alone(self.next_number(), &content).await?;
+        }
+        let part = part.ok_or_else(|| StoreError::failed("an upload that was just begun is gone"))?;
         self.room.take_back(lent.base);
         self.parts.push(part);
         let open = self.open().await?;
@@ -245,6 +248,7 @@ impl<'a> Writer<'a> {
                     let target = Target {
                         key: self.key(upload.attempt),
                         id: upload.id.clone(),
+                        checksums: upload.checksums,
                     };
                     self.open = Some(Open {
                         upload,
@@ -271,7 +275,9 @@ impl<'a> Writer<'a> {
     async fn begin(&mut self) -> Result<(), StoreError> {
         let key = self.key(self.attempt.number);
         let bucket = &self.store.bucket;
-        let target = bucket.begin(&key, self.span.from_now()).await?;
+        // Stores differ in the checksums that they answer for what is copied from other uploads.
+        let may_have_checksums = self.before.upload.is_none();
+        let target = bucket.begin(&key, may_have_checksums, self.span.begin()).await?;
         let begun = Begun {
             bucket: Arc::clone(bucket),
             target: Some(target.clone()),
@@ -291,6 +297,7 @@ impl<'a> Writer<'a> {
             first,
             next: first,
             own: 0,
+            checksums: target.checksums,
         };
         self.open = Some(Open {
             upload,
@@ -311,7 +318,7 @@ impl<'a> Writer<'a> {
         let copied = self
             .store
             .bucket
-            .copy_part(target, number, &source, 0..tail.size, self.span.from_now());
+            .copy_small(target, number, &source, tail.size, self.span.begin());
         let part = copied.await?;
         if let Some(open) = &mut self.open {
             open.upload.next += 1;
@@ -426,7 +433,7 @@ impl Drop for Begun {
         };
         let (bucket, span) = (Arc::clone(&self.bucket), self.span);
         runtime.spawn(async move {
-            if let Err(fault) = bucket.abort(&target, span.from_now()).await {
+            if let Err(fault) = bucket.abort(&target, span.begin()).await {
                 tracing::warn!(key = target.key, error = %fault, "an upload that came to nothing could not be aborted");
             }
         });

@@ -10,6 +10,7 @@ use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_s3::config::{Config, RequestChecksumCalculation, ResponseChecksumValidation};
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::{Client, config};
@@ -25,7 +26,7 @@ const ANY_REGION: &str = "us-east-1";
 
 /// Reads what the SDK's variables and files say. Makes requests only where nothing says the region or the credentials,
 /// on machines that have them from their cloud.
-pub(crate) async fn load(options: &Options) -> SdkConfig {
+pub(crate) async fn load(options: &Options, credentials: Option<SharedCredentialsProvider>) -> SdkConfig {
     let http = aws_smithy_http_client::Builder::new()
         .tls_provider(Provider::Rustls(CryptoMode::Ring))
         .build_https();
@@ -39,6 +40,9 @@ pub(crate) async fn load(options: &Options) -> SdkConfig {
         // What is worth a checksum gets one here; what the SDK adds goes into trailers, which not all stores know.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
+    if let Some(credentials) = credentials {
+        loader = loader.credentials_provider(credentials);
+    }
     if let Some(profile) = &options.profile {
         loader = loader.profile_name(profile);
     }
@@ -87,7 +91,7 @@ pub(crate) async fn configure(sdk: &SdkConfig, options: &Options) -> (Config, Co
 async fn is_aws(config: Config) -> bool {
     let credentials = Credentials::new("nobody", "nothing", None, None, "to see the host");
     let client = Client::from_conf(config.to_builder().credentials_provider(credentials).build());
-    let Ok(presigning) = PresigningConfig::expires_in(Duration::from_secs(60)) else {
+    let Ok(presigning) = PresigningConfig::expires_in(Duration::from_mins(1)) else {
         return true;
     };
     let request = client

@@ -46,6 +46,12 @@ impl Fault {
             if matches!(status, 405 | 501) || matches!(code.as_str(), "NotImplemented" | "MethodNotAllowed"))
     }
 
+    /// The store does not know how, or does not take what the request says of its checksum: none, or one of another
+    /// kind (an MD5, in the past).
+    pub(crate) fn is_unknown_header(&self) -> bool {
+        self.is_unknown() || matches!(self, Self::Refused { status: 400, .. })
+    }
+
     /// A part that was named is not there, or is another.
     pub(crate) fn is_invalid_part(&self) -> bool {
         matches!(self, Self::Refused { code, .. } if code == "InvalidPart")

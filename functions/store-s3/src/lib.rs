@@ -1,4 +1,4 @@
-//! Blobs in an object store that speaks S3: AWS S3, R2, MinIO, versitygw, Garage, Ceph.
+//! Blobs in an object store that speaks S3: AWS S3, R2, `MinIO`, versitygw, Garage, Ceph.
 //!
 //! [`S3Blobs`] implements [`BlobStore`](registry::store::blobs::BlobStore). Read in this order: [`keys`] (what objects
 //! are called), [`plan`] (how large parts are), [`state`] and [`record`] (what a session keeps), [`append`] (a body
@@ -19,8 +19,8 @@
 //! | each smaller PATCH | 1 `PutObject`, and 1 `GetObject` if the one before was small too |
 //! | the end of an upload whose last body was small | 1 `UploadPartCopy` more |
 //! | the first PATCH, if 5 MiB or more and a single object, when another follows | 1 `UploadPartCopy` more |
-//! | the end of an upload of several small bodies that are one object | 1 `HeadObject` |
-//! | the end of an upload of several bodies | 1 `DeleteObjects` more, 1 `AbortMultipartUpload` if it was cancelled |
+//! | the end of an upload of several bodies | 1 `HeadObject` and 1 `DeleteObjects` more |
+//! | an upload that is cancelled | 1 `DeleteObjects`, and 1 `AbortMultipartUpload` if it had parts |
 //! | going on behind a body that was cut off, after parts were stored | as the first; the end copies what came before, in the store |
 //!
 //! # Bodies and checksums
@@ -30,6 +30,9 @@
 //! computed before the request is sent, and headers are signed. The bytes themselves are not signed a second time
 //! (`UNSIGNED-PAYLOAD`), and nothing is sent in `aws-chunked` encoding with trailers: that is what stores that are
 //! not AWS disagree about most. Whoever can change bytes on the way is kept out by TLS.
+//!
+//! Parts without checksums, because the operator turned them off or because their upload begins with what is copied
+//! from another one (stores differ in what they answer for a copied range), are signed with the SHA-256 of their bytes.
 
 mod append;
 mod client;
@@ -53,6 +56,7 @@ mod requests;
 mod room;
 mod rope;
 mod seal;
+mod signed;
 mod stages;
 mod state;
 mod statistics;

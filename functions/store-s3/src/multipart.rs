@@ -1,6 +1,7 @@
 //! Requests about multipart uploads.
 
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, ServerSideEncryption};
 use base64::Engine as _;
@@ -11,7 +12,8 @@ use crate::fault::Fault;
 use crate::options::Encryption;
 use crate::record::Part;
 use crate::requests::{Bucket, Patience};
-use crate::rope::Content;
+use crate::rope::{Content, Rope};
+use crate::signed::SignedBody;
 use crate::statistics::Operation;
 use crate::time::Deadline;
 
@@ -28,6 +30,8 @@ const SOURCE: &AsciiSet = &NON_ALPHANUMERIC
 pub(crate) struct Target {
     pub(crate) key: String,
     pub(crate) id: String,
+    /// Whether its parts have checksums: all of them, or none.
+    pub(crate) checksums: bool,
 }
 
 impl Bucket {
@@ -40,10 +44,23 @@ impl Bucket {
         }
     }
 
-    /// Begins an upload. A repetition may leave one that nobody knows, which the sweep of the session finds by its key.
-    pub(crate) async fn begin(&self, key: &str, deadline: Deadline) -> Result<Target, Fault> {
+    /// Begins an upload, whose parts have checksums if they may and the store takes them. A repetition may leave one
+    /// that nobody knows, which the sweep of the session finds by its key.
+    pub(crate) async fn begin(&self, key: &str, may_have_checksums: bool, deadline: Deadline) -> Result<Target, Fault> {
+        let checksums = may_have_checksums && self.part_checksums.load(Ordering::Relaxed);
+        let begun = self.begin_with(key, checksums, deadline).await;
+        match begun {
+            Err(fault) if checksums && fault.is_unknown_header() => {
+                self.part_checksums.store(false, Ordering::Relaxed);
+                self.begin_with(key, false, deadline).await
+            }
+            other => other,
+        }
+    }
+
+    async fn begin_with(&self, key: &str, checksums: bool, deadline: Deadline) -> Result<Target, Fault> {
         let (sse, kms_key) = self.sse();
-        let algorithm = self.part_checksums.then_some(ChecksumAlgorithm::Crc32);
+        let algorithm = checksums.then_some(ChecksumAlgorithm::Crc32);
         let operation = Operation::CreateMultipartUpload;
         let answer = self
             .call(operation, deadline, || {
@@ -63,10 +80,11 @@ impl Bucket {
         Ok(Target {
             key: key.to_owned(),
             id,
+            checksums,
         })
     }
 
-    /// Stores a part.
+    /// Stores a part: with a checksum, or else signed with the hash of its bytes, which every store compares.
     pub(crate) async fn upload_part(
         &self,
         target: &Target,
@@ -74,12 +92,18 @@ impl Bucket {
         content: &Content,
         deadline: Deadline,
     ) -> Result<Part, Fault> {
-        let crc32 = self.part_checksums.then(|| content.crc32());
+        let crc32 = target.checksums.then(|| STANDARD.encode(content.crc32()));
+        let signed = if target.checksums {
+            None
+        } else {
+            Some(SignedBody::of(content).await)
+        };
         let operation = Operation::UploadPart;
         let answer = self
             .call(operation, deadline, || {
                 self.counters.bytes_sent(content.len());
-                let (body, progress) = content.body();
+                let (body, taken) = content.body();
+                let of = content.len();
                 let request = self
                     .client
                     .upload_part()
@@ -88,10 +112,14 @@ impl Bucket {
                     .upload_id(&target.id)
                     .part_number(number.into())
                     .set_expected_bucket_owner(self.owner.clone())
-                    .set_checksum_crc32(crc32.map(|crc32| STANDARD.encode(crc32)))
+                    .set_checksum_crc32(crc32.clone())
                     .content_length(i64::try_from(content.len()).unwrap_or(i64::MAX))
                     .body(body.into());
-                (request.send(), Patience::Progress(progress))
+                let request = match &signed {
+                    Some(signed) => request.customize().interceptor(signed.clone()),
+                    None => request.customize(),
+                };
+                (request.send(), Patience::Progress { taken, of })
             })
             .await?;
         Ok(Part {
@@ -100,6 +128,28 @@ impl Bucket {
             etag: unquoted(answer.e_tag).ok_or_else(|| incomplete(operation))?,
             crc32,
         })
+    }
+
+    /// Makes a part of a small object: inside the store, or, if that yields no checksum and the upload needs one, by
+    /// reading it and sending it back. Not all stores compute one when they copy.
+    pub(crate) async fn copy_small(
+        &self,
+        target: &Target,
+        number: u16,
+        source: &str,
+        size: u64,
+        deadline: Deadline,
+    ) -> Result<Part, Fault> {
+        let copied = self.copy_part(target, number, source, 0..size, deadline).await?;
+        let is_checksum = |text: &String| STANDARD.decode(text).is_ok_and(|bytes| bytes.len() == 4);
+        if !target.checksums || copied.crc32.as_ref().is_some_and(is_checksum) {
+            return Ok(copied);
+        }
+        let mut rope = Rope::default();
+        for chunk in self.fetch(source, size, deadline).await? {
+            rope.push(chunk);
+        }
+        self.upload_part(target, number, &rope.cut(usize::MAX), deadline).await
     }
 
     /// Makes a part of a range of an object, inside the store.
@@ -132,22 +182,22 @@ impl Bucket {
             })
             .await?;
         let result = answer.copy_part_result.ok_or_else(|| incomplete(operation))?;
-        let crc32 = result.checksum_crc32.and_then(|text| STANDARD.decode(text).ok());
         Ok(Part {
             number,
             size: range.end - range.start,
             etag: unquoted(result.e_tag).ok_or_else(|| incomplete(operation))?,
-            crc32: crc32.and_then(|bytes| bytes.try_into().ok()),
+            crc32: result.checksum_crc32,
         })
     }
 
-    /// Makes an object of these parts, and of no other.
-    pub(crate) async fn complete(&self, target: &Target, parts: &[Part], deadline: Deadline) -> Result<(), Fault> {
+    /// Makes an object of these parts, and of no other. Answers whether the request was sent more than once: some
+    /// stores say yes to the second one while they are still at the first.
+    pub(crate) async fn complete(&self, target: &Target, parts: &[Part], deadline: Deadline) -> Result<bool, Fault> {
         let parts = parts.iter().map(|part| {
             CompletedPart::builder()
                 .part_number(part.number.into())
                 .e_tag(format!("\"{}\"", part.etag))
-                .set_checksum_crc32(part.crc32.map(|crc32| STANDARD.encode(crc32)))
+                .set_checksum_crc32(part.crc32.clone())
                 .build()
         });
         let parts = CompletedMultipartUpload::builder()
@@ -167,8 +217,8 @@ impl Bucket {
         parts: &CompletedMultipartUpload,
         condition: Option<String>,
         deadline: Deadline,
-    ) -> Result<(), Fault> {
-        let answer = self.call(Operation::CompleteMultipartUpload, deadline, || {
+    ) -> Result<bool, Fault> {
+        let answer = self.call_counting(Operation::CompleteMultipartUpload, deadline, || {
             let request = self
                 .client
                 .complete_multipart_upload()
@@ -180,7 +230,7 @@ impl Bucket {
                 .multipart_upload(parts.clone());
             (request.send(), Patience::LONG)
         });
-        answer.await.map(drop)
+        answer.await.map(|(_, attempts)| attempts > 1)
     }
 
     /// Drops an upload; one that is not there is dropped.

@@ -8,14 +8,13 @@ use aws_sdk_s3::types::ChecksumMode;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use registry::store::StoreError;
 
 use crate::fault::{Fault, chain};
 use crate::multipart::unquoted;
 use crate::requests::{Bucket, Patience};
 use crate::rope::Content;
 use crate::statistics::Operation;
-use crate::time::{Deadline, Span};
+use crate::time::Deadline;
 
 /// How often a small object that is cut off while it is read is read again.
 const READS: u32 = 5;
@@ -76,7 +75,8 @@ impl Bucket {
         let (sse, kms_key) = self.sse();
         let answer = self.call(Operation::PutObject, deadline, || {
             self.counters.bytes_sent(content.len());
-            let (body, progress) = content.body();
+            let (body, taken) = content.body();
+            let of = content.len();
             let request = self
                 .client
                 .put_object()
@@ -89,7 +89,7 @@ impl Bucket {
                 .checksum_sha256(sha256)
                 .content_length(i64::try_from(content.len()).unwrap_or(i64::MAX))
                 .body(body.into());
-            (request.send(), Patience::Progress(progress))
+            (request.send(), Patience::Progress { taken, of })
         });
         answer.await.map(drop)
     }
@@ -143,29 +143,40 @@ impl Bucket {
     }
 
     /// Reads the first `size` bytes of an object, in the chunks in which they come.
-    pub(crate) async fn fetch(&self, key: &str, size: u64, span: Span) -> Result<Vec<Bytes>, StoreError> {
-        let mut last = StoreError::unavailable("nothing was read");
+    pub(crate) async fn fetch(&self, key: &str, size: u64, deadline: Deadline) -> Result<Vec<Bytes>, Fault> {
+        let operation = Operation::GetObject;
+        let mut last = String::new();
         for _ in 0..READS {
-            let mut body = self.get(key, 0..size, None, span.from_now()).await?.body;
+            let mut body = self.get(key, 0..size, None, deadline).await?.body;
             let (mut chunks, mut read) = (Vec::new(), 0);
             let whole = async {
                 while let Some(chunk) = body.next().await {
-                    let chunk = chunk.map_err(|error| StoreError::unavailable(chain(&error)))?;
+                    let chunk = chunk.map_err(|error| chain(&error))?;
                     self.counters.bytes_received(chunk.len());
                     read += chunk.len() as u64;
                     chunks.push(chunk);
                 }
-                Ok(())
+                Ok::<(), String>(())
             };
-            match tokio::time::timeout(span.carrying(usize::MAX).left(), whole).await {
+            last = match tokio::time::timeout(deadline.left(), whole).await {
                 Ok(Ok(())) if read == size => return Ok(chunks),
                 Ok(Ok(())) => {
-                    return Err(StoreError::failed(format!("{size} bytes of {key} are {read}")));
+                    return Err(Fault::Refused {
+                        operation,
+                        status: 200,
+                        code: "AnotherSize".to_owned(),
+                        message: format!("{size} bytes of {key} are {read}"),
+                    });
                 }
-                Ok(Err(error)) => last = error,
-                Err(_) => last = StoreError::unavailable("reading took too long"),
-            }
+                Ok(Err(error)) => error,
+                Err(_) => "reading took too long".to_owned(),
+            };
+            self.counters.failed(operation);
         }
-        Err(last)
+        Err(Fault::Exhausted {
+            operation,
+            attempts: READS,
+            last,
+        })
     }
 }

@@ -4,6 +4,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_sdk_s3::Client;
 
 use crate::client;
@@ -26,9 +27,11 @@ pub enum OpenError {
     /// A prefix that not every store would take as it is.
     #[error("{0:?} is no prefix for keys: empty segments, dots alone, spaces and what is not ASCII are not taken")]
     Prefix(String),
-    /// An endpoint that is no `http` or `https` URL.
-    #[error("{0:?} is not a URL of an endpoint, such as https://s3.example.org")]
-    Endpoint(String),
+    /// An endpoint that is no `http` or `https` URL. It is not shown, since it may hold a password.
+    #[error(
+        "an endpoint is a URL such as https://s3.example.org, with nothing but a host and perhaps a port and a path"
+    )]
+    Endpoint,
     /// A lifetime of URLs outside the bounds.
     #[error("presigned URLs live for at least one minute and at most 12 hours")]
     PresignLifetime,
@@ -41,6 +44,15 @@ impl S3Blobs {
     /// Opens a store. Makes no request to it, so that a registry starts while its store is away; what is wrong with the
     /// bucket or the credentials shows with the first request, or with [`S3Blobs::check`].
     pub async fn open(options: Options) -> Result<Self, OpenError> {
+        Self::open_with(options, None).await
+    }
+
+    /// Opens a store with credentials from elsewhere than the SDK's own chain.
+    pub async fn open_as(options: Options, credentials: impl ProvideCredentials + 'static) -> Result<Self, OpenError> {
+        Self::open_with(options, Some(SharedCredentialsProvider::new(credentials))).await
+    }
+
+    async fn open_with(options: Options, credentials: Option<SharedCredentialsProvider>) -> Result<Self, OpenError> {
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
         if options.bucket.is_empty() || !options.bucket.bytes().all(is_name) {
             return Err(OpenError::Bucket(options.bucket));
@@ -50,14 +62,14 @@ impl S3Blobs {
         };
         for endpoint in options.endpoint.iter().chain(&options.public_endpoint) {
             if !is_url(endpoint) {
-                return Err(OpenError::Endpoint(endpoint.clone()));
+                return Err(OpenError::Endpoint);
             }
         }
         let lifetime = options.presign_lifetime;
         if lifetime > Options::LONGEST_PRESIGN || lifetime.as_secs() < 60 {
             return Err(OpenError::PresignLifetime);
         }
-        let sdk = client::load(&options).await;
+        let sdk = client::load(&options, credentials).await;
         let provider = sdk.credentials_provider().ok_or(OpenError::Credentials)?;
         let (own, signing) = client::configure(&sdk, &options).await;
         let presigner = Presigner::new(
@@ -72,7 +84,7 @@ impl S3Blobs {
             name: options.bucket,
             owner: options.expected_bucket_owner,
             encryption: options.encryption,
-            part_checksums: options.part_checksums,
+            part_checksums: AtomicBool::new(options.part_checksums),
             attempts: options.attempts.max(1),
             counters: Counters::default(),
             conditional: AtomicBool::new(true),
@@ -123,7 +135,7 @@ mod tests {
         assert!(matches!(error, OpenError::Prefix(_)));
         for endpoint in ["minio:9000", "ftp://x", "https://", "http://user@host", "http://h/?q"] {
             let error = refused(|options| options.public_endpoint = Some(endpoint.to_owned())).await;
-            assert!(matches!(error, OpenError::Endpoint(_)), "{endpoint}");
+            assert!(matches!(error, OpenError::Endpoint), "{endpoint}");
         }
         for hours in [0, 13] {
             let error = refused(|options| options.presign_lifetime = Duration::from_hours(hours)).await;

@@ -63,7 +63,8 @@ pub struct Options {
     pub encryption: Encryption,
     /// How large uploads are divided.
     pub parts: Parts,
-    /// Whether parts are sent with a CRC-32. A few stores refuse it.
+    /// Whether parts are sent with a CRC-32, where the store takes uploads with checksums; else they are signed with
+    /// their hash.
     pub part_checksums: bool,
     /// Bytes of memory that the bodies of all uploads hold together; at least one upload always has room.
     pub upload_memory: u64,

@@ -57,9 +57,14 @@ impl Parts {
         }
     }
 
-    /// How many of `buffered` bytes may become a part although it is not time, because there is no room for more.
+    /// How many of `buffered` bytes become a part although it is not time, because there is no room for more: if
+    /// possible so many that the end of the body can still be one.
     pub(crate) fn cut_early(self, buffered: usize) -> Option<usize> {
-        (self == Self::Growing && buffered >= 2 * LEAST).then(|| buffered - LEAST)
+        match self {
+            Self::Growing if buffered >= 2 * LEAST => Some(buffered - LEAST),
+            Self::Growing if buffered >= LEAST => Some(buffered),
+            _ => None,
+        }
     }
 
     /// Whether the end of a body can be a part although another may follow it.
@@ -70,11 +75,13 @@ impl Parts {
         }
     }
 
-    /// With how much memory an upload can always go on.
-    pub(crate) fn base(self) -> usize {
+    /// With how much memory an upload can always go on, if it is said to have so many bytes. Small bodies take what
+    /// they need, so that each of them is one request however little room there is.
+    pub(crate) fn base(self, bytes: usize) -> usize {
         match self {
-            Self::Growing => 2 * LEAST,
-            Self::Equal => EQUAL,
+            Self::Growing if bytes < growing(1) + LEAST => bytes,
+            Self::Growing => LEAST + MIB,
+            Self::Equal => bytes.min(EQUAL),
         }
     }
 
@@ -173,9 +180,11 @@ mod tests {
     #[test]
     fn memory_is_enough_to_go_on() {
         for parts in [Parts::Growing, Parts::Equal] {
-            assert!(parts.base() <= MEMORY);
-            let cut = parts.cut_early(parts.base()).or(parts.cut(1, parts.base()));
+            let base = parts.base(usize::MAX);
+            assert!(base <= MEMORY);
+            let cut = parts.cut_early(base).or(parts.cut(1, base));
             assert!(cut.is_some_and(|bytes| parts.is_part(bytes)));
+            assert_eq!(parts.base(1000), 1000);
         }
     }
 }

@@ -81,13 +81,13 @@ impl Presigner {
             return Ok(None);
         }
         let signer = self.signer(credentials);
-        let signed = match signer.remembered(key, content_type, validity) {
-            Some(signed) => signed,
+        let link = match signer.remembered(key, content_type, validity) {
+            Some(link) => link,
             None => self.sign(key, content_type, validity, &signer).await?,
         };
-        let is_reached = self.is_public || reached_by.is_none_or(|client| signed.reach.admits(client));
+        let is_reached = self.is_public || reached_by.is_none_or(|client| link.reach.admits(client));
         Ok(is_reached.then(|| Redirect {
-            url: signed.url.as_ref().to_owned(),
+            url: link.url.as_ref().to_owned(),
             lifetime: Duration::from_secs(validity.until - now),
         }))
     }
@@ -131,13 +131,13 @@ impl Presigner {
             .await
             // Its own text may show what was to be signed.
             .map_err(|error| StoreError::failed(format!("a URL could not be signed: {}", chain(&error))))?;
-        let signed = Signed {
+        let link = Signed {
             url: request.uri().into(),
             validity,
             reach: Reach::of_host(host_of(request.uri(), &self.bucket)),
         };
-        signer.memo().put(key, content_type, signed.clone());
-        Ok(signed)
+        signer.memo().put(key, content_type, link.clone());
+        Ok(link)
     }
 }
 

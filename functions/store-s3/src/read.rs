@@ -46,14 +46,14 @@ impl Store {
         let key = self.keys.of(location)?;
         if range.is_empty() {
             // No request can ask for no bytes.
-            let seen = self.bucket.look(&key, span.from_now()).await?;
+            let seen = self.bucket.look(&key, span.begin()).await?;
             return match seen {
                 None => Ok(None),
                 Some(seen) if range.start == range.end && range.end <= seen.size => Ok(Some(stream::empty().boxed())),
                 Some(_) => Err(StoreError::failed("the range is not within the object")),
             };
         }
-        let answer = match self.bucket.get(&key, range.clone(), None, span.from_now()).await {
+        let answer = match self.bucket.get(&key, range.clone(), None, span.begin()).await {
             Ok(answer) => answer,
             Err(fault) if fault.is_absent() => return Ok(None),
             Err(fault) => return Err(fault.into()),
@@ -82,17 +82,13 @@ impl Store {
 impl Reader {
     async fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
         while !self.range.is_empty() {
-            let body = match &mut self.body {
-                Some(body) => body,
-                None => {
-                    let reopened = self.bucket.get(
-                        &self.key,
-                        self.range.clone(),
-                        self.etag.as_deref(),
-                        self.span.from_now(),
-                    );
-                    self.body.insert(reopened.await?.body)
-                }
+            if self.body.is_none() {
+                let etag = self.etag.as_deref();
+                let reopened = self.bucket.get(&self.key, self.range.clone(), etag, self.span.begin());
+                self.body = Some(reopened.await?.body);
+            }
+            let Some(body) = &mut self.body else {
+                continue;
             };
             let why = match tokio::time::timeout(STALL, body.next()).await {
                 Ok(Some(Ok(mut chunk))) => {

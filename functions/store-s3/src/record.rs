@@ -4,6 +4,8 @@
 //! another attempt has put in the place of one of these makes it fail, and yields no wrong bytes. A record is kept in
 //! one item of a table, so that each part costs 24 bytes: a body of 500 GiB makes 240 KB.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use registry::store::StoreError;
 
 use crate::codec::{Reader, Writer};
@@ -18,8 +20,8 @@ pub(crate) struct Part {
     pub(crate) size: u64,
     /// The entity tag, without its quotes.
     pub(crate) etag: String,
-    /// CRC-32 of the bytes, if the part was stored with it.
-    pub(crate) crc32: Option<[u8; 4]>,
+    /// The CRC-32 in Base64, if the part was stored with it; of what was copied, what the store calls it.
+    pub(crate) crc32: Option<String>,
 }
 
 /// The parts of one body, with consecutive numbers, in one upload.
@@ -36,22 +38,32 @@ pub(crate) struct Run {
     pub(crate) parts: Vec<Part>,
 }
 
-/// How entity tags are written.
-const TAGS_AS_BYTES: u8 = 1;
-/// Checksums are there.
-const CHECKSUMS: u8 = 2;
+/// All entity tags have the form of an MD5 and are written as 16 bytes, else as text.
+const SHORT_TAGS: u8 = 1;
+/// All checksums are there and are written as 4 bytes.
+const SHORT_CHECKSUMS: u8 = 2;
+/// Some are not, or are of another form: as text, empty if there is none.
+const TEXT_CHECKSUMS: u8 = 4;
 
 impl Run {
     pub(crate) fn encode(&self) -> Result<Vec<u8>, StoreError> {
-        // An MD5, or something of that form, nearly everywhere.
         let tags: Option<Vec<_>> = self.parts.iter().map(|part| from_hex(&part.etag)).collect();
-        let checksums: Option<Vec<_>> = self.parts.iter().map(|part| part.crc32).collect();
+        let checksums: Option<Vec<_>> = self
+            .parts
+            .iter()
+            .map(|part| from_base64(part.crc32.as_deref()?))
+            .collect();
+        let mut flags = if tags.is_some() { SHORT_TAGS } else { 0 };
+        flags |= match &checksums {
+            Some(_) => SHORT_CHECKSUMS,
+            None if self.parts.iter().any(|part| part.crc32.is_some()) => TEXT_CHECKSUMS,
+            None => 0,
+        };
         let mut fields = Writer::new(FORMAT);
         fields.u32(self.attempt);
         fields.text(&self.id)?;
         fields.u64(self.prefix);
         fields.u16(self.first);
-        let flags = if tags.is_some() { TAGS_AS_BYTES } else { 0 } | if checksums.is_some() { CHECKSUMS } else { 0 };
         fields.u8(flags);
         fields.u16(self.parts.first().map_or(0, |part| part.number));
         fields.u16(u16::try_from(self.parts.len()).map_err(StoreError::failed)?);
@@ -61,8 +73,10 @@ impl Run {
                 Some(tags) => fields.bytes(&tags[index]),
                 None => fields.text(&part.etag)?,
             }
-            if let Some(checksums) = &checksums {
-                fields.bytes(&checksums[index]);
+            match &checksums {
+                Some(checksums) => fields.bytes(&checksums[index]),
+                None if flags & TEXT_CHECKSUMS != 0 => fields.text(part.crc32.as_deref().unwrap_or_default())?,
+                None => {}
             }
         }
         Ok(fields.finish())
@@ -80,15 +94,17 @@ impl Run {
         let mut parts = Vec::with_capacity(count.into());
         for index in 0..count {
             let size = fields.u32()?.into();
-            let etag = if flags & TAGS_AS_BYTES == 0 {
+            let etag = if flags & SHORT_TAGS == 0 {
                 fields.text()?
             } else {
-                to_hex(fields.array()?)
+                format!("{:032x}", u128::from_be_bytes(fields.array()?))
             };
-            let crc32 = if flags & CHECKSUMS == 0 {
-                None
+            let crc32 = if flags & SHORT_CHECKSUMS != 0 {
+                Some(STANDARD.encode(fields.array::<4>()?))
+            } else if flags & TEXT_CHECKSUMS != 0 {
+                Some(fields.text()?).filter(|text| !text.is_empty())
             } else {
-                Some(fields.array()?)
+                None
             };
             parts.push(Part {
                 number: start.saturating_add(index),
@@ -116,8 +132,10 @@ fn from_hex(text: &str) -> Option<[u8; 16]> {
     u128::from_str_radix(text, 16).ok().map(u128::to_be_bytes)
 }
 
-fn to_hex(bytes: [u8; 16]) -> String {
-    format!("{:032x}", u128::from_be_bytes(bytes))
+/// The 4 bytes of a checksum in its usual form; nothing else.
+fn from_base64(text: &str) -> Option<[u8; 4]> {
+    let bytes = STANDARD.decode(text).ok()?.try_into().ok()?;
+    (STANDARD.encode(bytes) == text).then_some(bytes)
 }
 
 #[cfg(test)]
@@ -126,7 +144,7 @@ mod tests {
 
     use super::*;
 
-    fn run(count: u16, etag: impl Fn(u16) -> String, crc32: Option<[u8; 4]>) -> Run {
+    fn run(count: u16, etag: impl Fn(u16) -> String, crc32: Option<&str>) -> Run {
         Run {
             attempt: 2,
             id: "x".repeat(128),
@@ -137,7 +155,7 @@ mod tests {
                     number,
                     size: 59 << 20,
                     etag: etag(number),
-                    crc32,
+                    crc32: crc32.map(str::to_owned),
                 })
                 .collect(),
         }
@@ -147,7 +165,7 @@ mod tests {
     fn a_record_comes_back_as_it_was() {
         let md5 = |number: u16| format!("{:032x}", u128::from(number) << 111 | 5);
         for count in [0, 1, 3] {
-            for crc32 in [None, Some([1, 2, 3, 4])] {
+            for crc32 in [None, Some("AQIDBA=="), Some("AQIDBA==-2")] {
                 for run in [
                     run(count, md5, crc32),
                     run(count, |number| format!("W-{number}"), crc32),
@@ -158,11 +176,14 @@ mod tests {
         }
         let upper = run(1, |_| "ABCDEF00000000000000000000000000".to_owned(), None);
         assert_eq!(Run::decode(&upper.encode().unwrap()).unwrap(), upper, "tags are opaque");
+        let mut mixed = run(3, md5, Some("AQIDBA=="));
+        mixed.parts[1].crc32 = None;
+        assert_eq!(Run::decode(&mixed.encode().unwrap()).unwrap(), mixed);
     }
 
     #[test]
     fn the_record_of_the_largest_body_fits_one_item() {
-        let largest = run(9_999, |number| format!("{number:032x}"), Some([0; 4]));
+        let largest = run(9_999, |number| format!("{number:032x}"), Some("AAAAAA=="));
         assert!(largest.encode().unwrap().len() < 250 << 10);
     }
 }

@@ -53,6 +53,7 @@ impl Store {
             let target = Target {
                 key: self.keys.object(attempt),
                 id: upload.id.clone(),
+                checksums: upload.checksums,
             };
             if keep.as_ref() != Some(&target.key) {
                 self.bucket.abort(&target, deadline).await?;
@@ -119,7 +120,12 @@ impl Bucket {
                 };
                 last = Some(key.clone());
                 if key.starts_with(prefix) && doomed(&key) {
-                    self.abort(&Target { key, id }, deadline).await?;
+                    let target = Target {
+                        key,
+                        id,
+                        checksums: false,
+                    };
+                    self.abort(&target, deadline).await?;
                     aborted = true;
                 }
             }
@@ -144,7 +150,7 @@ impl Bucket {
             if self.many_at_once.load(Ordering::Relaxed) {
                 match self.delete_many(keys, deadline).await {
                     Ok(()) => continue,
-                    Err(fault) if fault.is_unknown() => self.many_at_once.store(false, Ordering::Relaxed),
+                    Err(fault) if fault.is_unknown_header() => self.many_at_once.store(false, Ordering::Relaxed),
                     Err(fault) => return Err(fault.into()),
                 }
             }

@@ -22,6 +22,9 @@ const LONGEST_DELAY: Duration = Duration::from_secs(5);
 /// An attempt that carries no body, or whose body makes no progress, is given up after this.
 const STALL: Duration = Duration::from_secs(10);
 
+/// How many bytes a store makes durable in a second, at least.
+const DURABLE: usize = 4 << 20;
+
 /// What is left of a call's time must be at least this for another attempt.
 const LEAST_TIME: Duration = Duration::from_millis(50);
 
@@ -31,8 +34,8 @@ pub(crate) struct Bucket {
     pub(crate) name: String,
     pub(crate) owner: Option<String>,
     pub(crate) encryption: Encryption,
-    /// Parts are sent with checksums.
-    pub(crate) part_checksums: bool,
+    /// Parts are sent with checksums; until the store has refused an upload because of them.
+    pub(crate) part_checksums: AtomicBool,
     pub(crate) attempts: u32,
     pub(crate) counters: Counters,
     /// Objects are never overwritten; until the store has said that it does not know the condition.
@@ -47,8 +50,8 @@ pub(crate) struct Bucket {
 pub(crate) enum Patience {
     /// So long in all.
     Until(Duration),
-    /// As long as there is progress.
-    Progress(Arc<AtomicUsize>),
+    /// As long as bytes of the body are taken, and then for as long as the store may need to make them durable.
+    Progress { taken: Arc<AtomicUsize>, of: usize },
 }
 
 impl Patience {
@@ -65,8 +68,23 @@ impl Bucket {
         &self,
         operation: Operation,
         deadline: Deadline,
-        mut send: impl FnMut() -> (F, Patience),
+        send: impl FnMut() -> (F, Patience),
     ) -> Result<T, Fault>
+    where
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        let (answer, _) = self.call_counting(operation, deadline, send).await?;
+        Ok(answer)
+    }
+
+    /// The same; also tells how often the request was sent.
+    pub(crate) async fn call_counting<T, E, F>(
+        &self,
+        operation: Operation,
+        deadline: Deadline,
+        mut send: impl FnMut() -> (F, Patience),
+    ) -> Result<(T, u32), Fault>
     where
         F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
         E: ProvideErrorMetadata + std::error::Error + 'static,
@@ -76,8 +94,10 @@ impl Bucket {
             attempts += 1;
             self.counters.sent(operation);
             let (request, patience) = send();
+            // The SDK's futures are large.
+            let request = Box::pin(request);
             let last = match bounded(request, patience, deadline.left()).await {
-                Some(Ok(answer)) => return Ok(answer),
+                Some(Ok(answer)) => return Ok((answer, attempts)),
                 Some(Err(error)) => match judge(operation, &error) {
                     Verdict::Refused(fault) => return Err(fault),
                     Verdict::Passing(text) => text,
@@ -103,15 +123,17 @@ impl Bucket {
 
 /// Awaits an attempt. `None`: it took too long.
 async fn bounded<T>(request: impl Future<Output = T>, patience: Patience, left: Duration) -> Option<T> {
-    let taken = match patience {
+    let (taken, of) = match patience {
         Patience::Until(limit) => return tokio::time::timeout(limit.min(left), request).await.ok(),
-        Patience::Progress(taken) => taken,
+        Patience::Progress { taken, of } => (taken, of),
     };
+    let storing = STALL + Duration::from_secs((of / DURABLE) as u64);
     let watched = async {
         let mut request = std::pin::pin!(request);
         let mut before = 0;
         loop {
-            if let Ok(answer) = tokio::time::timeout(STALL, &mut request).await {
+            let limit = if before == of { storing } else { STALL };
+            if let Ok(answer) = tokio::time::timeout(limit, &mut request).await {
                 return Some(answer);
             }
             let now = taken.load(Ordering::Relaxed);

@@ -18,14 +18,17 @@ const UNIT: usize = 64 << 10;
 /// By how much an upload asks to grow, in bytes.
 const STEP: usize = MIB;
 
-/// For how long an upload waits. Longer than a claim lasts without renewal, which does no harm: a claim that has run
-/// out is as good as before until somebody else asks for the session.
-const PATIENCE: Duration = Duration::from_mins(2);
+/// For how long an upload waits: long, since clients start a refused layer from its beginning, or give up. That is more
+/// than a claim lasts without renewal, which does no harm: a claim that has run out is as good as before until somebody
+/// else asks for the session.
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// The bytes of buffers that all uploads of the process may hold.
 #[derive(Clone, Debug)]
 pub(crate) struct Room {
     all: Arc<Semaphore>,
+    /// How much there is in all.
+    units: u32,
 }
 
 /// What one upload may hold.
@@ -54,9 +57,10 @@ impl Room {
     /// At least one upload always has room.
     pub(crate) fn new(bytes: u64, parts: Parts) -> Self {
         let units = usize::try_from(bytes / UNIT as u64).unwrap_or(usize::MAX);
-        let units = units.clamp(units_of(parts.base()) as usize, Semaphore::MAX_PERMITS);
+        let units = units.clamp(units_of(parts.base(usize::MAX)) as usize, Semaphore::MAX_PERMITS);
         Self {
             all: Arc::new(Semaphore::new(units)),
+            units: u32::try_from(units).unwrap_or(u32::MAX),
         }
     }
 
@@ -68,7 +72,7 @@ impl Room {
     /// Waits for room for an upload: `bytes` that it can go on with.
     pub(crate) async fn base(&self, bytes: usize) -> Result<Allowance, StoreError> {
         let own = Arc::new(Semaphore::new(MEMORY / UNIT));
-        let units = units_of(bytes.min(MEMORY));
+        let units = units_of(bytes.min(MEMORY)).min(self.units);
         Ok(Allowance {
             base: wait(&self.all, &own, units).await?,
             more: Held::default(),
@@ -95,8 +99,15 @@ async fn wait(all: &Arc<Semaphore>, own: &Arc<Semaphore>, units: u32) -> Result<
 }
 
 impl Allowance {
+    /// Whether more may be received while so many bytes wait: one chunk at least, whose size nobody knows before it is
+    /// there. A body that fills its room exactly has room.
+    pub(crate) fn has_room_behind(&self, bytes: usize) -> bool {
+        let capacity = self.capacity();
+        bytes <= capacity && capacity > 0
+    }
+
     /// How many bytes may wait in memory, besides those that go with parts.
-    pub(crate) fn capacity(&self) -> usize {
+    fn capacity(&self) -> usize {
         self.base.bytes() + self.more.bytes()
     }
 
@@ -116,7 +127,7 @@ impl Allowance {
     /// Waits for more although it holds some: only for a body that is longer than was said, of which nothing can be
     /// sent yet. Such bodies could wait for each other, but not for ever.
     pub(crate) async fn wait(&mut self, parts: Parts) -> Result<(), StoreError> {
-        let missing = parts.base().saturating_sub(self.capacity()).max(STEP);
+        let missing = parts.base(usize::MAX).saturating_sub(self.capacity()).max(STEP);
         let more = wait(&self.all, &self.own, units_of(missing)).await?;
         self.base.merge(more);
         Ok(())
@@ -218,7 +229,7 @@ mod tests {
     #[tokio::test]
     async fn there_is_always_room_for_one() {
         for parts in [Parts::Growing, Parts::Equal] {
-            Room::new(0, parts).base(parts.base()).await.unwrap();
+            Room::new(0, parts).base(parts.base(usize::MAX)).await.unwrap();
         }
     }
 }

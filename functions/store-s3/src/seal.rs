@@ -9,6 +9,10 @@
 //! has an upload of its own (see [`OpenUpload`](crate::state::OpenUpload)). The number of parts is compared too, where
 //! the entity tag tells it.
 //!
+//! **Trust.** Several stores say yes when they are asked to complete an upload that is complete already, whatever parts
+//! are named, and some while they are still at it. So an object of several bodies, and one whose completion was asked
+//! for twice, is looked at before anybody is told. What only one attempt has written can become only one thing.
+//!
 //! **A lost seal.** Whoever goes on behind what was sealed and not published comes after a gap, and has an upload of
 //! its own, which begins with a copy of the beginning of the sealed object.
 
@@ -43,9 +47,11 @@ struct Job<'a> {
     before: Option<&'a str>,
     /// Staged bytes at its end, and where they lie.
     tail: Option<(Tail, String)>,
-    /// All bytes of its object; `false`: at least so many.
+    /// All bytes of its object, or the least it must have.
     size: u64,
     is_exact: bool,
+    /// The answer of the store is not enough.
+    is_doubtful: bool,
 }
 
 impl Store {
@@ -65,7 +71,7 @@ impl Store {
         };
         let stages = Stage::collect(&upload.parts, &state)?;
         if let Some(last) = stages.last() {
-            self.complete_all(upload.session, &stages, state.tail, deadline).await?;
+            self.complete_all(upload.session, &stages, &state, deadline).await?;
             return Ok(Keys::named(attempt(last.attempt)));
         }
         let object = state.tail.ok_or_else(|| StoreError::failed("nothing was stored"))?;
@@ -85,25 +91,27 @@ impl Store {
         &self,
         session: SessionId,
         stages: &[Stage],
-        mut tail: Option<Tail>,
+        state: &State,
         deadline: Deadline,
     ) -> Result<(), StoreError> {
         let attempt = |number| Attempt { session, number };
         let mut before: Option<String> = None;
         for (index, stage) in stages.iter().enumerate() {
             let is_last = index + 1 == stages.len();
-            let tail = if is_last { tail.take() } else { None };
+            let tail = state.tail.filter(|_| is_last);
             let key = self.keys.object(attempt(stage.attempt));
             let job = Job {
                 stage,
                 target: Target {
                     key: key.clone(),
                     id: stage.id.clone(),
+                    checksums: stage.has_checksums(),
                 },
                 before: before.as_deref(),
                 size: stage.end() + tail.map_or(0, |tail| tail.size),
                 tail: tail.map(|tail| (tail, self.keys.staged(attempt(tail.attempt)))),
                 is_exact: is_last,
+                is_doubtful: state.bodies > 1,
             };
             self.complete_stage(&job, deadline).await?;
             before = Some(key);
@@ -121,10 +129,12 @@ impl Store {
             if tried > 0 {
                 // Another seal of the same bytes is at it: its copies were taken for this one's, or it has completed
                 // the upload and the object does not show yet.
-                tokio::time::sleep(Duration::from_millis(50 << tried)).await;
+                tokio::time::sleep(Duration::from_millis(20 << tried)).await;
             }
             match self.try_complete(job, deadline).await {
-                Ok(()) => return Ok(()),
+                Ok(repeated) if !repeated && !job.is_doubtful => return Ok(()),
+                Ok(_) if self.is_sealed(job, deadline).await? => return Ok(()),
+                Ok(_) => last = None,
                 Err(fault) if fault.is_absent() || fault.is_precondition() => {
                     if self.is_sealed(job, deadline).await? {
                         return Ok(());
@@ -140,7 +150,7 @@ impl Store {
         Err(last.map_or_else(|| missing(&job.target.key), StoreError::failed))
     }
 
-    async fn try_complete(&self, job: &Job<'_>, deadline: Deadline) -> Result<(), Fault> {
+    async fn try_complete(&self, job: &Job<'_>, deadline: Deadline) -> Result<bool, Fault> {
         let mut parts = match job.before {
             Some(source) => self.copy_all(job, source, deadline).await?,
             None => Vec::new(),
@@ -149,7 +159,7 @@ impl Store {
         if let Some((tail, source)) = &job.tail {
             let copied = self
                 .bucket
-                .copy_part(&job.target, TAIL_NUMBER, source, 0..tail.size, deadline);
+                .copy_small(&job.target, TAIL_NUMBER, source, tail.size, deadline);
             parts.push(copied.await?);
         }
         self.bucket.complete(&job.target, &parts, deadline).await

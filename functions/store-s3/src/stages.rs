@@ -28,6 +28,11 @@ impl Stage {
         self.prefix + self.parts.iter().map(|part| part.size).sum::<u64>()
     }
 
+    /// Whether its parts have checksums.
+    pub(crate) fn has_checksums(&self) -> bool {
+        self.parts.iter().any(|part| part.crc32.is_some())
+    }
+
     /// All stages of an upload, checked against its state. None if everything is one object.
     pub(crate) fn collect(records: &[Vec<u8>], state: &State) -> Result<Vec<Self>, StoreError> {
         let mut stages: Vec<Self> = Vec::new();
@@ -40,7 +45,7 @@ impl Stage {
                 parts,
             } = Run::decode(record)?;
             match stages.last_mut() {
-                Some(stage) if stage.attempt == attempt && stage.id == id => stage.parts.extend(parts),
+                Some(last) if last.attempt == attempt && last.id == id => last.parts.extend(parts),
                 _ => stages.push(Self {
                     attempt,
                     id,
@@ -118,6 +123,7 @@ mod tests {
                 first,
                 next: first + u16::try_from(own / 10).unwrap(),
                 own,
+                checksums: false,
             }),
             tail: Some(Tail { attempt, size: 3 }),
         }

@@ -42,6 +42,8 @@ pub(crate) struct OpenUpload {
     pub(crate) next: u16,
     /// The bytes in its own parts.
     pub(crate) own: u64,
+    /// Whether its parts have checksums.
+    pub(crate) checksums: bool,
 }
 
 /// An object that was stored whole.
@@ -89,6 +91,7 @@ impl State {
                 first: fields.u16()?,
                 next: fields.u16()?,
                 own: fields.u64()?,
+                checksums: fields.u8()? != 0,
             }),
         };
         let tail = match fields.u8()? {
@@ -119,6 +122,7 @@ impl State {
             fields.u16(upload.first);
             fields.u16(upload.next);
             fields.u64(upload.own);
+            fields.u8(upload.checksums.into());
         }
         fields.u8(self.tail.is_some().into());
         if let Some(tail) = self.tail {
@@ -144,6 +148,7 @@ mod tests {
             first: 201,
             next: 9_999,
             own: 1 << 33,
+            checksums: true,
         };
         let tail = Tail { attempt: 9, size: 77 };
         for upload in [None, Some(upload)] {

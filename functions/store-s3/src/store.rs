@@ -51,7 +51,7 @@ impl S3Blobs {
     pub async fn check(&self, cx: Context) -> Result<(), StoreError> {
         let bucket = &self.0.bucket;
         let answer = bucket
-            .call(Operation::HeadBucket, Span::of(cx).from_now(), || {
+            .call(Operation::HeadBucket, Span::of(cx).begin(), || {
                 let request = bucket
                     .client
                     .head_bucket()
@@ -83,7 +83,7 @@ impl BlobStore for S3Blobs {
     }
 
     async fn seal(&self, cx: Context, upload: &Upload) -> Result<Location, StoreError> {
-        self.0.seal(Span::of(cx).from_now(), upload).await
+        self.0.seal(Span::of(cx).begin(), upload).await
     }
 
     async fn discard(
@@ -94,7 +94,7 @@ impl BlobStore for S3Blobs {
         state: &[u8],
         keep: Option<&Location>,
     ) -> Result<(), StoreError> {
-        let deadline = Span::of(cx).from_now();
+        let deadline = Span::of(cx).begin();
         self.0.discard(deadline, session, attempts, state, keep).await
     }
 
@@ -122,16 +122,16 @@ impl BlobStore for S3Blobs {
     }
 
     async fn delete(&self, cx: Context, doomed: &[Doomed]) -> Result<(), StoreError> {
-        self.0.delete(Span::of(cx).from_now(), doomed).await
+        self.0.delete(Span::of(cx).begin(), doomed).await
     }
 
     async fn stat(&self, cx: Context, location: &Location) -> Result<Option<u64>, StoreError> {
         let key = self.0.keys.of(location)?;
-        let seen = self.0.bucket.look(&key, Span::of(cx).from_now()).await?;
+        let seen = self.0.bucket.look(&key, Span::of(cx).begin()).await?;
         Ok(seen.map(|seen| seen.size))
     }
 
     async fn objects(&self, cx: Context, after: Option<&Cursor>, limit: usize) -> Result<Slice<Stored>, StoreError> {
-        self.0.objects(Span::of(cx).from_now(), after, limit).await
+        self.0.objects(Span::of(cx).begin(), after, limit).await
     }
 }

@@ -26,7 +26,7 @@ impl Span {
     }
 
     /// For a request that begins now.
-    pub(crate) fn from_now(self) -> Deadline {
+    pub(crate) fn begin(self) -> Deadline {
         Deadline(Instant::now() + self.0)
     }
 

@@ -2,7 +2,6 @@
 //!
 //! `ROADSTEAD_TEST_S3` is its endpoint; the SDK's own variables hold region and credentials. Each store gets a prefix
 //! of its own in one bucket, which is made if it is not there.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::env;
 

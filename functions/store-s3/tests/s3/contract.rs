@@ -1,7 +1,4 @@
-//! The contract of blob stores against a real server (see [`server`]): `cargo test -- --ignored`.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod server;
+//! The contract of blob stores against a real server.
 
 use std::path::Path;
 use std::pin::Pin;
@@ -37,7 +34,7 @@ macro_rules! clauses {
                 #[tokio::test(flavor = "multi_thread")]
                 #[ignore = "needs an S3 server"]
                 async fn $clause() {
-                    let store = super::server::store_with(|_| {}).await;
+                    let store = crate::server::store_with(|_| {}).await;
                     super::run(store, super::blobs::$clause).await;
                 }
             )*
@@ -48,7 +45,7 @@ macro_rules! clauses {
                 #[tokio::test(flavor = "multi_thread")]
                 #[ignore = "needs an S3 server"]
                 async fn $clause() {
-                    let store = super::server::store_with(|options| {
+                    let store = crate::server::store_with(|options| {
                         options.parts = super::Parts::Equal;
                         options.part_checksums = false;
                     });

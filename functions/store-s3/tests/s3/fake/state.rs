@@ -1,0 +1,324 @@
+//! What the server holds.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+use store_s3::Operation;
+
+use super::answers::Answer;
+use super::{BUCKET, Seen};
+
+/// Smaller parts are refused, but for the last.
+const LEAST: usize = 5 << 20;
+
+/// Objects and uploads.
+#[derive(Default)]
+pub(crate) struct Held {
+    pub(crate) objects: BTreeMap<String, Object>,
+    pub(crate) uploads: BTreeMap<String, Upload>,
+    begun: u64,
+    /// Conditions, checksums of parts and deletes of many are not implemented.
+    pub(crate) is_old: bool,
+    /// Copies are answered without checksums.
+    pub(crate) copies_blindly: bool,
+    /// An upload that is completed is completed again, whatever parts are named.
+    pub(crate) is_lax: bool,
+}
+
+pub(crate) struct Object {
+    pub(crate) bytes: Bytes,
+    pub(crate) etag: String,
+    sha256: Option<String>,
+}
+
+pub(crate) struct Upload {
+    pub(crate) key: String,
+    checksums: bool,
+    parts: BTreeMap<u16, Part>,
+}
+
+#[derive(Clone)]
+struct Part {
+    bytes: Bytes,
+    etag: String,
+    crc32: String,
+}
+
+fn etag_of(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes)[..16])
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digits: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    digits.concat()
+}
+
+fn crc32_of(bytes: &[u8]) -> String {
+    STANDARD.encode(crc32fast::hash(bytes).to_be_bytes())
+}
+
+/// The texts between `<name>` and `</name>`.
+fn elements<'a>(xml: &'a str, name: &str) -> Vec<&'a str> {
+    let (open, close) = (format!("<{name}>"), format!("</{name}>"));
+    xml.split(open.as_str())
+        .skip(1)
+        .filter_map(|rest| rest.split(close.as_str()).next())
+        .collect()
+}
+
+impl Held {
+    pub(crate) fn answer(&mut self, seen: &Seen, body: &Bytes) -> Answer {
+        let header = |name: &str| seen.headers.get(name).map(String::as_str);
+        if !header("authorization").is_some_and(|value| value.starts_with("AWS4-HMAC-SHA256"))
+            && !seen.query.contains_key("X-Amz-Signature")
+        {
+            return Answer::refused(403, "AccessDenied");
+        }
+        if header("content-encoding").is_some() || header("x-amz-trailer").is_some() {
+            return Answer::refused(501, "NotImplemented");
+        }
+        if header("x-amz-checksum-crc32").is_some_and(|sum| sum != crc32_of(body))
+            || header("x-amz-checksum-sha256").is_some_and(|sum| sum != STANDARD.encode(Sha256::digest(body)))
+        {
+            return Answer::refused(400, "BadDigest");
+        }
+        let signed = header("x-amz-content-sha256").unwrap_or_default();
+        let hash = hex(&Sha256::digest(body));
+        if signed != "UNSIGNED-PAYLOAD" && signed != hash {
+            return Answer::refused(400, "XAmzContentSHA256Mismatch");
+        }
+        if let Some("*") = header("if-none-match") {
+            if self.is_old {
+                return Answer::refused(501, "NotImplemented");
+            }
+            if self.objects.contains_key(&seen.key) && !self.is_lax {
+                return Answer::refused(412, "PreconditionFailed");
+            }
+        }
+        match seen.operation {
+            Operation::PutObject => {
+                let object = Object {
+                    bytes: body.clone(),
+                    etag: etag_of(body),
+                    sha256: header("x-amz-checksum-sha256").map(str::to_owned),
+                };
+                self.objects.insert(seen.key.clone(), object);
+                Answer::new(200, "")
+            }
+            Operation::GetObject | Operation::HeadObject => self.get(seen),
+            Operation::DeleteObject => {
+                self.objects.remove(&seen.key);
+                Answer::new(204, "")
+            }
+            Operation::DeleteObjects if self.is_old => Answer::refused(501, "NotImplemented"),
+            Operation::DeleteObjects => {
+                for key in elements(&String::from_utf8_lossy(body), "Key") {
+                    self.objects.remove(key);
+                }
+                Answer::xml("<DeleteResult></DeleteResult>")
+            }
+            Operation::CreateMultipartUpload if self.is_old && header("x-amz-checksum-algorithm").is_some() => {
+                Answer::refused(501, "NotImplemented")
+            }
+            Operation::CreateMultipartUpload => {
+                self.begun += 1;
+                let id = format!("upload-{}", self.begun);
+                let upload = Upload {
+                    key: seen.key.clone(),
+                    checksums: header("x-amz-checksum-algorithm").is_some(),
+                    parts: BTreeMap::new(),
+                };
+                self.uploads.insert(id.clone(), upload);
+                Answer::xml(&format!(
+                    "<InitiateMultipartUploadResult><UploadId>{id}</UploadId></InitiateMultipartUploadResult>"
+                ))
+            }
+            Operation::UploadPart => self.part(seen, body.clone(), |part| {
+                Answer::new(200, "").with("etag", format!("\"{}\"", part.etag))
+            }),
+            Operation::UploadPartCopy => self.copy(seen),
+            Operation::CompleteMultipartUpload => self.complete(seen, &String::from_utf8_lossy(body)),
+            Operation::AbortMultipartUpload => match self.uploads.remove(&seen.query["uploadId"]) {
+                Some(_) => Answer::new(204, ""),
+                None => Answer::refused(404, "NoSuchUpload"),
+            },
+            Operation::ListMultipartUploads => self.list_uploads(seen),
+            Operation::ListObjectsV2 => self.list(seen),
+            Operation::HeadBucket => Answer::new(200, ""),
+            other => panic!("{other:?} is not expected"),
+        }
+    }
+
+    /// Puts other bytes in the place of a part of every upload.
+    pub(crate) fn replace_parts(&mut self, number: u16) {
+        for upload in self.uploads.values_mut() {
+            let part = upload.parts.get_mut(&number).unwrap();
+            part.bytes = vec![0; part.bytes.len()].into();
+            part.etag = etag_of(&part.bytes);
+        }
+    }
+
+    fn get(&self, seen: &Seen) -> Answer {
+        let Some(object) = self.objects.get(&seen.key) else {
+            return Answer::refused(404, "NoSuchKey");
+        };
+        let quoted = format!("\"{}\"", object.etag);
+        if seen.headers.get("if-match").is_some_and(|tag| *tag != quoted) {
+            return Answer::refused(412, "PreconditionFailed");
+        }
+        let size = object.bytes.len();
+        let answer = match seen.headers.get("range") {
+            None => Answer::new(200, object.bytes.clone()).with("content-length", size.to_string()),
+            Some(range) => {
+                let (first, last) = range
+                    .strip_prefix("bytes=")
+                    .and_then(|range| range.split_once('-'))
+                    .unwrap();
+                let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
+                if first >= size {
+                    return Answer::refused(416, "InvalidRange");
+                }
+                let end = size.min(last + 1);
+                Answer::new(206, object.bytes.slice(first..end))
+                    .with("content-range", format!("bytes {first}-{}/{size}", end - 1))
+            }
+        };
+        let answer = answer.with("etag", quoted);
+        match &object.sha256 {
+            Some(sum) => answer.with("x-amz-checksum-sha256", sum),
+            None => answer,
+        }
+    }
+
+    fn part(&mut self, seen: &Seen, bytes: Bytes, answer: impl FnOnce(&Part) -> Answer) -> Answer {
+        let number: u16 = seen.query["partNumber"].parse().unwrap();
+        let Some(upload) = self.uploads.get_mut(&seen.query["uploadId"]) else {
+            return Answer::refused(404, "NoSuchUpload");
+        };
+        if !(1..=10_000).contains(&number) || upload.key != seen.key {
+            return Answer::refused(400, "InvalidArgument");
+        }
+        let part = Part {
+            etag: etag_of(&bytes),
+            crc32: crc32_of(&bytes),
+            bytes,
+        };
+        let answer = answer(&part);
+        upload.parts.insert(number, part);
+        answer
+    }
+
+    fn copy(&mut self, seen: &Seen) -> Answer {
+        let source = &seen.headers["x-amz-copy-source"];
+        let source = source.strip_prefix(&format!("{BUCKET}/")).unwrap();
+        let Some(object) = self.objects.get(source) else {
+            return Answer::refused(404, "NoSuchKey");
+        };
+        let range = seen.headers["x-amz-copy-source-range"].strip_prefix("bytes=").unwrap();
+        let (first, last) = range.split_once('-').unwrap();
+        let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
+        if last >= object.bytes.len() {
+            return Answer::refused(416, "InvalidRange");
+        }
+        let bytes = object.bytes.slice(first..=last);
+        let blind = self.copies_blindly;
+        self.part(seen, bytes, |part| {
+            let sum = if blind {
+                String::new()
+            } else {
+                format!("<ChecksumCRC32>{}</ChecksumCRC32>", part.crc32)
+            };
+            Answer::xml(&format!(
+                "<CopyPartResult><ETag>&quot;{}&quot;</ETag>{sum}</CopyPartResult>",
+                part.etag
+            ))
+        })
+    }
+
+    fn complete(&mut self, seen: &Seen, body: &str) -> Answer {
+        let Some(upload) = self.uploads.get(&seen.query["uploadId"]) else {
+            if self.is_lax && self.objects.contains_key(&seen.key) {
+                return Answer::xml("<CompleteMultipartUploadResult></CompleteMultipartUploadResult>");
+            }
+            return Answer::refused(404, "NoSuchUpload");
+        };
+        let (mut whole, mut before) = (Vec::new(), 0);
+        let listed = elements(body, "Part");
+        for (index, text) in listed.iter().enumerate() {
+            let number: u16 = elements(text, "PartNumber")[0].parse().unwrap();
+            if number <= before {
+                return Answer::refused(400, "InvalidPartOrder");
+            }
+            before = number;
+            let etag = elements(text, "ETag")[0].replace("&quot;", "").replace('"', "");
+            let Some(part) = upload.parts.get(&number).filter(|part| part.etag == etag) else {
+                return Answer::refused(400, "InvalidPart");
+            };
+            if upload.checksums && elements(text, "ChecksumCRC32").first() != Some(&part.crc32.as_str()) {
+                return Answer::refused(400, "InvalidPart");
+            }
+            if part.bytes.len() < LEAST && index + 1 < listed.len() {
+                return Answer::refused(400, "EntityTooSmall");
+            }
+            whole.extend_from_slice(&part.bytes);
+        }
+        let object = Object {
+            etag: format!("{}-{}", etag_of(&whole), listed.len()),
+            bytes: whole.into(),
+            sha256: None,
+        };
+        self.objects.insert(seen.key.clone(), object);
+        self.uploads.remove(&seen.query["uploadId"]);
+        Answer::xml("<CompleteMultipartUploadResult></CompleteMultipartUploadResult>")
+    }
+
+    fn list(&self, seen: &Seen) -> Answer {
+        let prefix = seen.query.get("prefix").map_or("", String::as_str);
+        let after = seen.query.get("start-after").map_or("", String::as_str);
+        let limit: usize = seen.query.get("max-keys").map_or(1000, |limit| limit.parse().unwrap());
+        let mut keys = self
+            .objects
+            .iter()
+            .filter(|(key, _)| key.starts_with(prefix) && key.as_str() > after);
+        let listed: Vec<_> = keys
+            .by_ref()
+            .take(limit)
+            .map(|(key, object)| {
+                format!(
+                    "<Contents><Key>{key}</Key><Size>{}</Size></Contents>",
+                    object.bytes.len()
+                )
+            })
+            .collect();
+        let (more, listed) = (keys.next().is_some(), listed.concat());
+        Answer::xml(&format!(
+            "<ListBucketResult><IsTruncated>{more}</IsTruncated>{listed}</ListBucketResult>"
+        ))
+    }
+
+    fn list_uploads(&self, seen: &Seen) -> Answer {
+        let prefix = seen.query.get("prefix").map_or("", String::as_str);
+        let after = seen.query.get("key-marker").map_or("", String::as_str);
+        let mut found: Vec<_> = self
+            .uploads
+            .iter()
+            .filter(|(_, upload)| upload.key.starts_with(prefix) && upload.key.as_str() > after)
+            .map(|(id, upload)| (upload.key.clone(), id.clone()))
+            .collect();
+        found.sort();
+        // Small pages, so that several are needed.
+        let more = found.len() > 3;
+        found.truncate(3);
+        let listed: Vec<_> = found
+            .iter()
+            .map(|(key, id)| format!("<Upload><Key>{key}</Key><UploadId>{id}</UploadId></Upload>"))
+            .collect();
+        let (next, listed) = (found.last().map_or("", |(key, _)| key), listed.concat());
+        Answer::xml(&format!(
+            "<ListMultipartUploadsResult><IsTruncated>{more}</IsTruncated><NextKeyMarker>{next}</NextKeyMarker>{listed}</ListMultipartUploadsResult>"
+        ))
+    }
+}

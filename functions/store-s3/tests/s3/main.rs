@@ -1,0 +1,13 @@
+//! The store against servers: one in memory that fails as a test asks ([`fake`]), and real ones.
+//!
+//! What needs a real server is ignored unless asked for: `cargo test -- --ignored`, with `ROADSTEAD_TEST_S3` and the
+//! SDK's own variables (see [`server`]).
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod contract;
+mod fake;
+mod faults;
+mod requests;
+mod server;
+mod session;
+mod uploads;

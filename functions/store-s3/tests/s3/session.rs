@@ -1,0 +1,161 @@
+//! What the core does with the store, for one upload: the session's row, in effect.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
+use registry::contract::source::{Body, noise};
+use registry::store::blobs::{AppendError, Appended, BlobStore, BodyError, Source, Upload};
+use registry::store::sessions::{Attempt, SessionId};
+use registry::store::{Context, Incarnation, Location, StoreError, Timestamp};
+use store_s3::S3Blobs;
+
+/// One MiB in bytes.
+pub(crate) const MIB: usize = 1 << 20;
+
+/// A context with this many seconds.
+pub(crate) fn cx(seconds: u64) -> Context {
+    let now = Timestamp(1_900_000_000_000);
+    Context {
+        now,
+        deadline: now.plus_millis(seconds * 1000),
+        incarnation: Incarnation(1),
+    }
+}
+
+/// An upload.
+#[derive(Clone)]
+pub(crate) struct Session {
+    pub(crate) store: S3Blobs,
+    pub(crate) id: SessionId,
+    pub(crate) attempts: u32,
+    pub(crate) state: Vec<u8>,
+    pub(crate) parts: Vec<Vec<u8>>,
+    /// All bytes that were saved.
+    pub(crate) whole: Vec<u8>,
+}
+
+static SESSIONS: AtomicU64 = AtomicU64::new(1);
+
+impl Session {
+    pub(crate) fn new(store: &S3Blobs) -> Self {
+        Self {
+            store: store.clone(),
+            id: SessionId(u128::from(SESSIONS.fetch_add(1, Ordering::Relaxed)) << 64),
+            attempts: 0,
+            state: Vec::new(),
+            parts: Vec::new(),
+            whole: Vec::new(),
+        }
+    }
+
+    pub(crate) fn attempt(&mut self) -> Attempt {
+        self.attempts += 1;
+        Attempt {
+            session: self.id,
+            number: self.attempts,
+        }
+    }
+
+    /// Appends noise and saves it.
+    pub(crate) async fn append(&mut self, size: usize) {
+        let bytes = noise(u64::from(self.attempts) + 1000 * size as u64, size);
+        let attempt = self.attempt();
+        let mut body = Body::of(&bytes, 60_000);
+        let appended = self
+            .store
+            .append(cx(60), attempt, &self.state, &mut body)
+            .await
+            .unwrap();
+        self.save(appended, &bytes);
+    }
+
+    pub(crate) fn save(&mut self, appended: Appended, bytes: &[u8]) {
+        self.state = appended.state;
+        self.parts.extend(appended.part);
+        self.whole.extend_from_slice(bytes);
+    }
+
+    /// A body that ends after `size` bytes, with its connection.
+    pub(crate) async fn append_cut(&mut self, size: usize) {
+        let attempt = self.attempt();
+        let mut body = Body::of(&noise(7, size), 60_000).failing(BodyError::Cut);
+        let error = self
+            .store
+            .append(cx(60), attempt, &self.state, &mut body)
+            .await
+            .unwrap_err();
+        assert!(matches!(error, AppendError::Body(BodyError::Cut)), "{error}");
+    }
+
+    pub(crate) fn upload(&self) -> Upload {
+        Upload {
+            session: self.id,
+            state: self.state.clone(),
+            parts: self.parts.clone(),
+            size: self.whole.len() as u64,
+        }
+    }
+
+    pub(crate) async fn try_seal(&self) -> Result<Location, StoreError> {
+        self.store.seal(cx(120), &self.upload()).await
+    }
+
+    pub(crate) async fn seal(&self) -> Location {
+        self.try_seal().await.unwrap()
+    }
+
+    pub(crate) async fn discard(&self, keep: Option<&Location>) {
+        let discarded = self.store.discard(cx(60), self.id, self.attempts, &self.state, keep);
+        discarded.await.unwrap();
+    }
+
+    /// Seals, and checks what was sealed.
+    pub(crate) async fn seal_and_check(&self) -> Location {
+        let location = self.seal().await;
+        self.check(&location).await;
+        location
+    }
+
+    pub(crate) async fn check(&self, location: &Location) {
+        let read = read(&self.store, location, self.whole.len()).await;
+        assert_eq!(read.len(), self.whole.len());
+        assert!(read == self.whole, "{location:?}");
+    }
+}
+
+/// The first bytes of an object.
+pub(crate) async fn read(store: &S3Blobs, location: &Location, size: usize) -> Vec<u8> {
+    let stream = store.read(cx(60), location, 0..size as u64).await.unwrap().unwrap();
+    let chunks: Vec<Bytes> = stream.try_collect().await.unwrap();
+    chunks.concat()
+}
+
+/// A long body of chunks that are made as they are asked for, without a declared length.
+pub(crate) struct Long {
+    chunk: Bytes,
+    left: usize,
+}
+
+impl Long {
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self {
+            chunk: noise(5, MIB / 8),
+            left: bytes,
+        }
+    }
+}
+
+#[async_trait]
+impl Source for Long {
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        let size = self.left.min(self.chunk.len());
+        self.left -= size;
+        Ok((size > 0).then(|| self.chunk.slice(..size)))
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        None
+    }
+}

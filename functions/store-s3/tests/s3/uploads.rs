@@ -1,0 +1,265 @@
+//! Uploads of several bodies, large ones too, and what disturbs them: against the server in memory, and against a real
+//! one.
+
+use crate::fake::Fake;
+use crate::session::{MIB, Session, cx, read};
+use futures_util::future::join_all;
+use registry::contract::source::{Body, Stepped, noise};
+use registry::store::blobs::{BlobStore as _, Doomed};
+use registry::store::sessions::Attempt;
+use store_s3::{Parts, S3Blobs};
+
+/// Each scenario on the server in memory and on a real one, with growing parts and with equal ones.
+macro_rules! scenarios {
+    ($($name:ident,)*) => {
+        mod memory {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $name() {
+                    for parts in [super::Parts::Growing, super::Parts::Equal] {
+                        let fake = super::Fake::start().await;
+                        fake.held(|held| held.is_lax = parts == super::Parts::Growing);
+                        super::$name(fake.store(|options| options.parts = parts).await).await;
+                        fake.held(|held| {
+                            let left: Vec<_> = held.uploads.values().map(|upload| &upload.key).collect();
+                            assert_eq!(left, Vec::<&String>::new(), "uploads that nobody ended");
+                        });
+                    }
+                }
+            )*
+        }
+
+        mod real {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                #[ignore = "needs an S3 server"]
+                async fn $name() {
+                    for parts in [super::Parts::Growing, super::Parts::Equal] {
+                        let store = crate::server::store_with(|options| options.parts = parts);
+                        super::$name(store.await).await;
+                    }
+                }
+            )*
+        }
+    };
+}
+
+scenarios! {
+    bodies_of_any_sizes_are_joined,
+    a_cut_body_does_not_spoil_the_upload,
+    an_attempt_that_still_writes_does_not_spoil_the_upload,
+    a_session_goes_on_behind_a_lost_seal,
+    ends_of_equal_length_stay_apart,
+    racing_seals_are_one,
+    nothing_is_left_of_what_was_cancelled,
+    nothing_is_left_of_what_was_swept,
+}
+
+/// Small bodies, large ones, the sizes at which something changes, and what may follow what.
+async fn bodies_of_any_sizes_are_joined(store: S3Blobs) {
+    let small = [1, 3 * MIB, 3 * MIB, 5 * MIB - 1, 5 * MIB, 1, 6 * MIB];
+    let large = [5 * MIB, 20 * MIB, 1, 13 * MIB, 8 * MIB, 1000];
+    let border = [13 * MIB - 1, 13 * MIB, 13 * MIB + 1, 60 * MIB, 4 * MIB];
+    for sizes in [&small[..], &large, &border] {
+        let mut session = Session::new(&store);
+        for size in sizes {
+            session.append(*size).await;
+        }
+        let location = session.seal_and_check().await;
+        assert_eq!(session.seal().await, location);
+        session.discard(Some(&location)).await;
+        session.check(&location).await;
+    }
+}
+
+/// A body of several parts ends in the middle, behind others; the next one goes on.
+async fn a_cut_body_does_not_spoil_the_upload(store: S3Blobs) {
+    for (first, next) in [
+        (20 * MIB, 20 * MIB),
+        (60 * MIB, 1000),
+        (1000, 30 * MIB),
+        (6 * MIB, 7 * MIB),
+    ] {
+        let mut session = Session::new(&store);
+        session.append_cut(30 * MIB).await;
+        session.append(first).await;
+        session.append_cut(25 * MIB).await;
+        session.append_cut(10).await;
+        session.append(next).await;
+        session.append_cut(25 * MIB).await;
+        session.append(300).await;
+        session.append(6 * MIB).await;
+        let location = session.seal_and_check().await;
+        session.discard(Some(&location)).await;
+        session.check(&location).await;
+    }
+}
+
+/// Two attempts of one session send parts at once; the later one is saved, and the other ends after it.
+async fn an_attempt_that_still_writes_does_not_spoil_the_upload(store: S3Blobs) {
+    let mut session = Session::new(&store);
+    session.append(20 * MIB).await;
+    let attempt = session.attempt();
+    let (mut source, steps) = Stepped::new(Body::of(&noise(3, 30 * MIB), 10 * MIB));
+    let late = {
+        let (store, state) = (store.clone(), session.state.clone());
+        tokio::spawn(async move { store.append(cx(60), attempt, &state, &mut source).await })
+    };
+    steps.asked().await;
+    steps.step().await;
+    steps.step().await;
+    session.append(20 * MIB).await;
+    session.append(100).await;
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(20), async {
+        steps.step().await;
+        steps.step().await;
+    })
+    .await;
+    // It was given up long since; what became of it is of no interest.
+    drop(late.await.unwrap());
+    let location = session.seal_and_check().await;
+    session.discard(Some(&location)).await;
+    session.check(&location).await;
+}
+
+/// An upload is sealed, but its claim is lost before it is published; the next attempt goes on from what was saved.
+async fn a_session_goes_on_behind_a_lost_seal(store: S3Blobs) {
+    for end in [100, 6 * MIB, 20 * MIB] {
+        let mut session = Session::new(&store);
+        session.append(20 * MIB).await;
+        // A final body that is stored, sealed, and not saved.
+        let mut lost = session.clone();
+        lost.append(end).await;
+        session.attempts = lost.attempts;
+        let early = lost.seal_and_check().await;
+        // The session as it was saved is sealed by an empty final body; it is lost too.
+        session.attempt();
+        session.append(end).await;
+        session.append(7).await;
+        let location = session.seal_and_check().await;
+        assert_ne!(location, early);
+        lost.check(&early).await;
+        session.discard(Some(&location)).await;
+        session.check(&location).await;
+    }
+}
+
+/// Two final bodies of equal length and other bytes, behind the same parts; the first one's claim is lost when the
+/// second begins. Whoever seals first, the second one's object holds its own bytes.
+async fn ends_of_equal_length_stay_apart(store: S3Blobs) {
+    for end in [1000, 6 * MIB, 20 * MIB] {
+        for first_seals in [true, false] {
+            let mut session = Session::new(&store);
+            session.append(20 * MIB).await;
+            let mut first = session.clone();
+            first.append(end).await;
+            let mut second = session.clone();
+            second.attempts = first.attempts;
+            second.append(end).await;
+            assert!(first.whole != second.whole);
+            if first_seals {
+                first.seal_and_check().await;
+            }
+            let location = second.seal_and_check().await;
+            // What the first one seals is its own, or nothing.
+            if let Ok(late) = first.try_seal().await {
+                assert_ne!(late, location);
+                first.check(&late).await;
+            }
+            second.check(&location).await;
+            second.discard(Some(&location)).await;
+            second.check(&location).await;
+        }
+    }
+}
+
+/// The same upload is sealed by several at once: with staged bytes at its end, and with what is copied to its beginning.
+async fn racing_seals_are_one(store: S3Blobs) {
+    for cut in [false, true] {
+        let mut session = Session::new(&store);
+        session.append(60 * MIB).await;
+        if cut {
+            session.append_cut(10).await;
+            session.append(20 * MIB).await;
+        }
+        session.append(1000).await;
+        let seals = join_all((0..4).map(|_| {
+            let session = session.clone();
+            tokio::spawn(async move { session.seal().await })
+        }))
+        .await;
+        let locations: Vec<_> = seals.into_iter().map(Result::unwrap).collect();
+        assert!(
+            locations.iter().all(|location| *location == locations[0]),
+            "{locations:?}"
+        );
+        session.check(&locations[0]).await;
+        session.discard(Some(&locations[0])).await;
+        session.check(&locations[0]).await;
+    }
+}
+
+/// Cancelled in every state.
+async fn nothing_is_left_of_what_was_cancelled(store: S3Blobs) {
+    for sizes in [
+        &[][..],
+        &[1000],
+        &[20 * MIB],
+        &[20 * MIB, 1000],
+        &[60 * MIB, 1000, 20 * MIB],
+    ] {
+        for cut in [false, true] {
+            let mut session = Session::new(&store);
+            for size in sizes {
+                session.append(*size).await;
+            }
+            if cut {
+                session.append_cut(20 * MIB).await;
+            }
+            session.discard(None).await;
+            session.discard(None).await;
+            // A single body is not looked at once more.
+            if sizes.len() > 1 {
+                assert!(session.try_seal().await.is_err());
+            }
+            let left = store.objects(cx(60), None, 1000).await.unwrap().items;
+            assert_eq!(left, []);
+        }
+    }
+}
+
+/// A session that a crash ended is deleted by the names of its attempts alone, its neighbour is not.
+async fn nothing_is_left_of_what_was_swept(store: S3Blobs) {
+    let mut neighbour = Session::new(&store);
+    neighbour.append(20 * MIB).await;
+    let mut session = Session::new(&store);
+    session.append(20 * MIB).await;
+    session.attempt();
+    session.append(20 * MIB).await;
+    session.append(1000).await;
+    let location = session.seal_and_check().await;
+    session.attempt();
+    session.append(100).await;
+    let doomed = |keep: Option<&registry::store::Location>| -> Vec<Doomed> {
+        (1..=session.attempts)
+            .map(|number| Attempt {
+                session: session.id,
+                number,
+            })
+            .map(|attempt| Doomed {
+                location: registry::store::Location::main(attempt.to_string()),
+                unfinished: true,
+            })
+            .filter(|doomed| Some(&doomed.location) != keep)
+            .collect()
+    };
+    store.delete(cx(60), &doomed(Some(&location))).await.unwrap();
+    let size = session.whole.len() - 100;
+    assert!(read(&store, &location, size).await == session.whole[..size]);
+    store.delete(cx(60), &doomed(None)).await.unwrap();
+    let mut left = store.objects(cx(60), None, 1000).await.unwrap().items;
+    left.retain(|stored| stored.location.key.starts_with(&session.id.to_string()));
+    assert_eq!(left, []);
+    let location = neighbour.seal_and_check().await;
+    assert_eq!(store.stat(cx(60), &location).await.unwrap(), Some(20 * MIB as u64));
+}
