@@ -18,8 +18,8 @@ use serde::Serialize;
 use crate::environment::{Environment, context, random_u64};
 use crate::registry::AllStores;
 use crate::store::blobs::Doomed;
-use crate::store::collection::{Begun, Grave, Plan, Tally};
-use crate::store::sessions::Session;
+use crate::store::collection::{Begun, Grave, Plan, Tally, remains};
+use crate::store::sessions::{Session, SessionKey};
 use crate::store::{Context, Cursor, Incarnation, StoreError, Timestamp};
 
 /// How a collection runs.
@@ -57,6 +57,10 @@ impl Default for Options {
 
 /// What a collection has done, or would do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts that a report states, not states of anything"
+)]
 pub struct Report {
     /// Nothing was written: these are the things that a run would do now.
     pub dry_run: bool,
@@ -106,9 +110,11 @@ pub async fn collect(
     progress: &mut (dyn FnMut(&Report) + Send),
 ) -> Result<Report, Interrupted> {
     let mut run = Run {
-        stores,
-        environment,
-        options,
+        over: Over {
+            stores,
+            environment,
+            options,
+        },
         progress,
         report: Report {
             dry_run: options.plan.dry_run,
@@ -128,27 +134,22 @@ pub async fn collect(
     }
 }
 
-struct Run<'a> {
+/// What a step needs; shared by calls that are under way at once.
+struct Over<'a> {
     stores: &'a AllStores,
     environment: Arc<dyn Environment>,
     options: &'a Options,
+}
+
+struct Run<'a> {
+    over: Over<'a>,
     progress: &'a mut (dyn FnMut(&Report) + Send),
     report: Report,
 }
 
-impl Run<'_> {
-    async fn all(&mut self) -> Result<(), StoreError> {
-        self.names().await?;
-        self.sessions().await?;
-        self.graves().await
-    }
-
+impl Over<'_> {
     fn cx(&self) -> Context {
         context(&*self.environment, self.options.store_ms)
-    }
-
-    fn tell(&mut self) {
-        (self.progress)(&self.report);
     }
 
     fn lease(&self) -> Timestamp {
@@ -160,13 +161,54 @@ impl Run<'_> {
         Timestamp(self.environment.now().0.saturating_sub(grace_ms))
     }
 
-    async fn names(&mut self) -> Result<(), StoreError> {
+    /// The graves that a session past its end leaves; `None`: it is left alone.
+    async fn end(&self, key: SessionKey, session: Session) -> Result<Option<u64>, StoreError> {
+        let now = self.environment.now();
+        if session.claimed_until.is_some_and(|until| now < until) {
+            return Ok(None);
+        }
         if self.options.plan.dry_run {
+            return Ok(Some(remains(key, &session, now).count() as u64));
+        }
+        self.stores.collection.sweep(self.cx(), key, &session).await
+    }
+
+    /// A grave, and whether its object is in use.
+    async fn look(&self, grave: Grave) -> Result<(Grave, bool), StoreError> {
+        let named = match &grave.digest {
+            Some(digest) => {
+                let collection = &self.stores.collection;
+                collection.is_named(self.cx(), digest, &grave.location).await?
+            }
+            None => false,
+        };
+        Ok((grave, named))
+    }
+}
+
+impl Run<'_> {
+    async fn all(&mut self) -> Result<(), StoreError> {
+        self.names().await?;
+        self.sessions().await?;
+        self.graves().await
+    }
+
+    fn tell(&mut self) {
+        (self.progress)(&self.report);
+    }
+
+    async fn names(&mut self) -> Result<(), StoreError> {
+        if self.over.options.plan.dry_run {
             // Writes nothing, and so also does not say that it is there.
             return self.walk(None, None).await;
         }
-        let pass = Incarnation(random_u64(&*self.environment));
-        let begun = self.stores.collection.begin_pass(self.cx(), pass, self.lease()).await?;
+        let pass = Incarnation(random_u64(&*self.over.environment));
+        let begun = self
+            .over
+            .stores
+            .collection
+            .begin_pass(self.over.cx(), pass, self.over.lease())
+            .await?;
         let from = match begun {
             Begun::Busy(until) => {
                 self.report.busy_until = Some(until);
@@ -174,7 +216,7 @@ impl Run<'_> {
             }
             Begun::Fresh => None,
             // What was passed over so far was perhaps not looked at as deeply.
-            Begun::Resumed(_) if self.options.plan.deep => None,
+            Begun::Resumed(_) if self.over.options.plan.deep => None,
             Begun::Resumed(cursor) => {
                 self.report.resumed = true;
                 Some(cursor)
@@ -186,16 +228,19 @@ impl Run<'_> {
     /// Walks over the names from `next` on; records how far it has come for `pass`, if it is one.
     async fn walk(&mut self, pass: Option<Incarnation>, mut next: Option<Cursor>) -> Result<(), StoreError> {
         loop {
-            let (plan, limit) = (&self.options.plan, self.options.names);
-            let collection = &self.stores.collection;
-            let slice = match collection.collect_names(self.cx(), plan, next.as_ref(), limit).await {
+            let (plan, limit) = (&self.over.options.plan, self.over.options.names);
+            let collection = &self.over.stores.collection;
+            let slice = match collection
+                .collect_names(self.over.cx(), plan, next.as_ref(), limit)
+                .await
+            {
                 Ok(slice) => slice,
                 Err(fault) => {
                     // Whoever comes next need not wait until this pass would have shown a sign of life. That this too
                     // fails is to be expected of a store that has just failed.
                     if let Some(pass) = pass {
-                        let now = self.environment.now();
-                        drop(collection.checkpoint(self.cx(), pass, next.as_ref(), now).await);
+                        let now = self.over.environment.now();
+                        drop(collection.checkpoint(self.over.cx(), pass, next.as_ref(), now).await);
                     }
                     return Err(fault);
                 }
@@ -204,9 +249,9 @@ impl Run<'_> {
             self.tell();
             next = slice.next;
             if let Some(pass) = pass {
-                let (cx, until) = (self.cx(), self.lease());
+                let (cx, until) = (self.over.cx(), self.over.lease());
                 if !collection.checkpoint(cx, pass, next.as_ref(), until).await? {
-                    self.report.busy_until = Some(self.environment.now());
+                    self.report.busy_until = Some(self.over.environment.now());
                     return Ok(());
                 }
             }
@@ -217,30 +262,21 @@ impl Run<'_> {
     }
 
     async fn sessions(&mut self) -> Result<(), StoreError> {
-        let before = self.due(self.options.plan.graces.session_ms);
+        let before = self.over.due(self.over.options.plan.graces.session_ms);
         let mut after = None;
         loop {
-            let (sessions, limit) = (&self.stores.sessions, self.options.sessions);
-            let page = sessions.expired(self.cx(), before, after, limit).await?;
+            let Over { stores, options, .. } = self.over;
+            let page = stores
+                .sessions
+                .expired(self.over.cx(), before, after, options.sessions)
+                .await?;
             let Some((last, _)) = page.last() else {
                 return Ok(());
             };
             after = Some(*last);
-            let ended = stream::iter(page).map(|(key, session)| {
-                let now = self.environment.now();
-                let (cx, collection) = (self.cx(), &self.stores.collection);
-                let dry_run = self.options.plan.dry_run;
-                async move {
-                    if is_claimed(&session, now) {
-                        Ok(None)
-                    } else if dry_run {
-                        Ok(Some(crate::store::collection::remains(key, &session, now).count() as u64))
-                    } else {
-                        collection.sweep(cx, key, &session).await
-                    }
-                }
-            });
-            let ended: Vec<Option<u64>> = ended.buffer_unordered(self.options.at_once).try_collect().await?;
+            let over = &self.over;
+            let ended = stream::iter(page).map(|(key, session)| over.end(key, session));
+            let ended: Vec<Option<u64>> = ended.buffer_unordered(options.at_once).try_collect().await?;
             for graves in ended {
                 match graves {
                     Some(graves) => {
@@ -255,46 +291,38 @@ impl Run<'_> {
     }
 
     async fn graves(&mut self) -> Result<(), StoreError> {
-        let before = self.due(self.options.plan.graces.grave_ms);
+        let before = self.over.due(self.over.options.plan.graces.grave_ms);
         let mut after: Option<Grave> = None;
         loop {
-            let (collection, limit) = (&self.stores.collection, self.options.graves);
-            let page = collection.graves(self.cx(), before, after.as_ref(), limit).await?;
+            let Over { stores, options, .. } = self.over;
+            let collection = &stores.collection;
+            let page = collection
+                .graves(self.over.cx(), before, after.as_ref(), options.graves)
+                .await?;
             let Some(last) = page.last() else {
                 return Ok(());
             };
             after = Some(last.clone());
-            let looked = stream::iter(&page).map(|grave| {
-                let cx = self.cx();
-                async move {
-                    match &grave.digest {
-                        Some(digest) => collection.is_named(cx, digest, &grave.location).await,
-                        None => Ok(false),
-                    }
-                }
-            });
-            let named: Vec<bool> = looked.buffered(self.options.at_once).try_collect().await?;
-            let dead = page.iter().zip(&named).filter(|(_, named)| !**named);
+            let over = &self.over;
+            let looked = stream::iter(page).map(|grave| over.look(grave));
+            let looked: Vec<(Grave, bool)> = looked.buffer_unordered(options.at_once).try_collect().await?;
+            let dead = looked.iter().filter(|(_, named)| !named);
             let doomed: Vec<Doomed> = dead
                 .map(|(grave, _)| Doomed {
                     location: grave.location.clone(),
                     unfinished: grave.unfinished,
                 })
                 .collect();
-            if !self.options.plan.dry_run {
+            let page: Vec<Grave> = looked.into_iter().map(|(grave, _)| grave).collect();
+            if !options.plan.dry_run {
                 if !doomed.is_empty() {
-                    self.stores.blobs.delete(self.cx(), &doomed).await?;
+                    stores.blobs.delete(self.over.cx(), &doomed).await?;
                 }
-                collection.forget(self.cx(), &page).await?;
+                collection.forget(self.over.cx(), &page).await?;
             }
             self.report.objects_deleted += doomed.len() as u64;
             self.report.graves_spared += (page.len() - doomed.len()) as u64;
             self.tell();
         }
     }
-}
-
-/// Whether somebody may be writing under the session.
-fn is_claimed(session: &Session, now: Timestamp) -> bool {
-    session.claimed_until.is_some_and(|until| now < until)
 }

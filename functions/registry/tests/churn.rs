@@ -36,3 +36,132 @@ mod another {
         }
     );
 }
+
+/// A churn that cannot fail would prove nothing: these stores have a defect each, and it must be noticed.
+mod noticed {
+    use std::pin::Pin;
+    use std::sync::Arc;
+
+    use async_trait::async_trait;
+    use oci::Digest;
+    use registry::contract::churn::{Options, churn};
+    use registry::store::collection::{Begun, Collected, CollectionStore, Graces, Grave, Plan};
+    use registry::store::sessions::{Session, SessionKey};
+    use registry::store::{Context, Cursor, Incarnation, Location, StoreError, Timestamp};
+
+    #[derive(Clone, Copy, PartialEq)]
+    enum Defect {
+        /// Links are not left alone.
+        Hasty,
+        /// What sessions have left is forgotten with them.
+        Forgetful,
+        /// Graves are dug, and never due.
+        Piling,
+    }
+
+    struct Defective {
+        inner: Arc<dyn CollectionStore>,
+        defect: Defect,
+    }
+
+    #[async_trait]
+    impl CollectionStore for Defective {
+        async fn begin_pass(&self, cx: Context, pass: Incarnation, until: Timestamp) -> Result<Begun, StoreError> {
+            self.inner.begin_pass(cx, pass, until).await
+        }
+
+        async fn checkpoint(
+            &self,
+            cx: Context,
+            pass: Incarnation,
+            next: Option<&Cursor>,
+            until: Timestamp,
+        ) -> Result<bool, StoreError> {
+            self.inner.checkpoint(cx, pass, next, until).await
+        }
+
+        async fn collect_names(
+            &self,
+            cx: Context,
+            plan: &Plan,
+            after: Option<&Cursor>,
+            limit: usize,
+        ) -> Result<Collected, StoreError> {
+            let link_ms = if self.defect == Defect::Hasty {
+                0
+            } else {
+                plan.graces.link_ms
+            };
+            let plan = Plan {
+                graces: Graces { link_ms, ..plan.graces },
+                ..*plan
+            };
+            self.inner.collect_names(cx, &plan, after, limit).await
+        }
+
+        async fn sweep(&self, cx: Context, key: SessionKey, session: &Session) -> Result<Option<u64>, StoreError> {
+            let swept = self.inner.sweep(cx, key, session).await?;
+            if self.defect == Defect::Forgetful {
+                let graves: Vec<_> = registry::store::collection::remains(key, session, cx.now).collect();
+                self.inner.forget(cx, &graves).await?;
+            }
+            Ok(swept)
+        }
+
+        async fn graves(
+            &self,
+            cx: Context,
+            before: Timestamp,
+            after: Option<&Grave>,
+            limit: usize,
+        ) -> Result<Vec<Grave>, StoreError> {
+            if self.defect == Defect::Piling && before < cx.now {
+                return Ok(Vec::new());
+            }
+            self.inner.graves(cx, before, after, limit).await
+        }
+
+        async fn is_named(&self, cx: Context, digest: &Digest, location: &Location) -> Result<bool, StoreError> {
+            self.inner.is_named(cx, digest, location).await
+        }
+
+        async fn forget(&self, cx: Context, graves: &[Grave]) -> Result<(), StoreError> {
+            self.inner.forget(cx, graves).await
+        }
+    }
+
+    type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+    fn spawn(work: Work) -> Work {
+        let task = tokio::spawn(work);
+        Box::pin(async { task.await.expect("a task of the churn") })
+    }
+
+    async fn run(defect: Defect) {
+        let (mut stores, _guard) = super::stores().into_all();
+        stores.collection = Arc::new(Defective {
+            inner: stores.collection,
+            defect,
+        });
+        let churned = churn(stores, spawn, Options::default()).await;
+        unreachable!("nothing was noticed: {churned:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    #[should_panic(expected = "a task of the churn")]
+    async fn a_collection_that_does_not_wait() {
+        run(Defect::Hasty).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    #[should_panic(expected = "found: ")]
+    async fn a_sweep_that_forgets() {
+        run(Defect::Forgetful).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    #[should_panic(expected = "graves are left")]
+    async fn graves_that_pile_up() {
+        run(Defect::Piling).await;
+    }
+}

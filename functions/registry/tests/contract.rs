@@ -270,8 +270,14 @@ async fn memory_refuses_locations_of_other_stores() {
         store: "s3".to_owned(),
         key: "1.1".to_owned(),
     };
-    assert!(matches!(store.read(cx(2), &elsewhere, 0..1).await, Err(StoreError::Failed(_))));
-    assert!(matches!(store.stat(cx(3), &elsewhere).await, Err(StoreError::Failed(_))));
+    assert!(matches!(
+        store.read(cx(2), &elsewhere, 0..1).await,
+        Err(StoreError::Failed(_))
+    ));
+    assert!(matches!(
+        store.stat(cx(3), &elsewhere).await,
+        Err(StoreError::Failed(_))
+    ));
     let doomed = Doomed {
         location: elsewhere,
         unfinished: false,

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use oci::MediaType;
 use registry::store::memory::MemoryBlobs;
 
-use support::content::{artifact, bytes_of, image, index, padded};
 use support::client::Call;
+use support::content::{artifact, bytes_of, image, index, padded};
 use support::{Script, Setup, Users, World, sha256, sha512};
 
 /// Calls of metadata and session stores that read, that write; calls of the blob store.

@@ -1,6 +1,7 @@
 //! Collection in the background of a server.
 
 use std::convert::Infallible;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,7 +52,7 @@ async fn passes(every: Duration, stores: &AllStores, environment: &Arc<dyn Envir
         tokio::time::sleep(wait).await;
         pass(stores, environment, metrics).await;
         // A tenth more or less, so that those who met once do not meet again.
-        wait = every - every / 20 + fraction(every / 10, &**environment);
+        wait = every.mul_f64(0.95) + fraction(every / 10, &**environment);
     }
 }
 
@@ -116,7 +117,7 @@ pub(crate) fn describe(report: &Report, size: impl Fn(u64) -> String) -> String 
         report.objects_deleted,
     );
     if report.deep {
-        text += &format!("\n{} leftovers among the names removed", names.leftovers);
+        let _ = write!(text, "\n{} leftovers among the names removed", names.leftovers);
     }
     if report.busy_until.is_some() {
         text += "\nanother process is going through the names: only uploads and the graveyard were looked at";
@@ -132,7 +133,7 @@ mod tests {
     #[test]
     fn a_fraction_is_no_more_than_the_whole() {
         let environment = SystemEnvironment::new(0);
-        let whole = Duration::from_secs(3600);
+        let whole = Duration::from_hours(1);
         let drawn: Vec<_> = (0..100).map(|_| fraction(whole, &environment)).collect();
         assert!(drawn.iter().all(|part| *part <= whole));
         assert!(drawn.iter().any(|part| *part > whole / 2) && drawn.iter().any(|part| *part < whole / 2));
@@ -145,6 +146,9 @@ mod tests {
             ..Report::default()
         };
         let text = describe(&report, |bytes| bytes.to_string());
-        assert!(text.contains("would be deleted") && text.contains("would be marked"), "{text}");
+        assert!(
+            text.contains("would be deleted") && text.contains("would be marked"),
+            "{text}"
+        );
     }
 }

@@ -84,10 +84,20 @@ mod tests {
 
     #[test]
     fn the_first_rule_that_matches_counts() {
-        let rules = ["proxy,repository=team/*,network=10.0.0.0/8", "redirect,repository=team/**", "auto,network=::/0"];
-        let rules = PullRules::new(rules.iter().map(|rule| rule.parse().unwrap()).collect(), Delivery::Proxy);
+        let rules = [
+            "proxy,repository=team/*,network=10.0.0.0/8",
+            "redirect,repository=team/**",
+            "auto,network=::/0",
+        ];
+        let rules = PullRules::new(
+            rules.iter().map(|rule| rule.parse().unwrap()).collect(),
+            Delivery::Proxy,
+        );
         let delivery = |repository: &str, client: Option<&str>| {
-            rules.delivery(&repository.parse().unwrap(), client.map(|client| client.parse().unwrap()))
+            rules.delivery(
+                &repository.parse().unwrap(),
+                client.map(|client| client.parse().unwrap()),
+            )
         };
         assert_eq!(delivery("team/app", Some("10.0.0.1")), Delivery::Proxy);
         assert_eq!(delivery("team/app", Some("11.0.0.1")), Delivery::Redirect);
@@ -127,6 +137,12 @@ mod tests {
         let nobody = TrustedProxies::default();
         let mut headers = HeaderMap::new();
         headers.insert(FORWARDED_FOR, "1.1.1.1".parse().unwrap());
-        assert_eq!(nobody.client("10.0.0.1:5".parse().unwrap(), &headers).unwrap().to_string(), "10.0.0.1");
+        assert_eq!(
+            nobody
+                .client("10.0.0.1:5".parse().unwrap(), &headers)
+                .unwrap()
+                .to_string(),
+            "10.0.0.1"
+        );
     }
 }

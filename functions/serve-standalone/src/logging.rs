@@ -74,7 +74,9 @@ pub(crate) fn init(format: LogFormat, filter: &str) -> Result<(), String> {
 /// bytes of requests, which may be secrets.
 fn is_harmless(event: &Metadata<'_>) -> bool {
     let library = event.target().split("::").next().unwrap_or_default();
-    *event.level() <= Level::INFO || !["h2", "hyper", "hyper_util"].contains(&library)
+    let tells_bytes = ["h2", "hyper", "hyper_util", "hyper_rustls", "rustls"].contains(&library);
+    // Those of the AWS SDK also tell what they sign, and with what result.
+    *event.level() <= Level::INFO || !(tells_bytes || library.starts_with("aws_"))
 }
 
 /// The log, if there is one.

@@ -12,12 +12,12 @@ use http::{HeaderValue, Method, Response, StatusCode};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
-use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use registry::collection::Report;
 use registry::store::Timestamp;
@@ -114,7 +114,11 @@ impl Metrics {
         let uploads = Gauge::default();
         registry.register("uploads_open", "Upload requests in progress", uploads.clone());
         let passes = Family::default();
-        registry.register("collection_passes", "Passes of collection by this process", passes.clone());
+        registry.register(
+            "collection_passes",
+            "Passes of collection by this process",
+            passes.clone(),
+        );
         let last_pass = Gauge::default();
         registry.register_with_unit(
             "collection_last_pass_timestamp",
@@ -123,9 +127,17 @@ impl Metrics {
             last_pass.clone(),
         );
         let deleted = Counter::default();
-        registry.register("collection_deleted_objects", "Objects deleted by collection", deleted.clone());
+        registry.register(
+            "collection_deleted_objects",
+            "Objects deleted by collection",
+            deleted.clone(),
+        );
         let swept = Counter::default();
-        registry.register("collection_swept_uploads", "Uploads past their end that were ended", swept.clone());
+        registry.register(
+            "collection_swept_uploads",
+            "Uploads past their end that were ended",
+            swept.clone(),
+        );
         let buried_bytes = Counter::default();
         registry.register_with_unit(
             "collection_buried",
@@ -245,7 +257,10 @@ impl Measured {
     /// Notes what the answer says.
     pub(crate) fn answered(&mut self, status: StatusCode, record: Option<&Record>) {
         let endpoint = match record {
-            Some(Record { endpoint: Some(endpoint), .. }) => endpoint.as_str(),
+            Some(Record {
+                endpoint: Some(endpoint),
+                ..
+            }) => endpoint.as_str(),
             Some(_) => "none",
             None => "Health",
         };
@@ -267,7 +282,9 @@ impl Drop for Measured {
         if self.upload {
             self.metrics.uploads.dec();
         }
-        let Some((endpoint, status)) = self.answered else { return };
+        let Some((endpoint, status)) = self.answered else {
+            return;
+        };
         let labels = RequestLabels {
             method: self.method,
             endpoint,
@@ -285,7 +302,11 @@ impl Collector for Statistics {
         let table = self.table();
         for (name, help, count) in [
             ("table_reads", "Reads of the metadata and session tables", table.reads),
-            ("table_writes", "Writes to the metadata and session tables", table.writes),
+            (
+                "table_writes",
+                "Writes to the metadata and session tables",
+                table.writes,
+            ),
         ] {
             let counter = ConstCounter::new(count);
             let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;

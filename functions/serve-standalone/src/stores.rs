@@ -46,8 +46,13 @@ pub(crate) struct OpenHow {
 }
 
 impl OpenHow {
+    /// Bytes that manifests and lists may hold together, wherever they are stored: as much as uploads, if that was set.
+    pub(crate) fn manifest_memory(&self) -> u64 {
+        self.upload_memory.unwrap_or(DISK_MEMORY)
+    }
+
     /// Bytes that uploads into the stores of `args` may hold together.
-    pub(crate) fn memory(&self, args: &StoreArgs) -> u64 {
+    fn memory(&self, args: &StoreArgs) -> u64 {
         let default = match args.blobs {
             Blobs::Disk => DISK_MEMORY,
             Blobs::S3(_) => store_s3::Options::UPLOAD_MEMORY,
@@ -199,23 +204,29 @@ pub(crate) fn refuse_same(args: &StoreArgs, to: &Target) -> Result<(), String> {
 /// Where bytes are, for people: without anything secret, because flags hold nothing secret.
 pub(crate) fn describe_blobs(args: &StoreArgs) -> String {
     match &args.blobs {
-        Blobs::Disk => format!("disk in {}", args.data.display()),
-        Blobs::S3(bucket) => with_endpoint(bucket.to_string(), args.s3_endpoint.as_ref().map(|endpoint| &*endpoint.0)),
+        Blobs::Disk => format!("disk in {}", absolute(&args.data)),
+        Blobs::S3(bucket) => with_endpoint(
+            bucket.to_string(),
+            args.s3_endpoint.as_ref().map(|endpoint| &*endpoint.0),
+        ),
     }
 }
 
 /// Where names are, for people.
 pub(crate) fn describe_metadata(args: &StoreArgs) -> String {
     match &args.metadata {
-        Metadata::Sqlite => {
-            let data = std::path::absolute(&args.data);
-            format!("sqlite in {}", data.as_deref().unwrap_or(&args.data).display())
-        }
+        Metadata::Sqlite => format!("sqlite in {}", absolute(&args.data)),
         Metadata::DynamoDb(table) => with_endpoint(
             format!("dynamodb://{}", table.0),
             args.dynamodb_endpoint.as_ref().map(|endpoint| &*endpoint.0),
         ),
     }
+}
+
+/// A path that says the same wherever it is read.
+fn absolute(path: &Path) -> String {
+    let absolute = std::path::absolute(path);
+    absolute.as_deref().unwrap_or(path).display().to_string()
 }
 
 fn with_endpoint(store: String, endpoint: Option<&str>) -> String {

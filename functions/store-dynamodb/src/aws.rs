@@ -18,8 +18,8 @@ use aws_sdk_dynamodb::types::{
     Update, WriteRequest,
 };
 
-pub(crate) use self::errors::MissingTable;
-use self::errors::{cancelled, classified, is_refusal, wrong};
+pub(crate) use self::errors::{MissingTable, classified};
+use self::errors::{cancelled, is_refusal, wrong};
 use self::expression::Expression;
 use self::values::{item_of, item_out, key_of, key_out};
 use crate::table::{Consistency, Found, Item, Key, PARTITION, Query, SORT, Table, TableError, Write, Written};
@@ -41,7 +41,11 @@ impl AwsTable {
         last: Option<&HashMap<String, AttributeValue>>,
     ) -> Result<Found, TableError> {
         Ok(Found {
-            items: items.unwrap_or_default().into_iter().map(item_of).collect::<Result<_, _>>()?,
+            items: items
+                .unwrap_or_default()
+                .into_iter()
+                .map(item_of)
+                .collect::<Result<_, _>>()?,
             more_after: last.map(key_of).transpose()?,
         })
     }
@@ -52,7 +56,7 @@ impl Table for AwsTable {
     async fn get(&self, key: &Key, consistency: Consistency) -> Result<Option<Item>, TableError> {
         let request = self.sdk.get_item().table_name(&self.name).set_key(Some(key_out(key)));
         let answer = request.consistent_read(consistency == Consistency::Strong).send().await;
-        let answer = answer.map_err(|error| classified(error, &self.name))?;
+        let answer = answer.map_err(|error| classified(&error, &self.name))?;
         answer.item.map(item_of).transpose()
     }
 
@@ -76,7 +80,7 @@ impl Table for AwsTable {
             .scan_index_forward(!query.descending)
             .limit(i32::try_from(query.limit).unwrap_or(i32::MAX))
             .consistent_read(query.consistency == Consistency::Strong);
-        let answer = request.send().await.map_err(|error| classified(error, &self.name))?;
+        let answer = request.send().await.map_err(|error| classified(&error, &self.name))?;
         Self::found(answer.items, answer.last_evaluated_key.as_ref())
     }
 
@@ -88,7 +92,7 @@ impl Table for AwsTable {
             .set_exclusive_start_key(after.map(key_out))
             .limit(i32::try_from(limit).unwrap_or(i32::MAX))
             .consistent_read(true);
-        let answer = request.send().await.map_err(|error| classified(error, &self.name))?;
+        let answer = request.send().await.map_err(|error| classified(&error, &self.name))?;
         Self::found(answer.items, answer.last_evaluated_key.as_ref())
     }
 
@@ -106,7 +110,9 @@ impl Table for AwsTable {
                     .set_expression_attribute_names(expression.names())
                     .set_expression_attribute_values(expression.values());
                 let answer = request.send().await;
-                answer.map(|_| ()).map_err(|error| (is_refusal(&error), classified(error, &self.name)))
+                answer
+                    .map(|_| ())
+                    .map_err(|error| (is_refusal(&error), classified(&error, &self.name)))
             }
             Write::Update {
                 key,
@@ -126,7 +132,9 @@ impl Table for AwsTable {
                     .set_expression_attribute_names(expression.names())
                     .set_expression_attribute_values(expression.values());
                 let answer = request.send().await;
-                answer.map(|_| ()).map_err(|error| (is_refusal(&error), classified(error, &self.name)))
+                answer
+                    .map(|_| ())
+                    .map_err(|error| (is_refusal(&error), classified(&error, &self.name)))
             }
             Write::Delete { key, condition } => {
                 let condition = expression.condition(condition);
@@ -139,7 +147,9 @@ impl Table for AwsTable {
                     .set_expression_attribute_names(expression.names())
                     .set_expression_attribute_values(expression.values());
                 let answer = request.send().await;
-                answer.map(|_| ()).map_err(|error| (is_refusal(&error), classified(error, &self.name)))
+                answer
+                    .map(|_| ())
+                    .map_err(|error| (is_refusal(&error), classified(&error, &self.name)))
             }
             Write::Check { .. } => return Err(wrong("a check is no write by itself")),
         };
@@ -167,8 +177,8 @@ impl Table for AwsTable {
             _ => None,
         };
         match reasons {
-            Some(reasons) => cancelled(&reasons, error),
-            None => Err(classified(error, &self.name)),
+            Some(reasons) => cancelled(&reasons),
+            None => Err(classified(&error, &self.name)),
         }
     }
 
@@ -179,7 +189,7 @@ impl Table for AwsTable {
             .build()
             .map_err(wrong)?;
         let request = self.sdk.batch_get_item().request_items(&self.name, wanted);
-        let answer = request.send().await.map_err(|error| classified(error, &self.name))?;
+        let answer = request.send().await.map_err(|error| classified(&error, &self.name))?;
         let items = answer.responses.and_then(|mut tables| tables.remove(&self.name));
         let items = items.unwrap_or_default().into_iter().map(item_of);
         let left = answer.unprocessed_keys.and_then(|mut tables| tables.remove(&self.name));
@@ -193,8 +203,10 @@ impl Table for AwsTable {
     async fn batch_write(&self, writes: &[Write]) -> Result<Vec<Write>, TableError> {
         let requests = writes.iter().map(batched).collect::<Result<Vec<_>, _>>()?;
         let request = self.sdk.batch_write_item().request_items(&self.name, requests);
-        let answer = request.send().await.map_err(|error| classified(error, &self.name))?;
-        let left = answer.unprocessed_items.and_then(|mut tables| tables.remove(&self.name));
+        let answer = request.send().await.map_err(|error| classified(&error, &self.name))?;
+        let left = answer
+            .unprocessed_items
+            .and_then(|mut tables| tables.remove(&self.name));
         let left = left.unwrap_or_default();
         // Matched by their keys: what comes back is the same write as was sent.
         let left = left.iter().map(|request| {

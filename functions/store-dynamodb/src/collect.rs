@@ -13,8 +13,8 @@ use registry::store::{Context, Cursor, Incarnation, Location, StoreError, Timest
 use crate::DynamoStore;
 use crate::keys::{self, SHARDS};
 use crate::mutation::{Mutation, active};
-use crate::records::{BlobRow, GraveRow, PassRow};
 use crate::records::names as attributes;
+use crate::records::{BlobRow, GraveRow, PassRow};
 use crate::retrying::{Answer, Requests};
 use crate::table::{Condition, Key, Value, Write};
 
@@ -172,7 +172,10 @@ impl CollectionStore for DynamoStore {
     }
 
     async fn forget(&self, cx: Context, graves: &[Grave]) -> Result<(), StoreError> {
-        let mut keys: Vec<Key> = graves.iter().map(|grave| keys::grave(&grave.location, grave.at)).collect();
+        let mut keys: Vec<Key> = graves
+            .iter()
+            .map(|grave| keys::grave(&grave.location, grave.at))
+            .collect();
         keys.sort_unstable();
         keys.dedup();
         let deletes: Vec<_> = keys.into_iter().map(delete).collect();

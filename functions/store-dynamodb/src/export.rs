@@ -33,7 +33,9 @@ fn belongings<'a>(
     references: &'a [Digest],
 ) -> impl Iterator<Item = Key> + 'a {
     let life = row.record.incarnation;
-    let edges = references.iter().map(move |target| keys::edge(repository, target, digest, life));
+    let edges = references
+        .iter()
+        .map(move |target| keys::edge(repository, target, digest, life));
     let apart = match row.references {
         References::Here(_) => 0,
         References::Apart(rows) => rows,

@@ -316,9 +316,7 @@ impl Name {
         let partition: Vec<&str> = key.partition.split('#').collect();
         let sort: Vec<&str> = key.sort.split('#').collect();
         match (partition.as_slice(), sort.as_slice()) {
-            (["D", repository, digest], sort) => {
-                Self::of_digest(repository.parse().ok()?, digest.parse().ok()?, sort)
-            }
+            (["D", repository, digest], sort) => Self::of_digest(repository.parse().ok()?, digest.parse().ok()?, sort),
             (["T", repository], [kind, name]) => {
                 let repository = repository.parse().ok()?;
                 match *kind {

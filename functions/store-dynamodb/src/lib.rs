@@ -10,9 +10,9 @@
 //! references. All reads are strongly consistent, so that at least one of the two sees the other. A crash at any
 //! point leaves claims, marks or objects that belong to nothing: garbage, and collected as such.
 //!
-//! Read in this order: [`table`] (what is asked of a table), [`retrying`] (how it is asked), [`keys`] and
-//! [`records`] (what lies in it), [`metadata`] (the protocols), [`sessions`], [`collect`], [`export`]; [`aws`] and
-//! [`schema`] are the way to the real thing, [`open`] brings all together.
+//! Read in this order: `table` (what is asked of a table), `retrying` (how it is asked), `keys` and
+//! `records` (what lies in it), `metadata` (the protocols), `sessions`, `collect`, `export`; `aws` and
+//! `schema` are the way to the real thing, `open` brings all together.
 //!
 //! # Permissions
 //!
@@ -39,9 +39,9 @@ mod mutation;
 mod open;
 mod records;
 mod retrying;
-mod schema;
 #[cfg(test)]
 mod scheduler;
+mod schema;
 mod sessions;
 mod table;
 #[cfg(test)]

@@ -32,6 +32,26 @@ struct State {
     items: Items,
     faults: Faults,
     random: Random,
+    /// What will be done late: the writes, one after the other or, with a token, as a transaction.
+    late: Vec<(Vec<Write>, Option<String>)>,
+}
+
+impl State {
+    /// Perhaps does something that was sent some time ago. Nobody hears of it.
+    fn catch_up(&mut self) {
+        if self.late.is_empty() || !self.random.happens(200) {
+            return;
+        }
+        let (writes, token) = self.late.swap_remove(self.random.below(self.late.len()));
+        match token {
+            Some(token) => drop(self.items.transact(&writes, &token)),
+            None => {
+                for write in writes {
+                    drop(self.items.write(&[write]));
+                }
+            }
+        }
+    }
 }
 
 impl MemoryTable {
@@ -56,6 +76,7 @@ impl MemoryTable {
                 items: Items::default(),
                 faults,
                 random: Random::new(seed),
+                late: Vec::new(),
             })),
             scheduler,
         }
@@ -71,7 +92,9 @@ impl MemoryTable {
 
     /// From now on requests fail like this.
     pub(crate) fn set_faults(&self, faults: Faults) {
-        self.lock().faults = faults;
+        let mut state = self.lock();
+        state.faults = faults;
+        state.late.clear();
     }
 
     /// Looks at the items themselves, between requests.
@@ -88,6 +111,7 @@ impl MemoryTable {
         &self,
         kind: faults::Kind,
         about: impl Fn() -> String,
+        (writes, token): (&[Write], Option<&str>),
         request: impl FnOnce(&mut State) -> Result<T, TableError>,
     ) -> Result<T, TableError> {
         match &self.scheduler {
@@ -96,9 +120,16 @@ impl MemoryTable {
         }
         let answer = {
             let mut state = self.lock();
-            let State { faults, random, .. } = &mut *state;
+            state.catch_up();
+            let State {
+                faults, random, late, ..
+            } = &mut *state;
             match faults.trouble(kind, random) {
                 None => request(&mut state),
+                Some(Trouble::Late) => {
+                    late.push((writes.to_vec(), token.map(str::to_owned)));
+                    Err(Trouble::Late.error())
+                }
                 Some(Trouble::Lost) => request(&mut state).and_then(|_| Err(Trouble::Lost.error())),
                 Some(trouble) => Err(trouble.error()),
             }
@@ -114,7 +145,7 @@ impl MemoryTable {
 impl Table for MemoryTable {
     async fn get(&self, key: &Key, consistency: Consistency) -> Result<Option<Item>, TableError> {
         let about = || format!("get {key:?} {consistency:?}");
-        self.step(faults::Kind::Read, about, |state| {
+        self.step(faults::Kind::Read, about, (&[], None), |state| {
             items::check_key(key)?;
             let stale = consistency == Consistency::Eventual && state.faults.is_stale(&mut state.random);
             Ok(state.items.get(key, stale))
@@ -124,7 +155,7 @@ impl Table for MemoryTable {
 
     async fn query(&self, query: &Query) -> Result<Found, TableError> {
         let about = || format!("{query:?}");
-        self.step(faults::Kind::Read, about, |state| {
+        self.step(faults::Kind::Read, about, (&[], None), |state| {
             let stale = query.consistency == Consistency::Eventual && state.faults.is_stale(&mut state.random);
             state.items.query(query, stale)
         })
@@ -133,13 +164,16 @@ impl Table for MemoryTable {
 
     async fn scan(&self, after: Option<&Key>, limit: usize) -> Result<Found, TableError> {
         let about = || format!("scan after {after:?}");
-        self.step(faults::Kind::Read, about, |state| state.items.scan(after, limit))
-            .await
+        self.step(faults::Kind::Read, about, (&[], None), |state| {
+            state.items.scan(after, limit)
+        })
+        .await
     }
 
     async fn write(&self, write: &Write) -> Result<Written, TableError> {
         let about = || format!("{write:?}");
-        self.step(faults::Kind::Write, about, |state| {
+        let sent = (std::slice::from_ref(write), None);
+        self.step(faults::Kind::Write, about, sent, |state| {
             if matches!(write, Write::Check { .. }) {
                 return Err(reject("a check outside a transaction"));
             }
@@ -150,7 +184,7 @@ impl Table for MemoryTable {
 
     async fn transact(&self, writes: &[Write], token: &str) -> Result<Written, TableError> {
         let about = || format!("transact {writes:#?}");
-        self.step(faults::Kind::Transaction, about, |state| {
+        self.step(faults::Kind::Transaction, about, (writes, Some(token)), |state| {
             state.items.transact(writes, token)
         })
         .await
@@ -158,10 +192,12 @@ impl Table for MemoryTable {
 
     async fn batch_get(&self, keys: &[Key]) -> Result<(Vec<Item>, Vec<Key>), TableError> {
         let about = || format!("batch get {keys:?}");
-        self.step(faults::Kind::Read, about, |state| {
+        self.step(faults::Kind::Read, about, (&[], None), |state| {
             let places: Vec<_> = keys.iter().map(Place::of).collect();
             items::check_batch(&places, BATCH_READS)?;
-            let State { items, faults, random } = state;
+            let State {
+                items, faults, random, ..
+            } = state;
             let (taken, left) = faults.take(keys, random);
             let found = taken.iter().filter_map(|key| items.get(key, false));
             // In any order: the caller must not rely on that of its keys.
@@ -172,7 +208,7 @@ impl Table for MemoryTable {
 
     async fn batch_write(&self, writes: &[Write]) -> Result<Vec<Write>, TableError> {
         let about = || format!("batch write {writes:#?}");
-        self.step(faults::Kind::Write, about, |state| {
+        self.step(faults::Kind::Write, about, (writes, None), |state| {
             let places: Vec<_> = writes.iter().map(|write| Place::of(items::key_of(write))).collect();
             items::check_batch(&places, BATCH_WRITES)?;
             let plain = writes.iter().all(|write| match write {
@@ -182,7 +218,9 @@ impl Table for MemoryTable {
             if !plain {
                 return Err(reject("a batch holds unconditional puts and deletes"));
             }
-            let State { items, faults, random } = state;
+            let State {
+                items, faults, random, ..
+            } = state;
             let (taken, left) = faults.take(writes, random);
             for write in &taken {
                 items.write(std::slice::from_ref(write))?;

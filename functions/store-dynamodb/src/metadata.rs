@@ -49,7 +49,12 @@ impl Call<'_> {
     /// one that is done late touches nothing of this one.
     fn incarnation(&self, round: u64) -> Incarnation {
         // An odd factor: distinct rounds give distinct values.
-        Incarnation(self.cx.incarnation.0.wrapping_add(round.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+        Incarnation(
+            self.cx
+                .incarnation
+                .0
+                .wrapping_add(round.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+        )
     }
 }
 

@@ -29,6 +29,8 @@ pub(crate) enum Mutation {
     UnlinkAtOnce,
     /// Deleting a manifest does not look whether it was put again since it was marked.
     IgnoreVersion,
+    /// A link whose making was not answered is made again, whatever became of it meanwhile.
+    RetryBlindly,
     /// A tag is written whatever it names by now.
     BlindTag,
 }

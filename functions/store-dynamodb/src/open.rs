@@ -46,7 +46,7 @@ impl Options {
         self.local_table.as_deref().unwrap_or(&self.table)
     }
 
-    async fn sdk(&self) -> Result<Sdk, OpenError> {
+    async fn sdk(&self, retries: RetryConfig) -> Result<Sdk, OpenError> {
         let provider = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
         let http = HttpClient::new().tls_provider(provider).build_https();
         let timeouts = TimeoutConfig::builder()
@@ -55,7 +55,7 @@ impl Options {
             .build();
         let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
             .http_client(http)
-            .retry_config(RetryConfig::disabled())
+            .retry_config(retries)
             .timeout_config(timeouts);
         if let Some(region) = &self.region {
             loader = loader.region(Region::new(region.clone()));
@@ -92,7 +92,9 @@ pub enum OpenError {
     #[error("the table {0} was never initialised: run `roadstead metadata init`")]
     NotInitialised(String),
     /// The table was made for something else.
-    #[error("the table {0} does not have the keys `pk` and `sk`, so that it belongs to something else: choose another name")]
+    #[error(
+        "the table {0} does not have the keys `pk` and `sk`, so that it belongs to something else: choose another name"
+    )]
     OtherKeys(String),
     /// A new table did not become active.
     #[error("the table {0} is not active yet: try again in a minute")]
@@ -137,7 +139,7 @@ impl DynamoStore {
     /// A store over tables that [`DynamoStore::init`] has made. Makes one request to each, for the version of the
     /// layout.
     pub async fn open(options: &Options) -> Result<Self, OpenError> {
-        let sdk = options.sdk().await?;
+        let sdk = options.sdk(RetryConfig::disabled()).await?;
         let pace: Arc<dyn Pace> = Arc::new(SystemPace::new());
         for name in options.names() {
             let client = Client::new(Arc::new(AwsTable::new(sdk.clone(), name)), pace.clone());
@@ -151,7 +153,7 @@ impl DynamoStore {
     /// Makes the tables that are not there, paid by the request and with rows that expire, and writes the version of
     /// the layout into them. Idempotent; changes nothing of what lies in them.
     pub async fn init(options: &Options) -> Result<Vec<Prepared>, OpenError> {
-        let sdk = options.sdk().await?;
+        let sdk = options.sdk(RetryConfig::standard()).await?;
         let pace: Arc<dyn Pace> = Arc::new(SystemPace::new());
         let mut prepared = Vec::new();
         for name in options.names() {

@@ -58,6 +58,17 @@ impl Answer {
     }
 }
 
+/// What became of a write that is sent again only when it was surely not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Once {
+    /// It is done.
+    Done,
+    /// The condition did not hold.
+    Refused,
+    /// No answer came: it was done, or may be done late, or never.
+    Unanswered,
+}
+
 /// A table, and how to be patient with it. Clones share their counts.
 #[derive(Clone)]
 pub(crate) struct Client {
@@ -246,19 +257,53 @@ impl Requests<'_> {
         }
     }
 
+    /// One change that must not be done a second time: what it makes may have been removed again since a first try that
+    /// was not answered.
+    pub(crate) async fn write_once(&self, write: &Write) -> Result<Once, StoreError> {
+        let mut tries = Tries::of(self);
+        loop {
+            self.client.counts.write(1);
+            match self.client.table.write(write).await {
+                Ok(Written::Done) => return Ok(Once::Done),
+                Ok(Written::Refused(_)) => {
+                    self.client.counts.refused();
+                    return Ok(Once::Refused);
+                }
+                Err(error) => {
+                    let surely_not = matches!(error, TableError::Retry { not_done: true, .. });
+                    tries.failed(error).await?;
+                    if !surely_not {
+                        return Ok(Once::Unanswered);
+                    }
+                }
+            }
+        }
+    }
+
     /// Changes of different items, all or none, done once however often they are tried.
     pub(crate) async fn transact(&self, writes: &[Write]) -> Result<Written, StoreError> {
+        self.transact_once(writes).await.map(|(written, _)| written)
+    }
+
+    /// The same, and whether a try was not answered. A refusal uses up no token: such a try may be done late, although
+    /// a later one was refused, if its conditions have come to hold by then.
+    pub(crate) async fn transact_once(&self, writes: &[Write]) -> Result<(Written, bool), StoreError> {
         let token = self.client.pace.token();
         let mut tries = Tries::of(self);
+        let mut unanswered = false;
         loop {
             self.client.counts.transaction(writes.len());
             match self.client.table.transact(writes, &token).await {
-                Ok(Written::Done) => return Ok(Written::Done),
-                Ok(refused @ Written::Refused(_)) => {
-                    self.client.counts.refused();
-                    return Ok(refused);
+                Ok(written) => {
+                    if written != Written::Done {
+                        self.client.counts.refused();
+                    }
+                    return Ok((written, unanswered));
                 }
-                Err(error) => tries.failed(error).await?,
+                Err(error) => {
+                    unanswered |= !matches!(error, TableError::Retry { not_done: true, .. });
+                    tries.failed(error).await?;
+                }
             }
         }
     }

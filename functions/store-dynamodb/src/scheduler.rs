@@ -19,7 +19,7 @@ use futures_util::future::BoxFuture;
 /// A schedule that has not come to an end after so many requests never will.
 const MOST_STEPS: usize = 20_000;
 
-/// Randomness that is the same for the same seed (SplitMix64).
+/// Randomness that is the same for the same seed (`SplitMix64`).
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
@@ -150,11 +150,6 @@ impl Scheduler {
         }
     }
 
-    /// How many requests were picked so far: a clock for what happened before what.
-    pub(crate) fn step(&self) -> usize {
-        self.lock().step
-    }
-
     fn lock(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -164,7 +159,7 @@ impl Scheduler {
         &self,
         tasks: Vec<BoxFuture<'static, ()>>,
         random: &mut Random,
-        rules: Rules<'_>,
+        rules: &mut Rules<'_>,
     ) -> Result<(), String> {
         let mut tasks: Vec<_> = tasks.into_iter().map(Some).collect();
         let mut weights: Vec<usize> = tasks.iter().map(|_| 1 + random.below(16)).collect();

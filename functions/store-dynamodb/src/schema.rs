@@ -14,20 +14,21 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, TableDescription, TableStatus,
     TimeToLiveSpecification, TimeToLiveStatus,
 };
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use registry::store::StoreError;
 
-use crate::aws::MissingTable;
+use crate::aws::{MissingTable, classified};
 use crate::keys;
 use crate::open::OpenError;
 use crate::records::{Fields, at_version, names};
 use crate::retrying::{Pace, Requests};
-use crate::table::{Attributes, Condition, Item, PARTITION, SORT, Value, Write};
+use crate::table::{Attributes, Condition, Item, PARTITION, SORT, TableError, Value, Write};
 
 /// The version of the layout that this program writes.
 pub(crate) const VERSION: u64 = 1;
 
 /// How long a new table may take until it can be used.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// What [`DynamoStore::init`](crate::DynamoStore::init) has found or done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,21 +50,21 @@ fn row(version: u64) -> Item {
 
 /// The version of the layout in a table; `None`: it was never initialised.
 async fn version(requests: Requests<'_>, table: &str) -> Result<Option<u64>, OpenError> {
-    let item = requests.get(&keys::schema()).await.map_err(|error| explained(error, table))?;
+    let item = requests
+        .get(&keys::schema())
+        .await
+        .map_err(|error| explained(error, table))?;
     let version = item.map(|item| Fields(&item).number(names::VERSION)).transpose();
     version.map_err(|error| explained(error, table))
 }
 
 /// A missing table has an error of its own, since there is something to do about it.
 fn explained(error: StoreError, table: &str) -> OpenError {
-    let (StoreError::Unavailable(cause) | StoreError::Failed(cause)) = &error;
+    let (StoreError::Unavailable(cause) | StoreError::Failed(cause)) = error;
     if cause.is::<MissingTable>() {
         return OpenError::NoTable(table.to_owned());
     }
-    OpenError::Table {
-        table: table.to_owned(),
-        cause: error.into(),
-    }
+    failed(cause, table)
 }
 
 /// Refuses a table that this program does not understand.
@@ -133,7 +134,7 @@ async fn describe(sdk: &Sdk, table: &str) -> Result<Option<TableDescription>, Op
     match sdk.describe_table().table_name(table).send().await {
         Ok(answer) => Ok(answer.table),
         Err(error) if has_code(&error, "ResourceNotFoundException") => Ok(None),
-        Err(error) => Err(failed(error, table)),
+        Err(error) => Err(refused(&error, table)),
     }
 }
 
@@ -146,7 +147,9 @@ async fn ask_for(sdk: &Sdk, table: &str) -> Result<bool, OpenError> {
             .build()
     };
     let key = |name, kind| KeySchemaElement::builder().attribute_name(name).key_type(kind).build();
-    let attributes = [attribute(PARTITION), attribute(SORT)].into_iter().collect::<Result<_, _>>();
+    let attributes = [attribute(PARTITION), attribute(SORT)]
+        .into_iter()
+        .collect::<Result<_, _>>();
     let keys = [key(PARTITION, KeyType::Hash), key(SORT, KeyType::Range)];
     let keys = keys.into_iter().collect::<Result<_, _>>();
     let request = sdk
@@ -158,7 +161,7 @@ async fn ask_for(sdk: &Sdk, table: &str) -> Result<bool, OpenError> {
     match request.send().await {
         Ok(_) => Ok(true),
         Err(error) if has_code(&error, "ResourceInUseException") => Ok(false),
-        Err(error) => Err(failed(error, table)),
+        Err(error) => Err(refused(&error, table)),
     }
 }
 
@@ -166,7 +169,9 @@ async fn ask_for(sdk: &Sdk, table: &str) -> Result<bool, OpenError> {
 fn check_keys(description: &TableDescription, table: &str) -> Result<(), OpenError> {
     let expected = [(PARTITION, KeyType::Hash), (SORT, KeyType::Range)];
     let found = description.key_schema().iter();
-    let found: Vec<_> = found.map(|key| (key.attribute_name(), key.key_type().clone())).collect();
+    let found: Vec<_> = found
+        .map(|key| (key.attribute_name(), key.key_type().clone()))
+        .collect();
     if found == expected {
         Ok(())
     } else {
@@ -177,8 +182,10 @@ fn check_keys(description: &TableDescription, table: &str) -> Result<(), OpenErr
 /// Lets the service remove sessions by itself, long after their sweep.
 pub(crate) async fn expire_rows(sdk: &Sdk, table: &str) -> Result<(), OpenError> {
     let answer = sdk.describe_time_to_live().table_name(table).send().await;
-    let answer = answer.map_err(|error| failed(error, table))?;
-    let status = answer.time_to_live_description.and_then(|description| description.time_to_live_status);
+    let answer = answer.map_err(|error| refused(&error, table))?;
+    let status = answer
+        .time_to_live_description
+        .and_then(|description| description.time_to_live_status);
     if matches!(status, Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling)) {
         return Ok(());
     }
@@ -189,11 +196,20 @@ pub(crate) async fn expire_rows(sdk: &Sdk, table: &str) -> Result<(), OpenError>
         .map_err(|error| failed(error, table))?;
     let request = sdk.update_time_to_live().table_name(table);
     let answer = request.time_to_live_specification(specification).send().await;
-    answer.map(|_| ()).map_err(|error| failed(error, table))
+    answer.map(|_| ()).map_err(|error| refused(&error, table))
 }
 
 fn has_code<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>, code: &str) -> bool {
     error.as_service_error().and_then(ProvideErrorMetadata::code) == Some(code)
+}
+
+fn refused<E>(error: &SdkError<E, HttpResponse>, table: &str) -> OpenError
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    match classified(error, table) {
+        TableError::Retry { cause, .. } | TableError::Fatal(cause) => failed(cause, table),
+    }
 }
 
 fn failed(error: impl Into<registry::store::Cause>, table: &str) -> OpenError {
@@ -214,6 +230,9 @@ mod tests {
         }
         let newer = understood(VERSION + 2, "names");
         let text = newer.expect_err("a layout of two versions on").to_string();
-        assert!(text.contains("names") && text.contains(&(VERSION + 2).to_string()), "{text}");
+        assert!(
+            text.contains("names") && text.contains(&(VERSION + 2).to_string()),
+            "{text}"
+        );
     }
 }

@@ -72,6 +72,14 @@ fn fresh() -> Session {
     }
 }
 
+/// A session of which nothing is left.
+fn swept() -> Session {
+    Session {
+        state: State::Swept,
+        ..fresh()
+    }
+}
+
 /// Whether somebody may be writing: a claim ends at the very moment of its `claimed_until`.
 pub(crate) fn is_live(session: &Session, now: Timestamp) -> bool {
     session.claimed_until.is_some_and(|until| now < until)
@@ -178,10 +186,31 @@ impl SessionStore for DynamoStore {
 
     async fn claim(&self, cx: Context, key: SessionKey, until: Timestamp) -> Result<Claimed, StoreError> {
         let requests = self.local.within(cx);
+        // A token that has ended creates no row: a session that was swept would begin again, with names for its objects
+        // that its graves have.
+        let may_create = cx.now < key.expires;
         // Most claims are the first of their session: the row is created without having looked for it.
-        let (mut before, mut condition) = (fresh(), Condition::Absent);
+        let mut looked = if may_create {
+            None
+        } else {
+            Some(row(&requests, key).await?)
+        };
+        let mut written: Option<Session> = None;
         let mut round = 0;
         loop {
+            let (before, condition) = match looked {
+                Some(Some(row)) if written.as_ref().is_some_and(|written| row.is(written, cx)) => {
+                    return Ok(granted(key, row.session));
+                }
+                Some(Some(Row { session, .. })) if session.state != State::Open => return Ok(Claimed::Ended(session)),
+                Some(Some(Row { session, .. })) if is_live(&session, cx.now) => return Ok(Claimed::Busy(session)),
+                Some(Some(Row { session, .. })) => {
+                    let condition = at_version(session.version);
+                    (session, condition)
+                }
+                Some(None) if !may_create => return Ok(Claimed::Ended(swept())),
+                Some(None) | None => (fresh(), Condition::Absent),
+            };
             let after = Session {
                 version: before.version + 1,
                 attempts: before.attempts + 1,
@@ -192,21 +221,13 @@ impl SessionStore for DynamoStore {
             if answer.is_done() {
                 return Ok(granted(key, after));
             }
-            // Losing to the row that was there already is no race.
+            // Losing to a row that was there already is no race.
             if round > 0 {
                 requests.lost_race(round - 1).await?;
             }
             round += 1;
-            (before, condition) = match row(&requests, key).await? {
-                None => (fresh(), Condition::Absent),
-                Some(row) if row.is(&after, cx) => return Ok(granted(key, after)),
-                Some(Row { session, .. }) if session.state != State::Open => return Ok(Claimed::Ended(session)),
-                Some(Row { session, .. }) if is_live(&session, cx.now) => return Ok(Claimed::Busy(session)),
-                Some(Row { session, .. }) => {
-                    let condition = at_version(session.version);
-                    (session, condition)
-                }
-            };
+            looked = Some(row(&requests, key).await?);
+            written = Some(after);
         }
     }
 
@@ -335,7 +356,9 @@ impl SessionStore for DynamoStore {
             if before.as_ref().is_some_and(|session| session.state != State::Open) {
                 return Ok(Cancelled::Ended);
             }
-            let condition = before.as_ref().map_or(Condition::Absent, |session| at_version(session.version));
+            let condition = before
+                .as_ref()
+                .map_or(Condition::Absent, |session| at_version(session.version));
             let session = before.clone().unwrap_or_else(fresh);
             let after = Session {
                 version: session.version + 1,

@@ -13,7 +13,8 @@ use registry::contract::records::Pair;
 use registry::contract::{Guard, Names, Trial};
 use registry::store::metadata::MetadataStore;
 use registry::store::sessions::SessionStore;
-use service::names;
+use service::options;
+use store_dynamodb::DynamoStore;
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -28,6 +29,19 @@ async fn run<S: ?Sized, F: Future<Output = ()>>(given: Arc<S>, clause: impl FnOn
     tokio::time::timeout(Duration::from_mins(2), clause)
         .await
         .expect("the clause ends within two minutes");
+}
+
+/// An empty store over two tables.
+async fn names() -> Names {
+    let options = options(true);
+    DynamoStore::init(&options).await.expect("tables are made");
+    let store = Arc::new(DynamoStore::open(&options).await.expect("tables are there"));
+    Names {
+        metadata: store.clone(),
+        sessions: store.clone(),
+        collection: store.clone(),
+        records: store,
+    }
 }
 
 async fn sessions() -> Arc<dyn SessionStore> {

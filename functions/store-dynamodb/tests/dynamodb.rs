@@ -83,17 +83,28 @@ async fn four_thousand_references_come_and_go() {
         tags: (0..20).map(|number| format!("t{number}").parse().unwrap()).collect(),
         who: "user".to_owned(),
     };
-    assert_eq!(store.put_manifest(cx(1, 60_000), &much).await.unwrap(), ManifestPut::Stored);
+    assert_eq!(
+        store.put_manifest(cx(1, 60_000), &much).await.unwrap(),
+        ManifestPut::Stored
+    );
     let held = *much.excepted.first().unwrap();
     much.tags.clear();
     much.content = NewContent::Unchanged;
-    assert_eq!(store.put_manifest(cx(2, 60_000), &much).await.unwrap(), ManifestPut::Stored);
+    assert_eq!(
+        store.put_manifest(cx(2, 60_000), &much).await.unwrap(),
+        ManifestPut::Stored
+    );
     let location = Location::main("0b.1");
-    store.commit_blob(cx(3, 60_000), &repository(), &held, &location, 1).await.unwrap();
+    store
+        .commit_blob(cx(3, 60_000), &repository(), &held, &location, 1)
+        .await
+        .unwrap();
     let kept = store.unlink(cx(4, 60_000), &repository(), &held).await.unwrap();
     assert_eq!(kept, Removal::Referenced(much.digest));
 
-    let removed = store.delete_manifest(cx(5, 60_000), &repository(), &much.digest, "user").await;
+    let removed = store
+        .delete_manifest(cx(5, 60_000), &repository(), &much.digest, "user")
+        .await;
     assert_eq!(removed.unwrap(), Removal::Removed);
     let unlinked = store.unlink(cx(6, 60_000), &repository(), &held).await.unwrap();
     assert_eq!(unlinked, Removal::Removed, "no edge was left");
@@ -105,7 +116,10 @@ async fn a_list_may_begin_behind_any_text() {
     let store = store().await;
     let long = "y".repeat(5000);
     for after in ["", "a", "~", "ä", "\u{10ffff}", &long] {
-        let page = store.tags(cx(1, 10_000), &repository(), Some(after), 1000).await.unwrap();
+        let page = store
+            .tags(cx(1, 10_000), &repository(), Some(after), 1000)
+            .await
+            .unwrap();
         assert!(page.items.is_empty() && !page.more, "behind {after:?}");
         let page = store.repositories(cx(1, 10_000), Some(after), 1000).await.unwrap();
         assert!(page.items.is_empty() && !page.more, "behind {after:?}");

@@ -1,7 +1,7 @@
 //! Checks a registry: whether what its records say of each other, and of the objects in the blob store, is so.
 //!
-//! Two walks: over all records, each of which is compared with what it refers to ([`records`]), then over all objects,
-//! each of which must be named by something ([`objects`]). The registry goes on serving. So whatever does not agree is
+//! Two walks: over all records, each of which is compared with what it refers to (`records`), then over all objects,
+//! each of which must be named by something (`objects`). The registry goes on serving. So whatever does not agree is
 //! only a suspicion, and is reported when the record that it was read from is still the same after the look that found
 //! it: had both been right, the change in between would show.
 //!
@@ -267,18 +267,18 @@ impl Run<'_> {
             let limit = self.over.options.slice;
             let records = &self.over.stores.records;
             let slice = records.records(self.over.cx(), next.as_ref(), limit).await?;
-            let over = &self.over;
-            let looked: Vec<records::Looked> = stream::iter(&slice.items)
-                .map(|record| over.look(record))
-                .buffered(over.options.at_once)
-                .try_collect()
-                .await?;
             for record in &slice.items {
                 self.count(record);
                 if let Record::Blob { location, .. } = record {
                     named.add(location);
                 }
             }
+            let over = &self.over;
+            let looked: Vec<records::Looked> = stream::iter(slice.items)
+                .map(|record| over.look(record))
+                .buffered(over.options.at_once)
+                .try_collect()
+                .await?;
             for looked in looked {
                 self.summary.hashed += looked.hashed;
                 self.summary.absent += looked.absent;

@@ -23,9 +23,9 @@ pub(super) struct Looked {
 }
 
 impl Over<'_> {
-    pub(super) async fn look(&self, record: &Record) -> Result<Looked, StoreError> {
+    pub(super) async fn look(&self, record: Record) -> Result<Looked, StoreError> {
         let mut looked = Looked::default();
-        match record {
+        match &record {
             Record::Repository { .. } | Record::History { .. } => {}
             Record::Blob {
                 digest, location, size, ..

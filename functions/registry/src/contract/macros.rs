@@ -330,7 +330,10 @@ macro_rules! churn_tests {
             #[::tokio::test(flavor = "multi_thread")]
             async fn nothing_acknowledged_is_ever_lost() {
                 let churned = run(false).await;
-                assert!(churned.pushed > 0 && churned.deleted > 0 && churned.verified > 0, "{churned:?}");
+                assert!(
+                    churned.pushed > 0 && churned.deleted > 0 && churned.verified > 0,
+                    "{churned:?}"
+                );
                 assert!(churned.collected.objects_deleted > 0, "{churned:?}");
             }
 

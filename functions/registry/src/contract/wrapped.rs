@@ -17,7 +17,8 @@ use crate::store::metadata::{
 };
 use crate::store::records::{Record, RecordStore};
 use crate::store::sessions::{
-    Attempt, Cancelled, Claim, Claimed, End, Progress, Publishing, Session, SessionId, SessionKey, SessionStore, SigningKey,
+    Attempt, Cancelled, Claim, Claimed, End, Progress, Publishing, Session, SessionId, SessionKey, SessionStore,
+    SigningKey,
 };
 use crate::store::{Context, Cursor, Incarnation, Location, Page, Slice, StoreError, Timestamp};
 

@@ -21,9 +21,7 @@ use crate::limits::Sparse;
 use crate::registry::{Registry, declared_length};
 use crate::response;
 use crate::store::blobs::{BodyError, Source, Upload};
-use crate::store::metadata::{
-    Content, ManifestPut, ManifestRecord, NewContent, PutManifest, Referrer, Removal,
-};
+use crate::store::metadata::{Content, ManifestPut, ManifestRecord, NewContent, PutManifest, Referrer, Removal};
 use crate::store::sessions::{Claim, Claimed, End, Publishing};
 use crate::store::{Location, StoreError};
 
@@ -228,7 +226,9 @@ impl Registry {
         match outcome {
             ManifestPut::Stored => Ok(()),
             ManifestPut::Missing(digests) => Err(Error::ManifestReferencesUnknown(digests)),
-            ManifestPut::Gone => Err(StoreError::failed("a manifest that was put with its bytes is said to have none").into()),
+            ManifestPut::Gone => {
+                Err(StoreError::failed("a manifest that was put with its bytes is said to have none").into())
+            }
         }
     }
 

@@ -18,7 +18,9 @@ use crate::query::OpenUpload;
 use crate::registry::{Registry, declared_length};
 use crate::response;
 use crate::store::blobs::{AppendError, BodyError, Upload};
-use crate::store::sessions::{Cancelled, Claim, Claimed, End, Progress, Publishing, Session, SessionId, SessionKey, State};
+use crate::store::sessions::{
+    Cancelled, Claim, Claimed, End, Progress, Publishing, Session, SessionId, SessionKey, State,
+};
 use crate::store::{Location, StoreError};
 use crate::token::UploadToken;
 
@@ -302,7 +304,10 @@ impl Registry {
         row: &Session,
         digest: &Digest,
     ) -> Result<Response<ResponseBody>, Error> {
-        let publishing = row.publishing.as_ref().filter(|publishing| publishing.digest == *digest);
+        let publishing = row
+            .publishing
+            .as_ref()
+            .filter(|publishing| publishing.digest == *digest);
         match (row.state, publishing) {
             (State::Done, Some(_)) => {}
             (State::Committing, Some(publishing)) => {

@@ -236,6 +236,10 @@ pub trait SessionStore: Send + Sync + 'static {
 
 /// The answer to [`SessionStore::cancel`].
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "short-lived, and almost always the large variant"
+)]
 pub enum Cancelled {
     /// It is cancelled now; this is how it was before, `None` when nothing had been stored.
     Now(Option<Session>),

@@ -3,10 +3,7 @@
 use bytes::Bytes;
 use oci::{Digest, MediaType};
 use registry::check::{Event, Finding, Options, Summary, check};
-use registry::contract::source::Body;
-use registry::store::blobs::{BlobStore as _, Doomed, Upload};
 use registry::store::records::{EntryContent, ManifestEntry, Record, RecordStore as _};
-use registry::store::sessions::{Attempt, SessionId};
 use registry::store::{Context, Incarnation, Location, Timestamp};
 use registry::{Limits, Sparse};
 use serde_json::json;
@@ -14,13 +11,13 @@ use serde_json::json;
 use crate::support::content::{Image, artifact, bytes_of, image, index, padded};
 use crate::support::{World, sha256, sha512};
 
-const CX: Context = Context {
+pub(super) const CX: Context = Context {
     now: Timestamp(1_900_000_000_000),
     deadline: Timestamp(1_900_000_060_000),
     incarnation: Incarnation(4711),
 };
 
-fn options() -> Options {
+pub(super) fn options() -> Options {
     Options {
         hash: true,
         slice: 3,
@@ -29,28 +26,34 @@ fn options() -> Options {
 }
 
 impl World {
-    async fn check_as(&self, options: &Options) -> (Summary, Vec<Finding>) {
+    pub(super) async fn check_as(&self, options: &Options) -> (Summary, Vec<Finding>) {
         let mut found = Vec::new();
         let mut tell = |event: Event<'_>| {
             if let Event::Found(finding) = event {
                 found.push(finding.clone());
             }
         };
-        let summary = check(&self.stores, self.clock.clone(), options, &mut tell).await.unwrap();
+        let summary = check(&self.stores, self.clock.clone(), options, &mut tell)
+            .await
+            .unwrap();
         assert_eq!(summary.findings, found.len() as u64);
         (summary, found)
     }
 
-    async fn check(&self) -> Vec<Finding> {
+    pub(super) async fn check(&self) -> Vec<Finding> {
         self.check_as(&options()).await.1
     }
 
-    async fn plant(&self, record: Record) {
+    pub(super) async fn plant(&self, record: Record) {
         self.metadata.insert(CX, &[record]).await.unwrap();
     }
 
-    async fn place_of(&self, repository: &str, digest: &Digest) -> Location {
-        let link = self.stores.metadata.link(CX, &repository.parse().unwrap(), digest).await;
+    pub(super) async fn place_of(&self, repository: &str, digest: &Digest) -> Location {
+        let link = self
+            .stores
+            .metadata
+            .link(CX, &repository.parse().unwrap(), digest)
+            .await;
         link.unwrap().unwrap().location
     }
 
@@ -92,7 +95,7 @@ impl World {
         one
     }
 
-    async fn furnished() -> (Self, Image) {
+    pub(super) async fn furnished() -> (Self, Image) {
         let world = Self::new().await;
         let image = world.furnish_all().await;
         (world, image)
@@ -162,88 +165,12 @@ async fn bytes_are_read_only_when_asked_for() {
 }
 
 #[tokio::test]
-async fn a_missing_object_is_found() {
-    let (world, image) = World::furnished().await;
-    let location = world.place_of("a", &image.layer).await;
-    let doomed = Doomed {
-        location: location.clone(),
-        unfinished: false,
-    };
-    world.blobs.delete(CX, &[doomed]).await.unwrap();
-    let digest = image.layer;
-    assert_eq!(world.check().await, [Finding::ObjectMissing { digest, location }]);
-}
-
-#[tokio::test]
-async fn an_object_of_another_size_is_found() {
-    let (world, image) = World::furnished().await;
-    let location = world.place_of("a", &image.layer).await;
-    world
-        .plant(Record::Blob {
-            digest: image.layer,
-            location: location.clone(),
-            size: 7,
-            at: CX.now,
-        })
-        .await;
-    let finding = Finding::ObjectResized {
-        digest: image.layer,
-        location,
-        recorded: 7,
-        found: "layer of one".len() as u64,
-    };
-    assert_eq!(world.check().await, [finding]);
-}
-
-/// Bytes that rotted: found by reading them, and only then.
-#[tokio::test]
-async fn bytes_that_do_not_hash_right_are_found() {
-    let (world, image) = World::furnished().await;
-    let location = world.place_of("a", &image.layer).await;
-    let attempt = location.key.split_once('.').unwrap();
-    let attempt = Attempt {
-        session: SessionId(u128::from_str_radix(attempt.0, 16).unwrap()),
-        number: attempt.1.parse().unwrap(),
-    };
-    let doomed = Doomed {
-        location: location.clone(),
-        unfinished: false,
-    };
-    world.blobs.delete(CX, &[doomed]).await.unwrap();
-    assert_eq!(world.seal(attempt, "rotten bytes").await, location);
-    let finding = Finding::Corrupt {
-        digest: image.layer,
-        location: Some(location),
-        computed: sha256(b"rotten bytes"),
-    };
-    assert_eq!(world.check().await, [finding]);
-    let options = Options {
-        hash: false,
-        ..options()
-    };
-    assert_eq!(world.check_as(&options).await.1, []);
-}
-
-impl World {
-    /// Stores an object that no session names.
-    async fn seal(&self, attempt: Attempt, bytes: &'static str) -> Location {
-        let mut body = Body::of(&Bytes::from_static(bytes.as_bytes()), 5);
-        let appended = self.blobs.append(CX, attempt, &[], &mut body).await.unwrap();
-        let upload = Upload {
-            session: attempt.session,
-            state: appended.state,
-            parts: appended.part.into_iter().collect(),
-            size: bytes.len() as u64,
-        };
-        self.blobs.seal(CX, &upload).await.unwrap()
-    }
-}
-
-#[tokio::test]
 async fn a_manifest_that_does_not_hash_right_is_found() {
     let (world, image) = World::furnished().await;
     let mut damaged = entry("a", &image.manifest);
-    let bytes = String::from_utf8(image.manifest.to_vec()).unwrap().replace("layer", "liver");
+    let bytes = String::from_utf8(image.manifest.to_vec())
+        .unwrap()
+        .replace("layer", "liver");
     damaged.content = EntryContent::Inline(bytes.clone().into());
     damaged.references = vec![sha256(b"not even there")];
     world.plant(Record::Manifest(Box::new(damaged))).await;
@@ -365,10 +292,14 @@ async fn a_missing_reference_of_a_large_manifest_is_found() {
     let (world, _) = World::furnished().await;
     let bytes = padded(&image(b"{}", &[]), 40_000);
     let location = {
-        let record = world.stores.metadata.manifest(CX, &"a".parse().unwrap(), &sha256(&bytes)).await;
+        let record = world
+            .stores
+            .metadata
+            .manifest(CX, &"a".parse().unwrap(), &sha256(&bytes))
+            .await;
         match record.unwrap().unwrap().content {
             registry::store::metadata::Content::Stored(location) => location,
-            other => panic!("{other:?}"),
+            registry::store::metadata::Content::Inline(_) => panic!("it is large"),
         }
     };
     let mut other = entry("c", &bytes);
@@ -420,7 +351,13 @@ async fn a_manifest_that_would_be_refused_is_found() {
 async fn a_tag_that_names_nothing_is_found() {
     let (world, one) = World::furnished().await;
     let name = "a".parse().unwrap();
-    let mut record = world.stores.metadata.tag(CX, &name, &"one".parse().unwrap()).await.unwrap().unwrap();
+    let mut record = world
+        .stores
+        .metadata
+        .tag(CX, &name, &"one".parse().unwrap())
+        .await
+        .unwrap()
+        .unwrap();
     record.size += 1;
     let plant = |tag: &str, names| Record::Tag {
         repository: "a".parse().unwrap(),
@@ -452,35 +389,6 @@ async fn a_repository_that_is_not_listed_is_found() {
     world.plant(Record::Manifest(Box::new(entry("unlisted", &bytes)))).await;
     let repository = "unlisted".parse().unwrap();
     assert_eq!(world.check().await, [Finding::RepositoryUnlisted { repository }]);
-}
-
-/// An object that nothing names: of a session that never was, of an attempt that its session never counted, and beside
-/// the object of a session that is done. What is named by its session or its grave is none.
-#[tokio::test]
-async fn a_stray_object_is_found() {
-    let (world, one) = World::furnished().await;
-    let done = world.place_of("a", &one.layer).await;
-    let session = SessionId(u128::from_str_radix(done.key.split_once('.').unwrap().0, 16).unwrap());
-    let strays = [
-        Attempt {
-            session: SessionId(5),
-            number: 1,
-        },
-        Attempt { session, number: 2 },
-    ];
-    let mut expected = Vec::new();
-    for attempt in strays {
-        let location = world.seal(attempt, "stray").await;
-        expected.push(Finding::Stray { location, size: 5 });
-    }
-    let mut found = world.check().await;
-    found.sort_by_key(|finding| format!("{finding:?}"));
-    expected.sort_by_key(|finding| format!("{finding:?}"));
-    assert_eq!(found, expected);
-    assert_eq!(
-        serde_json::to_value(&found[0]).unwrap(),
-        json!({ "finding": "stray", "location": { "store": "main", "key": format!("{:032x}.1", 5) }, "size": 5 })
-    );
 }
 
 /// A store that cannot be read ends the check; what was found until then was told.

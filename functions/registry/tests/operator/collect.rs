@@ -88,7 +88,11 @@ impl World {
     /// All that can be pulled is whole.
     async fn assert_whole(&self, manifests: &[(&'static str, Digest)]) {
         for (repository, digest) in manifests {
-            let answer = self.get(format!("/v2/{repository}/manifests/{digest}")).send().await.expect(200);
+            let answer = self
+                .get(format!("/v2/{repository}/manifests/{digest}"))
+                .send()
+                .await
+                .expect(200);
             assert_eq!(sha256(&answer.body), *digest);
         }
         for (repository, bytes) in [("a", "{}"), ("a", "layer of one"), ("b", "layer of one"), ("b", "{}")] {
@@ -206,12 +210,21 @@ async fn progress_is_told_after_every_slice() {
     }
     world.clock.pass(GRACE);
     let mut told = Vec::new();
-    let report = collect(&world.stores, world.clock.clone(), &tiny(), &mut |report| told.push(*report)).await;
+    let report = collect(&world.stores, world.clock.clone(), &tiny(), &mut |report| {
+        told.push(*report);
+    })
+    .await;
     let report = report.unwrap();
     assert_eq!(report.names.marked, 10);
     assert!(told.len() >= 20 / 3 + 10 / 2);
     assert!(told.windows(2).all(|pair| pair[0].names.seen <= pair[1].names.seen));
-    assert_eq!(Report { complete: true, ..*told.last().unwrap() }, report);
+    assert_eq!(
+        Report {
+            complete: true,
+            ..*told.last().unwrap()
+        },
+        report
+    );
 }
 
 /// A dry run counts what a run would do now, and writes nothing anywhere.
@@ -233,7 +246,10 @@ async fn a_dry_run_writes_nothing() {
     for _ in 0..4 {
         let _ = world.counts.take();
         let told = world.try_collect(&dry).await.unwrap();
-        assert_eq!(world.counts.of("delete") + world.counts.of("sweep") + world.counts.of("forget"), 0);
+        assert_eq!(
+            world.counts.of("delete") + world.counts.of("sweep") + world.counts.of("forget"),
+            0
+        );
         assert_eq!(world.counts.of("begin_pass") + world.counts.of("checkpoint"), 0);
         let done = world.collect().await;
         assert_eq!(told.names.marked, done.names.marked);
@@ -312,7 +328,12 @@ async fn names_are_gone_over_by_one_process() {
     world.clock.pass(GRACE);
     let until = world.cx().now.plus_millis(HOUR);
     let other = Incarnation(77);
-    let begun = world.stores.collection.begin_pass(world.cx(), other, until).await.unwrap();
+    let begun = world
+        .stores
+        .collection
+        .begin_pass(world.cx(), other, until)
+        .await
+        .unwrap();
     assert_eq!(begun, Begun::Fresh);
     let report = world.collect().await;
     assert_eq!(report.busy_until, Some(until));
@@ -328,9 +349,9 @@ async fn names_are_gone_over_by_one_process() {
         if !std::mem::replace(&mut taken, true) {
             clock.pass(options.lease_ms);
             let cx = world.cx();
-            let begin = stores.collection.begin_pass(cx, other, cx.now.plus_millis(HOUR));
-            let begun = futures_util::FutureExt::now_or_never(begin).unwrap().unwrap();
-            assert_eq!(begun, Begun::Fresh, "nothing was recorded yet");
+            let taking = stores.collection.begin_pass(cx, other, cx.now.plus_millis(HOUR));
+            let taken = futures_util::FutureExt::now_or_never(taking).unwrap().unwrap();
+            assert_eq!(taken, Begun::Fresh, "nothing was recorded yet");
         }
     };
     let report = collect(&world.stores, world.clock.clone(), &options, &mut take_over).await;
@@ -389,13 +410,20 @@ async fn a_collection_may_fail_anywhere() {
 async fn a_grave_of_what_is_in_use_is_spared() {
     let world = World::new().await;
     let digest = world.push_blob("a", "blob").await;
-    let link = world.stores.metadata.link(world.cx(), &"a".parse().unwrap(), &digest).await;
+    let link = world
+        .stores
+        .metadata
+        .link(world.cx(), &"a".parse().unwrap(), &digest)
+        .await;
     let place = link.unwrap().unwrap().location;
     world.delete(format!("/v2/a/blobs/{digest}")).send().await.expect(202);
     assert_eq!(world.collect().await.names.buried, 1);
     let metadata = &world.stores.metadata;
     let name = "a".parse().unwrap();
-    metadata.commit_blob(world.cx(), &name, &digest, &place, 4).await.unwrap();
+    metadata
+        .commit_blob(world.cx(), &name, &digest, &place, 4)
+        .await
+        .unwrap();
     metadata.keep_link(world.cx(), &name, &digest).await.unwrap();
 
     world.clock.pass(GRACE);

@@ -9,9 +9,9 @@ use registry::auth::{AuthenticationError, Credentials};
 use registry::contract::faulty::{Fault, Kind, Moment};
 use registry::{Authenticator, Identity, Principal};
 
+use crate::support::client::Call;
 use crate::support::content::{Image, artifact, bytes_of, image, padded};
 use crate::support::log::Log;
-use crate::support::client::Call;
 use crate::support::{Answer, Setup, World, sha256, sha512};
 
 /// Something to do with a registry that holds `a` with an image.

@@ -6,8 +6,8 @@ use http::Method;
 use oci::{Digest, MediaType};
 use registry::{Authenticator, Endpoint, Settings};
 
-use crate::support::content::{Image, artifact, bytes_of, image};
 use crate::support::client::Call;
+use crate::support::content::{Image, artifact, bytes_of, image};
 use crate::support::{Setup, Users, World, sha256};
 
 /// A private registry with the repositories `team/app` and `private/x`, which hold the same things.

@@ -1,7 +1,8 @@
 //! Classes of bugs that registries have had, a named test for each. The numbers are those of the project's list.
 //!
 //! `access`: who may do what (S1, S3, S14, S15, S23, S29). `authorities`: sessions, tokens, redirects, the log (S9, S10,
-//! S18, S20, S28). `content`: hostile bodies and parameters (S6, S7, S8, S21, S22, S25, S26).
+//! S18, S20, S28). `collection`: what is reclaimed while others push (S26, S27). `content`: hostile bodies and parameters
+//! (S6, S7, S8, S21, S22, S25, S26).
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
 
 #[path = "../support/mod.rs"]
@@ -10,5 +11,6 @@ mod support;
 
 mod access;
 mod authorities;
+mod collection;
 mod content;
 mod examples;

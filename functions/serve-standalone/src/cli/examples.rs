@@ -62,7 +62,6 @@ Examples:
 
 A server that uses the file sees the change within a second or two.";
 
-
 pub(super) const COLLECT: &str = "\
 Examples:
   roadstead collect --dry-run

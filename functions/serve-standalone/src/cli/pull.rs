@@ -24,7 +24,12 @@ pub(crate) struct PullArgs {
     #[arg(long, env = "ROADSTEAD_PULL_RULE", value_name = "RULE", value_delimiter = ';')]
     pub(crate) pull_rule: Vec<PullRule>,
     /// For how long the URL of a redirect works at most; 1m to 12h
-    #[arg(long, env = "ROADSTEAD_PRESIGN_LIFETIME", value_name = "DURATION", default_value = "15m")]
+    #[arg(
+        long,
+        env = "ROADSTEAD_PRESIGN_LIFETIME",
+        value_name = "DURATION",
+        default_value = "15m"
+    )]
     pub(crate) presign_lifetime: PresignLifetime,
     /// Networks of reverse proxies whose `X-Forwarded-For` is believed. Without this the client of every request is
     /// whoever opened the connection, also when that is a proxy. May be repeated, or separated by commas
@@ -66,7 +71,9 @@ pub(crate) struct PullRule {
 impl PullRule {
     /// Whether it is meant for `client`, whose address may be unknown, and `repository`.
     pub(crate) fn matches(&self, repository: &RepositoryName, client: Option<IpAddr>) -> bool {
-        self.repository.as_ref().is_none_or(|glob| glob.matches(repository.as_str()))
+        self.repository
+            .as_ref()
+            .is_none_or(|glob| glob.matches(repository.as_str()))
             && self
                 .network
                 .is_none_or(|network| client.is_some_and(|client| network.contains(&client.to_canonical())))
@@ -89,7 +96,9 @@ impl FromStr for PullRule {
                 _ => return Err(format!("expected repository=GLOB or network=CIDR, not {word:?}")),
             };
             if twice {
-                return Err(format!("{word:?}: a rule has one repository and one network; make another rule"));
+                return Err(format!(
+                    "{word:?}: a rule has one repository and one network; make another rule"
+                ));
             }
         }
         Ok(Self {
@@ -138,9 +147,8 @@ impl FromStr for Glob {
         let mut components: Vec<String> = text.split('/').map(ToOwned::to_owned).collect();
         let deep = components.pop_if(|last| last == "**").is_some();
         let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-*".contains(&byte);
-        let fine = |component: &String| {
-            !component.is_empty() && !component.contains("**") && component.bytes().all(legal)
-        };
+        let fine =
+            |component: &String| !component.is_empty() && !component.contains("**") && component.bytes().all(legal);
         if text.is_empty() || !components.iter().all(fine) {
             return Err(format!(
                 "{text:?} is not a pattern for repositories such as team/app, team/* or team/** (`**` stands at the end)"
@@ -202,7 +210,9 @@ mod tests {
     fn rules_match_by_repository_and_network() {
         let matches = |rule: &str, repository: &str, client: Option<&str>| {
             let client = client.map(|client| client.parse().unwrap());
-            rule.parse::<PullRule>().unwrap().matches(&repository.parse().unwrap(), client)
+            rule.parse::<PullRule>()
+                .unwrap()
+                .matches(&repository.parse().unwrap(), client)
         };
         for (rule, repository, client, expected) in [
             ("proxy", "a", None, true),
@@ -225,19 +235,43 @@ mod tests {
             ("redirect,network=10.0.0.0/8", "a", None, false),
             ("redirect,network=fd00::/8", "a", Some("fd12::1"), true),
             ("redirect,network=192.0.2.7", "a", Some("192.0.2.7"), true),
-            ("auto, network=10.0.0.0/8, repository=team/**", "team/a", Some("10.1.2.3"), true),
-            ("auto,network=10.0.0.0/8,repository=team/**", "zoo", Some("10.1.2.3"), false),
+            (
+                "auto, network=10.0.0.0/8, repository=team/**",
+                "team/a",
+                Some("10.1.2.3"),
+                true,
+            ),
+            (
+                "auto,network=10.0.0.0/8,repository=team/**",
+                "zoo",
+                Some("10.1.2.3"),
+                false,
+            ),
         ] {
-            assert_eq!(matches(rule, repository, client), expected, "{rule} {repository} {client:?}");
+            assert_eq!(
+                matches(rule, repository, client),
+                expected,
+                "{rule} {repository} {client:?}"
+            );
         }
     }
 
     #[test]
     fn what_is_no_rule_is_refused() {
         for wrong in [
-            "", "direct", "proxy,", "proxy,repo=a", "proxy,repository=", "proxy,repository=A", "proxy,repository=a//b",
-            "proxy,repository=**/b", "proxy,repository=a**", "proxy,network=10.0.0.0/33", "proxy,network=lan",
-            "proxy,repository=a,repository=b", "proxy,network=::/0,network=::/0",
+            "",
+            "direct",
+            "proxy,",
+            "proxy,repo=a",
+            "proxy,repository=",
+            "proxy,repository=A",
+            "proxy,repository=a//b",
+            "proxy,repository=**/b",
+            "proxy,repository=a**",
+            "proxy,network=10.0.0.0/33",
+            "proxy,network=lan",
+            "proxy,repository=a,repository=b",
+            "proxy,network=::/0,network=::/0",
         ] {
             assert!(wrong.parse::<PullRule>().is_err(), "{wrong:?}");
         }

@@ -64,16 +64,21 @@ pub(crate) struct LimitArgs {
     #[arg(long, env = "ROADSTEAD_MAX_CONNECTIONS", value_name = "COUNT", default_value = "1024",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_connections: u32,
-    /// Memory for the bodies of all uploads together; more uploads wait for room. As much again is for manifests
-    /// and lists of referrers, and a body that was interrupted for lack of it ends with 503
-    /// [default: 64MiB, with blobs in S3 512MiB]
+    /// Memory for the bodies of all uploads together; more uploads wait for room, and a body that was interrupted for
+    /// lack of it ends with 503. As much again is for manifests and lists of referrers
+    /// [default: 64MiB, with blobs in S3 512MiB for uploads]
     #[arg(long, env = "ROADSTEAD_UPLOAD_MEMORY", value_name = "SIZE")]
     pub(crate) upload_memory: Option<Length>,
     /// The largest blob that is accepted
     #[arg(long, env = "ROADSTEAD_MAX_BLOB_SIZE", value_name = "SIZE", default_value = "500GiB")]
     pub(crate) max_blob_size: Length,
     /// For how long an upload that was begun may be continued
-    #[arg(long, env = "ROADSTEAD_UPLOAD_LIFETIME", value_name = "DURATION", default_value = "24h")]
+    #[arg(
+        long,
+        env = "ROADSTEAD_UPLOAD_LIFETIME",
+        value_name = "DURATION",
+        default_value = "24h"
+    )]
     pub(crate) upload_lifetime: Span,
     /// From the first byte of a request, or from the opening of a connection, to the end of the request's head
     #[arg(

@@ -241,9 +241,9 @@ pub(crate) enum PathStyle {
     /// In the path when an endpoint is given, in the host name on AWS
     #[default]
     Auto,
-    /// https://HOST/BUCKET/KEY
+    /// HOST/BUCKET/KEY
     Always,
-    /// https://BUCKET.HOST/KEY
+    /// BUCKET.HOST/KEY
     Never,
 }
 
@@ -312,20 +312,38 @@ mod tests {
             ("s3://b.u-c/registry", "b.u-c", "registry", "s3://b.u-c/registry"),
             ("s3://bucket/a/b_1/", "bucket", "a/b_1", "s3://bucket/a/b_1"),
         ] {
-            let Ok(Blobs::S3(bucket)) = text.parse() else { panic!("{text}") };
+            let Ok(Blobs::S3(bucket)) = text.parse() else {
+                panic!("{text}")
+            };
             assert_eq!((bucket.name.as_str(), bucket.prefix.as_str()), (name, prefix));
             assert_eq!(bucket.to_string(), shown);
         }
         for wrong in [
-            "", "Disk", "s3", "s3:bucket", "s3://", "s3://ab", "s3://bucket//a", "s3://bucket/a//b", "s3://bucket/..",
-            "s3://bucket/a b", "s3://bucket?x", "file:///data",
+            "",
+            "Disk",
+            "s3",
+            "s3:bucket",
+            "s3://",
+            "s3://ab",
+            "s3://bucket//a",
+            "s3://bucket/a//b",
+            "s3://bucket/..",
+            "s3://bucket/a b",
+            "s3://bucket?x",
+            "file:///data",
         ] {
             assert!(wrong.parse::<Blobs>().is_err(), "{wrong}");
         }
         assert_eq!("sqlite".parse(), Ok(Metadata::Sqlite));
         let table = TableName("my_table".into());
         assert_eq!("dynamodb://my_table".parse(), Ok(Metadata::DynamoDb(table)));
-        for wrong in ["", "dynamodb://", "dynamodb://a/b", "dynamodb://my table", "postgres://x"] {
+        for wrong in [
+            "",
+            "dynamodb://",
+            "dynamodb://a/b",
+            "dynamodb://my table",
+            "postgres://x",
+        ] {
             assert!(wrong.parse::<Metadata>().is_err(), "{wrong}");
         }
     }
@@ -335,7 +353,15 @@ mod tests {
         let read = |text: &str| text.parse::<Endpoint>().map(|endpoint| endpoint.0);
         assert_eq!(read("http://127.0.0.1:9000/"), Ok("http://127.0.0.1:9000".into()));
         assert_eq!(read("https://x.example/s3"), Ok("https://x.example/s3".into()));
-        for wrong in ["", "127.0.0.1:9000", "ftp://x", "http://", "https://x/?a=b", "https://x/#a", "/x"] {
+        for wrong in [
+            "",
+            "127.0.0.1:9000",
+            "ftp://x",
+            "http://",
+            "https://x/?a=b",
+            "https://x/#a",
+            "/x",
+        ] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
         assert!(read("https://key:secret@x").unwrap_err().contains("credentials"));
@@ -345,10 +371,18 @@ mod tests {
     fn flags_of_a_store_that_is_not_in_use_are_refused_by_name() {
         for (flags, flag, needs) in [
             ("--s3-endpoint http://x", "--s3-endpoint", "--blobs s3://"),
-            ("--s3-parts equal --metadata dynamodb://table", "--s3-parts", "--blobs s3://"),
+            (
+                "--s3-parts equal --metadata dynamodb://table",
+                "--s3-parts",
+                "--blobs s3://",
+            ),
             ("--s3-encryption kms:abc", "--s3-encryption", "--blobs s3://"),
             ("--local-table other", "--local-table", "--metadata dynamodb://"),
-            ("--blobs s3://bucket --dynamodb-endpoint http://x", "--dynamodb-endpoint", "--metadata dynamodb://"),
+            (
+                "--blobs s3://bucket --dynamodb-endpoint http://x",
+                "--dynamodb-endpoint",
+                "--metadata dynamodb://",
+            ),
             ("--aws-region eu-central-1", "--aws-region", "--blobs s3://"),
         ] {
             let told = read(flags).check(false).unwrap_err();
@@ -368,7 +402,10 @@ mod tests {
     #[test]
     fn encryption() {
         assert_eq!("kms".parse(), Ok(Encryption::Kms(None)));
-        assert_eq!("kms:arn:aws:kms:x".parse(), Ok(Encryption::Kms(Some("arn:aws:kms:x".into()))));
+        assert_eq!(
+            "kms:arn:aws:kms:x".parse(),
+            Ok(Encryption::Kms(Some("arn:aws:kms:x".into())))
+        );
         assert!("kms:".parse::<Encryption>().is_err() && "AES".parse::<Encryption>().is_err());
     }
 }

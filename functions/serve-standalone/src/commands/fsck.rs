@@ -1,5 +1,6 @@
 //! `roadstead fsck`.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::Arc;
 
@@ -77,7 +78,7 @@ fn words(finding: &Value) -> String {
             Value::Object(location) => location.get("key").and_then(Value::as_str).unwrap_or("?").to_owned(),
             other => other.to_string(),
         };
-        text += &format!(" {name}={value}");
+        let _ = write!(text, " {name}={value}");
     }
     text
 }
@@ -115,6 +116,9 @@ mod tests {
             "location": { "store": "main", "key": "00.1" },
         });
         let text = words(&finding);
-        assert!(text.starts_with("object missing ") && text.contains("digest=sha256:abc") && text.contains("location=00.1"), "{text}");
+        assert!(
+            text.starts_with("object missing ") && text.contains("digest=sha256:abc") && text.contains("location=00.1"),
+            "{text}"
+        );
     }
 }

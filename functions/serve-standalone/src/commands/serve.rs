@@ -140,7 +140,7 @@ async fn open(
         presign_lifetime: args.pulls.presign_lifetime.0,
     };
     let opened = stores::open(&args.stores, &how).await.map_err(Failure::Failed)?;
-    let environment = Arc::new(SystemEnvironment::new(how.memory(&args.stores)));
+    let environment = Arc::new(SystemEnvironment::new(how.manifest_memory()));
     let health = Arc::new(Health::new(&opened, environment.clone()));
     let metrics = Arc::new(Metrics::new(opened.statistics.clone()));
     let stores = opened.stores;
@@ -148,14 +148,16 @@ async fn open(
         .await
         .map_err(|error| Failure::failed("the stores do not answer", error))?;
     let listener_of_metrics = match args.metrics {
-        MetricsAddress::At(address) => Some(MetricsListener::open(address, metrics.clone()).await.map_err(|error| {
-            Failure::failed(format!("cannot serve metrics on {address}"), error)
-        })?),
+        MetricsAddress::At(address) => Some(
+            MetricsListener::open(address, metrics.clone())
+                .await
+                .map_err(|error| Failure::failed(format!("cannot serve metrics on {address}"), error))?,
+        ),
         MetricsAddress::Here | MetricsAddress::Off => None,
     };
-    let collector = args.collect_every.map(|every| {
-        Collector::start(every.0, stores, environment, metrics.clone())
-    });
+    let collector = args
+        .collect_every
+        .map(|every| Collector::start(every.0, stores, environment, metrics.clone()));
     let limits = &args.limits;
     let timeouts = Timeouts {
         header: limits.header_timeout.0,
@@ -203,13 +205,7 @@ fn settings(args: &ServeArgs) -> Settings {
 }
 
 /// Says where the server is and how to push to it: to a person in words, to a log collector in one line.
-fn announce(
-    args: &ServeArgs,
-    format: LogFormat,
-    address: SocketAddr,
-    metrics: Option<&MetricsListener>,
-    access: &str,
-) {
+fn announce(args: &ServeArgs, format: LogFormat, address: SocketAddr, metrics: Option<&MetricsListener>, access: &str) {
     let host = reachable(address);
     let push = format!("docker tag alpine {host}/alpine && docker push {host}/alpine");
     let (blobs, names) = (

@@ -10,7 +10,7 @@ use registry::store::{Context, Incarnation, Page, StoreError};
 use super::Failure;
 use crate::cli::{ReadArgs, StoreArgs};
 use crate::environment;
-use crate::stores::{self, Absent, Opened, OpenHow};
+use crate::stores::{self, Absent, OpenHow, Opened};
 
 /// Items read at once: memory does not depend on the length of a list.
 pub(super) const PAGE: usize = 1000;

@@ -50,7 +50,11 @@ impl Drop for MetricsListener {
 async fn accept(listener: TcpListener, metrics: Arc<Metrics>) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let permit = room.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let permit = room
+            .clone()
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
         match listener.accept().await {
             Ok((socket, _)) => {
                 let metrics = metrics.clone();

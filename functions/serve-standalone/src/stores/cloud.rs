@@ -55,7 +55,10 @@ pub(super) async fn init(args: &StoreArgs, table: &TableName) -> Result<String, 
         .iter()
         .map(|prepared| {
             let done = if prepared.created { "was made" } else { "was there" };
-            format!("table {} {done}, its layout is version {}", prepared.table, prepared.version)
+            format!(
+                "table {} {done}, its layout is version {}",
+                prepared.table, prepared.version
+            )
         })
         .collect();
     Ok(lines.join("\n"))

@@ -9,8 +9,10 @@ fn scrape(address: SocketAddr) -> Response {
 }
 
 /// The value of a series, by its name and labels as they are written.
-fn value(text: &str, series: &str) -> Option<f64> {
-    let line = text.lines().find(|line| line.rsplit_once(' ').is_some_and(|(name, _)| name == series))?;
+fn value(text: &str, series: &str) -> Option<u64> {
+    let line = text
+        .lines()
+        .find(|line| line.rsplit_once(' ').is_some_and(|(name, _)| name == series))?;
     line.rsplit_once(' ')?.1.parse().ok()
 }
 
@@ -43,30 +45,35 @@ fn what_the_server_did_is_counted_under_names_that_no_client_chose() {
     assert_eq!(server.request("GET", &absent, &[], b"").status, 404);
     let answer = scrape(server.address);
     assert_eq!(answer.status, 200);
-    assert!(answer.header("content-type").unwrap().starts_with("application/openmetrics-text"));
+    assert!(
+        answer
+            .header("content-type")
+            .unwrap()
+            .starts_with("application/openmetrics-text")
+    );
     let text = String::from_utf8(answer.body).unwrap();
     let count = |method: &str, endpoint: &str, status: u16| {
         let series =
             format!("roadstead_requests_total{{method=\"{method}\",endpoint=\"{endpoint}\",status=\"{status}\"}}");
         value(&text, &series).unwrap_or_else(|| panic!("{series} in\n{text}"))
     };
-    assert_eq!(count("POST", "OpenUpload", 202), 2.0);
-    assert_eq!(count("PUT", "FinishUpload", 201), 2.0);
-    assert_eq!(count("PUT", "PutManifest", 201), 1.0);
-    assert_eq!(count("GET", "GetBlob", 200), 3.0);
-    assert_eq!(count("HEAD", "GetBlob", 200), 3.0);
-    assert_eq!(count("GET", "GetBlob", 404), 1.0);
-    assert_eq!(count("other", "none", 405), 1.0);
+    assert_eq!(count("POST", "OpenUpload", 202), 2);
+    assert_eq!(count("PUT", "FinishUpload", 201), 2);
+    assert_eq!(count("PUT", "PutManifest", 201), 1);
+    assert_eq!(count("GET", "GetBlob", 200), 3);
+    assert_eq!(count("HEAD", "GetBlob", 200), 3);
+    assert_eq!(count("GET", "GetBlob", 404), 1);
+    assert_eq!(count("other", "none", 405), 1);
     let durations = value(&text, "roadstead_request_duration_seconds_count{endpoint=\"GetBlob\"}");
-    assert_eq!(durations, Some(7.0));
-    let pushed = (EMPTY.len() + layer.len() + manifest("a").len()) as f64;
+    assert_eq!(durations, Some(7));
+    let pushed = (EMPTY.len() + layer.len() + manifest("a").len()) as u64;
     assert_eq!(value(&text, "roadstead_received_bytes_total"), Some(pushed));
-    assert!(value(&text, "roadstead_sent_bytes_total").unwrap() >= 3.0 * layer.len() as f64);
-    assert_eq!(value(&text, "roadstead_uploads_open"), Some(0.0));
-    assert!(value(&text, "roadstead_table_reads_total").unwrap() > 0.0);
-    assert!(value(&text, "roadstead_table_writes_total").unwrap() > 0.0);
+    assert!(value(&text, "roadstead_sent_bytes_total").unwrap() >= 3 * layer.len() as u64);
+    assert_eq!(value(&text, "roadstead_uploads_open"), Some(0));
+    assert!(value(&text, "roadstead_table_reads_total").unwrap() > 0);
+    assert!(value(&text, "roadstead_table_writes_total").unwrap() > 0);
     let build = format!("roadstead_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
-    assert_eq!(value(&text, &build), Some(1.0));
+    assert_eq!(value(&text, &build), Some(1));
     assert!(text.ends_with("# EOF\n"));
     assert!(!text.contains("secret-project") && !text.contains("sha256"), "{text}");
 }
@@ -78,10 +85,15 @@ fn an_upload_in_progress_is_seen() {
     let mut client = server.connect();
     client.send_head("PATCH", &upload, &[], 1_000_000);
     client.send(&[0; 1000]);
-    let open = || value(&String::from_utf8(scrape(server.address).body).unwrap(), "roadstead_uploads_open");
-    crate::support::eventually("the upload is counted", || (open() == Some(1.0)).then_some(()));
+    let open = || {
+        value(
+            &String::from_utf8(scrape(server.address).body).unwrap(),
+            "roadstead_uploads_open",
+        )
+    };
+    crate::support::eventually("the upload is counted", || (open() == Some(1)).then_some(()));
     client.hang_up();
-    crate::support::eventually("its end is counted", || (open() == Some(0.0)).then_some(()));
+    crate::support::eventually("its end is counted", || (open() == Some(0)).then_some(()));
 }
 
 #[test]
@@ -89,7 +101,13 @@ fn an_address_of_its_own_serves_metrics_and_nothing_else() {
     let server = Server::start(&["--metrics", "127.0.0.1:0"]);
     let line = server.wait_for_line("the addresses are told", |line| line["message"] == "listening");
     let url = line["metrics"].as_str().unwrap();
-    let address = url.strip_prefix("http://").unwrap().strip_suffix("/metrics").unwrap().parse().unwrap();
+    let address = url
+        .strip_prefix("http://")
+        .unwrap()
+        .strip_suffix("/metrics")
+        .unwrap()
+        .parse()
+        .unwrap();
     assert_eq!(scrape(address).status, 200);
     assert_eq!(scrape(server.address).status, 404, "not among what everyone may ask");
     let ask = |method: &str, path: &str| Client::connect(address).request(method, path, &[], b"").status;
@@ -104,7 +122,17 @@ fn an_address_that_is_taken_is_told() {
     let folder = tempfile::TempDir::new().unwrap();
     let data = folder.path().join("data");
     let taken = server.address.to_string();
-    let output = run(["serve", "--listen", "127.0.0.1:0", "--log", "text", "--metrics", &taken, "--data", data.to_str().unwrap()]);
+    let output = run([
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--log",
+        "text",
+        "--metrics",
+        &taken,
+        "--data",
+        data.to_str().unwrap(),
+    ]);
     assert_eq!(output.status.code(), Some(1));
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(told.contains("metrics") && told.contains(&taken), "{told}");

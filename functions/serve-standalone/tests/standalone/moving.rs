@@ -110,7 +110,10 @@ fn an_import_is_refused_where_it_would_do_harm() {
     let output = run(["metadata", "import", &cut, "--data", &other]);
     assert_eq!(output.status.code(), Some(1));
     assert!(told(&output).contains("cut off"), "{}", told(&output));
-    assert!(!Path::new(&other).exists(), "nothing is made for a file that is not whole");
+    assert!(
+        !Path::new(&other).exists(),
+        "nothing is made for a file that is not whole"
+    );
 
     let mut server = Server::start_on(old.folder.clone(), &["--data", &other], &[]);
     server.push_blob("elsewhere", EMPTY);
@@ -120,11 +123,18 @@ fn an_import_is_refused_where_it_would_do_harm() {
     assert!(server.wait().success());
     let output = run(["metadata", "import", &file, "--data", &other]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(told(&output).contains("elsewhere") && told(&output).contains("--force"), "{}", told(&output));
+    assert!(
+        told(&output).contains("elsewhere") && told(&output).contains("--force"),
+        "{}",
+        told(&output)
+    );
     succeed(&["metadata", "import", &file, "--data", &other, "--force"]);
     let listed = succeed(&["repo", "list", "--data", &other]);
     let listed = String::from_utf8(listed.stdout).unwrap();
-    assert!(listed.lines().any(|line| line == "elsewhere") && listed.lines().count() > 1, "{listed}");
+    assert!(
+        listed.lines().any(|line| line == "elsewhere") && listed.lines().count() > 1,
+        "{listed}"
+    );
 
     let output = run(["metadata", "export", "--data", &old.path("data"), "--output", &file]);
     assert_eq!(output.status.code(), Some(1));
@@ -136,7 +146,18 @@ fn an_import_is_refused_where_it_would_do_harm() {
 fn a_copy_goes_on_after_an_interruption_and_takes_no_damaged_object() {
     let old = Stopped::new();
     let (data, new) = (old.path("data"), old.path("new"));
-    let copy = || run(["blobs", "copy", "--data", &data, "--to", &format!("disk:{new}"), "--jobs", "1"]);
+    let copy = || {
+        run([
+            "blobs",
+            "copy",
+            "--data",
+            &data,
+            "--to",
+            &format!("disk:{new}"),
+            "--jobs",
+            "1",
+        ])
+    };
     // One is damaged in its place, without a change of its size; one is gone.
     let damaged = file_of(Path::new(&data), old.pushed.layer());
     let bytes = std::fs::read(&damaged).unwrap();
@@ -148,10 +169,15 @@ fn a_copy_goes_on_after_an_interruption_and_takes_no_damaged_object() {
     let output = copy();
     assert_eq!(output.status.code(), Some(1));
     let text = told(&output);
-    assert!(text.contains("damaged") && text.contains(&digest(old.pushed.layer())), "{text}");
+    assert!(
+        text.contains("damaged") && text.contains(&digest(old.pushed.layer())),
+        "{text}"
+    );
     assert!(text.contains("missing") && text.contains(&digest(EMPTY)), "{text}");
     assert!(text.contains("2 objects were not copied"), "{text}");
-    let arrived = Path::new(&new).join("blobs").join(damaged.strip_prefix(Path::new(&data).join("blobs")).unwrap());
+    let arrived = Path::new(&new)
+        .join("blobs")
+        .join(damaged.strip_prefix(Path::new(&data).join("blobs")).unwrap());
     assert!(!arrived.exists(), "nothing that is damaged arrives");
     // What a killed copy leaves: a beginning.
     std::fs::write(&arrived, &bytes[..10]).unwrap();
@@ -168,7 +194,10 @@ fn file_of(data: &Path, bytes: &[u8]) -> std::path::PathBuf {
     let folders = std::fs::read_dir(data.join("blobs")).unwrap();
     let files = folders.flat_map(|folder| std::fs::read_dir(folder.unwrap().path()).unwrap());
     let paths = files.map(|file| file.unwrap().path());
-    paths.into_iter().find(|path| std::fs::read(path).unwrap() == bytes).unwrap()
+    paths
+        .into_iter()
+        .find(|path| std::fs::read(path).unwrap() == bytes)
+        .unwrap()
 }
 
 #[test]

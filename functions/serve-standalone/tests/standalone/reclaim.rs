@@ -74,7 +74,11 @@ fn what_was_deleted_is_reclaimed_pass_by_pass_and_nothing_else() {
     assert_eq!(dry["dry_run"], true);
     assert!(dry["marked"].as_u64().unwrap() >= 2, "{dry}");
     let default = collect(&server, &[]);
-    assert_eq!((&default["marked"], &default["complete"]), (&0.into(), &true.into()), "a day's grace: {default}");
+    assert_eq!(
+        (&default["marked"], &default["complete"]),
+        (&0.into(), &true.into()),
+        "a day's grace: {default}"
+    );
 
     let mut deleted = 0;
     eventually("all passes that it takes", || {
@@ -99,7 +103,10 @@ fn a_server_collects_in_the_background_and_counts_it() {
         .lines()
         .find_map(|line| line.strip_prefix("roadstead_collection_passes_total{outcome=\"whole\"} "));
     assert!(passes.unwrap().parse::<u64>().unwrap() >= 1, "{metrics}");
-    assert!(metrics.contains("roadstead_collection_last_pass_timestamp_seconds 1"), "{metrics}");
+    assert!(
+        metrics.contains("roadstead_collection_last_pass_timestamp_seconds 1"),
+        "{metrics}"
+    );
     server.signal(rustix::process::Signal::TERM);
     let mut server = server;
     assert!(server.wait().success(), "it does not keep the server from ending");
@@ -116,7 +123,10 @@ fn collection_goes_on_until_it_is_told_to_end() {
         .spawn()
         .unwrap();
     let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
-    let passes: Vec<Value> = lines.take(3).map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
+    let passes: Vec<Value> = lines
+        .take(3)
+        .map(|line| serde_json::from_str(&line.unwrap()).unwrap())
+        .collect();
     assert!(passes.iter().all(|pass| pass["complete"] == true), "{passes:?}");
     let pid = rustix::process::Pid::from_raw(child.id().try_into().unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
@@ -133,7 +143,10 @@ fn people_are_told_in_words() {
     let checked = succeed(&server, &["fsck"]);
     assert!(checked.stdout.is_empty());
     let told = text(&checked.stderr);
-    assert!(told.contains("1 repositories, 1 manifests, 1 tags, 2 blobs") && told.contains("0 findings"), "{told}");
+    assert!(
+        told.contains("1 repositories, 1 manifests, 1 tags, 2 blobs") && told.contains("0 findings"),
+        "{told}"
+    );
 }
 
 #[test]
@@ -152,18 +165,54 @@ fn a_check_finds_what_is_missing_damaged_or_nobodys() {
     succeed(&server, &["fsck"]);
     let output = command(&server, &["fsck", "--hash", "--json"]);
     assert_eq!(output.status.code(), Some(1));
-    let findings: Vec<Value> = text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let findings: Vec<Value> = text(&output.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     assert_eq!(findings[0]["finding"], "corrupt");
     assert_eq!(findings[0]["digest"], digest(&layer));
     assert_eq!(findings.last().unwrap()["summary"]["findings"], 1);
 
     std::fs::remove_file(empty_file).unwrap();
-    let stray = layer_file.with_file_name(format!("{:032x}.1", 0xabc));
+    // The first digit of a key is the name of its folder.
+    let stray = server.data().join(format!("blobs/0/{:032x}.1", 0xabc));
     std::fs::write(&stray, b"nobody's").unwrap();
     let output = command(&server, &["fsck"]);
     assert_eq!(output.status.code(), Some(1));
     let told = text(&output.stdout);
-    assert!(told.contains("object missing") && told.contains(&digest(EMPTY)), "{told}");
-    assert!(told.contains("stray") && told.contains(&format!("{:032x}.1", 0xabc)), "{told}");
-    assert!(text(&output.stderr).contains("2 things do not agree"), "{}", text(&output.stderr));
+    assert!(
+        told.contains("object missing") && told.contains(&digest(EMPTY)),
+        "{told}"
+    );
+    assert!(
+        told.contains("stray") && told.contains(&format!("{:032x}.1", 0xabc)),
+        "{told}"
+    );
+    assert!(
+        text(&output.stderr).contains("2 things do not agree"),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+#[test]
+fn an_upload_that_was_given_up_is_reclaimed_when_its_time_is_over() {
+    let server = Server::start(&["--upload-lifetime", "2s"]);
+    let upload = server.open_upload("app", &[]);
+    let patched = server.request("PATCH", &upload, &[], &vec![1; 50_000]);
+    assert_eq!(patched.status, 202, "{patched:?}");
+    let location = patched.header("location").unwrap();
+    let early = collect(&server, &["--grace", "1ms"]);
+    assert_eq!(early["sessions_swept"], 0, "it may still be continued");
+    assert_eq!(objects(&server.data()).len(), 1);
+    eventually("its time is over", || {
+        (server.request("GET", location, &[], b"").status == 404).then_some(())
+    });
+    let mut swept = 0;
+    eventually("all passes that it takes", || {
+        let report = collect(&server, &["--grace", "1ms"]);
+        swept += report["sessions_swept"].as_u64().unwrap();
+        objects(&server.data()).is_empty().then_some(())
+    });
+    assert_eq!(swept, 1);
 }

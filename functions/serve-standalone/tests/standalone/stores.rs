@@ -25,7 +25,10 @@ fn flags_for_a_store_that_is_not_in_use_are_refused_by_every_command() {
             let output = run([command, flags, &["--data", data]].concat());
             let stderr = String::from_utf8(output.stderr).unwrap();
             assert_eq!(output.status.code(), Some(2), "{command:?} {flags:?}: {stderr}");
-            assert!(stderr.contains(flags[0]) && stderr.contains(told), "{command:?}: {stderr}");
+            assert!(
+                stderr.contains(flags[0]) && stderr.contains(told),
+                "{command:?}: {stderr}"
+            );
         }
     }
     assert!(!folder.path().join("data").exists(), "nothing is made before that");
@@ -35,7 +38,11 @@ fn flags_for_a_store_that_is_not_in_use_are_refused_by_every_command() {
 fn sqlite_needs_no_table() {
     let output = run(["metadata", "init"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8(output.stderr).unwrap().contains("--metadata dynamodb://"));
+    assert!(
+        String::from_utf8(output.stderr)
+            .unwrap()
+            .contains("--metadata dynamodb://")
+    );
 }
 
 /// A proxy's word about its client is taken only from a proxy that is trusted.
@@ -50,4 +57,24 @@ fn the_client_behind_a_trusted_proxy_is_known() {
     assert_eq!(server.request("GET", "/v2/", &agent("alone"), b"").status, 200);
     let line = server.wait_for_line("the request is logged", |line| line["agent"] == "alone");
     assert_eq!(line["peer"], "127.0.0.1");
+}
+
+/// A server starts while its object store is away, and says that it is not ready.
+#[test]
+fn readiness_looks_at_the_object_store() {
+    let folder = std::sync::Arc::new(tempfile::TempDir::new().unwrap());
+    let variables = [("AWS_ACCESS_KEY_ID", "nobody"), ("AWS_SECRET_ACCESS_KEY", "nothing")];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    // Nothing listens there.
+    let nowhere = ["--blobs", "s3://bucket", "--s3-endpoint", "http://127.0.0.1:1"];
+    let server = Server::start_on(folder, &nowhere, &variables);
+    let ready = server.request("GET", "/readyz", &[], b"");
+    assert_eq!(ready.status, 503, "{ready:?}");
+    assert_eq!(server.request("GET", "/livez", &[], b"").status, 200);
+    let text = String::from_utf8(ready.body).unwrap();
+    let id = text
+        .trim_start_matches("not ready (")
+        .trim_end_matches(")\n")
+        .to_owned();
+    server.wait_for_line("the log says why", |line| line["id"] == *id);
 }

@@ -22,24 +22,57 @@ pub(super) fn is_refusal<E: ProvideErrorMetadata>(error: &SdkError<E, HttpRespon
     code == Some("ConditionalCheckFailedException")
 }
 
+/// What went wrong, whole: the SDK's own words for it are two (`service error`), with the rest behind them.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+struct Said {
+    text: String,
+}
+
+impl Said {
+    fn of(error: &dyn std::error::Error) -> Self {
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let cause_text = cause.to_string();
+            // Some causes repeat what they caused.
+            if !text.ends_with(&cause_text) {
+                text = format!("{text}: {cause_text}");
+            }
+            source = cause.source();
+        }
+        Self { text }
+    }
+
+    fn of_service<E: ProvideErrorMetadata>(error: &E, status: u16) -> Self {
+        let code = error.code().unwrap_or("no code");
+        let message = error.message().unwrap_or("no message");
+        Self {
+            text: format!("{code}: {message} (status {status})"),
+        }
+    }
+}
+
 /// Whether a request may be sent again.
-pub(super) fn classified<E>(error: SdkError<E, HttpResponse>, table: &str) -> TableError
+pub(crate) fn classified<E>(error: &SdkError<E, HttpResponse>, table: &str) -> TableError
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
-    let again = match &error {
+    match error {
         SdkError::ServiceError(answer) => {
-            let code = answer.err().code().unwrap_or_default();
+            let (service, status) = (answer.err(), answer.raw().status().as_u16());
+            let code = service.code().unwrap_or_default();
             if code == "ResourceNotFoundException" {
                 return TableError::Fatal(Box::new(MissingTable(table.to_owned())));
             }
-            by_code(code, answer.raw().status().as_u16())
+            by_code(code, status).said(Said::of_service(service, status))
         }
         // Also what the SDK meets while it looks for credentials, which may well be there in a moment.
-        SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) | SdkError::ResponseError(_) => Again::PerhapsDone,
-        _ => Again::Never,
-    };
-    again.said(error)
+        SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) | SdkError::ResponseError(_) => {
+            Again::PerhapsDone.said(Said::of(error))
+        }
+        _ => Again::Never.said(Said::of(error)),
+    }
 }
 
 /// Whether a request may be sent again, and what is known of this one.
@@ -51,11 +84,8 @@ enum Again {
 }
 
 impl Again {
-    fn said<E>(self, error: SdkError<E, HttpResponse>) -> TableError
-    where
-        E: std::error::Error + Send + Sync + 'static,
-    {
-        let cause = Box::new(error);
+    fn said(self, said: Said) -> TableError {
+        let cause = Box::new(said);
         match self {
             Self::NotDone => TableError::Retry { not_done: true, cause },
             Self::PerhapsDone => TableError::Retry { not_done: false, cause },
@@ -85,15 +115,11 @@ fn by_code(code: &str, status: u16) -> Again {
 }
 
 /// Why a transaction was cancelled: a condition that did not hold counts more than a conflict on another item.
-pub(super) fn cancelled<E>(
-    reasons: &[CancellationReason],
-    error: SdkError<E, HttpResponse>,
-) -> Result<Written, TableError>
-where
-    E: std::error::Error + Send + Sync + 'static,
-{
+pub(super) fn cancelled(reasons: &[CancellationReason]) -> Result<Written, TableError> {
     let codes = || reasons.iter().map(|reason| reason.code().unwrap_or("None"));
-    let refused = codes().enumerate().filter(|(_, code)| *code == "ConditionalCheckFailed");
+    let refused = codes()
+        .enumerate()
+        .filter(|(_, code)| *code == "ConditionalCheckFailed");
     let refused: Vec<usize> = refused.map(|(index, _)| index).collect();
     if !refused.is_empty() {
         return Ok(Written::Refused(refused));
@@ -109,7 +135,16 @@ where
     } else {
         Again::Never
     };
-    Err(again.said(error))
+    let reasons = reasons.iter().map(|reason| {
+        let code = reason.code().unwrap_or("None");
+        reason
+            .message()
+            .map_or_else(|| code.to_owned(), |message| format!("{code} ({message})"))
+    });
+    let reasons: Vec<_> = reasons.collect();
+    Err(again.said(Said {
+        text: format!("a transaction was cancelled: {}", reasons.join(", ")),
+    }))
 }
 
 #[cfg(test)]
@@ -118,7 +153,11 @@ mod tests {
 
     #[test]
     fn what_was_refused_at_the_door_was_not_done() {
-        for code in ["ThrottlingException", "TransactionConflictException", "RequestLimitExceeded"] {
+        for code in [
+            "ThrottlingException",
+            "TransactionConflictException",
+            "RequestLimitExceeded",
+        ] {
             assert_eq!(by_code(code, 400), Again::NotDone, "{code}");
         }
         assert_eq!(by_code("", 429), Again::NotDone);
@@ -133,9 +172,20 @@ mod tests {
 
     #[test]
     fn a_wrong_request_stays_wrong() {
-        for code in ["ValidationException", "AccessDeniedException", "IdempotentParameterMismatchException"] {
+        for code in [
+            "ValidationException",
+            "AccessDeniedException",
+            "IdempotentParameterMismatchException",
+        ] {
             assert_eq!(by_code(code, 400), Again::Never, "{code}");
         }
+    }
+
+    #[test]
+    fn what_went_wrong_is_said_whole() {
+        let error = SdkError::<std::fmt::Error, HttpResponse>::timeout_error("no answer in 6 s");
+        let text = Said::of(&error).to_string();
+        assert!(text.contains("no answer in 6 s"), "{text}");
     }
 
     fn because(codes: &[&str]) -> Result<Written, TableError> {
@@ -143,19 +193,27 @@ mod tests {
             .iter()
             .map(|code| CancellationReason::builder().code(*code).build())
             .collect();
-        cancelled(&reasons, SdkError::<std::io::Error, HttpResponse>::timeout_error("cancelled"))
+        cancelled(&reasons)
     }
 
     #[test]
     fn a_cancelled_transaction_says_which_conditions_failed() {
-        let codes = ["None", "ConditionalCheckFailed", "TransactionConflict", "ConditionalCheckFailed"];
+        let codes = [
+            "None",
+            "ConditionalCheckFailed",
+            "TransactionConflict",
+            "ConditionalCheckFailed",
+        ];
         assert!(matches!(because(&codes), Ok(Written::Refused(which)) if which == [1, 3]));
     }
 
     #[test]
     fn a_conflict_is_tried_again() {
         let outcome = because(&["TransactionConflict", "None"]);
-        assert!(matches!(outcome, Err(TableError::Retry { not_done: true, .. })), "{outcome:?}");
+        assert!(
+            matches!(outcome, Err(TableError::Retry { not_done: true, .. })),
+            "{outcome:?}"
+        );
         let outcome = because(&["TransactionConflict", "ValidationError"]);
         assert!(matches!(outcome, Err(TableError::Fatal(_))), "{outcome:?}");
         let outcome = because(&[]);

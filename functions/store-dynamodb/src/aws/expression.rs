@@ -54,7 +54,9 @@ impl Expression {
     }
 
     pub(super) fn update(&mut self, set: &[(&'static str, Value)], remove: &[&'static str]) -> String {
-        let set = set.iter().map(|(name, value)| format!("{} = {}", self.name(name), self.value(value)));
+        let set = set
+            .iter()
+            .map(|(name, value)| format!("{} = {}", self.name(name), self.value(value)));
         let set: Vec<String> = set.collect();
         let remove: Vec<String> = remove.iter().map(|name| self.name(name)).collect();
         let clauses = [("SET", set), ("REMOVE", remove)];
@@ -106,7 +108,10 @@ mod tests {
     fn conditions_nest() {
         let one = Condition::Is("state", Value::N(1));
         let other = Condition::Lacks("state");
-        let (text, expression) = said(&Condition::All(vec![one, Condition::Any(vec![other, Condition::Absent])]));
+        let (text, expression) = said(&Condition::All(vec![
+            one,
+            Condition::Any(vec![other, Condition::Absent]),
+        ]));
         let expected =
             "(#n0 = :v0 AND ((attribute_exists(#n1) AND attribute_not_exists(#n0)) OR attribute_not_exists(#n1)))";
         assert_eq!(text.as_deref(), Some(expected));

@@ -76,12 +76,7 @@ impl Collector<'_> {
         self.call.cx.now.millis_since(at) >= grace
     }
 
-    async fn link(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-        row: &LinkRow,
-    ) -> Result<Tally, StoreError> {
+    async fn link(&self, repository: &RepositoryName, digest: &Digest, row: &LinkRow) -> Result<Tally, StoreError> {
         let grace = self.plan.graces.link_ms;
         let life = row.link.incarnation;
         let mut tally = Tally::default();
@@ -97,7 +92,12 @@ impl Collector<'_> {
             // Somebody waits for a removal, or was cut off: then its mark is as good as none.
             Some(mark) if !self.is_past(mark.at, YOUNG_MS) => {}
             before => {
-                if self.call.counting_edge(repository, digest, !self.plan.dry_run).await?.is_some() {
+                if self
+                    .call
+                    .counting_edge(repository, digest, !self.plan.dry_run)
+                    .await?
+                    .is_some()
+                {
                     return Ok(tally);
                 }
                 let as_read = before.map_or(Condition::Lacks(names::CONDEMNED), |mark| mark.stands());
@@ -128,7 +128,6 @@ impl Collector<'_> {
     }
 
     /// Marks a row on a condition. The outer `None`: it did not hold; the inner one: nothing is written by a dry run.
-    #[expect(clippy::option_option, reason = "refused, pretended, or done")]
     async fn mark(&self, key: Key, condition: &Condition) -> Result<Option<Option<Mark>>, StoreError> {
         if self.plan.dry_run {
             return Ok(Some(None));
@@ -266,7 +265,12 @@ impl Collector<'_> {
 
     async fn edge(&self, repository: &RepositoryName, item: &Item) -> Result<Tally, StoreError> {
         let edge = EdgeRow::read(item)?;
-        if self.is_young(edge.at) || self.manifest(repository, &edge.parent, edge.incarnation).await?.is_some() {
+        if self.is_young(edge.at)
+            || self
+                .manifest(repository, &edge.parent, edge.incarnation)
+                .await?
+                .is_some()
+        {
             return Ok(Tally::default());
         }
         self.leftover(&item.key).await

@@ -12,6 +12,8 @@ pub(crate) struct Faults {
     pub(crate) throttles: u64,
     /// A write is done, and its answer is lost.
     pub(crate) lost: u64,
+    /// A write is not answered, and done some requests later, if at all: perhaps after it was sent again.
+    pub(crate) late: u64,
     /// Each part of a batch is left undone.
     pub(crate) unprocessed: u64,
     /// A read that did not ask for consistency answers what was there before the last write.
@@ -35,12 +37,14 @@ pub(super) enum Trouble {
     Throttle,
     #[error("the connection was closed")]
     Lost,
+    #[error("no answer in time")]
+    Late,
 }
 
 impl Trouble {
     pub(super) fn error(self) -> TableError {
         TableError::Retry {
-            not_done: self != Self::Lost,
+            not_done: matches!(self, Self::Conflict | Self::Throttle),
             cause: self.into(),
         }
     }
@@ -52,6 +56,7 @@ impl Faults {
         conflicts: 0,
         throttles: 0,
         lost: 0,
+        late: 0,
         unprocessed: 0,
         stale: 500,
     };
@@ -61,9 +66,16 @@ impl Faults {
         conflicts: 30,
         throttles: 20,
         lost: 40,
+        late: 0,
         unprocessed: 200,
         stale: 500,
     };
+
+    /// A bad day on which some requests arrive when nobody waits for them any more.
+    pub(crate) const LATE: Self = Self { late: 60, ..Self::SOME };
+
+    /// A bad day on which no answer is lost, so that everything that was done can be counted.
+    pub(crate) const ANSWERED: Self = Self { lost: 0, ..Self::SOME };
 
     /// Every read that may be stale is.
     pub(crate) const STALE: Self = Self {
@@ -82,6 +94,9 @@ impl Faults {
         // A single write meets transactions too; reads that are no transactions do not.
         if kind != Kind::Read && random.happens(self.conflicts) {
             return Some(Trouble::Conflict);
+        }
+        if kind != Kind::Read && random.happens(self.late) {
+            return Some(Trouble::Late);
         }
         (kind != Kind::Read && random.happens(self.lost)).then_some(Trouble::Lost)
     }

@@ -207,7 +207,10 @@ impl Items {
         if range.from > range.to || range.to.len() > SORT_BYTES || query.limit == 0 {
             return Err(reject(format!("{query:?}")));
         }
-        if after.as_ref().is_some_and(|after| *after < range.from || *after > range.to) {
+        if after
+            .as_ref()
+            .is_some_and(|after| *after < range.from || *after > range.to)
+        {
             return Err(reject("the provided starting key is outside query boundaries"));
         }
         let Some(collection) = self.collections.get(&hash(&range.partition)) else {

@@ -13,6 +13,7 @@ use super::Call;
 use crate::keys;
 use crate::mutation::{Mutation, active};
 use crate::records::{BackLink, BlobRow, GraveRow, Holding, LinkRow, Purpose, names};
+use crate::retrying::Once;
 use crate::table::{Condition, Key, Value, Write};
 
 /// Bytes that a repository has claimed.
@@ -59,8 +60,17 @@ impl Call<'_> {
             location: location.clone(),
             size,
         };
-        let bytes = self.place(repository, digest, Holding::Blob, self.cx.incarnation, offered).await?;
-        self.make_link(repository, digest, &bytes).await?;
+        let mut round = 0;
+        let bytes = loop {
+            let incarnation = self.incarnation(round);
+            let bytes = self
+                .place(repository, digest, Holding::Blob, incarnation, offered.clone())
+                .await?;
+            if self.make_link(repository, digest, &bytes, incarnation).await? {
+                break bytes;
+            }
+            round += 1;
+        };
         if bytes.location != *location {
             self.bury(digest, location).await?;
         }
@@ -76,15 +86,20 @@ impl Call<'_> {
         if self.read_link(from, digest).await?.is_none() {
             return Ok(false);
         }
-        let incarnation = self.cx.incarnation;
-        let claimed = self.claim(repository, digest, Holding::Blob, incarnation, None).await?;
-        let Some(bytes) = claimed else {
-            // The source was unlinked, and its bytes collected, since they were read.
-            self.drop_back_link(repository, digest, incarnation).await?;
-            return Ok(false);
-        };
-        self.make_link(repository, digest, &bytes).await?;
-        Ok(true)
+        let mut round = 0;
+        loop {
+            let incarnation = self.incarnation(round);
+            let claimed = self.claim(repository, digest, Holding::Blob, incarnation, None).await?;
+            let Some(bytes) = claimed else {
+                // The source was unlinked, and its bytes collected, since they were read.
+                self.drop_back_link(repository, digest, incarnation).await?;
+                return Ok(false);
+            };
+            if self.make_link(repository, digest, &bytes, incarnation).await? {
+                return Ok(true);
+            }
+            round += 1;
+        }
     }
 
     pub(super) async fn keep_link(
@@ -181,13 +196,8 @@ impl Call<'_> {
                 continue;
             };
             let row = BlobRow::read(&item)?;
-            let standing = match row.mark {
-                None => true,
-                Some(_) => {
-                    let kept = unmark(key.clone(), lies_at(&row.location));
-                    self.main.write(&kept).await?.is_done()
-                }
-            };
+            let kept = unmark(key.clone(), lies_at(&row.location));
+            let standing = row.mark.is_none() || self.main.write(&kept).await?.is_done();
             if standing {
                 return Ok(Some(Bytes {
                     location: row.location,
@@ -201,9 +211,17 @@ impl Call<'_> {
 
     /// Links bytes that this call has claimed: the point at which a blob can be read. If there is a link already, it
     /// stays, and the claim is dropped, since the link has its own.
-    async fn make_link(&self, repository: &RepositoryName, digest: &Digest, bytes: &Bytes) -> Result<(), StoreError> {
+    ///
+    /// `false`: whether the link was made is not known. It may have been, and be gone again with its claim; or it may
+    /// be made late. So it is neither tried again nor is its claim dropped: the caller begins anew with another claim.
+    async fn make_link(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        bytes: &Bytes,
+        incarnation: Incarnation,
+    ) -> Result<bool, StoreError> {
         let key = keys::link(repository, digest);
-        let incarnation = self.cx.incarnation;
         let row = LinkRow {
             link: Link {
                 location: bytes.location.clone(),
@@ -219,21 +237,25 @@ impl Call<'_> {
         };
         let mut round = 0;
         loop {
-            if self.main.write(&create).await?.is_done() {
-                return Ok(());
+            let made = match active(Mutation::RetryBlindly) {
+                true if self.main.write(&create).await?.is_done() => Once::Done,
+                true => Once::Refused,
+                false => self.main.write_once(&create).await?,
+            };
+            match made {
+                Once::Done => return Ok(true),
+                Once::Unanswered => {
+                    let row = self.read_link(repository, digest).await?;
+                    return Ok(row.is_some_and(|row| row.link.incarnation == incarnation));
+                }
+                Once::Refused => {}
             }
             if let Some(row) = self.read_link(repository, digest).await? {
-                let life = row.link.incarnation;
-                let standing = match row.mark {
-                    None => true,
-                    Some(_) => self.main.write(&unmark(key.clone(), of_life(life))).await?.is_done(),
-                };
+                let kept = unmark(key.clone(), of_life(row.link.incarnation));
+                let standing = row.mark.is_none() || self.main.write(&kept).await?.is_done();
                 if standing {
-                    // It may be our own, by a try that was not answered.
-                    if life != incarnation {
-                        self.drop_back_link(repository, digest, incarnation).await?;
-                    }
-                    return Ok(());
+                    self.drop_back_link(repository, digest, incarnation).await?;
+                    return Ok(true);
                 }
             }
             self.main.lost_race(round).await?;

@@ -29,7 +29,10 @@ enum Published {
     /// Everything is visible.
     Done,
     /// The manifest is not as it was read.
-    ManifestChanged,
+    ManifestChanged {
+        /// A try was not answered, and may still be done when nobody expects it: what it relies on must stay.
+        perhaps_late: bool,
+    },
 }
 
 /// What a life of a manifest has written before it is published.
@@ -79,7 +82,7 @@ impl Call<'_> {
                 remove: vec![names::CONDEMNED],
                 condition: of_life(row.record.incarnation),
             };
-            if let Published::ManifestChanged = self.publish(put, vec![again], &row.record, seen).await? {
+            if let Published::ManifestChanged { .. } = self.publish(put, vec![again], &row.record, seen).await? {
                 return Ok(None);
             }
         }
@@ -139,8 +142,10 @@ impl Call<'_> {
         let publication = self.publication(put, &row)?;
         match self.publish(put, publication, &row.record, seen).await? {
             Published::Done => {}
-            Published::ManifestChanged => {
-                self.drop_claims(put, &claims, Some(&row.record.content)).await;
+            Published::ManifestChanged { perhaps_late } => {
+                if !perhaps_late {
+                    self.drop_claims(put, &claims, Some(&row.record.content)).await;
+                }
                 return Ok(None);
             }
         }
@@ -166,7 +171,13 @@ impl Call<'_> {
         let mut items: Vec<Item> = edges.collect();
         if let References::Apart(_) = References::of(digests) {
             let (repository, digest) = (&put.repository, &put.digest);
-            items.extend(ReferencesRow::all(repository, digest, incarnation, digests, self.cx.now));
+            items.extend(ReferencesRow::all(
+                repository,
+                digest,
+                incarnation,
+                digests,
+                self.cx.now,
+            ));
         }
         Claims { incarnation, items }
     }
@@ -312,15 +323,20 @@ impl Call<'_> {
             media_type: &record.media_type,
             size: record.size,
         };
+        let mut perhaps_late = false;
         let mut round = 0;
         loop {
             let mut writes = of_manifest.clone();
             for tag in &seen {
                 writes.extend(tag.naming(self.cx, &put.repository, target, &put.who));
             }
-            match self.main.transact(&writes).await? {
+            let (written, unanswered) = self.main.transact_once(&writes).await?;
+            perhaps_late |= unanswered;
+            match written {
                 Written::Done => return Ok(Published::Done),
-                Written::Refused(which) if which.contains(&0) => return Ok(Published::ManifestChanged),
+                Written::Refused(which) if which.contains(&0) => {
+                    return Ok(Published::ManifestChanged { perhaps_late });
+                }
                 Written::Refused(_) => {}
             }
             self.main.lost_race(round).await?;

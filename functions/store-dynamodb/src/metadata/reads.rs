@@ -54,11 +54,7 @@ impl Call<'_> {
         Ok(row.map(|row| row.record))
     }
 
-    pub(super) async fn tag_of(
-        &self,
-        repository: &RepositoryName,
-        tag: &Tag,
-    ) -> Result<Option<TagRecord>, StoreError> {
+    pub(super) async fn tag_of(&self, repository: &RepositoryName, tag: &Tag) -> Result<Option<TagRecord>, StoreError> {
         let item = self.main.get(&keys::tag(repository, tag)).await?;
         item.as_ref().map(TagRow::read).transpose()
     }
@@ -70,9 +66,11 @@ impl Call<'_> {
         limit: usize,
     ) -> Result<Page<Tag>, StoreError> {
         let after = after.map(|after| behind("t#", after, TAG));
-        self.page(keys::tags(repository), after, false, limit, |item| match Name::of(&item.key) {
-            Some(Name::Tag(_, tag)) => Ok(tag),
-            _ => Err(damaged(&item.key, "not a tag")),
+        self.page(keys::tags(repository), after, false, limit, |item| {
+            match Name::of(&item.key) {
+                Some(Name::Tag(_, tag)) => Ok(tag),
+                _ => Err(damaged(&item.key, "not a tag")),
+            }
         })
         .await
     }
@@ -106,9 +104,11 @@ impl Call<'_> {
     ) -> Result<Page<RepositoryName>, StoreError> {
         let after = after.filter(|after| !after.is_empty());
         let after = after.map(|after| behind("", after, NAME));
-        self.page(keys::repositories(), after, false, limit, |item| match Name::of(&item.key) {
-            Some(Name::Repository(name)) => Ok(name),
-            _ => Err(damaged(&item.key, "not a repository")),
+        self.page(keys::repositories(), after, false, limit, |item| {
+            match Name::of(&item.key) {
+                Some(Name::Repository(name)) => Ok(name),
+                _ => Err(damaged(&item.key, "not a repository")),
+            }
         })
         .await
     }
@@ -142,11 +142,7 @@ impl Call<'_> {
 
     /// Repositories among the first `limit` holders of the bytes, whatever they hold them as: a bounded read of
     /// nominations, which their links confirm or not.
-    pub(super) async fn holders_of(
-        &self,
-        digest: &Digest,
-        limit: usize,
-    ) -> Result<Vec<RepositoryName>, StoreError> {
+    pub(super) async fn holders_of(&self, digest: &Digest, limit: usize) -> Result<Vec<RepositoryName>, StoreError> {
         let (items, _) = self.main.first(keys::back_links(digest), None, false, limit).await?;
         let mut holders = Vec::new();
         for item in &items {

@@ -10,7 +10,7 @@ use super::commit::{of_life, unmark};
 use super::tags::ITEMS_PER_TAG;
 use crate::keys::{self, Name};
 use crate::mutation::{Mutation, active};
-use crate::records::{EdgeRow, Mark, ManifestRow, Purpose, References, at_version, damaged, names};
+use crate::records::{EdgeRow, ManifestRow, Mark, Purpose, References, at_version, damaged, names};
 use crate::retrying::Answer;
 use crate::table::{
     Condition, Consistency, ITEM_BYTES, Key, Query, TRANSACTION_BYTES, TRANSACTION_ITEMS, Write, Written,
@@ -42,6 +42,26 @@ fn delete(key: Key) -> Write {
         key,
         condition: Condition::Always,
     }
+}
+
+/// What makes a manifest invisible, but for its tags.
+fn unpublication(repository: &RepositoryName, digest: &Digest, row: &ManifestRow, mark: &Mark) -> Vec<Write> {
+    let condition = if active(Mutation::IgnoreVersion) {
+        Condition::Exists
+    } else {
+        Condition::All(vec![mark.stands(), at_version(row.version)])
+    };
+    let mut writes = vec![
+        Write::Delete {
+            key: keys::manifest(repository, digest),
+            condition,
+        },
+        delete(keys::listed(repository, digest)),
+    ];
+    if let Some(subject) = &row.record.subject {
+        writes.push(delete(keys::referrer(repository, subject, digest)));
+    }
+    writes
 }
 
 impl Call<'_> {
@@ -235,7 +255,7 @@ impl Call<'_> {
                     condition: mark.stands(),
                 }]
             } else {
-                self.unpublication(repository, digest, row, mark)
+                unpublication(repository, digest, row, mark)
             };
             writes.extend(of_tags);
             if self.main.transact(&writes).await? != Written::Done {
@@ -256,32 +276,6 @@ impl Call<'_> {
             _ => Err(damaged(&item.key, "not the record of a tag")),
         });
         Ok((tags.collect::<Result<_, _>>()?, more))
-    }
-
-    /// What makes a manifest invisible, but for its tags.
-    fn unpublication(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-        row: &ManifestRow,
-        mark: &Mark,
-    ) -> Vec<Write> {
-        let condition = if active(Mutation::IgnoreVersion) {
-            Condition::Exists
-        } else {
-            Condition::All(vec![mark.stands(), at_version(row.version)])
-        };
-        let mut writes = vec![
-            Write::Delete {
-                key: keys::manifest(repository, digest),
-                condition,
-            },
-            delete(keys::listed(repository, digest)),
-        ];
-        if let Some(subject) = &row.record.subject {
-            writes.push(delete(keys::referrer(repository, subject, digest)));
-        }
-        writes
     }
 
     /// Removes what a life of a manifest has left: its edges, the rows that list them, its back-link.
@@ -308,7 +302,9 @@ impl Call<'_> {
             }
             return Ok(());
         }
-        let edges = targets.iter().map(|target| keys::edge(repository, target, digest, incarnation));
+        let edges = targets
+            .iter()
+            .map(|target| keys::edge(repository, target, digest, incarnation));
         let mut writes: Vec<Write> = edges.map(delete).collect();
         if let Content::Stored(_) = row.record.content {
             writes.push(delete(keys::back_link(digest, repository, incarnation)));

@@ -76,7 +76,9 @@ async fn commit(store: &DynamoStore, numbers: impl IntoIterator<Item = usize>) -
     let mut digests = BTreeSet::new();
     for number in numbers {
         let digest = digest(format!("blob {number}"));
-        let answer = store.commit_blob(cx(), &repository(), &digest, &location(number), 1000).await;
+        let answer = store
+            .commit_blob(cx(), &repository(), &digest, &location(number), 1000)
+            .await;
         answer.unwrap();
         digests.insert(digest);
     }
@@ -88,5 +90,8 @@ async fn put(store: &DynamoStore, put: &PutManifest) {
 }
 
 async fn delete(store: &DynamoStore, digest: &Digest) -> Removal {
-    store.delete_manifest(cx(), &repository(), digest, "user").await.unwrap()
+    store
+        .delete_manifest(cx(), &repository(), digest, "user")
+        .await
+        .unwrap()
 }

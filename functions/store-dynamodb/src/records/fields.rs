@@ -119,12 +119,12 @@ impl<'a> Fields<'a> {
 pub(super) struct Making(Attributes);
 
 impl Making {
-    pub(super) fn text(mut self, name: &str, text: impl ToString) -> Self {
-        self.0.insert(name.to_owned(), Value::S(text.to_string()));
+    pub(super) fn text(mut self, name: &str, text: impl Display) -> Self {
+        self.0.insert(name.to_owned(), Value::S(format!("{text}")));
         self
     }
 
-    pub(super) fn text_if_any(self, name: &str, text: Option<impl ToString>) -> Self {
+    pub(super) fn text_if_any(self, name: &str, text: Option<impl Display>) -> Self {
         match text {
             Some(text) => self.text(name, text),
             None => self,

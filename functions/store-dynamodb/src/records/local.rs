@@ -153,7 +153,10 @@ impl SigningKeyRow {
         let secret = fields.bytes(names::SECRET)?;
         Ok(SigningKey {
             id,
-            secret: secret.as_ref().try_into().map_err(|_| damaged(&item.key, "not a secret"))?,
+            secret: secret
+                .as_ref()
+                .try_into()
+                .map_err(|_| damaged(&item.key, "not a secret"))?,
             created: fields.moment(names::CREATED)?,
         })
     }
@@ -164,13 +167,7 @@ pub(crate) struct FirstKey;
 
 impl FirstKey {
     pub(crate) fn item(id: u32) -> Item {
-        Making::default()
-            .number(names::ID, id)
-            .item(keys::first_signing_key())
-    }
-
-    pub(crate) fn read(item: &Item) -> Result<u32, StoreError> {
-        Fields(item).small(names::ID)
+        Making::default().number(names::ID, id).item(keys::first_signing_key())
     }
 }
 

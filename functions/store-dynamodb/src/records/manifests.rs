@@ -62,7 +62,10 @@ impl ManifestRow {
             .text(names::MEDIA_TYPE, record.media_type.as_str())
             .number(names::SIZE, record.size)
             .text_if_any(names::SUBJECT, record.subject)
-            .text_if_any(names::ARTIFACT_TYPE, record.artifact_type.as_ref().map(|kind| kind.as_str()))
+            .text_if_any(
+                names::ARTIFACT_TYPE,
+                record.artifact_type.as_ref().map(oci::MediaType::as_str),
+            )
             .text(names::INCARNATION, record.incarnation)
             .moment(names::AT, self.at)
             .number(names::VERSION, self.version)
@@ -188,9 +191,12 @@ pub(crate) struct EdgeRow {
 
 impl EdgeRow {
     pub(crate) fn item(&self, repository: &RepositoryName) -> Item {
-        Making::default()
-            .moment(names::AT, self.at)
-            .item(keys::edge(repository, &self.target, &self.parent, self.incarnation))
+        Making::default().moment(names::AT, self.at).item(keys::edge(
+            repository,
+            &self.target,
+            &self.parent,
+            self.incarnation,
+        ))
     }
 
     pub(crate) fn read(item: &Item) -> Result<Self, StoreError> {
@@ -265,7 +271,7 @@ pub(crate) struct CatalogRow {
 }
 
 impl CatalogRow {
-    pub(crate) fn item(&self, repository: &RepositoryName) -> Item {
+    pub(crate) fn item(self, repository: &RepositoryName) -> Item {
         Making::default()
             .moment(names::CREATED, self.created)
             .text(names::STATE, "live")

@@ -60,7 +60,7 @@ pub(crate) struct TestPace {
 impl TestPace {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
-            micros: Default::default(),
+            micros: std::sync::atomic::AtomicU64::default(),
             random: std::sync::Mutex::new(crate::scheduler::Random::new(seed)),
         }
     }

@@ -50,7 +50,11 @@ impl Scripted {
         self.asked.lock().unwrap().push(asked);
         let mut script = self.script.lock().unwrap();
         // The last word is repeated.
-        let say = if script.len() > 1 { script.pop_front() } else { script.front().copied() };
+        let say = if script.len() > 1 {
+            script.pop_front()
+        } else {
+            script.front().copied()
+        };
         match say.unwrap() {
             Say::NotDone => Err(TableError::Retry {
                 not_done: true,
@@ -109,7 +113,10 @@ impl Table for Scripted {
             None => 0,
         };
         let items: Vec<Item> = (after..6).take(query.limit.min(2)).map(item).collect();
-        let more_after = items.last().map(|item| item.key.clone()).filter(|last| last.sort != "000005");
+        let more_after = items
+            .last()
+            .map(|item| item.key.clone())
+            .filter(|last| last.sort != "000005");
         Ok(Found { items, more_after })
     }
 
@@ -241,7 +248,11 @@ async fn batches_are_cut_and_their_rest_is_asked_again() {
 
     let table = Scripted::saying([Say::Left(7), Say::Yes]);
     let writes: Vec<Write> = (0..30).map(put).collect();
-    super::tests::client(&table).within(cx(10_000)).write_all(&writes).await.unwrap();
+    super::tests::client(&table)
+        .within(cx(10_000))
+        .write_all(&writes)
+        .await
+        .unwrap();
     let mut sizes = table.asked();
     sizes.sort();
     assert_eq!(sizes, ["25", "5", "7"]);
@@ -287,7 +298,13 @@ async fn a_list_may_go_on_behind_any_text() {
         limit: 1,
         consistency: Consistency::Strong,
     };
-    for (after, from) in [("a", Some("b")), ("b", Some("b\0")), ("bz", Some("bz\0")), ("c", None), ("ü", None)] {
+    for (after, from) in [
+        ("a", Some("b")),
+        ("b", Some("b\0")),
+        ("bz", Some("bz\0")),
+        ("c", None),
+        ("ü", None),
+    ] {
         let within = super::within_its_range(&query(after));
         assert_eq!(within.map(|query| query.range.from).as_deref(), from, "behind {after}");
     }

@@ -1,24 +1,19 @@
 //! What can be done in a scenario, as the core does it: with the session that names an object before it exists, and
 //! with all that follows.
 
+mod uploads;
+
 use std::task::{Context as Poller, Poll, Waker};
 
-use registry::store::collection::{CollectionStore, Grave, Graces, Plan};
-use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, Removal};
-use registry::store::sessions::{
-    Cancelled, Claim, Claimed, End, Progress, Publishing, Session, SessionId, SessionKey, SessionStore, State,
-};
-use registry::store::{Location, Timestamp};
+use registry::store::Timestamp;
+use registry::store::collection::{CollectionStore, Graces, Grave, Plan};
+use registry::store::metadata::{MetadataStore, Removal};
+use registry::store::sessions::SessionStore;
 
-use super::cast::{BLOB, CAST, LARGE, OTHER};
+use super::cast::CAST;
 use super::linearizable::{Answer, Call};
-use super::world::{HOUR, START, World};
+use super::world::{HOUR, World};
 use crate::DynamoStore;
-
-/// How long a claim lives, in milliseconds.
-const CLAIM: u64 = 60_000;
-/// The bytes of everything.
-const SIZE: u64 = 10;
 
 /// One thing that somebody does. Repositories, digests and tags are numbers (see [`super::cast`]).
 #[derive(Clone, Copy, Debug)]
@@ -74,12 +69,6 @@ pub(super) enum Body {
     Status,
 }
 
-/// The upload that everybody in a scenario means by [`Body`].
-const SHARED: SessionKey = SessionKey {
-    expires: Timestamp(START.0 + 24 * HOUR),
-    id: SessionId(7 << 120 | 42),
-};
-
 pub(super) const PLAN: Plan = Plan {
     dry_run: false,
     deep: false,
@@ -93,12 +82,9 @@ pub(super) const PLAN: Plan = Plan {
 
 /// Whoever acts: through one instance of the registry.
 pub(super) struct Actor {
-    pub(super) world: World,
-    pub(super) store: DynamoStore,
-}
-
-fn location(key: impl ToString) -> Location {
-    Location::main(key.to_string())
+    world: World,
+    store: DynamoStore,
+    is_alone: bool,
 }
 
 fn there<T>(found: Option<&T>) -> Answer {
@@ -114,10 +100,27 @@ fn removed(removal: &Removal) -> Answer {
 }
 
 impl Actor {
-    pub(super) fn of(world: &World, store: DynamoStore) -> Self {
+    /// One of many.
+    pub(super) fn among_others(world: &World) -> Self {
         Self {
             world: world.clone(),
-            store,
+            store: world.instance(),
+            is_alone: false,
+        }
+    }
+
+    /// One who waits for nobody.
+    pub(super) fn alone(world: &World) -> Self {
+        Self {
+            world: world.clone(),
+            store: world.alone(),
+            is_alone: true,
+        }
+    }
+
+    async fn turn(&self) {
+        if !self.is_alone {
+            self.world.scheduler.turn().await;
         }
     }
 
@@ -142,18 +145,14 @@ impl Actor {
         match act {
             Act::Push(r, name) => self.call(Call::Commit(r, name), self.push(r, name)).await,
             Act::Replay(r, name) => self.replay(r, name).await,
-            Act::Mount(r, name, from) => {
-                self.call(Call::Mount(r, name, from), async {
-                    let mounted = store.mount(cx(), of(r), CAST.digest(name), of(from)).await;
-                    let mounted = mounted.expect("mount");
-                    there(mounted.then_some(&()))
-                })
-                .await;
-            }
+            Act::Mount(r, name, from) => self.mount(r, name, from).await,
             Act::KeepAndPut(r, name, manifest) => {
                 let mut kept = false;
                 self.call(Call::Link(r, name), async {
-                    let link = store.keep_link(cx(), of(r), CAST.digest(name)).await.expect("keep_link");
+                    let link = store
+                        .keep_link(cx(), of(r), CAST.digest(name))
+                        .await
+                        .expect("keep_link");
                     kept = link.is_some();
                     there(link.as_ref())
                 })
@@ -167,11 +166,17 @@ impl Actor {
             }
             Act::Unlink(r, name) => {
                 self.call(Call::Unlink(r, name), async {
-                    removed(&store.unlink(cx(), of(r), CAST.digest(name)).await.expect("unlink"))
+                    let removal = store.unlink(cx(), of(r), CAST.digest(name)).await.expect("unlink");
+                    // If its answer was lost, somebody else may have been the one.
+                    let lossy = removal == Removal::Removed && self.world.is_lossy();
+                    if lossy { Answer::Gone } else { removed(&removal) }
                 })
                 .await;
             }
-            Act::Put(r, name, tags) => self.call(Call::Put(r, name, tags.to_vec()), self.put(r, name, tags)).await,
+            Act::Put(r, name, tags) => {
+                let call = Call::Put(r, name, tags.to_vec());
+                self.call(call, self.put(r, name, tags)).await;
+            }
             Act::Delete(r, name) => {
                 self.call(Call::Delete(r, name), async {
                     let removal = store.delete_manifest(cx(), of(r), CAST.digest(name), "somebody").await;
@@ -223,118 +228,25 @@ impl Actor {
         }
     }
 
-    async fn claim(&self, key: SessionKey) -> Claimed {
-        let cx = self.world.cx();
-        self.store.claim(cx, key, cx.now.plus_millis(CLAIM)).await.expect("claim")
-    }
-
-    /// A new session, and the object of its first attempt.
-    async fn upload(&self, name: u8) -> Option<(Claim, Publishing)> {
-        let key = SessionKey {
-            expires: self.world.now().plus_millis(24 * HOUR),
-            id: SessionId(u128::from(self.world.random()) << 64 | u128::from(self.world.random())),
-        };
-        let Claimed::Granted(claim) = self.claim(key).await else {
-            panic!("a new session is new");
-        };
-        let publishing = self.sealed(&claim, name);
-        // A sweep may have come first, if the clock of a collector says so.
-        let committed = self.store.commit(self.world.cx(), &claim, &publishing).await.expect("commit");
-        committed.then_some((claim, publishing))
-    }
-
-    fn sealed(&self, claim: &Claim, name: u8) -> Publishing {
-        self.world.make_object(claim.attempt.to_string());
-        Publishing {
-            digest: *CAST.digest(name),
-            location: location(claim.attempt),
-            size: SIZE,
+    /// A mount has two moments: that at which its source is seen, and that at which it is visible.
+    async fn mount(&self, r: u8, name: u8, from: u8) {
+        let repositories = &CAST.repositories;
+        let seen = self.world.called(Call::Link(from, name));
+        let made = self.world.called(Call::Commit(r, name));
+        let (to, from) = (&repositories[usize::from(r)], &repositories[usize::from(from)]);
+        let mounted = self.store.mount(self.world.cx(), to, CAST.digest(name), from).await;
+        if mounted.expect("mount") {
+            self.world.answered(seen, Answer::Done);
+            self.world.answered(made, Answer::Done);
+        } else {
+            self.world.answered(seen, Answer::Absent);
+            self.world.withdraw(made);
         }
-    }
-
-    async fn push(&self, r: u8, name: u8) -> Answer {
-        let Some((claim, publishing)) = self.upload(name).await else {
-            return Answer::Unknown;
-        };
-        self.publish(r, &publishing).await;
-        self.finish(&claim, End::Done).await;
-        Answer::Done
-    }
-
-    async fn publish(&self, r: u8, publishing: &Publishing) {
-        let Publishing { digest, location, size } = publishing;
-        let repository = &CAST.repositories[usize::from(r)];
-        let committed = self.store.commit_blob(self.world.cx(), repository, digest, location, *size);
-        committed.await.expect("commit_blob");
-    }
-
-    async fn finish(&self, claim: &Claim, end: End) {
-        self.store.finish(self.world.cx(), claim, end).await.expect("finish");
-    }
-
-    /// Finishes the publication of the shared upload, as whoever repeats its last request does.
-    async fn replay(&self, r: u8, name: u8) {
-        let key = SHARED;
-        let row = self.store.get(self.world.cx(), key).await.expect("get");
-        let Some(Session {
-            state: State::Committing,
-            publishing: Some(publishing),
-            ..
-        }) = row
-        else {
-            return;
-        };
-        if publishing.digest != *CAST.digest(name) {
-            return;
-        }
-        self.call(Call::Commit(r, name), async {
-            self.publish(r, &publishing).await;
-            self.store.settle(self.world.cx(), key).await.expect("settle");
-            Answer::Done
-        })
-        .await;
-    }
-
-    async fn put(&self, r: u8, name: u8, tags: &[u8]) -> Answer {
-        let mut put = CAST.put(r, name, tags);
-        let answer = |outcome: &ManifestPut| match outcome {
-            ManifestPut::Stored => Answer::Done,
-            ManifestPut::Missing(_) => Answer::Missing,
-            ManifestPut::Gone => panic!("it was put with its bytes"),
-        };
-        if name != LARGE {
-            let outcome = self.store.put_manifest(self.world.cx(), &put).await.expect("put_manifest");
-            return answer(&outcome);
-        }
-        // Its bytes become an object, unless they are one already.
-        let there = self.store.manifest(self.world.cx(), &put.repository, &put.digest).await;
-        if there.expect("manifest").is_some() {
-            let outcome = self.store.put_manifest(self.world.cx(), &put).await.expect("put_manifest");
-            if outcome != ManifestPut::Gone {
-                return answer(&outcome);
-            }
-        }
-        let Some((claim, publishing)) = self.upload(name).await else {
-            return Answer::Unknown;
-        };
-        put.content = NewContent::Sealed(publishing.location);
-        let outcome = self.store.put_manifest(self.world.cx(), &put).await.expect("put_manifest");
-        let end = match outcome {
-            ManifestPut::Stored => End::Done,
-            ManifestPut::Missing(_) | ManifestPut::Gone => End::Cancelled,
-        };
-        self.finish(&claim, end).await;
-        answer(&outcome)
     }
 
     pub(super) async fn collect(&self, plan: &Plan) {
         if plan.graces.link_ms == 0 || !self.world.is_first_day() {
-            // Links that nothing refers to may go at any time from now on.
-            for r in 0..2 {
-                for name in [BLOB, OTHER, LARGE] {
-                    self.world.called(Call::Unlink(r, name));
-                }
-            }
+            self.world.called(Call::Collect);
         }
         let mut next = None;
         loop {
@@ -346,11 +258,13 @@ impl Actor {
         }
     }
 
+    /// The look at all shards is no part of the race.
     pub(super) async fn sweep(&self) {
         let now = self.world.now();
         let before = Timestamp(now.0 - PLAN.graces.session_ms);
-        let due = self.store.expired(self.world.cx(), before, None, 100).await.expect("expired");
-        for (key, session) in due {
+        self.turn().await;
+        let due = at_once(self.world.alone().expired(self.world.cx(), before, None, 100));
+        for (key, session) in due.expect("expired") {
             if !crate::sessions::is_live(&session, now) {
                 self.store.sweep(self.world.cx(), key, &session).await.expect("sweep");
             }
@@ -359,9 +273,12 @@ impl Actor {
 
     pub(super) async fn graves(&self) {
         let before = Timestamp(self.world.now().0 - PLAN.graces.grave_ms);
-        let graves = self.store.graves(self.world.cx(), before, None, 100).await.expect("graves");
+        self.turn().await;
+        let graves = at_once(self.world.alone().graves(self.world.cx(), before, None, 100));
+        let graves = graves.expect("graves");
         for grave in &graves {
             if !self.is_in_use(grave).await {
+                self.turn().await;
                 self.world.delete_object(&grave.location.key);
             }
         }
@@ -374,75 +291,6 @@ impl Actor {
         };
         let named = self.store.is_named(self.world.cx(), digest, &grave.location).await;
         named.expect("is_named")
-    }
-
-    async fn body(&self, body: Body) {
-        let key = SHARED;
-        let cx = || self.world.cx();
-        match body {
-            Body::Cancel => {
-                if let Cancelled::Now(Some(_)) = self.store.cancel(cx(), key).await.expect("cancel") {
-                    let row = self.store.get(cx(), key).await.expect("get");
-                    let stays = row.is_none_or(|row| matches!(row.state, State::Cancelled | State::Swept));
-                    assert!(stays, "a cancel was undone");
-                }
-            }
-            Body::Status => {
-                if let Some(row) = self.store.get(cx(), key).await.expect("get") {
-                    let parts = self.store.parts(cx(), key).await.expect("parts");
-                    let whole = parts.len() >= row.progress.parts as usize;
-                    assert!(whole || !self.is_kept(key).await, "a part is lost that the row counts");
-                }
-            }
-            Body::Cut => {
-                if let Claimed::Granted(claim) = self.claim(key).await {
-                    self.world.make_object(claim.attempt.to_string());
-                    self.store.release(cx(), &claim).await.expect("release");
-                }
-            }
-            Body::Chunk => {
-                let Claimed::Granted(claim) = self.claim(key).await else {
-                    return;
-                };
-                self.world.make_object(claim.attempt.to_string());
-                let progress = Progress {
-                    offset: claim.progress.offset + SIZE,
-                    ..Progress::default()
-                };
-                let part = claim.attempt.to_string().into_bytes();
-                if self.store.save(cx(), &claim, progress, Some(part.clone())).await.expect("save") {
-                    let parts = self.store.parts(cx(), key).await.expect("parts");
-                    // A sweep may have taken them all, and nothing else may.
-                    assert!(parts.contains(&part) || !self.is_kept(key).await, "a part that was saved is lost");
-                }
-            }
-            Body::Last(r, name) => {
-                let Claimed::Granted(claim) = self.claim(key).await else {
-                    return;
-                };
-                let publishing = self.sealed(&claim, name);
-                let parts = self.store.parts(cx(), key).await.expect("parts");
-                if self.store.commit(cx(), &claim, &publishing).await.expect("commit") {
-                    assert_eq!(
-                        parts.len() as u64 * SIZE,
-                        claim.progress.offset,
-                        "the parts are not those of the offset"
-                    );
-                    self.call(Call::Commit(r, name), async {
-                        self.publish(r, &publishing).await;
-                        self.finish(&claim, End::Done).await;
-                        Answer::Done
-                    })
-                    .await;
-                }
-            }
-        }
-    }
-
-    /// Whether nobody has swept the session.
-    async fn is_kept(&self, key: SessionKey) -> bool {
-        let row = self.store.get(self.world.cx(), key).await.expect("get");
-        row.is_some_and(|row| row.state != State::Swept)
     }
 }
 

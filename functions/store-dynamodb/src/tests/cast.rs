@@ -54,9 +54,7 @@ pub(super) struct Cast {
 }
 
 pub(super) static CAST: LazyLock<Cast> = LazyLock::new(|| {
-    let digests: Vec<Digest> = (0..NAMES)
-        .map(|name| Digest::of(Algorithm::Sha256, &[name]))
-        .collect();
+    let digests: Vec<Digest> = (0..NAMES).map(|name| Digest::of(Algorithm::Sha256, &[name])).collect();
     Cast {
         repositories: ["r", "s/deep"].map(|name| name.parse().expect("a name")),
         texts: digests.iter().map(ToString::to_string).collect(),

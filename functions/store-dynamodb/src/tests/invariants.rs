@@ -14,25 +14,26 @@ fn text<'a>(attributes: &'a Attributes, name: &str) -> &'a str {
     }
 }
 
-/// Whether a change of this item can make anything below untrue.
-fn matters(key: &Key) -> bool {
+/// Whether a change of this item can make anything below untrue. A claim can only by its absence.
+fn matters(items: &Items, key: &Key) -> bool {
     let kinds = ["L", "M", "B"];
+    let begins = |prefix: &str| key.sort.starts_with(prefix);
+    let claim = begins("l#") || begins("e#m#");
     kinds.contains(&key.sort.as_str())
         || key.partition.starts_with("T#")
-        || key.sort.starts_with("e#t#")
-        || key.sort.starts_with("e#s#")
-        || key.sort.starts_with("l#")
-        || key.sort.starts_with("e#m#")
+        || begins("e#t#")
+        || begins("e#s#")
+        || claim && items.attributes(&key.partition, &key.sort).is_none()
 }
 
 /// Looks at everything if anything that matters has changed.
 pub(super) fn after_step(world: &World) -> Result<(), String> {
     let lost = world.take_objects_lost();
-    let changed = world.main.look(Items::take_changed);
-    if !lost && !changed.iter().any(matters) {
-        return Ok(());
-    }
-    hold(world)
+    let changed = world.main.look(|items| {
+        let changed = items.take_changed();
+        changed.iter().any(|key| matters(items, key))
+    });
+    if lost || changed { hold(world) } else { Ok(()) }
 }
 
 /// Everything that must be true at every moment.
@@ -67,12 +68,16 @@ fn item(
         if let Some(tag) = sort.strip_prefix("e#t#") {
             let names = items.attributes(&tags, &format!("t#{tag}"));
             let agrees = names.is_some_and(|names| text(names, "digest") == digest);
-            return agrees.then_some(()).ok_or_else(|| "the tag does not name it".to_owned());
+            return agrees
+                .then_some(())
+                .ok_or_else(|| "the tag does not name it".to_owned());
         }
         if let Some(referrer) = sort.strip_prefix("e#s#") {
             let referrer = items.attributes(&format!("D#{repository}#{referrer}"), "M");
             let agrees = referrer.is_some_and(|referrer| text(referrer, "subject") == digest);
-            return agrees.then_some(()).ok_or_else(|| "the referrer is not there".to_owned());
+            return agrees
+                .then_some(())
+                .ok_or_else(|| "the referrer is not there".to_owned());
         }
     } else if let Some(repository) = of_repository("T#") {
         if let Some(digest) = sort.strip_prefix("m#")
@@ -101,7 +106,9 @@ fn tag_holds(items: &Items, repository: &str, tag: &str, attributes: &Attributes
     let agrees = last.is_some_and(|(_, change)| {
         text(change, "after") == digest && change.get("version") == attributes.get("version")
     });
-    agrees.then_some(()).ok_or_else(|| "its history tells something else".to_owned())
+    agrees
+        .then_some(())
+        .ok_or_else(|| "its history tells something else".to_owned())
 }
 
 /// What links or stores bytes: they are where the record of the digest says, they exist, and they are held.
@@ -148,7 +155,10 @@ fn manifest(
             return Err(format!("its edge to {target} is gone"));
         }
     }
-    if items.attributes(&format!("T#{repository}"), &format!("m#{digest}")).is_none() {
+    if items
+        .attributes(&format!("T#{repository}"), &format!("m#{digest}"))
+        .is_none()
+    {
         return Err("it is not in the list".to_owned());
     }
     let subject = text(attributes, "subject");
@@ -191,12 +201,19 @@ pub(super) fn garbage(world: &World) -> Option<String> {
         None
     });
     let local = |items: &mut Items| {
-        let rows = items.iter().filter(|(partition, ..)| partition.starts_with("S#") || partition.starts_with("G#"));
+        let rows = items
+            .iter()
+            .filter(|(partition, ..)| partition.starts_with("S#") || partition.starts_with("G#"));
         rows.map(|(partition, sort, _)| format!("{partition} / {sort}")).next()
     };
     found = found.or_else(|| world.local.look(local));
     let objects = world.objects();
-    found.or_else(|| objects.difference(&named).next().map(|object| format!("the object {object}")))
+    found.or_else(|| {
+        objects
+            .difference(&named)
+            .next()
+            .map(|object| format!("the object {object}"))
+    })
 }
 
 fn is_garbage(items: &Items, partition: &str, sort: &str) -> bool {

@@ -23,8 +23,6 @@ pub(crate) type Tag = u8;
 pub(crate) enum Call {
     /// The blob was published.
     Commit(Repository, Name),
-    /// The blob of the second repository was mounted into the first.
-    Mount(Repository, Name, Repository),
     /// The link was looked for.
     Link(Repository, Name),
     /// The link was removed.
@@ -39,6 +37,8 @@ pub(crate) enum Call {
     Read(Repository, Tag),
     /// The tag was deleted.
     Untag(Repository, Tag),
+    /// From here on, links that nothing refers to may go at any time.
+    Collect,
 }
 
 /// What was answered.
@@ -52,6 +52,8 @@ pub(crate) enum Answer {
     Missing,
     /// It is referred to.
     Refused,
+    /// It is not there any more, and whether this call has removed it is not known.
+    Gone,
     /// The tag names this, in this version.
     Names(Name, u64),
     /// The call was cut off: it may have happened at any time since it began, or never.
@@ -98,8 +100,23 @@ impl Registry {
         here.any(|(_, parent)| references(*parent).contains(&name))
     }
 
+    /// What there may be after a collection has taken another link.
+    fn collected(&self, references: References) -> impl Iterator<Item = Self> {
+        let loose =
+            move |(repository, name): &&(Repository, Name)| !self.is_referred_to(*repository, *name, references);
+        let taken = self.links.iter().filter(loose);
+        taken.map(move |link| {
+            let mut next = self.clone();
+            next.links.remove(link);
+            next
+        })
+    }
+
     fn register(&mut self, repository: Repository, tag: Tag) -> &mut Register {
-        let found = self.tags.iter().position(|held| (held.repository, held.tag) == (repository, tag));
+        let found = self
+            .tags
+            .iter()
+            .position(|held| (held.repository, held.tag) == (repository, tag));
         let index = found.unwrap_or_else(|| {
             self.tags.push(Register {
                 repository,
@@ -110,7 +127,10 @@ impl Registry {
             });
             // One registry is one value, in whatever order its tags were first met.
             self.tags.sort_unstable_by_key(|held| (held.repository, held.tag));
-            let met = self.tags.iter().position(|held| (held.repository, held.tag) == (repository, tag));
+            let met = self
+                .tags
+                .iter()
+                .position(|held| (held.repository, held.tag) == (repository, tag));
             met.expect("it was just added")
         });
         &mut self.tags[index]
@@ -140,13 +160,6 @@ impl Registry {
             Call::Commit(repository, name) => {
                 next.links.insert((*repository, *name));
                 Answer::Done
-            }
-            Call::Mount(repository, name, from) => {
-                let there = next.links.contains(&(*from, *name));
-                if there {
-                    next.links.insert((*repository, *name));
-                }
-                if there { Answer::Done } else { Answer::Absent }
             }
             Call::Link(repository, name) => present(next.links.contains(&(*repository, *name))),
             Call::Manifest(repository, name) => present(next.manifests.contains(&(*repository, *name))),
@@ -183,11 +196,13 @@ impl Registry {
                 register.change(None);
                 present(there)
             }
+            Call::Collect => return None,
         };
         match (call, answer) {
             (_, Answer::Unknown) => Some(next),
             // A put that is under way, or was cut off, holds what it refers to for a while.
             (Call::Unlink(..) | Call::Delete(..), Answer::Refused) => Some(self.clone()),
+            (_, Answer::Gone) => matches!(expected, Answer::Done | Answer::Absent).then_some(next),
             _ => (answer == expected).then_some(next),
         }
     }
@@ -247,11 +262,25 @@ fn search(
     if !tried.insert((explained, state.clone())) {
         return false;
     }
-    left().filter(|index| history[*index].began <= first_end).any(|index| {
-        let event = &history[index];
+    let begun = || {
+        left()
+            .map(|index| (index, &history[index]))
+            .filter(|(_, event)| event.began <= first_end)
+    };
+    let mut explains = |(index, event): (usize, &Event)| {
         let next = state.after(&event.call, event.answer, references);
+        // What may have happened, and would change nothing, need not have happened.
+        let next = next.filter(|next| event.answer != Answer::Unknown || next != state);
         next.is_some_and(|next| search(&next, explained | 1 << index, history, references, tried))
-    })
+    };
+    if begun().any(&mut explains) {
+        return true;
+    }
+    let collecting = begun().any(|(_, event)| event.call == Call::Collect);
+    collecting
+        && state
+            .collected(references)
+            .any(|next| search(&next, explained, history, references, tried))
 }
 
 mod tests {
@@ -384,6 +413,22 @@ mod tests {
         };
         assert!(explained(&history(Answer::Done)));
         assert!(!explained(&history(Answer::Absent)), "it was referred to");
+    }
+
+    #[test]
+    fn a_collection_takes_only_what_is_loose() {
+        let history = |manifest, link| {
+            [
+                event(0, 1, Call::Commit(0, 0), Answer::Done),
+                event(2, 3, put(manifest, &[]), Answer::Done),
+                event(4, usize::MAX, Call::Collect, Answer::Unknown),
+                event(5, 6, Call::Link(0, 0), link),
+            ]
+        };
+        assert!(explained(&history(1, Answer::Absent)));
+        assert!(explained(&history(1, Answer::Done)));
+        assert!(explained(&history(3, Answer::Done)));
+        assert!(!explained(&history(3, Answer::Absent)), "it was referred to");
     }
 
     #[test]

@@ -36,6 +36,7 @@ mutations! {
     a_late_back_link_is_found BackLinkLate [COMMIT_COLLECT]
     counting_published_edges_only_is_found PublishedEdgesOnly [INDEX_CHILD]
     deleting_a_manifest_that_was_put_again_is_found IgnoreVersion [PUTS_DELETE, TAGS]
+    retrying_blindly_is_found RetryBlindly [TWO_REPOSITORIES, MOUNTS]
     writing_tags_blindly_is_found BlindTag [TAGS]
     graves_that_are_due_at_once_are_found GravesAtOnce [COMMIT_SWEEP]
     burying_late_is_found BuryLate [COMMIT_SWEEP, COMMIT_COLLECT]

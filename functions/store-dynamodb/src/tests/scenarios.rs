@@ -18,13 +18,16 @@ const TWENTY: &[u8] = &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16
 const PUSHED: &[Act] = &[Push(R, BLOB)];
 
 macro_rules! scenarios {
-    ($($(#[$about:meta])* $constant:ident $test:ident { $before:expr; $([$($act:expr),* $(,)?])* })*) => {
+    (@judged unjudged) => { false };
+    (@judged) => { true };
+    ($($(#[$about:meta])* $constant:ident $test:ident $($judged:ident)? { $before:expr; $([$($act:expr),* $(,)?])* })*) => {
         $(
             $(#[$about])*
             pub(super) const $constant: Scenario = Scenario {
                 name: stringify!($test),
                 before: $before,
                 tasks: &[$(&[$($act),*]),*],
+                judged: scenarios!(@judged $($judged)?),
             };
 
             #[test]
@@ -143,6 +146,17 @@ scenarios! {
         [Untag(R, 0)]
         [Read(R, 7), Read(R, 19), Read(R, 0)]
         [Delete(R, VOID)]
+    }
+
+    /// A manifest with more tags than one transaction takes is deleted, in batches that readers may tell apart, while it
+    /// is put again and its tags move.
+    MANY_TAGS deletes_in_batches unjudged {
+        &[Put(R, VOID, &[]), Put(R, EMPTY, TWENTY), Put(R, EMPTY, &[20, 21, 22, 23])];
+        [Delete(R, EMPTY)]
+        [Put(R, EMPTY, &[0])]
+        [Put(R, VOID, &[1, 23])]
+        [Untag(R, 22)]
+        [Delete(R, EMPTY)]
     }
 
     /// A large manifest is put, put again, deleted, and pushed as a blob.

@@ -34,6 +34,7 @@ struct Shared {
     random: Random,
     objects: BTreeSet<String>,
     objects_lost: bool,
+    lossy: bool,
     history: Vec<Event>,
     /// Counts the beginnings and ends of calls.
     moment: usize,
@@ -83,6 +84,7 @@ impl World {
                 random,
                 objects: BTreeSet::new(),
                 objects_lost: false,
+                lossy: false,
                 history: Vec::new(),
                 moment: 0,
             })),
@@ -96,6 +98,7 @@ impl World {
     pub(super) fn set_faults(&self, faults: Faults) {
         self.main.set_faults(faults);
         self.local.set_faults(faults);
+        self.lock().lossy = faults.lost > 0;
     }
 
     /// Another instance of the registry, whose requests wait for their turn.
@@ -180,7 +183,18 @@ impl World {
         shared.moment += 1;
         let event = &mut shared.history[call];
         (event.ended, event.answer) = (ended, answer);
-        self.scheduler.trace(|| format!("{:?} is answered {answer:?}", event.call));
+        self.scheduler
+            .trace(|| format!("{:?} is answered {answer:?}", event.call));
+    }
+
+    /// It is known that the call has changed nothing.
+    pub(super) fn withdraw(&self, call: usize) {
+        self.lock().history[call].call = Call::Link(0, 0);
+    }
+
+    /// Whether answers are lost.
+    pub(super) fn is_lossy(&self) -> bool {
+        self.lock().lossy
     }
 
     pub(super) fn history(&self) -> Vec<Event> {

@@ -1,13 +1,11 @@
 //! The service that the tests are given, with tables of their own.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use registry::contract::Names;
-use store_dynamodb::{DynamoStore, Options};
+use store_dynamodb::Options;
 
 /// Where tables can be made that no other test uses: one, or one and its local table.
-pub fn options(local: bool) -> Options {
+pub(crate) fn options(local: bool) -> Options {
     static TABLES: AtomicU64 = AtomicU64::new(0);
     let endpoint = std::env::var("ROADSTEAD_TEST_DYNAMODB").expect("the address of a DynamoDB endpoint");
     let random = getrandom::u64().expect("randomness");
@@ -17,18 +15,5 @@ pub fn options(local: bool) -> Options {
         table,
         endpoint: Some(endpoint),
         ..Options::default()
-    }
-}
-
-/// An empty store over two tables.
-pub async fn names() -> Names {
-    let options = options(true);
-    DynamoStore::init(&options).await.expect("tables are made");
-    let store = Arc::new(DynamoStore::open(&options).await.expect("tables are there"));
-    Names {
-        metadata: store.clone(),
-        sessions: store.clone(),
-        collection: store.clone(),
-        records: store,
     }
 }

@@ -127,7 +127,11 @@ pub async fn deleting_what_is_not_there_is_fine(trial: BlobTrial) {
         .to_string(),
         ..neighbour.clone()
     };
-    assert_eq!(tenth, missing(1, 10), "an object of one body has the key of its attempt");
+    assert_eq!(
+        tenth,
+        missing(1, 10),
+        "an object of one body has the key of its attempt"
+    );
     for unfinished in [false, true] {
         for _ in 0..2 {
             let absent = [missing(1, 1), missing(2, 2), missing(3, 1), missing(3, 2)];

@@ -73,6 +73,11 @@ impl Answer {
         self.header(LOCATION.as_str()).expect("a location")
     }
 
+    /// Whether its body has this text in it.
+    pub(super) fn says(&self, text: &str) -> bool {
+        String::from_utf8_lossy(&self.body).contains(text)
+    }
+
     /// The answer, if it has one of these.
     pub(super) fn expect(self, statuses: &[u16]) -> Self {
         assert!(
@@ -153,10 +158,7 @@ impl Body for Chunks {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        task: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.waited = !self.waited;
         if self.waited {
             task.waker().wake_by_ref();

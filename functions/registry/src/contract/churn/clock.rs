@@ -1,7 +1,9 @@
 //! Time that flies, as far as those who are under way allow it.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
 
 use async_trait::async_trait;
 
@@ -54,6 +56,8 @@ struct State {
     flights: BTreeMap<u64, Timestamp>,
     begun: u64,
     random: Random,
+    /// Those who wait for time to pass.
+    resting: Vec<Waker>,
 }
 
 /// While this is held, time passes by no more than was said.
@@ -65,7 +69,15 @@ pub(super) struct Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        self.clock.lock().flights.remove(&self.number);
+        let mut state = self.clock.lock();
+        state.flights.remove(&self.number);
+        state.wake();
+    }
+}
+
+impl State {
+    fn wake(&mut self) {
+        self.resting.drain(..).for_each(Waker::wake);
     }
 }
 
@@ -77,6 +89,7 @@ impl Clock {
             flights: BTreeMap::new(),
             begun: 0,
             random: Random::new(seed),
+            resting: Vec::new(),
         }))
     }
 
@@ -102,6 +115,21 @@ impl Clock {
         let until = state.now.plus_millis(millis);
         let bound = state.flights.values().min().copied().unwrap_or(until);
         state.now = until.min(bound).max(state.now);
+        state.wake();
+    }
+
+    /// Waits until `millis` milliseconds have passed, or time stands still because of somebody who is under way.
+    pub(super) async fn rest(&self, millis: u64) {
+        let until = self.lock().now.plus_millis(millis);
+        poll_fn(|task| {
+            let mut state = self.lock();
+            if state.now >= until || state.flights.values().any(|bound| *bound <= state.now) {
+                return Poll::Ready(());
+            }
+            state.resting.push(task.waker().clone());
+            Poll::Pending
+        })
+        .await;
     }
 }
 

@@ -44,9 +44,9 @@ pub(super) async fn run(field: Arc<Field>) -> Churned {
 fn options(random: &mut Random, plan: Plan) -> Options {
     Options {
         plan,
-        names: 1 + random.below(40),
-        sessions: 1 + random.below(10),
-        graves: 1 + random.below(20),
+        names: 5 + random.below(60),
+        sessions: 2 + random.below(20),
+        graves: 2 + random.below(40),
         ..Options::default()
     }
 }

@@ -26,6 +26,8 @@ pub(super) async fn check(field: &Field) {
 
 /// Deletes everything and lets all graces pass.
 pub(super) async fn empty(field: &Field, churned: &mut Churned) {
+    // What a push that was cut off refers to is held for a while.
+    field.clock.pass(REST);
     for repository in worker::repositories(field.options.workers) {
         delete_all(field, &repository).await;
     }
@@ -51,8 +53,16 @@ async fn delete_all(field: &Field, repository: &str) {
         let manifests = field.stores.metadata.manifests(cx(field), &name, None, 100).await;
         let manifests = manifests.expect("manifests").items;
         if manifests.is_empty() {
-            let tags = field.stores.metadata.tags(cx(field), &name, None, 10).await.expect("tags");
-            assert!(tags.items.is_empty(), "tags of {repository} outlive their manifests: {tags:?}");
+            let tags = field
+                .stores
+                .metadata
+                .tags(cx(field), &name, None, 10)
+                .await
+                .expect("tags");
+            assert!(
+                tags.items.is_empty(),
+                "tags of {repository} outlive their manifests: {tags:?}"
+            );
             return;
         }
         for digest in manifests {

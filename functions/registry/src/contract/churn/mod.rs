@@ -10,8 +10,8 @@
 //! With [`Options::cuts`], some pushes are dropped in the middle, which is the same as a crash: what they leave must
 //! never be in anybody's way, and must be gone in the end too.
 //!
-//! Time is that of [`clock`]. It goes as fast as it can, but by no more than a bound while a request or a push is under
-//! way: the graces protect those who take less. What a store call meets before it begins is [`jitter`].
+//! Time is that of `clock`. It goes as fast as it can, but by no more than a bound while a request or a push is under
+//! way: the graces protect those who take less. What a store call meets before it begins is `jitter`.
 
 mod client;
 mod clock;
@@ -24,7 +24,7 @@ mod worker;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 
 use self::client::Client;
 use self::clock::{Clock, HOUR, MINUTE};
@@ -111,6 +111,7 @@ fn limits() -> Limits {
     Limits {
         upload_token_ms: 2 * HOUR,
         claim_ms: 40 * MINUTE,
+        manifest_ms: REQUEST,
         // So that large manifests are small.
         inline_manifest_bytes: 2048,
         ..Limits::default()
@@ -173,9 +174,13 @@ pub async fn churn(stores: AllStores, spawn: Spawn, options: Options) -> Churned
             })
         })
         .collect();
-    let mut workers = join_all(working).await;
-    field.over.store(true, Ordering::SeqCst);
-    let mut churned = collecting.await;
+    let ending = async {
+        let workers = join_all(working).await;
+        field.over.store(true, Ordering::SeqCst);
+        workers
+    };
+    // At once, because nobody would wait for workers that rest while a collection that has failed moves no clock.
+    let (mut churned, mut workers) = join(collecting, ending).await;
 
     for worker in &mut workers {
         worker.verify_all().await;

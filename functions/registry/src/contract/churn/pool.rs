@@ -17,8 +17,10 @@ pub(super) fn blob(number: usize) -> (Digest, Bytes) {
         0..8 => (number / 2, Algorithm::Sha256),
         _ => (number, Algorithm::Sha256),
     };
-    let sizes = [11, 700, 1, 3000, 0, 70_000];
-    let bytes = noise(content as u64 + 1, sizes[content % sizes.len()]);
+    // None so small that two could be equal, but for the one that is empty.
+    let sizes = [16, 700, 32, 3000, 100, 70_000];
+    let size = if content == 9 { 0 } else { sizes[content % sizes.len()] };
+    let bytes = noise(content as u64 + 1, size);
     (Digest::of(algorithm, &bytes), bytes)
 }
 
@@ -60,7 +62,11 @@ pub(super) fn image(name: &str, random: &mut Random, subject: Option<&Document>)
         .iter()
         .map(|number| descriptor(MediaType::OCI_LAYER, *number))
         .collect();
-    let padding = if random.percent(33) { "x".repeat(2500) } else { String::new() };
+    let padding = if random.percent(33) {
+        "x".repeat(2500)
+    } else {
+        String::new()
+    };
     let mut value = json!({
         "schemaVersion": 2,
         "mediaType": MediaType::OCI_MANIFEST,

@@ -7,7 +7,7 @@ use http::Method;
 use oci::Digest;
 
 use super::client::{Answer, Call, Client};
-use super::clock::{Clock, Flight, Random};
+use super::clock::{Clock, Flight, MINUTE, Random};
 use super::jitter::cut;
 use super::pool::{self, BLOBS, Document};
 use super::{Churned, Field, Options, PUSH, REQUEST};
@@ -85,6 +85,7 @@ impl Worker {
             if self.lingering.len() > 1 {
                 self.lingering.pop_front();
             }
+            self.rest(60 * MINUTE).await;
             match self.random.below(100) {
                 0..30 => self.push_image().await,
                 30..38 => self.push_index().await,
@@ -99,21 +100,28 @@ impl Worker {
         self.lingering.clear();
     }
 
+    /// Does nothing for up to `millis` milliseconds.
+    async fn rest(&mut self, millis: u64) {
+        let millis = self.random.next() % millis;
+        self.clock.rest(millis).await;
+    }
+
     async fn send(&self, call: Call) -> Answer {
         self.client.send(call).await
     }
 
     /// Sends a request of a push, which may be cut off.
     async fn send_or_cut(&mut self, call: Call) -> Result<Answer, Unpushed> {
-        let waits = (self.options.cuts && self.random.percent(4)).then(|| self.random.below(25));
-        let flight = self.clock.flight(REQUEST);
-        match cut(self.client.send(call), waits).await {
-            Some(answer) => Ok(answer),
-            None => {
-                self.lingering.push_back(flight);
-                Err(Unpushed::Cut)
-            }
+        if self.random.percent(30) {
+            self.rest(15 * MINUTE).await;
         }
+        let waits = (self.options.cuts && self.random.percent(8)).then(|| self.random.below(25));
+        let flight = self.clock.flight(REQUEST);
+        if let Some(answer) = cut(self.client.send(call), waits).await {
+            return Ok(answer);
+        }
+        self.lingering.push_back(flight);
+        Err(Unpushed::Cut)
     }
 
     fn own(&self) -> String {
@@ -142,19 +150,28 @@ impl Worker {
             let mut random = Random::new(self.options.seed ^ (common as u64) << 32);
             pool::image(&format!("common {common}"), &mut random, None)
         } else {
-            let there: Vec<_> = self.manifests.iter().filter(|pushed| pushed.repository == repository).collect();
+            let there: Vec<_> = self
+                .manifests
+                .iter()
+                .filter(|pushed| pushed.repository == repository)
+                .collect();
             let subject = self.random.percent(20).then(|| self.random.choose(&there)).flatten();
             let subject = subject.map(|pushed| pushed.document.clone());
             let name = self.name();
             pool::image(&name, &mut self.random, subject.as_ref())
         };
         let pushed = self.push(&repository, document).await;
-        self.count(pushed);
+        self.count(&pushed);
     }
 
     async fn push_index(&mut self) {
         let repository = self.own();
-        let there: Vec<_> = self.manifests.iter().filter(|pushed| pushed.repository == repository).cloned().collect();
+        let there: Vec<_> = self
+            .manifests
+            .iter()
+            .filter(|pushed| pushed.repository == repository)
+            .cloned()
+            .collect();
         let mut children = Vec::new();
         for _ in 0..=self.random.below(2) {
             children.extend(self.random.choose(&there).map(|pushed| &pushed.document));
@@ -164,7 +181,7 @@ impl Worker {
         }
         let name = self.name();
         let pushed = self.push(&repository, pool::index(&name, &children)).await;
-        self.count(pushed);
+        self.count(&pushed);
     }
 
     /// Pushes a manifest that is there, perhaps under more tags.
@@ -173,10 +190,10 @@ impl Worker {
             return;
         };
         let pushed = self.push(&pushed.repository, pushed.document).await;
-        self.count(pushed);
+        self.count(&pushed);
     }
 
-    fn count(&mut self, pushed: Result<(), Unpushed>) {
+    fn count(&mut self, pushed: &Result<(), Unpushed>) {
         match pushed {
             Ok(()) => self.churned.pushed += 1,
             Err(Unpushed::Refused) => self.churned.refused += 1,
@@ -198,12 +215,9 @@ impl Worker {
         }
         tags.sort();
         tags.dedup();
-        let query: String = tags
-            .iter()
-            .enumerate()
-            .map(|(number, tag)| format!("{}tag={tag}", if number == 0 { '?' } else { '&' }))
-            .collect();
-        let target = format!("/v2/{repository}/manifests/{}{query}", document.digest);
+        let query: Vec<String> = tags.iter().map(|tag| format!("tag={tag}")).collect();
+        let query = query.join("&");
+        let target = format!("/v2/{repository}/manifests/{}?{query}", document.digest);
         let call = Call::new(Method::PUT, target)
             .content_type(document.media_type)
             .body(document.bytes.clone());
@@ -220,7 +234,9 @@ impl Worker {
                 return Err(cut);
             }
         };
-        if answer.status == 404 && !is_own {
+        if answer.status == 400 && !is_own {
+            // Somebody has deleted a blob that was found or pushed here a moment ago.
+            assert!(answer.says("MANIFEST_BLOB_UNKNOWN"), "{answer:?}");
             return Err(Unpushed::Refused);
         }
         answer.expect(&[201]);
@@ -274,18 +290,20 @@ impl Worker {
         let mut rest = bytes;
         for _ in 0..chunks {
             let chunk = rest.split_to(rest.len() / 2);
-            let patched = self.send_or_cut(Call::new(Method::PATCH, &*location).body(chunk)).await?;
+            let patched = self
+                .send_or_cut(Call::new(Method::PATCH, &*location).body(chunk))
+                .await?;
             patched.expect(&[202]).location().clone_into(&mut location);
         }
         if chunks > 0 && self.random.percent(50) {
-            let patched = self.send_or_cut(Call::new(Method::PATCH, &*location).body(rest.split_off(0))).await?;
+            let patched = self
+                .send_or_cut(Call::new(Method::PATCH, &*location).body(rest.split_off(0)))
+                .await?;
             patched.expect(&[202]).location().clone_into(&mut location);
         }
         let target = format!("{location}?digest={digest}");
-        let last = || Call::new(Method::PUT, &*target).body(rest.clone());
-        if let Err(cut) = self.send_or_cut(last()).await.map(|answer| answer.expect(&[201])) {
-            return Err(cut);
-        }
+        let last = Call::new(Method::PUT, &*target).body(rest);
+        self.send_or_cut(last).await?.expect(&[201]);
         if self.random.percent(20) {
             // The answer was lost, and the client asks again.
             self.send_or_cut(Call::new(Method::PUT, &*target)).await?.expect(&[201]);
@@ -298,7 +316,9 @@ impl Worker {
         let repository = self.somewhere();
         let clock = self.clock.clone();
         let _push = clock.flight(PUSH);
-        let opened = self.send(Call::new(Method::POST, format!("/v2/{repository}/blobs/uploads/"))).await;
+        let opened = self
+            .send(Call::new(Method::POST, format!("/v2/{repository}/blobs/uploads/")))
+            .await;
         let mut location = opened.expect(&[202]).location().to_owned();
         for _ in 0..self.random.below(3) {
             let (_, bytes) = pool::blob(self.random.below(BLOBS));
@@ -410,7 +430,11 @@ impl Worker {
     async fn verify(&mut self, Pushed { repository, document }: &Pushed) {
         let target = format!("/v2/{repository}/manifests/{}", document.digest);
         let answer = self.send(Call::new(Method::GET, target)).await.expect(&[200]);
-        assert!(answer.body == document.bytes, "{} of {repository} has changed", document.digest);
+        assert!(
+            answer.body == document.bytes,
+            "{} of {repository} has changed",
+            document.digest
+        );
         for number in &document.blobs {
             let (digest, bytes) = pool::blob(*number);
             let target = format!("/v2/{repository}/blobs/{digest}");
@@ -425,7 +449,7 @@ impl Worker {
         if let Some(subject) = document.subject {
             let target = format!("/v2/{repository}/referrers/{subject}");
             let answer = self.send(Call::new(Method::GET, target)).await.expect(&[200]);
-            let listed = String::from_utf8_lossy(&answer.body).contains(&document.digest.to_string());
+            let listed = answer.says(&document.digest.to_string());
             assert!(listed, "{} is not listed under its subject", document.digest);
         }
         self.churned.verified += 1;

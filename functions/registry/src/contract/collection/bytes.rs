@@ -32,7 +32,7 @@ pub async fn bytes_that_nobody_holds_are_buried(trial: CollectionTrial) {
         unfinished: false,
         at: trial.now(),
     };
-    assert_eq!(trial.graves().await, [grave.clone()]);
+    assert_eq!(trial.graves().await, std::slice::from_ref(&grave));
     trial.pass(HOUR);
     assert_eq!(trial.run_twice(&PLAN).await.done(), (0, 0, 0, 0));
     assert_eq!(trial.graves().await, [grave], "nothing else ever touches a grave");

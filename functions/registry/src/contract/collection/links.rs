@@ -16,12 +16,20 @@ pub async fn an_unreferenced_link_is_unlinked_by_a_later_pass(trial: CollectionT
 
     assert_eq!(trial.run_twice(&PLAN).await.done(), (0, 0, 0, 0), "at once");
     trial.pass(PLAN.graces.link_ms - 1000);
-    assert_eq!(trial.run_twice(&PLAN).await.done(), (0, 0, 0, 0), "before the grace has passed");
+    assert_eq!(
+        trial.run_twice(&PLAN).await.done(),
+        (0, 0, 0, 0),
+        "before the grace has passed"
+    );
     trial.pass(2000);
     assert_eq!(trial.run(&PLAN).await.done(), (1, 0, 0, 0), "marked");
     assert_eq!(trial.run_twice(&PLAN).await.done(), (0, 0, 0, 0), "marked once");
     trial.pass(PLAN.graces.link_ms - 1000);
-    assert_eq!(trial.run_twice(&PLAN).await.done(), (0, 0, 0, 0), "before the grace of the mark");
+    assert_eq!(
+        trial.run_twice(&PLAN).await.done(),
+        (0, 0, 0, 0),
+        "before the grace of the mark"
+    );
     assert_eq!(names.link(&name, &blob).await, link, "a mark hides nothing");
     trial.pass(2000);
     let tally = trial.run_twice(&PLAN).await;
@@ -29,7 +37,11 @@ pub async fn an_unreferenced_link_is_unlinked_by_a_later_pass(trial: CollectionT
     assert_eq!(tally.buried_bytes, 1000);
     assert_eq!(names.link(&name, &blob).await, None);
     assert!(names.holders(&blob).await.is_empty());
-    assert_eq!(trial.run_twice(&PLAN).await.done(), (0, 0, 0, 0), "and nothing else is left to do");
+    assert_eq!(
+        trial.run_twice(&PLAN).await.done(),
+        (0, 0, 0, 0),
+        "and nothing else is left to do"
+    );
 }
 
 /// What a manifest refers to stays, however old it is: blobs, children, and what need not be there.
@@ -40,8 +52,12 @@ pub async fn a_referenced_link_is_never_collected(trial: CollectionTrial) {
     for blob in &blobs {
         names.commit(&name, blob).await;
     }
-    let child = manifest(&name, "child").requiring([blobs[0], blobs[1]]).excepting([blobs[2]]);
-    let index = manifest(&name, "index").requiring([child.digest]).tagged([tag("latest")]);
+    let child = manifest(&name, "child")
+        .requiring([blobs[0], blobs[1]])
+        .excepting([blobs[2]]);
+    let index = manifest(&name, "index")
+        .requiring([child.digest])
+        .tagged([tag("latest")]);
     names.put(&child).await;
     names.put(&index).await;
     let before = trial.everything().await;
@@ -126,9 +142,17 @@ pub async fn whoever_pushes_removes_the_mark(trial: CollectionTrial) {
             }
         }
         assert_eq!(trial.run(&PLAN).await.done(), (1, 0, 0, 0), "{keeper}: marked anew");
-        assert_eq!(names.link(&name, &blob).await, Some(link), "{keeper}: the same life of it");
+        assert_eq!(
+            names.link(&name, &blob).await,
+            Some(link),
+            "{keeper}: the same life of it"
+        );
         trial.pass(GRACE);
-        assert_eq!(trial.run_twice(&PLAN).await.done(), (0, 1, u64::from(keeper != "mount"), 0), "{keeper}");
+        assert_eq!(
+            trial.run_twice(&PLAN).await.done(),
+            (0, 1, u64::from(keeper != "mount"), 0),
+            "{keeper}"
+        );
         assert_eq!(names.link(&name, &blob).await, None, "{keeper}: until nobody pushes");
     }
 }

@@ -14,7 +14,11 @@ const MINUTE: u64 = 60_000;
 impl CollectionTrial {
     async fn begin(&self, pass: u64) -> Begun {
         let until = self.now().plus_millis(MINUTE);
-        let answer = self.store.collection.begin_pass(self.cx(), Incarnation(pass), until).await;
+        let answer = self
+            .store
+            .collection
+            .begin_pass(self.cx(), Incarnation(pass), until)
+            .await;
         answer.expect("begin_pass")
     }
 
@@ -53,7 +57,11 @@ pub async fn a_pass_runs_alone(trial: CollectionTrial) {
     trial.pass(MINUTE - 1);
     assert_eq!(trial.begin(2).await, Begun::Busy(until));
     trial.pass(1);
-    assert_eq!(trial.begin(2).await, Begun::Fresh, "nothing was recorded of how far it had come");
+    assert_eq!(
+        trial.begin(2).await,
+        Begun::Fresh,
+        "nothing was recorded of how far it had come"
+    );
     assert!(!trial.checkpoint(1, None).await, "it was taken over");
     assert!(matches!(trial.begin(1).await, Begun::Busy(_)));
     assert!(trial.checkpoint(2, None).await);
@@ -129,7 +137,9 @@ pub async fn slices_meet_everything(trial: CollectionTrial) {
     for number in 0..5 {
         let blob = digest(format!("kept {number}"));
         names.commit(&kept, &blob).await;
-        names.put(&manifest(&kept, format!("manifest {number}")).requiring([blob])).await;
+        names
+            .put(&manifest(&kept, format!("manifest {number}")).requiring([blob]))
+            .await;
     }
     for limit in [1, 2, 3, 7, 1000] {
         trial.loose(13).await;
@@ -200,10 +210,20 @@ async fn furnish(trial: &CollectionTrial) {
         names.put(&image).await;
         images.push(image.digest);
     }
-    let index = manifest(&one, "index").requiring([images[0], images[1]]).tagged([tag("index")]);
+    let index = manifest(&one, "index")
+        .requiring([images[0], images[1]])
+        .tagged([tag("index")]);
     names.put(&index).await;
-    names.put(&manifest(&one, "signature").about(index.digest).requiring([digest("config 0")])).await;
-    names.put(&manifest(&two, "image 1").requiring([shared]).stored_at(location(9))).await;
+    names
+        .put(
+            &manifest(&one, "signature")
+                .about(index.digest)
+                .requiring([digest("config 0")]),
+        )
+        .await;
+    names
+        .put(&manifest(&two, "image 1").requiring([shared]).stored_at(location(9)))
+        .await;
     assert!(names.delete_tag(&one, &tag("v3")).await);
     names.commit(&two, &digest("loose")).await;
     assert_eq!(names.unlink(&two, &digest("loose")).await, Removal::Removed);
@@ -228,7 +248,11 @@ async fn delete_all(trial: &CollectionTrial, name: &str) {
 /// Nothing that is young is touched, by any plan: pushes in progress look like garbage.
 pub async fn nothing_young_is_touched(trial: CollectionTrial) {
     furnish(&trial).await;
-    assert_eq!(trial.run_twice(&PLAN).await.done(), (0, 0, 1, 0), "only the bytes that nobody holds");
+    assert_eq!(
+        trial.run_twice(&PLAN).await.done(),
+        (0, 0, 1, 0),
+        "only the bytes that nobody holds"
+    );
     trial.loose(3).await;
     let before = trial.everything().await;
     for plan in [PLAN, DEEP] {
@@ -272,7 +296,10 @@ pub async fn a_dry_run_writes_nothing(trial: CollectionTrial) {
         assert_eq!(trial.graves().await, graves, "{step}");
         let real = trial.run(&PLAN).await;
         assert_eq!((dry.marked, dry.unlinked), (real.marked, real.unlinked), "{step}");
-        assert!(real.buried >= dry.buried, "{step}: a run also buries what it has let go of");
+        assert!(
+            real.buried >= dry.buried,
+            "{step}: a run also buries what it has let go of"
+        );
         match step {
             "young" => assert_eq!(dry.done(), (0, 0, 1, 0)),
             "to be marked" => assert_eq!(dry.done(), (5, 0, 0, 0)),
@@ -327,7 +354,11 @@ pub async fn nothing_is_left_in_the_end(trial: CollectionTrial) {
     }
     trial.forget(&graves).await;
     trial.assert_empty().await;
-    assert_eq!(names.repositories(None, 100).await.items.len(), 2, "both are remembered");
+    assert_eq!(
+        names.repositories(None, 100).await.items.len(),
+        2,
+        "both are remembered"
+    );
     let history = names.history(&repository("one"), &tag("latest")).await;
     assert_eq!(history.len(), 5, "and what has happened to their tags");
     assert_eq!(trial.run_twice(&DEEP).await.done(), (0, 0, 0, 0));

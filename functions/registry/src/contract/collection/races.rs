@@ -34,7 +34,10 @@ impl CollectionTrial {
         let link = self.names().link(repository, blob).await.expect("the link");
         assert!(self.is_named(blob, &link.location).await, "{link:?} leads nowhere");
         let holders = self.names().holders(blob).await;
-        assert!(holders.contains(repository), "{repository} does not hold what it links: {holders:?}");
+        assert!(
+            holders.contains(repository),
+            "{repository} does not hold what it links: {holders:?}"
+        );
         self.run(&PLAN).await;
         assert!(self.is_named(blob, &link.location).await, "{link:?} was buried");
     }
@@ -62,7 +65,9 @@ pub async fn a_collection_races_a_put(trial: CollectionTrial) {
     let name = repository("a");
     for round in 0..ROUNDS {
         let blob = trial.due(round).await;
-        let put = manifest(&name, format!("manifest {round}")).requiring([blob]).tagged([tag("latest")]);
+        let put = manifest(&name, format!("manifest {round}"))
+            .requiring([blob])
+            .tagged([tag("latest")]);
         let putting = {
             let (names, put) = (trial.names(), put.clone());
             async move { names.try_put(&put).await }
@@ -98,7 +103,10 @@ pub async fn a_collection_races_a_commit(trial: CollectionTrial) {
         let link = trial.names().link(&name, &blob).await.expect("the link");
         let other = [super::place_of(&blob), location(round)];
         for place in other.iter().filter(|place| **place != link.location) {
-            assert!(trial.buried().await.contains(place), "round {round}: {place:?} lost its name");
+            assert!(
+                trial.buried().await.contains(place),
+                "round {round}: {place:?} lost its name"
+            );
         }
     }
 }
@@ -111,7 +119,11 @@ pub async fn a_burial_races_a_commit(trial: CollectionTrial) {
         trial.names().commit(&name, &blob).await;
         assert_eq!(trial.names().unlink(&name, &blob).await, Removal::Removed);
         // Half of the rounds repeat the final PUT of the same upload.
-        let place = if round % 4 < 2 { location(round) } else { super::place_of(&blob) };
+        let place = if round % 4 < 2 {
+            location(round)
+        } else {
+            super::place_of(&blob)
+        };
         let commit = {
             let (names, name) = (trial.names(), name.clone());
             async move { names.commit_at(&name, &blob, &place).await }
@@ -145,7 +157,10 @@ pub async fn a_burial_races_a_large_manifest(trial: CollectionTrial) {
     for round in 0..ROUNDS {
         let put = manifest(&name, format!("large {round}"));
         trial.names().put(&put.clone().stored_at(location(2 * round))).await;
-        assert_eq!(trial.names().delete_manifest(&name, &put.digest).await, Removal::Removed);
+        assert_eq!(
+            trial.names().delete_manifest(&name, &put.digest).await,
+            Removal::Removed
+        );
         let again = put.clone().stored_at(location(2 * round + 1));
         let putting = {
             let (names, again) = (trial.names(), again.clone());

@@ -34,7 +34,11 @@ impl CollectionTrial {
             if number == attempts {
                 claim = Some(granted);
             } else {
-                assert!(sessions.save(&granted, progress(u64::from(number)), Some(b"part")).await);
+                assert!(
+                    sessions
+                        .save(&granted, progress(u64::from(number)), Some(b"part"))
+                        .await
+                );
             }
         }
         (key, claim)
@@ -68,7 +72,9 @@ pub async fn an_open_session_is_swept(trial: CollectionTrial) {
     let now = trial.now();
     let (session, graves) = trial.sweep_all(key).await;
     assert_eq!(session.state, State::Open);
-    let expected: Vec<_> = (1..=3).map(|number| grave(place(key, number), None, true, now)).collect();
+    let expected: Vec<_> = (1..=3)
+        .map(|number| grave(place(key, number), None, true, now))
+        .collect();
     assert_eq!(graves, expected);
     assert_eq!(remains(key, &session, now).collect::<Vec<_>>(), expected);
 }
@@ -86,7 +92,9 @@ pub async fn a_cancelled_session_is_swept(trial: CollectionTrial) {
     assert_eq!(graves, []);
     let (session, graves) = trial.sweep_all(key).await;
     assert_eq!(session.state, State::Cancelled);
-    let expected: Vec<_> = (1..=2).map(|number| grave(place(key, number), None, true, now)).collect();
+    let expected: Vec<_> = (1..=2)
+        .map(|number| grave(place(key, number), None, true, now))
+        .collect();
     assert_eq!(graves, expected);
 }
 
@@ -95,7 +103,10 @@ pub async fn a_cancelled_session_is_swept(trial: CollectionTrial) {
 pub async fn a_committing_session_is_swept(trial: CollectionTrial) {
     let names = trial.names();
     let blob = digest("blob");
-    for (id, suffix, expected) in [(1, "", vec![true, true, false]), (2, ".0", vec![true, true, false, false])] {
+    for (id, suffix, expected) in [
+        (1, "", vec![true, true, false]),
+        (2, ".0", vec![true, true, false, false]),
+    ] {
         let (key, claim) = trial.session(id, 3).await;
         let claim = claim.expect("a claim");
         let sealed = Location::main(format!("{}{suffix}", claim.attempt));
@@ -195,7 +206,11 @@ pub async fn a_long_session_is_swept_whole(trial: CollectionTrial) {
     assert!(sessions.parts(key).await.is_empty());
     let graves = trial.graves().await;
     assert_eq!(graves.len(), 130);
-    assert!(graves.iter().all(|grave| grave.location.key.starts_with(&format!("{}.", key.id))));
+    assert!(
+        graves
+            .iter()
+            .all(|grave| grave.location.key.starts_with(&format!("{}.", key.id)))
+    );
     assert_eq!(sessions.row(other).await, kept);
     assert_eq!(sessions.parts(other).await.len(), 2);
 }

@@ -128,7 +128,11 @@ impl MetadataTrial {
         self.store.link(self.cx(), repository, digest).await.expect("link")
     }
 
-    pub(in crate::contract) async fn manifest(&self, repository: &RepositoryName, digest: &Digest) -> Option<ManifestRecord> {
+    pub(in crate::contract) async fn manifest(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Option<ManifestRecord> {
         let answer = self.store.manifest(self.cx(), repository, digest).await;
         answer.expect("manifest")
     }
@@ -137,7 +141,12 @@ impl MetadataTrial {
         self.store.tag(self.cx(), repository, tag).await.expect("tag")
     }
 
-    pub(in crate::contract) async fn tags(&self, repository: &RepositoryName, after: Option<&str>, limit: usize) -> Page<Tag> {
+    pub(in crate::contract) async fn tags(
+        &self,
+        repository: &RepositoryName,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Page<Tag> {
         let answer = self.store.tags(self.cx(), repository, after, limit).await;
         answer.expect("tags")
     }
@@ -172,7 +181,12 @@ impl MetadataTrial {
         answer.expect("repositories")
     }
 
-    pub(in crate::contract) async fn manifests(&self, repository: &RepositoryName, after: Option<&Digest>, limit: usize) -> Page<Digest> {
+    pub(in crate::contract) async fn manifests(
+        &self,
+        repository: &RepositoryName,
+        after: Option<&Digest>,
+        limit: usize,
+    ) -> Page<Digest> {
         let answer = self.store.manifests(self.cx(), repository, after, limit).await;
         answer.expect("manifests")
     }
@@ -194,7 +208,12 @@ impl MetadataTrial {
         page.items.iter().map(|row| row.descriptor.digest).collect()
     }
 
-    pub(in crate::contract) async fn commit_at(&self, repository: &RepositoryName, digest: &Digest, location: &Location) {
+    pub(in crate::contract) async fn commit_at(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        location: &Location,
+    ) {
         let size = 1000;
         let answer = self
             .store
@@ -208,7 +227,12 @@ impl MetadataTrial {
         self.commit_at(repository, digest, &own_place(digest)).await;
     }
 
-    pub(in crate::contract) async fn mount(&self, repository: &RepositoryName, digest: &Digest, from: &RepositoryName) -> bool {
+    pub(in crate::contract) async fn mount(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        from: &RepositoryName,
+    ) -> bool {
         let answer = self.store.mount(self.cx(), repository, digest, from).await;
         answer.expect("mount")
     }

@@ -1,4 +1,4 @@
-//! What a [`RecordStore`](crate::store::records::RecordStore) must do: give everything in slices of any size
+//! What a [`RecordStore`] must do: give everything in slices of any size
 //! ([`walks`]), and take it again, here or in another store ([`moves`]).
 
 pub mod moves;
@@ -12,6 +12,7 @@ pub use walks::*;
 use super::collection::CollectionTrial;
 use super::metadata::{digest, location, manifest, repository, tag};
 use super::{Names, Trial};
+use crate::store::metadata::Removal;
 use crate::store::records::{Record, RecordStore};
 
 /// Two stores that know nothing of each other, both empty.
@@ -96,13 +97,25 @@ async fn furnish(trial: &CollectionTrial) {
             names.put(&manifest(&one, "index").requiring([image.digest])).await;
         }
     }
-    names.put(&manifest(&two, "image 1\0\u{ff}").requiring([shared]).stored_at(location(5))).await;
-    names.put(&manifest(&two, "orphan").about(digest("a subject that is not there")).tagged([tag("x")])).await;
+    names
+        .put(
+            &manifest(&two, "image 1\0\u{ff}")
+                .requiring([shared])
+                .stored_at(location(5)),
+        )
+        .await;
+    names
+        .put(
+            &manifest(&two, "orphan")
+                .about(digest("a subject that is not there"))
+                .tagged([tag("x")]),
+        )
+        .await;
     trial.pass(7);
     assert!(names.delete_tag(&one, &tag("v0")).await);
     let gone = manifest(&three, "gone").tagged([tag("gone")]);
     names.put(&gone).await;
-    drop(names.delete_manifest(&three, &gone.digest).await);
+    assert_eq!(names.delete_manifest(&three, &gone.digest).await, Removal::Removed);
 }
 
 /// Records as they are compared: their lines, each once.

@@ -41,11 +41,17 @@ pub async fn records_say_what_reads_say(trial: RecordTrial) {
                 ..
             } => {
                 let link = names.link(&repository, &digest).await.expect("the link");
-                assert_eq!((link.location, link.size, link.incarnation), (location, size, incarnation));
+                assert_eq!(
+                    (link.location, link.size, link.incarnation),
+                    (location, size, incarnation)
+                );
                 2
             }
             Record::Manifest(entry) => {
-                let record = names.manifest(&entry.repository, &entry.digest).await.expect("the manifest");
+                let record = names
+                    .manifest(&entry.repository, &entry.digest)
+                    .await
+                    .expect("the manifest");
                 let content = match entry.content {
                     EntryContent::Inline(bytes) => Content::Inline(bytes),
                     EntryContent::Stored(location) => Content::Stored(location),
@@ -152,7 +158,9 @@ pub async fn a_walk_meets_what_stays(trial: RecordTrial) {
         if round < 30 {
             let young = digest(format!("young {round}"));
             names.commit(&busy, &young).await;
-            let put = manifest(&busy, format!("young manifest {round}")).requiring([young]).tagged([tag("young")]);
+            let put = manifest(&busy, format!("young manifest {round}"))
+                .requiring([young])
+                .tagged([tag("young")]);
             names.put(&put).await;
             if round % 2 == 0 {
                 assert_eq!(names.delete_manifest(&busy, &put.digest).await, Removal::Removed);
@@ -171,7 +179,9 @@ pub async fn what_a_collection_notes_is_no_record(trial: RecordTrial) {
     let names = from.names();
     furnish(&from).await;
     names.commit(&repository("one"), &digest("loose")).await;
-    names.commit_at(&repository("one"), &digest("loose"), &location(7)).await;
+    names
+        .commit_at(&repository("one"), &digest("loose"), &location(7))
+        .await;
     let all = lines(&from.export().await);
     let sessions = from.sessions();
     sessions.claim(sessions.key(1)).await;

@@ -159,7 +159,10 @@ pub async fn a_cancel_without_a_row_leaves_one(trial: SessionTrial) {
     let key = trial.key(1);
     assert!(matches!(trial.cancel(key).await, Cancelled::Now(None)));
     let row = trial.row(key).await;
-    assert_eq!((row.state, row.attempts, row.publishing.as_ref()), (State::Cancelled, 0, None));
+    assert_eq!(
+        (row.state, row.attempts, row.publishing.as_ref()),
+        (State::Cancelled, 0, None)
+    );
     assert_eq!(row.progress, Progress::default());
     match trial.try_claim(key).await {
         Claimed::Ended(session) => assert_eq!(session, row),

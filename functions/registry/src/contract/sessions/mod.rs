@@ -7,10 +7,10 @@ pub use ends::*;
 use oci::{Algorithm, Digest};
 
 use super::Trial;
-use crate::store::{Location, Timestamp};
 use crate::store::sessions::{
     Cancelled, Claim, Claimed, End, Progress, Publishing, Session, SessionId, SessionKey, SessionStore, State,
 };
+use crate::store::{Location, Timestamp};
 
 /// What a clause about sessions is given.
 pub type SessionTrial = Trial<dyn SessionStore>;
@@ -81,7 +81,12 @@ impl SessionTrial {
         self.store.parts(self.cx(), key).await.expect("parts")
     }
 
-    pub(in crate::contract) async fn expired(&self, before: Timestamp, after: Option<SessionKey>, limit: usize) -> Vec<(SessionKey, Session)> {
+    pub(in crate::contract) async fn expired(
+        &self,
+        before: Timestamp,
+        after: Option<SessionKey>,
+        limit: usize,
+    ) -> Vec<(SessionKey, Session)> {
         self.store
             .expired(self.cx(), before, after, limit)
             .await

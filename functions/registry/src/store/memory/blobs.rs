@@ -221,7 +221,9 @@ impl BlobStore for MemoryBlobs {
     }
 
     async fn delete(&self, _cx: Context, doomed: &[Doomed]) -> Result<(), StoreError> {
-        let keys = doomed.iter().map(|doomed| Ok((key_of(&doomed.location)?, doomed.unfinished)));
+        let keys = doomed
+            .iter()
+            .map(|doomed| Ok((key_of(&doomed.location)?, doomed.unfinished)));
         let keys = keys.collect::<Result<Vec<_>, StoreError>>()?;
         let mut objects = lock(&self.objects);
         for (key, unfinished) in keys {

@@ -9,7 +9,7 @@ use oci::{Digest, RepositoryName};
 
 use super::metadata::{GraveRow, Records};
 use super::{MemoryMetadata, MemorySessions, lock};
-use crate::store::collection::{Begun, Collected, CollectionStore, Grave, Graces, Plan, Tally, remains};
+use crate::store::collection::{Begun, Collected, CollectionStore, Graces, Grave, Plan, Tally, remains};
 use crate::store::sessions::{Session, SessionKey};
 use crate::store::{Context, Cursor, Incarnation, Location, StoreError, Timestamp};
 
@@ -77,7 +77,9 @@ impl Records {
             }
             Some(Name::Blob(digest)) => (None, Bound::Excluded(*digest)),
         };
-        let links = links.into_iter().flat_map(|from| self.links.range((from, Bound::Unbounded)));
+        let links = links
+            .into_iter()
+            .flat_map(|from| self.links.range((from, Bound::Unbounded)));
         let links = links.map(|((repository, digest), _)| Name::Link(repository.clone(), *digest));
         let blobs = self.blobs.range((blobs, Bound::Unbounded));
         let blobs = blobs.map(|(digest, _)| Name::Blob(*digest));
@@ -166,7 +168,7 @@ impl CollectionStore for MemoryCollection {
         until: Timestamp,
     ) -> Result<bool, StoreError> {
         let mut current = lock(&self.pass);
-        if !current.as_ref().is_some_and(|held| held.holder == pass) {
+        if current.as_ref().is_none_or(|held| held.holder != pass) {
             return Ok(false);
         }
         *current = next.map(|next| Pass {
@@ -256,7 +258,9 @@ impl CollectionStore for MemoryCollection {
     async fn forget(&self, _cx: Context, graves: &[Grave]) -> Result<(), StoreError> {
         let mut records = self.metadata.begin();
         for Grave { location, .. } in graves {
-            records.graveyard.remove(&(location.store.clone(), location.key.clone()));
+            records
+                .graveyard
+                .remove(&(location.store.clone(), location.key.clone()));
         }
         Ok(())
     }

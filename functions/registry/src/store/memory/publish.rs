@@ -169,7 +169,11 @@ impl Records {
         digest: Digest,
         who: &str,
     ) -> Removal {
-        if !self.manifests.get(repository).is_some_and(|of| of.contains_key(&digest)) {
+        if !self
+            .manifests
+            .get(repository)
+            .is_some_and(|of| of.contains_key(&digest))
+        {
             return Removal::Absent;
         }
         if let Some(parent) = self.parent(repository, digest) {

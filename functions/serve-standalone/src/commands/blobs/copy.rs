@@ -23,6 +23,8 @@ use crate::stores::{self, Absent};
 
 /// How long a store may take to make one object of what it was given.
 const SEAL_PATIENCE_MS: u64 = 300_000;
+/// The least size of an object that a store may take in parts, in bytes.
+const IN_PARTS: u64 = 5 << 20;
 /// How often progress is shown while nothing is finished.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -35,15 +37,15 @@ pub(in super::super) fn run(args: &CopyArgs) -> Result<(), Failure> {
     run_to_end(async {
         let signals = Signals::new().map_err(|error| Failure::failed("cannot listen to signals", error))?;
         let opened = open(&args.stores, Absent::Refuse).await?;
-        let to = stores::open_target(&args.stores, &args.to, &how(Absent::Create))
+        let target = stores::open_target(&args.stores, &args.to, &how(Absent::Create))
             .await
             .map_err(Failure::Failed)?;
         let copier = Copier {
             from: opened.stores.blobs.clone(),
-            to,
+            to: target,
             shared: Arc::default(),
         };
-        let stop = tokio::spawn({
+        let watching = tokio::spawn({
             let shared = copier.shared.clone();
             async move {
                 signals.first().await;
@@ -52,13 +54,18 @@ pub(in super::super) fn run(args: &CopyArgs) -> Result<(), Failure> {
         });
         let mut tally = Tally::default();
         let mut progress = Progress::new();
-        let copied = copier
-            .copy_all(opened.stores.records.clone(), args.jobs.into(), &mut tally, &mut progress)
+        let ended = copier
+            .copy_all(
+                opened.stores.records.clone(),
+                args.jobs.into(),
+                &mut tally,
+                &mut progress,
+            )
             .await;
-        stop.abort();
+        watching.abort();
         let elapsed = progress.elapsed();
         drop(progress);
-        copied?;
+        ended?;
         tally.report(args, elapsed)
     })
 }
@@ -177,7 +184,9 @@ impl Copier {
             });
         }
         if interrupted() {
-            return Err(Failure::Failed("interrupted; the same command goes on where this ended".into()));
+            return Err(Failure::Failed(
+                "interrupted; the same command goes on where this ended".into(),
+            ));
         }
         Ok(())
     }
@@ -185,32 +194,34 @@ impl Copier {
     async fn copy(&self, named: &Named) -> Outcome {
         match self.try_copy(named).await {
             Ok(outcome) => outcome,
-            Err(reason) => Outcome::Failed(named.digest.clone(), reason),
+            Err(reason) => Outcome::Failed(named.digest, reason),
         }
     }
 
     async fn try_copy(&self, named: &Named) -> Result<Outcome, String> {
         let there = |error: StoreError| format!("cannot look for it at the destination: {error}");
-        match self.to.stat(cx(), &named.location).await.map_err(there)? {
-            Some(size) if size == named.size => return Ok(Outcome::There),
-            // What an interrupted copy has left.
-            Some(_) => {
-                let doomed = Doomed {
-                    location: named.location.clone(),
-                    unfinished: true,
-                };
-                self.to.delete(cx(), &[doomed]).await.map_err(there)?;
-            }
-            None => {}
+        let found = self.to.stat(cx(), &named.location).await.map_err(there)?;
+        if found == Some(named.size) {
+            return Ok(Outcome::There);
+        }
+        // What a copy that was killed has left: a beginning of the object, or parts that nobody would ever see.
+        if found.is_some() || named.size >= IN_PARTS {
+            let doomed = Doomed {
+                location: named.location.clone(),
+                unfinished: true,
+            };
+            self.to.delete(cx(), &[doomed]).await.map_err(there)?;
         }
         let read = self.from.read(cx(), &named.location, 0..named.size).await;
         let stream = read
             .map_err(|error| format!("cannot read it: {error}"))?
             .ok_or("the metadata names it, and the object is missing")?;
-        let mut source = ObjectSource::new(stream, named.digest.clone(), named.size, self.shared.clone());
+        let mut source = ObjectSource::new(stream, named.digest, named.size, self.shared.clone());
         match place(&*self.to, &named.location, named.size, &mut source, sealing).await {
             Ok(()) => Ok(Outcome::Copied(named.size)),
-            Err(AppendError::Body(error)) => Err(source.spoiled.map_or(error.to_string(), |spoiled| spoiled.to_string())),
+            Err(AppendError::Body(error)) => {
+                Err(source.spoiled.map_or(error.to_string(), |spoiled| spoiled.to_string()))
+            }
             Err(AppendError::Store(error)) => Err(format!("cannot store it: {error}")),
         }
     }

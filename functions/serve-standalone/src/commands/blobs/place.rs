@@ -14,7 +14,10 @@ pub(super) async fn place(
     cx: impl Fn() -> Context,
 ) -> Result<(), AppendError> {
     let attempt = attempt(&location.key).ok_or_else(|| {
-        StoreError::failed(format!("its key {} is none that the store at the destination makes", location.key))
+        StoreError::failed(format!(
+            "its key {} is none that the store at the destination makes",
+            location.key
+        ))
     })?;
     let appended = to.append(cx(), attempt, &[], source).await?;
     let upload = Upload {
@@ -50,7 +53,14 @@ mod tests {
         let session = SessionId(0xabc);
         let attempt_7 = Attempt { session, number: 7 };
         assert_eq!(attempt(&attempt_7.to_string()), Some(attempt_7));
-        for other in ["", "abc.7", &format!("{session}.07"), &format!("{session}.7.0"), &format!("{session}.+7"), &format!("{session}")] {
+        for other in [
+            "",
+            "abc.7",
+            &format!("{session}.07"),
+            &format!("{session}.7.0"),
+            &format!("{session}.+7"),
+            &format!("{session}"),
+        ] {
             assert_eq!(attempt(other), None, "{other}");
         }
     }

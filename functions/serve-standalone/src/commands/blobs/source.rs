@@ -119,7 +119,10 @@ mod tests {
     use super::*;
 
     async fn read(chunks: &[&'static str], of: &str, size: u64) -> (usize, Option<String>) {
-        let chunks: Vec<_> = chunks.iter().map(|chunk| Ok(Bytes::from_static(chunk.as_bytes()))).collect();
+        let chunks: Vec<_> = chunks
+            .iter()
+            .map(|chunk| Ok(Bytes::from_static(chunk.as_bytes())))
+            .collect();
         let digest = Digest::of(Algorithm::Sha256, of.as_bytes());
         let mut source = ObjectSource::new(stream::iter(chunks).boxed(), digest, size, Arc::default());
         let mut read = 0;

@@ -280,7 +280,10 @@ mod tests {
     async fn a_store_that_fails_leaves_what_can_be_gone_on_with() {
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().join("export");
-        let failing = Counted { records: 9, fails_at: 4 };
+        let failing = Counted {
+            records: 9,
+            fails_at: 4,
+        };
         assert!(export(&path, &failing).await.is_err());
         let before = std::fs::read(&path).unwrap();
         let whole = Counted {
@@ -288,7 +291,10 @@ mod tests {
             fails_at: usize::MAX,
         };
         assert_eq!(export(&path, &whole).await.unwrap(), 9);
-        assert!(std::fs::read(&path).unwrap().starts_with(&before), "it did not begin again");
+        assert!(
+            std::fs::read(&path).unwrap().starts_with(&before),
+            "it did not begin again"
+        );
         assert_eq!(names(&path).0.len(), 9);
     }
 

@@ -12,6 +12,7 @@
 //! goes on after the records before it: whoever finds a file without an end cuts it off behind its last cursor, and
 //! goes on there. Records in a file may repeat, and repeating is harmless.
 
+use std::fmt;
 use std::io::{self, BufRead, Read as _, Write};
 
 use registry::store::records::Record;
@@ -174,7 +175,7 @@ impl<R: BufRead> Lines<R> {
     }
 
     /// An error at the line that was read last.
-    pub(super) fn wrong(&self, what: impl ToString) -> FormatError {
+    pub(super) fn wrong(&self, what: impl fmt::Display) -> FormatError {
         FormatError::Line {
             line: self.line,
             what: what.to_string(),
@@ -210,7 +211,10 @@ mod tests {
         let next = Cursor("x".into());
         let marks = [begin(1), Mark::Cursor { next, records: 2 }, Mark::End { records: 2 }];
         let text = text(&marks);
-        assert!(text.split(|byte| *byte == b'\n').all(|line| line.is_empty() || line.starts_with(MARK)));
+        assert!(
+            text.split(|byte| *byte == b'\n')
+                .all(|line| line.is_empty() || line.starts_with(MARK))
+        );
         let mut lines = Lines::new(text.as_slice(), 0);
         for mark in marks {
             assert!(matches!(lines.next().unwrap(), Some(Line::Mark(read)) if read == mark));
@@ -229,7 +233,9 @@ mod tests {
         assert!(matches!(read(b"hello\n"), Err(FormatError::Line { line: 1, .. })));
         assert!(read(&text(&[begin(2)])).unwrap_err().to_string().contains("newer"));
         let mut lines = Lines::new(&b"{\"record\":\"unheard of\"}\n"[..], 0);
-        let Some(Line::Record(record)) = lines.next().unwrap() else { panic!("a record") };
+        let Some(Line::Record(record)) = lines.next().unwrap() else {
+            panic!("a record")
+        };
         assert!(record.read().unwrap_err().to_string().starts_with("line 1"));
     }
 }

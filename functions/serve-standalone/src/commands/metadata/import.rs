@@ -39,7 +39,11 @@ pub(in super::super) fn run(args: &ImportArgs) -> Result<(), Failure> {
         let mut note = Note::find(path, &contents, into)?;
         if note.reached.records > 0 {
             let first = opened.stores.records.records(cx(), None, 1).await;
-            if first.map_err(|error| Failure::failed("cannot read the metadata", error))?.items.is_empty() {
+            if first
+                .map_err(|error| Failure::failed("cannot read the metadata", error))?
+                .items
+                .is_empty()
+            {
                 // The registry was emptied since, or is another one of the same name.
                 note.reached = Reached::default();
             } else {
@@ -78,7 +82,8 @@ pub(in super::super) fn run(args: &ImportArgs) -> Result<(), Failure> {
 fn refused(path: &Path, error: &FormatError) -> Failure {
     let what = match error {
         FormatError::CutOff => {
-            "it is cut off: the export was interrupted. Run the same export again, which goes on where it was".to_owned()
+            "it is cut off: the export was interrupted. Run the same export again, which goes on where it was"
+                .to_owned()
         }
         other => other.to_string(),
     };
@@ -233,10 +238,9 @@ impl Note {
 
     fn remove(&self) -> Result<(), Failure> {
         match std::fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Failure::failed(
-                format!("cannot remove {}", self.path.display()),
-                error,
-            )),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Failure::failed(format!("cannot remove {}", self.path.display()), error))
+            }
             _ => Ok(()),
         }
     }
@@ -346,8 +350,16 @@ mod tests {
             assert!(read(&whole[..cut]).is_err(), "cut at {cut}");
         }
         assert!(read(&file(3, 4)).unwrap_err().contains("tells of 4 records, and 3"));
-        assert!(read(&[&whole[..], b"{}\n"].concat()).unwrap_err().contains("after the end"));
-        assert!(read(&whole.replace_first(b"repository", b"depository")).unwrap_err().contains("line 2"));
+        assert!(
+            read(&[&whole[..], b"{}\n"].concat())
+                .unwrap_err()
+                .contains("after the end")
+        );
+        assert!(
+            read(&whole.replace_first(b"repository", b"depository"))
+                .unwrap_err()
+                .contains("line 2")
+        );
     }
 
     trait ReplaceFirst {
@@ -370,13 +382,22 @@ mod tests {
         let contents = Contents::of(&path).unwrap();
         let mut note = Note::find(&path, &contents, "sqlite".into()).unwrap();
         assert_eq!(note.reached, Reached::default());
-        let all: Vec<_> = Batches::open(&path, &note.reached).unwrap().map(Result::unwrap).collect();
-        assert_eq!(all.iter().map(|batch| batch.records.len()).collect::<Vec<_>>(), [BATCH, BATCH, 7]);
+        let all: Vec<_> = Batches::open(&path, &note.reached)
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        assert_eq!(
+            all.iter().map(|batch| batch.records.len()).collect::<Vec<_>>(),
+            [BATCH, BATCH, 7]
+        );
         note.reached = all[0].end;
         note.save().unwrap();
         let again = Note::find(&path, &contents, "sqlite".into()).unwrap();
         assert_eq!(again.reached, all[0].end);
-        let rest: Vec<_> = Batches::open(&path, &again.reached).unwrap().map(Result::unwrap).collect();
+        let rest: Vec<_> = Batches::open(&path, &again.reached)
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
         assert_eq!(rest[0].records, all[1].records);
         assert_eq!(rest[1].end.records, u64::from(count));
         let elsewhere = Note::find(&path, &contents, "dynamodb://table".into()).unwrap();

@@ -62,7 +62,12 @@ pub(crate) fn push_everything(server: &Server) -> Pushed {
     assert_eq!(response.status, 201);
     Pushed {
         blobs: vec![EMPTY.to_vec(), layer, chunked],
-        tags: vec![("index", index), ("large", large), ("moved", small.clone()), ("small", small)],
+        tags: vec![
+            ("index", index),
+            ("large", large),
+            ("moved", small.clone()),
+            ("small", small),
+        ],
         referrer,
     }
 }
@@ -100,7 +105,12 @@ impl Pushed {
         assert_eq!(referrers["manifests"][0]["annotations"]["signed"], "yes");
         assert_eq!(get("other/manifests/a").body, manifest("a"));
         assert_eq!(get(&format!("other/blobs/{}", digest(EMPTY))).body, EMPTY);
-        assert_eq!(get("_catalog").json()["repositories"], json!(["other", REPOSITORY]));
+        let listed = get("_catalog").json()["repositories"].clone();
+        let listed = listed.as_array().unwrap();
+        assert!(
+            listed.contains(&json!("other")) && listed.contains(&json!(REPOSITORY)),
+            "{listed:?}"
+        );
         // What a manifest refers to stays, wherever the reference was recorded.
         let referenced = format!("/v2/{REPOSITORY}/blobs/{}", digest(self.layer()));
         assert_eq!(server.request("DELETE", &referenced, &[], b"").status, 405);

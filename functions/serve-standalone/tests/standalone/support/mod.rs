@@ -1,5 +1,6 @@
 //! A server of one's own, and a client that can misbehave.
 
+pub(crate) mod cloud;
 pub(crate) mod content;
 
 use std::fmt::Write as _;

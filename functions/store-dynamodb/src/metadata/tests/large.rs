@@ -47,10 +47,23 @@ async fn four_thousand_references_come_and_go() {
     let count = |pick: fn(&Name) -> bool| names.iter().filter(|name| pick(name)).count();
     assert_eq!(count(|name| matches!(name, Name::Edge { .. })), 4096);
     assert_eq!(count(|name| matches!(name, Name::References { .. })), 5);
-    let record = store.manifest(cx(), &repository(), &much.digest).await.unwrap().unwrap();
+    let record = store
+        .manifest(cx(), &repository(), &much.digest)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(record.content, Content::Stored(location(1)));
-    let row = store.call(cx()).read_manifest(&repository(), &much.digest).await.unwrap().unwrap();
-    let references = store.call(cx()).references_of(&repository(), &much.digest, &row).await.unwrap();
+    let row = store
+        .call(cx())
+        .read_manifest(&repository(), &much.digest)
+        .await
+        .unwrap()
+        .unwrap();
+    let references = store
+        .call(cx())
+        .references_of(&repository(), &much.digest, &row)
+        .await
+        .unwrap();
     assert!(references.iter().eq(&much.excepted));
 
     assert_eq!(delete(&store, &much.digest).await, Removal::Removed);
@@ -64,7 +77,10 @@ async fn a_refused_manifest_leaves_nothing() {
     let store = store_over(table.clone());
     let present = commit(&store, 0..3).await;
     let before = left(&table).len();
-    for content in [NewContent::Sealed(location(9)), NewContent::Inline(Bytes::from_static(b"x"))] {
+    for content in [
+        NewContent::Sealed(location(9)),
+        NewContent::Inline(Bytes::from_static(b"x")),
+    ] {
         let mut refused = manifest("refused");
         refused.content = content;
         refused.required = present.clone();
@@ -85,14 +101,19 @@ async fn a_manifest_goes_with_more_tags_than_a_transaction_takes() {
     let store = store_over(table.clone());
     let mut wanted = manifest("m");
     for first in (0..100).step_by(20) {
-        wanted.tags = (first..first + 20).map(|number| tag(&format!("t{number:03}"))).collect();
+        wanted.tags = (first..first + 20)
+            .map(|number| tag(&format!("t{number:03}")))
+            .collect();
         put(&store, &wanted).await;
     }
     wanted.tags = vec![tag("last")];
     put(&store, &wanted).await;
     assert_eq!(delete(&store, &wanted.digest).await, Removal::Removed);
     assert_eq!(left(&table), []);
-    let history = store.history(cx(), &repository(), &tag("t042"), None, 10).await.unwrap();
+    let history = store
+        .history(cx(), &repository(), &tag("t042"), None, 10)
+        .await
+        .unwrap();
     assert_eq!(history.items[0].after, None);
     assert_eq!(history.items.len(), 2);
 }
@@ -118,7 +139,10 @@ async fn a_subject_may_have_more_referrers_than_a_page_holds() {
     let page = store.referrers(cx(), &repository(), &subject, None, 50).await.unwrap();
     assert_eq!((page.items.len(), page.more), (50, true));
     let last = page.items.last().unwrap().descriptor.digest;
-    let rest = store.referrers(cx(), &repository(), &subject, Some(&last), 50).await.unwrap();
+    let rest = store
+        .referrers(cx(), &repository(), &subject, Some(&last), 50)
+        .await
+        .unwrap();
     assert_eq!((rest.items.len(), rest.more), (10, false));
     let found = page.items.iter().chain(&rest.items).map(|row| row.descriptor.digest);
     assert!(found.eq(expected));
@@ -133,7 +157,10 @@ async fn a_second_object_of_the_same_manifest_is_buried() {
         large.content = NewContent::Sealed(location(number));
         put(&store, &large).await;
     }
-    let graves: Vec<_> = keys(&table).into_iter().filter(|key| key.partition.starts_with('G')).collect();
+    let graves: Vec<_> = keys(&table)
+        .into_iter()
+        .filter(|key| key.partition.starts_with('G'))
+        .collect();
     let expected = [2, 3].map(|number| keys::grave(&location(number), NOW));
     assert_eq!(graves.len(), 2);
     assert!(expected.iter().all(|grave| graves.contains(grave)), "{graves:?}");
@@ -145,7 +172,15 @@ async fn a_tag_list_may_begin_behind_any_text() {
     let mut wanted = manifest("m");
     wanted.tags = ["a", "b", "z"].map(tag).to_vec();
     put(&store, &wanted).await;
-    for (after, expected) in [("", 3), ("a", 2), ("aaaa", 2), ("ä", 0), ("\u{10ffff}", 0), ("~", 0), ("B#", 3)] {
+    for (after, expected) in [
+        ("", 3),
+        ("a", 2),
+        ("aaaa", 2),
+        ("ä", 0),
+        ("\u{10ffff}", 0),
+        ("~", 0),
+        ("B#", 3),
+    ] {
         let page = store.tags(cx(), &repository(), Some(after), 10).await.unwrap();
         assert_eq!(page.items.len(), expected, "behind {after:?}");
     }

@@ -125,7 +125,11 @@ fn sizes_are_those_of_the_service() {
             partition: "p".repeat(10),
             sort: "s".repeat(10),
         },
-        attributes: [("n".to_owned(), Value::N(1000)), ("b".to_owned(), Value::B(vec![0; 1000].into()))].into(),
+        attributes: [
+            ("n".to_owned(), Value::N(1000)),
+            ("b".to_owned(), Value::B(vec![0; 1000].into())),
+        ]
+        .into(),
     };
     assert_eq!(size(&item), 24 + (1 + 3) + (1 + 1000));
     let put = Write::Put {

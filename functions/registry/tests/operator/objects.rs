@@ -1,0 +1,120 @@
+//! Checks of objects: missing, of another size, rotten, and without a name.
+
+use bytes::Bytes;
+use registry::check::{Finding, Options};
+use registry::contract::source::Body;
+use registry::store::Location;
+use registry::store::blobs::{BlobStore as _, Doomed, Upload};
+use registry::store::records::Record;
+use registry::store::sessions::{Attempt, SessionId};
+use serde_json::json;
+
+use crate::check::{CX, options};
+use crate::support::{World, sha256};
+
+impl World {
+    /// Stores an object that no session names.
+    async fn seal(&self, attempt: Attempt, bytes: &'static str) -> Location {
+        let mut body = Body::of(&Bytes::from_static(bytes.as_bytes()), 5);
+        let appended = self.blobs.append(CX, attempt, &[], &mut body).await.unwrap();
+        let upload = Upload {
+            session: attempt.session,
+            state: appended.state,
+            parts: appended.part.into_iter().collect(),
+            size: bytes.len() as u64,
+        };
+        self.blobs.seal(CX, &upload).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_missing_object_is_found() {
+    let (world, image) = World::furnished().await;
+    let location = world.place_of("a", &image.layer).await;
+    let doomed = Doomed {
+        location: location.clone(),
+        unfinished: false,
+    };
+    world.blobs.delete(CX, &[doomed]).await.unwrap();
+    let digest = image.layer;
+    assert_eq!(world.check().await, [Finding::ObjectMissing { digest, location }]);
+}
+
+#[tokio::test]
+async fn an_object_of_another_size_is_found() {
+    let (world, image) = World::furnished().await;
+    let location = world.place_of("a", &image.layer).await;
+    world
+        .plant(Record::Blob {
+            digest: image.layer,
+            location: location.clone(),
+            size: 7,
+            at: CX.now,
+        })
+        .await;
+    let finding = Finding::ObjectResized {
+        digest: image.layer,
+        location,
+        recorded: 7,
+        found: "layer of one".len() as u64,
+    };
+    assert_eq!(world.check().await, [finding]);
+}
+
+/// Bytes that rotted: found by reading them, and only then.
+#[tokio::test]
+async fn bytes_that_do_not_hash_right_are_found() {
+    let (world, image) = World::furnished().await;
+    let location = world.place_of("a", &image.layer).await;
+    let attempt = location.key.split_once('.').unwrap();
+    let attempt = Attempt {
+        session: SessionId(u128::from_str_radix(attempt.0, 16).unwrap()),
+        number: attempt.1.parse().unwrap(),
+    };
+    let doomed = Doomed {
+        location: location.clone(),
+        unfinished: false,
+    };
+    world.blobs.delete(CX, &[doomed]).await.unwrap();
+    assert_eq!(world.seal(attempt, "rotten bytes").await, location);
+    let finding = Finding::Corrupt {
+        digest: image.layer,
+        location: Some(location),
+        computed: sha256(b"rotten bytes"),
+    };
+    assert_eq!(world.check().await, [finding]);
+    let options = Options {
+        hash: false,
+        ..options()
+    };
+    assert_eq!(world.check_as(&options).await.1, []);
+}
+
+/// An object that nothing names: of a session that never was, of an attempt that its session never counted, and beside
+/// the object of a session that is done. What is named by its session or its grave is none.
+#[tokio::test]
+async fn a_stray_object_is_found() {
+    let (world, one) = World::furnished().await;
+    let done = world.place_of("a", &one.layer).await;
+    let session = SessionId(u128::from_str_radix(done.key.split_once('.').unwrap().0, 16).unwrap());
+    let strays = [
+        Attempt {
+            session: SessionId(5),
+            number: 1,
+        },
+        Attempt { session, number: 2 },
+    ];
+    let mut expected = Vec::new();
+    for attempt in strays {
+        let location = world.seal(attempt, "stray").await;
+        expected.push(Finding::Stray { location, size: 5 });
+    }
+    let mut found = world.check().await;
+    found.sort_by_key(|finding| format!("{finding:?}"));
+    expected.sort_by_key(|finding| format!("{finding:?}"));
+    assert_eq!(found, expected);
+    assert_eq!(
+        serde_json::to_value(&found[0]).unwrap(),
+        json!({ "finding": "stray", "location": { "store": "main", "key": format!("{:032x}.1", 5) }, "size": 5 })
+    );
+}

@@ -1,0 +1,246 @@
+//! Whatever goes through an upload session: blobs, large manifests, and requests on an upload that several share.
+
+use registry::store::metadata::{ManifestPut, MetadataStore, NewContent};
+use registry::store::sessions::{
+    Attempt, Cancelled, Claim, Claimed, End, Progress, Publishing, Session, SessionId, SessionKey, SessionStore, State,
+};
+use registry::store::{Location, Timestamp};
+
+use super::super::cast::{CAST, LARGE};
+use super::super::linearizable::{Answer, Call};
+use super::super::world::{HOUR, START};
+use super::{Actor, Body};
+
+/// How long a claim lives, in milliseconds.
+const CLAIM: u64 = 60_000;
+/// The bytes of everything.
+const SIZE: u64 = 10;
+
+/// The upload that everybody in a scenario means by [`Body`].
+const SHARED: SessionKey = SessionKey {
+    expires: Timestamp(START.0 + 24 * HOUR),
+    id: SessionId(0x0700_0000_0000_0000_0000_0000_0000_002a),
+};
+
+fn location(attempt: Attempt) -> Location {
+    Location::main(attempt.to_string())
+}
+
+impl Actor {
+    async fn claim(&self, key: SessionKey) -> Claimed {
+        let cx = self.world.cx();
+        self.store
+            .claim(cx, key, cx.now.plus_millis(CLAIM))
+            .await
+            .expect("claim")
+    }
+
+    /// A new session, and the object of its first attempt.
+    async fn upload(&self, name: u8) -> Option<(Claim, Publishing)> {
+        let key = SessionKey {
+            expires: self.world.now().plus_millis(24 * HOUR),
+            id: SessionId(u128::from(self.world.random()) << 64 | u128::from(self.world.random())),
+        };
+        let Claimed::Granted(claim) = self.claim(key).await else {
+            panic!("a new session is new");
+        };
+        let publishing = self.sealed(&claim, name);
+        // A sweep may have come first, if the clock of a collector says so.
+        let committed = self
+            .store
+            .commit(self.world.cx(), &claim, &publishing)
+            .await
+            .expect("commit");
+        committed.then_some((claim, publishing))
+    }
+
+    fn sealed(&self, claim: &Claim, name: u8) -> Publishing {
+        self.world.make_object(claim.attempt.to_string());
+        Publishing {
+            digest: *CAST.digest(name),
+            location: location(claim.attempt),
+            size: SIZE,
+        }
+    }
+
+    pub(super) async fn push(&self, r: u8, name: u8) -> Answer {
+        let Some((claim, publishing)) = self.upload(name).await else {
+            return Answer::Unknown;
+        };
+        self.publish(r, &publishing).await;
+        self.finish(&claim, End::Done).await;
+        Answer::Done
+    }
+
+    async fn publish(&self, r: u8, publishing: &Publishing) {
+        let Publishing { digest, location, size } = publishing;
+        let repository = &CAST.repositories[usize::from(r)];
+        let committed = self
+            .store
+            .commit_blob(self.world.cx(), repository, digest, location, *size);
+        committed.await.expect("commit_blob");
+    }
+
+    /// A session says that it is done when nothing but its object is left.
+    fn discard(&self, attempts: u32, publishing: &Publishing) {
+        for number in 1..=attempts {
+            let session = SHARED.id;
+            let object = location(Attempt { session, number });
+            if object != publishing.location {
+                self.world.delete_object(&object.key);
+            }
+        }
+    }
+
+    async fn finish(&self, claim: &Claim, end: End) {
+        self.store.finish(self.world.cx(), claim, end).await.expect("finish");
+    }
+
+    /// Finishes the publication of the shared upload, as whoever repeats its last request does.
+    pub(super) async fn replay(&self, r: u8, name: u8) {
+        let key = SHARED;
+        let row = self.store.get(self.world.cx(), key).await.expect("get");
+        let Some(Session {
+            state: State::Committing,
+            publishing: Some(publishing),
+            attempts,
+            ..
+        }) = row
+        else {
+            return;
+        };
+        if publishing.digest != *CAST.digest(name) {
+            return;
+        }
+        self.call(Call::Commit(r, name), async {
+            self.publish(r, &publishing).await;
+            self.discard(attempts, &publishing);
+            self.store.settle(self.world.cx(), key).await.expect("settle");
+            Answer::Done
+        })
+        .await;
+    }
+
+    pub(super) async fn put(&self, r: u8, name: u8, tags: &[u8]) -> Answer {
+        let mut put = CAST.put(r, name, tags);
+        let answer = |outcome: &ManifestPut| match outcome {
+            ManifestPut::Stored => Answer::Done,
+            ManifestPut::Missing(_) => Answer::Missing,
+            ManifestPut::Gone => panic!("it was put with its bytes"),
+        };
+        if name != LARGE {
+            let outcome = self
+                .store
+                .put_manifest(self.world.cx(), &put)
+                .await
+                .expect("put_manifest");
+            return answer(&outcome);
+        }
+        // Its bytes become an object, unless they are one already.
+        let there = self.store.manifest(self.world.cx(), &put.repository, &put.digest).await;
+        if there.expect("manifest").is_some() {
+            let outcome = self
+                .store
+                .put_manifest(self.world.cx(), &put)
+                .await
+                .expect("put_manifest");
+            if outcome != ManifestPut::Gone {
+                return answer(&outcome);
+            }
+        }
+        let Some((claim, publishing)) = self.upload(name).await else {
+            return Answer::Unknown;
+        };
+        put.content = NewContent::Sealed(publishing.location);
+        let outcome = self
+            .store
+            .put_manifest(self.world.cx(), &put)
+            .await
+            .expect("put_manifest");
+        let end = match outcome {
+            ManifestPut::Stored => End::Done,
+            ManifestPut::Missing(_) | ManifestPut::Gone => End::Cancelled,
+        };
+        self.finish(&claim, end).await;
+        answer(&outcome)
+    }
+
+    pub(super) async fn body(&self, body: Body) {
+        let key = SHARED;
+        let cx = || self.world.cx();
+        match body {
+            Body::Cancel => {
+                if let Cancelled::Now(Some(_)) = self.store.cancel(cx(), key).await.expect("cancel") {
+                    let row = self.store.get(cx(), key).await.expect("get");
+                    let stays = row.is_none_or(|row| matches!(row.state, State::Cancelled | State::Swept));
+                    assert!(stays, "a cancel was undone");
+                }
+            }
+            Body::Status => {
+                if let Some(row) = self.store.get(cx(), key).await.expect("get") {
+                    let parts = self.store.parts(cx(), key).await.expect("parts");
+                    let whole = parts.len() >= row.progress.parts as usize;
+                    assert!(whole || !self.is_kept(key).await, "a part is lost that the row counts");
+                }
+            }
+            Body::Cut => {
+                if let Claimed::Granted(claim) = self.claim(key).await {
+                    self.world.make_object(claim.attempt.to_string());
+                    self.store.release(cx(), &claim).await.expect("release");
+                }
+            }
+            Body::Chunk => {
+                let Claimed::Granted(claim) = self.claim(key).await else {
+                    return;
+                };
+                self.world.make_object(claim.attempt.to_string());
+                let progress = Progress {
+                    offset: claim.progress.offset + SIZE,
+                    ..Progress::default()
+                };
+                let part = claim.attempt.to_string().into_bytes();
+                if self
+                    .store
+                    .save(cx(), &claim, progress, Some(part.clone()))
+                    .await
+                    .expect("save")
+                {
+                    let parts = self.store.parts(cx(), key).await.expect("parts");
+                    // A sweep may have taken them all, and nothing else may.
+                    assert!(
+                        parts.contains(&part) || !self.is_kept(key).await,
+                        "a part that was saved is lost"
+                    );
+                }
+            }
+            Body::Last(r, name) => {
+                let Claimed::Granted(claim) = self.claim(key).await else {
+                    return;
+                };
+                let publishing = self.sealed(&claim, name);
+                let parts = self.store.parts(cx(), key).await.expect("parts");
+                if self.store.commit(cx(), &claim, &publishing).await.expect("commit") {
+                    assert_eq!(
+                        parts.len() as u64 * SIZE,
+                        claim.progress.offset,
+                        "the parts are not those of the offset"
+                    );
+                    self.call(Call::Commit(r, name), async {
+                        self.publish(r, &publishing).await;
+                        self.discard(claim.attempt.number, &publishing);
+                        self.finish(&claim, End::Done).await;
+                        Answer::Done
+                    })
+                    .await;
+                }
+            }
+        }
+    }
+
+    /// Whether nobody sweeps the session, and it needs its parts. A cancel behind a sweep makes a row in which nothing was
+    /// ever stored.
+    async fn is_kept(&self, key: SessionKey) -> bool {
+        let row = self.store.get(self.world.cx(), key).await.expect("get");
+        row.is_some_and(|row| !matches!(row.state, State::Swept | State::Done) && row.attempts > 0)
+    }
+}
