@@ -211,11 +211,17 @@ def sets_up(account: Account, without: str = "") -> None:
     assert "AccessDenied" not in again.stderr, again
 
 
+# What the stand-in does not ask for, and AWS does: S3 answers 403 and not 404 for an absent object to those who may not list.
+NEEDED_ON_AWS = {"s3:ListBucket"}
+
+
 def needed(name: str, account: Account, does: Callable[..., None]) -> str:
     """With a policy something works, and without any one of its actions it does not."""
     does(account)
     free = []
     for action in actions(name):
+        if action in NEEDED_ON_AWS:
+            continue
         try:
             does(account, action)
         except (AssertionError, HarnessError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 import shutil
 from typing import Dict, List, Set
@@ -82,26 +81,23 @@ def _listed() -> Set[str]:
 
 
 def _closure() -> Dict[str, str]:
-    """Every crate that the core is built with (normal dependencies, procedural macros included), with one that asks for it."""
+    """Every crate that the core is built with (normal dependencies, procedural macros included), with one that asks for it.
+
+    With the features that the core itself asks for: what other crates of the workspace ask of the same libraries is not the core's.
+    """
     found: Dict[str, str] = {}
     for platform in PLATFORMS:
-        words = ["metadata", "--format-version", "1", "--locked", "--filter-platform", platform]
-        metadata = json.loads(cargo(words, "cargo metadata", timeout=300).stdout)
-        names = {package["id"]: package["name"] for package in metadata["packages"]}
-        nodes = {node["id"]: node for node in metadata["resolve"]["nodes"]}
-        members = {names[member]: member for member in metadata["workspace_members"]}
-        waiting = [members[crate] for crate in CORE]
-        seen = set(waiting)
-        while waiting:
-            asking = waiting.pop()
-            for dependency in nodes[asking]["deps"]:
-                package = dependency["pkg"]
-                # `kind: null` is a normal dependency; tests and build scripts of the core's own crates do not ship.
-                if package in seen or all(kind["kind"] is not None for kind in dependency["dep_kinds"]):
-                    continue
-                seen.add(package)
-                waiting.append(package)
-                found.setdefault(names[package], names[asking])
+        members = [word for crate in CORE for word in ("--package", crate)]
+        words = ["tree", "--locked", *members, "--edges", "normal", "--target", platform, "--prefix", "depth", "--no-dedupe"]
+        above: List[str] = []
+        for line in cargo([*words, "--format", " {p}"], "cargo tree", timeout=300).stdout.split("\n"):
+            depth, _, package = line.partition(" ")
+            if not depth:
+                continue
+            name = package.split()[0]
+            above[int(depth) :] = [name]
+            if int(depth) > 0 and name not in CORE:
+                found.setdefault(name, above[int(depth) - 1])
     return found
 
 

@@ -31,7 +31,8 @@ pub struct Options {
     pub names: usize,
     /// Sessions in a page.
     pub sessions: usize,
-    /// Graves in a page: as many objects are deleted at once.
+    /// Graves in a page: as many objects are deleted at once. What a page has done stays done when a later one fails, so
+    /// that a slow store gets on; a page that is too large for `store_ms` never would.
     pub graves: usize,
     /// How many single reads and sweeps are under way at once.
     pub at_once: usize,
@@ -47,7 +48,7 @@ impl Default for Options {
             plan: Plan::default(),
             names: 500,
             sessions: 200,
-            graves: 1000,
+            graves: 100,
             at_once: 16,
             lease_ms: 300_000,
             store_ms: 60_000,

@@ -1,9 +1,9 @@
 //! Blobs in an object store that speaks S3: AWS S3, R2, `MinIO`, versitygw, Garage, Ceph.
 //!
-//! [`S3Blobs`] implements [`BlobStore`](registry::store::blobs::BlobStore). Read in this order: [`keys`] (what objects
-//! are called), [`plan`] (how large parts are), [`state`] and [`record`] (what a session keeps), [`append`] (a body
-//! becomes an object or parts), [`seal`] (parts become an object), then [`read`], [`presign`], [`remove`] and [`list`].
-//! [`requests`] sends, retries and counts; [`room`] bounds memory.
+//! [`S3Blobs`] implements [`BlobStore`](registry::store::blobs::BlobStore). Read in this order: `keys` (what objects
+//! are called), `plan` (how large parts are), `state` and `record` (what a session keeps), `append` (a body
+//! becomes an object or parts), `seal` (parts become an object), then `read`, `presign`, `remove` and `list`.
+//! `requests` sends, retries and counts; `room` bounds memory.
 //!
 //! # What it costs
 //!

@@ -24,6 +24,9 @@ const AT_ONCE: usize = 1000;
 /// How many single deletes are under way at once, where the store does not take many.
 const SINGLE_AT_ONCE: usize = 16;
 
+/// How many sessions are looked at for unfinished uploads at once.
+const LOOKS_AT_ONCE: usize = 16;
+
 impl Store {
     /// Removes what a session has left. What its attempts have stored lies under keys that can be told without
     /// looking, and the upload that takes its parts is known. What attempts may have begun that came to nothing is
@@ -73,8 +76,10 @@ impl Store {
         let mut unfinished: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for one in doomed {
             let key = self.keys.of(&one.location)?;
+            // Also beside an object that was published: of equal parts, what is left over of a body is staged, and copied
+            // when the object is made. It costs no request of its own.
+            keys.insert(Keys::staged_beside(&key));
             if one.unfinished {
-                keys.insert(Keys::staged_beside(&key));
                 // One look for all attempts of a session.
                 let session = key.rfind('.').map_or(key.len(), |dot| dot + 1);
                 unfinished
@@ -84,11 +89,16 @@ impl Store {
             }
             keys.insert(key);
         }
-        for (prefix, keys) in &unfinished {
-            self.bucket
-                .abort_below(prefix, |key| keys.contains(key), deadline)
-                .await?;
-        }
+        let looks = unfinished.into_iter().map(|(prefix, keys)| async move {
+            let doomed = |key: &str| keys.contains(key);
+            self.bucket.abort_below(&prefix, doomed, deadline).await
+        });
+        // Boxed, or the compiler cannot tell that the whole may move between threads.
+        let looks: Vec<_> = looks.map(futures_util::FutureExt::boxed).collect();
+        stream::iter(looks)
+            .buffer_unordered(LOOKS_AT_ONCE)
+            .try_collect::<()>()
+            .await?;
         let keys: Vec<_> = keys.into_iter().collect();
         self.bucket.delete_all(&keys, deadline).await
     }

@@ -424,6 +424,11 @@ impl Registry {
             return Ok(Error::ClaimLost);
         }
         self.stores.sessions.finish(self.cx(), claim, End::Cancelled).await?;
+        // By another instance's clock it may have run out between the two; then nothing has ended.
+        let row = self.stores.sessions.get(self.cx(), claim.key).await?;
+        if row.is_none_or(|row| row.state != State::Cancelled) {
+            return Ok(Error::ClaimLost);
+        }
         leave_to_sweep(self.discard_all(claim.key.id, claim.attempt.number, state, None).await);
         Ok(Error::BlobDigestMismatch { computed })
     }

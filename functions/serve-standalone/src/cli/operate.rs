@@ -80,7 +80,8 @@ pub(crate) struct CollectArgs {
     #[arg(long, value_name = "DURATION")]
     pub(crate) every: Option<Span>,
     /// For how long what nothing refers to is left alone, in place of 24h (1h for uploads past their end). Must be
-    /// longer than a client takes from its first blob to its manifest, and than redirected pulls may take, or those fail
+    /// longer than a client takes from its first blob to its manifest, than redirected pulls may take, and than
+    /// --upload-lifetime of the servers, or those fail
     #[arg(long, value_name = "DURATION")]
     pub(crate) grace: Option<Span>,
     /// Print one JSON object per pass

@@ -72,12 +72,13 @@ pub(crate) struct LimitArgs {
     /// The largest blob that is accepted
     #[arg(long, env = "ROADSTEAD_MAX_BLOB_SIZE", value_name = "SIZE", default_value = "500GiB")]
     pub(crate) max_blob_size: Length,
-    /// For how long an upload that was begun may be continued
+    /// For how long an upload that was begun may be continued; up to 24h, since what it stored is collected afterwards
     #[arg(
         long,
         env = "ROADSTEAD_UPLOAD_LIFETIME",
         value_name = "DURATION",
-        default_value = "24h"
+        default_value = "24h",
+        value_parser = values::within_a_day
     )]
     pub(crate) upload_lifetime: Span,
     /// From the first byte of a request, or from the opening of a connection, to the end of the request's head

@@ -71,6 +71,15 @@ impl FromStr for Span {
     }
 }
 
+/// Reads a duration of at most a day: objects that lost their name are kept for an hour longer than that, so that
+/// whoever may still repeat the end of an upload finds its bytes.
+pub(crate) fn within_a_day(text: &str) -> Result<Span, String> {
+    match text.parse()? {
+        Span(duration) if duration > Duration::from_hours(24) => Err("expected a duration of at most 24h".into()),
+        span => Ok(span),
+    }
+}
+
 /// A number of bytes, at least one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Length(pub(crate) u64);
@@ -151,6 +160,12 @@ mod tests {
         for wrong in ["", "s", "0", "-1s", "1.5s", "1w", "366d", "99999999999999999999s"] {
             assert!(millis(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_day_is_the_bound_of_an_upload() {
+        assert_eq!(within_a_day("24h"), Ok(Span(Duration::from_hours(24))));
+        assert!(within_a_day("86400001ms").is_err());
     }
 
     #[test]
