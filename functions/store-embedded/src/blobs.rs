@@ -76,6 +76,11 @@ impl BlobStore for DiskBlobs {
         self.seal_upload(upload).await
     }
 
+    fn leaves_something(&self, _state: &[u8]) -> bool {
+        // A body's segment becomes the object.
+        false
+    }
+
     async fn discard(
         &self,
         _: Context,

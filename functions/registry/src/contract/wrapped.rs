@@ -90,6 +90,10 @@ impl<H: Hook> BlobStore for Wrapped<dyn BlobStore, H> {
         self.call("seal", self.inner.seal(cx, upload)).await
     }
 
+    fn leaves_something(&self, state: &[u8]) -> bool {
+        self.inner.leaves_something(state)
+    }
+
     async fn discard(
         &self,
         cx: Context,

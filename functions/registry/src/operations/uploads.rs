@@ -274,7 +274,7 @@ impl Registry {
         }
         self.publish(permit, &publishing).await?;
         let finish = async {
-            if !one_body {
+            if !one_body || self.stores.blobs.leaves_something(&state) {
                 let (session, attempts) = (claim.key.id, claim.attempt.number);
                 self.discard_all(session, attempts, &state, Some(&publishing.location))
                     .await?;

@@ -146,6 +146,10 @@ pub trait BlobStore: Send + Sync + 'static {
     /// its last saved state and seals something else.
     async fn seal(&self, cx: Context, upload: &Upload) -> Result<Location, StoreError>;
 
+    /// Whether an upload of one body, whose append left `state`, leaves anything but the sealed object in the store: then
+    /// it is discarded like one of several bodies. Asks nobody.
+    fn leaves_something(&self, state: &[u8]) -> bool;
+
     /// Removes all that attempts 1 to `attempts` of a session have left, as far as it can be found, but for the
     /// object at `keep`. Idempotent. Only for sessions that can no longer be committed: they were cancelled (and
     /// nothing is kept), or they are done (and what was published is kept).

@@ -53,6 +53,7 @@ scenarios! {
     racing_seals_are_one,
     nothing_is_left_of_what_was_cancelled,
     nothing_is_left_of_what_was_swept,
+    one_body_says_what_it_leaves,
 }
 
 /// Small bodies, large ones, the sizes at which something changes, and what may follow what.
@@ -262,4 +263,43 @@ async fn nothing_is_left_of_what_was_swept(store: S3Blobs) {
     assert_eq!(left, []);
     let location = neighbour.seal_and_check().await;
     assert_eq!(store.stat(cx(60), &location).await.unwrap(), Some(20 * MIB as u64));
+}
+
+/// After one body the core discards only if the store says that something is left beside the object: with equal parts,
+/// the end of a large body is staged. An object that is deleted without that takes it along.
+async fn one_body_says_what_it_leaves(store: S3Blobs) {
+    for (size, discards) in [(MIB, true), (60 * MIB, true), (60 * MIB, false)] {
+        let mut session = Session::new(&store);
+        session.append(size).await;
+        let location = session.seal_and_check().await;
+        if discards && store.leaves_something(&session.state) {
+            session.discard(Some(&location)).await;
+        }
+        session.check(&location).await;
+        let own = format!("{}.", session.id);
+        if discards {
+            assert_eq!(keys_of(&store, &own).await, [location.key.clone()], "of {size} bytes");
+        }
+        let doomed = Doomed {
+            location,
+            unfinished: false,
+        };
+        store.delete(cx(60), &[doomed]).await.unwrap();
+        assert_eq!(keys_of(&store, &own).await, [""; 0], "of {size} bytes");
+    }
+}
+
+/// What a walk meets of a session.
+async fn keys_of(store: &S3Blobs, own: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut after = None;
+    loop {
+        let slice = store.objects(cx(60), after.as_ref(), 1000).await.unwrap();
+        let keys = slice.items.into_iter().map(|stored| stored.location.key);
+        found.extend(keys.filter(|key| key.starts_with(own)));
+        after = slice.next;
+        if after.is_none() {
+            return found;
+        }
+    }
 }

@@ -168,6 +168,11 @@ impl BlobStore for MemoryBlobs {
         Ok(Location::main(key))
     }
 
+    fn leaves_something(&self, _state: &[u8]) -> bool {
+        // A body's segment becomes the object.
+        false
+    }
+
     async fn discard(
         &self,
         _cx: Context,
