@@ -16,6 +16,8 @@ use crate::table::{Item, Range};
 const TAG: usize = 128;
 /// The most characters of a repository's name.
 const NAME: usize = 255;
+/// The most pages that a search for holders reads.
+const HOLDER_PAGES: usize = 10;
 
 impl Call<'_> {
     pub(crate) async fn read_link(
@@ -140,18 +142,26 @@ impl Call<'_> {
         self.page(range, after, false, limit, ReferrerRow::read).await
     }
 
-    /// Repositories among the first `limit` holders of the bytes, whatever they hold them as: a bounded read of
-    /// nominations, which their links confirm or not.
+    /// The first `limit` repositories that hold the bytes as a blob: nominations, which their links confirm or not. Other
+    /// holders, and claims that cut commits have left, are read past, for a bounded number of pages.
     pub(super) async fn holders_of(&self, digest: &Digest, limit: usize) -> Result<Vec<RepositoryName>, StoreError> {
-        let (items, _) = self.main.first(keys::back_links(digest), None, false, limit).await?;
         let mut holders = Vec::new();
-        for item in &items {
-            let back_link = BackLink::read(item)?;
-            // A repository may have several back-links: of a link and of what a cut commit has left.
-            if back_link.holding == Holding::Blob && holders.last() != Some(&back_link.repository) {
-                holders.push(back_link.repository);
+        let mut after = None;
+        for _ in 0..HOLDER_PAGES {
+            let (items, more) = self.main.first(keys::back_links(digest), after, false, limit).await?;
+            for item in &items {
+                let back_link = BackLink::read(item)?;
+                // A repository may have several back-links: of a link and of what a cut commit has left.
+                if back_link.holding == Holding::Blob && holders.last() != Some(&back_link.repository) {
+                    holders.push(back_link.repository);
+                }
+            }
+            after = items.last().map(|item| item.key.sort.clone());
+            if !more || holders.len() >= limit {
+                break;
             }
         }
+        holders.truncate(limit);
         Ok(holders)
     }
 
