@@ -278,7 +278,11 @@ async fn one_body_says_what_it_leaves(store: S3Blobs) {
         session.check(&location).await;
         let own = format!("{}.", session.id);
         if discards {
-            assert_eq!(keys_of(&store, &own).await, [location.key.clone()], "of {size} bytes");
+            assert_eq!(
+                keys_of(&store, &own).await,
+                std::slice::from_ref(&location.key),
+                "of {size} bytes"
+            );
         }
         let doomed = Doomed {
             location,
