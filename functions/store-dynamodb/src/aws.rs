@@ -12,11 +12,13 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client as Sdk;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{
     AttributeValue, ConditionCheck, Delete, DeleteRequest, KeysAndAttributes, Put, PutRequest, TransactWriteItem,
     Update, WriteRequest,
 };
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 pub(crate) use self::errors::{MissingTable, classified};
 use self::errors::{cancelled, is_refusal, wrong};
@@ -98,7 +100,7 @@ impl Table for AwsTable {
 
     async fn write(&self, write: &Write) -> Result<Written, TableError> {
         let mut expression = Expression::default();
-        let outcome = match write {
+        match write {
             Write::Put { item, condition } => {
                 let condition = expression.condition(condition);
                 let request = self
@@ -109,10 +111,7 @@ impl Table for AwsTable {
                     .set_condition_expression(condition)
                     .set_expression_attribute_names(expression.names())
                     .set_expression_attribute_values(expression.values());
-                let answer = request.send().await;
-                answer
-                    .map(|_| ())
-                    .map_err(|error| (is_refusal(&error), classified(&error, &self.name)))
+                self.written(request.send().await)
             }
             Write::Update {
                 key,
@@ -131,10 +130,7 @@ impl Table for AwsTable {
                     .set_condition_expression(condition)
                     .set_expression_attribute_names(expression.names())
                     .set_expression_attribute_values(expression.values());
-                let answer = request.send().await;
-                answer
-                    .map(|_| ())
-                    .map_err(|error| (is_refusal(&error), classified(&error, &self.name)))
+                self.written(request.send().await)
             }
             Write::Delete { key, condition } => {
                 let condition = expression.condition(condition);
@@ -146,17 +142,9 @@ impl Table for AwsTable {
                     .set_condition_expression(condition)
                     .set_expression_attribute_names(expression.names())
                     .set_expression_attribute_values(expression.values());
-                let answer = request.send().await;
-                answer
-                    .map(|_| ())
-                    .map_err(|error| (is_refusal(&error), classified(&error, &self.name)))
+                self.written(request.send().await)
             }
-            Write::Check { .. } => return Err(wrong("a check is no write by itself")),
-        };
-        match outcome {
-            Ok(()) => Ok(Written::Done),
-            Err((true, _)) => Ok(Written::Refused(vec![0])),
-            Err((false, error)) => Err(error),
+            Write::Check { .. } => Err(wrong("a check is no write by itself")),
         }
     }
 
@@ -224,6 +212,18 @@ impl Table for AwsTable {
 }
 
 impl AwsTable {
+    /// What became of a single write.
+    fn written<T, E>(&self, answer: Result<T, SdkError<E, HttpResponse>>) -> Result<Written, TableError>
+    where
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    {
+        match answer {
+            Ok(_) => Ok(Written::Done),
+            Err(error) if is_refusal(&error) => Ok(Written::Refused(vec![0])),
+            Err(error) => Err(classified(&error, &self.name)),
+        }
+    }
+
     fn transacted(&self, write: &Write) -> Result<TransactWriteItem, TableError> {
         let mut expression = Expression::default();
         let item = TransactWriteItem::builder();

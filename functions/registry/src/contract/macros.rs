@@ -1,4 +1,6 @@
 //! The macros that make a named test of every clause.
+//!
+//! Those of one contract take attributes for all of its tests behind the store: `#[ignore = "needs a server"]`.
 
 /// Runs the whole contract suite: one test for each clause, in the modules `session_contract`, `blob_contract`,
 /// `metadata_contract`, `collection_contract` and `record_contract` of the calling module. The argument is a future of [`Stores`](crate::contract::Stores).
@@ -32,8 +34,9 @@ macro_rules! contract_tests {
 /// `(Arc<dyn SessionStore>, Guard)`.
 #[macro_export]
 macro_rules! session_contract_tests {
-    ($store:expr) => {
+    ($store:expr $(, #[$attribute:meta])*) => {
         $crate::__clauses!(
+            [$(#[$attribute])*],
             session_contract,
             sessions,
             dyn $crate::store::sessions::SessionStore,
@@ -77,8 +80,9 @@ macro_rules! session_contract_tests {
 /// `(Arc<dyn BlobStore>, Guard)`.
 #[macro_export]
 macro_rules! blob_contract_tests {
-    ($store:expr) => {
+    ($store:expr $(, #[$attribute:meta])*) => {
         $crate::__clauses!(
+            [$(#[$attribute])*],
             blob_contract,
             blobs,
             dyn $crate::store::blobs::BlobStore,
@@ -124,8 +128,9 @@ macro_rules! blob_contract_tests {
 /// `(Arc<dyn MetadataStore>, Guard)`.
 #[macro_export]
 macro_rules! metadata_contract_tests {
-    ($store:expr) => {
+    ($store:expr $(, #[$attribute:meta])*) => {
         $crate::__clauses!(
+            [$(#[$attribute])*],
             metadata_contract,
             metadata,
             dyn $crate::store::metadata::MetadataStore,
@@ -197,8 +202,9 @@ macro_rules! metadata_contract_tests {
 /// `(`[`Names`](crate::contract::Names)`, Guard)`.
 #[macro_export]
 macro_rules! collection_contract_tests {
-    ($names:expr) => {
+    ($names:expr $(, #[$attribute:meta])*) => {
         $crate::__clauses!(
+            [$(#[$attribute])*],
             collection_contract,
             collection,
             $crate::contract::Names,
@@ -263,8 +269,9 @@ macro_rules! collection_contract_tests {
 /// of each other.
 #[macro_export]
 macro_rules! record_contract_tests {
-    ($names:expr) => {
+    ($names:expr $(, #[$attribute:meta])*) => {
         $crate::__clauses!(
+            [$(#[$attribute])*],
             record_contract,
             records,
             $crate::contract::records::Pair,
@@ -365,7 +372,7 @@ macro_rules! __spawn {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __clauses {
-    ($tests:ident, $clauses:ident, $given:ty, $make:ident, $store:expr, [$($clause:ident,)*]) => {
+    ($attributes:tt, $tests:ident, $clauses:ident, $given:ty, $make:ident, $store:expr, [$($clause:ident,)*]) => {
         // Outside the module of tests, so that the expression means what it means to the caller.
         async fn $make() -> (
             ::std::sync::Arc<$given>,
@@ -377,17 +384,25 @@ macro_rules! __clauses {
         mod $tests {
             $crate::__spawn!();
 
-            $(
-                #[::tokio::test(flavor = "multi_thread")]
-                async fn $clause() {
-                    let trial = $crate::contract::Trial::new(super::$make().await, spawn);
-                    let clause = $crate::contract::$clauses::$clause(trial);
-                    // A store that waits for ever fails, it does not hang the tests.
-                    ::tokio::time::timeout(::std::time::Duration::from_secs(120), clause)
-                        .await
-                        .expect("the clause ends within two minutes");
-                }
-            )*
+            $($crate::__clause!($attributes, $clauses, $clause, $make);)*
+        }
+    };
+}
+
+/// One of them. Apart, because attributes and clauses are two lists of different lengths.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __clause {
+    ([$(#[$attribute:meta])*], $clauses:ident, $clause:ident, $make:ident) => {
+        #[::tokio::test(flavor = "multi_thread")]
+        $(#[$attribute])*
+        async fn $clause() {
+            let trial = $crate::contract::Trial::new(super::$make().await, spawn);
+            let clause = $crate::contract::$clauses::$clause(trial);
+            // A store that waits for ever fails, it does not hang the tests.
+            ::tokio::time::timeout(::std::time::Duration::from_secs(120), clause)
+                .await
+                .expect("the clause ends within two minutes");
         }
     };
 }
