@@ -4,8 +4,10 @@
 //! 1. Names, slice by slice: links, and bytes that nobody holds. How far it has come is recorded after every slice, so
 //!    that a run that was cut off is gone on with by the next one, and that two do not do the same work.
 //! 2. Upload sessions past their end, unless somebody still writes under them.
-//! 3. Graves that are due. What is named again is spared; all else is deleted, many objects at once, and then its grave
-//!    is removed, so that a run which was cut off in between deletes again, and never forgets.
+//! 3. Graves that are due. What is named again is spared, but for what was begun beside it and never finished, and what
+//!    was buried again is left for later; all else is
+//!    deleted, many objects at once, and then its grave is removed, so that a run which was cut off in between deletes
+//!    again, and never forgets.
 //!
 //! Memory is bounded by the sizes in [`Options`]. Nothing is locked: a registry serves meanwhile, and any number of
 //! collections at once are as safe as one.
@@ -18,7 +20,7 @@ use serde::Serialize;
 use crate::environment::{Environment, context, random_u64};
 use crate::registry::AllStores;
 use crate::store::blobs::Doomed;
-use crate::store::collection::{Begun, Grave, Plan, Tally, remains};
+use crate::store::collection::{Begun, Grave, Plan, Standing, Tally, remains};
 use crate::store::sessions::{Session, SessionKey};
 use crate::store::{Context, Cursor, Incarnation, StoreError, Timestamp};
 
@@ -174,16 +176,10 @@ impl Over<'_> {
         self.stores.collection.sweep(self.cx(), key, &session).await
     }
 
-    /// A grave, and whether its object is in use.
-    async fn look(&self, grave: Grave) -> Result<(Grave, bool), StoreError> {
-        let named = match &grave.digest {
-            Some(digest) => {
-                let collection = &self.stores.collection;
-                collection.is_named(self.cx(), digest, &grave.location).await?
-            }
-            None => false,
-        };
-        Ok((grave, named))
+    /// A grave, and what is to be done about it.
+    async fn look(&self, grave: Grave) -> Result<(Grave, Standing), StoreError> {
+        let standing = self.stores.collection.standing(self.cx(), &grave).await?;
+        Ok((grave, standing))
     }
 }
 
@@ -293,37 +289,48 @@ impl Run<'_> {
 
     async fn graves(&mut self) -> Result<(), StoreError> {
         let before = self.over.due(self.over.options.plan.graces.grave_ms);
-        let mut after: Option<Grave> = None;
+        let mut next: Option<Cursor> = None;
         loop {
             let Over { stores, options, .. } = self.over;
             let collection = &stores.collection;
-            let page = collection
-                .graves(self.over.cx(), before, after.as_ref(), options.graves)
+            let slice = collection
+                .graves(self.over.cx(), before, next.as_ref(), options.graves)
                 .await?;
-            let Some(last) = page.last() else {
-                return Ok(());
-            };
-            after = Some(last.clone());
+            next = slice.next;
             let over = &self.over;
-            let looked = stream::iter(page).map(|grave| over.look(grave));
-            let looked: Vec<(Grave, bool)> = looked.buffer_unordered(options.at_once).try_collect().await?;
-            let dead = looked.iter().filter(|(_, named)| !named);
+            let looked = stream::iter(slice.items).map(|grave| over.look(grave));
+            let mut looked: Vec<(Grave, Standing)> = looked.buffer_unordered(options.at_once).try_collect().await?;
+            looked.retain(|(_, standing)| *standing != Standing::Changed);
+            let dead = looked.iter().filter(|(_, standing)| *standing == Standing::Due);
             let doomed: Vec<Doomed> = dead
                 .map(|(grave, _)| Doomed {
                     location: grave.location.clone(),
                     unfinished: grave.unfinished,
                 })
                 .collect();
-            let page: Vec<Grave> = looked.into_iter().map(|(grave, _)| grave).collect();
+            let kept: Vec<_> = looked
+                .iter()
+                .filter(|(grave, standing)| *standing == Standing::Named && grave.unfinished)
+                .map(|(grave, _)| grave.location.clone())
+                .collect();
+            let settled: Vec<Grave> = looked.into_iter().map(|(grave, _)| grave).collect();
             if !options.plan.dry_run {
                 if !doomed.is_empty() {
                     stores.blobs.delete(self.over.cx(), &doomed).await?;
                 }
-                collection.forget(self.over.cx(), &page).await?;
+                if !kept.is_empty() {
+                    stores.blobs.tidy(self.over.cx(), &kept).await?;
+                }
+                if !settled.is_empty() {
+                    collection.forget(self.over.cx(), &settled).await?;
+                }
             }
             self.report.objects_deleted += doomed.len() as u64;
-            self.report.graves_spared += (page.len() - doomed.len()) as u64;
+            self.report.graves_spared += (settled.len() - doomed.len()) as u64;
             self.tell();
+            if next.is_none() {
+                return Ok(());
+            }
         }
     }
 }

@@ -61,6 +61,8 @@ pub(crate) enum Error {
     BlobDigestMismatch { computed: Digest },
     #[error("the blob exceeds {limit} bytes")]
     BlobTooLarge { limit: u64 },
+    #[error("the upload has taken {limit} bodies: finish it without one more, or begin a new one with larger chunks")]
+    TooManyBodies { limit: u32 },
     #[error("the range does not continue the upload; go on from where it stands")]
     UploadRange(Box<UploadPosition>),
     #[error("the upload is not known: it has ended, expired, or was never opened here")]
@@ -130,6 +132,7 @@ impl Error {
             Self::ManifestReferencesUnknown(_) => (StatusCode::BAD_REQUEST, "MANIFEST_BLOB_UNKNOWN"),
             Self::TooManyTags { .. } => (StatusCode::URI_TOO_LONG, "MANIFEST_INVALID"),
             Self::BlobTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID"),
+            Self::TooManyBodies { .. } => (StatusCode::BAD_REQUEST, "BLOB_UPLOAD_INVALID"),
             Self::UploadRange(_) => (StatusCode::RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID"),
             Self::UploadUnknown | Self::ClaimLost => (StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN"),
             Self::Body(BodyError::Stalled) => (StatusCode::REQUEST_TIMEOUT, "BLOB_UPLOAD_INVALID"),

@@ -23,6 +23,10 @@ pub struct Limits {
     pub page: usize,
     /// Bytes of a blob; more is 413.
     pub blob_bytes: u64,
+    /// Request bodies of one upload, also those that came to nothing; one more is 400, and the upload can still be ended
+    /// by a PUT without a body, or cancelled. Each leaves something to tidy up, however small it was. PUTs without a
+    /// body may come as often again, since one whose answer was lost is repeated. Less than half a million.
+    pub upload_bodies: u32,
     /// Repositories considered for a mount without `from`.
     pub mount_candidates: usize,
     /// Milliseconds for which an upload token is valid.
@@ -53,6 +57,8 @@ impl Default for Limits {
             ranges: 100,
             page: 1000,
             blob_bytes: 500 << 30,
+            // 500 GiB in bodies of 5 MiB.
+            upload_bodies: 102_400,
             mount_candidates: 100,
             upload_token_ms: 24 * 3_600_000,
             claim_ms: 60_000,

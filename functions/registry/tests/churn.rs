@@ -45,9 +45,9 @@ mod noticed {
     use async_trait::async_trait;
     use oci::Digest;
     use registry::contract::churn::{Options, churn};
-    use registry::store::collection::{Begun, Collected, CollectionStore, Graces, Grave, Plan};
+    use registry::store::collection::{Begun, Collected, CollectionStore, Graces, Grave, Plan, Standing};
     use registry::store::sessions::{Session, SessionKey};
-    use registry::store::{Context, Cursor, Incarnation, Location, StoreError, Timestamp};
+    use registry::store::{Context, Cursor, Incarnation, Location, Slice, StoreError, Timestamp};
 
     #[derive(Clone, Copy, PartialEq)]
     enum Defect {
@@ -112,13 +112,20 @@ mod noticed {
             &self,
             cx: Context,
             before: Timestamp,
-            after: Option<&Grave>,
+            after: Option<&Cursor>,
             limit: usize,
-        ) -> Result<Vec<Grave>, StoreError> {
+        ) -> Result<Slice<Grave>, StoreError> {
             if self.defect == Defect::Piling && before < cx.now {
-                return Ok(Vec::new());
+                return Ok(Slice {
+                    items: Vec::new(),
+                    next: None,
+                });
             }
             self.inner.graves(cx, before, after, limit).await
+        }
+
+        async fn standing(&self, cx: Context, grave: &Grave) -> Result<Standing, StoreError> {
+            self.inner.standing(cx, grave).await
         }
 
         async fn is_named(&self, cx: Context, digest: &Digest, location: &Location) -> Result<bool, StoreError> {

@@ -15,7 +15,7 @@ use registry::contract::counting::{
 };
 use registry::contract::faulty::{Fault, Faults, FaultyMetadata, FaultySessions, Kind, Moment};
 use registry::contract::source::Body;
-use registry::store::blobs::{BlobStore, Doomed, RedirectRequest, Upload};
+use registry::store::blobs::{BlobStore, Discarded, Doomed, RedirectRequest, Upload};
 use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions, RecordCounts};
 use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest, Referrer, Removal};
 use registry::store::sessions::{Attempt, Claimed, SessionId, SessionKey, SessionStore};
@@ -232,10 +232,8 @@ async fn memory_counts_its_objects() {
     }
     assert_eq!((store.objects(), store.sealed()), (3, 2));
     let kept = store.seal(cx(1), &upload).await.unwrap();
-    store
-        .discard(cx(2), session, 2, &upload.state, Some(&kept))
-        .await
-        .unwrap();
+    let discarded = store.discard(cx(2), session, 2, &upload.state, Some(&kept)).await;
+    assert_eq!(discarded.unwrap(), Discarded::All);
     assert_eq!((store.objects(), store.sealed()), (1, 1));
 }
 
@@ -305,7 +303,7 @@ async fn counts_tell_reads_from_writes() {
     metadata.link(cx(1), &name("a"), &digest("blob")).await.unwrap();
     metadata.link(cx(2), &name("a"), &digest("blob")).await.unwrap();
     sessions.get(cx(3), key).await.unwrap();
-    sessions.claim(cx(4), key, Timestamp(9)).await.unwrap();
+    sessions.claim(cx(4), key, Timestamp(9), u32::MAX).await.unwrap();
     let request = RedirectRequest {
         content_type: "a/b",
         reached_by: None,
@@ -358,7 +356,7 @@ async fn faults_strike_when_they_are_planned() {
         expires: Timestamp(5),
         id: SessionId(1),
     };
-    let claimed = sessions.claim(cx(1), key, Timestamp(9)).await.unwrap();
+    let claimed = sessions.claim(cx(1), key, Timestamp(9), u32::MAX).await.unwrap();
     assert!(matches!(claimed, Claimed::Granted(_)));
     assert_eq!(faults.calls(), ["commit_blob", "claim"]);
 }

@@ -256,7 +256,7 @@ async fn uploads(table: &mut Table, world: &World) {
         )
         .await;
     let empty = world.patch(&location).stream(Script::new());
-    table.row(world, "PATCH, empty", empty, 202, [0, 2, 0]).await;
+    table.row(world, "PATCH, empty", empty, 202, [1, 0, 0]).await;
     let last = world.put(format!("{location}?digest={digest}"));
     table
         .row(

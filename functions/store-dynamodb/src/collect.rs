@@ -1,20 +1,20 @@
-//! Collection: [`names`] walks over the main table and removes what nothing needs; [`sweep`] ends sessions; here are the
-//! row that lets one pass run at a time, and the graveyard.
+//! Collection: [`names`] walks over the main table and removes what nothing needs; [`sweep`] ends sessions;
+//! [`graveyard`] keeps what lost its name; here is the row that lets one pass run at a time.
 
+pub(crate) mod graveyard;
 mod names;
 mod sweep;
 
 use async_trait::async_trait;
 use oci::Digest;
-use registry::store::collection::{Begun, Collected, CollectionStore, Grave, Plan};
+use registry::store::collection::{Begun, Collected, CollectionStore, Grave, Plan, Standing};
 use registry::store::sessions::{Session, SessionKey};
-use registry::store::{Context, Cursor, Incarnation, Location, StoreError, Timestamp};
+use registry::store::{Context, Cursor, Incarnation, Location, Slice, StoreError, Timestamp};
 
 use crate::DynamoStore;
-use crate::keys::{self, SHARDS};
-use crate::mutation::{Mutation, active};
+use crate::keys;
+use crate::records::PassRow;
 use crate::records::names as attributes;
-use crate::records::{BlobRow, GraveRow, PassRow};
 use crate::retrying::{Answer, Requests};
 use crate::table::{Condition, Key, Value, Write};
 
@@ -47,13 +47,6 @@ fn held_by(row: &PassRow) -> Condition {
 async fn pass_row(requests: &Requests<'_>) -> Result<Option<PassRow>, StoreError> {
     let item = requests.get(&keys::pass()).await?;
     item.as_ref().map(PassRow::read).transpose()
-}
-
-/// The shard of a grave, as a number.
-fn shard_of(grave: &Grave) -> u8 {
-    let partition = keys::grave(&grave.location, grave.at).partition;
-    let shard = (0..SHARDS).find(|shard| keys::graves_due(*shard, grave.at).partition == partition);
-    shard.unwrap_or_default()
 }
 
 #[async_trait]
@@ -136,50 +129,22 @@ impl CollectionStore for DynamoStore {
         &self,
         cx: Context,
         before: Timestamp,
-        after: Option<&Grave>,
+        after: Option<&Cursor>,
         limit: usize,
-    ) -> Result<Vec<Grave>, StoreError> {
-        let requests = self.local.within(cx);
-        let before = if active(Mutation::GravesAtOnce) {
-            Timestamp(u64::MAX)
-        } else {
-            before
-        };
-        let mut graves = Vec::new();
-        let first = after.map_or(0, shard_of);
-        for shard in first..SHARDS {
-            let range = keys::graves_due(shard, before);
-            let behind = after.filter(|_| shard == first);
-            let behind = behind.map(|grave| keys::grave(&grave.location, grave.at).sort);
-            if behind.as_ref().is_some_and(|behind| *behind > range.to) {
-                continue;
-            }
-            let (items, _) = requests.first(range, behind, false, limit - graves.len()).await?;
-            for item in &items {
-                graves.push(GraveRow::read(item)?);
-            }
-            if graves.len() >= limit {
-                break;
-            }
-        }
-        Ok(graves)
+    ) -> Result<Slice<Grave>, StoreError> {
+        graveyard::slice(&self.local.within(cx), before, after, limit).await
+    }
+
+    async fn standing(&self, cx: Context, grave: &Grave) -> Result<Standing, StoreError> {
+        graveyard::standing(&self.main.within(cx), &self.local.within(cx), grave).await
     }
 
     async fn is_named(&self, cx: Context, digest: &Digest, location: &Location) -> Result<bool, StoreError> {
-        let item = self.main.within(cx).get(&keys::blob(digest)).await?;
-        let row = item.as_ref().map(BlobRow::read).transpose()?;
-        Ok(row.is_some_and(|row| row.location == *location))
+        graveyard::is_named(&self.main.within(cx), digest, location).await
     }
 
     async fn forget(&self, cx: Context, graves: &[Grave]) -> Result<(), StoreError> {
-        let mut keys: Vec<Key> = graves
-            .iter()
-            .map(|grave| keys::grave(&grave.location, grave.at))
-            .collect();
-        keys.sort_unstable();
-        keys.dedup();
-        let deletes: Vec<_> = keys.into_iter().map(delete).collect();
-        self.local.within(cx).write_all(&deletes).await
+        graveyard::forget(&self.local.within(cx), graves).await
     }
 }
 

@@ -13,15 +13,15 @@
 //! | | `e#t#tag` | a tag that names it |
 //! | | `r#incarnation#n` | what a manifest refers to, if that is not in its own item |
 //! | `T#repo` | `t#tag` | a tag |
-//! | | `x#tag` | the last version of a tag that was deleted |
 //! | | `m#digest` | a manifest, in the list of them |
 //! | `H#repo#tag` | `version` | a change of a tag |
+//! | | `x` | the last version of a tag that was deleted |
 //! | `C` | `repo` | the catalog |
 //! | `B#digest` | `B` | where the bytes of a digest lie |
 //! | | `l#repo#incarnation` | a back-link: who holds them |
 //! | `S#h` | `expiry#id` | an upload session |
 //! | | `expiry#id#p<n>` | a part record of it |
-//! | `G#h` | `at#key#store` | a grave |
+//! | `G#h` | `key#store` | the grave of an object |
 //! | `K` | `upload#id`, `first` | a key that signs tokens; which one was the first |
 //! | | `pass` | the walk of the collection |
 //! | | `schema` | the version of this layout |
@@ -29,7 +29,7 @@
 //! Versions, moments and incarnations are 16 hexadecimal digits, so that they sort as numbers. `h` spreads what would
 //! otherwise be appended to one collection over sixteen.
 //!
-//! `x#tag` exists because a tag's versions must grow over its lives: a tag is created on condition that this row is as it
+//! `x` exists because a tag's versions must grow over its lives: a tag is created on condition that this row is as it
 //! was read (or absent), so that a creator which was overtaken by a creation *and* a deletion meets the trace of them.
 //! While the tag lives the row means nothing.
 
@@ -135,7 +135,7 @@ pub(crate) fn tags(repository: &RepositoryName) -> Range {
 }
 
 pub(crate) fn tombstone(repository: &RepositoryName, tag: &Tag) -> Key {
-    key(of_tags(repository), format!("x#{tag}"))
+    key(of_history(repository, tag), "x")
 }
 
 pub(crate) fn listed(repository: &RepositoryName, digest: &Digest) -> Key {
@@ -214,13 +214,8 @@ pub(crate) fn parts(session: SessionKey) -> Range {
 
 /// The sessions of a shard that ended before `before`, and their part records.
 pub(crate) fn sessions_due(shard: u8, before: Timestamp) -> Range {
-    due(format!("S#{shard:x}"), before)
-}
-
-/// All that is sorted by a moment earlier than `before`.
-fn due(partition: String, before: Timestamp) -> Range {
     Range {
-        partition,
+        partition: format!("S#{shard:x}"),
         from: format!("{:016x}", 0),
         // Whatever belongs to that moment itself is longer than this.
         to: format!("{:016x}", before.0),
@@ -233,16 +228,22 @@ fn shard(location: &Location) -> char {
     first.filter(char::is_ascii_hexdigit).unwrap_or('0')
 }
 
-pub(crate) fn grave(location: &Location, at: Timestamp) -> Key {
+/// The one grave of an object, however often it is buried.
+pub(crate) fn grave(location: &Location) -> Key {
     key(
         format!("G#{}", shard(location)),
-        format!("{:016x}#{}#{}", at.0, location.key, location.store),
+        format!("{}#{}", location.key, location.store),
     )
 }
 
-/// The graves of a shard that were dug before `before`.
-pub(crate) fn graves_due(shard: u8, before: Timestamp) -> Range {
-    due(format!("G#{shard:x}"), before)
+/// The graves of a shard, in the order of their objects.
+pub(crate) fn graves(shard: u8) -> Range {
+    Range {
+        partition: format!("G#{shard:x}"),
+        // A sort key is not empty, and no object's key begins with anything below this.
+        from: "#".to_owned(),
+        to: LAST.to_string(),
+    }
 }
 
 pub(crate) fn signing_key(id: u32) -> Key {
@@ -321,11 +322,11 @@ impl Name {
                 let repository = repository.parse().ok()?;
                 match *kind {
                     "t" => Some(Self::Tag(repository, name.parse().ok()?)),
-                    "x" => Some(Self::Tombstone(repository, name.parse().ok()?)),
                     "m" => Some(Self::Listed(repository, name.parse().ok()?)),
                     _ => None,
                 }
             }
+            (["H", repository, tag], ["x"]) => Some(Self::Tombstone(repository.parse().ok()?, tag.parse().ok()?)),
             (["H", repository, tag], [version]) => Some(Self::Change(
                 repository.parse().ok()?,
                 tag.parse().ok()?,
@@ -343,7 +344,7 @@ impl Name {
                 let part = part.strip_prefix('p')?.parse().ok()?;
                 session_key(expires, id).map(|session| Self::Part(session, part))
             }
-            (["G", _], [_, _, _]) => Some(Self::Grave),
+            (["G", _], [_, _]) => Some(Self::Grave),
             (["K"], ["upload", id]) => u32::from_str_radix(id, 16).ok().map(Self::SigningKey),
             (["K"], ["first"]) => Some(Self::FirstSigningKey),
             (["K"], ["pass"]) => Some(Self::Pass),

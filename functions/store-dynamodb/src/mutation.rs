@@ -25,6 +25,12 @@ pub(crate) enum Mutation {
     GravesAtOnce,
     /// What names an object is removed before its grave is dug.
     BuryLate,
+    /// An object that is buried again keeps its old grave.
+    FirstBurial,
+    /// The last look before a deletion is at the grave, and then at the name.
+    GraveBeforeName,
+    /// A grave is forgotten although its object was buried again.
+    ForgetBlindly,
     /// A pass unlinks on its own fresh mark.
     UnlinkAtOnce,
     /// Deleting a manifest does not look whether it was put again since it was marked.

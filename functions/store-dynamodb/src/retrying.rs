@@ -336,6 +336,16 @@ impl Requests<'_> {
         }
     }
 
+    /// An error when the call's time is up: for loops of which every request is answered at once.
+    pub(crate) fn in_time(&self) -> Result<(), StoreError> {
+        if self.client.pace.elapsed() < self.until {
+            return Ok(());
+        }
+        Err(StoreError::unavailable(
+            "there was more to do than could be done in the time of one call",
+        ))
+    }
+
     /// Waits before a protocol that lost a race begins again, for the `round`th time (from 0). An error when the call's
     /// time is up.
     pub(crate) async fn lost_race(&self, round: u32) -> Result<(), StoreError> {

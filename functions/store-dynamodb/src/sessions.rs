@@ -184,7 +184,7 @@ impl SessionStore for DynamoStore {
         Ok(row.map(|row| row.session))
     }
 
-    async fn claim(&self, cx: Context, key: SessionKey, until: Timestamp) -> Result<Claimed, StoreError> {
+    async fn claim(&self, cx: Context, key: SessionKey, until: Timestamp, most: u32) -> Result<Claimed, StoreError> {
         let requests = self.local.within(cx);
         // A token that has ended creates no row: a session that was swept would begin again, with names for its objects
         // that its graves have.
@@ -204,6 +204,7 @@ impl SessionStore for DynamoStore {
                 }
                 Some(Some(Row { session, .. })) if session.state != State::Open => return Ok(Claimed::Ended(session)),
                 Some(Some(Row { session, .. })) if is_live(&session, cx.now) => return Ok(Claimed::Busy(session)),
+                Some(Some(Row { session, .. })) if session.attempts >= most => return Ok(Claimed::Spent(session)),
                 Some(Some(Row { session, .. })) => {
                     let condition = at_version(session.version);
                     (session, condition)

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use registry::store::blobs::{
-    AppendError, Appended, BlobStore, ByteStream, Doomed, Redirect, RedirectRequest, Source, Stored, Upload,
+    AppendError, Appended, BlobStore, ByteStream, Discarded, Doomed, Redirect, RedirectRequest, Source, Stored, Upload,
 };
 use registry::store::sessions::{Attempt, SessionId};
 use registry::store::{Context, Cursor, Location, Slice, StoreError, Timestamp};
@@ -88,10 +88,11 @@ impl BlobStore for DiskBlobs {
         attempts: u32,
         _: &[u8],
         keep: Option<&Location>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Discarded, StoreError> {
         let keep = keep.map(name).transpose()?;
         let files = Arc::clone(&self.files);
-        blocking(move || seal::remove_all(&*files, session, attempts, keep).map_err(failure)).await
+        blocking(move || seal::remove_all(&*files, session, attempts, keep).map_err(failure)).await?;
+        Ok(Discarded::All)
     }
 
     async fn read(&self, _: Context, location: &Location, range: Range<u64>) -> Result<Option<ByteStream>, StoreError> {
@@ -117,6 +118,16 @@ impl BlobStore for DiskBlobs {
             // Whoever asked for it forgets the names now: what came back with a loss of power would stay for ever.
             let mut touched = touched.into_values();
             touched.try_for_each(|name| files.sync_directory(name).map_err(failure))
+        })
+        .await
+    }
+
+    async fn tidy(&self, _: Context, kept: &[Location]) -> Result<(), StoreError> {
+        let names = kept.iter().map(name).collect::<Result<Vec<_>, _>>()?;
+        let files = Arc::clone(&self.files);
+        blocking(move || {
+            let mut joining = names.iter().map(|name| files.remove(name.joining()));
+            joining.try_for_each(|removed| removed.map_err(failure))
         })
         .await
     }

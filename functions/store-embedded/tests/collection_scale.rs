@@ -100,7 +100,11 @@ async fn a_million_records_are_collected_in_little_memory() {
     // The graves, as a collection walks over them.
     let mut forgotten = 0;
     loop {
-        let graves = store.graves(cx(3_000), Timestamp(3_000), None, 1_000).await.unwrap();
+        let graves = store
+            .graves(cx(3_000), Timestamp(3_000), None, 1_000)
+            .await
+            .unwrap()
+            .items;
         if graves.is_empty() {
             break;
         }

@@ -130,7 +130,7 @@ async fn a_full_disk_refuses_and_recovers() {
             expires: Timestamp(90_000 + sessions),
             id: SessionId(u128::from(sessions)),
         };
-        match stores.sessions.claim(cx(), key, Timestamp(60_000)).await {
+        match stores.sessions.claim(cx(), key, Timestamp(60_000), u32::MAX).await {
             Ok(Claimed::Granted(_)) => sessions += 1,
             Ok(other) => panic!("{other:?}"),
             Err(refused) => break refused,
@@ -161,7 +161,11 @@ async fn a_full_disk_refuses_and_recovers() {
         expires: Timestamp(80_000),
         id: SessionId(1),
     };
-    let claimed = stores.sessions.claim(cx(), key, Timestamp(60_000)).await.unwrap();
+    let claimed = stores
+        .sessions
+        .claim(cx(), key, Timestamp(60_000), u32::MAX)
+        .await
+        .unwrap();
     assert!(matches!(claimed, Claimed::Granted(_)));
     stores.close();
 }

@@ -80,7 +80,7 @@ async fn push(stores: &Embedded, repository: &RepositoryName, number: u64) -> Di
         id: SessionId(id),
     };
     let until = cx().now.plus_millis(60_000);
-    let Claimed::Granted(claim) = stores.sessions.claim(cx(), key, until).await.unwrap() else {
+    let Claimed::Granted(claim) = stores.sessions.claim(cx(), key, until, u32::MAX).await.unwrap() else {
         panic!("a new session is claimed");
     };
     let appended = stores

@@ -229,7 +229,12 @@ fn repository() -> RepositoryName {
 }
 
 async fn claim(stores: &Embedded, key: SessionKey) -> Claim {
-    let Claimed::Granted(claim) = stores.sessions.claim(cx(1), key, Timestamp(50_000)).await.unwrap() else {
+    let Claimed::Granted(claim) = stores
+        .sessions
+        .claim(cx(1), key, Timestamp(50_000), u32::MAX)
+        .await
+        .unwrap()
+    else {
         panic!("nobody else is here");
     };
     claim

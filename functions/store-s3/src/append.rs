@@ -54,7 +54,9 @@ impl Store {
             while let Some(chunk) = source.next().await? {
                 writer.take(chunk).await?;
             }
-            Ok(writer.finish().await?)
+            // What was carried comes before what was hashed.
+            let sha256 = source.sha256().filter(|_| carried.is_none());
+            Ok(writer.finish(sha256).await?)
         };
         let stored = stored.await;
         match &stored {
@@ -68,7 +70,9 @@ impl Store {
     async fn append_nothing(&self, span: Span, attempt: Attempt, mut state: State) -> Result<Appended, StoreError> {
         if state.bodies == 0 {
             let key = self.keys.object(attempt);
-            self.bucket.put(&key, &Rope::default().cut(0), span.begin()).await?;
+            self.bucket
+                .put(&key, &Rope::default().cut(0), None, span.begin())
+                .await?;
             state.bodies = 1;
             state.last = attempt.number;
             state.tail = Some(Tail {
@@ -103,6 +107,8 @@ struct Writer<'a> {
     open: Option<Open>,
     sending: Sending,
     parts: Vec<Part>,
+    /// Whether there may be uploads that nobody knows, begun by requests whose answers were lost.
+    littered: bool,
 }
 
 struct Open {
@@ -118,6 +124,7 @@ impl<'a> Writer<'a> {
     fn new(store: &'a Arc<Store>, span: Span, attempt: Attempt, before: State, room: Allowance) -> Self {
         Self {
             sending: Sending::new(&store.bucket, span),
+            littered: before.littered,
             store,
             span,
             attempt,
@@ -230,7 +237,7 @@ impl<'a> Writer<'a> {
 
     /// Sends a part and waits for it. `None`: the upload is gone.
     async fn send_alone(&mut self, number: u16, content: &Content) -> Result<Option<Part>, StoreError> {
-        let deadline = self.span.carrying(content.len());
+        let deadline = self.span.begin();
         let bucket = Arc::clone(&self.store.bucket);
         let target = self.open().await?.target.clone();
         match bucket.upload_part(&target, number, content, deadline).await {
@@ -277,7 +284,8 @@ impl<'a> Writer<'a> {
         let bucket = &self.store.bucket;
         // Stores differ in the checksums that they answer for what is copied from other uploads.
         let may_have_checksums = self.before.upload.is_none();
-        let target = bucket.begin(&key, may_have_checksums, self.span.begin()).await?;
+        let (target, repeated) = bucket.begin(&key, may_have_checksums, self.span.begin()).await?;
+        self.littered |= repeated;
         let begun = Begun {
             bucket: Arc::clone(bucket),
             target: Some(target.clone()),
@@ -318,7 +326,7 @@ impl<'a> Writer<'a> {
         let copied = self
             .store
             .bucket
-            .copy_small(target, number, &source, tail.size, self.span.begin());
+            .copy_small(target, number, (&source, tail.size), None, self.span.begin());
         let part = copied.await?;
         if let Some(open) = &mut self.open {
             open.upload.next += 1;
@@ -329,20 +337,20 @@ impl<'a> Writer<'a> {
     }
 
     /// Stores what is left, and tells what the session holds now.
-    async fn finish(&mut self) -> Result<Appended, StoreError> {
+    async fn finish(&mut self, sha256: Option<[u8; 32]>) -> Result<Appended, StoreError> {
         let follows_large = |tail: Tail| !self.store.is_carried(&self.before, tail);
         let is_object =
             self.open.is_none() && self.before.upload.is_none() && !self.before.tail.is_some_and(follows_large);
         let rest = self.rope.len();
         let mut tail = None;
         if is_object {
-            tail = Some(self.put(self.store.keys.object(self.attempt)).await?);
+            tail = Some(self.put(self.store.keys.object(self.attempt), sha256).await?);
         } else if self.store.parts.is_part(rest) {
             self.send(rest).await?;
         } else if rest > 0 {
             // What is sealed in the end gets the name of an attempt that no other can have sealed.
             self.open().await?;
-            tail = Some(self.put(self.store.keys.staged(self.attempt)).await?);
+            tail = Some(self.put(self.store.keys.staged(self.attempt), None).await?);
         }
         while let Some(stored) = self.sending.stored().await {
             self.stored(stored?);
@@ -368,6 +376,7 @@ impl<'a> Writer<'a> {
             last: self.attempt.number,
             upload,
             tail,
+            littered: self.littered,
         };
         Ok(Appended {
             state: state.encode()?,
@@ -376,10 +385,10 @@ impl<'a> Writer<'a> {
     }
 
     /// Stores what is left as an object.
-    async fn put(&mut self, key: String) -> Result<Tail, StoreError> {
+    async fn put(&mut self, key: String, sha256: Option<[u8; 32]>) -> Result<Tail, StoreError> {
         let content = self.rope.cut(usize::MAX);
-        let deadline = self.span.carrying(content.len());
-        self.store.bucket.put(&key, &content, deadline).await?;
+        let deadline = self.span.begin();
+        self.store.bucket.put(&key, &content, sha256, deadline).await?;
         Ok(Tail {
             attempt: self.attempt.number,
             size: content.len() as u64,

@@ -31,8 +31,13 @@ pub(crate) enum Fault {
 impl Fault {
     /// The object, the upload or the bucket is not there.
     pub(crate) fn is_absent(&self) -> bool {
-        // An unknown access key is 404 as well on some stores, and means nothing of the kind.
-        matches!(self, Self::Refused { status: 404, code, .. } if code != "InvalidAccessKeyId" && code != "NoSuchBucket")
+        match self {
+            // Completing may be refused in the body of an answer whose status was 200 already.
+            Self::Refused { code, .. } if code == "NoSuchUpload" => true,
+            // An unknown access key is 404 as well on some stores, and means nothing of the kind.
+            Self::Refused { status: 404, code, .. } => code != "InvalidAccessKeyId" && code != "NoSuchBucket",
+            _ => false,
+        }
     }
 
     /// A condition of the request does not hold.
@@ -47,7 +52,8 @@ impl Fault {
     }
 
     /// The store does not know how, or does not take what the request says of its checksum: none, or one of another
-    /// kind (an MD5, in the past).
+    /// kind (an MD5, in the past). Only perhaps: much else is answered with 400, so that nothing follows from it before the
+    /// same request without the checksum was done.
     pub(crate) fn is_unknown_header(&self) -> bool {
         self.is_unknown() || matches!(self, Self::Refused { status: 400, .. })
     }
@@ -72,9 +78,12 @@ const PASSING: &[&str] = &[
     "BadDigest", // changed on the way
     "Busy",
     "ConditionalRequestConflict",
+    "ExpiredToken", // every attempt is signed anew
+    "ExpiredTokenException",
     "IncompleteBody",
     "InternalError",
     "OperationAborted",
+    "RequestExpired",
     "RequestTimeout",
     "RequestTimeTooSkewed",
     "ServiceUnavailable",

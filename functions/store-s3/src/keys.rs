@@ -5,7 +5,7 @@
 //! random, so that keys spread over the partitions of the store. No key is ever the parent of another in the sense of
 //! a file system, since some stores are one.
 
-use registry::store::sessions::{Attempt, SessionId};
+use registry::store::sessions::Attempt;
 use registry::store::{Location, StoreError};
 
 /// Makes keys below one prefix.
@@ -43,11 +43,6 @@ impl Keys {
 
     pub(crate) fn staged(&self, attempt: Attempt) -> String {
         format!("{}{attempt}{STAGED}", self.prefix)
-    }
-
-    /// What all keys of a session begin with, and no key of another.
-    pub(crate) fn session(&self, session: SessionId) -> String {
-        format!("{}{session}.", self.prefix)
     }
 
     /// The key of an object of this store. Data that lies in another store must never be taken for absent, or deleted.
@@ -92,7 +87,7 @@ mod tests {
     use super::*;
 
     const ATTEMPT: Attempt = Attempt {
-        session: SessionId(0xabc),
+        session: registry::store::sessions::SessionId(0xabc),
         number: 12,
     };
 
@@ -105,7 +100,6 @@ mod tests {
         for prefix in ["a/b", "/a/b/"] {
             let keys = Keys::new(prefix).unwrap();
             assert_eq!(keys.staged(ATTEMPT), "a/b/00000000000000000000000000000abc.12.0");
-            assert_eq!(keys.session(ATTEMPT.session), "a/b/00000000000000000000000000000abc.");
         }
         for prefix in ["a//b", "a/../b", "a/./b", "a b", "ä", "a\\b"] {
             assert!(Keys::new(prefix).is_none(), "{prefix}");

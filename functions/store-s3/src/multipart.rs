@@ -12,6 +12,7 @@ use crate::fault::Fault;
 use crate::options::Encryption;
 use crate::record::Part;
 use crate::requests::{Bucket, Patience};
+use crate::room::Room;
 use crate::rope::{Content, Rope};
 use crate::signed::SignedBody;
 use crate::statistics::Operation;
@@ -44,26 +45,32 @@ impl Bucket {
         }
     }
 
-    /// Begins an upload, whose parts have checksums if they may and the store takes them. A repetition may leave one
-    /// that nobody knows, which the sweep of the session finds by its key.
-    pub(crate) async fn begin(&self, key: &str, may_have_checksums: bool, deadline: Deadline) -> Result<Target, Fault> {
+    /// Begins an upload, whose parts have checksums if they may and the store takes them. Also answers whether the
+    /// request was sent more than once: then there may be uploads of this key that nobody knows.
+    pub(crate) async fn begin(
+        &self,
+        key: &str,
+        may_have_checksums: bool,
+        deadline: Deadline,
+    ) -> Result<(Target, bool), Fault> {
         let checksums = may_have_checksums && self.part_checksums.load(Ordering::Relaxed);
         let begun = self.begin_with(key, checksums, deadline).await;
         match begun {
             Err(fault) if checksums && fault.is_unknown_header() => {
+                let begun = self.begin_with(key, false, deadline).await?;
                 self.part_checksums.store(false, Ordering::Relaxed);
-                self.begin_with(key, false, deadline).await
+                Ok(begun)
             }
             other => other,
         }
     }
 
-    async fn begin_with(&self, key: &str, checksums: bool, deadline: Deadline) -> Result<Target, Fault> {
+    async fn begin_with(&self, key: &str, checksums: bool, deadline: Deadline) -> Result<(Target, bool), Fault> {
         let (sse, kms_key) = self.sse();
         let algorithm = checksums.then_some(ChecksumAlgorithm::Crc32);
         let operation = Operation::CreateMultipartUpload;
-        let answer = self
-            .call(operation, deadline, || {
+        let (answer, attempts) = self
+            .call_counting(operation, deadline, || {
                 let request = self
                     .client
                     .create_multipart_upload()
@@ -77,11 +84,12 @@ impl Bucket {
             })
             .await?;
         let id = answer.upload_id.ok_or_else(|| incomplete(operation))?;
-        Ok(Target {
+        let target = Target {
             key: key.to_owned(),
             id,
             checksums,
-        })
+        };
+        Ok((target, attempts > 1))
     }
 
     /// Stores a part: with a checksum, or else signed with the hash of its bytes, which every store compares.
@@ -131,20 +139,33 @@ impl Bucket {
     }
 
     /// Makes a part of a small object: inside the store, or, if that yields no checksum and the upload needs one, by
-    /// reading it and sending it back. Not all stores compute one when they copy.
+    /// reading it and sending it back. Not all stores compute one when they copy. What is read waits for `room` first,
+    /// unless the caller has some already.
     pub(crate) async fn copy_small(
         &self,
         target: &Target,
         number: u16,
-        source: &str,
-        size: u64,
+        source: (&str, u64),
+        room: Option<&Room>,
         deadline: Deadline,
     ) -> Result<Part, Fault> {
+        let (source, size) = source;
         let copied = self.copy_part(target, number, source, 0..size, deadline).await?;
         let is_checksum = |text: &String| STANDARD.decode(text).is_ok_and(|bytes| bytes.len() == 4);
         if !target.checksums || copied.crc32.as_ref().is_some_and(is_checksum) {
             return Ok(copied);
         }
+        let _held = match room {
+            None => None,
+            Some(room) => {
+                let held = room.base(usize::try_from(size).unwrap_or(usize::MAX)).await;
+                Some(held.map_err(|full| Fault::Exhausted {
+                    operation: Operation::UploadPartCopy,
+                    attempts: 1,
+                    last: full.to_string(),
+                })?)
+            }
+        };
         let mut rope = Rope::default();
         for chunk in self.fetch(source, size, deadline).await? {
             rope.push(chunk);

@@ -44,20 +44,36 @@ impl Bucket {
         unknown
     }
 
-    /// Stores an object of these bytes.
-    pub(crate) async fn put(&self, key: &str, content: &Content, deadline: Deadline) -> Result<(), Fault> {
-        let sha256 = STANDARD.encode(content.sha256().await);
+    /// Stores an object of these bytes, whose hash may be known.
+    pub(crate) async fn put(
+        &self,
+        key: &str,
+        content: &Content,
+        sha256: Option<[u8; 32]>,
+        deadline: Deadline,
+    ) -> Result<(), Fault> {
+        let sha256 = match sha256 {
+            Some(known) => STANDARD.encode(known),
+            None => STANDARD.encode(content.sha256().await),
+        };
         let condition = self.absent();
-        let mut stored = self.put_if(key, content, &sha256, condition.clone(), deadline).await;
+        let mut sent = 0;
+        let mut stored = self
+            .put_if(key, content, &sha256, condition.clone(), &mut sent, deadline)
+            .await;
         if self.without_condition(condition.is_some(), &stored) {
-            stored = self.put_if(key, content, &sha256, None, deadline).await;
+            stored = self.put_if(key, content, &sha256, None, &mut sent, deadline).await;
         }
         match stored {
-            // The answer to an earlier sending was lost, most likely.
+            // The answer to an earlier sending was lost, most likely. Whether the object is the one that was sent tells
+            // its hash. A store that keeps none tells no more than the size; that is enough for what was sent before,
+            // since nobody else writes to this key now, while an object that the first sending met is not from here.
             Err(fault) if fault.is_precondition() => {
                 let seen = self.look(key, deadline).await?;
-                let is_it =
-                    |seen: Seen| seen.size == content.len() as u64 && seen.sha256.is_none_or(|there| there == sha256);
+                let is_it = |seen: Seen| {
+                    let same = seen.sha256.map_or(sent > 1, |there| there == sha256);
+                    same && seen.size == content.len() as u64
+                };
                 if seen.is_some_and(is_it) { Ok(()) } else { Err(fault) }
             }
             other => other,
@@ -70,10 +86,12 @@ impl Bucket {
         content: &Content,
         sha256: &str,
         condition: Option<String>,
+        sent: &mut u32,
         deadline: Deadline,
     ) -> Result<(), Fault> {
         let (sse, kms_key) = self.sse();
         let answer = self.call(Operation::PutObject, deadline, || {
+            *sent += 1;
             self.counters.bytes_sent(content.len());
             let (body, taken) = content.body();
             let of = content.len();
@@ -119,7 +137,8 @@ impl Bucket {
         }
     }
 
-    /// Asks for a range, which is not empty, of an object, if it is still the one with this entity tag.
+    /// Asks for a range, which is not empty, of an object, if it is still the one with this entity tag. An answer with
+    /// other bytes, as by a store that does not know ranges or conditions, is none.
     pub(crate) async fn get(
         &self,
         key: &str,
@@ -128,18 +147,38 @@ impl Bucket {
         deadline: Deadline,
     ) -> Result<GetObjectOutput, Fault> {
         let bytes = format!("bytes={}-{}", range.start, range.end - 1);
-        self.call(Operation::GetObject, deadline, || {
-            let request = self
-                .client
-                .get_object()
-                .bucket(&self.name)
-                .key(key)
-                .range(&bytes)
-                .set_if_match(etag.map(|etag| format!("\"{etag}\"")))
-                .set_expected_bucket_owner(self.owner.clone());
-            (request.send(), Patience::SHORT)
-        })
-        .await
+        let operation = Operation::GetObject;
+        let answer = self
+            .call(operation, deadline, || {
+                let request = self
+                    .client
+                    .get_object()
+                    .bucket(&self.name)
+                    .key(key)
+                    .range(&bytes)
+                    .set_if_match(etag.map(|etag| format!("\"{etag}\"")))
+                    .set_expected_bucket_owner(self.owner.clone());
+                (request.send(), Patience::SHORT)
+            })
+            .await?;
+        let other = |code: &str, message: String| Fault::Refused {
+            operation,
+            status: 200,
+            code: code.to_owned(),
+            message,
+        };
+        if !is_range(&range, answer.content_range.as_deref(), answer.content_length) {
+            let told = answer.content_range.as_deref().unwrap_or("everything");
+            return Err(other(
+                "AnotherRange",
+                format!("{bytes} of {key} were asked for, not {told}"),
+            ));
+        }
+        let there = unquoted(answer.e_tag.clone());
+        if etag.is_some() && there.is_some() && etag != there.as_deref() {
+            return Err(other("AnotherObject", format!("{key} has changed while it was read")));
+        }
+        Ok(answer)
     }
 
     /// Reads the first `size` bytes of an object, in the chunks in which they come.
@@ -178,5 +217,46 @@ impl Bucket {
             attempts: READS,
             last,
         })
+    }
+}
+
+/// Whether an answer with these headers brings `range`. Without `Content-Range` it brings the whole object (RFC 9110,
+/// section 14.2: a range may be ignored).
+fn is_range(range: &Range<u64>, content_range: Option<&str>, content_length: Option<i64>) -> bool {
+    let length = content_length.map(|length| u64::try_from(length).ok() == Some(range.end - range.start));
+    match content_range {
+        Some(told) => {
+            let told = told.strip_prefix("bytes ").and_then(|told| told.split_once('/'));
+            let is_told = told.is_some_and(|(told, _)| told == format!("{}-{}", range.start, range.end - 1));
+            is_told && length != Some(false)
+        }
+        None => range.start == 0 && length == Some(true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_brings_the_range_that_was_asked_for_or_none() {
+        for (range, told, length, is_it) in [
+            (10..20, Some("bytes 10-19/100"), Some(10), true),
+            (10..20, Some("bytes 10-19/*"), None, true),
+            (0..20, Some("bytes 0-19/20"), Some(20), true),
+            (0..20, None, Some(20), true),
+            (0..20, None, Some(100), false),
+            (0..20, None, None, false),
+            (10..20, None, Some(10), false),
+            (10..20, Some("bytes 10-19/100"), Some(100), false),
+            (10..20, Some("bytes 10-14/15"), Some(5), false),
+            (10..20, Some("bytes 0-9/100"), Some(10), false),
+            (10..20, Some("bytes 10-190/200"), Some(10), false),
+            (10..20, Some("items 10-19/100"), Some(10), false),
+            (10..20, Some("bytes 10-19"), Some(10), false),
+            (10..20, Some(""), Some(-1), false),
+        ] {
+            assert_eq!(is_range(&range, told, length), is_it, "{range:?}: {told:?}, {length:?}");
+        }
     }
 }

@@ -34,7 +34,7 @@ impl Sending {
         let (bucket, span, target) = (Arc::clone(&self.bucket), self.span, target.clone());
         let Lent { base, more } = lent;
         self.tasks.spawn(async move {
-            let deadline = span.carrying(content.len());
+            let deadline = span.begin();
             let part = bucket.upload_part(&target, number, &content, deadline).await;
             drop((content, more));
             (part, base)

@@ -58,10 +58,6 @@ impl Store {
             Err(fault) if fault.is_absent() => return Ok(None),
             Err(fault) => return Err(fault.into()),
         };
-        let length = answer.content_length.and_then(|length| u64::try_from(length).ok());
-        if length != Some(range.end - range.start) {
-            return Err(StoreError::failed(format!("the range is not within the object {key}")));
-        }
         let reader = Reader {
             bucket: Arc::clone(&self.bucket),
             key,

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
-use registry::store::blobs::Doomed;
+use registry::store::blobs::{Discarded, Doomed};
 use registry::store::sessions::{Attempt, SessionId};
 use registry::store::{Location, StoreError};
 
@@ -30,7 +30,7 @@ const LOOKS_AT_ONCE: usize = 16;
 impl Store {
     /// Removes what a session has left. What its attempts have stored lies under keys that can be told without
     /// looking, and the upload that takes its parts is known. What attempts may have begun that came to nothing is
-    /// known only to the store: a session that had such attempts, and no other, costs a look at its own keys.
+    /// known only to the store, and is left to collection.
     pub(crate) async fn discard(
         &self,
         deadline: Deadline,
@@ -38,16 +38,9 @@ impl Store {
         attempts: u32,
         state: &[u8],
         keep: Option<&Location>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Discarded, StoreError> {
         let state = State::decode(state)?;
         let keep = keep.map(|keep| self.keys.of(keep)).transpose()?;
-        let mut keys = Vec::new();
-        for number in 1..=attempts {
-            let attempt = Attempt { session, number };
-            keys.push(self.keys.object(attempt));
-            keys.push(self.keys.staged(attempt));
-        }
-        keys.retain(|key| Some(key) != keep.as_ref());
         if let Some(upload) = &state.upload {
             let attempt = Attempt {
                 session,
@@ -64,32 +57,61 @@ impl Store {
         }
         // The last attempt may be one that only ended the session.
         let told = state.bodies + u32::from(state.last < attempts);
-        if told < attempts {
-            let prefix = self.keys.session(session);
-            self.bucket.abort_below(&prefix, |_| true, deadline).await?;
+        let discarded = if told < attempts || state.littered {
+            Discarded::Known
+        } else {
+            Discarded::All
+        };
+        let mut left = (1..=attempts).flat_map(|number| {
+            let attempt = Attempt { session, number };
+            [self.keys.object(attempt), self.keys.staged(attempt)]
+        });
+        // An upload may have had 100,000 attempts: their keys are never all held at once.
+        loop {
+            let mut keys: Vec<String> = left.by_ref().take(AT_ONCE).collect();
+            if keys.is_empty() {
+                return Ok(discarded);
+            }
+            keys.retain(|key| Some(key) != keep.as_ref());
+            self.bucket.delete_all(&keys, deadline).await?;
         }
-        self.bucket.delete_all(&keys, deadline).await
     }
 
     pub(crate) async fn delete(&self, deadline: Deadline, doomed: &[Doomed]) -> Result<(), StoreError> {
         let mut keys = BTreeSet::new();
-        let mut unfinished: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let mut unfinished = BTreeSet::new();
         for one in doomed {
             let key = self.keys.of(&one.location)?;
             // Also beside an object that was published: of equal parts, what is left over of a body is staged, and copied
             // when the object is made. It costs no request of its own.
             keys.insert(Keys::staged_beside(&key));
             if one.unfinished {
-                // One look for all attempts of a session.
-                let session = key.rfind('.').map_or(key.len(), |dot| dot + 1);
-                unfinished
-                    .entry(key[..session].to_owned())
-                    .or_default()
-                    .insert(key.clone());
+                unfinished.insert(key.clone());
             }
             keys.insert(key);
         }
-        let looks = unfinished.into_iter().map(|(prefix, keys)| async move {
+        self.abort_all(unfinished, deadline).await?;
+        let keys: Vec<_> = keys.into_iter().collect();
+        self.bucket.delete_all(&keys, deadline).await
+    }
+
+    pub(crate) async fn tidy(&self, deadline: Deadline, kept: &[Location]) -> Result<(), StoreError> {
+        let keys = kept.iter().map(|kept| self.keys.of(kept));
+        let keys = keys.collect::<Result<BTreeSet<_>, _>>()?;
+        let staged: Vec<_> = keys.iter().map(|key| Keys::staged_beside(key)).collect();
+        self.abort_all(keys, deadline).await?;
+        self.bucket.delete_all(&staged, deadline).await
+    }
+
+    /// Aborts whatever uploads there are of these keys.
+    async fn abort_all(&self, keys: BTreeSet<String>, deadline: Deadline) -> Result<(), StoreError> {
+        // One look for all attempts of a session.
+        let mut sessions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for key in keys {
+            let session = key.rfind('.').map_or(key.len(), |dot| dot + 1);
+            sessions.entry(key[..session].to_owned()).or_default().insert(key);
+        }
+        let looks = sessions.into_iter().map(|(prefix, keys)| async move {
             let doomed = |key: &str| keys.contains(key);
             self.bucket.abort_below(&prefix, doomed, deadline).await
         });
@@ -99,8 +121,7 @@ impl Store {
             .buffer_unordered(LOOKS_AT_ONCE)
             .try_collect::<()>()
             .await?;
-        let keys: Vec<_> = keys.into_iter().collect();
-        self.bucket.delete_all(&keys, deadline).await
+        Ok(())
     }
 }
 
@@ -157,10 +178,11 @@ impl Bucket {
     /// Deletes objects; those that are not there are deleted.
     async fn delete_all(&self, keys: &[String], deadline: Deadline) -> Result<(), StoreError> {
         for keys in keys.chunks(AT_ONCE) {
-            if self.many_at_once.load(Ordering::Relaxed) {
+            let many = self.many_at_once.load(Ordering::Relaxed);
+            if many {
                 match self.delete_many(keys, deadline).await {
                     Ok(()) => continue,
-                    Err(fault) if fault.is_unknown_header() => self.many_at_once.store(false, Ordering::Relaxed),
+                    Err(fault) if fault.is_unknown_header() => {}
                     Err(fault) => return Err(fault.into()),
                 }
             }
@@ -169,6 +191,9 @@ impl Bucket {
                 .buffer_unordered(SINGLE_AT_ONCE)
                 .try_collect::<()>()
                 .await?;
+            if many {
+                self.many_at_once.store(false, Ordering::Relaxed);
+            }
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use tokio::time::Instant;
 
 use crate::fault::{Fault, Verdict, judge};
 use crate::options::Encryption;
@@ -50,7 +51,9 @@ pub(crate) struct Bucket {
 pub(crate) enum Patience {
     /// So long in all.
     Until(Duration),
-    /// As long as bytes of the body are taken, and then for as long as the store may need to make them durable.
+    /// As long as bytes of the body are taken, at whatever speed, and then for as long again, since they may still be on
+    /// their way, and for as long as the store may need to make them durable. The time in which bytes were taken is not
+    /// counted against the call's: what an upload has under way shares one connection to the store, which may be slow.
     Progress { taken: Arc<AtomicUsize>, of: usize },
 }
 
@@ -82,7 +85,7 @@ impl Bucket {
     pub(crate) async fn call_counting<T, E, F>(
         &self,
         operation: Operation,
-        deadline: Deadline,
+        mut deadline: Deadline,
         mut send: impl FnMut() -> (F, Patience),
     ) -> Result<(T, u32), Fault>
     where
@@ -96,7 +99,9 @@ impl Bucket {
             let (request, patience) = send();
             // The SDK's futures are large.
             let request = Box::pin(request);
-            let last = match bounded(request, patience, deadline.left()).await {
+            let (answer, moving) = bounded(request, patience, deadline.left()).await;
+            deadline = deadline.later(moving);
+            let last = match answer {
                 Some(Ok(answer)) => return Ok((answer, attempts)),
                 Some(Err(error)) => match judge(operation, &error) {
                     Verdict::Refused(fault) => return Err(fault),
@@ -121,29 +126,32 @@ impl Bucket {
     }
 }
 
-/// Awaits an attempt. `None`: it took too long.
-async fn bounded<T>(request: impl Future<Output = T>, patience: Patience, left: Duration) -> Option<T> {
+/// Awaits an attempt. `None`: it took too long. Also for how long bytes of its body were seen to be taken.
+async fn bounded<T>(request: impl Future<Output = T>, patience: Patience, left: Duration) -> (Option<T>, Duration) {
+    let mut moving = Duration::ZERO;
     let (taken, of) = match patience {
-        Patience::Until(limit) => return tokio::time::timeout(limit.min(left), request).await.ok(),
+        Patience::Until(limit) => {
+            let answer = tokio::time::timeout(limit.min(left), request).await;
+            return (answer.ok(), moving);
+        }
         Patience::Progress { taken, of } => (taken, of),
     };
     let storing = STALL + Duration::from_secs((of / DURABLE) as u64);
-    let watched = async {
-        let mut request = std::pin::pin!(request);
-        let mut before = 0;
-        loop {
-            let limit = if before == of { storing } else { STALL };
-            if let Ok(answer) = tokio::time::timeout(limit, &mut request).await {
-                return Some(answer);
-            }
-            let now = taken.load(Ordering::Relaxed);
-            if now == before {
-                return None;
-            }
-            before = now;
+    let began = Instant::now();
+    let mut request = std::pin::pin!(request);
+    let mut before = 0;
+    loop {
+        let limit = if before == of { moving + storing } else { STALL };
+        if let Ok(answer) = tokio::time::timeout(limit, &mut request).await {
+            return (Some(answer), moving);
         }
-    };
-    tokio::time::timeout(left, watched).await.ok().flatten()
+        let now = taken.load(Ordering::Relaxed);
+        if now == before {
+            return (None, moving);
+        }
+        before = now;
+        moving = began.elapsed();
+    }
 }
 
 /// Spreads repetitions, so that those who failed together do not come back together.
@@ -186,5 +194,44 @@ mod tests {
             assert!(longest <= limit && longest > limit * 3 / 4, "{attempts}: {longest}");
             assert!(shortest < limit / 4, "{attempts}: {shortest}");
         }
+    }
+    /// An attempt whose body is taken at this many bytes in a second, and answered so long after the last of them.
+    async fn attempt(bytes: usize, per_second: usize, answered_after: u64) -> (Option<()>, Duration) {
+        let taken = Arc::<AtomicUsize>::default();
+        let patience = Patience::Progress {
+            taken: Arc::clone(&taken),
+            of: bytes,
+        };
+        let request = async move {
+            while taken.load(Ordering::Relaxed) < bytes {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let now = taken.load(Ordering::Relaxed);
+                taken.store((now + per_second).min(bytes), Ordering::Relaxed);
+            }
+            tokio::time::sleep(Duration::from_secs(answered_after)).await;
+        };
+        bounded(request, patience, Duration::from_secs(30)).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_body_has_the_time_that_it_takes() {
+        const MIB: usize = 1 << 20;
+        // 8 MiB in 137 seconds, which are far more than the call has.
+        let (answer, moving) = attempt(8 * MIB, 60 << 10, 1).await;
+        assert!(answer.is_some());
+        assert!(moving >= Duration::from_mins(2), "{moving:?}");
+        // What was taken by the network's buffers may take as long again.
+        let (answer, _) = attempt(8 * MIB, 200 << 10, 40).await;
+        assert!(answer.is_some());
+        // A quick one that the store does not answer is given up.
+        let began = Instant::now();
+        let (answer, _) = attempt(8 * MIB, 8 * MIB, 3600).await;
+        assert!(answer.is_none());
+        assert!(began.elapsed() < Duration::from_secs(40), "{:?}", began.elapsed());
+        // And so is one that has stopped in the middle.
+        let began = Instant::now();
+        let (answer, moving) = attempt(8 * MIB, 0, 0).await;
+        assert!(answer.is_none());
+        assert_eq!((began.elapsed(), moving), (STALL, Duration::ZERO));
     }
 }

@@ -157,9 +157,13 @@ impl Store {
         };
         parts.extend_from_slice(&job.stage.parts);
         if let Some((tail, source)) = &job.tail {
-            let copied = self
-                .bucket
-                .copy_small(&job.target, TAIL_NUMBER, source, tail.size, deadline);
+            let copied = self.bucket.copy_small(
+                &job.target,
+                TAIL_NUMBER,
+                (source, tail.size),
+                Some(&self.room),
+                deadline,
+            );
             parts.push(copied.await?);
         }
         self.bucket.complete(&job.target, &parts, deadline).await

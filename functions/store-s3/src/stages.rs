@@ -126,6 +126,7 @@ mod tests {
                 checksums: false,
             }),
             tail: Some(Tail { attempt, size: 3 }),
+            littered: false,
         }
     }
 

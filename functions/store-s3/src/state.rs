@@ -21,6 +21,8 @@ pub(crate) struct State {
     pub(crate) upload: Option<OpenUpload>,
     /// What follows its parts, or is everything.
     pub(crate) tail: Option<Tail>,
+    /// Whether there may be multipart uploads under its attempts' keys that only a search finds.
+    pub(crate) littered: bool,
 }
 
 /// A multipart upload that was not completed when this was saved.
@@ -101,12 +103,14 @@ impl State {
                 size: fields.u64()?,
             }),
         };
+        let littered = fields.u8()? != 0;
         fields.end()?;
         Ok(Self {
             bodies,
             last,
             upload,
             tail,
+            littered,
         })
     }
 
@@ -129,6 +133,7 @@ impl State {
             fields.u32(tail.attempt);
             fields.u64(tail.size);
         }
+        fields.u8(self.littered.into());
         Ok(fields.finish())
     }
 }
@@ -158,6 +163,7 @@ mod tests {
                     last: 9,
                     upload: upload.clone(),
                     tail,
+                    littered: tail.is_some(),
                 };
                 let record = state.encode().unwrap();
                 assert_eq!(State::decode(&record).unwrap(), state);

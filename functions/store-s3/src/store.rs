@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use registry::store::blobs::{
-    AppendError, Appended, BlobStore, ByteStream, Doomed, Redirect, RedirectRequest, Source, Stored, Upload,
+    AppendError, Appended, BlobStore, ByteStream, Discarded, Doomed, Redirect, RedirectRequest, Source, Stored, Upload,
 };
 use registry::store::sessions::{Attempt, SessionId};
 use registry::store::{Context, Cursor, Location, Slice, StoreError, Timestamp};
@@ -88,8 +88,9 @@ impl BlobStore for S3Blobs {
     }
 
     fn leaves_something(&self, state: &[u8]) -> bool {
-        // The end of a body behind parts of one size, which the seal copies. A state that cannot be read names nothing.
-        State::decode(state).is_ok_and(|state| state.upload.is_some() && state.tail.is_some())
+        // The end of a body behind parts of one size, which the seal copies; or an upload that was begun twice. A state
+        // that cannot be read names nothing.
+        State::decode(state).is_ok_and(|state| state.littered || (state.upload.is_some() && state.tail.is_some()))
     }
 
     async fn discard(
@@ -99,7 +100,7 @@ impl BlobStore for S3Blobs {
         attempts: u32,
         state: &[u8],
         keep: Option<&Location>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Discarded, StoreError> {
         let deadline = Span::of(cx).begin();
         self.0.discard(deadline, session, attempts, state, keep).await
     }
@@ -129,6 +130,10 @@ impl BlobStore for S3Blobs {
 
     async fn delete(&self, cx: Context, doomed: &[Doomed]) -> Result<(), StoreError> {
         self.0.delete(Span::of(cx).begin(), doomed).await
+    }
+
+    async fn tidy(&self, cx: Context, kept: &[Location]) -> Result<(), StoreError> {
+        self.0.tidy(Span::of(cx).begin(), kept).await
     }
 
     async fn stat(&self, cx: Context, location: &Location) -> Result<Option<u64>, StoreError> {

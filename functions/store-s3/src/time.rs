@@ -5,12 +5,6 @@ use std::time::Duration;
 use registry::store::Context;
 use tokio::time::Instant;
 
-/// How long 64 MiB may take on the way to the store: what an upload has under way shares its connection's speed.
-const TRANSFER: Duration = Duration::from_secs(64);
-
-/// A body of fewer bytes takes no time of its own.
-const SMALL: usize = 1 << 20;
-
 /// The time that a call has.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Span(Duration);
@@ -29,16 +23,15 @@ impl Span {
     pub(crate) fn begin(self) -> Deadline {
         Deadline(Instant::now() + self.0)
     }
-
-    /// For a request that begins now and carries so many bytes.
-    pub(crate) fn carrying(self, bytes: usize) -> Deadline {
-        let transfer = if bytes < SMALL { Duration::ZERO } else { TRANSFER };
-        Deadline(Instant::now() + self.0 + transfer)
-    }
 }
 
 impl Deadline {
     pub(crate) fn left(self) -> Duration {
         self.0.saturating_duration_since(Instant::now())
+    }
+
+    /// So much later.
+    pub(crate) fn later(self, by: Duration) -> Self {
+        Self(self.0 + by)
     }
 }

@@ -104,15 +104,17 @@ impl Over<'_> {
                 named.add_session(*key, session);
             }
         }
-        let mut after: Option<Grave> = None;
+        let mut next: Option<Cursor> = None;
         loop {
             let collection = &self.stores.collection;
-            let page = collection.graves(self.cx(), NEVER, after.as_ref(), limit).await?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.clone());
-            graves += page.len() as u64;
-            for grave in &page {
+            let slice = collection.graves(self.cx(), NEVER, next.as_ref(), limit).await?;
+            graves += slice.items.len() as u64;
+            for grave in &slice.items {
                 named.add_grave(grave);
+            }
+            next = slice.next;
+            if next.is_none() {
+                break;
             }
         }
         Ok((sessions, graves))

@@ -23,7 +23,7 @@ pub type CountingCollection = Wrapped<dyn CollectionStore, Counts>;
 pub type CountingRecords = Wrapped<dyn RecordStore, Counts>;
 
 /// Methods that change nothing. `redirect` is not among them: it makes no request.
-const READS: [&str; 21] = [
+const READS: [&str; 22] = [
     // blobs
     "read",
     "stat",
@@ -47,6 +47,7 @@ const READS: [&str; 21] = [
     "holders",
     // collection
     "graves",
+    "standing",
     "is_named",
     // records
     "records",

@@ -54,6 +54,7 @@ macro_rules! session_contract_tests {
                 parts_stay_in_order,
                 a_release_undoes_the_claim,
                 attempts_never_repeat,
+                a_session_has_so_many_attempts_and_no_more,
                 racing_claims_grant_one,
                 a_takeover_races_the_save,
                 a_committing_session_is_left_alone,
@@ -230,8 +231,14 @@ macro_rules! collection_contract_tests {
                 what_lost_its_race_is_buried,
                 a_name_is_a_digest_and_a_place,
                 graves_wait,
-                graves_come_in_pages,
+                graves_come_in_slices,
                 forgetting_is_idempotent,
+                an_object_buried_twice_waits_from_its_last_burial,
+                burials_of_an_object_are_joined,
+                forgetting_an_old_grave_leaves_the_new_one,
+                a_name_stands_before_its_grave,
+                an_object_whose_name_goes_is_left_alone,
+                a_look_at_an_old_grave_races_a_burial,
                 an_open_session_is_swept,
                 a_cancelled_session_is_swept,
                 a_committing_session_is_swept,
@@ -304,19 +311,28 @@ macro_rules! record_contract_tests {
 /// Runs a [`churn`](crate::contract::churn) over stores, once with every request run to its end and once with requests
 /// that are cut off, in the module `churn` of the calling module. The first argument is a future of
 /// [`Stores`](crate::contract::Stores); the second, if given, says how much is done
-/// ([`Options`](crate::contract::churn::Options)). Each test ends within five minutes, or fails.
+/// ([`Options`](crate::contract::churn::Options)); the third, an async closure, is given the stores' guard when a churn
+/// is over, to look for what the traits of stores do not show. Each test ends within five minutes, or fails.
 #[macro_export]
 macro_rules! churn_tests {
     ($stores:expr) => {
         $crate::churn_tests!($stores, $crate::contract::churn::Options::default());
     };
-    ($stores:expr, $options:expr) => {
+    ($stores:expr, $options:expr $(, #[$attribute:meta])*) => {
+        $crate::churn_tests!($stores, $options, async |_: $crate::contract::Guard| {} $(, #[$attribute])*);
+    };
+    ($stores:expr, $options:expr, $look:expr $(, #[$attribute:meta])*) => {
         async fn churned_stores() -> $crate::contract::Stores {
             $stores.await
         }
 
         fn churn_options() -> $crate::contract::churn::Options {
             $options
+        }
+
+        async fn look_after_churn(guard: $crate::contract::Guard) {
+            let look = $look;
+            look(guard).await;
         }
 
         mod churn {
@@ -327,14 +343,17 @@ macro_rules! churn_tests {
                     cuts,
                     ..super::churn_options()
                 };
-                let (stores, _guard) = super::churned_stores().await.into_all();
+                let (stores, guard) = super::churned_stores().await.into_all();
                 let churn = $crate::contract::churn::churn(stores, spawn, options);
-                ::tokio::time::timeout(::std::time::Duration::from_secs(300), churn)
+                let churned = ::tokio::time::timeout(::std::time::Duration::from_secs(300), churn)
                     .await
-                    .expect("the churn ends within five minutes")
+                    .expect("the churn ends within five minutes");
+                super::look_after_churn(guard).await;
+                churned
             }
 
             #[::tokio::test(flavor = "multi_thread")]
+            $(#[$attribute])*
             async fn nothing_acknowledged_is_ever_lost() {
                 let churned = run(false).await;
                 assert!(
@@ -345,6 +364,7 @@ macro_rules! churn_tests {
             }
 
             #[::tokio::test(flavor = "multi_thread")]
+            $(#[$attribute])*
             async fn whatever_is_cut_off_is_reclaimed() {
                 let churned = run(true).await;
                 assert!(churned.cut > 0 && churned.pushed > 0, "{churned:?}");

@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use oci::{Digest, RepositoryName, Tag};
 
 use crate::store::blobs::{
-    AppendError, Appended, BlobStore, ByteStream, Doomed, Redirect, RedirectRequest, Source, Stored, Upload,
+    AppendError, Appended, BlobStore, ByteStream, Discarded, Doomed, Redirect, RedirectRequest, Source, Stored, Upload,
 };
-use crate::store::collection::{Begun, Collected, CollectionStore, Grave, Plan};
+use crate::store::collection::{Begun, Collected, CollectionStore, Grave, Plan, Standing};
 use crate::store::metadata::{
     HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal, TagRecord,
 };
@@ -101,7 +101,7 @@ impl<H: Hook> BlobStore for Wrapped<dyn BlobStore, H> {
         attempts: u32,
         state: &[u8],
         keep: Option<&Location>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Discarded, StoreError> {
         self.call("discard", self.inner.discard(cx, session, attempts, state, keep))
             .await
     }
@@ -128,6 +128,10 @@ impl<H: Hook> BlobStore for Wrapped<dyn BlobStore, H> {
         self.call("delete", self.inner.delete(cx, doomed)).await
     }
 
+    async fn tidy(&self, cx: Context, kept: &[Location]) -> Result<(), StoreError> {
+        self.call("tidy", self.inner.tidy(cx, kept)).await
+    }
+
     async fn stat(&self, cx: Context, location: &Location) -> Result<Option<u64>, StoreError> {
         self.call("stat", self.inner.stat(cx, location)).await
     }
@@ -143,8 +147,8 @@ impl<H: Hook> SessionStore for Wrapped<dyn SessionStore, H> {
         self.call("get", self.inner.get(cx, key)).await
     }
 
-    async fn claim(&self, cx: Context, key: SessionKey, until: Timestamp) -> Result<Claimed, StoreError> {
-        self.call("claim", self.inner.claim(cx, key, until)).await
+    async fn claim(&self, cx: Context, key: SessionKey, until: Timestamp, most: u32) -> Result<Claimed, StoreError> {
+        self.call("claim", self.inner.claim(cx, key, until, most)).await
     }
 
     async fn renew(&self, cx: Context, claim: &Claim, until: Timestamp) -> Result<bool, StoreError> {
@@ -392,10 +396,14 @@ impl<H: Hook> CollectionStore for Wrapped<dyn CollectionStore, H> {
         &self,
         cx: Context,
         before: Timestamp,
-        after: Option<&Grave>,
+        after: Option<&Cursor>,
         limit: usize,
-    ) -> Result<Vec<Grave>, StoreError> {
+    ) -> Result<Slice<Grave>, StoreError> {
         self.call("graves", self.inner.graves(cx, before, after, limit)).await
+    }
+
+    async fn standing(&self, cx: Context, grave: &Grave) -> Result<Standing, StoreError> {
+        self.call("standing", self.inner.standing(cx, grave)).await
     }
 
     async fn is_named(&self, cx: Context, digest: &Digest, location: &Location) -> Result<bool, StoreError> {

@@ -281,7 +281,7 @@ impl Registry {
                 return Ok(outcome);
             }
         }
-        let Claimed::Granted(claim) = self.claim(self.new_session_key()).await? else {
+        let Claimed::Granted(claim) = self.claim(self.new_session_key(), 1).await? else {
             return Err(StoreError::failed("a new session is not new").into());
         };
         let publishing = Publishing {

@@ -2,6 +2,7 @@
 //! [`Error`](crate::error::Error) out.
 
 mod blobs;
+mod chunks;
 mod lists;
 pub(crate) mod manifests;
 mod mounts;

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use oci::Hasher;
+use oci::{Algorithm, Hasher};
 
 use crate::body::RequestBody;
 use crate::registry::Registry;
@@ -61,6 +61,8 @@ pub(super) struct UploadSource<'a> {
     /// `None` once its end was seen: a body need not bear being asked again.
     body: Option<RequestBody>,
     hasher: Hasher,
+    /// Whether nothing but this body is hashed.
+    is_first: bool,
     /// A chunk that was read ahead, hashed already.
     ahead: Option<Bytes>,
     received: u64,
@@ -87,6 +89,7 @@ impl<'a> UploadSource<'a> {
             lease: Lease::new(registry, claim),
             body: Some(body),
             hasher,
+            is_first: claim.progress.offset == 0,
             ahead: None,
             received: 0,
             declared,
@@ -140,6 +143,14 @@ impl Source for UploadSource<'_> {
         let ahead = self.ahead.as_ref().map_or(0, Bytes::len) as u64;
         self.declared
             .map(|declared| declared.saturating_sub(self.received) + ahead)
+    }
+
+    fn sha256(&self) -> Option<[u8; 32]> {
+        let is_whole = self.is_first && self.body.is_none() && self.ahead.is_none();
+        if !is_whole || self.hasher.algorithm() != Algorithm::Sha256 {
+            return None;
+        }
+        self.hasher.clone().finish().as_bytes().try_into().ok()
     }
 }
 

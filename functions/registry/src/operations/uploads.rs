@@ -7,17 +7,18 @@
 use futures_util::TryStreamExt as _;
 use http::header::{CONTENT_RANGE, LOCATION, RANGE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
-use oci::{Algorithm, ContentRange, Digest, Hasher};
+use oci::{Algorithm, Digest, Hasher};
 
+use super::chunks::{OutOfPlace, declared_chunk, is_empty};
 use super::source::{Lease, UploadSource};
 use crate::auth::{Identity, Permit, Principal, Push};
 use crate::body::{RequestBody, ResponseBody};
 use crate::environment::random_u64;
 use crate::error::{Error, UploadPosition};
 use crate::query::OpenUpload;
-use crate::registry::{Registry, declared_length};
+use crate::registry::Registry;
 use crate::response;
-use crate::store::blobs::{AppendError, BodyError, Upload};
+use crate::store::blobs::{AppendError, BodyError, Discarded, Upload};
 use crate::store::sessions::{
     Cancelled, Claim, Claimed, End, Progress, Publishing, Session, SessionId, SessionKey, State,
 };
@@ -29,7 +30,7 @@ const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-leng
 
 /// An upload that a verified token names.
 pub(crate) struct OpenSession {
-    token: UploadToken,
+    pub(super) token: UploadToken,
     location: HeaderValue,
     uuid: HeaderValue,
 }
@@ -57,14 +58,14 @@ impl OpenSession {
         })
     }
 
-    fn refused(&self, offset: u64) -> Error {
+    pub(super) fn refused(&self, offset: u64) -> Error {
         match self.position(offset) {
             Ok(position) => Error::UploadRange(Box::new(position)),
             Err(error) => error,
         }
     }
 
-    fn answer(&self, status: StatusCode, offset: u64) -> Result<Response<ResponseBody>, Error> {
+    pub(super) fn answer(&self, status: StatusCode, offset: u64) -> Result<Response<ResponseBody>, Error> {
         let mut response = response::empty(status);
         self.position(offset)?.write(response.headers_mut());
         Ok(response)
@@ -168,9 +169,14 @@ impl Registry {
         headers: &HeaderMap,
         body: RequestBody,
     ) -> Result<Response<ResponseBody>, Error> {
-        let claim = match self.claim(session.token.session).await? {
+        if is_empty(headers, &body) {
+            return self.empty_chunk(session, headers, body).await;
+        }
+        let limit = self.settings.limits.upload_bodies;
+        let claim = match self.claim(session.token.session, limit).await? {
             Claimed::Granted(claim) => claim,
             Claimed::Busy(row) => return Err(session.refused(row.progress.offset)),
+            Claimed::Spent(_) => return Err(Error::TooManyBodies { limit }),
             Claimed::Ended(_) => return Err(Error::UploadUnknown),
         };
         let offset = match self
@@ -206,9 +212,18 @@ impl Registry {
         headers: &HeaderMap,
         body: RequestBody,
     ) -> Result<Response<ResponseBody>, Error> {
-        let claim = match self.claim(session.token.session).await? {
+        let limit = self.settings.limits.upload_bodies;
+        // What ends the upload, whatever its bytes are, is not held up by how many bodies there were. A range could
+        // only be out of place.
+        let most = if is_empty(headers, &body) && !headers.contains_key(CONTENT_RANGE) {
+            limit.saturating_mul(2)
+        } else {
+            limit
+        };
+        let claim = match self.claim(session.token.session, most).await? {
             Claimed::Granted(claim) => claim,
             Claimed::Busy(row) => return Err(session.refused(row.progress.offset)),
+            Claimed::Spent(_) => return Err(Error::TooManyBodies { limit }),
             Claimed::Ended(row) => {
                 return self
                     .finished_before(&permit, session.token.session, &row, &digest)
@@ -276,8 +291,10 @@ impl Registry {
         let finish = async {
             if !one_body || self.stores.blobs.leaves_something(&state) {
                 let (session, attempts) = (claim.key.id, claim.attempt.number);
-                self.discard_all(session, attempts, &state, Some(&publishing.location))
-                    .await?;
+                let keep = Some(&publishing.location);
+                if self.discard_all(session, attempts, &state, keep).await? == Discarded::Known {
+                    return Ok(());
+                }
             }
             self.stores.sessions.finish(self.cx(), claim, End::Done).await
         };
@@ -313,8 +330,10 @@ impl Registry {
             (State::Committing, Some(publishing)) => {
                 self.publish(permit, publishing).await?;
                 let finish = async {
-                    self.discard_all(key.id, row.attempts, &row.progress.store, Some(&publishing.location))
-                        .await?;
+                    let (state, keep) = (&row.progress.store, Some(&publishing.location));
+                    if self.discard_all(key.id, row.attempts, state, keep).await? == Discarded::Known {
+                        return Ok(());
+                    }
                     self.stores.sessions.settle(self.cx(), key).await
                 };
                 leave_to_sweep(finish.await);
@@ -324,11 +343,11 @@ impl Registry {
         Ok(response::created(permit.repository(), "blobs", digest))
     }
 
-    /// Claims a session for one body.
-    pub(super) async fn claim(&self, key: SessionKey) -> Result<Claimed, Error> {
+    /// Claims a session for one body, unless it has had `most`.
+    pub(super) async fn claim(&self, key: SessionKey, most: u32) -> Result<Claimed, Error> {
         let cx = self.cx();
         let until = cx.now.plus_millis(self.settings.limits.claim_ms);
-        Ok(self.stores.sessions.claim(cx, key, until).await?)
+        Ok(self.stores.sessions.claim(cx, key, until, most).await?)
     }
 
     /// Stores the body of a request behind what the claimed session holds. Nothing of it counts until the caller saves
@@ -433,14 +452,15 @@ impl Registry {
         Ok(Error::BlobDigestMismatch { computed })
     }
 
-    /// Frees what an ended session has left, but for what was published of it.
+    /// Frees what an ended session has left, but for what was published of it. A session is said to be done only if
+    /// that was all: no request searches the store for more, and the row is what collection finds it by.
     async fn discard_all(
         &self,
         session: SessionId,
         attempts: u32,
         state: &[u8],
         keep: Option<&Location>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Discarded, StoreError> {
         self.stores
             .blobs
             .discard(self.cx(), session, attempts, state, keep)
@@ -507,7 +527,7 @@ impl Registry {
 
 /// The hash of what a session holds; `algorithm` is how one hashes that holds nothing yet. `None`: it was saved by
 /// another version of this program, and the session cannot go on.
-fn resume(progress: &Progress, algorithm: Algorithm) -> Option<Hasher> {
+pub(super) fn resume(progress: &Progress, algorithm: Algorithm) -> Option<Hasher> {
     match progress.hash.as_slice() {
         [] => Some(Hasher::new(algorithm)),
         saved => Hasher::restore(saved),
@@ -516,31 +536,11 @@ fn resume(progress: &Progress, algorithm: Algorithm) -> Option<Hasher> {
 
 /// What follows the point at which a request is decided must not change its answer: a row names everything that is
 /// left behind, and the sweep of expired sessions ends it.
-pub(super) fn leave_to_sweep(ended: Result<(), StoreError>) {
+pub(super) fn leave_to_sweep<T>(ended: Result<T, StoreError>) {
     if let Err(fault) = ended {
         tracing::warn!(
             error = &fault as &dyn std::error::Error,
             "what an upload left behind could not be tidied up now; its session's row names it"
         );
     }
-}
-
-/// A chunk that does not continue the upload, or is not as long as it says.
-struct OutOfPlace;
-
-/// The length that a chunk declares, by `Content-Range` or `Content-Length`, if it fits behind `offset`.
-fn declared_chunk(headers: &HeaderMap, offset: u64) -> Result<Option<u64>, OutOfPlace> {
-    let length = declared_length(headers);
-    let Some(value) = headers.get(CONTENT_RANGE) else {
-        return Ok(length);
-    };
-    let range: ContentRange = value
-        .to_str()
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .ok_or(OutOfPlace)?;
-    if range.first != offset || length.is_some_and(|length| length != range.len()) {
-        return Err(OutOfPlace);
-    }
-    Ok(Some(range.len()))
 }

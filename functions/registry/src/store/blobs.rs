@@ -42,6 +42,12 @@ pub trait Source: Send {
 
     /// How many bytes will follow, when the client declared it. A hint: stores must not rely on it.
     fn remaining(&self) -> Option<u64>;
+
+    /// The SHA-256 of all bytes of this body, after its end was met, where it was computed anyway: a store that sends a
+    /// checksum along need not compute it again.
+    fn sha256(&self) -> Option<[u8; 32]> {
+        None
+    }
 }
 
 /// Why a body was not stored.
@@ -97,6 +103,16 @@ pub struct Redirect {
     pub lifetime: Duration,
 }
 
+/// What [`BlobStore::discard`] has removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Discarded {
+    /// Everything.
+    All,
+    /// All that can be told without a search. The session's row has to stay: it tells collection where to search.
+    Known,
+}
+
 /// A key that is to hold nothing any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Doomed {
@@ -150,9 +166,9 @@ pub trait BlobStore: Send + Sync + 'static {
     /// it is discarded like one of several bodies. Asks nobody.
     fn leaves_something(&self, state: &[u8]) -> bool;
 
-    /// Removes all that attempts 1 to `attempts` of a session have left, as far as it can be found, but for the
-    /// object at `keep`. Idempotent. Only for sessions that can no longer be committed: they were cancelled (and
-    /// nothing is kept), or they are done (and what was published is kept).
+    /// Removes all that attempts 1 to `attempts` of a session have left, as far as it can be told without a search, but
+    /// for the object at `keep`; and tells whether that was all. Idempotent. Only for sessions that can no longer be
+    /// committed: they were cancelled (and nothing is kept), or they are published (and that is kept).
     async fn discard(
         &self,
         cx: Context,
@@ -160,7 +176,7 @@ pub trait BlobStore: Send + Sync + 'static {
         attempts: u32,
         state: &[u8],
         keep: Option<&Location>,
-    ) -> Result<(), StoreError>;
+    ) -> Result<Discarded, StoreError>;
 
     /// Streams `range` (half-open, within the object's size) of an object. `None`: there is no such object. Reads no
     /// more than the range, and holds only a bounded window of it in memory.
@@ -178,6 +194,11 @@ pub trait BlobStore: Send + Sync + 'static {
 
     /// Deletes objects. Idempotent: an object that is not there is deleted.
     async fn delete(&self, cx: Context, doomed: &[Doomed]) -> Result<(), StoreError>;
+
+    /// Removes what the attempts of these names have begun and never finished beside their objects, which are in use
+    /// and stay. Only when nobody can be writing under them any more. Idempotent. Costs a search; never called by a
+    /// request of the protocol.
+    async fn tidy(&self, cx: Context, kept: &[Location]) -> Result<(), StoreError>;
 
     /// How many bytes an object has; `None`: there is none.
     async fn stat(&self, cx: Context, location: &Location) -> Result<Option<u64>, StoreError>;

@@ -9,7 +9,8 @@
 //! 2. The record of bytes that no repository holds is removed, and its object goes to the graveyard.
 //! 3. Upload sessions past their end are swept: everything that their attempts may have left goes to the graveyard.
 //! 4. What has lain in the graveyard for [`Graces::grave_ms`], longer than any redirect to it works, and is not named
-//!    again, is deleted. Nothing else ever deletes bytes.
+//!    again, is deleted. Nothing else ever deletes bytes. An object has one grave, however often it was buried, and
+//!    waits from its last burial.
 //! 5. A deep pass also removes what operations that were cut off have left among the names: edges of manifests and
 //!    back-links of holders that never came to be, or are gone.
 //!
@@ -24,7 +25,7 @@ use oci::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::sessions::{Attempt, Session, SessionKey, State};
-use super::{Context, Cursor, Incarnation, Location, StoreError, Timestamp};
+use super::{Context, Cursor, Incarnation, Location, Slice, StoreError, Timestamp};
 
 /// For how many milliseconds a reference that was recorded counts although the manifest that makes it is not (yet)
 /// there: longer than any put may take. Older ones are leftovers of a put that was cut off.
@@ -106,6 +107,9 @@ pub struct Collected {
 }
 
 /// An object that lost its name.
+///
+/// There is one for each object. A burial comes before the loss of the name, or is one with it, so that whoever finds an
+/// object without a name finds the grave of that loss, too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grave {
     /// The object.
@@ -114,16 +118,48 @@ pub struct Grave {
     pub digest: Option<Digest>,
     /// It may have been begun and never finished (see [`Doomed`](super::blobs::Doomed)).
     pub unfinished: bool,
-    /// When it was buried.
+    /// When it was buried, for the last time.
     pub at: Timestamp,
+}
+
+impl Grave {
+    /// The one grave of an object that is buried twice, here and in `other`, in whatever order these are written. It is
+    /// buried at the later time, and under the digest of that burial, or of the earlier one if that alone names any. It
+    /// may have been left unfinished if either says so: then more is looked for, and what is not there is not missed.
+    #[must_use]
+    pub fn joined(self, other: Self) -> Self {
+        let (earlier, later) = if self.at <= other.at {
+            (self, other)
+        } else {
+            (other, self)
+        };
+        Self {
+            digest: later.digest.or(earlier.digest),
+            unfinished: earlier.unfinished || later.unfinished,
+            ..later
+        }
+    }
+}
+
+/// What is to be done about a grave that was listed as due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Its object was not named, and then the grave was still as it was listed: the object may be deleted, and then the
+    /// grave forgotten.
+    Due,
+    /// Its digest's bytes lie there: the object is in use, and the grave may be forgotten.
+    Named,
+    /// The object is not named, and was buried again since the grave was listed, or its grave is gone: somebody else
+    /// sees to it, or a later pass.
+    Changed,
 }
 
 /// What a session may have left in the blob store, unless it is done: one grave for each of its attempts, and one for
 /// the object that it was sealed as, if that has another key.
 ///
 /// All of them name the digest that the session was to have, because a publication that was cut off may have come
-/// about. What the sealed attempt has left beside its object is then part of what is published, or gone: only the
-/// other attempts are searched for more.
+/// about. All are searched for more, but for the attempt inside whose name the object lies that was made of several:
+/// what is found there may be it.
 pub fn remains(key: SessionKey, session: &Session, at: Timestamp) -> impl Iterator<Item = Grave> + use<> {
     let attempts = match session.state {
         State::Done => 0,
@@ -145,7 +181,7 @@ pub fn remains(key: SessionKey, session: &Session, at: Timestamp) -> impl Iterat
     };
     let made_in = move |sealed: &Location, name: &str| {
         let rest = sealed.key.strip_prefix(name);
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        rest.is_some_and(|rest| rest.starts_with('.'))
     };
     let apart = sealed
         .clone()
@@ -207,19 +243,28 @@ pub trait CollectionStore: Send + Sync + 'static {
     /// same. The caller has seen that no claim on it is live.
     async fn sweep(&self, cx: Context, key: SessionKey, session: &Session) -> Result<Option<u64>, StoreError>;
 
-    /// What was buried before `before`, at most `limit`, in an order of the store's own, those after `after` in that
-    /// order. Graves that are dug meanwhile may be missed.
+    /// One slice of a walk over what was buried, for the last time, before `before`; at most `limit` of them (1 or
+    /// more). A slice may hold none of them and yet not be the last: what is not due is passed over, and a call looks at
+    /// a bounded number of graves. Graves that are dug meanwhile may be missed.
     async fn graves(
         &self,
         cx: Context,
         before: Timestamp,
-        after: Option<&Grave>,
+        after: Option<&Cursor>,
         limit: usize,
-    ) -> Result<Vec<Grave>, StoreError>;
+    ) -> Result<Slice<Grave>, StoreError>;
 
-    /// Whether the bytes of `digest` lie at `location`: then the object is in use, however it came to be buried.
+    /// The last look at a grave before its object is deleted. It looks for the name first and at the grave afterwards:
+    /// an object that loses its name between the two has got its new grave before, so that a grave which is still as it
+    /// was listed belongs to a loss as old as it says. In the other order an object that is named until now, and has an
+    /// old grave as well, could be deleted the moment it loses its name.
+    async fn standing(&self, cx: Context, grave: &Grave) -> Result<Standing, StoreError>;
+
+    /// Whether the bytes of `digest` lie at `location`: then the object is in use, however it came to be buried. Alone
+    /// it is no reason to delete anything: see [`CollectionStore::standing`].
     async fn is_named(&self, cx: Context, digest: &Digest, location: &Location) -> Result<bool, StoreError>;
 
-    /// Removes graves: their objects are gone, or in use. Idempotent.
+    /// Removes graves: their objects are gone, or in use. A grave whose object was buried at another time since stays.
+    /// Idempotent.
     async fn forget(&self, cx: Context, graves: &[Grave]) -> Result<(), StoreError>;
 }

@@ -130,6 +130,8 @@ pub enum Claimed {
     Granted(Claim),
     /// Another request holds a live claim; the session is as given.
     Busy(Session),
+    /// The session is open, and has claimed as many attempts as it may; it is as given.
+    Spent(Session),
     /// The session takes no more bodies; it is as given.
     Ended(Session),
 }
@@ -173,9 +175,9 @@ pub trait SessionStore: Send + Sync + 'static {
     async fn get(&self, cx: Context, key: SessionKey) -> Result<Option<Session>, StoreError>;
 
     /// Claims the session until `until` for one body, creating the row when there is none. Granted exactly when the
-    /// session is open and has no claim that is live at `cx.now`. Counts an attempt. Durable when it returns: the row
-    /// names the object that the caller is about to write.
-    async fn claim(&self, cx: Context, key: SessionKey, until: Timestamp) -> Result<Claimed, StoreError>;
+    /// session is open, has no claim that is live at `cx.now`, and has claimed fewer than `most` attempts (1 or more)
+    /// before. Counts an attempt. Durable when it returns: the row names the object that the caller is about to write.
+    async fn claim(&self, cx: Context, key: SessionKey, until: Timestamp, most: u32) -> Result<Claimed, StoreError>;
 
     /// Moves the end of a claim. `false`: the claim is lost, and the body must be given up.
     async fn renew(&self, cx: Context, claim: &Claim, until: Timestamp) -> Result<bool, StoreError>;

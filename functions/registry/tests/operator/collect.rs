@@ -2,17 +2,20 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use oci::Digest;
 use registry::collection::{Interrupted, Options, Report, collect};
 use registry::contract::faulty::{Fault, Kind, Moment};
-use registry::store::collection::{Begun, Plan, Tally};
-use registry::store::memory::RecordCounts;
+use registry::contract::wrapped::{Hook, Wrapped};
+use registry::store::collection::{Begun, CollectionStore as _, Plan, Tally};
+use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, RecordCounts};
+use registry::store::metadata::MetadataStore as _;
 use registry::store::sessions::{Claimed, SessionId, SessionKey, SessionStore};
-use registry::store::{Context, Incarnation, Timestamp};
+use registry::store::{Context, Incarnation, StoreError, Timestamp};
 use serde_json::json;
 
 use crate::support::content::{bytes_of, image, index, padded};
-use crate::support::{World, sha256};
+use crate::support::{Setup, World, sha256};
 
 const HOUR: u64 = 3_600_000;
 
@@ -136,6 +139,56 @@ async fn what_is_used_stays_and_what_is_not_goes() {
     }
     world.assert_empty();
     assert_eq!(world.metadata.counts().catalog, 2);
+}
+
+/// No request searches for what an upload may have left, and what is in use stays when collection does.
+#[tokio::test]
+async fn what_only_a_search_finds_is_left_to_collection() {
+    let world = World::with(Setup {
+        blobs: MemoryBlobs::littering(),
+        ..Setup::default()
+    })
+    .await;
+    let digest = sha256(b"whole");
+    let location = world.open_upload("a").await;
+    let location = world
+        .patch(&location)
+        .bytes("whole")
+        .send()
+        .await
+        .expect(202)
+        .location();
+    let last = format!("{location}?digest={digest}");
+    // Again and again, as when the answer was lost.
+    for _ in 0..2 {
+        world.put(&last).bytes("").send().await.expect(201);
+        assert_eq!((world.blobs.objects(), world.sessions.sessions()), (2, 1));
+    }
+    world.get(&location).send().await.expect(404);
+    world.delete(&location).send().await.expect(404);
+    let cancelled = world.open_upload("a").await;
+    let cancelled = world
+        .patch(&cancelled)
+        .bytes("other")
+        .send()
+        .await
+        .expect(202)
+        .location();
+    world.delete(&cancelled).send().await.expect(204);
+    assert_eq!(world.blobs.objects(), 3);
+    assert_eq!(world.counts.of("tidy"), 0);
+
+    world
+        .put_manifest("a", "1", bytes_of(&image(b"whole", &[])))
+        .await
+        .expect(201);
+    for _ in 0..3 {
+        world.clock.pass(GRACE);
+        world.collect().await;
+    }
+    assert_eq!(world.blob("a", &digest).await.unwrap(), "whole");
+    assert_eq!((world.blobs.objects(), world.sessions.sessions()), (1, 0));
+    assert_eq!(world.counts.of("tidy"), 1);
 }
 
 /// Every step is told of when it is taken, and taken when its grace has passed.
@@ -433,6 +486,68 @@ async fn a_grave_of_what_is_in_use_is_spared() {
     assert_eq!(world.metadata.counts().graveyard, 0);
 }
 
+/// Takes an object its name between the listing of its old grave and the look at it.
+struct Losing {
+    metadata: Arc<MemoryMetadata>,
+    collection: MemoryCollection,
+    digest: Digest,
+    cx: Context,
+}
+
+impl Hook for Losing {
+    fn before(&self, method: &'static str) -> Result<(), StoreError> {
+        if method == "standing" {
+            let name = "a".parse().unwrap();
+            let at_once = "stores in memory wait for nobody";
+            let unlinked = self.metadata.unlink(self.cx, &name, &self.digest).now_or_never();
+            unlinked.expect(at_once)?;
+            let plan = Plan::default();
+            let buried = self.collection.collect_names(self.cx, &plan, None, 100);
+            buried.now_or_never().expect(at_once)?;
+        }
+        Ok(())
+    }
+
+    fn after(&self, _method: &'static str) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// An object whose name goes after its old grave was listed stays for as long as redirects to it may live, and no longer.
+#[tokio::test]
+async fn an_old_grave_of_what_loses_its_name_now_is_not_due() {
+    let mut world = World::new().await;
+    let digest = world.push_blob("a", "blob").await;
+    let name = "a".parse().unwrap();
+    let metadata = world.metadata.clone();
+    let link = metadata.link(world.cx(), &name, &digest).await.unwrap().unwrap();
+    world.delete(format!("/v2/a/blobs/{digest}")).send().await.expect(202);
+    assert_eq!(world.collect().await.names.buried, 1);
+    let again = metadata.commit_blob(world.cx(), &name, &digest, &link.location, 4);
+    again.await.unwrap();
+    world.clock.pass(GRACE);
+
+    let whole = world.stores.collection.clone();
+    let losing = Losing {
+        metadata: metadata.clone(),
+        collection: MemoryCollection::new(metadata.clone(), world.sessions.clone()),
+        digest,
+        cx: world.cx(),
+    };
+    world.stores.collection = Arc::new(Wrapped::new(whole.clone(), losing));
+    let report = world.collect().await;
+    assert_eq!((report.objects_deleted, report.graves_spared), (0, 0));
+    assert_eq!((world.blobs.objects(), metadata.counts().graveyard), (1, 1));
+    assert!(metadata.link(world.cx(), &name, &digest).await.unwrap().is_none());
+
+    world.stores.collection = whole;
+    world.clock.pass(GRACE - 2 * HOUR);
+    assert_eq!(world.collect().await.objects_deleted, 0);
+    world.clock.pass(2 * HOUR);
+    assert_eq!(world.collect().await.objects_deleted, 1);
+    world.assert_empty();
+}
+
 /// A session past its end is left alone while somebody writes under it.
 #[tokio::test]
 async fn a_session_that_is_written_to_is_spared() {
@@ -443,7 +558,7 @@ async fn a_session_that_is_written_to_is_spared() {
     };
     world.clock.pass(10 * HOUR);
     let until = world.cx().now.plus_millis(60_000);
-    let claimed = world.sessions.claim(world.cx(), key, until).await.unwrap();
+    let claimed = world.sessions.claim(world.cx(), key, until, u32::MAX).await.unwrap();
     assert!(matches!(claimed, Claimed::Granted(_)));
     let report = world.collect().await;
     assert_eq!((report.sessions_swept, report.sessions_spared), (0, 1));

@@ -408,7 +408,7 @@ async fn a_hash_of_an_unknown_version() {
     let [(key, _)] = every.as_slice() else {
         panic!("one session");
     };
-    let Claimed::Granted(claim) = world.sessions.claim(cx, *key, now).await.unwrap() else {
+    let Claimed::Granted(claim) = world.sessions.claim(cx, *key, now, u32::MAX).await.unwrap() else {
         panic!("nobody else has claimed it");
     };
     let mut progress = claim.progress.clone();

@@ -179,6 +179,7 @@ impl Answer {
             Some("registry/2.0"),
             "{what}"
         );
+        assert_eq!(self.get("x-content-type-options"), Some("nosniff"), "{what}");
         assert!(self.get("cache-control").is_some(), "{what}: says what a cache may do");
         assert!(
             matches!(self.status, 200 | 201 | 202 | 204 | 206 | 304 | 307 | 400..=599),

@@ -94,6 +94,11 @@ impl Body for Script {
     type Data = Bytes;
     type Error = BodyError;
 
+    /// As a connection knows it of a request without a body.
+    fn is_end_stream(&self) -> bool {
+        self.steps.is_empty()
+    }
+
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

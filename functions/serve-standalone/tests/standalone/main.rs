@@ -6,13 +6,19 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cloud;
+mod cloud_churn;
+mod cloud_import;
+mod cloud_requests;
 mod drain;
+mod foreign;
 mod logs;
 mod metrics;
 mod moving;
 mod operator;
 mod protocol;
 mod reclaim;
+mod s3_options;
+mod s3_options_redirects;
 mod slow;
 mod start;
 mod stores;

@@ -46,11 +46,28 @@ impl Said {
 
     fn of_service<E: ProvideErrorMetadata>(error: &E, status: u16) -> Self {
         let code = error.code().unwrap_or("no code");
-        let message = error.message().unwrap_or("no message");
+        let message = match error.message() {
+            // To help with a wrong signature, the service repeats the request that it should have been of, and in it the
+            // session's token. The text goes to the log.
+            Some(message) if repeats_request(code, message) => {
+                "the service's text is left out, since it repeats the request"
+            }
+            Some(message) => message,
+            None => "no message",
+        };
         Self {
             text: format!("{code}: {message} (status {status})"),
         }
     }
+}
+
+/// Whether a message holds headers of the request, or may.
+fn repeats_request(code: &str, message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    code.to_ascii_lowercase().contains("signature")
+        || ["x-amz-", "authorization", "canonical"]
+            .iter()
+            .any(|sign| message.contains(sign))
 }
 
 /// Whether a request may be sent again.
@@ -149,6 +166,8 @@ pub(super) fn cancelled(reasons: &[CancellationReason]) -> Result<Written, Table
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_dynamodb::error::ErrorMetadata;
+
     use super::*;
 
     #[test]
@@ -186,6 +205,42 @@ mod tests {
         let error = SdkError::<std::fmt::Error, HttpResponse>::timeout_error("no answer in 6 s");
         let text = Said::of(&error).to_string();
         assert!(text.contains("no answer in 6 s"), "{text}");
+    }
+
+    fn said_of(code: &str, message: &str) -> String {
+        let error = ErrorMetadata::builder().code(code).message(message).build();
+        Said::of_service(&error, 400).to_string()
+    }
+
+    #[test]
+    fn s18_no_header_of_a_request_is_said() {
+        const TOKEN: &str = "FwoGZXIvYXdzEDoaDHNlc3Npb24tdG9rZW4";
+        let message = format!(
+            "The request signature we calculated does not match the signature you provided. Check your AWS Secret \
+             Access Key and signing method. Consult the service documentation for details.\n\nThe Canonical String for \
+             this request should have been\n'POST\n/\n\nhost:dynamodb.eu-central-1.amazonaws.com\n\
+             x-amz-date:20300101T000000Z\nx-amz-security-token:{TOKEN}\n\nhost;x-amz-date;x-amz-security-token\n0'"
+        );
+        for code in [
+            "InvalidSignatureException",
+            "IncompleteSignatureException",
+            "SignatureDoesNotMatch",
+            // Whatever the code is.
+            "ValidationException",
+        ] {
+            let said = said_of(code, &message);
+            assert!(said.contains(code) && said.contains("400"), "{said}");
+            assert!(!said.contains(TOKEN) && !said.contains("x-amz"), "{said}");
+        }
+        assert!(!said_of("InvalidSignatureException", TOKEN).contains(TOKEN));
+        let said = said_of(
+            "AccessDeniedException",
+            "User: arn:aws:iam::1:user/a is not authorized to perform: dynamodb:Scan",
+        );
+        assert!(
+            said.contains("dynamodb:Scan"),
+            "what is needed to understand a refusal stays: {said}"
+        );
     }
 
     fn because(codes: &[&str]) -> Result<Written, TableError> {

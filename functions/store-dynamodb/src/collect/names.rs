@@ -10,13 +10,11 @@ use registry::store::collection::{Collected, Grave, Plan, Tally, YOUNG_MS};
 use registry::store::metadata::Content;
 use registry::store::{Cursor, Incarnation, Location, StoreError, Timestamp};
 
-use super::{cursor, delete, place};
+use super::{cursor, delete, graveyard, place};
 use crate::keys::{self, Name};
 use crate::metadata::{Call, Unlinked};
 use crate::mutation::{Mutation, active};
-use crate::records::{
-    BackLink, BlobRow, EdgeRow, GraveRow, Holding, LinkRow, ManifestRow, Mark, Purpose, ReferencesRow, names,
-};
+use crate::records::{BackLink, BlobRow, EdgeRow, Holding, LinkRow, ManifestRow, Mark, Purpose, ReferencesRow, names};
 use crate::retrying::Answer;
 use crate::table::{Condition, Item, Key, Value, Write};
 
@@ -210,20 +208,16 @@ impl Collector<'_> {
             unfinished: false,
             at: call.cx.now,
         };
-        let bury = Write::Put {
-            item: GraveRow::item(&grave),
-            condition: Condition::Always,
-        };
         let remove = Write::Delete {
             key,
             condition: mark.stands(),
         };
         if active(Mutation::BuryLate) {
             let gone = call.main.write(&remove).await?.is_done();
-            call.local.write(&bury).await?;
+            graveyard::bury(&call.local, &grave).await?;
             return Ok(gone);
         }
-        call.local.write(&bury).await?;
+        graveyard::bury(&call.local, &grave).await?;
         match call.main.write(&remove).await? {
             Answer::Done => Ok(true),
             Answer::Refused { perhaps_done: false } => Ok(false),

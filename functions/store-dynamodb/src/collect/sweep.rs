@@ -6,10 +6,10 @@ use registry::store::collection::remains;
 use registry::store::sessions::{Session, SessionKey, State};
 use registry::store::{Context, StoreError};
 
-use super::delete;
+use super::{delete, graveyard};
 use crate::keys;
 use crate::mutation::{Mutation, active};
-use crate::records::{GraveRow, SessionRow, at_version, names};
+use crate::records::{SessionRow, at_version, names};
 use crate::retrying::Requests;
 use crate::sessions::change;
 use crate::table::{Condition, Consistency, Query, Value, Write};
@@ -65,14 +65,7 @@ fn as_given(session: &Session) -> Condition {
 }
 
 async fn bury(requests: &Requests<'_>, cx: Context, key: SessionKey, session: &Session) -> Result<u64, StoreError> {
-    let graves: Vec<_> = remains(key, session, cx.now)
-        .map(|grave| Write::Put {
-            item: GraveRow::item(&grave),
-            condition: Condition::Always,
-        })
-        .collect();
-    requests.write_all(&graves).await?;
-    Ok(graves.len() as u64)
+    graveyard::bury_all(requests, remains(key, session, cx.now)).await
 }
 
 async fn forget(requests: &Requests<'_>, key: SessionKey, session: &Session) -> Result<(), StoreError> {

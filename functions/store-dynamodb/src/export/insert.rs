@@ -1,12 +1,14 @@
 //! Records into the table, each with all that belongs to it.
 //!
 //! Nobody else writes meanwhile, so that rows are put as they are to be. What a record replaces takes along what
-//! belonged to it.
+//! belonged to it. One row stands for many records, the last deletion of a tag for all of its deletions, and these may
+//! be in slices that are written at once: it is written on condition that it is as it was read.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use oci::{Digest, RepositoryName, Tag};
-use registry::store::metadata::{Content, HistoryRecord, Link, ManifestRecord, TagRecord};
+use registry::store::metadata::{Content, Link, ManifestRecord, TagRecord};
 use registry::store::records::{EntryContent, ManifestEntry, Record};
 use registry::store::{Incarnation, Location, StoreError, Timestamp};
 
@@ -16,15 +18,20 @@ use crate::keys::{self, Name};
 use crate::metadata::Call;
 use crate::records::{
     BackLink, BlobRow, CatalogRow, ChangeRow, EdgeRow, Holding, LinkRow, ListedRow, ManifestRow, References,
-    ReferencesRow, ReferrerRow, TagRow, Tombstone, tagged_item,
+    ReferencesRow, ReferrerRow, TagRow, Tombstone, at_version, tagged_item,
 };
 use crate::table::{Condition, Item, Key, Write};
+
+/// How many deletions are written at once: each is a request of its own.
+const DELETIONS_AT_ONCE: usize = 16;
 
 /// What a slice changes. An item that one record leaves and another brings is brought.
 #[derive(Default)]
 struct Changes {
     left: BTreeSet<Key>,
     brought: BTreeMap<Key, Item>,
+    /// The last deletion of each tag that the slice knows of.
+    deletions: BTreeMap<(RepositoryName, Tag), Tombstone>,
 }
 
 impl Changes {
@@ -36,10 +43,20 @@ impl Changes {
         self.brought.insert(item.key.clone(), item);
     }
 
+    fn delete_tag(&mut self, repository: &RepositoryName, tag: &Tag, deletion: Tombstone) {
+        let last = self
+            .deletions
+            .entry((repository.clone(), tag.clone()))
+            .or_insert(deletion);
+        if last.version < deletion.version {
+            *last = deletion;
+        }
+    }
+
     /// Three steps, each to be done before the next, so that one who was interrupted finds out again what there is to
     /// leave: that is told by what a record replaces, and by the lists of what a manifest refers to.
     fn into_steps(self) -> [Vec<Write>; 3] {
-        let Self { left, brought } = self;
+        let Self { left, brought, .. } = self;
         let mut steps: [Vec<Write>; 3] = Default::default();
         for key in left.into_iter().filter(|key| !brought.contains_key(key)) {
             let is_list = matches!(Name::of(&key), Some(Name::References { .. }));
@@ -109,10 +126,22 @@ pub(super) async fn all(call: &Call<'_>, records: &[Record]) -> Result<(), Store
                 change,
             } => {
                 changes.bring(ChangeRow::item(repository, tag, change));
-                bring_tombstone(&mut changes, old, repository, tag, change)?;
+                if change.after.is_none() {
+                    let (version, at) = (change.version, change.at);
+                    changes.delete_tag(repository, tag, Tombstone { version, at });
+                }
             }
         }
     }
+    let deletions = std::mem::take(&mut changes.deletions);
+    stream::iter(deletions)
+        .map(|((repository, tag), deletion)| {
+            let known = before.get(&keys::tombstone(&repository, &tag)).cloned();
+            bring_tombstone(call, known, repository, tag, deletion)
+        })
+        .buffer_unordered(DELETIONS_AT_ONCE)
+        .try_collect::<()>()
+        .await?;
     for step in changes.into_steps() {
         call.main.write_all(&step).await?;
     }
@@ -159,27 +188,31 @@ fn bring_tag(changes: &mut Changes, repository: &RepositoryName, tag: &Tag, name
     changes.bring(tagged_item(repository, &names.digest, tag));
 }
 
-/// The last deletion of a tag leaves its version, so that the next life goes on from there.
-fn bring_tombstone(
-    changes: &mut Changes,
-    old: Option<&Item>,
-    repository: &RepositoryName,
-    tag: &Tag,
-    change: &HistoryRecord,
+/// The last deletion of a tag leaves its version, so that the next life goes on from there: an older one must not take
+/// its place, neither by a slice that is written at the same time nor by a request that is done late.
+async fn bring_tombstone(
+    call: &Call<'_>,
+    mut known: Option<Item>,
+    repository: RepositoryName,
+    tag: Tag,
+    deletion: Tombstone,
 ) -> Result<(), StoreError> {
-    if change.after.is_some() {
-        return Ok(());
+    let mut round = 0;
+    loop {
+        let before = known.as_ref().map(Tombstone::read).transpose()?;
+        if before.is_some_and(|before| before.version >= deletion.version) {
+            return Ok(());
+        }
+        let item = deletion.item(&repository, &tag);
+        let condition = before.map_or(Condition::Absent, |before| at_version(before.version));
+        let key = item.key.clone();
+        if call.main.write(&Write::Put { item, condition }).await?.is_done() {
+            return Ok(());
+        }
+        call.main.lost_race(round).await?;
+        round += 1;
+        known = call.main.get(&key).await?;
     }
-    let key = keys::tombstone(repository, tag);
-    let known = changes.brought.get(&key).or(old).map(Tombstone::read).transpose()?;
-    if known.is_none_or(|known| known.version < change.version) {
-        let tombstone = Tombstone {
-            version: change.version,
-            at: change.at,
-        };
-        changes.bring(tombstone.item(repository, tag));
-    }
-    Ok(())
 }
 
 async fn leave_manifest(
@@ -252,3 +285,6 @@ fn manifest(changes: &mut Changes, entry: &ManifestEntry) -> Result<(), StoreErr
     changes.bring(listed.item(repository, digest));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,9 +10,10 @@ use registry::store::metadata::Link;
 use registry::store::{Incarnation, Location, StoreError};
 
 use super::Call;
+use crate::collect::graveyard;
 use crate::keys;
 use crate::mutation::{Mutation, active};
-use crate::records::{BackLink, BlobRow, GraveRow, Holding, LinkRow, Purpose, names};
+use crate::records::{BackLink, BlobRow, Holding, LinkRow, Purpose, names};
 use crate::retrying::Once;
 use crate::table::{Condition, Key, Value, Write};
 
@@ -284,10 +285,6 @@ impl Call<'_> {
             unfinished: false,
             at: self.cx.now,
         };
-        let bury = Write::Put {
-            item: GraveRow::item(&grave),
-            condition: Condition::Always,
-        };
-        self.local.write(&bury).await.map(|_| ())
+        graveyard::bury(&self.local, &grave).await
     }
 }

@@ -243,12 +243,20 @@ impl Call<'_> {
         who: &str,
     ) -> Result<bool, StoreError> {
         let key = keys::manifest(repository, digest);
+        let mut round = 0;
         loop {
+            // A manifest may have more tags than can be removed in the time of one call; the next one goes on.
+            self.main.in_time()?;
             // Read after the mark was written: a put that adds a tag later takes the mark away.
             let (tags, more) = self.tags_naming(repository, digest).await?;
             let seen = self.see_tags(repository, &tags).await?;
             let naming = seen.iter().filter(|tag| tag.names(digest));
-            let of_tags = naming.flat_map(|tag| tag.deleting(self.cx, repository, who));
+            let of_tags: Vec<_> = naming.flat_map(|tag| tag.deleting(self.cx, repository, who)).collect();
+            if more && of_tags.is_empty() {
+                // All have moved on since their rows were read; the rows go with the moves.
+                self.main.lost_race(round).await?;
+                round += 1;
+            }
             let mut writes = if more {
                 vec![Write::Check {
                     key: key.clone(),

@@ -131,8 +131,11 @@ impl Seen {
             },
         };
         vec![
-            Write::Put {
-                item: TagRow::item(repository, tag, &record),
+            // Not put: what a later version may have added to the tag stays.
+            Write::Update {
+                key,
+                set: TagRow::attributes(&record),
+                remove: Vec::new(),
                 condition: self.unchanged(),
             },
             before,

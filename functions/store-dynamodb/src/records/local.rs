@@ -120,7 +120,7 @@ impl GraveRow {
             .text_if_any(names::DIGEST, grave.digest)
             .flag(names::UNFINISHED, grave.unfinished)
             .moment(names::AT, grave.at)
-            .item(keys::grave(&grave.location, grave.at))
+            .item(keys::grave(&grave.location))
     }
 
     pub(crate) fn read(item: &Item) -> Result<Grave, StoreError> {

@@ -13,14 +13,22 @@ use crate::table::{Condition, Item, Value};
 pub(crate) struct TagRow;
 
 impl TagRow {
+    pub(crate) fn attributes(record: &TagRecord) -> Vec<(&'static str, Value)> {
+        vec![
+            (names::DIGEST, Value::S(record.digest.to_string())),
+            (names::MEDIA_TYPE, Value::S(record.media_type.as_str().to_owned())),
+            (names::SIZE, Value::N(record.size)),
+            (names::VERSION, Value::N(record.version)),
+            (names::AT, Value::N(record.at.0)),
+        ]
+    }
+
     pub(crate) fn item(repository: &RepositoryName, tag: &Tag, record: &TagRecord) -> Item {
-        Making::default()
-            .text(names::DIGEST, record.digest)
-            .text(names::MEDIA_TYPE, record.media_type.as_str())
-            .number(names::SIZE, record.size)
-            .number(names::VERSION, record.version)
-            .moment(names::AT, record.at)
-            .item(keys::tag(repository, tag))
+        let attributes = Self::attributes(record).into_iter();
+        Item {
+            key: keys::tag(repository, tag),
+            attributes: attributes.map(|(name, value)| (name.to_owned(), value)).collect(),
+        }
     }
 
     pub(crate) fn read(item: &Item) -> Result<TagRecord, StoreError> {

@@ -111,7 +111,7 @@ fn a_key_says_what_it_names() {
         ),
         (keys::session(session), Name::Session(session)),
         (keys::part(session, 12), Name::Part(session, 12)),
-        (keys::grave(&Location::main("0a.1"), AT), Name::Grave),
+        (keys::grave(&Location::main("0a.1")), Name::Grave),
         (keys::signing_key(9), Name::SigningKey(9)),
         (keys::first_signing_key(), Name::FirstSigningKey),
         (keys::pass(), Name::Pass),
@@ -145,7 +145,9 @@ fn a_range_holds_its_keys_and_no_others() {
         &keys::tags(&repository),
         &keys::tag(&repository, &"zzzz".parse().unwrap())
     ));
-    assert!(!holds(&keys::tags(&repository), &keys::tombstone(&repository, &tag)));
+    let all_changes = keys::changes(&repository, &tag, u64::MAX);
+    assert!(holds(&all_changes, &keys::change(&repository, &tag, u64::MAX)));
+    assert!(!holds(&all_changes, &keys::tombstone(&repository, &tag)));
     assert!(holds(&keys::repositories(), &keys::repository(&repository)));
     let session = session();
     assert!(holds(&keys::parts(session), &keys::part(session, 999_999)));
@@ -156,9 +158,9 @@ fn a_range_holds_its_keys_and_no_others() {
         !holds(&due(session.expires.0), &keys::session(session)),
         "not before its end"
     );
-    let grave = keys::grave(&Location::main("f0.1"), AT);
-    assert!(holds(&keys::graves_due(15, Timestamp(AT.0 + 1)), &grave));
-    assert!(!holds(&keys::graves_due(15, AT), &grave));
+    let grave = keys::grave(&Location::main("f0.1"));
+    assert!(holds(&keys::graves(15), &grave));
+    assert!(!holds(&keys::graves(14), &grave));
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod uploads;
 use std::task::{Context as Poller, Poll, Waker};
 
 use registry::store::Timestamp;
-use registry::store::collection::{CollectionStore, Graces, Grave, Plan};
+use registry::store::collection::{CollectionStore, Graces, Plan, Standing};
 use registry::store::metadata::{MetadataStore, Removal};
 use registry::store::sessions::SessionStore;
 
@@ -63,6 +63,8 @@ pub(super) enum Body {
     Cut,
     /// The last one.
     Last(u8, u8),
+    /// The last one, cut off when it is published: whoever repeats it publishes it again.
+    Torn(u8, u8),
     /// DELETE.
     Cancel,
     /// A HEAD, which must see what was acknowledged.
@@ -275,22 +277,19 @@ impl Actor {
         let before = Timestamp(self.world.now().0 - PLAN.graces.grave_ms);
         self.turn().await;
         let graves = at_once(self.world.alone().graves(self.world.cx(), before, None, 100));
-        let graves = graves.expect("graves");
-        for grave in &graves {
-            if !self.is_in_use(grave).await {
+        let mut settled = Vec::new();
+        for grave in graves.expect("graves").items {
+            let standing = self.store.standing(self.world.cx(), &grave).await;
+            let standing = standing.expect("standing");
+            if standing == Standing::Due {
                 self.turn().await;
-                self.world.delete_object(&grave.location.key);
+                self.world.delete_buried(&grave.location.key, PLAN.graces.grave_ms);
+            }
+            if standing != Standing::Changed {
+                settled.push(grave);
             }
         }
-        self.store.forget(self.world.cx(), &graves).await.expect("forget");
-    }
-
-    async fn is_in_use(&self, grave: &Grave) -> bool {
-        let Some(digest) = &grave.digest else {
-            return false;
-        };
-        let named = self.store.is_named(self.world.cx(), digest, &grave.location).await;
-        named.expect("is_named")
+        self.store.forget(self.world.cx(), &settled).await.expect("forget");
     }
 }
 
@@ -315,7 +314,7 @@ impl Act {
             | Self::KeepAndPut(r, name, _)
             | Self::Unlink(r, name)
             | Self::Link(r, name)
-            | Self::Body(Body::Last(r, name)) => Some((r, name)),
+            | Self::Body(Body::Last(r, name) | Body::Torn(r, name)) => Some((r, name)),
             _ => None,
         }
     }

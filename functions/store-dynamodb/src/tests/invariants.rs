@@ -31,8 +31,15 @@ pub(super) fn after_step(world: &World) -> Result<(), String> {
     let lost = world.take_objects_lost();
     let changed = world.main.look(|items| {
         let changed = items.take_changed();
+        for key in changed.iter().filter(|key| key.sort == "B") {
+            let record = items.attributes(&key.partition, &key.sort);
+            world.names(&key.partition, record.map(|record| text(record, "object")));
+        }
         changed.iter().any(|key| matters(items, key))
     });
+    if let Some(object) = world.hasty() {
+        return Err(format!("{object} was deleted although redirects to it may live"));
+    }
     if lost || changed { hold(world) } else { Ok(()) }
 }
 
@@ -102,7 +109,9 @@ fn tag_holds(items: &Items, repository: &str, tag: &str, attributes: &Attributes
     if items.attributes(&names, &format!("e#t#{tag}")).is_none() {
         return Err("the manifest does not know of its tag".to_owned());
     }
-    let last = items.collection(&format!("H#{repository}#{tag}")).last();
+    let history = format!("H#{repository}#{tag}");
+    let changes = items.collection(&history);
+    let last = changes.filter(|(sort, _)| *sort != "x").last();
     let agrees = last.is_some_and(|(_, change)| {
         text(change, "after") == digest && change.get("version") == attributes.get("version")
     });
@@ -173,7 +182,11 @@ fn manifest(
 pub(super) fn histories(world: &World) -> Result<(), String> {
     world.main.look(|items| {
         let mut chain: Option<(String, String)> = None;
-        for (partition, _, change) in items.iter().filter(|(partition, ..)| partition.starts_with("H#")) {
+        // Beside the changes lies the trace of a tag that was deleted.
+        let changes = items
+            .iter()
+            .filter(|(partition, sort, _)| partition.starts_with("H#") && *sort != "x");
+        for (partition, _, change) in changes {
             let (before, after) = (text(change, "before"), text(change, "after"));
             let last = chain.take().filter(|(of, _)| of == partition);
             let last = last.map(|(_, last)| last).unwrap_or_default();

@@ -40,5 +40,8 @@ mutations! {
     writing_tags_blindly_is_found BlindTag [TAGS]
     graves_that_are_due_at_once_are_found GravesAtOnce [COMMIT_SWEEP]
     burying_late_is_found BuryLate [COMMIT_SWEEP, COMMIT_COLLECT]
+    keeping_the_first_grave_is_found FirstBurial [OLD_GRAVE]
+    looking_at_the_grave_first_is_found GraveBeforeName [OLD_GRAVE]
+    forgetting_a_new_grave_is_found ForgetBlindly [OLD_GRAVE]
     unlinking_at_once_is_found UnlinkAtOnce [KEEP_FRESH]
 }

@@ -243,6 +243,16 @@ scenarios! {
         [Put(R, SIGNATURE, &[1])]
     }
 
+    /// Bytes that got their name back, by a request that was repeated, after they were buried, and lose it again: their
+    /// old grave is due, and their object is not.
+    OLD_GRAVE an_old_grave_against_a_loss {
+        &[Request(Body::Chunk), Request(Body::Torn(R, BLOB)), Unlink(R, BLOB), Collect, Replay(R, BLOB), Pass(26)];
+        [Unlink(R, BLOB)]
+        [Collect]
+        [Graves]
+        [Collect, Graves]
+    }
+
     /// Bytes that have lain in the graveyard for long enough, and those who bring them back.
     GRAVES graves_against_commits {
         &[Push(R, BLOB), Unlink(R, BLOB), Collect, Pass(26)];

@@ -54,11 +54,11 @@ fn schedules() -> u64 {
 /// Tries the scenario in all weathers: as often as is asked for, with crashes and without, and less often in weather
 /// that only adds to that.
 pub(super) fn search(scenario: &Scenario) {
-    // What is not judged by its answers is also looked at less often.
+    // Large ones, whose answers are not judged, take as many in all weathers together.
     let schedules = if scenario.judged {
         schedules()
     } else {
-        schedules().div_ceil(10)
+        (schedules() * 2).div_ceil(5)
     };
     for weather in ALL_WEATHER {
         let schedules = match weather {
@@ -97,6 +97,7 @@ pub(super) fn first_failure(
 fn schedule(scenario: &Scenario, weather: Weather, seed: u64, traced: bool) -> Result<(), String> {
     let world = World::new(seed, traced);
     at_once(Actor::alone(&world).play(scenario.before));
+    invariants::after_step(&world)?;
     invariants::hold(&world)?;
 
     let mut random = Random::new(seed ^ u64::MAX);

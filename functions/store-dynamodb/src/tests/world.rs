@@ -1,6 +1,6 @@
 //! What the scenarios play in: the tables, the objects that exist, the time, and what everybody was answered.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +34,12 @@ struct Shared {
     random: Random,
     objects: BTreeSet<String>,
     objects_lost: bool,
+    /// The objects that records of bytes name, by the keys of these.
+    named: BTreeMap<String, String>,
+    /// When objects lost such a name for the last time.
+    unnamed: BTreeMap<String, Timestamp>,
+    /// The first object that was deleted too early.
+    hasty: Option<String>,
     lossy: bool,
     history: Vec<Event>,
     /// Counts the beginnings and ends of calls.
@@ -84,6 +90,9 @@ impl World {
                 random,
                 objects: BTreeSet::new(),
                 objects_lost: false,
+                named: BTreeMap::new(),
+                unnamed: BTreeMap::new(),
+                hasty: None,
                 lossy: false,
                 history: Vec::new(),
                 moment: 0,
@@ -152,6 +161,34 @@ impl World {
         let mut shared = self.lock();
         shared.objects.remove(key);
         shared.objects_lost = true;
+    }
+
+    /// Deletes an object out of the graveyard: one that had a name must have been without it for `grace` milliseconds.
+    pub(super) fn delete_buried(&self, key: &str, grace: u64) {
+        self.delete_object(key);
+        let mut shared = self.lock();
+        let lost = shared.unnamed.get(key).copied();
+        if lost.is_some_and(|lost| shared.now.millis_since(lost) < grace) {
+            shared.hasty.get_or_insert_with(|| key.to_owned());
+        }
+    }
+
+    /// The object that was deleted although it had lost its name just before, if there is one.
+    pub(super) fn hasty(&self) -> Option<String> {
+        self.lock().hasty.clone()
+    }
+
+    /// This record of bytes names that object now, or none.
+    pub(super) fn names(&self, record: &str, object: Option<&str>) {
+        let mut shared = self.lock();
+        let before = match object {
+            Some(object) => shared.named.insert(record.to_owned(), object.to_owned()),
+            None => shared.named.remove(record),
+        };
+        if let Some(before) = before.filter(|before| Some(before.as_str()) != object) {
+            let now = shared.now;
+            shared.unnamed.insert(before, now);
+        }
     }
 
     pub(super) fn objects(&self) -> BTreeSet<String> {

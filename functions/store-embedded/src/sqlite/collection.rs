@@ -10,9 +10,9 @@ mod sweep;
 
 use async_trait::async_trait;
 use oci::Digest;
-use registry::store::collection::{Begun, Collected, CollectionStore, Grave, Plan};
+use registry::store::collection::{Begun, Collected, CollectionStore, Grave, Plan, Standing};
 use registry::store::sessions::{Session, SessionKey};
-use registry::store::{Context, Cursor, Incarnation, Location, StoreError, Timestamp};
+use registry::store::{Context, Cursor, Incarnation, Location, Slice, StoreError, Timestamp};
 use rusqlite::params;
 
 use super::SqliteStore;
@@ -86,29 +86,27 @@ impl CollectionStore for SqliteStore {
     }
 
     async fn sweep(&self, cx: Context, key: SessionKey, session: &Session) -> Result<Option<u64>, StoreError> {
-        let session = session.clone();
-        self.write(cx, move |rows| sweep::session(rows, cx, key, &session))
-            .await
+        sweep::sweep(self, cx, key, session).await
     }
 
     async fn graves(
         &self,
         cx: Context,
         before: Timestamp,
-        after: Option<&Grave>,
+        after: Option<&Cursor>,
         limit: usize,
-    ) -> Result<Vec<Grave>, StoreError> {
-        self.read(cx, |rows| graveyard::graves(rows, before, after, limit))
+    ) -> Result<Slice<Grave>, StoreError> {
+        let after = after.map_or(Ok(graveyard::Place::first()), graveyard::Place::parse)?;
+        self.read(cx, |rows| graveyard::graves(rows, before, &after, limit))
+    }
+
+    async fn standing(&self, cx: Context, grave: &Grave) -> Result<Standing, StoreError> {
+        self.read(cx, |rows| graveyard::standing(rows, grave))
     }
 
     async fn is_named(&self, cx: Context, digest: &Digest, location: &Location) -> Result<bool, StoreError> {
         let digest = digest.to_string();
-        self.read(cx, |rows| {
-            rows.exists(
-                "SELECT 1 FROM blob WHERE digest = ?1 AND store = ?2 AND key = ?3",
-                params![digest, location.store, location.key],
-            )
-        })
+        self.read(cx, |rows| graveyard::is_named(rows, &digest, location))
     }
 
     async fn forget(&self, cx: Context, graves: &[Grave]) -> Result<(), StoreError> {

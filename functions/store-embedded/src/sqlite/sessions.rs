@@ -21,7 +21,7 @@ impl SessionStore for SqliteStore {
         self.read(cx, |rows| get(rows, key))
     }
 
-    async fn claim(&self, cx: Context, key: SessionKey, until: Timestamp) -> Result<Claimed, StoreError> {
+    async fn claim(&self, cx: Context, key: SessionKey, until: Timestamp, most: u32) -> Result<Claimed, StoreError> {
         self.write(cx, move |rows| {
             let (expires, id) = session_key(key);
             let (version, number, progress) = match get(rows, key)? {
@@ -36,6 +36,7 @@ impl SessionStore for SqliteStore {
                 }
                 Some(session) if session.state != State::Open => return Ok(Claimed::Ended(session)),
                 Some(session) if is_live(&session, cx.now) => return Ok(Claimed::Busy(session)),
+                Some(session) if session.attempts >= most => return Ok(Claimed::Spent(session)),
                 Some(session) => {
                     rows.change(
                         "UPDATE session SET version = version + 1, attempts = attempts + 1, claimed_until = ?3 \

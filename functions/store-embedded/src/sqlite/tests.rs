@@ -51,7 +51,12 @@ impl Opened {
     }
 
     async fn claim(&self, id: u128) -> Claim {
-        match self.store.claim(cx(), key(id), Timestamp(60_000)).await.unwrap() {
+        match self
+            .store
+            .claim(cx(), key(id), Timestamp(60_000), u32::MAX)
+            .await
+            .unwrap()
+        {
             Claimed::Granted(claim) => claim,
             other => panic!("{other:?}"),
         }

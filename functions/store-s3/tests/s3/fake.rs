@@ -19,7 +19,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
-pub(crate) use state::Held;
+pub(crate) use state::{Held, Quirk};
 use store_s3::{Operation, Options, S3Blobs};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;

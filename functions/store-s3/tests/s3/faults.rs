@@ -4,10 +4,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::fake::{Fake, Fault, Seen};
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+
+use crate::fake::{Fake, Fault, Quirk, Seen};
 use crate::session::{Long, MIB, Session, cx};
 use registry::contract::Guard;
-use registry::store::blobs::BlobStore;
+use registry::contract::source::{Body, noise};
+use registry::store::blobs::{BlobStore, BodyError, Discarded, Doomed, Source};
+use registry::store::sessions::Attempt;
 use registry::store::{Location, StoreError};
 use store_s3::Operation;
 
@@ -75,8 +83,10 @@ async fn each_request_of_an_upload_may_fail() {
             session.append(size).await;
         }
         let location = session.seal_and_check().await;
-        session.discard(Some(&location)).await;
+        session.end(Some(&location)).await;
         session.check(&location).await;
+        // Also none that was begun by a request whose answer was lost.
+        assert!(fake.held(|held| held.uploads.is_empty()), "{operation:?}");
         let failed: u64 = store
             .statistics()
             .requests
@@ -85,6 +95,132 @@ async fn each_request_of_an_upload_may_fail() {
             .sum();
         assert!(failed >= 3, "{operation:?}: {failed}");
     }
+}
+
+/// The first answer of a store that begins an upload is lost, and nothing else goes wrong: one body, of which the store
+/// has to say that it leaves something.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_was_begun_twice_is_told() {
+    let fake = Fake::start().await;
+    fake.faults(first(Operation::CreateMultipartUpload, &[Fault::LoseAnswer]));
+    let store = fake.store(|_| {}).await;
+    for (lost, expected) in [(true, Discarded::Known), (false, Discarded::All)] {
+        let mut session = Session::new(&store);
+        session.append(20 * MIB).await;
+        assert_eq!(store.leaves_something(&session.state), lost);
+        let location = session.seal_and_check().await;
+        assert_eq!(fake.held(|held| held.uploads.len()), usize::from(lost));
+        assert_eq!(session.discard(Some(&location)).await, expected);
+        session.end(Some(&location)).await;
+        session.check(&location).await;
+        assert!(fake.held(|held| held.uploads.is_empty()));
+    }
+}
+
+/// A store that refuses one upload, for whatever reason of that request, is asked as before for the next.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_for_another_reason_teaches_nothing() {
+    let fake = Fake::start().await;
+    let store = fake.store(|_| {}).await;
+    fake.faults(|seen| {
+        let refused = matches!(
+            seen.operation,
+            Operation::CreateMultipartUpload | Operation::DeleteObjects | Operation::DeleteObject
+        );
+        refused.then_some(Fault::Refuse(400, "KMS.DisabledException"))
+    });
+    let mut session = Session::new(&store);
+    let attempt = session.attempt();
+    let mut body = Body::of(&noise(1, 20 * MIB), MIB);
+    assert!(store.append(cx(60), attempt, &[], &mut body).await.is_err());
+    let doomed = |session: &Session| Doomed {
+        location: Location::main(format!("{}.9", session.id)),
+        unfinished: false,
+    };
+    assert!(store.delete(cx(60), &[doomed(&session)]).await.is_err());
+    fake.faults(|_| None);
+    fake.seen();
+    session.append(20 * MIB).await;
+    store.delete(cx(60), &[doomed(&session)]).await.unwrap();
+    let seen = fake.seen();
+    let begun = seen
+        .iter()
+        .find(|seen| seen.operation == Operation::CreateMultipartUpload);
+    assert!(begun.unwrap().headers.contains_key("x-amz-checksum-algorithm"));
+    assert!(seen.iter().any(|seen| seen.operation == Operation::DeleteObjects));
+}
+
+/// A body of which somebody has told the hash.
+struct Told(Body, [u8; 32]);
+
+#[async_trait]
+impl Source for Told {
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        self.0.next().await
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        self.0.remaining()
+    }
+
+    fn sha256(&self) -> Option<[u8; 32]> {
+        Some(self.1)
+    }
+}
+
+/// The hash of a body that is known already is what the store compares the object with, unless the object is more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hash_that_was_told_is_the_checksum() {
+    let fake = Fake::start().await;
+    let store = fake.store(|_| {}).await;
+    let bytes = noise(1, 1000);
+    let hash: [u8; 32] = Sha256::digest(&bytes).into();
+    let mut session = Session::new(&store);
+    let attempt = session.attempt();
+    let mut body = Told(Body::of(&bytes, 100), hash);
+    let appended = store.append(cx(60), attempt, &[], &mut body).await.unwrap();
+    assert_eq!(fake.seen()[0].headers["x-amz-checksum-sha256"], STANDARD.encode(hash));
+    session.save(appended, &bytes);
+    // Joined with what came before it.
+    let attempt = session.attempt();
+    let mut body = Told(Body::of(&bytes, 100), hash);
+    let state = session.state.clone();
+    let appended = store.append(cx(60), attempt, &state, &mut body).await.unwrap();
+    session.save(appended, &bytes);
+    session.seal_and_check().await;
+    // Nothing is stored under a hash that is not its own.
+    let mut other = Session::new(&store);
+    let mut body = Told(Body::of(&noise(2, 1000), 100), hash);
+    assert!(store.append(cx(1), other.attempt(), &[], &mut body).await.is_err());
+    assert_eq!(fake.held(|held| held.objects.len()), 2);
+}
+
+/// Credentials that ended on the way are signed anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_has_just_ended_is_asked_for_again() {
+    let fake = Fake::start().await;
+    fake.faults(first(Operation::PutObject, &[Fault::Refuse(400, "ExpiredToken")]));
+    let store = fake.store(|_| {}).await;
+    let mut session = Session::new(&store);
+    session.append(1000).await;
+    assert_eq!(fake.counts()["PutObject"], 2);
+    session.seal_and_check().await;
+}
+
+/// Some stores refuse in the body of an answer whose status is 200: they had begun it before they knew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_completion_may_be_refused_late() {
+    let fake = Fake::start().await;
+    let store = fake.store(|_| {}).await;
+    let mut session = Session::new(&store);
+    session.append(20 * MIB).await;
+    session.append(1000).await;
+    session.seal().await;
+    fake.faults(|seen| {
+        let completing = seen.operation == Operation::CompleteMultipartUpload;
+        completing.then_some(Fault::Refuse(200, "NoSuchUpload"))
+    });
+    session.seal_and_check().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -172,6 +308,85 @@ async fn a_read_does_not_go_on_in_another_object() {
         Ok::<_, StoreError>(())
     };
     assert!(matches!(read.await, Err(StoreError::Failed(_))));
+}
+
+/// A read that broke is gone on with by the bytes that were asked for, or by none; whatever the store makes of ranges.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_does_not_go_on_with_other_bytes() {
+    use futures_util::TryStreamExt as _;
+    for (quirk, told) in [
+        (Quirk::WholeObjects, "AnotherRange"),
+        (Quirk::FirstBytes, "AnotherRange"),
+        (Quirk::HalfRanges, "AnotherRange"),
+        (Quirk::NoConditions, "AnotherObject"),
+    ] {
+        let fake = Fake::start().await;
+        let store = fake.store(|_| {}).await;
+        let mut session = Session::new(&store);
+        session.append(MIB).await;
+        let location = session.seal().await;
+        fake.faults(first(Operation::GetObject, &[Fault::Cut(100_000)]));
+        let mut stream = store.read(cx(60), &location, 0..MIB as u64).await.unwrap().unwrap();
+        let mut read = stream.try_next().await.unwrap().unwrap().to_vec();
+        fake.held(|held| {
+            held.quirk = Some(quirk);
+            if quirk == Quirk::NoConditions {
+                held.objects.get_mut(&location.key).unwrap().etag = "another".to_owned();
+            }
+        });
+        let error = loop {
+            match stream.try_next().await {
+                Ok(chunk) => read.extend_from_slice(&chunk.expect("not the end of the object")),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, StoreError::Failed(_)), "{quirk:?}: {error}");
+        assert!(error.to_string().contains(told), "{quirk:?}: {error}");
+        assert!(session.whole.starts_with(&read), "{quirk:?}: what came before is right");
+    }
+}
+
+/// The first answer to a read is looked at as well: a store that does not know ranges serves whole objects alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_without_ranges_serves_whole_objects_alone() {
+    let fake = Fake::start().await;
+    let store = fake.store(|_| {}).await;
+    let mut session = Session::new(&store);
+    session.append(1000).await;
+    let location = session.seal().await;
+    fake.held(|held| held.quirk = Some(Quirk::WholeObjects));
+    session.check(&location).await;
+    // The last is as long as the whole.
+    for range in [10..20, 0..20, 999..1000, 500..1500] {
+        let read = store.read(cx(60), &location, range.clone()).await;
+        let told = read.err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(told.contains("AnotherRange"), "{range:?}: {told}");
+    }
+}
+
+/// An object that stands where one was to be stored is the one that was sent, if the answer was lost; or another.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_whose_answer_was_lost_is_told_from_another() {
+    for quirk in [None, Some(Quirk::NoChecksums)] {
+        let fake = Fake::start().await;
+        fake.held(|held| held.quirk = quirk);
+        let store = fake.store(|_| {}).await;
+        let mut session = Session::new(&store);
+        fake.faults(first(Operation::PutObject, &[Fault::LoseAnswer]));
+        session.append(1000).await;
+        let counts = fake.counts();
+        assert_eq!((counts["PutObject"], counts["HeadObject"]), (2, 1));
+        let location = session.seal_and_check().await;
+        // An attempt that is counted a second time, because a table was put back, and other bytes of the same length.
+        let mut body = Body::of(&noise(9, 1000), 1000);
+        let again = Attempt {
+            session: session.id,
+            number: 1,
+        };
+        let error = store.append(cx(60), again, &[], &mut body).await.unwrap_err();
+        assert!(error.to_string().contains("PreconditionFailed"), "{quirk:?}: {error}");
+        session.check(&location).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

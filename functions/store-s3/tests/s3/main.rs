@@ -4,9 +4,11 @@
 //! SDK's own variables (see [`server`]).
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod churn;
 mod contract;
 mod fake;
 mod faults;
+mod options;
 mod requests;
 mod server;
 mod session;

@@ -10,7 +10,6 @@ use crate::session::{Long, MIB, Session, cx};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
-use registry::contract::source::noise;
 use registry::store::Timestamp;
 use registry::store::blobs::{BlobStore as _, BodyError, RedirectRequest, Source};
 use store_s3::{Encryption, Operation, Options, Parts, S3Blobs};
@@ -91,7 +90,7 @@ async fn requests_are_as_documented(store: S3Blobs) {
     );
     chunks.check(&location).await;
     assert_eq!(asked(&store, &mut before), table([("GetObject", 1)]));
-    chunks.discard(Some(&location)).await;
+    chunks.end(Some(&location)).await;
     assert_eq!(asked(&store, &mut before), table([("DeleteObjects", 1)]));
 
     // Small bodies that are one object.
@@ -106,7 +105,7 @@ async fn requests_are_as_documented(store: S3Blobs) {
     let mut cancelled = Session::new(&store);
     cancelled.append(20 * MIB).await;
     asked(&store, &mut before);
-    cancelled.discard(None).await;
+    cancelled.end(None).await;
     assert_eq!(
         asked(&store, &mut before),
         table([("AbortMultipartUpload", 1), ("DeleteObjects", 1)])
@@ -135,7 +134,7 @@ async fn a_gibibyte_is_its_parts_and_two_requests(store: S3Blobs) {
     ];
     assert_eq!(asked, table(expected));
     assert_eq!(store.stat(cx(60), &location).await.unwrap(), Some(1024 * MIB as u64));
-    session.discard(None).await;
+    session.end(None).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,56 +160,6 @@ async fn a_gibibyte_is_its_parts_and_two_requests_on_a_real_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_sent_says_what_the_operator_asked_for() {
-    let fake = Fake::start().await;
-    let store = fake
-        .store(|options| {
-            options.prefix = "some/where".to_owned();
-            options.expected_bucket_owner = Some("111122223333".to_owned());
-            options.encryption = Encryption::Kms(Some("a-key".to_owned()));
-        })
-        .await;
-    let mut session = Session::new(&store);
-    session.append(20 * MIB).await;
-    session.append(1000).await;
-    let location = session.seal_and_check().await;
-    session.discard(Some(&location)).await;
-    store.check(cx(60)).await.unwrap();
-    let seen = fake.seen();
-    assert!(seen.len() > 6);
-    for request in &seen {
-        assert_eq!(
-            request.headers.get("x-amz-expected-bucket-owner").map(String::as_str),
-            Some("111122223333")
-        );
-        if !request.key.is_empty() {
-            assert!(request.key.starts_with("some/where/"), "{}", request.key);
-        }
-        let stores = matches!(
-            request.operation,
-            Operation::PutObject | Operation::CreateMultipartUpload
-        );
-        let encryption = request.headers.get("x-amz-server-side-encryption").map(String::as_str);
-        assert_eq!(encryption, stores.then_some("aws:kms"), "{:?}", request.operation);
-        let key = request.headers.get("x-amz-server-side-encryption-aws-kms-key-id");
-        assert_eq!(key.is_some(), stores);
-        let checksums =
-            ["x-amz-checksum-sha256", "x-amz-checksum-crc32"].map(|name| request.headers.contains_key(name));
-        match request.operation {
-            Operation::PutObject => assert_eq!(checksums, [true, false]),
-            // The protocol asks for one in deletes of many.
-            Operation::UploadPart | Operation::DeleteObjects => assert_eq!(checksums, [false, true]),
-            _ => assert_eq!(checksums, [false; 2]),
-        }
-        if matches!(request.operation, Operation::PutObject | Operation::UploadPart) {
-            assert_eq!(request.headers["x-amz-content-sha256"], "UNSIGNED-PAYLOAD");
-            assert!(!request.headers.contains_key("transfer-encoding"));
-            assert!(!request.headers.contains_key("expect"));
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_knows_less_is_asked_for_less() {
     let fake = Fake::start().await;
     fake.held(|held| held.is_old = true);
@@ -220,7 +169,7 @@ async fn a_store_that_knows_less_is_asked_for_less() {
         session.append(20 * MIB).await;
         session.append(1000).await;
         let location = session.seal_and_check().await;
-        session.discard(Some(&location)).await;
+        session.end(Some(&location)).await;
         session.check(&location).await;
         let counts = fake.counts();
         // The first refusal teaches it.
@@ -258,26 +207,6 @@ async fn copies_without_checksums_are_made_good() {
         assert_ne!(part.headers["x-amz-content-sha256"], "UNSIGNED-PAYLOAD");
     }
     session.seal_and_check().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_object_is_never_overwritten() {
-    let fake = Fake::start().await;
-    let store = fake.store(|_| {}).await;
-    let mut session = Session::new(&store);
-    session.append(1000).await;
-    let location = session.seal().await;
-    // A table that was put back from an old copy counts the same attempt again.
-    let mut again = Session {
-        attempts: 0,
-        state: Vec::new(),
-        whole: Vec::new(),
-        ..session.clone()
-    };
-    let attempt = again.attempt();
-    let mut other = registry::contract::source::Body::of(&noise(9, 1000), 1000);
-    assert!(store.append(cx(60), attempt, &[], &mut other).await.is_err());
-    session.check(&location).await;
 }
 
 /// Chunks that count while they live.
@@ -341,7 +270,7 @@ async fn memory_of(store: &S3Blobs, count: usize, size: usize) -> usize {
                 let attempt = session.attempt();
                 let appended = store.append(cx(60), attempt, &[], &mut body).await.unwrap();
                 session.save(appended, &[]);
-                session.discard(None).await;
+                session.end(None).await;
             })
         })
         .collect();

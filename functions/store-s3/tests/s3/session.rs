@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
+use oci::{Algorithm, Digest};
 use registry::contract::source::{Body, noise};
-use registry::store::blobs::{AppendError, Appended, BlobStore, BodyError, Source, Upload};
-use registry::store::sessions::{Attempt, SessionId};
-use registry::store::{Context, Incarnation, Location, StoreError, Timestamp};
+use registry::store::blobs::{AppendError, Appended, BlobStore, BodyError, Discarded, Doomed, Source, Upload};
+use registry::store::collection::remains;
+use registry::store::sessions::{Attempt, Progress, Publishing, SessionId, SessionKey, State};
+use registry::store::{Context, Incarnation, Location, StoreError, Timestamp, sessions};
 use store_s3::S3Blobs;
 
 /// One MiB in bytes.
@@ -106,9 +108,44 @@ impl Session {
         self.try_seal().await.unwrap()
     }
 
-    pub(crate) async fn discard(&self, keep: Option<&Location>) {
+    pub(crate) async fn discard(&self, keep: Option<&Location>) -> Discarded {
         let discarded = self.store.discard(cx(60), self.id, self.attempts, &self.state, keep);
-        discarded.await.unwrap();
+        discarded.await.unwrap()
+    }
+
+    /// Does what the request that ends an upload does, and then what collection does.
+    pub(crate) async fn end(&self, keep: Option<&Location>) {
+        if self.discard(keep).await == Discarded::All {
+            return;
+        }
+        let key = SessionKey {
+            expires: Timestamp(0),
+            id: self.id,
+        };
+        let row = sessions::Session {
+            version: 1,
+            state: keep.map_or(State::Cancelled, |_| State::Committing),
+            attempts: self.attempts,
+            claimed_until: None,
+            progress: Progress::default(),
+            publishing: keep.map(|location| Publishing {
+                digest: Digest::of(Algorithm::Sha256, b""),
+                location: location.clone(),
+                size: self.whole.len() as u64,
+            }),
+        };
+        let (kept, doomed): (Vec<_>, Vec<_>) =
+            remains(key, &row, Timestamp(0)).partition(|grave| Some(&grave.location) == keep);
+        let doomed = doomed.into_iter().map(|grave| Doomed {
+            location: grave.location,
+            unfinished: grave.unfinished,
+        });
+        self.store.delete(cx(60), &doomed.collect::<Vec<_>>()).await.unwrap();
+        let kept = kept
+            .into_iter()
+            .filter(|grave| grave.unfinished)
+            .map(|grave| grave.location);
+        self.store.tidy(cx(60), &kept.collect::<Vec<_>>()).await.unwrap();
     }
 
     /// Seals, and checks what was sealed.

@@ -14,8 +14,8 @@ pub use walks::*;
 use super::Trial;
 use super::source::{Body, noise};
 use crate::store::Location;
-use crate::store::blobs::{AppendError, Appended, BlobStore, Doomed, RedirectRequest, Source, Upload};
-use crate::store::sessions::{Attempt, SessionId};
+use crate::store::blobs::{AppendError, Appended, BlobStore, Discarded, Doomed, RedirectRequest, Source, Upload};
+use crate::store::sessions::{Attempt, SessionId, State};
 
 /// What a clause about blobs is given.
 pub type BlobTrial = Trial<dyn BlobStore>;
@@ -127,11 +127,28 @@ impl BlobTrial {
         self.store.delete(self.cx(), &doomed).await.expect("delete");
     }
 
+    /// Also what can be found only by a search.
     async fn discard(&self, session: &Session, keep: Option<&Location>) {
-        self.store
+        let discarded = self
+            .store
             .discard(self.cx(), session.id, session.attempts, &session.state, keep)
             .await
             .expect("discard");
+        if discarded == Discarded::Known {
+            let state = match keep {
+                Some(_) => State::Committing,
+                None => State::Cancelled,
+            };
+            let remains = graves_of(session, state, keep);
+            let (own, others): (Vec<_>, Vec<_>) = remains.into_iter().partition(|one| Some(&one.location) == keep);
+            self.store.delete(self.cx(), &others).await.expect("delete");
+            let own: Vec<_> = own
+                .into_iter()
+                .filter(|one| one.unfinished)
+                .map(|one| one.location)
+                .collect();
+            self.store.tidy(self.cx(), &own).await.expect("tidy");
+        }
     }
 }
 

@@ -37,7 +37,7 @@ impl BlobTrial {
 }
 
 /// What collection would bury of a session in this state.
-fn graves_of(session: &Session, state: State, sealed: Option<&Location>) -> Vec<Doomed> {
+pub(super) fn graves_of(session: &Session, state: State, sealed: Option<&Location>) -> Vec<Doomed> {
     let key = SessionKey {
         expires: Timestamp(0),
         id: session.id,
@@ -204,6 +204,11 @@ pub async fn what_remains_of_an_upload_spares_its_object(trial: BlobTrial) {
         let (own, others): (Vec<_>, Vec<_>) = graves.into_iter().partition(|grave| grave.location == location);
         assert_eq!(own.len(), 1);
         trial.doom(&others).await;
+        for _ in 0..2 {
+            let kept = own.iter().filter(|own| own.unfinished).map(|own| own.location.clone());
+            let kept: Vec<_> = kept.collect();
+            trial.store.tidy(trial.cx(), &kept).await.expect("tidy");
+        }
         trial.assert_holds(&location, &whole.clone().into()).await;
         let left = trial.walk(1000).await;
         assert_eq!(left.len(), 1, "{left:?}");

@@ -94,7 +94,7 @@ async fn assert_empty(field: &Field) {
     let sessions = stores.sessions.expired(cx(field), NEVER, None, 10).await;
     assert_eq!(sessions.expect("expired"), [], "sessions are left");
     let graves = stores.collection.graves(cx(field), NEVER, None, 10).await;
-    assert_eq!(graves.expect("graves"), [], "graves are left");
+    assert_eq!(graves.expect("graves").items, [], "graves are left");
     let mut next = None;
     for _ in 0..ENOUGH {
         let slice = stores.blobs.objects(cx(field), next.as_ref(), 1000).await;

@@ -29,6 +29,7 @@ use futures_util::future::{join, join_all};
 use self::client::Client;
 use self::clock::{Clock, HOUR, MINUTE};
 use self::jitter::Jitter;
+use self::pool::Pool;
 use self::worker::Worker;
 use super::wrapped::Wrapped;
 use super::{Spawn, Trial};
@@ -52,6 +53,9 @@ pub struct Options {
     pub workers: usize,
     /// Operations of each worker: a push, a deletion, a look.
     pub operations: usize,
+    /// Bytes of the largest blob, so that it takes the ways that a store has for large ones. Each of the 24 blobs is
+    /// pushed and read as often as the others.
+    pub largest: usize,
     /// Whether pushes are cut off now and then.
     pub cuts: bool,
 }
@@ -62,6 +66,7 @@ impl Default for Options {
             seed: 1,
             workers: 4,
             operations: 120,
+            largest: 70_000,
             cuts: false,
         }
     }
@@ -124,6 +129,7 @@ struct Field {
     client: Client,
     clock: Arc<Clock>,
     options: Options,
+    pool: Pool,
     over: AtomicBool,
 }
 
@@ -159,6 +165,7 @@ pub async fn churn(stores: AllStores, spawn: Spawn, options: Options) -> Churned
         stores,
         clock,
         options,
+        pool: Pool::new(options.largest),
         over: AtomicBool::new(false),
     });
 

@@ -9,7 +9,7 @@ use oci::Digest;
 use super::client::{Answer, Call, Client};
 use super::clock::{Clock, Flight, MINUTE, Random};
 use super::jitter::cut;
-use super::pool::{self, BLOBS, Document};
+use super::pool::{self, BLOBS, Document, Pool};
 use super::{Churned, Field, Options, PUSH, REQUEST};
 
 /// Repositories in which all push and delete.
@@ -50,6 +50,7 @@ pub(super) struct Worker {
     client: Client,
     clock: Arc<Clock>,
     options: Options,
+    pool: Pool,
     random: Random,
     number: usize,
     serial: u64,
@@ -69,6 +70,7 @@ impl Worker {
             client: field.client.clone(),
             clock: field.clock.clone(),
             options: field.options,
+            pool: field.pool.clone(),
             random: Random::new(field.options.seed.wrapping_mul(1000) + number as u64),
             number,
             serial: 0,
@@ -148,7 +150,7 @@ impl Worker {
             // The same in the repositories of several workers.
             let common = self.random.below(COMMON);
             let mut random = Random::new(self.options.seed ^ (common as u64) << 32);
-            pool::image(&format!("common {common}"), &mut random, None)
+            self.pool.image(&format!("common {common}"), &mut random, None)
         } else {
             let there: Vec<_> = self
                 .manifests
@@ -158,7 +160,7 @@ impl Worker {
             let subject = self.random.percent(20).then(|| self.random.choose(&there)).flatten();
             let subject = subject.map(|pushed| pushed.document.clone());
             let name = self.name();
-            pool::image(&name, &mut self.random, subject.as_ref())
+            self.pool.image(&name, &mut self.random, subject.as_ref())
         };
         let pushed = self.push(&repository, document).await;
         self.count(&pushed);
@@ -259,7 +261,7 @@ impl Worker {
     }
 
     async fn push_blob(&mut self, repository: &str, number: usize) -> Result<(), Unpushed> {
-        let (digest, bytes) = pool::blob(number);
+        let (digest, bytes) = self.pool.blob(number);
         let head = Call::new(Method::HEAD, format!("/v2/{repository}/blobs/{digest}"));
         if self.send_or_cut(head).await?.expect(&[200, 404]).status == 200 {
             return Ok(());
@@ -321,7 +323,7 @@ impl Worker {
             .await;
         let mut location = opened.expect(&[202]).location().to_owned();
         for _ in 0..self.random.below(3) {
-            let (_, bytes) = pool::blob(self.random.below(BLOBS));
+            let (_, bytes) = self.pool.blob(self.random.below(BLOBS));
             let patched = self.send(Call::new(Method::PATCH, &*location).body(bytes)).await;
             patched.expect(&[202]).location().clone_into(&mut location);
         }
@@ -380,7 +382,7 @@ impl Worker {
     async fn delete_blob(&mut self) {
         let repository = self.somewhere();
         let number = self.random.below(BLOBS);
-        let (digest, _) = pool::blob(number);
+        let (digest, _) = self.pool.blob(number);
         let needed = self
             .manifests
             .iter()
@@ -436,7 +438,7 @@ impl Worker {
             document.digest
         );
         for number in &document.blobs {
-            let (digest, bytes) = pool::blob(*number);
+            let (digest, bytes) = self.pool.blob(*number);
             let target = format!("/v2/{repository}/blobs/{digest}");
             let answer = self.send(Call::new(Method::GET, target)).await.expect(&[200]);
             assert!(answer.body == bytes, "{digest} of {repository} has changed");

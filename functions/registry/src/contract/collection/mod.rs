@@ -1,9 +1,10 @@
-//! What a [`CollectionStore`] must do: [`links`] that nothing refers to, [`bytes`] that nobody holds and where they are
-//! buried, [`sweeps`] of upload sessions, [`passes`] over everything, and [`races`] with those who push and delete.
+//! What a [`CollectionStore`] must do: [`links`] that nothing refers to, [`bytes`] that nobody holds, the
+//! [`graves`] where they are buried, [`sweeps`] of upload sessions, [`passes`] over everything, and [`races`] with those who push and delete.
 //!
 //! [`CollectionStore`]: crate::store::collection::CollectionStore
 
 pub mod bytes;
+pub mod graves;
 pub mod links;
 pub mod passes;
 pub mod races;
@@ -12,6 +13,7 @@ pub mod sweeps;
 use std::collections::BTreeSet;
 
 pub use bytes::*;
+pub use graves::*;
 pub use links::*;
 use oci::{Digest, RepositoryName};
 pub use passes::*;
@@ -21,11 +23,11 @@ pub use sweeps::*;
 use super::metadata::MetadataTrial;
 use super::sessions::SessionTrial;
 use super::{Names, Trial};
-use crate::store::collection::{Collected, Grave, Plan, Tally};
+use crate::store::collection::{Collected, Grave, Plan, Standing, Tally};
 use crate::store::metadata::Link;
 use crate::store::records::Record;
 use crate::store::sessions::{Session, SessionKey};
-use crate::store::{Cursor, Location, Timestamp};
+use crate::store::{Cursor, Location, Slice, Timestamp};
 
 /// What a clause about collection is given.
 pub type CollectionTrial = Trial<Names>;
@@ -97,16 +99,37 @@ impl CollectionTrial {
         total
     }
 
-    pub(super) async fn graves_page(&self, before: Timestamp, after: Option<&Grave>, limit: usize) -> Vec<Grave> {
+    pub(super) async fn graves_slice(&self, before: Timestamp, after: Option<&Cursor>, limit: usize) -> Slice<Grave> {
         let answer = self.store.collection.graves(self.cx(), before, after, limit).await;
-        answer.expect("graves")
+        let slice = answer.expect("graves");
+        assert!(slice.items.len() <= limit, "more than {limit}");
+        slice
+    }
+
+    /// The graves that were dug before this moment, in slices of `limit`, by the keys of their objects.
+    pub(super) async fn graves_by(&self, before: Timestamp, limit: usize) -> Vec<Grave> {
+        let mut graves = Vec::new();
+        let mut next = None;
+        for _ in 0..ENDLESS {
+            let slice = self.graves_slice(before, next.as_ref(), limit).await;
+            graves.extend(slice.items);
+            next = slice.next;
+            if next.is_none() {
+                graves.sort_by(|one, other| one.location.key.cmp(&other.location.key));
+                return graves;
+            }
+        }
+        panic!("the walk does not end");
     }
 
     /// The graves that are there now, by the keys of their objects.
     pub(super) async fn graves(&self) -> Vec<Grave> {
-        let mut graves = self.graves_page(self.now().plus_millis(1), None, 1000).await;
-        graves.sort_by(|one, other| one.location.key.cmp(&other.location.key));
-        graves
+        self.graves_by(self.now().plus_millis(1), 1000).await
+    }
+
+    pub(super) async fn standing(&self, grave: &Grave) -> Standing {
+        let answer = self.store.collection.standing(self.cx(), grave).await;
+        answer.expect("standing")
     }
 
     pub(super) async fn buried(&self) -> Vec<Location> {

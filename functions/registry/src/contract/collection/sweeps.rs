@@ -104,7 +104,7 @@ pub async fn a_committing_session_is_swept(trial: CollectionTrial) {
     let names = trial.names();
     let blob = digest("blob");
     for (id, suffix, expected) in [
-        (1, "", vec![true, true, false]),
+        (1, "", vec![true, true, true]),
         (2, ".0", vec![true, true, false, false]),
     ] {
         let (key, claim) = trial.session(id, 3).await;
@@ -153,7 +153,7 @@ pub async fn a_refused_publication_is_swept(trial: CollectionTrial) {
     let now = trial.now();
     let (session, graves) = trial.sweep_all(key).await;
     assert_eq!(session.state, State::Cancelled);
-    assert_eq!(graves, [grave(place(key, 1), Some(digest), false, now)]);
+    assert_eq!(graves, [grave(place(key, 1), Some(digest), true, now)]);
 }
 
 /// A session that is done leaves nothing but its row.

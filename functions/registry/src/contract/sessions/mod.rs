@@ -37,7 +37,7 @@ impl SessionTrial {
     pub(in crate::contract) async fn try_claim(&self, key: SessionKey) -> Claimed {
         let cx = self.cx();
         let until = cx.now.plus_millis(CLAIM);
-        self.store.claim(cx, key, until).await.expect("claim")
+        self.store.claim(cx, key, until, u32::MAX).await.expect("claim")
     }
 
     pub(in crate::contract) async fn claim(&self, key: SessionKey) -> Claim {
@@ -375,7 +375,7 @@ pub async fn racing_claims_grant_one(trial: SessionTrial) {
             .filter_map(|answer| match answer {
                 Claimed::Granted(claim) => Some(claim.clone()),
                 Claimed::Busy(_) => None,
-                Claimed::Ended(session) => panic!("{session:?}"),
+                Claimed::Spent(session) | Claimed::Ended(session) => panic!("{session:?}"),
             })
             .collect();
         assert_eq!(granted.len(), 1, "{answers:?}");
@@ -396,7 +396,7 @@ pub async fn a_takeover_races_the_save(trial: SessionTrial) {
             cx.now = cx.now.plus_millis(CLAIM);
             cx.deadline = cx.deadline.plus_millis(CLAIM);
             let until = cx.now.plus_millis(CLAIM);
-            async move { trial.store.claim(cx, key, until).await.expect("claim") }
+            async move { trial.store.claim(cx, key, until, u32::MAX).await.expect("claim") }
         };
         let save = {
             let trial = trial.clone();
@@ -414,4 +414,34 @@ pub async fn a_takeover_races_the_save(trial: SessionTrial) {
         assert!(trial.save(&second, progress(6), Some(b"second")).await);
         assert_eq!(trial.row(key).await.progress.parts, parts + 1);
     }
+}
+
+/// A session that has claimed as many attempts as it may is open as before: nothing is counted, created or claimed.
+pub async fn a_session_has_so_many_attempts_and_no_more(trial: SessionTrial) {
+    let key = trial.key(1);
+    let claim = async |most: u32| {
+        let cx = trial.cx();
+        let until = cx.now.plus_millis(CLAIM);
+        trial.store.claim(cx, key, until, most).await.expect("claim")
+    };
+    for number in 1..=3 {
+        let Claimed::Granted(granted) = claim(3).await else {
+            panic!("attempt {number} of 3");
+        };
+        assert_eq!(granted.attempt.number, number);
+        assert!(matches!(claim(1).await, Claimed::Busy(_)), "somebody is at it");
+        trial.release(&granted).await;
+    }
+    let before = trial.row(key).await;
+    for most in [1, 2, 3] {
+        let Claimed::Spent(session) = claim(most).await else {
+            panic!("attempt 4 of {most}");
+        };
+        assert_eq!(session, before);
+    }
+    assert_eq!(trial.row(key).await, before);
+    let Claimed::Granted(granted) = claim(4).await else {
+        panic!("attempt 4 of 4");
+    };
+    assert_eq!(granted.attempt.number, 4);
 }

@@ -10,15 +10,20 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 
+use oci::{Algorithm, Digest};
+
 use super::lock;
 use crate::store::blobs::{
-    AppendError, Appended, BlobStore, ByteStream, Doomed, Redirect, RedirectRequest, Source, Stored, Upload,
+    AppendError, Appended, BlobStore, ByteStream, Discarded, Doomed, Redirect, RedirectRequest, Source, Stored, Upload,
 };
 use crate::store::sessions::{Attempt, SessionId};
 use crate::store::{Context, Cursor, Location, Slice, StoreError, Timestamp};
 
 /// How many bytes one item of a [`ByteStream`] holds at most, so that readers meet objects of several chunks.
 const CHUNK: usize = 64 * 1024;
+
+/// Ends the keys of what a littering store leaves.
+const LITTER: &str = ".litter";
 
 /// For how long a redirect is said to work.
 const REDIRECT_LIFETIME: Duration = Duration::from_mins(15);
@@ -33,6 +38,7 @@ const REDIRECT_LIFETIME: Duration = Duration::from_mins(15);
 pub struct MemoryBlobs {
     objects: Mutex<BTreeMap<String, Object>>,
     redirect: Option<String>,
+    litters: bool,
 }
 
 #[derive(Debug)]
@@ -54,8 +60,18 @@ impl MemoryBlobs {
     #[must_use]
     pub fn redirecting(base_url: impl Into<String>) -> Self {
         Self {
-            objects: Mutex::default(),
             redirect: Some(base_url.into()),
+            ..Self::default()
+        }
+    }
+
+    /// An empty store in which every body leaves something that only a search finds, as a begun upload is left in an
+    /// object store when the answer that told its name was lost.
+    #[must_use]
+    pub fn littering() -> Self {
+        Self {
+            litters: true,
+            ..Self::default()
         }
     }
 
@@ -118,12 +134,25 @@ impl BlobStore for MemoryBlobs {
         while let Some(chunk) = source.next().await? {
             body.extend_from_slice(&chunk);
         }
+        if let Some(told) = source.sha256()
+            && *Digest::of(Algorithm::Sha256, &body).as_bytes() != told
+        {
+            return Err(StoreError::failed("the body's hash is not the one that was told").into());
+        }
         let size = before + body.len() as u64;
         let segment = Object {
             bytes: body.freeze(),
             sealed: false,
         };
-        lock(&self.objects).insert(attempt.to_string(), segment);
+        let mut objects = lock(&self.objects);
+        objects.insert(attempt.to_string(), segment);
+        if self.litters {
+            let litter = Object {
+                bytes: Bytes::new(),
+                sealed: false,
+            };
+            objects.insert(format!("{attempt}{LITTER}"), litter);
+        }
         Ok(Appended {
             state: size.to_be_bytes().to_vec(),
             part: Some(attempt.number.to_be_bytes().to_vec()),
@@ -170,7 +199,7 @@ impl BlobStore for MemoryBlobs {
 
     fn leaves_something(&self, _state: &[u8]) -> bool {
         // A body's segment becomes the object.
-        false
+        self.litters
     }
 
     async fn discard(
@@ -180,10 +209,13 @@ impl BlobStore for MemoryBlobs {
         _attempts: u32,
         _state: &[u8],
         keep: Option<&Location>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Discarded, StoreError> {
         let own = format!("{session}.");
-        lock(&self.objects).retain(|key, _| !key.starts_with(&own) || keep.is_some_and(|keep| keep.key == *key));
-        Ok(())
+        lock(&self.objects).retain(|key, _| {
+            let is_kept = keep.is_some_and(|keep| keep.key == *key) || key.ends_with(LITTER);
+            !key.starts_with(&own) || is_kept
+        });
+        Ok(if self.litters { Discarded::Known } else { Discarded::All })
     }
 
     async fn read(
@@ -238,6 +270,13 @@ impl BlobStore for MemoryBlobs {
                 objects.retain(|key, _| !key.starts_with(&joined));
             }
         }
+        Ok(())
+    }
+
+    async fn tidy(&self, _cx: Context, kept: &[Location]) -> Result<(), StoreError> {
+        let prefixes = kept.iter().map(|kept| Ok(format!("{}.", key_of(kept)?)));
+        let prefixes = prefixes.collect::<Result<Vec<_>, StoreError>>()?;
+        lock(&self.objects).retain(|key, _| !prefixes.iter().any(|prefix| key.starts_with(prefix)));
         Ok(())
     }
 

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use oci::{Digest, RepositoryName};
 
-use super::metadata::{GraveRow, Records};
+use super::metadata::Records;
 use super::{MemoryMetadata, MemorySessions, lock};
-use crate::store::collection::{Begun, Collected, CollectionStore, Graces, Grave, Plan, Tally, remains};
+use crate::store::collection::{Begun, Collected, CollectionStore, Graces, Grave, Plan, Standing, Tally, remains};
 use crate::store::sessions::{Session, SessionKey};
-use crate::store::{Context, Cursor, Incarnation, Location, StoreError, Timestamp};
+use crate::store::{Context, Cursor, Incarnation, Location, Slice, StoreError, Timestamp};
 
 /// Collects what is kept in memory.
 #[derive(Debug)]
@@ -118,6 +118,11 @@ impl Records {
         }
     }
 
+    fn is_named(&self, digest: &Digest, location: &Location) -> bool {
+        let blob = self.blobs.get(digest);
+        blob.is_some_and(|blob| blob.location == *location)
+    }
+
     fn collect_blob(&mut self, cx: Context, plan: &Plan, digest: Digest, tally: &mut Tally) {
         if self.back_links.get(&digest).is_some_and(|holders| !holders.is_empty()) {
             return;
@@ -128,12 +133,12 @@ impl Records {
         tally.buried += 1;
         tally.buried_bytes += blob.size;
         if !plan.dry_run {
-            let grave = GraveRow {
+            self.bury(Grave {
+                location: blob.location,
                 digest: Some(digest),
                 unfinished: false,
                 at: cx.now,
-            };
-            self.bury(&blob.location, grave);
+            });
             self.blobs.remove(&digest);
             self.back_links.remove(&digest);
         }
@@ -213,12 +218,7 @@ impl CollectionStore for MemoryCollection {
             let mut records = self.metadata.begin();
             let mut buried = 0;
             for grave in remains(key, session, cx.now) {
-                let row = GraveRow {
-                    digest: grave.digest,
-                    unfinished: grave.unfinished,
-                    at: grave.at,
-                };
-                records.bury(&grave.location, row);
+                records.bury(grave);
                 buried += 1;
             }
             buried
@@ -229,38 +229,48 @@ impl CollectionStore for MemoryCollection {
         &self,
         _cx: Context,
         before: Timestamp,
-        after: Option<&Grave>,
+        after: Option<&Cursor>,
         limit: usize,
-    ) -> Result<Vec<Grave>, StoreError> {
+    ) -> Result<Slice<Grave>, StoreError> {
+        let unreadable = || StoreError::failed("not a cursor of this store");
         let records = self.metadata.begin();
-        let after = after.map(|grave| (grave.location.store.clone(), grave.location.key.clone()));
+        let after = after.map(|after| after.0.split_once(' ').ok_or_else(unreadable));
+        let after = after.transpose()?;
+        let after = after.map(|(key, store)| (store.to_owned(), key.to_owned()));
         let following = after.map_or(Bound::Unbounded, Bound::Excluded);
         let graves = records.graveyard.range((following, Bound::Unbounded));
-        let graves = graves.filter(|(_, row)| row.at < before).take(limit);
-        let graves = graves.map(|((store, key), row)| Grave {
-            location: Location {
-                store: store.clone(),
-                key: key.clone(),
-            },
-            digest: row.digest,
-            unfinished: row.unfinished,
-            at: row.at,
-        });
-        Ok(graves.collect())
+        let due = graves.map(|(_, grave)| grave).filter(|grave| grave.at < before);
+        let items: Vec<Grave> = due.take(limit).cloned().collect();
+        let last = items.last().filter(|_| items.len() == limit);
+        let next = last.map(|grave| Cursor(format!("{} {}", grave.location.key, grave.location.store)));
+        Ok(Slice { items, next })
+    }
+
+    async fn standing(&self, _cx: Context, grave: &Grave) -> Result<Standing, StoreError> {
+        let records = self.metadata.begin();
+        let Grave { location, digest, .. } = grave;
+        if digest.is_some_and(|digest| records.is_named(&digest, location)) {
+            return Ok(Standing::Named);
+        }
+        let now = records.graveyard.get(&(location.store.clone(), location.key.clone()));
+        Ok(if now == Some(grave) {
+            Standing::Due
+        } else {
+            Standing::Changed
+        })
     }
 
     async fn is_named(&self, _cx: Context, digest: &Digest, location: &Location) -> Result<bool, StoreError> {
-        let records = self.metadata.begin();
-        let blob = records.blobs.get(digest);
-        Ok(blob.is_some_and(|blob| blob.location == *location))
+        Ok(self.metadata.begin().is_named(digest, location))
     }
 
     async fn forget(&self, _cx: Context, graves: &[Grave]) -> Result<(), StoreError> {
         let mut records = self.metadata.begin();
-        for Grave { location, .. } in graves {
-            records
-                .graveyard
-                .remove(&(location.store.clone(), location.key.clone()));
+        for Grave { location, at, .. } in graves {
+            let key = (location.store.clone(), location.key.clone());
+            if records.graveyard.get(&key).is_some_and(|now| now.at == *at) {
+                records.graveyard.remove(&key);
+            }
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use oci::{Digest, RepositoryName, Tag};
 
 use super::{lock, page};
+use crate::store::collection::Grave;
 use crate::store::metadata::{
     HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal, TagRecord,
 };
@@ -42,7 +43,7 @@ pub(super) struct Records {
     /// Who holds the bytes of a digest.
     pub(super) back_links: BTreeMap<Digest, BTreeMap<(RepositoryName, Holding, Incarnation), Timestamp>>,
     /// Objects that lost their name, by store and key.
-    pub(super) graveyard: BTreeMap<(String, String), GraveRow>,
+    pub(super) graveyard: BTreeMap<(String, String), Grave>,
 }
 
 #[derive(Clone, Debug)]
@@ -75,13 +76,6 @@ pub(super) enum Holding {
     Blob,
     /// A manifest that is too large for its record: they can not.
     Manifest,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct GraveRow {
-    pub(super) digest: Option<Digest>,
-    pub(super) unfinished: bool,
-    pub(super) at: Timestamp,
 }
 
 /// How many records of each kind a [`MemoryMetadata`] holds.

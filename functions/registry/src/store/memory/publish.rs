@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 
 use oci::{Digest, RepositoryName, Tag};
 
-use super::metadata::{BlobRow, GraveRow, Holding, LinkRow, ManifestRow, Records};
+use super::metadata::{BlobRow, Holding, LinkRow, ManifestRow, Records};
+use crate::store::collection::Grave;
 use crate::store::metadata::{
     Content, HistoryRecord, Link, ManifestPut, ManifestRecord, NewContent, PutManifest, Removal, TagRecord,
 };
@@ -245,10 +246,14 @@ impl Records {
         }
     }
 
-    /// Puts an object into the graveyard.
-    pub(super) fn bury(&mut self, location: &Location, grave: GraveRow) {
-        self.graveyard
-            .insert((location.store.clone(), location.key.clone()), grave);
+    /// Puts an object into the graveyard, where it has one grave.
+    pub(super) fn bury(&mut self, grave: Grave) {
+        let key = (grave.location.store.clone(), grave.location.key.clone());
+        let grave = match self.graveyard.remove(&key) {
+            Some(before) => before.joined(grave),
+            None => grave,
+        };
+        self.graveyard.insert(key, grave);
     }
 
     /// Decides where the bytes of a digest lie: where they lay before, or at `location`. A location that is not
@@ -261,12 +266,12 @@ impl Records {
         });
         if blob.location != *location {
             let blob = blob.clone();
-            let grave = GraveRow {
+            self.bury(Grave {
+                location: location.clone(),
                 digest: Some(digest),
                 unfinished: false,
                 at: cx.now,
-            };
-            self.bury(location, grave);
+            });
             return blob;
         }
         blob.clone()

@@ -99,7 +99,7 @@ impl SessionStore for MemorySessions {
         Ok(records.sessions.get(&key).map(|row| row.session.clone()))
     }
 
-    async fn claim(&self, cx: Context, key: SessionKey, until: Timestamp) -> Result<Claimed, StoreError> {
+    async fn claim(&self, cx: Context, key: SessionKey, until: Timestamp, most: u32) -> Result<Claimed, StoreError> {
         let mut records = lock(&self.records);
         let session = &mut records.sessions.entry(key).or_insert_with(Row::new).session;
         if session.state != State::Open {
@@ -107,6 +107,9 @@ impl SessionStore for MemorySessions {
         }
         if is_live(session, cx.now) {
             return Ok(Claimed::Busy(session.clone()));
+        }
+        if session.attempts >= most {
+            return Ok(Claimed::Spent(session.clone()));
         }
         session.version += 1;
         session.attempts += 1;

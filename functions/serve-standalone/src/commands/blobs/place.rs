@@ -20,6 +20,7 @@ pub(super) async fn place(
         ))
     })?;
     let appended = to.append(cx(), attempt, &[], source).await?;
+    let leaves_something = to.leaves_something(&appended.state);
     let upload = Upload {
         session: attempt.session,
         state: appended.state,
@@ -28,6 +29,10 @@ pub(super) async fn place(
     };
     let placed = to.seal(cx(), &upload).await?;
     if placed == *location {
+        // No session's row names what is left beside it.
+        if leaves_something {
+            to.tidy(cx(), &[placed]).await?;
+        }
         return Ok(());
     }
     Err(StoreError::failed(format!("it was to lie at {} and lies at {}", location.key, placed.key)).into())

@@ -3,73 +3,121 @@
 //! `ROADSTEAD_TEST_S3` and `ROADSTEAD_TEST_DYNAMODB` are endpoints; region and credentials stand in the SDK's own
 //! variables. The tests that need them are marked as ignored, so that plain `cargo test` needs nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::env;
-use std::process::Output;
+use std::process::{Command, Output};
 use std::sync::Arc;
 
 use aws_config::BehaviorVersion;
+use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_s3::Client;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use tempfile::TempDir;
 
 use super::{Server, roadstead};
 
-/// A bucket and the name of a table of one's own; the table is made by the operator's command.
-pub(crate) struct Cloud {
-    runtime: tokio::runtime::Runtime,
+/// A row of a table: its attributes by their names.
+pub(crate) type Row = HashMap<String, AttributeValue>;
+
+/// A bucket and the name of a table of one's own.
+pub(crate) struct Place {
     client: Client,
-    name: String,
-    s3: String,
-    dynamodb: String,
+    table: aws_sdk_dynamodb::Client,
+    /// The name of both.
+    pub(crate) name: String,
+    /// The endpoint of the bucket.
+    pub(crate) s3: String,
+    /// The endpoint of the table.
+    pub(crate) dynamodb: String,
 }
 
-impl Cloud {
-    pub(crate) fn new() -> Self {
+impl Place {
+    pub(crate) async fn new() -> Self {
         let s3 = env::var("ROADSTEAD_TEST_S3").expect("ROADSTEAD_TEST_S3 is the endpoint of an S3 server");
         let dynamodb = env::var("ROADSTEAD_TEST_DYNAMODB").expect("ROADSTEAD_TEST_DYNAMODB is an endpoint of DynamoDB");
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
         let name = format!("roadstead-standalone-{:016x}", getrandom::u64().unwrap());
-        let client = runtime.block_on(async {
-            let http = aws_smithy_http_client::Builder::new()
-                .tls_provider(Provider::Rustls(CryptoMode::Ring))
-                .build_https();
-            let config = aws_config::defaults(BehaviorVersion::v2026_01_12())
-                .http_client(http)
-                .endpoint_url(&s3)
-                .load()
-                .await;
-            let config = aws_sdk_s3::config::Builder::from(&config).force_path_style(true);
-            let client = Client::from_conf(config.build());
-            client.create_bucket().bucket(&name).send().await.unwrap();
-            client
-        });
+        let http = aws_smithy_http_client::Builder::new()
+            .tls_provider(Provider::Rustls(CryptoMode::Ring))
+            .build_https();
+        let config = aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http);
+        let config = config.load().await;
+        let client = aws_sdk_s3::config::Builder::from(&config)
+            .endpoint_url(&s3)
+            .force_path_style(true);
+        let client = Client::from_conf(client.build());
+        client.create_bucket().bucket(&name).send().await.unwrap();
+        let table = aws_sdk_dynamodb::config::Builder::from(&config).endpoint_url(&dynamodb);
         Self {
-            runtime,
             client,
+            table: aws_sdk_dynamodb::Client::from_conf(table.build()),
             name,
             s3,
             dynamodb,
         }
     }
 
+    /// The objects of the bucket, which a test leaves behind few enough for one page.
+    pub(crate) async fn objects(&self) -> BTreeMap<String, i64> {
+        let listed = self.client.list_objects_v2().bucket(&self.name).send().await.unwrap();
+        assert_ne!(listed.is_truncated(), Some(true));
+        let objects = listed.contents().iter();
+        objects
+            .map(|object| (object.key().unwrap().to_owned(), object.size().unwrap()))
+            .collect()
+    }
+
+    /// The keys of uploads in parts that were neither completed nor aborted.
+    pub(crate) async fn uploads(&self) -> Vec<String> {
+        let listed = self.client.list_multipart_uploads().bucket(&self.name).send();
+        let listed = listed.await.unwrap();
+        let uploads = listed.uploads().iter();
+        uploads.map(|upload| upload.key().unwrap().to_owned()).collect()
+    }
+
+    /// The rows of the table.
+    pub(crate) async fn rows(&self) -> Vec<Row> {
+        let scan = self.table.scan().table_name(&self.name).consistent_read(true);
+        let items = scan.into_paginator().items().send();
+        items.collect::<Result<_, _>>().await.unwrap()
+    }
+}
+
+/// The two parts of a row's key.
+pub(crate) fn key(row: &Row) -> (&str, &str) {
+    let part = |name| row[name].as_s().unwrap().as_str();
+    (part("pk"), part("sk"))
+}
+
+/// The same for tests of processes; the table is made by the operator's command.
+pub(crate) struct Cloud {
+    runtime: tokio::runtime::Runtime,
+    place: Place,
+}
+
+impl Cloud {
+    pub(crate) fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let place = runtime.block_on(Place::new());
+        Self { runtime, place }
+    }
+
     /// The bucket as flags name it, with what all keys begin with.
     pub(crate) fn bucket(&self) -> String {
-        format!("s3://{}/registry", self.name)
+        format!("s3://{}/registry", self.place.name)
     }
 
     /// The flags of S3.
     pub(crate) fn s3(&self) -> Vec<String> {
-        words(&["--blobs", &self.bucket(), "--s3-endpoint", &self.s3])
+        words(&["--blobs", &self.bucket(), "--s3-endpoint", &self.place.s3])
     }
 
     /// The flags of DynamoDB.
     pub(crate) fn dynamodb(&self) -> Vec<String> {
-        let table = format!("dynamodb://{}", self.name);
-        words(&["--metadata", &table, "--dynamodb-endpoint", &self.dynamodb])
+        let table = format!("dynamodb://{}", self.place.name);
+        words(&["--metadata", &table, "--dynamodb-endpoint", &self.place.dynamodb])
     }
 
     /// The flags of both.
@@ -90,12 +138,14 @@ impl Cloud {
 
     /// Runs a command to its end.
     pub(crate) fn run(stores: &[String], arguments: &[&str]) -> Output {
-        roadstead()
-            .args(arguments)
-            .args(stores)
-            .envs(Self::variables())
-            .output()
-            .unwrap()
+        Self::command(stores, arguments).output().unwrap()
+    }
+
+    /// A command that is not started yet.
+    pub(crate) fn command(stores: &[String], arguments: &[&str]) -> Command {
+        let mut command = roadstead();
+        command.args(arguments).args(stores).envs(Self::variables());
+        command
     }
 
     /// Runs a command that must succeed, and answers what it has printed.
@@ -106,22 +156,25 @@ impl Cloud {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// The objects of the bucket, which a test leaves behind few enough for one page.
+    /// The objects of the bucket.
     pub(crate) fn objects(&self) -> BTreeMap<String, i64> {
-        let listed = self
-            .runtime
-            .block_on(self.client.list_objects_v2().bucket(&self.name).send())
-            .unwrap();
-        assert_ne!(listed.is_truncated(), Some(true));
-        let objects = listed.contents().iter();
-        objects
-            .map(|object| (object.key().unwrap().to_owned(), object.size().unwrap()))
-            .collect()
+        self.runtime.block_on(self.place.objects())
+    }
+
+    /// Whether the table has rows but that of its layout's version.
+    pub(crate) fn has_rows(&self) -> bool {
+        let scan = self.place.table.scan().table_name(&self.place.name).limit(2);
+        self.runtime.block_on(scan.send()).unwrap().count() > 1
+    }
+
+    /// The rows of the table.
+    pub(crate) fn rows(&self) -> Vec<Row> {
+        self.runtime.block_on(self.place.rows())
     }
 
     /// Removes an object behind the registry's back.
     pub(crate) fn remove(&self, key: &str) {
-        let request = self.client.delete_object().bucket(&self.name).key(key);
+        let request = self.place.client.delete_object().bucket(&self.place.name).key(key);
         self.runtime.block_on(request.send()).unwrap();
     }
 }

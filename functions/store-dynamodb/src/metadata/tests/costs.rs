@@ -102,7 +102,7 @@ async fn a_blob_costs_six_writes_and_one_read() {
     };
     let (digest, location) = (digest("blob"), location(1));
     let upload = async {
-        let Claimed::Granted(claim) = store.claim(cx(), key, NOW.plus_millis(60_000)).await.unwrap() else {
+        let Claimed::Granted(claim) = store.claim(cx(), key, NOW.plus_millis(60_000), u32::MAX).await.unwrap() else {
             panic!("a new session is not new");
         };
         let publishing = Publishing {
@@ -125,7 +125,7 @@ async fn a_blob_costs_six_writes_and_one_read() {
         ..key
     };
     let upload = async {
-        let Claimed::Granted(claim) = store.claim(cx(), key, NOW.plus_millis(60_000)).await.unwrap() else {
+        let Claimed::Granted(claim) = store.claim(cx(), key, NOW.plus_millis(60_000), u32::MAX).await.unwrap() else {
             panic!("a new session is not new");
         };
         let progress = Progress {

@@ -1,10 +1,12 @@
 //! Manifests that refer to much, that have many tags, and that are objects.
 
+use registry::store::StoreError;
 use registry::store::metadata::{Content, Referrer};
 
 use super::*;
 use crate::keys::{self, Name};
-use crate::table::Key;
+use crate::records::tagged_item;
+use crate::table::{Condition, Key, Write, Written};
 
 fn keys(table: &MemoryTable) -> Vec<Key> {
     table.look(|items| {
@@ -148,6 +150,27 @@ async fn a_subject_may_have_more_referrers_than_a_page_holds() {
     assert!(found.eq(expected));
 }
 
+/// Rows of tags that do not name the manifest, as they cannot be left: a deletion that meets nothing else ends in time.
+#[tokio::test]
+async fn a_deletion_that_does_not_get_on_ends_at_its_deadline() {
+    let table = MemoryTable::new();
+    let store = store_over(table.clone());
+    let put_before = manifest("m");
+    put(&store, &put_before).await;
+    for number in 0..30 {
+        let item = tagged_item(&repository(), &put_before.digest, &tag(&format!("t{number}")));
+        let row = Write::Put {
+            item,
+            condition: Condition::Always,
+        };
+        assert_eq!(table.write(&row).await.unwrap(), Written::Done);
+    }
+    let removal = store
+        .delete_manifest(cx(), &repository(), &put_before.digest, "user")
+        .await;
+    assert!(matches!(removal, Err(StoreError::Unavailable(_))), "{removal:?}");
+}
+
 #[tokio::test]
 async fn a_second_object_of_the_same_manifest_is_buried() {
     let table = MemoryTable::new();
@@ -161,7 +184,7 @@ async fn a_second_object_of_the_same_manifest_is_buried() {
         .into_iter()
         .filter(|key| key.partition.starts_with('G'))
         .collect();
-    let expected = [2, 3].map(|number| keys::grave(&location(number), NOW));
+    let expected = [2, 3].map(|number| keys::grave(&location(number)));
     assert_eq!(graves.len(), 2);
     assert!(expected.iter().all(|grave| graves.contains(grave)), "{graves:?}");
 }

@@ -30,7 +30,7 @@ impl Actor {
     async fn claim(&self, key: SessionKey) -> Claimed {
         let cx = self.world.cx();
         self.store
-            .claim(cx, key, cx.now.plus_millis(CLAIM))
+            .claim(cx, key, cx.now.plus_millis(CLAIM), u32::MAX)
             .await
             .expect("claim")
     }
@@ -213,7 +213,7 @@ impl Actor {
                     );
                 }
             }
-            Body::Last(r, name) => {
+            Body::Last(r, name) | Body::Torn(r, name) => {
                 let Claimed::Granted(claim) = self.claim(key).await else {
                     return;
                 };
@@ -227,8 +227,10 @@ impl Actor {
                     );
                     self.call(Call::Commit(r, name), async {
                         self.publish(r, &publishing).await;
-                        self.discard(claim.attempt.number, &publishing);
-                        self.finish(&claim, End::Done).await;
+                        if let Body::Last(..) = body {
+                            self.discard(claim.attempt.number, &publishing);
+                            self.finish(&claim, End::Done).await;
+                        }
                         Answer::Done
                     })
                     .await;

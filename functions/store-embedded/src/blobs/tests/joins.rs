@@ -1,5 +1,7 @@
 //! One object of one body or of several, and what is left when it goes.
 
+use registry::store::blobs::Discarded;
+
 use super::*;
 use crate::files::recorded::Call::{Copy, Remove, Rename};
 
@@ -111,14 +113,12 @@ async fn what_is_discarded_is_gone_but_for_what_is_kept() {
         .unwrap();
     let location = store.seal(second, 200).await.unwrap();
     assert_eq!(store.files(), 2);
-    store
-        .blobs
-        .discard(cx(), SESSION, 2, &[], Some(&location))
-        .await
-        .unwrap();
+    let discarded = store.blobs.discard(cx(), SESSION, 2, &[], Some(&location)).await;
+    assert_eq!(discarded.unwrap(), Discarded::All);
     assert_eq!(store.files(), 1);
     assert!(store.files.calls().contains(&(Remove, Form::Segment, 1)));
-    store.blobs.discard(cx(), SESSION, 2, &[], None).await.unwrap();
+    let discarded = store.blobs.discard(cx(), SESSION, 2, &[], None).await;
+    assert_eq!(discarded.unwrap(), Discarded::All);
     assert_eq!(store.files(), 0);
 }
 

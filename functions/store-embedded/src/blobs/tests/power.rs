@@ -1,5 +1,7 @@
 //! The power goes at any call: what was acknowledged is there afterwards, whatever the disk had not yet written.
 
+use registry::store::blobs::Discarded;
+
 use super::*;
 
 /// A small generator of numbers that look random, so that a failure names a seed.
@@ -134,10 +136,8 @@ async fn lives(seed: u64) -> usize {
         if dice.roll(2) == 0 {
             blobs.delete(cx(), &doomed.collect::<Vec<_>>()).await.unwrap();
         } else {
-            blobs
-                .discard(cx(), session.id, session.attempts, &[], None)
-                .await
-                .unwrap();
+            let discarded = blobs.discard(cx(), session.id, session.attempts, &[], None).await;
+            assert_eq!(discarded.unwrap(), Discarded::All);
         }
     }
     // And what was said to be gone stays gone.

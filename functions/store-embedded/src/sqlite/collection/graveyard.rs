@@ -1,7 +1,7 @@
 //! Objects that lost their name.
 
-use registry::store::collection::Grave;
-use registry::store::{Location, Timestamp};
+use registry::store::collection::{Grave, Standing};
+use registry::store::{Cursor, Location, Slice, StoreError, Timestamp};
 use rusqlite::params;
 
 use super::super::rows::{Failure, Rows};
@@ -11,7 +11,7 @@ use super::super::values::{Columns, moment};
 pub(super) const GRAVES: &str = "SELECT at, store, key, digest, unfinished FROM graveyard \
     WHERE at < ?1 AND (at, store, key) > (?2, ?3, ?4) ORDER BY at, store, key LIMIT ?5";
 
-/// Buries an object. One that is buried already has lost its name again: what counts is the last time.
+/// Buries an object. One that is buried already keeps its one grave: see [`Grave::joined`].
 pub(in super::super) fn bury(
     rows: &Rows<'_>,
     at: Timestamp,
@@ -22,34 +22,96 @@ pub(in super::super) fn bury(
     rows.change(
         "INSERT INTO graveyard (at, store, key, digest, unfinished) VALUES (?1, ?2, ?3, ?4, ?5) \
          ON CONFLICT (store, key) DO UPDATE SET at = max(at, excluded.at), \
-         digest = coalesce(excluded.digest, digest), unfinished = max(unfinished, excluded.unfinished)",
+         digest = iif(at <= excluded.at, coalesce(excluded.digest, digest), coalesce(digest, excluded.digest)), \
+         unfinished = max(unfinished, excluded.unfinished)",
         params![moment(at), location.store, location.key, digest, unfinished],
     )?;
     Ok(())
 }
 
-pub(super) fn graves(
-    rows: &Rows<'_>,
-    before: Timestamp,
-    after: Option<&Grave>,
-    limit: usize,
-) -> Result<Vec<Grave>, Failure> {
-    let (at, store, key) = after.map_or((-1, "", ""), |grave| {
-        (
-            moment(grave.at),
-            grave.location.store.as_str(),
-            grave.location.key.as_str(),
-        )
-    });
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    rows.all(GRAVES, params![moment(before), at, store, key, limit], |row| {
-        Ok(Grave {
-            at: row.moment(0)?,
-            location: row.location(1, 2)?,
-            digest: row.parsed_if_any(3)?,
-            unfinished: row.value(4)?,
+/// Where a walk over graves goes on: behind this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    at: i64,
+    location: Location,
+}
+
+impl Place {
+    /// Before all graves.
+    pub(super) fn first() -> Self {
+        Self {
+            at: -1,
+            location: Location {
+                store: String::new(),
+                key: String::new(),
+            },
+        }
+    }
+
+    pub(super) fn parse(cursor: &Cursor) -> Result<Self, StoreError> {
+        let unreadable = || StoreError::failed("not a cursor of this store");
+        // A key has no spaces.
+        let mut parts = cursor.0.splitn(3, ' ');
+        let mut part = || parts.next().ok_or_else(unreadable);
+        let (at, key, store) = (part()?, part()?, part()?);
+        Ok(Self {
+            at: at.parse().map_err(|_| unreadable())?,
+            location: Location {
+                store: store.to_owned(),
+                key: key.to_owned(),
+            },
         })
-    })
+    }
+
+    fn behind(grave: &Grave) -> Cursor {
+        let Location { store, key } = &grave.location;
+        Cursor(format!("{} {key} {store}", moment(grave.at)))
+    }
+}
+
+pub(super) fn graves(rows: &Rows<'_>, before: Timestamp, after: &Place, limit: usize) -> Result<Slice<Grave>, Failure> {
+    let Place { at, location } = after;
+    let rows_asked = i64::try_from(limit).unwrap_or(i64::MAX);
+    let items = rows.all(
+        GRAVES,
+        params![moment(before), at, location.store, location.key, rows_asked],
+        |row| {
+            Ok(Grave {
+                at: row.moment(0)?,
+                location: row.location(1, 2)?,
+                digest: row.parsed_if_any(3)?,
+                unfinished: row.value(4)?,
+            })
+        },
+    )?;
+    // All that were met are due, and what is dug meanwhile is not.
+    let last = items.last().filter(|_| items.len() >= limit);
+    let next = last.map(Place::behind);
+    Ok(Slice { items, next })
+}
+
+/// Whether the bytes of a digest lie at a place.
+pub(super) fn is_named(rows: &Rows<'_>, digest: &str, location: &Location) -> Result<bool, Failure> {
+    rows.exists(
+        "SELECT 1 FROM blob WHERE digest = ?1 AND store = ?2 AND key = ?3",
+        params![digest, location.store, location.key],
+    )
+}
+
+/// The name first, the grave afterwards: the two statements may see two states of the file.
+pub(super) fn standing(rows: &Rows<'_>, grave: &Grave) -> Result<Standing, Failure> {
+    let digest = grave.digest.as_ref().map(ToString::to_string);
+    if let Some(digest) = &digest
+        && is_named(rows, digest, &grave.location)?
+    {
+        return Ok(Standing::Named);
+    }
+    let Location { store, key } = &grave.location;
+    let unchanged = rows.exists(
+        "SELECT 1 FROM graveyard WHERE store = ?1 AND key = ?2 AND at = ?3 AND digest IS ?4 AND unfinished = ?5",
+        params![store, key, moment(grave.at), digest, grave.unfinished],
+    )?;
+    Ok(if unchanged { Standing::Due } else { Standing::Changed })
 }
 
 /// Removes a grave, unless the object was buried again since.

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use registry::store::collection::{CollectionStore, Graces, Plan, Tally};
 use registry::store::metadata::Removal;
+use registry::store::sessions::State;
 use registry::store::{Cursor, Location};
 
 use super::super::{collection, records};
@@ -111,7 +112,12 @@ async fn a_slice_is_bounded_and_the_walk_is_the_readers() {
     let (tally, cost) = opened.cost(pass(&opened.store, later(2), &plan(false), ask)).await;
     assert_eq!((tally.unlinked, tally.buried, tally.buried_bytes), (700, 700, 700));
     assert_eq!((cost.writes, cost.commits, cost.syncs), (700 * 4, 6, 6));
-    let graves = opened.store.graves(later(3), later(3).now, None, 10_000).await.unwrap();
+    let graves = opened
+        .store
+        .graves(later(3), later(3).now, None, 10_000)
+        .await
+        .unwrap()
+        .items;
     assert_eq!(graves.len(), 700);
     let (_, cost) = opened.cost(opened.store.forget(later(3), &graves)).await;
     assert_eq!((cost.writes, cost.commits, cost.syncs), (700, 3, 0));
@@ -174,15 +180,75 @@ async fn the_last_burial_counts() {
             .commit_blob(later(times), &repository(), &digest(1), &location(2), 1)
             .await
             .unwrap();
-        let graves = store.graves(later(3), later(3).now, None, 10).await.unwrap();
+        let graves = store.graves(later(3), later(3).now, None, 10).await.unwrap().items;
         assert_eq!(graves.len(), 1);
         assert_eq!(graves[0].at, later(times).now);
         // A grave that was dug again after somebody has looked at it is not theirs to remove.
         let mut earlier = graves[0].clone();
         earlier.at = Timestamp(1);
         store.forget(cx(), &[earlier]).await.unwrap();
-        assert_eq!(store.graves(later(3), later(3).now, None, 10).await.unwrap(), graves);
+        assert_eq!(
+            store.graves(later(3), later(3).now, None, 10).await.unwrap().items,
+            graves
+        );
     }
+}
+
+/// A session with more bodies than one transaction buries: several short ones, after the first of which nobody goes on
+/// with it, and which are all repeated when they are cut off.
+#[tokio::test]
+async fn a_long_session_is_swept_in_steps() {
+    let opened = open(Sync::Full);
+    let store = &opened.store;
+    let session = super::key(1);
+    opened.claim(1).await;
+    opened
+        .other_process()
+        .execute_batch(
+            "UPDATE session SET attempts = 2500, parts = 2400, claimed_until = NULL;
+             WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 2400)
+             INSERT INTO session_part (expires, id, number, record) SELECT expires, id, n, x'00' FROM session, number;",
+        )
+        .unwrap();
+    let row = store.get(cx(), session).await.unwrap().unwrap();
+    // The first of the steps alone, as a process that is then killed leaves it.
+    opened
+        .other_process()
+        .execute_batch(
+            "CREATE TRIGGER killed BEFORE INSERT ON graveyard WHEN (SELECT count(*) FROM graveyard) = 1000
+             BEGIN SELECT raise(ABORT, 'killed'); END;",
+        )
+        .unwrap();
+    store.sweep(later(1), session, &row).await.unwrap_err();
+    let left = store.get(cx(), session).await.unwrap().unwrap();
+    assert_eq!(
+        (left.state, left.attempts, left.version),
+        (State::Cancelled, 2500, row.version + 1)
+    );
+    assert_eq!(store.parts(cx(), session).await.unwrap().len(), 1400);
+    let graves = store.graves(later(2), later(2).now, None, 10_000).await.unwrap();
+    assert_eq!(graves.items.len(), 1000);
+    let claimed = store.claim(cx(), session, Timestamp(u64::MAX >> 1), u32::MAX).await;
+    assert!(matches!(claimed.unwrap(), Claimed::Ended(_)), "nobody goes on with it");
+
+    opened.other_process().execute_batch("DROP TRIGGER killed").unwrap();
+    assert_eq!(
+        store.sweep(later(1), session, &row).await.unwrap(),
+        None,
+        "it has changed"
+    );
+    let (swept, cost) = opened.cost(store.sweep(later(2), session, &left)).await;
+    assert_eq!((swept.unwrap(), cost.commits), (Some(2500), 3));
+    let graves = store.graves(later(3), later(3).now, None, 10_000).await.unwrap();
+    assert_eq!(graves.items.len(), 2500);
+    assert!(
+        graves
+            .items
+            .iter()
+            .all(|grave| grave.at == later(2).now && grave.unfinished)
+    );
+    assert_eq!(store.get(cx(), session).await.unwrap(), None);
+    assert_eq!(store.parts(cx(), session).await.unwrap(), [] as [Vec<u8>; 0]);
 }
 
 /// What an import, or a hand, has left without its owner: only a deep pass removes it, when it is old.

@@ -94,8 +94,11 @@ async fn a_file_of_version_1_goes_on() {
         unfinished: false,
         at: Timestamp(300),
     };
-    assert_eq!(store.graves(cx(), Timestamp(300), None, 10).await.unwrap(), []);
-    assert_eq!(store.graves(cx(), Timestamp(301), None, 10).await.unwrap(), [grave]);
+    assert_eq!(store.graves(cx(), Timestamp(300), None, 10).await.unwrap().items, []);
+    assert_eq!(
+        store.graves(cx(), Timestamp(301), None, 10).await.unwrap().items,
+        [grave]
+    );
 
     // It is written to as well.
     assert_eq!(
@@ -111,7 +114,15 @@ async fn a_file_of_version_1_goes_on() {
         .commit_blob(cx(), &repository(), &digest(OTHER), &location(8), 20)
         .await;
     twice.unwrap();
-    assert_eq!(store.graves(cx(), Timestamp(2_000), None, 10).await.unwrap().len(), 2);
+    assert_eq!(
+        store
+            .graves(cx(), Timestamp(2_000), None, 10)
+            .await
+            .unwrap()
+            .items
+            .len(),
+        2
+    );
     let candidate = registry::store::sessions::SigningKey {
         id: 8,
         secret: [8; 32],
@@ -165,7 +176,11 @@ async fn sessions_of_version_1_come_to_an_end() {
     }
     assert_eq!(store.parts(cx(), key(4)).await.unwrap(), [] as [Vec<u8>; 0]);
     // What was published is buried under its digest only, by which it is found to be in use.
-    let graves = store.graves(cx(), Timestamp(u64::MAX >> 1), None, 100).await.unwrap();
+    let graves = store
+        .graves(cx(), Timestamp(u64::MAX >> 1), None, 100)
+        .await
+        .unwrap()
+        .items;
     let joined = Location::main(format!("{:032x}.2.0", 4));
     let grave = graves.iter().find(|grave| grave.location == joined).unwrap();
     assert!(!grave.unfinished);

@@ -1,0 +1,83 @@
+//! What a chunk says of itself before it arrives: its place, its length, and that there is nothing in it.
+
+use std::future::poll_fn;
+
+use http::header::CONTENT_RANGE;
+use http::{HeaderMap, Response, StatusCode};
+use http_body::Body as _;
+use oci::ContentRange;
+
+use super::uploads::{OpenSession, resume};
+use crate::body::{RequestBody, ResponseBody};
+use crate::error::Error;
+use crate::registry::{Registry, declared_length};
+use crate::store::blobs::BodyError;
+use crate::store::sessions::{Session, State};
+
+impl Registry {
+    /// A chunk that says that it is empty: it needs no claim, and is refused where one that is not would be.
+    pub(super) async fn empty_chunk(
+        &self,
+        session: OpenSession,
+        headers: &HeaderMap,
+        body: RequestBody,
+    ) -> Result<Response<ResponseBody>, Error> {
+        let cx = self.cx();
+        let row = self.stores.sessions.get(cx, session.token.session).await?;
+        let row = row.as_ref();
+        let takes_chunks =
+            |row: &Session| row.state == State::Open && resume(&row.progress, session.token.algorithm).is_some();
+        if !row.is_none_or(takes_chunks) {
+            return Err(Error::UploadUnknown);
+        }
+        let offset = row.map_or(0, |row| row.progress.offset);
+        let claimed_until = row.and_then(|row| row.claimed_until);
+        let is_busy = claimed_until.is_some_and(|until| cx.now < until);
+        let in_place = matches!(declared_chunk(headers, offset), Ok(None | Some(0)));
+        if is_busy || !in_place || !holds_nothing(body).await? {
+            return Err(session.refused(offset));
+        }
+        session.answer(StatusCode::ACCEPTED, offset)
+    }
+}
+
+/// Whether a request says that it has no body. Others may turn out to have none.
+pub(super) fn is_empty(headers: &HeaderMap, body: &RequestBody) -> bool {
+    match declared_length(headers) {
+        Some(length) => length == 0,
+        None => body.is_end_stream(),
+    }
+}
+
+/// Whether a body is as empty as it says.
+async fn holds_nothing(mut body: RequestBody) -> Result<bool, BodyError> {
+    if body.is_end_stream() {
+        return Ok(true);
+    }
+    while let Some(frame) = poll_fn(|task| body.as_mut().poll_frame(task)).await {
+        if frame?.data_ref().is_some_and(|data| !data.is_empty()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// A chunk that does not continue the upload, or is not as long as it says.
+pub(super) struct OutOfPlace;
+
+/// The length that a chunk declares, by `Content-Range` or `Content-Length`, if it fits behind `offset`.
+pub(super) fn declared_chunk(headers: &HeaderMap, offset: u64) -> Result<Option<u64>, OutOfPlace> {
+    let length = declared_length(headers);
+    let Some(value) = headers.get(CONTENT_RANGE) else {
+        return Ok(length);
+    };
+    let range: ContentRange = value
+        .to_str()
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .ok_or(OutOfPlace)?;
+    if range.first != offset || length.is_some_and(|length| length != range.len()) {
+        return Err(OutOfPlace);
+    }
+    Ok(Some(range.len()))
+}

@@ -1,0 +1,69 @@
+//! Pushes, deletes and collections at once over S3 and DynamoDB together: no byte is lost, and in the end the bucket is
+//! empty and the table holds what outlives everything.
+
+use std::sync::Arc;
+
+use registry::contract::churn::Options;
+use registry::contract::{Guard, Stores};
+use store_dynamodb::DynamoStore;
+use store_s3::S3Blobs;
+
+use crate::support::cloud::{Place, key};
+
+async fn stores() -> Stores {
+    let place = Place::new().await;
+    let mut of_bytes = store_s3::Options::new(&place.name);
+    of_bytes.endpoint = Some(place.s3.clone());
+    "registry".clone_into(&mut of_bytes.prefix);
+    let of_names = store_dynamodb::Options {
+        table: place.name.clone(),
+        endpoint: Some(place.dynamodb.clone()),
+        ..store_dynamodb::Options::default()
+    };
+    DynamoStore::init(&of_names).await.unwrap();
+    let names = Arc::new(DynamoStore::open(&of_names).await.unwrap());
+    Stores {
+        blobs: Arc::new(S3Blobs::open(of_bytes).await.unwrap()),
+        metadata: names.clone(),
+        sessions: names.clone(),
+        collection: names.clone(),
+        records: names,
+        guard: Box::new(place),
+    }
+}
+
+/// How much is done, with a largest blob that is sent in parts. Bounded by the time that slow services take.
+fn much() -> Options {
+    Options {
+        workers: 3,
+        operations: 40,
+        largest: 14 << 20,
+        ..Options::default()
+    }
+}
+
+async fn look(guard: Guard) {
+    let place = guard.downcast::<Place>().expect("the stores' guard");
+    assert_eq!(place.objects().await.keys().collect::<Vec<_>>(), [&""; 0], "objects");
+    assert_eq!(place.uploads().await, [""; 0], "uploads in parts");
+    let rows = place.rows().await;
+    assert!(!rows.is_empty(), "the table was looked at");
+    for row in rows {
+        let (partition, sort) = key(&row);
+        let stays = match partition.split('#').next() {
+            // The catalog, and what has happened to tags.
+            Some("C" | "H") => true,
+            // Keys that sign, the pass of the collection, the version of the layout.
+            Some("K") => matches!(sort, "first" | "pass" | "schema") || sort.starts_with("upload#"),
+            _ => false,
+        };
+        assert!(stays, "this is left in the table: {row:?}");
+    }
+}
+
+registry::churn_tests!(
+    stores(),
+    much(),
+    look,
+    #[ignore = "needs ROADSTEAD_TEST_S3 and ROADSTEAD_TEST_DYNAMODB"]
+);

@@ -1,0 +1,222 @@
+//! The graveyard: one item for each object that lost its name, whenever and however often it did.
+//!
+//! A burial never makes a grave older, and a grave is forgotten only as it was seen, so that an object waits from the
+//! last time that it lost its name. Burials are conditional on what they have read, and removals on the time: whichever
+//! comes first, the other notices.
+
+#[cfg(test)]
+mod tests;
+
+use futures_util::future::try_join_all;
+use oci::Digest;
+use registry::store::collection::{Grave, Standing};
+use registry::store::{Cursor, Location, Slice, StoreError, Timestamp};
+
+use crate::keys::{self, SHARDS};
+use crate::mutation::{Mutation, active};
+use crate::records::{BlobRow, GraveRow, names};
+use crate::retrying::Requests;
+use crate::table::{Condition, Consistency, Query, Value, Write};
+
+/// How many graves are read in one page. They lie in the order of their objects, so that those which are due are among
+/// others; small enough that reading some of a page again, behind the last that was asked for, costs little.
+const PAGE: usize = 500;
+
+/// How many pages one call reads at most: so many are read in a second or two, far within the time of a call. More than
+/// there are shards, so that a small graveyard is one call.
+const PAGES: usize = 32;
+const _: () = assert!(PAGES > SHARDS as usize);
+
+/// How many graves are dug or removed at once: an upload may leave 100,000, and each is a request of its own.
+const AT_ONCE: usize = 64;
+
+/// Buries an object; one that is buried already keeps its one grave (see [`Grave::joined`]).
+pub(crate) async fn bury(requests: &Requests<'_>, grave: &Grave) -> Result<(), StoreError> {
+    let mut written = grave.clone();
+    let mut condition = Condition::Absent;
+    let mut round = 0;
+    loop {
+        let put = Write::Put {
+            item: GraveRow::item(&written),
+            condition,
+        };
+        if requests.write(&put).await?.is_done() || active(Mutation::FirstBurial) {
+            return Ok(());
+        }
+        if round > 0 {
+            requests.lost_race(round - 1).await?;
+        }
+        round += 1;
+        let there = read(requests, &grave.location).await?;
+        written = match &there {
+            Some(there) => there.clone().joined(grave.clone()),
+            None => grave.clone(),
+        };
+        // Also if a try of this that was not answered has done it.
+        if there.as_ref() == Some(&written) {
+            return Ok(());
+        }
+        condition = there.as_ref().map_or(Condition::Absent, as_read);
+    }
+}
+
+/// Buries some objects, of which not all need to be known at once; how many.
+pub(super) async fn bury_all(
+    requests: &Requests<'_>,
+    mut graves: impl Iterator<Item = Grave> + Send,
+) -> Result<u64, StoreError> {
+    let mut count = 0;
+    loop {
+        let some: Vec<Grave> = graves.by_ref().take(AT_ONCE).collect();
+        if some.is_empty() {
+            return Ok(count);
+        }
+        try_join_all(some.iter().map(|grave| bury(requests, grave))).await?;
+        count += some.len() as u64;
+    }
+}
+
+async fn read(requests: &Requests<'_>, location: &Location) -> Result<Option<Grave>, StoreError> {
+    let item = requests.get(&keys::grave(location)).await?;
+    item.as_ref().map(GraveRow::read).transpose()
+}
+
+fn as_read(grave: &Grave) -> Condition {
+    Condition::All(vec![
+        Condition::Is(names::AT, Value::N(grave.at.0)),
+        match &grave.digest {
+            Some(digest) => Condition::Is(names::DIGEST, Value::S(digest.to_string())),
+            None => Condition::Lacks(names::DIGEST),
+        },
+        if grave.unfinished {
+            Condition::Is(names::UNFINISHED, Value::N(1))
+        } else {
+            Condition::Lacks(names::UNFINISHED)
+        },
+    ])
+}
+
+/// Where a walk over the graves goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+struct Place {
+    shard: u8,
+    /// Behind this sort key; `None`: at the beginning of the shard.
+    after: Option<String>,
+}
+
+impl Place {
+    fn parse(cursor: &Cursor) -> Result<Self, StoreError> {
+        let unreadable = || StoreError::failed("not a cursor of this store");
+        let (shard, after) = cursor.0.split_once(' ').ok_or_else(unreadable)?;
+        Ok(Self {
+            shard: shard.parse().map_err(|_| unreadable())?,
+            after: (!after.is_empty()).then(|| after.to_owned()),
+        })
+    }
+
+    /// `None`: nothing follows.
+    fn cursor(&self) -> Option<Cursor> {
+        let after = self.after.as_deref().unwrap_or_default();
+        (self.shard < SHARDS).then(|| Cursor(format!("{} {after}", self.shard)))
+    }
+}
+
+/// Some of the graves that were dug for the last time before `before`. See [`CollectionStore::graves`].
+///
+/// [`CollectionStore::graves`]: registry::store::collection::CollectionStore::graves
+pub(super) async fn slice(
+    requests: &Requests<'_>,
+    before: Timestamp,
+    after: Option<&Cursor>,
+    limit: usize,
+) -> Result<Slice<Grave>, StoreError> {
+    let mut place = after.map(Place::parse).transpose()?.unwrap_or_default();
+    let mut items = Vec::new();
+    for _ in 0..PAGES {
+        let shard = place.shard;
+        if shard >= SHARDS {
+            break;
+        }
+        let query = Query {
+            range: keys::graves(shard),
+            after: place.after,
+            descending: false,
+            limit: PAGE,
+            consistency: Consistency::Strong,
+        };
+        let found = requests.query(&query).await?;
+        for item in found.items {
+            let grave = GraveRow::read(&item)?;
+            if grave.at >= before && !active(Mutation::GravesAtOnce) {
+                continue;
+            }
+            items.push(grave);
+            if items.len() >= limit {
+                let after = Some(item.key.sort);
+                let next = Place { shard, after }.cursor();
+                return Ok(Slice { items, next });
+            }
+        }
+        place = match found.more_after {
+            Some(last) => Place {
+                shard,
+                after: Some(last.sort),
+            },
+            None => Place {
+                shard: shard + 1,
+                after: None,
+            },
+        };
+    }
+    let next = place.cursor();
+    Ok(Slice { items, next })
+}
+
+/// Whether the bytes of a digest lie at a place.
+pub(super) async fn is_named(main: &Requests<'_>, digest: &Digest, location: &Location) -> Result<bool, StoreError> {
+    let item = main.get(&keys::blob(digest)).await?;
+    let row = item.as_ref().map(BlobRow::read).transpose()?;
+    Ok(row.is_some_and(|row| row.location == *location))
+}
+
+/// The name first, the grave afterwards: whoever removes the name has dug the grave before.
+pub(super) async fn standing(main: &Requests<'_>, local: &Requests<'_>, grave: &Grave) -> Result<Standing, StoreError> {
+    let too_early = if active(Mutation::GraveBeforeName) {
+        Some(read(local, &grave.location).await?)
+    } else {
+        None
+    };
+    if let Some(digest) = &grave.digest
+        && is_named(main, digest, &grave.location).await?
+    {
+        return Ok(Standing::Named);
+    }
+    let now = match too_early {
+        Some(seen) => seen,
+        None => read(local, &grave.location).await?,
+    };
+    Ok(if now.as_ref() == Some(grave) {
+        Standing::Due
+    } else {
+        Standing::Changed
+    })
+}
+
+/// Removes graves that are as old as they were when they were seen.
+pub(super) async fn forget(requests: &Requests<'_>, graves: &[Grave]) -> Result<(), StoreError> {
+    for some in graves.chunks(AT_ONCE) {
+        let removals = some.iter().map(|grave| async {
+            let remove = Write::Delete {
+                key: keys::grave(&grave.location),
+                condition: if active(Mutation::ForgetBlindly) {
+                    Condition::Always
+                } else {
+                    Condition::Is(names::AT, Value::N(grave.at.0))
+                },
+            };
+            requests.write(&remove).await
+        });
+        try_join_all(removals).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,126 @@
+//! Walks over more graves than one page, or one call, looks at; and burials that meet.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+
+use registry::store::{Context, Incarnation};
+
+use super::*;
+use crate::memory::MemoryTable;
+use crate::retrying::{Client, TestPace};
+
+const NOW: Timestamp = Timestamp(1_900_000_000_000);
+
+fn local() -> Client {
+    Client::new(Arc::new(MemoryTable::new()), Arc::new(TestPace::new(1)))
+}
+
+fn cx() -> Context {
+    Context {
+        now: NOW,
+        deadline: NOW.plus_millis(30_000),
+        incarnation: Incarnation(1),
+    }
+}
+
+fn grave(key: String, at: Timestamp) -> Grave {
+    Grave {
+        location: Location::main(key),
+        digest: None,
+        unfinished: true,
+        at,
+    }
+}
+
+/// Walks in slices of `limit`; what each of them held.
+async fn walk(client: &Client, before: Timestamp, limit: usize) -> Vec<Vec<Grave>> {
+    let mut slices = Vec::new();
+    let mut next = None;
+    loop {
+        let found = slice(&client.within(cx()), before, next.as_ref(), limit).await.unwrap();
+        slices.push(found.items);
+        next = found.next;
+        if next.is_none() {
+            return slices;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_empty_graveyard_is_one_call() {
+    assert_eq!(walk(&local(), NOW, 1).await, [Vec::new()]);
+}
+
+#[tokio::test]
+async fn a_call_looks_at_a_bounded_number_of_graves_that_are_not_due() {
+    const MANY: usize = PAGE * PAGES * 2 + 7;
+    let client = local();
+    let requests = client.within(cx());
+    // All but two of one shard: the last of it, and one of the last shard.
+    let young = (0..MANY).map(|number| grave(format!("{number:032x}.1"), NOW));
+    bury_all(&requests, young).await.unwrap();
+    let old = Timestamp(NOW.0 - 1);
+    let due = [
+        grave(format!("0{:f>31}.1", ""), old),
+        grave(format!("{:f>32}.1", ""), old),
+    ];
+    bury_all(&requests, due.clone().into_iter()).await.unwrap();
+
+    let before = client.statistics().queries;
+    let slices = walk(&client, NOW, 10).await;
+    assert_eq!(slices, [Vec::new(), Vec::new(), due.to_vec()]);
+    let pages = (MANY + 1).div_ceil(PAGE) + usize::from(SHARDS) - 1;
+    assert_eq!(client.statistics().queries - before, pages as u64);
+
+    let all = walk(&client, NOW.plus_millis(1), 1000).await;
+    assert!(all.iter().all(|slice| slice.len() <= 1000));
+    let mut keys: Vec<String> = all.into_iter().flatten().map(|grave| grave.location.key).collect();
+    assert_eq!(keys.len(), MANY + 2);
+    keys.dedup();
+    assert_eq!(keys.len(), MANY + 2, "each once");
+}
+
+#[tokio::test]
+async fn a_cursor_of_somebody_else_is_an_error() {
+    let client = local();
+    for text in ["", "x", "x y", "-1 a", "256 a"] {
+        let cursor = Cursor(text.to_owned());
+        let found = slice(&client.within(cx()), NOW, Some(&cursor), 1).await;
+        assert!(matches!(found, Err(StoreError::Failed(_))), "{text:?}");
+    }
+}
+
+/// Whatever is known, in whatever order it came.
+#[tokio::test]
+async fn burials_add_what_they_know() {
+    let digest = Digest::of(oci::Algorithm::Sha256, b"a");
+    let ones = [
+        (None, true, NOW),
+        (Some(digest), false, Timestamp(NOW.0 - 5)),
+        (Some(digest), false, NOW),
+        (
+            Some(Digest::of(oci::Algorithm::Sha256, b"b")),
+            false,
+            Timestamp(NOW.0 + 5),
+        ),
+    ];
+    let ones = ones.map(|(digest, unfinished, at)| Grave {
+        digest,
+        unfinished,
+        ..grave("a.1".to_owned(), at)
+    });
+    for one in &ones {
+        for other in &ones {
+            let client = local();
+            let requests = client.within(cx());
+            bury(&requests, one).await.unwrap();
+            bury(&requests, other).await.unwrap();
+            let found = walk(&client, NOW.plus_millis(10), 10).await.concat();
+            assert_eq!(found, [one.clone().joined(other.clone())]);
+            bury(&requests, one).await.unwrap();
+            assert_eq!(walk(&client, NOW.plus_millis(10), 10).await.concat(), found);
+            assert_eq!(found[0].at, one.at.max(other.at));
+            assert_eq!(found[0].digest.is_some(), one.digest.or(other.digest).is_some());
+        }
+    }
+}

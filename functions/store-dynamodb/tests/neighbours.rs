@@ -1,0 +1,490 @@
+//! A table that is shared with the next version of the program, which has added attributes and kinds of rows, and with
+//! the one before, which does not write what can be left out. `cargo test -- --ignored` with `ROADSTEAD_TEST_DYNAMODB`.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod service;
+mod table;
+
+use std::collections::{BTreeSet, HashMap};
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::AttributeValue;
+use bytes::Bytes;
+use oci::{Algorithm, Digest, MediaType, RepositoryName, Tag};
+use registry::store::collection::{Begun, CollectionStore, Graces, Plan, Tally};
+use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest, Removal};
+use registry::store::records::{Record, RecordStore};
+use registry::store::sessions::{
+    Claim, Claimed, End, Progress, Publishing, SessionId, SessionKey, SessionStore, SigningKey, State,
+};
+use registry::store::{Context, Incarnation, Location, Timestamp};
+use service::options;
+use store_dynamodb::{DynamoStore, OpenError, Options};
+use table::{Row, client, key, rows};
+
+const HOUR: u64 = 3_600_000;
+const NOW: Timestamp = Timestamp(1_900_000_000_000);
+
+/// A call so many hours after the beginning, with randomness of its own.
+fn cx(hours: u64, incarnation: u64) -> Context {
+    let now = NOW.plus_millis(hours * HOUR);
+    Context {
+        now,
+        deadline: now.plus_millis(30_000),
+        incarnation: Incarnation(incarnation),
+    }
+}
+
+fn app() -> RepositoryName {
+    "team/app".parse().unwrap()
+}
+
+fn tag(name: &str) -> Tag {
+    name.parse().unwrap()
+}
+
+fn digest(bytes: &[u8]) -> Digest {
+    Digest::of(Algorithm::Sha256, bytes)
+}
+
+fn image(bytes: &'static [u8], tags: &[&str]) -> PutManifest {
+    PutManifest {
+        repository: app(),
+        digest: digest(bytes),
+        media_type: MediaType::OCI_MANIFEST.parse().unwrap(),
+        size: bytes.len() as u64,
+        content: NewContent::Inline(Bytes::from_static(bytes)),
+        artifact_type: None,
+        subject: None,
+        required: BTreeSet::from([digest(b"layer")]),
+        excepted: BTreeSet::new(),
+        tags: tags.iter().map(|name| tag(name)).collect(),
+        who: "user".to_owned(),
+    }
+}
+
+fn upload(number: u128) -> SessionKey {
+    SessionKey {
+        expires: NOW.plus_millis(100 * HOUR),
+        id: SessionId(number),
+    }
+}
+
+/// The two tables and the store over them.
+struct Shared {
+    options: Options,
+    store: DynamoStore,
+    client: Client,
+}
+
+impl Shared {
+    async fn new() -> Self {
+        let options = options(true);
+        DynamoStore::init(&options).await.unwrap();
+        let store = DynamoStore::open(&options).await.unwrap();
+        let client = client().await;
+        Self { options, store, client }
+    }
+
+    fn tables(&self) -> [&str; 2] {
+        [&self.options.table, self.options.local_table()]
+    }
+
+    async fn change(&self, table: &str, row: &Row, expression: &str, names: &[&str], values: &[AttributeValue]) {
+        let mut request = self
+            .client
+            .update_item()
+            .table_name(table)
+            .key("pk", row["pk"].clone())
+            .key("sk", row["sk"].clone())
+            .update_expression(expression);
+        for (number, name) in names.iter().enumerate() {
+            request = request.expression_attribute_names(format!("#{number}"), *name);
+        }
+        for (number, value) in values.iter().enumerate() {
+            request = request.expression_attribute_values(format!(":{number}"), value.clone());
+        }
+        request.send().await.unwrap();
+    }
+
+    /// The layout's version as another version of the program has written it.
+    async fn set_version(&self, version: u64) {
+        let schema = key_only("K", "schema");
+        let version = AttributeValue::N(version.to_string());
+        for table in self.tables() {
+            self.change(
+                table,
+                &schema,
+                "SET #0 = :0",
+                &["version"],
+                std::slice::from_ref(&version),
+            )
+            .await;
+        }
+    }
+
+    /// Gives every row attributes that this version knows nothing of, and puts rows of new kinds between them.
+    async fn write_as_the_next_version(&self) {
+        let added = [
+            AttributeValue::S("kept".to_owned()),
+            AttributeValue::Bool(true),
+            AttributeValue::N("-1.5".to_owned()),
+            AttributeValue::M(HashMap::from([("in".to_owned(), AttributeValue::Null(true))])),
+        ];
+        for table in self.tables() {
+            for row in rows(&self.client, table).await {
+                let expression = "SET #0 = :0, #1 = :1, #2 = :2, #3 = :3";
+                self.change(table, &row, expression, &LATER, &added).await;
+            }
+            let of_layer = format!("D#{}#{}", app(), digest(b"layer"));
+            let bytes = format!("B#{}", digest(b"layer"));
+            let of_tags = format!("T#{}", app());
+            for (partition, sort) in [
+                (&*of_layer, "z#new"),
+                (&*of_layer, "e#z#new"),
+                (&*bytes, "z"),
+                (&*of_tags, "z#new"),
+                ("K", "new"),
+                ("Z#new", "new"),
+            ] {
+                let new = self.client.put_item().table_name(table);
+                let new = new.set_item(Some(key_only(partition, sort)));
+                new.item("text", AttributeValue::S("new".to_owned()))
+                    .send()
+                    .await
+                    .unwrap();
+            }
+        }
+    }
+
+    /// Takes away what this version writes and can do without.
+    async fn write_as_the_version_before(&self) {
+        for table in self.tables() {
+            for row in rows(&self.client, table).await {
+                let optional: &[&str] = match key(&row) {
+                    (partition, _) if partition.starts_with("S#") => &["writer", "ttl"],
+                    ("C", _) => &["state"],
+                    _ => &[],
+                };
+                for name in optional.iter().filter(|name| row.contains_key(**name)) {
+                    self.change(table, &row, "REMOVE #0", &[name], &[]).await;
+                }
+            }
+        }
+    }
+
+    /// The attributes of the next version are still in the rows of this kind, of which there are `count`.
+    async fn kept(&self, what: &str, count: usize, is: impl Fn(&str, &str) -> bool) {
+        let mut found = 0;
+        for table in self.tables() {
+            for row in rows(&self.client, table).await {
+                let (partition, sort) = key(&row);
+                if is(partition, sort) {
+                    found += 1;
+                    let lost: Vec<_> = LATER.iter().filter(|name| !row.contains_key(**name)).collect();
+                    assert!(lost.is_empty(), "{what}: {lost:?} of {row:?}");
+                }
+            }
+        }
+        assert_eq!(found, count, "{what}");
+    }
+
+    async fn claim(&self, call: Context, session: SessionKey) -> Claim {
+        match self
+            .store
+            .claim(call, session, call.now.plus_millis(60_000), u32::MAX)
+            .await
+            .unwrap()
+        {
+            Claimed::Granted(claim) => claim,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn collect(&self, call: Context) -> Tally {
+        let plan = Plan {
+            dry_run: false,
+            deep: true,
+            graces: Graces {
+                link_ms: HOUR,
+                session_ms: HOUR,
+                grave_ms: HOUR,
+                leftover_ms: HOUR,
+            },
+        };
+        let mut tally = Tally::default();
+        let mut after = None;
+        loop {
+            let slice = self.store.collect_names(call, &plan, after.as_ref(), 10).await.unwrap();
+            tally += slice.tally;
+            after = slice.next;
+            if after.is_none() {
+                return tally;
+            }
+        }
+    }
+
+    async fn records(&self) -> Vec<Record> {
+        let mut records = Vec::new();
+        let mut after = None;
+        loop {
+            let slice = self.store.records(cx(3, 90), after.as_ref(), 10).await.unwrap();
+            records.extend(slice.items);
+            after = slice.next;
+            if after.is_none() {
+                records.sort_by_key(|record| format!("{record:?}"));
+                return records;
+            }
+        }
+    }
+
+    /// Some of every kind of row: a used link and one that nothing refers to, bytes, a manifest, tags, the trace of
+    /// one, a session that was saved and one that was claimed only, a grave, a key, the pass.
+    async fn fill(&self) {
+        let store = &self.store;
+        // The second object of the layer's bytes goes into the graveyard.
+        for (number, blob) in [&b"layer"[..], b"unused", b"layer"].into_iter().enumerate() {
+            let location = Location::main(format!("{number}a.1"));
+            let call = cx(0, 1 + number as u64);
+            store
+                .commit_blob(call, &app(), &digest(blob), &location, 5)
+                .await
+                .unwrap();
+        }
+        for (number, put) in [image(b"one", &["a", "gone"]), image(b"two", &["b"])]
+            .iter()
+            .enumerate()
+        {
+            let put = store.put_manifest(cx(0, 4 + number as u64), put).await.unwrap();
+            assert_eq!(put, ManifestPut::Stored);
+        }
+        assert!(store.delete_tag(cx(0, 6), &app(), &tag("gone"), "user").await.unwrap());
+        let claim = self.claim(cx(0, 7), upload(1)).await;
+        assert!(
+            store
+                .save(cx(0, 8), &claim, progress(1), Some(vec![1, 2]))
+                .await
+                .unwrap()
+        );
+        self.claim(cx(0, 9), upload(2)).await;
+        let candidate = SigningKey {
+            id: 7,
+            secret: [7; 32],
+            created: NOW,
+        };
+        assert_eq!(store.signing_keys(cx(0, 10), candidate).await.unwrap().len(), 1);
+        let (pass, until) = (Incarnation(11), NOW.plus_millis(HOUR));
+        assert_eq!(store.begin_pass(cx(0, 11), pass, until).await.unwrap(), Begun::Fresh);
+    }
+}
+
+/// What the next version adds.
+const LATER: [&str; 4] = ["laterText", "laterFlag", "laterNumber", "laterMap"];
+
+fn key_only(partition: &str, sort: &str) -> Row {
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    Row::from([("pk".to_owned(), text(partition)), ("sk".to_owned(), text(sort))])
+}
+
+fn progress(parts: u32) -> Progress {
+    Progress {
+        offset: 5 * u64::from(parts),
+        hash: vec![1],
+        store: vec![2],
+        parts,
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a DynamoDB endpoint"]
+async fn the_layout_of_the_next_version_is_understood_and_stays() {
+    let shared = Shared::new().await;
+    shared.set_version(2).await;
+    DynamoStore::open(&shared.options).await.unwrap();
+    let prepared = DynamoStore::init(&shared.options).await.unwrap();
+    assert!(prepared.iter().all(|table| table.version == 2), "{prepared:?}");
+    shared.set_version(3).await;
+    let refused = DynamoStore::open(&shared.options).await.unwrap_err();
+    assert!(matches!(refused, OpenError::TooNew { found: 3, .. }), "{refused}");
+    let refused = DynamoStore::init(&shared.options).await.unwrap_err();
+    assert!(matches!(refused, OpenError::TooNew { found: 3, .. }), "{refused}");
+    // The version before the first one.
+    shared.set_version(0).await;
+    DynamoStore::open(&shared.options).await.unwrap();
+    let prepared = DynamoStore::init(&shared.options).await.unwrap();
+    assert!(prepared.iter().all(|table| table.version == 1), "{prepared:?}");
+}
+
+#[tokio::test]
+#[ignore = "needs a DynamoDB endpoint"]
+async fn what_the_neighbours_have_written_is_read() {
+    let shared = Shared::new().await;
+    shared.fill().await;
+    let before = shared.records().await;
+    shared.set_version(2).await;
+    shared.write_as_the_next_version().await;
+    shared.write_as_the_version_before().await;
+    assert_eq!(shared.records().await, before);
+
+    let store = DynamoStore::open(&shared.options).await.unwrap();
+    let call = cx(0, 50);
+    assert_eq!(
+        store.tag(call, &app(), &tag("a")).await.unwrap().unwrap().digest,
+        digest(b"one")
+    );
+    assert_eq!(
+        store.tags(call, &app(), None, 10).await.unwrap().items,
+        [tag("a"), tag("b")]
+    );
+    assert_eq!(
+        store
+            .history(call, &app(), &tag("gone"), None, 10)
+            .await
+            .unwrap()
+            .items
+            .len(),
+        2
+    );
+    assert_eq!(store.manifests(call, &app(), None, 10).await.unwrap().items.len(), 2);
+    assert!(store.manifest(call, &app(), &digest(b"two")).await.unwrap().is_some());
+    assert!(store.link(call, &app(), &digest(b"layer")).await.unwrap().is_some());
+    assert_eq!(store.holders(call, &digest(b"layer"), 10).await.unwrap(), [app()]);
+    assert_eq!(store.repositories(call, None, 10).await.unwrap().items, [app()]);
+    let session = store.get(call, upload(1)).await.unwrap().unwrap();
+    assert_eq!((session.state, session.progress), (State::Open, progress(1)));
+    assert_eq!(store.parts(call, upload(1)).await.unwrap(), [vec![1, 2]]);
+    let late = NOW.plus_millis(1000 * HOUR);
+    assert_eq!(store.expired(call, late, None, 10).await.unwrap().len(), 2);
+    assert_eq!(store.graves(call, late, None, 10).await.unwrap().items.len(), 1);
+    let candidate = SigningKey {
+        id: 8,
+        secret: [8; 32],
+        created: NOW,
+    };
+    let keys = store.signing_keys(call, candidate).await.unwrap();
+    assert_eq!(keys.iter().map(|key| key.id).collect::<Vec<_>>(), [7]);
+    let begun = store.begin_pass(call, Incarnation(51), NOW.plus_millis(HOUR)).await;
+    assert_eq!(begun.unwrap(), Begun::Busy(NOW.plus_millis(HOUR)));
+}
+
+#[tokio::test]
+#[ignore = "needs a DynamoDB endpoint"]
+async fn a_change_of_a_row_keeps_what_the_next_version_has_added() {
+    let shared = Shared::new().await;
+    shared.fill().await;
+    shared.write_as_the_next_version().await;
+    shared.write_as_the_version_before().await;
+    let store = &shared.store;
+    let link = format!("D#{}#{}", app(), digest(b"unused"));
+    let bytes = format!("B#{}", digest(b"unused"));
+
+    // A link that is marked, kept, and used.
+    assert_eq!(shared.collect(cx(2, 50)).await.marked, 1);
+    shared.kept("a marked link", 1, |p, s| p == link && s == "L").await;
+    assert!(
+        store
+            .keep_link(cx(2, 51), &app(), &digest(b"unused"))
+            .await
+            .unwrap()
+            .is_some()
+    );
+    shared
+        .kept("a link that was kept", 1, |p, s| p == link && s == "L")
+        .await;
+    assert_eq!(shared.collect(cx(4, 52)).await.marked, 1);
+    let mut put = image(b"three", &[]);
+    put.required.insert(digest(b"unused"));
+    assert_eq!(store.put_manifest(cx(4, 53), &put).await.unwrap(), ManifestPut::Stored);
+    shared
+        .kept("a link that is needed", 1, |p, s| p == link && s == "L")
+        .await;
+
+    // A manifest that is put again under another tag.
+    let one = format!("D#{}#{}", app(), digest(b"one"));
+    let put = image(b"one", &["a", "c"]);
+    assert_eq!(store.put_manifest(cx(4, 54), &put).await.unwrap(), ManifestPut::Stored);
+    shared.kept("a manifest", 1, |p, s| p == one && s == "M").await;
+    assert_eq!(
+        store.tag(cx(4, 55), &app(), &tag("c")).await.unwrap().unwrap().digest,
+        digest(b"one")
+    );
+    shared.kept("a tag that names it already", 1, |_, s| s == "t#a").await;
+    let put = image(b"one", &["b"]);
+    assert_eq!(store.put_manifest(cx(4, 60), &put).await.unwrap(), ManifestPut::Stored);
+    shared.kept("a tag that was moved", 1, |_, s| s == "t#b").await;
+
+    // Bytes whose removal was begun, and that are claimed again.
+    let removed = store
+        .delete_manifest(cx(4, 56), &app(), &digest(b"three"), "user")
+        .await;
+    assert_eq!(removed.unwrap(), Removal::Removed);
+    assert_eq!(
+        store.unlink(cx(4, 57), &app(), &digest(b"unused")).await.unwrap(),
+        Removal::Removed
+    );
+    let marked = AttributeValue::S(format!("collection {:016x} {}", NOW.0, Incarnation(99)));
+    let row = key_only(&bytes, "B");
+    let main = shared.tables()[0];
+    shared
+        .change(main, &row, "SET #0 = :0", &["condemned"], &[marked])
+        .await;
+    let offered = Location::main("9a.1");
+    store
+        .commit_blob(cx(4, 58), &app(), &digest(b"unused"), &offered, 5)
+        .await
+        .unwrap();
+    shared.kept("bytes", 1, |p, s| p == bytes && s == "B").await;
+    let found = store
+        .link(cx(4, 59), &app(), &digest(b"unused"))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(found.location, Location::main("1a.1"));
+}
+
+#[tokio::test]
+#[ignore = "needs a DynamoDB endpoint"]
+async fn a_session_goes_on_across_versions() {
+    let shared = Shared::new().await;
+    shared.fill().await;
+    shared.write_as_the_next_version().await;
+    shared.write_as_the_version_before().await;
+    let store = &shared.store;
+    let sessions = |what: &'static str| {
+        // Both rows, and the part record of the first.
+        shared.kept(what, 3, |p, s| p.starts_with("S#") && !s.ends_with("#p000001"))
+    };
+    let claim = shared.claim(cx(1, 50), upload(1)).await;
+    sessions("claimed").await;
+    assert!(store.renew(cx(1, 51), &claim, NOW.plus_millis(2 * HOUR)).await.unwrap());
+    sessions("renewed").await;
+    assert!(store.save(cx(1, 52), &claim, progress(2), Some(vec![3])).await.unwrap());
+    sessions("saved").await;
+    assert_eq!(store.parts(cx(1, 53), upload(1)).await.unwrap(), [vec![1, 2], vec![3]]);
+    let claim = shared.claim(cx(1, 54), upload(1)).await;
+    assert_eq!(claim.attempt.number, 2 + 1);
+    store.release(cx(1, 55), &claim).await.unwrap();
+    sessions("released").await;
+    let claim = shared.claim(cx(1, 56), upload(1)).await;
+    let publishing = Publishing {
+        digest: digest(b"session"),
+        location: Location::main("5a.1"),
+        size: 10,
+    };
+    assert!(store.commit(cx(1, 57), &claim, &publishing).await.unwrap());
+    sessions("committing").await;
+    store.finish(cx(1, 58), &claim, End::Done).await.unwrap();
+    sessions("done").await;
+    store.cancel(cx(1, 59), upload(2)).await.unwrap();
+    sessions("cancelled").await;
+
+    // And its end: no row is left, whoever wrote what is in it.
+    for (session, row) in store
+        .expired(cx(200, 60), NOW.plus_millis(200 * HOUR), None, 10)
+        .await
+        .unwrap()
+    {
+        assert!(store.sweep(cx(200, 61), session, &row).await.unwrap().is_some());
+    }
+    shared.kept("sessions", 0, |p, _| p.starts_with("S#")).await;
+}

@@ -1,0 +1,93 @@
+//! Pushes, deletes and collections at once over a real server, names in memory: no byte is lost, and in the end the
+//! bucket holds nothing, not even parts of an upload that nobody finished.
+
+use std::sync::Arc;
+
+use registry::contract::churn::Options;
+use registry::contract::{Guard, Stores};
+use registry::store::memory::{MemoryCollection, MemoryMetadata, MemorySessions};
+use store_s3::{Operation, S3Blobs};
+
+use crate::server::{self, BUCKET};
+use crate::session::MIB;
+
+/// How much is done, with a largest blob that is sent in parts. Bounded by the time that a slow server takes.
+fn options(largest: usize) -> Options {
+    Options {
+        workers: 4,
+        operations: 80,
+        largest,
+        ..Options::default()
+    }
+}
+
+/// What is looked at when all is over.
+struct Bytes {
+    store: S3Blobs,
+    prefix: String,
+}
+
+async fn stores(change: impl FnOnce(&mut store_s3::Options)) -> Stores {
+    let mut prefix = String::new();
+    let store = server::store_with(|options| {
+        change(options);
+        prefix.clone_from(&options.prefix);
+    })
+    .await;
+    let metadata = Arc::new(MemoryMetadata::new());
+    let sessions = Arc::new(MemorySessions::new());
+    Stores {
+        blobs: Arc::new(store.clone()),
+        metadata: metadata.clone(),
+        sessions: sessions.clone(),
+        collection: Arc::new(MemoryCollection::new(metadata.clone(), sessions)),
+        records: metadata,
+        guard: Box::new(Bytes { store, prefix }),
+    }
+}
+
+/// Whatever the store's own walk leaves out is looked for with other means.
+async fn look(guard: Guard) {
+    let Bytes { store, prefix } = *guard.downcast::<Bytes>().expect("the stores' guard");
+    let statistics = store.statistics();
+    for operation in [
+        Operation::PutObject,
+        Operation::UploadPart,
+        Operation::CompleteMultipartUpload,
+    ] {
+        assert!(statistics.sent(operation) > 0, "{} in {statistics:?}", operation.name());
+    }
+    let client = server::client().await;
+    let objects = client.list_objects_v2().bucket(BUCKET).prefix(&prefix).send();
+    let objects = objects.await.unwrap();
+    assert_eq!(objects.contents(), [], "objects are left");
+    let uploads = client.list_multipart_uploads().bucket(BUCKET).prefix(&prefix).send();
+    let uploads = uploads.await.unwrap();
+    assert_eq!(uploads.uploads(), [], "uploads in parts are left");
+}
+
+mod growing {
+    use super::MIB;
+
+    registry::churn_tests!(
+        super::stores(|_| {}),
+        super::options(14 * MIB),
+        super::look,
+        #[ignore = "needs an S3 server"]
+    );
+}
+
+mod equal {
+    use super::MIB;
+
+    registry::churn_tests!(
+        super::stores(|options| {
+            options.parts = store_s3::Parts::Equal;
+            options.part_checksums = false;
+        }),
+        // One part of 52 MiB, and one that is smaller.
+        super::options(53 * MIB),
+        super::look,
+        #[ignore = "needs an S3 server"]
+    );
+}

@@ -1,0 +1,201 @@
+//! What an operator chooses, as it shows in requests and in the URLs that clients get.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use registry::store::Location;
+use registry::store::blobs::{BlobStore as _, Doomed, RedirectRequest};
+use registry::store::sessions::Attempt;
+use store_s3::{Encryption, Operation, Options, PathStyle, S3Blobs};
+
+use crate::fake::{BUCKET, Fake, Seen};
+use crate::session::{MIB, Session, cx};
+
+const OWNER: &str = "111122223333";
+
+/// Every operation that the store knows, by what it is used for.
+async fn every_operation(fake: &Fake, store: &S3Blobs) -> Vec<Seen> {
+    // A single object becomes a part by a copy, a small body is staged, and copied when the object is made.
+    let mut session = Session::new(store);
+    for size in [6 * MIB, 6 * MIB, 1000] {
+        session.append(size).await;
+    }
+    let location = session.seal_and_check().await;
+    session.end(Some(&location)).await;
+    session.check(&location).await;
+    // What was copied from another upload follows an attempt that came to nothing.
+    let mut cut = Session::new(store);
+    cut.append(20 * MIB).await;
+    cut.append_cut(10).await;
+    cut.append(20 * MIB).await;
+    cut.seal_and_check().await;
+    let mut cancelled = Session::new(store);
+    cancelled.append(20 * MIB).await;
+    cancelled.end(None).await;
+    let attempt = Attempt {
+        session: cut.id,
+        number: 2,
+    };
+    let doomed = Doomed {
+        location: Location::main(attempt.to_string()),
+        unfinished: true,
+    };
+    store.delete(cx(60), std::slice::from_ref(&doomed)).await.unwrap();
+    store.objects(cx(60), None, 10).await.unwrap();
+    store.check(cx(60)).await.unwrap();
+    let mut seen = fake.seen();
+    // A store that does not delete many at once is asked for each.
+    fake.held(|held| held.is_old = true);
+    store.delete(cx(60), &[doomed]).await.unwrap();
+    seen.extend(fake.seen());
+    let operations: BTreeSet<_> = seen.iter().map(|seen| seen.operation.name()).collect();
+    let all: BTreeSet<_> = Operation::ALL.iter().map(|operation| operation.name()).collect();
+    assert_eq!(operations, all, "each operation was asked for");
+    seen
+}
+
+fn with_prefix<'a>(headers: &'a BTreeMap<String, String>, prefix: &str) -> Vec<(&'a str, &'a str)> {
+    headers
+        .iter()
+        .filter(|(name, _)| name.starts_with(prefix))
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect()
+}
+
+/// Encryption is asked for where bytes begin to be stored: of an object, and of an upload, whose parts follow it. Never
+/// elsewhere: a store refuses it there.
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_and_uploads_are_encrypted_as_the_operator_says() {
+    const HOW: &str = "x-amz-server-side-encryption";
+    const KEY: &str = "x-amz-server-side-encryption-aws-kms-key-id";
+    let key = "arn:aws:kms:eu-central-1:111122223333:key/abc";
+    for (encryption, expected) in [
+        (Encryption::Bucket, &[][..]),
+        (Encryption::Aes256, &[(HOW, "AES256")]),
+        (Encryption::Kms(None), &[(HOW, "aws:kms")]),
+        (Encryption::Kms(Some(key.to_owned())), &[(HOW, "aws:kms"), (KEY, key)]),
+    ] {
+        let fake = Fake::start().await;
+        let store = fake.store(|options| options.encryption = encryption.clone()).await;
+        for request in every_operation(&fake, &store).await {
+            let begins = matches!(
+                request.operation,
+                Operation::PutObject | Operation::CreateMultipartUpload
+            );
+            let told = with_prefix(&request.headers, HOW);
+            let expected = if begins { expected } else { &[] };
+            assert_eq!(told, expected, "{encryption:?}: {:?}", request.operation);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_request_names_the_owner_whom_the_bucket_must_have() {
+    const OF_BUCKET: (&str, &str) = ("x-amz-expected-bucket-owner", OWNER);
+    const OF_SOURCE: (&str, &str) = ("x-amz-source-expected-bucket-owner", OWNER);
+    for owner in [None, Some(OWNER.to_owned())] {
+        let fake = Fake::start().await;
+        let store = fake
+            .store(|options| options.expected_bucket_owner.clone_from(&owner))
+            .await;
+        for request in every_operation(&fake, &store).await {
+            let mut told = with_prefix(&request.headers, "x-amz-expected-bucket-owner");
+            told.extend(with_prefix(&request.headers, "x-amz-source-expected-bucket-owner"));
+            let expected = match (&owner, request.operation) {
+                (None, _) => &[][..],
+                (Some(_), Operation::UploadPartCopy) => &[OF_BUCKET, OF_SOURCE],
+                (Some(_), _) => &[OF_BUCKET],
+            };
+            assert_eq!(told, expected, "{:?}", request.operation);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_lie_below_the_prefix_and_what_is_sent_has_a_checksum() {
+    let fake = Fake::start().await;
+    let store = fake.store(|options| options.prefix = "some/where".to_owned()).await;
+    for request in every_operation(&fake, &store).await {
+        if !request.key.is_empty() {
+            assert!(request.key.starts_with("some/where/"), "{}", request.key);
+        }
+        if let Some(prefix) = request.query.get("prefix") {
+            assert!(prefix.starts_with("some/where/"), "{prefix}");
+        }
+        if let Some(source) = request.headers.get("x-amz-copy-source") {
+            assert!(source.starts_with("bucket/some/where/"), "{source}");
+        }
+        let checksums =
+            ["x-amz-checksum-sha256", "x-amz-checksum-crc32"].map(|name| request.headers.contains_key(name));
+        let signed = request.headers["x-amz-content-sha256"] != "UNSIGNED-PAYLOAD";
+        match request.operation {
+            Operation::PutObject => assert_eq!((checksums, signed), ([true, false], false)),
+            // Behind what is copied of another upload a part is signed with its hash instead.
+            Operation::UploadPart => assert!(!checksums[0] && checksums[1] != signed),
+            // The protocol asks for one in deletes of many.
+            Operation::DeleteObjects => assert_eq!(checksums, [false, true]),
+            _ => assert_eq!(checksums, [false; 2]),
+        }
+        assert!(!request.headers.contains_key("transfer-encoding"));
+        assert!(!request.headers.contains_key("expect"));
+    }
+}
+
+/// Host and path of the URL that a client gets for an object.
+async fn target_of(change: impl FnOnce(&mut Options)) -> (String, String) {
+    let mut options = Options::new(BUCKET);
+    options.region = Some("eu-central-1".to_owned());
+    change(&mut options);
+    let credentials = aws_credential_types::Credentials::new("an id", "a secret", None, None, "a test");
+    let store = S3Blobs::open_as(options, credentials).await.unwrap();
+    let request = RedirectRequest {
+        content_type: "application/octet-stream",
+        reached_by: None,
+    };
+    let redirect = store.redirect(cx(1).now, &Location::main("0a.1"), request).await;
+    let url = redirect.unwrap().unwrap().url;
+    let (host, rest) = url.split_once("://").unwrap().1.split_once('/').unwrap();
+    (host.to_owned(), rest.split('?').next().unwrap().to_owned())
+}
+
+/// The store's own requests are made with the same configuration. That they name the bucket in their path at an endpoint
+/// which is not AWS's is what the server in memory relies on.
+#[tokio::test]
+async fn the_bucket_stands_in_the_path_or_in_the_host_name() {
+    let own = Some("http://localhost:9000".to_owned());
+    let aws = "s3.eu-central-1.amazonaws.com";
+    for (style, endpoint, host, path) in [
+        (PathStyle::Auto, None, "bucket.s3.eu-central-1.amazonaws.com", "0a.1"),
+        (PathStyle::Never, None, "bucket.s3.eu-central-1.amazonaws.com", "0a.1"),
+        (PathStyle::Always, None, aws, "bucket/0a.1"),
+        (PathStyle::Auto, own.clone(), "localhost:9000", "bucket/0a.1"),
+        (PathStyle::Always, own.clone(), "localhost:9000", "bucket/0a.1"),
+        (PathStyle::Never, own.clone(), "bucket.localhost:9000", "0a.1"),
+        // AWS by a name of its own.
+        (
+            PathStyle::Auto,
+            Some(format!("https://{aws}")),
+            "bucket.s3.eu-central-1.amazonaws.com",
+            "0a.1",
+        ),
+    ] {
+        let target = target_of(|options| {
+            options.path_style = style;
+            options.endpoint.clone_from(&endpoint);
+        })
+        .await;
+        assert_eq!(target, (host.to_owned(), path.to_owned()), "{style:?} {endpoint:?}");
+    }
+    // Clients are sent to an endpoint of their own in the same style.
+    for (style, host, path) in [
+        (PathStyle::Auto, "cdn.example.org", "bucket/0a.1"),
+        (PathStyle::Never, "bucket.cdn.example.org", "0a.1"),
+    ] {
+        let target = target_of(|options| {
+            options.path_style = style;
+            options.endpoint.clone_from(&own);
+            options.public_endpoint = Some("https://cdn.example.org".to_owned());
+        })
+        .await;
+        assert_eq!(target, (host.to_owned(), path.to_owned()), "{style:?}");
+    }
+}
