@@ -29,6 +29,8 @@ from verify import Registry
 
 README = AWS / "README.md"
 NAME, REGION = "registry-example", "eu-central-1"
+# The account of the files. The stand-in's is another.
+ACCOUNT = "111122223333"
 MIB = 1 << 20
 JSON = "application/vnd.oci.empty.v1+json"
 
@@ -43,6 +45,7 @@ class Account:
         programs = [aws_cli(folder / "bin"), roadstead()]
         self.env = {**self._told(self.root), "PATH": path_with(*programs), "AWS_PAGER": ""}
         self.s3, self.dynamodb = S3(self.endpoint, self.root), DynamoDb(self.endpoint, self.root)
+        self.number = json.loads(self.aws("sts", "get-caller-identity", "--output", "json").stdout)["Account"]
         self._users = 0
 
     def _told(self, credentials: Credentials) -> Dict[str, Optional[str]]:
@@ -64,7 +67,7 @@ class Account:
         self.aws("iam", "create-user", "--user-name", name)
         for number, policy in enumerate(policies):
             document = self.folder / f"{name}-{number}.json"
-            document.write_text(json.dumps(policy))
+            document.write_text(json.dumps(policy).replace(ACCOUNT, self.number))
             words = ["--user-name", name, "--policy-name", str(number), "--policy-document", f"file://{document}"]
             self.aws("iam", "put-user-policy", *words)
         key = json.loads(self.aws("iam", "create-access-key", "--user-name", name, "--output", "json").stdout)["AccessKey"]
@@ -80,6 +83,8 @@ def aws(folder: Path, full: bool = False) -> Iterator[Result]:
     tools()
     with Cloud() as cloud:
         account = Account(folder, cloud)
+        yield check("aws: the README's sed puts other names in every place", renamed, folder)
+        yield check("aws: policies are for one bucket, one table and one key", narrow)
         yield check("aws: the README's commands make the bucket and the table", bucket_and_table, account)
         yield check("aws: the README's commands make the roles", roles, account)
         yield check("aws: serve.json is enough to serve", serves, account)
@@ -99,6 +104,49 @@ def aws(folder: Path, full: bool = False) -> Iterator[Result]:
 
 
 # --- the README ---
+
+
+def renamed(folder: Path) -> str:
+    """Nothing is left of the example names, and nothing else has changed."""
+    place = folder / "renamed"
+    shutil.copytree(AWS, place)
+    command = steps(README, "sed -i")
+    shell(command, place, dict(os.environ))
+    pairs = re.findall(r"s/([^/]+)/([^/]+)/g", command)
+    assert [old for old, _ in pairs] == [NAME, REGION, ACCOUNT], pairs
+    changed = 0
+    for old in AWS.rglob("*"):
+        if old.is_file():
+            before, after = old.read_text(), (place / old.relative_to(AWS)).read_text()
+            # The command itself is in the README, and names both sides of each pair.
+            for mine, theirs in pairs:
+                before = before.replace(mine, theirs)
+            assert after == before, f"{old.name} is not what the command was to make of it"
+            changed += old.read_text() != after
+    files = ("serve.json", "operate.json", "setup.json", "kms.json", "table.json", "trust-irsa.json", "aws.env", "kubernetes.yaml")
+    for name in files:
+        (found,) = place.rglob(name)
+        assert found.read_text() != next(AWS.rglob(name)).read_text(), f"{name} names nothing of the reader's"
+    return f"{changed} files"
+
+
+def narrow() -> None:
+    """A wildcard for a region or an account also allows tables of the same name that are somebody else's, or another day's."""
+    wanted = {
+        f"arn:aws:s3:::{NAME}",
+        f"arn:aws:s3:::{NAME}/*",
+        f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/{NAME}",
+        f"arn:aws:kms:{REGION}:{ACCOUNT}:key/00000000-0000-0000-0000-000000000000",
+    }
+    found = set()
+    for file in (AWS / "policies").iterdir():
+        for statement in json.loads(file.read_text())["Statement"]:
+            resource = statement["Resource"]
+            found |= set(resource if isinstance(resource, list) else [resource])
+            assert not [action for action in statement["Action"] if "*" in action], f"{file.name}: {statement['Sid']}"
+            for values in statement.get("Condition", {}).values():
+                assert not [value for value in values.values() if "*" in value], f"{file.name}: {statement['Sid']}"
+    assert found == wanted, found ^ wanted
 
 
 def bucket_and_table(account: Account) -> None:
@@ -274,7 +322,8 @@ class Pushed:
         return {"mediaType": MANIFEST, "digest": sha256(body), "size": len(body)}
 
     def image(self, tag: str) -> dict:
-        return self.manifest(tag, [self.blob(os.urandom(1000))])
+        """A small one, with one layer that is large enough to be stored in parts."""
+        return self.manifest(tag, [self.blob(os.urandom(1000)), self.blob(os.urandom(6 * MIB))])
 
 
 def use(registry: Registry) -> None:
@@ -292,7 +341,9 @@ def use(registry: Registry) -> None:
         here.cut(place, 30 * MIB, 20 * MIB)
         # The server may learn of the cut a moment later, and refuses another body until then.
         wait_until(lambda: registry.request("PATCH", place, b"", Content_Type="text/plain").status == 202, 20, "the body that was cut is given up")
-    here.ask("DELETE", place, 204)
+    # What the cut bodies have left is collection's to find: nothing here searches for it.
+    end = os.urandom(1000)
+    here.ask("PUT", f"{place}{'&' if '?' in place else '?'}digest={sha256(end)}", 201, end)
     first = here.manifest("1", [whole, pieces])
     second = here.manifest("1", [whole], annotations={"n": "2"})
     here.manifest("2", [whole], annotations={"n": "2"})
@@ -387,14 +438,38 @@ def known_fields(folder: Path) -> str:
     """kubectl drops what it does not know when it reads an object as what it is, and keeps it when it only annotates."""
     from samples import fields
 
-    raw = {one["kind"]: one for one in objects(folder, "annotate", "a=b")}
-    assert set(raw) == {"ServiceAccount", "ConfigMap", "Deployment", "PodDisruptionBudget", "Service", "CronJob"}, sorted(raw)
-    typed = {one["kind"]: one for one in objects(folder, "set", "image", "*=a/b")}
+    def named(*words: str) -> Dict[tuple, dict]:
+        return {(one["kind"], one["metadata"]["name"]): one for one in objects(folder, *words)}
+
+    raw = named("annotate", "a=b")
+    kinds = {"ServiceAccount", "ConfigMap", "Deployment", "PodDisruptionBudget", "Service", "CronJob"}
+    assert {kind for kind, _ in raw} == kinds, sorted(raw)
+    typed = named("set", "image", "*=a/b")
     annotation = {("metadata", "annotations"), ("metadata", "annotations", "a")}
-    for kind in ("Deployment", "CronJob"):
-        unknown = sorted(fields(raw[kind]) - fields(typed[kind]) - annotation, key=str)
-        assert not unknown, f"{kind}: unknown to Kubernetes: " + ", ".join(".".join(map(str, field)) for field in unknown)
-    return f"kubectl reads {', '.join(sorted(typed))}"
+    running = [which for which in raw if which[0] in ("Deployment", "CronJob")]
+    for which in running:
+        unknown = sorted(fields(raw[which]) - fields(typed[which]) - annotation, key=str)
+        assert not unknown, f"{which}: unknown to Kubernetes: " + ", ".join(".".join(map(str, field)) for field in unknown)
+    return f"kubectl reads {', '.join(' '.join(which) for which in sorted(running))}"
+
+
+def collections(found: List[dict]) -> Dict[str, List[str]]:
+    """What each CronJob runs, and that they differ in nothing but that and when."""
+    jobs = {one["metadata"]["name"]: one["spec"] for one in found if one["kind"] == "CronJob"}
+    nightly, deep = jobs["roadstead-collect"], jobs["roadstead-collect-deep"]
+    assert len(jobs) == 2, sorted(jobs)
+    (hour, day, month), (deep_hour, deep_day, deep_month) = (job["schedule"].split()[1:4] for job in (nightly, deep))
+    assert (day, month) == ("*", "*") and deep_day.isdigit() and deep_month == "*", "each night, and once in each month"
+    assert abs(int(hour) - int(deep_hour)) >= 6, "of two passes at once one does nothing"
+    commands = {}
+    for name, job in jobs.items():
+        (container,) = job["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+        commands[name] = container.pop("command")
+        job.pop("schedule")
+    assert nightly == deep, "they run as the same"
+    assert [word for word in commands["roadstead-collect-deep"] if word != "--deep"] == commands["roadstead-collect"], commands
+    assert "--deep" in commands["roadstead-collect-deep"] and "--deep" not in commands["roadstead-collect"], commands
+    return commands
 
 
 def as_kubernetes_runs(folder: Path, cloud: Cloud) -> None:
@@ -435,10 +510,10 @@ def as_kubernetes_runs(folder: Path, cloud: Cloud) -> None:
         assert b"# TYPE" in Registry(f"127.0.0.1:{metrics}").request("GET", "/metrics").body
         push_and_pull(place, f"127.0.0.1:{ports[0]}")
         Registry(f"127.0.0.1:{ports[1]}", USER, PASSWORD).verify("team/app", "1")
-        collect = ["/usr/local/bin/roadstead", *job["containers"][0]["command"][1:]]
-        assert job["containers"][0]["command"] == collect, job
-        done = run([roadstead(), *collect[1:]], TIMEOUT, env=env)
-        assert re.match(r"\{.*\}$", done.stdout.strip().splitlines()[-1]), done
+        for name, (program, *words) in collections(found).items():
+            assert program == "/usr/local/bin/roadstead", program
+            report = json.loads(run([roadstead(), *words], TIMEOUT, env=env).stdout.strip().splitlines()[-1])
+            assert report["complete"] and report["deep"] == name.endswith("-deep"), report
         Registry(f"127.0.0.1:{ports[1]}", USER, PASSWORD).verify("team/app", "1")
     finally:
         for child in children:

@@ -14,6 +14,7 @@ import shutil
 import signal
 import tempfile
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Union
 
@@ -249,6 +250,14 @@ class Cloud:
             Backend(stores, data, tuple(direct), env).operate("metadata", "init", timeout=60)
             words += ["--dynamodb-endpoint", dynamodb_proxy or self.ministack.url]
         return Backend(stores, data, tuple(words), env, **made)  # type: ignore[arg-type]
+
+    def direct(self, backend: Backend) -> Backend:
+        """The same stores, past any proxy that the registry goes through."""
+        words = list(backend.flags)
+        for flag, server in (("--s3-endpoint", backend.s3), ("--dynamodb-endpoint", backend.dynamodb)):
+            if server is not None:
+                words[words.index(flag) + 1] = server.endpoint
+        return replace(backend, flags=tuple(words))
 
     def __enter__(self) -> "Cloud":
         self._folder = Path(tempfile.mkdtemp(prefix="roadstead-cloud-"))

@@ -71,10 +71,10 @@ PARTS = (
     Part("lint", "formatting, clippy, rustdoc, dependency policy, scripts", _main_of("lint")),
     Part("unit", "cargo test of the whole workspace", _main_of("unit")),
     Part("wasm", "the core builds for wasm32-unknown-unknown", _main_of("wasm")),
-    Part("conformance", "the official suite: one server, three servers, with a password", _main_of("conformance")),
+    Part("conformance", "the official suite: one server, three servers, with a password, over every pair of stores", _main_of("conformance")),
     Part("clients", "docker, containerd, podman, buildah, skopeo, crane, oras push, pull and run images", _clients),
-    Part("memory", "a 2 GiB blob in and out within 64 MiB of memory", _main_of("memory")),
+    Part("memory", "a 2 GiB blob in and out within 64 MiB of memory; uploads to S3 within what --upload-memory grants", _main_of("memory")),
     Part("kills", "servers die while images are pushed, on disk and in the cloud", _main_of("kills")),
-    Part("samples", "every sample and every local deployment runs", _main_of("samples")),
+    Part("samples", "every sample and every deployment of infra/ runs", _main_of("samples")),
     Part("bench", "the benchmark, small", _bench),
 )

@@ -6,11 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use registry::collection::{Interrupted, Options, Report, collect};
+use registry::store::Timestamp;
+use registry::store::collection::Plan;
 use registry::{AllStores, Environment};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::metrics::{Metrics, Pass};
+
+/// How far apart deep passes are, counted from the epoch, so that whoever collects agrees about when, and a server that is
+/// started anew every day does one as well. What a deep pass is for grows with crashes and not with pushes.
+const DEEP_EVERY: Duration = Duration::from_hours(30 * 24);
 
 /// Collects from time to time, until it is dropped.
 ///
@@ -47,13 +53,54 @@ impl Collector {
 }
 
 async fn passes(every: Duration, stores: &AllStores, environment: &Arc<dyn Environment>, metrics: &Metrics) {
+    let mut depth = Depth::of_a_start(environment.now(), every);
     let mut wait = fraction(every, &**environment);
     loop {
         tokio::time::sleep(wait).await;
-        pass(stores, environment, metrics).await;
+        let now = environment.now();
+        let report = pass(depth.is_due(now), stores, environment, metrics).await;
+        if report.is_some_and(|report| report.complete) {
+            depth.done(now);
+        }
         // A tenth more or less, so that those who met once do not meet again.
         wait = every.mul_f64(0.95) + fraction(every / 10, &**environment);
     }
+}
+
+/// Tells which passes of this process are deep.
+#[derive(Clone, Copy, Debug)]
+struct Depth {
+    /// When the last pass that came to its end began.
+    last: Timestamp,
+}
+
+impl Depth {
+    /// As if a pass had begun a period before `now`, by whoever collected until this process did.
+    fn of_a_start(now: Timestamp, every: Duration) -> Self {
+        Self {
+            last: Timestamp(now.0.saturating_sub(millis(every))),
+        }
+    }
+
+    /// Whether a pass that begins `now` is to be deep.
+    fn is_due(self, now: Timestamp) -> bool {
+        is_deep(self.last, now)
+    }
+
+    /// A pass that began `at` has looked at everything. One that did not leaves a deep pass due.
+    fn done(&mut self, at: Timestamp) {
+        self.last = at;
+    }
+}
+
+/// Whether a multiple of [`DEEP_EVERY`] since the epoch lies after `last`, and not after `now`.
+fn is_deep(last: Timestamp, now: Timestamp) -> bool {
+    let period = millis(DEEP_EVERY);
+    last.0 / period < now.0 / period
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A random part of a duration.
@@ -63,8 +110,15 @@ fn fraction(of: Duration, environment: &dyn Environment) -> Duration {
     of.mul_f64(f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX))
 }
 
-async fn pass(stores: &AllStores, environment: &Arc<dyn Environment>, metrics: &Metrics) {
-    let options = Options::default();
+/// What it has done, unless a store failed.
+async fn pass(deep: bool, stores: &AllStores, environment: &Arc<dyn Environment>, metrics: &Metrics) -> Option<Report> {
+    let options = Options {
+        plan: Plan {
+            deep,
+            ..Plan::default()
+        },
+        ..Options::default()
+    };
     let collected = collect(stores, environment.clone(), &options, &mut |_| {}).await;
     let now = environment.now();
     match collected {
@@ -73,15 +127,18 @@ async fn pass(stores: &AllStores, environment: &Arc<dyn Environment>, metrics: &
             metrics.collected(pass, &report, now);
             tracing::info!(
                 complete = report.complete,
+                deep,
                 seen = report.names.seen,
                 marked = report.names.marked,
                 unlinked = report.names.unlinked,
+                leftovers = report.names.leftovers,
                 buried = report.names.buried,
                 buried_bytes = report.names.buried_bytes,
                 sessions = report.sessions_swept,
                 deleted = report.objects_deleted,
                 "collected"
             );
+            Some(report)
         }
         Err(Interrupted { report, source }) => {
             metrics.collected(Pass::Failed, &report, now);
@@ -89,6 +146,7 @@ async fn pass(stores: &AllStores, environment: &Arc<dyn Environment>, metrics: &
                 error = &source as &dyn std::error::Error,
                 "a store failed during collection; the next pass goes on from there"
             );
+            None
         }
     }
 }
@@ -127,8 +185,11 @@ pub(crate) fn describe(report: &Report, size: impl Fn(u64) -> String) -> String 
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use super::*;
     use crate::environment::SystemEnvironment;
+    use crate::stores::Statistics;
 
     #[test]
     fn a_fraction_is_no_more_than_the_whole() {
@@ -137,6 +198,89 @@ mod tests {
         let drawn: Vec<_> = (0..100).map(|_| fraction(whole, &environment)).collect();
         assert!(drawn.iter().all(|part| *part <= whole));
         assert!(drawn.iter().any(|part| *part > whole / 2) && drawn.iter().any(|part| *part < whole / 2));
+    }
+
+    const PERIOD: u64 = 30 * 24 * 3_600_000;
+    const HOUR: u64 = 3_600_000;
+
+    #[test]
+    fn a_pass_is_deep_when_a_period_has_begun_since_the_last_one() {
+        for boundary in [PERIOD, 700 * PERIOD] {
+            let at = |offset: i64| Timestamp(boundary.checked_add_signed(offset).unwrap());
+            assert!(is_deep(at(-1), at(0)), "at the boundary itself");
+            assert!(is_deep(at(-1), at(1)));
+            assert!(!is_deep(at(-2), at(-1)), "before it");
+            assert!(!is_deep(at(0), at(1)), "the pass at the boundary was it");
+            assert!(!is_deep(at(0), at(0)));
+            assert!(!is_deep(at(1), at(-1)), "a clock that was set back");
+            assert!(!is_deep(at(0), Timestamp(boundary + PERIOD - 1)), "until the next one");
+            assert!(is_deep(at(0), Timestamp(boundary + PERIOD)));
+            assert!(is_deep(at(0), Timestamp(boundary + 5 * PERIOD)), "after a long rest");
+        }
+    }
+
+    #[test]
+    fn a_year_of_passes_has_a_deep_one_each_month() {
+        let every = Duration::from_hours(6);
+        let begin = Timestamp(700 * PERIOD + 3 * HOUR);
+        let mut depth = Depth::of_a_start(begin, every);
+        let mut deep = Vec::new();
+        for number in 0..365 * 4 {
+            let now = begin.plus_millis(number * 6 * HOUR);
+            if depth.is_due(now) {
+                deep.push(number);
+            }
+            depth.done(now);
+        }
+        let expected: Vec<_> = (0..13).map(|month| month * 30 * 4).collect();
+        assert_eq!(
+            deep, expected,
+            "the first one because its period began less than six hours ago"
+        );
+        let mut later = Depth::of_a_start(begin.plus_millis(6 * HOUR), every);
+        assert!(!later.is_due(begin.plus_millis(7 * HOUR)), "somebody else has done it");
+        later.done(begin.plus_millis(7 * HOUR));
+        assert!(!later.is_due(begin.plus_millis(8 * HOUR)));
+    }
+
+    #[test]
+    fn a_deep_pass_that_did_not_come_to_its_end_stays_due() {
+        let begin = Timestamp(700 * PERIOD);
+        let mut depth = Depth::of_a_start(begin, Duration::from_hours(1));
+        for hour in 0..3 {
+            assert!(depth.is_due(begin.plus_millis(hour * HOUR)));
+        }
+        depth.done(begin.plus_millis(2 * HOUR));
+        assert!(!depth.is_due(begin.plus_millis(3 * HOUR)));
+    }
+
+    /// Whoever collects less than once in a period always does so deeply.
+    #[test]
+    fn rare_passes_are_deep() {
+        let begin = Timestamp(700 * PERIOD + HOUR);
+        assert!(Depth::of_a_start(begin, DEEP_EVERY).is_due(begin));
+        assert!(Depth::of_a_start(Timestamp(5), DEEP_EVERY).is_due(Timestamp(PERIOD)));
+    }
+
+    #[tokio::test]
+    async fn a_pass_is_as_deep_as_it_was_told() {
+        use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
+
+        let metadata = Arc::new(MemoryMetadata::new());
+        let sessions = Arc::new(MemorySessions::new());
+        let stores = AllStores {
+            blobs: Arc::new(MemoryBlobs::new()),
+            metadata: metadata.clone(),
+            sessions: sessions.clone(),
+            collection: Arc::new(MemoryCollection::new(metadata.clone(), sessions)),
+            records: metadata,
+        };
+        let environment: Arc<dyn Environment> = Arc::new(SystemEnvironment::new(0));
+        let metrics = Metrics::new(Statistics::default());
+        for deep in [false, true] {
+            let report = pass(deep, &stores, &environment, &metrics).await.unwrap();
+            assert_eq!((report.deep, report.complete, report.dry_run), (deep, true, false));
+        }
     }
 
     #[test]

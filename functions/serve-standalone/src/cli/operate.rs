@@ -73,7 +73,8 @@ pub(crate) struct CollectArgs {
     /// Only say what would be done
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Also remove what interrupted operations have left among the names
+    /// Also remove what interrupted operations have left among the names, and with it the hold that they have on bytes.
+    /// Once a month is enough; `serve --collect-every` does so by itself
     #[arg(long)]
     pub(crate) deep: bool,
     /// Begin a pass that often, until SIGTERM or SIGINT
