@@ -13,6 +13,7 @@ fail every twentieth request.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import signal
 import sys
@@ -203,11 +204,15 @@ def _faulty(stack: ExitStack, _: Path) -> Registry:
     registry = Registry(fleet.address, log=lambda: "\n".join(map(_log, fleet.servers)))
 
     def whole() -> None:
-        """After all families: whatever a tag names is there, and hashes."""
+        """After all families: whatever a tag names is there, and hashes; and so does all else, when nothing is between."""
         assert s3.injected() and dynamodb.injected(), "no fault was ever met"
-        for repository in registry.repositories():
-            for tag in registry.tags(repository):
-                registry.verify(repository, tag)
+        verified = sum(len(registry.verify(repository, tag)) for repository in registry.repositories() for tag in registry.tags(repository))
+        assert verified, "no tag names anything"
+        direct = cloud.direct(backend)
+        checked = direct.operate("fsck", "--hash", "--json", timeout=600, ok=(0, 1))
+        assert checked.returncode == 0, f"fsck found what does not agree:\n{checked.stdout[-4000:]}{checked.stderr[-2000:]}"
+        summary = json.loads(checked.stdout.splitlines()[-1])["summary"]
+        assert summary["blobs"] and summary["tags"] and not summary["findings"], summary
 
     stack.callback(whole)
     return registry
