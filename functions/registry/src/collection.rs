@@ -5,9 +5,8 @@
 //!    that a run that was cut off is gone on with by the next one, and that two do not do the same work.
 //! 2. Upload sessions past their end, unless somebody still writes under them.
 //! 3. Graves that are due. What is named again is spared, but for what was begun beside it and never finished, and what
-//!    was buried again is left for later; all else is
-//!    deleted, many objects at once, and then its grave is removed, so that a run which was cut off in between deletes
-//!    again, and never forgets.
+//!    was buried again is left for later; all else is deleted, many objects at once, and then its grave is removed, so
+//!    that a run which was cut off in between deletes again, and never forgets.
 //!
 //! Memory is bounded by the sizes in [`Options`]. Nothing is locked: a registry serves meanwhile, and any number of
 //! collections at once are as safe as one.
@@ -118,6 +117,7 @@ pub async fn collect(
             environment,
             options,
         },
+        plan: options.plan,
         progress,
         report: Report {
             dry_run: options.plan.dry_run,
@@ -144,8 +144,38 @@ struct Over<'a> {
     options: &'a Options,
 }
 
+/// How far a pass has come, as stores keep it for the next one.
+struct Place {
+    deep: bool,
+    after: Cursor,
+}
+
+impl Place {
+    fn parse(cursor: &Cursor) -> Option<Self> {
+        let (depth, after) = cursor.0.split_once(' ')?;
+        let deep = match depth {
+            DEEP => true,
+            PLAIN => false,
+            _ => return None,
+        };
+        let after = Cursor(after.to_owned());
+        Some(Self { deep, after })
+    }
+
+    fn cursor(&self) -> Cursor {
+        let depth = if self.deep { DEEP } else { PLAIN };
+        Cursor(format!("{depth} {}", self.after.0))
+    }
+}
+
+/// Begin what is kept of a pass.
+const DEEP: &str = "deep";
+const PLAIN: &str = "plain";
+
 struct Run<'a> {
     over: Over<'a>,
+    /// As deep as what it goes on with.
+    plan: Plan,
     progress: &'a mut (dyn FnMut(&Report) + Send),
     report: Report,
 }
@@ -186,8 +216,10 @@ impl Over<'_> {
 impl Run<'_> {
     async fn all(&mut self) -> Result<(), StoreError> {
         self.names().await?;
-        self.sessions().await?;
-        self.graves().await
+        // One upload that cannot be ended must not keep everything else in the graveyard.
+        let ended = self.sessions().await;
+        self.graves().await?;
+        ended
     }
 
     fn tell(&mut self) {
@@ -212,12 +244,19 @@ impl Run<'_> {
                 return Ok(());
             }
             Begun::Fresh => None,
-            // What was passed over so far was perhaps not looked at as deeply.
-            Begun::Resumed(_) if self.over.options.plan.deep => None,
-            Begun::Resumed(cursor) => {
-                self.report.resumed = true;
-                Some(cursor)
-            }
+            Begun::Resumed(cursor) => match Place::parse(&cursor) {
+                // What was passed over so far was not looked at as deeply.
+                Some(place) if self.plan.deep && !place.deep => None,
+                // A deep pass that was cut off is gone on with as one.
+                Some(place) => {
+                    self.plan.deep = place.deep;
+                    self.report.deep = place.deep;
+                    self.report.resumed = true;
+                    Some(place.after)
+                }
+                // Another version's.
+                None => None,
+            },
         };
         self.walk(Some(pass), from).await
     }
@@ -225,7 +264,13 @@ impl Run<'_> {
     /// Walks over the names from `next` on; records how far it has come for `pass`, if it is one.
     async fn walk(&mut self, pass: Option<Incarnation>, mut next: Option<Cursor>) -> Result<(), StoreError> {
         loop {
-            let (plan, limit) = (&self.over.options.plan, self.over.options.names);
+            let (plan, limit) = (&self.plan, self.over.options.names);
+            let noted = |next: Option<&Cursor>| {
+                next.map(|after| {
+                    let (deep, after) = (plan.deep, after.clone());
+                    Place { deep, after }.cursor()
+                })
+            };
             let collection = &self.over.stores.collection;
             let slice = match collection
                 .collect_names(self.over.cx(), plan, next.as_ref(), limit)
@@ -237,17 +282,19 @@ impl Run<'_> {
                     // fails is to be expected of a store that has just failed.
                     if let Some(pass) = pass {
                         let now = self.over.environment.now();
-                        drop(collection.checkpoint(self.over.cx(), pass, next.as_ref(), now).await);
+                        let noted = noted(next.as_ref());
+                        drop(collection.checkpoint(self.over.cx(), pass, noted.as_ref(), now).await);
                     }
                     return Err(fault);
                 }
             };
-            self.report.names += slice.tally;
-            self.tell();
             next = slice.next;
+            let noted = noted(next.as_ref());
+            self.report.names += slice.tally;
+            (self.progress)(&self.report);
             if let Some(pass) = pass {
                 let (cx, until) = (self.over.cx(), self.over.lease());
-                if !collection.checkpoint(cx, pass, next.as_ref(), until).await? {
+                if !collection.checkpoint(cx, pass, noted.as_ref(), until).await? {
                     self.report.busy_until = Some(self.over.environment.now());
                     return Ok(());
                 }

@@ -59,7 +59,7 @@ async fn passes(every: Duration, stores: &AllStores, environment: &Arc<dyn Envir
         tokio::time::sleep(wait).await;
         let now = environment.now();
         let report = pass(depth.is_due(now), stores, environment, metrics).await;
-        if report.is_some_and(|report| report.complete) {
+        if report.is_some_and(|report| report.complete && (report.deep || !depth.is_due(now))) {
             depth.done(now);
         }
         // A tenth more or less, so that those who met once do not meet again.
@@ -127,7 +127,7 @@ async fn pass(deep: bool, stores: &AllStores, environment: &Arc<dyn Environment>
             metrics.collected(pass, &report, now);
             tracing::info!(
                 complete = report.complete,
-                deep,
+                deep = report.deep,
                 seen = report.names.seen,
                 marked = report.names.marked,
                 unlinked = report.names.unlinked,

@@ -96,6 +96,7 @@ impl Client {
         Requests {
             client: self,
             until: self.pace.elapsed() + patience,
+            patience,
         }
     }
 }
@@ -106,6 +107,8 @@ pub(crate) struct Requests<'a> {
     client: &'a Client,
     /// By the clock of [`Pace`].
     until: Duration,
+    /// How long the call may take in all.
+    patience: Duration,
 }
 
 impl Requests<'_> {
@@ -334,6 +337,11 @@ impl Requests<'_> {
                 Err(error) => tries.failed(error).await?,
             }
         }
+    }
+
+    /// Whether no more than half of the call's time is left: for work that another call goes on with.
+    pub(crate) fn is_half_over(&self) -> bool {
+        self.client.pace.elapsed() + self.patience / 2 >= self.until
     }
 
     /// An error when the call's time is up: for loops of which every request is answered at once.

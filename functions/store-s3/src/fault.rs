@@ -55,7 +55,14 @@ impl Fault {
     /// kind (an MD5, in the past). Only perhaps: much else is answered with 400, so that nothing follows from it before the
     /// same request without the checksum was done.
     pub(crate) fn is_unknown_header(&self) -> bool {
-        self.is_unknown() || matches!(self, Self::Refused { status: 400, .. })
+        const CODES: &[&str] = &[
+            "InvalidArgument",
+            "InvalidDigest",
+            "InvalidRequest",
+            "MalformedXML",
+            "MissingContentMD5",
+        ];
+        self.is_unknown() || matches!(self, Self::Refused { status: 400, code, .. } if CODES.contains(&code.as_str()))
     }
 
     /// A part that was named is not there, or is another.

@@ -11,7 +11,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use crate::fault::Fault;
 use crate::options::Encryption;
 use crate::record::Part;
-use crate::requests::{Bucket, Patience};
+use crate::requests::{Bucket, Patience, lacks};
 use crate::room::Room;
 use crate::rope::{Content, Rope};
 use crate::signed::SignedBody;
@@ -58,7 +58,7 @@ impl Bucket {
         match begun {
             Err(fault) if checksums && fault.is_unknown_header() => {
                 let begun = self.begin_with(key, false, deadline).await?;
-                self.part_checksums.store(false, Ordering::Relaxed);
+                lacks(&self.part_checksums, "checksums of parts");
                 Ok(begun)
             }
             other => other,
@@ -226,10 +226,12 @@ impl Bucket {
             .build();
         let condition = self.absent();
         let completed = self.complete_if(target, &parts, condition.clone(), deadline).await;
-        if self.without_condition(condition.is_some(), &completed) {
-            return self.complete_if(target, &parts, None, deadline).await;
+        if !Self::without_condition(condition.is_some(), &completed) {
+            return completed;
         }
-        completed
+        let completed = self.complete_if(target, &parts, None, deadline).await?;
+        lacks(&self.conditional, "conditions of writes");
+        Ok(completed)
     }
 
     async fn complete_if(

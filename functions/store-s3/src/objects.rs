@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::fault::{Fault, chain};
 use crate::multipart::unquoted;
-use crate::requests::{Bucket, Patience};
+use crate::requests::{Bucket, Patience, lacks};
 use crate::rope::Content;
 use crate::statistics::Operation;
 use crate::time::Deadline;
@@ -36,12 +36,8 @@ impl Bucket {
     }
 
     /// Whether a request is to be sent again without the condition that it had.
-    pub(crate) fn without_condition<T>(&self, had: bool, answer: &Result<T, Fault>) -> bool {
-        let unknown = had && answer.as_ref().is_err_and(Fault::is_unknown);
-        if unknown {
-            self.conditional.store(false, Ordering::Relaxed);
-        }
-        unknown
+    pub(crate) fn without_condition<T>(had: bool, answer: &Result<T, Fault>) -> bool {
+        had && answer.as_ref().is_err_and(Fault::is_unknown)
     }
 
     /// Stores an object of these bytes, whose hash may be known.
@@ -61,8 +57,11 @@ impl Bucket {
         let mut stored = self
             .put_if(key, content, &sha256, condition.clone(), &mut sent, deadline)
             .await;
-        if self.without_condition(condition.is_some(), &stored) {
+        if Self::without_condition(condition.is_some(), &stored) {
             stored = self.put_if(key, content, &sha256, None, &mut sent, deadline).await;
+            if stored.is_ok() {
+                lacks(&self.conditional, "conditions of writes");
+            }
         }
         match stored {
             // The answer to an earlier sending was lost, most likely. Whether the object is the one that was sent tells

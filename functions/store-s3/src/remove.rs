@@ -12,7 +12,7 @@ use registry::store::{Location, StoreError};
 use crate::fault::Fault;
 use crate::keys::Keys;
 use crate::multipart::{Target, incomplete};
-use crate::requests::{Bucket, Patience};
+use crate::requests::{Bucket, Patience, lacks};
 use crate::state::State;
 use crate::statistics::Operation;
 use crate::store::Store;
@@ -57,7 +57,13 @@ impl Store {
         }
         // The last attempt may be one that only ended the session.
         let told = state.bodies + u32::from(state.last < attempts);
-        let discarded = if told < attempts || state.littered {
+        // Nor is the state that of the body which made the object, when the request that brought it was cut off behind
+        // its commit: then nobody knows what that body has begun.
+        let maker = keep
+            .as_ref()
+            .and_then(|key| key.rsplit('.').next()?.parse::<u32>().ok());
+        let is_known = maker.is_none_or(|maker| maker <= state.last);
+        let discarded = if told < attempts || state.littered || !is_known {
             Discarded::Known
         } else {
             Discarded::All
@@ -192,7 +198,7 @@ impl Bucket {
                 .try_collect::<()>()
                 .await?;
             if many {
-                self.many_at_once.store(false, Ordering::Relaxed);
+                lacks(&self.many_at_once, "deletes of many objects at once");
             }
         }
         Ok(())

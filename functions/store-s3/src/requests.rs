@@ -46,6 +46,14 @@ pub(crate) struct Bucket {
     pub(crate) jitter: Jitter,
 }
 
+/// Notes that the store does not do something, so that it is not asked for again: only when the same request without it
+/// was done, because much is refused for other reasons.
+pub(crate) fn lacks(does: &AtomicBool, what: &str) {
+    if does.swap(false, Ordering::Relaxed) {
+        tracing::warn!(what, "the object store does not know this, and works without");
+    }
+}
+
 /// How long one attempt may take.
 #[derive(Clone)]
 pub(crate) enum Patience {
@@ -195,6 +203,7 @@ mod tests {
             assert!(shortest < limit / 4, "{attempts}: {shortest}");
         }
     }
+
     /// An attempt whose body is taken at this many bytes in a second, and answered so long after the last of them.
     async fn attempt(bytes: usize, per_second: usize, answered_after: u64) -> (Option<()>, Duration) {
         let taken = Arc::<AtomicUsize>::default();

@@ -17,6 +17,10 @@ use sha2::{Digest as _, Sha256};
 /// Chunks below this size are copied together: each one that is kept pins the buffer it is a part of.
 const SMALL: usize = 8 << 10;
 
+/// How much of a body is handed to a connection at a time, in bytes: whether bytes are taken is how a slow connection is
+/// told from a dead one, however large the chunks are in which they came.
+const FRAME: usize = 64 << 10;
+
 /// After so many bytes a hash lets other tasks of the thread go on.
 const HASH_AT_ONCE: usize = 1 << 20;
 
@@ -115,7 +119,7 @@ impl Content {
         }
         let sent = Sending {
             content: self.clone(),
-            next: 0,
+            next: (0, 0),
             left: self.length as u64,
             taken: Arc::clone(&taken),
         };
@@ -125,7 +129,8 @@ impl Content {
 
 struct Sending {
     content: Content,
-    next: usize,
+    /// The next chunk, and how much of it was taken.
+    next: (usize, usize),
     left: u64,
     taken: Arc<AtomicUsize>,
 }
@@ -135,10 +140,14 @@ impl Body for Sending {
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let Some(chunk) = self.content.chunks.get(self.next).cloned() else {
+        let (at, begin) = self.next;
+        let Some(chunk) = self.content.chunks.get(at) else {
             return Poll::Ready(None);
         };
-        self.next += 1;
+        let end = chunk.len().min(begin + FRAME);
+        let is_last = end == chunk.len();
+        let chunk = chunk.slice(begin..end);
+        self.next = if is_last { (at + 1, 0) } else { (at, end) };
         self.left -= chunk.len() as u64;
         self.taken.fetch_add(chunk.len(), Ordering::Relaxed);
         Poll::Ready(Some(Ok(Frame::data(chunk))))
@@ -155,6 +164,8 @@ impl Body for Sending {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use super::*;
 
     fn bytes(content: &Content) -> Vec<u8> {
@@ -182,6 +193,30 @@ mod tests {
                 assert_eq!(rope.len(), 0);
                 assert!(out == whole, "chunks of {step}, cut at {cut}");
             }
+        }
+    }
+
+    /// Small chunks are one large one in memory, and are sent little by little.
+    #[tokio::test]
+    async fn a_body_is_taken_in_small_frames() {
+        use http_body_util::BodyExt as _;
+
+        const SIZE: usize = 3 * FRAME + 5;
+        for step in [1000, SIZE] {
+            let mut rope = Rope::default();
+            let whole: Vec<u8> = (0..SIZE).map(|at| at.to_le_bytes()[0]).collect();
+            whole
+                .chunks(step)
+                .for_each(|chunk| rope.push(Bytes::copy_from_slice(chunk)));
+            let (mut body, taken) = rope.cut(SIZE).body();
+            let mut sent = Vec::new();
+            while let Some(frame) = body.frame().await {
+                let data = frame.unwrap().into_data().unwrap();
+                assert!(data.len() <= FRAME);
+                sent.extend_from_slice(&data);
+                assert_eq!(taken.load(Ordering::Relaxed), sent.len());
+            }
+            assert!(sent == whole, "in chunks of {step}");
         }
     }
 

@@ -78,6 +78,10 @@ impl Source for Body {
     fn remaining(&self) -> Option<u64> {
         self.remaining
     }
+
+    fn sha256(&self) -> Option<[u8; 32]> {
+        None
+    }
 }
 
 /// Lets a [`Stepped`] body go on, chunk by chunk.
@@ -178,5 +182,9 @@ impl Source for Stepped {
 
     fn remaining(&self) -> Option<u64> {
         self.body.remaining()
+    }
+
+    fn sha256(&self) -> Option<[u8; 32]> {
+        self.body.sha256()
     }
 }

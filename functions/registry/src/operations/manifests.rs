@@ -284,9 +284,10 @@ impl Registry {
         let Claimed::Granted(claim) = self.claim(self.new_session_key(), 1).await? else {
             return Err(StoreError::failed("a new session is not new").into());
         };
+        let (location, leaves_something) = self.store_bytes(&claim, bytes).await?;
         let publishing = Publishing {
             digest: put.digest,
-            location: self.store_bytes(&claim, bytes).await?,
+            location,
             size: put.size,
         };
         if !self.stores.sessions.commit(self.cx(), &claim, &publishing).await? {
@@ -298,17 +299,22 @@ impl Registry {
             ManifestPut::Stored => End::Done,
             ManifestPut::Missing(_) | ManifestPut::Gone => End::Cancelled,
         };
-        leave_to_sweep(self.stores.sessions.finish(self.cx(), &claim, end).await);
+        // A row that is done tells collection nothing.
+        if !(end == End::Done && leaves_something) {
+            leave_to_sweep(self.stores.sessions.finish(self.cx(), &claim, end).await);
+        }
         Ok(outcome)
     }
 
-    async fn store_bytes(&self, claim: &Claim, bytes: Bytes) -> Result<Location, Error> {
+    /// Where the bytes lie now, and whether anything else was left behind.
+    async fn store_bytes(&self, claim: &Claim, bytes: Bytes) -> Result<(Location, bool), Error> {
         let size = bytes.len() as u64;
         let appended = self
             .stores
             .blobs
             .append(self.cx(), claim.attempt, &[], &mut OneChunk(Some(bytes)))
             .await?;
+        let leaves_something = self.stores.blobs.leaves_something(&appended.state);
         let parts = appended.part.into_iter().collect();
         let upload = Upload {
             session: claim.key.id,
@@ -316,7 +322,8 @@ impl Registry {
             parts,
             size,
         };
-        Ok(self.stores.blobs.seal(self.sealing(), &upload).await?)
+        let location = self.stores.blobs.seal(self.sealing(), &upload).await?;
+        Ok((location, leaves_something))
     }
 
     /// end-9: a tag alone, or a manifest with all its tags.
@@ -424,5 +431,9 @@ impl Source for OneChunk {
 
     fn remaining(&self) -> Option<u64> {
         Some(self.0.as_ref().map_or(0, Bytes::len) as u64)
+    }
+
+    fn sha256(&self) -> Option<[u8; 32]> {
+        None
     }
 }

@@ -44,10 +44,8 @@ pub trait Source: Send {
     fn remaining(&self) -> Option<u64>;
 
     /// The SHA-256 of all bytes of this body, after its end was met, where it was computed anyway: a store that sends a
-    /// checksum along need not compute it again.
-    fn sha256(&self) -> Option<[u8; 32]> {
-        None
-    }
+    /// checksum along need not compute it again. `None`: unknown.
+    fn sha256(&self) -> Option<[u8; 32]>;
 }
 
 /// Why a body was not stored.

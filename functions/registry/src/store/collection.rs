@@ -154,8 +154,9 @@ pub enum Standing {
     Changed,
 }
 
-/// What a session may have left in the blob store, unless it is done: one grave for each of its attempts, and one for
-/// the object that it was sealed as, if that has another key.
+/// What a session may have left in the blob store, unless it is done: one grave for the object that it was sealed as, if
+/// that has another key than its attempts; then one for each of these, the last one first, so that a store which has
+/// buried some of them may count them off the row.
 ///
 /// All of them name the digest that the session was to have, because a publication that was cut off may have come
 /// about. All are searched for more, but for the attempt inside whose name the object lies that was made of several:
@@ -187,13 +188,12 @@ pub fn remains(key: SessionKey, session: &Session, at: Timestamp) -> impl Iterat
         .clone()
         .filter(|sealed| !(1..=attempts).any(|number| *sealed == Location::main(name_of(number))))
         .map(|sealed| grave(sealed, false));
-    (1..=attempts)
-        .map(move |number| {
-            let name = name_of(number);
-            let unfinished = !sealed.as_ref().is_some_and(|sealed| made_in(sealed, &name));
-            grave(Location::main(name), unfinished)
-        })
-        .chain(apart)
+    let own = (1..=attempts).rev().map(move |number| {
+        let name = name_of(number);
+        let unfinished = !sealed.as_ref().is_some_and(|sealed| made_in(sealed, &name));
+        grave(Location::main(name), unfinished)
+    });
+    apart.into_iter().chain(own)
 }
 
 /// Whether a pass may begin.
@@ -239,8 +239,9 @@ pub trait CollectionStore: Send + Sync + 'static {
 
     /// Ends an expired session for good, if it is still as given: what its attempts may have left is buried, then the
     /// row goes with its part records. What that is, [`remains`] tells; a session that is done leaves nothing but its
-    /// row. The number of graves; `None`: the session has changed, or is gone. Interrupted and repeated, it does the
-    /// same. The caller has seen that no claim on it is live.
+    /// row. The number of graves; `None`: the session has changed, or is gone, or has left more than can be buried in one
+    /// call: then the next one goes on. Interrupted and repeated, it does the same. The caller has seen that no claim on
+    /// it is live.
     async fn sweep(&self, cx: Context, key: SessionKey, session: &Session) -> Result<Option<u64>, StoreError>;
 
     /// One slice of a walk over what was buried, for the last time, before `before`; at most `limit` of them (1 or

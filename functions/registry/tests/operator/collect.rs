@@ -369,6 +369,65 @@ async fn a_deep_run_begins_at_the_beginning() {
     assert_eq!(report.names.seen, 20);
 }
 
+/// A deep run that was cut off is gone on with, as deeply: by the next deep one, and by one that is not.
+#[tokio::test]
+async fn a_deep_run_is_gone_on_with_deeply() {
+    let deep = Options {
+        plan: Plan {
+            deep: true,
+            ..Plan::default()
+        },
+        ..tiny()
+    };
+    for next in [deep, tiny()] {
+        let world = World::new().await;
+        for number in 0..10 {
+            world.push_blob("a", format!("loose {number}")).await;
+        }
+        world.faults.plan(Fault {
+            method: Some("collect_names"),
+            nth: 3,
+            kind: Kind::Failed,
+            moment: Moment::Before,
+        });
+        let interrupted = world.try_collect(&deep).await.unwrap_err();
+        world.faults.clear();
+        let report = world.try_collect(&next).await.unwrap();
+        assert!(report.deep && report.resumed && report.complete);
+        assert_eq!(interrupted.report.names.seen + report.names.seen, 20);
+        let after = world.collect().await;
+        assert!(!after.deep && !after.resumed);
+    }
+}
+
+/// An upload that cannot be ended fails the run, and keeps nothing in the graveyard but its own.
+#[tokio::test]
+async fn an_upload_that_cannot_be_ended_keeps_nothing_else_back() {
+    let world = World::new().await;
+    world.push_blob("a", "loose").await;
+    for _ in 0..2 {
+        world.clock.pass(GRACE);
+        world.collect().await;
+    }
+    world.abandon("a").await;
+    world.clock.pass(GRACE);
+    world.faults.plan(Fault {
+        method: Some("sweep"),
+        nth: 1,
+        kind: Kind::Unavailable,
+        moment: Moment::Before,
+    });
+    let interrupted = world.try_collect(&tiny()).await.unwrap_err();
+    assert_eq!(interrupted.report.objects_deleted, 1);
+    assert!(!interrupted.report.complete);
+    world.faults.clear();
+    for _ in 0..2 {
+        assert!(world.collect().await.complete);
+        world.clock.pass(GRACE);
+    }
+    world.assert_empty();
+}
+
 /// While another process is at the names, sessions and graves are gone over all the same; one that has shown no sign of
 /// life for its lease is taken over, and finds that out.
 #[tokio::test]

@@ -1,10 +1,9 @@
 //! An import into a table that is killed in the middle, again and again.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::time::Duration;
-use std::{fs, thread};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -16,7 +15,7 @@ use crate::support::{Server, eventually};
 
 /// How often the records of a small registry are repeated, under other names of repositories: so that an import takes
 /// some seconds, on a fast service too.
-const COPIES: usize = 500;
+const COPIES: usize = 700;
 
 /// An export of a registry of many repositories that are like one that was pushed to.
 fn large_export(folder: &Path) -> String {
@@ -100,16 +99,10 @@ fn an_import_that_was_killed_goes_on_and_ends_with_the_same() {
     let import = begin(&stores, &file);
     eventually("the first rows", || killed.has_rows().then_some(()));
     kill(import);
-    // After a note, and once more some time after the next.
-    for wait in [0, 300] {
-        let before = fs::read(&progress).ok();
-        let import = begin(&stores, &file);
-        eventually("it notes how far it has come", || {
-            fs::read(&progress).ok().filter(|noted| before.as_ref() != Some(noted))
-        });
-        thread::sleep(Duration::from_millis(wait));
-        kill(import);
-    }
+    // After it has; the rest must still be long for a machine that is slow to notice.
+    let import = begin(&stores, &file);
+    eventually("it notes how far it has come", || fs::read(&progress).ok());
+    kill(import);
     let noted: Value = serde_json::from_slice(&fs::read(&progress).unwrap()).unwrap();
     let all = fs::read_to_string(&file).unwrap();
     let all = records(&all);

@@ -14,6 +14,9 @@ use crate::retrying::Requests;
 use crate::sessions::change;
 use crate::table::{Condition, Consistency, Query, Value, Write};
 
+/// How many graves are dug before the row tells of it.
+const STEP: usize = 1000;
+
 /// How many part records are removed at a time.
 const PARTS_AT_ONCE: usize = 500;
 
@@ -50,9 +53,43 @@ pub(super) async fn sweep(
         forget(requests, key, &ended).await?;
         return Ok(Some(bury(requests, cx, key, &ended).await?));
     }
-    let buried = bury(requests, cx, key, &ended).await?;
+    let Some((buried, ended)) = bury_in_steps(requests, cx, key, ended).await? else {
+        return Ok(None);
+    };
     forget(requests, key, &ended).await?;
     Ok(Some(buried))
+}
+
+/// Buries what the session has left, in half of the call's time at most, and notes in the row how much is left to do. So
+/// an upload of any number of bodies is ended by some pass, and what an earlier one has buried is not made younger.
+/// `None`: there is more to do, or somebody else does it.
+async fn bury_in_steps(
+    requests: &Requests<'_>,
+    cx: Context,
+    key: SessionKey,
+    mut session: Session,
+) -> Result<Option<(u64, Session)>, StoreError> {
+    let mut left = remains(key, &session, cx.now).count();
+    let mut graves = remains(key, &session, cx.now);
+    let mut buried = 0;
+    loop {
+        let step = graveyard::bury_all(requests, graves.by_ref().take(STEP)).await?;
+        buried += step;
+        left -= usize::try_from(step).unwrap_or(left);
+        if left == 0 {
+            return Ok(Some((buried, session)));
+        }
+        // What is left are its first attempts.
+        let rest = Session {
+            version: session.version + 1,
+            attempts: u32::try_from(left).unwrap_or(session.attempts),
+            ..session.clone()
+        };
+        if !change(requests, cx, key, &rest, at_version(session.version)).await? || requests.is_half_over() {
+            return Ok(None);
+        }
+        session = rest;
+    }
 }
 
 /// The row is as it was read. A renewal of a claim does not change the version.
@@ -90,4 +127,105 @@ async fn forget(requests: &Requests<'_>, key: SessionKey, session: &Session) -> 
         condition: at_version(session.version),
     };
     requests.write(&row).await.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use registry::store::sessions::{Progress, SessionId};
+    use registry::store::{Incarnation, Timestamp};
+
+    use super::*;
+    use crate::memory::MemoryTable;
+    use crate::retrying::{Client, Pace};
+
+    /// A second passes whenever somebody looks at the time.
+    #[derive(Default)]
+    struct Passing(AtomicU64);
+
+    #[async_trait]
+    impl Pace for Passing {
+        fn elapsed(&self) -> Duration {
+            Duration::from_millis(self.0.fetch_add(1000, Ordering::SeqCst))
+        }
+
+        async fn sleep(&self, time: Duration) {
+            self.0
+                .fetch_add(u64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
+        }
+
+        fn random(&self) -> u64 {
+            self.0.fetch_add(1, Ordering::SeqCst)
+        }
+    }
+
+    #[tokio::test]
+    async fn an_upload_of_many_bodies_is_ended_by_several_calls() {
+        const BODIES: u32 = 20_500;
+        let client = Client::new(Arc::new(MemoryTable::new()), Arc::new(Passing::default()));
+        let cx = |pass: u64| Context {
+            now: Timestamp(1_900_000_000_000 + pass),
+            // A step is a second.
+            deadline: Timestamp(1_900_000_000_000 + pass + 10_000),
+            incarnation: Incarnation(pass + 1),
+        };
+        let key = SessionKey {
+            expires: Timestamp(1),
+            id: SessionId(7),
+        };
+        let begun = Session {
+            version: 9,
+            state: State::Cancelled,
+            attempts: BODIES,
+            claimed_until: None,
+            progress: Progress::default(),
+            publishing: None,
+        };
+        let put = Write::Put {
+            item: SessionRow::item(key, &begun),
+            condition: Condition::Always,
+        };
+        client.within(cx(0)).write(&put).await.unwrap();
+        let mut passes = 0;
+        loop {
+            let requests = client.within(cx(passes));
+            let item = requests.get(&keys::session(key)).await.unwrap();
+            let Some(item) = item else { break };
+            let row = SessionRow::read(&item).unwrap();
+            drop(sweep(&requests, cx(passes), key, &row).await);
+            passes += 1;
+            assert!(passes < 100, "it comes to an end");
+        }
+        assert!(passes > 2, "{passes}");
+        let mut dug = BTreeMap::new();
+        let mut next = None;
+        loop {
+            let requests = client.within(cx(0));
+            let far = Timestamp(u64::MAX);
+            let found = graveyard::slice(&requests, far, next.as_ref(), 1000).await.unwrap();
+            for grave in found.items {
+                assert!(grave.unfinished);
+                *dug.entry(grave.at).or_insert(0) += 1;
+            }
+            next = found.next;
+            if next.is_none() {
+                break;
+            }
+        }
+        assert_eq!(dug.values().sum::<u32>(), BODIES);
+        // At most one step was begun and not noted by the time that a call was over.
+        let not_noted = u32::try_from(STEP).unwrap();
+        assert!(dug.values().all(|of_a_call| *of_a_call >= 1), "{dug:?}");
+        assert!(
+            dug.values().filter(|of_a_call| **of_a_call >= not_noted).count() >= 2,
+            "{dug:?}"
+        );
+    }
 }

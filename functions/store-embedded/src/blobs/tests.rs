@@ -223,6 +223,10 @@ impl Source for CountedBody {
     fn remaining(&self) -> Option<u64> {
         None
     }
+
+    fn sha256(&self) -> Option<[u8; 32]> {
+        None
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -303,6 +307,10 @@ impl Source for Stalling {
     }
 
     fn remaining(&self) -> Option<u64> {
+        None
+    }
+
+    fn sha256(&self) -> Option<[u8; 32]> {
         None
     }
 }

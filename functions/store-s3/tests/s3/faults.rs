@@ -117,6 +117,24 @@ async fn an_upload_that_was_begun_twice_is_told() {
     }
 }
 
+/// A request was cut off behind its commit, so that the state of its body was never saved: what that body has begun is
+/// told by nobody, and so it is not said that all is known.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_state_before_the_last_body_does_not_tell_all() {
+    let fake = Fake::start().await;
+    fake.faults(first(Operation::CreateMultipartUpload, &[Fault::LoseAnswer]));
+    let store = fake.store(|_| {}).await;
+    let mut session = Session::new(&store);
+    let before = session.state.clone();
+    session.append(20 * MIB).await;
+    let location = session.seal_and_check().await;
+    session.state = before;
+    assert_eq!(session.discard(Some(&location)).await, Discarded::Known);
+    session.end(Some(&location)).await;
+    session.check(&location).await;
+    assert!(fake.held(|held| held.uploads.is_empty()));
+}
+
 /// A store that refuses one upload, for whatever reason of that request, is asked as before for the next.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_for_another_reason_teaches_nothing() {
@@ -125,14 +143,26 @@ async fn a_refusal_for_another_reason_teaches_nothing() {
     fake.faults(|seen| {
         let refused = matches!(
             seen.operation,
-            Operation::CreateMultipartUpload | Operation::DeleteObjects | Operation::DeleteObject
+            Operation::CreateMultipartUpload
+                | Operation::DeleteObjects
+                | Operation::DeleteObject
+                | Operation::PutObject
         );
-        refused.then_some(Fault::Refuse(400, "KMS.DisabledException"))
+        // What a store also says that does not know a header, or a method.
+        let by_method = seen.operation == Operation::PutObject;
+        let fault = if by_method {
+            Fault::Refuse(405, "MethodNotAllowed")
+        } else {
+            Fault::Refuse(400, "InvalidRequest")
+        };
+        refused.then_some(fault)
     });
     let mut session = Session::new(&store);
     let attempt = session.attempt();
-    let mut body = Body::of(&noise(1, 20 * MIB), MIB);
-    assert!(store.append(cx(60), attempt, &[], &mut body).await.is_err());
+    for size in [20 * MIB, MIB] {
+        let mut body = Body::of(&noise(1, size), MIB);
+        assert!(store.append(cx(60), attempt, &[], &mut body).await.is_err());
+    }
     let doomed = |session: &Session| Doomed {
         location: Location::main(format!("{}.9", session.id)),
         unfinished: false,
@@ -141,8 +171,11 @@ async fn a_refusal_for_another_reason_teaches_nothing() {
     fake.faults(|_| None);
     fake.seen();
     session.append(20 * MIB).await;
+    session.append(1000).await;
     store.delete(cx(60), &[doomed(&session)]).await.unwrap();
     let seen = fake.seen();
+    let put = seen.iter().find(|seen| seen.operation == Operation::PutObject);
+    assert!(put.unwrap().headers.contains_key("if-none-match"));
     let begun = seen
         .iter()
         .find(|seen| seen.operation == Operation::CreateMultipartUpload);

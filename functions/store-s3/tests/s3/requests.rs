@@ -253,6 +253,10 @@ impl Source for Tracked {
     fn remaining(&self) -> Option<u64> {
         None
     }
+
+    fn sha256(&self) -> Option<[u8; 32]> {
+        None
+    }
 }
 
 /// The most bytes that were in memory while `count` bodies of `size` bytes were stored at once.

@@ -195,4 +195,8 @@ impl Source for Long {
     fn remaining(&self) -> Option<u64> {
         None
     }
+
+    fn sha256(&self) -> Option<[u8; 32]> {
+        None
+    }
 }

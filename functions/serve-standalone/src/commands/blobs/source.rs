@@ -107,6 +107,10 @@ impl Source for ObjectSource {
     fn remaining(&self) -> Option<u64> {
         Some(self.size.saturating_sub(self.read))
     }
+
+    fn sha256(&self) -> Option<[u8; 32]> {
+        None
+    }
 }
 
 #[cfg(test)]
