@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import itertools
 import json
 import os
 import random
@@ -29,15 +30,25 @@ SIZES = (100, 20_000, 300_000, 6 << 20, 20 << 20)
 WEIGHTS = (30, 30, 30, 6, 4)
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _TIMEOUT = 60
-# For all of one case: then something hangs.
+# Seconds after which something hangs: for one kill and the start after it, on average, and for a pusher to end.
+_PATIENCE_PER_KILL = 20
 _PATIENCE = 600
+# How often a pusher may try until one push goes through, when all servers are up again.
+_TRIES = 5
+# Few enough that a case has several pages.
+_TAGS_PAGE = 20
 
 
 def main(context: Context) -> List[Result]:
-    results = [check(f"disk+sqlite: {context.kills} kills", _case, None, context.kills)]
+    return [
+        check(f"disk+sqlite: {context.kills} kills", _case, None, context.kills),
+        check(f"s3+dynamodb: {context.kills} kills", _in_the_cloud, context.kills),
+    ]
+
+
+def _in_the_cloud(kills: int) -> str:
     with Cloud() as cloud:
-        results.append(check(f"s3+dynamodb: {context.kills} kills", _case, cloud.backend("s3+dynamodb"), context.kills))
-    return results
+        return _case(cloud.backend("s3+dynamodb"), kills)
 
 
 class Image(NamedTuple):
@@ -58,7 +69,8 @@ class Ledger:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.sent: Dict[Tuple[str, str], bytes] = {}
+        # Digests tell what the bytes have to be.
+        self.sent: Set[Tuple[str, str]] = set()
         self.blobs: Set[Tuple[str, str]] = set()
         self.manifests: Set[Tuple[str, str]] = set()
         # Tags are written once each, so that an acknowledged one names its manifest for ever.
@@ -84,7 +96,7 @@ def _case(backend: Optional[Backend], kills: int) -> str:
             try:
                 began = time.monotonic()
                 for _ in range(kills):
-                    assert time.monotonic() - began < _PATIENCE, "killing takes too long"
+                    assert time.monotonic() - began < _PATIENCE_PER_KILL * kills, "killing takes too long"
                     time.sleep(choose.uniform(0.02, 0.6))
                     victim = choose.choice(fleet.servers)
                     victim.kill()
@@ -98,10 +110,13 @@ def _case(backend: Optional[Backend], kills: int) -> str:
             assert not any(pusher.is_alive() for pusher in pushers), "a pusher hangs"
             if broken:
                 raise broken[0]
+            # A kill ends at most one push of each pusher: that whose request is under way, or whose next one meets the claim of the dead
+            # server on its upload. The push after that has uploads of its own, and the dealer passes over the server that is down.
+            assert ledger.failures <= kills * PUSHERS, f"{ledger.failures} pushes failed for {kills} kills under {PUSHERS} pushers"
             told = _verify(fleet.address, ledger)
             checked = fleet.backend.operate("fsck", "--json", ok=(0, 1))
             assert checked.returncode == 0, f"fsck found what does not agree:\n{checked.stdout[-4000:]}{checked.stderr[-2000:]}"
-            return f"{told}, {ledger.failures} requests failed, seed {seed}"
+            return f"{told}, {ledger.failures} pushes failed, seed {seed}"
     except AssertionError as error:
         raise AssertionError(f"{error} (seed {seed})") from error
 
@@ -109,11 +124,13 @@ def _case(backend: Optional[Backend], kills: int) -> str:
 def _pusher(
     address: str, choose: random.Random, number: int, ledger: Ledger, ending: threading.Event, broken: List[BaseException]
 ) -> None:
+    tags = (f"p{number}-{count}" for count in itertools.count(1))
     try:
-        count = 0
         while not ending.is_set():
-            count += 1
-            _push(address, choose, _image(choose, f"p{number}-{count}"), ledger)
+            _push(address, choose, _image(choose, next(tags)), ledger)
+        # All are up again: a registry that fails for ever after a kill must not pass.
+        whole = any(_push(address, choose, _image(choose, next(tags)), ledger) for _ in range(_TRIES))
+        assert whole, f"{_TRIES} pushes after the last kill, and none went through"
     except BaseException as error:  # raised again in the main thread
         broken.append(error)
 
@@ -132,26 +149,29 @@ def _image(choose: random.Random, tag: str) -> Image:
     return Image(choose.choice(REPOSITORIES), tag, blobs, json.dumps(manifest).encode())
 
 
-def _push(address: str, choose: random.Random, image: Image, ledger: Ledger) -> None:
-    """Pushes once. Any request may fail, because any server may die; then the push ends there, as a client's would."""
+def _push(address: str, choose: random.Random, image: Image, ledger: Ledger) -> bool:
+    """Pushes once; whether all of it went through. Any request may fail, because any server may die; then the push ends there, as a
+    client's would."""
     try:
         for digest, blob in image.blobs.items():
             with ledger.lock:
-                ledger.sent[image.repository, digest] = blob
+                ledger.sent.add((image.repository, digest))
             _push_blob(address, choose, image.repository, digest, blob)
             with ledger.lock:
                 ledger.blobs.add((image.repository, digest))
         with ledger.lock:
-            ledger.sent[image.repository, image.digest] = image.manifest
+            ledger.sent.add((image.repository, image.digest))
             ledger.sent_tags[image.repository, image.tag] = image.digest
         target = f"/v2/{image.repository}/manifests/{image.tag}"
         _request(address, "PUT", target, 201, image.manifest, {"Content-Type": _MANIFEST})
         with ledger.lock:
             ledger.manifests.add((image.repository, image.digest))
             ledger.tags[image.repository, image.tag] = image.digest
+        return True
     except (OSError, http.client.HTTPException, Unavailable):
         with ledger.lock:
             ledger.failures += 1
+        return False
 
 
 def _push_blob(address: str, choose: random.Random, repository: str, digest: str, blob: bytes) -> None:
@@ -202,19 +222,15 @@ def _request(
 
 
 def _verify(address: str, ledger: Ledger) -> str:
-    for (repository, digest), content in ledger.sent.items():
+    for repository, digest in ledger.sent:
         for kind, acknowledged in (("blobs", ledger.blobs), ("manifests", ledger.manifests)):
             status, found = _get(address, f"/v2/{repository}/{kind}/{digest}")
             if (repository, digest) in acknowledged:
                 assert status == 200, f"{kind} {digest} of {repository} was acknowledged, and GET answers {status}"
             assert status in (200, 404), f"GET of {kind} {digest} of {repository} answers {status}"
-            assert status == 404 or found == content, f"{kind} {digest} of {repository} is not what was sent"
+            assert status == 404 or _digest(found) == digest, f"{kind} {digest} of {repository} is not what was sent"
     for repository in REPOSITORIES:
-        status, text = _get(address, f"/v2/{repository}/tags/list?n=1000")
-        # Before its first manifest a repository has no list.
-        assert status == 200 or not any(tagged == repository for tagged, _ in ledger.tags), f"the tags of {repository}: {status}"
-        assert status != 200 or len(json.loads(text)["tags"]) < 1000, "more tags than one page holds: look at the next as well"
-        visible = set(json.loads(text)["tags"]) if status == 200 else set()
+        visible = set(_tags(address, repository))
         acknowledged = {tag for tagged, tag in ledger.tags if tagged == repository}
         assert acknowledged <= visible, f"acknowledged, and not listed: {sorted(acknowledged - visible)}"
         for tag in visible:
@@ -228,6 +244,22 @@ def _verify(address: str, ledger: Ledger) -> str:
                 assert status == 200 and _digest(blob) == descriptor["digest"], f"{repository}:{tag} lost {descriptor['digest']}: {status}"
     assert ledger.tags, "nothing was acknowledged"
     return f"{len(ledger.blobs)} blobs and {len(ledger.tags)} images were acknowledged and are whole"
+
+
+def _tags(address: str, repository: str) -> List[str]:
+    """All of them, page by page; after the last tag comes an empty page."""
+    found: List[str] = []
+    while True:
+        after = f"&last={found[-1]}" if found else ""
+        status, text = _get(address, f"/v2/{repository}/tags/list?n={_TAGS_PAGE}{after}")
+        if status == 404 and not found:
+            return found  # before its first manifest a repository has no list
+        assert status == 200, f"the tags of {repository}: {status}"
+        page = json.loads(text)["tags"]
+        assert not set(page) & set(found), f"the tags of {repository} after {found[-1]}: {page}"
+        if not page:
+            return found
+        found += page
 
 
 def _get(address: str, target: str) -> Tuple[int, bytes]:

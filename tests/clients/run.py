@@ -1,6 +1,6 @@
 """Real clients, unmodified, against a registry: the `clients` part of the test run.
 
-`main(harness, full)` starts the servers and returns one result for each leaf check. By hand, against any registry:
+`main(context)` starts the servers and returns one result for each leaf check. By hand, against any registry:
 
     python3 tests/clients/run.py [--registry HOST:PORT [--user NAME:PASSWORD]] [--only FAMILY[,FAMILY]] [--full] [--list]
 
@@ -36,10 +36,11 @@ import full_sign  # noqa: E402
 import oras  # noqa: E402
 import podman  # noqa: E402
 import skopeo  # noqa: E402
-from common import Family, Setting, collect, tool  # noqa: E402
-from harness import Cloud, Dealer, FaultProxy, Fleet, HarnessError, Result, Server, cache_dir, check, run, scratch  # noqa: E402
+from common import TIMEOUT, Family, Setting, collect, tool  # noqa: E402
+from harness import Cloud, Context, FaultProxy, Fleet, HarnessError, Result, Server, cache_dir, check, run, scratch  # noqa: E402
+from harness.faults import KINDS  # noqa: E402
 from harness.process import stop_all, tail, unmount_below  # noqa: E402
-from harness.progress import step  # noqa: E402
+from harness.progress import say, step  # noqa: E402
 from images import Images  # noqa: E402
 from verify import Registry  # noqa: E402
 
@@ -101,9 +102,9 @@ FAULTY = Group("faults", FOUR)
 FAULTS = 0.05
 
 
-def main(_harness: object, full: bool) -> List[Result]:
+def main(context: Context) -> List[Result]:
     """The `clients` part of the test run."""
-    return results(full, (), lambda result: None)
+    return results(context.full, (), lambda result: None)
 
 
 def results(full: bool, only: Sequence[str], tell: Callable[[Result], None]) -> List[Result]:
@@ -182,30 +183,30 @@ def _public(stack: ExitStack, work: Path) -> Registry:
     return _users(stack, work, "--allow-anonymous", "pull")
 
 
-def _three(stack: ExitStack, work: Path) -> Registry:
-    servers = [stack.enter_context(Server(data=work / "data")) for _ in range(3)]
-    dealer = stack.enter_context(Dealer([server.address for server in servers]))
-    return Registry(dealer.address, log=lambda: "\n".join(map(_log, servers)))
+def _three(stack: ExitStack, _: Path) -> Registry:
+    return _of(stack.enter_context(Fleet()))
+
+
+def _of(fleet: Fleet) -> Registry:
+    return Registry(fleet.address, log=lambda: "\n".join(map(_log, fleet.servers)))
 
 
 def _cloud(stack: ExitStack, _: Path) -> Registry:
     cloud = stack.enter_context(Cloud())
-    fleet = stack.enter_context(Fleet("--pull", "redirect", backend=cloud.backend("s3+dynamodb")))
-    return Registry(fleet.address, log=lambda: "\n".join(map(_log, fleet.servers)))
+    return _of(stack.enter_context(Fleet("--pull", "redirect", backend=cloud.backend("s3+dynamodb"))))
 
 
-def _faulty(stack: ExitStack, _: Path) -> Registry:
+def _faulty(stack: ExitStack, work: Path) -> Registry:
     """What the stores get wrong the registry makes good: no client sees it. So blobs go through the registry, both ways."""
     cloud = stack.enter_context(Cloud())
     s3 = stack.enter_context(FaultProxy(cloud.versitygw.address, probability=FAULTS))
     dynamodb = stack.enter_context(FaultProxy(cloud.ministack.address, probability=FAULTS))
     backend = cloud.backend("s3+dynamodb", s3_proxy=s3.url, dynamodb_proxy=dynamodb.url)
-    fleet = stack.enter_context(Fleet("--pull", "proxy", backend=backend))
-    registry = Registry(fleet.address, log=lambda: "\n".join(map(_log, fleet.servers)))
+    registry = _of(stack.enter_context(Fleet("--pull", "proxy", backend=backend)))
 
     def whole() -> None:
         """After all families: whatever a tag names is there, and hashes; and so does all else, when nothing is between."""
-        assert s3.injected() and dynamodb.injected(), "no fault was ever met"
+        _every_kind((s3, dynamodb), registry, work)
         verified = sum(len(registry.verify(repository, tag)) for repository in registry.repositories() for tag in registry.tags(repository))
         assert verified, "no tag names anything"
         direct = cloud.direct(backend)
@@ -216,6 +217,29 @@ def _faulty(stack: ExitStack, _: Path) -> Registry:
 
     stack.callback(whole)
     return registry
+
+
+def _every_kind(proxies: Sequence[FaultProxy], registry: Registry, work: Path) -> None:
+    """What chance left out happens on purpose to one push each: some kinds belong to operations of which a run has few."""
+
+    def injected() -> Dict[str, int]:
+        counts = [proxy.total_injected() for proxy in proxies]
+        return {kind: sum(count.get(kind, 0) for count in counts) for kind in KINDS}
+
+    assert all(proxy.injected() for proxy in proxies), "no fault was met by chance"
+    by_chance = injected()
+    # Of a layer that goes in several parts.
+    image = Images(str(cache_dir()), tool("busybox")).medium
+    for kind in [kind for kind, count in by_chance.items() if not count]:
+        for proxy in proxies:
+            proxy.inject(1, kinds=[kind], limit=1)
+        words = [tool("crane"), "--insecure", "push", image, f"{registry.address}/on-purpose/{kind}:1"]
+        run(words, timeout=TIMEOUT, env={"DOCKER_CONFIG": str(work)})
+    for proxy in proxies:
+        proxy.inject(FAULTS)
+    say("    faults: " + ", ".join(f"{kind} {count or 'on purpose'}" for kind, count in by_chance.items()))
+    never = [kind for kind, count in injected().items() if not count]
+    assert not never, f"no request ever met: {', '.join(never)}"
 
 
 def _elsewhere(arguments: argparse.Namespace, tell: Callable[[Result], None]) -> List[Result]:

@@ -2,15 +2,24 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
+use oci::{Algorithm, Digest};
+use registry::collection::{self, collect};
 use registry::contract::source::{Body, noise};
+use registry::environment::Room;
 use registry::store::blobs::{AppendError, Appended, BlobStore, Doomed, Upload};
-use registry::store::sessions::{Attempt, Claimed, SessionId, SessionKey, SessionStore};
+use registry::store::collection::CollectionStore;
+use registry::store::metadata::MetadataStore;
+use registry::store::sessions::{Attempt, Claimed, Expected, SessionId, SessionKey, SessionStore};
 use registry::store::{Context, Incarnation, Location, StoreError, Timestamp};
+use registry::{AllStores, Environment};
 use store_embedded::{Embedded, Options, Sync};
 
 /// A file system in memory, as small as a test needs it; gone when it is dropped.
@@ -32,7 +41,8 @@ impl Mounted {
             std::env::var("CI").as_deref() != Ok("true"),
             "needs to mount a file system in memory"
         );
-        println!("not run: {}", String::from_utf8_lossy(&output.stderr).trim());
+        let refused = String::from_utf8_lossy(&output.stderr);
+        println!("not run: {}", refused.trim().replace('\n', "; "));
         None
     }
 }
@@ -130,7 +140,11 @@ async fn a_full_disk_refuses_and_recovers() {
             expires: Timestamp(90_000 + sessions),
             id: SessionId(u128::from(sessions)),
         };
-        match stores.sessions.claim(cx(), key, Timestamp(60_000), u32::MAX).await {
+        match stores
+            .sessions
+            .claim(cx(), key, Expected::Fresh, Timestamp(60_000), u32::MAX)
+            .await
+        {
             Ok(Claimed::Granted(_)) => sessions += 1,
             Ok(other) => panic!("{other:?}"),
             Err(refused) => break refused,
@@ -163,9 +177,129 @@ async fn a_full_disk_refuses_and_recovers() {
     };
     let claimed = stores
         .sessions
-        .claim(cx(), key, Timestamp(60_000), u32::MAX)
+        .claim(cx(), key, Expected::Fresh, Timestamp(60_000), u32::MAX)
         .await
         .unwrap();
     assert!(matches!(claimed, Claimed::Granted(_)));
     stores.close();
+}
+
+/// A moment that does not pass.
+struct At(Timestamp);
+
+#[async_trait]
+impl Environment for At {
+    fn now(&self) -> Timestamp {
+        self.0
+    }
+
+    fn random(&self, bytes: &mut [u8]) {
+        bytes.fill(7);
+    }
+
+    async fn room(&self, _bytes: usize) -> Result<Room, StoreError> {
+        Ok(Box::new(()))
+    }
+}
+
+/// Writes to a file until nothing more fits.
+fn fill(file: &Path) {
+    let mut file = std::fs::File::create(file).unwrap();
+    for size in [1 << 20, 1 << 16, 1 << 12] {
+        let zeros = vec![0; size];
+        while std::io::Write::write_all(&mut file, &zeros).is_ok() {}
+    }
+}
+
+/// What was buried is deleted although the database can record neither a pass nor the end of an upload; and then there
+/// is room for all of that.
+#[tokio::test]
+async fn a_full_disk_is_collected() {
+    const HOUR: u64 = 3_600_000;
+
+    let directory = tempfile::tempdir().unwrap();
+    let Some(disk) = Mounted::new(directory.path(), "4m") else {
+        return;
+    };
+    let options = Options {
+        data: disk.0.join("data"),
+        sync: Sync::Full,
+        upload_memory: 4 << 20,
+    };
+    let stores = Embedded::open(&options).unwrap();
+    let bytes = noise(1, 1_500_000);
+    let location = seal(&stores, 1, append(&stores, 1, &bytes).await.unwrap(), &bytes).await;
+    let (digest, app) = (Digest::of(Algorithm::Sha256, &bytes), "app".parse().unwrap());
+    let (names, size) = (&stores.metadata, bytes.len() as u64);
+    names.commit_blob(cx(), &app, &digest, &location, size).await.unwrap();
+    let _ = names.unlink(cx(), &app, &digest).await.unwrap();
+    let plan = registry::store::collection::Plan::default();
+    let (mut buried, mut after) = (0, None);
+    loop {
+        let slice = names.collect_names(cx(), &plan, after.as_ref(), 100).await.unwrap();
+        buried += slice.tally.buried;
+        after = slice.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(buried, 1);
+    // What is free is filled, and what the database holds in reserve as well.
+    let filler = disk.0.join("filler");
+    fill(&filler);
+    let mut sessions: u128 = 0;
+    loop {
+        let key = SessionKey {
+            expires: Timestamp(90_000),
+            id: SessionId(1000 + sessions),
+        };
+        let claimed = stores.sessions.claim(cx(), key, Expected::Fresh, Timestamp(60_000), 9);
+        if claimed.await.is_err() {
+            break;
+        }
+        sessions += 1;
+        assert!(sessions < 100_000);
+    }
+
+    let all = AllStores {
+        blobs: stores.blobs.clone(),
+        metadata: stores.metadata.clone(),
+        sessions: stores.sessions.clone(),
+        collection: stores.metadata.clone(),
+        records: stores.metadata.clone(),
+    };
+    let later = Arc::new(At(Timestamp(26 * HOUR)));
+    let whole = collection::Options::default();
+    let mut on = |_: &collection::Report| ControlFlow::Continue(());
+    let full = collect(&all, later.clone(), &whole, &mut on).await.unwrap_err();
+    assert!(
+        full.to_string().starts_with("the pass over the names cannot begin: "),
+        "{full}"
+    );
+    assert!(matches!(full.source, StoreError::Unavailable(_)), "{full}");
+    assert_eq!(
+        (full.report.objects_deleted, segments(&options.data)),
+        (1, 0),
+        "{full:?}"
+    );
+    assert_eq!(full.report.freed.unwrap().bytes, size);
+
+    let report = collect(&all, later, &whole, &mut on).await.unwrap();
+    assert!(
+        report.complete && u128::from(report.sessions_swept) == sessions,
+        "{report:?}, {sessions}"
+    );
+
+    // Nobody has the database open any more, and SQLite finds no room for what it wants beside it.
+    drop(all);
+    stores.close();
+    fill(&filler);
+    let refused = Embedded::open(&options).unwrap_err();
+    assert!(
+        refused.to_string().starts_with("cannot open the metadata in "),
+        "{refused}"
+    );
+    std::fs::remove_file(&filler).unwrap();
+    std::fs::write(&filler, vec![0; 10]).unwrap();
+    Embedded::open(&options).unwrap().close();
 }

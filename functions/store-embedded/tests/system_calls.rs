@@ -18,7 +18,9 @@ use oci::{Algorithm, Digest, RepositoryName};
 use registry::contract::source::{Body, noise};
 use registry::store::blobs::{BlobStore, Upload};
 use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest};
-use registry::store::sessions::{Claim, Claimed, End, Progress, Publishing, SessionId, SessionKey, SessionStore};
+use registry::store::sessions::{
+    Claim, Claimed, End, Expected, Progress, Publishing, SessionId, SessionKey, SessionStore,
+};
 use registry::store::{Context, Incarnation, Timestamp};
 use store_embedded::{Embedded, Options, Sync};
 
@@ -231,7 +233,7 @@ fn repository() -> RepositoryName {
 async fn claim(stores: &Embedded, key: SessionKey) -> Claim {
     let Claimed::Granted(claim) = stores
         .sessions
-        .claim(cx(1), key, Timestamp(50_000), u32::MAX)
+        .claim(cx(1), key, Expected::Fresh, Timestamp(50_000), u32::MAX)
         .await
         .unwrap()
     else {
@@ -352,7 +354,7 @@ fn traced(data: &Path, trace: &Path) -> Option<String> {
     };
     assert!(!refused.contains("panicked"), "{refused}");
     assert!(std::env::var("CI").as_deref() != Ok("true"), "needs strace: {refused}");
-    println!("not run: strace: {refused}");
+    println!("not run: strace: {}", refused.trim().replace('\n', "; "));
     None
 }
 

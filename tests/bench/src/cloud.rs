@@ -75,11 +75,21 @@ pub(crate) fn run(mut command: Command, what: &str) -> Result<(), Trouble> {
     Err(failed(format!("{}: {}", done.status, told.trim())))
 }
 
-/// The last by name of the folder's entries that begin so.
+/// Of the folder's entries that begin so, that of the highest version.
 fn newest(folder: &Path, beginning: &str) -> Option<PathBuf> {
     let entries = std::fs::read_dir(folder).ok()?.filter_map(Result::ok);
-    let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(beginning));
-    named.map(|entry| entry.path()).max()
+    let named = entries.filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let version = numbers(name.strip_prefix(beginning)?);
+        Some((version, entry.path()))
+    });
+    named.max().map(|(_, path)| path)
+}
+
+/// The numbers of a version, so that `v1.10` comes behind `v1.8`.
+fn numbers(version: &str) -> Vec<u64> {
+    let words = version.split(|letter: char| !letter.is_ascii_digit());
+    words.filter_map(|word| word.parse().ok()).collect()
 }
 
 /// A key pair that nobody else has.
@@ -103,13 +113,19 @@ impl Credentials {
     }
 }
 
-/// Takes whatever an AWS SDK would read out of a command's environment, and gives it these credentials.
-pub(crate) fn only_credentials(command: &mut Command, credentials: &Credentials) {
+/// Takes out of a command's environment what begins so: a person's settings for servers of their own.
+fn without(command: &mut Command, beginnings: &[&str]) {
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("AWS_") {
-            command.env_remove(name);
+        let text = name.to_string_lossy();
+        if beginnings.iter().any(|beginning| text.starts_with(beginning)) {
+            command.env_remove(&name);
         }
     }
+}
+
+/// Takes whatever an AWS SDK would read out of a command's environment, and gives it these credentials.
+pub(crate) fn only_credentials(command: &mut Command, credentials: &Credentials) {
+    without(command, &["AWS_"]);
     command
         .env("AWS_ACCESS_KEY_ID", &credentials.access_key)
         .env("AWS_SECRET_ACCESS_KEY", &credentials.secret_key)
@@ -154,6 +170,7 @@ impl Cloud {
         }
         let s3_port = free_port()?;
         let mut command = Command::new(&tools.versitygw);
+        without(&mut command, &["VGW_", "ROOT_", "AWS_", "LOGFILE", "WEBHOOK"]);
         command
             .args([
                 "--port",
@@ -171,6 +188,18 @@ impl Cloud {
         let versitygw = Daemon::start("versitygw", command, folder, || answers(s3_port, "/", "HTTP/1.1 "))?;
         let table_port = free_port()?;
         let mut command = Command::new(&tools.ministack_python);
+        // As the harness of the tests starts it (tests/harness/cloud.py).
+        without(&mut command, &["LOCALSTACK_", "MINISTACK_", "LAMBDA_"]);
+        for name in [
+            "EDGE_PORT",
+            "HOSTNAME",
+            "PERSIST_STATE",
+            "S3_PERSIST",
+            "SERVICES",
+            "USE_SSL",
+        ] {
+            command.env_remove(name);
+        }
         only_credentials(&mut command, &credentials);
         command
             .args(["-m", "ministack"])
@@ -179,6 +208,7 @@ impl Cloud {
             // Left alone it would look for containers of its own among the machine's.
             .env("DOCKER_HOST", format!("unix://{}/no-docker", own.display()))
             .env("GATEWAY_PORT", table_port.to_string())
+            .env("IOT_MTLS_ENABLED", "0")
             .env("LAMBDA_EXECUTOR", "local")
             .env("LOG_LEVEL", "WARNING")
             .env("MINISTACK_HOST", "localhost")
@@ -283,15 +313,15 @@ impl Meters {
         }
     }
 
-    /// What was spent since then.
-    pub(crate) fn since(&self, before: &Reading) -> Spent {
+    /// What was spent since then. An error where the log of the S3 server cannot be read.
+    pub(crate) fn since(&self, before: &Reading) -> std::io::Result<Spent> {
         let now = self.read();
         let spent = |now: Option<Duration>, before: Option<Duration>| Some(now?.saturating_sub(before?));
-        Spent {
+        Ok(Spent {
             s3_cpu: spent(now.s3_cpu, before.s3_cpu),
             table_cpu: spent(now.table_cpu, before.table_cpu),
-            requests: Requests::counted(&part(&self.log, before.log_end, now.log_end).unwrap_or_default()),
-        }
+            requests: Requests::counted(&part(&self.log, before.log_end, now.log_end)?),
+        })
     }
 
     /// The length of the log once it has stopped growing.
@@ -393,7 +423,8 @@ AKIA reg [23/November/2026:04:42:02 +0000] 127.0.0.1 AKIA TS s3_GetObject a/b /r
     fn tools_that_are_not_there_are_missing() {
         let cache = tempfile::tempdir().unwrap();
         assert!(Tools::find(None, None, Some(cache.path())).is_none());
-        let folder = cache.path().join("go/versitygw@v1");
+        let folder = cache.path().join("go/versitygw@v1.10.0");
+        std::fs::create_dir_all(cache.path().join("go/versitygw@v1.8.0")).unwrap();
         let python = cache.path().join("venv/ministack/bin");
         for (folder, name) in [(&folder, "versitygw"), (&python, "python")] {
             std::fs::create_dir_all(folder).unwrap();

@@ -102,11 +102,13 @@ impl Row {
         }
     }
 
+    /// Whether each operation sends blobs, which go to the store.
+    pub(crate) fn pushes_blobs(&self) -> bool {
+        matches!(self.work, Work::PushBlob(..) | Work::PushImage(..))
+    }
+
     fn writes(&self) -> bool {
-        matches!(
-            self.work,
-            Work::PushBlob(..) | Work::PushImage(..) | Work::PullAndPush(_) | Work::PutTags(_)
-        )
+        self.pushes_blobs() || matches!(self.work, Work::PullAndPush(_) | Work::PutTags(_))
     }
 }
 

@@ -112,11 +112,17 @@ impl Site {
         }
         let before = self.meters.as_ref().map(Meters::read);
         let mut sample = self.drive(&task, 0, plan.clients, bound).await;
-        sample.behind = self
-            .meters
-            .as_ref()
-            .zip(before.as_ref())
-            .map(|(meters, before)| meters.since(before));
+        if let Some((meters, before)) = self.meters.as_ref().zip(before.as_ref()) {
+            match meters.since(before) {
+                // Bytes that were pushed are there. A log of another form than is read here would look like none at all.
+                Ok(spent) if row.pushes_blobs() && sample.errors.is_empty() && spent.requests.registry.is_empty() => {
+                    let error = "the log of the S3 server tells of no request of the registry";
+                    sample.errors.push(error.to_owned());
+                }
+                Ok(spent) => sample.behind = Some(spent),
+                Err(error) => sample.errors.push(format!("the log of the S3 server: {error}")),
+            }
+        }
         let done = sample.latencies.len() as u64;
         if let Work::PutTags(_) = row.work {
             self.tags.insert(self.tagged(row.work), done);

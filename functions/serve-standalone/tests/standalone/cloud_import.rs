@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -14,17 +15,21 @@ use crate::support::content::push_everything;
 use crate::support::{Server, eventually};
 
 /// How often the records of a small registry are repeated, under other names of repositories: so that an import takes
-/// some seconds, on a fast service too.
-const COPIES: usize = 700;
+/// some seconds. Where it comes to its end before it is killed, the next number is tried.
+const COPIES: [usize; 4] = [700, 1_400, 2_800, 5_600];
 
-/// An export of a registry of many repositories that are like one that was pushed to.
-fn large_export(folder: &Path) -> String {
+/// An export of a registry that was pushed to.
+fn small_export() -> String {
     let mut server = Server::start(&[]);
     push_everything(&server);
     server.signal(Signal::TERM);
     assert!(server.wait().success());
     let here = [String::from("--data"), server.data().to_str().unwrap().to_owned()];
-    let small = Cloud::succeed(&here, &["metadata", "export"]);
+    Cloud::succeed(&here, &["metadata", "export"])
+}
+
+/// The same of many repositories that are like its own, in a file.
+fn repeated(small: &str, copies: usize, folder: &Path) -> String {
     let (mut large, mut count) = (String::new(), 0);
     for line in small.lines() {
         let parsed: Value = serde_json::from_str(line).unwrap();
@@ -33,7 +38,7 @@ fn large_export(folder: &Path) -> String {
             writeln!(large, "{line}").unwrap();
         } else if parsed["record"].is_string() {
             let of_repository = names.iter().any(|name| line.contains(name));
-            for copy in 0..if of_repository { COPIES } else { 1 } {
+            for copy in 0..if of_repository { copies } else { 1 } {
                 let renamed = line
                     .replace(names[0], &format!("\"team/app{copy}\""))
                     .replace(names[1], &format!("\"other{copy}\""));
@@ -42,9 +47,9 @@ fn large_export(folder: &Path) -> String {
             }
         }
     }
-    assert!(count > 10 * COPIES, "{count} records");
+    assert!(count > 10 * copies, "{count} records");
     writeln!(large, "{}", json!({ "export": "end", "records": count })).unwrap();
-    let file = folder.join("export");
+    let file = folder.join(format!("export-{copies}"));
     fs::write(&file, large).unwrap();
     file.to_str().unwrap().to_owned()
 }
@@ -69,45 +74,68 @@ fn records(export: &str) -> Vec<&str> {
     records
 }
 
-fn begin(stores: &[String], file: &str) -> Child {
-    Cloud::command(stores, &["metadata", "import", file])
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
+/// A new table, and flags that name it; what lies on disk lies in the folder.
+fn table(folder: &Path) -> (Cloud, Vec<String>) {
+    let cloud = Cloud::new();
+    let data = ["--data".to_owned(), folder.join("data").to_str().unwrap().to_owned()];
+    let stores = [cloud.dynamodb(), data.into()].concat();
+    Cloud::succeed(&stores, &["metadata", "init"]);
+    (cloud, stores)
 }
 
-/// Kills it, which must not have come to its end.
-fn kill(mut import: Child) {
-    assert!(import.try_wait().unwrap().is_none(), "it was not killed in the middle");
+/// Begins an import and kills it as soon as it is ready; whether that was before its end.
+fn kill_when(stores: &[String], file: &str, what: &str, ready: impl Fn() -> bool) -> bool {
+    let mut import = Cloud::command(stores, &["metadata", "import", file])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually(what, || (ready() || import.try_wait().unwrap().is_some()).then_some(()));
     import.kill().unwrap();
-    import.wait().unwrap();
+    let status = import.wait().unwrap();
+    assert!(
+        status.success() || status.signal() == Some(Signal::KILL.as_raw()),
+        "{status}"
+    );
+    !status.success()
+}
+
+/// Kills two imports of the file into one table, before they come to their end: then the number of records that the
+/// second has noted as done.
+fn interrupted(cloud: &Cloud, stores: &[String], file: &str) -> Option<u64> {
+    // Before it has noted how far it has come: as soon as there is anything.
+    if !kill_when(stores, file, "the first rows", || cloud.has_rows()) {
+        return None;
+    }
+    // After it has.
+    let progress = format!("{file}.progress");
+    if !kill_when(stores, file, "it notes how far it has come", || {
+        Path::new(&progress).exists()
+    }) {
+        return None;
+    }
+    // Its end was near if the note is gone.
+    let noted: Value = serde_json::from_slice(&fs::read(&progress).ok()?).unwrap();
+    noted["records"].as_u64()
 }
 
 #[test]
 #[ignore = "needs ROADSTEAD_TEST_S3 and ROADSTEAD_TEST_DYNAMODB"]
 fn an_import_that_was_killed_goes_on_and_ends_with_the_same() {
     let folder = TempDir::new().unwrap();
-    let file = large_export(folder.path());
+    let small = small_export();
+    let (killed, stores, file, reached) = COPIES
+        .into_iter()
+        .find_map(|copies| {
+            let file = repeated(&small, copies, folder.path());
+            let (cloud, stores) = table(folder.path());
+            let reached = interrupted(&cloud, &stores, &file)?;
+            Some((cloud, stores, file, reached))
+        })
+        .expect("an import that is killed in the middle");
     let progress = format!("{file}.progress");
-    let (whole, killed) = (Cloud::new(), Cloud::new());
-    for cloud in [&whole, &killed] {
-        Cloud::succeed(&cloud.dynamodb(), &["metadata", "init"]);
-    }
-    let stores = killed.dynamodb();
-
-    // Before it has noted how far it has come: as soon as there is anything.
-    let import = begin(&stores, &file);
-    eventually("the first rows", || killed.has_rows().then_some(()));
-    kill(import);
-    // After it has; the rest must still be long for a machine that is slow to notice.
-    let import = begin(&stores, &file);
-    eventually("it notes how far it has come", || fs::read(&progress).ok());
-    kill(import);
-    let noted: Value = serde_json::from_slice(&fs::read(&progress).unwrap()).unwrap();
     let all = fs::read_to_string(&file).unwrap();
     let all = records(&all);
-    let reached = noted["records"].as_u64().unwrap();
-    assert!(reached > 0 && reached < all.len() as u64, "{noted}");
+    assert!(reached > 0 && reached < all.len() as u64, "{reached} of {}", all.len());
 
     let last = Cloud::run(&stores, &["metadata", "import", &file]);
     let told = String::from_utf8_lossy(&last.stderr);
@@ -115,10 +143,11 @@ fn an_import_that_was_killed_goes_on_and_ends_with_the_same() {
     assert!(told.contains(&format!("going on after {reached} records")), "{told}");
     assert!(!Path::new(&progress).exists(), "nothing is left beside the file");
 
-    Cloud::succeed(&whole.dynamodb(), &["metadata", "import", &file]);
+    let (whole, whole_stores) = table(folder.path());
+    Cloud::succeed(&whole_stores, &["metadata", "import", &file]);
     assert!(rows(&killed) == rows(&whole), "every row is as without an interruption");
-    for cloud in [&killed, &whole] {
-        let export = Cloud::succeed(&cloud.dynamodb(), &["metadata", "export"]);
+    for stores in [&stores, &whole_stores] {
+        let export = Cloud::succeed(stores, &["metadata", "export"]);
         assert!(records(&export) == all, "every record is as in the file");
     }
 }

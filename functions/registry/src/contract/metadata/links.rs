@@ -10,7 +10,7 @@ use crate::store::metadata::{Content, Removal};
 pub async fn a_committed_blob_is_linked(trial: MetadataTrial) {
     let name = repository("library/alpine");
     let place = Location {
-        store: "s3-main".to_owned(),
+        store: "second-store".to_owned(),
         key: "0123456789abcdef.ff".to_owned(),
     };
     for (number, size) in (0..).zip([0, 1, u64::from(u32::MAX) + 1, i64::MAX.cast_unsigned()]) {
