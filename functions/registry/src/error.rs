@@ -95,7 +95,7 @@ pub(crate) enum Error {
 impl From<AppendError> for Error {
     fn from(error: AppendError) -> Self {
         match error {
-            AppendError::Body(error) => error.into(),
+            AppendError::Body(error) | AppendError::Adrift(error) => error.into(),
             AppendError::Store(error) => Self::Store(error),
         }
     }

@@ -38,7 +38,8 @@ pub struct Limits {
     pub manifest_ms: u64,
     /// Milliseconds that a store may spend on one operation, retries included.
     pub store_ms: u64,
-    /// Milliseconds that a store may spend on making one object of an upload.
+    /// Milliseconds that a store may spend on making one object of an upload, and on each copy inside the store, if that
+    /// takes some.
     pub seal_ms: u64,
     /// Hint to clients that upload in chunks (`OCI-Chunk-Min-Length`); smaller chunks are accepted.
     pub chunk_min_bytes: u64,

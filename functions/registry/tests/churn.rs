@@ -43,11 +43,10 @@ mod noticed {
     use std::sync::Arc;
 
     use async_trait::async_trait;
-    use oci::Digest;
     use registry::contract::churn::{Options, churn};
     use registry::store::collection::{Begun, Collected, CollectionStore, Graces, Grave, Plan, Standing};
     use registry::store::sessions::{Session, SessionKey};
-    use registry::store::{Context, Cursor, Incarnation, Location, Slice, StoreError, Timestamp};
+    use registry::store::{Context, Cursor, Incarnation, Slice, StoreError, Timestamp};
 
     #[derive(Clone, Copy, PartialEq)]
     enum Defect {
@@ -126,10 +125,6 @@ mod noticed {
 
         async fn standing(&self, cx: Context, grave: &Grave) -> Result<Standing, StoreError> {
             self.inner.standing(cx, grave).await
-        }
-
-        async fn is_named(&self, cx: Context, digest: &Digest, location: &Location) -> Result<bool, StoreError> {
-            self.inner.is_named(cx, digest, location).await
         }
 
         async fn forget(&self, cx: Context, graves: &[Grave]) -> Result<(), StoreError> {

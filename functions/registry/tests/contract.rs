@@ -15,10 +15,10 @@ use registry::contract::counting::{
 };
 use registry::contract::faulty::{Fault, Faults, FaultyMetadata, FaultySessions, Kind, Moment};
 use registry::contract::source::Body;
-use registry::store::blobs::{BlobStore, Discarded, Doomed, RedirectRequest, Upload};
+use registry::store::blobs::{BlobStore, Discarded, Doomed, Reached, RedirectRequest, Upload};
 use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions, RecordCounts};
 use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest, Referrer, Removal};
-use registry::store::sessions::{Attempt, Claimed, SessionId, SessionKey, SessionStore};
+use registry::store::sessions::{Attempt, Claimed, Expected, SessionId, SessionKey, SessionStore};
 use registry::store::{Context, Incarnation, Location, StoreError, Timestamp};
 
 fn stores() -> Stores {
@@ -241,7 +241,7 @@ async fn memory_counts_its_objects() {
 async fn memory_redirects_when_it_is_told_to() {
     let request = || RedirectRequest {
         content_type: "application/octet-stream",
-        reached_by: None,
+        reached_by: Reached::ByAll,
     };
     let now = Timestamp(0);
     let store = MemoryBlobs::new();
@@ -303,10 +303,13 @@ async fn counts_tell_reads_from_writes() {
     metadata.link(cx(1), &name("a"), &digest("blob")).await.unwrap();
     metadata.link(cx(2), &name("a"), &digest("blob")).await.unwrap();
     sessions.get(cx(3), key).await.unwrap();
-    sessions.claim(cx(4), key, Timestamp(9), u32::MAX).await.unwrap();
+    let claimed = sessions
+        .claim(cx(4), key, Expected::Fresh, Timestamp(9), u32::MAX)
+        .await;
+    claimed.unwrap();
     let request = RedirectRequest {
         content_type: "a/b",
-        reached_by: None,
+        reached_by: Reached::ByAll,
     };
     blobs.redirect(Timestamp(0), &location("1.1"), request).await.unwrap();
     assert_eq!((counts.of("link"), counts.of("unlink")), (2, 0));
@@ -356,7 +359,10 @@ async fn faults_strike_when_they_are_planned() {
         expires: Timestamp(5),
         id: SessionId(1),
     };
-    let claimed = sessions.claim(cx(1), key, Timestamp(9), u32::MAX).await.unwrap();
+    let claimed = sessions
+        .claim(cx(1), key, Expected::Fresh, Timestamp(9), u32::MAX)
+        .await;
+    let claimed = claimed.unwrap();
     assert!(matches!(claimed, Claimed::Granted(_)));
     assert_eq!(faults.calls(), ["commit_blob", "claim"]);
 }

@@ -231,6 +231,7 @@ async fn lists(table: &mut Table, world: &World) {
 
 async fn uploads(table: &mut Table, world: &World) {
     let (digest, long) = (sha256(b"abcd"), sha512(b"abcd"));
+    let chunked = sha256(b"abcdef");
     let post = "/v2/a/blobs/uploads/";
     table.row(world, "POST upload", world.post(post), 202, [0, 0, 0]).await;
     let location = world.open_upload("a").await;
@@ -255,19 +256,23 @@ async fn uploads(table: &mut Table, world: &World) {
             [0, 2, 1],
         )
         .await;
+    let ranged = world.patch(&location).header("content-range", "4-5").bytes("ef");
+    table
+        .row(world, "PATCH, further, that tells its range", ranged, 202, [0, 2, 1])
+        .await;
     let empty = world.patch(&location).stream(Script::new());
     table.row(world, "PATCH, empty", empty, 202, [1, 0, 0]).await;
-    let last = world.put(format!("{location}?digest={digest}"));
+    let last = world.put(format!("{location}?digest={chunked}"));
     table
         .row(
             world,
-            "PUT after two PATCHes (seal, then discard the segments)",
+            "PUT after three PATCHes (seal, then discard the segments)",
             last,
             201,
             [1, 4, 2],
         )
         .await;
-    let again = world.put(format!("{location}?digest={digest}"));
+    let again = world.put(format!("{location}?digest={chunked}"));
     table.row(world, "PUT, replayed", again, 201, [0, 1, 0]).await;
 
     let location = world.open_upload("a").await;
@@ -422,4 +427,41 @@ async fn a_page_costs_a_page() {
     assert_eq!(pages, 30);
     assert_eq!(world.counts.of("tags"), pages);
     assert_eq!(world.counts.reads(), pages);
+}
+
+/// A store that looks for a session and creates it in two requests is told which to try first: what a request lets one
+/// expect of its session is passed on.
+#[tokio::test]
+async fn a_claim_tells_what_its_request_knows_of_the_session() {
+    let world = World::new().await;
+    let digest = sha256(b"abcd");
+    let claims = async |call: Call, status: u16| {
+        let _ = world.counts.take();
+        call.send().await.expect(status);
+        (world.counts.of("claim"), world.counts.of("claim_begun"))
+    };
+    let (fresh, begun) = ((1, 0), (0, 1));
+
+    let location = world.open_upload("a").await;
+    let first = world.patch(&location).bytes("ab");
+    assert_eq!(claims(first, 202).await, fresh, "nothing is said");
+    let further = world.patch(&location).header("content-range", "2-3").bytes("cd");
+    assert_eq!(claims(further, 202).await, begun, "a range that begins further on");
+    let last = world.put(format!("{location}?digest={digest}"));
+    assert_eq!(claims(last, 201).await, begun, "what has no body ends what was begun");
+
+    let location = world.open_upload("a").await;
+    let first = world.patch(&location).header("content-range", "0-1").bytes("ab");
+    assert_eq!(claims(first, 202).await, fresh, "a range from the start");
+    let target = format!("{location}?digest={digest}");
+    let last = world.put(target).header("content-range", "2-3").bytes("cd");
+    assert_eq!(claims(last, 201).await, begun, "the last chunk");
+
+    let location = world.open_upload("a").await;
+    let whole = world.put(format!("{location}?digest={digest}")).bytes("abcd");
+    assert_eq!(claims(whole, 201).await, fresh, "POST and PUT");
+    let single = world
+        .post(format!("/v2/a/blobs/uploads/?digest={digest}"))
+        .bytes("abcd");
+    assert_eq!(claims(single, 201).await, fresh, "POST alone");
 }

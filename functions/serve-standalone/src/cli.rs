@@ -63,7 +63,7 @@ pub(crate) enum Command {
     /// Reclaim the space of what nothing names any more, while everything goes on
     #[command(after_help = examples::COLLECT)]
     Collect(Box<CollectArgs>),
-    /// List what does not agree between names and bytes
+    /// List what does not agree between manifests, names and bytes
     #[command(after_help = examples::FSCK)]
     Fsck(Box<FsckArgs>),
     /// Make, export or import what a registry knows

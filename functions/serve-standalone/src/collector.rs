@@ -1,7 +1,8 @@
 //! Collection in the background of a server.
 
-use std::convert::Infallible;
-use std::fmt::Write as _;
+mod stop;
+mod words;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,56 +10,69 @@ use registry::collection::{Interrupted, Options, Report, collect};
 use registry::store::Timestamp;
 use registry::store::collection::Plan;
 use registry::{AllStores, Environment};
-use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 
+pub(crate) use self::stop::{Going, Stop};
+pub(crate) use self::words::describe;
 use crate::metrics::{Metrics, Pass};
 
 /// How far apart deep passes are, counted from the epoch, so that whoever collects agrees about when, and a server that is
 /// started anew every day does one as well. What a deep pass is for grows with crashes and not with pushes.
 const DEEP_EVERY: Duration = Duration::from_hours(30 * 24);
 
-/// Collects from time to time, until it is dropped.
-///
-/// Dropping it in the middle of a pass is the same as a crash: what was done is done, and the next pass of whichever
-/// process goes on where this one was.
+/// For how long a pass may take to its next step when the server ends. A store that does not answer must not keep it.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Collects from time to time, until it is dropped: then a pass that is under way stops at its next step, and lets go of
+/// the names, so that the next one need not wait. Whoever takes its place goes on where it was.
 #[derive(Debug)]
 pub(crate) struct Collector {
-    #[expect(dead_code, reason = "held for its drop, which the other end notices")]
-    alive: oneshot::Sender<Infallible>,
+    #[expect(dead_code, reason = "held for its drop, which tells the passes to stop")]
+    going: Going,
 }
 
 impl Collector {
     /// Begins a pass about every `every`, the first one somewhere within that time: servers that were started together
-    /// must not collect together. On a thread of its own, because a collection is one future that cannot change
-    /// threads.
+    /// must not collect together. `work` is dropped when the last pass has ended.
     pub(crate) fn start(
         every: Duration,
         stores: AllStores,
         environment: Arc<dyn Environment>,
         metrics: Arc<Metrics>,
+        work: mpsc::Sender<()>,
     ) -> Self {
-        let (alive, dropped) = oneshot::channel();
-        let runtime = Handle::current();
-        tokio::task::spawn_blocking(move || {
-            runtime.block_on(async {
-                tokio::select! {
-                    _ = dropped => {}
-                    () = passes(every, &stores, &environment, &metrics) => {}
-                }
-            });
+        let (going, stop) = Stop::new();
+        let mut late = stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = passes(every, &stores, &environment, &metrics, stop) => {}
+                () = async {
+                    late.asked().await;
+                    tokio::time::sleep(STOP_PATIENCE).await;
+                } => tracing::warn!("a pass of collection was cut off: a store did not answer"),
+            }
+            drop(work);
         });
-        Self { alive }
+        Self { going }
     }
 }
 
-async fn passes(every: Duration, stores: &AllStores, environment: &Arc<dyn Environment>, metrics: &Metrics) {
+async fn passes(
+    every: Duration,
+    stores: &AllStores,
+    environment: &Arc<dyn Environment>,
+    metrics: &Metrics,
+    mut stop: Stop,
+) {
     let mut depth = Depth::of_a_start(environment.now(), every);
     let mut wait = fraction(every, &**environment);
     loop {
-        tokio::time::sleep(wait).await;
+        tokio::select! {
+            () = stop.asked() => return,
+            () = tokio::time::sleep(wait) => {}
+        }
         let now = environment.now();
-        let report = pass(depth.is_due(now), stores, environment, metrics).await;
+        let report = pass(depth.is_due(now), stores, environment, metrics, &stop).await;
         if report.is_some_and(|report| report.complete && (report.deep || !depth.is_due(now))) {
             depth.done(now);
         }
@@ -111,7 +125,13 @@ fn fraction(of: Duration, environment: &dyn Environment) -> Duration {
 }
 
 /// What it has done, unless a store failed.
-async fn pass(deep: bool, stores: &AllStores, environment: &Arc<dyn Environment>, metrics: &Metrics) -> Option<Report> {
+async fn pass(
+    deep: bool,
+    stores: &AllStores,
+    environment: &Arc<dyn Environment>,
+    metrics: &Metrics,
+    stop: &Stop,
+) -> Option<Report> {
     let options = Options {
         plan: Plan {
             deep,
@@ -119,15 +139,16 @@ async fn pass(deep: bool, stores: &AllStores, environment: &Arc<dyn Environment>
         },
         ..Options::default()
     };
-    let collected = collect(stores, environment.clone(), &options, &mut |_| {}).await;
+    let collected = collect(stores, environment.clone(), &options, &mut |_| stop.answer()).await;
     let now = environment.now();
     match collected {
         Ok(report) => {
-            let pass = if report.complete { Pass::Whole } else { Pass::Busy };
-            metrics.collected(pass, &report, now);
+            metrics.collected(Pass::of(&report), &report, now);
             tracing::info!(
                 complete = report.complete,
+                stopped = report.stopped,
                 deep = report.deep,
+                resumed = report.resumed,
                 seen = report.names.seen,
                 marked = report.names.marked,
                 unlinked = report.names.unlinked,
@@ -136,51 +157,22 @@ async fn pass(deep: bool, stores: &AllStores, environment: &Arc<dyn Environment>
                 buried_bytes = report.names.buried_bytes,
                 sessions = report.sessions_swept,
                 deleted = report.objects_deleted,
+                freed_bytes = report.freed.map(|freed| freed.bytes),
                 "collected"
             );
             Some(report)
         }
-        Err(Interrupted { report, source }) => {
+        Err(Interrupted { report, what, source }) => {
             metrics.collected(Pass::Failed, &report, now);
             tracing::warn!(
                 error = &source as &dyn std::error::Error,
-                "a store failed during collection; the next pass goes on from there"
+                what,
+                failed = report.failed,
+                "not all could be collected; the next pass tries it again"
             );
             None
         }
     }
-}
-
-/// What a pass has done, for people.
-pub(crate) fn describe(report: &Report, size: impl Fn(u64) -> String) -> String {
-    let names = &report.names;
-    let (marked, deleted) = if report.dry_run {
-        ("would be marked", "would be deleted")
-    } else {
-        ("marked", "deleted")
-    };
-    let mut text = format!(
-        "{} records seen\n\
-         {} links {marked}: nothing refers to them, and a later pass removes them if that is still so\n\
-         {} links removed, {} objects ({}) without a name buried\n\
-         {} uploads past their end ended, {} of their objects buried\n\
-         {} objects {deleted} from the graveyard",
-        names.seen,
-        names.marked,
-        names.unlinked,
-        names.buried,
-        size(names.buried_bytes),
-        report.sessions_swept,
-        report.session_graves,
-        report.objects_deleted,
-    );
-    if report.deep {
-        let _ = write!(text, "\n{} leftovers among the names removed", names.leftovers);
-    }
-    if report.busy_until.is_some() {
-        text += "\nanother process is going through the names: only uploads and the graveyard were looked at";
-    }
-    text
 }
 
 #[cfg(test)]
@@ -277,22 +269,10 @@ mod tests {
         };
         let environment: Arc<dyn Environment> = Arc::new(SystemEnvironment::new(0));
         let metrics = Metrics::new(Statistics::default());
+        let (_going, stop) = Stop::new();
         for deep in [false, true] {
-            let report = pass(deep, &stores, &environment, &metrics).await.unwrap();
+            let report = pass(deep, &stores, &environment, &metrics, &stop).await.unwrap();
             assert_eq!((report.deep, report.complete, report.dry_run), (deep, true, false));
         }
-    }
-
-    #[test]
-    fn a_dry_run_does_not_say_that_anything_was_done() {
-        let report = Report {
-            dry_run: true,
-            ..Report::default()
-        };
-        let text = describe(&report, |bytes| bytes.to_string());
-        assert!(
-            text.contains("would be deleted") && text.contains("would be marked"),
-            "{text}"
-        );
     }
 }

@@ -1,7 +1,7 @@
 //! What each command does.
 
 use std::fmt::Display;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
 
 use crate::cli::{BlobsCommand, Cli, Command, LogFormat, MetadataCommand, RepoCommand, ServeArgs, TagCommand};
@@ -29,6 +29,8 @@ pub(crate) enum Failure {
     Usage(String),
     /// What was asked about does not exist; exit code 3.
     NotFound(String),
+    /// Whether something is so could not be found out; exit code 2, since 1 says that it is not.
+    Unknown(String),
     /// Whoever reads the output has seen enough.
     NobodyReads,
 }
@@ -78,14 +80,15 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
     let (text, code) = match done {
         Ok(()) | Err(Failure::NobodyReads) => return ExitCode::SUCCESS,
         Err(Failure::Failed(text)) => (text, 1),
-        Err(Failure::Usage(text)) => (text, 2),
+        Err(Failure::Usage(text) | Failure::Unknown(text)) => (text, 2),
         Err(Failure::NotFound(text)) => (text, 3),
     };
     // Whoever collects a log in JSON cannot read anything else; but what is not logged must be told all the same.
     if log == Some(LogFormat::Json) && tracing::enabled!(tracing::Level::ERROR) {
         tracing::error!("{text}");
     } else {
-        eprintln!("roadstead: {text}");
+        // Nobody may read it any more; the exit code says the same.
+        let _ = writeln!(io::stderr(), "roadstead: {text}");
     }
     ExitCode::from(code)
 }

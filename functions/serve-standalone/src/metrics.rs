@@ -88,10 +88,25 @@ impl fmt::Debug for Metrics {
 pub(crate) enum Pass {
     /// It went through everything.
     Whole,
-    /// Another process was at it.
+    /// Another process was at the names; the rest was done.
     Busy,
-    /// A store failed, or the server ended first.
+    /// Something could not be done.
     Failed,
+    /// The server ended first.
+    Stopped,
+}
+
+impl Pass {
+    /// How a pass in which nothing failed has ended.
+    pub(crate) fn of(report: &Report) -> Self {
+        if report.stopped {
+            Self::Stopped
+        } else if report.complete {
+            Self::Whole
+        } else {
+            Self::Busy
+        }
+    }
 }
 
 impl Metrics {
@@ -112,11 +127,16 @@ impl Metrics {
         let sent = Counter::default();
         registry.register_with_unit("sent", "Bytes of answers' bodies", Unit::Bytes, sent.clone());
         let uploads = Gauge::default();
-        registry.register("uploads_open", "Upload requests in progress", uploads.clone());
+        registry.register(
+            "uploads_open",
+            "Requests that are bringing an upload, or a part of one; an upload that waits for its next request is not \
+             among them",
+            uploads.clone(),
+        );
         let passes = Family::default();
         registry.register(
             "collection_passes",
-            "Passes of collection by this process",
+            "Passes of collection by this process: whole, busy (another process had the names), failed, or stopped",
             passes.clone(),
         );
         let last_pass = Gauge::default();
@@ -129,7 +149,7 @@ impl Metrics {
         let deleted = Counter::default();
         registry.register(
             "collection_deleted_objects",
-            "Objects deleted by collection",
+            "Keys of objects deleted by collection, also those under which an upload had stored nothing",
             deleted.clone(),
         );
         let swept = Counter::default();
@@ -179,6 +199,7 @@ impl Metrics {
             Pass::Whole => "whole",
             Pass::Busy => "busy",
             Pass::Failed => "failed",
+            Pass::Stopped => "stopped",
         };
         self.passes.get_or_create(&PassLabels { outcome }).inc();
         self.deleted.inc_by(report.objects_deleted);

@@ -32,7 +32,7 @@ pub(crate) struct Server {
     pub(crate) listener: TcpListener,
     pub(crate) service: Arc<Service>,
     pub(crate) health: Arc<Health>,
-    /// Ends when every operation that `service` runs to its end has ended, and `service` too.
+    /// Ends when every operation that `service` runs to its end has ended, and `service` too, and a pass of collection.
     pub(crate) work: mpsc::Receiver<()>,
     pub(crate) max_connections: u32,
     pub(crate) drain_timeout: Duration,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use registry::AllStores;
+use registry::store::Context;
 use registry::store::blobs::BlobStore;
 use registry::store::collection::CollectionStore;
 use registry::store::metadata::MetadataStore;
@@ -69,6 +70,20 @@ pub(crate) struct Opened {
     pub(crate) statistics: Statistics,
     /// Whether asking them costs money and a way over a network.
     pub(crate) remote: bool,
+}
+
+impl Opened {
+    /// Where the names are, for people, and so that no other place is described alike: a table of the same name in
+    /// another region or account, or made later, is another one. The error is a sentence for the operator.
+    pub(crate) async fn identify_metadata(&self, args: &StoreArgs, cx: Context) -> Result<String, String> {
+        let described = describe_metadata(args);
+        let Some(table) = &self.statistics.dynamodb else {
+            return Ok(described);
+        };
+        let identity = table.identity(cx).await;
+        let identity = identity.map_err(|error| format!("cannot tell {described} from others: {error}"))?;
+        Ok(format!("{described}, table {identity}"))
+    }
 }
 
 /// Opens the stores that the flags name. The error is a sentence for the operator.

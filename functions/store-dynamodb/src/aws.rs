@@ -26,6 +26,19 @@ use self::expression::Expression;
 use self::values::{item_of, item_out, key_of, key_out};
 use crate::table::{Consistency, Found, Item, Key, PARTITION, Query, SORT, Table, TableError, Write, Written};
 
+/// The table, the condition and its placeholders, for the seven builders of the SDK that have these methods and no trait
+/// for them.
+macro_rules! on_condition {
+    ($builder:expr, $table:expr, $expression:expr, $condition:expr) => {{
+        let condition = $expression.condition($condition);
+        $builder
+            .table_name(&$table.name)
+            .set_condition_expression(condition)
+            .set_expression_attribute_names($expression.names())
+            .set_expression_attribute_values($expression.values())
+    }};
+}
+
 /// One table of the service. Clones share the connections.
 #[derive(Clone)]
 pub(crate) struct AwsTable {
@@ -102,16 +115,9 @@ impl Table for AwsTable {
         let mut expression = Expression::default();
         match write {
             Write::Put { item, condition } => {
-                let condition = expression.condition(condition);
-                let request = self
-                    .sdk
-                    .put_item()
-                    .table_name(&self.name)
-                    .set_item(Some(item_out(item)))
-                    .set_condition_expression(condition)
-                    .set_expression_attribute_names(expression.names())
-                    .set_expression_attribute_values(expression.values());
-                self.written(request.send().await)
+                let put = self.sdk.put_item().set_item(Some(item_out(item)));
+                let put = on_condition!(put, self, expression, condition);
+                self.written(put.send().await)
             }
             Write::Update {
                 key,
@@ -119,30 +125,15 @@ impl Table for AwsTable {
                 remove,
                 condition,
             } => {
-                let update = expression.update(set, remove);
-                let condition = expression.condition(condition);
-                let request = self
-                    .sdk
-                    .update_item()
-                    .table_name(&self.name)
-                    .set_key(Some(key_out(key)))
-                    .update_expression(update)
-                    .set_condition_expression(condition)
-                    .set_expression_attribute_names(expression.names())
-                    .set_expression_attribute_values(expression.values());
-                self.written(request.send().await)
+                let update = self.sdk.update_item().set_key(Some(key_out(key)));
+                let update = update.update_expression(expression.update(set, remove));
+                let update = on_condition!(update, self, expression, condition);
+                self.written(update.send().await)
             }
             Write::Delete { key, condition } => {
-                let condition = expression.condition(condition);
-                let request = self
-                    .sdk
-                    .delete_item()
-                    .table_name(&self.name)
-                    .set_key(Some(key_out(key)))
-                    .set_condition_expression(condition)
-                    .set_expression_attribute_names(expression.names())
-                    .set_expression_attribute_values(expression.values());
-                self.written(request.send().await)
+                let delete = self.sdk.delete_item().set_key(Some(key_out(key)));
+                let delete = on_condition!(delete, self, expression, condition);
+                self.written(delete.send().await)
             }
             Write::Check { .. } => Err(wrong("a check is no write by itself")),
         }
@@ -229,13 +220,8 @@ impl AwsTable {
         let item = TransactWriteItem::builder();
         let item = match write {
             Write::Put { item: put, condition } => {
-                let condition = expression.condition(condition);
-                let put = Put::builder()
-                    .table_name(&self.name)
-                    .set_item(Some(item_out(put)))
-                    .set_condition_expression(condition)
-                    .set_expression_attribute_names(expression.names())
-                    .set_expression_attribute_values(expression.values());
+                let put = Put::builder().set_item(Some(item_out(put)));
+                let put = on_condition!(put, self, expression, condition);
                 item.put(put.build().map_err(wrong)?)
             }
             Write::Update {
@@ -244,35 +230,19 @@ impl AwsTable {
                 remove,
                 condition,
             } => {
-                let update = expression.update(set, remove);
-                let condition = expression.condition(condition);
-                let update = Update::builder()
-                    .table_name(&self.name)
-                    .set_key(Some(key_out(key)))
-                    .update_expression(update)
-                    .set_condition_expression(condition)
-                    .set_expression_attribute_names(expression.names())
-                    .set_expression_attribute_values(expression.values());
+                let update = Update::builder().set_key(Some(key_out(key)));
+                let update = update.update_expression(expression.update(set, remove));
+                let update = on_condition!(update, self, expression, condition);
                 item.update(update.build().map_err(wrong)?)
             }
             Write::Delete { key, condition } => {
-                let condition = expression.condition(condition);
-                let delete = Delete::builder()
-                    .table_name(&self.name)
-                    .set_key(Some(key_out(key)))
-                    .set_condition_expression(condition)
-                    .set_expression_attribute_names(expression.names())
-                    .set_expression_attribute_values(expression.values());
+                let delete = Delete::builder().set_key(Some(key_out(key)));
+                let delete = on_condition!(delete, self, expression, condition);
                 item.delete(delete.build().map_err(wrong)?)
             }
             Write::Check { key, condition } => {
-                let condition = expression.condition(condition);
-                let check = ConditionCheck::builder()
-                    .table_name(&self.name)
-                    .set_key(Some(key_out(key)))
-                    .set_condition_expression(condition)
-                    .set_expression_attribute_names(expression.names())
-                    .set_expression_attribute_values(expression.values());
+                let check = ConditionCheck::builder().set_key(Some(key_out(key)));
+                let check = on_condition!(check, self, expression, condition);
                 item.condition_check(check.build().map_err(wrong)?)
             }
         };
@@ -297,3 +267,6 @@ fn batched(write: &Write) -> Result<WriteRequest, TableError> {
     };
     Ok(request.build())
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -6,10 +6,9 @@ mod names;
 mod sweep;
 
 use async_trait::async_trait;
-use oci::Digest;
 use registry::store::collection::{Begun, Collected, CollectionStore, Grave, Plan, Standing};
 use registry::store::sessions::{Session, SessionKey};
-use registry::store::{Context, Cursor, Incarnation, Location, Slice, StoreError, Timestamp};
+use registry::store::{Context, Cursor, Incarnation, Slice, StoreError, Timestamp};
 
 use crate::DynamoStore;
 use crate::keys;
@@ -67,10 +66,7 @@ impl CollectionStore for DynamoStore {
                 until,
                 next: next.clone(),
             };
-            let take = Write::Put {
-                item: row.item(),
-                condition: before.as_ref().map_or(Condition::Absent, held_by),
-            };
+            let take = row.becomes(before.as_ref().map_or(Condition::Absent, held_by));
             if requests.write(&take).await?.is_done() {
                 return Ok(next.map_or(Begun::Fresh, Begun::Resumed));
             }
@@ -89,15 +85,10 @@ impl CollectionStore for DynamoStore {
         let requests = self.local.within(cx);
         let condition = Condition::Is(attributes::PASS, Value::S(pass.to_string()));
         let write = match next {
-            Some(next) => Write::Put {
-                item: PassRow {
-                    pass,
-                    until,
-                    next: Some(next.clone()),
-                }
-                .item(),
-                condition,
-            },
+            Some(next) => {
+                let next = Some(next.clone());
+                PassRow { pass, until, next }.becomes(condition)
+            }
             None => Write::Delete {
                 key: keys::pass(),
                 condition,
@@ -139,19 +130,7 @@ impl CollectionStore for DynamoStore {
         graveyard::standing(&self.main.within(cx), &self.local.within(cx), grave).await
     }
 
-    async fn is_named(&self, cx: Context, digest: &Digest, location: &Location) -> Result<bool, StoreError> {
-        graveyard::is_named(&self.main.within(cx), digest, location).await
-    }
-
     async fn forget(&self, cx: Context, graves: &[Grave]) -> Result<(), StoreError> {
         graveyard::forget(&self.local.within(cx), graves).await
-    }
-}
-
-/// Removes an item, whatever it is.
-pub(crate) fn delete(key: Key) -> Write {
-    Write::Delete {
-        key,
-        condition: Condition::Always,
     }
 }

@@ -1,27 +1,78 @@
-//! All records, out of the table and into it: [`walk`] and [`insert`].
+//! All records, out of the table and into it: [`walk`] and [`insert`]; and what keeps what they stand for.
 
 mod insert;
 mod walk;
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use oci::{Digest, RepositoryName};
 use registry::store::metadata::Content;
-use registry::store::records::{Record, RecordStore};
-use registry::store::{Context, Cursor, Slice, StoreError};
+use registry::store::records::{Hold, Record, RecordStore, Unreadable};
+use registry::store::{Context, Cursor, Location, Slice, StoreError};
 
 use crate::DynamoStore;
 use crate::keys;
-use crate::records::{ManifestRow, References};
-use crate::table::Key;
+use crate::records::{BackLink, BlobRow, ManifestRow, References};
+use crate::table::{Item, Key};
 
 #[async_trait]
 impl RecordStore for DynamoStore {
-    async fn records(&self, cx: Context, after: Option<&Cursor>, limit: usize) -> Result<Slice<Record>, StoreError> {
+    async fn walk(
+        &self,
+        cx: Context,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Slice<Result<Record, Unreadable>>, StoreError> {
         walk::slice(&self.call(cx), after, limit).await
+    }
+
+    async fn place(&self, cx: Context, digest: &Digest) -> Result<Option<(Location, u64)>, StoreError> {
+        let item = self.main.within(cx).get(&keys::blob(digest)).await?;
+        let row = item.as_ref().map(BlobRow::read).transpose()?;
+        Ok(row.map(|row| (row.location, row.size)))
+    }
+
+    async fn lost(&self, cx: Context, holds: &[Hold]) -> Result<Vec<Hold>, StoreError> {
+        let keys: BTreeSet<Key> = holds.iter().map(key_of).collect();
+        let found = self.main.within(cx).get_all(&keys).await?;
+        let mut lost = Vec::new();
+        for hold in holds {
+            let item = found.get(&key_of(hold));
+            if !item.map_or(Ok(false), |item| is(item, hold))? {
+                lost.push(hold.clone());
+            }
+        }
+        Ok(lost)
     }
 
     async fn insert(&self, cx: Context, records: &[Record]) -> Result<(), StoreError> {
         insert::all(&self.call(cx), records).await
+    }
+}
+
+fn key_of(hold: &Hold) -> Key {
+    match hold {
+        Hold::Edge {
+            repository,
+            target,
+            parent,
+            incarnation,
+        } => keys::edge(repository, target, parent, *incarnation),
+        Hold::BackLink {
+            digest,
+            repository,
+            incarnation,
+            ..
+        } => keys::back_link(digest, repository, *incarnation),
+    }
+}
+
+/// Whether the item under the key of a hold is that hold.
+fn is(item: &Item, hold: &Hold) -> Result<bool, StoreError> {
+    match hold {
+        Hold::Edge { .. } => Ok(true),
+        Hold::BackLink { holding, .. } => Ok(BackLink::read(item)?.holding == *holding),
     }
 }
 

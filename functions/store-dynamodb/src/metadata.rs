@@ -17,6 +17,7 @@ use registry::store::metadata::{
 };
 use registry::store::{Context, Incarnation, Location, Page, StoreError};
 
+pub(crate) use commit::{lies_at, of_life, unmark};
 pub(crate) use known::Known;
 pub(crate) use remove::Unlinked;
 

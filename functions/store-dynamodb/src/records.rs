@@ -2,7 +2,8 @@
 //!
 //! A record reads what any version of this program has written that may share the table, and refuses everything else
 //! as damaged: an attribute that is missing or is no text of its type. Attributes that it does not know are left
-//! alone, since changes of rows are updates of single attributes wherever a newer version may have added one.
+//! alone: whatever changes a row that is there is an update of single attributes, except that a restored registry
+//! (`export`) replaces whole rows.
 
 mod blobs;
 mod fields;
@@ -90,6 +91,8 @@ pub(crate) mod names {
     pub(crate) const UNFINISHED: &str = "unfinished";
     /// The 32 secret bytes of a signing key.
     pub(crate) const SECRET: &str = "secret";
+    /// What tells a table from all others.
+    pub(crate) const TABLE: &str = "table";
     /// The id of a signing key.
     pub(crate) const ID: &str = "id";
     /// Who walks over the names.

@@ -3,7 +3,7 @@
 //! A request that fails in a way that may pass is sent again after a random wait whose bound doubles; batches are cut
 //! to what a table takes, and what it had no capacity for is asked again. The time comes from the [`Context`] of the
 //! call: its span from now to the deadline, measured from when the call began by a clock of this crate, because the
-//! context's clock is the shell's.
+//! context's clock is the shell's. No try outlasts it.
 //!
 //! **A write may have been done although no answer came.** Transactions carry a token, so that one that is repeated is
 //! done once. A single conditional write that is repeated may be refused because its first try was done:
@@ -17,10 +17,11 @@ mod pace;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
+use futures_util::future::{Either, select, try_join_all};
 use registry::store::{Context, StoreError};
 
 use self::counts::Counts;
@@ -126,7 +127,7 @@ impl Requests<'_> {
         let mut tries = Tries::of(self);
         loop {
             self.client.counts.read(1);
-            match self.client.table.get(key, consistency).await {
+            match self.in_the_time_left(self.client.table.get(key, consistency)).await {
                 Ok(item) => return Ok(item),
                 Err(error) => tries.failed(error).await?,
             }
@@ -153,7 +154,7 @@ impl Requests<'_> {
         let mut found = Vec::new();
         loop {
             self.client.counts.read(keys.len());
-            match self.client.table.batch_get(&keys).await {
+            match self.in_the_time_left(self.client.table.batch_get(&keys)).await {
                 Ok((items, left)) => {
                     found.extend(items);
                     if left.is_empty() {
@@ -175,7 +176,7 @@ impl Requests<'_> {
         let mut tries = Tries::of(self);
         loop {
             self.client.counts.query();
-            match self.client.table.query(&query).await {
+            match self.in_the_time_left(self.client.table.query(&query)).await {
                 Ok(found) => return Ok(found),
                 Err(error) => tries.failed(error).await?,
             }
@@ -222,7 +223,7 @@ impl Requests<'_> {
         let mut tries = Tries::of(self);
         loop {
             self.client.counts.query();
-            match self.client.table.scan(after, limit).await {
+            match self.in_the_time_left(self.client.table.scan(after, limit)).await {
                 Ok(found) => return Ok(found),
                 Err(error) => tries.failed(error).await?,
             }
@@ -246,7 +247,7 @@ impl Requests<'_> {
         loop {
             let write = make(tries.number);
             self.client.counts.write(1);
-            match self.client.table.write(&write).await {
+            match self.in_the_time_left(self.client.table.write(&write)).await {
                 Ok(Written::Done) => return Ok((Answer::Done, tries.number)),
                 Ok(Written::Refused(_)) => {
                     self.client.counts.refused();
@@ -266,7 +267,7 @@ impl Requests<'_> {
         let mut tries = Tries::of(self);
         loop {
             self.client.counts.write(1);
-            match self.client.table.write(write).await {
+            match self.in_the_time_left(self.client.table.write(write)).await {
                 Ok(Written::Done) => return Ok(Once::Done),
                 Ok(Written::Refused(_)) => {
                     self.client.counts.refused();
@@ -296,7 +297,7 @@ impl Requests<'_> {
         let mut unanswered = false;
         loop {
             self.client.counts.transaction(writes.len());
-            match self.client.table.transact(writes, &token).await {
+            match self.in_the_time_left(self.client.table.transact(writes, &token)).await {
                 Ok(written) => {
                     if written != Written::Done {
                         self.client.counts.refused();
@@ -328,7 +329,7 @@ impl Requests<'_> {
         let mut tries = Tries::of(self);
         loop {
             self.client.counts.write(writes.len());
-            match self.client.table.batch_write(&writes).await {
+            match self.in_the_time_left(self.client.table.batch_write(&writes)).await {
                 Ok(left) if left.is_empty() => return Ok(()),
                 Ok(left) => {
                     writes = left;
@@ -358,6 +359,17 @@ impl Requests<'_> {
     /// time is up.
     pub(crate) async fn lost_race(&self, round: u32) -> Result<(), StoreError> {
         self.wait(round, "others kept changing the same records".into()).await
+    }
+
+    /// One try, which must not outlast the call: the bound of a single try is longer than what may be left.
+    async fn in_the_time_left<T>(&self, answer: impl Future<Output = Result<T, TableError>>) -> Result<T, TableError> {
+        match select(pin!(answer), self.client.pace.alarm(self.until)).await {
+            Either::Left((answer, _)) => answer,
+            Either::Right(((), _)) => Err(TableError::Retry {
+                not_done: false,
+                cause: "no answer came in the time of the call".into(),
+            }),
+        }
     }
 
     /// Waits a random time whose bound doubles with each try.

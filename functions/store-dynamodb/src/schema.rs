@@ -15,14 +15,14 @@ use aws_sdk_dynamodb::types::{
     TimeToLiveSpecification, TimeToLiveStatus,
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use registry::store::StoreError;
+use registry::store::{Incarnation, StoreError};
 
 use crate::aws::{MissingTable, classified};
 use crate::keys;
 use crate::open::OpenError;
-use crate::records::{Fields, at_version, names};
+use crate::records::{Fields, at_version, damaged, names};
 use crate::retrying::{Pace, Requests};
-use crate::table::{Attributes, Condition, Item, PARTITION, SORT, TableError, Value, Write};
+use crate::table::{Condition, PARTITION, SORT, TableError, Value, Write};
 
 /// The version of the layout that this program writes.
 pub(crate) const VERSION: u64 = 1;
@@ -39,13 +39,6 @@ pub struct Prepared {
     pub created: bool,
     /// The version of the layout in it now.
     pub version: u64,
-}
-
-fn row(version: u64) -> Item {
-    Item {
-        key: keys::schema(),
-        attributes: Attributes::from([(names::VERSION.to_owned(), Value::N(version))]),
-    }
 }
 
 /// The version of the layout in a table; `None`: it was never initialised.
@@ -98,8 +91,10 @@ pub(crate) async fn write_version(requests: Requests<'_>, table: &str) -> Result
             at_version(found)
         }
     };
-    let write = Write::Put {
-        item: row(VERSION),
+    let write = Write::Update {
+        key: keys::schema(),
+        set: vec![(names::VERSION, Value::N(VERSION))],
+        remove: Vec::new(),
         condition,
     };
     // Refused: somebody else has initialised it meanwhile.
@@ -107,6 +102,28 @@ pub(crate) async fn write_version(requests: Requests<'_>, table: &str) -> Result
     let found = version(requests, table).await?;
     let found = found.ok_or_else(|| OpenError::NotInitialised(table.to_owned()))?;
     understood(found, table).map(|()| found)
+}
+
+/// What tells a table from every other, also from one that had or will have its name, here or in another account: a
+/// random text, in the row of the version since the first who asked for it. Earlier programs do not know it, and leave
+/// it alone.
+pub(crate) async fn identity(requests: Requests<'_>, random: Incarnation) -> Result<String, StoreError> {
+    let mark = Write::Update {
+        key: keys::schema(),
+        set: vec![(names::TABLE, Value::S(random.to_string()))],
+        remove: Vec::new(),
+        condition: Condition::Lacks(names::TABLE),
+    };
+    loop {
+        let item = requests.get(&keys::schema()).await?;
+        let item = item.ok_or_else(|| damaged(&keys::schema(), "it is gone"))?;
+        if let Some(identity) = Fields(&item).text_if_any(names::TABLE)? {
+            return Ok(identity.to_owned());
+        }
+        // Refused: somebody else was faster, and the next look finds their text.
+        requests.write(&mark).await?;
+        requests.in_time()?;
+    }
 }
 
 /// Makes a table, unless it is there, and waits until it can be used. `true`: it was made.
@@ -179,14 +196,10 @@ fn check_keys(description: &TableDescription, table: &str) -> Result<(), OpenErr
     }
 }
 
-/// Lets the service remove sessions by itself, long after their sweep.
+/// Lets the service remove sessions by itself, long after their sweep. Two that do so at once are told apart by the
+/// service, which refuses the second: what counts is that somebody has done it.
 pub(crate) async fn expire_rows(sdk: &Sdk, table: &str) -> Result<(), OpenError> {
-    let answer = sdk.describe_time_to_live().table_name(table).send().await;
-    let answer = answer.map_err(|error| refused(&error, table))?;
-    let status = answer
-        .time_to_live_description
-        .and_then(|description| description.time_to_live_status);
-    if matches!(status, Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling)) {
+    if do_rows_expire(sdk, table).await? {
         return Ok(());
     }
     let specification = TimeToLiveSpecification::builder()
@@ -195,8 +208,23 @@ pub(crate) async fn expire_rows(sdk: &Sdk, table: &str) -> Result<(), OpenError>
         .build()
         .map_err(|error| failed(error, table))?;
     let request = sdk.update_time_to_live().table_name(table);
-    let answer = request.time_to_live_specification(specification).send().await;
-    answer.map(|_| ()).map_err(|error| refused(&error, table))
+    match request.time_to_live_specification(specification).send().await {
+        Ok(_) => Ok(()),
+        Err(_) if do_rows_expire(sdk, table).await? => Ok(()),
+        Err(error) => Err(refused(&error, table)),
+    }
+}
+
+async fn do_rows_expire(sdk: &Sdk, table: &str) -> Result<bool, OpenError> {
+    let answer = sdk.describe_time_to_live().table_name(table).send().await;
+    let answer = answer.map_err(|error| refused(&error, table))?;
+    let status = answer
+        .time_to_live_description
+        .and_then(|description| description.time_to_live_status);
+    Ok(matches!(
+        status,
+        Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling)
+    ))
 }
 
 fn has_code<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>, code: &str) -> bool {
@@ -221,7 +249,45 @@ fn failed(error: impl Into<registry::store::Cause>, table: &str) -> OpenError {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::aws::tests::{Said, Wire};
+
+    fn expiry(status: &str) -> Said {
+        (200, json!({ "TimeToLiveDescription": { "TimeToLiveStatus": status } }))
+    }
+
+    /// What the service says to the second of two that ask at once.
+    fn refusal() -> Said {
+        let kind = "com.amazon.coral.validate#ValidationException";
+        (
+            400,
+            json!({ "__type": kind, "message": "TimeToLive is already enabled" }),
+        )
+    }
+
+    #[tokio::test]
+    async fn rows_expire_whoever_has_said_so() {
+        let cases: [(Vec<Said>, bool, usize); 5] = [
+            (vec![expiry("ENABLED")], true, 1),
+            (vec![expiry("ENABLING")], true, 1),
+            (vec![expiry("DISABLED"), (200, json!({}))], true, 2),
+            (vec![expiry("DISABLED"), refusal(), expiry("ENABLING")], true, 3),
+            (vec![expiry("DISABLED"), refusal(), expiry("DISABLED")], false, 3),
+        ];
+        for (number, (script, succeeds, requests)) in cases.into_iter().enumerate() {
+            let wire = Wire::saying(script);
+            let done = expire_rows(&wire.sdk(), "names").await;
+            assert_eq!(done.is_ok(), succeeds, "{number}: {done:?}");
+            let asked = wire.asked();
+            assert_eq!(asked.len(), requests, "{number}: {asked:?}");
+            if requests > 1 {
+                let wanted = json!({ "Enabled": true, "AttributeName": names::EXPIRES });
+                assert_eq!(asked[1].1["TimeToLiveSpecification"], wanted, "{number}");
+            }
+        }
+    }
 
     #[test]
     fn neighbouring_versions_share_a_table() {

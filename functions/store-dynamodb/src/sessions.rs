@@ -8,7 +8,8 @@ mod signing;
 
 use async_trait::async_trait;
 use registry::store::sessions::{
-    Attempt, Cancelled, Claim, Claimed, End, Progress, Publishing, Session, SessionKey, SessionStore, SigningKey, State,
+    Attempt, Cancelled, Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionKey, SessionStore,
+    SigningKey, State,
 };
 use registry::store::{Context, Incarnation, StoreError, Timestamp};
 
@@ -18,8 +19,9 @@ use crate::records::{Fields, PartRow, SessionRow, at_version, names};
 use crate::retrying::{Answer, Requests};
 use crate::table::{Condition, Consistency, Item, Query, Value, Write, Written};
 
-/// Every attribute that a session's row may have, but for the writer.
-const ATTRIBUTES: [&str; 13] = [
+/// Every attribute that a session's row may have.
+const ATTRIBUTES: [&str; 14] = [
+    names::WRITER,
     names::VERSION,
     names::STATE,
     names::ATTEMPTS,
@@ -90,24 +92,12 @@ fn writer(cx: Context) -> (&'static str, Value) {
     (names::WRITER, Value::S(cx.incarnation.to_string()))
 }
 
-/// Makes the row what `after` says. Attributes that a newer version of this program may have added stay.
+/// Makes the row what `after` says.
 pub(crate) fn becomes(cx: Context, key: SessionKey, after: &Session, condition: Condition) -> Write {
     let mut item = SessionRow::item(key, after);
-    let mut set = vec![writer(cx)];
-    let mut remove = Vec::new();
-    for name in ATTRIBUTES {
-        match item.attributes.remove(name) {
-            Some(value) => set.push((name, value)),
-            None => remove.push(name),
-        }
-    }
-    debug_assert!(item.attributes.is_empty(), "an attribute that is not listed here");
-    Write::Update {
-        key: item.key,
-        set,
-        remove,
-        condition,
-    }
+    let (name, who) = writer(cx);
+    item.attributes.insert(name.to_owned(), who);
+    Write::change_to(item, &ATTRIBUTES, condition)
 }
 
 /// The session as `claim` holds it, one version on and without the claim.
@@ -184,13 +174,21 @@ impl SessionStore for DynamoStore {
         Ok(row.map(|row| row.session))
     }
 
-    async fn claim(&self, cx: Context, key: SessionKey, until: Timestamp, most: u32) -> Result<Claimed, StoreError> {
+    async fn claim(
+        &self,
+        cx: Context,
+        key: SessionKey,
+        expected: Expected,
+        until: Timestamp,
+        most: u32,
+    ) -> Result<Claimed, StoreError> {
         let requests = self.local.within(cx);
         // A token that has ended creates no row: a session that was swept would begin again, with names for its objects
         // that its graves have.
         let may_create = cx.now < key.expires;
-        // Most claims are the first of their session: the row is created without having looked for it.
-        let mut looked = if may_create {
+        // The first claim of a session creates the row without having looked for it. That is a write that is refused and
+        // paid for where there is one, so that others look first.
+        let mut looked = if may_create && expected == Expected::Fresh {
             None
         } else {
             Some(row(&requests, key).await?)

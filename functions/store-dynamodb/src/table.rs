@@ -95,6 +95,33 @@ pub(crate) enum Write {
 }
 
 impl Write {
+    /// Removes an item, whatever it is.
+    pub(crate) fn delete(key: Key) -> Self {
+        let condition = Condition::Always;
+        Self::Delete { key, condition }
+    }
+
+    /// Makes an item what `item` is in the attributes `known`, of which those that it lacks are removed. Others, which a
+    /// newer version of this program may have added, stay.
+    pub(crate) fn change_to(item: Item, known: &[&'static str], condition: Condition) -> Self {
+        let Item { key, mut attributes } = item;
+        let mut set = Vec::new();
+        let mut remove = Vec::new();
+        for name in known {
+            match attributes.remove(*name) {
+                Some(value) => set.push((*name, value)),
+                None => remove.push(*name),
+            }
+        }
+        debug_assert!(attributes.is_empty(), "an attribute that is not listed");
+        Self::Update {
+            key,
+            set,
+            remove,
+            condition,
+        }
+    }
+
     /// The item that it names.
     pub(crate) fn key(&self) -> &Key {
         match self {

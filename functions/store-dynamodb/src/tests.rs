@@ -6,6 +6,7 @@
 
 mod acts;
 mod cast;
+mod checks;
 mod contract;
 mod invariants;
 mod linearizable;

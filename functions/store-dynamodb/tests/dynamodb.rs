@@ -3,10 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod service;
+#[expect(dead_code, reason = "of what is shared, only the client is used here")]
+mod table;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use aws_sdk_dynamodb::types::{BillingMode, TimeToLiveStatus};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use oci::{Algorithm, Digest, MediaType, RepositoryName};
@@ -14,6 +17,7 @@ use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManif
 use registry::store::{Context, Incarnation, Location, Timestamp};
 use service::options;
 use store_dynamodb::{DynamoStore, OpenError, Options};
+use table::client;
 
 fn cx(incarnation: u64, patience: u64) -> Context {
     let now = Timestamp(1_900_000_000_000);
@@ -49,6 +53,32 @@ async fn tables_are_made_once() {
         let again = DynamoStore::init(&options).await.unwrap();
         assert!(again.iter().all(|table| !table.created));
         DynamoStore::open(&options).await.unwrap();
+    }
+}
+
+/// Paid by the request, and with sessions that end by themselves if nobody sweeps them; what is not swept is kept.
+#[tokio::test]
+#[ignore = "needs a DynamoDB endpoint"]
+async fn tables_are_made_as_they_are_paid_and_expire() {
+    for local in [false, true] {
+        let options = options(local);
+        DynamoStore::init(&options).await.unwrap();
+        let client = client().await;
+        let made = BTreeSet::from([options.table.as_str(), options.local_table()]);
+        for table in made {
+            let described = client.describe_table().table_name(table).send().await.unwrap();
+            let billing = described.table.unwrap().billing_mode_summary.unwrap();
+            assert_eq!(billing.billing_mode, Some(BillingMode::PayPerRequest), "{table}");
+            let described = client.describe_time_to_live().table_name(table).send().await.unwrap();
+            let expiry = described.time_to_live_description.unwrap();
+            let attribute = expiry.attribute_name.as_deref();
+            let is_on = matches!(
+                expiry.time_to_live_status,
+                Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling)
+            );
+            let expected = table == options.local_table();
+            assert_eq!((is_on, attribute), (expected, expected.then_some("ttl")), "{table}");
+        }
     }
 }
 

@@ -15,9 +15,9 @@ use registry::store::collection::{Begun, CollectionStore, Graces, Plan, Tally};
 use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest, Removal};
 use registry::store::records::{Record, RecordStore};
 use registry::store::sessions::{
-    Claim, Claimed, End, Progress, Publishing, SessionId, SessionKey, SessionStore, SigningKey, State,
+    Claim, Claimed, End, Expected, Progress, Publishing, SessionId, SessionKey, SessionStore, SigningKey, State,
 };
-use registry::store::{Context, Incarnation, Location, Timestamp};
+use registry::store::{Context, Cursor, Incarnation, Location, Timestamp};
 use service::options;
 use store_dynamodb::{DynamoStore, OpenError, Options};
 use table::{Row, client, key, rows};
@@ -192,7 +192,7 @@ impl Shared {
     async fn claim(&self, call: Context, session: SessionKey) -> Claim {
         match self
             .store
-            .claim(call, session, call.now.plus_millis(60_000), u32::MAX)
+            .claim(call, session, Expected::Fresh, call.now.plus_millis(60_000), u32::MAX)
             .await
             .unwrap()
         {
@@ -487,4 +487,69 @@ async fn a_session_goes_on_across_versions() {
         assert!(store.sweep(cx(200, 61), session, &row).await.unwrap().is_some());
     }
     shared.kept("sessions", 0, |p, _| p.starts_with("S#")).await;
+}
+
+/// What has been buried again, and the walk that is taken and noted, are changed and not replaced.
+#[tokio::test]
+#[ignore = "needs a DynamoDB endpoint"]
+async fn a_grave_and_the_pass_keep_what_the_next_version_has_added() {
+    let shared = Shared::new().await;
+    shared.fill().await;
+    shared.write_as_the_next_version().await;
+    let store = &shared.store;
+    let graves = |what: &'static str| shared.kept(what, 1, |p, _| p.starts_with("G#"));
+    let pass = |what: &'static str| shared.kept(what, 1, |p, s| p == "K" && s == "pass");
+
+    // The same object loses its name a second time, later.
+    let buried = Location::main("2a.1");
+    store
+        .commit_blob(cx(3, 50), &app(), &digest(b"layer"), &buried, 5)
+        .await
+        .unwrap();
+    let late = NOW.plus_millis(1000 * HOUR);
+    let found = store.graves(cx(3, 51), late, None, 10).await.unwrap().items;
+    assert_eq!(found.len(), 1);
+    assert_eq!((&found[0].location, found[0].at), (&buried, NOW.plus_millis(3 * HOUR)));
+    graves("buried again").await;
+
+    let (mine, until) = (Incarnation(52), NOW.plus_millis(5 * HOUR));
+    assert_eq!(store.begin_pass(cx(3, 52), mine, until).await.unwrap(), Begun::Fresh);
+    pass("taken").await;
+    let next = Cursor("K\nx".to_owned());
+    assert!(store.checkpoint(cx(3, 53), mine, Some(&next), until).await.unwrap());
+    pass("noted").await;
+    let begun = store
+        .begin_pass(cx(6, 54), Incarnation(54), until.plus_millis(2 * HOUR))
+        .await;
+    assert_eq!(begun.unwrap(), Begun::Resumed(next));
+    pass("taken over").await;
+}
+
+/// What tells a table from others stays what it is, and comes to tables whose first version did not know it.
+#[tokio::test]
+#[ignore = "needs a DynamoDB endpoint"]
+async fn a_table_is_told_from_one_of_the_same_name() {
+    let shared = Shared::new().await;
+    shared.write_as_the_next_version().await;
+    let first = shared.store.identity(cx(0, 50)).await.unwrap();
+    let again = DynamoStore::open(&shared.options).await.unwrap();
+    assert_eq!(again.identity(cx(0, 51)).await.unwrap(), first);
+    DynamoStore::init(&shared.options).await.unwrap();
+    // As the version before would raise it.
+    shared.set_version(0).await;
+    DynamoStore::init(&shared.options).await.unwrap();
+    assert_eq!(
+        again.identity(cx(0, 52)).await.unwrap(),
+        first,
+        "also of a layout that was raised"
+    );
+    shared
+        .kept("the row of the version", 2, |p, s| p == "K" && s == "schema")
+        .await;
+
+    let table = &shared.options.table;
+    shared.client.delete_table().table_name(table).send().await.unwrap();
+    DynamoStore::init(&shared.options).await.unwrap();
+    let remade = DynamoStore::open(&shared.options).await.unwrap();
+    assert_ne!(remade.identity(cx(0, 53)).await.unwrap(), first);
 }

@@ -22,7 +22,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use registry::store::blobs::{
-    AppendError, Appended, BlobStore, ByteStream, Discarded, Doomed, Redirect, RedirectRequest, Source, Stored, Upload,
+    AppendError, Appended, BlobStore, ByteStream, Discarded, Doomed, Freed, Redirect, RedirectRequest, Source, Stored,
+    Upload,
 };
 use registry::store::sessions::{Attempt, SessionId};
 use registry::store::{Context, Cursor, Location, Slice, StoreError, Timestamp};
@@ -103,21 +104,26 @@ impl BlobStore for DiskBlobs {
         Ok(None)
     }
 
-    async fn delete(&self, _: Context, doomed: &[Doomed]) -> Result<(), StoreError> {
+    async fn delete(&self, _: Context, doomed: &[Doomed]) -> Result<Option<Freed>, StoreError> {
         let names = doomed.iter().map(|doomed| name(&doomed.location));
         let names = names.collect::<Result<Vec<_>, _>>()?;
         let files = Arc::clone(&self.files);
         blocking(move || {
             let mut touched = BTreeMap::new();
+            let mut freed = Freed::default();
             for name in names {
                 // What was begun under a name has one place, so that it is not worth asking whether anything was.
-                files.remove(name.joining()).map_err(failure)?;
-                files.remove(name).map_err(failure)?;
+                freed.bytes += remove(&*files, name.joining())?.unwrap_or_default();
+                if let Some(bytes) = remove(&*files, name)? {
+                    freed.objects += 1;
+                    freed.bytes += bytes;
+                }
                 touched.insert(name.directory(), name);
             }
             // Whoever asked for it forgets the names now: what came back with a loss of power would stay for ever.
             let mut touched = touched.into_values();
-            touched.try_for_each(|name| files.sync_directory(name).map_err(failure))
+            touched.try_for_each(|name| files.sync_directory(name).map_err(failure))?;
+            Ok(Some(freed))
         })
         .await
     }
@@ -143,6 +149,15 @@ impl BlobStore for DiskBlobs {
         let (walk, files) = (Arc::clone(&self.walk), Arc::clone(&self.files));
         blocking(move || walk.slice(&*files, after, limit).map_err(failure)).await
     }
+}
+
+/// Removes a file. How many bytes it had; `None`: there was none.
+fn remove(files: &dyn Files, name: Name) -> Result<Option<u64>, StoreError> {
+    let bytes = files.look(name).map_err(failure)?;
+    if bytes.is_some() {
+        files.remove(name).map_err(failure)?;
+    }
+    Ok(bytes)
 }
 
 /// The location of an object of this store.

@@ -15,7 +15,7 @@ use oci::{Algorithm, Digest, RepositoryName};
 use registry::contract::source::{Body, noise};
 use registry::store::blobs::{BlobStore, Upload};
 use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest};
-use registry::store::sessions::{Claimed, End, Publishing, SessionId, SessionKey, SessionStore, SigningKey};
+use registry::store::sessions::{Claimed, End, Expected, Publishing, SessionId, SessionKey, SessionStore, SigningKey};
 use registry::store::{Context, Incarnation, Timestamp};
 use store_embedded::{Embedded, Options, Sync};
 
@@ -80,7 +80,8 @@ async fn push(stores: &Embedded, repository: &RepositoryName, number: u64) -> Di
         id: SessionId(id),
     };
     let until = cx().now.plus_millis(60_000);
-    let Claimed::Granted(claim) = stores.sessions.claim(cx(), key, until, u32::MAX).await.unwrap() else {
+    let claimed = stores.sessions.claim(cx(), key, Expected::Fresh, until, u32::MAX).await;
+    let Claimed::Granted(claim) = claimed.unwrap() else {
         panic!("a new session is claimed");
     };
     let appended = stores

@@ -4,25 +4,29 @@
 //! body that ends before its first part is full is one object, and no multipart upload is begun for it.
 //!
 //! What is stored and not saved, because the body is cut or the claim was lost, is in nobody's way: every attempt
-//! writes to keys of its own, and parts to an upload of the session only if no other attempt can be writing to it.
+//! writes to keys of its own, and parts to an upload of the session only if no other attempt can be writing to it. A body
+//! that is cut waits for a moment until its parts are stored, so that the next one can put its own in their place.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use registry::store::StoreError;
 use registry::store::blobs::{AppendError, Appended, Source};
 use registry::store::sessions::Attempt;
 
-use crate::multipart::Target;
-use crate::parts::Sending;
+use crate::multipart::{Sent, Target};
+use crate::parts::{Begun, Sending};
 use crate::plan::{LAST_NUMBER, LEAST, Parts};
 use crate::record::{Part, Run};
-use crate::requests::Bucket;
 use crate::room::{Allowance, Held};
 use crate::rope::{Content, Rope};
 use crate::state::{OpenUpload, State, Tail};
 use crate::store::Store;
 use crate::time::Span;
+
+/// For how long the parts of a body that was cut are waited for. Its room stays taken, and its session claimed.
+const SETTLING: Duration = Duration::from_secs(5);
 
 impl Store {
     pub(crate) async fn append(
@@ -46,6 +50,7 @@ impl Store {
         let wanted = declared.map_or(usize::MAX, |bytes| bytes.saturating_add(first.len() + carried_bytes));
         let room = self.room.base(self.parts.base(wanted)).await?;
         let mut writer = Writer::new(self, span, attempt, state, room);
+        writer.expected = declared.map(|_| wanted as u64);
         let stored = async {
             if let Some(tail) = carried {
                 writer.carry(tail).await?;
@@ -58,12 +63,29 @@ impl Store {
             let sha256 = source.sha256().filter(|_| carried.is_none());
             Ok(writer.finish(sha256).await?)
         };
-        let stored = stored.await;
-        match &stored {
-            Ok(_) => writer.keep(),
-            Err(_) => writer.give_up().await,
+        match stored.await {
+            Ok(stored) => {
+                writer.keep();
+                Ok(stored)
+            }
+            Err(AppendError::Body(error)) if !writer.settle().await => Err(AppendError::Adrift(error)),
+            Err(error) => {
+                writer.give_up().await;
+                Err(error)
+            }
         }
-        stored
+    }
+
+    /// What the state becomes when an attempt has written nothing to the session's upload that could still change: the
+    /// next one may write to it.
+    pub(crate) fn pass_over(attempt: Attempt, state: &[u8]) -> Option<Vec<u8>> {
+        // One that cannot be read will be refused where it can be told.
+        let mut state = State::decode(state).ok()?;
+        if state.upload.is_none() || !state.is_followed_by(attempt.number) {
+            return None;
+        }
+        state.last = attempt.number;
+        state.encode().ok()
     }
 
     /// An empty body. Only the first one makes a difference: an object of no bytes.
@@ -101,12 +123,16 @@ struct Writer<'a> {
     attempt: Attempt,
     /// What was stored before.
     before: State,
+    /// How many bytes will follow that, if the client has told.
+    expected: Option<u64>,
     room: Allowance,
     rope: Rope,
     /// The upload that takes this body's parts, once there is one.
     open: Option<Open>,
     sending: Sending,
     parts: Vec<Part>,
+    /// Whether each part was sent once, so that none of an earlier sending can still arrive.
+    sent_once: bool,
     /// Whether there may be uploads that nobody knows, begun by requests whose answers were lost.
     littered: bool,
 }
@@ -129,10 +155,12 @@ impl<'a> Writer<'a> {
             span,
             attempt,
             before,
+            expected: None,
             room,
             rope: Rope::default(),
             open: None,
             parts: Vec::new(),
+            sent_once: true,
         }
     }
 
@@ -193,9 +221,10 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn stored(&mut self, (part, base): (Part, Held)) {
+    fn stored(&mut self, (part, base): (Sent, Held)) {
         self.room.take_back(base);
-        self.parts.push(part);
+        self.sent_once &= part.once;
+        self.parts.push(part.part);
     }
 
     /// The number that the next part gets, or would get if the session's upload takes it.
@@ -211,12 +240,13 @@ impl<'a> Writer<'a> {
         let lent = self.room.lend(content.len());
         let (number, is_proven) = {
             let open = self.open().await?;
+            open.has_numbers()?;
             (open.upload.next, open.proven)
         };
         if is_proven {
             let open = self.open().await?;
             let target = open.target.clone();
-            open.count(&content)?;
+            open.count(&content);
             self.sending.start(&target, number, content, lent);
             return Ok(());
         }
@@ -232,7 +262,8 @@ impl<'a> Writer<'a> {
         self.parts.push(part);
         let open = self.open().await?;
         open.proven = true;
-        open.count(&content)
+        open.count(&content);
+        Ok(())
     }
 
     /// Sends a part and waits for it. `None`: the upload is gone.
@@ -241,7 +272,10 @@ impl<'a> Writer<'a> {
         let bucket = Arc::clone(&self.store.bucket);
         let target = self.open().await?.target.clone();
         match bucket.upload_part(&target, number, content, deadline).await {
-            Ok(part) => Ok(Some(part)),
+            Ok(sent) => {
+                self.sent_once &= sent.once;
+                Ok(Some(sent.part))
+            }
             Err(fault) if fault.is_absent() => Ok(None),
             Err(fault) => Err(fault.into()),
         }
@@ -274,7 +308,8 @@ impl<'a> Writer<'a> {
 
     fn usable(&self) -> Option<OpenUpload> {
         let upload = self.before.upload.as_ref()?;
-        let is_usable = self.before.is_followed_by(self.attempt.number) && !self.store.parts.is_crowded(upload.next);
+        let is_crowded = self.store.parts.is_crowded(upload.next, self.expected);
+        let is_usable = self.before.is_followed_by(self.attempt.number) && !is_crowded;
         is_usable.then(|| upload.clone())
     }
 
@@ -402,6 +437,19 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// The body is lost. Whether nothing of it can reach the session's upload any more: then the next one may write to
+    /// it. What is under way is waited for, and not broken off: its bytes may all be with the store.
+    async fn settle(&mut self) -> bool {
+        let is_shared = self.open.as_ref().is_some_and(|open| open.begun.is_none());
+        let mut settled = true;
+        if is_shared {
+            let stored = tokio::time::timeout(SETTLING, self.sending.all_stored_once()).await;
+            settled = self.sent_once && stored == Ok(true);
+        }
+        self.give_up().await;
+        settled
+    }
+
     /// The body is lost; what this attempt has begun goes with it. An answer to somebody may be waiting for this, so
     /// that it is done beside.
     async fn give_up(&mut self) {
@@ -411,40 +459,19 @@ impl<'a> Writer<'a> {
 }
 
 impl Open {
-    /// Counts a part that is on its way.
-    fn count(&mut self, content: &Content) -> Result<(), StoreError> {
+    /// Whether another part can be sent.
+    fn has_numbers(&self) -> Result<(), StoreError> {
         if self.upload.next > LAST_NUMBER {
             return Err(StoreError::failed(
                 "an upload has used up the 10,000 parts that the protocol allows",
             ));
         }
-        self.upload.next += 1;
-        self.upload.own += content.len() as u64;
         Ok(())
     }
-}
 
-/// An upload that this attempt has begun, and that is to be aborted when it comes to nothing: also when the request is
-/// dropped in the middle, because its client has gone. If that fails, the session's row names the key.
-struct Begun {
-    bucket: Arc<Bucket>,
-    target: Option<Target>,
-    span: Span,
-}
-
-impl Drop for Begun {
-    fn drop(&mut self) {
-        let Some(target) = self.target.take() else {
-            return;
-        };
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
-        };
-        let (bucket, span) = (Arc::clone(&self.bucket), self.span);
-        runtime.spawn(async move {
-            if let Err(fault) = bucket.abort(&target, span.begin()).await {
-                tracing::warn!(key = target.key, error = %fault, "an upload that came to nothing could not be aborted");
-            }
-        });
+    /// Counts a part that is on its way.
+    fn count(&mut self, content: &Content) {
+        self.upload.next += 1;
+        self.upload.own += content.len() as u64;
     }
 }

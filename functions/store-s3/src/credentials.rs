@@ -18,15 +18,30 @@ use crate::fault::chain;
 /// How often credentials that end soon are asked for again: some sources answer the same ones until the last minutes.
 const PAUSE: Duration = Duration::from_secs(30);
 
+/// For how long a failure is the answer to everybody, where there are no credentials that work.
+const FAILED: Duration = Duration::from_secs(3);
+
 /// How long asking may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Keeps credentials while they are good.
 pub(crate) struct Lender {
     provider: SharedCredentialsProvider,
-    kept: Mutex<Option<Credentials>>,
-    /// When they were last asked for; held while asking.
-    asked: tokio::sync::Mutex<Option<Instant>>,
+    kept: Mutex<Option<Kept>>,
+    /// What became of asking last; held while asking.
+    asked: tokio::sync::Mutex<Option<Asked>>,
+}
+
+/// Credentials, and when they were received.
+#[derive(Clone)]
+struct Kept {
+    credentials: Credentials,
+    since: SystemTime,
+}
+
+struct Asked {
+    at: Instant,
+    failed: Option<String>,
 }
 
 impl fmt::Debug for Lender {
@@ -44,47 +59,95 @@ impl Lender {
         }
     }
 
-    /// Credentials that last for `wanted` from `now` on, or as long as any that can be had.
+    /// Credentials that last for `wanted` from `now` on, or for half of their life at least, or as long as any that can be
+    /// had.
     pub(crate) async fn lend(&self, now: SystemTime, wanted: Duration) -> Result<Credentials, StoreError> {
         let kept = self.kept();
         if let Some(kept) = &kept
-            && lasts(kept, now + wanted)
+            && kept.is_fresh(now, wanted)
         {
-            return Ok(kept.clone());
+            return Ok(kept.credentials.clone());
         }
-        let usable = kept.filter(|kept| lasts(kept, now));
+        let usable = kept.filter(|kept| kept.lasts(now));
         let mut asked = match (&usable, self.asked.try_lock()) {
             (_, Ok(asked)) => asked,
             // Somebody else is asking, and these are still good.
-            (Some(kept), Err(_)) => return Ok(kept.clone()),
+            (Some(kept), Err(_)) => return Ok(kept.credentials.clone()),
             (None, Err(_)) => self.asked.lock().await,
         };
         // Somebody may have asked in the meantime.
+        let before = asked.as_ref();
         if let Some(kept) = self.kept()
-            && (lasts(&kept, now + wanted) || (lasts(&kept, now) && asked.is_some_and(|at| at.elapsed() < PAUSE)))
+            && (kept.is_fresh(now, wanted)
+                || (kept.lasts(now) && before.is_some_and(|asked| asked.at.elapsed() < PAUSE)))
         {
-            return Ok(kept);
+            return Ok(kept.credentials);
         }
-        *asked = Some(Instant::now());
+        if usable.is_none()
+            && let Some(Asked { at, failed: Some(why) }) = before
+            && at.elapsed() < FAILED
+        {
+            return Err(none(why));
+        }
         let answer = tokio::time::timeout(PATIENCE, self.provider.provide_credentials()).await;
         let why = match answer {
             Ok(Ok(credentials)) => {
-                *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(credentials.clone());
+                *asked = Some(Asked::now(None));
+                self.keep(&credentials, now);
                 return Ok(credentials);
             }
             Ok(Err(error)) => chain(&error),
             Err(_) => "no answer".to_owned(),
         };
-        usable.ok_or_else(|| StoreError::unavailable(format!("there are no credentials to sign URLs with: {why}")))
+        let unavailable = none(&why);
+        *asked = Some(Asked::now(Some(why)));
+        usable.map(|kept| kept.credentials).ok_or(unavailable)
     }
 
-    fn kept(&self) -> Option<Credentials> {
+    /// Those that end when the ones before them do are as old as these.
+    fn keep(&self, credentials: &Credentials, now: SystemTime) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = kept
+            .as_ref()
+            .filter(|kept| kept.credentials.expiry() == credentials.expiry());
+        *kept = Some(Kept {
+            since: same.map_or(now, |kept| kept.since),
+            credentials: credentials.clone(),
+        });
+    }
+
+    fn kept(&self) -> Option<Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-fn lasts(credentials: &Credentials, until: SystemTime) -> bool {
-    credentials.expiry().is_none_or(|end| end > until)
+impl Asked {
+    fn now(failed: Option<String>) -> Self {
+        Self {
+            at: Instant::now(),
+            failed,
+        }
+    }
+}
+
+impl Kept {
+    fn lasts(&self, until: SystemTime) -> bool {
+        self.credentials.expiry().is_none_or(|end| end > until)
+    }
+
+    /// Whether no others are needed yet. Those that never live for `wanted` are renewed at half of their life: with every
+    /// renewal, URLs change.
+    fn is_fresh(&self, now: SystemTime, wanted: Duration) -> bool {
+        let Some(end) = self.credentials.expiry() else {
+            return true;
+        };
+        let life = end.duration_since(self.since).unwrap_or_default();
+        self.lasts(now + wanted.min(life / 2))
+    }
+}
+
+fn none(why: &str) -> StoreError {
+    StoreError::unavailable(format!("there are no credentials to sign URLs with: {why}"))
 }
 
 #[cfg(test)]
@@ -148,6 +211,51 @@ mod tests {
         lender.lend(start + soon, LIFE).await.unwrap();
         *lender.asked.lock().await = None;
         assert_eq!(ends(soon).await, start + 3 * HOUR);
+    }
+
+    /// Fails after some time, and counts.
+    #[derive(Debug)]
+    struct Silent(Duration, Arc<AtomicU32>);
+
+    impl ProvideCredentials for Silent {
+        fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+        where
+            Self: 'a,
+        {
+            self.1.fetch_add(1, Ordering::SeqCst);
+            future::ProvideCredentials::new(async {
+                tokio::time::sleep(self.0).await;
+                Err(CredentialsError::not_loaded("none"))
+            })
+        }
+    }
+
+    /// Everybody who waits for the one that asks gets its answer, also if it is none.
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_shared_by_those_who_wait() {
+        for (answered_after, waited) in [(4, 4), (3600, 10)] {
+            let asked = Arc::<AtomicU32>::default();
+            let source = Silent(Duration::from_secs(answered_after), asked.clone());
+            let lender = Arc::new(Lender::new(SharedCredentialsProvider::new(source)));
+            let began = Instant::now();
+            let waiting: Vec<_> = (0..100)
+                .map(|_| {
+                    let lender = lender.clone();
+                    tokio::spawn(async move { lender.lend(SystemTime::now(), LIFE).await })
+                })
+                .collect();
+            for one in waiting {
+                assert!(one.await.unwrap().is_err());
+            }
+            assert_eq!(began.elapsed().as_secs(), waited);
+            assert_eq!(asked.load(Ordering::SeqCst), 1);
+            // Also with those who come a little later, and not for long.
+            assert!(lender.lend(SystemTime::now(), LIFE).await.is_err());
+            assert_eq!(asked.load(Ordering::SeqCst), 1);
+            tokio::time::advance(FAILED).await;
+            assert!(lender.lend(SystemTime::now(), LIFE).await.is_err());
+            assert_eq!(asked.load(Ordering::SeqCst), 2);
+        }
     }
 
     #[tokio::test]

@@ -102,6 +102,11 @@ const PASSING: &[&str] = &[
     "XAmzContentSHA256Mismatch",
 ];
 
+/// Whether an error with this code passes.
+pub(crate) fn passes(code: &str) -> bool {
+    PASSING.contains(&code)
+}
+
 /// What an attempt came to: a refusal, or why it is worth another.
 pub(crate) enum Verdict {
     Refused(Fault),
@@ -120,8 +125,7 @@ where
     let metadata = answer.err();
     let code = metadata.code().unwrap_or("without a code");
     let message = metadata.message().unwrap_or_default();
-    let passes = (status >= 500 && status != 501) || matches!(status, 408 | 429) || PASSING.contains(&code);
-    if passes {
+    if (status >= 500 && status != 501) || matches!(status, 408 | 429) || passes(code) {
         Verdict::Passing(format!("{status} {code}"))
     } else {
         Verdict::Refused(Fault::Refused {

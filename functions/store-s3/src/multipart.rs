@@ -1,6 +1,7 @@
 //! Requests about multipart uploads.
 
-use std::ops::Range;
+use std::collections::BTreeMap;
+use std::ops::{Range, RangeInclusive};
 use std::sync::atomic::Ordering;
 
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, ServerSideEncryption};
@@ -10,13 +11,13 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::fault::Fault;
 use crate::options::Encryption;
-use crate::record::Part;
+use crate::record::{Part, Tag};
 use crate::requests::{Bucket, Patience, lacks};
 use crate::room::Room;
 use crate::rope::{Content, Rope};
 use crate::signed::SignedBody;
 use crate::statistics::Operation;
-use crate::time::Deadline;
+use crate::time::{Deadline, Span};
 
 /// What may stand in the header that names a source as it is.
 const SOURCE: &AsciiSet = &NON_ALPHANUMERIC
@@ -33,6 +34,26 @@ pub(crate) struct Target {
     pub(crate) id: String,
     /// Whether its parts have checksums: all of them, or none.
     pub(crate) checksums: bool,
+}
+
+/// How many parts one request may list.
+const PARTS_LISTED: i32 = 1000;
+
+/// A part as a list shows it.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    /// Bytes.
+    pub(crate) size: u64,
+    /// The entity tag, without its quotes.
+    pub(crate) etag: String,
+}
+
+/// A part that was sent and is stored.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    pub(crate) part: Part,
+    /// It was sent once: no earlier sending, of which nothing was heard, can still arrive and take its place.
+    pub(crate) once: bool,
 }
 
 impl Bucket {
@@ -99,7 +120,7 @@ impl Bucket {
         number: u16,
         content: &Content,
         deadline: Deadline,
-    ) -> Result<Part, Fault> {
+    ) -> Result<Sent, Fault> {
         let crc32 = target.checksums.then(|| STANDARD.encode(content.crc32()));
         let signed = if target.checksums {
             None
@@ -107,8 +128,8 @@ impl Bucket {
             Some(SignedBody::of(content).await)
         };
         let operation = Operation::UploadPart;
-        let answer = self
-            .call(operation, deadline, || {
+        let (answer, attempts) = self
+            .call_counting(operation, deadline, || {
                 self.counters.bytes_sent(content.len());
                 let (body, taken) = content.body();
                 let of = content.len();
@@ -130,11 +151,15 @@ impl Bucket {
                 (request.send(), Patience::Progress { taken, of })
             })
             .await?;
-        Ok(Part {
+        let part = Part {
             number,
             size: content.len() as u64,
-            etag: unquoted(answer.e_tag).ok_or_else(|| incomplete(operation))?,
+            etag: Tag::Whole(unquoted(answer.e_tag).ok_or_else(|| incomplete(operation))?),
             crc32,
+        };
+        Ok(Sent {
+            part,
+            once: attempts == 1,
         })
     }
 
@@ -170,7 +195,9 @@ impl Bucket {
         for chunk in self.fetch(source, size, deadline).await? {
             rope.push(chunk);
         }
-        self.upload_part(target, number, &rope.cut(usize::MAX), deadline).await
+        let content = rope.cut(usize::MAX);
+        let sent = self.upload_part(target, number, &content, deadline).await?;
+        Ok(sent.part)
     }
 
     /// Makes a part of a range of an object, inside the store.
@@ -206,7 +233,7 @@ impl Bucket {
         Ok(Part {
             number,
             size: range.end - range.start,
-            etag: unquoted(result.e_tag).ok_or_else(|| incomplete(operation))?,
+            etag: Tag::Whole(unquoted(result.e_tag).ok_or_else(|| incomplete(operation))?),
             crc32: result.checksum_crc32,
         })
     }
@@ -217,7 +244,7 @@ impl Bucket {
         let parts = parts.iter().map(|part| {
             CompletedPart::builder()
                 .part_number(part.number.into())
-                .e_tag(format!("\"{}\"", part.etag))
+                .set_e_tag(part.etag.whole().map(|etag| format!("\"{etag}\"")))
                 .set_checksum_crc32(part.crc32.clone())
                 .build()
         });
@@ -254,6 +281,50 @@ impl Bucket {
             (request.send(), Patience::LONG)
         });
         answer.await.map(|(_, attempts)| attempts > 1)
+    }
+
+    /// The parts that an upload has, of those with these numbers but the first.
+    pub(crate) async fn list_parts(
+        &self,
+        target: &Target,
+        numbers: RangeInclusive<u16>,
+        span: Span,
+    ) -> Result<BTreeMap<u16, Listed>, Fault> {
+        let operation = Operation::ListParts;
+        let (mut after, last) = numbers.into_inner();
+        let mut listed = BTreeMap::new();
+        while after < last {
+            let answer = self
+                .call(operation, span.begin(), || {
+                    let request = self
+                        .client
+                        .list_parts()
+                        .bucket(&self.name)
+                        .key(&target.key)
+                        .upload_id(&target.id)
+                        .part_number_marker(after.to_string())
+                        .max_parts(i32::from(last - after).min(PARTS_LISTED))
+                        .set_expected_bucket_owner(self.owner.clone());
+                    (request.send(), Patience::SHORT)
+                })
+                .await?;
+            let before = after;
+            for part in answer.parts.unwrap_or_default() {
+                let number = part.part_number.and_then(|number| number.try_into().ok());
+                let size = part.size.and_then(|size| size.try_into().ok());
+                let (Some(number), Some(size), Some(etag)) = (number, size, unquoted(part.e_tag)) else {
+                    return Err(incomplete(operation));
+                };
+                after = after.max(number);
+                if number <= last {
+                    listed.insert(number, Listed { size, etag });
+                }
+            }
+            if after == before || !answer.is_truncated.unwrap_or(false) {
+                break;
+            }
+        }
+        Ok(listed)
     }
 
     /// Drops an upload; one that is not there is dropped.

@@ -64,7 +64,7 @@ pub struct Options {
     /// How large uploads are divided.
     pub parts: Parts,
     /// Whether parts are sent with a CRC-32, where the store takes uploads with checksums; else they are signed with
-    /// their hash.
+    /// their hash. Whether the store does is found out by itself, so that an operator need not say.
     pub part_checksums: bool,
     /// Bytes of memory that the bodies of all uploads hold together; at least one upload always has room.
     pub upload_memory: u64,

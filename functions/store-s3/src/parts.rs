@@ -1,4 +1,4 @@
-//! Parts on their way.
+//! Parts on their way, and the upload that they are for.
 
 use std::sync::Arc;
 
@@ -7,8 +7,7 @@ use tokio::task::JoinSet;
 use registry::store::StoreError;
 
 use crate::fault::Fault;
-use crate::multipart::Target;
-use crate::record::Part;
+use crate::multipart::{Sent, Target};
 use crate::requests::Bucket;
 use crate::room::{Held, Lent};
 use crate::rope::Content;
@@ -18,7 +17,7 @@ use crate::time::Span;
 pub(crate) struct Sending {
     bucket: Arc<Bucket>,
     span: Span,
-    tasks: JoinSet<(Result<Part, Fault>, Held)>,
+    tasks: JoinSet<(Result<Sent, Fault>, Held)>,
 }
 
 impl Sending {
@@ -42,13 +41,22 @@ impl Sending {
     }
 
     /// A part that is stored already, if there is one, and the room that it had of its upload's own.
-    pub(crate) fn stored_already(&mut self) -> Option<Result<(Part, Held), StoreError>> {
+    pub(crate) fn stored_already(&mut self) -> Option<Result<(Sent, Held), StoreError>> {
         self.tasks.try_join_next().map(outcome)
     }
 
     /// Waits for one. `None`: nothing is being sent.
-    pub(crate) async fn stored(&mut self) -> Option<Result<(Part, Held), StoreError>> {
+    pub(crate) async fn stored(&mut self) -> Option<Result<(Sent, Held), StoreError>> {
         self.tasks.join_next().await.map(outcome)
+    }
+
+    /// Waits for all. Whether each is stored, and was sent but once.
+    pub(crate) async fn all_stored_once(&mut self) -> bool {
+        let mut all = true;
+        while let Some(stored) = self.stored().await {
+            all &= stored.is_ok_and(|(sent, _)| sent.once);
+        }
+        all
     }
 
     /// Ends what is being sent, and waits until it has ended.
@@ -57,7 +65,32 @@ impl Sending {
     }
 }
 
-fn outcome(joined: Result<(Result<Part, Fault>, Held), tokio::task::JoinError>) -> Result<(Part, Held), StoreError> {
+fn outcome(joined: Result<(Result<Sent, Fault>, Held), tokio::task::JoinError>) -> Result<(Sent, Held), StoreError> {
     let (part, base) = joined.map_err(StoreError::failed)?;
     Ok((part?, base))
+}
+
+/// An upload that this attempt has begun, and that is to be aborted when it comes to nothing: also when the request is
+/// dropped in the middle, because its client has gone. If that fails, the session's row names the key.
+pub(crate) struct Begun {
+    pub(crate) bucket: Arc<Bucket>,
+    pub(crate) target: Option<Target>,
+    pub(crate) span: Span,
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        let Some(target) = self.target.take() else {
+            return;
+        };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let (bucket, span) = (Arc::clone(&self.bucket), self.span);
+        runtime.spawn(async move {
+            if let Err(fault) = bucket.abort(&target, span.begin()).await {
+                tracing::warn!(key = target.key, error = %fault, "an upload that came to nothing could not be aborted");
+            }
+        });
+    }
 }

@@ -85,9 +85,11 @@ impl Parts {
         }
     }
 
-    /// Whether an upload should be continued in another, because it has used up to `next - 1` of its numbers.
-    pub(crate) fn is_crowded(self, next: u16) -> bool {
-        self == Self::Growing && next > CROWDED
+    /// Whether an upload should be continued in another, because it has used up to `next - 1` of its numbers, and the
+    /// rest do not hold the body that begins, or perhaps not, if nobody has told its bytes.
+    pub(crate) fn is_crowded(self, next: u16, body: Option<u64>) -> bool {
+        let rest = || (next..=LAST_NUMBER).map(|number| growing(number) as u64).sum::<u64>();
+        self == Self::Growing && (next > CROWDED || body.is_some_and(|body| body > rest()))
     }
 
     /// In how many parts the first `bytes` of an upload are copied, which had at most `before` parts so far. They are
@@ -157,6 +159,25 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn an_upload_goes_on_while_its_numbers_hold_the_next_body() {
+        let parts = Parts::Growing;
+        for (next, body, crowded) in [
+            (2, Some(LAYER), false),
+            (250, Some(LAYER), false),
+            (5_000, Some(LAYER / 2), false),
+            (5_000, Some(LAYER), true),
+            (CROWDED, None, false),
+            (CROWDED, Some(50 << 30), false),
+            (CROWDED, Some(60 << 30), true),
+            (CROWDED + 1, None, true),
+            (CROWDED + 1, Some(1), true),
+        ] {
+            assert_eq!(parts.is_crowded(next, body), crowded, "{next}, {body:?}");
+        }
+        assert!(!Parts::Equal.is_crowded(LAST_NUMBER, Some(LAYER)));
     }
 
     #[test]

@@ -3,14 +3,13 @@
 //! The URLs are authorities: nothing here shows them, or what signs them, to a log.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_credential_types::Credentials;
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::{Client, Config};
-use registry::store::blobs::Redirect;
+use registry::store::blobs::{Reached, Redirect};
 use registry::store::{StoreError, Timestamp};
 
 use crate::credentials::Lender;
@@ -34,13 +33,14 @@ pub(crate) struct Presigner {
     /// Whether the operator has said where clients reach the store.
     is_public: bool,
     signer: Mutex<Option<Arc<Signer>>>,
+    /// What was signed, by whatever credentials: those that were renewed work to their end.
+    memo: Mutex<Memo>,
 }
 
-/// A client of its own for each set of credentials, so that what signs is what was looked at; with what it has signed.
+/// A client of its own for each set of credentials, so that what signs is what was looked at.
 struct Signer {
     credentials: Credentials,
     client: Client,
-    memo: Mutex<Memo>,
 }
 
 #[derive(Clone)]
@@ -59,6 +59,7 @@ impl Presigner {
             windows: Windows::new(lifetime.as_secs()),
             is_public,
             signer: Mutex::default(),
+            memo: Mutex::default(),
         }
     }
 
@@ -68,8 +69,25 @@ impl Presigner {
         now: Timestamp,
         key: &str,
         content_type: &'static str,
-        reached_by: Option<IpAddr>,
+        reached_by: Reached,
     ) -> Result<Option<Redirect>, StoreError> {
+        let Some(link) = self.link(now, key, content_type).await? else {
+            return Ok(None);
+        };
+        let is_reached = match reached_by {
+            Reached::ByAll => true,
+            _ if self.is_public => true,
+            Reached::By(client) => link.reach.admits(client),
+            Reached::ByAnyone => link.reach == Reach::Anyone,
+        };
+        Ok(is_reached.then(|| Redirect {
+            url: link.url.as_ref().to_owned(),
+            lifetime: Duration::from_secs(link.validity.until.saturating_sub(now.0 / 1000)),
+        }))
+    }
+
+    /// A URL for an object. `None`: none that works for long enough.
+    async fn link(&self, now: Timestamp, key: &str, content_type: &'static str) -> Result<Option<Signed>, StoreError> {
         let time = UNIX_EPOCH + Duration::from_millis(now.0);
         let lifetime = Duration::from_secs(self.windows.lifetime());
         let credentials = self.lender.lend(time, lifetime).await?;
@@ -80,16 +98,11 @@ impl Presigner {
             // The credentials are about to end, and there are no others.
             return Ok(None);
         }
+        if let Some(link) = self.remembered(key, content_type, validity) {
+            return Ok(Some(link));
+        }
         let signer = self.signer(credentials);
-        let link = match signer.remembered(key, content_type, validity) {
-            Some(link) => link,
-            None => self.sign(key, content_type, validity, &signer).await?,
-        };
-        let is_reached = self.is_public || reached_by.is_none_or(|client| link.reach.admits(client));
-        Ok(is_reached.then(|| Redirect {
-            url: link.url.as_ref().to_owned(),
-            lifetime: Duration::from_secs(validity.until - now),
-        }))
+        self.sign(key, content_type, validity, &signer).await.map(Some)
     }
 
     fn signer(&self, credentials: Credentials) -> Arc<Signer> {
@@ -103,7 +116,6 @@ impl Presigner {
         let signer = Arc::new(Signer {
             client: Client::from_conf(config.build()),
             credentials,
-            memo: Mutex::default(),
         });
         *current = Some(Arc::clone(&signer));
         signer
@@ -136,19 +148,19 @@ impl Presigner {
             validity,
             reach: Reach::of_host(host_of(request.uri(), &self.bucket)),
         };
-        signer.memo().put(key, content_type, link.clone());
+        self.memo().put(key, content_type, link.clone());
         Ok(link)
     }
-}
 
-impl Signer {
     fn memo(&self) -> MutexGuard<'_, Memo> {
         self.memo.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What was signed for this window, if it works for as long as what would be signed now: perhaps by credentials that
+    /// were renewed since.
     fn remembered(&self, key: &str, content_type: &'static str, validity: Validity) -> Option<Signed> {
         let signed = self.memo().get(key, content_type);
-        signed.filter(|signed| signed.validity == validity)
+        signed.filter(|signed| signed.validity.from == validity.from && signed.validity.until >= validity.until)
     }
 }
 
@@ -211,28 +223,38 @@ mod tests {
     const NOW: Timestamp = Timestamp(1_900_000_000_000);
 
     fn presigner(endpoint: Option<&str>, end: Option<SystemTime>, is_public: bool) -> Presigner {
+        let credentials = Credentials::new("AKID", "a secret", None, end, "test");
+        let provider = SharedCredentialsProvider::new(credentials);
+        presigner_with(endpoint, provider, Duration::from_mins(15), is_public)
+    }
+
+    fn presigner_with(
+        endpoint: Option<&str>,
+        provider: SharedCredentialsProvider,
+        lifetime: Duration,
+        is_public: bool,
+    ) -> Presigner {
         let mut config = Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new("eu-central-1"));
         if let Some(endpoint) = endpoint {
             config = config.endpoint_url(endpoint).force_path_style(true);
         }
-        let credentials = Credentials::new("AKID", "a secret", None, end, "test");
         Presigner::new(
             config.build(),
             "bucket".to_owned(),
-            Lender::new(SharedCredentialsProvider::new(credentials)),
-            Duration::from_mins(15),
+            Lender::new(provider),
+            lifetime,
             is_public,
         )
     }
 
+    const KEY: &str = "p/0abc.1";
+    const TYPE: &str = "application/octet-stream";
+
     async fn url(presigner: &Presigner, now: Timestamp, client: Option<&str>) -> Option<Redirect> {
-        let client = client.map(|client| client.parse().unwrap());
-        presigner
-            .redirect(now, "p/0abc.1", "application/octet-stream", client)
-            .await
-            .unwrap()
+        let reached = client.map_or(Reached::ByAll, |client| Reached::By(client.parse().unwrap()));
+        presigner.redirect(now, KEY, TYPE, reached).await.unwrap()
     }
 
     #[tokio::test]
@@ -299,6 +321,103 @@ mod tests {
         assert!(url(&told, NOW, Some("203.0.113.5")).await.is_some());
         let aws = presigner(None, None, false);
         assert!(url(&aws, NOW, Some("203.0.113.5")).await.is_some());
+    }
+
+    /// Of somebody of whom nothing is known it is not supposed that he is near.
+    #[tokio::test]
+    async fn an_unknown_client_is_sent_to_what_everybody_reaches() {
+        for (endpoint, is_public, sent) in [
+            (None, false, true),
+            (Some("https://minio.example.org"), false, true),
+            (Some("http://127.0.0.1:9000"), false, false),
+            (Some("http://10.0.0.5:9000"), false, false),
+            (Some("http://minio:9000"), false, false),
+            (Some("http://minio:9000"), true, true),
+        ] {
+            let presigner = presigner(endpoint, None, is_public);
+            let redirect = presigner.redirect(NOW, KEY, TYPE, Reached::ByAnyone).await.unwrap();
+            assert_eq!(redirect.is_some(), sent, "{endpoint:?}, {is_public}");
+            assert!(url(&presigner, NOW, None).await.is_some(), "as the operator says");
+        }
+    }
+
+    /// Signing takes a tenth of a millisecond, which is more than all the rest of a pull.
+    #[tokio::test]
+    async fn a_url_is_signed_once_for_each_window() {
+        let presigner = presigner(None, None, false);
+        let link = async |now, key| presigner.link(now, key, TYPE).await.unwrap().unwrap();
+        let first = link(NOW, KEY).await;
+        assert!(Arc::ptr_eq(&first.url, &link(NOW, KEY).await.url));
+        assert!(!Arc::ptr_eq(&first.url, &link(NOW, "p/0abc.2").await.url));
+        assert!(Arc::ptr_eq(&first.url, &link(NOW, KEY).await.url));
+        let next = link(NOW.plus_millis(450_000), KEY).await;
+        assert!(first.url != next.url, "the next window");
+    }
+
+    /// Makes new credentials on each call, of some life, by a clock of the test.
+    #[derive(Debug)]
+    struct Minting(Arc<Mutex<(SystemTime, u32)>>, Duration);
+
+    impl aws_credential_types::provider::ProvideCredentials for Minting {
+        fn provide_credentials<'a>(&'a self) -> aws_credential_types::provider::future::ProvideCredentials<'a>
+        where
+            Self: 'a,
+        {
+            let mut state = self.0.lock().unwrap();
+            state.1 += 1;
+            let (now, calls) = *state;
+            let credentials = Credentials::new(format!("AKID{calls}"), "secret", None, Some(now + self.1), "test");
+            aws_credential_types::provider::future::ProvideCredentials::ready(Ok(credentials))
+        }
+    }
+
+    /// How often credentials were asked for, and how many URLs of one object there were, in six hours of a pull each
+    /// ten seconds.
+    async fn six_hours(life: Duration, lifetime: Duration) -> (u32, usize) {
+        let begin = UNIX_EPOCH + Duration::from_millis(NOW.0);
+        let state = Arc::new(Mutex::new((begin, 0)));
+        let provider = SharedCredentialsProvider::new(Minting(state.clone(), life));
+        let presigner = presigner_with(None, provider, lifetime, false);
+        let mut urls = Vec::new();
+        for second in (0..6 * 3600).step_by(10) {
+            state.lock().unwrap().0 = begin + Duration::from_secs(second);
+            let now = NOW.plus_millis(second * 1000);
+            let redirect = url(&presigner, now, None).await.unwrap();
+            let lived = redirect.lifetime;
+            assert!(lived + Duration::from_secs(10) >= life.min(lifetime) / 2, "{lived:?}");
+            assert!(redirect.lifetime <= life.min(lifetime));
+            if urls.last() != Some(&redirect.url) {
+                urls.push(redirect.url);
+            }
+            tokio::time::advance(Duration::from_secs(10)).await;
+        }
+        let calls = state.lock().unwrap().1;
+        (calls, urls.len())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn urls_outlast_the_renewal_of_what_signs_them() {
+        let (hour, quarter) = (Duration::from_hours(1), Duration::from_mins(15));
+        // A window is 7.5 minutes; credentials are renewed each 45 minutes, and no URL changes for it.
+        let (calls, urls) = six_hours(hour, quarter).await;
+        assert!((7..=9).contains(&calls), "{calls}");
+        assert!(urls <= 49, "{urls}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn credentials_that_live_no_longer_than_urls_are_renewed_at_half_their_life() {
+        let (hour, quarter) = (Duration::from_hours(1), Duration::from_mins(15));
+        for (life, lifetime) in [(quarter, quarter), (hour, hour), (hour, Duration::from_hours(12))] {
+            let (calls, urls) = six_hours(life, lifetime).await;
+            let halves = u32::try_from(6 * hour.as_secs() / (life.as_secs() / 2)).unwrap();
+            assert!(calls <= halves + 1, "{life:?}, {lifetime:?}: {calls}");
+            // Each window begins another, and so does each renewal.
+            let windows = 6 * hour.as_secs() / (lifetime.as_secs() / 2) + 1;
+            assert!(
+                urls as u64 <= windows + u64::from(calls),
+                "{life:?}, {lifetime:?}: {urls}"
+            );
+        }
     }
 
     #[test]

@@ -2,15 +2,58 @@
 //!
 //! Completing an upload takes exactly what is recorded here, never what a listing of the store shows: a part that
 //! another attempt has put in the place of one of these makes it fail, and yields no wrong bytes. A record is kept in
-//! one item of a table, so that each part costs 24 bytes: a body of 500 GiB makes 240 KB.
+//! one item of a table, so that each part costs 24 bytes: a body of 500 GiB makes 240 KB. Entity tags of other forms are
+//! kept as they are while the record is small; of a large one only their hashes are kept, and the store is asked for the
+//! tags when the upload is completed.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use registry::store::StoreError;
+use sha2::{Digest as _, Sha256};
 
 use crate::codec::{Reader, Writer};
 
 const FORMAT: u8 = 1;
+
+/// The most bytes of a record with whole tags that are not short. A table may take no more than 400,000 in one item, with
+/// all that is around them.
+const LARGE: usize = 256 << 10;
+
+/// The entity tag of a part, which is opaque.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Tag {
+    /// Without its quotes.
+    Whole(String),
+    /// The beginning of its SHA-256.
+    Hash([u8; 16]),
+}
+
+impl Tag {
+    pub(crate) fn whole(&self) -> Option<&str> {
+        match self {
+            Self::Whole(text) => Some(text),
+            Self::Hash(_) => None,
+        }
+    }
+
+    fn hash(&self) -> [u8; 16] {
+        match self {
+            Self::Whole(text) => {
+                let digest: [u8; 32] = Sha256::digest(text).into();
+                std::array::from_fn(|at| digest[at])
+            }
+            Self::Hash(hash) => *hash,
+        }
+    }
+
+    /// Whether this is, or is the hash of, that one.
+    pub(crate) fn is_of(&self, whole: &Self) -> bool {
+        match self {
+            Self::Whole(_) => self == whole,
+            Self::Hash(hash) => *hash == whole.hash(),
+        }
+    }
+}
 
 /// A part that is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,8 +61,7 @@ pub(crate) struct Part {
     pub(crate) number: u16,
     /// Bytes.
     pub(crate) size: u64,
-    /// The entity tag, without its quotes.
-    pub(crate) etag: String,
+    pub(crate) etag: Tag,
     /// The CRC-32 in Base64, if the part was stored with it; of what was copied, what the store calls it.
     pub(crate) crc32: Option<String>,
 }
@@ -44,16 +86,33 @@ const SHORT_TAGS: u8 = 1;
 const SHORT_CHECKSUMS: u8 = 2;
 /// Some are not, or are of another form: as text, empty if there is none.
 const TEXT_CHECKSUMS: u8 = 4;
+/// Of all entity tags there are the hashes, of 16 bytes.
+const HASHED_TAGS: u8 = 8;
 
 impl Run {
     pub(crate) fn encode(&self) -> Result<Vec<u8>, StoreError> {
-        let tags: Option<Vec<_>> = self.parts.iter().map(|part| from_hex(&part.etag)).collect();
+        let tags: Option<Vec<_>> = self.parts.iter().map(|part| from_hex(part.etag.whole()?)).collect();
+        if let Some(tags) = tags {
+            return self.encode_with(SHORT_TAGS, Some(&tags));
+        }
+        let is_whole = self.parts.iter().all(|part| part.etag.whole().is_some());
+        let record = is_whole.then(|| self.encode_with(0, None)).transpose()?;
+        match record {
+            Some(record) if record.len() <= LARGE => Ok(record),
+            _ => self.encode_with(
+                HASHED_TAGS,
+                Some(&self.parts.iter().map(|part| part.etag.hash()).collect::<Vec<_>>()),
+            ),
+        }
+    }
+
+    /// `tags`: what is written of them, if not the text.
+    fn encode_with(&self, mut flags: u8, tags: Option<&[[u8; 16]]>) -> Result<Vec<u8>, StoreError> {
         let checksums: Option<Vec<_>> = self
             .parts
             .iter()
             .map(|part| from_base64(part.crc32.as_deref()?))
             .collect();
-        let mut flags = if tags.is_some() { SHORT_TAGS } else { 0 };
         flags |= match &checksums {
             Some(_) => SHORT_CHECKSUMS,
             None if self.parts.iter().any(|part| part.crc32.is_some()) => TEXT_CHECKSUMS,
@@ -69,9 +128,9 @@ impl Run {
         fields.u16(u16::try_from(self.parts.len()).map_err(StoreError::failed)?);
         for (index, part) in self.parts.iter().enumerate() {
             fields.u32(u32::try_from(part.size).map_err(StoreError::failed)?);
-            match &tags {
+            match tags {
                 Some(tags) => fields.bytes(&tags[index]),
-                None => fields.text(&part.etag)?,
+                None => fields.text(part.etag.whole().unwrap_or_default())?,
             }
             match &checksums {
                 Some(checksums) => fields.bytes(&checksums[index]),
@@ -94,10 +153,12 @@ impl Run {
         let mut parts = Vec::with_capacity(count.into());
         for index in 0..count {
             let size = fields.u32()?.into();
-            let etag = if flags & SHORT_TAGS == 0 {
-                fields.text()?
+            let etag = if flags & SHORT_TAGS != 0 {
+                Tag::Whole(format!("{:032x}", u128::from_be_bytes(fields.array()?)))
+            } else if flags & HASHED_TAGS != 0 {
+                Tag::Hash(fields.array()?)
             } else {
-                format!("{:032x}", u128::from_be_bytes(fields.array()?))
+                Tag::Whole(fields.text()?)
             };
             let crc32 = if flags & SHORT_CHECKSUMS != 0 {
                 Some(STANDARD.encode(fields.array::<4>()?))
@@ -154,7 +215,7 @@ mod tests {
                 .map(|number| Part {
                     number,
                     size: 59 << 20,
-                    etag: etag(number),
+                    etag: Tag::Whole(etag(number)),
                     crc32: crc32.map(str::to_owned),
                 })
                 .collect(),
@@ -185,5 +246,31 @@ mod tests {
     fn the_record_of_the_largest_body_fits_one_item() {
         let largest = run(9_999, |number| format!("{number:032x}"), Some("AAAAAA=="));
         assert!(largest.encode().unwrap().len() < 250 << 10);
+    }
+
+    #[test]
+    fn long_tags_do_not_make_a_record_that_no_table_takes() {
+        for length in [33, 100, 1000] {
+            let tag = |number: u16| format!("{number:0length$}-");
+            for crc32 in [None, Some("AAAAAA==")] {
+                let largest = run(9_999, tag, crc32);
+                let record = largest.encode().unwrap();
+                assert!(record.len() < 350_000, "{length}: {}", record.len());
+                let back = Run::decode(&record).unwrap();
+                assert_eq!(back.parts.len(), largest.parts.len());
+                for (back, part) in back.parts.iter().zip(&largest.parts) {
+                    assert_eq!(
+                        (back.number, back.size, &back.crc32),
+                        (part.number, part.size, &part.crc32)
+                    );
+                    assert!(back.etag.is_of(&part.etag));
+                    assert!(!back.etag.is_of(&Tag::Whole(tag(part.number + 1))));
+                }
+                assert_eq!(back.encode().unwrap(), record);
+            }
+        }
+        // A record of a body of common size keeps them.
+        let usual = run(100, |number| format!("{number:0100}-"), None);
+        assert_eq!(Run::decode(&usual.encode().unwrap()).unwrap(), usual);
     }
 }

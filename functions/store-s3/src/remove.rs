@@ -1,6 +1,6 @@
 //! Deletes objects, and what was begun and never became one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
@@ -9,7 +9,7 @@ use registry::store::blobs::{Discarded, Doomed};
 use registry::store::sessions::{Attempt, SessionId};
 use registry::store::{Location, StoreError};
 
-use crate::fault::Fault;
+use crate::fault::{Fault, passes};
 use crate::keys::Keys;
 use crate::multipart::{Target, incomplete};
 use crate::requests::{Bucket, Patience, lacks};
@@ -24,13 +24,20 @@ const AT_ONCE: usize = 1000;
 /// How many single deletes are under way at once, where the store does not take many.
 const SINGLE_AT_ONCE: usize = 16;
 
-/// How many sessions are looked at for unfinished uploads at once.
+/// How many keys are looked at for unfinished uploads at once.
 const LOOKS_AT_ONCE: usize = 16;
+
+/// Of how many attempts a request that ends an upload deletes what they have left: what is two keys each, in one request
+/// to the store.
+const DISCARDED: u32 = 500;
+
+const _: () = assert!(2 * DISCARDED as usize <= AT_ONCE);
 
 impl Store {
     /// Removes what a session has left. What its attempts have stored lies under keys that can be told without
     /// looking, and the upload that takes its parts is known. What attempts may have begun that came to nothing is
-    /// known only to the store, and is left to collection.
+    /// known only to the store, and is left to collection; and so is what many attempts have left, since somebody waits
+    /// for this.
     pub(crate) async fn discard(
         &self,
         deadline: Deadline,
@@ -63,24 +70,18 @@ impl Store {
             .as_ref()
             .and_then(|key| key.rsplit('.').next()?.parse::<u32>().ok());
         let is_known = maker.is_none_or(|maker| maker <= state.last);
-        let discarded = if told < attempts || state.littered || !is_known {
-            Discarded::Known
-        } else {
-            Discarded::All
-        };
-        let mut left = (1..=attempts).flat_map(|number| {
+        let before = attempts.saturating_sub(DISCARDED);
+        let left = (before + 1..=attempts).flat_map(|number| {
             let attempt = Attempt { session, number };
             [self.keys.object(attempt), self.keys.staged(attempt)]
         });
-        // An upload may have had 100,000 attempts: their keys are never all held at once.
-        loop {
-            let mut keys: Vec<String> = left.by_ref().take(AT_ONCE).collect();
-            if keys.is_empty() {
-                return Ok(discarded);
-            }
-            keys.retain(|key| Some(key) != keep.as_ref());
-            self.bucket.delete_all(&keys, deadline).await?;
-        }
+        let keys: Vec<_> = left.filter(|key| Some(key) != keep.as_ref()).collect();
+        self.bucket.delete_all(&keys, deadline).await?;
+        Ok(if before > 0 || told < attempts || state.littered || !is_known {
+            Discarded::Known
+        } else {
+            Discarded::All
+        })
     }
 
     pub(crate) async fn delete(&self, deadline: Deadline, doomed: &[Doomed]) -> Result<(), StoreError> {
@@ -111,16 +112,7 @@ impl Store {
 
     /// Aborts whatever uploads there are of these keys.
     async fn abort_all(&self, keys: BTreeSet<String>, deadline: Deadline) -> Result<(), StoreError> {
-        // One look for all attempts of a session.
-        let mut sessions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for key in keys {
-            let session = key.rfind('.').map_or(key.len(), |dot| dot + 1);
-            sessions.entry(key[..session].to_owned()).or_default().insert(key);
-        }
-        let looks = sessions.into_iter().map(|(prefix, keys)| async move {
-            let doomed = |key: &str| keys.contains(key);
-            self.bucket.abort_below(&prefix, doomed, deadline).await
-        });
+        let looks = keys.iter().map(|key| self.bucket.abort_of(key, deadline));
         // Boxed, or the compiler cannot tell that the whole may move between threads.
         let looks: Vec<_> = looks.map(futures_util::FutureExt::boxed).collect();
         stream::iter(looks)
@@ -132,8 +124,9 @@ impl Store {
 }
 
 impl Bucket {
-    /// Aborts the uploads below a prefix that are `doomed`.
-    async fn abort_below(&self, prefix: &str, doomed: impl Fn(&str) -> bool, deadline: Deadline) -> Result<(), Fault> {
+    /// Aborts the uploads of a key. It is asked for whole, since not every store takes a beginning of it for a prefix
+    /// (`MinIO` does not).
+    async fn abort_of(&self, wanted: &str, deadline: Deadline) -> Result<(), Fault> {
         let mut after: Option<String> = None;
         let mut aborted = false;
         loop {
@@ -143,7 +136,7 @@ impl Bucket {
                         .client
                         .list_multipart_uploads()
                         .bucket(&self.name)
-                        .prefix(prefix)
+                        .prefix(wanted)
                         // By the key alone, since some stores refuse both markers.
                         .set_key_marker(after.clone())
                         .set_expected_bucket_owner(self.owner.clone());
@@ -156,7 +149,8 @@ impl Bucket {
                     return Err(incomplete(Operation::ListMultipartUploads));
                 };
                 last = Some(key.clone());
-                if key.starts_with(prefix) && doomed(&key) {
+                // Keys that go on behind it are those of other attempts.
+                if key == wanted {
                     let target = Target {
                         key,
                         id,
@@ -229,26 +223,30 @@ impl Bucket {
                     (request.send(), Patience::LONG)
                 })
                 .await?;
-            let mut failed = None;
+            let mut last = None;
             left.clear();
             for error in answer.errors.unwrap_or_default() {
                 let code = error.code.unwrap_or_default();
-                if let (Some(key), false) = (error.key, matches!(code.as_str(), "NoSuchKey" | "NotFound")) {
-                    left.push(key);
-                    failed = Some((code, error.message.unwrap_or_default()));
+                match error.key {
+                    Some(_) if matches!(code.as_str(), "NoSuchKey" | "NotFound") => {}
+                    Some(key) if passes(&code) => {
+                        left.push(key);
+                        last = Some(code);
+                    }
+                    _ => {
+                        return Err(Fault::Refused {
+                            operation,
+                            status: 200,
+                            code,
+                            message: error.message.unwrap_or_default(),
+                        });
+                    }
                 }
             }
-            let Some((code, message)) = failed else {
+            let Some(last) = last else {
                 return Ok(());
             };
-            if round >= self.attempts || deadline.left().is_zero() || code == "AccessDenied" {
-                return Err(Fault::Refused {
-                    operation,
-                    status: 200,
-                    code,
-                    message,
-                });
-            }
+            self.pause(operation, round, last, deadline).await?;
         }
         Ok(())
     }

@@ -117,20 +117,32 @@ impl Bucket {
                 },
                 None => "no answer".to_owned(),
             };
-            self.counters.failed(operation);
-            let delay = self.jitter.delay(attempts);
-            let operation_name = operation.name();
-            if attempts >= self.attempts || deadline.left() < delay + LEAST_TIME {
-                tracing::warn!(operation = operation_name, attempts, error = %last, "the object store does not do it");
-                return Err(Fault::Exhausted {
-                    operation,
-                    attempts,
-                    last,
-                });
-            }
-            tracing::debug!(operation = operation_name, attempts, error = %last, "to be repeated");
-            tokio::time::sleep(delay).await;
+            self.pause(operation, attempts, last, deadline).await?;
         }
+    }
+
+    /// Waits before what has failed for the `attempts`th time, with `last`, is tried again; or tells that it is not.
+    pub(crate) async fn pause(
+        &self,
+        operation: Operation,
+        attempts: u32,
+        last: String,
+        deadline: Deadline,
+    ) -> Result<(), Fault> {
+        self.counters.failed(operation);
+        let delay = self.jitter.delay(attempts);
+        let operation_name = operation.name();
+        if attempts >= self.attempts || deadline.left() < delay + LEAST_TIME {
+            tracing::warn!(operation = operation_name, attempts, error = %last, "the object store does not do it");
+            return Err(Fault::Exhausted {
+                operation,
+                attempts,
+                last,
+            });
+        }
+        tracing::debug!(operation = operation_name, attempts, error = %last, "to be repeated");
+        tokio::time::sleep(delay).await;
+        Ok(())
     }
 }
 

@@ -17,6 +17,9 @@ use sha2::{Digest as _, Sha256};
 /// Chunks below this size are copied together: each one that is kept pins the buffer it is a part of.
 const SMALL: usize = 8 << 10;
 
+/// In buffers of this size, each filled to its end: a buffer that grew would hold up to twice what is in it.
+const BUFFER: usize = 64 << 10;
+
 /// How much of a body is handed to a connection at a time, in bytes: whether bytes are taken is how a slow connection is
 /// told from a dead one, however large the chunks are in which they came.
 const FRAME: usize = 64 << 10;
@@ -40,7 +43,7 @@ impl Rope {
     pub(crate) fn push(&mut self, chunk: Bytes) {
         self.length += chunk.len();
         if chunk.len() < SMALL {
-            self.small.extend_from_slice(&chunk);
+            self.push_small(&chunk);
         } else {
             self.join_small();
             self.chunks.push_back(chunk);
@@ -67,6 +70,21 @@ impl Rope {
         Content {
             chunks: taken.into(),
             length,
+        }
+    }
+
+    fn push_small(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            // What is behind bytes that were taken out is used as well.
+            let mut free = self.small.capacity() - self.small.len();
+            if free == 0 {
+                self.join_small();
+                self.small = BytesMut::with_capacity(BUFFER);
+                free = self.small.capacity();
+            }
+            let (fits, rest) = bytes.split_at(bytes.len().min(free));
+            self.small.extend_from_slice(fits);
+            bytes = rest;
         }
     }
 
@@ -196,7 +214,47 @@ mod tests {
         }
     }
 
-    /// Small chunks are one large one in memory, and are sent little by little.
+    /// What is held of small chunks is what was received, and not what a growing buffer would reserve.
+    #[test]
+    fn small_chunks_hold_no_more_memory_than_they_have_bytes() {
+        for step in [1, 1000, 4 << 10, SMALL - 1] {
+            let mut rope = Rope::default();
+            let mut received = 0;
+            while received < 10 * BUFFER + 5 {
+                rope.push(Bytes::from(vec![7; step]));
+                received += step;
+                assert!(rope.small.capacity() <= BUFFER);
+            }
+            let content = rope.cut(usize::MAX);
+            assert_eq!(content.len(), received);
+            drop(rope);
+            let chunks: Vec<Bytes> = content.chunks.to_vec();
+            drop(content);
+            let held: usize = chunks
+                .into_iter()
+                .map(|chunk| chunk.try_into_mut().unwrap().capacity())
+                .sum();
+            assert!(held < received + BUFFER, "{held} for {received} by {step}");
+        }
+    }
+
+    /// Between large chunks as well.
+    #[test]
+    fn a_buffer_is_filled_to_its_end() {
+        let mut rope = Rope::default();
+        for _ in 0..100 {
+            rope.push(Bytes::from(vec![7; 1000]));
+            let begin = rope.small.as_ptr();
+            rope.push(Bytes::from(vec![7; SMALL]));
+            // The next small chunk lies behind the last.
+            assert_eq!(
+                rope.small.as_ptr(),
+                begin.wrapping_add(rope.chunks[rope.chunks.len() - 2].len())
+            );
+        }
+    }
+
+    /// Small chunks are large ones in memory, and are sent little by little.
     #[tokio::test]
     async fn a_body_is_taken_in_small_frames() {
         use http_body_util::BodyExt as _;

@@ -99,7 +99,7 @@ mod tests {
         let parts = numbers.map(|number| Part {
             number,
             size: 10,
-            etag: format!("{number:032x}"),
+            etag: crate::record::Tag::Whole(format!("{number:032x}")),
             crc32: None,
         });
         let run = Run {

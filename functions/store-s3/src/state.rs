@@ -15,7 +15,7 @@ const FORMAT: u8 = 1;
 pub(crate) struct State {
     /// How many bodies there were, empty ones apart.
     pub(crate) bodies: u32,
-    /// The last attempt that stored one.
+    /// The last attempt of which it is known that it writes no more: it stored a body, or came to nothing in good order.
     pub(crate) last: u32,
     /// The multipart upload that takes parts.
     pub(crate) upload: Option<OpenUpload>,
@@ -28,7 +28,7 @@ pub(crate) struct State {
 /// A multipart upload that was not completed when this was saved.
 ///
 /// Only the attempt that follows the last one without a gap may write parts to it: another may be writing still, or
-/// have sealed it, and each part number must have one writer. After a gap a new upload is begun, whose first parts are
+/// have sealed it, and each part number must have one writer at a time. After a gap a new upload is begun, whose first parts are
 /// copied, when it is sealed, from the object that this one becomes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OpenUpload {

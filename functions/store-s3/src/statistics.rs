@@ -31,6 +31,7 @@ operations! {
     CreateMultipartUpload: "Begins an upload in parts.",
     UploadPart: "Stores a part.",
     UploadPartCopy: "Makes a part of an object, inside the store.",
+    ListParts: "Looks which parts an upload has, where its record does not tell.",
     CompleteMultipartUpload: "Makes an object of parts.",
     AbortMultipartUpload: "Drops parts.",
     GetObject: "Reads a range.",

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use registry::store::blobs::{
-    AppendError, Appended, BlobStore, ByteStream, Discarded, Doomed, Redirect, RedirectRequest, Source, Stored, Upload,
+    AppendError, Appended, BlobStore, ByteStream, Discarded, Doomed, Freed, Redirect, RedirectRequest, Source, Stored,
+    Upload,
 };
 use registry::store::sessions::{Attempt, SessionId};
 use registry::store::{Context, Cursor, Location, Slice, StoreError, Timestamp};
@@ -83,8 +84,12 @@ impl BlobStore for S3Blobs {
         self.0.append(Span::of(cx), attempt, state, source).await
     }
 
+    fn pass_over(&self, attempt: Attempt, state: &[u8]) -> Option<Vec<u8>> {
+        Store::pass_over(attempt, state)
+    }
+
     async fn seal(&self, cx: Context, upload: &Upload) -> Result<Location, StoreError> {
-        self.0.seal(Span::of(cx).begin(), upload).await
+        self.0.seal(Span::of(cx), upload).await
     }
 
     fn leaves_something(&self, state: &[u8]) -> bool {
@@ -128,8 +133,10 @@ impl BlobStore for S3Blobs {
         self.0.presigner.redirect(now, &key, content_type, reached_by).await
     }
 
-    async fn delete(&self, cx: Context, doomed: &[Doomed]) -> Result<(), StoreError> {
-        self.0.delete(Span::of(cx).begin(), doomed).await
+    async fn delete(&self, cx: Context, doomed: &[Doomed]) -> Result<Option<Freed>, StoreError> {
+        self.0.delete(Span::of(cx).begin(), doomed).await?;
+        // S3 does not tell whether there was anything.
+        Ok(None)
     }
 
     async fn tidy(&self, cx: Context, kept: &[Location]) -> Result<(), StoreError> {

@@ -9,6 +9,7 @@
 //! of records, and 16 bytes (about 40 with the table around them) for each object that is named by a record of bytes, by
 //! a session or by a grave, and for each that seems to have no name.
 
+mod manifests;
 mod objects;
 mod records;
 
@@ -65,7 +66,19 @@ pub enum Finding {
         /// Where the link leads.
         location: Location,
     },
-    /// A repository links a blob and is not among those who hold its bytes: a collection would bury them.
+    /// A link says another number of bytes than the record of these: a pull would be told the wrong length.
+    LinkResized {
+        /// The repository.
+        repository: RepositoryName,
+        /// The blob.
+        digest: Digest,
+        /// By the link, in bytes.
+        recorded: u64,
+        /// By the record of the bytes.
+        found: u64,
+    },
+    /// A repository links a blob and is, in this life of the link, not among those who hold its bytes: a collection
+    /// would bury them.
     LinkWithoutHolder {
         /// The repository.
         repository: RepositoryName,
@@ -108,7 +121,26 @@ pub enum Finding {
         /// Where its record leads.
         location: Location,
     },
-    /// A manifest's bytes are whole, and would be refused if they were pushed now.
+    /// A manifest's record says another number of bytes than it has.
+    ManifestResized {
+        /// The repository.
+        repository: RepositoryName,
+        /// The manifest.
+        digest: Digest,
+        /// By its record, in bytes.
+        recorded: u64,
+        /// In the record, or by the record of the bytes.
+        found: u64,
+    },
+    /// A manifest has its bytes in an object, and is, in this life, not among those who hold them: a collection would
+    /// bury them.
+    ManifestWithoutHolder {
+        /// The repository.
+        repository: RepositoryName,
+        /// The manifest.
+        digest: Digest,
+    },
+    /// A manifest's bytes are whole, and would be refused if they were pushed now. What it refers to is not known.
     ManifestRefused {
         /// The repository.
         repository: RepositoryName,
@@ -124,6 +156,25 @@ pub enum Finding {
         /// The manifest.
         digest: Digest,
         /// What is missing.
+        target: Digest,
+    },
+    /// A manifest refers to something that nothing keeps for it: a delete or a collection would remove that.
+    EdgeMissing {
+        /// The repository.
+        repository: RepositoryName,
+        /// The manifest.
+        digest: Digest,
+        /// What it refers to.
+        target: Digest,
+    },
+    /// A manifest refers to something that its record does not list: an export would not tell of it, and what keeps it
+    /// would outlive the manifest.
+    ReferenceUnlisted {
+        /// The repository.
+        repository: RepositoryName,
+        /// The manifest.
+        digest: Digest,
+        /// What it refers to.
         target: Digest,
     },
     /// A tag names a manifest that is not there.
@@ -149,7 +200,16 @@ pub enum Finding {
         /// The repository.
         repository: RepositoryName,
     },
-    /// An object that no record, session or grave names: nothing will ever delete it.
+    /// A record cannot be read, or something that it has to be compared with cannot. `metadata export` ends with an
+    /// error here.
+    Damaged {
+        /// What it is, and its key.
+        record: String,
+        /// Why.
+        reason: String,
+    },
+    /// An object that no record, session or grave names: nothing will ever delete it. Not told of any object while
+    /// something is damaged: that may be its name.
     Stray {
         /// The object.
         location: Location,
@@ -201,7 +261,7 @@ pub enum Event<'a> {
 /// Checks everything once.
 ///
 /// # Errors
-/// A store could not be read. What was found until then was told.
+/// A store could not be read. What was found until then was told. What is damaged is a finding and no error.
 pub async fn check(
     stores: &AllStores,
     environment: Arc<dyn Environment>,
@@ -266,11 +326,11 @@ impl Run<'_> {
         loop {
             let limit = self.over.options.slice;
             let records = &self.over.stores.records;
-            let slice = records.records(self.over.cx(), next.as_ref(), limit).await?;
+            let slice = records.walk(self.over.cx(), next.as_ref(), limit).await?;
             for record in &slice.items {
-                self.count(record);
-                if let Record::Blob { location, .. } = record {
-                    named.add(location);
+                named.add_record(record);
+                if let Ok(record) = record {
+                    self.count(record);
                 }
             }
             let over = &self.over;

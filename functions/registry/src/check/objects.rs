@@ -3,7 +3,7 @@
 //! An object is named before it exists, and handed on from one name to the next: from its session to the record of its
 //! bytes, from either to a grave. So what no record, session and grave has named, looked at in this order, is looked
 //! for once more, in the same order, after the object was met. What is not named then either, and is met again, is a
-//! stray.
+//! stray. What is damaged may have been a name: while anything is, nothing is called a stray.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,7 +12,7 @@ use oci::{Algorithm, Digest};
 use super::{Event, Finding, Over, Run};
 use crate::store::blobs::Stored;
 use crate::store::collection::Grave;
-use crate::store::records::Record;
+use crate::store::records::{Record, Unreadable};
 use crate::store::sessions::{Session, SessionId, SessionKey, State};
 use crate::store::{Cursor, Location, Slice, StoreError, Timestamp};
 
@@ -41,11 +41,21 @@ pub(super) struct Named {
     attempts: HashMap<SessionId, u32>,
     /// By the beginning of their key: attempts that are in the graveyard with all that they have left.
     begun: HashSet<Print>,
+    /// Something could not be read: there may be more names than these.
+    incomplete: bool,
 }
 
 impl Named {
-    pub(super) fn add(&mut self, location: &Location) {
+    fn add(&mut self, location: &Location) {
         self.exactly.insert(print(location));
+    }
+
+    pub(super) fn add_record(&mut self, record: &Result<Record, Unreadable>) {
+        match record {
+            Ok(Record::Blob { location, .. }) => self.add(location),
+            Ok(_) => {}
+            Err(_) => self.incomplete = true,
+        }
     }
 
     fn add_session(&mut self, key: SessionKey, session: &Session) {
@@ -90,20 +100,28 @@ fn attempt_of(key: &str) -> Option<(String, SessionId, u32)> {
 }
 
 impl Over<'_> {
-    /// All sessions, and then all graves, on top of what is named already. How many there are of each.
-    async fn name_unpublished(&self, named: &mut Named) -> Result<(u64, u64), StoreError> {
+    /// All sessions, on top of what is named already. How many there are.
+    async fn name_sessions(&self, named: &mut Named) -> Result<u64, StoreError> {
         let limit = self.options.slice;
-        let (mut sessions, mut graves) = (0, 0);
+        let mut sessions = 0;
         let mut after = None;
         loop {
             let page = self.stores.sessions.expired(self.cx(), NEVER, after, limit).await?;
-            let Some((last, _)) = page.last() else { break };
+            let Some((last, _)) = page.last() else {
+                return Ok(sessions);
+            };
             after = Some(*last);
             sessions += page.len() as u64;
             for (key, session) in &page {
                 named.add_session(*key, session);
             }
         }
+    }
+
+    /// All graves, on top of what is named already. How many there are.
+    async fn name_graves(&self, named: &mut Named) -> Result<u64, StoreError> {
+        let limit = self.options.slice;
+        let mut graves = 0;
         let mut next: Option<Cursor> = None;
         loop {
             let collection = &self.stores.collection;
@@ -114,10 +132,9 @@ impl Over<'_> {
             }
             next = slice.next;
             if next.is_none() {
-                break;
+                return Ok(graves);
             }
         }
-        Ok((sessions, graves))
     }
 
     async fn objects_after(&self, after: Option<&Cursor>) -> Result<Slice<Stored>, StoreError> {
@@ -125,32 +142,49 @@ impl Over<'_> {
         self.stores.blobs.objects(self.cx(), after, limit).await
     }
 
-    /// The names of everything once more.
-    async fn name_again(&self) -> Result<Named, StoreError> {
+    /// The names of everything once more. `None`: not everything can be read.
+    async fn name_again(&self) -> Result<Option<Named>, StoreError> {
         let mut named = Named::default();
         let mut next = None;
         loop {
             let limit = self.options.slice;
-            let slice = self.stores.records.records(self.cx(), next.as_ref(), limit).await?;
+            let slice = self.stores.records.walk(self.cx(), next.as_ref(), limit).await?;
             for record in &slice.items {
-                if let Record::Blob { location, .. } = record {
-                    named.add(location);
-                }
+                named.add_record(record);
             }
             next = slice.next;
             if next.is_none() {
                 break;
             }
         }
-        self.name_unpublished(&mut named).await?;
-        Ok(named)
+        self.name_sessions(&mut named).await?;
+        self.name_graves(&mut named).await?;
+        Ok((!named.incomplete).then_some(named))
     }
 }
 
 impl Run<'_> {
+    /// What could not be read to its end because of a damage is told, and named incompletely.
+    fn or_damaged(&mut self, count: Result<u64, StoreError>, what: &str, named: &mut Named) -> Result<u64, StoreError> {
+        match count {
+            Err(error) if error.damage().is_some() => {
+                named.incomplete = true;
+                self.found(&Finding::Damaged {
+                    record: what.to_owned(),
+                    reason: error.to_string(),
+                });
+                Ok(0)
+            }
+            count => count,
+        }
+    }
+
     /// Looks for objects that nothing names; `named` is what records of bytes name.
     pub(super) async fn objects(&mut self, mut named: Named) -> Result<(), StoreError> {
-        (self.summary.sessions, self.summary.graves) = self.over.name_unpublished(&mut named).await?;
+        let sessions = self.over.name_sessions(&mut named).await;
+        self.summary.sessions = self.or_damaged(sessions, "upload sessions", &mut named)?;
+        let graves = self.over.name_graves(&mut named).await;
+        self.summary.graves = self.or_damaged(graves, "graveyard", &mut named)?;
         let mut suspects: HashSet<Print> = HashSet::new();
         let mut next = None;
         loop {
@@ -168,11 +202,14 @@ impl Run<'_> {
                 break;
             }
         }
+        let is_known = !named.incomplete;
         drop(named);
-        if suspects.is_empty() {
+        if suspects.is_empty() || !is_known {
             return Ok(());
         }
-        let named = self.over.name_again().await?;
+        let Some(named) = self.over.name_again().await? else {
+            return Ok(());
+        };
         loop {
             let slice = self.over.objects_after(next.as_ref()).await?;
             for Stored { location, size } in slice.items {

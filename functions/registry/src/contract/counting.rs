@@ -23,7 +23,7 @@ pub type CountingCollection = Wrapped<dyn CollectionStore, Counts>;
 pub type CountingRecords = Wrapped<dyn RecordStore, Counts>;
 
 /// Methods that change nothing. `redirect` is not among them: it makes no request.
-const READS: [&str; 22] = [
+const READS: [&str; 23] = [
     // blobs
     "read",
     "stat",
@@ -48,9 +48,10 @@ const READS: [&str; 22] = [
     // collection
     "graves",
     "standing",
-    "is_named",
     // records
-    "records",
+    "walk",
+    "place",
+    "lost",
 ];
 
 /// The calls of one store, or of several: no two of the traits have a method of the same name. Clones count together.

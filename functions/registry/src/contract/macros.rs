@@ -55,6 +55,7 @@ macro_rules! session_contract_tests {
                 a_release_undoes_the_claim,
                 attempts_never_repeat,
                 a_session_has_so_many_attempts_and_no_more,
+                what_is_expected_of_a_session_changes_no_answer,
                 racing_claims_grant_one,
                 a_takeover_races_the_save,
                 a_committing_session_is_left_alone,
@@ -116,6 +117,7 @@ macro_rules! blob_contract_tests {
                 a_discard_removes_everything,
                 a_discard_spares_what_is_kept,
                 an_object_has_a_size,
+                what_is_freed_is_told_as_it_was,
                 a_walk_meets_every_object,
                 deleting_what_is_not_there_is_fine,
                 nothing_remains_of_an_upload_that_was_swept,
@@ -303,6 +305,37 @@ macro_rules! record_contract_tests {
                 a_registry_goes_on_where_it_has_moved,
                 ages_move_along,
                 records_hold_extreme_values,
+            ]
+        );
+    };
+}
+
+/// Runs the clauses about [checks](crate::contract::checks). The argument is a future of
+/// `(`[`Harmed`](crate::contract::checks::Harmed)`, Guard)`.
+#[macro_export]
+macro_rules! check_contract_tests {
+    ($harmed:expr $(, #[$attribute:meta])*) => {
+        $crate::__clauses!(
+            [$(#[$attribute])*],
+            check_contract,
+            checks,
+            $crate::contract::checks::Harmed,
+            check_contract_store,
+            async {
+                let (harmed, guard): ($crate::contract::checks::Harmed, $crate::contract::Guard) = $harmed.await;
+                (::std::sync::Arc::new(harmed), guard)
+            },
+            [
+                nothing_is_found_where_nothing_is_lost,
+                a_lost_edge_is_found,
+                an_edge_of_another_life_is_none,
+                a_large_manifest_without_its_back_link_is_found,
+                a_link_without_its_own_back_link_is_found,
+                a_holder_is_found_among_a_thousand,
+                a_link_of_another_size_is_found,
+                a_manifest_of_another_size_is_found,
+                a_missing_part_ends_an_export_and_no_check,
+                an_unreadable_record_ends_an_export_and_no_check,
             ]
         );
     };

@@ -13,7 +13,8 @@
 //! [`record_contract_tests!`](crate::record_contract_tests) take a future of `(`[`Names`]`, guard)`. The calling crate
 //! needs `tokio` with `macros`, `rt-multi-thread` and `time` among its development dependencies; this crate does not.
 //!
-//! [`blobs`], [`sessions`], [`metadata`], [`collection`] and [`records`] hold the clauses; [`churn`] lets a whole
+//! [`blobs`], [`sessions`], [`metadata`], [`collection`] and [`records`] hold the clauses; [`checks`] what a check must
+//! find in names that were harmed ([`check_contract_tests!`](crate::check_contract_tests)); [`churn`] lets a whole
 //! registry be pushed to, deleted from and collected at once ([`churn_tests!`](crate::churn_tests)). Time and randomness come from the [`Trial`], so that
 //! nothing sleeps; races are run as tasks on several threads. [`source`] makes request bodies. [`counting`] and
 //! [`faulty`] wrap stores, for tests of the core and of shells.
@@ -23,6 +24,7 @@
 )]
 
 pub mod blobs;
+pub mod checks;
 pub mod churn;
 pub mod collection;
 pub mod counting;

@@ -9,16 +9,17 @@ use async_trait::async_trait;
 use oci::{Digest, RepositoryName, Tag};
 
 use crate::store::blobs::{
-    AppendError, Appended, BlobStore, ByteStream, Discarded, Doomed, Redirect, RedirectRequest, Source, Stored, Upload,
+    AppendError, Appended, BlobStore, ByteStream, Discarded, Doomed, Freed, Redirect, RedirectRequest, Source, Stored,
+    Upload,
 };
 use crate::store::collection::{Begun, Collected, CollectionStore, Grave, Plan, Standing};
 use crate::store::metadata::{
     HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal, TagRecord,
 };
-use crate::store::records::{Record, RecordStore};
+use crate::store::records::{Hold, Record, RecordStore, Unreadable};
 use crate::store::sessions::{
-    Attempt, Cancelled, Claim, Claimed, End, Progress, Publishing, Session, SessionId, SessionKey, SessionStore,
-    SigningKey,
+    Attempt, Cancelled, Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionId, SessionKey,
+    SessionStore, SigningKey,
 };
 use crate::store::{Context, Cursor, Incarnation, Location, Page, Slice, StoreError, Timestamp};
 
@@ -90,6 +91,10 @@ impl<H: Hook> BlobStore for Wrapped<dyn BlobStore, H> {
         self.call("seal", self.inner.seal(cx, upload)).await
     }
 
+    fn pass_over(&self, attempt: Attempt, state: &[u8]) -> Option<Vec<u8>> {
+        self.inner.pass_over(attempt, state)
+    }
+
     fn leaves_something(&self, state: &[u8]) -> bool {
         self.inner.leaves_something(state)
     }
@@ -124,7 +129,7 @@ impl<H: Hook> BlobStore for Wrapped<dyn BlobStore, H> {
         self.call("redirect", self.inner.redirect(now, location, request)).await
     }
 
-    async fn delete(&self, cx: Context, doomed: &[Doomed]) -> Result<(), StoreError> {
+    async fn delete(&self, cx: Context, doomed: &[Doomed]) -> Result<Option<Freed>, StoreError> {
         self.call("delete", self.inner.delete(cx, doomed)).await
     }
 
@@ -147,8 +152,21 @@ impl<H: Hook> SessionStore for Wrapped<dyn SessionStore, H> {
         self.call("get", self.inner.get(cx, key)).await
     }
 
-    async fn claim(&self, cx: Context, key: SessionKey, until: Timestamp, most: u32) -> Result<Claimed, StoreError> {
-        self.call("claim", self.inner.claim(cx, key, until, most)).await
+    async fn claim(
+        &self,
+        cx: Context,
+        key: SessionKey,
+        expected: Expected,
+        until: Timestamp,
+        most: u32,
+    ) -> Result<Claimed, StoreError> {
+        // By two names, so that what a request lets one expect can be counted.
+        let method = match expected {
+            Expected::Fresh => "claim",
+            Expected::Begun => "claim_begun",
+        };
+        let claimed = self.inner.claim(cx, key, expected, until, most);
+        self.call(method, claimed).await
     }
 
     async fn renew(&self, cx: Context, claim: &Claim, until: Timestamp) -> Result<bool, StoreError> {
@@ -406,10 +424,6 @@ impl<H: Hook> CollectionStore for Wrapped<dyn CollectionStore, H> {
         self.call("standing", self.inner.standing(cx, grave)).await
     }
 
-    async fn is_named(&self, cx: Context, digest: &Digest, location: &Location) -> Result<bool, StoreError> {
-        self.call("is_named", self.inner.is_named(cx, digest, location)).await
-    }
-
     async fn forget(&self, cx: Context, graves: &[Grave]) -> Result<(), StoreError> {
         self.call("forget", self.inner.forget(cx, graves)).await
     }
@@ -417,8 +431,21 @@ impl<H: Hook> CollectionStore for Wrapped<dyn CollectionStore, H> {
 
 #[async_trait]
 impl<H: Hook> RecordStore for Wrapped<dyn RecordStore, H> {
-    async fn records(&self, cx: Context, after: Option<&Cursor>, limit: usize) -> Result<Slice<Record>, StoreError> {
-        self.call("records", self.inner.records(cx, after, limit)).await
+    async fn walk(
+        &self,
+        cx: Context,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Slice<Result<Record, Unreadable>>, StoreError> {
+        self.call("walk", self.inner.walk(cx, after, limit)).await
+    }
+
+    async fn place(&self, cx: Context, digest: &Digest) -> Result<Option<(Location, u64)>, StoreError> {
+        self.call("place", self.inner.place(cx, digest)).await
+    }
+
+    async fn lost(&self, cx: Context, holds: &[Hold]) -> Result<Vec<Hold>, StoreError> {
+        self.call("lost", self.inner.lost(cx, holds)).await
     }
 
     async fn insert(&self, cx: Context, records: &[Record]) -> Result<(), StoreError> {

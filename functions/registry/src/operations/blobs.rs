@@ -15,7 +15,7 @@ use crate::environment::{context, random_u64};
 use crate::error::Error;
 use crate::registry::Registry;
 use crate::response;
-use crate::store::blobs::{ByteStream, Redirect, RedirectRequest};
+use crate::store::blobs::{ByteStream, Reached, Redirect, RedirectRequest};
 use crate::store::metadata::{Link, Removal};
 use crate::store::{Location, StoreError};
 
@@ -84,10 +84,11 @@ impl Registry {
         };
         let client = head.extensions.get::<Client>().map(|client| client.0);
         let reached_by = match self.settings.delivery.delivery(repository, client) {
-            _ if here => return Ok(None),
+            // Of several ranges an object store makes what it likes, also if they come to one or to the whole here.
+            _ if here || ranges::are_several(&head.headers) => return Ok(None),
             Delivery::Proxy => return Ok(None),
-            Delivery::Redirect => None,
-            Delivery::Auto => client,
+            Delivery::Redirect => Reached::ByAll,
+            Delivery::Auto => client.map_or(Reached::ByAnyone, Reached::By),
         };
         let request = RedirectRequest {
             content_type: BLOB_TYPE,

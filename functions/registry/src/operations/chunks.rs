@@ -12,7 +12,7 @@ use crate::body::{RequestBody, ResponseBody};
 use crate::error::Error;
 use crate::registry::{Registry, declared_length};
 use crate::store::blobs::BodyError;
-use crate::store::sessions::{Session, State};
+use crate::store::sessions::{Expected, Session, State};
 
 impl Registry {
     /// A chunk that says that it is empty: it needs no claim, and is refused where one that is not would be.
@@ -62,20 +62,30 @@ async fn holds_nothing(mut body: RequestBody) -> Result<bool, BodyError> {
     Ok(true)
 }
 
+/// What the head of a chunk tells of its session: one that says that it begins further on comes after others.
+pub(super) fn expected(headers: &HeaderMap) -> Expected {
+    match content_range(headers) {
+        Some(Ok(range)) if range.first > 0 => Expected::Begun,
+        _ => Expected::Fresh,
+    }
+}
+
+fn content_range(headers: &HeaderMap) -> Option<Result<ContentRange, OutOfPlace>> {
+    let value = headers.get(CONTENT_RANGE)?;
+    let range = value.to_str().ok().and_then(|text| text.parse().ok());
+    Some(range.ok_or(OutOfPlace))
+}
+
 /// A chunk that does not continue the upload, or is not as long as it says.
 pub(super) struct OutOfPlace;
 
 /// The length that a chunk declares, by `Content-Range` or `Content-Length`, if it fits behind `offset`.
 pub(super) fn declared_chunk(headers: &HeaderMap, offset: u64) -> Result<Option<u64>, OutOfPlace> {
     let length = declared_length(headers);
-    let Some(value) = headers.get(CONTENT_RANGE) else {
+    let Some(range) = content_range(headers) else {
         return Ok(length);
     };
-    let range: ContentRange = value
-        .to_str()
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .ok_or(OutOfPlace)?;
+    let range = range?;
     if range.first != offset || length.is_some_and(|length| length != range.len()) {
         return Err(OutOfPlace);
     }

@@ -22,7 +22,7 @@ use crate::registry::{Registry, declared_length};
 use crate::response;
 use crate::store::blobs::{BodyError, Source, Upload};
 use crate::store::metadata::{Content, ManifestPut, ManifestRecord, NewContent, PutManifest, Referrer, Removal};
-use crate::store::sessions::{Claim, Claimed, End, Publishing};
+use crate::store::sessions::{Claim, Claimed, End, Expected, Publishing};
 use crate::store::{Location, StoreError};
 
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
@@ -281,7 +281,7 @@ impl Registry {
                 return Ok(outcome);
             }
         }
-        let Claimed::Granted(claim) = self.claim(self.new_session_key(), 1).await? else {
+        let Claimed::Granted(claim) = self.claim(self.new_session_key(), Expected::Fresh, 1).await? else {
             return Err(StoreError::failed("a new session is not new").into());
         };
         let (location, leaves_something) = self.store_bytes(&claim, bytes).await?;

@@ -67,6 +67,13 @@ pub(super) fn wanted(headers: &HeaderMap, digest: &Digest, size: u64, max: usize
     }
 }
 
+/// Whether a request names more than one range, whatever becomes of them.
+pub(super) fn are_several(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(RANGE).iter();
+    let first = values.next().and_then(|value| value.to_str().ok());
+    values.next().is_some() || first.is_some_and(|value| parse_range(value, 1) == RangeHeader::TooMany)
+}
+
 pub(super) fn content_range(range: &Range<u64>, size: u64) -> String {
     format!("bytes {}-{}/{size}", range.start, range.end - 1)
 }

@@ -9,7 +9,7 @@ use http::header::{CONTENT_RANGE, LOCATION, RANGE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use oci::{Algorithm, Digest, Hasher};
 
-use super::chunks::{OutOfPlace, declared_chunk, is_empty};
+use super::chunks::{OutOfPlace, declared_chunk, expected, is_empty};
 use super::source::{Lease, UploadSource};
 use crate::auth::{Identity, Permit, Principal, Push};
 use crate::body::{RequestBody, ResponseBody};
@@ -20,7 +20,7 @@ use crate::registry::Registry;
 use crate::response;
 use crate::store::blobs::{AppendError, BodyError, Discarded, Upload};
 use crate::store::sessions::{
-    Cancelled, Claim, Claimed, End, Progress, Publishing, Session, SessionId, SessionKey, State,
+    Cancelled, Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionId, SessionKey, State,
 };
 use crate::store::{Location, StoreError};
 use crate::token::UploadToken;
@@ -104,6 +104,19 @@ struct Stored {
     hasher: Hasher,
 }
 
+/// A body that is not.
+struct Unstored {
+    error: Error,
+    /// Nothing is being written for it any more, so that the next one follows directly.
+    in_order: bool,
+}
+
+impl From<Error> for Unstored {
+    fn from(error: Error) -> Self {
+        Self { error, in_order: false }
+    }
+}
+
 impl Registry {
     /// end-4a, end-4b, end-4c, end-11. Opening a session writes nothing: the token is all there is of it.
     pub(crate) async fn open_upload(
@@ -173,7 +186,7 @@ impl Registry {
             return self.empty_chunk(session, headers, body).await;
         }
         let limit = self.settings.limits.upload_bodies;
-        let claim = match self.claim(session.token.session, limit).await? {
+        let claim = match self.claim(session.token.session, expected(headers), limit).await? {
             Claimed::Granted(claim) => claim,
             Claimed::Busy(row) => return Err(session.refused(row.progress.offset)),
             Claimed::Spent(_) => return Err(Error::TooManyBodies { limit }),
@@ -183,18 +196,18 @@ impl Registry {
             .store_body(&session, &claim, headers, body, session.token.algorithm, false)
             .await
         {
-            Err(error) => return Err(self.give_up(&session, &claim, error).await),
+            Err(unstored) => return Err(self.give_up(&session, &claim, unstored).await),
             Ok(Stored {
                 progress, part: None, ..
             }) if progress == claim.progress => {
                 // An empty chunk changes nothing.
-                self.stores.sessions.release(self.cx(), &claim).await?;
+                self.hand_back(&claim).await?;
                 progress.offset
             }
             Ok(Stored { progress, part, .. }) => {
                 let offset = progress.offset;
                 if !self.stores.sessions.save(self.cx(), &claim, progress, part).await? {
-                    return Err(self.give_up(&session, &claim, Error::ClaimLost).await);
+                    return Err(self.give_up(&session, &claim, Error::ClaimLost.into()).await);
                 }
                 offset
             }
@@ -215,12 +228,12 @@ impl Registry {
         let limit = self.settings.limits.upload_bodies;
         // What ends the upload, whatever its bytes are, is not held up by how many bodies there were. A range could
         // only be out of place.
-        let most = if is_empty(headers, &body) && !headers.contains_key(CONTENT_RANGE) {
-            limit.saturating_mul(2)
+        let (expected, most) = if is_empty(headers, &body) && !headers.contains_key(CONTENT_RANGE) {
+            (Expected::Begun, limit.saturating_mul(2))
         } else {
-            limit
+            (expected(headers), limit)
         };
-        let claim = match self.claim(session.token.session, most).await? {
+        let claim = match self.claim(session.token.session, expected, most).await? {
             Claimed::Granted(claim) => claim,
             Claimed::Busy(row) => return Err(session.refused(row.progress.offset)),
             Claimed::Spent(_) => return Err(Error::TooManyBodies { limit }),
@@ -230,27 +243,26 @@ impl Registry {
                     .await;
             }
         };
-        match self
-            .publish_upload(&permit, &session, &claim, &digest, headers, body)
-            .await
-        {
+        let stored = self
+            .store_body(&session, &claim, headers, body, digest.algorithm(), true)
+            .await;
+        let stored = match stored {
+            Ok(stored) => stored,
+            Err(unstored) => return Err(self.give_up(&session, &claim, unstored).await),
+        };
+        match self.publish_upload(&permit, &claim, &digest, stored).await {
             Ok(()) => Ok(response::created(permit.repository(), "blobs", &digest)),
-            Err(error) => Err(self.give_up(&session, &claim, error).await),
+            Err(error) => Err(self.give_up(&session, &claim, error.into()).await),
         }
     }
 
     async fn publish_upload(
         &self,
         permit: &Permit<Push>,
-        session: &OpenSession,
         claim: &Claim,
         digest: &Digest,
-        headers: &HeaderMap,
-        body: RequestBody,
+        stored: Stored,
     ) -> Result<(), Error> {
-        let stored = self
-            .store_body(session, claim, headers, body, digest.algorithm(), true)
-            .await?;
         let size = stored.progress.offset;
         let hashed_as_asked = stored.hasher.algorithm() == digest.algorithm();
         if hashed_as_asked {
@@ -344,10 +356,10 @@ impl Registry {
     }
 
     /// Claims a session for one body, unless it has had `most`.
-    pub(super) async fn claim(&self, key: SessionKey, most: u32) -> Result<Claimed, Error> {
+    pub(super) async fn claim(&self, key: SessionKey, expected: Expected, most: u32) -> Result<Claimed, Error> {
         let cx = self.cx();
         let until = cx.now.plus_millis(self.settings.limits.claim_ms);
-        Ok(self.stores.sessions.claim(cx, key, until, most).await?)
+        Ok(self.stores.sessions.claim(cx, key, expected, until, most).await?)
     }
 
     /// Stores the body of a request behind what the claimed session holds. Nothing of it counts until the caller saves
@@ -361,23 +373,30 @@ impl Registry {
         body: RequestBody,
         algorithm: Algorithm,
         last: bool,
-    ) -> Result<Stored, Error> {
+    ) -> Result<Stored, Unstored> {
         let offset = claim.progress.offset;
+        // Nothing was asked of the store yet.
+        let refused = |error| Unstored { error, in_order: true };
         let declared = match declared_chunk(headers, offset) {
             Ok(declared) => declared,
-            Err(OutOfPlace) => return Err(session.refused(offset)),
+            Err(OutOfPlace) => return Err(refused(session.refused(offset))),
         };
         let hasher = resume(&claim.progress, algorithm).ok_or(Error::UploadUnknown)?;
         let limit = self.settings.limits.blob_bytes;
         if declared.is_some_and(|length| offset.saturating_add(length) > limit) {
-            return Err(Error::BlobTooLarge { limit });
+            return Err(refused(Error::BlobTooLarge { limit }));
         }
         let mut source = UploadSource::new(self, claim, body, declared, hasher);
-        let refuse_length = |error| match error {
-            AppendError::Body(BodyError::LengthMismatch) => session.refused(offset),
-            other => Error::from(other),
+        let unstored = |error| Unstored {
+            in_order: matches!(error, AppendError::Body(_)),
+            error: match error {
+                AppendError::Body(BodyError::LengthMismatch) | AppendError::Adrift(BodyError::LengthMismatch) => {
+                    session.refused(offset)
+                }
+                other => Error::from(other),
+            },
         };
-        let is_empty = source.is_empty().await.map_err(|error| refuse_length(error.into()))?;
+        let is_empty = source.is_empty().await.map_err(|error| unstored(error.into()))?;
         if is_empty && !(last && claim.progress == Progress::default()) {
             let (_, hasher) = source.into_parts();
             return Ok(Stored {
@@ -391,7 +410,7 @@ impl Registry {
             .blobs
             .append(self.cx(), claim.attempt, &claim.progress.store, &mut source)
             .await;
-        let appended = appended.map_err(refuse_length)?;
+        let appended = appended.map_err(unstored)?;
         let (received, hasher) = source.into_parts();
         let progress = Progress {
             offset: offset + received,
@@ -469,15 +488,34 @@ impl Registry {
 
     /// Gives a claim back after a failure, unless the session has ended with it, and tells what to answer. A claim that
     /// cannot be given back ends by itself within a minute.
-    async fn give_up(&self, session: &OpenSession, claim: &Claim, error: Error) -> Error {
+    async fn give_up(&self, session: &OpenSession, claim: &Claim, unstored: Unstored) -> Error {
+        let Unstored { error, in_order } = unstored;
         match error {
             Error::BlobDigestMismatch { .. } => error,
             Error::ClaimLost => self.lost(session, claim).await.unwrap_or_else(|error| error),
+            error if in_order => {
+                leave_to_sweep(self.hand_back(claim).await);
+                error
+            }
             error => {
                 leave_to_sweep(self.stores.sessions.release(self.cx(), claim).await);
                 error
             }
         }
+    }
+
+    /// Gives a claim back under which nothing was stored, and nothing is being written any more.
+    async fn hand_back(&self, claim: &Claim) -> Result<(), StoreError> {
+        let sessions = &self.stores.sessions;
+        let Some(store) = self.stores.blobs.pass_over(claim.attempt, &claim.progress.store) else {
+            return sessions.release(self.cx(), claim).await;
+        };
+        let progress = Progress {
+            store,
+            ..claim.progress.clone()
+        };
+        // If it was lost meanwhile, there is nothing to give back.
+        sessions.save(self.cx(), claim, progress, None).await.map(drop)
     }
 
     /// The answer to a body whose claim was lost while it streamed. Under a session that lives on, somebody else's body

@@ -1,12 +1,13 @@
 //! Bytes: appended under opaque names, sealed once, then read, redirected to, and some day deleted.
 
 use std::net::IpAddr;
-use std::ops::Range;
+use std::ops::{AddAssign, Range};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
+use serde::Serialize;
 
 use super::sessions::{Attempt, SessionId};
 use super::{Context, Cursor, Location, Slice, StoreError, Timestamp};
@@ -51,9 +52,12 @@ pub trait Source: Send {
 /// Why a body was not stored.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
-    /// The peer's fault.
+    /// The peer's fault. Nothing is being written for this attempt any more.
     #[error(transparent)]
     Body(#[from] BodyError),
+    /// The peer's fault; but the store could not tell that everything has ended which it was asked to write.
+    #[error(transparent)]
+    Adrift(BodyError),
     /// Ours.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -87,9 +91,19 @@ pub struct Upload {
 pub struct RedirectRequest {
     /// The media type with which the object is to be served.
     pub content_type: &'static str,
-    /// Only if this client can probably reach the object store by itself: a store on a private or loopback address
-    /// answers `None` for those who are elsewhere. `None`: whoever asks.
-    pub reached_by: Option<IpAddr>,
+    /// Only if these can probably reach the object store by themselves.
+    pub reached_by: Reached,
+}
+
+/// Who has to reach the object store for a redirect to be of use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// Whoever asks does, as the operator says.
+    ByAll,
+    /// This client: a store on a private or loopback address answers `None` for those who are elsewhere.
+    By(IpAddr),
+    /// A client of whom nothing is known: only a store that everybody reaches is of use.
+    ByAnyone,
 }
 
 /// A URL at which the bytes can be fetched by whoever holds it, until it expires.
@@ -119,6 +133,22 @@ pub struct Doomed {
     /// Also everything else that the attempt of this name has left: what was begun under its key and never became an
     /// object, and objects whose keys are the attempt's with `.` and more behind it. Costs a search.
     pub unfinished: bool,
+}
+
+/// What was there of that which [`BlobStore::delete`] has deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Freed {
+    /// How many of the keys held an object.
+    pub objects: u64,
+    /// Bytes of these, and of what lay beside them.
+    pub bytes: u64,
+}
+
+impl AddAssign for Freed {
+    fn add_assign(&mut self, other: Self) {
+        self.objects += other.objects;
+        self.bytes += other.bytes;
+    }
 }
 
 /// An object as a walk over the store meets it.
@@ -152,6 +182,13 @@ pub trait BlobStore: Send + Sync + 'static {
         state: &[u8],
         source: &mut dyn Source,
     ) -> Result<Appended, AppendError>;
+
+    /// The state from which a session goes on after `attempt`, the one that was claimed last, has come to nothing in good
+    /// order: it was never appended, or failed with [`AppendError::Body`], and nothing was sealed under it. For stores in
+    /// which the next attempt has to know that it follows directly. `None`: the state is as before. Asks nobody.
+    fn pass_over(&self, _attempt: Attempt, _state: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
 
     /// Makes one object of all that an upload has appended, durably, and tells where it lies for ever. Idempotent:
     /// sealing again answers the same location. The object of an upload of one body has the key of its attempt. Costs
@@ -190,8 +227,9 @@ pub trait BlobStore: Send + Sync + 'static {
         request: RedirectRequest,
     ) -> Result<Option<Redirect>, StoreError>;
 
-    /// Deletes objects. Idempotent: an object that is not there is deleted.
-    async fn delete(&self, cx: Context, doomed: &[Doomed]) -> Result<(), StoreError>;
+    /// Deletes objects. Idempotent: an object that is not there is deleted. What was there; `None` by a store that
+    /// could tell only by requests of their own. After an error some may be deleted, and the others are there.
+    async fn delete(&self, cx: Context, doomed: &[Doomed]) -> Result<Option<Freed>, StoreError>;
 
     /// Removes what the attempts of these names have begun and never finished beside their objects, which are in use
     /// and stay. Only when nobody can be writing under them any more. Idempotent. Costs a search; never called by a

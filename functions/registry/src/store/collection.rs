@@ -24,6 +24,7 @@ use async_trait::async_trait;
 use oci::Digest;
 use serde::{Deserialize, Serialize};
 
+use super::blobs::Doomed;
 use super::sessions::{Attempt, Session, SessionKey, State};
 use super::{Context, Cursor, Incarnation, Location, Slice, StoreError, Timestamp};
 
@@ -116,7 +117,7 @@ pub struct Grave {
     pub location: Location,
     /// The digest under which it was, or was to be, known. If that digest's bytes lie here, the object is in use.
     pub digest: Option<Digest>,
-    /// It may have been begun and never finished (see [`Doomed`](super::blobs::Doomed)).
+    /// It may have been begun and never finished (see [`Doomed`]).
     pub unfinished: bool,
     /// When it was buried, for the last time.
     pub at: Timestamp,
@@ -152,6 +153,33 @@ pub enum Standing {
     /// The object is not named, and was buried again since the grave was listed, or its grave is gone: somebody else
     /// sees to it, or a later pass.
     Changed,
+}
+
+/// What a blob store is asked to do about graves, each of which comes with whether its object is in use: an object that
+/// is not in use is deleted, and one that is stays, without what was begun beside it and never finished.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Clearing {
+    /// What [`BlobStore::delete`](super::blobs::BlobStore::delete) is given.
+    pub doomed: Vec<Doomed>,
+    /// What [`BlobStore::tidy`](super::blobs::BlobStore::tidy) is given.
+    pub kept: Vec<Location>,
+}
+
+impl FromIterator<(Grave, bool)> for Clearing {
+    fn from_iter<I: IntoIterator<Item = (Grave, bool)>>(graves: I) -> Self {
+        let mut clearing = Self::default();
+        for (grave, in_use) in graves {
+            let Grave {
+                location, unfinished, ..
+            } = grave;
+            if !in_use {
+                clearing.doomed.push(Doomed { location, unfinished });
+            } else if unfinished {
+                clearing.kept.push(location);
+            }
+        }
+        clearing
+    }
 }
 
 /// What a session may have left in the blob store, unless it is done: one grave for the object that it was sealed as, if
@@ -195,6 +223,11 @@ pub fn remains(key: SessionKey, session: &Session, at: Timestamp) -> impl Iterat
     });
     apart.into_iter().chain(own)
 }
+
+/// Until this moment, which does not come, an import holds the walk over the names: as long as it is not through, what
+/// nothing refers to yet must not go, and no grave is looked into. It lets go of it at its end; one that was cut off leaves it held for the one that
+/// goes on with it. A [`Begun::Busy`] of this moment therefore means: there is half of a registry.
+pub const UNTIL_IMPORTED: Timestamp = Timestamp(253_402_300_799_000);
 
 /// Whether a pass may begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -260,10 +293,6 @@ pub trait CollectionStore: Send + Sync + 'static {
     /// was listed belongs to a loss as old as it says. In the other order an object that is named until now, and has an
     /// old grave as well, could be deleted the moment it loses its name.
     async fn standing(&self, cx: Context, grave: &Grave) -> Result<Standing, StoreError>;
-
-    /// Whether the bytes of `digest` lie at `location`: then the object is in use, however it came to be buried. Alone
-    /// it is no reason to delete anything: see [`CollectionStore::standing`].
-    async fn is_named(&self, cx: Context, digest: &Digest, location: &Location) -> Result<bool, StoreError>;
 
     /// Removes graves: their objects are gone, or in use. A grave whose object was buried at another time since stays.
     /// Idempotent.

@@ -136,4 +136,23 @@ impl StoreError {
     pub fn failed(cause: impl Into<Cause>) -> Self {
         Self::Failed(cause.into())
     }
+
+    /// A [`StoreError::Failed`] because of [`Damage`].
+    pub fn damaged(what: impl fmt::Display) -> Self {
+        Self::failed(Damage(what.to_string()))
+    }
+
+    /// The damage, if that is why: the store works, and what it holds at this one place is not what was written.
+    #[must_use]
+    pub fn damage(&self) -> Option<&Damage> {
+        match self {
+            Self::Failed(cause) => cause.downcast_ref(),
+            Self::Unavailable(_) => None,
+        }
+    }
 }
+
+/// What a store holds at one place is not what was written: which place, and why. Everything else can be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Damage(pub String);

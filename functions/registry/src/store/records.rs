@@ -4,6 +4,10 @@
 //! Sessions, graves and the keys that sign tokens are not among them. They belong to the store they were made in:
 //! uploads in progress do not move.
 
+mod holds;
+
+use std::fmt;
+
 use async_trait::async_trait;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -12,6 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use super::metadata::{HistoryRecord, Referrer, TagRecord};
 use super::{Context, Cursor, Incarnation, Location, Slice, StoreError, Timestamp};
+
+pub use self::holds::{Hold, Holding};
 
 /// One thing that a registry knows. As JSON it is one line of an export; its form is part of the interface, and only
 /// grows.
@@ -75,6 +81,33 @@ pub enum Record {
     },
 }
 
+impl fmt::Display for Record {
+    /// What it is, and its key: `tag team/app v1`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Repository { name, .. } => write!(f, "repository {name}"),
+            Self::Blob { digest, .. } => write!(f, "blob {digest}"),
+            Self::Link { repository, digest, .. } => write!(f, "link {repository} {digest}"),
+            Self::Manifest(entry) => write!(f, "manifest {} {}", entry.repository, entry.digest),
+            Self::Tag { repository, tag, .. } => write!(f, "tag {repository} {tag}"),
+            Self::History {
+                repository,
+                tag,
+                change,
+            } => write!(f, "change {repository} {tag} {}", change.version),
+        }
+    }
+}
+
+/// A record that cannot be read, or of which a part is missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// What it is, and its key, as a [`Record`] is displayed.
+    pub record: String,
+    /// Why.
+    pub reason: String,
+}
+
 /// A manifest with all that hangs on it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManifestEntry {
@@ -133,8 +166,31 @@ mod inline {
 /// Gives and takes all records.
 #[async_trait]
 pub trait RecordStore: Send + Sync + 'static {
-    /// Walks over all records, about `limit` in a slice.
-    async fn records(&self, cx: Context, after: Option<&Cursor>, limit: usize) -> Result<Slice<Record>, StoreError>;
+    /// Walks over all records, about `limit` in a slice. A damaged one does not end the walk: it comes as
+    /// [`Unreadable`].
+    async fn walk(
+        &self,
+        cx: Context,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Slice<Result<Record, Unreadable>>, StoreError>;
+
+    /// Like [`RecordStore::walk`], for those who need everything: a damaged record is an error with
+    /// [`Damage`](super::Damage), which names it.
+    async fn records(&self, cx: Context, after: Option<&Cursor>, limit: usize) -> Result<Slice<Record>, StoreError> {
+        let Slice { items, next } = self.walk(cx, after, limit).await?;
+        let whole = items.into_iter().collect::<Result<_, _>>();
+        let items = whole.map_err(|Unreadable { record, reason }| {
+            StoreError::damaged(format_args!("the record \"{record}\" is damaged: {reason}"))
+        })?;
+        Ok(Slice { items, next })
+    }
+
+    /// Where the bytes of a digest lie by their own record, and how many these are. One read.
+    async fn place(&self, cx: Context, digest: &Digest) -> Result<Option<(Location, u64)>, StoreError>;
+
+    /// Which of these holds are not there, in their order. One read of each.
+    async fn lost(&self, cx: Context, holds: &[Hold]) -> Result<Vec<Hold>, StoreError>;
 
     /// Writes records as they are, each with all that belongs to it. Idempotent; in any order. Not meant for a registry
     /// that is serving: a record that is there is replaced, and what it refers to is not looked at.

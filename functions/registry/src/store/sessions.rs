@@ -123,6 +123,16 @@ pub struct Claim {
     pub progress: Progress,
 }
 
+/// What a request lets one expect of its session before the row is looked at. A wrong guess costs a request of the
+/// table, and changes no answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Expected {
+    /// Nothing was stored yet: there is no row.
+    Fresh,
+    /// Bytes were stored before: there is a row.
+    Begun,
+}
+
 /// The answer to [`SessionStore::claim`].
 #[derive(Clone, Debug)]
 pub enum Claimed {
@@ -177,7 +187,15 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Claims the session until `until` for one body, creating the row when there is none. Granted exactly when the
     /// session is open, has no claim that is live at `cx.now`, and has claimed fewer than `most` attempts (1 or more)
     /// before. Counts an attempt. Durable when it returns: the row names the object that the caller is about to write.
-    async fn claim(&self, cx: Context, key: SessionKey, until: Timestamp, most: u32) -> Result<Claimed, StoreError>;
+    /// `expected` only tells a store, in which looking and creating are requests of their own, which to try first.
+    async fn claim(
+        &self,
+        cx: Context,
+        key: SessionKey,
+        expected: Expected,
+        until: Timestamp,
+        most: u32,
+    ) -> Result<Claimed, StoreError>;
 
     /// Moves the end of a claim. `false`: the claim is lost, and the body must be given up.
     async fn renew(&self, cx: Context, claim: &Claim, until: Timestamp) -> Result<bool, StoreError>;

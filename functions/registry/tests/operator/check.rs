@@ -1,9 +1,10 @@
 //! Checks: a healthy registry has nothing to find, and every damage is found as what it is.
 
 use bytes::Bytes;
-use oci::{Digest, MediaType};
+use oci::{Digest, MediaType, RepositoryName};
 use registry::check::{Event, Finding, Options, Summary, check};
-use registry::store::records::{EntryContent, ManifestEntry, Record, RecordStore as _};
+use registry::store::metadata::MetadataStore as _;
+use registry::store::records::{EntryContent, Hold, Holding, ManifestEntry, Record, RecordStore as _};
 use registry::store::{Context, Incarnation, Location, Timestamp};
 use registry::{Limits, Sparse};
 use serde_json::json;
@@ -150,7 +151,7 @@ async fn a_healthy_registry_has_nothing_to_find() {
     assert_eq!(world.counts.writes(), before, "a check writes nothing");
 }
 
-/// A check without hashing reads no object, but what tells which references a large manifest must have.
+/// A check without hashing reads no object, but large manifests: what they refer to is told by nothing else.
 #[tokio::test]
 async fn bytes_are_read_only_when_asked_for() {
     let (world, _) = World::furnished().await;
@@ -161,7 +162,7 @@ async fn bytes_are_read_only_when_asked_for() {
     };
     let (summary, found) = world.check_as(&options).await;
     assert_eq!((summary.hashed, found.len()), (0, 0));
-    assert_eq!(world.counts.of("read"), 0);
+    assert_eq!(world.counts.of("read"), 1, "the large manifest");
 }
 
 #[tokio::test]
@@ -220,12 +221,69 @@ async fn a_link_that_leads_elsewhere_is_found() {
 #[tokio::test]
 async fn a_link_that_holds_nothing_is_found() {
     let (world, image) = World::furnished().await;
-    world.metadata.lose_holders(&image.layer);
-    let unheld = |repository: &str| Finding::LinkWithoutHolder {
-        repository: repository.parse().unwrap(),
-        digest: image.layer,
+    let mut expected = Vec::new();
+    for repository in ["a", "b"] {
+        let repository: RepositoryName = repository.parse().unwrap();
+        let link = world.metadata.link(CX, &repository, &image.layer).await;
+        let hold = Hold::BackLink {
+            digest: image.layer,
+            repository: repository.clone(),
+            holding: Holding::Blob,
+            incarnation: link.unwrap().unwrap().incarnation,
+        };
+        world.metadata.lose(&hold);
+        expected.push(Finding::LinkWithoutHolder {
+            repository,
+            digest: image.layer,
+        });
+    }
+    assert_eq!(world.check().await, expected);
+}
+
+/// What a collection would do if nobody looked: the layer of a tagged image goes. With a check before it, it is known.
+#[tokio::test]
+async fn a_reference_that_nothing_keeps_is_found_before_a_collection_acts_on_it() {
+    let (world, image) = World::furnished().await;
+    let repository: RepositoryName = "a".parse().unwrap();
+    let manifest = world.metadata.manifest(CX, &repository, &image.digest).await;
+    let hold = Hold::Edge {
+        repository: repository.clone(),
+        target: image.layer,
+        parent: image.digest,
+        incarnation: manifest.unwrap().unwrap().incarnation,
     };
-    assert_eq!(world.check().await, [unheld("a"), unheld("b")]);
+    world.metadata.lose(&hold);
+    let lost = Finding::EdgeMissing {
+        repository: repository.clone(),
+        digest: image.digest,
+        target: image.layer,
+    };
+    assert_eq!(world.check().await, std::slice::from_ref(&lost));
+    for _ in 0..4 {
+        world.clock.pass(26 * 3_600_000);
+        world.collect().await;
+    }
+    let gone = Finding::ReferenceMissing {
+        repository,
+        digest: image.digest,
+        target: image.layer,
+    };
+    assert_eq!(world.check().await, [lost, gone], "and still, when it is too late");
+}
+
+/// A record that is not whole is a finding among others, and nothing is called nobody's meanwhile.
+#[tokio::test]
+async fn a_record_that_is_not_whole_is_found() {
+    let (world, image) = World::furnished().await;
+    let signature = bytes_of(&artifact("a/signature", &image.manifest));
+    let (repository, digest) = ("a".parse().unwrap(), sha256(&signature));
+    world.metadata.lose_referrer(&repository, &image.digest, &digest);
+    let found = world.check().await;
+    let [Finding::Damaged { record, reason }] = found.as_slice() else {
+        panic!("{found:?}");
+    };
+    assert_eq!(*record, format!("manifest a {digest}"));
+    assert!(reason.contains("subject"), "{reason}");
 }
 
 #[tokio::test]
@@ -320,8 +378,8 @@ async fn a_missing_reference_of_a_large_manifest_is_found() {
     assert_eq!(world.check().await, expected);
 }
 
-/// What is stored and could not be pushed now, because the bounds are narrower or the program knows better, is told
-/// where it matters.
+/// What is stored and could not be pushed now, because the bounds are narrower or the program knows better: what it
+/// refers to cannot be looked at.
 #[tokio::test]
 async fn a_manifest_that_would_be_refused_is_found() {
     let (world, _) = World::furnished().await;
@@ -344,7 +402,11 @@ async fn a_manifest_that_would_be_refused_is_found() {
         ..options()
     };
     let found = world.check_as(&narrow).await.1;
-    assert_eq!(found.len(), 2, "also the one whose layer need not be there: {found:?}");
+    assert_eq!(
+        found.len(),
+        6,
+        "all that refer to something, and what is none: {found:?}"
+    );
 }
 
 #[tokio::test]
@@ -385,8 +447,11 @@ async fn a_tag_that_names_nothing_is_found() {
 #[tokio::test]
 async fn a_repository_that_is_not_listed_is_found() {
     let (world, _) = World::furnished().await;
+    let config = world.push_blob("unlisted", "{}").await;
     let bytes = bytes_of(&image(b"{}", &[]));
-    world.plant(Record::Manifest(Box::new(entry("unlisted", &bytes)))).await;
+    let mut unlisted = entry("unlisted", &bytes);
+    unlisted.references = vec![config];
+    world.plant(Record::Manifest(Box::new(unlisted))).await;
     let repository = "unlisted".parse().unwrap();
     assert_eq!(world.check().await, [Finding::RepositoryUnlisted { repository }]);
 }

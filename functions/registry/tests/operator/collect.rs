@@ -1,16 +1,19 @@
-//! Collection through its driver: what it leaves, what it tells, and what is left of it when it is cut off.
+//! Collection through its driver: what it leaves, and what it tells; [`failures`] holds runs that are cut off.
 
+mod failures;
+
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use oci::Digest;
 use registry::collection::{Interrupted, Options, Report, collect};
-use registry::contract::faulty::{Fault, Kind, Moment};
 use registry::contract::wrapped::{Hook, Wrapped};
-use registry::store::collection::{Begun, CollectionStore as _, Plan, Tally};
+use registry::store::blobs::Freed;
+use registry::store::collection::{CollectionStore as _, Plan, Tally};
 use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, RecordCounts};
 use registry::store::metadata::MetadataStore as _;
-use registry::store::sessions::{Claimed, SessionId, SessionKey, SessionStore};
+use registry::store::sessions::{Claimed, Expected, SessionId, SessionKey, SessionStore};
 use registry::store::{Context, Incarnation, StoreError, Timestamp};
 use serde_json::json;
 
@@ -34,7 +37,10 @@ fn tiny() -> Options {
 
 impl World {
     async fn try_collect(&self, options: &Options) -> Result<Report, Interrupted> {
-        collect(&self.stores, self.clock.clone(), options, &mut |_| {}).await
+        collect(&self.stores, self.clock.clone(), options, &mut |_| {
+            ControlFlow::Continue(())
+        })
+        .await
     }
 
     pub(crate) async fn collect(&self) -> Report {
@@ -231,6 +237,7 @@ async fn a_report_tells_what_was_done() {
             ..Tally::default()
         },
         objects_deleted: 1,
+        freed: Some(Freed { objects: 1, bytes: 9 }),
         ..nothing
     };
     assert_eq!(report, unlinked);
@@ -240,7 +247,8 @@ async fn a_report_tells_what_was_done() {
             "dry_run": false, "deep": false, "resumed": false, "busy_until": null,
             "seen": 2, "marked": 0, "unlinked": 1, "buried": 1, "buried_bytes": 5, "leftovers": 0,
             "sessions_swept": 0, "session_graves": 0, "sessions_spared": 0,
-            "objects_deleted": 1, "graves_spared": 0, "complete": true,
+            "objects_deleted": 1, "freed": { "objects": 1, "bytes": 9 }, "graves_spared": 0,
+            "failed": 0, "stopped": false, "complete": true,
         })
     );
 
@@ -248,6 +256,7 @@ async fn a_report_tells_what_was_done() {
     let deleted = Report {
         names: Tally::default(),
         objects_deleted: 1,
+        freed: Some(Freed { objects: 1, bytes: 5 }),
         ..nothing
     };
     assert_eq!(world.collect().await, deleted);
@@ -265,6 +274,7 @@ async fn progress_is_told_after_every_slice() {
     let mut told = Vec::new();
     let report = collect(&world.stores, world.clock.clone(), &tiny(), &mut |report| {
         told.push(*report);
+        ControlFlow::Continue(())
     })
     .await;
     let report = report.unwrap();
@@ -314,207 +324,6 @@ async fn a_dry_run_writes_nothing() {
         world.clock.pass(GRACE);
     }
     world.assert_empty();
-}
-
-/// The run before was cut off in the middle of the names: this one goes on there, and does not wait for a lease.
-#[tokio::test]
-async fn a_run_that_was_cut_off_is_gone_on_with() {
-    let world = World::new().await;
-    for number in 0..10 {
-        world.push_blob("a", format!("loose {number}")).await;
-    }
-    world.clock.pass(GRACE);
-    world.faults.plan(Fault {
-        method: Some("collect_names"),
-        nth: 3,
-        kind: Kind::Unavailable,
-        moment: Moment::Before,
-    });
-    let interrupted = world.try_collect(&tiny()).await.unwrap_err();
-    assert_eq!(interrupted.report.names.marked, 6, "two slices of three");
-    assert!(!interrupted.report.complete);
-    assert!(interrupted.to_string().contains("planned fault"), "{interrupted}");
-    world.faults.clear();
-
-    let report = world.collect().await;
-    assert!(report.resumed && report.complete);
-    assert_eq!(report.names.marked, 4, "the rest");
-    assert!(!world.collect().await.resumed);
-}
-
-/// A deep run does not go on behind one that was perhaps not deep.
-#[tokio::test]
-async fn a_deep_run_begins_at_the_beginning() {
-    let world = World::new().await;
-    for number in 0..10 {
-        world.push_blob("a", format!("loose {number}")).await;
-    }
-    world.faults.plan(Fault {
-        method: Some("collect_names"),
-        nth: 3,
-        kind: Kind::Failed,
-        moment: Moment::Before,
-    });
-    drop(world.try_collect(&tiny()).await.unwrap_err());
-    world.faults.clear();
-    let deep = Options {
-        plan: Plan {
-            deep: true,
-            ..Plan::default()
-        },
-        ..tiny()
-    };
-    let report = world.try_collect(&deep).await.unwrap();
-    assert!(report.deep && !report.resumed);
-    assert_eq!(report.names.seen, 20);
-}
-
-/// A deep run that was cut off is gone on with, as deeply: by the next deep one, and by one that is not.
-#[tokio::test]
-async fn a_deep_run_is_gone_on_with_deeply() {
-    let deep = Options {
-        plan: Plan {
-            deep: true,
-            ..Plan::default()
-        },
-        ..tiny()
-    };
-    for next in [deep, tiny()] {
-        let world = World::new().await;
-        for number in 0..10 {
-            world.push_blob("a", format!("loose {number}")).await;
-        }
-        world.faults.plan(Fault {
-            method: Some("collect_names"),
-            nth: 3,
-            kind: Kind::Failed,
-            moment: Moment::Before,
-        });
-        let interrupted = world.try_collect(&deep).await.unwrap_err();
-        world.faults.clear();
-        let report = world.try_collect(&next).await.unwrap();
-        assert!(report.deep && report.resumed && report.complete);
-        assert_eq!(interrupted.report.names.seen + report.names.seen, 20);
-        let after = world.collect().await;
-        assert!(!after.deep && !after.resumed);
-    }
-}
-
-/// An upload that cannot be ended fails the run, and keeps nothing in the graveyard but its own.
-#[tokio::test]
-async fn an_upload_that_cannot_be_ended_keeps_nothing_else_back() {
-    let world = World::new().await;
-    world.push_blob("a", "loose").await;
-    for _ in 0..2 {
-        world.clock.pass(GRACE);
-        world.collect().await;
-    }
-    world.abandon("a").await;
-    world.clock.pass(GRACE);
-    world.faults.plan(Fault {
-        method: Some("sweep"),
-        nth: 1,
-        kind: Kind::Unavailable,
-        moment: Moment::Before,
-    });
-    let interrupted = world.try_collect(&tiny()).await.unwrap_err();
-    assert_eq!(interrupted.report.objects_deleted, 1);
-    assert!(!interrupted.report.complete);
-    world.faults.clear();
-    for _ in 0..2 {
-        assert!(world.collect().await.complete);
-        world.clock.pass(GRACE);
-    }
-    world.assert_empty();
-}
-
-/// While another process is at the names, sessions and graves are gone over all the same; one that has shown no sign of
-/// life for its lease is taken over, and finds that out.
-#[tokio::test]
-async fn names_are_gone_over_by_one_process() {
-    let world = World::new().await;
-    for number in 0..4 {
-        world.push_blob("a", format!("loose {number}")).await;
-    }
-    world.abandon("a").await;
-    world.clock.pass(GRACE);
-    let until = world.cx().now.plus_millis(HOUR);
-    let other = Incarnation(77);
-    let begun = world
-        .stores
-        .collection
-        .begin_pass(world.cx(), other, until)
-        .await
-        .unwrap();
-    assert_eq!(begun, Begun::Fresh);
-    let report = world.collect().await;
-    assert_eq!(report.busy_until, Some(until));
-    assert!(!report.complete);
-    assert_eq!((report.names, report.sessions_swept), (Tally::default(), 5));
-
-    world.clock.pass(HOUR);
-    // Taken over in the middle, by somebody who thinks that it has died.
-    let (stores, clock) = (world.stores.clone(), world.clock.clone());
-    let mut taken = false;
-    let options = tiny();
-    let mut take_over = |_: &Report| {
-        if !std::mem::replace(&mut taken, true) {
-            clock.pass(options.lease_ms);
-            let cx = world.cx();
-            let taking = stores.collection.begin_pass(cx, other, cx.now.plus_millis(HOUR));
-            let taken = futures_util::FutureExt::now_or_never(taking).unwrap().unwrap();
-            assert_eq!(taken, Begun::Fresh, "nothing was recorded yet");
-        }
-    };
-    let report = collect(&world.stores, world.clock.clone(), &options, &mut take_over).await;
-    let report = report.unwrap();
-    assert!(report.busy_until.is_some() && !report.complete);
-    assert_eq!(report.names.seen, 3, "one slice");
-}
-
-/// Each call of a collection fails once, before its work or after it. Whatever is left by that, the next runs end it;
-/// nothing that is used is ever lost.
-#[tokio::test]
-async fn a_collection_may_fail_anywhere() {
-    for moment in [Moment::Before, Moment::After] {
-        let mut nth = 1;
-        loop {
-            let world = World::new().await;
-            let manifests = world.furnish().await;
-            world.abandon("b").await;
-            world.push_blob("a", "loose").await;
-            world.push_blob("b", "also loose").await;
-            let mut struck = false;
-            for _ in 0..4 {
-                world.clock.pass(GRACE);
-                if !struck {
-                    world.faults.plan(Fault {
-                        method: None,
-                        nth,
-                        kind: Kind::Failed,
-                        moment,
-                    });
-                }
-                let interrupted = world.try_collect(&tiny()).await.is_err();
-                struck |= world.faults.struck() > 0;
-                // The failure of a sign of life given in passing is nobody's failure.
-                assert!(struck || !interrupted);
-                world.faults.clear();
-                world.assert_whole(&manifests).await;
-            }
-            if !struck {
-                break;
-            }
-            world.delete_manifests(&manifests).await;
-            for _ in 0..5 {
-                world.clock.pass(GRACE);
-                assert!(world.collect().await.complete, "{moment:?} of call {nth}");
-            }
-            world.assert_empty();
-            nth += 1;
-        }
-        assert!(nth > 25, "{nth}");
-    }
 }
 
 /// An object that is named again when its grave is due is spared: by a final PUT that was repeated, for example.
@@ -617,7 +426,11 @@ async fn a_session_that_is_written_to_is_spared() {
     };
     world.clock.pass(10 * HOUR);
     let until = world.cx().now.plus_millis(60_000);
-    let claimed = world.sessions.claim(world.cx(), key, until, u32::MAX).await.unwrap();
+    let claimed = world
+        .sessions
+        .claim(world.cx(), key, Expected::Fresh, until, u32::MAX)
+        .await;
+    let claimed = claimed.unwrap();
     assert!(matches!(claimed, Claimed::Granted(_)));
     let report = world.collect().await;
     assert_eq!((report.sessions_swept, report.sessions_spared), (0, 1));

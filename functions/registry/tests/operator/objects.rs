@@ -52,13 +52,20 @@ async fn an_object_of_another_size_is_found() {
             at: CX.now,
         })
         .await;
-    let finding = Finding::ObjectResized {
+    let size = "layer of one".len() as u64;
+    let object = Finding::ObjectResized {
         digest: image.layer,
         location,
         recorded: 7,
-        found: "layer of one".len() as u64,
+        found: size,
     };
-    assert_eq!(world.check().await, [finding]);
+    let link = |repository: &str| Finding::LinkResized {
+        repository: repository.parse().unwrap(),
+        digest: image.layer,
+        recorded: size,
+        found: 7,
+    };
+    assert_eq!(world.check().await, [object, link("a"), link("b")]);
 }
 
 /// Bytes that rotted: found by reading them, and only then.

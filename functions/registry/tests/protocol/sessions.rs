@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use registry::contract::source::noise;
 use registry::store::blobs::BodyError;
-use registry::store::sessions::{Claimed, SessionId, SessionKey, SessionStore as _};
+use registry::store::sessions::{Claimed, Expected, SessionId, SessionKey, SessionStore as _};
 use registry::store::{Context, Incarnation, Timestamp};
 use registry::{Anonymous, Environment as _, Settings};
 
@@ -408,7 +408,8 @@ async fn a_hash_of_an_unknown_version() {
     let [(key, _)] = every.as_slice() else {
         panic!("one session");
     };
-    let Claimed::Granted(claim) = world.sessions.claim(cx, *key, now, u32::MAX).await.unwrap() else {
+    let claimed = world.sessions.claim(cx, *key, Expected::Fresh, now, u32::MAX).await;
+    let Claimed::Granted(claim) = claimed.unwrap() else {
         panic!("nobody else has claimed it");
     };
     let mut progress = claim.progress.clone();

@@ -1,5 +1,6 @@
 //! What is reclaimed while others push and delete: S26, S27.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use oci::Digest;
@@ -21,7 +22,8 @@ const ALMOST: u64 = 23 * HOUR;
 
 impl World {
     async fn collect(&self) -> Report {
-        let collected = collect(&self.stores, self.clock.clone(), &Options::default(), &mut |_| {}).await;
+        let mut on = |_: &Report| ControlFlow::Continue(());
+        let collected = collect(&self.stores, self.clock.clone(), &Options::default(), &mut on).await;
         collected.unwrap()
     }
 

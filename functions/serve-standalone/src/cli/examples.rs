@@ -73,7 +73,14 @@ Examples:
   roadstead collect --deep --json | jq .buried_bytes
       Also look for what interrupted operations have left, as once a month
 
-Nothing is paused. A pass that is interrupted goes on where it was; of two at once, the second says so and leaves.";
+Nothing is paused. The next pass goes on where one was interrupted. Of two at once the first goes through the names; the \
+second ends uploads and empties graves all the same, and exits with 1.
+
+On a full disk it deletes what was buried before, although the database cannot be written. To open that, SQLite wants \
+some room beside it unless a server is running, and else tells of a disk I/O error: free a megabyte first.
+
+Exit codes: 0 everything was gone through, 1 not everything: something failed, it was interrupted, or another process \
+had the names";
 
 pub(super) const FSCK: &str = "\
 Examples:
@@ -82,7 +89,8 @@ Examples:
   roadstead fsck --hash --json > report.ndjson
       Also read every byte and hash it; one JSON object per finding
 
-Exit codes: 0 everything agrees, 1 something does not (or the check failed)";
+Exit codes: 0 everything agrees, 1 something does not, 2 that could not be found out. A damaged record is a finding;
+objects that nothing names are looked for when there is none.";
 
 pub(super) const METADATA_INIT: &str = "\
 Examples:
@@ -109,7 +117,9 @@ Examples:
   roadstead blobs copy --data /var/lib/roadstead --to s3://bucket
       The bytes, from the stores that the names came from, before or after the import
 
-A file that is not whole is refused before anything is written. The registry must not be serving.";
+A file that is not whole is refused before anything is written, and so is one that was written while somebody pushed or \
+deleted, if records refer to what is not in it. The registry must not be serving. Until an import is through, \
+`roadstead collect` leaves the registry alone: run an interrupted one again.";
 
 pub(super) const BLOBS_COPY: &str = "\
 Examples:

@@ -80,9 +80,9 @@ pub(crate) struct CollectArgs {
     /// Begin a pass that often, until SIGTERM or SIGINT
     #[arg(long, value_name = "DURATION")]
     pub(crate) every: Option<Span>,
-    /// For how long what nothing refers to is left alone, in place of 24h (1h for uploads past their end). Must be
-    /// longer than a client takes from its first blob to its manifest, than redirected pulls may take, and than
-    /// --upload-lifetime of the servers, or those fail
+    /// For how long what nothing refers to is left alone, in place of 24h (1h for uploads past their end, 25h for what
+    /// was buried). Must be longer than a client takes from its first blob to its manifest, than redirected pulls may
+    /// take, and than --upload-lifetime of the servers, or those fail
     #[arg(long, value_name = "DURATION")]
     pub(crate) grace: Option<Span>,
     /// Print one JSON object per pass
@@ -128,7 +128,8 @@ pub(crate) struct ImportArgs {
     /// What `roadstead metadata export` has written; how far the import has come is kept beside it in FILE.progress
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// Also into a registry that holds other repositories; records that are there already are replaced
+    /// Also into a registry that holds other repositories, or half of another import; records that are there already are
+    /// replaced. Also a file whose records refer to what is not in it
     #[arg(long)]
     pub(crate) force: bool,
     #[command(flatten)]

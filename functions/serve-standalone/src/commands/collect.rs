@@ -5,46 +5,53 @@ use std::sync::Arc;
 
 use registry::Environment;
 use registry::collection::{Interrupted, Options, Report, collect};
-use registry::store::collection::{Graces, Plan};
+use registry::store::Timestamp;
+use registry::store::collection::{Graces, Plan, UNTIL_IMPORTED};
 
 use super::Failure;
 use super::progress::{Progress, size};
 use super::signals::Signals;
 use super::store::with;
 use crate::cli::CollectArgs;
-use crate::collector::describe;
+use crate::collector::{Stop, describe};
 use crate::environment::SystemEnvironment;
+use crate::moment;
 use crate::stores::{Absent, Opened};
 
 /// Collects once, or from time to time.
 pub(super) fn run(args: &CollectArgs) -> Result<(), Failure> {
     with(&args.stores, Absent::Refuse, async |opened| {
-        let Some(every) = args.every else {
-            return once(args, &opened).await;
-        };
         let signals = Signals::new().map_err(|error| Failure::failed("cannot listen to signals", error))?;
-        let work = async {
-            let mut ticks = tokio::time::interval(every.0);
-            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            loop {
-                ticks.tick().await;
-                match once(args, &opened).await {
-                    // A store that fails now may work at the next pass.
-                    Err(Failure::Failed(text)) => eprintln!("roadstead: {text}"),
-                    Err(failure) => return Err(failure),
-                    Ok(()) => {}
-                }
-            }
+        let (going, stop) = Stop::new();
+        tokio::spawn(async move {
+            signals.first().await;
+            drop(going);
+        });
+        let Some(every) = args.every else {
+            return conclude(&once(args, &opened, &stop).await?);
         };
-        tokio::select! {
-            ended = work => ended,
-            // What was begun is gone on with by the next pass, whoever runs it.
-            () = signals.first() => Ok(()),
+        let mut ticks = tokio::time::interval(every.0);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut asked = stop.clone();
+        loop {
+            tokio::select! {
+                biased;
+                () = asked.asked() => return Ok(()),
+                _ = ticks.tick() => {}
+            }
+            match once(args, &opened, &stop).await.and_then(|report| conclude(&report)) {
+                // The end of the passes was asked for, and not of one.
+                _ if stop.is_asked() => return Ok(()),
+                // What fails now may work at the next pass.
+                Err(Failure::Failed(text)) => eprintln!("roadstead: {text}"),
+                Err(failure) => return Err(failure),
+                Ok(()) => {}
+            }
         }
     })
 }
 
-async fn once(args: &CollectArgs, opened: &Opened) -> Result<(), Failure> {
+async fn once(args: &CollectArgs, opened: &Opened, stop: &Stop) -> Result<Report, Failure> {
     let environment: Arc<dyn Environment> = Arc::new(SystemEnvironment::new(0));
     let options = Options {
         plan: plan(args),
@@ -54,23 +61,59 @@ async fn once(args: &CollectArgs, opened: &Opened) -> Result<(), Failure> {
     let collected = collect(&opened.stores, environment, &options, &mut |report| {
         progress.show(|| {
             format!(
-                "{} records, {} uploads, {} objects deleted",
+                "{} records, {} uploads, {} graves",
                 report.names.seen, report.sessions_swept, report.objects_deleted
             )
         });
+        stop.answer()
     })
     .await;
     drop(progress);
     match collected {
-        Ok(report) => show(args, &report),
-        Err(Interrupted { report, source }) => {
+        Ok(report) => {
             show(args, &report)?;
-            Err(Failure::failed(
-                "the collection was interrupted, and the next one goes on from there",
-                source,
-            ))
+            Ok(report)
+        }
+        Err(interrupted) => {
+            show(args, &interrupted.report)?;
+            let Interrupted { report, what, source } = interrupted;
+            let attempt = match report.failed {
+                1 => what,
+                failed => format!("{failed} things could not be done, of which the first: {what}"),
+            };
+            Err(Failure::Failed(format!(
+                "{attempt}: {source}. All else was done; the next run tries this again"
+            )))
         }
     }
+}
+
+/// Whether a run in which nothing failed has done what it was started for.
+fn conclude(report: &Report) -> Result<(), Failure> {
+    if report.stopped {
+        return Err(Failure::Failed(
+            "interrupted; the next run goes on where this one ended".into(),
+        ));
+    }
+    report
+        .busy_until
+        .map_or(Ok(()), |until| Err(Failure::Failed(busy(until))))
+}
+
+/// What to do when somebody else has the names.
+fn busy(until: Timestamp) -> String {
+    if until >= UNTIL_IMPORTED {
+        return "neither names nor graveyard were gone through, because an import into this registry is not through; uploads \
+                were seen to. Run the same `roadstead metadata import` again, which goes on where it was \
+                interrupted: until it is through, nothing else is collected"
+            .into();
+    }
+    format!(
+        "the names were not gone through, because another process has them until {} unless it goes on; uploads and the \
+         graveyard were seen to. If no other collection is running, one was killed: run this again after that moment, \
+         and it goes on from there",
+        moment::seconds(until)
+    )
 }
 
 fn plan(args: &CollectArgs) -> Plan {

@@ -1,7 +1,7 @@
 //! `roadstead fsck`.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::sync::Arc;
 
 use registry::check::{Event, Finding, Options, Summary, check};
@@ -14,24 +14,24 @@ use crate::cli::FsckArgs;
 use crate::environment::SystemEnvironment;
 use crate::stores::Absent;
 
-/// Checks everything, and prints what does not agree.
+/// Checks everything, and prints what does not agree. What is found decides the exit code, whoever reads it.
 pub(super) fn run(args: &FsckArgs) -> Result<(), Failure> {
-    with(&args.stores, Absent::Refuse, async |opened| {
+    let (mut printed, mut findings) = (Ok(()), 0_u64);
+    let summary = with(&args.stores, Absent::Refuse, async |opened| {
         let options = Options {
             hash: args.hash,
             sparse: args.sparse.into(),
             ..Options::default()
         };
         let mut progress = Progress::new();
-        let mut printed = Ok(());
         let environment = Arc::new(SystemEnvironment::new(0));
-        let summary = check(&opened.stores, environment, &options, &mut |event| match event {
+        check(&opened.stores, environment, &options, &mut |event| match event {
             Event::Found(finding) => {
+                findings += 1;
                 progress.clear();
                 // The check goes on when nobody reads any more: its end is worth knowing.
-                let shown = show(args, finding);
                 if printed.is_ok() {
-                    printed = shown;
+                    printed = show(args, finding);
                 }
             }
             Event::Progress(summary) => progress.show(|| {
@@ -45,22 +45,25 @@ pub(super) fn run(args: &FsckArgs) -> Result<(), Failure> {
             }),
         })
         .await
-        .map_err(|error| Failure::failed("the check could not be finished", error))?;
-        drop(progress);
-        printed?;
-        conclude(args, &summary)
+        .map_err(|error| Failure::failed("the check could not be finished", error))
     })
+    .map_err(|failure| match failure {
+        Failure::Failed(text) if findings > 0 => Failure::Failed(format!("{findings} things do not agree; {text}")),
+        Failure::Failed(text) => Failure::Unknown(text),
+        failure => failure,
+    })?;
+    let summed_up = sum_up(args, &summary);
+    conclude(printed.and(summed_up), findings)
 }
 
-fn show(args: &FsckArgs, finding: &Finding) -> Result<(), Failure> {
-    let mut output = std::io::stdout();
-    let value = serde_json::to_value(finding).map_err(|error| Failure::failed("cannot print", error))?;
+fn show(args: &FsckArgs, finding: &Finding) -> io::Result<()> {
+    let mut output = io::stdout();
+    let value = serde_json::to_value(finding)?;
     if args.json {
-        writeln!(output, "{value}")?;
+        writeln!(output, "{value}")
     } else {
-        writeln!(output, "{}", words(&value))?;
+        writeln!(output, "{}", words(&value))
     }
-    Ok(())
 }
 
 /// A finding for people: what it is, and everything about it. The fields are those of its JSON, so that the two cannot
@@ -83,11 +86,12 @@ fn words(finding: &Value) -> String {
     text
 }
 
-fn conclude(args: &FsckArgs, summary: &Summary) -> Result<(), Failure> {
+fn sum_up(args: &FsckArgs, summary: &Summary) -> io::Result<()> {
     if args.json {
-        writeln!(std::io::stdout(), "{}", json!({ "summary": summary }))?;
+        writeln!(io::stdout(), "{}", json!({ "summary": summary }))
     } else {
-        eprintln!(
+        writeln!(
+            io::stderr(),
             "{} repositories, {} manifests, {} tags, {} blobs, {} objects ({}): {} findings",
             summary.repositories,
             summary.manifests,
@@ -96,17 +100,43 @@ fn conclude(args: &FsckArgs, summary: &Summary) -> Result<(), Failure> {
             summary.objects,
             size(summary.object_bytes),
             summary.findings
-        );
+        )
     }
-    match summary.findings {
-        0 => Ok(()),
-        findings => Err(Failure::Failed(format!("{findings} things do not agree"))),
+}
+
+/// What the command ends with. That nobody reads is no failure; that a report could not be written is one, unless there
+/// is worse to tell.
+fn conclude(printed: io::Result<()>, findings: u64) -> Result<(), Failure> {
+    match (findings, printed.map_err(Failure::from)) {
+        (0, Err(Failure::Failed(text))) => Err(Failure::Unknown(text)),
+        (0, _) => Ok(()),
+        (findings, Err(Failure::Failed(text))) => {
+            Err(Failure::Failed(format!("{findings} things do not agree; {text}")))
+        }
+        (findings, _) => Err(Failure::Failed(format!("{findings} things do not agree"))),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is found decides, however the report fares.
+    #[test]
+    fn findings_decide_how_it_ends() {
+        let ends = |error: Option<io::ErrorKind>, findings| match conclude(
+            error.map_or(Ok(()), |kind| Err(kind.into())),
+            findings,
+        ) {
+            Ok(()) => 0,
+            Err(Failure::Failed(_)) => 1,
+            Err(Failure::Unknown(_)) => 2,
+            Err(other) => panic!("{other:?}"),
+        };
+        let (pipe, full) = (Some(io::ErrorKind::BrokenPipe), Some(io::ErrorKind::StorageFull));
+        let ended = [None, pipe, full].map(|error| (ends(error, 0), ends(error, 3)));
+        assert_eq!(ended, [(0, 1), (0, 1), (2, 1)]);
+    }
 
     #[test]
     fn a_finding_is_told_with_all_that_is_known_of_it() {

@@ -62,7 +62,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
         let drained = server
             .run(async {
                 stop.await;
-                // Nothing waits for it, and another process goes on where it was.
+                // A pass stops at its next step, and another process goes on where it was.
                 drop(collector);
             })
             .await;
@@ -155,9 +155,10 @@ async fn open(
         ),
         MetricsAddress::Here | MetricsAddress::Off => None,
     };
+    let (copies, work) = mpsc::channel(1);
     let collector = args
         .collect_every
-        .map(|every| Collector::start(every.0, stores, environment, metrics.clone()));
+        .map(|every| Collector::start(every.0, stores, environment, metrics.clone(), copies.clone()));
     let limits = &args.limits;
     let timeouts = Timeouts {
         header: limits.header_timeout.0,
@@ -166,7 +167,6 @@ async fn open(
         stall: limits.stall_timeout.0,
         total: limits.request_timeout.0,
     };
-    let (copies, work) = mpsc::channel(1);
     let service = Arc::new(Service {
         registry,
         health: health.clone(),

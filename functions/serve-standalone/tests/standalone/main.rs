@@ -11,6 +11,8 @@ mod cloud_import;
 mod cloud_requests;
 mod drain;
 mod foreign;
+mod fsck;
+mod interrupted;
 mod logs;
 mod metrics;
 mod moving;

@@ -396,3 +396,50 @@ fn flags_about_the_bucket_reach_its_requests_and_redirects() {
         assert!(!rest.contains("secret"), "{rest}");
     }
 }
+
+/// The flags about pulls decide who is redirected, and for how long the URL works: by the address of the client, as far as
+/// it is known, and of the store.
+#[test]
+fn flags_about_pulls_reach_redirects() {
+    const NEAR: &str = "127.0.0.1";
+    const FAR: &str = "203.0.113.9";
+    let recorder = Recorder::start();
+    let url = recorder.url();
+    let public = ["--s3-public-endpoint", "https://s3.example.org"];
+    let short = ["--presign-lifetime", "2m"];
+    for (flags, lifetime, redirected) in [
+        (&["--pull", "auto"][..], 900, &[NEAR][..]),
+        (&[], 900, &[NEAR]),
+        (&short, 120, &[NEAR]),
+        (&[&public[..], &short].concat(), 120, &[NEAR, FAR, "unknown"]),
+        (
+            &["--pull", "redirect", "--presign-lifetime", "1h"],
+            3600,
+            &[NEAR, FAR, "unknown"],
+        ),
+        (&["--pull", "proxy"], 0, &[]),
+    ] {
+        let own = ["--s3-endpoint", &*url, "--trusted-proxy", NEAR];
+        let server = over_bucket(&[&own, flags].concat(), &known());
+        server.push_blob("app", b"a layer");
+        let path = format!("/v2/app/blobs/{}", digest(b"a layer"));
+        for client in [NEAR, FAR, "unknown"] {
+            recorder.noted();
+            let answer = server.request("GET", &path, &[("X-Forwarded-For", client)], b"");
+            let asked = recorder.noted();
+            if !redirected.contains(&client) {
+                assert_ne!(answer.status, 307, "{flags:?} {client}");
+                assert_eq!(
+                    (!asked.is_empty(), &*asked[0].method),
+                    (true, "GET"),
+                    "{flags:?} {client}"
+                );
+                continue;
+            }
+            assert_eq!((answer.status, asked.len()), (307, 0), "{flags:?} {client}");
+            let expires = format!("X-Amz-Expires={lifetime}&");
+            let location = answer.header("location").unwrap();
+            assert!(location.contains(&expires), "{flags:?}: {location}");
+        }
+    }
+}

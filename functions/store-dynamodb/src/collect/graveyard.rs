@@ -36,11 +36,8 @@ pub(crate) async fn bury(requests: &Requests<'_>, grave: &Grave) -> Result<(), S
     let mut condition = Condition::Absent;
     let mut round = 0;
     loop {
-        let put = Write::Put {
-            item: GraveRow::item(&written),
-            condition,
-        };
-        if requests.write(&put).await?.is_done() || active(Mutation::FirstBurial) {
+        let burial = GraveRow::becomes(&written, condition);
+        if requests.write(&burial).await?.is_done() || active(Mutation::FirstBurial) {
             return Ok(());
         }
         if round > 0 {
@@ -173,7 +170,7 @@ pub(super) async fn slice(
 }
 
 /// Whether the bytes of a digest lie at a place.
-pub(super) async fn is_named(main: &Requests<'_>, digest: &Digest, location: &Location) -> Result<bool, StoreError> {
+async fn is_named(main: &Requests<'_>, digest: &Digest, location: &Location) -> Result<bool, StoreError> {
     let item = main.get(&keys::blob(digest)).await?;
     let row = item.as_ref().map(BlobRow::read).transpose()?;
     Ok(row.is_some_and(|row| row.location == *location))

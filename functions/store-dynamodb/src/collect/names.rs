@@ -10,13 +10,13 @@ use registry::store::collection::{Collected, Grave, Plan, Tally, YOUNG_MS};
 use registry::store::metadata::Content;
 use registry::store::{Cursor, Incarnation, Location, StoreError, Timestamp};
 
-use super::{cursor, delete, graveyard, place};
+use super::{cursor, graveyard, place};
 use crate::keys::{self, Name};
-use crate::metadata::{Call, Unlinked};
+use crate::metadata::{Call, Unlinked, lies_at, of_life, unmark};
 use crate::mutation::{Mutation, active};
 use crate::records::{BackLink, BlobRow, EdgeRow, Holding, LinkRow, ManifestRow, Mark, Purpose, ReferencesRow, names};
 use crate::retrying::Answer;
-use crate::table::{Condition, Item, Key, Value, Write};
+use crate::table::{Condition, Item, Key, Write};
 
 /// How many names are looked at at once: enough to hide the round trips, few enough to leave the table to those who
 /// wait for it.
@@ -99,8 +99,7 @@ impl Collector<'_> {
                     return Ok(tally);
                 }
                 let as_read = before.map_or(Condition::Lacks(names::CONDEMNED), |mark| mark.stands());
-                let of_life = Condition::Is(names::INCARNATION, Value::S(life.to_string()));
-                let condition = Condition::All(vec![of_life, as_read]);
+                let condition = Condition::All(vec![of_life(life), as_read]);
                 let marked = self.mark(keys::link(repository, digest), &condition).await?;
                 tally.marked = marked.is_some().into();
                 if let Some(mark) = marked.flatten().filter(|_| active(Mutation::UnlinkAtOnce)) {
@@ -169,11 +168,7 @@ impl Collector<'_> {
         if self.is_held(digest).await? {
             return Ok(tally);
         }
-        let condition = Condition::All(vec![
-            Condition::Is(names::STORE, Value::S(row.location.store.clone())),
-            Condition::Is(names::OBJECT, Value::S(row.location.key.clone())),
-        ]);
-        let Some(marked) = self.mark(keys::blob(digest), &condition).await? else {
+        let Some(marked) = self.mark(keys::blob(digest), &lies_at(&row.location)).await? else {
             return Ok(tally);
         };
         let gone = match marked {
@@ -193,13 +188,7 @@ impl Collector<'_> {
         let call = self.call;
         let key = keys::blob(digest);
         if self.is_held(digest).await? && !active(Mutation::NoLook) {
-            let kept = Write::Update {
-                key,
-                set: Vec::new(),
-                remove: vec![names::CONDEMNED],
-                condition: mark.stands(),
-            };
-            call.main.write(&kept).await?;
+            call.main.write(&unmark(key, mark.stands())).await?;
             return Ok(false);
         }
         let grave = Grave {
@@ -245,7 +234,7 @@ impl Collector<'_> {
     /// Removes a claim that belongs to nothing. Whoever made it is long gone: no call takes as long as the grace.
     async fn leftover(&self, key: &Key) -> Result<Tally, StoreError> {
         if !self.plan.dry_run {
-            self.call.main.write(&delete(key.clone())).await?;
+            self.call.main.write(&Write::delete(key.clone())).await?;
         }
         Ok(Tally {
             leftovers: 1,

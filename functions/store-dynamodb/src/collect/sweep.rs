@@ -6,7 +6,7 @@ use registry::store::collection::remains;
 use registry::store::sessions::{Session, SessionKey, State};
 use registry::store::{Context, StoreError};
 
-use super::{delete, graveyard};
+use super::graveyard;
 use crate::keys;
 use crate::mutation::{Mutation, active};
 use crate::records::{SessionRow, at_version, names};
@@ -115,7 +115,7 @@ async fn forget(requests: &Requests<'_>, key: SessionKey, session: &Session) -> 
     };
     loop {
         let found = requests.query(&query).await?;
-        let parts: Vec<_> = found.items.into_iter().map(|item| delete(item.key)).collect();
+        let parts: Vec<_> = found.items.into_iter().map(|item| Write::delete(item.key)).collect();
         requests.write_all(&parts).await?;
         match found.more_after {
             Some(last) => query.after = Some(last.sort),
@@ -159,6 +159,10 @@ mod tests {
         async fn sleep(&self, time: Duration) {
             self.0
                 .fetch_add(u64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
+        }
+
+        async fn alarm(&self, _at: Duration) {
+            std::future::pending::<()>().await;
         }
 
         fn random(&self) -> u64 {

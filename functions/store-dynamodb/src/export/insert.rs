@@ -13,7 +13,6 @@ use registry::store::records::{EntryContent, ManifestEntry, Record};
 use registry::store::{Incarnation, Location, StoreError, Timestamp};
 
 use super::belongings;
-use crate::collect::delete;
 use crate::keys::{self, Name};
 use crate::metadata::Call;
 use crate::records::{
@@ -61,7 +60,7 @@ impl Changes {
         for key in left.into_iter().filter(|key| !brought.contains_key(key)) {
             let is_list = matches!(Name::of(&key), Some(Name::References { .. }));
             let step = if is_list { 2 } else { 0 };
-            steps[step].push(delete(key));
+            steps[step].push(Write::delete(key));
         }
         for item in brought.into_values() {
             let name = Name::of(&item.key);

@@ -3,7 +3,7 @@
 use futures_util::future::try_join_all;
 use oci::{Digest, RepositoryName};
 use registry::store::metadata::Content;
-use registry::store::records::{EntryContent, ManifestEntry, Record};
+use registry::store::records::{EntryContent, ManifestEntry, Record, Unreadable};
 use registry::store::{Cursor, Slice, StoreError};
 
 use crate::collect::{cursor, place};
@@ -16,12 +16,16 @@ use crate::table::Item;
 const AT_ONCE: usize = 16;
 
 /// The records of one page of the table. What hangs on a record is not one by itself.
-pub(super) async fn slice(call: &Call<'_>, after: Option<&Cursor>, limit: usize) -> Result<Slice<Record>, StoreError> {
+pub(super) async fn slice(
+    call: &Call<'_>,
+    after: Option<&Cursor>,
+    limit: usize,
+) -> Result<Slice<Result<Record, Unreadable>>, StoreError> {
     let after = after.map(place).transpose()?;
     let page = call.main.scan(after.as_ref(), limit.max(1)).await?;
     let mut items = Vec::new();
     for some in page.items.chunks(AT_ONCE) {
-        let records = try_join_all(some.iter().map(|item| record(call, item))).await?;
+        let records = try_join_all(some.iter().map(|item| found(call, item))).await?;
         items.extend(records.into_iter().flatten());
     }
     Ok(Slice {
@@ -30,13 +34,44 @@ pub(super) async fn slice(call: &Call<'_>, after: Option<&Cursor>, limit: usize)
     })
 }
 
-async fn record(call: &Call<'_>, item: &Item) -> Result<Option<Record>, StoreError> {
-    let record = match Name::of(&item.key) {
-        Some(Name::Repository(name)) => Record::Repository {
+/// What an item turned out to be. One that is damaged is something, too: only a table that cannot be read ends a walk.
+async fn found(call: &Call<'_>, item: &Item) -> Result<Option<Result<Record, Unreadable>>, StoreError> {
+    let Some(name) = Name::of(&item.key) else {
+        return Ok(None);
+    };
+    let Some(displayed) = displayed(&name) else {
+        return Ok(None);
+    };
+    match record(call, item, name).await {
+        Ok(record) => Ok(record.map(Ok)),
+        Err(error) if error.damage().is_some() => Ok(Some(Err(Unreadable {
+            record: displayed,
+            reason: error.to_string(),
+        }))),
+        Err(error) => Err(error),
+    }
+}
+
+/// A name as its record is displayed; `None`: that is no record.
+fn displayed(name: &Name) -> Option<String> {
+    match name {
+        Name::Repository(name) => Some(format!("repository {name}")),
+        Name::Blob(digest) => Some(format!("blob {digest}")),
+        Name::Link(repository, digest) => Some(format!("link {repository} {digest}")),
+        Name::Manifest(repository, digest) => Some(format!("manifest {repository} {digest}")),
+        Name::Tag(repository, tag) => Some(format!("tag {repository} {tag}")),
+        Name::Change(repository, tag, version) => Some(format!("change {repository} {tag} {version}")),
+        _ => None,
+    }
+}
+
+async fn record(call: &Call<'_>, item: &Item, name: Name) -> Result<Option<Record>, StoreError> {
+    let record = match name {
+        Name::Repository(name) => Record::Repository {
             name,
             created: CatalogRow::read(item)?.created,
         },
-        Some(Name::Blob(digest)) => {
+        Name::Blob(digest) => {
             let row = BlobRow::read(item)?;
             Record::Blob {
                 digest,
@@ -45,7 +80,7 @@ async fn record(call: &Call<'_>, item: &Item) -> Result<Option<Record>, StoreErr
                 at: row.at,
             }
         }
-        Some(Name::Link(repository, digest)) => {
+        Name::Link(repository, digest) => {
             let row = LinkRow::read(item)?;
             Record::Link {
                 repository,
@@ -56,7 +91,7 @@ async fn record(call: &Call<'_>, item: &Item) -> Result<Option<Record>, StoreErr
                 at: row.at,
             }
         }
-        Some(Name::Manifest(repository, digest)) => {
+        Name::Manifest(repository, digest) => {
             let row = ManifestRow::read(item)?;
             return match entry(call, &repository, &digest, &row).await {
                 Ok(entry) => Ok(Some(Record::Manifest(Box::new(entry)))),
@@ -67,12 +102,12 @@ async fn record(call: &Call<'_>, item: &Item) -> Result<Option<Record>, StoreErr
                 },
             };
         }
-        Some(Name::Tag(repository, tag)) => Record::Tag {
+        Name::Tag(repository, tag) => Record::Tag {
             repository,
             tag,
             names: TagRow::read(item)?,
         },
-        Some(Name::Change(repository, tag, _)) => Record::History {
+        Name::Change(repository, tag, _) => Record::History {
             repository,
             tag,
             change: ChangeRow::read(item)?,

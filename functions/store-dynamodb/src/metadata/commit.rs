@@ -27,7 +27,7 @@ pub(super) struct Bytes {
 }
 
 /// Takes a mark away, whosever it is.
-pub(super) fn unmark(key: Key, condition: Condition) -> Write {
+pub(crate) fn unmark(key: Key, condition: Condition) -> Write {
     Write::Update {
         key,
         set: Vec::new(),
@@ -37,12 +37,12 @@ pub(super) fn unmark(key: Key, condition: Condition) -> Write {
 }
 
 /// The row exists and is of this life.
-pub(super) fn of_life(incarnation: Incarnation) -> Condition {
+pub(crate) fn of_life(incarnation: Incarnation) -> Condition {
     Condition::Is(names::INCARNATION, Value::S(incarnation.to_string()))
 }
 
 /// The row exists and names this object.
-fn lies_at(location: &Location) -> Condition {
+pub(crate) fn lies_at(location: &Location) -> Condition {
     Condition::All(vec![
         Condition::Is(names::STORE, Value::S(location.store.clone())),
         Condition::Is(names::OBJECT, Value::S(location.key.clone())),
@@ -270,11 +270,8 @@ impl Call<'_> {
         digest: &Digest,
         incarnation: Incarnation,
     ) -> Result<(), StoreError> {
-        let drop = Write::Delete {
-            key: keys::back_link(digest, repository, incarnation),
-            condition: Condition::Always,
-        };
-        self.main.write(&drop).await.map(|_| ())
+        let back_link = keys::back_link(digest, repository, incarnation);
+        self.main.write(&Write::delete(back_link)).await.map(|_| ())
     }
 
     /// Puts an object that was stored for a digest, and is not needed, into the graveyard.

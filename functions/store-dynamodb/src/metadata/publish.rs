@@ -196,10 +196,7 @@ impl Call<'_> {
         let drops = claims.items.iter().map(|item| item.key.clone());
         let back_link = keys::back_link(&put.digest, &put.repository, claims.incarnation);
         let back_link = matches!(content, Some(Content::Stored(_))).then_some(back_link);
-        let drops = drops.chain(back_link).map(|key| Write::Delete {
-            key,
-            condition: Condition::Always,
-        });
+        let drops = drops.chain(back_link).map(Write::delete);
         if let Err(error) = self.main.write_all(&drops.collect::<Vec<_>>()).await {
             tracing::warn!(%error, "edges of a manifest that was not published are left to collection");
         }

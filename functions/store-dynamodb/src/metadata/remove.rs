@@ -37,13 +37,6 @@ pub(crate) enum Unlinked {
     Lost,
 }
 
-fn delete(key: Key) -> Write {
-    Write::Delete {
-        key,
-        condition: Condition::Always,
-    }
-}
-
 /// What makes a manifest invisible, but for its tags.
 fn unpublication(repository: &RepositoryName, digest: &Digest, row: &ManifestRow, mark: &Mark) -> Vec<Write> {
     let condition = if active(Mutation::IgnoreVersion) {
@@ -56,10 +49,10 @@ fn unpublication(repository: &RepositoryName, digest: &Digest, row: &ManifestRow
             key: keys::manifest(repository, digest),
             condition,
         },
-        delete(keys::listed(repository, digest)),
+        Write::delete(keys::listed(repository, digest)),
     ];
     if let Some(subject) = &row.record.subject {
-        writes.push(delete(keys::referrer(repository, subject, digest)));
+        writes.push(Write::delete(keys::referrer(repository, subject, digest)));
     }
     writes
 }
@@ -92,7 +85,7 @@ impl Call<'_> {
                 if self.counts(repository, &edge).await? {
                     return Ok(Some(edge.parent));
                 }
-                leftovers.push(delete(item.key.clone()));
+                leftovers.push(Write::delete(item.key.clone()));
             }
             if tidy {
                 self.main.write_all(&leftovers).await?;
@@ -197,7 +190,7 @@ impl Call<'_> {
                 let name = Name::of(&item.key);
                 matches!(name, Some(Name::BackLink { repository: holder, .. }) if holder == *repository)
             });
-            let deletes: Vec<_> = of_repository.map(|item| delete(item.key)).collect();
+            let deletes: Vec<_> = of_repository.map(|item| Write::delete(item.key)).collect();
             return self.main.write_all(&deletes).await;
         }
         self.drop_back_link(repository, digest, incarnation).await
@@ -305,7 +298,7 @@ impl Call<'_> {
                     let name = Name::of(&item.key);
                     matches!(name, Some(Name::Edge { parent, .. }) if parent == *digest)
                 });
-                let deletes: Vec<_> = of_parent.map(|item| delete(item.key)).collect();
+                let deletes: Vec<_> = of_parent.map(|item| Write::delete(item.key)).collect();
                 self.main.write_all(&deletes).await?;
             }
             return Ok(());
@@ -313,15 +306,17 @@ impl Call<'_> {
         let edges = targets
             .iter()
             .map(|target| keys::edge(repository, target, digest, incarnation));
-        let mut writes: Vec<Write> = edges.map(delete).collect();
+        let mut writes: Vec<Write> = edges.map(Write::delete).collect();
         if let Content::Stored(_) = row.record.content {
-            writes.push(delete(keys::back_link(digest, repository, incarnation)));
+            writes.push(Write::delete(keys::back_link(digest, repository, incarnation)));
         }
         self.main.write_all(&writes).await?;
         // Last, since they tell which edges there are.
         if let References::Apart(rows) = row.references {
             let rows = (0..rows).map(|row| keys::references(repository, digest, incarnation, row));
-            self.main.write_all(&rows.map(delete).collect::<Vec<_>>()).await?;
+            self.main
+                .write_all(&rows.map(Write::delete).collect::<Vec<_>>())
+                .await?;
         }
         Ok(())
     }

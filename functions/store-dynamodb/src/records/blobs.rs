@@ -2,6 +2,7 @@
 
 use oci::{Digest, RepositoryName};
 use registry::store::metadata::Link;
+pub(crate) use registry::store::records::Holding;
 use registry::store::{Incarnation, Location, StoreError, Timestamp};
 
 use super::fields::Making;
@@ -77,15 +78,6 @@ impl BlobRow {
             mark: fields.parsed_if_any(names::CONDEMNED)?,
         })
     }
-}
-
-/// As what a repository holds the bytes of a digest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Holding {
-    /// By its link: they can be read as a blob.
-    Blob,
-    /// As a manifest that is too large for its record: they can not.
-    Manifest,
 }
 
 /// Who holds the bytes of a digest.

@@ -11,7 +11,7 @@ use crate::table::{Attributes, Item, Key, Value};
 
 /// Something in the table is not what this program would have written.
 pub(crate) fn damaged(key: &Key, what: impl Display) -> StoreError {
-    StoreError::failed(format!("the item {key} is damaged: {what}"))
+    StoreError::damaged(format_args!("the item {key} is damaged: {what}"))
 }
 
 /// The attributes of an item that was read.

@@ -8,7 +8,7 @@ use registry::store::{Cursor, Incarnation, StoreError, Timestamp};
 use super::fields::Making;
 use super::{Fields, damaged, names};
 use crate::keys::{self, Name};
-use crate::table::Item;
+use crate::table::{Condition, Item, Write};
 
 /// For how many seconds after its end a session's row waits for the sweep before DynamoDB may remove it.
 const BACKSTOP_SECONDS: u64 = 30 * 24 * 3600;
@@ -114,7 +114,14 @@ impl PartRow {
 pub(crate) struct GraveRow;
 
 impl GraveRow {
-    pub(crate) fn item(grave: &Grave) -> Item {
+    const ATTRIBUTES: [&str; 5] = [names::STORE, names::OBJECT, names::DIGEST, names::UNFINISHED, names::AT];
+
+    /// Makes the row this one, whether there was one or not.
+    pub(crate) fn becomes(grave: &Grave, condition: Condition) -> Write {
+        Write::change_to(Self::item(grave), &Self::ATTRIBUTES, condition)
+    }
+
+    pub(super) fn item(grave: &Grave) -> Item {
         Making::default()
             .location(&grave.location)
             .text_if_any(names::DIGEST, grave.digest)
@@ -183,7 +190,14 @@ pub(crate) struct PassRow {
 }
 
 impl PassRow {
-    pub(crate) fn item(&self) -> Item {
+    const ATTRIBUTES: [&str; 3] = [names::PASS, names::UNTIL, names::CURSOR];
+
+    /// Makes the row this one, whether there was one or not.
+    pub(crate) fn becomes(&self, condition: Condition) -> Write {
+        Write::change_to(self.item(), &Self::ATTRIBUTES, condition)
+    }
+
+    pub(super) fn item(&self) -> Item {
         Making::default()
             .text(names::PASS, self.pass)
             .moment(names::UNTIL, self.until)

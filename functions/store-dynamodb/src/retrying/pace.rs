@@ -13,6 +13,9 @@ pub(crate) trait Pace: Send + Sync + 'static {
     /// Lets time pass.
     async fn sleep(&self, time: Duration);
 
+    /// Completes at that moment of [`Pace::elapsed`], if it comes while nothing else happens.
+    async fn alarm(&self, at: Duration);
+
     /// 64 random bits.
     fn random(&self) -> u64;
 
@@ -41,6 +44,10 @@ impl Pace for SystemPace {
 
     async fn sleep(&self, time: Duration) {
         tokio::time::sleep(time).await;
+    }
+
+    async fn alarm(&self, at: Duration) {
+        tokio::time::sleep(at.saturating_sub(self.elapsed())).await;
     }
 
     fn random(&self) -> u64 {
@@ -76,6 +83,11 @@ impl Pace for TestPace {
     async fn sleep(&self, time: Duration) {
         let micros = u64::try_from(time.as_micros()).expect("a short time");
         self.micros.fetch_add(micros, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// The tables of tests answer at once.
+    async fn alarm(&self, _at: Duration) {
+        std::future::pending::<()>().await;
     }
 
     fn random(&self) -> u64 {

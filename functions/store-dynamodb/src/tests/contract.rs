@@ -39,6 +39,10 @@ impl Pace for Hasty {
         tokio::time::sleep(time / 100).await;
     }
 
+    async fn alarm(&self, _at: Duration) {
+        std::future::pending::<()>().await;
+    }
+
     fn random(&self) -> u64 {
         self.random.lock().unwrap_or_else(PoisonError::into_inner).next()
     }

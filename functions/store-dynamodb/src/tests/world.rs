@@ -65,6 +65,10 @@ impl Pace for Puppet {
         }
     }
 
+    async fn alarm(&self, _at: Duration) {
+        std::future::pending::<()>().await;
+    }
+
     fn random(&self) -> u64 {
         self.random.lock().unwrap_or_else(PoisonError::into_inner).next()
     }

@@ -9,10 +9,9 @@ mod names;
 mod sweep;
 
 use async_trait::async_trait;
-use oci::Digest;
 use registry::store::collection::{Begun, Collected, CollectionStore, Grave, Plan, Standing};
 use registry::store::sessions::{Session, SessionKey};
-use registry::store::{Context, Cursor, Incarnation, Location, Slice, StoreError, Timestamp};
+use registry::store::{Context, Cursor, Incarnation, Slice, StoreError, Timestamp};
 use rusqlite::params;
 
 use super::SqliteStore;
@@ -102,11 +101,6 @@ impl CollectionStore for SqliteStore {
 
     async fn standing(&self, cx: Context, grave: &Grave) -> Result<Standing, StoreError> {
         self.read(cx, |rows| graveyard::standing(rows, grave))
-    }
-
-    async fn is_named(&self, cx: Context, digest: &Digest, location: &Location) -> Result<bool, StoreError> {
-        let digest = digest.to_string();
-        self.read(cx, |rows| graveyard::is_named(rows, &digest, location))
     }
 
     async fn forget(&self, cx: Context, graves: &[Grave]) -> Result<(), StoreError> {

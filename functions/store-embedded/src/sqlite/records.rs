@@ -4,10 +4,14 @@ mod read;
 mod write;
 
 use async_trait::async_trait;
-use registry::store::records::{Record, RecordStore};
-use registry::store::{Context, Cursor, Slice, StoreError};
+use oci::Digest;
+use registry::store::records::{Hold, Holding, Record, RecordStore, Unreadable};
+use registry::store::{Context, Cursor, Location, Slice, StoreError};
+use rusqlite::params;
 
 use super::SqliteStore;
+use super::rows::{Failure, Rows};
+use super::values::{Columns, bits};
 
 #[cfg(test)]
 pub(super) use read::STATEMENTS;
@@ -17,9 +21,37 @@ const MAX_WRITTEN: usize = 64;
 
 #[async_trait]
 impl RecordStore for SqliteStore {
-    async fn records(&self, cx: Context, after: Option<&Cursor>, limit: usize) -> Result<Slice<Record>, StoreError> {
+    async fn walk(
+        &self,
+        cx: Context,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Slice<Result<Record, Unreadable>>, StoreError> {
         let place = after.map_or(Ok(read::Place::first()), read::Place::parse)?;
         self.read(cx, |rows| read::slice(rows, &place, limit))
+    }
+
+    async fn place(&self, cx: Context, digest: &Digest) -> Result<Option<(Location, u64)>, StoreError> {
+        let digest = digest.to_string();
+        self.read(cx, |rows| {
+            rows.one(
+                "SELECT store, key, size FROM blob WHERE digest = ?1",
+                [&digest],
+                |row| Ok((row.location(0, 1)?, row.unsigned(2)?)),
+            )
+        })
+    }
+
+    async fn lost(&self, cx: Context, holds: &[Hold]) -> Result<Vec<Hold>, StoreError> {
+        self.read(cx, |rows| {
+            let mut lost = Vec::new();
+            for hold in holds {
+                if !has(rows, hold)? {
+                    lost.push(hold.clone());
+                }
+            }
+            Ok(lost)
+        })
     }
 
     async fn insert(&self, cx: Context, records: &[Record]) -> Result<(), StoreError> {
@@ -29,5 +61,41 @@ impl RecordStore for SqliteStore {
                 .await?;
         }
         Ok(())
+    }
+}
+
+fn has(rows: &Rows<'_>, hold: &Hold) -> Result<bool, Failure> {
+    match hold {
+        Hold::Edge {
+            repository,
+            target,
+            parent,
+            incarnation,
+        } => rows.exists(
+            "SELECT 1 FROM edge WHERE repository = ?1 AND target = ?2 AND parent = ?3 AND incarnation = ?4",
+            params![
+                repository.as_str(),
+                target.to_string(),
+                parent.to_string(),
+                bits(*incarnation)
+            ],
+        ),
+        Hold::BackLink {
+            digest,
+            repository,
+            holding,
+            incarnation,
+        } => rows.exists(
+            "SELECT 1 FROM backlink WHERE digest = ?1 AND repository = ?2 AND incarnation = ?3 AND kind = ?4",
+            params![
+                digest.to_string(),
+                repository.as_str(),
+                bits(*incarnation),
+                match holding {
+                    Holding::Blob => "blob",
+                    Holding::Manifest => "manifest",
+                }
+            ],
+        ),
     }
 }

@@ -78,8 +78,10 @@ pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
 
 impl From<Failure> for StoreError {
     fn from(failure: Failure) -> Self {
-        let Failure::Sqlite(error) = &failure else {
-            return Self::failed(failure);
+        let error = match &failure {
+            Failure::Sqlite(error) => error,
+            Failure::Damaged(_) => return Self::damaged(failure),
+            Failure::Panicked => return Self::failed(failure),
         };
         match error.sqlite_error_code() {
             Some(

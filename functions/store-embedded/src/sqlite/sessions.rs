@@ -2,7 +2,8 @@
 
 use async_trait::async_trait;
 use registry::store::sessions::{
-    Attempt, Cancelled, Claim, Claimed, End, Progress, Publishing, Session, SessionKey, SessionStore, SigningKey, State,
+    Attempt, Cancelled, Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionKey, SessionStore,
+    SigningKey, State,
 };
 use registry::store::{Context, StoreError, Timestamp};
 use rusqlite::{Row, params};
@@ -21,7 +22,14 @@ impl SessionStore for SqliteStore {
         self.read(cx, |rows| get(rows, key))
     }
 
-    async fn claim(&self, cx: Context, key: SessionKey, until: Timestamp, most: u32) -> Result<Claimed, StoreError> {
+    async fn claim(
+        &self,
+        cx: Context,
+        key: SessionKey,
+        _expected: Expected,
+        until: Timestamp,
+        most: u32,
+    ) -> Result<Claimed, StoreError> {
         self.write(cx, move |rows| {
             let (expires, id) = session_key(key);
             let (version, number, progress) = match get(rows, key)? {

@@ -11,7 +11,9 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use oci::{Algorithm, Digest, RepositoryName};
 use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest};
-use registry::store::sessions::{Claim, Claimed, End, Progress, Publishing, SessionId, SessionKey, SessionStore};
+use registry::store::sessions::{
+    Claim, Claimed, End, Expected, Progress, Publishing, SessionId, SessionKey, SessionStore,
+};
 use registry::store::{Incarnation, Location, Timestamp};
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -53,7 +55,7 @@ impl Opened {
     async fn claim(&self, id: u128) -> Claim {
         match self
             .store
-            .claim(cx(), key(id), Timestamp(60_000), u32::MAX)
+            .claim(cx(), key(id), Expected::Fresh, Timestamp(60_000), u32::MAX)
             .await
             .unwrap()
         {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use registry::store::sessions::{SessionId, SessionKey, State};
 use registry::store::{Incarnation, Location, Page, Timestamp};
 use rusqlite::types::FromSql;
-use rusqlite::{Row, RowIndex};
+use rusqlite::{Error, Row, RowIndex};
 
 use super::rows::Failure;
 
@@ -99,7 +99,13 @@ pub(super) trait Columns {
 
 impl Columns for Row<'_> {
     fn value<T: FromSql>(&self, column: impl RowIndex) -> Result<T, Failure> {
-        Ok(self.get(column)?)
+        self.get(column).map_err(|error| match error {
+            // The row was read, and its value is none of this type.
+            Error::FromSqlConversionFailure(..) | Error::InvalidColumnType(..) | Error::IntegralValueOutOfRange(..) => {
+                Failure::Damaged(error.to_string())
+            }
+            error => error.into(),
+        })
     }
 
     fn parsed<T: FromStr<Err: Display>>(&self, column: impl RowIndex) -> Result<T, Failure> {

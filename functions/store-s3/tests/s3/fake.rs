@@ -36,6 +36,8 @@ pub(crate) enum Fault {
     HangUp,
     /// Nothing is read, and nothing answered.
     Stall,
+    /// It is done after so many milliseconds.
+    Delay(u64),
     /// It is done, and the connection ends before the answer.
     LoseAnswer,
     /// The answer's body ends after so many bytes.
@@ -64,6 +66,32 @@ struct Shared {
     held: Mutex<Held>,
     seen: Mutex<Vec<Seen>>,
     plan: Mutex<Plan>,
+    parts: Mutex<AtOnce>,
+}
+
+/// How many parts are being received, and the most that were.
+#[derive(Default)]
+struct AtOnce {
+    now: usize,
+    most: usize,
+}
+
+/// A part that is being received, until this is dropped.
+struct Receiving(Arc<Shared>);
+
+impl Receiving {
+    fn begin(shared: &Arc<Shared>) -> Self {
+        let mut parts = shared.parts.lock().unwrap();
+        parts.now += 1;
+        parts.most = parts.most.max(parts.now);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        self.0.parts.lock().unwrap().now -= 1;
+    }
 }
 
 impl Drop for Fake {
@@ -80,6 +108,7 @@ impl Fake {
             held: Mutex::default(),
             seen: Mutex::default(),
             plan: Mutex::new(Box::new(|_| None)),
+            parts: Mutex::default(),
         });
         let serving = Arc::clone(&shared);
         let listening = tokio::spawn(async move {
@@ -138,6 +167,11 @@ impl Fake {
         counts
     }
 
+    /// The most parts that were under way at once since this was last asked.
+    pub(crate) fn most_parts(&self) -> usize {
+        std::mem::take(&mut *self.shared.parts.lock().unwrap()).most
+    }
+
     /// Looks at, or changes, what is stored.
     pub(crate) fn held<T>(&self, look: impl FnOnce(&mut Held) -> T) -> T {
         look(&mut self.shared.held.lock().unwrap())
@@ -157,7 +191,7 @@ impl std::fmt::Display for HungUp {
 impl std::error::Error for HungUp {}
 
 impl Shared {
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<answers::Body>, HungUp> {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<answers::Body>, HungUp> {
         let (head, body) = request.into_parts();
         let query: BTreeMap<String, String> = head
             .uri
@@ -182,6 +216,7 @@ impl Shared {
             headers,
             query,
         };
+        let _receiving = (operation == Operation::UploadPart).then(|| Receiving::begin(&self));
         self.seen.lock().unwrap().push(seen.clone());
         let fault = (self.plan.lock().unwrap())(&seen);
         match fault {
@@ -196,6 +231,9 @@ impl Shared {
         let Ok(body) = body.collect().await else {
             return Err(HungUp);
         };
+        if let Some(Fault::Delay(millis)) = fault {
+            tokio::time::sleep(std::time::Duration::from_millis(millis)).await;
+        }
         let answer = if bucket == BUCKET {
             self.held.lock().unwrap().answer(&seen, &body.to_bytes())
         } else {
@@ -224,6 +262,7 @@ fn operation(
         ("POST", false) if has("uploadId") => Operation::CompleteMultipartUpload,
         ("DELETE", false) if has("uploadId") => Operation::AbortMultipartUpload,
         ("DELETE", false) => Operation::DeleteObject,
+        ("GET", false) if has("uploadId") => Operation::ListParts,
         ("GET", false) => Operation::GetObject,
         ("HEAD", false) => Operation::HeadObject,
         ("HEAD", true) => Operation::HeadBucket,

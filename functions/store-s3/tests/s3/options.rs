@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use registry::store::Location;
-use registry::store::blobs::{BlobStore as _, Doomed, RedirectRequest};
+use registry::store::blobs::{BlobStore as _, Doomed, Reached, RedirectRequest};
 use registry::store::sessions::Attempt;
 use store_s3::{Encryption, Operation, Options, PathStyle, S3Blobs};
 
@@ -25,7 +25,7 @@ async fn every_operation(fake: &Fake, store: &S3Blobs) -> Vec<Seen> {
     // What was copied from another upload follows an attempt that came to nothing.
     let mut cut = Session::new(store);
     cut.append(20 * MIB).await;
-    cut.append_cut(10).await;
+    cut.append_lost(10).await;
     cut.append(20 * MIB).await;
     cut.seal_and_check().await;
     let mut cancelled = Session::new(store);
@@ -149,7 +149,7 @@ async fn target_of(change: impl FnOnce(&mut Options)) -> (String, String) {
     let store = S3Blobs::open_as(options, credentials).await.unwrap();
     let request = RedirectRequest {
         content_type: "application/octet-stream",
-        reached_by: None,
+        reached_by: Reached::ByAll,
     };
     let redirect = store.redirect(cx(1).now, &Location::main("0a.1"), request).await;
     let url = redirect.unwrap().unwrap().url;

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use registry::store::Timestamp;
-use registry::store::blobs::{BlobStore as _, BodyError, RedirectRequest, Source};
+use registry::store::blobs::{BlobStore as _, BodyError, Reached, RedirectRequest, Source};
 use store_s3::{Encryption, Operation, Options, Parts, S3Blobs};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -45,7 +45,7 @@ async fn requests_are_as_documented(store: S3Blobs) {
     // Pulls.
     let request = RedirectRequest {
         content_type: "application/octet-stream",
-        reached_by: None,
+        reached_by: Reached::ByAll,
     };
     store.redirect(cx(1).now, &location, request).await.unwrap().unwrap();
     assert_eq!(asked(&store, &mut before), table([]));
@@ -192,8 +192,8 @@ async fn copies_without_checksums_are_made_good() {
         session.append(size).await;
     }
     session.seal_and_check().await;
-    // Behind a body that was cut, what is copied is large, and parts are signed in place of checksums.
-    session.append_cut(10).await;
+    // Behind a body that was lost, what is copied is large, and parts are signed in place of checksums.
+    session.append_lost(10).await;
     fake.seen();
     session.append(20 * MIB).await;
     let seen = fake.seen();
@@ -344,7 +344,7 @@ async fn a_redirect_leads_to_the_bytes() {
         .unwrap();
     let request = RedirectRequest {
         content_type: "application/octet-stream",
-        reached_by: Some([127, 0, 0, 1].into()),
+        reached_by: Reached::By([127, 0, 0, 1].into()),
     };
     let now = Timestamp(u64::try_from(now.as_millis()).unwrap());
     let redirect = store.redirect(now, &location, request).await.unwrap().unwrap();

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use oci::{Algorithm, Digest};
 use registry::contract::source::{Body, noise};
-use registry::store::blobs::{AppendError, Appended, BlobStore, BodyError, Discarded, Doomed, Source, Upload};
-use registry::store::collection::remains;
+use registry::store::blobs::{AppendError, Appended, BlobStore, BodyError, Discarded, Source, Upload};
+use registry::store::collection::{Clearing, remains};
 use registry::store::sessions::{Attempt, Progress, Publishing, SessionId, SessionKey, State};
 use registry::store::{Context, Incarnation, Location, StoreError, Timestamp, sessions};
 use store_s3::S3Blobs;
@@ -79,16 +79,25 @@ impl Session {
         self.whole.extend_from_slice(bytes);
     }
 
-    /// A body that ends after `size` bytes, with its connection.
+    /// A body that ends after `size` bytes, with its connection; what the core does then.
     pub(crate) async fn append_cut(&mut self, size: usize) {
+        let (attempt, error) = self.try_append_cut(size).await;
+        assert!(matches!(error, AppendError::Body(BodyError::Cut)), "{error}");
+        if let Some(state) = self.store.pass_over(attempt, &self.state) {
+            self.state = state;
+        }
+    }
+
+    /// The same, and its server has crashed: nothing tells that it is over.
+    pub(crate) async fn append_lost(&mut self, size: usize) {
+        self.try_append_cut(size).await;
+    }
+
+    pub(crate) async fn try_append_cut(&mut self, size: usize) -> (Attempt, AppendError) {
         let attempt = self.attempt();
         let mut body = Body::of(&noise(7, size), 60_000).failing(BodyError::Cut);
-        let error = self
-            .store
-            .append(cx(60), attempt, &self.state, &mut body)
-            .await
-            .unwrap_err();
-        assert!(matches!(error, AppendError::Body(BodyError::Cut)), "{error}");
+        let appended = self.store.append(cx(60), attempt, &self.state, &mut body).await;
+        (attempt, appended.unwrap_err())
     }
 
     pub(crate) fn upload(&self) -> Upload {
@@ -134,18 +143,13 @@ impl Session {
                 size: self.whole.len() as u64,
             }),
         };
-        let (kept, doomed): (Vec<_>, Vec<_>) =
-            remains(key, &row, Timestamp(0)).partition(|grave| Some(&grave.location) == keep);
-        let doomed = doomed.into_iter().map(|grave| Doomed {
-            location: grave.location,
-            unfinished: grave.unfinished,
+        let graves = remains(key, &row, Timestamp(0)).map(|grave| {
+            let in_use = Some(&grave.location) == keep;
+            (grave, in_use)
         });
-        self.store.delete(cx(60), &doomed.collect::<Vec<_>>()).await.unwrap();
-        let kept = kept
-            .into_iter()
-            .filter(|grave| grave.unfinished)
-            .map(|grave| grave.location);
-        self.store.tidy(cx(60), &kept.collect::<Vec<_>>()).await.unwrap();
+        let Clearing { doomed, kept } = graves.collect();
+        self.store.delete(cx(60), &doomed).await.unwrap();
+        self.store.tidy(cx(60), &kept).await.unwrap();
     }
 
     /// Seals, and checks what was sealed.

@@ -18,7 +18,10 @@ macro_rules! scenarios {
                 async fn $name() {
                     for parts in [super::Parts::Growing, super::Parts::Equal] {
                         let fake = super::Fake::start().await;
-                        fake.held(|held| held.is_lax = parts == super::Parts::Growing);
+                        fake.held(|held| {
+                            held.is_lax = parts == super::Parts::Growing;
+                            held.lists_whole_keys = parts == super::Parts::Equal;
+                        });
                         super::$name(fake.store(|options| options.parts = parts).await).await;
                         super::no_upload_is_left(&fake).await;
                     }
@@ -44,6 +47,7 @@ macro_rules! scenarios {
 scenarios! {
     bodies_of_any_sizes_are_joined,
     a_cut_body_does_not_spoil_the_upload,
+    a_lost_body_does_not_spoil_the_upload,
     an_attempt_that_still_writes_does_not_spoil_the_upload,
     a_session_goes_on_behind_a_lost_seal,
     ends_of_equal_length_stay_apart,
@@ -99,10 +103,35 @@ async fn a_cut_body_does_not_spoil_the_upload(store: S3Blobs) {
         let mut session = Session::new(&store);
         session.append_cut(30 * MIB).await;
         session.append(first).await;
-        session.append_cut(25 * MIB).await;
+        session.append_cut(70 * MIB).await;
         session.append_cut(10).await;
         session.append(next).await;
         session.append_cut(25 * MIB).await;
+        session.append(300).await;
+        session.append_cut(25 * MIB).await;
+        session.append(6 * MIB).await;
+        session.append_cut(14 * MIB).await;
+        let location = session.seal_and_check().await;
+        session.end(Some(&location)).await;
+        session.check(&location).await;
+    }
+}
+
+/// The same, and each time its server has crashed.
+async fn a_lost_body_does_not_spoil_the_upload(store: S3Blobs) {
+    for (first, next) in [
+        (20 * MIB, 20 * MIB),
+        (60 * MIB, 1000),
+        (1000, 30 * MIB),
+        (6 * MIB, 7 * MIB),
+    ] {
+        let mut session = Session::new(&store);
+        session.append_lost(30 * MIB).await;
+        session.append(first).await;
+        session.append_lost(25 * MIB).await;
+        session.append_lost(10).await;
+        session.append(next).await;
+        session.append_lost(25 * MIB).await;
         session.append(300).await;
         session.append(6 * MIB).await;
         let location = session.seal_and_check().await;
@@ -195,7 +224,7 @@ async fn racing_seals_are_one(store: S3Blobs) {
         let mut session = Session::new(&store);
         session.append(60 * MIB).await;
         if cut {
-            session.append_cut(10).await;
+            session.append_lost(10).await;
             session.append(20 * MIB).await;
         }
         session.append(1000).await;

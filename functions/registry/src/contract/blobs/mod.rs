@@ -14,7 +14,10 @@ pub use walks::*;
 use super::Trial;
 use super::source::{Body, noise};
 use crate::store::Location;
-use crate::store::blobs::{AppendError, Appended, BlobStore, Discarded, Doomed, RedirectRequest, Source, Upload};
+use crate::store::blobs::{
+    AppendError, Appended, BlobStore, Discarded, Doomed, Reached, RedirectRequest, Source, Upload,
+};
+use crate::store::collection::Clearing;
 use crate::store::sessions::{Attempt, SessionId, State};
 
 /// What a clause about blobs is given.
@@ -139,15 +142,9 @@ impl BlobTrial {
                 Some(_) => State::Committing,
                 None => State::Cancelled,
             };
-            let remains = graves_of(session, state, keep);
-            let (own, others): (Vec<_>, Vec<_>) = remains.into_iter().partition(|one| Some(&one.location) == keep);
-            self.store.delete(self.cx(), &others).await.expect("delete");
-            let own: Vec<_> = own
-                .into_iter()
-                .filter(|one| one.unfinished)
-                .map(|one| one.location)
-                .collect();
-            self.store.tidy(self.cx(), &own).await.expect("tidy");
+            let Clearing { doomed, kept } = clearing_of(graves_of(session, state, keep), keep);
+            self.store.delete(self.cx(), &doomed).await.expect("delete");
+            self.store.tidy(self.cx(), &kept).await.expect("tidy");
         }
     }
 }
@@ -416,7 +413,7 @@ pub async fn a_redirect_looks_at_no_object(trial: BlobTrial) {
     let redirect = async |location: &Location| {
         let request = RedirectRequest {
             content_type: "application/octet-stream",
-            reached_by: None,
+            reached_by: Reached::ByAll,
         };
         let answer = trial.store.redirect(trial.now(), location, request).await;
         answer.expect("redirect")

@@ -31,7 +31,9 @@ pub async fn a_failed_body_leaves_nothing(trial: BlobTrial) {
                     .declaring(Some(lost.len() as u64))
                     .failing(error());
                 match trial.append_failing(&mut session, &mut body).await {
-                    AppendError::Body(got) => assert_eq!(got.to_string(), error().to_string()),
+                    AppendError::Body(got) | AppendError::Adrift(got) => {
+                        assert_eq!(got.to_string(), error().to_string());
+                    }
                     AppendError::Store(error) => panic!("the peer's fault became the store's: {error}"),
                 }
             }

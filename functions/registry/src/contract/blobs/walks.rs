@@ -2,8 +2,8 @@
 
 use super::{BlobTrial, Session, doomed};
 use crate::contract::source::{Body, noise};
-use crate::store::blobs::{BodyError, Doomed, Stored};
-use crate::store::collection::remains;
+use crate::store::blobs::{BodyError, Doomed, Freed, Stored};
+use crate::store::collection::{Clearing, Grave, remains};
 use crate::store::sessions::{Attempt, Progress, Publishing, SessionId, SessionKey, State};
 use crate::store::{Location, Timestamp, sessions};
 
@@ -37,7 +37,7 @@ impl BlobTrial {
 }
 
 /// What collection would bury of a session in this state.
-pub(super) fn graves_of(session: &Session, state: State, sealed: Option<&Location>) -> Vec<Doomed> {
+pub(super) fn graves_of(session: &Session, state: State, sealed: Option<&Location>) -> Vec<Grave> {
     let key = SessionKey {
         expires: Timestamp(0),
         id: session.id,
@@ -54,9 +54,35 @@ pub(super) fn graves_of(session: &Session, state: State, sealed: Option<&Locatio
             size: session.size,
         }),
     };
-    remains(key, &row, Timestamp(0))
-        .map(|grave| doomed(&grave.location, grave.unfinished))
-        .collect()
+    remains(key, &row, Timestamp(0)).collect()
+}
+
+/// What collection would do about these, while the object at `keep` is in use.
+pub(super) fn clearing_of(graves: Vec<Grave>, keep: Option<&Location>) -> Clearing {
+    let settled = graves.into_iter().map(|grave| {
+        let in_use = Some(&grave.location) == keep;
+        (grave, in_use)
+    });
+    settled.collect()
+}
+
+/// A store that tells what a deletion has freed tells of everything that was there, once, and of nothing else.
+pub async fn what_is_freed_is_told_as_it_was(trial: BlobTrial) {
+    let mut objects: Vec<_> = Vec::new();
+    for (id, size) in (1..).zip([0, 1, 70_000]) {
+        objects.push(doomed(&trial.object(id, &noise(1, size)).await, false));
+    }
+    let session = SessionId(200);
+    let never = Location::main(Attempt { session, number: 1 }.to_string());
+    objects.push(doomed(&never, true));
+    let there = Freed {
+        objects: 3,
+        bytes: 70_001,
+    };
+    for expected in [there, Freed::default()] {
+        let freed = trial.store.delete(trial.cx(), &objects).await.expect("delete");
+        assert_eq!(freed.unwrap_or(expected), expected);
+    }
 }
 
 /// An object's size can be asked for without reading it; what is not there has none.
@@ -166,11 +192,12 @@ pub async fn nothing_remains_of_an_upload_that_was_swept(trial: BlobTrial) {
         session.attempt();
         let graves = graves_of(&session, State::Cancelled, None);
         assert_eq!(graves.len(), session.attempts as usize);
-        trial.doom(&graves).await;
+        let Clearing { doomed, .. } = clearing_of(graves, None);
+        trial.doom(&doomed).await;
         let left = trial.walk(1000).await;
         assert_eq!(left.len(), 1, "all but the other session's object: {left:?}");
         assert!(trial.store.seal(trial.cx(), &session.upload()).await.is_err());
-        trial.doom(&graves).await;
+        trial.doom(&doomed).await;
         trial.assert_holds(&kept, &bytes).await;
     }
 }
@@ -201,13 +228,13 @@ pub async fn what_remains_of_an_upload_spares_its_object(trial: BlobTrial) {
             .any(|rest| rest.is_empty() || rest.starts_with('.'));
         assert!(named, "{} does not begin with an attempt of its session", location.key);
         let graves = graves_of(&session, State::Committing, Some(&location));
-        let (own, others): (Vec<_>, Vec<_>) = graves.into_iter().partition(|grave| grave.location == location);
+        let own = graves.iter().filter(|grave| grave.location == location);
+        let own: Vec<_> = own.map(|grave| doomed(&location, grave.unfinished)).collect();
         assert_eq!(own.len(), 1);
-        trial.doom(&others).await;
+        let others = clearing_of(graves, Some(&location));
+        trial.doom(&others.doomed).await;
         for _ in 0..2 {
-            let kept = own.iter().filter(|own| own.unfinished).map(|own| own.location.clone());
-            let kept: Vec<_> = kept.collect();
-            trial.store.tidy(trial.cx(), &kept).await.expect("tidy");
+            trial.store.tidy(trial.cx(), &others.kept).await.expect("tidy");
         }
         trial.assert_holds(&location, &whole.clone().into()).await;
         let left = trial.walk(1000).await;

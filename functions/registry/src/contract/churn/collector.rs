@@ -1,5 +1,6 @@
 //! Collections and checks, one after the other, while time flies.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -52,9 +53,11 @@ fn options(random: &mut Random, plan: Plan) -> Options {
 }
 
 pub(super) async fn once(field: &Field, options: &Options) -> Report {
-    let mut report = collect(&field.stores, field.clock.clone(), options, &mut |_| {})
-        .await
-        .expect("a collection goes through");
+    let mut report = collect(&field.stores, field.clock.clone(), options, &mut |_| {
+        ControlFlow::Continue(())
+    })
+    .await
+    .expect("a collection goes through");
     if options.plan.dry_run {
         report = Report::default();
     }

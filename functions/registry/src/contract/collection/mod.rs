@@ -137,8 +137,8 @@ impl CollectionTrial {
     }
 
     pub(super) async fn is_named(&self, digest: &Digest, location: &Location) -> bool {
-        let answer = self.store.collection.is_named(self.cx(), digest, location).await;
-        answer.expect("is_named")
+        let answer = self.store.records.place(self.cx(), digest).await;
+        answer.expect("place").is_some_and(|(place, _)| place == *location)
     }
 
     pub(super) async fn forget(&self, graves: &[Grave]) {

@@ -8,7 +8,7 @@ use oci::{Algorithm, Digest};
 
 use super::Trial;
 use crate::store::sessions::{
-    Cancelled, Claim, Claimed, End, Progress, Publishing, Session, SessionId, SessionKey, SessionStore, State,
+    Cancelled, Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionId, SessionKey, SessionStore, State,
 };
 use crate::store::{Location, Timestamp};
 
@@ -37,7 +37,14 @@ impl SessionTrial {
     pub(in crate::contract) async fn try_claim(&self, key: SessionKey) -> Claimed {
         let cx = self.cx();
         let until = cx.now.plus_millis(CLAIM);
-        self.store.claim(cx, key, until, u32::MAX).await.expect("claim")
+        // Right and wrong in turn: what is expected changes no answer.
+        let expected = if cx.incarnation.0.is_multiple_of(2) {
+            Expected::Fresh
+        } else {
+            Expected::Begun
+        };
+        let claimed = self.store.claim(cx, key, expected, until, u32::MAX).await;
+        claimed.expect("claim")
     }
 
     pub(in crate::contract) async fn claim(&self, key: SessionKey) -> Claim {
@@ -396,7 +403,10 @@ pub async fn a_takeover_races_the_save(trial: SessionTrial) {
             cx.now = cx.now.plus_millis(CLAIM);
             cx.deadline = cx.deadline.plus_millis(CLAIM);
             let until = cx.now.plus_millis(CLAIM);
-            async move { trial.store.claim(cx, key, until, u32::MAX).await.expect("claim") }
+            async move {
+                let claimed = trial.store.claim(cx, key, Expected::Begun, until, u32::MAX).await;
+                claimed.expect("claim")
+            }
         };
         let save = {
             let trial = trial.clone();
@@ -422,7 +432,8 @@ pub async fn a_session_has_so_many_attempts_and_no_more(trial: SessionTrial) {
     let claim = async |most: u32| {
         let cx = trial.cx();
         let until = cx.now.plus_millis(CLAIM);
-        trial.store.claim(cx, key, until, most).await.expect("claim")
+        let claimed = trial.store.claim(cx, key, Expected::Begun, until, most).await;
+        claimed.expect("claim")
     };
     for number in 1..=3 {
         let Claimed::Granted(granted) = claim(3).await else {
@@ -444,4 +455,37 @@ pub async fn a_session_has_so_many_attempts_and_no_more(trial: SessionTrial) {
         panic!("attempt 4 of 4");
     };
     assert_eq!(granted.attempt.number, 4);
+}
+
+/// Whatever was expected of a session, a claim is granted and refused as its row says.
+pub async fn what_is_expected_of_a_session_changes_no_answer(trial: SessionTrial) {
+    for (number, expected) in [Expected::Fresh, Expected::Begun].into_iter().enumerate() {
+        let claim = async |key| {
+            let cx = trial.cx();
+            let until = cx.now.plus_millis(CLAIM);
+            let claimed = trial.store.claim(cx, key, expected, until, 2).await;
+            claimed.expect("claim")
+        };
+        let key = trial.key(number as u128);
+        let Claimed::Granted(first) = claim(key).await else {
+            panic!("{expected:?}: a new session");
+        };
+        assert_eq!((first.attempt.number, &first.progress), (1, &Progress::default()));
+        assert!(
+            matches!(claim(key).await, Claimed::Busy(_)),
+            "{expected:?}: a live claim"
+        );
+        assert!(trial.save(&first, progress(5), Some(b"one")).await);
+        let Claimed::Granted(second) = claim(key).await else {
+            panic!("{expected:?}: a session that goes on");
+        };
+        assert_eq!((second.attempt.number, second.progress.offset), (2, 5), "{expected:?}");
+        trial.release(&second).await;
+        assert!(
+            matches!(claim(key).await, Claimed::Spent(_)),
+            "{expected:?}: two of two"
+        );
+        trial.cancel(key).await;
+        assert!(matches!(claim(key).await, Claimed::Ended(_)), "{expected:?}: ended");
+    }
 }

@@ -14,7 +14,8 @@ use oci::{Algorithm, Digest};
 
 use super::lock;
 use crate::store::blobs::{
-    AppendError, Appended, BlobStore, ByteStream, Discarded, Doomed, Redirect, RedirectRequest, Source, Stored, Upload,
+    AppendError, Appended, BlobStore, ByteStream, Discarded, Doomed, Freed, Redirect, RedirectRequest, Source, Stored,
+    Upload,
 };
 use crate::store::sessions::{Attempt, SessionId};
 use crate::store::{Context, Cursor, Location, Slice, StoreError, Timestamp};
@@ -257,20 +258,26 @@ impl BlobStore for MemoryBlobs {
         }))
     }
 
-    async fn delete(&self, _cx: Context, doomed: &[Doomed]) -> Result<(), StoreError> {
+    async fn delete(&self, _cx: Context, doomed: &[Doomed]) -> Result<Option<Freed>, StoreError> {
         let keys = doomed
             .iter()
             .map(|doomed| Ok((key_of(&doomed.location)?, doomed.unfinished)));
         let keys = keys.collect::<Result<Vec<_>, StoreError>>()?;
         let mut objects = lock(&self.objects);
+        let mut freed = Freed::default();
         for (key, unfinished) in keys {
-            objects.remove(key);
+            if let Some(object) = objects.remove(key) {
+                freed.objects += 1;
+                freed.bytes += object.bytes.len() as u64;
+            }
             if unfinished {
                 let joined = format!("{key}.");
-                objects.retain(|key, _| !key.starts_with(&joined));
+                for (_, object) in objects.extract_if(joined.clone().., |key, _| key.starts_with(&joined)) {
+                    freed.bytes += object.bytes.len() as u64;
+                }
             }
         }
-        Ok(())
+        Ok(Some(freed))
     }
 
     async fn tidy(&self, _cx: Context, kept: &[Location]) -> Result<(), StoreError> {

@@ -260,10 +260,6 @@ impl CollectionStore for MemoryCollection {
         })
     }
 
-    async fn is_named(&self, _cx: Context, digest: &Digest, location: &Location) -> Result<bool, StoreError> {
-        Ok(self.metadata.begin().is_named(digest, location))
-    }
-
     async fn forget(&self, _cx: Context, graves: &[Grave]) -> Result<(), StoreError> {
         let mut records = self.metadata.begin();
         for Grave { location, at, .. } in graves {

@@ -12,6 +12,7 @@ use crate::store::collection::Grave;
 use crate::store::metadata::{
     HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal, TagRecord,
 };
+use crate::store::records::{Hold, Holding};
 use crate::store::{Context, Incarnation, Location, Page, StoreError, Timestamp};
 
 /// Keeps names in memory.
@@ -67,15 +68,6 @@ pub(super) struct BlobRow {
     pub(super) location: Location,
     pub(super) size: u64,
     pub(super) at: Timestamp,
-}
-
-/// As what a repository holds the bytes of a digest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Holding {
-    /// A link: they can be read as a blob.
-    Blob,
-    /// A manifest that is too large for its record: they can not.
-    Manifest,
 }
 
 /// How many records of each kind a [`MemoryMetadata`] holds.
@@ -136,9 +128,39 @@ impl MemoryMetadata {
         }
     }
 
-    /// Loses all that says who holds the bytes of a digest: a damage that no operation does, for tests of what finds it.
-    pub fn lose_holders(&self, digest: &Digest) {
-        lock(&self.records).back_links.remove(digest);
+    /// Loses what keeps a thing: a damage that no operation does, for tests of what finds it.
+    pub fn lose(&self, hold: &Hold) {
+        let mut records = lock(&self.records);
+        match hold {
+            Hold::Edge {
+                repository,
+                target,
+                parent,
+                ..
+            } => {
+                if let Some(parents) = records.edges.get_mut(&(repository.clone(), *target)) {
+                    parents.remove(parent);
+                }
+            }
+            Hold::BackLink {
+                digest,
+                repository,
+                holding,
+                incarnation,
+            } => {
+                if let Some(holders) = records.back_links.get_mut(digest) {
+                    holders.remove(&(repository.clone(), *holding, *incarnation));
+                }
+            }
+        }
+    }
+
+    /// Loses the row of a manifest under its subject: a damage like that.
+    pub fn lose_referrer(&self, repository: &RepositoryName, subject: &Digest, referrer: &Digest) {
+        let mut records = lock(&self.records);
+        if let Some(referrers) = records.referrers.get_mut(&(repository.clone(), *subject)) {
+            referrers.remove(referrer);
+        }
     }
 
     /// Where the graveyard's objects lie, in the order of their keys.

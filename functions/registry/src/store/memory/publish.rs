@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 
 use oci::{Digest, RepositoryName, Tag};
 
-use super::metadata::{BlobRow, Holding, LinkRow, ManifestRow, Records};
+use super::metadata::{BlobRow, LinkRow, ManifestRow, Records};
 use crate::store::collection::Grave;
 use crate::store::metadata::{
     Content, HistoryRecord, Link, ManifestPut, ManifestRecord, NewContent, PutManifest, Removal, TagRecord,
 };
+use crate::store::records::Holding;
 use crate::store::{Context, Location};
 
 impl Records {

@@ -4,23 +4,24 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use async_trait::async_trait;
+use oci::{Digest, RepositoryName};
 
 use super::MemoryMetadata;
-use super::metadata::{BlobRow, Holding, LinkRow, ManifestRow, Records};
+use super::metadata::{BlobRow, LinkRow, ManifestRow, Records};
 use crate::store::metadata::{Content, Link, ManifestRecord};
-use crate::store::records::{EntryContent, ManifestEntry, Record, RecordStore};
-use crate::store::{Context, Cursor, Slice, StoreError};
+use crate::store::records::{EntryContent, Hold, Holding, ManifestEntry, Record, RecordStore, Unreadable};
+use crate::store::{Context, Cursor, Location, Slice, StoreError};
 
 impl Records {
     /// All records under their cursors. Built anew for each slice: nothing is clever here.
-    fn export(&self) -> BTreeMap<String, Record> {
+    fn export(&self) -> BTreeMap<String, Result<Record, Unreadable>> {
         let mut all = BTreeMap::new();
         for (name, created) in &self.catalog {
             let record = Record::Repository {
                 name: name.clone(),
                 created: *created,
             };
-            all.insert(format!("repository {name}"), record);
+            all.insert(format!("repository {name}"), Ok(record));
         }
         for (digest, row) in &self.blobs {
             let record = Record::Blob {
@@ -29,7 +30,7 @@ impl Records {
                 size: row.size,
                 at: row.at,
             };
-            all.insert(format!("blob {digest}"), record);
+            all.insert(format!("blob {digest}"), Ok(record));
         }
         for ((repository, digest), row) in &self.links {
             let record = Record::Link {
@@ -40,33 +41,13 @@ impl Records {
                 incarnation: row.link.incarnation,
                 at: row.at,
             };
-            all.insert(format!("link {repository} {digest}"), record);
+            all.insert(format!("link {repository} {digest}"), Ok(record));
         }
         for (repository, manifests) in &self.manifests {
             for (digest, row) in manifests {
-                let subject = row.record.subject.and_then(|subject| {
-                    let referrers = self.referrers.get(&(repository.clone(), subject))?;
-                    Some((subject, referrers.get(digest)?.clone()))
-                });
-                let entry = ManifestEntry {
-                    repository: repository.clone(),
-                    digest: *digest,
-                    media_type: row.record.media_type.clone(),
-                    size: row.record.size,
-                    content: match &row.record.content {
-                        Content::Inline(bytes) => EntryContent::Inline(bytes.clone()),
-                        Content::Stored(location) => EntryContent::Stored(location.clone()),
-                    },
-                    subject,
-                    artifact_type: row.record.artifact_type.clone(),
-                    references: row.references.iter().copied().collect(),
-                    incarnation: row.record.incarnation,
-                    at: row.at,
-                };
-                all.insert(
-                    format!("manifest {repository} {digest}"),
-                    Record::Manifest(Box::new(entry)),
-                );
+                let record = self.entry(repository, digest, row);
+                let record = record.map(|entry| Record::Manifest(Box::new(entry)));
+                all.insert(format!("manifest {repository} {digest}"), record);
             }
         }
         for (repository, tags) in &self.tags {
@@ -76,7 +57,7 @@ impl Records {
                     tag: tag.clone(),
                     names: names.clone(),
                 };
-                all.insert(format!("tag {repository} {tag}"), record);
+                all.insert(format!("tag {repository} {tag}"), Ok(record));
             }
         }
         for ((repository, tag), history) in &self.history {
@@ -86,10 +67,68 @@ impl Records {
                     tag: tag.clone(),
                     change: change.clone(),
                 };
-                all.insert(format!("history {repository} {tag} {version:016x}"), record);
+                all.insert(format!("history {repository} {tag} {version:016x}"), Ok(record));
             }
         }
         all
+    }
+
+    fn entry(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        row: &ManifestRow,
+    ) -> Result<ManifestEntry, Unreadable> {
+        let subject = row.record.subject.map(|subject| {
+            let referrers = self.referrers.get(&(repository.clone(), subject));
+            let referrer = referrers.and_then(|referrers| referrers.get(digest));
+            Ok((
+                subject,
+                referrer.cloned().ok_or_else(|| Unreadable {
+                    record: format!("manifest {repository} {digest}"),
+                    reason: "it is not shown under its subject".to_owned(),
+                })?,
+            ))
+        });
+        Ok(ManifestEntry {
+            repository: repository.clone(),
+            digest: *digest,
+            media_type: row.record.media_type.clone(),
+            size: row.record.size,
+            content: match &row.record.content {
+                Content::Inline(bytes) => EntryContent::Inline(bytes.clone()),
+                Content::Stored(location) => EntryContent::Stored(location.clone()),
+            },
+            subject: subject.transpose()?,
+            artifact_type: row.record.artifact_type.clone(),
+            references: row.references.iter().copied().collect(),
+            incarnation: row.record.incarnation,
+            at: row.at,
+        })
+    }
+
+    /// Whether a hold is there. An edge belongs to the life of its parent that there is.
+    fn has(&self, hold: &Hold) -> bool {
+        match hold {
+            Hold::Edge {
+                repository,
+                target,
+                parent,
+                ..
+            } => {
+                let parents = self.edges.get(&(repository.clone(), *target));
+                parents.is_some_and(|parents| parents.contains(parent))
+            }
+            Hold::BackLink {
+                digest,
+                repository,
+                holding,
+                incarnation,
+            } => {
+                let holders = self.back_links.get(digest);
+                holders.is_some_and(|holders| holders.contains_key(&(repository.clone(), *holding, *incarnation)))
+            }
+        }
     }
 
     fn import(&mut self, record: &Record) {
@@ -187,7 +226,12 @@ impl Records {
 
 #[async_trait]
 impl RecordStore for MemoryMetadata {
-    async fn records(&self, _cx: Context, after: Option<&Cursor>, limit: usize) -> Result<Slice<Record>, StoreError> {
+    async fn walk(
+        &self,
+        _cx: Context,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Slice<Result<Record, Unreadable>>, StoreError> {
         let all = self.begin().export();
         let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.0.as_str()));
         let slice: Vec<_> = all.range::<str, _>((from, Bound::Unbounded)).take(limit).collect();
@@ -196,6 +240,17 @@ impl RecordStore for MemoryMetadata {
             next: last.map(|(key, _)| Cursor((*key).clone())),
             items: slice.iter().map(|(_, record)| (*record).clone()).collect(),
         })
+    }
+
+    async fn place(&self, _cx: Context, digest: &Digest) -> Result<Option<(Location, u64)>, StoreError> {
+        let records = self.begin();
+        let row = records.blobs.get(digest);
+        Ok(row.map(|row| (row.location.clone(), row.size)))
+    }
+
+    async fn lost(&self, _cx: Context, holds: &[Hold]) -> Result<Vec<Hold>, StoreError> {
+        let records = self.begin();
+        Ok(holds.iter().filter(|hold| !records.has(hold)).cloned().collect())
     }
 
     async fn insert(&self, _cx: Context, records: &[Record]) -> Result<(), StoreError> {

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 
 use super::lock;
 use crate::store::sessions::{
-    Attempt, Cancelled, Claim, Claimed, End, Progress, Publishing, Session, SessionKey, SessionStore, SigningKey, State,
+    Attempt, Cancelled, Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionKey, SessionStore,
+    SigningKey, State,
 };
 use crate::store::{Context, StoreError, Timestamp};
 
@@ -99,7 +100,14 @@ impl SessionStore for MemorySessions {
         Ok(records.sessions.get(&key).map(|row| row.session.clone()))
     }
 
-    async fn claim(&self, cx: Context, key: SessionKey, until: Timestamp, most: u32) -> Result<Claimed, StoreError> {
+    async fn claim(
+        &self,
+        cx: Context,
+        key: SessionKey,
+        _expected: Expected,
+        until: Timestamp,
+        most: u32,
+    ) -> Result<Claimed, StoreError> {
         let mut records = lock(&self.records);
         let session = &mut records.sessions.entry(key).or_insert_with(Row::new).session;
         if session.state != State::Open {

@@ -219,7 +219,7 @@ impl Copier {
         let mut source = ObjectSource::new(stream, named.digest, named.size, self.shared.clone());
         match place(&*self.to, &named.location, named.size, &mut source, sealing).await {
             Ok(()) => Ok(Outcome::Copied(named.size)),
-            Err(AppendError::Body(error)) => {
+            Err(AppendError::Body(error) | AppendError::Adrift(error)) => {
                 Err(source.spoiled.map_or(error.to_string(), |spoiled| spoiled.to_string()))
             }
             Err(AppendError::Store(error)) => Err(format!("cannot store it: {error}")),

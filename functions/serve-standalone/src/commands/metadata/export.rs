@@ -14,18 +14,13 @@ use super::super::store::{PAGE, cx, with};
 use super::format::{Begin, FormatError, Line, Lines, Mark, VERSION, write_line};
 use crate::cli::ExportArgs;
 use crate::environment;
-use crate::stores::{self, Absent};
+use crate::stores::{Absent, Opened};
 
 /// Writes everything that the registry knows.
 pub(in super::super) fn run(args: &ExportArgs) -> Result<(), Failure> {
-    let begin = Begin {
-        version: VERSION,
-        program: concat!("roadstead ", env!("CARGO_PKG_VERSION")).into(),
-        source: stores::describe_metadata(&args.stores),
-        at: environment::now(),
-    };
     let Some(path) = &args.output else {
         return with(&args.stores, Absent::Refuse, async |opened| {
+            let begin = begin(args, &opened).await?;
             let mut writer = BufWriter::new(stdout().lock());
             write_line(&mut writer, &Mark::Begin(begin))?;
             let walked = walk(&*opened.stores.records, Reached::default(), &mut writer, |_| Ok(())).await?;
@@ -35,7 +30,7 @@ pub(in super::super) fn run(args: &ExportArgs) -> Result<(), Failure> {
     };
     // The registry is opened first: a file is not begun for one that is not there.
     with(&args.stores, Absent::Refuse, async |opened| {
-        let (file, reached) = resume(path, &begin)?;
+        let (file, reached) = resume(path, &begin(args, &opened).await?)?;
         let failed = |error| Failure::failed(format!("cannot write {}", path.display()), error);
         let mut writer = BufWriter::new(file);
         let records = walk(&*opened.stores.records, reached, &mut writer, |writer| {
@@ -49,6 +44,16 @@ pub(in super::super) fn run(args: &ExportArgs) -> Result<(), Failure> {
         writer.get_ref().sync_all().map_err(failed)?;
         eprintln!("{records} records in {}", path.display());
         Ok(())
+    })
+}
+
+async fn begin(args: &ExportArgs, opened: &Opened) -> Result<Begin, Failure> {
+    let source = opened.identify_metadata(&args.stores, cx()).await;
+    Ok(Begin {
+        version: VERSION,
+        program: concat!("roadstead ", env!("CARGO_PKG_VERSION")).into(),
+        source: source.map_err(Failure::Failed)?,
+        at: environment::now(),
     })
 }
 
@@ -74,7 +79,13 @@ async fn walk<W: Write>(
         let found = store
             .records(cx(), next.as_ref(), PAGE)
             .await
-            .map_err(|error| Failure::failed("cannot read the metadata", error))?;
+            .map_err(|error| match error.damage() {
+                // A part left out would be missed when it is too late.
+                Some(damage) => Failure::Failed(format!(
+                    "nothing can be exported past what is damaged: {damage}; `roadstead fsck` lists all of it"
+                )),
+                None => Failure::failed("cannot read the metadata", error),
+            })?;
         for record in &found.items {
             write_line(writer, record)?;
         }
@@ -188,28 +199,43 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use async_trait::async_trait;
-    use registry::store::records::Record;
+    use oci::Digest;
+    use registry::store::Location;
+    use registry::store::records::{Hold, Record, Unreadable};
     use registry::store::{Context, Slice, StoreError, Timestamp};
 
     use super::*;
 
-    /// Records that are counted, two in a slice; those from `fails_at` on cannot be read.
+    /// Records that are counted, two in a slice; those from `fails_at` on cannot be read, and `damaged` is damaged.
     struct Counted {
         records: usize,
         fails_at: usize,
+        damaged: usize,
     }
 
     #[async_trait]
     impl RecordStore for Counted {
-        async fn records(&self, _: Context, after: Option<&Cursor>, _: usize) -> Result<Slice<Record>, StoreError> {
+        async fn walk(
+            &self,
+            _: Context,
+            after: Option<&Cursor>,
+            _: usize,
+        ) -> Result<Slice<Result<Record, Unreadable>>, StoreError> {
             let start: usize = after.map_or(0, |cursor| cursor.0.parse().unwrap());
             if start >= self.fails_at {
                 return Err(StoreError::unavailable("not now"));
             }
             let end = (start + 2).min(self.records);
-            let items = (start..end).map(|index| Record::Repository {
-                name: format!("r{index}").parse().unwrap(),
-                created: Timestamp(1),
+            let items = (start..end).map(|index| {
+                let record = Record::Repository {
+                    name: format!("r{index}").parse().unwrap(),
+                    created: Timestamp(1),
+                };
+                let damage = || Unreadable {
+                    record: record.to_string(),
+                    reason: "illegible".into(),
+                };
+                (index != self.damaged).then_some(record.clone()).ok_or_else(damage)
             });
             Ok(Slice {
                 items: items.collect(),
@@ -217,8 +243,16 @@ mod tests {
             })
         }
 
+        async fn place(&self, _: Context, _: &Digest) -> Result<Option<(Location, u64)>, StoreError> {
+            Err(StoreError::failed("only walked over"))
+        }
+
+        async fn lost(&self, _: Context, _: &[Hold]) -> Result<Vec<Hold>, StoreError> {
+            Err(StoreError::failed("only walked over"))
+        }
+
         async fn insert(&self, _: Context, _: &[Record]) -> Result<(), StoreError> {
-            Err(StoreError::failed("only read"))
+            Err(StoreError::failed("only walked over"))
         }
     }
 
@@ -264,6 +298,7 @@ mod tests {
         let store = Counted {
             records: 5,
             fails_at: usize::MAX,
+            damaged: usize::MAX,
         };
         assert_eq!(export(&path, &store).await.unwrap(), 5);
         let whole = std::fs::read(&path).unwrap();
@@ -283,12 +318,14 @@ mod tests {
         let failing = Counted {
             records: 9,
             fails_at: 4,
+            damaged: usize::MAX,
         };
         assert!(export(&path, &failing).await.is_err());
         let before = std::fs::read(&path).unwrap();
         let whole = Counted {
             records: 9,
             fails_at: usize::MAX,
+            damaged: usize::MAX,
         };
         assert_eq!(export(&path, &whole).await.unwrap(), 9);
         assert!(
@@ -296,6 +333,24 @@ mod tests {
             "it did not begin again"
         );
         assert_eq!(names(&path).0.len(), 9);
+    }
+
+    #[tokio::test]
+    async fn a_damaged_record_is_named_and_not_left_out() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("export");
+        let store = Counted {
+            records: 9,
+            fails_at: usize::MAX,
+            damaged: 5,
+        };
+        let Err(Failure::Failed(told)) = export(&path, &store).await else {
+            panic!("it was exported")
+        };
+        for part in ["repository r5", "illegible", "roadstead fsck"] {
+            assert!(told.contains(part), "{told}");
+        }
+        assert_eq!(names(&path).1, None, "it has no end");
     }
 
     #[test]

@@ -1,7 +1,11 @@
 //! `roadstead metadata import`.
 //!
 //! The whole file is read before anything is written: one that is cut off, or has a line that this version does not
-//! know, leaves no half of a registry. How far the writing has come is kept beside the file.
+//! know, or refers to what is not in it, leaves no half of a registry. How far the writing has come is kept beside the
+//! file; and as long as it is not through, no collection goes over what is there ([`hold`]).
+
+mod contents;
+mod hold;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -11,22 +15,27 @@ use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, stream};
 use oci::RepositoryName;
+use registry::AllStores;
 use registry::store::metadata::MetadataStore;
-use registry::store::records::Record;
+use registry::store::records::{Record, RecordStore};
 use serde::{Deserialize, Serialize};
 
+use self::contents::Contents;
+use self::hold::Hold;
 use super::super::Failure;
 use super::super::progress::Progress;
 use super::super::store::{PAGE, cx, with};
 use super::format::{Begin, FormatError, Line, Lines, Mark};
 use crate::cli::ImportArgs;
-use crate::stores::{self, Absent};
+use crate::stores::Absent;
 
 /// Records that are written at once, and their bytes in the file.
 const BATCH: usize = 500;
 const BATCH_BYTES: usize = 1 << 20;
 /// Batches in flight.
 const AT_ONCE: usize = 4;
+/// Records that are named when a file is refused.
+const TORN: usize = 10;
 /// How often it is noted how far the import has come.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
 
@@ -34,49 +43,113 @@ const NOTE_EVERY: Duration = Duration::from_secs(1);
 pub(in super::super) fn run(args: &ImportArgs) -> Result<(), Failure> {
     let path = args.file.as_path();
     let contents = Contents::of(path).map_err(|error| refused(path, &error))?;
+    if !args.force {
+        require_whole(path, &contents)?;
+    }
     with(&args.stores, Absent::Create, async |opened| {
-        let into = stores::describe_metadata(&args.stores);
-        let mut note = Note::find(path, &contents, into)?;
-        if note.reached.records > 0 {
-            let first = opened.stores.records.records(cx(), None, 1).await;
-            if first
-                .map_err(|error| Failure::failed("cannot read the metadata", error))?
-                .items
-                .is_empty()
-            {
-                // The registry was emptied since, or is another one of the same name.
-                note.reached = Reached::default();
-            } else {
-                eprintln!("going on after {} records", note.reached.records);
-            }
-        }
-        if !args.force {
-            require_no_others(&*opened.stores.metadata, &contents.repositories).await?;
-        }
-        let mut progress = Progress::new();
-        let batches = Batches::open(path, &note.reached).map_err(|error| refused(path, &error.into()))?;
-        let records = &opened.stores.records;
-        let mut written = stream::iter(batches)
-            .map(|batch| async move {
-                let batch = batch.map_err(|error| refused(path, &error))?;
-                records
-                    .insert(cx(), &batch.records)
-                    .await
-                    .map_err(|error| Failure::failed("cannot write the metadata", error))?;
-                Ok::<_, Failure>(batch.end)
-            })
-            // In their order: what is noted stands for everything before it.
-            .buffered(AT_ONCE);
-        while let Some(end) = written.next().await {
-            note.reached = end?;
-            note.save_sometimes()?;
-            progress.show(|| format!("{} of {} records", note.reached.records, contents.records));
-        }
-        note.remove()?;
-        drop(progress);
-        eprintln!("{} records from {}", contents.records, path.display());
-        Ok(())
+        let into = opened.identify_metadata(&args.stores, cx()).await;
+        import(
+            path,
+            &contents,
+            into.map_err(Failure::Failed)?,
+            &opened.stores,
+            args.force,
+        )
+        .await
     })
+}
+
+/// Writes what the file holds into the stores, which `into` tells from others.
+async fn import(
+    path: &Path,
+    contents: &Contents,
+    into: String,
+    stores: &AllStores,
+    force: bool,
+) -> Result<(), Failure> {
+    if !force {
+        require_no_others(&*stores.metadata, &contents.repositories).await?;
+    }
+    let mut note = Note::find(path, contents, into)?;
+    let hold = Hold::take(stores.collection.clone(), contents.name(), force).await?;
+    if note.reached.records > 0 {
+        // What was written may be gone again: collected, if nothing has kept collection away, or with all else, if the
+        // registry was emptied since.
+        if hold.is_gone_on_with && !holds_nothing(&*stores.records).await? {
+            eprintln!("going on after {} records", note.reached.records);
+        } else {
+            note.reached = Reached::default();
+        }
+    }
+    let written = write(path, contents, &mut note, &*stores.records).await;
+    if written.is_err() {
+        // Best effort: without it, records are written once more.
+        drop(note.save());
+        eprintln!("this import is not through: nothing is collected until it is; run it again, and it goes on");
+    }
+    written?;
+    hold.release().await?;
+    note.remove()?;
+    eprintln!("{} records from {}", contents.records, path.display());
+    Ok(())
+}
+
+async fn write(path: &Path, contents: &Contents, note: &mut Note, records: &dyn RecordStore) -> Result<(), Failure> {
+    let mut progress = Progress::new();
+    let batches = Batches::open(path, &note.reached).map_err(|error| refused(path, &error.into()))?;
+    let mut written = stream::iter(batches)
+        .map(|batch| async move {
+            let batch = batch.map_err(|error| refused(path, &error))?;
+            records
+                .insert(cx(), &batch.records)
+                .await
+                .map_err(|error| Failure::failed("cannot write the metadata", error))?;
+            Ok::<_, Failure>(batch.end)
+        })
+        // In their order: what is noted stands for everything before it.
+        .buffered(AT_ONCE);
+    while let Some(end) = written.next().await {
+        note.reached = end?;
+        note.save_sometimes()?;
+        progress.show(|| format!("{} of {} records", note.reached.records, contents.records));
+    }
+    Ok(())
+}
+
+/// Whether a registry knows nothing at all. A slice may hold no record and yet not be the last.
+async fn holds_nothing(records: &dyn RecordStore) -> Result<bool, Failure> {
+    let mut after = None;
+    loop {
+        let slice = records.walk(cx(), after.as_ref(), PAGE).await;
+        let slice = slice.map_err(|error| Failure::failed("cannot read the metadata", error))?;
+        if !slice.items.is_empty() {
+            return Ok(false);
+        }
+        match slice.next {
+            None => return Ok(true),
+            next => after = next,
+        }
+    }
+}
+
+/// Fails when records of the file refer to what is not in it.
+fn require_whole(path: &Path, contents: &Contents) -> Result<(), Failure> {
+    let torn = contents.incomplete(path, TORN + 1);
+    let mut torn = torn.map_err(|error| refused(path, &error))?;
+    if torn.is_empty() {
+        return Ok(());
+    }
+    if torn.len() > TORN {
+        torn.truncate(TORN);
+        torn.push("and others".into());
+    }
+    Err(Failure::Failed(format!(
+        "{} lacks what these refer to, because the registry was written to while it was exported: {}. Export it to \
+         another file while nobody pushes or deletes; or import what there is with --force, and let `roadstead fsck` \
+         tell what is missing",
+        path.display(),
+        torn.join(", ")
+    )))
 }
 
 fn refused(path: &Path, error: &FormatError) -> Failure {
@@ -88,50 +161,6 @@ fn refused(path: &Path, error: &FormatError) -> Failure {
         other => other.to_string(),
     };
     Failure::failed(format!("cannot import {}", path.display()), what)
-}
-
-/// What a whole file holds.
-#[derive(Debug)]
-struct Contents {
-    begin: Begin,
-    bytes: u64,
-    records: u64,
-    repositories: BTreeSet<RepositoryName>,
-}
-
-impl Contents {
-    /// Reads the file to its end, which must be in good order.
-    fn of(path: &Path) -> Result<Self, FormatError> {
-        let mut lines = Lines::new(BufReader::new(File::open(path)?), 0);
-        let begin = lines.begin()?;
-        let mut records = 0;
-        let mut repositories = BTreeSet::new();
-        let told = loop {
-            match lines.next()?.ok_or(FormatError::CutOff)? {
-                Line::Record(record) => {
-                    records += 1;
-                    if let Record::Repository { name, .. } = record.read()? {
-                        repositories.insert(name);
-                    }
-                }
-                Line::Mark(Mark::Cursor { .. }) => {}
-                Line::Mark(Mark::Begin(_)) => return Err(lines.wrong("a second beginning")),
-                Line::Mark(Mark::End { records }) => break records,
-            }
-        };
-        if told != records {
-            return Err(lines.wrong(format!("the end tells of {told} records, and {records} are there")));
-        }
-        if lines.next()?.is_some() {
-            return Err(lines.wrong("something comes after the end"));
-        }
-        Ok(Self {
-            begin,
-            bytes: lines.offset(),
-            records,
-            repositories,
-        })
-    }
 }
 
 /// Fails when the registry holds a repository that is not among those of the file.
@@ -304,6 +333,9 @@ impl Iterator for Batches {
         batch
     }
 }
+
+#[cfg(test)]
+mod half;
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,8 @@
 
 use registry::store::metadata::{ManifestPut, MetadataStore, NewContent};
 use registry::store::sessions::{
-    Attempt, Cancelled, Claim, Claimed, End, Progress, Publishing, Session, SessionId, SessionKey, SessionStore, State,
+    Attempt, Cancelled, Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionId, SessionKey,
+    SessionStore, State,
 };
 use registry::store::{Location, Timestamp};
 
@@ -29,10 +30,14 @@ fn location(attempt: Attempt) -> Location {
 impl Actor {
     async fn claim(&self, key: SessionKey) -> Claimed {
         let cx = self.world.cx();
-        self.store
-            .claim(cx, key, cx.now.plus_millis(CLAIM), u32::MAX)
-            .await
-            .expect("claim")
+        let expected = if self.world.random().is_multiple_of(2) {
+            Expected::Fresh
+        } else {
+            Expected::Begun
+        };
+        let until = cx.now.plus_millis(CLAIM);
+        let claimed = self.store.claim(cx, key, expected, until, u32::MAX).await;
+        claimed.expect("claim")
     }
 
     /// A new session, and the object of its first attempt.

@@ -91,7 +91,7 @@ pub(super) fn graves(rows: &Rows<'_>, before: Timestamp, after: &Place, limit: u
 }
 
 /// Whether the bytes of a digest lie at a place.
-pub(super) fn is_named(rows: &Rows<'_>, digest: &str, location: &Location) -> Result<bool, Failure> {
+fn is_named(rows: &Rows<'_>, digest: &str, location: &Location) -> Result<bool, Failure> {
     rows.exists(
         "SELECT 1 FROM blob WHERE digest = ?1 AND store = ?2 AND key = ?3",
         params![digest, location.store, location.key],

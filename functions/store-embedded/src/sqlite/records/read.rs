@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use oci::{Digest, MediaType};
 use registry::store::metadata::{HistoryRecord, TagRecord};
-use registry::store::records::{EntryContent, ManifestEntry, Record};
+use registry::store::records::{EntryContent, ManifestEntry, Record, Unreadable};
 use registry::store::{Cursor, Slice, StoreError};
 use rusqlite::{Row, params};
 
@@ -53,6 +53,9 @@ pub(in super::super) const STATEMENTS: &[&str] = &[
     TAGS,
     HISTORY,
 ];
+
+/// What a row turned out to be.
+type Found = Result<Record, Unreadable>;
 
 /// Behind which row the walk goes on: the table, and the key of the row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +115,31 @@ impl Place {
         }
     }
 
+    /// The row behind which the walk goes on, as a record is displayed.
+    fn record(&self) -> String {
+        match self {
+            Self::Repositories(name) => format!("repository {name}"),
+            Self::Blobs(digest) => format!("blob {digest}"),
+            Self::Links(repository, digest) => format!("link {repository} {digest}"),
+            Self::Manifests(repository, digest) => format!("manifest {repository} {digest}"),
+            Self::Tags(repository, tag) => format!("tag {repository} {tag}"),
+            Self::History(repository, tag, version) => format!("change {repository} {tag} {version}"),
+        }
+    }
+
+    /// What was found at this place. A row that is damaged is something, too: only a file that cannot be read ends a
+    /// walk.
+    fn found(self, record: Result<Record, Failure>) -> Result<(Self, Found), Failure> {
+        match record {
+            Ok(record) => Ok((self, Ok(record))),
+            Err(Failure::Damaged(reason)) => {
+                let record = self.record();
+                Ok((self, Err(Unreadable { record, reason })))
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
     fn most(&self) -> usize {
         match self {
             Self::Manifests(..) => MAX_MANIFESTS,
@@ -119,75 +147,36 @@ impl Place {
         }
     }
 
-    fn look(&self, rows: &Rows<'_>, limit: i64) -> Result<Vec<(Self, Record)>, Failure> {
+    fn look(&self, rows: &Rows<'_>, limit: i64) -> Result<Vec<(Self, Found)>, Failure> {
         match self {
             Self::Repositories(name) => rows.all(REPOSITORIES, params![name, limit], |row| {
-                let record = Record::Repository {
-                    name: row.parsed(0)?,
-                    created: row.moment(1)?,
-                };
-                Ok((Self::Repositories(row.value(0)?), record))
+                Self::Repositories(row.value(0)?).found(repository(row))
             }),
             Self::Blobs(digest) => rows.all(BLOBS, params![digest, limit], |row| {
-                let record = Record::Blob {
-                    digest: row.parsed(0)?,
-                    location: row.location(1, 2)?,
-                    size: row.unsigned(3)?,
-                    at: row.moment(4)?,
-                };
-                Ok((Self::Blobs(row.value(0)?), record))
+                Self::Blobs(row.value(0)?).found(blob(row))
             }),
             Self::Links(repository, digest) => rows.all(LINKS, params![repository, digest, limit], |row| {
-                let record = Record::Link {
-                    repository: row.parsed(0)?,
-                    digest: row.parsed(1)?,
-                    location: row.location(2, 3)?,
-                    size: row.unsigned(4)?,
-                    incarnation: row.incarnation(5)?,
-                    at: row.moment(6)?,
-                };
-                Ok((Self::Links(row.value(0)?, row.value(1)?), record))
+                Self::Links(row.value(0)?, row.value(1)?).found(link(row))
             }),
             Self::Manifests(repository, digest) => rows.at_one_moment(|rows| {
-                let mut found = rows.all(MANIFESTS, params![repository, digest, limit], |row| {
-                    Ok((Self::Manifests(row.value(0)?, row.value(1)?), manifest(row)?))
+                let found = rows.all(MANIFESTS, params![repository, digest, limit], |row| {
+                    Ok((
+                        Self::Manifests(row.value(0)?, row.value(1)?),
+                        keep_damage(manifest(row))?,
+                    ))
                 })?;
-                for (_, entry) in &mut found {
-                    complete(rows, entry)?;
-                }
-                Ok(found
-                    .into_iter()
-                    .map(|(place, (entry, _))| (place, Record::Manifest(Box::new(entry))))
-                    .collect())
-            }),
-            Self::Tags(repository, tag) => rows.all(TAGS, params![repository, tag, limit], |row| {
-                let record = Record::Tag {
-                    repository: row.parsed(0)?,
-                    tag: row.parsed(1)?,
-                    names: TagRecord {
-                        digest: row.parsed(2)?,
-                        media_type: row.parsed(3)?,
-                        size: row.unsigned(4)?,
-                        version: row.unsigned(5)?,
-                        at: row.moment(6)?,
-                    },
+                let complete = |(place, entry): (Self, Result<_, Failure>)| {
+                    let entry = entry.and_then(|entry| complete(rows, entry));
+                    place.found(entry.map(|entry| Record::Manifest(Box::new(entry))))
                 };
-                Ok((Self::Tags(row.value(0)?, row.value(1)?), record))
+                found.into_iter().map(complete).collect()
+            }),
+            Self::Tags(repository, name) => rows.all(TAGS, params![repository, name, limit], |row| {
+                Self::Tags(row.value(0)?, row.value(1)?).found(tag(row))
             }),
             Self::History(repository, tag, version) => {
                 rows.all(HISTORY, params![repository, tag, version, limit], |row| {
-                    let record = Record::History {
-                        repository: row.parsed(0)?,
-                        tag: row.parsed(1)?,
-                        change: HistoryRecord {
-                            version: row.unsigned(2)?,
-                            before: row.parsed_if_any(3)?,
-                            after: row.parsed_if_any(4)?,
-                            who: row.value(5)?,
-                            at: row.moment(6)?,
-                        },
-                    };
-                    Ok((Self::History(row.value(0)?, row.value(1)?, row.value(2)?), record))
+                    Self::History(row.value(0)?, row.value(1)?, row.value(2)?).found(change(row))
                 })
             }
         }
@@ -195,7 +184,7 @@ impl Place {
 }
 
 /// The records of one table behind a place, at most `limit`.
-pub(super) fn slice(rows: &Rows<'_>, place: &Place, limit: usize) -> Result<Slice<Record>, Failure> {
+pub(super) fn slice(rows: &Rows<'_>, place: &Place, limit: usize) -> Result<Slice<Found>, Failure> {
     let limit = limit.clamp(1, place.most());
     let found = place.look(rows, i64::try_from(limit).unwrap_or(i64::MAX))?;
     let is_full = found.len() == limit;
@@ -207,6 +196,69 @@ pub(super) fn slice(rows: &Rows<'_>, place: &Place, limit: usize) -> Result<Slic
     Ok(Slice {
         items,
         next: next.map(|place| place.cursor()),
+    })
+}
+
+/// Lets a damage wait until its place is told; anything else ends the walk.
+fn keep_damage<T>(read: Result<T, Failure>) -> Result<Result<T, Failure>, Failure> {
+    match read {
+        Err(Failure::Damaged(_)) | Ok(_) => Ok(read),
+        Err(failure) => Err(failure),
+    }
+}
+
+fn repository(row: &Row<'_>) -> Result<Record, Failure> {
+    Ok(Record::Repository {
+        name: row.parsed(0)?,
+        created: row.moment(1)?,
+    })
+}
+
+fn blob(row: &Row<'_>) -> Result<Record, Failure> {
+    Ok(Record::Blob {
+        digest: row.parsed(0)?,
+        location: row.location(1, 2)?,
+        size: row.unsigned(3)?,
+        at: row.moment(4)?,
+    })
+}
+
+fn link(row: &Row<'_>) -> Result<Record, Failure> {
+    Ok(Record::Link {
+        repository: row.parsed(0)?,
+        digest: row.parsed(1)?,
+        location: row.location(2, 3)?,
+        size: row.unsigned(4)?,
+        incarnation: row.incarnation(5)?,
+        at: row.moment(6)?,
+    })
+}
+
+fn tag(row: &Row<'_>) -> Result<Record, Failure> {
+    Ok(Record::Tag {
+        repository: row.parsed(0)?,
+        tag: row.parsed(1)?,
+        names: TagRecord {
+            digest: row.parsed(2)?,
+            media_type: row.parsed(3)?,
+            size: row.unsigned(4)?,
+            version: row.unsigned(5)?,
+            at: row.moment(6)?,
+        },
+    })
+}
+
+fn change(row: &Row<'_>) -> Result<Record, Failure> {
+    Ok(Record::History {
+        repository: row.parsed(0)?,
+        tag: row.parsed(1)?,
+        change: HistoryRecord {
+            version: row.unsigned(2)?,
+            before: row.parsed_if_any(3)?,
+            after: row.parsed_if_any(4)?,
+            who: row.value(5)?,
+            at: row.moment(6)?,
+        },
     })
 }
 
@@ -231,21 +283,21 @@ fn manifest(row: &Row<'_>) -> Result<(ManifestEntry, Option<Digest>), Failure> {
     Ok((entry, row.parsed_if_any(4)?))
 }
 
-fn complete(rows: &Rows<'_>, (entry, subject): &mut (ManifestEntry, Option<Digest>)) -> Result<(), Failure> {
+fn complete(rows: &Rows<'_>, (mut entry, subject): (ManifestEntry, Option<Digest>)) -> Result<ManifestEntry, Failure> {
     let (repository, digest) = (entry.repository.as_str(), entry.digest.to_string());
     entry.references = rows.all(
         REFERENCES,
         params![repository, digest, bits(entry.incarnation)],
         |row| row.parsed(0),
     )?;
-    if let Some(subject) = *subject {
+    if let Some(subject) = subject {
         let referrer = rows.one(REFERRER, params![repository, subject.to_string(), digest], |row| {
             referrer(row, 0, 1)
         })?;
-        let referrer = referrer.ok_or_else(|| Failure::Damaged(format!("{digest} is not shown under its subject")))?;
+        let referrer = referrer.ok_or_else(|| Failure::Damaged("it is not shown under its subject".to_owned()))?;
         entry.subject = Some((subject, referrer));
     }
-    Ok(())
+    Ok(entry)
 }
 
 #[cfg(test)]

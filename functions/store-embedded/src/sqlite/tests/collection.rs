@@ -228,7 +228,9 @@ async fn a_long_session_is_swept_in_steps() {
     assert_eq!(store.parts(cx(), session).await.unwrap().len(), 1400);
     let graves = store.graves(later(2), later(2).now, None, 10_000).await.unwrap();
     assert_eq!(graves.items.len(), 1000);
-    let claimed = store.claim(cx(), session, Timestamp(u64::MAX >> 1), u32::MAX).await;
+    let claimed = store
+        .claim(cx(), session, Expected::Fresh, Timestamp(u64::MAX >> 1), u32::MAX)
+        .await;
     assert!(matches!(claimed.unwrap(), Claimed::Ended(_)), "nobody goes on with it");
 
     opened.other_process().execute_batch("DROP TRIGGER killed").unwrap();

@@ -1,6 +1,6 @@
 //! What the server holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,6 +16,7 @@ const LEAST: usize = 5 << 20;
 
 /// Objects and uploads.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "what stores lack goes together in any way")]
 pub(crate) struct Held {
     pub(crate) objects: BTreeMap<String, Object>,
     pub(crate) uploads: BTreeMap<String, Upload>,
@@ -28,6 +29,12 @@ pub(crate) struct Held {
     pub(crate) is_lax: bool,
     /// How objects are read.
     pub(crate) quirk: Option<Quirk>,
+    /// Uploads are listed by their whole key alone, as `MinIO` does: a prefix matches nothing else.
+    pub(crate) lists_whole_keys: bool,
+    /// Parts have tags of so many characters, which are no MD5.
+    pub(crate) tag_length: usize,
+    /// What is answered for each key by itself in a delete of many, next time.
+    pub(crate) undeleted: VecDeque<&'static str>,
 }
 
 /// What some stores do, or a proxy before them, when they are asked for an object.
@@ -131,6 +138,14 @@ impl Held {
                 Answer::new(204, "")
             }
             Operation::DeleteObjects if self.is_old => Answer::refused(501, "NotImplemented"),
+            Operation::DeleteObjects if !self.undeleted.is_empty() => {
+                let code = self.undeleted.pop_front().unwrap();
+                let errors: Vec<_> = elements(&String::from_utf8_lossy(body), "Key")
+                    .into_iter()
+                    .map(|key| format!("<Error><Key>{key}</Key><Code>{code}</Code></Error>"))
+                    .collect();
+                Answer::xml(&format!("<DeleteResult>{}</DeleteResult>", errors.concat()))
+            }
             Operation::DeleteObjects => {
                 for key in elements(&String::from_utf8_lossy(body), "Key") {
                     self.objects.remove(key);
@@ -163,6 +178,7 @@ impl Held {
                 None => Answer::refused(404, "NoSuchUpload"),
             },
             Operation::ListMultipartUploads => self.list_uploads(seen),
+            Operation::ListParts => self.list_parts(seen),
             Operation::ListObjectsV2 => self.list(seen),
             Operation::HeadBucket => Answer::new(200, ""),
             other => panic!("{other:?} is not expected"),
@@ -225,8 +241,12 @@ impl Held {
         if !(1..=10_000).contains(&number) || upload.key != seen.key {
             return Answer::refused(400, "InvalidArgument");
         }
+        let mut etag = etag_of(&bytes);
+        if self.tag_length > 0 {
+            etag = format!("W-{etag:0>width$}", width = self.tag_length - 2);
+        }
         let part = Part {
-            etag: etag_of(&bytes),
+            etag,
             crc32: crc32_of(&bytes),
             bytes,
         };
@@ -330,6 +350,7 @@ impl Held {
             .uploads
             .iter()
             .filter(|(_, upload)| upload.key.starts_with(prefix) && upload.key.as_str() > after)
+            .filter(|(_, upload)| !self.lists_whole_keys || upload.key == prefix)
             .map(|(id, upload)| (upload.key.clone(), id.clone()))
             .collect();
         found.sort();
@@ -343,6 +364,31 @@ impl Held {
         let (next, listed) = (found.last().map_or("", |(key, _)| key), listed.concat());
         Answer::xml(&format!(
             "<ListMultipartUploadsResult><IsTruncated>{more}</IsTruncated><NextKeyMarker>{next}</NextKeyMarker>{listed}</ListMultipartUploadsResult>"
+        ))
+    }
+
+    fn list_parts(&self, seen: &Seen) -> Answer {
+        let Some(upload) = self.uploads.get(&seen.query["uploadId"]) else {
+            return Answer::refused(404, "NoSuchUpload");
+        };
+        let number = |name: &str| seen.query.get(name).map(|text| text.parse::<usize>().unwrap());
+        let after = number("part-number-marker").unwrap_or(0);
+        // Small pages, so that several are needed.
+        let limit = number("max-parts").unwrap_or(1000).min(3);
+        let mut parts = upload.parts.iter().filter(|(number, _)| usize::from(**number) > after);
+        let listed: Vec<_> = parts
+            .by_ref()
+            .take(limit)
+            .map(|(number, Part { bytes, etag, .. })| {
+                let size = bytes.len();
+                format!(
+                    "<Part><PartNumber>{number}</PartNumber><ETag>&quot;{etag}&quot;</ETag><Size>{size}</Size></Part>"
+                )
+            })
+            .collect();
+        let (more, listed) = (parts.next().is_some(), listed.concat());
+        Answer::xml(&format!(
+            "<ListPartsResult><IsTruncated>{more}</IsTruncated>{listed}</ListPartsResult>"
         ))
     }
 }

@@ -1,0 +1,233 @@
+//! What a manifest says, compared with what its records say, and with what it refers to.
+
+use std::collections::BTreeSet;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::TryStreamExt as _;
+use oci::{Digest, Manifest, RepositoryName};
+
+use super::records::Looked;
+use super::{Finding, Over};
+use crate::operations::manifests::references;
+use crate::store::StoreError;
+use crate::store::records::{EntryContent, Hold, Holding, ManifestEntry};
+
+/// What a manifest refers to: what must be there, and everything.
+struct References {
+    required: BTreeSet<Digest>,
+    all: BTreeSet<Digest>,
+}
+
+impl Over<'_> {
+    pub(super) async fn manifest(&self, looked: &mut Looked, entry: &ManifestEntry) -> Result<(), StoreError> {
+        let ManifestEntry { repository, digest, .. } = entry;
+        let mut suspicions = Vec::new();
+        let bytes = match &entry.content {
+            EntryContent::Inline(bytes) => {
+                if bytes.len() as u64 != entry.size {
+                    suspicions.push(Finding::ManifestResized {
+                        repository: repository.clone(),
+                        digest: *digest,
+                        recorded: entry.size,
+                        found: bytes.len() as u64,
+                    });
+                }
+                Some(bytes.clone())
+            }
+            EntryContent::Stored(_) => self.stored(&mut suspicions, entry).await?,
+        };
+        if !self.stores.metadata.repository(self.cx(), repository).await? {
+            suspicions.push(Finding::RepositoryUnlisted {
+                repository: repository.clone(),
+            });
+        }
+        let known = bytes.and_then(|bytes| self.parse(&mut suspicions, entry, &bytes));
+        let absent = self.references(&mut suspicions, entry, known).await?;
+        looked.absent += absent;
+        if !suspicions.is_empty() {
+            let now = self.stores.metadata.manifest(self.cx(), repository, digest).await?;
+            if now.is_some_and(|record| record.incarnation == entry.incarnation) {
+                looked.findings.append(&mut suspicions);
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes of a manifest that has them in an object, and whether it holds that. `None`: they cannot be had, as is
+    /// told here or of the record of the bytes.
+    async fn stored(&self, suspicions: &mut Vec<Finding>, entry: &ManifestEntry) -> Result<Option<Bytes>, StoreError> {
+        let ManifestEntry { repository, digest, .. } = entry;
+        let EntryContent::Stored(location) = &entry.content else {
+            return Ok(None);
+        };
+        let hold = Hold::BackLink {
+            digest: *digest,
+            repository: repository.clone(),
+            holding: Holding::Manifest,
+            incarnation: entry.incarnation,
+        };
+        if !self.is_held(hold).await? {
+            suspicions.push(Finding::ManifestWithoutHolder {
+                repository: repository.clone(),
+                digest: *digest,
+            });
+        }
+        let found = match self.place(digest).await? {
+            Some((place, found)) if place == *location => found,
+            _ => {
+                suspicions.push(Finding::ManifestAstray {
+                    repository: repository.clone(),
+                    digest: *digest,
+                    location: location.clone(),
+                });
+                return Ok(None);
+            }
+        };
+        if found != entry.size {
+            suspicions.push(Finding::ManifestResized {
+                repository: repository.clone(),
+                digest: *digest,
+                recorded: entry.size,
+                found,
+            });
+        }
+        if found > self.options.limits.manifest_bytes as u64 {
+            suspicions.push(Finding::ManifestRefused {
+                repository: repository.clone(),
+                digest: *digest,
+                reason: format!("it has {found} bytes"),
+            });
+            return Ok(None);
+        }
+        // What is not there, or has another size, is told of the record of the bytes.
+        if self.stores.blobs.stat(self.cx(), location).await? != Some(found) {
+            return Ok(None);
+        }
+        let Some(mut stream) = self.stores.blobs.read(self.cx(), location, 0..found).await? else {
+            return Ok(None);
+        };
+        let mut bytes = BytesMut::new();
+        while let Some(chunk) = stream.try_next().await? {
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(Some(bytes.freeze()))
+    }
+
+    /// What the manifest itself says that it refers to. `None`: it does not say.
+    fn parse(&self, suspicions: &mut Vec<Finding>, entry: &ManifestEntry, bytes: &[u8]) -> Option<References> {
+        let computed = Digest::of(entry.digest.algorithm(), bytes);
+        if computed != entry.digest {
+            let location = match &entry.content {
+                EntryContent::Inline(_) => None,
+                EntryContent::Stored(location) => Some(location.clone()),
+            };
+            // Where objects are hashed, it is told of the record of the bytes.
+            if location.is_none() || !self.options.hash {
+                suspicions.push(Finding::Corrupt {
+                    digest: entry.digest,
+                    location,
+                    computed,
+                });
+            }
+            return None;
+        }
+        let limits = &self.options.limits;
+        let bounds = oci::Limits {
+            max_depth: limits.json_depth,
+            max_references: limits.manifest_references,
+            ..oci::Limits::default()
+        };
+        match Manifest::parse(bytes, Some(&entry.media_type), &bounds) {
+            Ok(manifest) => {
+                let (required, excepted) = references(&manifest, self.options.sparse);
+                let all = required.union(&excepted).copied().collect();
+                Some(References { required, all })
+            }
+            Err(error) => {
+                suspicions.push(Finding::ManifestRefused {
+                    repository: entry.repository.clone(),
+                    digest: entry.digest,
+                    reason: error.to_string(),
+                });
+                None
+            }
+        }
+    }
+
+    /// Compares what a manifest refers to with what is there, with what keeps that, and with what its record lists. What
+    /// is not known to refer to anything is as its record says. How many are absent and may be.
+    async fn references(
+        &self,
+        suspicions: &mut Vec<Finding>,
+        entry: &ManifestEntry,
+        known: Option<References>,
+    ) -> Result<u64, StoreError> {
+        let ManifestEntry { repository, digest, .. } = entry;
+        let listed: BTreeSet<Digest> = entry.references.iter().copied().collect();
+        let References { required, all } = known.unwrap_or_else(|| References {
+            required: BTreeSet::new(),
+            all: listed.clone(),
+        });
+        let holds: Vec<Hold> = all
+            .iter()
+            .map(|target| Hold::Edge {
+                repository: repository.clone(),
+                target: *target,
+                parent: *digest,
+                incarnation: entry.incarnation,
+            })
+            .collect();
+        let mut unheld = BTreeSet::new();
+        for hold in self.stores.records.lost(self.cx(), &holds).await? {
+            if let Hold::Edge { target, .. } = hold {
+                unheld.insert(target);
+            }
+        }
+        let mut absent = 0;
+        for target in all {
+            let repository = || repository.clone();
+            if unheld.contains(&target) {
+                suspicions.push(Finding::EdgeMissing {
+                    repository: repository(),
+                    digest: *digest,
+                    target,
+                });
+            } else if !listed.contains(&target) {
+                suspicions.push(Finding::ReferenceUnlisted {
+                    repository: repository(),
+                    digest: *digest,
+                    target,
+                });
+            }
+            if self.is_present(&entry.repository, &target).await? {
+                continue;
+            }
+            if required.contains(&target) {
+                suspicions.push(Finding::ReferenceMissing {
+                    repository: repository(),
+                    digest: *digest,
+                    target,
+                });
+            } else {
+                absent += 1;
+            }
+        }
+        Ok(absent)
+    }
+
+    /// Whether the repository holds a digest, as a blob or as a manifest. One that is there and damaged is told of its own
+    /// record.
+    async fn is_present(&self, repository: &RepositoryName, digest: &Digest) -> Result<bool, StoreError> {
+        let metadata = &self.stores.metadata;
+        let is_there = |error: StoreError| match error.damage() {
+            Some(_) => Ok(true),
+            None => Err(error),
+        };
+        let link = metadata.link(self.cx(), repository, digest).await;
+        if link.map(|link| link.is_some()).or_else(is_there)? {
+            return Ok(true);
+        }
+        let manifest = metadata.manifest(self.cx(), repository, digest).await;
+        manifest.map(|manifest| manifest.is_some()).or_else(is_there)
+    }
+}

@@ -1,0 +1,173 @@
+//! Collection over all stores: the order of its steps. What each step does to the records is the store's
+//! ([`store::collection`](crate::store::collection)); here nothing is decided, and nothing waits.
+//!
+//! 1. Names, slice by slice: links, and bytes that nobody holds. How far it has come is recorded after every slice,
+//!    so that a run that was cut off is gone on with by the next one, and that two do not do the same work.
+//! 2. Upload sessions past their end, unless somebody still writes under them.
+//! 3. Graves that are due. What is named again is spared, but for what was begun beside it and never finished, and
+//!    what was buried again is left for later; all else is deleted, many objects at once, and then its grave is removed,
+//!    so that a run which was cut off in between deletes again, and never forgets.
+//!
+//! Each step is taken whatever became of those before it: a table that cannot be written because the disk is full must
+//! not keep the graves that would make room. And one thing that cannot be done keeps nothing back but itself.
+//!
+//! Memory is bounded by the sizes in [`Options`]. Nothing is locked: a registry serves meanwhile, and any number of
+//! collections at once are as safe as one.
+
+mod graves;
+mod names;
+mod told;
+mod uploads;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use self::told::Told;
+use crate::environment::{Environment, context};
+use crate::registry::AllStores;
+use crate::store::blobs::Freed;
+use crate::store::collection::{Plan, Tally, UNTIL_IMPORTED};
+use crate::store::{Context, StoreError, Timestamp};
+
+/// How a collection runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// What it does, and what it leaves alone.
+    pub plan: Plan,
+    /// Names in a slice.
+    pub names: usize,
+    /// Sessions in a page.
+    pub sessions: usize,
+    /// Graves in a page: as many objects are deleted at once. What a page has done stays done when a later one fails, so
+    /// that a slow store gets on.
+    pub graves: usize,
+    /// How many single reads, sweeps and deletions are under way at once. When as many in a row find a store
+    /// unavailable, their step is given up.
+    pub at_once: usize,
+    /// For how many milliseconds a pass over the names is held without a sign of life; more than a slice takes.
+    pub lease_ms: u64,
+    /// Milliseconds that a store may spend on one call, retries included.
+    pub store_ms: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            plan: Plan::default(),
+            names: 500,
+            sessions: 200,
+            graves: 100,
+            at_once: 16,
+            lease_ms: 300_000,
+            store_ms: 60_000,
+        }
+    }
+}
+
+/// What a collection has done, or would do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts that a report states, not states of anything"
+)]
+pub struct Report {
+    /// Nothing was written: these are the things that a run would do now.
+    pub dry_run: bool,
+    /// Leftovers among the names were looked for.
+    pub deep: bool,
+    /// The pass over the names went on where another run had been cut off.
+    pub resumed: bool,
+    /// Another process is at the names, or has taken them over, and said so until this moment: only sessions and graves
+    /// were looked at; and no graves while it is an import ([`UNTIL_IMPORTED`]).
+    pub busy_until: Option<Timestamp>,
+    /// What was done to the names.
+    #[serde(flatten)]
+    pub names: Tally,
+    /// Upload sessions that were ended for good.
+    pub sessions_swept: u64,
+    /// Graves that they left.
+    pub session_graves: u64,
+    /// Sessions past their end that were left alone: somebody writes under them, or they have changed meanwhile.
+    pub sessions_spared: u64,
+    /// Keys of objects that were deleted; also those under which nothing was, as most that an upload leaves.
+    pub objects_deleted: u64,
+    /// What was there under these keys, if the store has told of all of them.
+    pub freed: Option<Freed>,
+    /// Graves whose object was in use, and is.
+    pub graves_spared: u64,
+    /// Things that could not be done: a step, an upload that could not be ended, an object that could not be deleted.
+    pub failed: u64,
+    /// It was told to stop before it was through.
+    pub stopped: bool,
+    /// All was gone over, to the end, and nothing has failed.
+    pub complete: bool,
+}
+
+/// Something has failed in a collection. All else was done, and the next run tries it again.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {source}")]
+pub struct Interrupted {
+    /// What was done; how many things were not is among it.
+    pub report: Box<Report>,
+    /// The first thing that was not done, in words: `the object abc.1 cannot be deleted`.
+    pub what: String,
+    /// Why not.
+    #[source]
+    pub source: StoreError,
+}
+
+/// Collects once. `progress` is told how far it has come, after every slice and page; when it breaks, the run stops
+/// there, notes how far it came, and lets go of the names, so that the next one need not wait.
+///
+/// A second run is needed to see everything go: what is unlinked now is in the graveyard for a while, and a link is
+/// only marked by the first.
+///
+/// # Errors
+/// When anything could not be done. What is whole all the same is in the report.
+pub async fn collect(
+    stores: &AllStores,
+    environment: Arc<dyn Environment>,
+    options: &Options,
+    progress: &mut (dyn FnMut(&Report) -> ControlFlow<()> + Send),
+) -> Result<Report, Interrupted> {
+    let over = Over {
+        stores,
+        environment,
+        options,
+    };
+    let mut told = Told::new(options, progress);
+    names::names(&over, &mut told).await;
+    if !told.is_stopped() {
+        uploads::uploads(&over, &mut told).await;
+    }
+    // What is in the graveyard may be what an import has still to name again.
+    let is_half = told.report.busy_until.is_some_and(|until| until >= UNTIL_IMPORTED);
+    if !told.is_stopped() && !is_half {
+        graves::graves(&over, &mut told).await;
+    }
+    told.end()
+}
+
+/// What a step needs; shared by calls that are under way at once.
+struct Over<'a> {
+    stores: &'a AllStores,
+    environment: Arc<dyn Environment>,
+    options: &'a Options,
+}
+
+impl Over<'_> {
+    fn cx(&self) -> Context {
+        context(&*self.environment, self.options.store_ms)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.environment.now()
+    }
+
+    /// What ended before this moment has rested for `grace_ms`.
+    fn due(&self, grace_ms: u64) -> Timestamp {
+        Timestamp(self.now().0.saturating_sub(grace_ms))
+    }
+}

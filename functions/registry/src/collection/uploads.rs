@@ -1,0 +1,66 @@
+//! Upload sessions past their end.
+
+use futures_util::{FutureExt as _, StreamExt as _, stream};
+
+use super::Over;
+use super::told::Told;
+use crate::store::StoreError;
+use crate::store::collection::remains;
+use crate::store::sessions::{Session, SessionKey};
+
+pub(super) async fn uploads(over: &Over<'_>, told: &mut Told<'_>) {
+    told.begin();
+    let Over { stores, options, .. } = over;
+    let before = over.due(options.plan.graces.session_ms);
+    let mut after = None;
+    loop {
+        let page = stores.sessions.expired(over.cx(), before, after, options.sessions);
+        let page = match page.await {
+            Ok(page) => page,
+            Err(fault) => return told.step_failed("uploads past their end cannot be listed", fault),
+        };
+        let Some((last, _)) = page.last() else {
+            return;
+        };
+        after = Some(*last);
+        // Boxed, or the compiler cannot tell that the whole may move between threads.
+        let ends = page.into_iter().map(|(key, session)| end(over, key, session).boxed());
+        let ends: Vec<_> = ends.collect();
+        let mut ends = stream::iter(ends).buffer_unordered(options.at_once);
+        while let Some((key, ended)) = ends.next().await {
+            match ended {
+                Ok(Some(graves)) => {
+                    told.went();
+                    told.report.sessions_swept += 1;
+                    told.report.session_graves += graves;
+                }
+                Ok(None) => {
+                    told.went();
+                    told.report.sessions_spared += 1;
+                }
+                Err(fault) => {
+                    let what = || format!("the upload {} cannot be ended", key.id);
+                    if told.failed(what, fault).is_break() {
+                        return;
+                    }
+                }
+            }
+        }
+        if told.tell().is_break() {
+            return;
+        }
+    }
+}
+
+/// The graves that a session past its end leaves; `None`: it is left alone.
+async fn end(over: &Over<'_>, key: SessionKey, session: Session) -> (SessionKey, Result<Option<u64>, StoreError>) {
+    let now = over.now();
+    if session.claimed_until.is_some_and(|until| now < until) {
+        return (key, Ok(None));
+    }
+    if over.options.plan.dry_run {
+        return (key, Ok(Some(remains(key, &session, now).count() as u64)));
+    }
+    let swept = over.stores.collection.sweep(over.cx(), key, &session).await;
+    (key, swept)
+}

@@ -1,0 +1,488 @@
+//! What a [check](crate::check) must find in a store that lost something behind its back: each clause does one kind of
+//! harm, by the hands of the store's own tests, and asks for the finding.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use oci::{Descriptor, Digest, MediaType, RepositoryName};
+use serde_json::{Value, json};
+
+use super::Trial;
+use super::metadata::{WHO, digest, media_type, repository, tag};
+use super::source::Body;
+use crate::check::{Event, Finding, Options, Summary, check};
+use crate::environment::{Environment, Room};
+use crate::registry::AllStores;
+use crate::store::blobs::Upload;
+use crate::store::metadata::{ManifestPut, ManifestRecord, NewContent, PutManifest, Referrer};
+use crate::store::records::{Hold, Holding, Record};
+use crate::store::sessions::{Attempt, SessionId};
+use crate::store::{Incarnation, Location, Slice, StoreError, Timestamp};
+
+/// Does to a store's tables what no operation does.
+#[async_trait]
+pub trait Harm: Send + Sync + 'static {
+    /// Makes a hold that belongs to nothing, or loses one that belongs to something.
+    async fn set_hold(&self, hold: &Hold, present: bool);
+
+    /// Loses the row of a manifest under its subject.
+    async fn lose_referrer(&self, repository: &RepositoryName, subject: &Digest, referrer: &Digest);
+
+    /// Makes the media type in a manifest's record something that is none.
+    async fn garble(&self, repository: &RepositoryName, digest: &Digest);
+}
+
+/// Empty stores, and who harms their names.
+pub struct Harmed {
+    /// The stores.
+    pub stores: AllStores,
+    /// Who knows what lies under them.
+    pub harm: Arc<dyn Harm>,
+}
+
+/// What a clause about checks is given.
+pub type CheckTrial = Trial<Harmed>;
+
+/// Time that stands still.
+struct Still(Timestamp);
+
+#[async_trait]
+impl Environment for Still {
+    fn now(&self) -> Timestamp {
+        self.0
+    }
+
+    fn random(&self, bytes: &mut [u8]) {
+        bytes.fill(7);
+    }
+
+    async fn room(&self, _bytes: usize) -> Result<Room, StoreError> {
+        Ok(Box::new(()))
+    }
+}
+
+const CONFIG: &[u8] = b"{}";
+const LAYER: &[u8] = b"the bytes of a layer";
+
+/// What [`CheckTrial::furnish`] has pushed.
+struct Pushed {
+    app: RepositoryName,
+    config: Digest,
+    layer: Digest,
+    /// In its record, under `v1`.
+    image: Digest,
+    /// The same image with so much white space that it lies in an object, under `large`.
+    large: Digest,
+    /// Has the image as its subject.
+    signature: Digest,
+}
+
+fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
+    json!({ "mediaType": media_type, "digest": digest(bytes), "size": bytes.len() })
+}
+
+fn sorted(mut findings: Vec<Finding>) -> Vec<Finding> {
+    findings.sort_by_key(|finding| format!("{finding:?}"));
+    findings
+}
+
+impl CheckTrial {
+    /// An object of these bytes, which nothing names.
+    async fn seal(&self, bytes: &Bytes) -> Location {
+        let blobs = &self.store.stores.blobs;
+        let attempt = Attempt {
+            session: SessionId(u128::from(self.cx().incarnation.0) << 64),
+            number: 1,
+        };
+        let mut body = Body::of(bytes, 10_000);
+        let appended = blobs.append(self.cx(), attempt, &[], &mut body).await;
+        let appended = appended.unwrap_or_else(|_| panic!("append"));
+        let upload = Upload {
+            session: attempt.session,
+            state: appended.state,
+            parts: appended.part.into_iter().collect(),
+            size: bytes.len() as u64,
+        };
+        blobs.seal(self.cx(), &upload).await.expect("seal")
+    }
+
+    async fn commit(&self, app: &RepositoryName, bytes: &'static [u8]) -> Digest {
+        let (digest, bytes) = (digest(bytes), Bytes::from_static(bytes));
+        let location = self.seal(&bytes).await;
+        let metadata = &self.store.stores.metadata;
+        let committed = metadata.commit_blob(self.cx(), app, &digest, &location, bytes.len() as u64);
+        committed.await.expect("commit_blob");
+        digest
+    }
+
+    async fn put(&self, app: &RepositoryName, bytes: Bytes, required: &[Digest], edit: impl FnOnce(&mut PutManifest)) {
+        let mut put = PutManifest {
+            repository: app.clone(),
+            digest: digest(&bytes),
+            media_type: media_type(MediaType::OCI_MANIFEST),
+            size: bytes.len() as u64,
+            content: NewContent::Inline(bytes),
+            artifact_type: None,
+            subject: None,
+            required: required.iter().copied().collect(),
+            excepted: BTreeSet::new(),
+            tags: Vec::new(),
+            who: WHO.to_owned(),
+        };
+        edit(&mut put);
+        let answer = self.store.stores.metadata.put_manifest(self.cx(), &put).await;
+        assert_eq!(answer.expect("put_manifest"), ManifestPut::Stored);
+    }
+
+    /// All of [`Pushed`], and an index over both forms of the image.
+    async fn furnish(&self) -> Pushed {
+        let app = repository("team/app");
+        let (config, layer) = (self.commit(&app, CONFIG).await, self.commit(&app, LAYER).await);
+        let image = json!({
+            "schemaVersion": 2,
+            "mediaType": MediaType::OCI_MANIFEST,
+            "config": descriptor(MediaType::OCI_CONFIG, CONFIG),
+            "layers": [descriptor(MediaType::OCI_LAYER, LAYER)],
+        });
+        let image = Bytes::from(image.to_string());
+        self.put(&app, image.clone(), &[config, layer], |put| put.tags = vec![tag("v1")])
+            .await;
+        let mut large = image.to_vec();
+        large.resize(40_000, b' ');
+        let large = Bytes::from(large);
+        let location = self.seal(&large).await;
+        self.put(&app, large.clone(), &[config, layer], |put| {
+            put.content = NewContent::Sealed(location);
+            put.tags = vec![tag("large")];
+        })
+        .await;
+        let signature = json!({
+            "schemaVersion": 2,
+            "mediaType": MediaType::OCI_MANIFEST,
+            "config": descriptor(MediaType::OCI_CONFIG, CONFIG),
+            "layers": [],
+            "subject": descriptor(MediaType::OCI_MANIFEST, &image),
+        });
+        let signature = Bytes::from(signature.to_string());
+        let referrer = Referrer {
+            descriptor: Descriptor::new(
+                media_type(MediaType::OCI_MANIFEST),
+                digest(&signature),
+                signature.len() as u64,
+            ),
+            annotations_omitted: false,
+        };
+        self.put(&app, signature.clone(), &[config], |put| {
+            put.subject = Some((digest(&image), referrer));
+        })
+        .await;
+        let index = json!({
+            "schemaVersion": 2,
+            "mediaType": MediaType::OCI_INDEX,
+            "manifests": [
+                descriptor(MediaType::OCI_MANIFEST, &image),
+                descriptor(MediaType::OCI_MANIFEST, &large),
+            ],
+        });
+        let children = [digest(&image), digest(&large)];
+        self.put(&app, Bytes::from(index.to_string()), &children, |put| {
+            put.media_type = media_type(MediaType::OCI_INDEX);
+        })
+        .await;
+        Pushed {
+            app,
+            config,
+            layer,
+            image: digest(image),
+            large: digest(large),
+            signature: digest(signature),
+        }
+    }
+
+    async fn check(&self) -> (Summary, Vec<Finding>) {
+        let mut found = Vec::new();
+        let mut tell = |event: Event<'_>| {
+            if let Event::Found(finding) = event {
+                found.push(finding.clone());
+            }
+        };
+        let options = Options {
+            hash: true,
+            ..Options::default()
+        };
+        let environment = Arc::new(Still(self.now()));
+        let summary = check(&self.store.stores, environment, &options, &mut tell).await;
+        let summary = summary.expect("a check goes on");
+        assert_eq!(summary.findings, found.len() as u64);
+        (summary, sorted(found))
+    }
+
+    async fn found(&self) -> Vec<Finding> {
+        self.check().await.1
+    }
+
+    async fn manifest(&self, app: &RepositoryName, digest: &Digest) -> ManifestRecord {
+        let record = self.store.stores.metadata.manifest(self.cx(), app, digest).await;
+        record.expect("manifest").expect("it is there")
+    }
+
+    /// The hold of a manifest on what it refers to.
+    async fn edge(&self, app: &RepositoryName, parent: &Digest, target: &Digest) -> Hold {
+        Hold::Edge {
+            repository: app.clone(),
+            target: *target,
+            parent: *parent,
+            incarnation: self.manifest(app, parent).await.incarnation,
+        }
+    }
+
+    async fn lose(&self, hold: &Hold) {
+        self.store.harm.set_hold(hold, false).await;
+    }
+
+    async fn one_too_many(&self, hold: &Hold) {
+        self.store.harm.set_hold(hold, true).await;
+    }
+
+    /// Everything that is recorded.
+    async fn records(&self) -> Vec<Record> {
+        super::records::walk(&self.of(self.store.stores.records.clone()), 1000).await
+    }
+
+    async fn plant(&self, record: Record) {
+        let records = &self.store.stores.records;
+        records.insert(self.cx(), &[record]).await.expect("insert");
+    }
+}
+
+/// In a registry in which nothing went wrong there is nothing to find.
+pub async fn nothing_is_found_where_nothing_is_lost(trial: CheckTrial) {
+    trial.furnish().await;
+    let (summary, found) = trial.check().await;
+    assert_eq!(found, []);
+    let counts = (summary.blobs, summary.links, summary.manifests, summary.tags);
+    assert_eq!((counts, summary.hashed), ((3, 2, 4, 2), 3));
+}
+
+/// What a manifest refers to is told by the manifest, whatever the records have lost.
+pub async fn a_lost_edge_is_found(trial: CheckTrial) {
+    let pushed = trial.furnish().await;
+    let mut expected = Vec::new();
+    for (parent, target) in [
+        (pushed.image, pushed.layer),
+        (pushed.large, pushed.layer),
+        (pushed.signature, pushed.config),
+    ] {
+        trial.lose(&trial.edge(&pushed.app, &parent, &target).await).await;
+        expected.push(Finding::EdgeMissing {
+            repository: pushed.app.clone(),
+            digest: parent,
+            target,
+        });
+    }
+    assert_eq!(trial.found().await, sorted(expected));
+}
+
+/// The edge of an earlier life keeps nothing.
+pub async fn an_edge_of_another_life_is_none(trial: CheckTrial) {
+    let pushed = trial.furnish().await;
+    let edge = trial.edge(&pushed.app, &pushed.image, &pushed.layer).await;
+    let mut other = edge.clone();
+    if let Hold::Edge { incarnation, .. } = &mut other {
+        *incarnation = Incarnation(1);
+    }
+    trial.one_too_many(&other).await;
+    assert_eq!(trial.found().await, []);
+    trial.lose(&edge).await;
+    let finding = Finding::EdgeMissing {
+        repository: pushed.app,
+        digest: pushed.image,
+        target: pushed.layer,
+    };
+    assert_eq!(trial.found().await, [finding]);
+}
+
+/// Only for stores that list what a manifest refers to beside its edges: `lose` empties the list of this manifest. An
+/// export would take that for the truth.
+pub async fn an_unlisted_reference_is_found(trial: CheckTrial, lose: impl AsyncFnOnce(&RepositoryName, &Digest)) {
+    let pushed = trial.furnish().await;
+    lose(&pushed.app, &pushed.image).await;
+    let unlisted = |target| Finding::ReferenceUnlisted {
+        repository: pushed.app.clone(),
+        digest: pushed.image,
+        target,
+    };
+    let expected = vec![unlisted(pushed.config), unlisted(pushed.layer)];
+    assert_eq!(trial.found().await, sorted(expected));
+}
+
+/// A manifest in an object must be among those who hold that.
+pub async fn a_large_manifest_without_its_back_link_is_found(trial: CheckTrial) {
+    let pushed = trial.furnish().await;
+    let life = trial.manifest(&pushed.app, &pushed.large).await.incarnation;
+    let holder = |holding, incarnation| Hold::BackLink {
+        digest: pushed.large,
+        repository: pushed.app.clone(),
+        holding,
+        incarnation,
+    };
+    trial.lose(&holder(Holding::Manifest, life)).await;
+    let finding = Finding::ManifestWithoutHolder {
+        repository: pushed.app.clone(),
+        digest: pushed.large,
+    };
+    assert_eq!(trial.found().await, std::slice::from_ref(&finding));
+    for other in [holder(Holding::Manifest, Incarnation(1)), holder(Holding::Blob, life)] {
+        trial.one_too_many(&other).await;
+        assert_eq!(trial.found().await, std::slice::from_ref(&finding), "with {other:?}");
+    }
+}
+
+/// A back-link of another life, or of a manifest of the same bytes, does not hold a link.
+pub async fn a_link_without_its_own_back_link_is_found(trial: CheckTrial) {
+    let pushed = trial.furnish().await;
+    let metadata = &trial.store.stores.metadata;
+    let link = metadata.link(trial.cx(), &pushed.app, &pushed.layer).await;
+    let life = link.expect("link").expect("it is linked").incarnation;
+    let holder = |holding, incarnation| Hold::BackLink {
+        digest: pushed.layer,
+        repository: pushed.app.clone(),
+        holding,
+        incarnation,
+    };
+    trial.lose(&holder(Holding::Blob, life)).await;
+    let finding = Finding::LinkWithoutHolder {
+        repository: pushed.app.clone(),
+        digest: pushed.layer,
+    };
+    assert_eq!(trial.found().await, std::slice::from_ref(&finding));
+    for other in [holder(Holding::Blob, Incarnation(1)), holder(Holding::Manifest, life)] {
+        trial.one_too_many(&other).await;
+        assert_eq!(trial.found().await, std::slice::from_ref(&finding), "with {other:?}");
+    }
+}
+
+/// A holder is looked for by its own name, however many others there are before it.
+pub async fn a_holder_is_found_among_a_thousand(trial: CheckTrial) {
+    let pushed = trial.furnish().await;
+    for number in 0..1_100_u64 {
+        let other = Hold::BackLink {
+            digest: pushed.layer,
+            repository: repository(&format!("many/{number:04}")),
+            holding: Holding::Manifest,
+            incarnation: Incarnation(number),
+        };
+        trial.one_too_many(&other).await;
+    }
+    assert_eq!(trial.found().await, []);
+}
+
+/// A link that says another length than the bytes have.
+pub async fn a_link_of_another_size_is_found(trial: CheckTrial) {
+    let pushed = trial.furnish().await;
+    for mut record in trial.records().await {
+        if let Record::Link { digest, size, .. } = &mut record
+            && *digest == pushed.layer
+        {
+            *size += 1;
+            trial.plant(record).await;
+        }
+    }
+    let finding = Finding::LinkResized {
+        repository: pushed.app,
+        digest: pushed.layer,
+        recorded: LAYER.len() as u64 + 1,
+        found: LAYER.len() as u64,
+    };
+    assert_eq!(trial.found().await, [finding]);
+}
+
+/// A manifest that says another length than it has, in its record or in an object.
+pub async fn a_manifest_of_another_size_is_found(trial: CheckTrial) {
+    let pushed = trial.furnish().await;
+    let mut expected = Vec::new();
+    for record in trial.records().await {
+        if let Record::Manifest(mut entry) = record
+            && entry.digest != pushed.image
+        {
+            expected.push(Finding::ManifestResized {
+                repository: pushed.app.clone(),
+                digest: entry.digest,
+                recorded: entry.size + 1,
+                found: entry.size,
+            });
+            entry.size += 1;
+            trial.plant(Record::Manifest(entry)).await;
+        }
+    }
+    expected.push(Finding::TagDiffers {
+        repository: pushed.app,
+        tag: tag("large"),
+        digest: pushed.large,
+    });
+    assert_eq!(trial.found().await, sorted(expected));
+}
+
+/// A part of a record that is missing is a finding, and not the end; who needs everything is refused, and told why.
+pub async fn a_missing_part_ends_an_export_and_no_check(trial: CheckTrial) {
+    let pushed = trial.furnish().await;
+    let Pushed {
+        app, image, signature, ..
+    } = &pushed;
+    trial.lose(&trial.edge(app, &pushed.large, &pushed.layer).await).await;
+    trial.store.harm.lose_referrer(app, image, signature).await;
+    let found = trial.found().await;
+    let [Finding::Damaged { record, .. }, other] = found.as_slice() else {
+        panic!("{found:?}");
+    };
+    assert_eq!(*record, format!("manifest {app} {signature}"));
+    let expected = Finding::EdgeMissing {
+        repository: app.clone(),
+        digest: pushed.large,
+        target: pushed.layer,
+    };
+    assert_eq!(*other, expected);
+    assert_refused(&trial, record).await;
+}
+
+/// A record that cannot be read is a finding, and so is what has to be compared with it. Nothing is called nobody's
+/// while it may be the one that names it.
+pub async fn an_unreadable_record_ends_an_export_and_no_check(trial: CheckTrial) {
+    let pushed = trial.furnish().await;
+    let Pushed { app, image, .. } = &pushed;
+    let location = trial.seal(&Bytes::from_static(b"nobody's")).await;
+    assert_eq!(trial.found().await, [Finding::Stray { location, size: 8 }]);
+    trial.lose(&trial.edge(app, &pushed.large, &pushed.layer).await).await;
+    trial.store.harm.garble(app, image).await;
+    let found = trial.found().await;
+    let [
+        Finding::Damaged { record: first, .. },
+        Finding::Damaged { record: second, .. },
+        Finding::EdgeMissing { .. },
+    ] = found.as_slice()
+    else {
+        panic!("{found:?}");
+    };
+    let manifest = format!("manifest {app} {image}");
+    assert_eq!([first, second], [&manifest, &format!("tag {app} v1")]);
+    assert_refused(&trial, &manifest).await;
+}
+
+/// Whoever needs all records gets an error that names this one.
+async fn assert_refused(trial: &CheckTrial, record: &str) {
+    let records = &trial.store.stores.records;
+    let mut next = None;
+    loop {
+        match records.records(trial.cx(), next.as_ref(), 1000).await {
+            Ok(Slice { next: Some(cursor), .. }) => next = Some(cursor),
+            Ok(_) => panic!("{record} was left out"),
+            Err(error) => {
+                assert!(error.damage().is_some(), "{error}");
+                assert!(error.to_string().contains(record), "{error}");
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! What keeps a thing from being removed: the reverse of a reference or of a link, in the place where a removal or a
+//! collection looks for it. It must be there for as long as what it stands for; without it that thing can be removed
+//! although it is in use.
+
+use oci::{Digest, RepositoryName};
+
+use crate::store::Incarnation;
+
+/// As what a repository holds the bytes of a digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Holding {
+    /// By its link: they can be read as a blob.
+    Blob,
+    /// As a manifest that is too large for its record: they can not.
+    Manifest,
+}
+
+/// The reverse of a reference or of a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// An edge: `parent` refers to `target`, which stays in the repository.
+    Edge {
+        /// The repository of both.
+        repository: RepositoryName,
+        /// What is referred to.
+        target: Digest,
+        /// The manifest that does.
+        parent: Digest,
+        /// In this life.
+        incarnation: Incarnation,
+    },
+    /// A back-link: a repository holds the bytes of `digest`, which stay in the blob store.
+    BackLink {
+        /// The digest.
+        digest: Digest,
+        /// The repository.
+        repository: RepositoryName,
+        /// As what.
+        holding: Holding,
+        /// The life of its link, or of its manifest.
+        incarnation: Incarnation,
+    },
+}

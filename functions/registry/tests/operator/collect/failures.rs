@@ -1,0 +1,483 @@
+//! Collection that is cut off, told to stop, or meets what cannot be done: what is done all the same, and by the next run.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use registry::collection::{Options, Report, collect};
+use registry::contract::faulty::{Fault, Kind, Moment};
+use registry::contract::wrapped::{Hook, Wrapped};
+use registry::store::collection::{Begun, Plan, Tally, UNTIL_IMPORTED};
+use registry::store::{Incarnation, StoreError};
+
+use super::{GRACE, HOUR, tiny};
+use crate::support::World;
+
+/// Fails those calls of one method that it is told to, counted from 1.
+struct Failing {
+    method: &'static str,
+    calls: Arc<AtomicUsize>,
+    fails: fn(usize) -> Option<StoreError>,
+}
+
+impl Failing {
+    fn new(method: &'static str, fails: fn(usize) -> Option<StoreError>) -> (Self, Arc<AtomicUsize>) {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let failing = Self {
+            method,
+            calls: calls.clone(),
+            fails,
+        };
+        (failing, calls)
+    }
+}
+
+impl Hook for Failing {
+    fn before(&self, method: &'static str) -> Result<(), StoreError> {
+        if method != self.method {
+            return Ok(());
+        }
+        let call = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
+        (self.fails)(call).map_or(Ok(()), Err)
+    }
+
+    fn after(&self, _method: &'static str) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+impl World {
+    /// `count` objects that nothing names, each in a grave that is due.
+    async fn bury(&self, count: usize) {
+        for number in 0..count {
+            let digest = self.push_blob("a", format!("buried {number:03}")).await;
+            self.delete(format!("/v2/a/blobs/{digest}")).send().await.expect(202);
+        }
+        assert_eq!(self.collect().await.names.buried, count as u64);
+        self.clock.pass(GRACE);
+        // The sessions of these pushes.
+        self.collect_until_swept().await;
+    }
+
+    /// Ends what is past its end, and deletes nothing.
+    async fn collect_until_swept(&self) {
+        let mut at_uploads = |report: &Report| {
+            if report.sessions_swept > 0 {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        };
+        let options = Options {
+            sessions: 1000,
+            ..Options::default()
+        };
+        let swept = collect(&self.stores, self.clock.clone(), &options, &mut at_uploads).await;
+        let swept = swept.unwrap();
+        assert!(swept.sessions_swept > 0 && swept.objects_deleted == 0, "{swept:?}");
+    }
+}
+
+/// One call at a time, so that their order is known.
+fn single_file() -> Options {
+    Options { at_once: 1, ..tiny() }
+}
+
+/// A table that cannot be written, as on a full disk, keeps neither uploads nor graves back; and who holds the names is
+/// not known then, so that nobody walks over them.
+#[tokio::test]
+async fn each_step_is_taken_whatever_became_of_the_others() {
+    for (method, what) in [
+        ("begin_pass", "the pass over the names cannot begin"),
+        ("collect_names", "the names cannot be gone through"),
+        ("checkpoint", "how far the pass has come cannot be noted"),
+        ("expired", "uploads past their end cannot be listed"),
+    ] {
+        let world = World::new().await;
+        world.bury(3).await;
+        world.push_blob("a", "loose").await;
+        world.abandon("a").await;
+        world.clock.pass(GRACE);
+        let _ = world.counts.take();
+        world.faults.plan(Fault {
+            method: Some(method),
+            nth: 1,
+            kind: Kind::Unavailable,
+            moment: Moment::Before,
+        });
+        let interrupted = world.try_collect(&tiny()).await.unwrap_err();
+        let report = &interrupted.report;
+        assert!(interrupted.to_string().starts_with(what), "{interrupted}");
+        assert_eq!((report.failed, report.complete), (1, false));
+        assert_eq!(report.objects_deleted, 3, "{method}");
+        assert_eq!(report.sessions_swept > 0, method != "expired", "{method}: {report:?}");
+        assert_eq!(
+            report.names.seen > 0,
+            matches!(method, "checkpoint" | "expired"),
+            "{method}"
+        );
+        if method == "begin_pass" {
+            assert_eq!(report.names, Tally::default());
+            assert_eq!(world.counts.of("collect_names"), 0, "nobody walks without the lease");
+        }
+    }
+}
+
+/// An object that cannot be deleted, now or ever, keeps nothing back but itself, on its page and behind it.
+#[tokio::test]
+async fn an_object_that_cannot_be_deleted_keeps_nothing_else_back() {
+    // Of the first page of three: all at once, then one by one, of which the second fails.
+    let refuse: fn(usize) -> Option<StoreError> = |call| matches!(call, 1 | 3).then(|| StoreError::failed("immutable"));
+    let busy: fn(usize) -> Option<StoreError> = |call| matches!(call, 1 | 3).then(|| StoreError::unavailable("busy"));
+    for fails in [refuse, busy] {
+        let mut world = World::new().await;
+        world.bury(7).await;
+        let whole = world.stores.blobs.clone();
+        let (failing, calls) = Failing::new("delete", fails);
+        world.stores.blobs = Arc::new(Wrapped::new(whole.clone(), failing));
+        let options = Options {
+            graves: 3,
+            // More than one, or a busy store is given up at once.
+            at_once: 2,
+            ..Options::default()
+        };
+        let interrupted = world.try_collect(&options).await.unwrap_err();
+        let report = &interrupted.report;
+        let told = interrupted.to_string();
+        assert!(
+            told.starts_with("the object ") && told.contains(" cannot be deleted: "),
+            "{told}"
+        );
+        assert_eq!((report.failed, report.complete), (1, false));
+        assert_eq!(report.objects_deleted, 6, "{report:?}");
+        assert_eq!(report.freed, None, "what a failed call has freed, nobody tells");
+        assert_eq!(calls.load(Ordering::Relaxed), 1 + 3 + 2, "two more pages");
+        assert_eq!((world.blobs.objects(), world.metadata.counts().graveyard), (1, 1));
+
+        world.stores.blobs = whole;
+        let report = world.collect().await;
+        assert_eq!((report.objects_deleted, report.failed, report.complete), (1, 0, true));
+        world.assert_empty();
+    }
+}
+
+/// An upload that cannot be ended, the first of all, keeps back neither those behind it nor the graves.
+#[tokio::test]
+async fn an_upload_that_cannot_be_ended_keeps_nothing_else_back() {
+    let mut world = World::new().await;
+    world.bury(2).await;
+    for _ in 0..7 {
+        world.abandon("a").await;
+    }
+    world.clock.pass(GRACE);
+    let whole = world.stores.collection.clone();
+    let (failing, calls) = Failing::new("sweep", |call| (call == 1).then(|| StoreError::failed("damaged")));
+    world.stores.collection = Arc::new(Wrapped::new(whole.clone(), failing));
+    let interrupted = world.try_collect(&single_file()).await.unwrap_err();
+    let report = &interrupted.report;
+    let told = interrupted.to_string();
+    assert!(
+        told.starts_with("the upload ") && told.ends_with(" cannot be ended: store failed: damaged"),
+        "{told}"
+    );
+    assert_eq!(
+        (report.failed, report.sessions_swept, report.objects_deleted),
+        (1, 6, 2)
+    );
+    assert_eq!(calls.load(Ordering::Relaxed), 7);
+    world.stores.collection = whole;
+    for _ in 0..2 {
+        assert!(world.collect().await.complete);
+        world.clock.pass(GRACE);
+    }
+    world.assert_empty();
+}
+
+/// A grave that cannot be read, and graves that cannot be removed.
+#[tokio::test]
+async fn graves_fail_one_by_one() {
+    for (method, deleted, settled) in [("standing", 4, 4), ("forget", 5, 3)] {
+        let mut world = World::new().await;
+        world.bury(5).await;
+        let whole = world.stores.collection.clone();
+        let (failing, _) = Failing::new(method, |call| (call == 1).then(|| StoreError::failed("damaged")));
+        world.stores.collection = Arc::new(Wrapped::new(whole.clone(), failing));
+        let interrupted = world.try_collect(&single_file()).await.unwrap_err();
+        assert_eq!(interrupted.report.objects_deleted, deleted, "{method}");
+        assert_eq!(world.metadata.counts().graveyard, 5 - settled, "{method}");
+        world.stores.collection = whole;
+        world.collect().await;
+        world.assert_empty();
+    }
+}
+
+/// A store that is away is not asked about each of many things, while the other steps are taken.
+#[tokio::test]
+async fn a_store_that_is_away_is_not_asked_for_ever() {
+    let mut world = World::new().await;
+    world.bury(3).await;
+    for _ in 0..40 {
+        world.abandon("a").await;
+    }
+    world.clock.pass(GRACE);
+    let (failing, calls) = Failing::new("sweep", |_| Some(StoreError::unavailable("away")));
+    world.stores.collection = Arc::new(Wrapped::new(world.stores.collection.clone(), failing));
+    let options = Options {
+        at_once: 4,
+        ..Options::default()
+    };
+    let interrupted = world.try_collect(&options).await.unwrap_err();
+    assert_eq!((interrupted.report.failed, interrupted.report.objects_deleted), (4, 3));
+    assert!((4..=8).contains(&calls.load(Ordering::Relaxed)));
+}
+
+/// Told to stop, a run ends at its next step, and the next one goes on without waiting for anybody.
+#[tokio::test]
+async fn a_run_stops_when_it_is_told_to_and_lets_go() {
+    let mut steps = 1;
+    loop {
+        let world = World::new().await;
+        world.bury(5).await;
+        for number in 0..10 {
+            world.push_blob("a", format!("loose {number}")).await;
+        }
+        world.clock.pass(GRACE);
+        let mut told = 0;
+        let mut stop = |_: &Report| {
+            told += 1;
+            if told < steps {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        };
+        let report = collect(&world.stores, world.clock.clone(), &tiny(), &mut stop).await;
+        let report = report.unwrap();
+        assert!(told <= steps, "it was told to stop, and went on");
+        if !report.stopped {
+            assert!(report.complete);
+            break;
+        }
+        assert!(!report.complete);
+        let next = world.collect().await;
+        assert!(next.complete && next.busy_until.is_none(), "after {steps}: {next:?}");
+        assert_eq!(
+            next.resumed,
+            report.names.seen > 0 && report.names.seen < 20,
+            "after {steps}"
+        );
+        assert!(
+            report.names.marked + next.names.marked == 10,
+            "after {steps}: {report:?}, {next:?}"
+        );
+        assert_eq!(report.objects_deleted + next.objects_deleted, 5);
+        steps += 1;
+    }
+    assert!(steps > 20 / 3 + 10 / 2 + 5 / 2, "{steps}");
+}
+
+/// A collection may run on any thread of a runtime.
+#[tokio::test]
+async fn a_collection_moves_between_threads() {
+    fn movable<T: Send>(future: T) -> T {
+        future
+    }
+    let world = World::new().await;
+    let mut on = |_: &Report| ControlFlow::Continue(());
+    let report = movable(collect(&world.stores, world.clock.clone(), &tiny(), &mut on)).await;
+    assert!(report.unwrap().complete);
+}
+
+/// The run before was cut off in the middle of the names: this one goes on there, and does not wait for a lease.
+#[tokio::test]
+async fn a_run_that_was_cut_off_is_gone_on_with() {
+    let world = World::new().await;
+    for number in 0..10 {
+        world.push_blob("a", format!("loose {number}")).await;
+    }
+    world.clock.pass(GRACE);
+    world.faults.plan(Fault {
+        method: Some("collect_names"),
+        nth: 3,
+        kind: Kind::Unavailable,
+        moment: Moment::Before,
+    });
+    let interrupted = world.try_collect(&tiny()).await.unwrap_err();
+    assert_eq!(interrupted.report.names.marked, 6, "two slices of three");
+    assert!(!interrupted.report.complete);
+    assert!(interrupted.to_string().contains("planned fault"), "{interrupted}");
+    world.faults.clear();
+
+    let report = world.collect().await;
+    assert!(report.resumed && report.complete);
+    assert_eq!(report.names.marked, 4, "the rest");
+    assert!(!world.collect().await.resumed);
+}
+
+/// A deep run does not go on behind one that was perhaps not deep.
+#[tokio::test]
+async fn a_deep_run_begins_at_the_beginning() {
+    let world = World::new().await;
+    for number in 0..10 {
+        world.push_blob("a", format!("loose {number}")).await;
+    }
+    world.faults.plan(Fault {
+        method: Some("collect_names"),
+        nth: 3,
+        kind: Kind::Failed,
+        moment: Moment::Before,
+    });
+    drop(world.try_collect(&tiny()).await.unwrap_err());
+    world.faults.clear();
+    let deep = Options {
+        plan: Plan {
+            deep: true,
+            ..Plan::default()
+        },
+        ..tiny()
+    };
+    let report = world.try_collect(&deep).await.unwrap();
+    assert!(report.deep && !report.resumed);
+    assert_eq!(report.names.seen, 20);
+}
+
+/// A deep run that was cut off is gone on with, as deeply: by the next deep one, and by one that is not.
+#[tokio::test]
+async fn a_deep_run_is_gone_on_with_deeply() {
+    let deep = Options {
+        plan: Plan {
+            deep: true,
+            ..Plan::default()
+        },
+        ..tiny()
+    };
+    for next in [deep, tiny()] {
+        let world = World::new().await;
+        for number in 0..10 {
+            world.push_blob("a", format!("loose {number}")).await;
+        }
+        world.faults.plan(Fault {
+            method: Some("collect_names"),
+            nth: 3,
+            kind: Kind::Failed,
+            moment: Moment::Before,
+        });
+        let interrupted = world.try_collect(&deep).await.unwrap_err();
+        world.faults.clear();
+        let report = world.try_collect(&next).await.unwrap();
+        assert!(report.deep && report.resumed && report.complete);
+        assert_eq!(interrupted.report.names.seen + report.names.seen, 20);
+        let after = world.collect().await;
+        assert!(!after.deep && !after.resumed);
+    }
+}
+
+/// Each call of a collection fails once, before its work or after it. Whatever is left by that, the next runs end it;
+/// nothing that is used is ever lost.
+#[tokio::test]
+async fn a_collection_may_fail_anywhere() {
+    for moment in [Moment::Before, Moment::After] {
+        let mut nth = 1;
+        loop {
+            let world = World::new().await;
+            let manifests = world.furnish().await;
+            world.abandon("b").await;
+            world.push_blob("a", "loose").await;
+            world.push_blob("b", "also loose").await;
+            let mut struck = false;
+            for _ in 0..4 {
+                world.clock.pass(GRACE);
+                if !struck {
+                    world.faults.plan(Fault {
+                        method: None,
+                        nth,
+                        kind: Kind::Failed,
+                        moment,
+                    });
+                }
+                let interrupted = world.try_collect(&tiny()).await.is_err();
+                struck |= world.faults.struck() > 0;
+                // The failure of a sign of life given in passing is nobody's failure.
+                assert!(struck || !interrupted);
+                world.faults.clear();
+                world.assert_whole(&manifests).await;
+            }
+            if !struck {
+                break;
+            }
+            world.delete_manifests(&manifests).await;
+            for _ in 0..5 {
+                world.clock.pass(GRACE);
+                assert!(world.collect().await.complete, "{moment:?} of call {nth}");
+            }
+            world.assert_empty();
+            nth += 1;
+        }
+        assert!(nth > 25, "{nth}");
+    }
+}
+
+/// While another process is at the names, sessions and graves are gone over all the same; one that has shown no sign of
+/// life for its lease is taken over, and finds that out.
+#[tokio::test]
+async fn names_are_gone_over_by_one_process() {
+    let world = World::new().await;
+    for number in 0..4 {
+        world.push_blob("a", format!("loose {number}")).await;
+    }
+    world.abandon("a").await;
+    world.clock.pass(GRACE);
+    let until = world.cx().now.plus_millis(HOUR);
+    let other = Incarnation(77);
+    let begun = world
+        .stores
+        .collection
+        .begin_pass(world.cx(), other, until)
+        .await
+        .unwrap();
+    assert_eq!(begun, Begun::Fresh);
+    let report = world.collect().await;
+    assert_eq!(report.busy_until, Some(until));
+    assert!(!report.complete);
+    assert_eq!((report.names, report.sessions_swept), (Tally::default(), 5));
+
+    world.clock.pass(HOUR);
+    // Taken over in the middle, by somebody who thinks that it has died.
+    let (stores, clock) = (world.stores.clone(), world.clock.clone());
+    let mut taken = false;
+    let options = tiny();
+    let mut take_over = |_: &Report| {
+        if !std::mem::replace(&mut taken, true) {
+            clock.pass(options.lease_ms);
+            let cx = world.cx();
+            let taking = stores.collection.begin_pass(cx, other, cx.now.plus_millis(HOUR));
+            let taken = futures_util::FutureExt::now_or_never(taking).unwrap().unwrap();
+            assert_eq!(taken, Begun::Fresh, "nothing was recorded yet");
+        }
+        ControlFlow::Continue(())
+    };
+    let report = collect(&world.stores, world.clock.clone(), &options, &mut take_over).await;
+    let report = report.unwrap();
+    assert!(report.busy_until.is_some() && !report.complete);
+    assert_eq!(report.names.seen, 3, "one slice");
+}
+
+/// What an import has still to name again may lie in the graveyard, from an earlier life of its registry.
+#[tokio::test]
+async fn half_of_an_import_keeps_the_graveyard() {
+    let world = World::new().await;
+    world.bury(3).await;
+    let import = Incarnation(77);
+    let collection = world.stores.collection.clone();
+    let begun = collection.begin_pass(world.cx(), import, UNTIL_IMPORTED).await;
+    assert_eq!(begun.unwrap(), Begun::Fresh);
+    let report = world.collect().await;
+    assert_eq!(report.busy_until, Some(UNTIL_IMPORTED));
+    assert_eq!((report.objects_deleted, report.complete), (0, false));
+    assert_eq!((world.blobs.objects(), world.metadata.counts().graveyard), (3, 3));
+
+    let ended = collection.checkpoint(world.cx(), import, None, world.cx().now).await;
+    assert!(ended.unwrap());
+    let report = world.collect().await;
+    assert_eq!((report.objects_deleted, report.complete), (3, true));
+}

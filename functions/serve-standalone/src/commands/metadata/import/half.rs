@@ -1,0 +1,350 @@
+//! Half of a registry: imports that are cut off, and the collections that come by.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use clap::Parser;
+use oci::{Algorithm, Digest};
+use registry::check::{self, check};
+use registry::collection::{Options, Report, collect};
+use registry::contract::faulty::{Fault, Faults, FaultyRecords, Kind, Moment};
+use registry::contract::source::Body;
+use registry::store::blobs::{BlobStore, Upload};
+use registry::store::collection::{Graces, Plan, UNTIL_IMPORTED};
+use registry::store::records::Unreadable;
+use registry::store::sessions::{Attempt, SessionId};
+use registry::store::{Context, Cursor, Incarnation, Location, Slice, StoreError, Timestamp};
+use tempfile::TempDir;
+
+use super::super::format::{VERSION, write_line};
+use super::*;
+use crate::cli::StoreArgs;
+use crate::environment::{SystemEnvironment, now};
+use crate::stores::{self, OpenHow};
+
+/// More than are written at once, so that their links come later.
+const BLOBS: u32 = 510;
+
+#[derive(Debug, Parser)]
+struct Line {
+    #[command(flatten)]
+    stores: StoreArgs,
+}
+
+/// A registry to import into that holds the bytes already, and the file.
+struct World {
+    stores: AllStores,
+    faults: Faults,
+    file: PathBuf,
+    folder: TempDir,
+}
+
+fn bytes(number: u32) -> Vec<u8> {
+    format!("blob {number}").into_bytes()
+}
+
+fn digest(number: u32) -> Digest {
+    Digest::of(Algorithm::Sha256, &bytes(number))
+}
+
+fn location(number: u32) -> Location {
+    let session = SessionId(number.into());
+    Location::main(Attempt { session, number: 1 }.to_string())
+}
+
+/// All records of the bytes come before the first link.
+fn file() -> Vec<u8> {
+    let (at, repository) = (now(), "team/app".parse::<RepositoryName>().unwrap());
+    let blobs = (0..BLOBS).map(|number| Record::Blob {
+        digest: digest(number),
+        location: location(number),
+        size: bytes(number).len() as u64,
+        at,
+    });
+    let links = (0..BLOBS).map(|number| Record::Link {
+        repository: repository.clone(),
+        digest: digest(number),
+        location: location(number),
+        size: bytes(number).len() as u64,
+        incarnation: Incarnation(number.into()),
+        at,
+    });
+    let begin = Begin {
+        version: VERSION,
+        program: "test".into(),
+        source: "there".into(),
+        at,
+    };
+    let mut text = Vec::new();
+    write_line(&mut text, &Mark::Begin(begin)).unwrap();
+    for record in blobs.chain(links) {
+        write_line(&mut text, &record).unwrap();
+    }
+    let records = u64::from(2 * BLOBS);
+    write_line(&mut text, &Mark::End { records }).unwrap();
+    text
+}
+
+async fn put(blobs: &dyn BlobStore, number: u32) {
+    let session = SessionId(number.into());
+    let bytes = Bytes::from(bytes(number));
+    let mut body = Body::of(&bytes, bytes.len());
+    let attempt = Attempt { session, number: 1 };
+    let appended = blobs.append(cx(), attempt, &[], &mut body).await.unwrap();
+    let upload = Upload {
+        session,
+        state: appended.state,
+        parts: appended.part.into_iter().collect(),
+        size: bytes.len() as u64,
+    };
+    assert_eq!(blobs.seal(cx(), &upload).await.unwrap(), location(number));
+}
+
+impl World {
+    /// Over the stores that the flags name; what lies on a disk lies in a folder of its own.
+    async fn new(flags: &[&str]) -> Self {
+        let folder = TempDir::new().unwrap();
+        let data = folder.path().join("data");
+        let first = ["x", "--data", data.to_str().unwrap()];
+        let words = first.iter().chain(flags);
+        let args = Line::try_parse_from(words).unwrap().stores;
+        if flags.contains(&"--metadata") {
+            stores::init(&args).await.unwrap();
+        }
+        let how = OpenHow {
+            absent: Absent::Create,
+            sync: store_embedded::Sync::Off,
+            upload_memory: None,
+            presign_lifetime: Duration::from_mins(1),
+        };
+        let mut stores = stores::open(&args, &how).await.unwrap().stores;
+        for number in 0..BLOBS {
+            put(&*stores.blobs, number).await;
+        }
+        let faults = Faults::none();
+        stores.records = Arc::new(FaultyRecords::new(stores.records.clone(), faults.clone()));
+        let path = folder.path().join("export");
+        std::fs::write(&path, file()).unwrap();
+        Self {
+            stores,
+            faults,
+            file: path,
+            folder,
+        }
+    }
+
+    async fn import(&self, force: bool) -> Result<(), Failure> {
+        let contents = Contents::of(&self.file).unwrap();
+        import(&self.file, &contents, "here".into(), &self.stores, force).await
+    }
+
+    /// An import that ends when it has written its first records, which are all of bytes; what it has noted.
+    async fn cut_off(&self) -> Reached {
+        self.faults.plan(Fault {
+            method: Some("insert"),
+            nth: 2,
+            kind: Kind::Failed,
+            moment: Moment::Before,
+        });
+        self.import(false).await.unwrap_err();
+        self.faults.clear();
+        let contents = Contents::of(&self.file).unwrap();
+        Note::find(&self.file, &contents, "here".into()).unwrap().reached
+    }
+
+    /// Collections for which everything but an unused link has rested long enough; the last one's report.
+    async fn collect(&self) -> Report {
+        let graces = Graces {
+            session_ms: 0,
+            grave_ms: 0,
+            leftover_ms: 0,
+            ..Graces::default()
+        };
+        let options = Options {
+            plan: Plan {
+                graces,
+                ..Plan::default()
+            },
+            ..Options::default()
+        };
+        let mut last = None;
+        for _ in 0..3 {
+            let environment = Arc::new(SystemEnvironment::new(0));
+            let mut progress = |_: &Report| ControlFlow::Continue(());
+            let collected = collect(&self.stores, environment, &options, &mut progress).await;
+            last = Some(collected.unwrap());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        last.unwrap()
+    }
+
+    /// Every record is there, every object, and every byte of it.
+    async fn agrees(&self) {
+        let options = check::Options {
+            hash: true,
+            ..check::Options::default()
+        };
+        let environment = Arc::new(SystemEnvironment::new(0));
+        let mut findings = Vec::new();
+        let mut tell = |event: check::Event<'_>| {
+            if let check::Event::Found(finding) = event {
+                findings.push(format!("{finding:?}"));
+            }
+        };
+        let summary = check(&self.stores, environment, &options, &mut tell).await.unwrap();
+        assert_eq!(findings, [] as [String; 0]);
+        assert_eq!((summary.blobs, summary.links), (BLOBS.into(), BLOBS.into()));
+    }
+}
+
+async fn a_collection_takes_nothing_of_it(world: World) {
+    let reached = world.cut_off().await;
+    assert_eq!(reached.records, BATCH as u64, "bytes, and no link to them");
+    let report = world.collect().await;
+    assert_eq!(report.busy_until, Some(UNTIL_IMPORTED));
+    assert_eq!((report.names.buried, report.objects_deleted), (0, 0));
+
+    world.import(false).await.unwrap();
+    let report = world.collect().await;
+    assert!(report.complete, "{report:?}");
+    assert_eq!((report.names.buried, report.objects_deleted), (0, 0));
+    assert!(report.names.seen > u64::from(BLOBS), "the names are gone through again");
+    world.agrees().await;
+}
+
+#[tokio::test]
+async fn a_collection_takes_nothing_of_half_an_import_into_sqlite() {
+    a_collection_takes_nothing_of_it(World::new(&[]).await).await;
+}
+
+#[tokio::test]
+#[ignore = "needs ROADSTEAD_TEST_DYNAMODB"]
+async fn a_collection_takes_nothing_of_half_an_import_into_a_table() {
+    let endpoint = std::env::var("ROADSTEAD_TEST_DYNAMODB").unwrap();
+    let table = format!("dynamodb://roadstead-half-{:016x}", getrandom::u64().unwrap());
+    let flags = ["--metadata", &table, "--dynamodb-endpoint", &endpoint];
+    a_collection_takes_nothing_of_it(World::new(&flags).await).await;
+}
+
+/// If nobody has kept collection away since, what the note tells of may be gone.
+#[tokio::test]
+async fn an_import_that_has_lost_its_hold_begins_anew() {
+    let world = World::new(&[]).await;
+    world.cut_off().await;
+    // An operator's other import, which was given up, or an older version of this program.
+    Hold::take(world.stores.collection.clone(), Incarnation(1), true)
+        .await
+        .unwrap()
+        .release()
+        .await
+        .unwrap();
+    let report = world.collect().await;
+    assert_eq!(report.busy_until, None);
+    // It is not empty all the same.
+    let kept = Record::Repository {
+        name: "kept".parse().unwrap(),
+        created: now(),
+    };
+    world.stores.records.insert(cx(), &[kept]).await.unwrap();
+    world.import(true).await.unwrap();
+    let contents = Contents::of(&world.file).unwrap();
+    let mut places = 0;
+    for number in 0..BLOBS {
+        let place = world.stores.records.place(cx(), &digest(number)).await.unwrap();
+        places += u32::from(place.is_some());
+    }
+    assert_eq!((places, contents.records), (BLOBS, u64::from(2 * BLOBS)));
+}
+
+#[tokio::test]
+async fn a_registry_takes_one_import_at_a_time() {
+    let world = World::new(&[]).await;
+    world.cut_off().await;
+    // Another file: the same records, and another beginning.
+    let other = world.folder.path().join("other");
+    let text = std::fs::read_to_string(&world.file).unwrap();
+    std::fs::write(&other, text.replacen("\"there\"", "\"elsewhere\"", 1)).unwrap();
+    let contents = Contents::of(&other).unwrap();
+    let into = || "here".to_owned();
+    let refused = import(&other, &contents, into(), &world.stores, false).await;
+    let Err(Failure::Failed(text)) = refused else {
+        panic!("{refused:?}")
+    };
+    assert!(text.contains("another file") && text.contains("--force"), "{text}");
+    import(&other, &contents, into(), &world.stores, true).await.unwrap();
+    assert_eq!(world.collect().await.busy_until, None);
+
+    // A collection that is under way is let through first.
+    let until = now().plus_millis(60_000);
+    let pass = Incarnation(7);
+    world.stores.collection.begin_pass(cx(), pass, until).await.unwrap();
+    let refused = world.import(true).await;
+    let Err(Failure::Failed(text)) = refused else {
+        panic!("{refused:?}")
+    };
+    assert!(text.contains("a collection"), "{text}");
+}
+
+/// Some slices without a record, and then perhaps one with: a slice is a page of a table that holds other things, too.
+struct Sparse {
+    slices: usize,
+    ends_with_a_record: bool,
+}
+
+#[async_trait]
+impl RecordStore for Sparse {
+    async fn walk(
+        &self,
+        _: Context,
+        after: Option<&Cursor>,
+        _: usize,
+    ) -> Result<Slice<Result<Record, Unreadable>>, StoreError> {
+        let number: usize = after.map_or(0, |cursor| cursor.0.parse().unwrap());
+        let is_last = number + 1 == self.slices;
+        let record = Record::Repository {
+            name: "a".parse().unwrap(),
+            created: Timestamp(1),
+        };
+        Ok(Slice {
+            items: (is_last && self.ends_with_a_record)
+                .then_some(Ok(record))
+                .into_iter()
+                .collect(),
+            next: (!is_last).then(|| Cursor((number + 1).to_string())),
+        })
+    }
+
+    async fn place(&self, _: Context, _: &Digest) -> Result<Option<(Location, u64)>, StoreError> {
+        Err(StoreError::failed("only walked over"))
+    }
+
+    async fn lost(
+        &self,
+        _: Context,
+        _: &[registry::store::records::Hold],
+    ) -> Result<Vec<registry::store::records::Hold>, StoreError> {
+        Err(StoreError::failed("only walked over"))
+    }
+
+    async fn insert(&self, _: Context, _: &[Record]) -> Result<(), StoreError> {
+        Err(StoreError::failed("only walked over"))
+    }
+}
+
+#[tokio::test]
+async fn a_registry_is_empty_when_no_slice_holds_a_record() {
+    for slices in 1..4 {
+        for ends_with_a_record in [false, true] {
+            let store = Sparse {
+                slices,
+                ends_with_a_record,
+            };
+            let found = holds_nothing(&store).await.unwrap();
+            assert_eq!(found, !ends_with_a_record, "{slices} slices");
+        }
+    }
+}

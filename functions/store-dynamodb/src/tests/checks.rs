@@ -1,0 +1,136 @@
+//! Checks over a table that lost something: items are written and removed behind the back of the protocols.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use oci::{Digest, RepositoryName};
+use registry::AllStores;
+use registry::contract::checks::{self, Harm, Harmed};
+use registry::contract::{Guard, Trial};
+use registry::store::Timestamp;
+use registry::store::memory::MemoryBlobs;
+use registry::store::records::Hold;
+
+use crate::DynamoStore;
+use crate::keys;
+use crate::memory::MemoryTable;
+use crate::records::{BackLink, EdgeRow, names};
+use crate::retrying::{Pace, TestPace};
+use crate::table::{Attributes, Condition, Item, Key, Table as _, Write, Written};
+
+/// Somebody at the table itself.
+struct Hand(MemoryTable);
+
+impl Hand {
+    async fn change(&self, write: Write) {
+        let written = self.0.write(&write).await;
+        assert!(matches!(written, Ok(Written::Done)), "{write:?}: {written:?}");
+    }
+
+    async fn set(&self, item: Item, present: bool) {
+        let key = item.key.clone();
+        self.change(if present {
+            Write::Put {
+                item,
+                condition: Condition::Absent,
+            }
+        } else {
+            Write::Delete {
+                key,
+                condition: Condition::Exists,
+            }
+        })
+        .await;
+    }
+
+    async fn remove(&self, key: Key, attribute: &'static str) {
+        self.change(Write::Update {
+            key,
+            set: Vec::new(),
+            remove: vec![attribute],
+            condition: Condition::Exists,
+        })
+        .await;
+    }
+}
+
+#[async_trait]
+impl Harm for Hand {
+    async fn set_hold(&self, hold: &Hold, present: bool) {
+        let at = Timestamp(0);
+        let item = match hold {
+            Hold::Edge {
+                repository,
+                target,
+                parent,
+                incarnation,
+            } => {
+                let (target, parent, incarnation) = (*target, *parent, *incarnation);
+                EdgeRow {
+                    target,
+                    parent,
+                    incarnation,
+                    at,
+                }
+                .item(repository)
+            }
+            Hold::BackLink {
+                digest,
+                repository,
+                holding,
+                incarnation,
+            } => BackLink {
+                repository: repository.clone(),
+                incarnation: *incarnation,
+                holding: *holding,
+                at,
+            }
+            .item(digest),
+        };
+        self.set(item, present).await;
+    }
+
+    async fn lose_referrer(&self, repository: &RepositoryName, subject: &Digest, referrer: &Digest) {
+        let key = keys::referrer(repository, subject, referrer);
+        let attributes = Attributes::new();
+        self.set(Item { key, attributes }, false).await;
+    }
+
+    async fn garble(&self, repository: &RepositoryName, digest: &Digest) {
+        self.remove(keys::manifest(repository, digest), names::MEDIA_TYPE).await;
+    }
+}
+
+fn harmed(table: &MemoryTable) -> (Harmed, Guard) {
+    let pace: Arc<dyn Pace> = Arc::new(TestPace::new(1));
+    let store = DynamoStore::over(Arc::new(table.clone()), Arc::new(table.clone()), &pace);
+    let store = Arc::new(store);
+    let harmed = Harmed {
+        stores: AllStores {
+            blobs: Arc::new(MemoryBlobs::new()),
+            metadata: store.clone(),
+            sessions: store.clone(),
+            collection: store.clone(),
+            records: store,
+        },
+        harm: Arc::new(Hand(table.clone())),
+    };
+    (harmed, Box::new(()))
+}
+
+registry::check_contract_tests!(async { harmed(&MemoryTable::new()) });
+
+registry::__spawn!();
+
+/// A manifest's item lists what it refers to, beside the edges that lie under their targets.
+#[tokio::test]
+async fn an_unlisted_reference_is_found() {
+    let table = MemoryTable::new();
+    let (harmed, guard) = harmed(&table);
+    let trial = Trial::new((Arc::new(harmed), guard), spawn);
+    checks::an_unlisted_reference_is_found(trial, async |repository, digest| {
+        let key = keys::manifest(repository, digest);
+        Hand(table).remove(key, names::REFERENCES).await;
+    })
+    .await;
+}

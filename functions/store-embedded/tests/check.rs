@@ -1,0 +1,120 @@
+//! Checks over a file of names that lost something: rows are removed by SQL, behind the back of the program.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use oci::{Digest, RepositoryName};
+use registry::contract::Guard;
+use registry::contract::checks::{Harm, Harmed};
+use registry::store::records::{Hold, Holding};
+use registry::{AllStores, store};
+use rusqlite::{Connection, Params, params};
+use store_embedded::{Embedded, Options, Sync};
+
+/// Another program at the same file.
+struct Sql(PathBuf);
+
+impl Sql {
+    fn change(&self, statement: &str, parameters: impl Params) {
+        let connection = Connection::open(&self.0).unwrap();
+        connection.busy_timeout(Duration::from_secs(20)).unwrap();
+        assert_eq!(connection.execute(statement, parameters).unwrap(), 1, "{statement}");
+    }
+}
+
+fn bits(incarnation: store::Incarnation) -> i64 {
+    incarnation.0.cast_signed()
+}
+
+#[async_trait]
+impl Harm for Sql {
+    async fn set_hold(&self, hold: &Hold, present: bool) {
+        match hold {
+            Hold::Edge {
+                repository,
+                target,
+                parent,
+                incarnation,
+            } => self.change(
+                if present {
+                    "INSERT INTO edge (repository, target, parent, incarnation, at) VALUES (?1, ?2, ?3, ?4, 0)"
+                } else {
+                    "DELETE FROM edge WHERE repository = ?1 AND target = ?2 AND parent = ?3 AND incarnation = ?4"
+                },
+                params![
+                    repository.as_str(),
+                    target.to_string(),
+                    parent.to_string(),
+                    bits(*incarnation)
+                ],
+            ),
+            Hold::BackLink {
+                digest,
+                repository,
+                holding,
+                incarnation,
+            } => self.change(
+                if present {
+                    "INSERT INTO backlink (digest, repository, incarnation, kind, at) VALUES (?1, ?2, ?3, ?4, 0)"
+                } else {
+                    "DELETE FROM backlink WHERE digest = ?1 AND repository = ?2 AND incarnation = ?3 AND kind = ?4"
+                },
+                params![
+                    digest.to_string(),
+                    repository.as_str(),
+                    bits(*incarnation),
+                    match holding {
+                        Holding::Blob => "blob",
+                        Holding::Manifest => "manifest",
+                    }
+                ],
+            ),
+        }
+    }
+
+    async fn lose_referrer(&self, repository: &RepositoryName, subject: &Digest, referrer: &Digest) {
+        self.change(
+            "DELETE FROM referrer WHERE repository = ?1 AND subject = ?2 AND digest = ?3",
+            params![repository.as_str(), subject.to_string(), referrer.to_string()],
+        );
+    }
+
+    async fn garble(&self, repository: &RepositoryName, digest: &Digest) {
+        self.change(
+            "UPDATE manifest SET media_type = 'no type' WHERE repository = ?1 AND digest = ?2",
+            params![repository.as_str(), digest.to_string()],
+        );
+    }
+}
+
+fn harmed() -> (Harmed, Guard) {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let Embedded {
+        blobs,
+        metadata,
+        sessions,
+    } = Embedded::open(&Options {
+        data: data.clone(),
+        sync: Sync::Off,
+        upload_memory: 8 << 20,
+    })
+    .unwrap();
+    let harmed = Harmed {
+        stores: AllStores {
+            blobs,
+            sessions,
+            collection: metadata.clone(),
+            records: metadata.clone(),
+            metadata,
+        },
+        harm: Arc::new(Sql(data.join("metadata.db"))),
+    };
+    (harmed, Box::new(directory))
+}
+
+registry::check_contract_tests!(async { harmed() });

@@ -1,0 +1,142 @@
+//! A registry over the server in memory: the core, and this store under it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
+use hyper::{HeaderMap, Method, Request};
+use oci::{Algorithm, Digest};
+use registry::environment::Room;
+use registry::store::blobs::BodyError;
+use registry::store::memory::{MemoryMetadata, MemorySessions};
+use registry::store::{StoreError, Timestamp};
+use registry::{Anonymous, Environment, Registry, RequestBody, Settings, Stores};
+use store_s3::Options;
+
+use crate::fake::Fake;
+
+/// A clock that stands, and numbers instead of randomness.
+struct Still(AtomicU64);
+
+#[async_trait]
+impl Environment for Still {
+    fn now(&self) -> Timestamp {
+        Timestamp(1_900_000_000_000)
+    }
+
+    fn random(&self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(8) {
+            let word = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+            chunk.copy_from_slice(&word.to_le_bytes()[..chunk.len()]);
+        }
+    }
+
+    async fn room(&self, _: usize) -> Result<Room, StoreError> {
+        Ok(Box::new(()))
+    }
+}
+
+/// A registry over the server in memory.
+pub(crate) struct World {
+    pub(crate) fake: Fake,
+    registry: Registry,
+}
+
+/// What a client sends.
+pub(crate) enum Sent<'a> {
+    /// With its length.
+    Whole(&'a [u8]),
+    /// In chunked transfer.
+    Chunked(&'a [u8]),
+    /// In chunked transfer, and then the connection ends.
+    Cut(&'a [u8]),
+}
+
+impl World {
+    pub(crate) async fn new(change: impl FnOnce(&mut Options, &mut Settings)) -> Self {
+        let fake = Fake::start().await;
+        let mut settings = Settings::default();
+        let store = fake.store(|options| change(options, &mut settings)).await;
+        let stores = Stores {
+            blobs: Arc::new(store),
+            metadata: Arc::new(MemoryMetadata::new()),
+            sessions: Arc::new(MemorySessions::new()),
+        };
+        let (users, environment) = (Arc::new(Anonymous::all()), Arc::new(Still(AtomicU64::new(1))));
+        let registry = Registry::open(stores, users, environment, settings).await.unwrap();
+        Self { fake, registry }
+    }
+
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        target: &str,
+        range: Option<(usize, usize)>,
+        sent: Sent<'_>,
+    ) -> (u16, HeaderMap) {
+        let (bytes, is_cut) = match sent {
+            Sent::Whole(bytes) | Sent::Chunked(bytes) => (bytes, false),
+            Sent::Cut(bytes) => (bytes, true),
+        };
+        let chunks: Vec<_> = bytes.chunks(60_000).map(Bytes::copy_from_slice).collect();
+        let frames = chunks.into_iter().map(|chunk| Ok(Frame::data(chunk)));
+        let end = is_cut.then_some(Err(BodyError::Cut));
+        let body = StreamBody::new(stream::iter(frames.chain(end).collect::<Vec<_>>()));
+        let mut request = Request::builder().method(method).uri(target);
+        if let Sent::Whole(bytes) = sent {
+            request = request.header("content-length", bytes.len());
+        }
+        if let Some((first, length)) = range {
+            request = request.header("content-range", format!("{first}-{}", first + length - 1));
+        }
+        let request = request.body(Box::pin(body) as RequestBody).unwrap();
+        let response = self.registry.handle(request).await;
+        let (head, body) = response.into_parts();
+        drop(body.collect().await);
+        (head.status.as_u16(), head.headers)
+    }
+
+    pub(crate) async fn open(&self) -> String {
+        let (status, headers) = self
+            .call(Method::POST, "/v2/a/blobs/uploads/", None, Sent::Whole(b""))
+            .await;
+        assert_eq!(status, 202);
+        headers["location"].to_str().unwrap().to_owned()
+    }
+
+    pub(crate) async fn patch(&self, upload: &str, at: usize, bytes: &[u8]) -> u16 {
+        let range = Some((at, bytes.len()));
+        self.call(Method::PATCH, upload, range, Sent::Whole(bytes)).await.0
+    }
+
+    /// Ends the upload, and answers what was asked of the store for it.
+    pub(crate) async fn finish(&self, upload: &str, whole: &[u8]) -> BTreeMap<&'static str, usize> {
+        let digest = Digest::of(Algorithm::Sha256, whole);
+        self.fake.counts();
+        let target = format!("{upload}?digest={digest}");
+        let (status, _) = self.call(Method::PUT, &target, None, Sent::Whole(b"")).await;
+        assert_eq!(status, 201);
+        let counts = self.fake.counts();
+        let (_, _, bytes) = self.get(&digest, "").await;
+        assert!(bytes == *whole);
+        counts
+    }
+
+    /// The answer to a GET of a blob, whole.
+    pub(crate) async fn get(&self, digest: &Digest, range: &str) -> (u16, HeaderMap, Bytes) {
+        let nothing = StreamBody::new(stream::empty::<Result<Frame<Bytes>, BodyError>>());
+        let mut request = Request::get(format!("/v2/a/blobs/{digest}"));
+        if !range.is_empty() {
+            request = request.header("range", range);
+        }
+        let request = request.body(Box::pin(nothing) as RequestBody).unwrap();
+        let (head, body) = self.registry.handle(request).await.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        (head.status.as_u16(), head.headers, bytes)
+    }
+}
