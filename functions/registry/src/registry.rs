@@ -14,7 +14,7 @@ use crate::delivery::{Delivery, DeliveryPolicy};
 use crate::environment::{Environment, context, random_u64};
 use crate::error::Error;
 use crate::limits::{Limits, Sparse};
-use crate::operations::uploads::OpenSession;
+use crate::operations::session::OpenSession;
 use crate::response;
 use crate::route::{Endpoint, Route};
 use crate::store::blobs::BlobStore;

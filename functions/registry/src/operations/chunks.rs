@@ -7,7 +7,8 @@ use http::{HeaderMap, Response, StatusCode};
 use http_body::Body as _;
 use oci::ContentRange;
 
-use super::uploads::{OpenSession, resume};
+use super::session::OpenSession;
+use super::uploads::resume;
 use crate::body::{RequestBody, ResponseBody};
 use crate::error::Error;
 use crate::registry::{Registry, declared_length};

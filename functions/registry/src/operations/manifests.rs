@@ -10,9 +10,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use oci::{Algorithm, Descriptor, Digest, Manifest, MediaType, Reference, Role, Tag};
 
 use super::blobs::IMMUTABLE;
+use super::ends::leave_to_sweep;
 use super::ranges;
 use super::source::next_chunk;
-use super::uploads::leave_to_sweep;
 use crate::auth::{Delete, Identity, Permit, Pull, Push};
 use crate::body::{RequestBody, ResponseBody};
 use crate::environment::Room;

@@ -3,9 +3,11 @@
 
 mod blobs;
 mod chunks;
+mod ends;
 mod lists;
 pub(crate) mod manifests;
 mod mounts;
 mod ranges;
+pub(crate) mod session;
 mod source;
-pub(crate) mod uploads;
+mod uploads;

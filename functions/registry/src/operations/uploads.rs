@@ -1,120 +1,39 @@
-//! Uploads: end-4 to end-6, end-11, end-13 and end-14.
+//! Uploads: end-4 to end-6, end-11 and end-13.
 //!
 //! Every body follows the same path: `claim` → `store_body` → saved (a chunk) or published (the last one). A chunk is
 //! all or nothing; a refused one leaves the session as it was, and is answered with 416 and where the upload stands, so
 //! that a client can go on.
 
 use futures_util::TryStreamExt as _;
-use http::header::{CONTENT_RANGE, LOCATION, RANGE};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::header::CONTENT_RANGE;
+use http::{HeaderMap, HeaderName, Response, StatusCode};
 use oci::{Algorithm, Digest, Hasher};
 
 use super::chunks::{OutOfPlace, declared_chunk, expected, is_empty};
+use super::ends::{Unstored, leave_to_sweep};
+use super::session::OpenSession;
 use super::source::{Lease, UploadSource};
-use crate::auth::{Identity, Permit, Principal, Push};
+use crate::auth::{Identity, Permit, Push};
 use crate::body::{RequestBody, ResponseBody};
 use crate::environment::random_u64;
-use crate::error::{Error, UploadPosition};
+use crate::error::Error;
 use crate::query::OpenUpload;
 use crate::registry::Registry;
 use crate::response;
 use crate::store::blobs::{AppendError, BodyError, Discarded, Upload};
 use crate::store::sessions::{
-    Cancelled, Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionId, SessionKey, State,
+    Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionId, SessionKey, State,
 };
 use crate::store::{Location, StoreError};
 use crate::token::UploadToken;
 
-const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
-
-/// An upload that a verified token names.
-pub(crate) struct OpenSession {
-    pub(super) token: UploadToken,
-    location: HeaderValue,
-    uuid: HeaderValue,
-}
-
-impl OpenSession {
-    /// `text` is the token as it was signed for the permit's repository.
-    pub(crate) fn new(permit: &Permit<Push>, token: UploadToken, text: &str) -> Result<Self, Error> {
-        let location = header(&format!("/v2/{}/blobs/uploads/{text}", permit.repository()))?;
-        let uuid = header(&uuid(token.session.id))?;
-        Ok(Self { token, location, uuid })
-    }
-
-    pub(crate) fn principal(&self) -> &Principal {
-        &self.token.principal
-    }
-
-    /// Where the upload stands. `Range` is inclusive and never empty: with nothing stored it reads like one byte,
-    /// because clients take an end before the start for an error.
-    fn position(&self, offset: u64) -> Result<UploadPosition, Error> {
-        let range = header(&format!("0-{}", offset.saturating_sub(1)))?;
-        Ok(UploadPosition {
-            location: self.location.clone(),
-            range,
-            uuid: self.uuid.clone(),
-        })
-    }
-
-    pub(super) fn refused(&self, offset: u64) -> Error {
-        match self.position(offset) {
-            Ok(position) => Error::UploadRange(Box::new(position)),
-            Err(error) => error,
-        }
-    }
-
-    pub(super) fn answer(&self, status: StatusCode, offset: u64) -> Result<Response<ResponseBody>, Error> {
-        let mut response = response::empty(status);
-        self.position(offset)?.write(response.headers_mut());
-        Ok(response)
-    }
-}
-
-impl UploadPosition {
-    pub(crate) fn write(self, headers: &mut HeaderMap) {
-        headers.insert(LOCATION, self.location);
-        headers.insert(RANGE, self.range);
-        headers.insert(UPLOAD_UUID, self.uuid);
-    }
-}
-
-fn header(text: &str) -> Result<HeaderValue, Error> {
-    HeaderValue::from_str(text).map_err(|error| StoreError::failed(error).into())
-}
-
-/// A session's id in the form that clients know.
-fn uuid(id: SessionId) -> String {
-    let hex = id.to_string();
-    format!(
-        "{}-{}-{}-{}-{}",
-        &hex[..8],
-        &hex[8..12],
-        &hex[12..16],
-        &hex[16..20],
-        &hex[20..]
-    )
-}
 
 /// A body that is stored, after everything that was stored before it.
 struct Stored {
     progress: Progress,
     part: Option<Vec<u8>>,
     hasher: Hasher,
-}
-
-/// A body that is not.
-struct Unstored {
-    error: Error,
-    /// Nothing is being written for it any more, so that the next one follows directly.
-    in_order: bool,
-}
-
-impl From<Error> for Unstored {
-    fn from(error: Error) -> Self {
-        Self { error, in_order: false }
-    }
 }
 
 impl Registry {
@@ -453,91 +372,6 @@ impl Registry {
         Ok(hasher.finish())
     }
 
-    /// Ends an upload whose bytes do not have the digest that they should: it cannot become right any more.
-    async fn discard(&self, claim: &Claim, state: &[u8], computed: Digest) -> Result<Error, Error> {
-        // A request that came after this one's claim had run out may be going on from the same segments: then neither
-        // the session nor they are this one's to end.
-        let until = self.environment.now().plus_millis(self.settings.limits.claim_ms);
-        if !self.stores.sessions.renew(self.cx(), claim, until).await? {
-            return Ok(Error::ClaimLost);
-        }
-        self.stores.sessions.finish(self.cx(), claim, End::Cancelled).await?;
-        // By another instance's clock it may have run out between the two; then nothing has ended.
-        let row = self.stores.sessions.get(self.cx(), claim.key).await?;
-        if row.is_none_or(|row| row.state != State::Cancelled) {
-            return Ok(Error::ClaimLost);
-        }
-        leave_to_sweep(self.discard_all(claim.key.id, claim.attempt.number, state, None).await);
-        Ok(Error::BlobDigestMismatch { computed })
-    }
-
-    /// Frees what an ended session has left, but for what was published of it. A session is said to be done only if
-    /// that was all: no request searches the store for more, and the row is what collection finds it by.
-    async fn discard_all(
-        &self,
-        session: SessionId,
-        attempts: u32,
-        state: &[u8],
-        keep: Option<&Location>,
-    ) -> Result<Discarded, StoreError> {
-        self.stores
-            .blobs
-            .discard(self.cx(), session, attempts, state, keep)
-            .await
-    }
-
-    /// Gives a claim back after a failure, unless the session has ended with it, and tells what to answer. A claim that
-    /// cannot be given back ends by itself within a minute.
-    async fn give_up(&self, session: &OpenSession, claim: &Claim, unstored: Unstored) -> Error {
-        let Unstored { error, in_order } = unstored;
-        match error {
-            Error::BlobDigestMismatch { .. } => error,
-            Error::ClaimLost => self.lost(session, claim).await.unwrap_or_else(|error| error),
-            error if in_order => {
-                leave_to_sweep(self.hand_back(claim).await);
-                error
-            }
-            error => {
-                leave_to_sweep(self.stores.sessions.release(self.cx(), claim).await);
-                error
-            }
-        }
-    }
-
-    /// Gives a claim back under which nothing was stored, and nothing is being written any more.
-    async fn hand_back(&self, claim: &Claim) -> Result<(), StoreError> {
-        let sessions = &self.stores.sessions;
-        let Some(store) = self.stores.blobs.pass_over(claim.attempt, &claim.progress.store) else {
-            return sessions.release(self.cx(), claim).await;
-        };
-        let progress = Progress {
-            store,
-            ..claim.progress.clone()
-        };
-        // If it was lost meanwhile, there is nothing to give back.
-        sessions.save(self.cx(), claim, progress, None).await.map(drop)
-    }
-
-    /// The answer to a body whose claim was lost while it streamed. Under a session that lives on, somebody else's body
-    /// came first, and the client can go on behind it. Of one that has ended meanwhile, this body's bytes are all that
-    /// is left beside what was published: whoever ended it could not see them yet.
-    async fn lost(&self, session: &OpenSession, claim: &Claim) -> Result<Error, Error> {
-        let row = self.stores.sessions.get(self.cx(), claim.key).await?;
-        match row {
-            Some(row) if row.state == State::Open => Ok(session.refused(row.progress.offset)),
-            Some(row) if row.state != State::Swept => {
-                let published = row.publishing.as_ref().map(|publishing| &publishing.location);
-                let keep = published.filter(|_| row.state != State::Cancelled);
-                leave_to_sweep(
-                    self.discard_all(claim.key.id, row.attempts, &row.progress.store, keep)
-                        .await,
-                );
-                Ok(Error::UploadUnknown)
-            }
-            _ => Ok(Error::UploadUnknown),
-        }
-    }
-
     /// end-13. A token without a row is a session in which nothing was stored yet.
     pub(crate) async fn get_upload(&self, session: OpenSession) -> Result<Response<ResponseBody>, Error> {
         match self.stores.sessions.get(self.cx(), session.token.session).await? {
@@ -548,19 +382,6 @@ impl Registry {
             Some(_) => Err(Error::UploadUnknown),
         }
     }
-
-    /// end-14. The space is free at once; a body that is still streaming finds its claim lost, and frees what it wrote.
-    pub(crate) async fn cancel_upload(&self, session: OpenSession) -> Result<Response<ResponseBody>, Error> {
-        match self.stores.sessions.cancel(self.cx(), session.token.session).await? {
-            Cancelled::Ended => Err(Error::UploadUnknown),
-            Cancelled::Now(None) => Ok(response::empty(StatusCode::NO_CONTENT)),
-            Cancelled::Now(Some(row)) => {
-                let id = session.token.session.id;
-                leave_to_sweep(self.discard_all(id, row.attempts, &row.progress.store, None).await);
-                Ok(response::empty(StatusCode::NO_CONTENT))
-            }
-        }
-    }
 }
 
 /// The hash of what a session holds; `algorithm` is how one hashes that holds nothing yet. `None`: it was saved by
@@ -569,16 +390,5 @@ pub(super) fn resume(progress: &Progress, algorithm: Algorithm) -> Option<Hasher
     match progress.hash.as_slice() {
         [] => Some(Hasher::new(algorithm)),
         saved => Hasher::restore(saved),
-    }
-}
-
-/// What follows the point at which a request is decided must not change its answer: a row names everything that is
-/// left behind, and the sweep of expired sessions ends it.
-pub(super) fn leave_to_sweep<T>(ended: Result<T, StoreError>) {
-    if let Err(fault) = ended {
-        tracing::warn!(
-            error = &fault as &dyn std::error::Error,
-            "what an upload left behind could not be tidied up now; its session's row names it"
-        );
     }
 }

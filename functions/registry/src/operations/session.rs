@@ -1,0 +1,83 @@
+//! An upload as a request names it, and how an answer tells where it stands.
+
+use http::header::{LOCATION, RANGE};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+
+use crate::auth::{Permit, Principal, Push};
+use crate::body::ResponseBody;
+use crate::error::{Error, UploadPosition};
+use crate::response;
+use crate::store::StoreError;
+use crate::store::sessions::SessionId;
+use crate::token::UploadToken;
+
+const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
+
+/// An upload that a verified token names.
+pub(crate) struct OpenSession {
+    pub(super) token: UploadToken,
+    location: HeaderValue,
+    uuid: HeaderValue,
+}
+
+impl OpenSession {
+    /// `text` is the token as it was signed for the permit's repository.
+    pub(crate) fn new(permit: &Permit<Push>, token: UploadToken, text: &str) -> Result<Self, Error> {
+        let location = header(&format!("/v2/{}/blobs/uploads/{text}", permit.repository()))?;
+        let uuid = header(&uuid(token.session.id))?;
+        Ok(Self { token, location, uuid })
+    }
+
+    pub(crate) fn principal(&self) -> &Principal {
+        &self.token.principal
+    }
+
+    /// Where the upload stands. `Range` is inclusive and never empty: with nothing stored it reads like one byte,
+    /// because clients take an end before the start for an error.
+    fn position(&self, offset: u64) -> Result<UploadPosition, Error> {
+        let range = header(&format!("0-{}", offset.saturating_sub(1)))?;
+        Ok(UploadPosition {
+            location: self.location.clone(),
+            range,
+            uuid: self.uuid.clone(),
+        })
+    }
+
+    pub(super) fn refused(&self, offset: u64) -> Error {
+        match self.position(offset) {
+            Ok(position) => Error::UploadRange(Box::new(position)),
+            Err(error) => error,
+        }
+    }
+
+    pub(super) fn answer(&self, status: StatusCode, offset: u64) -> Result<Response<ResponseBody>, Error> {
+        let mut response = response::empty(status);
+        self.position(offset)?.write(response.headers_mut());
+        Ok(response)
+    }
+}
+
+impl UploadPosition {
+    pub(crate) fn write(self, headers: &mut HeaderMap) {
+        headers.insert(LOCATION, self.location);
+        headers.insert(RANGE, self.range);
+        headers.insert(UPLOAD_UUID, self.uuid);
+    }
+}
+
+fn header(text: &str) -> Result<HeaderValue, Error> {
+    HeaderValue::from_str(text).map_err(|error| StoreError::failed(error).into())
+}
+
+/// A session's id in the form that clients know.
+fn uuid(id: SessionId) -> String {
+    let hex = id.to_string();
+    format!(
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    )
+}
