@@ -7,19 +7,18 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use oci::{Algorithm, Digest};
+use registry::AllStores;
 use registry::collection::{self, collect};
 use registry::contract::source::{Body, noise};
-use registry::environment::Room;
+use registry::contract::still::Still;
 use registry::store::blobs::{AppendError, Appended, BlobStore, Doomed, Upload};
 use registry::store::collection::CollectionStore;
 use registry::store::metadata::MetadataStore;
 use registry::store::sessions::{Attempt, Claimed, Expected, SessionId, SessionKey, SessionStore};
 use registry::store::{Context, Incarnation, Location, StoreError, Timestamp};
-use registry::{AllStores, Environment};
 use store_embedded::{Embedded, Options, Sync};
 
 /// A file system in memory, as small as a test needs it; gone when it is dropped.
@@ -184,24 +183,6 @@ async fn a_full_disk_refuses_and_recovers() {
     stores.close();
 }
 
-/// A moment that does not pass.
-struct At(Timestamp);
-
-#[async_trait]
-impl Environment for At {
-    fn now(&self) -> Timestamp {
-        self.0
-    }
-
-    fn random(&self, bytes: &mut [u8]) {
-        bytes.fill(7);
-    }
-
-    async fn room(&self, _bytes: usize) -> Result<Room, StoreError> {
-        Ok(Box::new(()))
-    }
-}
-
 /// Writes to a file until nothing more fits.
 fn fill(file: &Path) {
     let mut file = std::fs::File::create(file).unwrap();
@@ -268,7 +249,7 @@ async fn a_full_disk_is_collected() {
         collection: stores.metadata.clone(),
         records: stores.metadata.clone(),
     };
-    let later = Arc::new(At(Timestamp(26 * HOUR)));
+    let later = Arc::new(Still::at(Timestamp(26 * HOUR)));
     let whole = collection::Options::default();
     let mut on = |_: &collection::Report| ControlFlow::Continue(());
     let full = collect(&all, later.clone(), &whole, &mut on).await.unwrap_err();

@@ -28,8 +28,8 @@ pub(crate) struct State {
 /// A multipart upload that was not completed when this was saved.
 ///
 /// Only the attempt that follows the last one without a gap may write parts to it: another may be writing still, or
-/// have sealed it, and each part number must have one writer at a time. After a gap a new upload is begun, whose first parts are
-/// copied, when it is sealed, from the object that this one becomes.
+/// have sealed it, and each part number must have one writer at a time. After a gap a new upload is begun, whose first
+/// parts are copied, when it is sealed, from the object that this one becomes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OpenUpload {
     /// The attempt that began it, and after which its object is called.

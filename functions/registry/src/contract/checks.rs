@@ -1,7 +1,6 @@
 //! What a [check](crate::check) must find in a store that lost something behind its back: each clause does one kind of
 //! harm, by the hands of the store's own tests, and asks for the finding.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -10,16 +9,16 @@ use oci::{Descriptor, Digest, MediaType, RepositoryName};
 use serde_json::{Value, json};
 
 use super::Trial;
-use super::metadata::{WHO, digest, media_type, repository, tag};
+use super::metadata::{digest, manifest, media_type, repository, tag};
 use super::source::Body;
+use super::still::Still;
 use crate::check::{Event, Finding, Options, Summary, check};
-use crate::environment::{Environment, Room};
 use crate::registry::AllStores;
 use crate::store::blobs::Upload;
 use crate::store::metadata::{ManifestPut, ManifestRecord, NewContent, PutManifest, Referrer};
 use crate::store::records::{Hold, Holding, Record};
 use crate::store::sessions::{Attempt, SessionId};
-use crate::store::{Incarnation, Location, Slice, StoreError, Timestamp};
+use crate::store::{Incarnation, Location, Slice};
 
 /// Does to a store's tables what no operation does.
 #[async_trait]
@@ -44,24 +43,6 @@ pub struct Harmed {
 
 /// What a clause about checks is given.
 pub type CheckTrial = Trial<Harmed>;
-
-/// Time that stands still.
-struct Still(Timestamp);
-
-#[async_trait]
-impl Environment for Still {
-    fn now(&self) -> Timestamp {
-        self.0
-    }
-
-    fn random(&self, bytes: &mut [u8]) {
-        bytes.fill(7);
-    }
-
-    async fn room(&self, _bytes: usize) -> Result<Room, StoreError> {
-        Ok(Box::new(()))
-    }
-}
 
 const CONFIG: &[u8] = b"{}";
 const LAYER: &[u8] = b"the bytes of a layer";
@@ -118,19 +99,7 @@ impl CheckTrial {
     }
 
     async fn put(&self, app: &RepositoryName, bytes: Bytes, required: &[Digest], edit: impl FnOnce(&mut PutManifest)) {
-        let mut put = PutManifest {
-            repository: app.clone(),
-            digest: digest(&bytes),
-            media_type: media_type(MediaType::OCI_MANIFEST),
-            size: bytes.len() as u64,
-            content: NewContent::Inline(bytes),
-            artifact_type: None,
-            subject: None,
-            required: required.iter().copied().collect(),
-            excepted: BTreeSet::new(),
-            tags: Vec::new(),
-            who: WHO.to_owned(),
-        };
+        let mut put = manifest(app, bytes).requiring(required.iter().copied());
         edit(&mut put);
         let answer = self.store.stores.metadata.put_manifest(self.cx(), &put).await;
         assert_eq!(answer.expect("put_manifest"), ManifestPut::Stored);
@@ -212,7 +181,7 @@ impl CheckTrial {
             hash: true,
             ..Options::default()
         };
-        let environment = Arc::new(Still(self.now()));
+        let environment = Arc::new(Still::at(self.now()));
         let summary = check(&self.store.stores, environment, &options, &mut tell).await;
         let summary = summary.expect("a check goes on");
         assert_eq!(summary.findings, found.len() as u64);

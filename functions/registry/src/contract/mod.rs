@@ -15,9 +15,9 @@
 //!
 //! [`blobs`], [`sessions`], [`metadata`], [`collection`] and [`records`] hold the clauses; [`checks`] what a check must
 //! find in names that were harmed ([`check_contract_tests!`](crate::check_contract_tests)); [`churn`] lets a whole
-//! registry be pushed to, deleted from and collected at once ([`churn_tests!`](crate::churn_tests)). Time and randomness come from the [`Trial`], so that
-//! nothing sleeps; races are run as tasks on several threads. [`source`] makes request bodies. [`counting`] and
-//! [`faulty`] wrap stores, for tests of the core and of shells.
+//! registry be pushed to, deleted from and collected at once ([`churn_tests!`](crate::churn_tests)). Time and randomness
+//! come from the [`Trial`], so that nothing sleeps; races are run as tasks on several threads. [`source`] makes request
+//! bodies, [`still`] a clock that stands. [`counting`] and [`faulty`] wrap stores, for tests of the core and of shells.
 #![expect(
     clippy::missing_panics_doc,
     reason = "a clause is a test: it panics when the store breaks the contract"
@@ -34,6 +34,7 @@ pub mod metadata;
 pub mod records;
 pub mod sessions;
 pub mod source;
+pub mod still;
 mod trial;
 pub mod wrapped;
 

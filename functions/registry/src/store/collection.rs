@@ -225,8 +225,9 @@ pub fn remains(key: SessionKey, session: &Session, at: Timestamp) -> impl Iterat
 }
 
 /// Until this moment, which does not come, an import holds the walk over the names: as long as it is not through, what
-/// nothing refers to yet must not go, and no grave is looked into. It lets go of it at its end; one that was cut off leaves it held for the one that
-/// goes on with it. A [`Begun::Busy`] of this moment therefore means: there is half of a registry.
+/// nothing refers to yet must not go, and no grave is looked into. It lets go of it at its end; one that was cut off
+/// leaves it held for the one that goes on with it. A [`Begun::Busy`] of this moment therefore means: there is half of
+/// a registry.
 pub const UNTIL_IMPORTED: Timestamp = Timestamp(253_402_300_799_000);
 
 /// Whether a pass may begin.

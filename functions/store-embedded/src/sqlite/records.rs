@@ -5,13 +5,13 @@ mod write;
 
 use async_trait::async_trait;
 use oci::Digest;
-use registry::store::records::{Hold, Holding, Record, RecordStore, Unreadable};
+use registry::store::records::{Hold, Record, RecordStore, Unreadable};
 use registry::store::{Context, Cursor, Location, Slice, StoreError};
 use rusqlite::params;
 
 use super::SqliteStore;
 use super::rows::{Failure, Rows};
-use super::values::{Columns, bits};
+use super::values::{Columns, bits, holding_text};
 
 #[cfg(test)]
 pub(super) use read::STATEMENTS;
@@ -91,10 +91,7 @@ fn has(rows: &Rows<'_>, hold: &Hold) -> Result<bool, Failure> {
                 digest.to_string(),
                 repository.as_str(),
                 bits(*incarnation),
-                match holding {
-                    Holding::Blob => "blob",
-                    Holding::Manifest => "manifest",
-                }
+                holding_text(*holding)
             ],
         ),
     }

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
+use registry::store::records::Holding;
 use registry::store::sessions::{SessionId, SessionKey, State};
 use registry::store::{Incarnation, Location, Page, Timestamp};
 use rusqlite::types::FromSql;
@@ -28,6 +29,13 @@ pub(super) fn moment(at: Timestamp) -> i64 {
 /// The two columns of a session's key. The id is big-endian, so that rows sort like keys.
 pub(super) fn session_key(key: SessionKey) -> (i64, [u8; 16]) {
     (moment(key.expires), key.id.0.to_be_bytes())
+}
+
+pub(super) fn holding_text(holding: Holding) -> &'static str {
+    match holding {
+        Holding::Blob => "blob",
+        Holding::Manifest => "manifest",
+    }
 }
 
 pub(super) fn state_text(state: State) -> &'static str {

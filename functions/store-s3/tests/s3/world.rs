@@ -2,44 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 use hyper::{HeaderMap, Method, Request};
 use oci::{Algorithm, Digest};
-use registry::environment::Room;
+use registry::contract::still::Still;
+use registry::store::Timestamp;
 use registry::store::blobs::BodyError;
 use registry::store::memory::{MemoryMetadata, MemorySessions};
-use registry::store::{StoreError, Timestamp};
-use registry::{Anonymous, Environment, Registry, RequestBody, Settings, Stores};
+use registry::{Anonymous, Registry, RequestBody, Settings, Stores};
 use store_s3::Options;
 
 use crate::fake::Fake;
-
-/// A clock that stands, and numbers instead of randomness.
-struct Still(AtomicU64);
-
-#[async_trait]
-impl Environment for Still {
-    fn now(&self) -> Timestamp {
-        Timestamp(1_900_000_000_000)
-    }
-
-    fn random(&self, bytes: &mut [u8]) {
-        for chunk in bytes.chunks_mut(8) {
-            let word = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-            chunk.copy_from_slice(&word.to_le_bytes()[..chunk.len()]);
-        }
-    }
-
-    async fn room(&self, _: usize) -> Result<Room, StoreError> {
-        Ok(Box::new(()))
-    }
-}
 
 /// A registry over the server in memory.
 pub(crate) struct World {
@@ -67,7 +44,10 @@ impl World {
             metadata: Arc::new(MemoryMetadata::new()),
             sessions: Arc::new(MemorySessions::new()),
         };
-        let (users, environment) = (Arc::new(Anonymous::all()), Arc::new(Still(AtomicU64::new(1))));
+        let (users, environment) = (
+            Arc::new(Anonymous::all()),
+            Arc::new(Still::at(Timestamp(1_900_000_000_000))),
+        );
         let registry = Registry::open(stores, users, environment, settings).await.unwrap();
         Self { fake, registry }
     }

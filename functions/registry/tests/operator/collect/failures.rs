@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use registry::collection::{Options, Report, collect};
 use registry::contract::faulty::{Fault, Kind, Moment};
 use registry::contract::wrapped::{Hook, Wrapped};
-use registry::store::collection::{Begun, Plan, Tally, UNTIL_IMPORTED};
+use registry::store::collection::{Begun, CollectionStore, Plan, Tally, UNTIL_IMPORTED};
 use registry::store::{Incarnation, StoreError};
 
 use super::{GRACE, HOUR, tiny};
@@ -47,6 +47,18 @@ impl Hook for Failing {
 }
 
 impl World {
+    /// Lets calls of collection fail. What it was before, and how many calls of the method there are.
+    fn fail_collection(
+        &mut self,
+        method: &'static str,
+        fails: fn(usize) -> Option<StoreError>,
+    ) -> (Arc<dyn CollectionStore>, Arc<AtomicUsize>) {
+        let whole = self.stores.collection.clone();
+        let (failing, calls) = Failing::new(method, fails);
+        self.stores.collection = Arc::new(Wrapped::new(whole.clone(), failing));
+        (whole, calls)
+    }
+
     /// `count` objects that nothing names, each in a grave that is due.
     async fn bury(&self, count: usize) {
         for number in 0..count {
@@ -170,9 +182,7 @@ async fn an_upload_that_cannot_be_ended_keeps_nothing_else_back() {
         world.abandon("a").await;
     }
     world.clock.pass(GRACE);
-    let whole = world.stores.collection.clone();
-    let (failing, calls) = Failing::new("sweep", |call| (call == 1).then(|| StoreError::failed("damaged")));
-    world.stores.collection = Arc::new(Wrapped::new(whole.clone(), failing));
+    let (whole, calls) = world.fail_collection("sweep", |call| (call == 1).then(|| StoreError::failed("damaged")));
     let interrupted = world.try_collect(&single_file()).await.unwrap_err();
     let report = &interrupted.report;
     let told = interrupted.to_string();
@@ -199,9 +209,7 @@ async fn graves_fail_one_by_one() {
     for (method, deleted, settled) in [("standing", 4, 4), ("forget", 5, 3)] {
         let mut world = World::new().await;
         world.bury(5).await;
-        let whole = world.stores.collection.clone();
-        let (failing, _) = Failing::new(method, |call| (call == 1).then(|| StoreError::failed("damaged")));
-        world.stores.collection = Arc::new(Wrapped::new(whole.clone(), failing));
+        let (whole, _) = world.fail_collection(method, |call| (call == 1).then(|| StoreError::failed("damaged")));
         let interrupted = world.try_collect(&single_file()).await.unwrap_err();
         assert_eq!(interrupted.report.objects_deleted, deleted, "{method}");
         assert_eq!(world.metadata.counts().graveyard, 5 - settled, "{method}");
@@ -220,8 +228,7 @@ async fn a_store_that_is_away_is_not_asked_for_ever() {
         world.abandon("a").await;
     }
     world.clock.pass(GRACE);
-    let (failing, calls) = Failing::new("sweep", |_| Some(StoreError::unavailable("away")));
-    world.stores.collection = Arc::new(Wrapped::new(world.stores.collection.clone(), failing));
+    let (_, calls) = world.fail_collection("sweep", |_| Some(StoreError::unavailable("away")));
     let options = Options {
         at_once: 4,
         ..Options::default()

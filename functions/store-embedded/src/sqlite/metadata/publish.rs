@@ -3,29 +3,14 @@
 use bytes::Bytes;
 use oci::{Digest, RepositoryName};
 use registry::store::metadata::{ManifestPut, NewContent, PutManifest};
+use registry::store::records::Holding;
 use registry::store::{Context, Location, StoreError};
 use rusqlite::params;
 
 use super::super::collection::graveyard;
 use super::super::rows::{Failure, Rows};
-use super::super::values::{Columns, bits, integer, moment};
+use super::super::values::{Columns, bits, holding_text, integer, moment};
 use super::next_version;
-
-/// How a repository holds the bytes of a digest.
-#[derive(Clone, Copy)]
-enum Kind {
-    Blob,
-    Manifest,
-}
-
-impl Kind {
-    fn text(self) -> &'static str {
-        match self {
-            Self::Blob => "blob",
-            Self::Manifest => "manifest",
-        }
-    }
-}
 
 /// Publishes a sealed object as a blob of a repository.
 pub(super) fn blob(
@@ -122,7 +107,7 @@ fn link(
             moment(cx.now),
         ],
     )?;
-    back_link(rows, cx, repository, digest, Kind::Blob)
+    back_link(rows, cx, repository, digest, Holding::Blob)
 }
 
 fn back_link(
@@ -130,7 +115,7 @@ fn back_link(
     cx: Context,
     repository: &RepositoryName,
     digest: &str,
-    kind: Kind,
+    holding: Holding,
 ) -> Result<(), Failure> {
     rows.change(
         "INSERT INTO backlink (digest, repository, incarnation, kind, at) VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -138,7 +123,7 @@ fn back_link(
             digest,
             repository.as_str(),
             bits(cx.incarnation),
-            kind.text(),
+            holding_text(holding),
             moment(cx.now)
         ],
     )?;
@@ -307,7 +292,7 @@ impl Manifest {
             NewContent::Unchanged => (None, None),
             NewContent::Sealed(location) => {
                 let kept = place(rows, cx, &self.digest, location, self.size)?;
-                back_link(rows, cx, &self.repository, &self.digest, Kind::Manifest)?;
+                back_link(rows, cx, &self.repository, &self.digest, Holding::Manifest)?;
                 (None, Some(kept))
             }
         };

@@ -2,11 +2,11 @@
 
 use oci::Digest;
 use registry::store::StoreError;
-use registry::store::records::{EntryContent, ManifestEntry, Record};
+use registry::store::records::{EntryContent, Holding, ManifestEntry, Record};
 use rusqlite::params;
 
 use super::super::rows::{Failure, Rows};
-use super::super::values::{bits, integer, moment};
+use super::super::values::{bits, holding_text, integer, moment};
 
 /// A record on its way to the writer.
 pub(super) struct Row {
@@ -63,7 +63,7 @@ impl Row {
                 at,
             } => {
                 let digest = digest.to_string();
-                drop_holder(rows, "blob", repository.as_str(), &digest)?;
+                drop_holder(rows, Holding::Blob, repository.as_str(), &digest)?;
                 rows.change(
                     "INSERT OR REPLACE INTO link (repository, digest, store, key, size, incarnation, at) \
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
@@ -133,7 +133,7 @@ impl Row {
              (SELECT subject FROM manifest WHERE repository = ?1 AND digest = ?2)",
             params![repository, digest],
         )?;
-        drop_holder(rows, "manifest", repository, &digest)?;
+        drop_holder(rows, Holding::Manifest, repository, &digest)?;
         let (bytes, location) = match &entry.content {
             EntryContent::Inline(bytes) => (Some(&bytes[..]), None),
             EntryContent::Stored(location) => (None, Some(location)),
@@ -174,7 +174,7 @@ impl Row {
                     digest,
                     repository,
                     bits(entry.incarnation),
-                    "manifest",
+                    holding_text(Holding::Manifest),
                     moment(entry.at)
                 ],
             )?;
@@ -200,10 +200,10 @@ const HOLD: &str =
     "INSERT OR REPLACE INTO backlink (digest, repository, incarnation, kind, at) VALUES (?1, ?2, ?3, ?4, ?5)";
 
 /// Removes the back-links of a holder that is replaced: what is put in its place may be another life of it.
-fn drop_holder(rows: &Rows<'_>, kind: &str, repository: &str, digest: &str) -> Result<(), Failure> {
+fn drop_holder(rows: &Rows<'_>, holding: Holding, repository: &str, digest: &str) -> Result<(), Failure> {
     rows.change(
         "DELETE FROM backlink WHERE digest = ?1 AND repository = ?2 AND kind = ?3",
-        params![digest, repository, kind],
+        params![digest, repository, holding_text(holding)],
     )?;
     Ok(())
 }
