@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::environment::Room;
+use crate::environment::Memory;
 use crate::store::StoreError;
 use crate::store::blobs::{BodyError, ByteStream};
 
@@ -19,7 +19,7 @@ pub struct ResponseBody {
     inner: Inner,
     /// Memory that the bytes at hand take, until they are sent.
     #[expect(dead_code, reason = "held for its drop")]
-    room: Option<Room>,
+    room: Option<Memory>,
 }
 
 enum Inner {
@@ -42,7 +42,7 @@ impl ResponseBody {
 
     /// The same bytes, for which `room` was granted: it goes back when they are sent, or nobody wants them any more.
     #[must_use]
-    pub fn holding(self, room: Option<Room>) -> Self {
+    pub fn holding(self, room: Option<Memory>) -> Self {
         Self { room, ..self }
     }
 

@@ -2,10 +2,11 @@
 
 use async_trait::async_trait;
 
+use crate::budget::ClientKey;
 use crate::store::{Context, Incarnation, StoreError, Timestamp};
 
 /// Memory that a request may use until it drops this.
-pub type Room = Box<dyn Send + Sync>;
+pub type Memory = Box<dyn Send + Sync>;
 
 /// What a shell provides beside its stores.
 #[async_trait]
@@ -16,10 +17,10 @@ pub trait Environment: Send + Sync + 'static {
     /// Fills `bytes` with randomness fit for keys and ids.
     fn random(&self, bytes: &mut [u8]);
 
-    /// Waits until `bytes` more may be held in memory, so that what all requests hold together is bounded. Asked for
+    /// Waits until `bytes` more may be held in memory for `client`, so that what all requests hold together is bounded. Asked for
     /// once a request, for what the core itself must hold whole: manifests and pages of referrers. A shell that serves
     /// one request at a time grants everything. [`StoreError::Unavailable`] when nothing becomes free in time.
-    async fn room(&self, bytes: usize) -> Result<Room, StoreError>;
+    async fn memory(&self, client: ClientKey, bytes: usize) -> Result<Memory, StoreError>;
 }
 
 /// 8 random bytes as a number.
@@ -30,11 +31,12 @@ pub(crate) fn random_u64(environment: &dyn Environment) -> u64 {
 }
 
 /// The context of a store call that may take `budget_ms` milliseconds.
-pub(crate) fn context(environment: &dyn Environment, budget_ms: u64) -> Context {
+pub(crate) fn context(environment: &dyn Environment, client: ClientKey, budget_ms: u64) -> Context {
     let now = environment.now();
     Context {
         now,
         deadline: now.plus_millis(budget_ms),
         incarnation: Incarnation(random_u64(environment)),
+        client,
     }
 }

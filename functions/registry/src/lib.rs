@@ -3,19 +3,22 @@
 //!
 //! Read in this order:
 //!
-//! 1. [`registry`]: the line that every request follows; start at `Registry::handle`.
+//! 1. [`registry`]: start at `Registry::handle`; `call`: the line that every request follows.
 //! 2. [`route`](Endpoint) and `query`: what a request line says. [`auth`]: who asks, and what for.
 //! 3. `operations`: what is done, a file for each kind of thing.
 //! 4. [`store`]: the contracts of the stores, and their reference in memory.
 //! 5. `token`: the signed authority in an upload's `Location`. `error`: every failure and its one answer.
 //! 6. [`collection`] and [`check`]: what an operator runs over a registry that goes on serving.
 //! 7. [`delivery`]: by which way blobs leave. [`limits`]: every bound, named. [`environment`]: time and randomness.
+//!    [`budget`]: how clients share what is bounded.
 //!
 //! It has no runtime, file system, network, clock or randomness of its own and builds unchanged for
 //! `wasm32-unknown-unknown`.
 
 pub mod auth;
 pub mod body;
+pub mod budget;
+mod call;
 pub mod check;
 pub mod collection;
 #[cfg(feature = "contract")]

@@ -1,4 +1,4 @@
-//! The line that every request follows: route, authorize, dispatch, operation, response.
+//! A registry over its stores, and what every answer has in common. The line that a request follows is in `call`.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -6,23 +6,21 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
-use oci::RepositoryName;
 
-use crate::auth::{Action, AuthenticationError, Authenticator, Ceiling, Credentials, Identity, Permit, Principal};
+use crate::auth::{Authenticator, Principal};
 use crate::body::{RequestBody, ResponseBody};
+use crate::budget::ClientKey;
+use crate::call::Call;
 use crate::delivery::{Delivery, DeliveryPolicy};
 use crate::environment::{Environment, context, random_u64};
-use crate::error::Error;
 use crate::limits::{Limits, Sparse};
-use crate::operations::session::OpenSession;
-use crate::response;
-use crate::route::{Endpoint, Route};
+use crate::route::Endpoint;
+use crate::store::StoreError;
 use crate::store::blobs::BlobStore;
 use crate::store::collection::CollectionStore;
 use crate::store::metadata::MetadataStore;
 use crate::store::records::RecordStore;
 use crate::store::sessions::{SessionStore, SigningKey};
-use crate::store::{Context, StoreError};
 use crate::token::TokenKeys;
 
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
@@ -118,7 +116,7 @@ impl Registry {
     ) -> Result<Self, StoreError> {
         let mut secret = [0; 32];
         environment.random(&mut secret);
-        let cx = context(environment.as_ref(), settings.limits.store_ms);
+        let cx = context(environment.as_ref(), ClientKey::INTERNAL, settings.limits.store_ms);
         // 31 bits, so that every store can keep the id as a signed number.
         let id = u32::try_from(random_u64(environment.as_ref()) >> 33).unwrap_or(0);
         let candidate = SigningKey {
@@ -150,7 +148,7 @@ impl Registry {
         let mut record = Record::default();
         let (head, body) = request.into_parts();
         // A defect met by one request is answered like any other fault, and costs no other request of its connection.
-        let answered = AssertUnwindSafe(self.answer(&head, body, &mut record))
+        let answered = AssertUnwindSafe(Call::new(self, &head).answer(&head, body, &mut record))
             .catch_unwind()
             .await;
         let answered = answered.unwrap_or_else(|_| Err(StoreError::failed("the operation panicked").into()));
@@ -173,176 +171,6 @@ impl Registry {
         }
         response.extensions_mut().insert(record);
         response
-    }
-
-    async fn answer(
-        &self,
-        head: &http::request::Parts,
-        body: RequestBody,
-        record: &mut Record,
-    ) -> Result<Response<ResponseBody>, Error> {
-        let route = Route::parse(&head.method, &head.uri, &self.settings.limits)?;
-        record.endpoint = Some(route.endpoint());
-        let caller = self
-            .authenticator
-            .authenticate(&Credentials::from_headers(&head.headers))
-            .await;
-        record.principal = caller.as_ref().ok().map(|identity| identity.principal().clone());
-        let mut response = self.dispatch(route, caller, head, body).await?;
-        response::echo_namespace(&mut response, &head.method, &head.uri);
-        Ok(response)
-    }
-
-    /// The one match from routes to operations; what each arm needs to be allowed stands in its permit's type.
-    async fn dispatch(
-        &self,
-        route: Route,
-        caller: Result<Identity, AuthenticationError>,
-        head: &http::request::Parts,
-        body: RequestBody,
-    ) -> Result<Response<ResponseBody>, Error> {
-        let headers = &head.headers;
-        let head_only = head.method == Method::HEAD;
-        match route {
-            Route::Base => self.base(&self.identify(caller)?),
-            Route::ListRepositories { page } => self.list_repositories(&self.identify(caller)?, page).await,
-            Route::GetBlob { repository, digest } => {
-                let identity = self.identify(caller)?;
-                let permit = self.permit(&identity, &repository)?;
-                self.get_blob(permit, &identity, digest, head).await
-            }
-            Route::DeleteBlob { repository, digest } => {
-                self.delete_blob(self.authorize(caller, &repository)?, digest).await
-            }
-            Route::GetManifest { repository, reference } => {
-                self.get_manifest(self.authorize(caller, &repository)?, reference, headers, head_only)
-                    .await
-            }
-            Route::PutManifest {
-                repository,
-                reference,
-                tags,
-            } => {
-                let identity = self.identify(caller)?;
-                let permit = self.permit(&identity, &repository)?;
-                self.put_manifest(permit, &identity, reference, tags, headers, body)
-                    .await
-            }
-            Route::DeleteManifest { repository, reference } => {
-                let identity = self.identify(caller)?;
-                let permit = self.permit(&identity, &repository)?;
-                self.delete_manifest(permit, &identity, reference).await
-            }
-            Route::ListTags { repository, page } => self.list_tags(self.authorize(caller, &repository)?, page).await,
-            Route::ListReferrers {
-                repository,
-                subject,
-                artifact_type,
-                page,
-            } => {
-                self.list_referrers(self.authorize(caller, &repository)?, subject, artifact_type, page)
-                    .await
-            }
-            Route::OpenUpload { repository, open } => {
-                let identity = self.identify(caller)?;
-                let permit = self.permit(&identity, &repository)?;
-                self.open_upload(permit, &identity, open, headers, body).await
-            }
-            Route::PatchUpload { repository, token } => {
-                self.patch_upload(self.session(caller, &repository, &token)?, headers, body)
-                    .await
-            }
-            Route::FinishUpload {
-                repository,
-                token,
-                digest,
-            } => {
-                let session = self.session(caller, &repository, &token)?;
-                // Policy is asked again: what was revoked since the upload was opened must not be published.
-                let identity = self.identify(self.authenticator.recall(session.principal()).await)?;
-                let permit = self.permit(&identity, &repository)?;
-                self.finish_upload(permit, session, digest, headers, body).await
-            }
-            Route::GetUpload { repository, token } => self.get_upload(self.session(caller, &repository, &token)?).await,
-            Route::CancelUpload { repository, token } => {
-                self.cancel_upload(self.session(caller, &repository, &token)?).await
-            }
-        }
-    }
-
-    fn identify(&self, caller: Result<Identity, AuthenticationError>) -> Result<Identity, Error> {
-        caller.map_err(|error| match error {
-            AuthenticationError::Unauthenticated => Error::Unauthenticated(self.authenticator.challenge()),
-            AuthenticationError::Unavailable(cause) => Error::Store(StoreError::Unavailable(cause)),
-        })
-    }
-
-    fn permit<A: Action>(&self, identity: &Identity, repository: &RepositoryName) -> Result<Permit<A>, Error> {
-        identity.permit(repository).map_err(|_| self.refusal(identity))
-    }
-
-    /// Nobody in particular is asked who it is, where that can help; somebody is told no.
-    pub(crate) fn refusal(&self, identity: &Identity) -> Error {
-        match (identity.principal(), self.authenticator.challenge()) {
-            (Principal::Anonymous, Some(challenge)) => Error::Unauthenticated(Some(challenge)),
-            _ => Error::Denied,
-        }
-    }
-
-    fn authorize<A: Action>(
-        &self,
-        caller: Result<Identity, AuthenticationError>,
-        repository: &RepositoryName,
-    ) -> Result<Permit<A>, Error> {
-        self.permit(&self.identify(caller)?, repository)
-    }
-
-    /// The token is the authority on an upload's path, because some clients send no credentials there. Credentials
-    /// that are absent or no good are ignored; those of somebody else are not.
-    fn session(
-        &self,
-        caller: Result<Identity, AuthenticationError>,
-        repository: &RepositoryName,
-        text: &str,
-    ) -> Result<OpenSession, Error> {
-        let token = self
-            .tokens
-            .verify(repository, text, self.environment.now())
-            .ok_or(Error::UploadUnknown)?;
-        match caller {
-            Ok(identity)
-                if *identity.principal() != Principal::Anonymous && *identity.principal() != token.principal =>
-            {
-                Err(Error::Denied)
-            }
-            _ => {
-                // What a verified token grants is what it names: pushes to this repository, nothing else.
-                let ceiling = Ceiling::Upload(repository.clone());
-                let permit = self.permit(&Identity::new(token.principal.clone(), ceiling), repository)?;
-                OpenSession::new(&permit, token, text)
-            }
-        }
-    }
-
-    /// A store call's context, now.
-    pub(crate) fn cx(&self) -> Context {
-        context(&*self.environment, self.settings.limits.store_ms)
-    }
-
-    /// The context of a seal, now: object stores may take minutes to make one object of many parts.
-    pub(crate) fn sealing(&self) -> Context {
-        context(&*self.environment, self.settings.limits.seal_ms)
-    }
-
-    /// end-1. Also where `docker login` finds out whether credentials are good; so it asks for them if they would make
-    /// a difference.
-    fn base(&self, identity: &Identity) -> Result<Response<ResponseBody>, Error> {
-        match self.authenticator.challenge() {
-            Some(challenge) if *identity.principal() == Principal::Anonymous && !identity.is_unrestricted() => {
-                Err(Error::Unauthenticated(Some(challenge)))
-            }
-            _ => Ok(response::json("application/json", "{}".into())),
-        }
     }
 }
 

@@ -104,6 +104,7 @@ fn cx(incarnation: u64) -> Context {
         now: Timestamp(1_000_000),
         deadline: Timestamp(1_001_000),
         incarnation: Incarnation(incarnation),
+        client: registry::budget::ClientKey::INTERNAL,
     }
 }
 

@@ -1,20 +1,19 @@
 //! The clock and the random source of the operating system, and a bound for the memory of requests, for the core.
 
 use std::cell::RefCell;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use registry::Environment;
-use registry::environment::Room;
+use registry::budget::{Budget, ClientKey};
+use registry::environment::Memory;
 use registry::store::{StoreError, Timestamp};
-use tokio::sync::Semaphore;
-
-/// The unit in which memory is counted, in bytes.
-const UNIT: usize = 1 << 10;
 
 /// How long a request waits for memory: longer than the core lets a manifest take to arrive.
 const PATIENCE: Duration = Duration::from_secs(40);
+
+/// How many requests wait for memory at once.
+const MAX_WAITING: usize = 4096;
 
 /// Bytes taken from the operating system at once: a system call for each id would show in the cost of a request.
 const POOL: usize = 512;
@@ -31,17 +30,14 @@ thread_local! {
 /// Wall time, the operating system's randomness, and so much memory.
 #[derive(Debug)]
 pub(crate) struct SystemEnvironment {
-    memory: Arc<Semaphore>,
-    units: u32,
+    memory: Budget,
 }
 
 impl SystemEnvironment {
     /// With `memory` bytes for all requests together.
     pub(crate) fn new(memory: u64) -> Self {
-        let units = u32::try_from(memory / UNIT as u64).unwrap_or(u32::MAX).max(1);
         Self {
-            memory: Arc::new(Semaphore::new(units as usize)),
-            units,
+            memory: Budget::new(memory.max(1), MAX_WAITING),
         }
     }
 }
@@ -56,12 +52,10 @@ impl Environment for SystemEnvironment {
         random(bytes);
     }
 
-    async fn room(&self, bytes: usize) -> Result<Room, StoreError> {
-        // What is more than there is gets all of it, and is alone then.
-        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.units);
-        match tokio::time::timeout(PATIENCE, Arc::clone(&self.memory).acquire_many_owned(units)).await {
-            Ok(Ok(permit)) => Ok(Box::new(permit)),
-            Ok(Err(closed)) => Err(StoreError::failed(closed)),
+    async fn memory(&self, client: ClientKey, bytes: usize) -> Result<Memory, StoreError> {
+        match tokio::time::timeout(PATIENCE, self.memory.take(client, bytes as u64)).await {
+            Ok(Ok(grant)) => Ok(Box::new(grant)),
+            Ok(Err(refused)) => Err(StoreError::unavailable(refused)),
             Err(_) => Err(StoreError::unavailable(
                 "too many requests at once: no memory became free",
             )),
@@ -129,15 +123,18 @@ mod tests {
     #[tokio::test]
     async fn memory_is_bounded_and_waited_for() {
         async fn waits(system: &SystemEnvironment, bytes: usize) -> bool {
-            let room = tokio::time::timeout(Duration::from_millis(10), system.room(bytes));
-            room.await.is_err()
+            let memory = tokio::time::timeout(Duration::from_millis(10), system.memory(ClientKey::INTERNAL, bytes));
+            memory.await.is_err()
         }
+        let client = ClientKey::INTERNAL;
         let system = SystemEnvironment::new(8 << 10);
-        let most = system.room(7 << 10).await.expect("there is room");
-        assert!(waits(&system, 2 << 10).await);
-        let rest = system.room(1 << 10).await.expect("there is room");
-        drop((most, rest));
-        let all = system.room(1 << 30).await.expect("what is too much gets all there is");
+        let first = system.memory(client, 6 << 10).await.expect("there is memory");
+        assert!(waits(&system, 4 << 10).await);
+        drop(first);
+        let all = system
+            .memory(client, 1 << 30)
+            .await
+            .expect("what is too much gets all there is");
         assert!(waits(&system, 1).await);
         drop(all);
         assert!(!waits(&system, 1).await);

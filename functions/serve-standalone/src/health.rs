@@ -105,6 +105,7 @@ impl Health {
             now,
             deadline: now.plus_millis(PATIENCE_MS),
             incarnation: Incarnation(0),
+            client: registry::budget::ClientKey::INTERNAL,
         };
         let session = SessionId(0);
         let nobodys = Claim {

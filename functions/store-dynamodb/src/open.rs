@@ -132,6 +132,7 @@ fn context() -> Context {
         now: Timestamp(0),
         deadline: Timestamp(PATIENCE_MS),
         incarnation: Incarnation(0),
+        client: registry::budget::ClientKey::INTERNAL,
     }
 }
 

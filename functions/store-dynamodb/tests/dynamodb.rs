@@ -25,6 +25,7 @@ fn cx(incarnation: u64, patience: u64) -> Context {
         now,
         deadline: now.plus_millis(patience),
         incarnation: Incarnation(incarnation),
+        client: registry::budget::ClientKey::INTERNAL,
     }
 }
 

@@ -32,6 +32,7 @@ fn cx(hours: u64, incarnation: u64) -> Context {
         now,
         deadline: now.plus_millis(30_000),
         incarnation: Incarnation(incarnation),
+        client: registry::budget::ClientKey::INTERNAL,
     }
 }
 

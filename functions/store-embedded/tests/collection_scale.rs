@@ -23,6 +23,7 @@ fn cx(now: u64) -> Context {
         now: Timestamp(now),
         deadline: Timestamp(now + 60_000),
         incarnation: Incarnation(1),
+        client: registry::budget::ClientKey::INTERNAL,
     }
 }
 

@@ -62,6 +62,7 @@ fn cx() -> Context {
         now: Timestamp(1_000),
         deadline: Timestamp(11_000),
         incarnation: Incarnation(3),
+        client: registry::budget::ClientKey::INTERNAL,
     }
 }
 

@@ -38,6 +38,7 @@ fn cx() -> Context {
         now: Timestamp(1),
         deadline: Timestamp(10_001),
         incarnation: Incarnation(1),
+        client: registry::budget::ClientKey::INTERNAL,
     }
 }
 

@@ -58,6 +58,7 @@ fn cx() -> Context {
         now,
         deadline: now.plus_millis(60_000),
         incarnation: Incarnation(getrandom::u64().unwrap()),
+        client: registry::budget::ClientKey::INTERNAL,
     }
 }
 

@@ -223,6 +223,7 @@ fn cx(number: u64) -> Context {
         now: Timestamp(1_000 + number),
         deadline: Timestamp(61_000 + number),
         incarnation: Incarnation(number),
+        client: registry::budget::ClientKey::INTERNAL,
     }
 }
 

@@ -297,7 +297,11 @@ struct Run<'a> {
 
 impl Over<'_> {
     fn cx(&self) -> Context {
-        context(&*self.environment, self.options.limits.store_ms)
+        context(
+            &*self.environment,
+            crate::budget::ClientKey::INTERNAL,
+            self.options.limits.store_ms,
+        )
     }
 }
 

@@ -159,7 +159,11 @@ struct Over<'a> {
 
 impl Over<'_> {
     fn cx(&self) -> Context {
-        context(&*self.environment, self.options.store_ms)
+        context(
+            &*self.environment,
+            crate::budget::ClientKey::INTERNAL,
+            self.options.store_ms,
+        )
     }
 
     fn now(&self) -> Timestamp {

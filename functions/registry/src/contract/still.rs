@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 
-use crate::environment::{Environment, Room};
+use crate::budget::ClientKey;
+use crate::environment::{Environment, Memory};
 use crate::store::{StoreError, Timestamp};
 
 /// One moment, numbers instead of randomness, of which no two are the same, and room for everything.
@@ -36,7 +37,7 @@ impl Environment for Still {
         }
     }
 
-    async fn room(&self, _bytes: usize) -> Result<Room, StoreError> {
+    async fn memory(&self, _client: ClientKey, _bytes: usize) -> Result<Memory, StoreError> {
         Ok(Box::new(()))
     }
 }

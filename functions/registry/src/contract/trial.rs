@@ -87,6 +87,7 @@ impl<S: ?Sized> Trial<S> {
             deadline: self.now().plus_millis(PATIENCE),
             // Spread over all 64 bits, as randomness is.
             incarnation: Incarnation(call.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            client: crate::budget::ClientKey::INTERNAL,
         }
     }
 

@@ -10,10 +10,10 @@ use oci::{Digest, RepositoryName};
 use super::ranges::{self, Wanted};
 use crate::auth::{Delete, Identity, Permit, Pull, Push};
 use crate::body::ResponseBody;
+use crate::call::Call;
 use crate::delivery::{Client, Delivery};
 use crate::environment::{context, random_u64};
 use crate::error::Error;
-use crate::registry::Registry;
 use crate::response;
 use crate::store::blobs::{ByteStream, Reached, Redirect, RedirectRequest};
 use crate::store::metadata::{Link, Removal};
@@ -25,7 +25,7 @@ const BLOB_TYPE: &str = "application/octet-stream";
 /// What a digest names never changes; but a shared cache must not hand it to those who may not pull it.
 pub(super) const IMMUTABLE: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
 
-impl Registry {
+impl Call<'_> {
     /// end-2. One table read. A GET of the whole blob or of one range is redirected where the store can; HEAD is
     /// always answered here, as are several ranges, which object stores do not serve.
     pub(crate) async fn get_blob(
@@ -121,8 +121,9 @@ impl Registry {
                 let multipart = ranges::Multipart::new(wanted, link.size, BLOB_TYPE, &boundary);
                 let length = multipart.length();
                 let content_type = multipart.content_type();
-                let (environment, budget_ms) = (self.environment.clone(), self.settings.limits.store_ms);
-                let cx = move || context(&*environment, budget_ms);
+                let (environment, client, budget_ms) =
+                    (self.environment.clone(), self.client(), self.settings.limits.store_ms);
+                let cx = move || context(&*environment, client, budget_ms);
                 let stream = multipart.stream(cx, self.stores.blobs.clone(), link.location.clone());
                 let mut response = Response::new(ResponseBody::stream(stream, length));
                 *response.status_mut() = StatusCode::PARTIAL_CONTENT;

@@ -10,12 +10,13 @@ use oci::ContentRange;
 use super::session::OpenSession;
 use super::uploads::resume;
 use crate::body::{RequestBody, ResponseBody};
+use crate::call::Call;
 use crate::error::Error;
-use crate::registry::{Registry, declared_length};
+use crate::registry::declared_length;
 use crate::store::blobs::BodyError;
 use crate::store::sessions::{Expected, Session, State};
 
-impl Registry {
+impl Call<'_> {
     /// A chunk that says that it is empty: it needs no claim, and is refused where one that is not would be.
     pub(super) async fn empty_chunk(
         &self,

@@ -5,8 +5,8 @@ use oci::Digest;
 
 use super::session::OpenSession;
 use crate::body::ResponseBody;
+use crate::call::Call;
 use crate::error::Error;
-use crate::registry::Registry;
 use crate::response;
 use crate::store::blobs::Discarded;
 use crate::store::sessions::{Cancelled, Claim, End, Progress, SessionId, State};
@@ -25,7 +25,7 @@ impl From<Error> for Unstored {
     }
 }
 
-impl Registry {
+impl Call<'_> {
     /// Ends an upload whose bytes do not have the digest that they should: it cannot become right any more.
     pub(super) async fn discard(&self, claim: &Claim, state: &[u8], computed: Digest) -> Result<Error, Error> {
         // A request that came after this one's claim had run out may be going on from the same segments: then neither

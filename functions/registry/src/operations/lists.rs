@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use crate::auth::{Identity, List, Permit, Pull};
 use crate::body::ResponseBody;
+use crate::call::Call;
 use crate::error::Error;
 use crate::query::PageRequest;
-use crate::registry::Registry;
 use crate::response;
 use crate::store::StoreError;
 use crate::store::metadata::Referrer;
@@ -42,7 +42,7 @@ struct ReferrersIndex {
     manifests: Vec<Descriptor>,
 }
 
-impl Registry {
+impl Call<'_> {
     /// end-8a, end-8b.
     pub(crate) async fn list_tags(
         &self,
@@ -138,7 +138,7 @@ impl Registry {
                 .await?;
             more = found.more && !found.items.is_empty();
             if room.is_none() && !found.items.is_empty() {
-                room = Some(self.environment.room(self.settings.limits.referrers_page_bytes).await?);
+                room = Some(self.memory(self.settings.limits.referrers_page_bytes).await?);
             }
             for referrer in found.items {
                 let digest = referrer.descriptor.digest;

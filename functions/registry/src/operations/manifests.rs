@@ -15,10 +15,11 @@ use super::ranges;
 use super::source::next_chunk;
 use crate::auth::{Delete, Identity, Permit, Pull, Push};
 use crate::body::{RequestBody, ResponseBody};
-use crate::environment::Room;
+use crate::call::Call;
+use crate::environment::Memory;
 use crate::error::Error;
 use crate::limits::Sparse;
-use crate::registry::{Registry, declared_length};
+use crate::registry::declared_length;
 use crate::response;
 use crate::store::blobs::{BodyError, Source, Upload};
 use crate::store::metadata::{Content, ManifestPut, ManifestRecord, NewContent, PutManifest, Referrer, Removal};
@@ -32,7 +33,7 @@ const WARNING: HeaderName = HeaderName::from_static("warning");
 /// What a tag names may change with the next request.
 const REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
 
-impl Registry {
+impl Call<'_> {
     /// end-3. By digest one table read, by tag two, and one for a HEAD by tag. `reference` is `None` where the text
     /// cannot be a tag.
     pub(crate) async fn get_manifest(
@@ -235,7 +236,7 @@ impl Registry {
     /// The whole body, or 413 as soon as it is known to be too large: by its declared length before anything is read.
     /// What it will need is asked for when its first bytes are here, all at once: requests that wait for each other's
     /// rest would wait for ever.
-    async fn receive_manifest(&self, headers: &HeaderMap, mut body: RequestBody) -> Result<(Bytes, Room), Error> {
+    async fn receive_manifest(&self, headers: &HeaderMap, mut body: RequestBody) -> Result<(Bytes, Memory), Error> {
         let limit = self.settings.limits.manifest_bytes;
         let too_large = Error::ManifestTooLarge { limit };
         let declared = match declared_length(headers).map(usize::try_from) {
@@ -246,7 +247,7 @@ impl Registry {
         let begun = self.environment.now();
         let mut next = next_chunk(&mut body).await?;
         let expected = declared.unwrap_or(limit);
-        let room = self.environment.room(expected).await?;
+        let room = self.memory(expected).await?;
         let mut bytes = BytesMut::with_capacity(declared.unwrap_or_default());
         while let Some(chunk) = next {
             bytes.extend_from_slice(&chunk);

@@ -3,11 +3,11 @@
 use oci::Digest;
 
 use crate::auth::{Identity, Permit, Pull, Push};
+use crate::call::Call;
 use crate::error::Error;
 use crate::query::MountSource;
-use crate::registry::Registry;
 
-impl Registry {
+impl Call<'_> {
     /// end-11. `false` for every refusal: the client must get a session then, whatever the reason, and learn nothing of
     /// repositories that it may not pull.
     pub(super) async fn mount(

@@ -7,39 +7,39 @@ use bytes::Bytes;
 use oci::{Algorithm, Hasher};
 
 use crate::body::RequestBody;
-use crate::registry::Registry;
+use crate::call::Call;
 use crate::store::Timestamp;
 use crate::store::blobs::{BodyError, Source};
 use crate::store::sessions::Claim;
 
 /// Keeps a claim alive through work that may take longer than a claim lasts.
 pub(super) struct Lease<'a> {
-    registry: &'a Registry,
+    call: &'a Call<'a>,
     claim: &'a Claim,
     renewed: Timestamp,
 }
 
 impl<'a> Lease<'a> {
     /// For a claim that was made just now.
-    pub(super) fn new(registry: &'a Registry, claim: &'a Claim) -> Self {
+    pub(super) fn new(call: &'a Call<'a>, claim: &'a Claim) -> Self {
         Self {
-            registry,
+            call,
             claim,
-            renewed: registry.environment.now(),
+            renewed: call.environment.now(),
         }
     }
 
     /// Renews the claim when a quarter of its time has passed; to be called whenever there is progress. A body that
     /// stalls is cut by its shell long before the rest has passed.
     pub(super) async fn renew(&mut self) -> Result<(), BodyError> {
-        let now = self.registry.environment.now();
-        let claim_ms = self.registry.settings.limits.claim_ms;
+        let now = self.call.environment.now();
+        let claim_ms = self.call.settings.limits.claim_ms;
         if now.millis_since(self.renewed) < claim_ms / 4 {
             return Ok(());
         }
-        let cx = self.registry.cx();
+        let cx = self.call.cx();
         match self
-            .registry
+            .call
             .stores
             .sessions
             .renew(cx, self.claim, now.plus_millis(claim_ms))
@@ -74,19 +74,15 @@ pub(super) struct UploadSource<'a> {
 impl<'a> UploadSource<'a> {
     /// `declared` is what the client said the body's length is, `hasher` what the session's bytes hashed to so far.
     pub(super) fn new(
-        registry: &'a Registry,
+        call: &'a Call<'a>,
         claim: &'a Claim,
         body: RequestBody,
         declared: Option<u64>,
         hasher: Hasher,
     ) -> Self {
-        let room = registry
-            .settings
-            .limits
-            .blob_bytes
-            .saturating_sub(claim.progress.offset);
+        let room = call.settings.limits.blob_bytes.saturating_sub(claim.progress.offset);
         Self {
-            lease: Lease::new(registry, claim),
+            lease: Lease::new(call, claim),
             body: Some(body),
             hasher,
             is_first: claim.progress.offset == 0,
@@ -129,7 +125,7 @@ impl Source for UploadSource<'_> {
         };
         self.received += chunk.len() as u64;
         if self.received > self.room {
-            return Err(BodyError::TooLarge(self.lease.registry.settings.limits.blob_bytes));
+            return Err(BodyError::TooLarge(self.lease.call.settings.limits.blob_bytes));
         }
         if self.declared.is_some_and(|declared| self.received > declared) {
             return Err(BodyError::LengthMismatch);

@@ -15,10 +15,10 @@ use super::session::OpenSession;
 use super::source::{Lease, UploadSource};
 use crate::auth::{Identity, Permit, Push};
 use crate::body::{RequestBody, ResponseBody};
+use crate::call::Call;
 use crate::environment::random_u64;
 use crate::error::Error;
 use crate::query::OpenUpload;
-use crate::registry::Registry;
 use crate::response;
 use crate::store::blobs::{AppendError, BodyError, Discarded, Upload};
 use crate::store::sessions::{
@@ -36,7 +36,7 @@ struct Stored {
     hasher: Hasher,
 }
 
-impl Registry {
+impl Call<'_> {
     /// end-4a, end-4b, end-4c, end-11. Opening a session writes nothing: the token is all there is of it.
     pub(crate) async fn open_upload(
         &self,

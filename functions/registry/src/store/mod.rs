@@ -20,6 +20,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::budget::ClientKey;
+
 /// A moment: milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Timestamp(pub u64);
@@ -61,6 +63,8 @@ pub struct Context {
     pub deadline: Timestamp,
     /// Fresh randomness of this call: the incarnation of what it creates.
     pub incarnation: Incarnation,
+    /// For whom a store holds memory or files meanwhile, where it shares them between clients.
+    pub client: ClientKey,
 }
 
 /// Where the bytes of a digest lie, for ever: a store's id and an opaque key in it.

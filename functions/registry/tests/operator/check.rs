@@ -16,6 +16,7 @@ pub(super) const CX: Context = Context {
     now: Timestamp(1_900_000_000_000),
     deadline: Timestamp(1_900_000_060_000),
     incarnation: Incarnation(4711),
+    client: registry::budget::ClientKey::INTERNAL,
 };
 
 pub(super) fn options() -> Options {

@@ -54,6 +54,7 @@ impl World {
             now,
             deadline: now.plus_millis(1000),
             incarnation: Incarnation(now.0),
+            client: registry::budget::ClientKey::INTERNAL,
         }
     }
 

@@ -403,6 +403,7 @@ async fn a_hash_of_an_unknown_version() {
         now,
         deadline: now.plus_millis(MINUTE),
         incarnation: Incarnation(1),
+        client: registry::budget::ClientKey::INTERNAL,
     };
     let every = world.sessions.expired(cx, Timestamp(u64::MAX), None, 10).await.unwrap();
     let [(key, _)] = every.as_slice() else {
@@ -449,6 +450,7 @@ async fn the_row_is_written_before_the_first_byte() {
         now,
         deadline: now,
         incarnation: Incarnation(1),
+        client: registry::budget::ClientKey::INTERNAL,
     };
     assert!(world.sessions.get(cx, unknown).await.unwrap().is_none());
 }

@@ -240,6 +240,7 @@ async fn s15_no_default_secret() {
             now,
             deadline: now,
             incarnation: Incarnation(0),
+            client: registry::budget::ClientKey::INTERNAL,
         };
         let candidate = SigningKey {
             id: 7,

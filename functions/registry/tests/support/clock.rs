@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use registry::Environment;
-use registry::environment::Room;
+use registry::budget::ClientKey;
+use registry::environment::Memory;
 use registry::store::{StoreError, Timestamp};
 
 pub(crate) struct Clock {
@@ -75,7 +76,7 @@ impl Environment for Clock {
         }
     }
 
-    async fn room(&self, bytes: usize) -> Result<Room, StoreError> {
+    async fn memory(&self, _client: ClientKey, bytes: usize) -> Result<Memory, StoreError> {
         if self.full.load(Ordering::SeqCst) {
             return Err(StoreError::unavailable("planned fault: no room"));
         }

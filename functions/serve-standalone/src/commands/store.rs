@@ -77,6 +77,7 @@ pub(super) fn cx() -> Context {
         now,
         deadline: now.plus_millis(PATIENCE_MS),
         incarnation: Incarnation(u64::from_le_bytes(incarnation)),
+        client: registry::budget::ClientKey::INTERNAL,
     }
 }
 

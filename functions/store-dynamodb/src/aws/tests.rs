@@ -188,6 +188,7 @@ async fn a_service_that_stays_silent_is_given_up_at_the_deadline() {
         now: Timestamp(0),
         deadline: Timestamp(300),
         incarnation: Incarnation(1),
+        client: registry::budget::ClientKey::INTERNAL,
     };
     let (all, write) = ([key()].into(), Write::delete(key()));
     let writes = [write.clone(), write.clone()];

@@ -179,6 +179,7 @@ mod tests {
             // A step is a second.
             deadline: Timestamp(1_900_000_000_000 + pass + 10_000),
             incarnation: Incarnation(pass + 1),
+            client: registry::budget::ClientKey::INTERNAL,
         };
         let key = SessionKey {
             expires: Timestamp(1),

@@ -35,6 +35,7 @@ fn cx() -> Context {
         now: NOW,
         deadline: NOW.plus_millis(30_000),
         incarnation: Incarnation(CALLS.fetch_add(1, Ordering::SeqCst).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+        client: registry::budget::ClientKey::INTERNAL,
     }
 }
 

@@ -159,6 +159,7 @@ fn cx(patience: u64) -> Context {
         now: Timestamp(1_900_000_000_000),
         deadline: Timestamp(1_900_000_000_000 + patience),
         incarnation: Incarnation(1),
+        client: registry::budget::ClientKey::INTERNAL,
     }
 }
 

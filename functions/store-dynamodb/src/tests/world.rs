@@ -154,6 +154,7 @@ impl World {
             now: shared.now,
             deadline: shared.now.plus_millis(PATIENCE),
             incarnation: Incarnation(shared.random.next()),
+            client: registry::budget::ClientKey::INTERNAL,
         }
     }
 

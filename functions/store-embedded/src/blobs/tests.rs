@@ -85,6 +85,7 @@ fn cx() -> Context {
         now: Timestamp(1),
         deadline: Timestamp(60_001),
         incarnation: Incarnation(1),
+        client: registry::budget::ClientKey::INTERNAL,
     }
 }
 

@@ -80,6 +80,7 @@ fn with_patience(millis: u64) -> Context {
         now: Timestamp(1_000),
         deadline: Timestamp(1_000 + millis),
         incarnation: Incarnation(u64::MAX - 7),
+        client: registry::budget::ClientKey::INTERNAL,
     }
 }
 

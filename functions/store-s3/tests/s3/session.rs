@@ -23,6 +23,7 @@ pub(crate) fn cx(seconds: u64) -> Context {
         now,
         deadline: now.plus_millis(seconds * 1000),
         incarnation: Incarnation(1),
+        client: registry::budget::ClientKey::INTERNAL,
     }
 }
 

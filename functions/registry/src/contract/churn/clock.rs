@@ -7,7 +7,8 @@ use std::task::{Poll, Waker};
 
 use async_trait::async_trait;
 
-use crate::environment::{Environment, Room};
+use crate::budget::ClientKey;
+use crate::environment::{Environment, Memory};
 use crate::store::{StoreError, Timestamp};
 
 pub(super) const MINUTE: u64 = 60_000;
@@ -147,7 +148,7 @@ impl Environment for Clock {
         }
     }
 
-    async fn room(&self, _bytes: usize) -> Result<Room, StoreError> {
+    async fn memory(&self, _client: ClientKey, _bytes: usize) -> Result<Memory, StoreError> {
         Ok(Box::new(()))
     }
 }

@@ -16,7 +16,7 @@ const ENOUGH: usize = 100;
 const NEVER: Timestamp = Timestamp(u64::MAX >> 1);
 
 fn cx(field: &Field) -> Context {
-    context(&*field.clock, MINUTE)
+    context(&*field.clock, crate::budget::ClientKey::INTERNAL, MINUTE)
 }
 
 /// Now that nobody does anything: all that is there is whole, every byte of it.

@@ -20,6 +20,7 @@ fn cx() -> Context {
         now: NOW,
         deadline: NOW.plus_millis(30_000),
         incarnation: Incarnation(1),
+        client: registry::budget::ClientKey::INTERNAL,
     }
 }
 

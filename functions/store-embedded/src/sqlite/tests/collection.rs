@@ -33,6 +33,7 @@ fn later(times: u64) -> Context {
         now,
         deadline: now.plus_millis(20_000),
         incarnation: Incarnation(times),
+        client: registry::budget::ClientKey::INTERNAL,
     }
 }
 

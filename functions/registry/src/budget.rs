@@ -1,0 +1,614 @@
+//! A bounded resource that clients share fairly: memory, open files, turns to have a password verified.
+//!
+//! [`Budget`] is the one way to bound what requests hold together. It keeps three promises:
+//!
+//! * Never more than the total is granted.
+//! * A client holds at most [`SHARE`] times what is left free, so that a client that has nothing yet finds something,
+//!   however much another one holds. A client that holds nothing gets what it asks for as soon as that much is free.
+//! * The queue is bounded, and ordered by client: who holds least is served first. At the bound the newest request of
+//!   the client with the most waiting requests is refused, which need not be the one that has just come.
+//!
+//! It has no clock: a caller that waits for a limited time drops the future.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+/// How many times the free rest one client may hold. Alone it gets three quarters of the total; of `n` clients that all
+/// want everything each gets 3/(3n + 1), and 1/(3n + 1) stays free for the next one.
+pub const SHARE: u64 = 3;
+
+/// For whom something is held: an address, or the registry itself.
+///
+/// IPv6 addresses count by their /64 network, which is what one host is usually given.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct ClientKey(Option<IpAddr>);
+
+impl ClientKey {
+    /// Work of the registry's own: collection, checks, start-up; also requests whose client is not known.
+    pub const INTERNAL: Self = Self(None);
+
+    /// The client at `address`.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        Self(Some(match address.to_canonical() {
+            IpAddr::V4(address) => IpAddr::V4(address),
+            IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
+        }))
+    }
+}
+
+impl fmt::Display for ClientKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(address) => address.fmt(f),
+            None => f.write_str("internal"),
+        }
+    }
+}
+
+/// The queue is full, and this request's client has the most requests in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("too many requests of one client are waiting")]
+pub struct Refused;
+
+/// A total of units, handed out as [`Grant`]s. Clones share it.
+#[derive(Clone)]
+pub struct Budget(Arc<Shared>);
+
+struct Shared {
+    total: u64,
+    max_waiting: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    free: u64,
+    clients: HashMap<ClientKey, Account>,
+    /// How many requests wait, over all clients.
+    waiting: usize,
+    /// Numbers requests in the order in which they came.
+    next: u64,
+}
+
+/// What one client holds and waits for. It exists only while there is something of either.
+#[derive(Default)]
+struct Account {
+    held: u64,
+    /// Oldest first.
+    queue: VecDeque<Request>,
+}
+
+struct Request {
+    number: u64,
+    amount: u64,
+    answer: Arc<Mutex<Answer>>,
+}
+
+#[derive(Default)]
+struct Answer {
+    decided: Option<Result<(), Refused>>,
+    waker: Option<Waker>,
+}
+
+impl Budget {
+    /// `total` units, and at most `max_waiting` requests that wait for some.
+    #[must_use]
+    pub fn new(total: u64, max_waiting: usize) -> Self {
+        let state = State {
+            free: total,
+            ..State::default()
+        };
+        Self(Arc::new(Shared {
+            total,
+            max_waiting,
+            state: Mutex::new(state),
+        }))
+    }
+
+    /// How many units there are in all.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.total
+    }
+
+    /// How many units are free.
+    #[must_use]
+    pub fn free(&self) -> u64 {
+        self.0.lock().free
+    }
+
+    /// How many requests wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.0.lock().waiting
+    }
+
+    /// `amount` units, if `client` may have them now and nobody waits who would be served before it. More than the total
+    /// counts as the total.
+    #[must_use]
+    pub fn try_take(&self, client: ClientKey, amount: u64) -> Option<Grant> {
+        let amount = amount.min(self.0.total);
+        let mut state = self.0.lock();
+        let granted = state.is_next(client) && state.grant(client, amount);
+        drop(state);
+        granted.then(|| self.granted(client, amount))
+    }
+
+    /// Waits for `amount` units for `client`. More than the total counts as the total: whoever asks for it is alone then.
+    pub fn take(&self, client: ClientKey, amount: u64) -> Take {
+        Take {
+            budget: self.clone(),
+            client,
+            amount: amount.min(self.0.total),
+            waiting: None,
+        }
+    }
+
+    fn granted(&self, client: ClientKey, amount: u64) -> Grant {
+        Grant {
+            budget: self.clone(),
+            client,
+            amount,
+        }
+    }
+}
+
+impl fmt::Debug for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Budget")
+            .field("total", &self.0.total)
+            .field("free", &self.free())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Whether no waiting request is served before a new one of `client`.
+    fn is_next(&self, client: ClientKey) -> bool {
+        self.waiting == 0 || {
+            let own = self.clients.get(&client);
+            let held = own.map_or(0, |account| account.held);
+            own.is_none_or(|account| account.queue.is_empty())
+                && self
+                    .clients
+                    .values()
+                    .all(|account| account.queue.is_empty() || account.held > held)
+        }
+    }
+
+    fn may_have(&self, held: u64, amount: u64) -> bool {
+        amount <= self.free && (held == 0 || held + amount <= SHARE.saturating_mul(self.free - amount))
+    }
+
+    fn grant(&mut self, client: ClientKey, amount: u64) -> bool {
+        let held = self.clients.get(&client).map_or(0, |account| account.held);
+        let granted = self.may_have(held, amount);
+        if granted {
+            self.free -= amount;
+            self.clients.entry(client).or_default().held += amount;
+        }
+        granted
+    }
+
+    /// Puts a request into the queue. At the bound another one is refused, or this one.
+    fn enqueue(&mut self, client: ClientKey, amount: u64, max_waiting: usize) -> Result<Waiting, Refused> {
+        if self.waiting >= max_waiting {
+            let own = self.clients.get(&client).map_or(0, |account| account.queue.len());
+            let greediest = self
+                .clients
+                .iter()
+                .max_by_key(|(_, account)| account.queue.len())
+                .map(|(client, account)| (*client, account.queue.len()));
+            let Some((greediest, _)) = greediest.filter(|(_, length)| *length > own) else {
+                return Err(Refused);
+            };
+            if let Some(request) = self
+                .clients
+                .get_mut(&greediest)
+                .and_then(|account| account.queue.pop_back())
+            {
+                self.waiting -= 1;
+                request.decide(Err(Refused));
+            }
+            self.forget(greediest);
+        }
+        let number = self.next;
+        self.next += 1;
+        self.waiting += 1;
+        let answer = Arc::<Mutex<Answer>>::default();
+        self.clients.entry(client).or_default().queue.push_back(Request {
+            number,
+            amount,
+            answer: answer.clone(),
+        });
+        Ok(Waiting { number, answer })
+    }
+
+    /// Serves the queue as far as it goes: of the clients that wait the one that holds least, then the one that has
+    /// waited longest. A client that may have no more for now is passed over; one whose request is only too large for
+    /// what is free is waited for, or large requests would starve.
+    fn serve(&mut self) {
+        if self.waiting == 0 {
+            return;
+        }
+        let mut order: Vec<_> = self
+            .clients
+            .iter()
+            .filter_map(|(client, account)| account.queue.front().map(|first| (account.held, first.number, *client)))
+            .collect();
+        order.sort_unstable();
+        let mut index = 0;
+        while let Some((held, _, client)) = order.get(index).copied() {
+            let Some(amount) = self
+                .clients
+                .get(&client)
+                .and_then(|account| account.queue.front())
+                .map(|request| request.amount)
+            else {
+                index += 1;
+                continue;
+            };
+            if self.grant(client, amount) {
+                let account = self.clients.entry(client).or_default();
+                if let Some(request) = account.queue.pop_front() {
+                    self.waiting -= 1;
+                    request.decide(Ok(()));
+                }
+                // Its next request counts by what it holds now.
+                let account = self.clients.entry(client).or_default();
+                if let Some(first) = account.queue.front() {
+                    order[index] = (account.held, first.number, client);
+                    order[index..].sort_unstable();
+                } else {
+                    index += 1;
+                }
+            } else if amount > self.free && held == 0 {
+                return;
+            } else {
+                index += 1;
+            }
+        }
+    }
+
+    fn give_back(&mut self, client: ClientKey, amount: u64) {
+        self.free += amount;
+        if let Some(account) = self.clients.get_mut(&client) {
+            account.held -= amount;
+        }
+        self.forget(client);
+        self.serve();
+    }
+
+    fn withdraw(&mut self, client: ClientKey, number: u64) {
+        if let Some(account) = self.clients.get_mut(&client) {
+            let before = account.queue.len();
+            account.queue.retain(|request| request.number != number);
+            self.waiting -= before - account.queue.len();
+        }
+        self.forget(client);
+        self.serve();
+    }
+
+    fn forget(&mut self, client: ClientKey) {
+        if self
+            .clients
+            .get(&client)
+            .is_some_and(|account| account.held == 0 && account.queue.is_empty())
+        {
+            self.clients.remove(&client);
+        }
+    }
+}
+
+impl Request {
+    fn decide(self, decision: Result<(), Refused>) {
+        let mut answer = lock(&self.answer);
+        answer.decided = Some(decision);
+        let waker = answer.waker.take();
+        drop(answer);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+fn lock(answer: &Mutex<Answer>) -> MutexGuard<'_, Answer> {
+    answer.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The future of [`Budget::take`]. Dropped, it leaves the queue.
+#[must_use]
+pub struct Take {
+    budget: Budget,
+    client: ClientKey,
+    amount: u64,
+    waiting: Option<Waiting>,
+}
+
+struct Waiting {
+    number: u64,
+    answer: Arc<Mutex<Answer>>,
+}
+
+impl Future for Take {
+    type Output = Result<Grant, Refused>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.waiting.is_none() {
+            if let Some(grant) = self.budget.try_take(self.client, self.amount) {
+                return Poll::Ready(Ok(grant));
+            }
+            let mut state = self.budget.0.lock();
+            let waiting = state.enqueue(self.client, self.amount, self.budget.0.max_waiting);
+            // Room may have come between the two looks.
+            state.serve();
+            drop(state);
+            match waiting {
+                Ok(waiting) => self.waiting = Some(waiting),
+                Err(refused) => return Poll::Ready(Err(refused)),
+            }
+        }
+        let Some(waiting) = &self.waiting else {
+            return Poll::Pending;
+        };
+        let mut answer = lock(&waiting.answer);
+        let Some(decision) = answer.decided.take() else {
+            answer.waker = Some(context.waker().clone());
+            return Poll::Pending;
+        };
+        drop(answer);
+        self.waiting = None;
+        Poll::Ready(decision.map(|()| self.budget.granted(self.client, self.amount)))
+    }
+}
+
+impl Drop for Take {
+    fn drop(&mut self) {
+        let Some(waiting) = self.waiting.take() else { return };
+        let mut state = self.budget.0.lock();
+        let decided = lock(&waiting.answer).decided.take();
+        match decided {
+            // Granted, and nobody has taken it.
+            Some(Ok(())) => state.give_back(self.client, self.amount),
+            Some(Err(Refused)) => {}
+            None => state.withdraw(self.client, waiting.number),
+        }
+    }
+}
+
+/// Some units, until it is dropped.
+#[must_use]
+pub struct Grant {
+    budget: Budget,
+    client: ClientKey,
+    amount: u64,
+}
+
+impl Grant {
+    /// How many units.
+    #[must_use]
+    pub fn amount(&self) -> u64 {
+        self.amount
+    }
+
+    /// For whom.
+    #[must_use]
+    pub fn client(&self) -> ClientKey {
+        self.client
+    }
+
+    /// Takes `amount` more, or nothing, without waiting. `false`: the client may not have them now.
+    pub fn try_grow(&mut self, amount: u64) -> bool {
+        let Some(more) = self.budget.try_take(self.client, amount) else {
+            return false;
+        };
+        self.merge(more);
+        true
+    }
+
+    /// Gives back all but `amount` units.
+    pub fn shrink_to(&mut self, amount: u64) {
+        drop(self.split(self.amount.saturating_sub(amount)));
+    }
+
+    /// A part of it, as a grant of its own: `amount` units, or as many as there are.
+    pub fn split(&mut self, amount: u64) -> Self {
+        let amount = amount.min(self.amount);
+        self.amount -= amount;
+        Self {
+            budget: self.budget.clone(),
+            client: self.client,
+            amount,
+        }
+    }
+
+    /// Adds a grant of the same budget and client. One of another stays what it is, and is given back at once.
+    pub fn merge(&mut self, mut other: Self) {
+        if other.client == self.client && Arc::ptr_eq(&other.budget.0, &self.budget.0) {
+            self.amount += std::mem::take(&mut other.amount);
+        }
+    }
+}
+
+impl fmt::Debug for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Grant")
+            .field("client", &self.client)
+            .field("amount", &self.amount)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        if self.amount > 0 {
+            self.budget.0.lock().give_back(self.client, self.amount);
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+mod tests {
+    use futures_util::FutureExt as _;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn client(number: u8) -> ClientKey {
+        ClientKey::of([10, 0, 0, number].into())
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_client_and_a_mapped_address_is_ipv4() {
+        let of = |text: &str| ClientKey::of(text.parse().unwrap());
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1:2:3"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_eq!(of("::ffff:10.0.0.1"), client(1));
+    }
+
+    #[test]
+    fn one_client_leaves_a_quarter_to_the_next() {
+        let budget = Budget::new(100, 10);
+        let held: Vec<_> = std::iter::from_fn(|| budget.try_take(client(1), 1)).collect();
+        assert_eq!(held.len(), 75);
+        let next: Vec<_> = std::iter::from_fn(|| budget.try_take(client(2), 1)).collect();
+        assert_eq!(next.len(), 18);
+        drop(held);
+        drop(next);
+        assert_eq!(budget.free(), 100);
+    }
+
+    #[test]
+    fn who_holds_nothing_may_have_everything() {
+        let budget = Budget::new(100, 10);
+        let all = budget.try_take(client(1), 1_000).unwrap();
+        assert_eq!(all.amount(), 100);
+        assert!(budget.try_take(client(2), 1).is_none());
+        drop(all);
+        assert!(budget.try_take(client(2), 1).is_some());
+    }
+
+    #[test]
+    fn who_holds_least_is_served_first() {
+        let budget = Budget::new(4, 10);
+        let mut first: Vec<_> = (0..3).map(|_| budget.try_take(client(1), 1).unwrap()).collect();
+        let second = budget.try_take(client(2), 1).unwrap();
+        let mut greedy = Box::pin(budget.take(client(1), 1));
+        let mut modest = Box::pin(budget.take(client(2), 1));
+        let mut new = Box::pin(budget.take(client(3), 1));
+        assert!(greedy.as_mut().now_or_never().is_none());
+        assert!(modest.as_mut().now_or_never().is_none());
+        assert!(new.as_mut().now_or_never().is_none());
+        first.pop();
+        let granted = new.as_mut().now_or_never().unwrap().unwrap();
+        assert!(greedy.as_mut().now_or_never().is_none());
+        drop(second);
+        let modest = modest.as_mut().now_or_never().unwrap().unwrap();
+        assert_eq!(modest.client(), client(2));
+        drop((granted, modest, first));
+        assert!(greedy.as_mut().now_or_never().unwrap().is_ok());
+        assert_eq!((budget.waiting(), budget.free()), (0, 4));
+    }
+
+    #[test]
+    fn at_the_bound_the_newest_of_the_greediest_is_refused() {
+        let budget = Budget::new(1, 3);
+        let held = budget.try_take(client(9), 1).unwrap();
+        let mut greedy: Vec<_> = (0..3).map(|_| Box::pin(budget.take(client(1), 1))).collect();
+        for one in &mut greedy {
+            assert!(one.as_mut().now_or_never().is_none());
+        }
+        let mut other = Box::pin(budget.take(client(2), 1));
+        assert!(other.as_mut().now_or_never().is_none());
+        assert_eq!(greedy[2].as_mut().now_or_never().unwrap().unwrap_err(), Refused);
+        let one_more = budget.take(client(1), 1).now_or_never().unwrap();
+        assert_eq!(one_more.unwrap_err(), Refused);
+        drop(held);
+        assert!(greedy[0].as_mut().now_or_never().is_some());
+    }
+
+    #[test]
+    fn a_large_request_is_not_passed_by_small_ones() {
+        let budget = Budget::new(10, 10);
+        let held = budget.try_take(client(1), 5).unwrap();
+        let mut large = Box::pin(budget.take(client(2), 8));
+        assert!(large.as_mut().now_or_never().is_none());
+        assert!(budget.try_take(client(3), 1).is_none());
+        drop(held);
+        assert!(large.as_mut().now_or_never().is_some());
+    }
+
+    #[test]
+    fn a_dropped_request_leaves_nothing_behind() {
+        let budget = Budget::new(2, 10);
+        let held = budget.try_take(client(1), 2).unwrap();
+        let mut waits = Box::pin(budget.take(client(2), 1));
+        let mut granted = Box::pin(budget.take(client(3), 1));
+        assert!(waits.as_mut().now_or_never().is_none());
+        assert!(granted.as_mut().now_or_never().is_none());
+        drop(waits);
+        drop(held);
+        drop(granted);
+        assert_eq!((budget.free(), budget.waiting()), (2, 0));
+        assert!(budget.0.lock().clients.is_empty());
+    }
+
+    #[test]
+    fn grants_are_split_merged_and_shrunk() {
+        let budget = Budget::new(10, 1);
+        let mut grant = budget.try_take(client(1), 4).unwrap();
+        let part = grant.split(3);
+        assert_eq!((grant.amount(), part.amount(), budget.free()), (1, 3, 6));
+        grant.merge(part);
+        assert!(grant.try_grow(2));
+        assert!(!grant.try_grow(2), "that would be more than three quarters");
+        grant.shrink_to(2);
+        assert_eq!((grant.amount(), budget.free()), (2, 8));
+    }
+
+    proptest! {
+        /// Whatever is asked, withdrawn and given back in whatever order: nothing is granted twice, nothing is lost,
+        /// and nobody waits for what is free.
+        #[test]
+        fn nothing_is_lost(steps in proptest::collection::vec((0_u8..4, 1_u64..6, 0_u8..3), 1..200)) {
+            let budget = Budget::new(12, 5);
+            let mut waiting: Vec<Pin<Box<Take>>> = Vec::new();
+            let mut held: Vec<Grant> = Vec::new();
+            for (number, amount, step) in steps {
+                match step {
+                    0 => waiting.push(Box::pin(budget.take(client(number), amount))),
+                    1 if !held.is_empty() => drop(held.swap_remove(usize::from(number) % held.len())),
+                    2 if !waiting.is_empty() => drop(waiting.swap_remove(usize::from(number) % waiting.len())),
+                    _ => {}
+                }
+                let mut still = Vec::new();
+                for mut one in waiting.drain(..) {
+                    match one.as_mut().now_or_never() {
+                        Some(Ok(grant)) => held.push(grant),
+                        Some(Err(Refused)) => {}
+                        None => still.push(one),
+                    }
+                }
+                waiting = still;
+                let granted: u64 = held.iter().map(Grant::amount).sum();
+                prop_assert_eq!(granted + budget.free(), 12);
+                prop_assert_eq!(budget.waiting(), waiting.len());
+                prop_assert!(waiting.len() <= 5);
+                prop_assert!(!held.is_empty() || waiting.is_empty());
+            }
+        }
+    }
+}
