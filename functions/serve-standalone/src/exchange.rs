@@ -64,7 +64,12 @@ impl Service {
     async fn handle(self: Arc<Self>, request: Request<Incoming>, activity: &Arc<Activity>) -> Response<ResponseBody> {
         let awaited = request.headers().contains_key(EXPECT);
         let (head, incoming) = request.into_parts();
-        let (body, leftover) = receive(incoming, &self.timeouts, self.metrics.clone());
+        let (body, leftover) = receive(
+            incoming,
+            activity.is_multiplexed(),
+            &self.timeouts,
+            self.metrics.clone(),
+        );
         let reads = head.method == Method::GET || head.method == Method::HEAD;
         let response = if let Some(response) = self.health.answer(&head.method, head.uri.path()).await {
             drop(body);

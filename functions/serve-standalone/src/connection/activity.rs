@@ -50,7 +50,7 @@ impl Activity {
     }
 
     /// Whether this is HTTP/2.
-    pub(super) fn is_multiplexed(&self) -> bool {
+    pub(crate) fn is_multiplexed(&self) -> bool {
         self.multiplexed.load(Ordering::Relaxed)
     }
 

@@ -23,9 +23,11 @@ const UNWANTED: usize = 1 << 20;
 /// For how long it is read.
 const UNWANTED_FOR: Duration = Duration::from_secs(2);
 
-/// Makes a body that the core can read, and where it is found again if the core leaves some of it.
+/// Makes a body that the core can read, and where it is found again if the core leaves some of it. `multiplexed`: it
+/// comes on a stream of HTTP/2.
 pub(crate) fn receive(
     incoming: Incoming,
+    multiplexed: bool,
     timeouts: &Timeouts,
     metrics: Arc<Metrics>,
 ) -> (RequestBody, Option<Leftover>) {
@@ -34,6 +36,7 @@ pub(crate) fn receive(
     }
     let leftover = Leftover::default();
     let body = ReceivedBody {
+        multiplexed,
         declared: incoming.size_hint().exact(),
         received: 0,
         incoming: Some(incoming),
@@ -70,6 +73,7 @@ impl Body for NoBody {
 struct ReceivedBody {
     /// `None` once it is over.
     incoming: Option<Incoming>,
+    multiplexed: bool,
     leftover: Leftover,
     declared: Option<u64>,
     received: u64,
@@ -104,7 +108,8 @@ impl Body for ReceivedBody {
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Poll::Ready(Some(Err(_))) => Some(BodyError::Cut),
-                // A stream that its client resets politely ends like a whole one.
+                // A stream that its client resets with NO_ERROR reads like one that has ended; END_STREAM alone ends a body.
+                Poll::Ready(None) if this.multiplexed && !incoming.is_end_stream() => Some(BodyError::Cut),
                 Poll::Ready(None) if this.declared.is_some_and(|declared| this.received < declared) => {
                     Some(BodyError::Cut)
                 }

@@ -19,6 +19,7 @@ mod moving;
 mod operator;
 mod protocol;
 mod reclaim;
+mod resets;
 mod s3_options;
 mod s3_options_redirects;
 mod slow;
