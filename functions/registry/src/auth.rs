@@ -14,6 +14,7 @@ use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use oci::RepositoryName;
 
+use crate::budget::ClientKey;
 use crate::store::Cause;
 
 /// Reads content and lists of one repository.
@@ -219,6 +220,13 @@ impl Credentials {
     }
 }
 
+/// Where a request comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Origin {
+    /// The client, for what clients share: checking a password takes time, and guesses must not take all of it.
+    pub client: ClientKey,
+}
+
 /// Why there is no identity.
 #[derive(Debug)]
 pub enum AuthenticationError {
@@ -232,7 +240,7 @@ pub enum AuthenticationError {
 #[async_trait]
 pub trait Authenticator: Send + Sync + 'static {
     /// The identity behind the credentials of one request.
-    async fn authenticate(&self, credentials: &Credentials) -> Result<Identity, AuthenticationError>;
+    async fn authenticate(&self, origin: Origin, credentials: &Credentials) -> Result<Identity, AuthenticationError>;
 
     /// What a principal may do now that was authenticated earlier: an upload's token outlives the request that opened
     /// it, and what was revoked meanwhile must not be published. [`AuthenticationError::Unauthenticated`] if the
@@ -269,7 +277,7 @@ impl Anonymous {
 
 #[async_trait]
 impl Authenticator for Anonymous {
-    async fn authenticate(&self, _: &Credentials) -> Result<Identity, AuthenticationError> {
+    async fn authenticate(&self, _: Origin, _: &Credentials) -> Result<Identity, AuthenticationError> {
         Ok(Identity::new(Principal::Anonymous, self.ceiling.clone()))
     }
 

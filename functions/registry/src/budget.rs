@@ -5,7 +5,8 @@
 //! * Never more than the total is granted.
 //! * A client holds at most [`SHARE`] times what is left free, so that a client that has nothing yet finds something,
 //!   however much another one holds. A client that holds nothing gets what it asks for as soon as that much is free.
-//! * The queue is bounded, and ordered by client: who holds least is served first. At the bound the newest request of
+//! * The queue is bounded, and ordered by client: who holds least is served first, and of several that hold as much the
+//!   one that was not served for longest, so that a budget of one unit goes round. At the bound the newest request of
 //!   the client with the most waiting requests is refused, which need not be the one that has just come.
 //!
 //! It has no clock: a caller that waits for a limited time drops the future.
@@ -74,12 +75,16 @@ struct State {
     waiting: usize,
     /// Numbers requests in the order in which they came.
     next: u64,
+    /// How many grants there were.
+    grants: u64,
 }
 
 /// What one client holds and waits for. It exists only while there is something of either.
 #[derive(Default)]
 struct Account {
     held: u64,
+    /// Which of all grants was the last to this client, 0 for none.
+    served: u64,
     /// Oldest first.
     queue: VecDeque<Request>,
 }
@@ -197,7 +202,10 @@ impl State {
         let granted = self.may_have(held, amount);
         if granted {
             self.free -= amount;
-            self.clients.entry(client).or_default().held += amount;
+            self.grants += 1;
+            let account = self.clients.entry(client).or_default();
+            account.held += amount;
+            account.served = self.grants;
         }
         granted
     }
@@ -236,8 +244,8 @@ impl State {
         Ok(Waiting { number, answer })
     }
 
-    /// Serves the queue as far as it goes: of the clients that wait the one that holds least, then the one that has
-    /// waited longest. A client that may have no more for now is passed over; one whose request is only too large for
+    /// Serves the queue as far as it goes: of the clients that wait the one that holds least, then the one that was not
+    /// served for longest, then the one that has waited longest. A client that may have no more for now is passed over; one whose request is only too large for
     /// what is free is waited for, or large requests would starve.
     fn serve(&mut self) {
         if self.waiting == 0 {
@@ -246,11 +254,14 @@ impl State {
         let mut order: Vec<_> = self
             .clients
             .iter()
-            .filter_map(|(client, account)| account.queue.front().map(|first| (account.held, first.number, *client)))
+            .filter_map(|(client, account)| {
+                let first = account.queue.front()?;
+                Some((account.held, account.served, first.number, *client))
+            })
             .collect();
         order.sort_unstable();
         let mut index = 0;
-        while let Some((held, _, client)) = order.get(index).copied() {
+        while let Some((held, _, _, client)) = order.get(index).copied() {
             let Some(amount) = self
                 .clients
                 .get(&client)
@@ -269,7 +280,7 @@ impl State {
                 // Its next request counts by what it holds now.
                 let account = self.clients.entry(client).or_default();
                 if let Some(first) = account.queue.front() {
-                    order[index] = (account.held, first.number, client);
+                    order[index] = (account.held, account.served, first.number, client);
                     order[index..].sort_unstable();
                 } else {
                     index += 1;
@@ -521,6 +532,30 @@ mod tests {
         drop((granted, modest, first));
         assert!(greedy.as_mut().now_or_never().unwrap().is_ok());
         assert_eq!((budget.waiting(), budget.free()), (0, 4));
+    }
+
+    /// Where nobody can hold more than another, as with one unit, a client with a long queue gets every second turn.
+    #[test]
+    fn clients_take_turns() {
+        let budget = Budget::new(1, 100);
+        let mut held = budget.try_take(client(1), 1).unwrap();
+        let mut waiting: Vec<_> = (0..50).map(|_| Box::pin(budget.take(client(1), 1))).collect();
+        waiting.extend((0..3).map(|_| Box::pin(budget.take(client(2), 1))));
+        for one in &mut waiting {
+            assert!(one.as_mut().now_or_never().is_none());
+        }
+        let mut order = Vec::new();
+        for _ in 0..8 {
+            drop(held);
+            let index = waiting.iter_mut().position(|one| {
+                let granted = one.waiting.as_ref().unwrap().answer.lock().unwrap().decided.is_some();
+                granted
+            });
+            let mut next = waiting.remove(index.unwrap());
+            held = next.as_mut().now_or_never().unwrap().unwrap();
+            order.push(held.client() == client(2));
+        }
+        assert_eq!(order, [true, false, true, false, true, false, false, false]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use http::{Method, Response};
 use oci::RepositoryName;
 
-use crate::auth::{Action, AuthenticationError, Ceiling, Credentials, Identity, Permit, Principal};
+use crate::auth::{Action, AuthenticationError, Ceiling, Credentials, Identity, Origin, Permit, Principal};
 use crate::body::{RequestBody, ResponseBody};
 use crate::budget::ClientKey;
 use crate::delivery::Client;
@@ -58,11 +58,15 @@ impl<'a> Call<'a> {
         body: RequestBody,
         record: &mut Record,
     ) -> Result<Response<ResponseBody>, Error> {
+        self.settings.hosts.check(head)?;
         let route = Route::parse(&head.method, &head.uri, &self.settings.limits)?;
         record.endpoint = Some(route.endpoint());
         let caller = self
             .authenticator
-            .authenticate(&Credentials::from_headers(&head.headers))
+            .authenticate(
+                Origin { client: self.client },
+                &Credentials::from_headers(&head.headers),
+            )
             .await;
         record.principal = caller.as_ref().ok().map(|identity| identity.principal().clone());
         let mut response = self.dispatch(route, caller, head, body).await?;

@@ -88,6 +88,18 @@ pub(crate) enum Error {
     Unauthenticated(Option<HeaderValue>),
     #[error("the requested access is denied")]
     Denied,
+    #[error("the request must name exactly one host")]
+    HostInvalid,
+    #[error(
+        "{0} is no name of this machine. The registry asks nobody for a password, so it answers only at localhost, \
+         127.0.0.1 and [::1], and at the names that its operator has allowed (--allow-host)"
+    )]
+    HostRefused(String),
+    #[error(
+        "a browser has sent this for a page of another site. The registry asks nobody for a password, so it answers no \
+         such request"
+    )]
+    OtherSite,
     #[error("the registry cannot do this now")]
     Store(#[from] StoreError),
 }
@@ -127,7 +139,9 @@ impl Error {
             | Self::AlgorithmUnsupported
             | Self::ManifestDigestMismatch { .. }
             | Self::BlobDigestMismatch { .. } => (StatusCode::BAD_REQUEST, "DIGEST_INVALID"),
-            Self::PageSizeInvalid | Self::QueryInvalid(_) => (StatusCode::BAD_REQUEST, "UNSUPPORTED"),
+            Self::PageSizeInvalid | Self::QueryInvalid(_) | Self::HostInvalid => {
+                (StatusCode::BAD_REQUEST, "UNSUPPORTED")
+            }
             Self::ManifestTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "MANIFEST_INVALID"),
             Self::ManifestReferencesUnknown(_) => (StatusCode::BAD_REQUEST, "MANIFEST_BLOB_UNKNOWN"),
             Self::TooManyTags { .. } => (StatusCode::URI_TOO_LONG, "MANIFEST_INVALID"),
@@ -144,7 +158,7 @@ impl Error {
             Self::NameUnknown => (StatusCode::NOT_FOUND, "NAME_UNKNOWN"),
             Self::Referenced(_) => (StatusCode::METHOD_NOT_ALLOWED, "DENIED"),
             Self::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
-            Self::Denied => (StatusCode::FORBIDDEN, "DENIED"),
+            Self::Denied | Self::HostRefused(_) | Self::OtherSite => (StatusCode::FORBIDDEN, "DENIED"),
             Self::Store(StoreError::Unavailable(_)) => (StatusCode::SERVICE_UNAVAILABLE, "TOOMANYREQUESTS"),
             Self::Store(StoreError::Failed(_)) => (StatusCode::INTERNAL_SERVER_ERROR, "UNSUPPORTED"),
         }

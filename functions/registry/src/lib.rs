@@ -4,7 +4,8 @@
 //! Read in this order:
 //!
 //! 1. [`registry`]: start at `Registry::handle`; `call`: the line that every request follows.
-//! 2. [`route`](Endpoint) and `query`: what a request line says. [`auth`]: who asks, and what for.
+//! 2. [`route`](Endpoint) and `query`: what a request line says. [`auth`]: who asks, and what for. [`hosts`]: at which
+//!    names the registry answers.
 //! 3. `operations`: what is done, a file for each kind of thing.
 //! 4. [`store`]: the contracts of the stores, and their reference in memory.
 //! 5. `token`: the signed authority in an upload's `Location`. `error`: every failure and its one answer.
@@ -26,6 +27,7 @@ pub mod contract;
 pub mod delivery;
 pub mod environment;
 mod error;
+pub mod hosts;
 pub mod limits;
 mod operations;
 mod query;
@@ -39,6 +41,7 @@ pub use auth::{Anonymous, Authenticator, Identity, Permit, Principal};
 pub use body::{RequestBody, ResponseBody};
 pub use delivery::{Client, Delivery, DeliveryPolicy};
 pub use environment::Environment;
+pub use hosts::{Host, HostPolicy};
 pub use limits::{Limits, Sparse};
 pub use registry::{AllStores, Record, Registry, Settings, Stores};
 pub use route::Endpoint;

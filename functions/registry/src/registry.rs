@@ -13,6 +13,7 @@ use crate::budget::ClientKey;
 use crate::call::Call;
 use crate::delivery::{Delivery, DeliveryPolicy};
 use crate::environment::{Environment, context, random_u64};
+use crate::hosts::HostPolicy;
 use crate::limits::{Limits, Sparse};
 use crate::route::Endpoint;
 use crate::store::StoreError;
@@ -72,6 +73,8 @@ pub struct Settings {
     pub sparse: Sparse,
     /// How blobs reach those who pull them.
     pub delivery: Arc<dyn DeliveryPolicy>,
+    /// At which host names the registry answers.
+    pub hosts: HostPolicy,
     /// The region that this instance serves; upload tokens of another one are not taken.
     pub region: String,
 }
@@ -82,6 +85,7 @@ impl Default for Settings {
             limits: Limits::default(),
             sparse: Sparse::default(),
             delivery: Arc::new(Delivery::default()),
+            hosts: HostPolicy::default(),
             region: String::new(),
         }
     }
@@ -138,6 +142,14 @@ impl Registry {
             settings,
             tokens,
         })
+    }
+
+    /// The answer to a request that is refused for its host, or because a page of another site is behind it. For what a
+    /// shell answers itself and not everybody may read; [`Self::handle`] checks its requests.
+    #[must_use]
+    pub fn refuse(&self, head: &http::request::Parts) -> Option<Response<ResponseBody>> {
+        let refused = self.settings.hosts.check(head).err()?;
+        Some(refused.into_response(|| random_u64(&*self.environment)))
     }
 
     /// Answers one request.

@@ -6,12 +6,14 @@ use clap::builder::Resettable;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 mod examples;
+mod htpasswd;
 mod operate;
 mod pull;
 mod serve;
 mod stores;
 mod values;
 
+pub(crate) use htpasswd::HtpasswdArgs;
 pub(crate) use operate::{
     BlobsCommand, CollectArgs, CopyArgs, ExportArgs, FsckArgs, ImportArgs, InitArgs, MetadataCommand, ReadArgs,
     RepoCommand, TagCommand, Target,
@@ -72,12 +74,10 @@ pub(crate) enum Command {
     /// Move bytes
     #[command(subcommand)]
     Blobs(Box<BlobsCommand>),
-    /// Print a line for a --htpasswd file (bcrypt); the password is read from the terminal or from standard input
-    #[command(after_help = examples::HTPASSWD)]
-    Htpasswd {
-        /// The user's name
-        user: String,
-    },
+    /// Set or remove a user's password in a --htpasswd file, or print a line for one; the password is read from the
+    /// terminal or from standard input
+    #[command(after_help = examples::HTPASSWD, allow_missing_positional = true)]
+    Htpasswd(HtpasswdArgs),
 }
 
 #[cfg(test)]
@@ -127,6 +127,52 @@ mod tests {
             "roadstead metadata import",
         ] {
             assert_eq!(read(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_file_of_users_stands_before_the_user_and_can_be_left_out() {
+        let htpasswd = |line: &str| match read(line).map(|cli| cli.command) {
+            Ok(Some(Command::Htpasswd(args))) => Ok((args.file, args.user, args.delete)),
+            Ok(_) => panic!("{line}"),
+            Err(error) => Err(error.exit_code()),
+        };
+        let file = || Some("users".into());
+        assert_eq!(htpasswd("roadstead htpasswd alice"), Ok((None, "alice".into(), false)));
+        assert_eq!(
+            htpasswd("roadstead htpasswd users alice"),
+            Ok((file(), "alice".into(), false))
+        );
+        assert_eq!(
+            htpasswd("roadstead htpasswd users alice --delete"),
+            Ok((file(), "alice".into(), true))
+        );
+        assert_eq!(htpasswd("roadstead htpasswd --delete alice"), Err(2));
+        assert_eq!(
+            htpasswd("roadstead htpasswd users alice --delete --hash bcrypt"),
+            Err(2)
+        );
+        assert_eq!(htpasswd("roadstead htpasswd"), Err(2));
+    }
+
+    #[test]
+    fn allowed_hosts_have_no_port() {
+        let hosts = |line: &str| {
+            read(line).map_err(|error| error.exit_code()).map(|cli| {
+                let hosts = cli.serve.allow_host.iter();
+                hosts.map(ToString::to_string).collect::<Vec<_>>()
+            })
+        };
+        let given = hosts("roadstead --allow-host Registry.example,192.0.2.1 --allow-host [2001:db8::1]");
+        assert_eq!(given.unwrap(), ["registry.example", "192.0.2.1", "[2001:db8::1]"]);
+        for wrong in [
+            "registry.example:5000",
+            "http://registry.example",
+            "*",
+            "2001:db8::1",
+            "a/b",
+        ] {
+            assert_eq!(hosts(&format!("roadstead --allow-host {wrong}")), Err(2), "{wrong}");
         }
     }
 

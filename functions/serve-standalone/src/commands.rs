@@ -75,7 +75,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Some(Command::Blobs(command)) => match *command {
             BlobsCommand::Copy(args) => blobs::copy(&args),
         },
-        Some(Command::Htpasswd { user }) => htpasswd::run(&user),
+        Some(Command::Htpasswd(args)) => htpasswd::run(&args),
     };
     let (text, code) = match done {
         Ok(()) | Err(Failure::NobodyReads) => return ExitCode::SUCCESS,

@@ -76,7 +76,10 @@ impl Service {
             response
         } else if self.shows_metrics && head.uri.path() == "/metrics" {
             drop(body);
-            self.metrics.answer(&head.method)
+            match self.registry.refuse(&head) {
+                Some(refusal) => refusal,
+                None => self.metrics.answer(&head.method),
+            }
         } else if reads {
             self.registry.handle(Request::from_parts(head, body)).await
         } else {

@@ -6,7 +6,7 @@
 //!    bytes and names are.
 //! 2. `server`: the accept loop, the cap on connections, and the way down. `connection`: one of them, with every time
 //!    limit. `exchange`: one request on it; this is where clients meet the core.
-//! 3. `htpasswd`: the users of a file. `delivery`: who is redirected to the object store. `collector`: what is reclaimed
+//! 3. `htpasswd`: the users of a file. `reload`: what SIGHUP reads again. `delivery`: who is redirected to the object store. `collector`: what is reclaimed
 //!    in the background. `health`: `/livez` and `/readyz`.
 //! 4. `logging`, `access_log`: what is written down, and what never is. `metrics`: what is counted.
 //!
@@ -25,6 +25,7 @@ mod htpasswd;
 mod logging;
 mod metrics;
 mod moment;
+mod reload;
 mod server;
 mod stores;
 

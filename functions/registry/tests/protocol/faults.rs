@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use http::{HeaderValue, Method};
 use oci::MediaType;
-use registry::auth::{AuthenticationError, Credentials};
+use registry::auth::{AuthenticationError, Credentials, Origin};
 use registry::contract::faulty::{Fault, Kind, Moment};
 use registry::{Authenticator, Identity, Principal};
 
@@ -337,7 +337,7 @@ struct Defective;
 
 #[async_trait]
 impl Authenticator for Defective {
-    async fn authenticate(&self, _: &Credentials) -> Result<Identity, AuthenticationError> {
+    async fn authenticate(&self, _: Origin, _: &Credentials) -> Result<Identity, AuthenticationError> {
         panic!("a defect, on purpose: planned")
     }
 

@@ -68,7 +68,8 @@ async fn room_for_referrers() {
         .await
         .expect(201);
     let target = format!("/v2/a/referrers/{}", sha256(b"subject"));
-    let request = http::Request::get(target.as_str()).body(Box::pin(Script::new()) as RequestBody);
+    let request = http::Request::get(target.as_str()).header("host", "localhost");
+    let request = request.body(Box::pin(Script::new()) as RequestBody);
     let answer = world.registry.handle(request.unwrap()).await;
     assert_eq!(world.clock.held(), 4 << 20);
     drop(answer);

@@ -6,7 +6,7 @@ use std::pin::pin;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, CONTENT_RANGE};
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use http_body::Body as _;
 use registry::{Record, ResponseBody};
@@ -117,6 +117,12 @@ impl Call {
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = uri;
         *request.headers_mut() = self.headers;
+        let host = request
+            .uri()
+            .authority()
+            .map_or("registry.example", |host| host.as_str());
+        let host = HeaderValue::from_str(host).expect("an authority can stand in a header");
+        request.headers_mut().entry(HOST).or_insert(host);
         let response = self.world.registry.handle(request).await;
         let answer = Answer::read(format!("{} {}", self.method, self.target), response).await;
         answer.check_form(&self.method);

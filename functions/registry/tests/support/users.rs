@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use http::HeaderValue;
-use registry::auth::{AuthenticationError, Ceiling, Credentials};
+use registry::auth::{AuthenticationError, Ceiling, Credentials, Origin};
 use registry::{Authenticator, Identity, Principal};
 
 /// What everyone here is asked for.
@@ -82,7 +82,7 @@ impl Users {
 
 #[async_trait]
 impl Authenticator for Users {
-    async fn authenticate(&self, credentials: &Credentials) -> Result<Identity, AuthenticationError> {
+    async fn authenticate(&self, _: Origin, credentials: &Credentials) -> Result<Identity, AuthenticationError> {
         match credentials {
             Credentials::Absent => self.nobody(),
             Credentials::Basic { user, password } if *password == Self::password(user) => self.find(user),

@@ -6,7 +6,7 @@ Examples:
       Serve on 127.0.0.1:5000 and keep everything in ./roadstead-data
   docker tag alpine 127.0.0.1:5000/alpine && docker push 127.0.0.1:5000/alpine
       Push an image to it
-  roadstead htpasswd alice > users && roadstead --listen 0.0.0.0:5000 --htpasswd users
+  roadstead htpasswd users alice && roadstead --listen 0.0.0.0:5000 --htpasswd users
       Serve a network, to users with passwords (put TLS in front)
   roadstead repo list --data /var/lib/roadstead
       See what is stored
@@ -29,13 +29,18 @@ Examples:
       Bytes in an object store that speaks S3, names in SQLite
   roadstead serve --blobs s3://bucket --pull redirect --pull-rule proxy,network=10.0.0.0/8,repository=team/**
       Pulls go to S3 by a redirect, but those of a network that does not reach it
+  roadstead serve --allow-host host.docker.internal
+      Also for containers, which reach this machine under that name
   roadstead serve --collect-every 6h --metrics 127.0.0.1:9090
       Reclaim space in the background, and tell Prometheus
   ROADSTEAD_DATA=/var/lib/roadstead ROADSTEAD_LOG=json roadstead serve
       Every flag is an environment variable too; an empty one counts as unset
 
 SIGTERM and SIGINT end it: no new connections, requests in flight run to their end, exit code 0. A second signal ends \
-it at once.
+it at once. SIGHUP makes it read the file of users again.
+On a loopback address without --htpasswd it refuses what a browser sends for a page of another site, and requests for \
+other hosts than localhost, 127.0.0.1, [::1] and those of --allow-host. With --allow-anonymous on another address it \
+cannot know which hosts are right: name them with --allow-host where browsers are on the same network.
 Durations are 500ms, 30s, 5m, 6h or seconds without a unit; sizes are 64MiB, 10GiB or bytes without a unit.";
 
 pub(super) const REPO_LIST: &str = "\
@@ -55,12 +60,21 @@ Examples:
 
 pub(super) const HTPASSWD: &str = "\
 Examples:
-  roadstead htpasswd alice >> users
-      Asks for the password on the terminal
-  printf %s \"$PASSWORD\" | roadstead htpasswd ci >> users
+  roadstead htpasswd users alice
+      Sets alice's password in the file `users`, which is made if there is none; asks for it on the terminal
+  printf %s \"$PASSWORD\" | roadstead htpasswd users ci
       Reads it from a pipe
+  roadstead htpasswd users alice --delete
+      Removes alice
+  roadstead htpasswd alice >> users
+      Without a file, prints the line; of several lines of a user the last one counts
+  roadstead htpasswd users alice --hash bcrypt
+      For a file that other programs read too; bcrypt takes passwords of up to 72 bytes
 
-A server that uses the file sees the change within a second or two.";
+The file is replaced at once and keeps its owner, its permissions, its comments and its order. A server that uses it sees \
+a new user or password within a second or two, and a removed one within four.
+
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 no such file or user with --delete";
 
 pub(super) const COLLECT: &str = "\
 Examples:

@@ -21,13 +21,19 @@ pub(crate) struct ServeArgs {
         value_parser = values::listen
     )]
     pub(crate) listen: SocketAddr,
-    /// Users and their passwords, as lines user:hash with bcrypt or argon2id hashes; read again when it changes
+    /// Users and their passwords, as lines user:hash with bcrypt or argon2id hashes; read again when it changes, and at
+    /// SIGHUP
     #[arg(long, env = "ROADSTEAD_HTPASSWD", value_name = "FILE")]
     pub(crate) htpasswd: Option<PathBuf>,
     /// What requests without credentials may do. Without this, and without --htpasswd, everything on a loopback
     /// address, while other addresses are refused at start
     #[arg(long, env = "ROADSTEAD_ALLOW_ANONYMOUS", value_name = "WHAT")]
     pub(crate) allow_anonymous: Option<AllowAnonymous>,
+    /// A host name or address, without a port, at which requests are answered beside localhost, 127.0.0.1 and [::1].
+    /// Needed on a loopback address without --htpasswd, where other names are refused because a web page could use
+    /// them; elsewhere every name is answered unless some are given here. May be repeated, or separated by commas
+    #[arg(long, env = "ROADSTEAD_ALLOW_HOST", value_name = "HOST", value_delimiter = ',', value_parser = values::host)]
+    pub(crate) allow_host: Vec<registry::Host>,
     /// Whether manifests may refer to what the repository does not hold
     #[arg(long, env = "ROADSTEAD_SPARSE", value_name = "POLICY", default_value = "refuse")]
     pub(crate) sparse: SparsePolicy,

@@ -21,6 +21,17 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
+/// Reads a host without a port: a port that is forwarded differs from the registry's own.
+pub(super) fn host(text: &str) -> Result<registry::Host, String> {
+    let host: registry::Host = text
+        .parse()
+        .map_err(|error: registry::hosts::HostError| error.to_string())?;
+    if host.port().is_some() {
+        return Err("expected a host without a port".into());
+    }
+    Ok(host)
+}
+
 /// Where metrics are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MetricsAddress {

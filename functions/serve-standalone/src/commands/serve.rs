@@ -5,14 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use registry::{Authenticator, Limits, Registry, Settings};
+use registry::{Authenticator, HostPolicy, Limits, Registry, Settings};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use store_embedded::Sync;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::Failure;
-use super::signals::Signals;
+use super::signals::{Hangups, Signals};
 use crate::cli::{LogFormat, MetricsAddress, ServeArgs, SyncMode};
 use crate::collector::Collector;
 use crate::connection::Timeouts;
@@ -27,6 +27,8 @@ use crate::stores::{self, Absent, OpenHow};
 
 mod access;
 
+use access::Access;
+
 /// File descriptors for other things than connections: the database, the log, the runtime.
 const OTHER_FILES: u64 = 256;
 /// A connection is a file, and what is read or written for it another.
@@ -36,24 +38,35 @@ const LAST_MOMENT: Duration = Duration::from_secs(2);
 
 /// Serves until a signal says to stop.
 pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
-    let format = logging::format(args.log);
-    logging::init(format, &args.log_level)
-        .map_err(|error| Failure::Usage(format!("--log-level {:?} cannot be used: {error}", args.log_level)))?;
-    args.stores.check(false).map_err(Failure::Usage)?;
-    let (authenticator, access) = access::authenticator(args)?;
-    let max_connections = connections(args.limits.max_connections);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::failed("cannot start threads", error))?;
+    // Before anything else: a signal to read files again must not end a server that is about to read them.
+    let hangups = {
+        let _inside = runtime.enter();
+        Hangups::new().map_err(|error| Failure::failed("cannot listen to signals", error))?
+    };
+    let format = logging::format(args.log);
+    logging::init(format, &args.log_level)
+        .map_err(|error| Failure::Usage(format!("--log-level {:?} cannot be used: {error}", args.log_level)))?;
+    args.stores.check(false).map_err(Failure::Usage)?;
+    let Access {
+        authenticator,
+        text: access,
+        hosts,
+        files,
+    } = Access::new(args)?;
+    let max_connections = connections(args.limits.max_connections);
     let served: Result<_, Failure> = runtime.block_on(async {
         let signals = Signals::new().map_err(|error| Failure::failed("cannot listen to signals", error))?;
         let stop = signals.first();
+        tokio::spawn(hangups.reload(files));
         let Running {
             server,
             metrics,
             collector,
-        } = open(args, authenticator, max_connections).await?;
+        } = open(args, authenticator, hosts, max_connections).await?;
         let address = server
             .listener
             .local_addr()
@@ -122,6 +135,7 @@ struct Running {
 async fn open(
     args: &ServeArgs,
     authenticator: Arc<dyn Authenticator>,
+    hosts: HostPolicy,
     max_connections: u32,
 ) -> Result<Running, Failure> {
     let listener = TcpListener::bind(args.listen).await.map_err(|error| {
@@ -144,9 +158,14 @@ async fn open(
     let health = Arc::new(Health::new(&opened, environment.clone()));
     let metrics = Arc::new(Metrics::new(opened.statistics.clone()));
     let stores = opened.stores;
-    let registry = Registry::open(stores.serving(), authenticator, environment.clone(), settings(args))
-        .await
-        .map_err(|error| Failure::failed("the stores do not answer", error))?;
+    let registry = Registry::open(
+        stores.serving(),
+        authenticator,
+        environment.clone(),
+        settings(args, hosts),
+    )
+    .await
+    .map_err(|error| Failure::failed("the stores do not answer", error))?;
     let listener_of_metrics = match args.metrics {
         MetricsAddress::At(address) => Some(
             MetricsListener::open(address, metrics.clone())
@@ -190,7 +209,7 @@ async fn open(
     })
 }
 
-fn settings(args: &ServeArgs) -> Settings {
+fn settings(args: &ServeArgs, hosts: HostPolicy) -> Settings {
     let lifetime = u64::try_from(args.limits.upload_lifetime.0.as_millis()).unwrap_or(u64::MAX);
     Settings {
         limits: Limits {
@@ -200,6 +219,7 @@ fn settings(args: &ServeArgs) -> Settings {
         },
         sparse: args.sparse.into(),
         delivery: Arc::new(PullRules::new(args.pulls.pull_rule.clone(), args.pulls.pull.into())),
+        hosts,
         ..Settings::default()
     }
 }

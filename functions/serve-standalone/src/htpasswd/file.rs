@@ -1,42 +1,40 @@
-//! A htpasswd file: one `user:hash` per line.
+//! The text of a htpasswd file: one `user:hash` per line.
+//!
+//! It is read as every editor and tool writes it: UTF-8, or UTF-16 with a byte order mark; lines that end in LF, CRLF
+//! or CR, the last one perhaps in nothing; blanks around everything; empty lines and comments (`#`); a third field,
+//! which other servers take for a comment. Of several lines for one user the last one counts.
 //!
 //! Taken are bcrypt (`$2y$`, `$2b$`, `$2a$`) and argon2id (a PHC string, `$argon2id$…`). Everything else that such
 //! files may hold is either broken (DES, MD5, SHA-1) or no hash at all, and is refused when the file is read: a server
 //! that starts with a line it will never accept leaves its user wondering.
 
 use std::collections::HashMap;
-use std::str::FromStr as _;
 
-use argon2::{Argon2, Params, PasswordHash, PasswordVerifier as _};
-use bcrypt::HashParts;
+use super::hash::Hash;
 
 /// The longest name, in bytes: it travels in upload tokens.
 const MAX_NAME: usize = 255;
-/// A cost of 16 keeps a core busy for seconds.
-const BCRYPT_COST: std::ops::RangeInclusive<u32> = 4..=16;
-/// 256 MiB in KiB: what one verification may take from the server's memory.
-const ARGON2_MEMORY: u32 = 256 << 10;
-/// Memory times passes, in KiB: some seconds of one core.
-const ARGON2_WORK: u64 = 4 << 20;
-const ARGON2_LANES: u32 = 16;
 
 /// Why a file is not usable. Never holds a password or a hash, only a name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {problem}")]
 pub(crate) struct LineError {
     /// Counted from 1.
-    pub(super) line: usize,
-    pub(super) problem: Problem,
+    pub(crate) line: usize,
+    pub(crate) problem: Problem,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Problem {
+    #[error("it is not UTF-8 text; save the file as UTF-8")]
+    NotText,
     #[error("expected user:hash")]
     NoColon,
-    #[error("the user's name is empty, longer than {MAX_NAME} bytes, or holds a control character")]
+    #[error(
+        "a user's name is 1 to {MAX_NAME} bytes long, does not begin with # or blanks, does not end with blanks, and \
+         holds no colon and no control character"
+    )]
     Name,
-    #[error("the user `{0}` is there twice")]
-    Twice(String),
     #[error(
         "the password of `{user}` is stored as {what}, which is not safe; replace the line by the output of \
          `roadstead htpasswd {user}` or `htpasswd -nB {user}`"
@@ -53,112 +51,59 @@ pub(crate) enum Problem {
     },
 }
 
-/// A user's hash. Both variants hold its text.
+/// A line that has no effect, because a later one is for the same user.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Hash {
-    Bcrypt(String),
-    Argon2id(String),
-}
-
-impl Hash {
-    fn parse(text: &str, user: &str) -> Result<Self, Problem> {
-        let malformed = |kind, reason: String| Problem::Malformed {
-            user: user.into(),
-            kind,
-            reason,
-        };
-        let weak = |what| Problem::Weak {
-            user: user.into(),
-            what,
-        };
-        if ["$2y$", "$2b$", "$2a$"].iter().any(|prefix| text.starts_with(prefix)) {
-            let parts = HashParts::from_str(text).map_err(|error| malformed("bcrypt", error.to_string()))?;
-            if !BCRYPT_COST.contains(&parts.get_cost()) {
-                let (low, high) = BCRYPT_COST.into_inner();
-                return Err(malformed("bcrypt", format!("its cost must be {low} to {high}")));
-            }
-            return Ok(Self::Bcrypt(text.into()));
-        }
-        if text.starts_with("$argon2id$") {
-            let malformed = |reason: String| malformed("argon2id", reason);
-            let hash = PasswordHash::new(text).map_err(|error| malformed(error.to_string()))?;
-            if hash.salt.is_none() || hash.hash.is_none() {
-                return Err(malformed("it has no salt or no hash".into()));
-            }
-            let params = Params::try_from(&hash).map_err(|error| malformed(error.to_string()))?;
-            let work = u64::from(params.m_cost()) * u64::from(params.t_cost());
-            if params.m_cost() > ARGON2_MEMORY || params.p_cost() > ARGON2_LANES || work > ARGON2_WORK {
-                return Err(malformed(format!(
-                    "at most m={ARGON2_MEMORY}, p={ARGON2_LANES} and m*t={ARGON2_WORK} are accepted"
-                )));
-            }
-            return Ok(Self::Argon2id(text.into()));
-        }
-        Err(weak(match text {
-            _ if text.starts_with("$apr1$") || text.starts_with("$1$") => "an MD5 hash",
-            _ if text.starts_with("{SHA}") => "a SHA-1 hash",
-            _ if text.starts_with("$5$") || text.starts_with("$6$") => "a crypt SHA-2 hash",
-            _ if text.starts_with("$argon2") => "an argon2 hash that is not argon2id",
-            _ => "plain text or as a hash of another kind",
-        }))
-    }
-
-    /// Whether this is the hash of `password`; compares in constant time. Takes from milliseconds to seconds, and the
-    /// memory that the hash asks for: not for an async task.
-    pub(super) fn verify(&self, password: &str) -> bool {
-        match self {
-            Self::Bcrypt(text) => bcrypt::verify(password, text).unwrap_or(false),
-            Self::Argon2id(text) => Argon2::default()
-                .verify_password(password.as_bytes(), text.as_str())
-                .is_ok(),
-        }
-    }
-
-    pub(super) fn text(&self) -> &str {
-        let (Self::Bcrypt(text) | Self::Argon2id(text)) = self;
-        text
-    }
+pub(crate) struct Overridden {
+    pub(crate) user: String,
+    /// The line without effect, counted from 1.
+    pub(crate) line: usize,
+    /// The one that counts.
+    pub(crate) by: usize,
 }
 
 /// The users of a file.
 #[derive(Debug, PartialEq, Eq, Default)]
-pub(super) struct Users {
+pub(crate) struct Users {
     hashes: Vec<Hash>,
     names: HashMap<String, usize>,
+    overridden: Vec<Overridden>,
 }
 
 impl Users {
-    /// Reads a file's text. Empty lines and lines that start with `#` say nothing.
-    pub(super) fn parse(text: &str) -> Result<Self, LineError> {
+    /// Reads a file's text.
+    pub(crate) fn parse(text: &str) -> Result<Self, LineError> {
         let mut users = Self::default();
-        for (index, line) in text.lines().enumerate() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
+        // The line of each of `hashes`.
+        let mut lines = Vec::new();
+        for (number, line) in (1..).zip(Lines(text)) {
+            let at = |problem| LineError { line: number, problem };
+            let Some((name, hash)) = line.user().map_err(at)? else {
                 continue;
+            };
+            check_name(name).map_err(at)?;
+            let hash = Hash::parse(hash, name).map_err(at)?;
+            if let Some(&index) = users.names.get(name) {
+                users.overridden.push(Overridden {
+                    user: name.into(),
+                    line: lines[index],
+                    by: number,
+                });
+                users.hashes[index] = hash;
+                lines[index] = number;
+            } else {
+                users.names.insert(name.into(), users.hashes.len());
+                users.hashes.push(hash);
+                lines.push(number);
             }
-            users.add(line).map_err(|problem| LineError {
-                line: index + 1,
-                problem,
-            })?;
+        }
+        // A line may have been overridden by one that was overridden itself.
+        for overridden in &mut users.overridden {
+            overridden.by = lines[users.names[&overridden.user]];
         }
         Ok(users)
     }
 
-    fn add(&mut self, line: &str) -> Result<(), Problem> {
-        let (name, hash) = line.split_once(':').ok_or(Problem::NoColon)?;
-        if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
-            return Err(Problem::Name);
-        }
-        let hash = Hash::parse(hash, name)?;
-        if self.names.insert(name.into(), self.hashes.len()).is_some() {
-            // Removing one of the two lines would seem to revoke access, and would not.
-            return Err(Problem::Twice(name.into()));
-        }
-        self.hashes.push(hash);
-        Ok(())
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.hashes.is_empty()
     }
 
@@ -168,6 +113,16 @@ impl Users {
 
     pub(super) fn contains(&self, name: &str) -> bool {
         self.names.contains_key(name)
+    }
+
+    /// Whether every user of `others` is one of these.
+    pub(super) fn include(&self, others: &Self) -> bool {
+        others.names.keys().all(|name| self.contains(name))
+    }
+
+    /// The lines without effect, in the order of those that made them so.
+    pub(crate) fn overridden(&self) -> &[Overridden] {
+        &self.overridden
     }
 
     pub(super) fn hash(&self, name: &str) -> Option<&Hash> {
@@ -184,13 +139,115 @@ impl Users {
     }
 }
 
+/// Whether a user may have this name: it must be readable in a file as it was written, and in a client's credentials.
+pub(crate) fn check_name(name: &str) -> Result<(), Problem> {
+    let legal = !name.is_empty()
+        && name.len() <= MAX_NAME
+        && name.trim() == name
+        && !name.starts_with('#')
+        && !name.chars().any(|character| character == ':' || character.is_control());
+    if legal { Ok(()) } else { Err(Problem::Name) }
+}
+
+/// The text of a file's bytes.
+pub(crate) fn decode(bytes: &[u8]) -> Result<String, LineError> {
+    let (text, rest) = match bytes {
+        [0xef, 0xbb, 0xbf, rest @ ..] => (std::str::from_utf8(rest), rest),
+        [0xff, 0xfe, rest @ ..] => return decode_utf16(rest, u16::from_le_bytes),
+        [0xfe, 0xff, rest @ ..] => return decode_utf16(rest, u16::from_be_bytes),
+        rest => (std::str::from_utf8(rest), rest),
+    };
+    text.map(str::to_owned).map_err(|error| {
+        let before = std::str::from_utf8(&rest[..error.valid_up_to()]).unwrap_or_default();
+        not_text(before)
+    })
+}
+
+/// What Windows PowerShell writes for `>`.
+fn decode_utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<String, LineError> {
+    let (pairs, odd) = bytes.as_chunks::<2>();
+    let mut text = String::with_capacity(pairs.len());
+    for character in char::decode_utf16(pairs.iter().map(|pair| unit(*pair))) {
+        let Ok(character) = character else {
+            return Err(not_text(&text));
+        };
+        text.push(character);
+    }
+    if odd.is_empty() { Ok(text) } else { Err(not_text(&text)) }
+}
+
+/// What follows `before` is no text.
+fn not_text(before: &str) -> LineError {
+    let ended = Lines(before).filter(|line| !line.end.is_empty()).count();
+    LineError {
+        line: ended + 1,
+        problem: Problem::NotText,
+    }
+}
+
+/// One line and how it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Line<'a> {
+    pub(super) text: &'a str,
+    /// `\n`, `\r\n`, `\r`, or nothing at the end of the text.
+    pub(super) end: &'a str,
+}
+
+impl<'a> Line<'a> {
+    /// The user's name and hash, as text; `None` if it is empty or a comment.
+    fn user(&self) -> Result<Option<(&'a str, &'a str)>, Problem> {
+        // Old programs of DOS end a file with ^Z.
+        let line = self.text.trim_end_matches('\u{1a}').trim();
+        if line.is_empty() || line.starts_with('#') {
+            return Ok(None);
+        }
+        let (name, rest) = line.split_once(':').ok_or(Problem::NoColon)?;
+        let rest = rest.trim_start();
+        let hash = rest.split([':', ' ', '\t']).next().unwrap_or_default();
+        // A comment may follow; what else stands behind a blank was part of something that is no hash.
+        let comment = rest[hash.len()..].trim_start();
+        let hash = if comment.is_empty() || comment.starts_with([':', '#']) {
+            hash
+        } else {
+            rest
+        };
+        Ok(Some((name.trim_end(), hash)))
+    }
+
+    /// Whether it is for `user`, however the rest of it reads.
+    pub(super) fn is_for(&self, user: &str) -> bool {
+        let line = self.text.trim();
+        !line.starts_with('#') && line.split_once(':').is_some_and(|(name, _)| name.trim_end() == user)
+    }
+}
+
+/// The lines of a text.
+pub(super) struct Lines<'a>(pub(super) &'a str);
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = Line<'a>;
+
+    fn next(&mut self) -> Option<Line<'a>> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let length = self.0.find(['\r', '\n']).unwrap_or(self.0.len());
+        let (text, rest) = self.0.split_at(length);
+        let end = ["\r\n", "\n", "\r"].into_iter().find(|end| rest.starts_with(end));
+        let (end, rest) = rest.split_at(end.map_or(0, str::len));
+        self.0 = rest;
+        Some(Line { text, end })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+    use super::super::hash::{ARGON2_LANES, ARGON2_MEMORY};
     use super::*;
 
-    /// Hashes of `secret`, cheap ones.
+    /// A hash of `secret`, and of `other`.
     const BCRYPT: &str = "$2b$04$f0KKuKfMBYPPAPpKTuvV0uABKzNXNvTJtSHAGJMFpMIOnFmWUw.f6";
 
     fn argon2id(m: u32, t: u32, p: u32) -> String {
@@ -201,25 +258,70 @@ mod tests {
         Users::parse(line).unwrap_err().problem
     }
 
+    fn names(users: &Users) -> Vec<&str> {
+        let mut names: Vec<_> = users.names.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// The same two users, in every form in which a file of them is met.
     #[test]
-    fn both_kinds_are_verified() {
-        use argon2::PasswordHasher as _;
-        let cheap = Argon2::from(Params::new(64, 1, 1, None).unwrap());
-        let argon2id = cheap
-            .hash_password_with_salt(b"secret", b"somesalt1234")
-            .unwrap()
-            .to_string();
-        let bcrypt = bcrypt::hash("secret", 4).unwrap();
-        let users = Users::parse(&format!("# users\n\nalice:{bcrypt}\r\nbob:{argon2id}\n")).unwrap();
-        assert_eq!(users.len(), 2);
-        for name in ["alice", "bob"] {
-            let hash = users.hash(name).unwrap();
-            assert!(hash.verify("secret"), "{name}");
-            for wrong in ["", "Secret", "secret ", "secret\0"] {
-                assert!(!hash.verify(wrong), "{name}: {wrong:?}");
-            }
+    fn a_file_is_read_as_every_editor_and_tool_writes_it() {
+        let argon2id = argon2id(64, 1, 1);
+        let plain = format!("alice:{BCRYPT}\nzo\u{eb}:{argon2id}\n");
+        let utf16 = |unit: fn(u16) -> [u8; 2]| -> Vec<u8> {
+            format!("\u{feff}{plain}").encode_utf16().flat_map(unit).collect()
+        };
+        let forms: [(&str, Vec<u8>); 15] = [
+            ("as it should be", plain.clone().into_bytes()),
+            ("no end of the last line", plain.trim_end().into()),
+            ("CRLF", plain.replace('\n', "\r\n").into()),
+            ("CR", plain.replace('\n', "\r").into()),
+            ("CRLF and LF", plain.replacen('\n', "\r\n", 1).into()),
+            ("a byte order mark", format!("\u{feff}{plain}").into()),
+            ("UTF-16, little end first", utf16(u16::to_le_bytes)),
+            ("UTF-16, big end first", utf16(u16::to_be_bytes)),
+            (
+                "blanks at the ends",
+                plain.replace('\n', " \t \n").replace("alice", " \talice").into(),
+            ),
+            ("blanks around the colons", plain.replace(':', " : ").into()),
+            (
+                "empty lines",
+                format!("\n\r\n  \n{}\n\n", plain.replace('\n', "\n\n")).into(),
+            ),
+            ("comments", format!("# users\n#bob:x\n  # {plain}{plain}# end").into()),
+            ("comments after the hash", plain.replace('\n', "  # since May\n").into()),
+            ("a third field", plain.replace('\n', ":the admin: since May\n").into()),
+            ("an end as in DOS", format!("{plain}\u{1a}").into()),
+        ];
+        for (form, bytes) in forms {
+            let users = Users::parse(&decode(&bytes).unwrap()).expect(form);
+            assert_eq!(names(&users), ["alice", "zo\u{eb}"], "{form}");
+            assert_eq!(users.hash("alice").unwrap().text(), BCRYPT, "{form}");
+            assert_eq!(users.hash("zo\u{eb}").unwrap().text(), argon2id, "{form}");
         }
-        assert_eq!(users.hash("carol"), None);
+        assert_eq!(Users::parse(&plain).unwrap().hash("carol"), None);
+    }
+
+    #[test]
+    fn what_is_no_text_is_told_with_its_line() {
+        for (bytes, line) in [
+            (&b"zo\xeb:x"[..], 1),
+            (b"\xef\xbb\xbfa:x\r\nzo\xeb:x\n", 2),
+            (b"a:x\rb:x\r\xff", 3),
+            (b"\xff\xfea\0\n\0b", 2),
+            (b"\xfe\xff\xd8\x00\x00a", 1),
+        ] {
+            let expected = LineError {
+                line,
+                problem: Problem::NotText,
+            };
+            assert_eq!(decode(bytes), Err(expected), "{bytes:?}");
+        }
+        // UTF-16 without its mark is text, of zero bytes.
+        let text = decode(b"a\0:\0x\0").unwrap();
+        assert!(Users::parse(&text).is_err());
     }
 
     #[test]
@@ -250,6 +352,7 @@ mod tests {
             "$5$a$b",
             "$6$a$b",
             "hunter2",
+            "correct horse battery",
             "",
             "$argon2i$v=19$m=8",
         ] {
@@ -274,6 +377,7 @@ mod tests {
             BCRYPT.replacen("$04$", "$31$", 1),
             BCRYPT.replacen("$04$", "$03$", 1),
             "$2b$04$short".into(),
+            format!("{BCRYPT} x"),
             "$argon2id$v=19$m=64,t=1,p=1".into(),
         ] {
             assert!(
@@ -284,12 +388,40 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_name_nobody_or_somebody_twice_are_refused() {
+    fn lines_that_are_for_nobody_are_refused() {
         assert_eq!(problem("alice"), Problem::NoColon);
         assert_eq!(problem(&format!(":{BCRYPT}")), Problem::Name);
         assert_eq!(problem(&format!("a\u{1b}b:{BCRYPT}")), Problem::Name);
+        assert!(Users::parse(&format!("{}:{BCRYPT}", "x".repeat(255))).is_ok());
         assert_eq!(problem(&format!("{}:{BCRYPT}", "x".repeat(256))), Problem::Name);
-        assert_eq!(problem(&format!("a:{BCRYPT}\na:{BCRYPT}")), Problem::Twice("a".into()));
+    }
+
+    #[test]
+    fn names_that_would_be_read_otherwise_than_they_were_written() {
+        for name in ["a", "a b", "zo\u{eb}", "a#b", "a@b.example"] {
+            assert_eq!(check_name(name), Ok(()), "{name:?}");
+        }
+        for name in ["", " a", "a ", "#a", "a:b", "a\nb", "a\0", "\u{a0}a"] {
+            assert_eq!(check_name(name), Err(Problem::Name), "{name:?}");
+        }
+    }
+
+    /// Which of two lines is meant is told by their order, as with other programs that read such files.
+    #[test]
+    fn of_several_lines_of_a_user_the_last_one_counts() {
+        let argon2id = argon2id(64, 1, 1);
+        let other = BCRYPT.replacen("$04$", "$05$", 1);
+        let text = format!("a:{BCRYPT}\nb:{BCRYPT}\na:{other}\n\na:{argon2id}\n");
+        let users = Users::parse(&text).unwrap();
+        assert_eq!(users.len(), 2);
+        assert_eq!(users.hash("a").unwrap().text(), argon2id);
+        let overridden = |line| Overridden {
+            user: "a".into(),
+            line,
+            by: 5,
+        };
+        assert_eq!(users.overridden(), [overridden(1), overridden(3)]);
+        assert_eq!(Users::parse(&format!("b:{BCRYPT}")).unwrap().overridden(), []);
     }
 
     #[test]

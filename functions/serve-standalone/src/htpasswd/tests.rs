@@ -2,8 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use tempfile::TempDir;
 
+use super::watched::MAX_FILE;
 use super::*;
 
 /// A folder with a file of users, all with the cheapest hashes.
@@ -48,9 +52,23 @@ fn basic(user: &str, password: &str) -> Credentials {
     }
 }
 
+const HERE: Origin = Origin {
+    client: ClientKey::INTERNAL,
+};
+
+fn elsewhere() -> Origin {
+    Origin {
+        client: ClientKey::of([192, 0, 2, 1].into()),
+    }
+}
+
 /// Who is let in, as a word.
 async fn verdict(htpasswd: &Htpasswd, credentials: Credentials) -> String {
-    match htpasswd.authenticate(&credentials).await {
+    verdict_from(HERE, htpasswd, credentials).await
+}
+
+async fn verdict_from(origin: Origin, htpasswd: &Htpasswd, credentials: Credentials) -> String {
+    match htpasswd.authenticate(origin, &credentials).await {
         Ok(identity) => identity.principal().to_string(),
         Err(AuthenticationError::Unauthenticated) => "401".into(),
         Err(AuthenticationError::Unavailable(_)) => "503".into(),
@@ -59,7 +77,7 @@ async fn verdict(htpasswd: &Htpasswd, credentials: Credentials) -> String {
 
 /// Makes the next request look at the file, as if a second had passed.
 fn a_second_later(htpasswd: &Htpasswd) {
-    htpasswd.look_at.store(0, Ordering::Release);
+    htpasswd.file.a_second_later();
 }
 
 #[tokio::test]
@@ -95,12 +113,12 @@ async fn users_are_let_in_with_their_passwords_and_nobody_else() {
 async fn requests_without_credentials_may_do_what_was_allowed_and_wrong_ones_nothing() {
     let fixture = Fixture::new(&[("alice", "secret")]);
     let htpasswd = Htpasswd::open(&fixture.path(), Some(Ceiling::PullOnly)).unwrap();
-    let nobody = htpasswd.authenticate(&Credentials::Absent).await.unwrap();
+    let nobody = htpasswd.authenticate(HERE, &Credentials::Absent).await.unwrap();
     assert_eq!(nobody.principal(), &Principal::Anonymous);
     assert!(!nobody.is_unrestricted());
     assert!(
         htpasswd
-            .authenticate(&basic("alice", "secret"))
+            .authenticate(HERE, &basic("alice", "secret"))
             .await
             .unwrap()
             .is_unrestricted()
@@ -109,6 +127,7 @@ async fn requests_without_credentials_may_do_what_was_allowed_and_wrong_ones_not
     assert_eq!(htpasswd.recall(&Principal::Anonymous).await.unwrap(), nobody);
 }
 
+/// Removals are believed at the second look: the file changed just now, and may be half written.
 #[tokio::test]
 async fn a_changed_file_takes_effect_and_a_revoked_user_is_out_whatever_was_remembered() {
     let fixture = Fixture::new(&[("alice", "secret"), ("bob", "secret")]);
@@ -118,18 +137,39 @@ async fn a_changed_file_takes_effect_and_a_revoked_user_is_out_whatever_was_reme
     assert!(htpasswd.recall(&alice).await.is_ok());
     fixture.write(&lines(&[("bob", "secret"), ("carol", "secret")]));
     a_second_later(&htpasswd);
+    assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice");
+    a_second_later(&htpasswd);
     assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "401");
     assert!(matches!(
         htpasswd.recall(&alice).await,
         Err(AuthenticationError::Unauthenticated)
     ));
     assert_eq!(verdict(&htpasswd, basic("carol", "secret")).await, "carol");
-    // A new password ends the old one, although the old one was remembered as right.
+    // A new password ends the old one at once, although the old one was remembered as right.
     assert_eq!(verdict(&htpasswd, basic("bob", "secret")).await, "bob");
-    fixture.write(&lines(&[("bob", "other")]));
+    fixture.write(&lines(&[("carol", "secret"), ("bob", "other")]));
     a_second_later(&htpasswd);
     assert_eq!(verdict(&htpasswd, basic("bob", "secret")).await, "401");
     assert_eq!(verdict(&htpasswd, basic("bob", "other")).await, "bob");
+    // So does the signal to read it again, which also removes at once.
+    fixture.write(&lines(&[("carol", "secret")]));
+    htpasswd.reload().await;
+    assert_eq!(verdict(&htpasswd, basic("bob", "other")).await, "401");
+    assert_eq!(verdict(&htpasswd, basic("carol", "secret")).await, "carol");
+}
+
+/// A removed user may share a hash, and so a password, with one who stays: lines are copied.
+#[tokio::test]
+async fn a_revoked_user_with_the_hash_of_another_is_out() {
+    let hash = bcrypt::hash("secret", 4).unwrap();
+    let fixture = Fixture::new(&[]);
+    fixture.write(&format!("alice:{hash}\nbob:{hash}\n"));
+    let htpasswd = fixture.open();
+    assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice");
+    fixture.write(&format!("bob:{hash}\n"));
+    htpasswd.reload().await;
+    assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "401");
+    assert_eq!(verdict(&htpasswd, basic("bob", "secret")).await, "bob");
 }
 
 #[tokio::test]
@@ -144,117 +184,245 @@ async fn a_change_within_the_grain_of_time_stamps_is_seen() {
     }
 }
 
-#[tokio::test]
-async fn a_broken_file_changes_nothing() {
-    let fixture = Fixture::new(&[("alice", "secret")]);
-    let htpasswd = fixture.open();
-    for broken in ["alice:plain", "alice", "alice:{SHA}xxx", "alice:$2y$05$cut"] {
-        fixture.write(broken);
-        a_second_later(&htpasswd);
-        assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice", "{broken}");
-        assert!(htpasswd.known().complaint.is_some(), "{broken}");
-    }
-    std::fs::write(fixture.path(), [0xff, 0xfe]).unwrap();
-    a_second_later(&htpasswd);
-    assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice");
-    fixture.write(&lines(&[("bob", "secret")]));
-    a_second_later(&htpasswd);
-    assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "401");
-    assert_eq!(htpasswd.known().complaint, None);
-}
-
 /// Makes a file unusable.
 type Ruin = fn(&Fixture);
 
+/// Whatever happens to the file, who was in stays in, however often it is looked at, and also when the server is told
+/// to read it again.
 #[tokio::test]
-async fn a_file_that_is_gone_or_empty_is_waited_for_and_then_nobody_is_let_in() {
+async fn a_broken_file_locks_nobody_out() {
+    let ruins: [(&str, Ruin, &str); 11] = [
+        ("plain text", |fixture| fixture.write("alice:plain"), "line 1"),
+        ("no colon", |fixture| fixture.write("# users\nalice"), "line 2"),
+        ("cut in a line", |fixture| fixture.write("alice:$2y$05$cut"), "line 1"),
+        (
+            "binary",
+            |fixture| std::fs::write(fixture.path(), [0, 159, 146, 150]).unwrap(),
+            "line 1",
+        ),
+        (
+            "Latin-1",
+            |fixture| std::fs::write(fixture.path(), b"# caf\xe9").unwrap(),
+            "line 1",
+        ),
+        ("empty", |fixture| fixture.write(""), "no user"),
+        ("blank", |fixture| fixture.write(" \n\r\n"), "no user"),
+        (
+            "removed",
+            |fixture| std::fs::remove_file(fixture.path()).unwrap(),
+            "cannot be read",
+        ),
+        (
+            "a folder",
+            |fixture| {
+                std::fs::remove_file(fixture.path()).unwrap();
+                std::fs::create_dir(fixture.path()).unwrap();
+            },
+            "cannot be read",
+        ),
+        (
+            "a link to nothing",
+            |fixture| {
+                std::fs::remove_file(fixture.path()).unwrap();
+                std::os::unix::fs::symlink("nothing", fixture.path()).unwrap();
+            },
+            "cannot be read",
+        ),
+        (
+            "too large",
+            |fixture| {
+                std::fs::File::create(fixture.path())
+                    .unwrap()
+                    .set_len(MAX_FILE + 1)
+                    .unwrap()
+            },
+            "larger",
+        ),
+    ];
+    for (what, ruin, complaint) in ruins {
+        let fixture = Fixture::new(&[("alice", "secret")]);
+        let htpasswd = fixture.open();
+        ruin(&fixture);
+        for _ in 0..3 {
+            a_second_later(&htpasswd);
+            assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice", "{what}");
+            assert!(
+                htpasswd.recall(&Principal::User("alice".into())).await.is_ok(),
+                "{what}"
+            );
+        }
+        htpasswd.reload().await;
+        assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice", "{what}");
+        let told = htpasswd.file.complaint().expect(what);
+        assert!(told.contains(complaint), "{what}: {told}");
+        // Mended, it counts again.
+        let _ = std::fs::remove_dir(fixture.path());
+        let _ = std::fs::remove_file(fixture.path());
+        fixture.write(&lines(&[("bob", "secret")]));
+        htpasswd.reload().await;
+        assert_eq!(verdict(&htpasswd, basic("bob", "secret")).await, "bob", "{what}");
+        assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "401", "{what}");
+        assert_eq!(htpasswd.file.complaint(), None, "{what}");
+    }
+}
+
+/// Replaced by what is no file, it must not hold the thread that looks.
+#[tokio::test]
+async fn a_file_that_has_become_a_pipe_holds_nobody() {
     let fixture = Fixture::new(&[("alice", "secret")]);
     let htpasswd = fixture.open();
-    let ruins: [Ruin; 2] = [
-        |fixture| std::fs::remove_file(fixture.path()).unwrap(),
-        |fixture| fixture.write("# none\n"),
-    ];
-    for ruin in ruins {
-        ruin(&fixture);
+    std::fs::remove_file(fixture.path()).unwrap();
+    let made = std::process::Command::new("mkfifo")
+        .arg(fixture.path())
+        .status()
+        .unwrap();
+    assert!(made.success());
+    htpasswd.reload().await;
+    a_second_later(&htpasswd);
+    assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice");
+}
+
+/// An editor that empties the file and writes it again, line by line, with a look after each step.
+#[tokio::test]
+async fn a_file_that_is_written_in_steps_locks_nobody_out() {
+    let fixture = Fixture::new(&[("alice", "secret"), ("bob", "secret")]);
+    let htpasswd = fixture.open();
+    let whole = lines(&[("alice", "secret"), ("bob", "secret"), ("carol", "secret")]);
+    for length in [
+        0,
+        10,
+        whole.find("bob").unwrap(),
+        whole.find("carol").unwrap(),
+        whole.len(),
+    ] {
+        fixture.write(&whole[..length]);
         a_second_later(&htpasswd);
-        assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice");
-        let since = htpasswd.known().gone.unwrap();
-        htpasswd.known.write().unwrap().gone = Some(since.checked_sub(GRACE).unwrap());
-        a_second_later(&htpasswd);
-        assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "503");
-        assert!(htpasswd.recall(&Principal::User("alice".into())).await.is_err());
-        assert_eq!(verdict(&htpasswd, Credentials::Absent).await, "401");
-        fixture.write(&lines(&[("alice", "secret")]));
-        a_second_later(&htpasswd);
-        assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice");
+        for user in ["alice", "bob"] {
+            assert_eq!(verdict(&htpasswd, basic(user, "secret")).await, user, "{length}");
+        }
     }
+    assert_eq!(verdict(&htpasswd, basic("carol", "secret")).await, "carol");
+    // Replaced as a whole, by another file with another name before.
+    let other = fixture.folder.path().join("other");
+    std::fs::write(
+        &other,
+        lines(&[("alice", "secret"), ("bob", "new"), ("carol", "secret")]),
+    )
+    .unwrap();
+    std::fs::rename(&other, fixture.path()).unwrap();
+    a_second_later(&htpasswd);
+    assert_eq!(verdict(&htpasswd, basic("bob", "new")).await, "bob");
+}
+
+/// What `roadstead htpasswd --delete` leaves of the last user.
+#[tokio::test]
+async fn a_file_that_says_that_there_is_no_user_is_believed() {
+    let fixture = Fixture::new(&[("alice", "secret")]);
+    let htpasswd = fixture.open();
+    let text = std::fs::read_to_string(fixture.path()).unwrap();
+    fixture.write(&edit::remove(&text, "alice").text);
+    for _ in 0..2 {
+        a_second_later(&htpasswd);
+        verdict(&htpasswd, Credentials::Absent).await;
+        let _ = htpasswd.recall(&Principal::User("alice".into())).await;
+    }
+    assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "401");
+    assert!(matches!(Htpasswd::open(&fixture.path(), None), Err(FileError::NoUsers)));
 }
 
 #[tokio::test]
 async fn the_file_is_looked_at_only_now_and_then() {
     let fixture = Fixture::new(&[("alice", "secret")]);
     let htpasswd = fixture.open();
-    htpasswd.look_at.store(u64::MAX, Ordering::Release);
+    htpasswd.file.never_look();
     std::fs::remove_file(fixture.path()).unwrap();
     assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice");
-    assert!(htpasswd.known().gone.is_none());
+    assert_eq!(htpasswd.file.complaint(), None);
 }
 
-/// Everything that must be verified waits for its turn; what is remembered does not. An unknown user waits like a
-/// known one: the two are not told apart by what they cost.
+/// Everything that must be checked waits for its turn; what was right or just wrong before does not. An unknown user
+/// waits like a known one: the two are not told apart by what they cost.
 #[tokio::test]
-async fn s20_verifications_are_bounded_and_unknown_users_cost_what_known_ones_cost() {
+async fn s20_checks_are_bounded_and_unknown_users_cost_what_known_ones_cost() {
     let fixture = Fixture::new(&[("alice", "secret"), ("bob", "secret")]);
     let mut htpasswd = fixture.open();
-    htpasswd.patience = Duration::from_millis(20);
-    let cores = u32::try_from(htpasswd.verifications.available_permits()).unwrap();
-    assert_eq!(cores as usize, std::thread::available_parallelism().unwrap().get());
+    htpasswd.turns = Turns::of(1);
+    htpasswd.turns.timeout = Duration::from_millis(20);
     assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice");
     assert_eq!(verdict(&htpasswd, basic("alice", "wrong")).await, "401");
-    let turns = htpasswd.verifications.clone().acquire_many_owned(cores).await.unwrap();
-    assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice");
+    let turn = htpasswd.turns.wait("somebody", elsewhere().client).await.unwrap();
+    // Also from where alice never was, and however many guess.
+    for origin in [HERE, elsewhere()] {
+        assert_eq!(verdict_from(origin, &htpasswd, basic("alice", "secret")).await, "alice");
+    }
     assert_eq!(verdict(&htpasswd, basic("alice", "wrong")).await, "401");
+    assert_eq!(
+        verdict_from(elsewhere(), &htpasswd, basic("alice", "wrong")).await,
+        "503"
+    );
     assert_eq!(verdict(&htpasswd, basic("bob", "secret")).await, "503");
     assert_eq!(verdict(&htpasswd, basic("bob", "wrong")).await, "503");
     assert_eq!(verdict(&htpasswd, basic("nobody", "secret")).await, "503");
-    drop(turns);
-    htpasswd.patience = PATIENCE;
+    drop(turn);
     assert_eq!(verdict(&htpasswd, basic("bob", "secret")).await, "bob");
     assert_eq!(verdict(&htpasswd, basic("nobody", "secret")).await, "401");
 }
 
-/// A request that is given up while its password is verified must not make room for another verification: the work
-/// goes on all the same.
+/// As long as the line stands, and only that long.
 #[tokio::test]
-async fn a_verification_keeps_its_turn_when_its_client_leaves() {
-    let fixture = Fixture {
-        folder: TempDir::new().unwrap(),
-    };
+async fn a_right_password_stays_right_until_its_line_changes() {
+    let fixture = Fixture::new(&[("alice", "secret"), ("bob", "secret")]);
+    let mut htpasswd = fixture.open();
+    htpasswd.turns = Turns::of(1);
+    htpasswd.turns.timeout = Duration::from_millis(20);
+    assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice");
+    let turn = htpasswd.turns.wait("somebody", elsewhere().client).await.unwrap();
+    // The lines of others change, the order, and everything around them.
+    let text = std::fs::read_to_string(fixture.path()).unwrap();
+    let (alice, _) = text.split_once('\n').unwrap();
+    fixture.write(&format!(
+        "{}# new\n{alice}\n",
+        lines(&[("bob", "new"), ("carol", "secret")])
+    ));
+    htpasswd.reload().await;
+    assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice");
+    // The same password with a new salt is a new line.
+    fixture.write(&lines(&[("alice", "secret"), ("bob", "new"), ("carol", "secret")]));
+    htpasswd.reload().await;
+    assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "503");
+    drop(turn);
+    assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice");
+}
+
+/// A request that is given up while its password is checked must not make room for another check: the work goes on
+/// all the same.
+#[tokio::test]
+async fn a_check_keeps_its_turn_when_its_client_leaves() {
+    let fixture = Fixture::new(&[]);
     // Expensive enough that it cannot have ended when this test looks.
     fixture.write(&format!(
         "alice:{}\n",
         bcrypt::hash("secret", 4).unwrap().replacen("$04$", "$13$", 1)
     ));
-    let htpasswd = fixture.open();
-    let cores = htpasswd.verifications.available_permits();
+    let mut htpasswd = fixture.open();
+    htpasswd.turns = Turns::of(1);
     {
         let credentials = basic("alice", "secret");
-        let asked = htpasswd.authenticate(&credentials);
+        let asked = htpasswd.authenticate(HERE, &credentials);
         let given_up = tokio::time::timeout(Duration::from_millis(20), asked).await;
         assert!(given_up.is_err());
     }
-    assert_eq!(htpasswd.verifications.available_permits(), cores - 1);
-    let all = htpasswd
-        .verifications
-        .acquire_many(u32::try_from(cores).unwrap())
-        .await
-        .unwrap();
-    drop(all);
+    assert_eq!(htpasswd.turns.free(), 0);
+    htpasswd.turns.timeout = Duration::from_mins(1);
+    let turn = htpasswd.turns.wait("bob", elsewhere().client).await;
+    assert!(turn.is_ok());
 }
 
 #[test]
 fn a_file_without_users_or_that_is_absent_does_not_open() {
     let fixture = Fixture::new(&[]);
+    assert!(matches!(Htpasswd::open(&fixture.path(), None), Err(FileError::NoUsers)));
+    fixture.write("# nobody\n");
     assert!(matches!(Htpasswd::open(&fixture.path(), None), Err(FileError::NoUsers)));
     let absent = fixture.folder.path().join("absent");
     assert!(matches!(Htpasswd::open(&absent, None), Err(FileError::Io(_))));

@@ -12,6 +12,7 @@ mod cloud_requests;
 mod drain;
 mod foreign;
 mod fsck;
+mod hosts;
 mod interrupted;
 mod logs;
 mod metrics;

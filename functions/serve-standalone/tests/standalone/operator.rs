@@ -210,7 +210,7 @@ fn a_line_for_a_user_lets_that_user_in() {
     };
     assert_eq!(ping("pass word"), 200);
     assert_eq!(ping("pass word\n"), 401);
-    for refused in ["", "\n", &"x".repeat(73)] {
+    for refused in ["", "\n", "a\0b", &"x".repeat(4096)] {
         assert_eq!(make(refused).status.code(), Some(1), "{refused:?}");
     }
 }

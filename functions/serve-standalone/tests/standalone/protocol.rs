@@ -162,7 +162,7 @@ fn pipelined_requests_are_answered_in_order() {
 
 #[test]
 fn s29_forwarded_headers_and_host_steer_nothing() {
-    let server = Server::start(&[]);
+    let server = Server::start(&["--allow-host", "evil.example"]);
     let spoofed = [
         ("X-Forwarded-Host", "evil.example"),
         ("X-Forwarded-Proto", "https"),

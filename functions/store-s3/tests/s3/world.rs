@@ -67,7 +67,10 @@ impl World {
         let frames = chunks.into_iter().map(|chunk| Ok(Frame::data(chunk)));
         let end = is_cut.then_some(Err(BodyError::Cut));
         let body = StreamBody::new(stream::iter(frames.chain(end).collect::<Vec<_>>()));
-        let mut request = Request::builder().method(method).uri(target);
+        let mut request = Request::builder()
+            .method(method)
+            .uri(target)
+            .header("host", "localhost");
         if let Sent::Whole(bytes) = sent {
             request = request.header("content-length", bytes.len());
         }
@@ -110,7 +113,7 @@ impl World {
     /// The answer to a GET of a blob, whole.
     pub(crate) async fn get(&self, digest: &Digest, range: &str) -> (u16, HeaderMap, Bytes) {
         let nothing = StreamBody::new(stream::empty::<Result<Frame<Bytes>, BodyError>>());
-        let mut request = Request::get(format!("/v2/a/blobs/{digest}"));
+        let mut request = Request::get(format!("/v2/a/blobs/{digest}")).header("host", "localhost");
         if !range.is_empty() {
             request = request.header("range", range);
         }

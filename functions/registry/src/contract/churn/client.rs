@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION};
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body::{Body, Frame};
 
@@ -108,6 +108,9 @@ impl Client {
         let mut request = Request::new(Box::pin(Chunks::of(&call.body)) as RequestBody);
         *request.method_mut() = call.method;
         *request.uri_mut() = call.target.parse().expect("a request target");
+        request
+            .headers_mut()
+            .insert(HOST, HeaderValue::from_static("localhost"));
         request.headers_mut().insert(CONTENT_LENGTH, length.into());
         if let Some(content_type) = call.content_type {
             request

@@ -1,0 +1,361 @@
+//! For which host names the registry answers, and what a browser says about the page behind a request.
+//!
+//! A registry that asks nobody for a password trusts everybody who reaches it. A browser on the same machine reaches it
+//! too, on behalf of any page that it shows. Two checks keep such a page out:
+//!
+//! * The `Host` of the request. A page can make its own name point to this machine (DNS rebinding); the browser then
+//!   takes the registry for the page's own server, and says so in `Host`.
+//! * `Origin` and `Sec-Fetch-Site`. A browser sets them, and a page cannot change them. No client of registries sends
+//!   them.
+//!
+//! Every request has exactly one host, whatever the policy is (RFC 9112, 3.2; RFC 9113, 8.3.1).
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use http::header::{HOST, ORIGIN};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue};
+
+use crate::error::Error;
+
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// A host and perhaps a port, as they stand in `Host`: `localhost:5000`, `192.0.2.1`, `[::1]:5000`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Host {
+    /// In lower case, without a final dot; an address in its shortest form, without brackets.
+    name: String,
+    port: Option<u16>,
+}
+
+/// The text is not a host and perhaps a port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("expected a host name or an address, an IPv6 address in brackets")]
+pub struct HostError;
+
+impl Host {
+    /// The name or the address, in lower case and without a final dot or brackets.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The port, if it is named.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    /// Whether every system takes it for the machine itself (RFC 6761, 6.3; RFC 1122, 3.2.1.3; RFC 4291, 2.5.3).
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        match self.name.parse::<IpAddr>() {
+            Ok(address) => address.to_canonical().is_loopback(),
+            Err(_) => self.name == "localhost" || self.name.ends_with(".localhost"),
+        }
+    }
+}
+
+impl FromStr for Host {
+    type Err = HostError;
+
+    fn from_str(text: &str) -> Result<Self, HostError> {
+        let (name, port) = if let Some(rest) = text.strip_prefix('[') {
+            let (address, rest) = rest.split_once(']').ok_or(HostError)?;
+            let address: std::net::Ipv6Addr = address.parse().map_err(|_| HostError)?;
+            let port = match rest {
+                "" => None,
+                rest => Some(rest.strip_prefix(':').ok_or(HostError)?),
+            };
+            (address.to_string(), port)
+        } else {
+            let (name, port) = match text.split_once(':') {
+                Some((name, port)) => (name, Some(port)),
+                None => (text, None),
+            };
+            let name = name.strip_suffix('.').unwrap_or(name);
+            // RFC 3986, 3.2.2, without percent-encoding and user information: no client writes those.
+            let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+            if name.is_empty() || !name.bytes().all(legal) {
+                return Err(HostError);
+            }
+            (name.to_ascii_lowercase(), port)
+        };
+        // `host:` is legal, and means the default port.
+        let port = match port {
+            None | Some("") => None,
+            Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => Some(port.parse().map_err(|_| HostError)?),
+            Some(_) => return Err(HostError),
+        };
+        Ok(Self { name, port })
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.name.contains(':') {
+            write!(f, "[{}]", self.name)?;
+        } else {
+            f.write_str(&self.name)?;
+        }
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
+}
+
+/// Which requests are answered, by their host and by what a browser says about them. The default is all of them.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct HostPolicy {
+    /// If set, only requests for the machine itself ([`Host::is_loopback`]) and for these hosts, on any port, are
+    /// answered: a forwarded port has another number than the registry's own.
+    pub only: Option<Vec<Host>>,
+    /// Whether requests that a browser sends for a page of another site are refused.
+    pub refuse_other_sites: bool,
+}
+
+impl HostPolicy {
+    /// Checks the head of a request: 400 without exactly one host, 403 for what the policy refuses.
+    pub(crate) fn check(&self, head: &Parts) -> Result<(), Error> {
+        let host = host_of(head).ok_or(Error::HostInvalid)?;
+        if let Some(only) = &self.only
+            && !host.is_loopback()
+            && !only.iter().any(|allowed| allowed.name == host.name)
+        {
+            return Err(Error::HostRefused(host.name));
+        }
+        if self.refuse_other_sites && is_of_another_site(head, &host) {
+            return Err(Error::OtherSite);
+        }
+        Ok(())
+    }
+}
+
+/// The host that a request is for; `None` unless it names exactly one. HTTP/2 names it in `:authority`, a request
+/// through a proxy in its target; where there is a `Host` beside it, the two must agree.
+pub(crate) fn host_of(head: &Parts) -> Option<Host> {
+    let mut fields = head.headers.get_all(HOST).iter();
+    let field = match (fields.next(), fields.next()) {
+        (None, _) => None,
+        (Some(field), None) => Some(field.to_str().ok()?.parse::<Host>().ok()?),
+        (Some(_), Some(_)) => return None,
+    };
+    match (head.uri.authority(), field) {
+        (None, field) => field,
+        (Some(target), None) if head.version >= http::Version::HTTP_2 => target.as_str().parse().ok(),
+        (Some(_), None) => None,
+        (Some(target), Some(field)) => {
+            let target: Host = target.as_str().parse().ok()?;
+            (target == field).then_some(target)
+        }
+    }
+}
+
+/// Whether a browser says that a page of another site is behind the request to `host`. What cannot be understood
+/// counts as another site.
+fn is_of_another_site(head: &Parts, host: &Host) -> bool {
+    let own = |origin: &HeaderValue| origin.to_str().is_ok_and(|origin| is_own(origin, host));
+    let mut origins = head.headers.get_all(ORIGIN).iter();
+    // `none`: no page, but the user: an address typed, a bookmark.
+    let mut sites = head.headers.get_all(FETCH_SITE).iter();
+    !origins.all(own) || !sites.all(|site| site == "same-origin" || site == "none")
+}
+
+/// Whether `origin`, as in the header of that name, is a page of `host` itself. A proxy may add or end TLS, so that the
+/// scheme does not count; but it tells the port that is meant by none.
+fn is_own(origin: &str, host: &Host) -> bool {
+    let Some((scheme, origin)) = origin.split_once("://") else {
+        return false;
+    };
+    let default = match scheme {
+        "http" => 80,
+        "https" => 443,
+        _ => return false,
+    };
+    origin
+        .parse::<Host>()
+        .is_ok_and(|origin| origin.name == host.name && origin.port.unwrap_or(default) == host.port.unwrap_or(default))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+mod tests {
+    use http::{Request, Version};
+
+    use super::*;
+
+    fn head(target: &str, version: Version, headers: &[(&str, &str)]) -> Parts {
+        let mut request = Request::get(target).version(version);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn answer(policy: &HostPolicy, head: &Parts) -> u16 {
+        match policy.check(head) {
+            Ok(()) => 200,
+            Err(error) => error.into_response(|| panic!("an id for a refusal")).status().as_u16(),
+        }
+    }
+
+    fn guarded() -> HostPolicy {
+        HostPolicy {
+            only: Some(vec![
+                "host.docker.internal".parse().unwrap(),
+                "192.0.2.7".parse().unwrap(),
+            ]),
+            refuse_other_sites: true,
+        }
+    }
+
+    #[test]
+    fn hosts() {
+        for (text, shown, loopback) in [
+            ("localhost", "localhost", true),
+            ("LocalHost.:5000", "localhost:5000", true),
+            ("registry.localhost", "registry.localhost", true),
+            ("127.0.0.1:5000", "127.0.0.1:5000", true),
+            ("127.255.255.254:", "127.255.255.254", true),
+            ("[::1]:5000", "[::1]:5000", true),
+            ("[0:0:0:0:0:0:0:1]", "[::1]", true),
+            ("[::ffff:127.0.0.1]", "[::ffff:127.0.0.1]", true),
+            ("evil.example", "evil.example", false),
+            ("localhost.evil.example", "localhost.evil.example", false),
+            ("notlocalhost", "notlocalhost", false),
+            ("127.0.0.1.evil.example", "127.0.0.1.evil.example", false),
+            ("0.0.0.0:5000", "0.0.0.0:5000", false),
+            ("2130706433", "2130706433", false),
+            ("127.1", "127.1", false),
+            ("[::2]", "[::2]", false),
+            ("a_b:1", "a_b:1", false),
+        ] {
+            let host: Host = text.parse().unwrap();
+            assert_eq!(host.to_string(), shown, "{text}");
+            assert_eq!(host.is_loopback(), loopback, "{text}");
+        }
+        for text in [
+            "",
+            ".",
+            ":5000",
+            "a b",
+            "a@b",
+            "a:b",
+            "a:65536",
+            "a:+1",
+            "::1",
+            "[::1",
+            "[::1]5000",
+            "[v1.x]",
+            "a/b",
+            "a%20b",
+            "\u{e9}",
+        ] {
+            assert_eq!(text.parse::<Host>(), Err(HostError), "{text}");
+        }
+    }
+
+    /// RFC 9112, 3.2 and RFC 9113, 8.3.1.
+    #[test]
+    fn s32_every_request_has_exactly_one_host() {
+        let one = Version::HTTP_11;
+        let two = Version::HTTP_2;
+        for (target, version, headers, expected) in [
+            ("/v2/", one, &[("host", "a")][..], 200),
+            ("/v2/", Version::HTTP_10, &[("host", "a")], 200),
+            ("/v2/", Version::HTTP_10, &[], 400),
+            ("/v2/", one, &[], 400),
+            ("/v2/", one, &[("host", "")], 400),
+            ("/v2/", one, &[("host", "a"), ("host", "a")], 400),
+            ("/v2/", one, &[("host", "a"), ("host", "b")], 400),
+            ("/v2/", one, &[("host", "a, b")], 400),
+            ("/v2/", one, &[("host", "user@a")], 400),
+            ("http://a/v2/", one, &[("host", "a")], 200),
+            ("http://a/v2/", one, &[("host", "b")], 400),
+            ("http://a/v2/", one, &[], 400),
+            ("http://a/v2/", two, &[], 200),
+            ("http://a/v2/", two, &[("host", "A")], 200),
+            ("http://a/v2/", two, &[("host", "b")], 400),
+            ("http://a/v2/", two, &[("host", "a:81")], 400),
+            ("http://a/v2/", two, &[("host", "a"), ("host", "a")], 400),
+            ("/v2/", two, &[("host", "a")], 200),
+            ("/v2/", two, &[], 400),
+        ] {
+            let head = head(target, version, headers);
+            assert_eq!(
+                answer(&HostPolicy::default(), &head),
+                expected,
+                "{version:?} {target} {headers:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn s32_only_the_machine_itself_and_allowed_hosts_are_answered() {
+        for (host, expected) in [
+            ("localhost:5000", 200),
+            ("localhost", 200),
+            ("127.0.0.1:5001", 200),
+            ("[::1]:5000", 200),
+            ("lab.localhost:5000", 200),
+            ("HOST.docker.internal:5000", 200),
+            ("192.0.2.7", 200),
+            ("docker.internal", 403),
+            ("a.host.docker.internal", 403),
+            ("192.0.2.70", 403),
+            ("evil.example:5000", 403),
+            ("0.0.0.0:5000", 403),
+        ] {
+            let one = head("/v2/", Version::HTTP_11, &[("host", host)]);
+            assert_eq!(answer(&guarded(), &one), expected, "{host}");
+            let two = head(&format!("http://{host}/v2/"), Version::HTTP_2, &[]);
+            assert_eq!(answer(&guarded(), &two), expected, "{host}");
+            assert_eq!(answer(&HostPolicy::default(), &one), 200, "{host}");
+        }
+    }
+
+    #[test]
+    fn s32_pages_of_other_sites_are_refused() {
+        for (host, headers, expected) in [
+            ("localhost:5000", &[("origin", "http://localhost:5000")][..], 200),
+            ("localhost:5000", &[("origin", "https://LOCALHOST:5000")], 200),
+            ("localhost", &[("origin", "http://localhost")], 200),
+            ("localhost:443", &[("origin", "https://localhost")], 200),
+            ("localhost", &[("origin", "https://localhost:443")], 200),
+            ("localhost:80", &[("origin", "https://localhost")], 403),
+            ("localhost:5000", &[("origin", "http://localhost:3000")], 403),
+            ("localhost:5000", &[("origin", "http://localhost")], 403),
+            ("localhost:5000", &[("origin", "http://127.0.0.1:5000")], 403),
+            ("localhost:5000", &[("origin", "https://evil.example")], 403),
+            ("localhost:5000", &[("origin", "null")], 403),
+            ("localhost:5000", &[("origin", "")], 403),
+            ("localhost:5000", &[("origin", "file://localhost:5000")], 403),
+            ("localhost:5000", &[("origin", "chrome-extension://abc")], 403),
+            (
+                "localhost:5000",
+                &[("origin", "http://localhost:5000"), ("origin", "null")],
+                403,
+            ),
+            ("localhost:5000", &[("sec-fetch-site", "same-origin")], 200),
+            ("localhost:5000", &[("sec-fetch-site", "none")], 200),
+            ("localhost:5000", &[("sec-fetch-site", "same-site")], 403),
+            ("localhost:5000", &[("sec-fetch-site", "cross-site")], 403),
+            ("localhost:5000", &[("sec-fetch-site", "something-new")], 403),
+            (
+                "localhost:5000",
+                &[("sec-fetch-site", "none"), ("sec-fetch-site", "cross-site")],
+                403,
+            ),
+            (
+                "localhost:5000",
+                &[("origin", "http://localhost:5000"), ("sec-fetch-site", "cross-site")],
+                403,
+            ),
+        ] {
+            let headers = [&[("host", host)], headers].concat();
+            let head = head("/v2/", Version::HTTP_11, &headers);
+            assert_eq!(answer(&guarded(), &head), expected, "{headers:?}");
+            assert_eq!(answer(&HostPolicy::default(), &head), 200, "{headers:?}");
+        }
+    }
+}

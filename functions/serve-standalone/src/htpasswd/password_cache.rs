@@ -1,0 +1,202 @@
+//! Passwords that were checked: clients send theirs with every request, and a hash that resists guessing takes a good
+//! part of a second.
+//!
+//! An entry is found by a keyed hash over the user, the password and the stored hash that it was checked against; the
+//! key is random and never leaves the process. So no password is kept, an entry ends with the line of the file that it
+//! was made from, and a look-up tells nothing by its time: nobody outside can choose or know what is compared.
+//!
+//! Right passwords stay until they are the least used of too many. Nobody can push them out who does not know as many
+//! right passwords. Wrong ones are kept for some seconds and by client, for a client that sends the same one again and
+//! again; at the bound the client with most of them loses one.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use registry::budget::ClientKey;
+use sha2::Sha256;
+
+use super::recent::Recent;
+
+/// Right passwords remembered at once: one for each user of a large registry. About 10 MiB when full.
+const MAX_RIGHT: usize = 65_536;
+/// Wrong ones, of all clients.
+const MAX_WRONG: usize = 1024;
+/// For how long a wrong one is remembered.
+const WRONG_LIFE: Duration = Duration::from_secs(5);
+
+/// Names a user, a password and a stored hash, and reveals none of them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Fingerprint([u8; 32]);
+
+/// The cache.
+pub(super) struct PasswordCache {
+    keyed: Hmac<Sha256>,
+    right: Mutex<Recent<Fingerprint>>,
+    wrong: Mutex<Wrong>,
+}
+
+/// Wrong passwords by client, oldest first.
+#[derive(Default)]
+struct Wrong {
+    clients: HashMap<ClientKey, VecDeque<(Fingerprint, Instant)>>,
+    count: usize,
+}
+
+impl PasswordCache {
+    pub(super) fn new() -> Self {
+        let mut key = [0; 32];
+        crate::environment::random(&mut key);
+        let keyed = Hmac::new_from_slice(&key).expect("a key of any length is taken");
+        Self {
+            keyed,
+            right: Mutex::new(Recent::new(MAX_RIGHT)),
+            wrong: Mutex::default(),
+        }
+    }
+
+    pub(super) fn fingerprint(&self, user: &str, password: &str, hash: &str) -> Fingerprint {
+        let mut mac = self.keyed.clone();
+        for part in [user, password, hash] {
+            // With its length before it, no part can lend bytes to its neighbour.
+            mac.update(&(part.len() as u64).to_le_bytes());
+            mac.update(part.as_bytes());
+        }
+        Fingerprint(mac.finalize().into_bytes().into())
+    }
+
+    /// A number that depends on `name` alone and cannot be foreseen.
+    pub(super) fn seed(&self, name: &str) -> u64 {
+        let Fingerprint(bytes) = self.fingerprint(name, "", "");
+        let (first, _) = bytes.split_first_chunk().expect("32 bytes hold 8");
+        u64::from_le_bytes(*first)
+    }
+
+    /// Whether the password is known to be right.
+    pub(super) fn is_right(&self, fingerprint: &Fingerprint) -> bool {
+        lock(&self.right).uses(fingerprint)
+    }
+
+    /// Whether this client has sent this password a moment ago and it was wrong.
+    pub(super) fn is_wrong(&self, client: ClientKey, fingerprint: &Fingerprint, now: Instant) -> bool {
+        let wrong = lock(&self.wrong);
+        let mut sent = wrong.clients.get(&client).into_iter().flatten();
+        sent.any(|(sent, until)| sent == fingerprint && now < *until)
+    }
+
+    pub(super) fn add_right(&self, fingerprint: Fingerprint) {
+        lock(&self.right).add(fingerprint);
+    }
+
+    pub(super) fn add_wrong(&self, client: ClientKey, fingerprint: Fingerprint, now: Instant) {
+        let mut wrong = lock(&self.wrong);
+        wrong.forget_until(client, now);
+        if wrong.count >= MAX_WRONG {
+            wrong.forget_one();
+        }
+        let sent = wrong.clients.entry(client).or_default();
+        sent.push_back((fingerprint, now + WRONG_LIFE));
+        wrong.count += 1;
+    }
+}
+
+impl Wrong {
+    /// Forgets what a client has sent too long ago.
+    fn forget_until(&mut self, client: ClientKey, now: Instant) {
+        if let Some(sent) = self.clients.get_mut(&client) {
+            let before = sent.len();
+            while sent.front().is_some_and(|(_, until)| *until <= now) {
+                sent.pop_front();
+            }
+            self.count -= before - sent.len();
+        }
+    }
+
+    /// Forgets the oldest of the client with most.
+    fn forget_one(&mut self) {
+        let most = self.clients.iter_mut().max_by_key(|(_, sent)| sent.len());
+        if let Some((client, sent)) = most {
+            let client = *client;
+            if sent.pop_front().is_some() {
+                self.count -= 1;
+            }
+            if sent.is_empty() {
+                self.clients.remove(&client);
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn client(number: u32) -> ClientKey {
+        ClientKey::of(Ipv4Addr::from(number).into())
+    }
+
+    #[test]
+    fn an_entry_is_of_one_user_password_and_hash() {
+        let cache = PasswordCache::new();
+        let known = cache.fingerprint("alice", "secret", "$2b$x");
+        cache.add_right(known);
+        assert!(cache.is_right(&known));
+        for (user, password, hash) in [
+            ("bob", "secret", "$2b$x"),
+            ("alice", "Secret", "$2b$x"),
+            ("alice", "secret", "$2b$y"),
+            ("alices", "ecret", "$2b$x"),
+            ("alice", "secret$", "2b$x"),
+        ] {
+            let other = cache.fingerprint(user, password, hash);
+            assert!(!cache.is_right(&other), "{user} {password} {hash}");
+        }
+        // Another process has another key.
+        assert!(PasswordCache::new().fingerprint("alice", "secret", "$2b$x") != known);
+    }
+
+    #[test]
+    fn a_wrong_password_is_remembered_for_a_moment_and_for_its_client() {
+        let cache = PasswordCache::new();
+        let start = Instant::now();
+        let sent = cache.fingerprint("a", "x", "c");
+        cache.add_wrong(client(1), sent, start);
+        let last = start + WRONG_LIFE - Duration::from_millis(1);
+        assert!(cache.is_wrong(client(1), &sent, last));
+        assert!(!cache.is_wrong(client(2), &sent, last));
+        assert!(!cache.is_wrong(client(1), &sent, start + WRONG_LIFE));
+        assert!(!cache.is_right(&sent));
+    }
+
+    #[test]
+    fn s31_a_flood_of_guesses_pushes_out_nobody_elses_entries() {
+        let cache = PasswordCache::new();
+        let now = Instant::now();
+        let right = cache.fingerprint("alice", "secret", "h");
+        cache.add_right(right);
+        let mistake = cache.fingerprint("bob", "old", "h");
+        cache.add_wrong(client(1), mistake, now);
+        for guess in 0..2 * MAX_WRONG {
+            let guess = cache.fingerprint("alice", &guess.to_string(), "h");
+            cache.add_wrong(client(2), guess, now);
+        }
+        assert!(cache.is_right(&right));
+        assert!(cache.is_wrong(client(1), &mistake, now));
+        assert_eq!(lock(&cache.wrong).count, MAX_WRONG);
+        let kept: usize = lock(&cache.wrong).clients.values().map(VecDeque::len).sum();
+        assert_eq!(kept, MAX_WRONG);
+        // Many clients with one each are bounded too.
+        for number in 3..3 + 2 * u32::try_from(MAX_WRONG).unwrap_or(0) {
+            cache.add_wrong(client(number), mistake, now);
+        }
+        assert_eq!(lock(&cache.wrong).count, MAX_WRONG);
+        assert!(lock(&cache.wrong).clients.len() <= MAX_WRONG);
+    }
+}

@@ -1,0 +1,171 @@
+//! Turns to check a password, shared between clients.
+//!
+//! Checks cost a good part of a second of a core each, and anybody may ask for one. So there are at most as many at
+//! once as cores, and they go to clients in turn (see [`Budget`]). Who has never sent this client's right password,
+//! which is everybody who guesses, passes a gate first: it lets one fewer through at once than there are cores, so that
+//! the others, who were right before from where they are, find at most that many before them.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use registry::auth::AuthenticationError;
+use registry::budget::{Budget, ClientKey, Grant, Refused};
+
+use super::recent::Recent;
+
+/// How long a request waits for its turn.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// How many wait, in each of the two queues. More could not have their turn in time.
+const MAX_WAITING: usize = 256;
+/// Pairs of a user and a client that are known.
+const MAX_FAMILIAR: usize = 4096;
+
+/// The turns of this process.
+pub(super) struct Turns {
+    gate: Budget,
+    turns: Budget,
+    familiar: Mutex<Recent<(String, ClientKey)>>,
+    pub(super) timeout: Duration,
+}
+
+/// The right to keep a core busy, until it is dropped.
+#[must_use]
+pub(super) struct Turn {
+    // In this order: who is let through the gate next finds the turn free.
+    _turn: Grant,
+    _gate: Option<Grant>,
+}
+
+impl Turns {
+    /// As many as there are cores.
+    pub(super) fn new() -> Self {
+        Self::of(std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
+    }
+
+    pub(super) fn of(cores: usize) -> Self {
+        let cores = cores as u64;
+        Self {
+            gate: Budget::new(cores.saturating_sub(1).max(1), MAX_WAITING),
+            turns: Budget::new(cores, MAX_WAITING),
+            familiar: Mutex::new(Recent::new(MAX_FAMILIAR)),
+            timeout: TIMEOUT,
+        }
+    }
+
+    /// Waits for a turn to check a password for `user` from `client`.
+    pub(super) async fn wait(&self, user: &str, client: ClientKey) -> Result<Turn, AuthenticationError> {
+        let familiar = self.familiar().uses(&(user.to_owned(), client));
+        let waited = async {
+            // Behind the gate newcomers count as one client: a familiar one finds nothing held in its own name.
+            let (gate, holder) = if familiar {
+                (None, client)
+            } else {
+                (Some(self.gate.take(client, 1).await?), ClientKey::INTERNAL)
+            };
+            let turn = self.turns.take(holder, 1).await?;
+            Ok(Turn {
+                _turn: turn,
+                _gate: gate,
+            })
+        };
+        match tokio::time::timeout(self.timeout, waited).await {
+            Ok(Ok(turn)) => Ok(turn),
+            Ok(Err(Refused)) => Err(AuthenticationError::Unavailable(Box::new(Refused))),
+            Err(_) => Err(AuthenticationError::Unavailable(
+                "too many passwords wait to be checked".into(),
+            )),
+        }
+    }
+
+    /// `user` was right from `client`.
+    pub(super) fn was_right(&self, user: &str, client: ClientKey) {
+        self.familiar().add((user.to_owned(), client));
+    }
+
+    fn familiar(&self) -> std::sync::MutexGuard<'_, Recent<(String, ClientKey)>> {
+        self.familiar.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    pub(super) fn free(&self) -> u64 {
+        self.turns.free()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::net::Ipv4Addr;
+    use std::pin::{Pin, pin};
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    fn client(number: u8) -> ClientKey {
+        ClientKey::of(Ipv4Addr::new(192, 0, 2, number).into())
+    }
+
+    fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+        future.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// A machine with any number of cores: newcomers never hold or queue for all turns.
+    #[tokio::test]
+    async fn s31_who_was_right_before_does_not_wait_behind_those_who_guess() {
+        for cores in [1, 2, 4] {
+            let turns = Turns::of(cores);
+            turns.was_right("alice", client(1));
+            let mut held = Vec::new();
+            let mut waiting = Vec::new();
+            for guess in 0..100 {
+                // From everywhere, also from where alice is.
+                let from = client(guess % 7);
+                let mut waits = Box::pin(turns.wait("bob", from));
+                match poll(waits.as_mut()) {
+                    Poll::Ready(turn) => held.push(turn.unwrap()),
+                    Poll::Pending => waiting.push(waits),
+                }
+            }
+            assert_eq!(held.len(), cores.saturating_sub(1).max(1), "{cores} cores");
+            let mut alice = Box::pin(turns.wait("alice", client(1)));
+            if cores == 1 {
+                assert!(poll(alice.as_mut()).is_pending());
+                held.clear();
+            }
+            assert!(poll(alice.as_mut()).is_ready(), "{cores} cores");
+            // From elsewhere alice is one of many.
+            let mut elsewhere = pin!(turns.wait("alice", client(99)));
+            assert!(poll(elsewhere.as_mut()).is_pending());
+        }
+    }
+
+    #[tokio::test]
+    async fn s31_guesses_wait_by_client_and_the_newest_of_the_greediest_is_refused() {
+        let turns = Turns::of(2);
+        let held = turns.wait("bob", client(1)).await.unwrap();
+        let mut waiting: Vec<_> = (0..=MAX_WAITING)
+            .map(|_| Box::pin(turns.wait("bob", client(1))))
+            .collect();
+        let answers: Vec<_> = waiting.iter_mut().map(|waits| poll(waits.as_mut())).collect();
+        let refused = answers.iter().filter(|answer| matches!(answer, Poll::Ready(Err(_))));
+        assert_eq!(refused.count(), 1, "one past the bound");
+        // Somebody else is let in although the queue is full, and is served next.
+        let mut other = pin!(turns.wait("carol", client(2)));
+        assert!(poll(other.as_mut()).is_pending());
+        drop(held);
+        assert!(matches!(poll(other.as_mut()), Poll::Ready(Ok(_))));
+    }
+
+    #[tokio::test]
+    async fn a_turn_that_does_not_come_is_not_waited_for() {
+        let mut turns = Turns::of(1);
+        turns.timeout = Duration::from_millis(10);
+        let held = turns.wait("a", client(1)).await.unwrap();
+        assert!(turns.wait("b", client(2)).await.is_err());
+        assert_eq!((turns.gate.waiting(), turns.turns.waiting()), (0, 0));
+        drop(held);
+        assert!(turns.wait("b", client(2)).await.is_ok());
+        assert_eq!(turns.free(), 1);
+    }
+}

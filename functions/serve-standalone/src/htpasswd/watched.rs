@@ -1,0 +1,283 @@
+//! A file of users that is read again when it changes.
+//!
+//! It is looked at at most once a second, when a request needs it. What happens then is chosen so that no accident with
+//! the file locks out who was in, and no revoked user stays in:
+//!
+//! * A file that is gone, unreadable, empty or not understood changes nothing: the users before it stay, and the log
+//!   says what is wrong, again every ten minutes.
+//! * A file that lacks a user it had may be only half written. If it changed just now, the next look decides: the user
+//!   is out when the file has stayed the same. New users and new passwords have effect at once.
+//! * A file that says in comments alone that there is no user is taken at its word.
+//!
+//! A signal to read it again is one to believe it as it is.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::Read as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::OFlags;
+use tokio::sync::Mutex;
+
+use super::file::{LineError, Users, decode};
+
+/// Between two looks at the file.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How long a request waits for a look that does not end, as with a network share that is down.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
+/// When a complaint that has not changed is logged again.
+const COMPLAIN_AGAIN: Duration = Duration::from_mins(10);
+/// The largest file that is read, in bytes.
+pub(crate) const MAX_FILE: u64 = 16 << 20;
+/// How many lines without effect are named in the log at once.
+const MAX_WARNINGS: usize = 20;
+
+/// Why the file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FileError {
+    #[error("it cannot be read: {0}")]
+    Io(#[from] std::io::Error),
+    #[error("it is larger than {MAX_FILE} bytes")]
+    TooLarge,
+    #[error("it holds no user; add one with `roadstead htpasswd FILE NAME`")]
+    NoUsers,
+    #[error(transparent)]
+    Line(#[from] LineError),
+}
+
+/// What tells one state of a file from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// Whether a later change would surely show: a file that changed just now may change again within the grain of
+    /// its time stamps.
+    fn is_settled(&self) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(now.as_secs()).unwrap_or(i64::MAX) > self.changed.0.saturating_add(2)
+    }
+}
+
+/// What is known of the file.
+struct Known {
+    users: Arc<Users>,
+    /// The state in which it was last read, if it need not be read again in that state.
+    read: Option<Stamp>,
+    /// What was read a moment ago, and lacks users: it counts if the next look finds the same.
+    pending: Option<Users>,
+    /// The last complaint in the log, and when it was logged.
+    complaint: Option<(String, Instant)>,
+}
+
+/// The users of a file, as it is now.
+pub(super) struct WatchedFile {
+    path: PathBuf,
+    known: RwLock<Known>,
+    started: Instant,
+    /// When to look at the file next, in milliseconds after `started`.
+    look_at: AtomicU64,
+    /// Held while the file is looked at: one that does not answer holds one thread and not one each second.
+    looking: Arc<Mutex<()>>,
+}
+
+impl WatchedFile {
+    /// Reads `path` for the first time: then it must be usable.
+    pub(super) fn open(path: &Path) -> Result<Arc<Self>, FileError> {
+        let (users, stamp) = read(File::open(path)?)?;
+        if users.is_empty() {
+            return Err(FileError::NoUsers);
+        }
+        warn_of_overridden(path, &users);
+        let known = Known {
+            users: Arc::new(users),
+            read: Some(stamp).filter(Stamp::is_settled),
+            pending: None,
+            complaint: None,
+        };
+        Ok(Arc::new(Self {
+            path: path.to_owned(),
+            known: RwLock::new(known),
+            started: Instant::now(),
+            look_at: AtomicU64::new(millis(LOOK_AGAIN)),
+            looking: Arc::default(),
+        }))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The users as they were at the last look.
+    pub(super) fn users(&self) -> Arc<Users> {
+        self.known().users.clone()
+    }
+
+    fn known(&self) -> RwLockReadGuard<'_, Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads the file again if it is time to look and it has changed. One request does, and waits for it, but not for
+    /// long; the others go on with what is known.
+    pub(super) async fn look(self: &Arc<Self>) {
+        let now = millis(self.started.elapsed());
+        if now < self.look_at.load(Ordering::Acquire) {
+            return;
+        }
+        let Ok(turn) = self.looking.clone().try_lock_owned() else {
+            return;
+        };
+        self.look_at.store(now + millis(LOOK_AGAIN), Ordering::Release);
+        let file = self.clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            file.read_again(false);
+            drop(turn);
+        });
+        let _ = tokio::time::timeout(LOOK_TIMEOUT, looked).await;
+    }
+
+    /// Reads the file again now, and believes it as it is.
+    pub(super) async fn reload(self: &Arc<Self>) {
+        let turn = self.looking.clone().lock_owned().await;
+        let file = self.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            file.read_again(true);
+            drop(turn);
+        });
+        let _ = read.await;
+    }
+
+    fn read_again(&self, told: bool) {
+        let before = self.known().read;
+        let stamp = || std::fs::metadata(&self.path).map(|metadata| Stamp::of(&metadata));
+        if !told && before.is_some() && stamp().ok() == before {
+            return;
+        }
+        // What has become a pipe must not hold the thread until somebody writes to it.
+        let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(&self.path);
+        self.learn(file.map_err(FileError::from).and_then(read), told);
+    }
+
+    fn learn(&self, result: Result<(Users, Stamp), FileError>, told: bool) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let (users, stamp) = match result {
+            Ok(read) => read,
+            Err(error) => {
+                known.read = None;
+                known.pending = None;
+                return self.complain(&mut known, &error, told);
+            }
+        };
+        if known.complaint.take().is_some() {
+            tracing::info!(file = ?self.path, "the file of users is usable again");
+        }
+        known.read = Some(stamp).filter(Stamp::is_settled);
+        if users == *known.users {
+            known.pending = None;
+            if told {
+                tracing::info!(file = ?self.path, users = users.len(), "the users were read again and are the same");
+            }
+            return;
+        }
+        let sure = told || known.read.is_some() || users.include(&known.users);
+        if !sure && known.pending.as_ref() != Some(&users) {
+            known.pending = Some(users);
+            return;
+        }
+        known.pending = None;
+        if users.is_empty() {
+            tracing::warn!(file = ?self.path, "the file says that there is no user: nobody can log in");
+        } else {
+            tracing::info!(file = ?self.path, users = users.len(), "the users have changed");
+        }
+        warn_of_overridden(&self.path, &users);
+        known.users = Arc::new(users);
+    }
+
+    fn complain(&self, known: &mut Known, error: &FileError, told: bool) {
+        let text = error.to_string();
+        let repeated = known
+            .complaint
+            .as_ref()
+            .is_some_and(|(before, at)| *before == text && at.elapsed() < COMPLAIN_AGAIN);
+        if told || !repeated {
+            tracing::error!(
+                file = ?self.path,
+                "the file of users is not usable: {text}; the users before stay until it is repaired"
+            );
+            known.complaint = Some((text, Instant::now()));
+        }
+    }
+}
+
+/// Says which lines have no effect: somebody may believe in them.
+fn warn_of_overridden(path: &Path, users: &Users) {
+    let overridden = users.overridden();
+    for line in overridden.iter().take(MAX_WARNINGS) {
+        tracing::warn!(
+            file = ?path,
+            "the user `{}` is there more than once: line {} counts, and line {} has no effect",
+            line.user, line.by, line.line
+        );
+    }
+    if let Some(more) = overridden.len().checked_sub(MAX_WARNINGS).filter(|more| *more > 0) {
+        tracing::warn!(file = ?path, "{more} more lines have no effect");
+    }
+}
+
+/// The users of a file, and its state before it was read.
+fn read(file: File) -> Result<(Users, Stamp), FileError> {
+    let stamp = Stamp::of(&file.metadata()?);
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(FileError::TooLarge);
+    }
+    let text = decode(&bytes)?;
+    // What an editor or a full disk leaves for a moment or for ever; nobody writes that to say that there are no users.
+    if text.trim().is_empty() {
+        return Err(FileError::NoUsers);
+    }
+    Ok((Users::parse(&text)?, stamp))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+impl WatchedFile {
+    /// Makes the next request look at the file, as if a second had passed.
+    pub(super) fn a_second_later(&self) {
+        self.look_at.store(0, Ordering::Release);
+    }
+
+    /// Makes no request look at the file.
+    pub(super) fn never_look(&self) {
+        self.look_at.store(u64::MAX, Ordering::Release);
+    }
+
+    /// What the log was last told to be wrong.
+    pub(super) fn complaint(&self) -> Option<String> {
+        self.known().complaint.as_ref().map(|(text, _)| text.clone())
+    }
+}
