@@ -21,6 +21,11 @@ pub trait Environment: Send + Sync + 'static {
     /// once a request, for what the core itself must hold whole: manifests and pages of referrers. A shell that serves
     /// one request at a time grants everything. [`StoreError::Unavailable`] when nothing becomes free in time.
     async fn memory(&self, client: ClientKey, bytes: usize) -> Result<Memory, StoreError>;
+
+    /// Completes when `millis` milliseconds have passed. The core waits for time alone in two cases: it keeps an upload's
+    /// claim alive through work that tells nothing of its progress, and it looks again whether another request has
+    /// finished an upload.
+    async fn sleep(&self, millis: u64);
 }
 
 /// 8 random bytes as a number.

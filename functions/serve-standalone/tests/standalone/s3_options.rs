@@ -46,7 +46,7 @@ struct Recorder {
 
 impl Recorder {
     fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind("127.0.0.2:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (noted, over) = (Arc::<Mutex<Vec<Noted>>>::default(), Arc::<AtomicBool>::default());
         let listening = thread::spawn({
