@@ -11,6 +11,8 @@
 //!
 //! It has no clock: a caller that waits for a limited time drops the future.
 
+mod arrival;
+
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::future::Future;
@@ -18,6 +20,8 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+
+pub use arrival::ArrivalRate;
 
 /// How many times the free rest one client may hold. Alone it gets three quarters of the total; of `n` clients that all
 /// want everything each gets 3/(3n + 1), and 1/(3n + 1) stays free for the next one.
@@ -87,6 +91,9 @@ struct Account {
     served: u64,
     /// Oldest first.
     queue: VecDeque<Request>,
+    /// How many of its grants are behind, and the sum of their rates.
+    behind: u64,
+    rates: u64,
 }
 
 struct Request {
@@ -160,6 +167,7 @@ impl Budget {
             budget: self.clone(),
             client,
             amount,
+            behind: None,
         }
     }
 }
@@ -312,11 +320,36 @@ impl State {
         self.serve();
     }
 
+    fn falls_behind(&mut self, client: ClientKey, rate: u64) {
+        let account = self.clients.entry(client).or_default();
+        account.behind += 1;
+        account.rates = account.rates.saturating_add(rate);
+    }
+
+    fn catches_up(&mut self, client: ClientKey, rate: u64) {
+        if let Some(account) = self.clients.get_mut(&client) {
+            account.behind = account.behind.saturating_sub(1);
+            account.rates = account.rates.saturating_sub(rate);
+        }
+    }
+
+    /// Whether a grant of `client` that is behind, at `rate`, is one of those to end.
+    fn must_give_way(&self, client: ClientKey, rate: u64) -> bool {
+        let Some(own) = self.clients.get(&client).filter(|_| self.waiting > 0) else {
+            return false;
+        };
+        let is_greediest = self
+            .clients
+            .values()
+            .all(|account| account.behind == 0 || account.held <= own.held);
+        is_greediest && rate.saturating_mul(own.behind) <= own.rates
+    }
+
     fn forget(&mut self, client: ClientKey) {
         if self
             .clients
             .get(&client)
-            .is_some_and(|account| account.held == 0 && account.queue.is_empty())
+            .is_some_and(|account| account.held == 0 && account.queue.is_empty() && account.behind == 0)
         {
             self.clients.remove(&client);
         }
@@ -405,6 +438,8 @@ pub struct Grant {
     budget: Budget,
     client: ClientKey,
     amount: u64,
+    /// At which rate, if it is known to be behind.
+    behind: Option<u64>,
 }
 
 impl Grant {
@@ -442,6 +477,28 @@ impl Grant {
             budget: self.budget.clone(),
             client: self.client,
             amount,
+            behind: None,
+        }
+    }
+
+    /// Tells that what this is held for gets on at `rate` only, which is less than it should, in a unit that all holders
+    /// of the budget share. `true`: others wait, and this is one that has to give way. Of the clients whose grants are
+    /// behind the one that holds most is asked for some: for those that are no faster than all of its slow ones are on
+    /// average.
+    #[must_use]
+    pub fn falls_behind(&mut self, rate: u64) -> bool {
+        let mut state = self.budget.0.lock();
+        if let Some(before) = self.behind.replace(rate) {
+            state.catches_up(self.client, before);
+        }
+        state.falls_behind(self.client, rate);
+        state.must_give_way(self.client, rate)
+    }
+
+    /// Tells that what this is held for gets on as it should.
+    pub fn catches_up(&mut self) {
+        if let Some(rate) = self.behind.take() {
+            self.budget.0.lock().catches_up(self.client, rate);
         }
     }
 
@@ -464,6 +521,7 @@ impl fmt::Debug for Grant {
 
 impl Drop for Grant {
     fn drop(&mut self) {
+        self.catches_up();
         if self.amount > 0 {
             self.budget.0.lock().give_back(self.client, self.amount);
         }
@@ -471,180 +529,4 @@ impl Drop for Grant {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
-mod tests {
-    use futures_util::FutureExt as _;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn client(number: u8) -> ClientKey {
-        ClientKey::of([10, 0, 0, number].into())
-    }
-
-    #[test]
-    fn an_ipv6_network_is_one_client_and_a_mapped_address_is_ipv4() {
-        let of = |text: &str| ClientKey::of(text.parse().unwrap());
-        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1:2:3"));
-        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
-        assert_eq!(of("::ffff:10.0.0.1"), client(1));
-    }
-
-    #[test]
-    fn one_client_leaves_a_quarter_to_the_next() {
-        let budget = Budget::new(100, 10);
-        let held: Vec<_> = std::iter::from_fn(|| budget.try_take(client(1), 1)).collect();
-        assert_eq!(held.len(), 75);
-        let next: Vec<_> = std::iter::from_fn(|| budget.try_take(client(2), 1)).collect();
-        assert_eq!(next.len(), 18);
-        drop(held);
-        drop(next);
-        assert_eq!(budget.free(), 100);
-    }
-
-    #[test]
-    fn who_holds_nothing_may_have_everything() {
-        let budget = Budget::new(100, 10);
-        let all = budget.try_take(client(1), 1_000).unwrap();
-        assert_eq!(all.amount(), 100);
-        assert!(budget.try_take(client(2), 1).is_none());
-        drop(all);
-        assert!(budget.try_take(client(2), 1).is_some());
-    }
-
-    #[test]
-    fn who_holds_least_is_served_first() {
-        let budget = Budget::new(4, 10);
-        let mut first: Vec<_> = (0..3).map(|_| budget.try_take(client(1), 1).unwrap()).collect();
-        let second = budget.try_take(client(2), 1).unwrap();
-        let mut greedy = Box::pin(budget.take(client(1), 1));
-        let mut modest = Box::pin(budget.take(client(2), 1));
-        let mut new = Box::pin(budget.take(client(3), 1));
-        assert!(greedy.as_mut().now_or_never().is_none());
-        assert!(modest.as_mut().now_or_never().is_none());
-        assert!(new.as_mut().now_or_never().is_none());
-        first.pop();
-        let granted = new.as_mut().now_or_never().unwrap().unwrap();
-        assert!(greedy.as_mut().now_or_never().is_none());
-        drop(second);
-        let modest = modest.as_mut().now_or_never().unwrap().unwrap();
-        assert_eq!(modest.client(), client(2));
-        drop((granted, modest, first));
-        assert!(greedy.as_mut().now_or_never().unwrap().is_ok());
-        assert_eq!((budget.waiting(), budget.free()), (0, 4));
-    }
-
-    /// Where nobody can hold more than another, as with one unit, a client with a long queue gets every second turn.
-    #[test]
-    fn clients_take_turns() {
-        let budget = Budget::new(1, 100);
-        let mut held = budget.try_take(client(1), 1).unwrap();
-        let mut waiting: Vec<_> = (0..50).map(|_| Box::pin(budget.take(client(1), 1))).collect();
-        waiting.extend((0..3).map(|_| Box::pin(budget.take(client(2), 1))));
-        for one in &mut waiting {
-            assert!(one.as_mut().now_or_never().is_none());
-        }
-        let mut order = Vec::new();
-        for _ in 0..8 {
-            drop(held);
-            let index = waiting.iter_mut().position(|one| {
-                let granted = one.waiting.as_ref().unwrap().answer.lock().unwrap().decided.is_some();
-                granted
-            });
-            let mut next = waiting.remove(index.unwrap());
-            held = next.as_mut().now_or_never().unwrap().unwrap();
-            order.push(held.client() == client(2));
-        }
-        assert_eq!(order, [true, false, true, false, true, false, false, false]);
-    }
-
-    #[test]
-    fn at_the_bound_the_newest_of_the_greediest_is_refused() {
-        let budget = Budget::new(1, 3);
-        let held = budget.try_take(client(9), 1).unwrap();
-        let mut greedy: Vec<_> = (0..3).map(|_| Box::pin(budget.take(client(1), 1))).collect();
-        for one in &mut greedy {
-            assert!(one.as_mut().now_or_never().is_none());
-        }
-        let mut other = Box::pin(budget.take(client(2), 1));
-        assert!(other.as_mut().now_or_never().is_none());
-        assert_eq!(greedy[2].as_mut().now_or_never().unwrap().unwrap_err(), Refused);
-        let one_more = budget.take(client(1), 1).now_or_never().unwrap();
-        assert_eq!(one_more.unwrap_err(), Refused);
-        drop(held);
-        assert!(greedy[0].as_mut().now_or_never().is_some());
-    }
-
-    #[test]
-    fn a_large_request_is_not_passed_by_small_ones() {
-        let budget = Budget::new(10, 10);
-        let held = budget.try_take(client(1), 5).unwrap();
-        let mut large = Box::pin(budget.take(client(2), 8));
-        assert!(large.as_mut().now_or_never().is_none());
-        assert!(budget.try_take(client(3), 1).is_none());
-        drop(held);
-        assert!(large.as_mut().now_or_never().is_some());
-    }
-
-    #[test]
-    fn a_dropped_request_leaves_nothing_behind() {
-        let budget = Budget::new(2, 10);
-        let held = budget.try_take(client(1), 2).unwrap();
-        let mut waits = Box::pin(budget.take(client(2), 1));
-        let mut granted = Box::pin(budget.take(client(3), 1));
-        assert!(waits.as_mut().now_or_never().is_none());
-        assert!(granted.as_mut().now_or_never().is_none());
-        drop(waits);
-        drop(held);
-        drop(granted);
-        assert_eq!((budget.free(), budget.waiting()), (2, 0));
-        assert!(budget.0.lock().clients.is_empty());
-    }
-
-    #[test]
-    fn grants_are_split_merged_and_shrunk() {
-        let budget = Budget::new(10, 1);
-        let mut grant = budget.try_take(client(1), 4).unwrap();
-        let part = grant.split(3);
-        assert_eq!((grant.amount(), part.amount(), budget.free()), (1, 3, 6));
-        grant.merge(part);
-        assert!(grant.try_grow(2));
-        assert!(!grant.try_grow(2), "that would be more than three quarters");
-        grant.shrink_to(2);
-        assert_eq!((grant.amount(), budget.free()), (2, 8));
-    }
-
-    proptest! {
-        /// Whatever is asked, withdrawn and given back in whatever order: nothing is granted twice, nothing is lost,
-        /// and nobody waits for what is free.
-        #[test]
-        fn nothing_is_lost(steps in proptest::collection::vec((0_u8..4, 1_u64..6, 0_u8..3), 1..200)) {
-            let budget = Budget::new(12, 5);
-            let mut waiting: Vec<Pin<Box<Take>>> = Vec::new();
-            let mut held: Vec<Grant> = Vec::new();
-            for (number, amount, step) in steps {
-                match step {
-                    0 => waiting.push(Box::pin(budget.take(client(number), amount))),
-                    1 if !held.is_empty() => drop(held.swap_remove(usize::from(number) % held.len())),
-                    2 if !waiting.is_empty() => drop(waiting.swap_remove(usize::from(number) % waiting.len())),
-                    _ => {}
-                }
-                // Twice: what the first round puts into the queue may push out what was looked at before.
-                for _ in 0..2 {
-                    for mut one in std::mem::take(&mut waiting) {
-                        match one.as_mut().now_or_never() {
-                            Some(Ok(grant)) => held.push(grant),
-                            Some(Err(Refused)) => {}
-                            None => waiting.push(one),
-                        }
-                    }
-                }
-                let granted: u64 = held.iter().map(Grant::amount).sum();
-                prop_assert_eq!(granted + budget.free(), 12);
-                prop_assert_eq!(budget.waiting(), waiting.len());
-                prop_assert!(waiting.len() <= 5);
-                prop_assert!(!held.is_empty() || waiting.is_empty());
-            }
-        }
-    }
-}
+mod tests;

@@ -9,9 +9,8 @@ use crate::auth::{Action, AuthenticationError, Ceiling, Credentials, Identity, O
 use crate::body::{RequestBody, ResponseBody};
 use crate::budget::ClientKey;
 use crate::delivery::Client;
-use crate::environment::{Memory, context};
+use crate::environment::{Memory, Purpose, context};
 use crate::error::Error;
-use crate::operations::home;
 use crate::operations::session::OpenSession;
 use crate::registry::{Record, Registry};
 use crate::response;
@@ -47,9 +46,14 @@ impl<'a> Call<'a> {
         self.client
     }
 
-    /// `bytes` of memory for this request, when they are free; see [`crate::Environment::memory`].
+    /// `bytes` of memory for this request's answer, when they are free; see [`crate::Environment::memory`].
     pub(crate) async fn memory(&self, bytes: usize) -> Result<Memory, StoreError> {
-        self.environment.memory(self.client, bytes).await
+        self.memory_for(Purpose::Answer, bytes).await
+    }
+
+    /// `bytes` of memory for a purpose, when they are free.
+    pub(crate) async fn memory_for(&self, purpose: Purpose, bytes: usize) -> Result<Memory, StoreError> {
+        self.environment.memory(self.client, purpose, bytes).await
     }
 
     /// Answers the request.
@@ -70,7 +74,9 @@ impl<'a> Call<'a> {
             )
             .await;
         record.principal = caller.as_ref().ok().map(|identity| identity.principal().clone());
-        self.dispatch(route, caller, head, body).await
+        let mut response = self.dispatch(route, caller, head, body).await?;
+        response::echo_namespace(&mut response, &head.method, &head.uri);
+        Ok(response)
     }
 
     /// The one match from routes to operations; what each arm needs to be allowed stands in its permit's type.
@@ -84,8 +90,6 @@ impl<'a> Call<'a> {
         let headers = &head.headers;
         let head_only = head.method == Method::HEAD;
         match route {
-            // The same for everybody: it says nothing of what is stored here.
-            Route::Home => Ok(home::page(headers)),
             Route::Base => self.base(&self.identify(caller)?),
             Route::ListRepositories { page } => self.list_repositories(&self.identify(caller)?, page).await,
             Route::GetBlob { repository, digest } => {

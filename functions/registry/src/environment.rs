@@ -6,7 +6,44 @@ use crate::budget::ClientKey;
 use crate::store::{Context, Incarnation, StoreError, Timestamp};
 
 /// Memory that a request may use until it drops this.
-pub type Memory = Box<dyn Send + Sync>;
+pub type Memory = Box<dyn MemoryPermit>;
+
+/// What memory is for. There is an amount for each purpose. A request that holds some may wait for more of a *later*
+/// purpose only: so whoever holds memory of the last one never waits, and requests never wait for each other in a circle.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Purpose {
+    /// The first bytes of a body that must be held whole. Little, so that there is enough for very many bodies.
+    FirstBytes,
+    /// The rest of such a body, all at once.
+    Body,
+    /// Work on what has arrived whole; its holder waits for no client any more.
+    Work,
+    /// An answer that is held whole until it is sent.
+    Answer,
+}
+
+/// A permit for some memory.
+#[async_trait]
+pub trait MemoryPermit: Send + Sync {
+    /// Takes `bytes` more of the same purpose without waiting. `false`: they are not to be had now.
+    fn try_grow(&mut self, bytes: usize) -> bool;
+
+    /// Completes when the holder has to give way: others wait for memory, and what this is held for arrives too slowly.
+    /// Polled while the holder waits for its client; `arrived` is how many bytes have come since this was granted.
+    async fn must_give_way(&mut self, arrived: u64);
+}
+
+/// Memory of which there is always enough: for shells that serve one request at a time.
+#[async_trait]
+impl MemoryPermit for () {
+    fn try_grow(&mut self, _: usize) -> bool {
+        true
+    }
+
+    async fn must_give_way(&mut self, _: u64) {
+        std::future::pending().await
+    }
+}
 
 /// What a shell provides beside its stores.
 #[async_trait]
@@ -17,15 +54,12 @@ pub trait Environment: Send + Sync + 'static {
     /// Fills `bytes` with randomness fit for keys and ids.
     fn random(&self, bytes: &mut [u8]);
 
-    /// Waits until `bytes` more may be held in memory for `client`, so that what all requests hold together is bounded. Asked for
-    /// once a request, for what the core itself must hold whole: manifests and pages of referrers. A shell that serves
-    /// one request at a time grants everything. [`StoreError::Unavailable`] when nothing becomes free in time.
-    async fn memory(&self, client: ClientKey, bytes: usize) -> Result<Memory, StoreError>;
-
-    /// Completes when `millis` milliseconds have passed. The core waits for time alone in two cases: it keeps an upload's
-    /// claim alive through work that tells nothing of its progress, and it looks again whether another request has
-    /// finished an upload.
-    async fn sleep(&self, millis: u64);
+    /// Waits until `bytes` more may be held in memory for `client`, so that what all requests hold together is bounded.
+    /// Asked for what the core itself must hold whole: manifests and pages of referrers. A shell that serves one request
+    /// at a time grants everything. [`StoreError::Unavailable`] when nothing becomes free within a time that the shell
+    /// chooses: the client is told to come again, and its own time for its body does not pass meanwhile, because the
+    /// body is not read.
+    async fn memory(&self, client: ClientKey, purpose: Purpose, bytes: usize) -> Result<Memory, StoreError>;
 }
 
 /// 8 random bytes as a number.

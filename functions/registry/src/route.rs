@@ -1,11 +1,8 @@
 //! From method, path and query to a [`Route`]: everything that a request line says, parsed once.
 //!
 //! A path is read from its end, because a repository's name may itself hold the words `blobs`, `manifests`, `tags`,
-//! `uploads` and `referrers`.
-//!
-//! `%2F` is read as `/` first, because some clients encode the whole repository name (Portainer). Then the path is
-//! split, and each segment is percent-decoded once. Every check comes after that, so a decoded dot or backslash never
-//! changes what a path means, and text that was encoded twice is still encoded when it is checked.
+//! `uploads` and `referrers`. Segments are percent-decoded one by one after the path was split, so that an encoded
+//! slash or dot never changes what a path means.
 
 use std::borrow::Cow;
 use std::str::FromStr as _;
@@ -38,8 +35,6 @@ macro_rules! endpoints {
 }
 
 endpoints! {
-    /// `/`: a page for people. It is not part of the specification.
-    Home,
     /// end-1
     Base,
     /// end-2
@@ -73,7 +68,6 @@ endpoints! {
 /// A request line, understood. GET and HEAD are one route: a HEAD is a GET whose answer has no body.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Route {
-    Home,
     Base,
     GetBlob {
         repository: RepositoryName,
@@ -134,7 +128,6 @@ pub(crate) enum Route {
 
 /// What a path names, before the method decides what is done with it.
 enum Resource<'a> {
-    Home,
     Base,
     Repositories,
     Blob(RepositoryName, &'a str),
@@ -153,8 +146,8 @@ const UPLOAD: &[Method] = &[Method::GET, Method::HEAD, Method::PATCH, Method::PU
 
 impl Route {
     pub(crate) fn parse(method: &Method, uri: &Uri, limits: &Limits) -> Result<Self, Error> {
-        let path = decode_slashes(uri.path());
-        let segments = path
+        let segments = uri
+            .path()
             .split('/')
             .map(|segment| percent_decode_str(segment).decode_utf8())
             .collect::<Result<Vec<_>, _>>()
@@ -162,7 +155,6 @@ impl Route {
         let query = Query(uri.query().unwrap_or_default());
         let read = *method == Method::GET || *method == Method::HEAD;
         match Resource::parse(&segments)? {
-            Resource::Home if read => Ok(Self::Home),
             Resource::Base if read => Ok(Self::Base),
             Resource::Repositories if read => Ok(Self::ListRepositories {
                 page: query.page(limits)?,
@@ -177,7 +169,7 @@ impl Route {
                 artifact_type: query.artifact_type()?,
                 page: query.page(limits)?,
             }),
-            Resource::Home | Resource::Base | Resource::Repositories | Resource::Tags(_) | Resource::Referrers(..) => {
+            Resource::Base | Resource::Repositories | Resource::Tags(_) | Resource::Referrers(..) => {
                 Err(Error::MethodNotAllowed(READ))
             }
             Resource::Blob(repository, digest) => match *method {
@@ -237,7 +229,6 @@ impl Route {
 
     pub(crate) fn endpoint(&self) -> Endpoint {
         match self {
-            Self::Home => Endpoint::Home,
             Self::Base => Endpoint::Base,
             Self::GetBlob { .. } => Endpoint::GetBlob,
             Self::GetManifest { .. } => Endpoint::GetManifest,
@@ -259,15 +250,12 @@ impl Route {
 impl<'a> Resource<'a> {
     fn parse(segments: &'a [Cow<'a, str>]) -> Result<Self, Error> {
         let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
-        let rest = match segments.as_slice() {
-            ["", "v2", rest @ ..] => rest,
-            ["", ""] => return Ok(Self::Home),
-            _ => return Err(Error::NoSuchEndpoint),
+        let ["", "v2", rest @ ..] = segments.as_slice() else {
+            return Err(Error::NoSuchEndpoint);
         };
         match rest {
             [] | [""] => Ok(Self::Base),
-            // A slash at the end of a list changes nothing: distribution v3 redirects it to the list.
-            ["_catalog"] | ["_catalog", ""] => Ok(Self::Repositories),
+            ["_catalog"] => Ok(Self::Repositories),
             [name @ .., "blobs", "uploads", ""] | [name @ .., "blobs", "uploads"] => {
                 Ok(Self::Uploads(repository(name)?))
             }
@@ -275,23 +263,18 @@ impl<'a> Resource<'a> {
             [name @ .., "blobs", digest] => Ok(Self::Blob(repository(name)?, digest)),
             [name @ .., "manifests", reference] => Ok(Self::Manifest(repository(name)?, reference)),
             [name @ .., "referrers", digest] => Ok(Self::Referrers(repository(name)?, digest)),
-            [name @ .., "tags", "list"] | [name @ .., "tags", "list", ""] => Ok(Self::Tags(repository(name)?)),
+            [name @ .., "tags", "list"] => Ok(Self::Tags(repository(name)?)),
             _ => Err(Error::NoSuchEndpoint),
         }
     }
 }
 
 fn repository(segments: &[&str]) -> Result<RepositoryName, Error> {
-    Ok(segments.join("/").parse()?)
-}
-
-/// The path with every `%2F` as the slash that it stands for.
-fn decode_slashes(path: &str) -> Cow<'_, str> {
-    if path.contains("%2F") || path.contains("%2f") {
-        Cow::Owned(path.replace("%2F", "/").replace("%2f", "/"))
-    } else {
-        Cow::Borrowed(path)
+    // A decoded slash would make one segment two components; nothing legal has one.
+    if segments.iter().any(|segment| segment.contains('/')) {
+        return Err(Error::NameInvalid(oci::NameError::Malformed));
     }
+    Ok(segments.join("/").parse()?)
 }
 
 /// A reference to something that may exist. `None` for text that cannot be a tag: then nothing has that name, which is
@@ -313,7 +296,7 @@ mod tests {
     fn endpoint(method: &str, target: &str) -> Option<(Endpoint, Option<String>)> {
         let route = Route::parse(&method.parse().unwrap(), &target.parse().unwrap(), &Limits::default()).ok()?;
         let name = match &route {
-            Route::Home | Route::Base | Route::ListRepositories { .. } => None,
+            Route::Base | Route::ListRepositories { .. } => None,
             Route::GetBlob { repository, .. }
             | Route::GetManifest { repository, .. }
             | Route::OpenUpload { repository, .. }

@@ -5,15 +5,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use registry::Environment;
-use registry::budget::{Budget, ClientKey};
-use registry::environment::Memory;
+use registry::budget::{ArrivalRate, Budget, ClientKey, Grant};
+use registry::environment::{Memory, MemoryPermit, Purpose};
 use registry::store::{StoreError, Timestamp};
+use tokio::time::Instant;
 
-/// How long a request waits for memory: longer than the core lets a manifest take to arrive.
-const PATIENCE: Duration = Duration::from_secs(40);
-
-/// How many requests wait for memory at once.
+/// How many requests wait for each kind of memory at once.
 const MAX_WAITING: usize = 4096;
+
+/// For how long a request waits for memory, unless it was set.
+const MEMORY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// In how many equal shares the memory is divided between its purposes.
+const SHARES: u64 = 8;
 
 /// Bytes taken from the operating system at once: a system call for each id would show in the cost of a request.
 const POOL: usize = 512;
@@ -30,14 +34,53 @@ thread_local! {
 /// Wall time, the operating system's randomness, and so much memory.
 #[derive(Debug)]
 pub(crate) struct SystemEnvironment {
-    memory: Budget,
+    first_bytes: Budget,
+    bodies: Budget,
+    work: Budget,
+    answers: Budget,
+    /// For how long a request waits for memory.
+    timeout: Duration,
 }
 
 impl SystemEnvironment {
     /// With `memory` bytes for all requests together.
     pub(crate) fn new(memory: u64) -> Self {
+        let share = |shares: u64| Budget::new((memory * shares / SHARES).max(1), MAX_WAITING);
         Self {
-            memory: Budget::new(memory.max(1), MAX_WAITING),
+            first_bytes: share(2),
+            bodies: share(2),
+            work: share(1),
+            answers: share(3),
+            timeout: MEMORY_TIMEOUT,
+        }
+    }
+
+    /// The same, where no request waits for memory longer than `timeout`.
+    pub(crate) fn waiting_no_longer_than(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+}
+
+/// A permit, and how fast that arrives for which it was granted.
+struct Permit {
+    grant: Grant,
+    granted: Instant,
+    rate: ArrivalRate,
+}
+
+#[async_trait]
+impl MemoryPermit for Permit {
+    fn try_grow(&mut self, bytes: usize) -> bool {
+        self.grant.try_grow(bytes as u64)
+    }
+
+    async fn must_give_way(&mut self, arrived: u64) {
+        loop {
+            tokio::time::sleep_until(self.granted + Duration::from_millis(self.rate.next_look())).await;
+            let now = u64::try_from(self.granted.elapsed().as_millis()).unwrap_or(u64::MAX);
+            if self.rate.look(now, arrived, &mut self.grant) {
+                return;
+            }
         }
     }
 }
@@ -52,18 +95,24 @@ impl Environment for SystemEnvironment {
         random(bytes);
     }
 
-    async fn memory(&self, client: ClientKey, bytes: usize) -> Result<Memory, StoreError> {
-        match tokio::time::timeout(PATIENCE, self.memory.take(client, bytes as u64)).await {
-            Ok(Ok(grant)) => Ok(Box::new(grant)),
+    async fn memory(&self, client: ClientKey, purpose: Purpose, bytes: usize) -> Result<Memory, StoreError> {
+        let (budget, what) = match purpose {
+            Purpose::FirstBytes => (&self.first_bytes, "the first bytes of manifests"),
+            Purpose::Body => (&self.bodies, "large manifests"),
+            Purpose::Work => (&self.work, "the parsing of manifests"),
+            Purpose::Answer => (&self.answers, "lists of referrers"),
+        };
+        match tokio::time::timeout(self.timeout, budget.take(client, bytes as u64)).await {
+            Ok(Ok(grant)) => Ok(Box::new(Permit {
+                grant,
+                granted: Instant::now(),
+                rate: ArrivalRate::new(0, 0),
+            })),
             Ok(Err(refused)) => Err(StoreError::unavailable(refused)),
-            Err(_) => Err(StoreError::unavailable(
-                "too many requests at once: no memory became free",
-            )),
+            Err(_) => Err(StoreError::unavailable(format!(
+                "no memory for {what} became free in time (--upload-memory, --memory-timeout)"
+            ))),
         }
-    }
-
-    async fn sleep(&self, millis: u64) {
-        tokio::time::sleep(Duration::from_millis(millis)).await;
     }
 }
 
@@ -124,23 +173,79 @@ mod tests {
         assert!(large.iter().any(|byte| *byte != 0));
     }
 
-    #[tokio::test]
-    async fn memory_is_bounded_and_waited_for() {
-        async fn waits(system: &SystemEnvironment, bytes: usize) -> bool {
-            let memory = tokio::time::timeout(Duration::from_millis(10), system.memory(ClientKey::INTERNAL, bytes));
-            memory.await.is_err()
+    fn environment(memory: u64) -> SystemEnvironment {
+        SystemEnvironment::new(memory)
+    }
+
+    fn client(number: u8) -> ClientKey {
+        ClientKey::of([10, 0, 0, number].into())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn memory_of_each_purpose_is_bounded_and_waited_for_within_its_time() {
+        let system = environment(80 << 10);
+        for (purpose, total) in [
+            (Purpose::FirstBytes, 20 << 10),
+            (Purpose::Body, 20 << 10),
+            (Purpose::Work, 10 << 10),
+            (Purpose::Answer, 30 << 10),
+        ] {
+            let all = system.memory(client(1), purpose, 1 << 30).await;
+            let all = all.expect("what is too much gets all there is");
+            let since = Instant::now();
+            let refused = system.memory(client(2), purpose, 1).await;
+            assert!(matches!(refused, Err(StoreError::Unavailable(_))));
+            assert_eq!(since.elapsed().as_secs(), 30, "{purpose:?}");
+            drop(all);
+            let most = system
+                .memory(client(2), purpose, total)
+                .await
+                .expect("all of it is free");
+            assert_eq!(since.elapsed().as_secs(), 30);
+            assert!(!{ most }.try_grow(1));
         }
-        let client = ClientKey::INTERNAL;
-        let system = SystemEnvironment::new(8 << 10);
-        let first = system.memory(client, 6 << 10).await.expect("there is memory");
-        assert!(waits(&system, 4 << 10).await);
-        drop(first);
-        let all = system
-            .memory(client, 1 << 30)
+    }
+
+    /// Who sends the beginning of a manifest and then hardly anything gives way, once others wait; who sends on does not.
+    #[tokio::test(start_paused = true)]
+    async fn slow_bodies_give_way_while_others_wait() {
+        let system = environment(80 << 10);
+        let mut slow = system.memory(client(1), Purpose::Body, 20 << 10).await.expect("free");
+        let alone = tokio::time::timeout(Duration::from_mins(10), slow.must_give_way(7)).await;
+        assert!(alone.is_err(), "nobody waits");
+        let since = Instant::now();
+        let waiting = system.memory(client(2), Purpose::Body, 1);
+        let (other, ()) = tokio::join!(waiting, async {
+            slow.must_give_way(7).await;
+            drop(slow);
+        });
+        assert!(other.is_ok());
+        assert!(
+            since.elapsed().as_millis() <= u128::from(ArrivalRate::ASK_EVERY_MS),
+            "{:?}",
+            since.elapsed()
+        );
+
+        let mut fast = system
+            .memory(client(1), Purpose::FirstBytes, 20 << 10)
             .await
-            .expect("what is too much gets all there is");
-        assert!(waits(&system, 1).await);
-        drop(all);
-        assert!(!waits(&system, 1).await);
+            .expect("free");
+        let waiting = tokio::spawn(async move { system.memory(client(2), Purpose::FirstBytes, 1).await.is_ok() });
+        let mut arrived = 0;
+        for _ in 0..100 {
+            arrived += ArrivalRate::LEAST_RATE / 4;
+            // Asked again with each chunk, which does not begin the measurement anew.
+            let asked = tokio::time::timeout(Duration::from_millis(200), fast.must_give_way(arrived)).await;
+            assert!(asked.is_err(), "after {arrived} bytes");
+        }
+        let mut ended = false;
+        for _ in 0..100 {
+            ended |= tokio::time::timeout(Duration::from_millis(200), fast.must_give_way(arrived))
+                .await
+                .is_ok();
+        }
+        assert!(ended, "nothing arrives any more");
+        drop(fast);
+        assert!(!waiting.await.expect("it ends"), "it has waited for 30 s");
     }
 }

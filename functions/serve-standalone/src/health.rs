@@ -174,6 +174,7 @@ mod tests {
             data: folder.path().join("data"),
             sync: Sync::Off,
             upload_memory: 1 << 20,
+            memory_timeout: Options::MEMORY_TIMEOUT,
         };
         let embedded = Embedded::open(&options).unwrap();
         let opened = Opened {

@@ -42,6 +42,8 @@ pub(crate) struct OpenHow {
     pub(crate) sync: Sync,
     /// Bytes that uploads may hold together; by store when `None`.
     pub(crate) upload_memory: Option<u64>,
+    /// For how long an upload waits for its memory; by store when `None`.
+    pub(crate) memory_timeout: Option<Duration>,
     /// How long a redirect works at most.
     pub(crate) presign_lifetime: Duration,
 }
@@ -162,6 +164,7 @@ fn options(data: &Path, how: &OpenHow, upload_memory: u64) -> store_embedded::Op
         data: data.to_owned(),
         sync: how.sync,
         upload_memory,
+        memory_timeout: how.memory_timeout.unwrap_or(store_embedded::Options::MEMORY_TIMEOUT),
     }
 }
 

@@ -28,8 +28,8 @@ use registry::store::blobs::{
 use registry::store::sessions::{Attempt, SessionId};
 use registry::store::{Context, Cursor, Location, Slice, StoreError, Timestamp};
 
-use crate::Sync;
 use crate::files::{Disk, Files, Name};
+use crate::{Options, Sync};
 use read::Reads;
 use room::Room;
 use walk::Walk;
@@ -45,16 +45,18 @@ pub struct DiskBlobs {
 }
 
 impl DiskBlobs {
-    /// Opens the tree at `root`; `upload_memory` bounds the buffers of all uploads together, in bytes.
-    pub(crate) fn open(root: &Path, sync: Sync, upload_memory: u64) -> io::Result<Self> {
-        Ok(Self::new(Arc::new(Disk::open(root, sync)?), sync, upload_memory))
+    /// Opens the tree at `root`. The buffers of all uploads together are bounded by the memory in `options`.
+    pub(crate) fn open(root: &Path, options: &Options) -> io::Result<Self> {
+        let files = Arc::new(Disk::open(root, options.sync)?);
+        let room = Room::new(options.upload_memory, options.memory_timeout);
+        Ok(Self::new(files, options.sync, room))
     }
 
-    fn new(files: Arc<dyn Files>, sync: Sync, upload_memory: u64) -> Self {
+    fn new(files: Arc<dyn Files>, sync: Sync, room: Room) -> Self {
         Self {
             files,
             sync,
-            room: Room::new(upload_memory),
+            room,
             reads: Arc::default(),
             walk: Arc::default(),
         }
@@ -65,12 +67,12 @@ impl DiskBlobs {
 impl BlobStore for DiskBlobs {
     async fn append(
         &self,
-        _: Context,
+        cx: Context,
         attempt: Attempt,
         state: &[u8],
         source: &mut dyn Source,
     ) -> Result<Appended, AppendError> {
-        self.append_body(attempt, state, source).await
+        self.append_body(cx.client, attempt, state, source).await
     }
 
     async fn seal(&self, _: Context, upload: &Upload) -> Result<Location, StoreError> {

@@ -18,6 +18,7 @@ mod sqlite;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use blobs::DiskBlobs;
 pub use open::OpenError;
@@ -42,9 +43,16 @@ pub struct Options {
     pub data: PathBuf,
     /// What durability costs.
     pub sync: Sync,
-    /// Bytes that the buffers of all uploads of this process may hold together; uploads wait for room. At least
+    /// Bytes that the buffers of all uploads of this process may hold together; uploads wait for memory. At least
     /// 128 KiB are taken.
     pub upload_memory: u64,
+    /// For how long an upload waits for memory. Less than half of the time for which it has claimed its session.
+    pub memory_timeout: Duration,
+}
+
+impl Options {
+    /// A fitting [`Options::memory_timeout`].
+    pub const MEMORY_TIMEOUT: Duration = Duration::from_secs(30);
 }
 
 /// The stores over one data directory.

@@ -114,8 +114,7 @@ pub(crate) fn open(options: &Options, absent: Absent) -> Result<Embedded, OpenEr
             cause: cause.into(),
         },
     })?;
-    let blobs =
-        DiskBlobs::open(&tree, options.sync, options.upload_memory).map_err(|cause| not_opened(&tree, cause))?;
+    let blobs = DiskBlobs::open(&tree, options).map_err(|cause| not_opened(&tree, cause))?;
     if options.sync == Sync::Full {
         // Always, because whoever made the files may have been stopped before this line. The directory alone: SQLite
         // syncs its own files, and see `create_private` for why nobody else may open them.
@@ -133,8 +132,7 @@ pub(crate) fn open(options: &Options, absent: Absent) -> Result<Embedded, OpenEr
 pub(crate) fn open_blobs(options: &Options, absent: Absent) -> Result<DiskBlobs, OpenError> {
     let data = options.data.as_path();
     let tree = prepare(options, absent, &data.join(BLOBS))?;
-    let blobs =
-        DiskBlobs::open(&tree, options.sync, options.upload_memory).map_err(|cause| not_opened(&tree, cause))?;
+    let blobs = DiskBlobs::open(&tree, options).map_err(|cause| not_opened(&tree, cause))?;
     if options.sync == Sync::Full {
         sync_path(data).map_err(|cause| not_opened(data, cause))?;
     }

@@ -102,6 +102,7 @@ fn harmed() -> (Harmed, Guard) {
         data: data.clone(),
         sync: Sync::Off,
         upload_memory: 8 << 20,
+        memory_timeout: Options::MEMORY_TIMEOUT,
     })
     .unwrap();
     let harmed = Harmed {

@@ -41,6 +41,7 @@ async fn a_million_records_are_collected_in_little_memory() {
         data: directory.path().to_owned(),
         sync: Sync::Off,
         upload_memory: 1 << 20,
+        memory_timeout: Options::MEMORY_TIMEOUT,
     };
     Embedded::open(&options).unwrap().close();
     // By hand, in one transaction: pushing them takes longer than the test.

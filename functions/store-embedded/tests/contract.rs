@@ -21,6 +21,7 @@ fn stores() -> Stores {
         data: directory.path().join("data"),
         sync: Sync::Full,
         upload_memory: 8 << 20,
+        memory_timeout: Options::MEMORY_TIMEOUT,
     })
     .unwrap();
     Stores {

@@ -117,6 +117,7 @@ async fn a_full_disk_refuses_and_recovers() {
         data: data.clone(),
         sync: Sync::Full,
         upload_memory: 4 << 20,
+        memory_timeout: Options::MEMORY_TIMEOUT,
     })
     .unwrap();
 
@@ -207,6 +208,7 @@ async fn a_full_disk_is_collected() {
         data: disk.0.join("data"),
         sync: Sync::Full,
         upload_memory: 4 << 20,
+        memory_timeout: Options::MEMORY_TIMEOUT,
     };
     let stores = Embedded::open(&options).unwrap();
     let bytes = noise(1, 1_500_000);

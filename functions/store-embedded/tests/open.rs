@@ -18,6 +18,7 @@ fn options(data: &Path) -> Options {
         data: data.to_owned(),
         sync: Sync::Full,
         upload_memory: 1 << 20,
+        memory_timeout: Options::MEMORY_TIMEOUT,
     }
 }
 

@@ -47,6 +47,7 @@ fn open(data: &Path) -> Embedded {
         data: data.to_owned(),
         sync: Sync::Full,
         upload_memory: 4 << 20,
+        memory_timeout: Options::MEMORY_TIMEOUT,
     })
     .unwrap()
 }

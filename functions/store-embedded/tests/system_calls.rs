@@ -249,6 +249,7 @@ async fn push(data: PathBuf) {
         data,
         sync: Sync::Full,
         upload_memory: 4 << 20,
+        memory_timeout: Options::MEMORY_TIMEOUT,
     })
     .unwrap();
     say("open");

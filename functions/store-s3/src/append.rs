@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
+use registry::budget::ClientKey;
 use registry::store::StoreError;
 use registry::store::blobs::{AppendError, Appended, Source};
 use registry::store::sessions::Attempt;
@@ -32,6 +34,7 @@ impl Store {
     pub(crate) async fn append(
         self: &Arc<Self>,
         span: Span,
+        client: ClientKey,
         attempt: Attempt,
         state: &[u8],
         source: &mut dyn Source,
@@ -48,7 +51,7 @@ impl Store {
             .remaining()
             .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
         let wanted = declared.map_or(usize::MAX, |bytes| bytes.saturating_add(first.len() + carried_bytes));
-        let room = self.room.base(self.parts.base(wanted)).await?;
+        let room = self.room.begin(client, self.parts.base(wanted)).await?;
         let mut writer = Writer::new(self, span, attempt, state, room);
         writer.expected = declared.map(|_| wanted as u64);
         let stored = async {
@@ -56,7 +59,7 @@ impl Store {
                 writer.carry(tail).await?;
             }
             writer.take(first).await?;
-            while let Some(chunk) = source.next().await? {
+            while let Some(chunk) = writer.next(source).await? {
                 writer.take(chunk).await?;
             }
             // What was carried comes before what was hashed.
@@ -126,6 +129,8 @@ struct Writer<'a> {
     /// How many bytes will follow that, if the client has told.
     expected: Option<u64>,
     room: Allowance,
+    /// How many bytes were received, and read back.
+    arrived: u64,
     rope: Rope,
     /// The upload that takes this body's parts, once there is one.
     open: Option<Open>,
@@ -157,6 +162,7 @@ impl<'a> Writer<'a> {
             before,
             expected: None,
             room,
+            arrived: 0,
             rope: Rope::default(),
             open: None,
             parts: Vec::new(),
@@ -198,8 +204,21 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
+    /// Waits for a chunk, unless this body has to give way because it arrives too slowly while others wait for memory.
+    async fn next(&mut self, source: &mut dyn Source) -> Result<Option<Bytes>, AppendError> {
+        let must_give_way = std::pin::pin!(self.room.must_give_way(self.arrived));
+        match select(source.next(), must_give_way).await {
+            Either::Left((chunk, _)) => Ok(chunk?),
+            Either::Right(_) => {
+                let gave_way = "memory is short: an upload that arrived too slowly gave way to others";
+                Err(StoreError::unavailable(gave_way).into())
+            }
+        }
+    }
+
     /// Takes a chunk, and sends what is full. Waits while there is no room for another.
     async fn take(&mut self, chunk: Bytes) -> Result<(), AppendError> {
+        self.arrived += chunk.len() as u64;
         self.rope.push(chunk);
         while let Some(stored) = self.sending.stored_already() {
             self.stored(stored?);
@@ -209,6 +228,8 @@ impl<'a> Writer<'a> {
                 self.send(bytes).await?;
             } else if self.room.has_room_behind(self.rope.len()) {
                 return Ok(());
+            } else if self.room.go_on(self.arrived).await? {
+                // It had only begun.
             } else if self.room.grow() {
                 // Perhaps more is needed.
             } else if let Some(stored) = self.sending.stored().await {

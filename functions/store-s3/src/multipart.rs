@@ -183,7 +183,7 @@ impl Bucket {
         let _held = match room {
             None => None,
             Some(room) => {
-                let held = room.base(usize::try_from(size).unwrap_or(usize::MAX)).await;
+                let held = room.whole(usize::try_from(size).unwrap_or(usize::MAX)).await;
                 Some(held.map_err(|full| Fault::Exhausted {
                     operation: Operation::UploadPartCopy,
                     attempts: 1,

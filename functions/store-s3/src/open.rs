@@ -95,7 +95,7 @@ impl S3Blobs {
             bucket: Arc::new(bucket),
             keys,
             parts: options.parts,
-            room: Room::new(options.upload_memory, options.parts),
+            room: Room::new(options.upload_memory, options.parts, options.memory_timeout),
             presigner,
         })))
     }

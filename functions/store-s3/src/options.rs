@@ -68,6 +68,8 @@ pub struct Options {
     pub part_checksums: bool,
     /// Bytes of memory that the bodies of all uploads hold together; at least one upload always has room.
     pub upload_memory: u64,
+    /// For how long an upload waits for memory.
+    pub memory_timeout: Duration,
     /// For how long a presigned URL works, at least for half of it when it is handed out; at most 12 hours.
     pub presign_lifetime: Duration,
     /// How often a request is sent at most, within the time of its call.
@@ -80,6 +82,11 @@ impl Options {
 
     /// The default of [`Options::upload_memory`].
     pub const UPLOAD_MEMORY: u64 = 512 << 20;
+
+    /// The default of [`Options::memory_timeout`]: long, since clients start a refused layer from its beginning, or give
+    /// up. That is more than a claim lasts without renewal, which does no harm: a claim that has run out is as good as
+    /// before until another request asks for the session.
+    pub const MEMORY_TIMEOUT: Duration = Duration::from_mins(5);
 
     /// A bucket with the defaults.
     #[must_use]
@@ -97,6 +104,7 @@ impl Options {
             parts: Parts::Growing,
             part_checksums: true,
             upload_memory: Self::UPLOAD_MEMORY,
+            memory_timeout: Self::MEMORY_TIMEOUT,
             presign_lifetime: Duration::from_mins(15),
             attempts: 10,
         }

@@ -81,7 +81,7 @@ impl BlobStore for S3Blobs {
         state: &[u8],
         source: &mut dyn Source,
     ) -> Result<Appended, AppendError> {
-        self.0.append(Span::of(cx), attempt, state, source).await
+        self.0.append(Span::of(cx), cx.client, attempt, state, source).await
     }
 
     fn pass_over(&self, attempt: Attempt, state: &[u8]) -> Option<Vec<u8>> {

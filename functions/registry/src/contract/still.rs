@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 
 use crate::budget::ClientKey;
-use crate::environment::{Environment, Memory};
+use crate::environment::{Environment, Memory, Purpose};
 use crate::store::{StoreError, Timestamp};
 
 /// One moment, numbers instead of randomness, of which no two are the same, and room for everything.
@@ -37,11 +37,7 @@ impl Environment for Still {
         }
     }
 
-    async fn memory(&self, _client: ClientKey, _bytes: usize) -> Result<Memory, StoreError> {
+    async fn memory(&self, _: ClientKey, _: Purpose, _: usize) -> Result<Memory, StoreError> {
         Ok(Box::new(()))
-    }
-
-    async fn sleep(&self, _millis: u64) {
-        std::future::pending().await
     }
 }

@@ -12,14 +12,13 @@ use oci::{Algorithm, Descriptor, Digest, Manifest, MediaType, Reference, Role, T
 use super::blobs::IMMUTABLE;
 use super::ends::leave_to_sweep;
 use super::ranges;
-use super::source::next_chunk;
+use super::receive::Received;
 use crate::auth::{Delete, Identity, Permit, Pull, Push};
 use crate::body::{RequestBody, ResponseBody};
 use crate::call::Call;
-use crate::environment::Memory;
+use crate::environment::Purpose;
 use crate::error::Error;
 use crate::limits::Sparse;
-use crate::registry::declared_length;
 use crate::response;
 use crate::store::blobs::{BodyError, Source, Upload};
 use crate::store::metadata::{Content, ManifestPut, ManifestRecord, NewContent, PutManifest, Referrer, Removal};
@@ -142,12 +141,14 @@ impl Call<'_> {
     ) -> Result<Response<ResponseBody>, Error> {
         let limits = &self.settings.limits;
         let content_type = content_type(headers)?;
-        let (bytes, _room) = self.receive_manifest(headers, body).await?;
+        let Received { bytes, memory: _held } = self.receive_manifest(headers, body).await?;
         let bounds = oci::Limits {
             max_depth: limits.json_depth,
             max_references: limits.manifest_references,
             ..oci::Limits::default()
         };
+        let parsing = Manifest::memory_to_parse(&bytes, &bounds);
+        let _parsing = self.memory_for(Purpose::Work, parsing).await?;
         let manifest = Manifest::parse(&bytes, content_type.as_ref(), &bounds)?;
         let answered_tags = tags.clone();
         let digest = match reference {
@@ -231,38 +232,6 @@ impl Call<'_> {
                 Err(StoreError::failed("a manifest that was put with its bytes is said to have none").into())
             }
         }
-    }
-
-    /// The whole body, or 413 as soon as it is known to be too large: by its declared length before anything is read.
-    /// What it will need is asked for when its first bytes are here, all at once: requests that wait for each other's
-    /// rest would wait for ever.
-    async fn receive_manifest(&self, headers: &HeaderMap, mut body: RequestBody) -> Result<(Bytes, Memory), Error> {
-        let limit = self.settings.limits.manifest_bytes;
-        let too_large = Error::ManifestTooLarge { limit };
-        let declared = match declared_length(headers).map(usize::try_from) {
-            Some(Ok(length)) if length <= limit => Some(length),
-            Some(_) => return Err(too_large),
-            None => None,
-        };
-        let begun = self.environment.now();
-        let mut next = next_chunk(&mut body).await?;
-        let expected = declared.unwrap_or(limit);
-        let room = self.memory(expected).await?;
-        let mut bytes = BytesMut::with_capacity(declared.unwrap_or_default());
-        while let Some(chunk) = next {
-            bytes.extend_from_slice(&chunk);
-            if bytes.len() > expected {
-                return Err(declared.map_or(too_large, |_| BodyError::LengthMismatch.into()));
-            }
-            if self.environment.now().millis_since(begun) > self.settings.limits.manifest_ms {
-                return Err(BodyError::Stalled.into());
-            }
-            next = next_chunk(&mut body).await?;
-        }
-        if declared.is_some_and(|length| length != bytes.len()) {
-            return Err(BodyError::LengthMismatch.into());
-        }
-        Ok((bytes.freeze(), room))
     }
 
     /// Puts a manifest that is too large for the table: its bytes become an object, unless they are one already. Like

@@ -4,12 +4,11 @@
 mod blobs;
 mod chunks;
 mod ends;
-mod finish;
-pub(crate) mod home;
 mod lists;
 pub(crate) mod manifests;
 mod mounts;
 mod ranges;
+mod receive;
 pub(crate) mod session;
 mod source;
 mod uploads;

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use oci::MediaType;
 use registry::RequestBody;
+use registry::environment::Purpose;
 use registry::store::blobs::BodyError;
 
 use crate::support::content::{artifact, bytes_of, image};
@@ -11,8 +12,7 @@ use crate::support::{Script, World, sha256};
 
 const OCI: &str = MediaType::OCI_MANIFEST;
 
-/// What a manifest needs of memory is asked for once, when its body has begun, and given back; nothing more is read
-/// before it is granted.
+/// Memory for a manifest is taken as its bytes arrive, and before it is parsed, and given back.
 #[tokio::test]
 async fn room_for_a_manifest() {
     let world = World::new().await;
@@ -20,7 +20,8 @@ async fn room_for_a_manifest() {
     let manifest = bytes_of(&image(b"{}", &[]));
     let body = || Script::in_chunks(&manifest, 10);
     let put = || world.put("/v2/a/manifests/t").header("content-type", OCI);
-    for (declared, room) in [(true, manifest.len()), (false, 4 << 20)] {
+    let parsing = oci::Manifest::memory_to_parse(&manifest, &oci::Limits::default());
+    for (declared, room) in [(true, manifest.len()), (false, 8 << 10)] {
         let watched = world.clone();
         let body = body().meanwhile(async move { assert_eq!(watched.clock.held(), room) });
         let mut call = put();
@@ -28,7 +29,10 @@ async fn room_for_a_manifest() {
             call = call.header("content-length", manifest.len().to_string());
         }
         call.stream(body).send().await.expect(201);
-        assert_eq!(world.clock.rooms(), [room]);
+        assert_eq!(
+            world.clock.rooms(),
+            [(Purpose::FirstBytes, room), (Purpose::Work, parsing)]
+        );
         assert_eq!(world.clock.held(), 0);
     }
     // Not for what says that it is too large, nor for what never comes.
@@ -43,15 +47,67 @@ async fn room_for_a_manifest() {
         .send()
         .await
         .expect(400);
-    assert_eq!(world.clock.rooms(), [0; 0]);
+    assert_eq!(world.clock.rooms(), []);
 
     world.clock.fill(true);
     let body = body();
     let given = body.given();
-    put().stream(body).send().await.expect_error(503, "TOOMANYREQUESTS");
-    assert_eq!(given.load(Ordering::SeqCst), 10);
+    put().stream(body).send().await.expect(503);
+    assert_eq!(
+        given.load(Ordering::SeqCst),
+        10,
+        "nothing more is read before there is memory"
+    );
     world.clock.fill(false);
     put().bytes(manifest.clone()).send().await.expect(201);
+}
+
+/// A declared length costs nothing: what is held follows what has arrived, until a body is a large one; then all the rest
+/// is asked for at once, so that bodies do not wait for each other's rest.
+#[tokio::test]
+async fn memory_follows_the_bytes() {
+    const SIZE: usize = 300_000;
+    let world = World::new().await;
+    let put = || {
+        let put = world.put("/v2/a/manifests/t").header("content-type", OCI);
+        put.header("content-length", SIZE.to_string())
+    };
+    let space = bytes::Bytes::from(vec![b' '; SIZE]);
+    for (arrived, held) in [
+        (1, 8 << 10),
+        (8 << 10, 8 << 10),
+        ((8 << 10) + 1, 16 << 10),
+        (64 << 10, 64 << 10),
+        ((64 << 10) + 1, SIZE),
+        (SIZE - 1, SIZE),
+    ] {
+        let watched = world.clone();
+        let body = Script::in_chunks(&space.slice(..arrived), 4 << 10);
+        let body = body.meanwhile(async move { assert_eq!(watched.clock.held(), held, "of {arrived}") });
+        put().stream(body.fail(BodyError::Cut)).send().await.expect(400);
+        assert_eq!(world.clock.held(), 0);
+    }
+    world.clock.rooms();
+    let body = Script::in_chunks(&space, 10_000);
+    put().stream(body).send().await.expect_error(400, "MANIFEST_INVALID");
+    let taken: Vec<_> = world.clock.rooms().into_iter().map(|(purpose, _)| purpose).collect();
+    assert_eq!(taken, [Purpose::FirstBytes, Purpose::Body, Purpose::Work]);
+}
+
+/// Whose manifest arrives too slowly while others wait for memory is told to come again.
+#[tokio::test]
+async fn a_manifest_gives_way_when_it_has_to() {
+    let world = World::new().await;
+    let manifest = bytes_of(&image(b"{}", &[]));
+    world.clock.hurry();
+    let put = || world.put("/v2/a/manifests/t").header("content-type", OCI);
+    let stalls = Script::of(manifest.slice(..10)).meanwhile(std::future::pending());
+    let answer = put().stream(stalls).send().await;
+    answer.expect(503);
+    assert_eq!(world.clock.held(), 0);
+    // What is here already is taken all the same.
+    world.push_blob("a", "{}").await;
+    put().stream(Script::in_chunks(&manifest, 10)).send().await.expect(201);
 }
 
 /// A page of referrers is held until it is sent, or nobody wants it any more; an empty one needs nothing.
@@ -76,12 +132,12 @@ async fn room_for_referrers() {
     assert_eq!(world.clock.held(), 0);
 
     world.clock.fill(true);
-    world.get(target).send().await.expect_error(503, "TOOMANYREQUESTS");
+    world.get(target).send().await.expect(503);
     let nothing = format!("/v2/a/referrers/{}", sha256(b"x"));
     world.get(nothing).send().await.expect(200);
 }
 
-/// A manifest that trickles in does not hold its room for ever.
+/// A manifest that trickles in does not hold its room for ever. Only the time for which its client is waited for counts.
 #[tokio::test]
 async fn a_slow_manifest() {
     let world = World::new().await;

@@ -6,28 +6,43 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use registry::Environment;
 use registry::budget::ClientKey;
-use registry::environment::Memory;
+use registry::environment::{Memory, MemoryPermit, Purpose};
 use registry::store::{StoreError, Timestamp};
-use tokio::sync::Notify;
 
 pub(crate) struct Clock {
     now: AtomicU64,
     state: Mutex<u64>,
-    rooms: Mutex<Vec<usize>>,
+    rooms: Mutex<Vec<(Purpose, usize)>>,
     held: Arc<AtomicUsize>,
     full: AtomicBool,
-    /// Who waits for time lets it pass.
-    flows: AtomicBool,
-    /// Wakes those who wait for time to pass.
-    passed: Notify,
+    slow: Arc<AtomicBool>,
 }
 
 /// Memory that is given back when this is dropped.
-struct Held(usize, Arc<AtomicUsize>);
+struct Held {
+    bytes: usize,
+    all: Arc<AtomicUsize>,
+    slow: Arc<AtomicBool>,
+}
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.1.fetch_sub(self.0, Ordering::SeqCst);
+        self.all.fetch_sub(self.bytes, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl MemoryPermit for Held {
+    fn try_grow(&mut self, bytes: usize) -> bool {
+        self.bytes += bytes;
+        self.all.fetch_add(bytes, Ordering::SeqCst);
+        true
+    }
+
+    async fn must_give_way(&mut self, _: u64) {
+        if !self.slow.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -39,19 +54,12 @@ impl Clock {
             rooms: Mutex::default(),
             held: Arc::default(),
             full: AtomicBool::new(false),
-            flows: AtomicBool::new(false),
-            passed: Notify::new(),
+            slow: Arc::default(),
         }
     }
 
     pub(crate) fn pass(&self, millis: u64) {
         self.now.fetch_add(millis, Ordering::SeqCst);
-        self.passed.notify_waiters();
-    }
-
-    /// From now on time passes by itself for those who wait for it.
-    pub(crate) fn flow(&self) {
-        self.flows.store(true, Ordering::SeqCst);
     }
 
     /// From now on there is no room, or there is again.
@@ -59,8 +67,13 @@ impl Clock {
         self.full.store(full, Ordering::SeqCst);
     }
 
-    /// The rooms that were granted since this was last asked, in bytes.
-    pub(crate) fn rooms(&self) -> Vec<usize> {
+    /// From now on everything that is waited for arrives too slowly, while others wait for memory.
+    pub(crate) fn hurry(&self) {
+        self.slow.store(true, Ordering::SeqCst);
+    }
+
+    /// The memory that was granted since this was last asked, in bytes.
+    pub(crate) fn rooms(&self) -> Vec<(Purpose, usize)> {
         std::mem::take(&mut *self.rooms.lock().expect("not poisoned"))
     }
 
@@ -89,29 +102,16 @@ impl Environment for Clock {
         }
     }
 
-    async fn memory(&self, _client: ClientKey, bytes: usize) -> Result<Memory, StoreError> {
+    async fn memory(&self, _: ClientKey, purpose: Purpose, bytes: usize) -> Result<Memory, StoreError> {
         if self.full.load(Ordering::SeqCst) {
             return Err(StoreError::unavailable("planned fault: no room"));
         }
-        self.rooms.lock().expect("not poisoned").push(bytes);
+        self.rooms.lock().expect("not poisoned").push((purpose, bytes));
         self.held.fetch_add(bytes, Ordering::SeqCst);
-        Ok(Box::new(Held(bytes, self.held.clone())))
-    }
-
-    async fn sleep(&self, millis: u64) {
-        if self.flows.load(Ordering::SeqCst) {
-            tokio::task::yield_now().await;
-            return self.pass(millis);
-        }
-        let until = self.now().plus_millis(millis);
-        loop {
-            // Registered before the clock is read, so that no step of it is missed.
-            let mut passed = std::pin::pin!(self.passed.notified());
-            passed.as_mut().enable();
-            if self.now() >= until {
-                return;
-            }
-            passed.await;
-        }
+        Ok(Box::new(Held {
+            bytes,
+            all: self.held.clone(),
+            slow: self.slow.clone(),
+        }))
     }
 }

@@ -75,6 +75,10 @@ pub(crate) struct LimitArgs {
     /// [default: 64MiB, with blobs in S3 512MiB for uploads]
     #[arg(long, env = "ROADSTEAD_UPLOAD_MEMORY", value_name = "SIZE")]
     pub(crate) upload_memory: Option<Length>,
+    /// For how long a request waits for memory before it is answered with 503. While others wait, bodies that arrive at
+    /// less than 16 KiB a second give way [default: 30s, for uploads into S3 5m]
+    #[arg(long, env = "ROADSTEAD_MEMORY_TIMEOUT", value_name = "DURATION")]
+    pub(crate) memory_timeout: Option<Span>,
     /// The largest blob that is accepted
     #[arg(long, env = "ROADSTEAD_MAX_BLOB_SIZE", value_name = "SIZE", default_value = "500GiB")]
     pub(crate) max_blob_size: Length,
@@ -98,8 +102,8 @@ pub(crate) struct LimitArgs {
     /// For how long a connection may be kept without a request
     #[arg(long, env = "ROADSTEAD_KEEP_ALIVE", value_name = "DURATION", default_value = "2m")]
     pub(crate) keep_alive: Span,
-    /// For how long no byte of a request's body may arrive
-    #[arg(long, env = "ROADSTEAD_IDLE_TIMEOUT", value_name = "DURATION", default_value = "30s")]
+    /// For how long no byte of a request's body may arrive. Clients that compress while they send are silent for a while
+    #[arg(long, env = "ROADSTEAD_IDLE_TIMEOUT", value_name = "DURATION", default_value = "2m")]
     pub(crate) idle_timeout: Span,
     /// For how long a client may read nothing of a response
     #[arg(long, env = "ROADSTEAD_STALL_TIMEOUT", value_name = "DURATION", default_value = "2m")]

@@ -55,6 +55,7 @@ pub(super) fn how(absent: Absent) -> OpenHow {
         absent,
         sync: store_embedded::Sync::Full,
         upload_memory: Some(MEMORY),
+        memory_timeout: None,
         presign_lifetime: Duration::from_mins(15),
     }
 }

@@ -42,7 +42,8 @@ pub(crate) fn receive(
         incoming: Some(incoming),
         leftover: leftover.clone(),
         idle: timeouts.idle,
-        deadline: Instant::now() + timeouts.total,
+        total: timeouts.total,
+        waited: Duration::ZERO,
         waiting: None,
         timer: LazyTimer::default(),
         metrics,
@@ -78,8 +79,12 @@ struct ReceivedBody {
     declared: Option<u64>,
     received: u64,
     idle: Duration,
-    deadline: Instant,
-    /// Since when no byte has come.
+    /// For how long the client may be waited for in all.
+    total: Duration,
+    /// For how long it was waited for until the last byte came. What passes while the registry reads nothing, because it
+    /// waits for memory or for a disk, is no fault of the client's.
+    waited: Duration,
+    /// Since when it is waited for.
     waiting: Option<Instant>,
     timer: LazyTimer,
     metrics: Arc<Metrics>,
@@ -102,7 +107,9 @@ impl Body for ReceivedBody {
                 Poll::Ready(Some(Ok(frame))) => {
                     // Trailers say nothing that this protocol knows.
                     let Ok(data) = frame.into_data() else { continue };
-                    this.waiting = None;
+                    if let Some(since) = this.waiting.take() {
+                        this.waited += since.elapsed();
+                    }
                     this.received += data.len() as u64;
                     this.metrics.received(data.len());
                     return Poll::Ready(Some(Ok(Frame::data(data))));
@@ -116,7 +123,8 @@ impl Body for ReceivedBody {
                 Poll::Ready(None) => None,
                 Poll::Pending => {
                     let waiting = *this.waiting.get_or_insert_with(Instant::now);
-                    if !this.timer.poll_passed(context, this.deadline.min(waiting + this.idle)) {
+                    let left = this.total.saturating_sub(this.waited).min(this.idle);
+                    if !this.timer.poll_passed(context, waiting + left) {
                         return Poll::Pending;
                     }
                     Some(BodyError::Stalled)

@@ -31,6 +31,7 @@ pub(super) async fn bucket(args: &StoreArgs, bucket: &Bucket, how: &OpenHow) -> 
             Parts::Equal => store_s3::Parts::Equal,
         },
         upload_memory: how.upload_memory.unwrap_or(store_s3::Options::UPLOAD_MEMORY),
+        memory_timeout: how.memory_timeout.unwrap_or(store_s3::Options::MEMORY_TIMEOUT),
         presign_lifetime: how.presign_lifetime,
         ..store_s3::Options::new(&bucket.name)
     };

@@ -18,7 +18,6 @@ mod logs;
 mod metrics;
 mod moving;
 mod operator;
-mod own_host;
 mod protocol;
 mod reclaim;
 mod resets;

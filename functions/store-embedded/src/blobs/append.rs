@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{self, Either};
+use registry::budget::ClientKey;
 use registry::store::StoreError;
 use registry::store::blobs::{AppendError, Appended, Source};
 use registry::store::sessions::Attempt;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{JoinError, JoinHandle};
 
 use super::body::Batch;
+use super::room::BASE;
 use super::segments::{self, Segment};
 use super::{DiskBlobs, failure};
 use crate::Sync;
@@ -33,19 +34,21 @@ const WRITE_BACK: u64 = 32 << 20;
 /// A body that is declared to be this long is refused at once when the disk has no room for it.
 const CHECK_SPACE: u64 = 1 << 20;
 
-/// A client that sends nothing for so long gives its room to others.
+/// A client that sends nothing for so long gives its memory to others; if others wait, so does one that does not fill a
+/// batch in this time.
 const PAUSE: Duration = Duration::from_millis(500);
 
 impl DiskBlobs {
     pub(super) async fn append_body(
         &self,
+        client: ClientKey,
         attempt: Attempt,
         state: &[u8],
         source: &mut dyn Source,
     ) -> Result<Appended, AppendError> {
         let segments = segments::decode(state)?;
         let mut writer = Writer::new(self, attempt.into(), source.remaining());
-        let length = match self.copy(source, &mut writer).await {
+        let length = match self.copy(client, source, &mut writer).await {
             Ok(length) => length,
             Err(error) => {
                 writer.discard().await;
@@ -62,16 +65,28 @@ impl DiskBlobs {
         Ok(Appended { state, part })
     }
 
-    async fn copy(&self, source: &mut dyn Source, writer: &mut Writer) -> Result<u64, AppendError> {
+    async fn copy(&self, client: ClientKey, source: &mut dyn Source, writer: &mut Writer) -> Result<u64, AppendError> {
         let mut batch = Batch::default();
-        // Before the body is read: a client that must wait is slowed down by its own connection. Given back while the
-        // client pauses: those that stall must not keep others from uploading.
-        let mut room = Some(self.room.base().await?);
-        while let Some(chunk) = next_chunk(source, &mut batch, &mut room, writer).await? {
-            if room.is_none() {
-                room = Some(self.room.base().await?);
+        loop {
+            // Before the body is read: a client that must wait is slowed down by its own connection. Given back while the
+            // client pauses: those that stall must not keep others from uploading.
+            if !batch.has_memory() {
+                batch.begin(self.room.wait(client, BASE).await?);
             }
-            if !batch.push(chunk, &self.room) || (batch.length() >= EAGER && writer.is_idle()) {
+            let Some(chunk) = next_chunk(source, &mut batch, writer).await? else {
+                break;
+            };
+            if !batch.has_room_for(chunk.len()) {
+                // Nothing is held while more is waited for, but for this chunk and what is being written.
+                let full = std::mem::take(&mut batch);
+                if full.length() > 0 {
+                    writer.write(full).await?;
+                }
+                batch.begin(self.room.wait(client, BASE.max(chunk.len())).await?);
+            }
+            batch.push(chunk);
+            let is_worth_a_write = batch.length() >= EAGER && writer.is_idle();
+            if is_worth_a_write || batch.is_full() || (batch.is_older_than(PAUSE) && self.room.is_short()) {
                 writer.write(std::mem::take(&mut batch)).await?;
             }
         }
@@ -80,11 +95,10 @@ impl DiskBlobs {
 }
 
 /// Waits for a chunk. What was collected is handed on when the writer is ready for it before the client, if it is worth
-/// a write, and in any case when the client pauses; then the room is given back too.
+/// a write, and in any case when the client pauses; then the memory is given back too.
 async fn next_chunk(
     source: &mut dyn Source,
     batch: &mut Batch,
-    room: &mut Option<OwnedSemaphorePermit>,
     writer: &mut Writer,
 ) -> Result<Option<Bytes>, AppendError> {
     let mut next = source.next();
@@ -101,11 +115,11 @@ async fn next_chunk(
     if let Ok(chunk) = tokio::time::timeout(PAUSE, &mut next).await {
         return Ok(chunk?);
     }
-    if batch.length() > 0 {
-        writer.write(std::mem::take(batch)).await?;
+    let collected = std::mem::take(batch);
+    if collected.length() > 0 {
+        writer.write(collected).await?;
     }
     writer.settle().await?;
-    *room = None;
     Ok(next.await?)
 }
 

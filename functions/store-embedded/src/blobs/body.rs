@@ -1,26 +1,28 @@
 //! Collects the chunks of a body into batches worth a system call.
 
+use std::time::{Duration, Instant};
+
 use bytes::{Bytes, BytesMut};
-use tokio::sync::OwnedSemaphorePermit;
+use registry::budget::Grant;
 
-use super::room::{BASE, Room};
-
-/// A batch is as large as this when there is room, in bytes.
+/// A batch is as large as this when there is memory, in bytes.
 const MAX_BATCH: usize = 1 << 20;
 
-/// By how much a batch asks to grow, in bytes.
+/// By how much a batch asks to grow at most, in bytes; else it doubles.
 const STEP: usize = 256 << 10;
 
 /// Chunks below this size are copied together: each one that is kept pins the buffer it is a part of.
 const SMALL: usize = 8 << 10;
 
-/// Some consecutive bytes of a body.
+/// Some consecutive bytes of a body, and the memory that they take.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     parts: Vec<Bytes>,
     small: BytesMut,
     length: usize,
-    extensions: Vec<OwnedSemaphorePermit>,
+    memory: Option<Grant>,
+    /// When its first bytes came.
+    began: Option<Instant>,
 }
 
 impl Batch {
@@ -28,8 +30,32 @@ impl Batch {
         self.length
     }
 
-    /// Adds a chunk. `false`: there is no room for another, write the batch first.
-    pub(super) fn push(&mut self, chunk: Bytes, room: &Room) -> bool {
+    /// Whether it has memory for at least one byte.
+    pub(super) fn has_memory(&self) -> bool {
+        self.memory.is_some()
+    }
+
+    /// Gives memory to an empty batch.
+    pub(super) fn begin(&mut self, memory: Grant) {
+        self.memory = Some(memory);
+    }
+
+    /// Whether there is memory for `bytes` more, perhaps because some was free.
+    pub(super) fn has_room_for(&mut self, bytes: usize) -> bool {
+        let wanted = self.length + bytes;
+        let capacity = self.capacity();
+        if wanted <= capacity {
+            return true;
+        }
+        let missing = (wanted - capacity) as u64;
+        let step = capacity.min(STEP) as u64;
+        let Some(memory) = &mut self.memory else { return false };
+        memory.try_grow(step.max(missing)) || memory.try_grow(missing)
+    }
+
+    /// Adds a chunk for which there is room.
+    pub(super) fn push(&mut self, chunk: Bytes) {
+        self.began.get_or_insert_with(Instant::now);
         self.length += chunk.len();
         if chunk.len() < SMALL {
             self.small.extend_from_slice(&chunk);
@@ -37,19 +63,19 @@ impl Batch {
             self.flush_small();
             self.parts.push(chunk);
         }
-        while self.length >= self.capacity() {
-            if self.capacity() >= MAX_BATCH {
-                return false;
-            }
-            let Some(permit) = room.more(STEP) else {
-                return false;
-            };
-            self.extensions.push(permit);
-        }
-        true
     }
 
-    /// The parts in order, none of them empty. The batch keeps its room until it is dropped.
+    /// Whether it is to be written before another chunk is read.
+    pub(super) fn is_full(&mut self) -> bool {
+        self.length >= MAX_BATCH || !self.has_room_for(1)
+    }
+
+    /// Whether it has been growing for so long.
+    pub(super) fn is_older_than(&self, age: Duration) -> bool {
+        self.began.is_some_and(|began| began.elapsed() >= age)
+    }
+
+    /// The parts in order, none of them empty. The batch keeps its memory until it is dropped.
     pub(super) fn parts(&mut self) -> &[Bytes] {
         self.flush_small();
         &self.parts
@@ -62,20 +88,31 @@ impl Batch {
     }
 
     fn capacity(&self) -> usize {
-        BASE / 2 + self.extensions.len() * STEP
+        let bytes = self.memory.as_ref().map_or(0, Grant::amount);
+        usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use registry::budget::{Budget, ClientKey};
+
     use super::*;
+
+    const BASE: usize = 16 << 10;
+
+    fn batch(budget: &Budget) -> Batch {
+        let mut batch = Batch::default();
+        batch.begin(budget.try_take(ClientKey::INTERNAL, BASE as u64).expect("it is free"));
+        batch
+    }
 
     #[test]
     fn small_chunks_are_copied_together_in_order() {
-        let room = Room::new(0);
-        let mut batch = Batch::default();
+        let mut batch = batch(&Budget::new(1 << 20, 1));
         for chunk in [&b"a"[..], b"b", &[b'c'; SMALL], b"d", b"e"] {
-            assert!(batch.push(Bytes::copy_from_slice(chunk), &room));
+            assert!(batch.has_room_for(chunk.len()));
+            batch.push(Bytes::copy_from_slice(chunk));
         }
         let parts = batch.parts();
         assert_eq!(parts.len(), 3);
@@ -86,15 +123,34 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_bounded_by_the_room() {
-        let chunk = || Bytes::from(vec![0; 16 << 10]);
-        let mut batch = Batch::default();
-        let poor = Room::new(0);
-        while batch.push(chunk(), &poor) {}
-        assert_eq!(batch.length(), BASE / 2);
-        let mut batch = Batch::default();
-        let rich = Room::new(64 << 20);
-        while batch.push(chunk(), &rich) {}
-        assert!(batch.length() <= MAX_BATCH + BASE / 2 + STEP, "{}", batch.length());
+    fn a_batch_is_bounded_by_its_memory() {
+        const CHUNK: usize = 6 << 10;
+        for (total, bound) in [(BASE, BASE), (64 << 20, MAX_BATCH + CHUNK)] {
+            let budget = Budget::new(total as u64, 1);
+            let mut batch = batch(&budget);
+            while !batch.is_full() && batch.has_room_for(CHUNK) {
+                batch.push(Bytes::from(vec![0; CHUNK]));
+            }
+            assert!(
+                batch.length() <= bound && batch.length() > bound - 2 * CHUNK,
+                "{}",
+                batch.length()
+            );
+            assert!(budget.free() <= (total - batch.length()) as u64);
+            drop(batch);
+            assert_eq!(budget.free(), total as u64);
+        }
+    }
+
+    /// One byte holds one piece; what is held doubles with what has come.
+    #[test]
+    fn memory_follows_the_bytes() {
+        let budget = Budget::new(64 << 20, 1);
+        let mut batch = batch(&budget);
+        for (length, held) in [(1, BASE), (BASE, 2 * BASE), (3 * BASE, 4 * BASE)] {
+            batch.push(Bytes::from(vec![0; length - batch.length()]));
+            assert!(!batch.is_full());
+            assert_eq!(batch.capacity(), held, "after {length} bytes");
+        }
     }
 }

@@ -1,80 +1,93 @@
 //! The memory that the bodies of all uploads may hold together.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use registry::budget::{Budget, ClientKey, Grant};
 use registry::store::StoreError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// For how long an upload waits. Less than half of the time for which it has claimed its session.
-const PATIENCE: Duration = Duration::from_secs(25);
+/// What an upload holds before its body is read: enough for a chunk as most connections deliver them, and so little that
+/// very many slow uploads take only a small part of all.
+pub(super) const BASE: usize = 16 << 10;
 
-/// The unit in which room is counted, in bytes.
-const UNIT: u64 = 1 << 10;
+/// At least so many bytes are shared, however little was asked for.
+const LEAST: u64 = 128 << 10;
 
-/// What an upload holds while bytes of it wait: one half for the batch that is collected, one for the batch that is
-/// being written.
-pub(super) const BASE: usize = 128 << 10;
+/// How many uploads wait at once.
+const MAX_WAITING: usize = 4096;
 
-/// The bytes of buffers that all uploads of the process may hold.
+/// The bytes of buffers that all uploads of the process may hold, shared fairly between clients.
 ///
-/// An upload waits for its base before its body is read. More room makes it faster, not possible: it is taken
-/// only if some is free, and only for one batch. What was taken goes back when the client pauses, so that clients that
-/// stall, however many, keep none of it. One that goes on after a pause waits again, and is given up if nothing becomes
-/// free in time: its chunk ends with 503, and what the session held before can be continued.
+/// An upload waits for its base before its body is read, and holds nothing else while it waits, but for what is being
+/// written: so uploads never wait for each other in a circle. More memory makes it faster, not possible: it is taken only
+/// if some is free, and goes with a batch until that is written. What was taken goes back when the client pauses, and
+/// when others wait while little arrives, so that clients that stall or trickle, however many, keep none of it. One that
+/// goes on afterwards waits again, and is given up if nothing becomes free in time: its chunk ends with 503, and what the
+/// session held before can be continued.
 #[derive(Debug)]
-pub(super) struct Room(Arc<Semaphore>);
+pub(super) struct Room {
+    all: Budget,
+    timeout: Duration,
+}
 
 impl Room {
-    pub(super) fn new(bytes: u64) -> Self {
-        let units = usize::try_from(bytes / UNIT).unwrap_or(usize::MAX);
-        Self(Arc::new(Semaphore::new(
-            units.clamp(units_of(BASE) as usize, Semaphore::MAX_PERMITS),
-        )))
+    pub(super) fn new(bytes: u64, timeout: Duration) -> Self {
+        Self {
+            all: Budget::new(bytes.max(LEAST), MAX_WAITING),
+            timeout,
+        }
     }
 
-    /// Waits for room for one upload, within bounds.
-    pub(super) async fn base(&self) -> Result<OwnedSemaphorePermit, StoreError> {
-        let room = Arc::clone(&self.0).acquire_many_owned(units_of(BASE));
-        match tokio::time::timeout(PATIENCE, room).await {
-            Ok(permit) => permit.map_err(StoreError::failed),
+    /// Waits for memory for `bytes` of an upload of `client`, within bounds.
+    pub(super) async fn wait(&self, client: ClientKey, bytes: usize) -> Result<Grant, StoreError> {
+        match tokio::time::timeout(self.timeout, self.all.take(client, bytes as u64)).await {
+            Ok(Ok(grant)) => Ok(grant),
+            Ok(Err(refused)) => Err(StoreError::unavailable(refused)),
             Err(_) => Err(StoreError::unavailable(
-                "too many uploads at once: no memory became free for this one",
+                "no memory for this upload became free in time (--upload-memory, --memory-timeout)",
             )),
         }
     }
 
-    /// Room for `bytes` more, if there is some now and nobody waits for it.
-    pub(super) fn more(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.0).try_acquire_many_owned(units_of(bytes)).ok()
+    /// Whether others wait.
+    pub(super) fn is_short(&self) -> bool {
+        self.all.waiting() > 0
     }
-}
 
-fn units_of(bytes: usize) -> u32 {
-    u32::try_from((bytes as u64).div_ceil(UNIT)).unwrap_or(u32::MAX)
+    #[cfg(test)]
+    pub(super) fn free(&self) -> u64 {
+        self.all.free()
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
-    #[tokio::test]
+    const CLIENT: ClientKey = ClientKey::INTERNAL;
+
+    #[tokio::test(start_paused = true)]
     async fn uploads_wait_and_extensions_do_not() {
-        let room = Room::new(2 * BASE as u64);
-        let (first, second) = (room.base().await, room.base().await);
-        assert!(room.more(1).is_none());
-        let waiting = room.base();
-        let mut waiting = std::pin::pin!(waiting);
-        assert!(futures_util::FutureExt::now_or_never(waiting.as_mut()).is_none());
+        let room = Room::new(LEAST, Duration::from_secs(9));
+        let mut first = room.wait(CLIENT, BASE).await.expect("all is free");
+        let mut waiting = std::pin::pin!(room.wait(CLIENT, 1 << 20));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        assert!(room.is_short());
+        assert!(!first.try_grow(1), "the upload that waits comes first");
         drop(first);
-        assert!(room.more(1).is_none(), "the upload that waits comes first");
-        let third = waiting.await;
-        drop((second, third));
-        assert!(room.more(2 * BASE).is_some());
+        let all = waiting.await.expect("all is free again");
+        assert!(!room.is_short());
+        let since = tokio::time::Instant::now();
+        let refused = room.wait(CLIENT, 1).await;
+        assert!(matches!(refused, Err(StoreError::Unavailable(_))));
+        assert_eq!(since.elapsed().as_secs(), 9);
+        drop(all);
     }
 
     #[tokio::test]
     async fn there_is_always_room_for_one() {
-        assert!(Room::new(0).base().await.is_ok());
+        let room = Room::new(0, Duration::from_secs(1));
+        assert!(room.wait(CLIENT, BASE).await.is_ok());
     }
 }

@@ -8,7 +8,7 @@ use std::task::{Poll, Waker};
 use async_trait::async_trait;
 
 use crate::budget::ClientKey;
-use crate::environment::{Environment, Memory};
+use crate::environment::{Environment, Memory, Purpose};
 use crate::store::{StoreError, Timestamp};
 
 pub(super) const MINUTE: u64 = 60_000;
@@ -148,11 +148,7 @@ impl Environment for Clock {
         }
     }
 
-    async fn memory(&self, _client: ClientKey, _bytes: usize) -> Result<Memory, StoreError> {
+    async fn memory(&self, _: ClientKey, _: Purpose, _: usize) -> Result<Memory, StoreError> {
         Ok(Box::new(()))
-    }
-
-    async fn sleep(&self, millis: u64) {
-        self.rest(millis).await;
     }
 }

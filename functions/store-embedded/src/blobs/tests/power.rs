@@ -96,7 +96,7 @@ async fn lives(seed: u64) -> usize {
     for life in 0..4 {
         let what = format!("seed {seed}, life {life}");
         let files = Arc::new(Recorded::open(&root));
-        let blobs = DiskBlobs::new(files.clone(), Sync::Full, 8 << 20);
+        let blobs = DiskBlobs::new(files.clone(), Sync::Full, Room::new(8 << 20, Options::MEMORY_TIMEOUT));
         files.stop_after(usize::try_from(dice.roll(40)).unwrap());
         for _ in 0..8 {
             let index = usize::try_from(dice.roll(3)).unwrap();
@@ -120,7 +120,7 @@ async fn lives(seed: u64) -> usize {
     }
     // Whatever went wrong, the session's row leads to all that is there.
     let files = Arc::new(Recorded::open(&root));
-    let blobs = DiskBlobs::new(files.clone(), Sync::Full, 8 << 20);
+    let blobs = DiskBlobs::new(files.clone(), Sync::Full, Room::new(8 << 20, Options::MEMORY_TIMEOUT));
     let sealed = sessions.iter().filter(|session| session.object.is_some()).count();
     for session in &sessions {
         let doomed = (1..=session.attempts).map(|number| Doomed {

@@ -119,6 +119,7 @@ impl World {
             absent: Absent::Create,
             sync: store_embedded::Sync::Off,
             upload_memory: None,
+            memory_timeout: None,
             presign_lifetime: Duration::from_mins(1),
         };
         let mut stores = stores::open(&args, &how).await.unwrap().stores;

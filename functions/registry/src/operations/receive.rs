@@ -1,0 +1,140 @@
+//! A manifest on its way into memory: bounded, and paid for as it arrives.
+//!
+//! The memory follows the bytes. A body begins with a little of the memory for first bytes, which is enough for most
+//! manifests; one that turns out to be larger waits for all the rest at once. So those who send the beginning of a
+//! manifest and then nothing hold little, and nobody who holds some of the rest waits for more of it.
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::{Either, select};
+use http::HeaderMap;
+
+use super::source::next_chunk;
+use crate::body::RequestBody;
+use crate::call::Call;
+use crate::environment::{Memory, Purpose};
+use crate::error::Error;
+use crate::registry::declared_length;
+use crate::store::StoreError;
+use crate::store::blobs::BodyError;
+
+/// Memory for first bytes is taken in pieces of this size.
+const PIECE: usize = 8 << 10;
+
+/// How much of it a body takes at most, as long as there is more: nearly every manifest is smaller.
+const MAX_FIRST_BYTES: usize = 64 << 10;
+
+/// A manifest that has arrived, and what it holds until this is dropped.
+pub(super) struct Received {
+    /// All of it.
+    pub(super) bytes: Bytes,
+    /// For them.
+    pub(super) memory: Held,
+}
+
+/// The memory of one body.
+pub(super) struct Held {
+    first: Memory,
+    rest: Option<Rest>,
+    /// How many bytes may be here.
+    capacity: usize,
+}
+
+struct Rest {
+    memory: Memory,
+    /// How many bytes were here when it was granted.
+    from: usize,
+}
+
+impl Held {
+    /// Takes memory, so that `needed` bytes may be here of a body of at most `expected`.
+    async fn reach(&mut self, call: &Call<'_>, needed: usize, expected: usize) -> Result<(), StoreError> {
+        if needed <= self.capacity {
+            return Ok(());
+        }
+        let goal = needed.next_multiple_of(PIECE).min(expected);
+        if goal > MAX_FIRST_BYTES || !self.first.try_grow(goal - self.capacity) {
+            let memory = call.memory_for(Purpose::Body, expected - self.capacity).await?;
+            let from = self.capacity;
+            self.rest = Some(Rest { memory, from });
+            self.capacity = expected;
+        } else {
+            self.capacity = goal;
+        }
+        Ok(())
+    }
+
+    /// Completes when this body, of which `arrived` bytes are here, has to give way to others.
+    async fn must_give_way(&mut self, arrived: usize) {
+        match &mut self.rest {
+            Some(rest) => {
+                let arrived = arrived.saturating_sub(rest.from);
+                rest.memory.must_give_way(arrived as u64).await;
+            }
+            None => self.first.must_give_way(arrived as u64).await,
+        }
+    }
+}
+
+impl Call<'_> {
+    /// The whole body of a manifest, or 413 as soon as it is known to be too large: by its declared length before
+    /// anything is read. Memory is asked for when the first bytes are here; while it is waited for the body is not read,
+    /// and the client's time does not pass.
+    pub(super) async fn receive_manifest(&self, headers: &HeaderMap, mut body: RequestBody) -> Result<Received, Error> {
+        let limit = self.settings.limits.manifest_bytes;
+        let too_large = Error::ManifestTooLarge { limit };
+        let declared = match declared_length(headers).map(usize::try_from) {
+            Some(Ok(length)) if length <= limit => Some(length),
+            Some(_) => return Err(too_large),
+            None => None,
+        };
+        let expected = declared.unwrap_or(limit);
+        let mut next = next_chunk(&mut body).await?;
+        let capacity = PIECE.min(expected);
+        let mut held = Held {
+            first: self.memory_for(Purpose::FirstBytes, capacity).await?,
+            rest: None,
+            capacity,
+        };
+        let mut bytes = BytesMut::new();
+        let mut waited = 0;
+        while let Some(chunk) = next {
+            let length = bytes.len() + chunk.len();
+            if length > expected {
+                return Err(declared.map_or(too_large, |_| BodyError::LengthMismatch.into()));
+            }
+            held.reach(self, length, expected).await?;
+            // Never more than is paid for, as a buffer that doubles would.
+            if bytes.capacity() < length {
+                bytes.reserve(held.capacity - bytes.len());
+            }
+            bytes.extend_from_slice(&chunk);
+            drop(chunk);
+            let since = self.environment.now();
+            next = next_in_time(&mut body, &mut held, length).await?;
+            waited += self.environment.now().millis_since(since);
+            if waited > self.settings.limits.manifest_ms {
+                return Err(BodyError::Stalled.into());
+            }
+        }
+        if declared.is_some_and(|length| length != bytes.len()) {
+            return Err(BodyError::LengthMismatch.into());
+        }
+        Ok(Received {
+            bytes: bytes.freeze(),
+            memory: held,
+        })
+    }
+}
+
+/// The next bytes of a body of which `arrived` bytes are here, unless it has to give way first.
+async fn next_in_time(body: &mut RequestBody, held: &mut Held, arrived: usize) -> Result<Option<Bytes>, Error> {
+    let next = std::pin::pin!(next_chunk(body));
+    let must_give_way = std::pin::pin!(held.must_give_way(arrived));
+    match select(next, must_give_way).await {
+        Either::Left((next, _)) => Ok(next?),
+        Either::Right(((), _)) => Err(StoreError::unavailable(
+            "memory is short: a manifest that arrived too slowly gave way to others",
+        )
+        .into()),
+    }
+}
