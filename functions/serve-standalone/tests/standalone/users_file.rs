@@ -1,0 +1,296 @@
+//! The file of users: how it may be written, what happens when it breaks, and what changes it.
+
+use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::process::{Output, Stdio};
+use std::sync::Arc;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::support::{EMPTY, Server, basic, digest, eventually, folder_with_users, roadstead, write_users};
+
+fn line(user: &str, password: &str) -> String {
+    format!("{user}:{}", bcrypt::hash(password, 4).unwrap())
+}
+
+fn ping(server: &Server, user: &str, password: &str) -> u16 {
+    server
+        .request("GET", "/v2/", &[("Authorization", &basic(user, password))], b"")
+        .status
+}
+
+fn says(server: &Server, what: &str) {
+    server.wait_for_line(what, |line| {
+        line["message"].as_str().is_some_and(|text| text.contains(what))
+    });
+}
+
+/// Sends SIGHUP, and waits until it has had its effect, which the log tells in these words.
+fn hang_up(server: &Server, effect: &str) {
+    let count = || server.log().matches(effect).count();
+    let before = count();
+    server.signal(Signal::HUP);
+    eventually(effect, || (count() > before).then_some(()));
+}
+
+/// Notepad's mark and line ends, a comment, a blank line, and an old line of a user who has a new one.
+#[test]
+fn a_file_as_windows_writes_it_lets_users_in_and_the_last_line_of_a_user_counts() {
+    let folder = Arc::new(TempDir::new().unwrap());
+    let text = format!(
+        "\u{feff}# users\r\n{}\r\n\r\n{}  \r\n{}",
+        line("alice", "old"),
+        line("zo\u{eb}", "secret"),
+        line("alice", "new"),
+    );
+    std::fs::write(folder.path().join("users"), text).unwrap();
+    let server = Server::start_in(folder, &["--htpasswd", "users"]);
+    assert_eq!(ping(&server, "zo\u{eb}", "secret"), 200);
+    assert_eq!(ping(&server, "alice", "new"), 200);
+    assert_eq!(ping(&server, "alice", "old"), 401);
+    says(
+        &server,
+        "the user `alice` is there more than once: line 5 counts, and line 2 has no effect",
+    );
+}
+
+#[test]
+fn a_broken_file_neither_ends_the_server_nor_locks_out_who_was_in() {
+    let folder = folder_with_users(&[("alice", "secret")]);
+    let users = folder.path().join("users");
+    let server = Server::start_in(folder, &["--htpasswd", "users"]);
+    assert_eq!(ping(&server, "alice", "secret"), 200);
+    std::fs::write(&users, "alice:hunter2\n").unwrap();
+    hang_up(&server, "is not usable: line 1");
+    assert_eq!(ping(&server, "alice", "secret"), 200);
+    assert!(!server.log().contains("hunter2"));
+    std::fs::write(&users, "").unwrap();
+    hang_up(&server, "is not usable: it holds no user");
+    assert_eq!(ping(&server, "alice", "secret"), 200);
+    std::fs::remove_file(&users).unwrap();
+    hang_up(&server, "is not usable: it cannot be read");
+    assert_eq!(ping(&server, "alice", "secret"), 200);
+    // A push that was begun before goes on as well.
+    let authorization = basic("alice", "secret");
+    let upload = server.open_upload("app", &[("Authorization", &authorization)]);
+    let put = server.request("PUT", &format!("{upload}?digest={}", digest(EMPTY)), &[], EMPTY);
+    assert_eq!(put.status, 201);
+    write_users(&users, &[("bob", "secret")]);
+    hang_up(&server, "the users have changed");
+    assert_eq!(ping(&server, "alice", "secret"), 401);
+    assert_eq!(ping(&server, "bob", "secret"), 200);
+}
+
+/// It reads the users again at once, and never ends the server: without a file, while it starts, while it drains.
+#[test]
+fn a_hangup_ends_no_server() {
+    let server = Server::start(&[]);
+    hang_up(&server, "there is no file to read again");
+    assert_eq!(server.request("GET", "/v2/", &[], b"").status, 200);
+
+    let folder = folder_with_users(&[("alice", "secret")]);
+    let mut server = Server::start_in(folder.clone(), &["--htpasswd", "users"]);
+    hang_up(&server, "were read again and are the same");
+    let authorization = basic("alice", "secret");
+    let upload = server.open_upload("app", &[("Authorization", &authorization)]);
+    let mut client = server.connect();
+    client.send_head("PATCH", &upload, &[], EMPTY.len());
+    client.send(&EMPTY[..1]);
+    // Answered, so that the upload has begun too.
+    assert_eq!(ping(&server, "alice", "secret"), 200);
+    server.signal(Signal::TERM);
+    says(&server, "draining");
+    write_users(&folder.path().join("users"), &[("bob", "secret")]);
+    hang_up(&server, "the users have changed");
+    client.send(&EMPTY[1..]);
+    assert_eq!(client.response("PATCH").status, 202);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+/// The file is a pipe that nobody writes to yet, so that the start lasts as long as this test likes.
+#[test]
+fn a_hangup_ends_no_start() {
+    let folder = TempDir::new().unwrap();
+    let users = folder.path().join("users");
+    let made = std::process::Command::new("mkfifo").arg(&users).status().unwrap();
+    assert!(made.success());
+    let mut child = roadstead()
+        .args([
+            "--listen",
+            "127.0.0.1:0",
+            "--log",
+            "json",
+            "--sync",
+            "off",
+            "--data",
+            "data",
+            "--htpasswd",
+            "users",
+        ])
+        .current_dir(folder.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    // Bit 0 of the signals that are caught is SIGHUP.
+    eventually("the signal is caught", || {
+        let status = std::fs::read_to_string(&status).ok()?;
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+        (u64::from_str_radix(caught.trim(), 16).ok()? & 1 == 1).then_some(())
+    });
+    let pid = Pid::from_raw(child.id().try_into().unwrap()).unwrap();
+    for _ in 0..3 {
+        kill_process(pid, Signal::HUP).unwrap();
+    }
+    assert!(child.try_wait().unwrap().is_none());
+    std::fs::write(&users, line("alice", "secret")).unwrap();
+    let mut log = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut text = String::new();
+    // The signals from before are heeded now; a pipe cannot be read twice, which changes nothing.
+    while !(text.contains("\"listening\"") && text.contains("reading files again") && text.contains("not usable")) {
+        let mut line = String::new();
+        assert!(
+            std::io::BufRead::read_line(&mut log, &mut line).unwrap() > 0,
+            "it ended: {text}"
+        );
+        text.push_str(&line);
+    }
+    kill_process(pid, Signal::TERM).unwrap();
+    let ended = eventually("the server ends", || child.try_wait().unwrap());
+    assert_eq!(ended.code(), Some(0));
+}
+
+/// `roadstead htpasswd` with a password on standard input.
+fn htpasswd(folder: &Path, arguments: &[&str], password: &str) -> Output {
+    let mut child = roadstead()
+        .arg("htpasswd")
+        .args(arguments)
+        .current_dir(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // With --delete it reads nothing, and may have ended.
+    let _ = child.stdin.take().unwrap().write_all(password.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn a_line_is_set_and_removed_in_the_file_itself() {
+    let folder = Arc::new(TempDir::new().unwrap());
+    let users = folder.path().join("users");
+    let done = htpasswd(folder.path(), &["users", "alice"], "first");
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    assert_eq!(std::fs::metadata(&users).unwrap().mode() & 0o7777, 0o600);
+    let server = Server::start_in(folder.clone(), &["--htpasswd", "users"]);
+    assert_eq!(ping(&server, "alice", "first"), 200);
+
+    // What a person has added stays: comments, order, line ends, permissions, and a link to the file.
+    let text = format!(
+        "# the team\r\n{}\r\n# others\r\n",
+        std::fs::read_to_string(&users).unwrap().trim()
+    );
+    std::fs::write(&users, &text).unwrap();
+    std::fs::set_permissions(&users, std::fs::Permissions::from_mode(0o640)).unwrap();
+    std::os::unix::fs::symlink("users", folder.path().join("link")).unwrap();
+    assert!(htpasswd(folder.path(), &["link", "alice"], "second").status.success());
+    assert!(htpasswd(folder.path(), &["users", "bob"], "secret").status.success());
+    assert!(
+        std::fs::symlink_metadata(folder.path().join("link"))
+            .unwrap()
+            .is_symlink()
+    );
+    assert_eq!(std::fs::metadata(&users).unwrap().mode() & 0o7777, 0o640);
+    let lines = std::fs::read_to_string(&users).unwrap();
+    let names: Vec<_> = lines
+        .split("\r\n")
+        .map(|line| line.split(':').next().unwrap())
+        .collect();
+    assert_eq!(names, ["# the team", "alice", "# others", "bob", ""]);
+    hang_up(&server, "the users have changed");
+    assert_eq!(ping(&server, "alice", "first"), 401);
+    assert_eq!(ping(&server, "alice", "second"), 200);
+    assert_eq!(ping(&server, "bob", "secret"), 200);
+
+    assert!(
+        htpasswd(folder.path(), &["users", "alice", "--delete"], "")
+            .status
+            .success()
+    );
+    eventually("without a signal too", || {
+        (ping(&server, "alice", "second") == 401).then_some(())
+    });
+    let absent = htpasswd(folder.path(), &["users", "alice", "--delete"], "");
+    assert_eq!(absent.status.code(), Some(3));
+    let absent = htpasswd(folder.path(), &["nowhere", "alice", "--delete"], "");
+    assert_eq!(absent.status.code(), Some(3));
+    // The last one too: nobody is left, and nobody is let in.
+    assert!(
+        htpasswd(folder.path(), &["users", "bob", "--delete"], "")
+            .status
+            .success()
+    );
+    eventually("nobody is left", || {
+        (ping(&server, "bob", "secret") == 401).then_some(())
+    });
+    let left: Vec<_> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(left.len(), 3, "{left:?}");
+}
+
+/// What cannot be stored is not written, and what is there stays.
+#[test]
+fn what_cannot_be_set_changes_nothing() {
+    let folder = TempDir::new().unwrap();
+    let text = format!("{}\n", line("alice", "secret"));
+    let users = folder.path().join("users");
+    std::fs::write(&users, &text).unwrap();
+    let longer = "x".repeat(73);
+    for (arguments, password, code, told) in [
+        (&["users", "bob"][..], "", 1, "not empty"),
+        (&["users", "bob", "--hash", "bcrypt"], longer.as_str(), 1, "argon2id"),
+        (&["users", "#bob"], "secret", 2, "name"),
+        (&["users", " bob"], "secret", 2, "name"),
+        (&["users", "a:b"], "secret", 2, "colon"),
+        (&["no/such/folder", "bob"], "secret", 1, "cannot change"),
+    ] {
+        let done = htpasswd(folder.path(), arguments, password);
+        assert_eq!(done.status.code(), Some(code), "{arguments:?} {done:?}");
+        let stderr = String::from_utf8_lossy(&done.stderr);
+        assert!(stderr.contains(told), "{arguments:?}: {stderr}");
+    }
+    // Latin-1: to rewrite it would be to guess.
+    let other = folder.path().join("other");
+    std::fs::write(&other, b"zo\xeb:x\n").unwrap();
+    let done = htpasswd(folder.path(), &["other", "bob"], "secret");
+    assert_eq!(done.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&done.stderr).contains("line 1"), "{done:?}");
+    assert_eq!(std::fs::read(&other).unwrap(), b"zo\xeb:x\n");
+    assert_eq!(std::fs::read_to_string(&users).unwrap(), text);
+    assert!(
+        htpasswd(folder.path(), &["users", "bob"], &longer).status.success(),
+        "argon2id takes it"
+    );
+}
+
+/// Each waits for the one before, so that no line is lost.
+#[test]
+fn commands_at_the_same_time_lose_no_line() {
+    let folder = TempDir::new().unwrap();
+    let names: Vec<_> = (0..6).map(|number| format!("user{number}")).collect();
+    std::thread::scope(|scope| {
+        for name in &names {
+            scope.spawn(|| assert!(htpasswd(folder.path(), &["users", name], "secret").status.success()));
+        }
+    });
+    let text = std::fs::read_to_string(folder.path().join("users")).unwrap();
+    let mut found: Vec<_> = text.lines().map(|line| line.split(':').next().unwrap()).collect();
+    found.sort_unstable();
+    assert_eq!(found, names);
+}
