@@ -85,11 +85,11 @@ class Front:
         if self._child is not None:
             self._child.stop()
 
-    def connect(self) -> http.client.HTTPSConnection:
-        """A connection that checks the certificate for the registry's name."""
+    def connect(self, source: str = "127.0.0.1") -> http.client.HTTPSConnection:
+        """A connection from an address of this machine that checks the certificate for the registry's name."""
         trust = ssl.create_default_context(cafile=str(self.authority))
         connection = http.client.HTTPSConnection(REGISTRY, timeout=TIMEOUT)
-        plain = socket.create_connection(("127.0.0.1", self.port), timeout=TIMEOUT)
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=TIMEOUT, source_address=(source, 0))
         connection.sock = trust.wrap_socket(plain, server_hostname=REGISTRY)
         return connection
 
@@ -115,7 +115,8 @@ def tls(folder: Path) -> Iterator[Result]:
     """nginx in front of a server with users; every client knows the private authority and nothing else."""
     need_root()
     images = Images(str(cache_dir()), tool("busybox"))
-    with Server("--htpasswd", users(folder)) as server, Front(folder / "front", server) as front:
+    private = Server("--htpasswd", with_newcomers(users(folder)), *settings_of_proxy())
+    with private as server, Front(folder / "front", server) as front:
         clients = TlsClients(folder, front, images)
         registry = Registry(server.address, USER, PASSWORD)
         yield check("nginx: a client without the authority's certificate refuses", clients.untrusted)
@@ -123,6 +124,7 @@ def tls(folder: Path) -> Iterator[Result]:
         yield check("nginx: skopeo pushes and pulls", clients.skopeo, registry)
         yield check("nginx: 100 MB in chunks stream in and out without a file", stream, front, server)
         yield check("nginx: no token in the access log", no_token, front)
+        yield check("nginx: users log in while somebody else guesses passwords", logins_while_others_guess, front)
 
 
 class TlsClients:
@@ -221,6 +223,64 @@ def no_token(front: Front) -> str:
     shown = [line for line in uploads if not re.search(r'/blobs/uploads/(?:\.\.\.)? HTTP/[0-9.]+"', line)]
     assert uploads and not shown, f"{len(shown)} of {len(uploads)} lines show more: {shown[:1]}"
     return f"{len(uploads)} of {len(lines)} lines"
+
+
+NEWCOMERS = ("newcomer-1", "newcomer-2")
+GUESSERS = 60
+
+
+def with_newcomers(file: Path) -> Path:
+    """The same file with users whom no server has seen, and whose passwords take long to check."""
+    for name in NEWCOMERS:
+        run([roadstead(), "htpasswd", file, name, "--hash", "bcrypt"], timeout=30, input=PASSWORD)
+    return file
+
+
+def settings_of_proxy() -> List[str]:
+    """What the unit says about the proxy on its own host."""
+    return re.findall(r"--trusted-proxy \S+", UNIT.read_text())[0].split()
+
+
+def logins_while_others_guess(front: Front) -> str:
+    """Guesses come from another address than the users. Both are nginx to the registry, which must go by what nginx tells."""
+    ended, answered, failed = threading.Event(), [], []  # type: ignore[var-annotated]
+
+    def status(source: str, user: str, password: str) -> int:
+        connection = front.connect(source)
+        try:
+            login = base64.b64encode(f"{user}:{password}".encode()).decode()
+            connection.request("GET", "/v2/", headers={"Authorization": f"Basic {login}"})
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+    def guess(number: int) -> None:
+        try:
+            while not ended.is_set():
+                told = status("127.0.0.2", NEWCOMERS[number % 2], os.urandom(8).hex())
+                assert told in (401, 503), f"a guess was answered by {told}"
+                answered.append(told)
+        except BaseException as error:  # told by the thread that waits
+            failed.append(error)
+
+    assert status("127.0.0.1", USER, PASSWORD) == 200
+    threads = [threading.Thread(target=guess, args=[number], daemon=True) for number in range(GUESSERS)]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_until(lambda: failed or len(answered) >= 5, 30, "guesses are answered")
+        before = len(answered)
+        for user in (USER, *NEWCOMERS):
+            assert status("127.0.0.1", user, PASSWORD) == 200, user
+        meanwhile = len(answered) - before
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join(TIMEOUT)
+    assert not failed, failed[0]
+    # In one queue, each newcomer would have waited for all who guess.
+    assert meanwhile < GUESSERS, f"{meanwhile} guesses were answered before three users were in"
+    return f"{meanwhile} guesses were answered meanwhile"
 
 
 # --- the unit ---

@@ -305,7 +305,9 @@ class NamedContainerd(Containerd):
 
 def containerd(folder: Path, generation: str = "") -> Iterator[Result]:
     need_root()
-    with Server() as open_server, Server("--htpasswd", users(folder)) as server, Front(folder / "front", server) as front:
+    # The lab's name leads to this machine, as a page's own name could: it must be allowed.
+    lab, private = Server("--allow-host", LAB), Server("--htpasswd", users(folder))
+    with lab as open_server, private as server, Front(folder / "front", server) as front:
         with NamedContainerd(folder / "c", home(folder), knowing(folder), generation) as daemon:
             pulls = CtrPulls(folder, daemon)
             label = f"containerd {daemon.version}"
