@@ -1,4 +1,4 @@
-"""Stand-ins for a cloud, on loopback: versitygw for S3, ministack for DynamoDB and as a second S3.
+"""Stand-ins for a cloud, on a loopback address of their own: versitygw for S3, ministack for DynamoDB and as a second S3.
 
 versitygw enforces what S3 enforces: signatures, the least size of a part, the order of parts, checksums. It keeps its objects in a
 folder, so that they outlive its process. ministack answers DynamoDB's conditions, transactions and paging; everything is in its memory and
@@ -21,7 +21,7 @@ from typing import Dict, List, Mapping, Optional, Union
 from .api import HarnessError
 from .aws import Credentials, DynamoDb, S3
 from .backend import Backend
-from .process import Child, free_port, wait_until
+from .process import STORE_HOST, Child, free_port, wait_until
 from .tools import ensure
 
 # Every way to choose the two stores.
@@ -48,7 +48,7 @@ class _StandIn:
     @property
     def address(self) -> str:
         """Host and port."""
-        return f"127.0.0.1:{self.port}"
+        return f"{STORE_HOST}:{self.port}"
 
     @property
     def url(self) -> str:
@@ -167,7 +167,7 @@ class Ministack(_StandIn):
             "AUTH": "true",
             "AWS_ACCESS_KEY_ID": key,
             "AWS_SECRET_ACCESS_KEY": secret,
-            "BIND_HOST": "127.0.0.1",
+            "BIND_HOST": STORE_HOST,
             "GATEWAY_PORT": str(self.port),
             # Left alone it would remove containers that it takes for its own from the machine's docker.
             "DOCKER_HOST": f"unix://{temporary}/no-docker",

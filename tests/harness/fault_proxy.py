@@ -18,7 +18,7 @@ from typing import Any, Dict, NamedTuple, Optional, Sequence
 
 from .api import HarnessError
 from .faults import KINDS, Settings
-from .process import Child, wait_until
+from .process import STORE_HOST, Child, wait_until
 from .progress import say
 
 
@@ -78,7 +78,7 @@ class FaultProxy:
     @property
     def address(self) -> str:
         """Host and port to send requests to."""
-        return f"127.0.0.1:{self.port}"
+        return f"{STORE_HOST}:{self.port}"
 
     @property
     def url(self) -> str:

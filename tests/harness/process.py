@@ -230,6 +230,11 @@ def stop_all() -> None:
         _live.pop(pid, None)
 
 
+# Where stand-ins for object stores and tables listen, and what stands between them and a registry. Registries listen at 127.0.0.1, and
+# never redirect a pull to the host that they were asked at.
+STORE_HOST = "127.0.0.2"
+
+
 def free_port() -> int:
     """A loopback TCP port that nothing listens on just now. Another process may still take it first.
 

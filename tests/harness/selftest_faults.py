@@ -18,7 +18,7 @@ from .fault_proxy import FaultProxy
 from .faults import KINDS
 from .http1 import Head
 from .operations import operation
-from .process import wait_until
+from .process import STORE_HOST, wait_until
 from .selftest_backend import BackendServer, backends
 
 # One request for each operation that a registry makes, and its name.
@@ -73,7 +73,7 @@ class _Client:
     def __init__(self, proxy: FaultProxy, backend: BackendServer) -> None:
         self.proxy = proxy
         self.backend = backend
-        self.connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=10)
+        self.connection = http.client.HTTPConnection(STORE_HOST, proxy.port, timeout=10)
 
     def ask(self, method: str, target: str, body: bytes = b"", operation: str = "", **headers: str) -> _Answer:
         """Makes a request; an operation of DynamoDB by its name."""
@@ -146,13 +146,13 @@ def counts() -> None:
 def continues() -> None:
     """100 Continue is the service's to send; a refused client is not asked for its body, and its connection ends."""
     with _proxied(probability=0) as client:
-        with socket.create_connection(("127.0.0.1", client.proxy.port), timeout=10) as raw:
+        with socket.create_connection((STORE_HOST, client.proxy.port), timeout=10) as raw:
             raw.sendall(b"PUT /b/k HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
             assert raw.recv(1 << 16).startswith(b"HTTP/1.1 100")
             raw.sendall(b"body")
             assert raw.recv(1 << 16).startswith(b"HTTP/1.1 200")
         client.proxy.inject(1, ["throttle"])
-        with socket.create_connection(("127.0.0.1", client.proxy.port), timeout=10) as raw:
+        with socket.create_connection((STORE_HOST, client.proxy.port), timeout=10) as raw:
             raw.sendall(b"PUT /b/k HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
             answer = b""
             while block := raw.recv(1 << 16):
@@ -164,7 +164,7 @@ def breaks_off() -> None:
     """A body that the client cuts, in order or by a reset, is cut for the service too; an answer that came early still arrives."""
     for linger in (struct.pack("ii", 0, 0), struct.pack("ii", 1, 0)):
         with _proxied(probability=0) as client:
-            with socket.create_connection(("127.0.0.1", client.proxy.port), timeout=10) as raw:
+            with socket.create_connection((STORE_HOST, client.proxy.port), timeout=10) as raw:
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 raw.sendall(b"PUT /b/k HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nhalf")
                 wait_until(lambda: client.backend.seen, 5, "the request arrives")

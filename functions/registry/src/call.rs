@@ -11,6 +11,7 @@ use crate::budget::ClientKey;
 use crate::delivery::Client;
 use crate::environment::{Memory, Purpose, context};
 use crate::error::Error;
+use crate::operations::home;
 use crate::operations::session::OpenSession;
 use crate::registry::{Record, Registry};
 use crate::response;
@@ -74,9 +75,7 @@ impl<'a> Call<'a> {
             )
             .await;
         record.principal = caller.as_ref().ok().map(|identity| identity.principal().clone());
-        let mut response = self.dispatch(route, caller, head, body).await?;
-        response::echo_namespace(&mut response, &head.method, &head.uri);
-        Ok(response)
+        self.dispatch(route, caller, head, body).await
     }
 
     /// The one match from routes to operations; what each arm needs to be allowed stands in its permit's type.
@@ -90,6 +89,8 @@ impl<'a> Call<'a> {
         let headers = &head.headers;
         let head_only = head.method == Method::HEAD;
         match route {
+            // The same for everybody: it says nothing of what is stored here.
+            Route::Home => Ok(home::page(headers)),
             Route::Base => self.base(&self.identify(caller)?),
             Route::ListRepositories { page } => self.list_repositories(&self.identify(caller)?, page).await,
             Route::GetBlob { repository, digest } => {

@@ -60,6 +60,11 @@ pub trait Environment: Send + Sync + 'static {
     /// chooses: the client is told to come again, and its own time for its body does not pass meanwhile, because the
     /// body is not read.
     async fn memory(&self, client: ClientKey, purpose: Purpose, bytes: usize) -> Result<Memory, StoreError>;
+
+    /// Completes when `millis` milliseconds have passed. The core waits for time alone in two cases: it keeps an upload's
+    /// claim alive through work that tells nothing of its progress, and it looks again whether another request has
+    /// finished an upload.
+    async fn sleep(&self, millis: u64);
 }
 
 /// 8 random bytes as a number.

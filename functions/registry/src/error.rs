@@ -65,6 +65,14 @@ pub(crate) enum Error {
     TooManyBodies { limit: u32 },
     #[error("the range does not continue the upload; go on from where it stands")]
     UploadRange(Box<UploadPosition>),
+    #[error("another request is storing bytes of this upload: come again when it has ended")]
+    UploadBusy {
+        position: Box<UploadPosition>,
+        /// Seconds after which to come again.
+        retry_after: u64,
+        /// The request would end the upload, and has waited for the other one.
+        is_last: bool,
+    },
     #[error("the upload is not known: it has ended, expired, or was never opened here")]
     UploadUnknown,
     /// What the session has become decides the answer; see where uploads give up.
@@ -147,7 +155,12 @@ impl Error {
             Self::TooManyTags { .. } => (StatusCode::URI_TOO_LONG, "MANIFEST_INVALID"),
             Self::BlobTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID"),
             Self::TooManyBodies { .. } => (StatusCode::BAD_REQUEST, "BLOB_UPLOAD_INVALID"),
-            Self::UploadRange(_) => (StatusCode::RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID"),
+            Self::UploadRange(_) | Self::UploadBusy { is_last: false, .. } => {
+                (StatusCode::RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID")
+            }
+            // Who repeats the last request of an upload is right and has to wait: containerd repeats it after 30 seconds
+            // without an answer, again after a 429, and gives the push up at a 416.
+            Self::UploadBusy { is_last: true, .. } => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
             Self::UploadUnknown | Self::ClaimLost => (StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN"),
             Self::Body(BodyError::Stalled) => (StatusCode::REQUEST_TIMEOUT, "BLOB_UPLOAD_INVALID"),
             Self::Body(_) => (StatusCode::BAD_REQUEST, "SIZE_INVALID"),
@@ -223,6 +236,12 @@ impl Error {
                 headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             }
             Self::UploadRange(position) => position.write(headers),
+            Self::UploadBusy {
+                position, retry_after, ..
+            } => {
+                position.write(headers);
+                headers.insert(RETRY_AFTER, retry_after.into());
+            }
             Self::RangeNotSatisfiable { size } => {
                 if let Ok(value) = HeaderValue::from_str(&format!("bytes */{size}")) {
                     headers.insert(CONTENT_RANGE, value);

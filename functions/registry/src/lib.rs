@@ -10,8 +10,8 @@
 //! 4. [`store`]: the contracts of the stores, and their reference in memory.
 //! 5. `token`: the signed authority in an upload's `Location`. `error`: every failure and its one answer.
 //! 6. [`collection`] and [`check`]: what an operator runs over a registry that goes on serving.
-//! 7. [`delivery`]: by which way blobs leave. [`limits`]: every bound, named. [`environment`]: time and randomness.
-//!    [`budget`]: how clients share what is bounded.
+//! 7. [`delivery`]: by which way blobs leave; [`own_host`]: where they are never redirected to. [`limits`]: every bound,
+//!    named. [`environment`]: time and randomness. [`budget`]: how clients share what is bounded.
 //!
 //! It has no runtime, file system, network, clock or randomness of its own and builds unchanged for
 //! `wasm32-unknown-unknown`.
@@ -30,6 +30,7 @@ mod error;
 pub mod hosts;
 pub mod limits;
 mod operations;
+pub mod own_host;
 mod query;
 pub mod registry;
 mod response;
@@ -43,5 +44,6 @@ pub use delivery::{Client, Delivery, DeliveryPolicy};
 pub use environment::Environment;
 pub use hosts::{Host, HostPolicy};
 pub use limits::{Limits, Sparse};
+pub use own_host::ForwardedHost;
 pub use registry::{AllStores, Record, Registry, Settings, Stores};
 pub use route::Endpoint;

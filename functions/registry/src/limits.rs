@@ -33,6 +33,9 @@ pub struct Limits {
     pub upload_token_ms: u64,
     /// Milliseconds for which a body claims its session; renewed while it streams.
     pub claim_ms: u64,
+    /// Milliseconds for which the last request of an upload waits while another one holds the session; then it is 429.
+    /// Less than a minute, after which proxies commonly give up.
+    pub upload_wait_ms: u64,
     /// Milliseconds for which a manifest's client may be waited for in all, since what has arrived is held in memory
     /// meanwhile. It begins when there is memory, and does not pass while more is waited for.
     pub manifest_ms: u64,
@@ -63,6 +66,7 @@ impl Default for Limits {
             mount_candidates: 100,
             upload_token_ms: 24 * 3_600_000,
             claim_ms: 60_000,
+            upload_wait_ms: 50_000,
             manifest_ms: 30_000,
             store_ms: 30_000,
             seal_ms: 300_000,

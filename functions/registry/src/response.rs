@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, ETAG, LINK, LOCATION};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use oci::{Digest, RepositoryName};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -12,7 +12,6 @@ use crate::body::ResponseBody;
 use crate::query::PageRequest;
 
 pub(crate) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
-const NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 
 /// An answer without a body.
 pub(crate) fn empty(status: StatusCode) -> Response<ResponseBody> {
@@ -71,24 +70,4 @@ pub(crate) fn link_next(headers: &mut HeaderMap, path: &str, page: &PageRequest,
     }
     target.push_str(">; rel=\"next\"");
     insert(headers, LINK, &target);
-}
-
-/// Tells a client that asked on behalf of another registry's name (`ns`) which one that was ("Registry Proxying").
-pub(crate) fn echo_namespace(response: &mut Response<ResponseBody>, method: &Method, uri: &Uri) {
-    if *method != Method::GET && *method != Method::HEAD {
-        return;
-    }
-    let Some(query) = uri.query() else { return };
-    let namespace = form_urlencoded::parse(query.as_bytes())
-        .find(|(key, _)| key == "ns")
-        .map(|(_, value)| value);
-    if let Some(namespace) = namespace
-        && namespace.len() <= 255
-        && !namespace.is_empty()
-        && namespace
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte))
-    {
-        insert(response.headers_mut(), NAMESPACE, &namespace);
-    }
 }

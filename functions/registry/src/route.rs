@@ -1,8 +1,11 @@
 //! From method, path and query to a [`Route`]: everything that a request line says, parsed once.
 //!
 //! A path is read from its end, because a repository's name may itself hold the words `blobs`, `manifests`, `tags`,
-//! `uploads` and `referrers`. Segments are percent-decoded one by one after the path was split, so that an encoded
-//! slash or dot never changes what a path means.
+//! `uploads` and `referrers`.
+//!
+//! `%2F` is read as `/` first, because some clients encode the whole repository name (Portainer). Then the path is
+//! split, and each segment is percent-decoded once. Every check comes after that, so a decoded dot or backslash never
+//! changes what a path means, and text that was encoded twice is still encoded when it is checked.
 
 use std::borrow::Cow;
 use std::str::FromStr as _;
@@ -35,6 +38,8 @@ macro_rules! endpoints {
 }
 
 endpoints! {
+    /// `/`: a page for people. It is not part of the specification.
+    Home,
     /// end-1
     Base,
     /// end-2
@@ -68,6 +73,7 @@ endpoints! {
 /// A request line, understood. GET and HEAD are one route: a HEAD is a GET whose answer has no body.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Route {
+    Home,
     Base,
     GetBlob {
         repository: RepositoryName,
@@ -128,6 +134,7 @@ pub(crate) enum Route {
 
 /// What a path names, before the method decides what is done with it.
 enum Resource<'a> {
+    Home,
     Base,
     Repositories,
     Blob(RepositoryName, &'a str),
@@ -146,8 +153,8 @@ const UPLOAD: &[Method] = &[Method::GET, Method::HEAD, Method::PATCH, Method::PU
 
 impl Route {
     pub(crate) fn parse(method: &Method, uri: &Uri, limits: &Limits) -> Result<Self, Error> {
-        let segments = uri
-            .path()
+        let path = decode_slashes(uri.path());
+        let segments = path
             .split('/')
             .map(|segment| percent_decode_str(segment).decode_utf8())
             .collect::<Result<Vec<_>, _>>()
@@ -155,6 +162,7 @@ impl Route {
         let query = Query(uri.query().unwrap_or_default());
         let read = *method == Method::GET || *method == Method::HEAD;
         match Resource::parse(&segments)? {
+            Resource::Home if read => Ok(Self::Home),
             Resource::Base if read => Ok(Self::Base),
             Resource::Repositories if read => Ok(Self::ListRepositories {
                 page: query.page(limits)?,
@@ -169,7 +177,7 @@ impl Route {
                 artifact_type: query.artifact_type()?,
                 page: query.page(limits)?,
             }),
-            Resource::Base | Resource::Repositories | Resource::Tags(_) | Resource::Referrers(..) => {
+            Resource::Home | Resource::Base | Resource::Repositories | Resource::Tags(_) | Resource::Referrers(..) => {
                 Err(Error::MethodNotAllowed(READ))
             }
             Resource::Blob(repository, digest) => match *method {
@@ -229,6 +237,7 @@ impl Route {
 
     pub(crate) fn endpoint(&self) -> Endpoint {
         match self {
+            Self::Home => Endpoint::Home,
             Self::Base => Endpoint::Base,
             Self::GetBlob { .. } => Endpoint::GetBlob,
             Self::GetManifest { .. } => Endpoint::GetManifest,
@@ -250,12 +259,15 @@ impl Route {
 impl<'a> Resource<'a> {
     fn parse(segments: &'a [Cow<'a, str>]) -> Result<Self, Error> {
         let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
-        let ["", "v2", rest @ ..] = segments.as_slice() else {
-            return Err(Error::NoSuchEndpoint);
+        let rest = match segments.as_slice() {
+            ["", "v2", rest @ ..] => rest,
+            ["", ""] => return Ok(Self::Home),
+            _ => return Err(Error::NoSuchEndpoint),
         };
         match rest {
             [] | [""] => Ok(Self::Base),
-            ["_catalog"] => Ok(Self::Repositories),
+            // A slash at the end of a list changes nothing: distribution v3 redirects it to the list.
+            ["_catalog"] | ["_catalog", ""] => Ok(Self::Repositories),
             [name @ .., "blobs", "uploads", ""] | [name @ .., "blobs", "uploads"] => {
                 Ok(Self::Uploads(repository(name)?))
             }
@@ -263,18 +275,23 @@ impl<'a> Resource<'a> {
             [name @ .., "blobs", digest] => Ok(Self::Blob(repository(name)?, digest)),
             [name @ .., "manifests", reference] => Ok(Self::Manifest(repository(name)?, reference)),
             [name @ .., "referrers", digest] => Ok(Self::Referrers(repository(name)?, digest)),
-            [name @ .., "tags", "list"] => Ok(Self::Tags(repository(name)?)),
+            [name @ .., "tags", "list"] | [name @ .., "tags", "list", ""] => Ok(Self::Tags(repository(name)?)),
             _ => Err(Error::NoSuchEndpoint),
         }
     }
 }
 
 fn repository(segments: &[&str]) -> Result<RepositoryName, Error> {
-    // A decoded slash would make one segment two components; nothing legal has one.
-    if segments.iter().any(|segment| segment.contains('/')) {
-        return Err(Error::NameInvalid(oci::NameError::Malformed));
-    }
     Ok(segments.join("/").parse()?)
+}
+
+/// The path with every `%2F` as the slash that it stands for.
+fn decode_slashes(path: &str) -> Cow<'_, str> {
+    if path.contains("%2F") || path.contains("%2f") {
+        Cow::Owned(path.replace("%2F", "/").replace("%2f", "/"))
+    } else {
+        Cow::Borrowed(path)
+    }
 }
 
 /// A reference to something that may exist. `None` for text that cannot be a tag: then nothing has that name, which is
@@ -296,7 +313,7 @@ mod tests {
     fn endpoint(method: &str, target: &str) -> Option<(Endpoint, Option<String>)> {
         let route = Route::parse(&method.parse().unwrap(), &target.parse().unwrap(), &Limits::default()).ok()?;
         let name = match &route {
-            Route::Base | Route::ListRepositories { .. } => None,
+            Route::Home | Route::Base | Route::ListRepositories { .. } => None,
             Route::GetBlob { repository, .. }
             | Route::GetManifest { repository, .. }
             | Route::OpenUpload { repository, .. }

@@ -18,7 +18,7 @@ pub(crate) use operate::{
     BlobsCommand, CollectArgs, CopyArgs, ExportArgs, FsckArgs, ImportArgs, InitArgs, MetadataCommand, ReadArgs,
     RepoCommand, TagCommand, Target,
 };
-pub(crate) use pull::PullRule;
+pub(crate) use pull::{PullMode, PullRule};
 pub(crate) use serve::{AllowAnonymous, LogFormat, ServeArgs, SyncMode};
 pub(crate) use stores::{Blobs, Bucket, Encryption, Endpoint, Metadata, Parts, PathStyle, StoreArgs, TableName};
 pub(crate) use values::MetricsAddress;

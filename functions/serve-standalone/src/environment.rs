@@ -114,6 +114,10 @@ impl Environment for SystemEnvironment {
             ))),
         }
     }
+
+    async fn sleep(&self, millis: u64) {
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+    }
 }
 
 /// Wall time.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Seek as _, SeekFrom};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -16,6 +17,9 @@ use crate::measure::Process;
 
 /// What requests are signed for.
 pub(crate) const REGION: &str = "us-east-1";
+
+/// Where the S3 server listens: registries do not redirect a pull to the host that they were asked at.
+const STORE_HOST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 /// The log is complete when nothing was added for so long.
 const SETTLED: Duration = Duration::from_millis(30);
@@ -174,7 +178,7 @@ impl Cloud {
         command
             .args([
                 "--port",
-                &format!("127.0.0.1:{s3_port}"),
+                &format!("{STORE_HOST}:{s3_port}"),
                 "--quiet",
                 "--keep-alive",
                 "--access-log",
@@ -185,7 +189,9 @@ impl Cloud {
             .env("ROOT_ACCESS_KEY", &credentials.access_key)
             .env("ROOT_SECRET_KEY", &credentials.secret_key)
             .env("VGW_REGION", REGION);
-        let versitygw = Daemon::start("versitygw", command, folder, || answers(s3_port, "/", "HTTP/1.1 "))?;
+        let versitygw = Daemon::start("versitygw", command, folder, || {
+            answers((STORE_HOST, s3_port).into(), "/", "HTTP/1.1 ")
+        })?;
         let table_port = free_port()?;
         let mut command = Command::new(&tools.ministack_python);
         // As the harness of the tests starts it (tests/harness/cloud.py).
@@ -215,9 +221,11 @@ impl Cloud {
             .env("MINISTACK_REGION", REGION)
             .env("SFTP_ENABLED", "0")
             .env("TMPDIR", &own);
-        let ministack = Daemon::start("ministack", command, &own, || answers(table_port, "/", "HTTP/1.1 "))?;
+        let ministack = Daemon::start("ministack", command, &own, || {
+            answers((Ipv4Addr::LOCALHOST, table_port).into(), "/", "HTTP/1.1 ")
+        })?;
         let mooring = Mooring {
-            s3: format!("http://127.0.0.1:{s3_port}"),
+            s3: format!("http://{STORE_HOST}:{s3_port}"),
             bucket: String::new(),
             dynamodb: format!("http://127.0.0.1:{table_port}"),
             credentials,

@@ -136,9 +136,8 @@ pub(crate) fn free_port() -> Result<u16, Trouble> {
 }
 
 /// Whether a GET of `path` is answered there by a line that begins with `wanted`.
-pub(crate) fn answers(port: u16, path: &str, wanted: &str) -> bool {
+pub(crate) fn answers(address: SocketAddr, path: &str, wanted: &str) -> bool {
     let ask = || -> std::io::Result<bool> {
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
         write!(

@@ -1,5 +1,6 @@
 //! The registries that are compared: where their programs are, how they are configured, started and stopped.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -272,7 +273,7 @@ impl Server {
         self.daemon = None;
         let port = free_port()?;
         let command = self.program.command(&self.folder, port, self.mooring.as_ref())?;
-        let ready = || answers(port, "/v2/", "HTTP/1.1 200");
+        let ready = || answers(SocketAddr::from(([127, 0, 0, 1], port)), "/v2/", "HTTP/1.1 200");
         self.daemon = Some(Daemon::start(self.program.name(), command, &self.folder, ready)?);
         self.port = port;
         Ok(())

@@ -40,4 +40,8 @@ impl Environment for Still {
     async fn memory(&self, _: ClientKey, _: Purpose, _: usize) -> Result<Memory, StoreError> {
         Ok(Box::new(()))
     }
+
+    async fn sleep(&self, _millis: u64) {
+        std::future::pending().await
+    }
 }

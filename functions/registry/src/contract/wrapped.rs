@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use oci::{Digest, RepositoryName, Tag};
 
 use crate::store::blobs::{
@@ -34,6 +36,11 @@ pub trait Hook: Send + Sync + 'static {
     /// How often a call gives way to other tasks before it begins.
     fn pauses(&self) -> u32 {
         0
+    }
+
+    /// What a call waits for before it begins.
+    fn gate(&self, _method: &'static str) -> BoxFuture<'static, ()> {
+        std::future::ready(()).boxed()
     }
 }
 
@@ -68,6 +75,7 @@ impl<S: ?Sized, H: Hook> Wrapped<S, H> {
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
         pause(self.hook.pauses()).await;
+        self.hook.gate(method).await;
         self.hook.before(method)?;
         let answer = work.await?;
         self.hook.after(method)?;

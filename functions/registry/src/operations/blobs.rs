@@ -14,6 +14,7 @@ use crate::call::Call;
 use crate::delivery::{Client, Delivery};
 use crate::environment::{context, random_u64};
 use crate::error::Error;
+use crate::own_host;
 use crate::response;
 use crate::store::blobs::{ByteStream, Reached, Redirect, RedirectRequest};
 use crate::store::metadata::{Link, Removal};
@@ -94,11 +95,14 @@ impl Call<'_> {
             content_type: BLOB_TYPE,
             reached_by,
         };
-        Ok(self
+        let redirect = self
             .stores
             .blobs
-            .redirect(self.environment.now(), &link.location, request)
-            .await?)
+            .redirect(self.environment.now(), &link.location, request);
+        // The client would send its password along.
+        Ok(redirect
+            .await?
+            .filter(|redirect| !own_host::leads_back(&redirect.url, head)))
     }
 
     async fn send(&self, link: &Link, wanted: Wanted) -> Result<Response<ResponseBody>, Error> {

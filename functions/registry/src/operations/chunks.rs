@@ -1,13 +1,17 @@
 //! What a chunk says of itself before it arrives: its place, its length, and that there is nothing in it.
 
 use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http::header::CONTENT_RANGE;
 use http::{HeaderMap, Response, StatusCode};
-use http_body::Body as _;
+use http_body::{Body, Frame};
 use oci::ContentRange;
 
 use super::session::OpenSession;
+use super::source::next_chunk;
 use super::uploads::resume;
 use crate::body::{RequestBody, ResponseBody};
 use crate::call::Call;
@@ -33,10 +37,13 @@ impl Call<'_> {
             return Err(Error::UploadUnknown);
         }
         let offset = row.map_or(0, |row| row.progress.offset);
-        let claimed_until = row.and_then(|row| row.claimed_until);
-        let is_busy = claimed_until.is_some_and(|until| cx.now < until);
+        if let Some(row) = row
+            && row.claimed_until.is_some_and(|until| cx.now < until)
+        {
+            return Err(session.busy(row, cx.now, false));
+        }
         let in_place = matches!(declared_chunk(headers, offset), Ok(None | Some(0)));
-        if is_busy || !in_place || !holds_nothing(body).await? {
+        if !in_place || !holds_nothing(body).await? {
             return Err(session.refused(offset));
         }
         session.answer(StatusCode::ACCEPTED, offset)
@@ -48,6 +55,46 @@ pub(super) fn is_empty(headers: &HeaderMap, body: &RequestBody) -> bool {
     match declared_length(headers) {
         Some(length) => length == 0,
         None => body.is_end_stream(),
+    }
+}
+
+/// Waits for the first bytes of a body whose head does not say that there are some. What comes back is the whole body;
+/// `is_end_stream` tells whether it has no bytes.
+pub(super) async fn peek(headers: &HeaderMap, mut body: RequestBody) -> Result<RequestBody, BodyError> {
+    if body.is_end_stream() || declared_length(headers).is_some_and(|length| length > 0) {
+        return Ok(body);
+    }
+    let first = next_chunk(&mut body).await?;
+    // A body that has ended need not bear being asked again.
+    let rest = first.is_some().then_some(body);
+    Ok(Box::pin(Peeked { first, rest }))
+}
+
+/// A body whose first bytes were read ahead.
+struct Peeked {
+    first: Option<Bytes>,
+    rest: Option<RequestBody>,
+}
+
+impl Body for Peeked {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(Frame::data(first))));
+        }
+        match &mut self.rest {
+            Some(rest) => rest.as_mut().poll_frame(context),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.rest.as_ref().is_none_or(Body::is_end_stream)
     }
 }
 

@@ -4,6 +4,8 @@
 mod blobs;
 mod chunks;
 mod ends;
+mod finish;
+pub(crate) mod home;
 mod lists;
 pub(crate) mod manifests;
 mod mounts;

@@ -7,9 +7,12 @@ use crate::auth::{Permit, Principal, Push};
 use crate::body::ResponseBody;
 use crate::error::{Error, UploadPosition};
 use crate::response;
-use crate::store::StoreError;
-use crate::store::sessions::SessionId;
+use crate::store::sessions::{Session, SessionId};
+use crate::store::{StoreError, Timestamp};
 use crate::token::UploadToken;
+
+/// Seconds after which a client is asked to come again at the latest.
+const MAX_RETRY_AFTER: u64 = 5;
 
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
@@ -46,6 +49,20 @@ impl OpenSession {
     pub(super) fn refused(&self, offset: u64) -> Error {
         match self.position(offset) {
             Ok(position) => Error::UploadRange(Box::new(position)),
+            Err(error) => error,
+        }
+    }
+
+    /// Another request holds the session, as `row` tells.
+    pub(super) fn busy(&self, row: &Session, now: Timestamp, is_last: bool) -> Error {
+        // A claim that is kept alive ends when it ends; one whose request has died ends when it says.
+        let left = row.claimed_until.map_or(0, |until| until.millis_since(now));
+        match self.position(row.progress.offset) {
+            Ok(position) => Error::UploadBusy {
+                position: Box::new(position),
+                retry_after: left.div_ceil(1000).clamp(1, MAX_RETRY_AFTER),
+                is_last,
+            },
             Err(error) => error,
         }
     }

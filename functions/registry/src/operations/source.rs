@@ -1,9 +1,11 @@
 //! A request's body on its way into the blob store: bounded, counted, hashed, and kept claimed while it streams.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use oci::{Algorithm, Hasher};
 
 use crate::body::RequestBody;
@@ -51,6 +53,24 @@ impl<'a> Lease<'a> {
             }
             Ok(false) => Err(BodyError::ClaimLost),
             Err(error) => Err(BodyError::Store(error)),
+        }
+    }
+
+    /// Keeps the claim alive through `work`, which tells nothing of its progress and may take minutes: a request that is
+    /// repeated meanwhile finds the session held, and does not begin the same work. Work is never dropped halfway: when
+    /// the claim is lost, what follows it finds that out.
+    pub(super) async fn through<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            let quarter = self.call.environment.sleep(self.call.settings.limits.claim_ms / 4);
+            match select(work.as_mut(), quarter).await {
+                Either::Left((done, _)) => return done,
+                // A renewal that failed is tried again a quarter later.
+                Either::Right(_) => match self.renew().await {
+                    Err(BodyError::ClaimLost) => return work.await,
+                    _ => {}
+                },
+            }
         }
     }
 }

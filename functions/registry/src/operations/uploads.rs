@@ -1,18 +1,17 @@
-//! Uploads: end-4 to end-6, end-11 and end-13.
+//! Uploads: end-4, end-5, end-11 and end-13. How an upload ends well is in `finish`.
 //!
 //! Every body follows the same path: `claim` → `store_body` → saved (a chunk) or published (the last one). A chunk is
 //! all or nothing; a refused one leaves the session as it was, and is answered with 416 and where the upload stands, so
 //! that a client can go on.
 
-use futures_util::TryStreamExt as _;
-use http::header::CONTENT_RANGE;
 use http::{HeaderMap, HeaderName, Response, StatusCode};
+use http_body::Body as _;
 use oci::{Algorithm, Digest, Hasher};
 
-use super::chunks::{OutOfPlace, declared_chunk, expected, is_empty};
-use super::ends::{Unstored, leave_to_sweep};
+use super::chunks::{OutOfPlace, declared_chunk, expected, is_empty, peek};
+use super::ends::Unstored;
 use super::session::OpenSession;
-use super::source::{Lease, UploadSource};
+use super::source::UploadSource;
 use crate::auth::{Identity, Permit, Push};
 use crate::body::{RequestBody, ResponseBody};
 use crate::call::Call;
@@ -20,20 +19,18 @@ use crate::environment::random_u64;
 use crate::error::Error;
 use crate::query::OpenUpload;
 use crate::response;
-use crate::store::blobs::{AppendError, BodyError, Discarded, Upload};
-use crate::store::sessions::{
-    Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionId, SessionKey, State,
-};
-use crate::store::{Location, StoreError};
+use crate::store::StoreError;
+use crate::store::blobs::{AppendError, BodyError};
+use crate::store::sessions::{Claim, Claimed, Expected, Progress, SessionId, SessionKey, State};
 use crate::token::UploadToken;
 
 const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 
 /// A body that is stored, after everything that was stored before it.
-struct Stored {
-    progress: Progress,
-    part: Option<Vec<u8>>,
-    hasher: Hasher,
+pub(super) struct Stored {
+    pub(super) progress: Progress,
+    pub(super) part: Option<Vec<u8>>,
+    pub(super) hasher: Hasher,
 }
 
 impl Call<'_> {
@@ -49,8 +46,14 @@ impl Call<'_> {
         let algorithm = match open {
             OpenUpload::Session(algorithm) => algorithm,
             OpenUpload::Monolithic(digest) => {
-                let session = self.new_session(&permit, identity, digest.algorithm())?;
-                return self.finish_upload(permit, session, digest, headers, body).await;
+                // Some clients name the digest when they open a session. The specification lets a registry answer every
+                // such POST with a session, and distribution v3 does; here only the one that cannot be the whole blob.
+                let body = peek(headers, body).await?;
+                if !body.is_end_stream() || digest == Digest::of(digest.algorithm(), b"") {
+                    let session = self.new_session(&permit, identity, digest.algorithm())?;
+                    return self.finish_upload(permit, session, digest, headers, body).await;
+                }
+                digest.algorithm()
             }
             OpenUpload::Mount { digest, from } => {
                 if self.mount(&permit, identity, &digest, from).await? {
@@ -107,7 +110,7 @@ impl Call<'_> {
         let limit = self.settings.limits.upload_bodies;
         let claim = match self.claim(session.token.session, expected(headers), limit).await? {
             Claimed::Granted(claim) => claim,
-            Claimed::Busy(row) => return Err(session.refused(row.progress.offset)),
+            Claimed::Busy(row) => return Err(session.busy(&row, self.environment.now(), false)),
             Claimed::Spent(_) => return Err(Error::TooManyBodies { limit }),
             Claimed::Ended(_) => return Err(Error::UploadUnknown),
         };
@@ -134,146 +137,6 @@ impl Call<'_> {
         session.answer(StatusCode::ACCEPTED, offset)
     }
 
-    /// end-6, and end-4b, whose session nobody else knows. Takes the last chunk, if there is one, checks the digest of
-    /// the whole, and publishes it. `permit` was asked for now, not when the upload was opened.
-    pub(crate) async fn finish_upload(
-        &self,
-        permit: Permit<Push>,
-        session: OpenSession,
-        digest: Digest,
-        headers: &HeaderMap,
-        body: RequestBody,
-    ) -> Result<Response<ResponseBody>, Error> {
-        let limit = self.settings.limits.upload_bodies;
-        // What ends the upload, whatever its bytes are, is not held up by how many bodies there were. A range could
-        // only be out of place.
-        let (expected, most) = if is_empty(headers, &body) && !headers.contains_key(CONTENT_RANGE) {
-            (Expected::Begun, limit.saturating_mul(2))
-        } else {
-            (expected(headers), limit)
-        };
-        let claim = match self.claim(session.token.session, expected, most).await? {
-            Claimed::Granted(claim) => claim,
-            Claimed::Busy(row) => return Err(session.refused(row.progress.offset)),
-            Claimed::Spent(_) => return Err(Error::TooManyBodies { limit }),
-            Claimed::Ended(row) => {
-                return self
-                    .finished_before(&permit, session.token.session, &row, &digest)
-                    .await;
-            }
-        };
-        let stored = self
-            .store_body(&session, &claim, headers, body, digest.algorithm(), true)
-            .await;
-        let stored = match stored {
-            Ok(stored) => stored,
-            Err(unstored) => return Err(self.give_up(&session, &claim, unstored).await),
-        };
-        match self.publish_upload(&permit, &claim, &digest, stored).await {
-            Ok(()) => Ok(response::created(permit.repository(), "blobs", &digest)),
-            Err(error) => Err(self.give_up(&session, &claim, error.into()).await),
-        }
-    }
-
-    async fn publish_upload(
-        &self,
-        permit: &Permit<Push>,
-        claim: &Claim,
-        digest: &Digest,
-        stored: Stored,
-    ) -> Result<(), Error> {
-        let size = stored.progress.offset;
-        let hashed_as_asked = stored.hasher.algorithm() == digest.algorithm();
-        if hashed_as_asked {
-            let computed = stored.hasher.finish();
-            if computed != *digest {
-                return Err(self.discard(claim, &stored.progress.store, computed).await?);
-            }
-        }
-        // One body is the object itself, however it came; several leave behind what the object was made of.
-        // Earlier attempts may have left a segment even if they came to nothing.
-        let one_body = claim.attempt.number == 1 || (claim.attempt.number == 2 && stored.progress == claim.progress);
-        let parts = self.parts(claim, stored.part).await?;
-        let state = stored.progress.store;
-        let upload = Upload {
-            session: claim.key.id,
-            state: state.clone(),
-            parts,
-            size,
-        };
-        let location = self.stores.blobs.seal(self.sealing(), &upload).await?;
-        if !hashed_as_asked {
-            // The algorithm was not declared when the upload was opened: the bytes are read once more, from the store.
-            let computed = self.hash_object(&location, size, digest.algorithm(), claim).await?;
-            if computed != *digest {
-                return Err(self.discard(claim, &state, computed).await?);
-            }
-        }
-        // From here on nobody else can claim or cancel the session: its object is about to be named by a digest.
-        let publishing = Publishing {
-            digest: *digest,
-            location,
-            size,
-        };
-        if !self.stores.sessions.commit(self.cx(), claim, &publishing).await? {
-            return Err(Error::ClaimLost);
-        }
-        self.publish(permit, &publishing).await?;
-        let finish = async {
-            if !one_body || self.stores.blobs.leaves_something(&state) {
-                let (session, attempts) = (claim.key.id, claim.attempt.number);
-                let keep = Some(&publishing.location);
-                if self.discard_all(session, attempts, &state, keep).await? == Discarded::Known {
-                    return Ok(());
-                }
-            }
-            self.stores.sessions.finish(self.cx(), claim, End::Done).await
-        };
-        leave_to_sweep(finish.await);
-        Ok(())
-    }
-
-    /// The point of publication; may be passed any number of times.
-    async fn publish(&self, permit: &Permit<Push>, publishing: &Publishing) -> Result<(), StoreError> {
-        let Publishing { digest, location, size } = publishing;
-        self.stores
-            .metadata
-            .commit_blob(self.cx(), permit.repository(), digest, location, *size)
-            .await
-    }
-
-    /// A final PUT for a session that has ended: the answer to an earlier one may have been lost, so that it is 201
-    /// again for the digest that was committed, and 404 for everything else. A publication that was interrupted, by a
-    /// crash or by a store that did not answer, is finished now.
-    async fn finished_before(
-        &self,
-        permit: &Permit<Push>,
-        key: SessionKey,
-        row: &Session,
-        digest: &Digest,
-    ) -> Result<Response<ResponseBody>, Error> {
-        let publishing = row
-            .publishing
-            .as_ref()
-            .filter(|publishing| publishing.digest == *digest);
-        match (row.state, publishing) {
-            (State::Done, Some(_)) => {}
-            (State::Committing, Some(publishing)) => {
-                self.publish(permit, publishing).await?;
-                let finish = async {
-                    let (state, keep) = (&row.progress.store, Some(&publishing.location));
-                    if self.discard_all(key.id, row.attempts, state, keep).await? == Discarded::Known {
-                        return Ok(());
-                    }
-                    self.stores.sessions.settle(self.cx(), key).await
-                };
-                leave_to_sweep(finish.await);
-            }
-            _ => return Err(Error::UploadUnknown),
-        }
-        Ok(response::created(permit.repository(), "blobs", digest))
-    }
-
     /// Claims a session for one body, unless it has had `most`.
     pub(super) async fn claim(&self, key: SessionKey, expected: Expected, most: u32) -> Result<Claimed, Error> {
         let cx = self.cx();
@@ -284,7 +147,7 @@ impl Call<'_> {
     /// Stores the body of a request behind what the claimed session holds. Nothing of it counts until the caller saves
     /// or publishes it. `algorithm` is how a session hashes that holds nothing yet. A body of no bytes stores nothing,
     /// unless it is the `last` one and there is nothing else: a blob may be empty.
-    async fn store_body(
+    pub(super) async fn store_body(
         &self,
         session: &OpenSession,
         claim: &Claim,
@@ -342,34 +205,6 @@ impl Call<'_> {
             part: appended.part,
             hasher,
         })
-    }
-
-    /// Part records of the session, and the one of a body that was not saved because it is the last.
-    async fn parts(&self, claim: &Claim, last: Option<Vec<u8>>) -> Result<Vec<Vec<u8>>, Error> {
-        let mut parts = match claim.progress.parts {
-            0 => Vec::new(),
-            _ => self.stores.sessions.parts(self.cx(), claim.key).await?,
-        };
-        parts.extend(last);
-        Ok(parts)
-    }
-
-    /// The digest of a sealed object. Takes as long as reading it, so that the claim is renewed meanwhile.
-    async fn hash_object(
-        &self,
-        location: &Location,
-        size: u64,
-        algorithm: Algorithm,
-        claim: &Claim,
-    ) -> Result<Digest, Error> {
-        let mut stream = self.read(location, 0..size).await?;
-        let mut hasher = Hasher::new(algorithm);
-        let mut lease = Lease::new(self, claim);
-        while let Some(chunk) = stream.try_next().await? {
-            hasher.update(&chunk);
-            lease.renew().await?;
-        }
-        Ok(hasher.finish())
     }
 
     /// end-13. A token without a row is a session in which nothing was stored yet.

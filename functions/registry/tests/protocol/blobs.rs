@@ -323,7 +323,11 @@ async fn deletion() {
 }
 
 async fn redirecting() -> World {
-    let blobs = MemoryBlobs::redirecting("https://objects.example/bucket");
+    redirecting_to("https://objects.example/bucket").await
+}
+
+async fn redirecting_to(url: &str) -> World {
+    let blobs = MemoryBlobs::redirecting(url);
     World::with(Setup {
         blobs,
         ..Setup::default()
@@ -403,4 +407,47 @@ async fn nothing_else_is_redirected() {
     world.put_manifest("a", "large", manifest.clone()).await.expect(201);
     let read = world.get("/v2/a/manifests/large").send().await.expect(200);
     assert_eq!(read.body, manifest);
+}
+
+/// Clients send their password along with a redirect to the host that they asked, or below it: such a pull goes through
+/// the registry, whatever the policy says.
+#[tokio::test]
+async fn never_redirected_to_the_host_that_was_asked() {
+    for (url, host, status) in [
+        ("https://objects.example/bucket", "registry.example", 307),
+        ("https://objects.example/bucket", "objects.example", 200),
+        ("https://objects.example/bucket", "objects.example:5000", 200),
+        ("https://objects.example:9000/bucket", "Objects.Example.:5000", 200),
+        ("https://objects.example/bucket", "example", 200),
+        ("https://objects.example/bucket", "s3.objects.example", 307),
+        ("https://objects.example/bucket", "ects.example", 307),
+        ("http://127.0.0.1:9000/bucket", "127.0.0.1:5000", 200),
+        ("http://127.0.0.2:9000/bucket", "127.0.0.1:5000", 307),
+        ("http://[::1]:9000/bucket", "[::1]:5000", 200),
+        ("http://[::1]:9000/bucket", "[0:0:0:0:0:0:0:1]", 200),
+        ("http://[::2]:9000/bucket", "[::1]:5000", 307),
+    ] {
+        let world = redirecting_to(url).await;
+        let digest = world.push_blob("a", TEN).await;
+        let target = format!("/v2/a/blobs/{digest}");
+        for range in [None, Some("bytes=0-1")] {
+            let mut call = world.get(target.clone()).header("host", host);
+            if let Some(range) = range {
+                call = call.header("range", range);
+            }
+            let answer = call.send().await;
+            let (status, body) = match range {
+                None => (status, TEN),
+                Some(_) => (if status == 200 { 206 } else { status }, &TEN[..2]),
+            };
+            let answer = answer.expect(status);
+            if status != 307 {
+                assert_eq!(answer.body, body, "{url} {host}");
+                assert_eq!(answer.get("location"), None);
+            }
+        }
+        // Over HTTP/2 the host stands in the target.
+        let uri: http::Uri = format!("http://{host}{target}").parse().unwrap();
+        world.get(target).send_to(uri).await.expect(status);
+    }
 }

@@ -79,6 +79,7 @@ struct Scene {
 impl Scene {
     async fn new() -> Self {
         let world = World::new().await;
+        world.clock.flow();
         let image = world.push_image("a", "t", "app").await;
         world.push_blob("a", "{}").await;
         world.push_blob("a", "loose").await;
@@ -240,7 +241,7 @@ async fn check_again(scene: &Scene, operation: Operation, succeeded: bool) {
             scene.world.push_blob("a", "abcd").await;
         }
         // The claim of a request that could not give it back lasts for a minute.
-        (Patch | FinalPut | FinalPutOfAnotherAlgorithm, 416) if !succeeded => {
+        (Patch | FinalPut | FinalPutOfAnotherAlgorithm, 416 | 429) if !succeeded => {
             scene.world.clock.pass(60_000);
             let (call, _) = scene.call(operation);
             let status = call.send().await.status;

@@ -5,6 +5,7 @@
 #[expect(dead_code, reason = "each test binary uses its own part")]
 mod support;
 
+mod again;
 mod blobs;
 mod faults;
 mod lists;

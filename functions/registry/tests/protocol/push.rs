@@ -314,10 +314,12 @@ async fn tags_in_the_path() {
         assert_eq!(answer.location(), format!("/v2/a/manifests/{}", sha256(&manifest)));
         world.get(format!("/v2/a/manifests/{tag}")).send().await.expect(200);
     }
-    for tag in [".", "-a", "a%20b", "a%2fb", "%C3%A9", "", &"t".repeat(129)] {
+    for tag in [".", "-a", "a%20b", "a%252fb", "%C3%A9", "", &"t".repeat(129)] {
         let answer = world.put_manifest("a", tag, manifest.clone()).await;
         answer.expect_error(400, "MANIFEST_INVALID");
     }
+    let slash = world.put_manifest("a", "a%2fb", manifest).await;
+    slash.expect_error(404, "UNSUPPORTED");
 }
 
 /// `?tag=`: all of them or none, and each is named in the answer.

@@ -75,10 +75,15 @@ async fn replays_of_a_finished_upload() {
     world.patch(location.clone()).bytes("abc").send().await.expect(202);
     let put = format!("{location}?digest={digest}");
     world.put(put.clone()).send().await.expect(201);
-    for body in ["", "abc", "xyz"] {
-        let again = world.put(put.clone()).bytes(body).send().await.expect(201);
+    for _ in 0..3 {
+        let again = world.put(put.clone()).bytes("").send().await.expect(201);
         assert_eq!(again.header("docker-content-digest"), digest.to_string());
         assert_eq!(again.location(), format!("/v2/a/blobs/{digest}"));
+    }
+    // Bytes that came in no request of this upload are not acknowledged.
+    for body in ["a", "abc", "xyz"] {
+        let other = world.put(put.clone()).bytes(body).send().await;
+        other.expect_error(404, "BLOB_UPLOAD_UNKNOWN");
     }
     assert_eq!(world.blob("a", &digest).await.unwrap(), "abc");
     let other = format!("{location}?digest={}", sha256(b"xyz"));
@@ -115,7 +120,8 @@ async fn expiry() {
     put.send().await.expect_error(404, "BLOB_UPLOAD_UNKNOWN");
 }
 
-/// While one body streams, every other is refused at once, and told where the session stands; the first goes on.
+/// While one body streams, every other chunk is refused at once, and told where the session stands and when to come
+/// again; the first goes on.
 #[tokio::test]
 async fn a_busy_session() {
     let world = World::new().await;
@@ -123,20 +129,29 @@ async fn a_busy_session() {
     world.patch(location.clone()).bytes("ab").send().await.expect(202);
     let (inner, target) = (world.clone(), location.clone());
     let body = Script::of("cd").meanwhile(async move {
-        let digest = sha256(b"ab");
-        let put = inner.put(format!("{target}?digest={digest}")).send().await;
         let patch = inner.patch(target.clone()).bytes("xy").send().await;
-        let ranged = inner
-            .patch(target.clone())
-            .header("content-range", "2-3")
-            .bytes("xy")
-            .send()
-            .await;
-        for answer in [put, patch, ranged] {
+        let empty = inner.patch(target.clone()).bytes("").send().await;
+        // In place, behind what is being stored, and before it.
+        let ranged = async |range: &'static str| {
+            let call = inner.patch(target.clone()).header("content-range", range);
+            call.bytes("xy").send().await
+        };
+        for answer in [
+            patch,
+            empty,
+            ranged("2-3").await,
+            ranged("6-7").await,
+            ranged("0-1").await,
+        ] {
             let answer = answer.expect_error(416, "BLOB_UPLOAD_INVALID");
             assert_eq!(answer.header("range"), "0-1");
             assert_eq!(answer.location(), target);
+            assert_eq!(answer.header("retry-after"), "5");
         }
+        // A claim whose request has died ends by itself: who comes shortly before is told so.
+        inner.clock.pass(MINUTE - 1500);
+        let late = inner.patch(target.clone()).bytes("xy").send().await.expect(416);
+        assert_eq!(late.header("retry-after"), "2");
         inner.get(target).send().await.expect(204);
     });
     let answer = world
@@ -146,6 +161,9 @@ async fn a_busy_session() {
         .await
         .expect(202);
     assert_eq!(answer.header("range"), "0-5");
+    let out_of_place = world.patch(location.clone()).header("content-range", "2-3").bytes("cd");
+    let out_of_place = out_of_place.send().await.expect_error(416, "BLOB_UPLOAD_INVALID");
+    assert_eq!(out_of_place.get("retry-after"), None, "nobody has to be waited for");
     let digest = sha256(b"abcdef");
     world
         .put(format!("{location}?digest={digest}"))

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use oci::Digest;
 use registry::contract::source::noise;
+use registry::store::blobs::BodyError;
 use registry::{Limits, Settings};
 
 use crate::support::client::Call;
@@ -194,6 +195,58 @@ async fn what_a_post_answers() {
     }
     assert_eq!(world.sessions.sessions(), 0, "opening an upload writes nothing");
     assert_eq!(world.counts.writes(), 0);
+}
+
+/// Some clients name the digest of the blob when they only open a session: a POST without bytes that cannot be the blob
+/// opens one, which hashes by that digest's algorithm.
+#[tokio::test]
+async fn a_post_with_a_digest_and_no_bytes_opens_a_session() {
+    type Empty = fn(Call) -> Call;
+    let empty: [(&str, Empty); 4] = [
+        ("no body", |call| call),
+        ("a length of 0", |call| call.bytes("")),
+        ("chunked, and nothing in it", |call| call.stream(Script::of(""))),
+        ("trailers alone", |call| call.stream(Script::new().trailers())),
+    ];
+    for (what, send) in empty {
+        for hash in [sha256, sha512] {
+            let world = World::new().await;
+            let digest = hash(b"abc");
+            let post = world.post(format!("/v2/a/blobs/uploads/?digest={digest}"));
+            let opened = send(post).send().await.expect(202);
+            assert_eq!(opened.header("range"), "0-0", "{what}");
+            assert!(opened.get("oci-chunk-min-length").is_some() && opened.get("docker-upload-uuid").is_some());
+            assert_eq!(opened.get("docker-content-digest"), None);
+            let location = opened.location();
+            world.patch(location.clone()).bytes("ab").send().await.expect(202);
+            let _ = world.counts.take();
+            let put = world.put(format!("{location}?digest={digest}")).bytes("c");
+            put.send().await.expect(201);
+            assert_eq!(world.counts.of("read"), 0, "it was hashed on the way");
+            assert_eq!(world.blob("a", &digest).await.unwrap(), "abc");
+            // The empty blob is all there.
+            let nothing = hash(b"");
+            let post = world.post(format!("/v2/a/blobs/uploads/?digest={nothing}"));
+            let stored = send(post).send().await.expect(201);
+            assert_eq!(stored.header("docker-content-digest"), nothing.to_string());
+            assert_eq!(world.blob("a", &nothing).await.unwrap(), "");
+        }
+    }
+    // With bytes it is the blob, or nothing.
+    let world = World::new().await;
+    for body in [Script::of("abd"), Script::new().data("a").data("b")] {
+        let post = world.post(format!("/v2/a/blobs/uploads/?digest={}", sha256(b"abc")));
+        post.stream(body).send().await.expect_error(400, "DIGEST_INVALID");
+    }
+    let post = world.post(format!("/v2/a/blobs/uploads/?digest={}", sha256(b"abc")));
+    let post = post.header("content-length", "0").stream(Script::of("abc"));
+    post.send().await.expect_error(416, "BLOB_UPLOAD_INVALID");
+    for body in ["a", ""] {
+        let post = world.post(format!("/v2/a/blobs/uploads/?digest={}", sha256(b"abc")));
+        let cut = post.stream(Script::of(body).fail(BodyError::Cut)).send().await;
+        cut.expect_error(400, "SIZE_INVALID");
+    }
+    assert_eq!(world.blobs.objects(), 0);
 }
 
 #[tokio::test]

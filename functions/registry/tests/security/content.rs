@@ -179,8 +179,11 @@ async fn s21_digest_or_name_used_as_a_path() {
             ("POST", format!("/v2/a/blobs/uploads/?mount={digest}&from=a")),
             ("PUT", format!("{upload}?digest={digest}")),
         ] {
+            // An encoded slash in a path is a slash, and what is behind it belongs to no digest.
+            let (path, _) = target.split_once('?').unwrap_or((&target, ""));
+            let status = if path.contains("%2f") { 404 } else { 400 };
             let answer = world.call(method.parse().unwrap(), target).bytes("x").send().await;
-            assert_eq!(answer.status, 400, "{}", answer.request);
+            assert_eq!(answer.status, status, "{}", answer.request);
         }
     }
     for name in [

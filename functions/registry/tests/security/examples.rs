@@ -105,6 +105,7 @@ impl Fixture {
                 .collect::<Vec<_>>()
         };
         match endpoint {
+            Endpoint::Home => read("/".into()),
             Endpoint::Base => [read("/v2/".into()), read("/v2".into())].concat_all(),
             Endpoint::ListRepositories => {
                 [read("/v2/_catalog".into()), read("/v2/_catalog?n=1&last=a".into())].concat_all()
@@ -203,7 +204,8 @@ impl Example {
 pub(crate) fn is_by_token(endpoint: Endpoint) -> bool {
     match endpoint {
         Endpoint::PatchUpload | Endpoint::FinishUpload | Endpoint::GetUpload | Endpoint::CancelUpload => true,
-        Endpoint::Base
+        Endpoint::Home
+        | Endpoint::Base
         | Endpoint::ListRepositories
         | Endpoint::GetBlob
         | Endpoint::GetManifest

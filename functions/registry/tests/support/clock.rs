@@ -8,6 +8,7 @@ use registry::Environment;
 use registry::budget::ClientKey;
 use registry::environment::{Memory, MemoryPermit, Purpose};
 use registry::store::{StoreError, Timestamp};
+use tokio::sync::Notify;
 
 pub(crate) struct Clock {
     now: AtomicU64,
@@ -15,6 +16,10 @@ pub(crate) struct Clock {
     rooms: Mutex<Vec<(Purpose, usize)>>,
     held: Arc<AtomicUsize>,
     full: AtomicBool,
+    /// Who waits for time lets it pass.
+    flows: AtomicBool,
+    /// Wakes those who wait for time to pass.
+    passed: Notify,
     slow: Arc<AtomicBool>,
 }
 
@@ -54,12 +59,20 @@ impl Clock {
             rooms: Mutex::default(),
             held: Arc::default(),
             full: AtomicBool::new(false),
+            flows: AtomicBool::new(false),
+            passed: Notify::new(),
             slow: Arc::default(),
         }
     }
 
     pub(crate) fn pass(&self, millis: u64) {
         self.now.fetch_add(millis, Ordering::SeqCst);
+        self.passed.notify_waiters();
+    }
+
+    /// From now on time passes by itself for those who wait for it.
+    pub(crate) fn flow(&self) {
+        self.flows.store(true, Ordering::SeqCst);
     }
 
     /// From now on there is no room, or there is again.
@@ -113,5 +126,22 @@ impl Environment for Clock {
             all: self.held.clone(),
             slow: self.slow.clone(),
         }))
+    }
+
+    async fn sleep(&self, millis: u64) {
+        if self.flows.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+            return self.pass(millis);
+        }
+        let until = self.now().plus_millis(millis);
+        loop {
+            // Registered before the clock is read, so that no step of it is missed.
+            let mut passed = std::pin::pin!(self.passed.notified());
+            passed.as_mut().enable();
+            if self.now() >= until {
+                return;
+            }
+            passed.await;
+        }
     }
 }

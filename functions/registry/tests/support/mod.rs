@@ -11,12 +11,16 @@ pub(crate) mod users;
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use registry::contract::counting::{
     CountingBlobs, CountingCollection, CountingMetadata, CountingRecords, CountingSessions, Counts,
 };
 use registry::contract::faulty::{
     Faults, FaultyBlobs, FaultyCollection, FaultyMetadata, FaultyRecords, FaultySessions,
 };
+use registry::contract::wrapped::{Hook, Wrapped};
+use registry::store::StoreError;
 use registry::store::blobs::BlobStore;
 use registry::store::collection::CollectionStore;
 use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
@@ -24,6 +28,7 @@ use registry::store::metadata::MetadataStore;
 use registry::store::records::RecordStore;
 use registry::store::sessions::SessionStore;
 use registry::{AllStores, Anonymous, Authenticator, Registry, Settings};
+use tokio::sync::Notify;
 
 pub(crate) use client::Answer;
 pub(crate) use clock::Clock;
@@ -37,6 +42,8 @@ pub(crate) struct Setup {
     pub(crate) authenticator: Arc<dyn Authenticator>,
     pub(crate) blobs: MemoryBlobs,
     pub(crate) seed: u64,
+    /// No object is sealed before this lets it.
+    pub(crate) seal: Option<Arc<Notify>>,
 }
 
 impl Default for Setup {
@@ -46,6 +53,7 @@ impl Default for Setup {
             authenticator: Arc::new(Anonymous::all()),
             blobs: MemoryBlobs::new(),
             seed: 1,
+            seal: None,
         }
     }
 }
@@ -56,6 +64,29 @@ impl Setup {
         Self {
             authenticator: users.clone(),
             ..Self::default()
+        }
+    }
+}
+
+/// Holds seals up.
+struct Gate(Option<Arc<Notify>>);
+
+impl Hook for Gate {
+    fn before(&self, _method: &'static str) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn after(&self, _method: &'static str) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn gate(&self, method: &'static str) -> BoxFuture<'static, ()> {
+        match &self.0 {
+            Some(gate) if method == "seal" => {
+                let gate = gate.clone();
+                async move { gate.notified().await }.boxed()
+            }
+            _ => std::future::ready(()).boxed(),
         }
     }
 }
@@ -89,7 +120,10 @@ impl World {
         let collection = MemoryCollection::new(metadata.clone(), sessions.clone());
         let stores = AllStores {
             blobs: Arc::new(CountingBlobs::new(
-                Arc::new(FaultyBlobs::new(blobs.clone() as Arc<dyn BlobStore>, faults.clone())),
+                Arc::new(FaultyBlobs::new(
+                    Arc::new(Wrapped::new(blobs.clone() as Arc<dyn BlobStore>, Gate(setup.seal))),
+                    faults.clone(),
+                )),
                 counts.clone(),
             )),
             metadata: Arc::new(CountingMetadata::new(

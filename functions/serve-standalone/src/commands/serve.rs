@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use registry::{Authenticator, HostPolicy, Limits, Registry, Settings};
+use registry::{Authenticator, Host, HostPolicy, Limits, Registry, Settings, own_host};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use store_embedded::Sync;
 use tokio::net::TcpListener;
@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::Failure;
 use super::signals::{Hangups, Signals};
-use crate::cli::{LogFormat, MetricsAddress, ServeArgs, SyncMode};
+use crate::cli::{Blobs, LogFormat, MetricsAddress, PullMode, ServeArgs, SyncMode};
 use crate::collector::Collector;
 use crate::connection::Timeouts;
 use crate::delivery::{PullRules, TrustedProxies};
@@ -71,6 +71,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
             .listener
             .local_addr()
             .map_err(|error| Failure::failed("cannot tell the address", error))?;
+        warn_of_own_host(args, address.ip());
         announce(args, format, address, metrics.as_ref(), &access);
         let drained = server
             .run(async {
@@ -227,6 +228,31 @@ fn settings(args: &ServeArgs, hosts: HostPolicy) -> Settings {
         hosts,
         ..Settings::default()
     }
+}
+
+/// Says that pulls are not redirected, where that can be known now: clients that ask at the address at which the server
+/// listens would find the object store at the same host.
+fn warn_of_own_host(args: &ServeArgs, listens_at: IpAddr) {
+    if args.pulls.pull == PullMode::Proxy || !matches!(args.stores.blobs, Blobs::S3(_)) {
+        return;
+    }
+    let endpoint = args
+        .stores
+        .s3_public_endpoint
+        .as_ref()
+        .or(args.stores.s3_endpoint.as_ref());
+    let host = endpoint.and_then(|endpoint| own_host::host_of_url(&endpoint.0));
+    let own = SocketAddr::new(listens_at, 0).to_string().parse::<Host>();
+    let (Some(host), Ok(own)) = (host, own) else { return };
+    if !own_host::is_within(&host, &own) {
+        return;
+    }
+    tracing::warn!(
+        host = host.name(),
+        "pulls of clients that ask at this host are not redirected, and go through the registry: the object store has the \
+         same host, and clients would send it their password. A port does not make another host; give the store another \
+         name or address (--s3-public-endpoint)"
+    );
 }
 
 /// Says where the server is and how to push to it: to a person in words, to a log collector in one line.

@@ -18,6 +18,7 @@ mod logs;
 mod metrics;
 mod moving;
 mod operator;
+mod own_host;
 mod passwords;
 mod protocol;
 mod reclaim;

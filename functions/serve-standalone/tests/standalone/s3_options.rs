@@ -16,14 +16,14 @@ use crate::support::{PATIENCE, Server, digest, roadstead};
 
 /// A request as it came, without its body.
 #[derive(Clone, Debug)]
-struct Noted {
+pub(crate) struct Noted {
     method: String,
     path: String,
     headers: BTreeMap<String, String>,
 }
 
 impl Noted {
-    fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
 
@@ -37,16 +37,16 @@ impl Noted {
 }
 
 /// A listener that takes every object and has none, and that knows no table. It ends when this is dropped.
-struct Recorder {
-    address: SocketAddr,
+pub(crate) struct Recorder {
+    pub(crate) address: SocketAddr,
     noted: Arc<Mutex<Vec<Noted>>>,
     over: Arc<AtomicBool>,
     listening: Option<JoinHandle<()>>,
 }
 
 impl Recorder {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    pub(crate) fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.2:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (noted, over) = (Arc::<Mutex<Vec<Noted>>>::default(), Arc::<AtomicBool>::default());
         let listening = thread::spawn({
@@ -70,12 +70,12 @@ impl Recorder {
         }
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// The requests since this was last asked.
-    fn noted(&self) -> Vec<Noted> {
+    pub(crate) fn noted(&self) -> Vec<Noted> {
         std::mem::take(&mut self.noted.lock().unwrap())
     }
 }
@@ -137,7 +137,7 @@ fn head(reader: &mut BufReader<TcpStream>) -> Option<Noted> {
     Some(Noted { method, path, headers })
 }
 
-type Variables = Vec<(String, String)>;
+pub(crate) type Variables = Vec<(String, String)>;
 
 type Ask = fn(&Recorder, &[&str], &[(String, String)]) -> Noted;
 
@@ -147,7 +147,7 @@ fn variables<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Variabl
 }
 
 /// Credentials and a region, and no search for either on the network.
-fn known() -> Variables {
+pub(crate) fn known() -> Variables {
     variables([
         ("AWS_ACCESS_KEY_ID", "AKFROMVARIABLES"),
         ("AWS_SECRET_ACCESS_KEY", "a secret"),

@@ -151,4 +151,8 @@ impl Environment for Clock {
     async fn memory(&self, _: ClientKey, _: Purpose, _: usize) -> Result<Memory, StoreError> {
         Ok(Box::new(()))
     }
+
+    async fn sleep(&self, millis: u64) {
+        self.rest(millis).await;
+    }
 }

@@ -1,0 +1,297 @@
+//! The last request of an upload: end-6, and end-4b.
+//!
+//! It may take minutes: an object store makes one object of 10,000 parts, or copies hundreds of gigabytes inside itself
+//! (see the blob store's seal); a disk joins segments; a sha512 that was not declared when the upload was opened is
+//! computed from what is stored. Then clients repeat it while it is still being answered:
+//!
+//! * containerd since 2.3, and Docker with the containerd image store (29 and newer), wait 30 seconds for an answer after
+//!   the last byte of a body. Then they send the very same PUT again, whole body included, five times in all. A 429 or 408
+//!   is repeated at once, two 503 in a row or a 416 end the push.
+//! * Docker's classic store, `BuildKit` and older containerd wait as long as it takes.
+//!
+//! So the claim is kept alive while the object is made, and a repeated PUT waits for the request that holds the session
+//! ([`upload_wait_ms`](crate::Limits::upload_wait_ms)) before a byte of its body is read; containerd counts no time while
+//! its body is not taken. When the first request has ended well, the repeated one is held against what was published, and
+//! is 201 again. When the first one came to nothing, the repeated one takes its place. Five requests that wait are more
+//! than four minutes; after that the push fails, and the next one finds the blob.
+
+use futures_util::TryStreamExt as _;
+use http::header::CONTENT_RANGE;
+use http::{HeaderMap, Response};
+use oci::{Algorithm, Digest, Hasher};
+
+use super::chunks::{expected, is_empty};
+use super::ends::leave_to_sweep;
+use super::session::OpenSession;
+use super::source::{Lease, next_chunk};
+use super::uploads::{Stored, resume};
+use crate::auth::{Permit, Push};
+use crate::body::{RequestBody, ResponseBody};
+use crate::call::Call;
+use crate::error::Error;
+use crate::response;
+use crate::store::blobs::{Discarded, Upload};
+use crate::store::metadata::Link;
+use crate::store::sessions::{Claim, Claimed, End, Expected, Progress, Publishing, Session, State};
+use crate::store::{Location, StoreError};
+
+/// Between two looks at a session that another request holds, in milliseconds.
+const LOOK_AGAIN_MS: u64 = 1000;
+
+impl Call<'_> {
+    /// end-6, and end-4b, whose session nobody else knows. Takes the last chunk, if there is one, checks the digest of
+    /// the whole, and publishes it. `permit` was asked for now, not when the upload was opened.
+    pub(crate) async fn finish_upload(
+        &self,
+        permit: Permit<Push>,
+        session: OpenSession,
+        digest: Digest,
+        headers: &HeaderMap,
+        body: RequestBody,
+    ) -> Result<Response<ResponseBody>, Error> {
+        let limit = self.settings.limits.upload_bodies;
+        // What ends the upload, whatever its bytes are, is not held up by how many bodies there were. A range could
+        // only be out of place.
+        let (expected, most) = if is_empty(headers, &body) && !headers.contains_key(CONTENT_RANGE) {
+            (Expected::Begun, limit.saturating_mul(2))
+        } else {
+            (expected(headers), limit)
+        };
+        let claim = match self.claim_last(&session, expected, most).await? {
+            Claimed::Granted(claim) => claim,
+            Claimed::Busy(row) => return Err(session.busy(&row, self.environment.now(), true)),
+            Claimed::Spent(_) => return Err(Error::TooManyBodies { limit }),
+            Claimed::Ended(row) => {
+                return self
+                    .finished_before(&permit, &session, &row, &digest, headers, body)
+                    .await;
+            }
+        };
+        let stored = self
+            .store_body(&session, &claim, headers, body, digest.algorithm(), true)
+            .await;
+        let stored = match stored {
+            Ok(stored) => stored,
+            Err(unstored) => return Err(self.give_up(&session, &claim, unstored).await),
+        };
+        match self.publish_upload(&permit, &claim, &digest, stored).await {
+            Ok(()) => Ok(response::created(permit.repository(), "blobs", &digest)),
+            Err(error) => Err(self.give_up(&session, &claim, error.into()).await),
+        }
+    }
+
+    /// Claims a session for its last body. While another request holds it, this one waits: it may be the same one once
+    /// more, whose first answer the client did not wait for.
+    async fn claim_last(&self, session: &OpenSession, expected: Expected, most: u32) -> Result<Claimed, Error> {
+        let key = session.token.session;
+        let claimed = self.claim(key, expected, most).await?;
+        let Claimed::Busy(seen) = claimed else {
+            return Ok(claimed);
+        };
+        let holds_more = |progress: &Progress| progress.offset != seen.progress.offset;
+        let begun = self.environment.now();
+        loop {
+            self.environment.sleep(LOOK_AGAIN_MS).await;
+            let now = self.environment.now();
+            let row = self.stores.sessions.get(self.cx(), key).await?;
+            let row = row.ok_or(Error::UploadUnknown)?;
+            let is_held = row.claimed_until.is_some_and(|until| now < until);
+            match row.state {
+                // More was stored meanwhile: what this request would end is not what its client knew of.
+                State::Open if holds_more(&row.progress) => return Err(session.refused(row.progress.offset)),
+                State::Open if is_held && now.millis_since(begun) >= self.settings.limits.upload_wait_ms => {
+                    return Ok(Claimed::Busy(row));
+                }
+                State::Open if is_held => {}
+                State::Open => match self.claim(key, Expected::Begun, most).await? {
+                    // Another one that has waited was faster.
+                    Claimed::Busy(_) => {}
+                    Claimed::Granted(claim) if holds_more(&claim.progress) => {
+                        leave_to_sweep(self.hand_back(&claim).await);
+                        return Err(session.refused(claim.progress.offset));
+                    }
+                    claimed => return Ok(claimed),
+                },
+                State::Committing | State::Done | State::Cancelled | State::Swept => return Ok(Claimed::Ended(row)),
+            }
+        }
+    }
+
+    async fn publish_upload(
+        &self,
+        permit: &Permit<Push>,
+        claim: &Claim,
+        digest: &Digest,
+        stored: Stored,
+    ) -> Result<(), Error> {
+        let size = stored.progress.offset;
+        let hashed_as_asked = stored.hasher.algorithm() == digest.algorithm();
+        if hashed_as_asked {
+            let computed = stored.hasher.finish();
+            if computed != *digest {
+                return Err(self.discard(claim, &stored.progress.store, computed).await?);
+            }
+        }
+        // One body is the object itself, however it came; several leave behind what the object was made of.
+        // Earlier attempts may have left a segment even if they came to nothing.
+        let one_body = claim.attempt.number == 1 || (claim.attempt.number == 2 && stored.progress == claim.progress);
+        let parts = self.parts(claim, stored.part).await?;
+        let state = stored.progress.store;
+        let upload = Upload {
+            session: claim.key.id,
+            state: state.clone(),
+            parts,
+            size,
+        };
+        let sealed = self.stores.blobs.seal(self.sealing(), &upload);
+        let location = Lease::new(self, claim).through(sealed).await?;
+        if !hashed_as_asked {
+            // The algorithm was not declared when the upload was opened: the bytes are read once more, from the store.
+            let lease = Lease::new(self, claim);
+            let computed = self
+                .hash_object(&location, size, digest.algorithm(), Some(lease))
+                .await?;
+            if computed != *digest {
+                return Err(self.discard(claim, &state, computed).await?);
+            }
+        }
+        // From here on nobody else can claim or cancel the session: its object is about to be named by a digest.
+        let publishing = Publishing {
+            digest: *digest,
+            location,
+            size,
+        };
+        if !self.stores.sessions.commit(self.cx(), claim, &publishing).await? {
+            return Err(Error::ClaimLost);
+        }
+        self.publish(permit, &publishing).await?;
+        let finish = async {
+            if !one_body || self.stores.blobs.leaves_something(&state) {
+                let (session, attempts) = (claim.key.id, claim.attempt.number);
+                let keep = Some(&publishing.location);
+                if self.discard_all(session, attempts, &state, keep).await? == Discarded::Known {
+                    return Ok(());
+                }
+            }
+            self.stores.sessions.finish(self.cx(), claim, End::Done).await
+        };
+        leave_to_sweep(finish.await);
+        Ok(())
+    }
+
+    /// The point of publication; may be passed any number of times.
+    async fn publish(&self, permit: &Permit<Push>, publishing: &Publishing) -> Result<(), StoreError> {
+        let Publishing { digest, location, size } = publishing;
+        self.stores
+            .metadata
+            .commit_blob(self.cx(), permit.repository(), digest, location, *size)
+            .await
+    }
+
+    /// A final PUT for a session that has ended: the answer to an earlier one may have been lost, so that it is 201
+    /// again for the digest that was committed, while that blob is there. It is 404 for everything else: after the blob
+    /// was deleted, or with other bytes, there is nothing to go on with. A publication that was interrupted, by a crash or
+    /// by a store that did not answer, is finished now.
+    async fn finished_before(
+        &self,
+        permit: &Permit<Push>,
+        session: &OpenSession,
+        row: &Session,
+        digest: &Digest,
+        headers: &HeaderMap,
+        body: RequestBody,
+    ) -> Result<Response<ResponseBody>, Error> {
+        let key = session.token.session;
+        let publishing = row
+            .publishing
+            .as_ref()
+            .filter(|publishing| publishing.digest == *digest);
+        match (row.state, publishing) {
+            (State::Done, Some(_)) => {}
+            (State::Committing, Some(publishing)) => {
+                self.publish(permit, publishing).await?;
+                let finish = async {
+                    let (state, keep) = (&row.progress.store, Some(&publishing.location));
+                    if self.discard_all(key.id, row.attempts, state, keep).await? == Discarded::Known {
+                        return Ok(());
+                    }
+                    self.stores.sessions.settle(self.cx(), key).await
+                };
+                leave_to_sweep(finish.await);
+            }
+            _ => return Err(Error::UploadUnknown),
+        }
+        let link = self
+            .stores
+            .metadata
+            .link(self.cx(), permit.repository(), digest)
+            .await?;
+        let link = link.ok_or(Error::UploadUnknown)?;
+        if !is_empty(headers, &body) && !self.is_end_of(&link, digest, row, body).await? {
+            return Err(Error::UploadUnknown);
+        }
+        Ok(response::created(permit.repository(), "blobs", digest))
+    }
+
+    /// Whether a repeated body is the end of the blob that its upload became, behind what the session held before. Nothing
+    /// is acknowledged that cannot be read back as it was sent.
+    async fn is_end_of(
+        &self,
+        link: &Link,
+        digest: &Digest,
+        row: &Session,
+        mut body: RequestBody,
+    ) -> Result<bool, Error> {
+        let mut hasher = resume(&row.progress, digest.algorithm()).ok_or(Error::UploadUnknown)?;
+        let mut length = row.progress.offset;
+        while let Some(chunk) = next_chunk(&mut body).await? {
+            hasher.update(&chunk);
+            length = length.saturating_add(chunk.len() as u64);
+            if length > link.size {
+                return Ok(false);
+            }
+        }
+        // A body without bytes is the end of any blob.
+        if length == row.progress.offset {
+            return Ok(true);
+        }
+        let sent = hasher.finish();
+        if sent.algorithm() == digest.algorithm() {
+            return Ok(sent == *digest);
+        }
+        let there = self
+            .hash_object(&link.location, link.size, sent.algorithm(), None)
+            .await?;
+        Ok(sent == there)
+    }
+
+    /// Part records of the session, and the one of a body that was not saved because it is the last.
+    async fn parts(&self, claim: &Claim, last: Option<Vec<u8>>) -> Result<Vec<Vec<u8>>, Error> {
+        let mut parts = match claim.progress.parts {
+            0 => Vec::new(),
+            _ => self.stores.sessions.parts(self.cx(), claim.key).await?,
+        };
+        parts.extend(last);
+        Ok(parts)
+    }
+
+    /// The digest of a sealed object. Takes as long as reading it, so that the claim is renewed meanwhile, if there is
+    /// one.
+    async fn hash_object(
+        &self,
+        location: &Location,
+        size: u64,
+        algorithm: Algorithm,
+        mut lease: Option<Lease<'_>>,
+    ) -> Result<Digest, Error> {
+        let mut stream = self.read(location, 0..size).await?;
+        let mut hasher = Hasher::new(algorithm);
+        while let Some(chunk) = stream.try_next().await? {
+            hasher.update(&chunk);
+            if let Some(lease) = &mut lease {
+                lease.renew().await?;
+            }
+        }
+        Ok(hasher.finish())
+    }
+}

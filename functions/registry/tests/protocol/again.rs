@@ -1,0 +1,269 @@
+//! The last request of an upload once more: while the first is still being answered, after it was answered, and after
+//! the blob was deleted. containerd since 2.3 sends it again after 30 seconds without an answer, body included.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use registry::store::blobs::BodyError;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use crate::support::client::Call;
+use crate::support::{Answer, Script, Setup, World, sha256, sha512};
+
+const SECOND: u64 = 1000;
+const MINUTE: u64 = 60 * SECOND;
+
+/// Sends a request on a task of its own.
+fn begin(call: Call) -> JoinHandle<Answer> {
+    tokio::spawn(call.send())
+}
+
+/// Lets everything run that can, as the clock stands.
+async fn settle() {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Lets a number of seconds pass, one by one.
+async fn pass(world: &World, seconds: u64) {
+    for _ in 0..seconds {
+        settle().await;
+        world.clock.pass(SECOND);
+    }
+    settle().await;
+}
+
+/// A final PUT to `location` whose bytes have arrived, and whose end does not come before the other half says so.
+fn held(world: &World, location: &str, bytes: &'static str) -> (JoinHandle<Answer>, Arc<Notify>) {
+    let go = Arc::new(Notify::new());
+    let gone = go.clone();
+    let body = Script::of(bytes).meanwhile(async move { gone.notified().await });
+    let put = world.put(format!("{location}?digest={}", sha256(bytes.as_bytes())));
+    (begin(put.stream(body)), go)
+}
+
+/// A repeated PUT waits for the first, reads nothing of its body meanwhile, and gets the same answer.
+#[tokio::test]
+async fn a_repeated_put_waits_for_the_first() {
+    for (repeated, status) in [("abc", 201), ("", 201), ("abd", 404), ("ab", 404), ("abcd", 404)] {
+        let world = World::new().await;
+        let location = world.open_upload("a").await;
+        let (first, go) = held(&world, &location, "abc");
+        settle().await;
+        let body = Script::of(repeated);
+        let given = body.given();
+        let target = format!("{location}?digest={}", sha256(b"abc"));
+        let again = begin(world.put(target).stream(body));
+        pass(&world, 40).await;
+        assert!(!again.is_finished() && !first.is_finished());
+        assert_eq!(
+            given.load(Ordering::SeqCst),
+            0,
+            "nothing is read before it is known what for"
+        );
+        go.notify_one();
+        settle().await;
+        first.await.unwrap().expect(201);
+        pass(&world, 2).await;
+        let again = again.await.unwrap().expect(status);
+        if status == 201 {
+            assert_eq!(again.header("docker-content-digest"), sha256(b"abc").to_string());
+            assert_eq!(again.location(), format!("/v2/a/blobs/{}", sha256(b"abc")));
+        } else {
+            assert_eq!(again.code(), "BLOB_UPLOAD_UNKNOWN");
+        }
+        assert_eq!(world.blob("a", &sha256(b"abc")).await.unwrap(), "abc");
+    }
+}
+
+/// When the first PUT comes to nothing, the repeated one takes its place.
+#[tokio::test]
+async fn a_repeated_put_takes_the_place_of_one_that_fails() {
+    let world = World::new().await;
+    let location = world.open_upload("a").await;
+    let go = Arc::new(Notify::new());
+    let gone = go.clone();
+    let body = Script::of("ab").meanwhile(async move { gone.notified().await });
+    let target = format!("{location}?digest={}", sha256(b"abc"));
+    let first = begin(world.put(target.clone()).stream(body.fail(BodyError::Cut)));
+    settle().await;
+    let again = begin(world.put(target).bytes("abc"));
+    pass(&world, 3).await;
+    go.notify_one();
+    settle().await;
+    first.await.unwrap().expect_error(400, "SIZE_INVALID");
+    pass(&world, 2).await;
+    again.await.unwrap().expect(201);
+    assert_eq!(world.blob("a", &sha256(b"abc")).await.unwrap(), "abc");
+}
+
+/// What this waits for is a chunk: what the upload then holds is not what the request would end.
+#[tokio::test]
+async fn a_put_behind_a_chunk_learns_where_the_upload_stands() {
+    let world = World::new().await;
+    let location = world.open_upload("a").await;
+    world.patch(location.clone()).bytes("ab").send().await.expect(202);
+    let go = Arc::new(Notify::new());
+    let gone = go.clone();
+    let body = Script::of("cd").meanwhile(async move { gone.notified().await });
+    let chunk = begin(world.patch(location.clone()).stream(body));
+    settle().await;
+    let put = begin(world.put(format!("{location}?digest={}", sha256(b"ab"))));
+    pass(&world, 2).await;
+    go.notify_one();
+    settle().await;
+    chunk.await.unwrap().expect(202);
+    pass(&world, 2).await;
+    let refused = put.await.unwrap().expect_error(416, "BLOB_UPLOAD_INVALID");
+    assert_eq!(refused.header("range"), "0-3");
+    assert_eq!(refused.location(), location);
+    world
+        .put(format!("{location}?digest={}", sha256(b"abcd")))
+        .send()
+        .await
+        .expect(201);
+}
+
+/// It waits for a bounded time, and then learns when to come again. The first is not disturbed.
+#[tokio::test]
+async fn a_repeated_put_waits_no_longer_than_its_limit() {
+    let world = World::new().await;
+    let location = world.open_upload("a").await;
+    world.patch(location.clone()).bytes("a").send().await.expect(202);
+    let target = format!("{location}?digest={}", sha256(b"abc"));
+    let go = Arc::new(Notify::new());
+    let gone = go.clone();
+    let body = Script::of("b").meanwhile(async move { gone.notified().await });
+    let first = begin(world.put(target.clone()).stream(body.data("c")));
+    settle().await;
+    let again = begin(world.put(target.clone()).bytes("bc"));
+    pass(&world, 49).await;
+    assert!(!again.is_finished());
+    pass(&world, 1).await;
+    let again = again.await.unwrap().expect_error(429, "TOOMANYREQUESTS");
+    assert_eq!(again.header("range"), "0-0");
+    assert_eq!(again.location(), location);
+    assert_eq!(again.header("retry-after"), "5");
+    go.notify_one();
+    settle().await;
+    first.await.unwrap().expect(201);
+    world.put(target).bytes("bc").send().await.expect(201);
+}
+
+/// The request that held the session has died: the next one that waits gets the session when the claim has run out.
+#[tokio::test]
+async fn a_claim_of_a_dead_request_is_waited_out() {
+    let world = World::new().await;
+    let location = world.open_upload("a").await;
+    let (dead, _go) = held(&world, &location, "abc");
+    settle().await;
+    dead.abort();
+    pass(&world, 20).await;
+    let again = begin(world.put(format!("{location}?digest={}", sha256(b"abc"))).bytes("abc"));
+    pass(&world, 39).await;
+    assert!(!again.is_finished());
+    pass(&world, 3).await;
+    again.await.unwrap().expect(201);
+}
+
+/// Who cancels the upload while others wait ends all of them.
+#[tokio::test]
+async fn a_put_that_waits_learns_of_the_cancellation() {
+    let world = World::new().await;
+    let location = world.open_upload("a").await;
+    let (first, go) = held(&world, &location, "abc");
+    settle().await;
+    let again = begin(world.put(format!("{location}?digest={}", sha256(b"abc"))).bytes("abc"));
+    pass(&world, 2).await;
+    world.delete(location).send().await.expect(204);
+    pass(&world, 2).await;
+    again.await.unwrap().expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+    go.notify_one();
+    first.await.unwrap().expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+    assert_eq!(world.blob("a", &sha256(b"abc")).await, None);
+}
+
+/// A seal that takes minutes keeps the claim of its request: nobody else begins the same work, or takes the session away.
+#[tokio::test]
+async fn a_seal_of_minutes_keeps_its_claim() {
+    for as_long in [2, 10] {
+        let seal = Arc::new(Notify::new());
+        let world = World::with(Setup {
+            seal: Some(seal.clone()),
+            ..Setup::default()
+        })
+        .await;
+        let location = world.open_upload("a").await;
+        world.patch(location.clone()).bytes("ab").send().await.expect(202);
+        let target = format!("{location}?digest={}", sha256(b"abcd"));
+        let first = begin(world.put(target.clone()).bytes("cd"));
+        settle().await;
+        let _ = world.counts.take();
+        let mut refused = 0;
+        for _ in 0..as_long {
+            let again = begin(world.put(target.clone()).bytes("cd"));
+            let chunk = world.patch(location.clone()).bytes("x").send().await;
+            chunk.expect_error(416, "BLOB_UPLOAD_INVALID");
+            pass(&world, MINUTE / SECOND).await;
+            assert!(!first.is_finished());
+            again.await.unwrap().expect_error(429, "TOOMANYREQUESTS");
+            refused += 1;
+        }
+        assert_eq!(refused, as_long);
+        assert_eq!(world.counts.of("seal"), 0, "nobody else has begun to seal");
+        let again = begin(world.put(target.clone()).bytes("cd"));
+        settle().await;
+        seal.notify_one();
+        settle().await;
+        first.await.unwrap().expect(201);
+        pass(&world, 2).await;
+        again.await.unwrap().expect(201);
+        world.put(target).bytes("cd").send().await.expect(201);
+        assert_eq!(world.blob("a", &sha256(b"abcd")).await.unwrap(), "abcd");
+    }
+}
+
+/// After the answer: 201 while the blob is there and the bytes are the same, else 404, whatever the body.
+#[tokio::test]
+async fn a_repeated_put_after_its_blob_was_deleted() {
+    for chunk in ["", "ab"] {
+        let world = World::new().await;
+        let location = world.open_upload("a").await;
+        if !chunk.is_empty() {
+            world.patch(location.clone()).bytes(chunk).send().await.expect(202);
+        }
+        let rest = if chunk.is_empty() { "abc" } else { "c" };
+        let digest = sha256(b"abc");
+        let target = format!("{location}?digest={digest}");
+        world.put(target.clone()).bytes(rest).send().await.expect(201);
+        world.put(target.clone()).bytes(rest).send().await.expect(201);
+        world.delete(format!("/v2/a/blobs/{digest}")).send().await.expect(202);
+        for body in [rest, "", "x"] {
+            let again = world.put(target.clone()).bytes(body).send().await;
+            again.expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+        }
+        assert_eq!(
+            world.blob("a", &digest).await,
+            None,
+            "nothing was acknowledged, and nothing is there"
+        );
+        // It is there again by a new push, and then the old one is as good as before.
+        world.push_blob("a", "abc").await;
+        world.put(target).bytes(rest).send().await.expect(201);
+    }
+}
+
+/// The digest's algorithm was not declared when the upload was opened: the repeated bytes are held against the object.
+#[tokio::test]
+async fn a_repeated_put_of_another_algorithm() {
+    let world = World::new().await;
+    let location = world.open_upload("a").await;
+    world.patch(location.clone()).bytes("ab").send().await.expect(202);
+    let target = format!("{location}?digest={}", sha512(b"abcd"));
+    world.put(target.clone()).bytes("cd").send().await.expect(201);
+    for (body, status) in [("cd", 201), ("", 201), ("ce", 404), ("c", 404), ("cde", 404)] {
+        world.put(target.clone()).bytes(body).send().await.expect(status);
+    }
+}
