@@ -85,7 +85,7 @@ impl Body for ResponseBody {
                     Poll::Ready(Some(Err(error)))
                 }
                 Poll::Ready(Some(Ok(_)) | None) => {
-                    let error = StoreError::failed("the object does not have the recorded length");
+                    let error = StoreError::damaged("the object does not have the recorded length");
                     tracing::error!(
                         error = &error as &dyn std::error::Error,
                         "a blob's bytes could not be read"

@@ -16,7 +16,7 @@ use crate::operations::session::OpenSession;
 use crate::registry::{Record, Registry};
 use crate::response;
 use crate::route::Route;
-use crate::store::{Context, StoreError};
+use crate::store::{Context, Reason, StoreError};
 
 /// The registry as one request sees it: what is asked of stores and shell is asked for this request's client.
 pub(crate) struct Call<'a> {
@@ -160,7 +160,7 @@ impl<'a> Call<'a> {
     fn identify(&self, caller: Result<Identity, AuthenticationError>) -> Result<Identity, Error> {
         caller.map_err(|error| match error {
             AuthenticationError::Unauthenticated => Error::Unauthenticated(self.authenticator.challenge()),
-            AuthenticationError::Unavailable(cause) => Error::Store(StoreError::Unavailable(cause)),
+            AuthenticationError::Unavailable(cause) => Error::Store(StoreError::because(Reason::Credentials, cause)),
         })
     }
 

@@ -10,8 +10,8 @@ use oci::{Digest, DigestError, ManifestError, MediaType, NameError};
 use serde_json::{Value, json};
 
 use crate::body::ResponseBody;
-use crate::store::StoreError;
 use crate::store::blobs::{AppendError, BodyError};
+use crate::store::{Reason, StoreError};
 
 /// Names a fault of ours in the log. Set on faults alone: nothing else is logged under an id.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -108,8 +108,14 @@ pub(crate) enum Error {
          such request"
     )]
     OtherSite,
-    #[error("the registry cannot do this now")]
-    Store(#[from] StoreError),
+    #[error("{}", .0.reason().text())]
+    Store(#[source] StoreError),
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
 }
 
 impl From<AppendError> for Error {
@@ -172,9 +178,13 @@ impl Error {
             Self::Referenced(_) => (StatusCode::METHOD_NOT_ALLOWED, "DENIED"),
             Self::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
             Self::Denied | Self::HostRefused(_) | Self::OtherSite => (StatusCode::FORBIDDEN, "DENIED"),
-            Self::Store(StoreError::Unavailable(_)) => (StatusCode::SERVICE_UNAVAILABLE, "TOOMANYREQUESTS"),
-            Self::Store(StoreError::Failed(_)) => (StatusCode::INTERNAL_SERVER_ERROR, "UNSUPPORTED"),
+            Self::Store(fault) => fault_status_and_code(fault.reason()),
         }
+    }
+
+    /// Whether the same request may be repeated soon.
+    fn passes(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Unavailable(_)))
     }
 
     /// What a client can use to resolve it.
@@ -192,6 +202,7 @@ impl Error {
     pub(crate) fn into_response(self, id: impl FnOnce() -> u64) -> Response<ResponseBody> {
         let (status, code) = self.status_and_code();
         let message = self.to_string();
+        let passes = self.passes();
         let mut fault_id = None;
         let errors = match &self {
             // One error for each, as the specification asks ("one or more MANIFEST_BLOB_UNKNOWN errors").
@@ -250,12 +261,33 @@ impl Error {
             Self::Unauthenticated(Some(challenge)) => {
                 headers.insert(WWW_AUTHENTICATE, challenge);
             }
-            Self::Store(StoreError::Unavailable(_)) => {
+            Self::Store(_) if passes => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
             }
             _ => {}
         }
         response
+    }
+}
+
+/// The status and the code of a fault of ours, where the specification has no codes: `UNAVAILABLE` and `UNKNOWN` are
+/// those of distribution, which clients repeat; `UNSUPPORTED` and `DENIED` would make docker give up. Too many requests
+/// are 503 too, since docker takes 429 on an upload for final.
+fn fault_status_and_code(reason: Reason) -> (StatusCode, &'static str) {
+    match reason {
+        Reason::TooManyRequests | Reason::Throttled => (StatusCode::SERVICE_UNAVAILABLE, "TOOMANYREQUESTS"),
+        Reason::NoSpace
+        | Reason::NotWritable
+        | Reason::ObjectStoreUnreachable
+        | Reason::MetadataUnreachable
+        | Reason::Memory
+        | Reason::Credentials
+        | Reason::ClockOff
+        | Reason::StoreReplaced
+        | Reason::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
+        Reason::ObjectStoreRefuses | Reason::MetadataRefuses | Reason::Damaged | Reason::Failed => {
+            (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN")
+        }
     }
 }
 
@@ -301,6 +333,51 @@ mod tests {
                     "0000000000000abc"
                 );
             }
+        }
+    }
+
+    /// What a client is told of each reason: status, code, and some of its words.
+    #[tokio::test]
+    async fn a_fault_says_its_reason() {
+        for (reason, status, code, words) in [
+            (Reason::NoSpace, 503, "UNAVAILABLE", "no space is left"),
+            (Reason::NotWritable, 503, "UNAVAILABLE", "may not write"),
+            (
+                Reason::ObjectStoreUnreachable,
+                503,
+                "UNAVAILABLE",
+                "object store cannot be reached",
+            ),
+            (Reason::ObjectStoreRefuses, 500, "UNKNOWN", "object store refuses"),
+            (
+                Reason::MetadataUnreachable,
+                503,
+                "UNAVAILABLE",
+                "metadata store cannot be reached",
+            ),
+            (Reason::MetadataRefuses, 500, "UNKNOWN", "metadata store refuses"),
+            (Reason::Throttled, 503, "TOOMANYREQUESTS", "asks for fewer requests"),
+            (Reason::TooManyRequests, 503, "TOOMANYREQUESTS", "too many requests"),
+            (Reason::Memory, 503, "UNAVAILABLE", "no memory"),
+            (Reason::Credentials, 503, "UNAVAILABLE", "credentials cannot be checked"),
+            (Reason::ClockOff, 503, "UNAVAILABLE", "clock is wrong"),
+            (Reason::StoreReplaced, 503, "UNAVAILABLE", "removed or replaced"),
+            (Reason::Damaged, 500, "UNKNOWN", "lost or damaged: push the image again"),
+            (Reason::Unavailable, 503, "UNAVAILABLE", "cannot do this now"),
+            (Reason::Failed, 500, "UNKNOWN", "failed to do this"),
+        ] {
+            let response = Error::from(StoreError::because(reason, "disk 7 is on fire")).into_response(|| 1);
+            assert_eq!(response.status(), status, "{reason:?}");
+            assert_eq!(
+                response.headers().contains_key(RETRY_AFTER),
+                status == 503,
+                "{reason:?}"
+            );
+            let body = body_of(response).await;
+            let error = &serde_json::from_str::<Value>(&body).unwrap()["errors"][0];
+            assert_eq!(error["code"], code, "{reason:?}");
+            let message = error["message"].as_str().unwrap();
+            assert!(message.contains(words) && !body.contains("fire"), "{reason:?}: {body}");
         }
     }
 

@@ -21,6 +21,7 @@ pub mod body;
 pub mod budget;
 mod call;
 pub mod check;
+pub mod clock;
 pub mod collection;
 #[cfg(feature = "contract")]
 pub mod contract;

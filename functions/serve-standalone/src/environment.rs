@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use registry::Environment;
 use registry::budget::{ArrivalRate, Budget, ClientKey, Grant};
 use registry::environment::{Memory, MemoryPermit, Purpose};
-use registry::store::{StoreError, Timestamp};
+use registry::store::{Reason, StoreError, Timestamp};
 use tokio::time::Instant;
 
 /// How many requests wait for each kind of memory at once.
@@ -108,10 +108,11 @@ impl Environment for SystemEnvironment {
                 granted: Instant::now(),
                 rate: ArrivalRate::new(0, 0),
             })),
-            Ok(Err(refused)) => Err(StoreError::unavailable(refused)),
-            Err(_) => Err(StoreError::unavailable(format!(
-                "no memory for {what} became free in time (--upload-memory, --memory-timeout)"
-            ))),
+            Ok(Err(refused)) => Err(StoreError::because(Reason::Memory, refused)),
+            Err(_) => Err(StoreError::because(
+                Reason::Memory,
+                format!("no memory for {what} became free in time (--upload-memory, --memory-timeout)"),
+            )),
         }
     }
 

@@ -67,6 +67,7 @@ pub use retrying::Statistics;
 pub use schema::Prepared;
 
 use metadata::Known;
+use registry::clock::ServiceClock;
 use registry::store::{Context, StoreError};
 use retrying::{Client, Pace};
 use table::Table;
@@ -85,6 +86,9 @@ pub struct DynamoStore {
     local: Client,
     /// Repositories whose catalog row is known to exist. It is never removed, so that knowing it once is enough.
     known: Arc<Known>,
+    /// What both tables tell of the time.
+    clock: Arc<ServiceClock>,
+    tables: [String; 2],
 }
 
 impl DynamoStore {
@@ -94,7 +98,29 @@ impl DynamoStore {
             main: Client::new(main, pace.clone()),
             local: Client::new(local, pace.clone()),
             known: Arc::default(),
+            clock: Arc::default(),
+            tables: [String::new(), String::new()],
         }
+    }
+
+    /// Writes only while `clock`, which the answers of the tables set, is not off.
+    pub(crate) fn told_by(mut self, clock: Arc<ServiceClock>) -> Self {
+        self.main.clock = clock.clone();
+        self.local.clock = clock.clone();
+        self.clock = clock;
+        self
+    }
+
+    /// The names of the tables, main and local, for what is said of them.
+    pub(crate) fn named(mut self, tables: [String; 2]) -> Self {
+        self.tables = tables;
+        self
+    }
+
+    /// What the answers of the tables say of the clock of this host. While it is off, nothing is written.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<ServiceClock> {
+        &self.clock
     }
 
     /// What tells the main table from every other, also from one of the same name in another region or account, or made

@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_client::clock::Watch;
+use aws_config::identity::IdentityCache;
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_dynamodb::Client as Sdk;
-use aws_smithy_http_client::{Builder as HttpClient, tls};
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
+use registry::clock::ServiceClock;
 use registry::store::{Cause, Context, Incarnation, Timestamp};
 
 use crate::DynamoStore;
@@ -46,15 +48,13 @@ impl Options {
         self.local_table.as_deref().unwrap_or(&self.table)
     }
 
-    async fn sdk(&self, retries: RetryConfig) -> Result<Sdk, OpenError> {
-        let provider = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
-        let http = HttpClient::new().tls_provider(provider).build_https();
+    async fn sdk(&self, retries: RetryConfig, clock: &Arc<ServiceClock>) -> Result<Sdk, OpenError> {
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(CONNECT)
             .operation_attempt_timeout(TRY)
             .build();
         let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
-            .http_client(http)
+            .http_client(aws_client::http_client())
             .retry_config(retries)
             .timeout_config(timeouts);
         if let Some(region) = &self.region {
@@ -63,11 +63,17 @@ impl Options {
         if let Some(profile) = &self.profile {
             loader = loader.profile_name(profile);
         }
+        if let Some(process) = aws_client::process::of_profile(self.profile.as_deref()).await {
+            loader = loader
+                .credentials_provider(process)
+                .identity_cache(IdentityCache::lazy().load_timeout(aws_client::process::MAXIMUM).build());
+        }
         let shared = loader.load().await;
         if shared.region().is_none() {
             return Err(OpenError::NoRegion);
         }
-        let mut config = aws_sdk_dynamodb::config::Builder::from(&shared);
+        let mut config = aws_sdk_dynamodb::config::Builder::from(&shared)
+            .interceptor(Watch::new("the metadata table", clock.clone()));
         if let Some(endpoint) = &self.endpoint {
             config = config.endpoint_url(endpoint);
         }
@@ -140,21 +146,37 @@ impl DynamoStore {
     /// A store over tables that [`DynamoStore::init`] has made. Makes one request to each, for the version of the
     /// layout.
     pub async fn open(options: &Options) -> Result<Self, OpenError> {
-        let sdk = options.sdk(RetryConfig::disabled()).await?;
+        let store = Self::connect(options).await?;
+        store.check(context()).await?;
+        Ok(store)
+    }
+
+    /// The same without a request: for a server, which starts while its table is away. Until [`DynamoStore::check`] has
+    /// succeeded nobody knows whether this program understands what lies there, so that nothing may be written before.
+    pub async fn connect(options: &Options) -> Result<Self, OpenError> {
+        let clock = Arc::<ServiceClock>::default();
+        let sdk = options.sdk(RetryConfig::disabled(), &clock).await?;
         let pace: Arc<dyn Pace> = Arc::new(SystemPace::new());
-        for name in options.names() {
-            let client = Client::new(Arc::new(AwsTable::new(sdk.clone(), name)), pace.clone());
-            schema::check(client.within(context()), name).await?;
-        }
         let main = Arc::new(AwsTable::new(sdk.clone(), &options.table));
         let local = Arc::new(AwsTable::new(sdk, options.local_table()));
-        Ok(Self::over(main, local, &pace))
+        let tables = [&options.table, options.local_table()].map(ToOwned::to_owned);
+        Ok(Self::over(main, local, &pace).told_by(clock).named(tables))
+    }
+
+    /// Whether the tables are there, and have a layout that this program understands. One read of each.
+    pub async fn check(&self, cx: Context) -> Result<(), OpenError> {
+        schema::check(self.main.within(cx), &self.tables[0]).await?;
+        if self.tables[0] != self.tables[1] {
+            schema::check(self.local.within(cx), &self.tables[1]).await?;
+        }
+        Ok(())
     }
 
     /// Makes the tables that are not there, paid by the request and with rows that expire, and writes the version of
     /// the layout into them. Idempotent; changes nothing of what lies in them.
     pub async fn init(options: &Options) -> Result<Vec<Prepared>, OpenError> {
-        let sdk = options.sdk(RetryConfig::standard()).await?;
+        let clock = Arc::<ServiceClock>::default();
+        let sdk = options.sdk(RetryConfig::standard(), &clock).await?;
         let pace: Arc<dyn Pace> = Arc::new(SystemPace::new());
         let mut prepared = Vec::new();
         for name in options.names() {

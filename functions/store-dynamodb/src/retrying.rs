@@ -8,7 +8,8 @@
 //! **A write may have been done although no answer came.** Transactions carry a token, so that one that is repeated is
 //! done once. A single conditional write that is repeated may be refused because its first try was done:
 //! [`Answer::Refused`] says whether that can be, and the protocols compare what lies there with what they meant to
-//! write. A try may even be done late, after its repetition: whatever must not be done twice carries a value of its own
+//! write. **Nothing is written while this host's clock is off** ([`ServiceClock`]): what counts as young or due is
+//! decided by it. A try may even be done late, after its repetition: whatever must not be done twice carries a value of its own
 //! in each try (see [`Requests::write_each`]), and everything else leaves garbage at worst.
 
 mod counts;
@@ -22,7 +23,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select, try_join_all};
-use registry::store::{Context, StoreError};
+use registry::clock::ServiceClock;
+use registry::store::{Context, Reason, StoreError};
 
 use self::counts::Counts;
 pub use self::counts::Statistics;
@@ -75,6 +77,8 @@ pub(crate) enum Once {
 pub(crate) struct Client {
     table: Arc<dyn Table>,
     pace: Arc<dyn Pace>,
+    /// Nothing is written while it is off.
+    pub(crate) clock: Arc<ServiceClock>,
     counts: Arc<Counts>,
 }
 
@@ -83,6 +87,7 @@ impl Client {
         Self {
             table,
             pace,
+            clock: Arc::default(),
             counts: Arc::default(),
         }
     }
@@ -245,6 +250,7 @@ impl Requests<'_> {
         let mut tries = Tries::of(self);
         let mut perhaps_done = false;
         loop {
+            self.client.clock.check()?;
             let write = make(tries.number);
             self.client.counts.write(1);
             match self.in_the_time_left(self.client.table.write(&write)).await {
@@ -266,6 +272,7 @@ impl Requests<'_> {
     pub(crate) async fn write_once(&self, write: &Write) -> Result<Once, StoreError> {
         let mut tries = Tries::of(self);
         loop {
+            self.client.clock.check()?;
             self.client.counts.write(1);
             match self.in_the_time_left(self.client.table.write(write)).await {
                 Ok(Written::Done) => return Ok(Once::Done),
@@ -296,6 +303,7 @@ impl Requests<'_> {
         let mut tries = Tries::of(self);
         let mut unanswered = false;
         loop {
+            self.client.clock.check()?;
             self.client.counts.transaction(writes.len());
             match self.in_the_time_left(self.client.table.transact(writes, &token)).await {
                 Ok(written) => {
@@ -328,6 +336,7 @@ impl Requests<'_> {
     async fn write_batch(&self, mut writes: Vec<Write>) -> Result<(), StoreError> {
         let mut tries = Tries::of(self);
         loop {
+            self.client.clock.check()?;
             self.client.counts.write(writes.len());
             match self.in_the_time_left(self.client.table.batch_write(&writes)).await {
                 Ok(left) if left.is_empty() => return Ok(()),
@@ -350,7 +359,8 @@ impl Requests<'_> {
         if self.client.pace.elapsed() < self.until {
             return Ok(());
         }
-        Err(StoreError::unavailable(
+        Err(StoreError::because(
+            Reason::MetadataUnreachable,
             "there was more to do than could be done in the time of one call",
         ))
     }
@@ -358,7 +368,8 @@ impl Requests<'_> {
     /// Waits before a protocol that lost a race begins again, for the `round`th time (from 0). An error when the call's
     /// time is up.
     pub(crate) async fn lost_race(&self, round: u32) -> Result<(), StoreError> {
-        self.wait(round, "others kept changing the same records".into()).await
+        let error = StoreError::because(Reason::Throttled, "others kept changing the same records");
+        self.wait(round, error).await
     }
 
     /// One try, which must not outlast the call: the bound of a single try is longer than what may be left.
@@ -373,13 +384,13 @@ impl Requests<'_> {
     }
 
     /// Waits a random time whose bound doubles with each try.
-    async fn wait(&self, tries: u32, cause: registry::store::Cause) -> Result<(), StoreError> {
+    async fn wait(&self, tries: u32, error: StoreError) -> Result<(), StoreError> {
         let pace = &self.client.pace;
         let bound = FIRST_WAIT.saturating_mul(1 << tries.min(10)).min(LONGEST_WAIT);
         let micros = u64::try_from(bound.as_micros()).unwrap_or(u64::MAX);
         let wait = Duration::from_micros(pace.random() % micros.max(1));
         if pace.elapsed() + wait >= self.until {
-            return Err(StoreError::Unavailable(cause));
+            return Err(error);
         }
         pace.sleep(wait).await;
         Ok(())
@@ -412,22 +423,22 @@ impl<'a> Tries<'a> {
     /// Waits for the next try, if there may be one.
     async fn failed(&mut self, error: TableError) -> Result<(), StoreError> {
         match error {
-            TableError::Retry { cause, .. } => self.again(cause).await,
-            TableError::Fatal(cause) => Err(StoreError::Failed(cause)),
+            TableError::Retry { .. } => self.again(error.into_store_error()).await,
+            TableError::Fatal(_) => Err(error.into_store_error()),
         }
     }
 
     /// Waits before what a batch has left is asked for again.
     async fn left_over(&mut self) -> Result<(), StoreError> {
-        self.again("the table had no capacity for a part of a batch".into())
-            .await
+        let error = StoreError::because(Reason::Throttled, "the table had no capacity for a part of a batch");
+        self.again(error).await
     }
 
-    async fn again(&mut self, cause: registry::store::Cause) -> Result<(), StoreError> {
+    async fn again(&mut self, error: StoreError) -> Result<(), StoreError> {
         self.requests.client.counts.retried();
-        tracing::debug!(number = self.number, %cause, "asking the table again");
+        tracing::debug!(number = self.number, %error, "asking the table again");
         self.requests
-            .wait(u32::try_from(self.number).unwrap_or(u32::MAX), cause)
+            .wait(u32::try_from(self.number).unwrap_or(u32::MAX), error)
             .await?;
         self.number += 1;
         Ok(())

@@ -53,7 +53,7 @@ async fn version(requests: Requests<'_>, table: &str) -> Result<Option<u64>, Ope
 
 /// A missing table has an error of its own, since there is something to do about it.
 fn explained(error: StoreError, table: &str) -> OpenError {
-    let (StoreError::Unavailable(cause) | StoreError::Failed(cause)) = error;
+    let cause = error.into_cause();
     if cause.is::<MissingTable>() {
         return OpenError::NoTable(table.to_owned());
     }

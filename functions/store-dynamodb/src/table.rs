@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use registry::store::{Cause, Reason, StoreError};
+
+use crate::aws::MissingTable;
 
 /// The name of the attribute that holds [`Key::partition`].
 pub(crate) const PARTITION: &str = "pk";
@@ -195,11 +198,38 @@ pub(crate) enum TableError {
         not_done: bool,
         /// What was said.
         #[source]
-        cause: registry::store::Cause,
+        cause: Cause,
     },
     /// It will not: permissions, a missing table, a request that is wrong.
     #[error("the table refused: {0}")]
-    Fatal(#[source] registry::store::Cause),
+    Fatal(#[source] Cause),
+}
+
+impl TableError {
+    /// The error of a call that this one ended.
+    pub(crate) fn into_store_error(self) -> StoreError {
+        let told = |cause: &Cause| cause.downcast_ref::<Told>().map(|told| told.reason);
+        match self {
+            Self::Retry { cause, .. } => match told(&cause) {
+                Some(reason @ (Reason::Throttled | Reason::ClockOff)) => StoreError::because(reason, cause),
+                _ => StoreError::because(Reason::MetadataUnreachable, cause),
+            },
+            // Whatever the reason would be elsewhere: nothing becomes of it by waiting.
+            Self::Fatal(cause) => match told(&cause) {
+                Some(Reason::MetadataRefuses) => StoreError::because(Reason::MetadataRefuses, cause),
+                _ if cause.is::<MissingTable>() => StoreError::because(Reason::MetadataRefuses, cause),
+                _ => StoreError::failed(cause),
+            },
+        }
+    }
+}
+
+/// What a table said, and what that means to those who wait.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub(crate) struct Told {
+    pub(crate) reason: Reason,
+    pub(crate) text: String,
 }
 
 /// One table.

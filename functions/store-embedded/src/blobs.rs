@@ -26,7 +26,7 @@ use registry::store::blobs::{
     Upload,
 };
 use registry::store::sessions::{Attempt, SessionId};
-use registry::store::{Context, Cursor, Location, Slice, StoreError, Timestamp};
+use registry::store::{Context, Cursor, Location, Reason, Slice, StoreError, Timestamp};
 
 use crate::files::{Disk, Files, Name};
 use crate::{Options, Sync};
@@ -181,9 +181,11 @@ fn name(location: &Location) -> Result<Name, StoreError> {
 /// Tells what a file system refuses for now from what it will go on refusing.
 fn failure(error: io::Error) -> StoreError {
     match error.kind() {
-        io::ErrorKind::StorageFull
-        | io::ErrorKind::QuotaExceeded
-        | io::ErrorKind::OutOfMemory
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::because(Reason::NoSpace, error),
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+            StoreError::because(Reason::NotWritable, error)
+        }
+        io::ErrorKind::OutOfMemory
         | io::ErrorKind::Interrupted
         | io::ErrorKind::FileTooLarge
         | io::ErrorKind::ResourceBusy => StoreError::unavailable(error),

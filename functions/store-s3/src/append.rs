@@ -13,9 +13,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use registry::budget::ClientKey;
-use registry::store::StoreError;
 use registry::store::blobs::{AppendError, Appended, Source};
 use registry::store::sessions::Attempt;
+use registry::store::{Reason, StoreError};
 
 use crate::multipart::{Sent, Target};
 use crate::parts::{Begun, Sending};
@@ -211,7 +211,7 @@ impl<'a> Writer<'a> {
             Either::Left((chunk, _)) => Ok(chunk?),
             Either::Right(_) => {
                 let gave_way = "memory is short: an upload that arrived too slowly gave way to others";
-                Err(StoreError::unavailable(gave_way).into())
+                Err(StoreError::because(Reason::Memory, gave_way).into())
             }
         }
     }

@@ -1,8 +1,11 @@
 //! The SDK's client, set up so that nothing is retried, checked or timed behind this crate's back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use aws_client::clock::Watch;
 use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::identity::IdentityCache;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::ProfileFileRegionProvider;
 use aws_config::retry::RetryConfig;
@@ -14,7 +17,8 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_s3::config::{Config, RequestChecksumCalculation, ResponseChecksumValidation};
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::{Client, config};
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+
+use registry::clock::ServiceClock;
 
 use crate::options::{Options, PathStyle};
 
@@ -27,11 +31,8 @@ const ANY_REGION: &str = "us-east-1";
 /// Reads what the SDK's variables and files say. Makes requests only where nothing says the region or the credentials,
 /// on machines that have them from their cloud.
 pub(crate) async fn load(options: &Options, credentials: Option<SharedCredentialsProvider>) -> SdkConfig {
-    let http = aws_smithy_http_client::Builder::new()
-        .tls_provider(Provider::Rustls(CryptoMode::Ring))
-        .build_https();
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
-        .http_client(http)
+        .http_client(aws_client::http_client())
         // Retries are this crate's own: they know the time that a call has, and are counted.
         .retry_config(RetryConfig::disabled())
         // Streams that stall are watched where they are read and sent.
@@ -42,6 +43,10 @@ pub(crate) async fn load(options: &Options, credentials: Option<SharedCredential
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
     if let Some(credentials) = credentials {
         loader = loader.credentials_provider(credentials);
+    } else if let Some(process) = aws_client::process::of_profile(options.profile.as_deref()).await {
+        loader = loader
+            .credentials_provider(process)
+            .identity_cache(IdentityCache::lazy().load_timeout(aws_client::process::MAXIMUM).build());
     }
     if let Some(profile) = &options.profile {
         loader = loader.profile_name(profile);
@@ -68,8 +73,8 @@ pub(crate) async fn load(options: &Options, credentials: Option<SharedCredential
 }
 
 /// The configuration of the client, and the one that signs URLs.
-pub(crate) async fn configure(sdk: &SdkConfig, options: &Options) -> (Config, Config) {
-    let mut builder = config::Builder::from(sdk);
+pub(crate) async fn configure(sdk: &SdkConfig, options: &Options, clock: &Arc<ServiceClock>) -> (Config, Config) {
+    let mut builder = config::Builder::from(sdk).interceptor(Watch::new("the object store", clock.clone()));
     if sdk.region().is_none() {
         builder = builder.region(Region::new(ANY_REGION));
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
-use registry::store::StoreError;
+use registry::store::{Reason, StoreError};
 use tokio::time::Instant;
 
 use crate::fault::chain;
@@ -147,7 +147,10 @@ impl Kept {
 }
 
 fn none(why: &str) -> StoreError {
-    StoreError::unavailable(format!("there are no credentials to sign URLs with: {why}"))
+    StoreError::because(
+        Reason::ObjectStoreUnreachable,
+        format!("there are no credentials to sign URLs with: {why}"),
+    )
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! What goes wrong with requests, and what of it passes.
 
 use std::error::Error;
+use std::fmt;
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use registry::store::StoreError;
+use registry::store::{Reason, StoreError};
 
 use crate::statistics::Operation;
 
@@ -24,11 +25,54 @@ pub(crate) enum Fault {
     Exhausted {
         operation: Operation,
         attempts: u32,
-        last: String,
+        last: Passing,
     },
 }
 
+/// Why an attempt was not the last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Passing {
+    pub(crate) reason: Reason,
+    pub(crate) text: String,
+}
+
+impl Passing {
+    /// No answer, or one that cannot be used.
+    pub(crate) fn silence(text: impl Into<String>) -> Self {
+        Self {
+            reason: Reason::ObjectStoreUnreachable,
+            text: text.into(),
+        }
+    }
+
+    /// An answer with an error that passes.
+    pub(crate) fn answered(status: u16, code: &str) -> Self {
+        let reason = match code {
+            "RequestTimeTooSkewed" => Reason::ClockOff,
+            "SlowDown" | "Throttling" | "ThrottlingException" | "TooManyRequests" => Reason::Throttled,
+            _ if status == 429 => Reason::Throttled,
+            _ => Reason::ObjectStoreUnreachable,
+        };
+        Self {
+            reason,
+            text: format!("{status} {code}"),
+        }
+    }
+}
+
+impl fmt::Display for Passing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 impl Fault {
+    /// Whether the store answers and does not let this registry do it, whatever is asked.
+    fn is_refusal_of_all(&self) -> bool {
+        matches!(self, Self::Refused { status, code, .. }
+            if matches!(status, 301 | 401 | 403) || matches!(code.as_str(), "NoSuchBucket" | "InvalidAccessKeyId"))
+    }
+
     /// The object, the upload or the bucket is not there.
     pub(crate) fn is_absent(&self) -> bool {
         match self {
@@ -73,10 +117,12 @@ impl Fault {
 
 impl From<Fault> for StoreError {
     fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Exhausted { .. } => Self::unavailable(fault),
-            Fault::Refused { .. } => Self::failed(fault),
-        }
+        let reason = match &fault {
+            Fault::Exhausted { last, .. } => last.reason,
+            Fault::Refused { .. } if fault.is_refusal_of_all() => Reason::ObjectStoreRefuses,
+            Fault::Refused { .. } => Reason::Failed,
+        };
+        Self::because(reason, fault)
     }
 }
 
@@ -110,7 +156,7 @@ pub(crate) fn passes(code: &str) -> bool {
 /// What an attempt came to: a refusal, or why it is worth another.
 pub(crate) enum Verdict {
     Refused(Fault),
-    Passing(String),
+    Passing(Passing),
 }
 
 /// Judges an error of the SDK. Its text goes to the log, so that it holds neither a URL nor a header.
@@ -119,14 +165,14 @@ where
     E: ProvideErrorMetadata + Error + 'static,
 {
     let SdkError::ServiceError(answer) = error else {
-        return Verdict::Passing(chain(error));
+        return Verdict::Passing(Passing::silence(chain(error)));
     };
     let status = answer.raw().status().as_u16();
     let metadata = answer.err();
     let code = metadata.code().unwrap_or("without a code");
     let message = metadata.message().unwrap_or_default();
     if (status >= 500 && status != 501) || matches!(status, 408 | 429) || passes(code) {
-        Verdict::Passing(format!("{status} {code}"))
+        Verdict::Passing(Passing::answered(status, code))
     } else {
         Verdict::Refused(Fault::Refused {
             operation,

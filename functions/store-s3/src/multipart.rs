@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::fault::Fault;
+use crate::fault::{Fault, Passing};
 use crate::options::Encryption;
 use crate::record::{Part, Tag};
 use crate::requests::{Bucket, Patience, lacks};
@@ -187,7 +187,10 @@ impl Bucket {
                 Some(held.map_err(|full| Fault::Exhausted {
                     operation: Operation::UploadPartCopy,
                     attempts: 1,
-                    last: full.to_string(),
+                    last: Passing {
+                        reason: full.reason(),
+                        text: full.to_string(),
+                    },
                 })?)
             }
         };

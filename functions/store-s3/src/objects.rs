@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
-use crate::fault::{Fault, chain};
+use crate::fault::{Fault, Passing, chain};
 use crate::multipart::unquoted;
 use crate::requests::{Bucket, Patience, lacks};
 use crate::rope::Content;
@@ -214,7 +214,7 @@ impl Bucket {
         Err(Fault::Exhausted {
             operation,
             attempts: READS,
-            last,
+            last: Passing::silence(last),
         })
     }
 }

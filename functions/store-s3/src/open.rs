@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_sdk_s3::Client;
+use registry::clock::ServiceClock;
 
 use crate::client;
 use crate::credentials::Lender;
@@ -71,7 +72,8 @@ impl S3Blobs {
         }
         let sdk = client::load(&options, credentials).await;
         let provider = sdk.credentials_provider().ok_or(OpenError::Credentials)?;
-        let (own, signing) = client::configure(&sdk, &options).await;
+        let clock = Arc::<ServiceClock>::default();
+        let (own, signing) = client::configure(&sdk, &options, &clock).await;
         let presigner = Presigner::new(
             signing,
             options.bucket.clone(),
@@ -94,6 +96,7 @@ impl S3Blobs {
         Ok(Self(Arc::new(Store {
             bucket: Arc::new(bucket),
             keys,
+            clock,
             parts: options.parts,
             room: Room::new(options.upload_memory, options.parts, options.memory_timeout),
             presigner,

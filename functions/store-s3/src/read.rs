@@ -8,7 +8,7 @@ use aws_sdk_s3::primitives::ByteStream as Body;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use registry::store::blobs::ByteStream;
-use registry::store::{Location, StoreError};
+use registry::store::{Location, Reason, StoreError};
 
 use crate::fault::chain;
 use crate::multipart::unquoted;
@@ -111,9 +111,10 @@ impl Reader {
                 "a read broke"
             );
             if self.breaks > BREAKS {
-                return Err(StoreError::unavailable(format!(
-                    "an object could not be read on: {why}"
-                )));
+                return Err(StoreError::because(
+                    Reason::ObjectStoreUnreachable,
+                    format!("an object could not be read on: {why}"),
+                ));
             }
         }
         Ok(None)

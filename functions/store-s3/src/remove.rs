@@ -9,7 +9,7 @@ use registry::store::blobs::{Discarded, Doomed};
 use registry::store::sessions::{Attempt, SessionId};
 use registry::store::{Location, StoreError};
 
-use crate::fault::{Fault, passes};
+use crate::fault::{Fault, Passing, passes};
 use crate::keys::Keys;
 use crate::multipart::{Target, incomplete};
 use crate::requests::{Bucket, Patience, lacks};
@@ -231,7 +231,7 @@ impl Bucket {
                     Some(_) if matches!(code.as_str(), "NoSuchKey" | "NotFound") => {}
                     Some(key) if passes(&code) => {
                         left.push(key);
-                        last = Some(code);
+                        last = Some(Passing::answered(200, &code));
                     }
                     _ => {
                         return Err(Fault::Refused {

@@ -9,7 +9,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use tokio::time::Instant;
 
-use crate::fault::{Fault, Verdict, judge};
+use crate::fault::{Fault, Passing, Verdict, judge};
 use crate::options::Encryption;
 use crate::statistics::{Counters, Operation};
 use crate::time::Deadline;
@@ -113,9 +113,9 @@ impl Bucket {
                 Some(Ok(answer)) => return Ok((answer, attempts)),
                 Some(Err(error)) => match judge(operation, &error) {
                     Verdict::Refused(fault) => return Err(fault),
-                    Verdict::Passing(text) => text,
+                    Verdict::Passing(last) => last,
                 },
-                None => "no answer".to_owned(),
+                None => Passing::silence("no answer"),
             };
             self.pause(operation, attempts, last, deadline).await?;
         }
@@ -126,7 +126,7 @@ impl Bucket {
         &self,
         operation: Operation,
         attempts: u32,
-        last: String,
+        last: Passing,
         deadline: Deadline,
     ) -> Result<(), Fault> {
         self.counters.failed(operation);

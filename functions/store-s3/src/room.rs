@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use registry::budget::{ArrivalRate, Budget, ClientKey, Grant};
-use registry::store::StoreError;
+use registry::store::{Reason, StoreError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -128,11 +128,12 @@ async fn wait(
         let all = all.take(client, u64::from(units) * UNIT as u64).await;
         Ok(Held(Some((
             own.map_err(StoreError::failed)?,
-            all.map_err(StoreError::unavailable)?,
+            all.map_err(|refused| StoreError::because(Reason::Memory, refused))?,
         ))))
     };
     tokio::time::timeout(timeout, both).await.unwrap_or_else(|_| {
-        Err(StoreError::unavailable(
+        Err(StoreError::because(
+            Reason::Memory,
             "no memory for this upload became free in time (--upload-memory, --memory-timeout)",
         ))
     })

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use registry::clock::ServiceClock;
 use registry::store::blobs::{
     AppendError, Appended, BlobStore, ByteStream, Discarded, Doomed, Freed, Redirect, RedirectRequest, Source, Stored,
     Upload,
@@ -31,6 +32,7 @@ pub(crate) struct Store {
     pub(crate) parts: Parts,
     pub(crate) room: Room,
     pub(crate) presigner: Presigner,
+    pub(crate) clock: Arc<ServiceClock>,
 }
 
 impl fmt::Debug for S3Blobs {
@@ -49,6 +51,12 @@ impl S3Blobs {
         self.0.bucket.counters.read(self.0.room.free())
     }
 
+    /// What the answers of the object store say of the clock of this host.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<ServiceClock> {
+        &self.0.clock
+    }
+
     /// Asks for the bucket: whether it is there, and is this operator's.
     pub async fn check(&self, cx: Context) -> Result<(), StoreError> {
         let bucket = &self.0.bucket;
@@ -64,10 +72,8 @@ impl S3Blobs {
             .await;
         answer.map(drop).map_err(|fault| {
             let text = format!("the bucket {} cannot be used: {fault}", bucket.name);
-            match StoreError::from(fault) {
-                StoreError::Unavailable(_) => StoreError::unavailable(text),
-                StoreError::Failed(_) => StoreError::failed(text),
-            }
+            let reason = StoreError::from(fault).reason();
+            StoreError::because(reason, text)
         })
     }
 }

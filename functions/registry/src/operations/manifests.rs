@@ -101,7 +101,7 @@ impl Call<'_> {
                 return Ok((found.digest, record));
             }
             if seen == Some(found.version) {
-                return Err(StoreError::failed("a tag names a manifest that is missing").into());
+                return Err(StoreError::damaged("a tag names a manifest that is missing").into());
             }
             seen = Some(found.version);
         }

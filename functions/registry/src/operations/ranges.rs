@@ -79,7 +79,7 @@ pub(super) fn content_range(range: &Range<u64>, size: u64) -> String {
 }
 
 pub(super) fn object_missing(location: &Location) -> StoreError {
-    StoreError::failed(format!(
+    StoreError::damaged(format!(
         "the object {} of store {} is missing",
         location.key, location.store
     ))

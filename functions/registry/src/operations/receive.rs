@@ -14,8 +14,8 @@ use crate::call::Call;
 use crate::environment::{Memory, Purpose};
 use crate::error::Error;
 use crate::registry::declared_length;
-use crate::store::StoreError;
 use crate::store::blobs::BodyError;
+use crate::store::{Reason, StoreError};
 
 /// Memory for first bytes is taken in pieces of this size.
 const PIECE: usize = 8 << 10;
@@ -132,7 +132,8 @@ async fn next_in_time(body: &mut RequestBody, held: &mut Held, arrived: usize) -
     let must_give_way = std::pin::pin!(held.must_give_way(arrived));
     match select(next, must_give_way).await {
         Either::Left((next, _)) => Ok(next?),
-        Either::Right(((), _)) => Err(StoreError::unavailable(
+        Either::Right(((), _)) => Err(StoreError::because(
+            Reason::Memory,
             "memory is short: a manifest that arrived too slowly gave way to others",
         )
         .into()),

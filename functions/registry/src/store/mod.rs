@@ -11,6 +11,7 @@
 
 pub mod blobs;
 pub mod collection;
+mod fault;
 pub mod memory;
 pub mod metadata;
 pub mod records;
@@ -20,6 +21,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::fault::{Cause, Damage, Fault, Reason, StoreError};
 use crate::budget::ClientKey;
 
 /// A moment: milliseconds since the Unix epoch.
@@ -114,49 +116,3 @@ pub struct Page<T> {
     /// Whether anything follows the last item.
     pub more: bool,
 }
-
-/// A boxed cause, kept for the log; its text never reaches a client.
-pub type Cause = Box<dyn std::error::Error + Send + Sync>;
-
-/// A store could not do its work. Nothing about the request is wrong.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The store's retries did not succeed before the deadline, or there is no room now; the same request may succeed
-    /// later (503 with `Retry-After`).
-    #[error("store unavailable: {0}")]
-    Unavailable(#[source] Cause),
-    /// What is stored is not what was written, or the store refused what it should accept (500).
-    #[error("store failed: {0}")]
-    Failed(#[source] Cause),
-}
-
-impl StoreError {
-    /// A [`StoreError::Unavailable`] with the given cause.
-    pub fn unavailable(cause: impl Into<Cause>) -> Self {
-        Self::Unavailable(cause.into())
-    }
-
-    /// A [`StoreError::Failed`] with the given cause.
-    pub fn failed(cause: impl Into<Cause>) -> Self {
-        Self::Failed(cause.into())
-    }
-
-    /// A [`StoreError::Failed`] because of [`Damage`].
-    pub fn damaged(what: impl fmt::Display) -> Self {
-        Self::failed(Damage(what.to_string()))
-    }
-
-    /// The damage, if that is why: the store works, and what it holds at this one place is not what was written.
-    #[must_use]
-    pub fn damage(&self) -> Option<&Damage> {
-        match self {
-            Self::Failed(cause) => cause.downcast_ref(),
-            Self::Unavailable(_) => None,
-        }
-    }
-}
-
-/// What a store holds at one place is not what was written: which place, and why. Everything else can be read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Damage(pub String);

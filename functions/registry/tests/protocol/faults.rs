@@ -323,11 +323,7 @@ async fn ids_differ() {
             kind: Kind::Failed,
             moment: Moment::Before,
         });
-        let answer = world
-            .get("/v2/a/manifests/t")
-            .send()
-            .await
-            .expect_error(500, "UNSUPPORTED");
+        let answer = world.get("/v2/a/manifests/t").send().await.expect_error(500, "UNKNOWN");
         ids.insert(answer.json()["errors"][0]["detail"]["id"].to_string());
     }
     assert_eq!(ids.len(), 10);

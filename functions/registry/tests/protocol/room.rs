@@ -52,7 +52,7 @@ async fn room_for_a_manifest() {
     world.clock.fill(true);
     let body = body();
     let given = body.given();
-    put().stream(body).send().await.expect(503);
+    put().stream(body).send().await.expect_error(503, "UNAVAILABLE");
     assert_eq!(
         given.load(Ordering::SeqCst),
         10,
@@ -132,7 +132,7 @@ async fn room_for_referrers() {
     assert_eq!(world.clock.held(), 0);
 
     world.clock.fill(true);
-    world.get(target).send().await.expect(503);
+    world.get(target).send().await.expect_error(503, "UNAVAILABLE");
     let nothing = format!("/v2/a/referrers/{}", sha256(b"x"));
     world.get(nothing).send().await.expect(200);
 }

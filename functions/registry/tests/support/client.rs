@@ -17,7 +17,7 @@ use super::users::Users;
 use super::{World, users};
 
 /// The codes of the specification ("Error Codes").
-const CODES: [&str; 14] = [
+const CODES: [&str; 16] = [
     "BLOB_UNKNOWN",
     "BLOB_UPLOAD_INVALID",
     "BLOB_UPLOAD_UNKNOWN",
@@ -32,6 +32,9 @@ const CODES: [&str; 14] = [
     "DENIED",
     "UNSUPPORTED",
     "TOOMANYREQUESTS",
+    // Not of the specification; as distribution has them.
+    "UNAVAILABLE",
+    "UNKNOWN",
 ];
 
 /// A request that is being written.

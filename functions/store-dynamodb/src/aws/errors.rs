@@ -4,7 +4,9 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::CancellationReason;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
-use crate::table::{TableError, Written};
+use registry::store::Reason;
+
+use crate::table::{TableError, Told, Written};
 
 /// There is no such table, or its creation is not finished.
 #[derive(Debug, thiserror::Error)]
@@ -23,8 +25,7 @@ pub(super) fn is_refusal<E: ProvideErrorMetadata>(error: &SdkError<E, HttpRespon
 }
 
 /// What went wrong, whole: the SDK's own words for it are two (`service error`), with the rest behind them.
-#[derive(Debug, thiserror::Error)]
-#[error("{text}")]
+#[derive(Debug)]
 struct Said {
     text: String,
 }
@@ -82,13 +83,14 @@ where
             if code == "ResourceNotFoundException" {
                 return TableError::Fatal(Box::new(MissingTable(table.to_owned())));
             }
-            by_code(code, status).said(Said::of_service(service, status))
+            let reason = reason_of(code, status);
+            by_code(code, status).said(reason, Said::of_service(service, status))
         }
         // Also what the SDK meets while it looks for credentials, which may well be there in a moment.
         SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) | SdkError::ResponseError(_) => {
-            Again::PerhapsDone.said(Said::of(error))
+            Again::PerhapsDone.said(Reason::MetadataUnreachable, Said::of(error))
         }
-        _ => Again::Never.said(Said::of(error)),
+        _ => Again::Never.said(Reason::Failed, Said::of(error)),
     }
 }
 
@@ -101,13 +103,36 @@ enum Again {
 }
 
 impl Again {
-    fn said(self, said: Said) -> TableError {
-        let cause = Box::new(said);
+    fn said(self, reason: Reason, said: Said) -> TableError {
+        let cause = Box::new(Told {
+            reason,
+            text: said.text,
+        });
         match self {
             Self::NotDone => TableError::Retry { not_done: true, cause },
             Self::PerhapsDone => TableError::Retry { not_done: false, cause },
             Self::Never => TableError::Fatal(cause),
         }
+    }
+}
+
+/// What a code means to those who wait for an answer.
+fn reason_of(code: &str, status: u16) -> Reason {
+    match code {
+        "ProvisionedThroughputExceededException"
+        | "RequestLimitExceeded"
+        | "Throttling"
+        | "ThrottlingException"
+        | "TransactionConflictException" => Reason::Throttled,
+        "AccessDeniedException"
+        | "UnrecognizedClientException"
+        | "InvalidSignatureException"
+        | "IncompleteSignatureException"
+        | "MissingAuthenticationTokenException"
+        | "NotAuthorized" => Reason::MetadataRefuses,
+        _ if status == 429 => Reason::Throttled,
+        _ if status == 401 || status == 403 => Reason::MetadataRefuses,
+        _ => Reason::MetadataUnreachable,
     }
 }
 
@@ -159,9 +184,12 @@ pub(super) fn cancelled(reasons: &[CancellationReason]) -> Result<Written, Table
             .map_or_else(|| code.to_owned(), |message| format!("{code} ({message})"))
     });
     let reasons: Vec<_> = reasons.collect();
-    Err(again.said(Said {
-        text: format!("a transaction was cancelled: {}", reasons.join(", ")),
-    }))
+    let reason = match again {
+        Again::Never => Reason::Failed,
+        Again::NotDone | Again::PerhapsDone => Reason::Throttled,
+    };
+    let text = format!("a transaction was cancelled: {}", reasons.join(", "));
+    Err(again.said(reason, Said { text }))
 }
 
 #[cfg(test)]
@@ -203,13 +231,13 @@ mod tests {
     #[test]
     fn what_went_wrong_is_said_whole() {
         let error = SdkError::<std::fmt::Error, HttpResponse>::timeout_error("no answer in 6 s");
-        let text = Said::of(&error).to_string();
+        let text = Said::of(&error).text;
         assert!(text.contains("no answer in 6 s"), "{text}");
     }
 
     fn said_of(code: &str, message: &str) -> String {
         let error = ErrorMetadata::builder().code(code).message(message).build();
-        Said::of_service(&error, 400).to_string()
+        Said::of_service(&error, 400).text
     }
 
     #[test]

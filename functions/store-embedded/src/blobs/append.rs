@@ -12,9 +12,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::{self, Either};
 use registry::budget::ClientKey;
-use registry::store::StoreError;
 use registry::store::blobs::{AppendError, Appended, Source};
 use registry::store::sessions::Attempt;
+use registry::store::{Reason, StoreError};
 use tokio::task::{JoinError, JoinHandle};
 
 use super::body::Batch;
@@ -239,9 +239,10 @@ impl Open {
             return Ok(segment);
         }
         if declared > 0 && files.available().map_err(failure)? < declared {
-            return Err(StoreError::unavailable(format!(
-                "the disk has no room for a body of {declared} bytes"
-            )));
+            return Err(StoreError::because(
+                Reason::NoSpace,
+                format!("the disk has no room for a body of {declared} bytes"),
+            ));
         }
         Ok(Self {
             file: Arc::new(files.create(name).map_err(failure)?),

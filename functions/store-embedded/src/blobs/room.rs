@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use registry::budget::{Budget, ClientKey, Grant};
-use registry::store::StoreError;
+use registry::store::{Reason, StoreError};
 
 /// What an upload holds before its body is read: enough for a chunk as most connections deliver them, and so little that
 /// very many slow uploads take only a small part of all.
@@ -41,8 +41,9 @@ impl Room {
     pub(super) async fn wait(&self, client: ClientKey, bytes: usize) -> Result<Grant, StoreError> {
         match tokio::time::timeout(self.timeout, self.all.take(client, bytes as u64)).await {
             Ok(Ok(grant)) => Ok(grant),
-            Ok(Err(refused)) => Err(StoreError::unavailable(refused)),
-            Err(_) => Err(StoreError::unavailable(
+            Ok(Err(refused)) => Err(StoreError::because(Reason::Memory, refused)),
+            Err(_) => Err(StoreError::because(
+                Reason::Memory,
                 "no memory for this upload became free in time (--upload-memory, --memory-timeout)",
             )),
         }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use registry::store::{Context, StoreError};
+use registry::store::{Context, Reason, StoreError};
 use rusqlite::Connection;
 
 use super::rows::{Counters, Failure, Rows};
@@ -60,7 +60,12 @@ impl Readers {
     fn lend(&self) -> Result<Connection, StoreError> {
         let idle = match &mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(idle) => idle.pop(),
-            None => return Err(StoreError::unavailable("the metadata store is closed")),
+            None => {
+                return Err(StoreError::because(
+                    Reason::MetadataUnreachable,
+                    "the metadata store is closed",
+                ));
+            }
         };
         match idle {
             Some(connection) => Ok(connection),

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use registry::store::StoreError;
+use registry::store::{Reason, StoreError};
 use rusqlite::{Connection, ErrorCode, Params, Row};
 
 /// What the operations of one store have asked of its tables since it was opened.
@@ -84,15 +84,17 @@ impl From<Failure> for StoreError {
             Failure::Panicked => return Self::failed(failure),
         };
         match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::because(Reason::NoSpace, failure),
+            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => Self::because(Reason::NotWritable, failure),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::because(Reason::Damaged, failure),
             Some(
                 ErrorCode::DatabaseBusy
                 | ErrorCode::DatabaseLocked
-                | ErrorCode::DiskFull
                 | ErrorCode::SystemIoFailure
                 | ErrorCode::CannotOpen
                 | ErrorCode::OutOfMemory
                 | ErrorCode::FileLockingProtocolFailed,
-            ) => Self::unavailable(failure),
+            ) => Self::because(Reason::MetadataUnreachable, failure),
             _ => Self::failed(failure),
         }
     }

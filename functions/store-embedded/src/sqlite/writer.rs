@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use registry::store::{Context, StoreError};
+use registry::store::{Context, Reason, StoreError};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
@@ -99,7 +99,7 @@ impl Writer {
             durability,
             deadline: Instant::now() + Duration::from_millis(cx.deadline.millis_since(cx.now)),
         };
-        let closed = || StoreError::unavailable("the metadata store is closed");
+        let closed = || StoreError::because(Reason::MetadataUnreachable, "the metadata store is closed");
         self.queue.send(Message::Job(Box::new(job))).map_err(|_| closed())?;
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
@@ -203,8 +203,10 @@ impl Transactions {
                 Err(Refused::Operation(index, failure)) => group.remove(index).answer(Err(failure.into())),
                 Err(Refused::All(failure)) => {
                     tracing::warn!(error = %failure, operations = group.len(), "a commit of the metadata failed");
+                    let text = failure.to_string();
+                    let reason = StoreError::from(failure).reason();
                     for job in group.drain(..) {
-                        job.answer(Err(StoreError::unavailable(failure.to_string())));
+                        job.answer(Err(StoreError::because(reason, text.clone())));
                     }
                 }
             }
@@ -269,7 +271,8 @@ impl Transactions {
                     let now = Instant::now();
                     self.met_others = Some(now);
                     for late in group.extract_if(.., |job| job.deadline() <= now) {
-                        late.answer(Err(StoreError::unavailable(
+                        late.answer(Err(StoreError::because(
+                            Reason::MetadataUnreachable,
                             "the metadata is locked by another process",
                         )));
                     }

@@ -1,0 +1,292 @@
+//! Credentials that another program prints, within a maximum time.
+//!
+//! A profile may name a program that prints credentials as JSON (`credential_process`). The SDK waits for it without a
+//! bound and leaves it behind when nobody waits any more: one that hangs would stay, and one more with each try. Here
+//! the program and whatever it has started are killed after [`MAXIMUM`], and when the request that needs the
+//! credentials is given up.
+//!
+//! Only the selected profile itself is looked at. A program behind a role (`source_profile`) is run by the SDK.
+
+use std::process::Stdio;
+use std::time::{Duration, SystemTime};
+
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, Result, future};
+use aws_runtime::env_config::file::EnvConfigFiles;
+use aws_runtime::env_config::section::Profile;
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
+use aws_types::os_shim_internal::{Env, Fs};
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde_json::Value;
+use tokio::process::{Child, Command};
+
+/// How long the program may take.
+pub const MAXIMUM: Duration = Duration::from_secs(20);
+
+/// The most that is read of what the program prints, in bytes.
+const OUTPUT: u64 = 64 << 10;
+
+/// The credentials of the profile `name`, or of the one that the environment selects, if a program prints them. `None`:
+/// they come from elsewhere, and the SDK finds them.
+pub async fn of_profile(name: Option<&str>) -> Option<CredentialProcess> {
+    let env = Env::real();
+    // Before profiles, the SDK looks for keys in the environment, also when a profile is named.
+    if env.get("AWS_ACCESS_KEY_ID").is_ok() && env.get("AWS_SECRET_ACCESS_KEY").is_ok() {
+        return None;
+    }
+    let name = name.map(|name| name.to_owned().into());
+    // What cannot be read is the SDK's to tell.
+    let files = EnvConfigFiles::default();
+    let profiles = aws_config::profile::load(&Fs::real(), &env, &files, name).await.ok()?;
+    let command = command(profiles.get_profile(profiles.selected_profile())?)?;
+    Some(CredentialProcess {
+        command: command.to_owned(),
+        maximum: MAXIMUM,
+    })
+}
+
+/// The program of a profile that has no other source of credentials which comes before it.
+fn command(profile: &Profile) -> Option<&str> {
+    const BEFORE: [&str; 6] = [
+        "role_arn",
+        "credential_source",
+        "web_identity_token_file",
+        "sso_session",
+        "sso_account_id",
+        "login_session",
+    ];
+    if BEFORE.iter().any(|key| profile.get(key).is_some()) {
+        return None;
+    }
+    profile.get("credential_process")
+}
+
+/// Runs the program each time that it is asked; whoever asks keeps what it answers.
+pub struct CredentialProcess {
+    command: String,
+    maximum: Duration,
+}
+
+/// Without the command: its arguments may be secret.
+impl std::fmt::Debug for CredentialProcess {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CredentialProcess").finish_non_exhaustive()
+    }
+}
+
+impl ProvideCredentials for CredentialProcess {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(self.run())
+    }
+}
+
+impl CredentialProcess {
+    async fn run(&self) -> Result {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &self.command])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            // With all that it starts, so that all of that can be ended.
+            .process_group(0);
+        let child = command
+            .spawn()
+            .map_err(|error| failed(format!("cannot be run: {error}")))?;
+        let mut running = Running(child);
+        match tokio::time::timeout(self.maximum, running.output()).await {
+            Ok(output) => parse(&output?),
+            Err(_) => {
+                let seconds = self.maximum.as_secs();
+                Err(failed(format!("has not ended in {seconds} s, and was killed")))
+            }
+        }
+    }
+}
+
+/// The program's group, which ends with this.
+struct Running(Child);
+
+impl Running {
+    async fn output(&mut self) -> std::result::Result<Vec<u8>, CredentialsError> {
+        use tokio::io::AsyncReadExt as _;
+        let mut output = Vec::new();
+        if let Some(stdout) = self.0.stdout.take() {
+            let read = stdout.take(OUTPUT).read_to_end(&mut output).await;
+            read.map_err(|error| failed(format!("cannot be read: {error}")))?;
+        }
+        // What it says on standard error is not repeated: it may be secret.
+        let status = self
+            .0
+            .wait()
+            .await
+            .map_err(|error| failed(format!("cannot be waited for: {error}")))?;
+        if !status.success() {
+            return Err(failed(format!("ended with {status}")));
+        }
+        Ok(output)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // `None` once it was waited for: its number may be another's by then.
+        let group = self.0.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        if let Some(group) = group {
+            // An error means that it has just ended. The runtime reaps what is dropped.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
+fn failed(text: impl std::fmt::Display) -> CredentialsError {
+    CredentialsError::provider_error(format!("the credential process of the profile {text}"))
+}
+
+/// Reads what the program has printed. Keys are compared as the SDK does, without regard to case.
+fn parse(output: &[u8]) -> Result {
+    let unreadable = || failed("did not print credentials of version 1 as JSON");
+    let Ok(Value::Object(fields)) = serde_json::from_slice(output) else {
+        return Err(unreadable());
+    };
+    let field = |name: &str| {
+        let found = fields.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value).filter(|value| !value.is_null())
+    };
+    let text = |name: &str| field(name).and_then(Value::as_str);
+    if field("Version").and_then(Value::as_u64) != Some(1) {
+        return Err(unreadable());
+    }
+    let (Some(key), Some(secret)) = (text("AccessKeyId"), text("SecretAccessKey")) else {
+        return Err(unreadable());
+    };
+    let end = match text("Expiration") {
+        None => None,
+        Some(end) => Some(moment(end).ok_or_else(unreadable)?),
+    };
+    let token = text("SessionToken").map(ToOwned::to_owned);
+    Ok(Credentials::new(key, secret, token, end, "CredentialProcess"))
+}
+
+fn moment(text: &str) -> Option<SystemTime> {
+    let moment = DateTime::from_str(text, Format::DateTimeWithOffset).ok()?;
+    SystemTime::try_from(moment).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::path::Path;
+    use std::time::Instant;
+
+    use super::*;
+
+    fn process(command: String, maximum: Duration) -> CredentialProcess {
+        CredentialProcess { command, maximum }
+    }
+
+    const GOOD: &str = r#"{"Version": 1, "AccessKeyId": "key", "SecretAccessKey": "secret", "SessionToken": "token",
+        "Expiration": "2030-01-01T00:00:00Z"}"#;
+
+    #[tokio::test]
+    async fn what_is_printed_are_the_credentials() {
+        let ran = process(format!("printf '%s' '{GOOD}'"), MAXIMUM).run().await.unwrap();
+        assert_eq!((ran.access_key_id(), ran.secret_access_key()), ("key", "secret"));
+        assert_eq!(ran.session_token(), Some("token"));
+        assert_eq!(
+            ran.expiry(),
+            Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_893_456_000))
+        );
+        for wrong in [
+            "exit 3",
+            "echo",
+            "echo '{}'",
+            "echo '{\"Version\": 2}'",
+            "exec /does/not/exist",
+        ] {
+            let error = process(wrong.to_owned(), MAXIMUM).run().await.unwrap_err();
+            assert!(
+                format!("{error:?}").contains("credential process"),
+                "{wrong}: {error:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_version_1_is_read() {
+        assert!(parse(GOOD.as_bytes()).is_ok());
+        assert!(
+            parse(
+                GOOD.to_lowercase()
+                    .replace("00t00", "00T00")
+                    .replace("01t", "01T")
+                    .replace("00z", "00Z")
+                    .as_bytes()
+            )
+            .is_ok()
+        );
+        for (from, to) in [
+            ("\"Version\": 1", "\"Version\": 2"),
+            ("AccessKeyId", "Other"),
+            ("2030-", "x-"),
+            ("{", ""),
+        ] {
+            assert!(parse(GOOD.replacen(from, to, 1).as_bytes()).is_err(), "{to}");
+        }
+    }
+
+    /// Writes its own number and that of what it has started, then hangs.
+    fn hanging(folder: &Path) -> String {
+        let file = folder.join("running").display().to_string();
+        format!("sleep 1000 & echo $$ $! > {file}.new; mv {file}.new {file}; wait")
+    }
+
+    async fn assert_ends(folder: &Path) {
+        let numbers = std::fs::read_to_string(folder.join("running")).unwrap();
+        for number in numbers.split_whitespace() {
+            let running = || {
+                let stat = std::fs::read_to_string(format!("/proc/{number}/stat")).unwrap_or_default();
+                // A zombie has ended.
+                !stat.is_empty() && !stat.contains(") Z ")
+            };
+            let began = Instant::now();
+            while running() {
+                assert!(began.elapsed() < Duration::from_secs(20), "{number} runs on");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_process_that_hangs_is_ended_with_all_that_it_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = process(hanging(folder.path()), Duration::from_secs(2))
+            .run()
+            .await
+            .unwrap_err();
+        assert!(format!("{error:?}").contains("was killed"), "{error:?}");
+        assert_ends(folder.path()).await;
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_process_that_nobody_waits_for_is_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let command = hanging(folder.path());
+        let waiting = tokio::spawn(async move { process(command, MAXIMUM).run().await });
+        while !folder.path().join("running").exists() {
+            assert!(!waiting.is_finished());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        waiting.abort();
+        assert!(waiting.await.is_err());
+        assert_ends(folder.path()).await;
+    }
+}

@@ -1,0 +1,142 @@
+//! Whether the clock of this process agrees with that of a service that it talks to.
+//!
+//! What is young, due or expired is decided by the clock of whoever asks. An instance whose clock is off by hours takes
+//! the reference that another has just written for the leftover of a crash, and removes what it refers to. Services
+//! tell the time in every answer, so that comparing costs nothing.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use crate::store::{Reason, StoreError};
+
+/// By how much the two may differ, in milliseconds. The protocols bear an hour; a clock that is kept by NTP is off by
+/// less than a second.
+pub const TOLERANCE_MS: u64 = 60_000;
+
+/// No answer has told the time yet.
+const UNKNOWN: i64 = i64::MIN;
+
+/// What the answers of one service say of this process's clock. Shared by all that ask the service.
+#[derive(Debug)]
+pub struct ServiceClock {
+    /// The own clock minus the service's, in milliseconds.
+    ahead: AtomicI64,
+}
+
+impl Default for ServiceClock {
+    fn default() -> Self {
+        Self {
+            ahead: AtomicI64::new(UNKNOWN),
+        }
+    }
+}
+
+/// What an observation has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The clock was right, or unknown, and is off now.
+    WentOff,
+    /// It was off, and is right now.
+    CameBack,
+}
+
+impl ServiceClock {
+    /// Notes that the service showed the second `service` between the moments `sent` and `received` of the own clock;
+    /// all in milliseconds since the Unix epoch. How long the answer took never counts as a difference.
+    pub fn observe(&self, service: u64, sent: u64, received: u64) -> Option<Change> {
+        let signed = |moment: u64| i64::try_from(moment).unwrap_or(i64::MAX);
+        let (service, first, last) = (signed(service), signed(sent.min(received)), signed(sent.max(received)));
+        // The header has whole seconds: the service's clock showed anything up to the next one.
+        let least = first.saturating_sub(service).saturating_sub(1_000);
+        let most = last.saturating_sub(service);
+        let ahead = if least > 0 { least } else { most.min(0) };
+        let before = self.ahead.swap(ahead, Ordering::Relaxed);
+        match (is_off(before), is_off(ahead)) {
+            (false, true) => Some(Change::WentOff),
+            (true, false) => Some(Change::CameBack),
+            _ => None,
+        }
+    }
+
+    /// By how many milliseconds the own clock is ahead of the service's; negative when it is behind, 0 within the
+    /// precision of the header. `None`: not known yet.
+    #[must_use]
+    pub fn ahead(&self) -> Option<i64> {
+        let ahead = self.ahead.load(Ordering::Relaxed);
+        (ahead != UNKNOWN).then_some(ahead)
+    }
+
+    /// An error when the clock is off by more than [`TOLERANCE_MS`]: then nothing is stored or removed.
+    pub fn check(&self) -> Result<(), StoreError> {
+        let ahead = self.ahead.load(Ordering::Relaxed);
+        if !is_off(ahead) {
+            return Ok(());
+        }
+        let seconds = ahead.unsigned_abs() / 1_000;
+        let side = if ahead > 0 { "ahead of" } else { "behind" };
+        Err(StoreError::because(
+            Reason::ClockOff,
+            format!("the clock of this host is {seconds} s {side} that of the service: set it right (NTP)"),
+        ))
+    }
+}
+
+fn is_off(ahead: i64) -> bool {
+    ahead != UNKNOWN && ahead.unsigned_abs() > TOLERANCE_MS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOON: u64 = 1_900_000_000_000;
+
+    fn ahead(service: u64, sent: u64, received: u64) -> Option<i64> {
+        let clock = ServiceClock::default();
+        clock.observe(service, sent, received);
+        clock.ahead()
+    }
+
+    #[test]
+    fn only_what_the_answer_cannot_explain_is_a_difference() {
+        assert_eq!(ServiceClock::default().ahead(), None);
+        // The same second, the end of it, and an answer that took an hour.
+        assert_eq!(ahead(NOON, NOON, NOON + 20), Some(0));
+        assert_eq!(ahead(NOON, NOON + 999, NOON + 1_000), Some(0));
+        assert_eq!(ahead(NOON + 1_800_000, NOON, NOON + 3_600_000), Some(0));
+        assert_eq!(ahead(NOON, NOON + 5_000, NOON + 5_020), Some(4_000));
+        assert_eq!(ahead(NOON, NOON - 5_020, NOON - 5_000), Some(-5_000));
+        // A clock that was set back while the answer came.
+        assert_eq!(ahead(NOON, NOON + 10, NOON - 10), Some(0));
+        assert!(ahead(0, u64::MAX, u64::MAX).is_some() && ahead(u64::MAX, 0, 0).is_some());
+    }
+
+    #[test]
+    fn s33_a_minute_is_the_bound() {
+        for (sent, off) in [
+            (NOON + 61_000, false),
+            (NOON + 61_001, true),
+            (NOON - 60_000, false),
+            (NOON - 60_001, true),
+        ] {
+            let clock = ServiceClock::default();
+            let change = clock.observe(NOON, sent, sent);
+            assert_eq!(change, off.then_some(Change::WentOff), "{sent}");
+            let refused = clock.check().err().map(|error| error.reason());
+            assert_eq!(refused, off.then_some(Reason::ClockOff), "{sent}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_right_is_right() {
+        let clock = ServiceClock::default();
+        assert_eq!(
+            clock.observe(NOON, NOON - 7_200_000, NOON - 7_200_000),
+            Some(Change::WentOff)
+        );
+        assert_eq!(clock.observe(NOON, NOON - 7_200_000, NOON - 7_199_000), None);
+        let text = clock.check().map_err(|error| error.to_string()).expect_err("off");
+        assert!(text.contains("behind"), "{text}");
+        assert_eq!(clock.observe(NOON, NOON, NOON), Some(Change::CameBack));
+        assert!(clock.check().is_ok());
+    }
+}
