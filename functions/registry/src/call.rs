@@ -136,7 +136,7 @@ impl<'a> Call<'a> {
                 self.open_upload(permit, &identity, open, headers, body).await
             }
             Route::PatchUpload { repository, token } => {
-                self.patch_upload(self.session(caller, &repository, &token)?, headers, body)
+                self.patch_upload(self.session(caller, &repository, &token).await?, headers, body)
                     .await
             }
             Route::FinishUpload {
@@ -144,15 +144,18 @@ impl<'a> Call<'a> {
                 token,
                 digest,
             } => {
-                let session = self.session(caller, &repository, &token)?;
+                let session = self.session(caller, &repository, &token).await?;
                 // Policy is asked again: what was revoked since the upload was opened must not be published.
                 let identity = self.identify(self.authenticator.recall(session.principal()).await)?;
                 let permit = self.permit(&identity, &repository)?;
                 self.finish_upload(permit, session, digest, headers, body).await
             }
-            Route::GetUpload { repository, token } => self.get_upload(self.session(caller, &repository, &token)?).await,
+            Route::GetUpload { repository, token } => {
+                self.get_upload(self.session(caller, &repository, &token).await?).await
+            }
             Route::CancelUpload { repository, token } => {
-                self.cancel_upload(self.session(caller, &repository, &token)?).await
+                self.cancel_upload(self.session(caller, &repository, &token).await?)
+                    .await
             }
         }
     }
@@ -186,14 +189,15 @@ impl<'a> Call<'a> {
 
     /// The token is the authority on an upload's path, because some clients send no credentials there. Credentials
     /// that are absent or no good are ignored; those of somebody else are not.
-    fn session(
+    async fn session(
         &self,
         caller: Result<Identity, AuthenticationError>,
         repository: &RepositoryName,
         text: &str,
     ) -> Result<OpenSession, Error> {
         let token = self
-            .tokens
+            .tokens()
+            .await?
             .verify(repository, text, self.environment.now())
             .ok_or(Error::UploadUnknown)?;
         match caller {

@@ -1,7 +1,7 @@
 //! A registry over its stores, and what every answer has in common. The line that a request follows is in `call`.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures_util::FutureExt as _;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, X_CONTENT_TYPE_OPTIONS};
@@ -106,42 +106,71 @@ pub struct Registry {
     pub(crate) authenticator: Arc<dyn Authenticator>,
     pub(crate) environment: Arc<dyn Environment>,
     pub(crate) settings: Settings,
-    pub(crate) tokens: TokenKeys,
+    /// Read when they are needed first, so that a registry opens while its stores are away.
+    tokens: OnceLock<TokenKeys>,
 }
 
 impl Registry {
-    /// A registry over `stores`. Reads the keys that sign upload tokens, making the first one if there is none; scans
-    /// nothing.
+    /// A registry over `stores`. Asks nothing of them yet; see [`Registry::prepare`].
+    pub fn new(
+        stores: Stores,
+        authenticator: Arc<dyn Authenticator>,
+        environment: Arc<dyn Environment>,
+        settings: Settings,
+    ) -> Self {
+        Self {
+            stores,
+            authenticator,
+            environment,
+            settings,
+            tokens: OnceLock::new(),
+        }
+    }
+
+    /// A registry over `stores`, prepared.
     pub async fn open(
         stores: Stores,
         authenticator: Arc<dyn Authenticator>,
         environment: Arc<dyn Environment>,
         settings: Settings,
     ) -> Result<Self, StoreError> {
+        let registry = Self::new(stores, authenticator, environment, settings);
+        registry.prepare().await?;
+        Ok(registry)
+    }
+
+    /// Reads the keys that sign upload tokens, making the first one if there is none; scans nothing. Without this, the
+    /// first request for an upload does so.
+    pub async fn prepare(&self) -> Result<(), StoreError> {
+        self.tokens().await.map(drop)
+    }
+
+    /// The keys that sign upload tokens. Whoever needs them first reads them; requests that do so at once read the same
+    /// ones, since a store keeps one first key.
+    pub(crate) async fn tokens(&self) -> Result<&TokenKeys, StoreError> {
+        if let Some(tokens) = self.tokens.get() {
+            return Ok(tokens);
+        }
+        let environment = &*self.environment;
         let mut secret = [0; 32];
         environment.random(&mut secret);
-        let cx = context(environment.as_ref(), ClientKey::INTERNAL, settings.limits.store_ms);
+        let cx = context(environment, ClientKey::INTERNAL, self.settings.limits.store_ms);
         // 31 bits, so that every store can keep the id as a signed number.
-        let id = u32::try_from(random_u64(environment.as_ref()) >> 33).unwrap_or(0);
+        let id = u32::try_from(random_u64(environment) >> 33).unwrap_or(0);
         let candidate = SigningKey {
             id,
             secret,
             created: cx.now,
         };
-        let keys = stores.sessions.signing_keys(cx, candidate).await?;
+        let keys = self.stores.sessions.signing_keys(cx, candidate).await?;
         if keys.is_empty() {
             return Err(StoreError::failed(
                 "the session store holds no key to sign upload tokens with",
             ));
         }
-        let tokens = TokenKeys::new(settings.region.clone(), keys);
-        Ok(Self {
-            stores,
-            authenticator,
-            environment,
-            settings,
-            tokens,
-        })
+        Ok(self
+            .tokens
+            .get_or_init(|| TokenKeys::new(self.settings.region.clone(), keys)))
     }
 
     /// The answer to a request that is refused for its host, or because a page of another site is behind it. For what a

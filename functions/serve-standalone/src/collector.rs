@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 pub(crate) use self::stop::{Going, Stop};
 pub(crate) use self::words::describe;
+use crate::condition::Condition;
 use crate::metrics::{Metrics, Pass};
 
 /// How far apart deep passes are, counted from the epoch, so that whoever collects agrees about when, and a server that is
@@ -39,13 +40,14 @@ impl Collector {
         stores: AllStores,
         environment: Arc<dyn Environment>,
         metrics: Arc<Metrics>,
+        condition: Condition,
         work: mpsc::Sender<()>,
     ) -> Self {
         let (going, stop) = Stop::new();
         let mut late = stop.clone();
         tokio::spawn(async move {
             tokio::select! {
-                () = passes(every, &stores, &environment, &metrics, stop) => {}
+                () = passes(every, &stores, &environment, &metrics, &condition, stop) => {}
                 () = async {
                     late.asked().await;
                     tokio::time::sleep(STOP_PATIENCE).await;
@@ -62,6 +64,7 @@ async fn passes(
     stores: &AllStores,
     environment: &Arc<dyn Environment>,
     metrics: &Metrics,
+    condition: &Condition,
     mut stop: Stop,
 ) {
     let mut depth = Depth::of_a_start(environment.now(), every);
@@ -72,7 +75,7 @@ async fn passes(
             () = tokio::time::sleep(wait) => {}
         }
         let now = environment.now();
-        let report = pass(depth.is_due(now), stores, environment, metrics, &stop).await;
+        let report = pass(depth.is_due(now), stores, environment, metrics, condition, &stop).await;
         if report.is_some_and(|report| report.complete && (report.deep || !depth.is_due(now))) {
             depth.done(now);
         }
@@ -130,8 +133,14 @@ async fn pass(
     stores: &AllStores,
     environment: &Arc<dyn Environment>,
     metrics: &Metrics,
+    condition: &Condition,
     stop: &Stop,
 ) -> Option<Report> {
+    if let Err(error) = condition.may_change() {
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(error, "nothing is collected now; a later pass does it");
+        return None;
+    }
     let options = Options {
         plan: Plan {
             deep,
@@ -269,9 +278,18 @@ mod tests {
         };
         let environment: Arc<dyn Environment> = Arc::new(SystemEnvironment::new(0));
         let metrics = Metrics::new(Statistics::default());
+        let condition = Condition::default();
         let (_going, stop) = Stop::new();
+        assert!(
+            pass(false, &stores, &environment, &metrics, &condition, &stop)
+                .await
+                .is_none()
+        );
+        condition.admit();
         for deep in [false, true] {
-            let report = pass(deep, &stores, &environment, &metrics, &stop).await.unwrap();
+            let report = pass(deep, &stores, &environment, &metrics, &condition, &stop)
+                .await
+                .unwrap();
             assert_eq!((report.deep, report.complete, report.dry_run), (deep, true, false));
         }
     }

@@ -21,7 +21,7 @@ use crate::metrics::{Measured, Metrics};
 
 /// What answers every request of every connection.
 pub(crate) struct Service {
-    pub(crate) registry: Registry,
+    pub(crate) registry: Arc<Registry>,
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: Arc<Metrics>,
     /// Whether `/metrics` is answered here.
@@ -74,7 +74,7 @@ impl Service {
             self.metrics.clone(),
         );
         let reads = head.method == Method::GET || head.method == Method::HEAD;
-        let response = if let Some(response) = self.health.answer(&head.method, head.uri.path()).await {
+        let response = if let Some(response) = self.health.answer(&head.method, &head.uri).await {
             drop(body);
             response
         } else if self.shows_metrics && head.uri.path() == "/metrics" {

@@ -1,4 +1,12 @@
-//! `/livez` and `/readyz`, for whatever keeps the server running. They need no credentials and tell nothing but a word.
+//! `/livez` and `/readyz`, for whatever keeps the server running. They need no credentials, and say no more than a
+//! reason in fixed words.
+//!
+//! * `/livez`: the process answers.
+//! * `/readyz`: pulls work. Fails when the metadata or the bucket cannot be read, when the clock is wrong, and when the
+//!   store was replaced. What stops pushes alone stands in a line of the answer, which stays 200.
+//! * `/readyz?push`: pushes work too, as far as that is known without pushing.
+//!
+//! Looks cost no write, and are good for some seconds: anybody may ask, as often as they like.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,35 +14,50 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderValue, Method, Response, StatusCode};
-use registry::store::sessions::{Attempt, Claim, Progress, SessionId, SessionKey};
-use registry::store::{Context, Incarnation, Location, StoreError, Timestamp};
-use registry::{Environment, ResponseBody, Stores};
+use http::{HeaderValue, Method, Response, StatusCode, Uri};
+use registry::store::sessions::{Attempt, SessionId, SessionKey};
+use registry::store::{Context, Incarnation, Location, Reason, StoreError, Timestamp};
+use registry::{AllStores, Environment, ResponseBody};
+use store_s3::S3Blobs;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::condition::Condition;
 use crate::stores::Opened;
 
-/// For how long an answer of the stores is good: anybody may ask, as often as they like.
+/// For how long an answer of the stores is good.
 const GOOD_FOR: Duration = Duration::from_secs(1);
 /// The same where asking costs money.
 const GOOD_FOR_REMOTE: Duration = Duration::from_secs(5);
 /// How long the stores may take, in milliseconds.
-const PATIENCE_MS: u64 = 2_000;
+const TIMEOUT_MS: u64 = 2_000;
 
 /// Whether the server lives and can work.
 pub(crate) struct Health {
-    stores: Stores,
+    stores: AllStores,
+    bucket: Option<S3Blobs>,
+    condition: Condition,
     good_for: Duration,
     environment: Arc<dyn Environment>,
     draining: AtomicBool,
-    last: Mutex<Option<(Instant, Result<(), String>)>>,
+    last: Mutex<Option<(Instant, Readiness)>>,
+}
+
+/// What the last look has found.
+#[derive(Clone, Debug)]
+struct Readiness {
+    /// Why pulls do not work, and the id under which the log says it in full.
+    pulls: Result<(), (Reason, String)>,
+    /// Why pushes would be refused.
+    pushes: Vec<Reason>,
 }
 
 impl Health {
     pub(crate) fn new(opened: &Opened, environment: Arc<dyn Environment>) -> Self {
         Self {
-            stores: opened.stores.serving(),
+            stores: opened.stores.clone(),
+            bucket: opened.statistics.bucket().cloned(),
+            condition: opened.condition.clone(),
             good_for: if opened.remote { GOOD_FOR_REMOTE } else { GOOD_FOR },
             environment,
             draining: AtomicBool::new(false),
@@ -48,8 +71,8 @@ impl Health {
     }
 
     /// The answer, if the request is for one of the two paths.
-    pub(crate) async fn answer(&self, method: &Method, path: &str) -> Option<Response<ResponseBody>> {
-        let readiness = match path {
+    pub(crate) async fn answer(&self, method: &Method, uri: &Uri) -> Option<Response<ResponseBody>> {
+        let readiness = match uri.path() {
             "/livez" => false,
             "/readyz" => true,
             _ => return None,
@@ -61,74 +84,136 @@ impl Health {
                 .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return Some(response);
         }
+        let for_pushes = uri.query().is_some_and(|query| {
+            let mut names = query.split('&').filter_map(|pair| pair.split('=').next());
+            names.any(|name| name == "push")
+        });
         let (status, text) = if !readiness {
             (StatusCode::OK, "ok\n".into())
         } else if self.draining.load(Ordering::Acquire) {
             (StatusCode::SERVICE_UNAVAILABLE, "draining\n".into())
         } else {
-            match self.stores_answer().await {
-                Ok(()) => (StatusCode::OK, "ready\n".into()),
-                Err(id) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready ({id})\n")),
-            }
+            told(&self.readiness().await, for_pushes)
         };
         Some(plain(status, text, method == Method::HEAD))
     }
 
-    /// Whether the stores answer; if not, the id under which the log says why.
-    async fn stores_answer(&self) -> Result<(), String> {
+    /// What a look finds; the one before, if it is recent.
+    async fn readiness(&self) -> Readiness {
         // Held while asking: of many askers, one asks the stores.
         let mut last = self.last.lock().await;
-        if let Some((at, answered)) = &*last
+        if let Some((at, found)) = &*last
             && at.elapsed() < self.good_for
         {
-            return answered.clone();
+            return found.clone();
         }
-        let answered = self.ask().await.map_err(|error| {
+        let pulls = self.ask().await.map_err(|error| {
             let mut id = [0; 8];
             self.environment.random(&mut id);
             let id = format!("{:016x}", u64::from_le_bytes(id));
+            let reason = error.reason();
             tracing::error!(
                 id,
+                reason = reason.text(),
                 error = &error as &dyn std::error::Error,
-                "not ready: a store does not answer"
+                "not ready: pulls do not work"
             );
-            id
+            (reason, id)
         });
-        *last = Some((Instant::now(), answered.clone()));
-        answered
+        let mut blocks = self.condition.push_blocks();
+        if let Err(error) = self.ask_for_sessions().await {
+            blocks.entry(error.reason()).or_insert_with(|| error.to_string());
+        }
+        if pulls.is_ok() {
+            let before = last
+                .as_ref()
+                .map(|(_, before)| before.pushes.as_slice())
+                .unwrap_or_default();
+            for (reason, error) in blocks.iter().filter(|(reason, _)| !before.contains(reason)) {
+                tracing::error!(reason = reason.text(), error, "not ready for pushes");
+            }
+        }
+        let found = Readiness {
+            pulls,
+            pushes: blocks.into_keys().collect(),
+        };
+        *last = Some((Instant::now(), found.clone()));
+        found
     }
 
-    /// A look for an object, a read and a write without effect, which cost the same whatever is stored.
+    /// What a pull needs: a read of the metadata, and one of the objects, which cost the same whatever is stored.
     async fn ask(&self) -> Result<(), StoreError> {
+        self.condition.may_read()?;
+        let cx = self.cx();
+        let (metadata, objects) = (Reason::MetadataUnreachable, Reason::ObjectStoreUnreachable);
+        within_time(metadata, self.stores.metadata.repositories(cx, None, 1)).await?;
+        match &self.bucket {
+            Some(bucket) => within_time(objects, async { Ok(bucket.check(cx).await?) }).await?,
+            None => {
+                // The ids of sessions are random: this one is nobody's.
+                let nobodys = Attempt {
+                    session: SessionId(0),
+                    number: 1,
+                };
+                let nothing = Location::main(nobodys.to_string());
+                within_time(objects, self.stores.blobs.stat(cx, &nothing)).await?;
+            }
+        }
+        // What the answers have told of the time, and whether all of this was asked of the right store.
+        self.condition.may_change()
+    }
+
+    /// What only uploads need.
+    async fn ask_for_sessions(&self) -> Result<(), StoreError> {
+        self.condition.may_read()?;
+        let nobodys = SessionKey {
+            expires: Timestamp(0),
+            id: SessionId(0),
+        };
+        let asked = self.stores.sessions.get(self.cx(), nobodys);
+        within_time(Reason::MetadataUnreachable, asked).await.map(drop)
+    }
+
+    fn cx(&self) -> Context {
         let now = self.environment.now();
-        let cx = Context {
+        Context {
             now,
-            deadline: now.plus_millis(PATIENCE_MS),
+            deadline: now.plus_millis(TIMEOUT_MS),
             incarnation: Incarnation(0),
             client: registry::budget::ClientKey::INTERNAL,
-        };
-        let session = SessionId(0);
-        let nobodys = Claim {
-            key: SessionKey {
-                expires: Timestamp(0),
-                id: session,
-            },
-            attempt: Attempt { session, number: 0 },
-            version: 0,
-            progress: Progress::default(),
-        };
-        // The ids of sessions are random: this one is nobody's.
-        let nothing = Location::main(Attempt { session, number: 1 }.to_string());
-        let asked = async {
-            self.stores.metadata.repositories(cx, None, 1).await?;
-            // Asks what writes, without writing: nobody holds this claim.
-            self.stores.sessions.release(cx, &nobodys).await?;
-            self.stores.blobs.stat(cx, &nothing).await.map(drop)
-        };
-        match tokio::time::timeout(Duration::from_millis(PATIENCE_MS), asked).await {
-            Ok(answered) => answered,
-            Err(late) => Err(StoreError::unavailable(late)),
         }
+    }
+}
+
+/// The answer to a look; a store that does not answer is unreachable.
+async fn within_time<T>(
+    unreachable: Reason,
+    asked: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    match tokio::time::timeout(Duration::from_millis(TIMEOUT_MS), asked).await {
+        Ok(answered) => answered,
+        Err(late) => Err(StoreError::because(unreachable, late)),
+    }
+}
+
+/// The answer to a question for readiness.
+fn told(found: &Readiness, for_pushes: bool) -> (StatusCode, String) {
+    let Readiness { pulls, pushes } = found;
+    if let Err((reason, id)) = pulls {
+        return (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("not ready ({id}): {}\n", reason.text()),
+        );
+    }
+    let pushes: Vec<_> = pushes.iter().map(|reason| reason.text()).collect();
+    let pushes = pushes.join("; ");
+    match (pushes.is_empty(), for_pushes) {
+        (true, _) => (StatusCode::OK, "ready\n".into()),
+        (false, true) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("not ready for pushes: {pushes}\n"),
+        ),
+        (false, false) => (StatusCode::OK, format!("ready\npushes are refused: {pushes}\n")),
     }
 }
 
@@ -153,30 +238,36 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use http_body_util::BodyExt as _;
-    use registry::AllStores;
-    use store_embedded::{Embedded, Options, Sync};
+    use store_embedded::{Embedded, MinFree, Options, Sync};
 
     use super::*;
+    use crate::condition::Parts;
     use crate::environment::SystemEnvironment;
     use crate::stores::Statistics;
 
-    async fn ask(health: &Health, path: &str) -> (u16, String) {
-        let response = health.answer(&Method::GET, path).await.unwrap();
+    async fn ask(health: &Health, uri: &str) -> (u16, String) {
+        let response = health.answer(&Method::GET, &uri.parse().unwrap()).await.unwrap();
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         (status, String::from_utf8(body.to_vec()).unwrap())
     }
 
-    #[tokio::test]
-    async fn readiness_follows_the_stores_and_ends_with_draining() {
-        let folder = tempfile::TempDir::new().unwrap();
+    fn embedded(folder: &std::path::Path) -> Embedded {
         let options = Options {
-            data: folder.path().join("data"),
+            data: folder.join("data"),
             sync: Sync::Off,
             upload_memory: 1 << 20,
             memory_timeout: Options::MEMORY_TIMEOUT,
         };
-        let embedded = Embedded::open(&options).unwrap();
+        Embedded::open(&options).unwrap()
+    }
+
+    fn health(embedded: &Embedded) -> Health {
+        let condition = Condition::of(Parts {
+            spaces: vec![embedded.metadata.space().clone()],
+            watches: vec![embedded.metadata.watch().clone()],
+            ..Parts::default()
+        });
         let opened = Opened {
             stores: AllStores {
                 blobs: embedded.blobs.clone(),
@@ -186,10 +277,26 @@ mod tests {
                 records: embedded.metadata.clone(),
             },
             statistics: Statistics::default(),
+            condition,
             remote: false,
         };
-        let health = Health::new(&opened, Arc::new(SystemEnvironment::new(0)));
+        Health::new(&opened, Arc::new(SystemEnvironment::new(0)))
+    }
+
+    #[tokio::test]
+    async fn readiness_follows_the_stores_and_ends_with_draining() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let embedded = embedded(folder.path());
+        let health = health(&embedded);
+        let (status, text) = ask(&health, "/readyz").await;
+        assert!(
+            status == 503 && text.contains("metadata store cannot be reached"),
+            "{text}"
+        );
+        health.condition.admit();
+        *health.last.lock().await = None;
         assert_eq!(ask(&health, "/readyz").await, (200, "ready\n".into()));
+        assert_eq!(ask(&health, "/readyz?push").await, (200, "ready\n".into()));
         embedded.close();
         // The answer before is good for a moment.
         assert_eq!(ask(&health, "/readyz").await.0, 200);
@@ -198,7 +305,7 @@ mod tests {
         assert_eq!(status, 503);
         let id = text
             .strip_prefix("not ready (")
-            .and_then(|text| text.strip_suffix(")\n"))
+            .and_then(|text| text.strip_suffix("): the metadata store cannot be reached\n"))
             .unwrap();
         assert!(
             id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit()),
@@ -208,6 +315,42 @@ mod tests {
         health.drain();
         assert_eq!(ask(&health, "/readyz").await, (503, "draining\n".into()));
         assert_eq!(ask(&health, "/livez").await.0, 200);
-        assert!(health.answer(&Method::GET, "/v2/").await.is_none());
+        assert!(health.answer(&Method::GET, &"/v2/".parse().unwrap()).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn what_stops_pushes_alone_is_told_and_fails_the_question_for_pushes() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let embedded = embedded(folder.path());
+        embedded.metadata.space().keep(MinFree::Bytes(u64::MAX));
+        let health = health(&embedded);
+        health.condition.admit();
+        let (status, text) = ask(&health, "/readyz").await;
+        assert_eq!(status, 200, "{text}");
+        assert!(
+            text.starts_with("ready\npushes are refused: no space is left"),
+            "{text}"
+        );
+        for uri in ["/readyz?push", "/readyz?push=1", "/readyz?x&push"] {
+            let (status, text) = ask(&health, uri).await;
+            assert_eq!(status, 503, "{uri}");
+            assert!(text.starts_with("not ready for pushes: no space is left"), "{text}");
+        }
+        assert_eq!(ask(&health, "/readyz?pushing").await.0, 200);
+        embedded.metadata.space().keep(MinFree::Bytes(0));
+        *health.last.lock().await = None;
+        assert_eq!(ask(&health, "/readyz?push").await, (200, "ready\n".into()));
+    }
+
+    #[tokio::test]
+    async fn s34_a_store_that_was_removed_is_not_ready() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let embedded = embedded(folder.path());
+        let health = health(&embedded);
+        health.condition.admit();
+        std::fs::rename(folder.path().join("data"), folder.path().join("away")).unwrap();
+        health.condition.look();
+        let (status, text) = ask(&health, "/readyz").await;
+        assert!(status == 503 && text.contains("removed or replaced"), "{text}");
     }
 }

@@ -6,8 +6,9 @@
 //!    bytes and names are.
 //! 2. `server`: the accept loop, the cap on connections, and the way down. `connection`: one of them, with every time
 //!    limit. `exchange`: one request on it; this is where clients meet the core.
-//! 3. `htpasswd`: the users of a file. `reload`: what SIGHUP reads again. `delivery`: who is redirected to the object store. `collector`: what is reclaimed
-//!    in the background. `health`: `/livez` and `/readyz`.
+//! 3. `htpasswd`: the users of a file. `reload`: what SIGHUP reads again. `delivery`: who is redirected to the object
+//!    store. `collector`: what is reclaimed in the background. `condition`: what the stores may be asked for now.
+//!    `health`: `/livez` and `/readyz`.
 //! 4. `logging`, `access_log`: what is written down, and what never is. `metrics`: what is counted.
 //!
 //! Nothing here knows the protocol: requests go to [`registry::Registry`] as they come.
@@ -16,6 +17,7 @@ mod access_log;
 mod cli;
 mod collector;
 mod commands;
+mod condition;
 mod connection;
 mod delivery;
 mod environment;

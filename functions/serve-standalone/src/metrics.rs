@@ -15,14 +15,15 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetri
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use registry::collection::Report;
-use registry::store::Timestamp;
+use registry::store::{Reason, Timestamp};
 use registry::{Record, ResponseBody};
 
+use crate::condition::label;
 use crate::stores::Statistics;
 
 mod listener;
@@ -318,6 +319,16 @@ impl Drop for Measured {
     }
 }
 
+/// The causes for which pushes are refused for as long as somebody does something about it.
+const PUSH_CAUSES: [Reason; 6] = [
+    Reason::NoSpace,
+    Reason::NotWritable,
+    Reason::ObjectStoreRefuses,
+    Reason::MetadataRefuses,
+    Reason::ClockOff,
+    Reason::StoreReplaced,
+];
+
 impl Collector for Statistics {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let table = self.table();
@@ -333,6 +344,7 @@ impl Collector for Statistics {
             let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
             counter.encode(metric)?;
         }
+        self.encode_condition(&mut encoder)?;
         let Some(requests) = self.object_store() else {
             return Ok(());
         };
@@ -347,6 +359,26 @@ impl Collector for Statistics {
         for (operation, counts) in &requests.requests {
             let labels = [("operation", operation.name())];
             ConstCounter::new(counts.failed).encode(metric.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+impl Statistics {
+    /// What `/readyz` tells of pushes and of the clock, for whoever watches many servers.
+    fn encode_condition(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let blocked = self.condition().push_blocks();
+        let help = "Whether pushes are refused, by cause";
+        let mut metric = encoder.encode_descriptor("pushes_refused", help, None, MetricType::Gauge)?;
+        for cause in PUSH_CAUSES {
+            let labels = [("cause", label(cause))];
+            ConstGauge::new(i64::from(blocked.contains_key(&cause))).encode(metric.encode_family(&labels)?)?;
+        }
+        let help = "How far the clock of this host is ahead of a service's, negative when it is behind";
+        let mut metric = encoder.encode_descriptor("clock_ahead", help, Some(&Unit::Seconds), MetricType::Gauge)?;
+        for (service, ahead) in self.condition().clocks() {
+            let labels = [("service", service)];
+            ConstGauge::new(ahead / 1_000).encode(metric.encode_family(&labels)?)?;
         }
         Ok(())
     }

@@ -13,11 +13,13 @@ use registry::store::metadata::MetadataStore;
 use registry::store::records::RecordStore;
 use registry::store::sessions::SessionStore;
 use store_dynamodb::DynamoStore;
-use store_embedded::{DiskBlobs, Embedded, SqliteStore, Sync};
+use store_embedded::{DiskBlobs, Embedded, MinFree, SqliteStore, Sync};
 use store_s3::S3Blobs;
 
 use crate::cli::{Blobs, Metadata, StoreArgs, Target};
+use crate::condition::{Condition, Parts};
 
+pub(crate) mod admission;
 mod cloud;
 
 /// Memory for uploads to a disk, in bytes, unless it was set: less than for an object store, which wants many parts in
@@ -46,6 +48,19 @@ pub(crate) struct OpenHow {
     pub(crate) memory_timeout: Option<Duration>,
     /// How long a redirect works at most.
     pub(crate) presign_lifetime: Duration,
+    /// What stays free on the file systems of this host.
+    pub(crate) min_free: MinFree,
+    /// Whether a table must answer now.
+    pub(crate) contact: Contact,
+}
+
+/// When a table in the cloud is asked first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Contact {
+    /// Now, and it must answer: for commands.
+    Now,
+    /// By whoever opens it: for a server, which starts while its table is away. See [`admission`].
+    Later,
 }
 
 impl OpenHow {
@@ -70,6 +85,8 @@ pub(crate) struct Opened {
     pub(crate) stores: AllStores,
     /// What they have counted.
     pub(crate) statistics: Statistics,
+    /// In what condition they are.
+    pub(crate) condition: Condition,
     /// Whether asking them costs money and a way over a network.
     pub(crate) remote: bool,
 }
@@ -91,9 +108,11 @@ impl Opened {
 /// Opens the stores that the flags name. The error is a sentence for the operator.
 pub(crate) async fn open(args: &StoreArgs, how: &OpenHow) -> Result<Opened, String> {
     let mut statistics = Statistics::default();
+    let mut parts = Parts::default();
     let mut bytes: Option<Arc<dyn BlobStore>> = None;
     if let Blobs::S3(bucket) = &args.blobs {
         let store = cloud::bucket(args, bucket, how).await?;
+        parts.clocks.push(("object_store", store.clock().clone()));
         statistics.s3 = Some(store.clone());
         bytes = Some(Arc::new(store));
     }
@@ -104,20 +123,36 @@ pub(crate) async fn open(args: &StoreArgs, how: &OpenHow) -> Result<Opened, Stri
                 metadata,
                 sessions,
             } = embedded(args, how).await?;
+            metadata.space().keep(how.min_free);
+            parts.spaces.push(metadata.space().clone());
+            parts.watches.push(metadata.watch().clone());
             statistics.sqlite = Some(metadata.clone());
-            Ok(assembled(bytes.unwrap_or(blobs), metadata, sessions, statistics))
+            let bytes = bytes.unwrap_or_else(|| on_disk(blobs, how, &mut parts));
+            Ok(assembled(bytes, metadata, sessions, statistics, parts))
         }
         Metadata::DynamoDb(table) => {
-            let store = cloud::table(args, table).await?;
+            let store = cloud::table(args, table, how.contact).await?;
+            parts.clocks.push(("metadata", store.clock().clone()));
             statistics.dynamodb = Some(store.clone());
             let store = Arc::new(store);
             let bytes = match bytes {
                 Some(bytes) => bytes,
-                None => disk(&args.data, how, how.memory(args)).await?,
+                None => {
+                    let blobs = disk(&args.data, how, how.memory(args)).await?;
+                    on_disk(blobs, how, &mut parts)
+                }
             };
-            Ok(assembled(bytes, store.clone(), store, statistics))
+            Ok(assembled(bytes, store.clone(), store, statistics, parts))
         }
     }
+}
+
+/// Blobs on a disk, which are watched, and leave some of it free.
+fn on_disk(blobs: Arc<DiskBlobs>, how: &OpenHow, parts: &mut Parts) -> Arc<dyn BlobStore> {
+    blobs.space().keep(how.min_free);
+    parts.spaces.push(blobs.space().clone());
+    parts.watches.push(blobs.watch().clone());
+    blobs
 }
 
 fn assembled<M>(
@@ -125,11 +160,16 @@ fn assembled<M>(
     metadata: Arc<M>,
     sessions: Arc<dyn SessionStore>,
     statistics: Statistics,
+    parts: Parts,
 ) -> Opened
 where
     M: MetadataStore + CollectionStore + RecordStore,
 {
+    let condition = Condition::of(parts);
+    let mut statistics = statistics;
+    statistics.condition = condition.clone();
     Opened {
+        condition,
         remote: statistics.s3.is_some() || statistics.dynamodb.is_some(),
         stores: AllStores {
             blobs,
@@ -260,6 +300,7 @@ pub(crate) struct Statistics {
     sqlite: Option<Arc<SqliteStore>>,
     dynamodb: Option<DynamoStore>,
     s3: Option<S3Blobs>,
+    condition: Condition,
 }
 
 /// What has been asked of the tables of metadata and sessions.
@@ -285,6 +326,16 @@ impl Statistics {
             counts.writes += statistics.writes;
         }
         counts
+    }
+
+    /// The object store; `None` when there is none.
+    pub(crate) fn bucket(&self) -> Option<&S3Blobs> {
+        self.s3.as_ref()
+    }
+
+    /// In what condition the stores are.
+    pub(crate) fn condition(&self) -> &Condition {
+        &self.condition
     }
 
     /// What was asked of the object store; `None` when there is none.

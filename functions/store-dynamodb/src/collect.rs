@@ -6,7 +6,7 @@ mod names;
 mod sweep;
 
 use async_trait::async_trait;
-use registry::store::collection::{Begun, Collected, CollectionStore, Grave, Plan, Standing};
+use registry::store::collection::{Begun, Collected, CollectionStore, Grave, Plan, Standing, is_held};
 use registry::store::sessions::{Session, SessionKey};
 use registry::store::{Context, Cursor, Incarnation, Slice, StoreError, Timestamp};
 
@@ -56,7 +56,9 @@ impl CollectionStore for DynamoStore {
         loop {
             let before = pass_row(&requests).await?;
             // Held by the caller itself: an earlier try of this request, or of this pass, was not answered.
-            let held = before.as_ref().filter(|row| cx.now < row.until && row.pass != pass);
+            let held = before
+                .as_ref()
+                .filter(|row| is_held(row.until, cx.now) && row.pass != pass);
             if let Some(row) = held {
                 return Ok(Begun::Busy(row.until));
             }

@@ -11,7 +11,7 @@ use aws_sdk_dynamodb::Client as Sdk;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 use registry::clock::ServiceClock;
-use registry::store::{Cause, Context, Incarnation, Timestamp};
+use registry::store::{Cause, Context, Incarnation, Reason, Timestamp};
 
 use crate::DynamoStore;
 use crate::aws::AwsTable;
@@ -126,10 +126,26 @@ pub enum OpenError {
     Table {
         /// The table.
         table: String,
+        /// What that means: whether waiting may help.
+        reason: Reason,
         /// What was said.
         #[source]
         cause: Cause,
     },
+}
+
+impl OpenError {
+    /// Whether the service did not answer, so that the same may succeed later without anybody mending anything.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Table {
+                reason: Reason::MetadataUnreachable | Reason::Throttled | Reason::ClockOff,
+                ..
+            }
+        )
+    }
 }
 
 /// A call of its own, for what is asked at start.

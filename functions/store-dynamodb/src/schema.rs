@@ -15,14 +15,14 @@ use aws_sdk_dynamodb::types::{
     TimeToLiveSpecification, TimeToLiveStatus,
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use registry::store::{Incarnation, StoreError};
+use registry::store::{Incarnation, Reason, StoreError};
 
 use crate::aws::{MissingTable, classified};
 use crate::keys;
 use crate::open::OpenError;
 use crate::records::{Fields, at_version, damaged, names};
 use crate::retrying::{Pace, Requests};
-use crate::table::{Condition, PARTITION, SORT, TableError, Value, Write};
+use crate::table::{Condition, PARTITION, SORT, Value, Write};
 
 /// The version of the layout that this program writes.
 pub(crate) const VERSION: u64 = 1;
@@ -53,11 +53,15 @@ async fn version(requests: Requests<'_>, table: &str) -> Result<Option<u64>, Ope
 
 /// A missing table has an error of its own, since there is something to do about it.
 fn explained(error: StoreError, table: &str) -> OpenError {
-    let cause = error.into_cause();
+    let (reason, cause) = (error.reason(), error.into_cause());
     if cause.is::<MissingTable>() {
         return OpenError::NoTable(table.to_owned());
     }
-    failed(cause, table)
+    OpenError::Table {
+        table: table.to_owned(),
+        reason,
+        cause,
+    }
 }
 
 /// Refuses a table that this program does not understand.
@@ -235,14 +239,13 @@ fn refused<E>(error: &SdkError<E, HttpResponse>, table: &str) -> OpenError
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
-    match classified(error, table) {
-        TableError::Retry { cause, .. } | TableError::Fatal(cause) => failed(cause, table),
-    }
+    explained(classified(error, table).into_store_error(), table)
 }
 
 fn failed(error: impl Into<registry::store::Cause>, table: &str) -> OpenError {
     OpenError::Table {
         table: table.to_owned(),
+        reason: Reason::Failed,
         cause: error.into(),
     }
 }

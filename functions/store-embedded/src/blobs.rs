@@ -29,6 +29,8 @@ use registry::store::sessions::{Attempt, SessionId};
 use registry::store::{Context, Cursor, Location, Reason, Slice, StoreError, Timestamp};
 
 use crate::files::{Disk, Files, Name};
+use crate::space::Space;
+use crate::watch::Watch;
 use crate::{Options, Sync};
 use read::Reads;
 use room::Room;
@@ -42,14 +44,34 @@ pub struct DiskBlobs {
     room: Room,
     reads: Arc<Reads>,
     walk: Arc<Walk>,
+    space: Arc<Space>,
+    watch: Watch,
 }
 
 impl DiskBlobs {
     /// Opens the tree at `root`. The buffers of all uploads together are bounded by the memory in `options`.
     pub(crate) fn open(root: &Path, options: &Options) -> io::Result<Self> {
-        let files = Arc::new(Disk::open(root, options.sync)?);
+        let disk = Disk::open(root, options.sync)?;
         let room = Room::new(options.upload_memory, options.memory_timeout);
-        Ok(Self::new(files, options.sync, room))
+        let (space, watch) = (Arc::clone(disk.space()), disk.watch().clone());
+        Ok(Self {
+            space,
+            watch,
+            ..Self::new(Arc::new(disk), options.sync, room)
+        })
+    }
+
+    /// The space on the file system of the objects. With a floor, what would go below it is refused, also in the middle
+    /// of a body.
+    #[must_use]
+    pub fn space(&self) -> &Arc<Space> {
+        &self.space
+    }
+
+    /// Whether the directories of the objects are still those that were opened.
+    #[must_use]
+    pub fn watch(&self) -> &Watch {
+        &self.watch
     }
 
     fn new(files: Arc<dyn Files>, sync: Sync, room: Room) -> Self {
@@ -59,6 +81,8 @@ impl DiskBlobs {
             room,
             reads: Arc::default(),
             walk: Arc::default(),
+            space: Arc::new(Space::at(Path::new("/"))),
+            watch: Watch::default(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Bytes on local disk, names and upload sessions in one SQLite file: the stores of a registry on one host.
 //!
 //! Read in this order: this file (what a shell opens), `open` (what is refused and why), `files` (the few file system
-//! calls that everything goes through), `blobs` (segments, their joining, reading), `sqlite` (the schema, the one
+//! calls that everything goes through), `space` and `watch` (what must be so for anything to be written), `blobs` (segments, their joining, reading), `sqlite` (the schema, the one
 //! writer with its group commit, the parallel readers, and the operations).
 //!
 //! ```text
@@ -14,7 +14,9 @@
 mod blobs;
 mod files;
 mod open;
+mod space;
 mod sqlite;
+mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,7 +24,9 @@ use std::time::Duration;
 
 pub use blobs::DiskBlobs;
 pub use open::OpenError;
+pub use space::{MinFree, Space};
 pub use sqlite::{SqliteStore, Statistics};
+pub use watch::Watch;
 
 /// What durability costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

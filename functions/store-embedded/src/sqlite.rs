@@ -23,6 +23,8 @@ use std::sync::Arc;
 use registry::store::{Context, StoreError};
 
 use crate::Sync;
+use crate::space::Space;
+use crate::watch::Watch;
 use readers::Readers;
 pub use rows::Statistics;
 use rows::{Counters, Failure, Rows};
@@ -35,6 +37,8 @@ pub struct SqliteStore {
     counters: Arc<Counters>,
     readers: Readers,
     writer: Writer,
+    space: Arc<Space>,
+    watch: Watch,
 }
 
 impl SqliteStore {
@@ -44,11 +48,45 @@ impl SqliteStore {
         schema::prepare(&mut connection)?;
         let counters = Arc::<Counters>::default();
         let writer = Writer::start(connection, sync, Arc::clone(&counters))?;
+        // A file system that does not answer now is told by whoever reads.
+        let watch = Watch::of([path.to_owned()]).unwrap_or_default();
         Ok(Self {
             readers: Readers::new(path),
             writer,
             counters,
+            space: Arc::new(Space::at(path.parent().unwrap_or(path))),
+            watch,
         })
+    }
+
+    /// The space on the file system of the file. Whoever stores something new asks; deletions do not.
+    #[must_use]
+    pub fn space(&self) -> &Arc<Space> {
+        &self.space
+    }
+
+    /// Whether the file at the path is still the one that was opened.
+    #[must_use]
+    pub fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// Whether nothing was ever kept here: no record, no upload, no key that signs upload tokens, which the first start
+    /// makes. Beside blobs that is not a new registry, but one that has lost its metadata.
+    pub fn is_new(&self, cx: Context) -> Result<bool, StoreError> {
+        self.read(cx, |rows| {
+            Ok(!rows.exists(
+                "SELECT 1 FROM signing_key UNION ALL SELECT 1 FROM blob UNION ALL SELECT 1 FROM link \
+                 UNION ALL SELECT 1 FROM manifest UNION ALL SELECT 1 FROM session UNION ALL SELECT 1 FROM graveyard \
+                 LIMIT 1",
+                [],
+            )?)
+        })
+    }
+
+    /// Whether any object is recorded.
+    pub fn has_blobs(&self, cx: Context) -> Result<bool, StoreError> {
+        self.read(cx, |rows| rows.exists("SELECT 1 FROM blob LIMIT 1", []))
     }
 
     /// How many statements and rows the operations of this store have cost since it was opened.

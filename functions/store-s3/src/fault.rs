@@ -84,6 +84,11 @@ impl Fault {
         }
     }
 
+    /// The bucket is not there.
+    pub(crate) fn is_no_bucket(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == "NoSuchBucket")
+    }
+
     /// A condition of the request does not hold.
     pub(crate) fn is_precondition(&self) -> bool {
         matches!(self, Self::Refused { status: 412, .. })

@@ -80,4 +80,4 @@ pub use open::OpenError;
 pub use options::{Encryption, Options, PathStyle};
 pub use plan::Parts;
 pub use statistics::{Counts, Operation, Statistics};
-pub use store::S3Blobs;
+pub use store::{CheckError, S3Blobs};

@@ -40,7 +40,6 @@ operations! {
     DeleteObject: "Deletes one, where the store does not take many.",
     ListObjectsV2: "Walks over objects.",
     ListMultipartUploads: "Looks for uploads that were never completed.",
-    HeadBucket: "Looks whether the bucket is there.",
 }
 
 /// How often something was asked.

@@ -11,15 +11,15 @@ use registry::store::blobs::{
     Upload,
 };
 use registry::store::sessions::{Attempt, SessionId};
-use registry::store::{Context, Cursor, Location, Slice, StoreError, Timestamp};
+use registry::store::{Context, Cursor, Location, Reason, Slice, StoreError, Timestamp};
 
 use crate::keys::Keys;
 use crate::plan::Parts;
 use crate::presign::Presigner;
-use crate::requests::{Bucket, Patience};
+use crate::requests::Bucket;
 use crate::room::Room;
 use crate::state::State;
-use crate::statistics::{Operation, Statistics};
+use crate::statistics::Statistics;
 use crate::time::Span;
 
 /// Keeps bytes in an object store. Clones share everything.
@@ -57,24 +57,41 @@ impl S3Blobs {
         &self.0.clock
     }
 
-    /// Asks for the bucket: whether it is there, and is this operator's.
-    pub async fn check(&self, cx: Context) -> Result<(), StoreError> {
+    /// Whether the bucket is there and this process may read it, found out by asking for an object that nobody has: one
+    /// request, which transfers nothing. The answer to a HEAD would not tell an absent bucket from an absent object.
+    pub async fn check(&self, cx: Context) -> Result<(), CheckError> {
+        let key = self.0.keys.of(&Location::main("0.1"))?;
         let bucket = &self.0.bucket;
-        let answer = bucket
-            .call(Operation::HeadBucket, Span::of(cx).begin(), || {
-                let request = bucket
-                    .client
-                    .head_bucket()
-                    .bucket(&bucket.name)
-                    .set_expected_bucket_owner(bucket.owner.clone());
-                (request.send(), Patience::SHORT)
-            })
-            .await;
-        answer.map(drop).map_err(|fault| {
-            let text = format!("the bucket {} cannot be used: {fault}", bucket.name);
-            let reason = StoreError::from(fault).reason();
-            StoreError::because(reason, text)
-        })
+        match bucket.get(&key, 0..1, None, Span::of(cx).begin()).await {
+            Ok(_) => Ok(()),
+            Err(fault) if fault.is_absent() => Ok(()),
+            Err(fault) if fault.is_no_bucket() => Err(CheckError::NoBucket(bucket.name.clone())),
+            Err(fault) => {
+                let text = format!("the bucket {} cannot be read: {fault}", bucket.name);
+                let reason = StoreError::from(fault).reason();
+                Err(StoreError::because(reason, text).into())
+            }
+        }
+    }
+}
+
+/// Why a bucket cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// It does not exist.
+    #[error("there is no bucket {0}: create it, or name another one with --blobs s3://BUCKET")]
+    NoBucket(String),
+    /// The object store does not answer, or refuses.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<CheckError> for StoreError {
+    fn from(error: CheckError) -> Self {
+        match error {
+            CheckError::NoBucket(_) => Self::because(Reason::ObjectStoreRefuses, error),
+            CheckError::Store(error) => error,
+        }
     }
 }
 
@@ -112,6 +129,7 @@ impl BlobStore for S3Blobs {
         state: &[u8],
         keep: Option<&Location>,
     ) -> Result<Discarded, StoreError> {
+        self.0.clock.check()?;
         let deadline = Span::of(cx).begin();
         self.0.discard(deadline, session, attempts, state, keep).await
     }
@@ -140,12 +158,15 @@ impl BlobStore for S3Blobs {
     }
 
     async fn delete(&self, cx: Context, doomed: &[Doomed]) -> Result<Option<Freed>, StoreError> {
+        // What is due was decided by the clock of this host.
+        self.0.clock.check()?;
         self.0.delete(Span::of(cx).begin(), doomed).await?;
         // S3 does not tell whether there was anything.
         Ok(None)
     }
 
     async fn tidy(&self, cx: Context, kept: &[Location]) -> Result<(), StoreError> {
+        self.0.clock.check()?;
         self.0.tidy(Span::of(cx).begin(), kept).await
     }
 

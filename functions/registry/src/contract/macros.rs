@@ -250,6 +250,7 @@ macro_rules! collection_contract_tests {
                 a_long_session_is_swept_whole,
                 a_swept_session_takes_nothing,
                 a_pass_runs_alone,
+                s33_a_lease_of_a_wrong_clock_holds_nobody_up,
                 a_checkpoint_holds_the_pass,
                 a_pass_is_resumed,
                 racing_passes_begin_one,

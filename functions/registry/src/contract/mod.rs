@@ -36,11 +36,11 @@ pub mod sessions;
 pub mod source;
 pub mod still;
 mod trial;
-pub mod wrapped;
 
 use std::any::Any;
 use std::sync::Arc;
 
+pub use crate::store::wrapped;
 pub use trial::{Guard, Spawn, Trial};
 
 use crate::registry::AllStores;

@@ -50,7 +50,7 @@ impl Call<'_> {
                 // such POST with a session, and distribution v3 does; here only the one that cannot be the whole blob.
                 let body = peek(headers, body).await?;
                 if !body.is_end_stream() || digest == Digest::of(digest.algorithm(), b"") {
-                    let session = self.new_session(&permit, identity, digest.algorithm())?;
+                    let session = self.new_session(&permit, identity, digest.algorithm()).await?;
                     return self.finish_upload(permit, session, digest, headers, body).await;
                 }
                 digest.algorithm()
@@ -62,7 +62,7 @@ impl Call<'_> {
                 digest.algorithm()
             }
         };
-        let session = self.new_session(&permit, identity, algorithm)?;
+        let session = self.new_session(&permit, identity, algorithm).await?;
         let mut response = session.answer(StatusCode::ACCEPTED, 0)?;
         response
             .headers_mut()
@@ -70,7 +70,7 @@ impl Call<'_> {
         Ok(response)
     }
 
-    fn new_session(
+    async fn new_session(
         &self,
         permit: &Permit<Push>,
         identity: &Identity,
@@ -82,7 +82,7 @@ impl Call<'_> {
             algorithm,
             principal: identity.principal().clone(),
         };
-        let text = self.tokens.sign(permit.repository(), &token);
+        let text = self.tokens().await?.sign(permit.repository(), &token);
         let text = text.ok_or_else(|| StoreError::failed("there is no key to sign upload tokens with"))?;
         OpenSession::new(permit, token, &text)
     }

@@ -230,6 +230,16 @@ pub fn remains(key: SessionKey, session: &Session, at: Timestamp) -> impl Iterat
 /// a registry.
 pub const UNTIL_IMPORTED: Timestamp = Timestamp(253_402_300_799_000);
 
+/// The longest that a pass is held without a sign of life, in milliseconds. What says that it is held for longer was
+/// written by a process whose clock was wrong, and would keep everybody else out until then: it holds nothing.
+pub const LONGEST_LEASE_MS: u64 = 3_600_000;
+
+/// Whether a pass that is said to be held `until` then is held `now`.
+#[must_use]
+pub fn is_held(until: Timestamp, now: Timestamp) -> bool {
+    until >= UNTIL_IMPORTED || (until > now && until.millis_since(now) <= LONGEST_LEASE_MS)
+}
+
 /// Whether a pass may begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Begun {
@@ -249,7 +259,7 @@ pub enum Begun {
 #[async_trait]
 pub trait CollectionStore: Send + Sync + 'static {
     /// Takes the walk over the names until `until`, for the pass `pass`: granted when nobody else holds it at
-    /// `cx.now`.
+    /// `cx.now`, as [`is_held`] tells.
     async fn begin_pass(&self, cx: Context, pass: Incarnation, until: Timestamp) -> Result<Begun, StoreError>;
 
     /// Records how far the pass has come, so that another process can go on from there, and holds it until `until`.

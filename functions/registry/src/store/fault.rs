@@ -26,7 +26,7 @@ pub struct Fault {
 }
 
 /// What is wrong, as far as a client may know it and an operator must.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
     /// No space is left where blobs or metadata are stored, or less than the floor. Deleting helps.
     NoSpace,

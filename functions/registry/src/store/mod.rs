@@ -16,6 +16,7 @@ pub mod memory;
 pub mod metadata;
 pub mod records;
 pub mod sessions;
+pub mod wrapped;
 
 use std::fmt;
 

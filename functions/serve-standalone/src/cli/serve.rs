@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use registry::Sparse;
+use store_embedded::MinFree;
 
 use super::pull::PullArgs;
 use super::stores::StoreArgs;
@@ -40,6 +41,21 @@ pub(crate) struct ServeArgs {
     /// Whether an acknowledged push survives a power failure, as far as it is kept on this host
     #[arg(long, env = "ROADSTEAD_SYNC", value_name = "HOW", default_value = "full")]
     pub(crate) sync: SyncMode,
+    /// How much stays free on the file systems of --data: below that, uploads are refused with 503, while pulls,
+    /// deletions and collection go on. A size, a part such as 10%, or 0 for no floor [default: 5%, at most 1GiB]
+    #[arg(
+        long,
+        env = "ROADSTEAD_MIN_FREE",
+        value_name = "SIZE|PERCENT",
+        default_value = "",
+        hide_default_value = true,
+        value_parser = values::min_free
+    )]
+    pub(crate) min_free: MinFree,
+    /// Start although the metadata is empty beside blobs of a registry, or names blobs that are all gone: what is lost
+    /// is given up. Without this such a start is refused, because a directory was mistyped or not mounted, most likely
+    #[arg(long)]
+    pub(crate) begin_anew: bool,
     /// Form of the log on standard error; text on a terminal and JSON elsewhere unless set
     #[arg(long, env = "ROADSTEAD_LOG", value_name = "FORM")]
     pub(crate) log: Option<LogFormat>,

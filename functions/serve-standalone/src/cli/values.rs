@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
+use store_embedded::MinFree;
+
 /// Reads an address to serve on. A name would have to be resolved, and could resolve to an address that is not meant
 /// to be public; only `localhost` and an empty host (every address) are known.
 pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
@@ -125,6 +127,28 @@ impl FromStr for Length {
     }
 }
 
+/// Reads what is to stay free of a disk: a size, a part of the whole, or nothing for the default.
+pub(super) fn min_free(text: &str) -> Result<MinFree, String> {
+    if text.is_empty() {
+        return Ok(MinFree::DEFAULT);
+    }
+    if text == "0" {
+        return Ok(MinFree::Bytes(0));
+    }
+    let expected = || "expected a size such as 10GiB, a part from 0% to 90%, or 0".to_owned();
+    match text.strip_suffix('%') {
+        Some(percent) => match percent.parse() {
+            Ok(0) => Ok(MinFree::Bytes(0)),
+            Ok(percent @ 1..=90) => Ok(MinFree::Percent(percent)),
+            _ => Err(expected()),
+        },
+        None => text
+            .parse::<Length>()
+            .map(|length| MinFree::Bytes(length.0))
+            .map_err(|_| expected()),
+    }
+}
+
 fn split(text: &str) -> (&str, &str) {
     let end = text
         .find(|character: char| !character.is_ascii_digit())
@@ -177,6 +201,18 @@ mod tests {
     fn a_day_is_the_bound_of_an_upload() {
         assert_eq!(within_a_day("24h"), Ok(Span(Duration::from_hours(24))));
         assert!(within_a_day("86400001ms").is_err());
+    }
+
+    #[test]
+    fn what_stays_free_is_a_size_or_a_part() {
+        assert_eq!(min_free(""), Ok(MinFree::DEFAULT));
+        assert_eq!(min_free("0"), Ok(MinFree::Bytes(0)));
+        assert_eq!(min_free("0%"), Ok(MinFree::Bytes(0)));
+        assert_eq!(min_free("10GiB"), Ok(MinFree::Bytes(10 << 30)));
+        assert_eq!(min_free("90%"), Ok(MinFree::Percent(90)));
+        for wrong in ["91%", "-1", "%", "x", "1.5%", "101%"] {
+            assert!(min_free(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

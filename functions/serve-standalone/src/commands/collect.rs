@@ -16,6 +16,7 @@ use crate::cli::CollectArgs;
 use crate::collector::{Stop, describe};
 use crate::environment::SystemEnvironment;
 use crate::moment;
+use crate::stores::admission::Admission;
 use crate::stores::{Absent, Opened};
 
 /// Collects once, or from time to time.
@@ -52,13 +53,22 @@ pub(super) fn run(args: &CollectArgs) -> Result<(), Failure> {
 }
 
 async fn once(args: &CollectArgs, opened: &Opened, stop: &Stop) -> Result<Report, Failure> {
+    // Also so that the services tell the time before anything is removed by it.
+    let admission = Admission::of(opened, &args.stores, false);
+    let admitted = admission.run().await;
+    admitted.map_err(|refusal| Failure::Failed(refusal.to_string()))?;
+    opened.condition.admit();
+    opened.condition.look();
+    let fit = opened.condition.may_change();
+    fit.map_err(|error| Failure::failed("nothing is collected", error))?;
+    let stores = opened.condition.guarding(&opened.stores);
     let environment: Arc<dyn Environment> = Arc::new(SystemEnvironment::new(0));
     let options = Options {
         plan: plan(args),
         ..Options::default()
     };
     let mut progress = Progress::new();
-    let collected = collect(&opened.stores, environment, &options, &mut |report| {
+    let collected = collect(&stores, environment, &options, &mut |report| {
         progress.show(|| {
             format!(
                 "{} records, {} uploads, {} graves",

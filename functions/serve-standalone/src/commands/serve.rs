@@ -23,9 +23,11 @@ use crate::health::Health;
 use crate::logging;
 use crate::metrics::{Metrics, MetricsListener};
 use crate::server::{Drained, Server};
-use crate::stores::{self, Absent, OpenHow};
+use crate::stores::admission::Admission;
+use crate::stores::{self, Absent, Contact, OpenHow};
 
 mod access;
+mod start;
 
 use access::Access;
 
@@ -154,6 +156,8 @@ async fn open(
         upload_memory: args.limits.upload_memory.map(|length| length.0),
         memory_timeout: args.limits.memory_timeout.map(|span| span.0),
         presign_lifetime: args.pulls.presign_lifetime.0,
+        min_free: args.min_free,
+        contact: Contact::Later,
     };
     let opened = stores::open(&args.stores, &how).await.map_err(Failure::Failed)?;
     let mut environment = SystemEnvironment::new(how.manifest_memory());
@@ -163,15 +167,28 @@ async fn open(
     let environment = Arc::new(environment);
     let health = Arc::new(Health::new(&opened, environment.clone()));
     let metrics = Arc::new(Metrics::new(opened.statistics.clone()));
-    let stores = opened.stores;
-    let registry = Registry::open(
+    // Health looks at the stores themselves; everything else asks what their condition allows.
+    let stores = opened.condition.guarding(&opened.stores);
+    let registry = Registry::new(
         stores.serving(),
         authenticator,
         environment.clone(),
         settings(args, hosts),
-    )
-    .await
-    .map_err(|error| Failure::failed("the stores do not answer", error))?;
+    );
+    let registry = Arc::new(registry);
+    opened.condition.look();
+    opened.condition.watch();
+    let admission = Admission::of(&opened, &args.stores, args.begin_anew);
+    let prepared = registry.clone();
+    let condition = opened.condition.clone();
+    start::look(admission, opened.condition, async move || {
+        // Also what marks a new metadata file as one that was begun. The first upload tries it again.
+        if let Err(error) = prepared.prepare().await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "the keys that sign upload tokens cannot be read yet");
+        }
+    })
+    .await?;
     let listener_of_metrics = match args.metrics {
         MetricsAddress::At(address) => Some(
             MetricsListener::open(address, metrics.clone())
@@ -183,7 +200,7 @@ async fn open(
     let (copies, work) = mpsc::channel(1);
     let collector = args
         .collect_every
-        .map(|every| Collector::start(every.0, stores, environment, metrics.clone(), copies.clone()));
+        .map(|every| Collector::start(every.0, stores, environment, metrics.clone(), condition, copies.clone()));
     let limits = &args.limits;
     let timeouts = Timeouts {
         header: limits.header_timeout.0,

@@ -10,7 +10,8 @@ use registry::store::{Context, Incarnation, Page, StoreError};
 use super::Failure;
 use crate::cli::{ReadArgs, StoreArgs};
 use crate::environment;
-use crate::stores::{self, Absent, OpenHow, Opened};
+use crate::stores::admission::Admission;
+use crate::stores::{self, Absent, Contact, OpenHow, Opened};
 
 /// Items read at once: memory does not depend on the length of a list.
 pub(super) const PAGE: usize = 1000;
@@ -46,7 +47,14 @@ pub(super) fn run<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T
 
 /// Opens the stores that the flags name.
 pub(super) async fn open(args: &StoreArgs, absent: Absent) -> Result<Opened, Failure> {
-    stores::open(args, &how(absent)).await.map_err(Failure::Failed)
+    let opened = stores::open(args, &how(absent)).await.map_err(Failure::Failed)?;
+    if absent == Absent::Refuse {
+        // What makes a registry, as an import does, may find blobs there.
+        let admission = Admission::of(&opened, args, false);
+        let lost = admission.refuse_lost_metadata().await;
+        lost.map_err(|refusal| Failure::Failed(refusal.to_string()))?;
+    }
+    Ok(opened)
 }
 
 /// How commands open stores: nothing that they write may be lost.
@@ -57,6 +65,8 @@ pub(super) fn how(absent: Absent) -> OpenHow {
         upload_memory: Some(MEMORY),
         memory_timeout: None,
         presign_lifetime: Duration::from_mins(15),
+        min_free: store_embedded::MinFree::Bytes(0),
+        contact: Contact::Now,
     }
 }
 

@@ -3,7 +3,7 @@
 use store_dynamodb::DynamoStore;
 use store_s3::S3Blobs;
 
-use super::OpenHow;
+use super::{Contact, OpenHow};
 use crate::cli::{Bucket, Encryption, Parts, PathStyle, StoreArgs, TableName};
 
 /// Opens a bucket. Nothing is asked of it yet.
@@ -41,10 +41,13 @@ pub(super) async fn bucket(args: &StoreArgs, bucket: &Bucket, how: &OpenHow) -> 
 }
 
 /// Opens a table that was initialised.
-pub(super) async fn table(args: &StoreArgs, table: &TableName) -> Result<DynamoStore, String> {
-    DynamoStore::open(&options(args, table))
-        .await
-        .map_err(|error| format!("cannot use dynamodb://{}: {error}", table.0))
+pub(super) async fn table(args: &StoreArgs, table: &TableName, contact: Contact) -> Result<DynamoStore, String> {
+    let options = options(args, table);
+    let opened = match contact {
+        Contact::Now => DynamoStore::open(&options).await,
+        Contact::Later => DynamoStore::connect(&options).await,
+    };
+    opened.map_err(|error| format!("cannot use dynamodb://{}: {error}", table.0))
 }
 
 /// Makes the tables that are not there, and tells what was done.

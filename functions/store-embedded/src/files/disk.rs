@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
@@ -13,6 +14,8 @@ use rustix::io::Errno;
 use super::directory_sync::DirectorySync;
 use super::{Files, Name, exists, open_directory};
 use crate::Sync;
+use crate::space::Space;
+use crate::watch::Watch;
 
 /// How many directories objects are spread over: enough that none of them is the one lock of all uploads, few enough
 /// that uploads at the same time often meet in one and share its sync, and that all can be kept open.
@@ -33,6 +36,8 @@ const COPY_BUFFER: usize = 512 << 10;
 pub(crate) struct Disk {
     sync: Sync,
     directories: Vec<Directory>,
+    space: Arc<Space>,
+    watch: Watch,
 }
 
 #[derive(Debug)]
@@ -72,7 +77,23 @@ impl Disk {
                 })
             })
             .collect::<io::Result<_>>()?;
-        Ok(Self { sync, directories })
+        let paths = (0..FANOUT).map(|index| root.join(directory_name(index)));
+        Ok(Self {
+            sync,
+            directories,
+            space: Arc::new(Space::at(root)),
+            watch: Watch::of(std::iter::once(root.to_owned()).chain(paths))?,
+        })
+    }
+
+    /// The space that is left for objects.
+    pub(crate) fn space(&self) -> &Arc<Space> {
+        &self.space
+    }
+
+    /// Whether the tree is still the one that was opened.
+    pub(crate) fn watch(&self) -> &Watch {
+        &self.watch
     }
 
     fn directory(&self, name: Name) -> &Directory {
@@ -100,6 +121,7 @@ impl Files for Disk {
     }
 
     fn write(&self, _: Name, file: &File, mut parts: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+        self.space.admit(parts.iter().map(|part| part.len() as u64).sum())?;
         IoSlice::advance_slices(&mut parts, 0);
         while !parts.is_empty() {
             let slices = &parts[..parts.len().min(MAX_SLICES)];
@@ -137,6 +159,7 @@ impl Files for Disk {
         let mut start = range.start;
         while start < range.end {
             let step = (range.end - start).min(SYNC_EVERY);
+            self.space.admit(step)?;
             let in_kernel = copy_in_kernel(from, to, start, offset, step)?;
             if in_kernel < step {
                 copy_through_buffer(from, to, start + in_kernel, offset + in_kernel, step - in_kernel)?;
@@ -194,7 +217,7 @@ impl Files for Disk {
 
     fn available(&self) -> io::Result<u64> {
         let system = rustix::fs::fstatvfs(&self.directories[0].handle)?;
-        Ok(system.f_bavail.saturating_mul(system.f_frsize))
+        Ok(self.space.above_floor(system.f_bavail.saturating_mul(system.f_frsize)))
     }
 }
 

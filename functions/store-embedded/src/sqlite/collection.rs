@@ -9,7 +9,7 @@ mod names;
 mod sweep;
 
 use async_trait::async_trait;
-use registry::store::collection::{Begun, Collected, CollectionStore, Grave, Plan, Standing};
+use registry::store::collection::{Begun, Collected, CollectionStore, Grave, Plan, Standing, is_held};
 use registry::store::sessions::{Session, SessionKey};
 use registry::store::{Context, Cursor, Incarnation, Slice, StoreError, Timestamp};
 use rusqlite::params;
@@ -39,7 +39,7 @@ impl CollectionStore for SqliteStore {
                 Ok((row.incarnation(0)?, row.moment(1)?, row.value::<Option<String>>(2)?))
             })?;
             let begun = match present {
-                Some((holder, until, _)) if holder != pass && until > cx.now => return Ok(Begun::Busy(until)),
+                Some((holder, until, _)) if holder != pass && is_held(until, cx.now) => return Ok(Begun::Busy(until)),
                 Some((_, _, Some(cursor))) => Begun::Resumed(Cursor(cursor)),
                 _ => Begun::Fresh,
             };

@@ -265,7 +265,6 @@ fn operation(
         ("GET", false) if has("uploadId") => Operation::ListParts,
         ("GET", false) => Operation::GetObject,
         ("HEAD", false) => Operation::HeadObject,
-        ("HEAD", true) => Operation::HeadBucket,
         ("POST", true) if has("delete") => Operation::DeleteObjects,
         ("GET", true) if has("uploads") => Operation::ListMultipartUploads,
         ("GET", true) if has("list-type") => Operation::ListObjectsV2,

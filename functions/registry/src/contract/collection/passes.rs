@@ -3,7 +3,7 @@
 use super::{CollectionTrial, DEEP, DRY, ENDLESS, GRACE, HOUR, PLAN};
 use crate::contract::metadata::{digest, location, manifest, repository, tag};
 use crate::contract::sessions::progress;
-use crate::store::collection::{Begun, Plan, Tally};
+use crate::store::collection::{Begun, LONGEST_LEASE_MS, Plan, Tally, UNTIL_IMPORTED};
 use crate::store::metadata::Removal;
 use crate::store::sessions::End;
 use crate::store::{Cursor, Incarnation, Timestamp};
@@ -45,6 +45,38 @@ impl CollectionTrial {
         let next = self.slice(&PLAN, None, 1).await.next;
         next.expect("there is more than one name")
     }
+}
+
+/// What a process with a wrong clock has taken does not keep others out for longer than a lease may be; an import is
+/// waited for whatever the time is.
+pub async fn s33_a_lease_of_a_wrong_clock_holds_nobody_up(trial: CollectionTrial) {
+    const YEARS: u64 = 5 * 365 * 24 * HOUR;
+    let begin = async |pass, until| {
+        let collection = &trial.store.collection;
+        collection
+            .begin_pass(trial.cx(), Incarnation(pass), until)
+            .await
+            .expect("begin_pass")
+    };
+    assert_eq!(begin(1, trial.now().plus_millis(YEARS)).await, Begun::Fresh);
+    let longest = trial.now().plus_millis(LONGEST_LEASE_MS);
+    assert_eq!(begin(2, longest).await, Begun::Fresh, "years are no lease");
+    assert_eq!(
+        begin(3, longest).await,
+        Begun::Busy(longest),
+        "the longest lease is one"
+    );
+    trial.pass(LONGEST_LEASE_MS);
+    assert_eq!(
+        begin(3, trial.now().plus_millis(LONGEST_LEASE_MS + 1)).await,
+        Begun::Fresh
+    );
+    assert_eq!(
+        begin(4, UNTIL_IMPORTED).await,
+        Begun::Fresh,
+        "one past the longest is none"
+    );
+    assert_eq!(begin(5, longest).await, Begun::Busy(UNTIL_IMPORTED));
 }
 
 /// One pass runs at a time: while it says so nobody else begins; when it has not said so in time, somebody else may.

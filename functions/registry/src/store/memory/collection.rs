@@ -9,7 +9,9 @@ use oci::{Digest, RepositoryName};
 
 use super::metadata::Records;
 use super::{MemoryMetadata, MemorySessions, lock};
-use crate::store::collection::{Begun, Collected, CollectionStore, Graces, Grave, Plan, Standing, Tally, remains};
+use crate::store::collection::{
+    Begun, Collected, CollectionStore, Graces, Grave, Plan, Standing, Tally, is_held, remains,
+};
 use crate::store::sessions::{Session, SessionKey};
 use crate::store::{Context, Cursor, Incarnation, Location, Slice, StoreError, Timestamp};
 
@@ -150,7 +152,7 @@ impl CollectionStore for MemoryCollection {
     async fn begin_pass(&self, cx: Context, pass: Incarnation, until: Timestamp) -> Result<Begun, StoreError> {
         let mut current = lock(&self.pass);
         let next = match current.take() {
-            Some(held) if held.holder != pass && cx.now < held.until => {
+            Some(held) if held.holder != pass && is_held(held.until, cx.now) => {
                 let busy = Begun::Busy(held.until);
                 *current = Some(held);
                 return Ok(busy);

@@ -121,6 +121,8 @@ impl World {
             upload_memory: None,
             memory_timeout: None,
             presign_lifetime: Duration::from_mins(1),
+            min_free: store_embedded::MinFree::Bytes(0),
+            contact: stores::Contact::Now,
         };
         let mut stores = stores::open(&args, &how).await.unwrap().stores;
         for number in 0..BLOBS {

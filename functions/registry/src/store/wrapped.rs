@@ -1,4 +1,5 @@
-//! A store with a hook around every call; what [`counting`](super::counting) and [`faulty`](super::faulty) share.
+//! A store with a hook around every call: for a shell that watches its stores, and for tests that count calls or make
+//! them fail.
 
 use std::future::poll_fn;
 use std::ops::Range;
@@ -32,6 +33,9 @@ pub trait Hook: Send + Sync + 'static {
 
     /// Called when the store has done its work. An error replaces its answer.
     fn after(&self, method: &'static str) -> Result<(), StoreError>;
+
+    /// Called with what the store itself has answered, whether it has done its work or not.
+    fn ended(&self, _method: &'static str, _outcome: Result<(), &StoreError>) {}
 
     /// How often a call gives way to other tasks before it begins.
     fn pauses(&self) -> u32 {
@@ -69,7 +73,7 @@ impl<S: ?Sized, H: Hook> Wrapped<S, H> {
         Self { inner, hook }
     }
 
-    async fn call<T, E: From<StoreError>>(
+    async fn call<T, E: OfStore>(
         &self,
         method: &'static str,
         work: impl Future<Output = Result<T, E>>,
@@ -77,9 +81,39 @@ impl<S: ?Sized, H: Hook> Wrapped<S, H> {
         pause(self.hook.pauses()).await;
         self.hook.gate(method).await;
         self.hook.before(method)?;
-        let answer = work.await?;
+        let answer = work.await;
+        match &answer {
+            Ok(_) => self.hook.ended(method, Ok(())),
+            Err(error) => {
+                if let Some(error) = error.of_store() {
+                    self.hook.ended(method, Err(error));
+                }
+            }
+        }
+        let answer = answer?;
         self.hook.after(method)?;
         Ok(answer)
+    }
+}
+
+/// An error of a call, which may be the store's.
+trait OfStore: From<StoreError> {
+    fn of_store(&self) -> Option<&StoreError>;
+}
+
+impl OfStore for StoreError {
+    fn of_store(&self) -> Option<&StoreError> {
+        Some(self)
+    }
+}
+
+impl OfStore for AppendError {
+    fn of_store(&self) -> Option<&StoreError> {
+        match self {
+            Self::Store(error) => Some(error),
+            // Another store's, which the body's source has asked.
+            Self::Body(_) | Self::Adrift(_) => None,
+        }
     }
 }
 

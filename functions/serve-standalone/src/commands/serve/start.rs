@@ -1,0 +1,64 @@
+//! The first look at the stores: it ends the start where somebody must do something, and never waits for long.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::Failure;
+use crate::condition::Condition;
+use crate::stores::admission::{Admission, NAMED_AFTER, Refusal};
+
+/// How often a store that did not answer is asked again.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// Lets the stores be used, now or as soon as they answer; then `ready` is run. An error is for what waiting does not
+/// mend.
+pub(super) async fn look<F>(
+    admission: Admission,
+    condition: Condition,
+    ready: impl FnOnce() -> F + Send + 'static,
+) -> Result<(), Failure>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let admission = Arc::new(admission);
+    let asking = {
+        let admission = admission.clone();
+        tokio::spawn(async move { admission.run().await })
+    };
+    let mut asking = asking;
+    match tokio::time::timeout(NAMED_AFTER, &mut asking).await {
+        Ok(Ok(Ok(()))) => {
+            condition.admit();
+            tokio::spawn(ready());
+            return Ok(());
+        }
+        Ok(Ok(Err(Refusal::Never(text)))) => return Err(Failure::Failed(text)),
+        Ok(Ok(Err(Refusal::Later(error)))) => {
+            tracing::warn!(
+                error,
+                "a store does not answer: starting without it, not ready until it does"
+            );
+        }
+        Ok(Err(panicked)) => std::panic::resume_unwind(panicked.into_panic()),
+        Err(_) => tracing::warn!(
+            store = admission.asked(),
+            seconds = NAMED_AFTER.as_secs(),
+            "still waiting for a store: starting without it, not ready until it answers"
+        ),
+    }
+    tokio::spawn(async move {
+        // The first of these may be under way; two at once do no harm.
+        asking.abort();
+        loop {
+            match admission.run().await {
+                Ok(()) => break,
+                Err(refusal) => tracing::warn!(error = %refusal, "the stores cannot be used yet"),
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+        tracing::info!("the stores answer");
+        condition.admit();
+        ready().await;
+    });
+    Ok(())
+}

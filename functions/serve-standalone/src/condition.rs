@@ -1,0 +1,494 @@
+//! In what condition the stores are: what every call of a server asks before it goes to them, and what `/readyz`, the
+//! log and the metrics tell of it.
+//!
+//! Some of it is looked at (the local files, the space, the clock), some is learnt from the calls themselves: what only
+//! a write can tell, a refused write tells, and it counts until one succeeds.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use registry::AllStores;
+use registry::clock::ServiceClock;
+use registry::store::wrapped::{Hook, Wrapped};
+use registry::store::{Reason, StoreError};
+use store_embedded::{Space, Watch};
+
+/// How often the local files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The traits of stores, which are refused apart from each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Blobs,
+    Metadata,
+    Sessions,
+    Collection,
+    Records,
+}
+
+/// What a call does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Effect {
+    Reads,
+    /// Removes, or changes what is there.
+    Changes,
+    /// Stores something new, for which there must be space.
+    Stores,
+}
+
+/// What a method does; one that is not known here changes something.
+fn effect(kind: Kind, method: &str) -> Effect {
+    match (kind, method) {
+        (Kind::Blobs, "read" | "redirect" | "stat" | "objects")
+        | (
+            Kind::Metadata,
+            "link" | "manifest" | "tag" | "tags" | "history" | "repository" | "repositories" | "manifests" | "referrers"
+            | "holders"
+            // Writes where a mark is met, and is asked by every HEAD of somebody who may push.
+            | "keep_link",
+        )
+        | (Kind::Sessions, "get" | "parts" | "expired")
+        | (Kind::Collection, "graves" | "standing")
+        | (Kind::Records, "walk" | "place" | "lost") => Effect::Reads,
+        (Kind::Blobs, "append")
+        | (Kind::Metadata, "commit_blob" | "mount" | "put_manifest")
+        | (Kind::Sessions, "claim" | "claim_begun")
+        | (Kind::Records, "insert") => Effect::Stores,
+        _ => Effect::Changes,
+    }
+}
+
+/// What is known of the stores of a server. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Condition(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Whether the stores were looked at, and may be used.
+    admitted: AtomicBool,
+    clocks: Vec<(&'static str, Arc<ServiceClock>)>,
+    spaces: Vec<Arc<Space>>,
+    watches: Vec<Watch>,
+    /// What the last look at the local files has found.
+    found: Mutex<Found>,
+    /// Writes that were refused, and none has succeeded since.
+    refused: Mutex<BTreeMap<Kind, Refused>>,
+}
+
+#[derive(Debug, Default)]
+struct Found {
+    replaced: Option<String>,
+    not_writable: Option<String>,
+}
+
+#[derive(Debug)]
+struct Refused {
+    reason: Reason,
+    text: String,
+}
+
+/// What a condition is made of.
+#[derive(Debug, Default)]
+pub(crate) struct Parts {
+    /// What services tell of the time, by their names.
+    pub(crate) clocks: Vec<(&'static str, Arc<ServiceClock>)>,
+    /// File systems that are written.
+    pub(crate) spaces: Vec<Arc<Space>>,
+    /// Files and directories that are open.
+    pub(crate) watches: Vec<Watch>,
+}
+
+impl Condition {
+    /// Nothing may be asked of the stores until [`Condition::admit`].
+    pub(crate) fn of(parts: Parts) -> Self {
+        let Parts {
+            clocks,
+            spaces,
+            watches,
+        } = parts;
+        Self(Arc::new(Inner {
+            clocks,
+            spaces,
+            watches,
+            ..Inner::default()
+        }))
+    }
+
+    /// From now on the stores may be used.
+    pub(crate) fn admit(&self) {
+        self.0.admitted.store(true, Ordering::Release);
+    }
+
+    /// Whether anything may be asked of the stores.
+    pub(crate) fn may_read(&self) -> Result<(), StoreError> {
+        if self.0.admitted.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        Err(StoreError::because(
+            Reason::MetadataUnreachable,
+            "the metadata store was not reached yet since the start",
+        ))
+    }
+
+    /// Whether anything may be changed: not with a wrong clock, nor in a store that is not the one at its place.
+    pub(crate) fn may_change(&self) -> Result<(), StoreError> {
+        self.may_read()?;
+        for (_, clock) in &self.0.clocks {
+            clock.check()?;
+        }
+        match &self.found().replaced {
+            Some(text) => Err(StoreError::because(Reason::StoreReplaced, text.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether there is space for something new.
+    fn may_store(&self) -> Result<(), StoreError> {
+        self.may_change()?;
+        self.0.spaces.iter().try_for_each(|space| space.check())
+    }
+
+    /// Why pushes would be refused, as far as it is known without pushing; in fixed words and the store's own.
+    pub(crate) fn push_blocks(&self) -> BTreeMap<Reason, String> {
+        let mut blocks = BTreeMap::new();
+        if let Err(error) = self.may_store() {
+            blocks.insert(error.reason(), error.to_string());
+        }
+        if let Some(text) = &self.found().not_writable {
+            blocks.insert(Reason::NotWritable, text.clone());
+        }
+        let refused = self.0.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        for Refused { reason, text } in refused.values() {
+            blocks.entry(*reason).or_insert_with(|| text.clone());
+        }
+        blocks
+    }
+
+    /// By how many milliseconds the own clock is ahead, by services that have told the time.
+    pub(crate) fn clocks(&self) -> impl Iterator<Item = (&'static str, i64)> + '_ {
+        let clocks = self.0.clocks.iter();
+        clocks.filter_map(|(service, clock)| Some((*service, clock.ahead()?)))
+    }
+
+    /// Looks at the local files, and says what has changed. Blocks for as long as the disk takes.
+    pub(crate) fn look(&self) {
+        let text = |outcome: Result<(), StoreError>| outcome.err().map(|error| error.cause().to_string());
+        let watches = &self.0.watches;
+        let now = Found {
+            replaced: text(watches.iter().try_for_each(Watch::check)),
+            not_writable: text(watches.iter().try_for_each(Watch::check_writable)),
+        };
+        let before = std::mem::replace(
+            &mut *self.0.found.lock().unwrap_or_else(PoisonError::into_inner),
+            Found {
+                replaced: now.replaced.clone(),
+                not_writable: now.not_writable.clone(),
+            },
+        );
+        match (before.replaced, now.replaced) {
+            (None, Some(error)) => tracing::error!(error, "the store was removed or replaced: every write is refused"),
+            (Some(_), None) => tracing::info!("the store is the one that was opened again: writes are taken"),
+            _ => {}
+        }
+        match (before.not_writable, now.not_writable) {
+            (None, Some(error)) => tracing::error!(error, "the store cannot be written: pushes are refused"),
+            (Some(_), None) => tracing::info!("the store can be written again"),
+            _ => {}
+        }
+    }
+
+    /// Looks at the local files from time to time, for as long as the process runs.
+    pub(crate) fn watch(&self) {
+        if self.0.watches.is_empty() {
+            return;
+        }
+        let condition = self.clone();
+        tokio::spawn(async move {
+            loop {
+                let looked = condition.clone();
+                // A disk that does not answer holds this one thread and nothing else.
+                let _ = tokio::task::spawn_blocking(move || looked.look()).await;
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        });
+    }
+
+    /// The stores, asked only for what their condition allows.
+    pub(crate) fn guarding(&self, stores: &AllStores) -> AllStores {
+        let guard = |kind| Guard {
+            condition: self.clone(),
+            kind,
+        };
+        AllStores {
+            blobs: Arc::new(Wrapped::new(stores.blobs.clone(), guard(Kind::Blobs))),
+            metadata: Arc::new(Wrapped::new(stores.metadata.clone(), guard(Kind::Metadata))),
+            sessions: Arc::new(Wrapped::new(stores.sessions.clone(), guard(Kind::Sessions))),
+            collection: Arc::new(Wrapped::new(stores.collection.clone(), guard(Kind::Collection))),
+            records: Arc::new(Wrapped::new(stores.records.clone(), guard(Kind::Records))),
+        }
+    }
+
+    fn found(&self) -> std::sync::MutexGuard<'_, Found> {
+        self.0.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes how a write has ended.
+    fn note(&self, kind: Kind, outcome: Result<(), &StoreError>) {
+        let mut refused = self.0.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        match outcome {
+            Ok(()) => {
+                if refused.remove(&kind).is_some() {
+                    tracing::info!(store = %kind, "a write has succeeded again");
+                }
+            }
+            Err(error) => {
+                let reason = error.reason();
+                if matches!(
+                    reason,
+                    Reason::NoSpace | Reason::NotWritable | Reason::ObjectStoreRefuses | Reason::MetadataRefuses
+                ) {
+                    let text = error.to_string();
+                    refused.insert(kind, Refused { reason, text });
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Blobs => "blobs",
+            Self::Metadata | Self::Collection | Self::Records => "metadata",
+            Self::Sessions => "sessions",
+        })
+    }
+}
+
+/// Lets calls through, and learns from them.
+struct Guard {
+    condition: Condition,
+    kind: Kind,
+}
+
+impl Hook for Guard {
+    fn before(&self, method: &'static str) -> Result<(), StoreError> {
+        match effect(self.kind, method) {
+            Effect::Reads => self.condition.may_read(),
+            Effect::Changes => self.condition.may_change(),
+            Effect::Stores => self.condition.may_store(),
+        }
+    }
+
+    fn ended(&self, method: &'static str, outcome: Result<(), &StoreError>) {
+        if effect(self.kind, method) == Effect::Stores {
+            self.condition.note(self.kind, outcome);
+        }
+    }
+
+    fn after(&self, _method: &'static str) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// The name of a reason in metrics.
+pub(crate) fn label(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NoSpace => "no_space",
+        Reason::NotWritable => "not_writable",
+        Reason::ObjectStoreUnreachable => "object_store_unreachable",
+        Reason::ObjectStoreRefuses => "object_store_refuses",
+        Reason::MetadataUnreachable => "metadata_unreachable",
+        Reason::MetadataRefuses => "metadata_refuses",
+        Reason::ClockOff => "clock_off",
+        Reason::StoreReplaced => "store_replaced",
+        Reason::Throttled
+        | Reason::TooManyRequests
+        | Reason::Memory
+        | Reason::Credentials
+        | Reason::Damaged
+        | Reason::Unavailable
+        | Reason::Failed => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use oci::{Algorithm, Digest};
+    use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
+    use registry::store::sessions::{Expected, SessionId, SessionKey};
+    use registry::store::{Context, Incarnation, Location, Timestamp};
+    use store_embedded::MinFree;
+
+    use super::*;
+
+    fn stores() -> AllStores {
+        let metadata = Arc::new(MemoryMetadata::new());
+        let sessions = Arc::new(MemorySessions::new());
+        AllStores {
+            blobs: Arc::new(MemoryBlobs::new()),
+            metadata: metadata.clone(),
+            sessions: sessions.clone(),
+            collection: Arc::new(MemoryCollection::new(metadata.clone(), sessions)),
+            records: metadata,
+        }
+    }
+
+    fn cx() -> Context {
+        Context {
+            now: Timestamp(1_000),
+            deadline: Timestamp(11_000),
+            incarnation: Incarnation(3),
+            client: registry::budget::ClientKey::INTERNAL,
+        }
+    }
+
+    async fn reads(stores: &AllStores) -> Option<Reason> {
+        stores
+            .metadata
+            .repositories(cx(), None, 1)
+            .await
+            .err()
+            .map(|error| error.reason())
+    }
+
+    async fn stores_a_blob(stores: &AllStores) -> Option<Reason> {
+        let digest = Digest::of(Algorithm::Sha256, b"x");
+        let (name, location) = ("app".parse().unwrap(), Location::main("1.1"));
+        let committed = stores.metadata.commit_blob(cx(), &name, &digest, &location, 1).await;
+        committed.err().map(|error| error.reason())
+    }
+
+    async fn unlinks(stores: &AllStores) -> Option<Reason> {
+        let digest = Digest::of(Algorithm::Sha256, b"y");
+        let removed = stores.metadata.unlink(cx(), &"app".parse().unwrap(), &digest).await;
+        removed.err().map(|error| error.reason())
+    }
+
+    #[tokio::test]
+    async fn nothing_is_asked_before_the_stores_are_known() {
+        let condition = Condition::default();
+        let guarded = condition.guarding(&stores());
+        assert_eq!(reads(&guarded).await, Some(Reason::MetadataUnreachable));
+        condition.admit();
+        assert_eq!(reads(&guarded).await, None);
+        assert_eq!(stores_a_blob(&guarded).await, None);
+    }
+
+    #[tokio::test]
+    async fn s33_with_a_wrong_clock_nothing_is_stored_or_removed() {
+        let clock = Arc::<ServiceClock>::default();
+        let condition = Condition::of(Parts {
+            clocks: vec![("test", clock.clone())],
+            ..Parts::default()
+        });
+        condition.admit();
+        let guarded = condition.guarding(&stores());
+        let day = 24 * 3_600_000;
+        clock.observe(day, day - 7_200_000, day - 7_200_000);
+        assert_eq!(reads(&guarded).await, None);
+        assert_eq!(stores_a_blob(&guarded).await, Some(Reason::ClockOff));
+        assert_eq!(unlinks(&guarded).await, Some(Reason::ClockOff));
+        let begun = guarded
+            .collection
+            .begin_pass(cx(), Incarnation(1), Timestamp(2_000))
+            .await;
+        assert_eq!(begun.unwrap_err().reason(), Reason::ClockOff);
+        assert!(condition.push_blocks().contains_key(&Reason::ClockOff));
+        clock.observe(day, day, day);
+        assert_eq!((stores_a_blob(&guarded).await, unlinks(&guarded).await), (None, None));
+    }
+
+    #[tokio::test]
+    async fn s34_in_a_store_that_was_replaced_nothing_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = store_embedded::Options {
+            data: folder.path().join("data"),
+            sync: store_embedded::Sync::Off,
+            upload_memory: 1 << 20,
+        };
+        let embedded = store_embedded::Embedded::open(&options).unwrap();
+        let condition = Condition::of(Parts {
+            watches: vec![embedded.metadata.watch().clone(), embedded.blobs.watch().clone()],
+            ..Parts::default()
+        });
+        condition.admit();
+        let guarded = condition.guarding(&stores());
+        condition.look();
+        assert_eq!(stores_a_blob(&guarded).await, None, "{:?}", condition.push_blocks());
+        std::fs::rename(options.data.join("blobs"), options.data.join("away")).unwrap();
+        condition.look();
+        assert_eq!(stores_a_blob(&guarded).await, Some(Reason::StoreReplaced));
+        assert_eq!(unlinks(&guarded).await, Some(Reason::StoreReplaced));
+        assert_eq!(reads(&guarded).await, None);
+        std::fs::rename(options.data.join("away"), options.data.join("blobs")).unwrap();
+        condition.look();
+        assert_eq!(stores_a_blob(&guarded).await, None);
+    }
+
+    #[tokio::test]
+    async fn without_space_nothing_is_stored_and_everything_else_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = store_embedded::Options {
+            data: folder.path().join("data"),
+            sync: store_embedded::Sync::Off,
+            upload_memory: 1 << 20,
+        };
+        let embedded = store_embedded::Embedded::open(&options).unwrap();
+        let space = embedded.metadata.space().clone();
+        let condition = Condition::of(Parts {
+            spaces: vec![space.clone()],
+            ..Parts::default()
+        });
+        condition.admit();
+        let guarded = condition.guarding(&stores());
+        space.keep(MinFree::Bytes(u64::MAX));
+        assert_eq!(stores_a_blob(&guarded).await, Some(Reason::NoSpace));
+        assert_eq!((unlinks(&guarded).await, reads(&guarded).await), (None, None));
+        assert!(condition.push_blocks()[&Reason::NoSpace].contains("--min-free"));
+        space.keep(MinFree::Bytes(0));
+        assert_eq!(stores_a_blob(&guarded).await, None);
+        assert!(condition.push_blocks().is_empty());
+    }
+
+    /// A refused write counts until one of the same store succeeds.
+    #[tokio::test]
+    async fn a_refused_write_is_remembered() {
+        let condition = Condition::default();
+        condition.admit();
+        let refused = StoreError::because(Reason::ObjectStoreRefuses, "403 AccessDenied");
+        let guard = Guard {
+            condition: condition.clone(),
+            kind: Kind::Blobs,
+        };
+        guard.ended("stat", Err(&refused));
+        guard.ended("append", Err(&StoreError::unavailable("not now")));
+        assert!(condition.push_blocks().is_empty());
+        guard.ended("append", Err(&refused));
+        assert!(condition.push_blocks()[&Reason::ObjectStoreRefuses].contains("403"));
+        let guarded = condition.guarding(&stores());
+        let key = SessionKey {
+            expires: Timestamp(90_000),
+            id: SessionId(1),
+        };
+        let claimed = guarded
+            .sessions
+            .claim(cx(), key, Expected::Fresh, Timestamp(60_000), 9)
+            .await;
+        assert!(
+            claimed.is_ok(),
+            "it is tried, or nobody would learn that it works again"
+        );
+        assert!(
+            !condition.push_blocks().is_empty(),
+            "another store says nothing of this one"
+        );
+        guard.ended("append", Ok(()));
+        assert!(condition.push_blocks().is_empty());
+    }
+}

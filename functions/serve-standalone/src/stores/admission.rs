@@ -1,0 +1,185 @@
+//! What is found out about stores before a server uses them: whether they are there, are understood, and belong
+//! together. A store that does not answer may come; one that is not there, or has lost its other half, ends the start.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use registry::store::blobs::BlobStore;
+use registry::store::{Context, Incarnation, StoreError};
+use store_dynamodb::DynamoStore;
+use store_embedded::SqliteStore;
+use store_s3::{CheckError, S3Blobs};
+
+use super::{Opened, describe_blobs, describe_metadata};
+use crate::cli::StoreArgs;
+use crate::environment;
+
+/// How long one store may take for one answer, in milliseconds.
+const TIMEOUT_MS: u64 = 10_000;
+
+/// What is logged when a start waits for longer.
+pub(crate) const NAMED_AFTER: Duration = Duration::from_secs(2);
+
+/// How many slices of a walk over objects are looked at for one object of this registry.
+const SLICES: usize = 10;
+
+/// Objects in such a slice.
+const SLICE: usize = 100;
+
+/// The stores of a server that starts.
+pub(crate) struct Admission {
+    blobs: Arc<dyn BlobStore>,
+    bucket: Option<S3Blobs>,
+    table: Option<DynamoStore>,
+    sqlite: Option<Arc<SqliteStore>>,
+    where_blobs: String,
+    where_metadata: String,
+    begin_anew: bool,
+    /// The store that is being asked.
+    asked: Mutex<String>,
+}
+
+/// Why stores are not used.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Somebody must do something about it first, which the text says.
+    Never(String),
+    /// A store does not answer.
+    Later(String),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Never(text) | Self::Later(text)) = self;
+        f.write_str(text)
+    }
+}
+
+impl Admission {
+    /// Of stores that were opened as `args` say. `begin_anew`: the operator has said that what is lost is lost.
+    pub(crate) fn of(opened: &Opened, args: &StoreArgs, begin_anew: bool) -> Self {
+        let statistics = &opened.statistics;
+        Self {
+            blobs: opened.stores.blobs.clone(),
+            bucket: statistics.s3.clone(),
+            table: statistics.dynamodb.clone(),
+            sqlite: statistics.sqlite.clone(),
+            where_blobs: describe_blobs(args),
+            where_metadata: describe_metadata(args),
+            begin_anew,
+            asked: Mutex::default(),
+        }
+    }
+
+    /// The store whose answer is waited for.
+    pub(crate) fn asked(&self) -> String {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn asks(&self, store: &str) {
+        store.clone_into(&mut self.asked.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Asks each store once.
+    pub(crate) async fn run(&self) -> Result<(), Refusal> {
+        if let Some(table) = &self.table {
+            self.asks(&self.where_metadata);
+            table.check(cx()).await.map_err(|error| {
+                let text = format!("cannot use {}: {error}", self.where_metadata);
+                if error.may_pass() {
+                    Refusal::Later(text)
+                } else {
+                    Refusal::Never(text)
+                }
+            })?;
+        }
+        if let Some(bucket) = &self.bucket {
+            self.asks(&self.where_blobs);
+            match bucket.check(cx()).await {
+                Ok(()) => {}
+                Err(missing @ CheckError::NoBucket(_)) => return Err(Refusal::Never(missing.to_string())),
+                // Manifests can be pulled meanwhile, and `/readyz` tells.
+                Err(CheckError::Store(error)) => tracing::warn!(
+                    store = self.where_blobs,
+                    error = &error as &dyn std::error::Error,
+                    "the object store cannot be read: not ready until it can"
+                ),
+            }
+        }
+        self.belong_together().await
+    }
+
+    /// Refuses metadata without its objects, and objects without their metadata. A table was made by name
+    /// (`roadstead metadata init`); a file is made by every start, so that a new one beside objects is a lost one.
+    async fn belong_together(&self) -> Result<(), Refusal> {
+        self.refuse_lost_metadata().await?;
+        let Some(sqlite) = &self.sqlite else { return Ok(()) };
+        if self.begin_anew || !sqlite.has_blobs(cx()).map_err(unread)? {
+            return Ok(());
+        }
+        match self.has_objects().await {
+            // A store that does not answer may hold them.
+            Ok(true) | Err(_) => Ok(()),
+            Ok(false) => Err(Refusal::Never(format!(
+                "the metadata ({}) names blobs, and the store of blobs ({}) holds none: it is lost, or not mounted, or \
+                 another one is meant. Put it back, or check --data and --blobs. To go on without these blobs until they \
+                 are pushed again, start with --begin-anew",
+                self.where_metadata, self.where_blobs
+            ))),
+        }
+    }
+
+    /// Refuses a metadata file in which nothing was ever kept, beside objects.
+    pub(crate) async fn refuse_lost_metadata(&self) -> Result<(), Refusal> {
+        let Some(sqlite) = &self.sqlite else { return Ok(()) };
+        if self.begin_anew || !sqlite.is_new(cx()).map_err(unread)? {
+            return Ok(());
+        }
+        self.asks(&self.where_blobs);
+        match self.has_objects().await {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(Refusal::Never(format!(
+                "the metadata ({}) is empty, and the store of blobs ({}) is not: the metadata of these blobs is lost, or \
+                 another --data or --blobs is meant. Put back a backup of metadata.db, or run `roadstead metadata import` \
+                 with an export. To begin a new registry here, in which these blobs are not found, start with --begin-anew",
+                self.where_metadata, self.where_blobs
+            ))),
+            Err(error) => Err(Refusal::Later(format!(
+                "whether {} holds blobs of a registry whose metadata is lost cannot be found out: {error}",
+                self.where_blobs
+            ))),
+        }
+    }
+
+    /// Whether there is any object of a registry.
+    async fn has_objects(&self) -> Result<bool, StoreError> {
+        let mut after = None;
+        for _ in 0..SLICES {
+            let slice = self.blobs.objects(cx(), after.as_ref(), SLICE).await?;
+            if !slice.items.is_empty() {
+                return Ok(true);
+            }
+            after = slice.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        Ok(false)
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "given to map_err")]
+fn unread(error: StoreError) -> Refusal {
+    Refusal::Never(format!("the metadata cannot be read: {error}"))
+}
+
+fn cx() -> Context {
+    let now = environment::now();
+    Context {
+        now,
+        deadline: now.plus_millis(TIMEOUT_MS),
+        incarnation: Incarnation(0),
+        client: registry::budget::ClientKey::INTERNAL,
+    }
+}

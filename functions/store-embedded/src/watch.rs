@@ -1,0 +1,154 @@
+//! Notices that what is open is no longer what lies at its path: removed, replaced, moved away, covered by a mount, or
+//! emptied. Writing on would acknowledge what nobody finds after the next start.
+
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use registry::store::{Reason, StoreError};
+use rustix::fs::{Access, AtFlags, CWD};
+
+/// Files and directories that a store has open, as they were then.
+#[derive(Clone, Debug, Default)]
+pub struct Watch {
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+    is_file: bool,
+}
+
+impl Watch {
+    /// Watches what lies at `paths` now.
+    pub(crate) fn of(paths: impl IntoIterator<Item = PathBuf>) -> io::Result<Self> {
+        let entries = paths.into_iter().map(|path| {
+            let found = std::fs::metadata(&path)?;
+            Ok(Entry {
+                device: found.dev(),
+                inode: found.ino(),
+                is_file: found.is_file(),
+                path,
+            })
+        });
+        Ok(Self {
+            entries: entries.collect::<io::Result<_>>()?,
+        })
+    }
+
+    /// Looks at every path; costs some microseconds, and waits for the disk where that does not answer. An error of
+    /// [`Reason::StoreReplaced`] when something else lies there, or nothing.
+    pub fn check(&self) -> Result<(), StoreError> {
+        self.entries.iter().try_for_each(Entry::check)
+    }
+
+    /// Whether this process may write there, as far as modes and mounts tell: an error of [`Reason::NotWritable`].
+    pub fn check_writable(&self) -> Result<(), StoreError> {
+        self.entries.iter().try_for_each(|entry| {
+            let wanted = if entry.is_file {
+                Access::READ_OK | Access::WRITE_OK
+            } else {
+                Access::WRITE_OK | Access::EXEC_OK
+            };
+            match rustix::fs::accessat(CWD, &entry.path, wanted, AtFlags::EACCESS).map_err(io::Error::from) {
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+                    ) =>
+                {
+                    let text = format!("{} cannot be written: {error}", entry.path.display());
+                    Err(StoreError::because(Reason::NotWritable, text))
+                }
+                // What is gone is told by the other check.
+                _ => Ok(()),
+            }
+        })
+    }
+}
+
+impl Entry {
+    fn check(&self) -> Result<(), StoreError> {
+        let what = match std::fs::metadata(&self.path) {
+            Err(error) if is_gone(&error) => "was removed or moved away",
+            // A disk that does not answer is another matter, and is met by whoever reads.
+            Err(_) => return Ok(()),
+            Ok(found) if (found.dev(), found.ino()) != (self.device, self.inode) => "was replaced",
+            Ok(found) if self.is_file && found.len() == 0 => "was emptied",
+            Ok(_) => return Ok(()),
+        };
+        Err(StoreError::because(
+            Reason::StoreReplaced,
+            format!(
+                "{} {what} while it was in use: {}",
+                self.path.display(),
+                advice(&self.path)
+            ),
+        ))
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+fn advice(path: &Path) -> String {
+    format!(
+        "stop the server, put back what was there or a backup of all of {}, and start it again",
+        path.parent().unwrap_or(path).display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    fn reason(watch: &Watch) -> Option<Reason> {
+        watch.check().err().map(|error| error.reason())
+    }
+
+    #[test]
+    fn s34_what_is_removed_replaced_or_emptied_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, directory, away) = (
+            folder.path().join("f"),
+            folder.path().join("d"),
+            folder.path().join("away"),
+        );
+        std::fs::write(&file, "x").unwrap();
+        std::fs::create_dir(&directory).unwrap();
+        let watch = Watch::of([file.clone(), directory.clone()]).unwrap();
+        assert_eq!(reason(&watch), None);
+        std::fs::write(&file, "more").unwrap();
+        std::fs::write(directory.join("child"), "x").unwrap();
+        assert_eq!(reason(&watch), None, "what changes inside is the store's own");
+
+        for path in [&file, &directory] {
+            std::fs::rename(path, &away).unwrap();
+            assert_eq!(reason(&watch), Some(Reason::StoreReplaced), "moved away");
+            if path == &file {
+                std::fs::write(path, "another").unwrap();
+            } else {
+                std::fs::create_dir(path).unwrap();
+            }
+            let text = watch.check().unwrap_err().to_string();
+            assert!(text.contains("was replaced") && text.contains("put back"), "{text}");
+            if path == &file {
+                std::fs::remove_file(path).unwrap();
+            } else {
+                std::fs::remove_dir(path).unwrap();
+            }
+            std::fs::rename(&away, path).unwrap();
+            assert_eq!(reason(&watch), None, "what was there is back");
+        }
+        std::fs::File::create(&file).unwrap();
+        assert!(watch.check().unwrap_err().to_string().contains("was emptied"));
+        assert!(watch.check_writable().is_ok());
+        assert!(Watch::default().check().is_ok());
+    }
+}
