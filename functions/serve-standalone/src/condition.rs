@@ -139,6 +139,11 @@ impl Condition {
         for (_, clock) in &self.0.clocks {
             clock.check()?;
         }
+        self.is_in_place()
+    }
+
+    /// Whether the local store is the one that was opened.
+    pub(crate) fn is_in_place(&self) -> Result<(), StoreError> {
         match &self.found().replaced {
             Some(text) => Err(StoreError::because(Reason::StoreReplaced, text.clone())),
             None => Ok(()),

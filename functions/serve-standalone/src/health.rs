@@ -144,6 +144,8 @@ impl Health {
     /// What a pull needs: a read of the metadata, and one of the objects, which cost the same whatever is stored.
     async fn ask(&self) -> Result<(), StoreError> {
         self.condition.may_read()?;
+        // First, since whatever fails in such a store fails because of that.
+        self.condition.is_in_place()?;
         let cx = self.cx();
         let (metadata, objects) = (Reason::MetadataUnreachable, Reason::ObjectStoreUnreachable);
         within_time(metadata, self.stores.metadata.repositories(cx, None, 1)).await?;
@@ -159,7 +161,7 @@ impl Health {
                 within_time(objects, self.stores.blobs.stat(cx, &nothing)).await?;
             }
         }
-        // What the answers have told of the time, and whether all of this was asked of the right store.
+        // What the answers have told of the time.
         self.condition.may_change()
     }
 

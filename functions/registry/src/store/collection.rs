@@ -237,7 +237,7 @@ pub const LONGEST_LEASE_MS: u64 = 3_600_000;
 /// Whether a pass that is said to be held `until` then is held `now`.
 #[must_use]
 pub fn is_held(until: Timestamp, now: Timestamp) -> bool {
-    until >= UNTIL_IMPORTED || (until > now && until.millis_since(now) <= LONGEST_LEASE_MS)
+    until > now && (until >= UNTIL_IMPORTED || until.millis_since(now) <= LONGEST_LEASE_MS)
 }
 
 /// Whether a pass may begin.
