@@ -16,10 +16,10 @@ use registry::store::{Context, Cursor, Location, Reason, Slice, StoreError, Time
 use crate::keys::Keys;
 use crate::plan::Parts;
 use crate::presign::Presigner;
-use crate::requests::Bucket;
+use crate::requests::{Bucket, Patience};
 use crate::room::Room;
 use crate::state::State;
-use crate::statistics::Statistics;
+use crate::statistics::{Operation, Statistics};
 use crate::time::Span;
 
 /// Keeps bytes in an object store. Clones share everything.
@@ -62,7 +62,17 @@ impl S3Blobs {
     pub async fn check(&self, cx: Context) -> Result<(), CheckError> {
         let key = self.0.keys.of(&Location::main("0.1"))?;
         let bucket = &self.0.bucket;
-        match bucket.get(&key, 0..1, None, Span::of(cx).begin()).await {
+        let answer = bucket.call(Operation::GetObject, Span::of(cx).begin(), || {
+            let request = bucket
+                .client
+                .get_object()
+                .bucket(&bucket.name)
+                .key(&key)
+                .range("bytes=0-0")
+                .set_expected_bucket_owner(bucket.owner.clone());
+            (request.send(), Patience::SHORT)
+        });
+        match answer.await {
             Ok(_) => Ok(()),
             Err(fault) if fault.is_absent() => Ok(()),
             Err(fault) if fault.is_no_bucket() => Err(CheckError::NoBucket(bucket.name.clone())),

@@ -74,7 +74,7 @@ fn readiness_looks_at_the_object_store() {
     let text = String::from_utf8(ready.body).unwrap();
     let id = text
         .trim_start_matches("not ready (")
-        .trim_end_matches(")\n")
+        .trim_end_matches("): the object store cannot be reached\n")
         .to_owned();
     server.wait_for_line("the log says why", |line| line["id"] == *id);
 }
