@@ -69,6 +69,8 @@ pub(crate) struct Condition(Arc<Inner>);
 struct Inner {
     /// Whether the stores were looked at, and may be used.
     admitted: AtomicBool,
+    /// What that waits for, if it is not the metadata.
+    awaited: Mutex<Option<Reason>>,
     clocks: Vec<(&'static str, Arc<ServiceClock>)>,
     spaces: Vec<Arc<Space>>,
     watches: Vec<Watch>,
@@ -122,14 +124,20 @@ impl Condition {
         self.0.admitted.store(true, Ordering::Release);
     }
 
+    /// They may not yet, for this reason.
+    pub(crate) fn await_store(&self, reason: Reason) {
+        *self.0.awaited.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+    }
+
     /// Whether anything may be asked of the stores.
     pub(crate) fn may_read(&self) -> Result<(), StoreError> {
         if self.0.admitted.load(Ordering::Acquire) {
             return Ok(());
         }
+        let awaited = *self.0.awaited.lock().unwrap_or_else(PoisonError::into_inner);
         Err(StoreError::because(
-            Reason::MetadataUnreachable,
-            "the metadata store was not reached yet since the start",
+            awaited.unwrap_or(Reason::MetadataUnreachable),
+            "the stores were not all reached yet since the start",
         ))
     }
 

@@ -39,6 +39,8 @@ pub(crate) enum Mutation {
     RetryBlindly,
     /// A tag is written whatever it names by now.
     BlindTag,
+    /// What the service says of the time is not heeded.
+    TrustClock,
 }
 
 /// Whether this mistake is to be made.

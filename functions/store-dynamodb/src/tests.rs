@@ -8,6 +8,7 @@ mod acts;
 mod cast;
 mod checks;
 mod contract;
+mod dated;
 mod invariants;
 mod linearizable;
 mod mutations;

@@ -53,8 +53,9 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) min_free: MinFree,
     /// Start although the metadata is empty beside blobs of a registry, or names blobs that are all gone: what is lost
-    /// is given up. Without this such a start is refused, because a directory was mistyped or not mounted, most likely
-    #[arg(long)]
+    /// is given up. Without this such a start is refused, because a directory was mistyped or not mounted, most likely.
+    /// For one start: leave it out again afterwards
+    #[arg(long, env = "ROADSTEAD_BEGIN_ANEW", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) begin_anew: bool,
     /// Form of the log on standard error; text on a terminal and JSON elsewhere unless set
     #[arg(long, env = "ROADSTEAD_LOG", value_name = "FORM")]

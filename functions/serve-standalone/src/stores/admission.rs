@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use registry::store::blobs::BlobStore;
-use registry::store::{Context, Incarnation, StoreError};
+use registry::store::{Context, Incarnation, Reason, StoreError};
 use store_dynamodb::DynamoStore;
 use store_embedded::SqliteStore;
 use store_s3::{CheckError, S3Blobs};
@@ -45,13 +45,13 @@ pub(crate) struct Admission {
 pub(crate) enum Refusal {
     /// Somebody must do something about it first, which the text says.
     Never(String),
-    /// A store does not answer.
-    Later(String),
+    /// A store does not answer: which, and how.
+    Later(Reason, String),
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Never(text) | Self::Later(text)) = self;
+        let (Self::Never(text) | Self::Later(_, text)) = self;
         f.write_str(text)
     }
 }
@@ -88,7 +88,7 @@ impl Admission {
             table.check(cx()).await.map_err(|error| {
                 let text = format!("cannot use {}: {error}", self.where_metadata);
                 if error.may_pass() {
-                    Refusal::Later(text)
+                    Refusal::Later(Reason::MetadataUnreachable, text)
                 } else {
                     Refusal::Never(text)
                 }
@@ -145,10 +145,13 @@ impl Admission {
                  with an export. To begin a new registry here, in which these blobs are not found, start with --begin-anew",
                 self.where_metadata, self.where_blobs
             ))),
-            Err(error) => Err(Refusal::Later(format!(
-                "whether {} holds blobs of a registry whose metadata is lost cannot be found out: {error}",
-                self.where_blobs
-            ))),
+            Err(error) => {
+                let text = format!(
+                    "whether {} holds blobs of a registry whose metadata is lost cannot be found out: {error}",
+                    self.where_blobs
+                );
+                Err(Refusal::Later(error.reason(), text))
+            }
         }
     }
 

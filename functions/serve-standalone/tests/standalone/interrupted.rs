@@ -51,6 +51,12 @@ fn large() -> Arc<TempDir> {
          COMMIT;"
     );
     database(&server.data()).execute_batch(&sql).unwrap();
+    // A registry whose blobs are all gone would not be collected.
+    std::fs::write(
+        server.data().join("blobs/0").join(format!("{:032x}.1", 1)),
+        "0123456789",
+    )
+    .unwrap();
     server.folder.clone()
 }
 

@@ -21,6 +21,7 @@ mod operator;
 mod own_host;
 mod passwords;
 mod protocol;
+mod readiness;
 mod reclaim;
 mod resets;
 mod s3_options;

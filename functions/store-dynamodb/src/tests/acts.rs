@@ -5,10 +5,10 @@ mod uploads;
 
 use std::task::{Context as Poller, Poll, Waker};
 
-use registry::store::Timestamp;
 use registry::store::collection::{CollectionStore, Graces, Plan, Standing};
-use registry::store::metadata::{MetadataStore, Removal};
+use registry::store::metadata::{ManifestPut, MetadataStore, Removal};
 use registry::store::sessions::SessionStore;
+use registry::store::{Reason, StoreError, Timestamp};
 
 use super::cast::CAST;
 use super::linearizable::{Answer, Call};
@@ -52,6 +52,17 @@ pub(super) enum Act {
     Body(Body),
     /// Walks over all names as if nothing needed a grace but what is under way.
     CollectHastily,
+    /// Something by an instance whose clock is ahead by so many hours, or behind: it is refused, with whatever it has
+    /// done by then.
+    Off(i64, Off),
+}
+
+/// What an instance with a wrong clock tries.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Off {
+    Put(u8, u8, &'static [u8]),
+    Unlink(u8, u8),
+    Collect,
 }
 
 /// What a request on a shared upload is.
@@ -227,6 +238,39 @@ impl Actor {
             Act::Graves => self.graves().await,
             Act::Pass(hours) => self.world.pass(hours * HOUR),
             Act::Body(body) => self.body(body).await,
+            Act::Off(hours, what) => self.with_wrong_clock(hours, what).await,
+        }
+    }
+
+    /// What is acknowledged all the same is judged like everything else.
+    async fn with_wrong_clock(&self, hours: i64, what: Off) {
+        let world = self.world.with_clock_ahead(hours);
+        let store = world.instance_that_is_told_the_time();
+        let refused = |error: StoreError| assert_eq!(error.reason(), Reason::ClockOff, "{error}");
+        let repository = |r: u8| &CAST.repositories[usize::from(r)];
+        match what {
+            Off::Put(r, name, tags) => {
+                let number = self.world.called(Call::Put(r, name, tags.to_vec()));
+                match store.put_manifest(world.cx(), &CAST.put(r, name, tags)).await {
+                    Ok(ManifestPut::Stored) => self.world.answered(number, Answer::Done),
+                    Ok(_) => self.world.answered(number, Answer::Missing),
+                    Err(error) => refused(error),
+                }
+            }
+            Off::Unlink(r, name) => {
+                let number = self.world.called(Call::Unlink(r, name));
+                match store.unlink(world.cx(), repository(r), CAST.digest(name)).await {
+                    Ok(removal) => self.world.answered(number, removed(&removal)),
+                    Err(error) => refused(error),
+                }
+            }
+            Off::Collect => {
+                // To be seen as a collection only if it is one.
+                let slice = store.collect_names(world.cx(), &PLAN, None, 100).await;
+                if let Err(error) = slice {
+                    refused(error);
+                }
+            }
         }
     }
 
@@ -314,6 +358,7 @@ impl Act {
             | Self::KeepAndPut(r, name, _)
             | Self::Unlink(r, name)
             | Self::Link(r, name)
+            | Self::Off(_, Off::Unlink(r, name))
             | Self::Body(Body::Last(r, name) | Body::Torn(r, name)) => Some((r, name)),
             _ => None,
         }
@@ -322,9 +367,11 @@ impl Act {
     /// The manifest that this is about.
     pub(super) fn manifest(&self) -> Option<(u8, u8)> {
         match *self {
-            Self::KeepAndPut(r, _, name) | Self::Put(r, name, _) | Self::Delete(r, name) | Self::Manifest(r, name) => {
-                Some((r, name))
-            }
+            Self::Off(_, Off::Put(r, name, _))
+            | Self::KeepAndPut(r, _, name)
+            | Self::Put(r, name, _)
+            | Self::Delete(r, name)
+            | Self::Manifest(r, name) => Some((r, name)),
             _ => None,
         }
     }
@@ -332,7 +379,7 @@ impl Act {
     /// Whether this is about a tag.
     pub(super) fn has_tag(&self, repository: u8, tag: u8) -> bool {
         match *self {
-            Self::Put(r, _, tags) => r == repository && tags.contains(&tag),
+            Self::Put(r, _, tags) | Self::Off(_, Off::Put(r, _, tags)) => r == repository && tags.contains(&tag),
             Self::Untag(r, named) | Self::Read(r, named) => (r, named) == (repository, tag),
             _ => false,
         }

@@ -44,4 +44,6 @@ mutations! {
     looking_at_the_grave_first_is_found GraveBeforeName [OLD_GRAVE]
     forgetting_a_new_grave_is_found ForgetBlindly [OLD_GRAVE]
     unlinking_at_once_is_found UnlinkAtOnce [KEEP_FRESH]
+    s33_trusting_a_clock_that_is_behind_is_found TrustClock [S33_PUT_BEHIND]
+    s33_trusting_a_clock_that_is_ahead_is_found TrustClock [S33_UNLINK_AHEAD]
 }

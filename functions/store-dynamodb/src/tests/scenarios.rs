@@ -1,10 +1,10 @@
 //! The races that the protocols are made for.
 
 use super::acts::Act::{
-    Body as Request, Collect, CollectHastily, Delete, Graves, KeepAndPut, Mount, Pass, Push, Put, Read, Replay, Sweep,
-    Unlink, Untag,
+    Body as Request, Collect, CollectHastily, Delete, Graves, KeepAndPut, Mount, Off, Pass, Push, Put, Read, Replay,
+    Sweep, Unlink, Untag,
 };
-use super::acts::{Act, Body};
+use super::acts::{Act, Body, Off as Wrong};
 use super::cast::{BLOB, EMPTY, IMAGE, INDEX, LARGE, OTHER, SIGNATURE, VOID};
 use super::search::{Scenario, search};
 
@@ -44,6 +44,30 @@ scenarios! {
         PUSHED;
         [Put(R, IMAGE, &[0])]
         [Unlink(R, BLOB)]
+    }
+
+    /// A manifest is put by an instance whose clock is two hours behind, while what it refers to is unlinked: its edges
+    /// look like the leftovers of a crash.
+    S33_PUT_BEHIND s33_put_by_a_clock_that_is_behind_against_unlink {
+        PUSHED;
+        [Off(-2, Wrong::Put(R, IMAGE, &[0]))]
+        [Unlink(R, BLOB)]
+    }
+
+    /// A blob is unlinked by an instance whose clock is two hours ahead, while a manifest is put over it.
+    S33_UNLINK_AHEAD s33_unlink_by_a_clock_that_is_ahead_against_put {
+        PUSHED;
+        [Put(R, IMAGE, &[0])]
+        [Off(2, Wrong::Unlink(R, BLOB))]
+    }
+
+    /// A collection by an instance whose clock is days ahead, while a manifest is put over a link that nothing refers to
+    /// yet.
+    S33_COLLECT_AHEAD s33_collection_by_a_clock_that_is_ahead {
+        PUSHED;
+        [KeepAndPut(R, BLOB, IMAGE)]
+        [Off(26, Wrong::Collect), Off(60, Wrong::Collect)]
+        [Put(R, IMAGE, &[0])]
     }
 
     /// Two identical puts, a delete of the manifest, an unlink, a collection of the bytes.

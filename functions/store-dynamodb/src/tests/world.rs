@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use registry::clock::ServiceClock;
 use registry::store::{Context, Incarnation, Timestamp};
 
+use super::dated::Dated;
 use super::linearizable::{Answer, Call, Event};
 use crate::DynamoStore;
 use crate::memory::{Faults, MemoryTable};
@@ -27,6 +29,8 @@ pub(super) struct World {
     pub(super) local: MemoryTable,
     pub(super) scheduler: Scheduler,
     shared: Arc<Mutex<Shared>>,
+    /// By how many milliseconds the clock of whoever has this is ahead.
+    ahead: i64,
 }
 
 struct Shared {
@@ -101,6 +105,7 @@ impl World {
                 history: Vec::new(),
                 moment: 0,
             })),
+            ahead: 0,
         }
     }
 
@@ -118,6 +123,36 @@ impl World {
     pub(super) fn instance(&self) -> DynamoStore {
         let (main, local) = (self.main.clone(), self.local.clone());
         self.over(main, local, Some(self.scheduler.clone()))
+    }
+
+    /// The same world as an instance sees it whose clock is ahead by so many hours.
+    pub(super) fn with_clock_ahead(&self, hours: i64) -> Self {
+        let hour = i64::try_from(HOUR).expect("a small number");
+        Self {
+            ahead: hours * hour,
+            ..self.clone()
+        }
+    }
+
+    /// What the clock of whoever has this shows.
+    pub(super) fn own_clock(&self) -> Timestamp {
+        Timestamp(self.now().0.saturating_add_signed(self.ahead))
+    }
+
+    /// Another instance, which the answers of its tables tell the time.
+    pub(super) fn instance_that_is_told_the_time(&self) -> DynamoStore {
+        let clock = Arc::<ServiceClock>::default();
+        let dated = |table: &MemoryTable| {
+            Arc::new(Dated {
+                table: table.clone(),
+                world: self.clone(),
+                clock: clock.clone(),
+            })
+        };
+        let random = Mutex::new(Random::new(self.random()));
+        let scheduler = Some(self.scheduler.clone());
+        let pace: Arc<dyn Pace> = Arc::new(Puppet { scheduler, random });
+        DynamoStore::over(dated(&self.main), dated(&self.local), &pace).told_by(clock)
     }
 
     /// Another instance for whoever is alone in the world.
@@ -149,10 +184,11 @@ impl World {
     }
 
     pub(super) fn cx(&self) -> Context {
+        let now = self.own_clock();
         let mut shared = self.lock();
         Context {
-            now: shared.now,
-            deadline: shared.now.plus_millis(PATIENCE),
+            now,
+            deadline: now.plus_millis(PATIENCE),
             incarnation: Incarnation(shared.random.next()),
             client: registry::budget::ClientKey::INTERNAL,
         }

@@ -33,7 +33,8 @@ where
             return Ok(());
         }
         Ok(Ok(Err(Refusal::Never(text)))) => return Err(Failure::Failed(text)),
-        Ok(Ok(Err(Refusal::Later(error)))) => {
+        Ok(Ok(Err(Refusal::Later(reason, error)))) => {
+            condition.await_store(reason);
             tracing::warn!(
                 error,
                 "a store does not answer: starting without it, not ready until it does"
@@ -52,7 +53,12 @@ where
         loop {
             match admission.run().await {
                 Ok(()) => break,
-                Err(refusal) => tracing::warn!(error = %refusal, "the stores cannot be used yet"),
+                Err(refusal) => {
+                    if let Refusal::Later(reason, _) = &refusal {
+                        condition.await_store(*reason);
+                    }
+                    tracing::warn!(error = %refusal, "the stores cannot be used yet");
+                }
             }
             tokio::time::sleep(AGAIN).await;
         }

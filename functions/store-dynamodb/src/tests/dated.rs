@@ -1,0 +1,57 @@
+//! An instance whose clock is off, and a service that tells it the time with every answer.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use registry::clock::ServiceClock;
+
+use super::world::World;
+use crate::memory::MemoryTable;
+use crate::table::{Consistency, Found, Item, Key, Query, Table, TableError, Write, Written};
+
+/// A table whose answers say what the time is.
+pub(super) struct Dated {
+    pub(super) table: MemoryTable,
+    /// Its time, as the instance takes it, is the one that is off.
+    pub(super) world: World,
+    pub(super) clock: Arc<ServiceClock>,
+}
+
+impl Dated {
+    fn told<T>(&self, answer: T) -> T {
+        let own = self.world.own_clock();
+        self.clock.observe(self.world.now().0 / 1_000 * 1_000, own.0, own.0);
+        answer
+    }
+}
+
+#[async_trait]
+impl Table for Dated {
+    async fn get(&self, key: &Key, consistency: Consistency) -> Result<Option<Item>, TableError> {
+        self.told(self.table.get(key, consistency).await)
+    }
+
+    async fn query(&self, query: &Query) -> Result<Found, TableError> {
+        self.told(self.table.query(query).await)
+    }
+
+    async fn scan(&self, after: Option<&Key>, limit: usize) -> Result<Found, TableError> {
+        self.told(self.table.scan(after, limit).await)
+    }
+
+    async fn write(&self, write: &Write) -> Result<Written, TableError> {
+        self.told(self.table.write(write).await)
+    }
+
+    async fn transact(&self, writes: &[Write], token: &str) -> Result<Written, TableError> {
+        self.told(self.table.transact(writes, token).await)
+    }
+
+    async fn batch_get(&self, keys: &[Key]) -> Result<(Vec<Item>, Vec<Key>), TableError> {
+        self.told(self.table.batch_get(keys).await)
+    }
+
+    async fn batch_write(&self, writes: &[Write]) -> Result<Vec<Write>, TableError> {
+        self.told(self.table.batch_write(writes).await)
+    }
+}
