@@ -424,6 +424,7 @@ mod tests {
             data: folder.path().join("data"),
             sync: store_embedded::Sync::Off,
             upload_memory: 1 << 20,
+            memory_timeout: store_embedded::Options::MEMORY_TIMEOUT,
         };
         let embedded = store_embedded::Embedded::open(&options).unwrap();
         let condition = Condition::of(Parts {
@@ -451,6 +452,7 @@ mod tests {
             data: folder.path().join("data"),
             sync: store_embedded::Sync::Off,
             upload_memory: 1 << 20,
+            memory_timeout: store_embedded::Options::MEMORY_TIMEOUT,
         };
         let embedded = store_embedded::Embedded::open(&options).unwrap();
         let space = embedded.metadata.space().clone();
