@@ -51,6 +51,8 @@ pub(crate) enum Error {
     ManifestInvalid(#[from] ManifestError),
     #[error("the manifest has the digest {computed}")]
     ManifestDigestMismatch { computed: Digest },
+    #[error("the manifest is stored with the type {0}: push it with that, or delete it first")]
+    ManifestOfOtherType(MediaType),
     #[error("the manifest exceeds {limit} bytes")]
     ManifestTooLarge { limit: usize },
     #[error("the manifest refers to content that is not in the repository")]
@@ -82,6 +84,8 @@ pub(crate) enum Error {
     Body(BodyError),
     #[error("the requested range is not within the {size} bytes of the content")]
     RangeNotSatisfiable { size: u64 },
+    #[error("the content is not what If-Match asks for")]
+    PreconditionFailed,
     #[error("the blob is not in the repository")]
     BlobUnknown,
     #[error("the manifest is not in the repository")]
@@ -145,7 +149,7 @@ impl Error {
             Self::NoSuchEndpoint => (StatusCode::NOT_FOUND, "UNSUPPORTED"),
             Self::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
             Self::NameInvalid(_) => (StatusCode::BAD_REQUEST, "NAME_INVALID"),
-            Self::TagInvalid | Self::ContentTypeInvalid | Self::ManifestInvalid(_) => {
+            Self::TagInvalid | Self::ContentTypeInvalid | Self::ManifestInvalid(_) | Self::ManifestOfOtherType(_) => {
                 (StatusCode::BAD_REQUEST, "MANIFEST_INVALID")
             }
             Self::DigestInvalid(_)
@@ -171,6 +175,7 @@ impl Error {
             Self::Body(BodyError::Stalled) => (StatusCode::REQUEST_TIMEOUT, "BLOB_UPLOAD_INVALID"),
             Self::Body(_) => (StatusCode::BAD_REQUEST, "SIZE_INVALID"),
             Self::RangeNotSatisfiable { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "SIZE_INVALID"),
+            Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "UNSUPPORTED"),
             Self::BlobUnknown => (StatusCode::NOT_FOUND, "BLOB_UNKNOWN"),
             // Not 406: clients know 404 from other registries, and go on with what they can.
             Self::ManifestUnknown | Self::NotAcceptable(_) => (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"),

@@ -7,6 +7,8 @@ use std::sync::atomic::Ordering;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, ServerSideEncryption};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures_util::FutureExt as _;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::fault::{Fault, Passing};
@@ -37,7 +39,10 @@ pub(crate) struct Target {
 }
 
 /// How many parts one request may list.
-const PARTS_LISTED: i32 = 1000;
+const PARTS_LISTED: u16 = 1000;
+
+/// How many of these requests are under way at once: enough for 10,000 parts, whose client waits for the answer.
+const LISTS_AT_ONCE: usize = 10;
 
 /// A part as a list shows it.
 #[derive(Debug)]
@@ -293,6 +298,26 @@ impl Bucket {
         numbers: RangeInclusive<u16>,
         span: Span,
     ) -> Result<BTreeMap<u16, Listed>, Fault> {
+        let (first, last) = numbers.into_inner();
+        let pages = (first..last).step_by(PARTS_LISTED.into());
+        let pages = pages.map(|after| {
+            let numbers = after..=after.saturating_add(PARTS_LISTED).min(last);
+            // Boxed, or the compiler cannot tell that the whole may move between threads.
+            self.list_some(target, numbers, span).boxed()
+        });
+        // Collected first, for the same reason.
+        let pages: Vec<_> = pages.collect();
+        let pages: Vec<_> = stream::iter(pages).buffered(LISTS_AT_ONCE).try_collect().await?;
+        Ok(pages.into_iter().flatten().collect())
+    }
+
+    /// The same, by one request after the other; one is enough for [`PARTS_LISTED`] numbers, if the store lists as many.
+    async fn list_some(
+        &self,
+        target: &Target,
+        numbers: RangeInclusive<u16>,
+        span: Span,
+    ) -> Result<BTreeMap<u16, Listed>, Fault> {
         let operation = Operation::ListParts;
         let (mut after, last) = numbers.into_inner();
         let mut listed = BTreeMap::new();
@@ -306,7 +331,7 @@ impl Bucket {
                         .key(&target.key)
                         .upload_id(&target.id)
                         .part_number_marker(after.to_string())
-                        .max_parts(i32::from(last - after).min(PARTS_LISTED))
+                        .max_parts(i32::from(last - after))
                         .set_expected_bucket_owner(self.owner.clone());
                     (request.send(), Patience::SHORT)
                 })

@@ -13,7 +13,9 @@
 //! are named, and some while they are still at it. So an object of several bodies, and one whose completion was asked
 //! for twice, is looked at before anybody is told. What only one attempt has written can become only one thing.
 //!
-//! **Time.** Copies are the only thing whose time depends on the size. Each has as much as a whole call, and none is made
+//! **Time.** A client may wait for 30 seconds and then ask again (see `finish` in the core), so that what can be asked at once
+//! is: pages of the list of parts, and copies. What is left is the completion itself, for which S3 may take minutes when there
+//! are 10,000 parts. Copies are the only thing whose time depends on the size. Each has as much as a whole call, and none is made
 //! twice, so that a seal takes as long as it takes; the session may be claimed by others meanwhile, who go on with what is
 //! copied.
 //!
@@ -40,7 +42,10 @@ use crate::store::Store;
 use crate::time::Span;
 
 /// How many copies inside the store are under way at once.
-const COPIES_AT_ONCE: usize = 16;
+///
+/// A copy takes as long for a few gigabytes as the store is slow, and nothing here: the more at once, the sooner the client has
+/// its answer. 500 GiB are 200 copies, which is seven rounds.
+const COPIES_AT_ONCE: usize = 32;
 
 /// How often a seal is tried that another one gets in the way of.
 const TRIES: u32 = 6;

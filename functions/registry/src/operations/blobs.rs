@@ -46,6 +46,7 @@ impl Call<'_> {
             self.stores.metadata.link(self.cx(), repository, &digest).await?
         };
         let link = link.ok_or(Error::BlobUnknown)?;
+        ranges::check_match(headers, &digest)?;
         let mut response = if ranges::not_modified(headers, &digest) {
             response::empty(StatusCode::NOT_MODIFIED)
         } else if head_only {
@@ -76,13 +77,16 @@ impl Call<'_> {
         wanted: &Wanted,
         head: &Parts,
     ) -> Result<Option<Redirect>, Error> {
-        let here = match wanted {
-            // It will be the whole there too: object stores know other entity tags than `If-Range` may name.
-            Wanted::Whole => false,
-            // For the same reason a range that was asked for under a condition would become the whole.
-            Wanted::One(_) => head.headers.contains_key(IF_RANGE),
-            Wanted::Several(_) => true,
-        };
+        // Nothing needs no way, and an object store refuses every range of it.
+        let here = link.size == 0 || ranges::has_conditions(&head.headers);
+        let here = here
+            || match wanted {
+                // It will be the whole there too: object stores know other entity tags than `If-Range` may name.
+                Wanted::Whole => false,
+                // For the same reason a range that was asked for under a condition would become the whole.
+                Wanted::One(_) => head.headers.contains_key(IF_RANGE),
+                Wanted::Several(_) => true,
+            };
         let client = head.extensions.get::<Client>().map(|client| client.0);
         let reached_by = match self.settings.delivery.delivery(repository, client) {
             // Of several ranges an object store makes what it likes, also if they come to one or to the whole here.
@@ -107,6 +111,7 @@ impl Call<'_> {
 
     async fn send(&self, link: &Link, wanted: Wanted) -> Result<Response<ResponseBody>, Error> {
         match wanted {
+            Wanted::Whole if link.size == 0 => Ok(Response::new(ResponseBody::empty())),
             Wanted::Whole => {
                 let stream = self.read(&link.location, 0..link.size).await?;
                 Ok(Response::new(ResponseBody::stream(stream, link.size)))

@@ -69,6 +69,7 @@ impl Call<'_> {
         if !accepts(headers, &media_type) {
             return Err(Error::NotAcceptable(media_type));
         }
+        ranges::check_match(headers, &digest)?;
         let mut response = if ranges::not_modified(headers, &digest) {
             response::empty(StatusCode::NOT_MODIFIED)
         } else {
@@ -228,6 +229,7 @@ impl Call<'_> {
         match outcome {
             ManifestPut::Stored => Ok(()),
             ManifestPut::Missing(digests) => Err(Error::ManifestReferencesUnknown(digests)),
+            ManifestPut::OtherType(stored) => Err(Error::ManifestOfOtherType(stored)),
             ManifestPut::Gone => {
                 Err(StoreError::failed("a manifest that was put with its bytes is said to have none").into())
             }
@@ -267,7 +269,7 @@ impl Call<'_> {
         let outcome = metadata.put_manifest(self.cx(), put).await?;
         let end = match outcome {
             ManifestPut::Stored => End::Done,
-            ManifestPut::Missing(_) | ManifestPut::Gone => End::Cancelled,
+            ManifestPut::Missing(_) | ManifestPut::OtherType(_) | ManifestPut::Gone => End::Cancelled,
         };
         // A row that is done tells collection nothing.
         if !(end == End::Done && leaves_something) {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use http::HeaderMap;
-use http::header::{IF_NONE_MATCH, IF_RANGE, RANGE};
+use http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE};
 use oci::{Digest, RangeHeader, parse_range};
 
 use crate::error::Error;
@@ -37,13 +37,42 @@ pub(super) fn not_modified(headers: &HeaderMap, digest: &Digest) -> bool {
         })
 }
 
+/// Fails when the client wants the content only if it is another one (`If-Match`, 13.1.1; strong comparison). Conditions
+/// on dates are ignored, because what a digest names has no date (13.1.3, 13.1.4).
+pub(super) fn check_match(headers: &HeaderMap, digest: &Digest) -> Result<(), Error> {
+    if !headers.contains_key(IF_MATCH) {
+        return Ok(());
+    }
+    let own = format!("\"{digest}\"");
+    let lines = headers.get_all(IF_MATCH).iter();
+    let mut tags = lines
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim);
+    if tags.any(|tag| tag == "*" || tag == own) {
+        Ok(())
+    } else {
+        Err(Error::PreconditionFailed)
+    }
+}
+
+/// Whether a request has conditions that an object store would judge by dates and entity tags of its own.
+pub(super) fn has_conditions(headers: &HeaderMap) -> bool {
+    let conditions = [IF_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE];
+    conditions.iter().any(|condition| headers.contains_key(condition))
+}
+
 /// Reads `Range` and `If-Range`. What cannot be understood is no range at all (14.2), what lies outside the content is
-/// an error (15.5.17). Ranges that together are more than the content, as overlapping ones can be, get the whole.
+/// an error (15.5.17). Ranges that together are more than the content, as overlapping ones can be, get the whole. So does
+/// every range of nothing: some clients send `Range` with each request, and distribution v3 ignores it there, too.
 pub(super) fn wanted(headers: &HeaderMap, digest: &Digest, size: u64, max: usize) -> Result<Wanted, Error> {
     let mut values = headers.get_all(RANGE).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
         return Ok(Wanted::Whole);
     };
+    if size == 0 {
+        return Ok(Wanted::Whole);
+    }
     // 13.1.5: an entity tag must match strongly; a date never does, because digests have no dates.
     if let Some(condition) = headers.get(IF_RANGE)
         && condition.as_bytes() != format!("\"{digest}\"").as_bytes()

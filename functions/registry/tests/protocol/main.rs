@@ -15,6 +15,7 @@ mod pull;
 mod push;
 mod random;
 mod references;
+mod repeated;
 mod room;
 mod sessions;
 mod uploads;

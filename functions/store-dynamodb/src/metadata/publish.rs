@@ -72,6 +72,9 @@ impl Call<'_> {
         row: &ManifestRow,
         seen: Vec<Seen>,
     ) -> Result<Option<ManifestPut>, StoreError> {
+        if row.record.media_type != put.media_type {
+            return Ok(Some(ManifestPut::OtherType(row.record.media_type.clone())));
+        }
         // With one tag or none, the moment at which it was read is one at which all was as it is asked for. Otherwise
         // the transaction says so, and whoever is about to remove the manifest must be told that it was put again.
         let as_wanted = row.mark.is_none() && seen.len() <= 1 && seen.iter().all(|tag| tag.names(&put.digest));
@@ -314,7 +317,7 @@ impl Call<'_> {
         record: &ManifestRecord,
         mut seen: Vec<Seen>,
     ) -> Result<Published, StoreError> {
-        // The type and size for ever are those of the first put.
+        // The type for ever is that of the first put, and every later one has the same.
         let target = Target {
             digest: &put.digest,
             media_type: &record.media_type,

@@ -85,6 +85,7 @@ pub async fn a_collection_races_a_put(trial: CollectionTrial) {
                 assert_eq!(trial.names().link(&name, &blob).await, None);
             }
             ManifestPut::Gone => panic!("it was put with its bytes"),
+            ManifestPut::OtherType(other) => panic!("it was put with its own type, and is {other}"),
         }
     }
 }

@@ -199,7 +199,13 @@ pub async fn putting_again_only_moves_tags(trial: MetadataTrial) {
     trial.pass(1000);
     let mut again = put.clone();
     again.tags = vec![tag("one"), tag("two"), tag("three")];
-    again.media_type = media_type("application/vnd.other+json");
+    let mut of_other_type = again.clone();
+    of_other_type.media_type = media_type("application/vnd.other+json");
+    let outcome = trial.try_put(&of_other_type).await;
+    assert_eq!(outcome, ManifestPut::OtherType(put.media_type.clone()));
+    let two = trial.tag(&name, &tag("two")).await.expect("the tag");
+    assert_eq!(two.digest, other.digest, "nothing has changed");
+    assert_eq!(trial.tag(&name, &tag("three")).await, None);
     trial.put(&again).await;
     assert_eq!(trial.manifest(&name, &put.digest).await, record);
     assert_eq!(trial.referrers(&name, &subject, None, 10).await, rows);

@@ -48,6 +48,9 @@ impl Records {
         let known = existing.map(|row| row.record.clone());
 
         let record = if let Some(record) = known {
+            if record.media_type != put.media_type {
+                return ManifestPut::OtherType(record.media_type);
+            }
             // The bytes are the same, so a second object of them has no use.
             if let NewContent::Sealed(location) = &put.content {
                 self.place(cx, put.digest, location, put.size);

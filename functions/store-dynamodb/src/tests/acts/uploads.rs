@@ -132,6 +132,7 @@ impl Actor {
             ManifestPut::Stored => Answer::Done,
             ManifestPut::Missing(_) => Answer::Missing,
             ManifestPut::Gone => panic!("it was put with its bytes"),
+            ManifestPut::OtherType(other) => panic!("it was put with its own type, and is {other}"),
         };
         if name != LARGE {
             let outcome = self
@@ -164,7 +165,7 @@ impl Actor {
             .expect("put_manifest");
         let end = match outcome {
             ManifestPut::Stored => End::Done,
-            ManifestPut::Missing(_) | ManifestPut::Gone => End::Cancelled,
+            ManifestPut::Missing(_) | ManifestPut::OtherType(_) | ManifestPut::Gone => End::Cancelled,
         };
         self.finish(&claim, end).await;
         answer(&outcome)

@@ -227,6 +227,11 @@ impl Manifest {
             },
         )?;
         let target = if let Some((target, condemned)) = present {
+            if target.media_type != self.media_type {
+                let stored = target.media_type.parse();
+                let stored = stored.map_err(|_| Failure::Damaged(format!("a manifest is {:?}", target.media_type)))?;
+                return Ok(ManifestPut::OtherType(stored));
+            }
             self.touch(rows, cx, condemned)?;
             target
         } else {
