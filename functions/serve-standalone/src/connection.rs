@@ -21,30 +21,34 @@ use std::time::Duration;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use registry::budget::ClientKey;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::exchange::Service;
 
 mod activity;
+mod buffers;
 mod request_body;
 mod response_body;
 mod stream;
 mod timer;
 
-pub(crate) use activity::Activity;
+pub(crate) use activity::{Activity, Exchange};
+pub(crate) use buffers::Buffers;
 pub(crate) use request_body::receive;
 pub(crate) use response_body::SentBody;
 use stream::GuardedStream;
 
-/// Bytes of a request's head.
-const MAX_HEAD: usize = 64 << 10;
+/// Bytes of a request's head, on both versions: a token alone may take 12 KiB.
+const MAX_HEAD: u32 = 32 << 10;
 /// Header fields of a request.
 const MAX_FIELDS: usize = 100;
-/// Bytes read at once from a fast client's body; also what one connection may hold in its read buffer.
-const READ_BUFFER: usize = 256 << 10;
 /// Streams of one HTTP/2 connection.
 const MAX_STREAMS: u32 = 64;
+/// Streams of one HTTP/2 connection that were ended for a fault of the client's and of which more frames may come, before
+/// the connection is ended.
+const MAX_FAULTY_STREAMS: usize = 64;
 /// Bytes of a response that wait in one HTTP/2 stream.
 const STREAM_SEND_BUFFER: usize = 256 << 10;
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -94,11 +98,13 @@ pub(crate) async fn serve(
     };
     let Ok(multiplexed) = multiplexed else { return };
     activity.set_multiplexed(multiplexed);
+    let buffer = service.buffers.take(ClientKey::of(peer.ip()), multiplexed);
     let exchange = {
         let activity = activity.clone();
         service_fn(move |request| {
-            let (service, activity) = (service.clone(), activity.clone());
-            async move { Ok::<_, Infallible>(service.exchange(request, activity, peer).await) }
+            // Not inside of the future: a request that there is no place for must not wait to be refused.
+            let answered = service.clone().exchange(request, activity.clone(), peer);
+            async move { Ok::<_, Infallible>(answered.await) }
         })
     };
     let io = TokioIo::new(stream);
@@ -108,7 +114,10 @@ pub(crate) async fn serve(
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_PATIENCE)
             .max_concurrent_streams(MAX_STREAMS)
-            .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
+            .max_header_list_size(MAX_HEAD)
+            .initial_connection_window_size(buffer.bytes)
+            .initial_stream_window_size(buffer.bytes)
+            .max_local_error_reset_streams(MAX_FAULTY_STREAMS)
             .max_send_buf_size(STREAM_SEND_BUFFER)
             .serve_connection(io, exchange);
         drive(connection, http2::Connection::graceful_shutdown, &activity, phase).await
@@ -117,8 +126,8 @@ pub(crate) async fn serve(
             // The stream has better means: it tells a slow head from an idle connection.
             .header_read_timeout(None)
             .max_headers(MAX_FIELDS)
-            .max_header_size(MAX_HEAD)
-            .max_buf_size(READ_BUFFER)
+            .max_header_size(MAX_HEAD as usize)
+            .max_buf_size(buffer.bytes as usize)
             .serve_connection(io, exchange);
         drive(connection, http1::Connection::graceful_shutdown, &activity, phase).await
     };

@@ -1,7 +1,7 @@
 //! One request and its answer.
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,15 +9,17 @@ use std::task::{Context, Poll};
 use http::header::EXPECT;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
+use registry::budget::ClientKey;
 use registry::{Client, Record, Registry, ResponseBody};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::access_log::Entry;
-use crate::connection::{Activity, SentBody, Timeouts, receive};
+use crate::connection::{Activity, Buffers, Exchange, SentBody, Timeouts, receive};
 use crate::delivery::TrustedProxies;
 use crate::health::Health;
 use crate::metrics::{Measured, Metrics};
+use crate::requests::{self, RequestPlaces};
 
 /// What answers every request of every connection.
 pub(crate) struct Service {
@@ -28,6 +30,8 @@ pub(crate) struct Service {
     pub(crate) shows_metrics: bool,
     pub(crate) proxies: TrustedProxies,
     pub(crate) timeouts: Timeouts,
+    pub(crate) places: RequestPlaces,
+    pub(crate) buffers: Buffers,
     /// Held by every operation that must run to its end; the server waits until all copies are gone.
     pub(crate) work: mpsc::Sender<()>,
 }
@@ -37,15 +41,36 @@ impl Service {
         self.timeouts
     }
 
-    /// Answers one request.
-    pub(crate) async fn exchange(
+    /// Answers one request. Whether there is a place for it is decided at once, and not when the future is polled first:
+    /// what waits for that holds its head.
+    pub(crate) fn exchange(
         self: Arc<Self>,
-        mut request: Request<Incoming>,
+        request: Request<Incoming>,
         activity: Arc<Activity>,
         peer: SocketAddr,
-    ) -> Response<SentBody> {
+    ) -> impl Future<Output = Response<SentBody>> + Send {
         let exchange = activity.begin();
         let client = self.proxies.client(peer, request.headers());
+        let place = self.places.take(ClientKey::of(client.unwrap_or(peer.ip())), &request);
+        let placed = match place {
+            Some(place) => Ok((request, Arc::new(place))),
+            None => Err((requests::essence(&request), request.into_body())),
+        };
+        async move {
+            match placed {
+                Ok((request, place)) => self.answer(request, exchange.occupying(place), client, peer).await,
+                Err((request, incoming)) => self.refuse(&request, incoming, exchange, client.unwrap_or(peer.ip())),
+            }
+        }
+    }
+
+    async fn answer(
+        self: Arc<Self>,
+        mut request: Request<Incoming>,
+        exchange: Exchange,
+        client: Option<IpAddr>,
+        peer: SocketAddr,
+    ) -> Response<SentBody> {
         if let Some(client) = client {
             request.extensions_mut().insert(Client(client));
         }
@@ -55,7 +80,7 @@ impl Service {
         let mut measured = Measured::begin(self.metrics.clone(), request.method(), request.uri().path());
         let mut entry = Entry::begin(&request, client.unwrap_or(peer.ip()));
         let timeouts = self.timeouts;
-        let response = self.handle(request, exchange.activity()).await;
+        let response = self.handle(request, &exchange).await;
         let record = response.extensions().get::<Record>();
         measured.answered(response.status(), record);
         if let Some(entry) = &mut entry {
@@ -64,7 +89,37 @@ impl Service {
         response.map(|body| SentBody::new(body, exchange, &timeouts, measured, entry))
     }
 
-    async fn handle(self: Arc<Self>, request: Request<Incoming>, activity: &Arc<Activity>) -> Response<ResponseBody> {
+    /// Answers a request for which there is no place, and of which nothing but this is left.
+    fn refuse(
+        &self,
+        request: &Request<()>,
+        incoming: Incoming,
+        exchange: Exchange,
+        client: IpAddr,
+    ) -> Response<SentBody> {
+        let activity = exchange.activity();
+        let (body, leftover) = receive(
+            incoming,
+            activity.is_multiplexed(),
+            &self.timeouts,
+            self.metrics.clone(),
+        );
+        drop(body);
+        if let Some(leftover) = leftover {
+            leftover.discard(activity, request.headers().contains_key(EXPECT));
+        }
+        let mut measured = Measured::begin(self.metrics.clone(), request.method(), request.uri().path());
+        let mut entry = Entry::begin(request, client);
+        let response = requests::refusal();
+        measured.answered(response.status(), Some(&Record::default()));
+        if let Some(entry) = &mut entry {
+            entry.answered(response.status(), None);
+        }
+        response.map(|body| SentBody::new(body, exchange, &self.timeouts, measured, entry))
+    }
+
+    async fn handle(self: Arc<Self>, request: Request<Incoming>, exchange: &Exchange) -> Response<ResponseBody> {
+        let activity = exchange.activity();
         let awaited = request.headers().contains_key(EXPECT);
         let (head, incoming) = request.into_parts();
         let (body, leftover) = receive(
@@ -86,10 +141,11 @@ impl Service {
         } else if reads {
             self.registry.handle(Request::from_parts(head, body)).await
         } else {
-            let work = self.work.clone();
+            // It counts as long as it runs, also when its client has gone.
+            let (work, place) = (self.work.clone(), exchange.place());
             RunToEnd::new(async move {
                 let response = self.registry.handle(Request::from_parts(head, body)).await;
-                drop(work);
+                drop((work, place));
                 response
             })
             .await

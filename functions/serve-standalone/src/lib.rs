@@ -28,6 +28,7 @@ mod logging;
 mod metrics;
 mod moment;
 mod reload;
+mod requests;
 mod server;
 mod stores;
 

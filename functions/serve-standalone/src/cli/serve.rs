@@ -87,6 +87,11 @@ pub(crate) struct LimitArgs {
     #[arg(long, env = "ROADSTEAD_MAX_CONNECTIONS", value_name = "COUNT", default_value = "1024",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_connections: u32,
+    /// Requests in progress at once, over all connections; more are answered with 503. Their heads share 8 KiB for each of
+    /// them. One client gets at most three quarters, and less when others want some
+    #[arg(long, env = "ROADSTEAD_MAX_REQUESTS", value_name = "COUNT", default_value = "4096",
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) max_requests: u32,
     /// Memory for the bodies of all uploads together; more uploads wait for room, and a body that was interrupted for
     /// lack of it ends with 503. As much again is for manifests and lists of referrers
     /// [default: 64MiB, with blobs in S3 512MiB for uploads]

@@ -15,13 +15,14 @@ use super::Failure;
 use super::signals::{Hangups, Signals};
 use crate::cli::{Blobs, LogFormat, MetricsAddress, PullMode, ServeArgs, SyncMode};
 use crate::collector::Collector;
-use crate::connection::Timeouts;
+use crate::connection::{Buffers, Timeouts};
 use crate::delivery::{PullRules, TrustedProxies};
 use crate::environment::SystemEnvironment;
 use crate::exchange::Service;
 use crate::health::Health;
 use crate::logging;
 use crate::metrics::{Metrics, MetricsListener};
+use crate::requests::RequestPlaces;
 use crate::server::{Drained, Server};
 use crate::stores::admission::Admission;
 use crate::stores::{self, Absent, Contact, OpenHow};
@@ -216,6 +217,8 @@ async fn open(
         shows_metrics: args.metrics == MetricsAddress::Here,
         proxies: TrustedProxies::new(args.pulls.trusted_proxy.clone()),
         timeouts,
+        places: RequestPlaces::new(limits.max_requests),
+        buffers: Buffers::new(),
         work: copies,
     });
     Ok(Running {

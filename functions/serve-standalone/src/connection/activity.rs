@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use tokio::time::Instant;
 
+use crate::requests::RequestPlace;
+
 /// Counts the exchanges of one connection.
 #[derive(Debug)]
 pub(crate) struct Activity {
@@ -71,24 +73,41 @@ impl Activity {
     /// Begins an exchange, which lasts until the value is dropped.
     pub(crate) fn begin(self: Arc<Self>) -> Exchange {
         self.open.fetch_add(1, Ordering::AcqRel);
-        Exchange(self)
+        Exchange {
+            activity: self,
+            place: None,
+        }
     }
 }
 
 /// One request and its response, in progress.
 #[derive(Debug)]
-pub(crate) struct Exchange(Arc<Activity>);
+pub(crate) struct Exchange {
+    activity: Arc<Activity>,
+    place: Option<Arc<RequestPlace>>,
+}
 
 impl Exchange {
     /// The connection's.
     pub(crate) fn activity(&self) -> &Arc<Activity> {
-        &self.0
+        &self.activity
+    }
+
+    /// The same, whose request has a place until the exchange has ended.
+    pub(crate) fn occupying(mut self, place: Arc<RequestPlace>) -> Self {
+        self.place = Some(place);
+        self
+    }
+
+    /// The place of its request.
+    pub(crate) fn place(&self) -> Option<Arc<RequestPlace>> {
+        self.place.clone()
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let activity = &self.0;
+        let activity = &self.activity;
         let since = u64::try_from(activity.born.elapsed().as_millis()).unwrap_or(u64::MAX);
         activity.idle_since.store(since, Ordering::Release);
         activity.ended.fetch_add(1, Ordering::AcqRel);

@@ -4,6 +4,7 @@ pub(crate) mod cloud;
 pub(crate) mod content;
 pub(crate) mod h2;
 pub(crate) mod objects;
+pub(crate) mod ordinary;
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

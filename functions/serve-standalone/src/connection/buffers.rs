@@ -1,0 +1,69 @@
+//! What a connection may send before the registry asks for it: its buffers, bounded over all connections.
+
+use registry::budget::{Budget, ClientKey, Grant};
+
+/// What all connections together may have beyond the least that each of them gets, in bytes.
+const ALL: u64 = 64 << 20;
+
+/// What a connection gets in any case: HTTP/2 allows no less, and a head of the largest size fits twice.
+const LEAST: u32 = 64 << 10;
+
+/// With this much an HTTP/1.1 connection reads as fast as any.
+const LARGE_READS: u32 = 256 << 10;
+
+/// The same for HTTP/2, whose clients send so many bytes before they hear that others were taken.
+const LARGE_WINDOW: u32 = 1 << 20;
+
+/// Memory for the buffers of fast connections, shared fairly between clients. When there is none left, further
+/// connections work with small buffers: they are slower, and as many as can be.
+#[derive(Debug)]
+pub(crate) struct Buffers(Budget);
+
+/// How much one connection may have received that nobody has asked for.
+#[derive(Debug)]
+pub(super) struct Buffer {
+    pub(super) bytes: u32,
+    /// Held as long as the connection lives.
+    pub(super) _memory: Option<Grant>,
+}
+
+impl Buffers {
+    pub(crate) fn new() -> Self {
+        Self(Budget::new(ALL, 0))
+    }
+
+    /// The buffer of a connection of `client`.
+    pub(super) fn take(&self, client: ClientKey, multiplexed: bool) -> Buffer {
+        let (bytes, cost) = if multiplexed {
+            (LARGE_WINDOW, u64::from(LARGE_WINDOW))
+        } else {
+            // One buffer is filled while the chunk out of another one is used.
+            (LARGE_READS, 2 * u64::from(LARGE_READS))
+        };
+        let memory = self.0.try_take(client, cost);
+        Buffer {
+            bytes: if memory.is_some() { bytes } else { LEAST },
+            _memory: memory,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_buffers_are_bounded_and_shared() {
+        let buffers = Buffers::new();
+        let client = |number| ClientKey::of([10, 0, 0, number].into());
+        for (multiplexed, large, most) in [(true, LARGE_WINDOW, 48), (false, LARGE_READS, 96)] {
+            let mut held: Vec<_> = (0..most).map(|_| buffers.take(client(1), multiplexed)).collect();
+            assert!(held.iter().all(|buffer| buffer.bytes == large));
+            held.push(buffers.take(client(1), multiplexed));
+            assert_eq!(held[most].bytes, LEAST, "one client leaves a quarter to the others");
+            assert_eq!(buffers.take(client(2), multiplexed).bytes, large);
+            held.clear();
+            assert_eq!(buffers.take(client(1), multiplexed).bytes, large);
+        }
+    }
+}
