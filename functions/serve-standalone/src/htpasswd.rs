@@ -27,7 +27,7 @@ mod turns;
 pub(crate) mod watched;
 
 use password_cache::PasswordCache;
-use turns::Turns;
+use turns::PasswordTurns;
 use watched::{FileError, WatchedFile};
 
 /// Lets in the users of a file.
@@ -36,7 +36,7 @@ pub(crate) struct Htpasswd {
     /// What requests without credentials may do, if anything.
     anonymous: Option<Ceiling>,
     cache: PasswordCache,
-    turns: Turns,
+    turns: PasswordTurns,
 }
 
 impl fmt::Debug for Htpasswd {
@@ -54,7 +54,7 @@ impl Htpasswd {
             file: WatchedFile::open(path)?,
             anonymous,
             cache: PasswordCache::new(),
-            turns: Turns::new(),
+            turns: PasswordTurns::new(),
         })
     }
 

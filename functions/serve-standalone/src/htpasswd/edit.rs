@@ -1,6 +1,6 @@
 //! Changes to the text of a htpasswd file that leave everything else in it as it was.
 
-use super::file::{Line, Lines};
+use super::file::{UserLine, UserLines};
 
 /// What a file says that has no user left. Without a word it would be taken for one that was lost, and the users that
 /// a running server knows would stay.
@@ -18,7 +18,7 @@ pub(crate) fn set(text: &str, user: &str, line: &str) -> Edited {
     let before = lines_of(text, user);
     let mut seen = 0;
     let mut edited = String::with_capacity(text.len() + line.len() + 2);
-    for old in Lines(text) {
+    for old in UserLines(text) {
         if !old.is_for(user) {
             push(&mut edited, old);
             continue;
@@ -27,7 +27,7 @@ pub(crate) fn set(text: &str, user: &str, line: &str) -> Edited {
         if seen == before {
             push(
                 &mut edited,
-                Line {
+                UserLine {
                     text: line,
                     end: old.end,
                 },
@@ -39,7 +39,7 @@ pub(crate) fn set(text: &str, user: &str, line: &str) -> Edited {
         if !edited.is_empty() && !edited.ends_with(['\n', '\r']) {
             edited.push_str(end);
         }
-        push(&mut edited, Line { text: line, end });
+        push(&mut edited, UserLine { text: line, end });
     }
     Edited { text: edited, before }
 }
@@ -48,28 +48,28 @@ pub(crate) fn set(text: &str, user: &str, line: &str) -> Edited {
 pub(crate) fn remove(text: &str, user: &str) -> Edited {
     let before = lines_of(text, user);
     let mut edited = String::with_capacity(text.len());
-    for line in Lines(text).filter(|line| !line.is_for(user)) {
+    for line in UserLines(text).filter(|line| !line.is_for(user)) {
         push(&mut edited, line);
     }
     if before > 0 && edited.trim().is_empty() {
         let end = usual_end(text);
-        push(&mut edited, Line { text: NO_USERS, end });
+        push(&mut edited, UserLine { text: NO_USERS, end });
     }
     Edited { text: edited, before }
 }
 
 fn lines_of(text: &str, user: &str) -> usize {
-    Lines(text).filter(|line| line.is_for(user)).count()
+    UserLines(text).filter(|line| line.is_for(user)).count()
 }
 
-fn push(text: &mut String, line: Line<'_>) {
+fn push(text: &mut String, line: UserLine<'_>) {
     text.push_str(line.text);
     text.push_str(line.end);
 }
 
 /// How lines end in `text`: as the first one does.
 fn usual_end(text: &str) -> &str {
-    let first = Lines(text).next().map(|line| line.end);
+    let first = UserLines(text).next().map(|line| line.end);
     first.filter(|end| !end.is_empty()).unwrap_or("\n")
 }
 

@@ -75,7 +75,7 @@ impl Users {
         let mut users = Self::default();
         // The line of each of `hashes`.
         let mut lines = Vec::new();
-        for (number, line) in (1..).zip(Lines(text)) {
+        for (number, line) in (1..).zip(UserLines(text)) {
             let at = |problem| LineError { line: number, problem };
             let Some((name, hash)) = line.user().map_err(at)? else {
                 continue;
@@ -178,7 +178,7 @@ fn decode_utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<String, LineEr
 
 /// What follows `before` is no text.
 fn not_text(before: &str) -> LineError {
-    let ended = Lines(before).filter(|line| !line.end.is_empty()).count();
+    let ended = UserLines(before).filter(|line| !line.end.is_empty()).count();
     LineError {
         line: ended + 1,
         problem: Problem::NotText,
@@ -187,13 +187,13 @@ fn not_text(before: &str) -> LineError {
 
 /// One line and how it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Line<'a> {
+pub(super) struct UserLine<'a> {
     pub(super) text: &'a str,
     /// `\n`, `\r\n`, `\r`, or nothing at the end of the text.
     pub(super) end: &'a str,
 }
 
-impl<'a> Line<'a> {
+impl<'a> UserLine<'a> {
     /// The user's name and hash, as text; `None` if it is empty or a comment.
     fn user(&self) -> Result<Option<(&'a str, &'a str)>, Problem> {
         // Old programs of DOS end a file with ^Z.
@@ -222,12 +222,12 @@ impl<'a> Line<'a> {
 }
 
 /// The lines of a text.
-pub(super) struct Lines<'a>(pub(super) &'a str);
+pub(super) struct UserLines<'a>(pub(super) &'a str);
 
-impl<'a> Iterator for Lines<'a> {
-    type Item = Line<'a>;
+impl<'a> Iterator for UserLines<'a> {
+    type Item = UserLine<'a>;
 
-    fn next(&mut self) -> Option<Line<'a>> {
+    fn next(&mut self) -> Option<UserLine<'a>> {
         if self.0.is_empty() {
             return None;
         }
@@ -236,7 +236,7 @@ impl<'a> Iterator for Lines<'a> {
         let end = ["\r\n", "\n", "\r"].into_iter().find(|end| rest.starts_with(end));
         let (end, rest) = rest.split_at(end.map_or(0, str::len));
         self.0 = rest;
-        Some(Line { text, end })
+        Some(UserLine { text, end })
     }
 }
 

@@ -346,7 +346,7 @@ async fn the_file_is_looked_at_only_now_and_then() {
 async fn s20_checks_are_bounded_and_unknown_users_cost_what_known_ones_cost() {
     let fixture = Fixture::new(&[("alice", "secret"), ("bob", "secret")]);
     let mut htpasswd = fixture.open();
-    htpasswd.turns = Turns::of(1);
+    htpasswd.turns = PasswordTurns::of(1);
     htpasswd.turns.timeout = Duration::from_millis(20);
     assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice");
     assert_eq!(verdict(&htpasswd, basic("alice", "wrong")).await, "401");
@@ -373,7 +373,7 @@ async fn s20_checks_are_bounded_and_unknown_users_cost_what_known_ones_cost() {
 async fn a_right_password_stays_right_until_its_line_changes() {
     let fixture = Fixture::new(&[("alice", "secret"), ("bob", "secret")]);
     let mut htpasswd = fixture.open();
-    htpasswd.turns = Turns::of(1);
+    htpasswd.turns = PasswordTurns::of(1);
     htpasswd.turns.timeout = Duration::from_millis(20);
     assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice");
     let turn = htpasswd.turns.wait("somebody", elsewhere().client).await.unwrap();
@@ -405,7 +405,7 @@ async fn a_check_keeps_its_turn_when_its_client_leaves() {
         bcrypt::hash("secret", 4).unwrap().replacen("$04$", "$13$", 1)
     ));
     let mut htpasswd = fixture.open();
-    htpasswd.turns = Turns::of(1);
+    htpasswd.turns = PasswordTurns::of(1);
     {
         let credentials = basic("alice", "secret");
         let asked = htpasswd.authenticate(HERE, &credentials);

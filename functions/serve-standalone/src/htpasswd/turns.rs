@@ -1,4 +1,4 @@
-//! Turns to check a password, shared between clients.
+//! PasswordTurns to check a password, shared between clients.
 //!
 //! Checks cost a good part of a second of a core each, and anybody may ask for one. So there are at most as many at
 //! once as cores, and they go to clients in turn (see [`Budget`]). Who has never sent this client's right password,
@@ -21,7 +21,7 @@ const MAX_WAITING: usize = 256;
 const MAX_FAMILIAR: usize = 4096;
 
 /// The turns of this process.
-pub(super) struct Turns {
+pub(super) struct PasswordTurns {
     gate: Budget,
     turns: Budget,
     familiar: Mutex<Recent<(String, ClientKey)>>,
@@ -30,13 +30,13 @@ pub(super) struct Turns {
 
 /// The right to keep a core busy, until it is dropped.
 #[must_use]
-pub(super) struct Turn {
+pub(super) struct PasswordTurn {
     // In this order: who is let through the gate next finds the turn free.
     _turn: Grant,
     _gate: Option<Grant>,
 }
 
-impl Turns {
+impl PasswordTurns {
     /// As many as there are cores.
     pub(super) fn new() -> Self {
         Self::of(std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
@@ -53,7 +53,7 @@ impl Turns {
     }
 
     /// Waits for a turn to check a password for `user` from `client`.
-    pub(super) async fn wait(&self, user: &str, client: ClientKey) -> Result<Turn, AuthenticationError> {
+    pub(super) async fn wait(&self, user: &str, client: ClientKey) -> Result<PasswordTurn, AuthenticationError> {
         let familiar = self.familiar().uses(&(user.to_owned(), client));
         let waited = async {
             // Behind the gate newcomers count as one client: a familiar one finds nothing held in its own name.
@@ -63,7 +63,7 @@ impl Turns {
                 (Some(self.gate.take(client, 1).await?), ClientKey::INTERNAL)
             };
             let turn = self.turns.take(holder, 1).await?;
-            Ok(Turn {
+            Ok(PasswordTurn {
                 _turn: turn,
                 _gate: gate,
             })
@@ -114,7 +114,7 @@ mod tests {
     #[tokio::test]
     async fn s31_who_was_right_before_does_not_wait_behind_those_who_guess() {
         for cores in [1, 2, 4] {
-            let turns = Turns::of(cores);
+            let turns = PasswordTurns::of(cores);
             turns.was_right("alice", client(1));
             let mut held = Vec::new();
             let mut waiting = Vec::new();
@@ -142,7 +142,7 @@ mod tests {
 
     #[tokio::test]
     async fn s31_guesses_wait_by_client_and_the_newest_of_the_greediest_is_refused() {
-        let turns = Turns::of(2);
+        let turns = PasswordTurns::of(2);
         let held = turns.wait("bob", client(1)).await.unwrap();
         let mut waiting: Vec<_> = (0..=MAX_WAITING)
             .map(|_| Box::pin(turns.wait("bob", client(1))))
@@ -159,7 +159,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_turn_that_does_not_come_is_not_waited_for() {
-        let mut turns = Turns::of(1);
+        let mut turns = PasswordTurns::of(1);
         turns.timeout = Duration::from_millis(10);
         let held = turns.wait("a", client(1)).await.unwrap();
         assert!(turns.wait("b", client(2)).await.is_err());

@@ -78,7 +78,7 @@ impl Stamp {
 }
 
 /// What is known of the file.
-struct Known {
+struct FileState {
     users: Arc<Users>,
     /// The state in which it was last read, if it need not be read again in that state.
     read: Option<Stamp>,
@@ -91,7 +91,7 @@ struct Known {
 /// The users of a file, as it is now.
 pub(super) struct WatchedFile {
     path: PathBuf,
-    known: RwLock<Known>,
+    known: RwLock<FileState>,
     started: Instant,
     /// When to look at the file next, in milliseconds after `started`.
     look_at: AtomicU64,
@@ -107,7 +107,7 @@ impl WatchedFile {
             return Err(FileError::NoUsers);
         }
         warn_of_overridden(path, &users);
-        let known = Known {
+        let known = FileState {
             users: Arc::new(users),
             read: Some(stamp).filter(Stamp::is_settled),
             pending: None,
@@ -131,7 +131,7 @@ impl WatchedFile {
         self.known().users.clone()
     }
 
-    fn known(&self) -> RwLockReadGuard<'_, Known> {
+    fn known(&self) -> RwLockReadGuard<'_, FileState> {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -213,7 +213,7 @@ impl WatchedFile {
         known.users = Arc::new(users);
     }
 
-    fn complain(&self, known: &mut Known, error: &FileError, told: bool) {
+    fn complain(&self, known: &mut FileState, error: &FileError, told: bool) {
         let text = error.to_string();
         let repeated = known
             .complaint
