@@ -74,10 +74,9 @@ fn clients_take_turns() {
     let mut order = Vec::new();
     for _ in 0..8 {
         drop(held);
-        let index = waiting.iter_mut().position(|one| {
-            let granted = one.waiting.as_ref().unwrap().answer.lock().unwrap().decided.is_some();
-            granted
-        });
+        let index = waiting
+            .iter_mut()
+            .position(|one| one.waiting.as_ref().unwrap().answer.lock().unwrap().decided.is_some());
         let mut next = waiting.remove(index.unwrap());
         held = next.as_mut().now_or_never().unwrap().unwrap();
         order.push(held.client() == client(2));

@@ -151,13 +151,12 @@ pub(crate) fn check_name(name: &str) -> Result<(), Problem> {
 
 /// The text of a file's bytes.
 pub(crate) fn decode(bytes: &[u8]) -> Result<String, LineError> {
-    let (text, rest) = match bytes {
-        [0xef, 0xbb, 0xbf, rest @ ..] => (std::str::from_utf8(rest), rest),
+    let rest = match bytes {
         [0xff, 0xfe, rest @ ..] => return decode_utf16(rest, u16::from_le_bytes),
         [0xfe, 0xff, rest @ ..] => return decode_utf16(rest, u16::from_be_bytes),
-        rest => (std::str::from_utf8(rest), rest),
+        [0xef, 0xbb, 0xbf, rest @ ..] | rest => rest,
     };
-    text.map(str::to_owned).map_err(|error| {
+    std::str::from_utf8(rest).map(str::to_owned).map_err(|error| {
         let before = std::str::from_utf8(&rest[..error.valid_up_to()]).unwrap_or_default();
         not_text(before)
     })

@@ -234,7 +234,7 @@ async fn a_broken_file_locks_nobody_out() {
                 std::fs::File::create(fixture.path())
                     .unwrap()
                     .set_len(MAX_FILE + 1)
-                    .unwrap()
+                    .unwrap();
             },
             "larger",
         ),

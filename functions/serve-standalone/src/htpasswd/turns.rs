@@ -1,4 +1,4 @@
-//! PasswordTurns to check a password, shared between clients.
+//! Turns to check a password, shared between clients.
 //!
 //! Checks cost a good part of a second of a core each, and anybody may ask for one. So there are at most as many at
 //! once as cores, and they go to clients in turn (see [`Budget`]). Who has never sent this client's right password,

@@ -7,13 +7,11 @@ use crate::support::{EMPTY, MANIFEST_TYPE, Response, Server, digest, folder_with
 /// A request with exactly these lines after the first one.
 fn raw(server: &Server, first: &str, fields: &[&str]) -> Response {
     let mut client = server.connect();
-    client.send(
-        format!(
-            "{first}\r\n{}\r\n",
-            fields.iter().map(|field| format!("{field}\r\n")).collect::<String>()
-        )
-        .as_bytes(),
-    );
+    client.send(format!("{first}\r\n").as_bytes());
+    for field in fields {
+        client.send(format!("{field}\r\n").as_bytes());
+    }
+    client.send(b"\r\n");
     client.response("GET")
 }
 
