@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use oci::{Digest, RepositoryName};
-use registry::store::metadata::Content;
 use registry::store::records::{Hold, Record, RecordStore, Unreadable};
 use registry::store::{Context, Cursor, Location, Slice, StoreError};
 
@@ -94,7 +93,7 @@ fn belongings<'a>(
     let apart = (0..apart).map(move |number| keys::references(repository, digest, life, number));
     let referrer = row.record.subject.as_ref();
     let referrer = referrer.map(|subject| keys::referrer(repository, subject, digest));
-    let stored = matches!(row.record.content, Content::Stored(_));
+    let stored = row.record.content.object().is_some();
     let back_link = stored.then(|| keys::back_link(digest, repository, life));
     edges.chain(apart).chain(referrer).chain(back_link)
 }

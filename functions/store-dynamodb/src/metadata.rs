@@ -1,8 +1,10 @@
-//! The protocols that keep names: [`reads`]; [`commit`] (bytes and links); [`tags`]; [`publish`] (manifests);
+//! The protocols that keep names: [`reads`]; [`commit`] (bytes and links); [`objects`] (where bytes
+//! lie); [`tags`]; [`publish`] (manifests);
 //! [`remove`].
 
 mod commit;
 mod known;
+mod objects;
 mod publish;
 mod reads;
 mod remove;
@@ -13,7 +15,7 @@ mod tests;
 use async_trait::async_trait;
 use oci::{Digest, RepositoryName, Tag};
 use registry::store::metadata::{
-    HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal, TagRecord,
+    Defect, HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal, TagRecord,
 };
 use registry::store::{Context, Incarnation, Location, Page, StoreError};
 
@@ -154,8 +156,36 @@ impl MetadataStore for DynamoStore {
         digest: &Digest,
         location: &Location,
         size: u64,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Location, StoreError> {
         self.call(cx).commit_blob(repository, digest, location, size).await
+    }
+
+    async fn replace_location(
+        &self,
+        cx: Context,
+        digest: &Digest,
+        old: &Location,
+        new: &Location,
+        size: u64,
+    ) -> Result<Option<Location>, StoreError> {
+        let location = new.clone();
+        let new = commit::Bytes { location, size };
+        self.call(cx).replace_location(digest, old, &new).await
+    }
+
+    async fn record_defect(
+        &self,
+        cx: Context,
+        repository: Option<&RepositoryName>,
+        digest: &Digest,
+        location: &Location,
+        defect: Defect,
+    ) -> Result<Option<Location>, StoreError> {
+        self.call(cx).record_defect(repository, digest, location, defect).await
+    }
+
+    async fn clear_missing(&self, cx: Context, digest: &Digest, location: &Location) -> Result<(), StoreError> {
+        self.call(cx).clear_missing(digest, location).await
     }
 
     async fn mount(

@@ -41,6 +41,16 @@ pub(crate) enum Mutation {
     BlindTag,
     /// What the service says of the time is not heeded.
     TrustClock,
+    /// Bytes get another location whatever their location is by now.
+    ReplaceBlindly,
+    /// Bytes get another location, and their holders are not told.
+    ReplaceAlone,
+    /// A defect is recorded of whichever object the bytes are by now.
+    RecordBlindly,
+    /// Whoever makes a holder of bytes does not look at these again.
+    LookOnce,
+    /// Whoever lets a holder agree with the record of the bytes does not look at that again.
+    AgreeOnce,
 }
 
 /// Whether this mistake is to be made.

@@ -37,6 +37,8 @@ pub(crate) mod names {
     pub(crate) const AT: &str = "at";
     /// Who is about to remove the record (see [`Mark`](super::Mark)).
     pub(crate) const CONDEMNED: &str = "condemned";
+    /// What is known to be wrong with an object.
+    pub(crate) const DEFECT: &str = "defect";
     /// As what a repository holds bytes.
     pub(crate) const KIND: &str = "kind";
     /// The type with which a manifest was pushed.

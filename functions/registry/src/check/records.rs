@@ -55,6 +55,7 @@ impl Over<'_> {
                     location: location.clone(),
                     size: *size,
                     incarnation: *incarnation,
+                    defect: None,
                 };
                 self.link(looked, repository, digest, &link).await
             }
@@ -165,7 +166,8 @@ impl Over<'_> {
         }
         if !suspicions.is_empty() {
             let now = self.stores.metadata.link(self.cx(), repository, digest).await?;
-            if now.is_some_and(|now| now == *link) {
+            // Whether a defect of the object is recorded is another question.
+            if now.is_some_and(|now| Link { defect: None, ..now } == *link) {
                 looked.findings.append(&mut suspicions);
             }
         }

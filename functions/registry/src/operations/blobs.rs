@@ -7,6 +7,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 use oci::{Digest, RepositoryName};
 
+use super::objects::Named;
 use super::ranges::{self, Wanted};
 use crate::auth::{Delete, Identity, Permit, Pull, Push};
 use crate::body::ResponseBody;
@@ -50,6 +51,10 @@ impl Call<'_> {
         let mut response = if ranges::not_modified(headers, &digest) {
             response::empty(StatusCode::NOT_MODIFIED)
         } else if head_only {
+            // Whoever asks in order to push must push it again.
+            if link.defect.is_some() {
+                return Err(Error::BlobUnknown);
+            }
             let mut response = response::empty(StatusCode::OK);
             response.headers_mut().insert(CONTENT_LENGTH, link.size.into());
             response
@@ -57,7 +62,7 @@ impl Call<'_> {
             let wanted = ranges::wanted(headers, &digest, link.size, self.settings.limits.ranges)?;
             match self.redirect(repository, &link, &wanted, head).await? {
                 Some(redirect) => return redirected(&redirect, &digest),
-                None => self.send(&link, wanted).await?,
+                None => self.send(repository, &digest, &link, wanted).await?,
             }
         };
         let headers = response.headers_mut();
@@ -77,8 +82,9 @@ impl Call<'_> {
         wanted: &Wanted,
         head: &Parts,
     ) -> Result<Option<Redirect>, Error> {
-        // Nothing needs no way, and an object store refuses every range of it.
-        let here = link.size == 0 || ranges::has_conditions(&head.headers);
+        // Nothing needs no way, and an object store refuses every range of it. Of what was lost only a read tells whether
+        // it is back.
+        let here = link.size == 0 || link.defect.is_some() || ranges::has_conditions(&head.headers);
         let here = here
             || match wanted {
                 // It will be the whole there too: object stores know other entity tags than `If-Range` may name.
@@ -109,18 +115,31 @@ impl Call<'_> {
             .filter(|redirect| !own_host::leads_back(&redirect.url, head)))
     }
 
-    async fn send(&self, link: &Link, wanted: Wanted) -> Result<Response<ResponseBody>, Error> {
+    async fn send(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        link: &Link,
+        wanted: Wanted,
+    ) -> Result<Response<ResponseBody>, Error> {
+        let first = match &wanted {
+            Wanted::Whole if link.size == 0 => return Ok(Response::new(ResponseBody::empty())),
+            Wanted::Whole => 0..link.size,
+            Wanted::One(range) => range.clone(),
+            Wanted::Several(ranges) => ranges.first().cloned().unwrap_or_default(),
+        };
+        let named = Named {
+            repository,
+            digest,
+            location: &link.location,
+            defect: link.defect,
+        };
+        let (stream, location) = self.open_object(named, first).await?.ok_or(Error::BlobUnknown)?;
         match wanted {
-            Wanted::Whole if link.size == 0 => Ok(Response::new(ResponseBody::empty())),
-            Wanted::Whole => {
-                let stream = self.read(&link.location, 0..link.size).await?;
-                Ok(Response::new(ResponseBody::stream(stream, link.size)))
-            }
+            Wanted::Whole => Ok(Response::new(ResponseBody::stream(stream, link.size))),
             Wanted::One(range) => {
-                let length = range.end - range.start;
                 let content_range = ranges::content_range(&range, link.size);
-                let stream = self.read(&link.location, range).await?;
-                let mut response = Response::new(ResponseBody::stream(stream, length));
+                let mut response = Response::new(ResponseBody::stream(stream, range.end - range.start));
                 *response.status_mut() = StatusCode::PARTIAL_CONTENT;
                 response::insert(response.headers_mut(), CONTENT_RANGE, &content_range);
                 Ok(response)
@@ -133,7 +152,7 @@ impl Call<'_> {
                 let (environment, client, budget_ms) =
                     (self.environment.clone(), self.client(), self.settings.limits.store_ms);
                 let cx = move || context(&*environment, client, budget_ms);
-                let stream = multipart.stream(cx, self.stores.blobs.clone(), link.location.clone());
+                let stream = multipart.stream(cx, self.stores.blobs.clone(), location, stream);
                 let mut response = Response::new(ResponseBody::stream(stream, length));
                 *response.status_mut() = StatusCode::PARTIAL_CONTENT;
                 response::insert(response.headers_mut(), CONTENT_TYPE, &content_type);
@@ -142,7 +161,7 @@ impl Call<'_> {
         }
     }
 
-    /// The bytes of an object that the metadata names. That it is not there is our fault, and no client's.
+    /// The bytes of an object that was just sealed. That it is not there is our fault, and no client's.
     pub(crate) async fn read(&self, location: &Location, range: Range<u64>) -> Result<ByteStream, StoreError> {
         self.stores
             .blobs

@@ -182,10 +182,11 @@ impl Call<'_> {
     /// The point of publication; may be passed any number of times.
     async fn publish(&self, permit: &Permit<Push>, publishing: &Publishing) -> Result<(), StoreError> {
         let Publishing { digest, location, size } = publishing;
-        self.stores
-            .metadata
+        let metadata = &self.stores.metadata;
+        let lies_at = metadata
             .commit_blob(self.cx(), permit.repository(), digest, location, *size)
-            .await
+            .await?;
+        self.make_sure(digest, *size, location, lies_at).await
     }
 
     /// A final PUT for a session that has ended: the answer to an earlier one may have been lost, so that it is 201
@@ -226,7 +227,8 @@ impl Call<'_> {
             .metadata
             .link(self.cx(), permit.repository(), digest)
             .await?;
-        let link = link.ok_or(Error::UploadUnknown)?;
+        // What is lost by now must be sent once more.
+        let link = link.filter(|link| link.defect.is_none()).ok_or(Error::UploadUnknown)?;
         if !is_empty(headers, &body) && !self.is_end_of(&link, digest, row, body).await? {
             return Err(Error::UploadUnknown);
         }

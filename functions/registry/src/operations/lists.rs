@@ -175,7 +175,7 @@ impl Call<'_> {
     }
 
     /// Annotations that were too large for the referrer's row are read from its manifest. A manifest that was deleted
-    /// since the page was read has none.
+    /// since the page was read has none, and neither has one whose object is lost.
     async fn complete(&self, repository: &RepositoryName, referrer: Referrer) -> Result<Descriptor, Error> {
         let mut descriptor = referrer.descriptor;
         if referrer.annotations_omitted
@@ -186,7 +186,9 @@ impl Call<'_> {
                 .await?
         {
             let media_type = record.media_type.clone();
-            let bytes = self.manifest_bytes(record).await?;
+            let Some(bytes) = self.manifest_bytes(repository, &descriptor.digest, record).await? else {
+                return Ok(descriptor);
+            };
             // It was valid under the limits of its day, which may have been wider than today's.
             let unlimited = oci::Limits {
                 max_depth: usize::MAX,

@@ -7,10 +7,11 @@ use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt as _;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
-use oci::{Algorithm, Descriptor, Digest, Manifest, MediaType, Reference, Role, Tag};
+use oci::{Algorithm, Descriptor, Digest, Manifest, MediaType, Reference, RepositoryName, Role, Tag};
 
 use super::blobs::IMMUTABLE;
 use super::ends::leave_to_sweep;
+use super::objects::Named;
 use super::ranges;
 use super::receive::Received;
 use crate::auth::{Delete, Identity, Permit, Pull, Push};
@@ -20,8 +21,10 @@ use crate::environment::Purpose;
 use crate::error::Error;
 use crate::limits::Sparse;
 use crate::response;
-use crate::store::blobs::{BodyError, Source, Upload};
-use crate::store::metadata::{Content, ManifestPut, ManifestRecord, NewContent, PutManifest, Referrer, Removal};
+use crate::store::blobs::{BodyError, ByteStream, Source, Upload};
+use crate::store::metadata::{
+    Content, Defect, ManifestPut, ManifestRecord, NewContent, PutManifest, Referrer, Removal,
+};
 use crate::store::sessions::{Claim, Claimed, End, Expected, Publishing};
 use crate::store::{Location, StoreError};
 
@@ -69,12 +72,16 @@ impl Call<'_> {
         if !accepts(headers, &media_type) {
             return Err(Error::NotAcceptable(media_type));
         }
+        let defective = |record: &ManifestRecord| matches!(record.content, Content::Defective(..));
+        if head_only && record.as_ref().is_some_and(defective) {
+            return Err(Error::ManifestUnknown);
+        }
         ranges::check_match(headers, &digest)?;
         let mut response = if ranges::not_modified(headers, &digest) {
             response::empty(StatusCode::NOT_MODIFIED)
         } else {
             let mut response = match record {
-                Some(record) if !head_only => self.manifest_body(record).await?,
+                Some(record) if !head_only => self.manifest_body(permit.repository(), &digest, record).await?,
                 _ => response::empty(StatusCode::OK),
             };
             response.headers_mut().insert(CONTENT_LENGTH, size.into());
@@ -108,26 +115,67 @@ impl Call<'_> {
         }
     }
 
-    async fn manifest_body(&self, record: ManifestRecord) -> Result<Response<ResponseBody>, Error> {
-        Ok(Response::new(match record.content {
+    async fn manifest_body(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        record: ManifestRecord,
+    ) -> Result<Response<ResponseBody>, Error> {
+        let body = match record.content {
             Content::Inline(bytes) => ResponseBody::full(bytes),
-            Content::Stored(location) => ResponseBody::stream(self.read(&location, 0..record.size).await?, record.size),
-        }))
+            content => {
+                let stream = self.open_manifest(repository, digest, &content, record.size).await?;
+                ResponseBody::stream(stream.ok_or(Error::ManifestUnknown)?, record.size)
+            }
+        };
+        Ok(Response::new(body))
     }
 
-    /// All bytes of a manifest: bounded, because manifests are.
-    pub(super) async fn manifest_bytes(&self, record: ManifestRecord) -> Result<Bytes, StoreError> {
-        match record.content {
-            Content::Inline(bytes) => Ok(bytes),
-            Content::Stored(location) => {
-                let mut stream = self.read(&location, 0..record.size).await?;
-                let mut bytes = BytesMut::new();
-                while let Some(chunk) = stream.try_next().await? {
-                    bytes.extend_from_slice(&chunk);
-                }
-                Ok(bytes.freeze())
-            }
+    /// The bytes of a manifest that lie in an object; `None`: they are lost.
+    async fn open_manifest(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        content: &Content,
+        size: u64,
+    ) -> Result<Option<ByteStream>, StoreError> {
+        let Some(location) = content.object() else {
+            return Ok(None);
+        };
+        let named = Named {
+            repository,
+            digest,
+            location,
+            defect: match content {
+                Content::Defective(_, defect) => Some(*defect),
+                Content::Inline(_) | Content::Stored(_) => None,
+            },
+        };
+        let opened = self.open_object(named, 0..size).await?;
+        Ok(opened.map(|(stream, _)| stream))
+    }
+
+    /// All bytes of a manifest: bounded, because manifests are. `None`: they are lost.
+    pub(super) async fn manifest_bytes(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        record: ManifestRecord,
+    ) -> Result<Option<Bytes>, StoreError> {
+        if let Content::Inline(bytes) = record.content {
+            return Ok(Some(bytes));
         }
+        let stream = self
+            .open_manifest(repository, digest, &record.content, record.size)
+            .await?;
+        let Some(mut stream) = stream else {
+            return Ok(None);
+        };
+        let mut bytes = BytesMut::new();
+        while let Some(chunk) = stream.try_next().await? {
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(Some(bytes.freeze()))
     }
 
     /// end-7a, end-7b. The bytes are stored exactly as received; the manifest and its tags appear together.
@@ -224,10 +272,14 @@ impl Call<'_> {
         let outcome = if bytes.len() > self.settings.limits.inline_manifest_bytes {
             self.put_large(&mut put, bytes).await?
         } else {
-            self.stores.metadata.put_manifest(self.cx(), &put).await?
+            match self.stores.metadata.put_manifest(self.cx(), &put).await? {
+                // It lies in an object, which is missing: manifests of this size did so under other limits.
+                ManifestPut::Gone => self.put_large(&mut put, bytes).await?,
+                outcome => outcome,
+            }
         };
         match outcome {
-            ManifestPut::Stored => Ok(()),
+            ManifestPut::Stored | ManifestPut::StoredElsewhere(_) => Ok(()),
             ManifestPut::Missing(digests) => Err(Error::ManifestReferencesUnknown(digests)),
             ManifestPut::OtherType(stored) => Err(Error::ManifestOfOtherType(stored)),
             ManifestPut::Gone => {
@@ -241,11 +293,7 @@ impl Call<'_> {
     /// cannot be found.
     async fn put_large(&self, put: &mut PutManifest, bytes: Bytes) -> Result<ManifestPut, Error> {
         let metadata = &self.stores.metadata;
-        if metadata
-            .manifest(self.cx(), &put.repository, &put.digest)
-            .await?
-            .is_some()
-        {
+        if self.is_stored(put).await? {
             put.content = NewContent::Unchanged;
             let outcome = metadata.put_manifest(self.cx(), put).await?;
             // Deleted between the two: then its bytes are no longer anybody's, and are stored again.
@@ -267,8 +315,11 @@ impl Call<'_> {
         }
         put.content = NewContent::Sealed(publishing.location);
         let outcome = metadata.put_manifest(self.cx(), put).await?;
+        if let (ManifestPut::StoredElsewhere(other), NewContent::Sealed(offered)) = (&outcome, &put.content) {
+            self.make_sure(&put.digest, put.size, offered, other.clone()).await?;
+        }
         let end = match outcome {
-            ManifestPut::Stored => End::Done,
+            ManifestPut::Stored | ManifestPut::StoredElsewhere(_) => End::Done,
             ManifestPut::Missing(_) | ManifestPut::OtherType(_) | ManifestPut::Gone => End::Cancelled,
         };
         // A row that is done tells collection nothing.
@@ -276,6 +327,27 @@ impl Call<'_> {
             leave_to_sweep(self.stores.sessions.finish(self.cx(), &claim, end).await);
         }
         Ok(outcome)
+    }
+
+    /// Whether the manifest is there with all its bytes: one request to the blob store, if they lie in an object. What
+    /// is not there is recorded, so that it can be replaced.
+    async fn is_stored(&self, put: &PutManifest) -> Result<bool, StoreError> {
+        let metadata = &self.stores.metadata;
+        let record = metadata.manifest(self.cx(), &put.repository, &put.digest).await?;
+        match record.map(|record| record.content) {
+            None | Some(Content::Defective(..)) => Ok(false),
+            Some(Content::Inline(_)) => Ok(true),
+            Some(Content::Stored(location)) => {
+                if self.is_whole(&location, put.size).await? {
+                    return Ok(true);
+                }
+                let (repository, defect) = (Some(&put.repository), Defect::Missing);
+                metadata
+                    .record_defect(self.cx(), repository, &put.digest, &location, defect)
+                    .await?;
+                Ok(false)
+            }
+        }
     }
 
     /// Where the bytes lie now, and whether anything else was left behind.

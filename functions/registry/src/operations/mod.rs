@@ -9,6 +9,7 @@ pub(crate) mod home;
 mod lists;
 pub(crate) mod manifests;
 mod mounts;
+mod objects;
 mod ranges;
 mod receive;
 pub(crate) mod session;

@@ -155,20 +155,27 @@ impl Multipart {
         parts.sum::<u64>() + self.end.len() as u64
     }
 
-    /// `cx` makes the context of each read: they are made as the client takes them, which may be much later.
+    /// `first` is the first range, open already. `cx` makes the context of each read of another: they are made as the
+    /// client takes them, which may be much later.
     pub(super) fn stream(
         self,
         cx: impl Fn() -> Context + Clone + Send + 'static,
         blobs: Arc<dyn BlobStore>,
         location: Location,
+        first: ByteStream,
     ) -> ByteStream {
-        let parts = stream::iter(self.parts).then(move |(head, range)| {
+        let open = std::iter::once(Some(first)).chain(std::iter::repeat_with(|| None));
+        let parts: Vec<_> = self.parts.into_iter().zip(open).collect();
+        let parts = stream::iter(parts).then(move |((head, range), open)| {
             let (cx, blobs, location) = (cx.clone(), blobs.clone(), location.clone());
             async move {
-                let body = match blobs.read(cx(), &location, range).await {
-                    Ok(Some(body)) => body,
-                    Ok(None) => stream::once(async move { Err(object_missing(&location)) }).boxed(),
-                    Err(error) => stream::once(async { Err(error) }).boxed(),
+                let body = match open {
+                    Some(body) => body,
+                    None => match blobs.read(cx(), &location, range).await {
+                        Ok(Some(body)) => body,
+                        Ok(None) => stream::once(async move { Err(object_missing(&location)) }).boxed(),
+                        Err(error) => stream::once(async { Err(error) }).boxed(),
+                    },
                 };
                 stream::once(async { Ok(head) }).chain(body)
             }

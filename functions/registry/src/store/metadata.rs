@@ -15,6 +15,34 @@ use serde::{Deserialize, Serialize};
 
 use super::{Context, Incarnation, Location, Page, StoreError, Timestamp};
 
+/// What is wrong with an object that metadata names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Defect {
+    /// It was not found, or is too short to be it. It may come back, if the blob store was not the right one.
+    Missing,
+    /// It has other bytes than it should have. It is never read again.
+    Damaged,
+}
+
+impl Defect {
+    /// As a store may record it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Damaged => "damaged",
+        }
+    }
+
+    /// What [`Defect::as_str`] has made; `None` for every other text.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Missing, Self::Damaged]
+            .into_iter()
+            .find(|defect| defect.as_str() == text)
+    }
+}
+
 /// A repository's link to a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
@@ -24,6 +52,9 @@ pub struct Link {
     pub size: u64,
     /// This life of the link.
     pub incarnation: Incarnation,
+    /// What is known to be wrong with the object ([`MetadataStore::record_defect`]): the blob cannot be pulled until its
+    /// bytes are pushed again.
+    pub defect: Option<Defect>,
 }
 
 /// Where a manifest's bytes are.
@@ -33,6 +64,20 @@ pub enum Content {
     Inline(Bytes),
     /// In an object, because they are more than the record may hold.
     Stored(Location),
+    /// In an object that is known to be missing or damaged ([`MetadataStore::record_defect`]): the manifest cannot be
+    /// pulled until its bytes are pushed again.
+    Defective(Location, Defect),
+}
+
+impl Content {
+    /// The object, if the bytes are in one, whole or not.
+    #[must_use]
+    pub fn object(&self) -> Option<&Location> {
+        match self {
+            Self::Inline(_) => None,
+            Self::Stored(location) | Self::Defective(location, _) => Some(location),
+        }
+    }
 }
 
 /// A manifest as stored.
@@ -134,12 +179,17 @@ pub struct PutManifest {
 pub enum ManifestPut {
     /// The manifest and all its tags are visible.
     Stored,
+    /// The same; but the bytes lie at this location, where those of the digest lay before, and not in the object that
+    /// was sealed for this call, which is scheduled for deletion. The caller makes sure that the object is there, or
+    /// calls [`MetadataStore::replace_location`].
+    StoredElsewhere(Location),
     /// These required digests are not in the repository; nothing was changed.
     Missing(Vec<Digest>),
     /// The manifest is stored with this media type, and was put with another one. Nothing was changed.
     OtherType(MediaType),
-    /// The content was to be [`NewContent::Unchanged`], and the manifest is not there any more: it must be put with its
-    /// bytes. Nothing was changed.
+    /// The manifest must be put with its bytes in an object: the content was to be [`NewContent::Unchanged`], and the
+    /// manifest is not there any more; or the manifest is there, and the object with its bytes is recorded as missing or
+    /// damaged. Nothing was changed.
     Gone,
 }
 
@@ -238,9 +288,11 @@ pub trait MetadataStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Page<Referrer>, StoreError>;
 
-    /// Publishes a blob of `size` bytes, sealed at `location`, in a repository. Idempotent. If the digest's bytes lie
-    /// elsewhere already, those are linked and `location` goes to the graveyard. 32 commits of one digest at once
-    /// leave one location and one link per repository, and none of them fails.
+    /// Publishes a blob of `size` bytes, sealed at `location`, in a repository. Idempotent. Answers where the bytes of
+    /// the digest lie now. If they lay elsewhere already, those are linked and `location` goes to the graveyard; then the
+    /// caller makes sure that the object there is whole, or calls [`MetadataStore::replace_location`]. If the object
+    /// elsewhere has a recorded defect, `location` takes its place at once, in every repository. 32 commits of one
+    /// digest at once leave one location and one link per repository, and none of them fails.
     async fn commit_blob(
         &self,
         cx: Context,
@@ -248,10 +300,46 @@ pub trait MetadataStore: Send + Sync + 'static {
         digest: &Digest,
         location: &Location,
         size: u64,
-    ) -> Result<(), StoreError>;
+    ) -> Result<Location, StoreError>;
 
-    /// Links a blob that `from` links, without copying. `false`: `from` has no such link (any more). The caller has
-    /// checked that the principal may pull `from`.
+    /// Lets the bytes of a digest lie at `new` and no longer at `old`, where the caller has found no object or a damaged
+    /// one. Every repository that holds the digest, as a blob or as a large manifest, reads at `new` afterwards; `old`
+    /// goes to the graveyard. Answers where the bytes lie: at `new`, or elsewhere, if they did not lie at `old` any
+    /// more, and then nothing was changed. `None`: no repository holds the digest any more, and its location is not
+    /// known. Idempotent. Cut off, it may leave repositories that still read at `old`: [`MetadataStore::record_defect`]
+    /// mends these.
+    async fn replace_location(
+        &self,
+        cx: Context,
+        digest: &Digest,
+        old: &Location,
+        new: &Location,
+        size: u64,
+    ) -> Result<Option<Location>, StoreError>;
+
+    /// Records what somebody has found wrong with the object of a digest at `location`. If the bytes lie there by their
+    /// own record, links and large manifests of the digest tell of the defect in every repository from now on, mounts
+    /// are refused, and so are manifests that refer to it. The location stays known, for
+    /// [`MetadataStore::clear_missing`]. An object that is known to be damaged stays damaged.
+    ///
+    /// Answers where the bytes lie, if that is another location: then nothing is recorded, and the records of
+    /// `repository` say so afterwards if they did not. `repository` is where the location was read; `None` looks at all
+    /// that hold the digest.
+    async fn record_defect(
+        &self,
+        cx: Context,
+        repository: Option<&RepositoryName>,
+        digest: &Digest,
+        location: &Location,
+        defect: Defect,
+    ) -> Result<Option<Location>, StoreError>;
+
+    /// The object that was recorded as missing is there again. Changes nothing if the digest's bytes lie elsewhere, or
+    /// are not recorded as missing.
+    async fn clear_missing(&self, cx: Context, digest: &Digest, location: &Location) -> Result<(), StoreError>;
+
+    /// Links a blob that `from` links, without copying. `false`: `from` has no such link (any more), or its object has a
+    /// recorded defect. The caller has checked that the principal may pull `from`.
     async fn mount(
         &self,
         cx: Context,
@@ -268,7 +356,8 @@ pub trait MetadataStore: Send + Sync + 'static {
     /// again moves or adds the tags, changes nothing else, and does not look at what it refers to: that was present
     /// when it was published, and has stayed. It has its media type for ever, so that it cannot be put with another. A tag that already names the digest gets no new history.
     /// [`NewContent::Sealed`] is treated like [`MetadataStore::commit_blob`] treats a location, but makes no link: the
-    /// object cannot be read as a blob. After [`ManifestPut::Missing`] and [`ManifestPut::OtherType`] the caller leaves the object to the sweep of
+    /// object cannot be read as a blob. What has a recorded defect is not present. After [`ManifestPut::Missing`] and
+    /// [`ManifestPut::OtherType`] the caller leaves the object to the sweep of
     /// the session that names it, since the store may have used it for another repository meanwhile.
     async fn put_manifest(&self, cx: Context, put: &PutManifest) -> Result<ManifestPut, StoreError>;
 

@@ -17,7 +17,7 @@ use crate::store::blobs::{
 };
 use crate::store::collection::{Begun, Collected, CollectionStore, Grave, Plan, Standing};
 use crate::store::metadata::{
-    HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal, TagRecord,
+    Defect, HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal, TagRecord,
 };
 use crate::store::records::{Hold, Record, RecordStore, Unreadable};
 use crate::store::sessions::{
@@ -364,12 +364,47 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         digest: &Digest,
         location: &Location,
         size: u64,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Location, StoreError> {
         self.call(
             "commit_blob",
             self.inner.commit_blob(cx, repository, digest, location, size),
         )
         .await
+    }
+
+    async fn replace_location(
+        &self,
+        cx: Context,
+        digest: &Digest,
+        old: &Location,
+        new: &Location,
+        size: u64,
+    ) -> Result<Option<Location>, StoreError> {
+        self.call(
+            "replace_location",
+            self.inner.replace_location(cx, digest, old, new, size),
+        )
+        .await
+    }
+
+    async fn record_defect(
+        &self,
+        cx: Context,
+        repository: Option<&RepositoryName>,
+        digest: &Digest,
+        location: &Location,
+        defect: Defect,
+    ) -> Result<Option<Location>, StoreError> {
+        self.call(
+            "record_defect",
+            self.inner.record_defect(cx, repository, digest, location, defect),
+        )
+        .await
+    }
+
+    async fn clear_missing(&self, cx: Context, digest: &Digest, location: &Location) -> Result<(), StoreError> {
+        self.call("clear_missing", self.inner.clear_missing(cx, digest, location))
+            .await
     }
 
     async fn mount(

@@ -358,7 +358,7 @@ async fn a_missing_reference_of_a_large_manifest_is_found() {
             .await;
         match record.unwrap().unwrap().content {
             registry::store::metadata::Content::Stored(location) => location,
-            registry::store::metadata::Content::Inline(_) => panic!("it is large"),
+            other => panic!("it is large and whole: {other:?}"),
         }
     };
     let mut other = entry("c", &bytes);

@@ -7,7 +7,6 @@
 use futures_util::future::try_join_all;
 use oci::{Digest, RepositoryName};
 use registry::store::collection::{Collected, Grave, Plan, Tally, YOUNG_MS};
-use registry::store::metadata::Content;
 use registry::store::{Cursor, Incarnation, Location, StoreError, Timestamp};
 
 use super::{cursor, graveyard, place};
@@ -287,7 +286,7 @@ impl Collector<'_> {
             }
             Holding::Manifest => {
                 let manifest = self.manifest(repository, digest, life).await?;
-                manifest.is_some_and(|row| matches!(row.record.content, Content::Stored(_)))
+                manifest.is_some_and(|row| row.record.content.object().is_some())
             }
         };
         if holds {

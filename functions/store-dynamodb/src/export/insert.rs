@@ -102,6 +102,7 @@ pub(super) async fn all(call: &Call<'_>, records: &[Record]) -> Result<(), Store
                     location: location.clone(),
                     size: *size,
                     incarnation: *incarnation,
+                    defect: None,
                 };
                 let (at, mark) = (*at, None);
                 changes.bring(LinkRow { link, at, mark }.item(repository, digest));
@@ -169,6 +170,7 @@ fn blob(location: &Location, size: u64, at: Timestamp) -> BlobRow {
         location: location.clone(),
         size,
         at,
+        defect: None,
         mark: None,
     }
 }

@@ -141,7 +141,7 @@ async fn entry(
         size: record.size,
         content: match &record.content {
             Content::Inline(bytes) => EntryContent::Inline(bytes.clone()),
-            Content::Stored(location) => EntryContent::Stored(location.clone()),
+            Content::Stored(location) | Content::Defective(location, _) => EntryContent::Stored(location.clone()),
         },
         subject,
         artifact_type: record.artifact_type.clone(),

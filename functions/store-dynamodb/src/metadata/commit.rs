@@ -56,7 +56,7 @@ impl Call<'_> {
         digest: &Digest,
         location: &Location,
         size: u64,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Location, StoreError> {
         let offered = Bytes {
             location: location.clone(),
             size,
@@ -74,8 +74,9 @@ impl Call<'_> {
         };
         if bytes.location != *location {
             self.bury(digest, location).await?;
+            self.look_again(repository, digest, Holding::Blob, &bytes).await?;
         }
-        Ok(())
+        Ok(bytes.location)
     }
 
     pub(super) async fn mount(
@@ -84,7 +85,8 @@ impl Call<'_> {
         digest: &Digest,
         from: &RepositoryName,
     ) -> Result<bool, StoreError> {
-        if self.read_link(from, digest).await?.is_none() {
+        let source = self.read_link(from, digest).await?;
+        if source.is_none_or(|row| row.link.defect.is_some()) {
             return Ok(false);
         }
         let mut round = 0;
@@ -92,12 +94,12 @@ impl Call<'_> {
             let incarnation = self.incarnation(round);
             let claimed = self.claim(repository, digest, Holding::Blob, incarnation, None).await?;
             let Some(bytes) = claimed else {
-                // The source was unlinked, and its bytes collected, since they were read.
+                // The source was unlinked, and its bytes collected, since they were read; or they are known to be lost.
                 self.drop_back_link(repository, digest, incarnation).await?;
                 return Ok(false);
             };
             if self.make_link(repository, digest, &bytes, incarnation).await? {
-                return Ok(true);
+                return self.look_again(repository, digest, Holding::Blob, &bytes).await;
             }
             round += 1;
         }
@@ -125,8 +127,8 @@ impl Call<'_> {
         Ok(None)
     }
 
-    /// Claims the bytes of a digest for a repository, and decides where they lie: where they lay before, or where they
-    /// are offered.
+    /// Claims the bytes of a digest for a repository, and decides where they lie: where they lay before, unless that
+    /// object has a defect, or where they are offered.
     pub(super) async fn place(
         &self,
         repository: &RepositoryName,
@@ -141,7 +143,8 @@ impl Call<'_> {
         Ok(claimed.unwrap_or(offered))
     }
 
-    /// Writes the claim, then looks at the bytes. `None`: there are none, and none were offered; the claim stands.
+    /// Writes the claim, then looks at the bytes. `None`: there are none, or they have a defect, and none were offered; the
+    /// claim stands.
     async fn claim(
         &self,
         repository: &RepositoryName,
@@ -170,7 +173,11 @@ impl Call<'_> {
         Ok(bytes)
     }
 
-    async fn look_at_bytes(&self, digest: &Digest, offered: Option<&Bytes>) -> Result<Option<Bytes>, StoreError> {
+    pub(super) async fn look_at_bytes(
+        &self,
+        digest: &Digest,
+        offered: Option<&Bytes>,
+    ) -> Result<Option<Bytes>, StoreError> {
         let key = keys::blob(digest);
         let mut round = 0;
         loop {
@@ -182,6 +189,7 @@ impl Call<'_> {
                     location: offered.location.clone(),
                     size: offered.size,
                     at: self.cx.now,
+                    defect: None,
                     mark: None,
                 };
                 let first = Write::Put {
@@ -197,6 +205,20 @@ impl Call<'_> {
                 continue;
             };
             let row = BlobRow::read(&item)?;
+            if row.defect.is_some() {
+                match offered {
+                    None => return Ok(None),
+                    Some(offered) if offered.location == row.location => {}
+                    Some(offered) => {
+                        if self.replace(digest, &row.location, offered).await? {
+                            return Ok(Some(offered.clone()));
+                        }
+                        self.main.lost_race(round).await?;
+                        round += 1;
+                        continue;
+                    }
+                }
+            }
             let kept = unmark(key.clone(), lies_at(&row.location));
             let standing = row.mark.is_none() || self.main.write(&kept).await?.is_done();
             if standing {
@@ -228,6 +250,7 @@ impl Call<'_> {
                 location: bytes.location.clone(),
                 size: bytes.size,
                 incarnation,
+                defect: None,
             },
             at: self.cx.now,
             mark: None,
@@ -255,6 +278,9 @@ impl Call<'_> {
                 let kept = unmark(key.clone(), of_life(row.link.incarnation));
                 let standing = row.mark.is_none() || self.main.write(&kept).await?.is_done();
                 if standing {
+                    if row.link.location != bytes.location || row.link.defect.is_some() {
+                        self.agree(repository, digest, Holding::Blob).await?;
+                    }
                     self.drop_back_link(repository, digest, incarnation).await?;
                     return Ok(true);
                 }

@@ -41,6 +41,11 @@ struct Claims {
     items: Vec<Item>,
 }
 
+/// Whether the bytes of a manifest that is there are known to be lost, and this put brings no object of them.
+fn is_lost(put: &PutManifest, row: &ManifestRow) -> bool {
+    matches!(row.record.content, Content::Defective(..)) && !matches!(put.content, NewContent::Sealed(_))
+}
+
 impl Call<'_> {
     pub(super) async fn put_manifest(&self, put: &PutManifest) -> Result<ManifestPut, StoreError> {
         let wanted: BTreeSet<&Tag> = put.tags.iter().collect();
@@ -53,6 +58,7 @@ impl Call<'_> {
             let seen = wanted.iter().map(|tag| Seen::among(&items, &put.repository, tag));
             let seen = seen.collect::<Result<Vec<_>, _>>()?;
             let outcome = match items.get(&key).map(ManifestRow::read).transpose()? {
+                Some(row) if is_lost(put, &row) => Some(ManifestPut::Gone),
                 Some(row) => self.put_again(put, &row, seen).await?,
                 None if put.content == NewContent::Unchanged => Some(ManifestPut::Gone),
                 None => self.put_new(put, seen, self.incarnation(round)).await?,
@@ -89,13 +95,42 @@ impl Call<'_> {
                 return Ok(None);
             }
         }
-        if let NewContent::Sealed(location) = &put.content
-            && row.record.content != Content::Stored(location.clone())
-        {
-            // The bytes are the same, so a second object of them has no use.
-            self.bury(&put.digest, location).await?;
+        if let NewContent::Sealed(location) = &put.content {
+            return self.offer_again(put, row, location).await;
         }
         Ok(Some(ManifestPut::Stored))
+    }
+
+    /// What becomes of an object that was sealed for a manifest that is there: the bytes are the same, so it is of use
+    /// only if those that are there are lost. `None`: the manifest is not there any more.
+    async fn offer_again(
+        &self,
+        put: &PutManifest,
+        row: &ManifestRow,
+        location: &Location,
+    ) -> Result<Option<ManifestPut>, StoreError> {
+        let (repository, digest) = (&put.repository, &put.digest);
+        let Some(kept) = row.record.content.object() else {
+            self.bury(digest, location).await?;
+            return Ok(Some(ManifestPut::Stored));
+        };
+        if kept == location {
+            return Ok(Some(ManifestPut::Stored));
+        }
+        // The manifest's own back-link is its claim.
+        let offered = Bytes {
+            location: location.clone(),
+            size: put.size,
+        };
+        let Some(bytes) = self.look_at_bytes(digest, Some(&offered)).await? else {
+            return Ok(None);
+        };
+        self.agree(repository, digest, Holding::Manifest).await?;
+        if bytes.location == *location {
+            return Ok(Some(ManifestPut::Stored));
+        }
+        self.bury(digest, location).await?;
+        Ok(Some(ManifestPut::StoredElsewhere(bytes.location)))
     }
 
     /// Begins a life of the manifest. `None`: an identical put was first.
@@ -156,6 +191,13 @@ impl Call<'_> {
             && offered != location
         {
             self.bury(&put.digest, offered).await?;
+            let bytes = Bytes {
+                location: location.clone(),
+                size: put.size,
+            };
+            self.look_again(&put.repository, &put.digest, Holding::Manifest, &bytes)
+                .await?;
+            return Ok(Some(ManifestPut::StoredElsewhere(bytes.location)));
         }
         Ok(Some(ManifestPut::Stored))
     }
@@ -198,7 +240,9 @@ impl Call<'_> {
     async fn drop_claims(&self, put: &PutManifest, claims: &Claims, content: Option<&Content>) {
         let drops = claims.items.iter().map(|item| item.key.clone());
         let back_link = keys::back_link(&put.digest, &put.repository, claims.incarnation);
-        let back_link = matches!(content, Some(Content::Stored(_))).then_some(back_link);
+        let back_link = content
+            .is_some_and(|content| content.object().is_some())
+            .then_some(back_link);
         let drops = drops.chain(back_link).map(Write::delete);
         if let Err(error) = self.main.write_all(&drops.collect::<Vec<_>>()).await {
             tracing::warn!(%error, "edges of a manifest that was not published are left to collection");
@@ -237,6 +281,8 @@ impl Call<'_> {
     async fn stands(&self, item: Option<&Item>) -> Result<bool, StoreError> {
         match item {
             None => Ok(false),
+            // It is there, and cannot be pulled.
+            Some(item) if Fields(item).flag(names::DEFECT) => Ok(false),
             Some(item) if !Fields(item).flag(names::CONDEMNED) || active(Mutation::IgnoreMarks) => Ok(true),
             // Whichever life of it there is by now: the edge holds it.
             Some(item) => {

@@ -2,7 +2,7 @@
 
 use oci::{Digest, RepositoryName, Tag};
 use registry::store::collection::YOUNG_MS;
-use registry::store::metadata::{Content, Removal};
+use registry::store::metadata::Removal;
 use registry::store::{Incarnation, StoreError};
 
 use super::Call;
@@ -307,7 +307,7 @@ impl Call<'_> {
             .iter()
             .map(|target| keys::edge(repository, target, digest, incarnation));
         let mut writes: Vec<Write> = edges.map(Write::delete).collect();
-        if let Content::Stored(_) = row.record.content {
+        if row.record.content.object().is_some() {
             writes.push(Write::delete(keys::back_link(digest, repository, incarnation)));
         }
         self.main.write_all(&writes).await?;

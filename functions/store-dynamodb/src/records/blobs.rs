@@ -1,7 +1,7 @@
 //! Bytes: who may read them, where they lie, who holds them.
 
 use oci::{Digest, RepositoryName};
-use registry::store::metadata::Link;
+use registry::store::metadata::{Defect, Link};
 pub(crate) use registry::store::records::Holding;
 use registry::store::{Incarnation, Location, StoreError, Timestamp};
 
@@ -28,6 +28,7 @@ impl LinkRow {
             .number(names::SIZE, self.link.size)
             .text(names::INCARNATION, self.link.incarnation)
             .moment(names::AT, self.at)
+            .text_if_any(names::DEFECT, self.link.defect.map(Defect::as_str))
             .text_if_any(names::CONDEMNED, self.mark)
             .item(keys::link(repository, digest))
     }
@@ -39,6 +40,7 @@ impl LinkRow {
                 location: fields.location()?,
                 size: fields.number(names::SIZE)?,
                 incarnation: fields.incarnation(names::INCARNATION)?,
+                defect: fields.defect()?,
             },
             at: fields.moment(names::AT)?,
             mark: fields.parsed_if_any(names::CONDEMNED)?,
@@ -55,6 +57,8 @@ pub(crate) struct BlobRow {
     pub(crate) size: u64,
     /// When it was recorded.
     pub(crate) at: Timestamp,
+    /// What is wrong with it.
+    pub(crate) defect: Option<Defect>,
     /// Who is about to remove it.
     pub(crate) mark: Option<Mark>,
 }
@@ -65,6 +69,7 @@ impl BlobRow {
             .location(&self.location)
             .number(names::SIZE, self.size)
             .moment(names::AT, self.at)
+            .text_if_any(names::DEFECT, self.defect.map(Defect::as_str))
             .text_if_any(names::CONDEMNED, self.mark)
             .item(keys::blob(digest))
     }
@@ -75,6 +80,7 @@ impl BlobRow {
             location: fields.location()?,
             size: fields.number(names::SIZE)?,
             at: fields.moment(names::AT)?,
+            defect: fields.defect()?,
             mark: fields.parsed_if_any(names::CONDEMNED)?,
         })
     }

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use bytes::Bytes;
+use registry::store::metadata::Defect;
 use registry::store::{Incarnation, Location, StoreError, Timestamp};
 
 use super::names;
@@ -98,6 +99,12 @@ impl<'a> Fields<'a> {
     pub(crate) fn incarnation(&self, name: &str) -> Result<Incarnation, StoreError> {
         let number = crate::keys::number(self.text(name)?);
         number.map(Incarnation).ok_or_else(|| self.wrong(name))
+    }
+
+    /// What is wrong with an object. A word of a later version says that something is.
+    pub(crate) fn defect(&self) -> Result<Option<Defect>, StoreError> {
+        let text = self.text_if_any(names::DEFECT)?;
+        Ok(text.map(|text| Defect::parse(text).unwrap_or(Defect::Damaged)))
     }
 
     pub(crate) fn location_if_any(&self) -> Result<Option<Location>, StoreError> {

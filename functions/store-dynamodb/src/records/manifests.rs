@@ -73,6 +73,7 @@ impl ManifestRow {
         let making = match &record.content {
             Content::Inline(bytes) => making.bytes(names::BYTES, bytes.clone()),
             Content::Stored(location) => making.location(location),
+            Content::Defective(location, defect) => making.location(location).text(names::DEFECT, defect.as_str()),
         };
         let making = match &self.references {
             References::Here(digests) => making.bytes_if_any(names::REFERENCES, &packed(digests)),
@@ -83,9 +84,10 @@ impl ManifestRow {
 
     pub(crate) fn read(item: &Item) -> Result<Self, StoreError> {
         let fields = Fields(item);
-        let content = match fields.location_if_any()? {
-            Some(location) => Content::Stored(location),
-            None => Content::Inline(fields.bytes(names::BYTES)?.clone()),
+        let content = match (fields.location_if_any()?, fields.defect()?) {
+            (Some(location), None) => Content::Stored(location),
+            (Some(location), Some(defect)) => Content::Defective(location, defect),
+            (None, _) => Content::Inline(fields.bytes(names::BYTES)?.clone()),
         };
         let references = if fields.flag(names::REFERENCE_ROWS) {
             References::Apart(fields.small(names::REFERENCE_ROWS)?)

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use oci::{Algorithm, Descriptor, Digest, MediaType, RepositoryName, Tag};
 use registry::store::collection::Grave;
-use registry::store::metadata::{Content, HistoryRecord, Link, ManifestRecord, Referrer, TagRecord};
+use registry::store::metadata::{Content, Defect, HistoryRecord, Link, ManifestRecord, Referrer, TagRecord};
 use registry::store::sessions::{Progress, Publishing, Session, SessionId, SessionKey, SigningKey, State};
 use registry::store::{Cursor, Incarnation, Location, Timestamp};
 
@@ -175,12 +175,17 @@ fn a_start_beyond_what_can_be_stored_is_cut_where_nothing_changes() {
 
 #[test]
 fn links_and_bytes_come_back() {
-    for mark in [None, Some(MARK)] {
+    let defects = [None, Some(Defect::Missing), Some(Defect::Damaged)];
+    for (mark, defect) in [None, Some(MARK)]
+        .into_iter()
+        .flat_map(|mark| defects.map(|defect| (mark, defect)))
+    {
         let link = LinkRow {
             link: Link {
                 location: Location::main("0a.1"),
                 size: u64::MAX,
                 incarnation: LIFE,
+                defect,
             },
             at: AT,
             mark,
@@ -190,6 +195,7 @@ fn links_and_bytes_come_back() {
             location: Location::main("0a.1"),
             size: 0,
             at: AT,
+            defect,
             mark,
         };
         assert_eq!(BlobRow::read(&blob.item(&digest("a"))).unwrap(), blob);
@@ -215,6 +221,8 @@ fn manifests_come_back() {
     let contents = [
         Content::Inline(Bytes::from_static(b"{}")),
         Content::Stored(Location::main("0a.1")),
+        Content::Defective(Location::main("0a.1"), Defect::Missing),
+        Content::Defective(Location::main("0a.1"), Defect::Damaged),
     ];
     for (references, content) in references.iter().zip(contents.iter().cycle()) {
         let row = ManifestRow {
@@ -358,6 +366,7 @@ fn what_is_damaged_is_said_by_its_key() {
             location: Location::main("0a.1"),
             size: 1,
             incarnation: LIFE,
+            defect: None,
         },
         at: AT,
         mark: None,
@@ -391,9 +400,26 @@ fn what_a_newer_version_adds_is_no_damage() {
         location: Location::main("0a.1"),
         size: 1,
         at: AT,
+        defect: None,
         mark: None,
     };
     let mut item = row.item(&digest("a"));
     item.attributes.insert("colour".to_owned(), Value::S("blue".to_owned()));
     assert_eq!(BlobRow::read(&item).unwrap(), row);
+}
+
+/// A kind of defect that this version does not know is one that no read can get over.
+#[test]
+fn an_unknown_defect_is_a_defect() {
+    let row = BlobRow {
+        location: Location::main("0a.1"),
+        size: 1,
+        at: AT,
+        defect: None,
+        mark: None,
+    };
+    let mut item = row.item(&digest("a"));
+    item.attributes
+        .insert("defect".to_owned(), Value::S("moth-eaten".to_owned()));
+    assert_eq!(BlobRow::read(&item).unwrap().defect, Some(Defect::Damaged));
 }

@@ -1,6 +1,7 @@
 //! What can be done in a scenario, as the core does it: with the session that names an object before it exists, and
 //! with all that follows.
 
+mod losses;
 mod uploads;
 
 use std::task::{Context as Poller, Poll, Waker};
@@ -50,6 +51,14 @@ pub(super) enum Act {
     Pass(u64),
     /// One request on the upload that all of the scenario share.
     Body(Body),
+    /// An accident befalls the object of a digest: it is gone, or it is damaged.
+    Lose(u8),
+    /// The object of a digest that was gone is there again, if it still has its name.
+    Return(u8),
+    /// Reads a blob, or a large manifest, to the object, as a pull does.
+    Pull(u8, u8),
+    /// Looks at the object of a digest, and records what is wrong with it, as `fsck --repair` does.
+    Repair(u8),
     /// Walks over all names as if nothing needed a grace but what is under way.
     CollectHastily,
     /// Something by an instance whose clock is ahead by so many hours, or behind: it is refused, with whatever it has
@@ -166,7 +175,7 @@ impl Actor {
                         .keep_link(cx(), of(r), CAST.digest(name))
                         .await
                         .expect("keep_link");
-                    kept = link.is_some();
+                    kept = link.as_ref().is_some_and(|link| link.defect.is_none());
                     there(link.as_ref())
                 })
                 .await;
@@ -236,6 +245,10 @@ impl Actor {
             }
             Act::Sweep => self.sweep().await,
             Act::Graves => self.graves().await,
+            Act::Lose(name) => self.lose(name).await,
+            Act::Return(name) => self.bring_back(name).await,
+            Act::Pull(r, name) => self.pull(r, name).await,
+            Act::Repair(name) => self.repair(name).await,
             Act::Pass(hours) => self.world.pass(hours * HOUR),
             Act::Body(body) => self.body(body).await,
             Act::Off(hours, what) => self.with_wrong_clock(hours, what).await,
@@ -359,6 +372,7 @@ impl Act {
             | Self::Unlink(r, name)
             | Self::Link(r, name)
             | Self::Off(_, Off::Unlink(r, name))
+            | Self::Pull(r, name)
             | Self::Body(Body::Last(r, name) | Body::Torn(r, name)) => Some((r, name)),
             _ => None,
         }
@@ -371,7 +385,8 @@ impl Act {
             | Self::KeepAndPut(r, _, name)
             | Self::Put(r, name, _)
             | Self::Delete(r, name)
-            | Self::Manifest(r, name) => Some((r, name)),
+            | Self::Manifest(r, name)
+            | Self::Pull(r, name) => Some((r, name)),
             _ => None,
         }
     }

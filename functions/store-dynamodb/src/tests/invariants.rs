@@ -43,9 +43,19 @@ pub(super) fn after_step(world: &World) -> Result<(), String> {
     if lost || changed { hold(world) } else { Ok(()) }
 }
 
+/// The objects.
+struct Objects {
+    there: BTreeSet<String>,
+    /// Those that an accident has befallen: what led to them may still do so, and may say that they have a defect.
+    lost: BTreeSet<String>,
+}
+
 /// Everything that must be true at every moment.
 pub(super) fn hold(world: &World) -> Result<(), String> {
-    let objects = world.objects();
+    let objects = Objects {
+        there: world.objects(),
+        lost: world.lost(),
+    };
     world.main.look(|items| {
         for (partition, sort, attributes) in items.iter() {
             item(items, &objects, partition, sort, attributes)
@@ -55,13 +65,7 @@ pub(super) fn hold(world: &World) -> Result<(), String> {
     })
 }
 
-fn item(
-    items: &Items,
-    objects: &BTreeSet<String>,
-    partition: &str,
-    sort: &str,
-    attributes: &Attributes,
-) -> Result<(), String> {
+fn item(items: &Items, objects: &Objects, partition: &str, sort: &str, attributes: &Attributes) -> Result<(), String> {
     let of_repository = |kind: &str| partition.strip_prefix(kind);
     let there = |partition: &str, sort: &str| items.attributes(partition, sort).is_some();
     if let Some((repository, digest)) = of_repository("D#").and_then(|rest| rest.split_once('#')) {
@@ -86,6 +90,8 @@ fn item(
                 .then_some(())
                 .ok_or_else(|| "the referrer is not there".to_owned());
         }
+    } else if sort == "B" {
+        return is_fair(objects, attributes);
     } else if let Some(repository) = of_repository("T#") {
         if let Some(digest) = sort.strip_prefix("m#")
             && !there(&format!("D#{repository}#{digest}"), "M")
@@ -123,7 +129,7 @@ fn tag_holds(items: &Items, repository: &str, tag: &str, attributes: &Attributes
 /// What links or stores bytes: they are where the record of the digest says, they exist, and they are held.
 fn holds_bytes(
     items: &Items,
-    objects: &BTreeSet<String>,
+    objects: &Objects,
     repository: &str,
     digest: &str,
     attributes: &Attributes,
@@ -131,12 +137,14 @@ fn holds_bytes(
     let bytes = format!("B#{digest}");
     let object = text(attributes, "object");
     let record = items.attributes(&bytes, "B");
-    if record.is_none_or(|record| text(record, "object") != object) {
+    let is_lost = objects.lost.contains(object);
+    if record.is_none_or(|record| text(record, "object") != object && !is_lost) {
         return Err("the record of the bytes says something else".to_owned());
     }
-    if !objects.contains(object) {
+    if !objects.there.contains(object) && !is_lost {
         return Err("the bytes are gone".to_owned());
     }
+    is_fair(objects, attributes)?;
     let life = text(attributes, "incarnation");
     if items.attributes(&bytes, &format!("l#{repository}#{life}")).is_none() {
         return Err("its claim on the bytes is gone".to_owned());
@@ -144,9 +152,39 @@ fn holds_bytes(
     Ok(())
 }
 
+/// Only what an accident has befallen is said to have a defect.
+fn is_fair(objects: &Objects, attributes: &Attributes) -> Result<(), String> {
+    let is_said = !text(attributes, "defect").is_empty();
+    if is_said && !objects.lost.contains(text(attributes, "object")) {
+        return Err("a whole object is said to have a defect".to_owned());
+    }
+    Ok(())
+}
+
+/// Everything that leads to an object leads to where the bytes of its digest lie whole, and says so.
+pub(super) fn all_is_whole(world: &World) -> Result<(), String> {
+    world.main.look(|items| {
+        for (partition, sort, attributes) in items.iter() {
+            let object = text(attributes, "object");
+            let digest = partition.rsplit('#').next().unwrap_or_default();
+            if !["B", "L", "M"].contains(&sort) || object.is_empty() {
+                continue;
+            }
+            let record = items.attributes(&format!("B#{digest}"), "B");
+            let agrees = record.is_some_and(|record| text(record, "object") == object);
+            if !agrees || !world.is_whole(object) || !text(attributes, "defect").is_empty() {
+                return Err(format!(
+                    "{partition} / {sort} has not come right: {attributes:?}, {record:?}"
+                ));
+            }
+        }
+        Ok(())
+    })
+}
+
 fn manifest(
     items: &Items,
-    objects: &BTreeSet<String>,
+    objects: &Objects,
     repository: &str,
     digest: &str,
     attributes: &Attributes,

@@ -46,4 +46,9 @@ mutations! {
     unlinking_at_once_is_found UnlinkAtOnce [KEEP_FRESH]
     s33_trusting_a_clock_that_is_behind_is_found TrustClock [S33_PUT_BEHIND]
     s33_trusting_a_clock_that_is_ahead_is_found TrustClock [S33_UNLINK_AHEAD]
+    replacing_blindly_is_found ReplaceBlindly [LOST, LOST_TWICE]
+    replacing_without_telling_is_found ReplaceAlone [LOST]
+    recording_a_defect_blindly_is_found RecordBlindly [LOST]
+    looking_once_at_bytes_is_found LookOnce [LOST_MOUNT]
+    agreeing_once_is_found AgreeOnce [OUT_OF_SIGHT]
 }

@@ -1,8 +1,8 @@
 //! The races that the protocols are made for.
 
 use super::acts::Act::{
-    Body as Request, Collect, CollectHastily, Delete, Graves, KeepAndPut, Mount, Off, Pass, Push, Put, Read, Replay,
-    Sweep, Unlink, Untag,
+    Body as Request, Collect, CollectHastily, Delete, Graves, KeepAndPut, Lose, Mount, Off, Pass, Pull, Push, Put, Read,
+    Repair, Replay, Return, Sweep, Unlink, Untag,
 };
 use super::acts::{Act, Body, Off as Wrong};
 use super::cast::{BLOB, EMPTY, IMAGE, INDEX, LARGE, OTHER, SIGNATURE, VOID};
@@ -284,5 +284,58 @@ scenarios! {
         [Push(R, BLOB)]
         [Push(S, BLOB), Unlink(S, BLOB)]
         [Collect, Graves]
+    }
+
+    /// An object is lost, and found to be so by readers, while it is pushed again in two repositories and mounted.
+    LOST a_lost_object_against_pushes_and_mounts unjudged {
+        &[Push(R, BLOB), Put(R, IMAGE, &[0])];
+        [Lose(BLOB), Push(R, BLOB)]
+        [Mount(S, BLOB, R), Pull(S, BLOB)]
+        [Pull(R, BLOB)]
+        [Push(S, BLOB)]
+    }
+
+    /// A mount meets the replacement of the object that it links.
+    LOST_MOUNT a_mount_against_a_replacement unjudged {
+        &[Push(R, BLOB), Lose(BLOB)];
+        [Mount(S, BLOB, R)]
+        [Push(R, BLOB)]
+    }
+
+    /// An object is lost while what links it goes and is collected.
+    LOST_COLLECT a_lost_object_against_collection unjudged {
+        &[Push(R, BLOB), Mount(S, BLOB, R)];
+        [Lose(BLOB), Pull(R, BLOB)]
+        [Push(R, BLOB)]
+        [Unlink(S, BLOB), Unlink(R, BLOB)]
+        [Collect, Repair(BLOB)]
+        [Mount(S, BLOB, R), Collect]
+    }
+
+    /// An object is lost twice: what took the place of the first is lost as well.
+    LOST_TWICE an_object_is_lost_again unjudged {
+        &[Push(R, BLOB), Mount(S, BLOB, R), Lose(BLOB)];
+        [Push(R, BLOB), Lose(BLOB), Push(R, BLOB)]
+        [Push(S, BLOB), Pull(S, BLOB)]
+        [Pull(R, BLOB)]
+        [Mount(S, BLOB, R)]
+    }
+
+    /// An object is out of sight for a while.
+    OUT_OF_SIGHT an_object_comes_back unjudged {
+        &[Push(R, BLOB), Mount(S, BLOB, R), Lose(BLOB)];
+        [Pull(R, BLOB), Pull(R, BLOB)]
+        [Pull(S, BLOB), Pull(S, BLOB)]
+        [Return(BLOB)]
+        [Repair(BLOB), Mount(S, BLOB, R)]
+    }
+
+    /// The object of a large manifest, whose bytes are a blob too, is lost while it is put again.
+    LOST_MANIFEST a_lost_manifest unjudged {
+        &[Push(R, BLOB), Push(S, BLOB), Put(R, LARGE, &[0]), Put(S, LARGE, &[0])];
+        [Lose(LARGE), Put(R, LARGE, &[1])]
+        [Pull(S, LARGE), Put(S, LARGE, &[1])]
+        [Delete(R, LARGE), Push(R, LARGE)]
+        [Pull(R, LARGE), Collect]
     }
 }

@@ -5,6 +5,7 @@
 //! | `ROADSTEAD_SCHEDULES` | how many schedules of each scenario, with crashes and without; 20,000 if not set |
 //! | `ROADSTEAD_SEED` | only this one, and prints every request of it |
 
+use std::collections::BTreeSet;
 use std::env;
 
 use super::acts::{Act, Actor, PLAN, at_once};
@@ -119,6 +120,7 @@ fn schedule(scenario: &Scenario, weather: Weather, seed: u64, traced: bool) -> R
     world.scheduler.run(tasks.collect(), &mut random, &mut rules)?;
     world.set_faults(Faults::NONE);
     invariants::histories(&world)?;
+    come_right(scenario, &world, weather)?;
     ask(scenario, &world);
     let history = world.history();
     let judged = scenario.judged && weather != Weather::Late;
@@ -128,6 +130,30 @@ fn schedule(scenario: &Scenario, weather: Weather, seed: u64, traced: bool) -> R
         return Err(format!("no order of these calls explains their answers:{lines}"));
     }
     clean(&world)
+}
+
+/// After an accident, one more push of the right bytes makes everything whole, in whichever repository. Where somebody
+/// was cut off, or done late, whoever reads comes first.
+fn come_right(scenario: &Scenario, world: &World, weather: Weather) -> Result<(), String> {
+    let acts = || scenario.before.iter().chain(scenario.tasks.iter().copied().flatten());
+    let lost = acts().filter_map(|act| match *act {
+        Act::Lose(name) => Some(name),
+        _ => None,
+    });
+    let lost: BTreeSet<u8> = lost.collect();
+    let actor = Actor::alone(world);
+    for name in &lost {
+        if weather != Weather::Calm {
+            at_once(actor.play(&[Act::Pull(0, *name), Act::Pull(1, *name)]));
+        }
+        at_once(actor.play(&[Act::Push(0, *name)]));
+    }
+    invariants::after_step(world)?;
+    if lost.is_empty() {
+        Ok(())
+    } else {
+        invariants::all_is_whole(world)
+    }
 }
 
 /// Asks for everything that the scenario has touched.

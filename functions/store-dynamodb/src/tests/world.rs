@@ -8,17 +8,21 @@ use async_trait::async_trait;
 use registry::clock::ServiceClock;
 use registry::store::{Context, Incarnation, Timestamp};
 
+use super::cast::CAST;
 use super::dated::Dated;
 use super::linearizable::{Answer, Call, Event};
 use crate::DynamoStore;
 use crate::memory::{Faults, MemoryTable};
 use crate::retrying::Pace;
 use crate::scheduler::{Random, Scheduler};
+use crate::table::Value;
 
 /// An hour, in milliseconds.
 pub(super) const HOUR: u64 = 3_600_000;
 /// When everything begins.
 pub(super) const START: Timestamp = Timestamp(1_900_000_000_000);
+/// The bytes of everything.
+pub(super) const SIZE: u64 = 10;
 /// How long a call may take.
 const PATIENCE: u64 = 60_000;
 
@@ -38,6 +42,10 @@ struct Shared {
     random: Random,
     objects: BTreeSet<String>,
     objects_lost: bool,
+    /// The objects that an accident has befallen, whatever became of them since.
+    lost: BTreeSet<String>,
+    /// Those among them that are there, with other bytes.
+    damaged: BTreeSet<String>,
     /// The objects that records of bytes name, by the keys of these.
     named: BTreeMap<String, String>,
     /// When objects lost such a name for the last time.
@@ -98,6 +106,8 @@ impl World {
                 random,
                 objects: BTreeSet::new(),
                 objects_lost: false,
+                lost: BTreeSet::new(),
+                damaged: BTreeSet::new(),
                 named: BTreeMap::new(),
                 unnamed: BTreeMap::new(),
                 hasty: None,
@@ -202,6 +212,56 @@ impl World {
         let mut shared = self.lock();
         shared.objects.remove(key);
         shared.objects_lost = true;
+    }
+
+    /// The object of a digest by the record of its bytes.
+    fn object_of(&self, name: u8) -> Option<String> {
+        let partition = format!("B#{}", CAST.digest(name));
+        self.main
+            .look(|items| match items.attributes(&partition, "B")?.get("object") {
+                Some(Value::S(object)) => Some(object.clone()),
+                _ => None,
+            })
+    }
+
+    /// Loses the object of a digest by accident.
+    pub(super) fn lose(&self, name: u8) {
+        let Some(object) = self.object_of(name) else {
+            return;
+        };
+        self.scheduler.trace(|| format!("{object} is lost"));
+        let mut shared = self.lock();
+        if shared.random.happens(500) {
+            shared.objects.remove(&object);
+        } else {
+            shared.damaged.insert(object.clone());
+        }
+        shared.lost.insert(object);
+        shared.objects_lost = true;
+    }
+
+    /// What was gone, and has its name, was only out of sight.
+    pub(super) fn bring_back(&self, name: u8) {
+        let Some(object) = self.object_of(name) else {
+            return;
+        };
+        let mut shared = self.lock();
+        if shared.lost.contains(&object) {
+            shared.objects.insert(object.clone());
+            shared.damaged.remove(&object);
+        }
+        self.scheduler.trace(|| format!("{object} is back"));
+    }
+
+    /// Whether an object is there, and as it was.
+    pub(super) fn is_whole(&self, object: &str) -> bool {
+        let shared = self.lock();
+        shared.objects.contains(object) && !shared.damaged.contains(object)
+    }
+
+    /// The objects that an accident has ever befallen.
+    pub(super) fn lost(&self) -> BTreeSet<String> {
+        self.lock().lost.clone()
     }
 
     /// Deletes an object out of the graveyard: one that had a name must have been without it for `grace` milliseconds.

@@ -1,5 +1,6 @@
 //! Names: the reads, and the way from the contract to the operations that write.
 
+mod objects;
 mod publish;
 pub(super) mod remove;
 
@@ -7,7 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use oci::{Digest, RepositoryName, Tag};
 use registry::store::metadata::{
-    Content, HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal, TagRecord,
+    Content, Defect, HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal,
+    TagRecord,
 };
 use registry::store::{Context, Location, Page, StoreError, Timestamp};
 use rusqlite::{Row, params};
@@ -63,7 +65,8 @@ impl MetadataStore for SqliteStore {
         let digest = digest.to_string();
         self.read(cx, |rows| {
             rows.one(
-                "SELECT media_type, size, subject, artifact_type, incarnation, content, store, key \
+                "SELECT media_type, size, subject, artifact_type, incarnation, content, store, key, \
+                 iif(content IS NULL, (SELECT condemned FROM blob WHERE blob.digest = ?2), NULL) \
                  FROM manifest WHERE repository = ?1 AND digest = ?2",
                 params![repository.as_str(), digest],
                 manifest,
@@ -191,12 +194,46 @@ impl MetadataStore for SqliteStore {
         digest: &Digest,
         location: &Location,
         size: u64,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Location, StoreError> {
         let (repository, digest, location) = (repository.clone(), digest.to_string(), location.clone());
         self.write(cx, move |rows| {
             publish::blob(rows, cx, &repository, &digest, &location, size)
         })
         .await
+    }
+
+    async fn replace_location(
+        &self,
+        cx: Context,
+        digest: &Digest,
+        old: &Location,
+        new: &Location,
+        size: u64,
+    ) -> Result<Option<Location>, StoreError> {
+        let (digest, old, new) = (digest.to_string(), old.clone(), new.clone());
+        self.write(cx, move |rows| objects::replace(rows, cx, &digest, &old, &new, size))
+            .await
+    }
+
+    async fn record_defect(
+        &self,
+        cx: Context,
+        repository: Option<&RepositoryName>,
+        digest: &Digest,
+        location: &Location,
+        defect: Defect,
+    ) -> Result<Option<Location>, StoreError> {
+        let (repository, digest, location) = (repository.cloned(), digest.to_string(), location.clone());
+        self.write(cx, move |rows| {
+            objects::record_defect(rows, cx, repository.as_ref(), &digest, &location, defect)
+        })
+        .await
+    }
+
+    async fn clear_missing(&self, cx: Context, digest: &Digest, location: &Location) -> Result<(), StoreError> {
+        let (digest, location) = (digest.to_string(), location.clone());
+        self.write(cx, move |rows| objects::clear_missing(rows, &digest, &location))
+            .await
     }
 
     async fn mount(
@@ -262,13 +299,15 @@ impl MetadataStore for SqliteStore {
 /// A link, and whether a collection has marked it.
 fn link(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -> Result<Option<(Link, bool)>, Failure> {
     rows.one(
-        "SELECT store, key, size, incarnation, condemned IS NOT NULL FROM link WHERE repository = ?1 AND digest = ?2",
+        "SELECT store, key, size, incarnation, condemned IS NOT NULL, \
+         (SELECT condemned FROM blob WHERE blob.digest = ?2) FROM link WHERE repository = ?1 AND digest = ?2",
         params![repository.as_str(), digest],
         |row| {
             let link = Link {
                 location: row.location(0, 1)?,
                 size: row.unsigned(2)?,
                 incarnation: row.incarnation(3)?,
+                defect: objects::defect(row, 5)?,
             };
             Ok((link, row.value(4)?))
         },
@@ -297,7 +336,10 @@ fn manifest(row: &Row<'_>) -> Result<ManifestRecord, Failure> {
         size: row.unsigned(1)?,
         content: match content {
             Some(bytes) => Content::Inline(Bytes::copy_from_slice(bytes)),
-            None => Content::Stored(row.location(6, 7)?),
+            None => match objects::defect(row, 8)? {
+                Some(defect) => Content::Defective(row.location(6, 7)?, defect),
+                None => Content::Stored(row.location(6, 7)?),
+            },
         },
         subject: row.parsed_if_any(2)?,
         artifact_type: row.parsed_if_any(3)?,

@@ -68,6 +68,7 @@ impl Opened {
         self.store
             .commit_blob(cx(), &repository(), &digest(number), &location(number), 1)
             .await
+            .map(drop)
     }
 }
 

@@ -5,8 +5,8 @@ use oci::{Algorithm, Digest};
 use super::{CollectionTrial, GRACE, HOUR, PLAN, place_of};
 use crate::contract::metadata::{digest, location, manifest, repository};
 use crate::store::Location;
-use crate::store::collection::Grave;
-use crate::store::metadata::{Content, Removal};
+use crate::store::collection::{Grave, Standing, Tally};
+use crate::store::metadata::{Content, Defect, Removal};
 
 /// Bytes that no repository holds any more are buried at once: those who read them are protected by the grave.
 pub async fn bytes_that_nobody_holds_are_buried(trial: CollectionTrial) {
@@ -149,4 +149,69 @@ pub async fn a_name_is_a_digest_and_a_place(trial: CollectionTrial) {
     assert!(!trial.is_named(&blob, &location(1)).await);
     assert!(!trial.is_named(&digest("other"), &place).await);
     assert!(!trial.is_named(&Digest::of(Algorithm::Sha512, b"blob"), &place).await);
+}
+
+/// An object that was replaced, because it was missing or damaged, is buried when it loses its name: it may be there
+/// after all. What took its place is in use, although a commit had buried it first.
+pub async fn what_was_replaced_is_buried(trial: CollectionTrial) {
+    let names = trial.names();
+    let name = repository("a");
+    let (known, unknown) = (digest("known to be lost"), digest("found by a push"));
+    for (blob, number) in [(&known, 1), (&unknown, 2)] {
+        names.commit_at(&name, blob, &location(number)).await;
+        names.put(&manifest(&name, format!("{blob}")).requiring([*blob])).await;
+    }
+    trial.pass(HOUR);
+    let recorded = names
+        .store
+        .record_defect(names.cx(), Some(&name), &known, &location(1), Defect::Damaged)
+        .await;
+    recorded.expect("record_defect");
+    assert_eq!(trial.buried().await, [], "its name stays");
+    assert_eq!(names.committed(&name, &known, &location(3)).await, location(3));
+    assert_eq!(names.committed(&name, &unknown, &location(4)).await, location(2));
+    let replaced = names
+        .store
+        .replace_location(names.cx(), &unknown, &location(2), &location(4), 1000)
+        .await;
+    assert_eq!(replaced.expect("replace_location"), Some(location(4)));
+
+    let graves = trial.graves().await;
+    let grave = |number, digest| Grave {
+        location: location(number),
+        digest: Some(digest),
+        unfinished: false,
+        at: trial.now(),
+    };
+    assert_eq!(graves, [grave(1, known), grave(2, unknown), grave(4, unknown)]);
+    for (grave, standing) in graves.iter().zip([Standing::Due, Standing::Due, Standing::Named]) {
+        assert_eq!(trial.standing(grave).await, standing, "{grave:?}");
+    }
+    assert_eq!(trial.run_twice(&PLAN).await.done(), (0, 0, 0, 0));
+    assert!(trial.is_named(&known, &location(3)).await);
+}
+
+/// A blob whose object has a defect is collected like every other, with its object: that may be there after all.
+pub async fn a_blob_with_a_defect_is_collected(trial: CollectionTrial) {
+    let names = trial.names();
+    let name = repository("a");
+    let blob = digest("blob");
+    names.commit_at(&name, &blob, &location(1)).await;
+    let recorded = names
+        .store
+        .record_defect(names.cx(), None, &blob, &location(1), Defect::Missing)
+        .await;
+    recorded.expect("record_defect");
+    assert_eq!(trial.run_twice(&PLAN).await.done(), (0, 0, 0, 0), "it is young");
+    let mut total = Tally::default();
+    for _ in 0..2 {
+        trial.pass(GRACE);
+        total += trial.run_twice(&PLAN).await;
+    }
+    assert_eq!((total.marked, total.unlinked, total.buried), (1, 1, 1));
+    assert_eq!(names.link(&name, &blob).await, None);
+    assert_eq!(trial.buried().await, [location(1)]);
+    assert_eq!(names.committed(&name, &blob, &location(2)).await, location(2));
+    let link = names.link(&name, &blob).await.expect("the link");
+    assert_eq!((link.location, link.defect), (location(2), None));
 }

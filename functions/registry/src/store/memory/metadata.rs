@@ -10,7 +10,7 @@ use oci::{Digest, RepositoryName, Tag};
 use super::{lock, page};
 use crate::store::collection::Grave;
 use crate::store::metadata::{
-    HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal, TagRecord,
+    Defect, HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal, TagRecord,
 };
 use crate::store::records::{Hold, Holding};
 use crate::store::{Context, Incarnation, Location, Page, StoreError, Timestamp};
@@ -68,6 +68,8 @@ pub(super) struct BlobRow {
     pub(super) location: Location,
     pub(super) size: u64,
     pub(super) at: Timestamp,
+    /// What is wrong with the object.
+    pub(super) defect: Option<Defect>,
 }
 
 /// How many records of each kind a [`MemoryMetadata`] holds.
@@ -189,8 +191,7 @@ impl MetadataStore for MemoryMetadata {
         digest: &Digest,
     ) -> Result<Option<Link>, StoreError> {
         let records = lock(&self.records);
-        let row = records.links.get(&(repository.clone(), *digest));
-        Ok(row.map(|row| row.link.clone()))
+        Ok(records.link(repository, *digest))
     }
 
     async fn keep_link(
@@ -200,11 +201,10 @@ impl MetadataStore for MemoryMetadata {
         digest: &Digest,
     ) -> Result<Option<Link>, StoreError> {
         let mut records = lock(&self.records);
-        let row = records.links.get_mut(&(repository.clone(), *digest));
-        Ok(row.map(|row| {
+        if let Some(row) = records.links.get_mut(&(repository.clone(), *digest)) {
             row.marked = None;
-            row.link.clone()
-        }))
+        }
+        Ok(records.link(repository, *digest))
     }
 
     async fn manifest(
@@ -214,8 +214,7 @@ impl MetadataStore for MemoryMetadata {
         digest: &Digest,
     ) -> Result<Option<ManifestRecord>, StoreError> {
         let records = lock(&self.records);
-        let row = records.manifests.get(repository).and_then(|of| of.get(digest));
-        Ok(row.map(|row| row.record.clone()))
+        Ok(records.manifest(repository, *digest))
     }
 
     async fn tag(&self, _cx: Context, repository: &RepositoryName, tag: &Tag) -> Result<Option<TagRecord>, StoreError> {
@@ -301,8 +300,34 @@ impl MetadataStore for MemoryMetadata {
         digest: &Digest,
         location: &Location,
         size: u64,
-    ) -> Result<(), StoreError> {
-        lock(&self.records).commit_blob(cx, repository, *digest, location, size);
+    ) -> Result<Location, StoreError> {
+        Ok(lock(&self.records).commit_blob(cx, repository, *digest, location, size))
+    }
+
+    async fn replace_location(
+        &self,
+        cx: Context,
+        digest: &Digest,
+        old: &Location,
+        new: &Location,
+        _size: u64,
+    ) -> Result<Option<Location>, StoreError> {
+        Ok(lock(&self.records).replace_location(cx, *digest, old, new))
+    }
+
+    async fn record_defect(
+        &self,
+        cx: Context,
+        repository: Option<&RepositoryName>,
+        digest: &Digest,
+        location: &Location,
+        defect: Defect,
+    ) -> Result<Option<Location>, StoreError> {
+        Ok(lock(&self.records).record_defect(cx, repository, *digest, location, defect))
+    }
+
+    async fn clear_missing(&self, _cx: Context, digest: &Digest, location: &Location) -> Result<(), StoreError> {
+        lock(&self.records).clear_missing(*digest, location);
         Ok(())
     }
 

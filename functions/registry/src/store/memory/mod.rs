@@ -8,6 +8,7 @@
 mod blobs;
 mod collection;
 mod metadata;
+mod objects;
 mod publish;
 mod records;
 mod sessions;

@@ -21,9 +21,10 @@ impl Records {
         digest: Digest,
         location: &Location,
         size: u64,
-    ) {
+    ) -> Location {
         let blob = self.place(cx, digest, location, size);
-        self.make_link(cx, repository, digest, blob);
+        self.make_link(cx, repository, digest, blob.clone());
+        blob.location
     }
 
     pub(super) fn mount(
@@ -33,27 +34,26 @@ impl Records {
         digest: Digest,
         from: &RepositoryName,
     ) -> bool {
-        let Some(source) = self.links.get(&(from.clone(), digest)) else {
+        let Some(source) = self.link(from, digest).filter(|link| link.defect.is_none()) else {
             return false;
         };
-        let (location, size) = (source.link.location.clone(), source.link.size);
-        let blob = self.place(cx, digest, &location, size);
+        let blob = self.place(cx, digest, &source.location, source.size);
         self.make_link(cx, repository, digest, blob);
         true
     }
 
     pub(super) fn put_manifest(&mut self, cx: Context, put: &PutManifest) -> ManifestPut {
         let repository = &put.repository;
-        let existing = self.manifests.get(repository).and_then(|of| of.get(&put.digest));
-        let known = existing.map(|row| row.record.clone());
-
-        let record = if let Some(record) = known {
+        let record = if let Some(record) = self.manifest(repository, put.digest) {
             if record.media_type != put.media_type {
                 return ManifestPut::OtherType(record.media_type);
             }
-            // The bytes are the same, so a second object of them has no use.
-            if let NewContent::Sealed(location) = &put.content {
-                self.place(cx, put.digest, location, put.size);
+            match (&put.content, &record.content) {
+                (NewContent::Sealed(location), _) => {
+                    self.place(cx, put.digest, location, put.size);
+                }
+                (_, Content::Defective(..)) => return ManifestPut::Gone,
+                _ => {}
             }
             record
         } else {
@@ -70,7 +70,12 @@ impl Records {
         for tag in &put.tags {
             self.set_tag(cx, repository, tag, Some((put.digest, &record)), &put.who);
         }
-        ManifestPut::Stored
+        match (&put.content, self.blobs.get(&put.digest)) {
+            (NewContent::Sealed(offered), Some(blob)) if blob.location != *offered => {
+                ManifestPut::StoredElsewhere(blob.location.clone())
+            }
+            _ => ManifestPut::Stored,
+        }
     }
 
     /// What the record of a new manifest holds; `None` where there is nothing to hold.
@@ -260,13 +265,18 @@ impl Records {
         self.graveyard.insert(key, grave);
     }
 
-    /// Decides where the bytes of a digest lie: where they lay before, or at `location`. A location that is not
-    /// needed goes to the graveyard.
+    /// Decides where the bytes of a digest lie: where they lay before, unless that object has a defect, or at `location`. A
+    /// location that is not needed goes to the graveyard.
     fn place(&mut self, cx: Context, digest: Digest, location: &Location, size: u64) -> BlobRow {
+        let defective = self.blobs.get(&digest).filter(|blob| blob.defect.is_some());
+        if let Some(old) = defective.map(|blob| blob.location.clone()) {
+            self.replace_location(cx, digest, &old, location);
+        }
         let blob = self.blobs.entry(digest).or_insert_with(|| BlobRow {
             location: location.clone(),
             size,
             at: cx.now,
+            defect: None,
         });
         if blob.location != *location {
             let blob = blob.clone();
@@ -293,6 +303,7 @@ impl Records {
                 location: blob.location,
                 size: blob.size,
                 incarnation: cx.incarnation,
+                defect: None,
             },
             at: cx.now,
             marked: None,
@@ -306,9 +317,10 @@ impl Records {
 
     /// Whether a manifest may refer to the digest: as a blob or as a manifest.
     fn is_present(&self, repository: &RepositoryName, digest: Digest) -> bool {
-        let manifests = self.manifests.get(repository);
-        self.links.contains_key(&(repository.clone(), digest))
-            || manifests.is_some_and(|manifests| manifests.contains_key(&digest))
+        self.link(repository, digest).is_some_and(|link| link.defect.is_none())
+            || self
+                .manifest(repository, digest)
+                .is_some_and(|manifest| !matches!(manifest.content, Content::Defective(..)))
     }
 
     /// A manifest that refers to `target`.

@@ -97,7 +97,7 @@ impl Records {
             size: row.record.size,
             content: match &row.record.content {
                 Content::Inline(bytes) => EntryContent::Inline(bytes.clone()),
-                Content::Stored(location) => EntryContent::Stored(location.clone()),
+                Content::Stored(location) | Content::Defective(location, _) => EntryContent::Stored(location.clone()),
             },
             subject: subject.transpose()?,
             artifact_type: row.record.artifact_type.clone(),
@@ -142,7 +142,14 @@ impl Records {
                 size,
                 at,
             } => {
-                self.blobs.insert(digest, BlobRow { location, size, at });
+                let defect = None;
+                let row = BlobRow {
+                    location,
+                    size,
+                    at,
+                    defect,
+                };
+                self.blobs.insert(digest, row);
             }
             Record::Link {
                 repository,
@@ -162,6 +169,7 @@ impl Records {
                         location,
                         size,
                         incarnation,
+                        defect: None,
                     },
                     at,
                     marked: None,

@@ -1,6 +1,6 @@
 //! Whatever goes through an upload session: blobs, large manifests, and requests on an upload that several share.
 
-use registry::store::metadata::{ManifestPut, MetadataStore, NewContent};
+use registry::store::metadata::{Content, Defect, ManifestPut, MetadataStore, NewContent};
 use registry::store::sessions::{
     Attempt, Cancelled, Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionId, SessionKey,
     SessionStore, State,
@@ -9,14 +9,11 @@ use registry::store::{Location, Timestamp};
 
 use super::super::cast::{CAST, LARGE};
 use super::super::linearizable::{Answer, Call};
-use super::super::world::{HOUR, START};
+use super::super::world::{HOUR, SIZE, START};
 use super::{Actor, Body};
 
 /// How long a claim lives, in milliseconds.
 const CLAIM: u64 = 60_000;
-/// The bytes of everything.
-const SIZE: u64 = 10;
-
 /// The upload that everybody in a scenario means by [`Body`].
 const SHARED: SessionKey = SessionKey {
     expires: Timestamp(START.0 + 24 * HOUR),
@@ -83,7 +80,8 @@ impl Actor {
         let committed = self
             .store
             .commit_blob(self.world.cx(), repository, digest, location, *size);
-        committed.await.expect("commit_blob");
+        let lies_at = committed.await.expect("commit_blob");
+        self.make_sure(CAST.name_of(digest), location, lies_at).await;
     }
 
     /// A session says that it is done when nothing but its object is left.
@@ -129,7 +127,7 @@ impl Actor {
     pub(super) async fn put(&self, r: u8, name: u8, tags: &[u8]) -> Answer {
         let mut put = CAST.put(r, name, tags);
         let answer = |outcome: &ManifestPut| match outcome {
-            ManifestPut::Stored => Answer::Done,
+            ManifestPut::Stored | ManifestPut::StoredElsewhere(_) => Answer::Done,
             ManifestPut::Missing(_) => Answer::Missing,
             ManifestPut::Gone => panic!("it was put with its bytes"),
             ManifestPut::OtherType(other) => panic!("it was put with its own type, and is {other}"),
@@ -143,8 +141,7 @@ impl Actor {
             return answer(&outcome);
         }
         // Its bytes become an object, unless they are one already.
-        let there = self.store.manifest(self.world.cx(), &put.repository, &put.digest).await;
-        if there.expect("manifest").is_some() {
+        if self.is_stored(r, name).await {
             let outcome = self
                 .store
                 .put_manifest(self.world.cx(), &put)
@@ -157,18 +154,42 @@ impl Actor {
         let Some((claim, publishing)) = self.upload(name).await else {
             return Answer::Unknown;
         };
+        let offered = publishing.location.clone();
         put.content = NewContent::Sealed(publishing.location);
         let outcome = self
             .store
             .put_manifest(self.world.cx(), &put)
             .await
             .expect("put_manifest");
+        if let ManifestPut::StoredElsewhere(lies_at) = &outcome {
+            self.make_sure(name, &offered, lies_at.clone()).await;
+        }
         let end = match outcome {
-            ManifestPut::Stored => End::Done,
+            ManifestPut::Stored | ManifestPut::StoredElsewhere(_) => End::Done,
             ManifestPut::Missing(_) | ManifestPut::OtherType(_) | ManifestPut::Gone => End::Cancelled,
         };
         self.finish(&claim, end).await;
         answer(&outcome)
+    }
+
+    /// Whether a large manifest is there with its bytes; what is not is recorded.
+    async fn is_stored(&self, r: u8, name: u8) -> bool {
+        let (repository, digest) = (&CAST.repositories[usize::from(r)], CAST.digest(name));
+        let there = self.store.manifest(self.world.cx(), repository, digest).await;
+        match there.expect("manifest").map(|record| record.content) {
+            None | Some(Content::Defective(..)) => false,
+            Some(Content::Inline(_)) => true,
+            Some(Content::Stored(location)) => {
+                if self.world.is_whole(&location.key) {
+                    return true;
+                }
+                let recorded =
+                    self.store
+                        .record_defect(self.world.cx(), Some(repository), digest, &location, Defect::Missing);
+                recorded.await.expect("record_defect");
+                false
+            }
+        }
     }
 
     pub(super) async fn body(&self, body: Body) {

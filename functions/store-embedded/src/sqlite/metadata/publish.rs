@@ -10,7 +10,7 @@ use rusqlite::params;
 use super::super::collection::graveyard;
 use super::super::rows::{Failure, Rows};
 use super::super::values::{Columns, bits, holding_text, integer, moment};
-use super::next_version;
+use super::{next_version, objects};
 
 /// Publishes a sealed object as a blob of a repository.
 pub(super) fn blob(
@@ -20,9 +20,10 @@ pub(super) fn blob(
     digest: &str,
     location: &Location,
     size: u64,
-) -> Result<(), Failure> {
+) -> Result<Location, Failure> {
     let kept = place(rows, cx, digest, location, size)?;
-    link(rows, cx, repository, digest, &kept, size)
+    link(rows, cx, repository, digest, &kept, size)?;
+    Ok(kept)
 }
 
 /// Links a blob of another repository.
@@ -41,37 +42,33 @@ pub(super) fn mount(
     let Some((location, size)) = source else {
         return Ok(false);
     };
-    rows.change(
-        "UPDATE blob SET condemned = NULL WHERE digest = ?1 AND condemned IS NOT NULL",
-        [digest],
-    )?;
+    if objects::find(rows, digest)?.is_some_and(|(_, defect)| defect.is_some()) {
+        return Ok(false);
+    }
     link(rows, cx, repository, digest, &location, size)?;
     Ok(true)
 }
 
-/// Settles where the bytes of a digest lie: where they were first, or now at `location`. The object that is not needed
-/// goes to the graveyard.
+/// Decides where the bytes of a digest lie: where they were first, unless that object has a defect, or now at
+/// `location`. The object that is not needed goes to the graveyard.
 fn place(rows: &Rows<'_>, cx: Context, digest: &str, location: &Location, size: u64) -> Result<Location, Failure> {
-    let present = rows.one(
-        "SELECT store, key, condemned IS NOT NULL FROM blob WHERE digest = ?1",
-        [digest],
-        |row| Ok((row.location(0, 1)?, row.value::<bool>(2)?)),
-    )?;
-    let Some((kept, condemned)) = present else {
+    let Some((kept, defect)) = objects::find(rows, digest)? else {
         rows.change(
             "INSERT INTO blob (digest, store, key, size, at) VALUES (?1, ?2, ?3, ?4, ?5)",
             params![digest, location.store, location.key, integer(size), moment(cx.now)],
         )?;
         return Ok(location.clone());
     };
-    if condemned {
-        rows.change("UPDATE blob SET condemned = NULL WHERE digest = ?1", [digest])?;
+    if kept == *location {
+        return Ok(kept);
     }
-    if kept != *location {
-        // Whoever collects it asks again whether the digest still lies elsewhere. Once is enough, however often the
-        // same commit is repeated.
-        graveyard::bury(rows, cx.now, location, Some(digest), false)?;
+    if defect.is_some() {
+        objects::replace(rows, cx, digest, &kept, location, size)?;
+        return Ok(location.clone());
     }
+    // Whoever collects it asks again whether the digest still lies elsewhere. Once is enough, however often the same
+    // commit is repeated.
+    graveyard::bury(rows, cx.now, location, Some(digest), false)?;
     Ok(kept)
 }
 
@@ -216,23 +213,29 @@ impl Manifest {
     /// The whole operation.
     pub(super) fn publish(&self, rows: &Rows<'_>, cx: Context) -> Result<ManifestPut, Failure> {
         let present = rows.one(
-            "SELECT media_type, size, condemned IS NOT NULL FROM manifest WHERE repository = ?1 AND digest = ?2",
+            "SELECT media_type, size, condemned IS NOT NULL, \
+             iif(content IS NULL, (SELECT condemned FROM blob WHERE blob.digest = ?2), NULL) \
+             FROM manifest WHERE repository = ?1 AND digest = ?2",
             params![self.repository.as_str(), self.digest],
             |row| {
                 let target = Target {
                     media_type: row.value(0)?,
                     size: row.unsigned(1)?,
                 };
-                Ok((target, row.value::<bool>(2)?))
+                Ok((target, row.value::<bool>(2)?, objects::defect(row, 3)?))
             },
         )?;
-        let target = if let Some((target, condemned)) = present {
+        let mut lies_at = None;
+        let target = if let Some((target, condemned, defect)) = present {
             if target.media_type != self.media_type {
                 let stored = target.media_type.parse();
                 let stored = stored.map_err(|_| Failure::Damaged(format!("a manifest is {:?}", target.media_type)))?;
                 return Ok(ManifestPut::OtherType(stored));
             }
-            self.touch(rows, cx, condemned)?;
+            if defect.is_some() && !matches!(self.content, NewContent::Sealed(_)) {
+                return Ok(ManifestPut::Gone);
+            }
+            lies_at = self.touch(rows, cx, condemned)?;
             target
         } else {
             let references = self.references(rows)?;
@@ -246,7 +249,7 @@ impl Manifest {
                 spare_link(rows, &self.repository, text)?;
                 spare_manifest(rows, &self.repository, text)?;
             }
-            self.insert(rows, cx)?;
+            lies_at = self.insert(rows, cx)?.or(lies_at);
             Target {
                 media_type: self.media_type.clone(),
                 size: self.size,
@@ -255,7 +258,10 @@ impl Manifest {
         for tag in &self.tags {
             self.set_tag(rows, cx, tag, &target)?;
         }
-        Ok(ManifestPut::Stored)
+        Ok(match (lies_at, &self.content) {
+            (Some(kept), NewContent::Sealed(offered)) if kept != *offered => ManifestPut::StoredElsewhere(kept),
+            _ => ManifestPut::Stored,
+        })
     }
 
     /// Looks at everything that is referred to.
@@ -267,9 +273,19 @@ impl Manifest {
             // Both, because a digest may be named by a blob and by a manifest, and each may have a mark.
             let found: Option<(Option<bool>, Option<bool>)> = rows.one(
                 "SELECT (SELECT condemned IS NOT NULL FROM link WHERE repository = ?1 AND digest = ?2), \
-                 (SELECT condemned IS NOT NULL FROM manifest WHERE repository = ?1 AND digest = ?2)",
+                 (SELECT condemned IS NOT NULL FROM manifest WHERE repository = ?1 AND digest = ?2), \
+                 (SELECT content IS NULL FROM manifest WHERE repository = ?1 AND digest = ?2), \
+                 (SELECT condemned FROM blob WHERE digest = ?2)",
                 params![self.repository.as_str(), text],
-                |row| Ok((row.value(0)?, row.value(1)?)),
+                |row| {
+                    let is_large: Option<bool> = row.value(2)?;
+                    match objects::defect(row, 3)? {
+                        // What cannot be pulled is not there, and its mark may stay.
+                        Some(_) if is_large == Some(false) => Ok((None, row.value(1)?)),
+                        Some(_) => Ok((None, None)),
+                        None => Ok((row.value(0)?, row.value(1)?)),
+                    }
+                },
             )?;
             match found {
                 None | Some((None, None)) => missing.extend(digest),
@@ -280,18 +296,19 @@ impl Manifest {
         Ok(References { missing, marked })
     }
 
-    /// A manifest that is there already stays as it is.
-    fn touch(&self, rows: &Rows<'_>, cx: Context, condemned: bool) -> Result<(), Failure> {
+    /// A manifest that is there already stays as it is. Where the bytes of a large one lie.
+    fn touch(&self, rows: &Rows<'_>, cx: Context, condemned: bool) -> Result<Option<Location>, Failure> {
         if condemned {
             spare_manifest(rows, &self.repository, &self.digest)?;
         }
-        if let NewContent::Sealed(location) = &self.content {
-            place(rows, cx, &self.digest, location, self.size)?;
+        match &self.content {
+            NewContent::Sealed(location) => place(rows, cx, &self.digest, location, self.size).map(Some),
+            NewContent::Inline(_) | NewContent::Unchanged => Ok(None),
         }
-        Ok(())
     }
 
-    fn insert(&self, rows: &Rows<'_>, cx: Context) -> Result<(), Failure> {
+    /// Where the bytes of a large one lie.
+    fn insert(&self, rows: &Rows<'_>, cx: Context) -> Result<Option<Location>, Failure> {
         let (bytes, location) = match &self.content {
             NewContent::Inline(bytes) => (Some(Bytes::as_ref(bytes)), None),
             NewContent::Unchanged => (None, None),
@@ -347,7 +364,7 @@ impl Manifest {
                 ],
             )?;
         }
-        Ok(())
+        Ok(location)
     }
 
     fn set_tag(&self, rows: &Rows<'_>, cx: Context, tag: &str, target: &Target) -> Result<(), Failure> {

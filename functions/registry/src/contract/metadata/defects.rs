@@ -1,0 +1,335 @@
+//! Objects that are gone or damaged: what is recorded of them, who is told, and how they are replaced.
+
+use oci::{Digest, RepositoryName};
+
+use super::{MetadataTrial, digest, location, manifest, repository};
+use crate::store::Location;
+use crate::store::metadata::{Content, Defect, ManifestPut, NewContent, Removal};
+
+impl MetadataTrial {
+    async fn record_defect(
+        &self,
+        name: Option<&RepositoryName>,
+        digest: &Digest,
+        location: &Location,
+        defect: Defect,
+    ) -> Option<Location> {
+        let recorded = self.store.record_defect(self.cx(), name, digest, location, defect);
+        recorded.await.expect("record_defect")
+    }
+
+    async fn clear_missing(&self, digest: &Digest, location: &Location) {
+        let cleared = self.store.clear_missing(self.cx(), digest, location).await;
+        cleared.expect("clear_missing");
+    }
+
+    async fn replace(&self, digest: &Digest, old: &Location, new: &Location) -> Option<Location> {
+        let replaced = self.store.replace_location(self.cx(), digest, old, new, 1000).await;
+        replaced.expect("replace_location")
+    }
+
+    /// Where a link leads, and what is wrong there.
+    async fn lies(&self, name: &RepositoryName, digest: &Digest) -> (Location, Option<Defect>) {
+        let link = self.link(name, digest).await.expect("the link");
+        (link.location, link.defect)
+    }
+
+    async fn content(&self, name: &RepositoryName, digest: &Digest) -> Content {
+        self.manifest(name, digest).await.expect("the manifest").content
+    }
+}
+
+/// A commit and a large manifest are told where the bytes of their digest lie: in their own object, or where they lay
+/// before.
+pub async fn a_push_is_told_where_the_bytes_lie(trial: MetadataTrial) {
+    let (one, two) = (repository("one"), repository("two"));
+    let blob = digest("blob");
+    for (name, number, lies_at) in [(&one, 1, 1), (&one, 2, 1), (&two, 3, 1), (&two, 1, 1)] {
+        assert_eq!(trial.committed(name, &blob, &location(number)).await, location(lies_at));
+    }
+    let put = |name, number| manifest(name, "large").stored_at(location(number));
+    let elsewhere = || ManifestPut::StoredElsewhere(location(4));
+    assert_eq!(trial.try_put(&put(&one, 4)).await, ManifestPut::Stored);
+    assert_eq!(trial.try_put(&put(&one, 5)).await, elsewhere(), "put again");
+    assert_eq!(trial.try_put(&put(&two, 6)).await, elsewhere());
+    assert_eq!(trial.try_put(&put(&two, 4)).await, ManifestPut::Stored);
+}
+
+/// Whoever holds a digest, as a blob or as a large manifest, is told of the defect of its object; nobody else is.
+pub async fn a_defect_is_told_in_every_repository(trial: MetadataTrial) {
+    let (one, two, three) = (repository("one"), repository("two"), repository("three"));
+    let large = manifest(&three, "large").stored_at(location(2));
+    let other = digest("other");
+    trial.commit_at(&one, &large.digest, &location(1)).await;
+    assert!(trial.mount(&two, &large.digest, &one).await);
+    trial.put(&large).await;
+    trial.commit_at(&one, &other, &location(3)).await;
+    for (defect, told) in [
+        (Defect::Missing, Defect::Missing),
+        (Defect::Damaged, Defect::Damaged),
+        (Defect::Missing, Defect::Damaged),
+    ] {
+        let recorded = trial
+            .record_defect(Some(&one), &large.digest, &location(1), defect)
+            .await;
+        assert_eq!(recorded, None);
+        for name in [&one, &two] {
+            let before = trial.link(name, &large.digest).await.expect("the link");
+            assert_eq!((&before.location, before.defect), (&location(1), Some(told)), "{name}");
+            let kept = trial.store.keep_link(trial.cx(), name, &large.digest).await;
+            assert_eq!(kept.expect("keep_link"), Some(before), "to those who push");
+        }
+        let content = trial.content(&three, &large.digest).await;
+        assert_eq!(content, Content::Defective(location(1), told));
+    }
+    assert_eq!(trial.lies(&one, &other).await, (location(3), None));
+    assert_eq!(trial.link(&three, &large.digest).await, None, "a manifest is no blob");
+
+    // By somebody who knows the digest alone.
+    assert_eq!(
+        trial.record_defect(None, &other, &location(3), Defect::Missing).await,
+        None
+    );
+    assert_eq!(trial.lies(&one, &other).await, (location(3), Some(Defect::Missing)));
+}
+
+/// What was found at a location that is no longer that of the bytes, or never was, says nothing of them.
+pub async fn a_defect_of_another_object_is_not_recorded(trial: MetadataTrial) {
+    let name = repository("a");
+    let blob = digest("blob");
+    for of in [Some(&name), None] {
+        let unknown = trial.record_defect(of, &blob, &location(1), Defect::Missing).await;
+        assert_eq!(unknown, None, "of a digest that nobody holds");
+    }
+    assert_eq!(trial.link(&name, &blob).await, None);
+    trial.commit_at(&name, &blob, &location(1)).await;
+    for of in [Some(&name), None] {
+        for defect in [Defect::Missing, Defect::Damaged] {
+            let lies_at = trial.record_defect(of, &blob, &location(2), defect).await;
+            assert_eq!(lies_at, Some(location(1)));
+            assert_eq!(trial.lies(&name, &blob).await, (location(1), None));
+        }
+    }
+    trial.clear_missing(&blob, &location(2)).await;
+    trial.record_defect(None, &blob, &location(1), Defect::Missing).await;
+    let lies_at = trial
+        .record_defect(Some(&name), &blob, &location(2), Defect::Damaged)
+        .await;
+    assert_eq!(lies_at, None, "nowhere that could be read");
+    assert_eq!(trial.lies(&name, &blob).await, (location(1), Some(Defect::Missing)));
+}
+
+/// A manifest that refers to what cannot be pulled is refused, and so is a mount of it. One that is there stays, with its
+/// references.
+pub async fn what_has_a_defect_is_not_present(trial: MetadataTrial) {
+    let (name, other) = (repository("a"), repository("b"));
+    let blob = digest("blob");
+    let child = manifest(&name, "large child").stored_at(location(2));
+    trial.commit_at(&name, &blob, &location(1)).await;
+    trial.put(&child).await;
+    let parent = manifest(&name, "parent").requiring([blob, child.digest]);
+    trial.put(&parent).await;
+    trial
+        .record_defect(Some(&name), &blob, &location(1), Defect::Missing)
+        .await;
+    trial
+        .record_defect(Some(&name), &child.digest, &location(2), Defect::Damaged)
+        .await;
+
+    let new = manifest(&name, "new").requiring([blob, child.digest]);
+    let ManifestPut::Missing(mut missing) = trial.try_put(&new).await else {
+        panic!("it was stored");
+    };
+    missing.sort();
+    let mut expected = vec![blob, child.digest];
+    expected.sort();
+    assert_eq!(missing, expected);
+    assert!(!trial.mount(&other, &blob, &name).await);
+    assert_eq!(trial.link(&other, &blob).await, None);
+    trial.put(&manifest(&name, "sparse").excepting([blob])).await;
+    trial.put(&parent).await;
+    assert!(matches!(trial.unlink(&name, &blob).await, Removal::Referenced(_)));
+    assert!(matches!(
+        trial.delete_manifest(&name, &child.digest).await,
+        Removal::Referenced(_)
+    ));
+}
+
+/// Pushing the right bytes in one repository is enough for all that hold the digest.
+pub async fn a_commit_replaces_a_defective_object_everywhere(trial: MetadataTrial) {
+    let (one, two, three) = (repository("one"), repository("two"), repository("three"));
+    let large = manifest(&two, "large").stored_at(location(9));
+    trial.commit_at(&one, &large.digest, &location(1)).await;
+    assert!(trial.mount(&two, &large.digest, &one).await);
+    trial.put(&large).await;
+    let mut number = 1;
+    for defect in [Defect::Missing, Defect::Damaged] {
+        for pusher in [&one, &three] {
+            let before = trial.link(&two, &large.digest).await.expect("the link");
+            trial
+                .record_defect(Some(&two), &large.digest, &location(number), defect)
+                .await;
+            number += 1;
+            let committed = trial.committed(pusher, &large.digest, &location(number)).await;
+            assert_eq!(committed, location(number));
+            for name in [&one, &two, pusher] {
+                assert_eq!(trial.lies(name, &large.digest).await, (location(number), None));
+            }
+            let after = trial.link(&two, &large.digest).await.expect("the link");
+            assert_eq!(after.incarnation, before.incarnation, "the same link");
+            let content = trial.content(&two, &large.digest).await;
+            assert_eq!(content, Content::Stored(location(number)));
+        }
+    }
+    assert!(trial.mount(&repository("four"), &large.digest, &two).await);
+}
+
+/// A large manifest whose object is lost needs its bytes again, in an object, and keeps its life and its tags.
+pub async fn a_large_manifest_replaces_a_defective_object(trial: MetadataTrial) {
+    let (one, two) = (repository("one"), repository("two"));
+    let put = manifest(&one, "large").tagged([super::tag("v1")]);
+    trial.put(&put.clone().stored_at(location(1))).await;
+    trial.put(&manifest(&two, "large").stored_at(location(2))).await;
+    trial
+        .record_defect(Some(&two), &put.digest, &location(1), Defect::Missing)
+        .await;
+    let before = trial.manifest(&one, &put.digest).await.expect("the manifest");
+    let mut unchanged = put.clone().tagged([super::tag("v2")]);
+    for content in [unchanged.content.clone(), NewContent::Unchanged] {
+        unchanged.content = content;
+        assert_eq!(trial.try_put(&unchanged).await, ManifestPut::Gone);
+    }
+    assert_eq!(trial.tag(&one, &super::tag("v2")).await, None);
+    assert_eq!(trial.manifest(&one, &put.digest).await, Some(before.clone()));
+
+    let again = unchanged.stored_at(location(3));
+    assert_eq!(trial.try_put(&again).await, ManifestPut::Stored);
+    let after = trial.manifest(&one, &put.digest).await.expect("the manifest");
+    assert_eq!(after.content, Content::Stored(location(3)));
+    assert_eq!(after.incarnation, before.incarnation);
+    assert_eq!(trial.content(&two, &put.digest).await, Content::Stored(location(3)));
+    for tag in ["v1", "v2"] {
+        assert!(trial.tag(&one, &super::tag(tag)).await.is_some());
+    }
+}
+
+/// An object that was looked for in a wrong place is used again, as if nothing had been recorded.
+pub async fn a_missing_object_can_come_back(trial: MetadataTrial) {
+    let (one, two) = (repository("one"), repository("two"));
+    let put = manifest(&two, "large").stored_at(location(2));
+    trial.commit_at(&one, &put.digest, &location(1)).await;
+    trial.put(&put).await;
+    let link = trial.link(&one, &put.digest).await;
+    trial
+        .record_defect(None, &put.digest, &location(1), Defect::Missing)
+        .await;
+    trial.clear_missing(&put.digest, &location(3)).await;
+    assert_ne!(trial.link(&one, &put.digest).await, link, "of another object");
+    trial.clear_missing(&put.digest, &location(1)).await;
+    assert_eq!(trial.link(&one, &put.digest).await, link);
+    assert_eq!(trial.content(&two, &put.digest).await, Content::Stored(location(1)));
+    assert!(trial.mount(&two, &put.digest, &one).await);
+}
+
+/// What has the wrong bytes is never used again, although there is an object.
+pub async fn a_damaged_object_cannot_come_back(trial: MetadataTrial) {
+    let name = repository("a");
+    let blob = digest("blob");
+    trial.commit_at(&name, &blob, &location(1)).await;
+    trial
+        .record_defect(Some(&name), &blob, &location(1), Defect::Damaged)
+        .await;
+    trial.clear_missing(&blob, &location(1)).await;
+    assert_eq!(trial.lies(&name, &blob).await, (location(1), Some(Defect::Damaged)));
+}
+
+/// A location that somebody has found to hold nothing is replaced in every repository, also if no read has told of it.
+pub async fn a_location_is_replaced_everywhere(trial: MetadataTrial) {
+    let names: Vec<_> = (0..120).map(|number| repository(&format!("r{number:03}"))).collect();
+    let large = manifest(&names[0], "large").stored_at(location(9));
+    for name in &names {
+        trial.commit_at(name, &large.digest, &location(1)).await;
+    }
+    trial.put(&large).await;
+    let replaced = trial.replace(&large.digest, &location(1), &location(2)).await;
+    assert_eq!(replaced, Some(location(2)));
+    for name in &names {
+        assert_eq!(trial.lies(name, &large.digest).await, (location(2), None), "{name}");
+    }
+    let content = trial.content(&names[0], &large.digest).await;
+    assert_eq!(content, Content::Stored(location(2)));
+    let again = trial.replace(&large.digest, &location(1), &location(2)).await;
+    assert_eq!(again, Some(location(2)), "again");
+    assert_eq!(
+        trial.committed(&names[3], &large.digest, &location(3)).await,
+        location(2)
+    );
+}
+
+/// Somebody else may have replaced it before; then that stays. Where nobody holds the digest there is nothing to replace.
+pub async fn a_location_is_replaced_only_if_it_is_as_expected(trial: MetadataTrial) {
+    let name = repository("a");
+    let blob = digest("blob");
+    assert_eq!(trial.replace(&blob, &location(1), &location(2)).await, None);
+    assert_eq!(trial.link(&name, &blob).await, None);
+    trial.commit_at(&name, &blob, &location(1)).await;
+    let kept = trial.replace(&blob, &location(2), &location(3)).await;
+    assert_eq!(kept, Some(location(1)));
+    assert_eq!(trial.lies(&name, &blob).await, (location(1), None));
+}
+
+/// What cannot be pulled can be deleted, and pushed again.
+pub async fn a_blob_with_a_defect_can_be_unlinked(trial: MetadataTrial) {
+    let name = repository("a");
+    let blob = digest("blob");
+    trial.commit_at(&name, &blob, &location(1)).await;
+    trial
+        .record_defect(Some(&name), &blob, &location(1), Defect::Missing)
+        .await;
+    assert_eq!(trial.unlink(&name, &blob).await, Removal::Removed);
+    assert_eq!(trial.link(&name, &blob).await, None);
+    assert_eq!(trial.committed(&name, &blob, &location(2)).await, location(2));
+    assert_eq!(trial.lies(&name, &blob).await, (location(2), None));
+}
+
+/// Readers who find nothing, pushes of several repositories, and a mount meet: when all are over, one more push leaves
+/// every repository with one object that nobody has called lost.
+pub async fn racing_defects_commits_and_mounts_come_right(trial: MetadataTrial) {
+    let (one, two, three) = (repository("one"), repository("two"), repository("three"));
+    for round in 0..20_usize {
+        let blob = digest(format!("blob {round}"));
+        let at = |number: usize| location(100 * round + number);
+        trial.commit_at(&one, &blob, &at(0)).await;
+        trial.commit_at(&two, &blob, &at(0)).await;
+        let lost = at(0);
+        trial
+            .together(6, |task| {
+                let (trial, lost, own) = (trial.clone(), lost.clone(), at(task + 1));
+                let (one, two, three) = (one.clone(), two.clone(), three.clone());
+                async move {
+                    match task {
+                        0 => drop(trial.record_defect(Some(&one), &blob, &lost, Defect::Missing).await),
+                        1 => drop(trial.record_defect(Some(&two), &blob, &lost, Defect::Missing).await),
+                        2 => drop(trial.mount(&three, &blob, &two).await),
+                        _ => {
+                            let name = [&one, &two, &three][task - 3];
+                            let lies_at = trial.committed(name, &blob, &own).await;
+                            if lies_at == lost {
+                                trial.replace(&blob, &lost, &own).await;
+                            }
+                        }
+                    }
+                }
+            })
+            .await;
+        let lies_at = trial.committed(&one, &blob, &at(9)).await;
+        assert_ne!(lies_at, lost);
+        for name in [&one, &two, &three] {
+            assert_eq!(
+                trial.lies(name, &blob).await,
+                (lies_at.clone(), None),
+                "round {round}, {name}"
+            );
+        }
+    }
+}

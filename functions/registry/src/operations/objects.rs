@@ -1,0 +1,122 @@
+//! Objects that are gone or damaged: what a read does that finds none, and what a push does that finds an older one.
+//!
+//! Metadata says where the bytes of a digest lie; whether they are still there, only the blob store knows, and no pull
+//! asks it twice. So a read that finds no object records that, after which HEAD and GET answer 404 and the next push
+//! uploads; and a push that is told that the bytes lie elsewhere already looks there before it lets go of its own.
+
+use std::ops::Range;
+
+use oci::{Digest, RepositoryName};
+
+use super::ranges::object_missing;
+use crate::call::Call;
+use crate::store::blobs::ByteStream;
+use crate::store::metadata::Defect;
+use crate::store::{Location, StoreError};
+
+/// How often the bytes of a digest may turn out to lie elsewhere within one request.
+const MAX_MOVES: usize = 4;
+
+/// Where a record says that the bytes of a digest lie.
+pub(super) struct Named<'a> {
+    pub(super) repository: &'a RepositoryName,
+    pub(super) digest: &'a Digest,
+    pub(super) location: &'a Location,
+    /// And what it says is wrong with them.
+    pub(super) defect: Option<Defect>,
+}
+
+impl Call<'_> {
+    /// Opens a range of the bytes of a digest, and tells where they lie by now. `None`: they are lost, which is recorded.
+    /// An object that was recorded as missing and is back is used again: it may have been looked for in a wrong place.
+    pub(super) async fn open_object(
+        &self,
+        named: Named<'_>,
+        range: Range<u64>,
+    ) -> Result<Option<(ByteStream, Location)>, StoreError> {
+        let Named { repository, digest, .. } = named;
+        let (mut location, mut defect) = (named.location.clone(), named.defect);
+        for _ in 0..MAX_MOVES {
+            if defect != Some(Defect::Damaged)
+                && let Some(stream) = self.stores.blobs.read(self.cx(), &location, range.clone()).await?
+            {
+                if defect.is_some() {
+                    self.is_back(digest, &location).await;
+                }
+                return Ok(Some((stream, location)));
+            }
+            // Also of what is recorded: a push may have replaced it, and have been cut off before it came here.
+            let found = defect.unwrap_or(Defect::Missing);
+            let metadata = &self.stores.metadata;
+            let moved = metadata
+                .record_defect(self.cx(), Some(repository), digest, &location, found)
+                .await?;
+            let Some(moved) = moved else {
+                if defect.is_none() {
+                    tracing::error!(
+                        %repository,
+                        %digest,
+                        store = location.store,
+                        key = location.key,
+                        "an object is missing or too short; the digest is answered with 404 until it is pushed again"
+                    );
+                }
+                return Ok(None);
+            };
+            (location, defect) = (moved, None);
+        }
+        Err(object_missing(&location))
+    }
+
+    /// The read was served; that the record stays wrong costs the next one as much as this one.
+    async fn is_back(&self, digest: &Digest, location: &Location) {
+        let recorded = self.stores.metadata.clear_missing(self.cx(), digest, location).await;
+        match recorded {
+            Ok(()) => tracing::info!(%digest, key = location.key, "an object that was missing is back"),
+            Err(error) => tracing::warn!(
+                %digest,
+                key = location.key,
+                error = &error as &dyn std::error::Error,
+                "an object that was missing is back, which could not be recorded"
+            ),
+        }
+    }
+
+    /// Makes sure that the bytes of a digest are whole where they lie, after an object of them was sealed at `offered`
+    /// and published: one request to the blob store, and only if they lie elsewhere. What is gone there, or has another
+    /// size, is replaced by `offered` in every repository.
+    pub(super) async fn make_sure(
+        &self,
+        digest: &Digest,
+        size: u64,
+        offered: &Location,
+        mut location: Location,
+    ) -> Result<(), StoreError> {
+        for _ in 0..MAX_MOVES {
+            if location == *offered || self.is_whole(&location, size).await? {
+                return Ok(());
+            }
+            tracing::warn!(
+                %digest,
+                key = location.key,
+                new_key = offered.key,
+                "an object is missing or has another size; what was just pushed takes its place"
+            );
+            let metadata = &self.stores.metadata;
+            let now = metadata
+                .replace_location(self.cx(), digest, &location, offered, size)
+                .await?;
+            match now {
+                // Whoever has unlinked it meanwhile wants none of it.
+                None => return Ok(()),
+                Some(now) => location = now,
+            }
+        }
+        Err(StoreError::unavailable("the bytes of a digest kept moving"))
+    }
+
+    /// Whether there is an object of this size.
+    pub(super) async fn is_whole(&self, location: &Location, size: u64) -> Result<bool, StoreError> {
+        Ok(self.stores.blobs.stat(self.cx(), location).await? == Some(size))
+    }
+}

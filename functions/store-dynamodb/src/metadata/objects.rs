@@ -1,0 +1,275 @@
+//! Where the bytes of a digest lie, and what is wrong with them there.
+//!
+//! The record of the bytes decides. Links and large manifests copy from it, so that a pull is one read: whoever changes
+//! the record goes through the back-links afterwards and lets each holder agree with it ([`Call::agree`]); whoever makes
+//! a holder looks at the record once more afterwards. Both write first and look then, so that at least one of them sees
+//! the other. Cut off, the former leaves holders that lead to where nothing lies; a read that finds nothing there comes
+//! back by [`Call::record_defect`].
+
+use futures_util::future::try_join_all;
+use oci::{Digest, RepositoryName};
+use registry::store::metadata::{Content, Defect};
+use registry::store::{Incarnation, Location, StoreError};
+
+use super::Call;
+use super::commit::{Bytes, lies_at, of_life};
+use crate::keys;
+use crate::mutation::{Mutation, active};
+use crate::records::{BackLink, BlobRow, Holding, LinkRow, ManifestRow, names};
+use crate::retrying::Answer;
+use crate::table::{Condition, Value, Write};
+
+/// How many back-links are read in one page.
+const PAGE: usize = 100;
+
+/// How many holders are looked at at once.
+const AT_ONCE: usize = 16;
+
+/// What a link or a large manifest says of its object.
+struct Holder {
+    location: Location,
+    defect: Option<Defect>,
+    incarnation: Incarnation,
+}
+
+/// The attributes that say where an object lies.
+pub(super) fn location_values(location: &Location) -> Vec<(&'static str, Value)> {
+    vec![
+        (names::STORE, Value::S(location.store.clone())),
+        (names::OBJECT, Value::S(location.key.clone())),
+    ]
+}
+
+impl Call<'_> {
+    pub(super) async fn read_bytes(&self, digest: &Digest) -> Result<Option<BlobRow>, StoreError> {
+        let item = self.main.get(&keys::blob(digest)).await?;
+        item.as_ref().map(BlobRow::read).transpose()
+    }
+
+    async fn holder(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        holding: Holding,
+    ) -> Result<Option<Holder>, StoreError> {
+        Ok(match holding {
+            Holding::Blob => self
+                .read_link(repository, digest)
+                .await?
+                .map(|LinkRow { link, .. }| Holder {
+                    location: link.location,
+                    defect: link.defect,
+                    incarnation: link.incarnation,
+                }),
+            Holding::Manifest => {
+                let row = self.read_manifest(repository, digest).await?;
+                row.and_then(|ManifestRow { record, .. }| {
+                    let (location, defect) = match record.content {
+                        Content::Inline(_) => return None,
+                        Content::Stored(location) => (location, None),
+                        Content::Defective(location, defect) => (location, Some(defect)),
+                    };
+                    Some(Holder {
+                        location,
+                        defect,
+                        incarnation: record.incarnation,
+                    })
+                })
+            }
+        })
+    }
+
+    /// Lets a holder say of its object what the record of the bytes says. What it writes it compares with the record
+    /// again: that may have changed since it was read, and whoever changed it may have been here before.
+    pub(super) async fn agree(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        holding: Holding,
+    ) -> Result<(), StoreError> {
+        let key = match holding {
+            Holding::Blob => keys::link(repository, digest),
+            Holding::Manifest => keys::manifest(repository, digest),
+        };
+        let mut round = 0;
+        while let Some(holder) = self.holder(repository, digest, holding).await? {
+            let (location, defect) = match self.read_bytes(digest).await? {
+                Some(row) => (row.location, row.defect),
+                // After some other accident; a commit will let it lead to its bytes.
+                None => (holder.location.clone(), holder.defect.or(Some(Defect::Missing))),
+            };
+            if (&holder.location, holder.defect) == (&location, defect) {
+                break;
+            }
+            let mut set = location_values(&location);
+            set.extend(defect.map(|defect| (names::DEFECT, Value::S(defect.as_str().to_owned()))));
+            let write = Write::Update {
+                key: key.clone(),
+                set,
+                remove: defect.is_none().then_some(names::DEFECT).into_iter().collect(),
+                condition: Condition::All(vec![of_life(holder.incarnation), lies_at(&holder.location)]),
+            };
+            self.main.write(&write).await?;
+            if active(Mutation::AgreeOnce) {
+                break;
+            }
+            if round > 0 {
+                self.main.lost_race(round - 1).await?;
+            }
+            round += 1;
+        }
+        Ok(())
+    }
+
+    /// Lets every holder of a digest agree with the record of the bytes, which was changed before.
+    async fn agree_all(&self, digest: &Digest) -> Result<(), StoreError> {
+        let mut after = None;
+        loop {
+            let range = keys::back_links(digest);
+            let (items, more) = self.main.first(range, after, false, PAGE).await?;
+            for some in items.chunks(AT_ONCE) {
+                let holders = some.iter().map(BackLink::read).collect::<Result<Vec<_>, _>>()?;
+                let agreeing = holders
+                    .iter()
+                    .map(|holder| self.agree(&holder.repository, digest, holder.holding));
+                try_join_all(agreeing).await?;
+            }
+            after = items.last().map(|item| item.key.sort.clone());
+            if !more {
+                return Ok(());
+            }
+            self.main.in_time()?;
+        }
+    }
+
+    /// What whoever has just made a holder of `bytes` does next, if somebody else has put these there: the record may
+    /// say something else by now. `false`: the object has a defect.
+    pub(super) async fn look_again(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        holding: Holding,
+        bytes: &Bytes,
+    ) -> Result<bool, StoreError> {
+        if active(Mutation::LookOnce) {
+            return Ok(true);
+        }
+        match self.read_bytes(digest).await? {
+            Some(row) if row.location == bytes.location && row.defect.is_none() => Ok(true),
+            _ => {
+                self.agree(repository, digest, holding).await?;
+                let holder = self.holder(repository, digest, holding).await?;
+                Ok(holder.is_none_or(|holder| holder.defect.is_none()))
+            }
+        }
+    }
+
+    pub(super) async fn replace_location(
+        &self,
+        digest: &Digest,
+        old: &Location,
+        new: &Bytes,
+    ) -> Result<Option<Location>, StoreError> {
+        let mut round = 0;
+        while let Some(row) = self.read_bytes(digest).await? {
+            if row.location != *old {
+                return Ok(Some(row.location));
+            }
+            if self.replace(digest, old, new).await? {
+                return Ok(Some(new.location.clone()));
+            }
+            self.main.lost_race(round).await?;
+            round += 1;
+        }
+        Ok(None)
+    }
+
+    /// Lets the bytes lie at a new location if they lie at `old`, and every holder say so. The old object is buried
+    /// before it loses its name. `false`: they do not lie at `old`.
+    pub(super) async fn replace(&self, digest: &Digest, old: &Location, new: &Bytes) -> Result<bool, StoreError> {
+        self.bury(digest, old).await?;
+        let mut set = location_values(&new.location);
+        set.push((names::SIZE, Value::N(new.size)));
+        let write = Write::Update {
+            key: keys::blob(digest),
+            set,
+            remove: vec![names::DEFECT, names::CONDEMNED],
+            condition: if active(Mutation::ReplaceBlindly) {
+                Condition::Exists
+            } else {
+                lies_at(old)
+            },
+        };
+        let replaced = match self.main.write(&write).await? {
+            Answer::Done => true,
+            Answer::Refused { perhaps_done: false } => false,
+            // No other call seals an object of this name.
+            Answer::Refused { perhaps_done: true } => {
+                let row = self.read_bytes(digest).await?;
+                row.is_some_and(|row| row.location == new.location)
+            }
+        };
+        if replaced && !active(Mutation::ReplaceAlone) {
+            self.agree_all(digest).await?;
+        }
+        Ok(replaced)
+    }
+
+    pub(super) async fn record_defect(
+        &self,
+        repository: Option<&RepositoryName>,
+        digest: &Digest,
+        location: &Location,
+        defect: Defect,
+    ) -> Result<Option<Location>, StoreError> {
+        let mut round = 0;
+        let (row, is_new) = loop {
+            let row = match self.read_bytes(digest).await? {
+                Some(row) if row.location == *location && row.defect < Some(defect) => row,
+                row => break (row, false),
+            };
+            let write = Write::Update {
+                key: keys::blob(digest),
+                set: vec![(names::DEFECT, Value::S(defect.as_str().to_owned()))],
+                remove: Vec::new(),
+                condition: if active(Mutation::RecordBlindly) {
+                    Condition::Exists
+                } else {
+                    lies_at(location)
+                },
+            };
+            if self.main.write(&write).await?.is_done() {
+                break (
+                    Some(BlobRow {
+                        defect: Some(defect),
+                        ..row
+                    }),
+                    true,
+                );
+            }
+            self.main.lost_race(round).await?;
+            round += 1;
+        };
+        match repository {
+            Some(repository) if !is_new => {
+                self.agree(repository, digest, Holding::Blob).await?;
+                self.agree(repository, digest, Holding::Manifest).await?;
+            }
+            _ => self.agree_all(digest).await?,
+        }
+        let elsewhere = row.filter(|row| row.location != *location && row.defect.is_none());
+        Ok(elsewhere.map(|row| row.location))
+    }
+
+    pub(super) async fn clear_missing(&self, digest: &Digest, location: &Location) -> Result<(), StoreError> {
+        let missing = Value::S(Defect::Missing.as_str().to_owned());
+        let write = Write::Update {
+            key: keys::blob(digest),
+            set: Vec::new(),
+            remove: vec![names::DEFECT],
+            condition: Condition::All(vec![lies_at(location), Condition::Is(names::DEFECT, missing)]),
+        };
+        self.main.write(&write).await?;
+        self.agree_all(digest).await
+    }
+}

@@ -1,0 +1,128 @@
+//! Where the bytes of a digest lie, and what is wrong with them.
+//!
+//! Only the row of the bytes says what is wrong, in the column `condemned`: no collection marks these rows here, since
+//! each removes what nothing holds within one transaction. Links and manifests are read together with it. Programs that
+//! do not know of defects take the mark off when the blob is committed again, and go on as they did.
+
+use oci::RepositoryName;
+use registry::store::metadata::Defect;
+use registry::store::{Context, Location};
+use rusqlite::{Row, params};
+
+use super::super::collection::graveyard;
+use super::super::rows::{Failure, Rows};
+use super::super::values::{Columns, integer, moment};
+
+/// What is wrong with the object of a digest, out of a column `condemned` of `blob`. A mark that this version would not
+/// have written says nothing.
+pub(super) fn defect(row: &Row<'_>, column: usize) -> Result<Option<Defect>, Failure> {
+    let mark: Option<String> = row.value(column)?;
+    Ok(mark.as_deref().and_then(Defect::parse))
+}
+
+/// Where the bytes of a digest lie, and what is wrong with them there.
+pub(super) fn find(rows: &Rows<'_>, digest: &str) -> Result<Option<(Location, Option<Defect>)>, Failure> {
+    rows.one(
+        "SELECT store, key, condemned FROM blob WHERE digest = ?1",
+        [digest],
+        |row| Ok((row.location(0, 1)?, defect(row, 2)?)),
+    )
+}
+
+/// Lets the bytes lie at `new`, if they lie at `old`.
+pub(super) fn replace(
+    rows: &Rows<'_>,
+    cx: Context,
+    digest: &str,
+    old: &Location,
+    new: &Location,
+    size: u64,
+) -> Result<Option<Location>, Failure> {
+    match find(rows, digest)? {
+        None => return Ok(None),
+        Some((now, _)) if now != *old => return Ok(Some(now)),
+        Some(_) => {}
+    }
+    graveyard::bury(rows, cx.now, old, Some(digest), false)?;
+    rows.change(
+        "UPDATE blob SET store = ?2, key = ?3, size = ?4, condemned = NULL WHERE digest = ?1",
+        params![digest, new.store, new.key, integer(size)],
+    )?;
+    agree(rows, digest, None)?;
+    Ok(Some(new.clone()))
+}
+
+/// Records a defect, if the bytes lie at `location`; where they lie, if that is elsewhere.
+pub(super) fn record_defect(
+    rows: &Rows<'_>,
+    cx: Context,
+    repository: Option<&RepositoryName>,
+    digest: &str,
+    location: &Location,
+    defect: Defect,
+) -> Result<Option<Location>, Failure> {
+    match (find(rows, digest)?, repository) {
+        (Some((now, recorded)), _) if now == *location => {
+            if recorded < Some(defect) {
+                rows.change(
+                    "UPDATE blob SET condemned = ?2 WHERE digest = ?1",
+                    params![digest, defect.as_str()],
+                )?;
+            }
+        }
+        (Some(_), _) => {}
+        // A link or a manifest without a row of its bytes, after some other accident.
+        (None, Some(repository)) => {
+            rows.change(
+                "INSERT INTO blob (digest, store, key, size, at, condemned) \
+                 SELECT digest, store, key, size, ?5, ?6 FROM \
+                 (SELECT digest, store, key, size FROM link WHERE repository = ?1 AND digest = ?2 UNION ALL \
+                 SELECT digest, store, key, size FROM manifest WHERE repository = ?1 AND digest = ?2) \
+                 WHERE store = ?3 AND key = ?4 LIMIT 1",
+                params![
+                    repository.as_str(),
+                    digest,
+                    location.store,
+                    location.key,
+                    moment(cx.now),
+                    defect.as_str()
+                ],
+            )?;
+        }
+        (None, None) => {}
+    }
+    agree(rows, digest, repository)?;
+    let found = find(rows, digest)?.filter(|(now, defect)| now != location && defect.is_none());
+    Ok(found.map(|(now, _)| now))
+}
+
+/// The object that was missing at `location` is back.
+pub(super) fn clear_missing(rows: &Rows<'_>, digest: &str, location: &Location) -> Result<(), Failure> {
+    rows.change(
+        "UPDATE blob SET condemned = NULL WHERE digest = ?1 AND store = ?2 AND key = ?3 AND condemned = ?4",
+        params![digest, location.store, location.key, Defect::Missing.as_str()],
+    )?;
+    Ok(())
+}
+
+/// Lets links and large manifests lead to where the bytes lie by their own row: in one repository, or in all that hold
+/// them.
+fn agree(rows: &Rows<'_>, digest: &str, only: Option<&RepositoryName>) -> Result<(), Failure> {
+    let only = only.map(RepositoryName::as_str);
+    rows.change(
+        "UPDATE link SET store = blob.store, key = blob.key FROM blob \
+         WHERE blob.digest = ?1 AND link.digest = ?1 AND (link.store, link.key) <> (blob.store, blob.key) \
+         AND link.repository IN (SELECT repository FROM backlink WHERE digest = ?1) \
+         AND (?2 IS NULL OR link.repository = ?2)",
+        params![digest, only],
+    )?;
+    rows.change(
+        "UPDATE manifest SET store = blob.store, key = blob.key FROM blob \
+         WHERE blob.digest = ?1 AND manifest.digest = ?1 AND manifest.content IS NULL \
+         AND (manifest.store, manifest.key) <> (blob.store, blob.key) \
+         AND manifest.repository IN (SELECT repository FROM backlink WHERE digest = ?1) \
+         AND (?2 IS NULL OR manifest.repository = ?2)",
+        params![digest, only],
+    )?;
+    Ok(())
+}
