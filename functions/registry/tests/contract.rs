@@ -158,7 +158,8 @@ async fn memory_records_what_nothing_reads_yet() {
     put.subject = Some((digest("subject"), row));
     assert_eq!(store.put_manifest(cx(5), &put).await.unwrap(), ManifestPut::Stored);
     put.content = NewContent::Sealed(location("4"));
-    assert_eq!(store.put_manifest(cx(6), &put).await.unwrap(), ManifestPut::Stored);
+    let elsewhere = ManifestPut::StoredElsewhere(location("3"));
+    assert_eq!(store.put_manifest(cx(6), &put).await.unwrap(), elsewhere);
     let full = RecordCounts {
         links: 3,
         manifests: 1,

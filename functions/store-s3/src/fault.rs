@@ -29,6 +29,9 @@ pub(crate) enum Fault {
     },
 }
 
+/// The code of an answer that brings less than was asked for because there is no more.
+pub(crate) const TOO_SHORT: &str = "TooShort";
+
 /// Why an attempt was not the last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Passing {
@@ -67,6 +70,15 @@ impl fmt::Display for Passing {
 }
 
 impl Fault {
+    /// The object ends before the range that was asked for.
+    pub(crate) fn is_too_short(&self) -> bool {
+        match self {
+            Self::Refused { status: 416, .. } => true,
+            Self::Refused { code, .. } => code == TOO_SHORT,
+            Self::Exhausted { .. } => false,
+        }
+    }
+
     /// Whether the store answers and does not let this registry do it, whatever is asked.
     fn is_refusal_of_all(&self) -> bool {
         matches!(self, Self::Refused { status, code, .. }

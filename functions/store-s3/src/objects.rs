@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
-use crate::fault::{Fault, Passing, chain};
+use crate::fault::{self, Fault, Passing, chain};
 use crate::multipart::unquoted;
 use crate::requests::{Bucket, Patience, lacks};
 use crate::rope::Content;
@@ -168,8 +168,13 @@ impl Bucket {
         };
         if !is_range(&range, answer.content_range.as_deref(), answer.content_length) {
             let told = answer.content_range.as_deref().unwrap_or("everything");
+            let whole = told.rsplit_once('/').and_then(|(_, size)| size.parse::<u64>().ok());
             return Err(other(
-                "AnotherRange",
+                if whole.is_some_and(|size| size < range.end) {
+                    fault::TOO_SHORT
+                } else {
+                    "AnotherRange"
+                },
                 format!("{bytes} of {key} were asked for, not {told}"),
             ));
         }

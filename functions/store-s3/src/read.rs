@@ -50,12 +50,12 @@ impl Store {
             return match seen {
                 None => Ok(None),
                 Some(seen) if range.start == range.end && range.end <= seen.size => Ok(Some(stream::empty().boxed())),
-                Some(_) => Err(StoreError::failed("the range is not within the object")),
+                Some(_) => Ok(None),
             };
         }
         let answer = match self.bucket.get(&key, range.clone(), None, span.begin()).await {
             Ok(answer) => answer,
-            Err(fault) if fault.is_absent() => return Ok(None),
+            Err(fault) if fault.is_absent() || fault.is_too_short() => return Ok(None),
             Err(fault) => return Err(fault.into()),
         };
         let reader = Reader {

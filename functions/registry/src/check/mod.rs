@@ -5,13 +5,16 @@
 //! only a suspicion, and is reported when the record that it was read from is still the same after the look that found
 //! it: had both been right, the change in between would show.
 //!
-//! Nothing is written and nothing is mended. Findings come one by one, as they are made. What is held in memory: a slice
+//! What was found lost is told under the names by which it was pulled (`pulls`). Nothing is written, unless the check is to
+//! repair what can be repaired without the bytes (`repair`). Findings come one by one, as they are made. What is held in memory: a slice
 //! of records, and 16 bytes (about 40 with the table around them) for each object that is named by a record of bytes, by
 //! a session or by a grave, and for each that seems to have no name.
 
 mod manifests;
 mod objects;
+mod pulls;
 mod records;
+mod repair;
 
 use std::sync::Arc;
 
@@ -28,6 +31,9 @@ use crate::store::{Context, Location, StoreError};
 /// How a registry is checked.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// Records which objects are missing or damaged, so that pulls are answered with 404 and the next push uploads their
+    /// bytes; and lets links and manifests that lead elsewhere lead to their bytes. Deletes nothing.
+    pub repair: bool,
     /// Reads every blob and every manifest that lies in an object, and compares what it hashes to with its name. The
     /// bytes of manifests that lie in records are compared in any case.
     pub hash: bool,
@@ -44,6 +50,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            repair: false,
             hash: false,
             sparse: Sparse::default(),
             limits: Limits::default(),
@@ -200,6 +207,25 @@ pub enum Finding {
         /// The repository.
         repository: RepositoryName,
     },
+    /// A manifest cannot be pulled whole, because of something else that was found: it must be pushed again.
+    ManifestNotPullable {
+        /// The repository.
+        repository: RepositoryName,
+        /// The manifest.
+        digest: Digest,
+        /// The tags that name it.
+        tags: Vec<Tag>,
+        /// What is lost of it: its own digest, or what it refers to.
+        lost: Vec<Digest>,
+    },
+    /// A blob cannot be pulled, because of something else that was found, and no manifest refers to it: it must be pushed
+    /// again.
+    BlobNotPullable {
+        /// The repository.
+        repository: RepositoryName,
+        /// The blob.
+        digest: Digest,
+    },
     /// A record cannot be read, or something that it has to be compared with cannot. `metadata export` ends with an
     /// error here.
     Damaged {
@@ -247,6 +273,8 @@ pub struct Summary {
     pub absent: u64,
     /// Findings.
     pub findings: u64,
+    /// Findings of which the registry knows now, or that are mended. The others, and what is lost, need a push or more.
+    pub repaired: u64,
 }
 
 /// What a check tells while it goes on.
@@ -277,7 +305,8 @@ pub async fn check(
         tell,
         summary: Summary::default(),
     };
-    let named = run.records().await?;
+    let (named, losses) = run.records().await?;
+    run.not_pullable(&losses).await?;
     run.objects(named).await?;
     Ok(run.summary)
 }
@@ -323,9 +352,10 @@ impl Run<'_> {
         *counter += 1;
     }
 
-    /// Looks at every record, and tells which objects they name.
-    async fn records(&mut self) -> Result<objects::Named, StoreError> {
+    /// Looks at every record, and tells which objects they name, and what is lost.
+    async fn records(&mut self) -> Result<(objects::Named, pulls::Losses), StoreError> {
         let mut named = objects::Named::default();
+        let mut losses = pulls::Losses::default();
         let mut next = None;
         loop {
             let limit = self.over.options.slice;
@@ -347,13 +377,17 @@ impl Run<'_> {
                 self.summary.hashed += looked.hashed;
                 self.summary.absent += looked.absent;
                 for finding in &looked.findings {
+                    losses.add(finding);
                     self.found(finding);
+                    if self.over.options.repair {
+                        self.repair(finding).await?;
+                    }
                 }
             }
             (self.tell)(Event::Progress(&self.summary));
             next = slice.next;
             if next.is_none() {
-                return Ok(named);
+                return Ok((named, losses));
             }
         }
     }

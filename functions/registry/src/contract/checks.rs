@@ -188,8 +188,16 @@ impl CheckTrial {
         (summary, sorted(found))
     }
 
+    /// What does not agree, without what follows from it for those who pull.
     async fn found(&self) -> Vec<Finding> {
-        self.check().await.1
+        let mut findings = self.check().await.1;
+        findings.retain(|finding| {
+            !matches!(
+                finding,
+                Finding::ManifestNotPullable { .. } | Finding::BlobNotPullable { .. }
+            )
+        });
+        findings
     }
 
     async fn manifest(&self, app: &RepositoryName, digest: &Digest) -> ManifestRecord {

@@ -105,6 +105,7 @@ macro_rules! blob_contract_tests {
                 ranges_cross_the_bodies,
                 readers_do_not_disturb_each_other,
                 an_absent_object_reads_as_none,
+                a_range_beyond_the_end_reads_as_none,
                 deleting_is_idempotent,
                 a_redirect_looks_at_no_object,
                 a_failed_body_leaves_nothing,

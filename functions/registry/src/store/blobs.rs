@@ -213,8 +213,9 @@ pub trait BlobStore: Send + Sync + 'static {
         keep: Option<&Location>,
     ) -> Result<Discarded, StoreError>;
 
-    /// Streams `range` (half-open, within the object's size) of an object. `None`: there is no such object. Reads no
-    /// more than the range, and holds only a bounded window of it in memory.
+    /// Streams `range` (half-open) of an object. `None`: there is no such object, or it ends before the range does: for
+    /// those who know how long it was, it is lost. Reads no more than the range, and holds only a bounded window of it
+    /// in memory.
     async fn read(&self, cx: Context, location: &Location, range: Range<u64>)
     -> Result<Option<ByteStream>, StoreError>;
 

@@ -7,4 +7,5 @@ mod support;
 
 mod check;
 mod collect;
+mod losses;
 mod objects;

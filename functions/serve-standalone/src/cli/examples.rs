@@ -102,9 +102,18 @@ Examples:
       Compare what the metadata names with what the blob store holds
   roadstead fsck --hash --json > report.ndjson
       Also read every byte and hash it; one JSON object per finding
+  roadstead fsck --repair
+      Also record what is lost, so that it can be pushed again
 
-Exit codes: 0 everything agrees, 1 something does not, 2 that could not be found out. A damaged record is a finding;
-objects that nothing names are looked for when there is none.";
+An object that is missing or damaged is told with the images and blobs that cannot be pulled without it. Push those \
+again: the right bytes take the place of the lost ones in every repository. Clients ask first what is there already, and \
+upload only what is not. A registry that serves the bytes itself notices a missing object at the first pull. It cannot \
+notice one where pulls are redirected to the object store, nor wrong bytes of the right length anywhere: there run \
+`fsck --repair` (with --hash for the latter), and push then. A repair deletes nothing, and changes no manifest and no \
+tag. An object that is there again is used again.
+
+Exit codes: 0 everything agrees, 1 something does not, also if it was repaired, 2 that could not be found out. A damaged \
+record is a finding; objects that nothing names are looked for when there is none.";
 
 pub(super) const METADATA_INIT: &str = "\
 Examples:

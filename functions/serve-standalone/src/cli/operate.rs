@@ -97,6 +97,9 @@ pub(crate) struct FsckArgs {
     /// Read every object, and compare its hash with its name
     #[arg(long)]
     pub(crate) hash: bool,
+    /// Record what is lost, so that the next push uploads it; see below
+    #[arg(long)]
+    pub(crate) repair: bool,
     /// What manifests may refer to without its being there, as the server was told
     #[arg(long, env = "ROADSTEAD_SPARSE", value_name = "POLICY", default_value = "refuse")]
     pub(crate) sparse: SparsePolicy,

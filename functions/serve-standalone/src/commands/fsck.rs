@@ -1,4 +1,4 @@
-//! `roadstead fsck`.
+//! `roadstead fsck`: what does not agree, what cannot be pulled because of it, and what to do.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -20,6 +20,7 @@ pub(super) fn run(args: &FsckArgs) -> Result<(), Failure> {
     let summary = with(&args.stores, Absent::Refuse, async |opened| {
         let options = Options {
             hash: args.hash,
+            repair: args.repair,
             sparse: args.sparse.into(),
             ..Options::default()
         };
@@ -62,7 +63,7 @@ fn show(args: &FsckArgs, finding: &Finding) -> io::Result<()> {
     if args.json {
         writeln!(output, "{value}")
     } else {
-        writeln!(output, "{}", words(&value))
+        writeln!(output, "{}{}", words(&value), advice(finding, args.repair))
     }
 }
 
@@ -86,20 +87,48 @@ fn words(finding: &Value) -> String {
     text
 }
 
+/// What to do about it.
+fn advice(finding: &Finding, repaired: bool) -> String {
+    let what = match finding {
+        Finding::ManifestNotPullable {
+            repository,
+            digest,
+            tags,
+            ..
+        } if tags.is_empty() => format!("{repository}@{digest}"),
+        Finding::ManifestNotPullable { repository, tags, .. } => {
+            let names: Vec<String> = tags.iter().map(|tag| format!("{repository}:{tag}")).collect();
+            names.join(", ")
+        }
+        Finding::BlobNotPullable { repository, digest } => format!("{repository}@{digest}"),
+        _ => return String::new(),
+    };
+    if repaired {
+        format!(": push {what} again")
+    } else {
+        format!(": run `roadstead fsck --repair`, then push {what} again")
+    }
+}
+
 fn sum_up(args: &FsckArgs, summary: &Summary) -> io::Result<()> {
     if args.json {
         writeln!(io::stdout(), "{}", json!({ "summary": summary }))
     } else {
         writeln!(
             io::stderr(),
-            "{} repositories, {} manifests, {} tags, {} blobs, {} objects ({}): {} findings",
+            "{} repositories, {} manifests, {} tags, {} blobs, {} objects ({}): {} findings{}",
             summary.repositories,
             summary.manifests,
             summary.tags,
             summary.blobs,
             summary.objects,
             size(summary.object_bytes),
-            summary.findings
+            summary.findings,
+            if args.repair {
+                format!(", {} repaired", summary.repaired)
+            } else {
+                String::new()
+            }
         )
     }
 }
@@ -136,6 +165,26 @@ mod tests {
         let (pipe, full) = (Some(io::ErrorKind::BrokenPipe), Some(io::ErrorKind::StorageFull));
         let ended = [None, pipe, full].map(|error| (ends(error, 0), ends(error, 3)));
         assert_eq!(ended, [(0, 1), (0, 1), (2, 1)]);
+    }
+
+    #[test]
+    fn what_cannot_be_pulled_is_told_with_what_to_do() {
+        let digest: oci::Digest = format!("sha256:{}", "a".repeat(64)).parse().expect("a digest");
+        let manifest = |tags: &[&str]| Finding::ManifestNotPullable {
+            repository: "team/app".parse().expect("a name"),
+            digest,
+            tags: tags.iter().map(|tag| tag.parse().expect("a tag")).collect(),
+            lost: vec![digest],
+        };
+        assert_eq!(
+            advice(&manifest(&["1", "latest"]), true),
+            ": push team/app:1, team/app:latest again"
+        );
+        assert_eq!(
+            advice(&manifest(&["1"]), false),
+            ": run `roadstead fsck --repair`, then push team/app:1 again"
+        );
+        assert_eq!(advice(&manifest(&[]), true), format!(": push team/app@{digest} again"));
     }
 
     #[test]

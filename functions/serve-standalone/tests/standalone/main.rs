@@ -17,6 +17,7 @@ mod heads;
 mod hosts;
 mod interrupted;
 mod logs;
+mod lost;
 mod metrics;
 mod moving;
 mod operator;

@@ -384,6 +384,19 @@ pub async fn an_absent_object_reads_as_none(trial: BlobTrial) {
     assert_eq!(trial.range(&location, 0..0).await, None);
 }
 
+/// A range that goes beyond the object is absent too, however much of it there is: the object is not the one that it was.
+pub async fn a_range_beyond_the_end_reads_as_none(trial: BlobTrial) {
+    for (id, size) in (1..).zip([0, 10, 100_000]) {
+        let bytes = noise(id, size);
+        let location = trial.object(id.into(), &bytes).await;
+        let size = size as u64;
+        assert_eq!(trial.range(&location, 0..size).await, Some(bytes));
+        for range in [0..size + 1, size..size + 1, size + 1..size + 1, 0..u64::from(u32::MAX)] {
+            assert_eq!(trial.range(&location, range.clone()).await, None, "{range:?} of {size}");
+        }
+    }
+}
+
 /// Deleting takes many at once, those that are not there too, and leaves all others.
 pub async fn deleting_is_idempotent(trial: BlobTrial) {
     let bytes = noise(1, 3000);

@@ -1,0 +1,64 @@
+//! What a check mends if it is asked to: it records what it has found wrong with an object, so that pulls are answered
+//! with 404 and the next push uploads; and it lets a link or a manifest that leads elsewhere lead to its bytes.
+//!
+//! No byte is deleted, and what is recorded as missing is used again when it is back.
+
+use super::{Finding, Over, Run};
+use crate::store::StoreError;
+use crate::store::metadata::Defect;
+
+impl Run<'_> {
+    /// Mends what was found, as far as that can be done without the bytes.
+    pub(super) async fn repair(&mut self, finding: &Finding) -> Result<(), StoreError> {
+        let (repository, digest, location, defect) = match finding {
+            Finding::ObjectMissing { digest, location } => (None, digest, location, Defect::Missing),
+            Finding::ObjectResized { digest, location, .. }
+            | Finding::Corrupt {
+                digest,
+                location: Some(location),
+                ..
+            } => (None, digest, location, Defect::Damaged),
+            Finding::LinkAstray {
+                repository,
+                digest,
+                location,
+            }
+            | Finding::ManifestAstray {
+                repository,
+                digest,
+                location,
+            } => (Some(repository), digest, location, Defect::Missing),
+            _ => return Ok(()),
+        };
+        if self.summary.repaired == 0 {
+            self.over.must_hold_something().await?;
+        }
+        let over = &self.over;
+        let metadata = &over.stores.metadata;
+        metadata
+            .record_defect(over.cx(), repository, digest, location, defect)
+            .await?;
+        self.summary.repaired += 1;
+        Ok(())
+    }
+}
+
+impl Over<'_> {
+    /// A store without any object is a wrong one rather than one that has lost all.
+    async fn must_hold_something(&self) -> Result<(), StoreError> {
+        let mut next = None;
+        loop {
+            let slice = self.stores.blobs.objects(self.cx(), next.as_ref(), 1).await?;
+            next = slice.next;
+            if !slice.items.is_empty() {
+                return Ok(());
+            }
+            if next.is_none() {
+                return Err(StoreError::failed(
+                    "the blob store holds no object at all: if it is the right one, push something first; nothing was \
+                     repaired",
+                ));
+            }
+        }
+    }
+}

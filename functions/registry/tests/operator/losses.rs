@@ -1,0 +1,196 @@
+//! What is lost: told under the names by which it was pulled, recorded by a repair, and pushed again.
+
+use oci::Digest;
+use registry::check::{Finding, Options};
+use serde_json::json;
+
+use crate::check::{CX, is_for_pulls, options};
+use crate::support::content::{bytes_of, image, index, padded};
+use crate::support::{World, sha256};
+
+impl World {
+    async fn not_pullable(&self, options: &Options) -> Vec<Finding> {
+        let mut findings = self.check_as(options).await.1;
+        findings.retain(is_for_pulls);
+        findings
+    }
+
+    async fn status(&self, method: &str, path: String) -> u16 {
+        let call = if method == "HEAD" {
+            self.head(path)
+        } else {
+            self.get(path)
+        };
+        call.send().await.status
+    }
+}
+
+fn manifest(repository: &str, digest: Digest, tags: &[&str], mut lost: Vec<Digest>) -> Finding {
+    lost.sort();
+    Finding::ManifestNotPullable {
+        repository: repository.parse().unwrap(),
+        digest,
+        tags: tags.iter().map(|tag| tag.parse().unwrap()).collect(),
+        lost,
+    }
+}
+
+/// Every image that needs what is lost is told with its tags, and indexes over such images; what is whole is not.
+#[tokio::test]
+async fn what_cannot_be_pulled_is_told_by_its_names() {
+    let world = World::new().await;
+    let one = world.push_image("a", "one", "one").await;
+    world.put_manifest("a", "again", one.manifest.clone()).await.expect(201);
+    let other = world.push_image("a", "other", "other").await;
+    let list = bytes_of(&index(&[&one.manifest, &other.manifest]));
+    world.put_manifest("a", "list", list.clone()).await.expect(201);
+    let outer = bytes_of(&index(&[&list]));
+    world.put_manifest("a", "outer", outer.clone()).await.expect(201);
+    let mount = format!("/v2/b/blobs/uploads/?mount={}&from=a", one.layer);
+    world.post(mount).send().await.expect(201);
+    assert_eq!(world.not_pullable(&options()).await, []);
+
+    let location = world.place_of("a", &one.layer).await;
+    world.blobs.lose(&location).unwrap();
+    let mut expected = vec![
+        manifest("a", one.digest, &["again", "one"], vec![one.layer]),
+        manifest("a", sha256(&list), &["list"], vec![one.digest]),
+        manifest("a", sha256(&outer), &["outer"], vec![sha256(&list)]),
+        Finding::BlobNotPullable {
+            repository: "b".parse().unwrap(),
+            digest: one.layer,
+        },
+    ];
+    let mut found = world.not_pullable(&options()).await;
+    let name = |finding: &Finding| format!("{finding:?}");
+    found.sort_by_key(name);
+    expected.sort_by_key(name);
+    assert_eq!(found, expected);
+    let value = serde_json::to_value(manifest("a", one.digest, &["one"], vec![one.layer])).unwrap();
+    assert_eq!(
+        value,
+        json!({
+            "finding": "manifest_not_pullable",
+            "repository": "a",
+            "digest": one.digest,
+            "tags": ["one"],
+            "lost": [one.layer],
+        })
+    );
+}
+
+/// A repair lets HEAD and GET say that a lost blob is not there, in every repository; a push of it in one of them makes
+/// all whole. A check that repairs nothing changes nothing.
+#[tokio::test]
+async fn what_a_repair_has_recorded_is_pushed_again() {
+    let world = World::new().await;
+    let one = world.push_image("a", "one", "one").await;
+    let mount = format!("/v2/b/blobs/uploads/?mount={}&from=a", one.layer);
+    world.post(mount).send().await.expect(201);
+    let large = padded(&image(b"{}", &[]), 40_000);
+    world.put_manifest("a", "large", large.clone()).await.expect(201);
+    let paths = ["a", "b"].map(|name| format!("/v2/{name}/blobs/{}", one.layer));
+    let large_path = format!("/v2/a/manifests/{}", sha256(&large));
+
+    world.blobs.lose(&world.place_of("a", &one.layer).await).unwrap();
+    let stored = world
+        .stores
+        .metadata
+        .manifest(CX, &"a".parse().unwrap(), &sha256(&large))
+        .await;
+    let stored = stored.unwrap().unwrap().content.object().cloned().unwrap();
+    world.blobs.lose(&stored).unwrap();
+    let (summary, _) = world.check_as(&options()).await;
+    assert_eq!(summary.repaired, 0);
+    assert_eq!(world.status("HEAD", paths[0].clone()).await, 200, "nobody has looked");
+
+    let repairing = Options {
+        repair: true,
+        ..options()
+    };
+    let (summary, found) = world.check_as(&repairing).await;
+    assert_eq!((summary.repaired, summary.findings), (2, found.len() as u64));
+    for path in paths.iter().chain([&large_path]) {
+        for method in ["HEAD", "GET"] {
+            assert_eq!(world.status(method, path.clone()).await, 404, "{method} {path}");
+        }
+    }
+    assert_eq!(
+        world.not_pullable(&options()).await.len(),
+        3,
+        "the images and the mount, still"
+    );
+
+    world.push_blob("a", "layer of one").await;
+    world.put_manifest("a", "large", large.clone()).await.expect(201);
+    for path in paths.iter().chain([&large_path]) {
+        assert_eq!(world.status("HEAD", path.clone()).await, 200, "{path}");
+    }
+    for path in &paths {
+        let answer = world.get(path.clone()).send().await.expect(200);
+        assert_eq!(answer.body, "layer of one");
+    }
+    assert_eq!(world.get(large_path).send().await.expect(200).body, large);
+    let (summary, found) = world.check_as(&repairing).await;
+    assert_eq!((summary.repaired, found), (0, Vec::new()));
+}
+
+/// A store that holds nothing is the wrong one: nothing is recorded of it.
+#[tokio::test]
+async fn an_empty_store_is_not_believed() {
+    let world = World::new().await;
+    let blob = world.push_blob("a", "the only one").await;
+    world.blobs.lose(&world.place_of("a", &blob).await).unwrap();
+    let repairing = Options {
+        repair: true,
+        ..options()
+    };
+    let checked = registry::check::check(&world.stores, world.clock.clone(), &repairing, &mut |_| {}).await;
+    let error = checked.expect_err("it says so").to_string();
+    assert!(error.contains("holds no object at all"), "{error}");
+    let link = world.stores.metadata.link(CX, &"a".parse().unwrap(), &blob).await;
+    assert_eq!(link.unwrap().unwrap().defect, None);
+}
+
+/// A read that finds no object records it; when the object is back it is used, as if nothing had been.
+#[tokio::test]
+async fn a_missing_object_that_comes_back_is_used() {
+    let world = World::new().await;
+    let blob = world.push_blob("a", "here and there").await;
+    let path = format!("/v2/a/blobs/{blob}");
+    let location = world.place_of("a", &blob).await;
+    let object = world.blobs.lose(&location).unwrap();
+    let answer = world.get(path.clone()).send().await.expect(404);
+    assert_eq!(answer.code(), "BLOB_UNKNOWN");
+    assert_eq!(world.status("HEAD", path.clone()).await, 404);
+    world.blobs.restore(&location, object);
+    assert_eq!(
+        world.status("HEAD", path.clone()).await,
+        404,
+        "HEAD asks the table alone"
+    );
+    assert_eq!(world.get(path.clone()).send().await.expect(200).body, "here and there");
+    assert_eq!(world.status("HEAD", path).await, 200);
+}
+
+/// Bytes that are wrong are never served once that is known, whoever asks.
+#[tokio::test]
+async fn damaged_bytes_are_not_served_after_a_repair() {
+    let world = World::new().await;
+    let blob = world.push_blob("a", "right bytes").await;
+    let path = format!("/v2/a/blobs/{blob}");
+    let location = world.place_of("a", &blob).await;
+    world.blobs.lose(&location).unwrap();
+    world.blobs.restore(&location, "wrong bytes");
+    let repairing = Options {
+        repair: true,
+        ..options()
+    };
+    let (summary, _) = world.check_as(&repairing).await;
+    assert_eq!(summary.repaired, 1);
+    for method in ["HEAD", "GET", "GET"] {
+        assert_eq!(world.status(method, path.clone()).await, 404);
+    }
+    world.push_blob("a", "right bytes").await;
+    assert_eq!(world.get(path).send().await.expect(200).body, "right bytes");
+}
