@@ -306,7 +306,7 @@ pub async fn check(
         summary: Summary::default(),
     };
     let (named, losses) = run.records().await?;
-    run.not_pullable(&losses).await?;
+    run.not_pullable(losses).await?;
     run.objects(named).await?;
     Ok(run.summary)
 }

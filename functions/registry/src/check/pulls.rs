@@ -20,6 +20,8 @@ pub(super) struct Losses {
     everywhere: HashSet<Digest>,
     /// Only these repositories have.
     here: HashSet<(RepositoryName, Digest)>,
+    /// Manifests that lack what they need.
+    manifests: BTreeMap<(RepositoryName, Digest), Broken>,
 }
 
 impl Losses {
@@ -32,20 +34,24 @@ impl Losses {
             }
             Finding::LinkAstray { repository, digest, .. }
             | Finding::ManifestAstray { repository, digest, .. }
-            | Finding::TagDangling { repository, digest, .. }
-            | Finding::ReferenceMissing {
-                repository,
-                target: digest,
-                ..
-            } => {
+            | Finding::TagDangling { repository, digest, .. } => {
                 self.here.insert((repository.clone(), *digest));
+            }
+            // Others may refer to the same, and need not have it.
+            Finding::ReferenceMissing {
+                repository,
+                digest,
+                target,
+            } => {
+                let broken = self.manifests.entry((repository.clone(), *digest)).or_default();
+                broken.lost.insert(*target);
             }
             _ => {}
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.everywhere.is_empty() && self.here.is_empty()
+        self.everywhere.is_empty() && self.here.is_empty() && self.manifests.is_empty()
     }
 
     fn has(&self, repository: &RepositoryName, digest: &Digest) -> bool {
@@ -61,7 +67,7 @@ struct Broken {
 }
 
 /// What a walk has met.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Met {
     manifests: BTreeMap<(RepositoryName, Digest), Broken>,
     blobs: BTreeSet<(RepositoryName, Digest)>,
@@ -141,14 +147,17 @@ impl Over<'_> {
 
 impl Run<'_> {
     /// Tells what can no longer be pulled because of what was lost.
-    pub(super) async fn not_pullable(&mut self, losses: &Losses) -> Result<(), StoreError> {
+    pub(super) async fn not_pullable(&mut self, mut losses: Losses) -> Result<(), StoreError> {
         if losses.is_empty() {
             return Ok(());
         }
-        let mut met = Met::default();
+        let mut met = Met {
+            manifests: std::mem::take(&mut losses.manifests),
+            blobs: BTreeSet::new(),
+        };
         loop {
             let before = met.manifests.len();
-            self.over.walk_over(losses, &mut met).await?;
+            self.over.walk_over(&losses, &mut met).await?;
             if met.manifests.len() == before {
                 break;
             }

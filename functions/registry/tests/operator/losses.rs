@@ -87,6 +87,7 @@ async fn what_a_repair_has_recorded_is_pushed_again() {
     let one = world.push_image("a", "one", "one").await;
     let mount = format!("/v2/b/blobs/uploads/?mount={}&from=a", one.layer);
     world.post(mount).send().await.expect(201);
+    world.push_blob("a", "{}").await;
     let large = padded(&image(b"{}", &[]), 40_000);
     world.put_manifest("a", "large", large.clone()).await.expect(201);
     let paths = ["a", "b"].map(|name| format!("/v2/{name}/blobs/{}", one.layer));

@@ -11,7 +11,7 @@ use crate::support::content::push_everything;
 use crate::support::{Client, EMPTY, MANIFEST_TYPE, Server, digest, eventually, manifest};
 
 /// What a redirect leads to, fetched as any client would.
-fn follow(url: &str, range: Option<&str>) -> crate::support::Response {
+pub(crate) fn follow(url: &str, range: Option<&str>) -> crate::support::Response {
     let rest = url.strip_prefix("http://").unwrap();
     let (host, path) = rest.split_once('/').unwrap();
     let mut client = Client::connect(host.parse().unwrap());

@@ -9,6 +9,7 @@ mod answers;
 mod cloud;
 mod cloud_churn;
 mod cloud_import;
+mod cloud_lost;
 mod cloud_requests;
 mod drain;
 mod foreign;

@@ -1,8 +1,8 @@
 //! The races that the protocols are made for.
 
 use super::acts::Act::{
-    Body as Request, Collect, CollectHastily, Delete, Graves, KeepAndPut, Lose, Mount, Off, Pass, Pull, Push, Put, Read,
-    Repair, Replay, Return, Sweep, Unlink, Untag,
+    Body as Request, Collect, CollectHastily, Delete, Graves, KeepAndPut, Lose, Mount, Off, Pass, Pull, Push, Put,
+    Read, Repair, Replay, Return, Sweep, Unlink, Untag,
 };
 use super::acts::{Act, Body, Off as Wrong};
 use super::cast::{BLOB, EMPTY, IMAGE, INDEX, LARGE, OTHER, SIGNATURE, VOID};

@@ -172,6 +172,13 @@ impl Cloud {
         self.runtime.block_on(self.place.rows())
     }
 
+    /// Writes other bytes over an object behind the registry's back.
+    pub(crate) fn overwrite(&self, key: &str, bytes: Vec<u8>) {
+        let request = self.place.client.put_object().bucket(&self.place.name).key(key);
+        let request = request.body(bytes.into());
+        self.runtime.block_on(request.send()).unwrap();
+    }
+
     /// Removes an object behind the registry's back.
     pub(crate) fn remove(&self, key: &str) {
         let request = self.place.client.delete_object().bucket(&self.place.name).key(key);
