@@ -105,7 +105,9 @@ fn a_client_that_hangs_up_in_its_body_leaves_the_upload_as_it_was() {
         assert_eq!(server.request("PATCH", &upload, &[], b"{").status, 202);
         let mut client = server.connect();
         if chunked {
-            client.send(format!("PATCH {upload} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n").as_bytes());
+            client.send(
+                format!("PATCH {upload} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n").as_bytes(),
+            );
             client.send(b"14\r\nthese bytes are lost\r\n");
         } else {
             client.send_head("PATCH", &upload, &[], 1000);
