@@ -2,17 +2,19 @@
 
 Tests that need an object store or a table are marked as ignored, so that plain `cargo test` needs nothing; here they run, against
 stand-ins on loopback. Those of the S3 store run twice, against two servers: what one of them lets pass the other may refuse. Where the
-stand-ins cannot be had, the other tests run all the same.
+stand-ins cannot be had, the other tests run all the same. Tests that are ignored because they are long run with `--full` only.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from contextlib import ExitStack, suppress
 from typing import List, Mapping, Optional, Sequence
 
 from harness import Cloud, Context, Result, Skipped, ensure, not_run
 from harness.build import readable, try_cargo
+from harness.cache import ROOT
 from harness.progress import say
 from harness.rust_tests import runs
 
@@ -22,7 +24,11 @@ _S3 = ("--workspace", "--test", "s3", "--no-fail-fast", "--", "--show-output", "
 _AGAIN = "cargo test, another S3"
 
 
-def main(_context: Context) -> List[Result]:
+# A test that is ignored for its length, and its name; other attributes may stand between.
+_LONG = re.compile(r'#\[ignore = "long: tests/run --full"\]\s*(?:#\[[^\n]*\]\s*)*(?:async )?fn (\w+)')
+
+
+def main(context: Context) -> List[Result]:
     with suppress(Skipped):
         # For the tests of which system calls come before an answer; without it they say themselves that they did not run.
         ensure("strace")
@@ -32,10 +38,17 @@ def main(_context: Context) -> List[Result]:
         except Skipped as reason:
             # Then what the tests themselves ignore does not run, and the rest does.
             return [*_cargo_test("cargo test", _WORKSPACE, {}), not_run(_AGAIN, str(reason))]
-        results = _cargo_test("cargo test", (*_WORKSPACE, "--include-ignored"), _environment(cloud, cloud.versitygw.url))
+        skipped = () if context.full else tuple(word for name in _long_tests() for word in ("--skip", name))
+        words = (*_WORKSPACE, "--include-ignored", *skipped)
+        results = _cargo_test("cargo test", words, _environment(cloud, cloud.versitygw.url))
         again = _cargo_test(_AGAIN, _S3, _environment(cloud, cloud.ministack.url))
     results += [Result(f"another S3: {result.name}", result.ok, result.seconds, result.detail) for result in again]
     return results
+
+
+def _long_tests() -> List[str]:
+    sources = sorted((ROOT / "functions").glob("**/*.rs"))
+    return [name for source in sources for name in _LONG.findall(source.read_text(encoding="utf-8"))]
 
 
 def _environment(cloud: Cloud, s3: str) -> Mapping[str, str]:

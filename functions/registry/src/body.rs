@@ -18,7 +18,6 @@ pub type RequestBody = Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>
 pub struct ResponseBody {
     inner: Inner,
     /// Memory that the bytes at hand take, until they are sent.
-    #[expect(dead_code, reason = "held for its drop")]
     room: Option<Memory>,
 }
 
@@ -40,10 +39,17 @@ impl ResponseBody {
         Self::from(Inner::Full(Some(bytes).filter(|bytes| !bytes.is_empty())))
     }
 
-    /// The same bytes, for which `room` was granted: it goes back when they are sent, or nobody wants them any more.
+    /// The same bytes, for which `room` was granted: it goes back when they are sent, or nobody wants them any more. A
+    /// shell that hands the bytes on before they are sent takes it out, and keeps it as long as them.
     #[must_use]
     pub fn holding(self, room: Option<Memory>) -> Self {
         Self { room, ..self }
+    }
+
+    /// What was granted for the bytes, for who holds them from now on.
+    #[must_use]
+    pub fn take_memory(&mut self) -> Option<Memory> {
+        self.room.take()
     }
 
     /// `length` bytes that are read as they are sent.

@@ -20,6 +20,8 @@ pub enum Purpose {
     Work,
     /// An answer that is held whole until it is sent.
     Answer,
+    /// An answer that is read as it is sent: what is on its way from the store to the client.
+    Stream,
 }
 
 /// A permit for some memory.

@@ -17,6 +17,8 @@ pub struct Limits {
     pub referrer_annotations_bytes: usize,
     /// Bytes of one page of referrers: the specification's clients expect an index that they could also push.
     pub referrers_page_bytes: usize,
+    /// Bytes of memory that are granted to an answer whose bytes are read as they are sent; it is never held whole.
+    pub stream_bytes: usize,
     /// Ranges in one request; more is 416.
     pub ranges: usize,
     /// Items in a page; a larger `n` is capped.
@@ -58,6 +60,7 @@ impl Default for Limits {
             inline_manifest_bytes: 32 << 10,
             referrer_annotations_bytes: 32 << 10,
             referrers_page_bytes: 4 << 20,
+            stream_bytes: 64 << 10,
             ranges: 100,
             page: 1000,
             blob_bytes: 500 << 30,

@@ -5,10 +5,11 @@
 //! | a client that… | is met in | after |
 //! |---|---|---|
 //! | opens a connection and sends nothing, or sends a head slowly | [`stream`] | `header_timeout` |
-//! | keeps a connection without using it | [`stream`] | `keep_alive` |
+//! | keeps a connection without using it | [`stream`] | `keep_alive`, from the last byte written |
 //! | sends a body and stalls | [`request_body`] | `idle_timeout` |
-//! | reads nothing of what it is sent | [`stream`]; on one of many streams, [`response_body`] | `stall_timeout` |
-//! | trickles, in either direction | [`request_body`], [`response_body`] | `request_timeout` |
+//! | reads next to nothing of what it is sent | [`transfer`], for each answer; [`stream`], for everything | `stall_timeout` |
+//! | trickles, in either direction | [`request_body`], [`transfer`] | `request_timeout` |
+//! | keeps others out, and gets on less than they would | [`crate::server`] | at once |
 //! | is gone without a word, under HTTP/2 | pings | 50 s |
 
 use std::convert::Infallible;
@@ -20,25 +21,31 @@ use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use registry::budget::ClientKey;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
 use crate::exchange::Service;
+use crate::server::ConnectionPlace;
 
 mod activity;
 mod buffers;
 mod request_body;
 mod response_body;
 mod stream;
+mod streams;
 mod timer;
+mod transfer;
 
-pub(crate) use activity::{Activity, Exchange};
+use activity::Verdict;
+pub(crate) use activity::{Activity, Exchange, Pace};
 pub(crate) use buffers::Buffers;
 pub(crate) use request_body::receive;
 pub(crate) use response_body::SentBody;
 use stream::GuardedStream;
+use streams::StreamExecutor;
 
 /// Bytes of a request's head, on both versions: a token alone may take 12 KiB.
 const MAX_HEAD: u32 = 32 << 10;
@@ -51,6 +58,13 @@ const MAX_STREAMS: u32 = 64;
 const MAX_FAULTY_STREAMS: usize = 64;
 /// Bytes of a response that wait in one HTTP/2 stream.
 const STREAM_SEND_BUFFER: usize = 256 << 10;
+/// Bytes that the system takes of what cannot be sent yet. What it has taken counts as written, so it must not be much:
+/// with megabytes there, a slow reader would be met only after minutes, and all of them would take more memory than this
+/// process does.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const UNSENT: u32 = 128 << 10;
+/// How long a connection that was told to leave may take to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(1);
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -63,7 +77,7 @@ pub(crate) struct Timeouts {
     pub(crate) keep_alive: Duration,
     /// To send no byte of a body.
     pub(crate) idle: Duration,
-    /// To read no byte of a response.
+    /// To read fewer than 1 KiB of a response.
     pub(crate) stall: Duration,
     /// To send or to read a whole body.
     pub(crate) total: Duration,
@@ -84,17 +98,22 @@ pub(crate) enum Phase {
 pub(crate) async fn serve(
     socket: TcpStream,
     peer: SocketAddr,
+    activity: Arc<Activity>,
+    admission: ConnectionPlace,
     service: Arc<Service>,
     mut phase: watch::Receiver<Phase>,
 ) {
     // Answers are written whole; waiting to fill a packet would only delay them.
     let _ = socket.set_nodelay(true);
-    let activity = Arc::new(Activity::new());
-    let mut stream = GuardedStream::new(socket, activity.clone(), service.timeouts());
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let _ = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT);
+    let timeouts = service.timeouts();
+    let mut stream = GuardedStream::new(socket, activity.clone(), timeouts);
     let multiplexed = tokio::select! {
         biased;
         sniffed = stream.is_http2() => sniffed,
         () = draining(&mut phase) => return,
+        () = activity.dismissed() => return,
     };
     let Ok(multiplexed) = multiplexed else { return };
     activity.set_multiplexed(multiplexed);
@@ -103,13 +122,13 @@ pub(crate) async fn serve(
         let activity = activity.clone();
         service_fn(move |request| {
             // Not inside of the future: a request that there is no place for must not wait to be refused.
-            let answered = service.clone().exchange(request, activity.clone(), peer);
+            let answered = service.clone().exchange(request, activity.clone(), admission.clone(), peer);
             async move { Ok::<_, Infallible>(answered.await) }
         })
     };
     let io = TokioIo::new(stream);
     let ended = if multiplexed {
-        let connection = http2::Builder::new(TokioExecutor::new())
+        let connection = http2::Builder::new(StreamExecutor)
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_PATIENCE)
@@ -120,7 +139,14 @@ pub(crate) async fn serve(
             .max_local_error_reset_streams(MAX_FAULTY_STREAMS)
             .max_send_buf_size(STREAM_SEND_BUFFER)
             .serve_connection(io, exchange);
-        drive(connection, http2::Connection::graceful_shutdown, &activity, phase).await
+        drive(
+            connection,
+            http2::Connection::graceful_shutdown,
+            &activity,
+            phase,
+            timeouts.stall,
+        )
+        .await
     } else {
         let connection = http1::Builder::new()
             // The stream has better means: it tells a slow head from an idle connection.
@@ -129,7 +155,14 @@ pub(crate) async fn serve(
             .max_header_size(MAX_HEAD as usize)
             .max_buf_size(buffer.bytes as usize)
             .serve_connection(io, exchange);
-        drive(connection, http1::Connection::graceful_shutdown, &activity, phase).await
+        drive(
+            connection,
+            http1::Connection::graceful_shutdown,
+            &activity,
+            phase,
+            timeouts.stall,
+        )
+        .await
     };
     if let Err(error) = ended {
         // A client that hangs up or talks nonsense is no event for the operator.
@@ -143,8 +176,11 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     end: fn(Pin<&mut C>),
     activity: &Activity,
     mut phase: watch::Receiver<Phase>,
+    stall: Duration,
 ) -> hyper::Result<()> {
     let mut connection = pin!(connection);
+    let mut watch = pin!(sleep_until(Instant::now() + stall));
+    let mut phases = true;
     loop {
         // Read before the connection is polled: a phase that began while it was set up must be seen.
         match *phase.borrow_and_update() {
@@ -156,8 +192,18 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
         tokio::select! {
             biased;
             ended = connection.as_mut() => return ended,
-            changed = phase.changed() => if changed.is_err() {
-                return connection.await;
+            changed = phase.changed(), if phases => phases = changed.is_ok(),
+            () = watch.as_mut() => match activity.end_stalled(stall) {
+                Verdict::LookAgain(next) => watch.as_mut().reset(next),
+                Verdict::End => return Ok(()),
+            },
+            () = activity.dismissed() => {
+                // Somebody who waits for an answer is cut off; others may hear of it.
+                if activity.open() > 0 || activity.served() == 0 {
+                    return Ok(());
+                }
+                end(connection.as_mut());
+                return tokio::time::timeout(GOODBYE, connection).await.unwrap_or(Ok(()));
             }
         }
     }

@@ -19,6 +19,11 @@ const MEMORY_TIMEOUT: Duration = Duration::from_secs(30);
 /// In how many equal shares the memory is divided between its purposes.
 const SHARES: u64 = 8;
 
+/// Blobs that are pulled may take as many times the memory of all other requests, and this at least: 64 KiB for each pull,
+/// of which there may be as many as there are connections.
+const STREAMS: u64 = 2;
+const LEAST_FOR_STREAMS: u64 = 16 << 20;
+
 /// Bytes taken from the operating system at once: a system call for each id would show in the cost of a request.
 const POOL: usize = 512;
 
@@ -38,6 +43,7 @@ pub(crate) struct SystemEnvironment {
     bodies: Budget,
     work: Budget,
     answers: Budget,
+    streams: Budget,
     /// For how long a request waits for memory.
     timeout: Duration,
 }
@@ -51,6 +57,7 @@ impl SystemEnvironment {
             bodies: share(2),
             work: share(1),
             answers: share(3),
+            streams: Budget::new(memory.saturating_mul(STREAMS).max(LEAST_FOR_STREAMS), MAX_WAITING),
             timeout: MEMORY_TIMEOUT,
         }
     }
@@ -100,7 +107,8 @@ impl Environment for SystemEnvironment {
             Purpose::FirstBytes => (&self.first_bytes, "the first bytes of manifests"),
             Purpose::Body => (&self.bodies, "large manifests"),
             Purpose::Work => (&self.work, "the parsing of manifests"),
-            Purpose::Answer => (&self.answers, "lists of referrers"),
+            Purpose::Answer => (&self.answers, "answers"),
+            Purpose::Stream => (&self.streams, "blobs that are pulled"),
         };
         match tokio::time::timeout(self.timeout, budget.take(client, bytes as u64)).await {
             Ok(Ok(grant)) => Ok(Box::new(Permit {

@@ -20,6 +20,7 @@ use crate::delivery::TrustedProxies;
 use crate::health::Health;
 use crate::metrics::{Measured, Metrics};
 use crate::requests::{self, RequestPlaces};
+use crate::server::ConnectionPlace;
 
 /// What answers every request of every connection.
 pub(crate) struct Service {
@@ -47,6 +48,7 @@ impl Service {
         self: Arc<Self>,
         request: Request<Incoming>,
         activity: Arc<Activity>,
+        admission: ConnectionPlace,
         peer: SocketAddr,
     ) -> impl Future<Output = Response<SentBody>> + Send {
         let exchange = activity.begin();
@@ -58,7 +60,7 @@ impl Service {
         };
         async move {
             match placed {
-                Ok((request, place)) => self.answer(request, exchange.occupying(place), client, peer).await,
+                Ok((request, place)) => self.answer(request, exchange.occupying(place), admission, client, peer).await,
                 Err((request, incoming)) => self.refuse(&request, incoming, exchange, client.unwrap_or(peer.ip())),
             }
         }
@@ -68,6 +70,7 @@ impl Service {
         self: Arc<Self>,
         mut request: Request<Incoming>,
         exchange: Exchange,
+        admission: ConnectionPlace,
         client: Option<IpAddr>,
         peer: SocketAddr,
     ) -> Response<SentBody> {
@@ -80,7 +83,11 @@ impl Service {
         let mut measured = Measured::begin(self.metrics.clone(), request.method(), request.uri().path());
         let mut entry = Entry::begin(&request, client.unwrap_or(peer.ip()));
         let timeouts = self.timeouts;
-        let response = self.handle(request, &exchange).await;
+        let response = if admission.is_placed() || Health::is_asked(request.uri().path()) || admission.wait().await {
+            self.handle(request, &exchange).await
+        } else {
+            crate::server::no_place(exchange.activity())
+        };
         let record = response.extensions().get::<Record>();
         measured.answered(response.status(), record);
         if let Some(entry) = &mut entry {

@@ -70,6 +70,11 @@ impl Health {
         self.draining.store(true, Ordering::Release);
     }
 
+    /// Whether `path` is one of the two.
+    pub(crate) fn is_asked(path: &str) -> bool {
+        matches!(path, "/livez" | "/readyz")
+    }
+
     /// The answer, if the request is for one of the two paths.
     pub(crate) async fn answer(&self, method: &Method, uri: &Uri) -> Option<Response<ResponseBody>> {
         let readiness = match uri.path() {

@@ -70,6 +70,7 @@ pub(crate) struct Metrics {
     durations: Durations,
     received: Counter,
     sent: Counter,
+    cut: Counter,
     uploads: Gauge,
     passes: Family<PassLabels, Counter>,
     last_pass: Gauge,
@@ -126,7 +127,19 @@ impl Metrics {
         let received = Counter::default();
         registry.register_with_unit("received", "Bytes of requests' bodies", Unit::Bytes, received.clone());
         let sent = Counter::default();
-        registry.register_with_unit("sent", "Bytes of answers' bodies", Unit::Bytes, sent.clone());
+        registry.register_with_unit(
+            "sent",
+            "Bytes of answers' bodies that were written to sockets",
+            Unit::Bytes,
+            sent.clone(),
+        );
+        let cut = Counter::default();
+        registry.register(
+            "answers_cut",
+            "Answers whose bodies ended before their last byte was written: by a client that went away or did not read, \
+             by a timeout, or by a fault",
+            cut.clone(),
+        );
         let uploads = Gauge::default();
         registry.register(
             "uploads_open",
@@ -175,6 +188,7 @@ impl Metrics {
             durations,
             received,
             sent,
+            cut,
             uploads,
             passes,
             last_pass,
@@ -291,6 +305,11 @@ impl Measured {
         if std::mem::take(&mut self.upload) {
             self.metrics.uploads.dec();
         }
+    }
+
+    /// Notes that the answer's body did not get to its end.
+    pub(crate) fn cut(&self) {
+        self.metrics.cut.inc();
     }
 
     /// All counters.

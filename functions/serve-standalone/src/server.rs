@@ -5,16 +5,23 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, Response, StatusCode};
+use registry::ResponseBody;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 
-use crate::connection::{self, Phase};
+use crate::connection::{self, Activity, Phase};
 use crate::exchange::Service;
 use crate::health::Health;
 
-/// How often kept-alive connections are asked to make room while others wait.
-const ASK_FOR_ROOM: Duration = Duration::from_secs(1);
+mod connections;
+
+pub(crate) use connections::{ConnectionPlace, Connections, LEAVING, LOBBY};
+
+/// Seconds after which a client that found no place may come again.
+const COME_AGAIN: HeaderValue = HeaderValue::from_static("2");
 /// Between two attempts to accept while the process or the system is out of something, such as file descriptors.
 const OUT_OF_RESOURCES: Duration = Duration::from_millis(100);
 
@@ -49,25 +56,24 @@ impl Server {
             max_connections,
             drain_timeout,
         } = self;
-        let room = Arc::new(Semaphore::new(max_connections as usize));
         let (phase, told) = watch::channel(Phase::Serving);
+        let connections = Connections::new(max_connections as usize, phase);
         tokio::select! {
             biased;
             () = stop => {}
-            () = accept(&listener, &service, &room, &phase, &told) => {}
+            () = accept(&listener, &service, &connections, &told) => {}
         }
         // Closed first, so that clients are refused and turn elsewhere, and do not wait in the queue.
         drop(listener);
         health.drain();
-        phase.send_replace(Phase::Draining);
+        connections.drain();
         let deadline = Instant::now() + drain_timeout;
-        let open = u64::from(max_connections).saturating_sub(room.available_permits() as u64);
         tracing::info!(
-            connections = open,
+            connections = connections.count(),
             "draining: no new connections, requests in flight run to their end"
         );
         drop((service, told));
-        let connections = timeout_at(deadline, room.acquire_many(max_connections)).await.is_ok();
+        let connections = timeout_at(deadline, connections.empty()).await.is_ok();
         // What outlived its client. Nothing is ever sent: this is the end of all senders.
         let operations = timeout_at(deadline, work.recv()).await.is_ok();
         if connections && operations {
@@ -82,37 +88,41 @@ impl Server {
 async fn accept(
     listener: &TcpListener,
     service: &Arc<Service>,
-    room: &Arc<Semaphore>,
-    phase: &watch::Sender<Phase>,
+    connections: &Connections,
     told: &watch::Receiver<Phase>,
 ) {
     loop {
         let (socket, peer) = next(listener).await;
-        let permit = wait_for_room(room, phase).await;
+        let activity = Arc::new(Activity::new());
+        let Some((counted, admission)) = connections.admit(peer.ip(), activity.clone()).await else {
+            // Closed without a word: whatever is said to so many takes more than it gives.
+            tracing::debug!(%peer, "a connection is refused: its client has too many (--max-connections)");
+            continue;
+        };
         let (service, told) = (service.clone(), told.clone());
         tokio::spawn(async move {
-            connection::serve(socket, peer, service, told).await;
-            drop(permit);
+            connection::serve(socket, peer, activity, admission, service, told).await;
+            drop(counted);
         });
     }
 }
 
-/// Waits until the connection just accepted may be served. Those after it wait in the system's queue and are not
-/// refused: some clients give up for good when they are. Connections that are kept for later requests make room.
-async fn wait_for_room(room: &Arc<Semaphore>, phase: &watch::Sender<Phase>) -> OwnedSemaphorePermit {
-    if let Ok(permit) = room.clone().try_acquire_owned() {
-        return permit;
+/// The answer to a request for which no connection could be sent away.
+pub(crate) fn no_place(activity: &Activity) -> Response<ResponseBody> {
+    let text = concat!(
+        r#"{"errors":[{"code":"UNAVAILABLE","message":"the server has as many connections as it takes","#,
+        r#""detail":null}]}"#
+    );
+    let mut response = Response::new(ResponseBody::full(text.into()));
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_LENGTH, text.len().into());
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(RETRY_AFTER, COME_AGAIN);
+    if !activity.is_multiplexed() {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    tracing::warn!("all connections are in use; new ones wait (--max-connections)");
-    let permit = loop {
-        phase.send_replace(Phase::Crowded);
-        let permit = tokio::time::timeout(ASK_FOR_ROOM, room.clone().acquire_owned()).await;
-        if let Ok(permit) = permit {
-            break permit.expect("the semaphore is never closed");
-        }
-    };
-    phase.send_replace(Phase::Serving);
-    permit
+    response
 }
 
 async fn next(listener: &TcpListener) -> (TcpStream, SocketAddr) {

@@ -6,6 +6,7 @@
 
 mod append;
 mod body;
+mod open_files;
 mod read;
 mod room;
 mod seal;
@@ -35,6 +36,10 @@ use crate::{Options, Sync};
 use read::Reads;
 use room::Room;
 use walk::Walk;
+
+/// Files that stay open for reading, however many readers there are: one whose turn it is opens its file again. A block
+/// is read in much less time than a client takes to ask for the next one.
+pub const READ_FILES: usize = 256;
 
 /// Blobs on a local disk.
 #[derive(Debug)]
@@ -76,10 +81,10 @@ impl DiskBlobs {
 
     fn new(files: Arc<dyn Files>, sync: Sync, room: Room) -> Self {
         Self {
+            reads: Arc::new(Reads::new(Arc::clone(&files), READ_FILES)),
             files,
             sync,
             room,
-            reads: Arc::default(),
             walk: Arc::default(),
             space: Arc::new(Space::at(Path::new("/"))),
             watch: Watch::default(),
@@ -123,7 +128,7 @@ impl BlobStore for DiskBlobs {
     }
 
     async fn read(&self, _: Context, location: &Location, range: Range<u64>) -> Result<Option<ByteStream>, StoreError> {
-        self.reads.open(&self.files, name(location)?, range)
+        self.reads.open(name(location)?, range)
     }
 
     async fn redirect(&self, _: Timestamp, _: &Location, _: RedirectRequest) -> Result<Option<Redirect>, StoreError> {

@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use blobs::DiskBlobs;
+pub use blobs::{DiskBlobs, READ_FILES};
 pub use open::OpenError;
 pub use space::{MinFree, Space};
 pub use sqlite::{SqliteStore, Statistics};

@@ -13,7 +13,7 @@ use crate::auth::{Delete, Identity, Permit, Pull, Push};
 use crate::body::ResponseBody;
 use crate::call::Call;
 use crate::delivery::{Client, Delivery};
-use crate::environment::{context, random_u64};
+use crate::environment::{Memory, Purpose, context, random_u64};
 use crate::error::Error;
 use crate::own_host;
 use crate::response;
@@ -134,12 +134,20 @@ impl Call<'_> {
             location: &link.location,
             defect: link.defect,
         };
+        let length = match &wanted {
+            Wanted::One(range) => range.end - range.start,
+            Wanted::Whole | Wanted::Several(_) => link.size,
+        };
+        let memory = self.memory_to_stream(length).await?;
         let (stream, location) = self.open_object(named, first).await?.ok_or(Error::BlobUnknown)?;
         match wanted {
-            Wanted::Whole => Ok(Response::new(ResponseBody::stream(stream, link.size))),
+            Wanted::Whole => Ok(Response::new(
+                ResponseBody::stream(stream, link.size).holding(Some(memory)),
+            )),
             Wanted::One(range) => {
                 let content_range = ranges::content_range(&range, link.size);
-                let mut response = Response::new(ResponseBody::stream(stream, range.end - range.start));
+                let body = ResponseBody::stream(stream, range.end - range.start);
+                let mut response = Response::new(body.holding(Some(memory)));
                 *response.status_mut() = StatusCode::PARTIAL_CONTENT;
                 response::insert(response.headers_mut(), CONTENT_RANGE, &content_range);
                 Ok(response)
@@ -153,12 +161,20 @@ impl Call<'_> {
                     (self.environment.clone(), self.client(), self.settings.limits.store_ms);
                 let cx = move || context(&*environment, client, budget_ms);
                 let stream = multipart.stream(cx, self.stores.blobs.clone(), location, stream);
-                let mut response = Response::new(ResponseBody::stream(stream, length));
+                let mut response = Response::new(ResponseBody::stream(stream, length).holding(Some(memory)));
                 *response.status_mut() = StatusCode::PARTIAL_CONTENT;
                 response::insert(response.headers_mut(), CONTENT_TYPE, &content_type);
                 Ok(response)
             }
         }
+    }
+
+    /// Memory for an answer that is read as it is sent. It is granted before anything is opened, and so bounds what is open,
+    /// too.
+    pub(super) async fn memory_to_stream(&self, length: u64) -> Result<Memory, StoreError> {
+        let most = self.settings.limits.stream_bytes;
+        let bytes = usize::try_from(length).unwrap_or(most).min(most);
+        self.memory_for(Purpose::Stream, bytes).await
     }
 
     /// The bytes of an object that was just sealed. That it is not there is our fault, and no client's.

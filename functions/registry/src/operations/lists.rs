@@ -1,6 +1,5 @@
 //! Lists: tags (end-8), referrers (end-12) and repositories. Each costs its page, never the whole.
 
-use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Response};
 use oci::{Descriptor, Digest, Manifest, MediaType, RepositoryName, Tag};
 use serde::Serialize;
@@ -8,6 +7,7 @@ use serde::Serialize;
 use crate::auth::{Identity, List, Permit, Pull};
 use crate::body::ResponseBody;
 use crate::call::Call;
+use crate::environment::Purpose;
 use crate::error::Error;
 use crate::query::PageRequest;
 use crate::response;
@@ -16,8 +16,21 @@ use crate::store::metadata::Referrer;
 
 const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
-/// What a page of referrers holds beside descriptors and commas, and some to spare, in bytes.
-const ENVELOPE: usize = 128;
+/// A page of referrers is an index without anything but this around its descriptors.
+const INDEX_BEGINS: &[u8] =
+    br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":["#;
+const INDEX_ENDS: &[u8] = b"]}";
+
+/// While a page of referrers is made, it takes this many times the memory of the largest page: the page, which moves
+/// while it grows, and the rows of which the next part of it is made.
+const MAKING_A_PAGE: usize = 3;
+
+/// A page grows by this many bytes at once.
+const PAGE_STEP: usize = 256 << 10;
+
+/// Memory for one row of a page of tags, and of repositories: its name, as a value and as JSON.
+const TAG_ROW: usize = 320;
+const REPOSITORY_ROW: usize = 640;
 
 /// Rows of referrers read at once. Each may hold annotations of 32 KiB, and a whole page of them should not lie in
 /// memory only to be cut down to its bytes.
@@ -34,14 +47,6 @@ struct RepositoryList {
     repositories: Vec<RepositoryName>,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ReferrersIndex {
-    schema_version: u8,
-    media_type: &'static str,
-    manifests: Vec<Descriptor>,
-}
-
 impl Call<'_> {
     /// end-8a, end-8b.
     pub(crate) async fn list_tags(
@@ -50,6 +55,7 @@ impl Call<'_> {
         page: PageRequest,
     ) -> Result<Response<ResponseBody>, Error> {
         let name = permit.repository();
+        let memory = self.memory(page.limit.max(1) * TAG_ROW).await?;
         let (tags, more) = match page.limit {
             0 => (Vec::new(), false),
             limit => {
@@ -70,7 +76,7 @@ impl Call<'_> {
             let path = format!("/v2/{name}/tags/list");
             response::link_next(response.headers_mut(), &path, &page, last.as_str(), None);
         }
-        Ok(response)
+        Ok(response.map(|body| body.holding(Some(memory))))
     }
 
     /// The catalog, reduced to what the caller may see. Reads on where it may see nothing.
@@ -84,6 +90,7 @@ impl Call<'_> {
                 repositories: Vec::new(),
             });
         }
+        let memory = self.memory(page.limit * REPOSITORY_ROW).await?;
         let mut after = page.last.clone();
         let (repositories, more) = loop {
             let found = self
@@ -105,7 +112,7 @@ impl Call<'_> {
         if let Some(last) = last {
             response::link_next(response.headers_mut(), "/v2/_catalog", &page, last.as_str(), None);
         }
-        Ok(response)
+        Ok(response.map(|body| body.holding(Some(memory))))
     }
 
     /// end-12a, end-12b. An unknown subject has no referrers, and neither has an unknown repository. A filtered page
@@ -119,11 +126,14 @@ impl Call<'_> {
     ) -> Result<Response<ResponseBody>, Error> {
         let name = permit.repository();
         let mut examined = page.last.as_deref().map(str::parse::<Digest>).transpose()?;
-        let mut manifests = Vec::new();
-        let mut bytes = ENVELOPE;
+        let most = self.settings.limits.referrers_page_bytes;
+        // Before anything is read; and the finished page is held under another permit, for as long as it is sent.
+        let making = self
+            .memory_for(Purpose::Work, most.saturating_mul(MAKING_A_PAGE))
+            .await?;
+        let mut index = INDEX_BEGINS.to_vec();
         let mut left = page.limit;
         let mut more = left > 0;
-        let mut room = None;
         'page: while left > 0 && more {
             let found = self
                 .stores
@@ -137,32 +147,34 @@ impl Call<'_> {
                 )
                 .await?;
             more = found.more && !found.items.is_empty();
-            if room.is_none() && !found.items.is_empty() {
-                room = Some(self.memory(self.settings.limits.referrers_page_bytes).await?);
-            }
             for referrer in found.items {
                 let digest = referrer.descriptor.digest;
                 if artifact_type.is_none() || referrer.descriptor.artifact_type == artifact_type {
                     let descriptor = self.complete(name, referrer).await?;
-                    bytes += serde_json::to_vec(&descriptor).map_err(StoreError::failed)?.len() + 1;
-                    if bytes > self.settings.limits.referrers_page_bytes && !manifests.is_empty() {
+                    let descriptor = serde_json::to_vec(&descriptor).map_err(StoreError::failed)?;
+                    let is_first = index.len() == INDEX_BEGINS.len();
+                    if index.len() + 1 + descriptor.len() + INDEX_ENDS.len() > most && !is_first {
                         more = true;
                         break 'page;
                     }
-                    manifests.push(descriptor);
+                    if index.capacity() - index.len() <= descriptor.len() {
+                        index.reserve_exact(PAGE_STEP.max(descriptor.len() + 1));
+                    }
+                    if !is_first {
+                        index.push(b',');
+                    }
+                    index.extend_from_slice(&descriptor);
                 }
                 examined = Some(digest);
                 left -= 1;
             }
         }
-        let index = ReferrersIndex {
-            schema_version: 2,
-            media_type: MediaType::OCI_INDEX,
-            manifests,
-        };
-        let mut response = to_json(&index)?;
+        index.extend_from_slice(INDEX_ENDS);
+        index.shrink_to_fit();
+        let memory = self.memory(index.len()).await?;
+        drop(making);
+        let mut response = response::json(MediaType::OCI_INDEX, index.into());
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(MediaType::OCI_INDEX));
         if artifact_type.is_some() {
             headers.insert(FILTERS_APPLIED, HeaderValue::from_static("artifactType"));
         }
@@ -171,7 +183,7 @@ impl Call<'_> {
             let filter = artifact_type.as_ref().map(MediaType::as_str);
             response::link_next(headers, &path, &page, &examined.to_string(), filter);
         }
-        Ok(response.map(|body| body.holding(room)))
+        Ok(response.map(|body| body.holding(Some(memory))))
     }
 
     /// Annotations that were too large for the referrer's row are read from its manifest. A manifest that was deleted

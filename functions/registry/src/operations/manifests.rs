@@ -122,10 +122,14 @@ impl Call<'_> {
         record: ManifestRecord,
     ) -> Result<Response<ResponseBody>, Error> {
         let body = match record.content {
-            Content::Inline(bytes) => ResponseBody::full(bytes),
+            Content::Inline(bytes) => {
+                let memory = self.memory(bytes.len()).await?;
+                ResponseBody::full(bytes).holding(Some(memory))
+            }
             content => {
+                let memory = self.memory_to_stream(record.size).await?;
                 let stream = self.open_manifest(repository, digest, &content, record.size).await?;
-                ResponseBody::stream(stream.ok_or(Error::ManifestUnknown)?, record.size)
+                ResponseBody::stream(stream.ok_or(Error::ManifestUnknown)?, record.size).holding(Some(memory))
             }
         };
         Ok(Response::new(body))

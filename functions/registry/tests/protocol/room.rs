@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use http_body::Body as _;
 use oci::MediaType;
 use registry::RequestBody;
 use registry::environment::Purpose;
@@ -110,7 +111,8 @@ async fn a_manifest_gives_way_when_it_has_to() {
     put().stream(Script::in_chunks(&manifest, 10)).send().await.expect(201);
 }
 
-/// A page of referrers is held until it is sent, or nobody wants it any more; an empty one needs nothing.
+/// A page of referrers is made in memory that is asked for before the first row is read, and its own is held until it is
+/// sent, or nobody wants it any more.
 #[tokio::test]
 async fn room_for_referrers() {
     let world = World::new().await;
@@ -123,18 +125,64 @@ async fn room_for_referrers() {
         .send()
         .await
         .expect(201);
+    world.clock.rooms();
     let target = format!("/v2/a/referrers/{}", sha256(b"subject"));
-    let request = http::Request::get(target.as_str()).header("host", "localhost");
-    let request = request.body(Box::pin(Script::new()) as RequestBody);
-    let answer = world.registry.handle(request.unwrap()).await;
-    assert_eq!(world.clock.held(), 4 << 20);
-    drop(answer);
+    let answer = handle(&world, &target).await;
+    let length = answer.body().size_hint().exact().expect("a length");
+    let length = usize::try_from(length).expect("a small page");
+    assert_eq!(
+        world.clock.rooms(),
+        [(Purpose::Work, 12 << 20), (Purpose::Answer, length)]
+    );
+    assert_eq!(world.clock.held(), length);
+    // A shell that hands the bytes on holds it longer than the body.
+    let (_, mut body) = answer.into_parts();
+    let memory = body.take_memory().expect("granted memory");
+    drop(body);
+    assert_eq!(world.clock.held(), length);
+    drop(memory);
     assert_eq!(world.clock.held(), 0);
 
     world.clock.fill(true);
     world.get(target).send().await.expect_error(503, "UNAVAILABLE");
     let nothing = format!("/v2/a/referrers/{}", sha256(b"x"));
-    world.get(nothing).send().await.expect(200);
+    world.get(nothing).send().await.expect(503);
+}
+
+/// Every answer with a body has memory for as long as it is sent, and what is read as it is sent has it before it is opened.
+#[tokio::test]
+async fn room_for_answers() {
+    let world = World::new().await;
+    world.push_blob("a", "{}").await;
+    let large = world.push_blob("a", bytes::Bytes::from(vec![7; 100_000])).await;
+    let manifest = bytes_of(&image(b"{}", &[]));
+    let put = world.put("/v2/a/manifests/t").header("content-type", OCI);
+    put.bytes(manifest.clone()).send().await.expect(201);
+    let small = sha256(b"{}");
+    for (target, purpose, bytes) in [
+        (format!("/v2/a/blobs/{large}"), Purpose::Stream, 64 << 10),
+        (format!("/v2/a/blobs/{small}"), Purpose::Stream, 2),
+        ("/v2/a/manifests/t".to_owned(), Purpose::Answer, manifest.len()),
+        ("/v2/a/tags/list?n=10".to_owned(), Purpose::Answer, 3_200),
+        ("/v2/_catalog?n=10".to_owned(), Purpose::Answer, 6_400),
+    ] {
+        world.clock.rooms();
+        let answer = handle(&world, &target).await;
+        assert_eq!(answer.status(), 200, "{target}");
+        assert_eq!(world.clock.rooms(), [(purpose, bytes)], "{target}");
+        assert_eq!(world.clock.held(), bytes, "{target}");
+        drop(answer);
+        assert_eq!(world.clock.held(), 0, "{target}");
+        world.clock.fill(true);
+        world.get(target).send().await.expect(503);
+        world.clock.fill(false);
+    }
+}
+
+async fn handle(world: &World, target: &str) -> http::Response<registry::ResponseBody> {
+    let request = http::Request::get(target).header("host", "localhost");
+    let request = request.body(Box::pin(Script::new()) as RequestBody);
+    world.registry.handle(request.expect("a request")).await
 }
 
 /// A manifest that trickles in does not hold its room for ever. Only the time for which its client is waited for counts.

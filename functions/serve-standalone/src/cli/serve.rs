@@ -83,7 +83,8 @@ pub(crate) struct ServeArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Limits")]
 pub(crate) struct LimitArgs {
-    /// Connections at once; more wait until one ends, and kept-alive ones are closed to make room
+    /// Connections at once. For one more another one ends: of the client with the most connections the one that gets on
+    /// least. If none does, the new one gets 503 after 5 seconds; `/livez` and `/readyz` are answered in any case
     #[arg(long, env = "ROADSTEAD_MAX_CONNECTIONS", value_name = "COUNT", default_value = "1024",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_connections: u32,
@@ -93,7 +94,7 @@ pub(crate) struct LimitArgs {
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_requests: u32,
     /// Memory for the bodies of all uploads together; more uploads wait for room, and a body that was interrupted for
-    /// lack of it ends with 503. As much again is for manifests and lists of referrers
+    /// lack of it ends with 503. As much again is for manifests and lists, and twice as much for blobs on their way out
     /// [default: 64MiB, with blobs in S3 512MiB for uploads]
     #[arg(long, env = "ROADSTEAD_UPLOAD_MEMORY", value_name = "SIZE")]
     pub(crate) upload_memory: Option<Length>,
@@ -121,13 +122,13 @@ pub(crate) struct LimitArgs {
         default_value = "30s"
     )]
     pub(crate) header_timeout: Span,
-    /// For how long a connection may be kept without a request
+    /// For how long a connection may be kept without a request, from the last byte of the last answer
     #[arg(long, env = "ROADSTEAD_KEEP_ALIVE", value_name = "DURATION", default_value = "2m")]
     pub(crate) keep_alive: Span,
     /// For how long no byte of a request's body may arrive. Clients that compress while they send are silent for a while
     #[arg(long, env = "ROADSTEAD_IDLE_TIMEOUT", value_name = "DURATION", default_value = "2m")]
     pub(crate) idle_timeout: Span,
-    /// For how long a client may read nothing of a response
+    /// For how long a client may read less than 1 KiB of a response
     #[arg(long, env = "ROADSTEAD_STALL_TIMEOUT", value_name = "DURATION", default_value = "2m")]
     pub(crate) stall_timeout: Span,
     /// For how long a body, of a request or of a response, may take in all

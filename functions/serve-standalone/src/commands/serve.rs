@@ -23,7 +23,7 @@ use crate::health::Health;
 use crate::logging;
 use crate::metrics::{Metrics, MetricsListener};
 use crate::requests::RequestPlaces;
-use crate::server::{Drained, Server};
+use crate::server::{Drained, LEAVING, LOBBY, Server};
 use crate::stores::admission::Admission;
 use crate::stores::{self, Absent, Contact, OpenHow};
 
@@ -32,9 +32,10 @@ mod start;
 
 use access::Access;
 
-/// File descriptors for other things than connections: the database, the log, the runtime.
-const OTHER_FILES: u64 = 256;
-/// A connection is a file, and what is read or written for it another.
+/// File descriptors for other things than connections: the database, the log, the runtime; what is read, which is a number
+/// of its own however many connections ask for it; connections that wait for a place, or leave theirs.
+const OTHER_FILES: u64 = 256 + (store_embedded::READ_FILES + LOBBY + LEAVING) as u64;
+/// A connection is a file, and what is written for it, or read from another host, another.
 const FILES_PER_CONNECTION: u64 = 2;
 /// How long threads that wait for the disk may take after everything has ended.
 const LAST_MOMENT: Duration = Duration::from_secs(2);

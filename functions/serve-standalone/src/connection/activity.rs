@@ -1,13 +1,20 @@
-//! What a connection is doing, shared between its socket and the exchanges on it.
+//! What a connection is doing, shared between its socket, the exchanges on it, and whoever decides which connection
+//! has to leave.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::transfer::{Standing, Transfer};
 use crate::requests::RequestPlace;
 
-/// Counts the exchanges of one connection.
+/// A connection's speed is told over the last one to two of these.
+const WINDOW: Duration = Duration::from_secs(5);
+
+/// The exchanges of one connection, and how they get on.
 #[derive(Debug)]
 pub(crate) struct Activity {
     born: Instant,
@@ -17,10 +24,50 @@ pub(crate) struct Activity {
     idle_since: AtomicU64,
     multiplexed: AtomicBool,
     linger: AtomicBool,
+    speed: Speed,
+    /// The answers that have bodies.
+    transfers: Mutex<Vec<Weak<Transfer>>>,
+    dismissed: AtomicBool,
+    dismissal: Notify,
+}
+
+/// Bytes that were read from and written to the socket. Only the connection's own task counts.
+#[derive(Debug, Default)]
+struct Speed {
+    /// When the present window began, in milliseconds after the connection was opened.
+    began: AtomicU64,
+    now: AtomicU64,
+    before: AtomicU64,
+    last: AtomicU64,
+}
+
+/// How a connection gets on, for whoever has to choose between connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pace {
+    /// Requests in progress.
+    pub(crate) open: u32,
+    /// Requests that have ended.
+    pub(crate) served: u32,
+    /// Whether some answer waits for its client to read on.
+    pub(crate) waits_for_reader: bool,
+    /// Since when the connection exists.
+    pub(crate) born: Instant,
+    /// When the last byte was read or written.
+    pub(crate) moved: Instant,
+    /// Bytes per second of late, in both directions.
+    pub(crate) speed: u64,
+}
+
+/// What is to be done about answers that nobody reads.
+pub(super) enum Verdict {
+    /// Look again then, or at any time before.
+    LookAgain(Instant),
+    /// An answer that is not read cannot be ended alone.
+    End,
 }
 
 impl Activity {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             born: Instant::now(),
             open: AtomicU32::new(0),
@@ -28,7 +75,19 @@ impl Activity {
             idle_since: AtomicU64::new(0),
             multiplexed: AtomicBool::new(false),
             linger: AtomicBool::new(false),
+            speed: Speed::default(),
+            transfers: Mutex::default(),
+            dismissed: AtomicBool::new(false),
+            dismissal: Notify::new(),
         }
+    }
+
+    fn millis(&self) -> u64 {
+        u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn at(&self, millis: u64) -> Instant {
+        self.born + Duration::from_millis(millis)
     }
 
     /// When the connection was opened.
@@ -36,7 +95,7 @@ impl Activity {
         self.born
     }
 
-    /// How many exchanges are in progress.
+    /// How many exchanges are in progress: from a request's head until the last byte of its answer was written.
     pub(super) fn open(&self) -> u32 {
         self.open.load(Ordering::Acquire)
     }
@@ -48,7 +107,12 @@ impl Activity {
 
     /// When the last exchange ended.
     pub(super) fn idle_since(&self) -> Instant {
-        self.born + std::time::Duration::from_millis(self.idle_since.load(Ordering::Acquire))
+        self.at(self.idle_since.load(Ordering::Acquire))
+    }
+
+    /// The last bytes have been written only now.
+    pub(super) fn flushed(&self) {
+        self.idle_since.fetch_max(self.millis(), Ordering::AcqRel);
     }
 
     /// Whether this is HTTP/2.
@@ -68,6 +132,85 @@ impl Activity {
 
     pub(super) fn lingers(&self) -> bool {
         self.linger.load(Ordering::Acquire)
+    }
+
+    /// Counts bytes that were read or written.
+    pub(super) fn moved(&self, bytes: usize) {
+        let now = self.millis();
+        let speed = &self.speed;
+        let window = u64::try_from(WINDOW.as_millis()).unwrap_or(u64::MAX);
+        let age = now.saturating_sub(speed.began.load(Ordering::Relaxed));
+        if age >= window {
+            let before = speed.now.swap(0, Ordering::Relaxed);
+            let before = if age >= 2 * window { 0 } else { before };
+            speed.before.store(before, Ordering::Relaxed);
+            speed.began.store(now, Ordering::Relaxed);
+        }
+        speed.now.fetch_add(bytes as u64, Ordering::Relaxed);
+        speed.last.store(now, Ordering::Relaxed);
+    }
+
+    /// How the connection gets on.
+    pub(crate) fn pace(&self) -> Pace {
+        let speed = &self.speed;
+        let age = self.millis().saturating_sub(speed.began.load(Ordering::Relaxed));
+        let (now, before) = (speed.now.load(Ordering::Relaxed), speed.before.load(Ordering::Relaxed));
+        // At most two windows are told of; a young connection is not taken for a slow one.
+        let span = (age + u64::try_from(WINDOW.as_millis()).unwrap_or_default())
+            .min(self.millis())
+            .max(1000);
+        Pace {
+            open: self.open(),
+            served: self.served(),
+            waits_for_reader: self
+                .transfers()
+                .iter()
+                .filter_map(Weak::upgrade)
+                .any(|transfer| transfer.in_flight() > 0),
+            born: self.born,
+            moved: self.at(speed.last.load(Ordering::Relaxed)),
+            speed: (now + before).saturating_mul(1000) / span,
+        }
+    }
+
+    fn transfers(&self) -> MutexGuard<'_, Vec<Weak<Transfer>>> {
+        self.transfers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Watches over an answer until its last byte is written.
+    pub(super) fn watch(&self, transfer: &Arc<Transfer>) {
+        let mut transfers = self.transfers();
+        transfers.retain(|transfer| transfer.strong_count() > 0);
+        transfers.push(Arc::downgrade(transfer));
+    }
+
+    /// Ends the answers that have got on too little for `stall`, or took longer than they may.
+    pub(super) fn end_stalled(&self, stall: Duration) -> Verdict {
+        let now = Instant::now();
+        let mut next = now + stall;
+        // Cut outside of the lock: what ends then looks here again.
+        let transfers: Vec<_> = self.transfers().iter().filter_map(Weak::upgrade).collect();
+        for transfer in transfers {
+            match transfer.standing(now, stall) {
+                Standing::Good(until) => next = next.min(until),
+                Standing::Stalled if transfer.cut() => {}
+                Standing::Stalled => return Verdict::End,
+            }
+        }
+        Verdict::LookAgain(next)
+    }
+
+    /// Tells the connection to end now: others need its place more.
+    pub(crate) fn dismiss(&self) {
+        self.dismissed.store(true, Ordering::Release);
+        self.dismissal.notify_one();
+    }
+
+    /// Completes when the connection has to end.
+    pub(super) async fn dismissed(&self) {
+        while !self.dismissed.load(Ordering::Acquire) {
+            self.dismissal.notified().await;
+        }
     }
 
     /// Begins an exchange, which lasts until the value is dropped.
@@ -108,9 +251,45 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         let activity = &self.activity;
-        let since = u64::try_from(activity.born.elapsed().as_millis()).unwrap_or(u64::MAX);
-        activity.idle_since.store(since, Ordering::Release);
+        activity.idle_since.store(activity.millis(), Ordering::Release);
         activity.ended.fetch_add(1, Ordering::AcqRel);
         activity.open.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_speed_is_that_of_the_last_seconds() {
+        let activity = Activity::new();
+        assert_eq!(activity.pace().speed, 0);
+        activity.moved(50_000);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(activity.pace().speed, 25_000);
+        for _ in 0..10 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            activity.moved(1_000);
+        }
+        let slow = activity.pace().speed;
+        assert!((500..=1_500).contains(&slow), "{slow}");
+        tokio::time::advance(Duration::from_secs(600)).await;
+        let pace = activity.pace();
+        assert!(pace.speed < 100, "{pace:?}");
+        assert_eq!(pace.moved.elapsed(), Duration::from_secs(600));
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_dismissed_before_and_while_it_waits_for_that() {
+        let activity = Arc::new(Activity::new());
+        let waiting = tokio::spawn({
+            let activity = activity.clone();
+            async move { activity.dismissed().await }
+        });
+        tokio::task::yield_now().await;
+        activity.dismiss();
+        waiting.await.expect("it is told");
+        activity.dismissed().await;
     }
 }

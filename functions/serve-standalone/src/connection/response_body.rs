@@ -1,152 +1,113 @@
-//! A response's body on its way to the client, within its time; and what is done when it has ended.
+//! A response's body on its way to the client: as much of it as the client's reading asks for.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use registry::ResponseBody;
 use registry::store::StoreError;
-use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep_until};
 
 use super::Timeouts;
 use super::activity::Exchange;
+use super::transfer::{Part, Transfer};
 use crate::access_log::Entry;
 use crate::metrics::Measured;
 
-/// A response body that keeps its exchange open, and is counted and written down when it is dropped.
+/// The largest part that is given to the library at once, in bytes.
+const PART: usize = 256 << 10;
+
+/// Bytes that the library may have at least before the store is asked for more. The store's parts may be larger; then
+/// it is the last one of them, so that not more than two are in memory.
+const IN_FLIGHT: u64 = 32 << 10;
+
+/// An answer of this size or less ends together with its bytes. The end of a larger one is held back under HTTP/2 until
+/// all its bytes are written, so that its stream can be reset until then; for small ones the additional frame costs more.
+const SMALL: u64 = 16 << 10;
+
+/// A response body that keeps its exchange open until its last byte is written.
 pub(crate) struct SentBody {
-    inner: Inner,
-    deadline: Instant,
-    sent: u64,
-    measured: Measured,
-    entry: Option<Entry>,
-    _exchange: Exchange,
-}
-
-enum Inner {
-    /// Alone on its connection: the socket notices when the client does not read.
-    Alone(ResponseBody),
-    /// One of many streams on a connection. When its client does not read, nobody asks the body for more, so
-    /// somebody else has to notice, and to free what it holds; closing the connection would punish its other streams.
-    Among(Arc<Mutex<Watched>>, AbortHandle),
-}
-
-struct Watched {
-    /// `None` once it was given up.
-    body: Option<ResponseBody>,
-    asked: Instant,
+    body: ResponseBody,
+    /// Read from the body and not given to the library.
+    rest: Bytes,
+    /// The size of what was read last.
+    last: u64,
+    length: u64,
+    transfer: Arc<Transfer>,
 }
 
 impl SentBody {
     /// Sends `body` on the connection of `exchange`.
     pub(crate) fn new(
-        body: ResponseBody,
+        mut body: ResponseBody,
         exchange: Exchange,
         timeouts: &Timeouts,
         measured: Measured,
         entry: Option<Entry>,
     ) -> Self {
-        let inner = if exchange.activity().is_multiplexed() && !body.is_end_stream() {
-            let watched = Arc::new(Mutex::new(Watched {
-                body: Some(body),
-                asked: Instant::now(),
-            }));
-            let watch = tokio::spawn(give_up_stalled(Arc::downgrade(&watched), timeouts.stall));
-            Inner::Among(watched, watch.abort_handle())
-        } else {
-            Inner::Alone(body)
-        };
+        let memory = body.take_memory();
+        let length = body.size_hint().exact().unwrap_or_default();
+        let transfer = Arc::new(Transfer::new(length, timeouts.total, exchange, memory, measured, entry));
+        if length > 0 {
+            transfer.exchange().activity().watch(&transfer);
+        }
         Self {
-            inner,
-            deadline: Instant::now() + timeouts.total,
-            sent: 0,
-            measured,
-            entry,
-            _exchange: exchange,
+            body,
+            rest: Bytes::new(),
+            last: 0,
+            length,
+            transfer,
         }
     }
 
-    fn with<T>(&self, read: impl FnOnce(&ResponseBody) -> T) -> Option<T> {
-        match &self.inner {
-            Inner::Alone(body) => Some(read(body)),
-            Inner::Among(watched, _) => lock(watched).body.as_ref().map(read),
-        }
-    }
-}
-
-fn lock(watched: &Mutex<Watched>) -> std::sync::MutexGuard<'_, Watched> {
-    watched.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Drops the body when nobody has asked it for more for `patience`.
-async fn give_up_stalled(watched: Weak<Mutex<Watched>>, patience: Duration) {
-    loop {
-        let Some(asked) = watched.upgrade().map(|watched| lock(&watched).asked) else {
-            return;
-        };
-        sleep_until(asked + patience).await;
-        let Some(watched) = watched.upgrade() else { return };
-        let mut watched = lock(&watched);
-        if watched.asked == asked {
-            watched.body = None;
-            return;
-        }
+    /// Whether the library is to be told that the last part is the last one.
+    fn ends_with_its_bytes(&self) -> bool {
+        self.length <= SMALL || !self.transfer.exchange().activity().is_multiplexed()
     }
 }
 
 impl Body for SentBody {
-    type Data = Bytes;
+    type Data = Part;
     type Error = StoreError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, StoreError>>> {
+    ) -> Poll<Option<Result<Frame<Part>, StoreError>>> {
         let this = &mut *self;
-        let now = Instant::now();
-        if now > this.deadline {
-            return Poll::Ready(Some(Err(StoreError::unavailable("the client takes too long to read"))));
-        }
-        let polled = match &mut this.inner {
-            Inner::Alone(body) => Pin::new(body).poll_frame(context),
-            Inner::Among(watched, _) => {
-                let mut watched = lock(watched);
-                watched.asked = now;
-                match &mut watched.body {
-                    Some(body) => Pin::new(body).poll_frame(context),
-                    None => Poll::Ready(Some(Err(StoreError::unavailable("the client did not read")))),
-                }
+        let whole = this.transfer.is_handed();
+        let allowed = if whole { 0 } else { this.last.max(IN_FLIGHT) - 1 };
+        if this.transfer.in_flight() > allowed {
+            this.transfer.wake(context.waker());
+            // It may have been written between the two looks.
+            if this.transfer.in_flight() > allowed {
+                return Poll::Pending;
             }
-        };
-        if let Poll::Ready(Some(Ok(frame))) = &polled {
-            let bytes = frame.data_ref().map_or(0, Bytes::len);
-            this.sent += bytes as u64;
-            this.measured.metrics().sent(bytes);
         }
-        polled
+        if this.rest.is_empty() {
+            let Some(frame) = ready!(Pin::new(&mut this.body).poll_frame(context)?) else {
+                return Poll::Ready(None);
+            };
+            // A body of the registry has no trailers.
+            this.rest = frame.into_data().unwrap_or_default();
+            this.last = this.rest.len() as u64;
+        }
+        let part = this.rest.split_to(this.rest.len().min(PART));
+        Poll::Ready(Some(Ok(Frame::data(this.transfer.part(part)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.with(Body::is_end_stream).unwrap_or(false)
+        self.transfer.is_handed() && (self.ends_with_its_bytes() || self.transfer.in_flight() == 0)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.with(Body::size_hint).unwrap_or_default()
+        SizeHint::with_exact(self.body.size_hint().exact().unwrap_or_default() + self.rest.len() as u64)
     }
 }
 
 impl Drop for SentBody {
     fn drop(&mut self) {
-        let whole = self.is_end_stream();
-        if let Inner::Among(_, watch) = &self.inner {
-            watch.abort();
-        }
-        if let Some(entry) = self.entry.take() {
-            entry.write(self.sent, whole);
-        }
+        self.transfer.hand_over();
     }
 }

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::Timeouts;
 use super::activity::Activity;
 use super::timer::LazyTimer;
+use super::transfer::MIN_PROGRESS;
 
 /// How every HTTP/2 connection begins (RFC 9113, 3.4); no HTTP/1.1 request does.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -36,10 +37,11 @@ pub(super) struct GuardedStream {
     head_began: Option<Instant>,
     seen: u32,
     write_timer: LazyTimer,
-    /// Since when the client has read nothing of what waits for it.
-    stalled: Option<Instant>,
-    /// Until when a closed connection is kept for the client to notice.
-    lingers_until: Option<Instant>,
+    written: u64,
+    /// While bytes wait to be written: since when too few of them could be, and how many had been written then.
+    stalled: Option<(Instant, u64)>,
+    /// Until when a closed connection is kept for the client to notice, and until when at most.
+    lingers_until: Option<(Instant, Instant)>,
 }
 
 impl GuardedStream {
@@ -53,6 +55,7 @@ impl GuardedStream {
             head_began: None,
             seen: 0,
             write_timer: LazyTimer::default(),
+            written: 0,
             stalled: None,
             lingers_until: None,
         }
@@ -83,9 +86,9 @@ impl GuardedStream {
 
     /// Until when a client that has nothing to wait for must send something.
     fn read_deadline(&mut self) -> Instant {
-        if self.activity.open() > 0 {
-            // Bodies have limits of their own. This wakes the connection now and then, so that the end of an
-            // exchange elsewhere is noticed in any case.
+        if self.activity.open() > 0 || self.stalled.is_some() {
+            // Bodies have limits of their own, and so has what waits to be written. This wakes the connection now and
+            // then, so that the end of an exchange elsewhere is noticed in any case.
             return Instant::now() + self.timeouts.keep_alive;
         }
         self.forget_old_head();
@@ -113,27 +116,48 @@ impl GuardedStream {
     }
 
     fn guard_write(&mut self, context: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if written.is_ready() {
-            self.stalled = None;
+        if let Poll::Ready(result) = &written {
+            let count = result.as_ref().copied().unwrap_or_default();
+            self.activity.moved(count);
+            self.written += count as u64;
+            if self
+                .stalled
+                .is_some_and(|(_, before)| self.written >= before + MIN_PROGRESS)
+            {
+                // What is still waiting begins anew when the socket is full again.
+                self.stalled = Some((Instant::now(), self.written));
+            }
             return written;
         }
-        let since = *self.stalled.get_or_insert_with(Instant::now);
+        let (since, _) = *self.stalled.get_or_insert_with(|| (Instant::now(), self.written));
         if self.write_timer.poll_passed(context, since + self.timeouts.stall) {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")));
         }
         Poll::Pending
     }
 
-    /// Reads and discards until the client closes, or for a moment.
+    /// Whether the client has not used the connection for as long as it may keep it.
+    fn is_unused(&self) -> bool {
+        self.seen > 0 && (self.head_began.is_none() || self.activity.is_multiplexed())
+    }
+
+    /// Reads and discards until the client closes, or for a moment; under HTTP/2 until it has been silent for so long,
+    /// since it tells of what it reads, and would lose the rest by the reset that is the answer to that.
     fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let until = *self.lingers_until.get_or_insert_with(|| Instant::now() + LINGER);
+        let now = Instant::now();
+        let last = now + self.timeouts.total;
+        let (mut until, last) = *self.lingers_until.get_or_insert((now + LINGER, last));
         let mut scratch = [0; 16 << 10];
         for _ in 0..16 {
             let mut buffer = ReadBuf::new(&mut scratch);
             match Pin::new(&mut self.socket).poll_read(context, &mut buffer) {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
-                    if Instant::now() >= until {
+                    if now >= until.min(last) {
                         return Poll::Ready(());
+                    }
+                    if self.activity.is_multiplexed() {
+                        until = now + LINGER;
+                        self.lingers_until = Some((until, last));
                     }
                 }
                 Poll::Ready(_) => return Poll::Ready(()),
@@ -164,14 +188,23 @@ impl AsyncRead for GuardedStream {
             }
             return Poll::Ready(Ok(()));
         }
+        let before = buffer.filled().len();
         match Pin::new(&mut this.socket).poll_read(context, buffer) {
             Poll::Ready(result) => {
                 this.note_read();
+                this.activity.moved(buffer.filled().len() - before);
                 Poll::Ready(result)
             }
             Poll::Pending => {
                 let deadline = this.read_deadline();
                 if this.read_timer.poll_passed(context, deadline) {
+                    if this.is_unused() {
+                        // The end of a connection like any other: the client may still be reading its last answer.
+                        if this.activity.is_multiplexed() {
+                            this.activity.linger();
+                        }
+                        return Poll::Ready(Ok(()));
+                    }
                     let error = io::Error::new(io::ErrorKind::TimedOut, "the client sends no request");
                     return Poll::Ready(Err(error));
                 }
@@ -200,8 +233,11 @@ impl AsyncWrite for GuardedStream {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A socket holds nothing back.
+    fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // A socket holds nothing back; and the libraries ask only once they have written all they had.
+        if self.stalled.take().is_some() {
+            self.activity.flushed();
+        }
         Poll::Ready(Ok(()))
     }
 

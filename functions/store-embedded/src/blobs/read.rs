@@ -19,6 +19,7 @@ use registry::store::blobs::ByteStream;
 use tokio::task::JoinHandle;
 
 use super::failure;
+use super::open_files::{Handle, OpenFiles};
 use crate::files::{Files, Name};
 
 /// The largest block, in bytes: large enough that the calls per byte do not show, small enough that a block is still
@@ -39,22 +40,27 @@ const SPARE: usize = 8;
 const INLINE: u64 = 16 << 10;
 
 /// What all reads of the process share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Reads {
+    files: Arc<OpenFiles>,
     active: AtomicUsize,
     spare: Mutex<Vec<Box<[u8]>>>,
 }
 
 impl Reads {
+    /// Reads from `files`, of which at most `most` stay open between reads.
+    pub(super) fn new(files: Arc<dyn Files>, most: usize) -> Self {
+        Self {
+            files: Arc::new(OpenFiles::new(files, most)),
+            active: AtomicUsize::new(0),
+            spare: Mutex::default(),
+        }
+    }
+
     /// Opens `range` of an object. The file is opened on the caller's thread: one look-up in a directory that is open.
-    pub(super) fn open(
-        self: &Arc<Self>,
-        files: &Arc<dyn Files>,
-        name: Name,
-        range: Range<u64>,
-    ) -> Result<Option<ByteStream>, StoreError> {
-        let file = match files.open(name) {
-            Ok(file) => file,
+    pub(super) fn open(self: &Arc<Self>, name: Name, range: Range<u64>) -> Result<Option<ByteStream>, StoreError> {
+        let file = match self.files.open(name) {
+            Ok(file) => Arc::new(file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failure(error)),
         };
@@ -68,7 +74,7 @@ impl Reads {
         self.active.fetch_add(1, Ordering::Relaxed);
         let mut reader = Reader {
             reads: Arc::clone(self),
-            file: Arc::new(file),
+            file,
             name,
             offset: range.start,
             end: range.end,
@@ -77,7 +83,9 @@ impl Reads {
         };
         if range.end - range.start <= INLINE {
             let mut block = reader.block();
-            block.read(&reader.file, range.start).map_err(failure)?;
+            block
+                .read(&*reader.file.file().map_err(failure)?, range.start)
+                .map_err(failure)?;
             let bytes = reader.take(block)?;
             if reader.offset == reader.end {
                 return Ok(Some(stream::once(std::future::ready(Ok(bytes))).boxed()));
@@ -105,7 +113,7 @@ impl Reads {
 /// One stream.
 struct Reader {
     reads: Arc<Reads>,
-    file: Arc<File>,
+    file: Arc<Handle>,
     name: Name,
     offset: u64,
     end: u64,
@@ -137,11 +145,14 @@ impl Reader {
 
     async fn next(&mut self) -> Result<Bytes, StoreError> {
         if !self.from_disk {
-            let mut block = self.block();
-            if block.read_cached(&self.file, self.offset).map_err(failure)? {
-                return self.take(block);
+            // A file that was closed meanwhile is opened where it may wait.
+            if let Some(file) = self.file.file_if_open() {
+                let mut block = self.block();
+                if block.read_cached(&file, self.offset).map_err(failure)? {
+                    return self.take(block);
+                }
+                self.from_disk = true;
             }
-            self.from_disk = true;
         }
         let reading = self.ahead.take().unwrap_or_else(|| self.read(self.offset));
         let block = reading.await.map_err(StoreError::failed)?.map_err(failure)?;
@@ -156,7 +167,7 @@ impl Reader {
         let mut block = self.block_at(offset);
         let file = Arc::clone(&self.file);
         tokio::task::spawn_blocking(move || {
-            block.read(&file, offset)?;
+            block.read(&*file.file()?, offset)?;
             Ok(block)
         })
     }

@@ -25,9 +25,31 @@ pub(crate) fn runtime() -> tokio::runtime::Runtime {
         .unwrap()
 }
 
+/// How much the system keeps of what a client has not read; by itself it takes megabytes on loopback, and a server does
+/// not see that a client is slow before that is full.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Socket {
+    pub(crate) receive_buffer: Option<u32>,
+}
+
+/// The smallest buffer that still moves.
+pub(crate) const SMALL_BUFFER: Socket = Socket {
+    receive_buffer: Some(32 << 10),
+};
+
 /// Opens a connection from a chosen address of this host, such as 127.0.0.2.
 pub(crate) async fn dial(server: SocketAddr, from: Ipv4Addr) -> std::io::Result<TcpStream> {
+    dial_with(server, from, Socket::default()).await
+}
+
+/// The same, with a chosen buffer.
+pub(crate) async fn dial_with(server: SocketAddr, from: Ipv4Addr, how: Socket) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
+    if let Some(size) = how.receive_buffer {
+        socket.set_recv_buffer_size(size)?;
+    }
+    // The port is chosen when it is connected, so that one port serves for several servers.
+    socket.set_reuseaddr(true)?;
     socket.bind((from, 0).into())?;
     let stream = timeout(PATIENCE, socket.connect(server)).await??;
     stream.set_nodelay(true)?;
@@ -119,11 +141,6 @@ impl H2 {
             .await?
             .read()
             .await
-    }
-
-    /// Whether the connection has ended.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.driver.is_finished()
     }
 
     /// Waits until the server ends the connection; the error with which it does.

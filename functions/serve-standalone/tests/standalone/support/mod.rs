@@ -2,6 +2,7 @@
 
 pub(crate) mod cloud;
 pub(crate) mod content;
+pub(crate) mod crowd;
 pub(crate) mod h2;
 pub(crate) mod objects;
 pub(crate) mod ordinary;
@@ -135,8 +136,12 @@ impl Server {
         self.folder.path().join("data")
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
+        let pid = Pid::from_raw(self.pid().try_into().unwrap()).unwrap();
         kill_process(pid, signal).unwrap();
     }
 

@@ -1,0 +1,205 @@
+//! Answers that nobody reads: what they hold is bounded for all of them together, and shared between clients.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::net::TcpStream;
+
+use crate::support::crowd::{
+    CROWD, Cage, ORDINARY, ask, assert_ordinary, begin, files, get, many_files, memory, within_20_s,
+};
+use crate::support::h2::{H2, SMALL_BUFFER, runtime};
+use crate::support::{EMPTY, MANIFEST_TYPE, Server, digest, manifest};
+
+/// What a server may take beside the memory that its flags name, in bytes.
+const BESIDE: u64 = 64 << 20;
+
+/// Pushes so many referrers of one manifest that a page of them is nearly as large as it may be; the path of the page.
+fn push_referrers(server: &Server) -> String {
+    server.push_blob("app", EMPTY);
+    let subject = manifest("subject");
+    let put = server.request("PUT", "/v2/app/manifests/subject", &[MANIFEST_TYPE], &subject);
+    assert_eq!(put.status, 201);
+    let note = "x".repeat(30_000);
+    let mut client = server.connect();
+    for number in 0..131 {
+        let mut referrer: serde_json::Value = serde_json::from_slice(&manifest("referrer")).unwrap();
+        referrer["annotations"] = json!({ "note": note, "number": number.to_string() });
+        referrer["subject"] = json!({
+            "mediaType": MANIFEST_TYPE.1,
+            "digest": digest(&subject),
+            "size": subject.len(),
+        });
+        let referrer = referrer.to_string().into_bytes();
+        let path = format!("/v2/app/manifests/{}", digest(&referrer));
+        let put = client.request("PUT", &path, &[MANIFEST_TYPE], &referrer);
+        assert_eq!(put.status, 201, "{put:?}");
+    }
+    format!("/v2/app/referrers/{}", digest(&subject))
+}
+
+/// Clients ask for pages of nearly 4 MiB and read nothing, each on a connection of its own over HTTP/1.1, and many on
+/// each connection over HTTP/2.
+fn pages_that_nobody_reads(alone: usize, connections: usize, streams: usize) {
+    many_files();
+    let server = Server::start(&["--stall-timeout", "1h"]);
+    let page = push_referrers(&server);
+    let _cage = Cage::around(&server);
+    runtime().block_on(async {
+        let (status, body) = ask(server.address, ORDINARY, &page).await.unwrap();
+        assert!(status == 200 && body.len() > 3_900_000, "{status} {}", body.len());
+        drop(body);
+        let (before, _) = memory(&server);
+        let mut sockets: Vec<TcpStream> = Vec::new();
+        let mut clients = Vec::new();
+        for _ in 0..alone {
+            sockets.push(begin(server.address, CROWD, SMALL_BUFFER, &get(&page)).await.unwrap());
+        }
+        let mut unread = Vec::new();
+        for _ in 0..connections {
+            let client = H2::connect(server.address, CROWD).await;
+            for _ in 0..streams {
+                unread.push(client.open("GET", &page, &[], true).await.unwrap());
+            }
+            clients.push(client);
+        }
+        let paths = ["/v2/", "/v2/app/manifests/subject", "/v2/app/tags/list", "/livez"];
+        assert_ordinary(server.address, ORDINARY, &paths, 40).await;
+        let (_, peak) = memory(&server);
+        // 32 MiB are for finished answers and those in the making.
+        assert!(
+            peak < before + (32 << 20) + BESIDE,
+            "{} MiB after {} MiB",
+            peak >> 20,
+            before >> 20
+        );
+        drop((sockets, unread));
+        for client in clients {
+            client.hang_up();
+        }
+        within_20_s("an answer of the whole size is to be had again", async || {
+            matches!(ask(server.address, CROWD, &page).await, Ok((200, _)))
+        })
+        .await;
+    });
+}
+
+#[test]
+fn s31_pages_that_nobody_reads_take_bounded_memory() {
+    pages_that_nobody_reads(40, 2, 40);
+}
+
+#[test]
+#[ignore = "long: tests/run --full"]
+fn s31_pages_that_nobody_reads_take_bounded_memory_at_length() {
+    pages_that_nobody_reads(200, 8, 64);
+}
+
+/// Clients ask for blobs on many streams and read nothing of them.
+fn blobs_that_nobody_reads(connections: usize, streams: usize) {
+    many_files();
+    let server = Server::start(&["--stall-timeout", "1h"]);
+    let _cage = Cage::around(&server);
+    let blobs: Vec<_> = (0..300_u32)
+        .map(|number| {
+            format!(
+                "/v2/app/blobs/{}",
+                server.push_blob("app", &number.to_le_bytes().repeat(50_000))
+            )
+        })
+        .collect();
+    server.push_blob("app", EMPTY);
+    let put = server.request("PUT", "/v2/app/manifests/latest", &[MANIFEST_TYPE], &manifest("latest"));
+    assert_eq!(put.status, 201);
+    runtime().block_on(async {
+        let (before, _) = memory(&server);
+        let idle = files(&server);
+        let mut clients = Vec::new();
+        let mut unread = Vec::new();
+        for connection in 0..connections {
+            let client = H2::connect(server.address, CROWD).await;
+            for stream in 0..streams {
+                let path = &blobs[(connection * streams + stream) % blobs.len()];
+                unread.push(client.open("GET", path, &[], true).await.unwrap());
+            }
+            clients.push(client);
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let paths = ["/v2/", "/v2/app/manifests/latest", blobs[7].as_str(), "/readyz"];
+        assert_ordinary(server.address, ORDINARY, &paths, 60).await;
+        let open = files(&server);
+        // A connection each, those for reading, and some that come and go.
+        assert!(open < idle + connections + 256 + 40, "{open} files after {idle}");
+        let (_, peak) = memory(&server);
+        assert!(
+            peak < before + (128 << 20) + BESIDE,
+            "{} MiB after {} MiB",
+            peak >> 20,
+            before >> 20
+        );
+        drop(unread);
+        for client in clients {
+            client.hang_up();
+        }
+        within_20_s("the files are closed", async || files(&server) < idle + 20).await;
+        // And whoever stood in the queue before is served again.
+        assert_ordinary(server.address, CROWD, &paths, 20).await;
+    });
+}
+
+#[test]
+fn s31_blobs_that_nobody_reads_keep_no_files_from_others() {
+    blobs_that_nobody_reads(16, 60);
+}
+
+#[test]
+#[ignore = "long: tests/run --full"]
+fn s31_blobs_that_nobody_reads_keep_no_files_from_others_at_length() {
+    blobs_that_nobody_reads(80, 63);
+}
+
+/// A stream whose file was closed meanwhile goes on where it was.
+#[test]
+fn a_reader_that_pauses_gets_the_rest_although_its_file_was_closed() {
+    let server = Server::start(&["--stall-timeout", "1h"]);
+    let bytes: Vec<u8> = (0..3_000_000_u32).map(|index| (index % 251) as u8).collect();
+    let first = format!("/v2/app/blobs/{}", server.push_blob("app", &bytes));
+    let others: Vec<_> = (0..300_u32)
+        .map(|number| {
+            format!(
+                "/v2/app/blobs/{}",
+                server.push_blob("app", &number.to_le_bytes().repeat(50_000))
+            )
+        })
+        .collect();
+    runtime().block_on(async {
+        let client = H2::connect(server.address, CROWD).await;
+        let paused = client
+            .open("GET", &first, &[], true)
+            .await
+            .unwrap()
+            .answer()
+            .await
+            .unwrap();
+        let mut clients = Vec::new();
+        let mut unread = Vec::new();
+        for paths in others.chunks(60) {
+            let other = H2::connect(server.address, ORDINARY).await;
+            for path in paths {
+                unread.push(
+                    other
+                        .open("GET", path, &[], true)
+                        .await
+                        .unwrap()
+                        .answer()
+                        .await
+                        .unwrap(),
+                );
+            }
+            clients.push(other);
+        }
+        let answer = paused.read().await.unwrap();
+        assert!(answer.body == bytes);
+        drop((unread, clients));
+    });
+}
