@@ -122,7 +122,9 @@ pub(crate) async fn serve(
         let activity = activity.clone();
         service_fn(move |request| {
             // Not inside of the future: a request that there is no place for must not wait to be refused.
-            let answered = service.clone().exchange(request, activity.clone(), admission.clone(), peer);
+            let answered = service
+                .clone()
+                .exchange(request, activity.clone(), admission.clone(), peer);
             async move { Ok::<_, Infallible>(answered.await) }
         })
     };

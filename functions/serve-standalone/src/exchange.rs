@@ -60,7 +60,10 @@ impl Service {
         };
         async move {
             match placed {
-                Ok((request, place)) => self.answer(request, exchange.occupying(place), admission, client, peer).await,
+                Ok((request, place)) => {
+                    self.answer(request, exchange.occupying(place), admission, client, peer)
+                        .await
+                }
                 Err((request, incoming)) => self.refuse(&request, incoming, exchange, client.unwrap_or(peer.ip())),
             }
         }
