@@ -65,7 +65,7 @@ impl Reads {
             Err(error) => return Err(failure(error)),
         };
         // Objects never change: one that is too short now was cut by an accident.
-        if file.metadata().map_err(failure)?.len() < range.end {
+        if file.file().and_then(|file| file.metadata()).map_err(failure)?.len() < range.end {
             return Ok(None);
         }
         if range.is_empty() {
