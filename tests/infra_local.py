@@ -227,7 +227,7 @@ def no_token(front: Front) -> str:
 
 
 NEWCOMERS = ("newcomer-1", "newcomer-2")
-GUESSERS = 40
+GUESSERS = 20
 
 
 def with_newcomers(file: Path) -> Path:
