@@ -16,5 +16,6 @@ mod removal;
 mod requests;
 mod server;
 mod session;
+mod starved;
 mod uploads;
 mod world;

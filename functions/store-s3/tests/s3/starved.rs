@@ -1,0 +1,91 @@
+//! Bodies that hold memory and send nothing, and those who wait for it.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use registry::budget::ClientKey;
+use registry::contract::source::{Body, noise};
+use registry::store::blobs::{AppendError, BlobStore as _, BodyError, Source};
+use registry::store::{Context, Reason, StoreError};
+
+use crate::fake::Fake;
+use crate::session::{MIB, Session, cx};
+
+fn from(last: u8) -> Context {
+    Context {
+        client: ClientKey::of([127, 0, 0, last].into()),
+        ..cx(60)
+    }
+}
+
+/// So many chunks, and then silence.
+struct Stalling(usize);
+
+const CHUNK: usize = 100_000;
+
+#[async_trait]
+impl Source for Stalling {
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        if self.0 == 0 {
+            std::future::pending::<()>().await;
+        }
+        self.0 -= 1;
+        Ok(Some(Bytes::from(vec![1; CHUNK])))
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        None
+    }
+
+    fn sha256(&self) -> Option<[u8; 32]> {
+        None
+    }
+}
+
+/// Bodies of one client that have sent little hold little, however long they say that they are; one that has sent more
+/// holds what an upload needs to go on, which is all there is here, and gives way when another client waits for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn s31_bodies_that_stall_give_way_to_others() {
+    let fake = Fake::start().await;
+    let store = fake.store(|options| options.upload_memory = 1).await;
+    let all = store.statistics().upload_memory_free;
+    let stalled = |chunks| {
+        let (store, mut session) = (store.clone(), Session::new(&store));
+        tokio::spawn(async move {
+            let attempt = session.attempt();
+            store
+                .append(from(2), attempt, &[], &mut Stalling(chunks))
+                .await
+                .map(drop)
+        })
+    };
+    let small = stalled(1);
+    let large = stalled(3);
+    let mut taken = 0;
+    while taken < 6 * MIB as u64 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        taken = all - store.statistics().upload_memory_free;
+    }
+    assert!(taken <= 6 * MIB as u64 + (256 << 10), "{taken} bytes");
+
+    let mut session = Session::new(&store);
+    let attempt = session.attempt();
+    let bytes = noise(3, 20 * MIB);
+    let mut body = Body::of(&bytes, 60_000);
+    let appended = store.append(from(3), attempt, &[], &mut body);
+    let appended = tokio::time::timeout(Duration::from_mins(1), appended).await.unwrap();
+    session.save(appended.unwrap(), &bytes);
+    session.seal_and_check().await;
+
+    let gave_way = large.await.unwrap().unwrap_err();
+    let AppendError::Store(gave_way) = gave_way else {
+        panic!("{gave_way}");
+    };
+    assert!(matches!(gave_way, StoreError::Unavailable(_)));
+    assert_eq!(gave_way.reason(), Reason::Memory);
+    assert!(!small.is_finished(), "its memory is not what others wait for");
+    small.abort();
+    assert!(small.await.unwrap_err().is_cancelled());
+    assert_eq!(store.statistics().upload_memory_free, all);
+}
