@@ -354,11 +354,12 @@ pub trait MetadataStore: Send + Sync + 'static {
 
     /// Publishes a manifest and its tags together, or not at all, if all required digests are present. Putting it
     /// again moves or adds the tags, changes nothing else, and does not look at what it refers to: that was present
-    /// when it was published, and has stayed. It has its media type for ever, so that it cannot be put with another. A tag that already names the digest gets no new history.
+    /// when it was published, and has stayed. It has its media type for ever, so that it cannot be put with another. A
+    /// tag that already names the digest gets no new history. What has a recorded defect is not present.
     /// [`NewContent::Sealed`] is treated like [`MetadataStore::commit_blob`] treats a location, but makes no link: the
-    /// object cannot be read as a blob. What has a recorded defect is not present. After [`ManifestPut::Missing`] and
-    /// [`ManifestPut::OtherType`] the caller leaves the object to the sweep of
-    /// the session that names it, since the store may have used it for another repository meanwhile.
+    /// object cannot be read as a blob. After [`ManifestPut::Missing`] and [`ManifestPut::OtherType`] the caller leaves
+    /// the object to the sweep of the session that names it, since the store may have used it for another repository
+    /// meanwhile.
     async fn put_manifest(&self, cx: Context, put: &PutManifest) -> Result<ManifestPut, StoreError>;
 
     /// Deletes a tag; the manifest stays. `false`: there was none.
