@@ -87,7 +87,8 @@ struct State {
 #[derive(Default)]
 struct Account {
     held: u64,
-    /// Which of all grants was the last to this client, 0 for none.
+    /// How many grants there had been when this client got its last one, or when its account began: a client that asks
+    /// for one thing at a time, and is forgotten in between, must not come before one that has been waiting.
     served: u64,
     /// Oldest first.
     queue: VecDeque<Request>,
@@ -188,6 +189,14 @@ impl Shared {
 }
 
 impl State {
+    fn account(&mut self, client: ClientKey) -> &mut Account {
+        let served = self.grants;
+        self.clients.entry(client).or_insert_with(|| Account {
+            served,
+            ..Account::default()
+        })
+    }
+
     /// Whether no waiting request is served before a new one of `client`.
     fn is_next(&self, client: ClientKey) -> bool {
         self.waiting == 0 || {
@@ -211,9 +220,10 @@ impl State {
         if granted {
             self.free -= amount;
             self.grants += 1;
-            let account = self.clients.entry(client).or_default();
+            let served = self.grants;
+            let account = self.account(client);
             account.held += amount;
-            account.served = self.grants;
+            account.served = served;
         }
         granted
     }
@@ -244,7 +254,7 @@ impl State {
         self.next += 1;
         self.waiting += 1;
         let answer = Arc::<Mutex<Answer>>::default();
-        self.clients.entry(client).or_default().queue.push_back(Request {
+        self.account(client).queue.push_back(Request {
             number,
             amount,
             answer: answer.clone(),
@@ -253,8 +263,8 @@ impl State {
     }
 
     /// Serves the queue as far as it goes: of the clients that wait the one that holds least, then the one that was not
-    /// served for longest, then the one that has waited longest. A client that may have no more for now is passed over; one whose request is only too large for
-    /// what is free is waited for, or large requests would starve.
+    /// served for longest, then the one that has waited longest. A client that may have no more for now is passed over;
+    /// one whose request is only too large for what is free is waited for, or large requests would starve.
     fn serve(&mut self) {
         if self.waiting == 0 {
             return;
@@ -280,13 +290,13 @@ impl State {
                 continue;
             };
             if self.grant(client, amount) {
-                let account = self.clients.entry(client).or_default();
+                let account = self.account(client);
                 if let Some(request) = account.queue.pop_front() {
                     self.waiting -= 1;
                     request.decide(Ok(()));
                 }
                 // Its next request counts by what it holds now.
-                let account = self.clients.entry(client).or_default();
+                let account = self.account(client);
                 if let Some(first) = account.queue.front() {
                     order[index] = (account.held, account.served, first.number, client);
                     order[index..].sort_unstable();
@@ -321,7 +331,7 @@ impl State {
     }
 
     fn falls_behind(&mut self, client: ClientKey, rate: u64) {
-        let account = self.clients.entry(client).or_default();
+        let account = self.account(client);
         account.behind += 1;
         account.rates = account.rates.saturating_add(rate);
     }

@@ -81,7 +81,32 @@ fn clients_take_turns() {
         held = next.as_mut().now_or_never().unwrap().unwrap();
         order.push(held.client() == client(2));
     }
-    assert_eq!(order, [true, false, true, false, true, false, false, false]);
+    assert_eq!(order, [false, true, false, true, false, true, false, false]);
+}
+
+/// Two clients that ask for one turn after the other are forgotten in between, and still do not come before one that has
+/// been waiting.
+#[test]
+fn a_client_that_comes_back_waits_its_turn() {
+    let budget = Budget::new(1, 100);
+    let mut held = budget.try_take(client(1), 1).unwrap();
+    let mut queue: Vec<_> = (0..2).map(|_| Box::pin(budget.take(client(3), 1))).collect();
+    assert!(queue.iter_mut().all(|one| one.as_mut().now_or_never().is_none()));
+    let mut turns = Vec::new();
+    for number in [2, 1, 2, 1, 2, 1] {
+        let mut back = Box::pin(budget.take(client(number), 1));
+        assert!(back.as_mut().now_or_never().is_none());
+        drop(held);
+        if let Some(granted) = queue.first_mut().and_then(|one| one.as_mut().now_or_never()) {
+            held = granted.unwrap();
+            queue.remove(0);
+            turns.push(3);
+        } else {
+            held = back.as_mut().now_or_never().unwrap().unwrap();
+            turns.push(number);
+        }
+    }
+    assert_eq!(turns.iter().filter(|turn| **turn == 3).count(), 2, "{turns:?}");
 }
 
 #[test]
