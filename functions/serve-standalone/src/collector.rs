@@ -162,6 +162,7 @@ async fn pass(
                 marked = report.names.marked,
                 unlinked = report.names.unlinked,
                 leftovers = report.names.leftovers,
+                repositories = report.names.repositories,
                 buried = report.names.buried,
                 buried_bytes = report.names.buried_bytes,
                 sessions = report.sessions_swept,

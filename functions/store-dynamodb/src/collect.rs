@@ -1,6 +1,7 @@
-//! Collection: [`names`] walks over the main table and removes what nothing needs; [`sweep`] ends sessions;
-//! [`graveyard`] keeps what lost its name; here is the row that lets one pass run at a time.
+//! Collection: [`names`] walks over the main table and removes what nothing needs, [`catalog`] then the repositories in
+//! which nothing is left; [`sweep`] ends sessions; [`graveyard`] keeps what lost its name; here is the row that lets one pass run at a time.
 
+mod catalog;
 pub(crate) mod graveyard;
 mod names;
 mod sweep;

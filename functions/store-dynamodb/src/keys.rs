@@ -164,6 +164,11 @@ pub(crate) fn repository(repository: &RepositoryName) -> Key {
     key("C", repository.as_str())
 }
 
+/// The key of the catalog's partition, with an empty sort key, which no row has.
+pub(crate) fn catalog_place() -> Key {
+    key("C", "")
+}
+
 /// The catalog.
 pub(crate) fn repositories() -> Range {
     Range {

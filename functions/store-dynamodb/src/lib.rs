@@ -7,9 +7,8 @@
 //!
 //! *Write your claim, then look. Mark your victim, then look. Delete only if your mark is still yours.* Whoever
 //! creates a reference writes it before it looks at its target; whoever removes a target marks it before it looks for
-//! references. All reads are strongly consistent, so that at least one of the two sees the other; but for one: whether
-//! a repository is listed in the catalog is only glanced at, because a conditional write decides it. A crash at any
-//! point leaves claims, marks or objects that belong to nothing: garbage, and collected as such.
+//! references. All reads are strongly consistent, so that at least one of the two sees the other. A crash at any point
+//! leaves claims, marks or objects that belong to nothing: garbage, and collected as such.
 //!
 //! Read in this order: `table` (what is asked of a table), `retrying` (how it is asked), `keys` and
 //! `records` (what lies in it), `metadata` (the protocols), `sessions`, `collect`, `export`; `aws` and
@@ -84,7 +83,7 @@ pub struct DynamoStore {
     main: Client,
     /// What belongs to this region.
     local: Client,
-    /// Repositories whose catalog row is known to exist. It is never removed, so that knowing it once is enough.
+    /// Repositories whose catalog row was there a short while ago.
     known: Arc<Known>,
     /// What both tables tell of the time.
     clock: Arc<ServiceClock>,

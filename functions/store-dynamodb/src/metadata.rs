@@ -1,7 +1,7 @@
-//! The protocols that keep names: [`reads`]; [`commit`] (bytes and links); [`objects`] (where bytes
-//! lie); [`tags`]; [`publish`] (manifests);
-//! [`remove`].
+//! The protocols that keep names: [`reads`]; [`commit`] (bytes and links); [`objects`] (where bytes lie); [`tags`];
+//! [`catalog`]; [`publish`] (manifests); [`remove`].
 
+mod catalog;
 mod commit;
 mod known;
 mod objects;
@@ -20,7 +20,8 @@ use registry::store::metadata::{
 use registry::store::{Context, Incarnation, Location, Page, StoreError};
 
 pub(crate) use commit::{lies_at, of_life, unmark};
-pub(crate) use known::Known;
+pub(crate) use known::{Known, REMEMBERED_MS};
+
 pub(crate) use remove::Unlinked;
 
 use crate::DynamoStore;

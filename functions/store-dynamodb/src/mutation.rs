@@ -51,6 +51,10 @@ pub(crate) enum Mutation {
     LookOnce,
     /// Whoever lets a holder agree with the record of the bytes does not look at that again.
     AgreeOnce,
+    /// A put leaves the mark of a collection on the catalog's row.
+    KeepCatalogMark,
+    /// A collection deletes the catalog's row whether or not its mark still stands.
+    DeleteCatalogBlindly,
 }
 
 /// Whether this mistake is to be made.

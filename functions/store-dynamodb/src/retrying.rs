@@ -129,19 +129,13 @@ pub(crate) struct Requests<'a> {
 impl Requests<'_> {
     /// One item, as of now.
     pub(crate) async fn get(&self, key: &Key) -> Result<Option<Item>, StoreError> {
-        self.get_as(key, Consistency::Strong).await
-    }
-
-    /// One item as it is or was, at half the price: only where a condition decides afterwards.
-    pub(crate) async fn glance(&self, key: &Key) -> Result<Option<Item>, StoreError> {
-        self.get_as(key, Consistency::Eventual).await
-    }
-
-    async fn get_as(&self, key: &Key, consistency: Consistency) -> Result<Option<Item>, StoreError> {
         let mut tries = Tries::of(self);
         loop {
             self.client.counts.read(1);
-            match self.in_the_time_left(self.client.table.get(key, consistency)).await {
+            match self
+                .in_the_time_left(self.client.table.get(key, Consistency::Strong))
+                .await
+            {
                 Ok(item) => return Ok(item),
                 Err(error) => tries.failed(error).await?,
             }

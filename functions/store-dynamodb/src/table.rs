@@ -149,6 +149,13 @@ pub(crate) enum Consistency {
     /// It must. Twice the price.
     Strong,
     /// It may see an older state. Only where the answer is a hint that something strong decides afterwards.
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "no protocol relies on such a read; the tests' table shows what it would see"
+        )
+    )]
     Eventual,
 }
 

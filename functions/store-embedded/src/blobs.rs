@@ -128,7 +128,7 @@ impl BlobStore for DiskBlobs {
     }
 
     async fn read(&self, _: Context, location: &Location, range: Range<u64>) -> Result<Option<ByteStream>, StoreError> {
-        self.reads.open(name(location)?, range)
+        self.reads.open(name(location)?, range).await
     }
 
     async fn redirect(&self, _: Timestamp, _: &Location, _: RedirectRequest) -> Result<Option<Redirect>, StoreError> {

@@ -112,6 +112,9 @@ pub(crate) trait Files: fmt::Debug + Send + Sync + 'static {
     /// Opens a file to be read.
     fn open(&self, name: Name) -> io::Result<File>;
 
+    /// The same, where all that it takes is in memory. `None`: the disk must be asked, or nobody can tell.
+    fn open_cached(&self, name: Name) -> io::Result<Option<File>>;
+
     /// Opens a file to be written from its start, making it if there is none; what it holds stays until it is written
     /// over.
     fn create_or_open(&self, name: Name) -> io::Result<File>;

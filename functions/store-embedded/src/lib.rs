@@ -1,8 +1,9 @@
 //! Bytes on local disk, names and upload sessions in one SQLite file: the stores of a registry on one host.
 //!
 //! Read in this order: this file (what a shell opens), `open` (what is refused and why), `files` (the few file system
-//! calls that everything goes through), `space` and `watch` (what must be so for anything to be written), `blobs` (segments, their joining, reading), `sqlite` (the schema, the one
-//! writer with its group commit, the parallel readers, and the operations).
+//! calls that everything goes through), `inline` (which calls may run on the threads that run all requests), `space` and
+//! `watch` (what must be so for anything to be written), `blobs` (segments, their joining, reading), `sqlite` (the
+//! schema, the one writer with its group commit, the parallel readers, and the operations).
 //!
 //! ```text
 //! <data>/metadata.db          every record, mode 0600: it holds the keys that sign upload tokens
@@ -13,6 +14,7 @@
 
 mod blobs;
 mod files;
+mod inline;
 mod open;
 mod space;
 mod sqlite;

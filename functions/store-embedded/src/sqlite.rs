@@ -1,9 +1,8 @@
 //! Names and upload sessions in one SQLite file.
 //!
 //! Every operation is one transaction, so that invariants are guards in SQL and need no marks. Operations that write
-//! queue for one writer ([`writer`]); those that read run at once, in parallel, on the caller's thread: a read of
-//! pages that are in memory takes some microseconds, less than handing it to another thread and back. SQLite's log
-//! gives every new read the last commit, so that a read sees whatever was acknowledged before, by any process.
+//! queue for one writer ([`writer`]); those that read run at once, in parallel ([`readers`]). SQLite's log gives every
+//! new read the last commit, so that a read sees whatever was acknowledged before, by any process.
 
 mod collection;
 mod metadata;
@@ -51,7 +50,7 @@ impl SqliteStore {
         // A file system that does not answer now is told by whoever reads.
         let watch = Watch::of([path.to_owned()]).unwrap_or_default();
         Ok(Self {
-            readers: Readers::new(path),
+            readers: Readers::new(path, Arc::clone(&counters)),
             writer,
             counters,
             space: Arc::new(Space::at(path.parent().unwrap_or(path))),
@@ -73,7 +72,7 @@ impl SqliteStore {
 
     /// Whether nothing was ever kept here: no record, no upload, no key that signs upload tokens, which the first start
     /// makes. Beside blobs that is not a new registry, but one that has lost its metadata.
-    pub fn is_new(&self, cx: Context) -> Result<bool, StoreError> {
+    pub async fn is_new(&self, cx: Context) -> Result<bool, StoreError> {
         self.read(cx, |rows| {
             Ok(!rows.exists(
                 "SELECT 1 FROM signing_key UNION ALL SELECT 1 FROM blob UNION ALL SELECT 1 FROM link \
@@ -82,11 +81,13 @@ impl SqliteStore {
                 [],
             )?)
         })
+        .await
     }
 
     /// Whether any object is recorded.
-    pub fn has_blobs(&self, cx: Context) -> Result<bool, StoreError> {
+    pub async fn has_blobs(&self, cx: Context) -> Result<bool, StoreError> {
         self.read(cx, |rows| rows.exists("SELECT 1 FROM blob LIMIT 1", []))
+            .await
     }
 
     /// How many statements and rows the operations of this store have cost since it was opened.
@@ -102,8 +103,21 @@ impl SqliteStore {
         self.writer.close();
     }
 
-    fn read<T>(&self, cx: Context, work: impl FnMut(&Rows<'_>) -> Result<T, Failure>) -> Result<T, StoreError> {
-        self.readers.read(cx, &self.counters, work)
+    async fn read<T: Send + 'static>(
+        &self,
+        cx: Context,
+        work: impl FnMut(&Rows<'_>) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.readers.read(cx, work).await
+    }
+
+    /// A read of many rows.
+    async fn walk<T: Send + 'static>(
+        &self,
+        cx: Context,
+        work: impl FnMut(&Rows<'_>) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.readers.read_blocking(cx, work).await
     }
 
     async fn write<T: Send + 'static>(

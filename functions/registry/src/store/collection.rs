@@ -7,11 +7,13 @@
 //!    still there after as long again unlinks the blob. Whoever pushes removes the mark: a put of a manifest, a
 //!    commit or mount of the blob, or a HEAD by somebody who may push ([`MetadataStore::keep_link`]).
 //! 2. The record of bytes that no repository holds is removed, and its object goes to the graveyard.
-//! 3. Upload sessions past their end are swept: everything that their attempts may have left goes to the graveyard.
-//! 4. What has lain in the graveyard for [`Graces::grave_ms`], longer than any redirect to it works, and is not named
+//! 3. A repository without manifests and links leaves the catalog, at once or by a later pass. Whoever publishes a
+//!    manifest in it meanwhile keeps it there, or puts it back.
+//! 4. Upload sessions past their end are swept: everything that their attempts may have left goes to the graveyard.
+//! 5. What has lain in the graveyard for [`Graces::grave_ms`], longer than any redirect to it works, and is not named
 //!    again, is deleted. Nothing else ever deletes bytes. An object has one grave, however often it was buried, and
 //!    waits from its last burial.
-//! 5. A deep pass also removes what operations that were cut off have left among the names: edges of manifests and
+//! 6. A deep pass also removes what operations that were cut off have left among the names: edges of manifests and
 //!    back-links of holders that never came to be, or are gone.
 //!
 //! The order of these steps over all stores is `collection::collect`'s; here is what a store must do for it.
@@ -85,6 +87,9 @@ pub struct Tally {
     pub buried_bytes: u64,
     /// Edges and back-links that belonged to nothing, removed by a deep pass.
     pub leftovers: u64,
+    /// Repositories without manifests and links that were removed from the catalog.
+    #[serde(default)]
+    pub repositories: u64,
 }
 
 impl AddAssign for Tally {
@@ -95,6 +100,7 @@ impl AddAssign for Tally {
         self.buried += other.buried;
         self.buried_bytes += other.buried_bytes;
         self.leftovers += other.leftovers;
+        self.repositories += other.repositories;
     }
 }
 
@@ -272,7 +278,7 @@ pub trait CollectionStore: Send + Sync + 'static {
         until: Timestamp,
     ) -> Result<bool, StoreError>;
 
-    /// Walks over about `limit` names from `after` on, and does to them what the plan says (steps 1, 2 and 5).
+    /// Walks over about `limit` names from `after` on, and does to them what the plan says (steps 1, 2, 3 and 6).
     async fn collect_names(
         &self,
         cx: Context,

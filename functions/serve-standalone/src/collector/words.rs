@@ -60,6 +60,14 @@ pub(crate) fn describe(report: &Report, size: impl Fn(u64) -> String) -> String 
             None => text += ": the store does not tell how much was in there",
         }
     }
+    if names.repositories > 0 {
+        let _ = write!(
+            text,
+            "\n{} with neither manifests nor blobs {} from the catalog",
+            count(names.repositories, "repository", "repositories"),
+            done("removed")
+        );
+    }
     if report.deep {
         let _ = write!(
             text,
@@ -105,6 +113,7 @@ mod tests {
                 buried: of_each,
                 buried_bytes: 10 * of_each,
                 leftovers: of_each,
+                repositories: of_each,
             },
             sessions_swept: of_each,
             session_graves: of_each,
@@ -154,6 +163,7 @@ mod tests {
              3 links removed, 3 objects (30 B) without a name buried\n\
              3 uploads past their end ended, 3 graves dug for what they may have left\n\
              3 graves emptied: 2 objects deleted, 7 B freed\n\
+             3 repositories with neither manifests nor blobs removed from the catalog\n\
              3 leftovers among the names removed\n\
              another process is going through the names: only uploads and the graveyard were seen to\n\
              2 things could not be done\n\
@@ -177,8 +187,8 @@ mod tests {
             freed: None,
             ..report(2)
         };
-        let last = "2 graves emptied: the store does not tell how much was in there";
-        assert!(told(&report).ends_with(last), "{}", told(&report));
+        let line = "\n2 graves emptied: the store does not tell how much was in there\n";
+        assert!(told(&report).contains(line), "{}", told(&report));
         assert!(told(&Report::default()).ends_with("\n0 graves emptied"));
     }
 
@@ -197,6 +207,7 @@ mod tests {
              2 links would be removed, 2 objects (20 B) without a name would be buried\n\
              2 uploads past their end would be ended, 2 graves would be dug for what they may have left\n\
              2 graves would be emptied\n\
+             2 repositories with neither manifests nor blobs would be removed from the catalog\n\
              2 leftovers among the names would be removed"
         );
     }

@@ -40,9 +40,16 @@ const FILES_PER_CONNECTION: u64 = 2;
 /// How long threads that wait for the disk may take after everything has ended.
 const LAST_MOMENT: Duration = Duration::from_secs(2);
 
+/// How many threads run requests: one for each processor, and one more, because one of them makes no call that may have
+/// to wait for a disk.
+fn worker_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get) + 1
+}
+
 /// Serves until a signal says to stop.
 pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(worker_threads())
         .enable_all()
         .build()
         .map_err(|error| Failure::failed("cannot start threads", error))?;

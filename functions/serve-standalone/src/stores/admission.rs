@@ -115,7 +115,7 @@ impl Admission {
     async fn belong_together(&self) -> Result<(), Refusal> {
         self.refuse_lost_metadata().await?;
         let Some(sqlite) = &self.sqlite else { return Ok(()) };
-        if self.begin_anew || !sqlite.has_blobs(cx()).map_err(unread)? {
+        if self.begin_anew || !sqlite.has_blobs(cx()).await.map_err(unread)? {
             return Ok(());
         }
         match self.has_objects().await {
@@ -133,7 +133,7 @@ impl Admission {
     /// Refuses a metadata file in which nothing was ever kept, beside objects.
     pub(crate) async fn refuse_lost_metadata(&self) -> Result<(), Refusal> {
         let Some(sqlite) = &self.sqlite else { return Ok(()) };
-        if self.begin_anew || !sqlite.is_new(cx()).map_err(unread)? {
+        if self.begin_anew || !sqlite.is_new(cx()).await.map_err(unread)? {
             return Ok(());
         }
         self.asks(&self.where_blobs);

@@ -37,6 +37,7 @@ mod slow_readers;
 mod start;
 mod starved_uploads;
 mod stores;
+mod stuck;
 mod support;
 mod users;
 mod users_file;

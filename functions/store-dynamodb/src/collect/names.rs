@@ -9,17 +9,19 @@ use oci::{Digest, RepositoryName};
 use registry::store::collection::{Collected, Grave, Plan, Tally, YOUNG_MS};
 use registry::store::{Cursor, Incarnation, Location, StoreError, Timestamp};
 
-use super::{cursor, graveyard, place};
+use super::{catalog, cursor, graveyard, place};
 use crate::keys::{self, Name};
 use crate::metadata::{Call, Unlinked, lies_at, of_life, unmark};
 use crate::mutation::{Mutation, active};
-use crate::records::{BackLink, BlobRow, EdgeRow, Holding, LinkRow, ManifestRow, Mark, Purpose, ReferencesRow, names};
+use crate::records::{
+    BackLink, BlobRow, EdgeRow, Holding, LinkRow, ListedRow, ManifestRow, Mark, Purpose, ReferencesRow, names,
+};
 use crate::retrying::Answer;
 use crate::table::{Condition, Item, Key, Write};
 
 /// How many names are looked at at once: enough to hide the round trips, few enough to leave the table to those who
 /// wait for it.
-const AT_ONCE: usize = 16;
+pub(super) const AT_ONCE: usize = 16;
 
 /// Looks at one page of the table.
 pub(super) async fn slice(
@@ -29,6 +31,9 @@ pub(super) async fn slice(
     limit: usize,
 ) -> Result<Collected, StoreError> {
     let after = after.map(place).transpose()?;
+    if let Some(after) = after.as_ref().and_then(catalog::place) {
+        return catalog::slice(call, plan, after, limit).await;
+    }
     let page = call.main.scan(after.as_ref(), limit.max(1)).await?;
     let mut tally = Tally {
         seen: page.items.len() as u64,
@@ -41,14 +46,28 @@ pub(super) async fn slice(
     }
     Ok(Collected {
         tally,
-        next: page.more_after.as_ref().map(cursor),
+        next: Some(page.more_after.as_ref().map_or_else(catalog::beginning, cursor)),
     })
 }
 
 async fn look_at(call: &Call<'_>, plan: &Plan, item: &Item) -> Result<Tally, StoreError> {
     let collector = Collector { call, plan };
     match Name::of(&item.key) {
-        Some(Name::Link(repository, digest)) => collector.link(&repository, &digest, &LinkRow::read(item)?).await,
+        Some(Name::Link(repository, digest)) => {
+            let done = collector.link(&repository, &digest, &LinkRow::read(item)?).await?;
+            if done.unlinked == 0 {
+                collector.keep_listed(&repository, None).await?;
+            }
+            Ok(done)
+        }
+        Some(Name::Listed(repository, _)) => {
+            // A row that is missing is written again: a program that does not know that they go has taken it for
+            // granted.
+            collector
+                .keep_listed(&repository, Some(ListedRow::read(item)?.at))
+                .await?;
+            Ok(Tally::default())
+        }
         Some(Name::Blob(digest)) => collector.bytes(&digest, &BlobRow::read(item)?).await,
         Some(Name::Edge { repository, .. }) if plan.deep => collector.edge(&repository, item).await,
         Some(Name::BackLink { digest, .. }) if plan.deep => collector.back_link(&digest, item).await,
@@ -62,15 +81,22 @@ async fn look_at(call: &Call<'_>, plan: &Plan, item: &Item) -> Result<Tally, Sto
     }
 }
 
-struct Collector<'a> {
-    call: &'a Call<'a>,
-    plan: &'a Plan,
+pub(super) struct Collector<'a> {
+    pub(super) call: &'a Call<'a>,
+    pub(super) plan: &'a Plan,
 }
 
 impl Collector<'_> {
     /// Whether `grace` has passed since `at`.
-    fn is_past(&self, at: Timestamp, grace: u64) -> bool {
+    pub(super) fn is_past(&self, at: Timestamp, grace: u64) -> bool {
         self.call.cx.now.millis_since(at) >= grace
+    }
+
+    async fn keep_listed(&self, repository: &RepositoryName, created: Option<Timestamp>) -> Result<(), StoreError> {
+        if self.plan.dry_run {
+            return Ok(());
+        }
+        self.call.keep_listed(repository, created).await
     }
 
     async fn link(&self, repository: &RepositoryName, digest: &Digest, row: &LinkRow) -> Result<Tally, StoreError> {
@@ -124,7 +150,7 @@ impl Collector<'_> {
     }
 
     /// Marks a row on a condition. The outer `None`: it did not hold; the inner one: nothing is written by a dry run.
-    async fn mark(&self, key: Key, condition: &Condition) -> Result<Option<Option<Mark>>, StoreError> {
+    pub(super) async fn mark(&self, key: Key, condition: &Condition) -> Result<Option<Option<Mark>>, StoreError> {
         if self.plan.dry_run {
             return Ok(Some(None));
         }

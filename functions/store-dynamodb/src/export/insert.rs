@@ -78,7 +78,10 @@ pub(super) async fn all(call: &Call<'_>, records: &[Record]) -> Result<(), Store
     for record in records {
         let old = own_keys(record).next().and_then(|key| before.get(&key));
         match record {
-            Record::Repository { name, created } => changes.bring(CatalogRow { created: *created }.item(name)),
+            Record::Repository { name, created } => {
+                let (created, mark) = (*created, None);
+                changes.bring(CatalogRow { created, mark }.item(name));
+            }
             Record::Blob {
                 digest,
                 location,

@@ -19,9 +19,7 @@ use super::commit::{Bytes, of_life, unmark};
 use super::tags::{self, Seen, Target};
 use crate::keys;
 use crate::mutation::{Mutation, active};
-use crate::records::{
-    CatalogRow, EdgeRow, Fields, Holding, ListedRow, ManifestRow, References, ReferencesRow, ReferrerRow, names,
-};
+use crate::records::{EdgeRow, Fields, Holding, ListedRow, ManifestRow, References, ReferencesRow, ReferrerRow, names};
 use crate::table::{BATCH_READS, Condition, Item, Key, Value, Write, Written};
 
 /// What a transaction met.
@@ -160,7 +158,7 @@ impl Call<'_> {
             NewContent::Sealed(location) => Content::Stored(self.place_manifest(put, location, incarnation).await?),
             NewContent::Unchanged => return Ok(Some(ManifestPut::Gone)),
         };
-        self.enter_catalog(put).await?;
+        self.keep_listed(&put.repository, Some(self.cx.now)).await?;
 
         let references = References::of(&digests);
         let row = ManifestRow {
@@ -307,26 +305,6 @@ impl Call<'_> {
             .place(&put.repository, &put.digest, holding, incarnation, offered)
             .await?;
         Ok(bytes.location)
-    }
-
-    /// Lists the repository before its first manifest can be seen, apart from the transaction: every push of a
-    /// repository would otherwise contend for this one row. It is never removed.
-    async fn enter_catalog(&self, put: &PutManifest) -> Result<(), StoreError> {
-        if self.known.has(&put.repository) {
-            return Ok(());
-        }
-        // What was listed once is listed; what does not seem to be is decided by the condition.
-        if self.main.glance(&keys::repository(&put.repository)).await?.is_none() {
-            let row = CatalogRow { created: self.cx.now };
-            self.main
-                .write(&Write::Put {
-                    item: row.item(&put.repository),
-                    condition: Condition::Absent,
-                })
-                .await?;
-        }
-        self.known.learn(&put.repository);
-        Ok(())
     }
 
     /// What makes a new manifest visible.

@@ -263,6 +263,14 @@ impl ListedRow {
             .number(names::SIZE, self.size)
             .item(keys::listed(repository, digest))
     }
+
+    pub(crate) fn read(item: &Item) -> Result<Self, StoreError> {
+        let fields = Fields(item);
+        Ok(Self {
+            at: fields.moment(names::AT)?,
+            size: fields.number(names::SIZE)?,
+        })
+    }
 }
 
 /// A repository in the catalog.
@@ -270,6 +278,8 @@ impl ListedRow {
 pub(crate) struct CatalogRow {
     /// When its first manifest was put.
     pub(crate) created: Timestamp,
+    /// A collection has found no manifest in it.
+    pub(crate) mark: Option<Mark>,
 }
 
 impl CatalogRow {
@@ -277,12 +287,14 @@ impl CatalogRow {
         Making::default()
             .moment(names::CREATED, self.created)
             .text(names::STATE, "live")
+            .text_if_any(names::CONDEMNED, self.mark.map(|mark| mark.to_string()).as_deref())
             .item(keys::repository(repository))
     }
 
     pub(crate) fn read(item: &Item) -> Result<Self, StoreError> {
         Ok(Self {
             created: Fields(item).moment(names::CREATED)?,
+            mark: Fields(item).parsed_if_any(names::CONDEMNED)?,
         })
     }
 }

@@ -20,6 +20,7 @@ fn matters(items: &Items, key: &Key) -> bool {
     let begins = |prefix: &str| key.sort.starts_with(prefix);
     let claim = begins("l#") || begins("e#m#");
     kinds.contains(&key.sort.as_str())
+        || key.partition == "C"
         || key.partition.starts_with("T#")
         || begins("e#t#")
         || begins("e#s#")
@@ -207,6 +208,9 @@ fn manifest(
         .is_none()
     {
         return Err("it is not in the list".to_owned());
+    }
+    if items.attributes("C", repository).is_none() {
+        return Err("its repository is not in the catalog".to_owned());
     }
     let subject = text(attributes, "subject");
     let row = (format!("D#{repository}#{subject}"), format!("e#s#{digest}"));

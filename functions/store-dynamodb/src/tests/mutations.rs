@@ -51,4 +51,6 @@ mutations! {
     recording_a_defect_blindly_is_found RecordBlindly [LOST]
     looking_once_at_bytes_is_found LookOnce [LOST_MOUNT]
     agreeing_once_is_found AgreeOnce [OUT_OF_SIGHT]
+    keeping_a_mark_in_the_catalog_is_found KeepCatalogMark [CATALOG]
+    deleting_from_the_catalog_blindly_is_found DeleteCatalogBlindly [CATALOG]
 }

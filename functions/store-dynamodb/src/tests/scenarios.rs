@@ -248,6 +248,15 @@ scenarios! {
         [Collect]
     }
 
+    /// A repository that was empty for two days, and whose row in the catalog is due to go, and those who push to it.
+    CATALOG pushes_against_the_end_of_a_catalog_row {
+        &[Put(R, VOID, &[]), Delete(R, VOID), Pass(26), Collect, Pass(26)];
+        [Put(R, EMPTY, &[0]), Delete(R, EMPTY)]
+        [Collect]
+        [Put(R, VOID, &[1])]
+        [Collect]
+    }
+
     /// Collections without patience, against puts and deletes: only what they promise for links is not kept.
     HASTE hasty_collections {
         &[Push(R, BLOB), Push(R, OTHER), CollectHastily];

@@ -57,16 +57,34 @@ impl OpenFiles {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens the file of `name` for a stream.
-    pub(super) fn open(self: &Arc<Self>, name: Name) -> io::Result<Handle> {
+    /// Opens the file of `name` for a stream, and tells its length.
+    pub(super) fn open(self: &Arc<Self>, name: Name) -> io::Result<(Handle, u64)> {
+        let handle = self.handle(name);
+        let length = handle.file()?.metadata()?.len();
+        Ok((handle, length))
+    }
+
+    /// The same, if the file is open, or can be opened without asking the disk. `None`: it cannot, or nobody can tell.
+    pub(super) fn open_cached(self: &Arc<Self>, name: Name) -> io::Result<Option<(Handle, u64)>> {
+        let handle = self.handle(name);
+        let file = match handle.file_if_open() {
+            Some(file) => file,
+            None => match self.files.open_cached(name)? {
+                Some(file) => handle.keep(file),
+                None => return Ok(None),
+            },
+        };
+        let length = file.metadata()?.len();
+        Ok(Some((handle, length)))
+    }
+
+    /// Counts a stream of the file. Dropping the handle takes the count back, also when the file cannot be opened.
+    fn handle(self: &Arc<Self>, name: Name) -> Handle {
         self.lock().named.entry(name).or_default().streams += 1;
-        // Counted already: when it cannot be opened, dropping this takes the count back.
-        let handle = Handle {
+        Handle {
             files: Arc::clone(self),
             name,
-        };
-        handle.file()?;
-        Ok(handle)
+        }
     }
 
     /// How many files are open.
@@ -116,11 +134,16 @@ impl Handle {
         if let Some(file) = self.file_if_open() {
             return Ok(file);
         }
-        let opened = Arc::new(self.files.files.open(self.name)?);
+        Ok(self.keep(self.files.files.open(self.name)?))
+    }
+
+    /// Takes note of a file that was just opened.
+    fn keep(&self, opened: File) -> Arc<File> {
+        let opened = Arc::new(opened);
         let mut state = self.files.lock();
         if let Some(file) = state.find(self.name) {
             // Another stream of the same object was faster.
-            return Ok(file);
+            return file;
         }
         let closed = state.make_room(self.files.most);
         if let Some(entry) = state.named.get_mut(&self.name) {
@@ -129,7 +152,7 @@ impl Handle {
         }
         drop(state);
         drop(closed);
-        Ok(opened)
+        opened
     }
 }
 
@@ -183,7 +206,7 @@ mod tests {
             disk.create(name(number)).unwrap().write_all_at(&byte, 0).unwrap();
         }
         let files = Arc::new(OpenFiles::new(disk.clone(), 3));
-        let mut handles: Vec<_> = (0..20).map(|number| files.open(name(number)).unwrap()).collect();
+        let mut handles: Vec<_> = (0..20).map(|number| files.open(name(number)).unwrap().0).collect();
         assert_eq!(files.open_now(), 3);
         assert!(handles[0].file_if_open().is_none() && handles[19].file_if_open().is_some());
         for round in 0..3 {
@@ -199,7 +222,7 @@ mod tests {
         assert_eq!(read(&handles[9]), 9);
         assert_eq!(files.open_now(), 3);
         // Streams of one object share its file, and the last one closes it.
-        let same = files.open(name(9)).unwrap();
+        let (same, _) = files.open(name(9)).unwrap();
         assert_eq!(files.open_now(), 3);
         handles.remove(9);
         assert!(same.file_if_open().is_some());

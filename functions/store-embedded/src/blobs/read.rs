@@ -1,8 +1,8 @@
 //! Streams a range of an object.
 //!
-//! What the kernel has in memory is copied out on the caller's thread without waiting (`RWF_NOWAIT`), which costs less
-//! than handing the call to another thread; what must come from the disk is read on threads that may block, one block
-//! ahead of the reader.
+//! What the kernel has in memory is opened and copied out on the caller's thread without waiting (`RESOLVE_CACHED`,
+//! `RWF_NOWAIT`), which costs less than handing the call to another thread; what must come from the disk is opened and
+//! read on threads that may block, one block ahead of the reader.
 
 use std::fs::File;
 use std::io;
@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use super::failure;
 use super::open_files::{Handle, OpenFiles};
 use crate::files::{Files, Name};
+use crate::inline::Inline;
 
 /// The largest block, in bytes: large enough that the calls per byte do not show, small enough that a block is still
 /// in the processor's cache when it is sent.
@@ -36,8 +37,8 @@ const BUDGET: usize = 32 << 20;
 /// How many blocks of the largest size are kept to be used again.
 const SPARE: usize = 8;
 
-/// A range of at most this many bytes is read at once, even if it must come from the disk, in bytes.
-const INLINE: u64 = 16 << 10;
+/// A range of at most this many bytes is read when it is opened, in bytes.
+const SMALL: u64 = 16 << 10;
 
 /// What all reads of the process share.
 #[derive(Debug)]
@@ -57,15 +58,17 @@ impl Reads {
         }
     }
 
-    /// Opens `range` of an object. The file is opened on the caller's thread: one look-up in a directory that is open.
-    pub(super) fn open(self: &Arc<Self>, name: Name, range: Range<u64>) -> Result<Option<ByteStream>, StoreError> {
-        let file = match self.files.open(name) {
-            Ok(file) => Arc::new(file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failure(error)),
+    /// Opens `range` of an object.
+    pub(super) async fn open(
+        self: &Arc<Self>,
+        name: Name,
+        range: Range<u64>,
+    ) -> Result<Option<ByteStream>, StoreError> {
+        let Some((file, length)) = self.open_file(name).await? else {
+            return Ok(None);
         };
         // Objects never change: one that is too short now was cut by an accident.
-        if file.file().and_then(|file| file.metadata()).map_err(failure)?.len() < range.end {
+        if length < range.end {
             return Ok(None);
         }
         if range.is_empty() {
@@ -81,12 +84,8 @@ impl Reads {
             ahead: None,
             from_disk: false,
         };
-        if range.end - range.start <= INLINE {
-            let mut block = reader.block();
-            block
-                .read(&*reader.file.file().map_err(failure)?, range.start)
-                .map_err(failure)?;
-            let bytes = reader.take(block)?;
+        if range.end - range.start <= SMALL {
+            let bytes = reader.next().await?;
             if reader.offset == reader.end {
                 return Ok(Some(stream::once(std::future::ready(Ok(bytes))).boxed()));
             }
@@ -94,6 +93,25 @@ impl Reads {
             return Ok(Some(stream::once(std::future::ready(Ok(bytes))).chain(rest).boxed()));
         }
         Ok(Some(reader.into_stream()))
+    }
+
+    /// Opens a file, on the caller's thread if that cannot keep it for long, and tells its length. `None`: there is none.
+    async fn open_file(&self, name: Name) -> Result<Option<(Arc<Handle>, u64)>, StoreError> {
+        let cached = Inline::enter().map_or(Ok(None), |_inline| self.files.open_cached(name));
+        let opened = match cached {
+            Ok(Some(opened)) => Ok(opened),
+            Ok(None) => {
+                let files = Arc::clone(&self.files);
+                let opening = tokio::task::spawn_blocking(move || files.open(name));
+                opening.await.map_err(StoreError::failed)?
+            }
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok((file, length)) => Ok(Some((Arc::new(file), length))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failure(error)),
+        }
     }
 
     fn block_size(&self) -> usize {

@@ -182,6 +182,10 @@ impl Files for Recorded {
         self.disk.open(name)
     }
 
+    fn open_cached(&self, name: Name) -> io::Result<Option<File>> {
+        self.disk.open_cached(name)
+    }
+
     fn create_or_open(&self, name: Name) -> io::Result<File> {
         self.call(Call::Create, name)?;
         let is_new = self.disk.look(name)?.is_none();

@@ -24,6 +24,7 @@ pub(super) const STATEMENTS: &[&str] = &[
     names::LINKS,
     names::BACK_LINKS,
     names::BLOBS,
+    names::CATALOG,
     graveyard::GRAVES,
 ];
 
@@ -96,11 +97,13 @@ impl CollectionStore for SqliteStore {
         limit: usize,
     ) -> Result<Slice<Grave>, StoreError> {
         let after = after.map_or(Ok(graveyard::Place::first()), graveyard::Place::parse)?;
-        self.read(cx, |rows| graveyard::graves(rows, before, &after, limit))
+        self.walk(cx, move |rows| graveyard::graves(rows, before, &after, limit))
+            .await
     }
 
     async fn standing(&self, cx: Context, grave: &Grave) -> Result<Standing, StoreError> {
-        self.read(cx, |rows| graveyard::standing(rows, grave))
+        let grave = grave.clone();
+        self.read(cx, move |rows| graveyard::standing(rows, &grave)).await
     }
 
     async fn forget(&self, cx: Context, graves: &[Grave]) -> Result<(), StoreError> {

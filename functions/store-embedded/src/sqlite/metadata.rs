@@ -30,8 +30,8 @@ impl MetadataStore for SqliteStore {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<Option<Link>, StoreError> {
-        let digest = digest.to_string();
-        let found = self.read(cx, |rows| link(rows, repository, &digest))?;
+        let (repository, digest) = (repository.clone(), digest.to_string());
+        let found = self.read(cx, move |rows| link(rows, &repository, &digest)).await?;
         Ok(found.map(|(link, _)| link))
     }
 
@@ -41,12 +41,12 @@ impl MetadataStore for SqliteStore {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<Option<Link>, StoreError> {
-        let digest = digest.to_string();
-        let found = self.read(cx, |rows| link(rows, repository, &digest))?;
+        let (repository, digest) = (repository.clone(), digest.to_string());
+        let of = (repository.clone(), digest.clone());
+        let found = self.read(cx, move |rows| link(rows, &of.0, &of.1)).await?;
         let Some((_, true)) = found else {
             return Ok(found.map(|(link, _)| link));
         };
-        let repository = repository.clone();
         self.write(cx, move |rows| {
             // What was read may be unlinked by now.
             publish::spare_link(rows, &repository, &digest)?;
@@ -62,8 +62,8 @@ impl MetadataStore for SqliteStore {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<Option<ManifestRecord>, StoreError> {
-        let digest = digest.to_string();
-        self.read(cx, |rows| {
+        let (repository, digest) = (repository.clone(), digest.to_string());
+        self.read(cx, move |rows| {
             rows.one(
                 "SELECT media_type, size, subject, artifact_type, incarnation, content, store, key, \
                  iif(content IS NULL, (SELECT condemned FROM blob WHERE blob.digest = ?2), NULL) \
@@ -72,10 +72,13 @@ impl MetadataStore for SqliteStore {
                 manifest,
             )
         })
+        .await
     }
 
     async fn tag(&self, cx: Context, repository: &RepositoryName, tag: &Tag) -> Result<Option<TagRecord>, StoreError> {
-        self.read(cx, |rows| tag_record(rows, repository, tag.as_str()))
+        let (repository, tag) = (repository.clone(), tag.clone());
+        self.read(cx, move |rows| tag_record(rows, &repository, tag.as_str()))
+            .await
     }
 
     async fn tags(
@@ -86,14 +89,15 @@ impl MetadataStore for SqliteStore {
         limit: usize,
     ) -> Result<Page<Tag>, StoreError> {
         // No tag is empty, so that "after nothing" is "after the empty text".
-        let after = after.unwrap_or_default();
-        let tags = self.read(cx, |rows| {
+        let (repository, after) = (repository.clone(), after.unwrap_or_default().to_owned());
+        let tags = self.read(cx, move |rows| {
             rows.all(
                 "SELECT tag FROM tag WHERE repository = ?1 AND tag > ?2 ORDER BY tag LIMIT ?3",
                 params![repository.as_str(), after, one_more(limit)],
                 |row| row.parsed(0),
             )
-        })?;
+        });
+        let tags = tags.await?;
         Ok(page(tags, limit))
     }
 
@@ -106,7 +110,8 @@ impl MetadataStore for SqliteStore {
         limit: usize,
     ) -> Result<Page<HistoryRecord>, StoreError> {
         let before = before.map_or(i64::MAX, integer);
-        let changes = self.read(cx, |rows| {
+        let (repository, tag) = (repository.clone(), tag.clone());
+        let changes = self.read(cx, move |rows| {
             rows.all(
                 "SELECT version, before, after, who, at FROM tag_history \
                  WHERE repository = ?1 AND tag = ?2 AND version < ?3 ORDER BY version DESC LIMIT ?4",
@@ -121,14 +126,17 @@ impl MetadataStore for SqliteStore {
                     })
                 },
             )
-        })?;
+        });
+        let changes = changes.await?;
         Ok(page(changes, limit))
     }
 
     async fn repository(&self, cx: Context, repository: &RepositoryName) -> Result<bool, StoreError> {
-        self.read(cx, |rows| {
+        let repository = repository.clone();
+        self.read(cx, move |rows| {
             rows.exists("SELECT 1 FROM repository WHERE name = ?1", [repository.as_str()])
         })
+        .await
     }
 
     async fn repositories(
@@ -137,14 +145,15 @@ impl MetadataStore for SqliteStore {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Page<RepositoryName>, StoreError> {
-        let after = after.unwrap_or_default();
-        let names = self.read(cx, |rows| {
+        let after = after.unwrap_or_default().to_owned();
+        let names = self.read(cx, move |rows| {
             rows.all(
                 "SELECT name FROM repository WHERE name > ?1 ORDER BY name LIMIT ?2",
                 params![after, one_more(limit)],
                 |row| row.parsed(0),
             )
-        })?;
+        });
+        let names = names.await?;
         Ok(page(names, limit))
     }
 
@@ -156,13 +165,15 @@ impl MetadataStore for SqliteStore {
         limit: usize,
     ) -> Result<Page<Digest>, StoreError> {
         let after = after.map(Digest::to_string).unwrap_or_default();
-        let digests = self.read(cx, |rows| {
+        let repository = repository.clone();
+        let digests = self.read(cx, move |rows| {
             rows.all(
                 "SELECT digest FROM manifest WHERE repository = ?1 AND digest > ?2 ORDER BY digest LIMIT ?3",
                 params![repository.as_str(), after, one_more(limit)],
                 |row| row.parsed(0),
             )
-        })?;
+        });
+        let digests = digests.await?;
         Ok(page(digests, limit))
     }
 
@@ -174,16 +185,17 @@ impl MetadataStore for SqliteStore {
         after: Option<&Digest>,
         limit: usize,
     ) -> Result<Page<Referrer>, StoreError> {
-        let subject = subject.to_string();
+        let (repository, subject) = (repository.clone(), subject.to_string());
         let after = after.map(Digest::to_string).unwrap_or_default();
-        let referrers = self.read(cx, |rows| {
+        let referrers = self.read(cx, move |rows| {
             rows.all(
                 "SELECT descriptor, annotations_omitted FROM referrer \
                  WHERE repository = ?1 AND subject = ?2 AND digest > ?3 ORDER BY digest LIMIT ?4",
                 params![repository.as_str(), subject, after, one_more(limit)],
                 |row| referrer(row, 0, 1),
             )
-        })?;
+        });
+        let referrers = referrers.await?;
         Ok(page(referrers, limit))
     }
 
@@ -251,13 +263,14 @@ impl MetadataStore for SqliteStore {
     async fn holders(&self, cx: Context, digest: &Digest, limit: usize) -> Result<Vec<RepositoryName>, StoreError> {
         let digest = digest.to_string();
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.read(cx, |rows| {
+        self.read(cx, move |rows| {
             rows.all(
                 "SELECT repository FROM backlink WHERE digest = ?1 AND kind = 'blob' ORDER BY repository LIMIT ?2",
                 params![digest, limit],
                 |row| row.parsed(0),
             )
         })
+        .await
     }
 
     async fn put_manifest(&self, cx: Context, put: &PutManifest) -> Result<ManifestPut, StoreError> {
@@ -284,9 +297,7 @@ impl MetadataStore for SqliteStore {
         digest: &Digest,
         who: &str,
     ) -> Result<Removal, StoreError> {
-        let (repository, digest, who) = (repository.clone(), digest.to_string(), who.to_owned());
-        self.write(cx, move |rows| remove::manifest(rows, cx, &repository, &digest, &who))
-            .await
+        remove::in_batches(self, cx, repository, &digest.to_string(), who).await
     }
 
     async fn unlink(&self, cx: Context, repository: &RepositoryName, digest: &Digest) -> Result<Removal, StoreError> {

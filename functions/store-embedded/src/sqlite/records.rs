@@ -28,30 +28,33 @@ impl RecordStore for SqliteStore {
         limit: usize,
     ) -> Result<Slice<Result<Record, Unreadable>>, StoreError> {
         let place = after.map_or(Ok(read::Place::first()), read::Place::parse)?;
-        self.read(cx, |rows| read::slice(rows, &place, limit))
+        self.walk(cx, move |rows| read::slice(rows, &place, limit)).await
     }
 
     async fn place(&self, cx: Context, digest: &Digest) -> Result<Option<(Location, u64)>, StoreError> {
         let digest = digest.to_string();
-        self.read(cx, |rows| {
+        self.read(cx, move |rows| {
             rows.one(
                 "SELECT store, key, size FROM blob WHERE digest = ?1",
                 [&digest],
                 |row| Ok((row.location(0, 1)?, row.unsigned(2)?)),
             )
         })
+        .await
     }
 
     async fn lost(&self, cx: Context, holds: &[Hold]) -> Result<Vec<Hold>, StoreError> {
-        self.read(cx, |rows| {
+        let holds = holds.to_vec();
+        self.walk(cx, move |rows| {
             let mut lost = Vec::new();
-            for hold in holds {
+            for hold in &holds {
                 if !has(rows, hold)? {
                     lost.push(hold.clone());
                 }
             }
             Ok(lost)
         })
+        .await
     }
 
     async fn insert(&self, cx: Context, records: &[Record]) -> Result<(), StoreError> {

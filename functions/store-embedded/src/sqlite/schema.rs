@@ -61,7 +61,11 @@ pub(super) fn connect(path: &Path, role: Role) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.set_prepared_statement_cache_capacity(96);
-    connection.busy_timeout(PATIENCE)?;
+    // Readers wait where their deadlines are known.
+    connection.busy_timeout(match role {
+        Role::Writer(_) => PATIENCE,
+        Role::Reader => Duration::ZERO,
+    })?;
     connection.pragma_update(None, "foreign_keys", false)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "temp_store", "memory")?;

@@ -19,7 +19,7 @@ const GET: &str = "SELECT version, state, attempts, claimed_until, bytes, hash, 
 #[async_trait]
 impl SessionStore for SqliteStore {
     async fn get(&self, cx: Context, key: SessionKey) -> Result<Option<Session>, StoreError> {
-        self.read(cx, |rows| get(rows, key))
+        self.read(cx, move |rows| get(rows, key)).await
     }
 
     async fn claim(
@@ -132,13 +132,14 @@ impl SessionStore for SqliteStore {
 
     async fn parts(&self, cx: Context, key: SessionKey) -> Result<Vec<Vec<u8>>, StoreError> {
         let (expires, id) = session_key(key);
-        self.read(cx, |rows| {
+        self.read(cx, move |rows| {
             rows.all(
                 "SELECT record FROM session_part WHERE expires = ?1 AND id = ?2 ORDER BY number",
                 params![expires, id],
                 |row| row.value(0),
             )
         })
+        .await
     }
 
     async fn commit(&self, cx: Context, claim: &Claim, publishing: &Publishing) -> Result<bool, StoreError> {
@@ -235,7 +236,7 @@ impl SessionStore for SqliteStore {
         // No row is expired before the first millisecond.
         let (expires, id) = after.map_or((-1, [0; 16]), session_key);
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.read(cx, |rows| {
+        self.walk(cx, move |rows| {
             rows.all(
                 "SELECT version, state, attempts, claimed_until, bytes, hash, store, parts, digest, \
                  object_store, object_key, object_size, expires, id \
@@ -244,10 +245,11 @@ impl SessionStore for SqliteStore {
                 |row| Ok((row.session_key(12, 13)?, session(row)?)),
             )
         })
+        .await
     }
 
     async fn signing_keys(&self, cx: Context, candidate: SigningKey) -> Result<Vec<SigningKey>, StoreError> {
-        let keys = self.read(cx, signing_keys)?;
+        let keys = self.read(cx, signing_keys).await?;
         if !keys.is_empty() {
             return Ok(keys);
         }

@@ -3,7 +3,9 @@
 
 mod collection;
 mod migration;
+mod queue;
 mod records;
+mod tags;
 
 use std::time::Duration;
 

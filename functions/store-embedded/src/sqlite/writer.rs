@@ -2,11 +2,12 @@
 //!
 //! SQLite admits one writing transaction at a time and a commit costs a sync, so operations queue for one thread. It
 //! takes all that wait, runs them in one transaction, commits once and answers them all: while one commit is being
-//! synced the next group gathers by itself. Other processes that share the file have a writer each; they meet at
+//! synced the next group gathers by itself. An operation that fails is undone alone, by a savepoint, and one whose
+//! deadline passes in the queue is never run. Other processes that share the file have a writer each; they meet at
 //! `BEGIN IMMEDIATE`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use registry::store::{Context, Reason, StoreError};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
+use tokio::time::timeout_at;
 
 use super::rows::{Counters, Failure, Rows, is_busy};
 use super::schema::set_durable;
@@ -83,25 +85,34 @@ impl Writer {
         })
     }
 
-    /// Runs `work` in a transaction of the writer. It may run more than once, each time as if for the first time, and
-    /// is run to its end even if the caller stops waiting.
+    /// Runs `work`, at most once, in a transaction of the writer. It is not run when its deadline passes before its turn
+    /// comes; what was begun is run to its end even if the caller stops waiting.
     pub(super) async fn write<T: Send + 'static>(
         &self,
         cx: Context,
         durability: Durability,
         work: impl FnMut(&Rows<'_>) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, mut answer) = oneshot::channel();
+        let deadline = Instant::now() + Duration::from_millis(cx.deadline.millis_since(cx.now));
+        let turn = Arc::<Turn>::default();
         let job = Queued {
             work,
             result: None,
             reply,
             durability,
-            deadline: Instant::now() + Duration::from_millis(cx.deadline.millis_since(cx.now)),
+            deadline,
+            turn: Arc::clone(&turn),
         };
         let closed = || StoreError::because(Reason::MetadataUnreachable, "the metadata store is closed");
         self.queue.send(Message::Job(Box::new(job))).map_err(|_| closed())?;
-        answer.await.unwrap_or_else(|_| Err(closed()))
+        let answered = match timeout_at(deadline.into(), &mut answer).await {
+            Ok(answered) => answered,
+            Err(_) if turn.give_up() => return Err(late()),
+            // It is being done: the answer is no longer for the queue to say.
+            Err(_) => answer.await,
+        };
+        answered.unwrap_or_else(|_| Err(closed()))
     }
 
     /// Lets the writer end after what is queued, and waits for it.
@@ -117,10 +128,46 @@ impl Writer {
     }
 }
 
+fn late() -> StoreError {
+    StoreError::because(
+        Reason::MetadataUnreachable,
+        "the metadata could not be written in time: others write, or another process holds its lock",
+    )
+}
+
+/// Whose turn it is to decide about an operation: the writer takes it and runs it, or its caller gives it up.
+#[derive(Debug, Default)]
+struct Turn(AtomicU8);
+
+impl Turn {
+    const WAITING: u8 = 0;
+    const TAKEN: u8 = 1;
+    const GIVEN_UP: u8 = 2;
+
+    fn decide(&self, state: u8) -> bool {
+        let decided = self
+            .0
+            .compare_exchange(Self::WAITING, state, Ordering::AcqRel, Ordering::Acquire);
+        decided.is_ok()
+    }
+
+    /// `false`: the writer has taken it.
+    fn give_up(&self) -> bool {
+        self.decide(Self::GIVEN_UP)
+    }
+
+    /// `false`: nobody waits for it any more.
+    fn take(&self) -> bool {
+        self.decide(Self::TAKEN)
+    }
+}
+
 /// An operation in the queue.
 trait Job: Send {
     fn durability(&self) -> Durability;
     fn deadline(&self) -> Instant;
+    /// Whether it is to be run now. `false`: its deadline has passed, or its caller has given it up.
+    fn take(&self) -> bool;
     fn run(&mut self, rows: &Rows<'_>) -> Result<(), Failure>;
     fn answer(self: Box<Self>, outcome: Result<(), StoreError>);
 }
@@ -131,6 +178,7 @@ struct Queued<W, T> {
     reply: oneshot::Sender<Result<T, StoreError>>,
     durability: Durability,
     deadline: Instant,
+    turn: Arc<Turn>,
 }
 
 impl<T: Send, W: FnMut(&Rows<'_>) -> Result<T, Failure> + Send> Job for Queued<W, T> {
@@ -140,6 +188,10 @@ impl<T: Send, W: FnMut(&Rows<'_>) -> Result<T, Failure> + Send> Job for Queued<W
 
     fn deadline(&self) -> Instant {
         self.deadline
+    }
+
+    fn take(&self) -> bool {
+        Instant::now() < self.deadline && self.turn.take()
     }
 
     fn run(&mut self, rows: &Rows<'_>) -> Result<(), Failure> {
@@ -193,28 +245,34 @@ impl Transactions {
 
     /// Commits a group and answers every operation in it.
     fn commit_group(&mut self, mut group: Vec<Box<dyn Job>>) {
-        while !group.is_empty() {
-            match self.attempt(&mut group) {
-                Ok(()) => {
-                    for job in group.drain(..) {
-                        job.answer(Ok(()));
-                    }
+        if group.is_empty() {
+            return;
+        }
+        match self.attempt(&mut group) {
+            Ok(outcomes) => {
+                for (job, outcome) in group.into_iter().zip(outcomes) {
+                    job.answer(match outcome {
+                        Outcome::Done => Ok(()),
+                        Outcome::Late => Err(late()),
+                        Outcome::Failed(failure) => Err(failure.into()),
+                    });
                 }
-                Err(Refused::Operation(index, failure)) => group.remove(index).answer(Err(failure.into())),
-                Err(Refused::All(failure)) => {
-                    tracing::warn!(error = %failure, operations = group.len(), "a commit of the metadata failed");
-                    let text = failure.to_string();
-                    let reason = StoreError::from(failure).reason();
-                    for job in group.drain(..) {
-                        job.answer(Err(StoreError::because(reason, text.clone())));
-                    }
+            }
+            // What has met another process's lock until its deadline was answered already.
+            Err(_) if group.is_empty() => {}
+            Err(failure) => {
+                tracing::warn!(error = %failure, operations = group.len(), "a commit of the metadata failed");
+                let text = failure.to_string();
+                let reason = StoreError::from(failure).reason();
+                for job in group {
+                    job.answer(Err(StoreError::because(reason, text.clone())));
                 }
             }
         }
     }
 
-    /// One transaction with all operations; nothing is changed when it is refused.
-    fn attempt(&mut self, group: &mut Vec<Box<dyn Job>>) -> Result<(), Refused> {
+    /// One transaction with all operations that are not late; nothing is changed when it fails. What became of each.
+    fn attempt(&mut self, group: &mut Vec<Box<dyn Job>>) -> Result<Vec<Outcome>, Failure> {
         if !self.connection.is_autocommit() {
             // What could not be rolled back before may be by now; otherwise the group fails here.
             execute(&self.connection, "ROLLBACK")?;
@@ -227,38 +285,66 @@ impl Transactions {
         }
         self.begin(group)?;
         let written = self.counters.writes.load(Ordering::Relaxed);
-        let outcome = Self::run_all(&self.connection, &self.counters, group)
-            .and_then(|()| Ok(execute(&self.connection, "COMMIT")?));
+        let outcome = Self::run_all(&self.connection, &self.counters, group).and_then(|outcomes| {
+            let is_any_done = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Done));
+            execute(&self.connection, if is_any_done { "COMMIT" } else { "ROLLBACK" })?;
+            Ok((outcomes, is_any_done))
+        });
         if outcome.is_err() && !self.connection.is_autocommit() {
             execute(&self.connection, "ROLLBACK")?;
         }
-        outcome?;
-        self.unmoved += self.counters.writes.load(Ordering::Relaxed) - written;
-        self.counters.commits.fetch_add(1, Ordering::Relaxed);
-        if durable && self.sync == Sync::Full {
-            self.counters.syncs.fetch_add(1, Ordering::Relaxed);
+        let (outcomes, is_any_done) = outcome?;
+        if is_any_done {
+            self.unmoved += self.counters.writes.load(Ordering::Relaxed) - written;
+            self.counters.commits.fetch_add(1, Ordering::Relaxed);
+            if durable && self.sync == Sync::Full {
+                self.counters.syncs.fetch_add(1, Ordering::Relaxed);
+            }
         }
-        Ok(())
+        Ok(outcomes)
     }
 
-    fn run_all(connection: &Connection, counters: &Counters, group: &mut [Box<dyn Job>]) -> Result<(), Refused> {
+    /// Runs the operations one after the other; what one that fails has changed is undone. An error fails them all.
+    fn run_all(
+        connection: &Connection,
+        counters: &Counters,
+        group: &mut [Box<dyn Job>],
+    ) -> Result<Vec<Outcome>, Failure> {
         let rows = Rows::new(connection, counters);
-        for (index, job) in group.iter_mut().enumerate() {
+        // What one alone has changed is undone with its transaction.
+        let is_alone = group.len() == 1;
+        let mut outcomes = Vec::with_capacity(group.len());
+        for job in group {
+            if !job.take() {
+                outcomes.push(Outcome::Late);
+                continue;
+            }
+            if !is_alone {
+                execute(connection, "SAVEPOINT operation")?;
+            }
             // A panic is a defect of one operation; without the thread all others would fail from then on.
             let outcome = catch_unwind(AssertUnwindSafe(|| job.run(&rows)));
-            outcome.unwrap_or_else(|_| Err(Failure::Panicked)).map_err(|failure| {
+            let outcome = outcome.unwrap_or_else(|_| Err(Failure::Panicked));
+            if let Err(failure) = outcome {
                 if failure.is_systemic() {
-                    Refused::All(failure)
-                } else {
-                    Refused::Operation(index, failure)
+                    return Err(failure);
                 }
-            })?;
+                if !is_alone {
+                    execute(connection, "ROLLBACK TO operation")?;
+                }
+                outcomes.push(Outcome::Failed(failure));
+            } else {
+                outcomes.push(Outcome::Done);
+            }
+            if !is_alone {
+                execute(connection, "RELEASE operation")?;
+            }
         }
-        Ok(())
+        Ok(outcomes)
     }
 
     /// Takes the lock that all processes share, for as long as an operation of the group may still wait.
-    fn begin(&mut self, group: &mut Vec<Box<dyn Job>>) -> Result<(), Refused> {
+    fn begin(&mut self, group: &mut Vec<Box<dyn Job>>) -> Result<(), Failure> {
         if self.met_others.is_some_and(|met| met.elapsed() < POLITE) {
             // Whoever polls for the lock would hardly ever find it free between two of our transactions.
             std::thread::sleep(BACKOFF.0);
@@ -277,7 +363,7 @@ impl Transactions {
                         )));
                     }
                     if group.is_empty() {
-                        return Err(Refused::All(error.into()));
+                        return Err(error.into());
                     }
                     std::thread::sleep(self.jittered(wait));
                     wait = (wait * 2).min(BACKOFF.1);
@@ -320,18 +406,14 @@ impl Transactions {
     }
 }
 
-/// Why a group was not committed.
-enum Refused {
-    /// By the operation at this index alone.
-    Operation(usize, Failure),
-    /// By something that concerns all.
-    All(Failure),
-}
-
-impl From<rusqlite::Error> for Refused {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::All(error.into())
-    }
+/// What became of an operation.
+enum Outcome {
+    /// It is in the transaction.
+    Done,
+    /// It was not run.
+    Late,
+    /// It has changed nothing.
+    Failed(Failure),
 }
 
 fn execute(connection: &Connection, sql: &'static str) -> rusqlite::Result<()> {

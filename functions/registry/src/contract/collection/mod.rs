@@ -1,9 +1,10 @@
-//! What a [`CollectionStore`] must do: [`links`] that nothing refers to, [`bytes`] that nobody holds, the
-//! [`graves`] where they are buried, [`sweeps`] of upload sessions, [`passes`] over everything, and [`races`] with those who push and delete.
+//! What a [`CollectionStore`] must do: [`links`] that nothing refers to, [`bytes`] that nobody holds, repositories in
+//! the [`catalog`] in which nothing is left, the [`graves`] where they are buried, [`sweeps`] of upload sessions, [`passes`] over everything, and [`races`] with those who push and delete.
 //!
 //! [`CollectionStore`]: crate::store::collection::CollectionStore
 
 pub mod bytes;
+pub mod catalog;
 pub mod graves;
 pub mod links;
 pub mod passes;
@@ -13,6 +14,7 @@ pub mod sweeps;
 use std::collections::BTreeSet;
 
 pub use bytes::*;
+pub use catalog::*;
 pub use graves::*;
 pub use links::*;
 use oci::{Digest, RepositoryName};
@@ -165,7 +167,7 @@ impl CollectionTrial {
     pub(super) async fn assert_empty(&self) {
         let all = super::records::walk(&self.of(self.store.records.clone()), 1000).await;
         for record in &all {
-            let outlives = matches!(record, Record::Repository { .. } | Record::History { .. });
+            let outlives = matches!(record, Record::History { .. });
             assert!(outlives, "this is left: {record:?}");
         }
         assert_eq!(self.graves().await, [], "graves are left");

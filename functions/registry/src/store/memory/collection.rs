@@ -44,11 +44,12 @@ impl MemoryCollection {
 }
 
 /// The names in the order in which a pass walks over them: all links, then all records of bytes, so that what the
-/// links have let go of is buried in the same pass.
+/// links have let go of is buried in the same pass, then the catalog.
 #[derive(Clone, Debug)]
 enum Name {
     Link(RepositoryName, Digest),
     Blob(Digest),
+    Repository(RepositoryName),
 }
 
 impl Name {
@@ -56,6 +57,7 @@ impl Name {
         Cursor(match self {
             Self::Link(repository, digest) => format!("link {repository} {digest}"),
             Self::Blob(digest) => format!("blob {digest}"),
+            Self::Repository(name) => format!("repository {name}"),
         })
     }
 
@@ -64,6 +66,7 @@ impl Name {
         match words.as_slice() {
             ["link", repository, digest] => Some(Self::Link(repository.parse().ok()?, digest.parse().ok()?)),
             ["blob", digest] => Some(Self::Blob(digest.parse().ok()?)),
+            ["repository", name] => Some(Self::Repository(name.parse().ok()?)),
             _ => None,
         }
     }
@@ -72,20 +75,27 @@ impl Name {
 impl Records {
     /// At most `limit` names after `after`.
     fn names(&self, after: Option<&Name>, limit: usize) -> Vec<Name> {
-        let (links, blobs) = match after {
-            None => (Some(Bound::Unbounded), Bound::Unbounded),
+        let all = || Some(Bound::Unbounded);
+        let (links, blobs, catalog) = match after {
+            None => (Some(Bound::Unbounded), all(), Bound::Unbounded),
             Some(Name::Link(repository, digest)) => {
-                (Some(Bound::Excluded((repository.clone(), *digest))), Bound::Unbounded)
+                let behind = Bound::Excluded((repository.clone(), *digest));
+                (Some(behind), all(), Bound::Unbounded)
             }
-            Some(Name::Blob(digest)) => (None, Bound::Excluded(*digest)),
+            Some(Name::Blob(digest)) => (None, Some(Bound::Excluded(*digest)), Bound::Unbounded),
+            Some(Name::Repository(name)) => (None, None, Bound::Excluded(name.clone())),
         };
         let links = links
             .into_iter()
             .flat_map(|from| self.links.range((from, Bound::Unbounded)));
         let links = links.map(|((repository, digest), _)| Name::Link(repository.clone(), *digest));
-        let blobs = self.blobs.range((blobs, Bound::Unbounded));
+        let blobs = blobs
+            .into_iter()
+            .flat_map(|from| self.blobs.range((from, Bound::Unbounded)));
         let blobs = blobs.map(|(digest, _)| Name::Blob(*digest));
-        links.chain(blobs).take(limit).collect()
+        let catalog = self.catalog.range((catalog, Bound::Unbounded));
+        let catalog = catalog.map(|(name, _)| Name::Repository(name.clone()));
+        links.chain(blobs).chain(catalog).take(limit).collect()
     }
 
     fn collect_link(
@@ -117,6 +127,18 @@ impl Records {
                 }
             }
             _ => {}
+        }
+    }
+
+    fn collect_repository(&mut self, plan: &Plan, name: &RepositoryName, tally: &mut Tally) {
+        let has_manifests = self.manifests.get(name).is_some_and(|of| !of.is_empty());
+        let has_links = self.links.keys().any(|(repository, _)| repository == name);
+        if has_manifests || has_links {
+            return;
+        }
+        tally.repositories += 1;
+        if !plan.dry_run {
+            self.catalog.remove(name);
         }
     }
 
@@ -206,6 +228,7 @@ impl CollectionStore for MemoryCollection {
             match name {
                 Name::Link(repository, digest) => records.collect_link(cx, plan, repository, *digest, &mut tally),
                 Name::Blob(digest) => records.collect_blob(cx, plan, *digest, &mut tally),
+                Name::Repository(name) => records.collect_repository(plan, name, &mut tally),
             }
         }
         let last = names.last().filter(|_| names.len() == limit);

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard};
 use async_trait::async_trait;
 use oci::{Digest, RepositoryName, Tag};
 
-use super::{lock, page};
+use super::{lock, page, yield_now};
 use crate::store::collection::Grave;
 use crate::store::metadata::{
     Defect, HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal, TagRecord,
@@ -370,7 +370,14 @@ impl MetadataStore for MemoryMetadata {
         digest: &Digest,
         who: &str,
     ) -> Result<Removal, StoreError> {
-        Ok(lock(&self.records).delete_manifest(cx, repository, *digest, who))
+        loop {
+            let removal = lock(&self.records).delete_manifest(cx, repository, *digest, who);
+            match removal {
+                Some(removal) => return Ok(removal),
+                // Others have their turn.
+                None => yield_now().await,
+            }
+        }
     }
 
     async fn unlink(&self, _cx: Context, repository: &RepositoryName, digest: &Digest) -> Result<Removal, StoreError> {

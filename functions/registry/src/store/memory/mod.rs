@@ -37,3 +37,16 @@ fn page<T>(rows: impl IntoIterator<Item = T>, limit: usize) -> Page<T> {
         more: rows.next().is_some(),
     }
 }
+
+/// Lets others run before whoever calls this goes on.
+async fn yield_now() {
+    let mut yielded = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return std::task::Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
+}

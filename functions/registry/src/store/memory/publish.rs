@@ -13,6 +13,9 @@ use crate::store::metadata::{
 use crate::store::records::Holding;
 use crate::store::{Context, Location};
 
+/// The most tags of a manifest that are deleted at a time: others wait for it.
+const TAGS_AT_ONCE: usize = 250;
+
 impl Records {
     pub(super) fn commit_blob(
         &mut self,
@@ -172,34 +175,40 @@ impl Records {
         true
     }
 
+    /// Deletes a manifest with its tags. `None`: some of the tags are gone, and there are more.
     pub(super) fn delete_manifest(
         &mut self,
         cx: Context,
         repository: &RepositoryName,
         digest: Digest,
         who: &str,
-    ) -> Removal {
+    ) -> Option<Removal> {
         if !self
             .manifests
             .get(repository)
             .is_some_and(|of| of.contains_key(&digest))
         {
-            return Removal::Absent;
+            return Some(Removal::Absent);
         }
         if let Some(parent) = self.parent(repository, digest) {
-            return Removal::Referenced(parent);
+            return Some(Removal::Referenced(parent));
         }
-        let tags: Vec<Tag> = self
-            .tagged
-            .iter()
-            .filter(|(name, target, _)| name == repository && *target == digest)
+        let of_manifest = self.tagged.iter();
+        let of_manifest = of_manifest.filter(|(name, target, _)| name == repository && *target == digest);
+        let mut tags: Vec<Tag> = of_manifest
+            .take(TAGS_AT_ONCE + 1)
             .map(|(_, _, tag)| tag.clone())
             .collect();
+        let more = tags.len() > TAGS_AT_ONCE;
+        tags.truncate(TAGS_AT_ONCE);
         for tag in &tags {
             self.set_tag(cx, repository, tag, None, who);
         }
+        if more {
+            return None;
+        }
         self.remove_manifest(repository, digest);
-        Removal::Removed
+        Some(Removal::Removed)
     }
 
     /// Removes a manifest's record and all that hangs on it but its tags.

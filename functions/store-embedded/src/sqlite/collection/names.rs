@@ -1,7 +1,9 @@
 //! The walk over the names: one table after the other, each in the order of its key.
 //!
 //! First what a deep pass looks at and what may let others go: edges, links, back-links; then the records of bytes,
-//! which go when no back-link is left. The rows of one operation are written together, so that edges and back-links
+//! which go when no back-link is left; last the catalog, whose rows go when a repository has neither manifests nor
+//! links. A manifest is published in one transaction with its catalog row, so that a row needs no mark before it goes.
+//! The rows of one operation are written together, so that edges and back-links
 //! without their owner come from outside: a deep pass looks for them all the same.
 
 use oci::RepositoryName;
@@ -38,8 +40,17 @@ pub(super) const BLOBS: &str = "SELECT digest, size, \
     EXISTS (SELECT 1 FROM backlink WHERE backlink.digest = blob.digest) \
     FROM blob WHERE digest > ?1 ORDER BY digest LIMIT ?2";
 
+pub(super) const CATALOG: &str = "SELECT name, \
+    EXISTS (SELECT 1 FROM manifest WHERE manifest.repository = catalog.name) \
+    OR EXISTS (SELECT 1 FROM link WHERE link.repository = catalog.name) \
+    FROM repository AS catalog WHERE name > ?1 ORDER BY name LIMIT ?2";
+
 /// What the mark of a collection begins with; the moment of the mark follows, in milliseconds.
 const MARK: &str = "collection ";
+
+/// What the places in the catalog begin with. No digest does; and a program that knows nothing of this part of the walk
+/// reads such a place as one behind all digests, where its walk ends.
+const BEHIND_BLOBS: char = '~';
 
 /// Walks over at most `limit` names, and does to them what the plan says.
 pub(super) async fn slice(
@@ -54,7 +65,8 @@ pub(super) async fn slice(
     let Some(place) = place.within(plan) else {
         return Err(StoreError::failed("the walk has no place to begin"));
     };
-    let seen = store.read(cx, |rows| place.look(rows, cx, plan, limit))?;
+    let (from, whole) = (place.clone(), *plan);
+    let seen = store.walk(cx, move |rows| from.look(rows, cx, &whole, limit)).await?;
     let count = seen.count;
     let mut tally = if plan.dry_run || seen.nominated.is_empty() {
         seen.nominated.iter().fold(Tally::default(), |mut tally, nominee| {
@@ -93,6 +105,7 @@ enum Place {
     Links(String, String),
     BackLinks(String, String, i64),
     Blobs(String),
+    Catalog(String),
 }
 
 impl Place {
@@ -108,7 +121,10 @@ impl Place {
                 .parse()
                 .ok()
                 .map(|incarnation| Self::BackLinks(digest.to_owned(), repository.to_owned(), incarnation)),
-            ["blobs", digest] => Some(Self::Blobs(digest.to_owned())),
+            ["blobs", behind] => Some(match behind.strip_prefix(BEHIND_BLOBS) {
+                Some(repository) => Self::Catalog(repository.to_owned()),
+                None => Self::Blobs(behind.to_owned()),
+            }),
             _ => None,
         };
         place.ok_or_else(|| StoreError::failed(format!("{:?} is no place among the names", cursor.0)))
@@ -124,6 +140,7 @@ impl Place {
                 format!("back-links {digest} {repository} {incarnation}")
             }
             Self::Blobs(digest) => format!("blobs {digest}"),
+            Self::Catalog(repository) => format!("blobs {BEHIND_BLOBS}{repository}"),
         })
     }
 
@@ -133,7 +150,8 @@ impl Place {
             Self::Edges(..) => Some(Self::Links(String::new(), String::new())),
             Self::Links(..) => Some(Self::BackLinks(String::new(), String::new(), i64::MIN)),
             Self::BackLinks(..) => Some(Self::Blobs(String::new())),
-            Self::Blobs(_) => None,
+            Self::Blobs(_) => Some(Self::Catalog(String::new())),
+            Self::Catalog(_) => None,
         }
     }
 
@@ -193,6 +211,12 @@ impl Place {
                 };
                 Ok((Self::Blobs(digest), (!is_held).then_some(nominee)))
             }),
+            Self::Catalog(repository) => rows.all(CATALOG, params![repository, limit], |row| {
+                let repository: String = row.value(0)?;
+                let is_in_use: bool = row.value(1)?;
+                let nominee = Nominee::Empty(repository.clone());
+                Ok((Self::Catalog(repository), (!is_in_use).then_some(nominee)))
+            }),
         }?;
         let count = found.len();
         let (mut places, nominated): (Vec<_>, Vec<_>) = found.into_iter().unzip();
@@ -222,7 +246,7 @@ impl Place {
                  AND repository = ?2 AND manifest.digest = ?1 AND manifest.incarnation = ?3)",
                 params![digest, repository, incarnation],
             )?,
-            Self::Links(..) | Self::Blobs(_) => 0,
+            Self::Links(..) | Self::Blobs(_) | Self::Catalog(_) => 0,
         };
         Ok(removed == 1)
     }
@@ -253,6 +277,8 @@ enum Nominee {
     Unheld { digest: String, size: u64 },
     /// An edge or a back-link of something that is not there.
     Leftover(Place),
+    /// The catalog row of a repository without manifests and links.
+    Empty(String),
 }
 
 /// What to do with a link that no manifest refers to. A mark that this version would not have written is left alone.
@@ -292,6 +318,7 @@ impl Nominee {
                 tally.buried_bytes += size;
             }
             Self::Leftover(_) => tally.leftovers += 1,
+            Self::Empty(_) => tally.repositories += 1,
         }
     }
 
@@ -336,6 +363,15 @@ impl Nominee {
                 Ok(true)
             }
             Self::Leftover(place) => place.remove_leftover(rows),
+            Self::Empty(repository) => {
+                let removed = rows.change(
+                    "DELETE FROM repository WHERE name = ?1 \
+                     AND NOT EXISTS (SELECT 1 FROM manifest WHERE repository = ?1) \
+                     AND NOT EXISTS (SELECT 1 FROM link WHERE repository = ?1)",
+                    [repository],
+                )?;
+                Ok(removed == 1)
+            }
         }
     }
 }

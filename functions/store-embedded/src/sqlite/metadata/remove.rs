@@ -1,12 +1,15 @@
 //! What makes things go: tags, manifests, links. What something refers to stays.
 
+use std::time::{Duration, Instant};
+
 use oci::{Digest, RepositoryName};
-use registry::store::Context;
 use registry::store::metadata::Removal;
+use registry::store::{Context, StoreError};
 use rusqlite::params;
 
+use super::super::SqliteStore;
 use super::super::rows::{Failure, Rows};
-use super::super::values::Columns;
+use super::super::values::{Columns, one_more};
 use super::next_version;
 use super::publish::record;
 
@@ -44,14 +47,94 @@ pub(super) fn tag(
     Ok(true)
 }
 
-/// Deletes a manifest with its tags and all that it refers with.
-pub(super) fn manifest(
+const TAGS: &str = "SELECT tag FROM tag WHERE repository = ?1 AND digest = ?2 LIMIT ?3";
+
+/// The most tags of a manifest that one transaction deletes: others wait for it for some milliseconds.
+pub(in super::super) const TAGS_AT_ONCE: usize = 250;
+
+/// Deletes a manifest with its tags and all that it refers with. The last [`TAGS_AT_ONCE`] tags go in one transaction
+/// with it, more of them before, in transactions between which others write.
+///
+/// A manifest whose deletion was cut off has fewer tags; the next deletion goes on.
+pub(super) async fn in_batches(
+    store: &SqliteStore,
+    cx: Context,
+    repository: &RepositoryName,
+    digest: &str,
+    who: &str,
+) -> Result<Removal, StoreError> {
+    let until = Instant::now() + Duration::from_millis(cx.deadline.millis_since(cx.now));
+    let of = || (repository.clone(), digest.to_owned(), who.to_owned());
+    loop {
+        // Most have few tags: one transaction, synced before the answer.
+        let (name, text, by) = of();
+        let whole = store.write(cx, move |rows| manifest(rows, cx, &name, &text, &by));
+        if let Some(removal) = whole.await? {
+            return Ok(removal);
+        }
+        loop {
+            if Instant::now() >= until {
+                return Err(StoreError::unavailable(
+                    "the manifest has more tags than can be deleted in the time of one request; the next one goes on",
+                ));
+            }
+            // Not synced: a tag that is back after a loss of power is one that was not deleted yet.
+            let (name, text, by) = of();
+            let some = store.write_ordered(cx, move |rows| surplus_tags(rows, cx, &name, &text, &by));
+            if !some.await? {
+                break;
+            }
+        }
+    }
+}
+
+/// Deletes some tags of a manifest that can be deleted and has more than go with it. `false`: it has not.
+fn surplus_tags(
     rows: &Rows<'_>,
     cx: Context,
     repository: &RepositoryName,
     digest: &str,
     who: &str,
-) -> Result<Removal, Failure> {
+) -> Result<bool, Failure> {
+    if parent(rows, repository, digest)?.is_some() {
+        return Ok(false);
+    }
+    let Err(some) = tags(rows, repository, digest)? else {
+        return Ok(false);
+    };
+    for name in some {
+        tag(rows, cx, repository, &name, who)?;
+    }
+    Ok(true)
+}
+
+/// The tags that name a manifest; as an error, the first of them, when there are more than go in one transaction.
+fn tags(
+    rows: &Rows<'_>,
+    repository: &RepositoryName,
+    digest: &str,
+) -> Result<Result<Vec<String>, Vec<String>>, Failure> {
+    let mut some: Vec<String> = rows.all(
+        TAGS,
+        params![repository.as_str(), digest, one_more(TAGS_AT_ONCE)],
+        |row| row.value(0),
+    )?;
+    if some.len() <= TAGS_AT_ONCE {
+        return Ok(Ok(some));
+    }
+    some.truncate(TAGS_AT_ONCE);
+    Ok(Err(some))
+}
+
+/// Deletes a manifest with its tags and all that it refers with. `None`: it has too many tags for one transaction, and
+/// nothing was changed.
+fn manifest(
+    rows: &Rows<'_>,
+    cx: Context,
+    repository: &RepositoryName,
+    digest: &str,
+    who: &str,
+) -> Result<Option<Removal>, Failure> {
     let key = params![repository.as_str(), digest];
     let present = rows.one(
         "SELECT incarnation, subject FROM manifest WHERE repository = ?1 AND digest = ?2",
@@ -59,16 +142,14 @@ pub(super) fn manifest(
         |row| Ok((row.value::<i64>(0)?, row.value::<Option<String>>(1)?)),
     )?;
     let Some((incarnation, subject)) = present else {
-        return Ok(Removal::Absent);
+        return Ok(Some(Removal::Absent));
     };
     if let Some(parent) = parent(rows, repository, digest)? {
-        return Ok(Removal::Referenced(parent));
+        return Ok(Some(Removal::Referenced(parent)));
     }
-    let tags: Vec<String> = rows.all(
-        "SELECT tag FROM tag WHERE repository = ?1 AND digest = ?2",
-        key,
-        |row| row.value(0),
-    )?;
+    let Ok(tags) = tags(rows, repository, digest)? else {
+        return Ok(None);
+    };
     for name in tags {
         tag(rows, cx, repository, &name, who)?;
     }
@@ -84,7 +165,7 @@ pub(super) fn manifest(
         params![digest, repository.as_str(), incarnation],
     )?;
     rows.change("DELETE FROM manifest WHERE repository = ?1 AND digest = ?2", key)?;
-    Ok(Removal::Removed)
+    Ok(Some(Removal::Removed))
 }
 
 /// Removes a repository's link to a blob.

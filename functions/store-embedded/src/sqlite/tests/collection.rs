@@ -48,6 +48,7 @@ async fn pass(store: &SqliteStore, cx: Context, plan: &Plan, limit: usize) -> Ta
             buried,
             buried_bytes,
             leftovers,
+            repositories,
         } = slice.tally;
         total.seen += seen;
         total.marked += marked;
@@ -55,6 +56,7 @@ async fn pass(store: &SqliteStore, cx: Context, plan: &Plan, limit: usize) -> Ta
         total.buried += buried;
         total.buried_bytes += buried_bytes;
         total.leftovers += leftovers;
+        total.repositories += repositories;
         after = slice.next;
         if after.is_none() {
             return total;

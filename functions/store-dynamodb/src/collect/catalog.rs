@@ -1,0 +1,127 @@
+//! The end of a walk over the names: repositories without manifests and links leave the catalog.
+//!
+//! Which manifests a repository has, its list tells; which links it has, only the walk over the whole table. So the row
+//! of a repository without manifests is marked, and a later pass deletes it, [`grace`] later, if the mark still stands
+//! and there still are no manifests. The mark is taken away by whoever publishes ([`Call::keep_listed`]), and by every
+//! pass that meets a link or a manifest of the repository before it comes here.
+//!
+//! Deleting it is safe because whoever publishes has read the row, without its mark, at most
+//! [`REMEMBERED_MS`] and the time of one call before: much less than the grace.
+
+use oci::RepositoryName;
+use registry::store::collection::{Collected, Graces, Plan, Tally, YOUNG_MS};
+use registry::store::{Cursor, StoreError};
+
+use futures_util::future::try_join_all;
+
+use super::cursor;
+use super::names::{AT_ONCE, Collector};
+use crate::keys::{self, Name};
+use crate::metadata::{Call, REMEMBERED_MS, unmark};
+use crate::mutation::{Mutation, active};
+use crate::records::{CatalogRow, damaged, names};
+use crate::table::{Condition, Item, Key, Write};
+
+/// What the places of this part of a walk begin with. No repository's name does; and a program that knows nothing of
+/// this part goes on behind it, with what the table holds there.
+const BEGINS: char = '~';
+
+/// Where this part begins.
+pub(super) fn beginning() -> Cursor {
+    place_behind("")
+}
+
+fn place_behind(repository: &str) -> Cursor {
+    let mut key = keys::catalog_place();
+    key.sort = format!("{BEGINS}{repository}");
+    cursor(&key)
+}
+
+/// The repository behind which this part goes on, empty at its beginning; `None`: the place is one of the table.
+pub(super) fn place(key: &Key) -> Option<&str> {
+    let is_here = key.partition == keys::catalog_place().partition;
+    key.sort.strip_prefix(BEGINS).filter(|_| is_here)
+}
+
+/// For how long a mark stands before its row is deleted: longer than any publisher may rely on what it has read.
+fn grace(graces: &Graces) -> u64 {
+    graces.link_ms.max(REMEMBERED_MS + YOUNG_MS)
+}
+
+/// Looks at one page of the catalog.
+pub(super) async fn slice(call: &Call<'_>, plan: &Plan, after: &str, limit: usize) -> Result<Collected, StoreError> {
+    let after = Some(after).filter(|after| !after.is_empty()).map(str::to_owned);
+    let (items, more) = call
+        .main
+        .first(keys::repositories(), after, false, limit.max(1))
+        .await?;
+    let mut tally = Tally::default();
+    let collector = Collector { call, plan };
+    for some in items.chunks(AT_ONCE) {
+        for done in try_join_all(some.iter().map(|item| collector.look_at_repository(item))).await? {
+            tally += done;
+        }
+    }
+    let last = items.last().filter(|_| more);
+    Ok(Collected {
+        tally,
+        next: last.map(|item| place_behind(&item.key.sort)),
+    })
+}
+
+impl Collector<'_> {
+    async fn look_at_repository(&self, item: &Item) -> Result<Tally, StoreError> {
+        let Some(Name::Repository(repository)) = Name::of(&item.key) else {
+            return Err(damaged(&item.key, "not a repository"));
+        };
+        let row = CatalogRow::read(item)?;
+        let grace = grace(&self.plan.graces);
+        let mut tally = Tally::default();
+        let since = row.mark.as_ref().map_or(row.created, |mark| mark.at);
+        // Most repositories were met with something in them a moment ago.
+        if !self.is_past(since, grace) || self.call.is_known_to_be_listed(&repository) {
+            return Ok(tally);
+        }
+        let has_manifests = self.has_manifests(&repository).await?;
+        match row.mark {
+            // Put there while it was marked, by somebody who had read it before.
+            Some(mark) if has_manifests => {
+                if !self.plan.dry_run {
+                    self.call.main.write(&unmark(item.key.clone(), mark.stands())).await?;
+                }
+            }
+            Some(mark) => {
+                if !self.plan.dry_run {
+                    let condition = if active(Mutation::DeleteCatalogBlindly) {
+                        Condition::Exists
+                    } else {
+                        mark.stands()
+                    };
+                    let remove = Write::Delete {
+                        key: item.key.clone(),
+                        condition,
+                    };
+                    if !self.call.main.write(&remove).await?.is_done() {
+                        return Ok(tally);
+                    }
+                }
+                tally.repositories = 1;
+            }
+            None if !has_manifests => {
+                let unmarked = Condition::All(vec![Condition::Exists, Condition::Lacks(names::CONDEMNED)]);
+                self.mark(item.key.clone(), &unmarked).await?;
+            }
+            None => {}
+        }
+        Ok(tally)
+    }
+
+    async fn has_manifests(&self, repository: &RepositoryName) -> Result<bool, StoreError> {
+        let (some, _) = self
+            .call
+            .main
+            .first(keys::all_listed(repository), None, false, 1)
+            .await?;
+        Ok(!some.is_empty())
+    }
+}
