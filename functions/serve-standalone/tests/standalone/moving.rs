@@ -208,3 +208,46 @@ fn a_store_is_not_copied_to_itself() {
     assert_eq!(output.status.code(), Some(2));
     assert!(told(&output).contains("already"), "{}", told(&output));
 }
+
+/// A file that names what the store cannot have is refused at its line before anything is written, also with `--force`.
+#[test]
+fn an_import_refuses_locations_that_no_store_has() {
+    let old = Stopped::new();
+    let (data, file, new) = (old.path("data"), old.path("export"), old.path("new"));
+    succeed(&["metadata", "export", "--data", &data, "--output", &file]);
+    let text = std::fs::read_to_string(&file).unwrap();
+    let mut refused = 0;
+    for key in ["../metadata.db", "/etc/passwd", "0123.1", ""] {
+        for (kind, pointer) in [
+            ("blob", "/location/key"),
+            ("link", "/location/key"),
+            ("manifest", "/content/stored/key"),
+        ] {
+            let mut lines: Vec<String> = text.lines().map(ToOwned::to_owned).collect();
+            let found = lines.iter().enumerate().find_map(|(index, line)| {
+                let mut record: Value = serde_json::from_str(line).unwrap();
+                let is_meant = record["record"] == kind;
+                *record.pointer_mut(pointer).filter(|_| is_meant)? = key.into();
+                Some((index, record.to_string()))
+            });
+            let (index, line) = found.unwrap_or_else(|| panic!("no {kind} with an object in the export"));
+            lines[index] = line;
+            std::fs::write(&file, lines.join("\n") + "\n").unwrap();
+            for force in [&[][..], &["--force"]] {
+                let output = run([&["metadata", "import", &file, "--data", &new], force].concat());
+                let said = told(&output);
+                assert_eq!(output.status.code(), Some(1), "{kind} {key:?}: {said}");
+                assert!(
+                    said.contains(&format!("line {}: ", index + 1)),
+                    "{kind} {key:?}: {said}"
+                );
+                assert!(said.contains("has no object"), "{kind} {key:?}: {said}");
+                assert!(!Path::new(&new).exists(), "something was written");
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!(refused, 24);
+    std::fs::write(&file, text).unwrap();
+    succeed(&["metadata", "import", &file, "--data", &new]);
+}

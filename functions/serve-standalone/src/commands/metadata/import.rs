@@ -1,9 +1,10 @@
 //! `roadstead metadata import`.
 //!
 //! The whole file is read before anything is written: one that is cut off, or has a line that this version does not
-//! know, or refers to what is not in it, leaves no half of a registry. How far the writing has come is kept beside the
+//! know, or that no store holds ([`allowed`]), or refers to what is not in it, leaves no half of a registry. How far the writing has come is kept beside the
 //! file; and as long as it is not through, no collection goes over what is there ([`hold`]).
 
+mod allowed;
 mod contents;
 mod hold;
 

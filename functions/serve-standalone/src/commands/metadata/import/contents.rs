@@ -13,6 +13,7 @@ use registry::store::{Incarnation, Timestamp};
 use sha2::{Digest as _, Sha256};
 
 use super::super::format::{Begin, FormatError, Line, Lines, Mark};
+use super::allowed;
 
 /// How far the clocks of servers may be apart, in milliseconds.
 const SKEW_MS: u64 = 60_000;
@@ -93,6 +94,7 @@ impl Contents {
                 Line::Record(record) => {
                     records += 1;
                     let record = record.read()?;
+                    allowed::check(&record).map_err(|what| lines.wrong(format!("the record \"{record}\": {what}")))?;
                     there.extend(things(&record));
                     needed.extend(needs(&record, begin.at));
                     if let Record::Repository { name, .. } = record {
@@ -179,10 +181,15 @@ mod tests {
         Digest::of(Algorithm::Sha256, text.as_bytes())
     }
 
+    fn place(text: &str) -> Location {
+        let hex = digest(text).to_string();
+        Location::main(format!("{}.1", &hex["sha256:".len()..][..32]))
+    }
+
     fn blob(text: &str) -> Record {
         Record::Blob {
             digest: digest(text),
-            location: Location::main(text),
+            location: place(text),
             size: 1,
             at: Timestamp(1),
         }
@@ -192,7 +199,7 @@ mod tests {
         Record::Link {
             repository: name(),
             digest: digest(text),
-            location: Location::main(text),
+            location: place(text),
             size: 1,
             incarnation: Incarnation(1),
             at: Timestamp(1),
@@ -252,7 +259,7 @@ mod tests {
     #[test]
     fn what_a_push_has_torn_is_named() {
         let inline = || EntryContent::Inline(Bytes::from_static(b"m"));
-        let stored = || EntryContent::Stored(Location::main("m"));
+        let stored = || EntryContent::Stored(place("m"));
         let whole = [
             tag("m"),
             link("one"),

@@ -1,0 +1,258 @@
+//! What a record may say. Everything else was not exported: a file that says it was made or changed by hand, or damaged.
+//!
+//! The text of names, tags, digests and media types is looked at when a record is read. Here is what a store would take
+//! as it is, and serve, delete or stumble over later.
+
+use std::collections::BTreeSet;
+
+use oci::Digest;
+use registry::store::records::{EntryContent, ManifestEntry, Record};
+use registry::store::{Location, Timestamp};
+
+/// The largest number that every store keeps.
+const LARGEST: u64 = i64::MAX as u64;
+
+/// An error, in words, if no store holds such a record.
+pub(super) fn check(record: &Record) -> Result<(), String> {
+    match record {
+        Record::Repository { created, .. } => moment(*created),
+        Record::Blob {
+            location: place,
+            size,
+            at,
+            ..
+        }
+        | Record::Link {
+            location: place,
+            size,
+            at,
+            ..
+        } => {
+            location(place)?;
+            number("size", *size)?;
+            moment(*at)
+        }
+        Record::Manifest(entry) => manifest(entry),
+        Record::Tag { names, .. } => {
+            number("size", names.size)?;
+            version(names.version)?;
+            moment(names.at)
+        }
+        Record::History { change, .. } => {
+            version(change.version)?;
+            moment(change.at)?;
+            if change.before == change.after {
+                return Err("the change of a tag changes nothing".to_owned());
+            }
+            Ok(())
+        }
+    }
+}
+
+fn manifest(entry: &ManifestEntry) -> Result<(), String> {
+    let ManifestEntry { digest, size, .. } = entry;
+    number("size", *size)?;
+    moment(entry.at)?;
+    match &entry.content {
+        EntryContent::Stored(place) => location(place)?,
+        EntryContent::Inline(bytes) => {
+            if bytes.len() as u64 != *size {
+                return Err(format!(
+                    "the manifest has {} bytes, and its size is {size}",
+                    bytes.len()
+                ));
+            }
+            let computed = Digest::of(digest.algorithm(), bytes);
+            if computed != *digest {
+                return Err(format!("the bytes of the manifest hash to {computed}"));
+            }
+        }
+    }
+    let references: BTreeSet<&Digest> = entry.references.iter().collect();
+    if references.len() != entry.references.len() {
+        return Err("a reference of the manifest is there twice".to_owned());
+    }
+    match &entry.subject {
+        Some((_, row)) if row.descriptor.digest != *digest || row.descriptor.size != *size => {
+            Err("the row under the subject is about another manifest".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn location(location: &Location) -> Result<(), String> {
+    if location.is_of_main() {
+        return Ok(());
+    }
+    // Whatever it is, a terminal is shown little of it, and nothing but text.
+    let key: String = location.key.chars().take(80).collect();
+    let store: String = location.store.chars().take(80).collect();
+    Err(format!(
+        "the registry's store has no object {key:?} of the store {store:?}"
+    ))
+}
+
+fn number(what: &str, number: u64) -> Result<(), String> {
+    if number > LARGEST {
+        return Err(format!("the {what} {number} is too large"));
+    }
+    Ok(())
+}
+
+fn version(version: u64) -> Result<(), String> {
+    if version == 0 {
+        return Err("the version of a tag is 0".to_owned());
+    }
+    number("version", version)
+}
+
+fn moment(moment: Timestamp) -> Result<(), String> {
+    number("time", moment.0)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const KEY: &str = "0123456789abcdef0123456789abcdef.1";
+
+    fn digest(text: &str) -> String {
+        Digest::of(oci::Algorithm::Sha256, text.as_bytes()).to_string()
+    }
+
+    fn check_json(record: &Value) -> Result<(), String> {
+        let record: Record = serde_json::from_value(record.clone()).map_err(|error| error.to_string())?;
+        check(&record)
+    }
+
+    fn at(store: &str, key: &str) -> Value {
+        json!({ "store": store, "key": key })
+    }
+
+    /// One record of each kind, as it may be.
+    fn records() -> Vec<Value> {
+        vec![
+            json!({ "record": "repository", "name": "a", "created": 1 }),
+            json!({ "record": "blob", "digest": digest("a"), "location": at("main", KEY), "size": 1, "at": 1 }),
+            json!({
+                "record": "link", "repository": "a", "digest": digest("a"), "location": at("main", KEY), "size": 1,
+                "incarnation": 1, "at": 1,
+            }),
+            json!({
+                "record": "manifest", "repository": "a", "digest": digest("m"), "media_type": "a/b", "size": 1,
+                "content": { "inline": "bQ==" }, "references": [digest("a"), digest("b")], "incarnation": 1, "at": 1,
+            }),
+            json!({
+                "record": "manifest", "repository": "a", "digest": digest("s"), "media_type": "a/b", "size": 9,
+                "content": { "stored": at("main", KEY) }, "references": [], "incarnation": 1, "at": 1,
+            }),
+            json!({
+                "record": "tag", "repository": "a", "tag": "v1", "digest": digest("m"), "media_type": "a/b", "size": 1,
+                "version": 4096, "at": 1,
+            }),
+            json!({
+                "record": "history", "repository": "a", "tag": "v1", "version": 4096, "before": null,
+                "after": digest("m"), "who": "somebody", "at": 1,
+            }),
+        ]
+    }
+
+    #[test]
+    fn what_is_exported_may_be_imported() {
+        for record in records() {
+            assert_eq!(check_json(&record), Ok(()), "{record}");
+        }
+    }
+
+    #[test]
+    fn a_location_is_one_of_the_store() {
+        let long = "0".repeat(100_000);
+        let refused = [
+            ("main", ""),
+            ("main", "../../etc/passwd"),
+            ("main", "/etc/passwd"),
+            ("main", "0123456789abcdef0123456789abcdef/1"),
+            ("main", "0123456789ABCDEF0123456789abcdef.1"),
+            ("main", "0123456789abcdef0123456789abcdef"),
+            ("main", "0123456789abcdef0123456789abcdef."),
+            ("main", "0123456789abcdef0123456789abcdef.0"),
+            ("main", "0123456789abcdef0123456789abcdef.01"),
+            ("main", "0123456789abcdef0123456789abcdef.4294967296"),
+            ("main", "0123456789abcdef0123456789abcdef.1.1"),
+            ("main", "0123456789abcdef0123456789abcdef.1.0.0"),
+            ("main", "0123456789abcdef0123456789abcde.1"),
+            ("main", "0123456789abcdef0123456789abcdef0.1"),
+            ("main", "0123456789abcdef0123456789abcdef.1\u{0}"),
+            ("main", "0123456789abcdef0123456789abcdef.1 "),
+            ("main", long.as_str()),
+            ("", KEY),
+            ("disk", KEY),
+            ("other", KEY),
+        ];
+        for (kind, pointer) in [(1, "/location"), (2, "/location"), (4, "/content/stored")] {
+            for (store, key) in refused {
+                let mut record = records().swap_remove(kind);
+                *record.pointer_mut(pointer).unwrap() = at(store, key);
+                let error = check_json(&record).unwrap_err();
+                assert!(error.contains("has no object") && error.len() < 400, "{error}");
+            }
+            for key in [
+                KEY,
+                "0123456789abcdef0123456789abcdef.1.0",
+                "00000000000000000000000000000000.4294967295",
+            ] {
+                let mut record = records().swap_remove(kind);
+                *record.pointer_mut(pointer).unwrap() = at("main", key);
+                assert_eq!(check_json(&record), Ok(()), "{key}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_no_store_would_hold_is_refused() {
+        let large = LARGEST + 1;
+        let cases = [
+            (0, "/created", json!(large), "too large"),
+            (0, "/name", json!("../a"), "name"),
+            (1, "/size", json!(large), "too large"),
+            (1, "/at", json!(large), "too large"),
+            (1, "/digest", json!("sha256:0"), "digest"),
+            (2, "/size", json!(large), "too large"),
+            (3, "/size", json!(2), "has 1 bytes"),
+            (3, "/content/inline", json!("bg=="), "hash to"),
+            (3, "/references", json!([digest("a"), digest("a")]), "twice"),
+            (
+                3,
+                "/subject",
+                json!([digest("x"), {
+                    "descriptor": { "mediaType": "a/b", "digest": digest("other"), "size": 1 },
+                    "annotations_omitted": false,
+                }]),
+                "another manifest",
+            ),
+            (4, "/size", json!(large), "too large"),
+            (5, "/version", json!(0), "is 0"),
+            (5, "/version", json!(large), "too large"),
+            (5, "/tag", json!("a/b"), "tag"),
+            (6, "/version", json!(0), "is 0"),
+            (6, "/after", Value::Null, "changes nothing"),
+        ];
+        for (kind, pointer, value, expected) in cases {
+            let mut record = records().swap_remove(kind);
+            match record.pointer_mut(pointer) {
+                Some(place) => *place = value,
+                None => record[&pointer[1..]] = value,
+            }
+            let error = check_json(&record).unwrap_err();
+            assert!(error.contains(expected), "{record}: {error}");
+        }
+        // At the bound.
+        let mut record = records().swap_remove(1);
+        record["size"] = json!(LARGEST);
+        assert_eq!(check_json(&record), Ok(()));
+    }
+}
