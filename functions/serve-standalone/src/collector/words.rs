@@ -140,6 +140,7 @@ mod tests {
              1 link removed, 1 object (10 B) without a name buried\n\
              1 upload past its end ended, 1 grave dug for what it may have left\n\
              1 grave emptied: 1 object deleted, 100 B freed\n\
+             1 repository with neither manifests nor blobs removed from the catalog\n\
              1 leftover among the names removed\n\
              1 thing could not be done"
         );

@@ -130,10 +130,11 @@ impl Records {
         }
     }
 
-    fn collect_repository(&mut self, plan: &Plan, name: &RepositoryName, tally: &mut Tally) {
+    fn collect_repository(&mut self, cx: Context, plan: &Plan, name: &RepositoryName, tally: &mut Tally) {
         let has_manifests = self.manifests.get(name).is_some_and(|of| !of.is_empty());
         let has_links = self.links.keys().any(|(repository, _)| repository == name);
-        if has_manifests || has_links {
+        let is_young = |created: &Timestamp| cx.now.millis_since(*created) <= plan.graces.link_ms;
+        if has_manifests || has_links || self.catalog.get(name).is_none_or(is_young) {
             return;
         }
         tally.repositories += 1;
@@ -228,7 +229,7 @@ impl CollectionStore for MemoryCollection {
             match name {
                 Name::Link(repository, digest) => records.collect_link(cx, plan, repository, *digest, &mut tally),
                 Name::Blob(digest) => records.collect_blob(cx, plan, *digest, &mut tally),
-                Name::Repository(name) => records.collect_repository(plan, name, &mut tally),
+                Name::Repository(name) => records.collect_repository(cx, plan, name, &mut tally),
             }
         }
         let last = names.last().filter(|_| names.len() == limit);

@@ -40,7 +40,7 @@ pub(super) const BLOBS: &str = "SELECT digest, size, \
     EXISTS (SELECT 1 FROM backlink WHERE backlink.digest = blob.digest) \
     FROM blob WHERE digest > ?1 ORDER BY digest LIMIT ?2";
 
-pub(super) const CATALOG: &str = "SELECT name, \
+pub(super) const CATALOG: &str = "SELECT name, created, \
     EXISTS (SELECT 1 FROM manifest WHERE manifest.repository = catalog.name) \
     OR EXISTS (SELECT 1 FROM link WHERE link.repository = catalog.name) \
     FROM repository AS catalog WHERE name > ?1 ORDER BY name LIMIT ?2";
@@ -213,9 +213,10 @@ impl Place {
             }),
             Self::Catalog(repository) => rows.all(CATALOG, params![repository, limit], |row| {
                 let repository: String = row.value(0)?;
-                let is_in_use: bool = row.value(1)?;
+                let is_in_use: bool = row.value(2)?;
+                let is_young = cx.now.millis_since(row.moment(1)?) <= plan.graces.link_ms;
                 let nominee = Nominee::Empty(repository.clone());
-                Ok((Self::Catalog(repository), (!is_in_use).then_some(nominee)))
+                Ok((Self::Catalog(repository), (!is_in_use && !is_young).then_some(nominee)))
             }),
         }?;
         let count = found.len();

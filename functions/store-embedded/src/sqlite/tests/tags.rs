@@ -10,7 +10,7 @@ use crate::sqlite::metadata::remove::TAGS_AT_ONCE;
 async fn tagged(opened: &Opened, tags: usize) -> Digest {
     let put = manifest(&[], &["latest"]);
     opened.store.put_manifest(cx(), &put).await.unwrap();
-    let other = opened.other_process();
+    let (other, name) = (opened.other_process(), repository());
     for (table, columns, values) in [
         (
             "tag",
@@ -29,11 +29,7 @@ async fn tagged(opened: &Opened, tags: usize) -> Digest {
              SELECT repository, tag, {values} \
              FROM (SELECT ?1 AS repository, printf('t%07d', n) AS tag, ?2 AS digest, n FROM numbers)"
         );
-        let values = rusqlite::params![
-            repository().as_str(),
-            put.digest.to_string(),
-            i64::try_from(tags - 1).unwrap()
-        ];
+        let values = rusqlite::params![name.as_str(), put.digest.to_string(), i64::try_from(tags - 1).unwrap()];
         other.execute(&sql, values).unwrap();
     }
     put.digest
@@ -103,7 +99,7 @@ async fn what_goes_in_one_transaction_goes_in_one() {
     for (tags, commits) in [(TAGS_AT_ONCE, 1), (TAGS_AT_ONCE + 1, 4)] {
         let opened = open(Sync::Full);
         let digest = tagged(&opened, tags).await;
-        let (removal, cost) = opened.cost(deletion(&opened, digest)).await;
+        let (removal, cost) = opened.cost(async { deletion(&opened, digest).await }).await;
         assert_eq!(removal.unwrap().unwrap(), Removal::Removed);
         // Two of the four look, and change nothing: whether there are too many, and whether there still are.
         assert_eq!(cost.commits, commits, "{tags} tags");
