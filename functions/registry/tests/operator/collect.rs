@@ -145,7 +145,7 @@ async fn what_is_used_stays_and_what_is_not_goes() {
         world.collect().await;
     }
     world.assert_empty();
-    assert_eq!(world.metadata.counts().catalog, 2);
+    assert_eq!(world.metadata.counts().catalog, 0);
 }
 
 /// No request searches for what an upload may have left, and what is in use stays when collection does.
