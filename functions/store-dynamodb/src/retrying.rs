@@ -427,7 +427,11 @@ impl<'a> Tries<'a> {
     async fn failed(&mut self, error: TableError) -> Result<(), StoreError> {
         match error {
             TableError::Retry { .. } => self.again(error.into_store_error()).await,
-            TableError::Fatal(_) => Err(error.into_store_error()),
+            TableError::Fatal(_) => {
+                // A request that was signed with a wrong time is refused like one with wrong credentials.
+                self.requests.client.clock.check()?;
+                Err(error.into_store_error())
+            }
         }
     }
 

@@ -18,8 +18,8 @@ use registry::store::blobs::{AppendError, Appended, BlobStore, Doomed, Upload};
 use registry::store::collection::CollectionStore;
 use registry::store::metadata::MetadataStore;
 use registry::store::sessions::{Attempt, Claimed, Expected, SessionId, SessionKey, SessionStore};
-use registry::store::{Context, Incarnation, Location, StoreError, Timestamp};
-use store_embedded::{Embedded, Options, Sync};
+use registry::store::{Context, Incarnation, Location, Reason, StoreError, Timestamp};
+use store_embedded::{Embedded, MinFree, Options, Sync};
 
 /// A file system in memory, as small as a test needs it; gone when it is dropped.
 struct Mounted(PathBuf);
@@ -182,6 +182,50 @@ async fn a_full_disk_refuses_and_recovers() {
         .await
         .unwrap();
     assert!(matches!(claimed, Claimed::Granted(_)));
+    stores.close();
+}
+
+/// A body that would go below the floor is refused in its middle, and what it had written is gone; what deletes goes on.
+#[tokio::test]
+async fn a_floor_is_kept_also_in_the_middle_of_a_body() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(disk) = Mounted::new(directory.path(), "64m") else {
+        return;
+    };
+    let data = disk.0.join("data");
+    let stores = Embedded::open(&Options {
+        data: data.clone(),
+        sync: Sync::Full,
+        upload_memory: 4 << 20,
+        memory_timeout: Options::MEMORY_TIMEOUT,
+    })
+    .unwrap();
+    stores.blobs.space().keep(MinFree::Percent(50));
+    let kept = noise(1, 8 << 20);
+    let location = seal(&stores, 1, append(&stores, 1, &kept).await.unwrap(), &kept).await;
+    let large = noise(2, 48 << 20);
+    let refused = append(&stores, 2, &large).await.unwrap_err();
+    let AppendError::Store(refused) = refused else {
+        panic!("{refused}")
+    };
+    assert_eq!(refused.reason(), Reason::NoSpace, "{refused}");
+    assert!(refused.to_string().contains("--min-free"), "{refused}");
+    assert_eq!(segments(&data), 1, "what was refused is gone");
+    // A body that says beforehand that it is too large is not begun.
+    let mut body = Body::of(&large, 64 << 10);
+    let refused = stores.blobs.append(cx(), attempt(3), &[], &mut body).await.unwrap_err();
+    assert!(
+        matches!(&refused, AppendError::Store(error) if error.reason() == Reason::NoSpace),
+        "{refused}"
+    );
+    assert_holds(&stores, &location, &kept).await;
+    let doomed = Doomed {
+        location,
+        unfinished: false,
+    };
+    stores.blobs.space().keep(MinFree::Percent(99));
+    stores.blobs.delete(cx(), &[doomed]).await.unwrap();
+    assert_eq!(segments(&data), 0);
     stores.close();
 }
 

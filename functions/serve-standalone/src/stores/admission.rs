@@ -15,8 +15,11 @@ use super::{Opened, describe_blobs, describe_metadata};
 use crate::cli::StoreArgs;
 use crate::environment;
 
-/// How long one store may take for one answer, in milliseconds.
-const TIMEOUT_MS: u64 = 10_000;
+/// How long a table may take for one answer, in milliseconds.
+const TABLE_MS: u64 = 10_000;
+
+/// The same for an object store. A start goes on without it, so that it is not waited for until that is logged.
+const OBJECTS_MS: u64 = 1_500;
 
 /// What is logged when a start waits for longer.
 pub(crate) const NAMED_AFTER: Duration = Duration::from_secs(2);
@@ -36,8 +39,8 @@ pub(crate) struct Admission {
     where_blobs: String,
     where_metadata: String,
     begin_anew: bool,
-    /// The store that is being asked.
-    asked: Mutex<String>,
+    /// The store that is being asked, and what is wrong when it does not answer.
+    asked: Mutex<(Reason, String)>,
 }
 
 /// Why stores are not used.
@@ -68,24 +71,24 @@ impl Admission {
             where_blobs: describe_blobs(args),
             where_metadata: describe_metadata(args),
             begin_anew,
-            asked: Mutex::default(),
+            asked: Mutex::new((Reason::MetadataUnreachable, String::new())),
         }
     }
 
-    /// The store whose answer is waited for.
-    pub(crate) fn asked(&self) -> String {
+    /// The store whose answer is waited for, and what is wrong when none comes.
+    pub(crate) fn asked(&self) -> (Reason, String) {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn asks(&self, store: &str) {
-        store.clone_into(&mut self.asked.lock().unwrap_or_else(PoisonError::into_inner));
+    fn asks(&self, unreachable: Reason, store: &str) {
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = (unreachable, store.to_owned());
     }
 
     /// Asks each store once.
     pub(crate) async fn run(&self) -> Result<(), Refusal> {
         if let Some(table) = &self.table {
-            self.asks(&self.where_metadata);
-            table.check(cx()).await.map_err(|error| {
+            self.asks(Reason::MetadataUnreachable, &self.where_metadata);
+            table.check(cx(TABLE_MS)).await.map_err(|error| {
                 let text = format!("cannot use {}: {error}", self.where_metadata);
                 if error.may_pass() {
                     Refusal::Later(Reason::MetadataUnreachable, text)
@@ -95,8 +98,8 @@ impl Admission {
             })?;
         }
         if let Some(bucket) = &self.bucket {
-            self.asks(&self.where_blobs);
-            match bucket.check(cx()).await {
+            self.asks(Reason::ObjectStoreUnreachable, &self.where_blobs);
+            match bucket.check(cx(OBJECTS_MS)).await {
                 Ok(()) => {}
                 Err(missing @ CheckError::NoBucket(_)) => return Err(Refusal::Never(missing.to_string())),
                 // Manifests can be pulled meanwhile, and `/readyz` tells.
@@ -107,15 +110,14 @@ impl Admission {
                 ),
             }
         }
-        self.belong_together().await
+        self.refuse_lost_metadata().await?;
+        self.refuse_lost_blobs().await
     }
 
-    /// Refuses metadata without its objects, and objects without their metadata. A table was made by name
-    /// (`roadstead metadata init`); a file is made by every start, so that a new one beside objects is a lost one.
-    async fn belong_together(&self) -> Result<(), Refusal> {
-        self.refuse_lost_metadata().await?;
+    /// Refuses metadata whose objects are all gone.
+    async fn refuse_lost_blobs(&self) -> Result<(), Refusal> {
         let Some(sqlite) = &self.sqlite else { return Ok(()) };
-        if self.begin_anew || !sqlite.has_blobs(cx()).await.map_err(unread)? {
+        if self.begin_anew || !sqlite.has_blobs(cx(TABLE_MS)).await.map_err(unread)? {
             return Ok(());
         }
         match self.has_objects().await {
@@ -130,13 +132,14 @@ impl Admission {
         }
     }
 
-    /// Refuses a metadata file in which nothing was ever kept, beside objects.
+    /// Refuses a metadata file in which nothing was ever kept, beside objects: a file is made by every start, so that a
+    /// new one is a lost one. A table was made by name (`roadstead metadata init`).
     pub(crate) async fn refuse_lost_metadata(&self) -> Result<(), Refusal> {
         let Some(sqlite) = &self.sqlite else { return Ok(()) };
-        if self.begin_anew || !sqlite.is_new(cx()).await.map_err(unread)? {
+        if self.begin_anew || !sqlite.is_new(cx(TABLE_MS)).await.map_err(unread)? {
             return Ok(());
         }
-        self.asks(&self.where_blobs);
+        self.asks(Reason::ObjectStoreUnreachable, &self.where_blobs);
         match self.has_objects().await {
             Ok(false) => Ok(()),
             Ok(true) => Err(Refusal::Never(format!(
@@ -159,7 +162,7 @@ impl Admission {
     async fn has_objects(&self) -> Result<bool, StoreError> {
         let mut after = None;
         for _ in 0..SLICES {
-            let slice = self.blobs.objects(cx(), after.as_ref(), SLICE).await?;
+            let slice = self.blobs.objects(cx(OBJECTS_MS), after.as_ref(), SLICE).await?;
             if !slice.items.is_empty() {
                 return Ok(true);
             }
@@ -177,11 +180,11 @@ fn unread(error: StoreError) -> Refusal {
     Refusal::Never(format!("the metadata cannot be read: {error}"))
 }
 
-fn cx() -> Context {
+fn cx(timeout_ms: u64) -> Context {
     let now = environment::now();
     Context {
         now,
-        deadline: now.plus_millis(TIMEOUT_MS),
+        deadline: now.plus_millis(timeout_ms),
         incarnation: Incarnation(0),
         client: registry::budget::ClientKey::INTERNAL,
     }

@@ -8,6 +8,7 @@
 mod answers;
 mod cloud;
 mod cloud_churn;
+mod cloud_clock;
 mod cloud_import;
 mod cloud_lost;
 mod cloud_requests;

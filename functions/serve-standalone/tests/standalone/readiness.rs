@@ -287,6 +287,65 @@ fn below_the_floor_uploads_are_refused_and_everything_else_goes_on() {
     assert!(ends(&server.data(), &["collect"]).status.success());
 }
 
+/// A directory that was bound over itself, read-only; until it is dropped.
+struct ReadOnly(std::path::PathBuf);
+
+impl ReadOnly {
+    /// `None`, with the reason, where this user cannot mount.
+    fn over(path: &Path) -> Option<Self> {
+        let mount = |arguments: &[&str]| {
+            let output = std::process::Command::new("mount")
+                .args(arguments)
+                .arg(path)
+                .output()
+                .unwrap();
+            let told = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            output.status.success().then_some(()).ok_or(told)
+        };
+        let bound = mount(&["--bind", path.to_str().unwrap()]);
+        if let Err(told) = bound {
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "needs to mount: {told}");
+            println!("not run: {told}");
+            return None;
+        }
+        let mounted = Self(path.to_owned());
+        mount(&["-o", "remount,bind,ro"]).unwrap();
+        Some(mounted)
+    }
+}
+
+impl Drop for ReadOnly {
+    fn drop(&mut self) {
+        let status = std::process::Command::new("umount").arg(&self.0).status();
+        assert!(
+            status.is_ok_and(|status| status.success()),
+            "{} stays mounted",
+            self.0.display()
+        );
+    }
+}
+
+/// A store that cannot be written is noticed before the first push, where looking is free.
+#[test]
+fn a_store_that_may_not_be_written_is_told_before_a_push() {
+    let server = Server::start(&[]);
+    assert_eq!(ready(&server, "?push").0, 200);
+    let Some(read_only) = ReadOnly::over(&server.data()) else {
+        return;
+    };
+    let told = eventually("it is noticed", || {
+        let (status, told) = ready(&server, "?push");
+        (status == 503).then_some(told)
+    });
+    assert!(told.contains("may not write"), "{told}");
+    let (status, told) = ready(&server, "");
+    assert!(status == 200 && told.contains("may not write"), "pulls work: {told}");
+    drop(read_only);
+    eventually("it is writable again", || {
+        (ready(&server, "?push").0 == 200).then_some(())
+    });
+}
+
 /// What only a write can tell: a refused one counts until one succeeds.
 #[test]
 fn a_refused_write_is_told_until_one_succeeds() {
@@ -321,9 +380,9 @@ fn a_refused_write_is_told_until_one_succeeds() {
 fn a_bucket_that_is_forbidden_or_gone_is_not_ready() {
     let objects = Objects::start();
     let server = over(&objects, &[]);
-    for (status, code, words) in [
-        (403, "AccessDenied", "object store refuses"),
-        (404, "NoSuchBucket", "object store refuses"),
+    for (status, code, logged) in [
+        (403, "AccessDenied", "AccessDenied"),
+        (404, "NoSuchBucket", "there is no bucket bucket"),
     ] {
         eventually("it is ready", || (ready(&server, "").0 == 200).then_some(()));
         objects.refuse(Some((status, code)));
@@ -331,10 +390,10 @@ fn a_bucket_that_is_forbidden_or_gone_is_not_ready() {
             let (status, told) = ready(&server, "");
             (status == 503).then_some(told)
         });
-        assert!(told.contains(words), "{told}");
+        assert!(told.contains("object store refuses"), "{told}");
         let id = told.split(['(', ')']).nth(1).unwrap().to_owned();
         let line = server.wait_for_line("the log says why", |line| line["id"] == *id);
-        assert!(line["error"].as_str().unwrap().contains(code), "{line}");
+        assert!(line["error"].as_str().unwrap().contains(logged), "{line}");
         objects.refuse(None);
     }
 }

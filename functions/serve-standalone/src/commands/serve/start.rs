@@ -41,11 +41,15 @@ where
             );
         }
         Ok(Err(panicked)) => std::panic::resume_unwind(panicked.into_panic()),
-        Err(_) => tracing::warn!(
-            store = admission.asked(),
-            seconds = NAMED_AFTER.as_secs(),
-            "still waiting for a store: starting without it, not ready until it answers"
-        ),
+        Err(_) => {
+            let (reason, store) = admission.asked();
+            condition.await_store(reason);
+            tracing::warn!(
+                store,
+                seconds = NAMED_AFTER.as_secs(),
+                "still waiting for a store: starting without it, not ready until it answers"
+            );
+        }
     }
     tokio::spawn(async move {
         // The first of these may be under way; two at once do no harm.

@@ -182,7 +182,7 @@ fn http(ahead: i64, method: &str, status: u16, body: &[u8]) -> Vec<u8> {
 
 /// The time as HTTP writes it (RFC 9110, 5.6.7); days since the epoch become a date as in Howard Hinnant's
 /// `civil_from_days`.
-fn date(ahead: i64) -> String {
+pub(crate) fn date(ahead: i64) -> String {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let seconds = i64::try_from(seconds).unwrap() + ahead;
     let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
