@@ -13,17 +13,17 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::DateTime;
 use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
 use aws_smithy_types::date_time::Format;
-use registry::clock::{Change, ServiceClock};
+use registry::clock::{ClockChange, ServiceClock};
 
 /// Sees every answer of one service, also those that are errors: a service refuses requests whose time is off by more
 /// than some minutes, and tells its own in the refusal.
 #[derive(Debug)]
-pub struct Watch {
+pub struct ClockWatch {
     service: &'static str,
     clock: Arc<ServiceClock>,
 }
 
-impl Watch {
+impl ClockWatch {
     /// Notes in `clock` what the answers of `service` tell; the name is for the log.
     #[must_use]
     pub fn new(service: &'static str, clock: Arc<ServiceClock>) -> Self {
@@ -35,12 +35,14 @@ impl Watch {
         let change = self.clock.observe(service, millis(sent), millis(received));
         let ahead = self.clock.ahead().unwrap_or_default() / 1_000;
         match change {
-            Some(Change::WentOff) => tracing::error!(
+            Some(ClockChange::WentOff) => tracing::error!(
                 service = self.service,
                 ahead_seconds = ahead,
                 "the clock of this host is off by more than a minute: nothing is stored or removed until it is right"
             ),
-            Some(Change::CameBack) => tracing::info!(service = self.service, "the clock of this host is right again"),
+            Some(ClockChange::CameBack) => {
+                tracing::info!(service = self.service, "the clock of this host is right again")
+            }
             None => {}
         }
     }
@@ -55,7 +57,7 @@ impl Storable for Sent {
 }
 
 #[dyn_dispatch_hint]
-impl Intercept for Watch {
+impl Intercept for ClockWatch {
     fn name(&self) -> &'static str {
         "ClockWatch"
     }
@@ -136,7 +138,7 @@ mod tests {
     #[test]
     fn s33_a_clock_that_differs_from_the_answers_is_off() {
         let clock = Arc::<ServiceClock>::default();
-        let watch = Watch::new("test", clock.clone());
+        let watch = ClockWatch::new("test", clock.clone());
         let own = |seconds: u64| UNIX_EPOCH + Duration::from_secs(seconds);
         watch.observe(&answer(&[("date", DATE)]), own(SECONDS - 7_200), own(SECONDS - 7_200));
         assert!(clock.check().is_err());

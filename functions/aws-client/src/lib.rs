@@ -1,5 +1,5 @@
 //! What both stores on AWS take of its SDK, set up alike: connections ([`http_client`]), credentials
-//! ([`process::of_profile`]), and the time that every answer tells ([`clock::Watch`]).
+//! ([`process::of_profile`]), and the time that every answer tells ([`clock::ClockWatch`]).
 
 pub mod clock;
 pub mod process;

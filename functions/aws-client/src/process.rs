@@ -98,7 +98,7 @@ impl CredentialProcess {
         let child = command
             .spawn()
             .map_err(|error| failed(format!("cannot be run: {error}")))?;
-        let mut running = Running(child);
+        let mut running = RunningProcess(child);
         match tokio::time::timeout(self.maximum, running.output()).await {
             Ok(output) => parse(&output?),
             Err(_) => {
@@ -110,9 +110,9 @@ impl CredentialProcess {
 }
 
 /// The program's group, which ends with this.
-struct Running(Child);
+struct RunningProcess(Child);
 
-impl Running {
+impl RunningProcess {
     async fn output(&mut self) -> std::result::Result<Vec<u8>, CredentialsError> {
         use tokio::io::AsyncReadExt as _;
         let mut output = Vec::new();
@@ -133,7 +133,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningProcess {
     fn drop(&mut self) {
         // `None` once it was waited for: its number may be another's by then.
         let group = self.0.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));

@@ -32,7 +32,7 @@ impl Default for ServiceClock {
 
 /// What an observation has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum ClockChange {
     /// The clock was right, or unknown, and is off now.
     WentOff,
     /// It was off, and is right now.
@@ -42,7 +42,7 @@ pub enum Change {
 impl ServiceClock {
     /// Notes that the service showed the second `service` between the moments `sent` and `received` of the own clock;
     /// all in milliseconds since the Unix epoch. How long the answer took never counts as a difference.
-    pub fn observe(&self, service: u64, sent: u64, received: u64) -> Option<Change> {
+    pub fn observe(&self, service: u64, sent: u64, received: u64) -> Option<ClockChange> {
         let signed = |moment: u64| i64::try_from(moment).unwrap_or(i64::MAX);
         let (service, first, last) = (signed(service), signed(sent.min(received)), signed(sent.max(received)));
         // The header has whole seconds: the service's clock showed anything up to the next one.
@@ -51,8 +51,8 @@ impl ServiceClock {
         let ahead = if least > 0 { least } else { most.min(0) };
         let before = self.ahead.swap(ahead, Ordering::Relaxed);
         match (is_off(before), is_off(ahead)) {
-            (false, true) => Some(Change::WentOff),
-            (true, false) => Some(Change::CameBack),
+            (false, true) => Some(ClockChange::WentOff),
+            (true, false) => Some(ClockChange::CameBack),
             _ => None,
         }
     }
@@ -120,7 +120,7 @@ mod tests {
         ] {
             let clock = ServiceClock::default();
             let change = clock.observe(NOON, sent, sent);
-            assert_eq!(change, off.then_some(Change::WentOff), "{sent}");
+            assert_eq!(change, off.then_some(ClockChange::WentOff), "{sent}");
             let refused = clock.check().err().map(|error| error.reason());
             assert_eq!(refused, off.then_some(Reason::ClockOff), "{sent}");
         }
@@ -131,12 +131,12 @@ mod tests {
         let clock = ServiceClock::default();
         assert_eq!(
             clock.observe(NOON, NOON - 7_200_000, NOON - 7_200_000),
-            Some(Change::WentOff)
+            Some(ClockChange::WentOff)
         );
         assert_eq!(clock.observe(NOON, NOON - 7_200_000, NOON - 7_199_000), None);
         let text = clock.check().map_err(|error| error.to_string()).expect_err("off");
         assert!(text.contains("behind"), "{text}");
-        assert_eq!(clock.observe(NOON, NOON, NOON), Some(Change::CameBack));
+        assert_eq!(clock.observe(NOON, NOON, NOON), Some(ClockChange::CameBack));
         assert!(clock.check().is_ok());
     }
 }

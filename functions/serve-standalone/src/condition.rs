@@ -14,14 +14,14 @@ use registry::AllStores;
 use registry::clock::ServiceClock;
 use registry::store::wrapped::{Hook, Wrapped};
 use registry::store::{Reason, StoreError};
-use store_embedded::{Space, Watch};
+use store_embedded::{PathWatch, Space};
 
 /// How often the local files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The traits of stores, which are refused apart from each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
+enum StoreKind {
     Blobs,
     Metadata,
     Sessions,
@@ -40,23 +40,23 @@ enum Effect {
 }
 
 /// What a method does; one that is not known here changes something.
-fn effect(kind: Kind, method: &str) -> Effect {
+fn effect(kind: StoreKind, method: &str) -> Effect {
     match (kind, method) {
-        (Kind::Blobs, "read" | "redirect" | "stat" | "objects")
+        (StoreKind::Blobs, "read" | "redirect" | "stat" | "objects")
         | (
-            Kind::Metadata,
+            StoreKind::Metadata,
             "link" | "manifest" | "tag" | "tags" | "history" | "repository" | "repositories" | "manifests" | "referrers"
             | "holders"
             // Writes where a mark is met, and is asked by every HEAD of somebody who may push.
             | "keep_link",
         )
-        | (Kind::Sessions, "get" | "parts" | "expired")
-        | (Kind::Collection, "graves" | "standing")
-        | (Kind::Records, "walk" | "place" | "lost") => Effect::Reads,
-        (Kind::Blobs, "append")
-        | (Kind::Metadata, "commit_blob" | "mount" | "put_manifest")
-        | (Kind::Sessions, "claim" | "claim_begun")
-        | (Kind::Records, "insert") => Effect::Stores,
+        | (StoreKind::Sessions, "get" | "parts" | "expired")
+        | (StoreKind::Collection, "graves" | "standing")
+        | (StoreKind::Records, "walk" | "place" | "lost") => Effect::Reads,
+        (StoreKind::Blobs, "append")
+        | (StoreKind::Metadata, "commit_blob" | "mount" | "put_manifest")
+        | (StoreKind::Sessions, "claim" | "claim_begun")
+        | (StoreKind::Records, "insert") => Effect::Stores,
         _ => Effect::Changes,
     }
 }
@@ -73,40 +73,40 @@ struct Inner {
     awaited: Mutex<Option<Reason>>,
     clocks: Vec<(&'static str, Arc<ServiceClock>)>,
     spaces: Vec<Arc<Space>>,
-    watches: Vec<Watch>,
+    watches: Vec<PathWatch>,
     /// What the last look at the local files has found.
-    found: Mutex<Found>,
+    found: Mutex<LocalLook>,
     /// Writes that were refused, and none has succeeded since.
-    refused: Mutex<BTreeMap<Kind, Refused>>,
+    refused: Mutex<BTreeMap<StoreKind, RefusedWrite>>,
 }
 
 #[derive(Debug, Default)]
-struct Found {
+struct LocalLook {
     replaced: Option<String>,
     not_writable: Option<String>,
 }
 
 #[derive(Debug)]
-struct Refused {
+struct RefusedWrite {
     reason: Reason,
     text: String,
 }
 
 /// What a condition is made of.
 #[derive(Debug, Default)]
-pub(crate) struct Parts {
+pub(crate) struct ConditionParts {
     /// What services tell of the time, by their names.
     pub(crate) clocks: Vec<(&'static str, Arc<ServiceClock>)>,
     /// File systems that are written.
     pub(crate) spaces: Vec<Arc<Space>>,
     /// Files and directories that are open.
-    pub(crate) watches: Vec<Watch>,
+    pub(crate) watches: Vec<PathWatch>,
 }
 
 impl Condition {
     /// Nothing may be asked of the stores until [`Condition::admit`].
-    pub(crate) fn of(parts: Parts) -> Self {
-        let Parts {
+    pub(crate) fn of(parts: ConditionParts) -> Self {
+        let ConditionParts {
             clocks,
             spaces,
             watches,
@@ -174,7 +174,7 @@ impl Condition {
             blocks.insert(Reason::NotWritable, text.clone());
         }
         let refused = self.0.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        for Refused { reason, text } in refused.values() {
+        for RefusedWrite { reason, text } in refused.values() {
             blocks.entry(*reason).or_insert_with(|| text.clone());
         }
         blocks
@@ -190,13 +190,13 @@ impl Condition {
     pub(crate) fn look(&self) {
         let text = |outcome: Result<(), StoreError>| outcome.err().map(|error| error.cause().to_string());
         let watches = &self.0.watches;
-        let now = Found {
-            replaced: text(watches.iter().try_for_each(Watch::check)),
-            not_writable: text(watches.iter().try_for_each(Watch::check_writable)),
+        let now = LocalLook {
+            replaced: text(watches.iter().try_for_each(PathWatch::check)),
+            not_writable: text(watches.iter().try_for_each(PathWatch::check_writable)),
         };
         let before = std::mem::replace(
             &mut *self.0.found.lock().unwrap_or_else(PoisonError::into_inner),
-            Found {
+            LocalLook {
                 replaced: now.replaced.clone(),
                 not_writable: now.not_writable.clone(),
             },
@@ -231,25 +231,25 @@ impl Condition {
 
     /// The stores, asked only for what their condition allows.
     pub(crate) fn guarding(&self, stores: &AllStores) -> AllStores {
-        let guard = |kind| Guard {
+        let guard = |kind| ConditionGuard {
             condition: self.clone(),
             kind,
         };
         AllStores {
-            blobs: Arc::new(Wrapped::new(stores.blobs.clone(), guard(Kind::Blobs))),
-            metadata: Arc::new(Wrapped::new(stores.metadata.clone(), guard(Kind::Metadata))),
-            sessions: Arc::new(Wrapped::new(stores.sessions.clone(), guard(Kind::Sessions))),
-            collection: Arc::new(Wrapped::new(stores.collection.clone(), guard(Kind::Collection))),
-            records: Arc::new(Wrapped::new(stores.records.clone(), guard(Kind::Records))),
+            blobs: Arc::new(Wrapped::new(stores.blobs.clone(), guard(StoreKind::Blobs))),
+            metadata: Arc::new(Wrapped::new(stores.metadata.clone(), guard(StoreKind::Metadata))),
+            sessions: Arc::new(Wrapped::new(stores.sessions.clone(), guard(StoreKind::Sessions))),
+            collection: Arc::new(Wrapped::new(stores.collection.clone(), guard(StoreKind::Collection))),
+            records: Arc::new(Wrapped::new(stores.records.clone(), guard(StoreKind::Records))),
         }
     }
 
-    fn found(&self) -> std::sync::MutexGuard<'_, Found> {
+    fn found(&self) -> std::sync::MutexGuard<'_, LocalLook> {
         self.0.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes how a write has ended.
-    fn note(&self, kind: Kind, outcome: Result<(), &StoreError>) {
+    fn note(&self, kind: StoreKind, outcome: Result<(), &StoreError>) {
         let mut refused = self.0.refused.lock().unwrap_or_else(PoisonError::into_inner);
         match outcome {
             Ok(()) => {
@@ -264,14 +264,14 @@ impl Condition {
                     Reason::NoSpace | Reason::NotWritable | Reason::ObjectStoreRefuses | Reason::MetadataRefuses
                 ) {
                     let text = error.to_string();
-                    refused.insert(kind, Refused { reason, text });
+                    refused.insert(kind, RefusedWrite { reason, text });
                 }
             }
         }
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for StoreKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Blobs => "blobs",
@@ -282,12 +282,12 @@ impl fmt::Display for Kind {
 }
 
 /// Lets calls through, and learns from them.
-struct Guard {
+struct ConditionGuard {
     condition: Condition,
-    kind: Kind,
+    kind: StoreKind,
 }
 
-impl Hook for Guard {
+impl Hook for ConditionGuard {
     fn before(&self, method: &'static str) -> Result<(), StoreError> {
         match effect(self.kind, method) {
             Effect::Reads => self.condition.may_read(),
@@ -396,9 +396,9 @@ mod tests {
     #[tokio::test]
     async fn s33_with_a_wrong_clock_nothing_is_stored_or_removed() {
         let clock = Arc::<ServiceClock>::default();
-        let condition = Condition::of(Parts {
+        let condition = Condition::of(ConditionParts {
             clocks: vec![("test", clock.clone())],
-            ..Parts::default()
+            ..ConditionParts::default()
         });
         condition.admit();
         let guarded = condition.guarding(&stores());
@@ -427,9 +427,9 @@ mod tests {
             memory_timeout: store_embedded::Options::MEMORY_TIMEOUT,
         };
         let embedded = store_embedded::Embedded::open(&options).unwrap();
-        let condition = Condition::of(Parts {
+        let condition = Condition::of(ConditionParts {
             watches: vec![embedded.metadata.watch().clone(), embedded.blobs.watch().clone()],
-            ..Parts::default()
+            ..ConditionParts::default()
         });
         condition.admit();
         let guarded = condition.guarding(&stores());
@@ -456,9 +456,9 @@ mod tests {
         };
         let embedded = store_embedded::Embedded::open(&options).unwrap();
         let space = embedded.metadata.space().clone();
-        let condition = Condition::of(Parts {
+        let condition = Condition::of(ConditionParts {
             spaces: vec![space.clone()],
-            ..Parts::default()
+            ..ConditionParts::default()
         });
         condition.admit();
         let guarded = condition.guarding(&stores());
@@ -477,9 +477,9 @@ mod tests {
         let condition = Condition::default();
         condition.admit();
         let refused = StoreError::because(Reason::ObjectStoreRefuses, "403 AccessDenied");
-        let guard = Guard {
+        let guard = ConditionGuard {
             condition: condition.clone(),
-            kind: Kind::Blobs,
+            kind: StoreKind::Blobs,
         };
         guard.ended("stat", Err(&refused));
         guard.ended("append", Err(&StoreError::unavailable("not now")));

@@ -248,7 +248,7 @@ mod tests {
     use store_embedded::{Embedded, MinFree, Options, Sync};
 
     use super::*;
-    use crate::condition::Parts;
+    use crate::condition::ConditionParts;
     use crate::environment::SystemEnvironment;
     use crate::stores::Statistics;
 
@@ -270,10 +270,10 @@ mod tests {
     }
 
     fn health(embedded: &Embedded) -> Health {
-        let condition = Condition::of(Parts {
+        let condition = Condition::of(ConditionParts {
             spaces: vec![embedded.metadata.space().clone()],
             watches: vec![embedded.metadata.watch().clone()],
-            ..Parts::default()
+            ..ConditionParts::default()
         });
         let opened = Opened {
             stores: AllStores {

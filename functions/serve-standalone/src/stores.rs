@@ -17,7 +17,7 @@ use store_embedded::{DiskBlobs, Embedded, MinFree, SqliteStore, Sync};
 use store_s3::S3Blobs;
 
 use crate::cli::{Blobs, Metadata, StoreArgs, Target};
-use crate::condition::{Condition, Parts};
+use crate::condition::{Condition, ConditionParts};
 
 pub(crate) mod admission;
 mod cloud;
@@ -108,7 +108,7 @@ impl Opened {
 /// Opens the stores that the flags name. The error is a sentence for the operator.
 pub(crate) async fn open(args: &StoreArgs, how: &OpenHow) -> Result<Opened, String> {
     let mut statistics = Statistics::default();
-    let mut parts = Parts::default();
+    let mut parts = ConditionParts::default();
     let mut bytes: Option<Arc<dyn BlobStore>> = None;
     if let Blobs::S3(bucket) = &args.blobs {
         let store = cloud::bucket(args, bucket, how).await?;
@@ -148,7 +148,7 @@ pub(crate) async fn open(args: &StoreArgs, how: &OpenHow) -> Result<Opened, Stri
 }
 
 /// Blobs on a disk, which are watched, and leave some of it free.
-fn on_disk(blobs: Arc<DiskBlobs>, how: &OpenHow, parts: &mut Parts) -> Arc<dyn BlobStore> {
+fn on_disk(blobs: Arc<DiskBlobs>, how: &OpenHow, parts: &mut ConditionParts) -> Arc<dyn BlobStore> {
     blobs.space().keep(how.min_free);
     parts.spaces.push(blobs.space().clone());
     parts.watches.push(blobs.watch().clone());
@@ -160,7 +160,7 @@ fn assembled<M>(
     metadata: Arc<M>,
     sessions: Arc<dyn SessionStore>,
     statistics: Statistics,
-    parts: Parts,
+    parts: ConditionParts,
 ) -> Opened
 where
     M: MetadataStore + CollectionStore + RecordStore,

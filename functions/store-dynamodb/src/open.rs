@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_client::clock::Watch;
+use aws_client::clock::ClockWatch;
 use aws_config::identity::IdentityCache;
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_dynamodb::Client as Sdk;
@@ -73,7 +73,7 @@ impl Options {
             return Err(OpenError::NoRegion);
         }
         let mut config = aws_sdk_dynamodb::config::Builder::from(&shared)
-            .interceptor(Watch::new("the metadata table", clock.clone()));
+            .interceptor(ClockWatch::new("the metadata table", clock.clone()));
         if let Some(endpoint) = &self.endpoint {
             config = config.endpoint_url(endpoint);
         }

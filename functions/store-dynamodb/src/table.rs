@@ -215,7 +215,7 @@ pub(crate) enum TableError {
 impl TableError {
     /// The error of a call that this one ended.
     pub(crate) fn into_store_error(self) -> StoreError {
-        let told = |cause: &Cause| cause.downcast_ref::<Told>().map(|told| told.reason);
+        let told = |cause: &Cause| cause.downcast_ref::<TableSaid>().map(|told| told.reason);
         match self {
             Self::Retry { cause, .. } => match told(&cause) {
                 Some(reason @ (Reason::Throttled | Reason::ClockOff)) => StoreError::because(reason, cause),
@@ -234,7 +234,7 @@ impl TableError {
 /// What a table said, and what that means to those who wait.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]
-pub(crate) struct Told {
+pub(crate) struct TableSaid {
     pub(crate) reason: Reason,
     pub(crate) text: String,
 }

@@ -31,7 +31,7 @@ use registry::store::{Context, Cursor, Location, Reason, Slice, StoreError, Time
 
 use crate::files::{Disk, Files, Name};
 use crate::space::Space;
-use crate::watch::Watch;
+use crate::watch::PathWatch;
 use crate::{Options, Sync};
 use read::Reads;
 use room::Room;
@@ -50,7 +50,7 @@ pub struct DiskBlobs {
     reads: Arc<Reads>,
     walk: Arc<Walk>,
     space: Arc<Space>,
-    watch: Watch,
+    watch: PathWatch,
 }
 
 impl DiskBlobs {
@@ -75,7 +75,7 @@ impl DiskBlobs {
 
     /// Whether the directories of the objects are still those that were opened.
     #[must_use]
-    pub fn watch(&self) -> &Watch {
+    pub fn watch(&self) -> &PathWatch {
         &self.watch
     }
 
@@ -87,7 +87,7 @@ impl DiskBlobs {
             room,
             walk: Arc::default(),
             space: Arc::new(Space::at(Path::new("/"))),
-            watch: Watch::default(),
+            watch: PathWatch::default(),
         }
     }
 }

@@ -28,7 +28,7 @@ pub use blobs::{DiskBlobs, READ_FILES};
 pub use open::OpenError;
 pub use space::{MinFree, Space};
 pub use sqlite::{SqliteStore, Statistics};
-pub use watch::Watch;
+pub use watch::PathWatch;
 
 /// What durability costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

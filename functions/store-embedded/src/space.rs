@@ -46,25 +46,25 @@ impl MinFree {
 #[derive(Debug)]
 pub struct Space {
     path: PathBuf,
-    state: Mutex<State>,
+    state: Mutex<SpaceState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct SpaceState {
     min_free: MinFree,
-    last: Option<Look>,
+    last: Option<SpaceLook>,
 }
 
 /// What the file system said, and what was written since.
 #[derive(Clone, Copy, Debug)]
-struct Look {
+struct SpaceLook {
     at: Instant,
     free: u64,
     floor: u64,
     written: u64,
 }
 
-impl Look {
+impl SpaceLook {
     fn is_enough(&self) -> bool {
         self.floor == 0 || self.free.saturating_sub(self.written) >= self.floor
     }
@@ -75,7 +75,7 @@ impl Space {
     pub(crate) fn at(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
-            state: Mutex::new(State {
+            state: Mutex::new(SpaceState {
                 min_free: MinFree::Bytes(0),
                 last: None,
             }),
@@ -85,7 +85,7 @@ impl Space {
     /// From now on, so much stays free.
     pub fn keep(&self, min_free: MinFree) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        *state = State { min_free, last: None };
+        *state = SpaceState { min_free, last: None };
     }
 
     /// An error when less is free than is to stay free.
@@ -121,7 +121,7 @@ impl Space {
         if enough {
             return Ok(());
         }
-        let few = Few {
+        let few = TooFewBytesFree {
             path: self.path.clone(),
             free: look.free.saturating_sub(look.written),
             floor: look.floor,
@@ -138,9 +138,9 @@ impl Space {
         self.look(min_free).map_or(free, |look| free.saturating_sub(look.floor))
     }
 
-    fn look(&self, min_free: MinFree) -> io::Result<Look> {
+    fn look(&self, min_free: MinFree) -> io::Result<SpaceLook> {
         let system = rustix::fs::statvfs(&self.path)?;
-        Ok(Look {
+        Ok(SpaceLook {
             at: Instant::now(),
             free: system.f_bavail.saturating_mul(system.f_frsize),
             floor: min_free.of(system.f_blocks.saturating_mul(system.f_frsize)),
@@ -151,13 +151,13 @@ impl Space {
 
 /// Less is free than is to stay free.
 #[derive(Debug)]
-struct Few {
+struct TooFewBytesFree {
     path: PathBuf,
     free: u64,
     floor: u64,
 }
 
-impl fmt::Display for Few {
+impl fmt::Display for TooFewBytesFree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { path, free, floor } = self;
         write!(
@@ -169,7 +169,7 @@ impl fmt::Display for Few {
     }
 }
 
-impl std::error::Error for Few {}
+impl std::error::Error for TooFewBytesFree {}
 
 #[cfg(test)]
 mod tests {
@@ -190,7 +190,7 @@ mod tests {
 
     fn look(free: u64, floor: u64, written: u64) -> bool {
         let at = Instant::now();
-        Look {
+        SpaceLook {
             at,
             free,
             floor,

@@ -23,7 +23,7 @@ use registry::store::{Context, StoreError};
 
 use crate::Sync;
 use crate::space::Space;
-use crate::watch::Watch;
+use crate::watch::PathWatch;
 use readers::Readers;
 pub use rows::Statistics;
 use rows::{Counters, Failure, Rows};
@@ -37,7 +37,7 @@ pub struct SqliteStore {
     readers: Readers,
     writer: Writer,
     space: Arc<Space>,
-    watch: Watch,
+    watch: PathWatch,
 }
 
 impl SqliteStore {
@@ -48,7 +48,7 @@ impl SqliteStore {
         let counters = Arc::<Counters>::default();
         let writer = Writer::start(connection, sync, Arc::clone(&counters))?;
         // A file system that does not answer now is told by whoever reads.
-        let watch = Watch::of([path.to_owned()]).unwrap_or_default();
+        let watch = PathWatch::of([path.to_owned()]).unwrap_or_default();
         Ok(Self {
             readers: Readers::new(path, Arc::clone(&counters)),
             writer,
@@ -66,7 +66,7 @@ impl SqliteStore {
 
     /// Whether the file at the path is still the one that was opened.
     #[must_use]
-    pub fn watch(&self) -> &Watch {
+    pub fn watch(&self) -> &PathWatch {
         &self.watch
     }
 

@@ -10,24 +10,24 @@ use rustix::fs::{Access, AtFlags, CWD};
 
 /// Files and directories that a store has open, as they were then.
 #[derive(Clone, Debug, Default)]
-pub struct Watch {
-    entries: Vec<Entry>,
+pub struct PathWatch {
+    entries: Vec<WatchedPath>,
 }
 
 #[derive(Clone, Debug)]
-struct Entry {
+struct WatchedPath {
     path: PathBuf,
     device: u64,
     inode: u64,
     is_file: bool,
 }
 
-impl Watch {
+impl PathWatch {
     /// Watches what lies at `paths` now.
     pub(crate) fn of(paths: impl IntoIterator<Item = PathBuf>) -> io::Result<Self> {
         let entries = paths.into_iter().map(|path| {
             let found = std::fs::metadata(&path)?;
-            Ok(Entry {
+            Ok(WatchedPath {
                 device: found.dev(),
                 inode: found.ino(),
                 is_file: found.is_file(),
@@ -42,7 +42,7 @@ impl Watch {
     /// Looks at every path; costs some microseconds, and waits for the disk where that does not answer. An error of
     /// [`Reason::StoreReplaced`] when something else lies there, or nothing.
     pub fn check(&self) -> Result<(), StoreError> {
-        self.entries.iter().try_for_each(Entry::check)
+        self.entries.iter().try_for_each(WatchedPath::check)
     }
 
     /// Whether this process may write there, as far as modes and mounts tell: an error of [`Reason::NotWritable`].
@@ -70,7 +70,7 @@ impl Watch {
     }
 }
 
-impl Entry {
+impl WatchedPath {
     fn check(&self) -> Result<(), StoreError> {
         let what = match std::fs::metadata(&self.path) {
             Err(error) if is_gone(&error) => "was removed or moved away",
@@ -108,7 +108,7 @@ mod tests {
 
     use super::*;
 
-    fn reason(watch: &Watch) -> Option<Reason> {
+    fn reason(watch: &PathWatch) -> Option<Reason> {
         watch.check().err().map(|error| error.reason())
     }
 
@@ -122,7 +122,7 @@ mod tests {
         );
         std::fs::write(&file, "x").unwrap();
         std::fs::create_dir(&directory).unwrap();
-        let watch = Watch::of([file.clone(), directory.clone()]).unwrap();
+        let watch = PathWatch::of([file.clone(), directory.clone()]).unwrap();
         assert_eq!(reason(&watch), None);
         std::fs::write(&file, "more").unwrap();
         std::fs::write(directory.join("child"), "x").unwrap();
@@ -149,6 +149,6 @@ mod tests {
         std::fs::File::create(&file).unwrap();
         assert!(watch.check().unwrap_err().to_string().contains("was emptied"));
         assert!(watch.check_writable().is_ok());
-        assert!(Watch::default().check().is_ok());
+        assert!(PathWatch::default().check().is_ok());
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_client::clock::Watch;
+use aws_client::clock::ClockWatch;
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::identity::IdentityCache;
 use aws_config::meta::region::RegionProviderChain;
@@ -74,7 +74,7 @@ pub(crate) async fn load(options: &Options, credentials: Option<SharedCredential
 
 /// The configuration of the client, and the one that signs URLs.
 pub(crate) async fn configure(sdk: &SdkConfig, options: &Options, clock: &Arc<ServiceClock>) -> (Config, Config) {
-    let mut builder = config::Builder::from(sdk).interceptor(Watch::new("the object store", clock.clone()));
+    let mut builder = config::Builder::from(sdk).interceptor(ClockWatch::new("the object store", clock.clone()));
     if sdk.region().is_none() {
         builder = builder.region(Region::new(ANY_REGION));
     }

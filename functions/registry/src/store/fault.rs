@@ -13,14 +13,14 @@ pub type Cause = Box<dyn Error + Send + Sync>;
 pub enum StoreError {
     /// The store's retries did not succeed before the deadline, or something that passes is short now; the same request
     /// may succeed later (503 with `Retry-After`).
-    Unavailable(Fault),
+    Unavailable(StoreFault),
     /// What is stored is not what was written, or the store refused what it should accept (500).
-    Failed(Fault),
+    Failed(StoreFault),
 }
 
 /// The reason of a [`StoreError`] and what the store said.
 #[derive(Debug)]
-pub struct Fault {
+pub struct StoreFault {
     reason: Reason,
     cause: Cause,
 }
@@ -105,7 +105,7 @@ impl Reason {
 impl StoreError {
     /// The error with this reason, for which `cause` is the store's own text.
     pub fn because(reason: Reason, cause: impl Into<Cause>) -> Self {
-        let fault = Fault {
+        let fault = StoreFault {
             reason,
             cause: cause.into(),
         };
@@ -156,13 +156,13 @@ impl StoreError {
         self.cause().downcast_ref()
     }
 
-    fn fault(&self) -> &Fault {
+    fn fault(&self) -> &StoreFault {
         let (Self::Unavailable(fault) | Self::Failed(fault)) = self;
         fault
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for StoreFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.cause.fmt(f)
     }

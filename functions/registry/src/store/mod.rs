@@ -22,7 +22,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::fault::{Cause, Damage, Fault, Reason, StoreError};
+pub use self::fault::{Cause, Damage, Reason, StoreError, StoreFault};
 use crate::budget::ClientKey;
 
 /// A moment: milliseconds since the Unix epoch.

@@ -45,14 +45,14 @@ pub(crate) struct Admission {
 
 /// Why stores are not used.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum NotAdmitted {
     /// Somebody must do something about it first, which the text says.
     Never(String),
     /// A store does not answer: which, and how.
     Later(Reason, String),
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for NotAdmitted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (Self::Never(text) | Self::Later(_, text)) = self;
         f.write_str(text)
@@ -85,15 +85,15 @@ impl Admission {
     }
 
     /// Asks each store once.
-    pub(crate) async fn run(&self) -> Result<(), Refusal> {
+    pub(crate) async fn run(&self) -> Result<(), NotAdmitted> {
         if let Some(table) = &self.table {
             self.asks(Reason::MetadataUnreachable, &self.where_metadata);
             table.check(cx(TABLE_MS)).await.map_err(|error| {
                 let text = format!("cannot use {}: {error}", self.where_metadata);
                 if error.may_pass() {
-                    Refusal::Later(Reason::MetadataUnreachable, text)
+                    NotAdmitted::Later(Reason::MetadataUnreachable, text)
                 } else {
-                    Refusal::Never(text)
+                    NotAdmitted::Never(text)
                 }
             })?;
         }
@@ -101,7 +101,7 @@ impl Admission {
             self.asks(Reason::ObjectStoreUnreachable, &self.where_blobs);
             match bucket.check(cx(OBJECTS_MS)).await {
                 Ok(()) => {}
-                Err(missing @ CheckError::NoBucket(_)) => return Err(Refusal::Never(missing.to_string())),
+                Err(missing @ CheckError::NoBucket(_)) => return Err(NotAdmitted::Never(missing.to_string())),
                 // Manifests can be pulled meanwhile, and `/readyz` tells.
                 Err(CheckError::Store(error)) => tracing::warn!(
                     store = self.where_blobs,
@@ -115,7 +115,7 @@ impl Admission {
     }
 
     /// Refuses metadata whose objects are all gone.
-    async fn refuse_lost_blobs(&self) -> Result<(), Refusal> {
+    async fn refuse_lost_blobs(&self) -> Result<(), NotAdmitted> {
         let Some(sqlite) = &self.sqlite else { return Ok(()) };
         if self.begin_anew || !sqlite.has_blobs(cx(TABLE_MS)).await.map_err(unread)? {
             return Ok(());
@@ -123,7 +123,7 @@ impl Admission {
         match self.has_objects().await {
             // A store that does not answer may hold them.
             Ok(true) | Err(_) => Ok(()),
-            Ok(false) => Err(Refusal::Never(format!(
+            Ok(false) => Err(NotAdmitted::Never(format!(
                 "the metadata ({}) names blobs, and the store of blobs ({}) holds none: it is lost, or not mounted, or \
                  another one is meant. Put it back, or check --data and --blobs. To go on without these blobs until they \
                  are pushed again, start with --begin-anew",
@@ -134,7 +134,7 @@ impl Admission {
 
     /// Refuses a metadata file in which nothing was ever kept, beside objects: a file is made by every start, so that a
     /// new one is a lost one. A table was made by name (`roadstead metadata init`).
-    pub(crate) async fn refuse_lost_metadata(&self) -> Result<(), Refusal> {
+    pub(crate) async fn refuse_lost_metadata(&self) -> Result<(), NotAdmitted> {
         let Some(sqlite) = &self.sqlite else { return Ok(()) };
         if self.begin_anew || !sqlite.is_new(cx(TABLE_MS)).await.map_err(unread)? {
             return Ok(());
@@ -142,7 +142,7 @@ impl Admission {
         self.asks(Reason::ObjectStoreUnreachable, &self.where_blobs);
         match self.has_objects().await {
             Ok(false) => Ok(()),
-            Ok(true) => Err(Refusal::Never(format!(
+            Ok(true) => Err(NotAdmitted::Never(format!(
                 "the metadata ({}) is empty, and the store of blobs ({}) is not: the metadata of these blobs is lost, or \
                  another --data or --blobs is meant. Put back a backup of metadata.db, or run `roadstead metadata import` \
                  with an export. To begin a new registry here, in which these blobs are not found, start with --begin-anew",
@@ -153,7 +153,7 @@ impl Admission {
                     "whether {} holds blobs of a registry whose metadata is lost cannot be found out: {error}",
                     self.where_blobs
                 );
-                Err(Refusal::Later(error.reason(), text))
+                Err(NotAdmitted::Later(error.reason(), text))
             }
         }
     }
@@ -176,8 +176,8 @@ impl Admission {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "given to map_err")]
-fn unread(error: StoreError) -> Refusal {
-    Refusal::Never(format!("the metadata cannot be read: {error}"))
+fn unread(error: StoreError) -> NotAdmitted {
+    NotAdmitted::Never(format!("the metadata cannot be read: {error}"))
 }
 
 fn cx(timeout_ms: u64) -> Context {

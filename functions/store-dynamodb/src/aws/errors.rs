@@ -6,7 +6,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use registry::store::Reason;
 
-use crate::table::{TableError, Told, Written};
+use crate::table::{TableError, TableSaid, Written};
 
 /// There is no such table, or its creation is not finished.
 #[derive(Debug, thiserror::Error)]
@@ -104,7 +104,7 @@ enum Again {
 
 impl Again {
     fn said(self, reason: Reason, said: Said) -> TableError {
-        let cause = Box::new(Told {
+        let cause = Box::new(TableSaid {
             reason,
             text: said.text,
         });

@@ -15,7 +15,7 @@ use super::directory_sync::DirectorySync;
 use super::{Files, Name, exists, open_directory};
 use crate::Sync;
 use crate::space::Space;
-use crate::watch::Watch;
+use crate::watch::PathWatch;
 
 /// How many directories objects are spread over: enough that none of them is the one lock of all uploads, few enough
 /// that uploads at the same time often meet in one and share its sync, and that all can be kept open.
@@ -37,7 +37,7 @@ pub(crate) struct Disk {
     sync: Sync,
     directories: Vec<Directory>,
     space: Arc<Space>,
-    watch: Watch,
+    watch: PathWatch,
 }
 
 #[derive(Debug)]
@@ -82,7 +82,7 @@ impl Disk {
             sync,
             directories,
             space: Arc::new(Space::at(root)),
-            watch: Watch::of(std::iter::once(root.to_owned()).chain(paths))?,
+            watch: PathWatch::of(std::iter::once(root.to_owned()).chain(paths))?,
         })
     }
 
@@ -92,7 +92,7 @@ impl Disk {
     }
 
     /// Whether the tree is still the one that was opened.
-    pub(crate) fn watch(&self) -> &Watch {
+    pub(crate) fn watch(&self) -> &PathWatch {
         &self.watch
     }
 

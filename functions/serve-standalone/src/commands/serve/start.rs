@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::Failure;
 use crate::condition::Condition;
-use crate::stores::admission::{Admission, NAMED_AFTER, Refusal};
+use crate::stores::admission::{Admission, NAMED_AFTER, NotAdmitted};
 
 /// How often a store that did not answer is asked again.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -32,8 +32,8 @@ where
             tokio::spawn(ready());
             return Ok(());
         }
-        Ok(Ok(Err(Refusal::Never(text)))) => return Err(Failure::Failed(text)),
-        Ok(Ok(Err(Refusal::Later(reason, error)))) => {
+        Ok(Ok(Err(NotAdmitted::Never(text)))) => return Err(Failure::Failed(text)),
+        Ok(Ok(Err(NotAdmitted::Later(reason, error)))) => {
             condition.await_store(reason);
             tracing::warn!(
                 error,
@@ -58,7 +58,7 @@ where
             match admission.run().await {
                 Ok(()) => break,
                 Err(refusal) => {
-                    if let Refusal::Later(reason, _) = &refusal {
+                    if let NotAdmitted::Later(reason, _) = &refusal {
                         condition.await_store(*reason);
                     }
                     tracing::warn!(error = %refusal, "the stores cannot be used yet");
