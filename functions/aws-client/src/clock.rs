@@ -41,7 +41,7 @@ impl ClockWatch {
                 "the clock of this host is off by more than a minute: nothing is stored or removed until it is right"
             ),
             Some(ClockChange::CameBack) => {
-                tracing::info!(service = self.service, "the clock of this host is right again")
+                tracing::info!(service = self.service, "the clock of this host is right again");
             }
             None => {}
         }

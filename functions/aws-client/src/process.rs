@@ -99,13 +99,11 @@ impl CredentialProcess {
             .spawn()
             .map_err(|error| failed(format!("cannot be run: {error}")))?;
         let mut running = RunningProcess(child);
-        match tokio::time::timeout(self.maximum, running.output()).await {
-            Ok(output) => parse(&output?),
-            Err(_) => {
-                let seconds = self.maximum.as_secs();
-                Err(failed(format!("has not ended in {seconds} s, and was killed")))
-            }
-        }
+        let Ok(output) = tokio::time::timeout(self.maximum, running.output()).await else {
+            let seconds = self.maximum.as_secs();
+            return Err(failed(format!("has not ended in {seconds} s, and was killed")));
+        };
+        parse(&output?)
     }
 }
 
@@ -201,7 +199,7 @@ mod tests {
         assert_eq!(ran.session_token(), Some("token"));
         assert_eq!(
             ran.expiry(),
-            Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_893_456_000))
+            Some(SystemTime::UNIX_EPOCH + Duration::from_hours(525_960))
         );
         for wrong in [
             "exit 3",

@@ -46,9 +46,9 @@ impl ServiceClock {
         let signed = |moment: u64| i64::try_from(moment).unwrap_or(i64::MAX);
         let (service, first, last) = (signed(service), signed(sent.min(received)), signed(sent.max(received)));
         // The header has whole seconds: the service's clock showed anything up to the next one.
-        let least = first.saturating_sub(service).saturating_sub(1_000);
-        let most = last.saturating_sub(service);
-        let ahead = if least > 0 { least } else { most.min(0) };
+        let at_least = first.saturating_sub(service).saturating_sub(1_000);
+        let at_most = last.saturating_sub(service);
+        let ahead = if at_least > 0 { at_least } else { at_most.min(0) };
         let before = self.ahead.swap(ahead, Ordering::Relaxed);
         match (is_off(before), is_off(ahead)) {
             (false, true) => Some(ClockChange::WentOff),

@@ -154,17 +154,16 @@ impl Health {
         let cx = self.cx();
         let (metadata, objects) = (Reason::MetadataUnreachable, Reason::ObjectStoreUnreachable);
         within_time(metadata, self.stores.metadata.repositories(cx, None, 1)).await?;
-        match &self.bucket {
-            Some(bucket) => within_time(objects, async { Ok(bucket.check(cx).await?) }).await?,
-            None => {
-                // The ids of sessions are random: this one is nobody's.
-                let nobodys = Attempt {
-                    session: SessionId(0),
-                    number: 1,
-                };
-                let nothing = Location::main(nobodys.to_string());
-                within_time(objects, self.stores.blobs.stat(cx, &nothing)).await?;
-            }
+        if let Some(bucket) = &self.bucket {
+            within_time(objects, async { Ok(bucket.check(cx).await?) }).await?;
+        } else {
+            // The ids of sessions are random: this one is nobody's.
+            let nobodys = Attempt {
+                session: SessionId(0),
+                number: 1,
+            };
+            let nothing = Location::main(nobodys.to_string());
+            within_time(objects, self.stores.blobs.stat(cx, &nothing)).await?;
         }
         // What the answers have told of the time.
         self.condition.may_change()

@@ -135,12 +135,11 @@ pub(crate) async fn open(args: &StoreArgs, how: &OpenHow) -> Result<Opened, Stri
             parts.clocks.push(("metadata", store.clock().clone()));
             statistics.dynamodb = Some(store.clone());
             let store = Arc::new(store);
-            let bytes = match bytes {
-                Some(bytes) => bytes,
-                None => {
-                    let blobs = disk(&args.data, how, how.memory(args)).await?;
-                    on_disk(blobs, how, &mut parts)
-                }
+            let bytes = if let Some(bytes) = bytes {
+                bytes
+            } else {
+                let blobs = disk(&args.data, how, how.memory(args)).await?;
+                on_disk(blobs, how, &mut parts)
             };
             Ok(assembled(bytes, store.clone(), store, statistics, parts))
         }

@@ -57,12 +57,12 @@ impl DiskBlobs {
     /// Opens the tree at `root`. The buffers of all uploads together are bounded by the memory in `options`.
     pub(crate) fn open(root: &Path, options: &Options) -> io::Result<Self> {
         let disk = Disk::open(root, options.sync)?;
-        let room = Room::new(options.upload_memory, options.memory_timeout);
+        let memory = Room::new(options.upload_memory, options.memory_timeout);
         let (space, watch) = (Arc::clone(disk.space()), disk.watch().clone());
         Ok(Self {
             space,
             watch,
-            ..Self::new(Arc::new(disk), options.sync, room)
+            ..Self::new(Arc::new(disk), options.sync, memory)
         })
     }
 

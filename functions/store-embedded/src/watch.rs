@@ -74,11 +74,10 @@ impl WatchedPath {
     fn check(&self) -> Result<(), StoreError> {
         let what = match std::fs::metadata(&self.path) {
             Err(error) if is_gone(&error) => "was removed or moved away",
-            // A disk that does not answer is another matter, and is met by whoever reads.
-            Err(_) => return Ok(()),
             Ok(found) if (found.dev(), found.ino()) != (self.device, self.inode) => "was replaced",
             Ok(found) if self.is_file && found.len() == 0 => "was emptied",
-            Ok(_) => return Ok(()),
+            // A disk that does not answer is another matter, and is met by whoever reads.
+            Ok(_) | Err(_) => return Ok(()),
         };
         Err(StoreError::because(
             Reason::StoreReplaced,

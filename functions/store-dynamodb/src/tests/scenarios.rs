@@ -63,7 +63,7 @@ scenarios! {
 
     /// A collection by an instance whose clock is days ahead, while a manifest is put over a link that nothing refers to
     /// yet.
-    S33_COLLECT_AHEAD s33_collection_by_a_clock_that_is_ahead {
+    S33_COLLECT_AHEAD s33_collection_by_a_clock_that_is_ahead unjudged {
         PUSHED;
         [KeepAndPut(R, BLOB, IMAGE)]
         [Off(26, Wrong::Collect), Off(60, Wrong::Collect)]
