@@ -4,16 +4,19 @@
 //! (see the blob store's seal); a disk joins segments; a sha512 that was not declared when the upload was opened is
 //! computed from what is stored. Then clients repeat it while it is still being answered:
 //!
-//! * containerd since 2.3, and Docker with the containerd image store (29 and newer), wait 30 seconds for an answer after
-//!   the last byte of a body. Then they send the very same PUT again, whole body included, five times in all. A 429 or 408
-//!   is repeated at once, two 503 in a row or a 416 end the push.
+//! * containerd since 2.3, and Docker since 29.7 with the containerd image store, wait 30 seconds for an answer after the
+//!   last byte of a body. Since 2.3.2 they then send the very same PUT again, whole body included, five times in all. A 429
+//!   or 408 is repeated at once; two 503 in a row, or a 416, end the push. 2.3.0 and 2.3.1 give the push up after the 30
+//!   seconds; the first request goes on without them, and the next push finds the blob.
 //! * Docker's classic store, `BuildKit` and older containerd wait as long as it takes.
+//!
+//! (Read in the sources of containerd 2.3.0 to 2.4.0-beta.0, Docker 28.5 to 29.7.2 and `BuildKit` 0.32.)
 //!
 //! So the claim is kept alive while the object is made, and a repeated PUT waits for the request that holds the session
 //! ([`upload_wait_ms`](crate::Limits::upload_wait_ms)) before a byte of its body is read; containerd counts no time while
 //! its body is not taken. When the first request has ended well, the repeated one is held against what was published, and
-//! is 201 again. When the first one came to nothing, the repeated one takes its place. Five requests that wait are more
-//! than four minutes; after that the push fails, and the next one finds the blob.
+//! is 201 again. When the first one came to nothing, the repeated one takes its place. All five together are nearly four
+//! minutes; after that the push fails, the first request goes on, and the next push finds the blob.
 
 use futures_util::TryStreamExt as _;
 use http::header::CONTENT_RANGE;

@@ -1,5 +1,5 @@
 //! The last request of an upload once more: while the first is still being answered, after it was answered, and after
-//! the blob was deleted. containerd since 2.3 sends it again after 30 seconds without an answer, body included.
+//! the blob was deleted. containerd since 2.3.2 sends it again after 30 seconds without an answer, body included.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
