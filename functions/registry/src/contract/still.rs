@@ -42,6 +42,6 @@ impl Environment for Still {
     }
 
     async fn sleep(&self, _millis: u64) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }

@@ -66,10 +66,11 @@ impl<'a> Lease<'a> {
             match select(work.as_mut(), quarter).await {
                 Either::Left((done, _)) => return done,
                 // A renewal that failed is tried again a quarter later.
-                Either::Right(_) => match self.renew().await {
-                    Err(BodyError::ClaimLost) => return work.await,
-                    _ => {}
-                },
+                Either::Right(_) => {
+                    if let Err(BodyError::ClaimLost) = self.renew().await {
+                        return work.await;
+                    }
+                }
             }
         }
     }
