@@ -109,6 +109,16 @@ fn a_hangup_ends_no_server() {
     assert_eq!(server.wait().code(), Some(0));
 }
 
+/// A process that does not outlive a test that fails.
+struct KilledAtEnd(std::process::Child);
+
+impl Drop for KilledAtEnd {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// The file is a pipe that nobody writes to yet, so that the start lasts as long as this test likes.
 #[test]
 fn a_hangup_ends_no_start() {
@@ -116,7 +126,7 @@ fn a_hangup_ends_no_start() {
     let users = folder.path().join("users");
     let made = std::process::Command::new("mkfifo").arg(&users).status().unwrap();
     assert!(made.success());
-    let mut child = roadstead()
+    let child = roadstead()
         .args([
             "--listen",
             "127.0.0.1:0",
@@ -134,20 +144,21 @@ fn a_hangup_ends_no_start() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let status = format!("/proc/{}/status", child.id());
+    let mut child = KilledAtEnd(child);
+    let status = format!("/proc/{}/status", child.0.id());
     // Bit 0 of the signals that are caught is SIGHUP.
     eventually("the signal is caught", || {
         let status = std::fs::read_to_string(&status).ok()?;
         let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
         (u64::from_str_radix(caught.trim(), 16).ok()? & 1 == 1).then_some(())
     });
-    let pid = Pid::from_raw(child.id().try_into().unwrap()).unwrap();
+    let pid = Pid::from_raw(child.0.id().try_into().unwrap()).unwrap();
     for _ in 0..3 {
         kill_process(pid, Signal::HUP).unwrap();
     }
-    assert!(child.try_wait().unwrap().is_none());
+    assert!(child.0.try_wait().unwrap().is_none());
     std::fs::write(&users, line("alice", "secret")).unwrap();
-    let mut log = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut log = std::io::BufReader::new(child.0.stderr.take().unwrap());
     let mut text = String::new();
     // The signals from before are heeded now; a pipe cannot be read twice, which changes nothing.
     while !(text.contains("\"listening\"") && text.contains("reading files again") && text.contains("not usable")) {
@@ -159,7 +170,7 @@ fn a_hangup_ends_no_start() {
         text.push_str(&line);
     }
     kill_process(pid, Signal::TERM).unwrap();
-    let ended = eventually("the server ends", || child.try_wait().unwrap());
+    let ended = eventually("the server ends", || child.0.try_wait().unwrap());
     assert_eq!(ended.code(), Some(0));
 }
 
