@@ -1,4 +1,4 @@
-//! What becomes of a request whose client resets its stream. A body is whole when END_STREAM says so, and never otherwise.
+//! What becomes of a request whose client resets its stream. A body is whole when `END_STREAM` says so, and never otherwise.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;

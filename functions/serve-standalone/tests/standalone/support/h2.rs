@@ -173,7 +173,7 @@ impl Stream {
         self.body.send_data(Bytes::copy_from_slice(bytes), end)
     }
 
-    /// Sends RST_STREAM.
+    /// Sends `RST_STREAM`.
     pub(crate) fn reset(mut self, reason: Reason) {
         self.body.send_reset(reason);
     }
