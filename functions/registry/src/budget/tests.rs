@@ -99,7 +99,7 @@ fn a_client_that_comes_back_waits_its_turn() {
         drop(held);
         if let Some(granted) = queue.first_mut().and_then(|one| one.as_mut().now_or_never()) {
             held = granted.unwrap();
-            queue.remove(0);
+            drop(queue.remove(0));
             turns.push(3);
         } else {
             held = back.as_mut().now_or_never().unwrap().unwrap();
