@@ -47,11 +47,8 @@ impl Store {
         if range.is_empty() {
             // No request can ask for no bytes.
             let seen = self.bucket.look(&key, span.begin()).await?;
-            return match seen {
-                None => Ok(None),
-                Some(seen) if range.start == range.end && range.end <= seen.size => Ok(Some(stream::empty().boxed())),
-                Some(_) => Ok(None),
-            };
+            let is_within = seen.is_some_and(|seen| range.start == range.end && range.end <= seen.size);
+            return Ok(is_within.then(|| stream::empty().boxed()));
         }
         let answer = match self.bucket.get(&key, range.clone(), None, span.begin()).await {
             Ok(answer) => answer,

@@ -70,7 +70,6 @@ pub(super) fn record_defect(
                 )?;
             }
         }
-        (Some(_), _) => {}
         // A link or a manifest without a row of its bytes, after some other accident.
         (None, Some(repository)) => {
             rows.change(
@@ -89,7 +88,7 @@ pub(super) fn record_defect(
                 ],
             )?;
         }
-        (None, None) => {}
+        (Some(_), _) | (None, None) => {}
     }
     agree(rows, digest, repository)?;
     let found = find(rows, digest)?.filter(|(now, defect)| now != location && defect.is_none());
