@@ -43,7 +43,7 @@ impl MemoryPermit for () {
     }
 
     async fn must_give_way(&mut self, _: u64) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
