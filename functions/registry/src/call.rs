@@ -18,6 +18,9 @@ use crate::response;
 use crate::route::Route;
 use crate::store::{Context, Reason, StoreError};
 
+/// An answer of so many bytes is a small one: most manifests, and most lists.
+const SMALL_ANSWER: usize = 64 << 10;
+
 /// The registry as one request sees it: what is asked of stores and shell is asked for this request's client.
 pub(crate) struct Call<'a> {
     registry: &'a Registry,
@@ -49,7 +52,12 @@ impl<'a> Call<'a> {
 
     /// `bytes` of memory for this request's answer, when they are free; see [`crate::Environment::memory`].
     pub(crate) async fn memory(&self, bytes: usize) -> Result<Memory, StoreError> {
-        self.memory_for(Purpose::Answer, bytes).await
+        let purpose = if bytes <= SMALL_ANSWER {
+            Purpose::SmallAnswer
+        } else {
+            Purpose::Answer
+        };
+        self.memory_for(purpose, bytes).await
     }
 
     /// `bytes` of memory for a purpose, when they are free.

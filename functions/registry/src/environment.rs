@@ -16,10 +16,14 @@ pub enum Purpose {
     FirstBytes,
     /// The rest of such a body, all at once.
     Body,
-    /// Work on what has arrived whole; its holder waits for no client any more.
-    Work,
-    /// An answer that is held whole until it is sent.
+    /// A list in the making: rows, and the first bytes of its page. Little, so that there is enough for many lists.
+    Page,
+    /// A small answer that is held whole until it is sent. Apart from the others, so that it never waits behind them.
+    SmallAnswer,
+    /// A larger answer that is held whole until it is sent, and a large page that is still being made.
     Answer,
+    /// The parsing of what is there whole; its holder waits for no client any more.
+    Work,
     /// An answer that is read as it is sent: what is on its way from the store to the client.
     Stream,
 }
@@ -29,6 +33,9 @@ pub enum Purpose {
 pub trait MemoryPermit: Send + Sync {
     /// Takes `bytes` more of the same purpose without waiting. `false`: they are not to be had now.
     fn try_grow(&mut self, bytes: usize) -> bool;
+
+    /// Gives back all but `bytes`.
+    fn shrink_to(&mut self, bytes: usize);
 
     /// Completes when the holder has to give way: others wait for memory, and what this is held for arrives too slowly.
     /// Polled while the holder waits for its client; `arrived` is how many bytes have come since this was granted.
@@ -41,6 +48,8 @@ impl MemoryPermit for () {
     fn try_grow(&mut self, _: usize) -> bool {
         true
     }
+
+    fn shrink_to(&mut self, _: usize) {}
 
     async fn must_give_way(&mut self, _: u64) {
         std::future::pending::<()>().await;

@@ -17,7 +17,7 @@ const MAX_WAITING: usize = 4096;
 const MEMORY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// In how many equal shares the memory is divided between its purposes.
-const SHARES: u64 = 8;
+const SHARES: u64 = 16;
 
 /// Blobs that are pulled may take as many times the memory of all other requests, and this at least: 64 KiB for each pull,
 /// of which there may be as many as there are connections.
@@ -41,8 +41,10 @@ thread_local! {
 pub(crate) struct SystemEnvironment {
     first_bytes: Budget,
     bodies: Budget,
-    work: Budget,
+    pages: Budget,
+    small_answers: Budget,
     answers: Budget,
+    work: Budget,
     streams: Budget,
     /// For how long a request waits for memory.
     timeout: Duration,
@@ -53,10 +55,12 @@ impl SystemEnvironment {
     pub(crate) fn new(memory: u64) -> Self {
         let share = |shares: u64| Budget::new((memory * shares / SHARES).max(1), MAX_WAITING);
         Self {
-            first_bytes: share(2),
-            bodies: share(2),
-            work: share(1),
-            answers: share(3),
+            first_bytes: share(4),
+            bodies: share(3),
+            pages: share(1),
+            small_answers: share(1),
+            answers: share(5),
+            work: share(2),
             streams: Budget::new(memory.saturating_mul(STREAMS).max(LEAST_FOR_STREAMS), MAX_WAITING),
             timeout: MEMORY_TIMEOUT,
         }
@@ -79,6 +83,10 @@ struct Permit {
 impl MemoryPermit for Permit {
     fn try_grow(&mut self, bytes: usize) -> bool {
         self.grant.try_grow(bytes as u64)
+    }
+
+    fn shrink_to(&mut self, bytes: usize) {
+        self.grant.shrink_to(bytes as u64);
     }
 
     async fn must_give_way(&mut self, arrived: u64) {
@@ -106,8 +114,10 @@ impl Environment for SystemEnvironment {
         let (budget, what) = match purpose {
             Purpose::FirstBytes => (&self.first_bytes, "the first bytes of manifests"),
             Purpose::Body => (&self.bodies, "large manifests"),
-            Purpose::Work => (&self.work, "the parsing of manifests"),
+            Purpose::Page => (&self.pages, "lists in the making"),
+            Purpose::SmallAnswer => (&self.small_answers, "small answers"),
             Purpose::Answer => (&self.answers, "answers"),
+            Purpose::Work => (&self.work, "the parsing of manifests"),
             Purpose::Stream => (&self.streams, "blobs that are pulled"),
         };
         match tokio::time::timeout(self.timeout, budget.take(client, bytes as u64)).await {
@@ -162,6 +172,17 @@ fn fill(bytes: &mut [u8]) {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::FutureExt as _;
+    use futures_util::future::BoxFuture;
+    use http_body_util::{BodyExt as _, Full};
+    use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
+    use registry::store::metadata::MetadataStore;
+    use registry::store::wrapped::{Hook, Wrapped};
+    use registry::{AllStores, Anonymous, Registry, RequestBody, Settings};
+    use tokio::sync::Notify;
 
     use super::*;
 
@@ -199,9 +220,11 @@ mod tests {
         let system = environment(80 << 10);
         for (purpose, total) in [
             (Purpose::FirstBytes, 20 << 10),
-            (Purpose::Body, 20 << 10),
+            (Purpose::Body, 15 << 10),
+            (Purpose::Page, 5 << 10),
+            (Purpose::SmallAnswer, 5 << 10),
+            (Purpose::Answer, 25 << 10),
             (Purpose::Work, 10 << 10),
-            (Purpose::Answer, 30 << 10),
         ] {
             let all = system.memory(client(1), purpose, 1 << 30).await;
             let all = all.expect("what is too much gets all there is");
@@ -260,5 +283,117 @@ mod tests {
         assert!(ended, "nothing arrives any more");
         drop(fast);
         assert!(!waiting.await.expect("it ends"), "it has waited for 30 s");
+    }
+
+    /// Four clients hold and want pages of 4 MiB and read none: nobody who asks for a small answer waits behind them.
+    #[tokio::test(start_paused = true)]
+    async fn small_answers_do_not_wait_behind_large_ones() {
+        const PAGE: usize = 4 << 20;
+        let system: &'static _ = Box::leak(Box::new(environment(64 << 20)));
+        let mut held = Vec::new();
+        let mut waiting = Vec::new();
+        for number in 1..=4 {
+            for _ in 0..8 {
+                let memory = system.memory(client(number), Purpose::Answer, PAGE);
+                match tokio::time::timeout(Duration::from_millis(1), memory).await {
+                    Ok(memory) => held.push(memory.expect("free")),
+                    Err(_) => break,
+                }
+            }
+            waiting.push(tokio::spawn(system.memory(client(number), Purpose::Answer, PAGE)));
+            tokio::task::yield_now().await;
+        }
+        assert!(system.answers.waiting() >= 4);
+        let since = Instant::now();
+        for number in 5..25 {
+            held.push(
+                system
+                    .memory(client(number), Purpose::SmallAnswer, 64 << 10)
+                    .await
+                    .expect("apart from the others"),
+            );
+        }
+        assert_eq!(since.elapsed(), Duration::ZERO);
+    }
+
+    /// Holds lists of referrers up, and counts them.
+    #[derive(Clone, Default)]
+    struct SlowReferrers {
+        waiting: Arc<AtomicUsize>,
+        goes_on: Arc<Notify>,
+    }
+
+    impl Hook for SlowReferrers {
+        fn before(&self, _: &'static str) -> Result<(), StoreError> {
+            Ok(())
+        }
+
+        fn after(&self, _: &'static str) -> Result<(), StoreError> {
+            Ok(())
+        }
+
+        fn gate(&self, method: &'static str) -> BoxFuture<'static, ()> {
+            let this = self.clone();
+            async move {
+                if method == "referrers" {
+                    this.waiting.fetch_add(1, Ordering::SeqCst);
+                    this.goes_on.notified().await;
+                }
+            }
+            .boxed()
+        }
+    }
+
+    fn request(method: &str, target: &str, body: &'static str) -> http::Request<RequestBody> {
+        let body = Full::new(bytes::Bytes::from(body)).map_err(|never| match never {});
+        http::Request::builder()
+            .method(method)
+            .uri(target)
+            .header("host", "localhost")
+            .header("content-type", oci::MediaType::OCI_INDEX)
+            .body(Box::pin(body) as RequestBody)
+            .expect("a request")
+    }
+
+    /// While a store is slow to tell of referrers, others are listed and manifests are pushed.
+    #[tokio::test(start_paused = true)]
+    async fn lists_of_referrers_keep_nobody_waiting() {
+        let metadata = Arc::new(MemoryMetadata::new());
+        let sessions = Arc::new(MemorySessions::new());
+        let slow = SlowReferrers::default();
+        let stores = AllStores {
+            blobs: Arc::new(MemoryBlobs::new()),
+            metadata: Arc::new(Wrapped::new(metadata.clone() as Arc<dyn MetadataStore>, slow.clone())),
+            sessions: sessions.clone(),
+            collection: Arc::new(MemoryCollection::new(metadata.clone(), sessions)),
+            records: metadata,
+        };
+        let registry = Registry::open(
+            stores.serving(),
+            Arc::new(Anonymous::all()),
+            Arc::new(environment(64 << 20)),
+            Settings::default(),
+        );
+        let registry = Arc::new(registry.await.expect("memory stores open"));
+        let since = Instant::now();
+        let referrers = format!("/v2/a/referrers/sha256:{}", "0".repeat(64));
+        let lists: Vec<_> = (0..2)
+            .map(|_| {
+                let (registry, request) = (registry.clone(), request("GET", &referrers, ""));
+                tokio::spawn(async move { registry.handle(request).await.status() })
+            })
+            .collect();
+        while slow.waiting.load(Ordering::SeqCst) < 2 {
+            assert!(since.elapsed() < MEMORY_TIMEOUT, "one waits for the other");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let index = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
+        let put = registry.handle(request("PUT", "/v2/a/manifests/t", index)).await;
+        assert_eq!(put.status(), 201);
+        assert!(since.elapsed() < MEMORY_TIMEOUT);
+        slow.goes_on.notify_waiters();
+        for list in lists {
+            assert_eq!(list.await.expect("it ends"), 200);
+        }
     }
 }

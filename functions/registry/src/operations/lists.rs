@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::auth::{Identity, List, Permit, Pull};
 use crate::body::ResponseBody;
 use crate::call::Call;
-use crate::environment::Purpose;
+use crate::environment::{Memory, Purpose};
 use crate::error::Error;
 use crate::query::PageRequest;
 use crate::response;
@@ -21,20 +21,20 @@ const INDEX_BEGINS: &[u8] =
     br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":["#;
 const INDEX_ENDS: &[u8] = b"]}";
 
-/// While a page of referrers is made, it takes this many times the memory of the largest page: the page, which moves
-/// while it grows, and the rows of which the next part of it is made.
-const MAKING_A_PAGE: usize = 3;
-
-/// A page grows by this many bytes at once.
-const PAGE_STEP: usize = 256 << 10;
+/// With so much memory a page of referrers begins, beside its rows; most pages need no more.
+const FIRST_PAGE: usize = 128 << 10;
 
 /// Memory for one row of a page of tags, and of repositories: its name, as a value and as JSON.
 const TAG_ROW: usize = 320;
 const REPOSITORY_ROW: usize = 640;
 
-/// Rows of referrers read at once. Each may hold annotations of 32 KiB, and a whole page of them should not lie in
-/// memory only to be cut down to its bytes.
+/// Rows of referrers read at once, at first and at most. Each may hold annotations of 32 KiB, and a whole page of them
+/// should not lie in memory only to be cut down to its bytes.
+const FIRST_REFERRERS: usize = 16;
 const REFERRERS_AT_ONCE: usize = 100;
+
+/// Memory for a row of referrers beside its annotations.
+const REFERRER_ROW: usize = 4 << 10;
 
 #[derive(Serialize)]
 struct TagList<'a> {
@@ -55,7 +55,7 @@ impl Call<'_> {
         page: PageRequest,
     ) -> Result<Response<ResponseBody>, Error> {
         let name = permit.repository();
-        let memory = self.memory(page.limit.max(1) * TAG_ROW).await?;
+        let making = self.memory_for(Purpose::Page, page.limit.max(1) * TAG_ROW).await?;
         let (tags, more) = match page.limit {
             0 => (Vec::new(), false),
             limit => {
@@ -71,12 +71,12 @@ impl Call<'_> {
             return Err(Error::NameUnknown);
         }
         let last = tags.last().filter(|_| more).cloned();
-        let mut response = to_json(&TagList { name, tags })?;
+        let mut response = self.list(making, &TagList { name, tags }).await?;
         if let Some(last) = last {
             let path = format!("/v2/{name}/tags/list");
             response::link_next(response.headers_mut(), &path, &page, last.as_str(), None);
         }
-        Ok(response.map(|body| body.holding(Some(memory))))
+        Ok(response)
     }
 
     /// The catalog, reduced to what the caller may see. Reads on where it may see nothing.
@@ -86,11 +86,10 @@ impl Call<'_> {
         page: PageRequest,
     ) -> Result<Response<ResponseBody>, Error> {
         if page.limit == 0 {
-            return to_json(&RepositoryList {
-                repositories: Vec::new(),
-            });
+            let repositories = Vec::new();
+            return self.list(Box::new(()), &RepositoryList { repositories }).await;
         }
-        let memory = self.memory(page.limit * REPOSITORY_ROW).await?;
+        let making = self.memory_for(Purpose::Page, page.limit * REPOSITORY_ROW).await?;
         let mut after = page.last.clone();
         let (repositories, more) = loop {
             let found = self
@@ -108,11 +107,11 @@ impl Call<'_> {
             after = last;
         };
         let last = repositories.last().filter(|_| more).cloned();
-        let mut response = to_json(&RepositoryList { repositories })?;
+        let mut response = self.list(making, &RepositoryList { repositories }).await?;
         if let Some(last) = last {
             response::link_next(response.headers_mut(), "/v2/_catalog", &page, last.as_str(), None);
         }
-        Ok(response.map(|body| body.holding(Some(memory))))
+        Ok(response)
     }
 
     /// end-12a, end-12b. An unknown subject has no referrers, and neither has an unknown repository. A filtered page
@@ -126,54 +125,50 @@ impl Call<'_> {
     ) -> Result<Response<ResponseBody>, Error> {
         let name = permit.repository();
         let mut examined = page.last.as_deref().map(str::parse::<Digest>).transpose()?;
-        let most = self.settings.limits.referrers_page_bytes;
-        // Before anything is read; and the finished page is held under another permit, for as long as it is sent.
-        let making = self
-            .memory_for(Purpose::Work, most.saturating_mul(MAKING_A_PAGE))
-            .await?;
-        let mut index = INDEX_BEGINS.to_vec();
+        // Before anything is read.
+        let mut index = IndexPage::begin(self).await?;
         let mut left = page.limit;
         let mut more = left > 0;
         'page: while left > 0 && more {
             let found = self
                 .stores
                 .metadata
-                .referrers(
-                    self.cx(),
-                    name,
-                    &subject,
-                    examined.as_ref(),
-                    left.min(REFERRERS_AT_ONCE),
-                )
+                .referrers(self.cx(), name, &subject, examined.as_ref(), left.min(index.rows))
                 .await?;
             more = found.more && !found.items.is_empty();
+            let mut is_too_small = false;
             for referrer in found.items {
                 let digest = referrer.descriptor.digest;
                 if artifact_type.is_none() || referrer.descriptor.artifact_type == artifact_type {
-                    let descriptor = self.complete(name, referrer).await?;
+                    // A manifest that must be read has the rest of a large page's room.
+                    if referrer.annotations_omitted && !index.is_large {
+                        is_too_small = true;
+                        break;
+                    }
+                    let (descriptor, _parsed) = self.complete(name, referrer).await?;
                     let descriptor = serde_json::to_vec(&descriptor).map_err(StoreError::failed)?;
-                    let is_first = index.len() == INDEX_BEGINS.len();
-                    if index.len() + 1 + descriptor.len() + INDEX_ENDS.len() > most && !is_first {
+                    if !index.has_room_for(&descriptor) {
+                        if !index.is_large {
+                            is_too_small = true;
+                            break;
+                        }
                         more = true;
                         break 'page;
                     }
-                    if index.capacity() - index.len() <= descriptor.len() {
-                        index.reserve_exact(PAGE_STEP.max(descriptor.len() + 1));
-                    }
-                    if !is_first {
-                        index.push(b',');
-                    }
-                    index.extend_from_slice(&descriptor);
+                    index.push(&descriptor);
                 }
                 examined = Some(digest);
                 left -= 1;
             }
+            if is_too_small {
+                // The rows that are left are read again, so that nothing but the page is held while it waits.
+                index.enlarge(self).await?;
+                more = true;
+            } else if more {
+                index.try_read_faster();
+            }
         }
-        index.extend_from_slice(INDEX_ENDS);
-        index.shrink_to_fit();
-        let memory = self.memory(index.len()).await?;
-        drop(making);
-        let mut response = response::json(MediaType::OCI_INDEX, index.into());
+        let mut response = index.end(self).await?;
         let headers = response.headers_mut();
         if artifact_type.is_some() {
             headers.insert(FILTERS_APPLIED, HeaderValue::from_static("artifactType"));
@@ -183,13 +178,18 @@ impl Call<'_> {
             let filter = artifact_type.as_ref().map(MediaType::as_str);
             response::link_next(headers, &path, &page, &examined.to_string(), filter);
         }
-        Ok(response.map(|body| body.holding(Some(memory))))
+        Ok(response)
     }
 
     /// Annotations that were too large for the referrer's row are read from its manifest. A manifest that was deleted
     /// since the page was read has none, and neither has one whose object is lost.
-    async fn complete(&self, repository: &RepositoryName, referrer: Referrer) -> Result<Descriptor, Error> {
+    async fn complete(
+        &self,
+        repository: &RepositoryName,
+        referrer: Referrer,
+    ) -> Result<(Descriptor, Option<Memory>), Error> {
         let mut descriptor = referrer.descriptor;
+        let mut parsed = None;
         if referrer.annotations_omitted
             && let Some(record) = self
                 .stores
@@ -199,7 +199,7 @@ impl Call<'_> {
         {
             let media_type = record.media_type.clone();
             let Some(bytes) = self.manifest_bytes(repository, &descriptor.digest, record).await? else {
-                return Ok(descriptor);
+                return Ok((descriptor, None));
             };
             // It was valid under the limits of its day, which may have been wider than today's.
             let unlimited = oci::Limits {
@@ -207,14 +207,106 @@ impl Call<'_> {
                 max_references: usize::MAX,
                 max_values: usize::MAX,
             };
+            let parsing = Manifest::memory_to_parse(&bytes, &unlimited);
+            parsed = Some(self.memory_for(Purpose::Work, parsing).await?);
             let manifest = Manifest::parse(&bytes, Some(&media_type), &unlimited).map_err(StoreError::failed)?;
             descriptor.annotations = Some(manifest.annotations);
         }
-        Ok(descriptor)
+        Ok((descriptor, parsed))
+    }
+
+    /// A list as JSON, in memory of its own instead of what it took to make it.
+    async fn list(&self, making: Memory, list: &impl Serialize) -> Result<Response<ResponseBody>, Error> {
+        let body = serde_json::to_vec(list).map_err(StoreError::failed)?;
+        let memory = self.memory_of_page(making, body.len()).await?;
+        Ok(response::json("application/json", body.into()).map(|body| body.holding(Some(memory))))
+    }
+
+    /// Memory for a finished page. What it took to make it, less the page, is free for others while this waits.
+    async fn memory_of_page(&self, mut making: Memory, length: usize) -> Result<Memory, StoreError> {
+        making.shrink_to(length);
+        self.memory(length).await
     }
 }
 
-fn to_json(value: &impl Serialize) -> Result<Response<ResponseBody>, Error> {
-    let body = serde_json::to_vec(value).map_err(StoreError::failed)?;
-    Ok(response::json("application/json", body.into()))
+/// A page of referrers in the making.
+///
+/// It begins in little memory. A page that needs more waits for all that a page may take, among large answers, which it
+/// is going to be: so a small page waits for no large one, and no manifest waits for any page.
+struct IndexPage {
+    bytes: Vec<u8>,
+    /// How many bytes it may have, now and at most.
+    room: usize,
+    most: usize,
+    /// For its bytes, and for so many rows that are read at once.
+    memory: Memory,
+    rows: usize,
+    /// Memory for one row.
+    row: usize,
+    is_large: bool,
+}
+
+impl IndexPage {
+    async fn begin(call: &Call<'_>) -> Result<Self, StoreError> {
+        let limits = &call.settings.limits;
+        let room = limits.referrers_page_bytes.min(FIRST_PAGE);
+        let row = limits.referrer_annotations_bytes.saturating_add(REFERRER_ROW);
+        let rows = row.saturating_mul(FIRST_REFERRERS);
+        Ok(Self {
+            memory: call.memory_for(Purpose::Page, room.saturating_add(rows)).await?,
+            bytes: INDEX_BEGINS.to_vec(),
+            room,
+            most: limits.referrers_page_bytes,
+            rows: FIRST_REFERRERS,
+            row,
+            is_large: false,
+        })
+    }
+
+    /// Whether one more descriptor fits. The first of a large page always does.
+    fn has_room_for(&self, descriptor: &[u8]) -> bool {
+        let is_first = self.bytes.len() == INDEX_BEGINS.len();
+        is_first && self.is_large || self.bytes.len() + 1 + descriptor.len() + INDEX_ENDS.len() <= self.room
+    }
+
+    fn push(&mut self, descriptor: &[u8]) {
+        if self.bytes.len() > INDEX_BEGINS.len() {
+            self.bytes.push(b',');
+        }
+        self.bytes.extend_from_slice(descriptor);
+    }
+
+    /// Waits for the memory of the largest page, while no rows are held.
+    async fn enlarge(&mut self, call: &Call<'_>) -> Result<(), StoreError> {
+        self.memory.shrink_to(self.bytes.len());
+        let rows = self.row.saturating_mul(FIRST_REFERRERS);
+        self.memory = call.memory_for(Purpose::Answer, self.most.saturating_add(rows)).await?;
+        self.rows = FIRST_REFERRERS;
+        self.room = self.most;
+        self.is_large = true;
+        // At once: a page that moves while it grows lies in memory twice.
+        self.bytes.reserve_exact(self.most.saturating_sub(self.bytes.len()));
+        Ok(())
+    }
+
+    /// Reads twice as many rows at once, if there is memory for them.
+    fn try_read_faster(&mut self) {
+        let rows = (2 * self.rows).min(REFERRERS_AT_ONCE) - self.rows;
+        if rows > 0 && self.memory.try_grow(rows.saturating_mul(self.row)) {
+            self.rows += rows;
+        }
+    }
+
+    async fn end(mut self, call: &Call<'_>) -> Result<Response<ResponseBody>, StoreError> {
+        self.bytes.extend_from_slice(INDEX_ENDS);
+        self.bytes.shrink_to_fit();
+        let length = self.bytes.len();
+        let memory = if self.is_large {
+            self.memory.shrink_to(length);
+            self.memory
+        } else {
+            call.memory_of_page(self.memory, length).await?
+        };
+        Ok(response::json(MediaType::OCI_INDEX, self.bytes.into()).map(|body| body.holding(Some(memory))))
+    }
 }

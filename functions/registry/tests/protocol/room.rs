@@ -8,7 +8,7 @@ use registry::RequestBody;
 use registry::environment::Purpose;
 use registry::store::blobs::BodyError;
 
-use crate::support::content::{artifact, bytes_of, image};
+use crate::support::content::{artifact, bytes_of, image, index, padded};
 use crate::support::{Script, World, sha256};
 
 const OCI: &str = MediaType::OCI_MANIFEST;
@@ -111,8 +111,8 @@ async fn a_manifest_gives_way_when_it_has_to() {
     put().stream(Script::in_chunks(&manifest, 10)).send().await.expect(201);
 }
 
-/// A page of referrers is made in memory that is asked for before the first row is read, and its own is held until it is
-/// sent, or nobody wants it any more.
+/// A page of referrers begins in little memory (16 rows of 36 KiB and 128 KiB) that is asked for before the first row is
+/// read, and its own is held until it is sent, or nobody wants it any more.
 #[tokio::test]
 async fn room_for_referrers() {
     let world = World::new().await;
@@ -132,7 +132,7 @@ async fn room_for_referrers() {
     let length = usize::try_from(length).expect("a small page");
     assert_eq!(
         world.clock.rooms(),
-        [(Purpose::Work, 12 << 20), (Purpose::Answer, length)]
+        [(Purpose::Page, 704 << 10), (Purpose::SmallAnswer, length)]
     );
     assert_eq!(world.clock.held(), length);
     // A shell that hands the bytes on holds it longer than the body.
@@ -149,6 +149,60 @@ async fn room_for_referrers() {
     world.get(nothing).send().await.expect(503);
 }
 
+/// A page that outgrows its first memory asks for all that a page may take, and keeps of it what it is long. So does one
+/// for which a manifest must be read: its annotations are too many for a row. Parsing it takes memory of its own.
+#[tokio::test]
+async fn room_for_large_pages_of_referrers() {
+    const LARGE: (Purpose, usize) = (Purpose::Answer, (4 << 20) + 16 * (36 << 10));
+    for (count, note) in [(3, 10_000), (6, 30_000), (1, 40_000)] {
+        let world = World::new().await;
+        world.push_blob("a", "{}").await;
+        for number in 0..count {
+            let mut manifest = artifact("a/note", b"subject");
+            manifest["annotations"] = serde_json::json!({ "note": "x".repeat(note), "number": number.to_string() });
+            world.put_manifest("a", "t", bytes_of(&manifest)).await.expect(201);
+        }
+        world.clock.rooms();
+        let target = format!("/v2/a/referrers/{}", sha256(b"subject"));
+        let answer = handle(&world, &target).await;
+        let length = usize::try_from(answer.body().size_hint().exact().expect("a length")).expect("a page");
+        let rooms = world.clock.rooms();
+        assert_eq!(rooms[0], (Purpose::Page, 704 << 10));
+        match note {
+            10_000 => assert_eq!(rooms[1..], [(Purpose::SmallAnswer, length)]),
+            30_000 => assert_eq!(rooms[1..], [LARGE]),
+            _ => {
+                assert_eq!(rooms[1], LARGE);
+                assert!(matches!(rooms[2..], [(Purpose::Work, parsing)] if parsing > note));
+            }
+        }
+        assert_eq!(world.clock.held(), length);
+        drop(answer);
+        assert_eq!(world.clock.held(), 0);
+        let answer = world.get(target).send().await.expect(200);
+        assert_eq!(answer.json()["manifests"].as_array().map(Vec::len), Some(count));
+    }
+}
+
+/// Small answers have memory of their own, up to 64 KiB.
+#[tokio::test]
+async fn small_answers_are_apart() {
+    let world = World::new().await;
+    let mut settings = registry::Settings::default();
+    settings.limits.inline_manifest_bytes = 1 << 20;
+    let world = world
+        .another(std::sync::Arc::new(registry::Anonymous::all()), settings)
+        .await;
+    for (length, purpose) in [(64 << 10, Purpose::SmallAnswer), ((64 << 10) + 1, Purpose::Answer)] {
+        let manifest = padded(&index(&[]), length);
+        world.put_manifest("a", "t", manifest).await.expect(201);
+        world.clock.rooms();
+        let answer = handle(&world, "/v2/a/manifests/t").await;
+        assert_eq!(answer.status(), 200);
+        assert_eq!(world.clock.rooms(), [(purpose, length)]);
+    }
+}
+
 /// Every answer with a body has memory for as long as it is sent, and what is read as it is sent has it before it is opened.
 #[tokio::test]
 async fn room_for_answers() {
@@ -159,17 +213,28 @@ async fn room_for_answers() {
     let put = world.put("/v2/a/manifests/t").header("content-type", OCI);
     put.bytes(manifest.clone()).send().await.expect(201);
     let small = sha256(b"{}");
-    for (target, purpose, bytes) in [
-        (format!("/v2/a/blobs/{large}"), Purpose::Stream, 64 << 10),
-        (format!("/v2/a/blobs/{small}"), Purpose::Stream, 2),
-        ("/v2/a/manifests/t".to_owned(), Purpose::Answer, manifest.len()),
-        ("/v2/a/tags/list?n=10".to_owned(), Purpose::Answer, 3_200),
-        ("/v2/_catalog?n=10".to_owned(), Purpose::Answer, 6_400),
+    let tags = "/v2/a/tags/list?n=10".to_owned();
+    let catalog = "/v2/_catalog?n=10".to_owned();
+    // What a list took in the making it does not hold while it is sent.
+    let (tags_length, catalog_length) = (r#"{"name":"a","tags":["t"]}"#.len(), r#"{"repositories":["a"]}"#.len());
+    for (target, rooms) in [
+        (format!("/v2/a/blobs/{large}"), vec![(Purpose::Stream, 64 << 10)]),
+        (format!("/v2/a/blobs/{small}"), vec![(Purpose::Stream, 2)]),
+        (
+            "/v2/a/manifests/t".to_owned(),
+            vec![(Purpose::SmallAnswer, manifest.len())],
+        ),
+        (tags, vec![(Purpose::Page, 3_200), (Purpose::SmallAnswer, tags_length)]),
+        (
+            catalog,
+            vec![(Purpose::Page, 6_400), (Purpose::SmallAnswer, catalog_length)],
+        ),
     ] {
+        let (_, bytes) = rooms[rooms.len() - 1];
         world.clock.rooms();
         let answer = handle(&world, &target).await;
         assert_eq!(answer.status(), 200, "{target}");
-        assert_eq!(world.clock.rooms(), [(purpose, bytes)], "{target}");
+        assert_eq!(world.clock.rooms(), rooms, "{target}");
         assert_eq!(world.clock.held(), bytes, "{target}");
         drop(answer);
         assert_eq!(world.clock.held(), 0, "{target}");

@@ -44,6 +44,12 @@ impl MemoryPermit for Held {
         true
     }
 
+    fn shrink_to(&mut self, bytes: usize) {
+        let less = self.bytes.saturating_sub(bytes);
+        self.bytes -= less;
+        self.all.fetch_sub(less, Ordering::SeqCst);
+    }
+
     async fn must_give_way(&mut self, _: u64) {
         if !self.slow.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;

@@ -1,5 +1,6 @@
 //! Answers that nobody reads: what they hold is bounded for all of them together, and shared between clients.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use serde_json::json;
@@ -66,7 +67,7 @@ fn pages_that_nobody_reads(alone: usize, connections: usize, streams: usize) {
         let paths = ["/v2/", "/v2/app/manifests/subject", "/v2/app/tags/list", "/livez"];
         assert_ordinary(server.address, ORDINARY, &paths, 40).await;
         let (_, peak) = memory(&server);
-        // 32 MiB are for finished answers and those in the making.
+        // 32 MiB are for finished answers, those in the making, and what is parsed for them.
         assert!(
             peak < before + (32 << 20) + BESIDE,
             "{} MiB after {} MiB",
@@ -93,6 +94,27 @@ fn s31_pages_that_nobody_reads_take_bounded_memory() {
 #[ignore = "long: tests/run --full"]
 fn s31_pages_that_nobody_reads_take_bounded_memory_at_length() {
     pages_that_nobody_reads(200, 8, 64);
+}
+
+/// Clients at four addresses ask for pages of nearly 4 MiB and read nothing: one of them waits for memory. Nobody who asks
+/// for something small waits behind it.
+#[test]
+fn s31_small_answers_do_not_wait_behind_pages() {
+    let server = Server::start(&["--stall-timeout", "1h"]);
+    let page = push_referrers(&server);
+    runtime().block_on(async {
+        let mut sockets: Vec<TcpStream> = Vec::new();
+        for round in 0..8 {
+            for number in 10..14 {
+                let greedy = Ipv4Addr::new(127, 0, 0, number);
+                let socket = begin(server.address, greedy, SMALL_BUFFER, &get(&page)).await;
+                sockets.push(socket.unwrap());
+            }
+            tokio::time::sleep(Duration::from_millis(if round < 2 { 300 } else { 10 })).await;
+        }
+        let small = ["/v2/app/manifests/subject", "/v2/app/tags/list", "/v2/_catalog"];
+        assert_ordinary(server.address, ORDINARY, &small, 40).await;
+    });
 }
 
 /// Clients ask for blobs on many streams and read nothing of them.
