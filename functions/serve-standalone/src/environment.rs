@@ -178,6 +178,7 @@ mod tests {
     use futures_util::FutureExt as _;
     use futures_util::future::BoxFuture;
     use http_body_util::{BodyExt as _, Full};
+    use registry::store::blobs::BodyError;
     use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
     use registry::store::metadata::MetadataStore;
     use registry::store::wrapped::{Hook, Wrapped};
@@ -345,7 +346,7 @@ mod tests {
     }
 
     fn request(method: &str, target: &str, body: &'static str) -> http::Request<RequestBody> {
-        let body = Full::new(bytes::Bytes::from(body)).map_err(|never| match never {});
+        let body = Full::new(bytes::Bytes::from(body)).map_err(|never| -> BodyError { match never {} });
         http::Request::builder()
             .method(method)
             .uri(target)
