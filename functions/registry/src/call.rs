@@ -13,6 +13,7 @@ use crate::environment::{Memory, Purpose, context};
 use crate::error::Error;
 use crate::operations::home;
 use crate::operations::session::OpenSession;
+use crate::overload::Overload;
 use crate::registry::{Record, Registry};
 use crate::response;
 use crate::route::Route;
@@ -171,6 +172,7 @@ impl<'a> Call<'a> {
     fn identify(&self, caller: Result<Identity, AuthenticationError>) -> Result<Identity, Error> {
         caller.map_err(|error| match error {
             AuthenticationError::Unauthenticated => Error::Unauthenticated(self.authenticator.challenge()),
+            AuthenticationError::TooManyRequests => Error::TooManyRequests(Overload::Passwords),
             AuthenticationError::Unavailable(cause) => Error::Store(StoreError::because(Reason::Credentials, cause)),
         })
     }

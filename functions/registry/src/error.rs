@@ -10,6 +10,7 @@ use oci::{Digest, DigestError, ManifestError, MediaType, NameError};
 use serde_json::{Value, json};
 
 use crate::body::ResponseBody;
+use crate::overload::Overload;
 use crate::store::blobs::{AppendError, BodyError};
 use crate::store::{Reason, StoreError};
 
@@ -112,6 +113,8 @@ pub(crate) enum Error {
          such request"
     )]
     OtherSite,
+    #[error("{}", .0.text())]
+    TooManyRequests(Overload),
     #[error("{}", .0.reason().text())]
     Store(#[source] StoreError),
 }
@@ -183,6 +186,8 @@ impl Error {
             Self::Referenced(_) => (StatusCode::METHOD_NOT_ALLOWED, "DENIED"),
             Self::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
             Self::Denied | Self::HostRefused(_) | Self::OtherSite => (StatusCode::FORBIDDEN, "DENIED"),
+            // Not 429: docker takes that on an upload for final.
+            Self::TooManyRequests(_) => (StatusCode::SERVICE_UNAVAILABLE, "TOOMANYREQUESTS"),
             Self::Store(fault) => fault_status_and_code(fault.reason()),
         }
     }
@@ -266,6 +271,9 @@ impl Error {
             Self::Unauthenticated(Some(challenge)) => {
                 headers.insert(WWW_AUTHENTICATE, challenge);
             }
+            Self::TooManyRequests(overload) => {
+                headers.insert(RETRY_AFTER, overload.retry_after().into());
+            }
             Self::Store(_) if passes => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
             }
@@ -276,11 +284,10 @@ impl Error {
 }
 
 /// The status and the code of a fault of ours, where the specification has no codes: `UNAVAILABLE` and `UNKNOWN` are
-/// those of distribution, which clients repeat; `UNSUPPORTED` and `DENIED` would make docker give up. Too many requests
-/// are 503 too, since docker takes 429 on an upload for final.
+/// those of distribution, which clients repeat; `UNSUPPORTED` and `DENIED` would make docker give up.
 fn fault_status_and_code(reason: Reason) -> (StatusCode, &'static str) {
     match reason {
-        Reason::TooManyRequests | Reason::Throttled => (StatusCode::SERVICE_UNAVAILABLE, "TOOMANYREQUESTS"),
+        Reason::Throttled => (StatusCode::SERVICE_UNAVAILABLE, "TOOMANYREQUESTS"),
         Reason::NoSpace
         | Reason::NotWritable
         | Reason::ObjectStoreUnreachable
@@ -362,7 +369,6 @@ mod tests {
             ),
             (Reason::MetadataRefuses, 500, "UNKNOWN", "metadata store refuses"),
             (Reason::Throttled, 503, "TOOMANYREQUESTS", "asks for fewer requests"),
-            (Reason::TooManyRequests, 503, "TOOMANYREQUESTS", "too many requests"),
             (Reason::Memory, 503, "UNAVAILABLE", "no memory"),
             (Reason::Credentials, 503, "UNAVAILABLE", "credentials cannot be checked"),
             (Reason::ClockOff, 503, "UNAVAILABLE", "clock is wrong"),

@@ -178,7 +178,7 @@ impl Registry {
     #[must_use]
     pub fn refuse(&self, head: &http::request::Parts) -> Option<Response<ResponseBody>> {
         let refused = self.settings.hosts.check(head).err()?;
-        Some(refused.into_response(|| random_u64(&*self.environment)))
+        Some(complete(refused.into_response(|| random_u64(&*self.environment))))
     }
 
     /// Answers one request.
@@ -193,26 +193,28 @@ impl Registry {
             .catch_unwind()
             .await;
         let answered = answered.unwrap_or_else(|_| Err(StoreError::failed("the operation panicked").into()));
-        let mut response = answered.unwrap_or_else(|error| error.into_response(|| random_u64(&*self.environment)));
-        response
-            .headers_mut()
-            .insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
-        // Whatever somebody has pushed is shown as what it is said to be, and not as a page that runs here.
-        response
-            .headers_mut()
-            .insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        // What says nothing of caches would be kept by some of them, errors included, and a push must be seen at once.
-        response
-            .headers_mut()
-            .entry(CACHE_CONTROL)
-            .or_insert(HeaderValue::from_static("no-store"));
-        complete_length(&mut response);
+        let answered = answered.unwrap_or_else(|error| error.into_response(|| random_u64(&*self.environment)));
+        let mut response = complete(answered);
         if head.method == Method::HEAD {
             *response.body_mut() = ResponseBody::empty();
         }
         response.extensions_mut().insert(record);
         response
     }
+}
+
+/// An answer with what every answer has.
+pub(crate) fn complete(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    let headers = response.headers_mut();
+    headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+    // Whatever somebody has pushed is shown as what it is said to be, and not as a page that runs here.
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // What says nothing of caches would be kept by some of them, errors included, and a push must be seen at once.
+    headers
+        .entry(CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    complete_length(&mut response);
+    response
 }
 
 /// Every answer says how long it is. 204 and 304 have no length (RFC 9110, 8.6).

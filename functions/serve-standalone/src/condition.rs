@@ -319,7 +319,6 @@ pub(crate) fn label(reason: Reason) -> &'static str {
         Reason::ClockOff => "clock_off",
         Reason::StoreReplaced => "store_replaced",
         Reason::Throttled
-        | Reason::TooManyRequests
         | Reason::Memory
         | Reason::Credentials
         | Reason::Damaged

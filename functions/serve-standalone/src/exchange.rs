@@ -10,7 +10,7 @@ use http::header::EXPECT;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use registry::budget::ClientKey;
-use registry::{Client, Record, Registry, ResponseBody};
+use registry::{Client, Overload, Record, Registry, ResponseBody};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
@@ -120,7 +120,7 @@ impl Service {
         }
         let mut measured = Measured::begin(self.metrics.clone(), request.method(), request.uri().path());
         let mut entry = Entry::begin(request, client);
-        let response = requests::refusal();
+        let response = Overload::Requests.answer();
         measured.answered(response.status(), Some(&Record::default()));
         if let Some(entry) = &mut entry {
             entry.answered(response.status(), None);

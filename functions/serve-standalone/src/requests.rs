@@ -5,9 +5,8 @@
 //! for a password to be verified or for memory, keeps its head meanwhile. So a place is asked for before anything else is
 //! done, and one that is refused keeps nothing.
 
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, RETRY_AFTER, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
-use registry::ResponseBody;
+use http::header::{EXPECT, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Request, Uri};
 use registry::budget::{Budget, ClientKey, Grant};
 
 /// Memory for heads, for each request that may be in progress: most heads are smaller than this.
@@ -80,25 +79,6 @@ fn memory_of(uri: &Uri, headers: &HeaderMap) -> u64 {
     });
     2 * uri + fields.sum::<u64>()
 }
-
-/// The answer to a request for which there is no place.
-pub(crate) fn refusal() -> Response<ResponseBody> {
-    const BODY: &str = concat!(
-        r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"too many requests at once: the registry is at "#,
-        r#"its limit, or this client has its share of it"}]}"#
-    );
-    let mut response = Response::new(ResponseBody::full(BODY.into()));
-    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    let headers = response.headers_mut();
-    headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CONTENT_LENGTH, BODY.len().into());
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
-    response
-}
-
-const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 
 /// What is still to be known of a refused request, as a copy: anything of the request itself would keep its whole head.
 pub(crate) fn essence<B>(request: &Request<B>) -> Request<()> {

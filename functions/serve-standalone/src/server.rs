@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, Response, StatusCode};
-use registry::ResponseBody;
+use http::header::CONNECTION;
+use http::{HeaderValue, Response};
+use registry::{Overload, ResponseBody};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
@@ -20,8 +20,6 @@ mod connections;
 
 pub(crate) use connections::{ConnectionPlace, Connections, LEAVING, LOBBY};
 
-/// Seconds after which a client that found no place may come again.
-const COME_AGAIN: HeaderValue = HeaderValue::from_static("2");
 /// Between two attempts to accept while the process or the system is out of something, such as file descriptors.
 const OUT_OF_RESOURCES: Duration = Duration::from_millis(100);
 
@@ -109,18 +107,11 @@ async fn accept(
 
 /// The answer to a request for which no connection could be sent away.
 pub(crate) fn no_place(activity: &Activity) -> Response<ResponseBody> {
-    let text = concat!(
-        r#"{"errors":[{"code":"UNAVAILABLE","message":"the server has as many connections as it takes","#,
-        r#""detail":null}]}"#
-    );
-    let mut response = Response::new(ResponseBody::full(text.into()));
-    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_LENGTH, text.len().into());
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(RETRY_AFTER, COME_AGAIN);
+    let mut response = Overload::Connections.answer();
     if !activity.is_multiplexed() {
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }

@@ -196,6 +196,10 @@ impl Call<'_> {
     /// again for the digest that was committed, while that blob is there. It is 404 for everything else: after the blob
     /// was deleted, or with other bytes, there is nothing to go on with. A publication that was interrupted, by a crash or
     /// by a store that did not answer, is finished now.
+    ///
+    /// The row cannot tell that from one which was acknowledged and then not marked as done: the store did not answer, or
+    /// something is left that only a search finds. If that blob is deleted, the repeated PUT publishes it once more, and
+    /// is 201; the blob is there then.
     async fn finished_before(
         &self,
         permit: &Permit<Push>,

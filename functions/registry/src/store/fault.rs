@@ -42,8 +42,6 @@ pub enum Reason {
     MetadataRefuses,
     /// A service asks for fewer requests.
     Throttled,
-    /// More requests at once than this process takes.
-    TooManyRequests,
     /// No memory became free in time.
     Memory,
     /// Credentials cannot be checked now.
@@ -70,7 +68,6 @@ impl Reason {
             | Self::ObjectStoreUnreachable
             | Self::MetadataUnreachable
             | Self::Throttled
-            | Self::TooManyRequests
             | Self::Memory
             | Self::Credentials
             | Self::ClockOff
@@ -90,7 +87,6 @@ impl Reason {
             Self::MetadataUnreachable => "the metadata store cannot be reached",
             Self::MetadataRefuses => "the metadata store refuses the registry: a permission or the table is missing",
             Self::Throttled => "the registry's store asks for fewer requests",
-            Self::TooManyRequests => "too many requests at once",
             Self::Memory => "no memory became free for the request",
             Self::Credentials => "credentials cannot be checked now",
             Self::ClockOff => "the registry's clock is wrong, so that it stores and removes nothing",

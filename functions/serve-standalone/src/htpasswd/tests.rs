@@ -71,7 +71,7 @@ async fn verdict_from(origin: Origin, htpasswd: &Htpasswd, credentials: Credenti
     match htpasswd.authenticate(origin, &credentials).await {
         Ok(identity) => identity.principal().to_string(),
         Err(AuthenticationError::Unauthenticated) => "401".into(),
-        Err(AuthenticationError::Unavailable(_)) => "503".into(),
+        Err(AuthenticationError::Unavailable(_) | AuthenticationError::TooManyRequests) => "503".into(),
     }
 }
 

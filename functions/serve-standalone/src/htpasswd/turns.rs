@@ -6,7 +6,7 @@
 //! the others, who were right before from where they are, find at most that many before them.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use registry::auth::AuthenticationError;
 use registry::budget::{Budget, ClientKey, Grant, Refused};
@@ -17,6 +17,8 @@ use super::recent::Recent;
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How many wait, in each of the two queues. More could not have their turn in time.
 const MAX_WAITING: usize = 256;
+/// Between two lines of the log about requests that had no turn.
+const SAY_AGAIN: Duration = Duration::from_secs(1);
 /// Pairs of a user and a client that are known.
 const MAX_FAMILIAR: usize = 4096;
 
@@ -25,6 +27,7 @@ pub(super) struct PasswordTurns {
     gate: Budget,
     turns: Budget,
     familiar: Mutex<Recent<(String, ClientKey)>>,
+    refusals: Refusals,
     pub(super) timeout: Duration,
 }
 
@@ -48,6 +51,7 @@ impl PasswordTurns {
             gate: Budget::new(cores.saturating_sub(1).max(1), MAX_WAITING),
             turns: Budget::new(cores, MAX_WAITING),
             familiar: Mutex::new(Recent::new(MAX_FAMILIAR)),
+            refusals: Refusals::default(),
             timeout: TIMEOUT,
         }
     }
@@ -70,10 +74,15 @@ impl PasswordTurns {
         };
         match tokio::time::timeout(self.timeout, waited).await {
             Ok(Ok(turn)) => Ok(turn),
-            Ok(Err(Refused)) => Err(AuthenticationError::Unavailable(Box::new(Refused))),
-            Err(_) => Err(AuthenticationError::Unavailable(
-                "too many passwords wait to be checked".into(),
-            )),
+            Ok(Err(Refused)) | Err(_) => {
+                if let Some(requests) = self.refusals.add(Instant::now()) {
+                    tracing::warn!(
+                        requests,
+                        "too many passwords wait to be checked: requests were told to come again"
+                    );
+                }
+                Err(AuthenticationError::TooManyRequests)
+            }
         }
     }
 
@@ -89,6 +98,32 @@ impl PasswordTurns {
     #[cfg(test)]
     pub(super) fn free(&self) -> u64 {
         self.turns.free()
+    }
+}
+
+/// Requests that had no turn, told together: one line each would let whoever guesses fill the log.
+#[derive(Default)]
+struct Refusals(Mutex<Untold>);
+
+#[derive(Default)]
+struct Untold {
+    requests: u64,
+    said: Option<Instant>,
+}
+
+impl Refusals {
+    /// Counts one more; how many to tell of, if it is time to.
+    fn add(&self, now: Instant) -> Option<u64> {
+        let mut untold = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        untold.requests += 1;
+        if untold
+            .said
+            .is_some_and(|said| now.saturating_duration_since(said) < SAY_AGAIN)
+        {
+            return None;
+        }
+        untold.said = Some(now);
+        Some(std::mem::take(&mut untold.requests))
     }
 }
 
@@ -148,7 +183,9 @@ mod tests {
             .map(|_| Box::pin(turns.wait("bob", client(1))))
             .collect();
         let answers: Vec<_> = waiting.iter_mut().map(|waits| poll(waits.as_mut())).collect();
-        let refused = answers.iter().filter(|answer| matches!(answer, Poll::Ready(Err(_))));
+        let refused = answers
+            .iter()
+            .filter(|answer| matches!(answer, Poll::Ready(Err(AuthenticationError::TooManyRequests))));
         assert_eq!(refused.count(), 1, "one past the bound");
         // Somebody else is let in although the queue is full, and is served next.
         let mut other = pin!(turns.wait("carol", client(2)));
@@ -157,12 +194,25 @@ mod tests {
         assert!(matches!(poll(other.as_mut()), Poll::Ready(Ok(_))));
     }
 
+    #[test]
+    fn s31_refusals_are_told_once_a_second() {
+        let refusals = Refusals::default();
+        let start = Instant::now();
+        let at = |millis| refusals.add(start + Duration::from_millis(millis));
+        assert_eq!([at(0), at(1), at(999)], [Some(1), None, None]);
+        assert_eq!([at(1_000), at(1_999)], [Some(3), None]);
+        assert_eq!(at(10_000), Some(2));
+    }
+
     #[tokio::test]
     async fn a_turn_that_does_not_come_is_not_waited_for() {
         let mut turns = PasswordTurns::of(1);
         turns.timeout = Duration::from_millis(10);
         let held = turns.wait("a", client(1)).await.unwrap();
-        assert!(turns.wait("b", client(2)).await.is_err());
+        assert!(matches!(
+            turns.wait("b", client(2)).await,
+            Err(AuthenticationError::TooManyRequests)
+        ));
         assert_eq!((turns.gate.waiting(), turns.turns.waiting()), (0, 0));
         drop(held);
         assert!(turns.wait("b", client(2)).await.is_ok());

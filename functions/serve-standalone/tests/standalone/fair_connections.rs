@@ -97,7 +97,9 @@ fn s31_a_full_house_answers_probes_and_makes_room_for_others() {
         (503, Some("2")),
         "{refused:?}"
     );
-    assert_eq!(refused.json()["errors"][0]["code"], "UNAVAILABLE");
+    assert_eq!(refused.json()["errors"][0]["code"], "TOOMANYREQUESTS");
+    assert_eq!(refused.header("cache-control"), Some("no-store"));
+    assert_eq!(refused.header("docker-distribution-api-version"), Some("registry/2.0"));
     assert_eq!(refused.header("connection"), Some("close"));
     runtime().block_on(assert_ordinary(server.address, ORDINARY, &["/v2/"], 5));
     // One of the busy ones had to go, and one only.

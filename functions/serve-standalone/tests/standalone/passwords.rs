@@ -117,6 +117,7 @@ async fn known_users_do_not_wait(road: Road, connections: usize) {
         Road::Proxy => &["--trusted-proxy", "127.0.0.1"],
     };
     let flags = [&["--htpasswd", "users", "--log-level", "info,access=off"], proxy].concat();
+    let begun = Instant::now();
     let server = Server::start_in(folder.clone(), &flags);
     let alice = Place::at(&server, road, 3).await;
     assert_eq!(alice.ping("alice", "secret").await, Some((200, false)));
@@ -148,6 +149,11 @@ async fn known_users_do_not_wait(road: Road, connections: usize) {
     tasks.abort_all();
     // They were many indeed: more than could wait.
     assert!(guesses.later.load(Ordering::Relaxed) > 0);
+    // Which is no fault, and is told together.
+    let lines = server.lines();
+    assert!(lines.iter().all(|line| line["level"] != "ERROR"), "{lines:?}");
+    let told = lines.iter().filter(|line| line["requests"].is_u64()).count();
+    assert!(told > 0 && told < 2 + usize::try_from(begun.elapsed().as_secs()).unwrap());
 }
 
 #[test]

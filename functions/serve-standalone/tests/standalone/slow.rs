@@ -29,7 +29,7 @@ fn s30_stalled_clients_hold_nobody_and_are_ended() {
 
     let mut silent = server.connect();
     let mut slow_head = server.connect();
-    slow_head.send(b"GET /v2/ HTTP/1.1\r\nHost: x\r\nX-Slow: ");
+    slow_head.send(b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\nX-Slow: ");
     let mut unused = server.connect();
     assert_eq!(unused.request("GET", "/v2/", &[], b"").status, 200);
     let mut second_head = server.connect();

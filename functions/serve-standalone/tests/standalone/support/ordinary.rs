@@ -1,16 +1,13 @@
 //! Ordinary clients, who must not notice what others do, and how a server stands meanwhile.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::h2::{H2, Windows, runtime};
 use super::{EMPTY, MANIFEST_TYPE, Server, digest, eventually, manifest};
 
-/// Where those come from who behave badly.
-pub(crate) const GREEDY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
-/// And everybody else.
-pub(crate) const ORDINARY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
+pub(crate) use super::crowd::{CROWD as GREEDY, ORDINARY};
 
 /// How ordinary requests fared, one after the other.
 #[derive(Debug)]
@@ -81,15 +78,8 @@ pub(crate) struct Resident {
 
 impl Server {
     pub(crate) fn resident(&self) -> Resident {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let field = |name: &str| {
-            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-            line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
-        };
-        Resident {
-            now: field("VmRSS:"),
-            most: field("VmHWM:"),
-        }
+        let (now, most) = super::crowd::memory(self);
+        Resident { now, most }
     }
 
     /// Waits until it takes no more than `bytes`.
