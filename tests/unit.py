@@ -8,13 +8,13 @@ stand-ins cannot be had, the other tests run all the same. Tests that are ignore
 from __future__ import annotations
 
 import os
-import re
 from contextlib import ExitStack, suppress
 from typing import List, Mapping, Optional, Sequence
 
 from harness import Cloud, Context, Result, Skipped, ensure, not_run
 from harness.build import readable, try_cargo
 from harness.cache import ROOT
+from harness.long_tests import long_tests
 from harness.progress import say
 from harness.rust_tests import runs
 
@@ -22,10 +22,6 @@ _WORKSPACE = ("--workspace", "--no-fail-fast", "--", "--show-output")
 # Of the whole workspace too, or everything would be built once more with other features.
 _S3 = ("--workspace", "--test", "s3", "--no-fail-fast", "--", "--show-output", "--ignored")
 _AGAIN = "cargo test, another S3"
-
-
-# A test that is ignored for its length, and its name; other attributes may stand between.
-_LONG = re.compile(r'#\[ignore = "long: tests/run --full"\]\s*(?:#\[[^\n]*\]\s*)*(?:async )?fn (\w+)')
 
 
 def main(context: Context) -> List[Result]:
@@ -36,8 +32,8 @@ def main(context: Context) -> List[Result]:
         try:
             cloud = stack.enter_context(Cloud())
         except Skipped as reason:
-            # Then what the tests themselves ignore does not run, and the rest does.
-            return [*_cargo_test("cargo test", _WORKSPACE, {}), not_run(_AGAIN, str(reason))]
+            # Then what needs them does not run, and the rest does.
+            return [*_without_stand_ins(context), not_run(_AGAIN, str(reason))]
         skipped = () if context.full else tuple(word for name in _long_tests() for word in ("--skip", name))
         words = (*_WORKSPACE, "--include-ignored", *skipped)
         results = _cargo_test("cargo test", words, _environment(cloud, cloud.versitygw.url))
@@ -46,9 +42,19 @@ def main(context: Context) -> List[Result]:
     return results
 
 
+def _without_stand_ins(context: Context) -> List[Result]:
+    results = _cargo_test("cargo test", _WORKSPACE, {})
+    if not context.full:
+        return results
+    # Those that are ignored for their length, which the run before has passed over.
+    long = _cargo_test("cargo test, long", (*_WORKSPACE, "--ignored", *_long_tests()), {})
+    ran = {result.name for result in long}
+    return [*(result for result in results if result.name not in ran), *long]
+
+
 def _long_tests() -> List[str]:
     sources = sorted((ROOT / "functions").glob("**/*.rs"))
-    return [name for source in sources for name in _LONG.findall(source.read_text(encoding="utf-8"))]
+    return long_tests(source.read_text(encoding="utf-8") for source in sources)
 
 
 def _environment(cloud: Cloud, s3: str) -> Mapping[str, str]:

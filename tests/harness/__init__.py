@@ -1,7 +1,8 @@
 """The library that `tests/run` and every part of it are written with; standard library only, Python 3.9 or newer.
 
 Read in this order: `api` (results and checks), `process` (commands, ports, children), `cache`, `tools`, `debian`, `venv` and
-`wasm_toolchain` (what is installed, and where), `build` (cargo), `rust_tests` (what its tests report), `backend` (a registry's stores),
+`wasm_toolchain` (what is installed, and where), `build` (cargo), `rust_tests` (what its tests report), `long_tests` (which of
+them are long), `backend` (a registry's stores),
 `server` (a roadstead of one's own), `http1`, `dealer` and `fleet` (several of them behind one address), `aws` and `cloud` (the stand-ins
 for S3 and DynamoDB), `fault_proxy` (their faults; `fault_relay`, `faults` and `operations` are its process), `parts` (what `tests/run`
 runs), `progress` and `report` (what it prints), `selftest` (checks of all this).

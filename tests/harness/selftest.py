@@ -8,7 +8,7 @@ import socket
 from contextlib import ExitStack, contextmanager
 from typing import Iterator, List, Tuple
 
-from . import selftest_cloud, selftest_faults, selftest_rust_tests
+from . import selftest_cloud, selftest_faults, selftest_long_tests, selftest_rust_tests
 from .api import Result, check
 from .dealer import Dealer
 from .process import Child, CommandFailed, run, scratch, wait_until
@@ -25,6 +25,7 @@ def main() -> List[Result]:
         check("dealer: a server that is down is passed over", passes_over),
         check("process: a command past its time is ended with its children", ends_groups),
         *selftest_rust_tests.main(),
+        *selftest_long_tests.main(),
         *selftest_faults.main(),
         *selftest_cloud.main(),
     ]
