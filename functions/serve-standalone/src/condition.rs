@@ -47,7 +47,7 @@ fn effect(kind: StoreKind, method: &str) -> Effect {
             StoreKind::Metadata,
             "link" | "manifest" | "tag" | "tags" | "history" | "repository" | "repositories" | "manifests" | "referrers"
             | "holders"
-            // Writes where a mark is met, and is asked by every HEAD of somebody who may push.
+            // Asked by every HEAD of somebody who may push. Where a mark is met it would write: see `may_keep`.
             | "keep_link",
         )
         | (StoreKind::Sessions, "get" | "parts" | "expired")
@@ -90,6 +90,9 @@ struct LocalLook {
 struct RefusedWrite {
     reason: Reason,
     text: String,
+    /// Whether it was refused because of a floor, or less than that was free since: then it counts no longer than until
+    /// enough is free, which looks tell. What a file system refuses for other limits of its own, only a write tells.
+    is_of_floor: bool,
 }
 
 /// What a condition is made of.
@@ -161,6 +164,11 @@ impl Condition {
     /// Whether there is space for something new.
     fn may_store(&self) -> Result<(), StoreError> {
         self.may_change()?;
+        self.has_space()
+    }
+
+    /// Whether the last looks have found as much space as is to stay free.
+    fn has_space(&self) -> Result<(), StoreError> {
         self.0.spaces.iter().try_for_each(|space| space.check())
     }
 
@@ -174,8 +182,10 @@ impl Condition {
             blocks.insert(Reason::NotWritable, text.clone());
         }
         let refused = self.0.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        for RefusedWrite { reason, text } in refused.values() {
-            blocks.entry(*reason).or_insert_with(|| text.clone());
+        let spaces = &self.0.spaces;
+        let has_space = !spaces.is_empty() && spaces.iter().all(|space| space.is_above_floor());
+        for write in refused.values().filter(|write| !(write.is_of_floor && has_space)) {
+            blocks.entry(write.reason).or_insert_with(|| write.text.clone());
         }
         blocks
     }
@@ -186,8 +196,15 @@ impl Condition {
         clocks.filter_map(|(service, clock)| Some((*service, clock.ahead()?)))
     }
 
-    /// Looks at the local files, and says what has changed. Blocks for as long as the disk takes.
+    /// Looks at the local files and the space, and says what has changed. Blocks for as long as the disk takes.
     pub(crate) fn look(&self) {
+        self.0.spaces.iter().for_each(|space| space.refresh());
+        if self.has_space().is_err() {
+            let mut refused = self.0.refused.lock().unwrap_or_else(PoisonError::into_inner);
+            for write in refused.values_mut() {
+                write.is_of_floor |= write.reason == Reason::NoSpace;
+            }
+        }
         let text = |outcome: Result<(), StoreError>| outcome.err().map(|error| error.cause().to_string());
         let watches = &self.0.watches;
         let now = LocalLook {
@@ -213,9 +230,9 @@ impl Condition {
         }
     }
 
-    /// Looks at the local files from time to time, for as long as the process runs.
+    /// Looks at the local files and the space from time to time, for as long as the process runs.
     pub(crate) fn watch(&self) {
-        if self.0.watches.is_empty() {
+        if self.0.watches.is_empty() && self.0.spaces.is_empty() {
             return;
         }
         let condition = self.clone();
@@ -263,8 +280,12 @@ impl Condition {
                     reason,
                     Reason::NoSpace | Reason::NotWritable | Reason::ObjectStoreRefuses | Reason::MetadataRefuses
                 ) {
-                    let text = error.to_string();
-                    refused.insert(kind, RefusedWrite { reason, text });
+                    let write = RefusedWrite {
+                        reason,
+                        text: error.to_string(),
+                        is_of_floor: Space::is_of_floor(error),
+                    };
+                    refused.insert(kind, write);
                 }
             }
         }
@@ -305,6 +326,10 @@ impl Hook for ConditionGuard {
     fn after(&self, _method: &'static str) -> Result<(), StoreError> {
         Ok(())
     }
+
+    fn may_keep(&self) -> Result<(), StoreError> {
+        self.condition.may_change()
+    }
 }
 
 /// The name of a reason in metrics.
@@ -332,6 +357,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use oci::{Algorithm, Digest};
+    use registry::store::collection::{Graces, Plan};
     use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
     use registry::store::sessions::{Expected, SessionId, SessionKey};
     use registry::store::{Context, Incarnation, Location, Timestamp};
@@ -462,12 +488,110 @@ mod tests {
         condition.admit();
         let guarded = condition.guarding(&stores());
         space.keep(MinFree::Bytes(u64::MAX));
+        condition.look();
         assert_eq!(stores_a_blob(&guarded).await, Some(Reason::NoSpace));
         assert_eq!((unlinks(&guarded).await, reads(&guarded).await), (None, None));
         assert!(condition.push_blocks()[&Reason::NoSpace].contains("--min-free"));
         space.keep(MinFree::Bytes(0));
         assert_eq!(stores_a_blob(&guarded).await, None);
         assert!(condition.push_blocks().is_empty());
+    }
+
+    /// A write that met the floor counts until enough is free; what the file system itself has refused, until one
+    /// succeeds, or enough is free after less was.
+    #[tokio::test]
+    async fn space_that_is_free_again_is_told_without_a_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = store_embedded::Options {
+            data: folder.path().join("data"),
+            sync: store_embedded::Sync::Off,
+            upload_memory: 1 << 20,
+            memory_timeout: store_embedded::Options::MEMORY_TIMEOUT,
+        };
+        let embedded = store_embedded::Embedded::open(&options).unwrap();
+        let space = embedded.metadata.space().clone();
+        let condition = Condition::of(ConditionParts {
+            spaces: vec![space.clone()],
+            ..ConditionParts::default()
+        });
+        condition.admit();
+        let guard = ConditionGuard {
+            condition: condition.clone(),
+            kind: StoreKind::Blobs,
+        };
+        let set = |bytes| {
+            space.keep(MinFree::Bytes(bytes));
+            condition.look();
+        };
+        set(u64::MAX);
+        let met = space.check().unwrap_err();
+        guard.ended("append", Err(&met));
+        assert!(condition.push_blocks().contains_key(&Reason::NoSpace));
+        set(1);
+        assert!(condition.push_blocks().is_empty(), "a look tells");
+        set(0);
+        assert!(
+            condition.push_blocks().contains_key(&Reason::NoSpace),
+            "without a floor only a write tells"
+        );
+
+        set(1);
+        let full = StoreError::because(Reason::NoSpace, std::io::Error::from(std::io::ErrorKind::StorageFull));
+        guard.ended("append", Err(&full));
+        condition.look();
+        assert!(
+            condition.push_blocks().contains_key(&Reason::NoSpace),
+            "files, or a quota, may be what is used up"
+        );
+        set(u64::MAX);
+        set(1);
+        assert!(condition.push_blocks().is_empty());
+    }
+
+    /// Somebody who may push relies on the answer to a HEAD: a link that a collection has marked is not promised where
+    /// its mark cannot be removed, and all others are answered.
+    #[tokio::test]
+    async fn where_nothing_may_change_a_marked_link_is_not_promised() {
+        let clock = Arc::<ServiceClock>::default();
+        let condition = Condition::of(ConditionParts {
+            clocks: vec![("test", clock.clone())],
+            ..ConditionParts::default()
+        });
+        condition.admit();
+        let inner = stores();
+        let guarded = condition.guarding(&inner);
+        assert_eq!(stores_a_blob(&guarded).await, None);
+        let (name, digest) = ("app".parse().unwrap(), Digest::of(Algorithm::Sha256, b"x"));
+        let day = 24 * 3_600_000;
+        let keep = async || {
+            let kept = guarded.metadata.keep_link(cx(), &name, &digest).await;
+            kept.map(|link| link.is_some()).map_err(|error| error.reason())
+        };
+        clock.observe(day, day - 7_200_000, day - 7_200_000);
+        assert_eq!(keep().await, Ok(true), "there is no mark");
+
+        let later = Context {
+            now: Timestamp(2_000),
+            ..cx()
+        };
+        let plan = Plan {
+            graces: Graces {
+                link_ms: 0,
+                ..Graces::default()
+            },
+            ..Plan::default()
+        };
+        let collected = inner.collection.collect_names(later, &plan, None, 100).await.unwrap();
+        assert_eq!(collected.tally.marked, 1);
+        let is_marked = async || {
+            let found = inner.metadata.marked_link(cx(), &name, &digest).await.unwrap();
+            found.unwrap().1
+        };
+        assert_eq!(keep().await, Err(Reason::ClockOff));
+        assert!(is_marked().await, "nothing was written");
+        clock.observe(day, day, day);
+        assert_eq!(keep().await, Ok(true));
+        assert!(!is_marked().await);
     }
 
     /// A refused write counts until one of the same store succeeds.

@@ -331,6 +331,7 @@ mod tests {
         embedded.metadata.space().keep(MinFree::Bytes(u64::MAX));
         let health = health(&embedded);
         health.condition.admit();
+        health.condition.look();
         let (status, text) = ask(&health, "/readyz").await;
         assert_eq!(status, 200, "{text}");
         assert!(

@@ -82,6 +82,15 @@ impl MetadataStore for DynamoStore {
         self.call(cx).keep_link(repository, digest).await
     }
 
+    async fn marked_link(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<(Link, bool)>, StoreError> {
+        self.call(cx).marked_link(repository, digest).await
+    }
+
     async fn manifest(
         &self,
         cx: Context,

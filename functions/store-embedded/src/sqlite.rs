@@ -19,6 +19,7 @@ mod writer;
 use std::path::Path;
 use std::sync::Arc;
 
+use registry::store::metadata::Defect;
 use registry::store::{Context, StoreError};
 
 use crate::Sync;
@@ -47,8 +48,14 @@ impl SqliteStore {
         schema::prepare(&mut connection)?;
         let counters = Arc::<Counters>::default();
         let writer = Writer::start(connection, sync, Arc::clone(&counters))?;
-        // A file system that does not answer now is told by whoever reads.
-        let watch = PathWatch::of([path.to_owned()]).unwrap_or_default();
+        let watch = PathWatch::of([path.to_owned()]).unwrap_or_else(|error| {
+            tracing::warn!(
+                path = %path.display(),
+                %error,
+                "the metadata file cannot be looked at: it will not be noticed when it is removed or replaced"
+            );
+            PathWatch::default()
+        });
         Ok(Self {
             readers: Readers::new(path, Arc::clone(&counters)),
             writer,
@@ -84,10 +91,15 @@ impl SqliteStore {
         .await
     }
 
-    /// Whether any object is recorded.
+    /// Whether any object is recorded, and not as missing or damaged.
     pub async fn has_blobs(&self, cx: Context) -> Result<bool, StoreError> {
-        self.read(cx, |rows| rows.exists("SELECT 1 FROM blob LIMIT 1", []))
-            .await
+        self.read(cx, |rows| {
+            rows.exists(
+                "SELECT 1 FROM blob WHERE condemned IS NULL OR condemned NOT IN (?1, ?2) LIMIT 1",
+                [Defect::Missing.as_str(), Defect::Damaged.as_str()],
+            )
+        })
+        .await
     }
 
     /// How many statements and rows the operations of this store have cost since it was opened.

@@ -225,6 +225,14 @@ pub trait MetadataStore: Send + Sync + 'static {
         digest: &Digest,
     ) -> Result<Option<Link>, StoreError>;
 
+    /// Like [`MetadataStore::link`], and whether a collection has marked the link, so that it may be gone soon. One read.
+    async fn marked_link(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<(Link, bool)>, StoreError>;
+
     /// A manifest by digest. One read.
     async fn manifest(
         &self,

@@ -37,6 +37,12 @@ pub trait Hook: Send + Sync + 'static {
     /// Called with what the store itself has answered, whether it has done its work or not.
     fn ended(&self, _method: &'static str, _outcome: Result<(), &StoreError>) {}
 
+    /// Whether a HEAD by somebody who may push may write, to keep a link that a collection has marked. An error is the
+    /// answer where there is a mark; where there is none, the link is only read.
+    fn may_keep(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// How often a call gives way to other tasks before it begins.
     fn pauses(&self) -> u32 {
         0
@@ -281,8 +287,26 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<Option<Link>, StoreError> {
-        self.call("keep_link", self.inner.keep_link(cx, repository, digest))
-            .await
+        let Err(refused) = self.hook.may_keep() else {
+            return self
+                .call("keep_link", self.inner.keep_link(cx, repository, digest))
+                .await;
+        };
+        // What nobody has marked is kept without a write.
+        match self.marked_link(cx, repository, digest).await? {
+            Some((_, true)) => Err(refused),
+            found => Ok(found.map(|(link, _)| link)),
+        }
+    }
+
+    async fn marked_link(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<(Link, bool)>, StoreError> {
+        // By the name of what it is but for the mark.
+        self.call("link", self.inner.marked_link(cx, repository, digest)).await
     }
 
     async fn manifest(

@@ -77,6 +77,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
             server,
             metrics,
             collector,
+            refusals,
         } = open(args, authenticator, hosts, max_connections).await?;
         let address = server
             .listener
@@ -84,13 +85,16 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
             .map_err(|error| Failure::failed("cannot tell the address", error))?;
         warn_of_own_host(args, address.ip());
         announce(args, format, address, metrics.as_ref(), &access);
-        let drained = server
-            .run(async {
-                stop.await;
-                // A pass stops at its next step, and another process goes on where it was.
-                drop(collector);
-            })
-            .await;
+        let running = server.run(async {
+            stop.await;
+            // A pass stops at its next step, and another process goes on where it was.
+            drop(collector);
+        });
+        let drained = tokio::select! {
+            drained = running => drained,
+            // Nothing was let to the stores yet that could be cut off.
+            refusal = refusals.first() => return Err(refusal),
+        };
         // Until now: how the last requests fared is worth to be seen.
         drop(metrics);
         Ok(drained)
@@ -142,6 +146,8 @@ struct Running {
     server: Server,
     metrics: Option<MetricsListener>,
     collector: Option<Collector>,
+    /// What ends it while it waits for its stores.
+    refusals: start::Refusals,
 }
 
 async fn open(
@@ -190,7 +196,7 @@ async fn open(
     let admission = Admission::of(&opened, &args.stores, args.begin_anew);
     let prepared = registry.clone();
     let condition = opened.condition.clone();
-    start::look(admission, opened.condition, async move || {
+    let refusals = start::look(admission, opened.condition, async move || {
         // Also what marks a new metadata file as one that was begun. The first upload tries it again.
         if let Err(error) = prepared.prepare().await {
             let error = &error as &dyn std::error::Error;
@@ -240,6 +246,7 @@ async fn open(
         },
         metrics: listener_of_metrics,
         collector,
+        refusals,
     })
 }
 

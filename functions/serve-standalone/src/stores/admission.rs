@@ -52,6 +52,15 @@ pub(crate) enum NotAdmitted {
     Later(Reason, String),
 }
 
+/// Whether a store holds objects of a registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    Some,
+    Nothing,
+    /// There is more than is looked at.
+    NotKnown,
+}
+
 impl fmt::Display for NotAdmitted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (Self::Never(text) | Self::Later(_, text)) = self;
@@ -121,9 +130,9 @@ impl Admission {
             return Ok(());
         }
         match self.has_objects().await {
-            // A store that does not answer may hold them.
-            Ok(true) | Err(_) => Ok(()),
-            Ok(false) => Err(NotAdmitted::Never(format!(
+            // A store that does not answer may hold them, and so may one in which much else comes first.
+            Ok(Found::Some | Found::NotKnown) | Err(_) => Ok(()),
+            Ok(Found::Nothing) => Err(NotAdmitted::Never(format!(
                 "the metadata ({}) names blobs, and the store of blobs ({}) holds none: it is lost, or not mounted, or \
                  another one is meant. Put it back, or check --data and --blobs. To go on without these blobs until they \
                  are pushed again, start with --begin-anew",
@@ -141,8 +150,9 @@ impl Admission {
         }
         self.asks(Reason::ObjectStoreUnreachable, &self.where_blobs);
         match self.has_objects().await {
-            Ok(false) => Ok(()),
-            Ok(true) => Err(NotAdmitted::Never(format!(
+            // Neither is a new registry refused beside what is somebody else's.
+            Ok(Found::Nothing | Found::NotKnown) => Ok(()),
+            Ok(Found::Some) => Err(NotAdmitted::Never(format!(
                 "the metadata ({}) is empty, and the store of blobs ({}) is not: the metadata of these blobs is lost, or \
                  another --data or --blobs is meant. Put back a backup of metadata.db, or run `roadstead metadata import` \
                  with an export. To begin a new registry here, in which these blobs are not found, start with --begin-anew",
@@ -159,19 +169,19 @@ impl Admission {
     }
 
     /// Whether there is any object of a registry.
-    async fn has_objects(&self) -> Result<bool, StoreError> {
+    async fn has_objects(&self) -> Result<Found, StoreError> {
         let mut after = None;
         for _ in 0..SLICES {
             let slice = self.blobs.objects(cx(OBJECTS_MS), after.as_ref(), SLICE).await?;
             if !slice.items.is_empty() {
-                return Ok(true);
+                return Ok(Found::Some);
             }
             after = slice.next;
             if after.is_none() {
-                break;
+                return Ok(Found::Nothing);
             }
         }
-        Ok(false)
+        Ok(Found::NotKnown)
     }
 }
 

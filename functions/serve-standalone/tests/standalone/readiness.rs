@@ -204,6 +204,15 @@ fn s34_half_a_registry_is_not_taken_for_a_new_one() {
     }
     let output = ends(&data, &["collect"]);
     assert_eq!(output.status.code(), Some(1));
+    let kept = folder.path().join("kept");
+    std::fs::copy(data.join("metadata.db"), &kept).unwrap();
+    // Once it is recorded that they are lost, it needs to be said no more.
+    ends(&data, &["fsck", "--repair"]);
+    let mut repaired = Server::start_in(folder.clone(), &[]);
+    assert_eq!(ready(&repaired, "").0, 200);
+    repaired.signal(rustix::process::Signal::TERM);
+    assert!(repaired.wait().success());
+    std::fs::rename(&kept, data.join("metadata.db")).unwrap();
     let anew = Server::start_in(folder.clone(), &["--begin-anew"]);
     assert_eq!(ready(&anew, "").0, 200);
     drop(anew);
@@ -421,6 +430,62 @@ fn a_bucket_that_does_not_exist_ends_the_start() {
         told.contains("there is no bucket bucket") && told.contains("create it"),
         "{told}"
     );
+}
+
+/// The same, where the bucket is silent at first: the server has started by then, and ends.
+#[test]
+fn a_bucket_that_is_found_missing_later_ends_the_server() {
+    let objects = Objects::start();
+    objects.refuse(Some((404, "NoSuchBucket")));
+    objects.be_silent(true);
+    let mut server = over(&objects, &[]);
+    assert_eq!(server.request("GET", "/livez", &[], b"").status, 200);
+    objects.be_silent(false);
+    assert_eq!(server.wait().code(), Some(1));
+    let told = server.log();
+    assert!(
+        told.contains("roadstead: there is no bucket bucket") && told.contains("create it"),
+        "{told}"
+    );
+}
+
+/// Other things may lie in the bucket, before all that is the registry's: how many of them are looked at is bounded, and
+/// what lies behind them is not taken for lost.
+#[test]
+fn s34_much_of_somebody_else_in_a_bucket_is_no_lost_registry() {
+    /// As many as a start looks at.
+    const LOOKED_AT: usize = 1_000;
+    let objects = Objects::start();
+    let data = Arc::new(TempDir::new().unwrap());
+    let own = objects.flags();
+    let own: Vec<_> = own.iter().map(String::as_str).collect();
+    let stop = |mut server: Server| {
+        server.signal(rustix::process::Signal::TERM);
+        assert!(server.wait().success());
+    };
+    let server = Server::start_on(data.clone(), &own, &Objects::variables());
+    server.push_blob("app", b"a layer");
+    let folder = server.folder.path().join("roadstead-data");
+    stop(server);
+
+    objects.clear();
+    for number in 0..LOOKED_AT {
+        objects.put(&format!("-foreign.{number:04}"));
+    }
+    let output = roadstead()
+        .args(["serve", "--listen", "127.0.0.1:0", "--data", folder.to_str().unwrap()])
+        .args(&own)
+        .envs(Objects::variables())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("names blobs") && told.contains("--begin-anew"), "{told}");
+
+    objects.put(&format!("-foreign.{LOOKED_AT:04}"));
+    let server = Server::start_on(data, &own, &Objects::variables());
+    assert_eq!(ready(&server, "").0, 200);
+    stop(server);
 }
 
 /// A table that is away may come: the server starts, is not ready, and says for what it waits.

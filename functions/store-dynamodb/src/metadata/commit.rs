@@ -127,6 +127,18 @@ impl Call<'_> {
         Ok(None)
     }
 
+    pub(super) async fn marked_link(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<(Link, bool)>, StoreError> {
+        let row = self.read_link(repository, digest).await?;
+        Ok(row.map(|row| {
+            let is_marked = row.mark.is_some_and(|mark| mark.purpose == Purpose::Collection);
+            (row.link, is_marked)
+        }))
+    }
+
     /// Claims the bytes of a digest for a repository, and decides where they lie: where they lay before, unless that
     /// object has a defect, or where they are offered.
     pub(super) async fn place(

@@ -4,7 +4,7 @@
 //! two are in memory. A body that fits one batch costs one hop: created, written, synced and named in one go.
 
 use std::fs::File;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +12,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::{self, Either};
 use registry::budget::ClientKey;
+use registry::store::StoreError;
 use registry::store::blobs::{AppendError, Appended, Source};
 use registry::store::sessions::Attempt;
-use registry::store::{Reason, StoreError};
 use tokio::task::{JoinError, JoinHandle};
 
 use super::body::Batch;
@@ -23,6 +23,7 @@ use super::segments::{self, Segment};
 use super::{DiskBlobs, failure};
 use crate::Sync;
 use crate::files::{Files, Name};
+use crate::space::NoRoomForBody;
 
 /// A batch of this many bytes is handed on as soon as the writer is idle.
 const EAGER: usize = 256 << 10;
@@ -239,10 +240,8 @@ impl Open {
             return Ok(segment);
         }
         if declared > 0 && files.available().map_err(failure)? < declared {
-            return Err(StoreError::because(
-                Reason::NoSpace,
-                format!("the disk has no room for a body of {declared} bytes"),
-            ));
+            let full = io::Error::new(io::ErrorKind::StorageFull, NoRoomForBody(declared));
+            return Err(failure(full));
         }
         Ok(Self {
             file: Arc::new(files.create(name).map_err(failure)?),

@@ -56,6 +56,16 @@ impl MetadataStore for SqliteStore {
         .await
     }
 
+    async fn marked_link(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<(Link, bool)>, StoreError> {
+        let (repository, digest) = (repository.clone(), digest.to_string());
+        self.read(cx, move |rows| link(rows, &repository, &digest)).await
+    }
+
     async fn manifest(
         &self,
         cx: Context,

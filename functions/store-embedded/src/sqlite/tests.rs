@@ -448,3 +448,27 @@ async fn a_transaction_left_open_is_ended() {
     opened.store.release(cx(), &claim).await.unwrap();
     opened.commit_blob(2).await.unwrap();
 }
+
+/// What is recorded as lost was told to somebody, and is not looked for at every start.
+#[tokio::test]
+async fn objects_with_a_defect_are_not_counted() {
+    let opened = open(Sync::Off);
+    assert!(!opened.store.has_blobs(cx()).await.unwrap());
+    for number in [1, 2] {
+        opened.commit_blob(number).await.unwrap();
+    }
+    for (number, defect) in [(1, Defect::Missing), (2, Defect::Damaged)] {
+        assert!(opened.store.has_blobs(cx()).await.unwrap(), "{number}");
+        let recorded = opened
+            .store
+            .record_defect(cx(), Some(&repository()), &digest(number), &location(number), defect)
+            .await;
+        recorded.unwrap();
+    }
+    assert!(!opened.store.has_blobs(cx()).await.unwrap());
+    let other = opened.other_process();
+    other
+        .execute("UPDATE blob SET condemned = 'by a later version'", [])
+        .unwrap();
+    assert!(opened.store.has_blobs(cx()).await.unwrap());
+}

@@ -128,8 +128,15 @@ pub async fn whoever_pushes_removes_the_mark(trial: CollectionTrial) {
             names.put(&manifest(&other, "keeps the source").requiring([blob])).await;
         }
         trial.pass(GRACE);
+        assert_eq!(trial.marked_link(&name, &blob).await, Some((link.clone(), false)));
         assert_eq!(trial.run(&PLAN).await.done(), (1, 0, 0, 0), "{keeper}");
         trial.pass(GRACE);
+        assert_eq!(trial.marked_link(&name, &blob).await, Some((link.clone(), true)));
+        assert_eq!(
+            trial.marked_link(&name, &blob).await,
+            Some((link.clone(), true)),
+            "it was only read"
+        );
         match keeper {
             "keep_link" => assert_eq!(trial.keep_link(&name, &blob).await, Some(link.clone())),
             "commit" => names.commit_at(&name, &blob, &location(7)).await,

@@ -157,6 +157,11 @@ impl CollectionTrial {
         answer.expect("keep_link")
     }
 
+    pub(super) async fn marked_link(&self, repository: &RepositoryName, digest: &Digest) -> Option<(Link, bool)> {
+        let answer = self.store.metadata.marked_link(self.cx(), repository, digest).await;
+        answer.expect("marked_link")
+    }
+
     /// Everything that the names say, in no order of importance.
     pub(super) async fn everything(&self) -> BTreeSet<String> {
         let all = super::records::walk(&self.of(self.store.records.clone()), 1000).await;

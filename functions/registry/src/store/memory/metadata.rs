@@ -207,6 +207,18 @@ impl MetadataStore for MemoryMetadata {
         Ok(records.link(repository, *digest))
     }
 
+    async fn marked_link(
+        &self,
+        _cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<(Link, bool)>, StoreError> {
+        let records = lock(&self.records);
+        let row = records.links.get(&(repository.clone(), *digest));
+        let is_marked = row.is_some_and(|row| row.marked.is_some());
+        Ok(records.link(repository, *digest).map(|link| (link, is_marked)))
+    }
+
     async fn manifest(
         &self,
         _cx: Context,

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use super::super::Failure;
 use crate::condition::Condition;
 use crate::stores::admission::{Admission, NAMED_AFTER, NotAdmitted};
@@ -10,13 +12,28 @@ use crate::stores::admission::{Admission, NAMED_AFTER, NotAdmitted};
 /// How often a store that did not answer is asked again.
 const AGAIN: Duration = Duration::from_secs(2);
 
+/// What a store that answers later may still say: that it cannot be used, and waiting does not mend it.
+pub(super) struct Refusals(Option<oneshot::Receiver<Failure>>);
+
+impl Refusals {
+    /// Waits for a refusal; for ever, when there is none.
+    pub(super) async fn first(self) -> Failure {
+        if let Some(refusal) = self.0
+            && let Ok(failure) = refusal.await
+        {
+            return failure;
+        }
+        std::future::pending().await
+    }
+}
+
 /// Lets the stores be used, now or as soon as they answer; then `ready` is run. An error is for what waiting does not
-/// mend.
+/// mend; where that is found out later, the refusals tell.
 pub(super) async fn look<F>(
     admission: Admission,
     condition: Condition,
     ready: impl FnOnce() -> F + Send + 'static,
-) -> Result<(), Failure>
+) -> Result<Refusals, Failure>
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -30,7 +47,7 @@ where
         Ok(Ok(Ok(()))) => {
             condition.admit();
             tokio::spawn(ready());
-            return Ok(());
+            return Ok(Refusals(None));
         }
         Ok(Ok(Err(NotAdmitted::Never(text)))) => return Err(Failure::Failed(text)),
         Ok(Ok(Err(NotAdmitted::Later(reason, error)))) => {
@@ -51,17 +68,21 @@ where
             );
         }
     }
+    let (refuse, refusal) = oneshot::channel();
     tokio::spawn(async move {
         // The first of these may be under way; two at once do no harm.
         asking.abort();
         loop {
             match admission.run().await {
                 Ok(()) => break,
-                Err(refusal) => {
-                    if let NotAdmitted::Later(reason, _) = &refusal {
-                        condition.await_store(*reason);
-                    }
-                    tracing::warn!(error = %refusal, "the stores cannot be used yet");
+                Err(NotAdmitted::Never(text)) => {
+                    // Nobody listens where the server is ending already.
+                    let _ = refuse.send(Failure::Failed(text));
+                    return;
+                }
+                Err(NotAdmitted::Later(reason, error)) => {
+                    condition.await_store(reason);
+                    tracing::warn!(error, "the stores cannot be used yet");
                 }
             }
             tokio::time::sleep(AGAIN).await;
@@ -70,5 +91,5 @@ where
         condition.admit();
         ready().await;
     });
-    Ok(())
+    Ok(Refusals(Some(refusal)))
 }

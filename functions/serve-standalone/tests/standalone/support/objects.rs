@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::PATIENCE;
 
@@ -19,6 +20,8 @@ struct State {
     refuses: Option<(u16, &'static str)>,
     /// The same, to what stores alone.
     refuses_writes: Option<(u16, &'static str)>,
+    /// It takes requests and does not answer them until this is over.
+    is_silent: bool,
     objects: BTreeMap<String, Vec<u8>>,
     deleted: u32,
 }
@@ -77,6 +80,15 @@ impl Objects {
         self.state.lock().unwrap().refuses_writes = answer;
     }
 
+    /// From now on it answers nothing, or again, also what was asked meanwhile.
+    pub(crate) fn be_silent(&self, is_silent: bool) {
+        self.state.lock().unwrap().is_silent = is_silent;
+    }
+
+    pub(crate) fn clear(&self) {
+        self.state.lock().unwrap().objects.clear();
+    }
+
     pub(crate) fn put(&self, key: &str) {
         self.state.lock().unwrap().objects.insert(key.to_owned(), Vec::new());
     }
@@ -99,6 +111,10 @@ fn serve(stream: TcpStream, state: &Mutex<State>) {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut reader = BufReader::new(stream);
     while let Some((method, path, body)) = request(&mut reader) {
+        let start = Instant::now();
+        while state.lock().unwrap().is_silent && start.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_millis(10));
+        }
         let answer = answer(&mut state.lock().unwrap(), &method, &path, body);
         if reader.get_mut().write_all(&answer).is_err() {
             return;
@@ -140,7 +156,16 @@ fn answer(state: &mut State, method: &str, path: &str, body: Vec<u8>) -> Vec<u8>
     let found = state.objects.get(key).cloned();
     match (method, found) {
         ("GET", _) if query.contains("list-type=2") => {
-            let contents = state.objects.iter().map(|(key, bytes)| {
+            let asked = |name: &str| {
+                let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+                pairs.find_map(|(found, value)| (found == name).then_some(value))
+            };
+            // Keys of these tests need no escapes.
+            let after = asked("start-after").unwrap_or_default().to_owned();
+            let most = asked("max-keys").map_or(1_000, |most| most.parse().unwrap());
+            let behind = (Bound::Excluded(after), Bound::Unbounded);
+            let is_truncated = state.objects.range(behind.clone()).count() > most;
+            let contents = state.objects.range(behind).take(most).map(|(key, bytes)| {
                 let size = bytes.len();
                 format!(
                     "<Contents><Key>{key}</Key><Size>{size}</Size>\
@@ -148,7 +173,7 @@ fn answer(state: &mut State, method: &str, path: &str, body: Vec<u8>) -> Vec<u8>
                 )
             });
             let list = format!(
-                "<ListBucketResult><IsTruncated>false</IsTruncated>{}</ListBucketResult>",
+                "<ListBucketResult><IsTruncated>{is_truncated}</IsTruncated>{}</ListBucketResult>",
                 contents.collect::<String>()
             );
             http(state.ahead, method, 200, list.as_bytes())
