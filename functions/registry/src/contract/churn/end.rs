@@ -75,7 +75,7 @@ async fn delete_all(field: &Field, repository: &str) {
     panic!("the manifests of {repository} cannot be deleted");
 }
 
-/// Nothing is left but the catalog and the history.
+/// Nothing is left but the history.
 async fn assert_empty(field: &Field) {
     let stores = &field.stores;
     let mut next = None;
@@ -83,7 +83,7 @@ async fn assert_empty(field: &Field) {
         let slice = stores.records.records(cx(field), next.as_ref(), 1000).await;
         let slice = slice.expect("records");
         for record in &slice.items {
-            let outlives = matches!(record, Record::Repository { .. } | Record::History { .. });
+            let outlives = matches!(record, Record::History { .. });
             assert!(outlives, "this is left: {record:#?}");
         }
         next = slice.next;
