@@ -87,8 +87,9 @@ struct State {
 #[derive(Default)]
 struct Account {
     held: u64,
-    /// How many grants there had been when this client got its last one, or when its account began: a client that asks
-    /// for one thing at a time, and is forgotten in between, must not come before one that has been waiting.
+    /// Which of all grants was this client's last. A new account begins with the one before the last of all: so it comes
+    /// before the client that was served last, and not before one that has been waiting, although a client that asks for
+    /// one thing at a time is forgotten in between.
     served: u64,
     /// Oldest first.
     queue: VecDeque<Request>,
@@ -190,7 +191,7 @@ impl Shared {
 
 impl State {
     fn account(&mut self, client: ClientKey) -> &mut Account {
-        let served = self.grants;
+        let served = self.grants.saturating_sub(1);
         self.clients.entry(client).or_insert_with(|| Account {
             served,
             ..Account::default()

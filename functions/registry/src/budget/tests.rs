@@ -81,7 +81,7 @@ fn clients_take_turns() {
         held = next.as_mut().now_or_never().unwrap().unwrap();
         order.push(held.client() == client(2));
     }
-    assert_eq!(order, [false, true, false, true, false, true, false, false]);
+    assert_eq!(order, [true, false, true, false, true, false, false, false]);
 }
 
 /// Two clients that ask for one turn after the other are forgotten in between, and still do not come before one that has
