@@ -69,7 +69,7 @@ def _cargo_test(title: str, words: Sequence[str], own: Mapping[str, Optional[str
         "RUST_BACKTRACE": "0",
         **own,
     }
-    finished = try_cargo(["test", "--release", "--locked", *words], title, timeout=3000, env=env)
+    finished = try_cargo(["test", "--release", "--locked", *words], title, timeout=4200, env=env)
     reported = runs(finished)
     for one in reported:
         say(f"    {one.binary}\n{one.closing or 'ended before its tests did'}")

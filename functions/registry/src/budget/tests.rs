@@ -100,13 +100,13 @@ fn a_client_that_comes_back_waits_its_turn() {
         if let Some(granted) = queue.first_mut().and_then(|one| one.as_mut().now_or_never()) {
             held = granted.unwrap();
             drop(queue.remove(0));
-            turns.push(3);
+            turns.push(true);
         } else {
             held = back.as_mut().now_or_never().unwrap().unwrap();
-            turns.push(number);
+            turns.push(false);
         }
     }
-    assert_eq!(turns.iter().filter(|turn| **turn == 3).count(), 2, "{turns:?}");
+    assert_eq!(turns.iter().filter(|third| **third).count(), 2, "{turns:?}");
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub(crate) struct ServeArgs {
     /// address, while other addresses are refused at start
     #[arg(long, env = "ROADSTEAD_ALLOW_ANONYMOUS", value_name = "WHAT")]
     pub(crate) allow_anonymous: Option<AllowAnonymous>,
-    /// A host name or address, without a port, at which requests are answered beside localhost, 127.0.0.1 and [::1].
+    /// A host name or address, without a port, at which requests are answered beside localhost, 127.0.0.1 and `[::1]`.
     /// Needed on a loopback address without --htpasswd, where other names are refused because a web page could use
     /// them; elsewhere every name is answered unless some are given here. May be repeated, or separated by commas
     #[arg(long, env = "ROADSTEAD_ALLOW_HOST", value_name = "HOST", value_delimiter = ',', value_parser = values::host)]

@@ -72,18 +72,16 @@ impl PasswordTurns {
                 _gate: gate,
             })
         };
-        match tokio::time::timeout(self.timeout, waited).await {
-            Ok(Ok(turn)) => Ok(turn),
-            Ok(Err(Refused)) | Err(_) => {
-                if let Some(requests) = self.refusals.add(Instant::now()) {
-                    tracing::warn!(
-                        requests,
-                        "too many passwords wait to be checked: requests were told to come again"
-                    );
-                }
-                Err(AuthenticationError::TooManyRequests)
-            }
+        if let Ok(Ok::<_, Refused>(turn)) = tokio::time::timeout(self.timeout, waited).await {
+            return Ok(turn);
         }
+        if let Some(requests) = self.refusals.add(Instant::now()) {
+            tracing::warn!(
+                requests,
+                "too many passwords wait to be checked: requests were told to come again"
+            );
+        }
+        Err(AuthenticationError::TooManyRequests)
     }
 
     /// `user` was right from `client`.

@@ -17,8 +17,8 @@ const ASKED: usize = 40;
 /// Far less than the stuck requests take, far more than an answer does on a busy machine.
 const SOON: Duration = Duration::from_secs(3);
 
-/// A process that holds every lock by which SQLite's readers find what to read. Whoever wants to read tries again and
-/// again, inside SQLite, for some ten seconds.
+/// A process that holds every lock by which readers of `SQLite` find what to read. Whoever wants to read tries again and
+/// again, inside `SQLite`, for some ten seconds.
 struct Locks(Child);
 
 impl Locks {

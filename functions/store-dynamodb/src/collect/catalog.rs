@@ -86,8 +86,9 @@ impl Collector<'_> {
         match row.mark {
             // Put there while it was marked, by somebody who had read it before.
             Some(mark) if has_manifests => {
+                let unmarked = unmark(item.key.clone(), mark.stands());
                 if !self.plan.dry_run {
-                    self.call.main.write(&unmark(item.key.clone(), mark.stands())).await?;
+                    self.call.main.write(&unmarked).await?;
                 }
             }
             Some(mark) => {
