@@ -153,6 +153,18 @@ impl Environment for Clock {
     }
 
     async fn sleep(&self, millis: u64) {
+        // Others get their turn first: while an operation holds the clock, resting ends at once, and whoever sleeps beside
+        // a request to a store would keep the thread on which that request's answer arrives.
+        let mut has_yielded = false;
+        poll_fn(|task| {
+            if has_yielded {
+                return Poll::Ready(());
+            }
+            has_yielded = true;
+            task.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
         self.rest(millis).await;
     }
 }
