@@ -95,9 +95,9 @@ class Front:
         return connection
 
 
-def accepts(port: int, host: str = "127.0.0.1") -> bool:
+def accepts(port: int) -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex((host, port)) == 0
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def has_ipv6() -> bool:

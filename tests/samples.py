@@ -392,7 +392,7 @@ def up_usage() -> None:
 
 def up(folder: Path) -> None:
     ports = [free_port() for _ in range(4)]
-    example = {"127.0.0.2:7070": f"127.0.0.2:{ports[0]}", "127.0.0.1:4566": f"127.0.0.1:{ports[1]}"}
+    example = {"localhost:7070": f"localhost:{ports[0]}", "127.0.0.1:4566": f"127.0.0.1:{ports[1]}"}
     told = folder / "registry.env"
     told.write_text(filled((S3_DYNAMODB / "registry.env").read_text(), example))
     # As pip installs it: one process, which a script can stop.
@@ -409,12 +409,12 @@ def up(folder: Path) -> None:
         shutil.copy(images().archive("app", "docker-archive", "docker.io/local/app:1"), folder / "image.tar")
         changes = {"127.0.0.1:5000": f"127.0.0.1:{ports[2]}", "127.0.0.1:5001": f"127.0.0.1:{ports[3]}"}
         said = shell(filled(steps(S3_DYNAMODB / "README.md", "crane push"), changes), folder, {**home(folder), **env}).stdout
-        assert re.search(rf"^307 http://127\.0\.0\.2:{ports[0]}/registry/\S+X-Amz-Signature=", said, re.MULTILINE), said
+        assert re.search(rf"^307 http://localhost:{ports[0]}/registry/\S+X-Amz-Signature=", said, re.MULTILINE), said
         for port in ports[2:]:
             Registry(f"127.0.0.1:{port}").verify("team/app", "1")
         assert run(["find", folder / "objects" / "registry", "-type", "f"], timeout=20).stdout.strip(), "no object in the folder"
         # The script alone is asked to end, as Ctrl-C in a terminal or a supervisor would.
         os.kill(child.pid, signal.SIGTERM)
         assert child.wait(30) == 143, f"exit code {child.returncode}\n{child.log_tail()}"
-        left = [port for port in ports for host in ("127.0.0.1", "127.0.0.2") if infra_local.accepts(port, host)]
+        left = [port for port in ports if infra_local.accepts(port)]
         assert not left, f"still listening: {left}"

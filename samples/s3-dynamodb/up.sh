@@ -94,7 +94,7 @@ answers() {
 bucket=${ROADSTEAD_BLOBS#s3://}
 mkdir -p "$objects/${bucket%%/*}"
 export ROOT_ACCESS_KEY="$AWS_ACCESS_KEY_ID" ROOT_SECRET_KEY="$AWS_SECRET_ACCESS_KEY"
-start versitygw versitygw --port "${ROADSTEAD_S3_ENDPOINT#http://}" --quiet --keep-alive posix "$objects"
+start versitygw versitygw --port "127.0.0.1:${ROADSTEAD_S3_ENDPOINT##*:}" --quiet --keep-alive posix "$objects"
 answers "$ROADSTEAD_S3_ENDPOINT/"
 export AUTH=true BIND_HOST=127.0.0.1 GATEWAY_PORT="${ROADSTEAD_DYNAMODB_ENDPOINT##*:}" MINISTACK_HOST=localhost
 # It would otherwise look for containers of its own on this machine, and open more ports than the one that is needed.

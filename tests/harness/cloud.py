@@ -21,7 +21,7 @@ from typing import Dict, List, Mapping, Optional, Union
 from .api import HarnessError
 from .aws import Credentials, DynamoDb, S3
 from .backend import Backend
-from .process import STORE_HOST, Child, free_port, wait_until
+from .process import STORE_ADDRESS, STORE_HOST, Child, free_port, wait_until
 from .tools import ensure
 
 # Every way to choose the two stores.
@@ -140,7 +140,7 @@ class Versitygw(_StandIn):
         # It keeps an object's ETag and type in extended attributes, which not every temporary folder can hold.
         attributes = [] if _has_attributes(objects) else ["--sidecar", sidecar]
         # Without keep-alive a client's pool of connections would be tested by nothing.
-        return [ensure("versitygw"), "--port", self.address, "--quiet", "--keep-alive", "posix", *attributes, objects]
+        return [ensure("versitygw"), "--port", f"{STORE_ADDRESS}:{self.port}", "--quiet", "--keep-alive", "posix", *attributes, objects]
 
     def _environment(self) -> Dict[str, Optional[str]]:
         key, secret, region = self.credentials
@@ -167,7 +167,7 @@ class Ministack(_StandIn):
             "AUTH": "true",
             "AWS_ACCESS_KEY_ID": key,
             "AWS_SECRET_ACCESS_KEY": secret,
-            "BIND_HOST": STORE_HOST,
+            "BIND_HOST": STORE_ADDRESS,
             "GATEWAY_PORT": str(self.port),
             # Left alone it would remove containers that it takes for its own from the machine's docker.
             "DOCKER_HOST": f"unix://{temporary}/no-docker",

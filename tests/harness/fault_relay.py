@@ -21,7 +21,7 @@ from . import faults
 from .faults import Fault, Faults, Settings
 from .http1 import HEAD_LIMIT, Head, answer_body, ends_with_connection, has_no_body, request_body
 from .operations import Operation, operation
-from .process import STORE_HOST
+from .process import STORE_ADDRESS
 
 _Streams = Tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -271,7 +271,7 @@ def _reset(writer: asyncio.StreamWriter) -> None:
 
 async def _serve(relay: Relay, ready: Path) -> None:
     # Heads are small, but the limit is also what is read ahead of a body.
-    front = await asyncio.start_server(relay.client, STORE_HOST, 0, limit=max(HEAD_LIMIT, _BUFFER), backlog=512)
+    front = await asyncio.start_server(relay.client, STORE_ADDRESS, 0, limit=max(HEAD_LIMIT, _BUFFER), backlog=512)
     control = await asyncio.start_server(relay.control, "127.0.0.1", 0)
     ports = {"port": front.sockets[0].getsockname()[1], "control": control.sockets[0].getsockname()[1]}
     # Whole or not at all: the test polls for the file.

@@ -230,9 +230,11 @@ def stop_all() -> None:
         _live.pop(pid, None)
 
 
-# Where stand-ins for object stores and tables listen, and what stands between them and a registry. Registries listen at 127.0.0.1, and
-# never redirect a pull to the host that they were asked at.
-STORE_HOST = "127.0.0.2"
+# Where stand-ins for object stores and tables listen, and what stands between them and a registry.
+STORE_ADDRESS = "127.0.0.1"
+# The host by which they are reached. Registries are asked at 127.0.0.1 and never redirect a pull to the host that they were asked at.
+# A name, since what is built on go-containerregistry (crane, ko, kaniko) follows no redirect to a private or loopback address.
+STORE_HOST = "localhost"
 
 
 def free_port() -> int:

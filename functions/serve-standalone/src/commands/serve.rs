@@ -83,7 +83,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
             .listener
             .local_addr()
             .map_err(|error| Failure::failed("cannot tell the address", error))?;
-        warn_of_own_host(args, address.ip());
+        warn_of_redirects(args, address.ip());
         announce(args, format, address, metrics.as_ref(), &access);
         let running = server.run(async {
             stop.await;
@@ -265,9 +265,8 @@ fn settings(args: &ServeArgs, hosts: HostPolicy) -> Settings {
     }
 }
 
-/// Says that pulls are not redirected, where that can be known now: clients that ask at the address at which the server
-/// listens would find the object store at the same host.
-fn warn_of_own_host(args: &ServeArgs, listens_at: IpAddr) {
+/// Says which pulls are not redirected, or which clients follow no redirect, where the object store's host tells.
+fn warn_of_redirects(args: &ServeArgs, listens_at: IpAddr) {
     if args.pulls.pull == PullMode::Proxy || !matches!(args.stores.blobs, Blobs::S3(_)) {
         return;
     }
@@ -276,18 +275,33 @@ fn warn_of_own_host(args: &ServeArgs, listens_at: IpAddr) {
         .s3_public_endpoint
         .as_ref()
         .or(args.stores.s3_endpoint.as_ref());
-    let host = endpoint.and_then(|endpoint| own_host::host_of_url(&endpoint.0));
-    let own = SocketAddr::new(listens_at, 0).to_string().parse::<Host>();
-    let (Some(host), Ok(own)) = (host, own) else { return };
-    if !own_host::is_within(&host, &own) {
+    let Some(host) = endpoint.and_then(|endpoint| own_host::host_of_url(&endpoint.0)) else {
         return;
+    };
+    let own = SocketAddr::new(listens_at, 0).to_string().parse::<Host>();
+    if own.is_ok_and(|own| own_host::is_within(&host, &own)) {
+        tracing::warn!(
+            host = host.name(),
+            "pulls of clients that ask at this host are not redirected, and go through the registry: the object store has \
+             the same host, and clients would send it their password. A port does not make another host; give the store \
+             another name (--s3-public-endpoint)"
+        );
+    } else if host.name().parse().is_ok_and(is_private) {
+        tracing::warn!(
+            host = host.name(),
+            "crane and other clients that are built on go-containerregistry (ko, kaniko, cosign) cannot pull: they follow no \
+             redirect to a private address. Give the object store a name (--s3-public-endpoint), or let pulls go through the \
+             registry (--pull proxy)"
+        );
     }
-    tracing::warn!(
-        host = host.name(),
-        "pulls of clients that ask at this host are not redirected, and go through the registry: the object store has the \
-         same host, and clients would send it their password. A port does not make another host; give the store another \
-         name or address (--s3-public-endpoint)"
-    );
+}
+
+/// Whether clients that are wary of redirects take the address for one inside of somebody's network.
+fn is_private(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.is_loopback() || address.is_private() || address.is_link_local(),
+        IpAddr::V6(address) => address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local(),
+    }
 }
 
 /// Says where the server is and how to push to it: to a person in words, to a log collector in one line.

@@ -19,7 +19,7 @@ fn pull(server: &Server, host: &str, forwarded: Option<&str>, authorization: &st
     client.response("GET")
 }
 
-fn server(flags: &[&str]) -> Server {
+fn server(pull: &str, flags: &[&str]) -> Server {
     let folder = folder_with_users(&[("alice", "secret")]);
     let data = folder.path().join("data").to_str().unwrap().to_owned();
     let own = [
@@ -30,7 +30,7 @@ fn server(flags: &[&str]) -> Server {
         "--blobs",
         "s3://bucket/registry",
         "--pull",
-        "redirect",
+        pull,
     ];
     Server::start_on(Arc::clone(&folder), &[&own, flags].concat(), &known())
 }
@@ -67,7 +67,7 @@ fn s28_a_password_does_not_follow_to_the_object_store() {
             true,
         ),
     ] {
-        let server = server(&[&["--s3-endpoint", &*url], flags].concat());
+        let server = server("redirect", &[&["--s3-endpoint", &*url], flags].concat());
         let headers = [("Authorization", alice.as_str())];
         let upload = server.open_upload("app", &headers);
         let put = server.request("PUT", &format!("{upload}?digest={}", digest(LAYER)), &headers, LAYER);
@@ -88,55 +88,37 @@ fn s28_a_password_does_not_follow_to_the_object_store() {
     }
 }
 
-/// Where it can be known at the start, a line says so.
+/// What the store's host means for pulls is said at the start, where it can be known.
 #[test]
-fn a_store_on_the_registrys_own_host_is_told_at_the_start() {
-    let told = |server: &Server| {
+fn the_start_says_which_pulls_are_not_redirected_and_who_follows_no_redirect() {
+    const SAME: &str = "are not redirected";
+    const PRIVATE: &str = "built on go-containerregistry";
+    let warnings = |server: &Server| -> Vec<&str> {
         let lines = server.lines();
-        lines.iter().any(|line| {
-            let text = line["message"].as_str().unwrap_or_default();
-            line["level"] == "WARN" && text.contains("are not redirected")
-        })
-    };
-    for (flags, expected) in [
-        (&["--s3-endpoint", "http://127.0.0.1:9"][..], true),
-        (&["--s3-endpoint", "http://127.0.0.2:9"], false),
-        (&["--s3-endpoint", "http://127.0.0.1:9", "--pull", "proxy"], false),
-        (
-            &[
-                "--s3-endpoint",
-                "http://127.0.0.1:9",
-                "--s3-public-endpoint",
-                "http://127.0.0.2:9",
-            ],
-            false,
-        ),
-        (
-            &[
-                "--s3-endpoint",
-                "http://127.0.0.2:9",
-                "--s3-public-endpoint",
-                "http://127.0.0.1:9",
-            ],
-            true,
-        ),
-    ] {
-        let flags: Vec<_> = flags.to_vec();
-        let server = if flags.contains(&"proxy") {
-            let folder = folder_with_users(&[("alice", "secret")]);
-            let data = folder.path().join("data").to_str().unwrap().to_owned();
-            let own = [
-                "--data",
-                &data,
-                "--htpasswd",
-                "users",
-                "--blobs",
-                "s3://bucket/registry",
-            ];
-            Server::start_on(Arc::clone(&folder), &[&own[..], &flags].concat(), &known())
-        } else {
-            server(&flags)
+        let said = |text: &&str| {
+            lines
+                .iter()
+                .any(|line| line["level"] == "WARN" && line["message"].as_str().unwrap_or_default().contains(*text))
         };
-        assert_eq!(told(&server), expected, "{flags:?}: {}", server.log());
+        [SAME, PRIVATE].into_iter().filter(said).collect()
+    };
+    let (own, other) = ("http://127.0.0.1:9", "http://127.0.0.2:9");
+    for (endpoint, public, pull, expected) in [
+        (own, None, "redirect", &[SAME][..]),
+        (other, None, "redirect", &[PRIVATE]),
+        ("http://10.1.2.3:9", None, "redirect", &[PRIVATE]),
+        ("http://[fd00::1]:9", None, "redirect", &[PRIVATE]),
+        ("http://192.0.2.1:9", None, "redirect", &[]),
+        ("http://localhost:9", None, "redirect", &[]),
+        (own, None, "proxy", &[]),
+        (other, None, "proxy", &[]),
+        (own, Some("http://s3.example:9"), "redirect", &[]),
+        (own, Some(other), "redirect", &[PRIVATE]),
+        (other, Some(own), "redirect", &[SAME]),
+    ] {
+        let mut flags = vec!["--s3-endpoint", endpoint];
+        flags.extend(public.into_iter().flat_map(|public| ["--s3-public-endpoint", public]));
+        let server = server(pull, &flags);
+        assert_eq!(warnings(&server), expected, "{flags:?} {pull}: {}", server.log());
     }
 }
