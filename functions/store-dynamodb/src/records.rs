@@ -16,7 +16,7 @@ mod tests;
 
 pub(crate) use blobs::{BackLink, BlobRow, Holding, LinkRow};
 pub(crate) use fields::{Fields, damaged};
-pub(crate) use local::{FirstKey, GraveRow, PartRow, PassRow, SessionRow, SigningKeyRow};
+pub(crate) use local::{FirstKey, GraveRow, PartRow, PassRow, SessionRow, SigningKeyRow, state_text};
 pub(crate) use manifests::{
     CatalogRow, EdgeRow, ListedRow, ManifestRow, References, ReferencesRow, ReferrerRow, tagged_item,
 };
@@ -91,6 +91,7 @@ pub(crate) mod names {
     pub(crate) const EXPIRES: &str = "ttl";
     /// A grave may name something that was begun and never finished.
     pub(crate) const UNFINISHED: &str = "unfinished";
+    pub(crate) const PUBLISHED: &str = "published";
     /// The 32 secret bytes of a signing key.
     pub(crate) const SECRET: &str = "secret";
     /// What tells a table from all others.

@@ -15,15 +15,16 @@ use registry::store::{Context, Incarnation, StoreError, Timestamp};
 
 use crate::DynamoStore;
 use crate::keys;
-use crate::records::{Fields, PartRow, SessionRow, at_version, names};
+use crate::records::{Fields, PartRow, SessionRow, at_version, names, state_text};
 use crate::retrying::{Answer, Requests};
 use crate::table::{Condition, Consistency, Item, Query, Value, Write, Written};
 
 /// Every attribute that a session's row may have.
-const ATTRIBUTES: [&str; 14] = [
+const ATTRIBUTES: [&str; 15] = [
     names::WRITER,
     names::VERSION,
     names::STATE,
+    names::PUBLISHED,
     names::ATTEMPTS,
     names::CLAIMED_UNTIL,
     names::OFFSET,
@@ -300,36 +301,39 @@ impl SessionStore for DynamoStore {
     }
 
     async fn finish(&self, cx: Context, claim: &Claim, end: End) -> Result<(), StoreError> {
-        let state = |state: &str| Value::S(state.to_owned());
-        let ended = match end {
-            End::Done => "done",
-            End::Cancelled => "cancelled",
-        };
+        let state = |state: State| Value::S(state_text(state).to_owned());
         // Nobody can claim a session that is committing, so that the last attempt is the committer's.
         let committing = Condition::All(vec![
-            Condition::Is(names::STATE, state("committing")),
+            Condition::Is(names::STATE, state(State::Committing)),
+            Condition::Lacks(names::PUBLISHED),
             Condition::Is(names::ATTEMPTS, Value::N(claim.attempt.number.into())),
         ]);
         let claimed = Condition::All(vec![
-            Condition::Is(names::STATE, state("open")),
+            Condition::Is(names::STATE, state(State::Open)),
             at_version(claim.version),
         ]);
+        let mut set = vec![
+            writer(cx),
+            (names::STATE, state(end.into())),
+            // Above the claim's version and above the commit's, whichever it is that ends here.
+            (names::VERSION, Value::N(claim.version + 2)),
+        ];
+        let mut remove = vec![names::CLAIMED_UNTIL];
+        match end {
+            End::Published => set.push((names::PUBLISHED, Value::N(1))),
+            End::Done | End::Cancelled => remove.push(names::PUBLISHED),
+        }
         let write = Write::Update {
             key: keys::session(claim.key),
-            set: vec![
-                writer(cx),
-                (names::STATE, state(ended)),
-                // Above the claim's version and above the commit's, whichever it is that ends here.
-                (names::VERSION, Value::N(claim.version + 2)),
-            ],
-            remove: vec![names::CLAIMED_UNTIL],
+            set,
+            remove,
             condition: Condition::Any(vec![committing, claimed]),
         };
         self.local.within(cx).write(&write).await?;
         Ok(())
     }
 
-    async fn settle(&self, cx: Context, key: SessionKey) -> Result<(), StoreError> {
+    async fn settle(&self, cx: Context, key: SessionKey, end: End) -> Result<(), StoreError> {
         let requests = self.local.within(cx);
         let Some(Row { session, .. }) = row(&requests, key).await? else {
             return Ok(());
@@ -338,7 +342,7 @@ impl SessionStore for DynamoStore {
             let condition = at_version(session.version);
             let after = Session {
                 version: session.version + 1,
-                state: State::Done,
+                state: end.into(),
                 ..session
             };
             // Refused: the committer itself has ended it, or a sweep has.

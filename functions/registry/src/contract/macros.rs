@@ -63,6 +63,7 @@ macro_rules! session_contract_tests {
                 a_claimed_session_can_be_finished_as_cancelled,
                 a_committing_session_can_be_finished_as_cancelled,
                 a_committing_session_can_be_settled,
+                a_session_can_be_published_and_not_done,
                 a_commit_keeps_what_is_published,
                 a_lost_claim_cannot_finish,
                 a_cancel_without_a_row_leaves_one,

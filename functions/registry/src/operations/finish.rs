@@ -35,7 +35,7 @@ use crate::error::Error;
 use crate::response;
 use crate::store::blobs::{Discarded, Upload};
 use crate::store::metadata::Link;
-use crate::store::sessions::{Claim, Claimed, End, Expected, Progress, Publishing, Session, State};
+use crate::store::sessions::{Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionId, State};
 use crate::store::{Location, StoreError};
 
 /// Between two looks at a session that another request holds, in milliseconds.
@@ -115,7 +115,9 @@ impl Call<'_> {
                     }
                     claimed => return Ok(claimed),
                 },
-                State::Committing | State::Done | State::Cancelled | State::Swept => return Ok(Claimed::Ended(row)),
+                State::Committing | State::Published | State::Done | State::Cancelled | State::Swept => {
+                    return Ok(Claimed::Ended(row));
+                }
             }
         }
     }
@@ -168,18 +170,27 @@ impl Call<'_> {
             return Err(Error::ClaimLost);
         }
         self.publish(permit, &publishing).await?;
-        let finish = async {
-            if !one_body || self.stores.blobs.leaves_something(&state) {
-                let (session, attempts) = (claim.key.id, claim.attempt.number);
-                let keep = Some(&publishing.location);
-                if self.discard_all(session, attempts, &state, keep).await? == Discarded::Known {
-                    return Ok(());
-                }
-            }
-            self.stores.sessions.finish(self.cx(), claim, End::Done).await
+        let end = if one_body && !self.stores.blobs.leaves_something(&state) {
+            End::Done
+        } else {
+            self.clear(claim.key.id, claim.attempt.number, &state, &publishing)
+                .await
         };
-        leave_to_sweep(finish.await);
-        Ok(())
+        // Before the answer: whoever repeats this request must not publish what was deleted since.
+        Ok(self.stores.sessions.finish(self.cx(), claim, end).await?)
+    }
+
+    /// Removes what an upload was made of; how it ends.
+    async fn clear(&self, session: SessionId, attempts: u32, state: &[u8], publishing: &Publishing) -> End {
+        let keep = Some(&publishing.location);
+        match self.discard_all(session, attempts, state, keep).await {
+            Ok(Discarded::All) => End::Done,
+            Ok(Discarded::Known) => End::Published,
+            Err(fault) => {
+                leave_to_sweep::<()>(Err(fault));
+                End::Published
+            }
+        }
     }
 
     /// The point of publication; may be passed any number of times.
@@ -195,11 +206,7 @@ impl Call<'_> {
     /// A final PUT for a session that has ended: the answer to an earlier one may have been lost, so that it is 201
     /// again for the digest that was committed, while that blob is there. It is 404 for everything else: after the blob
     /// was deleted, or with other bytes, there is nothing to go on with. A publication that was interrupted, by a crash or
-    /// by a store that did not answer, is finished now.
-    ///
-    /// The row cannot tell that from one which was acknowledged and then not marked as done: the store did not answer, or
-    /// something is left that only a search finds. If that blob is deleted, the repeated PUT publishes it once more, and
-    /// is 201; the blob is there then.
+    /// by a store that did not answer, was never acknowledged, and is finished now.
     async fn finished_before(
         &self,
         permit: &Permit<Push>,
@@ -215,17 +222,12 @@ impl Call<'_> {
             .as_ref()
             .filter(|publishing| publishing.digest == *digest);
         match (row.state, publishing) {
-            (State::Done, Some(_)) => {}
+            (State::Published | State::Done, Some(_)) => {}
             (State::Committing, Some(publishing)) => {
                 self.publish(permit, publishing).await?;
-                let finish = async {
-                    let (state, keep) = (&row.progress.store, Some(&publishing.location));
-                    if self.discard_all(key.id, row.attempts, state, keep).await? == Discarded::Known {
-                        return Ok(());
-                    }
-                    self.stores.sessions.settle(self.cx(), key).await
-                };
-                leave_to_sweep(finish.await);
+                let state = &row.progress.store;
+                let end = self.clear(key.id, row.attempts, state, publishing).await;
+                self.stores.sessions.settle(self.cx(), key, end).await?;
             }
             _ => return Err(Error::UploadUnknown),
         }

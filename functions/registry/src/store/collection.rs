@@ -198,7 +198,7 @@ impl FromIterator<(Grave, bool)> for Clearing {
 pub fn remains(key: SessionKey, session: &Session, at: Timestamp) -> impl Iterator<Item = Grave> + use<> {
     let attempts = match session.state {
         State::Done => 0,
-        State::Open | State::Committing | State::Cancelled | State::Swept => session.attempts,
+        State::Open | State::Committing | State::Published | State::Cancelled | State::Swept => session.attempts,
     };
     let (digest, sealed) = match &session.publishing {
         Some(publishing) if attempts > 0 => (Some(publishing.digest), Some(publishing.location.clone())),

@@ -57,6 +57,9 @@ pub enum State {
     Open,
     /// A final PUT with a verified digest is publishing it; its objects must not be touched.
     Committing,
+    /// Committed under the digest in [`Session::publishing`], and something beside that object may be left of it, which
+    /// only collection finds.
+    Published,
     /// Committed under the digest in [`Session::publishing`], and nothing but that object is left of it.
     Done,
     /// Ended without a commit: by DELETE, or by a digest that the bytes do not have.
@@ -149,10 +152,22 @@ pub enum Claimed {
 /// How [`SessionStore::finish`] leaves a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum End {
-    /// Its digest is published.
+    /// Its digest is published, and something may be left of it.
+    Published,
+    /// Its digest is published, and nothing else is left of it.
     Done,
     /// It ended without a commit.
     Cancelled,
+}
+
+impl From<End> for State {
+    fn from(end: End) -> Self {
+        match end {
+            End::Published => Self::Published,
+            End::Done => Self::Done,
+            End::Cancelled => Self::Cancelled,
+        }
+    }
 }
 
 /// A key that signs upload tokens.
@@ -225,18 +240,18 @@ pub trait SessionStore: Send + Sync + 'static {
     async fn commit(&self, cx: Context, claim: &Claim, publishing: &Publishing) -> Result<bool, StoreError>;
 
     /// Ends a session that the caller has claimed, or marked as committing with the same claim. Idempotent. The row
-    /// stays until the token has expired, so that a replay meets it. [`End::Done`] is said last, when nothing but the
-    /// published object is left: what was not said so is swept.
+    /// stays until the token has expired, so that a replay meets it. What does not end as [`End::Done`] is swept. No
+    /// commit is acknowledged before its end: a replay would publish once more what was deleted since.
     async fn finish(&self, cx: Context, claim: &Claim, end: End) -> Result<(), StoreError>;
 
-    /// Ends a session that is committing as done, for a caller that has finished the publication of another. Without
-    /// effect when it is anything else.
-    async fn settle(&self, cx: Context, key: SessionKey) -> Result<(), StoreError>;
+    /// Ends a session that is committing, for a caller that has finished the publication of another. Without effect when
+    /// it is anything else.
+    async fn settle(&self, cx: Context, key: SessionKey, end: End) -> Result<(), StoreError>;
 
     /// Cancels a session on a client's word, creating the row when there is none: a cancelled session stays
     /// cancelled for as long as its token lives. Answers the row as it was before (`None`: there was none) when it is
-    /// cancelled now. A live claim does not protect it: the body that is streaming loses its claim, and is told so
-    /// when it renews or saves it. A session that is committing, done or cancelled stays as it is.
+    /// cancelled now. A live claim does not protect it: the body that is streaming loses its claim, and learns that
+    /// when it renews or saves it. A session that is committing or has ended stays as it is.
     async fn cancel(&self, cx: Context, key: SessionKey) -> Result<Cancelled, StoreError>;
 
     /// Sessions whose token ended before `before`, in an order of the store's own, at most `limit`, those after the

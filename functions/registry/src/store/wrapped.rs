@@ -247,8 +247,8 @@ impl<H: Hook> SessionStore for Wrapped<dyn SessionStore, H> {
         self.call("finish", self.inner.finish(cx, claim, end)).await
     }
 
-    async fn settle(&self, cx: Context, key: SessionKey) -> Result<(), StoreError> {
-        self.call("settle", self.inner.settle(cx, key)).await
+    async fn settle(&self, cx: Context, key: SessionKey, end: End) -> Result<(), StoreError> {
+        self.call("settle", self.inner.settle(cx, key, end)).await
     }
 
     async fn cancel(&self, cx: Context, key: SessionKey) -> Result<Cancelled, StoreError> {

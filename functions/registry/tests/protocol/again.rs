@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use registry::store::blobs::BodyError;
+use registry::store::memory::MemoryBlobs;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -228,8 +229,17 @@ async fn a_seal_of_minutes_keeps_its_claim() {
 /// After the answer: 201 while the blob is there and the bytes are the same, else 404, whatever the body.
 #[tokio::test]
 async fn a_repeated_put_after_its_blob_was_deleted() {
-    for chunk in ["", "ab"] {
-        let world = World::new().await;
+    for (chunk, blobs) in [
+        ("", MemoryBlobs::new()),
+        ("ab", MemoryBlobs::new()),
+        ("", MemoryBlobs::littering()),
+        ("ab", MemoryBlobs::littering()),
+    ] {
+        let world = World::with(Setup {
+            blobs,
+            ..Setup::default()
+        })
+        .await;
         let location = world.open_upload("a").await;
         if !chunk.is_empty() {
             world.patch(location.clone()).bytes(chunk).send().await.expect(202);

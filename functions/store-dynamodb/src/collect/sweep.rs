@@ -28,7 +28,7 @@ pub(super) async fn sweep(
     session: &Session,
 ) -> Result<Option<u64>, StoreError> {
     let ended = match session.state {
-        State::Open | State::Committing | State::Cancelled => {
+        State::Open | State::Committing | State::Published | State::Cancelled => {
             let swept = Session {
                 version: session.version + 1,
                 state: State::Swept,

@@ -17,21 +17,27 @@ fn backstop(session: SessionKey) -> u64 {
     session.expires.0 / 1000 + BACKSTOP_SECONDS
 }
 
+/// The value of `STATE`.
+pub(crate) fn state_text(state: State) -> &'static str {
+    match state {
+        State::Open => "open",
+        // `PUBLISHED` tells the two apart. The version before does not know it, and may take the one for the other.
+        State::Committing | State::Published => "committing",
+        State::Done => "done",
+        State::Cancelled => "cancelled",
+        State::Swept => "swept",
+    }
+}
+
 /// An upload session.
 pub(crate) struct SessionRow;
 
 impl SessionRow {
     pub(crate) fn item(key: SessionKey, session: &Session) -> Item {
-        let state = match session.state {
-            State::Open => "open",
-            State::Committing => "committing",
-            State::Done => "done",
-            State::Cancelled => "cancelled",
-            State::Swept => "swept",
-        };
         let making = Making::default()
             .number(names::VERSION, session.version)
-            .text(names::STATE, state)
+            .text(names::STATE, state_text(session.state))
+            .flag(names::PUBLISHED, session.state == State::Published)
             .number(names::ATTEMPTS, session.attempts)
             .number(names::OFFSET, session.progress.offset)
             .bytes_if_any(names::HASH, &session.progress.hash)
@@ -56,6 +62,7 @@ impl SessionRow {
         let fields = Fields(item);
         let state = match fields.text(names::STATE)? {
             "open" => State::Open,
+            "committing" if fields.flag(names::PUBLISHED) => State::Published,
             "committing" => State::Committing,
             "done" => State::Done,
             "cancelled" => State::Cancelled,

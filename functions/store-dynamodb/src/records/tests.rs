@@ -307,6 +307,7 @@ fn local_records_come_back() {
     for state in [
         State::Open,
         State::Committing,
+        State::Published,
         State::Done,
         State::Cancelled,
         State::Swept,

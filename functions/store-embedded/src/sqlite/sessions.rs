@@ -16,6 +16,10 @@ use super::values::{Columns, integer, moment, session_key, state_text};
 const GET: &str = "SELECT version, state, attempts, claimed_until, bytes, hash, store, parts, digest, \
     object_store, object_key, object_size FROM session WHERE expires = ?1 AND id = ?2";
 
+/// `claimed_until` of a session that is 'committing', nobody's any more, and published. The version before does not know it,
+/// and may take such a session for one whose publication was interrupted.
+const ACKNOWLEDGED: i64 = 0;
+
 #[async_trait]
 impl SessionStore for SqliteStore {
     async fn get(&self, cx: Context, key: SessionKey) -> Result<Option<Session>, StoreError> {
@@ -164,36 +168,33 @@ impl SessionStore for SqliteStore {
 
     async fn finish(&self, cx: Context, claim: &Claim, end: End) -> Result<(), StoreError> {
         let ((expires, id), version) = (session_key(claim.key), integer(claim.version));
-        let state = state_text(match end {
-            End::Done => State::Done,
-            End::Cancelled => State::Cancelled,
-        });
+        let (state, until) = ended(end);
         let attempt = claim.attempt.number;
         // Nobody can claim a session that is committing, so that the last attempt is the one that marked it.
         let work = move |rows: &Rows<'_>| {
             rows.change(
-                "UPDATE session SET version = version + 1, state = ?5, claimed_until = NULL \
+                "UPDATE session SET version = version + 1, state = ?5, claimed_until = ?6 \
                  WHERE expires = ?1 AND id = ?2 \
                  AND ((state = 'open' AND claimed_until IS NOT NULL AND version = ?3) \
-                 OR (state = 'committing' AND attempts = ?4))",
-                params![expires, id, version, attempt, state],
+                 OR (state = 'committing' AND claimed_until IS NULL AND attempts = ?4))",
+                params![expires, id, version, attempt, state, until],
             )?;
             Ok(())
         };
         match end {
             // A commit that is published but looks unfinished is finished by whoever meets it.
-            End::Done => self.write_ordered(cx, work).await,
+            End::Published | End::Done => self.write_ordered(cx, work).await,
             End::Cancelled => self.write(cx, work).await,
         }
     }
 
-    async fn settle(&self, cx: Context, key: SessionKey) -> Result<(), StoreError> {
+    async fn settle(&self, cx: Context, key: SessionKey, end: End) -> Result<(), StoreError> {
+        let ((expires, id), (state, until)) = (session_key(key), ended(end));
         self.write_ordered(cx, move |rows| {
-            let (expires, id) = session_key(key);
             rows.change(
-                "UPDATE session SET version = version + 1, state = 'done' \
-                 WHERE expires = ?1 AND id = ?2 AND state = 'committing'",
-                params![expires, id],
+                "UPDATE session SET version = version + 1, state = ?3, claimed_until = ?4 \
+                 WHERE expires = ?1 AND id = ?2 AND state = 'committing' AND claimed_until IS NULL",
+                params![expires, id, state, until],
             )?;
             Ok(())
         })
@@ -265,6 +266,15 @@ impl SessionStore for SqliteStore {
     }
 }
 
+/// The columns `state` and `claimed_until` of a session that has ended.
+fn ended(end: End) -> (&'static str, Option<i64>) {
+    let until = match end {
+        End::Published => Some(ACKNOWLEDGED),
+        End::Done | End::Cancelled => None,
+    };
+    (state_text(end.into()), until)
+}
+
 fn is_live(session: &Session, now: Timestamp) -> bool {
     session.claimed_until.is_some_and(|until| until > now)
 }
@@ -277,12 +287,17 @@ pub(super) fn get(rows: &Rows<'_>, key: SessionKey) -> Result<Option<Session>, F
 fn session(row: &Row<'_>) -> Result<Session, Failure> {
     let state: String = row.value(1)?;
     let claimed_until: Option<i64> = row.value(3)?;
-    Ok(Session {
-        version: row.unsigned(0)?,
-        state: [State::Open, State::Committing, State::Done, State::Cancelled]
+    let state = match (&*state, claimed_until) {
+        ("committing", Some(ACKNOWLEDGED)) => State::Published,
+        _ => [State::Open, State::Committing, State::Done, State::Cancelled]
             .into_iter()
             .find(|known| state_text(*known) == state)
             .ok_or_else(|| Failure::Damaged(format!("a session is {state:?}")))?,
+    };
+    let claimed_until = claimed_until.filter(|_| state != State::Published);
+    Ok(Session {
+        version: row.unsigned(0)?,
+        state,
         attempts: row.small(2)?,
         claimed_until: claimed_until.map(|_| row.moment(3)).transpose()?,
         progress: Progress {

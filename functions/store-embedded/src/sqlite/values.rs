@@ -41,7 +41,8 @@ pub(super) fn holding_text(holding: Holding) -> &'static str {
 pub(super) fn state_text(state: State) -> &'static str {
     match state {
         State::Open => "open",
-        State::Committing => "committing",
+        // See `ACKNOWLEDGED` of the sessions for what tells the two apart.
+        State::Committing | State::Published => "committing",
         State::Done => "done",
         State::Cancelled => "cancelled",
         // Never stored: a sweep is one transaction, after which there is no row.

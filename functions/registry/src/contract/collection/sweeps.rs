@@ -226,7 +226,7 @@ pub async fn a_swept_session_takes_nothing(trial: CollectionTrial) {
     let session = sessions.row(key).await;
     assert_eq!(trial.sweep(key, &session).await, Some(2));
     sessions.assert_lost(&claim).await;
-    assert!(trial.store.sessions.settle(trial.cx(), key).await.is_ok());
+    assert!(trial.store.sessions.settle(trial.cx(), key, End::Done).await.is_ok());
     assert_eq!(sessions.get(key).await, None);
     assert!(sessions.parts(key).await.is_empty());
 }

@@ -87,7 +87,10 @@ pub async fn a_committing_session_can_be_finished_as_cancelled(trial: SessionTri
 /// A commit is settled by whoever has finished its publication, with nothing in hand but the key; anything else stays
 /// as it is.
 pub async fn a_committing_session_can_be_settled(trial: SessionTrial) {
-    let settle = async |key| trial.store.settle(trial.cx(), key).await.expect("settle");
+    let settle = async |key| {
+        let settled = trial.store.settle(trial.cx(), key, End::Done).await;
+        settled.expect("settle");
+    };
     let key = trial.key(1);
     settle(key).await;
     assert_eq!(trial.get(key).await, None, "settling makes no row");
@@ -111,6 +114,34 @@ pub async fn a_committing_session_can_be_settled(trial: SessionTrial) {
     let cancelled = trial.row(other).await;
     settle(other).await;
     assert_eq!(trial.row(other).await, cancelled);
+}
+
+/// A published session stays what it is: whatever comes later has nothing to end. It keeps what collection needs.
+pub async fn a_session_can_be_published_and_not_done(trial: SessionTrial) {
+    let digest = digest("content");
+    for (id, by_key) in [(1, false), (2, true)] {
+        let key = trial.key(id);
+        let claim = trial.claim(key).await;
+        assert!(trial.commit(&claim, &digest).await);
+        if by_key {
+            let settled = trial.store.settle(trial.cx(), key, End::Published).await;
+            settled.expect("settle");
+        } else {
+            trial.finish(&claim, End::Published).await;
+        }
+        let row = trial.row(key).await;
+        assert_eq!((row.state, row.claimed_until), (State::Published, None));
+        assert_eq!(row.publishing, Some(publishing(&claim, &digest)));
+        assert_eq!(row.attempts, 1);
+        for end in [End::Published, End::Done, End::Cancelled] {
+            trial.finish(&claim, end).await;
+            trial.store.settle(trial.cx(), key, end).await.expect("settle");
+        }
+        assert!(matches!(trial.cancel(key).await, Cancelled::Ended));
+        assert!(matches!(trial.try_claim(key).await, Claimed::Ended(_)));
+        trial.assert_lost(&claim).await;
+        assert_eq!(trial.row(key).await, row);
+    }
 }
 
 /// A commit keeps all that its publication needs: whoever repeats the request has nothing else.

@@ -200,20 +200,17 @@ impl SessionStore for MemorySessions {
             records.held(claim)
         };
         if let Some(row) = row {
-            row.session.state = match end {
-                End::Done => State::Done,
-                End::Cancelled => State::Cancelled,
-            };
+            row.session.state = end.into();
             row.unclaim();
         }
         Ok(())
     }
 
-    async fn settle(&self, _cx: Context, key: SessionKey) -> Result<(), StoreError> {
+    async fn settle(&self, _cx: Context, key: SessionKey, end: End) -> Result<(), StoreError> {
         let mut records = lock(&self.records);
         let row = records.sessions.get_mut(&key);
         if let Some(row) = row.filter(|row| row.session.state == State::Committing) {
-            row.session.state = State::Done;
+            row.session.state = end.into();
             row.unclaim();
         }
         Ok(())

@@ -118,7 +118,10 @@ impl Actor {
         self.call(Call::Commit(r, name), async {
             self.publish(r, &publishing).await;
             self.discard(attempts, &publishing);
-            self.store.settle(self.world.cx(), key).await.expect("settle");
+            self.store
+                .settle(self.world.cx(), key, End::Done)
+                .await
+                .expect("settle");
             Answer::Done
         })
         .await;

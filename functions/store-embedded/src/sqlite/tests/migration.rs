@@ -164,7 +164,7 @@ async fn sessions_of_version_1_come_to_an_end() {
 
     let cancelled = store.cancel(cx(), key(1)).await.unwrap();
     assert!(matches!(cancelled, Cancelled::Now(Some(_))));
-    store.settle(cx(), key(2)).await.unwrap();
+    store.settle(cx(), key(2), End::Done).await.unwrap();
     for (id, graves) in [(1, 1), (2, 0), (3, 1), (4, 3), (5, 1)] {
         let row = store.get(cx(), key(id)).await.unwrap().unwrap();
         assert_eq!(
