@@ -127,8 +127,13 @@ impl BlobStore for DiskBlobs {
         Ok(Discarded::All)
     }
 
-    async fn read(&self, _: Context, location: &Location, range: Range<u64>) -> Result<Option<ByteStream>, StoreError> {
-        self.reads.open(name(location)?, range).await
+    async fn read(
+        &self,
+        cx: Context,
+        location: &Location,
+        range: Range<u64>,
+    ) -> Result<Option<ByteStream>, StoreError> {
+        self.reads.open(cx.client, name(location)?, range).await
     }
 
     async fn redirect(&self, _: Timestamp, _: &Location, _: RedirectRequest) -> Result<Option<Redirect>, StoreError> {

@@ -18,6 +18,7 @@ mod inline;
 mod open;
 mod space;
 mod sqlite;
+mod turns;
 mod watch;
 
 use std::path::PathBuf;

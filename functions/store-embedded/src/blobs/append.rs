@@ -119,6 +119,9 @@ async fn next_chunk(
     let collected = std::mem::take(batch);
     if collected.length() > 0 {
         writer.write(collected).await?;
+    } else {
+        // It has memory all the same.
+        drop(collected);
     }
     writer.settle().await?;
     Ok(next.await?)

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream;
+use registry::budget::{ClientKey, Grant};
 use registry::store::StoreError;
 use registry::store::blobs::ByteStream;
 use tokio::task::JoinHandle;
@@ -22,6 +23,7 @@ use super::failure;
 use super::open_files::{Handle, OpenFiles};
 use crate::files::{Files, Name};
 use crate::inline::Inline;
+use crate::turns::Turns;
 
 /// The largest block, in bytes: large enough that the calls per byte do not show, small enough that a block is still
 /// in the processor's cache when it is sent.
@@ -44,6 +46,7 @@ const SMALL: u64 = 16 << 10;
 #[derive(Debug)]
 pub(super) struct Reads {
     files: Arc<OpenFiles>,
+    turns: Turns,
     active: AtomicUsize,
     spare: Mutex<Vec<Box<[u8]>>>,
 }
@@ -53,18 +56,20 @@ impl Reads {
     pub(super) fn new(files: Arc<dyn Files>, most: usize) -> Self {
         Self {
             files: Arc::new(OpenFiles::new(files, most)),
+            turns: Turns::new(),
             active: AtomicUsize::new(0),
             spare: Mutex::default(),
         }
     }
 
-    /// Opens `range` of an object.
+    /// Opens `range` of an object for `client`.
     pub(super) async fn open(
         self: &Arc<Self>,
+        client: ClientKey,
         name: Name,
         range: Range<u64>,
     ) -> Result<Option<ByteStream>, StoreError> {
-        let Some((file, length)) = self.open_file(name).await? else {
+        let Some((file, length)) = self.open_file(client, name).await? else {
             return Ok(None);
         };
         // Objects never change: one that is too short now was cut by an accident.
@@ -77,6 +82,7 @@ impl Reads {
         self.active.fetch_add(1, Ordering::Relaxed);
         let mut reader = Reader {
             reads: Arc::clone(self),
+            client,
             file,
             name,
             offset: range.start,
@@ -96,13 +102,17 @@ impl Reads {
     }
 
     /// Opens a file, on the caller's thread if that cannot keep it for long, and tells its length. `None`: there is none.
-    async fn open_file(&self, name: Name) -> Result<Option<(Arc<Handle>, u64)>, StoreError> {
+    async fn open_file(&self, client: ClientKey, name: Name) -> Result<Option<(Arc<Handle>, u64)>, StoreError> {
         let cached = Inline::enter().map_or(Ok(None), |_inline| self.files.open_cached(name));
         let opened = match cached {
             Ok(Some(opened)) => Ok(opened),
             Ok(None) => {
                 let files = Arc::clone(&self.files);
-                let opening = tokio::task::spawn_blocking(move || files.open(name));
+                let turn = self.turns.take(client).await?;
+                let opening = tokio::task::spawn_blocking(move || {
+                    let _turn = turn;
+                    files.open(name)
+                });
                 opening.await.map_err(StoreError::failed)?
             }
             Err(error) => Err(error),
@@ -131,6 +141,7 @@ impl Reads {
 /// One stream.
 struct Reader {
     reads: Arc<Reads>,
+    client: ClientKey,
     file: Arc<Handle>,
     name: Name,
     offset: u64,
@@ -172,19 +183,27 @@ impl Reader {
                 self.from_disk = true;
             }
         }
-        let reading = self.ahead.take().unwrap_or_else(|| self.read(self.offset));
+        let reading = match self.ahead.take() {
+            Some(reading) => reading,
+            None => self.read(self.offset, self.reads.turns.take(self.client).await?),
+        };
         let block = reading.await.map_err(StoreError::failed)?.map_err(failure)?;
         let next = self.offset + block.length as u64;
-        if block.length > 0 && next < self.end {
-            self.ahead = Some(self.read(next));
+        // Reading ahead is worth a turn that nobody else wants.
+        if block.length > 0
+            && next < self.end
+            && let Some(turn) = self.reads.turns.try_take(self.client)
+        {
+            self.ahead = Some(self.read(next, turn));
         }
         self.take(block)
     }
 
-    fn read(&self, offset: u64) -> JoinHandle<io::Result<Block>> {
+    fn read(&self, offset: u64, turn: Grant) -> JoinHandle<io::Result<Block>> {
         let mut block = self.block_at(offset);
         let file = Arc::clone(&self.file);
         tokio::task::spawn_blocking(move || {
+            let _turn = turn;
             block.read(&*file.file()?, offset)?;
             Ok(block)
         })

@@ -10,15 +10,12 @@ use std::time::{Duration, Instant};
 
 use registry::store::{Context, Reason, StoreError};
 use rusqlite::Connection;
-use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 
 use super::rows::{Counters, Failure, Rows};
 use super::schema::{Role, connect};
 use crate::inline::{self, Inline};
-
-/// How many reads may occupy threads that may block at a time. Others wait for them, each until its deadline.
-const MAX_BLOCKING: usize = 64;
+use crate::turns::Turns;
 
 /// A read is tried for at least so long, also when its deadline is over.
 const MIN_WAIT: Duration = Duration::from_secs(1);
@@ -30,7 +27,7 @@ const RETRY: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(super) struct Readers {
     connections: Arc<Connections>,
-    blocking: Arc<Semaphore>,
+    turns: Turns,
 }
 
 impl Readers {
@@ -41,7 +38,7 @@ impl Readers {
                 counters,
                 idle: Mutex::new(Some(Vec::new())),
             }),
-            blocking: Arc::new(Semaphore::new(MAX_BLOCKING)),
+            turns: Turns::new(),
         }
     }
 
@@ -66,11 +63,11 @@ impl Readers {
         let left = Duration::from_millis(cx.deadline.millis_since(cx.now));
         let until = Instant::now() + left.max(MIN_WAIT);
         let late = |_| StoreError::because(Reason::MetadataUnreachable, "the metadata could not be read in time");
-        let turn = timeout_at(until.into(), Arc::clone(&self.blocking).acquire_owned());
-        let turn = turn.await.map_err(late)?.map_err(StoreError::failed)?;
+        let turn = timeout_at(until.into(), self.turns.take(cx.client))
+            .await
+            .map_err(late)??;
         let connections = Arc::clone(&self.connections);
         let reading = tokio::task::spawn_blocking(move || {
-            // Held by the thread: one that is stuck counts until it comes back.
             let _turn = turn;
             connections.read_blocking(until, &mut work)
         });
@@ -272,13 +269,16 @@ mod tests {
         }
     }
 
-    /// Whoever waits for a thread that may block waits until his deadline.
+    /// A read that waits for a thread that may block waits until its deadline.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_read_that_finds_no_thread_ends_at_its_deadline() {
         let directory = tempfile::tempdir().unwrap();
         let readers = readers(directory.path());
-        let all = Arc::clone(&readers.blocking).acquire_many_owned(u32::try_from(MAX_BLOCKING).unwrap());
-        let all = all.await.unwrap();
+        let mut all = Vec::new();
+        for last in 1..=u8::MAX {
+            let client = registry::budget::ClientKey::of([10, 0, 0, last].into());
+            all.extend(std::iter::from_fn(|| readers.turns.try_take(client)));
+        }
         // Nothing is open yet, so that it must be opened there.
         let started = Instant::now();
         let late = readers.read(cx(1_500), |rows| rows.exists("SELECT 1", [])).await;

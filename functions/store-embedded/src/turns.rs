@@ -1,0 +1,54 @@
+//! Threads that may block, shared between clients.
+
+use registry::budget::{Budget, ClientKey, Grant};
+use registry::store::StoreError;
+
+/// How many reads of one kind occupy threads at a time. The runtime has several times as many, so that a disk that does not
+/// answer leaves some for writes and for passwords.
+const MAX_RUNNING: u64 = 64;
+
+/// How many reads wait at once: more than one client may have requests.
+const MAX_WAITING: usize = 4096;
+
+/// The right to occupy threads that may block. The runtime runs what comes first, whoever sent it, so a client with many
+/// reads would keep all others waiting; here clients take turns.
+#[derive(Debug)]
+pub(crate) struct Turns(Budget);
+
+impl Turns {
+    pub(crate) fn new() -> Self {
+        Self(Budget::new(MAX_RUNNING, MAX_WAITING))
+    }
+
+    /// Waits for a turn. It belongs to the thread: one that is stuck counts until it comes back.
+    pub(crate) async fn take(&self, client: ClientKey) -> Result<Grant, StoreError> {
+        self.0.take(client, 1).await.map_err(StoreError::unavailable)
+    }
+
+    /// A turn, if one is free and no client that waits comes before this one.
+    pub(crate) fn try_take(&self, client: ClientKey) -> Option<Grant> {
+        self.0.try_take(client, 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    /// However many reads a client has, another one begins at once.
+    #[tokio::test]
+    async fn one_client_never_has_all_turns() {
+        let turns = Turns::new();
+        let client = |number| ClientKey::of([10, 0, 0, number].into());
+        let mut stuck: Vec<_> = (0..1000).map(|_| Box::pin(turns.take(client(1)))).collect();
+        let running: Vec<_> = stuck.iter_mut().filter_map(|read| read.now_or_never()).collect();
+        assert_eq!(running.len(), 48);
+        assert!(turns.try_take(client(1)).is_none());
+        assert!(turns.take(client(2)).now_or_never().unwrap().is_ok());
+        assert!(turns.try_take(client(3)).is_some());
+    }
+}
