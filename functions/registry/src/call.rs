@@ -20,7 +20,7 @@ use crate::route::Route;
 use crate::store::{Context, Reason, StoreError};
 
 /// An answer of so many bytes is a small one: most manifests, and most lists.
-const SMALL_ANSWER: usize = 64 << 10;
+pub(crate) const SMALL_ANSWER: usize = 64 << 10;
 
 /// The registry as one request sees it: what is asked of stores and shell is asked for this request's client.
 pub(crate) struct Call<'a> {

@@ -56,6 +56,8 @@ impl Store {
         writer.expected = declared.map(|_| wanted as u64);
         let stored = async {
             if let Some(tail) = carried {
+                // It comes all at once, so that there is memory for it first.
+                while writer.room.go_on(0).await? {}
                 writer.carry(tail).await?;
             }
             writer.take(first).await?;

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::FutureExt as _;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use registry::budget::ClientKey;
 
 use crate::fault::{Fault, Passing};
 use crate::options::Encryption;
@@ -176,7 +177,7 @@ impl Bucket {
         target: &Target,
         number: u16,
         source: (&str, u64),
-        room: Option<&Room>,
+        room: Option<(&Room, ClientKey)>,
         deadline: Deadline,
     ) -> Result<Part, Fault> {
         let (source, size) = source;
@@ -187,8 +188,8 @@ impl Bucket {
         }
         let _held = match room {
             None => None,
-            Some(room) => {
-                let held = room.whole(usize::try_from(size).unwrap_or(usize::MAX)).await;
+            Some((room, client)) => {
+                let held = room.whole(client, usize::try_from(size).unwrap_or(usize::MAX)).await;
                 Some(held.map_err(|full| Fault::Exhausted {
                     operation: Operation::UploadPartCopy,
                     attempts: 1,

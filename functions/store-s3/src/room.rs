@@ -86,11 +86,12 @@ impl Room {
         self.first.free() + self.bases.free()
     }
 
-    /// Waits for room for what the store itself has and sends again: it waits for no client, and for no more room.
-    pub(crate) async fn whole(&self, bytes: usize) -> Result<Held, StoreError> {
+    /// Waits for room for what the store itself has and sends again, for an upload of `client`: it waits for no bytes of the
+    /// client, and for no more room.
+    pub(crate) async fn whole(&self, client: ClientKey, bytes: usize) -> Result<Held, StoreError> {
         let own = Arc::new(Semaphore::new(MEMORY / UNIT));
         let units = self.units_of_base(bytes);
-        wait(&self.bases, ClientKey::INTERNAL, &own, units, self.timeout).await
+        wait(&self.bases, client, &own, units, self.timeout).await
     }
 
     /// The units of a base, of which one upload and all together have only so many.

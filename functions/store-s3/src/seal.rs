@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use registry::budget::ClientKey;
 use registry::store::blobs::Upload;
 use registry::store::sessions::{Attempt, SessionId};
 use registry::store::{Location, StoreError};
@@ -53,6 +54,7 @@ const TRIES: u32 = 6;
 /// What a seal of one stage knows.
 struct Job<'a> {
     stage: &'a Stage,
+    client: ClientKey,
     target: Target,
     /// The object that the stage begins with.
     before: Option<&'a str>,
@@ -66,7 +68,7 @@ struct Job<'a> {
 }
 
 impl Store {
-    pub(crate) async fn seal(&self, span: Span, upload: &Upload) -> Result<Location, StoreError> {
+    pub(crate) async fn seal(&self, span: Span, client: ClientKey, upload: &Upload) -> Result<Location, StoreError> {
         let state = State::decode(&upload.state)?;
         if state.bodies == 0 || state.size() != upload.size {
             return Err(StoreError::failed(format!(
@@ -82,7 +84,7 @@ impl Store {
         };
         let stages = Stage::collect(&upload.parts, &state)?;
         if let Some(last) = stages.last() {
-            self.complete_all(upload.session, &stages, &state, span).await?;
+            self.complete_all(upload.session, client, &stages, &state, span).await?;
             return Ok(Keys::named(attempt(last.attempt)));
         }
         let object = state.tail.ok_or_else(|| StoreError::failed("nothing was stored"))?;
@@ -101,6 +103,7 @@ impl Store {
     async fn complete_all(
         &self,
         session: SessionId,
+        client: ClientKey,
         stages: &[Stage],
         state: &State,
         span: Span,
@@ -113,6 +116,7 @@ impl Store {
             let key = self.keys.object(attempt(stage.attempt));
             let job = Job {
                 stage,
+                client,
                 target: Target {
                     key: key.clone(),
                     id: stage.id.clone(),
@@ -172,7 +176,7 @@ impl Store {
                 &job.target,
                 TAIL_NUMBER,
                 (source, tail.size),
-                Some(&self.room),
+                Some((&self.room, job.client)),
                 span.begin(),
             );
             parts.push(copied.await?);

@@ -122,7 +122,7 @@ impl BlobStore for S3Blobs {
     }
 
     async fn seal(&self, cx: Context, upload: &Upload) -> Result<Location, StoreError> {
-        self.0.seal(Span::of(cx), upload).await
+        self.0.seal(Span::of(cx), cx.client, upload).await
     }
 
     fn leaves_something(&self, state: &[u8]) -> bool {

@@ -198,7 +198,10 @@ impl Call<'_> {
                 .await?
         {
             let media_type = record.media_type.clone();
-            let Some(bytes) = self.manifest_bytes(repository, &descriptor.digest, record).await? else {
+            let size = usize::try_from(record.size).unwrap_or(usize::MAX);
+            let mut memory = self.memory_for(Purpose::Work, size).await?;
+            let read = || self.manifest_bytes(repository, &descriptor.digest, record.clone());
+            let Some(mut bytes) = read().await? else {
                 return Ok((descriptor, None));
             };
             // It was valid under the limits of its day, which may have been wider than today's.
@@ -208,7 +211,16 @@ impl Call<'_> {
                 max_values: usize::MAX,
             };
             let parsing = Manifest::memory_to_parse(&bytes, &unlimited);
-            parsed = Some(self.memory_for(Purpose::Work, parsing).await?);
+            if !memory.try_grow(parsing) {
+                // Nothing is held while more is waited for; then it is read once more.
+                drop((bytes, memory));
+                memory = self.memory_for(Purpose::Work, size.saturating_add(parsing)).await?;
+                let Some(again) = read().await? else {
+                    return Ok((descriptor, None));
+                };
+                bytes = again;
+            }
+            parsed = Some(memory);
             let manifest = Manifest::parse(&bytes, Some(&media_type), &unlimited).map_err(StoreError::failed)?;
             descriptor.annotations = Some(manifest.annotations);
         }

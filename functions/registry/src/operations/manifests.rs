@@ -16,8 +16,8 @@ use super::ranges;
 use super::receive::Received;
 use crate::auth::{Delete, Identity, Permit, Pull, Push};
 use crate::body::{RequestBody, ResponseBody};
-use crate::call::Call;
-use crate::environment::Purpose;
+use crate::call::{Call, SMALL_ANSWER};
+use crate::environment::{Memory, Purpose};
 use crate::error::Error;
 use crate::limits::Sparse;
 use crate::response;
@@ -48,6 +48,11 @@ impl Call<'_> {
         let cache = match &reference {
             Some(Reference::Digest(_)) => IMMUTABLE,
             _ => REVALIDATE,
+        };
+        // Before the row is read: most manifests lie in it.
+        let memory = match head_only {
+            true => None,
+            false => Some(self.memory(self.usual_manifest()).await?),
         };
         let (digest, media_type, size, record) = match reference.ok_or(Error::ManifestUnknown)? {
             Reference::Digest(digest) => {
@@ -80,8 +85,10 @@ impl Call<'_> {
         let mut response = if ranges::not_modified(headers, &digest) {
             response::empty(StatusCode::NOT_MODIFIED)
         } else {
-            let mut response = match record {
-                Some(record) if !head_only => self.manifest_body(permit.repository(), &digest, record).await?,
+            let mut response = match (record, memory) {
+                (Some(record), Some(memory)) => {
+                    self.manifest_body(permit.repository(), &digest, record, memory).await?
+                }
                 _ => response::empty(StatusCode::OK),
             };
             response.headers_mut().insert(CONTENT_LENGTH, size.into());
@@ -115,18 +122,30 @@ impl Call<'_> {
         }
     }
 
+    /// For so many bytes of a manifest memory is asked for before anything is known of it.
+    fn usual_manifest(&self) -> usize {
+        self.settings.limits.inline_manifest_bytes.min(SMALL_ANSWER)
+    }
+
     async fn manifest_body(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
         record: ManifestRecord,
+        mut memory: Memory,
     ) -> Result<Response<ResponseBody>, Error> {
         let body = match record.content {
+            Content::Inline(bytes) if bytes.len() <= self.usual_manifest() => {
+                memory.shrink_to(bytes.len());
+                ResponseBody::full(bytes).holding(Some(memory))
+            }
             Content::Inline(bytes) => {
+                drop(memory);
                 let memory = self.memory(bytes.len()).await?;
                 ResponseBody::full(bytes).holding(Some(memory))
             }
             content => {
+                drop(memory);
                 let memory = self.memory_to_stream(record.size).await?;
                 let stream = self.open_manifest(repository, digest, &content, record.size).await?;
                 ResponseBody::stream(stream.ok_or(Error::ManifestUnknown)?, record.size).holding(Some(memory))

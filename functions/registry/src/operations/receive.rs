@@ -4,7 +4,7 @@
 //! manifests; one that turns out to be larger waits for all the rest at once. So those who send the beginning of a
 //! manifest and then nothing hold little, and nobody who holds some of the rest waits for more of it.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::future::{Either, select};
 use http::HeaderMap;
 
@@ -95,7 +95,7 @@ impl Call<'_> {
             rest: None,
             capacity,
         };
-        let mut bytes = BytesMut::new();
+        let mut bytes = Vec::new();
         let mut waited = 0;
         while let Some(chunk) = next {
             let length = bytes.len() + chunk.len();
@@ -105,7 +105,7 @@ impl Call<'_> {
             held.reach(self, length, expected).await?;
             // Never more than is paid for, as a buffer that doubles would.
             if bytes.capacity() < length {
-                bytes.reserve(held.capacity - bytes.len());
+                bytes.reserve_exact(held.capacity - bytes.len());
             }
             bytes.extend_from_slice(&chunk);
             drop(chunk);
@@ -120,7 +120,7 @@ impl Call<'_> {
             return Err(BodyError::LengthMismatch.into());
         }
         Ok(Received {
-            bytes: bytes.freeze(),
+            bytes: bytes.into(),
             memory: held,
         })
     }

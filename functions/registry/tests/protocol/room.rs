@@ -193,13 +193,18 @@ async fn small_answers_are_apart() {
     let world = world
         .another(std::sync::Arc::new(registry::Anonymous::all()), settings)
         .await;
-    for (length, purpose) in [(64 << 10, Purpose::SmallAnswer), ((64 << 10) + 1, Purpose::Answer)] {
+    let small = (Purpose::SmallAnswer, 64 << 10);
+    for (length, rooms) in [
+        (64 << 10, vec![small]),
+        ((64 << 10) + 1, vec![small, (Purpose::Answer, (64 << 10) + 1)]),
+    ] {
         let manifest = padded(&index(&[]), length);
         world.put_manifest("a", "t", manifest).await.expect(201);
         world.clock.rooms();
         let answer = handle(&world, "/v2/a/manifests/t").await;
         assert_eq!(answer.status(), 200);
-        assert_eq!(world.clock.rooms(), [(purpose, length)]);
+        assert_eq!(world.clock.rooms(), rooms);
+        assert_eq!(world.clock.held(), length);
     }
 }
 
@@ -217,20 +222,30 @@ async fn room_for_answers() {
     let catalog = "/v2/_catalog?n=10".to_owned();
     // What a list took in the making it does not hold while it is sent.
     let (tags_length, catalog_length) = (r#"{"name":"a","tags":["t"]}"#.len(), r#"{"repositories":["a"]}"#.len());
-    for (target, rooms) in [
-        (format!("/v2/a/blobs/{large}"), vec![(Purpose::Stream, 64 << 10)]),
-        (format!("/v2/a/blobs/{small}"), vec![(Purpose::Stream, 2)]),
+    for (target, rooms, bytes) in [
+        (
+            format!("/v2/a/blobs/{large}"),
+            vec![(Purpose::Stream, 64 << 10)],
+            64 << 10,
+        ),
+        (format!("/v2/a/blobs/{small}"), vec![(Purpose::Stream, 2)], 2),
+        // As much as a manifest in its row may take, before the row is read.
         (
             "/v2/a/manifests/t".to_owned(),
-            vec![(Purpose::SmallAnswer, manifest.len())],
+            vec![(Purpose::SmallAnswer, 32 << 10)],
+            manifest.len(),
         ),
-        (tags, vec![(Purpose::Page, 3_200), (Purpose::SmallAnswer, tags_length)]),
+        (
+            tags,
+            vec![(Purpose::Page, 3_200), (Purpose::SmallAnswer, tags_length)],
+            tags_length,
+        ),
         (
             catalog,
             vec![(Purpose::Page, 6_400), (Purpose::SmallAnswer, catalog_length)],
+            catalog_length,
         ),
     ] {
-        let (_, bytes) = rooms[rooms.len() - 1];
         world.clock.rooms();
         let answer = handle(&world, &target).await;
         assert_eq!(answer.status(), 200, "{target}");
