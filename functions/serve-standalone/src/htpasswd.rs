@@ -26,7 +26,8 @@ mod recent;
 mod turns;
 pub(crate) mod watched;
 
-use password_cache::PasswordCache;
+use hash::Hash;
+use password_cache::{Fingerprint, PasswordCache};
 use turns::PasswordTurns;
 use watched::{FileError, WatchedFile};
 
@@ -37,6 +38,14 @@ pub(crate) struct Htpasswd {
     anonymous: Option<Ceiling>,
     cache: PasswordCache,
     turns: PasswordTurns,
+}
+
+/// The check of a password.
+struct Check {
+    /// The user's, or one that stands in for it.
+    hash: Hash,
+    exists: bool,
+    fingerprint: Fingerprint,
 }
 
 impl fmt::Debug for Htpasswd {
@@ -65,32 +74,32 @@ impl Htpasswd {
 
     async fn verify(&self, client: ClientKey, user: &str, password: &str) -> Result<bool, AuthenticationError> {
         self.file.look().await;
-        let users = self.file.users();
-        // Looked up for everyone, so that it costs the same for everyone.
-        let decoy = users.decoy(self.cache.seed(user));
-        let known = users.hash(user);
-        let Some(hash) = known.or(decoy) else { return Ok(false) };
-        let exists = known.is_some();
-        let fingerprint = self.cache.fingerprint(user, password, hash.text());
-        let remembered = || {
+        let remembered = |check: &Check| {
             // Who was removed may have left a right password behind, if somebody else has the same hash.
-            if exists && self.cache.is_right(&fingerprint) {
+            if check.exists && self.cache.is_right(&check.fingerprint) {
                 Some(true)
-            } else if self.cache.is_wrong(client, &fingerprint, Instant::now()) {
+            } else if self.cache.is_wrong(client, &check.fingerprint, Instant::now()) {
                 Some(false)
             } else {
                 None
             }
         };
-        if let Some(good) = remembered() {
+        let Some(check) = self.check(user, password) else {
+            return Ok(false);
+        };
+        if let Some(good) = remembered(&check) {
             return Ok(good);
         }
         let turn = self.turns.wait(user, client).await?;
+        // That took its time: the file may have been read again.
+        let Some(check) = self.check(user, password) else {
+            return Ok(false);
+        };
         // A client's parallel requests come with the same password: the first of them may have had the answer.
-        if let Some(good) = remembered() {
+        if let Some(good) = remembered(&check) {
             return Ok(good);
         }
-        let (hash, text) = (hash.clone(), password.to_owned());
+        let (hash, text) = (check.hash.clone(), password.to_owned());
         let verification = tokio::task::spawn_blocking(move || {
             let good = hash.verify(&text);
             // Here and not in the task that waits: one that is dropped meanwhile must not let more of these run.
@@ -98,16 +107,31 @@ impl Htpasswd {
             good
         });
         let good = match verification.await {
-            Ok(good) => good && exists,
+            Ok(good) => good && check.exists,
             Err(error) => return Err(AuthenticationError::Unavailable(error.into())),
         };
         if good {
-            self.cache.add_right(fingerprint);
+            self.cache.add_right(check.fingerprint);
             self.turns.was_right(user, client);
         } else {
-            self.cache.add_wrong(client, fingerprint, Instant::now());
+            self.cache.add_wrong(client, check.fingerprint, Instant::now());
         }
-        Ok(good)
+        // Whoever was removed meanwhile, or has another password now, is out.
+        Ok(good && self.file.users().hash(user) == Some(&check.hash))
+    }
+
+    /// What `password` is to be checked against now; `None` when there are no users.
+    fn check(&self, user: &str, password: &str) -> Option<Check> {
+        let users = self.file.users();
+        // Looked up for everyone, so that it costs the same for everyone.
+        let decoy = users.decoy(self.cache.seed(user));
+        let known = users.hash(user);
+        let hash = known.or(decoy)?;
+        Some(Check {
+            fingerprint: self.cache.fingerprint(user, password, hash.text()),
+            exists: known.is_some(),
+            hash: hash.clone(),
+        })
     }
 
     fn without_credentials(&self) -> Result<Identity, AuthenticationError> {

@@ -1,6 +1,6 @@
 //! Changes to the text of a htpasswd file that leave everything else in it as it was.
 
-use super::file::{UserLine, UserLines};
+use super::file::{UserLine, UserLines, trim};
 
 /// What a file says that has no user left. Without a word it would be taken for one that was lost, and the users that
 /// a running server knows would stay.
@@ -51,7 +51,7 @@ pub(crate) fn remove(text: &str, user: &str) -> Edited {
     for line in UserLines(text).filter(|line| !line.is_for(user)) {
         push(&mut edited, line);
     }
-    if before > 0 && edited.trim().is_empty() {
+    if before > 0 && trim(&edited).is_empty() {
         let end = usual_end(text);
         push(&mut edited, UserLine { text: NO_USERS, end });
     }
@@ -86,6 +86,7 @@ mod tests {
             ("alice:x\r\n", "alice:x\r\nbob:new\r\n", 0),
             ("alice:x\rcarol:y", "alice:x\rcarol:y\rbob:new\r", 0),
             ("bob:old\n", "bob:new\n", 1),
+            ("a:x\n\u{feff}bob:old\n", "a:x\nbob:new\n", 1),
             ("bob:old", "bob:new", 1),
             ("a:x\n\n bob : old # since May\r\n# end", "a:x\n\nbob:new\r\n# end", 1),
             ("bob:1\na:x\nbob:2\nb:y\n", "a:x\nbob:new\nb:y\n", 2),

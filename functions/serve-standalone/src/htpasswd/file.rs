@@ -1,8 +1,8 @@
 //! The text of a htpasswd file: one `user:hash` per line.
 //!
 //! It is read as every editor and tool writes it: UTF-8, or UTF-16 with a byte order mark; lines that end in LF, CRLF
-//! or CR, the last one perhaps in nothing; blanks around everything; empty lines and comments (`#`); a third field,
-//! which other servers take for a comment. Of several lines for one user the last one counts.
+//! or CR, the last one perhaps in nothing; blanks around everything; byte order marks of files that were put together;
+//! empty lines and comments (`#`); a third field, which other servers take for a comment. Of several lines for one user the last one counts.
 //!
 //! Taken are bcrypt (`$2y$`, `$2b$`, `$2a$`) and argon2id (a PHC string, `$argon2id$…`). Everything else that such
 //! files may hold is either broken (DES, MD5, SHA-1) or no hash at all, and is refused when the file is read: a server
@@ -14,6 +14,8 @@ use super::hash::Hash;
 
 /// The longest name, in bytes: it travels in upload tokens.
 const MAX_NAME: usize = 255;
+/// Begins a file that some editors write. Where such files were put together, it begins a line.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// Why a file is not usable. Never holds a password or a hash, only a name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,7 +34,7 @@ pub(crate) enum Problem {
     NoColon,
     #[error(
         "a user's name is 1 to {MAX_NAME} bytes long, does not begin with # or blanks, does not end with blanks, and \
-         holds no colon and no control character"
+         holds no colon, no control character and no byte order mark"
     )]
     Name,
     #[error(
@@ -145,7 +147,9 @@ pub(crate) fn check_name(name: &str) -> Result<(), Problem> {
         && name.len() <= MAX_NAME
         && name.trim() == name
         && !name.starts_with('#')
-        && !name.chars().any(|character| character == ':' || character.is_control());
+        && !name
+            .chars()
+            .any(|character| matches!(character, ':' | BYTE_ORDER_MARK) || character.is_control());
     if legal { Ok(()) } else { Err(Problem::Name) }
 }
 
@@ -184,6 +188,11 @@ fn not_text(before: &str) -> LineError {
     }
 }
 
+/// `text` without what has no meaning around a line, or around a file.
+pub(super) fn trim(text: &str) -> &str {
+    text.trim_matches(|character: char| character.is_whitespace() || character == BYTE_ORDER_MARK)
+}
+
 /// One line and how it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct UserLine<'a> {
@@ -196,7 +205,7 @@ impl<'a> UserLine<'a> {
     /// The user's name and hash, as text; `None` if it is empty or a comment.
     fn user(&self) -> Result<Option<(&'a str, &'a str)>, Problem> {
         // Old programs of DOS end a file with ^Z.
-        let line = self.text.trim_end_matches('\u{1a}').trim();
+        let line = trim(self.text.trim_end_matches('\u{1a}'));
         if line.is_empty() || line.starts_with('#') {
             return Ok(None);
         }
@@ -215,7 +224,7 @@ impl<'a> UserLine<'a> {
 
     /// Whether it is for `user`, however the rest of it reads.
     pub(super) fn is_for(&self, user: &str) -> bool {
-        let line = self.text.trim();
+        let line = trim(self.text);
         !line.starts_with('#') && line.split_once(':').is_some_and(|(name, _)| name.trim_end() == user)
     }
 }
@@ -271,13 +280,17 @@ mod tests {
         let utf16 = |unit: fn(u16) -> [u8; 2]| -> Vec<u8> {
             format!("\u{feff}{plain}").encode_utf16().flat_map(unit).collect()
         };
-        let forms: [(&str, Vec<u8>); 15] = [
+        let forms: [(&str, Vec<u8>); 16] = [
             ("as it should be", plain.clone().into_bytes()),
             ("no end of the last line", plain.trim_end().into()),
             ("CRLF", plain.replace('\n', "\r\n").into()),
             ("CR", plain.replace('\n', "\r").into()),
             ("CRLF and LF", plain.replacen('\n', "\r\n", 1).into()),
             ("a byte order mark", format!("\u{feff}{plain}").into()),
+            (
+                "byte order marks of files that were put together",
+                format!("\u{feff}# notes\n\u{feff}{}", plain.replacen('\n', "\n\u{feff}", 1)).into(),
+            ),
             ("UTF-16, little end first", utf16(u16::to_le_bytes)),
             ("UTF-16, big end first", utf16(u16::to_be_bytes)),
             (
@@ -378,6 +391,10 @@ mod tests {
             "$2b$04$short".into(),
             format!("{BCRYPT} x"),
             "$argon2id$v=19$m=64,t=1,p=1".into(),
+            "$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHQxMjM0".into(),
+            // 30 bytes of hash, 4 of salt.
+            "$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHQxMjM0$Af4IfuKpVg7JyPBoFDe0xTCWh9vCGJc5r2wEZqSH".into(),
+            "$argon2id$v=19$m=64,t=1,p=1$c29tZQ$Af4IfuKpVg7JyPBoFDe0xTCWh9vCGJc5r2wEZqSHqX0".into(),
         ] {
             assert!(
                 matches!(problem(&format!("alice:{hash}")), Problem::Malformed { .. }),
@@ -400,7 +417,18 @@ mod tests {
         for name in ["a", "a b", "zo\u{eb}", "a#b", "a@b.example"] {
             assert_eq!(check_name(name), Ok(()), "{name:?}");
         }
-        for name in ["", " a", "a ", "#a", "a:b", "a\nb", "a\0", "\u{a0}a"] {
+        for name in [
+            "",
+            " a",
+            "a ",
+            "#a",
+            "a:b",
+            "a\nb",
+            "a\0",
+            "\u{a0}a",
+            "\u{feff}a",
+            "a\u{feff}b",
+        ] {
             assert_eq!(check_name(name), Err(Problem::Name), "{name:?}");
         }
     }

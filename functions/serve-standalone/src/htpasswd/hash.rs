@@ -19,6 +19,10 @@ pub(super) const ARGON2_MEMORY: u32 = 256 << 10;
 /// Memory times passes, in KiB: some seconds of one core.
 const ARGON2_WORK: u64 = 4 << 20;
 pub(super) const ARGON2_LANES: u32 = 16;
+/// The shortest salt and hash of argon2id, in bytes. A hash has no mark of its end: one of 32 bytes that was cut while
+/// the file was written reads as a shorter one, which no password has.
+const ARGON2_MIN_SALT: usize = 8;
+const ARGON2_MIN_HASH: usize = 32;
 
 /// A kind of hash for a new password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -88,8 +92,13 @@ impl Hash {
         if text.starts_with("$argon2id$") {
             let malformed = |reason: String| malformed("argon2id", reason);
             let hash = PasswordHash::new(text).map_err(|error| malformed(error.to_string()))?;
-            if hash.salt.is_none() || hash.hash.is_none() {
+            let (Some(salt), Some(output)) = (&hash.salt, &hash.hash) else {
                 return Err(malformed("it has no salt or no hash".into()));
+            };
+            if salt.len() < ARGON2_MIN_SALT || output.len() < ARGON2_MIN_HASH {
+                return Err(malformed(format!(
+                    "it is cut or too short: a salt has at least {ARGON2_MIN_SALT} bytes, a hash {ARGON2_MIN_HASH}"
+                )));
             }
             let params = Params::try_from(&hash).map_err(|error| malformed(error.to_string()))?;
             let work = u64::from(params.m_cost()) * u64::from(params.t_cost());

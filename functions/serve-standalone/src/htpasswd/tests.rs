@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -43,6 +44,14 @@ fn lines(users: &[(&str, &str)]) -> String {
         writeln!(text, "{user}:{}", bcrypt::hash(password, 4).unwrap()).unwrap();
         text
     })
+}
+
+/// The line of a user whose hash is of the kind that is made unless another is asked for.
+fn argon2id_line(user: &str, password: &str) -> String {
+    use argon2::PasswordHasher as _;
+    let cheap = argon2::Argon2::from(argon2::Params::new(64, 1, 1, None).unwrap());
+    let hash = cheap.hash_password_with_salt(password.as_bytes(), b"a salt of bytes.");
+    format!("{user}:{}\n", hash.unwrap())
 }
 
 fn basic(user: &str, password: &str) -> Credentials {
@@ -314,6 +323,32 @@ async fn a_file_that_is_written_in_steps_locks_nobody_out() {
     assert_eq!(verdict(&htpasswd, basic("bob", "new")).await, "bob");
 }
 
+/// The same, byte by byte, or with a disk that is full: every cut of the last line is met, in each kind of hash. Nothing
+/// marks the end of an argon2id hash, and one that is cut can be decoded at every fourth length.
+#[tokio::test]
+async fn a_line_that_is_cut_anywhere_locks_nobody_out() {
+    for (kind, last) in [
+        ("argon2id", argon2id_line("bob", "secret")),
+        ("bcrypt", lines(&[("bob", "secret")])),
+    ] {
+        let fixture = Fixture::new(&[]);
+        let first = argon2id_line("alice", "secret");
+        let whole = format!("{first}{last}");
+        fixture.write(&whole);
+        let htpasswd = fixture.open();
+        for length in first.len() + 1..=whole.len() {
+            fixture.write(&whole[..length]);
+            a_second_later(&htpasswd);
+            for user in ["alice", "bob"] {
+                let verdict = verdict(&htpasswd, basic(user, "secret")).await;
+                assert_eq!(verdict, user, "{kind}, cut at {length}: {}", &whole[..length]);
+            }
+            let usable = length + 1 >= whole.len();
+            assert_eq!(htpasswd.file.complaint().is_none(), usable, "{kind}, cut at {length}");
+        }
+    }
+}
+
 /// What `roadstead htpasswd --delete` leaves of the last user.
 #[tokio::test]
 async fn a_file_that_says_that_there_is_no_user_is_believed() {
@@ -392,6 +427,61 @@ async fn a_right_password_stays_right_until_its_line_changes() {
     assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "503");
     drop(turn);
     assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice");
+}
+
+/// The file may change while a request waits for its turn, and what it says then counts.
+#[tokio::test]
+async fn a_user_who_is_removed_while_waiting_for_a_turn_is_out() {
+    let fixture = Fixture::new(&[("alice", "secret"), ("bob", "old"), ("carol", "secret")]);
+    let mut htpasswd = fixture.open();
+    htpasswd.turns = PasswordTurns::of(1);
+    let turn = htpasswd.turns.wait("somebody", elsewhere().client).await.unwrap();
+    let asked = async {
+        tokio::join!(
+            verdict(&htpasswd, basic("alice", "secret")),
+            verdict(&htpasswd, basic("bob", "old")),
+            verdict(&htpasswd, basic("bob", "new")),
+            verdict(&htpasswd, basic("carol", "secret")),
+        )
+    };
+    let changed = async {
+        // The requests are polled first, and wait.
+        tokio::task::yield_now().await;
+        fixture.write(&lines(&[("bob", "new"), ("carol", "secret")]));
+        htpasswd.reload().await;
+        drop(turn);
+    };
+    let (verdicts, ()) = tokio::join!(asked, changed);
+    assert_eq!(verdicts, ("401".into(), "401".into(), "bob".into(), "carol".into()));
+}
+
+/// The same while the password is checked, which takes a while too.
+#[tokio::test]
+async fn a_user_who_is_removed_while_the_password_is_checked_is_out() {
+    let fixture = Fixture::new(&[]);
+    let costly = bcrypt::hash("secret", 11).unwrap();
+    fixture.write(&format!("alice:{costly}\nbob:{costly}\n"));
+    let mut htpasswd = fixture.open();
+    htpasswd.turns = PasswordTurns::of(1);
+    let checking = AtomicBool::new(true);
+    let asked = async {
+        let verdict = verdict(&htpasswd, basic("alice", "secret")).await;
+        checking.store(false, Ordering::Relaxed);
+        verdict
+    };
+    let removed = async {
+        while htpasswd.turns.free() > 0 {
+            tokio::task::yield_now().await;
+        }
+        fixture.write(&format!("bob:{costly}\n"));
+        htpasswd.reload().await;
+        assert!(
+            checking.load(Ordering::Relaxed),
+            "it was checked before the file was read"
+        );
+    };
+    let (verdict, ()) = tokio::join!(asked, removed);
+    assert_eq!(verdict, "401");
 }
 
 /// A request that is given up while its password is checked must not make room for another check: the work goes on

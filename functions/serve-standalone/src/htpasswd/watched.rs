@@ -22,7 +22,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rustix::fs::OFlags;
 use tokio::sync::Mutex;
 
-use super::file::{LineError, Users, decode};
+use super::file::{LineError, Users, decode, trim};
 
 /// Between two looks at the file.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -254,7 +254,7 @@ fn read(file: File) -> Result<(Users, Stamp), FileError> {
     }
     let text = decode(&bytes)?;
     // What an editor or a full disk leaves for a moment or for ever; nobody writes that to say that there are no users.
-    if text.trim().is_empty() {
+    if trim(&text).is_empty() {
         return Err(FileError::NoUsers);
     }
     Ok((Users::parse(&text)?, stamp))
