@@ -18,7 +18,7 @@ pub(crate) use operate::{
     BlobsCommand, CollectArgs, CopyArgs, ExportArgs, FsckArgs, ImportArgs, InitArgs, MetadataCommand, ReadArgs,
     RepoCommand, TagCommand, Target,
 };
-pub(crate) use pull::{PullMode, PullRule};
+pub(crate) use pull::{PullArgs, PullMode, PullRule};
 pub(crate) use serve::{AllowAnonymous, LogFormat, ServeArgs, SyncMode};
 pub(crate) use stores::{Blobs, Bucket, Encryption, Endpoint, Metadata, Parts, PathStyle, StoreArgs, TableName};
 pub(crate) use values::MetricsAddress;
@@ -49,6 +49,17 @@ pub(crate) struct Cli {
     pub(crate) command: Option<Command>,
     #[command(flatten)]
     pub(crate) serve: ServeArgs,
+}
+
+impl Cli {
+    /// Whether the command goes on until a signal ends it.
+    pub(crate) fn goes_on(&self) -> bool {
+        match &self.command {
+            None | Some(Command::Serve(_)) => true,
+            Some(Command::Collect(args)) => args.every.is_some(),
+            _ => false,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

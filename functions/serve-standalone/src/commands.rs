@@ -54,6 +54,13 @@ impl From<io::Error> for Failure {
 
 /// Runs a command to its end.
 pub(crate) fn run(cli: Cli) -> ExitCode {
+    if cli.goes_on() {
+        // Before anything else: the signal to read files again must end nothing that is about to begin.
+        if let Err(error) = signals::ignore_hangups() {
+            let _ = writeln!(io::stderr(), "roadstead: cannot listen to signals: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
     let mut log = None;
     let mut serve = |args: &ServeArgs| {
         log = Some(logging::format(args.log));

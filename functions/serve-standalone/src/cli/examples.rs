@@ -71,8 +71,8 @@ Examples:
   roadstead htpasswd users alice --hash bcrypt
       For a file that other programs read too; bcrypt takes passwords of up to 72 bytes
 
-The file is replaced at once and keeps its owner, its permissions, its comments and its order. A server that uses it sees \
-a new user or password within a second or two, and a removed one within four.
+The file is replaced at once and keeps its owner and its permissions; all other lines stay as they are. A server that uses it \
+sees a new user or password within a second or two, and a removed one within four.
 
 Exit codes: 0 success, 1 failure, 2 wrong usage, 3 no such file or user with --delete";
 

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use registry::auth::Credentials;
 use rustix::fs::{FlockOperation, Gid, Uid, fchown, flock};
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
-use super::Failure;
+use super::{Failure, signals};
 use crate::cli::HtpasswdArgs;
 use crate::htpasswd::edit::{self, Edited};
 use crate::htpasswd::file::{Users, check_name, decode};
@@ -18,6 +18,8 @@ use crate::htpasswd::watched::MAX_FILE;
 
 /// Who may read a new file: it holds what guesses can be tried on.
 const NEW_MODE: u32 = 0o600;
+/// As many links as Linux follows.
+const MAX_LINKS: usize = 40;
 
 /// Prints a line, or changes a file.
 pub(super) fn run(args: &HtpasswdArgs) -> Result<(), Failure> {
@@ -54,8 +56,9 @@ pub(super) fn run(args: &HtpasswdArgs) -> Result<(), Failure> {
 /// `user:hash`, with a password that is asked for.
 fn line(args: &HtpasswdArgs) -> Result<String, Failure> {
     let password = if io::stdin().is_terminal() {
-        let first = ask("Password: ")?;
-        if ask("Again: ")? != first {
+        let terminal = Terminal::new()?;
+        let first = terminal.ask("Password: ")?;
+        if terminal.ask("Again: ")? != first {
             return Err(Failure::Failed("the passwords differ".into()));
         }
         first
@@ -81,29 +84,25 @@ fn line(args: &HtpasswdArgs) -> Result<String, Failure> {
 /// Says how many lines the user had before.
 fn change(path: &Path, create: bool, edit: impl FnOnce(&str) -> Result<Edited, Failure>) -> Result<usize, Failure> {
     let cannot = |error: &dyn std::fmt::Display| Failure::failed(format!("cannot change {}", path.display()), error);
-    // The file behind a link is changed, and the link stays.
-    let target = match std::fs::canonicalize(path) {
-        Ok(target) => target,
-        Err(error) if error.kind() == ErrorKind::NotFound && create => path.to_owned(),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Err(Failure::NotFound(format!("{} does not exist", path.display())));
-        }
-        Err(error) => return Err(cannot(&error)),
+    let absent_or = |error: io::Error| match error.kind() {
+        ErrorKind::NotFound => Failure::NotFound(format!("{} does not exist", path.display())),
+        _ => cannot(&error),
     };
+    let target = behind_links(path).map_err(|error| cannot(&error))?;
     let folder = match target.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
         _ => PathBuf::from("."),
     };
     let folder = File::open(&folder)
         .map(|opened| (folder, opened))
-        .map_err(|error| cannot(&error))?;
+        .map_err(|error| if create { cannot(&error) } else { absent_or(error) })?;
     // Two commands at once change the file one after the other. Where that cannot be had, as on some network shares,
     // the later one wins.
     let _ = flock(&folder.1, FlockOperation::LockExclusive);
     let old = match File::open(&target) {
         Ok(file) => Some(file),
         Err(error) if error.kind() == ErrorKind::NotFound && create => None,
-        Err(error) => return Err(cannot(&error)),
+        Err(error) => return Err(absent_or(error)),
     };
     let mut bytes = Vec::new();
     if let Some(file) = &old {
@@ -122,6 +121,20 @@ fn change(path: &Path, create: bool, edit: impl FnOnce(&str) -> Result<Edited, F
         eprintln!("roadstead: a server will not take {}: {error}", path.display());
     }
     Ok(edited.before)
+}
+
+/// The file that a link leads to, so that the link stays when that is replaced; also one that is not there yet.
+fn behind_links(path: &Path) -> io::Result<PathBuf> {
+    let mut target = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        match std::fs::read_link(&target) {
+            Ok(next) => target = target.parent().unwrap_or(Path::new("")).join(next),
+            // It is no link, or nothing is there.
+            Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::NotFound) => return Ok(target),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::other("too many links lead from one to the next"))
 }
 
 /// Puts `text` in the place of a file, durably, with the owner and the permissions of the one before.
@@ -151,7 +164,13 @@ fn replace(target: &Path, folder: &(PathBuf, File), old: Option<&File>, text: &s
         }
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        std::fs::rename(&temporary, target)?;
+        std::fs::rename(&temporary, target).map_err(|error| match error.kind() {
+            ErrorKind::ResourceBusy => io::Error::new(
+                error.kind(),
+                "it is a mount of its own, and can only be changed from outside; mount its directory instead",
+            ),
+            _ => error,
+        })?;
         folder.1.sync_all()
     })();
     if written.is_err() {
@@ -170,18 +189,38 @@ fn read_line() -> Result<String, Failure> {
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// Asks on the terminal, and does not show what is typed.
-fn ask(question: &str) -> Result<String, Failure> {
-    let failed = |error: rustix::io::Errno| Failure::failed("cannot hide what is typed", error);
-    let terminal = io::stdin();
-    let before = tcgetattr(&terminal).map_err(failed)?;
-    let mut hidden = before.clone();
-    hidden.local_modes.remove(LocalModes::ECHO);
-    // Standard output is the file that the line goes to.
-    eprint!("{question}");
-    tcsetattr(&terminal, OptionalActions::Flush, &hidden).map_err(failed)?;
-    let answer = read_line();
-    tcsetattr(&terminal, OptionalActions::Flush, &before).map_err(failed)?;
-    eprintln!();
-    answer
+/// The terminal of standard input, on which what is typed can be hidden.
+struct Terminal {
+    before: Termios,
+}
+
+impl Terminal {
+    /// From now on SIGINT and SIGTERM end the process with the terminal as it was before.
+    fn new() -> Result<Self, Failure> {
+        let before = tcgetattr(io::stdin()).map_err(Self::failed)?;
+        let restored = before.clone();
+        signals::end_after(move || {
+            let _ = tcsetattr(io::stdin(), OptionalActions::Flush, &restored);
+            eprintln!();
+        })
+        .map_err(Self::failed)?;
+        Ok(Self { before })
+    }
+
+    /// Asks, and does not show what is typed.
+    fn ask(&self, question: &str) -> Result<String, Failure> {
+        let mut hidden = self.before.clone();
+        hidden.local_modes.remove(LocalModes::ECHO);
+        // Before the question: who sees it may type. Standard output is the file that the line goes to.
+        tcsetattr(io::stdin(), OptionalActions::Flush, &hidden).map_err(Self::failed)?;
+        eprint!("{question}");
+        let answer = read_line();
+        tcsetattr(io::stdin(), OptionalActions::Flush, &self.before).map_err(Self::failed)?;
+        eprintln!();
+        answer
+    }
+
+    fn failed(error: impl std::fmt::Display) -> Failure {
+        Failure::failed("cannot hide what is typed", error)
+    }
 }

@@ -1,11 +1,15 @@
-//! SIGTERM and SIGINT, which end what goes on for long; SIGHUP, which makes a server read its files again.
+//! SIGTERM and SIGINT, which end what goes on for long; SIGHUP, which does not: it makes a server read its files again.
 
 use std::sync::Arc;
 
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::logging;
 use crate::reload::Reload;
+
+/// The exit code of a process that a person has interrupted, as shells have it.
+const INTERRUPTED: i32 = 130;
 
 /// SIGTERM and SIGINT.
 pub(super) struct Signals {
@@ -40,7 +44,35 @@ impl Signals {
     }
 }
 
-/// SIGHUP. From the moment that this exists the signal does not end the process any more, also when this is gone.
+/// Ends the process at the first SIGTERM or SIGINT, after `last`. For commands that have no runtime.
+pub(super) fn end_after(last: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    let runtime = runtime()?;
+    let mut signals = {
+        let _inside = runtime.enter();
+        Signals::new()?
+    };
+    std::thread::spawn(move || {
+        runtime.block_on(signals.next());
+        last();
+        std::process::exit(INTERRUPTED);
+    });
+    Ok(())
+}
+
+/// From now on SIGHUP does not end the process. Whoever wants to know of it makes [`Hangups`].
+pub(super) fn ignore_hangups() -> std::io::Result<()> {
+    // The handler that this installs stays when the runtime has gone.
+    let runtime = runtime()?;
+    let _inside = runtime.enter();
+    signal(SignalKind::hangup()).map(drop)
+}
+
+/// What waits for signals alone.
+fn runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_io().build()
+}
+
+/// SIGHUP. From the moment that this exists, every one is heeded.
 pub(super) struct Hangups(Signal);
 
 impl Hangups {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use crate::support::objects::Objects;
-use crate::support::{EMPTY, MANIFEST_TYPE, Response, Server, digest, eventually, manifest, roadstead};
+use crate::support::{EMPTY, MANIFEST_TYPE, Mounted, Response, Server, digest, eventually, manifest, roadstead};
 
 fn text(response: &Response) -> String {
     String::from_utf8(response.body.clone()).unwrap()
@@ -293,50 +293,12 @@ fn below_the_floor_uploads_are_refused_and_everything_else_goes_on() {
     assert!(ends(&server.data(), &["collect"]).status.success());
 }
 
-/// A directory that was bound over itself, read-only; until it is dropped.
-struct ReadOnly(std::path::PathBuf);
-
-impl ReadOnly {
-    /// `None`, with the reason, where this user cannot mount.
-    fn over(path: &Path) -> Option<Self> {
-        let mount = |arguments: &[&str]| {
-            let output = std::process::Command::new("mount")
-                .args(arguments)
-                .arg(path)
-                .output()
-                .unwrap();
-            let told = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            output.status.success().then_some(()).ok_or(told)
-        };
-        let bound = mount(&["--bind", path.to_str().unwrap()]);
-        if let Err(told) = bound {
-            assert!(std::env::var("CI").as_deref() != Ok("true"), "needs to mount: {told}");
-            println!("not run: {told}");
-            return None;
-        }
-        let mounted = Self(path.to_owned());
-        mount(&["-o", "remount,bind,ro"]).unwrap();
-        Some(mounted)
-    }
-}
-
-impl Drop for ReadOnly {
-    fn drop(&mut self) {
-        let status = std::process::Command::new("umount").arg(&self.0).status();
-        assert!(
-            status.is_ok_and(|status| status.success()),
-            "{} stays mounted",
-            self.0.display()
-        );
-    }
-}
-
 /// A store that cannot be written is noticed before the first push, where looking is free.
 #[test]
 fn a_store_that_may_not_be_written_is_told_before_a_push() {
     let server = Server::start(&[]);
     assert_eq!(ready(&server, "?push").0, 200);
-    let Some(read_only) = ReadOnly::over(&server.data()) else {
+    let Some(read_only) = Mounted::read_only(&server.data()) else {
         return;
     };
     let told = eventually("it is noticed", || {

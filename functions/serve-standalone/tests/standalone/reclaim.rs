@@ -113,7 +113,7 @@ fn a_server_collects_in_the_background_and_counts_it() {
 }
 
 #[test]
-fn collection_goes_on_until_it_is_told_to_end() {
+fn collection_goes_on_until_it_is_told_to_end_and_a_hangup_does_not() {
     let server = Server::start(&[]);
     push_image(&server, "app", b"layer");
     let mut child = roadstead()
@@ -122,13 +122,13 @@ fn collection_goes_on_until_it_is_told_to_end() {
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
-    let passes: Vec<Value> = lines
-        .take(3)
-        .map(|line| serde_json::from_str(&line.unwrap()).unwrap())
-        .collect();
-    assert!(passes.iter().all(|pass| pass["complete"] == true), "{passes:?}");
     let pid = rustix::process::Pid::from_raw(child.id().try_into().unwrap()).unwrap();
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    for line in lines.take(4) {
+        let pass: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        assert_eq!(pass["complete"], true, "{pass}");
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    }
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     let ended = eventually("it ends", || child.try_wait().unwrap());
     assert!(ended.success(), "{ended:?}");

@@ -1,6 +1,6 @@
 //! The file of users: how it may be written, what happens when it breaks, and what changes it.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::support::{EMPTY, Server, basic, digest, eventually, folder_with_users, roadstead, write_users};
+use crate::support::{EMPTY, Mounted, Server, basic, digest, eventually, folder_with_users, roadstead, write_users};
 
 fn line(user: &str, password: &str) -> String {
     format!("{user}:{}", bcrypt::hash(password, 4).unwrap())
@@ -253,6 +253,90 @@ fn a_line_is_set_and_removed_in_the_file_itself() {
         .map(|entry| entry.unwrap().file_name())
         .collect();
     assert_eq!(left.len(), 3, "{left:?}");
+}
+
+/// Links that lead to one another, and to a file that is not there yet.
+#[test]
+fn links_stay_and_lead_to_what_is_changed() {
+    let folder = TempDir::new().unwrap();
+    std::fs::create_dir_all(folder.path().join("mounted/current")).unwrap();
+    for (link, to) in [
+        ("users", "mounted/users"),
+        ("mounted/users", "current/users"),
+        ("round", "round"),
+    ] {
+        std::os::unix::fs::symlink(to, folder.path().join(link)).unwrap();
+    }
+    let names = || {
+        let text = std::fs::read_to_string(folder.path().join("mounted/current/users")).unwrap();
+        let names = text.lines().map(|line| line.split(':').next().unwrap().to_owned());
+        names.collect::<Vec<_>>()
+    };
+    let absent = htpasswd(folder.path(), &["users", "alice", "--delete"], "");
+    assert_eq!(absent.status.code(), Some(3), "{absent:?}");
+    for (user, expected) in [("alice", &["alice"][..]), ("bob", &["alice", "bob"])] {
+        let done = htpasswd(folder.path(), &["users", user], "secret");
+        assert!(done.status.success(), "{done:?}");
+        assert_eq!(names(), expected);
+    }
+    for link in ["users", "mounted/users"] {
+        assert!(
+            std::fs::symlink_metadata(folder.path().join(link))
+                .unwrap()
+                .is_symlink()
+        );
+    }
+    let round = htpasswd(folder.path(), &["round", "alice"], "secret");
+    assert_eq!(round.status.code(), Some(1), "{round:?}");
+}
+
+/// As a container has it to which one file of its host was given.
+#[test]
+fn a_file_that_is_a_mount_of_its_own_is_told_as_such() {
+    let folder = TempDir::new().unwrap();
+    let users = folder.path().join("users");
+    let text = format!("{}\n", line("alice", "secret"));
+    std::fs::write(&users, &text).unwrap();
+    let Some(mounted) = Mounted::over_itself(&users) else {
+        return;
+    };
+    let done = htpasswd(folder.path(), &["users", "bob"], "secret");
+    drop(mounted);
+    assert_eq!(done.status.code(), Some(1), "{done:?}");
+    let told = String::from_utf8_lossy(&done.stderr);
+    assert!(told.contains("mount its directory instead"), "{told}");
+    assert_eq!(std::fs::read_to_string(&users).unwrap(), text);
+}
+
+/// A terminal on which nothing that is typed can be seen is of no use to anybody.
+#[test]
+fn a_prompt_that_is_interrupted_leaves_the_terminal_as_it_was() {
+    let program = roadstead().get_program().to_str().unwrap().to_owned();
+    let session = format!("trap : INT; '{program}' htpasswd alice; echo code $?; stty -a");
+    let child = std::process::Command::new("script")
+        .args(["--quiet", "--command", &session, "/dev/null"])
+        .env("SHELL", "/bin/sh")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut child = KilledAtEnd(child);
+    let mut output = child.0.stdout.take().unwrap();
+    let mut keys = child.0.stdin.take().unwrap();
+    let mut shown = Vec::new();
+    while !shown.ends_with(b"Password: ") {
+        let mut byte = [0];
+        output.read_exact(&mut byte).unwrap();
+        shown.extend(byte);
+    }
+    // Ctrl-C
+    keys.write_all(b"hunter2\x03").unwrap();
+    output.read_to_end(&mut shown).unwrap();
+    let shown = String::from_utf8(shown).unwrap();
+    assert!(shown.contains("code 130"), "{shown}");
+    assert!(!shown.contains("hunter2"), "{shown}");
+    let modes: Vec<_> = shown.split_whitespace().collect();
+    assert!(modes.contains(&"echo") && !modes.contains(&"-echo"), "{shown}");
 }
 
 /// What cannot be stored is not written, and what is there stays.

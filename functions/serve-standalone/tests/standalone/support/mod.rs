@@ -59,7 +59,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// `roadstead serve` on a free port, with a log in JSON, and `flags`.
+    /// `roadstead serve` on a free port of loopback unless `flags` say another, with a log in JSON, and `flags`.
     pub(crate) fn start(flags: &[&str]) -> Self {
         Self::start_in(Arc::new(TempDir::new().unwrap()), flags)
     }
@@ -74,8 +74,9 @@ impl Server {
     /// The same, on the stores that `flags` name, with changes to its empty environment.
     pub(crate) fn start_on(folder: Arc<TempDir>, flags: &[&str], variables: &[(String, String)]) -> Self {
         let mut child = roadstead()
-            .args(["serve", "--listen", "127.0.0.1:0", "--log", "json", "--sync", "off"])
+            .args(["serve", "--log", "json", "--sync", "off"])
             .args(flags)
+            .env("ROADSTEAD_LISTEN", "127.0.0.1:0")
             .envs(variables.iter().cloned())
             .current_dir(folder.path())
             .stdout(Stdio::null())
@@ -365,5 +366,45 @@ impl Client {
 
     pub(crate) fn hang_up(self) {
         let _ = self.stream().shutdown(Shutdown::Both);
+    }
+}
+
+/// A file or directory that was bound over itself, until this is dropped.
+pub(crate) struct Mounted(PathBuf);
+
+impl Mounted {
+    /// `None`, with the reason, where this user cannot mount.
+    pub(crate) fn over_itself(path: &Path) -> Option<Self> {
+        let bound = Self::mount(path, &["--bind", path.to_str().unwrap()]);
+        if let Err(told) = bound {
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "needs to mount: {told}");
+            println!("not run: {told}");
+            return None;
+        }
+        Some(Self(path.to_owned()))
+    }
+
+    /// The same, and nothing can be written there.
+    pub(crate) fn read_only(path: &Path) -> Option<Self> {
+        let mounted = Self::over_itself(path)?;
+        Self::mount(path, &["-o", "remount,bind,ro"]).unwrap();
+        Some(mounted)
+    }
+
+    fn mount(path: &Path, arguments: &[&str]) -> Result<(), String> {
+        let output = Command::new("mount").args(arguments).arg(path).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        output.status.success().then_some(()).ok_or(told)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let status = Command::new("umount").arg(&self.0).status();
+        assert!(
+            status.is_ok_and(|status| status.success()),
+            "{} stays mounted",
+            self.0.display()
+        );
     }
 }
