@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use http::header::USER_AGENT;
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use percent_encoding::percent_decode_str;
 use registry::{Principal, Record};
 
 use crate::cli::LogFormat;
@@ -153,8 +154,10 @@ fn path(path: &str) -> Cow<'_, str> {
     if path.split('/').all(ordinary) {
         return printable(path);
     }
+    // As the core reads it: an escaped slash is one, and every other escape counts within its segment.
+    let path = path.replace("%2F", "/").replace("%2f", "/");
     let mut shown = String::with_capacity(path.len());
-    let mut before = [String::new(), String::new()];
+    let mut before = [Cow::Borrowed(""), Cow::Borrowed("")];
     for (index, segment) in path.split('/').enumerate() {
         if shown.len() >= MAX_TEXT {
             shown.push('…');
@@ -166,7 +169,7 @@ fn path(path: &str) -> Cow<'_, str> {
         if segment.is_empty() {
             continue;
         }
-        let plain = decoded(segment);
+        let plain = percent_decode_str(segment).decode_utf8_lossy();
         if before == ["blobs", "uploads"] || (plain.len() >= MAYBE_TOKEN && !plain.contains(':')) {
             shown.push('…');
         } else {
@@ -176,27 +179,6 @@ fn path(path: &str) -> Cow<'_, str> {
         before[1] = plain;
     }
     Cow::Owned(shown)
-}
-
-/// A segment as the core reads it.
-fn decoded(segment: &str) -> String {
-    let hex = |byte: u8| char::from(byte).to_digit(16);
-    let mut bytes = Vec::with_capacity(segment.len());
-    let mut rest = segment.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let escaped = match after {
-            [high, low, ..] if *first == b'%' => hex(*high).zip(hex(*low)),
-            _ => None,
-        };
-        if let Some(byte) = escaped.and_then(|(high, low)| u8::try_from(high * 16 + low).ok()) {
-            bytes.push(byte);
-            rest = &after[2..];
-        } else {
-            bytes.push(*first);
-            rest = after;
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Text that cannot move a cursor, begin a line, or be taken for another field: printable ASCII, with everything else
@@ -242,6 +224,7 @@ mod tests {
             "/v2/a/blobs//uploads//TOKEN",
             "/v2/a/blobs/%75ploads/TOKEN",
             "/v2/a/blobs/uploads%2fTOKEN",
+            "/v2/a/blobs%2Fuploads/TOKEN",
             "/v2/a/blobs/uploads/TOKEN/x",
             "/TOKEN",
         ] {
@@ -250,7 +233,17 @@ mod tests {
             assert!(!shown.contains(&TOKEN[..16]), "{shown}");
             assert!(shown.contains('…'), "{shown}");
         }
-        assert_eq!(path("/v2/a/blobs/uploads/short"), "/v2/a/blobs/uploads/…");
+        // Whatever their length is.
+        for (raw, shown) in [
+            ("/v2/a/blobs/uploads/short", "/v2/a/blobs/uploads/…"),
+            ("/v2/a/blobs%2Fuploads/short", "/v2/a/blobs/uploads/…"),
+            ("/v2/a/blobs%2fuploads%2fshort", "/v2/a/blobs/uploads/…"),
+            ("/v2/a/blobs%2F%75ploads/short", "/v2/a/blobs/%75ploads/…"),
+            // Once: the core does not decode what was decoded.
+            ("/v2/a/blobs%252Fuploads/short", "/v2/a/blobs%252Fuploads/short"),
+        ] {
+            assert_eq!(path(raw), shown);
+        }
         assert_eq!(path("/v2/a/blobs/uploads/"), "/v2/a/blobs/uploads/");
     }
 
