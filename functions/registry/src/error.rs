@@ -103,10 +103,7 @@ pub(crate) enum Error {
     Denied,
     #[error("the request must name exactly one host")]
     HostInvalid,
-    #[error(
-        "{0} is no name of this machine. The registry asks nobody for a password, so it answers only at localhost, \
-         127.0.0.1 and [::1], and at the names that its operator has allowed (--allow-host)"
-    )]
+    #[error("the registry is not served under the host name {0}; its operator can allow it with --allow-host")]
     HostRefused(String),
     #[error(
         "a browser has sent this for a page of another site. The registry asks nobody for a password, so it answers no \

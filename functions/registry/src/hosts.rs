@@ -16,9 +16,11 @@ use std::str::FromStr;
 
 use http::header::{HOST, ORIGIN};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Response};
 
+use crate::body::ResponseBody;
 use crate::error::Error;
+use crate::registry::complete;
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -115,6 +117,15 @@ pub struct HostPolicy {
 }
 
 impl HostPolicy {
+    /// The answer to a request that is refused for its host, or because a page of another site is behind it. For what a
+    /// shell answers without a registry.
+    #[must_use]
+    pub fn refuse(&self, head: &Parts) -> Option<Response<ResponseBody>> {
+        let refused = self.check(head).err()?;
+        // An id stands in the answers to faults of the registry's own alone.
+        Some(complete(refused.into_response(|| 0)))
+    }
+
     /// Checks the head of a request: 400 without exactly one host, 403 for what the policy refuses.
     pub(crate) fn check(&self, head: &Parts) -> Result<(), Error> {
         let host = host_of(head).ok_or(Error::HostInvalid)?;

@@ -173,12 +173,11 @@ impl Registry {
             .get_or_init(|| TokenKeys::new(self.settings.region.clone(), keys)))
     }
 
-    /// The answer to a request that is refused for its host, or because a page of another site is behind it. For what a
-    /// shell answers itself and not everybody may read; [`Self::handle`] checks its requests.
+    /// The answer to a request that this registry's [`HostPolicy`] refuses. For what a shell answers itself and not
+    /// everybody may read; [`Self::handle`] checks its requests.
     #[must_use]
     pub fn refuse(&self, head: &http::request::Parts) -> Option<Response<ResponseBody>> {
-        let refused = self.settings.hosts.check(head).err()?;
-        Some(complete(refused.into_response(|| random_u64(&*self.environment))))
+        self.settings.hosts.refuse(head)
     }
 
     /// Answers one request.

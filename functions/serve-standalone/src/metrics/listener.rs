@@ -1,4 +1,7 @@
 //! An address of its own for `/metrics`, so that whoever may pull need not see what the server counts.
+//!
+//! Nobody is asked for a password here. So what a browser sends for a page of another site is refused, and on loopback
+//! every host name but those of this machine and those that are allowed, as the registry does where it asks nobody.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -9,7 +12,7 @@ use http::{Response, StatusCode};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use registry::ResponseBody;
+use registry::{Host, HostPolicy, ResponseBody};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
@@ -31,12 +34,16 @@ pub(crate) struct MetricsListener {
 }
 
 impl MetricsListener {
-    /// Listens on `address`; port 0 takes a free one.
-    pub(crate) async fn open(address: SocketAddr, metrics: Arc<Metrics>) -> std::io::Result<Self> {
+    /// Listens on `address`; port 0 takes a free one. On loopback, names of this machine are answered and `allowed`.
+    pub(crate) async fn open(address: SocketAddr, metrics: Arc<Metrics>, allowed: Vec<Host>) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
+        let hosts = HostPolicy {
+            only: address.ip().to_canonical().is_loopback().then_some(allowed),
+            refuse_other_sites: true,
+        };
         Ok(Self {
             address: listener.local_addr()?,
-            task: tokio::spawn(accept(listener, metrics)),
+            task: tokio::spawn(accept(listener, metrics, Arc::new(hosts))),
         })
     }
 }
@@ -47,7 +54,7 @@ impl Drop for MetricsListener {
     }
 }
 
-async fn accept(listener: TcpListener, metrics: Arc<Metrics>) {
+async fn accept(listener: TcpListener, metrics: Arc<Metrics>, hosts: Arc<HostPolicy>) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let permit = room
@@ -57,10 +64,10 @@ async fn accept(listener: TcpListener, metrics: Arc<Metrics>) {
             .expect("the semaphore is never closed");
         match listener.accept().await {
             Ok((socket, _)) => {
-                let metrics = metrics.clone();
+                let (metrics, hosts) = (metrics.clone(), hosts.clone());
                 tokio::spawn(async move {
                     // Whoever is slower than that is nobody's scraper.
-                    let _ = tokio::time::timeout(PATIENCE, serve(socket, metrics)).await;
+                    let _ = tokio::time::timeout(PATIENCE, serve(socket, metrics, hosts)).await;
                     drop(permit);
                 });
             }
@@ -69,10 +76,13 @@ async fn accept(listener: TcpListener, metrics: Arc<Metrics>) {
     }
 }
 
-async fn serve(socket: TcpStream, metrics: Arc<Metrics>) {
+async fn serve(socket: TcpStream, metrics: Arc<Metrics>, hosts: Arc<HostPolicy>) {
     let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
-        let response = if request.uri().path() == "/metrics" {
-            metrics.answer(request.method())
+        let (head, _) = request.into_parts();
+        let response = if let Some(refusal) = hosts.refuse(&head) {
+            refusal
+        } else if head.uri.path() == "/metrics" {
+            metrics.answer(&head.method)
         } else {
             let mut response = Response::new(ResponseBody::full("the metrics are at /metrics\n".into()));
             *response.status_mut() = StatusCode::NOT_FOUND;

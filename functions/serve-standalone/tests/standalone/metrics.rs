@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::support::{Client, EMPTY, MANIFEST_TYPE, Response, Server, digest, manifest, run};
+use crate::support::{Client, EMPTY, MANIFEST_TYPE, Response, Server, digest, folder_with_users, manifest, run};
 
 fn scrape(address: SocketAddr) -> Response {
     Client::connect(address).request("GET", "/metrics", &[], b"")
@@ -101,24 +101,63 @@ fn an_upload_in_progress_is_seen() {
     crate::support::eventually("its end is counted", || (open() == Some(0)).then_some(()));
 }
 
+/// The address of `--metrics 127.0.0.1:0`.
+fn own_address(server: &Server) -> SocketAddr {
+    let line = server.wait_for_line("the addresses are told", |line| line["message"] == "listening");
+    let url = line["metrics"].as_str().unwrap();
+    let address = url.strip_prefix("http://").unwrap().strip_suffix("/metrics").unwrap();
+    address.parse().unwrap()
+}
+
 #[test]
 fn an_address_of_its_own_serves_metrics_and_nothing_else() {
     let server = Server::start(&["--metrics", "127.0.0.1:0"]);
-    let line = server.wait_for_line("the addresses are told", |line| line["message"] == "listening");
-    let url = line["metrics"].as_str().unwrap();
-    let address = url
-        .strip_prefix("http://")
-        .unwrap()
-        .strip_suffix("/metrics")
-        .unwrap()
-        .parse()
-        .unwrap();
+    let address = own_address(&server);
     assert_eq!(scrape(address).status, 200);
     assert_eq!(scrape(server.address).status, 404, "not among what everyone may ask");
     let ask = |method: &str, path: &str| Client::connect(address).request(method, path, &[], b"").status;
     assert_eq!(ask("GET", "/v2/"), 404);
     assert_eq!(ask("POST", "/metrics"), 405);
     assert_eq!(ask("HEAD", "/metrics"), 200);
+}
+
+/// Also beside a registry that asks for passwords, because nobody is asked here.
+#[test]
+fn s32_pages_of_other_sites_do_not_read_what_is_counted_on_this_machine() {
+    let users = folder_with_users(&[("alice", "secret")]);
+    let flags = [
+        "--htpasswd",
+        "users",
+        "--metrics",
+        "127.0.0.1:0",
+        "--allow-host",
+        "host.docker.internal",
+    ];
+    let server = Server::start_in(users, &flags);
+    let address = own_address(&server);
+    for (fields, expected) in [
+        (&["Host: localhost:9090"][..], 200),
+        (&["Host: 127.0.0.1"], 200),
+        (&["Host: host.docker.internal:9090"], 200),
+        (&["Host: evil.example:9090"], 403),
+        (&["Host: localhost", "Origin: https://evil.example"], 403),
+        (&["Host: localhost", "Sec-Fetch-Site: cross-site"], 403),
+        (&["Host: localhost", "Host: localhost"], 400),
+        (&[], 400),
+    ] {
+        for path in ["/metrics", "/"] {
+            let mut client = Client::connect(address);
+            let lines: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
+            client.send(format!("GET {path} HTTP/1.1\r\n{lines}\r\n").as_bytes());
+            let answer = client.response("GET");
+            let expected = if path == "/" && expected == 200 { 404 } else { expected };
+            assert_eq!(answer.status, expected, "{path} {fields:?}");
+            assert_eq!(
+                String::from_utf8_lossy(&answer.body).contains("roadstead_"),
+                answer.status == 200
+            );
+        }
+    }
 }
 
 #[test]
