@@ -94,20 +94,26 @@ pub(crate) async fn configure(sdk: &SdkConfig, options: &Options, clock: &Arc<Se
 /// Whether requests go to AWS itself. The endpoint may come from an option, a variable or a file, so the SDK is asked
 /// where it would send one.
 async fn is_aws(config: Config) -> bool {
-    let credentials = Credentials::new("nobody", "nothing", None, None, "to see the host");
-    let client = Client::from_conf(config.to_builder().credentials_provider(credentials).build());
-    let Ok(presigning) = PresigningConfig::expires_in(Duration::from_mins(1)) else {
+    let Some(url) = url_of(&config, "bucket").await else {
         return true;
     };
+    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+    let host = rest.split(['/', ':']).next().unwrap_or_default();
+    host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn")
+}
+
+/// Scheme, host and path of a request for an object of `bucket`, as the SDK would make it.
+pub(crate) async fn url_of(config: &Config, bucket: &str) -> Option<String> {
+    let credentials = Credentials::new("nobody", "nothing", None, None, "to see the host");
+    let client = Client::from_conf(config.to_builder().credentials_provider(credentials).build());
+    let presigning = PresigningConfig::expires_in(Duration::from_mins(1)).ok()?;
     let request = client
         .get_object()
-        .bucket("bucket")
+        .bucket(bucket)
         .key("key")
         .presigned(presigning)
-        .await;
-    request.is_ok_and(|request| {
-        let rest = request.uri().split_once("://").map_or("", |(_, rest)| rest);
-        let host = rest.split(['/', ':', '?']).next().unwrap_or_default();
-        host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn")
-    })
+        .await
+        .ok()?;
+    let (url, _signature) = request.uri().split_once('?')?;
+    Some(url.to_owned())
 }

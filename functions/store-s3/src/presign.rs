@@ -12,6 +12,7 @@ use aws_sdk_s3::{Client, Config};
 use registry::store::blobs::{Reached, Redirect};
 use registry::store::{StoreError, Timestamp};
 
+use crate::client;
 use crate::credentials::Lender;
 use crate::fault::chain;
 use crate::reach::Reach;
@@ -84,6 +85,11 @@ impl Presigner {
             url: link.url.as_ref().to_owned(),
             lifetime: Duration::from_secs(link.validity.until.saturating_sub(now.0 / 1000)),
         }))
+    }
+
+    /// Where the URLs lead, without a key and a signature that anybody could use.
+    pub(crate) async fn public_url(&self) -> Option<String> {
+        client::url_of(&self.config, &self.bucket).await
     }
 
     /// A URL for an object. `None`: none that works for long enough.

@@ -57,6 +57,12 @@ impl S3Blobs {
         &self.0.clock
     }
 
+    /// A URL with the scheme and the host of those to which pulls are redirected; nothing can be fetched with it. No
+    /// request is made. `None`: the configuration names no host.
+    pub async fn public_url(&self) -> Option<String> {
+        self.0.presigner.public_url().await
+    }
+
     /// Whether the bucket is there and this process may read it, found out by asking for an object that nobody has: one
     /// request, which transfers nothing. The answer to a HEAD would not tell an absent bucket from an absent object.
     pub async fn check(&self, cx: Context) -> Result<(), CheckError> {

@@ -1,11 +1,9 @@
 //! `roadstead serve`.
 
-use std::io::Write as _;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use registry::{Authenticator, Host, HostPolicy, Limits, Registry, Settings, own_host};
+use registry::{Authenticator, HostPolicy, Limits, Registry, Settings};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use store_embedded::Sync;
 use tokio::net::TcpListener;
@@ -13,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::Failure;
 use super::signals::{Hangups, Signals};
-use crate::cli::{Blobs, LogFormat, MetricsAddress, PullMode, ServeArgs, SyncMode};
+use crate::cli::{MetricsAddress, ServeArgs, SyncMode};
 use crate::collector::Collector;
 use crate::connection::{Buffers, Timeouts};
 use crate::delivery::{PullRules, TrustedProxies};
@@ -25,12 +23,14 @@ use crate::metrics::{Metrics, MetricsListener};
 use crate::requests::RequestPlaces;
 use crate::server::{Drained, LEAVING, LOBBY, Server};
 use crate::stores::admission::Admission;
-use crate::stores::{self, Absent, Contact, OpenHow};
+use crate::stores::{self, Absent, Contact, OpenHow, Statistics};
 
 mod access;
+mod announce;
 mod start;
 
 use access::Access;
+use announce::{announce, warn_of_redirects};
 
 /// File descriptors for other things than connections: the database, the log, the runtime; what is read, which is a number
 /// of its own however many connections ask for it; connections that wait for a place, or leave theirs.
@@ -53,7 +53,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::failed("cannot start threads", error))?;
-    // Before anything else: a signal to read files again must not end a server that is about to read them.
+    // Before files are read: a signal that comes meanwhile makes them be read again.
     let hangups = {
         let _inside = runtime.enter();
         Hangups::new().map_err(|error| Failure::failed("cannot listen to signals", error))?
@@ -77,13 +77,14 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
             server,
             metrics,
             collector,
+            statistics,
             refusals,
         } = open(args, authenticator, hosts, max_connections).await?;
         let address = server
             .listener
             .local_addr()
             .map_err(|error| Failure::failed("cannot tell the address", error))?;
-        warn_of_redirects(args, address.ip());
+        warn_of_redirects(args, address, &statistics).await;
         announce(args, format, address, metrics.as_ref(), &access);
         let running = server.run(async {
             stop.await;
@@ -146,6 +147,7 @@ struct Running {
     server: Server,
     metrics: Option<MetricsListener>,
     collector: Option<Collector>,
+    statistics: Statistics,
     /// What ends it while it waits for its stores.
     refusals: start::Refusals,
 }
@@ -181,7 +183,8 @@ async fn open(
     }
     let environment = Arc::new(environment);
     let health = Arc::new(Health::new(&opened, environment.clone()));
-    let metrics = Arc::new(Metrics::new(opened.statistics.clone()));
+    let statistics = opened.statistics.clone();
+    let metrics = Arc::new(Metrics::new(statistics.clone()));
     // Health looks at the stores themselves; everything else asks what their condition allows.
     let stores = opened.condition.guarding(&opened.stores);
     let registry = Registry::new(
@@ -206,7 +209,7 @@ async fn open(
     .await?;
     let listener_of_metrics = match args.metrics {
         MetricsAddress::At(address) => Some(
-            MetricsListener::open(address, metrics.clone())
+            MetricsListener::open(address, metrics.clone(), args.allow_host.clone())
                 .await
                 .map_err(|error| Failure::failed(format!("cannot serve metrics on {address}"), error))?,
         ),
@@ -246,6 +249,7 @@ async fn open(
         },
         metrics: listener_of_metrics,
         collector,
+        statistics,
         refusals,
     })
 }
@@ -263,87 +267,4 @@ fn settings(args: &ServeArgs, hosts: HostPolicy) -> Settings {
         hosts,
         ..Settings::default()
     }
-}
-
-/// Says which pulls are not redirected, or which clients follow no redirect, where the object store's host tells.
-fn warn_of_redirects(args: &ServeArgs, listens_at: IpAddr) {
-    if args.pulls.pull == PullMode::Proxy || !matches!(args.stores.blobs, Blobs::S3(_)) {
-        return;
-    }
-    let endpoint = args
-        .stores
-        .s3_public_endpoint
-        .as_ref()
-        .or(args.stores.s3_endpoint.as_ref());
-    let Some(host) = endpoint.and_then(|endpoint| own_host::host_of_url(&endpoint.0)) else {
-        return;
-    };
-    let own = SocketAddr::new(listens_at, 0).to_string().parse::<Host>();
-    if own.is_ok_and(|own| own_host::is_within(&host, &own)) {
-        tracing::warn!(
-            host = host.name(),
-            "pulls of clients that ask at this host are not redirected, and go through the registry: the object store has \
-             the same host, and clients would send it their password. A port does not make another host; give the store \
-             another name (--s3-public-endpoint)"
-        );
-    } else if host.name().parse().is_ok_and(is_private) {
-        tracing::warn!(
-            host = host.name(),
-            "crane and other clients that are built on go-containerregistry (ko, kaniko, cosign) cannot pull: they follow no \
-             redirect to a private address. Give the object store a name (--s3-public-endpoint), or let pulls go through the \
-             registry (--pull proxy)"
-        );
-    }
-}
-
-/// Whether clients that are wary of redirects take the address for one inside of somebody's network.
-fn is_private(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.is_loopback() || address.is_private() || address.is_link_local(),
-        IpAddr::V6(address) => address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local(),
-    }
-}
-
-/// Says where the server is and how to push to it: to a person in words, to a log collector in one line.
-fn announce(args: &ServeArgs, format: LogFormat, address: SocketAddr, metrics: Option<&MetricsListener>, access: &str) {
-    let host = reachable(address);
-    let push = format!("docker tag alpine {host}/alpine && docker push {host}/alpine");
-    let (blobs, names) = (
-        stores::describe_blobs(&args.stores),
-        stores::describe_metadata(&args.stores),
-    );
-    let metrics = match (args.metrics, metrics) {
-        (_, Some(listener)) => Some(format!("http://{}/metrics", listener.address)),
-        (MetricsAddress::Here, None) => Some(format!("http://{host}/metrics")),
-        _ => None,
-    };
-    match format {
-        LogFormat::Json => {
-            tracing::info!(%address, blobs, metadata = names, metrics, access, push, "listening");
-        }
-        LogFormat::Text => {
-            let metrics = metrics.map(|url| format!("Metrics: {url}\n")).unwrap_or_default();
-            // The server works whether or not anybody reads this.
-            let _ = writeln!(
-                std::io::stdout(),
-                "roadstead {} is listening on http://{address}\n\
-                 Blobs:   {blobs}\n\
-                 Names:   {names}\n\
-                 {metrics}\
-                 Access:  {access}\n\
-                 Push an image to it:\n  {push}",
-                env!("CARGO_PKG_VERSION"),
-            );
-        }
-    }
-}
-
-/// An address that works in a command on this machine.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => std::net::Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => std::net::Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
 }

@@ -20,6 +20,10 @@ fn pull(server: &Server, host: &str, forwarded: Option<&str>, authorization: &st
 }
 
 fn server(pull: &str, flags: &[&str]) -> Server {
+    server_with(pull, flags, &known())
+}
+
+fn server_with(pull: &str, flags: &[&str], variables: &[(String, String)]) -> Server {
     let folder = folder_with_users(&[("alice", "secret")]);
     let data = folder.path().join("data").to_str().unwrap().to_owned();
     let own = [
@@ -32,7 +36,7 @@ fn server(pull: &str, flags: &[&str]) -> Server {
         "--pull",
         pull,
     ];
-    Server::start_on(Arc::clone(&folder), &[&own, flags].concat(), &known())
+    Server::start_on(Arc::clone(&folder), &[&own, flags].concat(), variables)
 }
 
 #[test]
@@ -103,22 +107,78 @@ fn the_start_says_which_pulls_are_not_redirected_and_who_follows_no_redirect() {
         [SAME, PRIVATE].into_iter().filter(said).collect()
     };
     let (own, other) = ("http://127.0.0.1:9", "http://127.0.0.2:9");
-    for (endpoint, public, pull, expected) in [
-        (own, None, "redirect", &[SAME][..]),
-        (other, None, "redirect", &[PRIVATE]),
-        ("http://10.1.2.3:9", None, "redirect", &[PRIVATE]),
-        ("http://[fd00::1]:9", None, "redirect", &[PRIVATE]),
-        ("http://192.0.2.1:9", None, "redirect", &[]),
-        ("http://localhost:9", None, "redirect", &[]),
-        (own, None, "proxy", &[]),
-        (other, None, "proxy", &[]),
-        (own, Some("http://s3.example:9"), "redirect", &[]),
-        (own, Some(other), "redirect", &[PRIVATE]),
-        (other, Some(own), "redirect", &[SAME]),
+    let at = |endpoint| vec!["--s3-endpoint", endpoint];
+    let public = |endpoint, public| vec!["--s3-endpoint", endpoint, "--s3-public-endpoint", public];
+    let with = |flags: Vec<&'static str>, more: &[&'static str]| [&flags, more].concat();
+    let everywhere = &["--listen", "0.0.0.0:0"][..];
+    let named = |name| ["--allow-host", name];
+    let rows: Vec<(Vec<&str>, &str, &[&str])> = vec![
+        (at(own), "redirect", &[SAME]),
+        (at(own), "auto", &[SAME]),
+        (at(other), "redirect", &[PRIVATE]),
+        (at("http://10.1.2.3:9"), "redirect", &[PRIVATE]),
+        (at("http://[fd00::1]:9"), "redirect", &[PRIVATE]),
+        (at("http://192.0.2.1:9"), "redirect", &[]),
+        (at("http://localhost:9"), "redirect", &[]),
+        (at(own), "proxy", &[]),
+        (at(other), "proxy", &[]),
+        (public(own, "http://s3.example:9"), "redirect", &[]),
+        (public(own, other), "redirect", &[PRIVATE]),
+        (public(other, own), "redirect", &[SAME]),
+        // The start tells people to push to 127.0.0.1 then; others ask for other hosts.
+        (with(at(own), everywhere), "redirect", &[SAME, PRIVATE]),
+        (with(at(other), everywhere), "redirect", &[PRIVATE]),
+        (with(at("http://s3.example:9"), everywhere), "redirect", &[]),
+        (
+            with(at("https://s3.example"), &named("S3.example")),
+            "redirect",
+            &[SAME],
+        ),
+        (with(at("https://s3.example"), &named("example")), "redirect", &[SAME]),
+        (with(at("https://s3.example"), &named("other.example")), "redirect", &[]),
+        (with(at(own), &named("registry.example")), "redirect", &[SAME, PRIVATE]),
+        // A bucket's own host name counts.
+        (
+            with(
+                at("https://s3.example"),
+                &["--s3-path-style", "never", "--allow-host", "bucket.s3.example"],
+            ),
+            "redirect",
+            &[SAME],
+        ),
+        (
+            with(at(own), &["--pull-rule", "redirect,network=10.0.0.0/8"]),
+            "proxy",
+            &[SAME],
+        ),
+        (
+            with(at(own), &["--pull-rule", "proxy,network=10.0.0.0/8"]),
+            "proxy",
+            &[],
+        ),
+    ];
+    // At the same time: a store that does not answer is waited for.
+    std::thread::scope(|scope| {
+        for (flags, pull, expected) in rows {
+            scope.spawn(move || {
+                let server = server(pull, &flags);
+                assert_eq!(warnings(&server), expected, "{flags:?} {pull}: {}", server.log());
+            });
+        }
+    });
+    // Endpoints come from elsewhere too.
+    let configuration = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&configuration, format!("[profile other]\nendpoint_url = {other}\n")).unwrap();
+    let file = configuration.path().to_str().unwrap();
+    for (variables, expected) in [
+        (&[("AWS_ENDPOINT_URL_S3", own)][..], SAME),
+        (&[("AWS_ENDPOINT_URL", own)], SAME),
+        (&[("AWS_CONFIG_FILE", file), ("AWS_PROFILE", "other")], PRIVATE),
     ] {
-        let mut flags = vec!["--s3-endpoint", endpoint];
-        flags.extend(public.into_iter().flat_map(|public| ["--s3-public-endpoint", public]));
-        let server = server(pull, &flags);
-        assert_eq!(warnings(&server), expected, "{flags:?} {pull}: {}", server.log());
+        let set = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let server = server_with("redirect", &[], &known().into_iter().chain(set).collect::<Vec<_>>());
+        assert_eq!(warnings(&server), [expected], "{variables:?}: {}", server.log());
     }
 }

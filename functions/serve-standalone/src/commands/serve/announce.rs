@@ -1,0 +1,110 @@
+//! What a server says of itself when it has started.
+
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+use registry::{Host, own_host};
+
+use crate::cli::{LogFormat, MetricsAddress, PullArgs, PullMode, ServeArgs};
+use crate::metrics::MetricsListener;
+use crate::stores;
+use crate::stores::Statistics;
+
+/// Says which pulls are not redirected, or which clients follow no redirect, where the object store's host tells.
+pub(super) async fn warn_of_redirects(args: &ServeArgs, address: SocketAddr, stores: &Statistics) {
+    let Some(bucket) = stores.bucket().filter(|_| redirects(&args.pulls)) else {
+        return;
+    };
+    let url = bucket.public_url().await;
+    let Some(store) = url.as_deref().and_then(own_host::host_of_url) else {
+        return;
+    };
+    let listens_at = reachable(address).ip();
+    let listens_at = SocketAddr::new(listens_at, 0).to_string().parse::<Host>().ok();
+    let own: Vec<_> = listens_at.iter().chain(&args.allow_host).collect();
+    let (same, others): (Vec<_>, Vec<_>) = own.into_iter().partition(|own| own_host::is_within(&store, own));
+    if !same.is_empty() {
+        let asked: Vec<_> = same.into_iter().map(Host::name).collect();
+        tracing::warn!(
+            object_store = store.name(),
+            asked = asked.join(","),
+            "pulls of clients that ask for this host are not redirected, and go through the registry: the object store has \
+             the same host name, or one below it, and clients would send it their password. A port does not make another \
+             host; give the store another name (--s3-public-endpoint)"
+        );
+    }
+    // Where every address is listened at, there are hosts that are not known here.
+    let redirected = !others.is_empty() || address.ip().is_unspecified();
+    if redirected && store.name().parse().is_ok_and(is_private) {
+        tracing::warn!(
+            object_store = store.name(),
+            "crane and other clients that are built on go-containerregistry (ko, kaniko, cosign) cannot pull: they follow no \
+             redirect to a private address. Give the object store a name (--s3-public-endpoint), or let pulls go through the \
+             registry (--pull proxy)"
+        );
+    }
+}
+
+/// Whether a pull may be redirected.
+fn redirects(pulls: &PullArgs) -> bool {
+    let mut ways = pulls.pull_rule.iter().map(|rule| rule.mode).chain([pulls.pull]);
+    ways.any(|way| way != PullMode::Proxy)
+}
+
+/// Whether clients that are wary of redirects take the address for one inside of somebody's network.
+fn is_private(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.is_loopback() || address.is_private() || address.is_link_local(),
+        IpAddr::V6(address) => address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local(),
+    }
+}
+
+/// Says where the server is and how to push to it: to a person in words, to a log collector in one line.
+pub(super) fn announce(
+    args: &ServeArgs,
+    format: LogFormat,
+    address: SocketAddr,
+    metrics: Option<&MetricsListener>,
+    access: &str,
+) {
+    let host = reachable(address);
+    let push = format!("docker tag alpine {host}/alpine && docker push {host}/alpine");
+    let (blobs, names) = (
+        stores::describe_blobs(&args.stores),
+        stores::describe_metadata(&args.stores),
+    );
+    let metrics = match (args.metrics, metrics) {
+        (_, Some(listener)) => Some(format!("http://{}/metrics", listener.address)),
+        (MetricsAddress::Here, None) => Some(format!("http://{host}/metrics")),
+        _ => None,
+    };
+    match format {
+        LogFormat::Json => {
+            tracing::info!(%address, blobs, metadata = names, metrics, access, push, "listening");
+        }
+        LogFormat::Text => {
+            let metrics = metrics.map(|url| format!("Metrics: {url}\n")).unwrap_or_default();
+            // The server works whether or not anybody reads this.
+            let _ = writeln!(
+                std::io::stdout(),
+                "roadstead {} is listening on http://{address}\n\
+                 Blobs:   {blobs}\n\
+                 Names:   {names}\n\
+                 {metrics}\
+                 Access:  {access}\n\
+                 Push an image to it:\n  {push}",
+                env!("CARGO_PKG_VERSION"),
+            );
+        }
+    }
+}
+
+/// An address that works in a command on this machine.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => std::net::Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => std::net::Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
