@@ -19,7 +19,7 @@ use crate::limits::Limits;
 use crate::query::{OpenUpload, PageRequest, Query};
 
 macro_rules! endpoints {
-    ($($(#[$doc:meta])* $name:ident $(($text:literal))?,)*) => {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
         /// The endpoints of the specification, as names for logs, counters and tables of tests.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         pub enum Endpoint { $($(#[$doc])* $name,)* }

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::{Client, EMPTY, MANIFEST_TYPE, Server, digest, eventually, manifest};
 
@@ -69,6 +69,29 @@ fn s30_stalled_clients_hold_nobody_and_are_ended() {
     );
     // The upload that stalled is not lost: nothing of the cut body was kept, and it can go on.
     assert_eq!(server.request("PATCH", &upload, &[], EMPTY).status, 202);
+}
+
+/// With the time limits as they are by default: clients that compress while they send are silent for a minute and more.
+#[test]
+#[ignore = "long: tests/run --full"]
+fn a_body_may_pause_for_almost_two_minutes() {
+    let server = Server::start(&[]);
+    let paused = || {
+        let upload = server.open_upload("app", &[]);
+        let mut client = server.connect();
+        client.send_head("PATCH", &upload, &[], EMPTY.len());
+        client.send(&EMPTY[..1]);
+        client
+    };
+    let start = Instant::now();
+    let (mut goes_on, mut stays_silent) = (paused(), paused());
+    thread::sleep(Duration::from_secs(110));
+    goes_on.send(&EMPTY[1..]);
+    assert_eq!(goes_on.response("PATCH").status, 202);
+    assert!(stays_silent.is_silent_for(Duration::from_secs(1)));
+    assert_eq!(stays_silent.response("PATCH").status, 408);
+    let silent = start.elapsed().as_secs();
+    assert!((119..130).contains(&silent), "ended after {silent} s");
 }
 
 /// A byte now and then does not keep a head or a body alive beyond its time.
