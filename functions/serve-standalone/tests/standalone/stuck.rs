@@ -6,7 +6,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{EMPTY, MANIFEST_TYPE, Server, digest, eventually, manifest};
+use crate::support::crowd::CROWD;
+use crate::support::h2::{H2, runtime};
+use crate::support::{EMPTY, MANIFEST_TYPE, Server, digest, manifest, ordinary};
 
 /// How many requests are stuck at a time: more than there are threads that run requests, on most machines.
 const STUCK: usize = 24;
@@ -17,28 +19,31 @@ const ASKED: usize = 40;
 /// Far less than the stuck requests take, far more than an answer does on a busy machine.
 const SOON: Duration = Duration::from_secs(3);
 
-/// A process that holds every lock by which readers of `SQLite` find what to read. Whoever wants to read tries again and
-/// again, inside `SQLite`, for some ten seconds.
-struct Locks(Child);
+/// A process that keeps others from a file until it is released.
+struct Holder(Child);
 
-impl Locks {
-    fn take(metadata: &Path) -> Self {
-        let program = "import fcntl, sys\n\
-            shared = open(sys.argv[1] + '-shm', 'r+b')\n\
-            fcntl.lockf(shared, fcntl.LOCK_EX, 5, 123)\n\
-            print('taken', flush=True)\n\
-            sys.stdin.readline()\n";
+/// Every lock by which readers of `SQLite` find what to read. A reader tries again and again, inside `SQLite`, for some
+/// ten seconds.
+const LOCKS: &str = "file = open(sys.argv[1] + '-shm', 'r+b')\nfcntl.lockf(file, fcntl.LOCK_EX, 5, 123)\n";
+
+/// A lease: whoever opens the file waits until it is given up, or for 45 seconds (fcntl(2), F_SETLEASE).
+const LEASE: &str = "import signal\nsignal.signal(signal.SIGIO, signal.SIG_IGN)\nfile = open(sys.argv[1], 'r+b')\n\
+    fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)\n";
+
+impl Holder {
+    fn take(what: &str, file: &Path) -> Self {
+        let program = format!("import fcntl, sys\n{what}print('taken', flush=True)\nsys.stdin.readline()\n");
         let mut child = Command::new("python3")
-            .args(["-c", program])
-            .arg(metadata)
+            .args(["-c", &program])
+            .arg(file)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("python3, as all tests need it");
         let mut line = String::new();
-        let mut told = BufReader::new(child.stdout.take().unwrap());
-        told.read_line(&mut line).unwrap();
-        assert_eq!(line, "taken\n", "the locks are not free");
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        output.read_line(&mut line).unwrap();
+        assert_eq!(line, "taken\n", "{} is not free", file.display());
         Self(child)
     }
 
@@ -48,7 +53,7 @@ impl Locks {
     }
 }
 
-impl Drop for Locks {
+impl Drop for Holder {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -76,7 +81,7 @@ fn readers_that_wait_for_a_lock_of_the_metadata_stop_nothing_else() {
     let path = format!("/v2/app/manifests/{}", digest(&image));
     assert_eq!(server.request("PUT", &path, &[MANIFEST_TYPE], &image).status, 201);
 
-    let locks = Locks::take(&server.data().join("metadata.db"));
+    let locks = Holder::take(LOCKS, &server.data().join("metadata.db"));
     thread::scope(|scope| {
         let stuck: Vec<_> = (0..STUCK)
             .map(|_| scope.spawn(|| server.request("HEAD", &path, &[], b"").status))
@@ -94,44 +99,64 @@ fn readers_that_wait_for_a_lock_of_the_metadata_stop_nothing_else() {
     assert_eq!(server.request("HEAD", &path, &[], b"").status, 200);
 }
 
-#[test]
-fn readers_of_a_file_that_does_not_answer_stop_nothing_else() {
-    let server = Server::start(&[]);
-    let blob = server.push_blob("app", b"some bytes");
-    let path = format!("/v2/app/blobs/{blob}");
-    assert_eq!(server.request("GET", &path, &[], b"").body, b"some bytes");
-
-    // Opening a pipe waits until somebody opens its other end.
+/// Makes everybody wait who opens the only object.
+fn stick(server: &Server) -> Holder {
     let directories = std::fs::read_dir(server.data().join("blobs")).unwrap();
     let files = directories.flat_map(|directory| std::fs::read_dir(directory.unwrap().path()).unwrap());
     let files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
     let [file] = files.as_slice() else {
         panic!("one object: {files:?}")
     };
-    std::fs::remove_file(file).unwrap();
-    assert!(Command::new("mkfifo").arg(file).status().unwrap().success());
+    Holder::take(LEASE, file)
+}
+
+#[test]
+fn readers_of_a_file_that_does_not_answer_stop_nothing_else() {
+    let server = Server::start(&[]);
+    let blob = server.push_blob("app", b"some bytes");
+    let path = format!("/v2/app/blobs/{blob}");
+    assert_eq!(server.request("GET", &path, &[], b"").body, b"some bytes");
+    let holder = stick(&server);
     thread::scope(|scope| {
         let stuck: Vec<_> = (0..STUCK)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut client = server.connect();
-                    client.send_head("GET", &path, &[], 0);
-                    client.try_response("GET").map(|response| response.status)
-                })
-            })
+            .map(|_| scope.spawn(|| server.request("GET", &path, &[], b"")))
             .collect();
         assert_eq!(lives(&server), ASKED);
-        // Lets go of those that wait for it, if any does.
-        drop(eventually("the other end is opened", || {
-            if stuck.iter().all(thread::ScopedJoinHandle::is_finished) {
-                return Some(None);
-            }
-            let other = std::fs::OpenOptions::new().read(true).write(true).open(file);
-            thread::sleep(Duration::from_millis(100));
-            Some(Some(other.unwrap()))
-        }));
+        assert!(
+            stuck.iter().all(|request| !request.is_finished()),
+            "somebody was not stuck"
+        );
+        holder.release();
         for request in stuck {
-            assert_ne!(request.join().unwrap(), Some(200));
+            assert_eq!(request.join().unwrap().body, b"some bytes");
         }
+    });
+}
+
+/// More readers of it than there are threads that may block, all of one client: another one pushes and pulls.
+#[test]
+fn s31_readers_of_a_file_that_does_not_answer_take_no_threads_from_others() {
+    let server = Server::start(&[]);
+    let blob = server.push_blob("app", b"some bytes");
+    let path = format!("/v2/app/blobs/{blob}");
+    let holder = stick(&server);
+    runtime().block_on(async {
+        let (mut clients, mut stuck) = (Vec::new(), Vec::new());
+        for _ in 0..20 {
+            let client = H2::connect(server.address, CROWD).await;
+            for _ in 0..60 {
+                stuck.push(client.open("GET", &path, &[], true).await.unwrap());
+            }
+            clients.push(client);
+        }
+        let address = server.address;
+        let pushed = tokio::task::spawn_blocking(move || ordinary::push(address, 20));
+        pushed.await.unwrap().assert_well(SOON);
+        holder.release();
+        for request in stuck {
+            let answer = request.answer().await.unwrap().read().await.unwrap();
+            assert_eq!((answer.status, &*answer.body), (200, &b"some bytes"[..]));
+        }
+        drop(clients);
     });
 }

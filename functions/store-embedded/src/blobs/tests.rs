@@ -298,6 +298,55 @@ async fn uploads_that_stall_do_not_keep_others_out() {
     stalled.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
+/// One chunk, which is written at once, and then nothing.
+struct WrittenAndStalled(Option<Bytes>);
+
+#[async_trait]
+impl Source for WrittenAndStalled {
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        match self.0.take() {
+            Some(chunk) => Ok(Some(chunk)),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        None
+    }
+
+    fn sha256(&self) -> Option<[u8; 32]> {
+        None
+    }
+}
+
+/// What has no bytes to keep keeps no memory either.
+#[tokio::test]
+async fn uploads_that_stall_after_a_write_hold_nothing() {
+    const MEMORY: u64 = 8 << 20;
+    let store = Store::new(MEMORY);
+    let stalled: Vec<_> = (1..=20)
+        .map(|number| {
+            let blobs = Arc::clone(&store.blobs);
+            let attempt = Attempt {
+                session: SESSION,
+                number,
+            };
+            let mut body = WrittenAndStalled(Some(Bytes::from(vec![7; 256 << 10])));
+            tokio::spawn(async move { blobs.append(cx(), attempt, &[], &mut body).await.map(drop) })
+        })
+        .collect();
+    let all_is_free = async {
+        while store.blobs.room.free() < MEMORY || store.files() < stalled.len() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), all_is_free)
+        .await
+        .unwrap();
+    assert!(stalled.iter().all(|upload| !upload.is_finished()));
+    stalled.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
 /// More uploads than there is memory for, each of which sends a byte now and then and never pauses, and one of another
 /// client: it is stored at once.
 #[tokio::test]
