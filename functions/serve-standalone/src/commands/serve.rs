@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::Failure;
 use super::signals::{Hangups, Signals};
-use crate::cli::{MetricsAddress, ServeArgs, SyncMode};
+use crate::cli::{Blobs, MetricsAddress, ServeArgs, SyncMode};
 use crate::collector::Collector;
 use crate::connection::{Buffers, Timeouts};
 use crate::delivery::{PullRules, TrustedProxies};
@@ -254,13 +254,23 @@ async fn open(
     })
 }
 
+/// What a pull from S3 that goes through the registry may hold: beside its own buffers those of the connection to S3, which
+/// grow with how fast it is.
+const STREAM_FROM_S3: usize = 256 << 10;
+
 fn settings(args: &ServeArgs, hosts: HostPolicy) -> Settings {
+    let limits = Limits::default();
+    let stream_bytes = match args.stores.blobs {
+        Blobs::S3(_) => STREAM_FROM_S3,
+        _ => limits.stream_bytes,
+    };
     let lifetime = u64::try_from(args.limits.upload_lifetime.0.as_millis()).unwrap_or(u64::MAX);
     Settings {
         limits: Limits {
             blob_bytes: args.limits.max_blob_size.0,
             upload_token_ms: lifetime,
-            ..Limits::default()
+            stream_bytes,
+            ..limits
         },
         sparse: args.sparse.into(),
         delivery: Arc::new(PullRules::new(args.pulls.pull_rule.clone(), args.pulls.pull.into())),
