@@ -89,3 +89,52 @@ async fn s31_bodies_that_stall_give_way_to_others() {
     assert!(small.await.unwrap_err().is_cancelled());
     assert_eq!(store.statistics().upload_memory_free, all);
 }
+
+/// Fast enough not to give way, and without an end.
+struct Steady;
+
+#[async_trait]
+impl Source for Steady {
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        Ok(Some(Bytes::from(vec![1; 20_000])))
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        None
+    }
+
+    fn sha256(&self) -> Option<[u8; 32]> {
+        None
+    }
+}
+
+/// A body of one byte behind four megabytes, which are read back to be stored with it: not before there is memory for
+/// them.
+#[tokio::test(flavor = "multi_thread")]
+async fn s31_what_is_read_back_waits_for_memory() {
+    let fake = Fake::start().await;
+    let store = fake.store(|options| options.upload_memory = 1).await;
+    let all = store.statistics().upload_memory_free;
+    let mut session = Session::new(&store);
+    session.append(4 * MIB).await;
+
+    let mut other = Session::new(&store);
+    let steady = tokio::spawn({
+        let (store, attempt) = (store.clone(), other.attempt());
+        async move { store.append(from(2), attempt, &[], &mut Steady).await.map(drop) }
+    });
+    while all - store.statistics().upload_memory_free < 6 * MIB as u64 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let reads = || fake.counts().get("GetObject").copied().unwrap_or(0);
+    let before = reads();
+    let appended = tokio::time::timeout(Duration::from_secs(1), session.append(1)).await;
+    assert!(appended.is_err(), "there is no memory");
+    assert_eq!(reads(), before, "it was read all the same");
+    steady.abort();
+    assert!(steady.await.unwrap_err().is_cancelled());
+    session.append(1).await;
+    assert!(reads() > before);
+    session.seal_and_check().await;
+}
