@@ -349,11 +349,16 @@ impl State {
         let Some(own) = self.clients.get(&client).filter(|_| self.waiting > 0) else {
             return false;
         };
+        // Who holds little does not make room for the queue of one who holds more.
+        let is_for_others = self
+            .clients
+            .iter()
+            .any(|(other, account)| !account.queue.is_empty() && (*other == client || account.held < own.held));
         let is_greediest = self
             .clients
             .values()
             .all(|account| account.behind == 0 || account.held <= own.held);
-        is_greediest && rate.saturating_mul(own.behind) <= own.rates
+        is_for_others && is_greediest && rate.saturating_mul(own.behind) <= own.rates
     }
 
     fn forget(&mut self, client: ClientKey) {
@@ -495,7 +500,7 @@ impl Grant {
     /// Tells that what this is held for gets on at `rate` only, which is less than it should, in a unit that all holders
     /// of the budget share. `true`: others wait, and this is one that has to give way. Of the clients whose grants are
     /// behind the one that holds most is asked for some: for those that are no faster than all of its slow ones are on
-    /// average.
+    /// average. Nobody gives way to a client that holds as much as he does, or more.
     #[must_use]
     pub fn falls_behind(&mut self, rate: u64) -> bool {
         let mut state = self.budget.0.lock();
@@ -532,9 +537,15 @@ impl fmt::Debug for Grant {
 
 impl Drop for Grant {
     fn drop(&mut self) {
-        self.catches_up();
+        let mut state = self.budget.0.lock();
+        if let Some(rate) = self.behind {
+            state.catches_up(self.client, rate);
+        }
         if self.amount > 0 {
-            self.budget.0.lock().give_back(self.client, self.amount);
+            state.give_back(self.client, self.amount);
+        } else {
+            // What holds nothing has an account, too.
+            state.forget(self.client);
         }
     }
 }

@@ -153,6 +153,21 @@ fn a_dropped_request_leaves_nothing_behind() {
 }
 
 #[test]
+fn grants_of_nothing_leave_nothing_behind() {
+    let budget = Budget::new(10, 1);
+    let nothing = budget.try_take(client(1), 0).unwrap();
+    let waited = budget.take(client(2), 0).now_or_never().unwrap().unwrap();
+    let mut shrunk = budget.try_take(client(3), 4).unwrap();
+    assert!(!shrunk.falls_behind(1));
+    shrunk.shrink_to(0);
+    let mut split = budget.try_take(client(4), 4).unwrap();
+    drop(split.split(4));
+    drop((nothing, waited, shrunk, split));
+    assert!(budget.0.lock().clients.is_empty());
+    assert_eq!(budget.free(), 10);
+}
+
+#[test]
 fn grants_are_split_merged_and_shrunk() {
     let budget = Budget::new(10, 1);
     let mut grant = budget.try_take(client(1), 4).unwrap();
@@ -187,6 +202,27 @@ fn who_is_slow_gives_way_only_while_others_wait() {
     assert!(!slow[0].falls_behind(0));
     drop((slow, modest, rest));
     assert!(budget.0.lock().clients.is_empty());
+}
+
+/// One client has as much as it may have and wants more; it is no reason to end the only request of another one, however
+/// slow that is.
+#[test]
+fn who_holds_little_does_not_give_way_to_the_queue_of_who_holds_more() {
+    let budget = Budget::new(12, 10);
+    let mut fast = budget.try_take(client(1), 9).unwrap();
+    let mut slow = budget.try_take(client(2), 1).unwrap();
+    let mut more = Box::pin(budget.take(client(1), 1));
+    assert!(more.as_mut().now_or_never().is_none());
+    assert!(!slow.falls_behind(0), "another one's queue");
+    assert!(fast.falls_behind(0), "its own queue");
+    fast.catches_up();
+    let mut new = Box::pin(budget.take(client(3), 3));
+    assert!(new.as_mut().now_or_never().is_none());
+    assert!(slow.falls_behind(0), "who waits holds less");
+    drop(new);
+    let mut own = Box::pin(budget.take(client(2), 2));
+    assert!(own.as_mut().now_or_never().is_none());
+    assert!(slow.falls_behind(0), "its own queue");
 }
 
 proptest! {
