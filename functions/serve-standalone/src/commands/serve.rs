@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use registry::{Authenticator, HostPolicy, Limits, Registry, Settings};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use store_embedded::Sync;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -21,22 +20,19 @@ use crate::health::Health;
 use crate::logging;
 use crate::metrics::{Metrics, MetricsListener};
 use crate::requests::RequestPlaces;
-use crate::server::{Drained, LEAVING, LOBBY, Server};
+use crate::server::{Drained, Server};
 use crate::stores::admission::Admission;
 use crate::stores::{self, Absent, Contact, OpenHow, Statistics};
 
 mod access;
 mod announce;
+mod files;
 mod start;
 
 use access::Access;
 use announce::{announce, warn_of_redirects};
+use files::Bounds;
 
-/// File descriptors for other things than connections: the database, the log, the runtime; what is read, which is a number
-/// of its own however many connections ask for it; connections that wait for a place, or leave theirs.
-const OTHER_FILES: u64 = 256 + (store_embedded::READ_FILES + LOBBY + LEAVING) as u64;
-/// A connection is a file, and what is written for it, or read from another host, another.
-const FILES_PER_CONNECTION: u64 = 2;
 /// How long threads that wait for the disk may take after everything has ended.
 const LAST_MOMENT: Duration = Duration::from_secs(2);
 
@@ -68,7 +64,11 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
         hosts,
         files,
     } = Access::new(args)?;
-    let max_connections = connections(args.limits.max_connections);
+    let bounds = Bounds {
+        connections: args.limits.max_connections,
+        requests: args.limits.max_requests,
+    }
+    .within_files();
     let served: Result<_, Failure> = runtime.block_on(async {
         let signals = Signals::new().map_err(|error| Failure::failed("cannot listen to signals", error))?;
         let stop = signals.first();
@@ -79,7 +79,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
             collector,
             statistics,
             refusals,
-        } = open(args, authenticator, hosts, max_connections).await?;
+        } = open(args, authenticator, hosts, bounds).await?;
         let address = server
             .listener
             .local_addr()
@@ -114,34 +114,6 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     }
 }
 
-/// As many connections as were asked for and as the system has files for.
-fn connections(asked: u32) -> u32 {
-    let wanted = u64::from(asked) * FILES_PER_CONNECTION + OTHER_FILES;
-    let limit = getrlimit(Resource::Nofile);
-    // The usual soft limit is there for programs that cannot handle more, not to keep others from more.
-    let raised = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
-    if limit.current.is_some_and(|current| current < raised) {
-        let raised = Rlimit {
-            current: Some(raised),
-            maximum: limit.maximum,
-        };
-        if let Err(error) = setrlimit(Resource::Nofile, raised) {
-            tracing::warn!(%error, "the limit of open files cannot be raised");
-        }
-    }
-    let files = getrlimit(Resource::Nofile).current.unwrap_or(wanted);
-    let possible = (files.saturating_sub(OTHER_FILES) / FILES_PER_CONNECTION).max(1);
-    let possible = u32::try_from(possible).unwrap_or(u32::MAX);
-    if possible < asked {
-        tracing::warn!(
-            files,
-            connections = possible,
-            "fewer connections than asked for: too few files may be open"
-        );
-    }
-    possible.min(asked)
-}
-
 /// All that runs.
 struct Running {
     server: Server,
@@ -156,7 +128,7 @@ async fn open(
     args: &ServeArgs,
     authenticator: Arc<dyn Authenticator>,
     hosts: HostPolicy,
-    max_connections: u32,
+    bounds: Bounds,
 ) -> Result<Running, Failure> {
     let listener = TcpListener::bind(args.listen).await.map_err(|error| {
         Failure::Failed(format!(
@@ -234,7 +206,7 @@ async fn open(
         shows_metrics: args.metrics == MetricsAddress::Here,
         proxies: TrustedProxies::new(args.pulls.trusted_proxy.clone()),
         timeouts,
-        places: RequestPlaces::new(limits.max_requests),
+        places: RequestPlaces::new(bounds.requests),
         buffers: Buffers::new(),
         work: copies,
     });
@@ -244,7 +216,7 @@ async fn open(
             service,
             health,
             work,
-            max_connections,
+            max_connections: bounds.connections,
             drain_timeout: limits.drain_timeout.0,
         },
         metrics: listener_of_metrics,
