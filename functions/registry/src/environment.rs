@@ -40,6 +40,12 @@ pub trait MemoryPermit: Send + Sync {
     /// Completes when the holder has to give way: others wait for memory, and what this is held for arrives too slowly.
     /// Polled while the holder waits for its client; `arrived` is how many bytes have come since this was granted.
     async fn must_give_way(&mut self, arrived: u64);
+
+    /// Whether the holder may keep this for an answer that is being sent: after how many milliseconds it asks again, or
+    /// `None` when it has to give way, because others wait and its client reads too slowly. `sent` is how many bytes were
+    /// written since this was granted, and `waits` whether the client is waited for at all. The first call begins to
+    /// measure, and so does every call that does not wait.
+    fn look(&mut self, sent: u64, waits: bool) -> Option<u64>;
 }
 
 /// Memory of which there is always enough: for shells that serve one request at a time.
@@ -53,6 +59,10 @@ impl MemoryPermit for () {
 
     async fn must_give_way(&mut self, _: u64) {
         std::future::pending::<()>().await;
+    }
+
+    fn look(&mut self, _: u64, _: bool) -> Option<u64> {
+        Some(u64::from(u32::MAX))
     }
 }
 

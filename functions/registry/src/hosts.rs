@@ -22,7 +22,10 @@ use crate::body::ResponseBody;
 use crate::error::Error;
 use crate::registry::complete;
 
-const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// The longest name, in bytes: DNS has none that is longer (RFC 1035, 2.3.4).
+const MAX_NAME: usize = 255;
+
+pub(crate) const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// A host and perhaps a port, as they stand in `Host`: `localhost:5000`, `192.0.2.1`, `[::1]:5000`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -80,7 +83,7 @@ impl FromStr for Host {
             let name = name.strip_suffix('.').unwrap_or(name);
             // RFC 3986, 3.2.2, without percent-encoding and user information: no client writes those.
             let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-            if name.is_empty() || !name.bytes().all(legal) {
+            if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(legal) {
                 return Err(HostError);
             }
             (name.to_ascii_lowercase(), port)
@@ -264,6 +267,8 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Host>(), Err(HostError), "{text}");
         }
+        assert!("a".repeat(255).parse::<Host>().is_ok());
+        assert_eq!("a".repeat(256).parse::<Host>(), Err(HostError));
     }
 
     /// RFC 9112, 3.2 and RFC 9113, 8.3.1.

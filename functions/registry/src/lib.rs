@@ -5,7 +5,7 @@
 //!
 //! 1. [`registry`]: start at `Registry::handle`; `call`: the line that every request follows.
 //! 2. [`route`](Endpoint) and `query`: what a request line says. [`auth`]: who asks, and what for. [`hosts`]: at which
-//!    names the registry answers.
+//!    names the registry answers. [`heads`]: which fields are read.
 //! 3. `operations`: what is done, a file for each kind of thing.
 //! 4. [`store`]: the contracts of the stores, and their reference in memory.
 //! 5. `token`: the signed authority in an upload's `Location`. `error`: every failure and its one answer.
@@ -28,6 +28,7 @@ pub mod contract;
 pub mod delivery;
 pub mod environment;
 mod error;
+pub mod heads;
 pub mod hosts;
 pub mod limits;
 mod operations;

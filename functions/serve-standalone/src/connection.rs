@@ -9,7 +9,9 @@
 //! | sends a body and stalls | [`request_body`] | `idle_timeout` |
 //! | reads next to nothing of what it is sent | [`transfer`], for each answer; [`stream`], for everything | `stall_timeout` |
 //! | trickles, in either direction | [`request_body`], [`transfer`] | `request_timeout` |
+//! | reads an answer slowly while others wait for its memory | [`transfer`] | 5 s |
 //! | keeps others out, and gets on less than they would | [`crate::server`] | at once |
+//! | goes on asking although there is no place for its requests | [`activity`] | 64 refusals |
 //! | is gone without a word, under HTTP/2 | pings | 50 s |
 
 use std::convert::Infallible;
@@ -63,7 +65,7 @@ const STREAM_SEND_BUFFER: usize = 256 << 10;
 /// process does.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const UNSENT: u32 = 128 << 10;
-/// How long a connection that was told to leave may take to say goodbye.
+/// How long a connection that was told to leave may take to say goodbye, unless others wait for it to go.
 const GOODBYE: Duration = Duration::from_secs(1);
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_PATIENCE: Duration = Duration::from_secs(20);
@@ -88,8 +90,9 @@ pub(crate) struct Timeouts {
 pub(crate) enum Phase {
     /// Nothing.
     Serving,
-    /// Others wait for room: end after the exchange in progress, at once if there is none.
-    Crowded,
+    /// Others wait for room, of whose clients the most modest one has so many connections: who has as many or more ends
+    /// after the exchange in progress, at once if there is none.
+    Crowded(usize),
     /// The server ends: the same, for good.
     Draining,
 }
@@ -99,7 +102,7 @@ pub(crate) async fn serve(
     socket: TcpStream,
     peer: SocketAddr,
     activity: Arc<Activity>,
-    admission: ConnectionPlace,
+    place: ConnectionPlace,
     service: Arc<Service>,
     mut phase: watch::Receiver<Phase>,
 ) {
@@ -119,16 +122,20 @@ pub(crate) async fn serve(
     activity.set_multiplexed(multiplexed);
     let buffer = service.buffers.take(ClientKey::of(peer.ip()), multiplexed);
     let exchange = {
-        let activity = activity.clone();
+        let (activity, place) = (activity.clone(), place.clone());
         service_fn(move |request| {
             // Not inside of the future: a request that there is no place for must not wait to be refused.
-            let answered = service
-                .clone()
-                .exchange(request, activity.clone(), admission.clone(), peer);
+            let answered = service.clone().exchange(request, activity.clone(), place.clone(), peer);
             async move { Ok::<_, Infallible>(answered.await) }
         })
     };
     let io = TokioIo::new(stream);
+    let drive = Drive {
+        activity: &activity,
+        place: &place,
+        phase,
+        stall: timeouts.stall,
+    };
     let ended = if multiplexed {
         let connection = http2::Builder::new(StreamExecutor)
             .timer(TokioTimer::new())
@@ -141,14 +148,7 @@ pub(crate) async fn serve(
             .max_local_error_reset_streams(MAX_FAULTY_STREAMS)
             .max_send_buf_size(STREAM_SEND_BUFFER)
             .serve_connection(io, exchange);
-        drive(
-            connection,
-            http2::Connection::graceful_shutdown,
-            &activity,
-            phase,
-            timeouts.stall,
-        )
-        .await
+        drive.run(connection, http2::Connection::graceful_shutdown).await
     } else {
         let connection = http1::Builder::new()
             // The stream has better means: it tells a slow head from an idle connection.
@@ -157,14 +157,7 @@ pub(crate) async fn serve(
             .max_header_size(MAX_HEAD as usize)
             .max_buf_size(buffer.bytes as usize)
             .serve_connection(io, exchange);
-        drive(
-            connection,
-            http1::Connection::graceful_shutdown,
-            &activity,
-            phase,
-            timeouts.stall,
-        )
-        .await
+        drive.run(connection, http1::Connection::graceful_shutdown).await
     };
     if let Err(error) = ended {
         // A client that hangs up or talks nonsense is no event for the operator.
@@ -172,40 +165,64 @@ pub(crate) async fn serve(
     }
 }
 
-/// Runs a connection to its end, and asks it to end (with `end`) when the phase says so.
-async fn drive<C: Future<Output = hyper::Result<()>>>(
-    connection: C,
-    end: fn(Pin<&mut C>),
-    activity: &Activity,
-    mut phase: watch::Receiver<Phase>,
+/// What runs a connection to its end.
+struct Drive<'a> {
+    activity: &'a Activity,
+    place: &'a ConnectionPlace,
+    phase: watch::Receiver<Phase>,
     stall: Duration,
-) -> hyper::Result<()> {
-    let mut connection = pin!(connection);
-    let mut watch = pin!(sleep_until(Instant::now() + stall));
-    let mut phases = true;
-    loop {
-        // Read before the connection is polled: a phase that began while it was set up must be seen.
-        match *phase.borrow_and_update() {
-            Phase::Serving => {}
-            // A client that has just connected is about to ask; it would take this for a failure.
-            Phase::Crowded if activity.served() == 0 && activity.open() == 0 => {}
-            Phase::Crowded | Phase::Draining => end(connection.as_mut()),
-        }
-        tokio::select! {
-            biased;
-            ended = connection.as_mut() => return ended,
-            changed = phase.changed(), if phases => phases = changed.is_ok(),
-            () = watch.as_mut() => match activity.end_stalled(stall) {
-                Verdict::LookAgain(next) => watch.as_mut().reset(next),
-                Verdict::End => return Ok(()),
-            },
-            () = activity.dismissed() => {
-                // Somebody who waits for an answer is cut off; others may hear of it.
-                if activity.open() > 0 || activity.served() == 0 {
-                    return Ok(());
+}
+
+impl Drive<'_> {
+    /// Runs it, and asks it to end (with `end`) when it has to.
+    async fn run<C: Future<Output = hyper::Result<()>>>(
+        self,
+        connection: C,
+        end: fn(Pin<&mut C>),
+    ) -> hyper::Result<()> {
+        let Self {
+            activity,
+            place,
+            mut phase,
+            stall,
+        } = self;
+        let mut connection = pin!(connection);
+        let mut watch = pin!(sleep_until(Instant::now() + stall.min(activity::LOOK)));
+        let mut phases = true;
+        let mut is_welcome = true;
+        loop {
+            // Read before the connection is polled: a phase that began while it was set up must be seen.
+            let told = *phase.borrow_and_update();
+            match told {
+                Phase::Serving => {}
+                // A client that has just connected is about to ask; it would take this for a failure.
+                Phase::Crowded(_) if activity.served() == 0 && activity.open() == 0 => {}
+                Phase::Crowded(least) if place.held() < least => {}
+                Phase::Crowded(_) | Phase::Draining => end(connection.as_mut()),
+            }
+            tokio::select! {
+                biased;
+                ended = connection.as_mut() => return ended,
+                changed = phase.changed(), if phases => phases = changed.is_ok(),
+                () = watch.as_mut() => match activity.end_stalled(stall) {
+                    Verdict::LookAgain(next) => watch.as_mut().reset(next),
+                    Verdict::End => return Ok(()),
+                },
+                () = activity.is_unwelcome(), if is_welcome => {
+                    is_welcome = false;
+                    end(connection.as_mut());
                 }
-                end(connection.as_mut());
-                return tokio::time::timeout(GOODBYE, connection).await.unwrap_or(Ok(()));
+                () = activity.dismissed() => {
+                    // Somebody who waits for an answer is cut off; others may hear of it.
+                    if activity.open() > 0 || activity.served() == 0 {
+                        return Ok(());
+                    }
+                    end(connection.as_mut());
+                    return tokio::select! {
+                        ended = tokio::time::timeout(GOODBYE, connection) => ended.unwrap_or(Ok(())),
+                        () = activity.is_cut_off() => Ok(()),
+                    };
+                }
             }
         }
     }

@@ -9,8 +9,8 @@ use registry::{Delivery, DeliveryPolicy, ForwardedHost};
 
 use crate::cli::PullRule;
 
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(crate) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// `--pull`, with its exceptions in their order.
 #[derive(Debug)]

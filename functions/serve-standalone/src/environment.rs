@@ -72,11 +72,18 @@ impl SystemEnvironment {
     }
 }
 
-/// A permit, and how fast that arrives for which it was granted.
+/// A permit, and how fast that arrives, or is sent, for which it was granted.
 struct Permit {
     grant: Grant,
     granted: Instant,
     rate: ArrivalRate,
+    is_sent: bool,
+}
+
+impl Permit {
+    fn age(&self) -> u64 {
+        u64::try_from(self.granted.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 #[async_trait]
@@ -92,11 +99,23 @@ impl MemoryPermit for Permit {
     async fn must_give_way(&mut self, arrived: u64) {
         loop {
             tokio::time::sleep_until(self.granted + Duration::from_millis(self.rate.next_look())).await;
-            let now = u64::try_from(self.granted.elapsed().as_millis()).unwrap_or(u64::MAX);
-            if self.rate.look(now, arrived, &mut self.grant) {
+            if self.rate.look(self.age(), arrived, &mut self.grant) {
                 return;
             }
         }
+    }
+
+    fn look(&mut self, sent: u64, waits: bool) -> Option<u64> {
+        let now = self.age();
+        if !waits || !self.is_sent {
+            // It took some time to make the answer, or takes some to read on; that is no fault of the client's.
+            self.is_sent = true;
+            self.grant.catches_up();
+            self.rate = ArrivalRate::new(now, sent);
+        } else if self.rate.look(now, sent, &mut self.grant) {
+            return None;
+        }
+        Some(self.rate.next_look().saturating_sub(now))
     }
 }
 
@@ -125,6 +144,7 @@ impl Environment for SystemEnvironment {
                 grant,
                 granted: Instant::now(),
                 rate: ArrivalRate::new(0, 0),
+                is_sent: false,
             })),
             Ok(Err(refused)) => Err(StoreError::because(Reason::Memory, refused)),
             Err(_) => Err(StoreError::because(
@@ -284,6 +304,30 @@ mod tests {
         assert!(ended, "nothing arrives any more");
         drop(fast);
         assert!(!waiting.await.expect("it ends"), "it has waited for 30 s");
+    }
+
+    /// Who reads an answer slowly gives way once others wait, and not for the time in which nothing was there to read.
+    #[tokio::test(start_paused = true)]
+    async fn slow_readers_give_way_while_others_wait() {
+        let system: &'static _ = Box::leak(Box::new(environment(80 << 10)));
+        let mut slow = system
+            .memory(client(1), Purpose::SmallAnswer, 5 << 10)
+            .await
+            .expect("free");
+        tokio::time::advance(Duration::from_mins(1)).await;
+        let measured = Some(ArrivalRate::MEASURED_MS);
+        assert_eq!(slow.look(0, true), measured, "it begins to be read");
+        tokio::time::advance(Duration::from_mins(1)).await;
+        assert_eq!(slow.look(10, true), Some(ArrivalRate::ASK_EVERY_MS), "nobody waits");
+        let waiting = tokio::spawn(system.memory(client(2), Purpose::SmallAnswer, 1));
+        tokio::task::yield_now().await;
+        assert_eq!(slow.look(10, false), measured, "the client is not waited for");
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert_eq!(slow.look(10 + (80 << 10), true), measured, "it was fast enough");
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert_eq!(slow.look(20 + (80 << 10), true), None);
+        drop(slow);
+        assert!(waiting.await.expect("it ends").is_ok());
     }
 
     /// Four clients hold and want pages of 4 MiB and read none: nobody who asks for a small answer waits behind them.

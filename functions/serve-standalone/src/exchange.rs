@@ -46,17 +46,24 @@ impl Service {
     /// what waits for that holds its head.
     pub(crate) fn exchange(
         self: Arc<Self>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         activity: Arc<Activity>,
         admission: ConnectionPlace,
         peer: SocketAddr,
     ) -> impl Future<Output = Response<SentBody>> + Send {
-        let exchange = activity.begin();
+        let exchange = activity.clone().begin();
         let client = self.proxies.client(peer, request.headers());
         let place = self.places.take(ClientKey::of(client.unwrap_or(peer.ip())), &request);
         let placed = match place {
-            Some(place) => Ok((request, Arc::new(place))),
-            None => Err((requests::essence(&request), request.into_body())),
+            Some(mut place) => {
+                activity.found_place();
+                place.condense(&mut request);
+                Ok((request, Arc::new(place)))
+            }
+            None => {
+                activity.found_no_place();
+                Err((requests::essence(&request), request.into_body()))
+            }
         };
         async move {
             match placed {

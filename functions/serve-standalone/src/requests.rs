@@ -6,8 +6,11 @@
 //! done, and one that is refused keeps nothing.
 
 use http::header::{EXPECT, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Request, Uri};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use registry::budget::{Budget, ClientKey, Grant};
+
+use crate::delivery::{FORWARDED_FOR, FORWARDED_HOST};
 
 /// Memory for heads, for each request that may be in progress: most heads are smaller than this.
 const HEAD_MEMORY: u64 = 8 << 10;
@@ -20,6 +23,9 @@ const FIELD: u64 = 112;
 
 /// Requests that ask how the server is have places of their own, so that they are answered when all others are taken.
 const HEALTH_PLACES: u64 = 64;
+
+/// The fields that are read here and not in the core.
+const READ: [HeaderName; 4] = [EXPECT, USER_AGENT, FORWARDED_FOR, FORWARDED_HOST];
 
 /// Characters of a refused request's path, and of its client's name, that are kept for the log.
 const KEPT: usize = 300;
@@ -36,7 +42,7 @@ pub(crate) struct RequestPlaces {
 #[derive(Debug)]
 pub(crate) struct RequestPlace {
     _request: Grant,
-    _head: Option<Grant>,
+    head: Option<Grant>,
 }
 
 impl RequestPlaces {
@@ -57,27 +63,55 @@ impl RequestPlaces {
         if matches!(request.uri().path(), "/livez" | "/readyz") {
             return Some(RequestPlace {
                 _request: self.health.try_take(client, 1)?,
-                _head: None,
+                head: None,
             });
         }
         Some(RequestPlace {
             _request: self.requests.try_take(client, 1)?,
-            _head: Some(
-                self.heads
-                    .try_take(client, memory_of(request.uri(), request.headers()))?,
-            ),
+            head: Some(self.heads.try_take(client, memory_of(request))?),
         })
     }
 }
 
+impl RequestPlace {
+    /// Leaves of a large head what somebody reads, as a copy, and gives back the memory of the rest: the request may wait
+    /// for long, and anything that it keeps of what has arrived keeps all of it.
+    pub(crate) fn condense<B>(&mut self, request: &mut Request<B>) {
+        let Some(head) = self.head.as_mut().filter(|head| head.amount() > HEAD_MEMORY) else {
+            return;
+        };
+        let Ok(uri) = request.uri().to_string().parse() else {
+            return;
+        };
+        *request.uri_mut() = uri;
+        let fields = request.headers();
+        let mut kept = HeaderMap::new();
+        for name in registry::heads::READ.iter().chain(&READ) {
+            for value in fields.get_all(name) {
+                let Ok(mut copy) = HeaderValue::from_bytes(value.as_bytes()) else {
+                    return;
+                };
+                copy.set_sensitive(value.is_sensitive());
+                kept.append(name, copy);
+            }
+        }
+        *request.headers_mut() = kept;
+        head.shrink_to(memory_of(request));
+    }
+}
+
 /// About how much memory a head takes. Its bytes count twice: they lie in buffers that grew by doubling.
-fn memory_of(uri: &Uri, headers: &HeaderMap) -> u64 {
-    let uri = uri.path_and_query().map_or(0, |path| path.as_str().len()) as u64;
-    let fields = headers.iter().map(|(name, value)| {
+fn memory_of<B>(request: &Request<B>) -> u64 {
+    let uri = request.uri();
+    let target = [uri.scheme_str(), uri.authority().map(Authority::as_str)];
+    let target = target.into_iter().flatten().map(str::len).sum::<usize>()
+        + uri.path_and_query().map_or(0, |path| path.as_str().len())
+        + request.method().as_str().len();
+    let fields = request.headers().iter().map(|(name, value)| {
         let bytes = name.as_str().len() + value.len();
         2 * bytes as u64 + FIELD
     });
-    2 * uri + fields.sum::<u64>()
+    2 * target as u64 + fields.sum::<u64>()
 }
 
 /// What is still to be known of a refused request, as a copy: anything of the request itself would keep its whole head.
@@ -103,6 +137,9 @@ pub(crate) fn essence<B>(request: &Request<B>) -> Request<()> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use http::Uri;
+
     use super::*;
 
     fn client(number: u8) -> ClientKey {
@@ -132,13 +169,59 @@ mod tests {
         let large = request("/v2/", 32 << 10);
         let held: Vec<_> = std::iter::from_fn(|| places.take(client(1), &large)).collect();
         let most = 1000 * HEAD_MEMORY * 3 / 4;
-        let each = memory_of(large.uri(), large.headers());
+        let each = memory_of(&large);
         assert!(each > 64 << 10);
         assert_eq!(held.len() as u64, most / each);
         assert!(places.take(client(2), &large).is_some());
         drop(held);
         assert_eq!(places.heads.free(), places.heads.total());
         assert_eq!(places.requests.free(), places.requests.total());
+    }
+
+    /// Every part of a head counts, also one that only a strange client makes long.
+    #[test]
+    fn the_memory_of_a_head_is_that_of_all_its_parts() {
+        let least = memory_of(&request("/", 0));
+        let long = "a".repeat(10_000);
+        let method = Request::builder().method(long.as_str()).body(()).expect("valid");
+        for request in [
+            request(&format!("http://{long}/"), 0),
+            request(&format!("/{long}"), 0),
+            request(&format!("/?{long}"), 0),
+            request("/", 10_000),
+            method,
+        ] {
+            assert!(memory_of(&request) >= least + 19_000, "{}", memory_of(&request));
+        }
+    }
+
+    /// A request that waits holds what is read of its head, and not the buffer in which that has arrived.
+    #[test]
+    fn a_large_head_is_condensed_to_what_is_read_of_it() {
+        let places = RequestPlaces::new(100);
+        let text = "/v2/a/tags/list?n=1Basic eDp5agent".to_owned() + &"j".repeat(30_000);
+        let arrived = Bytes::from(text.into_bytes());
+        let value = |range| HeaderValue::from_maybe_shared(arrived.slice(range)).expect("valid");
+        let mut request = Request::new(());
+        *request.uri_mut() = Uri::from_maybe_shared(arrived.slice(..19)).expect("valid");
+        request.headers_mut().insert("authorization", value(19..29));
+        request.headers_mut().insert(USER_AGENT, value(29..34));
+        request.headers_mut().insert("x-junk", value(34..30_034));
+        for field in ["a, b", "c"] {
+            request.headers_mut().append("accept", HeaderValue::from_static(field));
+        }
+        let mut place = places.take(client(1), &request).expect("free");
+        place.condense(&mut request);
+        assert!(arrived.is_unique(), "nothing of it is kept");
+        assert_eq!(request.uri(), "/v2/a/tags/list?n=1");
+        assert_eq!(request.headers()["authorization"], "Basic eDp5");
+        assert_eq!(request.headers()[USER_AGENT], "agent");
+        let accepted: Vec<_> = request.headers().get_all("accept").iter().collect();
+        assert_eq!(accepted, ["a, b", "c"]);
+        assert_eq!(request.headers().len(), 4);
+        assert!(places.heads.total() - places.heads.free() < 1_000);
+        drop(place);
+        assert_eq!(places.heads.free(), places.heads.total());
     }
 
     #[test]

@@ -55,6 +55,10 @@ impl MemoryPermit for Held {
             std::future::pending::<()>().await;
         }
     }
+
+    fn look(&mut self, _: u64, _: bool) -> Option<u64> {
+        (!self.slow.load(Ordering::SeqCst)).then_some(1_000)
+    }
 }
 
 impl Clock {

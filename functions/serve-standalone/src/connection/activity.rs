@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use registry::budget::ArrivalRate;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -13,6 +14,12 @@ use crate::requests::RequestPlace;
 
 /// A connection's speed is told over the last one to two of these.
 const WINDOW: Duration = Duration::from_secs(5);
+
+/// After so many requests in a row for which there was no place a connection takes no more.
+const MAX_REFUSED: u32 = 64;
+
+/// The longest time between two looks at the answers of a connection.
+pub(super) const LOOK: Duration = Duration::from_millis(ArrivalRate::MEASURED_MS);
 
 /// The exchanges of one connection, and how they get on.
 #[derive(Debug)]
@@ -27,8 +34,38 @@ pub(crate) struct Activity {
     speed: Speed,
     /// The answers that have bodies.
     transfers: Mutex<Vec<Weak<Transfer>>>,
-    dismissed: AtomicBool,
-    dismissal: Notify,
+    /// Requests that found no place, since the last one that did.
+    refused: AtomicU32,
+    unwelcome: Signal,
+    dismissed: Signal,
+    cut_off: Signal,
+}
+
+/// Something that a connection is told once.
+#[derive(Debug, Default)]
+struct Signal {
+    given: AtomicBool,
+    changed: Notify,
+}
+
+impl Signal {
+    fn give(&self) {
+        self.given.store(true, Ordering::Release);
+        self.changed.notify_one();
+    }
+
+    /// Completes when it was given. Only the connection's own task waits for it.
+    async fn given(&self) {
+        while !self.given.load(Ordering::Acquire) {
+            self.changed.notified().await;
+        }
+    }
+}
+
+impl Default for Activity {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// Bytes that were read from and written to the socket. Only the connection's own task counts.
@@ -77,8 +114,10 @@ impl Activity {
             linger: AtomicBool::new(false),
             speed: Speed::default(),
             transfers: Mutex::default(),
-            dismissed: AtomicBool::new(false),
-            dismissal: Notify::new(),
+            refused: AtomicU32::new(0),
+            unwelcome: Signal::default(),
+            dismissed: Signal::default(),
+            cut_off: Signal::default(),
         }
     }
 
@@ -184,17 +223,20 @@ impl Activity {
         transfers.push(Arc::downgrade(transfer));
     }
 
-    /// Ends the answers that have got on too little for `stall`, or took longer than they may.
+    /// Ends the answers that have got on too little for `stall`, or took longer than they may; and one of those that have to
+    /// give way to others, who wait for the memory that it holds.
     pub(super) fn end_stalled(&self, stall: Duration) -> Verdict {
         let now = Instant::now();
-        let mut next = now + stall;
+        let mut next = now + stall.min(LOOK);
+        let mut has_given_way = false;
         // Cut outside of the lock: what ends then looks here again.
         let transfers: Vec<_> = self.transfers().iter().filter_map(Weak::upgrade).collect();
         for transfer in transfers {
-            match transfer.standing(now, stall) {
+            match transfer.standing(now, stall, !has_given_way) {
                 Standing::Good(until) => next = next.min(until),
                 Standing::Stalled if transfer.cut() => {}
-                Standing::Stalled => return Verdict::End,
+                Standing::GivesWay if transfer.cut() => has_given_way = true,
+                Standing::Stalled | Standing::GivesWay => return Verdict::End,
             }
         }
         Verdict::LookAgain(next)
@@ -202,15 +244,40 @@ impl Activity {
 
     /// Tells the connection to end now: others need its place more.
     pub(crate) fn dismiss(&self) {
-        self.dismissed.store(true, Ordering::Release);
-        self.dismissal.notify_one();
+        self.dismissed.give();
     }
 
     /// Completes when the connection has to end.
     pub(super) async fn dismissed(&self) {
-        while !self.dismissed.load(Ordering::Acquire) {
-            self.dismissal.notified().await;
+        self.dismissed.given().await;
+    }
+
+    /// Tells a connection that was dismissed that its time to say goodbye is over.
+    pub(crate) fn cut_off(&self) {
+        self.cut_off.give();
+    }
+
+    /// Completes when the connection has to end without a word.
+    pub(crate) async fn is_cut_off(&self) {
+        self.cut_off.given().await;
+    }
+
+    /// Counts a request for which there was a place.
+    pub(crate) fn found_place(&self) {
+        self.refused.store(0, Ordering::Relaxed);
+    }
+
+    /// Counts a request for which there was none. A client that goes on asking is told to stop: to refuse takes time,
+    /// too.
+    pub(crate) fn found_no_place(&self) {
+        if self.refused.fetch_add(1, Ordering::Relaxed) + 1 == MAX_REFUSED {
+            self.unwelcome.give();
         }
+    }
+
+    /// Completes when the connection has to end after what is in progress on it.
+    pub(super) async fn is_unwelcome(&self) {
+        self.unwelcome.given().await;
     }
 
     /// Begins an exchange, which lasts until the value is dropped.
@@ -259,6 +326,8 @@ impl Drop for Exchange {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -278,6 +347,22 @@ mod tests {
         let pace = activity.pace();
         assert!(pace.speed < 100, "{pace:?}");
         assert_eq!(pace.moved.elapsed(), Duration::from_mins(10));
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_unwelcome_after_many_refusals_in_a_row() {
+        let activity = Activity::new();
+        let is_unwelcome = || activity.is_unwelcome().now_or_never().is_some();
+        for _ in 1..MAX_REFUSED {
+            activity.found_no_place();
+        }
+        activity.found_place();
+        for _ in 1..MAX_REFUSED {
+            activity.found_no_place();
+        }
+        assert!(!is_unwelcome());
+        activity.found_no_place();
+        assert!(is_unwelcome());
     }
 
     #[tokio::test]

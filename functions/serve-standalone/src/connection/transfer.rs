@@ -7,8 +7,8 @@
 //! socket, or was given up.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ pub(super) struct Transfer {
     task: Option<StreamTask>,
     measured: Measured,
     entry: Option<Entry>,
-    _memory: Option<Memory>,
+    memory: Option<Mutex<Memory>>,
     // The last one: who waits for the exchange to end finds the rest done.
     exchange: Exchange,
 }
@@ -56,6 +56,8 @@ pub(super) enum Standing {
     Good(Instant),
     /// It does not.
     Stalled,
+    /// It does, and too slowly while others wait for the memory that the answer holds.
+    GivesWay,
 }
 
 impl Transfer {
@@ -81,7 +83,7 @@ impl Transfer {
             task: exchange.activity().is_multiplexed().then(StreamTask::current).flatten(),
             measured,
             entry,
-            _memory: memory,
+            memory: memory.map(Mutex::new),
             exchange,
         }
     }
@@ -139,18 +141,27 @@ impl Transfer {
         self.body.wake();
     }
 
-    /// Whether the client has read enough within `stall`, of what there was to read.
-    pub(super) fn standing(&self, now: Instant, stall: Duration) -> Standing {
-        let until = if self.in_flight() == 0 {
-            now + stall
-        } else {
+    /// Whether the client has read enough within `stall`, of what there was to read; and whether the answer has to give
+    /// way, if `may_give_way`.
+    pub(super) fn standing(&self, now: Instant, stall: Duration, may_give_way: bool) -> Standing {
+        let waits = self.in_flight() > 0;
+        let until = if waits {
             self.begun + Duration::from_millis(self.noted_at.load(Ordering::Acquire)) + stall
+        } else {
+            now + stall
         };
         let until = until.min(self.deadline);
         if now >= until {
-            Standing::Stalled
-        } else {
-            Standing::Good(until)
+            return Standing::Stalled;
+        }
+        let Some(memory) = self.memory.as_ref().filter(|_| may_give_way) else {
+            return Standing::Good(until);
+        };
+        let written = self.written.load(Ordering::Acquire);
+        let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
+        match memory.look(written, waits) {
+            Some(millis) => Standing::Good(until.min(now + Duration::from_millis(millis))),
+            None => Standing::GivesWay,
         }
     }
 

@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use registry::budget::ClientKey;
-use tokio::sync::{Notify, oneshot, watch};
-use tokio::time::{Instant, timeout};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout_at};
 
 use crate::connection::{Activity, Pace, Phase};
 
@@ -24,7 +24,7 @@ pub(crate) const LOBBY: usize = 64;
 pub(crate) const LEAVING: usize = 64;
 /// How long a request waits in the lobby for a place.
 const WAIT: Duration = Duration::from_secs(5);
-/// How often it looks whether somebody can be sent away by now.
+/// How often one of those that wait looks whether somebody can be sent away by now.
 const LOOK: Duration = Duration::from_millis(250);
 /// A connection is not sent away for others of its own client before it has moved no byte for this time.
 const STUCK: Duration = Duration::from_secs(10);
@@ -51,9 +51,12 @@ struct State {
     /// Places taken, over all clients and by client.
     taken: usize,
     by_client: HashMap<ClientKey, usize>,
-    leaving: usize,
-    /// Requests in the lobby that wait for a place, oldest first.
-    waiting: VecDeque<Waiting>,
+    /// Those that were told to leave, oldest first.
+    leaving: VecDeque<u64>,
+    /// Those in the lobby whose requests wait for a place, oldest first.
+    waiting: Vec<u64>,
+    /// Before then nobody looks again whom to send away for them.
+    next_look: Option<Instant>,
     draining: bool,
 }
 
@@ -62,6 +65,10 @@ struct Member {
     activity: Arc<Activity>,
     standing: Standing,
     placed: Arc<AtomicBool>,
+    /// Told when the standing has changed.
+    changed: Arc<Notify>,
+    /// How many requests wait for the place of the connection.
+    requests: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,12 +76,6 @@ enum Standing {
     Placed,
     Lobby,
     Leaving,
-}
-
-struct Waiting {
-    id: u64,
-    client: ClientKey,
-    granted: oneshot::Sender<()>,
 }
 
 /// A connection that is counted until this is dropped.
@@ -89,6 +90,7 @@ pub(crate) struct ConnectionPlace {
     connections: Connections,
     id: u64,
     placed: Arc<AtomicBool>,
+    changed: Arc<Notify>,
 }
 
 impl Connections {
@@ -105,10 +107,10 @@ impl Connections {
     /// Counts a new connection, and sends another one away for it if it has to. `None`: there is no room for it, not
     /// even in the lobby.
     pub(crate) async fn admit(&self, peer: IpAddr, activity: Arc<Activity>) -> Option<(Counted, ConnectionPlace)> {
-        // Those that leave do so within a second; meanwhile they are still here.
+        // Those that leave are still here until they have said goodbye. Clients that take their time keep nobody waiting.
         loop {
             let ended = self.0.ended.notified();
-            if self.lock().leaving < LEAVING {
+            if self.lock().has_few_leaving() {
                 break;
             }
             ended.await;
@@ -128,11 +130,14 @@ impl Connections {
             state.take(client);
         }
         let placed = Arc::new(AtomicBool::new(standing == Standing::Placed));
+        let changed = Arc::new(Notify::new());
         let member = Member {
             client,
             activity,
             standing,
             placed: placed.clone(),
+            changed: changed.clone(),
+            requests: 0,
         };
         state.members.insert(id, member);
         drop(state);
@@ -144,6 +149,7 @@ impl Connections {
             connections: self.clone(),
             id,
             placed,
+            changed,
         };
         Some((counted, admission))
     }
@@ -186,40 +192,85 @@ impl Connections {
         true
     }
 
-    fn tell(&self, state: &State) {
+    /// Tells connections whether others wait. That they do is told by who has looked in vain, and so not often: each of the
+    /// connections hears of it.
+    fn tell(&self, state: &State, has_looked: bool) {
         if state.draining {
             return;
         }
-        let phase = if state.waiting.is_empty() {
-            Phase::Serving
-        } else {
-            Phase::Crowded
+        let least = state.waiting.iter().map(|id| state.held_beside(*id)).min();
+        let phase = match least {
+            None => Phase::Serving,
+            Some(least) if has_looked => Phase::Crowded(least),
+            Some(_) => return,
         };
         self.0.phase.send_if_modified(|told| {
-            let changed = *told != phase;
+            // Those that had not begun when they were told before are told again.
+            let changed = has_looked || *told != phase;
             *told = phase;
             changed
         });
     }
 
-    /// Gives free places to those who wait: first to the client that has fewest.
+    /// Gives places to those who wait: first to the client that has fewest. Places that are free, and now and then such
+    /// as others can be sent away from.
     fn serve(&self, state: &mut State) {
-        while state.taken < self.0.places {
-            let next = (0..state.waiting.len()).min_by_key(|index| state.held(state.waiting[*index].client));
-            let Some(waiting) = next.and_then(|index| state.waiting.remove(index)) else {
-                break;
-            };
-            if waiting.granted.send(()).is_ok() {
-                state.place(waiting.id);
+        let now = Instant::now();
+        let mut has_looked = false;
+        while let Some(next) = (0..state.waiting.len()).min_by_key(|index| state.held_beside(state.waiting[*index])) {
+            let id = state.waiting[next];
+            if state.taken >= self.0.places {
+                if state.next_look.is_some_and(|next| now < next) || state.leaving.len() >= LEAVING {
+                    break;
+                }
+                let victim = state.client(id).and_then(|client| state.victim(client));
+                let Some(victim) = victim else {
+                    // And nobody can be sent away for the others, who have as much or more.
+                    state.next_look = Some(now + LOOK);
+                    has_looked = true;
+                    break;
+                };
+                state.send_away(victim);
             }
+            state.waiting.remove(next);
+            state.place(id);
         }
-        self.tell(state);
+        self.tell(state, has_looked);
+    }
+
+    /// How the connection stands, once whoever can have a place has one; and when to look again.
+    fn look(&self, id: u64) -> (Option<Standing>, Instant) {
+        let mut state = self.lock();
+        self.serve(&mut state);
+        let standing = state.members.get(&id).map(|member| member.standing);
+        let soon = Instant::now() + LOOK;
+        (standing, state.next_look.map_or(soon, |next| next.min(soon)))
     }
 }
 
 impl State {
     fn held(&self, client: ClientKey) -> usize {
         self.by_client.get(&client).copied().unwrap_or_default()
+    }
+
+    fn client(&self, id: u64) -> Option<ClientKey> {
+        self.members.get(&id).map(|member| member.client)
+    }
+
+    /// How many places the client of a connection holds.
+    fn held_beside(&self, id: u64) -> usize {
+        self.client(id).map_or(0, |client| self.held(client))
+    }
+
+    /// Whether there is room for one more that leaves. If not, the first of them has had its time.
+    fn has_few_leaving(&self) -> bool {
+        if self.leaving.len() < LEAVING {
+            return true;
+        }
+        if let Some(first) = self.leaving.front().and_then(|id| self.members.get(id)) {
+            first.activity.cut_off();
+        }
+        false
     }
 
     fn take(&mut self, client: ClientKey) {
@@ -247,6 +298,7 @@ impl State {
         };
         member.standing = Standing::Placed;
         member.placed.store(true, Ordering::Release);
+        member.changed.notify_waiters();
         let client = member.client;
         self.take(client);
     }
@@ -258,9 +310,11 @@ impl State {
         let (client, before) = (member.client, member.standing);
         member.standing = Standing::Leaving;
         member.activity.dismiss();
-        self.leaving += 1;
-        if before == Standing::Placed {
-            self.release(client);
+        member.changed.notify_waiters();
+        self.leaving.push_back(id);
+        match before {
+            Standing::Placed => self.release(client),
+            Standing::Lobby | Standing::Leaving => self.waiting.retain(|waiting| *waiting != id),
         }
     }
 
@@ -317,9 +371,9 @@ fn rank(pace: &Pace, held: usize, own: usize, now: Instant) -> Option<(u8, usize
     let still = now.saturating_duration_since(pace.moved);
     let greedier = held > own + 1;
     if pace.open == 0 {
-        // Silent, with half a head, or kept for later.
+        // Silent, with half a head, or kept for later. Who holds least keeps that, whatever others do with more.
         let is_new = pace.served == 0 && now.saturating_duration_since(pace.born) < NEW;
-        return (greedier || !is_new).then_some((2, held, Reverse(0), still));
+        return (greedier || (!is_new && held >= own)).then_some((2, held, Reverse(0), still));
     }
     // Something is done for it, or waits for its client.
     if !greedier && (still < STUCK || !pace.waits_for_reader) {
@@ -335,8 +389,8 @@ impl Drop for Counted {
         if let Some(member) = state.members.remove(&self.id) {
             match member.standing {
                 Standing::Placed => state.release(member.client),
-                Standing::Leaving => state.leaving -= 1,
-                Standing::Lobby => {}
+                Standing::Leaving => state.leaving.retain(|leaving| *leaving != self.id),
+                Standing::Lobby => state.waiting.retain(|waiting| *waiting != self.id),
             }
         }
         connections.serve(&mut state);
@@ -348,53 +402,24 @@ impl Drop for Counted {
 impl ConnectionPlace {
     /// Waits a moment until the connection has a place, for a request that needs one. `false`: it gets none now.
     pub(crate) async fn wait(&self) -> bool {
-        let connections = &self.connections;
         let deadline = Instant::now() + WAIT;
-        let (granted, mut grant) = oneshot::channel();
-        {
-            let mut state = connections.lock();
-            let Some(member) = state.members.get(&self.id) else {
-                return false;
-            };
-            let (client, standing) = (member.client, member.standing);
-            match standing {
-                Standing::Placed => return true,
-                Standing::Leaving => return false,
-                Standing::Lobby if connections.make_room(&mut state, client) => {
-                    state.place(self.id);
-                    return true;
-                }
-                Standing::Lobby => {}
-            }
-            state.waiting.push_back(Waiting {
-                id: self.id,
-                client,
-                granted,
-            });
-            connections.tell(&state);
-        }
-        let _guard = StopsWaiting(self);
+        let _waiting = Waiting::begin(self);
         loop {
-            match timeout(LOOK, &mut grant).await {
-                Ok(granted) => return granted.is_ok(),
-                Err(_) if Instant::now() >= deadline => return false,
-                Err(_) => {}
+            let changed = self.changed.notified();
+            let (standing, next_look) = self.connections.look(self.id);
+            match standing {
+                Some(Standing::Placed) => return true,
+                Some(Standing::Lobby) if Instant::now() < deadline => {}
+                _ => return false,
             }
-            let mut state = connections.lock();
-            let client = match state.members.get(&self.id) {
-                Some(member) if member.standing == Standing::Lobby => member.client,
-                // It was granted between the two looks, or the connection has to leave.
-                member => return member.is_some_and(|member| member.standing == Standing::Placed),
-            };
-            if connections.make_room(&mut state, client) {
-                state.place(self.id);
-                return true;
-            }
-            // Those that had not begun when they were told before are told again.
-            if !state.draining {
-                connections.0.phase.send_replace(Phase::Crowded);
-            }
+            // Woken or not, it looks.
+            let _ = timeout_at(next_look.min(deadline), changed).await;
         }
+    }
+
+    /// How many places its client holds.
+    pub(crate) fn held(&self) -> usize {
+        self.connections.lock().held_beside(self.id)
     }
 
     /// Whether the connection has a place, as nearly all have.
@@ -403,13 +428,133 @@ impl ConnectionPlace {
     }
 }
 
-struct StopsWaiting<'a>(&'a ConnectionPlace);
+/// A request that waits, until this is dropped.
+struct Waiting<'a>(&'a ConnectionPlace);
 
-impl Drop for StopsWaiting<'_> {
+impl<'a> Waiting<'a> {
+    fn begin(place: &'a ConnectionPlace) -> Self {
+        let mut state = place.connections.lock();
+        if let Some(member) = state.members.get_mut(&place.id) {
+            member.requests += 1;
+            if member.requests == 1 && member.standing == Standing::Lobby {
+                state.waiting.push(place.id);
+            }
+        }
+        Self(place)
+    }
+}
+
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let ConnectionPlace { connections, id, .. } = self.0;
         let mut state = connections.lock();
-        state.waiting.retain(|waiting| waiting.id != *id);
-        connections.tell(&state);
+        let Some(member) = state.members.get_mut(id) else {
+            return;
+        };
+        member.requests -= 1;
+        if member.requests == 0 {
+            state.waiting.retain(|waiting| waiting != id);
+            connections.tell(&state, false);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(number: u8) -> IpAddr {
+        [10, 0, 0, number].into()
+    }
+
+    /// However many requests wait for a place, connections are told, and looked through, a few times a second.
+    #[tokio::test(start_paused = true)]
+    async fn requests_that_wait_look_for_a_place_together() {
+        let (phase, mut told) = watch::channel(Phase::Serving);
+        let connections = Connections::new(1, phase);
+        let busy = Arc::new(Activity::new());
+        let admitted = connections.admit(address(1), busy.clone()).await;
+        let _exchange = busy.begin();
+        assert!(admitted.is_some());
+        let (_counted, place) = connections
+            .admit(address(1), Arc::default())
+            .await
+            .expect("room in the lobby");
+        let requests: Vec<_> = (0..500)
+            .map(|number| {
+                let place = place.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_millis(number)).await;
+                    place.wait().await
+                })
+            })
+            .collect();
+        let mut changes = 0;
+        let counting = async {
+            loop {
+                told.changed().await.expect("the connections are there");
+                changes += 1;
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(4), counting).await;
+        assert!((10..=20).contains(&changes), "{changes}");
+        assert_eq!(*told.borrow(), Phase::Crowded(1));
+        // The first one goes: all requests of the connection have its place.
+        drop(admitted);
+        for request in requests {
+            assert!(request.await.expect("it ends"));
+        }
+        assert_eq!(*told.borrow(), Phase::Serving);
+        assert_eq!(place.held(), 1);
+    }
+
+    /// Of two clients that wait the one that holds less is served first, whoever looks.
+    #[tokio::test(start_paused = true)]
+    async fn who_holds_least_has_the_next_place() {
+        let (phase, _told) = watch::channel(Phase::Serving);
+        let connections = Connections::new(2, phase);
+        let mut held = Vec::new();
+        for number in [1, 2] {
+            let busy = Arc::new(Activity::new());
+            held.push((connections.admit(address(number), busy.clone()).await, busy.begin()));
+        }
+        let mut waiting = Vec::new();
+        for number in [1, 3] {
+            let admitted = connections.admit(address(number), Arc::default()).await;
+            let (counted, place) = admitted.expect("room in the lobby");
+            let waits = tokio::spawn(async move { place.wait().await });
+            waiting.push((counted, waits));
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        drop(held.pop());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let (_, modest) = &waiting[1];
+        assert!(modest.is_finished());
+        let (_, greedy) = &waiting[0];
+        assert!(!greedy.is_finished());
+    }
+
+    /// Those that take their time to leave are cut off when there are too many of them.
+    #[tokio::test]
+    async fn who_leaves_slowly_does_not_keep_others_out() {
+        let (phase, _told) = watch::channel(Phase::Serving);
+        let connections = Connections::new(1, phase);
+        let mut slow = Vec::new();
+        for _ in 0..=LEAVING {
+            let activity = Arc::new(Activity::new());
+            drop(activity.clone().begin());
+            slow.push((connections.admit(address(1), activity.clone()).await, activity));
+        }
+        let next = tokio::spawn({
+            let connections = connections.clone();
+            async move { connections.admit(address(2), Arc::default()).await.is_some() }
+        });
+        let (counted, activity) = slow.remove(0);
+        let cut = activity.is_cut_off();
+        tokio::time::timeout(Duration::from_secs(10), cut)
+            .await
+            .expect("it is told");
+        drop(counted);
+        assert!(next.await.expect("it ends"));
     }
 }

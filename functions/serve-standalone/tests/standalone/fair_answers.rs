@@ -1,7 +1,7 @@
 //! Answers that nobody reads: what they hold is bounded for all of them together, and shared between clients.
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::net::TcpStream;
@@ -10,7 +10,7 @@ use crate::support::cloud::Cloud;
 use crate::support::crowd::{
     CROWD, Cage, ORDINARY, ask, assert_ordinary, begin, files, get, many_files, memory, within_20_s,
 };
-use crate::support::h2::{H2, SMALL_BUFFER, runtime};
+use crate::support::h2::{H2, SMALL_BUFFER, Windows, runtime};
 use crate::support::{EMPTY, MANIFEST_TYPE, Server, digest, manifest};
 
 /// Blobs of 200 kB, more of them than there are files for reading.
@@ -118,6 +118,48 @@ fn s31_small_answers_do_not_wait_behind_pages() {
         }
         let small = ["/v2/app/manifests/subject", "/v2/app/tags/list", "/v2/_catalog"];
         assert_ordinary(server.address, ORDINARY, &small, 40).await;
+    });
+}
+
+/// Clients at several addresses take all the memory for small answers, and each reads a few bytes a second, which is
+/// progress. They give way when others want to read.
+#[test]
+fn s31_answers_that_are_read_slowly_give_way() {
+    // An answer of 64 KiB at once is as much as there is memory for eight.
+    let server = Server::start(&["--upload-memory", "8MiB"]);
+    server.push_blob("app", EMPTY);
+    let large = manifest(&"x".repeat(60_000));
+    let path = "/v2/app/manifests/large";
+    let put = server.request("PUT", path, &[MANIFEST_TYPE], &large);
+    assert_eq!(put.status, 201);
+    runtime().block_on(async {
+        let windows = Windows {
+            stream: 2_000,
+            ..Windows::default()
+        };
+        let mut readers = Vec::new();
+        for round in 0..10 {
+            for number in 10..14 {
+                let client = H2::with_windows(server.address, Ipv4Addr::new(127, 0, 0, number), windows).await;
+                readers.push(tokio::spawn(async move {
+                    let stream = client.open("GET", path, &[], true).await.unwrap();
+                    match stream.answer().await {
+                        Ok(answer) => answer.read_slowly(500).await.1,
+                        Err(error) => Some(error),
+                    }
+                }));
+            }
+            tokio::time::sleep(Duration::from_millis(if round == 0 { 300 } else { 10 })).await;
+        }
+        let start = Instant::now();
+        let (status, body) = ask(server.address, ORDINARY, path).await.unwrap();
+        assert_eq!((status, body.len()), (200, large.len()));
+        // A look every five seconds; two of them tell that a reader is slow.
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+        for reader in &readers {
+            reader.abort();
+        }
+        assert_ordinary(server.address, ORDINARY, &[path], 20).await;
     });
 }
 

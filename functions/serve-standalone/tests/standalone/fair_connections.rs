@@ -5,12 +5,13 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 
 use crate::support::crowd::{
-    CROWD, Cage, ORDINARY, assert_ordinary, begin, files, get, many_files, memory, ordinary, within_20_s,
+    CROWD, Cage, ORDINARY, ask, assert_ordinary, begin, deaf, files, get, many_files, memory, ordinary, within_20_s,
 };
-use crate::support::h2::{SMALL_BUFFER, runtime};
+use crate::support::h2::{H2, SMALL_BUFFER, Socket, runtime};
 use crate::support::{EMPTY, MANIFEST_TYPE, Server, manifest};
 
-/// A third of the clients says nothing, a third sends half a head, and a third reads slowly.
+/// A quarter of the clients says nothing, one sends half a head, one reads slowly, and one asks for something over HTTP/2
+/// and does not listen when it is told to leave.
 fn slow_clients(connections: &str, clients: usize) {
     many_files();
     let server = Server::start(&["--max-connections", connections]);
@@ -25,16 +26,17 @@ fn slow_clients(connections: &str, clients: usize) {
         let mut reading = Vec::new();
         let mut waiting = Vec::new();
         for number in 0..clients {
-            let text = match number % 3 {
-                0 => String::new(),
-                1 => "GET /v2/ HTTP/1.1\r\nHost: localhost\r\nX-Sl".to_owned(),
-                _ => get(&blob),
+            let text = match number % 4 {
+                0 => Vec::new(),
+                1 => b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\nX-Sl".to_vec(),
+                2 => get(&blob).into_bytes(),
+                _ => deaf(),
             };
             // A refused connection is what a crowd may expect.
             let Ok(mut socket) = begin(server.address, CROWD, SMALL_BUFFER, &text).await else {
                 continue;
             };
-            if number % 3 == 2 {
+            if number % 4 == 2 {
                 reading.push(tokio::spawn(async move {
                     let mut buffer = vec![0; 512];
                     while socket.read(&mut buffer).await.is_ok_and(|read| read > 0) {
@@ -107,4 +109,47 @@ fn s31_a_full_house_answers_probes_and_makes_room_for_others() {
         .into_iter()
         .map(|mut client| !client.is_silent_for(Duration::from_millis(50)));
     assert_eq!(gone.filter(|gone| *gone).count(), 1);
+}
+
+/// Clients that were served once and do not listen when they are told to leave, each followed by the next one: others are
+/// let in at once all the same.
+#[test]
+fn s31_clients_that_ignore_goodbyes_hold_up_nobody() {
+    many_files();
+    let server = Server::start(&["--max-connections", "64"]);
+    runtime().block_on(async {
+        let idle = files(&server);
+        let mut deaf_clients = Vec::new();
+        for _ in 0..640 {
+            if let Ok(socket) = begin(server.address, CROWD, Socket::default(), deaf()).await {
+                deaf_clients.push(socket);
+            }
+        }
+        assert!(deaf_clients.len() > 600, "{}", deaf_clients.len());
+        assert_ordinary(server.address, ORDINARY, &["/v2/", "/livez"], 40).await;
+        drop(deaf_clients);
+        within_20_s("the files are closed", async || files(&server) < idle + 20).await;
+    });
+}
+
+/// A client with many connections that are all in use gets no place of another one, which has one and keeps it for later.
+#[test]
+fn s31_who_holds_least_keeps_an_idle_connection() {
+    let server = Server::start(&["--max-connections", "3", "--keep-alive", "1h"]);
+    let uploads = [server.open_upload("app", &[]), server.open_upload("app", &[])];
+    runtime().block_on(async {
+        let kept = H2::connect(server.address, ORDINARY).await;
+        assert_eq!(kept.request("GET", "/v2/", &[]).await.unwrap().status, 200);
+        let mut busy = Vec::new();
+        for path in &uploads {
+            let head = format!("PATCH {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nbytes");
+            busy.push(begin(server.address, CROWD, Socket::default(), head).await.unwrap());
+        }
+        // Longer than a connection counts as new.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        let (status, _) = ask(server.address, CROWD, "/v2/").await.unwrap();
+        assert_eq!(status, 503);
+        assert_eq!(kept.request("GET", "/v2/", &[]).await.unwrap().status, 200);
+        drop(busy);
+    });
 }

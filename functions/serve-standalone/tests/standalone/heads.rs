@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 
+use crate::support::crowd::{Cage, files};
 use crate::support::h2::{H2, Windows, runtime};
 use crate::support::ordinary::{GREEDY, ORDINARY, get};
 use crate::support::{EMPTY, Server, digest, folder_with_users};
@@ -80,6 +81,57 @@ fn s31_requests_in_progress_are_shared_between_clients() {
     assert_eq!(refused.count(), PLACES / 4, "they are in the log");
 }
 
+/// What waits keeps of its head what is read of it: large heads are no reason to refuse requests for which there is a place.
+#[test]
+fn s31_requests_that_wait_hold_no_more_of_their_heads_than_is_read() {
+    // With so few, memory for heads is 1 MiB: for 12 of these at one client.
+    let server = Server::start(&["--max-requests", "80"]);
+    runtime().block_on(async {
+        let client = H2::connect(server.address, GREEDY).await;
+        let path = format!("/v2/app/blobs/uploads/?digest={}", digest(EMPTY));
+        let junk = "x".repeat(MAX_HEAD - 1_000);
+        let head = [("content-length", "2"), ("x-junk", junk.as_str())];
+        let mut held = Vec::new();
+        for _ in 0..50 {
+            held.push(client.open("POST", &path, &head, false).await.unwrap());
+        }
+        for mut stream in held {
+            stream.send(EMPTY, true).unwrap();
+            assert_eq!(stream.answer().await.unwrap().status, 201);
+        }
+    });
+}
+
+/// A client that goes on asking on a connection although there is no place is told to stop; what is in progress on the
+/// connection ends as it would.
+#[test]
+fn s31_a_connection_ends_after_many_refusals() {
+    const PLACES: usize = 40;
+    let server = Server::start(&["--max-requests", "40"]);
+    runtime().block_on(async {
+        let greedy = H2::connect(server.address, GREEDY).await;
+        let path = format!("/v2/app/blobs/uploads/?digest={}", digest(EMPTY));
+        let mut held = Vec::new();
+        for _ in 0..PLACES * 3 / 4 {
+            let head = [("content-length", "2")];
+            held.push(greedy.open("POST", &path, &head, false).await.unwrap());
+        }
+        assert_eq!(greedy.request("GET", "/readyz", &[]).await.unwrap().status, 200);
+        let mut refused = 0;
+        while let Ok(answer) = greedy.request("GET", "/v2/", &[]).await {
+            assert_eq!(answer.status, 503);
+            refused += 1;
+            assert!(refused < 200, "nothing tells it to stop");
+        }
+        assert!(refused >= 64, "after {refused} refusals");
+        for mut stream in held {
+            stream.send(EMPTY, true).unwrap();
+            assert_eq!(stream.answer().await.unwrap().status, 201);
+        }
+        assert!(greedy.ended().await.is_none(), "it ends in good order");
+    });
+}
+
 /// Clients that send large heads with wrong passwords, on many streams of many connections, and what that costs.
 fn guessed(flags: &[&str], connections: usize, growth: u64, requests: usize, bound: Duration) {
     const STREAMS: usize = 60;
@@ -92,8 +144,9 @@ fn guessed(flags: &[&str], connections: usize, growth: u64, requests: usize, bou
         folder,
         &[&["--htpasswd", &users, "--allow-anonymous", "pull"], flags].concat(),
     );
+    let _cage = Cage::around(&server);
     get(server.address, "/livez", 1).assert_well(Duration::from_secs(30));
-    let before = server.resident();
+    let (before, idle) = (server.resident(), files(&server));
     let address = server.address;
     let (begun, wait) = std::sync::mpsc::channel();
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
@@ -131,7 +184,7 @@ fn guessed(flags: &[&str], connections: usize, growth: u64, requests: usize, bou
     assert!(after.most < before.most + growth, "{before:?} {after:?}");
     drop(stop);
     greedy.join().unwrap();
-    server.wait_for_memory(before.now + growth / 2);
+    server.wait_for_memory_and_files(before.now + growth / 2, idle + 20);
 }
 
 #[test]

@@ -6,14 +6,17 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use crate::support::crowd::{Cage, ORDINARY, assert_ordinary, files, within_20_s};
 use crate::support::h2::{H2, Stream, runtime};
 use crate::support::ordinary::{GREEDY, push};
-use crate::support::{MANIFEST_TYPE, Server, digest};
+use crate::support::{MANIFEST_TYPE, Server, digest, eventually};
 
 /// Streams of one connection.
 const STREAMS: usize = 60;
 /// Between two bytes of each body: less than what the registry takes for a pause.
-const PAUSE: Duration = Duration::from_millis(300);
+const SHORT: Duration = Duration::from_millis(300);
+/// More than that: what has arrived is written to its file, which stays open.
+const LONG: Duration = Duration::from_millis(700);
 
 /// Bodies of which a byte comes now and then.
 struct Trickle {
@@ -22,8 +25,8 @@ struct Trickle {
 }
 
 impl Trickle {
-    /// Begins so many uploads, and so many manifests that say that they are large.
-    fn begin(server: SocketAddr, uploads: usize, manifests: usize) -> Self {
+    /// Begins so many uploads, and so many manifests that say that they are large, and pauses for so long between bytes.
+    fn begin(server: SocketAddr, uploads: usize, manifests: usize, pause: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (begun, wait) = mpsc::channel();
         let client = thread::spawn({
@@ -61,7 +64,7 @@ impl Trickle {
                                 ended += 1;
                             }
                         }
-                        tokio::time::sleep(PAUSE).await;
+                        tokio::time::sleep(pause).await;
                     }
                     for connection in connections {
                         connection.hang_up();
@@ -72,7 +75,7 @@ impl Trickle {
         });
         wait.recv().unwrap();
         // Every body is being waited for.
-        thread::sleep(2 * PAUSE);
+        thread::sleep(2 * pause);
         Self { stop, client }
     }
 
@@ -85,14 +88,15 @@ impl Trickle {
 
 fn trickled(flags: &[&str], uploads: usize, manifests: usize, pushes: usize, bound: Duration) {
     let server = Server::start(flags);
+    let _cage = Cage::around(&server);
     push(server.address, 1).assert_well(Duration::from_secs(30));
-    let before = server.resident();
-    let trickle = Trickle::begin(server.address, uploads, manifests);
+    let (before, idle) = (server.resident(), files(&server));
+    let trickle = Trickle::begin(server.address, uploads, manifests, SHORT);
     push(server.address, pushes).assert_well(bound);
     let ended = trickle.end();
     let after = server.resident();
     assert!(after.most < before.most + (160 << 20), "{before:?} {after:?}");
-    server.wait_for_memory(before.now + (64 << 20));
+    server.wait_for_memory_and_files(before.now + (64 << 20), idle + 20);
     // Nobody had to give way: there is enough for what has arrived.
     assert_eq!(ended, 0);
     push(server.address, 3).assert_well(Duration::from_secs(30));
@@ -109,4 +113,36 @@ fn s31_uploads_that_trickle_keep_nobody_out() {
 #[ignore = "long: tests/run --full"]
 fn s31_very_many_uploads_that_trickle_keep_nobody_out() {
     trickled(&[], 1120, 128, 100, Duration::from_secs(2));
+}
+
+/// Uploads that pause keep a file open each, as many as one client may have requests. There are files for all of them, and
+/// for the connections of others.
+fn paused(flags: &[&str], uploads: usize, pushes: usize, bound: Duration) {
+    let server = Server::start_with_few_files(flags);
+    let _cage = Cage::around(&server);
+    push(server.address, 1).assert_well(Duration::from_secs(30));
+    let (before, idle) = (server.resident(), files(&server));
+    let trickle = Trickle::begin(server.address, uploads, 0, LONG);
+    eventually("each has a file", || (files(&server) > idle + uploads).then_some(()));
+    runtime().block_on(assert_ordinary(server.address, ORDINARY, &["/livez", "/v2/"], 20));
+    push(server.address, pushes).assert_well(bound);
+    assert_eq!(trickle.end(), 0);
+    // Files are written by up to 512 threads, and the allocator keeps some for each of them.
+    let after = server.resident();
+    assert!(after.most < before.most + (256 << 20), "{before:?} {after:?}");
+    let is_back = async || files(&server) <= idle + 20;
+    runtime().block_on(within_20_s("the files are closed", is_back));
+}
+
+#[test]
+fn s31_uploads_that_pause_leave_files_to_others() {
+    let flags = ["--max-connections", "24", "--max-requests", "1100"];
+    paused(&flags, 800, 10, Duration::from_secs(10));
+}
+
+/// As many as one client may have with the usual bounds.
+#[test]
+#[ignore = "long: tests/run --full"]
+fn s31_very_many_uploads_that_pause_leave_files_to_others() {
+    paused(&[], 3_000, 50, Duration::from_secs(2));
 }

@@ -75,16 +75,32 @@ pub(crate) async fn begin(
     server: SocketAddr,
     from: Ipv4Addr,
     socket: Socket,
-    text: &str,
+    text: impl AsRef<[u8]>,
 ) -> std::io::Result<TcpStream> {
     let mut stream = dial_with(server, from, socket).await?;
-    stream.write_all(text.as_bytes()).await?;
+    stream.write_all(text.as_ref()).await?;
     Ok(stream)
 }
 
 /// The head of a GET.
 pub(crate) fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: crowd\r\n\r\n")
+}
+
+/// A connection of HTTP/2, with a request for `/v2/`, for a client that does not read what comes, and so never answers it
+/// either.
+pub(crate) fn deaf() -> Vec<u8> {
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    // GET, http, /v2/, localhost (RFC 7541, appendix A).
+    let fields = [b"\x82\x86\x44\x04/v2/\x41\x09localhost".as_slice()].concat();
+    let head = [0, 0, u8::try_from(fields.len()).unwrap(), 1, 0x5, 0, 0, 0, 1];
+    [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(),
+        &settings,
+        &head,
+        &fields,
+    ]
+    .concat()
 }
 
 /// Bytes of memory that a process has, and the most that it ever had.
@@ -104,7 +120,12 @@ pub(crate) fn files(server: &Server) -> usize {
 
 /// 512 MiB for a server and no byte more, where this process may say so. The tests measure its memory in any case; this
 /// makes sure that the system would have noticed, too.
-pub(crate) struct Cage(Option<PathBuf>);
+pub(crate) struct Cage(Option<Group>);
+
+struct Group {
+    folder: PathBuf,
+    pid: String,
+}
 
 impl Cage {
     pub(crate) fn around(server: &Server) -> Self {
@@ -113,26 +134,33 @@ impl Cage {
             ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
             ("/sys/fs/cgroup", "memory.max"),
         ] {
-            let group = PathBuf::from(root).join(format!("roadstead-test-{pid}"));
-            if std::fs::create_dir(&group).is_err() {
+            let folder = PathBuf::from(root).join(format!("roadstead-test-{pid}"));
+            // An earlier run may have been killed before it could remove its own.
+            let _ = std::fs::remove_dir(&folder);
+            if std::fs::create_dir(&folder).is_err() {
                 continue;
             }
-            let made = std::fs::write(group.join(limit), (512_u64 << 20).to_string())
-                .and_then(|()| std::fs::write(group.join("cgroup.procs"), &pid));
+            let made = std::fs::write(folder.join(limit), (512_u64 << 20).to_string())
+                .and_then(|()| std::fs::write(folder.join("cgroup.procs"), &pid));
             if made.is_ok() {
-                return Self(Some(group));
+                return Self(Some(Group { folder, pid }));
             }
-            let _ = std::fs::remove_dir(&group);
+            let _ = std::fs::remove_dir(&folder);
         }
+        eprintln!("no group of processes can be made here: the server's memory is measured, and not limited");
         Self(None)
     }
 }
 
 impl Drop for Cage {
     fn drop(&mut self) {
-        // The server is gone by then, or the next start of the machine takes the group away.
-        if let Some(group) = &self.0 {
-            let _ = std::fs::remove_dir(group);
+        let Some(Group { folder, pid }) = &self.0 else { return };
+        // A group with a process in it cannot be removed, and the server may still run.
+        if let Some(above) = folder.parent() {
+            let _ = std::fs::write(above.join("cgroup.procs"), pid);
+        }
+        if let Err(error) = std::fs::remove_dir(folder) {
+            eprintln!("{} is left behind: {error}", folder.display());
         }
     }
 }

@@ -73,7 +73,23 @@ impl Server {
 
     /// The same, on the stores that `flags` name, with changes to its empty environment.
     pub(crate) fn start_on(folder: Arc<TempDir>, flags: &[&str], variables: &[(String, String)]) -> Self {
-        let mut child = roadstead()
+        Self::start_by(roadstead(), folder, flags, variables)
+    }
+
+    /// `roadstead serve` with data in a folder of its own, and a soft limit of as few open files as there often is.
+    pub(crate) fn start_with_few_files(flags: &[&str]) -> Self {
+        let mut shell = Command::new("sh");
+        shell.env_clear().stdin(Stdio::null());
+        shell.args([
+            "-c",
+            "ulimit -S -n 256 && exec \"$0\" \"$@\"",
+            env!("CARGO_BIN_EXE_roadstead"),
+        ]);
+        Self::start_by(shell, Arc::new(TempDir::new().unwrap()), flags, &[])
+    }
+
+    fn start_by(mut program: Command, folder: Arc<TempDir>, flags: &[&str], variables: &[(String, String)]) -> Self {
+        let mut child = program
             .args(["serve", "--log", "json", "--sync", "off"])
             .args(flags)
             .env("ROADSTEAD_LISTEN", "127.0.0.1:0")

@@ -5,8 +5,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::h2::{H2, Windows, runtime};
-use super::{EMPTY, MANIFEST_TYPE, Server, digest, eventually, manifest};
+use super::{EMPTY, MANIFEST_TYPE, Server, digest, manifest};
 
+use super::crowd::within_20_s;
 pub(crate) use super::crowd::{CROWD as GREEDY, ORDINARY};
 
 /// How ordinary requests fared, one after the other.
@@ -82,8 +83,12 @@ impl Server {
         Resident { now, most }
     }
 
-    /// Waits until it takes no more than `bytes`.
-    pub(crate) fn wait_for_memory(&self, bytes: u64) {
-        eventually("the memory is back", || (self.resident().now <= bytes).then_some(()));
+    /// Waits until it takes no more than `bytes`, and has no more than `files` open, for as long as it may take to have
+    /// everything back.
+    pub(crate) fn wait_for_memory_and_files(&self, bytes: u64, files: usize) {
+        let bounds = format!("at most {bytes} bytes and {files} files are taken");
+        runtime().block_on(within_20_s(&bounds, async || {
+            self.resident().now <= bytes && super::crowd::files(self) <= files
+        }));
     }
 }

@@ -1,0 +1,68 @@
+//! What is read of a request's head.
+//!
+//! A client may send fields of many kilobytes that nobody asks for. A shell that keeps requests waiting may leave them out:
+//! the answer is the same.
+
+use http::HeaderName;
+use http::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST, IF_MATCH, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, ORIGIN, RANGE,
+};
+
+use crate::hosts::FETCH_SITE;
+
+/// Every header field that is read of a request.
+pub const READ: [HeaderName; 14] = [
+    ACCEPT,
+    AUTHORIZATION,
+    CONTENT_LENGTH,
+    CONTENT_RANGE,
+    CONTENT_TYPE,
+    FETCH_SITE,
+    HOST,
+    IF_MATCH,
+    IF_MODIFIED_SINCE,
+    IF_NONE_MATCH,
+    IF_RANGE,
+    IF_UNMODIFIED_SINCE,
+    ORIGIN,
+    RANGE,
+];
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    fn sources(folder: &Path) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        entries
+            .flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] })
+            .collect()
+    }
+
+    /// A field that is read and not listed would be missing in large heads only.
+    #[test]
+    fn every_field_that_is_read_is_listed() {
+        let listed = include_str!("heads.rs");
+        let mut found = 0;
+        for path in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+            let text = std::fs::read_to_string(&path).unwrap();
+            // Not what is read of answers, in tests.
+            for line in text.lines().filter(|line| !line.contains("response.")) {
+                for method in [".get(", ".get_all(", ".contains_key("] {
+                    let Some((_, rest)) = line.split_once(method) else {
+                        continue;
+                    };
+                    let name = rest.split(')').next().unwrap_or_default();
+                    if name.len() > 1 && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_') {
+                        found += 1;
+                        let is_listed = listed.contains(&format!("    {name},\n"));
+                        assert!(is_listed, "{}: {name}", path.display());
+                    }
+                }
+            }
+        }
+        assert!(found > 10, "{found}");
+    }
+}
