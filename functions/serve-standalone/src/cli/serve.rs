@@ -98,8 +98,8 @@ pub(crate) struct LimitArgs {
     /// [default: 64MiB, with blobs in S3 512MiB for uploads]
     #[arg(long, env = "ROADSTEAD_UPLOAD_MEMORY", value_name = "SIZE")]
     pub(crate) upload_memory: Option<Length>,
-    /// For how long a request waits for memory before it is answered with 503. While others wait, bodies that arrive at
-    /// less than 16 KiB a second give way [default: 30s, for uploads into S3 5m]
+    /// For how long a request waits for memory before it is answered with 503. While others wait, bodies that arrive,
+    /// and answers that are read, at less than 16 KiB a second give way [default: 30s, for uploads into S3 5m]
     #[arg(long, env = "ROADSTEAD_MEMORY_TIMEOUT", value_name = "DURATION")]
     pub(crate) memory_timeout: Option<Span>,
     /// The largest blob that is accepted
