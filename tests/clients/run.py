@@ -20,7 +20,7 @@ import sys
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -38,8 +38,9 @@ import podman  # noqa: E402
 import skopeo  # noqa: E402
 from common import TIMEOUT, Family, Setting, collect, tool  # noqa: E402
 from harness import Cloud, Context, FaultProxy, Fleet, HarnessError, Result, Server, cache_dir, check, run, scratch  # noqa: E402
+from harness.backend import Backend  # noqa: E402
 from harness.faults import KINDS  # noqa: E402
-from harness.process import stop_all, tail, unmount_below  # noqa: E402
+from harness.process import STORE_HOST, stop_all, tail, unmount_below  # noqa: E402
 from harness.progress import say, step  # noqa: E402
 from images import Images  # noqa: E402
 from verify import Registry  # noqa: E402
@@ -93,6 +94,10 @@ LOGINS = Group("login", {
     })
 # skopeo, podman and buildah send empty credentials where they were asked for some and have none: one of them will do.
 PUBLIC = Group("public", {"skopeo": skopeo.public, "crane": crane.public})
+# Those that send their credentials along with a redirect to the same host, or are built on what does.
+_SENDERS = {name: LOGINS.families[name] for name in ("docker", "containerd", "crane")}
+REDIRECTED = Group("login, redirected", _SENDERS)
+OWN_HOST = Group("login, bucket at the registry's host", _SENDERS)
 SEVERAL = Group("three servers", ALWAYS.families)
 # The same four clients whose ways to push and pull differ most; the rest by --full.
 FOUR = {name: ALWAYS.families[name] for name in ("docker", "containerd", "skopeo", "crane")}
@@ -113,7 +118,16 @@ def results(full: bool, only: Sequence[str], tell: Callable[[Result], None]) -> 
     with scratch("clients") as work:
         images = Images(str(cache_dir()), tool("busybox"))
         # Short folder names: container engines keep sockets in them, whose names are bounded.
-        starts = ((ALWAYS, _one), (LOGINS, _users), (PUBLIC, _public), (SEVERAL, _three), (CLOUD, _cloud), (FAULTY, _faulty))
+        starts = (
+            (ALWAYS, _one),
+            (LOGINS, _users),
+            (PUBLIC, _public),
+            (SEVERAL, _three),
+            (CLOUD, _cloud),
+            (FAULTY, _faulty),
+            (REDIRECTED, _redirected),
+            (OWN_HOST, _own_host),
+        )
         for number, (group, start) in enumerate(starts):
             families = dict(group.families)
             if full and group in (ALWAYS, CLOUD):
@@ -173,10 +187,14 @@ def _one(stack: ExitStack, _: Path) -> Registry:
 
 
 def _users(stack: ExitStack, work: Path, *flags: str) -> Registry:
+    return _with_users(stack, work, *flags)[1]
+
+
+def _with_users(stack: ExitStack, work: Path, *flags: str, backend: Optional[Backend] = None) -> Tuple[Server, Registry]:
     file = work / "htpasswd"
     run([tool("htpasswd"), "-i", "-c", "-B", "-C", "5", str(file), USER], timeout=20, input=PASSWORD)
-    server = stack.enter_context(Server("--htpasswd", file, *flags))
-    return Registry(server.address, USER, PASSWORD, log=lambda: _log(server))
+    server = stack.enter_context(Server("--htpasswd", file, *flags, backend=backend))
+    return server, Registry(server.address, USER, PASSWORD, log=lambda: _log(server))
 
 
 def _public(stack: ExitStack, work: Path) -> Registry:
@@ -217,6 +235,49 @@ def _faulty(stack: ExitStack, work: Path) -> Registry:
 
     stack.callback(whole)
     return registry
+
+
+def _redirected(stack: ExitStack, work: Path) -> Registry:
+    return _over_bucket(stack, work, STORE_HOST, {307})
+
+
+def _own_host(stack: ExitStack, work: Path) -> Registry:
+    # As the registry is asked for; the port does not make another host.
+    return _over_bucket(stack, work, "127.0.0.1", {200, 206})
+
+
+def _over_bucket(stack: ExitStack, work: Path, host: str, pulled: Set[int]) -> Registry:
+    """A registry whose bucket is reached at `host`, where blobs are pulled with the statuses `pulled`."""
+    cloud = stack.enter_context(Cloud())
+    s3 = stack.enter_context(FaultProxy(cloud.versitygw.address, probability=0))
+    backend = cloud.backend("s3+sqlite", s3_proxy=f"http://{host}:{s3.port}")
+    server, registry = _with_users(stack, work, "--pull", "redirect", backend=backend)
+
+    def whole() -> None:
+        """After all families: no password has met the bucket, and every client pulled as it was to."""
+        schemes = s3.schemes()
+        # The registry signs its requests; a presigned URL needs nothing.
+        assert set(schemes) <= {"AWS4-HMAC-SHA256", ""} and schemes, f"sent to the bucket: {schemes}"
+        ways = _pulls(server)
+        say(f"    pulls of blobs: {ways}")
+        assert ways and all(set(statuses) <= pulled for statuses in ways.values()), f"{ways}, and not {pulled}"
+        assert (schemes.get("", 0) > 0) == (307 in pulled), f"sent to the bucket: {schemes}"
+
+    stack.callback(whole)
+    return registry
+
+
+def _pulls(server: Server) -> Dict[str, Dict[int, int]]:
+    """How blobs were pulled by users, by program: the statuses of the answers, and how many each."""
+    ways: Dict[str, Dict[int, int]] = {}
+    for line in server.log.read_text(errors="replace").splitlines():
+        # The checks' own reads name no program.
+        entry = json.loads(line) if line.startswith("{") else {}
+        pull = entry.get("method") == "GET" and "/blobs/sha256:" in entry.get("path", "")
+        if pull and entry.get("user") == USER and "agent" in entry:
+            statuses = ways.setdefault(entry["agent"].split(" ")[0], {})
+            statuses[entry["status"]] = statuses.get(entry["status"], 0) + 1
+    return ways
 
 
 def _every_kind(proxies: Sequence[FaultProxy], registry: Registry, work: Path) -> None:
@@ -268,8 +329,8 @@ def command_line(words: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--list", action="store_true", help="the families by name")
     arguments = parser.parse_args(words)
     if arguments.list:
-        for group in (ALWAYS, FULL, LOGINS, PUBLIC, SEVERAL, CLOUD, FAULTY):
-            print(f"{group.setting + (' --full' if group is FULL else ''):16} {' '.join(group.families)}")
+        for group in (ALWAYS, FULL, LOGINS, PUBLIC, SEVERAL, CLOUD, FAULTY, REDIRECTED, OWN_HOST):
+            print(f"{group.setting + (' --full' if group is FULL else ''):36} {' '.join(group.families)}")
         return 0
     began = time.monotonic()
     if arguments.registry:

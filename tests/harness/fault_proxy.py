@@ -97,6 +97,10 @@ class FaultProxy:
         """The number of requests by operation, for an assertion: `{"PutObject": 1}`."""
         return {name: count.requests for name, count in self.counts().items()}
 
+    def schemes(self) -> Dict[str, int]:
+        """How many requests came with which kind of credentials, by the first word of `Authorization`: "" for those without."""
+        return self._ask("GET")["schemes"]
+
     def injected(self) -> Dict[str, Dict[str, int]]:
         """How many faults of each kind were injected, by operation."""
         return self._ask("GET")["injected"]

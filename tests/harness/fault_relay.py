@@ -41,6 +41,8 @@ class Relay:
         self.port = int(port)
         self.faults = Faults(settings)
         self.counts: Dict[str, Dict[str, Any]] = {}
+        # The first words of `Authorization`; a request without one counts as "".
+        self.schemes: Dict[str, int] = {}
 
     def count(self, wanted: Operation) -> Dict[str, Any]:
         """The counters of an operation."""
@@ -67,8 +69,9 @@ class Relay:
                 self.faults.configure(self.faults.settings._replace(**changes))
             elif head.method() == "DELETE":
                 self.counts.clear()
+                self.schemes.clear()
                 self.faults.injected.clear()
-            body = json.dumps({"counts": self.counts, "injected": self.faults.injected}).encode()
+            body = json.dumps({"counts": self.counts, "injected": self.faults.injected, "schemes": self.schemes}).encode()
             writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
             await writer.drain()
         finally:
@@ -95,6 +98,8 @@ class _Connection:
         wanted = operation(request)
         count = self._relay.count(wanted)
         count["requests"] += 1
+        scheme = request.text(b"authorization").split(" ")[0]
+        self._relay.schemes[scheme] = self._relay.schemes.get(scheme, 0) + 1
         fault = self._relay.faults.choose(wanted, request)
         if fault is not None:
             print(f"{wanted.name} {count['requests']} {wanted.path}: {fault.kind}", flush=True)

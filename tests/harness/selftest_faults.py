@@ -140,7 +140,10 @@ def counts() -> None:
         assert headers["Host"] == client.proxy.address, f"Host was changed: {headers}"
         assert "Transfer-Encoding" in client.backend.seen[-1][2], "the framing was changed"
         client.proxy.reset()
-        assert client.proxy.counts() == {} == client.proxy.injected()
+        assert client.proxy.counts() == {} == client.proxy.injected() == client.proxy.schemes()
+        client.ask("GET", "/b/k")
+        client.ask("GET", "/b/k", Authorization="Basic eDp5")
+        assert client.proxy.schemes() == {"": 1, "Basic": 1}, client.proxy.schemes()
 
 
 def continues() -> None:
