@@ -78,7 +78,8 @@ Examples:
   bench compare --only push --rounds 3 --dir /mnt/disk
   bench compare --s3 --only 'push 1 GiB'
   bench compare --s3 --pulls proxy --only 'pull blob'
-  bench compare --sync off --baseline docker-registry")]
+  bench compare --sync off --baseline docker-registry
+  bench compare --before ./roadstead-of-last-week --baseline before --only 'HEAD blob'")]
     Compare(CompareArgs),
 }
 
@@ -136,6 +137,9 @@ struct CompareArgs {
     /// The `roadstead` program; the one beside this program if not given.
     #[arg(long, value_name = "PATH")]
     roadstead: Option<PathBuf>,
+    /// An earlier build of `roadstead` that takes part, to see what a change costs (`--baseline before`).
+    #[arg(long, value_name = "PATH")]
+    before: Option<PathBuf>,
     /// distribution's `registry` program; the one in the cache of the tests if not given.
     #[arg(long, value_name = "PATH")]
     distribution: Option<PathBuf>,
@@ -255,6 +259,8 @@ async fn compare(args: CompareArgs, smoke: bool) -> Outcome {
     let absent: Vec<Kind> = Kind::ALL
         .into_iter()
         .filter(|kind| programs.iter().all(|program| program.kind != *kind))
+        // Few want one.
+        .filter(|kind| *kind != Kind::Before || args.before.is_some())
         .collect();
     if absent.contains(&Kind::Roadstead) {
         return Err(format!("no roadstead to measure: {}", Kind::Roadstead.advice()).into());
@@ -293,7 +299,7 @@ async fn compare(args: CompareArgs, smoke: bool) -> Outcome {
 /// The same programs with their bytes in S3; ours with both kinds of metadata.
 fn on_s3(programs: &[Program]) -> Vec<Program> {
     let stores = |kind: Kind| match kind {
-        Kind::Roadstead => &[Stores::S3AndDynamoDb, Stores::S3][..],
+        Kind::Roadstead | Kind::Before => &[Stores::S3AndDynamoDb, Stores::S3][..],
         Kind::Distribution | Kind::DockerRegistry => &[Stores::S3],
     };
     let moored = |program: &Program| {
@@ -361,6 +367,7 @@ impl CompareArgs {
     fn given(&self, kind: Kind) -> Option<&std::path::Path> {
         match kind {
             Kind::Roadstead => self.roadstead.as_deref(),
+            Kind::Before => self.before.as_deref(),
             Kind::Distribution => self.distribution.as_deref(),
             Kind::DockerRegistry => self.docker_registry.as_deref(),
         }

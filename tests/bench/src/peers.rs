@@ -16,6 +16,8 @@ const DISTRIBUTION: &str = "github.com/distribution/distribution/v3/cmd/registry
 pub(crate) enum Kind {
     /// This project's.
     Roadstead,
+    /// An earlier build of it.
+    Before,
     /// distribution v3.
     Distribution,
     /// Debian's package of distribution v2.
@@ -24,12 +26,18 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All of them, in the order of the report.
-    pub(crate) const ALL: [Self; 3] = [Self::Roadstead, Self::Distribution, Self::DockerRegistry];
+    pub(crate) const ALL: [Self; 4] = [Self::Roadstead, Self::Before, Self::Distribution, Self::DockerRegistry];
+
+    /// Whether it is this project's.
+    pub(crate) fn is_ours(self) -> bool {
+        matches!(self, Self::Roadstead | Self::Before)
+    }
 
     /// Its name in reports.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Roadstead => "roadstead",
+            Self::Before => "before",
             Self::Distribution => "distribution",
             Self::DockerRegistry => "docker-registry",
         }
@@ -39,6 +47,7 @@ impl Kind {
     pub(crate) fn advice(self) -> &'static str {
         match self {
             Self::Roadstead => "build it with `cargo build --release`, or give --roadstead",
+            Self::Before => "give --before to see what a change costs",
             Self::Distribution => "run once with --install (needs Go, some minutes), or give --distribution",
             Self::DockerRegistry => "apt-get install docker-registry, or give --docker-registry",
         }
@@ -79,6 +88,7 @@ impl Program {
             Some(path) => path.to_owned(),
             None => match kind {
                 Kind::Roadstead => std::env::current_exe().ok()?.with_file_name("roadstead"),
+                Kind::Before => return None,
                 Kind::Distribution => cache()?.join("bin/registry"),
                 Kind::DockerRegistry => std::env::split_paths(&std::env::var_os("PATH")?)
                     .map(|folder| folder.join("docker-registry"))
@@ -111,6 +121,8 @@ impl Program {
         match (self.kind, self.stores) {
             (Kind::Roadstead, Stores::S3) => "roadstead, SQLite",
             (Kind::Roadstead, Stores::S3AndDynamoDb) => "roadstead, DynamoDB",
+            (Kind::Before, Stores::S3) => "before, SQLite",
+            (Kind::Before, Stores::S3AndDynamoDb) => "before, DynamoDB",
             (kind, _) => kind.name(),
         }
     }
@@ -120,6 +132,8 @@ impl Program {
         match (self.kind, self.stores) {
             (Kind::Roadstead, Stores::S3) => "roadstead-sqlite",
             (Kind::Roadstead, Stores::S3AndDynamoDb) => "roadstead-dynamodb",
+            (Kind::Before, Stores::S3) => "before-sqlite",
+            (Kind::Before, Stores::S3AndDynamoDb) => "before-dynamodb",
             (kind, _) => kind.name(),
         }
     }
@@ -153,7 +167,7 @@ impl Program {
     fn command(&self, folder: &Path, port: u16, mooring: Option<&Mooring>) -> Result<Command, Trouble> {
         let data = folder.join("data");
         let mut command = Command::new(&self.path);
-        if self.kind == Kind::Roadstead {
+        if self.kind.is_ours() {
             command.args(["serve", "--listen", &format!("127.0.0.1:{port}")]);
             if self.stores != Stores::S3AndDynamoDb {
                 command.args(["--sync", &self.sync]);
