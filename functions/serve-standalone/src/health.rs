@@ -34,13 +34,18 @@ const TIMEOUT_MS: u64 = 2_000;
 
 /// Whether the server lives and can work.
 pub(crate) struct Health {
+    asked: Arc<Asked>,
+    good_for: Duration,
+    draining: AtomicBool,
+    last: Arc<Mutex<Option<(Instant, Readiness)>>>,
+}
+
+/// What is asked for readiness.
+struct Asked {
     stores: AllStores,
     bucket: Option<S3Blobs>,
     condition: Condition,
-    good_for: Duration,
     environment: Arc<dyn Environment>,
-    draining: AtomicBool,
-    last: Mutex<Option<(Instant, Readiness)>>,
 }
 
 /// What the last look has found.
@@ -55,13 +60,15 @@ struct Readiness {
 impl Health {
     pub(crate) fn new(opened: &Opened, environment: Arc<dyn Environment>) -> Self {
         Self {
-            stores: opened.stores.clone(),
-            bucket: opened.statistics.bucket().cloned(),
-            condition: opened.condition.clone(),
+            asked: Arc::new(Asked {
+                stores: opened.stores.clone(),
+                bucket: opened.statistics.bucket().cloned(),
+                condition: opened.condition.clone(),
+                environment,
+            }),
             good_for: if opened.remote { GOOD_FOR_REMOTE } else { GOOD_FOR },
-            environment,
             draining: AtomicBool::new(false),
-            last: Mutex::new(None),
+            last: Arc::default(),
         }
     }
 
@@ -106,13 +113,33 @@ impl Health {
     /// What a look finds; the one before, if it is recent.
     async fn readiness(&self) -> Readiness {
         // Held while asking: of many askers, one asks the stores.
-        let mut last = self.last.lock().await;
+        let mut last = self.last.clone().lock_owned().await;
         if let Some((at, found)) = &*last
             && at.elapsed() < self.good_for
         {
             return found.clone();
         }
-        let pulls = self.ask().await.map_err(|error| {
+        let asked = self.asked.clone();
+        // On a task of its own: one who waits for less time than a store takes would end the look with his request, so
+        // that nothing was ever found, nor logged.
+        let looking = tokio::spawn(async move {
+            let before = last.take().map(|(_, before)| before.pushes).unwrap_or_default();
+            let found = asked.look(&before).await;
+            *last = Some((Instant::now(), found.clone()));
+            found
+        });
+        match looking.await {
+            Ok(found) => found,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
+    }
+}
+
+impl Asked {
+    /// Asks every store at once, and logs what has come to be wrong. `before`: why pushes were refused until now.
+    async fn look(&self, before: &[Reason]) -> Readiness {
+        let (pulls, sessions) = tokio::join!(self.ask(), self.ask_for_sessions());
+        let pulls = pulls.map_err(|error| {
             let mut id = [0; 8];
             self.environment.random(&mut id);
             let id = format!("{:016x}", u64::from_le_bytes(id));
@@ -126,24 +153,18 @@ impl Health {
             (reason, id)
         });
         let mut blocks = self.condition.push_blocks();
-        if let Err(error) = self.ask_for_sessions().await {
+        if let Err(error) = sessions {
             blocks.entry(error.reason()).or_insert_with(|| error.to_string());
         }
         if pulls.is_ok() {
-            let before = last
-                .as_ref()
-                .map(|(_, before)| before.pushes.as_slice())
-                .unwrap_or_default();
             for (reason, error) in blocks.iter().filter(|(reason, _)| !before.contains(reason)) {
                 tracing::error!(reason = reason.text(), error, "not ready for pushes");
             }
         }
-        let found = Readiness {
+        Readiness {
             pulls,
             pushes: blocks.into_keys().collect(),
-        };
-        *last = Some((Instant::now(), found.clone()));
-        found
+        }
     }
 
     /// What a pull needs: a read of the metadata, and one of the objects, which cost the same whatever is stored.
@@ -152,21 +173,28 @@ impl Health {
         // First, since whatever fails in such a store fails because of that.
         self.condition.is_in_place()?;
         let cx = self.cx();
-        let (metadata, objects) = (Reason::MetadataUnreachable, Reason::ObjectStoreUnreachable);
-        within_time(metadata, self.stores.metadata.repositories(cx, None, 1)).await?;
-        if let Some(bucket) = &self.bucket {
-            within_time(objects, async { Ok(bucket.check(cx).await?) }).await?;
-        } else {
-            // The ids of sessions are random: this one is nobody's.
-            let nobodys = Attempt {
-                session: SessionId(0),
-                number: 1,
-            };
-            let nothing = Location::main(nobodys.to_string());
-            within_time(objects, self.stores.blobs.stat(cx, &nothing)).await?;
-        }
+        let metadata = self.stores.metadata.repositories(cx, None, 1);
+        let (metadata, objects) = tokio::join!(
+            within_time(Reason::MetadataUnreachable, metadata),
+            within_time(Reason::ObjectStoreUnreachable, self.ask_for_objects(cx)),
+        );
+        metadata?;
+        objects?;
         // What the answers have told of the time.
         self.condition.may_change()
+    }
+
+    async fn ask_for_objects(&self, cx: Context) -> Result<(), StoreError> {
+        if let Some(bucket) = &self.bucket {
+            return Ok(bucket.check(cx).await?);
+        }
+        // The ids of sessions are random: this one is nobody's.
+        let nobodys = Attempt {
+            session: SessionId(0),
+            number: 1,
+        };
+        let nothing = Location::main(nobodys.to_string());
+        self.stores.blobs.stat(cx, &nothing).await.map(drop)
     }
 
     /// What only uploads need.
@@ -243,7 +271,13 @@ fn plain(status: StatusCode, text: String, head_only: bool) -> Response<Response
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+    use futures_util::FutureExt as _;
+    use futures_util::future::BoxFuture;
     use http_body_util::BodyExt as _;
+    use registry::store::blobs::BlobStore;
+    use registry::store::metadata::MetadataStore;
+    use registry::store::sessions::SessionStore;
+    use registry::store::wrapped::{Hook, Wrapped};
     use store_embedded::{Embedded, MinFree, Options, Sync};
 
     use super::*;
@@ -269,19 +303,24 @@ mod tests {
     }
 
     fn health(embedded: &Embedded) -> Health {
+        let stores = AllStores {
+            blobs: embedded.blobs.clone(),
+            metadata: embedded.metadata.clone(),
+            sessions: embedded.sessions.clone(),
+            collection: embedded.metadata.clone(),
+            records: embedded.metadata.clone(),
+        };
+        of_stores(embedded, stores)
+    }
+
+    fn of_stores(embedded: &Embedded, stores: AllStores) -> Health {
         let condition = Condition::of(ConditionParts {
             spaces: vec![embedded.metadata.space().clone()],
             watches: vec![embedded.metadata.watch().clone()],
             ..ConditionParts::default()
         });
         let opened = Opened {
-            stores: AllStores {
-                blobs: embedded.blobs.clone(),
-                metadata: embedded.metadata.clone(),
-                sessions: embedded.sessions.clone(),
-                collection: embedded.metadata.clone(),
-                records: embedded.metadata.clone(),
-            },
+            stores,
             statistics: Statistics::default(),
             condition,
             remote: false,
@@ -299,7 +338,7 @@ mod tests {
             status == 503 && text.contains("metadata store cannot be reached"),
             "{text}"
         );
-        health.condition.admit();
+        health.asked.condition.admit();
         *health.last.lock().await = None;
         assert_eq!(ask(&health, "/readyz").await, (200, "ready\n".into()));
         assert_eq!(ask(&health, "/readyz?push").await, (200, "ready\n".into()));
@@ -330,8 +369,8 @@ mod tests {
         let embedded = embedded(folder.path());
         embedded.metadata.space().keep(MinFree::Bytes(u64::MAX));
         let health = health(&embedded);
-        health.condition.admit();
-        health.condition.look();
+        health.asked.condition.admit();
+        health.asked.condition.look();
         let (status, text) = ask(&health, "/readyz").await;
         assert_eq!(status, 200, "{text}");
         assert!(
@@ -354,10 +393,60 @@ mod tests {
         let folder = tempfile::TempDir::new().unwrap();
         let embedded = embedded(folder.path());
         let health = health(&embedded);
-        health.condition.admit();
+        health.asked.condition.admit();
         std::fs::rename(folder.path().join("data"), folder.path().join("away")).unwrap();
-        health.condition.look();
+        health.asked.condition.look();
         let (status, text) = ask(&health, "/readyz").await;
         assert!(status == 503 && text.contains("removed or replaced"), "{text}");
+    }
+
+    /// Lets no call through.
+    struct Silent;
+
+    impl Hook for Silent {
+        fn before(&self, _: &'static str) -> Result<(), StoreError> {
+            Ok(())
+        }
+
+        fn after(&self, _: &'static str) -> Result<(), StoreError> {
+            Ok(())
+        }
+
+        fn gate(&self, _: &'static str) -> BoxFuture<'static, ()> {
+            std::future::pending().boxed()
+        }
+    }
+
+    /// All stores are waited for together, and what is found is kept also when the prober has gone away meanwhile: the
+    /// next one need not wait.
+    #[tokio::test(start_paused = true)]
+    async fn a_prober_who_does_not_wait_for_silent_stores_leaves_an_answer_for_the_next() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let embedded = embedded(folder.path());
+        let stores = AllStores {
+            blobs: Arc::new(Wrapped::new(embedded.blobs.clone() as Arc<dyn BlobStore>, Silent)),
+            metadata: Arc::new(Wrapped::new(
+                embedded.metadata.clone() as Arc<dyn MetadataStore>,
+                Silent,
+            )),
+            sessions: Arc::new(Wrapped::new(embedded.sessions.clone() as Arc<dyn SessionStore>, Silent)),
+            collection: embedded.metadata.clone(),
+            records: embedded.metadata.clone(),
+        };
+        let health = of_stores(&embedded, stores);
+        health.asked.condition.admit();
+        let start = Instant::now();
+        let patience = Duration::from_secs(1);
+        let given_up = tokio::time::timeout(patience, ask(&health, "/readyz")).await;
+        assert!(given_up.is_err());
+        let (status, text) = ask(&health, "/readyz").await;
+        assert_eq!(status, 503, "{text}");
+        assert_eq!(start.elapsed(), Duration::from_millis(TIMEOUT_MS));
+        assert_eq!(
+            ask(&health, "/readyz").await,
+            (status, text),
+            "the same answer, by its id"
+        );
+        assert_eq!(start.elapsed(), Duration::from_millis(TIMEOUT_MS));
     }
 }
