@@ -136,7 +136,7 @@ async fn pass(
     condition: &Condition,
     stop: &Stop,
 ) -> Option<Report> {
-    if let Err(error) = condition.may_change() {
+    if let Err(error) = condition.may_collect().await {
         let error = &error as &dyn std::error::Error;
         tracing::warn!(error, "nothing is collected now; a later pass does it");
         return None;
@@ -189,7 +189,18 @@ async fn pass(
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+    use async_trait::async_trait;
+    use oci::{Algorithm, Digest};
+    use registry::budget::ClientKey;
+    use registry::clock::ServiceClock;
+    use registry::environment::{Memory, Purpose};
+    use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
+    use registry::store::{Context, Incarnation, Location, StoreError};
+
     use super::*;
+    use crate::condition::{ConditionParts, TimeService};
     use crate::environment::SystemEnvironment;
     use crate::stores::Statistics;
 
@@ -264,19 +275,21 @@ mod tests {
         assert!(Depth::of_a_start(Timestamp(5), DEEP_EVERY).is_due(Timestamp(PERIOD)));
     }
 
-    #[tokio::test]
-    async fn a_pass_is_as_deep_as_it_was_told() {
-        use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
-
+    fn stores() -> AllStores {
         let metadata = Arc::new(MemoryMetadata::new());
         let sessions = Arc::new(MemorySessions::new());
-        let stores = AllStores {
+        AllStores {
             blobs: Arc::new(MemoryBlobs::new()),
             metadata: metadata.clone(),
             sessions: sessions.clone(),
             collection: Arc::new(MemoryCollection::new(metadata.clone(), sessions)),
             records: metadata,
-        };
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pass_is_as_deep_as_it_was_told() {
+        let stores = stores();
         let environment: Arc<dyn Environment> = Arc::new(SystemEnvironment::new(0));
         let metrics = Metrics::new(Statistics::default());
         let condition = Condition::default();
@@ -293,5 +306,106 @@ mod tests {
                 .unwrap();
             assert_eq!((report.deep, report.complete, report.dry_run), (deep, true, false));
         }
+    }
+
+    /// A host whose clock a test sets.
+    struct Host(AtomicU64);
+
+    #[async_trait]
+    impl Environment for Host {
+        fn now(&self) -> Timestamp {
+            Timestamp(self.0.load(Ordering::Relaxed))
+        }
+
+        fn random(&self, bytes: &mut [u8]) {
+            bytes.fill(7);
+        }
+
+        async fn memory(&self, _: ClientKey, _: Purpose, _: usize) -> Result<Memory, StoreError> {
+            Ok(Box::new(()))
+        }
+
+        async fn sleep(&self, _: u64) {}
+    }
+
+    /// What a service has told before the clock of this host jumped says nothing of it now: each pass asks first, and does
+    /// nothing where the answer is another time, or none.
+    #[tokio::test]
+    async fn s33_a_pass_asks_for_the_time_before_it_removes_anything() {
+        let inner = stores();
+        let host = Arc::new(Host(AtomicU64::new(700 * PERIOD)));
+        let environment: Arc<dyn Environment> = host.clone();
+        // What the service shows, and whether it answers.
+        let service = Arc::new((AtomicU64::new(700 * PERIOD), AtomicBool::new(true)));
+        let clock = Arc::<ServiceClock>::default();
+        let told = {
+            let (host, service, clock) = (host.clone(), service.clone(), clock.clone());
+            TimeService::new("test", clock.clone(), move || {
+                let own = host.now().0;
+                let answers = service.1.load(Ordering::Relaxed);
+                if answers {
+                    clock.observe(service.0.load(Ordering::Relaxed), own, own);
+                }
+                async move {
+                    if answers {
+                        Ok(())
+                    } else {
+                        Err(StoreError::unavailable("silent"))
+                    }
+                }
+            })
+        };
+        let condition = Condition::of(ConditionParts {
+            services: vec![told],
+            ..ConditionParts::default()
+        });
+        condition.admit();
+        let metrics = Metrics::new(Statistics::default());
+        let (_going, stop) = Stop::new();
+        let guarded = condition.guarding(&inner);
+        let collects = async || {
+            let report = pass(false, &guarded, &environment, &metrics, &condition, &stop).await;
+            report.map(|report| (report.names.marked, report.names.unlinked, report.objects_deleted))
+        };
+        let later = |hours: u64| {
+            host.0.fetch_add(hours * HOUR, Ordering::Relaxed);
+            service.0.fetch_add(hours * HOUR, Ordering::Relaxed);
+        };
+
+        // Nothing refers to one blob; the other was unlinked, and its object waits to be deleted.
+        let name = "app".parse().unwrap();
+        let cx = || Context {
+            now: host.now(),
+            deadline: host.now().plus_millis(HOUR),
+            incarnation: Incarnation(3),
+            client: ClientKey::INTERNAL,
+        };
+        let digests = [b"x", b"y"].map(|bytes| Digest::of(Algorithm::Sha256, bytes));
+        for (digest, key) in digests.iter().zip(["1.1", "2.1"]) {
+            let location = Location::main(key);
+            let committed = inner.metadata.commit_blob(cx(), &name, digest, &location, 1).await;
+            committed.unwrap();
+        }
+        later(2 * 24);
+        inner.metadata.unlink(cx(), &name, &digests[1]).await.unwrap();
+        assert_eq!(collects().await, Some((1, 0, 0)));
+
+        host.0.fetch_add(PERIOD, Ordering::Relaxed);
+        assert_eq!(collects().await, None, "the clock is a month ahead");
+        host.0.fetch_sub(PERIOD, Ordering::Relaxed);
+        service.1.store(false, Ordering::Relaxed);
+        assert_eq!(collects().await, None, "nobody tells the time");
+        let link = inner.metadata.marked_link(cx(), &name, &digests[0]).await.unwrap();
+        assert!(link.is_some_and(|(_, marked)| marked), "the link stands, with its mark");
+        let graves = inner
+            .collection
+            .graves(cx(), Timestamp(u64::MAX), None, 10)
+            .await
+            .unwrap();
+        assert_eq!(graves.items.len(), 1);
+
+        service.1.store(true, Ordering::Relaxed);
+        later(2 * 24);
+        assert_eq!(collects().await, Some((0, 1, 1)), "with a right clock both go");
     }
 }

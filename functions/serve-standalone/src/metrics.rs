@@ -23,7 +23,6 @@ use registry::collection::Report;
 use registry::store::{Reason, Timestamp};
 use registry::{Record, ResponseBody};
 
-use crate::condition::label;
 use crate::stores::Statistics;
 
 mod listener;
@@ -347,6 +346,26 @@ const PUSH_CAUSES: [Reason; 6] = [
     Reason::ClockOff,
     Reason::StoreReplaced,
 ];
+
+/// The name of a reason in metrics.
+fn label(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NoSpace => "no_space",
+        Reason::NotWritable => "not_writable",
+        Reason::ObjectStoreUnreachable => "object_store_unreachable",
+        Reason::ObjectStoreRefuses => "object_store_refuses",
+        Reason::MetadataUnreachable => "metadata_unreachable",
+        Reason::MetadataRefuses => "metadata_refuses",
+        Reason::ClockOff => "clock_off",
+        Reason::StoreReplaced => "store_replaced",
+        Reason::Throttled
+        | Reason::Memory
+        | Reason::Credentials
+        | Reason::Damaged
+        | Reason::Unavailable
+        | Reason::Failed => "other",
+    }
+}
 
 impl Collector for Statistics {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {

@@ -6,18 +6,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use registry::AllStores;
-use registry::store::Context;
 use registry::store::blobs::BlobStore;
 use registry::store::collection::CollectionStore;
 use registry::store::metadata::MetadataStore;
 use registry::store::records::RecordStore;
 use registry::store::sessions::SessionStore;
+use registry::store::{Context, Incarnation, Reason, StoreError};
 use store_dynamodb::DynamoStore;
 use store_embedded::{DiskBlobs, Embedded, MinFree, SqliteStore, Sync};
 use store_s3::S3Blobs;
 
 use crate::cli::{Blobs, Metadata, StoreArgs, Target};
-use crate::condition::{Condition, ConditionParts};
+use crate::condition::{Condition, ConditionParts, TimeService};
+use crate::environment;
 
 pub(crate) mod admission;
 mod cloud;
@@ -25,6 +26,9 @@ mod cloud;
 /// Memory for uploads to a disk, in bytes, unless it was set: less than for an object store, which wants many parts in
 /// flight.
 const DISK_MEMORY: u64 = 64 << 20;
+
+/// How long a service may take that is asked for the time, in milliseconds.
+const TIME_MS: u64 = 5_000;
 
 /// What to do where there is no registry on this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +116,7 @@ pub(crate) async fn open(args: &StoreArgs, how: &OpenHow) -> Result<Opened, Stri
     let mut bytes: Option<Arc<dyn BlobStore>> = None;
     if let Blobs::S3(bucket) = &args.blobs {
         let store = cloud::bucket(args, bucket, how).await?;
-        parts.clocks.push(("object_store", store.clock().clone()));
+        parts.services.push(time_of_bucket(&store));
         statistics.s3 = Some(store.clone());
         bytes = Some(Arc::new(store));
     }
@@ -132,7 +136,7 @@ pub(crate) async fn open(args: &StoreArgs, how: &OpenHow) -> Result<Opened, Stri
         }
         Metadata::DynamoDb(table) => {
             let store = cloud::table(args, table, how.contact).await?;
-            parts.clocks.push(("metadata", store.clock().clone()));
+            parts.services.push(time_of_table(&store));
             statistics.dynamodb = Some(store.clone());
             let store = Arc::new(store);
             let bytes = if let Some(bytes) = bytes {
@@ -144,6 +148,27 @@ pub(crate) async fn open(args: &StoreArgs, how: &OpenHow) -> Result<Opened, Stri
             Ok(assembled(bytes, store.clone(), store, statistics, parts))
         }
     }
+}
+
+/// A bucket, which tells the time.
+fn time_of_bucket(store: &S3Blobs) -> TimeService {
+    let asked = store.clone();
+    TimeService::new("object_store", store.clock().clone(), move || {
+        let bucket = asked.clone();
+        async move { Ok(bucket.check(cx(TIME_MS)).await?) }
+    })
+}
+
+/// A table, which tells the time.
+fn time_of_table(store: &DynamoStore) -> TimeService {
+    let asked = store.clone();
+    TimeService::new("metadata", store.clock().clone(), move || {
+        let table = asked.clone();
+        async move {
+            let checked = table.check(cx(TIME_MS)).await;
+            checked.map_err(|error| StoreError::because(Reason::MetadataUnreachable, error))
+        }
+    })
 }
 
 /// Blobs on a disk, which are watched, and leave some of it free.
@@ -204,6 +229,17 @@ fn options(data: &Path, how: &OpenHow, upload_memory: u64) -> store_embedded::Op
         sync: how.sync,
         upload_memory,
         memory_timeout: how.memory_timeout.unwrap_or(store_embedded::Options::MEMORY_TIMEOUT),
+    }
+}
+
+/// Of one call, on behalf of this process.
+fn cx(timeout_ms: u64) -> Context {
+    let now = environment::now();
+    Context {
+        now,
+        deadline: now.plus_millis(timeout_ms),
+        incarnation: Incarnation(0),
+        client: registry::budget::ClientKey::INTERNAL,
     }
 }
 

@@ -17,7 +17,8 @@ use crate::store::blobs::{
 };
 use crate::store::collection::{Begun, Collected, CollectionStore, Grave, Plan, Standing};
 use crate::store::metadata::{
-    Defect, HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal, TagRecord,
+    Defect, HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, NewContent, PutManifest, Referrer,
+    Removal, TagRecord,
 };
 use crate::store::records::{Hold, Record, RecordStore, Unreadable};
 use crate::store::sessions::{
@@ -34,8 +35,8 @@ pub trait Hook: Send + Sync + 'static {
     /// Called when the store has done its work. An error replaces its answer.
     fn after(&self, method: &'static str) -> Result<(), StoreError>;
 
-    /// Called with what the store itself has answered, whether it has done its work or not.
-    fn ended(&self, _method: &'static str, _outcome: Result<(), &StoreError>) {}
+    /// Called with how the store itself has ended the call.
+    fn ended(&self, _method: &'static str, _end: CallEnd<'_>) {}
 
     /// Whether a HEAD by somebody who may push may write, to keep a link that a collection has marked. An error is the
     /// answer where there is a mark; where there is none, the link is only read.
@@ -52,6 +53,17 @@ pub trait Hook: Send + Sync + 'static {
     fn gate(&self, _method: &'static str) -> BoxFuture<'static, ()> {
         std::future::ready(()).boxed()
     }
+}
+
+/// How a store has ended a call.
+#[derive(Clone, Copy, Debug)]
+pub enum CallEnd<'a> {
+    /// It has done what was asked.
+    Done,
+    /// It has answered and written nothing: the answer says why there was nothing to write.
+    NothingWritten,
+    /// It has failed.
+    Failed(&'a StoreError),
 }
 
 /// Gives way so many times.
@@ -84,15 +96,26 @@ impl<S: ?Sized, H: Hook> Wrapped<S, H> {
         method: &'static str,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
+        self.call_writing(method, work, |_| true).await
+    }
+
+    /// The same for a write whose answer tells whether anything was `written`.
+    async fn call_writing<T, E: OfStore>(
+        &self,
+        method: &'static str,
+        work: impl Future<Output = Result<T, E>>,
+        written: impl FnOnce(&T) -> bool,
+    ) -> Result<T, E> {
         pause(self.hook.pauses()).await;
         self.hook.gate(method).await;
         self.hook.before(method)?;
         let answer = work.await;
         match &answer {
-            Ok(_) => self.hook.ended(method, Ok(())),
+            Ok(answer) if written(answer) => self.hook.ended(method, CallEnd::Done),
+            Ok(_) => self.hook.ended(method, CallEnd::NothingWritten),
             Err(error) => {
                 if let Some(error) = error.of_store() {
-                    self.hook.ended(method, Err(error));
+                    self.hook.ended(method, CallEnd::Failed(error));
                 }
             }
         }
@@ -214,7 +237,8 @@ impl<H: Hook> SessionStore for Wrapped<dyn SessionStore, H> {
             Expected::Begun => "claim_begun",
         };
         let claimed = self.inner.claim(cx, key, expected, until, most);
-        self.call(method, claimed).await
+        self.call_writing(method, claimed, |claimed| matches!(claimed, Claimed::Granted(_)))
+            .await
     }
 
     async fn renew(&self, cx: Context, claim: &Claim, until: Timestamp) -> Result<bool, StoreError> {
@@ -228,7 +252,8 @@ impl<H: Hook> SessionStore for Wrapped<dyn SessionStore, H> {
         progress: Progress,
         part: Option<Vec<u8>>,
     ) -> Result<bool, StoreError> {
-        self.call("save", self.inner.save(cx, claim, progress, part)).await
+        let saved = self.inner.save(cx, claim, progress, part);
+        self.call_writing("save", saved, |saved| *saved).await
     }
 
     async fn release(&self, cx: Context, claim: &Claim) -> Result<(), StoreError> {
@@ -240,7 +265,8 @@ impl<H: Hook> SessionStore for Wrapped<dyn SessionStore, H> {
     }
 
     async fn commit(&self, cx: Context, claim: &Claim, publishing: &Publishing) -> Result<bool, StoreError> {
-        self.call("commit", self.inner.commit(cx, claim, publishing)).await
+        let marked = self.inner.commit(cx, claim, publishing);
+        self.call_writing("commit", marked, |marked| *marked).await
     }
 
     async fn finish(&self, cx: Context, claim: &Claim, end: End) -> Result<(), StoreError> {
@@ -438,7 +464,8 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         digest: &Digest,
         from: &RepositoryName,
     ) -> Result<bool, StoreError> {
-        self.call("mount", self.inner.mount(cx, repository, digest, from)).await
+        let mounted = self.inner.mount(cx, repository, digest, from);
+        self.call_writing("mount", mounted, |mounted| *mounted).await
     }
 
     async fn holders(&self, cx: Context, digest: &Digest, limit: usize) -> Result<Vec<RepositoryName>, StoreError> {
@@ -446,7 +473,12 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
     }
 
     async fn put_manifest(&self, cx: Context, put: &PutManifest) -> Result<ManifestPut, StoreError> {
-        self.call("put_manifest", self.inner.put_manifest(cx, put)).await
+        // What is there already may need no write.
+        let is_new = !matches!(put.content, NewContent::Unchanged);
+        let stored =
+            |answer: &ManifestPut| is_new && matches!(answer, ManifestPut::Stored | ManifestPut::StoredElsewhere(_));
+        self.call_writing("put_manifest", self.inner.put_manifest(cx, put), stored)
+            .await
     }
 
     async fn delete_tag(

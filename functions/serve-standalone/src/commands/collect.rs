@@ -53,13 +53,12 @@ pub(super) fn run(args: &CollectArgs) -> Result<(), Failure> {
 }
 
 async fn once(args: &CollectArgs, opened: &Opened, stop: &Stop) -> Result<Report, Failure> {
-    // Also so that the services tell the time before anything is removed by it.
     let admission = Admission::of(opened, &args.stores, false);
     let admitted = admission.run().await;
     admitted.map_err(|refusal| Failure::Failed(refusal.to_string()))?;
     opened.condition.admit();
     opened.condition.look();
-    let fit = opened.condition.may_change();
+    let fit = opened.condition.may_collect().await;
     fit.map_err(|error| Failure::failed("nothing is collected", error))?;
     let stores = opened.condition.guarding(&opened.stores);
     let environment: Arc<dyn Environment> = Arc::new(SystemEnvironment::new(0));

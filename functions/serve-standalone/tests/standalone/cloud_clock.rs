@@ -149,9 +149,9 @@ fn s33_an_instance_with_a_wrong_clock_neither_pushes_nor_removes() {
         );
         assert_eq!(status(&right, "PUT", "/v2/app/manifests/c", &manifest("c")), 201);
         relay.ahead.store(0, Ordering::SeqCst);
+        // Without a question for readiness: the table is asked for the time also while nothing else is.
         eventually("it is right again", || {
-            (wrong.request("GET", "/readyz", &[], b"").status == 200).then_some(())
+            (status(&wrong, "PUT", "/v2/app/manifests/b", &manifest("b")) == 201).then_some(())
         });
-        assert_eq!(status(&wrong, "PUT", "/v2/app/manifests/b", &manifest("b")), 201);
     }
 }

@@ -47,8 +47,16 @@ fn ends(data: &Path, arguments: &[&str]) -> Output {
     roadstead()
         .args(arguments)
         .args(["--data", data.to_str().unwrap()])
+        .envs(Objects::variables())
         .output()
         .unwrap()
+}
+
+/// The same, over a bucket.
+fn ends_over(objects: &Objects, data: &Path, arguments: &[&str]) -> Output {
+    let own = objects.flags();
+    let own = own.iter().map(String::as_str);
+    ends(data, &arguments.iter().copied().chain(own).collect::<Vec<_>>())
 }
 
 /// A start that is refused; what it says.
@@ -60,6 +68,12 @@ fn refused_start(data: &Path, flags: &[&str]) -> String {
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{told}");
     told
+}
+
+/// The same, over a bucket.
+fn refused_start_over(objects: &Objects, data: &Path) -> String {
+    let own = objects.flags();
+    refused_start(data, &own.each_ref().map(String::as_str))
 }
 
 #[test]
@@ -103,29 +117,60 @@ fn s33_with_a_wrong_clock_nothing_is_stored_or_removed() {
     });
 }
 
+/// Where nobody asks `/readyz` and pulls are redirected, only what is refused would ask the object store: it is asked for
+/// the time all the same.
+#[test]
+fn s33_a_clock_that_is_set_right_is_noticed_without_a_probe() {
+    let objects = Objects::start();
+    let server = over(&objects, &[]);
+    assert_eq!(push(&server, b"before").0, 201);
+    objects.set_ahead(7_200);
+    assert_refused(&push(&server, b"meanwhile"), "clock is wrong");
+    objects.set_ahead(0);
+    eventually("a push is taken again", || {
+        (push(&server, b"after").0 == 201).then_some(())
+    });
+}
+
 #[test]
 fn s33_a_collection_with_a_wrong_clock_does_nothing() {
     let objects = Objects::start();
     let server = over(&objects, &[]);
-    server.push_blob("app", b"a layer");
     let data = server.folder.path().join("roadstead-data");
-    let collect = || {
-        roadstead()
-            .args(["collect", "--data", data.to_str().unwrap()])
-            .args(objects.flags())
-            .envs(Objects::variables())
-            .output()
-            .unwrap()
+    let collect = || ends_over(&objects, &data, &["collect", "--grace", "1ms", "--json"]);
+    let collected = || -> serde_json::Value {
+        let output = collect();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
     };
-    assert!(collect().status.success());
-    objects.set_ahead(-7_200);
-    let output = collect();
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{told}");
-    assert!(
-        told.contains("nothing is collected") && told.contains("clock"),
-        "{told}"
+    // One link is marked, and nothing refers to another object. A pass would take both, and the next one delete them.
+    server.push_blob("app", b"a layer");
+    assert_eq!(collected()["marked"], 1);
+    let other = server.push_blob("app", b"another layer");
+    let deleted = server.request("DELETE", &format!("/v2/app/blobs/{other}"), &[], b"");
+    assert_eq!(deleted.status, 202);
+    for hours in [2, -2] {
+        objects.set_ahead(hours * 3_600);
+        let output = collect();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(
+            told.contains("nothing is collected") && told.contains("clock"),
+            "{told}"
+        );
+    }
+    assert_eq!(objects.deleted(), 0);
+    objects.set_ahead(0);
+    let report = collected();
+    assert_eq!(
+        (&report["marked"], &report["unlinked"]),
+        (&0.into(), &1.into()),
+        "the old mark stood: {report}"
     );
+    eventually("the objects go, too", || {
+        collected();
+        (objects.deleted() > 0).then_some(())
+    });
 }
 
 #[test]
@@ -225,20 +270,7 @@ fn s34_an_empty_metadata_file_beside_a_bucket_with_blobs_is_refused() {
     let objects = Objects::start();
     objects.put(&format!("{:032x}.1", 7));
     let folder = TempDir::new().unwrap();
-    let output = roadstead()
-        .args([
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--data",
-            folder.path().to_str().unwrap(),
-        ])
-        .args(objects.flags())
-        .envs(Objects::variables())
-        .output()
-        .unwrap();
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{told}");
+    let told = refused_start_over(&objects, folder.path());
     assert!(told.contains("--begin-anew"), "{told}");
 }
 
@@ -371,20 +403,7 @@ fn a_bucket_that_does_not_exist_ends_the_start() {
     let objects = Objects::start();
     objects.refuse(Some((404, "NoSuchBucket")));
     let folder = TempDir::new().unwrap();
-    let output = roadstead()
-        .args([
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--data",
-            folder.path().to_str().unwrap(),
-        ])
-        .args(objects.flags())
-        .envs(Objects::variables())
-        .output()
-        .unwrap();
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{told}");
+    let told = refused_start_over(&objects, folder.path());
     assert!(
         told.contains("there is no bucket bucket") && told.contains("create it"),
         "{told}"
@@ -431,14 +450,7 @@ fn s34_much_of_somebody_else_in_a_bucket_is_no_lost_registry() {
     for number in 0..LOOKED_AT {
         objects.put(&format!("-foreign.{number:04}"));
     }
-    let output = roadstead()
-        .args(["serve", "--listen", "127.0.0.1:0", "--data", folder.to_str().unwrap()])
-        .args(&own)
-        .envs(Objects::variables())
-        .output()
-        .unwrap();
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{told}");
+    let told = refused_start_over(&objects, &folder);
     assert!(told.contains("names blobs") && told.contains("--begin-anew"), "{told}");
 
     objects.put(&format!("-foreign.{LOOKED_AT:04}"));

@@ -1,0 +1,386 @@
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::atomic::AtomicU32;
+
+use oci::{Algorithm, Digest};
+use registry::clock::ServiceClock;
+use registry::store::collection::{Graces, Plan};
+use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
+use registry::store::sessions::{Claimed, Expected, SessionId, SessionKey};
+use registry::store::wrapped::{CallEnd, Hook as _};
+use registry::store::{Context, Incarnation, Location, Timestamp};
+use store_embedded::{Embedded, MinFree, Options};
+use tempfile::TempDir;
+
+use super::*;
+
+fn stores() -> AllStores {
+    let metadata = Arc::new(MemoryMetadata::new());
+    let sessions = Arc::new(MemorySessions::new());
+    AllStores {
+        blobs: Arc::new(MemoryBlobs::new()),
+        metadata: metadata.clone(),
+        sessions: sessions.clone(),
+        collection: Arc::new(MemoryCollection::new(metadata.clone(), sessions)),
+        records: metadata,
+    }
+}
+
+fn cx() -> Context {
+    Context {
+        now: Timestamp(1_000),
+        deadline: Timestamp(11_000),
+        incarnation: Incarnation(3),
+        client: registry::budget::ClientKey::INTERNAL,
+    }
+}
+
+fn embedded(folder: &TempDir) -> Embedded {
+    let options = Options {
+        data: folder.path().join("data"),
+        sync: store_embedded::Sync::Off,
+        upload_memory: 1 << 20,
+        memory_timeout: Options::MEMORY_TIMEOUT,
+    };
+    Embedded::open(&options).unwrap()
+}
+
+/// A condition that knows nothing but a clock, and is asked for the time in vain.
+fn told_by(clock: &Arc<ServiceClock>) -> Condition {
+    let service = TimeService::new("test", clock.clone(), async || Ok(()));
+    let condition = Condition::of(ConditionParts {
+        services: vec![service],
+        ..ConditionParts::default()
+    });
+    condition.admit();
+    condition
+}
+
+async fn reads(stores: &AllStores) -> Option<Reason> {
+    stores
+        .metadata
+        .repositories(cx(), None, 1)
+        .await
+        .err()
+        .map(|error| error.reason())
+}
+
+async fn stores_a_blob(stores: &AllStores) -> Option<Reason> {
+    let digest = Digest::of(Algorithm::Sha256, b"x");
+    let (name, location) = ("app".parse().unwrap(), Location::main("1.1"));
+    let committed = stores.metadata.commit_blob(cx(), &name, &digest, &location, 1).await;
+    committed.err().map(|error| error.reason())
+}
+
+async fn unlinks(stores: &AllStores) -> Option<Reason> {
+    let digest = Digest::of(Algorithm::Sha256, b"y");
+    let removed = stores.metadata.unlink(cx(), &"app".parse().unwrap(), &digest).await;
+    removed.err().map(|error| error.reason())
+}
+
+#[tokio::test]
+async fn nothing_is_asked_before_the_stores_are_known() {
+    let condition = Condition::default();
+    let guarded = condition.guarding(&stores());
+    assert_eq!(reads(&guarded).await, Some(Reason::MetadataUnreachable));
+    condition.admit();
+    assert_eq!(reads(&guarded).await, None);
+    assert_eq!(stores_a_blob(&guarded).await, None);
+}
+
+#[tokio::test]
+async fn s33_with_a_wrong_clock_nothing_is_stored_or_removed() {
+    let clock = Arc::<ServiceClock>::default();
+    let condition = told_by(&clock);
+    let guarded = condition.guarding(&stores());
+    let day = 24 * 3_600_000;
+    clock.observe(day, day - 7_200_000, day - 7_200_000);
+    assert_eq!(reads(&guarded).await, None);
+    assert_eq!(stores_a_blob(&guarded).await, Some(Reason::ClockOff));
+    assert_eq!(unlinks(&guarded).await, Some(Reason::ClockOff));
+    let begun = guarded
+        .collection
+        .begin_pass(cx(), Incarnation(1), Timestamp(2_000))
+        .await;
+    assert_eq!(begun.unwrap_err().reason(), Reason::ClockOff);
+    assert!(condition.push_blocks().contains_key(&Reason::ClockOff));
+    clock.observe(day, day, day);
+    assert_eq!((stores_a_blob(&guarded).await, unlinks(&guarded).await), (None, None));
+}
+
+#[tokio::test]
+async fn s34_in_a_store_that_was_replaced_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let embedded = embedded(&folder);
+    let condition = Condition::of(ConditionParts {
+        watches: vec![embedded.metadata.watch().clone(), embedded.blobs.watch().clone()],
+        ..ConditionParts::default()
+    });
+    condition.admit();
+    let guarded = condition.guarding(&stores());
+    condition.look();
+    assert_eq!(stores_a_blob(&guarded).await, None, "{:?}", condition.push_blocks());
+    std::fs::rename(
+        folder.path().join("data").join("blobs"),
+        folder.path().join("data").join("away"),
+    )
+    .unwrap();
+    condition.look();
+    assert_eq!(stores_a_blob(&guarded).await, Some(Reason::StoreReplaced));
+    assert_eq!(unlinks(&guarded).await, Some(Reason::StoreReplaced));
+    assert_eq!(reads(&guarded).await, None);
+    std::fs::rename(
+        folder.path().join("data").join("away"),
+        folder.path().join("data").join("blobs"),
+    )
+    .unwrap();
+    condition.look();
+    assert_eq!(stores_a_blob(&guarded).await, None);
+}
+
+#[tokio::test]
+async fn without_space_nothing_is_stored_and_everything_else_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let embedded = embedded(&folder);
+    let space = embedded.metadata.space().clone();
+    let condition = Condition::of(ConditionParts {
+        spaces: vec![space.clone()],
+        ..ConditionParts::default()
+    });
+    condition.admit();
+    let guarded = condition.guarding(&stores());
+    space.keep(MinFree::Bytes(u64::MAX));
+    condition.look();
+    assert_eq!(stores_a_blob(&guarded).await, Some(Reason::NoSpace));
+    assert_eq!((unlinks(&guarded).await, reads(&guarded).await), (None, None));
+    assert!(condition.push_blocks()[&Reason::NoSpace].contains("--min-free"));
+    space.keep(MinFree::Bytes(0));
+    assert_eq!(stores_a_blob(&guarded).await, None);
+    assert!(condition.push_blocks().is_empty());
+}
+
+/// A write that met the floor counts until enough is free; what the file system itself has refused, until one
+/// succeeds, or enough is free after less was.
+#[tokio::test]
+async fn space_that_is_free_again_is_told_without_a_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let embedded = embedded(&folder);
+    let space = embedded.metadata.space().clone();
+    let condition = Condition::of(ConditionParts {
+        spaces: vec![space.clone()],
+        ..ConditionParts::default()
+    });
+    condition.admit();
+    let guard = ConditionGuard {
+        condition: condition.clone(),
+        kind: StoreKind::Blobs,
+    };
+    let set = |bytes| {
+        space.keep(MinFree::Bytes(bytes));
+        condition.look();
+    };
+    set(u64::MAX);
+    let met = space.check().unwrap_err();
+    guard.ended("append", CallEnd::Failed(&met));
+    assert!(condition.push_blocks().contains_key(&Reason::NoSpace));
+    set(1);
+    assert!(condition.push_blocks().is_empty(), "a look tells");
+    set(0);
+    assert!(
+        condition.push_blocks().contains_key(&Reason::NoSpace),
+        "without a floor only a write tells"
+    );
+
+    set(1);
+    let full = StoreError::because(Reason::NoSpace, std::io::Error::from(std::io::ErrorKind::StorageFull));
+    guard.ended("append", CallEnd::Failed(&full));
+    condition.look();
+    assert!(
+        condition.push_blocks().contains_key(&Reason::NoSpace),
+        "files, or a quota, may be what is used up"
+    );
+    set(u64::MAX);
+    set(1);
+    assert!(condition.push_blocks().is_empty());
+}
+
+/// Somebody who may push relies on the answer to a HEAD: a link that a collection has marked is not promised where
+/// its mark cannot be removed, and all others are answered.
+#[tokio::test]
+async fn where_nothing_may_change_a_marked_link_is_not_promised() {
+    let clock = Arc::<ServiceClock>::default();
+    let condition = told_by(&clock);
+    let inner = stores();
+    let guarded = condition.guarding(&inner);
+    assert_eq!(stores_a_blob(&guarded).await, None);
+    let (name, digest) = ("app".parse().unwrap(), Digest::of(Algorithm::Sha256, b"x"));
+    let day = 24 * 3_600_000;
+    let keep = async || {
+        let kept = guarded.metadata.keep_link(cx(), &name, &digest).await;
+        kept.map(|link| link.is_some()).map_err(|error| error.reason())
+    };
+    clock.observe(day, day - 7_200_000, day - 7_200_000);
+    assert_eq!(keep().await, Ok(true), "there is no mark");
+
+    let later = Context {
+        now: Timestamp(2_000),
+        ..cx()
+    };
+    let plan = Plan {
+        graces: Graces {
+            link_ms: 0,
+            ..Graces::default()
+        },
+        ..Plan::default()
+    };
+    let collected = inner.collection.collect_names(later, &plan, None, 100).await.unwrap();
+    assert_eq!(collected.tally.marked, 1);
+    let is_marked = async || {
+        let found = inner.metadata.marked_link(cx(), &name, &digest).await.unwrap();
+        found.unwrap().1
+    };
+    assert_eq!(keep().await, Err(Reason::ClockOff));
+    assert!(is_marked().await, "nothing was written");
+    clock.observe(day, day, day);
+    assert_eq!(keep().await, Ok(true));
+    assert!(!is_marked().await);
+}
+
+/// A refused write counts until one of the same store succeeds.
+#[tokio::test]
+async fn a_refused_write_is_remembered() {
+    let condition = Condition::default();
+    condition.admit();
+    let refused = StoreError::because(Reason::ObjectStoreRefuses, "403 AccessDenied");
+    let guard = ConditionGuard {
+        condition: condition.clone(),
+        kind: StoreKind::Blobs,
+    };
+    guard.ended("stat", CallEnd::Failed(&refused));
+    guard.ended("append", CallEnd::Failed(&StoreError::unavailable("not now")));
+    assert!(condition.push_blocks().is_empty());
+    guard.ended("append", CallEnd::Failed(&refused));
+    assert!(condition.push_blocks()[&Reason::ObjectStoreRefuses].contains("403"));
+    let guarded = condition.guarding(&stores());
+    let key = SessionKey {
+        expires: Timestamp(90_000),
+        id: SessionId(1),
+    };
+    let claimed = guarded
+        .sessions
+        .claim(cx(), key, Expected::Fresh, Timestamp(60_000), 9)
+        .await;
+    assert!(
+        claimed.is_ok(),
+        "it is tried, or nobody would learn that it works again"
+    );
+    assert!(
+        !condition.push_blocks().is_empty(),
+        "another store says nothing of this one"
+    );
+    guard.ended("append", CallEnd::Done);
+    assert!(condition.push_blocks().is_empty());
+}
+
+/// An answer that has written nothing, and a write of another kind, say nothing of a refused one.
+#[tokio::test]
+async fn a_refused_write_counts_until_one_of_its_kind_has_written() {
+    let condition = Condition::default();
+    condition.admit();
+    let inner = stores();
+    let guarded = condition.guarding(&inner);
+    let guard = |kind| ConditionGuard {
+        condition: condition.clone(),
+        kind,
+    };
+    let metadata = guard(StoreKind::Metadata);
+    let refused = StoreError::because(Reason::MetadataRefuses, "AccessDeniedException");
+    metadata.ended("put_manifest", CallEnd::Failed(&refused));
+    let (name, from) = ("app".parse().unwrap(), "other".parse().unwrap());
+    let absent = Digest::of(Algorithm::Sha256, b"absent");
+    let mounted = guarded.metadata.mount(cx(), &name, &absent, &from).await;
+    assert!(!mounted.unwrap());
+    assert!(
+        condition.push_blocks().contains_key(&Reason::MetadataRefuses),
+        "a mount of what is not there"
+    );
+    assert_eq!(stores_a_blob(&guarded).await, None);
+    assert!(condition.push_blocks().is_empty());
+
+    let sessions = guard(StoreKind::Sessions);
+    let key = SessionKey {
+        expires: Timestamp(90_000),
+        id: SessionId(1),
+    };
+    let claim = async || {
+        let claimed = guarded.sessions.claim(cx(), key, Expected::Fresh, Timestamp(60_000), 9);
+        claimed.await.unwrap()
+    };
+    assert!(matches!(claim().await, Claimed::Granted(_)));
+    sessions.ended("save", CallEnd::Failed(&refused));
+    assert!(matches!(claim().await, Claimed::Busy(_)));
+    assert!(!condition.push_blocks().is_empty(), "a claim that another has");
+    sessions.ended("claim", CallEnd::Done);
+    assert!(condition.push_blocks().is_empty());
+
+    // The end of an upload, and of its object, are refused apart from all before them.
+    let blobs = guard(StoreKind::Blobs);
+    for (guard, method, others) in [
+        (&sessions, "commit", ["claim", "save"]),
+        (&sessions, "finish", ["claim_begun", "save"]),
+        (&blobs, "seal", ["append", "stat"]),
+    ] {
+        guard.ended(method, CallEnd::Failed(&refused));
+        for other in others {
+            guard.ended(other, CallEnd::Done);
+            assert!(!condition.push_blocks().is_empty(), "{method} {other}");
+        }
+        guard.ended(method, CallEnd::NothingWritten);
+        assert!(!condition.push_blocks().is_empty(), "{method}");
+        guard.ended(method, CallEnd::Done);
+        assert!(condition.push_blocks().is_empty(), "{method}");
+    }
+
+    // Pushes work where nothing may be deleted.
+    blobs.ended("delete", CallEnd::Failed(&refused));
+    metadata.ended("delete_tag", CallEnd::Failed(&refused));
+    assert!(condition.push_blocks().is_empty());
+}
+
+/// A clock that is set right is noticed without a request: what would ask a service is refused until then.
+#[tokio::test(start_paused = true)]
+async fn s33_a_wrong_clock_is_compared_again_without_being_asked() {
+    let clock = Arc::<ServiceClock>::default();
+    let asked = Arc::<AtomicU32>::default();
+    let right_after = 3;
+    let day = 24 * 3_600_000;
+    let service = {
+        let (clock, asked) = (clock.clone(), asked.clone());
+        TimeService::new("test", clock.clone(), move || {
+            if asked.fetch_add(1, Ordering::Relaxed) + 1 >= right_after {
+                clock.observe(day, day, day);
+            }
+            // Whether it works otherwise does not matter.
+            async { Err(StoreError::unavailable("403")) }
+        })
+    };
+    let condition = Condition::of(ConditionParts {
+        services: vec![service],
+        ..ConditionParts::default()
+    });
+    condition.admit();
+    condition.watch();
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    assert_eq!(
+        asked.load(Ordering::Relaxed),
+        0,
+        "nobody is asked while nothing is wrong"
+    );
+    clock.observe(day, day - 7_200_000, day - 7_200_000);
+    let guarded = condition.guarding(&stores());
+    assert_eq!(stores_a_blob(&guarded).await, Some(Reason::ClockOff));
+    tokio::time::sleep(Duration::from_secs(35)).await;
+    assert_eq!(stores_a_blob(&guarded).await, None);
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    assert_eq!(asked.load(Ordering::Relaxed), right_after);
+}
