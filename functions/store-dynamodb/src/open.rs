@@ -11,10 +11,13 @@ use aws_sdk_dynamodb::Client as Sdk;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 use registry::clock::ServiceClock;
-use registry::store::{Cause, Context, Incarnation, Reason, Timestamp};
+use registry::store::metadata::MetadataStore as _;
+use registry::store::sessions::SessionStore as _;
+use registry::store::{Cause, Context, Incarnation, Reason, StoreError, Timestamp};
 
 use crate::DynamoStore;
 use crate::aws::AwsTable;
+use crate::keys;
 use crate::retrying::{Client, Pace, SystemPace};
 use crate::schema::{self, Prepared};
 
@@ -186,6 +189,26 @@ impl DynamoStore {
             schema::check(self.local.within(cx), &self.tables[1]).await?;
         }
         Ok(())
+    }
+
+    /// Whether nothing was ever kept here: no key that signs upload tokens, which the first start makes, no repository, no
+    /// upload, no record of any kind as far as this process may look for one. Beside blobs that is not a new registry, but
+    /// one that has lost its metadata. One read, unless it is new.
+    pub async fn is_new(&self, cx: Context) -> Result<bool, StoreError> {
+        let first_key = self.local.within(cx).get(&keys::first_signing_key()).await?;
+        if first_key.is_some()
+            || !self.repositories(cx, None, 1).await?.items.is_empty()
+            || !self.expired(cx, Timestamp(u64::MAX), None, 1).await?.is_empty()
+        {
+            return Ok(false);
+        }
+        // An import brings blobs also where no manifest refers to them. A new table has one row, that of its layout.
+        match self.main.within(cx).scan(None, 2).await {
+            Ok(found) => Ok(found.items.iter().all(|item| item.key == keys::schema())),
+            // A process that only serves need not be allowed to scan.
+            Err(error) if error.reason() == Reason::MetadataRefuses => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes the tables that are not there, paid by the request and with rows that expire, and writes the version of

@@ -20,7 +20,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use registry::store::metadata::Defect;
-use registry::store::{Context, StoreError};
+use registry::store::{Context, Location, StoreError};
+use rusqlite::params;
 
 use crate::Sync;
 use crate::space::Space;
@@ -29,6 +30,7 @@ use readers::Readers;
 pub use rows::Statistics;
 use rows::{Counters, Failure, Rows};
 pub(crate) use schema::SchemaError;
+use values::Columns as _;
 use writer::{Durability, Writer};
 
 /// Names and upload sessions of one data directory.
@@ -91,12 +93,17 @@ impl SqliteStore {
         .await
     }
 
-    /// Whether any object is recorded, and not as missing or damaged.
-    pub async fn has_blobs(&self, cx: Context) -> Result<bool, StoreError> {
-        self.read(cx, |rows| {
-            rows.exists(
-                "SELECT 1 FROM blob WHERE condemned IS NULL OR condemned NOT IN (?1, ?2) LIMIT 1",
-                [Defect::Missing.as_str(), Defect::Damaged.as_str()],
+    /// Where a few objects lie, at most `limit`, that are recorded, and not as missing or damaged.
+    pub async fn some_locations(&self, cx: Context, limit: usize) -> Result<Vec<Location>, StoreError> {
+        self.read(cx, move |rows| {
+            rows.all(
+                "SELECT store, key FROM blob WHERE condemned IS NULL OR condemned NOT IN (?1, ?2) LIMIT ?3",
+                params![
+                    Defect::Missing.as_str(),
+                    Defect::Damaged.as_str(),
+                    i64::try_from(limit).unwrap_or(i64::MAX)
+                ],
+                |row| row.location(0, 1),
             )
         })
         .await

@@ -1,19 +1,20 @@
 //! What is found out about stores before a server uses them: whether they are there, are understood, and belong
 //! together. A store that does not answer may come; one that is not there, or has lost its other half, ends the start.
 
+mod blobs;
+
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use registry::store::blobs::BlobStore;
-use registry::store::{Context, Incarnation, Reason, StoreError};
+use registry::AllStores;
+use registry::store::{Location, Reason, StoreError};
 use store_dynamodb::DynamoStore;
 use store_embedded::SqliteStore;
 use store_s3::{CheckError, S3Blobs};
 
-use super::{Opened, describe_blobs, describe_metadata};
+use super::{Opened, cx, describe_blobs, describe_metadata};
 use crate::cli::StoreArgs;
-use crate::environment;
 
 /// How long a table may take for one answer, in milliseconds.
 const TABLE_MS: u64 = 10_000;
@@ -30,9 +31,12 @@ const SLICES: usize = 10;
 /// Objects in such a slice.
 const SLICE: usize = 100;
 
+/// How many objects are looked for that the metadata names. One that is there tells that the two belong together.
+const LOOKED_FOR: usize = 3;
+
 /// The stores of a server that starts.
 pub(crate) struct Admission {
-    blobs: Arc<dyn BlobStore>,
+    stores: AllStores,
     bucket: Option<S3Blobs>,
     table: Option<DynamoStore>,
     sqlite: Option<Arc<SqliteStore>>,
@@ -73,7 +77,7 @@ impl Admission {
     pub(crate) fn of(opened: &Opened, args: &StoreArgs, begin_anew: bool) -> Self {
         let statistics = &opened.statistics;
         Self {
-            blobs: opened.stores.blobs.clone(),
+            stores: opened.stores.clone(),
             bucket: statistics.s3.clone(),
             table: statistics.dynamodb.clone(),
             sqlite: statistics.sqlite.clone(),
@@ -125,9 +129,19 @@ impl Admission {
 
     /// Refuses metadata whose objects are all gone.
     async fn refuse_lost_blobs(&self) -> Result<(), NotAdmitted> {
-        let Some(sqlite) = &self.sqlite else { return Ok(()) };
-        if self.begin_anew || !sqlite.has_blobs(cx(TABLE_MS)).await.map_err(unread)? {
+        if self.begin_anew {
             return Ok(());
+        }
+        let named = self.named_objects().await.map_err(|error| self.unread(&error))?;
+        if named.is_empty() {
+            return Ok(());
+        }
+        self.asks(Reason::ObjectStoreUnreachable, &self.where_blobs);
+        for location in &named {
+            // What cannot be looked at may be there.
+            if !matches!(self.stores.blobs.stat(cx(OBJECTS_MS), location).await, Ok(None)) {
+                return Ok(());
+            }
         }
         match self.has_objects().await {
             // A store that does not answer may hold them, and so may one in which much else comes first.
@@ -141,20 +155,39 @@ impl Admission {
         }
     }
 
-    /// Refuses a metadata file in which nothing was ever kept, beside objects: a file is made by every start, so that a
-    /// new one is a lost one. A table was made by name (`roadstead metadata init`).
+    /// A few objects that the metadata names, and does not know to be lost.
+    async fn named_objects(&self) -> Result<Vec<Location>, StoreError> {
+        match &self.sqlite {
+            Some(sqlite) => sqlite.some_locations(cx(TABLE_MS), LOOKED_FOR).await,
+            None => blobs::locations(&*self.stores.metadata, cx(TABLE_MS), LOOKED_FOR).await,
+        }
+    }
+
+    /// Whether nothing was ever kept in the metadata.
+    async fn is_metadata_new(&self) -> Result<bool, NotAdmitted> {
+        let is_new = match (&self.sqlite, &self.table) {
+            (Some(sqlite), _) => sqlite.is_new(cx(TABLE_MS)).await,
+            (None, Some(table)) => table.is_new(cx(TABLE_MS)).await,
+            (None, None) => Ok(false),
+        };
+        is_new.map_err(|error| self.unread(&error))
+    }
+
+    /// Refuses metadata in which nothing was ever kept, beside objects: they are those of a registry that has lost its
+    /// metadata. Every start makes a file where there is none; a table that was made once more has the same name.
     pub(crate) async fn refuse_lost_metadata(&self) -> Result<(), NotAdmitted> {
-        let Some(sqlite) = &self.sqlite else { return Ok(()) };
-        if self.begin_anew || !sqlite.is_new(cx(TABLE_MS)).await.map_err(unread)? {
+        if self.begin_anew || !self.is_metadata_new().await? {
             return Ok(());
         }
         self.asks(Reason::ObjectStoreUnreachable, &self.where_blobs);
         match self.has_objects().await {
             // Neither is a new registry refused beside what is somebody else's.
             Ok(Found::Nothing | Found::NotKnown) => Ok(()),
+            // Another server may have begun meanwhile.
+            Ok(Found::Some) if !self.is_metadata_new().await? => Ok(()),
             Ok(Found::Some) => Err(NotAdmitted::Never(format!(
                 "the metadata ({}) is empty, and the store of blobs ({}) is not: the metadata of these blobs is lost, or \
-                 another --data or --blobs is meant. Put back a backup of metadata.db, or run `roadstead metadata import` \
+                 other metadata or --blobs are meant. Put back a backup of the metadata, or run `roadstead metadata import` \
                  with an export. To begin a new registry here, in which these blobs are not found, start with --begin-anew",
                 self.where_metadata, self.where_blobs
             ))),
@@ -172,7 +205,7 @@ impl Admission {
     async fn has_objects(&self) -> Result<Found, StoreError> {
         let mut after = None;
         for _ in 0..SLICES {
-            let slice = self.blobs.objects(cx(OBJECTS_MS), after.as_ref(), SLICE).await?;
+            let slice = self.stores.blobs.objects(cx(OBJECTS_MS), after.as_ref(), SLICE).await?;
             if !slice.items.is_empty() {
                 return Ok(Found::Some);
             }
@@ -183,19 +216,103 @@ impl Admission {
         }
         Ok(Found::NotKnown)
     }
+
+    fn unread(&self, error: &StoreError) -> NotAdmitted {
+        let text = format!("the metadata ({}) cannot be read: {error}", self.where_metadata);
+        match error {
+            // A table that was there a moment ago comes back.
+            StoreError::Unavailable(_) if self.table.is_some() => NotAdmitted::Later(error.reason(), text),
+            _ => NotAdmitted::Never(text),
+        }
+    }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "given to map_err")]
-fn unread(error: StoreError) -> NotAdmitted {
-    NotAdmitted::Never(format!("the metadata cannot be read: {error}"))
-}
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-fn cx(timeout_ms: u64) -> Context {
-    let now = environment::now();
-    Context {
-        now,
-        deadline: now.plus_millis(timeout_ms),
-        incarnation: Incarnation(0),
-        client: registry::budget::ClientKey::INTERNAL,
+    use std::collections::BTreeSet;
+
+    use bytes::Bytes;
+    use oci::{Algorithm, Digest, MediaType, RepositoryName};
+    use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
+    use registry::store::metadata::{Defect, ManifestPut, MetadataStore as _, NewContent, PutManifest};
+
+    use super::*;
+
+    fn admission(metadata: &Arc<MemoryMetadata>, blobs: &Arc<MemoryBlobs>, begin_anew: bool) -> Admission {
+        let sessions = Arc::new(MemorySessions::new());
+        Admission {
+            stores: AllStores {
+                blobs: blobs.clone(),
+                metadata: metadata.clone(),
+                sessions: sessions.clone(),
+                collection: Arc::new(MemoryCollection::new(metadata.clone(), sessions)),
+                records: metadata.clone(),
+            },
+            bucket: None,
+            table: None,
+            sqlite: None,
+            where_blobs: "disk".to_owned(),
+            where_metadata: "table".to_owned(),
+            begin_anew,
+            asked: Mutex::new((Reason::MetadataUnreachable, String::new())),
+        }
+    }
+
+    /// Metadata that is no file, as a table is none: whether its blobs are all gone is found out by what the catalog
+    /// lists.
+    #[tokio::test]
+    async fn s34_a_table_whose_blobs_are_all_gone_is_refused() {
+        let (metadata, blobs) = (Arc::new(MemoryMetadata::new()), Arc::new(MemoryBlobs::new()));
+        let starts = async |begin_anew| admission(&metadata, &blobs, begin_anew).run().await;
+        assert_eq!(starts(false).await, Ok(()), "a new registry");
+
+        let name: RepositoryName = "team/app".parse().unwrap();
+        let layer = Digest::of(Algorithm::Sha256, b"a layer");
+        let location = Location::main(format!("{:032x}.1", 7));
+        let committed = metadata.commit_blob(cx(TABLE_MS), &name, &layer, &location, 7).await;
+        committed.unwrap();
+        let bytes = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{media_type}","artifactType":"application/x.test",
+            "config":{{"mediaType":"application/x.config","digest":"{layer}","size":7}},"layers":[]}}"#,
+            media_type = MediaType::OCI_MANIFEST
+        );
+        let put = PutManifest {
+            repository: name.clone(),
+            digest: Digest::of(Algorithm::Sha256, bytes.as_bytes()),
+            media_type: MediaType::OCI_MANIFEST.parse().unwrap(),
+            size: bytes.len() as u64,
+            content: NewContent::Inline(Bytes::from(bytes)),
+            artifact_type: None,
+            subject: None,
+            required: BTreeSet::from([layer]),
+            excepted: BTreeSet::new(),
+            tags: Vec::new(),
+            who: "user".to_owned(),
+        };
+        let stored = metadata.put_manifest(cx(TABLE_MS), &put).await.unwrap();
+        assert_eq!(stored, ManifestPut::Stored);
+        let refused = starts(false).await.unwrap_err();
+        assert!(
+            matches!(&refused, NotAdmitted::Never(text) if text.contains("names blobs")),
+            "{refused}"
+        );
+        assert_eq!(starts(true).await, Ok(()), "begun anew");
+
+        // Another object is there: this one alone is lost.
+        let other = Location::main(format!("{:032x}.1", 8));
+        blobs.restore(&other, &b"something"[..]);
+        assert_eq!(starts(false).await, Ok(()));
+        blobs.lose(&other);
+        blobs.restore(&location, &b"a layer"[..]);
+        assert_eq!(starts(false).await, Ok(()));
+
+        // What is recorded as lost was told to somebody.
+        blobs.lose(&location);
+        starts(false).await.unwrap_err();
+        let recorded = metadata.record_defect(cx(TABLE_MS), Some(&name), &layer, &location, Defect::Missing);
+        recorded.await.unwrap();
+        assert_eq!(starts(false).await, Ok(()));
     }
 }

@@ -1,6 +1,7 @@
 //! Objects of a bucket that are lost or damaged, over a table: the same as on one host, and where no pull can notice.
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::cloud::follow;
 use crate::lost::{pull, push};
@@ -116,5 +117,66 @@ fn behind_redirects_a_repair_finds_what_is_lost() {
             assert_eq!((bytes.status, bytes.body == layer), (200, true), "{accident:?}");
         }
         Cloud::succeed(&cloud.both(), &["fsck", "--hash"]);
+    }
+}
+
+/// A start with `flags` over blobs in `data`, which is refused; what it says.
+fn refused_start(stores: &[String], data: &str, flags: &[&str]) -> String {
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--log", "text", "--data", data];
+    let output = Cloud::run(stores, &[&serve, flags].concat());
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    told
+}
+
+/// A table beside a disk or a bucket: either may be the one that is lost.
+#[test]
+#[ignore = "needs ROADSTEAD_TEST_S3 and ROADSTEAD_TEST_DYNAMODB"]
+fn s34_half_a_registry_over_a_table_is_not_taken_for_a_new_one() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let stop = |mut server: Server| {
+        server.signal(rustix::process::Signal::TERM);
+        assert!(server.wait().success());
+    };
+    for on_disk in [true, false] {
+        let (cloud, other) = (Cloud::new(), Cloud::new());
+        let blobs = |cloud: &Cloud| if on_disk { Vec::new() } else { cloud.s3() };
+        let stores = [cloud.dynamodb(), blobs(&cloud)].concat();
+        let serve = |stores: &[String], flags: &[&str]| Cloud::serve(stores, &[&["--data", data], flags].concat());
+        Cloud::succeed(&cloud.dynamodb(), &["metadata", "init"]);
+        let server = serve(&stores, &[]);
+        push(&server, "app", b"a layer", "1", 0);
+        stop(server);
+        stop(serve(&stores, &[]));
+
+        // A table that was made once more.
+        Cloud::succeed(&other.dynamodb(), &["metadata", "init"]);
+        let without_table = [other.dynamodb(), blobs(&cloud)].concat();
+        let told = refused_start(&without_table, data, &[]);
+        assert!(told.contains("is empty") && told.contains("--begin-anew"), "{told}");
+        let listed = Cloud::run(&without_table, &["repo", "list", "--data", data]);
+        assert_ne!(listed.status.code(), Some(0));
+        stop(serve(&without_table, &["--begin-anew"]));
+        // From then on it is a registry like any other.
+        stop(serve(&without_table, &[]));
+
+        // A disk that is not mounted, a bucket that was emptied.
+        let away = folder.path().join("away");
+        if on_disk {
+            std::fs::rename(folder.path().join("blobs"), &away).unwrap();
+        }
+        let without_blobs = [cloud.dynamodb(), blobs(&other)].concat();
+        for _ in 0..2 {
+            let told = refused_start(&without_blobs, data, &[]);
+            assert!(told.contains("names blobs") && told.contains("--begin-anew"), "{told}");
+        }
+        stop(serve(&without_blobs, &["--begin-anew"]));
+        if on_disk {
+            std::fs::remove_dir_all(folder.path().join("blobs")).unwrap();
+            std::fs::rename(&away, folder.path().join("blobs")).unwrap();
+        }
+        let whole = serve(&stores, &["--pull", "proxy"]);
+        assert_eq!(pull(&whole, "app", b"a layer").0, 200);
     }
 }

@@ -5,6 +5,7 @@ mod contract;
 mod costs;
 mod large;
 mod metered;
+mod new;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

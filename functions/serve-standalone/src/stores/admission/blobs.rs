@@ -1,0 +1,45 @@
+//! Blobs that can be pulled, as far as the metadata knows.
+
+use oci::{Limits, Manifest};
+use registry::store::metadata::{Content, MetadataStore};
+use registry::store::{Context, Location, StoreError};
+
+/// How many repositories are looked at, and how many manifests in each.
+const LOOKED_AT: usize = 3;
+
+/// Where objects lie that repositories refer to and that are not recorded as lost: `most` of them, or a few more. By
+/// lists and by keys alone, since a server need not be allowed to scan its table.
+pub(super) async fn locations(
+    metadata: &dyn MetadataStore,
+    cx: Context,
+    most: usize,
+) -> Result<Vec<Location>, StoreError> {
+    let mut found = Vec::new();
+    for repository in metadata.repositories(cx, None, LOOKED_AT).await?.items {
+        for digest in metadata.manifests(cx, &repository, None, LOOKED_AT).await?.items {
+            let Some(record) = metadata.manifest(cx, &repository, &digest).await? else {
+                continue;
+            };
+            let bytes = match record.content {
+                Content::Inline(bytes) => bytes,
+                Content::Stored(location) => {
+                    found.push(location);
+                    continue;
+                }
+                Content::Defective(..) => continue,
+            };
+            // One that was accepted under other limits says nothing here.
+            let Ok(manifest) = Manifest::parse(&bytes, Some(&record.media_type), &Limits::default()) else {
+                continue;
+            };
+            for reference in manifest.references.iter().take(most) {
+                let link = metadata.link(cx, &repository, &reference.descriptor.digest).await?;
+                found.extend(link.filter(|link| link.defect.is_none()).map(|link| link.location));
+            }
+            if found.len() >= most {
+                return Ok(found);
+            }
+        }
+    }
+    Ok(found)
+}
