@@ -40,16 +40,17 @@ def results(setting: Setting, generation: str = "", config: str = "", large: boo
             yield setting.check(f"{label}: pull of 500 MB and compare", checks.pull, "large")
 
 
-def login(setting: Setting) -> Iterator[Result]:
+def login(setting: Setting, generation: str = "") -> Iterator[Result]:
     need_root()
     registry = setting.registry
-    with Containerd(setting.folder("ctr"), setting.home("ctr")) as daemon:
+    short = f"{generation.strip('/')}ctr"
+    with Containerd(setting.folder(short), setting.home(short), generation) as daemon:
         label = f"containerd {daemon.version}"
-        stranger = Ctr(setting, daemon, "stranger")
+        stranger = Ctr(setting, daemon, f"{short}-stranger")
         yield setting.check(f"{label}: push without login is refused", stranger.refused_push)
-        wrong = Ctr(setting, daemon, "stranger", f"{registry.user}:wrong")
+        wrong = Ctr(setting, daemon, f"{short}-stranger", f"{registry.user}:wrong")
         yield setting.check(f"{label}: push with a wrong password is refused", wrong.refused_push)
-        known = Ctr(setting, daemon, "ctr", f"{registry.user}:{registry.password}")
+        known = Ctr(setting, daemon, short, f"{registry.user}:{registry.password}")
         yield setting.check(f"{label}: push with --user", known.push, "app")
         yield setting.check(f"{label}: pull with --user", known.pull, "app")
 

@@ -75,6 +75,10 @@ def buildkit(setting: Setting) -> Iterator[Result]:
         yield setting.check(f"docker {daemon.version} buildkit: pull and run what was built", runs)
 
 
+def containerd_2_login(setting: Setting) -> Iterator[Result]:
+    yield from containerd.login(setting, "docker28/")
+
+
 def containerd_2(setting: Setting) -> Iterator[Result]:
     """Every check of containerd, through a relay that counts the requests for one layer."""
     need_root()

@@ -132,6 +132,8 @@ def results(full: bool, only: Sequence[str], tell: Callable[[Result], None]) -> 
             families = dict(group.families)
             if full and group in (ALWAYS, CLOUD):
                 families.update({**ALWAYS.families, **FULL.families})
+            if full and group in (REDIRECTED, OWN_HOST):
+                families["containerd-2"] = full_docker.containerd_2_login
             # Layers of 100 MB are what one server is for; the others are about what goes where.
             small = group in (CLOUD, FAULTY) and not full
             chosen = {name: family for name, family in families.items() if not only or name in only}
