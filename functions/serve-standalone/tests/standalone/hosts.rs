@@ -114,7 +114,13 @@ fn s32_names_can_be_allowed() {
     // With users too, if names are given; and every name without.
     let users = folder_with_users(&[("alice", "secret")]);
     let server = Server::start_in(users.clone(), &["--htpasswd", "users", "--allow-host", "registry.test"]);
-    assert_eq!(ping(&server, &["Host: evil.example"]), 403);
+    let refused = raw(&server, "GET /v2/ HTTP/1.1", &["Host: evil.example"]);
+    assert_eq!(refused.status, 403);
+    // As true of a registry that asks for passwords.
+    assert_eq!(
+        refused.json()["errors"][0]["message"],
+        "the registry is not served under the host name evil.example; its operator can allow it with --allow-host"
+    );
     assert_eq!(ping(&server, &["Host: registry.test"]), 401);
     let server = Server::start_in(users, &["--htpasswd", "users"]);
     assert_eq!(

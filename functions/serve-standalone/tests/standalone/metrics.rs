@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 
 use crate::support::{Client, EMPTY, MANIFEST_TYPE, Response, Server, digest, folder_with_users, manifest, run};
 
-fn scrape(address: SocketAddr) -> Response {
+pub(crate) fn scrape(address: SocketAddr) -> Response {
     Client::connect(address).request("GET", "/metrics", &[], b"")
 }
 
 /// The value of a series, by its name and labels as they are written.
-fn value(text: &str, series: &str) -> Option<u64> {
+pub(crate) fn value(text: &str, series: &str) -> Option<u64> {
     let line = text
         .lines()
         .find(|line| line.rsplit_once(' ').is_some_and(|(name, _)| name == series))?;
@@ -102,7 +102,7 @@ fn an_upload_in_progress_is_seen() {
 }
 
 /// The address of `--metrics 127.0.0.1:0`.
-fn own_address(server: &Server) -> SocketAddr {
+pub(crate) fn own_address(server: &Server) -> SocketAddr {
     let line = server.wait_for_line("the addresses are told", |line| line["message"] == "listening");
     let url = line["metrics"].as_str().unwrap();
     let address = url.strip_prefix("http://").unwrap().strip_suffix("/metrics").unwrap();

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::metrics;
 use crate::support::{Client, EMPTY, MANIFEST_TYPE, Server, digest, eventually, manifest};
 
 /// A body so large that no socket's buffers hold it.
@@ -156,7 +157,17 @@ fn s30_trickling_clients_are_ended() {
 /// A connection beyond the cap waits and is not refused; kept-alive ones make room for it, busy ones do not.
 #[test]
 fn connections_beyond_the_cap_wait_for_room() {
-    let server = Server::start(&["--max-connections", "2", "--keep-alive", "1h", "--header-timeout", "1h"]);
+    let server = Server::start(&[
+        "--max-connections",
+        "2",
+        "--keep-alive",
+        "1h",
+        "--header-timeout",
+        "1h",
+        "--metrics",
+        "127.0.0.1:0",
+    ]);
+    let counted = metrics::own_address(&server);
     let mut kept = [server.connect(), server.connect()];
     for client in &mut kept {
         assert_eq!(client.request("GET", "/v2/", &[], b"").status, 200);
@@ -189,6 +200,11 @@ fn connections_beyond_the_cap_wait_for_room() {
         );
         client.send(&EMPTY[..1]);
     }
+    // A connection whose request has not been seen yet would make room.
+    eventually("both uploads have begun", || {
+        let told = String::from_utf8(metrics::scrape(counted).body).unwrap();
+        (metrics::value(&told, "roadstead_uploads_open") == Some(2)).then_some(())
+    });
     let mut waiting = server.connect();
     waiting.send_head("GET", "/v2/", &[], 0);
     // Longer than the server waits before it asks again for room.
