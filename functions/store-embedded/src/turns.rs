@@ -45,7 +45,10 @@ mod tests {
         let turns = Turns::new();
         let client = |number| ClientKey::of([10, 0, 0, number].into());
         let mut stuck: Vec<_> = (0..1000).map(|_| Box::pin(turns.take(client(1)))).collect();
-        let running: Vec<_> = stuck.iter_mut().filter_map(|read| read.now_or_never()).collect();
+        let running: Vec<_> = stuck
+            .iter_mut()
+            .filter_map(futures_util::FutureExt::now_or_never)
+            .collect();
         assert_eq!(running.len(), 48);
         assert!(turns.try_take(client(1)).is_none());
         assert!(turns.take(client(2)).now_or_never().unwrap().is_ok());

@@ -50,9 +50,10 @@ impl Call<'_> {
             _ => REVALIDATE,
         };
         // Before the row is read: most manifests lie in it.
-        let memory = match head_only {
-            true => None,
-            false => Some(self.memory(self.usual_manifest()).await?),
+        let memory = if head_only {
+            None
+        } else {
+            Some(self.memory(self.usual_manifest()).await?)
         };
         let (digest, media_type, size, record) = match reference.ok_or(Error::ManifestUnknown)? {
             Reference::Digest(digest) => {

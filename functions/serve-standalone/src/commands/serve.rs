@@ -234,7 +234,7 @@ fn settings(args: &ServeArgs, hosts: HostPolicy) -> Settings {
     let limits = Limits::default();
     let stream_bytes = match args.stores.blobs {
         Blobs::S3(_) => STREAM_FROM_S3,
-        _ => limits.stream_bytes,
+        Blobs::Disk => limits.stream_bytes,
     };
     let lifetime = u64::try_from(args.limits.upload_lifetime.0.as_millis()).unwrap_or(u64::MAX);
     Settings {
