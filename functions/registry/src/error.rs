@@ -169,8 +169,8 @@ impl Error {
                 (StatusCode::RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID")
             }
             // Who repeats the last request of an upload is right and has to wait: containerd repeats it after 30 seconds
-            // without an answer, again after a 429, and gives the push up at a 416.
-            Self::UploadBusy { is_last: true, .. } => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
+            // without an answer, again after a 429, and gives the push up at a 416. The code says what it is.
+            Self::UploadBusy { is_last: true, .. } => (StatusCode::TOO_MANY_REQUESTS, "BLOB_UPLOAD_INVALID"),
             Self::UploadUnknown | Self::ClaimLost => (StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN"),
             Self::Body(BodyError::Stalled) => (StatusCode::REQUEST_TIMEOUT, "BLOB_UPLOAD_INVALID"),
             Self::Body(_) => (StatusCode::BAD_REQUEST, "SIZE_INVALID"),
@@ -284,11 +284,11 @@ impl Error {
 /// those of distribution, which clients repeat; `UNSUPPORTED` and `DENIED` would make docker give up.
 fn fault_status_and_code(reason: Reason) -> (StatusCode, &'static str) {
     match reason {
-        Reason::Throttled => (StatusCode::SERVICE_UNAVAILABLE, "TOOMANYREQUESTS"),
         Reason::NoSpace
         | Reason::NotWritable
         | Reason::ObjectStoreUnreachable
         | Reason::MetadataUnreachable
+        | Reason::Throttled
         | Reason::Memory
         | Reason::Credentials
         | Reason::ClockOff
@@ -365,7 +365,7 @@ mod tests {
                 "metadata store cannot be reached",
             ),
             (Reason::MetadataRefuses, 500, "UNKNOWN", "metadata store refuses"),
-            (Reason::Throttled, 503, "TOOMANYREQUESTS", "asks for fewer requests"),
+            (Reason::Throttled, 503, "UNAVAILABLE", "asks for fewer requests"),
             (Reason::Memory, 503, "UNAVAILABLE", "no memory"),
             (Reason::Credentials, 503, "UNAVAILABLE", "credentials cannot be checked"),
             (Reason::ClockOff, 503, "UNAVAILABLE", "clock is wrong"),

@@ -371,7 +371,7 @@ impl Requests<'_> {
     /// Waits before a protocol that lost a race begins again, for the `round`th time (from 0). An error when the call's
     /// time is up.
     pub(crate) async fn lost_race(&self, round: u32) -> Result<(), StoreError> {
-        let error = StoreError::because(Reason::Throttled, "others kept changing the same records");
+        let error = StoreError::because(Reason::Unavailable, "others kept changing the same records");
         self.wait(round, error).await
     }
 

@@ -218,7 +218,9 @@ impl TableError {
         let told = |cause: &Cause| cause.downcast_ref::<TableSaid>().map(|told| told.reason);
         match self {
             Self::Retry { cause, .. } => match told(&cause) {
-                Some(reason @ (Reason::Throttled | Reason::ClockOff)) => StoreError::because(reason, cause),
+                Some(reason @ (Reason::Throttled | Reason::Unavailable | Reason::ClockOff)) => {
+                    StoreError::because(reason, cause)
+                }
                 _ => StoreError::because(Reason::MetadataUnreachable, cause),
             },
             // Whatever the reason would be elsewhere: nothing becomes of it by waiting.

@@ -143,7 +143,7 @@ async fn a_repeated_put_waits_no_longer_than_its_limit() {
     pass(&world, 49).await;
     assert!(!again.is_finished());
     pass(&world, 1).await;
-    let again = again.await.unwrap().expect_error(429, "TOOMANYREQUESTS");
+    let again = again.await.unwrap().expect_error(429, "BLOB_UPLOAD_INVALID");
     assert_eq!(again.header("range"), "0-0");
     assert_eq!(again.location(), location);
     assert_eq!(again.header("retry-after"), "5");
@@ -209,7 +209,7 @@ async fn a_seal_of_minutes_keeps_its_claim() {
             chunk.expect_error(416, "BLOB_UPLOAD_INVALID");
             pass(&world, MINUTE / SECOND).await;
             assert!(!first.is_finished());
-            again.await.unwrap().expect_error(429, "TOOMANYREQUESTS");
+            again.await.unwrap().expect_error(429, "BLOB_UPLOAD_INVALID");
             refused += 1;
         }
         assert_eq!(refused, as_long);

@@ -119,11 +119,13 @@ impl Again {
 /// What a code means to those who wait for an answer.
 fn reason_of(code: &str, status: u16) -> Reason {
     match code {
-        "ProvisionedThroughputExceededException"
-        | "RequestLimitExceeded"
-        | "Throttling"
-        | "ThrottlingException"
-        | "TransactionConflictException" => Reason::Throttled,
+        "ProvisionedThroughputExceededException" | "RequestLimitExceeded" | "Throttling" | "ThrottlingException" => {
+            Reason::Throttled
+        }
+        // Others write the same items: fewer requests would not help.
+        "TransactionConflictException" | "TransactionInProgressException" | "ReplicatedWriteConflictException" => {
+            Reason::Unavailable
+        }
         "AccessDeniedException"
         | "UnrecognizedClientException"
         | "InvalidSignatureException"
@@ -166,12 +168,8 @@ pub(super) fn cancelled(reasons: &[CancellationReason]) -> Result<Written, Table
     if !refused.is_empty() {
         return Ok(Written::Refused(refused));
     }
-    let passing = |code: &str| {
-        matches!(
-            code,
-            "TransactionConflict" | "ThrottlingError" | "ProvisionedThroughputExceeded"
-        )
-    };
+    let throttled = |code: &str| matches!(code, "ThrottlingError" | "ProvisionedThroughputExceeded");
+    let passing = |code: &str| code == "TransactionConflict" || throttled(code);
     let again = if codes().any(passing) && codes().all(|code| code == "None" || passing(code)) {
         Again::NotDone
     } else {
@@ -186,7 +184,9 @@ pub(super) fn cancelled(reasons: &[CancellationReason]) -> Result<Written, Table
     let reasons: Vec<_> = reasons.collect();
     let reason = match again {
         Again::Never => Reason::Failed,
-        Again::NotDone | Again::PerhapsDone => Reason::Throttled,
+        Again::NotDone | Again::PerhapsDone if codes().any(throttled) => Reason::Throttled,
+        // Others write the same items: fewer requests would not help.
+        Again::NotDone | Again::PerhapsDone => Reason::Unavailable,
     };
     let text = format!("a transaction was cancelled: {}", reasons.join(", "));
     Err(again.said(reason, Said { text }))
@@ -288,6 +288,34 @@ mod tests {
             "ConditionalCheckFailed",
         ];
         assert!(matches!(because(&codes), Ok(Written::Refused(which)) if which == [1, 3]));
+    }
+
+    /// Two pushes of one tag are no throttling.
+    #[test]
+    fn a_conflict_is_no_throttling() {
+        let reason = |codes: &[&str]| {
+            let error = because(codes).expect_err("it was cancelled");
+            error.into_store_error().reason()
+        };
+        for (codes, expected) in [
+            (&["TransactionConflict", "None"][..], Reason::Unavailable),
+            (&["ThrottlingError"], Reason::Throttled),
+            (
+                &["TransactionConflict", "ProvisionedThroughputExceeded"],
+                Reason::Throttled,
+            ),
+            (&["ValidationError"], Reason::Failed),
+        ] {
+            assert_eq!(reason(codes), expected, "{codes:?}");
+        }
+        for (code, expected) in [
+            ("TransactionConflictException", Reason::Unavailable),
+            ("ThrottlingException", Reason::Throttled),
+            ("ProvisionedThroughputExceededException", Reason::Throttled),
+            ("InternalServerError", Reason::MetadataUnreachable),
+        ] {
+            assert_eq!(reason_of(code, 400), expected, "{code}");
+        }
     }
 
     #[test]
