@@ -85,6 +85,11 @@ impl Fault {
             if matches!(status, 301 | 401 | 403) || matches!(code.as_str(), "NoSuchBucket" | "InvalidAccessKeyId"))
     }
 
+    /// The store, the bucket or its owner has no space left: deleting helps, and asking again does not.
+    fn is_full(&self) -> bool {
+        matches!(self, Self::Refused { status, code, .. } if is_full(*status, code))
+    }
+
     /// The object, the upload or the bucket is not there.
     pub(crate) fn is_absent(&self) -> bool {
         match self {
@@ -136,6 +141,7 @@ impl From<Fault> for StoreError {
     fn from(fault: Fault) -> Self {
         let reason = match &fault {
             Fault::Exhausted { last, .. } => last.reason,
+            Fault::Refused { .. } if fault.is_full() => Reason::NoSpace,
             Fault::Refused { .. } if fault.is_refusal_of_all() => Reason::ObjectStoreRefuses,
             Fault::Refused { .. } => Reason::Failed,
         };
@@ -170,6 +176,16 @@ pub(crate) fn passes(code: &str) -> bool {
     PASSING.contains(&code)
 }
 
+/// Whether an error says that no space is left: by its status (RFC 4918, 11.5), or by the codes that MinIO and Ceph give it
+/// with various statuses.
+fn is_full(status: u16, code: &str) -> bool {
+    status == 507
+        || matches!(
+            code,
+            "XMinioStorageFull" | "XMinioAdminBucketQuotaExceeded" | "QuotaExceeded"
+        )
+}
+
 /// What an attempt came to: a refusal, or why it is worth another.
 pub(crate) enum Verdict {
     Refused(Fault),
@@ -188,7 +204,8 @@ where
     let metadata = answer.err();
     let code = metadata.code().unwrap_or("without a code");
     let message = metadata.message().unwrap_or_default();
-    if (status >= 500 && status != 501) || matches!(status, 408 | 429) || passes(code) {
+    let may_pass = (status >= 500 && status != 501) || matches!(status, 408 | 429) || passes(code);
+    if may_pass && !is_full(status, code) {
         Verdict::Passing(Passing::answered(status, code))
     } else {
         Verdict::Refused(Fault::Refused {

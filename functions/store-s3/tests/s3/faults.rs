@@ -14,9 +14,9 @@ use crate::fake::{Fake, Fault, Quirk, Seen};
 use crate::session::{Long, MIB, Session, cx};
 use registry::contract::Guard;
 use registry::contract::source::{Body, noise};
-use registry::store::blobs::{BlobStore, BodyError, Discarded, Doomed, Source};
-use registry::store::sessions::Attempt;
-use registry::store::{Location, StoreError};
+use registry::store::blobs::{AppendError, BlobStore, BodyError, Discarded, Doomed, Source};
+use registry::store::sessions::{Attempt, SessionId};
+use registry::store::{Location, Reason, StoreError};
 use store_s3::Operation;
 
 /// Something goes wrong with so many of a hundred requests, always the same ones.
@@ -449,6 +449,32 @@ async fn what_does_not_pass_is_not_repeated() {
         assert!(matches!(error, StoreError::Failed(_)), "{error}");
         assert!(error.to_string().contains(code), "{error}");
         assert_eq!(fake.seen().len(), 1);
+    }
+}
+
+/// A store without space says so in many ways. It is asked once, and the client and `/readyz?push` are told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_store_is_told_as_full() {
+    for (status, code) in [
+        (507, "XMinioStorageFull"),
+        (507, "InsufficientStorage"),
+        (400, "XMinioAdminBucketQuotaExceeded"),
+        (403, "QuotaExceeded"),
+    ] {
+        let fake = Fake::start().await;
+        let store = fake.store(|_| {}).await;
+        fake.faults(move |_| Some(Fault::Refuse(status, code)));
+        let attempt = Attempt {
+            session: SessionId(7),
+            number: 1,
+        };
+        let mut body = Body::of(&noise(1, 1000), 1000);
+        let Err(AppendError::Store(error)) = store.append(cx(60), attempt, &[], &mut body).await else {
+            panic!("{code} is an error of the store");
+        };
+        assert_eq!(error.reason(), Reason::NoSpace, "{error}");
+        assert!(error.to_string().contains(code), "{error}");
+        assert_eq!(fake.counts()["PutObject"], 1, "{code}");
     }
 }
 
