@@ -5,20 +5,23 @@
 
 use http::HeaderName;
 use http::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST, IF_MATCH, IF_MODIFIED_SINCE,
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, FORWARDED, HOST, IF_MATCH, IF_MODIFIED_SINCE,
     IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, ORIGIN, RANGE,
 };
 
 use crate::hosts::FETCH_SITE;
+use crate::own_host::FORWARDED_HOST;
 
 /// Every header field that is read of a request.
-pub const READ: [HeaderName; 14] = [
+pub const READ: [HeaderName; 16] = [
     ACCEPT,
     AUTHORIZATION,
     CONTENT_LENGTH,
     CONTENT_RANGE,
     CONTENT_TYPE,
     FETCH_SITE,
+    FORWARDED,
+    FORWARDED_HOST,
     HOST,
     IF_MATCH,
     IF_MODIFIED_SINCE,

@@ -53,6 +53,11 @@ impl Host {
         self.port
     }
 
+    /// Whether both are one host and one port, which is `default` where none is named.
+    fn is_same(&self, other: &Self, default: Option<u16>) -> bool {
+        self.name == other.name && self.port.or(default) == other.port.or(default)
+    }
+
     /// Whether every system takes it for the machine itself (RFC 6761, 6.3; RFC 1122, 3.2.1.3; RFC 4291, 2.5.3).
     #[must_use]
     pub fn is_loopback(&self) -> bool {
@@ -160,7 +165,8 @@ pub(crate) fn host_of(head: &Parts) -> Option<Host> {
         (Some(_), None) => None,
         (Some(target), Some(field)) => {
             let target: Host = target.as_str().parse().ok()?;
-            (target == field).then_some(target)
+            let default = head.uri.scheme_str().and_then(default_port);
+            target.is_same(&field, default).then_some(target)
         }
     }
 }
@@ -181,14 +187,21 @@ fn is_own(origin: &str, host: &Host) -> bool {
     let Some((scheme, origin)) = origin.split_once("://") else {
         return false;
     };
-    let default = match scheme {
-        "http" => 80,
-        "https" => 443,
-        _ => return false,
+    let Some(default) = default_port(scheme) else {
+        return false;
     };
     origin
         .parse::<Host>()
-        .is_ok_and(|origin| origin.name == host.name && origin.port.unwrap_or(default) == host.port.unwrap_or(default))
+        .is_ok_and(|origin| origin.is_same(host, Some(default)))
+}
+
+/// The port that is meant where none is named.
+fn default_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -289,6 +302,13 @@ mod tests {
             ("http://a/v2/", one, &[("host", "a")], 200),
             ("http://a/v2/", one, &[("host", "b")], 400),
             ("http://a/v2/", one, &[], 400),
+            ("http://a/v2/", one, &[("host", "a:80")], 200),
+            ("http://a:80/v2/", one, &[("host", "a")], 200),
+            ("http://a/v2/", one, &[("host", "a:443")], 400),
+            ("http://a/v2/", two, &[("host", "a:80")], 200),
+            ("https://a/v2/", two, &[("host", "a:443")], 200),
+            ("https://a:443/v2/", two, &[("host", "a:")], 200),
+            ("https://a/v2/", two, &[("host", "a:80")], 400),
             ("http://a/v2/", two, &[], 200),
             ("http://a/v2/", two, &[("host", "A")], 200),
             ("http://a/v2/", two, &[("host", "b")], 400),

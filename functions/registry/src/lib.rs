@@ -48,6 +48,5 @@ pub use environment::Environment;
 pub use hosts::{Host, HostPolicy};
 pub use limits::{Limits, Sparse};
 pub use overload::Overload;
-pub use own_host::ForwardedHost;
 pub use registry::{AllStores, Record, Registry, Settings, Stores};
 pub use route::Endpoint;

@@ -7,26 +7,77 @@
 
 use std::net::IpAddr;
 
+use http::header::FORWARDED;
 use http::request::Parts;
+use http::{HeaderMap, HeaderName};
 
-use crate::hosts::{Host, host_of};
+use crate::hosts::{Host, HostError, host_of};
 
-/// The host under which a proxy in front of the registry was asked, set by a shell as an extension of a request that came
-/// from a proxy which it trusts. A value of `X-Forwarded-Host`: a host with or without a port, or a list of them.
-#[derive(Clone, Debug)]
-pub struct ForwardedHost(pub String);
+pub(crate) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// Whether the host of `url` is a host that the request was sent to, or a subdomain of one.
+/// Whether the host of `url` is a host that the request was sent to, or a subdomain of one. What cannot be read is not worth
+/// a password.
 pub(crate) fn leads_back(url: &str, head: &Parts) -> bool {
-    let Some(target) = host_of_url(url) else {
-        // What cannot be read is not worth a password.
+    let (Some(target), Ok(forwarded)) = (host_of_url(url), forwarded_hosts(&head.headers)) else {
         return true;
     };
-    let forwarded = head.extensions.get::<ForwardedHost>();
-    let forwarded = forwarded.into_iter().flat_map(|host| host.0.split(','));
-    let forwarded = forwarded.filter_map(|host| host.trim().parse().ok());
     let mut hosts = host_of(head).into_iter().chain(forwarded);
     hosts.any(|host| is_within(&target, &host))
+}
+
+/// The hosts under which proxies in front of the registry say that they were asked: those that rewrite `Host` tell it here.
+/// Everybody is believed, since a false word only keeps the pull of the one who says it from being redirected.
+fn forwarded_hosts(headers: &HeaderMap) -> Result<Vec<Host>, HostError> {
+    let mut hosts = Vec::new();
+    for field in headers.get_all(FORWARDED_HOST) {
+        let field = field.to_str().map_err(|_| HostError)?;
+        // Elements of a list may be empty (RFC 9110, 5.6.1).
+        for host in field.split(',').map(str::trim).filter(|host| !host.is_empty()) {
+            hosts.push(host.parse()?);
+        }
+    }
+    for field in headers.get_all(FORWARDED) {
+        let field = field.to_str().map_err(|_| HostError)?;
+        for pair in pairs(field) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            if name.trim().eq_ignore_ascii_case("host") {
+                hosts.push(unquoted(value.trim())?.parse()?);
+            }
+        }
+    }
+    Ok(hosts)
+}
+
+/// The pairs of all elements of a `Forwarded` (RFC 7239, 4): `for=192.0.2.1;host="a.example:443", for=…`.
+fn pairs(field: &str) -> impl Iterator<Item = &str> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    field.split(move |character| {
+        let is_literal = std::mem::take(&mut is_escaped);
+        match character {
+            '\\' if is_quoted && !is_literal => is_escaped = true,
+            '"' if !is_literal => is_quoted = !is_quoted,
+            ',' | ';' => return !is_quoted,
+            _ => {}
+        }
+        false
+    })
+}
+
+/// What a token or a quoted string says (RFC 9110, 5.6.4).
+fn unquoted(value: &str) -> Result<String, HostError> {
+    let Some(rest) = value.strip_prefix('"') else {
+        return Ok(value.to_owned());
+    };
+    let mut text = String::new();
+    let mut characters = rest.chars();
+    loop {
+        match characters.next().ok_or(HostError)? {
+            '"' if characters.as_str().is_empty() => return Ok(text),
+            '"' => return Err(HostError),
+            '\\' => text.push(characters.next().ok_or(HostError)?),
+            character => text.push(character),
+        }
+    }
 }
 
 /// Whether `target` is `host` or a subdomain of it, on any port.
@@ -52,7 +103,7 @@ pub fn host_of_url(url: &str) -> Option<Host> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
 mod tests {
-    use http::{Request, Version};
+    use http::{HeaderValue, Request, Version};
 
     use super::*;
 
@@ -106,23 +157,69 @@ mod tests {
 
     #[test]
     fn a_request_is_sent_to_all_hosts_that_it_names() {
-        let leads = |target: &str, host: &[&str], forwarded: Option<&str>| {
-            let mut request = Request::get(target).version(Version::HTTP_2);
-            for host in host {
-                request = request.header("host", *host);
-            }
-            let (mut head, ()) = request.body(()).unwrap().into_parts();
-            if let Some(forwarded) = forwarded {
-                head.extensions.insert(ForwardedHost(forwarded.to_owned()));
-            }
-            leads_back("http://s3.a.example:9000/bucket/key", &head)
-        };
-        assert!(!leads("/v2/", &["b.example"], None));
-        assert!(leads("/v2/", &["s3.a.example:5000"], None));
-        assert!(leads("/v2/", &["A.example.:5000"], None));
-        assert!(leads("https://a.example:5000/v2/", &[], None));
-        assert!(leads("/v2/", &["b.example"], Some("a.example:443")));
-        assert!(leads("/v2/", &["b.example"], Some("c.example, s3.a.example")));
-        assert!(!leads("/v2/", &["b.example"], Some("c.example,b.example")));
+        for (target, headers, expected) in [
+            ("/v2/", &[("host", "b.example")][..], false),
+            ("/v2/", &[("host", "s3.a.example:5000")], true),
+            ("/v2/", &[("host", "A.example.:5000")], true),
+            ("https://a.example:5000/v2/", &[], true),
+        ] {
+            assert_eq!(leads(target, headers), expected, "{target} {headers:?}");
+        }
+    }
+
+    /// A proxy that rewrites `Host` says which host it was asked for, in one of two headers. What cannot be read may be any
+    /// host.
+    #[test]
+    fn s28_a_request_is_sent_to_the_hosts_that_proxies_were_asked_for() {
+        const X: &str = "x-forwarded-host";
+        const STANDARD: &str = "forwarded";
+        for (forwarded, expected) in [
+            (&[(X, "a.example:443")][..], true),
+            (&[(X, "c.example, s3.a.example")], true),
+            (&[(X, "c.example"), (X, "A.example.")], true),
+            (&[(X, "c.example,b.example")], false),
+            (&[(X, "c.example, ,")], false),
+            (&[(X, "")], false),
+            (&[(X, "https://a.example")], true),
+            (&[(X, "c.example, no host")], true),
+            (&[(X, "\u{e9}.example")], true),
+            (&[(STANDARD, "host=a.example")], true),
+            (&[(STANDARD, "for=192.0.2.1;Host=\"a.example:443\";proto=https")], true),
+            (
+                &[(STANDARD, "for=192.0.2.1, for=192.0.2.2 ; host = s3.a.example")],
+                true,
+            ),
+            (&[(STANDARD, "host=\"\\a.example\"")], true),
+            (
+                &[(STANDARD, "for=\"_a,host=a.example\";by=\"\\\";host=a.example\"")],
+                false,
+            ),
+            (
+                &[(STANDARD, "for=192.0.2.1;host=c.example"), (STANDARD, "host=d.example")],
+                false,
+            ),
+            (&[(STANDARD, "for=192.0.2.1;proto=https;by=a.example")], false),
+            (&[(STANDARD, "xhost=a.example")], false),
+            (&[(STANDARD, "")], false),
+            (&[(STANDARD, "host")], true),
+            (&[(STANDARD, "host=")], true),
+            (&[(STANDARD, "host=\"c.example")], true),
+            (&[(STANDARD, "host=\"c.example\"x")], true),
+            (&[(STANDARD, "host=_hidden/x")], true),
+            (&[(X, "c.example"), (STANDARD, "host=a.example")], true),
+        ] {
+            let headers = [&[("host", "b.example")], forwarded].concat();
+            assert_eq!(leads("/v2/", &headers), expected, "{forwarded:?}");
+        }
+    }
+
+    /// Whether a redirect to a store below `a.example` leads back.
+    fn leads(target: &str, headers: &[(&str, &str)]) -> bool {
+        let mut request = Request::get(target).version(Version::HTTP_2);
+        for (name, value) in headers {
+            request = request.header(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        leads_back("http://s3.a.example:9000/bucket/key", &head)
     }
 }

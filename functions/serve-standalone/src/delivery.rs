@@ -5,11 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 use oci::RepositoryName;
-use registry::{Delivery, DeliveryPolicy, ForwardedHost};
+use registry::{Delivery, DeliveryPolicy};
 
 use crate::cli::PullRule;
 
-pub(crate) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// `--pull`, with its exceptions in their order.
@@ -63,16 +62,6 @@ impl TrustedProxies {
         Some(peer)
     }
 
-    /// The hosts under which a trusted proxy says that it was asked. What others say is nothing.
-    pub(crate) fn forwarded_host(&self, peer: SocketAddr, headers: &HeaderMap) -> Option<ForwardedHost> {
-        if !self.trusts(peer.ip().to_canonical()) {
-            return None;
-        }
-        let fields = headers.get_all(FORWARDED_HOST).iter();
-        let hosts: Vec<_> = fields.filter_map(|field| field.to_str().ok()).collect();
-        (!hosts.is_empty()).then(|| ForwardedHost(hosts.join(",")))
-    }
-
     fn trusts(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(&address))
     }
@@ -115,25 +104,6 @@ mod tests {
         assert_eq!(delivery("team/app", None), Delivery::Redirect);
         assert_eq!(delivery("zoo", Some("fd00::1")), Delivery::Auto);
         assert_eq!(delivery("zoo", Some("10.0.0.1")), Delivery::Proxy);
-    }
-
-    #[test]
-    fn only_a_trusted_proxy_says_which_host_was_asked() {
-        let proxies = TrustedProxies::new(vec!["10.0.0.0/8".parse().unwrap()]);
-        let mut headers = HeaderMap::new();
-        let host = |peer: &str, headers: &HeaderMap| {
-            let host = proxies.forwarded_host(peer.parse().unwrap(), headers);
-            host.map(|host| host.0)
-        };
-        assert_eq!(host("10.0.0.1:5", &headers), None);
-        headers.append(FORWARDED_HOST, "a.example:443".parse().unwrap());
-        headers.append(FORWARDED_HOST, "b.example".parse().unwrap());
-        assert_eq!(host("10.0.0.1:5", &headers).as_deref(), Some("a.example:443,b.example"));
-        assert_eq!(
-            host("[::ffff:10.0.0.1]:5", &headers).as_deref(),
-            Some("a.example:443,b.example")
-        );
-        assert_eq!(host("192.0.2.1:5", &headers), None);
     }
 
     #[test]

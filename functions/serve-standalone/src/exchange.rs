@@ -87,9 +87,6 @@ impl Service {
         if let Some(client) = client {
             request.extensions_mut().insert(Client(client));
         }
-        if let Some(host) = self.proxies.forwarded_host(peer, request.headers()) {
-            request.extensions_mut().insert(host);
-        }
         let mut measured = Measured::begin(self.metrics.clone(), request.method(), request.uri().path());
         let mut entry = Entry::begin(&request, client.unwrap_or(peer.ip()));
         let timeouts = self.timeouts;

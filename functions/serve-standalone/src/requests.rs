@@ -10,7 +10,7 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use registry::budget::{Budget, ClientKey, Grant};
 
-use crate::delivery::{FORWARDED_FOR, FORWARDED_HOST};
+use crate::delivery::FORWARDED_FOR;
 
 /// Memory for heads, for each request that may be in progress: most heads are smaller than this.
 const HEAD_MEMORY: u64 = 8 << 10;
@@ -25,7 +25,7 @@ const FIELD: u64 = 112;
 const HEALTH_PLACES: u64 = 64;
 
 /// The fields that are read here and not in the core.
-const READ: [HeaderName; 4] = [EXPECT, USER_AGENT, FORWARDED_FOR, FORWARDED_HOST];
+const READ: [HeaderName; 3] = [EXPECT, USER_AGENT, FORWARDED_FOR];
 
 /// Characters of a refused request's path, and of its client's name, that are kept for the log.
 const KEPT: usize = 300;

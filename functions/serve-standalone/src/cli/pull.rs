@@ -16,7 +16,8 @@ use super::values::Span;
 #[command(next_help_heading = "Pulls")]
 pub(crate) struct PullArgs {
     /// By which way blobs reach those who pull them, when they lie in an object store. A pull is never redirected to the
-    /// host that was asked for it, or below it, whatever this says: clients would send their password along
+    /// host that was asked for it, or below it, whatever this says: clients would send their password along. Which host that
+    /// was, `Host`, `X-Forwarded-Host` and `Forwarded` say
     #[arg(long, env = "ROADSTEAD_PULL", value_name = "WAY", default_value = "auto")]
     pub(crate) pull: PullMode,
     /// Exceptions to --pull, as `WAY[,repository=GLOB][,network=CIDR]`: the first one that matches counts. In a glob
@@ -32,7 +33,7 @@ pub(crate) struct PullArgs {
         default_value = "15m"
     )]
     pub(crate) presign_lifetime: PresignLifetime,
-    /// Networks of reverse proxies whose `X-Forwarded-For` and `X-Forwarded-Host` are believed. Without this the client of every request is
+    /// Networks of reverse proxies whose `X-Forwarded-For` is believed. Without this the client of every request is
     /// whoever opened the connection, also when that is a proxy. May be repeated, or separated by commas
     #[arg(long, env = "ROADSTEAD_TRUSTED_PROXY", value_name = "CIDR", value_delimiter = ',', value_parser = network)]
     pub(crate) trusted_proxy: Vec<IpNet>,
