@@ -112,7 +112,7 @@ impl CollectionStore for DynamoStore {
         after: Option<&Cursor>,
         limit: usize,
     ) -> Result<Collected, StoreError> {
-        names::slice(&self.call(cx), plan, after, limit).await
+        names::slice(&self.walk_call(cx), plan, after, limit).await
     }
 
     async fn sweep(&self, cx: Context, key: SessionKey, session: &Session) -> Result<Option<u64>, StoreError> {

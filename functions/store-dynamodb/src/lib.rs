@@ -83,8 +83,10 @@ pub struct DynamoStore {
     main: Client,
     /// What belongs to this region.
     local: Client,
-    /// Repositories whose catalog row was there a short while ago.
+    /// Repositories whose catalog row was there a short while ago, as those who publish have found.
     known: Arc<Known>,
+    /// The same, as walks over the table have found: they meet all repositories, and would displace those in use.
+    walked: Arc<Known>,
     /// What both tables tell of the time.
     clock: Arc<ServiceClock>,
     tables: [String; 2],
@@ -96,7 +98,8 @@ impl DynamoStore {
         Self {
             main: Client::new(main, pace.clone()),
             local: Client::new(local, pace.clone()),
-            known: Arc::default(),
+            known: Arc::new(Known::of_pushes()),
+            walked: Arc::new(Known::of_walks()),
             clock: Arc::default(),
             tables: [String::new(), String::new()],
         }

@@ -46,6 +46,14 @@ impl DynamoStore {
             known: &self.known,
         }
     }
+
+    /// Begins a call that is a part of a walk over the table.
+    pub(crate) fn walk_call(&self, cx: Context) -> Call<'_> {
+        Call {
+            known: &self.walked,
+            ..self.call(cx)
+        }
+    }
 }
 
 impl Call<'_> {

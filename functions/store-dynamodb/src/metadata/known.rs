@@ -1,40 +1,79 @@
 //! Repositories whose row in the catalog was there, and not marked for deletion, a short while ago.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::mem::take;
 use std::sync::{Mutex, PoisonError};
 
 use oci::RepositoryName;
 use registry::store::Timestamp;
 use registry::store::collection::YOUNG_MS;
 
-/// How many names are remembered; a few megabytes at most.
-const MOST: usize = 20_000;
-
 /// For how long, in milliseconds. A collection deletes a row that carried its mark for much longer, so that whoever
 /// relies on this memory publishes before the last look at the repository.
 pub(crate) const REMEMBERED_MS: u64 = YOUNG_MS;
 
 /// A bounded memory of repositories. What is forgotten costs a read.
+#[derive(Debug)]
+pub(crate) struct Known {
+    most: usize,
+    /// Names are kept as two hashes, since a walk over a table meets very many; the keys are random, so that nobody can
+    /// look for names that have the same.
+    hashers: [RandomState; 2],
+    generations: Mutex<Generations>,
+}
+
+/// When a name was learned, by its hashes.
+type Learned = HashMap<[u64; 2], Timestamp>;
+
+/// What was learned: when half of what may be remembered is new, the other half is forgotten.
 #[derive(Debug, Default)]
-pub(crate) struct Known(Mutex<HashMap<RepositoryName, Timestamp>>);
+struct Generations {
+    new: Learned,
+    old: Learned,
+}
 
 impl Known {
+    /// For what a server publishes: repositories that are in use.
+    pub(crate) fn of_pushes() -> Self {
+        Self::with(20_000)
+    }
+
+    /// For a walk over the table, which meets its repositories in the order of digests, each of them many times: some 10 MB
+    /// at most.
+    pub(crate) fn of_walks() -> Self {
+        Self::with(250_000)
+    }
+
+    /// A memory of `most` names.
+    pub(crate) fn with(most: usize) -> Self {
+        Self {
+            most,
+            hashers: [RandomState::new(), RandomState::new()],
+            generations: Mutex::default(),
+        }
+    }
+
+    fn hashes(&self, repository: &RepositoryName) -> [u64; 2] {
+        [0, 1].map(|which| self.hashers[which].hash_one(repository))
+    }
+
     /// Whether the row was there at most [`REMEMBERED_MS`] before `now`.
     pub(crate) fn has(&self, repository: &RepositoryName, now: Timestamp) -> bool {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known
-            .get(repository)
-            .is_some_and(|at| *at <= now && now.millis_since(*at) < REMEMBERED_MS)
+        let hashes = self.hashes(repository);
+        let known = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = known.new.get(&hashes).or_else(|| known.old.get(&hashes));
+        at.is_some_and(|at| *at <= now && now.millis_since(*at) < REMEMBERED_MS)
     }
 
     /// The row was read, or written, by a call that began at `at`.
     pub(crate) fn learn(&self, repository: &RepositoryName, at: Timestamp) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Which names are forgotten does not matter: those in use are learned again by one read each.
-        if known.len() >= MOST && !known.contains_key(repository) {
-            known.clear();
+        let hashes = self.hashes(repository);
+        let mut known = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.new.len() >= self.most / 2 && !known.new.contains_key(&hashes) {
+            known.old = take(&mut known.new);
         }
-        known.insert(repository.clone(), at);
+        known.new.insert(hashes, at);
     }
 }
 
@@ -46,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_repository_is_remembered_for_an_hour() {
-        let known = Known::default();
+        let known = Known::of_pushes();
         let name = "team/app".parse().unwrap();
         let at = Timestamp(5_000_000);
         assert!(!known.has(&name, at));
@@ -56,15 +95,25 @@ mod tests {
         assert!(!known.has(&name, at.plus_millis(REMEMBERED_MS)));
         // A clock that was set back tells nothing.
         assert!(!known.has(&name, Timestamp(at.0 - 1)));
+        let later = at.plus_millis(REMEMBERED_MS);
+        known.learn(&name, later);
+        assert!(known.has(&name, later), "learned again");
     }
 
+    /// What was learned last is remembered, however many names there are.
     #[test]
-    fn no_more_than_so_many_are_remembered() {
-        let known = Known::default();
-        for number in 0..=MOST {
-            known.learn(&format!("r{number}").parse().unwrap(), Timestamp(1));
-            assert!(known.0.lock().unwrap().len() <= MOST);
+    fn no_more_than_so_many_are_remembered_and_the_oldest_are_forgotten() {
+        let known = Known::with(100);
+        let name = |number: usize| format!("r{number}").parse().unwrap();
+        for number in 0..500 {
+            known.learn(&name(number), Timestamp(1));
+            let generations = known.generations.lock().unwrap();
+            assert!(generations.new.len() + generations.old.len() <= 100);
+            drop(generations);
+            for before in number.saturating_sub(49)..=number {
+                assert!(known.has(&name(before), Timestamp(1)), "{before} at {number}");
+            }
         }
-        assert!(known.has(&format!("r{MOST}").parse().unwrap(), Timestamp(1)));
+        assert!(!known.has(&name(0), Timestamp(1)));
     }
 }

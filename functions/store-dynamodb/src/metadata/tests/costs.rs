@@ -1,5 +1,6 @@
 //! How many reads and writes each operation costs: the promises of the interface, and the whole table of them.
 
+use registry::store::collection::{CollectionStore as _, Plan};
 use registry::store::sessions::{
     Claim, Claimed, End, Expected, Progress, Publishing, SessionId, SessionKey, SessionStore,
 };
@@ -7,6 +8,7 @@ use registry::store::sessions::{
 use super::metered::Metered;
 use super::*;
 use crate::Statistics;
+use crate::metadata::Known;
 
 /// What an operation has asked of the table: items read, pages read, items written, and those of them in transactions.
 async fn cost<T>(store: &DynamoStore, operation: impl Future<Output = T>) -> (T, [u64; 4]) {
@@ -205,6 +207,25 @@ async fn a_typical_image_costs_29_units_to_publish() {
     image.tags = vec![tag("v2")];
     let ((), asked) = cost(&store, put(&store, &image)).await;
     assert_eq!(asked, [3, 0, 5, 5]);
+}
+
+/// A collection remembers the repositories that it meets apart from those that are in use: what a push costs does not
+/// depend on whether one has just been here.
+#[tokio::test]
+async fn a_push_costs_the_same_after_a_collection() {
+    let mut store = store_over(MemoryTable::new());
+    store.known = Arc::new(Known::with(4));
+    for number in 0..20 {
+        let mut other = manifest(format!("manifest {number}"));
+        other.repository = format!("other/{number}").parse().unwrap();
+        put(&store, &other).await;
+    }
+    put(&store, &manifest("the repository is known")).await;
+    let ((), before) = cost(&store, put(&store, &manifest("before"))).await;
+    let collected = store.collect_names(cx(), &Plan::default(), None, 1000).await;
+    assert!(collected.is_ok());
+    let ((), after) = cost(&store, put(&store, &manifest("after"))).await;
+    assert_eq!(after, before);
 }
 
 #[tokio::test]
