@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use oci::{Digest, RepositoryName};
-use registry::store::records::{Hold, Record, RecordStore, Unreadable};
-use registry::store::{Context, Cursor, Location, Slice, StoreError};
+use registry::store::records::{Hold, Record, RecordStore, RecordedObject, Unreadable};
+use registry::store::{Context, Cursor, Slice, StoreError};
 
 use crate::DynamoStore;
 use crate::keys;
@@ -26,10 +26,14 @@ impl RecordStore for DynamoStore {
         walk::slice(&self.call(cx), after, limit).await
     }
 
-    async fn place(&self, cx: Context, digest: &Digest) -> Result<Option<(Location, u64)>, StoreError> {
+    async fn place(&self, cx: Context, digest: &Digest) -> Result<Option<RecordedObject>, StoreError> {
         let item = self.main.within(cx).get(&keys::blob(digest)).await?;
         let row = item.as_ref().map(BlobRow::read).transpose()?;
-        Ok(row.map(|row| (row.location, row.size)))
+        Ok(row.map(|row| RecordedObject {
+            location: row.location,
+            size: row.size,
+            defect: row.defect,
+        }))
     }
 
     async fn lost(&self, cx: Context, holds: &[Hold]) -> Result<Vec<Hold>, StoreError> {

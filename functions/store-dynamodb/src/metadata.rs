@@ -186,8 +186,7 @@ impl MetadataStore for DynamoStore {
         new: &Location,
         size: u64,
     ) -> Result<Option<Location>, StoreError> {
-        let location = new.clone();
-        let new = commit::Bytes { location, size };
+        let new = commit::Bytes::sealed(new, size);
         self.call(cx).replace_location(digest, old, &new).await
     }
 

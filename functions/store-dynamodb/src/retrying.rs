@@ -357,6 +357,15 @@ impl Requests<'_> {
         self.client.pace.elapsed() + self.patience / 2 >= self.until
     }
 
+    /// Does work that need not be finished, in no more than half of the call's time. `None`: it was cut off there.
+    pub(crate) async fn in_half_the_time<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let half = self.until.saturating_sub(self.patience / 2);
+        match select(pin!(work), self.client.pace.alarm(half)).await {
+            Either::Left((done, _)) => Some(done),
+            Either::Right(((), _)) => None,
+        }
+    }
+
     /// An error when the call's time is up: for loops of which every request is answered at once.
     pub(crate) fn in_time(&self) -> Result<(), StoreError> {
         if self.client.pace.elapsed() < self.until {

@@ -73,7 +73,7 @@ impl Over<'_> {
             });
         }
         let found = match self.place(digest).await? {
-            Some((place, found)) if place == *location => found,
+            Some(object) if object.location == *location => object.size,
             _ => {
                 suspicions.push(Finding::ManifestAstray {
                     repository: repository.clone(),
@@ -117,13 +117,14 @@ impl Over<'_> {
     fn parse(&self, suspicions: &mut Vec<Finding>, entry: &ManifestEntry, bytes: &[u8]) -> Option<References> {
         let computed = Digest::of(entry.digest.algorithm(), bytes);
         if computed != entry.digest {
-            let location = match &entry.content {
-                EntryContent::Inline(_) => None,
-                EntryContent::Stored(location) => Some(location.clone()),
+            let (repository, location) = match &entry.content {
+                EntryContent::Inline(_) => (Some(entry.repository.clone()), None),
+                EntryContent::Stored(location) => (None, Some(location.clone())),
             };
             // Where objects are hashed, it is told of the record of the bytes.
             if location.is_none() || !self.options.hash {
                 suspicions.push(Finding::Corrupt {
+                    repository,
                     digest: entry.digest,
                     location,
                     computed,

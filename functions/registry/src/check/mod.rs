@@ -32,7 +32,8 @@ use crate::store::{Context, Location, StoreError};
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Records which objects are missing or damaged, so that pulls are answered with 404 and the next push uploads their
-    /// bytes; and lets links and manifests that lead elsewhere lead to their bytes. Deletes nothing.
+    /// bytes, and which of those that were recorded as missing are there; and lets links and manifests that lead elsewhere
+    /// lead to their bytes. Deletes nothing.
     pub repair: bool,
     /// Reads every blob and every manifest that lies in an object, and compares what it hashes to with its name. The
     /// bytes of manifests that lie in records are compared in any case.
@@ -112,12 +113,30 @@ pub enum Finding {
     },
     /// Bytes do not hash to the digest under which they are served.
     Corrupt {
+        /// The repository, if the bytes are in a manifest's record; others may have the same manifest whole.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        repository: Option<RepositoryName>,
         /// The digest.
         digest: Digest,
         /// The object; `None`: the record itself, of a manifest.
         location: Option<Location>,
         /// What they hash to.
         computed: Digest,
+    },
+    /// An object is recorded as missing, and is there, with the right size: it may have been looked for in a wrong place.
+    /// Pulls of it are answered with 404 until one reads it, or a repair takes the record back.
+    RecordedAsMissing {
+        /// The digest.
+        digest: Digest,
+        /// The object.
+        location: Location,
+    },
+    /// An object is recorded as damaged, by a check that has read it: it is never read again, and its bytes must be pushed.
+    RecordedAsDamaged {
+        /// The digest.
+        digest: Digest,
+        /// The object.
+        location: Location,
     },
     /// A manifest has its bytes in an object where, by their own record, they do not lie; or there is no such record.
     ManifestAstray {

@@ -27,8 +27,17 @@ pub(super) struct Losses {
 impl Losses {
     pub(super) fn add(&mut self, finding: &Finding) {
         match finding {
+            // In one record, of which every repository has its own.
+            Finding::Corrupt {
+                repository: Some(repository),
+                digest,
+                ..
+            } => {
+                self.here.insert((repository.clone(), *digest));
+            }
             Finding::ObjectMissing { digest, .. }
             | Finding::ObjectResized { digest, .. }
+            | Finding::RecordedAsDamaged { digest, .. }
             | Finding::Corrupt { digest, .. } => {
                 self.everywhere.insert(*digest);
             }

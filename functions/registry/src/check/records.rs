@@ -4,8 +4,8 @@ use futures_util::TryStreamExt as _;
 use oci::{Digest, Hasher, RepositoryName, Tag};
 
 use super::{Finding, Over};
-use crate::store::metadata::{Link, TagRecord};
-use crate::store::records::{Hold, Holding, Record, Unreadable};
+use crate::store::metadata::{Defect, Link, TagRecord};
+use crate::store::records::{Hold, Holding, Record, RecordedObject, Unreadable};
 use crate::store::{Location, StoreError};
 
 /// What came of one record.
@@ -14,6 +14,15 @@ pub(super) struct Looked {
     pub(super) findings: Vec<Finding>,
     pub(super) hashed: u64,
     pub(super) absent: u64,
+}
+
+/// A defect that a look has not found, or has not looked for.
+fn as_recorded(defect: Defect, digest: &Digest, location: &Location) -> Finding {
+    let (digest, location) = (*digest, location.clone());
+    match defect {
+        Defect::Missing => Finding::RecordedAsMissing { digest, location },
+        Defect::Damaged => Finding::RecordedAsDamaged { digest, location },
+    }
 }
 
 impl Over<'_> {
@@ -64,7 +73,7 @@ impl Over<'_> {
         }
     }
 
-    pub(super) async fn place(&self, digest: &Digest) -> Result<Option<(Location, u64)>, StoreError> {
+    pub(super) async fn place(&self, digest: &Digest) -> Result<Option<RecordedObject>, StoreError> {
         self.stores.records.place(self.cx(), digest).await
     }
 
@@ -74,7 +83,8 @@ impl Over<'_> {
     }
 
     /// Objects never change, so that one that is missing or wrong is so for ever; but its record may have been removed
-    /// since it was read, and the object after it.
+    /// since it was read, and the object after it. What is recorded as wrong, and is not read here, is told too: until
+    /// it is mended, pulls are answered with 404.
     async fn blob(
         &self,
         looked: &mut Looked,
@@ -100,10 +110,10 @@ impl Over<'_> {
             }
             Some(_) => None,
         };
-        if let Some(finding) = suspicion
-            && self.place(digest).await? == Some((location.clone(), size))
-        {
-            looked.findings.push(finding);
+        let now = self.place(digest).await?;
+        if let Some(now) = now.filter(|now| now.location == *location && now.size == size) {
+            let recorded = now.defect.map(|defect| as_recorded(defect, digest, location));
+            looked.findings.extend(suspicion.or(recorded));
         }
         Ok(())
     }
@@ -121,6 +131,7 @@ impl Over<'_> {
         }
         let computed = hasher.finish();
         Ok((computed != *digest).then(|| Finding::Corrupt {
+            repository: None,
             digest: *digest,
             location: Some(location.clone()),
             computed,
@@ -136,7 +147,9 @@ impl Over<'_> {
     ) -> Result<(), StoreError> {
         let mut suspicions = Vec::new();
         match self.place(digest).await? {
-            Some((location, found)) if location == link.location => {
+            Some(RecordedObject {
+                location, size: found, ..
+            }) if location == link.location => {
                 if found != link.size {
                     suspicions.push(Finding::LinkResized {
                         repository: repository.clone(),

@@ -332,7 +332,8 @@ pub trait MetadataStore: Send + Sync + 'static {
     ///
     /// Answers where the bytes lie, if that is another location: then nothing is recorded, and the records of
     /// `repository` say so afterwards if they did not. `repository` is where the location was read; `None` looks at all
-    /// that hold the digest.
+    /// that hold the digest. With a `repository` the answer does not wait long for others: where there are too many, some
+    /// are told when this is called for them, or with `None`.
     async fn record_defect(
         &self,
         cx: Context,
@@ -361,8 +362,9 @@ pub trait MetadataStore: Send + Sync + 'static {
     async fn holders(&self, cx: Context, digest: &Digest, limit: usize) -> Result<Vec<RepositoryName>, StoreError>;
 
     /// Publishes a manifest and its tags together, or not at all, if all required digests are present. Putting it
-    /// again moves or adds the tags, changes nothing else, and does not look at what it refers to: that was present
-    /// when it was published, and has stayed. It has its media type for ever, so that it cannot be put with another. A
+    /// again moves or adds the tags, replaces bytes in its record that are not those that are put (they are damaged, since
+    /// these have the digest), changes nothing else, and does not look at what it refers to: that was present when it
+    /// was published, and has stayed. It has its media type for ever, so that it cannot be put with another. A
     /// tag that already names the digest gets no new history. What has a recorded defect is not present.
     /// [`NewContent::Sealed`] is treated like [`MetadataStore::commit_blob`] treats a location, but makes no link: the
     /// object cannot be read as a blob. After [`ManifestPut::Missing`] and [`ManifestPut::OtherType`] the caller leaves

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use oci::{Digest, MediaType, RepositoryName, Tag};
 use serde::{Deserialize, Serialize};
 
-use super::metadata::{HistoryRecord, Referrer, TagRecord};
+use super::metadata::{Defect, HistoryRecord, Referrer, TagRecord};
 use super::{Context, Cursor, Incarnation, Location, Slice, StoreError, Timestamp};
 
 pub use self::holds::{Hold, Holding};
@@ -108,6 +108,18 @@ pub struct Unreadable {
     pub reason: String,
 }
 
+/// What the record of a digest's bytes says of their object. What is wrong with it is not part of an export, since a copy
+/// of the bytes may be whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordedObject {
+    /// Where it lies.
+    pub location: Location,
+    /// Bytes.
+    pub size: u64,
+    /// What is known to be wrong with it.
+    pub defect: Option<Defect>,
+}
+
 /// A manifest with all that hangs on it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManifestEntry {
@@ -186,8 +198,8 @@ pub trait RecordStore: Send + Sync + 'static {
         Ok(Slice { items, next })
     }
 
-    /// Where the bytes of a digest lie by their own record, and how many these are. One read.
-    async fn place(&self, cx: Context, digest: &Digest) -> Result<Option<(Location, u64)>, StoreError>;
+    /// What the record of a digest's bytes says of their object. One read.
+    async fn place(&self, cx: Context, digest: &Digest) -> Result<Option<RecordedObject>, StoreError>;
 
     /// Which of these holds are not there, in their order. One read of each.
     async fn lost(&self, cx: Context, holds: &[Hold]) -> Result<Vec<Hold>, StoreError>;

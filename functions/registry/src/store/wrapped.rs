@@ -20,7 +20,7 @@ use crate::store::metadata::{
     Defect, HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, NewContent, PutManifest, Referrer,
     Removal, TagRecord,
 };
-use crate::store::records::{Hold, Record, RecordStore, Unreadable};
+use crate::store::records::{Hold, Record, RecordStore, RecordedObject, Unreadable};
 use crate::store::sessions::{
     Attempt, Cancelled, Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionId, SessionKey,
     SessionStore, SigningKey,
@@ -573,7 +573,7 @@ impl<H: Hook> RecordStore for Wrapped<dyn RecordStore, H> {
         self.call("walk", self.inner.walk(cx, after, limit)).await
     }
 
-    async fn place(&self, cx: Context, digest: &Digest) -> Result<Option<(Location, u64)>, StoreError> {
+    async fn place(&self, cx: Context, digest: &Digest) -> Result<Option<RecordedObject>, StoreError> {
         self.call("place", self.inner.place(cx, digest)).await
     }
 

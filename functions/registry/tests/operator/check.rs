@@ -189,6 +189,7 @@ async fn a_manifest_that_does_not_hash_right_is_found() {
     damaged.references = vec![sha256(b"not even there")];
     world.plant(Record::Manifest(Box::new(damaged))).await;
     let finding = Finding::Corrupt {
+        repository: Some("a".parse().unwrap()),
         digest: image.digest,
         location: None,
         computed: sha256(bytes.as_bytes()),

@@ -2,6 +2,7 @@
 
 use oci::Digest;
 use registry::check::{Finding, Options};
+use registry::store::records::{EntryContent, Record};
 use serde_json::json;
 
 use crate::check::{CX, is_for_pulls, options};
@@ -13,6 +14,12 @@ impl World {
         let mut findings = self.check_as(options).await.1;
         findings.retain(is_for_pulls);
         findings
+    }
+
+    async fn records(&self) -> Vec<Record> {
+        let slice = self.stores.records.records(CX, None, 1000).await.unwrap();
+        assert_eq!(slice.next, None);
+        slice.items
     }
 
     async fn status(&self, method: &str, path: String) -> u16 {
@@ -77,6 +84,31 @@ async fn what_cannot_be_pulled_is_told_by_its_names() {
             "lost": [one.layer],
         })
     );
+}
+
+/// Every repository has its own record of a small manifest: damage in one says nothing of the others. A push of the right
+/// bytes makes it whole.
+#[tokio::test]
+async fn a_manifest_that_is_damaged_in_its_record_is_pushed_again() {
+    let world = World::new().await;
+    let one = world.push_image("a", "one", "one").await;
+    world.push_image("b", "one", "one").await;
+    let mut records = world.records().await;
+    let entry = records.iter_mut().find_map(|record| match record {
+        Record::Manifest(entry) if entry.repository.as_str() == "a" => Some(entry),
+        _ => None,
+    });
+    let mut damaged = entry.unwrap().clone();
+    let bytes = String::from_utf8(one.manifest.to_vec()).unwrap();
+    damaged.content = EntryContent::Inline(bytes.replace("layer", "liver").into());
+    world.plant(Record::Manifest(damaged)).await;
+
+    let expected = [manifest("a", one.digest, &["one"], vec![one.digest])];
+    assert_eq!(world.not_pullable(&options()).await, expected);
+    world.put_manifest("a", "one", one.manifest.clone()).await.expect(201);
+    let answer = world.get("/v2/a/manifests/one".to_owned()).send().await.expect(200);
+    assert_eq!(answer.body, one.manifest);
+    assert_eq!(world.check_as(&options()).await.1, []);
 }
 
 /// A repair lets HEAD and GET say that a lost blob is not there, in every repository; a push of it in one of them makes
@@ -194,4 +226,92 @@ async fn damaged_bytes_are_not_served_after_a_repair() {
     }
     world.push_blob("a", "right bytes").await;
     assert_eq!(world.get(path).send().await.expect(200).body, "right bytes");
+}
+
+/// What a check with `--hash` has recorded, every later one tells, until the bytes are pushed.
+#[tokio::test]
+async fn what_is_recorded_as_damaged_is_told_by_every_check() {
+    let world = World::new().await;
+    let one = world.push_image("a", "one", "one").await;
+    let location = world.place_of("a", &one.layer).await;
+    world.blobs.lose(&location).unwrap();
+    world.blobs.restore(&location, "LAYER OF ONE");
+    let repairing = Options {
+        repair: true,
+        ..options()
+    };
+    assert_eq!(world.check_as(&repairing).await.0.repaired, 1);
+
+    let quick = Options {
+        hash: false,
+        ..options()
+    };
+    let digest = one.layer;
+    let expected = [
+        Finding::RecordedAsDamaged { digest, location },
+        manifest("a", one.digest, &["one"], vec![digest]),
+    ];
+    for repair in [false, true] {
+        let options = Options {
+            repair,
+            ..quick.clone()
+        };
+        let (summary, found) = world.check_as(&options).await;
+        assert_eq!(
+            (summary.repaired, found),
+            (u64::from(repair), expected.to_vec()),
+            "repair: {repair}"
+        );
+    }
+    world.push_blob("a", "layer of one").await;
+    assert_eq!(world.check_as(&quick).await.1, []);
+}
+
+/// A disk that comes back after a check has recorded its objects as missing: the next check tells that they are there, and
+/// its repair lets HEAD, mounts and manifests find them.
+#[tokio::test]
+async fn what_is_recorded_as_missing_and_is_back_is_repaired() {
+    let world = World::new().await;
+    let one = world.push_image("a", "one", "one").await;
+    let location = world.place_of("a", &one.layer).await;
+    let object = world.blobs.lose(&location).unwrap();
+    let repairing = Options {
+        repair: true,
+        ..options()
+    };
+    assert_eq!(world.check_as(&repairing).await.0.repaired, 1);
+    world.blobs.restore(&location, object);
+
+    let digest = one.layer;
+    let expected = [Finding::RecordedAsMissing { digest, location }];
+    let path = format!("/v2/a/blobs/{digest}");
+    let (summary, found) = world.check_as(&options()).await;
+    assert_eq!((summary.repaired, found), (0, expected.to_vec()));
+    assert_eq!(world.status("HEAD", path.clone()).await, 404, "nobody has repaired it");
+    let (summary, found) = world.check_as(&repairing).await;
+    assert_eq!((summary.repaired, found), (1, expected.to_vec()));
+    assert_eq!(world.status("HEAD", path).await, 200);
+    let mount = format!("/v2/b/blobs/uploads/?mount={digest}&from=a");
+    world.post(mount).send().await.expect(201);
+    assert_eq!(world.check_as(&options()).await.1, []);
+}
+
+/// What is back with other bytes than before is damaged, and not used.
+#[tokio::test]
+async fn what_is_back_with_wrong_bytes_is_recorded_as_damaged() {
+    let world = World::new().await;
+    let blob = world.push_blob("a", "right bytes").await;
+    world.push_blob("a", "another").await;
+    let location = world.place_of("a", &blob).await;
+    world.blobs.lose(&location).unwrap();
+    let repairing = Options {
+        repair: true,
+        ..options()
+    };
+    assert_eq!(world.check_as(&repairing).await.0.repaired, 1);
+    world.blobs.restore(&location, "wrong bytes");
+    let (summary, found) = world.check_as(&repairing).await;
+    assert_eq!(summary.repaired, 1);
+    assert!(matches!(&found[0], Finding::Corrupt { .. }), "{found:?}");
+    assert_eq!(world.status("GET", format!("/v2/a/blobs/{blob}")).await, 404);
 }

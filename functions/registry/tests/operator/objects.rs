@@ -85,6 +85,7 @@ async fn bytes_that_do_not_hash_right_are_found() {
     world.blobs.delete(CX, &[doomed]).await.unwrap();
     assert_eq!(world.seal(attempt, "rotten bytes").await, location);
     let finding = Finding::Corrupt {
+        repository: None,
         digest: image.layer,
         location: Some(location),
         computed: sha256(b"rotten bytes"),

@@ -101,6 +101,8 @@ fn advice(finding: &Finding, repaired: bool) -> String {
             names.join(", ")
         }
         Finding::BlobNotPullable { repository, digest } => format!("{repository}@{digest}"),
+        Finding::RecordedAsMissing { .. } if repaired => return ": it is used again".to_owned(),
+        Finding::RecordedAsMissing { .. } => return ": run `roadstead fsck --repair`".to_owned(),
         _ => return String::new(),
     };
     if repaired {

@@ -246,6 +246,8 @@ fn a_check_names_what_cannot_be_pulled_and_repairs() {
             image["repository"] == "app" && image["tags"][0] == "1" && image["lost"][0] == digest(&layer)
         }));
         assert_eq!(pull(&server, "app", &layer).0, 404, "{accident:?}");
+        let quick = fsck(&server, &[]);
+        assert_eq!(quick.status.code(), Some(1), "{accident:?}: what is recorded is told");
         assert!(push(&server, "app", &layer, "1", 0), "it was uploaded");
         for repository in ["app", "other"] {
             assert_eq!(pull(&server, repository, &layer), (200, true), "{accident:?}");

@@ -6,7 +6,7 @@
 
 use oci::{Digest, RepositoryName};
 use registry::store::collection::Grave;
-use registry::store::metadata::Link;
+use registry::store::metadata::{Content, Defect, Link};
 use registry::store::{Incarnation, Location, StoreError};
 
 use super::Call;
@@ -24,6 +24,32 @@ pub(super) struct Bytes {
     pub(super) location: Location,
     /// Their number.
     pub(super) size: u64,
+    /// What is known to be wrong with them.
+    pub(super) defect: Option<Defect>,
+}
+
+impl Bytes {
+    /// An object that was sealed just now.
+    pub(super) fn sealed(location: &Location, size: u64) -> Self {
+        Self {
+            location: location.clone(),
+            size,
+            defect: None,
+        }
+    }
+
+    /// As the content of a manifest.
+    pub(super) fn content(&self) -> Content {
+        match self.defect {
+            None => Content::Stored(self.location.clone()),
+            Some(defect) => Content::Defective(self.location.clone(), defect),
+        }
+    }
+
+    /// Whether these are the ones that were sealed at `location`, of which nobody else has told anything.
+    pub(super) fn are_as_sealed(&self, location: &Location) -> bool {
+        self.location == *location && self.defect.is_none()
+    }
 }
 
 /// Takes a mark away, whosever it is.
@@ -57,10 +83,7 @@ impl Call<'_> {
         location: &Location,
         size: u64,
     ) -> Result<Location, StoreError> {
-        let offered = Bytes {
-            location: location.clone(),
-            size,
-        };
+        let offered = Bytes::sealed(location, size);
         let mut round = 0;
         let bytes = loop {
             let incarnation = self.incarnation(round);
@@ -74,6 +97,8 @@ impl Call<'_> {
         };
         if bytes.location != *location {
             self.bury(digest, location).await?;
+        }
+        if !bytes.are_as_sealed(location) {
             self.look_again(repository, digest, Holding::Blob, &bytes).await?;
         }
         Ok(bytes.location)
@@ -220,6 +245,7 @@ impl Call<'_> {
             if row.defect.is_some() {
                 match offered {
                     None => return Ok(None),
+                    // An earlier try has put it there, and somebody else has found it lost since then.
                     Some(offered) if offered.location == row.location => {}
                     Some(offered) => {
                         if self.replace(digest, &row.location, offered).await? {
@@ -237,6 +263,7 @@ impl Call<'_> {
                 return Ok(Some(Bytes {
                     location: row.location,
                     size: row.size,
+                    defect: row.defect,
                 }));
             }
             self.main.lost_race(round).await?;
@@ -262,7 +289,7 @@ impl Call<'_> {
                 location: bytes.location.clone(),
                 size: bytes.size,
                 incarnation,
-                defect: None,
+                defect: bytes.defect,
             },
             at: self.cx.now,
             mark: None,
@@ -290,7 +317,7 @@ impl Call<'_> {
                 let kept = unmark(key.clone(), of_life(row.link.incarnation));
                 let standing = row.mark.is_none() || self.main.write(&kept).await?.is_done();
                 if standing {
-                    if row.link.location != bytes.location || row.link.defect.is_some() {
+                    if (row.link.location, row.link.defect) != (bytes.location.clone(), bytes.defect) {
                         self.agree(repository, digest, Holding::Blob).await?;
                     }
                     self.drop_back_link(repository, digest, incarnation).await?;

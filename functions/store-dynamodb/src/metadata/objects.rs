@@ -142,6 +142,24 @@ impl Call<'_> {
         }
     }
 
+    /// The same, for a reader who waits for his answer, which does not depend on others: there may be thousands of them.
+    /// Where this does not come to, a read finds the same, or a check.
+    async fn agree_others(&self, digest: &Digest) {
+        let agreed = self.main.in_half_the_time(self.agree_all(digest)).await;
+        match agreed {
+            Some(Ok(())) => {}
+            Some(Err(error)) => tracing::warn!(
+                %digest,
+                error = &error as &dyn std::error::Error,
+                "an object is lost, which not every repository that holds it is told now"
+            ),
+            None => tracing::warn!(
+                %digest,
+                "an object is lost, which not every repository that holds it was told in time: fsck --repair goes on with it"
+            ),
+        }
+    }
+
     /// What whoever has just made a holder of `bytes` does next, if somebody else has put these there: the record may
     /// say something else by now. `false`: the object has a defect.
     pub(super) async fn look_again(
@@ -155,7 +173,7 @@ impl Call<'_> {
             return Ok(true);
         }
         match self.read_bytes(digest).await? {
-            Some(row) if row.location == bytes.location && row.defect.is_none() => Ok(true),
+            Some(row) if row.location == bytes.location && row.defect == bytes.defect => Ok(row.defect.is_none()),
             _ => {
                 self.agree(repository, digest, holding).await?;
                 let holder = self.holder(repository, digest, holding).await?;
@@ -251,11 +269,14 @@ impl Call<'_> {
             round += 1;
         };
         match repository {
-            Some(repository) if !is_new => {
+            Some(repository) => {
                 self.agree(repository, digest, Holding::Blob).await?;
                 self.agree(repository, digest, Holding::Manifest).await?;
+                if is_new {
+                    self.agree_others(digest).await;
+                }
             }
-            _ => self.agree_all(digest).await?,
+            None => self.agree_all(digest).await?,
         }
         let elsewhere = row.filter(|row| row.location != *location && row.defect.is_none());
         Ok(elsewhere.map(|row| row.location))

@@ -44,6 +44,14 @@ fn is_lost(put: &PutManifest, row: &ManifestRow) -> bool {
     matches!(row.record.content, Content::Defective(..)) && !matches!(put.content, NewContent::Sealed(_))
 }
 
+/// The bytes that are put, if those in the record are others: the former have the digest, so that the latter are damaged.
+fn right_bytes<'a>(put: &'a PutManifest, row: &ManifestRow) -> Option<&'a bytes::Bytes> {
+    match (&put.content, &row.record.content) {
+        (NewContent::Inline(right), Content::Inline(recorded)) if right != recorded => Some(right),
+        _ => None,
+    }
+}
+
 impl Call<'_> {
     pub(super) async fn put_manifest(&self, put: &PutManifest) -> Result<ManifestPut, StoreError> {
         let wanted: BTreeSet<&Tag> = put.tags.iter().collect();
@@ -79,13 +87,17 @@ impl Call<'_> {
         if row.record.media_type != put.media_type {
             return Ok(Some(ManifestPut::OtherType(row.record.media_type.clone())));
         }
+        let right = right_bytes(put, row);
         // With one tag or none, the moment at which it was read is one at which all was as it is asked for. Otherwise
         // the transaction says so, and whoever is about to remove the manifest must be told that it was put again.
-        let as_wanted = row.mark.is_none() && seen.len() <= 1 && seen.iter().all(|tag| tag.names(&put.digest));
+        let as_wanted =
+            right.is_none() && row.mark.is_none() && seen.len() <= 1 && seen.iter().all(|tag| tag.names(&put.digest));
         if !as_wanted {
+            let mut set = vec![(names::VERSION, Value::N(row.version.saturating_add(1)))];
+            set.extend(right.map(|bytes| (names::BYTES, Value::B(bytes.clone()))));
             let again = Write::Update {
                 key: keys::manifest(&put.repository, &put.digest),
-                set: vec![(names::VERSION, Value::N(row.version.saturating_add(1)))],
+                set,
                 remove: vec![names::CONDEMNED],
                 condition: of_life(row.record.incarnation),
             };
@@ -116,10 +128,7 @@ impl Call<'_> {
             return Ok(Some(ManifestPut::Stored));
         }
         // The manifest's own back-link is its claim.
-        let offered = Bytes {
-            location: location.clone(),
-            size: put.size,
-        };
+        let offered = Bytes::sealed(location, put.size);
         let Some(bytes) = self.look_at_bytes(digest, Some(&offered)).await? else {
             return Ok(None);
         };
@@ -153,9 +162,12 @@ impl Call<'_> {
             return Ok(Some(ManifestPut::Missing(missing)));
         }
         // The bytes of a large manifest are claimed last, so that one that is refused leaves no location.
-        let content = match &put.content {
-            NewContent::Inline(bytes) => Content::Inline(bytes.clone()),
-            NewContent::Sealed(location) => Content::Stored(self.place_manifest(put, location, incarnation).await?),
+        let (content, claimed) = match &put.content {
+            NewContent::Inline(bytes) => (Content::Inline(bytes.clone()), None),
+            NewContent::Sealed(location) => {
+                let bytes = self.claim_manifest_bytes(put, location, incarnation).await?;
+                (bytes.content(), Some(bytes))
+            }
             NewContent::Unchanged => return Ok(Some(ManifestPut::Gone)),
         };
         self.keep_listed(&put.repository, Some(self.cx.now)).await?;
@@ -185,17 +197,17 @@ impl Call<'_> {
                 return Ok(None);
             }
         }
-        if let (NewContent::Sealed(offered), Content::Stored(location)) = (&put.content, &row.record.content)
-            && offered != location
+        if let (NewContent::Sealed(offered), Some(bytes)) = (&put.content, claimed)
+            && !bytes.are_as_sealed(offered)
         {
-            self.bury(&put.digest, offered).await?;
-            let bytes = Bytes {
-                location: location.clone(),
-                size: put.size,
-            };
+            if bytes.location != *offered {
+                self.bury(&put.digest, offered).await?;
+            }
             self.look_again(&put.repository, &put.digest, Holding::Manifest, &bytes)
                 .await?;
-            return Ok(Some(ManifestPut::StoredElsewhere(bytes.location)));
+            if bytes.location != *offered {
+                return Ok(Some(ManifestPut::StoredElsewhere(bytes.location)));
+            }
         }
         Ok(Some(ManifestPut::Stored))
     }
@@ -290,21 +302,16 @@ impl Call<'_> {
         }
     }
 
-    async fn place_manifest(
+    async fn claim_manifest_bytes(
         &self,
         put: &PutManifest,
         location: &Location,
         incarnation: Incarnation,
-    ) -> Result<Location, StoreError> {
-        let offered = Bytes {
-            location: location.clone(),
-            size: put.size,
-        };
+    ) -> Result<Bytes, StoreError> {
+        let offered = Bytes::sealed(location, put.size);
         let holding = Holding::Manifest;
-        let bytes = self
-            .place(&put.repository, &put.digest, holding, incarnation, offered)
-            .await?;
-        Ok(bytes.location)
+        self.place(&put.repository, &put.digest, holding, incarnation, offered)
+            .await
     }
 
     /// What makes a new manifest visible.

@@ -4,6 +4,7 @@
 mod contract;
 mod costs;
 mod large;
+mod losses;
 mod metered;
 mod new;
 

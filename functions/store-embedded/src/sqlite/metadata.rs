@@ -1,6 +1,6 @@
 //! Names: the reads, and the way from the contract to the operations that write.
 
-mod objects;
+pub(super) mod objects;
 mod publish;
 pub(super) mod remove;
 
@@ -14,6 +14,7 @@ use registry::store::metadata::{
 use registry::store::{Context, Location, Page, StoreError, Timestamp};
 use rusqlite::{Row, params};
 
+use self::objects::Recorded;
 use super::SqliteStore;
 use super::rows::{Failure, Rows};
 use super::values::{Columns, integer, one_more, page};
@@ -245,7 +246,14 @@ impl MetadataStore for SqliteStore {
         location: &Location,
         defect: Defect,
     ) -> Result<Option<Location>, StoreError> {
-        let (repository, digest, location) = (repository.cloned(), digest.to_string(), location.clone());
+        let of = (repository.cloned(), digest.to_string(), location.clone());
+        let (repository, digest, location) = of.clone();
+        let recorded = self.read(cx, move |rows| {
+            objects::is_recorded(rows, of.0.as_ref(), &of.1, &of.2, defect)
+        });
+        if let Recorded::Already(answer) = recorded.await? {
+            return Ok(answer);
+        }
         self.write(cx, move |rows| {
             objects::record_defect(rows, cx, repository.as_ref(), &digest, &location, defect)
         })

@@ -5,11 +5,12 @@ mod write;
 
 use async_trait::async_trait;
 use oci::Digest;
-use registry::store::records::{Hold, Record, RecordStore, Unreadable};
-use registry::store::{Context, Cursor, Location, Slice, StoreError};
+use registry::store::records::{Hold, Record, RecordStore, RecordedObject, Unreadable};
+use registry::store::{Context, Cursor, Slice, StoreError};
 use rusqlite::params;
 
 use super::SqliteStore;
+use super::metadata::objects::defect;
 use super::rows::{Failure, Rows};
 use super::values::{Columns, bits, holding_text};
 
@@ -31,13 +32,19 @@ impl RecordStore for SqliteStore {
         self.walk(cx, move |rows| read::slice(rows, &place, limit)).await
     }
 
-    async fn place(&self, cx: Context, digest: &Digest) -> Result<Option<(Location, u64)>, StoreError> {
+    async fn place(&self, cx: Context, digest: &Digest) -> Result<Option<RecordedObject>, StoreError> {
         let digest = digest.to_string();
         self.read(cx, move |rows| {
             rows.one(
-                "SELECT store, key, size FROM blob WHERE digest = ?1",
+                "SELECT store, key, size, condemned FROM blob WHERE digest = ?1",
                 [&digest],
-                |row| Ok((row.location(0, 1)?, row.unsigned(2)?)),
+                |row| {
+                    Ok(RecordedObject {
+                        location: row.location(0, 1)?,
+                        size: row.unsigned(2)?,
+                        defect: defect(row, 3)?,
+                    })
+                },
             )
         })
         .await

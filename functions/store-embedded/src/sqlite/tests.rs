@@ -474,3 +474,39 @@ async fn objects_with_a_defect_are_not_named() {
         .unwrap();
     assert_eq!(named(3).await.len(), 2);
 }
+
+/// Whoever asks for what is lost makes the registry look for it, each time: only the first look is written down, in each
+/// repository whose link leads elsewhere.
+#[tokio::test]
+async fn what_is_recorded_as_lost_is_not_written_again() {
+    let opened = open(Sync::Off);
+    opened.commit_blob(1).await.unwrap();
+    opened.commit_blob(2).await.unwrap();
+    let (store, name) = (&opened.store, repository());
+    let record = async |repository: Option<&RepositoryName>, number, at, defect| {
+        let (digest, location) = (digest(number), location(at));
+        let recorded = store.record_defect(cx(), repository, &digest, &location, defect);
+        let (answer, cost) = opened.cost(recorded).await;
+        (answer.unwrap(), cost.commits)
+    };
+    let some = Some(&name);
+    for (repository, number, at, defect, expected) in [
+        (some, 1, 1, Defect::Missing, (None, 1)),
+        (some, 1, 1, Defect::Missing, (None, 0)),
+        (None, 1, 1, Defect::Missing, (None, 0)),
+        (some, 1, 1, Defect::Damaged, (None, 1)),
+        (some, 1, 1, Defect::Missing, (None, 0)),
+        // Found where they do not lie any more.
+        (some, 2, 7, Defect::Missing, (Some(location(2)), 0)),
+        (None, 2, 7, Defect::Missing, (Some(location(2)), 0)),
+        (None, 3, 3, Defect::Missing, (None, 0)),
+    ] {
+        let found = record(repository, number, at, defect).await;
+        assert_eq!(found, expected, "{number} at {at}, {defect:?}");
+    }
+    // By a record that was put back.
+    let other = opened.other_process();
+    other.execute("UPDATE link SET key = 'elsewhere'", []).unwrap();
+    assert_eq!(record(some, 2, 7, Defect::Missing).await, (Some(location(2)), 1));
+    assert_eq!(record(some, 2, 7, Defect::Missing).await, (Some(location(2)), 0));
+}

@@ -27,7 +27,7 @@ use super::sessions::SessionTrial;
 use super::{Names, Trial};
 use crate::store::collection::{Collected, Grave, Plan, Standing, Tally};
 use crate::store::metadata::Link;
-use crate::store::records::Record;
+use crate::store::records::{Record, RecordedObject};
 use crate::store::sessions::{Session, SessionKey};
 use crate::store::{Cursor, Location, Slice, Timestamp};
 
@@ -138,9 +138,14 @@ impl CollectionTrial {
         self.graves().await.into_iter().map(|grave| grave.location).collect()
     }
 
-    pub(super) async fn is_named(&self, digest: &Digest, location: &Location) -> bool {
+    pub(in crate::contract) async fn place(&self, digest: &Digest) -> Option<RecordedObject> {
         let answer = self.store.records.place(self.cx(), digest).await;
-        answer.expect("place").is_some_and(|(place, _)| place == *location)
+        answer.expect("place")
+    }
+
+    pub(super) async fn is_named(&self, digest: &Digest, location: &Location) -> bool {
+        let object = self.place(digest).await;
+        object.is_some_and(|object| object.location == *location)
     }
 
     pub(super) async fn forget(&self, graves: &[Grave]) {

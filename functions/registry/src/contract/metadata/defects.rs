@@ -4,10 +4,10 @@ use oci::{Digest, RepositoryName};
 
 use super::{MetadataTrial, digest, location, manifest, repository};
 use crate::store::Location;
-use crate::store::metadata::{Content, Defect, ManifestPut, NewContent, Removal};
+use crate::store::metadata::{Content, Defect, ManifestPut, NewContent, PutManifest, Removal};
 
 impl MetadataTrial {
-    async fn record_defect(
+    pub(in crate::contract) async fn record_defect(
         &self,
         name: Option<&RepositoryName>,
         digest: &Digest,
@@ -18,7 +18,7 @@ impl MetadataTrial {
         recorded.await.expect("record_defect")
     }
 
-    async fn clear_missing(&self, digest: &Digest, location: &Location) {
+    pub(in crate::contract) async fn clear_missing(&self, digest: &Digest, location: &Location) {
         let cleared = self.store.clear_missing(self.cx(), digest, location).await;
         cleared.expect("clear_missing");
     }
@@ -184,6 +184,34 @@ pub async fn a_commit_replaces_a_defective_object_everywhere(trial: MetadataTria
     assert!(trial.mount(&repository("four"), &large.digest, &two).await);
 }
 
+/// A commit that is repeated offers the object that it has offered before, of which somebody may have found since that it is
+/// lost: the repository that it publishes it in is told.
+pub async fn a_repeated_commit_makes_nothing_of_a_lost_object(trial: MetadataTrial) {
+    let (one, two, three) = (repository("one"), repository("two"), repository("three"));
+    for (number, defect) in [Defect::Missing, Defect::Damaged].into_iter().enumerate() {
+        let large = manifest(&three, format!("large {number}")).stored_at(location(number));
+        trial.commit_at(&one, &large.digest, &location(number)).await;
+        trial
+            .record_defect(None, &large.digest, &location(number), defect)
+            .await;
+        // Where there is a link already, and where there is none.
+        for name in [&one, &two] {
+            let lies_at = trial.committed(name, &large.digest, &location(number)).await;
+            assert_eq!(lies_at, location(number));
+            assert_eq!(trial.lies(name, &large.digest).await, (location(number), Some(defect)));
+        }
+        trial.put(&large).await;
+        let content = trial.content(&three, &large.digest).await;
+        assert_eq!(content, Content::Defective(location(number), defect));
+
+        let lies_at = trial.committed(&two, &large.digest, &location(10 + number)).await;
+        assert_eq!(lies_at, location(10 + number));
+        for name in [&one, &two] {
+            assert_eq!(trial.lies(name, &large.digest).await, (location(10 + number), None));
+        }
+    }
+}
+
 /// A large manifest whose object is lost needs its bytes again, in an object, and keeps its life and its tags.
 pub async fn a_large_manifest_replaces_a_defective_object(trial: MetadataTrial) {
     let (one, two) = (repository("one"), repository("two"));
@@ -210,6 +238,34 @@ pub async fn a_large_manifest_replaces_a_defective_object(trial: MetadataTrial) 
     assert_eq!(trial.content(&two, &put.digest).await, Content::Stored(location(3)));
     for tag in ["v1", "v2"] {
         assert!(trial.tag(&one, &super::tag(tag)).await.is_some());
+    }
+}
+
+/// A manifest whose record has other bytes than its digest says has the right ones after a push, and keeps its life and
+/// its tags; with a new tag, with the tag that it has, and with none.
+pub async fn a_manifest_put_again_replaces_damaged_bytes(trial: MetadataTrial) {
+    let name = repository("a");
+    for (number, tags) in [&["v1"][..], &["v2"], &[], &["v1", "v2"]].into_iter().enumerate() {
+        let put = manifest(&name, format!("small {number}")).tagged(tags.iter().map(|name| super::tag(name)));
+        let damaged = PutManifest {
+            content: NewContent::Inline(format!("smell {number}").into()),
+            tags: vec![super::tag("v1")],
+            ..put.clone()
+        };
+        trial.put(&damaged).await;
+        let before = trial.manifest(&name, &put.digest).await.expect("the manifest");
+        assert_eq!(trial.try_put(&put).await, ManifestPut::Stored);
+        let after = trial.manifest(&name, &put.digest).await.expect("the manifest");
+        assert_eq!(
+            after.content,
+            Content::Inline(format!("small {number}").into()),
+            "{tags:?}"
+        );
+        assert_eq!(after.incarnation, before.incarnation);
+        assert_eq!(
+            trial.tag(&name, &super::tag("v1")).await.expect("the tag").digest,
+            put.digest
+        );
     }
 }
 

@@ -3,8 +3,8 @@
 use super::{RecordTrial, furnish, lines};
 use crate::contract::metadata::{digest, location, manifest, repository, tag};
 use crate::store::collection::Plan;
-use crate::store::metadata::{ManifestPut, Removal};
-use crate::store::records::Record;
+use crate::store::metadata::{Defect, ManifestPut, Removal};
+use crate::store::records::{Record, RecordedObject};
 use crate::store::{Incarnation, Timestamp};
 
 /// More than every grace of the default plan, in milliseconds.
@@ -250,4 +250,26 @@ pub async fn records_hold_extreme_values(trial: RecordTrial) {
     assert_eq!((link.size, link.incarnation), (size, Incarnation(u64::MAX)));
     assert_eq!(to.names().unlink(&name, &blob).await, Removal::Removed);
     assert_eq!(to.names().holders(&blob).await, [repository("b")]);
+}
+
+/// What is known to be wrong with an object is told of its record, and does not move: the copy may be whole.
+pub async fn the_defect_of_an_object_is_told_and_not_exported(trial: RecordTrial) {
+    let (from, to) = (trial.from(), trial.to());
+    let (name, blob) = (repository("a"), digest("blob"));
+    from.names().commit_at(&name, &blob, &location(1)).await;
+    for defect in [None, Some(Defect::Missing), None, Some(Defect::Damaged)] {
+        match defect {
+            Some(defect) => drop(from.names().record_defect(None, &blob, &location(1), defect).await),
+            None => from.names().clear_missing(&blob, &location(1)).await,
+        }
+        let told = RecordedObject {
+            location: location(1),
+            size: 1000,
+            defect,
+        };
+        assert_eq!(from.place(&blob).await, Some(told.clone()));
+        to.import(&from.export().await).await;
+        assert_eq!(to.place(&blob).await, Some(RecordedObject { defect: None, ..told }));
+    }
+    assert_eq!(from.place(&digest("another")).await, None);
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use oci::{Digest, RepositoryName, Tag};
 
 use super::metadata::{BlobRow, LinkRow, ManifestRow, Records};
@@ -56,6 +57,9 @@ impl Records {
                     self.place(cx, put.digest, location, put.size);
                 }
                 (_, Content::Defective(..)) => return ManifestPut::Gone,
+                (NewContent::Inline(bytes), Content::Inline(_)) => {
+                    self.mend_inline(repository, put.digest, bytes);
+                }
                 _ => {}
             }
             record
@@ -78,6 +82,14 @@ impl Records {
                 ManifestPut::StoredElsewhere(blob.location.clone())
             }
             _ => ManifestPut::Stored,
+        }
+    }
+
+    /// The bytes that are put have the digest; what a record holds beside that is damaged.
+    fn mend_inline(&mut self, repository: &RepositoryName, digest: Digest, bytes: &Bytes) {
+        let manifests = self.manifests.get_mut(repository);
+        if let Some(row) = manifests.and_then(|manifests| manifests.get_mut(&digest)) {
+            row.record.content = Content::Inline(bytes.clone());
         }
     }
 
@@ -278,6 +290,7 @@ impl Records {
     /// location that is not needed goes to the graveyard.
     fn place(&mut self, cx: Context, digest: Digest, location: &Location, size: u64) -> BlobRow {
         let defective = self.blobs.get(&digest).filter(|blob| blob.defect.is_some());
+        let defective = defective.filter(|blob| blob.location != *location);
         if let Some(old) = defective.map(|blob| blob.location.clone()) {
             self.replace_location(cx, digest, &old, location);
         }

@@ -9,8 +9,10 @@ use oci::{Digest, RepositoryName};
 use super::MemoryMetadata;
 use super::metadata::{BlobRow, LinkRow, ManifestRow, Records};
 use crate::store::metadata::{Content, Link, ManifestRecord};
-use crate::store::records::{EntryContent, Hold, Holding, ManifestEntry, Record, RecordStore, Unreadable};
-use crate::store::{Context, Cursor, Location, Slice, StoreError};
+use crate::store::records::{
+    EntryContent, Hold, Holding, ManifestEntry, Record, RecordStore, RecordedObject, Unreadable,
+};
+use crate::store::{Context, Cursor, Slice, StoreError};
 
 impl Records {
     /// All records under their cursors. Built anew for each slice: nothing is clever here.
@@ -250,10 +252,14 @@ impl RecordStore for MemoryMetadata {
         })
     }
 
-    async fn place(&self, _cx: Context, digest: &Digest) -> Result<Option<(Location, u64)>, StoreError> {
+    async fn place(&self, _cx: Context, digest: &Digest) -> Result<Option<RecordedObject>, StoreError> {
         let records = self.begin();
         let row = records.blobs.get(digest);
-        Ok(row.map(|row| (row.location.clone(), row.size)))
+        Ok(row.map(|row| RecordedObject {
+            location: row.location.clone(),
+            size: row.size,
+            defect: row.defect,
+        }))
     }
 
     async fn lost(&self, _cx: Context, holds: &[Hold]) -> Result<Vec<Hold>, StoreError> {

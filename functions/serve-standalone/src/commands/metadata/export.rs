@@ -200,8 +200,7 @@ mod tests {
 
     use async_trait::async_trait;
     use oci::Digest;
-    use registry::store::Location;
-    use registry::store::records::{Hold, Record, Unreadable};
+    use registry::store::records::{Hold, Record, RecordedObject, Unreadable};
     use registry::store::{Context, Slice, StoreError, Timestamp};
 
     use super::*;
@@ -243,7 +242,7 @@ mod tests {
             })
         }
 
-        async fn place(&self, _: Context, _: &Digest) -> Result<Option<(Location, u64)>, StoreError> {
+        async fn place(&self, _: Context, _: &Digest) -> Result<Option<RecordedObject>, StoreError> {
             Err(StoreError::failed("only walked over"))
         }
 

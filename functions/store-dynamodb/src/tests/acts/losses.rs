@@ -2,7 +2,7 @@
 
 use registry::store::Location;
 use registry::store::metadata::{Content, Defect, MetadataStore};
-use registry::store::records::RecordStore;
+use registry::store::records::{RecordStore, RecordedObject};
 
 use super::super::cast::CAST;
 use super::super::world::SIZE;
@@ -63,7 +63,7 @@ impl Actor {
     pub(super) async fn repair(&self, name: u8) {
         let digest = CAST.digest(name);
         let place = self.store.place(self.world.cx(), digest).await.expect("place");
-        let Some((location, _)) = place else {
+        let Some(RecordedObject { location, .. }) = place else {
             return;
         };
         self.turn().await;

@@ -15,7 +15,7 @@ use super::super::values::{Columns, integer, moment};
 
 /// What is wrong with the object of a digest, out of a column `condemned` of `blob`. A mark that this version would not
 /// have written says nothing.
-pub(super) fn defect(row: &Row<'_>, column: usize) -> Result<Option<Defect>, Failure> {
+pub(in super::super) fn defect(row: &Row<'_>, column: usize) -> Result<Option<Defect>, Failure> {
     let mark: Option<String> = row.value(column)?;
     Ok(mark.as_deref().and_then(Defect::parse))
 }
@@ -50,6 +50,37 @@ pub(super) fn replace(
     )?;
     agree(rows, digest, None)?;
     Ok(Some(new.clone()))
+}
+
+/// What [`record_defect`] answers, if it has nothing to write: whoever asks for what is lost is told without a transaction.
+pub(super) fn is_recorded(
+    rows: &Rows<'_>,
+    repository: Option<&RepositoryName>,
+    digest: &str,
+    location: &Location,
+    defect: Defect,
+) -> Result<Recorded, Failure> {
+    let found = find(rows, digest)?;
+    let as_found = match &found {
+        Some((now, recorded)) => now != location || *recorded >= Some(defect),
+        None => repository.is_none(),
+    };
+    if !as_found || !do_agree(rows, digest, repository)? {
+        return Ok(Recorded::NotYet);
+    }
+    Ok(Recorded::Already(elsewhere(found, location)))
+}
+
+/// Whether a defect has to be written, and if not, what the answer is.
+pub(super) enum Recorded {
+    NotYet,
+    Already(Option<Location>),
+}
+
+/// Where the bytes lie whole, if that is not where somebody has found them lost.
+fn elsewhere(found: Option<(Location, Option<Defect>)>, location: &Location) -> Option<Location> {
+    let found = found.filter(|(now, defect)| now != location && defect.is_none());
+    found.map(|(now, _)| now)
 }
 
 /// Records a defect, if the bytes lie at `location`; where they lie, if that is elsewhere.
@@ -91,8 +122,7 @@ pub(super) fn record_defect(
         (Some(_), _) | (None, None) => {}
     }
     agree(rows, digest, repository)?;
-    let found = find(rows, digest)?.filter(|(now, defect)| now != location && defect.is_none());
-    Ok(found.map(|(now, _)| now))
+    Ok(elsewhere(find(rows, digest)?, location))
 }
 
 /// The object that was missing at `location` is back.
@@ -104,24 +134,52 @@ pub(super) fn clear_missing(rows: &Rows<'_>, digest: &str, location: &Location) 
     Ok(())
 }
 
-/// Lets links and large manifests lead to where the bytes lie by their own row: in one repository, or in all that hold
-/// them.
+/// A condition on links and large manifests of a digest, in one repository or in all: they do not lead to where its bytes lie
+/// by their own row. A small manifest leads nowhere.
+macro_rules! is_astray {
+    ($table:literal) => {
+        concat!(
+            "blob.digest = ?1 AND ",
+            $table,
+            ".digest = ?1 AND (",
+            $table,
+            ".store, ",
+            $table,
+            ".key) <> (blob.store, blob.key) AND ",
+            $table,
+            ".repository IN (SELECT repository FROM backlink WHERE digest = ?1) AND (?2 IS NULL OR ",
+            $table,
+            ".repository = ?2)"
+        )
+    };
+}
+
+/// Whether links and large manifests lead to where the bytes lie.
+fn do_agree(rows: &Rows<'_>, digest: &str, only: Option<&RepositoryName>) -> Result<bool, Failure> {
+    for query in [
+        concat!("SELECT 1 FROM blob, link WHERE ", is_astray!("link")),
+        concat!("SELECT 1 FROM blob, manifest WHERE ", is_astray!("manifest")),
+    ] {
+        if rows.exists(query, params![digest, only.map(RepositoryName::as_str)])? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Lets them do so.
 fn agree(rows: &Rows<'_>, digest: &str, only: Option<&RepositoryName>) -> Result<(), Failure> {
-    let only = only.map(RepositoryName::as_str);
-    rows.change(
-        "UPDATE link SET store = blob.store, key = blob.key FROM blob \
-         WHERE blob.digest = ?1 AND link.digest = ?1 AND (link.store, link.key) <> (blob.store, blob.key) \
-         AND link.repository IN (SELECT repository FROM backlink WHERE digest = ?1) \
-         AND (?2 IS NULL OR link.repository = ?2)",
-        params![digest, only],
-    )?;
-    rows.change(
-        "UPDATE manifest SET store = blob.store, key = blob.key FROM blob \
-         WHERE blob.digest = ?1 AND manifest.digest = ?1 AND manifest.content IS NULL \
-         AND (manifest.store, manifest.key) <> (blob.store, blob.key) \
-         AND manifest.repository IN (SELECT repository FROM backlink WHERE digest = ?1) \
-         AND (?2 IS NULL OR manifest.repository = ?2)",
-        params![digest, only],
-    )?;
+    for change in [
+        concat!(
+            "UPDATE link SET store = blob.store, key = blob.key FROM blob WHERE ",
+            is_astray!("link")
+        ),
+        concat!(
+            "UPDATE manifest SET store = blob.store, key = blob.key FROM blob WHERE ",
+            is_astray!("manifest")
+        ),
+    ] {
+        rows.change(change, params![digest, only.map(RepositoryName::as_str)])?;
+    }
     Ok(())
 }

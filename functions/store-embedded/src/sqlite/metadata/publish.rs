@@ -296,14 +296,23 @@ impl Manifest {
         Ok(References { missing, marked })
     }
 
-    /// A manifest that is there already stays as it is. Where the bytes of a large one lie.
+    /// A manifest that is there already stays as it is, unless its bytes are damaged. Where those of a large one lie.
     fn touch(&self, rows: &Rows<'_>, cx: Context, condemned: bool) -> Result<Option<Location>, Failure> {
         if condemned {
             spare_manifest(rows, &self.repository, &self.digest)?;
         }
         match &self.content {
             NewContent::Sealed(location) => place(rows, cx, &self.digest, location, self.size).map(Some),
-            NewContent::Inline(_) | NewContent::Unchanged => Ok(None),
+            NewContent::Inline(bytes) => {
+                // These have the digest: others are damaged.
+                rows.change(
+                    "UPDATE manifest SET content = ?3 \
+                     WHERE repository = ?1 AND digest = ?2 AND content IS NOT NULL AND content <> ?3",
+                    params![self.repository.as_str(), self.digest, Bytes::as_ref(bytes)],
+                )?;
+                Ok(None)
+            }
+            NewContent::Unchanged => Ok(None),
         }
     }
 

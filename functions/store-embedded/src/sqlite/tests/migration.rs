@@ -185,7 +185,7 @@ async fn sessions_of_version_1_come_to_an_end() {
     let grave = graves.iter().find(|grave| grave.location == joined).unwrap();
     assert!(!grave.unfinished);
     let place = store.place(cx(), &grave.digest.unwrap()).await.unwrap();
-    assert_eq!(place.unwrap().0, joined);
+    assert_eq!(place.unwrap().location, joined);
 }
 
 /// A program of version 1 that has the file open all the while cannot bring the old name of the store back in.

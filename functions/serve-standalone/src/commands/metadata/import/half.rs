@@ -15,7 +15,7 @@ use registry::contract::faulty::{Fault, Faults, FaultyRecords, Kind, Moment};
 use registry::contract::source::Body;
 use registry::store::blobs::{BlobStore, Upload};
 use registry::store::collection::{Graces, Plan, UNTIL_IMPORTED};
-use registry::store::records::Unreadable;
+use registry::store::records::{RecordedObject, Unreadable};
 use registry::store::sessions::{Attempt, SessionId};
 use registry::store::{Context, Cursor, Incarnation, Location, Slice, StoreError, Timestamp};
 use tempfile::TempDir;
@@ -321,7 +321,7 @@ impl RecordStore for Sparse {
         })
     }
 
-    async fn place(&self, _: Context, _: &Digest) -> Result<Option<(Location, u64)>, StoreError> {
+    async fn place(&self, _: Context, _: &Digest) -> Result<Option<RecordedObject>, StoreError> {
         Err(StoreError::failed("only walked over"))
     }
 
