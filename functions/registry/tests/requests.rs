@@ -106,7 +106,7 @@ async fn pulls(table: &mut Table, world: &World, redirecting: bool) {
                 "GET blob, three ranges, of a store that redirects",
                 ranges,
                 206,
-                [1, 0, 3],
+                [1, 0, 4],
             )
             .await;
         return;

@@ -176,7 +176,7 @@ pub(crate) fn passes(code: &str) -> bool {
     PASSING.contains(&code)
 }
 
-/// Whether an error says that no space is left: by its status (RFC 4918, 11.5), or by the codes that MinIO and Ceph give it
+/// Whether an error says that no space is left: by its status (RFC 4918, 11.5), or by the codes that `MinIO` and Ceph give it
 /// with various statuses.
 fn is_full(status: u16, code: &str) -> bool {
     status == 507

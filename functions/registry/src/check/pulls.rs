@@ -27,12 +27,15 @@ pub(super) struct Losses {
 impl Losses {
     pub(super) fn add(&mut self, finding: &Finding) {
         match finding {
-            // In one record, of which every repository has its own.
+            // A record, of which every repository has its own.
             Finding::Corrupt {
                 repository: Some(repository),
                 digest,
                 ..
-            } => {
+            }
+            | Finding::LinkAstray { repository, digest, .. }
+            | Finding::ManifestAstray { repository, digest, .. }
+            | Finding::TagDangling { repository, digest, .. } => {
                 self.here.insert((repository.clone(), *digest));
             }
             Finding::ObjectMissing { digest, .. }
@@ -40,11 +43,6 @@ impl Losses {
             | Finding::RecordedAsDamaged { digest, .. }
             | Finding::Corrupt { digest, .. } => {
                 self.everywhere.insert(*digest);
-            }
-            Finding::LinkAstray { repository, digest, .. }
-            | Finding::ManifestAstray { repository, digest, .. }
-            | Finding::TagDangling { repository, digest, .. } => {
-                self.here.insert((repository.clone(), *digest));
             }
             // Others may refer to the same, and need not have it.
             Finding::ReferenceMissing {

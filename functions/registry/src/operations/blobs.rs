@@ -47,14 +47,14 @@ impl Call<'_> {
             self.stores.metadata.link(self.cx(), repository, &digest).await?
         };
         let link = link.ok_or(Error::BlobUnknown)?;
+        // Whoever asks in order to push must push it again, whatever else he asks.
+        if head_only && link.defect.is_some() {
+            return Err(Error::BlobUnknown);
+        }
         ranges::check_match(headers, &digest)?;
         let mut response = if ranges::not_modified(headers, &digest) {
             response::empty(StatusCode::NOT_MODIFIED)
         } else if head_only {
-            // Whoever asks in order to push must push it again.
-            if link.defect.is_some() {
-                return Err(Error::BlobUnknown);
-            }
             let mut response = response::empty(StatusCode::OK);
             response.headers_mut().insert(CONTENT_LENGTH, link.size.into());
             response
@@ -139,7 +139,10 @@ impl Call<'_> {
             Wanted::Whole | Wanted::Several(_) => link.size,
         };
         let memory = self.memory_to_stream(length).await?;
-        let (stream, location) = self.open_object(named, first).await?.ok_or(Error::BlobUnknown)?;
+        let (stream, location) = self
+            .open_ranges(named, first, &wanted)
+            .await?
+            .ok_or(Error::BlobUnknown)?;
         match wanted {
             Wanted::Whole => Ok(Response::new(
                 ResponseBody::stream(stream, link.size).holding(Some(memory)),
@@ -167,6 +170,34 @@ impl Call<'_> {
                 Ok(response)
             }
         }
+    }
+
+    /// Opens the first of the ranges that are wanted. The others are opened while the answer is sent, when it is too late to
+    /// say that their bytes are lost: so the last byte of all is read before, unless the first range ends there.
+    async fn open_ranges(
+        &self,
+        named: Named<'_>,
+        first: Range<u64>,
+        wanted: &Wanted,
+    ) -> Result<Option<(ByteStream, Location)>, StoreError> {
+        let end = match wanted {
+            Wanted::Several(ranges) => ranges.iter().map(|range| range.end).max().unwrap_or(first.end),
+            Wanted::Whole | Wanted::One(_) => first.end,
+        };
+        if end == first.end {
+            return self.open_object(named, first).await;
+        }
+        let Named { repository, digest, .. } = named;
+        let Some((_, location)) = self.open_object(named, end - 1..end).await? else {
+            return Ok(None);
+        };
+        let named = Named {
+            repository,
+            digest,
+            location: &location,
+            defect: None,
+        };
+        self.open_object(named, first).await
     }
 
     /// Memory for an answer that is read as it is sent. It is granted before anything is opened, and so bounds what is open,

@@ -109,10 +109,26 @@ impl Call<'_> {
             match now {
                 // Whoever has unlinked it meanwhile wants none of it.
                 None => return Ok(()),
+                Some(now) if now == *offered => return self.is_still_there(digest, size, offered).await,
                 Some(now) => location = now,
             }
         }
         Err(StoreError::unavailable("the bytes of a digest kept moving"))
+    }
+
+    /// An object that was scheduled for deletion, since the bytes lay elsewhere, and then took their place: a collection in
+    /// between may have deleted it. What it left is recorded, and nothing is acknowledged.
+    async fn is_still_there(&self, digest: &Digest, size: u64, offered: &Location) -> Result<(), StoreError> {
+        if self.is_whole(offered, size).await? {
+            return Ok(());
+        }
+        let metadata = &self.stores.metadata;
+        metadata
+            .record_defect(self.cx(), None, digest, offered, Defect::Missing)
+            .await?;
+        Err(StoreError::unavailable(
+            "what was pushed was deleted by a collection before it took the place of a lost object",
+        ))
     }
 
     /// Whether there is an object of this size.

@@ -9,6 +9,7 @@ mod again;
 mod blobs;
 mod faults;
 mod lists;
+mod lost;
 mod mounts;
 mod paths;
 mod pull;

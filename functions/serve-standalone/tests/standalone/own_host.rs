@@ -11,11 +11,9 @@ const LAYER: &[u8] = b"a layer";
 fn pull(server: &Server, host: &str, forwarded: &str, authorization: &str) -> Response {
     let mut client = Client::connect(server.address);
     let path = format!("/v2/app/blobs/{}", digest(LAYER));
-    let mut request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: {authorization}\r\n");
-    if !forwarded.is_empty() {
-        request += &format!("{forwarded}\r\n");
-    }
-    request += "\r\n";
+    let end = if forwarded.is_empty() { "" } else { "\r\n" };
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: {authorization}\r\n{forwarded}{end}\r\n");
     client.send(request.as_bytes());
     // The listener has no objects, so what goes through the registry fails there. What counts is the way.
     client.response("GET")
