@@ -231,20 +231,27 @@ impl Admission {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use bytes::Bytes;
     use oci::{Algorithm, Digest, MediaType, RepositoryName};
+    use registry::contract::counting::{CountingBlobs, Counts};
     use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
     use registry::store::metadata::{Defect, ManifestPut, MetadataStore as _, NewContent, PutManifest};
 
     use super::*;
 
-    fn admission(metadata: &Arc<MemoryMetadata>, blobs: &Arc<MemoryBlobs>, begin_anew: bool) -> Admission {
+    /// `counts` of what is asked of the blobs.
+    fn admission(
+        metadata: &Arc<MemoryMetadata>,
+        blobs: &Arc<MemoryBlobs>,
+        counts: &Counts,
+        begin_anew: bool,
+    ) -> Admission {
         let sessions = Arc::new(MemorySessions::new());
         Admission {
             stores: AllStores {
-                blobs: blobs.clone(),
+                blobs: Arc::new(CountingBlobs::new(blobs.clone(), counts.clone())),
                 metadata: metadata.clone(),
                 sessions: sessions.clone(),
                 collection: Arc::new(MemoryCollection::new(metadata.clone(), sessions)),
@@ -265,7 +272,8 @@ mod tests {
     #[tokio::test]
     async fn s34_a_table_whose_blobs_are_all_gone_is_refused() {
         let (metadata, blobs) = (Arc::new(MemoryMetadata::new()), Arc::new(MemoryBlobs::new()));
-        let starts = async |begin_anew| admission(&metadata, &blobs, begin_anew).run().await;
+        let counts = Counts::new();
+        let starts = async |begin_anew| admission(&metadata, &blobs, &counts, begin_anew).run().await;
         assert_eq!(starts(false).await, Ok(()), "a new registry");
 
         let name: RepositoryName = "team/app".parse().unwrap();
@@ -306,7 +314,13 @@ mod tests {
         assert_eq!(starts(false).await, Ok(()));
         blobs.lose(&other);
         blobs.restore(&location, &b"a layer"[..]);
+        let _before = counts.take();
         assert_eq!(starts(false).await, Ok(()));
+        assert_eq!(
+            counts.all(),
+            BTreeMap::from([("stat", 1)]),
+            "where all is well, one look is enough"
+        );
 
         // What is recorded as lost was told to somebody.
         blobs.lose(&location);
