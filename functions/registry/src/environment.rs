@@ -43,8 +43,8 @@ pub trait MemoryPermit: Send + Sync {
 
     /// Whether the holder may keep this for an answer that is being sent: after how many milliseconds it asks again, or
     /// `None` when it has to give way, because others wait and its client reads too slowly. `sent` is how many bytes were
-    /// written since this was granted, and `waits` whether the client is waited for at all. The first call begins to
-    /// measure, and so does every call that does not wait.
+    /// written since this was granted, and `waits` whether the client is waited for. Where it is not, as before the first
+    /// byte, it begins to measure anew.
     fn look(&mut self, sent: u64, waits: bool) -> Option<u64>;
 }
 

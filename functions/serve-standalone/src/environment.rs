@@ -77,7 +77,6 @@ struct Permit {
     grant: Grant,
     granted: Instant,
     rate: ArrivalRate,
-    is_sent: bool,
 }
 
 impl Permit {
@@ -107,9 +106,8 @@ impl MemoryPermit for Permit {
 
     fn look(&mut self, sent: u64, waits: bool) -> Option<u64> {
         let now = self.age();
-        if !waits || !self.is_sent {
+        if !waits {
             // It took some time to make the answer, or takes some to read on; that is no fault of the client's.
-            self.is_sent = true;
             self.grant.catches_up();
             self.rate = ArrivalRate::new(now, sent);
         } else if self.rate.look(now, sent, &mut self.grant) {
@@ -144,7 +142,6 @@ impl Environment for SystemEnvironment {
                 grant,
                 granted: Instant::now(),
                 rate: ArrivalRate::new(0, 0),
-                is_sent: false,
             })),
             Ok(Err(refused)) => Err(StoreError::because(Reason::Memory, refused)),
             Err(_) => Err(StoreError::because(
@@ -316,7 +313,7 @@ mod tests {
             .expect("free");
         tokio::time::advance(Duration::from_mins(1)).await;
         let measured = Some(ArrivalRate::MEASURED_MS);
-        assert_eq!(slow.look(0, true), measured, "it begins to be read");
+        assert_eq!(slow.look(0, false), measured, "it begins to be read");
         tokio::time::advance(Duration::from_mins(1)).await;
         assert_eq!(slow.look(10, true), Some(ArrivalRate::ASK_EVERY_MS), "nobody waits");
         let waiting = tokio::spawn(system.memory(client(2), Purpose::SmallAnswer, 1));

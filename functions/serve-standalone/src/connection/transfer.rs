@@ -70,6 +70,11 @@ impl Transfer {
         entry: Option<Entry>,
     ) -> Self {
         let begun = Instant::now();
+        let memory = memory.map(|mut memory| {
+            // From now on it is measured how fast the client reads.
+            memory.look(0, false);
+            Mutex::new(memory)
+        });
         Self {
             length,
             deadline: begun + total,
@@ -83,7 +88,7 @@ impl Transfer {
             task: exchange.activity().is_multiplexed().then(StreamTask::current).flatten(),
             measured,
             entry,
-            memory: memory.map(Mutex::new),
+            memory,
             exchange,
         }
     }

@@ -125,10 +125,10 @@ fn s31_small_answers_do_not_wait_behind_pages() {
 /// progress. They give way when others want to read.
 #[test]
 fn s31_answers_that_are_read_slowly_give_way() {
-    // An answer of 64 KiB at once is as much as there is memory for eight.
-    let server = Server::start(&["--upload-memory", "8MiB"]);
+    // There is memory for eight such answers, which are kept with the metadata.
+    let server = Server::start(&["--upload-memory", "4MiB"]);
     server.push_blob("app", EMPTY);
-    let large = manifest(&"x".repeat(60_000));
+    let large = manifest(&"x".repeat(30_000));
     let path = "/v2/app/manifests/large";
     let put = server.request("PUT", path, &[MANIFEST_TYPE], &large);
     assert_eq!(put.status, 201);
@@ -138,8 +138,8 @@ fn s31_answers_that_are_read_slowly_give_way() {
             ..Windows::default()
         };
         let mut readers = Vec::new();
-        for round in 0..10 {
-            for number in 10..14 {
+        for round in 0..3 {
+            for number in 10..18 {
                 let client = H2::with_windows(server.address, Ipv4Addr::new(127, 0, 0, number), windows).await;
                 readers.push(tokio::spawn(async move {
                     let stream = client.open("GET", path, &[], true).await.unwrap();
@@ -154,8 +154,8 @@ fn s31_answers_that_are_read_slowly_give_way() {
         let start = Instant::now();
         let (status, body) = ask(server.address, ORDINARY, path).await.unwrap();
         assert_eq!((status, body.len()), (200, large.len()));
-        // A look every five seconds; two of them tell that a reader is slow.
-        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+        // A reader is known to be slow after five seconds.
+        assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
         for reader in &readers {
             reader.abort();
         }

@@ -87,9 +87,22 @@ pub(crate) fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: crowd\r\n\r\n")
 }
 
-/// A connection of HTTP/2, with a request for `/v2/`, for a client that does not read what comes, and so never answers it
-/// either.
-pub(crate) fn deaf() -> Vec<u8> {
+/// A client that asks for something over HTTP/2, reads the head of the answer, and then nothing any more: it never answers
+/// when it is asked whether it is there, or told to leave.
+pub(crate) async fn deaf(server: SocketAddr, from: Ipv4Addr) -> std::io::Result<TcpStream> {
+    let mut stream = begin(server, from, Socket::default(), deaf_request()).await?;
+    let mut frame = [0; 9];
+    // HEADERS (RFC 9113, 6.2).
+    while frame[3] != 1 {
+        timeout(PATIENCE, stream.read_exact(&mut frame)).await??;
+        let mut content = vec![0; u32::from_be_bytes([0, frame[0], frame[1], frame[2]]) as usize];
+        timeout(PATIENCE, stream.read_exact(&mut content)).await??;
+    }
+    Ok(stream)
+}
+
+/// The beginning of a connection of HTTP/2, with a request for `/v2/`.
+pub(crate) fn deaf_request() -> Vec<u8> {
     let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
     // GET, http, /v2/, localhost (RFC 7541, appendix A).
     let fields = [b"\x82\x86\x44\x04/v2/\x41\x09localhost".as_slice()].concat();
