@@ -16,6 +16,9 @@ use crate::support::{EMPTY, MANIFEST_TYPE, Server, digest, manifest};
 /// Blobs of 200 kB, more of them than there are files for reading.
 const MANY_SMALL: (u32, usize) = (300, 200_000);
 
+/// What it may take for blobs on their way out, in bytes.
+const STREAMS: u64 = 128 << 20;
+
 /// What a server may take beside the memory that its flags name, in bytes.
 const BESIDE: u64 = 64 << 20;
 
@@ -121,6 +124,56 @@ fn s31_small_answers_do_not_wait_behind_pages() {
     });
 }
 
+/// Many clients that read slowly and steadily, each on a connection of its own over HTTP/2: all get everything, and what is
+/// held for them is bounded.
+fn steady_readers(clients: usize, bytes: usize, rate: u64) {
+    many_files();
+    let server = Server::start(&[]);
+    let _cage = Cage::around(&server);
+    let blob = format!("/v2/app/blobs/{}", server.push_blob("app", &vec![9; bytes]));
+    runtime().block_on(async {
+        let (before, _) = memory(&server);
+        let idle = files(&server);
+        let mut readers = Vec::new();
+        for _ in 0..clients {
+            let client = H2::connect(server.address, CROWD).await;
+            let stream = client.open("GET", &blob, &[], true).await.unwrap();
+            readers.push(tokio::spawn(async move {
+                let read = stream.answer().await.unwrap().read_slowly(rate).await;
+                drop(client);
+                read
+            }));
+        }
+        assert_ordinary(server.address, ORDINARY, &["/v2/", "/livez", &blob], 30).await;
+        for reader in readers {
+            let (read, error) = reader.await.unwrap();
+            assert!(
+                read == bytes as u64 && error.is_none(),
+                "{read} of {bytes} bytes: {error:?}"
+            );
+        }
+        let (_, peak) = memory(&server);
+        assert!(
+            peak < before + STREAMS + BESIDE,
+            "{} MiB after {} MiB",
+            peak >> 20,
+            before >> 20
+        );
+        within_20_s("the files are closed", async || files(&server) < idle + 20).await;
+    });
+}
+
+#[test]
+fn s31_two_hundred_steady_readers_take_bounded_memory() {
+    steady_readers(200, 1 << 20, 160_000);
+}
+
+#[test]
+#[ignore = "long: tests/run --full"]
+fn s31_four_hundred_steady_readers_take_bounded_memory() {
+    steady_readers(400, 2 << 20, 64_000);
+}
+
 /// Clients at several addresses take all the memory for small answers, and each reads a few bytes a second, which is
 /// progress. They give way when others want to read.
 #[test]
@@ -208,7 +261,7 @@ fn blobs_that_nobody_reads(
         assert!(open < idle + connections + most_read + 40, "{open} files after {idle}");
         let (_, peak) = memory(server);
         assert!(
-            peak < before + (128 << 20) + BESIDE,
+            peak < before + STREAMS + BESIDE,
             "{} MiB after {} MiB",
             peak >> 20,
             before >> 20

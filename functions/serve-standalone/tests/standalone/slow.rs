@@ -28,6 +28,7 @@ fn s30_stalled_clients_hold_nobody_and_are_ended() {
     let blob = server.push_blob("app", &large());
     let pull = format!("/v2/app/blobs/{blob}");
 
+    let start = Instant::now();
     let mut silent = server.connect();
     let mut slow_head = server.connect();
     slow_head.send(b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\nX-Slow: ");
@@ -51,6 +52,7 @@ fn s30_stalled_clients_hold_nobody_and_are_ended() {
     }
 
     assert!(silent.is_closed());
+    assert!(start.elapsed() >= Duration::from_millis(700), "{:?}", start.elapsed());
     assert!(slow_head.is_closed());
     assert!(unused.is_closed());
     assert!(second_head.is_closed());
@@ -58,7 +60,9 @@ fn s30_stalled_clients_hold_nobody_and_are_ended() {
         let response = stalled.response("PUT");
         assert_eq!(response.status, 408, "{response:?}");
         assert!(stalled.is_closed());
+        assert!(start.elapsed() >= Duration::from_millis(800), "{:?}", start.elapsed());
     }
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
     let line = server.wait_for_line("the stalled reader is given up", |line| {
         line["agent"] == "stalled-reader"
     });

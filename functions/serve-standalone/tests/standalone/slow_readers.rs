@@ -145,6 +145,9 @@ fn s30_who_does_not_read_is_ended_and_the_log_says_how_much_was_sent() {
     for line in &lines {
         let (agent, sent) = (&line["agent"], line["bytes"].as_u64().unwrap());
         assert_eq!(line["status"], 200);
+        // Not before its time, and soon after it.
+        let ms = line["ms"].as_f64().unwrap();
+        assert!((1_500.0..10_000.0).contains(&ms), "{line}");
         match agent.as_str().unwrap() {
             "crowd" => assert!(sent > 0 && sent < 8 << 20, "{line}"),
             // The window of the protocol, and no byte more.

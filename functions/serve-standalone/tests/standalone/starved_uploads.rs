@@ -115,6 +115,50 @@ fn s31_very_many_uploads_that_trickle_keep_nobody_out() {
     trickled(&[], 1120, 128, 100, Duration::from_secs(2));
 }
 
+/// The same over HTTP/1.1, from many connections.
+#[test]
+fn s31_bodies_that_trickle_over_many_connections_keep_nobody_out() {
+    let server = Server::start(&["--upload-memory", "8MiB"]);
+    let _cage = Cage::around(&server);
+    push(server.address, 1).assert_well(Duration::from_secs(30));
+    let (before, idle) = (server.resident(), files(&server));
+    let upload = format!("/v2/greedy/blobs/uploads/?digest={}", digest(b"never"));
+    let mut clients: Vec<_> = (0..200)
+        .map(|number| {
+            let mut client = server.connect();
+            if number % 8 == 0 {
+                let path = format!("/v2/greedy/manifests/t{number}");
+                client.send_head("PUT", &path, &[MANIFEST_TYPE], 4_000_000);
+            } else {
+                client.send_head("POST", &upload, &[], 1_000_000_000);
+            }
+            client.send(b"{");
+            client
+        })
+        .collect();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                for client in &mut clients {
+                    client.send(b" ");
+                }
+                thread::sleep(SHORT);
+            }
+        });
+        push(server.address, 20).assert_well(Duration::from_secs(10));
+        is_over.store(true, Ordering::Relaxed);
+    });
+    let after = server.resident();
+    assert!(after.most < before.most + (96 << 20), "{before:?} {after:?}");
+    // Nobody had to give way.
+    for client in &mut clients {
+        assert!(client.is_silent_for(Duration::from_millis(1)));
+    }
+    drop(clients);
+    server.wait_for_memory_and_files(before.now + (64 << 20), idle + 20);
+}
+
 /// Uploads that pause keep a file open each, as many as one client may have requests. There are files for all of them, and
 /// for the connections of others.
 fn paused(flags: &[&str], uploads: usize, pushes: usize, bound: Duration) {
