@@ -51,19 +51,16 @@ impl Service {
         admission: ConnectionPlace,
         peer: SocketAddr,
     ) -> impl Future<Output = Response<SentBody>> + Send {
-        let exchange = activity.clone().begin();
+        let exchange = activity.begin();
         let client = self.proxies.client(peer, request.headers());
         let place = self.places.take(ClientKey::of(client.unwrap_or(peer.ip())), &request);
-        let placed = match place {
-            Some(mut place) => {
-                activity.found_place();
-                place.condense(&mut request);
-                Ok((request, Arc::new(place)))
-            }
-            None => {
-                activity.found_no_place();
-                Err((requests::essence(&request), request.into_body()))
-            }
+        let placed = if let Some(mut place) = place {
+            exchange.activity().found_place();
+            place.condense(&mut request);
+            Ok((request, Arc::new(place)))
+        } else {
+            exchange.activity().found_no_place();
+            Err((requests::essence(&request), request.into_body()))
         };
         async move {
             match placed {

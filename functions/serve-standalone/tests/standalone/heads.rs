@@ -90,12 +90,12 @@ fn s31_requests_that_wait_hold_no_more_of_their_heads_than_is_read() {
         let client = H2::connect(server.address, GREEDY).await;
         let path = format!("/v2/app/blobs/uploads/?digest={}", digest(EMPTY));
         let junk = "x".repeat(MAX_HEAD - 1_000);
-        let head = [("content-length", "2"), ("x-junk", junk.as_str())];
-        let mut held = Vec::new();
+        let fields = [("content-length", "2"), ("x-junk", junk.as_str())];
+        let mut uploads = Vec::new();
         for _ in 0..50 {
-            held.push(client.open("POST", &path, &head, false).await.unwrap());
+            uploads.push(client.open("POST", &path, &fields, false).await.unwrap());
         }
-        for mut stream in held {
+        for mut stream in uploads {
             stream.send(EMPTY, true).unwrap();
             assert_eq!(stream.answer().await.unwrap().status, 201);
         }
@@ -111,10 +111,10 @@ fn s31_a_connection_ends_after_many_refusals() {
     runtime().block_on(async {
         let greedy = H2::connect(server.address, GREEDY).await;
         let path = format!("/v2/app/blobs/uploads/?digest={}", digest(EMPTY));
-        let mut held = Vec::new();
+        let mut uploads = Vec::new();
         for _ in 0..PLACES * 3 / 4 {
-            let head = [("content-length", "2")];
-            held.push(greedy.open("POST", &path, &head, false).await.unwrap());
+            let fields = [("content-length", "2")];
+            uploads.push(greedy.open("POST", &path, &fields, false).await.unwrap());
         }
         assert_eq!(greedy.request("GET", "/readyz", &[]).await.unwrap().status, 200);
         let mut refused = 0;
@@ -124,7 +124,7 @@ fn s31_a_connection_ends_after_many_refusals() {
             assert!(refused < 200, "nothing tells it to stop");
         }
         assert!(refused >= 64, "after {refused} refusals");
-        for mut stream in held {
+        for mut stream in uploads {
             stream.send(EMPTY, true).unwrap();
             assert_eq!(stream.answer().await.unwrap().status, 201);
         }
