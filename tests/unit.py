@@ -36,8 +36,8 @@ def main(context: Context) -> List[Result]:
             return [*_without_stand_ins(context), not_run(_AGAIN, str(reason))]
         skipped = () if context.full else tuple(word for name in _long_tests() for word in ("--skip", name))
         words = (*_WORKSPACE, "--include-ignored", *skipped)
-        results = _cargo_test("cargo test", words, _environment(cloud, cloud.versitygw.url))
-        again = _cargo_test(_AGAIN, _S3, _environment(cloud, cloud.ministack.url))
+        results = _cargo_test("cargo test", words, _environment(cloud, cloud.versitygw.numeric_url))
+        again = _cargo_test(_AGAIN, _S3, _environment(cloud, cloud.ministack.numeric_url))
     results += [Result(f"another S3: {result.name}", result.ok, result.seconds, result.detail) for result in again]
     return results
 
@@ -58,7 +58,7 @@ def _long_tests() -> List[str]:
 
 
 def _environment(cloud: Cloud, s3: str) -> Mapping[str, str]:
-    return {"ROADSTEAD_TEST_S3": s3, "ROADSTEAD_TEST_DYNAMODB": cloud.ministack.url, **cloud.credentials.environment()}
+    return {"ROADSTEAD_TEST_S3": s3, "ROADSTEAD_TEST_DYNAMODB": cloud.ministack.numeric_url, **cloud.credentials.environment()}
 
 
 def _cargo_test(title: str, words: Sequence[str], own: Mapping[str, Optional[str]]) -> List[Result]:

@@ -56,6 +56,11 @@ class _StandIn:
         return f"http://{self.address}"
 
     @property
+    def numeric_url(self) -> str:
+        """The same by its address: for clients that ask registries at `localhost`."""
+        return f"http://{STORE_ADDRESS}:{self.port}"
+
+    @property
     def pid(self) -> int:
         """The process id."""
         if self._child is None:

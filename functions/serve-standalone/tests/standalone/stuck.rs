@@ -26,7 +26,7 @@ struct Holder(Child);
 /// ten seconds.
 const LOCKS: &str = "file = open(sys.argv[1] + '-shm', 'r+b')\nfcntl.lockf(file, fcntl.LOCK_EX, 5, 123)\n";
 
-/// A lease: whoever opens the file waits until it is given up, or for 45 seconds (fcntl(2), F_SETLEASE).
+/// A lease: whoever opens the file waits until it is given up, or for 45 seconds (`fcntl(2)`, `F_SETLEASE`).
 const LEASE: &str = "import signal\nsignal.signal(signal.SIGIO, signal.SIG_IGN)\nfile = open(sys.argv[1], 'r+b')\n\
     fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)\n";
 
