@@ -22,6 +22,8 @@ _WORKSPACE = ("--workspace", "--no-fail-fast", "--", "--show-output")
 # Of the whole workspace too, or everything would be built once more with other features.
 _S3 = ("--workspace", "--test", "s3", "--no-fail-fast", "--", "--show-output", "--ignored")
 _AGAIN = "cargo test, another S3"
+# Of each race between the protocols of the table; without --full the tests choose fewer.
+_SCHEDULES = 20_000
 
 
 def main(context: Context) -> List[Result]:
@@ -36,7 +38,10 @@ def main(context: Context) -> List[Result]:
             return [*_without_stand_ins(context), not_run(_AGAIN, str(reason))]
         skipped = () if context.full else tuple(word for name in _long_tests() for word in ("--skip", name))
         words = (*_WORKSPACE, "--include-ignored", *skipped)
-        results = _cargo_test("cargo test", words, _environment(cloud, cloud.versitygw.numeric_url))
+        environment = _environment(cloud, cloud.versitygw.numeric_url)
+        if context.full:
+            environment = {**environment, "ROADSTEAD_SCHEDULES": str(_SCHEDULES)}
+        results = _cargo_test("cargo test", words, environment)
         again = _cargo_test(_AGAIN, _S3, _environment(cloud, cloud.ministack.numeric_url))
     results += [Result(f"another S3: {result.name}", result.ok, result.seconds, result.detail) for result in again]
     return results

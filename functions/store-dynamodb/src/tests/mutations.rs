@@ -5,7 +5,7 @@ use super::search::{ALL_WEATHER, Scenario, first_failure};
 use crate::mutation::Mutation;
 
 /// How many schedules of each kind may pass before the mistake must have been found.
-const SCHEDULES: u64 = 20_000;
+const SCHEDULES: u64 = 1_000;
 
 fn assert_found(mutation: Mutation, scenarios: &[Scenario]) {
     let mut kinds = scenarios
