@@ -90,8 +90,8 @@ pub(crate) struct Timeouts {
 pub(crate) enum Phase {
     /// Nothing.
     Serving,
-    /// Others wait for room, of whose clients the most modest one has so many connections: who has as many or more ends
-    /// after the exchange in progress, at once if there is none.
+    /// Connections wait for a place. Of their clients the one with fewest places has this many; connections of clients with
+    /// as many or more end after the exchange in progress, at once if there is none.
     Crowded(usize),
     /// The server ends: the same, for good.
     Draining,

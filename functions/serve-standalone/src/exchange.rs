@@ -55,7 +55,9 @@ impl Service {
         let client = self.proxies.client(peer, request.headers());
         let place = self.places.take(ClientKey::of(client.unwrap_or(peer.ip())), &request);
         let placed = if let Some(mut place) = place {
-            exchange.activity().found_place();
+            if !place.is_for_health() {
+                exchange.activity().found_place();
+            }
             place.condense(&mut request);
             Ok((request, Arc::new(place)))
         } else {

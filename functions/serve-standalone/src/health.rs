@@ -130,7 +130,11 @@ impl Health {
         });
         match looking.await {
             Ok(found) => found,
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+            Err(ended) => match ended.try_into_panic() {
+                Ok(panicked) => std::panic::resume_unwind(panicked),
+                // The runtime is shutting down, and ends this too.
+                Err(_) => std::future::pending().await,
+            },
         }
     }
 }

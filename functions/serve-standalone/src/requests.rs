@@ -74,8 +74,13 @@ impl RequestPlaces {
 }
 
 impl RequestPlace {
-    /// Leaves of a large head what somebody reads, as a copy, and gives back the memory of the rest: the request may wait
-    /// for long, and anything that it keeps of what has arrived keeps all of it.
+    /// Whether it is one of those for requests that ask how the server is.
+    pub(crate) fn is_for_health(&self) -> bool {
+        self.head.is_none()
+    }
+
+    /// Keeps only the fields of a large head that are read, as copies, and releases the memory of the rest: the request may
+    /// wait for long, and anything that it keeps of what has arrived keeps all of it.
     pub(crate) fn condense<B>(&mut self, request: &mut Request<B>) {
         let Some(head) = self.head.as_mut().filter(|head| head.amount() > HEAD_MEMORY) else {
             return;

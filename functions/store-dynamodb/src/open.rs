@@ -192,11 +192,13 @@ impl DynamoStore {
     }
 
     /// Whether nothing was ever kept here: no key that signs upload tokens, which the first start makes, no repository, no
-    /// upload, no record of any kind as far as this process may look for one. Beside blobs that is not a new registry, but
+    /// upload, no import, no record of any kind as far as this process may look for one. Beside blobs that is not a new registry, but
     /// one that has lost its metadata. One read, unless it is new.
     pub async fn is_new(&self, cx: Context) -> Result<bool, StoreError> {
-        let first_key = self.local.within(cx).get(&keys::first_signing_key()).await?;
-        if first_key.is_some()
+        let local = self.local.within(cx);
+        if local.get(&keys::first_signing_key()).await?.is_some()
+            // An import that goes on, or was cut off before it came to manifests.
+            || local.get(&keys::pass()).await?.is_some()
             || !self.repositories(cx, None, 1).await?.items.is_empty()
             || !self.expired(cx, Timestamp(u64::MAX), None, 1).await?.is_empty()
         {

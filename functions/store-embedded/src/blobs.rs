@@ -133,7 +133,7 @@ impl BlobStore for DiskBlobs {
         location: &Location,
         range: Range<u64>,
     ) -> Result<Option<ByteStream>, StoreError> {
-        self.reads.open(cx.client, name(location)?, range).await
+        self.reads.open(cx, name(location)?, range).await
     }
 
     async fn redirect(&self, _: Timestamp, _: &Location, _: RedirectRequest) -> Result<Option<Redirect>, StoreError> {

@@ -2,13 +2,15 @@
 
 use registry::budget::{Budget, ClientKey, Grant};
 use registry::store::StoreError;
+use tokio::task::JoinHandle;
 
 /// How many reads of one kind occupy threads at a time. The runtime has several times as many, so that a disk that does not
 /// answer leaves some for writes and for passwords.
 const MAX_RUNNING: u64 = 64;
 
-/// How many reads wait at once: more than one client may have requests.
-const MAX_WAITING: usize = 4096;
+/// How many reads wait at once. Each of them belongs to a request in progress, of which there are fewer; an answer that has
+/// begun must not be refused the rest.
+const MAX_WAITING: usize = 1 << 20;
 
 /// The right to occupy threads that may block. The runtime runs what comes first, whoever sent it, so a client with many
 /// reads would keep all others waiting; here clients take turns.
@@ -25,10 +27,28 @@ impl Turns {
         self.0.take(client, 1).await.map_err(StoreError::unavailable)
     }
 
+    /// Runs `work` in a turn of `client`.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        client: ClientKey,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let turn = self.take(client).await?;
+        run_in(turn, work).await.map_err(StoreError::failed)
+    }
+
     /// A turn, if one is free and no client that waits comes before this one.
     pub(crate) fn try_take(&self, client: ClientKey) -> Option<Grant> {
         self.0.try_take(client, 1)
     }
+}
+
+/// Runs `work` on a thread that may block, which has the turn to its end.
+pub(crate) fn run_in<T: Send + 'static>(turn: Grant, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        work()
+    })
 }
 
 #[cfg(test)]

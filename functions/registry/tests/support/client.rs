@@ -119,7 +119,18 @@ impl Call {
         let mut request = Request::new(Box::pin(self.body) as registry::RequestBody);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = uri;
+        // As shells leave large heads to the core: what is read and not listed is missed by the test that sends it.
         *request.headers_mut() = self.headers;
+        let is_read = |name: &HeaderName| registry::heads::READ.contains(name);
+        let unread: Vec<_> = request
+            .headers()
+            .keys()
+            .filter(|name| !is_read(name))
+            .cloned()
+            .collect();
+        for name in unread {
+            request.headers_mut().remove(name);
+        }
         let host = request
             .uri()
             .authority()

@@ -32,7 +32,8 @@ pub(crate) struct ServeArgs {
     pub(crate) allow_anonymous: Option<AllowAnonymous>,
     /// A host name or address, without a port, at which requests are answered beside localhost, 127.0.0.1 and `[::1]`.
     /// Needed on a loopback address without --htpasswd, where other names are refused because a web page could use
-    /// them; elsewhere every name is answered unless some are given here. May be repeated, or separated by commas
+    /// them, and for --metrics at one; elsewhere every name is answered unless some are given here. May be repeated, or
+    /// separated by commas
     #[arg(long, env = "ROADSTEAD_ALLOW_HOST", value_name = "HOST", value_delimiter = ',', value_parser = values::host)]
     pub(crate) allow_host: Vec<registry::Host>,
     /// Whether manifests may refer to what the repository does not hold
@@ -67,8 +68,8 @@ pub(crate) struct ServeArgs {
     /// same stores one at a time goes through the names. Once in 30 days a pass is a deep one, as with `--deep`
     #[arg(long, env = "ROADSTEAD_COLLECT_EVERY", value_name = "DURATION")]
     pub(crate) collect_every: Option<Span>,
-    /// Where `/metrics` is served, as text for Prometheus: `off`, `here` (beside the registry, to whoever reaches it), or
-    /// an ADDRESS:PORT of its own
+    /// Where `/metrics` is served, as text for Prometheus: `off`, `here` (beside the registry, to every client), or an
+    /// ADDRESS:PORT of its own; at a loopback address only to the names of this machine and of --allow-host
     #[arg(long, env = "ROADSTEAD_METRICS", value_name = "WHERE", default_value = "off")]
     pub(crate) metrics: MetricsAddress,
     #[command(flatten)]

@@ -235,7 +235,13 @@ impl Activity {
             match transfer.standing(now, stall, !has_given_way) {
                 Standing::Good(until) => next = next.min(until),
                 Standing::Stalled if transfer.cut() => {}
-                Standing::GivesWay if transfer.cut() => has_given_way = true,
+                Standing::GivesWay if transfer.cut() => {
+                    has_given_way = true;
+                    // Others may have to follow.
+                    next = next.min(now + Duration::from_millis(ArrivalRate::ASK_EVERY_MS));
+                }
+                // It cannot end alone, and the rest of the connection gets on.
+                Standing::GivesWay if self.pace().speed >= ArrivalRate::LEAST_RATE => {}
                 Standing::Stalled | Standing::GivesWay => return Verdict::End,
             }
         }

@@ -125,8 +125,8 @@ fn s31_clients_that_ignore_goodbyes_hold_up_nobody() {
         for _ in 0..800 {
             deaf_clients.push(deaf(server.address, CROWD).await.unwrap());
         }
-        // Were each of them given its second, only 64 could be let in in each.
-        assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
+        // Were each of them given its second, only 64 could be let in in each: more than ten seconds in all.
+        assert!(start.elapsed() < Duration::from_secs(9), "{:?}", start.elapsed());
         assert_ordinary(server.address, ORDINARY, &["/v2/", "/livez"], 40).await;
         drop(deaf_clients);
         within_20_s("the files are closed", async || files(&server) < idle + 20).await;

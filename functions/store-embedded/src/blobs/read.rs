@@ -10,20 +10,21 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream;
 use registry::budget::{ClientKey, Grant};
-use registry::store::StoreError;
 use registry::store::blobs::ByteStream;
+use registry::store::{Context, Reason, StoreError};
 use tokio::task::JoinHandle;
 
 use super::failure;
 use super::open_files::{Handle, OpenFiles};
 use crate::files::{Files, Name};
 use crate::inline::Inline;
-use crate::turns::Turns;
+use crate::turns::{Turns, run_in};
 
 /// The largest block, in bytes: large enough that the calls per byte do not show, small enough that a block is still
 /// in the processor's cache when it is sent.
@@ -38,6 +39,9 @@ const BUDGET: usize = 32 << 20;
 
 /// How many blocks of the largest size are kept to be used again.
 const SPARE: usize = 8;
+
+/// An object is waited for at least so long, also when the deadline is over.
+const MIN_WAIT: Duration = Duration::from_secs(1);
 
 /// A range of at most this many bytes is read when it is opened, in bytes.
 const SMALL: u64 = 16 << 10;
@@ -62,14 +66,14 @@ impl Reads {
         }
     }
 
-    /// Opens `range` of an object for `client`.
+    /// Opens `range` of an object.
     pub(super) async fn open(
         self: &Arc<Self>,
-        client: ClientKey,
+        cx: Context,
         name: Name,
         range: Range<u64>,
     ) -> Result<Option<ByteStream>, StoreError> {
-        let Some((file, length)) = self.open_file(client, name).await? else {
+        let Some((file, length)) = self.open_file(cx, name).await? else {
             return Ok(None);
         };
         // Objects never change: one that is too short now was cut by an accident.
@@ -82,7 +86,7 @@ impl Reads {
         self.active.fetch_add(1, Ordering::Relaxed);
         let mut reader = Reader {
             reads: Arc::clone(self),
-            client,
+            client: cx.client,
             file,
             name,
             offset: range.start,
@@ -102,18 +106,19 @@ impl Reads {
     }
 
     /// Opens a file, on the caller's thread if that cannot keep it for long, and tells its length. `None`: there is none.
-    async fn open_file(&self, client: ClientKey, name: Name) -> Result<Option<(Arc<Handle>, u64)>, StoreError> {
+    async fn open_file(&self, cx: Context, name: Name) -> Result<Option<(Arc<Handle>, u64)>, StoreError> {
         let cached = Inline::enter().map_or(Ok(None), |_inline| self.files.open_cached(name));
         let opened = match cached {
             Ok(Some(opened)) => Ok(opened),
             Ok(None) => {
                 let files = Arc::clone(&self.files);
-                let turn = self.turns.take(client).await?;
-                let opening = tokio::task::spawn_blocking(move || {
-                    let _turn = turn;
-                    files.open(name)
-                });
-                opening.await.map_err(StoreError::failed)?
+                let opening = self.turns.run(cx.client, move || files.open(name));
+                let left = Duration::from_millis(cx.deadline.millis_since(cx.now));
+                let late =
+                    |_| StoreError::because(Reason::ObjectStoreUnreachable, "a blob could not be opened in time");
+                tokio::time::timeout(left.max(MIN_WAIT), opening)
+                    .await
+                    .map_err(late)??
             }
             Err(error) => Err(error),
         };
@@ -202,8 +207,7 @@ impl Reader {
     fn read(&self, offset: u64, turn: Grant) -> JoinHandle<io::Result<Block>> {
         let mut block = self.block_at(offset);
         let file = Arc::clone(&self.file);
-        tokio::task::spawn_blocking(move || {
-            let _turn = turn;
+        run_in(turn, move || {
             block.read(&*file.file()?, offset)?;
             Ok(block)
         })

@@ -63,16 +63,11 @@ impl Readers {
         let left = Duration::from_millis(cx.deadline.millis_since(cx.now));
         let until = Instant::now() + left.max(MIN_WAIT);
         let late = |_| StoreError::because(Reason::MetadataUnreachable, "the metadata could not be read in time");
-        let turn = timeout_at(until.into(), self.turns.take(cx.client))
-            .await
-            .map_err(late)??;
         let connections = Arc::clone(&self.connections);
-        let reading = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            connections.read_blocking(until, &mut work)
-        });
-        let outcome = timeout_at(until.into(), reading).await.map_err(late)?;
-        outcome.unwrap_or_else(|error| Err(StoreError::failed(error)))
+        let reading = self
+            .turns
+            .run(cx.client, move || connections.read_blocking(until, &mut work));
+        timeout_at(until.into(), reading).await.map_err(late)??
     }
 
     /// Closes all connections that are not lent, and the others when they come back.
@@ -150,7 +145,8 @@ impl Connections {
         }
     }
 
-    /// As many are kept as worker threads can use at a time: each holds its pages and statements.
+    /// As many are kept as worker threads can use at a time: each holds its pages and statements. SQLite itself keeps the
+    /// descriptors of the others for those who come later, and closes none while the writer has the file open.
     fn take_back(&self, connection: Connection) {
         let most = inline::workers();
         if let Some(idle) = &mut *self.lock()
