@@ -21,7 +21,8 @@ async fn redirecting() -> (World, bytes::Bytes, Digest) {
     (world, whole, digest)
 }
 
-/// Several ranges are as many reads of one range, each of no more than its bytes; also when only one of them lies within
+/// Several ranges are as many reads of one range, each of no more than its bytes, and before them a look at the last byte,
+/// since it is too late to say that the object is too short once the answer has begun; also when only one of them lies within
 /// the blob, since an object store may answer such a request otherwise.
 #[tokio::test(flavor = "multi_thread")]
 async fn several_ranges_are_bounded_reads_of_one() {
@@ -29,7 +30,12 @@ async fn several_ranges_are_bounded_reads_of_one() {
     for (range, read) in [
         (
             "bytes=0-9,1000-1999,-5",
-            &["bytes=0-9", "bytes=1000-1999", "bytes=1048571-1048575"][..],
+            &[
+                "bytes=1048575-1048575",
+                "bytes=0-9",
+                "bytes=1000-1999",
+                "bytes=1048571-1048575",
+            ][..],
         ),
         ("bytes=5-5,9999999-", &["bytes=5-5"]),
     ] {
