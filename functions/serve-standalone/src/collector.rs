@@ -196,13 +196,13 @@ mod tests {
     use registry::budget::ClientKey;
     use registry::clock::ServiceClock;
     use registry::environment::{Memory, Purpose};
-    use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
+    use registry::store::memory::MemoryMetadata;
     use registry::store::{Context, Incarnation, Location, StoreError};
 
     use super::*;
     use crate::condition::{ConditionParts, TimeService};
     use crate::environment::SystemEnvironment;
-    use crate::stores::Statistics;
+    use crate::stores::{Statistics, in_memory};
 
     #[test]
     fn a_fraction_is_no_more_than_the_whole() {
@@ -276,15 +276,7 @@ mod tests {
     }
 
     fn stores() -> AllStores {
-        let metadata = Arc::new(MemoryMetadata::new());
-        let sessions = Arc::new(MemorySessions::new());
-        AllStores {
-            blobs: Arc::new(MemoryBlobs::new()),
-            metadata: metadata.clone(),
-            sessions: sessions.clone(),
-            collection: Arc::new(MemoryCollection::new(metadata.clone(), sessions)),
-            records: metadata,
-        }
+        in_memory(&Arc::new(MemoryMetadata::new()))
     }
 
     #[tokio::test]

@@ -196,13 +196,14 @@ mod tests {
     use futures_util::future::BoxFuture;
     use http_body_util::{BodyExt as _, Full};
     use registry::store::blobs::BodyError;
-    use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
+    use registry::store::memory::MemoryMetadata;
     use registry::store::metadata::MetadataStore;
     use registry::store::wrapped::{Hook, Wrapped};
     use registry::{AllStores, Anonymous, Registry, RequestBody, Settings};
     use tokio::sync::Notify;
 
     use super::*;
+    use crate::stores::in_memory;
 
     #[test]
     fn random_values_differ_across_refills_and_threads() {
@@ -401,14 +402,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn lists_of_referrers_keep_nobody_waiting() {
         let metadata = Arc::new(MemoryMetadata::new());
-        let sessions = Arc::new(MemorySessions::new());
         let slow = SlowReferrers::default();
         let stores = AllStores {
-            blobs: Arc::new(MemoryBlobs::new()),
             metadata: Arc::new(Wrapped::new(metadata.clone() as Arc<dyn MetadataStore>, slow.clone())),
-            sessions: sessions.clone(),
-            collection: Arc::new(MemoryCollection::new(metadata.clone(), sessions)),
-            records: metadata,
+            ..in_memory(&metadata)
         };
         let registry = Registry::open(
             stores.serving(),

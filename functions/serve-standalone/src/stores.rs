@@ -384,3 +384,20 @@ impl fmt::Debug for Statistics {
         f.debug_struct("Statistics").finish_non_exhaustive()
     }
 }
+
+/// Stores in memory over `metadata`.
+#[cfg(test)]
+pub(crate) fn in_memory(metadata: &std::sync::Arc<registry::store::memory::MemoryMetadata>) -> registry::AllStores {
+    use std::sync::Arc;
+
+    use registry::store::memory::{MemoryBlobs, MemoryCollection, MemorySessions};
+
+    let sessions = Arc::new(MemorySessions::new());
+    registry::AllStores {
+        blobs: Arc::new(MemoryBlobs::new()),
+        metadata: metadata.clone(),
+        sessions: sessions.clone(),
+        collection: Arc::new(MemoryCollection::new(metadata.clone(), sessions)),
+        records: metadata.clone(),
+    }
+}

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU32;
 use oci::{Algorithm, Digest};
 use registry::clock::ServiceClock;
 use registry::store::collection::{Graces, Plan};
-use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
+use registry::store::memory::MemoryMetadata;
 use registry::store::sessions::{Claimed, Expected, SessionId, SessionKey};
 use registry::store::wrapped::{CallEnd, Hook as _};
 use registry::store::{Context, Incarnation, Location, Timestamp};
@@ -13,17 +13,10 @@ use store_embedded::{Embedded, MinFree, Options};
 use tempfile::TempDir;
 
 use super::*;
+use crate::stores::in_memory;
 
 fn stores() -> AllStores {
-    let metadata = Arc::new(MemoryMetadata::new());
-    let sessions = Arc::new(MemorySessions::new());
-    AllStores {
-        blobs: Arc::new(MemoryBlobs::new()),
-        metadata: metadata.clone(),
-        sessions: sessions.clone(),
-        collection: Arc::new(MemoryCollection::new(metadata.clone(), sessions)),
-        records: metadata,
-    }
+    in_memory(&Arc::new(MemoryMetadata::new()))
 }
 
 fn cx() -> Context {
@@ -33,6 +26,13 @@ fn cx() -> Context {
         incarnation: Incarnation(3),
         client: registry::budget::ClientKey::INTERNAL,
     }
+}
+
+/// A condition of a process whose start has been let through.
+fn admitted(parts: ConditionParts) -> Condition {
+    let condition = Condition::of(parts);
+    condition.admit();
+    condition
 }
 
 fn embedded(folder: &TempDir) -> Embedded {
@@ -48,12 +48,10 @@ fn embedded(folder: &TempDir) -> Embedded {
 /// A condition that knows nothing but a clock, and is asked for the time in vain.
 fn told_by(clock: &Arc<ServiceClock>) -> Condition {
     let service = TimeService::new("test", clock.clone(), async || Ok(()));
-    let condition = Condition::of(ConditionParts {
+    admitted(ConditionParts {
         services: vec![service],
         ..ConditionParts::default()
-    });
-    condition.admit();
-    condition
+    })
 }
 
 async fn reads(stores: &AllStores) -> Option<Reason> {
@@ -112,11 +110,10 @@ async fn s33_with_a_wrong_clock_nothing_is_stored_or_removed() {
 async fn s34_in_a_store_that_was_replaced_nothing_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let embedded = embedded(&folder);
-    let condition = Condition::of(ConditionParts {
+    let condition = admitted(ConditionParts {
         watches: vec![embedded.metadata.watch().clone(), embedded.blobs.watch().clone()],
         ..ConditionParts::default()
     });
-    condition.admit();
     let guarded = condition.guarding(&stores());
     condition.look();
     assert_eq!(stores_a_blob(&guarded).await, None, "{:?}", condition.push_blocks());
@@ -143,11 +140,10 @@ async fn without_space_nothing_is_stored_and_everything_else_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let embedded = embedded(&folder);
     let space = embedded.metadata.space().clone();
-    let condition = Condition::of(ConditionParts {
+    let condition = admitted(ConditionParts {
         spaces: vec![space.clone()],
         ..ConditionParts::default()
     });
-    condition.admit();
     let guarded = condition.guarding(&stores());
     space.keep(MinFree::Bytes(u64::MAX));
     condition.look();
@@ -166,11 +162,10 @@ async fn space_that_is_free_again_is_told_without_a_write() {
     let folder = tempfile::tempdir().unwrap();
     let embedded = embedded(&folder);
     let space = embedded.metadata.space().clone();
-    let condition = Condition::of(ConditionParts {
+    let condition = admitted(ConditionParts {
         spaces: vec![space.clone()],
         ..ConditionParts::default()
     });
-    condition.admit();
     let guard = ConditionGuard {
         condition: condition.clone(),
         kind: StoreKind::Blobs,
@@ -364,11 +359,10 @@ async fn s33_a_wrong_clock_is_compared_again_without_being_asked() {
             async { Err(StoreError::unavailable("403")) }
         })
     };
-    let condition = Condition::of(ConditionParts {
+    let condition = admitted(ConditionParts {
         services: vec![service],
         ..ConditionParts::default()
     });
-    condition.admit();
     condition.watch();
     tokio::time::sleep(Duration::from_mins(5)).await;
     assert_eq!(

@@ -236,10 +236,11 @@ mod tests {
     use bytes::Bytes;
     use oci::{Algorithm, Digest, MediaType, RepositoryName};
     use registry::contract::counting::{CountingBlobs, Counts};
-    use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
+    use registry::store::memory::{MemoryBlobs, MemoryMetadata};
     use registry::store::metadata::{Defect, ManifestPut, MetadataStore as _, NewContent, PutManifest};
 
     use super::*;
+    use crate::stores::in_memory;
 
     /// `counts` of what is asked of the blobs.
     fn admission(
@@ -248,14 +249,10 @@ mod tests {
         counts: &Counts,
         begin_anew: bool,
     ) -> Admission {
-        let sessions = Arc::new(MemorySessions::new());
         Admission {
             stores: AllStores {
                 blobs: Arc::new(CountingBlobs::new(blobs.clone(), counts.clone())),
-                metadata: metadata.clone(),
-                sessions: sessions.clone(),
-                collection: Arc::new(MemoryCollection::new(metadata.clone(), sessions)),
-                records: metadata.clone(),
+                ..in_memory(metadata)
             },
             bucket: None,
             table: None,
