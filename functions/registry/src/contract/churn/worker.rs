@@ -308,7 +308,13 @@ impl Worker {
         self.send_or_cut(last).await?.expect(&[201]);
         if self.random.percent(20) {
             // The answer was lost, and the client asks again.
-            self.send_or_cut(Call::new(Method::PUT, &*target)).await?.expect(&[201]);
+            let again = self.send_or_cut(Call::new(Method::PUT, &*target)).await?;
+            if again.status == 404 && repository != self.own() {
+                // Somebody has deleted the blob since.
+                assert!(again.says("BLOB_UPLOAD_UNKNOWN"), "{again:?}");
+                return Err(Unpushed::Refused);
+            }
+            again.expect(&[201]);
         }
         Ok(())
     }
