@@ -12,6 +12,9 @@ use thiserror::Error;
 
 use crate::text::serde_as_text;
 
+/// Hexadecimal digits of the longest hash.
+const MAX_HEX: usize = 128;
+
 /// A hash algorithm whose digests this registry computes and verifies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Algorithm {
@@ -105,12 +108,16 @@ impl Digest {
     /// The hash as lower-case hexadecimal digits, without the algorithm.
     #[must_use]
     pub fn hex(&self) -> String {
+        self.write_hex(&mut [0; MAX_HEX]).to_owned()
+    }
+
+    fn write_hex<'a>(&self, buffer: &'a mut [u8; MAX_HEX]) -> &'a str {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        self.as_bytes()
-            .iter()
-            .flat_map(|byte| [byte >> 4, byte & 0xf])
-            .map(|nibble| char::from(DIGITS[usize::from(nibble)]))
-            .collect()
+        let hash = self.as_bytes();
+        for (pair, byte) in buffer.as_chunks_mut().0.iter_mut().zip(hash) {
+            *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 0xf)]];
+        }
+        std::str::from_utf8(&buffer[..2 * hash.len()]).unwrap_or_default()
     }
 
     /// The raw hash: 32 bytes for sha256, 64 for sha512.
@@ -141,7 +148,10 @@ impl Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.algorithm, self.hex())
+        // Some times for each request, so in few pieces.
+        f.write_str(self.algorithm.as_str())?;
+        f.write_str(":")?;
+        f.write_str(self.write_hex(&mut [0; MAX_HEX]))
     }
 }
 

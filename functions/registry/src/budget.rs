@@ -13,10 +13,11 @@
 
 mod arrival;
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -30,29 +31,43 @@ pub const SHARE: u64 = 3;
 /// For whom something is held: an address, or the registry itself.
 ///
 /// IPv6 addresses count by their /64 network, which is what one host is usually given.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
-pub struct ClientKey(Option<IpAddr>);
+// One number, since it is compared and hashed some times for each request.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientKey(u128);
 
 impl ClientKey {
     /// Work of the registry's own: collection, checks, start-up; also requests whose client is not known.
-    pub const INTERNAL: Self = Self(None);
+    // No network ends with these bits.
+    pub const INTERNAL: Self = Self(u128::MAX);
 
     /// The client at `address`.
     #[must_use]
     pub fn of(address: IpAddr) -> Self {
-        Self(Some(match address.to_canonical() {
-            IpAddr::V4(address) => IpAddr::V4(address),
-            IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
-        }))
+        Self(match address.to_canonical() {
+            IpAddr::V4(address) => address.to_ipv6_mapped().into(),
+            IpAddr::V6(address) => u128::from(address) >> 64 << 64,
+        })
+    }
+}
+
+impl Default for ClientKey {
+    fn default() -> Self {
+        Self::INTERNAL
     }
 }
 
 impl fmt::Display for ClientKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(address) => address.fmt(f),
-            None => f.write_str("internal"),
+        match *self {
+            Self::INTERNAL => f.write_str("internal"),
+            Self(number) => Ipv6Addr::from(number).to_canonical().fmt(f),
         }
+    }
+}
+
+impl fmt::Debug for ClientKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -211,22 +226,36 @@ impl State {
         }
     }
 
-    fn may_have(&self, held: u64, amount: u64) -> bool {
-        amount <= self.free && (held == 0 || held + amount <= SHARE.saturating_mul(self.free - amount))
+    /// Whether a client that holds so much may have so much more of what is free.
+    fn may_have(free: u64, held: u64, amount: u64) -> bool {
+        amount <= free && (held == 0 || held + amount <= SHARE.saturating_mul(free - amount))
     }
 
     fn grant(&mut self, client: ClientKey, amount: u64) -> bool {
-        let held = self.clients.get(&client).map_or(0, |account| account.held);
-        let granted = self.may_have(held, amount);
-        if granted {
-            self.free -= amount;
-            self.grants += 1;
-            let served = self.grants;
-            let account = self.account(client);
-            account.held += amount;
-            account.served = served;
+        let served = self.grants + 1;
+        match self.clients.entry(client) {
+            Entry::Occupied(mut account) => {
+                let account = account.get_mut();
+                if !Self::may_have(self.free, account.held, amount) {
+                    return false;
+                }
+                account.held += amount;
+                account.served = served;
+            }
+            Entry::Vacant(account) => {
+                if !Self::may_have(self.free, 0, amount) {
+                    return false;
+                }
+                account.insert(Account {
+                    held: amount,
+                    served,
+                    ..Account::default()
+                });
+            }
         }
-        granted
+        self.free -= amount;
+        self.grants = served;
+        true
     }
 
     /// Puts a request into the queue. At the bound another one is refused, or this one.
@@ -314,10 +343,12 @@ impl State {
 
     fn give_back(&mut self, client: ClientKey, amount: u64) {
         self.free += amount;
-        if let Some(account) = self.clients.get_mut(&client) {
-            account.held -= amount;
+        if let Entry::Occupied(mut account) = self.clients.entry(client) {
+            account.get_mut().held -= amount;
+            if account.get().is_over() {
+                account.remove();
+            }
         }
-        self.forget(client);
         self.serve();
     }
 
@@ -362,13 +393,17 @@ impl State {
     }
 
     fn forget(&mut self, client: ClientKey) {
-        if self
-            .clients
-            .get(&client)
-            .is_some_and(|account| account.held == 0 && account.queue.is_empty() && account.behind == 0)
+        if let Entry::Occupied(account) = self.clients.entry(client)
+            && account.get().is_over()
         {
-            self.clients.remove(&client);
+            account.remove();
         }
+    }
+}
+
+impl Account {
+    fn is_over(&self) -> bool {
+        self.held == 0 && self.queue.is_empty() && self.behind == 0
     }
 }
 
@@ -482,7 +517,11 @@ impl Grant {
 
     /// Gives back all but `amount` units.
     pub fn shrink_to(&mut self, amount: u64) {
-        drop(self.split(self.amount.saturating_sub(amount)));
+        let rest = self.amount.saturating_sub(amount);
+        if rest > 0 {
+            self.amount = amount;
+            self.budget.0.lock().give_back(self.client, rest);
+        }
     }
 
     /// A part of it, as a grant of its own: `amount` units, or as many as there are.

@@ -88,6 +88,9 @@ impl<'a> Call<'a> {
     }
 
     /// The one match from routes to operations; what each arm needs to be allowed stands in its permit's type.
+    ///
+    /// The larger operations are boxed: a future is moved some times before it runs, and every request would pay for the
+    /// size of the largest.
     async fn dispatch(
         &self,
         route: Route,
@@ -121,8 +124,7 @@ impl<'a> Call<'a> {
             } => {
                 let identity = self.identify(caller)?;
                 let permit = self.permit(&identity, &repository)?;
-                self.put_manifest(permit, &identity, reference, tags, headers, body)
-                    .await
+                Box::pin(self.put_manifest(permit, &identity, reference, tags, headers, body)).await
             }
             Route::DeleteManifest { repository, reference } => {
                 let identity = self.identify(caller)?;
@@ -136,17 +138,17 @@ impl<'a> Call<'a> {
                 artifact_type,
                 page,
             } => {
-                self.list_referrers(self.authorize(caller, &repository)?, subject, artifact_type, page)
-                    .await
+                let permit = self.authorize(caller, &repository)?;
+                Box::pin(self.list_referrers(permit, subject, artifact_type, page)).await
             }
             Route::OpenUpload { repository, open } => {
                 let identity = self.identify(caller)?;
                 let permit = self.permit(&identity, &repository)?;
-                self.open_upload(permit, &identity, open, headers, body).await
+                Box::pin(self.open_upload(permit, &identity, open, headers, body)).await
             }
             Route::PatchUpload { repository, token } => {
-                self.patch_upload(self.session(caller, &repository, &token).await?, headers, body)
-                    .await
+                let session = self.session(caller, &repository, &token).await?;
+                Box::pin(self.patch_upload(session, headers, body)).await
             }
             Route::FinishUpload {
                 repository,
@@ -157,14 +159,14 @@ impl<'a> Call<'a> {
                 // Policy is asked again: what was revoked since the upload was opened must not be published.
                 let identity = self.identify(self.authenticator.recall(session.principal()).await)?;
                 let permit = self.permit(&identity, &repository)?;
-                self.finish_upload(permit, session, digest, headers, body).await
+                Box::pin(self.finish_upload(permit, session, digest, headers, body)).await
             }
             Route::GetUpload { repository, token } => {
                 self.get_upload(self.session(caller, &repository, &token).await?).await
             }
             Route::CancelUpload { repository, token } => {
-                self.cancel_upload(self.session(caller, &repository, &token).await?)
-                    .await
+                let session = self.session(caller, &repository, &token).await?;
+                Box::pin(self.cancel_upload(session)).await
             }
         }
     }

@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::Request;
 use oci::MediaType;
+use registry::RequestBody;
 use registry::store::memory::MemoryBlobs;
 
 use support::client::Call;
@@ -487,4 +489,16 @@ async fn a_claim_tells_what_its_request_knows_of_the_session() {
         .post(format!("/v2/a/blobs/uploads/?digest={digest}"))
         .bytes("abcd");
     assert_eq!(claims(single, 201).await, fresh, "POST alone");
+}
+
+/// A shell moves the future of a request some times before it runs, whatever the request is.
+#[tokio::test]
+async fn the_future_of_a_request_is_small() {
+    const MOST: usize = 2048;
+    let world = World::new().await;
+    let future = world
+        .registry
+        .handle(Request::new(Box::pin(Script::default()) as RequestBody));
+    let size = size_of_val(&future);
+    assert!(size <= MOST, "{size} bytes");
 }

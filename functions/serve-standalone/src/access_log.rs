@@ -79,16 +79,17 @@ impl Entry {
             line.clear();
             let mut fields = Fields::begin(line, log.format);
             fields.text("method", self.method.as_str());
-            fields.text("path", path(self.uri.path()));
+            fields.text("path", &path(self.uri.path()));
             fields.number("status", self.status.as_u16());
             fields.number("bytes", sent);
-            fields.number("ms", format_args!("{:.3}", self.start.elapsed().as_secs_f64() * 1e3));
+            let micros = self.start.elapsed().as_micros();
+            fields.number("ms", format_args!("{}.{:03}", micros / 1000, micros % 1000));
             if let Some(user) = &self.user {
-                fields.text("user", printable(user));
+                fields.text("user", &printable(user));
             }
-            fields.text("peer", format_args!("{}", self.peer));
+            fields.quoted("peer", self.peer);
             if let Some(agent) = &self.agent {
-                fields.text("agent", printable(&String::from_utf8_lossy(agent.as_bytes())));
+                fields.text("agent", &printable(&String::from_utf8_lossy(agent.as_bytes())));
             }
             if !whole {
                 fields.number("cut", true);
@@ -119,16 +120,27 @@ impl<'a> Fields<'a> {
     }
 
     fn name(&mut self, name: &str) {
-        let _ = match self.format {
-            LogFormat::Json => write!(self.line, ",\"{name}\":"),
-            LogFormat::Text => write!(self.line, " {name}="),
+        let (before, after) = match self.format {
+            LogFormat::Json => (",\"", "\":"),
+            LogFormat::Text => (" ", "="),
         };
+        self.line.push_str(before);
+        self.line.push_str(name);
+        self.line.push_str(after);
     }
 
     /// Adds text that is [`printable`]: it needs no more than quotes, in both forms.
-    fn text(&mut self, name: &str, text: impl std::fmt::Display) {
+    fn text(&mut self, name: &str, text: &str) {
         self.name(name);
-        let _ = write!(self.line, "\"{text}\"");
+        self.line.push('"');
+        self.line.push_str(text);
+        self.line.push('"');
+    }
+
+    /// The same, of a value whose text is always printable.
+    fn quoted(&mut self, name: &str, value: impl std::fmt::Display) {
+        self.name(name);
+        let _ = write!(self.line, "\"{value}\"");
     }
 
     /// Adds a number, or a truth value.

@@ -12,11 +12,8 @@ use registry::budget::{Budget, ClientKey, Grant};
 
 use crate::delivery::FORWARDED_FOR;
 
-/// Memory for heads, for each request that may be in progress: most heads are smaller than this.
+/// Memory for the head of a request, for each place; most heads are smaller. A larger one takes several places.
 const HEAD_MEMORY: u64 = 8 << 10;
-
-/// Memory for heads at least: for some of the largest.
-const LEAST_HEAD_MEMORY: u64 = 1 << 20;
 
 /// What a header field takes beside its bytes.
 const FIELD: u64 = 112;
@@ -34,57 +31,50 @@ const KEPT: usize = 300;
 #[derive(Debug)]
 pub(crate) struct RequestPlaces {
     requests: Budget,
-    heads: Budget,
     health: Budget,
 }
 
-/// The place of one request, until it is dropped.
+/// The place of one request, until it is dropped; several of them if its head is large.
 #[derive(Debug)]
 pub(crate) struct RequestPlace {
-    _request: Grant,
-    head: Option<Grant>,
+    places: Grant,
+    is_for_health: bool,
 }
 
 impl RequestPlaces {
     /// Places for so many requests.
     pub(crate) fn new(requests: u32) -> Self {
-        let requests = u64::from(requests);
-        let heads = (requests * HEAD_MEMORY).max(LEAST_HEAD_MEMORY);
         // Nobody waits: a request that waited for its place would hold its head.
         Self {
-            requests: Budget::new(requests, 0),
-            heads: Budget::new(heads, 0),
+            requests: Budget::new(requests.into(), 0),
             health: Budget::new(HEALTH_PLACES, 0),
         }
     }
 
     /// A place for `request` of `client`, if there is one now.
     pub(crate) fn take<B>(&self, client: ClientKey, request: &Request<B>) -> Option<RequestPlace> {
-        if matches!(request.uri().path(), "/livez" | "/readyz") {
-            return Some(RequestPlace {
-                _request: self.health.try_take(client, 1)?,
-                head: None,
-            });
-        }
-        Some(RequestPlace {
-            _request: self.requests.try_take(client, 1)?,
-            head: Some(self.heads.try_take(client, memory_of(request))?),
-        })
+        let is_for_health = matches!(request.uri().path(), "/livez" | "/readyz");
+        let places = if is_for_health {
+            self.health.try_take(client, 1)?
+        } else {
+            self.requests.try_take(client, places_of(request))?
+        };
+        Some(RequestPlace { places, is_for_health })
     }
 }
 
 impl RequestPlace {
     /// Whether it is one of those for requests that ask how the server is.
     pub(crate) fn is_for_health(&self) -> bool {
-        self.head.is_none()
+        self.is_for_health
     }
 
-    /// Keeps only the fields of a large head that are read, as copies, and releases the memory of the rest: the request may
-    /// wait for long, and anything that it keeps of what has arrived keeps all of it.
+    /// Keeps only the fields of a large head that are read, as copies, and gives back the places of the rest: the request
+    /// may wait for long, and anything that it keeps of what has arrived keeps all of it.
     pub(crate) fn condense<B>(&mut self, request: &mut Request<B>) {
-        let Some(head) = self.head.as_mut().filter(|head| head.amount() > HEAD_MEMORY) else {
+        if places_of(request) == 1 {
             return;
-        };
+        }
         let Ok(uri) = request.uri().to_string().parse() else {
             return;
         };
@@ -101,8 +91,13 @@ impl RequestPlace {
             }
         }
         *request.headers_mut() = kept;
-        head.shrink_to(memory_of(request));
+        self.places.shrink_to(places_of(request));
     }
+}
+
+/// How many places a request takes.
+fn places_of<B>(request: &Request<B>) -> u64 {
+    memory_of(request).div_ceil(HEAD_MEMORY).max(1)
 }
 
 /// About how much memory a head takes. Its bytes count twice: they lie in buffers that grew by doubling.
@@ -173,13 +168,11 @@ mod tests {
         let places = RequestPlaces::new(1000);
         let large = request("/v2/", 32 << 10);
         let held: Vec<_> = std::iter::from_fn(|| places.take(client(1), &large)).collect();
-        let most = 1000 * HEAD_MEMORY * 3 / 4;
-        let each = memory_of(&large);
-        assert!(each > 64 << 10);
-        assert_eq!(held.len() as u64, most / each);
+        assert!(memory_of(&large) > 64 << 10);
+        assert_eq!(places_of(&large), 9);
+        assert_eq!(held.len(), 750 / 9);
         assert!(places.take(client(2), &large).is_some());
         drop(held);
-        assert_eq!(places.heads.free(), places.heads.total());
         assert_eq!(places.requests.free(), places.requests.total());
     }
 
@@ -224,9 +217,9 @@ mod tests {
         let accepted: Vec<_> = request.headers().get_all("accept").iter().collect();
         assert_eq!(accepted, ["a, b", "c"]);
         assert_eq!(request.headers().len(), 4);
-        assert!(places.heads.total() - places.heads.free() < 1_000);
+        assert_eq!(places.requests.total() - places.requests.free(), 1);
         drop(place);
-        assert_eq!(places.heads.free(), places.heads.total());
+        assert_eq!(places.requests.free(), places.requests.total());
     }
 
     #[test]

@@ -3,43 +3,231 @@
 //! A read of what is in memory takes some microseconds, less than handing it to another thread and back. The same call
 //! takes as long as the disk or another process likes when it must wait for one of them, and nobody can tell before.
 //! So such calls are made at once by all worker threads of the runtime but one, and take nothing along if they are stuck:
-//! the worker that stays free goes on with everything else. A call that comes while the others are occupied runs on a
-//! thread that may block, and so does every call in a runtime of one worker.
+//! the worker that stays free goes on with everything else. A call that comes while the others are occupied waits for a
+//! moment, since it is mostly over by then, and runs on a thread that may block if not. So does every call in a runtime of
+//! one worker.
+//!
+//! Two things would wait with a call that is stuck. The task that the caller has woken last stands in a slot from which no
+//! other worker takes it: an empty task pushes it out before the call. And if the caller's worker was the one that waited
+//! for the network, no other begins to before it is woken: a thread looks every 10 ms for calls that last, and wakes one.
+//! (`block_in_place` does both, and costs more than the call.)
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::cell::RefCell;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::thread::Thread;
+use std::time::Duration;
 
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Id};
+
+/// How often it is looked for calls that last, and so how long one may take before another worker is woken.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// After so many looks without any call the thread sleeps until the next call.
+const IDLE_LOOKS: u32 = 100;
+
+/// How often a call that finds the other workers occupied lets other tasks run and tries again.
+const TRIES: u32 = 16;
 
 /// How many calls run on worker threads now. One number for the process, because its stores share the threads.
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
 
+/// How many of them were running already at the last look.
+static LASTING: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
+}
+
+/// A thread that makes calls, as it knows itself.
+struct Worker {
+    runtime: Id,
+    limit: usize,
+    calls: Arc<Calls>,
+}
+
+/// The same, as the thread that looks for calls that last sees it.
+struct Calls {
+    /// How many calls have begun and ended: odd while one runs.
+    edges: AtomicU64,
+    runtime: Handle,
+}
+
 /// Permission to run one call on this thread, until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Inline(());
+pub(crate) struct Inline {
+    calls: Arc<Calls>,
+    /// It belongs to the thread.
+    here: PhantomData<*const ()>,
+}
 
 impl Inline {
-    /// `None`: the call must run on a thread that may block.
-    pub(crate) fn enter() -> Option<Self> {
-        let runtime = Handle::try_current().ok()?;
-        let limit = runtime.metrics().num_workers().saturating_sub(1);
-        if RUNNING.fetch_add(1, Ordering::Relaxed) >= limit {
+    /// Waits for a moment, if need be. `None`: the call must run on a thread that may block.
+    pub(crate) async fn enter() -> Option<Self> {
+        for _ in 0..TRIES {
+            let occupied = match Self::try_enter() {
+                Ok(inline) => return Some(inline),
+                Err(occupied) => occupied,
+            };
+            match occupied {
+                Occupied::ForNow => tokio::task::yield_now().await,
+                Occupied::Longer => break,
+            }
+        }
+        None
+    }
+
+    fn try_enter() -> Result<Self, Occupied> {
+        let runtime = Handle::try_current().map_err(|_| Occupied::Longer)?;
+        let calls = WORKER.with_borrow_mut(|worker| {
+            let worker = match worker {
+                Some(worker) if worker.runtime == runtime.id() => worker,
+                other => other.insert(Worker::new(&runtime)),
+            };
+            if RUNNING.fetch_add(1, Ordering::Relaxed) < worker.limit {
+                return Some(Arc::clone(&worker.calls));
+            }
             RUNNING.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        // Two things would wait with this call. The task that this one has woken last stands in a slot from which no other
-        // worker takes it; and if this worker was the one that waited for the network, no other begins to before it is
-        // woken. The first of these two tasks pushes that task into the queue, the second one wakes another worker.
-        // `block_in_place` does the same, for ten times the price.
-        for _ in 0..2 {
-            runtime.spawn(async {});
-        }
-        Some(Self(()))
+            None
+        });
+        let Some(calls) = calls else {
+            let lasts = LASTING.load(Ordering::Relaxed) > 0 || workers() == 1;
+            return Err(if lasts { Occupied::Longer } else { Occupied::ForNow });
+        };
+        calls.edges.fetch_add(1, Ordering::SeqCst);
+        LOOKER.wake();
+        runtime.spawn(async {});
+        Ok(Self {
+            calls,
+            here: PhantomData,
+        })
     }
 }
 
 impl Drop for Inline {
     fn drop(&mut self) {
+        self.calls.edges.fetch_add(1, Ordering::SeqCst);
         RUNNING.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Why a call cannot begin on this thread.
+enum Occupied {
+    /// The other workers are making calls that have just begun.
+    ForNow,
+    /// Some call lasts, or there is no other worker.
+    Longer,
+}
+
+impl Worker {
+    fn new(runtime: &Handle) -> Self {
+        let calls = Arc::new(Calls {
+            edges: AtomicU64::new(0),
+            runtime: runtime.clone(),
+        });
+        // Without the thread that looks for those that last, none is made.
+        let is_seen = LOOKER.looks_at(&calls);
+        Self {
+            runtime: runtime.id(),
+            limit: if is_seen { workers() - 1 } else { 0 },
+            calls,
+        }
+    }
+}
+
+/// The thread that looks for calls that last.
+static LOOKER: Looker = Looker {
+    thread: OnceLock::new(),
+    is_awake: AtomicBool::new(true),
+    looked_at: Mutex::new(Vec::new()),
+};
+
+struct Looker {
+    thread: OnceLock<Option<Thread>>,
+    is_awake: AtomicBool,
+    looked_at: Mutex<Vec<LookedAt>>,
+}
+
+/// A thread's calls, and how many edges there were at the last look.
+struct LookedAt {
+    calls: Weak<Calls>,
+    edges: u64,
+}
+
+impl Looker {
+    /// From now on these calls are looked at. `false`: there can be no thread that does so.
+    fn looks_at(&'static self, calls: &Arc<Calls>) -> bool {
+        let thread = self.thread.get_or_init(|| {
+            let thread = std::thread::Builder::new().name("stuck-reads".to_owned());
+            let thread = thread.spawn(|| self.run());
+            thread.ok().map(|running| running.thread().clone())
+        });
+        self.lock().push(LookedAt {
+            calls: Arc::downgrade(calls),
+            edges: 0,
+        });
+        thread.is_some()
+    }
+
+    /// Called when a call has begun.
+    fn wake(&self) {
+        if !self.is_awake.load(Ordering::SeqCst)
+            && !self.is_awake.swap(true, Ordering::SeqCst)
+            && let Some(Some(thread)) = self.thread.get()
+        {
+            thread.unpark();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<LookedAt>> {
+        self.looked_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self) {
+        let mut idle = 0;
+        loop {
+            std::thread::sleep(LOOK);
+            let (has_changed, lasting) = self.look();
+            LASTING.store(lasting.len(), Ordering::Relaxed);
+            for calls in &lasting {
+                calls.runtime.spawn(async {});
+            }
+            if has_changed || !lasting.is_empty() {
+                idle = 0;
+                continue;
+            }
+            idle += 1;
+            if idle < IDLE_LOOKS {
+                continue;
+            }
+            idle = 0;
+            // A call that begins now either is seen by this look, or sees that it has to wake this thread.
+            self.is_awake.store(false, Ordering::SeqCst);
+            let (has_changed, _) = self.look();
+            if !has_changed {
+                std::thread::park();
+            }
+            self.is_awake.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether any call has begun or ended since the last look, and which were running already then and still do.
+    fn look(&self) -> (bool, Vec<Arc<Calls>>) {
+        let mut has_changed = false;
+        let mut lasting = Vec::new();
+        self.lock().retain_mut(|looked_at| {
+            let Some(calls) = looked_at.calls.upgrade() else {
+                return false;
+            };
+            let edges = calls.edges.load(Ordering::SeqCst);
+            if edges != std::mem::replace(&mut looked_at.edges, edges) {
+                has_changed = true;
+            } else if edges % 2 == 1 {
+                lasting.push(calls);
+            }
+            true
+        });
+        (has_changed, lasting)
     }
 }
 
@@ -97,12 +285,12 @@ mod tests {
                 wake.notify_one();
                 let _inline = loop {
                     // Other tests of this process may be inside.
-                    match Inline::enter() {
-                        Some(inline) => break inline,
-                        None => tokio::task::yield_now().await,
+                    match Inline::try_enter() {
+                        Ok(inline) => break inline,
+                        Err(_) => std::thread::yield_now(),
                     }
                 };
-                assert!(Inline::enter().is_none(), "the other worker stays free");
+                assert!(Inline::try_enter().is_err(), "the other worker stays free");
                 let others = (has_run.recv_timeout(LIMIT), is_answered.recv_timeout(LIMIT));
                 drop(second);
                 others
@@ -126,7 +314,11 @@ mod tests {
     #[test]
     fn a_runtime_of_one_worker_runs_nothing_inline() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        assert!(runtime.block_on(async { Inline::enter().is_none() }));
-        assert!(Inline::enter().is_none(), "outside of any runtime");
+        assert!(runtime.block_on(Inline::enter()).is_none());
+        assert!(
+            futures_util::FutureExt::now_or_never(Inline::enter())
+                .unwrap()
+                .is_none()
+        );
     }
 }

@@ -148,7 +148,7 @@ impl Call<'_> {
             content => {
                 drop(memory);
                 let memory = self.memory_to_stream(record.size).await?;
-                let stream = self.open_manifest(repository, digest, &content, record.size).await?;
+                let stream = Box::pin(self.open_manifest(repository, digest, &content, record.size)).await?;
                 ResponseBody::stream(stream.ok_or(Error::ManifestUnknown)?, record.size).holding(Some(memory))
             }
         };

@@ -25,6 +25,9 @@ pub(super) enum Wanted {
 /// Whether the client has this content already: `If-None-Match` lists it (13.1.2; weak comparison), on one header
 /// line or several.
 pub(super) fn not_modified(headers: &HeaderMap, digest: &Digest) -> bool {
+    if !headers.contains_key(IF_NONE_MATCH) {
+        return false;
+    }
     let own = format!("\"{digest}\"");
     headers
         .get_all(IF_NONE_MATCH)

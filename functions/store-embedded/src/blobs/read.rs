@@ -107,7 +107,8 @@ impl Reads {
 
     /// Opens a file, on the caller's thread if that cannot keep it for long, and tells its length. `None`: there is none.
     async fn open_file(&self, cx: Context, name: Name) -> Result<Option<(Arc<Handle>, u64)>, StoreError> {
-        let cached = Inline::enter().map_or(Ok(None), |_inline| self.files.open_cached(name));
+        let inline = Inline::enter().await;
+        let cached = inline.map_or(Ok(None), |_inline| self.files.open_cached(name));
         let opened = match cached {
             Ok(Some(opened)) => Ok(opened),
             Ok(None) => {

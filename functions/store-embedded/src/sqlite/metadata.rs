@@ -42,12 +42,13 @@ impl MetadataStore for SqliteStore {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<Option<Link>, StoreError> {
-        let (repository, digest) = (repository.clone(), digest.to_string());
-        let of = (repository.clone(), digest.clone());
-        let found = self.read(cx, move |rows| link(rows, &of.0, &of.1)).await?;
+        let of = || (repository.clone(), digest.to_string());
+        let (repository, digest) = of();
+        let found = self.read(cx, move |rows| link(rows, &repository, &digest)).await?;
         let Some((_, true)) = found else {
             return Ok(found.map(|(link, _)| link));
         };
+        let (repository, digest) = of();
         self.write(cx, move |rows| {
             // What was read may be unlinked by now.
             publish::spare_link(rows, &repository, &digest)?;

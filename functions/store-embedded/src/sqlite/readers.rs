@@ -5,7 +5,7 @@
 //! threads that may block: opening a connection, and waiting for a process that recovers the log after a crash.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use registry::store::{Context, Reason, StoreError};
@@ -37,6 +37,7 @@ impl Readers {
                 path: path.to_owned(),
                 counters,
                 idle: Mutex::new(Some(Vec::new())),
+                most: OnceLock::new(),
             }),
             turns: Turns::new(),
         }
@@ -48,7 +49,9 @@ impl Readers {
         cx: Context,
         mut work: impl FnMut(&Rows<'_>) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, StoreError> {
-        if let Some(outcome) = self.connections.read_inline(&mut work)? {
+        if let Some(inline) = Inline::enter().await
+            && let Some(outcome) = self.connections.read_inline(&inline, &mut work)?
+        {
             return Ok(outcome?);
         }
         self.read_blocking(cx, work).await
@@ -82,6 +85,8 @@ struct Connections {
     counters: Arc<Counters>,
     /// `None` once closed.
     idle: Mutex<Option<Vec<Connection>>>,
+    /// How many are kept.
+    most: OnceLock<usize>,
 }
 
 impl Connections {
@@ -92,11 +97,9 @@ impl Connections {
     /// `None`: it must run where it may block.
     fn read_inline<T>(
         &self,
+        _: &Inline,
         work: impl FnMut(&Rows<'_>) -> Result<T, Failure>,
     ) -> Result<Option<Result<T, Failure>>, StoreError> {
-        let Some(_inline) = Inline::enter() else {
-            return Ok(None);
-        };
         let Some(connection) = self.idle()? else {
             return Ok(None);
         };
@@ -148,7 +151,7 @@ impl Connections {
     /// As many are kept as worker threads can use at a time: each holds its pages and statements. SQLite itself keeps the
     /// descriptors of the others for those who come later, and closes none while the writer has the file open.
     fn take_back(&self, connection: Connection) {
-        let most = inline::workers();
+        let most = *self.most.get_or_init(inline::workers);
         if let Some(idle) = &mut *self.lock()
             && idle.len() < most
         {
