@@ -494,7 +494,7 @@ async fn a_claim_tells_what_its_request_knows_of_the_session() {
 /// A shell moves the future of a request some times before it runs, whatever the request is.
 #[tokio::test]
 async fn the_future_of_a_request_is_small() {
-    const MOST: usize = 2048;
+    const MOST: usize = 3584;
     let world = World::new().await;
     let future = world
         .registry

@@ -14,7 +14,6 @@
 //! | goes on asking although there is no place for its requests | [`activity`] | 64 refusals |
 //! | is gone without a word, under HTTP/2 | pings | 50 s |
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -123,11 +122,7 @@ pub(crate) async fn serve(
     let buffer = service.buffers.take(ClientKey::of(peer.ip()), multiplexed);
     let exchange = {
         let (activity, place) = (activity.clone(), place.clone());
-        service_fn(move |request| {
-            // Not inside of the future: a request that there is no place for must not wait to be refused.
-            let answered = service.clone().exchange(request, activity.clone(), place.clone(), peer);
-            async move { Ok::<_, Infallible>(answered.await) }
-        })
+        service_fn(move |request| service.clone().exchange(request, activity.clone(), place.clone(), peer))
     };
     let io = TokioIo::new(stream);
     let drive = Drive {

@@ -1,5 +1,6 @@
 //! One request and its answer.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -50,7 +51,7 @@ impl Service {
         activity: Arc<Activity>,
         admission: ConnectionPlace,
         peer: SocketAddr,
-    ) -> impl Future<Output = Response<SentBody>> + Send {
+    ) -> impl Future<Output = Result<Response<SentBody>, Infallible>> + Send {
         let exchange = activity.begin();
         let client = self.proxies.client(peer, request.headers());
         let place = self.places.take(ClientKey::of(client.unwrap_or(peer.ip())), &request);
@@ -65,13 +66,13 @@ impl Service {
             Err((requests::essence(&request), request.into_body()))
         };
         async move {
-            match placed {
+            Ok(match placed {
                 Ok((request, place)) => {
                     self.answer(request, exchange.occupying(place), admission, client, peer)
                         .await
                 }
                 Err((request, incoming)) => self.refuse(&request, incoming, exchange, client.unwrap_or(peer.ip())),
-            }
+            })
         }
     }
 
