@@ -205,6 +205,15 @@ impl MetadataStore for DynamoStore {
         self.call(cx).clear_missing(digest, location).await
     }
 
+    async fn record_damaged_manifest(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<(), StoreError> {
+        self.call(cx).record_damaged_manifest(repository, digest).await
+    }
+
     async fn mount(
         &self,
         cx: Context,

@@ -161,6 +161,8 @@ macro_rules! metadata_contract_tests {
                 a_repeated_commit_makes_nothing_of_a_lost_object,
                 a_large_manifest_replaces_a_defective_object,
                 a_manifest_put_again_replaces_damaged_bytes,
+                a_damaged_record_is_told_until_the_manifest_is_put_again,
+                a_manifest_whose_record_is_damaged_needs_its_bytes_there,
                 a_missing_object_can_come_back,
                 a_damaged_object_cannot_come_back,
                 a_location_is_replaced_everywhere,

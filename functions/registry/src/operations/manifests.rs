@@ -23,7 +23,7 @@ use crate::limits::Sparse;
 use crate::response;
 use crate::store::blobs::{BodyError, ByteStream, Source, Upload};
 use crate::store::metadata::{
-    Content, Defect, ManifestPut, ManifestRecord, NewContent, PutManifest, Referrer, Removal,
+    Content, Defect, ManifestPut, ManifestRecord, NewContent, PutManifest, Referrer, Removal, TagRecord,
 };
 use crate::store::sessions::{Claim, Claimed, End, Expected, Publishing};
 use crate::store::{Location, StoreError};
@@ -36,8 +36,8 @@ const WARNING: HeaderName = HeaderName::from_static("warning");
 const REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
 
 impl Call<'_> {
-    /// end-3. By digest one table read, by tag two, and one for a HEAD by tag. `reference` is `None` where the text
-    /// cannot be a tag.
+    /// end-3. By digest one table read, by tag two, and one for a HEAD by tag of a small manifest that is whole.
+    /// `reference` is `None` where the text cannot be a tag.
     pub(crate) async fn get_manifest(
         &self,
         permit: Permit<Pull>,
@@ -68,7 +68,8 @@ impl Call<'_> {
             Reference::Tag(tag) if head_only => {
                 let tag = self.stores.metadata.tag(self.cx(), permit.repository(), &tag).await?;
                 let tag = tag.ok_or(Error::ManifestUnknown)?;
-                (tag.digest, tag.media_type, tag.size, None)
+                let record = self.record_of_suspect(permit.repository(), &tag).await?;
+                (tag.digest, tag.media_type, tag.size, record)
             }
             Reference::Tag(tag) => {
                 let (digest, record) = self.tagged_manifest(&permit, &tag).await?;
@@ -78,9 +79,11 @@ impl Call<'_> {
         if !accepts(headers, &media_type) {
             return Err(Error::NotAcceptable(media_type));
         }
-        let defective = |record: &ManifestRecord| matches!(record.content, Content::Defective(..));
-        if head_only && record.as_ref().is_some_and(defective) {
-            return Err(Error::ManifestUnknown);
+        if let Some(record) = &record {
+            let is_lost = self.is_cut(permit.repository(), &digest, record).await?;
+            if is_lost || (head_only && record.content.is_defective()) {
+                return Err(Error::ManifestUnknown);
+            }
         }
         ranges::check_match(headers, &digest)?;
         let mut response = if ranges::not_modified(headers, &digest) {
@@ -100,6 +103,41 @@ impl Call<'_> {
         response::insert(headers, CONTENT_TYPE, media_type.as_str());
         headers.insert(CACHE_CONTROL, cache);
         Ok(response)
+    }
+
+    /// The manifest of a tag, if that is not enough to answer HEAD: its bytes may be in an object that is recorded as
+    /// lost, or the record was recorded as damaged. A client that is told that it is there does not push it.
+    async fn record_of_suspect(
+        &self,
+        repository: &RepositoryName,
+        tag: &TagRecord,
+    ) -> Result<Option<ManifestRecord>, StoreError> {
+        if !tag.is_suspect {
+            return Ok(None);
+        }
+        self.stores.metadata.manifest(self.cx(), repository, &tag.digest).await
+    }
+
+    /// Whether the record holds fewer or more bytes than it says: it is damaged, which is recorded.
+    async fn is_cut(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        record: &ManifestRecord,
+    ) -> Result<bool, StoreError> {
+        match &record.content {
+            Content::Inline(bytes) if bytes.len() as u64 != record.size => {
+                let metadata = &self.stores.metadata;
+                metadata.record_damaged_manifest(self.cx(), repository, digest).await?;
+                tracing::error!(
+                    %repository,
+                    %digest,
+                    "a manifest is damaged in its record; it is answered with 404 until it is pushed again"
+                );
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
     }
 
     /// A tag that moved between the two reads leaves a digest whose manifest may be gone: it is read again.
@@ -172,7 +210,7 @@ impl Call<'_> {
             location,
             defect: match content {
                 Content::Defective(_, defect) => Some(*defect),
-                Content::Inline(_) | Content::Stored(_) => None,
+                Content::Inline(_) | Content::Stored(_) | Content::Damaged(_) => None,
             },
         };
         let opened = self.open_object(named, 0..size).await?;
@@ -317,8 +355,13 @@ impl Call<'_> {
     /// cannot be found.
     async fn put_large(&self, put: &mut PutManifest, bytes: Bytes) -> Result<ManifestPut, Error> {
         let metadata = &self.stores.metadata;
-        if self.is_stored(put).await? {
-            put.content = NewContent::Unchanged;
+        let known = match self.found(put).await? {
+            StoredBytes::Whole => Some(NewContent::Unchanged),
+            StoredBytes::DamagedRecord => Some(NewContent::Inline(bytes.clone())),
+            StoredBytes::None => None,
+        };
+        if let Some(content) = known {
+            put.content = content;
             let outcome = metadata.put_manifest(self.cx(), put).await?;
             // Deleted between the two: then its bytes are no longer anybody's, and are stored again.
             if outcome != ManifestPut::Gone {
@@ -353,23 +396,24 @@ impl Call<'_> {
         Ok(outcome)
     }
 
-    /// Whether the manifest is there with all its bytes: one request to the blob store, if they lie in an object. What
+    /// What there is of the manifest's bytes: one request to the blob store, if they lie in an object. What
     /// is not there is recorded, so that it can be replaced.
-    async fn is_stored(&self, put: &PutManifest) -> Result<bool, StoreError> {
+    async fn found(&self, put: &PutManifest) -> Result<StoredBytes, StoreError> {
         let metadata = &self.stores.metadata;
         let record = metadata.manifest(self.cx(), &put.repository, &put.digest).await?;
         match record.map(|record| record.content) {
-            None | Some(Content::Defective(..)) => Ok(false),
-            Some(Content::Inline(_)) => Ok(true),
+            None | Some(Content::Defective(..)) => Ok(StoredBytes::None),
+            Some(Content::Inline(_)) => Ok(StoredBytes::Whole),
+            Some(Content::Damaged(_)) => Ok(StoredBytes::DamagedRecord),
             Some(Content::Stored(location)) => {
                 if self.is_whole(&location, put.size).await? {
-                    return Ok(true);
+                    return Ok(StoredBytes::Whole);
                 }
                 let (repository, defect) = (Some(&put.repository), Defect::Missing);
                 metadata
                     .record_defect(self.cx(), repository, &put.digest, &location, defect)
                     .await?;
-                Ok(false)
+                Ok(StoredBytes::None)
             }
         }
     }
@@ -486,6 +530,16 @@ fn accepts(headers: &HeaderMap, media_type: &MediaType) -> bool {
         }
     }
     !listed
+}
+
+/// What there is of the bytes of a manifest that is put.
+enum StoredBytes {
+    /// All of them, as far as is known.
+    Whole,
+    /// Others, in the record, which has to hold the right ones.
+    DamagedRecord,
+    /// None.
+    None,
 }
 
 /// Bytes at hand as a body.

@@ -67,14 +67,23 @@ pub enum Content {
     /// In an object that is known to be missing or damaged ([`MetadataStore::record_defect`]): the manifest cannot be
     /// pulled until its bytes are pushed again.
     Defective(Location, Defect),
+    /// In the record, and known to be others than those of the digest ([`MetadataStore::record_damaged_manifest`]): the
+    /// manifest cannot be pulled until its bytes are pushed again.
+    Damaged(Bytes),
 }
 
 impl Content {
+    /// Whether it is known that these are not the bytes of the digest, or that they are lost.
+    #[must_use]
+    pub fn is_defective(&self) -> bool {
+        matches!(self, Self::Defective(..) | Self::Damaged(_))
+    }
+
     /// The object, if the bytes are in one, whole or not.
     #[must_use]
     pub fn object(&self) -> Option<&Location> {
         match self {
-            Self::Inline(_) => None,
+            Self::Inline(_) | Self::Damaged(_) => None,
             Self::Stored(location) | Self::Defective(location, _) => Some(location),
         }
     }
@@ -110,6 +119,9 @@ pub struct TagRecord {
     pub version: u64,
     /// When it was last written.
     pub at: Timestamp,
+    /// The manifest's record was recorded as damaged. It may have been pushed again since: its own record tells.
+    #[serde(skip)]
+    pub is_suspect: bool,
 }
 
 /// One change of a tag.
@@ -187,9 +199,9 @@ pub enum ManifestPut {
     Missing(Vec<Digest>),
     /// The manifest is stored with this media type, and was put with another one. Nothing was changed.
     OtherType(MediaType),
-    /// The manifest must be put with its bytes in an object: the content was to be [`NewContent::Unchanged`], and the
-    /// manifest is not there any more; or the manifest is there, and the object with its bytes is recorded as missing or
-    /// damaged. Nothing was changed.
+    /// The manifest must be put with its bytes: in its record, if these are recorded as damaged there, and otherwise in an
+    /// object. The content was to be [`NewContent::Unchanged`], and the manifest is not there any more; or the manifest is
+    /// there, and what holds its bytes is recorded as missing or damaged. Nothing was changed.
     Gone,
 }
 
@@ -346,6 +358,18 @@ pub trait MetadataStore: Send + Sync + 'static {
     /// The object that was recorded as missing is there again. Changes nothing if the digest's bytes lie elsewhere, or
     /// are not recorded as missing.
     async fn clear_missing(&self, cx: Context, digest: &Digest, location: &Location) -> Result<(), StoreError>;
+
+    /// Records that the bytes in a manifest's record are not those of its digest, if they are not: from now on
+    /// [`MetadataStore::manifest`] answers [`Content::Damaged`], its tags say that they are suspect, and other manifests
+    /// cannot refer to it, until it is put with its bytes. The manifest keeps its incarnation, its tags and what it refers
+    /// to. Changes nothing where the record has the right bytes, or they lie in an object. Idempotent; cut off, it may
+    /// leave tags that are not suspect.
+    async fn record_damaged_manifest(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<(), StoreError>;
 
     /// Links a blob that `from` links, without copying. `false`: `from` has no such link (any more), or its object has a
     /// recorded defect. The caller has checked that the principal may pull `from`.

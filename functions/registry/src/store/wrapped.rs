@@ -457,6 +457,19 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
             .await
     }
 
+    async fn record_damaged_manifest(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<(), StoreError> {
+        self.call(
+            "record_damaged_manifest",
+            self.inner.record_damaged_manifest(cx, repository, digest),
+        )
+        .await
+    }
+
     async fn mount(
         &self,
         cx: Context,

@@ -32,6 +32,13 @@ impl World {
     }
 }
 
+fn repairing() -> Options {
+    Options {
+        repair: true,
+        ..options()
+    }
+}
+
 fn manifest(repository: &str, digest: Digest, tags: &[&str], mut lost: Vec<Digest>) -> Finding {
     lost.sort();
     Finding::ManifestNotPullable {
@@ -111,6 +118,60 @@ async fn a_manifest_that_is_damaged_in_its_record_is_pushed_again() {
     assert_eq!(world.check_as(&options()).await.1, []);
 }
 
+/// Clients ask for a manifest, by tag or by digest, before they push it: a repair lets them push the one that is damaged in
+/// its record. One whose length is wrong is told so by the first that reads it.
+#[tokio::test]
+async fn a_manifest_that_is_damaged_in_its_record_is_not_there_after_a_repair() {
+    for (replaced, finds_itself) in [("liver", false), ("lay", true)] {
+        let world = World::new().await;
+        let one = world.push_image("a", "one", "one").await;
+        world.put_manifest("a", "again", one.manifest.clone()).await.expect(201);
+        let bytes = String::from_utf8(one.manifest.to_vec()).unwrap();
+        let mut records = world.records().await;
+        let entry = records.iter_mut().find_map(|record| match record {
+            Record::Manifest(entry) => Some(entry),
+            _ => None,
+        });
+        let mut damaged = entry.unwrap().clone();
+        damaged.content = EntryContent::Inline(bytes.replace("layer", replaced).into());
+        world.plant(Record::Manifest(damaged)).await;
+
+        let by_digest = one.digest.to_string();
+        let all = [
+            ("HEAD", "one"),
+            ("HEAD", "again"),
+            ("HEAD", &by_digest),
+            ("GET", "one"),
+            ("GET", &by_digest),
+        ];
+        let statuses = async || {
+            let mut statuses = Vec::new();
+            for (method, reference) in all {
+                statuses.push(world.status(method, format!("/v2/a/manifests/{reference}")).await);
+            }
+            statuses
+        };
+        if finds_itself {
+            assert_eq!(
+                world.status("HEAD", "/v2/a/manifests/one".to_owned()).await,
+                200,
+                "it asks for the tag alone"
+            );
+            assert_eq!(world.status("GET", "/v2/a/manifests/one".to_owned()).await, 404);
+        } else {
+            assert_eq!(statuses().await, [200; 5]);
+            let (summary, _) = world.check_as(&repairing()).await;
+            assert_eq!(summary.repaired, 1);
+        }
+        assert_eq!(statuses().await, [404; 5]);
+        world.put_manifest("a", "one", one.manifest.clone()).await.expect(201);
+        assert_eq!(statuses().await, [200; 5]);
+        let answer = world.get("/v2/a/manifests/again".to_owned()).send().await.expect(200);
+        assert_eq!(answer.body, one.manifest);
+        assert_eq!(world.check_as(&options()).await.1, []);
+    }
+}
+
 /// A repair lets HEAD and GET say that a lost blob is not there, in every repository; a push of it in one of them makes
 /// all whole. A check that repairs nothing changes nothing.
 #[tokio::test]
@@ -137,11 +198,7 @@ async fn what_a_repair_has_recorded_is_pushed_again() {
     assert_eq!(summary.repaired, 0);
     assert_eq!(world.status("HEAD", paths[0].clone()).await, 200, "nobody has looked");
 
-    let repairing = Options {
-        repair: true,
-        ..options()
-    };
-    let (summary, found) = world.check_as(&repairing).await;
+    let (summary, found) = world.check_as(&repairing()).await;
     assert_eq!((summary.repaired, summary.findings), (2, found.len() as u64));
     for path in paths.iter().chain([&large_path]) {
         for method in ["HEAD", "GET"] {
@@ -164,7 +221,7 @@ async fn what_a_repair_has_recorded_is_pushed_again() {
         assert_eq!(answer.body, "layer of one");
     }
     assert_eq!(world.get(large_path).send().await.expect(200).body, large);
-    let (summary, found) = world.check_as(&repairing).await;
+    let (summary, found) = world.check_as(&repairing()).await;
     assert_eq!((summary.repaired, found), (0, Vec::new()));
 }
 
@@ -174,11 +231,7 @@ async fn an_empty_store_is_not_believed() {
     let world = World::new().await;
     let blob = world.push_blob("a", "the only one").await;
     world.blobs.lose(&world.place_of("a", &blob).await).unwrap();
-    let repairing = Options {
-        repair: true,
-        ..options()
-    };
-    let checked = registry::check::check(&world.stores, world.clock.clone(), &repairing, &mut |_| {}).await;
+    let checked = registry::check::check(&world.stores, world.clock.clone(), &repairing(), &mut |_| {}).await;
     let error = checked.expect_err("it says so").to_string();
     assert!(error.contains("holds no object at all"), "{error}");
     let link = world.stores.metadata.link(CX, &"a".parse().unwrap(), &blob).await;
@@ -215,11 +268,7 @@ async fn damaged_bytes_are_not_served_after_a_repair() {
     let location = world.place_of("a", &blob).await;
     world.blobs.lose(&location).unwrap();
     world.blobs.restore(&location, "wrong bytes");
-    let repairing = Options {
-        repair: true,
-        ..options()
-    };
-    let (summary, _) = world.check_as(&repairing).await;
+    let (summary, _) = world.check_as(&repairing()).await;
     assert_eq!(summary.repaired, 1);
     for method in ["HEAD", "GET", "GET"] {
         assert_eq!(world.status(method, path.clone()).await, 404);
@@ -236,11 +285,7 @@ async fn what_is_recorded_as_damaged_is_told_by_every_check() {
     let location = world.place_of("a", &one.layer).await;
     world.blobs.lose(&location).unwrap();
     world.blobs.restore(&location, "LAYER OF ONE");
-    let repairing = Options {
-        repair: true,
-        ..options()
-    };
-    assert_eq!(world.check_as(&repairing).await.0.repaired, 1);
+    assert_eq!(world.check_as(&repairing()).await.0.repaired, 1);
 
     let quick = Options {
         hash: false,
@@ -275,11 +320,7 @@ async fn what_is_recorded_as_missing_and_is_back_is_repaired() {
     let one = world.push_image("a", "one", "one").await;
     let location = world.place_of("a", &one.layer).await;
     let object = world.blobs.lose(&location).unwrap();
-    let repairing = Options {
-        repair: true,
-        ..options()
-    };
-    assert_eq!(world.check_as(&repairing).await.0.repaired, 1);
+    assert_eq!(world.check_as(&repairing()).await.0.repaired, 1);
     world.blobs.restore(&location, object);
 
     let digest = one.layer;
@@ -288,7 +329,7 @@ async fn what_is_recorded_as_missing_and_is_back_is_repaired() {
     let (summary, found) = world.check_as(&options()).await;
     assert_eq!((summary.repaired, found), (0, expected.to_vec()));
     assert_eq!(world.status("HEAD", path.clone()).await, 404, "nobody has repaired it");
-    let (summary, found) = world.check_as(&repairing).await;
+    let (summary, found) = world.check_as(&repairing()).await;
     assert_eq!((summary.repaired, found), (1, expected.to_vec()));
     assert_eq!(world.status("HEAD", path).await, 200);
     let mount = format!("/v2/b/blobs/uploads/?mount={digest}&from=a");
@@ -304,13 +345,9 @@ async fn what_is_back_with_wrong_bytes_is_recorded_as_damaged() {
     world.push_blob("a", "another").await;
     let location = world.place_of("a", &blob).await;
     world.blobs.lose(&location).unwrap();
-    let repairing = Options {
-        repair: true,
-        ..options()
-    };
-    assert_eq!(world.check_as(&repairing).await.0.repaired, 1);
+    assert_eq!(world.check_as(&repairing()).await.0.repaired, 1);
     world.blobs.restore(&location, "wrong bytes");
-    let (summary, found) = world.check_as(&repairing).await;
+    let (summary, found) = world.check_as(&repairing()).await;
     assert_eq!(summary.repaired, 1);
     assert!(matches!(&found[0], Finding::Corrupt { .. }), "{found:?}");
     assert_eq!(world.status("GET", format!("/v2/a/blobs/{blob}")).await, 404);

@@ -140,7 +140,7 @@ async fn entry(
         media_type: record.media_type.clone(),
         size: record.size,
         content: match &record.content {
-            Content::Inline(bytes) => EntryContent::Inline(bytes.clone()),
+            Content::Inline(bytes) | Content::Damaged(bytes) => EntryContent::Inline(bytes.clone()),
             Content::Stored(location) | Content::Defective(location, _) => EntryContent::Stored(location.clone()),
         },
         subject,

@@ -13,9 +13,9 @@ use registry::store::{Incarnation, Location, StoreError};
 
 use super::Call;
 use super::commit::{Bytes, lies_at, of_life};
-use crate::keys;
+use crate::keys::{self, Name};
 use crate::mutation::{Mutation, active};
-use crate::records::{BackLink, BlobRow, Holding, LinkRow, ManifestRow, names};
+use crate::records::{BackLink, BlobRow, Holding, LinkRow, ManifestRow, at_version, names};
 use crate::retrying::Answer;
 use crate::table::{Condition, Value, Write};
 
@@ -38,6 +38,10 @@ pub(super) fn location_values(location: &Location) -> Vec<(&'static str, Value)>
         (names::STORE, Value::S(location.store.clone())),
         (names::OBJECT, Value::S(location.key.clone())),
     ]
+}
+
+fn damaged_value() -> Value {
+    Value::S(Defect::Damaged.as_str().to_owned())
 }
 
 impl Call<'_> {
@@ -65,7 +69,7 @@ impl Call<'_> {
                 let row = self.read_manifest(repository, digest).await?;
                 row.and_then(|ManifestRow { record, .. }| {
                     let (location, defect) = match record.content {
-                        Content::Inline(_) => return None,
+                        Content::Inline(_) | Content::Damaged(_) => return None,
                         Content::Stored(location) => (location, None),
                         Content::Defective(location, defect) => (location, Some(defect)),
                     };
@@ -280,6 +284,63 @@ impl Call<'_> {
         }
         let elsewhere = row.filter(|row| row.location != *location && row.defect.is_none());
         Ok(elsewhere.map(|row| row.location))
+    }
+
+    pub(super) async fn record_damaged_manifest(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<(), StoreError> {
+        let mut round = 0;
+        while let Some(row) = self.read_manifest(repository, digest).await? {
+            match &row.record.content {
+                Content::Inline(bytes) if Digest::of(digest.algorithm(), bytes) != *digest => {}
+                // Those who have recorded it need not have come to all tags.
+                Content::Damaged(_) => break,
+                _ => return Ok(()),
+            }
+            let write = Write::Update {
+                key: keys::manifest(repository, digest),
+                set: vec![(names::DEFECT, damaged_value())],
+                remove: Vec::new(),
+                // A put of the right bytes makes another version.
+                condition: Condition::All(vec![of_life(row.record.incarnation), at_version(row.version)]),
+            };
+            if self.main.write(&write).await?.is_done() {
+                break;
+            }
+            self.main.lost_race(round).await?;
+            round += 1;
+        }
+        self.suspect_tags(repository, digest).await
+    }
+
+    /// Lets every tag of a manifest say that its record is damaged, so that HEAD by tag looks at it. What rewrites a tag
+    /// takes that off; a push of the manifest that leaves the tag as it is does not, which costs each HEAD one read.
+    async fn suspect_tags(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), StoreError> {
+        let mut after = None;
+        loop {
+            let range = keys::all_tagged(repository, digest);
+            let (items, more) = self.main.first(range, after, false, PAGE).await?;
+            for some in items.chunks(AT_ONCE) {
+                let writes = some.iter().filter_map(|item| match Name::of(&item.key) {
+                    Some(Name::Tagged(_, _, tag)) => Some(Write::Update {
+                        key: keys::tag(repository, &tag),
+                        set: vec![(names::DEFECT, damaged_value())],
+                        remove: Vec::new(),
+                        condition: Condition::Is(names::DIGEST, Value::S(digest.to_string())),
+                    }),
+                    _ => None,
+                });
+                let writes: Vec<Write> = writes.collect();
+                try_join_all(writes.iter().map(|write| self.main.write(write))).await?;
+            }
+            after = items.last().map(|item| item.key.sort.clone());
+            if !more {
+                return Ok(());
+            }
+            self.main.in_time()?;
+        }
     }
 
     pub(super) async fn clear_missing(&self, digest: &Digest, location: &Location) -> Result<(), StoreError> {

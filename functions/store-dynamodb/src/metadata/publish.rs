@@ -39,15 +39,20 @@ struct Claims {
     items: Vec<Item>,
 }
 
-/// Whether the bytes of a manifest that is there are known to be lost, and this put brings no object of them.
+/// Whether the bytes of a manifest that is there are known to be lost, and this put does not bring them where they belong.
 fn is_lost(put: &PutManifest, row: &ManifestRow) -> bool {
-    matches!(row.record.content, Content::Defective(..)) && !matches!(put.content, NewContent::Sealed(_))
+    match row.record.content {
+        Content::Defective(..) => !matches!(put.content, NewContent::Sealed(_)),
+        Content::Damaged(_) => !matches!(put.content, NewContent::Inline(_)),
+        Content::Inline(_) | Content::Stored(_) => false,
+    }
 }
 
 /// The bytes that are put, if those in the record are others: the former have the digest, so that the latter are damaged.
 fn right_bytes<'a>(put: &'a PutManifest, row: &ManifestRow) -> Option<&'a bytes::Bytes> {
     match (&put.content, &row.record.content) {
         (NewContent::Inline(right), Content::Inline(recorded)) if right != recorded => Some(right),
+        (NewContent::Inline(right), Content::Damaged(_)) => Some(right),
         _ => None,
     }
 }
@@ -98,7 +103,10 @@ impl Call<'_> {
             let again = Write::Update {
                 key: keys::manifest(&put.repository, &put.digest),
                 set,
-                remove: vec![names::CONDEMNED],
+                remove: [Some(names::CONDEMNED), right.map(|_| names::DEFECT)]
+                    .into_iter()
+                    .flatten()
+                    .collect(),
                 condition: of_life(row.record.incarnation),
             };
             if let Published::ManifestChanged { .. } = self.publish(put, vec![again], &row.record, seen).await? {

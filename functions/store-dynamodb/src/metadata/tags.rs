@@ -12,7 +12,7 @@ use registry::store::{Context, StoreError};
 use super::Call;
 use crate::keys;
 use crate::mutation::{Mutation, active};
-use crate::records::{ChangeRow, TagRow, Tombstone, at_version, tagged_item};
+use crate::records::{ChangeRow, TagRow, Tombstone, at_version, names, tagged_item};
 use crate::table::{Condition, Item, Key, Write, Written};
 
 /// The most items that a change of one tag takes.
@@ -115,6 +115,7 @@ impl Seen {
             size: to.size,
             version: change.version,
             at: cx.now,
+            is_suspect: false,
         };
         let before = match (&self.record, self.tombstone) {
             (Some(record), _) => Write::Delete {
@@ -135,7 +136,8 @@ impl Seen {
             Write::Update {
                 key,
                 set: TagRow::attributes(&record),
-                remove: Vec::new(),
+                // It was said of what the tag named before.
+                remove: vec![names::DEFECT],
                 condition: self.unchanged(),
             },
             before,

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use oci::{Algorithm, Digest, RepositoryName};
-use registry::store::metadata::{Content, ManifestRecord, Referrer};
+use registry::store::metadata::{Content, Defect, ManifestRecord, Referrer};
 use registry::store::{Incarnation, StoreError, Timestamp};
 
 use super::fields::Making;
@@ -72,6 +72,9 @@ impl ManifestRow {
             .text_if_any(names::CONDEMNED, self.mark);
         let making = match &record.content {
             Content::Inline(bytes) => making.bytes(names::BYTES, bytes.clone()),
+            Content::Damaged(bytes) => making
+                .bytes(names::BYTES, bytes.clone())
+                .text(names::DEFECT, Defect::Damaged.as_str()),
             Content::Stored(location) => making.location(location),
             Content::Defective(location, defect) => making.location(location).text(names::DEFECT, defect.as_str()),
         };
@@ -87,7 +90,8 @@ impl ManifestRow {
         let content = match (fields.location_if_any()?, fields.defect()?) {
             (Some(location), None) => Content::Stored(location),
             (Some(location), Some(defect)) => Content::Defective(location, defect),
-            (None, _) => Content::Inline(fields.bytes(names::BYTES)?.clone()),
+            (None, None) => Content::Inline(fields.bytes(names::BYTES)?.clone()),
+            (None, Some(_)) => Content::Damaged(fields.bytes(names::BYTES)?.clone()),
         };
         let references = if fields.flag(names::REFERENCE_ROWS) {
             References::Apart(fields.small(names::REFERENCE_ROWS)?)

@@ -39,6 +39,7 @@ impl TagRow {
             size: fields.number(names::SIZE)?,
             version: fields.number(names::VERSION)?,
             at: fields.moment(names::AT)?,
+            is_suspect: fields.flag(names::DEFECT),
         })
     }
 }

@@ -259,6 +259,7 @@ fn many_references_come_back_from_their_rows() {
 #[test]
 fn tags_and_what_hangs_on_them_come_back() {
     let record = TagRecord {
+        is_suspect: false,
         digest: digest("m"),
         media_type: media_type(),
         size: 2,

@@ -78,7 +78,7 @@ impl MetadataStore for SqliteStore {
         self.read(cx, move |rows| {
             rows.one(
                 "SELECT media_type, size, subject, artifact_type, incarnation, content, store, key, \
-                 iif(content IS NULL, (SELECT condemned FROM blob WHERE blob.digest = ?2), NULL) \
+                 iif(content IS NULL, (SELECT condemned FROM blob WHERE blob.digest = ?2), condemned) \
                  FROM manifest WHERE repository = ?1 AND digest = ?2",
                 params![repository.as_str(), digest],
                 manifest,
@@ -267,6 +267,19 @@ impl MetadataStore for SqliteStore {
             .await
     }
 
+    async fn record_damaged_manifest(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<(), StoreError> {
+        let (repository, digest) = (repository.clone(), *digest);
+        self.write(cx, move |rows| {
+            objects::record_damaged_manifest(rows, &repository, &digest)
+        })
+        .await
+    }
+
     async fn mount(
         &self,
         cx: Context,
@@ -364,12 +377,11 @@ fn manifest(row: &Row<'_>) -> Result<ManifestRecord, Failure> {
     Ok(ManifestRecord {
         media_type: row.parsed(0)?,
         size: row.unsigned(1)?,
-        content: match content {
-            Some(bytes) => Content::Inline(Bytes::copy_from_slice(bytes)),
-            None => match objects::defect(row, 8)? {
-                Some(defect) => Content::Defective(row.location(6, 7)?, defect),
-                None => Content::Stored(row.location(6, 7)?),
-            },
+        content: match (content.map(Bytes::copy_from_slice), objects::defect(row, 8)?) {
+            (Some(bytes), None) => Content::Inline(bytes),
+            (Some(bytes), Some(_)) => Content::Damaged(bytes),
+            (None, None) => Content::Stored(row.location(6, 7)?),
+            (None, Some(defect)) => Content::Defective(row.location(6, 7)?, defect),
         },
         subject: row.parsed_if_any(2)?,
         artifact_type: row.parsed_if_any(3)?,
@@ -379,8 +391,9 @@ fn manifest(row: &Row<'_>) -> Result<ManifestRecord, Failure> {
 
 fn tag_record(rows: &Rows<'_>, repository: &RepositoryName, tag: &str) -> Result<Option<TagRecord>, Failure> {
     rows.one(
-        "SELECT digest, media_type, size, version, at FROM tag WHERE repository = ?1 AND tag = ?2",
-        params![repository.as_str(), tag],
+        "SELECT digest, media_type, size, version, at, EXISTS (SELECT 1 FROM manifest WHERE manifest.repository = ?1 \
+         AND manifest.digest = tag.digest AND manifest.condemned = ?3) FROM tag WHERE repository = ?1 AND tag = ?2",
+        params![repository.as_str(), tag, Defect::Damaged.as_str()],
         |row| {
             Ok(TagRecord {
                 digest: row.parsed(0)?,
@@ -388,6 +401,7 @@ fn tag_record(rows: &Rows<'_>, repository: &RepositoryName, tag: &str) -> Result
                 size: row.unsigned(2)?,
                 version: row.unsigned(3)?,
                 at: row.moment(4)?,
+                is_suspect: row.value(5)?,
             })
         },
     )

@@ -4,7 +4,7 @@ use oci::{Digest, RepositoryName};
 
 use super::{MetadataTrial, digest, location, manifest, repository};
 use crate::store::Location;
-use crate::store::metadata::{Content, Defect, ManifestPut, NewContent, PutManifest, Removal};
+use crate::store::metadata::{Content, Defect, ManifestPut, ManifestRecord, NewContent, PutManifest, Removal};
 
 impl MetadataTrial {
     pub(in crate::contract) async fn record_defect(
@@ -16,6 +16,11 @@ impl MetadataTrial {
     ) -> Option<Location> {
         let recorded = self.store.record_defect(self.cx(), name, digest, location, defect);
         recorded.await.expect("record_defect")
+    }
+
+    async fn record_damaged_manifest(&self, name: &RepositoryName, digest: &Digest) {
+        let recorded = self.store.record_damaged_manifest(self.cx(), name, digest).await;
+        recorded.expect("record_damaged_manifest");
     }
 
     pub(in crate::contract) async fn clear_missing(&self, digest: &Digest, location: &Location) {
@@ -267,6 +272,95 @@ pub async fn a_manifest_put_again_replaces_damaged_bytes(trial: MetadataTrial) {
             put.digest
         );
     }
+}
+
+/// A manifest of this repository, whose record has other bytes than the digest says, under the tags `v1` and `v2`.
+async fn with_damaged_record(trial: &MetadataTrial, name: &RepositoryName, bytes: &str) -> PutManifest {
+    let put = manifest(name, bytes);
+    let damaged = PutManifest {
+        content: NewContent::Inline(bytes.to_uppercase().into()),
+        ..put.clone()
+    };
+    trial.put(&damaged.tagged([super::tag("v1"), super::tag("v2")])).await;
+    put
+}
+
+/// A damaged record is told from when it is recorded until the manifest is put with its bytes: with a new tag, with one that
+/// it has, and with none. Nothing else of it changes, and what is whole stays so.
+pub async fn a_damaged_record_is_told_until_the_manifest_is_put_again(trial: MetadataTrial) {
+    let (name, other) = (repository("a"), repository("b"));
+    let is_suspect = async |tag: &str| {
+        let record = trial.tag(&name, &super::tag(tag)).await.expect("the tag");
+        record.is_suspect
+    };
+    for (number, tags) in [&["v1"][..], &["v3"], &[], &["v2", "v3"]].into_iter().enumerate() {
+        let put = with_damaged_record(&trial, &name, &format!("small {number}")).await;
+        trial.put(&manifest(&other, format!("small {number}"))).await;
+        let before = trial.manifest(&name, &put.digest).await.expect("the manifest");
+        assert!(!is_suspect("v1").await);
+        for _ in 0..2 {
+            trial.record_damaged_manifest(&name, &put.digest).await;
+            trial.record_damaged_manifest(&other, &put.digest).await;
+        }
+        let told = trial.manifest(&name, &put.digest).await.expect("the manifest");
+        let bytes = format!("SMALL {number}").into();
+        let expected = ManifestRecord {
+            content: Content::Damaged(bytes),
+            ..before.clone()
+        };
+        assert_eq!(told, expected);
+        assert!(is_suspect("v1").await && is_suspect("v2").await);
+        let whole = Content::Inline(format!("small {number}").into());
+        assert_eq!(trial.content(&other, &put.digest).await, whole, "another record");
+
+        let index = manifest(&name, format!("index {number}")).requiring([put.digest]);
+        assert_eq!(trial.try_put(&index).await, ManifestPut::Missing(vec![put.digest]));
+        let sparse = manifest(&name, format!("sparse {number}")).excepting([put.digest]);
+        trial.put(&sparse).await;
+        let told = trial.content(&name, &put.digest).await;
+        assert!(matches!(told, Content::Damaged(_)), "a reference mends nothing");
+
+        let again = put.clone().tagged(tags.iter().map(|name| super::tag(name)));
+        assert_eq!(trial.try_put(&again).await, ManifestPut::Stored, "{tags:?}");
+        let after = trial.manifest(&name, &put.digest).await.expect("the manifest");
+        let expected = ManifestRecord {
+            content: whole,
+            ..before
+        };
+        assert_eq!(after, expected, "{tags:?}");
+        trial.record_damaged_manifest(&name, &put.digest).await;
+        assert_eq!(trial.manifest(&name, &put.digest).await, Some(after));
+        trial.put(&index).await;
+        // A tag that is written says nothing of what was before.
+        trial
+            .put(&manifest(&name, "other").tagged([super::tag("v1"), super::tag("v2")]))
+            .await;
+        assert!(!is_suspect("v1").await && !is_suspect("v2").await);
+    }
+}
+
+/// Bytes in an object do not mend a record that holds others; and what is not there, or is large, has no such record.
+pub async fn a_manifest_whose_record_is_damaged_needs_its_bytes_there(trial: MetadataTrial) {
+    let name = repository("a");
+    let put = with_damaged_record(&trial, &name, "small").await;
+    trial.record_damaged_manifest(&name, &put.digest).await;
+    let mut other = put.clone().tagged([super::tag("v3")]);
+    for content in [NewContent::Unchanged, NewContent::Sealed(location(7))] {
+        other.content = content;
+        assert_eq!(trial.try_put(&other).await, ManifestPut::Gone);
+    }
+    assert_eq!(trial.tag(&name, &super::tag("v3")).await, None);
+    assert!(matches!(trial.content(&name, &put.digest).await, Content::Damaged(_)));
+    assert_eq!(trial.delete_manifest(&name, &put.digest).await, Removal::Removed);
+    trial.record_damaged_manifest(&name, &put.digest).await;
+    assert_eq!(trial.manifest(&name, &put.digest).await, None);
+    trial.put(&put).await;
+    assert_eq!(trial.content(&name, &put.digest).await, Content::Inline("small".into()));
+
+    let large = manifest(&name, "large");
+    trial.put(&large.clone().stored_at(location(8))).await;
+    trial.record_damaged_manifest(&name, &large.digest).await;
+    assert_eq!(trial.content(&name, &large.digest).await, Content::Stored(location(8)));
 }
 
 /// An object that was looked for in a wrong place is used again, as if nothing had been recorded.

@@ -231,7 +231,7 @@ impl MetadataStore for MemoryMetadata {
 
     async fn tag(&self, _cx: Context, repository: &RepositoryName, tag: &Tag) -> Result<Option<TagRecord>, StoreError> {
         let records = lock(&self.records);
-        Ok(records.tags.get(repository).and_then(|of| of.get(tag)).cloned())
+        Ok(records.tag(repository, tag))
     }
 
     async fn tags(
@@ -340,6 +340,16 @@ impl MetadataStore for MemoryMetadata {
 
     async fn clear_missing(&self, _cx: Context, digest: &Digest, location: &Location) -> Result<(), StoreError> {
         lock(&self.records).clear_missing(*digest, location);
+        Ok(())
+    }
+
+    async fn record_damaged_manifest(
+        &self,
+        _cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<(), StoreError> {
+        lock(&self.records).record_damaged_manifest(repository, *digest);
         Ok(())
     }
 

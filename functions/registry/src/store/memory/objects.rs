@@ -1,11 +1,11 @@
 //! Where the bytes of a digest lie, and what is wrong with them. Only the record of the bytes says the latter; links and
 //! manifests are read together with it.
 
-use oci::{Digest, RepositoryName};
+use oci::{Digest, RepositoryName, Tag};
 
 use super::metadata::{BlobRow, Records};
 use crate::store::collection::Grave;
-use crate::store::metadata::{Content, Defect, Link, ManifestRecord};
+use crate::store::metadata::{Content, Defect, Link, ManifestRecord, TagRecord};
 use crate::store::{Context, Location};
 
 impl Records {
@@ -26,6 +26,26 @@ impl Records {
             (content, _) => content,
         };
         Some(record)
+    }
+
+    /// A tag as readers see it.
+    pub(super) fn tag(&self, repository: &RepositoryName, tag: &Tag) -> Option<TagRecord> {
+        let record = self.tags.get(repository)?.get(tag)?.clone();
+        let manifest = self.manifests.get(repository).and_then(|of| of.get(&record.digest));
+        Some(TagRecord {
+            is_suspect: manifest.is_some_and(|row| matches!(row.record.content, Content::Damaged(_))),
+            ..record
+        })
+    }
+
+    pub(super) fn record_damaged_manifest(&mut self, repository: &RepositoryName, digest: Digest) {
+        let manifests = self.manifests.get_mut(repository);
+        if let Some(row) = manifests.and_then(|manifests| manifests.get_mut(&digest))
+            && let Content::Inline(bytes) = &row.record.content
+            && Digest::of(digest.algorithm(), bytes) != digest
+        {
+            row.record.content = Content::Damaged(bytes.clone());
+        }
     }
 
     fn defect(&self, digest: Digest) -> Option<Defect> {

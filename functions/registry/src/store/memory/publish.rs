@@ -53,13 +53,14 @@ impl Records {
                 return ManifestPut::OtherType(record.media_type);
             }
             match (&put.content, &record.content) {
+                (NewContent::Inline(bytes), Content::Inline(_) | Content::Damaged(_)) => {
+                    self.mend_inline(repository, put.digest, bytes);
+                }
+                (_, Content::Damaged(_)) => return ManifestPut::Gone,
                 (NewContent::Sealed(location), _) => {
                     self.place(cx, put.digest, location, put.size);
                 }
                 (_, Content::Defective(..)) => return ManifestPut::Gone,
-                (NewContent::Inline(bytes), Content::Inline(_)) => {
-                    self.mend_inline(repository, put.digest, bytes);
-                }
                 _ => {}
             }
             record
@@ -178,6 +179,7 @@ impl Records {
                 size: manifest.size,
                 version,
                 at: cx.now,
+                is_suspect: false,
             };
             tags.insert(tag.clone(), record);
             self.tagged.insert((repository.clone(), digest, tag.clone()));
@@ -342,7 +344,7 @@ impl Records {
         self.link(repository, digest).is_some_and(|link| link.defect.is_none())
             || self
                 .manifest(repository, digest)
-                .is_some_and(|manifest| !matches!(manifest.content, Content::Defective(..)))
+                .is_some_and(|manifest| !manifest.content.is_defective())
     }
 
     /// A manifest that refers to `target`.

@@ -98,7 +98,7 @@ impl Records {
             media_type: row.record.media_type.clone(),
             size: row.record.size,
             content: match &row.record.content {
-                Content::Inline(bytes) => EntryContent::Inline(bytes.clone()),
+                Content::Inline(bytes) | Content::Damaged(bytes) => EntryContent::Inline(bytes.clone()),
                 Content::Stored(location) | Content::Defective(location, _) => EntryContent::Stored(location.clone()),
             },
             subject: subject.transpose()?,

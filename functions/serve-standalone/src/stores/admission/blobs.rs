@@ -26,7 +26,7 @@ pub(super) async fn locations(
                     found.push(location);
                     continue;
                 }
-                Content::Defective(..) => continue,
+                Content::Defective(..) | Content::Damaged(_) => continue,
             };
             // One that was accepted under other limits says nothing here.
             let Ok(manifest) = Manifest::parse(&bytes, Some(&record.media_type), &Limits::default()) else {

@@ -30,7 +30,7 @@ impl Actor {
         match record.expect("manifest").map(|record| record.content) {
             Some(Content::Stored(location)) => found.push((location, None)),
             Some(Content::Defective(location, defect)) => found.push((location, Some(defect))),
-            Some(Content::Inline(_)) | None => {}
+            Some(Content::Inline(_) | Content::Damaged(_)) | None => {}
         }
         for (location, defect) in found {
             self.open(r, name, location, defect).await;

@@ -180,7 +180,7 @@ impl Actor {
         let (repository, digest) = (&CAST.repositories[usize::from(r)], CAST.digest(name));
         let there = self.store.manifest(self.world.cx(), repository, digest).await;
         match there.expect("manifest").map(|record| record.content) {
-            None | Some(Content::Defective(..)) => false,
+            None | Some(Content::Defective(..) | Content::Damaged(_)) => false,
             Some(Content::Inline(_)) => true,
             Some(Content::Stored(location)) => {
                 if self.world.is_whole(&location.key) {

@@ -2,9 +2,10 @@
 //!
 //! Only the row of the bytes says what is wrong, in the column `condemned`: no collection marks these rows here, since
 //! each removes what nothing holds within one transaction. Links and manifests are read together with it. Programs that
-//! do not know of defects take the mark off when the blob is committed again, and go on as they did.
+//! do not know of defects take the mark off when the blob is committed again, and go on as they did. The same column of a
+//! manifest says that the bytes in its own row are damaged.
 
-use oci::RepositoryName;
+use oci::{Digest, RepositoryName};
 use registry::store::metadata::Defect;
 use registry::store::{Context, Location};
 use rusqlite::{Row, params};
@@ -131,6 +132,29 @@ pub(super) fn clear_missing(rows: &Rows<'_>, digest: &str, location: &Location) 
         "UPDATE blob SET condemned = NULL WHERE digest = ?1 AND store = ?2 AND key = ?3 AND condemned = ?4",
         params![digest, location.store, location.key, Defect::Missing.as_str()],
     )?;
+    Ok(())
+}
+
+/// Marks a manifest whose row has other bytes than its digest says.
+pub(super) fn record_damaged_manifest(
+    rows: &Rows<'_>,
+    repository: &RepositoryName,
+    digest: &Digest,
+) -> Result<(), Failure> {
+    let text = digest.to_string();
+    let content: Option<Option<Vec<u8>>> = rows.one(
+        "SELECT content FROM manifest WHERE repository = ?1 AND digest = ?2",
+        params![repository.as_str(), text],
+        |row| row.value(0),
+    )?;
+    if let Some(Some(bytes)) = content
+        && Digest::of(digest.algorithm(), &bytes) != *digest
+    {
+        rows.change(
+            "UPDATE manifest SET condemned = ?3 WHERE repository = ?1 AND digest = ?2",
+            params![repository.as_str(), text, Defect::Damaged.as_str()],
+        )?;
+    }
     Ok(())
 }
 

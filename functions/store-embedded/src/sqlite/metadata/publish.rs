@@ -214,7 +214,7 @@ impl Manifest {
     pub(super) fn publish(&self, rows: &Rows<'_>, cx: Context) -> Result<ManifestPut, Failure> {
         let present = rows.one(
             "SELECT media_type, size, condemned IS NOT NULL, \
-             iif(content IS NULL, (SELECT condemned FROM blob WHERE blob.digest = ?2), NULL) \
+             iif(content IS NULL, (SELECT condemned FROM blob WHERE blob.digest = ?2), condemned), content IS NULL \
              FROM manifest WHERE repository = ?1 AND digest = ?2",
             params![self.repository.as_str(), self.digest],
             |row| {
@@ -222,17 +222,27 @@ impl Manifest {
                     media_type: row.value(0)?,
                     size: row.unsigned(1)?,
                 };
-                Ok((target, row.value::<bool>(2)?, objects::defect(row, 3)?))
+                Ok((
+                    target,
+                    row.value::<bool>(2)?,
+                    objects::defect(row, 3)?,
+                    row.value::<bool>(4)?,
+                ))
             },
         )?;
         let mut lies_at = None;
-        let target = if let Some((target, condemned, defect)) = present {
+        let target = if let Some((target, condemned, defect, is_large)) = present {
             if target.media_type != self.media_type {
                 let stored = target.media_type.parse();
                 let stored = stored.map_err(|_| Failure::Damaged(format!("a manifest is {:?}", target.media_type)))?;
                 return Ok(ManifestPut::OtherType(stored));
             }
-            if defect.is_some() && !matches!(self.content, NewContent::Sealed(_)) {
+            let mends = match self.content {
+                NewContent::Sealed(_) => is_large,
+                NewContent::Inline(_) => !is_large,
+                NewContent::Unchanged => false,
+            };
+            if defect.is_some() && !mends {
                 return Ok(ManifestPut::Gone);
             }
             lies_at = self.touch(rows, cx, condemned)?;
@@ -275,16 +285,20 @@ impl Manifest {
                 "SELECT (SELECT condemned IS NOT NULL FROM link WHERE repository = ?1 AND digest = ?2), \
                  (SELECT condemned IS NOT NULL FROM manifest WHERE repository = ?1 AND digest = ?2), \
                  (SELECT content IS NULL FROM manifest WHERE repository = ?1 AND digest = ?2), \
-                 (SELECT condemned FROM blob WHERE digest = ?2)",
+                 (SELECT condemned FROM blob WHERE digest = ?2), \
+                 (SELECT condemned FROM manifest WHERE repository = ?1 AND digest = ?2 AND content IS NOT NULL)",
                 params![self.repository.as_str(), text],
                 |row| {
+                    // What cannot be pulled is not there, and its mark stays.
                     let is_large: Option<bool> = row.value(2)?;
-                    match objects::defect(row, 3)? {
-                        // What cannot be pulled is not there, and its mark may stay.
-                        Some(_) if is_large == Some(false) => Ok((None, row.value(1)?)),
-                        Some(_) => Ok((None, None)),
-                        None => Ok((row.value(0)?, row.value(1)?)),
-                    }
+                    let is_blob_lost = objects::defect(row, 3)?.is_some();
+                    let is_manifest_lost = match is_large {
+                        Some(true) => is_blob_lost,
+                        _ => objects::defect(row, 4)?.is_some(),
+                    };
+                    let link = if is_blob_lost { None } else { row.value(0)? };
+                    let manifest = if is_manifest_lost { None } else { row.value(1)? };
+                    Ok((link, manifest))
                 },
             )?;
             match found {

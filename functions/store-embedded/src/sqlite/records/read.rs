@@ -239,6 +239,7 @@ fn tag(row: &Row<'_>) -> Result<Record, Failure> {
         repository: row.parsed(0)?,
         tag: row.parsed(1)?,
         names: TagRecord {
+            is_suspect: false,
             digest: row.parsed(2)?,
             media_type: row.parsed(3)?,
             size: row.unsigned(4)?,

@@ -226,6 +226,7 @@ mod tests {
             repository: name(),
             tag: "v1".parse().unwrap(),
             names: TagRecord {
+                is_suspect: false,
                 digest: digest(text),
                 media_type: "a/b".parse().unwrap(),
                 size: 1,
