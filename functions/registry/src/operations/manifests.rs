@@ -112,7 +112,7 @@ impl Call<'_> {
         repository: &RepositoryName,
         tag: &TagRecord,
     ) -> Result<Option<ManifestRecord>, StoreError> {
-        if !tag.is_suspect {
+        if !tag.is_suspect && tag.size <= self.settings.limits.inline_manifest_bytes as u64 {
             return Ok(None);
         }
         self.stores.metadata.manifest(self.cx(), repository, &tag.digest).await

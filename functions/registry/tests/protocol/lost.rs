@@ -69,6 +69,26 @@ async fn conditions_on_what_is_lost() {
     }
 }
 
+/// HEAD by tag says of a large manifest what GET does, once its object is recorded as lost; before, it asks for the tag
+/// alone.
+#[tokio::test]
+async fn a_large_manifest_that_is_lost_is_not_there_by_its_tag() {
+    let world = World::new().await;
+    world.push_blob("a", "{}").await;
+    let manifest = padded(&image(b"{}", &[]), 40_000);
+    world.put_manifest("a", "large", manifest.clone()).await.expect(201);
+    let digest = sha256(&manifest);
+    let location = world.location(&digest).await;
+    world.blobs.lose(&location);
+    let head = |reference: String| world.head(format!("/v2/a/manifests/{reference}")).send();
+    head("large".to_owned()).await.expect(200);
+    world.get("/v2/a/manifests/large").send().await.expect(404);
+    head("large".to_owned()).await.expect(404);
+    head(digest.to_string()).await.expect(404);
+    world.put_manifest("a", "large", manifest).await.expect(201);
+    head("large".to_owned()).await.expect(200);
+}
+
 /// An object that ends too early is found before an answer of several ranges begins, in whatever order these are.
 #[tokio::test]
 async fn several_ranges_of_a_truncated_object() {
