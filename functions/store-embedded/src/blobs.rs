@@ -108,6 +108,10 @@ impl BlobStore for DiskBlobs {
         self.seal_upload(upload).await
     }
 
+    fn seal_writes(&self, upload: &Upload) -> bool {
+        seal::joins(upload)
+    }
+
     fn leaves_something(&self, _state: &[u8]) -> bool {
         // A body's segment becomes the object.
         false

@@ -131,6 +131,10 @@ impl BlobStore for S3Blobs {
         self.0.seal(Span::of(cx), cx.client, upload).await
     }
 
+    fn seal_writes(&self, upload: &Upload) -> bool {
+        State::decode(&upload.state).is_ok_and(|state| state.upload.is_some())
+    }
+
     fn leaves_something(&self, state: &[u8]) -> bool {
         // The end of a body behind parts of one size, which the seal copies; or an upload that was begun twice. A state
         // that cannot be read names nothing.

@@ -180,6 +180,7 @@ macro_rules! metadata_contract_tests {
                 putting_again_only_moves_tags,
                 a_manifest_can_be_put_again,
                 a_manifest_that_is_there_is_only_tagged,
+                a_put_says_whether_it_has_written,
                 an_unchanged_manifest_is_tagged_or_gone,
                 a_new_tag_begins_its_history,
                 versions_follow_the_time_and_never_repeat,

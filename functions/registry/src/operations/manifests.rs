@@ -341,7 +341,7 @@ impl Call<'_> {
             }
         };
         match outcome {
-            ManifestPut::Stored | ManifestPut::StoredElsewhere(_) => Ok(()),
+            ManifestPut::Stored | ManifestPut::AsItWas | ManifestPut::StoredElsewhere(_) => Ok(()),
             ManifestPut::Missing(digests) => Err(Error::ManifestReferencesUnknown(digests)),
             ManifestPut::OtherType(stored) => Err(Error::ManifestOfOtherType(stored)),
             ManifestPut::Gone => {
@@ -386,7 +386,7 @@ impl Call<'_> {
             self.make_sure(&put.digest, put.size, offered, other.clone()).await?;
         }
         let end = match outcome {
-            ManifestPut::Stored | ManifestPut::StoredElsewhere(_) => End::Done,
+            ManifestPut::Stored | ManifestPut::AsItWas | ManifestPut::StoredElsewhere(_) => End::Done,
             ManifestPut::Missing(_) | ManifestPut::OtherType(_) | ManifestPut::Gone => End::Cancelled,
         };
         // A row that is done tells collection nothing.

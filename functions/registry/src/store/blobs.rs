@@ -197,6 +197,9 @@ pub trait BlobStore: Send + Sync + 'static {
     /// its last saved state and seals something else.
     async fn seal(&self, cx: Context, upload: &Upload) -> Result<Location, StoreError>;
 
+    /// Whether a seal of this upload writes to the store: an upload of one body is its object already. Asks nobody.
+    fn seal_writes(&self, upload: &Upload) -> bool;
+
     /// Whether an upload of one body, whose append left `state`, leaves anything but the sealed object in the store: then
     /// it is discarded like one of several bodies. Asks nobody.
     fn leaves_something(&self, state: &[u8]) -> bool;

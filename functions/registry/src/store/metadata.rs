@@ -191,7 +191,9 @@ pub struct PutManifest {
 pub enum ManifestPut {
     /// The manifest and all its tags are visible.
     Stored,
-    /// The same; but the bytes lie at this location, where those of the digest lay before, and not in the object that
+    /// The same, and it was so before: nothing was written.
+    AsItWas,
+    /// The manifest and all its tags are visible; but the bytes lie at this location, where those of the digest lay before, and not in the object that
     /// was sealed for this call, which is scheduled for deletion. The caller makes sure that the object is there, or
     /// calls [`MetadataStore::replace_location`].
     StoredElsewhere(Location),

@@ -17,8 +17,7 @@ use crate::store::blobs::{
 };
 use crate::store::collection::{Begun, Collected, CollectionStore, Grave, Plan, Standing};
 use crate::store::metadata::{
-    Defect, HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, NewContent, PutManifest, Referrer,
-    Removal, TagRecord,
+    Defect, HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal, TagRecord,
 };
 use crate::store::records::{Hold, Record, RecordStore, RecordedObject, Unreadable};
 use crate::store::sessions::{
@@ -159,7 +158,12 @@ impl<H: Hook> BlobStore for Wrapped<dyn BlobStore, H> {
     }
 
     async fn seal(&self, cx: Context, upload: &Upload) -> Result<Location, StoreError> {
-        self.call("seal", self.inner.seal(cx, upload)).await
+        let writes = self.inner.seal_writes(upload);
+        self.call_writing("seal", self.inner.seal(cx, upload), |_| writes).await
+    }
+
+    fn seal_writes(&self, upload: &Upload) -> bool {
+        self.inner.seal_writes(upload)
     }
 
     fn pass_over(&self, attempt: Attempt, state: &[u8]) -> Option<Vec<u8>> {
@@ -477,8 +481,9 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         digest: &Digest,
         from: &RepositoryName,
     ) -> Result<bool, StoreError> {
+        // What is linked already need not be written, and the answer does not tell.
         let mounted = self.inner.mount(cx, repository, digest, from);
-        self.call_writing("mount", mounted, |mounted| *mounted).await
+        self.call_writing("mount", mounted, |_| false).await
     }
 
     async fn holders(&self, cx: Context, digest: &Digest, limit: usize) -> Result<Vec<RepositoryName>, StoreError> {
@@ -486,10 +491,7 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
     }
 
     async fn put_manifest(&self, cx: Context, put: &PutManifest) -> Result<ManifestPut, StoreError> {
-        // What is there already may need no write.
-        let is_new = !matches!(put.content, NewContent::Unchanged);
-        let stored =
-            |answer: &ManifestPut| is_new && matches!(answer, ManifestPut::Stored | ManifestPut::StoredElsewhere(_));
+        let stored = |answer: &ManifestPut| matches!(answer, ManifestPut::Stored | ManifestPut::StoredElsewhere(_));
         self.call_writing("put_manifest", self.inner.put_manifest(cx, put), stored)
             .await
     }

@@ -1,12 +1,17 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU32;
 
-use oci::{Algorithm, Digest};
+use bytes::Bytes;
+use oci::{Algorithm, Digest, MediaType};
 use registry::clock::ServiceClock;
+use registry::contract::source::Body;
+use registry::store::blobs::Upload;
 use registry::store::collection::{Graces, Plan};
 use registry::store::memory::MemoryMetadata;
-use registry::store::sessions::{Claimed, Expected, SessionId, SessionKey};
+use registry::store::metadata::{NewContent, PutManifest};
+use registry::store::sessions::{Attempt, Claimed, Expected, SessionId, SessionKey};
 use registry::store::wrapped::{CallEnd, Hook as _};
 use registry::store::{Context, Incarnation, Location, Timestamp};
 use store_embedded::{Embedded, MinFree, Options};
@@ -339,6 +344,76 @@ async fn a_refused_write_counts_until_one_of_its_kind_has_written() {
     // Pushes work where nothing may be deleted.
     blobs.ended("delete", CallEnd::Failed(&refused));
     metadata.ended("delete_tag", CallEnd::Failed(&refused));
+    assert!(condition.push_blocks().is_empty());
+}
+
+/// What is there already, and the seal of an upload of one body, are answered without a write.
+#[tokio::test]
+async fn what_needs_no_write_says_nothing_of_a_refused_one() {
+    let condition = Condition::default();
+    condition.admit();
+    let inner = stores();
+    let guarded = condition.guarding(&inner);
+    let guard = |kind| ConditionGuard {
+        condition: condition.clone(),
+        kind,
+    };
+    let (metadata, blobs) = (guard(StoreKind::Metadata), guard(StoreKind::Blobs));
+    let refused = StoreError::because(Reason::MetadataRefuses, "AccessDeniedException");
+    let name = "app".parse().unwrap();
+    assert_eq!(stores_a_blob(&inner).await, None);
+    let put = PutManifest {
+        repository: "app".parse().unwrap(),
+        digest: Digest::of(Algorithm::Sha256, b"{}"),
+        media_type: MediaType::OCI_MANIFEST.parse().unwrap(),
+        size: 2,
+        content: NewContent::Inline(Bytes::from_static(b"{}")),
+        artifact_type: None,
+        subject: None,
+        required: BTreeSet::new(),
+        excepted: BTreeSet::new(),
+        tags: vec!["latest".parse().unwrap()],
+        who: "user".to_owned(),
+    };
+    inner.metadata.put_manifest(cx(), &put).await.unwrap();
+    metadata.ended("put_manifest", CallEnd::Failed(&refused));
+    guarded.metadata.put_manifest(cx(), &put).await.unwrap();
+    assert!(!condition.push_blocks().is_empty(), "the manifest is there");
+    let linked = Digest::of(Algorithm::Sha256, b"x");
+    let mounted = guarded.metadata.mount(cx(), &name, &linked, &name).await;
+    assert!(mounted.unwrap());
+    assert!(!condition.push_blocks().is_empty(), "the blob is linked");
+    let tagged = PutManifest {
+        tags: vec!["new".parse().unwrap()],
+        ..put
+    };
+    guarded.metadata.put_manifest(cx(), &tagged).await.unwrap();
+    assert!(condition.push_blocks().is_empty());
+
+    blobs.ended("seal", CallEnd::Failed(&refused));
+    let bodies = async |id: u128, count: u32| {
+        let (mut state, mut parts) = (Vec::new(), Vec::new());
+        for number in 1..=count {
+            let attempt = Attempt {
+                session: SessionId(id),
+                number,
+            };
+            let mut body = Body::of(&Bytes::from_static(b"ab"), 2);
+            let appended = inner.blobs.append(cx(), attempt, &state, &mut body).await.unwrap();
+            state = appended.state;
+            parts.extend(appended.part);
+        }
+        let upload = Upload {
+            session: SessionId(id),
+            state,
+            parts,
+            size: 2 * u64::from(count),
+        };
+        guarded.blobs.seal(cx(), &upload).await.unwrap();
+    };
+    bodies(7, 1).await;
+    assert!(!condition.push_blocks().is_empty(), "one body is the object already");
+    bodies(8, 2).await;
     assert!(condition.push_blocks().is_empty());
 }
 

@@ -116,7 +116,11 @@ impl Call<'_> {
         if let NewContent::Sealed(location) = &put.content {
             return self.offer_again(put, row, location).await;
         }
-        Ok(Some(ManifestPut::Stored))
+        Ok(Some(if as_wanted {
+            ManifestPut::AsItWas
+        } else {
+            ManifestPut::Stored
+        }))
     }
 
     /// What becomes of an object that was sealed for a manifest that is there: the bytes are the same, so it is of use

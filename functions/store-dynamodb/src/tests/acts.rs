@@ -265,7 +265,7 @@ impl Actor {
             Off::Put(r, name, tags) => {
                 let number = self.world.called(Call::Put(r, name, tags.to_vec()));
                 match store.put_manifest(world.cx(), &CAST.put(r, name, tags)).await {
-                    Ok(ManifestPut::Stored) => self.world.answered(number, Answer::Done),
+                    Ok(ManifestPut::Stored | ManifestPut::AsItWas) => self.world.answered(number, Answer::Done),
                     Ok(_) => self.world.answered(number, Answer::Missing),
                     Err(error) => refused(error),
                 }

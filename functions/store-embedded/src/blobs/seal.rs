@@ -36,6 +36,12 @@ impl DiskBlobs {
     }
 }
 
+/// Whether a file is written: there are several segments that hold something.
+pub(super) fn joins(upload: &Upload) -> bool {
+    let segments = segments::collect(&upload.parts, &upload.state, upload.size);
+    segments.is_ok_and(|segments| segments.iter().filter(|segment| segment.length > 0).nth(1).is_some())
+}
+
 fn seal(files: &dyn Files, session: SessionId, segments: &[Segment]) -> Result<Name, StoreError> {
     let filled: Vec<_> = segments.iter().filter(|segment| segment.length > 0).copied().collect();
     match (segments, filled.as_slice()) {

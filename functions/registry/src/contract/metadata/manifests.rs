@@ -2,9 +2,9 @@
 
 use oci::{Algorithm, Digest};
 
-use super::{MetadataTrial, digest, manifest, media_type, repository, tag};
+use super::{MetadataTrial, digest, location, manifest, media_type, repository, tag};
 use crate::contract::source::noise;
-use crate::store::metadata::{Content, ManifestPut, ManifestRecord, NewContent, Removal};
+use crate::store::metadata::{Content, ManifestPut, ManifestRecord, NewContent, PutManifest, Removal};
 
 /// A manifest comes back as it was put: every byte, its type, and what it says of itself.
 pub async fn a_manifest_comes_back_as_it_was_put(trial: MetadataTrial) {
@@ -260,6 +260,38 @@ pub async fn a_manifest_can_be_put_again(trial: MetadataTrial) {
     let refused = trial.try_put(&put).await;
     assert_eq!(refused, ManifestPut::Missing(vec![blob]), "its references count again");
     assert_eq!(trial.history(&name, &tag("latest")).await.len(), 6);
+}
+
+/// Whoever asks whether writes are taken learns nothing from a put that finds all as it is to be.
+pub async fn a_put_says_whether_it_has_written(trial: MetadataTrial) {
+    let name = repository("a");
+    let tagged = |tags: &[&str]| manifest(&name, "manifest").tagged(tags.iter().map(|name| tag(name)));
+    for (tags, expected) in [
+        (&[][..], ManifestPut::Stored),
+        (&[], ManifestPut::AsItWas),
+        (&["a"], ManifestPut::Stored),
+        (&["a"], ManifestPut::AsItWas),
+        (&[], ManifestPut::AsItWas),
+        (&["a", "b"], ManifestPut::Stored),
+        (&["b"], ManifestPut::AsItWas),
+    ] {
+        assert_eq!(trial.try_put(&tagged(tags)).await, expected, "{tags:?}");
+    }
+    trial.put(&manifest(&name, "other").tagged([tag("a")])).await;
+    assert_eq!(
+        trial.try_put(&tagged(&["a"])).await,
+        ManifestPut::Stored,
+        "it was moved"
+    );
+    let large = manifest(&name, "large").tagged([tag("l")]);
+    trial.put(&large.clone().stored_at(location(1))).await;
+    let unchanged = PutManifest {
+        content: NewContent::Unchanged,
+        ..large
+    };
+    assert_eq!(trial.try_put(&unchanged).await, ManifestPut::AsItWas);
+    let again = unchanged.tagged([tag("m")]);
+    assert_eq!(trial.try_put(&again).await, ManifestPut::Stored);
 }
 
 /// Putting a manifest again does not look at what it refers to: a policy that has become stricter since does not keep

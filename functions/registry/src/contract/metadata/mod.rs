@@ -261,7 +261,10 @@ impl MetadataTrial {
 
     pub(in crate::contract) async fn put(&self, put: &PutManifest) {
         let outcome = self.try_put(put).await;
-        let stored = matches!(outcome, ManifestPut::Stored | ManifestPut::StoredElsewhere(_));
+        let stored = matches!(
+            outcome,
+            ManifestPut::Stored | ManifestPut::AsItWas | ManifestPut::StoredElsewhere(_)
+        );
         assert!(stored, "{outcome:?}");
     }
 

@@ -212,6 +212,10 @@ impl BlobStore for MemoryBlobs {
         Ok(Location::main(key))
     }
 
+    fn seal_writes(&self, upload: &Upload) -> bool {
+        upload.parts.len() > 1
+    }
+
     fn leaves_something(&self, _state: &[u8]) -> bool {
         // A body's segment becomes the object.
         self.litters

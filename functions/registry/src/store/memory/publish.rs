@@ -48,12 +48,14 @@ impl Records {
 
     pub(super) fn put_manifest(&mut self, cx: Context, put: &PutManifest) -> ManifestPut {
         let repository = &put.repository;
+        let mut is_written = !matches!(put.content, NewContent::Inline(_) | NewContent::Unchanged);
         let record = if let Some(record) = self.manifest(repository, put.digest) {
             if record.media_type != put.media_type {
                 return ManifestPut::OtherType(record.media_type);
             }
             match (&put.content, &record.content) {
                 (NewContent::Inline(bytes), Content::Inline(_) | Content::Damaged(_)) => {
+                    is_written |= record.content != Content::Inline(bytes.clone());
                     self.mend_inline(repository, put.digest, bytes);
                 }
                 (_, Content::Damaged(_)) => return ManifestPut::Gone,
@@ -70,19 +72,21 @@ impl Records {
             if !missing.is_empty() {
                 return ManifestPut::Missing(missing);
             }
+            is_written = true;
             match self.content(cx, put) {
                 Some(content) => self.create_manifest(cx, put, content),
                 None => return ManifestPut::Gone,
             }
         };
         for tag in &put.tags {
-            self.set_tag(cx, repository, tag, Some((put.digest, &record)), &put.who);
+            is_written |= self.set_tag(cx, repository, tag, Some((put.digest, &record)), &put.who);
         }
         match (&put.content, self.blobs.get(&put.digest)) {
             (NewContent::Sealed(offered), Some(blob)) if blob.location != *offered => {
                 ManifestPut::StoredElsewhere(blob.location.clone())
             }
-            _ => ManifestPut::Stored,
+            _ if is_written => ManifestPut::Stored,
+            _ => ManifestPut::AsItWas,
         }
     }
 

@@ -130,7 +130,7 @@ impl Actor {
     pub(super) async fn put(&self, r: u8, name: u8, tags: &[u8]) -> Answer {
         let mut put = CAST.put(r, name, tags);
         let answer = |outcome: &ManifestPut| match outcome {
-            ManifestPut::Stored | ManifestPut::StoredElsewhere(_) => Answer::Done,
+            ManifestPut::Stored | ManifestPut::AsItWas | ManifestPut::StoredElsewhere(_) => Answer::Done,
             ManifestPut::Missing(_) => Answer::Missing,
             ManifestPut::Gone => panic!("it was put with its bytes"),
             ManifestPut::OtherType(other) => panic!("it was put with its own type, and is {other}"),
@@ -168,7 +168,7 @@ impl Actor {
             self.make_sure(name, &offered, lies_at.clone()).await;
         }
         let end = match outcome {
-            ManifestPut::Stored | ManifestPut::StoredElsewhere(_) => End::Done,
+            ManifestPut::Stored | ManifestPut::AsItWas | ManifestPut::StoredElsewhere(_) => End::Done,
             ManifestPut::Missing(_) | ManifestPut::OtherType(_) | ManifestPut::Gone => End::Cancelled,
         };
         self.finish(&claim, end).await;

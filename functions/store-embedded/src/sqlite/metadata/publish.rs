@@ -136,13 +136,14 @@ pub(super) fn spare_link(rows: &Rows<'_>, repository: &RepositoryName, digest: &
     Ok(())
 }
 
-fn spare_manifest(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -> Result<(), Failure> {
-    rows.change(
+/// Whether there was a mark.
+fn spare_manifest(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -> Result<bool, Failure> {
+    let changed = rows.change(
         "UPDATE manifest SET condemned = NULL, version = version + 1 \
          WHERE repository = ?1 AND digest = ?2 AND condemned IS NOT NULL",
         params![repository.as_str(), digest],
     )?;
-    Ok(())
+    Ok(changed > 0)
 }
 
 /// A manifest on its way to the writer, in the form of its rows.
@@ -231,6 +232,7 @@ impl Manifest {
             },
         )?;
         let mut lies_at = None;
+        let mut is_written = true;
         let target = if let Some((target, condemned, defect, is_large)) = present {
             if target.media_type != self.media_type {
                 let stored = target.media_type.parse();
@@ -245,7 +247,7 @@ impl Manifest {
             if defect.is_some() && !mends {
                 return Ok(ManifestPut::Gone);
             }
-            lies_at = self.touch(rows, cx, condemned)?;
+            (lies_at, is_written) = self.touch(rows, cx, condemned)?;
             target
         } else {
             let references = self.references(rows)?;
@@ -266,11 +268,12 @@ impl Manifest {
             }
         };
         for tag in &self.tags {
-            self.set_tag(rows, cx, tag, &target)?;
+            is_written |= self.set_tag(rows, cx, tag, &target)?;
         }
         Ok(match (lies_at, &self.content) {
             (Some(kept), NewContent::Sealed(offered)) if kept != *offered => ManifestPut::StoredElsewhere(kept),
-            _ => ManifestPut::Stored,
+            _ if is_written => ManifestPut::Stored,
+            _ => ManifestPut::AsItWas,
         })
     }
 
@@ -310,23 +313,22 @@ impl Manifest {
         Ok(References { missing, marked })
     }
 
-    /// A manifest that is there already stays as it is, unless its bytes are damaged. Where those of a large one lie.
-    fn touch(&self, rows: &Rows<'_>, cx: Context, condemned: bool) -> Result<Option<Location>, Failure> {
-        if condemned {
-            spare_manifest(rows, &self.repository, &self.digest)?;
-        }
+    /// A manifest that is there already stays as it is, unless its bytes are damaged. Where those of a large one lie, and
+    /// whether anything was written.
+    fn touch(&self, rows: &Rows<'_>, cx: Context, condemned: bool) -> Result<(Option<Location>, bool), Failure> {
+        let is_spared = condemned && spare_manifest(rows, &self.repository, &self.digest)?;
         match &self.content {
-            NewContent::Sealed(location) => place(rows, cx, &self.digest, location, self.size).map(Some),
+            NewContent::Sealed(location) => Ok((Some(place(rows, cx, &self.digest, location, self.size)?), true)),
             NewContent::Inline(bytes) => {
                 // These have the digest: others are damaged.
-                rows.change(
+                let mended = rows.change(
                     "UPDATE manifest SET content = ?3 \
                      WHERE repository = ?1 AND digest = ?2 AND content IS NOT NULL AND content <> ?3",
                     params![self.repository.as_str(), self.digest, Bytes::as_ref(bytes)],
                 )?;
-                Ok(None)
+                Ok((None, is_spared || mended > 0))
             }
-            NewContent::Unchanged => Ok(None),
+            NewContent::Unchanged => Ok((None, is_spared)),
         }
     }
 
@@ -390,7 +392,8 @@ impl Manifest {
         Ok(location)
     }
 
-    fn set_tag(&self, rows: &Rows<'_>, cx: Context, tag: &str, target: &Target) -> Result<(), Failure> {
+    /// Whether the tag was changed.
+    fn set_tag(&self, rows: &Rows<'_>, cx: Context, tag: &str, target: &Target) -> Result<bool, Failure> {
         let repository = self.repository.as_str();
         let present = rows.one(
             "SELECT digest, version FROM tag WHERE repository = ?1 AND tag = ?2",
@@ -398,7 +401,7 @@ impl Manifest {
             |row| Ok((row.value::<String>(0)?, row.unsigned(1)?)),
         )?;
         let (before, last) = match present {
-            Some((digest, _)) if digest == self.digest => return Ok(()),
+            Some((digest, _)) if digest == self.digest => return Ok(false),
             Some((digest, version)) => (Some(digest), Some(version)),
             None => (None, last_version(rows, repository, tag)?),
         };
@@ -427,7 +430,8 @@ impl Manifest {
             before.as_deref(),
             Some(&self.digest),
             &self.who,
-        )
+        )?;
+        Ok(true)
     }
 }
 
