@@ -185,23 +185,32 @@ impl DynamoStore {
     /// Whether the tables are there, and have a layout that this program understands. One read of each.
     pub async fn check(&self, cx: Context) -> Result<(), OpenError> {
         schema::check(self.main.within(cx), &self.tables[0]).await?;
-        if self.tables[0] != self.tables[1] {
+        if self.has_two_tables() {
             schema::check(self.local.within(cx), &self.tables[1]).await?;
         }
         Ok(())
     }
 
+    /// Whether sessions, graves and keys have a table of their own.
+    pub(crate) fn has_two_tables(&self) -> bool {
+        self.tables[0] != self.tables[1]
+    }
+
     /// Whether nothing was ever kept here: no key that signs upload tokens, which the first start makes, no repository, no
     /// upload, no import, no record of any kind as far as this process may look for one. Beside blobs that is not a new registry, but
-    /// one that has lost its metadata. One read, unless it is new.
+    /// one that has lost its metadata. Of two tables only the main one counts: the local one may have outlived it. One
+    /// read, unless it is new.
     pub async fn is_new(&self, cx: Context) -> Result<bool, StoreError> {
-        let local = self.local.within(cx);
-        if local.get(&keys::first_signing_key()).await?.is_some()
-            // An import that goes on, or was cut off before it came to manifests.
-            || local.get(&keys::pass()).await?.is_some()
-            || !self.repositories(cx, None, 1).await?.items.is_empty()
-            || !self.expired(cx, Timestamp(u64::MAX), None, 1).await?.is_empty()
-        {
+        let was_used = if self.has_two_tables() {
+            schema::has_identity(self.main.within(cx)).await?
+        } else {
+            let table = self.local.within(cx);
+            table.get(&keys::first_signing_key()).await?.is_some()
+                // An import that goes on, or was cut off before it came to manifests.
+                || table.get(&keys::pass()).await?.is_some()
+                || !self.expired(cx, Timestamp(u64::MAX), None, 1).await?.is_empty()
+        };
+        if was_used || !self.repositories(cx, None, 1).await?.items.is_empty() {
             return Ok(false);
         }
         // An import brings blobs also where no manifest refers to them. A new table has one row, that of its layout.

@@ -130,6 +130,12 @@ pub(crate) async fn identity(requests: Requests<'_>, random: Incarnation) -> Res
     }
 }
 
+/// Whether somebody has asked for the [`identity`] of a table.
+pub(crate) async fn has_identity(requests: Requests<'_>) -> Result<bool, StoreError> {
+    let item = requests.get(&keys::schema()).await?;
+    Ok(item.is_some_and(|item| Fields(&item).flag(names::TABLE)))
+}
+
 /// Makes a table, unless it is there, and waits until it can be used. `true`: it was made.
 pub(crate) async fn create(sdk: &Sdk, table: &str, pace: &dyn Pace) -> Result<bool, OpenError> {
     let mut created = false;

@@ -388,6 +388,10 @@ impl SessionStore for DynamoStore {
     }
 
     async fn signing_keys(&self, cx: Context, candidate: SigningKey) -> Result<Vec<SigningKey>, StoreError> {
+        if self.has_two_tables() {
+            // Before the first upload: a main table without it is not the one that this registry has begun with.
+            self.identity(cx).await?;
+        }
         signing::keys(&self.local.within(cx), &candidate).await
     }
 }

@@ -129,6 +129,45 @@ fn refused_start(stores: &[String], data: &str, flags: &[&str]) -> String {
     told
 }
 
+/// The main table is lost, and the local one beside it is not: that holds keys and sessions, and nothing of what was pushed.
+#[test]
+#[ignore = "needs ROADSTEAD_TEST_S3 and ROADSTEAD_TEST_DYNAMODB"]
+fn s34_a_main_table_that_is_lost_beside_a_local_one_is_noticed() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let (cloud, other) = (Cloud::new(), Cloud::new());
+    let local = ["--local-table".to_owned(), format!("{}-local", cloud.name())];
+    let stores = |main: &Cloud| [main.dynamodb(), local.to_vec(), cloud.s3()].concat();
+    let serve = |stores: &[String], flags: &[&str]| Cloud::serve(stores, &[&["--data", data], flags].concat());
+    let stop = |mut server: Server| {
+        server.signal(rustix::process::Signal::TERM);
+        assert!(server.wait().success());
+    };
+    let init = |main: &Cloud| {
+        let tables = [main.dynamodb(), local.to_vec()].concat();
+        Cloud::succeed(&tables, &["metadata", "init"]);
+    };
+    init(&cloud);
+    let server = serve(&stores(&cloud), &[]);
+    // An upload that is not published yet is in the local table alone.
+    let upload = server.open_upload("app", &[]);
+    assert_eq!(server.request("PATCH", &upload, &[], b"some bytes").status, 202);
+    stop(server);
+    let server = serve(&stores(&cloud), &[]);
+    push(&server, "app", b"a layer", "1", 0);
+    stop(server);
+
+    init(&other);
+    for _ in 0..2 {
+        let told = refused_start(&stores(&other), data, &[]);
+        assert!(told.contains("is empty") && told.contains("--begin-anew"), "{told}");
+    }
+    stop(serve(&stores(&other), &["--begin-anew"]));
+    stop(serve(&stores(&other), &[]));
+    let whole = serve(&stores(&cloud), &["--pull", "proxy"]);
+    assert_eq!(pull(&whole, "app", b"a layer").0, 200);
+}
+
 /// A table beside a disk or a bucket: either may be the one that is lost.
 #[test]
 #[ignore = "needs ROADSTEAD_TEST_S3 and ROADSTEAD_TEST_DYNAMODB"]

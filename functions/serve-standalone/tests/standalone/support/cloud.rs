@@ -104,6 +104,11 @@ impl Cloud {
         Self { runtime, place }
     }
 
+    /// The name of the bucket and of the table.
+    pub(crate) fn name(&self) -> &str {
+        &self.place.name
+    }
+
     /// The bucket as flags name it, with what all keys begin with.
     pub(crate) fn bucket(&self) -> String {
         format!("s3://{}/registry", self.place.name)
