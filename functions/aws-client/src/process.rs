@@ -5,16 +5,20 @@
 //! the program and whatever it has started are killed after [`MAXIMUM`], and when the request that needs the
 //! credentials is given up.
 //!
-//! Only the selected profile itself is looked at. A program behind a role (`source_profile`) is run by the SDK.
+//! A profile may also take a role (`role_arn`) with the credentials of another one (`source_profile`), and so on: where the
+//! last of them names a program, it is run here too, and each role is asked for with what came before. What is left to the
+//! SDK runs no program. A program that has left its process group (`setsid`) is not ended, but not waited for either.
 
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
+use aws_config::sts::AssumeRoleProvider;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, Result, future};
 use aws_runtime::env_config::file::EnvConfigFiles;
-use aws_runtime::env_config::section::Profile;
+use aws_runtime::env_config::section::{EnvConfigSections, Profile};
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 use aws_types::os_shim_internal::{Env, Fs};
@@ -29,28 +33,96 @@ pub const MAXIMUM: Duration = Duration::from_secs(20);
 const OUTPUT: u64 = 64 << 10;
 
 /// The credentials of the profile `name`, or of the one that the environment selects, if a program prints them. `None`:
-/// they come from elsewhere, and the SDK finds them.
-pub async fn of_profile(name: Option<&str>) -> Option<CredentialProcess> {
+/// they come from elsewhere, and the SDK finds them. Roles are asked for in `region`, or in the one that the environment or
+/// the profile names.
+pub async fn of_profile(name: Option<&str>, region: Option<&str>) -> Option<CredentialProcess> {
     let env = Env::real();
     // Before profiles, the SDK looks for keys in the environment, also when a profile is named.
     if env.get("AWS_ACCESS_KEY_ID").is_ok() && env.get("AWS_SECRET_ACCESS_KEY").is_ok() {
         return None;
     }
-    let name = name.map(|name| name.to_owned().into());
     // What cannot be read is the SDK's to tell.
     let files = EnvConfigFiles::default();
-    let profiles = aws_config::profile::load(&Fs::real(), &env, &files, name).await.ok()?;
-    let command = command(profiles.get_profile(profiles.selected_profile())?)?;
+    let selected = name.map(|name| name.to_owned().into());
+    let profiles = aws_config::profile::load(&Fs::real(), &env, &files, selected)
+        .await
+        .ok()?;
+    let Chain { command, roles } = chain(&profiles)?;
+    let sts = if roles.is_empty() {
+        None
+    } else {
+        let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
+            .http_client(crate::http_client())
+            .no_credentials();
+        if let Some(name) = name {
+            loader = loader.profile_name(name);
+        }
+        if let Some(region) = region {
+            loader = loader.region(Region::new(region.to_owned()));
+        }
+        Some(loader.load().await)
+    };
     Some(CredentialProcess {
-        command: command.to_owned(),
+        command,
+        roles,
+        sts,
         maximum: MAXIMUM,
     })
 }
 
+/// A program, and the roles that are taken with what it prints, one with the credentials of the other.
+struct Chain {
+    command: String,
+    roles: Vec<Role>,
+}
+
+/// A role as a profile names it.
+struct Role {
+    arn: String,
+    external_id: Option<String>,
+    session_name: Option<String>,
+}
+
+/// The program at the end of the selected profile's chain, which is followed as the SDK does. `None`: the chain ends with
+/// something else, or is wrong, which is the SDK's to tell.
+fn chain(profiles: &EnvConfigSections) -> Option<Chain> {
+    let mut roles = Vec::new();
+    let mut visited = Vec::new();
+    let mut name = profiles.selected_profile();
+    loop {
+        let profile = profiles.get_profile(name)?;
+        if visited.contains(&name) {
+            return None;
+        }
+        visited.push(name);
+        let has_keys = ["aws_access_key_id", "aws_secret_access_key"]
+            .iter()
+            .all(|key| profile.get(key).is_some());
+        if visited.len() > 1 && has_keys {
+            return None;
+        }
+        let text = |key: &str| profile.get(key).map(ToOwned::to_owned);
+        if let Some(arn) = text("role_arn") {
+            let source = profile.get("source_profile")?;
+            roles.push(Role {
+                arn,
+                external_id: text("external_id"),
+                session_name: text("role_session_name"),
+            });
+            if source != name {
+                name = source;
+                continue;
+            }
+        }
+        let command = command(profile)?.to_owned();
+        roles.reverse();
+        return Some(Chain { command, roles });
+    }
+}
+
 /// The program of a profile that has no other source of credentials which comes before it.
 fn command(profile: &Profile) -> Option<&str> {
-    const BEFORE: [&str; 6] = [
-        "role_arn",
+    const BEFORE: [&str; 5] = [
         "credential_source",
         "web_identity_token_file",
         "sso_session",
@@ -66,6 +138,9 @@ fn command(profile: &Profile) -> Option<&str> {
 /// Runs the program each time that it is asked; whoever asks keeps what it answers.
 pub struct CredentialProcess {
     command: String,
+    roles: Vec<Role>,
+    /// How roles are asked for, if there are any.
+    sts: Option<SdkConfig>,
     maximum: Duration,
 }
 
@@ -81,11 +156,30 @@ impl ProvideCredentials for CredentialProcess {
     where
         Self: 'a,
     {
-        future::ProvideCredentials::new(self.run())
+        future::ProvideCredentials::new(self.provide())
     }
 }
 
 impl CredentialProcess {
+    async fn provide(&self) -> Result {
+        let mut credentials = self.run().await?;
+        let Some(sts) = &self.sts else {
+            return Ok(credentials);
+        };
+        for role in &self.roles {
+            let mut builder = AssumeRoleProvider::builder(&role.arn).configure(sts);
+            if let Some(id) = &role.external_id {
+                builder = builder.external_id(id);
+            }
+            if let Some(name) = &role.session_name {
+                builder = builder.session_name(name);
+            }
+            let role = builder.build_from_provider(credentials).await;
+            credentials = role.provide_credentials().await?;
+        }
+        Ok(credentials)
+    }
+
     async fn run(&self) -> Result {
         let mut command = Command::new("sh");
         command
@@ -186,7 +280,12 @@ mod tests {
     use super::*;
 
     fn process(command: String, maximum: Duration) -> CredentialProcess {
-        CredentialProcess { command, maximum }
+        CredentialProcess {
+            command,
+            roles: Vec::new(),
+            sts: None,
+            maximum,
+        }
     }
 
     const GOOD: &str = r#"{"Version": 1, "AccessKeyId": "key", "SecretAccessKey": "secret", "SessionToken": "token",
@@ -214,6 +313,113 @@ mod tests {
                 "{wrong}: {error:?}"
             );
         }
+    }
+
+    /// The command and the roles of the profile `name` in a file.
+    async fn chain_in(text: &str, name: &str) -> Option<(String, Vec<(String, Option<String>)>)> {
+        let env = Env::from_slice(&[("AWS_CONFIG_FILE", "/config")]);
+        let files = Fs::from_slice(&[("/config", text)]);
+        let places = EnvConfigFiles::default();
+        let loaded = aws_config::profile::load(&files, &env, &places, Some(name.to_owned().into())).await;
+        let Chain { command, roles } = chain(&loaded.unwrap())?;
+        let roles = roles.into_iter().map(|role| (role.arn, role.external_id));
+        Some((command, roles.collect()))
+    }
+
+    #[tokio::test]
+    async fn a_program_is_found_behind_roles() {
+        let text = "[profile base]\ncredential_process = print\n\
+            [profile one]\nrole_arn = arn:one\nsource_profile = base\nexternal_id = id\n\
+            [profile two]\nrole_arn = arn:two\nsource_profile = one\n\
+            [profile self]\nrole_arn = arn:self\nsource_profile = self\ncredential_process = own\n\
+            [profile keys]\naws_access_key_id = a\naws_secret_access_key = b\ncredential_process = print\n\
+            [profile of-keys]\nrole_arn = arn:one\nsource_profile = keys\n\
+            [profile instance]\nrole_arn = arn:one\ncredential_source = Ec2InstanceMetadata\n\
+            [profile of-instance]\nrole_arn = arn:one\nsource_profile = instance\n\
+            [profile loop]\nrole_arn = arn:one\nsource_profile = pool\n\
+            [profile pool]\nrole_arn = arn:one\nsource_profile = loop\n\
+            [profile nowhere]\nrole_arn = arn:one\nsource_profile = absent\n\
+            [profile web]\nrole_arn = arn:one\nweb_identity_token_file = /t\n";
+        let role = |arn: &str, id: Option<&str>| (arn.to_owned(), id.map(ToOwned::to_owned));
+        let one = role("arn:one", Some("id"));
+        for (name, expected) in [
+            ("base", Some(("print", vec![]))),
+            ("one", Some(("print", vec![one.clone()]))),
+            ("two", Some(("print", vec![one, role("arn:two", None)]))),
+            ("self", Some(("own", vec![role("arn:self", None)]))),
+            ("of-keys", None),
+            ("of-instance", None),
+            ("loop", None),
+            ("nowhere", None),
+            ("web", None),
+        ] {
+            let found = chain_in(text, name).await;
+            let expected = expected.map(|(command, roles)| (command.to_owned(), roles));
+            assert_eq!(found, expected, "{name}");
+        }
+    }
+
+    /// Answers so many requests for roles, each with other keys; the bodies that came.
+    fn roles_of(listener: std::net::TcpListener, count: usize) -> std::thread::JoinHandle<Vec<String>> {
+        use std::io::{Read as _, Write as _};
+        std::thread::spawn(move || {
+            let mut seen = Vec::new();
+            for number in 0..count {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut text = String::new();
+                let mut buffer = [0; 4096];
+                while !text.contains("Version=2011-06-15") {
+                    let read = stream.read(&mut buffer).unwrap();
+                    text += &String::from_utf8_lossy(&buffer[..read]);
+                }
+                let body = format!(
+                    "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleResult>\
+                     <Credentials><AccessKeyId>KEY{number}</AccessKeyId><SecretAccessKey>secret</SecretAccessKey>\
+                     <SessionToken>token</SessionToken><Expiration>2030-01-01T00:00:00Z</Expiration></Credentials>\
+                     </AssumeRoleResult></AssumeRoleResponse>"
+                );
+                let head = "HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nConnection: close\r\nContent-Length:";
+                write!(stream, "{head} {}\r\n\r\n{body}", body.len()).unwrap();
+                seen.push(text);
+            }
+            seen
+        })
+    }
+
+    #[tokio::test]
+    async fn roles_are_taken_one_with_the_credentials_of_the_other() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let serving = roles_of(listener, 2);
+        let loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
+            .http_client(crate::http_client())
+            .no_credentials();
+        let sts = loader
+            .region(Region::new("us-east-1"))
+            .endpoint_url(endpoint)
+            .load()
+            .await;
+        let role = |arn: &str, external_id: Option<&str>| Role {
+            arn: arn.to_owned(),
+            external_id: external_id.map(ToOwned::to_owned),
+            session_name: Some("roadstead".to_owned()),
+        };
+        let process = CredentialProcess {
+            roles: vec![role("one", Some("id")), role("two", None)],
+            sts: Some(sts),
+            ..process(format!("printf '%s' '{GOOD}'"), MAXIMUM)
+        };
+        let credentials = process.provide_credentials().await.unwrap();
+        assert_eq!(credentials.access_key_id(), "KEY1");
+        let seen = serving.join().unwrap();
+        for (request, key, role) in [
+            (&seen[0], "Credential=key/", "RoleArn=one"),
+            (&seen[1], "Credential=KEY0/", "RoleArn=two"),
+        ] {
+            assert!(request.contains(key) && request.contains(role), "{request}");
+            assert!(request.contains("RoleSessionName=roadstead"), "{request}");
+        }
+        assert!(seen[0].contains("ExternalId=id") && !seen[1].contains("ExternalId"));
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl Options {
         if let Some(profile) = &self.profile {
             loader = loader.profile_name(profile);
         }
-        if let Some(process) = aws_client::process::of_profile(self.profile.as_deref()).await {
+        if let Some(process) = aws_client::process::of_profile(self.profile.as_deref(), self.region.as_deref()).await {
             loader = loader
                 .credentials_provider(process)
                 .identity_cache(IdentityCache::lazy().load_timeout(aws_client::process::MAXIMUM).build());

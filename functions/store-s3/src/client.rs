@@ -43,7 +43,9 @@ pub(crate) async fn load(options: &Options, credentials: Option<SharedCredential
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
     if let Some(credentials) = credentials {
         loader = loader.credentials_provider(credentials);
-    } else if let Some(process) = aws_client::process::of_profile(options.profile.as_deref()).await {
+    } else if let Some(process) =
+        aws_client::process::of_profile(options.profile.as_deref(), options.region.as_deref()).await
+    {
         loader = loader
             .credentials_provider(process)
             .identity_cache(IdentityCache::lazy().load_timeout(aws_client::process::MAXIMUM).build());

@@ -498,12 +498,25 @@ fn a_server_starts_while_its_table_is_away() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_credential_process_that_hangs_is_ended() {
+    hangs_and_is_ended("");
+}
+
+/// The same behind a role.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_credential_process_behind_a_role_that_hangs_is_ended() {
+    hangs_and_is_ended("role_arn = arn:aws:iam::1:role/a\nsource_profile = base\n[profile base]\n");
+}
+
+/// `before` comes before the program in the file of profiles.
+#[cfg(target_os = "linux")]
+fn hangs_and_is_ended(before: &str) {
     let objects = Objects::start();
     let folder = Arc::new(TempDir::new().unwrap());
     let running = folder.path().join("running");
     let config = folder.path().join("config");
     let text = format!(
-        "[default]\ncredential_process = sleep 1000 & echo $$ $! >> {}; wait\n",
+        "[default]\n{before}credential_process = sleep 1000 & echo $$ $! >> {}; wait\n",
         running.display()
     );
     std::fs::write(&config, text).unwrap();
