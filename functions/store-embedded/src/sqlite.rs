@@ -50,7 +50,7 @@ impl SqliteStore {
         schema::prepare(&mut connection)?;
         let counters = Arc::<Counters>::default();
         let writer = Writer::start(connection, sync, Arc::clone(&counters))?;
-        let watch = PathWatch::of([path.to_owned()]).unwrap_or_else(|error| {
+        let watch = PathWatch::of_database(path.to_owned()).unwrap_or_else(|error| {
             tracing::warn!(
                 path = %path.display(),
                 %error,

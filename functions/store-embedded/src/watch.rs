@@ -1,9 +1,17 @@
 //! Notices that what is open is no longer what lies at its path: removed, replaced, moved away, covered by a mount, or
 //! emptied. Writing on would acknowledge what nobody finds after the next start.
+//!
+//! A database is also looked into: a backup that is copied over it (`cp`) leaves the same file with other content. Its
+//! header tells, where the copy was made by SQLite (`VACUUM INTO`, as `backup.sh` does): such a copy says that it has no log,
+//! which a database in use never does. A copy of the file itself, or by `.backup`, has the header of its original, and is not
+//! noticed: nothing in the file is sure to differ, since the log holds what was written last.
 
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use registry::store::{Reason, StoreError};
 use rustix::fs::{Access, AtFlags, CWD};
@@ -20,6 +28,16 @@ struct WatchedPath {
     device: u64,
     inode: u64,
     is_file: bool,
+    database: Option<Arc<DatabaseHeader>>,
+}
+
+/// The header of a database that is in use.
+#[derive(Debug, Default)]
+struct DatabaseHeader {
+    /// Open for as long as the process lives: closing it would drop the locks that SQLite has on the file in this process.
+    file: OnceLock<Option<&'static File>>,
+    /// It was seen with another content. Stays so: SQLite may write some of the old content over it.
+    is_overwritten: AtomicBool,
 }
 
 impl PathWatch {
@@ -31,12 +49,22 @@ impl PathWatch {
                 device: found.dev(),
                 inode: found.ino(),
                 is_file: found.is_file(),
+                database: None,
                 path,
             })
         });
         Ok(Self {
             entries: entries.collect::<io::Result<_>>()?,
         })
+    }
+
+    /// Watches a database of SQLite that is in use, and has a log.
+    pub(crate) fn of_database(path: PathBuf) -> io::Result<Self> {
+        let mut watch = Self::of([path])?;
+        for entry in &mut watch.entries {
+            entry.database = Some(Arc::default());
+        }
+        Ok(watch)
     }
 
     /// Looks at every path; costs some microseconds, and waits for the disk where that does not answer. An error of
@@ -76,6 +104,7 @@ impl WatchedPath {
             Err(error) if is_gone(&error) => "was removed or moved away",
             Ok(found) if (found.dev(), found.ino()) != (self.device, self.inode) => "was replaced",
             Ok(found) if self.is_file && found.len() == 0 => "was emptied",
+            Ok(_) if self.is_overwritten() => "was overwritten",
             // A disk that does not answer is another matter, and is met by whoever reads.
             Ok(_) | Err(_) => return Ok(()),
         };
@@ -87,6 +116,32 @@ impl WatchedPath {
                 advice(&self.path)
             ),
         ))
+    }
+}
+
+impl WatchedPath {
+    fn is_overwritten(&self) -> bool {
+        let Some(header) = &self.database else {
+            return false;
+        };
+        let file = header.file.get_or_init(|| {
+            let file = File::open(&self.path).ok()?;
+            Some(Box::leak(Box::new(file)))
+        });
+        if file.is_some_and(has_other_header) {
+            header.is_overwritten.store(true, Ordering::Relaxed);
+        }
+        header.is_overwritten.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether a file does not begin as a database with a log does ("Database File Format", 1.3). What cannot be read says
+/// nothing.
+fn has_other_header(file: &File) -> bool {
+    let mut header = [0; 20];
+    match file.read_exact_at(&mut header, 0) {
+        Ok(()) => !header.starts_with(b"SQLite format 3\0") || header[18..] != [2, 2],
+        Err(error) => error.kind() == io::ErrorKind::UnexpectedEof,
     }
 }
 

@@ -59,6 +59,52 @@ fn ends_over(objects: &Objects, data: &Path, arguments: &[&str]) -> Output {
     ends(data, &arguments.iter().copied().chain(own).collect::<Vec<_>>())
 }
 
+/// A backup is copied over the database of a running server, which keeps the file and changes what is in it: nothing is
+/// acknowledged that would be lost, and the backup can be put back afterwards.
+#[test]
+fn s34_a_backup_that_is_copied_over_the_database_is_noticed() {
+    let mut server = Server::start(&[]);
+    let layer = server.push_blob("app", b"a layer");
+    let (live, backup) = (
+        server.data().join("metadata.db"),
+        server.folder.path().join("backup.db"),
+    );
+    let backup_of = rusqlite::Connection::open(&live).unwrap();
+    backup_of.execute("VACUUM INTO ?1", [backup.to_str().unwrap()]).unwrap();
+    drop(backup_of);
+    server.push_blob("app", b"after the backup");
+    assert_eq!(ready(&server, "").0, 200);
+
+    std::fs::copy(&backup, &live).unwrap();
+    let (_, told) = eventually("it is noticed", || {
+        let answer = ready(&server, "");
+        (answer.0 == 503).then_some(answer)
+    });
+    assert!(told.contains("replaced"), "{told}");
+    assert!(
+        server.log().contains("was overwritten while it was in use"),
+        "{}",
+        server.log()
+    );
+    assert_eq!(push(&server, b"another layer").0, 503);
+    server.signal(rustix::process::Signal::TERM);
+    server.wait();
+
+    for left in ["metadata.db-wal", "metadata.db-shm"] {
+        let _ = std::fs::remove_file(server.data().join(left));
+    }
+    std::fs::copy(&backup, &live).unwrap();
+    let again = Server::start_in(server.folder.clone(), &[]);
+    assert_eq!(ready(&again, "").0, 200);
+    assert_eq!(
+        again
+            .request("HEAD", &format!("/v2/app/blobs/{layer}"), &[], b"")
+            .status,
+        200
+    );
+    assert_eq!(push(&again, b"another layer").0, 201);
+}
+
 /// A start that is refused; what it says.
 fn refused_start(data: &Path, flags: &[&str]) -> String {
     let output = ends(
