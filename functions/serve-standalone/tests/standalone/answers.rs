@@ -2,7 +2,7 @@
 //! slashes, the page for people.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -43,6 +43,51 @@ fn the_last_request_of_an_upload_waits_for_itself() {
     // With other bytes it is another request.
     let other = [&layer[1..], b"x"].concat();
     assert_eq!(server.request("PUT", &finish, &[], &other).status, 404);
+}
+
+/// An upload of so many bodies, which are joined by its last request: that is 201, also when it is sent once more meanwhile.
+fn assert_joined(bodies: u32) {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    let upload = server.open_upload("app", &[]);
+    let mut whole = Vec::new();
+    for number in 0..bodies {
+        let body = number.to_be_bytes();
+        let patched = client.request("PATCH", &upload, &[], &body);
+        assert_eq!(patched.status, 202, "{number}: {patched:?}");
+        whole.extend(body);
+    }
+    let finish = format!("{upload}?digest={}", digest(&whole));
+    let last = |delay: u64| {
+        let (address, finish) = (server.address, finish.clone());
+        thread::spawn(move || {
+            let mut client = Client::connect(address);
+            client.stream().set_read_timeout(Some(Duration::from_mins(2))).unwrap();
+            thread::sleep(Duration::from_millis(delay));
+            let sent = Instant::now();
+            let answer = client.request("PUT", &finish, &[], b"");
+            (sent, answer, Instant::now())
+        })
+    };
+    let (first, repeated) = (last(0), last(20));
+    let ((_, first, answered), (sent, repeated, _)) = (first.join().unwrap(), repeated.join().unwrap());
+    assert_eq!(first.status, 201, "{first:?}");
+    assert_eq!(repeated.status, 201, "{repeated:?}");
+    assert!(sent < answered, "the repetition came too late to meet the first");
+    let blob = server.request("GET", &format!("/v2/app/blobs/{}", digest(&whole)), &[], b"");
+    assert_eq!((blob.status, blob.body == whole), (200, true));
+}
+
+#[test]
+fn a_last_request_that_joins_many_bodies_can_be_sent_again() {
+    assert_joined(2_000);
+}
+
+/// As many as an upload may have.
+#[test]
+#[ignore = "long: tests/run --full"]
+fn a_last_request_that_joins_all_bodies_that_may_be_can_be_sent_again() {
+    assert_joined(102_400);
 }
 
 /// 201 says that the blob can be read.
