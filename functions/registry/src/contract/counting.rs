@@ -23,7 +23,7 @@ pub type CountingCollection = Wrapped<dyn CollectionStore, Counts>;
 pub type CountingRecords = Wrapped<dyn RecordStore, Counts>;
 
 /// Methods that change nothing. `redirect` is not among them: it makes no request.
-const READS: [&str; 23] = [
+const READS: [&str; 24] = [
     // blobs
     "read",
     "stat",
@@ -38,6 +38,7 @@ const READS: [&str; 23] = [
     "keep_link",
     "manifest",
     "tag",
+    "tagged_manifest",
     "tags",
     "history",
     "repository",

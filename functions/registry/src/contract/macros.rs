@@ -183,6 +183,7 @@ macro_rules! metadata_contract_tests {
                 a_put_says_whether_it_has_written,
                 an_unchanged_manifest_is_tagged_or_gone,
                 a_new_tag_begins_its_history,
+                a_tag_is_read_with_its_manifest,
                 versions_follow_the_time_and_never_repeat,
                 versions_grow_when_the_clock_does_not,
                 a_tag_moves,

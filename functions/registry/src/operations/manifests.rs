@@ -144,14 +144,10 @@ impl Call<'_> {
     async fn tagged_manifest(&self, permit: &Permit<Pull>, tag: &Tag) -> Result<(Digest, ManifestRecord), Error> {
         let mut seen = None;
         loop {
-            let found = self.stores.metadata.tag(self.cx(), permit.repository(), tag).await?;
-            let found = found.ok_or(Error::ManifestUnknown)?;
-            if let Some(record) = self
-                .stores
-                .metadata
-                .manifest(self.cx(), permit.repository(), &found.digest)
-                .await?
-            {
+            let metadata = &self.stores.metadata;
+            let found = metadata.tagged_manifest(self.cx(), permit.repository(), tag).await?;
+            let (found, record) = found.ok_or(Error::ManifestUnknown)?;
+            if let Some(record) = record {
                 return Ok((found.digest, record));
             }
             if seen == Some(found.version) {

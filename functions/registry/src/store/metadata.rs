@@ -258,6 +258,21 @@ pub trait MetadataStore: Send + Sync + 'static {
     /// A tag. One read.
     async fn tag(&self, cx: Context, repository: &RepositoryName, tag: &Tag) -> Result<Option<TagRecord>, StoreError>;
 
+    /// A tag and the manifest that it names, which is `None` where there is none: the two may be read one after the other,
+    /// and the tag move in between. One read where a store can join the two, two elsewhere.
+    async fn tagged_manifest(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<Option<(TagRecord, Option<ManifestRecord>)>, StoreError> {
+        let Some(tag) = self.tag(cx, repository, tag).await? else {
+            return Ok(None);
+        };
+        let manifest = self.manifest(cx, repository, &tag.digest).await?;
+        Ok(Some((tag, manifest)))
+    }
+
     /// Tags in ASCII order, at most `limit` (1 or more), those after `after` (any text, not only a legal tag). Costs
     /// the page, not the list.
     async fn tags(

@@ -352,6 +352,16 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         self.call("tag", self.inner.tag(cx, repository, tag)).await
     }
 
+    async fn tagged_manifest(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<Option<(TagRecord, Option<ManifestRecord>)>, StoreError> {
+        self.call("tagged_manifest", self.inner.tagged_manifest(cx, repository, tag))
+            .await
+    }
+
     async fn tags(
         &self,
         cx: Context,

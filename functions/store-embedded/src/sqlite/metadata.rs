@@ -23,6 +23,42 @@ use super::values::{Columns, integer, one_more, page};
 /// to leave room for changes within one millisecond.
 const VERSION_SHIFT: u32 = 12;
 
+/// What is recorded as wrong with the bytes of a digest. The index holds the few rows for which something is.
+macro_rules! defect_of {
+    ($digest:literal) => {
+        concat!(
+            "(SELECT blob.condemned FROM blob INDEXED BY blob_condemned \
+             WHERE blob.digest = ",
+            $digest,
+            " AND blob.condemned IS NOT NULL)"
+        )
+    };
+}
+
+/// The columns of a manifest with this digest, for [`manifest`].
+macro_rules! manifest_columns {
+    ($digest:literal) => {
+        concat!(
+            "manifest.media_type, manifest.size, manifest.subject, manifest.artifact_type, manifest.incarnation, \
+             manifest.content, manifest.store, manifest.key, iif(manifest.content IS NULL, ",
+            defect_of!($digest),
+            ", manifest.condemned)"
+        )
+    };
+}
+
+/// How many these are, and how many those of a tag.
+const MANIFEST_COLUMNS: usize = 9;
+const TAG_COLUMNS: usize = 6;
+
+/// Whether the manifest of a tag in the repository `?1` is recorded as damaged. The index holds the few that are.
+macro_rules! is_suspect {
+    () => {
+        "EXISTS (SELECT 1 FROM manifest AS damaged INDEXED BY manifest_condemned WHERE damaged.repository = ?1 \
+         AND damaged.digest = tag.digest AND damaged.condemned IS NOT NULL)"
+    };
+}
+
 #[async_trait]
 impl MetadataStore for SqliteStore {
     async fn link(
@@ -77,9 +113,11 @@ impl MetadataStore for SqliteStore {
         let (repository, digest) = (repository.clone(), digest.to_string());
         self.read(cx, move |rows| {
             rows.one(
-                "SELECT media_type, size, subject, artifact_type, incarnation, content, store, key, \
-                 iif(content IS NULL, (SELECT condemned FROM blob WHERE blob.digest = ?2), condemned) \
-                 FROM manifest WHERE repository = ?1 AND digest = ?2",
+                concat!(
+                    "SELECT ",
+                    manifest_columns!("?2"),
+                    " FROM manifest WHERE repository = ?1 AND digest = ?2"
+                ),
                 params![repository.as_str(), digest],
                 manifest,
             )
@@ -91,6 +129,35 @@ impl MetadataStore for SqliteStore {
         let (repository, tag) = (repository.clone(), tag.clone());
         self.read(cx, move |rows| tag_record(rows, &repository, tag.as_str()))
             .await
+    }
+
+    async fn tagged_manifest(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<Option<(TagRecord, Option<ManifestRecord>)>, StoreError> {
+        let (repository, tag) = (repository.clone(), tag.clone());
+        self.read(cx, move |rows| {
+            rows.one(
+                concat!(
+                    "SELECT ",
+                    manifest_columns!("tag.digest"),
+                    ", tag.digest, tag.media_type, tag.size, tag.version, tag.at, ",
+                    is_suspect!(),
+                    ", manifest.digest IS NOT NULL FROM tag LEFT JOIN manifest \
+                     ON manifest.repository = ?1 AND manifest.digest = tag.digest \
+                     WHERE tag.repository = ?1 AND tag.tag = ?2"
+                ),
+                params![repository.as_str(), tag.as_str()],
+                |row| {
+                    let is_there: bool = row.value(MANIFEST_COLUMNS + TAG_COLUMNS)?;
+                    let manifest = is_there.then(|| manifest(row)).transpose()?;
+                    Ok((tag_of(row, MANIFEST_COLUMNS)?, manifest))
+                },
+            )
+        })
+        .await
     }
 
     async fn tags(
@@ -342,8 +409,11 @@ impl MetadataStore for SqliteStore {
 /// A link, and whether a collection has marked it.
 fn link(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -> Result<Option<(Link, bool)>, Failure> {
     rows.one(
-        "SELECT store, key, size, incarnation, condemned IS NOT NULL, \
-         (SELECT condemned FROM blob WHERE blob.digest = ?2) FROM link WHERE repository = ?1 AND digest = ?2",
+        concat!(
+            "SELECT store, key, size, incarnation, condemned IS NOT NULL, ",
+            defect_of!("?2"),
+            " FROM link WHERE repository = ?1 AND digest = ?2"
+        ),
         params![repository.as_str(), digest],
         |row| {
             let link = Link {
@@ -391,20 +461,26 @@ fn manifest(row: &Row<'_>) -> Result<ManifestRecord, Failure> {
 
 fn tag_record(rows: &Rows<'_>, repository: &RepositoryName, tag: &str) -> Result<Option<TagRecord>, Failure> {
     rows.one(
-        "SELECT digest, media_type, size, version, at, EXISTS (SELECT 1 FROM manifest WHERE manifest.repository = ?1 \
-         AND manifest.digest = tag.digest AND manifest.condemned = ?3) FROM tag WHERE repository = ?1 AND tag = ?2",
-        params![repository.as_str(), tag, Defect::Damaged.as_str()],
-        |row| {
-            Ok(TagRecord {
-                digest: row.parsed(0)?,
-                media_type: row.parsed(1)?,
-                size: row.unsigned(2)?,
-                version: row.unsigned(3)?,
-                at: row.moment(4)?,
-                is_suspect: row.value(5)?,
-            })
-        },
+        concat!(
+            "SELECT digest, media_type, size, version, at, ",
+            is_suspect!(),
+            " FROM tag WHERE repository = ?1 AND tag = ?2"
+        ),
+        params![repository.as_str(), tag],
+        |row| tag_of(row, 0),
     )
+}
+
+/// A tag out of its columns, which begin with number `first`.
+fn tag_of(row: &Row<'_>, first: usize) -> Result<TagRecord, Failure> {
+    Ok(TagRecord {
+        digest: row.parsed(first)?,
+        media_type: row.parsed(first + 1)?,
+        size: row.unsigned(first + 2)?,
+        version: row.unsigned(first + 3)?,
+        at: row.moment(first + 4)?,
+        is_suspect: row.value(first + 5)?,
+    })
 }
 
 /// The version of a tag after one more change at `now`, when its last change had the version `last`.

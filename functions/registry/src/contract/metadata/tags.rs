@@ -1,7 +1,7 @@
 //! Tags, their versions, and their history.
 
-use super::{MetadataTrial, WHO, digest, manifest, repository, tag};
-use crate::store::metadata::HistoryRecord;
+use super::{MetadataTrial, WHO, digest, location, manifest, repository, tag};
+use crate::store::metadata::{Defect, HistoryRecord};
 
 /// A tag that is put names the manifest, with a version of the time; the change is in the history.
 pub async fn a_new_tag_begins_its_history(trial: MetadataTrial) {
@@ -23,6 +23,36 @@ pub async fn a_new_tag_begins_its_history(trial: MetadataTrial) {
     assert_eq!(trial.history(&name, &latest).await, [created]);
     // Tags that differ in case only are two.
     assert_eq!(trial.tag(&name, &tag("LATEST")).await, None);
+}
+
+/// A tag is read together with its manifest, whatever is recorded of it, as one after the other.
+pub async fn a_tag_is_read_with_its_manifest(trial: MetadataTrial) {
+    let (name, other) = (repository("a"), repository("b"));
+    let latest = tag("latest");
+    let read = async |name| {
+        let read = trial.store.tagged_manifest(trial.cx(), name, &latest).await;
+        read.expect("tagged_manifest")
+    };
+    let small = manifest(&name, "small").tagged([latest.clone()]);
+    let large = manifest(&name, "large").stored_at(location(1)).tagged([latest.clone()]);
+    for put in [&small, &large] {
+        trial.put(put).await;
+        let record = trial.tag(&name, &latest).await.expect("the tag");
+        let manifest = trial.manifest(&name, &put.digest).await;
+        assert!(manifest.is_some() && record.digest == put.digest);
+        assert_eq!(read(&name).await, Some((record, manifest)));
+        assert_eq!(read(&other).await, None);
+    }
+    let recorded = trial
+        .store
+        .record_defect(trial.cx(), None, &large.digest, &location(1), Defect::Missing)
+        .await;
+    assert_eq!(recorded.expect("record_defect"), None);
+    let (_, lost) = read(&name).await.expect("the tag");
+    assert_eq!(lost, trial.manifest(&name, &large.digest).await);
+    assert!(lost.is_some_and(|lost| lost.content.is_defective()));
+    assert!(trial.delete_tag(&name, &latest).await);
+    assert_eq!(read(&name).await, None);
 }
 
 /// A version is the larger of the last one plus 1 and the time, also across a deletion; it never repeats.
