@@ -146,7 +146,7 @@ impl MetadataStore for SqliteStore {
                     ", tag.digest, tag.media_type, tag.size, tag.version, tag.at, ",
                     is_suspect!(),
                     ", manifest.digest IS NOT NULL FROM tag LEFT JOIN manifest \
-                     ON manifest.repository = ?1 AND manifest.digest = tag.digest \
+                     ON manifest.repository = tag.repository AND manifest.digest = tag.digest \
                      WHERE tag.repository = ?1 AND tag.tag = ?2"
                 ),
                 params![repository.as_str(), tag.as_str()],

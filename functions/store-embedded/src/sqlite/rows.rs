@@ -24,6 +24,9 @@ pub(super) struct Counters {
     pub(super) writes: AtomicU64,
     pub(super) commits: AtomicU64,
     pub(super) syncs: AtomicU64,
+    /// How often a statement of a reader for one row was prepared again.
+    #[cfg(test)]
+    pub(super) prepared_again: AtomicU64,
 }
 
 impl Counters {
@@ -121,7 +124,16 @@ impl<'a> Rows<'a> {
         self.counters.reads.fetch_add(1, Ordering::Relaxed);
         let mut statement = self.connection.prepare_cached(sql)?;
         let mut rows = statement.query(params)?;
-        rows.next()?.map(map).transpose()
+        let found = rows.next()?.map(map).transpose();
+        #[cfg(test)]
+        {
+            drop(rows);
+            let again = statement.reset_status(rusqlite::StatementStatus::RePrepare);
+            self.counters
+                .prepared_again
+                .fetch_add(u64::try_from(again).unwrap_or(0), Ordering::Relaxed);
+        }
+        found
     }
 
     /// Whether there is a row.

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use crate::Sync;
@@ -73,6 +74,8 @@ pub(super) fn connect(path: &Path, role: Role) -> rusqlite::Result<Connection> {
         Role::Writer(_) => PATIENCE,
         Role::Reader => Duration::ZERO,
     })?;
+    // Otherwise some statements are prepared again for each value that is bound, which takes longer than they do.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "foreign_keys", false)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "temp_store", "memory")?;

@@ -7,6 +7,7 @@ mod queue;
 mod records;
 mod tags;
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -128,6 +129,26 @@ fn manifest(required: &[u64], tags: &[&str]) -> PutManifest {
         tags: tags.iter().map(|tag| tag.parse().unwrap()).collect(),
         who: "somebody".to_owned(),
     }
+}
+
+/// To prepare a statement takes longer than most of them take.
+#[tokio::test]
+async fn reads_are_not_prepared_again_for_each_value() {
+    let opened = open(Sync::Off);
+    let store = &opened.store;
+    for number in 0..3 {
+        opened.commit_blob(number).await.unwrap();
+        let tag = format!("t{number}");
+        let put = manifest(&[number], &[&tag]);
+        store.put_manifest(cx(), &put).await.unwrap();
+        let (name, tag) = (repository(), tag.parse().unwrap());
+        assert!(store.tag(cx(), &name, &tag).await.unwrap().is_some());
+        assert!(store.tagged_manifest(cx(), &name, &tag).await.unwrap().is_some());
+        assert!(store.manifest(cx(), &name, &put.digest).await.unwrap().is_some());
+        assert!(store.keep_link(cx(), &name, &digest(number)).await.unwrap().is_some());
+        assert!(store.link(cx(), &name, &digest(number)).await.unwrap().is_some());
+    }
+    assert_eq!(store.counters.prepared_again.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
