@@ -22,6 +22,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use registry::budget::ClientKey;
 use registry::store::blobs::{
     AppendError, Appended, BlobStore, ByteStream, Discarded, Doomed, Freed, Redirect, RedirectRequest, Source, Stored,
     Upload,
@@ -31,6 +32,7 @@ use registry::store::{Context, Cursor, Location, Reason, Slice, StoreError, Time
 
 use crate::files::{Disk, Files, Name};
 use crate::space::Space;
+use crate::turns::Turns;
 use crate::watch::PathWatch;
 use crate::{Options, Sync};
 use read::Reads;
@@ -48,6 +50,8 @@ pub struct DiskBlobs {
     sync: Sync,
     room: Room,
     reads: Arc<Reads>,
+    /// Apart from those of reads, so that neither keeps the other from running.
+    writes: Arc<Turns>,
     walk: Arc<Walk>,
     space: Arc<Space>,
     watch: PathWatch,
@@ -82,6 +86,7 @@ impl DiskBlobs {
     fn new(files: Arc<dyn Files>, sync: Sync, room: Room) -> Self {
         Self {
             reads: Arc::new(Reads::new(Arc::clone(&files), READ_FILES)),
+            writes: Arc::new(Turns::new()),
             files,
             sync,
             room,
@@ -104,8 +109,8 @@ impl BlobStore for DiskBlobs {
         self.append_body(cx.client, attempt, state, source).await
     }
 
-    async fn seal(&self, _: Context, upload: &Upload) -> Result<Location, StoreError> {
-        self.seal_upload(upload).await
+    async fn seal(&self, cx: Context, upload: &Upload) -> Result<Location, StoreError> {
+        self.seal_upload(cx.client, upload).await
     }
 
     fn seal_writes(&self, upload: &Upload) -> bool {
@@ -119,7 +124,7 @@ impl BlobStore for DiskBlobs {
 
     async fn discard(
         &self,
-        _: Context,
+        cx: Context,
         session: SessionId,
         attempts: u32,
         _: &[u8],
@@ -127,7 +132,8 @@ impl BlobStore for DiskBlobs {
     ) -> Result<Discarded, StoreError> {
         let keep = keep.map(name).transpose()?;
         let files = Arc::clone(&self.files);
-        blocking(move || seal::remove_all(&*files, session, attempts, keep).map_err(failure)).await?;
+        let remove = move || seal::remove_all(&*files, session, attempts, keep).map_err(failure);
+        blocking(&self.writes, cx.client, remove).await?;
         Ok(Discarded::All)
     }
 
@@ -144,11 +150,11 @@ impl BlobStore for DiskBlobs {
         Ok(None)
     }
 
-    async fn delete(&self, _: Context, doomed: &[Doomed]) -> Result<Option<Freed>, StoreError> {
+    async fn delete(&self, cx: Context, doomed: &[Doomed]) -> Result<Option<Freed>, StoreError> {
         let names = doomed.iter().map(|doomed| name(&doomed.location));
         let names = names.collect::<Result<Vec<_>, _>>()?;
         let files = Arc::clone(&self.files);
-        blocking(move || {
+        blocking(&self.writes, cx.client, move || {
             let mut touched = BTreeMap::new();
             let mut freed = Freed::default();
             for name in names {
@@ -168,26 +174,27 @@ impl BlobStore for DiskBlobs {
         .await
     }
 
-    async fn tidy(&self, _: Context, kept: &[Location]) -> Result<(), StoreError> {
+    async fn tidy(&self, cx: Context, kept: &[Location]) -> Result<(), StoreError> {
         let names = kept.iter().map(name).collect::<Result<Vec<_>, _>>()?;
         let files = Arc::clone(&self.files);
-        blocking(move || {
+        blocking(&self.writes, cx.client, move || {
             let mut joining = names.iter().map(|name| files.remove(name.joining()));
             joining.try_for_each(|removed| removed.map_err(failure))
         })
         .await
     }
 
-    async fn stat(&self, _: Context, location: &Location) -> Result<Option<u64>, StoreError> {
+    async fn stat(&self, cx: Context, location: &Location) -> Result<Option<u64>, StoreError> {
         let name = name(location)?;
         let files = Arc::clone(&self.files);
-        blocking(move || files.look(name).map_err(failure)).await
+        blocking(self.reads.turns(), cx.client, move || files.look(name).map_err(failure)).await
     }
 
-    async fn objects(&self, _: Context, after: Option<&Cursor>, limit: usize) -> Result<Slice<Stored>, StoreError> {
+    async fn objects(&self, cx: Context, after: Option<&Cursor>, limit: usize) -> Result<Slice<Stored>, StoreError> {
         let after = after.map(walk::place).transpose()?;
         let (walk, files) = (Arc::clone(&self.walk), Arc::clone(&self.files));
-        blocking(move || walk.slice(&*files, after, limit).map_err(failure)).await
+        let slice = move || walk.slice(&*files, after, limit).map_err(failure);
+        blocking(self.reads.turns(), cx.client, slice).await
     }
 }
 
@@ -233,11 +240,11 @@ fn failure(error: io::Error) -> StoreError {
     }
 }
 
-/// Runs file system calls on a thread that may block. What was started runs to its end even if nobody waits.
+/// Runs file system calls in a turn of `client`. What was started runs to its end even if nobody waits.
 async fn blocking<T: Send + 'static>(
+    turns: &Turns,
+    client: ClientKey,
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(StoreError::failed(error)))
+    turns.run(client, work).await?
 }

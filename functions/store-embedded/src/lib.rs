@@ -29,6 +29,7 @@ pub use blobs::{DiskBlobs, READ_FILES};
 pub use open::OpenError;
 pub use space::{MinFree, Space};
 pub use sqlite::{SqliteStore, Statistics};
+pub use turns::MAX_THREADS;
 pub use watch::PathWatch;
 
 /// What durability costs.

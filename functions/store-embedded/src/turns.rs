@@ -4,22 +4,31 @@ use registry::budget::{Budget, ClientKey, Grant};
 use registry::store::StoreError;
 use tokio::task::JoinHandle;
 
-/// How many reads of one kind occupy threads at a time. The runtime has several times as many, so that a disk that does not
-/// answer leaves some for writes and for passwords.
-const MAX_RUNNING: u64 = 64;
+/// How many calls of one kind occupy threads at a time.
+const MAX_RUNNING: usize = 64;
 
-/// How many reads wait at once. Each of them belongs to a request in progress, of which there are fewer; an answer that has
+/// How many kinds there are: reads of blobs, writes of blobs, reads of metadata.
+const KINDS: usize = 3;
+
+/// How many threads that may block all calls of these stores occupy at most. A runtime that has some more has them for
+/// everything else, passwords for instance, also when a disk does not answer.
+pub const MAX_THREADS: usize = KINDS * MAX_RUNNING;
+
+/// How many calls wait at once. Each of them belongs to a request in progress, of which there are fewer; an answer that has
 /// begun must not be refused the rest.
 const MAX_WAITING: usize = 1 << 20;
 
 /// The right to occupy threads that may block. The runtime runs what comes first, whoever sent it, so a client with many
-/// reads would keep all others waiting; here clients take turns.
+/// calls would keep all others waiting; here clients take turns.
+///
+/// A turn belongs to a thread and never to a task that waits: so calls of one kind never wait for each other in a circle,
+/// nor for those of another kind.
 #[derive(Debug)]
 pub(crate) struct Turns(Budget);
 
 impl Turns {
     pub(crate) fn new() -> Self {
-        Self(Budget::new(MAX_RUNNING, MAX_WAITING))
+        Self(Budget::new(MAX_RUNNING as u64, MAX_WAITING))
     }
 
     /// Waits for a turn. It belongs to the thread: one that is stuck counts until it comes back.

@@ -24,6 +24,7 @@ use super::{DiskBlobs, failure};
 use crate::Sync;
 use crate::files::{Files, Name};
 use crate::space::NoRoomForBody;
+use crate::turns::{Turns, run_in};
 
 /// A batch of this many bytes is handed on as soon as the writer is idle.
 const EAGER: usize = 256 << 10;
@@ -48,7 +49,7 @@ impl DiskBlobs {
         source: &mut dyn Source,
     ) -> Result<Appended, AppendError> {
         let segments = segments::decode(state)?;
-        let mut writer = Writer::new(self, attempt.into(), source.remaining());
+        let mut writer = Writer::new(self, client, attempt.into(), source.remaining());
         let length = match self.copy(client, source, &mut writer).await {
             Ok(length) => length,
             Err(error) => {
@@ -127,9 +128,12 @@ async fn next_chunk(
     Ok(next.await?)
 }
 
-/// Writes batches one after the other, each on a thread that may block.
+/// Writes batches one after the other, each on a thread that may block. A body that waits for a turn to write is held back
+/// by that; what it wrote before goes on meanwhile.
 struct Writer {
     files: Arc<dyn Files>,
+    turns: Arc<Turns>,
+    client: ClientKey,
     sync: Sync,
     name: Name,
     /// What the first write checks the free space against, in bytes.
@@ -144,9 +148,11 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(store: &DiskBlobs, name: Name, declared: Option<u64>) -> Self {
+    fn new(store: &DiskBlobs, client: ClientKey, name: Name, declared: Option<u64>) -> Self {
         Self {
             files: Arc::clone(&store.files),
+            turns: Arc::clone(&store.writes),
+            client,
             sync: store.sync,
             name,
             declared: declared.filter(|bytes| *bytes >= CHECK_SPACE).unwrap_or(0),
@@ -171,15 +177,17 @@ impl Writer {
             self.written_back = segment.length;
             let file = Arc::clone(&segment.file);
             let (files, name) = (Arc::clone(&self.files), self.name);
-            let next = tokio::task::spawn_blocking(move || files.sync_file(name, &file).map_err(failure));
+            let turn = self.turns.take(self.client).await?;
+            let next = run_in(turn, move || files.sync_file(name, &file).map_err(failure));
             // One at a time: a disk that is slower than the network holds the body back.
             if let Some(last) = self.write_back.replace(next) {
                 joined(last).await?;
             }
         }
+        let turn = self.turns.take(self.client).await?;
         let segment = self.segment.take();
         let (files, name, declared) = (Arc::clone(&self.files), self.name, self.declared);
-        self.writing = Some(tokio::task::spawn_blocking(move || {
+        self.writing = Some(run_in(turn, move || {
             let mut segment = Open::or_create(segment, &files, name, declared)?;
             segment.write(batch)?;
             Ok(segment)
@@ -193,9 +201,10 @@ impl Writer {
         if let Some(last) = self.write_back.take() {
             joined(last).await?;
         }
+        let turn = self.turns.take(self.client).await?;
         let segment = self.segment.take();
         let (files, name, declared) = (Arc::clone(&self.files), self.name, self.declared);
-        joined(tokio::task::spawn_blocking(move || {
+        joined(run_in(turn, move || {
             let mut segment = Open::or_create(segment, &files, name, declared)?;
             segment.write(batch)?;
             segment.keep()
@@ -208,7 +217,7 @@ impl Writer {
         // An error here adds nothing: the segment is given up, and removed when its last owner drops it.
         let _ = self.settle().await;
         if let Some(segment) = self.segment.take() {
-            let _ = tokio::task::spawn_blocking(move || drop(segment)).await;
+            let _ = self.turns.run(self.client, move || drop(segment)).await;
         }
     }
 

@@ -66,6 +66,11 @@ impl Reads {
         }
     }
 
+    /// The turns of all reads, also of those that are no streams.
+    pub(super) fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
     /// Opens `range` of an object.
     pub(super) async fn open(
         self: &Arc<Self>,

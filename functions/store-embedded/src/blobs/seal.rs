@@ -13,6 +13,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use registry::budget::ClientKey;
 use registry::store::blobs::Upload;
 use registry::store::sessions::SessionId;
 use registry::store::{Location, StoreError};
@@ -22,7 +23,7 @@ use super::{DiskBlobs, blocking, failure, location};
 use crate::files::{Files, Form, Name};
 
 impl DiskBlobs {
-    pub(super) async fn seal_upload(&self, upload: &Upload) -> Result<Location, StoreError> {
+    pub(super) async fn seal_upload(&self, client: ClientKey, upload: &Upload) -> Result<Location, StoreError> {
         let session = upload.session;
         let segments = segments::collect(&upload.parts, &upload.state, upload.size)?;
         let name = if let [only] = segments.as_slice() {
@@ -30,7 +31,7 @@ impl DiskBlobs {
             in_place(&*self.files, session, *only)?
         } else {
             let files = Arc::clone(&self.files);
-            blocking(move || seal(&*files, session, &segments)).await?
+            blocking(&self.writes, client, move || seal(&*files, session, &segments)).await?
         };
         Ok(location(name))
     }

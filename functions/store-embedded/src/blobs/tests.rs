@@ -506,3 +506,45 @@ async fn a_location_of_another_store_is_never_touched() {
     }
     assert_eq!(store.files(), 1);
 }
+
+/// However many writes of one client occupy threads, another client writes; and reads have threads of their own.
+#[tokio::test]
+async fn writes_take_turns_by_client() {
+    const SOON: Duration = Duration::from_millis(200);
+    let of = |number| Context {
+        client: ClientKey::of([10, 0, 0, number].into()),
+        ..cx()
+    };
+    let store = Store::new(8 << 20);
+    let append = async |cx: Context, number: u32| {
+        let attempt = Attempt {
+            session: SESSION,
+            number,
+        };
+        let mut body = Body::of(&Bytes::from_static(b"bytes"), 5);
+        store.blobs.append(cx, attempt, &[], &mut body).await
+    };
+    let first = store.seal(append(of(1), 1).await.unwrap(), 5).await.unwrap();
+    let doomed = [whole(location(segment(9)))];
+    let kept = [location(segment(9))];
+
+    let occupied: Vec<_> = std::iter::from_fn(|| store.blobs.writes.try_take(of(1).client)).collect();
+    assert_eq!(occupied.len(), 48);
+    let mut waiting = std::pin::pin!(append(of(1), 2));
+    assert!(tokio::time::timeout(SOON, waiting.as_mut()).await.is_err());
+    let discarding = store.blobs.discard(of(1), SessionId(43), 9, &[], None);
+    assert!(tokio::time::timeout(SOON, discarding).await.is_err());
+    let deleting = store.blobs.delete(of(1), &doomed);
+    assert!(tokio::time::timeout(SOON, deleting).await.is_err());
+    let tidying = store.blobs.tidy(of(1), &kept);
+    assert!(tokio::time::timeout(SOON, tidying).await.is_err());
+    assert!(append(of(2), 3).await.is_ok());
+    assert_eq!(store.blobs.stat(of(1), &first).await.unwrap(), Some(5));
+    assert_eq!(store.bytes(&first, 5).await, b"bytes");
+
+    drop(occupied);
+    assert!(waiting.await.is_ok());
+    // Each turn came back.
+    let all: Vec<_> = std::iter::from_fn(|| store.blobs.writes.try_take(of(1).client)).collect();
+    assert_eq!(all.len(), 48);
+}
