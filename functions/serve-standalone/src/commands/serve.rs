@@ -42,10 +42,29 @@ fn worker_threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get) + 1
 }
 
+/// How many threads may block at once beside those of the stores on local disk: one for each core that checks a password,
+/// and some that look at files of the configuration and at the space, or ask for the address of a host.
+fn other_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get) + 32
+}
+
+/// Keeps memory in pages of the usual size. The allocator asks for huge ones, and takes memory for each thread and for each
+/// size apart: so a few bytes of a size that was not used before would take 2 MiB.
+#[cfg(target_os = "linux")]
+fn refuse_huge_pages() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        // Some sandboxes do not know the call. The process only takes more memory then.
+        tracing::debug!(%error, "huge pages cannot be refused");
+    }
+}
+
 /// Serves until a signal says to stop.
 pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
+    #[cfg(target_os = "linux")]
+    refuse_huge_pages();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(worker_threads())
+        .max_blocking_threads(store_embedded::MAX_THREADS + other_threads())
         .enable_all()
         .build()
         .map_err(|error| Failure::failed("cannot start threads", error))?;

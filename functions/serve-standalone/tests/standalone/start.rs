@@ -195,3 +195,14 @@ fn every_flag_is_an_environment_variable_and_an_empty_one_is_unset() {
     assert!(flags > 15, "{help}");
     assert_eq!(flags, variables, "{help}");
 }
+
+/// The allocator asks the system for huge pages; then each of a size that is used for the first time takes 2 MiB.
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_is_taken_in_pages_of_the_usual_size() {
+    let server = Server::start(&[]);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    // Systems before Linux 5.0 do not tell.
+    let enabled = status.lines().find_map(|line| line.strip_prefix("THP_enabled:"));
+    assert!(enabled.is_none_or(|enabled| enabled.trim() == "0"), "{status}");
+}

@@ -126,6 +126,13 @@ pub(crate) fn memory(server: &Server) -> (u64, u64) {
     (field("VmRSS:"), field("VmHWM:"))
 }
 
+/// How many threads a process has.
+pub(crate) fn threads(server: &Server) -> usize {
+    std::fs::read_dir(format!("/proc/{}/task", server.pid()))
+        .unwrap()
+        .count()
+}
+
 /// How many files a process has open, but for those of the metadata: `SQLite` keeps as many descriptors of its file as it
 /// ever used at once, since to close one would drop the locks of all (`close(2)` of POSIX), and uses them again.
 pub(crate) fn files(server: &Server) -> usize {
