@@ -44,7 +44,7 @@ const SPARE: usize = 8;
 const MIN_WAIT: Duration = Duration::from_secs(1);
 
 /// A range of at most this many bytes is read when it is opened, in bytes.
-const SMALL: u64 = 16 << 10;
+const SMALL: usize = 16 << 10;
 
 /// What all reads of the process share.
 #[derive(Debug)]
@@ -78,6 +78,9 @@ impl Reads {
         name: Name,
         range: Range<u64>,
     ) -> Result<Option<ByteStream>, StoreError> {
+        if let Some(bytes) = self.read_small(name, &range).await {
+            return Ok(Some(stream::once(std::future::ready(Ok(bytes))).boxed()));
+        }
         let Some((file, length)) = self.open_file(cx, name).await? else {
             return Ok(None);
         };
@@ -99,7 +102,7 @@ impl Reads {
             ahead: None,
             from_disk: false,
         };
-        if range.end - range.start <= SMALL {
+        if range.end - range.start <= SMALL as u64 {
             let bytes = reader.next().await?;
             if reader.offset == reader.end {
                 return Ok(Some(stream::once(std::future::ready(Ok(bytes))).boxed()));
@@ -108,6 +111,19 @@ impl Reads {
             return Ok(Some(stream::once(std::future::ready(Ok(bytes))).chain(rest).boxed()));
         }
         Ok(Some(reader.into_stream()))
+    }
+
+    /// A small range whose bytes are in memory. Its file is closed again at once, and so needs no place among those that
+    /// stay open. `None`: it is to be opened and read where that may wait, and what is wrong with it is met there.
+    async fn read_small(&self, name: Name, range: &Range<u64>) -> Option<Bytes> {
+        let Ok(length @ 1..=SMALL) = usize::try_from(range.end - range.start) else {
+            return None;
+        };
+        let _inline = Inline::enter().await?;
+        let file = self.files.open_for_once(name).ok()??;
+        let mut bytes = vec![0; length];
+        let read = read_cached(&file, &mut bytes, range.start).ok()?;
+        (read == length).then(|| bytes.into())
     }
 
     /// Opens a file, on the caller's thread if that cannot keep it for long, and tells its length. `None`: there is none.
@@ -188,7 +204,8 @@ impl Reader {
             // A file that was closed meanwhile is opened where it may wait.
             if let Some(file) = self.file.file_if_open() {
                 let mut block = self.block();
-                if block.read_cached(&file, self.offset).map_err(failure)? {
+                block.length = read_cached(&file, &mut block.buffer[..block.wanted], self.offset).map_err(failure)?;
+                if block.length > 0 {
                     return self.take(block);
                 }
                 self.from_disk = true;
@@ -269,26 +286,22 @@ impl Block {
         }
         Ok(())
     }
+}
 
-    /// Reads what the kernel has in memory. `false`: it has nothing, or cannot tell.
-    #[cfg(target_os = "linux")]
-    fn read_cached(&mut self, file: &File, offset: u64) -> io::Result<bool> {
-        use rustix::io::{Errno, ReadWriteFlags, preadv2};
-        let buffer = io::IoSliceMut::new(&mut self.buffer[..self.wanted]);
-        match preadv2(file, &mut [buffer], offset, ReadWriteFlags::NOWAIT) {
-            Ok(read) => {
-                self.length = read;
-                Ok(read > 0)
-            }
-            Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::INTR) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+/// Reads what the kernel has in memory, and tells how many bytes; 0 also where it cannot tell.
+#[cfg(target_os = "linux")]
+fn read_cached(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    use rustix::io::{Errno, ReadWriteFlags, preadv2};
+    match preadv2(file, &mut [io::IoSliceMut::new(buffer)], offset, ReadWriteFlags::NOWAIT) {
+        Ok(read) => Ok(read),
+        Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::INTR) => Ok(0),
+        Err(error) => Err(error.into()),
     }
+}
 
-    #[cfg(not(target_os = "linux"))]
-    fn read_cached(&mut self, _: &File, _: u64) -> io::Result<bool> {
-        Ok(false)
-    }
+#[cfg(not(target_os = "linux"))]
+fn read_cached(_: &File, _: &mut [u8], _: u64) -> io::Result<usize> {
+    Ok(0)
 }
 
 impl AsRef<[u8]> for Block {
