@@ -124,12 +124,17 @@ async fn next_chunk(
         // It has memory all the same.
         drop(collected);
     }
-    writer.settle().await?;
-    Ok(next.await?)
+    // Its memory is on its way back while the client is listened to: a write may wait long for its turn.
+    match future::select(next, pin!(writer.settle())).await {
+        Either::Left((chunk, _)) => Ok(chunk?),
+        Either::Right((settled, unfinished)) => {
+            settled?;
+            Ok(unfinished.await?)
+        }
+    }
 }
 
-/// Writes batches one after the other, each on a thread that may block. A body that waits for a turn to write is held back
-/// by that; what it wrote before goes on meanwhile.
+/// Writes batches one after the other, each on a thread that may block, in turns of the client.
 struct Writer {
     files: Arc<dyn Files>,
     turns: Arc<Turns>,
@@ -177,17 +182,15 @@ impl Writer {
             self.written_back = segment.length;
             let file = Arc::clone(&segment.file);
             let (files, name) = (Arc::clone(&self.files), self.name);
-            let turn = self.turns.take(self.client).await?;
-            let next = run_in(turn, move || files.sync_file(name, &file).map_err(failure));
+            let next = self.start(move || files.sync_file(name, &file).map_err(failure));
             // One at a time: a disk that is slower than the network holds the body back.
             if let Some(last) = self.write_back.replace(next) {
                 joined(last).await?;
             }
         }
-        let turn = self.turns.take(self.client).await?;
         let segment = self.segment.take();
         let (files, name, declared) = (Arc::clone(&self.files), self.name, self.declared);
-        self.writing = Some(run_in(turn, move || {
+        self.writing = Some(self.start(move || {
             let mut segment = Open::or_create(segment, &files, name, declared)?;
             segment.write(batch)?;
             Ok(segment)
@@ -201,10 +204,9 @@ impl Writer {
         if let Some(last) = self.write_back.take() {
             joined(last).await?;
         }
-        let turn = self.turns.take(self.client).await?;
         let segment = self.segment.take();
         let (files, name, declared) = (Arc::clone(&self.files), self.name, self.declared);
-        joined(run_in(turn, move || {
+        joined(self.start(move || {
             let mut segment = Open::or_create(segment, &files, name, declared)?;
             segment.write(batch)?;
             segment.keep()
@@ -217,8 +219,25 @@ impl Writer {
         // An error here adds nothing: the segment is given up, and removed when its last owner drops it.
         let _ = self.settle().await;
         if let Some(segment) = self.segment.take() {
-            let _ = self.turns.run(self.client, move || drop(segment)).await;
+            let dropping = self.start(move || {
+                drop(segment);
+                Ok(())
+            });
+            let _ = joined(dropping).await;
         }
+    }
+
+    /// Runs `work` as soon as it is this client's turn. The body goes on meanwhile.
+    fn start<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+    ) -> JoinHandle<Result<T, StoreError>> {
+        if let Some(turn) = self.turns.try_take(self.client) {
+            return run_in(turn, work);
+        }
+        // A task of its own: a turn must not be kept waiting by a body that waits for memory.
+        let (turns, client) = (Arc::clone(&self.turns), self.client);
+        tokio::spawn(async move { turns.run(client, work).await? })
     }
 
     /// Waits for the write that is under way. Nothing is lost when the waiting is given up.
