@@ -142,7 +142,8 @@ async fn pulls(table: &mut Table, world: &World, redirecting: bool) {
             "GET manifest by tag",
             world.get("/v2/a/manifests/t"),
             200,
-            [2, 0, 0],
+            // A store that cannot join the two reads the tag and then the manifest.
+            [1, 0, 0],
         )
         .await;
     let by_digest = format!("/v2/a/manifests/{digest}");
@@ -158,7 +159,7 @@ async fn pulls(table: &mut Table, world: &World, redirecting: bool) {
             "GET manifest by tag, large",
             world.get("/v2/a/manifests/large"),
             200,
-            [2, 0, 1],
+            [1, 0, 1],
         )
         .await;
     table

@@ -115,6 +115,10 @@ pub(crate) trait Files: fmt::Debug + Send + Sync + 'static {
     /// The same, where all that it takes is in memory. `None`: the disk must be asked, or nobody can tell.
     fn open_cached(&self, name: Name) -> io::Result<Option<File>>;
 
+    /// Whether [`Files::open_cached`] asks nobody but the kernel: it does not, where files lie on another machine or in
+    /// another process.
+    fn opens_at_once(&self) -> bool;
+
     /// Opens a file to be written from its start, making it if there is none; what it holds stays until it is written
     /// over.
     fn create_or_open(&self, name: Name) -> io::Result<File>;

@@ -70,7 +70,11 @@ impl Inline {
                 Err(occupied) => occupied,
             };
             match occupied {
-                Occupied::ForNow => tokio::task::yield_now().await,
+                Occupied::ForNow => {
+                    // The call may wait for this processor.
+                    std::thread::yield_now();
+                    tokio::task::yield_now().await;
+                }
                 Occupied::Longer => break,
             }
         }

@@ -83,6 +83,11 @@ impl OpenFiles {
         self.files.open_cached(name)
     }
 
+    /// Whether that cannot wait for anything else either.
+    pub(super) fn opens_at_once(&self) -> bool {
+        self.files.opens_at_once()
+    }
+
     /// Counts a stream of the file. Dropping the handle takes the count back, also when the file cannot be opened.
     fn handle(self: &Arc<Self>, name: Name) -> Handle {
         self.lock().named.entry(name).or_default().streams += 1;

@@ -186,6 +186,10 @@ impl Files for Recorded {
         self.disk.open_cached(name)
     }
 
+    fn opens_at_once(&self) -> bool {
+        self.disk.opens_at_once()
+    }
+
     fn create_or_open(&self, name: Name) -> io::Result<File> {
         self.call(Call::Create, name)?;
         let is_new = self.disk.look(name)?.is_none();
