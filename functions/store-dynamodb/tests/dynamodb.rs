@@ -123,7 +123,7 @@ async fn four_thousand_references_come_and_go() {
     much.content = NewContent::Unchanged;
     assert_eq!(
         store.put_manifest(cx(2, 60_000), &much).await.unwrap(),
-        ManifestPut::Stored
+        ManifestPut::AsItWas
     );
     let location = Location::main("0b.1");
     store
