@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use crate::cloud::follow;
 use crate::lost::{pull, push};
 use crate::support::cloud::Cloud;
-use crate::support::{Server, digest};
+use crate::support::{Server, digest, eventually};
 
 /// What happens to an object.
 #[derive(Clone, Copy, Debug)]
@@ -129,6 +129,16 @@ fn refused_start(stores: &[String], data: &str, flags: &[&str]) -> String {
     told
 }
 
+/// Stops a server that has begun to use its stores: one whose table is slow listens before.
+fn stop(mut server: Server) {
+    eventually("it takes uploads", || {
+        let opened = server.request("POST", "/v2/app/blobs/uploads/", &[], b"");
+        (opened.status == 202).then_some(())
+    });
+    server.signal(rustix::process::Signal::TERM);
+    assert!(server.wait().success());
+}
+
 /// The main table is lost, and the local one beside it is not: that holds keys and sessions, and nothing of what was pushed.
 #[test]
 #[ignore = "needs ROADSTEAD_TEST_S3 and ROADSTEAD_TEST_DYNAMODB"]
@@ -139,10 +149,6 @@ fn s34_a_main_table_that_is_lost_beside_a_local_one_is_noticed() {
     let local = ["--local-table".to_owned(), format!("{}-local", cloud.name())];
     let stores = |main: &Cloud| [main.dynamodb(), local.to_vec(), cloud.s3()].concat();
     let serve = |stores: &[String], flags: &[&str]| Cloud::serve(stores, &[&["--data", data], flags].concat());
-    let stop = |mut server: Server| {
-        server.signal(rustix::process::Signal::TERM);
-        assert!(server.wait().success());
-    };
     let init = |main: &Cloud| {
         let tables = [main.dynamodb(), local.to_vec()].concat();
         Cloud::succeed(&tables, &["metadata", "init"]);
@@ -174,10 +180,6 @@ fn s34_a_main_table_that_is_lost_beside_a_local_one_is_noticed() {
 fn s34_half_a_registry_over_a_table_is_not_taken_for_a_new_one() {
     let folder = TempDir::new().unwrap();
     let data = folder.path().to_str().unwrap();
-    let stop = |mut server: Server| {
-        server.signal(rustix::process::Signal::TERM);
-        assert!(server.wait().success());
-    };
     for on_disk in [true, false] {
         let (cloud, other) = (Cloud::new(), Cloud::new());
         let blobs = |cloud: &Cloud| if on_disk { Vec::new() } else { cloud.s3() };
