@@ -40,9 +40,15 @@ pub(crate) fn created(repository: &RepositoryName, kind: &str, digest: &Digest) 
 
 /// Digest and entity tag of content.
 pub(crate) fn identify_content(headers: &mut HeaderMap, digest: &Digest) {
-    let text = digest.to_string();
-    insert(headers, ETAG, &format!("\"{text}\""));
-    insert(headers, CONTENT_DIGEST, &text);
+    // For all that such an answer has, so that it does not grow step by step.
+    headers.reserve(8);
+    let tag = Bytes::from(format!("\"{digest}\""));
+    let text = tag.slice(1..tag.len() - 1);
+    for (name, value) in [(ETAG, tag), (CONTENT_DIGEST, text)] {
+        if let Ok(value) = HeaderValue::from_maybe_shared(value) {
+            headers.insert(name, value);
+        }
+    }
 }
 
 /// Sets a header. What cannot stand in one is left out: every value here is made of names that were parsed, so that

@@ -1,5 +1,6 @@
 //! Moments as text.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 
 use registry::store::Timestamp;
@@ -15,11 +16,32 @@ pub(crate) fn seconds(at: Timestamp) -> String {
 /// The same with milliseconds.
 pub(crate) fn milliseconds(text: &mut String, at: Timestamp) {
     date_and_time(text, at);
-    let _ = write!(text, ".{:03}Z", at.0 % 1000);
+    let millis = at.0 % 1000;
+    text.push('.');
+    for place in [100, 10, 1] {
+        text.push(char::from(b'0' + u8::try_from(millis / place % 10).unwrap_or(0)));
+    }
+    text.push('Z');
+}
+
+thread_local! {
+    /// The last second that was written, and its text: many lines of the log have the same.
+    static LAST: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
 }
 
 fn date_and_time(text: &mut String, at: Timestamp) {
     let seconds = at.0 / 1000;
+    LAST.with_borrow_mut(|(last, written)| {
+        if *last != seconds {
+            *last = seconds;
+            written.clear();
+            write_seconds(written, seconds);
+        }
+        text.push_str(written);
+    });
+}
+
+fn write_seconds(text: &mut String, seconds: u64) {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     // Days are counted in years that begin in March, so that a leap day is the last of its year and its 400 years.
     let shifted = days + 719_468;
