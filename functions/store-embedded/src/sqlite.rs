@@ -11,6 +11,7 @@ mod records;
 mod rows;
 mod schema;
 mod sessions;
+mod standing_read;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -30,6 +31,7 @@ use readers::Readers;
 pub use rows::Statistics;
 use rows::{Counters, Failure, Rows};
 pub(crate) use schema::SchemaError;
+use standing_read::StandingRead;
 use values::Columns as _;
 use writer::{Durability, Writer};
 
@@ -49,7 +51,9 @@ impl SqliteStore {
         let mut connection = schema::connect(path, schema::Role::Writer(sync))?;
         schema::prepare(&mut connection)?;
         let counters = Arc::<Counters>::default();
-        let writer = Writer::start(connection, sync, Arc::clone(&counters))?;
+        let standing = schema::connect(path, schema::Role::Reader)?;
+        let standing = StandingRead::new(standing, Arc::clone(&counters));
+        let writer = Writer::start(connection, standing, sync, Arc::clone(&counters))?;
         let watch = PathWatch::of_database(path.to_owned()).unwrap_or_else(|error| {
             tracing::warn!(
                 path = %path.display(),

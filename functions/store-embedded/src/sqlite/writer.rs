@@ -8,7 +8,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ use tokio::time::timeout_at;
 
 use super::rows::{Counters, Failure, Rows, is_busy};
 use super::schema::set_durable;
+use super::standing_read::StandingRead;
 use crate::Sync;
 
 /// The most operations of one commit: a bound for what waits behind a slow one.
@@ -61,12 +62,18 @@ enum Message {
 
 impl Writer {
     /// Starts the writer's thread on a connection that was opened for it.
-    pub(super) fn start(connection: Connection, sync: Sync, counters: Arc<Counters>) -> rusqlite::Result<Self> {
+    pub(super) fn start(
+        connection: Connection,
+        standing: StandingRead,
+        sync: Sync,
+        counters: Arc<Counters>,
+    ) -> rusqlite::Result<Self> {
         // `BEGIN` is retried here, where the operations' deadlines are known.
         connection.busy_timeout(Duration::ZERO)?;
         let (queue, waiting) = channel();
         let transactions = Transactions {
             connection,
+            standing,
             sync,
             counters,
             // As it was opened.
@@ -211,6 +218,7 @@ impl<T: Send, W: FnMut(&Rows<'_>) -> Result<T, Failure> + Send> Job for Queued<W
 /// The writer's thread.
 struct Transactions {
     connection: Connection,
+    standing: StandingRead,
     sync: Sync,
     counters: Arc<Counters>,
     /// What the connection was last told about syncs.
@@ -226,7 +234,14 @@ impl Transactions {
     fn run(mut self, waiting: &Receiver<Message>) {
         let mut open = true;
         while open {
-            let Ok(first) = waiting.recv() else { break };
+            let first = match waiting.recv_timeout(self.standing.next_look()) {
+                Ok(first) => first,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.standing.look();
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
             let mut group = Vec::new();
             for message in std::iter::once(first).chain(waiting.try_iter().take(MAX_GROUP - 1)) {
                 match message {
@@ -236,7 +251,9 @@ impl Transactions {
             }
             self.commit_group(group);
             self.move_log();
+            self.standing.renew();
         }
+        drop(self.standing);
         // Closing the last connection to the file moves the log and removes it.
         if let Err((_, error)) = self.connection.close() {
             tracing::warn!(%error, "the metadata could not be closed");
@@ -386,6 +403,7 @@ impl Transactions {
             return;
         }
         self.unmoved = 0;
+        self.standing.end();
         let moved = self.checkpoint("PRAGMA wal_checkpoint(PASSIVE)").and_then(|pages| {
             if pages < LONG_LOG {
                 return Ok(pages);
@@ -416,6 +434,6 @@ enum Outcome {
     Failed(Failure),
 }
 
-fn execute(connection: &Connection, sql: &'static str) -> rusqlite::Result<()> {
+pub(super) fn execute(connection: &Connection, sql: &'static str) -> rusqlite::Result<()> {
     connection.prepare_cached(sql)?.execute([]).map(drop)
 }

@@ -1,0 +1,84 @@
+//! A read that goes on all the time, for the sake of all others.
+//!
+//! A connection that begins to read takes a shared lock on a place in the log, and gives it back in the end: two system
+//! calls, which are a good part of what a small read costs. SQLite makes neither while another connection of the process
+//! holds the same lock. So one connection reads all the time, from where the log ends.
+//!
+//! Nobody can begin the log anew while somebody reads in it. So this read begins again after each commit, and often enough
+//! that other processes, which commit too, need not wait for long; it ends while the log is moved into the file, and when
+//! nobody else reads.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::rows::Counters;
+use super::writer::execute;
+
+/// How often it begins again, while others read. Whoever wants to begin the log anew waits for two of these at most: for one
+/// until the whole log was read over, for another until this read has left the log.
+const RENEW: Duration = Duration::from_millis(50);
+
+/// How often it is looked whether somebody reads again.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct StandingRead {
+    connection: Connection,
+    counters: Arc<Counters>,
+    /// How many reads there had been when it was looked at them last.
+    reads: u64,
+}
+
+impl StandingRead {
+    /// On a connection of its own.
+    pub(super) fn new(connection: Connection, counters: Arc<Counters>) -> Self {
+        Self {
+            connection,
+            counters,
+            reads: 0,
+        }
+    }
+
+    /// When to call [`StandingRead::look`] at the latest.
+    pub(super) fn next_look(&self) -> Duration {
+        if self.connection.is_autocommit() { LOOK } else { RENEW }
+    }
+
+    /// Begins again, or ends if nobody has read since the last look.
+    pub(super) fn look(&mut self) {
+        let reads = self.counters.reads.load(Ordering::Relaxed);
+        if std::mem::replace(&mut self.reads, reads) == reads {
+            self.end();
+        } else {
+            self.renew();
+        }
+    }
+
+    /// Begins again, where the log ends now.
+    pub(super) fn renew(&self) {
+        self.end();
+        let begun = execute(&self.connection, "BEGIN").and_then(|()| {
+            let mut statement = self.connection.prepare_cached("SELECT 1 FROM repository LIMIT 1")?;
+            let mut rows = statement.query([])?;
+            rows.next().map(drop)
+        });
+        if let Err(error) = begun {
+            // Others only read for more without it.
+            tracing::debug!(%error, "the standing read of the metadata could not begin");
+            self.end();
+        }
+    }
+
+    /// Ends, until it is renewed.
+    pub(super) fn end(&self) {
+        if !self.connection.is_autocommit()
+            && let Err(error) = execute(&self.connection, "ROLLBACK")
+        {
+            tracing::warn!(%error, "the standing read of the metadata could not end");
+        }
+    }
+}
