@@ -112,6 +112,20 @@ impl MetadataStore for DynamoStore {
         self.call(cx).tag_of(repository, tag).await
     }
 
+    async fn tagged_manifest(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<Option<(TagRecord, Option<ManifestRecord>)>, StoreError> {
+        let call = self.call(cx);
+        let Some(tag) = call.tag_of(repository, tag).await? else {
+            return Ok(None);
+        };
+        let manifest = call.manifest_of(repository, &tag.digest).await?;
+        Ok(Some((tag, manifest)))
+    }
+
     async fn tags(
         &self,
         cx: Context,

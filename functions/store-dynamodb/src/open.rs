@@ -196,13 +196,13 @@ impl DynamoStore {
         self.tables[0] != self.tables[1]
     }
 
-    /// Whether nothing was ever kept here: no key that signs upload tokens, which the first start makes, no repository, no
-    /// upload, no import, no record of any kind as far as this process may look for one. Beside blobs that is not a new registry, but
-    /// one that has lost its metadata. Of two tables only the main one counts: the local one may have outlived it. One
-    /// read, unless it is new.
+    /// Whether nothing was ever kept here: no key that signs upload tokens, which the first start makes, no repository,
+    /// no upload, no import, no record of any kind as far as this process may look for one. Beside blobs that is not a
+    /// new registry, but one that has lost its metadata. Of two tables only the main one counts: the local one may have
+    /// outlived it. One read, unless it is new.
     pub async fn is_new(&self, cx: Context) -> Result<bool, StoreError> {
         let was_used = if self.has_two_tables() {
-            schema::has_identity(self.main.within(cx)).await?
+            schema::is_used(self.main.within(cx)).await?
         } else {
             let table = self.local.within(cx);
             table.get(&keys::first_signing_key()).await?.is_some()

@@ -96,6 +96,8 @@ pub(crate) mod names {
     pub(crate) const SECRET: &str = "secret";
     /// What tells a table from all others.
     pub(crate) const TABLE: &str = "table";
+    /// Whether a registry has begun to use a table.
+    pub(crate) const USED: &str = "used";
     /// The id of a signing key.
     pub(crate) const ID: &str = "id";
     /// Who walks over the names.

@@ -130,10 +130,25 @@ pub(crate) async fn identity(requests: Requests<'_>, random: Incarnation) -> Res
     }
 }
 
-/// Whether somebody has asked for the [`identity`] of a table.
-pub(crate) async fn has_identity(requests: Requests<'_>) -> Result<bool, StoreError> {
+/// Notes in the row of the version that a registry has begun to use the table.
+pub(crate) async fn mark_used(requests: Requests<'_>) -> Result<(), StoreError> {
+    if is_used(requests).await? {
+        return Ok(());
+    }
+    let mark = Write::Update {
+        key: keys::schema(),
+        set: vec![(names::USED, Value::N(1))],
+        remove: Vec::new(),
+        condition: Condition::Exists,
+    };
+    // Refused: the row is gone. Whoever looks for the layout says so.
+    requests.write(&mark).await.map(drop)
+}
+
+/// Whether a registry has begun to use the table.
+pub(crate) async fn is_used(requests: Requests<'_>) -> Result<bool, StoreError> {
     let item = requests.get(&keys::schema()).await?;
-    Ok(item.is_some_and(|item| Fields(&item).flag(names::TABLE)))
+    Ok(item.is_some_and(|item| Fields(&item).flag(names::USED)))
 }
 
 /// Makes a table, unless it is there, and waits until it can be used. `true`: it was made.

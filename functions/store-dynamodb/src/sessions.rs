@@ -17,6 +17,7 @@ use crate::DynamoStore;
 use crate::keys;
 use crate::records::{Fields, PartRow, SessionRow, at_version, names, state_text};
 use crate::retrying::{Answer, Requests};
+use crate::schema;
 use crate::table::{Condition, Consistency, Item, Query, Value, Write, Written};
 
 /// Every attribute that a session's row may have.
@@ -390,7 +391,7 @@ impl SessionStore for DynamoStore {
     async fn signing_keys(&self, cx: Context, candidate: SigningKey) -> Result<Vec<SigningKey>, StoreError> {
         if self.has_two_tables() {
             // Before the first upload: a main table without it is not the one that this registry has begun with.
-            self.identity(cx).await?;
+            schema::mark_used(self.main.within(cx)).await?;
         }
         signing::keys(&self.local.within(cx), &candidate).await
     }

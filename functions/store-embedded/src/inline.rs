@@ -9,7 +9,7 @@
 //!
 //! Two things would wait with a call that is stuck. The task that the caller has woken last stands in a slot from which no
 //! other worker takes it: an empty task pushes it out before the call. And if the caller's worker was the one that waited
-//! for the network, no other begins to before it is woken: a thread looks every 10 ms for calls that last, and wakes one.
+//! for the network, no other begins to before it is woken: a thread looks for calls that last, and wakes one.
 //! (`block_in_place` does both, and costs more than the call.)
 
 use std::cell::RefCell;
@@ -21,7 +21,8 @@ use std::time::Duration;
 
 use tokio::runtime::{Handle, Id};
 
-/// How often it is looked for calls that last, and so how long one may take before another worker is woken.
+/// The time between two looks for calls that last: one that both have seen does. So another worker is woken after 10 to
+/// 20 ms.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// After so many looks without any call the thread sleeps until the next call.

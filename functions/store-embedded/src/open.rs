@@ -200,7 +200,8 @@ fn create(data: &Path, sync: Sync) -> Result<(), OpenError> {
 /// Makes the metadata file for this user alone before SQLite opens it: SQLite would make it readable for others, and
 /// gives the log the same mode.
 ///
-/// A file that is there is not opened, here or anywhere else but in SQLite: closing it would drop every lock that this
+/// A file that is there is not opened, here or anywhere else but in SQLite and by the watch over it, which never closes it:
+/// closing it would drop every lock that this
 /// process holds on it (as POSIX has it), and another process could take itself for the last user and remove the log.
 fn create_private(file: &Path) -> io::Result<()> {
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(file) {

@@ -1,5 +1,6 @@
-//! What a check mends if it is asked to: it records what it has found wrong with an object, or with a manifest's record, so
-//! that pulls are answered with 404 and the next push uploads; and it lets a link or a manifest that leads elsewhere lead to its bytes.
+//! What a check mends if it is asked to: it records what it has found wrong with an object, or with a manifest's
+//! record, so that pulls are answered with 404 and the next push uploads; and it lets a link or a manifest that leads
+//! elsewhere lead to its bytes.
 //!
 //! No byte is deleted, and what is recorded as missing is used again when it is back: a check that finds it takes the
 //! record back.

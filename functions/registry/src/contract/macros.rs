@@ -3,7 +3,8 @@
 //! Those of one contract take attributes for all of its tests behind the store: `#[ignore = "needs a server"]`.
 
 /// Runs the whole contract suite: one test for each clause, in the modules `session_contract`, `blob_contract`,
-/// `metadata_contract`, `collection_contract` and `record_contract` of the calling module. The argument is a future of [`Stores`](crate::contract::Stores).
+/// `metadata_contract`, `collection_contract` and `record_contract` of the calling module. The argument is a future of
+/// [`Stores`](crate::contract::Stores).
 #[macro_export]
 macro_rules! contract_tests {
     ($stores:expr) => {

@@ -12,9 +12,9 @@
 //!
 //! (Read in the sources of containerd 2.3.0 to 2.4.0-beta.0, Docker 28.5 to 29.7.2 and `BuildKit` 0.32.)
 //!
-//! Measured on two cores and an ext4 disk: 10,000 bodies of 1 KiB are joined in 1.0 s (0.3 s without syncs), 102,400 bodies,
-//! which is [`upload_bodies`](crate::Limits::upload_bodies), in 16 s without syncs; versitygw completes 2,500 parts of 5 MiB in
-//! 2.8 s. No store was seen to complete 10,000 parts: see tests/bench/README.md.
+//! Measured on two cores and an ext4 disk: 10,000 bodies of 1 KiB are joined in 1.0 s (0.3 s without syncs), 102,400
+//! bodies, which is [`upload_bodies`](crate::Limits::upload_bodies), in 16 s without syncs; versitygw completes 2,500
+//! parts of 5 MiB in 2.8 s. No store was seen to complete 10,000 parts: see tests/bench/README.md.
 //!
 //! So the claim is kept alive while the object is made, and a repeated PUT waits for the request that holds the session
 //! ([`upload_wait_ms`](crate::Limits::upload_wait_ms)) before a byte of its body is read; containerd counts no time while

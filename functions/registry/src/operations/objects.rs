@@ -2,8 +2,9 @@
 //!
 //! Metadata says where the bytes of a digest lie; whether they are still there, only the blob store knows, and no pull
 //! asks it twice. So a read that finds no object records that, after which HEAD and GET answer 404 and the next push
-//! uploads. HEAD says what is recorded, and asks the table alone: until the loss is recorded it answers 200, and whoever
-//! trusts that does not upload. And a push that is told that the bytes lie elsewhere already looks there before it lets go of its own.
+//! uploads. HEAD says what is recorded, and asks the table alone: until the loss is recorded it answers 200, and
+//! whoever trusts that does not upload. And a push that is told that the bytes lie elsewhere already looks there before
+//! it lets go of its own.
 
 use std::ops::Range;
 

@@ -193,9 +193,9 @@ pub enum ManifestPut {
     Stored,
     /// The same, and it was so before: nothing was written.
     AsItWas,
-    /// The manifest and all its tags are visible; but the bytes lie at this location, where those of the digest lay before, and not in the object that
-    /// was sealed for this call, which is scheduled for deletion. The caller makes sure that the object is there, or
-    /// calls [`MetadataStore::replace_location`].
+    /// The manifest and all its tags are visible; but the bytes lie at this location, where those of the digest lay
+    /// before, and not in the object that was sealed for this call, which is scheduled for deletion. The caller makes
+    /// sure that the object is there, or calls [`MetadataStore::replace_location`].
     StoredElsewhere(Location),
     /// These required digests are not in the repository; nothing was changed.
     Missing(Vec<Digest>),
@@ -265,13 +265,7 @@ pub trait MetadataStore: Send + Sync + 'static {
         cx: Context,
         repository: &RepositoryName,
         tag: &Tag,
-    ) -> Result<Option<(TagRecord, Option<ManifestRecord>)>, StoreError> {
-        let Some(tag) = self.tag(cx, repository, tag).await? else {
-            return Ok(None);
-        };
-        let manifest = self.manifest(cx, repository, &tag.digest).await?;
-        Ok(Some((tag, manifest)))
-    }
+    ) -> Result<Option<(TagRecord, Option<ManifestRecord>)>, StoreError>;
 
     /// Tags in ASCII order, at most `limit` (1 or more), those after `after` (any text, not only a legal tag). Costs
     /// the page, not the list.

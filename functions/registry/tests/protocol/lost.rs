@@ -135,8 +135,8 @@ impl Hook for CollectedBefore {
     }
 }
 
-/// The bytes that are pushed lie elsewhere already, so that the new object is scheduled for deletion; then the old one is found
-/// lost. A collection in between may have deleted the new one: that is not acknowledged.
+/// The bytes that are pushed lie elsewhere already, so that the new object is scheduled for deletion; then the old one
+/// is found lost. A collection in between may have deleted the new one: that is not acknowledged.
 #[tokio::test]
 async fn an_object_that_is_collected_before_it_takes_the_place_of_a_lost_one() {
     for large in [false, true] {

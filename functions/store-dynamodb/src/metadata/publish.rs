@@ -48,10 +48,15 @@ fn is_lost(put: &PutManifest, row: &ManifestRow) -> bool {
     }
 }
 
-/// The bytes that are put, if those in the record are others: the former have the digest, so that the latter are damaged.
+/// The bytes that are put, if the record has others, or another size: the former have the digest, so that the record is
+/// damaged.
 fn right_bytes<'a>(put: &'a PutManifest, row: &ManifestRow) -> Option<&'a bytes::Bytes> {
     match (&put.content, &row.record.content) {
-        (NewContent::Inline(right), Content::Inline(recorded)) if right != recorded => Some(right),
+        (NewContent::Inline(right), Content::Inline(recorded))
+            if right != recorded || row.record.size != right.len() as u64 =>
+        {
+            Some(right)
+        }
         (NewContent::Inline(right), Content::Damaged(_)) => Some(right),
         _ => None,
     }
@@ -99,7 +104,10 @@ impl Call<'_> {
             right.is_none() && row.mark.is_none() && seen.len() <= 1 && seen.iter().all(|tag| tag.names(&put.digest));
         if !as_wanted {
             let mut set = vec![(names::VERSION, Value::N(row.version.saturating_add(1)))];
-            set.extend(right.map(|bytes| (names::BYTES, Value::B(bytes.clone()))));
+            if let Some(bytes) = right {
+                set.push((names::BYTES, Value::B(bytes.clone())));
+                set.push((names::SIZE, Value::N(bytes.len() as u64)));
+            }
             let again = Write::Update {
                 key: keys::manifest(&put.repository, &put.digest),
                 set,

@@ -203,6 +203,21 @@ mod tests {
         prepare(&mut connect(&directory.path().join("metadata.db"), Role::Writer(Sync::Full)).unwrap()).unwrap();
     }
 
+    /// A file that an earlier program of the same version has made.
+    #[test]
+    fn a_file_without_the_indexes_gets_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut connection = empty(directory.path());
+        prepare_with(&mut connection, MIGRATIONS).unwrap();
+        let indexes = |connection: &Connection| {
+            let sql = "SELECT count(*) FROM sqlite_schema WHERE name IN ('blob_condemned', 'manifest_condemned')";
+            connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap()
+        };
+        assert_eq!(indexes(&connection), 0);
+        prepare(&mut connection).unwrap();
+        assert_eq!(indexes(&connection), 2);
+    }
+
     #[test]
     fn a_file_of_an_older_version_is_migrated_in_order() {
         let directory = tempfile::tempdir().unwrap();

@@ -18,7 +18,8 @@
 -- Digests and names are text and compare by their bytes, so that every list comes in ASCII order. Moments (`at`,
 -- `due`, `expires`, `created`, `claimed_until`) are milliseconds since the Unix epoch. `incarnation` holds the 64 bits
 -- of an unsigned number. `condemned` is the mark of a pass that wants to remove the row; readers ignore it. Of a blob it
--- says what is wrong with its object, 'missing' or 'damaged', and readers are told. A session that is 'committing' and has a
+-- says what is wrong with its object, 'missing' or 'damaged', and of a manifest that the bytes in its own row are
+-- 'damaged'; readers are told. A session that is 'committing' and has a
 -- `claimed_until` is published, and something may be left of it.
 
 CREATE TABLE blob (

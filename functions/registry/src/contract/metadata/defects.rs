@@ -250,12 +250,21 @@ pub async fn a_large_manifest_replaces_a_defective_object(trial: MetadataTrial) 
 /// its tags; with a new tag, with the tag that it has, and with none.
 pub async fn a_manifest_put_again_replaces_damaged_bytes(trial: MetadataTrial) {
     let name = repository("a");
-    for (number, tags) in [&["v1"][..], &["v2"], &[], &["v1", "v2"]].into_iter().enumerate() {
+    for (number, tags) in [&["v1"][..], &["v2"], &[], &["v1", "v2"], &["v1"]]
+        .into_iter()
+        .enumerate()
+    {
         let put = manifest(&name, format!("small {number}")).tagged(tags.iter().map(|name| super::tag(name)));
-        let damaged = PutManifest {
-            content: NewContent::Inline(format!("smell {number}").into()),
-            tags: vec![super::tag("v1")],
-            ..put.clone()
+        let damaged = match number {
+            4 => PutManifest {
+                size: put.size + 1,
+                ..put.clone()
+            },
+            _ => PutManifest {
+                content: NewContent::Inline(format!("smell {number}").into()),
+                tags: vec![super::tag("v1")],
+                ..put.clone()
+            },
         };
         trial.put(&damaged).await;
         let before = trial.manifest(&name, &put.digest).await.expect("the manifest");
@@ -266,7 +275,7 @@ pub async fn a_manifest_put_again_replaces_damaged_bytes(trial: MetadataTrial) {
             Content::Inline(format!("small {number}").into()),
             "{tags:?}"
         );
-        assert_eq!(after.incarnation, before.incarnation);
+        assert_eq!((after.size, after.incarnation), (put.size, before.incarnation));
         assert_eq!(
             trial.tag(&name, &super::tag("v1")).await.expect("the tag").digest,
             put.digest

@@ -1,5 +1,5 @@
-//! What a [`MetadataStore`] must do: [`links`] of blobs, [`defects`] of their objects, [`manifests`], [`tags`] and their history, [`lists`],
-//! [`removals`], and [`races`] between all of them.
+//! What a [`MetadataStore`] must do: [`links`] of blobs, [`defects`] of their objects, [`manifests`], [`tags`] and
+//! their history, [`lists`], [`removals`], and [`races`] between all of them.
 
 pub mod defects;
 pub mod links;

@@ -234,6 +234,20 @@ impl MetadataStore for MemoryMetadata {
         Ok(records.tag(repository, tag))
     }
 
+    async fn tagged_manifest(
+        &self,
+        _cx: Context,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<Option<(TagRecord, Option<ManifestRecord>)>, StoreError> {
+        let records = lock(&self.records);
+        let tag = records.tag(repository, tag);
+        Ok(tag.map(|tag| {
+            let manifest = records.manifest(repository, tag.digest);
+            (tag, manifest)
+        }))
+    }
+
     async fn tags(
         &self,
         _cx: Context,

@@ -95,6 +95,7 @@ impl Records {
         let manifests = self.manifests.get_mut(repository);
         if let Some(row) = manifests.and_then(|manifests| manifests.get_mut(&digest)) {
             row.record.content = Content::Inline(bytes.clone());
+            row.record.size = bytes.len() as u64;
         }
     }
 

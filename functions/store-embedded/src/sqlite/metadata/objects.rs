@@ -1,9 +1,9 @@
 //! Where the bytes of a digest lie, and what is wrong with them.
 //!
-//! Only the row of the bytes says what is wrong, in the column `condemned`: no collection marks these rows here, since
-//! each removes what nothing holds within one transaction. Links and manifests are read together with it. Programs that
-//! do not know of defects take the mark off when the blob is committed again, and go on as they did. The same column of a
-//! manifest says that the bytes in its own row are damaged.
+//! Only the row of the bytes says what is wrong with an object, in the column `condemned`: no collection marks these
+//! rows here, since each removes what nothing holds within one transaction. Links and manifests are read together with
+//! it. Programs that do not know of defects take the mark off when the blob is committed again, and go on as they did.
+//! The same column of a manifest says that the bytes in its own row are damaged.
 
 use oci::{Digest, RepositoryName};
 use registry::store::metadata::Defect;
@@ -14,8 +14,8 @@ use super::super::collection::graveyard;
 use super::super::rows::{Failure, Rows};
 use super::super::values::{Columns, integer, moment};
 
-/// What is wrong with the object of a digest, out of a column `condemned` of `blob`. A mark that this version would not
-/// have written says nothing.
+/// What is wrong with the bytes of a digest, out of a column `condemned` of `blob` or `manifest`. A mark that this
+/// version would not have written says nothing.
 pub(in super::super) fn defect(row: &Row<'_>, column: usize) -> Result<Option<Defect>, Failure> {
     let mark: Option<String> = row.value(column)?;
     Ok(mark.as_deref().and_then(Defect::parse))

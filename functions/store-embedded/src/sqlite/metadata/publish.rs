@@ -322,9 +322,14 @@ impl Manifest {
             NewContent::Inline(bytes) => {
                 // These have the digest: others are damaged.
                 let mended = rows.change(
-                    "UPDATE manifest SET content = ?3 \
-                     WHERE repository = ?1 AND digest = ?2 AND content IS NOT NULL AND content <> ?3",
-                    params![self.repository.as_str(), self.digest, Bytes::as_ref(bytes)],
+                    "UPDATE manifest SET content = ?3, size = ?4 WHERE repository = ?1 AND digest = ?2 \
+                     AND content IS NOT NULL AND (content <> ?3 OR size <> ?4)",
+                    params![
+                        self.repository.as_str(),
+                        self.digest,
+                        Bytes::as_ref(bytes),
+                        integer(bytes.len() as u64)
+                    ],
                 )?;
                 Ok((None, is_spared || mended > 0))
             }
