@@ -82,3 +82,32 @@ impl StandingRead {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::super::schema::{Role, connect, prepare};
+    use super::*;
+    use crate::Sync;
+
+    #[test]
+    fn it_goes_on_while_others_read_and_ends_when_nobody_does() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("metadata.db");
+        std::fs::File::create(&path).unwrap();
+        prepare(&mut connect(&path, Role::Writer(Sync::Off)).unwrap()).unwrap();
+        let counters = Arc::<Counters>::default();
+        let mut standing = StandingRead::new(connect(&path, Role::Reader).unwrap(), counters.clone());
+        assert_eq!(standing.next_look(), LOOK);
+        standing.renew();
+        assert_eq!(standing.next_look(), RENEW);
+        for _ in 0..3 {
+            counters.reads.fetch_add(1, Ordering::Relaxed);
+            standing.look();
+            assert_eq!(standing.next_look(), RENEW);
+        }
+        standing.look();
+        assert_eq!(standing.next_look(), LOOK);
+    }
+}

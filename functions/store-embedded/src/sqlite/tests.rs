@@ -131,6 +131,23 @@ fn manifest(required: &[u64], tags: &[&str]) -> PutManifest {
     }
 }
 
+/// Another process begins the log anew, while somebody always reads here.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_standing_read_is_in_nobodys_way() {
+    let opened = open(Sync::Off);
+    let other = opened.other_process();
+    other.busy_timeout(Duration::from_secs(10)).unwrap();
+    for number in 0..5 {
+        opened.commit_blob(number).await.unwrap();
+        let link = opened.store.link(cx(), &repository(), &digest(number)).await.unwrap();
+        assert!(link.is_some());
+        let is_busy: bool = other
+            .query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get(0))
+            .unwrap();
+        assert!(!is_busy, "{number}");
+    }
+}
+
 /// To prepare a statement takes longer than most of them take.
 #[tokio::test]
 async fn reads_are_not_prepared_again_for_each_value() {

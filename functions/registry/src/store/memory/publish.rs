@@ -55,7 +55,9 @@ impl Records {
             }
             match (&put.content, &record.content) {
                 (NewContent::Inline(bytes), Content::Inline(_) | Content::Damaged(_)) => {
-                    is_written |= record.content != Content::Inline(bytes.clone());
+                    let is_whole =
+                        record.content == Content::Inline(bytes.clone()) && record.size == bytes.len() as u64;
+                    is_written |= !is_whole;
                     self.mend_inline(repository, put.digest, bytes);
                 }
                 (_, Content::Damaged(_)) => return ManifestPut::Gone,
