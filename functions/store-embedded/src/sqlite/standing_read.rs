@@ -4,13 +4,12 @@
 //! calls, which are a good part of what a small read costs. SQLite makes neither while another connection of the process
 //! holds the same lock. So one connection reads all the time, from where the log ends.
 //!
-//! Nobody can begin the log anew while somebody reads in it. So this read begins again after each commit, and often enough
-//! that other processes, which commit too, need not wait for long; it ends while the log is moved into the file, and when
-//! nobody else reads.
+//! After a commit others read from another place, and nobody can begin the log anew while somebody reads in it. So this
+//! read begins again many times a second; it ends while the log is moved into the file, and when nobody else reads.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
@@ -31,6 +30,8 @@ pub(super) struct StandingRead {
     counters: Arc<Counters>,
     /// How many reads there had been when it was looked at them last.
     reads: u64,
+    /// When that was.
+    looked: Instant,
 }
 
 impl StandingRead {
@@ -40,16 +41,22 @@ impl StandingRead {
             connection,
             counters,
             reads: 0,
+            looked: Instant::now(),
         }
     }
 
-    /// When to call [`StandingRead::look`] at the latest.
+    /// After which time to call [`StandingRead::look`].
     pub(super) fn next_look(&self) -> Duration {
+        self.interval().saturating_sub(self.looked.elapsed())
+    }
+
+    fn interval(&self) -> Duration {
         if self.connection.is_autocommit() { LOOK } else { RENEW }
     }
 
     /// Begins again, or ends if nobody has read since the last look.
     pub(super) fn look(&mut self) {
+        self.looked = Instant::now();
         let reads = self.counters.reads.load(Ordering::Relaxed);
         if std::mem::replace(&mut self.reads, reads) == reads {
             self.end();
@@ -59,7 +66,7 @@ impl StandingRead {
     }
 
     /// Begins again, where the log ends now.
-    pub(super) fn renew(&self) {
+    fn renew(&self) {
         self.end();
         let begun = execute(&self.connection, "BEGIN").and_then(|()| {
             let mut statement = self.connection.prepare_cached("SELECT 1 FROM repository LIMIT 1")?;
@@ -99,15 +106,14 @@ mod tests {
         prepare(&mut connect(&path, Role::Writer(Sync::Off)).unwrap()).unwrap();
         let counters = Arc::<Counters>::default();
         let mut standing = StandingRead::new(connect(&path, Role::Reader).unwrap(), counters.clone());
-        assert_eq!(standing.next_look(), LOOK);
-        standing.renew();
-        assert_eq!(standing.next_look(), RENEW);
+        assert_eq!(standing.interval(), LOOK);
         for _ in 0..3 {
             counters.reads.fetch_add(1, Ordering::Relaxed);
             standing.look();
-            assert_eq!(standing.next_look(), RENEW);
+            assert_eq!(standing.interval(), RENEW);
+            assert!(standing.next_look() <= RENEW);
         }
         standing.look();
-        assert_eq!(standing.next_look(), LOOK);
+        assert_eq!(standing.interval(), LOOK);
     }
 }

@@ -251,7 +251,9 @@ impl Transactions {
             }
             self.commit_group(group);
             self.move_log();
-            self.standing.renew();
+            if self.standing.next_look().is_zero() {
+                self.standing.look();
+            }
         }
         drop(self.standing);
         // Closing the last connection to the file moves the log and removes it.
