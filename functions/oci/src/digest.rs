@@ -13,7 +13,7 @@ use thiserror::Error;
 use crate::text::serde_as_text;
 
 /// Hexadecimal digits of the longest hash.
-const MAX_HEX: usize = 128;
+const MAX_HEX: usize = Algorithm::Sha512.hex_len();
 
 /// A hash algorithm whose digests this registry computes and verifies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -137,24 +137,18 @@ impl Environment for SystemEnvironment {
             Purpose::Work => (&self.work, "the parsing of manifests"),
             Purpose::Stream => (&self.streams, "blobs that are pulled"),
         };
-        let bytes = bytes as u64;
-        let grant = match budget.try_take(client, bytes) {
-            Some(grant) => grant,
-            None => match tokio::time::timeout(self.timeout, budget.take(client, bytes)).await {
-                Ok(taken) => taken.map_err(|refused| StoreError::because(Reason::Memory, refused))?,
-                Err(_) => {
-                    return Err(StoreError::because(
-                        Reason::Memory,
-                        format!("no memory for {what} became free in time (--upload-memory, --memory-timeout)"),
-                    ));
-                }
-            },
-        };
-        Ok(Box::new(Permit {
-            grant,
-            granted: Instant::now(),
-            rate: ArrivalRate::new(0, 0),
-        }))
+        match tokio::time::timeout(self.timeout, budget.take(client, bytes as u64)).await {
+            Ok(Ok(grant)) => Ok(Box::new(Permit {
+                grant,
+                granted: Instant::now(),
+                rate: ArrivalRate::new(0, 0),
+            })),
+            Ok(Err(refused)) => Err(StoreError::because(Reason::Memory, refused)),
+            Err(_) => Err(StoreError::because(
+                Reason::Memory,
+                format!("no memory for {what} became free in time (--upload-memory, --memory-timeout)"),
+            )),
+        }
     }
 
     async fn sleep(&self, millis: u64) {

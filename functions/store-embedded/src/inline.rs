@@ -90,15 +90,12 @@ impl Inline {
                 other => other.insert(Worker::new(&runtime)),
             };
             if RUNNING.fetch_add(1, Ordering::Relaxed) < worker.limit {
-                return Some(Arc::clone(&worker.calls));
+                return Ok(Arc::clone(&worker.calls));
             }
             RUNNING.fetch_sub(1, Ordering::Relaxed);
-            None
-        });
-        let Some(calls) = calls else {
-            let lasts = LASTING.load(Ordering::Relaxed) > 0 || workers() == 1;
-            return Err(if lasts { Occupied::Longer } else { Occupied::ForNow });
-        };
+            let lasts = worker.limit == 0 || LASTING.load(Ordering::Relaxed) > 0;
+            Err(if lasts { Occupied::Longer } else { Occupied::ForNow })
+        })?;
         calls.edges.fetch_add(1, Ordering::SeqCst);
         LOOKER.wake();
         runtime.spawn(async {});
@@ -120,7 +117,7 @@ impl Drop for Inline {
 enum Occupied {
     /// The other workers are making calls that have just begun.
     ForNow,
-    /// Some call lasts, or there is no other worker.
+    /// Some call lasts, or none is made on this runtime's workers.
     Longer,
 }
 

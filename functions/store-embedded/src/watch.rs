@@ -117,9 +117,7 @@ impl WatchedPath {
             ),
         ))
     }
-}
 
-impl WatchedPath {
     fn is_overwritten(&self) -> bool {
         let Some(header) = &self.database else {
             return false;

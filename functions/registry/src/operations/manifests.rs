@@ -37,8 +37,7 @@ const REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
 
 impl Call<'_> {
     /// end-3. By digest one table read, by tag two where the store cannot join them, and one for a HEAD by tag of a small
-    /// manifest that is whole.
-    /// `reference` is `None` where the text cannot be a tag.
+    /// manifest that is whole. `reference` is `None` where the text cannot be a tag.
     pub(crate) async fn get_manifest(
         &self,
         permit: Permit<Pull>,

@@ -32,7 +32,16 @@ fn effect(kind: StoreKind, method: &str) -> Effect {
         (StoreKind::Blobs, "read" | "redirect" | "stat" | "objects")
         | (
             StoreKind::Metadata,
-            "link" | "manifest" | "tag" | "tagged_manifest" | "tags" | "history" | "repository" | "repositories" | "manifests" | "referrers"
+            "link"
+            | "manifest"
+            | "tag"
+            | "tagged_manifest"
+            | "tags"
+            | "history"
+            | "repository"
+            | "repositories"
+            | "manifests"
+            | "referrers"
             | "holders"
             // Asked by every HEAD of somebody who may push. Where a mark is met it would write: see `may_keep`.
             | "keep_link",

@@ -171,10 +171,7 @@ async fn space_that_is_free_again_is_told_without_a_write() {
         spaces: vec![space.clone()],
         ..ConditionParts::default()
     });
-    let guard = ConditionGuard {
-        condition: condition.clone(),
-        kind: StoreKind::Blobs,
-    };
+    let guard = guard_of(&condition, StoreKind::Blobs);
     let set = |bytes| {
         space.keep(MinFree::Bytes(bytes));
         condition.look();
@@ -246,16 +243,19 @@ async fn where_nothing_may_change_a_marked_link_is_not_promised() {
     assert!(!is_marked().await);
 }
 
+fn guard_of(condition: &Condition, kind: StoreKind) -> ConditionGuard {
+    ConditionGuard {
+        condition: condition.clone(),
+        kind,
+    }
+}
+
 /// A refused write counts until one of the same store succeeds.
 #[tokio::test]
 async fn a_refused_write_is_remembered() {
-    let condition = Condition::default();
-    condition.admit();
+    let condition = admitted(ConditionParts::default());
     let refused = StoreError::because(Reason::ObjectStoreRefuses, "403 AccessDenied");
-    let guard = ConditionGuard {
-        condition: condition.clone(),
-        kind: StoreKind::Blobs,
-    };
+    let guard = guard_of(&condition, StoreKind::Blobs);
     guard.ended("stat", CallEnd::Failed(&refused));
     guard.ended("append", CallEnd::Failed(&StoreError::unavailable("not now")));
     assert!(condition.push_blocks().is_empty());
@@ -285,14 +285,10 @@ async fn a_refused_write_is_remembered() {
 /// An answer that has written nothing, and a write of another kind, say nothing of a refused one.
 #[tokio::test]
 async fn a_refused_write_counts_until_one_of_its_kind_has_written() {
-    let condition = Condition::default();
-    condition.admit();
+    let condition = admitted(ConditionParts::default());
     let inner = stores();
     let guarded = condition.guarding(&inner);
-    let guard = |kind| ConditionGuard {
-        condition: condition.clone(),
-        kind,
-    };
+    let guard = |kind| guard_of(&condition, kind);
     let metadata = guard(StoreKind::Metadata);
     let refused = StoreError::because(Reason::MetadataRefuses, "AccessDeniedException");
     metadata.ended("put_manifest", CallEnd::Failed(&refused));
@@ -350,14 +346,10 @@ async fn a_refused_write_counts_until_one_of_its_kind_has_written() {
 /// What is there already, and the seal of an upload of one body, are answered without a write.
 #[tokio::test]
 async fn what_needs_no_write_says_nothing_of_a_refused_one() {
-    let condition = Condition::default();
-    condition.admit();
+    let condition = admitted(ConditionParts::default());
     let inner = stores();
     let guarded = condition.guarding(&inner);
-    let guard = |kind| ConditionGuard {
-        condition: condition.clone(),
-        kind,
-    };
+    let guard = |kind| guard_of(&condition, kind);
     let (metadata, blobs) = (guard(StoreKind::Metadata), guard(StoreKind::Blobs));
     let refused = StoreError::because(Reason::MetadataRefuses, "AccessDeniedException");
     let name = "app".parse().unwrap();
