@@ -8,14 +8,16 @@
 //! one worker.
 //!
 //! Two things would wait with a call that is stuck. The task that the caller has woken last stands in a slot from which no
-//! other worker takes it: an empty task pushes it out before the call. And if the caller's worker was the one that waited
-//! for the network, no other begins to before it is woken: a thread looks for calls that last, and wakes one.
-//! (`block_in_place` does both, and costs more than the call.)
+//! other worker takes it: a task that does nothing is put there before the call, and pushes it out. And if the caller's
+//! worker was the one that waited for the network, no other begins to before it is woken: a thread looks for calls that
+//! last, and wakes one. (`block_in_place` does both, and costs more than the call.)
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::task::{Poll, Waker};
 use std::thread::Thread;
 use std::time::Duration;
 
@@ -46,6 +48,7 @@ struct Worker {
     runtime: Id,
     limit: usize,
     calls: Arc<Calls>,
+    pusher: Arc<Pusher>,
 }
 
 /// The same, as the thread that looks for calls that last sees it.
@@ -90,6 +93,9 @@ impl Inline {
                 other => other.insert(Worker::new(&runtime)),
             };
             if RUNNING.fetch_add(1, Ordering::Relaxed) < worker.limit {
+                if !worker.pusher.push() {
+                    worker.pusher = Pusher::spawn(&runtime);
+                }
                 return Ok(Arc::clone(&worker.calls));
             }
             RUNNING.fetch_sub(1, Ordering::Relaxed);
@@ -98,7 +104,6 @@ impl Inline {
         })?;
         calls.edges.fetch_add(1, Ordering::SeqCst);
         LOOKER.wake();
-        runtime.spawn(async {});
         Ok(Self {
             calls,
             here: PhantomData,
@@ -133,6 +138,52 @@ impl Worker {
             runtime: runtime.id(),
             limit: if is_seen { workers() - 1 } else { 0 },
             calls,
+            pusher: Pusher::spawn(runtime),
+        }
+    }
+}
+
+/// A task that takes the slot of this worker for the task that was woken last, whenever it is woken itself. A worker keeps
+/// one, since to make a task for each call would show in what a request costs.
+struct Pusher {
+    /// From when it is woken until it has run. Written by its worker alone.
+    is_due: AtomicBool,
+    waker: OnceLock<Waker>,
+}
+
+impl Pusher {
+    /// Puts a new one into the slot.
+    fn spawn(runtime: &Handle) -> Arc<Self> {
+        let pusher = Arc::new(Self {
+            is_due: AtomicBool::new(true),
+            waker: OnceLock::new(),
+        });
+        let task = Arc::clone(&pusher);
+        runtime.spawn(poll_fn(move |context| {
+            if !task.is_here() {
+                return Poll::Ready(());
+            }
+            task.waker.get_or_init(|| context.waker().clone());
+            task.is_due.store(false, Ordering::Relaxed);
+            Poll::Pending
+        }));
+        pusher
+    }
+
+    /// Whether this is the task of the worker that runs it. One that another worker has taken over ends: it could be
+    /// running there when it is woken here, and would not come into the slot.
+    fn is_here(self: &Arc<Self>) -> bool {
+        WORKER.with_borrow(|worker| worker.as_ref().is_some_and(|worker| Arc::ptr_eq(&worker.pusher, self)))
+    }
+
+    /// Puts it into the slot. `false`: it waits elsewhere, and another one is needed.
+    fn push(&self) -> bool {
+        match self.waker.get() {
+            Some(waker) if !self.is_due.swap(true, Ordering::Relaxed) => {
+                waker.wake_by_ref();
+                true
+            }
+            _ => false,
         }
     }
 }
@@ -253,6 +304,16 @@ mod tests {
 
     use super::*;
 
+    /// Other tests of this process may be inside.
+    fn enter() -> Inline {
+        loop {
+            match Inline::try_enter() {
+                Ok(inline) => return inline,
+                Err(_) => std::thread::yield_now(),
+            }
+        }
+    }
+
     /// What a stuck call may not delay: a task that was woken just before it, and the network.
     #[test]
     fn a_stuck_call_takes_nothing_along() {
@@ -262,7 +323,7 @@ mod tests {
             .enable_all()
             .build()
             .unwrap();
-        for _ in 0..20 {
+        for round in 0..20 {
             let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
             let address = listener.local_addr().unwrap();
             let (woken, has_run) = mpsc::channel();
@@ -284,14 +345,10 @@ mod tests {
                 });
                 first.write_u8(1).await.unwrap();
                 first.read_u8().await.unwrap();
+                // What was in the slot for the call before is behind the task that is woken now.
+                drop((round % 2 == 1).then(enter));
                 wake.notify_one();
-                let _inline = loop {
-                    // Other tests of this process may be inside.
-                    match Inline::try_enter() {
-                        Ok(inline) => break inline,
-                        Err(_) => std::thread::yield_now(),
-                    }
-                };
+                let _inline = enter();
                 assert!(Inline::try_enter().is_err(), "the other worker stays free");
                 let others = (has_run.recv_timeout(LIMIT), is_answered.recv_timeout(LIMIT));
                 drop(second);
