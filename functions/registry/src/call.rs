@@ -63,7 +63,10 @@ impl<'a> Call<'a> {
 
     /// `bytes` of memory for a purpose, when they are free.
     pub(crate) async fn memory_for(&self, purpose: Purpose, bytes: usize) -> Result<Memory, StoreError> {
-        self.environment.memory(self.client, purpose, bytes).await
+        match self.environment.memory_at_once(self.client, purpose, bytes) {
+            Some(memory) => Ok(memory),
+            None => self.environment.memory(self.client, purpose, bytes).await,
+        }
     }
 
     /// Answers the request.

@@ -82,6 +82,12 @@ pub trait Environment: Send + Sync + 'static {
     /// body is not read.
     async fn memory(&self, client: ClientKey, purpose: Purpose, bytes: usize) -> Result<Memory, StoreError>;
 
+    /// The same without waiting; `None`: it has to be waited for. Only a shorter way to what is free: a shell need not have
+    /// it.
+    fn memory_at_once(&self, _client: ClientKey, _purpose: Purpose, _bytes: usize) -> Option<Memory> {
+        None
+    }
+
     /// Completes when `millis` milliseconds have passed. The core waits for time alone in two cases: it keeps an upload's
     /// claim alive through work that tells nothing of its progress, and it looks again whether another request has
     /// finished an upload.

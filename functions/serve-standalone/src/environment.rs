@@ -10,6 +10,8 @@ use registry::environment::{Memory, MemoryPermit, Purpose};
 use registry::store::{Reason, StoreError, Timestamp};
 use tokio::time::Instant;
 
+use crate::requests::ANSWER_MEMORY;
+
 /// How many requests wait for each kind of memory at once.
 const MAX_WAITING: usize = 4096;
 
@@ -70,6 +72,19 @@ impl SystemEnvironment {
     pub(crate) fn waiting_no_longer_than(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
     }
+
+    /// What there is for a purpose, and how it is called in errors.
+    fn budget(&self, purpose: Purpose) -> (&Budget, &'static str) {
+        match purpose {
+            Purpose::FirstBytes => (&self.first_bytes, "the first bytes of manifests"),
+            Purpose::Body => (&self.bodies, "large manifests"),
+            Purpose::Page => (&self.pages, "lists in the making"),
+            Purpose::SmallAnswer => (&self.small_answers, "small answers"),
+            Purpose::Answer => (&self.answers, "answers"),
+            Purpose::Work => (&self.work, "the parsing of manifests"),
+            Purpose::Stream => (&self.streams, "blobs that are pulled"),
+        }
+    }
 }
 
 /// A permit, and how fast that arrives, or is sent, for which it was granted.
@@ -80,6 +95,14 @@ struct Permit {
 }
 
 impl Permit {
+    fn of(grant: Grant) -> Memory {
+        Box::new(Self {
+            grant,
+            granted: Instant::now(),
+            rate: ArrivalRate::new(0, 0),
+        })
+    }
+
     fn age(&self) -> u64 {
         u64::try_from(self.granted.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
@@ -128,27 +151,23 @@ impl Environment for SystemEnvironment {
     }
 
     async fn memory(&self, client: ClientKey, purpose: Purpose, bytes: usize) -> Result<Memory, StoreError> {
-        let (budget, what) = match purpose {
-            Purpose::FirstBytes => (&self.first_bytes, "the first bytes of manifests"),
-            Purpose::Body => (&self.bodies, "large manifests"),
-            Purpose::Page => (&self.pages, "lists in the making"),
-            Purpose::SmallAnswer => (&self.small_answers, "small answers"),
-            Purpose::Answer => (&self.answers, "answers"),
-            Purpose::Work => (&self.work, "the parsing of manifests"),
-            Purpose::Stream => (&self.streams, "blobs that are pulled"),
-        };
+        let (budget, what) = self.budget(purpose);
         match tokio::time::timeout(self.timeout, budget.take(client, bytes as u64)).await {
-            Ok(Ok(grant)) => Ok(Box::new(Permit {
-                grant,
-                granted: Instant::now(),
-                rate: ArrivalRate::new(0, 0),
-            })),
+            Ok(Ok(grant)) => Ok(Permit::of(grant)),
             Ok(Err(refused)) => Err(StoreError::because(Reason::Memory, refused)),
             Err(_) => Err(StoreError::because(
                 Reason::Memory,
                 format!("no memory for {what} became free in time (--upload-memory, --memory-timeout)"),
             )),
         }
+    }
+
+    fn memory_at_once(&self, client: ClientKey, purpose: Purpose, bytes: usize) -> Option<Memory> {
+        if purpose == Purpose::Stream && bytes <= ANSWER_MEMORY {
+            return Some(Box::new(()));
+        }
+        let (budget, _) = self.budget(purpose);
+        budget.try_take(client, bytes as u64).map(Permit::of)
     }
 
     async fn sleep(&self, millis: u64) {
@@ -258,6 +277,21 @@ mod tests {
                 .expect("all of it is free");
             assert_eq!(since.elapsed().as_secs(), 30);
             assert!(!{ most }.try_grow(1));
+        }
+    }
+
+    /// What is free is had at once, and what is taken is not; an answer that its request's place has room for takes nothing.
+    #[tokio::test]
+    async fn memory_at_once_is_what_is_free() {
+        let system = environment(80 << 10);
+        let at_once = |number, purpose, bytes| system.memory_at_once(client(number), purpose, bytes);
+        for purpose in [Purpose::SmallAnswer, Purpose::Stream] {
+            let all = at_once(1, purpose, 1 << 30).expect("nobody has any");
+            assert!(at_once(2, purpose, ANSWER_MEMORY + 1).is_none(), "{purpose:?}");
+            let fits = at_once(2, purpose, ANSWER_MEMORY).is_some();
+            assert_eq!(fits, purpose == Purpose::Stream, "{purpose:?}");
+            drop(all);
+            assert!(at_once(2, purpose, 1 << 30).is_some(), "{purpose:?}: it was given back");
         }
     }
 

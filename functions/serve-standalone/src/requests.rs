@@ -12,8 +12,12 @@ use registry::budget::{Budget, ClientKey, Grant};
 
 use crate::delivery::FORWARDED_FOR;
 
-/// Memory for the head of a request, for each place; most heads are smaller. A larger one takes several places.
-const HEAD_MEMORY: u64 = 8 << 10;
+/// Memory for the head of a request, for each place, in bytes; most heads are smaller. A larger one takes several places.
+const HEAD_MEMORY: u64 = 6 << 10;
+
+/// Memory that each place has beside that, in bytes. A place is kept until the answer was written, so an answer of this
+/// size or less needs no other memory.
+pub(crate) const ANSWER_MEMORY: usize = 2 << 10;
 
 /// What a header field takes beside its bytes.
 const FIELD: u64 = 112;
@@ -169,8 +173,8 @@ mod tests {
         let large = request("/v2/", 32 << 10);
         let held: Vec<_> = std::iter::from_fn(|| places.take(client(1), &large)).collect();
         assert!(memory_of(&large) > 64 << 10);
-        assert_eq!(places_of(&large), 9);
-        assert_eq!(held.len(), 750 / 9);
+        assert_eq!(places_of(&large), 11);
+        assert_eq!(held.len(), 750 / 11);
         assert!(places.take(client(2), &large).is_some());
         drop(held);
         assert_eq!(places.requests.free(), places.requests.total());

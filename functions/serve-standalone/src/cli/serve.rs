@@ -89,7 +89,7 @@ pub(crate) struct LimitArgs {
     #[arg(long, env = "ROADSTEAD_MAX_CONNECTIONS", value_name = "COUNT", default_value = "1024",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_connections: u32,
-    /// Requests in progress at once, over all connections; more are answered with 503. A request counts once for each 8 KiB
+    /// Requests in progress at once, over all connections; more are answered with 503. A request counts once for each 6 KiB
     /// of memory that its head takes. One client gets at most three quarters, and less when others want some
     #[arg(long, env = "ROADSTEAD_MAX_REQUESTS", value_name = "COUNT", default_value = "4096",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
