@@ -10,6 +10,7 @@ use sha2::digest::common::hazmat::{SerializableState, SerializedState};
 use sha2::{Digest as _, Sha256, Sha512};
 use thiserror::Error;
 
+use crate::hex;
 use crate::text::serde_as_text;
 
 /// Hexadecimal digits of the longest hash.
@@ -108,16 +109,7 @@ impl Digest {
     /// The hash as lower-case hexadecimal digits, without the algorithm.
     #[must_use]
     pub fn hex(&self) -> String {
-        self.write_hex(&mut [0; MAX_HEX]).to_owned()
-    }
-
-    fn write_hex<'a>(&self, buffer: &'a mut [u8; MAX_HEX]) -> &'a str {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let hash = self.as_bytes();
-        for (pair, byte) in buffer.as_chunks_mut().0.iter_mut().zip(hash) {
-            *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 0xf)]];
-        }
-        std::str::from_utf8(&buffer[..2 * hash.len()]).unwrap_or_default()
+        hex::write(self.as_bytes(), &mut [0; MAX_HEX]).to_owned()
     }
 
     /// The raw hash: 32 bytes for sha256, 64 for sha512.
@@ -148,10 +140,9 @@ impl Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Some times for each request, so in few pieces.
         f.write_str(self.algorithm.as_str())?;
         f.write_str(":")?;
-        f.write_str(self.write_hex(&mut [0; MAX_HEX]))
+        f.write_str(hex::write(self.as_bytes(), &mut [0; MAX_HEX]))
     }
 }
 

@@ -17,6 +17,7 @@
 
 pub mod descriptor;
 pub mod digest;
+pub mod hex;
 pub mod manifest;
 pub mod media_type;
 pub mod name;

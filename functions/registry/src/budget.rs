@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 pub use arrival::ArrivalRate;
+use foldhash::fast::RandomState;
 
 /// How many times the free rest one client may hold. Alone it gets three quarters of the total; of `n` clients that all
 /// want everything each gets 3/(3n + 1), and 1/(3n + 1) stays free for the next one.
@@ -89,7 +90,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     free: u64,
-    clients: HashMap<ClientKey, Account>,
+    clients: HashMap<ClientKey, Account, RandomState>,
     /// How many requests wait, over all clients.
     waiting: usize,
     /// Numbers requests in the order in which they came.

@@ -287,7 +287,7 @@ fn repository(segments: &[&str]) -> Result<RepositoryName, Error> {
 
 /// The path with every `%2F` as the slash that it stands for.
 fn decode_slashes(path: &str) -> Cow<'_, str> {
-    if path.contains("%2F") || path.contains("%2f") {
+    if path.contains('%') {
         Cow::Owned(path.replace("%2F", "/").replace("%2f", "/"))
     } else {
         Cow::Borrowed(path)

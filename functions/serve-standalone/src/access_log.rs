@@ -159,12 +159,14 @@ impl<'a> Fields<'a> {
 
 /// The path as it may be written.
 fn path(path: &str) -> Cow<'_, str> {
-    // Nearly all of them are: no escape, no long segment, no upload.
-    let ordinary = |segment: &str| {
-        (segment.len() < MAYBE_TOKEN || segment.contains(':')) && segment != "uploads" && !segment.contains('%')
+    // Nearly all of them may be written as they are: no upload, no long segment, no escape.
+    let is_ordinary = |segment: &[u8]| {
+        segment != b"uploads"
+            && (segment.len() < MAYBE_TOKEN || segment.contains(&b':'))
+            && segment.iter().all(|byte| is_plain(*byte) && *byte != b'%')
     };
-    if path.split('/').all(ordinary) {
-        return printable(path);
+    if path.len() <= MAX_TEXT && path.as_bytes().split(|byte| *byte == b'/').all(is_ordinary) {
+        return Cow::Borrowed(path);
     }
     // As the core reads it: an escaped slash is one, and every other escape counts within its segment.
     let path = path.replace("%2F", "/").replace("%2f", "/");
@@ -193,11 +195,15 @@ fn path(path: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// Whether a character may be written as it is.
+fn is_plain(byte: u8) -> bool {
+    matches!(byte, 0x20..=0x7e) && !matches!(byte, b'"' | b'\\')
+}
+
 /// Text that cannot move a cursor, begin a line, or be taken for another field: printable ASCII, with everything else
 /// escaped as JSON does it, and cut where it is long.
 fn printable(text: &str) -> Cow<'_, str> {
-    let plain = |byte: u8| matches!(byte, 0x20..=0x7e) && !matches!(byte, b'"' | b'\\');
-    if text.len() <= MAX_TEXT && text.bytes().all(plain) {
+    if text.len() <= MAX_TEXT && text.bytes().all(is_plain) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len().min(MAX_TEXT));

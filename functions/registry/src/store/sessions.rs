@@ -17,7 +17,7 @@ pub struct SessionId(pub u128);
 
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        f.write_str(oci::hex::write(&self.0.to_be_bytes(), &mut [0; 32]))
     }
 }
 
