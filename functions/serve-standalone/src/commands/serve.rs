@@ -36,10 +36,12 @@ use files::Bounds;
 /// How long threads that wait for the disk may take after everything has ended.
 const LAST_MOMENT: Duration = Duration::from_secs(2);
 
-/// How many threads run requests: one for each processor, and one more, because one of them makes no call that may have
-/// to wait for a disk.
+/// How many threads run requests: one for each processor, since more of them take turns on it, which costs more than it
+/// gives. Two at least, because one of them makes no call that may have to wait for a disk.
 fn worker_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get) + 1
+    std::thread::available_parallelism()
+        .map_or(1, std::num::NonZero::get)
+        .max(2)
 }
 
 /// How many threads may block at once beside those of the stores on local disk: one for each core that checks a password,
