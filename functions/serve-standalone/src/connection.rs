@@ -61,9 +61,10 @@ const MAX_FAULTY_STREAMS: usize = 64;
 const STREAM_SEND_BUFFER: usize = 256 << 10;
 /// Bytes that the system takes of what cannot be sent yet. What it has taken counts as written, so it must not be much:
 /// with megabytes there, a slow reader would be met only after minutes, and all of them would take more memory than this
-/// process does.
+/// process does. It is the size of the largest blocks that are written, because what the system leaves of a block takes
+/// another call, and another turn.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-const UNSENT: u32 = 128 << 10;
+const UNSENT: u32 = 256 << 10;
 /// How long a connection that was told to leave may take to say goodbye, unless others wait for it to go.
 const GOODBYE: Duration = Duration::from_secs(1);
 const PING_EVERY: Duration = Duration::from_secs(30);
