@@ -4,8 +4,10 @@ use std::ffi::OsString;
 
 use clap::builder::Resettable;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap_complete::Shell;
 
 mod examples;
+mod health;
 mod htpasswd;
 mod operate;
 mod pull;
@@ -13,6 +15,7 @@ mod serve;
 mod stores;
 mod values;
 
+pub(crate) use health::HealthArgs;
 pub(crate) use htpasswd::HtpasswdArgs;
 pub(crate) use operate::{
     BlobsCommand, CollectArgs, CopyArgs, ExportArgs, FsckArgs, ImportArgs, InitArgs, MetadataCommand, ReadArgs,
@@ -27,6 +30,11 @@ pub(crate) use values::MetricsAddress;
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let matches = without_empty_variables(Cli::command()).try_get_matches_from(arguments)?;
     Cli::from_arg_matches(&matches)
+}
+
+/// The whole command line, as the library that reads it has it.
+pub(crate) fn definition() -> clap::Command {
+    Cli::command()
 }
 
 /// An environment variable that is set to nothing counts as unset, as deployment templates leave them.
@@ -89,6 +97,15 @@ pub(crate) enum Command {
     /// terminal or from standard input
     #[command(after_help = examples::HTPASSWD, allow_missing_positional = true)]
     Htpasswd(HtpasswdArgs),
+    /// Ask a running server on this host how it is, for the probes of containers
+    #[command(after_help = examples::HEALTH)]
+    Health(HealthArgs),
+    /// Print a script that completes the command line in a shell
+    #[command(after_help = examples::COMPLETIONS)]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
 }
 
 #[cfg(test)]

@@ -9,7 +9,9 @@ use crate::logging;
 
 mod blobs;
 mod collect;
+mod completions;
 mod fsck;
+mod health;
 mod htpasswd;
 mod metadata;
 mod output;
@@ -83,6 +85,8 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
             BlobsCommand::Copy(args) => blobs::copy(&args),
         },
         Some(Command::Htpasswd(args)) => htpasswd::run(&args),
+        Some(Command::Health(args)) => health::run(&args),
+        Some(Command::Completions { shell }) => completions::run(shell),
     };
     let (text, code) = match done {
         Ok(()) | Err(Failure::NobodyReads) => return ExitCode::SUCCESS,

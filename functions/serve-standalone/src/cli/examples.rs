@@ -76,6 +76,26 @@ sees a new user or password within a second or two, and a removed one within fou
 
 Exit codes: 0 success, 1 failure, 2 wrong usage, 3 no such file or user with --delete";
 
+pub(super) const HEALTH: &str = "\
+Examples:
+  roadstead health
+      Whether pulls work, at the address of ROADSTEAD_LISTEN, or 127.0.0.1:5000
+  roadstead health --listen 0.0.0.0:5000 --push
+      With the --listen of the server; also whether pushes work
+  HEALTHCHECK CMD [\"roadstead\", \"health\"]
+      In a Dockerfile: it needs no shell and no other program
+  roadstead health --live --json
+      Whether the process answers, as one JSON object
+
+Exit codes: 0 the server says that it is well, 1 it does not, or cannot be reached, 2 wrong usage";
+
+pub(super) const COMPLETIONS: &str = "\
+Examples:
+  roadstead completions bash > /etc/bash_completion.d/roadstead
+  roadstead completions zsh > ~/.zfunc/_roadstead
+      In a folder of $fpath
+  roadstead completions fish > ~/.config/fish/completions/roadstead.fish";
+
 pub(super) const COLLECT: &str = "\
 Examples:
   roadstead collect --dry-run

@@ -27,6 +27,7 @@ mod moving;
 mod operator;
 mod own_host;
 mod passwords;
+mod probes;
 mod protocol;
 mod readiness;
 mod reclaim;

@@ -1,0 +1,33 @@
+//! The flags of `roadstead health`.
+
+use std::net::SocketAddr;
+
+use clap::Args;
+
+use super::values::{self, Span};
+
+#[derive(Args, Debug)]
+pub(crate) struct HealthArgs {
+    /// The server's address and port, as its own --listen says; the addresses that mean every address are asked on
+    /// loopback
+    #[arg(
+        long,
+        env = "ROADSTEAD_LISTEN",
+        value_name = "ADDRESS:PORT",
+        default_value = "127.0.0.1:5000",
+        value_parser = values::listen
+    )]
+    pub(crate) listen: SocketAddr,
+    /// Ask only whether the process answers (`/livez`), for a probe that restarts it
+    #[arg(long, conflicts_with = "push")]
+    pub(crate) live: bool,
+    /// Ask also whether pushes work (`/readyz?push`)
+    #[arg(long)]
+    pub(crate) push: bool,
+    /// Maximum time for the answer
+    #[arg(long, value_name = "DURATION", default_value = "5s")]
+    pub(crate) timeout: Span,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
