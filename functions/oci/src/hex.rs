@@ -1,4 +1,4 @@
-//! Bytes as lower-case hexadecimal digits. Digests and ids are written some times for each request, so that the general
+//! Bytes as lower-case hexadecimal digits. Digests and ids are written several times for each request, so that the general
 //! formatter would show in what a request costs.
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";

@@ -5,7 +5,7 @@
 //!
 //! Read in this order, each module needing only the ones above it:
 //!
-//! 1. [`digest`]: content identifiers, and the hasher whose state survives a request.
+//! 1. [`hex`]: bytes as text. [`digest`]: content identifiers, and the hasher whose state survives a request.
 //! 2. [`name`], [`tag`], [`mod@reference`]: what the path of a request is made of.
 //! 3. [`media_type`]: the types this registry knows, and the syntax of those it does not.
 //! 4. [`descriptor`]: one link from a manifest to content.

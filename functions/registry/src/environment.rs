@@ -48,7 +48,8 @@ pub trait MemoryPermit: Send + Sync {
     fn look(&mut self, sent: u64, waits: bool) -> Option<u64>;
 }
 
-/// Memory of which there is always enough: for shells that serve one request at a time.
+/// Memory that is counted nowhere, or in another place: for shells that serve one request at a time, and for what a shell
+/// has counted already.
 #[async_trait]
 impl MemoryPermit for () {
     fn try_grow(&mut self, _: usize) -> bool {
@@ -82,11 +83,9 @@ pub trait Environment: Send + Sync + 'static {
     /// body is not read.
     async fn memory(&self, client: ClientKey, purpose: Purpose, bytes: usize) -> Result<Memory, StoreError>;
 
-    /// The same without waiting; `None`: it has to be waited for. Only a shorter way to what is free: a shell need not have
-    /// it.
-    fn memory_at_once(&self, _client: ClientKey, _purpose: Purpose, _bytes: usize) -> Option<Memory> {
-        None
-    }
+    /// Grants memory that is free now, without waiting. `None`: [`Environment::memory`] has to be asked. A shell may grant
+    /// here, without counting it again, what it has counted in another place.
+    fn memory_at_once(&self, client: ClientKey, purpose: Purpose, bytes: usize) -> Option<Memory>;
 
     /// Completes when `millis` milliseconds have passed. The core waits for time alone in two cases: it keeps an upload's
     /// claim alive through work that tells nothing of its progress, and it looks again whether another request has

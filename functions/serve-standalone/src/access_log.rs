@@ -165,8 +165,12 @@ fn path(path: &str) -> Cow<'_, str> {
             && (segment.len() < MAYBE_TOKEN || segment.contains(&b':'))
             && segment.iter().all(|byte| is_plain(*byte) && *byte != b'%')
     };
-    if path.len() <= MAX_TEXT && path.as_bytes().split(|byte| *byte == b'/').all(is_ordinary) {
-        return Cow::Borrowed(path);
+    if path.as_bytes().split(|byte| *byte == b'/').all(is_ordinary) {
+        return if path.len() <= MAX_TEXT {
+            Cow::Borrowed(path)
+        } else {
+            printable(path)
+        };
     }
     // As the core reads it: an escaped slash is one, and every other escape counts within its segment.
     let path = path.replace("%2F", "/").replace("%2f", "/");

@@ -317,6 +317,10 @@ mod tests {
             Ok(Box::new(()))
         }
 
+        fn memory_at_once(&self, _: ClientKey, _: Purpose, _: usize) -> Option<Memory> {
+            Some(Box::new(()))
+        }
+
         async fn sleep(&self, _: u64) {}
     }
 

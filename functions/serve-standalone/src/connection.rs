@@ -61,8 +61,9 @@ const MAX_FAULTY_STREAMS: usize = 64;
 const STREAM_SEND_BUFFER: usize = 256 << 10;
 /// Bytes that the system takes of what cannot be sent yet. What it has taken counts as written, so it must not be much:
 /// with megabytes there, a slow reader would be met only after minutes, and all of them would take more memory than this
-/// process does. It is the size of the largest blocks that are written, because what the system leaves of a block takes
-/// another call, and another turn.
+/// process does. It is the size of the largest part that is written at once (`response_body::PART`), because what the
+/// system leaves of a part takes another call, and another turn. Linux asks for more when half of it was sent: so the
+/// progress of a slow reader shows in steps of 128 KiB.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const UNSENT: u32 = 256 << 10;
 /// How long a connection that was told to leave may take to say goodbye, unless others wait for it to go.

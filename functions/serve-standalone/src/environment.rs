@@ -280,7 +280,8 @@ mod tests {
         }
     }
 
-    /// What is free is had at once, and what is taken is not; an answer that its request's place has room for takes nothing.
+    /// Free memory is granted at once, other memory is not. The smallest answers of blobs need none: the place of their request
+    /// counts them.
     #[tokio::test]
     async fn memory_at_once_is_what_is_free() {
         let system = environment(80 << 10);

@@ -15,8 +15,8 @@ use crate::delivery::FORWARDED_FOR;
 /// Memory for the head of a request, for each place, in bytes; most heads are smaller. A larger one takes several places.
 const HEAD_MEMORY: u64 = 6 << 10;
 
-/// Memory that each place has beside that, in bytes. A place is kept until the answer was written, so an answer of this
-/// size or less needs no other memory.
+/// Memory that each place has beside that, in bytes. A place is kept until the last byte of the answer was written, so an
+/// answer of this size or less needs no other memory.
 pub(crate) const ANSWER_MEMORY: usize = 2 << 10;
 
 /// What a header field takes beside its bytes.

@@ -138,7 +138,7 @@ impl Worker {
             runtime: runtime.id(),
             limit: if is_seen { workers() - 1 } else { 0 },
             calls,
-            pusher: Pusher::spawn(runtime),
+            pusher: Pusher::new(),
         }
     }
 }
@@ -152,12 +152,17 @@ struct Pusher {
 }
 
 impl Pusher {
-    /// Puts a new one into the slot.
-    fn spawn(runtime: &Handle) -> Arc<Self> {
-        let pusher = Arc::new(Self {
+    /// One whose task is not there yet.
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
             is_due: AtomicBool::new(true),
             waker: OnceLock::new(),
-        });
+        })
+    }
+
+    /// Puts a new one into the slot.
+    fn spawn(runtime: &Handle) -> Arc<Self> {
+        let pusher = Self::new();
         let task = Arc::clone(&pusher);
         runtime.spawn(poll_fn(move |context| {
             if !task.is_here() {
@@ -176,7 +181,8 @@ impl Pusher {
         WORKER.with_borrow(|worker| worker.as_ref().is_some_and(|worker| Arc::ptr_eq(&worker.pusher, self)))
     }
 
-    /// Puts it into the slot. `false`: it waits elsewhere, and another one is needed.
+    /// Puts it into the slot. `false`: it has not run since it was woken, so that it may wait elsewhere, and another one is
+    /// needed.
     fn push(&self) -> bool {
         match self.waker.get() {
             Some(waker) if !self.is_due.swap(true, Ordering::Relaxed) => {
@@ -368,6 +374,38 @@ mod tests {
             answered.send(()).unwrap();
             assert_eq!(runtime.block_on(stuck).unwrap(), (Ok(()), Ok(())));
         }
+    }
+
+    /// The tasks that push others out of the slot are as many as the workers, also when other workers have taken some over.
+    #[test]
+    fn calls_leave_no_tasks_behind() {
+        const TASKS: usize = 64;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(4)
+            .enable_all()
+            .build()
+            .unwrap();
+        let running: Vec<_> = (0..TASKS)
+            .map(|_| {
+                runtime.spawn(async {
+                    for _ in 0..200 {
+                        drop(Inline::enter().await);
+                        // Fills the slot behind it, and lets others go on.
+                        tokio::spawn(async {}).await.unwrap();
+                        tokio::task::yield_now().await;
+                    }
+                })
+            })
+            .collect();
+        for task in running {
+            runtime.block_on(task).unwrap();
+        }
+        // Those that were taken over end when they run next, which nothing here waits for.
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while runtime.metrics().num_alive_tasks() > 4 && std::time::Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(runtime.metrics().num_alive_tasks() <= 4);
     }
 
     #[test]

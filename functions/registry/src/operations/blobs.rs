@@ -201,7 +201,7 @@ impl Call<'_> {
     }
 
     /// Memory for an answer that is read as it is sent. It is granted before anything is opened, and so bounds what is open,
-    /// too.
+    /// too; the shell bounds the number of answers that are so small that it counts no memory for them.
     pub(super) async fn memory_to_stream(&self, length: u64) -> Result<Memory, StoreError> {
         let most = self.settings.limits.stream_bytes;
         let bytes = usize::try_from(length).unwrap_or(most).min(most);

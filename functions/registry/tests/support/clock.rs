@@ -125,13 +125,18 @@ impl Environment for Clock {
         }
     }
 
-    async fn memory(&self, _: ClientKey, purpose: Purpose, bytes: usize) -> Result<Memory, StoreError> {
+    async fn memory(&self, client: ClientKey, purpose: Purpose, bytes: usize) -> Result<Memory, StoreError> {
+        self.memory_at_once(client, purpose, bytes)
+            .ok_or_else(|| StoreError::unavailable("planned fault: no room"))
+    }
+
+    fn memory_at_once(&self, _: ClientKey, purpose: Purpose, bytes: usize) -> Option<Memory> {
         if self.full.load(Ordering::SeqCst) {
-            return Err(StoreError::unavailable("planned fault: no room"));
+            return None;
         }
         self.rooms.lock().expect("not poisoned").push((purpose, bytes));
         self.held.fetch_add(bytes, Ordering::SeqCst);
-        Ok(Box::new(Held {
+        Some(Box::new(Held {
             bytes,
             all: self.held.clone(),
             slow: self.slow.clone(),

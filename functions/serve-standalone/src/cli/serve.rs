@@ -129,7 +129,8 @@ pub(crate) struct LimitArgs {
     /// For how long no byte of a request's body may arrive. Clients that compress while they send are silent for a while
     #[arg(long, env = "ROADSTEAD_IDLE_TIMEOUT", value_name = "DURATION", default_value = "2m")]
     pub(crate) idle_timeout: Span,
-    /// For how long a client may read less than 1 KiB of a response
+    /// For how long a client may read less than 1 KiB of a response. What the system keeps for it counts as read: on
+    /// Linux up to 256 KiB, of which it takes more when half was sent
     #[arg(long, env = "ROADSTEAD_STALL_TIMEOUT", value_name = "DURATION", default_value = "2m")]
     pub(crate) stall_timeout: Span,
     /// For how long a body, of a request or of a response, may take in all

@@ -36,8 +36,8 @@ use files::Bounds;
 /// How long threads that wait for the disk may take after everything has ended.
 const LAST_MOMENT: Duration = Duration::from_secs(2);
 
-/// How many threads run requests: one for each processor, since more of them take turns on it, which costs more than it
-/// gives. Two at least, because one of them makes no call that may have to wait for a disk.
+/// How many threads run requests: one for each processor; more of them would only switch on the same processors. Two at
+/// least, because one of them makes no call that may have to wait for a disk.
 fn worker_threads() -> usize {
     std::thread::available_parallelism()
         .map_or(1, std::num::NonZero::get)

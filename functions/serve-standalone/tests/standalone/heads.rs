@@ -84,8 +84,8 @@ fn s31_requests_in_progress_are_shared_between_clients() {
 /// What waits keeps of its head what is read of it: large heads are no reason to refuse requests for which there is a place.
 #[test]
 fn s31_requests_that_wait_hold_no_more_of_their_heads_than_is_read() {
-    // With so few, memory for heads is 1 MiB: for 12 of these at one client.
-    let server = Server::start(&["--max-requests", "80"]);
+    // With so few, memory for heads is 600 KiB: for 6 of these at one client.
+    let server = Server::start(&["--max-requests", "100"]);
     runtime().block_on(async {
         let client = H2::connect(server.address, GREEDY).await;
         let path = format!("/v2/app/blobs/uploads/?digest={}", digest(EMPTY));
@@ -99,6 +99,36 @@ fn s31_requests_that_wait_hold_no_more_of_their_heads_than_is_read() {
             stream.send(EMPTY, true).unwrap();
             assert_eq!(stream.answer().await.unwrap().status, 201);
         }
+    });
+}
+
+/// The smallest blobs are sent without memory of their own: an answer that is not read keeps the place of its request.
+#[test]
+fn s31_small_answers_that_nobody_reads_keep_their_places() {
+    const PLACES: usize = 20;
+    let server = Server::start(&["--max-requests", "20"]);
+    let blob = server.push_blob("app", &[7; 2 << 10]);
+    let path = format!("/v2/app/blobs/{blob}");
+    let closed = Windows {
+        stream: 10,
+        ..Windows::default()
+    };
+    runtime().block_on(async {
+        let greedy = H2::with_windows(server.address, GREEDY, closed).await;
+        let mut unread = Vec::new();
+        for number in 0..PLACES {
+            let stream = greedy.open("GET", &path, &[], true).await.unwrap();
+            let answer = stream.answer().await.unwrap();
+            let expected = if number < PLACES * 3 / 4 { 200 } else { 503 };
+            assert_eq!(answer.status, expected, "request {number}");
+            if expected == 200 {
+                unread.push(answer);
+            }
+        }
+        for answer in unread {
+            assert_eq!(answer.read().await.unwrap().body, vec![7; 2 << 10]);
+        }
+        assert_eq!(greedy.request("GET", &path, &[]).await.unwrap().status, 200);
     });
 }
 

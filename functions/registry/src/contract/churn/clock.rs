@@ -152,6 +152,10 @@ impl Environment for Clock {
         Ok(Box::new(()))
     }
 
+    fn memory_at_once(&self, _: ClientKey, _: Purpose, _: usize) -> Option<Memory> {
+        Some(Box::new(()))
+    }
+
     async fn sleep(&self, millis: u64) {
         // Others get their turn first: while an operation holds the clock, resting ends at once, and whoever sleeps beside
         // a request to a store would keep the thread on which that request's answer arrives.
