@@ -16,6 +16,7 @@ from harness.cache import ROOT
 PLATFORMS = ("x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu", "wasm32-unknown-unknown")
 CORE = ("oci", "registry")
 CORE_LIST = ROOT / "tests" / "core-dependencies"
+SECURITY = ROOT / "docs" / "security.md"
 
 OLDEST_PYTHON = (3, 9)
 
@@ -27,6 +28,7 @@ def main(_context: Context) -> List[Result]:
         *selftest.main(),
         check("rustfmt", rustfmt),
         check("core dependencies", core_dependencies),
+        check("security classes", security_classes),
         check("cargo deny", cargo_deny),
         check("clippy", clippy),
         check("rustdoc", rustdoc),
@@ -64,6 +66,28 @@ def core_dependencies() -> str:
     problems += [f"listed and not used: {name}" for name in sorted(listed) if name not in used]
     assert not problems, f"{CORE_LIST.relative_to(ROOT)}:\n  " + "\n  ".join(problems)
     return f"{len(used)} crates"
+
+
+def security_classes() -> str:
+    """docs/security.md and the tests agree: each class names tests that exist, or says that it has no code yet."""
+    tests: Set[str] = set()
+    for source in sorted((ROOT / "functions").rglob("*.rs")):
+        tests |= set(re.findall(r"\bfn (s\d\d_\w+)", source.read_text()))
+    classes: Dict[str, str] = {}
+    for line in SECURITY.read_text().splitlines():
+        row = re.match(r"\| S(\d+) \|", line)
+        if row:
+            classes[f"s{int(row.group(1)):02}"] = line
+    problems = [f"{test}: there is no such class" for test in sorted(tests) if test[:3] not in classes]
+    for number, line in sorted(classes.items()):
+        named = re.findall(r"`(s\d\d_\w+)`", line)
+        problems += [f"{number}: there is no test {test}" for test in named if test not in tests]
+        problems += [f"{number}: {test} is of another class" for test in named if test[:3] != number]
+        if not named and "*Not yet*" not in line:
+            problems.append(f"{number}: neither a test nor *Not yet*")
+    assert len(classes) >= 34, f"only {len(classes)} classes were found"
+    assert not problems, f"{SECURITY.relative_to(ROOT)}:\n  " + "\n  ".join(problems)
+    return f"{len(classes)} classes, {len(tests)} tests"
 
 
 def _listed() -> Set[str]:
