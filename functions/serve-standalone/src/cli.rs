@@ -28,7 +28,7 @@ pub(crate) use values::MetricsAddress;
 
 /// Reads a command line, with the program's name first, and the environment.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
-    let matches = without_empty_variables(Cli::command()).try_get_matches_from(arguments)?;
+    let matches = without_empty_variables(definition()).try_get_matches_from(arguments)?;
     Cli::from_arg_matches(&matches)
 }
 

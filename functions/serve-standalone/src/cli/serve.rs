@@ -16,9 +16,9 @@ pub(crate) struct ServeArgs {
     /// Address and port to serve on; port 0 takes a free one, which is printed
     #[arg(
         long,
-        env = "ROADSTEAD_LISTEN",
+        env = values::LISTEN_VARIABLE,
         value_name = "ADDRESS:PORT",
-        default_value = "127.0.0.1:5000",
+        default_value = values::DEFAULT_LISTEN,
         value_parser = values::listen
     )]
     pub(crate) listen: SocketAddr,

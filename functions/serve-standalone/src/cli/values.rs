@@ -7,6 +7,12 @@ use std::time::Duration;
 
 use store_embedded::MinFree;
 
+/// The variable that says where the server listens: also for those who ask it.
+pub(super) const LISTEN_VARIABLE: &str = "ROADSTEAD_LISTEN";
+
+/// Where it listens if nobody says so.
+pub(super) const DEFAULT_LISTEN: &str = "127.0.0.1:5000";
+
 /// Reads an address to serve on. A name would have to be resolved, and could resolve to an address that is not meant
 /// to be public; only `localhost` and an empty host (every address) are known.
 pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
