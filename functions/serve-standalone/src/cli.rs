@@ -81,7 +81,7 @@ pub(crate) enum Command {
     /// Look at tags
     #[command(subcommand)]
     Tag(TagCommand),
-    /// Reclaim the space of what nothing names any more, while everything goes on
+    /// Delete unreferenced blobs and expired uploads, while servers go on serving
     #[command(after_help = examples::COLLECT)]
     Collect(Box<CollectArgs>),
     /// List what does not agree between manifests, names and bytes

@@ -160,6 +160,7 @@ async fn pass(
                 resumed = report.resumed,
                 seen = report.names.seen,
                 marked = report.names.marked,
+                marked_bytes = report.names.marked_bytes,
                 unlinked = report.names.unlinked,
                 leftovers = report.names.leftovers,
                 repositories = report.names.repositories,

@@ -7,7 +7,7 @@
 //! 2. `server`: the accept loop, the cap on connections, and the way down. `connection`: one of them, with every time
 //!    limit. `exchange`: one request on it; this is where clients meet the core.
 //! 3. `htpasswd`: the users of a file. `reload`: what SIGHUP reads again. `delivery`: who is redirected to the object
-//!    store. `collector`: what is reclaimed in the background. `condition`: what the stores may be asked for now.
+//!    store. `collector`: garbage collection in the background. `condition`: what the stores may be asked for now.
 //!    `health`: `/livez` and `/readyz`.
 //! 4. `logging`, `access_log`: what is written down, and what never is. `metrics`: what is counted.
 //!

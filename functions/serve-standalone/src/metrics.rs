@@ -162,19 +162,19 @@ impl Metrics {
         let deleted = Counter::default();
         registry.register(
             "collection_deleted_objects",
-            "Keys of objects deleted by collection, also those under which an upload had stored nothing",
+            "Deletions carried out by garbage collection, also of objects that an upload never stored",
             deleted.clone(),
         );
         let swept = Counter::default();
         registry.register(
             "collection_swept_uploads",
-            "Uploads past their end that were ended",
+            "Expired uploads that were ended",
             swept.clone(),
         );
         let buried_bytes = Counter::default();
         registry.register_with_unit(
             "collection_buried",
-            "Bytes that lost their last name by collection, and are deleted a grace later",
+            "Bytes of blobs that garbage collection has scheduled for deletion",
             Unit::Bytes,
             buried_bytes.clone(),
         );

@@ -79,6 +79,9 @@ pub struct Tally {
     pub seen: u64,
     /// Links marked for a later pass.
     pub marked: u64,
+    /// The bytes that these name; those of a blob once for each of its repositories.
+    #[serde(default)]
+    pub marked_bytes: u64,
     /// Links removed.
     pub unlinked: u64,
     /// Records of bytes removed; their objects are in the graveyard.
@@ -96,6 +99,7 @@ impl AddAssign for Tally {
     fn add_assign(&mut self, other: Self) {
         self.seen += other.seen;
         self.marked += other.marked;
+        self.marked_bytes += other.marked_bytes;
         self.unlinked += other.unlinked;
         self.buried += other.buried;
         self.buried_bytes += other.buried_bytes;

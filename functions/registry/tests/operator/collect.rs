@@ -219,6 +219,7 @@ async fn a_report_tells_what_was_done() {
         names: Tally {
             seen: 2,
             marked: 1,
+            marked_bytes: 5,
             ..Tally::default()
         },
         sessions_swept: 2,
@@ -246,7 +247,7 @@ async fn a_report_tells_what_was_done() {
         serde_json::to_value(report).unwrap(),
         json!({
             "dry_run": false, "deep": false, "resumed": false, "busy_until": null,
-            "seen": 2, "marked": 0, "unlinked": 1, "buried": 1, "buried_bytes": 5, "leftovers": 0, "repositories": 0,
+            "seen": 2, "marked": 0, "marked_bytes": 0, "unlinked": 1, "buried": 1, "buried_bytes": 5, "leftovers": 0, "repositories": 0,
             "sessions_swept": 0, "session_graves": 0, "sessions_spared": 0,
             "objects_deleted": 1, "freed": { "objects": 1, "bytes": 9 }, "graves_spared": 0,
             "failed": 0, "stopped": false, "complete": true,

@@ -32,7 +32,7 @@ Examples:
   roadstead serve --allow-host host.docker.internal
       Also for containers, which reach this machine under that name
   roadstead serve --collect-every 6h --metrics 127.0.0.1:9090
-      Reclaim space in the background, and tell Prometheus
+      Collect garbage in the background, and serve metrics for Prometheus
   ROADSTEAD_DATA=/var/lib/roadstead ROADSTEAD_LOG=json roadstead serve
       Every flag is an environment variable too; an empty one counts as unset
 
@@ -99,22 +99,22 @@ Examples:
 pub(super) const COLLECT: &str = "\
 Examples:
   roadstead collect --dry-run
-      Say what would be reclaimed
+      Report what would be deleted
   roadstead collect
-      One pass, beside running servers; what a pass marks, a later one reclaims, when the graces have passed
+      One pass, beside running servers. It marks unreferenced blobs; later passes delete them, a day or two after that
   roadstead collect --every 6h
       Pass after pass, until SIGTERM or SIGINT
   roadstead collect --deep --json | jq .buried_bytes
-      Also look for what interrupted operations have left, as once a month
+      Also look for what interrupted operations have left; once a month is enough
 
-Nothing is paused. The next pass goes on where one was interrupted. Of two at once the first goes through the names; the \
-second ends uploads and empties graves all the same, and exits with 1.
+Nothing is paused. The next pass continues where one was interrupted. Of two at once the first goes through the metadata; \
+the second ends expired uploads and carries out pending deletions all the same, and exits with 1.
 
-On a full disk it deletes what was buried before, although the database cannot be written. To open that, SQLite wants \
-some room beside it unless a server is running, and else tells of a disk I/O error: free a megabyte first.
+On a full disk it carries out pending deletions, although the database cannot be written. To open the database, SQLite \
+needs some room beside it unless a server is running, and else reports a disk I/O error: free a megabyte first.
 
-Exit codes: 0 everything was gone through, 1 not everything: something failed, it was interrupted, or another process \
-had the names";
+Exit codes: 0 everything was examined, 1 not everything: something failed, it was interrupted, or another process was \
+going through the metadata";
 
 pub(super) const FSCK: &str = "\
 Examples:
@@ -140,7 +140,7 @@ Examples:
   roadstead metadata init --metadata dynamodb://registry
       Make the table, if there is none
   roadstead metadata init --metadata dynamodb://registry --local-table registry-local
-      Uploads in progress, the graveyard and signing keys in a table of their own";
+      Uploads in progress, pending deletions and signing keys in a table of their own";
 
 pub(super) const METADATA_EXPORT: &str = "\
 Examples:

@@ -70,19 +70,19 @@ pub(crate) struct ReadArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct CollectArgs {
-    /// Only say what would be done
+    /// Report what would be done, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Also remove what interrupted operations have left among the names, and with it the hold that they have on bytes.
-    /// Once a month is enough; `serve --collect-every` does so by itself
+    /// Also delete orphaned records, which interrupted operations have left and which keep blobs from being deleted. Once a
+    /// month is enough; `serve --collect-every` does so by itself
     #[arg(long)]
     pub(crate) deep: bool,
-    /// Begin a pass that often, until SIGTERM or SIGINT
+    /// Begin a pass at this interval, until SIGTERM or SIGINT
     #[arg(long, value_name = "DURATION")]
     pub(crate) every: Option<Span>,
-    /// For how long what nothing refers to is left alone, in place of 24h (1h for uploads past their end, 25h for what
-    /// was buried). Must be longer than a client takes from its first blob to its manifest, than redirected pulls may
-    /// take, and than --upload-lifetime of the servers, or those fail
+    /// Minimum age before each step, in place of 24h for unreferenced links, 1h for expired uploads and 25h for objects that
+    /// are scheduled for deletion. Must be longer than a client takes from its first blob to its manifest, than
+    /// redirected pulls may take, and than --upload-lifetime of the servers, or those fail
     #[arg(long, value_name = "DURATION")]
     pub(crate) grace: Option<Span>,
     /// Print one JSON object per pass

@@ -64,8 +64,8 @@ pub(crate) struct ServeArgs {
     /// What is logged: a level, or targets with levels. `info,access=off` leaves out the line for each request
     #[arg(long, env = "ROADSTEAD_LOG_LEVEL", value_name = "FILTER", default_value = "info")]
     pub(crate) log_level: String,
-    /// How often to reclaim what nothing names any more, as `roadstead collect` does once. Of several servers over the
-    /// same stores one at a time goes through the names. Once in 30 days a pass is a deep one, as with `--deep`
+    /// Interval between garbage collections, each as by `roadstead collect`. Of several servers over the same stores one at a
+    /// time goes through the metadata. Once in 30 days a pass is a deep one, as with `--deep`
     #[arg(long, env = "ROADSTEAD_COLLECT_EVERY", value_name = "DURATION")]
     pub(crate) collect_every: Option<Span>,
     /// Where `/metrics` is served, as text for Prometheus: `off`, `here` (beside the registry, to every client), or an

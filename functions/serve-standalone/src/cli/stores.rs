@@ -28,7 +28,7 @@ pub(crate) struct StoreArgs {
     /// Where names are: `sqlite` (in --data) or `dynamodb://TABLE`; `roadstead metadata init` makes the table
     #[arg(long, env = "ROADSTEAD_METADATA", value_name = "STORE", default_value = "sqlite")]
     pub(crate) metadata: Metadata,
-    /// DynamoDB table for uploads in progress, the graveyard and signing keys, which must not be replicated to another
+    /// DynamoDB table for uploads in progress, pending deletions and signing keys, which must not be replicated to another
     /// region [default: the table of the metadata]
     #[arg(long, env = "ROADSTEAD_LOCAL_TABLE", value_name = "TABLE")]
     pub(crate) local_table: Option<TableName>,

@@ -1,18 +1,30 @@
-//! What a collection has done, in words.
-
-use std::fmt::Write as _;
+//! The report of a collection, as text.
 
 use registry::collection::Report;
 use registry::store::blobs::Freed;
-use registry::store::collection::UNTIL_IMPORTED;
+use registry::store::collection::{Graces, UNTIL_IMPORTED};
 
-/// So many of a thing, by its name and the name of several.
+/// A number of things, in the singular or the plural.
 fn count(number: u64, one: &str, several: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { several })
 }
 
-/// What a pass has done, or would do, for people.
-pub(crate) fn describe(report: &Report, size: impl Fn(u64) -> String) -> String {
+/// A time in the largest unit that divides it.
+fn duration(millis: u64) -> String {
+    for (unit, one, several) in [
+        (3_600_000, "hour", "hours"),
+        (60_000, "minute", "minutes"),
+        (1_000, "second", "seconds"),
+    ] {
+        if millis.is_multiple_of(unit) {
+            return count(millis / unit, one, several);
+        }
+    }
+    format!("{millis} ms")
+}
+
+/// The report of a pass with these graces: a line for each kind of thing, with its size, and with what follows and when.
+pub(crate) fn describe(report: &Report, graces: Graces, size: impl Fn(u64) -> String) -> String {
     let names = &report.names;
     let done = |participle: &str| {
         if report.dry_run {
@@ -21,75 +33,93 @@ pub(crate) fn describe(report: &Report, size: impl Fn(u64) -> String) -> String 
             participle.to_owned()
         }
     };
-    let them = if names.marked == 1 { "it" } else { "them" };
-    let (whose, left_by) = if report.sessions_swept == 1 {
-        ("its", "it")
-    } else {
-        ("their", "they")
-    };
-    let mut text = count(names.seen, "record", "records") + " seen";
-    if report.resumed {
-        text += ", from where an earlier pass was interrupted";
-    }
-    let _ = write!(
-        text,
-        "\n{} {}: nothing refers to {them}, and a later pass removes {them} if that is still so\n\
-         {} {}, {} ({}) without a name {}\n\
-         {} past {whose} end {}, {} {} for what {left_by} may have left\n\
-         {} {}",
-        count(names.marked, "link", "links"),
-        done("marked"),
-        count(names.unlinked, "link", "links"),
-        done("removed"),
-        count(names.buried, "object", "objects"),
-        size(names.buried_bytes),
-        done("buried"),
-        count(report.sessions_swept, "upload", "uploads"),
-        done("ended"),
-        count(report.session_graves, "grave", "graves"),
-        done("dug"),
-        count(report.objects_deleted, "grave", "graves"),
-        done("emptied"),
-    );
-    if !report.dry_run && report.objects_deleted > 0 {
-        match report.freed {
-            Some(Freed { objects, bytes }) => {
-                let objects = count(objects, "object", "objects");
-                let _ = write!(text, ": {objects} deleted, {} freed", size(bytes));
-            }
-            None => text += ": the store does not tell how much was in there",
-        }
-    }
+    let pronoun = |number: u64, one: &'static str, several: &'static str| if number == 1 { one } else { several };
+    let mut lines = vec![
+        count(names.seen, "record", "records")
+            + " examined"
+            + if report.resumed {
+                ", from where an earlier pass was interrupted"
+            } else {
+                ""
+            },
+        format!(
+            "{} ({}) {} unreferenced: {} for deletion, which follows in {} at the earliest unless a manifest refers to {}",
+            count(names.marked, "link to a blob", "links to blobs"),
+            size(names.marked_bytes),
+            pronoun(names.marked, "is", "are"),
+            done("marked"),
+            duration(graces.link_ms),
+            pronoun(names.marked, "it", "them"),
+        ),
+        format!(
+            "{} {}",
+            count(names.unlinked, "unreferenced link", "unreferenced links"),
+            done("deleted")
+        ),
+        format!(
+            "{} ({}) without links {} for deletion in {} at the earliest",
+            count(names.buried, "blob", "blobs"),
+            size(names.buried_bytes),
+            done("scheduled"),
+            duration(graces.grave_ms),
+        ),
+        format!(
+            "{} {}; {} that {} may have left {} for deletion",
+            count(report.sessions_swept, "expired upload", "expired uploads"),
+            done("ended"),
+            count(report.session_graves, "object", "objects"),
+            pronoun(report.sessions_swept, "it", "they"),
+            done("scheduled"),
+        ),
+        format!(
+            "{} {}",
+            count(report.objects_deleted, "pending deletion", "pending deletions"),
+            done("carried out")
+        ) + &freed(report, size),
+    ];
     if names.repositories > 0 {
-        let _ = write!(
-            text,
-            "\n{} with neither manifests nor blobs {} from the catalog",
+        lines.push(format!(
+            "{} without manifests and blobs {} from the catalog",
             count(names.repositories, "repository", "repositories"),
             done("removed")
-        );
+        ));
     }
     if report.deep {
-        let _ = write!(
-            text,
-            "\n{} among the names {}",
-            count(names.leftovers, "leftover", "leftovers"),
-            done("removed")
-        );
+        lines.push(format!(
+            "{} {}",
+            count(names.leftovers, "orphaned record", "orphaned records"),
+            done("deleted")
+        ));
     }
     if let Some(until) = report.busy_until {
-        text += if until >= UNTIL_IMPORTED {
-            "\nan import is not through: only uploads were seen to"
-        } else {
-            "\nanother process is going through the names: only uploads and the graveyard were seen to"
-        };
+        lines.push(
+            if until >= UNTIL_IMPORTED {
+                "an import is not finished: only expired uploads were handled"
+            } else {
+                "another process goes through the metadata: only expired uploads and pending deletions were handled"
+            }
+            .to_owned(),
+        );
     }
     if report.failed > 0 {
-        let _ = write!(text, "\n{} could not be done", count(report.failed, "thing", "things"));
+        lines.push(count(report.failed, "operation", "operations") + " failed");
     }
     if report.stopped {
-        text += "\nstopped before the end; the next pass goes on from here";
+        lines.push("stopped before the end; the next pass continues from here".to_owned());
     }
-    text
+    lines.join("\n")
+}
+
+/// What the deletions have freed: fewer objects than deletions, since an upload may have left nothing.
+fn freed(report: &Report, size: impl Fn(u64) -> String) -> String {
+    match report.freed {
+        _ if report.dry_run || report.objects_deleted == 0 => String::new(),
+        Some(Freed { objects, bytes }) => {
+            let objects = count(objects, "object", "objects");
+            format!(": {objects} deleted, {} freed", size(bytes))
+        }
+        None => ": the store does not report how much was freed".to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -99,8 +129,8 @@ mod tests {
 
     use super::*;
 
-    fn told(report: &Report) -> String {
-        describe(report, |bytes| format!("{bytes} B"))
+    fn text(report: &Report) -> String {
+        describe(report, Graces::default(), |bytes| format!("{bytes} B"))
     }
 
     /// One of each thing, or several of each.
@@ -109,6 +139,7 @@ mod tests {
             names: Tally {
                 seen: of_each,
                 marked: of_each,
+                marked_bytes: 20 * of_each,
                 unlinked: of_each,
                 buried: of_each,
                 buried_bytes: 10 * of_each,
@@ -134,15 +165,17 @@ mod tests {
             ..report(1)
         };
         assert_eq!(
-            told(&report),
-            "1 record seen\n\
-             1 link marked: nothing refers to it, and a later pass removes it if that is still so\n\
-             1 link removed, 1 object (10 B) without a name buried\n\
-             1 upload past its end ended, 1 grave dug for what it may have left\n\
-             1 grave emptied: 1 object deleted, 100 B freed\n\
-             1 repository with neither manifests nor blobs removed from the catalog\n\
-             1 leftover among the names removed\n\
-             1 thing could not be done"
+            text(&report),
+            "1 record examined\n\
+             1 link to a blob (20 B) is unreferenced: marked for deletion, which follows in 24 hours at the earliest unless a \
+             manifest refers to it\n\
+             1 unreferenced link deleted\n\
+             1 blob (10 B) without links scheduled for deletion in 25 hours at the earliest\n\
+             1 expired upload ended; 1 object that it may have left scheduled for deletion\n\
+             1 pending deletion carried out: 1 object deleted, 100 B freed\n\
+             1 repository without manifests and blobs removed from the catalog\n\
+             1 orphaned record deleted\n\
+             1 operation failed"
         );
     }
 
@@ -158,17 +191,19 @@ mod tests {
             ..report(3)
         };
         assert_eq!(
-            told(&report),
-            "3 records seen, from where an earlier pass was interrupted\n\
-             3 links marked: nothing refers to them, and a later pass removes them if that is still so\n\
-             3 links removed, 3 objects (30 B) without a name buried\n\
-             3 uploads past their end ended, 3 graves dug for what they may have left\n\
-             3 graves emptied: 2 objects deleted, 7 B freed\n\
-             3 repositories with neither manifests nor blobs removed from the catalog\n\
-             3 leftovers among the names removed\n\
-             another process is going through the names: only uploads and the graveyard were seen to\n\
-             2 things could not be done\n\
-             stopped before the end; the next pass goes on from here"
+            text(&report),
+            "3 records examined, from where an earlier pass was interrupted\n\
+             3 links to blobs (60 B) are unreferenced: marked for deletion, which follows in 24 hours at the earliest unless a \
+             manifest refers to them\n\
+             3 unreferenced links deleted\n\
+             3 blobs (30 B) without links scheduled for deletion in 25 hours at the earliest\n\
+             3 expired uploads ended; 3 objects that they may have left scheduled for deletion\n\
+             3 pending deletions carried out: 2 objects deleted, 7 B freed\n\
+             3 repositories without manifests and blobs removed from the catalog\n\
+             3 orphaned records deleted\n\
+             another process goes through the metadata: only expired uploads and pending deletions were handled\n\
+             2 operations failed\n\
+             stopped before the end; the next pass continues from here"
         );
     }
 
@@ -178,19 +213,34 @@ mod tests {
             busy_until: Some(UNTIL_IMPORTED),
             ..Report::default()
         };
-        let last = "an import is not through: only uploads were seen to";
-        assert!(told(&report).ends_with(last), "{}", told(&report));
+        let last = "an import is not finished: only expired uploads were handled";
+        assert!(text(&report).ends_with(last), "{}", text(&report));
     }
 
     #[test]
-    fn what_a_store_does_not_tell_is_not_made_up() {
+    fn what_a_store_does_not_report_is_not_made_up() {
         let report = Report {
             freed: None,
             ..report(2)
         };
-        let line = "\n2 graves emptied: the store does not tell how much was in there\n";
-        assert!(told(&report).contains(line), "{}", told(&report));
-        assert!(told(&Report::default()).ends_with("\n0 graves emptied"));
+        let line = "\n2 pending deletions carried out: the store does not report how much was freed\n";
+        assert!(text(&report).contains(line), "{}", text(&report));
+        assert!(text(&Report::default()).ends_with("\n0 pending deletions carried out"));
+    }
+
+    #[test]
+    fn times_are_in_the_largest_unit_that_divides_them() {
+        for (millis, expected) in [
+            (0, "0 hours"),
+            (1, "1 ms"),
+            (1_000, "1 second"),
+            (90_000, "90 seconds"),
+            (120_000, "2 minutes"),
+            (3_600_000, "1 hour"),
+            (90_000_000, "25 hours"),
+        ] {
+            assert_eq!(duration(millis), expected);
+        }
     }
 
     #[test]
@@ -202,14 +252,16 @@ mod tests {
             ..report(2)
         };
         assert_eq!(
-            told(&report),
-            "2 records seen\n\
-             2 links would be marked: nothing refers to them, and a later pass removes them if that is still so\n\
-             2 links would be removed, 2 objects (20 B) without a name would be buried\n\
-             2 uploads past their end would be ended, 2 graves would be dug for what they may have left\n\
-             2 graves would be emptied\n\
-             2 repositories with neither manifests nor blobs would be removed from the catalog\n\
-             2 leftovers among the names would be removed"
+            text(&report),
+            "2 records examined\n\
+             2 links to blobs (40 B) are unreferenced: would be marked for deletion, which follows in 24 hours at the earliest \
+             unless a manifest refers to them\n\
+             2 unreferenced links would be deleted\n\
+             2 blobs (20 B) without links would be scheduled for deletion in 25 hours at the earliest\n\
+             2 expired uploads would be ended; 2 objects that they may have left would be scheduled for deletion\n\
+             2 pending deletions would be carried out\n\
+             2 repositories without manifests and blobs would be removed from the catalog\n\
+             2 orphaned records would be deleted"
         );
     }
 }

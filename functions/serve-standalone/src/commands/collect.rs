@@ -70,7 +70,7 @@ async fn once(args: &CollectArgs, opened: &Opened, stop: &Stop) -> Result<Report
     let collected = collect(&stores, environment, &options, &mut |report| {
         progress.show(|| {
             format!(
-                "{} records, {} uploads, {} graves",
+                "{} records, {} uploads, {} deletions",
                 report.names.seen, report.sessions_swept, report.objects_deleted
             )
         });
@@ -88,7 +88,7 @@ async fn once(args: &CollectArgs, opened: &Opened, stop: &Stop) -> Result<Report
             let Interrupted { report, what, source } = interrupted;
             let attempt = match report.failed {
                 1 => what,
-                failed => format!("{failed} things could not be done, of which the first: {what}"),
+                failed => format!("{failed} operations failed, of which the first: {what}"),
             };
             Err(Failure::Failed(format!(
                 "{attempt}: {source}. All else was done; the next run tries this again"
@@ -101,7 +101,7 @@ async fn once(args: &CollectArgs, opened: &Opened, stop: &Stop) -> Result<Report
 fn conclude(report: &Report) -> Result<(), Failure> {
     if report.stopped {
         return Err(Failure::Failed(
-            "interrupted; the next run goes on where this one ended".into(),
+            "interrupted; the next run continues where this one ended".into(),
         ));
     }
     report
@@ -109,24 +109,32 @@ fn conclude(report: &Report) -> Result<(), Failure> {
         .map_or(Ok(()), |until| Err(Failure::Failed(busy(until))))
 }
 
-/// What to do when somebody else has the names.
+/// What to do when another process goes through the metadata.
 fn busy(until: Timestamp) -> String {
     if until >= UNTIL_IMPORTED {
-        return "neither names nor graveyard were gone through, because an import into this registry is not through; uploads \
-                were seen to. Run the same `roadstead metadata import` again, which goes on where it was \
-                interrupted: until it is through, nothing else is collected"
+        return "the metadata was not examined and no pending deletion was carried out, because an import into this registry \
+                is not finished; expired uploads were handled. Run the same `roadstead metadata import` again, which \
+                continues where it was interrupted: until it has finished, nothing else is collected"
             .into();
     }
     format!(
-        "the names were not gone through, because another process has them until {} unless it goes on; uploads and the \
-         graveyard were seen to. If no other collection is running, one was killed: run this again after that moment, \
-         and it goes on from there",
+        "the metadata was not examined, because another process goes through it until {}, or longer; expired uploads and \
+         pending deletions were handled. If no other collection is running, one was killed: run this again after that \
+         time, and it continues from there",
         moment::seconds(until)
     )
 }
 
 fn plan(args: &CollectArgs) -> Plan {
-    let graces = args.grace.map_or_else(Graces::default, |grace| {
+    Plan {
+        dry_run: args.dry_run,
+        deep: args.deep,
+        graces: graces(args),
+    }
+}
+
+fn graces(args: &CollectArgs) -> Graces {
+    args.grace.map_or_else(Graces::default, |grace| {
         let grace = u64::try_from(grace.0.as_millis()).unwrap_or(u64::MAX);
         Graces {
             link_ms: grace,
@@ -134,12 +142,7 @@ fn plan(args: &CollectArgs) -> Plan {
             grave_ms: grace,
             leftover_ms: grace,
         }
-    });
-    Plan {
-        dry_run: args.dry_run,
-        deep: args.deep,
-        graces,
-    }
+    })
 }
 
 fn show(args: &CollectArgs, report: &Report) -> Result<(), Failure> {
@@ -148,7 +151,7 @@ fn show(args: &CollectArgs, report: &Report) -> Result<(), Failure> {
         let report = serde_json::to_string(report).map_err(|error| Failure::failed("cannot print", error))?;
         writeln!(output, "{report}")?;
     } else {
-        writeln!(output, "{}", describe(report, size))?;
+        writeln!(output, "{}", describe(report, graces(args), size))?;
     }
     Ok(())
 }

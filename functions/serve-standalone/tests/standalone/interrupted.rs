@@ -152,8 +152,8 @@ fn a_collection_that_was_killed_is_gone_on_with_when_its_time_is_over() {
     assert_eq!(busy.status.code(), Some(1));
     let stderr = text(&busy.stderr);
     for word in [
-        "another process has them until 20",
-        "uploads and the graveyard were seen to",
+        "another process goes through it until 20",
+        "expired uploads and pending deletions were handled",
         "run this again after",
     ] {
         assert!(stderr.contains(word), "{stderr}");
@@ -238,10 +238,10 @@ fn the_words_for_people_tell_what_was_freed() {
     // Announced, and never stored.
     bury(&data, &format!("{:032x}.2", 9), 1);
     let dry = text(&run(["collect", "--dry-run", "--data", data.to_str().unwrap()]).stdout);
-    assert!(dry.contains("\n2 graves would be emptied"), "{dry}");
+    assert!(dry.contains("\n2 pending deletions would be carried out"), "{dry}");
     let told = text(&run(["collect", "--data", data.to_str().unwrap()]).stdout);
     assert!(
-        told.contains("\n2 graves emptied: 1 object deleted, 2.0 KiB freed"),
+        told.contains("\n2 pending deletions carried out: 1 object deleted, 2.0 KiB freed"),
         "{told}"
     );
 }

@@ -126,7 +126,10 @@ impl Collector<'_> {
                 let as_read = before.map_or(Condition::Lacks(names::CONDEMNED), |mark| mark.stands());
                 let condition = Condition::All(vec![of_life(life), as_read]);
                 let marked = self.mark(keys::link(repository, digest), &condition).await?;
-                tally.marked = marked.is_some().into();
+                if marked.is_some() {
+                    tally.marked = 1;
+                    tally.marked_bytes = row.link.size;
+                }
                 if let Some(mark) = marked.flatten().filter(|_| active(Mutation::UnlinkAtOnce)) {
                     self.unlink(repository, digest, life, &mark).await?;
                 }

@@ -22,7 +22,9 @@ pub async fn an_unreferenced_link_is_unlinked_by_a_later_pass(trial: CollectionT
         "before the grace has passed"
     );
     trial.pass(2000);
-    assert_eq!(trial.run(&PLAN).await.done(), (1, 0, 0, 0), "marked");
+    let tally = trial.run(&PLAN).await;
+    assert_eq!(tally.done(), (1, 0, 0, 0), "marked");
+    assert_eq!(tally.marked_bytes, 1000);
     assert_eq!(trial.run_twice(&PLAN).await.done(), (0, 0, 0, 0), "marked once");
     trial.pass(PLAN.graces.link_ms - 1000);
     assert_eq!(

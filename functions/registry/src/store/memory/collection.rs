@@ -116,6 +116,7 @@ impl Records {
         match row.marked {
             None if cx.now.millis_since(row.at) > link_ms => {
                 tally.marked += 1;
+                tally.marked_bytes += row.link.size;
                 if !plan.dry_run {
                     row.marked = Some(cx.now);
                 }

@@ -25,7 +25,7 @@ pub(super) const EDGES: &str = "SELECT repository, target, parent, incarnation, 
     ORDER BY repository, target, parent, incarnation LIMIT ?5";
 
 pub(super) const LINKS: &str = "SELECT repository, digest, at, condemned, \
-    EXISTS (SELECT 1 FROM edge WHERE edge.repository = link.repository AND edge.target = link.digest) \
+    EXISTS (SELECT 1 FROM edge WHERE edge.repository = link.repository AND edge.target = link.digest), size \
     FROM link WHERE (repository, digest) > (?1, ?2) ORDER BY repository, digest LIMIT ?3";
 
 pub(super) const BACK_LINKS: &str = "SELECT digest, repository, incarnation, at, \
@@ -183,14 +183,14 @@ impl Place {
                     None
                 } else {
                     let mark: Option<String> = row.value(3)?;
-                    unreferenced(
-                        row.parsed(0)?,
-                        &digest,
-                        row.moment(2)?,
+                    let link = Unreferenced {
+                        repository: row.parsed(0)?,
+                        digest: digest.clone(),
+                        size: row.unsigned(5)?,
+                        at: row.moment(2)?,
                         mark,
-                        cx.now,
-                        plan.graces.link_ms,
-                    )
+                    };
+                    link.nominee(cx.now, plan.graces.link_ms)
                 };
                 Ok((Self::Links(repository, digest), nominee))
             }),
@@ -266,6 +266,7 @@ enum Nominee {
     Mark {
         repository: String,
         digest: String,
+        size: u64,
         made_before: Timestamp,
     },
     /// A link whose mark has stood for long enough.
@@ -282,29 +283,40 @@ enum Nominee {
     Empty(String),
 }
 
-/// What to do with a link that no manifest refers to. A mark that this version would not have written is left alone.
-fn unreferenced(
+/// A link that no manifest refers to.
+struct Unreferenced {
     repository: RepositoryName,
-    digest: &str,
+    digest: String,
+    size: u64,
     at: Timestamp,
     mark: Option<String>,
-    now: Timestamp,
-    grace: u64,
-) -> Option<Nominee> {
-    let digest = digest.to_owned();
-    match mark {
-        None => (now.millis_since(at) > grace).then(|| Nominee::Mark {
-            repository: repository.to_string(),
+}
+
+impl Unreferenced {
+    /// What to do with it. A mark that this version would not have written is left alone.
+    fn nominee(self, now: Timestamp, grace: u64) -> Option<Nominee> {
+        let Self {
+            repository,
             digest,
-            made_before: Timestamp(now.0 - grace),
-        }),
-        Some(mark) => {
-            let since = mark.strip_prefix(MARK)?.parse().ok().map(Timestamp)?;
-            (now.millis_since(since) > grace).then_some(Nominee::Unlink {
-                repository,
+            size,
+            at,
+            mark,
+        } = self;
+        match mark {
+            None => (now.millis_since(at) > grace).then(|| Nominee::Mark {
+                repository: repository.to_string(),
                 digest,
-                mark,
-            })
+                size,
+                made_before: Timestamp(now.0 - grace),
+            }),
+            Some(mark) => {
+                let since = mark.strip_prefix(MARK)?.parse().ok().map(Timestamp)?;
+                (now.millis_since(since) > grace).then_some(Nominee::Unlink {
+                    repository,
+                    digest,
+                    mark,
+                })
+            }
         }
     }
 }
@@ -312,7 +324,10 @@ fn unreferenced(
 impl Nominee {
     fn count(&self, tally: &mut Tally) {
         match self {
-            Self::Mark { .. } => tally.marked += 1,
+            Self::Mark { size, .. } => {
+                tally.marked += 1;
+                tally.marked_bytes += size;
+            }
             Self::Unlink { .. } => tally.unlinked += 1,
             Self::Unheld { size, .. } => {
                 tally.buried += 1;
@@ -330,6 +345,7 @@ impl Nominee {
                 repository,
                 digest,
                 made_before,
+                ..
             } => {
                 let marked = rows.change(
                     "UPDATE link SET condemned = ?3 WHERE repository = ?1 AND digest = ?2 AND condemned IS NULL \

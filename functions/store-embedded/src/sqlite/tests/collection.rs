@@ -44,6 +44,7 @@ async fn pass(store: &SqliteStore, cx: Context, plan: &Plan, limit: usize) -> Ta
         let Tally {
             seen,
             marked,
+            marked_bytes,
             unlinked,
             buried,
             buried_bytes,
@@ -52,6 +53,7 @@ async fn pass(store: &SqliteStore, cx: Context, plan: &Plan, limit: usize) -> Ta
         } = slice.tally;
         total.seen += seen;
         total.marked += marked;
+        total.marked_bytes += marked_bytes;
         total.unlinked += unlinked;
         total.buried += buried;
         total.buried_bytes += buried_bytes;
