@@ -97,7 +97,7 @@ pub(crate) enum Command {
     /// terminal or from standard input
     #[command(after_help = examples::HTPASSWD, allow_missing_positional = true)]
     Htpasswd(HtpasswdArgs),
-    /// Ask a running server on this host how it is, for the probes of containers
+    /// Ask a running server on this host whether it is healthy, for the probes of containers
     #[command(after_help = examples::HEALTH)]
     Health(HealthArgs),
     /// Print a script that completes the command line in a shell

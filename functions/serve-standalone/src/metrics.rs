@@ -149,7 +149,7 @@ impl Metrics {
         let passes = Family::default();
         registry.register(
             "collection_passes",
-            "Passes of collection by this process: whole, busy (another process had the names), failed, or stopped",
+            "Passes of collection by this process: whole, busy (another process was going through the metadata), failed, or stopped",
             passes.clone(),
         );
         let last_pass = Gauge::default();
@@ -162,7 +162,7 @@ impl Metrics {
         let deleted = Counter::default();
         registry.register(
             "collection_deleted_objects",
-            "Deletions carried out by garbage collection, also of objects that an upload never stored",
+            "Deletions carried out by garbage collection, including those of objects that an upload never stored",
             deleted.clone(),
         );
         let swept = Counter::default();

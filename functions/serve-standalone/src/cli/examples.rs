@@ -101,7 +101,7 @@ Examples:
   roadstead collect --dry-run
       Report what would be deleted
   roadstead collect
-      One pass, beside running servers. It marks unreferenced blobs; later passes delete them, a day or two after that
+      One pass, beside running servers. It marks unreferenced blobs; later passes delete them, and free their space two to three days later
   roadstead collect --every 6h
       Pass after pass, until SIGTERM or SIGINT
   roadstead collect --deep --json | jq .buried_bytes

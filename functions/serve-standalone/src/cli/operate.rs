@@ -80,8 +80,8 @@ pub(crate) struct CollectArgs {
     /// Begin a pass at this interval, until SIGTERM or SIGINT
     #[arg(long, value_name = "DURATION")]
     pub(crate) every: Option<Span>,
-    /// Minimum age before each step, in place of 24h for unreferenced links, 1h for expired uploads and 25h for objects that
-    /// are scheduled for deletion. Must be longer than a client takes from its first blob to its manifest, than
+    /// Minimum age before each step, in place of 24h for unreferenced links (before they are marked, and again before they are
+    /// deleted) and for orphaned records, 1h for expired uploads, and 25h for objects that are scheduled for deletion. Must be longer than a client takes from its first blob to its manifest, than
     /// redirected pulls may take, and than --upload-lifetime of the servers, or those fail
     #[arg(long, value_name = "DURATION")]
     pub(crate) grace: Option<Span>,

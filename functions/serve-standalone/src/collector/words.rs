@@ -12,6 +12,7 @@ fn count(number: u64, one: &str, several: &str) -> String {
 /// A time in the largest unit that divides it.
 fn duration(millis: u64) -> String {
     for (unit, one, several) in [
+        (86_400_000, "day", "days"),
         (3_600_000, "hour", "hours"),
         (60_000, "minute", "minutes"),
         (1_000, "second", "seconds"),
@@ -33,7 +34,13 @@ pub(crate) fn describe(report: &Report, graces: Graces, size: impl Fn(u64) -> St
             participle.to_owned()
         }
     };
-    let pronoun = |number: u64, one: &'static str, several: &'static str| if number == 1 { one } else { several };
+    let newly = |participle: &str| {
+        if report.dry_run {
+            format!("would be {participle}")
+        } else {
+            format!("newly {participle}")
+        }
+    };
     let mut lines = vec![
         count(names.seen, "record", "records")
             + " examined"
@@ -43,13 +50,12 @@ pub(crate) fn describe(report: &Report, graces: Graces, size: impl Fn(u64) -> St
                 ""
             },
         format!(
-            "{} ({}) {} unreferenced: {} for deletion, which follows in {} at the earliest unless a manifest refers to {}",
+            "{} (up to {}) {} as unreferenced; deleted in {} at the earliest unless used again, and freed {} after that",
             count(names.marked, "link to a blob", "links to blobs"),
             size(names.marked_bytes),
-            pronoun(names.marked, "is", "are"),
-            done("marked"),
+            newly("marked"),
             duration(graces.link_ms),
-            pronoun(names.marked, "it", "them"),
+            duration(graces.grave_ms),
         ),
         format!(
             "{} {}",
@@ -64,12 +70,12 @@ pub(crate) fn describe(report: &Report, graces: Graces, size: impl Fn(u64) -> St
             duration(graces.grave_ms),
         ),
         format!(
-            "{} {}; {} that {} may have left {} for deletion",
+            "{} {}; up to {} {} for deletion in {} at the earliest",
             count(report.sessions_swept, "expired upload", "expired uploads"),
             done("ended"),
             count(report.session_graves, "object", "objects"),
-            pronoun(report.sessions_swept, "it", "they"),
             done("scheduled"),
+            duration(graces.grave_ms),
         ),
         format!(
             "{} {}",
@@ -118,7 +124,7 @@ fn freed(report: &Report, size: impl Fn(u64) -> String) -> String {
             let objects = count(objects, "object", "objects");
             format!(": {objects} deleted, {} freed", size(bytes))
         }
-        None => ": the store does not report how much was freed".to_owned(),
+        None => ": how much was freed is not known".to_owned(),
     }
 }
 
@@ -167,11 +173,11 @@ mod tests {
         assert_eq!(
             text(&report),
             "1 record examined\n\
-             1 link to a blob (20 B) is unreferenced: marked for deletion, which follows in 24 hours at the earliest unless a \
-             manifest refers to it\n\
+             1 link to a blob (up to 20 B) newly marked as unreferenced; deleted in 1 day at the earliest unless used again, \
+             and freed 25 hours after that\n\
              1 unreferenced link deleted\n\
              1 blob (10 B) without links scheduled for deletion in 25 hours at the earliest\n\
-             1 expired upload ended; 1 object that it may have left scheduled for deletion\n\
+             1 expired upload ended; up to 1 object scheduled for deletion in 25 hours at the earliest\n\
              1 pending deletion carried out: 1 object deleted, 100 B freed\n\
              1 repository without manifests and blobs removed from the catalog\n\
              1 orphaned record deleted\n\
@@ -193,11 +199,11 @@ mod tests {
         assert_eq!(
             text(&report),
             "3 records examined, from where an earlier pass was interrupted\n\
-             3 links to blobs (60 B) are unreferenced: marked for deletion, which follows in 24 hours at the earliest unless a \
-             manifest refers to them\n\
+             3 links to blobs (up to 60 B) newly marked as unreferenced; deleted in 1 day at the earliest unless used again, \
+             and freed 25 hours after that\n\
              3 unreferenced links deleted\n\
              3 blobs (30 B) without links scheduled for deletion in 25 hours at the earliest\n\
-             3 expired uploads ended; 3 objects that they may have left scheduled for deletion\n\
+             3 expired uploads ended; up to 3 objects scheduled for deletion in 25 hours at the earliest\n\
              3 pending deletions carried out: 2 objects deleted, 7 B freed\n\
              3 repositories without manifests and blobs removed from the catalog\n\
              3 orphaned records deleted\n\
@@ -223,7 +229,7 @@ mod tests {
             freed: None,
             ..report(2)
         };
-        let line = "\n2 pending deletions carried out: the store does not report how much was freed\n";
+        let line = "\n2 pending deletions carried out: how much was freed is not known\n";
         assert!(text(&report).contains(line), "{}", text(&report));
         assert!(text(&Report::default()).ends_with("\n0 pending deletions carried out"));
     }
@@ -231,12 +237,12 @@ mod tests {
     #[test]
     fn times_are_in_the_largest_unit_that_divides_them() {
         for (millis, expected) in [
-            (0, "0 hours"),
             (1, "1 ms"),
             (1_000, "1 second"),
             (90_000, "90 seconds"),
             (120_000, "2 minutes"),
             (3_600_000, "1 hour"),
+            (172_800_000, "2 days"),
             (90_000_000, "25 hours"),
         ] {
             assert_eq!(duration(millis), expected);
@@ -254,11 +260,11 @@ mod tests {
         assert_eq!(
             text(&report),
             "2 records examined\n\
-             2 links to blobs (40 B) are unreferenced: would be marked for deletion, which follows in 24 hours at the earliest \
-             unless a manifest refers to them\n\
+             2 links to blobs (up to 40 B) would be marked as unreferenced; deleted in 1 day at the earliest unless used again, \
+             and freed 25 hours after that\n\
              2 unreferenced links would be deleted\n\
              2 blobs (20 B) without links would be scheduled for deletion in 25 hours at the earliest\n\
-             2 expired uploads would be ended; 2 objects that they may have left would be scheduled for deletion\n\
+             2 expired uploads would be ended; up to 2 objects would be scheduled for deletion in 25 hours at the earliest\n\
              2 pending deletions would be carried out\n\
              2 repositories without manifests and blobs would be removed from the catalog\n\
              2 orphaned records would be deleted"

@@ -91,7 +91,7 @@ async fn once(args: &CollectArgs, opened: &Opened, stop: &Stop) -> Result<Report
                 failed => format!("{failed} operations failed, of which the first: {what}"),
             };
             Err(Failure::Failed(format!(
-                "{attempt}: {source}. All else was done; the next run tries this again"
+                "{attempt}: {source}. The next run tries this again"
             )))
         }
     }

@@ -23,7 +23,7 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
     let address = reachable(args.listen);
     if address.port() == 0 {
         return Err(Failure::Usage(
-            "port 0 is no port to ask: give the one that the server has printed, by --listen".into(),
+            "port 0 cannot be asked: give the port that the server has printed, by --listen".into(),
         ));
     }
     let path = match (args.live, args.push) {

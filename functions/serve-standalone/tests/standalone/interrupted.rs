@@ -115,7 +115,7 @@ fn a_collection_that_is_told_to_end_is_gone_on_with_at_once() {
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         let stderr = text(&output.stderr);
-        assert!(stderr.contains("interrupted; the next run goes on"), "{stderr}");
+        assert!(stderr.contains("interrupted; the next run continues"), "{stderr}");
         let first = report(&output);
         assert_eq!((&first["stopped"], &first["complete"]), (&true.into(), &false.into()));
         assert_gone_on_with(&data, seen(&first));
@@ -216,10 +216,7 @@ fn a_file_that_cannot_be_unlinked_keeps_nothing_else_back() {
     );
     let people = run(["collect", "--data", data.to_str().unwrap()]);
     assert_eq!(people.status.code(), Some(1));
-    assert!(
-        text(&people.stdout).contains("\n1 thing could not be done"),
-        "{people:?}"
-    );
+    assert!(text(&people.stdout).contains("\n1 operation failed"), "{people:?}");
 
     std::fs::remove_dir_all(data.join("blobs/0").join(&stuck)).unwrap();
     let output = collect(&data, &[]);
