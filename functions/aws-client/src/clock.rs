@@ -95,8 +95,8 @@ fn told(response: &HttpResponse) -> Option<u64> {
     seconds.checked_mul(1_000)
 }
 
-fn millis(moment: SystemTime) -> u64 {
-    let since = moment.duration_since(UNIX_EPOCH).unwrap_or_default();
+fn millis(timestamp: SystemTime) -> u64 {
+    let since = timestamp.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 

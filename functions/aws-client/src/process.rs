@@ -259,15 +259,15 @@ fn parse(output: &[u8]) -> Result {
     };
     let end = match text("Expiration") {
         None => None,
-        Some(end) => Some(moment(end).ok_or_else(unreadable)?),
+        Some(end) => Some(timestamp(end).ok_or_else(unreadable)?),
     };
     let token = text("SessionToken").map(ToOwned::to_owned);
     Ok(Credentials::new(key, secret, token, end, "CredentialProcess"))
 }
 
-fn moment(text: &str) -> Option<SystemTime> {
-    let moment = DateTime::from_str(text, Format::DateTimeWithOffset).ok()?;
-    SystemTime::try_from(moment).ok()
+fn timestamp(text: &str) -> Option<SystemTime> {
+    let timestamp = DateTime::from_str(text, Format::DateTimeWithOffset).ok()?;
+    SystemTime::try_from(timestamp).ok()
 }
 
 #[cfg(test)]

@@ -99,7 +99,7 @@ impl fmt::Display for Principal {
 
 /// The most that an identity may do.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Ceiling {
+pub enum Scope {
     /// Every action on every repository.
     Everything,
     /// Pulls and lists of every repository.
@@ -116,14 +116,14 @@ pub struct Denied;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity {
     principal: Principal,
-    ceiling: Ceiling,
+    scope: Scope,
 }
 
 impl Identity {
     /// An identity as an [`Authenticator`] has found it.
     #[must_use]
-    pub fn new(principal: Principal, ceiling: Ceiling) -> Self {
-        Self { principal, ceiling }
+    pub fn new(principal: Principal, scope: Scope) -> Self {
+        Self { principal, scope }
     }
 
     /// Who it is.
@@ -135,15 +135,15 @@ impl Identity {
     /// Whether nothing is out of its reach.
     #[must_use]
     pub fn is_unrestricted(&self) -> bool {
-        self.ceiling == Ceiling::Everything
+        self.scope == Scope::Everything
     }
 
     /// The permit for `A` in `repository`, if the ceiling covers it.
     pub fn permit<A: Action>(&self, repository: &RepositoryName) -> Result<Permit<A>, Denied> {
-        let granted = match (&self.ceiling, A::KIND) {
-            (Ceiling::Everything, _) | (Ceiling::PullOnly, ActionKind::Pull | ActionKind::List) => true,
-            (Ceiling::Upload(only), ActionKind::Push) => only == repository,
-            (Ceiling::PullOnly | Ceiling::Upload(_), _) => false,
+        let granted = match (&self.scope, A::KIND) {
+            (Scope::Everything, _) | (Scope::PullOnly, ActionKind::Pull | ActionKind::List) => true,
+            (Scope::Upload(only), ActionKind::Push) => only == repository,
+            (Scope::PullOnly | Scope::Upload(_), _) => false,
         };
         if granted {
             Ok(Permit {
@@ -248,7 +248,7 @@ pub trait Authenticator: Send + Sync + 'static {
     /// What a principal may do now that was authenticated earlier: an upload's token outlives the request that opened
     /// it, and what was revoked meanwhile must not be published. [`AuthenticationError::Unauthenticated`] if the
     /// principal is no longer known.
-    async fn recall(&self, principal: &Principal) -> Result<Identity, AuthenticationError>;
+    async fn reauthorize(&self, principal: &Principal) -> Result<Identity, AuthenticationError>;
 
     /// The value of `WWW-Authenticate` in a 401 (RFC 9110, 11.6.1); `None` where no credentials would help.
     fn challenge(&self) -> Option<HeaderValue>;
@@ -257,7 +257,7 @@ pub trait Authenticator: Send + Sync + 'static {
 /// Lets everyone in, up to a ceiling.
 #[derive(Clone, Debug)]
 pub struct Anonymous {
-    ceiling: Ceiling,
+    scope: Scope,
 }
 
 impl Anonymous {
@@ -265,27 +265,25 @@ impl Anonymous {
     #[must_use]
     pub fn all() -> Self {
         Self {
-            ceiling: Ceiling::Everything,
+            scope: Scope::Everything,
         }
     }
 
     /// Everyone may pull, and nobody may push.
     #[must_use]
     pub fn pull() -> Self {
-        Self {
-            ceiling: Ceiling::PullOnly,
-        }
+        Self { scope: Scope::PullOnly }
     }
 }
 
 #[async_trait]
 impl Authenticator for Anonymous {
     async fn authenticate(&self, _: Origin, _: &Credentials) -> Result<Identity, AuthenticationError> {
-        Ok(Identity::new(Principal::Anonymous, self.ceiling.clone()))
+        Ok(Identity::new(Principal::Anonymous, self.scope.clone()))
     }
 
-    async fn recall(&self, _: &Principal) -> Result<Identity, AuthenticationError> {
-        Ok(Identity::new(Principal::Anonymous, self.ceiling.clone()))
+    async fn reauthorize(&self, _: &Principal) -> Result<Identity, AuthenticationError> {
+        Ok(Identity::new(Principal::Anonymous, self.scope.clone()))
     }
 
     fn challenge(&self) -> Option<HeaderValue> {
@@ -372,16 +370,16 @@ mod tests {
     }
 
     #[test]
-    fn ceilings() {
+    fn scopes() {
         let only: RepositoryName = "a/b".parse().unwrap();
-        for (ceiling, repository, expected) in [
-            (Ceiling::Everything, "a/b", [true, true, true, true]),
-            (Ceiling::PullOnly, "a/b", [true, false, false, true]),
-            (Ceiling::Upload(only.clone()), "a/b", [false, true, false, false]),
-            (Ceiling::Upload(only.clone()), "a/b/c", [false; 4]),
-            (Ceiling::Upload(only), "a", [false; 4]),
+        for (scope, repository, expected) in [
+            (Scope::Everything, "a/b", [true, true, true, true]),
+            (Scope::PullOnly, "a/b", [true, false, false, true]),
+            (Scope::Upload(only.clone()), "a/b", [false, true, false, false]),
+            (Scope::Upload(only.clone()), "a/b/c", [false; 4]),
+            (Scope::Upload(only), "a", [false; 4]),
         ] {
-            let identity = Identity::new(Principal::Anonymous, ceiling.clone());
+            let identity = Identity::new(Principal::Anonymous, scope.clone());
             let repository = repository.parse().unwrap();
             let granted = [
                 identity.permit::<Pull>(&repository).is_ok(),
@@ -389,10 +387,10 @@ mod tests {
                 identity.permit::<Delete>(&repository).is_ok(),
                 identity.permit::<List>(&repository).is_ok(),
             ];
-            assert_eq!(granted, expected, "{ceiling:?} {repository}");
+            assert_eq!(granted, expected, "{scope:?} {repository}");
             assert_eq!(identity.is_unrestricted(), expected == [true; 4]);
         }
-        let identity = Identity::new(Principal::Anonymous, Ceiling::Everything);
+        let identity = Identity::new(Principal::Anonymous, Scope::Everything);
         let name: RepositoryName = "x".parse().unwrap();
         assert_eq!(identity.permit::<Pull>(&name).unwrap().repository(), &name);
     }

@@ -42,7 +42,7 @@ impl ResponseBody {
     /// The same bytes, for which `room` was granted: it goes back when they are sent, or nobody wants them any more. A
     /// shell that hands the bytes on before they are sent takes it out, and keeps it as long as them.
     #[must_use]
-    pub fn holding(self, room: Option<Memory>) -> Self {
+    pub fn with_memory(self, room: Option<Memory>) -> Self {
         Self { room, ..self }
     }
 

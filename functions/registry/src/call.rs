@@ -5,7 +5,7 @@ use std::ops::Deref;
 use http::{Method, Response};
 use oci::RepositoryName;
 
-use crate::auth::{Action, AuthenticationError, Ceiling, Credentials, Identity, Origin, Permit, Principal};
+use crate::auth::{Action, AuthenticationError, Credentials, Identity, Origin, Permit, Principal, Scope};
 use crate::body::{RequestBody, ResponseBody};
 use crate::budget::ClientKey;
 use crate::delivery::Client;
@@ -160,7 +160,7 @@ impl<'a> Call<'a> {
             } => {
                 let session = self.session(caller, &repository, &token).await?;
                 // Policy is asked again: what was revoked since the upload was opened must not be published.
-                let identity = self.identify(self.authenticator.recall(session.principal()).await)?;
+                let identity = self.identify(self.authenticator.reauthorize(session.principal()).await)?;
                 let permit = self.permit(&identity, &repository)?;
                 Box::pin(self.finish_upload(permit, session, digest, headers, body)).await
             }
@@ -223,8 +223,8 @@ impl<'a> Call<'a> {
             }
             _ => {
                 // What a verified token grants is what it names: pushes to this repository, nothing else.
-                let ceiling = Ceiling::Upload(repository.clone());
-                let permit = self.permit(&Identity::new(token.principal.clone(), ceiling), repository)?;
+                let scope = Scope::Upload(repository.clone());
+                let permit = self.permit(&Identity::new(token.principal.clone(), scope), repository)?;
                 OpenSession::new(&permit, token, text)
             }
         }

@@ -43,7 +43,7 @@ impl ServiceClock {
     /// Notes that the service showed the second `service` between the moments `sent` and `received` of the own clock;
     /// all in milliseconds since the Unix epoch. How long the answer took never counts as a difference.
     pub fn observe(&self, service: u64, sent: u64, received: u64) -> Option<ClockChange> {
-        let signed = |moment: u64| i64::try_from(moment).unwrap_or(i64::MAX);
+        let signed = |timestamp: u64| i64::try_from(timestamp).unwrap_or(i64::MAX);
         let (service, first, last) = (signed(service), signed(sent.min(received)), signed(sent.max(received)));
         // The header has whole seconds: the service's clock showed anything up to the next one.
         let at_least = first.saturating_sub(service).saturating_sub(1_000);

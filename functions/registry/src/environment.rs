@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use crate::budget::ClientKey;
-use crate::store::{Context, Incarnation, StoreError, Timestamp};
+use crate::store::{Context, StoreError, Timestamp, Uid};
 
 /// Memory that a request may use until it drops this.
 pub type Memory = Box<dyn MemoryPermit>;
@@ -106,7 +106,7 @@ pub(crate) fn context(environment: &dyn Environment, client: ClientKey, budget_m
     Context {
         now,
         deadline: now.plus_millis(budget_ms),
-        incarnation: Incarnation(random_u64(environment)),
+        uid: Uid(random_u64(environment)),
         client,
     }
 }

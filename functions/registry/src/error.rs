@@ -125,7 +125,7 @@ impl From<StoreError> for Error {
 impl From<AppendError> for Error {
     fn from(error: AppendError) -> Self {
         match error {
-            AppendError::Body(error) | AppendError::Adrift(error) => error.into(),
+            AppendError::Body(error) | AppendError::WriteInFlight(error) => error.into(),
             AppendError::Store(error) => Self::Store(error),
         }
     }

@@ -44,9 +44,11 @@ mod noticed {
 
     use async_trait::async_trait;
     use registry::contract::churn::{Options, churn};
-    use registry::store::collection::{Begun, Collected, CollectionStore, Graces, Grave, Plan, Standing};
+    use registry::store::collection::{
+        Collected, CollectionStore, GracePeriods, PassStart, PendingDeletion, Plan, Standing,
+    };
     use registry::store::sessions::{Session, SessionKey};
-    use registry::store::{Context, Cursor, Incarnation, Slice, StoreError, Timestamp};
+    use registry::store::{Context, Cursor, Slice, StoreError, Timestamp, Uid};
 
     #[derive(Clone, Copy, PartialEq)]
     enum Defect {
@@ -65,21 +67,21 @@ mod noticed {
 
     #[async_trait]
     impl CollectionStore for Defective {
-        async fn begin_pass(&self, cx: Context, pass: Incarnation, until: Timestamp) -> Result<Begun, StoreError> {
+        async fn begin_pass(&self, cx: Context, pass: Uid, until: Timestamp) -> Result<PassStart, StoreError> {
             self.inner.begin_pass(cx, pass, until).await
         }
 
         async fn checkpoint(
             &self,
             cx: Context,
-            pass: Incarnation,
+            pass: Uid,
             next: Option<&Cursor>,
             until: Timestamp,
         ) -> Result<bool, StoreError> {
             self.inner.checkpoint(cx, pass, next, until).await
         }
 
-        async fn collect_names(
+        async fn collect_metadata(
             &self,
             cx: Context,
             plan: &Plan,
@@ -89,46 +91,49 @@ mod noticed {
             let link_ms = if self.defect == Defect::Hasty {
                 0
             } else {
-                plan.graces.link_ms
+                plan.grace_periods.link_ms
             };
             let plan = Plan {
-                graces: Graces { link_ms, ..plan.graces },
+                grace_periods: GracePeriods {
+                    link_ms,
+                    ..plan.grace_periods
+                },
                 ..*plan
             };
-            self.inner.collect_names(cx, &plan, after, limit).await
+            self.inner.collect_metadata(cx, &plan, after, limit).await
         }
 
         async fn sweep(&self, cx: Context, key: SessionKey, session: &Session) -> Result<Option<u64>, StoreError> {
             let swept = self.inner.sweep(cx, key, session).await?;
             if self.defect == Defect::Forgetful {
-                let graves: Vec<_> = registry::store::collection::remains(key, session, cx.now).collect();
-                self.inner.forget(cx, &graves).await?;
+                let pending_deletions: Vec<_> = registry::store::collection::remains(key, session, cx.now).collect();
+                self.inner.forget(cx, &pending_deletions).await?;
             }
             Ok(swept)
         }
 
-        async fn graves(
+        async fn pending_deletions(
             &self,
             cx: Context,
             before: Timestamp,
             after: Option<&Cursor>,
             limit: usize,
-        ) -> Result<Slice<Grave>, StoreError> {
+        ) -> Result<Slice<PendingDeletion>, StoreError> {
             if self.defect == Defect::Piling && before < cx.now {
                 return Ok(Slice {
                     items: Vec::new(),
                     next: None,
                 });
             }
-            self.inner.graves(cx, before, after, limit).await
+            self.inner.pending_deletions(cx, before, after, limit).await
         }
 
-        async fn standing(&self, cx: Context, grave: &Grave) -> Result<Standing, StoreError> {
-            self.inner.standing(cx, grave).await
+        async fn standing(&self, cx: Context, pending_deletion: &PendingDeletion) -> Result<Standing, StoreError> {
+            self.inner.standing(cx, pending_deletion).await
         }
 
-        async fn forget(&self, cx: Context, graves: &[Grave]) -> Result<(), StoreError> {
-            self.inner.forget(cx, graves).await
+        async fn forget(&self, cx: Context, pending_deletions: &[PendingDeletion]) -> Result<(), StoreError> {
+            self.inner.forget(cx, pending_deletions).await
         }
     }
 

@@ -13,13 +13,13 @@ use registry::contract::Stores;
 use registry::contract::counting::{
     CountingBlobs, CountingCollection, CountingMetadata, CountingRecords, CountingSessions, Counts,
 };
-use registry::contract::faulty::{Fault, Faults, FaultyMetadata, FaultySessions, Kind, Moment};
+use registry::contract::faulty::{Fault, FaultPoint, Faults, FaultyMetadata, FaultySessions, Kind};
 use registry::contract::source::Body;
-use registry::store::blobs::{BlobStore, Discarded, Doomed, Reached, RedirectRequest, Upload};
+use registry::store::blobs::{BlobStore, Discarded, ObjectToDelete, Reached, RedirectRequest, Upload};
 use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions, RecordCounts};
 use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest, Referrer, Removal};
 use registry::store::sessions::{Attempt, Claimed, Expected, SessionId, SessionKey, SessionStore};
-use registry::store::{Context, Incarnation, Location, StoreError, Timestamp};
+use registry::store::{Context, Location, StoreError, Timestamp, Uid};
 
 fn stores() -> Stores {
     let metadata = Arc::new(MemoryMetadata::new());
@@ -72,14 +72,14 @@ fn every_clause_is_run() {
         include_str!("../src/contract/blobs/races.rs"),
         include_str!("../src/contract/blobs/walks.rs"),
         include_str!("../src/contract/sessions/mod.rs"),
-        include_str!("../src/contract/sessions/ends.rs"),
+        include_str!("../src/contract/sessions/endings.rs"),
         include_str!("../src/contract/metadata/links.rs"),
         include_str!("../src/contract/metadata/lists.rs"),
         include_str!("../src/contract/metadata/manifests.rs"),
         include_str!("../src/contract/metadata/races.rs"),
         include_str!("../src/contract/metadata/removals.rs"),
         include_str!("../src/contract/metadata/tags.rs"),
-        include_str!("../src/contract/collection/bytes.rs"),
+        include_str!("../src/contract/collection/blobs.rs"),
         include_str!("../src/contract/collection/links.rs"),
         include_str!("../src/contract/collection/passes.rs"),
         include_str!("../src/contract/collection/races.rs"),
@@ -99,11 +99,11 @@ fn every_clause_is_run() {
     }
 }
 
-fn cx(incarnation: u64) -> Context {
+fn cx(uid: u64) -> Context {
     Context {
         now: Timestamp(1_000_000),
         deadline: Timestamp(1_001_000),
-        incarnation: Incarnation(incarnation),
+        uid: Uid(uid),
         client: registry::budget::ClientKey::INTERNAL,
     }
 }
@@ -171,10 +171,10 @@ async fn memory_records_what_nothing_reads_yet() {
         catalog: 1,
         blobs: 2,
         back_links: 4,
-        graveyard: 2,
+        deletion_queue: 2,
     };
     assert_eq!(store.counts(), full);
-    assert_eq!(store.graveyard(), [location("2"), location("4")]);
+    assert_eq!(store.deletion_queue(), [location("2"), location("4")]);
 
     assert_eq!(
         store.delete_manifest(cx(7), &a, &put.digest, "x").await.unwrap(),
@@ -188,7 +188,7 @@ async fn memory_records_what_nothing_reads_yet() {
         history: 4,
         catalog: 1,
         blobs: 2,
-        graveyard: 2,
+        deletion_queue: 2,
         ..RecordCounts::default()
     };
     assert_eq!(store.counts(), empty);
@@ -206,8 +206,8 @@ async fn memory_buries_what_lost_a_race() {
             .unwrap();
     }
     let link = store.link(cx(99), &name("a"), &digest("blob")).await.unwrap().unwrap();
-    assert_eq!(store.counts().graveyard, 31);
-    assert!(!store.graveyard().contains(&link.location));
+    assert_eq!(store.counts().deletion_queue, 31);
+    assert!(!store.deletion_queue().contains(&link.location));
 }
 
 /// What is left of uploads can be counted: a seal makes no object of one body, and one more of several.
@@ -278,11 +278,11 @@ async fn memory_refuses_locations_of_other_stores() {
         store.stat(cx(3), &elsewhere).await,
         Err(StoreError::Failed(_))
     ));
-    let doomed = Doomed {
+    let to_delete = ObjectToDelete {
         location: elsewhere,
         unfinished: false,
     };
-    let deleted = store.delete(cx(1), &[doomed]).await;
+    let deleted = store.delete(cx(1), &[to_delete]).await;
     assert!(matches!(deleted, Err(StoreError::Failed(_))));
 }
 
@@ -305,9 +305,7 @@ async fn counts_tell_reads_from_writes() {
     metadata.link(cx(1), &name("a"), &digest("blob")).await.unwrap();
     metadata.link(cx(2), &name("a"), &digest("blob")).await.unwrap();
     sessions.get(cx(3), key).await.unwrap();
-    let claimed = sessions
-        .claim(cx(4), key, Expected::Fresh, Timestamp(9), u32::MAX)
-        .await;
+    let claimed = sessions.claim(cx(4), key, Expected::New, Timestamp(9), u32::MAX).await;
     claimed.unwrap();
     let request = RedirectRequest {
         content_type: "a/b",
@@ -335,7 +333,7 @@ async fn faults_strike_when_they_are_planned() {
         method: Some("commit_blob"),
         nth: 2,
         kind: Kind::Unavailable,
-        moment: Moment::Before,
+        timestamp: FaultPoint::Before,
     });
     store.link(cx(1), &name("a"), &digest("one")).await.unwrap();
     commit("two").await.unwrap();
@@ -349,7 +347,7 @@ async fn faults_strike_when_they_are_planned() {
         method: None,
         nth: 1,
         kind: Kind::Failed,
-        moment: Moment::After,
+        timestamp: FaultPoint::After,
     });
     assert!(matches!(commit("five").await, Err(StoreError::Failed(_))));
     assert_eq!(memory.counts().links, 4, "all was done, and the answer was lost");
@@ -361,9 +359,7 @@ async fn faults_strike_when_they_are_planned() {
         expires: Timestamp(5),
         id: SessionId(1),
     };
-    let claimed = sessions
-        .claim(cx(1), key, Expected::Fresh, Timestamp(9), u32::MAX)
-        .await;
+    let claimed = sessions.claim(cx(1), key, Expected::New, Timestamp(9), u32::MAX).await;
     let claimed = claimed.unwrap();
     assert!(matches!(claimed, Claimed::Granted(_)));
     assert_eq!(faults.calls(), ["commit_blob", "claim"]);

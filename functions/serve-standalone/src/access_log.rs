@@ -18,7 +18,7 @@ use registry::{Principal, Record};
 
 use crate::cli::LogFormat;
 use crate::environment;
-use crate::{logging, moment};
+use crate::{logging, timestamp};
 
 /// The target by which these lines are filtered: `--log-level info,access=off`.
 const TARGET: &str = "access";
@@ -111,7 +111,7 @@ impl<'a> Fields<'a> {
         if format == LogFormat::Json {
             line.push_str("{\"timestamp\":\"");
         }
-        moment::milliseconds(line, environment::now());
+        timestamp::milliseconds(line, environment::now());
         line.push_str(match format {
             LogFormat::Json => "\",\"level\":\"INFO\"",
             LogFormat::Text => "  INFO access:",

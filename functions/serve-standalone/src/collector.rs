@@ -1,7 +1,7 @@
 //! Collection in the background of a server.
 
+mod report_text;
 mod stop;
-mod words;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use registry::store::collection::Plan;
 use registry::{AllStores, Environment};
 use tokio::sync::mpsc;
 
+pub(crate) use self::report_text::describe;
 pub(crate) use self::stop::{Going, Stop};
-pub(crate) use self::words::describe;
 use crate::condition::Condition;
 use crate::metrics::{Metrics, Pass};
 
@@ -158,17 +158,17 @@ async fn pass(
                 stopped = report.stopped,
                 deep = report.deep,
                 resumed = report.resumed,
-                seen = report.names.seen,
-                marked = report.names.marked,
-                marked_bytes = report.names.marked_bytes,
-                unlinked = report.names.unlinked,
-                leftovers = report.names.leftovers,
-                repositories = report.names.repositories,
-                buried = report.names.buried,
-                buried_bytes = report.names.buried_bytes,
+                seen = report.metadata.seen,
+                marked = report.metadata.marked,
+                marked_bytes = report.metadata.marked_bytes,
+                unlinked = report.metadata.unlinked,
+                leftovers = report.metadata.leftovers,
+                repositories = report.metadata.repositories,
+                scheduled = report.metadata.scheduled,
+                scheduled_bytes = report.metadata.scheduled_bytes,
                 sessions = report.sessions_swept,
                 deleted = report.objects_deleted,
-                freed_bytes = report.freed.map(|freed| freed.bytes),
+                freed_bytes = report.deleted.map(|deleted| deleted.bytes),
                 "collected"
             );
             Some(report)
@@ -198,7 +198,7 @@ mod tests {
     use registry::clock::ServiceClock;
     use registry::environment::{Memory, Purpose};
     use registry::store::memory::MemoryMetadata;
-    use registry::store::{Context, Incarnation, Location, StoreError};
+    use registry::store::{Context, Location, StoreError, Uid};
 
     use super::*;
     use crate::condition::{ConditionParts, TimeService};
@@ -362,7 +362,7 @@ mod tests {
         let guarded = condition.guarding(&inner);
         let collects = async || {
             let report = pass(false, &guarded, &environment, &metrics, &condition, &stop).await;
-            report.map(|report| (report.names.marked, report.names.unlinked, report.objects_deleted))
+            report.map(|report| (report.metadata.marked, report.metadata.unlinked, report.objects_deleted))
         };
         let later = |hours: u64| {
             host.0.fetch_add(hours * HOUR, Ordering::Relaxed);
@@ -374,7 +374,7 @@ mod tests {
         let cx = || Context {
             now: host.now(),
             deadline: host.now().plus_millis(HOUR),
-            incarnation: Incarnation(3),
+            uid: Uid(3),
             client: ClientKey::INTERNAL,
         };
         let digests = [b"x", b"y"].map(|bytes| Digest::of(Algorithm::Sha256, bytes));
@@ -394,12 +394,12 @@ mod tests {
         assert_eq!(collects().await, None, "nobody tells the time");
         let link = inner.metadata.marked_link(cx(), &name, &digests[0]).await.unwrap();
         assert!(link.is_some_and(|(_, marked)| marked), "the link stands, with its mark");
-        let graves = inner
+        let pending_deletions = inner
             .collection
-            .graves(cx(), Timestamp(u64::MAX), None, 10)
+            .pending_deletions(cx(), Timestamp(u64::MAX), None, 10)
             .await
             .unwrap();
-        assert_eq!(graves.items.len(), 1);
+        assert_eq!(pending_deletions.items.len(), 1);
 
         service.1.store(true, Ordering::Relaxed);
         later(2 * 24);

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, Response, StatusCode, Uri};
 use registry::store::sessions::{Attempt, SessionId, SessionKey};
-use registry::store::{Context, Incarnation, Location, Reason, StoreError, Timestamp};
+use registry::store::{Context, Location, Reason, StoreError, Timestamp, Uid};
 use registry::{AllStores, Environment, ResponseBody};
 use store_s3::S3Blobs;
 use tokio::sync::Mutex;
@@ -217,7 +217,7 @@ impl Asked {
         Context {
             now,
             deadline: now.plus_millis(TIMEOUT_MS),
-            incarnation: Incarnation(0),
+            uid: Uid(0),
             client: registry::budget::ClientKey::INTERNAL,
         }
     }

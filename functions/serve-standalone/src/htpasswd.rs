@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use http::HeaderValue;
-use registry::auth::{AuthenticationError, Ceiling, Credentials, Origin};
+use registry::auth::{AuthenticationError, Credentials, Origin, Scope};
 use registry::budget::ClientKey;
 use registry::{Authenticator, Identity, Principal};
 
@@ -35,7 +35,7 @@ use watched::{FileError, WatchedFile};
 pub(crate) struct Htpasswd {
     file: Arc<WatchedFile>,
     /// What requests without credentials may do, if anything.
-    anonymous: Option<Ceiling>,
+    anonymous: Option<Scope>,
     cache: PasswordCache,
     turns: PasswordTurns,
 }
@@ -58,7 +58,7 @@ impl fmt::Debug for Htpasswd {
 
 impl Htpasswd {
     /// Reads the users of `path`; `anonymous` is what requests without credentials may do.
-    pub(crate) fn open(path: &Path, anonymous: Option<Ceiling>) -> Result<Self, FileError> {
+    pub(crate) fn open(path: &Path, anonymous: Option<Scope>) -> Result<Self, FileError> {
         Ok(Self {
             file: WatchedFile::open(path)?,
             anonymous,
@@ -136,7 +136,7 @@ impl Htpasswd {
 
     fn without_credentials(&self) -> Result<Identity, AuthenticationError> {
         match &self.anonymous {
-            Some(ceiling) => Ok(Identity::new(Principal::Anonymous, ceiling.clone())),
+            Some(scope) => Ok(Identity::new(Principal::Anonymous, scope.clone())),
             None => Err(AuthenticationError::Unauthenticated),
         }
     }
@@ -150,7 +150,7 @@ impl Authenticator for Htpasswd {
             Credentials::Unreadable => Err(AuthenticationError::Unauthenticated),
             Credentials::Basic { user, password } => {
                 if self.verify(origin.client, user, password).await? {
-                    Ok(Identity::new(Principal::User(user.clone()), Ceiling::Everything))
+                    Ok(Identity::new(Principal::User(user.clone()), Scope::Everything))
                 } else {
                     Err(AuthenticationError::Unauthenticated)
                 }
@@ -158,13 +158,13 @@ impl Authenticator for Htpasswd {
         }
     }
 
-    async fn recall(&self, principal: &Principal) -> Result<Identity, AuthenticationError> {
+    async fn reauthorize(&self, principal: &Principal) -> Result<Identity, AuthenticationError> {
         match principal {
             Principal::Anonymous => self.without_credentials(),
             Principal::User(name) => {
                 self.file.look().await;
                 if self.file.users().contains(name) {
-                    Ok(Identity::new(principal.clone(), Ceiling::Everything))
+                    Ok(Identity::new(principal.clone(), Scope::Everything))
                 } else {
                     Err(AuthenticationError::Unauthenticated)
                 }

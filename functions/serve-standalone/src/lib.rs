@@ -26,11 +26,11 @@ mod health;
 mod htpasswd;
 mod logging;
 mod metrics;
-mod moment;
 mod reload;
 mod requests;
 mod server;
 mod stores;
+mod timestamp;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

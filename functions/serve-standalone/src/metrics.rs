@@ -75,7 +75,7 @@ pub(crate) struct Metrics {
     last_pass: Gauge,
     deleted: Counter,
     swept: Counter,
-    buried_bytes: Counter,
+    scheduled_bytes: Counter,
 }
 
 impl fmt::Debug for Metrics {
@@ -171,12 +171,12 @@ impl Metrics {
             "Expired uploads that were ended",
             swept.clone(),
         );
-        let buried_bytes = Counter::default();
+        let scheduled_bytes = Counter::default();
         registry.register_with_unit(
             "collection_buried",
             "Bytes of blobs that garbage collection has scheduled for deletion",
             Unit::Bytes,
-            buried_bytes.clone(),
+            scheduled_bytes.clone(),
         );
         let version = env!("CARGO_PKG_VERSION");
         registry.register("build", "The program", Info::new(BuildLabels { version }));
@@ -193,7 +193,7 @@ impl Metrics {
             last_pass,
             deleted,
             swept,
-            buried_bytes,
+            scheduled_bytes,
         }
     }
 
@@ -217,7 +217,7 @@ impl Metrics {
         };
         self.passes.get_or_create(&PassLabels { outcome }).inc();
         self.deleted.inc_by(report.objects_deleted);
-        self.buried_bytes.inc_by(report.names.buried_bytes);
+        self.scheduled_bytes.inc_by(report.metadata.scheduled_bytes);
         self.swept.inc_by(report.sessions_swept);
         if pass == Pass::Whole {
             self.last_pass.set(i64::try_from(at.0 / 1000).unwrap_or(i64::MAX));

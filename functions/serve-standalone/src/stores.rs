@@ -11,7 +11,7 @@ use registry::store::collection::CollectionStore;
 use registry::store::metadata::MetadataStore;
 use registry::store::records::RecordStore;
 use registry::store::sessions::SessionStore;
-use registry::store::{Context, Incarnation, Reason, StoreError};
+use registry::store::{Context, Reason, StoreError, Uid};
 use store_dynamodb::DynamoStore;
 use store_embedded::{DiskBlobs, Embedded, MinFree, SqliteStore, Sync};
 use store_s3::S3Blobs;
@@ -238,7 +238,7 @@ fn cx(timeout_ms: u64) -> Context {
     Context {
         now,
         deadline: now.plus_millis(timeout_ms),
-        incarnation: Incarnation(0),
+        uid: Uid(0),
         client: registry::budget::ClientKey::INTERNAL,
     }
 }

@@ -1,15 +1,15 @@
 //! Collection: [`names`] walks over the main table and removes what nothing needs, [`catalog`] then the repositories in
-//! which nothing is left; [`sweep`] ends sessions; [`graveyard`] keeps what lost its name; here is the row that lets one pass run at a time.
+//! which nothing is left; [`sweep`] ends sessions; [`deletion_queue`] keeps what lost its name; here is the row that lets one pass run at a time.
 
 mod catalog;
-pub(crate) mod graveyard;
-mod names;
+pub(crate) mod deletion_queue;
+mod metadata;
 mod sweep;
 
 use async_trait::async_trait;
-use registry::store::collection::{Begun, Collected, CollectionStore, Grave, Plan, Standing, is_held};
+use registry::store::collection::{Collected, CollectionStore, PassStart, PendingDeletion, Plan, Standing, is_held};
 use registry::store::sessions::{Session, SessionKey};
-use registry::store::{Context, Cursor, Incarnation, Slice, StoreError, Timestamp};
+use registry::store::{Context, Cursor, Slice, StoreError, Timestamp, Uid};
 
 use crate::DynamoStore;
 use crate::keys;
@@ -51,7 +51,7 @@ async fn pass_row(requests: &Requests<'_>) -> Result<Option<PassRow>, StoreError
 
 #[async_trait]
 impl CollectionStore for DynamoStore {
-    async fn begin_pass(&self, cx: Context, pass: Incarnation, until: Timestamp) -> Result<Begun, StoreError> {
+    async fn begin_pass(&self, cx: Context, pass: Uid, until: Timestamp) -> Result<PassStart, StoreError> {
         let requests = self.local.within(cx);
         let mut round = 0;
         loop {
@@ -61,7 +61,7 @@ impl CollectionStore for DynamoStore {
                 .as_ref()
                 .filter(|row| is_held(row.until, cx.now) && row.pass != pass);
             if let Some(row) = held {
-                return Ok(Begun::Busy(row.until));
+                return Ok(PassStart::Busy(row.until));
             }
             let next = before.as_ref().and_then(|row| row.next.clone());
             let row = PassRow {
@@ -71,7 +71,7 @@ impl CollectionStore for DynamoStore {
             };
             let take = row.becomes(before.as_ref().map_or(Condition::Absent, held_by));
             if requests.write(&take).await?.is_done() {
-                return Ok(next.map_or(Begun::Fresh, Begun::Resumed));
+                return Ok(next.map_or(PassStart::New, PassStart::Resumed));
             }
             requests.lost_race(round).await?;
             round += 1;
@@ -81,7 +81,7 @@ impl CollectionStore for DynamoStore {
     async fn checkpoint(
         &self,
         cx: Context,
-        pass: Incarnation,
+        pass: Uid,
         next: Option<&Cursor>,
         until: Timestamp,
     ) -> Result<bool, StoreError> {
@@ -105,35 +105,35 @@ impl CollectionStore for DynamoStore {
         }
     }
 
-    async fn collect_names(
+    async fn collect_metadata(
         &self,
         cx: Context,
         plan: &Plan,
         after: Option<&Cursor>,
         limit: usize,
     ) -> Result<Collected, StoreError> {
-        names::slice(&self.walk_call(cx), plan, after, limit).await
+        metadata::slice(&self.walk_call(cx), plan, after, limit).await
     }
 
     async fn sweep(&self, cx: Context, key: SessionKey, session: &Session) -> Result<Option<u64>, StoreError> {
         sweep::sweep(&self.local.within(cx), cx, key, session).await
     }
 
-    async fn graves(
+    async fn pending_deletions(
         &self,
         cx: Context,
         before: Timestamp,
         after: Option<&Cursor>,
         limit: usize,
-    ) -> Result<Slice<Grave>, StoreError> {
-        graveyard::slice(&self.local.within(cx), before, after, limit).await
+    ) -> Result<Slice<PendingDeletion>, StoreError> {
+        deletion_queue::slice(&self.local.within(cx), before, after, limit).await
     }
 
-    async fn standing(&self, cx: Context, grave: &Grave) -> Result<Standing, StoreError> {
-        graveyard::standing(&self.main.within(cx), &self.local.within(cx), grave).await
+    async fn standing(&self, cx: Context, pending_deletion: &PendingDeletion) -> Result<Standing, StoreError> {
+        deletion_queue::standing(&self.main.within(cx), &self.local.within(cx), pending_deletion).await
     }
 
-    async fn forget(&self, cx: Context, graves: &[Grave]) -> Result<(), StoreError> {
-        graveyard::forget(&self.local.within(cx), graves).await
+    async fn forget(&self, cx: Context, pending_deletions: &[PendingDeletion]) -> Result<(), StoreError> {
+        deletion_queue::forget(&self.local.within(cx), pending_deletions).await
     }
 }

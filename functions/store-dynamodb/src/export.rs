@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use oci::{Digest, RepositoryName};
-use registry::store::records::{Hold, Record, RecordStore, RecordedObject, Unreadable};
+use registry::store::records::{BackReference, Record, RecordStore, RecordedObject, Unreadable};
 use registry::store::{Context, Cursor, Slice, StoreError};
 
 use crate::DynamoStore;
@@ -36,11 +36,11 @@ impl RecordStore for DynamoStore {
         }))
     }
 
-    async fn lost(&self, cx: Context, holds: &[Hold]) -> Result<Vec<Hold>, StoreError> {
-        let keys: BTreeSet<Key> = holds.iter().map(key_of).collect();
+    async fn lost(&self, cx: Context, back_references: &[BackReference]) -> Result<Vec<BackReference>, StoreError> {
+        let keys: BTreeSet<Key> = back_references.iter().map(key_of).collect();
         let found = self.main.within(cx).get_all(&keys).await?;
         let mut lost = Vec::new();
-        for hold in holds {
+        for hold in back_references {
             let item = found.get(&key_of(hold));
             if !item.map_or(Ok(false), |item| is(item, hold))? {
                 lost.push(hold.clone());
@@ -54,28 +54,28 @@ impl RecordStore for DynamoStore {
     }
 }
 
-fn key_of(hold: &Hold) -> Key {
+fn key_of(hold: &BackReference) -> Key {
     match hold {
-        Hold::Edge {
+        BackReference::Edge {
             repository,
             target,
             parent,
-            incarnation,
-        } => keys::edge(repository, target, parent, *incarnation),
-        Hold::BackLink {
+            uid,
+        } => keys::edge(repository, target, parent, *uid),
+        BackReference::BackLink {
             digest,
             repository,
-            incarnation,
+            uid,
             ..
-        } => keys::back_link(digest, repository, *incarnation),
+        } => keys::back_link(digest, repository, *uid),
     }
 }
 
 /// Whether the item under the key of a hold is that hold.
-fn is(item: &Item, hold: &Hold) -> Result<bool, StoreError> {
+fn is(item: &Item, hold: &BackReference) -> Result<bool, StoreError> {
     match hold {
-        Hold::Edge { .. } => Ok(true),
-        Hold::BackLink { holding, .. } => Ok(BackLink::read(item)?.holding == *holding),
+        BackReference::Edge { .. } => Ok(true),
+        BackReference::BackLink { link_kind, .. } => Ok(BackLink::read(item)?.link_kind == *link_kind),
     }
 }
 
@@ -86,7 +86,7 @@ fn belongings<'a>(
     row: &'a ManifestRow,
     references: &'a [Digest],
 ) -> impl Iterator<Item = Key> + 'a {
-    let life = row.record.incarnation;
+    let life = row.record.uid;
     let edges = references
         .iter()
         .map(move |target| keys::edge(repository, target, digest, life));

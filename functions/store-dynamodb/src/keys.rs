@@ -8,17 +8,17 @@
 //! |---|---|---|
 //! | `D#repo#digest` | `L` | the link to a blob |
 //! | | `M` | a manifest |
-//! | | `e#m#parent#incarnation` | an edge: this life of `parent` refers to this digest |
+//! | | `e#m#parent#uid` | an edge: this life of `parent` refers to this digest |
 //! | | `e#s#referrer` | a row of the referrers API |
 //! | | `e#t#tag` | a tag that names it |
-//! | | `r#incarnation#n` | what a manifest refers to, if that is not in its own item |
+//! | | `r#uid#n` | what a manifest refers to, if that is not in its own item |
 //! | `T#repo` | `t#tag` | a tag |
 //! | | `m#digest` | a manifest, in the list of them |
 //! | `H#repo#tag` | `version` | a change of a tag |
 //! | | `x` | the last version of a tag that was deleted |
 //! | `C` | `repo` | the catalog |
 //! | `B#digest` | `B` | where the bytes of a digest lie |
-//! | | `l#repo#incarnation` | a back-link: who holds them |
+//! | | `l#repo#uid` | a back-link: who holds them |
 //! | `S#h` | `expiry#id` | an upload session |
 //! | | `expiry#id#p<n>` | a part record of it |
 //! | `G#h` | `key#store` | the grave of an object |
@@ -37,7 +37,7 @@ use std::fmt::Display;
 
 use oci::{Digest, RepositoryName, Tag};
 use registry::store::sessions::{SessionId, SessionKey};
-use registry::store::{Incarnation, Location, Timestamp};
+use registry::store::{Location, Timestamp, Uid};
 
 use crate::table::{Key, Range};
 
@@ -94,8 +94,8 @@ pub(crate) fn manifest(repository: &RepositoryName, digest: &Digest) -> Key {
     key(of_digest(repository, digest), "M")
 }
 
-pub(crate) fn edge(repository: &RepositoryName, target: &Digest, parent: &Digest, incarnation: Incarnation) -> Key {
-    key(of_digest(repository, target), format!("e#m#{parent}#{incarnation}"))
+pub(crate) fn edge(repository: &RepositoryName, target: &Digest, parent: &Digest, uid: Uid) -> Key {
+    key(of_digest(repository, target), format!("e#m#{parent}#{uid}"))
 }
 
 /// The edges to `target`.
@@ -121,8 +121,8 @@ pub(crate) fn all_tagged(repository: &RepositoryName, digest: &Digest) -> Range 
     beginning(of_digest(repository, digest), "e#t#")
 }
 
-pub(crate) fn references(repository: &RepositoryName, digest: &Digest, incarnation: Incarnation, row: u32) -> Key {
-    key(of_digest(repository, digest), format!("r#{incarnation}#{row:06}"))
+pub(crate) fn references(repository: &RepositoryName, digest: &Digest, uid: Uid, row: u32) -> Key {
+    key(of_digest(repository, digest), format!("r#{uid}#{row:06}"))
 }
 
 pub(crate) fn tag(repository: &RepositoryName, tag: &Tag) -> Key {
@@ -183,8 +183,8 @@ pub(crate) fn blob(digest: &Digest) -> Key {
     key(of_bytes(digest), "B")
 }
 
-pub(crate) fn back_link(digest: &Digest, repository: &RepositoryName, incarnation: Incarnation) -> Key {
-    key(of_bytes(digest), format!("l#{repository}#{incarnation}"))
+pub(crate) fn back_link(digest: &Digest, repository: &RepositoryName, uid: Uid) -> Key {
+    key(of_bytes(digest), format!("l#{repository}#{uid}"))
 }
 
 /// Who holds the bytes of a digest.
@@ -234,7 +234,7 @@ fn shard(location: &Location) -> char {
 }
 
 /// The one grave of an object, however often it is buried.
-pub(crate) fn grave(location: &Location) -> Key {
+pub(crate) fn pending_deletion(location: &Location) -> Key {
     key(
         format!("G#{}", shard(location)),
         format!("{}#{}", location.key, location.store),
@@ -242,7 +242,7 @@ pub(crate) fn grave(location: &Location) -> Key {
 }
 
 /// The graves of a shard, in the order of their objects.
-pub(crate) fn graves(shard: u8) -> Range {
+pub(crate) fn pending_deletions(shard: u8) -> Range {
     Range {
         partition: format!("G#{shard:x}"),
         // A sort key is not empty, and no object's key begins with anything below this.
@@ -282,7 +282,7 @@ pub(crate) enum Name {
         repository: RepositoryName,
         target: Digest,
         parent: Digest,
-        incarnation: Incarnation,
+        uid: Uid,
     },
     Referrer {
         repository: RepositoryName,
@@ -293,7 +293,7 @@ pub(crate) enum Name {
     References {
         repository: RepositoryName,
         digest: Digest,
-        incarnation: Incarnation,
+        uid: Uid,
         row: u32,
     },
     Tag(RepositoryName, Tag),
@@ -305,11 +305,11 @@ pub(crate) enum Name {
     BackLink {
         digest: Digest,
         repository: RepositoryName,
-        incarnation: Incarnation,
+        uid: Uid,
     },
     Session(SessionKey),
     Part(SessionKey, u32),
-    Grave,
+    PendingDeletion,
     SigningKey(u32),
     FirstSigningKey,
     Pass,
@@ -339,17 +339,17 @@ impl Name {
             )),
             (["C"], [repository]) => Some(Self::Repository(repository.parse().ok()?)),
             (["B", digest], ["B"]) => Some(Self::Blob(digest.parse().ok()?)),
-            (["B", digest], ["l", repository, incarnation]) => Some(Self::BackLink {
+            (["B", digest], ["l", repository, uid]) => Some(Self::BackLink {
                 digest: digest.parse().ok()?,
                 repository: repository.parse().ok()?,
-                incarnation: Incarnation(number(incarnation)?),
+                uid: Uid(number(uid)?),
             }),
             (["S", _], [expires, id]) => session_key(expires, id).map(Self::Session),
             (["S", _], [expires, id, part]) => {
                 let part = part.strip_prefix('p')?.parse().ok()?;
                 session_key(expires, id).map(|session| Self::Part(session, part))
             }
-            (["G", _], [_, _]) => Some(Self::Grave),
+            (["G", _], [_, _]) => Some(Self::PendingDeletion),
             (["K"], ["upload", id]) => u32::from_str_radix(id, 16).ok().map(Self::SigningKey),
             (["K"], ["first"]) => Some(Self::FirstSigningKey),
             (["K"], ["pass"]) => Some(Self::Pass),
@@ -362,11 +362,11 @@ impl Name {
         match sort {
             ["L"] => Some(Self::Link(repository, digest)),
             ["M"] => Some(Self::Manifest(repository, digest)),
-            ["e", "m", parent, incarnation] => Some(Self::Edge {
+            ["e", "m", parent, uid] => Some(Self::Edge {
                 repository,
                 target: digest,
                 parent: parent.parse().ok()?,
-                incarnation: Incarnation(number(incarnation)?),
+                uid: Uid(number(uid)?),
             }),
             ["e", "s", referrer] => Some(Self::Referrer {
                 repository,
@@ -374,10 +374,10 @@ impl Name {
                 referrer: referrer.parse().ok()?,
             }),
             ["e", "t", tag] => Some(Self::Tagged(repository, digest, tag.parse().ok()?)),
-            ["r", incarnation, row] => Some(Self::References {
+            ["r", uid, row] => Some(Self::References {
                 repository,
                 digest,
-                incarnation: Incarnation(number(incarnation)?),
+                uid: Uid(number(uid)?),
                 row: row.parse().ok()?,
             }),
             _ => None,

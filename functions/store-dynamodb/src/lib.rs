@@ -131,7 +131,7 @@ impl DynamoStore {
     /// # Errors
     /// When the table does not answer, or may not be written to and has none yet.
     pub async fn identity(&self, cx: Context) -> Result<String, StoreError> {
-        schema::identity(self.main.within(cx), cx.incarnation).await
+        schema::identity(self.main.within(cx), cx.uid).await
     }
 
     /// What has been asked of both tables since the store was opened.

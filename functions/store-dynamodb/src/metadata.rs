@@ -17,9 +17,9 @@ use oci::{Digest, RepositoryName, Tag};
 use registry::store::metadata::{
     Defect, HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal, TagRecord,
 };
-use registry::store::{Context, Incarnation, Location, Page, StoreError};
+use registry::store::{Context, Location, Page, StoreError, Uid};
 
-pub(crate) use commit::{lies_at, of_life, unmark};
+pub(crate) use commit::{lies_at, of_uid, unmark};
 pub(crate) use known::{Known, REMEMBERED_MS};
 
 pub(crate) use remove::Unlinked;
@@ -59,14 +59,9 @@ impl DynamoStore {
 impl Call<'_> {
     /// An incarnation of its own for each round of a protocol and each try of a mark, so that a request of an earlier
     /// one that is done late touches nothing of this one.
-    fn incarnation(&self, round: u64) -> Incarnation {
+    fn uid(&self, round: u64) -> Uid {
         // An odd factor: distinct rounds give distinct values.
-        Incarnation(
-            self.cx
-                .incarnation
-                .0
-                .wrapping_add(round.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-        )
+        Uid(self.cx.uid.0.wrapping_add(round.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
     }
 }
 
@@ -81,13 +76,13 @@ impl MetadataStore for DynamoStore {
         self.call(cx).link_of(repository, digest).await
     }
 
-    async fn keep_link(
+    async fn link_and_unmark(
         &self,
         cx: Context,
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<Option<Link>, StoreError> {
-        self.call(cx).keep_link(repository, digest).await
+        self.call(cx).link_and_unmark(repository, digest).await
     }
 
     async fn marked_link(
@@ -238,8 +233,13 @@ impl MetadataStore for DynamoStore {
         self.call(cx).mount(repository, digest, from).await
     }
 
-    async fn holders(&self, cx: Context, digest: &Digest, limit: usize) -> Result<Vec<RepositoryName>, StoreError> {
-        self.call(cx).holders_of(digest, limit).await
+    async fn linking_repositories(
+        &self,
+        cx: Context,
+        digest: &Digest,
+        limit: usize,
+    ) -> Result<Vec<RepositoryName>, StoreError> {
+        self.call(cx).linking_repositories_of(digest, limit).await
     }
 
     async fn put_manifest(&self, cx: Context, put: &PutManifest) -> Result<ManifestPut, StoreError> {

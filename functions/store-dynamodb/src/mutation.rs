@@ -22,13 +22,13 @@ pub(crate) enum Mutation {
     /// An edge counts only when the manifest that makes it is published.
     PublishedEdgesOnly,
     /// What was buried is due at once.
-    GravesAtOnce,
+    PendingDeletionsAtOnce,
     /// What names an object is removed before its grave is dug.
-    BuryLate,
+    ScheduleLate,
     /// An object that is buried again keeps its old grave.
     FirstBurial,
     /// The last look before a deletion is at the grave, and then at the name.
-    GraveBeforeName,
+    DeletionScheduledBeforeName,
     /// A grave is forgotten although its object was buried again.
     ForgetBlindly,
     /// A pass unlinks on its own fresh mark.

@@ -13,7 +13,7 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use registry::clock::ServiceClock;
 use registry::store::metadata::MetadataStore as _;
 use registry::store::sessions::SessionStore as _;
-use registry::store::{Cause, Context, Incarnation, Reason, StoreError, Timestamp};
+use registry::store::{Cause, Context, Reason, StoreError, Timestamp, Uid};
 
 use crate::DynamoStore;
 use crate::aws::AwsTable;
@@ -156,7 +156,7 @@ fn context() -> Context {
     Context {
         now: Timestamp(0),
         deadline: Timestamp(PATIENCE_MS),
-        incarnation: Incarnation(0),
+        uid: Uid(0),
         client: registry::budget::ClientKey::INTERNAL,
     }
 }

@@ -14,9 +14,9 @@ mod tags;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use blobs::{BackLink, BlobRow, Holding, LinkRow};
+pub(crate) use blobs::{BackLink, BlobRow, LinkKind, LinkRow};
 pub(crate) use fields::{Fields, damaged};
-pub(crate) use local::{FirstKey, GraveRow, PartRow, PassRow, SessionRow, SigningKeyRow, state_text};
+pub(crate) use local::{FirstKey, PartRow, PassRow, PendingDeletionRow, SessionRow, SigningKeyRow, state_text};
 pub(crate) use manifests::{
     CatalogRow, EdgeRow, ListedRow, ManifestRow, References, ReferencesRow, ReferrerRow, tagged_item,
 };

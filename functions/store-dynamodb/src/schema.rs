@@ -15,7 +15,7 @@ use aws_sdk_dynamodb::types::{
     TimeToLiveSpecification, TimeToLiveStatus,
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use registry::store::{Incarnation, Reason, StoreError};
+use registry::store::{Reason, StoreError, Uid};
 
 use crate::aws::{MissingTable, classified};
 use crate::keys;
@@ -111,7 +111,7 @@ pub(crate) async fn write_version(requests: Requests<'_>, table: &str) -> Result
 /// What tells a table from every other, also from one that had or will have its name, here or in another account: a
 /// random text, in the row of the version since the first who asked for it. Earlier programs do not know it, and leave
 /// it alone.
-pub(crate) async fn identity(requests: Requests<'_>, random: Incarnation) -> Result<String, StoreError> {
+pub(crate) async fn identity(requests: Requests<'_>, random: Uid) -> Result<String, StoreError> {
     let mark = Write::Update {
         key: keys::schema(),
         set: vec![(names::TABLE, Value::S(random.to_string()))],

@@ -11,7 +11,7 @@ use registry::store::sessions::{
     Attempt, Cancelled, Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionKey, SessionStore,
     SigningKey, State,
 };
-use registry::store::{Context, Incarnation, StoreError, Timestamp};
+use registry::store::{Context, StoreError, Timestamp, Uid};
 
 use crate::DynamoStore;
 use crate::keys;
@@ -45,7 +45,7 @@ const PARTS_PER_PAGE: usize = 1000;
 /// A row as it lies there.
 struct Row {
     session: Session,
-    writer: Option<Incarnation>,
+    writer: Option<Uid>,
 }
 
 impl Row {
@@ -54,13 +54,13 @@ impl Row {
         let writer = fields.text_if_any(names::WRITER)?;
         Ok(Self {
             session: SessionRow::read(item)?,
-            writer: writer.and_then(keys::number).map(Incarnation),
+            writer: writer.and_then(keys::number).map(Uid),
         })
     }
 
     /// Whether the call `cx` has written this, and meant to write `wanted`.
     fn is(&self, wanted: &Session, cx: Context) -> bool {
-        self.writer == Some(cx.incarnation) && self.session.version == wanted.version
+        self.writer == Some(cx.uid) && self.session.version == wanted.version
     }
 }
 
@@ -91,7 +91,7 @@ pub(crate) fn is_live(session: &Session, now: Timestamp) -> bool {
 
 /// What is written in any case: who writes.
 fn writer(cx: Context) -> (&'static str, Value) {
-    (names::WRITER, Value::S(cx.incarnation.to_string()))
+    (names::WRITER, Value::S(cx.uid.to_string()))
 }
 
 /// Makes the row what `after` says.
@@ -190,7 +190,7 @@ impl SessionStore for DynamoStore {
         let may_create = cx.now < key.expires;
         // The first claim of a session creates the row without having looked for it. That is a write that is refused and
         // paid for where there is one, so that others look first.
-        let mut looked = if may_create && expected == Expected::Fresh {
+        let mut looked = if may_create && expected == Expected::New {
             None
         } else {
             Some(row(&requests, key).await?)
@@ -204,7 +204,9 @@ impl SessionStore for DynamoStore {
                 }
                 Some(Some(Row { session, .. })) if session.state != State::Open => return Ok(Claimed::Ended(session)),
                 Some(Some(Row { session, .. })) if is_live(&session, cx.now) => return Ok(Claimed::Busy(session)),
-                Some(Some(Row { session, .. })) if session.attempts >= most => return Ok(Claimed::Spent(session)),
+                Some(Some(Row { session, .. })) if session.attempts >= most => {
+                    return Ok(Claimed::AttemptsExhausted(session));
+                }
                 Some(Some(Row { session, .. })) => {
                     let condition = at_version(session.version);
                     (session, condition)
@@ -334,7 +336,7 @@ impl SessionStore for DynamoStore {
         Ok(())
     }
 
-    async fn settle(&self, cx: Context, key: SessionKey, end: End) -> Result<(), StoreError> {
+    async fn finish_committing(&self, cx: Context, key: SessionKey, end: End) -> Result<(), StoreError> {
         let requests = self.local.within(cx);
         let Some(Row { session, .. }) = row(&requests, key).await? else {
             return Ok(());

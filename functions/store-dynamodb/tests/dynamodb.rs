@@ -14,17 +14,17 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use oci::{Algorithm, Digest, MediaType, RepositoryName};
 use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest, Removal};
-use registry::store::{Context, Incarnation, Location, Timestamp};
+use registry::store::{Context, Location, Timestamp, Uid};
 use service::options;
 use store_dynamodb::{DynamoStore, OpenError, Options};
 use table::client;
 
-fn cx(incarnation: u64, patience: u64) -> Context {
+fn cx(uid: u64, patience: u64) -> Context {
     let now = Timestamp(1_900_000_000_000);
     Context {
         now,
         deadline: now.plus_millis(patience),
-        incarnation: Incarnation(incarnation),
+        uid: Uid(uid),
         client: registry::budget::ClientKey::INTERNAL,
     }
 }

@@ -11,13 +11,13 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 use bytes::Bytes;
 use oci::{Algorithm, Digest, MediaType, RepositoryName, Tag};
-use registry::store::collection::{Begun, CollectionStore, Graces, Plan, Tally};
+use registry::store::collection::{CollectionStore, GracePeriods, PassStart, PassStatistics, Plan};
 use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest, Removal};
 use registry::store::records::{Record, RecordStore};
 use registry::store::sessions::{
     Claim, Claimed, End, Expected, Progress, Publishing, SessionId, SessionKey, SessionStore, SigningKey, State,
 };
-use registry::store::{Context, Cursor, Incarnation, Location, Timestamp};
+use registry::store::{Context, Cursor, Location, Timestamp, Uid};
 use service::options;
 use store_dynamodb::{DynamoStore, OpenError, Options};
 use table::{Row, client, key, rows};
@@ -26,12 +26,12 @@ const HOUR: u64 = 3_600_000;
 const NOW: Timestamp = Timestamp(1_900_000_000_000);
 
 /// A call so many hours after the beginning, with randomness of its own.
-fn cx(hours: u64, incarnation: u64) -> Context {
+fn cx(hours: u64, uid: u64) -> Context {
     let now = NOW.plus_millis(hours * HOUR);
     Context {
         now,
         deadline: now.plus_millis(30_000),
-        incarnation: Incarnation(incarnation),
+        uid: Uid(uid),
         client: registry::budget::ClientKey::INTERNAL,
     }
 }
@@ -193,7 +193,7 @@ impl Shared {
     async fn claim(&self, call: Context, session: SessionKey) -> Claim {
         match self
             .store
-            .claim(call, session, Expected::Fresh, call.now.plus_millis(60_000), u32::MAX)
+            .claim(call, session, Expected::New, call.now.plus_millis(60_000), u32::MAX)
             .await
             .unwrap()
         {
@@ -202,25 +202,29 @@ impl Shared {
         }
     }
 
-    async fn collect(&self, call: Context) -> Tally {
+    async fn collect(&self, call: Context) -> PassStatistics {
         let plan = Plan {
             dry_run: false,
             deep: true,
-            graces: Graces {
+            grace_periods: GracePeriods {
                 link_ms: HOUR,
                 session_ms: HOUR,
-                grave_ms: HOUR,
+                deletion_ms: HOUR,
                 leftover_ms: HOUR,
             },
         };
-        let mut tally = Tally::default();
+        let mut statistics = PassStatistics::default();
         let mut after = None;
         loop {
-            let slice = self.store.collect_names(call, &plan, after.as_ref(), 10).await.unwrap();
-            tally += slice.tally;
+            let slice = self
+                .store
+                .collect_metadata(call, &plan, after.as_ref(), 10)
+                .await
+                .unwrap();
+            statistics += slice.statistics;
             after = slice.next;
             if after.is_none() {
-                return tally;
+                return statistics;
             }
         }
     }
@@ -274,8 +278,8 @@ impl Shared {
             created: NOW,
         };
         assert_eq!(store.signing_keys(cx(0, 10), candidate).await.unwrap().len(), 1);
-        let (pass, until) = (Incarnation(11), NOW.plus_millis(HOUR));
-        assert_eq!(store.begin_pass(cx(0, 11), pass, until).await.unwrap(), Begun::Fresh);
+        let (pass, until) = (Uid(11), NOW.plus_millis(HOUR));
+        assert_eq!(store.begin_pass(cx(0, 11), pass, until).await.unwrap(), PassStart::New);
     }
 }
 
@@ -349,14 +353,20 @@ async fn what_the_neighbours_have_written_is_read() {
     assert_eq!(store.manifests(call, &app(), None, 10).await.unwrap().items.len(), 2);
     assert!(store.manifest(call, &app(), &digest(b"two")).await.unwrap().is_some());
     assert!(store.link(call, &app(), &digest(b"layer")).await.unwrap().is_some());
-    assert_eq!(store.holders(call, &digest(b"layer"), 10).await.unwrap(), [app()]);
+    assert_eq!(
+        store.linking_repositories(call, &digest(b"layer"), 10).await.unwrap(),
+        [app()]
+    );
     assert_eq!(store.repositories(call, None, 10).await.unwrap().items, [app()]);
     let session = store.get(call, upload(1)).await.unwrap().unwrap();
     assert_eq!((session.state, session.progress), (State::Open, progress(1)));
     assert_eq!(store.parts(call, upload(1)).await.unwrap(), [vec![1, 2]]);
     let late = NOW.plus_millis(1000 * HOUR);
     assert_eq!(store.expired(call, late, None, 10).await.unwrap().len(), 2);
-    assert_eq!(store.graves(call, late, None, 10).await.unwrap().items.len(), 1);
+    assert_eq!(
+        store.pending_deletions(call, late, None, 10).await.unwrap().items.len(),
+        1
+    );
     let candidate = SigningKey {
         id: 8,
         secret: [8; 32],
@@ -364,8 +374,8 @@ async fn what_the_neighbours_have_written_is_read() {
     };
     let keys = store.signing_keys(call, candidate).await.unwrap();
     assert_eq!(keys.iter().map(|key| key.id).collect::<Vec<_>>(), [7]);
-    let begun = store.begin_pass(call, Incarnation(51), NOW.plus_millis(HOUR)).await;
-    assert_eq!(begun.unwrap(), Begun::Busy(NOW.plus_millis(HOUR)));
+    let begun = store.begin_pass(call, Uid(51), NOW.plus_millis(HOUR)).await;
+    assert_eq!(begun.unwrap(), PassStart::Busy(NOW.plus_millis(HOUR)));
 }
 
 #[tokio::test]
@@ -384,7 +394,7 @@ async fn a_change_of_a_row_keeps_what_the_next_version_has_added() {
     shared.kept("a marked link", 1, |p, s| p == link && s == "L").await;
     assert!(
         store
-            .keep_link(cx(2, 51), &app(), &digest(b"unused"))
+            .link_and_unmark(cx(2, 51), &app(), &digest(b"unused"))
             .await
             .unwrap()
             .is_some()
@@ -423,7 +433,7 @@ async fn a_change_of_a_row_keeps_what_the_next_version_has_added() {
         store.unlink(cx(4, 57), &app(), &digest(b"unused")).await.unwrap(),
         Removal::Removed
     );
-    let marked = AttributeValue::S(format!("collection {:016x} {}", NOW.0, Incarnation(99)));
+    let marked = AttributeValue::S(format!("collection {:016x} {}", NOW.0, Uid(99)));
     let row = key_only(&bytes, "B");
     let main = shared.tables()[0];
     shared
@@ -498,31 +508,32 @@ async fn a_grave_and_the_pass_keep_what_the_next_version_has_added() {
     shared.fill().await;
     shared.write_as_the_next_version().await;
     let store = &shared.store;
-    let graves = |what: &'static str| shared.kept(what, 1, |p, _| p.starts_with("G#"));
+    let pending_deletions = |what: &'static str| shared.kept(what, 1, |p, _| p.starts_with("G#"));
     let pass = |what: &'static str| shared.kept(what, 1, |p, s| p == "K" && s == "pass");
 
     // The same object loses its name a second time, later.
-    let buried = Location::main("2a.1");
+    let scheduled = Location::main("2a.1");
     store
-        .commit_blob(cx(3, 50), &app(), &digest(b"layer"), &buried, 5)
+        .commit_blob(cx(3, 50), &app(), &digest(b"layer"), &scheduled, 5)
         .await
         .unwrap();
     let late = NOW.plus_millis(1000 * HOUR);
-    let found = store.graves(cx(3, 51), late, None, 10).await.unwrap().items;
+    let found = store.pending_deletions(cx(3, 51), late, None, 10).await.unwrap().items;
     assert_eq!(found.len(), 1);
-    assert_eq!((&found[0].location, found[0].at), (&buried, NOW.plus_millis(3 * HOUR)));
-    graves("buried again").await;
+    assert_eq!(
+        (&found[0].location, found[0].at),
+        (&scheduled, NOW.plus_millis(3 * HOUR))
+    );
+    pending_deletions("buried again").await;
 
-    let (mine, until) = (Incarnation(52), NOW.plus_millis(5 * HOUR));
-    assert_eq!(store.begin_pass(cx(3, 52), mine, until).await.unwrap(), Begun::Fresh);
+    let (mine, until) = (Uid(52), NOW.plus_millis(5 * HOUR));
+    assert_eq!(store.begin_pass(cx(3, 52), mine, until).await.unwrap(), PassStart::New);
     pass("taken").await;
     let next = Cursor("K\nx".to_owned());
     assert!(store.checkpoint(cx(3, 53), mine, Some(&next), until).await.unwrap());
     pass("noted").await;
-    let begun = store
-        .begin_pass(cx(6, 54), Incarnation(54), until.plus_millis(2 * HOUR))
-        .await;
-    assert_eq!(begun.unwrap(), Begun::Resumed(next));
+    let begun = store.begin_pass(cx(6, 54), Uid(54), until.plus_millis(2 * HOUR)).await;
+    assert_eq!(begun.unwrap(), PassStart::Resumed(next));
     pass("taken over").await;
 }
 

@@ -24,8 +24,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use registry::budget::ClientKey;
 use registry::store::blobs::{
-    AppendError, Appended, BlobStore, ByteStream, Discarded, Doomed, Freed, Redirect, RedirectRequest, Source, Stored,
-    Upload,
+    AppendError, Appended, BlobStore, ByteStream, DeletedObjects, Discarded, ObjectToDelete, Redirect, RedirectRequest,
+    Source, Stored, Upload,
 };
 use registry::store::sessions::{Attempt, SessionId};
 use registry::store::{Context, Cursor, Location, Reason, Slice, StoreError, Timestamp};
@@ -150,26 +150,26 @@ impl BlobStore for DiskBlobs {
         Ok(None)
     }
 
-    async fn delete(&self, cx: Context, doomed: &[Doomed]) -> Result<Option<Freed>, StoreError> {
-        let names = doomed.iter().map(|doomed| name(&doomed.location));
+    async fn delete(&self, cx: Context, to_delete: &[ObjectToDelete]) -> Result<Option<DeletedObjects>, StoreError> {
+        let names = to_delete.iter().map(|to_delete| name(&to_delete.location));
         let names = names.collect::<Result<Vec<_>, _>>()?;
         let files = Arc::clone(&self.files);
         blocking(&self.writes, cx.client, move || {
             let mut touched = BTreeMap::new();
-            let mut freed = Freed::default();
+            let mut deleted = DeletedObjects::default();
             for name in names {
                 // What was begun under a name has one place, so that it is not worth asking whether anything was.
-                freed.bytes += remove(&*files, name.joining())?.unwrap_or_default();
+                deleted.bytes += remove(&*files, name.joining())?.unwrap_or_default();
                 if let Some(bytes) = remove(&*files, name)? {
-                    freed.objects += 1;
-                    freed.bytes += bytes;
+                    deleted.objects += 1;
+                    deleted.bytes += bytes;
                 }
                 touched.insert(name.directory(), name);
             }
             // Whoever asked for it forgets the names now: what came back with a loss of power would stay for ever.
             let mut touched = touched.into_values();
             touched.try_for_each(|name| files.sync_directory(name).map_err(failure))?;
-            Ok(Some(freed))
+            Ok(Some(deleted))
         })
         .await
     }

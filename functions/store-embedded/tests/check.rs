@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use oci::{Digest, RepositoryName};
 use registry::contract::Guard;
 use registry::contract::checks::{Harm, Harmed};
-use registry::store::records::{Hold, Holding};
+use registry::store::records::{BackReference, LinkKind};
 use registry::{AllStores, store};
 use rusqlite::{Connection, Params, params};
 use store_embedded::{Embedded, Options, Sync};
@@ -26,37 +26,32 @@ impl Sql {
     }
 }
 
-fn bits(incarnation: store::Incarnation) -> i64 {
-    incarnation.0.cast_signed()
+fn bits(uid: store::Uid) -> i64 {
+    uid.0.cast_signed()
 }
 
 #[async_trait]
 impl Harm for Sql {
-    async fn set_hold(&self, hold: &Hold, present: bool) {
+    async fn set_hold(&self, hold: &BackReference, present: bool) {
         match hold {
-            Hold::Edge {
+            BackReference::Edge {
                 repository,
                 target,
                 parent,
-                incarnation,
+                uid,
             } => self.change(
                 if present {
                     "INSERT INTO edge (repository, target, parent, incarnation, at) VALUES (?1, ?2, ?3, ?4, 0)"
                 } else {
                     "DELETE FROM edge WHERE repository = ?1 AND target = ?2 AND parent = ?3 AND incarnation = ?4"
                 },
-                params![
-                    repository.as_str(),
-                    target.to_string(),
-                    parent.to_string(),
-                    bits(*incarnation)
-                ],
+                params![repository.as_str(), target.to_string(), parent.to_string(), bits(*uid)],
             ),
-            Hold::BackLink {
+            BackReference::BackLink {
                 digest,
                 repository,
-                holding,
-                incarnation,
+                link_kind,
+                uid,
             } => self.change(
                 if present {
                     "INSERT INTO backlink (digest, repository, incarnation, kind, at) VALUES (?1, ?2, ?3, ?4, 0)"
@@ -66,10 +61,10 @@ impl Harm for Sql {
                 params![
                     digest.to_string(),
                     repository.as_str(),
-                    bits(*incarnation),
-                    match holding {
-                        Holding::Blob => "blob",
-                        Holding::Manifest => "manifest",
+                    bits(*uid),
+                    match link_kind {
+                        LinkKind::Blob => "blob",
+                        LinkKind::Manifest => "manifest",
                     }
                 ],
             ),

@@ -6,9 +6,9 @@
 
 use std::time::{Duration, Instant};
 
-use registry::store::collection::{CollectionStore, Graces, Plan, Tally};
+use registry::store::collection::{CollectionStore, GracePeriods, PassStatistics, Plan};
 use registry::store::records::RecordStore;
-use registry::store::{Context, Cursor, Incarnation, Timestamp};
+use registry::store::{Context, Cursor, Timestamp, Uid};
 use rusqlite::Connection;
 use store_embedded::{Embedded, Options, Sync};
 
@@ -22,7 +22,7 @@ fn cx(now: u64) -> Context {
     Context {
         now: Timestamp(now),
         deadline: Timestamp(now + 60_000),
-        incarnation: Incarnation(1),
+        uid: Uid(1),
         client: registry::budget::ClientKey::INTERNAL,
     }
 }
@@ -61,10 +61,10 @@ async fn a_million_records_are_collected_in_little_memory() {
     drop(connection);
 
     let store = Embedded::open(&options).unwrap().metadata;
-    let short = Graces {
+    let short = GracePeriods {
         link_ms: 10,
         session_ms: 10,
-        grave_ms: 10,
+        deletion_ms: 10,
         leftover_ms: 10,
     };
     let before = peak();
@@ -75,20 +75,20 @@ async fn a_million_records_are_collected_in_little_memory() {
         let plan = Plan {
             dry_run: false,
             deep: now == 1_000,
-            graces: short,
+            grace_periods: short,
         };
-        let (mut total, mut after) = (Tally::default(), None::<Cursor>);
+        let (mut total, mut after) = (PassStatistics::default(), None::<Cursor>);
         loop {
             let begun = Instant::now();
             let slice = store
-                .collect_names(cx(now), &plan, after.as_ref(), 1_000_000)
+                .collect_metadata(cx(now), &plan, after.as_ref(), 1_000_000)
                 .await
                 .unwrap();
             longest = longest.max(begun.elapsed());
-            total.seen += slice.tally.seen;
-            total.marked += slice.tally.marked;
-            total.unlinked += slice.tally.unlinked;
-            total.buried += slice.tally.buried;
+            total.seen += slice.statistics.seen;
+            total.marked += slice.statistics.marked;
+            total.unlinked += slice.statistics.unlinked;
+            total.scheduled += slice.statistics.scheduled;
             after = slice.next;
             if after.is_none() {
                 break;
@@ -97,21 +97,21 @@ async fn a_million_records_are_collected_in_little_memory() {
         tallies.push(total);
     }
     assert_eq!((tallies[0].seen, tallies[0].marked), (3 * BLOBS, BLOBS));
-    assert_eq!((tallies[1].unlinked, tallies[1].buried), (BLOBS, BLOBS));
+    assert_eq!((tallies[1].unlinked, tallies[1].scheduled), (BLOBS, BLOBS));
 
     // The graves, as a collection walks over them.
     let mut forgotten = 0;
     loop {
-        let graves = store
-            .graves(cx(3_000), Timestamp(3_000), None, 1_000)
+        let pending_deletions = store
+            .pending_deletions(cx(3_000), Timestamp(3_000), None, 1_000)
             .await
             .unwrap()
             .items;
-        if graves.is_empty() {
+        if pending_deletions.is_empty() {
             break;
         }
-        forgotten += graves.len() as u64;
-        store.forget(cx(3_000), &graves).await.unwrap();
+        forgotten += pending_deletions.len() as u64;
+        store.forget(cx(3_000), &pending_deletions).await.unwrap();
     }
     assert_eq!(forgotten, BLOBS);
     let left = store

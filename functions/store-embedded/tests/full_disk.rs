@@ -12,13 +12,13 @@ use futures_util::TryStreamExt;
 use oci::{Algorithm, Digest};
 use registry::AllStores;
 use registry::collection::{self, collect};
+use registry::contract::fixed_clock::FixedClock;
 use registry::contract::source::{Body, noise};
-use registry::contract::still::Still;
-use registry::store::blobs::{AppendError, Appended, BlobStore, Doomed, Upload};
+use registry::store::blobs::{AppendError, Appended, BlobStore, ObjectToDelete, Upload};
 use registry::store::collection::CollectionStore;
 use registry::store::metadata::MetadataStore;
 use registry::store::sessions::{Attempt, Claimed, Expected, SessionId, SessionKey, SessionStore};
-use registry::store::{Context, Incarnation, Location, Reason, StoreError, Timestamp};
+use registry::store::{Context, Location, Reason, StoreError, Timestamp, Uid};
 use store_embedded::{Embedded, MinFree, Options, Sync};
 
 /// A file system in memory, as small as a test needs it; gone when it is dropped.
@@ -61,7 +61,7 @@ fn cx() -> Context {
     Context {
         now: Timestamp(1_000),
         deadline: Timestamp(11_000),
-        incarnation: Incarnation(3),
+        uid: Uid(3),
         client: registry::budget::ClientKey::INTERNAL,
     }
 }
@@ -143,7 +143,7 @@ async fn a_full_disk_refuses_and_recovers() {
         };
         match stores
             .sessions
-            .claim(cx(), key, Expected::Fresh, Timestamp(60_000), u32::MAX)
+            .claim(cx(), key, Expected::New, Timestamp(60_000), u32::MAX)
             .await
         {
             Ok(Claimed::Granted(_)) => sessions += 1,
@@ -164,11 +164,11 @@ async fn a_full_disk_refuses_and_recovers() {
         "what was acknowledged is there, what was refused is not"
     );
 
-    let doomed = Doomed {
+    let to_delete = ObjectToDelete {
         location,
         unfinished: false,
     };
-    stores.blobs.delete(cx(), &[doomed]).await.unwrap();
+    stores.blobs.delete(cx(), &[to_delete]).await.unwrap();
     let small = noise(3, 200_000);
     let location = seal(&stores, 20, append(&stores, 20, &small).await.unwrap(), &small).await;
     assert_holds(&stores, &location, &small).await;
@@ -178,7 +178,7 @@ async fn a_full_disk_refuses_and_recovers() {
     };
     let claimed = stores
         .sessions
-        .claim(cx(), key, Expected::Fresh, Timestamp(60_000), u32::MAX)
+        .claim(cx(), key, Expected::New, Timestamp(60_000), u32::MAX)
         .await
         .unwrap();
     assert!(matches!(claimed, Claimed::Granted(_)));
@@ -219,12 +219,12 @@ async fn a_floor_is_kept_also_in_the_middle_of_a_body() {
         "{refused}"
     );
     assert_holds(&stores, &location, &kept).await;
-    let doomed = Doomed {
+    let to_delete = ObjectToDelete {
         location,
         unfinished: false,
     };
     stores.blobs.space().keep(MinFree::Percent(99));
-    stores.blobs.delete(cx(), &[doomed]).await.unwrap();
+    stores.blobs.delete(cx(), &[to_delete]).await.unwrap();
     assert_eq!(segments(&data), 0);
     stores.close();
 }
@@ -262,16 +262,16 @@ async fn a_full_disk_is_collected() {
     names.commit_blob(cx(), &app, &digest, &location, size).await.unwrap();
     let _ = names.unlink(cx(), &app, &digest).await.unwrap();
     let plan = registry::store::collection::Plan::default();
-    let (mut buried, mut after) = (0, None);
+    let (mut scheduled, mut after) = (0, None);
     loop {
-        let slice = names.collect_names(cx(), &plan, after.as_ref(), 100).await.unwrap();
-        buried += slice.tally.buried;
+        let slice = names.collect_metadata(cx(), &plan, after.as_ref(), 100).await.unwrap();
+        scheduled += slice.statistics.scheduled;
         after = slice.next;
         if after.is_none() {
             break;
         }
     }
-    assert_eq!(buried, 1);
+    assert_eq!(scheduled, 1);
     // What is free is filled, and what the database holds in reserve as well.
     let filler = disk.0.join("filler");
     fill(&filler);
@@ -281,7 +281,7 @@ async fn a_full_disk_is_collected() {
             expires: Timestamp(90_000),
             id: SessionId(1000 + sessions),
         };
-        let claimed = stores.sessions.claim(cx(), key, Expected::Fresh, Timestamp(60_000), 9);
+        let claimed = stores.sessions.claim(cx(), key, Expected::New, Timestamp(60_000), 9);
         if claimed.await.is_err() {
             break;
         }
@@ -296,7 +296,7 @@ async fn a_full_disk_is_collected() {
         collection: stores.metadata.clone(),
         records: stores.metadata.clone(),
     };
-    let later = Arc::new(Still::at(Timestamp(26 * HOUR)));
+    let later = Arc::new(FixedClock::at(Timestamp(26 * HOUR)));
     let whole = collection::Options::default();
     let mut on = |_: &collection::Report| ControlFlow::Continue(());
     let full = collect(&all, later.clone(), &whole, &mut on).await.unwrap_err();
@@ -310,7 +310,7 @@ async fn a_full_disk_is_collected() {
         (1, 0),
         "{full:?}"
     );
-    assert_eq!(full.report.freed.unwrap().bytes, size);
+    assert_eq!(full.report.deleted.unwrap().bytes, size);
 
     let report = collect(&all, later, &whole, &mut on).await.unwrap();
     assert!(

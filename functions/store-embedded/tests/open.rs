@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use registry::store::sessions::{SessionStore, SigningKey};
-use registry::store::{Context, Incarnation, Timestamp};
+use registry::store::{Context, Timestamp, Uid};
 use store_embedded::{Embedded, OpenError, Options, Sync};
 
 /// Tells this test program, started again, which directory to open as a user who must not write there.
@@ -38,7 +38,7 @@ fn cx() -> Context {
     Context {
         now: Timestamp(1),
         deadline: Timestamp(10_001),
-        incarnation: Incarnation(1),
+        uid: Uid(1),
         client: registry::budget::ClientKey::INTERNAL,
     }
 }

@@ -16,7 +16,7 @@ use registry::contract::source::{Body, noise};
 use registry::store::blobs::{BlobStore, Upload};
 use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest};
 use registry::store::sessions::{Claimed, End, Expected, Publishing, SessionId, SessionKey, SessionStore, SigningKey};
-use registry::store::{Context, Incarnation, Timestamp};
+use registry::store::{Context, Timestamp, Uid};
 use store_embedded::{Embedded, Options, Sync};
 
 const DATA: &str = "STORE_EMBEDDED_TEST_DATA";
@@ -58,7 +58,7 @@ fn cx() -> Context {
     Context {
         now,
         deadline: now.plus_millis(60_000),
-        incarnation: Incarnation(getrandom::u64().unwrap()),
+        uid: Uid(getrandom::u64().unwrap()),
         client: registry::budget::ClientKey::INTERNAL,
     }
 }
@@ -82,7 +82,7 @@ async fn push(stores: &Embedded, repository: &RepositoryName, number: u64) -> Di
         id: SessionId(id),
     };
     let until = cx().now.plus_millis(60_000);
-    let claimed = stores.sessions.claim(cx(), key, Expected::Fresh, until, u32::MAX).await;
+    let claimed = stores.sessions.claim(cx(), key, Expected::New, until, u32::MAX).await;
     let Claimed::Granted(claim) = claimed.unwrap() else {
         panic!("a new session is claimed");
     };

@@ -21,7 +21,7 @@ use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManif
 use registry::store::sessions::{
     Claim, Claimed, End, Expected, Progress, Publishing, SessionId, SessionKey, SessionStore,
 };
-use registry::store::{Context, Incarnation, Timestamp};
+use registry::store::{Context, Timestamp, Uid};
 use store_embedded::{Embedded, Options, Sync};
 
 const DATA: &str = "STORE_EMBEDDED_TEST_TRACED";
@@ -222,7 +222,7 @@ fn cx(number: u64) -> Context {
     Context {
         now: Timestamp(1_000 + number),
         deadline: Timestamp(61_000 + number),
-        incarnation: Incarnation(number),
+        uid: Uid(number),
         client: registry::budget::ClientKey::INTERNAL,
     }
 }
@@ -234,7 +234,7 @@ fn repository() -> RepositoryName {
 async fn claim(stores: &Embedded, key: SessionKey) -> Claim {
     let Claimed::Granted(claim) = stores
         .sessions
-        .claim(cx(1), key, Expected::Fresh, Timestamp(50_000), u32::MAX)
+        .claim(cx(1), key, Expected::New, Timestamp(50_000), u32::MAX)
         .await
         .unwrap()
     else {

@@ -73,7 +73,7 @@ impl Store {
                 writer.keep();
                 Ok(stored)
             }
-            Err(AppendError::Body(error)) if !writer.settle().await => Err(AppendError::Adrift(error)),
+            Err(AppendError::Body(error)) if !writer.settle().await => Err(AppendError::WriteInFlight(error)),
             Err(error) => {
                 writer.give_up().await;
                 Err(error)
@@ -83,7 +83,7 @@ impl Store {
 
     /// What the state becomes when an attempt has written nothing to the session's upload that could still change: the
     /// next one may write to it.
-    pub(crate) fn pass_over(attempt: Attempt, state: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn after_failed_attempt(attempt: Attempt, state: &[u8]) -> Option<Vec<u8>> {
         // One that cannot be read will be refused where it can be told.
         let mut state = State::decode(state).ok()?;
         if state.upload.is_none() || !state.is_followed_by(attempt.number) {

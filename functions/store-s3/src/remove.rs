@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
-use registry::store::blobs::{Discarded, Doomed};
+use registry::store::blobs::{Discarded, ObjectToDelete};
 use registry::store::sessions::{Attempt, SessionId};
 use registry::store::{Location, StoreError};
 
@@ -84,10 +84,10 @@ impl Store {
         })
     }
 
-    pub(crate) async fn delete(&self, deadline: Deadline, doomed: &[Doomed]) -> Result<(), StoreError> {
+    pub(crate) async fn delete(&self, deadline: Deadline, to_delete: &[ObjectToDelete]) -> Result<(), StoreError> {
         let mut keys = BTreeSet::new();
         let mut unfinished = BTreeSet::new();
-        for one in doomed {
+        for one in to_delete {
             let key = self.keys.of(&one.location)?;
             // Also beside an object that was published: of equal parts, what is left over of a body is staged, and copied
             // when the object is made. It costs no request of its own.

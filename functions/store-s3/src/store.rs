@@ -7,8 +7,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use registry::clock::ServiceClock;
 use registry::store::blobs::{
-    AppendError, Appended, BlobStore, ByteStream, Discarded, Doomed, Freed, Redirect, RedirectRequest, Source, Stored,
-    Upload,
+    AppendError, Appended, BlobStore, ByteStream, DeletedObjects, Discarded, ObjectToDelete, Redirect, RedirectRequest,
+    Source, Stored, Upload,
 };
 use registry::store::sessions::{Attempt, SessionId};
 use registry::store::{Context, Cursor, Location, Reason, Slice, StoreError, Timestamp};
@@ -123,8 +123,8 @@ impl BlobStore for S3Blobs {
         self.0.append(Span::of(cx), cx.client, attempt, state, source).await
     }
 
-    fn pass_over(&self, attempt: Attempt, state: &[u8]) -> Option<Vec<u8>> {
-        Store::pass_over(attempt, state)
+    fn after_failed_attempt(&self, attempt: Attempt, state: &[u8]) -> Option<Vec<u8>> {
+        Store::after_failed_attempt(attempt, state)
     }
 
     async fn seal(&self, cx: Context, upload: &Upload) -> Result<Location, StoreError> {
@@ -177,10 +177,10 @@ impl BlobStore for S3Blobs {
         self.0.presigner.redirect(now, &key, content_type, reached_by).await
     }
 
-    async fn delete(&self, cx: Context, doomed: &[Doomed]) -> Result<Option<Freed>, StoreError> {
+    async fn delete(&self, cx: Context, to_delete: &[ObjectToDelete]) -> Result<Option<DeletedObjects>, StoreError> {
         // What is due was decided by the clock of this host.
         self.0.clock.check()?;
-        self.0.delete(Span::of(cx).begin(), doomed).await?;
+        self.0.delete(Span::of(cx).begin(), to_delete).await?;
         // S3 does not tell whether there was anything.
         Ok(None)
     }

@@ -10,7 +10,7 @@ use super::records::Looked;
 use super::{Finding, Over};
 use crate::operations::manifests::references;
 use crate::store::StoreError;
-use crate::store::records::{EntryContent, Hold, Holding, ManifestEntry};
+use crate::store::records::{BackReference, EntryContent, LinkKind, ManifestEntry};
 
 /// What a manifest refers to: what must be there, and everything.
 struct References {
@@ -46,7 +46,7 @@ impl Over<'_> {
         looked.absent += absent;
         if !suspicions.is_empty() {
             let now = self.stores.metadata.manifest(self.cx(), repository, digest).await?;
-            if now.is_some_and(|record| record.incarnation == entry.incarnation) {
+            if now.is_some_and(|record| record.uid == entry.uid) {
                 looked.findings.append(&mut suspicions);
             }
         }
@@ -60,11 +60,11 @@ impl Over<'_> {
         let EntryContent::Stored(location) = &entry.content else {
             return Ok(None);
         };
-        let hold = Hold::BackLink {
+        let hold = BackReference::BackLink {
             digest: *digest,
             repository: repository.clone(),
-            holding: Holding::Manifest,
-            incarnation: entry.incarnation,
+            link_kind: LinkKind::Manifest,
+            uid: entry.uid,
         };
         if !self.is_held(hold).await? {
             suspicions.push(Finding::ManifestWithoutHolder {
@@ -169,18 +169,18 @@ impl Over<'_> {
             required: BTreeSet::new(),
             all: listed.clone(),
         });
-        let holds: Vec<Hold> = all
+        let back_references: Vec<BackReference> = all
             .iter()
-            .map(|target| Hold::Edge {
+            .map(|target| BackReference::Edge {
                 repository: repository.clone(),
                 target: *target,
                 parent: *digest,
-                incarnation: entry.incarnation,
+                uid: entry.uid,
             })
             .collect();
         let mut unheld = BTreeSet::new();
-        for hold in self.stores.records.lost(self.cx(), &holds).await? {
-            if let Hold::Edge { target, .. } = hold {
+        for hold in self.stores.records.lost(self.cx(), &back_references).await? {
+            if let BackReference::Edge { target, .. } = hold {
                 unheld.insert(target);
             }
         }

@@ -281,7 +281,7 @@ pub struct Summary {
     /// Upload sessions.
     pub sessions: u64,
     /// Graves.
-    pub graves: u64,
+    pub pending_deletions: u64,
     /// Objects.
     pub objects: u64,
     /// Their bytes.

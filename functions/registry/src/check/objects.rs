@@ -11,7 +11,7 @@ use oci::{Algorithm, Digest};
 
 use super::{Event, Finding, Over, Run};
 use crate::store::blobs::Stored;
-use crate::store::collection::Grave;
+use crate::store::collection::PendingDeletion;
 use crate::store::records::{Record, Unreadable};
 use crate::store::sessions::{Session, SessionId, SessionKey, State};
 use crate::store::{Cursor, Location, Slice, StoreError, Timestamp};
@@ -68,10 +68,10 @@ impl Named {
         }
     }
 
-    fn add_grave(&mut self, grave: &Grave) {
-        self.add(&grave.location);
-        if grave.unfinished {
-            self.begun.insert(print(&grave.location));
+    fn add_pending_deletion(&mut self, pending_deletion: &PendingDeletion) {
+        self.add(&pending_deletion.location);
+        if pending_deletion.unfinished {
+            self.begun.insert(print(&pending_deletion.location));
         }
     }
 
@@ -119,20 +119,22 @@ impl Over<'_> {
     }
 
     /// All graves, on top of what is named already. How many there are.
-    async fn name_graves(&self, named: &mut Named) -> Result<u64, StoreError> {
+    async fn name_pending_deletions(&self, named: &mut Named) -> Result<u64, StoreError> {
         let limit = self.options.slice;
-        let mut graves = 0;
+        let mut pending_deletions = 0;
         let mut next: Option<Cursor> = None;
         loop {
             let collection = &self.stores.collection;
-            let slice = collection.graves(self.cx(), NEVER, next.as_ref(), limit).await?;
-            graves += slice.items.len() as u64;
-            for grave in &slice.items {
-                named.add_grave(grave);
+            let slice = collection
+                .pending_deletions(self.cx(), NEVER, next.as_ref(), limit)
+                .await?;
+            pending_deletions += slice.items.len() as u64;
+            for pending_deletion in &slice.items {
+                named.add_pending_deletion(pending_deletion);
             }
             next = slice.next;
             if next.is_none() {
-                return Ok(graves);
+                return Ok(pending_deletions);
             }
         }
     }
@@ -158,7 +160,7 @@ impl Over<'_> {
             }
         }
         self.name_sessions(&mut named).await?;
-        self.name_graves(&mut named).await?;
+        self.name_pending_deletions(&mut named).await?;
         Ok((!named.incomplete).then_some(named))
     }
 }
@@ -183,8 +185,8 @@ impl Run<'_> {
     pub(super) async fn objects(&mut self, mut named: Named) -> Result<(), StoreError> {
         let sessions = self.over.name_sessions(&mut named).await;
         self.summary.sessions = self.or_damaged(sessions, "upload sessions", &mut named)?;
-        let graves = self.over.name_graves(&mut named).await;
-        self.summary.graves = self.or_damaged(graves, "graveyard", &mut named)?;
+        let pending_deletions = self.over.name_pending_deletions(&mut named).await;
+        self.summary.pending_deletions = self.or_damaged(pending_deletions, "graveyard", &mut named)?;
         let mut suspects: HashSet<Print> = HashSet::new();
         let mut next = None;
         loop {

@@ -5,7 +5,7 @@ use oci::{Digest, Hasher, RepositoryName, Tag};
 
 use super::{Finding, Over};
 use crate::store::metadata::{Defect, Link, TagRecord};
-use crate::store::records::{Hold, Holding, Record, RecordedObject, Unreadable};
+use crate::store::records::{BackReference, LinkKind, Record, RecordedObject, Unreadable};
 use crate::store::{Location, StoreError};
 
 /// What came of one record.
@@ -57,13 +57,13 @@ impl Over<'_> {
                 digest,
                 location,
                 size,
-                incarnation,
+                uid,
                 ..
             } => {
                 let link = Link {
                     location: location.clone(),
                     size: *size,
-                    incarnation: *incarnation,
+                    uid: *uid,
                     defect: None,
                 };
                 self.link(looked, repository, digest, &link).await
@@ -78,7 +78,7 @@ impl Over<'_> {
     }
 
     /// Whether the repository is among those who hold the bytes.
-    pub(super) async fn is_held(&self, hold: Hold) -> Result<bool, StoreError> {
+    pub(super) async fn is_held(&self, hold: BackReference) -> Result<bool, StoreError> {
         Ok(self.stores.records.lost(self.cx(), &[hold]).await?.is_empty())
     }
 
@@ -165,11 +165,11 @@ impl Over<'_> {
                 location: link.location.clone(),
             }),
         }
-        let hold = Hold::BackLink {
+        let hold = BackReference::BackLink {
             digest: *digest,
             repository: repository.clone(),
-            holding: Holding::Blob,
-            incarnation: link.incarnation,
+            link_kind: LinkKind::Blob,
+            uid: link.uid,
         };
         if !self.is_held(hold).await? {
             suspicions.push(Finding::LinkWithoutHolder {

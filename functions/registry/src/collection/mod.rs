@@ -14,9 +14,9 @@
 //! Memory is bounded by the sizes in [`Options`]. Nothing is locked: a registry serves meanwhile, and any number of
 //! collections at once are as safe as one.
 
-mod graves;
-mod names;
-mod told;
+mod metadata;
+mod pending_deletions;
+mod progress;
 mod uploads;
 
 use std::ops::ControlFlow;
@@ -24,11 +24,11 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use self::told::Told;
+use self::progress::RunningReport;
 use crate::environment::{Environment, context};
 use crate::registry::AllStores;
-use crate::store::blobs::Freed;
-use crate::store::collection::{Plan, Tally, UNTIL_IMPORTED};
+use crate::store::blobs::DeletedObjects;
+use crate::store::collection::{PassStatistics, Plan, UNTIL_IMPORTED};
 use crate::store::{Context, StoreError, Timestamp};
 
 /// How a collection runs.
@@ -42,7 +42,7 @@ pub struct Options {
     pub sessions: usize,
     /// Graves in a page: as many objects are deleted at once. What a page has done stays done when a later one fails, so
     /// that a slow store gets on.
-    pub graves: usize,
+    pub pending_deletions: usize,
     /// How many single reads, sweeps and deletions are under way at once. When as many in a row find a store
     /// unavailable, their step is given up.
     pub at_once: usize,
@@ -58,7 +58,7 @@ impl Default for Options {
             plan: Plan::default(),
             names: 500,
             sessions: 200,
-            graves: 100,
+            pending_deletions: 100,
             at_once: 16,
             lease_ms: 300_000,
             store_ms: 60_000,
@@ -84,19 +84,19 @@ pub struct Report {
     pub busy_until: Option<Timestamp>,
     /// What was done to the names.
     #[serde(flatten)]
-    pub names: Tally,
+    pub metadata: PassStatistics,
     /// Upload sessions that were ended for good.
     pub sessions_swept: u64,
     /// Graves that they left.
-    pub session_graves: u64,
+    pub objects_scheduled: u64,
     /// Sessions past their end that were left alone: somebody writes under them, or they have changed meanwhile.
     pub sessions_spared: u64,
     /// Keys of objects that were deleted; also those under which nothing was, as most that an upload leaves.
     pub objects_deleted: u64,
     /// What was there under these keys, if the store has told of all of them.
-    pub freed: Option<Freed>,
+    pub deleted: Option<DeletedObjects>,
     /// Graves whose object was in use, and is.
-    pub graves_spared: u64,
+    pub deletions_cancelled: u64,
     /// Things that could not be done: a step, an upload that could not be ended, an object that could not be deleted.
     pub failed: u64,
     /// It was told to stop before it was through.
@@ -137,15 +137,15 @@ pub async fn collect(
         environment,
         options,
     };
-    let mut told = Told::new(options, progress);
-    names::names(&over, &mut told).await;
+    let mut told = RunningReport::new(options, progress);
+    metadata::walk_metadata(&over, &mut told).await;
     if !told.is_stopped() {
         uploads::uploads(&over, &mut told).await;
     }
     // What is in the graveyard may be what an import has still to name again.
     let is_half = told.report.busy_until.is_some_and(|until| until >= UNTIL_IMPORTED);
     if !told.is_stopped() && !is_half {
-        graves::graves(&over, &mut told).await;
+        pending_deletions::delete_due(&over, &mut told).await;
     }
     told.end()
 }

@@ -3,15 +3,15 @@
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 
 use super::Over;
-use super::told::Told;
+use super::progress::RunningReport;
 use crate::store::StoreError;
 use crate::store::collection::remains;
 use crate::store::sessions::{Session, SessionKey};
 
-pub(super) async fn uploads(over: &Over<'_>, told: &mut Told<'_>) {
+pub(super) async fn uploads(over: &Over<'_>, told: &mut RunningReport<'_>) {
     told.begin();
     let Over { stores, options, .. } = over;
-    let before = over.due(options.plan.graces.session_ms);
+    let before = over.due(options.plan.grace_periods.session_ms);
     let mut after = None;
     loop {
         let page = stores.sessions.expired(over.cx(), before, after, options.sessions);
@@ -29,10 +29,10 @@ pub(super) async fn uploads(over: &Over<'_>, told: &mut Told<'_>) {
         let mut ends = stream::iter(ends).buffer_unordered(options.at_once);
         while let Some((key, ended)) = ends.next().await {
             match ended {
-                Ok(Some(graves)) => {
+                Ok(Some(pending_deletions)) => {
                     told.went();
                     told.report.sessions_swept += 1;
-                    told.report.session_graves += graves;
+                    told.report.objects_scheduled += pending_deletions;
                 }
                 Ok(None) => {
                     told.went();

@@ -8,23 +8,23 @@ use bytes::Bytes;
 use oci::{Descriptor, Digest, MediaType, RepositoryName};
 use serde_json::{Value, json};
 
-use super::Trial;
+use super::ContractTest;
+use super::fixed_clock::FixedClock;
 use super::metadata::{digest, manifest, media_type, repository, tag};
 use super::source::Body;
-use super::still::Still;
 use crate::check::{Event, Finding, Options, Summary, check};
 use crate::registry::AllStores;
 use crate::store::blobs::Upload;
 use crate::store::metadata::{ManifestPut, ManifestRecord, NewContent, PutManifest, Referrer};
-use crate::store::records::{Hold, Holding, Record};
+use crate::store::records::{BackReference, LinkKind, Record};
 use crate::store::sessions::{Attempt, SessionId};
-use crate::store::{Incarnation, Location, Slice};
+use crate::store::{Location, Slice, Uid};
 
 /// Does to a store's tables what no operation does.
 #[async_trait]
 pub trait Harm: Send + Sync + 'static {
     /// Makes a hold that belongs to nothing, or loses one that belongs to something.
-    async fn set_hold(&self, hold: &Hold, present: bool);
+    async fn set_hold(&self, hold: &BackReference, present: bool);
 
     /// Loses the row of a manifest under its subject.
     async fn lose_referrer(&self, repository: &RepositoryName, subject: &Digest, referrer: &Digest);
@@ -42,12 +42,12 @@ pub struct Harmed {
 }
 
 /// What a clause about checks is given.
-pub type CheckTrial = Trial<Harmed>;
+pub type CheckTest = ContractTest<Harmed>;
 
 const CONFIG: &[u8] = b"{}";
 const LAYER: &[u8] = b"the bytes of a layer";
 
-/// What [`CheckTrial::furnish`] has pushed.
+/// What [`CheckTest::furnish`] has pushed.
 struct Pushed {
     app: RepositoryName,
     config: Digest,
@@ -69,12 +69,12 @@ fn sorted(mut findings: Vec<Finding>) -> Vec<Finding> {
     findings
 }
 
-impl CheckTrial {
+impl CheckTest {
     /// An object of these bytes, which nothing names.
     async fn seal(&self, bytes: &Bytes) -> Location {
         let blobs = &self.store.stores.blobs;
         let attempt = Attempt {
-            session: SessionId(u128::from(self.cx().incarnation.0) << 64),
+            session: SessionId(u128::from(self.cx().uid.0) << 64),
             number: 1,
         };
         let mut body = Body::of(bytes, 10_000);
@@ -181,7 +181,7 @@ impl CheckTrial {
             hash: true,
             ..Options::default()
         };
-        let environment = Arc::new(Still::at(self.now()));
+        let environment = Arc::new(FixedClock::at(self.now()));
         let summary = check(&self.store.stores, environment, &options, &mut tell).await;
         let summary = summary.expect("a check goes on");
         assert_eq!(summary.findings, found.len() as u64);
@@ -206,20 +206,20 @@ impl CheckTrial {
     }
 
     /// The hold of a manifest on what it refers to.
-    async fn edge(&self, app: &RepositoryName, parent: &Digest, target: &Digest) -> Hold {
-        Hold::Edge {
+    async fn edge(&self, app: &RepositoryName, parent: &Digest, target: &Digest) -> BackReference {
+        BackReference::Edge {
             repository: app.clone(),
             target: *target,
             parent: *parent,
-            incarnation: self.manifest(app, parent).await.incarnation,
+            uid: self.manifest(app, parent).await.uid,
         }
     }
 
-    async fn lose(&self, hold: &Hold) {
+    async fn lose(&self, hold: &BackReference) {
         self.store.harm.set_hold(hold, false).await;
     }
 
-    async fn one_too_many(&self, hold: &Hold) {
+    async fn one_too_many(&self, hold: &BackReference) {
         self.store.harm.set_hold(hold, true).await;
     }
 
@@ -235,56 +235,56 @@ impl CheckTrial {
 }
 
 /// In a registry in which nothing went wrong there is nothing to find.
-pub async fn nothing_is_found_where_nothing_is_lost(trial: CheckTrial) {
-    trial.furnish().await;
-    let (summary, found) = trial.check().await;
+pub async fn nothing_is_found_where_nothing_is_lost(test: CheckTest) {
+    test.furnish().await;
+    let (summary, found) = test.check().await;
     assert_eq!(found, []);
     let counts = (summary.blobs, summary.links, summary.manifests, summary.tags);
     assert_eq!((counts, summary.hashed), ((3, 2, 4, 2), 3));
 }
 
 /// What a manifest refers to is told by the manifest, whatever the records have lost.
-pub async fn a_lost_edge_is_found(trial: CheckTrial) {
-    let pushed = trial.furnish().await;
+pub async fn a_lost_edge_is_found(test: CheckTest) {
+    let pushed = test.furnish().await;
     let mut expected = Vec::new();
     for (parent, target) in [
         (pushed.image, pushed.layer),
         (pushed.large, pushed.layer),
         (pushed.signature, pushed.config),
     ] {
-        trial.lose(&trial.edge(&pushed.app, &parent, &target).await).await;
+        test.lose(&test.edge(&pushed.app, &parent, &target).await).await;
         expected.push(Finding::EdgeMissing {
             repository: pushed.app.clone(),
             digest: parent,
             target,
         });
     }
-    assert_eq!(trial.found().await, sorted(expected));
+    assert_eq!(test.found().await, sorted(expected));
 }
 
 /// The edge of an earlier life keeps nothing.
-pub async fn an_edge_of_another_life_is_none(trial: CheckTrial) {
-    let pushed = trial.furnish().await;
-    let edge = trial.edge(&pushed.app, &pushed.image, &pushed.layer).await;
+pub async fn an_edge_of_another_life_is_none(test: CheckTest) {
+    let pushed = test.furnish().await;
+    let edge = test.edge(&pushed.app, &pushed.image, &pushed.layer).await;
     let mut other = edge.clone();
-    if let Hold::Edge { incarnation, .. } = &mut other {
-        *incarnation = Incarnation(1);
+    if let BackReference::Edge { uid, .. } = &mut other {
+        *uid = Uid(1);
     }
-    trial.one_too_many(&other).await;
-    assert_eq!(trial.found().await, []);
-    trial.lose(&edge).await;
+    test.one_too_many(&other).await;
+    assert_eq!(test.found().await, []);
+    test.lose(&edge).await;
     let finding = Finding::EdgeMissing {
         repository: pushed.app,
         digest: pushed.image,
         target: pushed.layer,
     };
-    assert_eq!(trial.found().await, [finding]);
+    assert_eq!(test.found().await, [finding]);
 }
 
 /// Only for stores that list what a manifest refers to beside its edges: `lose` empties the list of this manifest. An
 /// export would take that for the truth.
-pub async fn an_unlisted_reference_is_found(trial: CheckTrial, lose: impl AsyncFnOnce(&RepositoryName, &Digest)) {
-    let pushed = trial.furnish().await;
+pub async fn an_unlisted_reference_is_found(test: CheckTest, lose: impl AsyncFnOnce(&RepositoryName, &Digest)) {
+    let pushed = test.furnish().await;
     lose(&pushed.app, &pushed.image).await;
     let unlisted = |target| Finding::ReferenceUnlisted {
         repository: pushed.app.clone(),
@@ -292,79 +292,79 @@ pub async fn an_unlisted_reference_is_found(trial: CheckTrial, lose: impl AsyncF
         target,
     };
     let expected = vec![unlisted(pushed.config), unlisted(pushed.layer)];
-    assert_eq!(trial.found().await, sorted(expected));
+    assert_eq!(test.found().await, sorted(expected));
 }
 
 /// A manifest in an object must be among those who hold that.
-pub async fn a_large_manifest_without_its_back_link_is_found(trial: CheckTrial) {
-    let pushed = trial.furnish().await;
-    let life = trial.manifest(&pushed.app, &pushed.large).await.incarnation;
-    let holder = |holding, incarnation| Hold::BackLink {
+pub async fn a_large_manifest_without_its_back_link_is_found(test: CheckTest) {
+    let pushed = test.furnish().await;
+    let life = test.manifest(&pushed.app, &pushed.large).await.uid;
+    let holder = |link_kind, uid| BackReference::BackLink {
         digest: pushed.large,
         repository: pushed.app.clone(),
-        holding,
-        incarnation,
+        link_kind,
+        uid,
     };
-    trial.lose(&holder(Holding::Manifest, life)).await;
+    test.lose(&holder(LinkKind::Manifest, life)).await;
     let finding = Finding::ManifestWithoutHolder {
         repository: pushed.app.clone(),
         digest: pushed.large,
     };
-    assert_eq!(trial.found().await, std::slice::from_ref(&finding));
-    for other in [holder(Holding::Manifest, Incarnation(1)), holder(Holding::Blob, life)] {
-        trial.one_too_many(&other).await;
-        assert_eq!(trial.found().await, std::slice::from_ref(&finding), "with {other:?}");
+    assert_eq!(test.found().await, std::slice::from_ref(&finding));
+    for other in [holder(LinkKind::Manifest, Uid(1)), holder(LinkKind::Blob, life)] {
+        test.one_too_many(&other).await;
+        assert_eq!(test.found().await, std::slice::from_ref(&finding), "with {other:?}");
     }
 }
 
 /// A back-link of another life, or of a manifest of the same bytes, does not hold a link.
-pub async fn a_link_without_its_own_back_link_is_found(trial: CheckTrial) {
-    let pushed = trial.furnish().await;
-    let metadata = &trial.store.stores.metadata;
-    let link = metadata.link(trial.cx(), &pushed.app, &pushed.layer).await;
-    let life = link.expect("link").expect("it is linked").incarnation;
-    let holder = |holding, incarnation| Hold::BackLink {
+pub async fn a_link_without_its_own_back_link_is_found(test: CheckTest) {
+    let pushed = test.furnish().await;
+    let metadata = &test.store.stores.metadata;
+    let link = metadata.link(test.cx(), &pushed.app, &pushed.layer).await;
+    let life = link.expect("link").expect("it is linked").uid;
+    let holder = |link_kind, uid| BackReference::BackLink {
         digest: pushed.layer,
         repository: pushed.app.clone(),
-        holding,
-        incarnation,
+        link_kind,
+        uid,
     };
-    trial.lose(&holder(Holding::Blob, life)).await;
+    test.lose(&holder(LinkKind::Blob, life)).await;
     let finding = Finding::LinkWithoutHolder {
         repository: pushed.app.clone(),
         digest: pushed.layer,
     };
-    assert_eq!(trial.found().await, std::slice::from_ref(&finding));
-    for other in [holder(Holding::Blob, Incarnation(1)), holder(Holding::Manifest, life)] {
-        trial.one_too_many(&other).await;
-        assert_eq!(trial.found().await, std::slice::from_ref(&finding), "with {other:?}");
+    assert_eq!(test.found().await, std::slice::from_ref(&finding));
+    for other in [holder(LinkKind::Blob, Uid(1)), holder(LinkKind::Manifest, life)] {
+        test.one_too_many(&other).await;
+        assert_eq!(test.found().await, std::slice::from_ref(&finding), "with {other:?}");
     }
 }
 
 /// A holder is looked for by its own name, however many others there are before it.
-pub async fn a_holder_is_found_among_a_thousand(trial: CheckTrial) {
-    let pushed = trial.furnish().await;
+pub async fn a_holder_is_found_among_a_thousand(test: CheckTest) {
+    let pushed = test.furnish().await;
     for number in 0..1_100_u64 {
-        let other = Hold::BackLink {
+        let other = BackReference::BackLink {
             digest: pushed.layer,
             repository: repository(&format!("many/{number:04}")),
-            holding: Holding::Manifest,
-            incarnation: Incarnation(number),
+            link_kind: LinkKind::Manifest,
+            uid: Uid(number),
         };
-        trial.one_too_many(&other).await;
+        test.one_too_many(&other).await;
     }
-    assert_eq!(trial.found().await, []);
+    assert_eq!(test.found().await, []);
 }
 
 /// A link that says another length than the bytes have.
-pub async fn a_link_of_another_size_is_found(trial: CheckTrial) {
-    let pushed = trial.furnish().await;
-    for mut record in trial.records().await {
+pub async fn a_link_of_another_size_is_found(test: CheckTest) {
+    let pushed = test.furnish().await;
+    for mut record in test.records().await {
         if let Record::Link { digest, size, .. } = &mut record
             && *digest == pushed.layer
         {
             *size += 1;
-            trial.plant(record).await;
+            test.plant(record).await;
         }
     }
     let finding = Finding::LinkResized {
@@ -373,14 +373,14 @@ pub async fn a_link_of_another_size_is_found(trial: CheckTrial) {
         recorded: LAYER.len() as u64 + 1,
         found: LAYER.len() as u64,
     };
-    assert_eq!(trial.found().await, [finding]);
+    assert_eq!(test.found().await, [finding]);
 }
 
 /// A manifest that says another length than it has, in its record or in an object.
-pub async fn a_manifest_of_another_size_is_found(trial: CheckTrial) {
-    let pushed = trial.furnish().await;
+pub async fn a_manifest_of_another_size_is_found(test: CheckTest) {
+    let pushed = test.furnish().await;
     let mut expected = Vec::new();
-    for record in trial.records().await {
+    for record in test.records().await {
         if let Record::Manifest(mut entry) = record
             && entry.digest != pushed.image
         {
@@ -391,7 +391,7 @@ pub async fn a_manifest_of_another_size_is_found(trial: CheckTrial) {
                 found: entry.size,
             });
             entry.size += 1;
-            trial.plant(Record::Manifest(entry)).await;
+            test.plant(Record::Manifest(entry)).await;
         }
     }
     expected.push(Finding::TagDiffers {
@@ -399,18 +399,18 @@ pub async fn a_manifest_of_another_size_is_found(trial: CheckTrial) {
         tag: tag("large"),
         digest: pushed.large,
     });
-    assert_eq!(trial.found().await, sorted(expected));
+    assert_eq!(test.found().await, sorted(expected));
 }
 
 /// A part of a record that is missing is a finding, and not the end; who needs everything is refused, and told why.
-pub async fn a_missing_part_ends_an_export_and_no_check(trial: CheckTrial) {
-    let pushed = trial.furnish().await;
+pub async fn a_missing_part_ends_an_export_and_no_check(test: CheckTest) {
+    let pushed = test.furnish().await;
     let Pushed {
         app, image, signature, ..
     } = &pushed;
-    trial.lose(&trial.edge(app, &pushed.large, &pushed.layer).await).await;
-    trial.store.harm.lose_referrer(app, image, signature).await;
-    let found = trial.found().await;
+    test.lose(&test.edge(app, &pushed.large, &pushed.layer).await).await;
+    test.store.harm.lose_referrer(app, image, signature).await;
+    let found = test.found().await;
     let [Finding::Damaged { record, .. }, other] = found.as_slice() else {
         panic!("{found:?}");
     };
@@ -421,19 +421,19 @@ pub async fn a_missing_part_ends_an_export_and_no_check(trial: CheckTrial) {
         target: pushed.layer,
     };
     assert_eq!(*other, expected);
-    assert_refused(&trial, record).await;
+    assert_refused(&test, record).await;
 }
 
 /// A record that cannot be read is a finding, and so is what has to be compared with it. Nothing is called nobody's
 /// while it may be the one that names it.
-pub async fn an_unreadable_record_ends_an_export_and_no_check(trial: CheckTrial) {
-    let pushed = trial.furnish().await;
+pub async fn an_unreadable_record_ends_an_export_and_no_check(test: CheckTest) {
+    let pushed = test.furnish().await;
     let Pushed { app, image, .. } = &pushed;
-    let location = trial.seal(&Bytes::from_static(b"nobody's")).await;
-    assert_eq!(trial.found().await, [Finding::Stray { location, size: 8 }]);
-    trial.lose(&trial.edge(app, &pushed.large, &pushed.layer).await).await;
-    trial.store.harm.garble(app, image).await;
-    let found = trial.found().await;
+    let location = test.seal(&Bytes::from_static(b"nobody's")).await;
+    assert_eq!(test.found().await, [Finding::Stray { location, size: 8 }]);
+    test.lose(&test.edge(app, &pushed.large, &pushed.layer).await).await;
+    test.store.harm.garble(app, image).await;
+    let found = test.found().await;
     let [
         Finding::Damaged { record: first, .. },
         Finding::Damaged { record: second, .. },
@@ -444,15 +444,15 @@ pub async fn an_unreadable_record_ends_an_export_and_no_check(trial: CheckTrial)
     };
     let manifest = format!("manifest {app} {image}");
     assert_eq!([first, second], [&manifest, &format!("tag {app} v1")]);
-    assert_refused(&trial, &manifest).await;
+    assert_refused(&test, &manifest).await;
 }
 
 /// Whoever needs all records gets an error that names this one.
-async fn assert_refused(trial: &CheckTrial, record: &str) {
-    let records = &trial.store.stores.records;
+async fn assert_refused(test: &CheckTest, record: &str) {
+    let records = &test.store.stores.records;
     let mut next = None;
     loop {
-        match records.records(trial.cx(), next.as_ref(), 1000).await {
+        match records.records(test.cx(), next.as_ref(), 1000).await {
             Ok(Slice { next: Some(cursor), .. }) => next = Some(cursor),
             Ok(_) => panic!("{record} was left out"),
             Err(error) => {

@@ -35,7 +35,7 @@ const READS: [&str; 24] = [
     "signing_keys",
     // metadata
     "link",
-    "keep_link",
+    "link_and_unmark",
     "manifest",
     "tag",
     "tagged_manifest",
@@ -45,9 +45,9 @@ const READS: [&str; 24] = [
     "repositories",
     "manifests",
     "referrers",
-    "holders",
+    "linking_repositories",
     // collection
-    "graves",
+    "pending_deletions",
     "standing",
     // records
     "walk",

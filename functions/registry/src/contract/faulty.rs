@@ -32,7 +32,7 @@ pub enum Kind {
 
 /// Where in a call the fault lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
+pub enum FaultPoint {
     /// Nothing was done.
     Before,
     /// All was done, and the answer was lost.
@@ -49,7 +49,7 @@ pub struct Fault {
     /// The error.
     pub kind: Kind,
     /// Before or after the work.
-    pub moment: Moment,
+    pub timestamp: FaultPoint,
 }
 
 /// When one store, or several together, will fail. Clones share the plan.
@@ -104,11 +104,11 @@ impl Faults {
 
 impl Plan {
     /// The planned fault, if it is due now in a call of `method`.
-    fn due(&mut self, method: &str, moment: Moment) -> Result<(), StoreError> {
+    fn due(&mut self, method: &str, timestamp: FaultPoint) -> Result<(), StoreError> {
         let Some(fault) = self.fault else {
             return Ok(());
         };
-        if fault.method.is_some_and(|only| only != method) || fault.moment != moment {
+        if fault.method.is_some_and(|only| only != method) || fault.timestamp != timestamp {
             return Ok(());
         }
         self.matching += 1;
@@ -128,10 +128,10 @@ impl Hook for Faults {
     fn before(&self, method: &'static str) -> Result<(), StoreError> {
         let mut plan = self.lock();
         plan.calls.push(method);
-        plan.due(method, Moment::Before)
+        plan.due(method, FaultPoint::Before)
     }
 
     fn after(&self, method: &'static str) -> Result<(), StoreError> {
-        self.lock().due(method, Moment::After)
+        self.lock().due(method, FaultPoint::After)
     }
 }

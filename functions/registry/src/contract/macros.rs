@@ -255,8 +255,8 @@ macro_rules! collection_contract_tests {
                 what_was_replaced_is_buried,
                 a_blob_with_a_defect_is_collected,
                 a_name_is_a_digest_and_a_place,
-                graves_wait,
-                graves_come_in_slices,
+                pending_deletions_wait,
+                pending_deletions_come_in_slices,
                 forgetting_is_idempotent,
                 an_object_buried_twice_waits_from_its_last_burial,
                 burials_of_an_object_are_joined,
@@ -430,7 +430,7 @@ macro_rules! churn_tests {
             async fn whatever_is_cut_off_is_reclaimed() {
                 let churned = run(true).await;
                 assert!(churned.cut > 0 && churned.pushed > 0, "{churned:?}");
-                assert!(churned.collected.session_graves > 0, "{churned:?}");
+                assert!(churned.collected.objects_scheduled > 0, "{churned:?}");
             }
         }
     };
@@ -479,8 +479,8 @@ macro_rules! __clause {
         #[::tokio::test(flavor = "multi_thread")]
         $(#[$attribute])*
         async fn $clause() {
-            let trial = $crate::contract::Trial::new(super::$make().await, spawn);
-            let clause = $crate::contract::$clauses::$clause(trial);
+            let test = $crate::contract::ContractTest::new(super::$make().await, spawn);
+            let clause = $crate::contract::$clauses::$clause(test);
             // A store that waits for ever fails, it does not hang the tests.
             ::tokio::time::timeout(::std::time::Duration::from_secs(120), clause)
                 .await

@@ -16,7 +16,7 @@
 //! [`blobs`], [`sessions`], [`metadata`], [`collection`] and [`records`] hold the clauses; [`checks`] what a check must
 //! find in names that were harmed ([`check_contract_tests!`](crate::check_contract_tests)); [`churn`] lets a whole
 //! registry be pushed to, deleted from and collected at once ([`churn_tests!`](crate::churn_tests)). Time and randomness
-//! come from the [`Trial`], so that nothing sleeps; races are run as tasks on several threads. [`source`] makes request
+//! come from the [`ContractTest`], so that nothing sleeps; races are run as tasks on several threads. [`source`] makes request
 //! bodies, [`still`] a clock that stands. [`counting`] and [`faulty`] wrap stores, for tests of the core and of shells.
 #![expect(
     clippy::missing_panics_doc,
@@ -27,21 +27,21 @@ pub mod blobs;
 pub mod checks;
 pub mod churn;
 pub mod collection;
+mod contract_test;
 pub mod counting;
 pub mod faulty;
+pub mod fixed_clock;
 mod macros;
 pub mod metadata;
 pub mod records;
 pub mod sessions;
 pub mod source;
-pub mod still;
-mod trial;
 
 use std::any::Any;
 use std::sync::Arc;
 
 pub use crate::store::wrapped;
-pub use trial::{Guard, Spawn, Trial};
+pub use contract_test::{ContractTest, Guard, Spawn};
 
 use crate::registry::AllStores;
 use crate::store::blobs::BlobStore;

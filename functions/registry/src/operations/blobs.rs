@@ -42,7 +42,10 @@ impl Call<'_> {
         let repository = permit.repository();
         // Who may push and asks whether a blob is here will not push it again, and must be able to rely on the answer.
         let link = if head_only && identity.permit::<Push>(repository).is_ok() {
-            self.stores.metadata.keep_link(self.cx(), repository, &digest).await?
+            self.stores
+                .metadata
+                .link_and_unmark(self.cx(), repository, &digest)
+                .await?
         } else {
             self.stores.metadata.link(self.cx(), repository, &digest).await?
         };
@@ -145,12 +148,12 @@ impl Call<'_> {
             .ok_or(Error::BlobUnknown)?;
         match wanted {
             Wanted::Whole => Ok(Response::new(
-                ResponseBody::stream(stream, link.size).holding(Some(memory)),
+                ResponseBody::stream(stream, link.size).with_memory(Some(memory)),
             )),
             Wanted::One(range) => {
                 let content_range = ranges::content_range(&range, link.size);
                 let body = ResponseBody::stream(stream, range.end - range.start);
-                let mut response = Response::new(body.holding(Some(memory)));
+                let mut response = Response::new(body.with_memory(Some(memory)));
                 *response.status_mut() = StatusCode::PARTIAL_CONTENT;
                 response::insert(response.headers_mut(), CONTENT_RANGE, &content_range);
                 Ok(response)
@@ -164,7 +167,7 @@ impl Call<'_> {
                     (self.environment.clone(), self.client(), self.settings.limits.store_ms);
                 let cx = move || context(&*environment, client, budget_ms);
                 let stream = multipart.stream(cx, self.stores.blobs.clone(), location, stream);
-                let mut response = Response::new(ResponseBody::stream(stream, length).holding(Some(memory)));
+                let mut response = Response::new(ResponseBody::stream(stream, length).with_memory(Some(memory)));
                 *response.status_mut() = StatusCode::PARTIAL_CONTENT;
                 response::insert(response.headers_mut(), CONTENT_TYPE, &content_type);
                 Ok(response)

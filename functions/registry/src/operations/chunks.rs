@@ -114,8 +114,8 @@ async fn holds_nothing(mut body: RequestBody) -> Result<bool, BodyError> {
 /// What the head of a chunk tells of its session: one that says that it begins further on comes after others.
 pub(super) fn expected(headers: &HeaderMap) -> Expected {
     match content_range(headers) {
-        Some(Ok(range)) if range.first > 0 => Expected::Begun,
-        _ => Expected::Fresh,
+        Some(Ok(range)) if range.first > 0 => Expected::Existing,
+        _ => Expected::New,
     }
 }
 

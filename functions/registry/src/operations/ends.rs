@@ -40,7 +40,7 @@ impl Call<'_> {
         if row.is_none_or(|row| row.state != State::Cancelled) {
             return Ok(Error::ClaimLost);
         }
-        leave_to_sweep(self.discard_all(claim.key.id, claim.attempt.number, state, None).await);
+        leave_to_expiry(self.discard_all(claim.key.id, claim.attempt.number, state, None).await);
         Ok(Error::BlobDigestMismatch { computed })
     }
 
@@ -61,26 +61,30 @@ impl Call<'_> {
 
     /// Gives a claim back after a failure, unless the session has ended with it, and tells what to answer. A claim that
     /// cannot be given back ends by itself within a minute.
-    pub(super) async fn give_up(&self, session: &OpenSession, claim: &Claim, unstored: Unstored) -> Error {
+    pub(super) async fn fail(&self, session: &OpenSession, claim: &Claim, unstored: Unstored) -> Error {
         let Unstored { error, in_order } = unstored;
         match error {
             Error::BlobDigestMismatch { .. } => error,
             Error::ClaimLost => self.lost(session, claim).await.unwrap_or_else(|error| error),
             error if in_order => {
-                leave_to_sweep(self.hand_back(claim).await);
+                leave_to_expiry(self.release(claim).await);
                 error
             }
             error => {
-                leave_to_sweep(self.stores.sessions.release(self.cx(), claim).await);
+                leave_to_expiry(self.stores.sessions.release(self.cx(), claim).await);
                 error
             }
         }
     }
 
     /// Gives a claim back under which nothing was stored, and nothing is being written any more.
-    pub(super) async fn hand_back(&self, claim: &Claim) -> Result<(), StoreError> {
+    pub(super) async fn release(&self, claim: &Claim) -> Result<(), StoreError> {
         let sessions = &self.stores.sessions;
-        let Some(store) = self.stores.blobs.pass_over(claim.attempt, &claim.progress.store) else {
+        let Some(store) = self
+            .stores
+            .blobs
+            .after_failed_attempt(claim.attempt, &claim.progress.store)
+        else {
             return sessions.release(self.cx(), claim).await;
         };
         let progress = Progress {
@@ -101,7 +105,7 @@ impl Call<'_> {
             Some(row) if row.state != State::Swept => {
                 let published = row.publishing.as_ref().map(|publishing| &publishing.location);
                 let keep = published.filter(|_| row.state != State::Cancelled);
-                leave_to_sweep(
+                leave_to_expiry(
                     self.discard_all(claim.key.id, row.attempts, &row.progress.store, keep)
                         .await,
                 );
@@ -118,7 +122,7 @@ impl Call<'_> {
             Cancelled::Now(None) => Ok(response::empty(StatusCode::NO_CONTENT)),
             Cancelled::Now(Some(row)) => {
                 let id = session.token.session.id;
-                leave_to_sweep(self.discard_all(id, row.attempts, &row.progress.store, None).await);
+                leave_to_expiry(self.discard_all(id, row.attempts, &row.progress.store, None).await);
                 Ok(response::empty(StatusCode::NO_CONTENT))
             }
         }
@@ -127,7 +131,7 @@ impl Call<'_> {
 
 /// What follows the point at which a request is decided must not change its answer: a row names everything that is
 /// left behind, and the sweep of expired sessions ends it.
-pub(super) fn leave_to_sweep<T>(ended: Result<T, StoreError>) {
+pub(super) fn leave_to_expiry<T>(ended: Result<T, StoreError>) {
     if let Err(fault) = ended {
         tracing::warn!(
             error = &fault as &dyn std::error::Error,

@@ -28,7 +28,7 @@ use http::{HeaderMap, Response};
 use oci::{Algorithm, Digest, Hasher};
 
 use super::chunks::{expected, is_empty};
-use super::ends::leave_to_sweep;
+use super::ends::leave_to_expiry;
 use super::session::OpenSession;
 use super::source::{Lease, next_chunk};
 use super::uploads::{Stored, resume};
@@ -60,14 +60,14 @@ impl Call<'_> {
         // What ends the upload, whatever its bytes are, is not held up by how many bodies there were. A range could
         // only be out of place.
         let (expected, most) = if is_empty(headers, &body) && !headers.contains_key(CONTENT_RANGE) {
-            (Expected::Begun, limit.saturating_mul(2))
+            (Expected::Existing, limit.saturating_mul(2))
         } else {
             (expected(headers), limit)
         };
         let claim = match self.claim_last(&session, expected, most).await? {
             Claimed::Granted(claim) => claim,
             Claimed::Busy(row) => return Err(session.busy(&row, self.environment.now(), true)),
-            Claimed::Spent(_) => return Err(Error::TooManyBodies { limit }),
+            Claimed::AttemptsExhausted(_) => return Err(Error::TooManyBodies { limit }),
             Claimed::Ended(row) => {
                 return self
                     .finished_before(&permit, &session, &row, &digest, headers, body)
@@ -79,11 +79,11 @@ impl Call<'_> {
             .await;
         let stored = match stored {
             Ok(stored) => stored,
-            Err(unstored) => return Err(self.give_up(&session, &claim, unstored).await),
+            Err(unstored) => return Err(self.fail(&session, &claim, unstored).await),
         };
         match self.publish_upload(&permit, &claim, &digest, stored).await {
             Ok(()) => Ok(response::created(permit.repository(), "blobs", &digest)),
-            Err(error) => Err(self.give_up(&session, &claim, error.into()).await),
+            Err(error) => Err(self.fail(&session, &claim, error.into()).await),
         }
     }
 
@@ -110,11 +110,11 @@ impl Call<'_> {
                     return Ok(Claimed::Busy(row));
                 }
                 State::Open if is_held => {}
-                State::Open => match self.claim(key, Expected::Begun, most).await? {
+                State::Open => match self.claim(key, Expected::Existing, most).await? {
                     // Another one that has waited was faster.
                     Claimed::Busy(_) => {}
                     Claimed::Granted(claim) if holds_more(&claim.progress) => {
-                        leave_to_sweep(self.hand_back(&claim).await);
+                        leave_to_expiry(self.release(&claim).await);
                         return Err(session.refused(claim.progress.offset));
                     }
                     claimed => return Ok(claimed),
@@ -191,7 +191,7 @@ impl Call<'_> {
             Ok(Discarded::All) => End::Done,
             Ok(Discarded::Known) => End::Published,
             Err(fault) => {
-                leave_to_sweep::<()>(Err(fault));
+                leave_to_expiry::<()>(Err(fault));
                 End::Published
             }
         }
@@ -231,7 +231,7 @@ impl Call<'_> {
                 self.publish(permit, publishing).await?;
                 let state = &row.progress.store;
                 let end = self.clear(key.id, row.attempts, state, publishing).await;
-                self.stores.sessions.settle(self.cx(), key, end).await?;
+                self.stores.sessions.finish_committing(self.cx(), key, end).await?;
             }
             _ => return Err(Error::UploadUnknown),
         }

@@ -231,7 +231,7 @@ impl Call<'_> {
     async fn list(&self, making: Memory, list: &impl Serialize) -> Result<Response<ResponseBody>, Error> {
         let body = serde_json::to_vec(list).map_err(StoreError::failed)?;
         let memory = self.memory_of_page(making, body.len()).await?;
-        Ok(response::json("application/json", body.into()).map(|body| body.holding(Some(memory))))
+        Ok(response::json("application/json", body.into()).map(|body| body.with_memory(Some(memory))))
     }
 
     /// Memory for a finished page. What it took to make it, less the page, is free for others while this waits.
@@ -319,6 +319,6 @@ impl IndexPage {
         } else {
             call.memory_of_page(self.memory, length).await?
         };
-        Ok(response::json(MediaType::OCI_INDEX, self.bytes.into()).map(|body| body.holding(Some(memory))))
+        Ok(response::json(MediaType::OCI_INDEX, self.bytes.into()).map(|body| body.with_memory(Some(memory))))
     }
 }

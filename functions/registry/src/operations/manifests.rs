@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use oci::{Algorithm, Descriptor, Digest, Manifest, MediaType, Reference, RepositoryName, Role, Tag};
 
 use super::blobs::IMMUTABLE;
-use super::ends::leave_to_sweep;
+use super::ends::leave_to_expiry;
 use super::objects::Named;
 use super::ranges;
 use super::receive::Received;
@@ -172,18 +172,18 @@ impl Call<'_> {
         let body = match record.content {
             Content::Inline(bytes) if bytes.len() <= self.usual_manifest() => {
                 memory.shrink_to(bytes.len());
-                ResponseBody::full(bytes).holding(Some(memory))
+                ResponseBody::full(bytes).with_memory(Some(memory))
             }
             Content::Inline(bytes) => {
                 drop(memory);
                 let memory = self.memory(bytes.len()).await?;
-                ResponseBody::full(bytes).holding(Some(memory))
+                ResponseBody::full(bytes).with_memory(Some(memory))
             }
             content => {
                 drop(memory);
                 let memory = self.memory_to_stream(record.size).await?;
                 let stream = Box::pin(self.open_manifest(repository, digest, &content, record.size)).await?;
-                ResponseBody::stream(stream.ok_or(Error::ManifestUnknown)?, record.size).holding(Some(memory))
+                ResponseBody::stream(stream.ok_or(Error::ManifestUnknown)?, record.size).with_memory(Some(memory))
             }
         };
         Ok(Response::new(body))
@@ -364,7 +364,7 @@ impl Call<'_> {
                 return Ok(outcome);
             }
         }
-        let Claimed::Granted(claim) = self.claim(self.new_session_key(), Expected::Fresh, 1).await? else {
+        let Claimed::Granted(claim) = self.claim(self.new_session_key(), Expected::New, 1).await? else {
             return Err(StoreError::failed("a new session is not new").into());
         };
         let (location, leaves_something) = self.store_bytes(&claim, bytes).await?;
@@ -387,7 +387,7 @@ impl Call<'_> {
         };
         // A row that is done tells collection nothing.
         if !(end == End::Done && leaves_something) {
-            leave_to_sweep(self.stores.sessions.finish(self.cx(), &claim, end).await);
+            leave_to_expiry(self.stores.sessions.finish(self.cx(), &claim, end).await);
         }
         Ok(outcome)
     }

@@ -22,7 +22,10 @@ impl Call<'_> {
             MountSource::Repository(repository) => vec![repository],
             MountSource::Anywhere => {
                 let limit = self.settings.limits.mount_candidates;
-                self.stores.metadata.holders(self.cx(), digest, limit).await?
+                self.stores
+                    .metadata
+                    .linking_repositories(self.cx(), digest, limit)
+                    .await?
             }
         };
         for candidate in candidates {

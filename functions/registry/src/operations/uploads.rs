@@ -111,25 +111,25 @@ impl Call<'_> {
         let claim = match self.claim(session.token.session, expected(headers), limit).await? {
             Claimed::Granted(claim) => claim,
             Claimed::Busy(row) => return Err(session.busy(&row, self.environment.now(), false)),
-            Claimed::Spent(_) => return Err(Error::TooManyBodies { limit }),
+            Claimed::AttemptsExhausted(_) => return Err(Error::TooManyBodies { limit }),
             Claimed::Ended(_) => return Err(Error::UploadUnknown),
         };
         let offset = match self
             .store_body(&session, &claim, headers, body, session.token.algorithm, false)
             .await
         {
-            Err(unstored) => return Err(self.give_up(&session, &claim, unstored).await),
+            Err(unstored) => return Err(self.fail(&session, &claim, unstored).await),
             Ok(Stored {
                 progress, part: None, ..
             }) if progress == claim.progress => {
                 // An empty chunk changes nothing.
-                self.hand_back(&claim).await?;
+                self.release(&claim).await?;
                 progress.offset
             }
             Ok(Stored { progress, part, .. }) => {
                 let offset = progress.offset;
                 if !self.stores.sessions.save(self.cx(), &claim, progress, part).await? {
-                    return Err(self.give_up(&session, &claim, Error::ClaimLost.into()).await);
+                    return Err(self.fail(&session, &claim, Error::ClaimLost.into()).await);
                 }
                 offset
             }
@@ -172,9 +172,8 @@ impl Call<'_> {
         let unstored = |error| Unstored {
             in_order: matches!(error, AppendError::Body(_)),
             error: match error {
-                AppendError::Body(BodyError::LengthMismatch) | AppendError::Adrift(BodyError::LengthMismatch) => {
-                    session.refused(offset)
-                }
+                AppendError::Body(BodyError::LengthMismatch)
+                | AppendError::WriteInFlight(BodyError::LengthMismatch) => session.refused(offset),
                 other => Error::from(other),
             },
         };

@@ -57,7 +57,7 @@ pub enum AppendError {
     Body(#[from] BodyError),
     /// The peer's fault; but the store could not tell that everything has ended which it was asked to write.
     #[error(transparent)]
-    Adrift(BodyError),
+    WriteInFlight(BodyError),
     /// Ours.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -127,7 +127,7 @@ pub enum Discarded {
 
 /// A key that is to hold nothing any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Doomed {
+pub struct ObjectToDelete {
     /// The object.
     pub location: Location,
     /// Also everything else that the attempt of this name has left: what was begun under its key and never became an
@@ -137,14 +137,14 @@ pub struct Doomed {
 
 /// What was there of that which [`BlobStore::delete`] has deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Freed {
+pub struct DeletedObjects {
     /// How many of the keys held an object.
     pub objects: u64,
     /// Bytes of these, and of what lay beside them.
     pub bytes: u64,
 }
 
-impl AddAssign for Freed {
+impl AddAssign for DeletedObjects {
     fn add_assign(&mut self, other: Self) {
         self.objects += other.objects;
         self.bytes += other.bytes;
@@ -186,7 +186,7 @@ pub trait BlobStore: Send + Sync + 'static {
     /// The state from which a session goes on after `attempt`, the one that was claimed last, has come to nothing in good
     /// order: it was never appended, or failed with [`AppendError::Body`], and nothing was sealed under it. For stores in
     /// which the next attempt has to know that it follows directly. `None`: the state is as before. Asks nobody.
-    fn pass_over(&self, _attempt: Attempt, _state: &[u8]) -> Option<Vec<u8>> {
+    fn after_failed_attempt(&self, _attempt: Attempt, _state: &[u8]) -> Option<Vec<u8>> {
         None
     }
 
@@ -233,7 +233,7 @@ pub trait BlobStore: Send + Sync + 'static {
 
     /// Deletes objects. Idempotent: an object that is not there is deleted. What was there; `None` by a store that
     /// could tell only by requests of their own. After an error some may be deleted, and the others are there.
-    async fn delete(&self, cx: Context, doomed: &[Doomed]) -> Result<Option<Freed>, StoreError>;
+    async fn delete(&self, cx: Context, to_delete: &[ObjectToDelete]) -> Result<Option<DeletedObjects>, StoreError>;
 
     /// Removes what the attempts of these names have begun and never finished beside their objects, which are in use
     /// and stay. Only when nobody can be writing under them any more. Idempotent. Costs a search; never called by a

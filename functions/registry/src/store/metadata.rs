@@ -13,7 +13,7 @@ use bytes::Bytes;
 use oci::{Descriptor, Digest, MediaType, RepositoryName, Tag};
 use serde::{Deserialize, Serialize};
 
-use super::{Context, Incarnation, Location, Page, StoreError, Timestamp};
+use super::{Context, Location, Page, StoreError, Timestamp, Uid};
 
 /// What is wrong with an object that metadata names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,7 +51,7 @@ pub struct Link {
     /// Their number.
     pub size: u64,
     /// This life of the link.
-    pub incarnation: Incarnation,
+    pub uid: Uid,
     /// What is known to be wrong with the object ([`MetadataStore::record_defect`]): the blob cannot be pulled until its
     /// bytes are pushed again.
     pub defect: Option<Defect>,
@@ -103,7 +103,7 @@ pub struct ManifestRecord {
     /// The type by which referrers are filtered.
     pub artifact_type: Option<MediaType>,
     /// This life of the manifest.
-    pub incarnation: Incarnation,
+    pub uid: Uid,
 }
 
 /// A tag as stored; enough to answer HEAD by tag with one read.
@@ -232,7 +232,7 @@ pub trait MetadataStore: Send + Sync + 'static {
 
     /// Like [`MetadataStore::link`], for somebody who may push and is about to rely on the answer: a link that a
     /// collection has marked is kept, its mark removed. One read; one write where there is a mark.
-    async fn keep_link(
+    async fn link_and_unmark(
         &self,
         cx: Context,
         repository: &RepositoryName,
@@ -394,7 +394,12 @@ pub trait MetadataStore: Send + Sync + 'static {
 
     /// Some repositories that link the blob, at most `limit`: nominations for a mount without a source. Grants
     /// nothing.
-    async fn holders(&self, cx: Context, digest: &Digest, limit: usize) -> Result<Vec<RepositoryName>, StoreError>;
+    async fn linking_repositories(
+        &self,
+        cx: Context,
+        digest: &Digest,
+        limit: usize,
+    ) -> Result<Vec<RepositoryName>, StoreError>;
 
     /// Publishes a manifest and its tags together, or not at all, if all required digests are present. Putting it
     /// again moves or adds the tags, replaces bytes in its record that are not those that are put (they are damaged, since

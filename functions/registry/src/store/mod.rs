@@ -47,9 +47,9 @@ impl Timestamp {
 /// back-link that is deleted and created again has another incarnation, so that cleaning up after the old one never
 /// touches the new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Incarnation(pub u64);
+pub struct Uid(pub u64);
 
-impl fmt::Display for Incarnation {
+impl fmt::Display for Uid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
     }
@@ -65,7 +65,7 @@ pub struct Context {
     /// own requests may take.
     pub deadline: Timestamp,
     /// Fresh randomness of this call: the incarnation of what it creates.
-    pub incarnation: Incarnation,
+    pub uid: Uid,
     /// For whom a store holds memory or files meanwhile, where it shares them between clients.
     pub client: ClientKey,
 }

@@ -4,7 +4,7 @@
 //! Sessions, graves and the keys that sign tokens are not among them. They belong to the store they were made in:
 //! uploads in progress do not move.
 
-mod holds;
+mod back_references;
 
 use std::fmt;
 
@@ -15,9 +15,9 @@ use oci::{Digest, MediaType, RepositoryName, Tag};
 use serde::{Deserialize, Serialize};
 
 use super::metadata::{Defect, HistoryRecord, Referrer, TagRecord};
-use super::{Context, Cursor, Incarnation, Location, Slice, StoreError, Timestamp};
+use super::{Context, Cursor, Location, Slice, StoreError, Timestamp, Uid};
 
-pub use self::holds::{Hold, Holding};
+pub use self::back_references::{BackReference, LinkKind};
 
 /// One thing that a registry knows. As JSON it is one line of an export; its form is part of the interface, and only
 /// grows.
@@ -52,8 +52,9 @@ pub enum Record {
         location: Location,
         /// Bytes.
         size: u64,
-        /// This life of the link.
-        incarnation: Incarnation,
+        /// Tells this link from an earlier one of the same repository and digest.
+        #[serde(rename = "incarnation")]
+        uid: Uid,
         /// When it was made.
         at: Timestamp,
     },
@@ -141,8 +142,9 @@ pub struct ManifestEntry {
     pub artifact_type: Option<MediaType>,
     /// Everything that it refers to but its subject, in the order of their text.
     pub references: Vec<Digest>,
-    /// This life of the manifest.
-    pub incarnation: Incarnation,
+    /// Tells this manifest from an earlier one of the same repository and digest.
+    #[serde(rename = "incarnation")]
+    pub uid: Uid,
     /// When it was published.
     pub at: Timestamp,
 }
@@ -202,7 +204,7 @@ pub trait RecordStore: Send + Sync + 'static {
     async fn place(&self, cx: Context, digest: &Digest) -> Result<Option<RecordedObject>, StoreError>;
 
     /// Which of these holds are not there, in their order. One read of each.
-    async fn lost(&self, cx: Context, holds: &[Hold]) -> Result<Vec<Hold>, StoreError>;
+    async fn lost(&self, cx: Context, back_references: &[BackReference]) -> Result<Vec<BackReference>, StoreError>;
 
     /// Writes records as they are, each with all that belongs to it. Idempotent; in any order. Not meant for a registry
     /// that is serving: a record that is there is replaced, and what it refers to is not looked at.

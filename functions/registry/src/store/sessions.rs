@@ -131,9 +131,9 @@ pub struct Claim {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Expected {
     /// Nothing was stored yet: there is no row.
-    Fresh,
+    New,
     /// Bytes were stored before: there is a row.
-    Begun,
+    Existing,
 }
 
 /// The answer to [`SessionStore::claim`].
@@ -144,7 +144,7 @@ pub enum Claimed {
     /// Another request holds a live claim; the session is as given.
     Busy(Session),
     /// The session is open, and has claimed as many attempts as it may; it is as given.
-    Spent(Session),
+    AttemptsExhausted(Session),
     /// The session takes no more bodies; it is as given.
     Ended(Session),
 }
@@ -200,7 +200,7 @@ pub trait SessionStore: Send + Sync + 'static {
     async fn get(&self, cx: Context, key: SessionKey) -> Result<Option<Session>, StoreError>;
 
     /// Claims the session until `until` for one body, creating the row when there is none. Granted exactly when the
-    /// session is open, has no claim that is live at `cx.now`, and has claimed fewer than `most` attempts (1 or more)
+    /// session is open, has no claim that is live at `cx.now`, and has claimed fewer than `max_attempts` attempts (1 or more)
     /// before. Counts an attempt. Durable when it returns: the row names the object that the caller is about to write.
     /// `expected` only tells a store, in which looking and creating are requests of their own, which to try first.
     async fn claim(
@@ -209,7 +209,7 @@ pub trait SessionStore: Send + Sync + 'static {
         key: SessionKey,
         expected: Expected,
         until: Timestamp,
-        most: u32,
+        max_attempts: u32,
     ) -> Result<Claimed, StoreError>;
 
     /// Moves the end of a claim. `false`: the claim is lost, and the body must be given up.
@@ -246,7 +246,7 @@ pub trait SessionStore: Send + Sync + 'static {
 
     /// Ends a session that is committing, for a caller that has finished the publication of another. Without effect when
     /// it is anything else.
-    async fn settle(&self, cx: Context, key: SessionKey, end: End) -> Result<(), StoreError>;
+    async fn finish_committing(&self, cx: Context, key: SessionKey, end: End) -> Result<(), StoreError>;
 
     /// Cancels a session on a client's word, creating the row when there is none: a cancelled session stays
     /// cancelled for as long as its token lives. Answers the row as it was before (`None`: there was none) when it is

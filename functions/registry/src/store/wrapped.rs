@@ -12,19 +12,19 @@ use futures_util::future::BoxFuture;
 use oci::{Digest, RepositoryName, Tag};
 
 use crate::store::blobs::{
-    AppendError, Appended, BlobStore, ByteStream, Discarded, Doomed, Freed, Redirect, RedirectRequest, Source, Stored,
-    Upload,
+    AppendError, Appended, BlobStore, ByteStream, DeletedObjects, Discarded, ObjectToDelete, Redirect, RedirectRequest,
+    Source, Stored, Upload,
 };
-use crate::store::collection::{Begun, Collected, CollectionStore, Grave, Plan, Standing};
+use crate::store::collection::{Collected, CollectionStore, PassStart, PendingDeletion, Plan, Standing};
 use crate::store::metadata::{
     Defect, HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal, TagRecord,
 };
-use crate::store::records::{Hold, Record, RecordStore, RecordedObject, Unreadable};
+use crate::store::records::{BackReference, Record, RecordStore, RecordedObject, Unreadable};
 use crate::store::sessions::{
     Attempt, Cancelled, Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionId, SessionKey,
     SessionStore, SigningKey,
 };
-use crate::store::{Context, Cursor, Incarnation, Location, Page, Slice, StoreError, Timestamp};
+use crate::store::{Context, Cursor, Location, Page, Slice, StoreError, Timestamp, Uid};
 
 /// Sees every call of a store, by the name of its method.
 pub trait Hook: Send + Sync + 'static {
@@ -140,7 +140,7 @@ impl OfStore for AppendError {
         match self {
             Self::Store(error) => Some(error),
             // Another store's, which the body's source has asked.
-            Self::Body(_) | Self::Adrift(_) => None,
+            Self::Body(_) | Self::WriteInFlight(_) => None,
         }
     }
 }
@@ -166,8 +166,8 @@ impl<H: Hook> BlobStore for Wrapped<dyn BlobStore, H> {
         self.inner.seal_writes(upload)
     }
 
-    fn pass_over(&self, attempt: Attempt, state: &[u8]) -> Option<Vec<u8>> {
-        self.inner.pass_over(attempt, state)
+    fn after_failed_attempt(&self, attempt: Attempt, state: &[u8]) -> Option<Vec<u8>> {
+        self.inner.after_failed_attempt(attempt, state)
     }
 
     fn leaves_something(&self, state: &[u8]) -> bool {
@@ -204,8 +204,8 @@ impl<H: Hook> BlobStore for Wrapped<dyn BlobStore, H> {
         self.call("redirect", self.inner.redirect(now, location, request)).await
     }
 
-    async fn delete(&self, cx: Context, doomed: &[Doomed]) -> Result<Option<Freed>, StoreError> {
-        self.call("delete", self.inner.delete(cx, doomed)).await
+    async fn delete(&self, cx: Context, to_delete: &[ObjectToDelete]) -> Result<Option<DeletedObjects>, StoreError> {
+        self.call("delete", self.inner.delete(cx, to_delete)).await
     }
 
     async fn tidy(&self, cx: Context, kept: &[Location]) -> Result<(), StoreError> {
@@ -237,8 +237,8 @@ impl<H: Hook> SessionStore for Wrapped<dyn SessionStore, H> {
     ) -> Result<Claimed, StoreError> {
         // By two names, so that what a request lets one expect can be counted.
         let method = match expected {
-            Expected::Fresh => "claim",
-            Expected::Begun => "claim_begun",
+            Expected::New => "claim",
+            Expected::Existing => "claim_begun",
         };
         let claimed = self.inner.claim(cx, key, expected, until, most);
         self.call_writing(method, claimed, |claimed| matches!(claimed, Claimed::Granted(_)))
@@ -277,8 +277,9 @@ impl<H: Hook> SessionStore for Wrapped<dyn SessionStore, H> {
         self.call("finish", self.inner.finish(cx, claim, end)).await
     }
 
-    async fn settle(&self, cx: Context, key: SessionKey, end: End) -> Result<(), StoreError> {
-        self.call("settle", self.inner.settle(cx, key, end)).await
+    async fn finish_committing(&self, cx: Context, key: SessionKey, end: End) -> Result<(), StoreError> {
+        self.call("finish_committing", self.inner.finish_committing(cx, key, end))
+            .await
     }
 
     async fn cancel(&self, cx: Context, key: SessionKey) -> Result<Cancelled, StoreError> {
@@ -311,7 +312,7 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         self.call("link", self.inner.link(cx, repository, digest)).await
     }
 
-    async fn keep_link(
+    async fn link_and_unmark(
         &self,
         cx: Context,
         repository: &RepositoryName,
@@ -319,7 +320,7 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
     ) -> Result<Option<Link>, StoreError> {
         let Err(refused) = self.hook.may_keep() else {
             return self
-                .call("keep_link", self.inner.keep_link(cx, repository, digest))
+                .call("link_and_unmark", self.inner.link_and_unmark(cx, repository, digest))
                 .await;
         };
         // What nobody has marked is kept without a write.
@@ -496,8 +497,17 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         self.call_writing("mount", mounted, |_| false).await
     }
 
-    async fn holders(&self, cx: Context, digest: &Digest, limit: usize) -> Result<Vec<RepositoryName>, StoreError> {
-        self.call("holders", self.inner.holders(cx, digest, limit)).await
+    async fn linking_repositories(
+        &self,
+        cx: Context,
+        digest: &Digest,
+        limit: usize,
+    ) -> Result<Vec<RepositoryName>, StoreError> {
+        self.call(
+            "linking_repositories",
+            self.inner.linking_repositories(cx, digest, limit),
+        )
+        .await
     }
 
     async fn put_manifest(&self, cx: Context, put: &PutManifest) -> Result<ManifestPut, StoreError> {
@@ -538,14 +548,14 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
 
 #[async_trait]
 impl<H: Hook> CollectionStore for Wrapped<dyn CollectionStore, H> {
-    async fn begin_pass(&self, cx: Context, pass: Incarnation, until: Timestamp) -> Result<Begun, StoreError> {
+    async fn begin_pass(&self, cx: Context, pass: Uid, until: Timestamp) -> Result<PassStart, StoreError> {
         self.call("begin_pass", self.inner.begin_pass(cx, pass, until)).await
     }
 
     async fn checkpoint(
         &self,
         cx: Context,
-        pass: Incarnation,
+        pass: Uid,
         next: Option<&Cursor>,
         until: Timestamp,
     ) -> Result<bool, StoreError> {
@@ -553,14 +563,14 @@ impl<H: Hook> CollectionStore for Wrapped<dyn CollectionStore, H> {
             .await
     }
 
-    async fn collect_names(
+    async fn collect_metadata(
         &self,
         cx: Context,
         plan: &Plan,
         after: Option<&Cursor>,
         limit: usize,
     ) -> Result<Collected, StoreError> {
-        self.call("collect_names", self.inner.collect_names(cx, plan, after, limit))
+        self.call("collect_metadata", self.inner.collect_metadata(cx, plan, after, limit))
             .await
     }
 
@@ -568,22 +578,26 @@ impl<H: Hook> CollectionStore for Wrapped<dyn CollectionStore, H> {
         self.call("sweep", self.inner.sweep(cx, key, session)).await
     }
 
-    async fn graves(
+    async fn pending_deletions(
         &self,
         cx: Context,
         before: Timestamp,
         after: Option<&Cursor>,
         limit: usize,
-    ) -> Result<Slice<Grave>, StoreError> {
-        self.call("graves", self.inner.graves(cx, before, after, limit)).await
+    ) -> Result<Slice<PendingDeletion>, StoreError> {
+        self.call(
+            "pending_deletions",
+            self.inner.pending_deletions(cx, before, after, limit),
+        )
+        .await
     }
 
-    async fn standing(&self, cx: Context, grave: &Grave) -> Result<Standing, StoreError> {
-        self.call("standing", self.inner.standing(cx, grave)).await
+    async fn standing(&self, cx: Context, pending_deletion: &PendingDeletion) -> Result<Standing, StoreError> {
+        self.call("standing", self.inner.standing(cx, pending_deletion)).await
     }
 
-    async fn forget(&self, cx: Context, graves: &[Grave]) -> Result<(), StoreError> {
-        self.call("forget", self.inner.forget(cx, graves)).await
+    async fn forget(&self, cx: Context, pending_deletions: &[PendingDeletion]) -> Result<(), StoreError> {
+        self.call("forget", self.inner.forget(cx, pending_deletions)).await
     }
 }
 
@@ -602,8 +616,8 @@ impl<H: Hook> RecordStore for Wrapped<dyn RecordStore, H> {
         self.call("place", self.inner.place(cx, digest)).await
     }
 
-    async fn lost(&self, cx: Context, holds: &[Hold]) -> Result<Vec<Hold>, StoreError> {
-        self.call("lost", self.inner.lost(cx, holds)).await
+    async fn lost(&self, cx: Context, back_references: &[BackReference]) -> Result<Vec<BackReference>, StoreError> {
+        self.call("lost", self.inner.lost(cx, back_references)).await
     }
 
     async fn insert(&self, cx: Context, records: &[Record]) -> Result<(), StoreError> {

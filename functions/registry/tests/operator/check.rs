@@ -4,8 +4,8 @@ use bytes::Bytes;
 use oci::{Digest, MediaType, RepositoryName};
 use registry::check::{Event, Finding, Options, Summary, check};
 use registry::store::metadata::MetadataStore as _;
-use registry::store::records::{EntryContent, Hold, Holding, ManifestEntry, Record, RecordStore as _};
-use registry::store::{Context, Incarnation, Location, Timestamp};
+use registry::store::records::{BackReference, EntryContent, LinkKind, ManifestEntry, Record, RecordStore as _};
+use registry::store::{Context, Location, Timestamp, Uid};
 use registry::{Limits, Sparse};
 use serde_json::json;
 
@@ -15,7 +15,7 @@ use crate::support::{World, sha256, sha512};
 pub(super) const CX: Context = Context {
     now: Timestamp(1_900_000_000_000),
     deadline: Timestamp(1_900_000_060_000),
-    incarnation: Incarnation(4711),
+    uid: Uid(4711),
     client: registry::budget::ClientKey::INTERNAL,
 };
 
@@ -125,7 +125,7 @@ fn entry(repository: &str, bytes: &Bytes) -> ManifestEntry {
         subject: None,
         artifact_type: None,
         references: Vec::new(),
-        incarnation: Incarnation(9),
+        uid: Uid(9),
         at: CX.now,
     }
 }
@@ -144,7 +144,7 @@ async fn a_healthy_registry_has_nothing_to_find() {
         tags: 4,
         changes: 6,
         sessions: 9,
-        graves: 1,
+        pending_deletions: 1,
         objects: 10,
         // One image, the large manifest, what was joined, `{}` three times, what lost its name, and what was abandoned.
         object_bytes: 16 + 12 + 40_000 + 6 + 3 * 2 + 4 + 16,
@@ -207,7 +207,7 @@ async fn a_link_that_leads_elsewhere_is_found() {
             digest: image.layer,
             location: location.clone(),
             size: 12,
-            incarnation: Incarnation(5),
+            uid: Uid(5),
             at: CX.now,
         })
         .await;
@@ -217,7 +217,7 @@ async fn a_link_that_leads_elsewhere_is_found() {
             digest: sha256(b"nowhere"),
             location: location.clone(),
             size: 12,
-            incarnation: Incarnation(6),
+            uid: Uid(6),
             at: CX.now,
         })
         .await;
@@ -239,11 +239,11 @@ async fn a_link_that_holds_nothing_is_found() {
     for repository in ["a", "b"] {
         let repository: RepositoryName = repository.parse().unwrap();
         let link = world.metadata.link(CX, &repository, &image.layer).await;
-        let hold = Hold::BackLink {
+        let hold = BackReference::BackLink {
             digest: image.layer,
             repository: repository.clone(),
-            holding: Holding::Blob,
-            incarnation: link.unwrap().unwrap().incarnation,
+            link_kind: LinkKind::Blob,
+            uid: link.unwrap().unwrap().uid,
         };
         world.metadata.lose(&hold);
         expected.push(Finding::LinkWithoutHolder {
@@ -260,11 +260,11 @@ async fn a_reference_that_nothing_keeps_is_found_before_a_collection_acts_on_it(
     let (world, image) = World::furnished().await;
     let repository: RepositoryName = "a".parse().unwrap();
     let manifest = world.metadata.manifest(CX, &repository, &image.digest).await;
-    let hold = Hold::Edge {
+    let hold = BackReference::Edge {
         repository: repository.clone(),
         target: image.layer,
         parent: image.digest,
-        incarnation: manifest.unwrap().unwrap().incarnation,
+        uid: manifest.unwrap().unwrap().uid,
     };
     world.metadata.lose(&hold);
     let lost = Finding::EdgeMissing {
@@ -476,7 +476,7 @@ async fn a_repository_that_is_not_listed_is_found() {
 /// A store that cannot be read ends the check; what was found until then was told.
 #[tokio::test]
 async fn a_check_ends_with_the_store() {
-    use registry::contract::faulty::{Fault, Kind, Moment};
+    use registry::contract::faulty::{Fault, FaultPoint, Kind};
 
     let (world, _) = World::furnished().await;
     let mut nth = 1;
@@ -485,7 +485,7 @@ async fn a_check_ends_with_the_store() {
             method: None,
             nth,
             kind: Kind::Unavailable,
-            moment: Moment::Before,
+            timestamp: FaultPoint::Before,
         });
         let checked = check(&world.stores, world.clock.clone(), &options(), &mut |_| {}).await;
         assert_eq!(checked.is_err(), world.faults.struck() > 0);

@@ -9,12 +9,12 @@ use futures_util::FutureExt as _;
 use oci::Digest;
 use registry::collection::{Interrupted, Options, Report, collect};
 use registry::contract::wrapped::{Hook, Wrapped};
-use registry::store::blobs::Freed;
-use registry::store::collection::{CollectionStore as _, Plan, Tally};
+use registry::store::blobs::DeletedObjects;
+use registry::store::collection::{CollectionStore as _, PassStatistics, Plan};
 use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, RecordCounts};
 use registry::store::metadata::MetadataStore as _;
 use registry::store::sessions::{Claimed, Expected, SessionId, SessionKey, SessionStore};
-use registry::store::{Context, Incarnation, StoreError, Timestamp};
+use registry::store::{Context, StoreError, Timestamp, Uid};
 use serde_json::json;
 
 use crate::support::content::{bytes_of, image, index, padded};
@@ -30,7 +30,7 @@ fn tiny() -> Options {
     Options {
         names: 3,
         sessions: 2,
-        graves: 2,
+        pending_deletions: 2,
         ..Options::default()
     }
 }
@@ -53,7 +53,7 @@ impl World {
         Context {
             now,
             deadline: now.plus_millis(1000),
-            incarnation: Incarnation(now.0),
+            uid: Uid(now.0),
             client: registry::budget::ClientKey::INTERNAL,
         }
     }
@@ -205,9 +205,9 @@ async fn a_report_tells_what_was_done() {
     world.abandon("a").await;
     world.push_blob("a", "loose").await;
     let nothing = Report {
-        names: Tally {
+        metadata: PassStatistics {
             seen: 2,
-            ..Tally::default()
+            ..PassStatistics::default()
         },
         complete: true,
         ..Report::default()
@@ -216,14 +216,14 @@ async fn a_report_tells_what_was_done() {
 
     world.clock.pass(GRACE);
     let marked = Report {
-        names: Tally {
+        metadata: PassStatistics {
             seen: 2,
             marked: 1,
             marked_bytes: 5,
-            ..Tally::default()
+            ..PassStatistics::default()
         },
         sessions_swept: 2,
-        session_graves: 1,
+        objects_scheduled: 1,
         ..nothing
     };
     assert_eq!(world.collect().await, marked);
@@ -231,15 +231,15 @@ async fn a_report_tells_what_was_done() {
     world.clock.pass(GRACE);
     let report = world.collect().await;
     let unlinked = Report {
-        names: Tally {
+        metadata: PassStatistics {
             seen: 2,
             unlinked: 1,
-            buried: 1,
-            buried_bytes: 5,
-            ..Tally::default()
+            scheduled: 1,
+            scheduled_bytes: 5,
+            ..PassStatistics::default()
         },
         objects_deleted: 1,
-        freed: Some(Freed { objects: 1, bytes: 9 }),
+        deleted: Some(DeletedObjects { objects: 1, bytes: 9 }),
         ..nothing
     };
     assert_eq!(report, unlinked);
@@ -247,18 +247,18 @@ async fn a_report_tells_what_was_done() {
         serde_json::to_value(report).unwrap(),
         json!({
             "dry_run": false, "deep": false, "resumed": false, "busy_until": null,
-            "seen": 2, "marked": 0, "marked_bytes": 0, "unlinked": 1, "buried": 1, "buried_bytes": 5, "leftovers": 0, "repositories": 0,
-            "sessions_swept": 0, "session_graves": 0, "sessions_spared": 0,
-            "objects_deleted": 1, "freed": { "objects": 1, "bytes": 9 }, "graves_spared": 0,
+            "seen": 2, "marked": 0, "marked_bytes": 0, "unlinked": 1, "scheduled": 1, "scheduled_bytes": 5, "leftovers": 0, "repositories": 0,
+            "sessions_swept": 0, "objects_scheduled": 0, "sessions_spared": 0,
+            "objects_deleted": 1, "deleted": { "objects": 1, "bytes": 9 }, "deletions_cancelled": 0,
             "failed": 0, "stopped": false, "complete": true,
         })
     );
 
     world.clock.pass(GRACE);
     let deleted = Report {
-        names: Tally::default(),
+        metadata: PassStatistics::default(),
         objects_deleted: 1,
-        freed: Some(Freed { objects: 1, bytes: 5 }),
+        deleted: Some(DeletedObjects { objects: 1, bytes: 5 }),
         ..nothing
     };
     assert_eq!(world.collect().await, deleted);
@@ -280,9 +280,12 @@ async fn progress_is_told_after_every_slice() {
     })
     .await;
     let report = report.unwrap();
-    assert_eq!(report.names.marked, 10);
+    assert_eq!(report.metadata.marked, 10);
     assert!(told.len() >= 20 / 3 + 10 / 2);
-    assert!(told.windows(2).all(|pair| pair[0].names.seen <= pair[1].names.seen));
+    assert!(
+        told.windows(2)
+            .all(|pair| pair[0].metadata.seen <= pair[1].metadata.seen)
+    );
     assert_eq!(
         Report {
             complete: true,
@@ -317,10 +320,10 @@ async fn a_dry_run_writes_nothing() {
         );
         assert_eq!(world.counts.of("begin_pass") + world.counts.of("checkpoint"), 0);
         let done = world.collect().await;
-        assert_eq!(told.names.marked, done.names.marked);
-        assert_eq!(told.names.unlinked, done.names.unlinked);
+        assert_eq!(told.metadata.marked, done.metadata.marked);
+        assert_eq!(told.metadata.unlinked, done.metadata.unlinked);
         assert_eq!(told.sessions_swept, done.sessions_swept);
-        assert_eq!(told.session_graves, done.session_graves);
+        assert_eq!(told.objects_scheduled, done.objects_scheduled);
         assert_eq!(told.objects_deleted, done.objects_deleted);
         assert!(told.dry_run && told.deep && !done.dry_run);
         world.clock.pass(GRACE);
@@ -340,20 +343,20 @@ async fn a_grave_of_what_is_in_use_is_spared() {
         .await;
     let place = link.unwrap().unwrap().location;
     world.delete(format!("/v2/a/blobs/{digest}")).send().await.expect(202);
-    assert_eq!(world.collect().await.names.buried, 1);
+    assert_eq!(world.collect().await.metadata.scheduled, 1);
     let metadata = &world.stores.metadata;
     let name = "a".parse().unwrap();
     metadata
         .commit_blob(world.cx(), &name, &digest, &place, 4)
         .await
         .unwrap();
-    metadata.keep_link(world.cx(), &name, &digest).await.unwrap();
+    metadata.link_and_unmark(world.cx(), &name, &digest).await.unwrap();
 
     world.clock.pass(GRACE);
     let report = world.collect().await;
-    assert_eq!((report.objects_deleted, report.graves_spared), (0, 1));
+    assert_eq!((report.objects_deleted, report.deletions_cancelled), (0, 1));
     assert_eq!(world.blob("a", &digest).await.unwrap(), "blob");
-    assert_eq!(world.metadata.counts().graveyard, 0);
+    assert_eq!(world.metadata.counts().deletion_queue, 0);
 }
 
 /// Takes an object its name between the listing of its old grave and the look at it.
@@ -372,8 +375,8 @@ impl Hook for Losing {
             let unlinked = self.metadata.unlink(self.cx, &name, &self.digest).now_or_never();
             unlinked.expect(at_once)?;
             let plan = Plan::default();
-            let buried = self.collection.collect_names(self.cx, &plan, None, 100);
-            buried.now_or_never().expect(at_once)?;
+            let scheduled = self.collection.collect_metadata(self.cx, &plan, None, 100);
+            scheduled.now_or_never().expect(at_once)?;
         }
         Ok(())
     }
@@ -392,7 +395,7 @@ async fn an_old_grave_of_what_loses_its_name_now_is_not_due() {
     let metadata = world.metadata.clone();
     let link = metadata.link(world.cx(), &name, &digest).await.unwrap().unwrap();
     world.delete(format!("/v2/a/blobs/{digest}")).send().await.expect(202);
-    assert_eq!(world.collect().await.names.buried, 1);
+    assert_eq!(world.collect().await.metadata.scheduled, 1);
     let again = metadata.commit_blob(world.cx(), &name, &digest, &link.location, 4);
     again.await.unwrap();
     world.clock.pass(GRACE);
@@ -406,8 +409,8 @@ async fn an_old_grave_of_what_loses_its_name_now_is_not_due() {
     };
     world.stores.collection = Arc::new(Wrapped::new(whole.clone(), losing));
     let report = world.collect().await;
-    assert_eq!((report.objects_deleted, report.graves_spared), (0, 0));
-    assert_eq!((world.blobs.objects(), metadata.counts().graveyard), (1, 1));
+    assert_eq!((report.objects_deleted, report.deletions_cancelled), (0, 0));
+    assert_eq!((world.blobs.objects(), metadata.counts().deletion_queue), (1, 1));
     assert!(metadata.link(world.cx(), &name, &digest).await.unwrap().is_none());
 
     world.stores.collection = whole;
@@ -430,7 +433,7 @@ async fn a_session_that_is_written_to_is_spared() {
     let until = world.cx().now.plus_millis(60_000);
     let claimed = world
         .sessions
-        .claim(world.cx(), key, Expected::Fresh, until, u32::MAX)
+        .claim(world.cx(), key, Expected::New, until, u32::MAX)
         .await;
     let claimed = claimed.unwrap();
     assert!(matches!(claimed, Claimed::Granted(_)));
@@ -438,7 +441,7 @@ async fn a_session_that_is_written_to_is_spared() {
     assert_eq!((report.sessions_swept, report.sessions_spared), (0, 1));
     world.clock.pass(60_000);
     let report = world.collect().await;
-    assert_eq!((report.sessions_swept, report.session_graves), (1, 1));
+    assert_eq!((report.sessions_swept, report.objects_scheduled), (1, 1));
 }
 
 /// A page of graves costs one call that deletes, whatever its size, and one that forgets.
@@ -449,11 +452,11 @@ async fn objects_are_deleted_many_at_once() {
         let digest = world.push_blob("a", format!("blob {number}")).await;
         world.delete(format!("/v2/a/blobs/{digest}")).send().await.expect(202);
     }
-    assert_eq!(world.collect().await.names.buried, 50);
+    assert_eq!(world.collect().await.metadata.scheduled, 50);
     world.clock.pass(GRACE);
     let _ = world.counts.take();
     let options = Options {
-        graves: 20,
+        pending_deletions: 20,
         ..Options::default()
     };
     let report = world.try_collect(&options).await.unwrap();

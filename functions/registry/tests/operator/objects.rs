@@ -4,7 +4,7 @@ use bytes::Bytes;
 use registry::check::{Finding, Options};
 use registry::contract::source::Body;
 use registry::store::Location;
-use registry::store::blobs::{BlobStore as _, Doomed, Upload};
+use registry::store::blobs::{BlobStore as _, ObjectToDelete, Upload};
 use registry::store::records::Record;
 use registry::store::sessions::{Attempt, SessionId};
 use serde_json::json;
@@ -31,11 +31,11 @@ impl World {
 async fn a_missing_object_is_found() {
     let (world, image) = World::furnished().await;
     let location = world.place_of("a", &image.layer).await;
-    let doomed = Doomed {
+    let to_delete = ObjectToDelete {
         location: location.clone(),
         unfinished: false,
     };
-    world.blobs.delete(CX, &[doomed]).await.unwrap();
+    world.blobs.delete(CX, &[to_delete]).await.unwrap();
     let digest = image.layer;
     assert_eq!(world.check().await, [Finding::ObjectMissing { digest, location }]);
 }
@@ -78,11 +78,11 @@ async fn bytes_that_do_not_hash_right_are_found() {
         session: SessionId(u128::from_str_radix(attempt.0, 16).unwrap()),
         number: attempt.1.parse().unwrap(),
     };
-    let doomed = Doomed {
+    let to_delete = ObjectToDelete {
         location: location.clone(),
         unfinished: false,
     };
-    world.blobs.delete(CX, &[doomed]).await.unwrap();
+    world.blobs.delete(CX, &[to_delete]).await.unwrap();
     assert_eq!(world.seal(attempt, "rotten bytes").await, location);
     let finding = Finding::Corrupt {
         repository: None,

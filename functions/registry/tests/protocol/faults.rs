@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use http::{HeaderValue, Method};
 use oci::MediaType;
 use registry::auth::{AuthenticationError, Credentials, Origin};
-use registry::contract::faulty::{Fault, Kind, Moment};
+use registry::contract::faulty::{Fault, FaultPoint, Kind};
 use registry::{Authenticator, Identity, Principal};
 
 use crate::support::client::Call;
@@ -173,7 +173,7 @@ async fn every_call_of_every_operation_fails_once() {
     let mut struck = 0;
     for &operation in OPERATIONS {
         for kind in [Kind::Unavailable, Kind::Failed] {
-            for moment in [Moment::Before, Moment::After] {
+            for timestamp in [FaultPoint::Before, FaultPoint::After] {
                 for nth in 1.. {
                     let scene = Scene::new().await;
                     let (log, guard) = Log::capture();
@@ -181,7 +181,7 @@ async fn every_call_of_every_operation_fails_once() {
                         method: None,
                         nth,
                         kind,
-                        moment,
+                        timestamp,
                     });
                     let (call, success) = scene.call(operation);
                     let answer = call.send().await;
@@ -253,7 +253,7 @@ async fn what_is_published_is_acknowledged_when_a_repetition_cannot_undo_a_delet
             method: Some(method),
             nth: 1,
             kind: Kind::Failed,
-            moment: Moment::Before,
+            timestamp: FaultPoint::Before,
         });
         let (call, _) = scene.call(operation);
         call.send().await.expect(status);
@@ -279,7 +279,7 @@ async fn a_refusal_stays_a_refusal_when_tidying_up_fails() {
         method: Some(method),
         nth: 1,
         kind: Kind::Failed,
-        moment: Moment::Before,
+        timestamp: FaultPoint::Before,
     };
     for digest in [sha256(b"wrong"), sha512(b"wrong")] {
         scene.world.faults.plan(fault("discard"));
@@ -313,7 +313,7 @@ async fn ids_differ() {
             method: None,
             nth: 1,
             kind: Kind::Failed,
-            moment: Moment::Before,
+            timestamp: FaultPoint::Before,
         });
         let answer = world.get("/v2/a/manifests/t").send().await.expect_error(500, "UNKNOWN");
         ids.insert(answer.json()["errors"][0]["detail"]["id"].to_string());
@@ -330,7 +330,7 @@ impl Authenticator for Defective {
         panic!("a defect, on purpose: planned")
     }
 
-    async fn recall(&self, _: &Principal) -> Result<Identity, AuthenticationError> {
+    async fn reauthorize(&self, _: &Principal) -> Result<Identity, AuthenticationError> {
         Err(AuthenticationError::Unauthenticated)
     }
 

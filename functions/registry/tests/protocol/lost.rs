@@ -9,7 +9,7 @@ use registry::contract::wrapped::{Hook, Wrapped};
 use registry::store::blobs::BlobStore;
 use registry::store::memory::MemoryBlobs;
 use registry::store::metadata::{Defect, MetadataStore};
-use registry::store::{Context, Incarnation, Location, StoreError, Timestamp};
+use registry::store::{Context, Location, StoreError, Timestamp, Uid};
 
 use crate::support::content::{image, padded};
 use crate::support::{World, sha256};
@@ -17,7 +17,7 @@ use crate::support::{World, sha256};
 const CX: Context = Context {
     now: Timestamp(1_900_000_000_000),
     deadline: Timestamp(1_900_000_060_000),
-    incarnation: Incarnation(4711),
+    uid: Uid(4711),
     client: registry::budget::ClientKey::INTERNAL,
 };
 

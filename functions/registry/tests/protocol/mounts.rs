@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use registry::auth::Ceiling;
+use registry::auth::Scope;
 use registry::{Limits, Settings};
 
 use crate::support::{Setup, Users, World, sha256, sha512};
@@ -124,7 +124,7 @@ async fn only_from_what_the_caller_may_pull() {
         .user("alice");
     call.send().await.expect(201);
     // And nobody mounts to where he may not push.
-    users.change("robot", Ceiling::PullOnly);
+    users.change("robot", Scope::PullOnly);
     let call = world
         .post(format!("/v2/team/app/blobs/uploads/?mount={digest}&from=private/x"))
         .user("robot");

@@ -217,7 +217,7 @@ async fn inline_limit() {
     world.push_blob("a", "{}").await;
     world.push_blob("b", "{}").await;
     let before = world.blobs.sealed();
-    let graves = world.metadata.counts().graveyard;
+    let pending_deletions = world.metadata.counts().deletion_queue;
     for (length, objects) in [(32_767, 0), (32_768, 0), (32_769, 1)] {
         let manifest = padded(&image(b"{}", &[]), length);
         world.put_manifest("a", "t", manifest.clone()).await.expect(201);
@@ -239,10 +239,10 @@ async fn inline_limit() {
         world.put_manifest("a", reference, large.clone()).await.expect(201);
     }
     assert_eq!(world.blobs.sealed() - before, 1);
-    assert_eq!(world.metadata.counts().graveyard, graves);
+    assert_eq!(world.metadata.counts().deletion_queue, pending_deletions);
     // In another repository: the same object, and the other copy is named for the collection.
     world.put_manifest("b", "t", large.clone()).await.expect(201);
-    assert_eq!(world.metadata.counts().graveyard, graves + 1);
+    assert_eq!(world.metadata.counts().deletion_queue, pending_deletions + 1);
     assert_eq!(world.get("/v2/b/manifests/t").send().await.expect(200).body, large);
     world
         .delete(format!("/v2/a/manifests/{}", sha256(&large)))

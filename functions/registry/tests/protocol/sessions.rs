@@ -6,7 +6,7 @@ use bytes::Bytes;
 use registry::contract::source::noise;
 use registry::store::blobs::BodyError;
 use registry::store::sessions::{Claimed, Expected, SessionId, SessionKey, SessionStore as _};
-use registry::store::{Context, Incarnation, Timestamp};
+use registry::store::{Context, Timestamp, Uid};
 use registry::{Anonymous, Environment as _, Settings};
 
 use crate::support::{Script, World, sha256};
@@ -420,14 +420,14 @@ async fn a_hash_of_an_unknown_version() {
     let cx = Context {
         now,
         deadline: now.plus_millis(MINUTE),
-        incarnation: Incarnation(1),
+        uid: Uid(1),
         client: registry::budget::ClientKey::INTERNAL,
     };
     let every = world.sessions.expired(cx, Timestamp(u64::MAX), None, 10).await.unwrap();
     let [(key, _)] = every.as_slice() else {
         panic!("one session");
     };
-    let claimed = world.sessions.claim(cx, *key, Expected::Fresh, now, u32::MAX).await;
+    let claimed = world.sessions.claim(cx, *key, Expected::New, now, u32::MAX).await;
     let Claimed::Granted(claim) = claimed.unwrap() else {
         panic!("nobody else has claimed it");
     };
@@ -467,7 +467,7 @@ async fn the_row_is_written_before_the_first_byte() {
     let cx = Context {
         now,
         deadline: now,
-        incarnation: Incarnation(1),
+        uid: Uid(1),
         client: registry::budget::ClientKey::INTERNAL,
     };
     assert!(world.sessions.get(cx, unknown).await.unwrap().is_none());

@@ -627,7 +627,7 @@ async fn the_same_blob_again() {
     assert_eq!(world.metadata.counts().blobs, 1);
     assert_eq!(world.metadata.counts().links, 3);
     assert_eq!(
-        world.metadata.counts().graveyard,
+        world.metadata.counts().deletion_queue,
         3,
         "what was not needed is named for the collection"
     );

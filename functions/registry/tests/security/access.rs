@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use oci::MediaType;
-use registry::auth::Ceiling;
+use registry::auth::Scope;
 use registry::store::sessions::{SessionStore as _, SigningKey};
-use registry::store::{Context, Incarnation, Timestamp};
+use registry::store::{Context, Timestamp, Uid};
 use registry::{Endpoint, Settings, Sparse};
 use serde_json::json;
 
@@ -246,7 +246,7 @@ async fn s15_no_default_secret() {
         let cx = Context {
             now,
             deadline: now,
-            incarnation: Incarnation(0),
+            uid: Uid(0),
             client: registry::budget::ClientKey::INTERNAL,
         };
         let candidate = SigningKey {
@@ -384,12 +384,12 @@ async fn s29_forwarded_headers_change_nothing() {
 /// What was taken away has no effect any more, also for an upload that was opened before.
 #[tokio::test]
 async fn s09_revoked_while_uploading() {
-    for (ceiling, status) in [(None, 401), (Some(Ceiling::PullOnly), 403)] {
+    for (scope, status) in [(None, 401), (Some(Scope::PullOnly), 403)] {
         let fixture = Fixture::new().await;
         let target = format!("{}?digest={}", fixture.upload_in("private/x"), sha256(b"ab"));
-        match ceiling {
+        match scope {
             None => fixture.users.remove("alice"),
-            Some(ceiling) => fixture.users.change("alice", ceiling),
+            Some(scope) => fixture.users.change("alice", scope),
         }
         for with_credentials in [true, false] {
             let mut call = fixture.guarded.put(target.clone());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use registry::Endpoint;
-use registry::contract::faulty::{Fault, Kind, Moment};
+use registry::contract::faulty::{Fault, FaultPoint, Kind};
 use registry::store::memory::MemoryBlobs;
 
 use crate::examples::Fixture;
@@ -169,7 +169,7 @@ async fn s18_nothing_secret_or_forged_in_the_log() {
                     method: None,
                     nth: nth / 2 + 1,
                     kind,
-                    moment: Moment::Before,
+                    timestamp: FaultPoint::Before,
                 };
                 fixture.guarded.faults.plan(fault);
                 let call = example.call(&fixture.guarded).user("alice");

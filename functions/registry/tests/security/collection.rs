@@ -93,7 +93,7 @@ async fn s27_a_slow_push_loses_nothing() {
             world.push_blob("a", "layer of layer").await;
             // Old, marked, and due to go with the next pass.
             world.clock.pass(GRACE);
-            assert_eq!(world.collect().await.names.marked, 2);
+            assert_eq!(world.collect().await.metadata.marked, 2);
             world.clock.pass(GRACE);
         }
         world
@@ -116,7 +116,7 @@ async fn s27_a_slow_push_loses_nothing() {
             _ => drop(world.push_blob("a", "layer of layer").await),
         }
         for _ in 0..4 {
-            assert_eq!(world.collect().await.names.unlinked, 0, "{way}");
+            assert_eq!(world.collect().await.metadata.unlinked, 0, "{way}");
             world.clock.pass(ALMOST / 4);
         }
         world.collect().await;
@@ -147,8 +147,8 @@ async fn s27_bytes_outlive_their_last_name() {
     let redirect = world.get(format!("/v2/a/blobs/{digest}")).send().await.expect(307);
     assert!(redirect.header("location").starts_with("https://objects.example/"));
     world.delete(format!("/v2/a/blobs/{digest}")).send().await.expect(202);
-    assert_eq!(world.collect().await.names.buried, 1);
-    let longest = Options::default().plan.graces.grave_ms;
+    assert_eq!(world.collect().await.metadata.scheduled, 1);
+    let longest = Options::default().plan.grace_periods.deletion_ms;
     assert!(longest > 24 * HOUR, "longer than any redirect and any upload's token");
     world.clock.pass(longest);
     assert_eq!(world.collect().await.objects_deleted, 0);

@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use http::HeaderValue;
-use registry::auth::{AuthenticationError, Ceiling, Credentials, Origin};
+use registry::auth::{AuthenticationError, Credentials, Origin, Scope};
 use registry::{Authenticator, Identity, Principal};
 
 /// What everyone here is asked for.
 pub(crate) const CHALLENGE: &str = "Basic realm=\"test\"";
 
 pub(crate) struct Users {
-    ceilings: Mutex<BTreeMap<String, Ceiling>>,
-    anonymous: Option<Ceiling>,
+    scopes: Mutex<BTreeMap<String, Scope>>,
+    anonymous: Option<Scope>,
     down: AtomicBool,
 }
 
@@ -27,19 +27,19 @@ impl Users {
 
     /// The same users; and whoever sends no credentials may pull.
     pub(crate) fn open_to_pull() -> Self {
-        Self::new(Some(Ceiling::PullOnly))
+        Self::new(Some(Scope::PullOnly))
     }
 
-    fn new(anonymous: Option<Ceiling>) -> Self {
-        let robot = Ceiling::Upload("team/app".parse().expect("a legal name"));
+    fn new(anonymous: Option<Scope>) -> Self {
+        let robot = Scope::Upload("team/app".parse().expect("a legal name"));
         let users = [
-            ("alice", Ceiling::Everything),
-            ("bob", Ceiling::Everything),
-            ("reader", Ceiling::PullOnly),
+            ("alice", Scope::Everything),
+            ("bob", Scope::Everything),
+            ("reader", Scope::PullOnly),
             ("robot", robot),
         ];
         Self {
-            ceilings: Mutex::new(users.map(|(name, ceiling)| (name.to_owned(), ceiling)).into()),
+            scopes: Mutex::new(users.map(|(name, scope)| (name.to_owned(), scope)).into()),
             anonymous,
             down: AtomicBool::new(false),
         }
@@ -50,12 +50,12 @@ impl Users {
     }
 
     pub(crate) fn remove(&self, name: &str) {
-        self.ceilings.lock().expect("not poisoned").remove(name);
+        self.scopes.lock().expect("not poisoned").remove(name);
     }
 
-    pub(crate) fn change(&self, name: &str, ceiling: Ceiling) {
-        let mut ceilings = self.ceilings.lock().expect("not poisoned");
-        ceilings.insert(name.to_owned(), ceiling);
+    pub(crate) fn change(&self, name: &str, scope: Scope) {
+        let mut scopes = self.scopes.lock().expect("not poisoned");
+        scopes.insert(name.to_owned(), scope);
     }
 
     /// From now on nobody's credentials can be checked.
@@ -69,14 +69,14 @@ impl Users {
                 "the directory of users is down".into(),
             ));
         }
-        let ceilings = self.ceilings.lock().expect("not poisoned");
-        let ceiling = ceilings.get(name).ok_or(AuthenticationError::Unauthenticated)?;
-        Ok(Identity::new(Principal::User(name.to_owned()), ceiling.clone()))
+        let scopes = self.scopes.lock().expect("not poisoned");
+        let scope = scopes.get(name).ok_or(AuthenticationError::Unauthenticated)?;
+        Ok(Identity::new(Principal::User(name.to_owned()), scope.clone()))
     }
 
     fn nobody(&self) -> Result<Identity, AuthenticationError> {
-        let ceiling = self.anonymous.clone().ok_or(AuthenticationError::Unauthenticated)?;
-        Ok(Identity::new(Principal::Anonymous, ceiling))
+        let scope = self.anonymous.clone().ok_or(AuthenticationError::Unauthenticated)?;
+        Ok(Identity::new(Principal::Anonymous, scope))
     }
 }
 
@@ -90,7 +90,7 @@ impl Authenticator for Users {
         }
     }
 
-    async fn recall(&self, principal: &Principal) -> Result<Identity, AuthenticationError> {
+    async fn reauthorize(&self, principal: &Principal) -> Result<Identity, AuthenticationError> {
         match principal {
             Principal::Anonymous => self.nobody(),
             Principal::User(name) => self.find(name),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use registry::Environment;
 use registry::collection::{Interrupted, Options, Report, collect};
 use registry::store::Timestamp;
-use registry::store::collection::{Graces, Plan, UNTIL_IMPORTED};
+use registry::store::collection::{GracePeriods, Plan, UNTIL_IMPORTED};
 
 use super::Failure;
 use super::progress::{Progress, size};
@@ -15,9 +15,9 @@ use super::store::with;
 use crate::cli::CollectArgs;
 use crate::collector::{Stop, describe};
 use crate::environment::SystemEnvironment;
-use crate::moment;
 use crate::stores::admission::Admission;
 use crate::stores::{Absent, Opened};
+use crate::timestamp;
 
 /// Collects once, or from time to time.
 pub(super) fn run(args: &CollectArgs) -> Result<(), Failure> {
@@ -71,7 +71,7 @@ async fn once(args: &CollectArgs, opened: &Opened, stop: &Stop) -> Result<Report
         progress.show(|| {
             format!(
                 "{} records, {} uploads, {} deletions",
-                report.names.seen, report.sessions_swept, report.objects_deleted
+                report.metadata.seen, report.sessions_swept, report.objects_deleted
             )
         });
         stop.answer()
@@ -121,7 +121,7 @@ fn busy(until: Timestamp) -> String {
         "the metadata was not examined, because another process goes through it until {}, or longer; expired uploads and \
          pending deletions were handled. If no other collection is running, one was killed: run this again after that \
          time, and it continues from there",
-        moment::seconds(until)
+        timestamp::seconds(until)
     )
 }
 
@@ -129,17 +129,17 @@ fn plan(args: &CollectArgs) -> Plan {
     Plan {
         dry_run: args.dry_run,
         deep: args.deep,
-        graces: graces(args),
+        grace_periods: grace_periods(args),
     }
 }
 
-fn graces(args: &CollectArgs) -> Graces {
-    args.grace.map_or_else(Graces::default, |grace| {
+fn grace_periods(args: &CollectArgs) -> GracePeriods {
+    args.grace.map_or_else(GracePeriods::default, |grace| {
         let grace = u64::try_from(grace.0.as_millis()).unwrap_or(u64::MAX);
-        Graces {
+        GracePeriods {
             link_ms: grace,
             session_ms: grace,
-            grave_ms: grace,
+            deletion_ms: grace,
             leftover_ms: grace,
         }
     })
@@ -151,7 +151,7 @@ fn show(args: &CollectArgs, report: &Report) -> Result<(), Failure> {
         let report = serde_json::to_string(report).map_err(|error| Failure::failed("cannot print", error))?;
         writeln!(output, "{report}")?;
     } else {
-        writeln!(output, "{}", describe(report, graces(args), size))?;
+        writeln!(output, "{}", describe(report, grace_periods(args), size))?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use registry::store::metadata::MetadataStore;
-use registry::store::{Context, Incarnation, Page, StoreError};
+use registry::store::{Context, Page, StoreError, Uid};
 
 use super::Failure;
 use crate::cli::{ReadArgs, StoreArgs};
@@ -82,12 +82,12 @@ where
 /// The context of one operation, from now on.
 pub(super) fn cx() -> Context {
     let now = environment::now();
-    let mut incarnation = [0; 8];
-    environment::random(&mut incarnation);
+    let mut uid = [0; 8];
+    environment::random(&mut uid);
     Context {
         now,
         deadline: now.plus_millis(PATIENCE_MS),
-        incarnation: Incarnation(u64::from_le_bytes(incarnation)),
+        uid: Uid(u64::from_le_bytes(uid)),
         client: registry::budget::ClientKey::INTERNAL,
     }
 }

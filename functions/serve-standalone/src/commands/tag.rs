@@ -8,7 +8,7 @@ use super::Failure;
 use super::output::{Form, Output};
 use super::store::{PAGE, cx, pages, read};
 use crate::cli::ReadArgs;
-use crate::moment::seconds;
+use crate::timestamp::seconds;
 
 const LIST: &[(&str, usize)] = &[("TAG", 24), ("DIGEST", 71), ("SIZE", 8), ("UPDATED", 0)];
 const HISTORY: &[(&str, usize)] = &[("AT", 20), ("BY", 12), ("BEFORE", 71), ("AFTER", 0)];

@@ -42,12 +42,12 @@ fn effect(kind: StoreKind, method: &str) -> Effect {
             | "repositories"
             | "manifests"
             | "referrers"
-            | "holders"
+            | "linking_repositories"
             // Asked by every HEAD of somebody who may push. Where a mark is met it would write: see `may_keep`.
-            | "keep_link",
+            | "link_and_unmark",
         )
         | (StoreKind::Sessions, "get" | "parts" | "expired")
-        | (StoreKind::Collection, "graves" | "standing")
+        | (StoreKind::Collection, "pending_deletions" | "standing")
         | (StoreKind::Records, "walk" | "place" | "lost") => Effect::Reads,
         (StoreKind::Blobs, "append")
         | (StoreKind::Metadata, "commit_blob" | "mount" | "put_manifest")

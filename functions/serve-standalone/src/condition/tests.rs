@@ -8,12 +8,12 @@ use oci::{Algorithm, Digest, MediaType};
 use registry::clock::ServiceClock;
 use registry::contract::source::Body;
 use registry::store::blobs::Upload;
-use registry::store::collection::{Graces, Plan};
+use registry::store::collection::{GracePeriods, Plan};
 use registry::store::memory::MemoryMetadata;
 use registry::store::metadata::{NewContent, PutManifest};
 use registry::store::sessions::{Attempt, Claimed, Expected, SessionId, SessionKey};
 use registry::store::wrapped::{CallEnd, Hook as _};
-use registry::store::{Context, Incarnation, Location, Timestamp};
+use registry::store::{Context, Location, Timestamp, Uid};
 use store_embedded::{Embedded, MinFree, Options};
 use tempfile::TempDir;
 
@@ -28,7 +28,7 @@ fn cx() -> Context {
     Context {
         now: Timestamp(1_000),
         deadline: Timestamp(11_000),
-        incarnation: Incarnation(3),
+        uid: Uid(3),
         client: registry::budget::ClientKey::INTERNAL,
     }
 }
@@ -101,10 +101,7 @@ async fn s33_with_a_wrong_clock_nothing_is_stored_or_removed() {
     assert_eq!(reads(&guarded).await, None);
     assert_eq!(stores_a_blob(&guarded).await, Some(Reason::ClockOff));
     assert_eq!(unlinks(&guarded).await, Some(Reason::ClockOff));
-    let begun = guarded
-        .collection
-        .begin_pass(cx(), Incarnation(1), Timestamp(2_000))
-        .await;
+    let begun = guarded.collection.begin_pass(cx(), Uid(1), Timestamp(2_000)).await;
     assert_eq!(begun.unwrap_err().reason(), Reason::ClockOff);
     assert!(condition.push_blocks().contains_key(&Reason::ClockOff));
     clock.observe(day, day, day);
@@ -213,7 +210,7 @@ async fn where_nothing_may_change_a_marked_link_is_not_promised() {
     let (name, digest) = ("app".parse().unwrap(), Digest::of(Algorithm::Sha256, b"x"));
     let day = 24 * 3_600_000;
     let keep = async || {
-        let kept = guarded.metadata.keep_link(cx(), &name, &digest).await;
+        let kept = guarded.metadata.link_and_unmark(cx(), &name, &digest).await;
         kept.map(|link| link.is_some()).map_err(|error| error.reason())
     };
     clock.observe(day, day - 7_200_000, day - 7_200_000);
@@ -224,14 +221,18 @@ async fn where_nothing_may_change_a_marked_link_is_not_promised() {
         ..cx()
     };
     let plan = Plan {
-        graces: Graces {
+        grace_periods: GracePeriods {
             link_ms: 0,
-            ..Graces::default()
+            ..GracePeriods::default()
         },
         ..Plan::default()
     };
-    let collected = inner.collection.collect_names(later, &plan, None, 100).await.unwrap();
-    assert_eq!(collected.tally.marked, 1);
+    let collected = inner
+        .collection
+        .collect_metadata(later, &plan, None, 100)
+        .await
+        .unwrap();
+    assert_eq!(collected.statistics.marked, 1);
     let is_marked = async || {
         let found = inner.metadata.marked_link(cx(), &name, &digest).await.unwrap();
         found.unwrap().1
@@ -268,7 +269,7 @@ async fn a_refused_write_is_remembered() {
     };
     let claimed = guarded
         .sessions
-        .claim(cx(), key, Expected::Fresh, Timestamp(60_000), 9)
+        .claim(cx(), key, Expected::New, Timestamp(60_000), 9)
         .await;
     assert!(
         claimed.is_ok(),
@@ -309,7 +310,7 @@ async fn a_refused_write_counts_until_one_of_its_kind_has_written() {
         id: SessionId(1),
     };
     let claim = async || {
-        let claimed = guarded.sessions.claim(cx(), key, Expected::Fresh, Timestamp(60_000), 9);
+        let claimed = guarded.sessions.claim(cx(), key, Expected::New, Timestamp(60_000), 9);
         claimed.await.unwrap()
     };
     assert!(matches!(claim().await, Claimed::Granted(_)));

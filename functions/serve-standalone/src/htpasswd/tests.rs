@@ -121,7 +121,7 @@ async fn users_are_let_in_with_their_passwords_and_nobody_else() {
 #[tokio::test]
 async fn requests_without_credentials_may_do_what_was_allowed_and_wrong_ones_nothing() {
     let fixture = Fixture::new(&[("alice", "secret")]);
-    let htpasswd = Htpasswd::open(&fixture.path(), Some(Ceiling::PullOnly)).unwrap();
+    let htpasswd = Htpasswd::open(&fixture.path(), Some(Scope::PullOnly)).unwrap();
     let nobody = htpasswd.authenticate(HERE, &Credentials::Absent).await.unwrap();
     assert_eq!(nobody.principal(), &Principal::Anonymous);
     assert!(!nobody.is_unrestricted());
@@ -133,7 +133,7 @@ async fn requests_without_credentials_may_do_what_was_allowed_and_wrong_ones_not
             .is_unrestricted()
     );
     assert_eq!(verdict(&htpasswd, basic("alice", "wrong")).await, "401");
-    assert_eq!(htpasswd.recall(&Principal::Anonymous).await.unwrap(), nobody);
+    assert_eq!(htpasswd.reauthorize(&Principal::Anonymous).await.unwrap(), nobody);
 }
 
 /// Removals are believed at the second look: the file changed just now, and may be half written.
@@ -143,14 +143,14 @@ async fn a_changed_file_takes_effect_and_a_revoked_user_is_out_whatever_was_reme
     let htpasswd = fixture.open();
     let alice = Principal::User("alice".into());
     assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice");
-    assert!(htpasswd.recall(&alice).await.is_ok());
+    assert!(htpasswd.reauthorize(&alice).await.is_ok());
     fixture.write(&lines(&[("bob", "secret"), ("carol", "secret")]));
     a_second_later(&htpasswd);
     assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice");
     a_second_later(&htpasswd);
     assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "401");
     assert!(matches!(
-        htpasswd.recall(&alice).await,
+        htpasswd.reauthorize(&alice).await,
         Err(AuthenticationError::Unauthenticated)
     ));
     assert_eq!(verdict(&htpasswd, basic("carol", "secret")).await, "carol");
@@ -256,7 +256,7 @@ async fn a_broken_file_locks_nobody_out() {
             a_second_later(&htpasswd);
             assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice", "{what}");
             assert!(
-                htpasswd.recall(&Principal::User("alice".into())).await.is_ok(),
+                htpasswd.reauthorize(&Principal::User("alice".into())).await.is_ok(),
                 "{what}"
             );
         }
@@ -359,7 +359,7 @@ async fn a_file_that_says_that_there_is_no_user_is_believed() {
     for _ in 0..2 {
         a_second_later(&htpasswd);
         verdict(&htpasswd, Credentials::Absent).await;
-        let _ = htpasswd.recall(&Principal::User("alice".into())).await;
+        let _ = htpasswd.reauthorize(&Principal::User("alice".into())).await;
     }
     assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "401");
     assert!(matches!(Htpasswd::open(&fixture.path(), None), Err(FileError::NoUsers)));

@@ -146,8 +146,8 @@ fn a_collection_that_was_killed_is_gone_on_with_when_its_time_is_over() {
     assert!(marked() < LINKS, "it was killed in the middle");
 
     // Whoever comes now leaves the names alone, empties graves all the same, and says what to do.
-    let graves = "INSERT INTO graveyard VALUES (1, 'main', printf('%032x.7', 1), NULL, 0)";
-    database(&data).execute(graves, []).unwrap();
+    let pending_deletions = "INSERT INTO graveyard VALUES (1, 'main', printf('%032x.7', 1), NULL, 0)";
+    database(&data).execute(pending_deletions, []).unwrap();
     let busy = collect(&data, &[]);
     assert_eq!(busy.status.code(), Some(1));
     let stderr = text(&busy.stderr);
@@ -185,9 +185,9 @@ fn obstruct(data: &Path, id: u128) -> String {
     key
 }
 
-fn bury(data: &Path, key: &str, at: u32) {
-    let bury = "INSERT INTO graveyard VALUES (?1, 'main', ?2, NULL, 0)";
-    database(data).execute(bury, (at, key)).unwrap();
+fn schedule_deletion(data: &Path, key: &str, at: u32) {
+    let schedule_deletion = "INSERT INTO graveyard VALUES (?1, 'main', ?2, NULL, 0)";
+    database(data).execute(schedule_deletion, (at, key)).unwrap();
 }
 
 #[test]
@@ -196,11 +196,11 @@ fn a_file_that_cannot_be_unlinked_keeps_nothing_else_back() {
     let data = server.data();
     let stuck = obstruct(&data, 5);
     // The first of all.
-    bury(&data, &stuck, 1);
+    schedule_deletion(&data, &stuck, 1);
     for id in 100..350_u128 {
         let key = format!("{id:032x}.1");
         std::fs::write(data.join("blobs/0").join(&key), [0; 10]).unwrap();
-        bury(&data, &key, 2);
+        schedule_deletion(&data, &key, 2);
     }
     let output = collect(&data, &[]);
     assert_eq!(output.status.code(), Some(1));
@@ -231,9 +231,9 @@ fn the_words_for_people_tell_what_was_freed() {
     let data = server.data();
     let key = format!("{:032x}.1", 9);
     std::fs::write(data.join("blobs/0").join(&key), [0; 2048]).unwrap();
-    bury(&data, &key, 1);
+    schedule_deletion(&data, &key, 1);
     // Announced, and never stored.
-    bury(&data, &format!("{:032x}.2", 9), 1);
+    schedule_deletion(&data, &format!("{:032x}.2", 9), 1);
     let dry = text(&run(["collect", "--dry-run", "--data", data.to_str().unwrap()]).stdout);
     assert!(dry.contains("\n2 pending deletions would be carried out"), "{dry}");
     let told = text(&run(["collect", "--data", data.to_str().unwrap()]).stdout);
@@ -257,7 +257,7 @@ fn every_outcome_of_a_pass_is_counted_and_what_it_did() {
              INSERT INTO blob VALUES ('sha256:' || printf('%064x', 1), 'main', printf('%032x.1', 1), 12345, 1, NULL);",
         )
         .unwrap();
-    bury(&data, &format!("{:032x}.1", 2), 1);
+    schedule_deletion(&data, &format!("{:032x}.1", 2), 1);
 
     let server = Server::start_in(server.folder.clone(), &["--collect-every", "50ms", "--metrics", "here"]);
     let count = |series: &str| {
@@ -282,7 +282,7 @@ fn every_outcome_of_a_pass_is_counted_and_what_it_did() {
     database(&data).execute("DELETE FROM pass", []).unwrap();
 
     assert_eq!(passes("failed"), 0);
-    bury(&data, &obstruct(&data, 3), 1);
+    schedule_deletion(&data, &obstruct(&data, 3), 1);
     eventually("a pass in which something fails", || {
         (passes("failed") >= 1).then_some(())
     });

@@ -277,7 +277,7 @@ fn s34_half_a_registry_is_not_taken_for_a_new_one() {
         assert_ne!(output.status.code(), Some(0), "{command:?}: {told}");
         assert!(told.contains("metadata of these blobs is lost"), "{command:?}: {told}");
     }
-    // Begun anew by name, it is a registry like any other from then on.
+    // PassStart anew by name, it is a registry like any other from then on.
     for flags in [&["--begin-anew"][..], &[]] {
         let mut anew = Server::start_in(folder.clone(), flags);
         let absent = anew.request("HEAD", &format!("/v2/app/blobs/{}", digest(EMPTY)), &[], b"");

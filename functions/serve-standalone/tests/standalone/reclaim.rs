@@ -135,11 +135,11 @@ fn collection_goes_on_until_it_is_told_to_end_and_a_hangup_does_not() {
 }
 
 #[test]
-fn people_are_told_in_words() {
+fn reports_for_people_are_text() {
     let server = Server::start(&[]);
     push_image(&server, "app", b"layer");
     let told = text(&succeed(&server, &["collect", "--deep"]).stdout);
-    assert!(told.contains("links marked") && told.contains("leftovers"), "{told}");
+    assert!(told.contains("newly marked as unreferenced") && told.contains("0 orphaned records deleted"), "{told}");
     let checked = succeed(&server, &["fsck"]);
     assert!(checked.stdout.is_empty());
     let told = text(&checked.stderr);

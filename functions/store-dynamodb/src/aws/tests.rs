@@ -13,7 +13,7 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
-use registry::store::{Context, Incarnation, StoreError, Timestamp};
+use registry::store::{Context, StoreError, Timestamp, Uid};
 use serde_json::{Value as Json, json};
 
 use super::*;
@@ -187,7 +187,7 @@ async fn a_service_that_stays_silent_is_given_up_at_the_deadline() {
     let cx = Context {
         now: Timestamp(0),
         deadline: Timestamp(300),
-        incarnation: Incarnation(1),
+        uid: Uid(1),
         client: registry::budget::ClientKey::INTERNAL,
     };
     let (all, write) = ([key()].into(), Write::delete(key()));

@@ -9,13 +9,13 @@
 //! [`REMEMBERED_MS`] and the time of one call before: much less than the grace.
 
 use oci::RepositoryName;
-use registry::store::collection::{Collected, Graces, Plan, Tally, YOUNG_MS};
+use registry::store::collection::{Collected, GracePeriods, PassStatistics, Plan, YOUNG_MS};
 use registry::store::{Cursor, StoreError};
 
 use futures_util::future::try_join_all;
 
 use super::cursor;
-use super::names::{AT_ONCE, Collector};
+use super::metadata::{AT_ONCE, Collector};
 use crate::keys::{self, Name};
 use crate::metadata::{Call, REMEMBERED_MS, unmark};
 use crate::mutation::{Mutation, active};
@@ -44,8 +44,8 @@ pub(super) fn place(key: &Key) -> Option<&str> {
 }
 
 /// For how long a mark stands before its row is deleted: longer than any publisher may rely on what it has read.
-fn grace(graces: &Graces) -> u64 {
-    graces.link_ms.max(REMEMBERED_MS + YOUNG_MS)
+fn grace(grace_periods: &GracePeriods) -> u64 {
+    grace_periods.link_ms.max(REMEMBERED_MS + YOUNG_MS)
 }
 
 /// Looks at one page of the catalog.
@@ -55,32 +55,32 @@ pub(super) async fn slice(call: &Call<'_>, plan: &Plan, after: &str, limit: usiz
         .main
         .first(keys::repositories(), after, false, limit.max(1))
         .await?;
-    let mut tally = Tally::default();
+    let mut statistics = PassStatistics::default();
     let collector = Collector { call, plan };
     for some in items.chunks(AT_ONCE) {
         for done in try_join_all(some.iter().map(|item| collector.look_at_repository(item))).await? {
-            tally += done;
+            statistics += done;
         }
     }
     let last = items.last().filter(|_| more);
     Ok(Collected {
-        tally,
+        statistics,
         next: last.map(|item| place_behind(&item.key.sort)),
     })
 }
 
 impl Collector<'_> {
-    async fn look_at_repository(&self, item: &Item) -> Result<Tally, StoreError> {
+    async fn look_at_repository(&self, item: &Item) -> Result<PassStatistics, StoreError> {
         let Some(Name::Repository(repository)) = Name::of(&item.key) else {
             return Err(damaged(&item.key, "not a repository"));
         };
         let row = CatalogRow::read(item)?;
-        let grace = grace(&self.plan.graces);
-        let mut tally = Tally::default();
+        let grace = grace(&self.plan.grace_periods);
+        let mut statistics = PassStatistics::default();
         let since = row.mark.as_ref().map_or(row.created, |mark| mark.at);
         // Most repositories were met with something in them a moment ago.
         if !self.is_past(since, grace) || self.call.is_known_to_be_listed(&repository) {
-            return Ok(tally);
+            return Ok(statistics);
         }
         let has_manifests = self.has_manifests(&repository).await?;
         match row.mark {
@@ -103,10 +103,10 @@ impl Collector<'_> {
                         condition,
                     };
                     if !self.call.main.write(&remove).await?.is_done() {
-                        return Ok(tally);
+                        return Ok(statistics);
                     }
                 }
-                tally.repositories = 1;
+                statistics.repositories = 1;
             }
             None if !has_manifests => {
                 let unmarked = Condition::All(vec![Condition::Exists, Condition::Lacks(names::CONDEMNED)]);
@@ -114,7 +114,7 @@ impl Collector<'_> {
             }
             None => {}
         }
-        Ok(tally)
+        Ok(statistics)
     }
 
     async fn has_manifests(&self, repository: &RepositoryName) -> Result<bool, StoreError> {

@@ -6,7 +6,7 @@ use registry::store::collection::remains;
 use registry::store::sessions::{Session, SessionKey, State};
 use registry::store::{Context, StoreError};
 
-use super::graveyard;
+use super::deletion_queue;
 use crate::keys;
 use crate::mutation::{Mutation, active};
 use crate::records::{SessionRow, at_version, names};
@@ -49,35 +49,35 @@ pub(super) async fn sweep(
             session.clone()
         }
     };
-    if active(Mutation::BuryLate) {
+    if active(Mutation::ScheduleLate) {
         forget(requests, key, &ended).await?;
-        return Ok(Some(bury(requests, cx, key, &ended).await?));
+        return Ok(Some(schedule_deletion(requests, cx, key, &ended).await?));
     }
-    let Some((buried, ended)) = bury_in_steps(requests, cx, key, ended).await? else {
+    let Some((scheduled, ended)) = schedule_in_steps(requests, cx, key, ended).await? else {
         return Ok(None);
     };
     forget(requests, key, &ended).await?;
-    Ok(Some(buried))
+    Ok(Some(scheduled))
 }
 
 /// Buries what the session has left, in half of the call's time at most, and notes in the row how much is left to do. So
 /// an upload of any number of bodies is ended by some pass, and what an earlier one has buried is not made younger.
 /// `None`: there is more to do, or somebody else does it.
-async fn bury_in_steps(
+async fn schedule_in_steps(
     requests: &Requests<'_>,
     cx: Context,
     key: SessionKey,
     mut session: Session,
 ) -> Result<Option<(u64, Session)>, StoreError> {
     let mut left = remains(key, &session, cx.now).count();
-    let mut graves = remains(key, &session, cx.now);
-    let mut buried = 0;
+    let mut pending_deletions = remains(key, &session, cx.now);
+    let mut scheduled = 0;
     loop {
-        let step = graveyard::bury_all(requests, graves.by_ref().take(STEP)).await?;
-        buried += step;
+        let step = deletion_queue::schedule_deletions(requests, pending_deletions.by_ref().take(STEP)).await?;
+        scheduled += step;
         left -= usize::try_from(step).unwrap_or(left);
         if left == 0 {
-            return Ok(Some((buried, session)));
+            return Ok(Some((scheduled, session)));
         }
         // What is left are its first attempts.
         let rest = Session {
@@ -101,8 +101,13 @@ fn as_given(session: &Session) -> Condition {
     Condition::All(vec![at_version(session.version), claim])
 }
 
-async fn bury(requests: &Requests<'_>, cx: Context, key: SessionKey, session: &Session) -> Result<u64, StoreError> {
-    graveyard::bury_all(requests, remains(key, session, cx.now)).await
+async fn schedule_deletion(
+    requests: &Requests<'_>,
+    cx: Context,
+    key: SessionKey,
+    session: &Session,
+) -> Result<u64, StoreError> {
+    deletion_queue::schedule_deletions(requests, remains(key, session, cx.now)).await
 }
 
 async fn forget(requests: &Requests<'_>, key: SessionKey, session: &Session) -> Result<(), StoreError> {
@@ -140,7 +145,7 @@ mod tests {
 
     use async_trait::async_trait;
     use registry::store::sessions::{Progress, SessionId};
-    use registry::store::{Incarnation, Timestamp};
+    use registry::store::{Timestamp, Uid};
 
     use super::*;
     use crate::memory::MemoryTable;
@@ -178,7 +183,7 @@ mod tests {
             now: Timestamp(1_900_000_000_000 + pass),
             // A step is a second.
             deadline: Timestamp(1_900_000_000_000 + pass + 10_000),
-            incarnation: Incarnation(pass + 1),
+            uid: Uid(pass + 1),
             client: registry::budget::ClientKey::INTERNAL,
         };
         let key = SessionKey {
@@ -214,10 +219,12 @@ mod tests {
         loop {
             let requests = client.within(cx(0));
             let far = Timestamp(u64::MAX);
-            let found = graveyard::slice(&requests, far, next.as_ref(), 1000).await.unwrap();
-            for grave in found.items {
-                assert!(grave.unfinished);
-                *dug.entry(grave.at).or_insert(0) += 1;
+            let found = deletion_queue::slice(&requests, far, next.as_ref(), 1000)
+                .await
+                .unwrap();
+            for pending_deletion in found.items {
+                assert!(pending_deletion.unfinished);
+                *dug.entry(pending_deletion.at).or_insert(0) += 1;
             }
             next = found.next;
             if next.is_none() {

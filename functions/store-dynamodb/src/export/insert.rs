@@ -10,13 +10,13 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use oci::{Digest, RepositoryName, Tag};
 use registry::store::metadata::{Content, Link, ManifestRecord, TagRecord};
 use registry::store::records::{EntryContent, ManifestEntry, Record};
-use registry::store::{Incarnation, Location, StoreError, Timestamp};
+use registry::store::{Location, StoreError, Timestamp, Uid};
 
 use super::belongings;
 use crate::keys::{self, Name};
 use crate::metadata::Call;
 use crate::records::{
-    BackLink, BlobRow, CatalogRow, ChangeRow, EdgeRow, Holding, LinkRow, ListedRow, ManifestRow, References,
+    BackLink, BlobRow, CatalogRow, ChangeRow, EdgeRow, LinkKind, LinkRow, ListedRow, ManifestRow, References,
     ReferencesRow, ReferrerRow, TagRow, Tombstone, at_version, tagged_item,
 };
 use crate::table::{Condition, Item, Key, Write};
@@ -93,18 +93,18 @@ pub(super) async fn all(call: &Call<'_>, records: &[Record]) -> Result<(), Store
                 digest,
                 location,
                 size,
-                incarnation,
+                uid,
                 at,
             } => {
                 if let Some(old) = old {
-                    let life = LinkRow::read(old)?.link.incarnation;
+                    let life = LinkRow::read(old)?.link.uid;
                     changes.leave(keys::back_link(digest, repository, life));
                 }
-                changes.bring(back_link(repository, *incarnation, Holding::Blob, *at).item(digest));
+                changes.bring(back_link(repository, *uid, LinkKind::Blob, *at).item(digest));
                 let link = Link {
                     location: location.clone(),
                     size: *size,
-                    incarnation: *incarnation,
+                    uid: *uid,
                     defect: None,
                 };
                 let (at, mark) = (*at, None);
@@ -178,11 +178,11 @@ fn blob(location: &Location, size: u64, at: Timestamp) -> BlobRow {
     }
 }
 
-fn back_link(repository: &RepositoryName, incarnation: Incarnation, holding: Holding, at: Timestamp) -> BackLink {
+fn back_link(repository: &RepositoryName, uid: Uid, link_kind: LinkKind, at: Timestamp) -> BackLink {
     BackLink {
         repository: repository.clone(),
-        incarnation,
-        holding,
+        uid,
+        link_kind,
         at,
     }
 }
@@ -237,7 +237,7 @@ fn manifest(changes: &mut Changes, entry: &ManifestEntry) -> Result<(), StoreErr
     let ManifestEntry {
         repository,
         digest,
-        incarnation,
+        uid,
         at,
         ..
     } = entry;
@@ -246,14 +246,14 @@ fn manifest(changes: &mut Changes, entry: &ManifestEntry) -> Result<(), StoreErr
         let edge = EdgeRow {
             target: *target,
             parent: *digest,
-            incarnation: *incarnation,
+            uid: *uid,
             at: *at,
         };
         changes.bring(edge.item(repository));
     }
     let kept = References::of(references);
     if let References::Apart(_) = kept {
-        for item in ReferencesRow::all(repository, digest, *incarnation, references, *at) {
+        for item in ReferencesRow::all(repository, digest, *uid, references, *at) {
             changes.bring(item);
         }
     }
@@ -263,7 +263,7 @@ fn manifest(changes: &mut Changes, entry: &ManifestEntry) -> Result<(), StoreErr
     let content = match &entry.content {
         EntryContent::Inline(bytes) => Content::Inline(bytes.clone()),
         EntryContent::Stored(location) => {
-            changes.bring(back_link(repository, *incarnation, Holding::Manifest, *at).item(digest));
+            changes.bring(back_link(repository, *uid, LinkKind::Manifest, *at).item(digest));
             Content::Stored(location.clone())
         }
     };
@@ -274,7 +274,7 @@ fn manifest(changes: &mut Changes, entry: &ManifestEntry) -> Result<(), StoreErr
             content,
             subject: entry.subject.as_ref().map(|(subject, _)| *subject),
             artifact_type: entry.artifact_type.clone(),
-            incarnation: *incarnation,
+            uid: *uid,
         },
         at: *at,
         version: 0,

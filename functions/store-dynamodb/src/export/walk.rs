@@ -87,7 +87,7 @@ async fn record(call: &Call<'_>, item: &Item, name: Name) -> Result<Option<Recor
                 digest,
                 location: row.link.location,
                 size: row.link.size,
-                incarnation: row.link.incarnation,
+                uid: row.link.uid,
                 at: row.at,
             }
         }
@@ -97,7 +97,7 @@ async fn record(call: &Call<'_>, item: &Item, name: Name) -> Result<Option<Recor
                 Ok(entry) => Ok(Some(Record::Manifest(Box::new(entry)))),
                 // What belongs to it goes when it is deleted, and is damaged only if it is still there.
                 Err(error) => match call.read_manifest(&repository, &digest).await? {
-                    Some(now) if now.record.incarnation == row.record.incarnation => Err(error),
+                    Some(now) if now.record.uid == row.record.uid => Err(error),
                     _ => Ok(None),
                 },
             };
@@ -146,7 +146,7 @@ async fn entry(
         subject,
         artifact_type: record.artifact_type.clone(),
         references: call.references_of(repository, digest, row).await?,
-        incarnation: record.incarnation,
+        uid: record.uid,
         at: row.at,
     })
 }

@@ -119,15 +119,15 @@ fn size(key: &Key, attributes: &Attributes) -> usize {
     key + attributes.iter().map(attribute).sum::<usize>()
 }
 
-fn holds(condition: &Condition, item: Option<&Attributes>) -> bool {
+fn back_references(condition: &Condition, item: Option<&Attributes>) -> bool {
     match condition {
         Condition::Always => true,
         Condition::Exists => item.is_some(),
         Condition::Absent => item.is_none(),
         Condition::Is(name, value) => item.and_then(|item| item.get(*name)) == Some(value),
         Condition::Lacks(name) => item.is_some_and(|item| !item.contains_key(*name)),
-        Condition::All(all) => all.iter().all(|condition| holds(condition, item)),
-        Condition::Any(any) => any.iter().any(|condition| holds(condition, item)),
+        Condition::All(all) => all.iter().all(|condition| back_references(condition, item)),
+        Condition::Any(any) => any.iter().any(|condition| back_references(condition, item)),
     }
 }
 
@@ -256,7 +256,7 @@ impl Items {
             let key = key_of(write);
             check_key(key)?;
             let old = self.row(key).and_then(|row| row.now.as_ref());
-            if !holds(condition_of(write), old) {
+            if !back_references(condition_of(write), old) {
                 refused.push(index);
                 continue;
             }

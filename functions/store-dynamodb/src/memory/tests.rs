@@ -75,9 +75,9 @@ async fn conditions_are_about_the_item_as_it_is() {
         (Condition::Any(vec![is(1), Condition::Lacks("n")]), true),
         (Condition::Always, true),
     ];
-    for (condition, holds) in cases {
+    for (condition, back_references) in cases {
         let write = put(item("a", 1), condition.clone());
-        let expected = if holds {
+        let expected = if back_references {
             Written::Done
         } else {
             Written::Refused(vec![0])

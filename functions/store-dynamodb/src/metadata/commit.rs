@@ -5,15 +5,15 @@
 //! remover, and one that finds a mark takes it away, which the remover notices.
 
 use oci::{Digest, RepositoryName};
-use registry::store::collection::Grave;
+use registry::store::collection::PendingDeletion;
 use registry::store::metadata::{Content, Defect, Link};
-use registry::store::{Incarnation, Location, StoreError};
+use registry::store::{Location, StoreError, Uid};
 
 use super::Call;
-use crate::collect::graveyard;
+use crate::collect::deletion_queue;
 use crate::keys;
 use crate::mutation::{Mutation, active};
-use crate::records::{BackLink, BlobRow, Holding, LinkRow, Purpose, names};
+use crate::records::{BackLink, BlobRow, LinkKind, LinkRow, Purpose, names};
 use crate::retrying::Once;
 use crate::table::{Condition, Key, Value, Write};
 
@@ -63,8 +63,8 @@ pub(crate) fn unmark(key: Key, condition: Condition) -> Write {
 }
 
 /// The row exists and is of this life.
-pub(crate) fn of_life(incarnation: Incarnation) -> Condition {
-    Condition::Is(names::INCARNATION, Value::S(incarnation.to_string()))
+pub(crate) fn of_uid(uid: Uid) -> Condition {
+    Condition::Is(names::INCARNATION, Value::S(uid.to_string()))
 }
 
 /// The row exists and names this object.
@@ -86,20 +86,20 @@ impl Call<'_> {
         let offered = Bytes::sealed(location, size);
         let mut round = 0;
         let bytes = loop {
-            let incarnation = self.incarnation(round);
+            let uid = self.uid(round);
             let bytes = self
-                .place(repository, digest, Holding::Blob, incarnation, offered.clone())
+                .place(repository, digest, LinkKind::Blob, uid, offered.clone())
                 .await?;
-            if self.make_link(repository, digest, &bytes, incarnation).await? {
+            if self.make_link(repository, digest, &bytes, uid).await? {
                 break bytes;
             }
             round += 1;
         };
         if bytes.location != *location {
-            self.bury(digest, location).await?;
+            self.schedule_deletion(digest, location).await?;
         }
         if !bytes.are_as_sealed(location) {
-            self.look_again(repository, digest, Holding::Blob, &bytes).await?;
+            self.look_again(repository, digest, LinkKind::Blob, &bytes).await?;
         }
         Ok(bytes.location)
     }
@@ -116,21 +116,21 @@ impl Call<'_> {
         }
         let mut round = 0;
         loop {
-            let incarnation = self.incarnation(round);
-            let claimed = self.claim(repository, digest, Holding::Blob, incarnation, None).await?;
+            let uid = self.uid(round);
+            let claimed = self.claim(repository, digest, LinkKind::Blob, uid, None).await?;
             let Some(bytes) = claimed else {
                 // The source was unlinked, and its bytes collected, since they were read; or they are known to be lost.
-                self.drop_back_link(repository, digest, incarnation).await?;
+                self.drop_back_link(repository, digest, uid).await?;
                 return Ok(false);
             };
-            if self.make_link(repository, digest, &bytes, incarnation).await? {
-                return self.look_again(repository, digest, Holding::Blob, &bytes).await;
+            if self.make_link(repository, digest, &bytes, uid).await? {
+                return self.look_again(repository, digest, LinkKind::Blob, &bytes).await;
             }
             round += 1;
         }
     }
 
-    pub(super) async fn keep_link(
+    pub(super) async fn link_and_unmark(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
@@ -170,13 +170,11 @@ impl Call<'_> {
         &self,
         repository: &RepositoryName,
         digest: &Digest,
-        holding: Holding,
-        incarnation: Incarnation,
+        link_kind: LinkKind,
+        uid: Uid,
         offered: Bytes,
     ) -> Result<Bytes, StoreError> {
-        let claimed = self
-            .claim(repository, digest, holding, incarnation, Some(&offered))
-            .await?;
+        let claimed = self.claim(repository, digest, link_kind, uid, Some(&offered)).await?;
         Ok(claimed.unwrap_or(offered))
     }
 
@@ -186,14 +184,14 @@ impl Call<'_> {
         &self,
         repository: &RepositoryName,
         digest: &Digest,
-        holding: Holding,
-        incarnation: Incarnation,
+        link_kind: LinkKind,
+        uid: Uid,
         offered: Option<&Bytes>,
     ) -> Result<Option<Bytes>, StoreError> {
         let back_link = BackLink {
             repository: repository.clone(),
-            incarnation,
-            holding,
+            uid,
+            link_kind,
             at: self.cx.now,
         };
         let claim = Write::Put {
@@ -281,14 +279,14 @@ impl Call<'_> {
         repository: &RepositoryName,
         digest: &Digest,
         bytes: &Bytes,
-        incarnation: Incarnation,
+        uid: Uid,
     ) -> Result<bool, StoreError> {
         let key = keys::link(repository, digest);
         let row = LinkRow {
             link: Link {
                 location: bytes.location.clone(),
                 size: bytes.size,
-                incarnation,
+                uid,
                 defect: bytes.defect,
             },
             at: self.cx.now,
@@ -309,18 +307,18 @@ impl Call<'_> {
                 Once::Done => return Ok(true),
                 Once::Unanswered => {
                     let row = self.read_link(repository, digest).await?;
-                    return Ok(row.is_some_and(|row| row.link.incarnation == incarnation));
+                    return Ok(row.is_some_and(|row| row.link.uid == uid));
                 }
                 Once::Refused => {}
             }
             if let Some(row) = self.read_link(repository, digest).await? {
-                let kept = unmark(key.clone(), of_life(row.link.incarnation));
+                let kept = unmark(key.clone(), of_uid(row.link.uid));
                 let standing = row.mark.is_none() || self.main.write(&kept).await?.is_done();
                 if standing {
                     if (row.link.location, row.link.defect) != (bytes.location.clone(), bytes.defect) {
-                        self.agree(repository, digest, Holding::Blob).await?;
+                        self.agree(repository, digest, LinkKind::Blob).await?;
                     }
-                    self.drop_back_link(repository, digest, incarnation).await?;
+                    self.drop_back_link(repository, digest, uid).await?;
                     return Ok(true);
                 }
             }
@@ -333,20 +331,20 @@ impl Call<'_> {
         &self,
         repository: &RepositoryName,
         digest: &Digest,
-        incarnation: Incarnation,
+        uid: Uid,
     ) -> Result<(), StoreError> {
-        let back_link = keys::back_link(digest, repository, incarnation);
+        let back_link = keys::back_link(digest, repository, uid);
         self.main.write(&Write::delete(back_link)).await.map(|_| ())
     }
 
     /// Puts an object that was stored for a digest, and is not needed, into the graveyard.
-    pub(super) async fn bury(&self, digest: &Digest, location: &Location) -> Result<(), StoreError> {
-        let grave = Grave {
+    pub(super) async fn schedule_deletion(&self, digest: &Digest, location: &Location) -> Result<(), StoreError> {
+        let pending_deletion = PendingDeletion {
             location: location.clone(),
             digest: Some(*digest),
             unfinished: false,
             at: self.cx.now,
         };
-        graveyard::bury(&self.local, &grave).await
+        deletion_queue::schedule_deletion(&self.local, &pending_deletion).await
     }
 }

@@ -9,13 +9,13 @@
 use futures_util::future::try_join_all;
 use oci::{Digest, RepositoryName};
 use registry::store::metadata::{Content, Defect};
-use registry::store::{Incarnation, Location, StoreError};
+use registry::store::{Location, StoreError, Uid};
 
 use super::Call;
-use super::commit::{Bytes, lies_at, of_life};
+use super::commit::{Bytes, lies_at, of_uid};
 use crate::keys::{self, Name};
 use crate::mutation::{Mutation, active};
-use crate::records::{BackLink, BlobRow, Holding, LinkRow, ManifestRow, at_version, names};
+use crate::records::{BackLink, BlobRow, LinkKind, LinkRow, ManifestRow, at_version, names};
 use crate::retrying::Answer;
 use crate::table::{Condition, Value, Write};
 
@@ -29,7 +29,7 @@ const AT_ONCE: usize = 16;
 struct Holder {
     location: Location,
     defect: Option<Defect>,
-    incarnation: Incarnation,
+    uid: Uid,
 }
 
 /// The attributes that say where an object lies.
@@ -54,18 +54,18 @@ impl Call<'_> {
         &self,
         repository: &RepositoryName,
         digest: &Digest,
-        holding: Holding,
+        link_kind: LinkKind,
     ) -> Result<Option<Holder>, StoreError> {
-        Ok(match holding {
-            Holding::Blob => self
+        Ok(match link_kind {
+            LinkKind::Blob => self
                 .read_link(repository, digest)
                 .await?
                 .map(|LinkRow { link, .. }| Holder {
                     location: link.location,
                     defect: link.defect,
-                    incarnation: link.incarnation,
+                    uid: link.uid,
                 }),
-            Holding::Manifest => {
+            LinkKind::Manifest => {
                 let row = self.read_manifest(repository, digest).await?;
                 row.and_then(|ManifestRow { record, .. }| {
                     let (location, defect) = match record.content {
@@ -76,7 +76,7 @@ impl Call<'_> {
                     Some(Holder {
                         location,
                         defect,
-                        incarnation: record.incarnation,
+                        uid: record.uid,
                     })
                 })
             }
@@ -89,14 +89,14 @@ impl Call<'_> {
         &self,
         repository: &RepositoryName,
         digest: &Digest,
-        holding: Holding,
+        link_kind: LinkKind,
     ) -> Result<(), StoreError> {
-        let key = match holding {
-            Holding::Blob => keys::link(repository, digest),
-            Holding::Manifest => keys::manifest(repository, digest),
+        let key = match link_kind {
+            LinkKind::Blob => keys::link(repository, digest),
+            LinkKind::Manifest => keys::manifest(repository, digest),
         };
         let mut round = 0;
-        while let Some(holder) = self.holder(repository, digest, holding).await? {
+        while let Some(holder) = self.holder(repository, digest, link_kind).await? {
             let (location, defect) = match self.read_bytes(digest).await? {
                 Some(row) => (row.location, row.defect),
                 // After some other accident; a commit will let it lead to its bytes.
@@ -111,7 +111,7 @@ impl Call<'_> {
                 key: key.clone(),
                 set,
                 remove: defect.is_none().then_some(names::DEFECT).into_iter().collect(),
-                condition: Condition::All(vec![of_life(holder.incarnation), lies_at(&holder.location)]),
+                condition: Condition::All(vec![of_uid(holder.uid), lies_at(&holder.location)]),
             };
             self.main.write(&write).await?;
             if active(Mutation::AgreeOnce) {
@@ -132,10 +132,10 @@ impl Call<'_> {
             let range = keys::back_links(digest);
             let (items, more) = self.main.first(range, after, false, PAGE).await?;
             for some in items.chunks(AT_ONCE) {
-                let holders = some.iter().map(BackLink::read).collect::<Result<Vec<_>, _>>()?;
-                let agreeing = holders
+                let linking_repositories = some.iter().map(BackLink::read).collect::<Result<Vec<_>, _>>()?;
+                let agreeing = linking_repositories
                     .iter()
-                    .map(|holder| self.agree(&holder.repository, digest, holder.holding));
+                    .map(|holder| self.agree(&holder.repository, digest, holder.link_kind));
                 try_join_all(agreeing).await?;
             }
             after = items.last().map(|item| item.key.sort.clone());
@@ -170,7 +170,7 @@ impl Call<'_> {
         &self,
         repository: &RepositoryName,
         digest: &Digest,
-        holding: Holding,
+        link_kind: LinkKind,
         bytes: &Bytes,
     ) -> Result<bool, StoreError> {
         if active(Mutation::LookOnce) {
@@ -179,8 +179,8 @@ impl Call<'_> {
         match self.read_bytes(digest).await? {
             Some(row) if row.location == bytes.location && row.defect == bytes.defect => Ok(row.defect.is_none()),
             _ => {
-                self.agree(repository, digest, holding).await?;
-                let holder = self.holder(repository, digest, holding).await?;
+                self.agree(repository, digest, link_kind).await?;
+                let holder = self.holder(repository, digest, link_kind).await?;
                 Ok(holder.is_none_or(|holder| holder.defect.is_none()))
             }
         }
@@ -209,7 +209,7 @@ impl Call<'_> {
     /// Lets the bytes lie at a new location if they lie at `old`, and every holder say so. The old object is buried
     /// before it loses its name. `false`: they do not lie at `old`.
     pub(super) async fn replace(&self, digest: &Digest, old: &Location, new: &Bytes) -> Result<bool, StoreError> {
-        self.bury(digest, old).await?;
+        self.schedule_deletion(digest, old).await?;
         let mut set = location_values(&new.location);
         set.push((names::SIZE, Value::N(new.size)));
         let write = Write::Update {
@@ -274,8 +274,8 @@ impl Call<'_> {
         };
         match repository {
             Some(repository) => {
-                self.agree(repository, digest, Holding::Blob).await?;
-                self.agree(repository, digest, Holding::Manifest).await?;
+                self.agree(repository, digest, LinkKind::Blob).await?;
+                self.agree(repository, digest, LinkKind::Manifest).await?;
                 if is_new {
                     self.agree_others(digest).await;
                 }
@@ -304,7 +304,7 @@ impl Call<'_> {
                 set: vec![(names::DEFECT, damaged_value())],
                 remove: Vec::new(),
                 // A put of the right bytes makes another version.
-                condition: Condition::All(vec![of_life(row.record.incarnation), at_version(row.version)]),
+                condition: Condition::All(vec![of_uid(row.record.uid), at_version(row.version)]),
             };
             if self.main.write(&write).await?.is_done() {
                 break;

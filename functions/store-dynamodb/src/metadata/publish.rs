@@ -12,14 +12,16 @@ use std::collections::BTreeSet;
 
 use oci::{Digest, Tag};
 use registry::store::metadata::{Content, ManifestPut, ManifestRecord, NewContent, PutManifest};
-use registry::store::{Incarnation, Location, StoreError};
+use registry::store::{Location, StoreError, Uid};
 
 use super::Call;
-use super::commit::{Bytes, of_life, unmark};
+use super::commit::{Bytes, of_uid, unmark};
 use super::tags::{self, Seen, Target};
 use crate::keys;
 use crate::mutation::{Mutation, active};
-use crate::records::{EdgeRow, Fields, Holding, ListedRow, ManifestRow, References, ReferencesRow, ReferrerRow, names};
+use crate::records::{
+    EdgeRow, Fields, LinkKind, ListedRow, ManifestRow, References, ReferencesRow, ReferrerRow, names,
+};
 use crate::table::{BATCH_READS, Condition, Item, Key, Value, Write, Written};
 
 /// What a transaction met.
@@ -35,7 +37,7 @@ enum Published {
 
 /// What a life of a manifest has written before it is published.
 struct Claims {
-    incarnation: Incarnation,
+    uid: Uid,
     items: Vec<Item>,
 }
 
@@ -77,7 +79,7 @@ impl Call<'_> {
                 Some(row) if is_lost(put, &row) => Some(ManifestPut::Gone),
                 Some(row) => self.put_again(put, &row, seen).await?,
                 None if put.content == NewContent::Unchanged => Some(ManifestPut::Gone),
-                None => self.put_new(put, seen, self.incarnation(round)).await?,
+                None => self.put_new(put, seen, self.uid(round)).await?,
             };
             if let Some(outcome) = outcome {
                 return Ok(outcome);
@@ -115,7 +117,7 @@ impl Call<'_> {
                     .into_iter()
                     .flatten()
                     .collect(),
-                condition: of_life(row.record.incarnation),
+                condition: of_uid(row.record.uid),
             };
             if let Published::ManifestChanged { .. } = self.publish(put, vec![again], &row.record, seen).await? {
                 return Ok(None);
@@ -141,7 +143,7 @@ impl Call<'_> {
     ) -> Result<Option<ManifestPut>, StoreError> {
         let (repository, digest) = (&put.repository, &put.digest);
         let Some(kept) = row.record.content.object() else {
-            self.bury(digest, location).await?;
+            self.schedule_deletion(digest, location).await?;
             return Ok(Some(ManifestPut::Stored));
         };
         if kept == location {
@@ -152,23 +154,18 @@ impl Call<'_> {
         let Some(bytes) = self.look_at_bytes(digest, Some(&offered)).await? else {
             return Ok(None);
         };
-        self.agree(repository, digest, Holding::Manifest).await?;
+        self.agree(repository, digest, LinkKind::Manifest).await?;
         if bytes.location == *location {
             return Ok(Some(ManifestPut::Stored));
         }
-        self.bury(digest, location).await?;
+        self.schedule_deletion(digest, location).await?;
         Ok(Some(ManifestPut::StoredElsewhere(bytes.location)))
     }
 
     /// Begins a life of the manifest. `None`: an identical put was first.
-    async fn put_new(
-        &self,
-        put: &PutManifest,
-        seen: Vec<Seen>,
-        incarnation: Incarnation,
-    ) -> Result<Option<ManifestPut>, StoreError> {
+    async fn put_new(&self, put: &PutManifest, seen: Vec<Seen>, uid: Uid) -> Result<Option<ManifestPut>, StoreError> {
         let digests: Vec<Digest> = put.required.union(&put.excepted).copied().collect();
-        let claims = self.claims(put, &digests, incarnation);
+        let claims = self.claims(put, &digests, uid);
         let missing = if active(Mutation::LookBeforeEdges) {
             let missing = self.missing(put).await?;
             self.write_claims(&claims).await?;
@@ -185,7 +182,7 @@ impl Call<'_> {
         let (content, claimed) = match &put.content {
             NewContent::Inline(bytes) => (Content::Inline(bytes.clone()), None),
             NewContent::Sealed(location) => {
-                let bytes = self.claim_manifest_bytes(put, location, incarnation).await?;
+                let bytes = self.claim_manifest_bytes(put, location, uid).await?;
                 (bytes.content(), Some(bytes))
             }
             NewContent::Unchanged => return Ok(Some(ManifestPut::Gone)),
@@ -200,7 +197,7 @@ impl Call<'_> {
                 content,
                 subject: put.subject.as_ref().map(|(subject, _)| *subject),
                 artifact_type: put.artifact_type.clone(),
-                incarnation,
+                uid,
             },
             at: self.cx.now,
             version: 0,
@@ -221,9 +218,9 @@ impl Call<'_> {
             && !bytes.are_as_sealed(offered)
         {
             if bytes.location != *offered {
-                self.bury(&put.digest, offered).await?;
+                self.schedule_deletion(&put.digest, offered).await?;
             }
-            self.look_again(&put.repository, &put.digest, Holding::Manifest, &bytes)
+            self.look_again(&put.repository, &put.digest, LinkKind::Manifest, &bytes)
                 .await?;
             if bytes.location != *offered {
                 return Ok(Some(ManifestPut::StoredElsewhere(bytes.location)));
@@ -233,12 +230,12 @@ impl Call<'_> {
     }
 
     /// What a new life writes before it looks: its edges, and the list of them if that is kept apart.
-    fn claims(&self, put: &PutManifest, digests: &[Digest], incarnation: Incarnation) -> Claims {
+    fn claims(&self, put: &PutManifest, digests: &[Digest], uid: Uid) -> Claims {
         let edges = digests.iter().map(|target| {
             let edge = EdgeRow {
                 target: *target,
                 parent: put.digest,
-                incarnation,
+                uid,
                 at: self.cx.now,
             };
             edge.item(&put.repository)
@@ -246,15 +243,9 @@ impl Call<'_> {
         let mut items: Vec<Item> = edges.collect();
         if let References::Apart(_) = References::of(digests) {
             let (repository, digest) = (&put.repository, &put.digest);
-            items.extend(ReferencesRow::all(
-                repository,
-                digest,
-                incarnation,
-                digests,
-                self.cx.now,
-            ));
+            items.extend(ReferencesRow::all(repository, digest, uid, digests, self.cx.now));
         }
-        Claims { incarnation, items }
+        Claims { uid, items }
     }
 
     async fn write_claims(&self, claims: &Claims) -> Result<(), StoreError> {
@@ -269,7 +260,7 @@ impl Call<'_> {
     /// counts no more, and is collected; the answer to the client does not depend on it.
     async fn drop_claims(&self, put: &PutManifest, claims: &Claims, content: Option<&Content>) {
         let drops = claims.items.iter().map(|item| item.key.clone());
-        let back_link = keys::back_link(&put.digest, &put.repository, claims.incarnation);
+        let back_link = keys::back_link(&put.digest, &put.repository, claims.uid);
         let back_link = content
             .is_some_and(|content| content.object().is_some())
             .then_some(back_link);
@@ -326,12 +317,11 @@ impl Call<'_> {
         &self,
         put: &PutManifest,
         location: &Location,
-        incarnation: Incarnation,
+        uid: Uid,
     ) -> Result<Bytes, StoreError> {
         let offered = Bytes::sealed(location, put.size);
-        let holding = Holding::Manifest;
-        self.place(&put.repository, &put.digest, holding, incarnation, offered)
-            .await
+        let link_kind = LinkKind::Manifest;
+        self.place(&put.repository, &put.digest, link_kind, uid, offered).await
     }
 
     /// What makes a new manifest visible.

@@ -8,7 +8,7 @@ use registry::store::{Page, StoreError};
 use super::Call;
 use crate::keys::{self, Name, behind};
 use crate::records::{
-    BackLink, ChangeRow, Holding, LinkRow, ManifestRow, References, ReferencesRow, ReferrerRow, TagRow, damaged,
+    BackLink, ChangeRow, LinkKind, LinkRow, ManifestRow, References, ReferencesRow, ReferrerRow, TagRow, damaged,
 };
 use crate::table::{Item, Range};
 
@@ -144,25 +144,29 @@ impl Call<'_> {
 
     /// The first `limit` repositories that hold the bytes as a blob: nominations, which their links confirm or not. Other
     /// holders, and claims that cut commits have left, are read past, for a bounded number of pages.
-    pub(super) async fn holders_of(&self, digest: &Digest, limit: usize) -> Result<Vec<RepositoryName>, StoreError> {
-        let mut holders = Vec::new();
+    pub(super) async fn linking_repositories_of(
+        &self,
+        digest: &Digest,
+        limit: usize,
+    ) -> Result<Vec<RepositoryName>, StoreError> {
+        let mut linking_repositories = Vec::new();
         let mut after = None;
         for _ in 0..HOLDER_PAGES {
             let (items, more) = self.main.first(keys::back_links(digest), after, false, limit).await?;
             for item in &items {
                 let back_link = BackLink::read(item)?;
                 // A repository may have several back-links: of a link and of what a cut commit has left.
-                if back_link.holding == Holding::Blob && holders.last() != Some(&back_link.repository) {
-                    holders.push(back_link.repository);
+                if back_link.link_kind == LinkKind::Blob && linking_repositories.last() != Some(&back_link.repository) {
+                    linking_repositories.push(back_link.repository);
                 }
             }
             after = items.last().map(|item| item.key.sort.clone());
-            if !more || holders.len() >= limit {
+            if !more || linking_repositories.len() >= limit {
                 break;
             }
         }
-        holders.truncate(limit);
-        Ok(holders)
+        linking_repositories.truncate(limit);
+        Ok(linking_repositories)
     }
 
     /// All that a manifest refers to, but for its subject, in the order of the digests.
@@ -176,9 +180,9 @@ impl Call<'_> {
             References::Here(digests) => return Ok(digests.clone()),
             References::Apart(rows) => *rows,
         };
-        let incarnation = row.record.incarnation;
+        let uid = row.record.uid;
         let keys: Vec<_> = (0..rows)
-            .map(|row| keys::references(repository, digest, incarnation, row))
+            .map(|row| keys::references(repository, digest, uid, row))
             .collect();
         let items = self.main.get_all(&keys.iter().cloned().collect()).await?;
         let mut digests = Vec::new();

@@ -3,10 +3,10 @@
 use oci::{Digest, RepositoryName, Tag};
 use registry::store::collection::YOUNG_MS;
 use registry::store::metadata::Removal;
-use registry::store::{Incarnation, StoreError};
+use registry::store::{StoreError, Uid};
 
 use super::Call;
-use super::commit::{of_life, unmark};
+use super::commit::{of_uid, unmark};
 use super::tags::ITEMS_PER_TAG;
 use crate::keys::{self, Name};
 use crate::mutation::{Mutation, active};
@@ -103,7 +103,7 @@ impl Call<'_> {
             return Ok(true);
         }
         let parent = self.read_manifest(repository, &edge.parent).await?;
-        Ok(parent.is_some_and(|parent| parent.record.incarnation == edge.incarnation))
+        Ok(parent.is_some_and(|parent| parent.record.uid == edge.uid))
     }
 
     /// Marks a row on a condition; `None`: it did not hold.
@@ -112,7 +112,7 @@ impl Call<'_> {
             purpose: Purpose::Delete,
             at: self.cx.now,
             // Rounds and tries have values of their own.
-            random: self.incarnation((round << 32) + number),
+            random: self.uid((round << 32) + number),
         };
         let write = |number| Write::Update {
             key: key.clone(),
@@ -128,9 +128,9 @@ impl Call<'_> {
         let key = keys::link(repository, digest);
         let mut round = 0;
         while let Some(row) = self.read_link(repository, digest).await? {
-            let incarnation = row.link.incarnation;
-            if let Some(mark) = self.mark(&key, round.into(), &of_life(incarnation)).await? {
-                match self.remove_link(repository, digest, incarnation, &mark).await? {
+            let uid = row.link.uid;
+            if let Some(mark) = self.mark(&key, round.into(), &of_uid(uid)).await? {
+                match self.remove_link(repository, digest, uid, &mark).await? {
                     Unlinked::Removed => return Ok(Removal::Removed),
                     Unlinked::Referenced(parent) => return Ok(Removal::Referenced(parent)),
                     Unlinked::Lost => {}
@@ -147,7 +147,7 @@ impl Call<'_> {
         &self,
         repository: &RepositoryName,
         digest: &Digest,
-        incarnation: Incarnation,
+        uid: Uid,
         mark: &Mark,
     ) -> Result<Unlinked, StoreError> {
         let key = keys::link(repository, digest);
@@ -165,13 +165,13 @@ impl Call<'_> {
             Answer::Refused { perhaps_done: true } => {
                 // A try that was not answered has removed it, unless this life of the link is still there.
                 let now = self.read_link(repository, digest).await?;
-                if now.is_some_and(|row| row.link.incarnation == incarnation) {
+                if now.is_some_and(|row| row.link.uid == uid) {
                     return Ok(Unlinked::Lost);
                 }
             }
         }
         // The link is gone whatever becomes of this: what is left is found by a deep collection.
-        if let Err(error) = self.forget_back_links(repository, digest, incarnation).await {
+        if let Err(error) = self.forget_back_links(repository, digest, uid).await {
             tracing::warn!(%error, "the back-link of a link that was removed is left to collection");
         }
         Ok(Unlinked::Removed)
@@ -181,7 +181,7 @@ impl Call<'_> {
         &self,
         repository: &RepositoryName,
         digest: &Digest,
-        incarnation: Incarnation,
+        uid: Uid,
     ) -> Result<(), StoreError> {
         if active(Mutation::BackLinksOfEveryLife) {
             let range = keys::back_links(digest);
@@ -193,7 +193,7 @@ impl Call<'_> {
             let deletes: Vec<_> = of_repository.map(|item| Write::delete(item.key)).collect();
             return self.main.write_all(&deletes).await;
         }
-        self.drop_back_link(repository, digest, incarnation).await
+        self.drop_back_link(repository, digest, uid).await
     }
 
     pub(super) async fn delete_manifest(
@@ -205,7 +205,7 @@ impl Call<'_> {
         let key = keys::manifest(repository, digest);
         let mut round = 0;
         while let Some(row) = self.read_manifest(repository, digest).await? {
-            let as_read = Condition::All(vec![of_life(row.record.incarnation), at_version(row.version)]);
+            let as_read = Condition::All(vec![of_uid(row.record.uid), at_version(row.version)]);
             if let Some(mark) = self.mark(&key, round.into(), &as_read).await? {
                 if let Some(parent) = self.counting_edge(repository, digest, true).await? {
                     self.main.write(&unmark(key, mark.stands())).await?;
@@ -286,7 +286,7 @@ impl Call<'_> {
         digest: &Digest,
         row: &ManifestRow,
     ) -> Result<(), StoreError> {
-        let incarnation = row.record.incarnation;
+        let uid = row.record.uid;
         let targets = self.references_of(repository, digest, row).await?;
         if active(Mutation::EdgesOfEveryLife) {
             for target in &targets {
@@ -303,17 +303,15 @@ impl Call<'_> {
             }
             return Ok(());
         }
-        let edges = targets
-            .iter()
-            .map(|target| keys::edge(repository, target, digest, incarnation));
+        let edges = targets.iter().map(|target| keys::edge(repository, target, digest, uid));
         let mut writes: Vec<Write> = edges.map(Write::delete).collect();
         if row.record.content.object().is_some() {
-            writes.push(Write::delete(keys::back_link(digest, repository, incarnation)));
+            writes.push(Write::delete(keys::back_link(digest, repository, uid)));
         }
         self.main.write_all(&writes).await?;
         // Last, since they tell which edges there are.
         if let References::Apart(rows) = row.references {
-            let rows = (0..rows).map(|row| keys::references(repository, digest, incarnation, row));
+            let rows = (0..rows).map(|row| keys::references(repository, digest, uid, row));
             self.main
                 .write_all(&rows.map(Write::delete).collect::<Vec<_>>())
                 .await?;

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use oci::{Algorithm, Digest, MediaType, RepositoryName, Tag};
 use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest, Removal};
-use registry::store::{Context, Incarnation, Location, Timestamp};
+use registry::store::{Context, Location, Timestamp, Uid};
 
 use crate::DynamoStore;
 use crate::memory::MemoryTable;
@@ -36,7 +36,7 @@ fn cx() -> Context {
     Context {
         now: NOW,
         deadline: NOW.plus_millis(30_000),
-        incarnation: Incarnation(CALLS.fetch_add(1, Ordering::SeqCst).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+        uid: Uid(CALLS.fetch_add(1, Ordering::SeqCst).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
         client: registry::budget::ClientKey::INTERNAL,
     }
 }

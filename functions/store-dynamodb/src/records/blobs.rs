@@ -2,8 +2,8 @@
 
 use oci::{Digest, RepositoryName};
 use registry::store::metadata::{Defect, Link};
-pub(crate) use registry::store::records::Holding;
-use registry::store::{Incarnation, Location, StoreError, Timestamp};
+pub(crate) use registry::store::records::LinkKind;
+use registry::store::{Location, StoreError, Timestamp, Uid};
 
 use super::fields::Making;
 use super::{Fields, Mark, damaged, names};
@@ -26,8 +26,8 @@ impl LinkRow {
         Making::default()
             .location(&self.link.location)
             .number(names::SIZE, self.link.size)
-            .text(names::INCARNATION, self.link.incarnation)
-            .moment(names::AT, self.at)
+            .text(names::INCARNATION, self.link.uid)
+            .timestamp(names::AT, self.at)
             .text_if_any(names::DEFECT, self.link.defect.map(Defect::as_str))
             .text_if_any(names::CONDEMNED, self.mark)
             .item(keys::link(repository, digest))
@@ -39,10 +39,10 @@ impl LinkRow {
             link: Link {
                 location: fields.location()?,
                 size: fields.number(names::SIZE)?,
-                incarnation: fields.incarnation(names::INCARNATION)?,
+                uid: fields.uid(names::INCARNATION)?,
                 defect: fields.defect()?,
             },
-            at: fields.moment(names::AT)?,
+            at: fields.timestamp(names::AT)?,
             mark: fields.parsed_if_any(names::CONDEMNED)?,
         })
     }
@@ -68,7 +68,7 @@ impl BlobRow {
         Making::default()
             .location(&self.location)
             .number(names::SIZE, self.size)
-            .moment(names::AT, self.at)
+            .timestamp(names::AT, self.at)
             .text_if_any(names::DEFECT, self.defect.map(Defect::as_str))
             .text_if_any(names::CONDEMNED, self.mark)
             .item(keys::blob(digest))
@@ -79,7 +79,7 @@ impl BlobRow {
         Ok(Self {
             location: fields.location()?,
             size: fields.number(names::SIZE)?,
-            at: fields.moment(names::AT)?,
+            at: fields.timestamp(names::AT)?,
             defect: fields.defect()?,
             mark: fields.parsed_if_any(names::CONDEMNED)?,
         })
@@ -92,45 +92,40 @@ pub(crate) struct BackLink {
     /// The repository.
     pub(crate) repository: RepositoryName,
     /// The life of the link, or of the manifest.
-    pub(crate) incarnation: Incarnation,
+    pub(crate) uid: Uid,
     /// As what.
-    pub(crate) holding: Holding,
+    pub(crate) link_kind: LinkKind,
     /// When it was written.
     pub(crate) at: Timestamp,
 }
 
 impl BackLink {
     pub(crate) fn item(&self, digest: &Digest) -> Item {
-        let holding = match self.holding {
-            Holding::Blob => "blob",
-            Holding::Manifest => "manifest",
+        let link_kind = match self.link_kind {
+            LinkKind::Blob => "blob",
+            LinkKind::Manifest => "manifest",
         };
         Making::default()
-            .text(names::KIND, holding)
-            .moment(names::AT, self.at)
-            .item(keys::back_link(digest, &self.repository, self.incarnation))
+            .text(names::KIND, link_kind)
+            .timestamp(names::AT, self.at)
+            .item(keys::back_link(digest, &self.repository, self.uid))
     }
 
     pub(crate) fn read(item: &Item) -> Result<Self, StoreError> {
-        let Some(Name::BackLink {
-            repository,
-            incarnation,
-            ..
-        }) = Name::of(&item.key)
-        else {
+        let Some(Name::BackLink { repository, uid, .. }) = Name::of(&item.key) else {
             return Err(damaged(&item.key, "not a back-link"));
         };
         let fields = Fields(item);
-        let holding = match fields.text(names::KIND)? {
-            "blob" => Holding::Blob,
-            "manifest" => Holding::Manifest,
+        let link_kind = match fields.text(names::KIND)? {
+            "blob" => LinkKind::Blob,
+            "manifest" => LinkKind::Manifest,
             other => return Err(damaged(&item.key, format_args!("{other} is no kind"))),
         };
         Ok(Self {
             repository,
-            incarnation,
-            holding,
-            at: fields.moment(names::AT)?,
+            uid,
+            link_kind,
+            at: fields.timestamp(names::AT)?,
         })
     }
 }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 use registry::store::metadata::Defect;
-use registry::store::{Incarnation, Location, StoreError, Timestamp};
+use registry::store::{Location, StoreError, Timestamp, Uid};
 
 use super::names;
 use crate::table::{Attributes, Item, Key, Value};
@@ -92,13 +92,13 @@ impl<'a> Fields<'a> {
         self.parsed_if_any(name)?.ok_or_else(|| self.missing(name))
     }
 
-    pub(crate) fn moment(&self, name: &str) -> Result<Timestamp, StoreError> {
+    pub(crate) fn timestamp(&self, name: &str) -> Result<Timestamp, StoreError> {
         self.number(name).map(Timestamp)
     }
 
-    pub(crate) fn incarnation(&self, name: &str) -> Result<Incarnation, StoreError> {
+    pub(crate) fn uid(&self, name: &str) -> Result<Uid, StoreError> {
         let number = crate::keys::number(self.text(name)?);
-        number.map(Incarnation).ok_or_else(|| self.wrong(name))
+        number.map(Uid).ok_or_else(|| self.wrong(name))
     }
 
     /// What is wrong with an object. A word of a later version says that something is.
@@ -143,7 +143,7 @@ impl Making {
         self
     }
 
-    pub(super) fn moment(self, name: &str, at: Timestamp) -> Self {
+    pub(super) fn timestamp(self, name: &str, at: Timestamp) -> Self {
         self.number(name, at.0)
     }
 

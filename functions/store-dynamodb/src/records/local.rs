@@ -1,9 +1,9 @@
 //! What belongs to one region: sessions, graves, signing keys, and the pass of the collection.
 
 use oci::Digest;
-use registry::store::collection::Grave;
+use registry::store::collection::PendingDeletion;
 use registry::store::sessions::{Progress, Publishing, Session, SessionKey, SigningKey, State};
-use registry::store::{Cursor, Incarnation, StoreError, Timestamp};
+use registry::store::{Cursor, StoreError, Timestamp, Uid};
 
 use super::fields::Making;
 use super::{Fields, damaged, names};
@@ -45,7 +45,7 @@ impl SessionRow {
             .number(names::PARTS, session.progress.parts)
             .number(names::EXPIRES, backstop(key));
         let making = match session.claimed_until {
-            Some(until) => making.moment(names::CLAIMED_UNTIL, until),
+            Some(until) => making.timestamp(names::CLAIMED_UNTIL, until),
             None => making,
         };
         let making = match &session.publishing {
@@ -118,32 +118,32 @@ impl PartRow {
 }
 
 /// An object that lost its name.
-pub(crate) struct GraveRow;
+pub(crate) struct PendingDeletionRow;
 
-impl GraveRow {
+impl PendingDeletionRow {
     const ATTRIBUTES: [&str; 5] = [names::STORE, names::OBJECT, names::DIGEST, names::UNFINISHED, names::AT];
 
     /// Makes the row this one, whether there was one or not.
-    pub(crate) fn becomes(grave: &Grave, condition: Condition) -> Write {
-        Write::change_to(Self::item(grave), &Self::ATTRIBUTES, condition)
+    pub(crate) fn becomes(pending_deletion: &PendingDeletion, condition: Condition) -> Write {
+        Write::change_to(Self::item(pending_deletion), &Self::ATTRIBUTES, condition)
     }
 
-    pub(super) fn item(grave: &Grave) -> Item {
+    pub(super) fn item(pending_deletion: &PendingDeletion) -> Item {
         Making::default()
-            .location(&grave.location)
-            .text_if_any(names::DIGEST, grave.digest)
-            .flag(names::UNFINISHED, grave.unfinished)
-            .moment(names::AT, grave.at)
-            .item(keys::grave(&grave.location))
+            .location(&pending_deletion.location)
+            .text_if_any(names::DIGEST, pending_deletion.digest)
+            .flag(names::UNFINISHED, pending_deletion.unfinished)
+            .timestamp(names::AT, pending_deletion.at)
+            .item(keys::pending_deletion(&pending_deletion.location))
     }
 
-    pub(crate) fn read(item: &Item) -> Result<Grave, StoreError> {
+    pub(crate) fn read(item: &Item) -> Result<PendingDeletion, StoreError> {
         let fields = Fields(item);
-        Ok(Grave {
+        Ok(PendingDeletion {
             location: fields.location()?,
             digest: fields.parsed_if_any(names::DIGEST)?,
             unfinished: fields.flag(names::UNFINISHED),
-            at: fields.moment(names::AT)?,
+            at: fields.timestamp(names::AT)?,
         })
     }
 }
@@ -155,7 +155,7 @@ impl SigningKeyRow {
     pub(crate) fn item(key: &SigningKey) -> Item {
         Making::default()
             .bytes(names::SECRET, key.secret.to_vec())
-            .moment(names::CREATED, key.created)
+            .timestamp(names::CREATED, key.created)
             .item(keys::signing_key(key.id))
     }
 
@@ -171,7 +171,7 @@ impl SigningKeyRow {
                 .as_ref()
                 .try_into()
                 .map_err(|_| damaged(&item.key, "not a secret"))?,
-            created: fields.moment(names::CREATED)?,
+            created: fields.timestamp(names::CREATED)?,
         })
     }
 }
@@ -189,7 +189,7 @@ impl FirstKey {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PassRow {
     /// Who.
-    pub(crate) pass: Incarnation,
+    pub(crate) pass: Uid,
     /// Until when it is theirs alone.
     pub(crate) until: Timestamp,
     /// Where it goes on; `None`: from the beginning.
@@ -207,7 +207,7 @@ impl PassRow {
     pub(super) fn item(&self) -> Item {
         Making::default()
             .text(names::PASS, self.pass)
-            .moment(names::UNTIL, self.until)
+            .timestamp(names::UNTIL, self.until)
             .text_if_any(names::CURSOR, self.next.as_ref().map(|next| &next.0))
             .item(keys::pass())
     }
@@ -216,8 +216,8 @@ impl PassRow {
         let fields = Fields(item);
         let next = fields.text_if_any(names::CURSOR)?;
         Ok(Self {
-            pass: fields.incarnation(names::PASS)?,
-            until: fields.moment(names::UNTIL)?,
+            pass: fields.uid(names::PASS)?,
+            until: fields.timestamp(names::UNTIL)?,
             next: next.map(|next| Cursor(next.to_owned())),
         })
     }

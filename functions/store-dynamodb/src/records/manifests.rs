@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use oci::{Algorithm, Digest, RepositoryName};
 use registry::store::metadata::{Content, Defect, ManifestRecord, Referrer};
-use registry::store::{Incarnation, StoreError, Timestamp};
+use registry::store::{StoreError, Timestamp, Uid};
 
 use super::fields::Making;
 use super::{Fields, Mark, damaged, names};
@@ -66,8 +66,8 @@ impl ManifestRow {
                 names::ARTIFACT_TYPE,
                 record.artifact_type.as_ref().map(oci::MediaType::as_str),
             )
-            .text(names::INCARNATION, record.incarnation)
-            .moment(names::AT, self.at)
+            .text(names::INCARNATION, record.uid)
+            .timestamp(names::AT, self.at)
             .number(names::VERSION, self.version)
             .text_if_any(names::CONDEMNED, self.mark);
         let making = match &record.content {
@@ -106,9 +106,9 @@ impl ManifestRow {
                 content,
                 subject: fields.parsed_if_any(names::SUBJECT)?,
                 artifact_type: fields.parsed_if_any(names::ARTIFACT_TYPE)?,
-                incarnation: fields.incarnation(names::INCARNATION)?,
+                uid: fields.uid(names::INCARNATION)?,
             },
-            at: fields.moment(names::AT)?,
+            at: fields.timestamp(names::AT)?,
             version: fields.number(names::VERSION)?,
             references,
             mark: fields.parsed_if_any(names::CONDEMNED)?,
@@ -130,7 +130,7 @@ impl ReferencesRow {
     pub(crate) fn all(
         repository: &RepositoryName,
         digest: &Digest,
-        incarnation: Incarnation,
+        uid: Uid,
         digests: &[Digest],
         at: Timestamp,
     ) -> Vec<Item> {
@@ -138,8 +138,8 @@ impl ReferencesRow {
         rows.map(|(digests, row)| {
             Making::default()
                 .bytes(names::REFERENCES, packed(digests))
-                .moment(names::AT, at)
-                .item(keys::references(repository, digest, incarnation, row))
+                .timestamp(names::AT, at)
+                .item(keys::references(repository, digest, uid, row))
         })
         .collect()
     }
@@ -148,7 +148,7 @@ impl ReferencesRow {
         let fields = Fields(item);
         Ok(Self {
             digests: unpacked(&item.key, fields.bytes(names::REFERENCES)?)?,
-            at: fields.moment(names::AT)?,
+            at: fields.timestamp(names::AT)?,
         })
     }
 }
@@ -190,27 +190,24 @@ pub(crate) struct EdgeRow {
     /// Who refers to it.
     pub(crate) parent: Digest,
     /// In which life.
-    pub(crate) incarnation: Incarnation,
+    pub(crate) uid: Uid,
     /// When it was written.
     pub(crate) at: Timestamp,
 }
 
 impl EdgeRow {
     pub(crate) fn item(&self, repository: &RepositoryName) -> Item {
-        Making::default().moment(names::AT, self.at).item(keys::edge(
+        Making::default().timestamp(names::AT, self.at).item(keys::edge(
             repository,
             &self.target,
             &self.parent,
-            self.incarnation,
+            self.uid,
         ))
     }
 
     pub(crate) fn read(item: &Item) -> Result<Self, StoreError> {
         let Some(Name::Edge {
-            target,
-            parent,
-            incarnation,
-            ..
+            target, parent, uid, ..
         }) = Name::of(&item.key)
         else {
             return Err(damaged(&item.key, "not an edge"));
@@ -218,8 +215,8 @@ impl EdgeRow {
         Ok(Self {
             target,
             parent,
-            incarnation,
-            at: Fields(item).moment(names::AT)?,
+            uid,
+            at: Fields(item).timestamp(names::AT)?,
         })
     }
 }
@@ -263,7 +260,7 @@ pub(crate) struct ListedRow {
 impl ListedRow {
     pub(crate) fn item(&self, repository: &RepositoryName, digest: &Digest) -> Item {
         Making::default()
-            .moment(names::AT, self.at)
+            .timestamp(names::AT, self.at)
             .number(names::SIZE, self.size)
             .item(keys::listed(repository, digest))
     }
@@ -271,7 +268,7 @@ impl ListedRow {
     pub(crate) fn read(item: &Item) -> Result<Self, StoreError> {
         let fields = Fields(item);
         Ok(Self {
-            at: fields.moment(names::AT)?,
+            at: fields.timestamp(names::AT)?,
             size: fields.number(names::SIZE)?,
         })
     }
@@ -289,7 +286,7 @@ pub(crate) struct CatalogRow {
 impl CatalogRow {
     pub(crate) fn item(self, repository: &RepositoryName) -> Item {
         Making::default()
-            .moment(names::CREATED, self.created)
+            .timestamp(names::CREATED, self.created)
             .text(names::STATE, "live")
             .text_if_any(names::CONDEMNED, self.mark.map(|mark| mark.to_string()).as_deref())
             .item(keys::repository(repository))
@@ -297,7 +294,7 @@ impl CatalogRow {
 
     pub(crate) fn read(item: &Item) -> Result<Self, StoreError> {
         Ok(Self {
-            created: Fields(item).moment(names::CREATED)?,
+            created: Fields(item).timestamp(names::CREATED)?,
             mark: Fields(item).parsed_if_any(names::CONDEMNED)?,
         })
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use registry::store::{Incarnation, Timestamp};
+use registry::store::{Timestamp, Uid};
 
 use super::names;
 use crate::table::{Condition, Value};
@@ -29,7 +29,7 @@ pub(crate) struct Mark {
     /// Since when.
     pub(crate) at: Timestamp,
     /// Whose.
-    pub(crate) random: Incarnation,
+    pub(crate) random: Uid,
 }
 
 impl Mark {
@@ -69,7 +69,7 @@ impl FromStr for Mark {
         Ok(Self {
             purpose,
             at: Timestamp(number()?),
-            random: Incarnation(number()?),
+            random: Uid(number()?),
         })
     }
 }

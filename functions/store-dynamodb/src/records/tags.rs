@@ -38,7 +38,7 @@ impl TagRow {
             media_type: fields.parsed(names::MEDIA_TYPE)?,
             size: fields.number(names::SIZE)?,
             version: fields.number(names::VERSION)?,
-            at: fields.moment(names::AT)?,
+            at: fields.timestamp(names::AT)?,
             is_suspect: fields.flag(names::DEFECT),
         })
     }
@@ -57,7 +57,7 @@ impl Tombstone {
     pub(crate) fn item(&self, repository: &RepositoryName, tag: &Tag) -> Item {
         Making::default()
             .number(names::VERSION, self.version)
-            .moment(names::AT, self.at)
+            .timestamp(names::AT, self.at)
             .item(keys::tombstone(repository, tag))
     }
 
@@ -65,7 +65,7 @@ impl Tombstone {
         let fields = Fields(item);
         Ok(Self {
             version: fields.number(names::VERSION)?,
-            at: fields.moment(names::AT)?,
+            at: fields.timestamp(names::AT)?,
         })
     }
 }
@@ -85,7 +85,7 @@ impl ChangeRow {
             .text_if_any(names::BEFORE, change.before)
             .text_if_any(names::AFTER, change.after)
             .text(names::WHO, &change.who)
-            .moment(names::AT, change.at)
+            .timestamp(names::AT, change.at)
             .item(keys::change(repository, tag, change.version))
     }
 
@@ -96,7 +96,7 @@ impl ChangeRow {
             before: fields.parsed_if_any::<Digest>(names::BEFORE)?,
             after: fields.parsed_if_any::<Digest>(names::AFTER)?,
             who: fields.text(names::WHO)?.to_owned(),
-            at: fields.moment(names::AT)?,
+            at: fields.timestamp(names::AT)?,
         })
     }
 }

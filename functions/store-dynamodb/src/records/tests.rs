@@ -3,10 +3,10 @@
 
 use bytes::Bytes;
 use oci::{Algorithm, Descriptor, Digest, MediaType, RepositoryName, Tag};
-use registry::store::collection::Grave;
+use registry::store::collection::PendingDeletion;
 use registry::store::metadata::{Content, Defect, HistoryRecord, Link, ManifestRecord, Referrer, TagRecord};
 use registry::store::sessions::{Progress, Publishing, Session, SessionId, SessionKey, SigningKey, State};
-use registry::store::{Cursor, Incarnation, Location, Timestamp};
+use registry::store::{Cursor, Location, Timestamp, Uid};
 
 use super::*;
 use crate::keys::{self, Name};
@@ -39,12 +39,12 @@ fn session() -> SessionKey {
     }
 }
 
-const LIFE: Incarnation = Incarnation(0x00ab_cdef_0123_4567);
+const LIFE: Uid = Uid(0x00ab_cdef_0123_4567);
 const AT: Timestamp = Timestamp(1_900_000_000_000);
 const MARK: Mark = Mark {
     purpose: Purpose::Collection,
     at: AT,
-    random: Incarnation(7),
+    random: Uid(7),
 };
 
 #[test]
@@ -62,7 +62,7 @@ fn a_key_says_what_it_names() {
                 repository: repository.clone(),
                 target: digest,
                 parent: other,
-                incarnation: LIFE,
+                uid: LIFE,
             },
         ),
         (
@@ -82,7 +82,7 @@ fn a_key_says_what_it_names() {
             Name::References {
                 repository: repository.clone(),
                 digest,
-                incarnation: LIFE,
+                uid: LIFE,
                 row: 4,
             },
         ),
@@ -106,12 +106,12 @@ fn a_key_says_what_it_names() {
             Name::BackLink {
                 digest,
                 repository,
-                incarnation: LIFE,
+                uid: LIFE,
             },
         ),
         (keys::session(session), Name::Session(session)),
         (keys::part(session, 12), Name::Part(session, 12)),
-        (keys::grave(&Location::main("0a.1")), Name::Grave),
+        (keys::pending_deletion(&Location::main("0a.1")), Name::PendingDeletion),
         (keys::signing_key(9), Name::SigningKey(9)),
         (keys::first_signing_key(), Name::FirstSigningKey),
         (keys::pass(), Name::Pass),
@@ -130,37 +130,40 @@ fn a_key_says_what_it_names() {
 #[test]
 fn a_range_holds_its_keys_and_no_others() {
     let (repository, digest, tag) = (repository(), digest("a"), tag());
-    let holds = |range: &crate::table::Range, key: &Key| {
+    let back_references = |range: &crate::table::Range, key: &Key| {
         range.partition == key.partition && range.from <= key.sort && key.sort <= range.to
     };
-    assert!(holds(
+    assert!(back_references(
         &keys::edges(&repository, &digest),
         &keys::edge(&repository, &digest, &digest, LIFE)
     ));
-    assert!(!holds(
+    assert!(!back_references(
         &keys::edges(&repository, &digest),
         &keys::tagged(&repository, &digest, &tag)
     ));
-    assert!(holds(
+    assert!(back_references(
         &keys::tags(&repository),
         &keys::tag(&repository, &"zzzz".parse().unwrap())
     ));
     let all_changes = keys::changes(&repository, &tag, u64::MAX);
-    assert!(holds(&all_changes, &keys::change(&repository, &tag, u64::MAX)));
-    assert!(!holds(&all_changes, &keys::tombstone(&repository, &tag)));
-    assert!(holds(&keys::repositories(), &keys::repository(&repository)));
+    assert!(back_references(
+        &all_changes,
+        &keys::change(&repository, &tag, u64::MAX)
+    ));
+    assert!(!back_references(&all_changes, &keys::tombstone(&repository, &tag)));
+    assert!(back_references(&keys::repositories(), &keys::repository(&repository)));
     let session = session();
-    assert!(holds(&keys::parts(session), &keys::part(session, 999_999)));
-    assert!(!holds(&keys::parts(session), &keys::session(session)));
+    assert!(back_references(&keys::parts(session), &keys::part(session, 999_999)));
+    assert!(!back_references(&keys::parts(session), &keys::session(session)));
     let due = |before| keys::sessions_due(0xa, Timestamp(before));
-    assert!(holds(&due(session.expires.0 + 1), &keys::session(session)));
+    assert!(back_references(&due(session.expires.0 + 1), &keys::session(session)));
     assert!(
-        !holds(&due(session.expires.0), &keys::session(session)),
+        !back_references(&due(session.expires.0), &keys::session(session)),
         "not before its end"
     );
-    let grave = keys::grave(&Location::main("f0.1"));
-    assert!(holds(&keys::graves(15), &grave));
-    assert!(!holds(&keys::graves(14), &grave));
+    let pending_deletion = keys::pending_deletion(&Location::main("f0.1"));
+    assert!(back_references(&keys::pending_deletions(15), &pending_deletion));
+    assert!(!back_references(&keys::pending_deletions(14), &pending_deletion));
 }
 
 #[test]
@@ -184,7 +187,7 @@ fn links_and_bytes_come_back() {
             link: Link {
                 location: Location::main("0a.1"),
                 size: u64::MAX,
-                incarnation: LIFE,
+                uid: LIFE,
                 defect,
             },
             at: AT,
@@ -200,11 +203,11 @@ fn links_and_bytes_come_back() {
         };
         assert_eq!(BlobRow::read(&blob.item(&digest("a"))).unwrap(), blob);
     }
-    for holding in [Holding::Blob, Holding::Manifest] {
+    for link_kind in [LinkKind::Blob, LinkKind::Manifest] {
         let back_link = BackLink {
             repository: repository(),
-            incarnation: LIFE,
-            holding,
+            uid: LIFE,
+            link_kind,
             at: AT,
         };
         assert_eq!(BackLink::read(&back_link.item(&digest("a"))).unwrap(), back_link);
@@ -232,7 +235,7 @@ fn manifests_come_back() {
                 content: content.clone(),
                 subject: Some(digest("s")),
                 artifact_type: Some(media_type()),
-                incarnation: LIFE,
+                uid: LIFE,
             },
             at: AT,
             version: 3,
@@ -297,7 +300,7 @@ fn tags_and_what_hangs_on_them_come_back() {
     let edge = EdgeRow {
         target: digest("a"),
         parent: long_digest("m"),
-        incarnation: LIFE,
+        uid: LIFE,
         at: AT,
     };
     assert_eq!(EdgeRow::read(&edge.item(&repository())).unwrap(), edge);
@@ -340,13 +343,16 @@ fn local_records_come_back() {
     for part in [vec![], vec![0, 255]] {
         assert_eq!(PartRow::read(&PartRow::item(session(), 1, &part)).unwrap(), part);
     }
-    let grave = Grave {
+    let pending_deletion = PendingDeletion {
         location: Location::main("0a.1"),
         digest: Some(digest("a")),
         unfinished: true,
         at: AT,
     };
-    assert_eq!(GraveRow::read(&GraveRow::item(&grave)).unwrap(), grave);
+    assert_eq!(
+        PendingDeletionRow::read(&PendingDeletionRow::item(&pending_deletion)).unwrap(),
+        pending_deletion
+    );
     let key = SigningKey {
         id: u32::MAX,
         secret: [7; 32],
@@ -367,7 +373,7 @@ fn what_is_damaged_is_said_by_its_key() {
         link: Link {
             location: Location::main("0a.1"),
             size: 1,
-            incarnation: LIFE,
+            uid: LIFE,
             defect: None,
         },
         at: AT,

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use registry::store::{Incarnation, Timestamp};
+use registry::store::{Timestamp, Uid};
 
 use super::*;
 use crate::table::{Condition, Value};
@@ -158,7 +158,7 @@ fn cx(patience: u64) -> Context {
     Context {
         now: Timestamp(1_900_000_000_000),
         deadline: Timestamp(1_900_000_000_000 + patience),
-        incarnation: Incarnation(1),
+        uid: Uid(1),
         client: registry::budget::ClientKey::INTERNAL,
     }
 }

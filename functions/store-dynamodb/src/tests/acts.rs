@@ -6,7 +6,7 @@ mod uploads;
 
 use std::task::{Context as Poller, Poll, Waker};
 
-use registry::store::collection::{CollectionStore, Graces, Plan, Standing};
+use registry::store::collection::{CollectionStore, GracePeriods, Plan, Standing};
 use registry::store::metadata::{ManifestPut, MetadataStore, Removal};
 use registry::store::sessions::SessionStore;
 use registry::store::{Reason, StoreError, Timestamp};
@@ -94,10 +94,10 @@ pub(super) enum Body {
 pub(super) const PLAN: Plan = Plan {
     dry_run: false,
     deep: false,
-    graces: Graces {
+    grace_periods: GracePeriods {
         link_ms: 24 * HOUR,
         session_ms: HOUR,
-        grave_ms: 25 * HOUR,
+        deletion_ms: 25 * HOUR,
         leftover_ms: 24 * HOUR,
     },
 };
@@ -172,9 +172,9 @@ impl Actor {
                 let mut kept = false;
                 self.call(Call::Link(r, name), async {
                     let link = store
-                        .keep_link(cx(), of(r), CAST.digest(name))
+                        .link_and_unmark(cx(), of(r), CAST.digest(name))
                         .await
-                        .expect("keep_link");
+                        .expect("link_and_unmark");
                     kept = link.as_ref().is_some_and(|link| link.defect.is_none());
                     there(link.as_ref())
                 })
@@ -237,14 +237,14 @@ impl Actor {
             }
             Act::Collect => self.collect(&PLAN).await,
             Act::CollectHastily => {
-                let graces = Graces {
+                let grace_periods = GracePeriods {
                     link_ms: 0,
-                    ..PLAN.graces
+                    ..PLAN.grace_periods
                 };
-                self.collect(&Plan { graces, ..PLAN }).await;
+                self.collect(&Plan { grace_periods, ..PLAN }).await;
             }
             Act::Sweep => self.sweep().await,
-            Act::Graves => self.graves().await,
+            Act::Graves => self.pending_deletions().await,
             Act::Lose(name) => self.lose(name).await,
             Act::Return(name) => self.bring_back(name).await,
             Act::Pull(r, name) => self.pull(r, name).await,
@@ -279,7 +279,7 @@ impl Actor {
             }
             Off::Collect => {
                 // To be seen as a collection only if it is one.
-                let slice = store.collect_names(world.cx(), &PLAN, None, 100).await;
+                let slice = store.collect_metadata(world.cx(), &PLAN, None, 100).await;
                 if let Err(error) = slice {
                     refused(error);
                 }
@@ -304,13 +304,16 @@ impl Actor {
     }
 
     pub(super) async fn collect(&self, plan: &Plan) {
-        if plan.graces.link_ms == 0 || !self.world.is_first_day() {
+        if plan.grace_periods.link_ms == 0 || !self.world.is_first_day() {
             self.world.called(Call::Collect);
         }
         let mut next = None;
         loop {
-            let slice = self.store.collect_names(self.world.cx(), plan, next.as_ref(), 7).await;
-            next = slice.expect("collect_names").next;
+            let slice = self
+                .store
+                .collect_metadata(self.world.cx(), plan, next.as_ref(), 7)
+                .await;
+            next = slice.expect("collect_metadata").next;
             if next.is_none() {
                 break;
             }
@@ -320,7 +323,7 @@ impl Actor {
     /// The look at all shards is no part of the race.
     pub(super) async fn sweep(&self) {
         let now = self.world.now();
-        let before = Timestamp(now.0 - PLAN.graces.session_ms);
+        let before = Timestamp(now.0 - PLAN.grace_periods.session_ms);
         self.turn().await;
         let due = at_once(self.world.alone().expired(self.world.cx(), before, None, 100));
         for (key, session) in due.expect("expired") {
@@ -330,20 +333,21 @@ impl Actor {
         }
     }
 
-    pub(super) async fn graves(&self) {
-        let before = Timestamp(self.world.now().0 - PLAN.graces.grave_ms);
+    pub(super) async fn pending_deletions(&self) {
+        let before = Timestamp(self.world.now().0 - PLAN.grace_periods.deletion_ms);
         self.turn().await;
-        let graves = at_once(self.world.alone().graves(self.world.cx(), before, None, 100));
+        let pending_deletions = at_once(self.world.alone().pending_deletions(self.world.cx(), before, None, 100));
         let mut settled = Vec::new();
-        for grave in graves.expect("graves").items {
-            let standing = self.store.standing(self.world.cx(), &grave).await;
+        for pending_deletion in pending_deletions.expect("pending_deletions").items {
+            let standing = self.store.standing(self.world.cx(), &pending_deletion).await;
             let standing = standing.expect("standing");
             if standing == Standing::Due {
                 self.turn().await;
-                self.world.delete_buried(&grave.location.key, PLAN.graces.grave_ms);
+                self.world
+                    .delete_scheduled(&pending_deletion.location.key, PLAN.grace_periods.deletion_ms);
             }
             if standing != Standing::Changed {
-                settled.push(grave);
+                settled.push(pending_deletion);
             }
         }
         self.store.forget(self.world.cx(), &settled).await.expect("forget");

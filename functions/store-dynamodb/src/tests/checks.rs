@@ -6,10 +6,10 @@ use async_trait::async_trait;
 use oci::{Digest, RepositoryName};
 use registry::AllStores;
 use registry::contract::checks::{self, Harm, Harmed};
-use registry::contract::{Guard, Trial};
+use registry::contract::{ContractTest, Guard};
 use registry::store::Timestamp;
 use registry::store::memory::MemoryBlobs;
-use registry::store::records::Hold;
+use registry::store::records::BackReference;
 
 use crate::DynamoStore;
 use crate::keys;
@@ -56,33 +56,33 @@ impl Hand {
 
 #[async_trait]
 impl Harm for Hand {
-    async fn set_hold(&self, hold: &Hold, present: bool) {
+    async fn set_hold(&self, hold: &BackReference, present: bool) {
         let at = Timestamp(0);
         let item = match hold {
-            Hold::Edge {
+            BackReference::Edge {
                 repository,
                 target,
                 parent,
-                incarnation,
+                uid,
             } => {
-                let (target, parent, incarnation) = (*target, *parent, *incarnation);
+                let (target, parent, uid) = (*target, *parent, *uid);
                 EdgeRow {
                     target,
                     parent,
-                    incarnation,
+                    uid,
                     at,
                 }
                 .item(repository)
             }
-            Hold::BackLink {
+            BackReference::BackLink {
                 digest,
                 repository,
-                holding,
-                incarnation,
+                link_kind,
+                uid,
             } => BackLink {
                 repository: repository.clone(),
-                incarnation: *incarnation,
-                holding: *holding,
+                uid: *uid,
+                link_kind: *link_kind,
                 at,
             }
             .item(digest),
@@ -127,8 +127,8 @@ registry::__spawn!();
 async fn an_unlisted_reference_is_found() {
     let table = MemoryTable::new();
     let (harmed, guard) = harmed(&table);
-    let trial = Trial::new((Arc::new(harmed), guard), spawn);
-    checks::an_unlisted_reference_is_found(trial, async |repository, digest| {
+    let test = ContractTest::new((Arc::new(harmed), guard), spawn);
+    checks::an_unlisted_reference_is_found(test, async |repository, digest| {
         let key = keys::manifest(repository, digest);
         Hand(table).remove(key, names::REFERENCES).await;
     })

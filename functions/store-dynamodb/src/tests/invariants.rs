@@ -272,7 +272,7 @@ pub(super) fn garbage(world: &World) -> Option<String> {
 }
 
 fn is_garbage(items: &Items, partition: &str, sort: &str) -> bool {
-    let of_life = |place: &str, kind: &str, life: &str| {
+    let of_uid = |place: &str, kind: &str, life: &str| {
         let row = items.attributes(place, kind);
         row.is_some_and(|row| text(row, "incarnation") == life)
     };
@@ -280,8 +280,8 @@ fn is_garbage(items: &Items, partition: &str, sort: &str) -> bool {
     if let Some((repository, digest)) = partition.strip_prefix("D#").and_then(|rest| rest.split_once('#')) {
         return match parts.as_slice() {
             ["L"] => !items.collection(partition).any(|(sort, _)| sort.starts_with("e#m#")),
-            ["e", "m", parent, life] => !of_life(&format!("D#{repository}#{parent}"), "M", life),
-            ["r", life, _] => !of_life(&format!("D#{repository}#{digest}"), "M", life),
+            ["e", "m", parent, life] => !of_uid(&format!("D#{repository}#{parent}"), "M", life),
+            ["r", life, _] => !of_uid(&format!("D#{repository}#{digest}"), "M", life),
             _ => false,
         };
     }
@@ -289,7 +289,7 @@ fn is_garbage(items: &Items, partition: &str, sort: &str) -> bool {
         return match parts.as_slice() {
             ["l", repository, life] => {
                 let place = format!("D#{repository}#{digest}");
-                !of_life(&place, "L", life) && !of_life(&place, "M", life)
+                !of_uid(&place, "L", life) && !of_uid(&place, "M", life)
             }
             _ => !items.collection(partition).any(|(sort, _)| sort.starts_with("l#")),
         };

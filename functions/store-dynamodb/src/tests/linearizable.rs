@@ -91,7 +91,7 @@ pub(crate) struct Registry {
 pub(crate) type References = fn(Name) -> &'static [Name];
 
 impl Registry {
-    fn holds(&self, repository: Repository, name: Name) -> bool {
+    fn back_references(&self, repository: Repository, name: Name) -> bool {
         self.links.contains(&(repository, name)) || self.manifests.contains(&(repository, name))
     }
 
@@ -165,7 +165,11 @@ impl Registry {
             Call::Manifest(repository, name) => present(next.manifests.contains(&(*repository, *name))),
             Call::Put(repository, name, tags) => {
                 let here = next.manifests.contains(&(*repository, *name));
-                if here || references(*name).iter().all(|target| next.holds(*repository, *target)) {
+                if here
+                    || references(*name)
+                        .iter()
+                        .all(|target| next.back_references(*repository, *target))
+                {
                     next.manifests.insert((*repository, *name));
                     for tag in tags {
                         next.register(*repository, *tag).change(Some(*name));

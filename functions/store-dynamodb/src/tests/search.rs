@@ -200,7 +200,7 @@ fn clean(world: &World) -> Result<(), String> {
         at_once(async {
             actor.collect(&plan).await;
             actor.sweep().await;
-            actor.graves().await;
+            actor.pending_deletions().await;
         });
         invariants::after_step(world)?;
         left = invariants::garbage(world);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use registry::clock::ServiceClock;
-use registry::store::{Context, Incarnation, Timestamp};
+use registry::store::{Context, Timestamp, Uid};
 
 use super::cast::CAST;
 use super::dated::Dated;
@@ -55,7 +55,7 @@ struct Shared {
     lossy: bool,
     history: Vec<Event>,
     /// Counts the beginnings and ends of calls.
-    moment: usize,
+    timestamp: usize,
 }
 
 /// Who knows nothing of the schedule, and whose waits are over when the scheduler says so.
@@ -113,7 +113,7 @@ impl World {
                 hasty: None,
                 lossy: false,
                 history: Vec::new(),
-                moment: 0,
+                timestamp: 0,
             })),
             ahead: 0,
         }
@@ -199,7 +199,7 @@ impl World {
         Context {
             now,
             deadline: now.plus_millis(PATIENCE),
-            incarnation: Incarnation(shared.random.next()),
+            uid: Uid(shared.random.next()),
             client: registry::budget::ClientKey::INTERNAL,
         }
     }
@@ -265,7 +265,7 @@ impl World {
     }
 
     /// Deletes an object out of the graveyard: one that had a name must have been without it for `grace` milliseconds.
-    pub(super) fn delete_buried(&self, key: &str, grace: u64) {
+    pub(super) fn delete_scheduled(&self, key: &str, grace: u64) {
         self.delete_object(key);
         let mut shared = self.lock();
         let lost = shared.unnamed.get(key).copied();
@@ -304,8 +304,8 @@ impl World {
     /// Somebody calls; until [`World::answered`], it may have happened or not.
     pub(super) fn called(&self, call: Call) -> usize {
         let mut shared = self.lock();
-        let began = shared.moment;
-        shared.moment += 1;
+        let began = shared.timestamp;
+        shared.timestamp += 1;
         shared.history.push(Event {
             began,
             ended: usize::MAX,
@@ -317,8 +317,8 @@ impl World {
 
     pub(super) fn answered(&self, call: usize, answer: Answer) {
         let mut shared = self.lock();
-        let ended = shared.moment;
-        shared.moment += 1;
+        let ended = shared.timestamp;
+        shared.timestamp += 1;
         let event = &mut shared.history[call];
         (event.ended, event.answer) = (ended, answer);
         self.scheduler

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use registry::contract::source::{Body, noise};
-use registry::store::Incarnation;
+use registry::store::Uid;
 use registry::store::blobs::BodyError;
 use tempfile::TempDir;
 
@@ -88,7 +88,7 @@ fn cx() -> Context {
     Context {
         now: Timestamp(1),
         deadline: Timestamp(60_001),
-        incarnation: Incarnation(1),
+        uid: Uid(1),
         client: registry::budget::ClientKey::INTERNAL,
     }
 }
@@ -97,8 +97,8 @@ fn segment(number: u32) -> Name {
     Name::new(SESSION, number, Form::Segment)
 }
 
-fn whole(location: Location) -> Doomed {
-    Doomed {
+fn whole(location: Location) -> ObjectToDelete {
+    ObjectToDelete {
         location,
         unfinished: false,
     }
@@ -525,7 +525,7 @@ async fn writes_take_turns_by_client() {
         store.blobs.append(cx, attempt, &[], &mut body).await
     };
     let first = store.seal(append(of(1), 1).await.unwrap(), 5).await.unwrap();
-    let doomed = [whole(location(segment(9)))];
+    let to_delete = [whole(location(segment(9)))];
     let kept = [location(segment(9))];
 
     let occupied: Vec<_> = std::iter::from_fn(|| store.blobs.writes.try_take(of(1).client)).collect();
@@ -534,7 +534,7 @@ async fn writes_take_turns_by_client() {
     assert!(tokio::time::timeout(SOON, waiting.as_mut()).await.is_err());
     let discarding = store.blobs.discard(of(1), SessionId(43), 9, &[], None);
     assert!(tokio::time::timeout(SOON, discarding).await.is_err());
-    let deleting = store.blobs.delete(of(1), &doomed);
+    let deleting = store.blobs.delete(of(1), &to_delete);
     assert!(tokio::time::timeout(SOON, deleting).await.is_err());
     let tidying = store.blobs.tidy(of(1), &kept);
     assert!(tokio::time::timeout(SOON, tidying).await.is_err());

@@ -4,28 +4,28 @@
 //! pushes wait for removals only, and never for the walk. Nothing here needs the mark to be safe; it is there for
 //! clients between a HEAD and the manifest that will refer to what they were told is there.
 
-pub(super) mod graveyard;
-mod names;
+pub(super) mod deletion_queue;
+mod metadata;
 mod sweep;
 
 use async_trait::async_trait;
-use registry::store::collection::{Begun, Collected, CollectionStore, Grave, Plan, Standing, is_held};
+use registry::store::collection::{Collected, CollectionStore, PassStart, PendingDeletion, Plan, Standing, is_held};
 use registry::store::sessions::{Session, SessionKey};
-use registry::store::{Context, Cursor, Incarnation, Slice, StoreError, Timestamp};
+use registry::store::{Context, Cursor, Slice, StoreError, Timestamp, Uid};
 use rusqlite::params;
 
 use super::SqliteStore;
-use super::values::{Columns, bits, moment};
+use super::values::{Columns, bits, timestamp};
 
 /// Every statement that walks.
 #[cfg(test)]
 pub(super) const STATEMENTS: &[&str] = &[
-    names::EDGES,
-    names::LINKS,
-    names::BACK_LINKS,
-    names::BLOBS,
-    names::CATALOG,
-    graveyard::GRAVES,
+    metadata::EDGES,
+    metadata::LINKS,
+    metadata::BACK_LINKS,
+    metadata::BLOBS,
+    metadata::CATALOG,
+    deletion_queue::GRAVES,
 ];
 
 /// The most rows that one transaction walks over or removes.
@@ -33,21 +33,23 @@ const MAX_ROWS: usize = 256;
 
 #[async_trait]
 impl CollectionStore for SqliteStore {
-    async fn begin_pass(&self, cx: Context, pass: Incarnation, until: Timestamp) -> Result<Begun, StoreError> {
+    async fn begin_pass(&self, cx: Context, pass: Uid, until: Timestamp) -> Result<PassStart, StoreError> {
         // Ordered, here and in `checkpoint`: a pass that is lost with the power is walked again.
         self.write_ordered(cx, move |rows| {
             let present = rows.one("SELECT holder, until, cursor FROM pass WHERE id = 1", [], |row| {
-                Ok((row.incarnation(0)?, row.moment(1)?, row.value::<Option<String>>(2)?))
+                Ok((row.uid(0)?, row.timestamp(1)?, row.value::<Option<String>>(2)?))
             })?;
             let begun = match present {
-                Some((holder, until, _)) if holder != pass && is_held(until, cx.now) => return Ok(Begun::Busy(until)),
-                Some((_, _, Some(cursor))) => Begun::Resumed(Cursor(cursor)),
-                _ => Begun::Fresh,
+                Some((holder, until, _)) if holder != pass && is_held(until, cx.now) => {
+                    return Ok(PassStart::Busy(until));
+                }
+                Some((_, _, Some(cursor))) => PassStart::Resumed(Cursor(cursor)),
+                _ => PassStart::New,
             };
             rows.change(
                 "INSERT INTO pass (id, holder, until) VALUES (1, ?1, ?2) \
                  ON CONFLICT (id) DO UPDATE SET holder = excluded.holder, until = excluded.until",
-                params![bits(pass), moment(until)],
+                params![bits(pass), timestamp(until)],
             )?;
             Ok(begun)
         })
@@ -57,7 +59,7 @@ impl CollectionStore for SqliteStore {
     async fn checkpoint(
         &self,
         cx: Context,
-        pass: Incarnation,
+        pass: Uid,
         next: Option<&Cursor>,
         until: Timestamp,
     ) -> Result<bool, StoreError> {
@@ -66,7 +68,7 @@ impl CollectionStore for SqliteStore {
             let changed = match &next {
                 Some(cursor) => rows.change(
                     "UPDATE pass SET cursor = ?2, until = ?3 WHERE id = 1 AND holder = ?1",
-                    params![bits(pass), cursor, moment(until)],
+                    params![bits(pass), cursor, timestamp(until)],
                 )?,
                 None => rows.change("DELETE FROM pass WHERE id = 1 AND holder = ?1", [bits(pass)])?,
             };
@@ -75,43 +77,47 @@ impl CollectionStore for SqliteStore {
         .await
     }
 
-    async fn collect_names(
+    async fn collect_metadata(
         &self,
         cx: Context,
         plan: &Plan,
         after: Option<&Cursor>,
         limit: usize,
     ) -> Result<Collected, StoreError> {
-        names::slice(self, cx, plan, after, limit.clamp(1, MAX_ROWS)).await
+        metadata::slice(self, cx, plan, after, limit.clamp(1, MAX_ROWS)).await
     }
 
     async fn sweep(&self, cx: Context, key: SessionKey, session: &Session) -> Result<Option<u64>, StoreError> {
         sweep::sweep(self, cx, key, session).await
     }
 
-    async fn graves(
+    async fn pending_deletions(
         &self,
         cx: Context,
         before: Timestamp,
         after: Option<&Cursor>,
         limit: usize,
-    ) -> Result<Slice<Grave>, StoreError> {
-        let after = after.map_or(Ok(graveyard::Place::first()), graveyard::Place::parse)?;
-        self.walk(cx, move |rows| graveyard::graves(rows, before, &after, limit))
+    ) -> Result<Slice<PendingDeletion>, StoreError> {
+        let after = after.map_or(Ok(deletion_queue::Place::first()), deletion_queue::Place::parse)?;
+        self.walk(cx, move |rows| {
+            deletion_queue::pending_deletions(rows, before, &after, limit)
+        })
+        .await
+    }
+
+    async fn standing(&self, cx: Context, pending_deletion: &PendingDeletion) -> Result<Standing, StoreError> {
+        let pending_deletion = pending_deletion.clone();
+        self.read(cx, move |rows| deletion_queue::standing(rows, &pending_deletion))
             .await
     }
 
-    async fn standing(&self, cx: Context, grave: &Grave) -> Result<Standing, StoreError> {
-        let grave = grave.clone();
-        self.read(cx, move |rows| graveyard::standing(rows, &grave)).await
-    }
-
-    async fn forget(&self, cx: Context, graves: &[Grave]) -> Result<(), StoreError> {
-        for some in graves.chunks(MAX_ROWS) {
+    async fn forget(&self, cx: Context, pending_deletions: &[PendingDeletion]) -> Result<(), StoreError> {
+        for some in pending_deletions.chunks(MAX_ROWS) {
             let some = some.to_vec();
             // Ordered: what comes back with a loss of power names objects that are gone, and is forgotten again.
             self.write_ordered(cx, move |rows| {
-                some.iter().try_for_each(|grave| graveyard::forget(rows, grave))
+                some.iter()
+                    .try_for_each(|pending_deletion| deletion_queue::forget(rows, pending_deletion))
             })
             .await?;
         }

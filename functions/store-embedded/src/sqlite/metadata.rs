@@ -72,7 +72,7 @@ impl MetadataStore for SqliteStore {
         Ok(found.map(|(link, _)| link))
     }
 
-    async fn keep_link(
+    async fn link_and_unmark(
         &self,
         cx: Context,
         repository: &RepositoryName,
@@ -87,7 +87,7 @@ impl MetadataStore for SqliteStore {
         let (repository, digest) = of();
         self.write(cx, move |rows| {
             // What was read may be unlinked by now.
-            publish::spare_link(rows, &repository, &digest)?;
+            publish::unmark_link(rows, &repository, &digest)?;
             let found = link(rows, &repository, &digest)?;
             Ok(found.map(|(link, _)| link))
         })
@@ -201,7 +201,7 @@ impl MetadataStore for SqliteStore {
                         before: row.parsed_if_any(1)?,
                         after: row.parsed_if_any(2)?,
                         who: row.value(3)?,
-                        at: row.moment(4)?,
+                        at: row.timestamp(4)?,
                     })
                 },
             )
@@ -359,7 +359,12 @@ impl MetadataStore for SqliteStore {
             .await
     }
 
-    async fn holders(&self, cx: Context, digest: &Digest, limit: usize) -> Result<Vec<RepositoryName>, StoreError> {
+    async fn linking_repositories(
+        &self,
+        cx: Context,
+        digest: &Digest,
+        limit: usize,
+    ) -> Result<Vec<RepositoryName>, StoreError> {
         let digest = digest.to_string();
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.read(cx, move |rows| {
@@ -419,7 +424,7 @@ fn link(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -> Result<Op
             let link = Link {
                 location: row.location(0, 1)?,
                 size: row.unsigned(2)?,
-                incarnation: row.incarnation(3)?,
+                uid: row.uid(3)?,
                 defect: objects::defect(row, 5)?,
             };
             Ok((link, row.value(4)?))
@@ -455,7 +460,7 @@ fn manifest(row: &Row<'_>) -> Result<ManifestRecord, Failure> {
         },
         subject: row.parsed_if_any(2)?,
         artifact_type: row.parsed_if_any(3)?,
-        incarnation: row.incarnation(4)?,
+        uid: row.uid(4)?,
     })
 }
 
@@ -478,7 +483,7 @@ fn tag_of(row: &Row<'_>, first: usize) -> Result<TagRecord, Failure> {
         media_type: row.parsed(first + 1)?,
         size: row.unsigned(first + 2)?,
         version: row.unsigned(first + 3)?,
-        at: row.moment(first + 4)?,
+        at: row.timestamp(first + 4)?,
         is_suspect: row.value(first + 5)?,
     })
 }

@@ -168,7 +168,7 @@ mod tests {
 
     use futures_util::future::join_all;
     use registry::budget::ClientKey;
-    use registry::store::{Incarnation, Timestamp};
+    use registry::store::{Timestamp, Uid};
 
     use super::*;
     use crate::Sync;
@@ -178,7 +178,7 @@ mod tests {
         Context {
             now: Timestamp(1_000),
             deadline: Timestamp(1_000 + patience),
-            incarnation: Incarnation(1),
+            uid: Uid(1),
             client: ClientKey::INTERNAL,
         }
     }

@@ -5,7 +5,7 @@ mod write;
 
 use async_trait::async_trait;
 use oci::Digest;
-use registry::store::records::{Hold, Record, RecordStore, RecordedObject, Unreadable};
+use registry::store::records::{BackReference, Record, RecordStore, RecordedObject, Unreadable};
 use registry::store::{Context, Cursor, Slice, StoreError};
 use rusqlite::params;
 
@@ -50,11 +50,11 @@ impl RecordStore for SqliteStore {
         .await
     }
 
-    async fn lost(&self, cx: Context, holds: &[Hold]) -> Result<Vec<Hold>, StoreError> {
-        let holds = holds.to_vec();
+    async fn lost(&self, cx: Context, back_references: &[BackReference]) -> Result<Vec<BackReference>, StoreError> {
+        let back_references = back_references.to_vec();
         self.walk(cx, move |rows| {
             let mut lost = Vec::new();
-            for hold in &holds {
+            for hold in &back_references {
                 if !has(rows, hold)? {
                     lost.push(hold.clone());
                 }
@@ -74,34 +74,29 @@ impl RecordStore for SqliteStore {
     }
 }
 
-fn has(rows: &Rows<'_>, hold: &Hold) -> Result<bool, Failure> {
+fn has(rows: &Rows<'_>, hold: &BackReference) -> Result<bool, Failure> {
     match hold {
-        Hold::Edge {
+        BackReference::Edge {
             repository,
             target,
             parent,
-            incarnation,
+            uid,
         } => rows.exists(
             "SELECT 1 FROM edge WHERE repository = ?1 AND target = ?2 AND parent = ?3 AND incarnation = ?4",
-            params![
-                repository.as_str(),
-                target.to_string(),
-                parent.to_string(),
-                bits(*incarnation)
-            ],
+            params![repository.as_str(), target.to_string(), parent.to_string(), bits(*uid)],
         ),
-        Hold::BackLink {
+        BackReference::BackLink {
             digest,
             repository,
-            holding,
-            incarnation,
+            link_kind,
+            uid,
         } => rows.exists(
             "SELECT 1 FROM backlink WHERE digest = ?1 AND repository = ?2 AND incarnation = ?3 AND kind = ?4",
             params![
                 digest.to_string(),
                 repository.as_str(),
-                bits(*incarnation),
-                holding_text(*holding)
+                bits(*uid),
+                holding_text(*link_kind)
             ],
         ),
     }

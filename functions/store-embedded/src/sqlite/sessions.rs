@@ -10,7 +10,7 @@ use rusqlite::{Row, params};
 
 use super::SqliteStore;
 use super::rows::{Failure, Rows};
-use super::values::{Columns, integer, moment, session_key, state_text};
+use super::values::{Columns, integer, session_key, state_text, timestamp};
 
 /// A row in the order of [`session`].
 const GET: &str = "SELECT version, state, attempts, claimed_until, bytes, hash, store, parts, digest, \
@@ -42,18 +42,18 @@ impl SessionStore for SqliteStore {
                         "INSERT INTO session \
                          (expires, id, version, state, attempts, claimed_until, bytes, hash, store, parts) \
                          VALUES (?1, ?2, 1, 'open', 1, ?3, 0, x'', x'', 0)",
-                        params![expires, id, moment(until)],
+                        params![expires, id, timestamp(until)],
                     )?;
                     (1, 1, Progress::default())
                 }
                 Some(session) if session.state != State::Open => return Ok(Claimed::Ended(session)),
                 Some(session) if is_live(&session, cx.now) => return Ok(Claimed::Busy(session)),
-                Some(session) if session.attempts >= most => return Ok(Claimed::Spent(session)),
+                Some(session) if session.attempts >= most => return Ok(Claimed::AttemptsExhausted(session)),
                 Some(session) => {
                     rows.change(
                         "UPDATE session SET version = version + 1, attempts = attempts + 1, claimed_until = ?3 \
                          WHERE expires = ?1 AND id = ?2",
-                        params![expires, id, moment(until)],
+                        params![expires, id, timestamp(until)],
                     )?;
                     (session.version + 1, session.attempts + 1, session.progress)
                 }
@@ -77,7 +77,7 @@ impl SessionStore for SqliteStore {
             let changed = rows.change(
                 "UPDATE session SET claimed_until = ?4 \
                  WHERE expires = ?1 AND id = ?2 AND version = ?3 AND state = 'open' AND claimed_until IS NOT NULL",
-                params![expires, id, version, moment(until)],
+                params![expires, id, version, timestamp(until)],
             )?;
             Ok(changed == 1)
         })
@@ -188,7 +188,7 @@ impl SessionStore for SqliteStore {
         }
     }
 
-    async fn settle(&self, cx: Context, key: SessionKey, end: End) -> Result<(), StoreError> {
+    async fn finish_committing(&self, cx: Context, key: SessionKey, end: End) -> Result<(), StoreError> {
         let ((expires, id), (state, until)) = (session_key(key), ended(end));
         self.write_ordered(cx, move |rows| {
             rows.change(
@@ -242,7 +242,7 @@ impl SessionStore for SqliteStore {
                 "SELECT version, state, attempts, claimed_until, bytes, hash, store, parts, digest, \
                  object_store, object_key, object_size, expires, id \
                  FROM session WHERE expires < ?1 AND (expires, id) > (?2, ?3) ORDER BY expires, id LIMIT ?4",
-                params![moment(before), expires, id, limit],
+                params![timestamp(before), expires, id, limit],
                 |row| Ok((row.session_key(12, 13)?, session(row)?)),
             )
         })
@@ -258,7 +258,7 @@ impl SessionStore for SqliteStore {
             rows.change(
                 "INSERT INTO signing_key (id, secret, created) \
                  SELECT ?1, ?2, ?3 WHERE NOT EXISTS (SELECT 1 FROM signing_key)",
-                params![candidate.id, candidate.secret, moment(candidate.created)],
+                params![candidate.id, candidate.secret, timestamp(candidate.created)],
             )?;
             signing_keys(rows)
         })
@@ -299,7 +299,7 @@ fn session(row: &Row<'_>) -> Result<Session, Failure> {
         version: row.unsigned(0)?,
         state,
         attempts: row.small(2)?,
-        claimed_until: claimed_until.map(|_| row.moment(3)).transpose()?,
+        claimed_until: claimed_until.map(|_| row.timestamp(3)).transpose()?,
         progress: Progress {
             offset: row.unsigned(4)?,
             hash: row.value(5)?,
@@ -330,7 +330,7 @@ fn signing_keys(rows: &Rows<'_>) -> Result<Vec<SigningKey>, Failure> {
             Ok(SigningKey {
                 id: row.small(0)?,
                 secret: row.value(1)?,
-                created: row.moment(2)?,
+                created: row.timestamp(2)?,
             })
         },
     )

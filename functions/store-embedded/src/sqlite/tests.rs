@@ -17,7 +17,7 @@ use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManif
 use registry::store::sessions::{
     Claim, Claimed, End, Expected, Progress, Publishing, SessionId, SessionKey, SessionStore,
 };
-use registry::store::{Incarnation, Location, Timestamp};
+use registry::store::{Location, Timestamp, Uid};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -58,7 +58,7 @@ impl Opened {
     async fn claim(&self, id: u128) -> Claim {
         match self
             .store
-            .claim(cx(), key(id), Expected::Fresh, Timestamp(60_000), u32::MAX)
+            .claim(cx(), key(id), Expected::New, Timestamp(60_000), u32::MAX)
             .await
             .unwrap()
         {
@@ -83,7 +83,7 @@ fn with_patience(millis: u64) -> Context {
     Context {
         now: Timestamp(1_000),
         deadline: Timestamp(1_000 + millis),
-        incarnation: Incarnation(u64::MAX - 7),
+        uid: Uid(u64::MAX - 7),
         client: registry::budget::ClientKey::INTERNAL,
     }
 }
@@ -162,7 +162,13 @@ async fn reads_are_not_prepared_again_for_each_value() {
         assert!(store.tag(cx(), &name, &tag).await.unwrap().is_some());
         assert!(store.tagged_manifest(cx(), &name, &tag).await.unwrap().is_some());
         assert!(store.manifest(cx(), &name, &put.digest).await.unwrap().is_some());
-        assert!(store.keep_link(cx(), &name, &digest(number)).await.unwrap().is_some());
+        assert!(
+            store
+                .link_and_unmark(cx(), &name, &digest(number))
+                .await
+                .unwrap()
+                .is_some()
+        );
         assert!(store.link(cx(), &name, &digest(number)).await.unwrap().is_some());
     }
     assert_eq!(store.counters.prepared_again.load(Ordering::Relaxed), 0);
@@ -324,7 +330,11 @@ async fn a_full_disk_is_a_fault_that_passes() {
     assert!(refused > 0);
     limit(1 << 30).await.unwrap();
     opened.commit_blob(1_000).await.unwrap();
-    let held = opened.store.holders(cx(), &digest(1_000), 10).await.unwrap();
+    let held = opened
+        .store
+        .linking_repositories(cx(), &digest(1_000), 10)
+        .await
+        .unwrap();
     assert_eq!(held, [repository()]);
 }
 

@@ -3,9 +3,9 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use registry::store::records::Holding;
+use registry::store::records::LinkKind;
 use registry::store::sessions::{SessionId, SessionKey, State};
-use registry::store::{Incarnation, Location, Page, Timestamp};
+use registry::store::{Location, Page, Timestamp, Uid};
 use rusqlite::types::FromSql;
 use rusqlite::{Error, Row, RowIndex};
 
@@ -18,23 +18,23 @@ pub(super) fn integer(value: u64) -> i64 {
 }
 
 /// The 64 bits of an incarnation.
-pub(super) fn bits(incarnation: Incarnation) -> i64 {
-    incarnation.0.cast_signed()
+pub(super) fn bits(uid: Uid) -> i64 {
+    uid.0.cast_signed()
 }
 
-pub(super) fn moment(at: Timestamp) -> i64 {
+pub(super) fn timestamp(at: Timestamp) -> i64 {
     integer(at.0)
 }
 
 /// The two columns of a session's key. The id is big-endian, so that rows sort like keys.
 pub(super) fn session_key(key: SessionKey) -> (i64, [u8; 16]) {
-    (moment(key.expires), key.id.0.to_be_bytes())
+    (timestamp(key.expires), key.id.0.to_be_bytes())
 }
 
-pub(super) fn holding_text(holding: Holding) -> &'static str {
-    match holding {
-        Holding::Blob => "blob",
-        Holding::Manifest => "manifest",
+pub(super) fn holding_text(link_kind: LinkKind) -> &'static str {
+    match link_kind {
+        LinkKind::Blob => "blob",
+        LinkKind::Manifest => "manifest",
     }
 }
 
@@ -76,13 +76,13 @@ pub(super) trait Columns {
         u32::try_from(value).map_err(|_| Failure::Damaged(format!("{value} is out of range")))
     }
 
-    fn moment(&self, column: impl RowIndex) -> Result<Timestamp, Failure> {
+    fn timestamp(&self, column: impl RowIndex) -> Result<Timestamp, Failure> {
         self.unsigned(column).map(Timestamp)
     }
 
-    fn incarnation(&self, column: impl RowIndex) -> Result<Incarnation, Failure> {
+    fn uid(&self, column: impl RowIndex) -> Result<Uid, Failure> {
         let value: i64 = self.value(column)?;
-        Ok(Incarnation(value.cast_unsigned()))
+        Ok(Uid(value.cast_unsigned()))
     }
 
     /// A text with a parser: a digest, a name, a tag, a media type.
@@ -100,7 +100,7 @@ pub(super) trait Columns {
     fn session_key(&self, expires: impl RowIndex, id: impl RowIndex) -> Result<SessionKey, Failure> {
         let id: [u8; 16] = self.value(id)?;
         Ok(SessionKey {
-            expires: self.moment(expires)?,
+            expires: self.timestamp(expires)?,
             id: SessionId(u128::from_be_bytes(id)),
         })
     }

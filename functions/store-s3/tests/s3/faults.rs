@@ -14,7 +14,7 @@ use crate::fake::{Fake, Fault, Quirk, Seen};
 use crate::session::{Long, MIB, Session, cx};
 use registry::contract::Guard;
 use registry::contract::source::{Body, noise};
-use registry::store::blobs::{AppendError, BlobStore, BodyError, Discarded, Doomed, Source};
+use registry::store::blobs::{AppendError, BlobStore, BodyError, Discarded, ObjectToDelete, Source};
 use registry::store::sessions::{Attempt, SessionId};
 use registry::store::{Location, Reason, StoreError};
 use store_s3::Operation;
@@ -163,16 +163,16 @@ async fn a_refusal_for_another_reason_teaches_nothing() {
         let mut body = Body::of(&noise(1, size), MIB);
         assert!(store.append(cx(60), attempt, &[], &mut body).await.is_err());
     }
-    let doomed = |session: &Session| Doomed {
+    let to_delete = |session: &Session| ObjectToDelete {
         location: Location::main(format!("{}.9", session.id)),
         unfinished: false,
     };
-    assert!(store.delete(cx(60), &[doomed(&session)]).await.is_err());
+    assert!(store.delete(cx(60), &[to_delete(&session)]).await.is_err());
     fake.faults(|_| None);
     fake.seen();
     session.append(20 * MIB).await;
     session.append(1000).await;
-    store.delete(cx(60), &[doomed(&session)]).await.unwrap();
+    store.delete(cx(60), &[to_delete(&session)]).await.unwrap();
     let seen = fake.seen();
     let put = seen.iter().find(|seen| seen.operation == Operation::PutObject);
     assert!(put.unwrap().headers.contains_key("if-none-match"));

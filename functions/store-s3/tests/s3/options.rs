@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use registry::store::Location;
-use registry::store::blobs::{BlobStore as _, Doomed, Reached, RedirectRequest};
+use registry::store::blobs::{BlobStore as _, ObjectToDelete, Reached, RedirectRequest};
 use registry::store::sessions::Attempt;
 use store_s3::{Encryption, Operation, Options, PathStyle, S3Blobs};
 
@@ -35,17 +35,17 @@ async fn every_operation(fake: &Fake, store: &S3Blobs) -> Vec<Seen> {
         session: cut.id,
         number: 2,
     };
-    let doomed = Doomed {
+    let to_delete = ObjectToDelete {
         location: Location::main(attempt.to_string()),
         unfinished: true,
     };
-    store.delete(cx(60), std::slice::from_ref(&doomed)).await.unwrap();
+    store.delete(cx(60), std::slice::from_ref(&to_delete)).await.unwrap();
     store.objects(cx(60), None, 10).await.unwrap();
     store.check(cx(60)).await.unwrap();
     let mut seen = fake.seen();
     // A store that does not delete many at once is asked for each.
     fake.held(|held| held.is_old = true);
-    store.delete(cx(60), &[doomed]).await.unwrap();
+    store.delete(cx(60), &[to_delete]).await.unwrap();
     seen.extend(fake.seen());
     let operations: BTreeSet<_> = seen.iter().map(|seen| seen.operation.name()).collect();
     let all: BTreeSet<_> = Operation::ALL.iter().map(|operation| operation.name()).collect();

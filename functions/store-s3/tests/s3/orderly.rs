@@ -131,7 +131,7 @@ async fn a_body_that_leaves_something_on_its_way_is_not_passed_over() {
         });
         let began = std::time::Instant::now();
         let (_, error) = session.try_append_cut(30 * MIB).await;
-        assert!(matches!(error, AppendError::Adrift(BodyError::Cut)), "{error}");
+        assert!(matches!(error, AppendError::WriteInFlight(BodyError::Cut)), "{error}");
         assert!(
             began.elapsed() < Duration::from_secs(10),
             "nobody waits for it for long"
@@ -150,14 +150,18 @@ async fn what_follows_a_crash_is_not_passed_over() {
     let store = fake.store(|_| {}).await;
     let mut session = Session::new(&store);
     let attempt = session.attempt();
-    assert_eq!(store.pass_over(attempt, &session.state), None, "nothing is stored");
+    assert_eq!(
+        store.after_failed_attempt(attempt, &session.state),
+        None,
+        "nothing is stored"
+    );
     session.append(20 * MIB).await;
     session.append_lost(20 * MIB).await;
     let attempt = session.attempt();
-    assert_eq!(store.pass_over(attempt, &session.state), None);
+    assert_eq!(store.after_failed_attempt(attempt, &session.state), None);
     session.append(20 * MIB).await;
     let attempt = session.attempt();
-    assert!(store.pass_over(attempt, &session.state).is_some());
+    assert!(store.after_failed_attempt(attempt, &session.state).is_some());
     session.seal_and_check().await;
 }
 

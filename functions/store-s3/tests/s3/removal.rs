@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use registry::store::blobs::{BlobStore as _, Discarded, Doomed};
+use registry::store::blobs::{BlobStore as _, Discarded, ObjectToDelete};
 use registry::store::{Location, StoreError};
 
 use crate::fake::Fake;
@@ -63,27 +63,27 @@ async fn the_end_of_an_upload_deletes_what_one_request_can() {
 async fn keys_that_are_not_deleted_yet_are_tried_again_later() {
     let fake = Fake::start().await;
     let store = fake.store(|options| options.attempts = 6).await;
-    let doomed = [Doomed {
+    let to_delete = [ObjectToDelete {
         location: Location::main(format!("{:032x}.1", 7)),
         unfinished: false,
     }];
     let undeleted = |codes: &[&'static str]| fake.held(|held| held.undeleted = codes.iter().copied().collect());
     undeleted(&["SlowDown", "InternalError", "SlowDown", "SlowDown", "SlowDown"]);
     let began = Instant::now();
-    store.delete(cx(60), &doomed).await.unwrap();
+    store.delete(cx(60), &to_delete).await.unwrap();
     assert_eq!(fake.counts()["DeleteObjects"], 6);
     // Five pauses of up to 100, 200, 400, 800 and 1,600 ms.
     assert!(began.elapsed() > Duration::from_millis(60), "{:?}", began.elapsed());
 
     undeleted(&["SlowDown"; 10]);
-    let error = store.delete(cx(60), &doomed).await.unwrap_err();
+    let error = store.delete(cx(60), &to_delete).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
     assert_eq!(fake.counts()["DeleteObjects"], 6);
 
     undeleted(&["AccessDenied"]);
-    let error = store.delete(cx(60), &doomed).await.unwrap_err();
+    let error = store.delete(cx(60), &to_delete).await.unwrap_err();
     assert!(matches!(error, StoreError::Failed(_)), "{error}");
     assert_eq!(fake.counts()["DeleteObjects"], 1);
     undeleted(&["NoSuchKey"]);
-    store.delete(cx(60), &doomed).await.unwrap();
+    store.delete(cx(60), &to_delete).await.unwrap();
 }

@@ -10,7 +10,7 @@ use registry::contract::source::{Body, noise};
 use registry::store::blobs::{AppendError, Appended, BlobStore, BodyError, Discarded, Source, Upload};
 use registry::store::collection::{Clearing, remains};
 use registry::store::sessions::{Attempt, Progress, Publishing, SessionId, SessionKey, State};
-use registry::store::{Context, Incarnation, Location, StoreError, Timestamp, sessions};
+use registry::store::{Context, Location, StoreError, Timestamp, Uid, sessions};
 use store_s3::S3Blobs;
 
 /// One MiB in bytes.
@@ -22,7 +22,7 @@ pub(crate) fn cx(seconds: u64) -> Context {
     Context {
         now,
         deadline: now.plus_millis(seconds * 1000),
-        incarnation: Incarnation(1),
+        uid: Uid(1),
         client: registry::budget::ClientKey::INTERNAL,
     }
 }
@@ -84,7 +84,7 @@ impl Session {
     pub(crate) async fn append_cut(&mut self, size: usize) {
         let (attempt, error) = self.try_append_cut(size).await;
         assert!(matches!(error, AppendError::Body(BodyError::Cut)), "{error}");
-        if let Some(state) = self.store.pass_over(attempt, &self.state) {
+        if let Some(state) = self.store.after_failed_attempt(attempt, &self.state) {
             self.state = state;
         }
     }
@@ -144,12 +144,12 @@ impl Session {
                 size: self.whole.len() as u64,
             }),
         };
-        let graves = remains(key, &row, Timestamp(0)).map(|grave| {
-            let in_use = Some(&grave.location) == keep;
-            (grave, in_use)
+        let pending_deletions = remains(key, &row, Timestamp(0)).map(|pending_deletion| {
+            let in_use = Some(&pending_deletion.location) == keep;
+            (pending_deletion, in_use)
         });
-        let Clearing { doomed, kept } = graves.collect();
-        self.store.delete(cx(60), &doomed).await.unwrap();
+        let Clearing { to_delete, kept } = pending_deletions.collect();
+        self.store.delete(cx(60), &to_delete).await.unwrap();
         self.store.tidy(cx(60), &kept).await.unwrap();
     }
 

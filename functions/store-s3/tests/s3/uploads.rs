@@ -5,7 +5,7 @@ use crate::fake::Fake;
 use crate::session::{MIB, Session, cx, read};
 use futures_util::future::join_all;
 use registry::contract::source::{Body, Stepped, noise};
-use registry::store::blobs::{BlobStore as _, Discarded, Doomed};
+use registry::store::blobs::{BlobStore as _, Discarded, ObjectToDelete};
 use registry::store::sessions::Attempt;
 use store_s3::{Operation, Parts, S3Blobs};
 
@@ -285,23 +285,23 @@ async fn nothing_is_left_of_what_was_swept(store: S3Blobs) {
     let location = session.seal_and_check().await;
     session.attempt();
     session.append(100).await;
-    let doomed = |keep: Option<&registry::store::Location>| -> Vec<Doomed> {
+    let to_delete = |keep: Option<&registry::store::Location>| -> Vec<ObjectToDelete> {
         (1..=session.attempts)
             .map(|number| Attempt {
                 session: session.id,
                 number,
             })
-            .map(|attempt| Doomed {
+            .map(|attempt| ObjectToDelete {
                 location: registry::store::Location::main(attempt.to_string()),
                 unfinished: true,
             })
-            .filter(|doomed| Some(&doomed.location) != keep)
+            .filter(|to_delete| Some(&to_delete.location) != keep)
             .collect()
     };
-    store.delete(cx(60), &doomed(Some(&location))).await.unwrap();
+    store.delete(cx(60), &to_delete(Some(&location))).await.unwrap();
     let size = session.whole.len() - 100;
     assert!(read(&store, &location, size).await == session.whole[..size]);
-    store.delete(cx(60), &doomed(None)).await.unwrap();
+    store.delete(cx(60), &to_delete(None)).await.unwrap();
     let mut left = store.objects(cx(60), None, 1000).await.unwrap().items;
     left.retain(|stored| stored.location.key.starts_with(&session.id.to_string()));
     assert_eq!(left, []);
@@ -360,11 +360,11 @@ async fn one_body_says_what_it_leaves(store: S3Blobs) {
                 "of {size} bytes"
             );
         }
-        let doomed = Doomed {
+        let to_delete = ObjectToDelete {
             location,
             unfinished: false,
         };
-        store.delete(cx(60), &[doomed]).await.unwrap();
+        store.delete(cx(60), &[to_delete]).await.unwrap();
         assert_eq!(keys_of(&store, &own).await, [""; 0], "of {size} bytes");
     }
 }

@@ -9,7 +9,7 @@ use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 use hyper::{HeaderMap, Method, Request};
 use oci::{Algorithm, Digest};
-use registry::contract::still::Still;
+use registry::contract::fixed_clock::FixedClock;
 use registry::store::Timestamp;
 use registry::store::blobs::BodyError;
 use registry::store::memory::{MemoryMetadata, MemorySessions};
@@ -46,7 +46,7 @@ impl World {
         };
         let (users, environment) = (
             Arc::new(Anonymous::all()),
-            Arc::new(Still::at(Timestamp(1_900_000_000_000))),
+            Arc::new(FixedClock::at(Timestamp(1_900_000_000_000))),
         );
         let registry = Registry::open(stores, users, environment, settings).await.unwrap();
         Self { fake, registry }

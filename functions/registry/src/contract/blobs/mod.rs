@@ -11,17 +11,17 @@ use futures_util::TryStreamExt as _;
 pub use races::*;
 pub use walks::*;
 
-use super::Trial;
+use super::ContractTest;
 use super::source::{Body, noise};
 use crate::store::Location;
 use crate::store::blobs::{
-    AppendError, Appended, BlobStore, Discarded, Doomed, Reached, RedirectRequest, Source, Upload,
+    AppendError, Appended, BlobStore, Discarded, ObjectToDelete, Reached, RedirectRequest, Source, Upload,
 };
 use crate::store::collection::Clearing;
 use crate::store::sessions::{Attempt, SessionId, State};
 
 /// What a clause about blobs is given.
-pub type BlobTrial = Trial<dyn BlobStore>;
+pub type BlobTest = ContractTest<dyn BlobStore>;
 
 /// A layer that is larger than any buffer.
 const BIG: usize = 5 << 20;
@@ -71,14 +71,14 @@ impl Session {
     }
 }
 
-fn doomed(location: &Location, unfinished: bool) -> Doomed {
-    Doomed {
+fn to_delete(location: &Location, unfinished: bool) -> ObjectToDelete {
+    ObjectToDelete {
         location: location.clone(),
         unfinished,
     }
 }
 
-impl BlobTrial {
+impl BlobTest {
     /// Appends a body to a session that goes on from what it holds.
     async fn append(&self, session: &mut Session, bytes: &Bytes, chunk: usize) {
         let attempt = session.attempt();
@@ -126,8 +126,8 @@ impl BlobTrial {
     }
 
     async fn delete(&self, locations: &[Location]) {
-        let doomed: Vec<_> = locations.iter().map(|location| doomed(location, false)).collect();
-        self.store.delete(self.cx(), &doomed).await.expect("delete");
+        let to_delete: Vec<_> = locations.iter().map(|location| to_delete(location, false)).collect();
+        self.store.delete(self.cx(), &to_delete).await.expect("delete");
     }
 
     /// Also what can be found only by a search.
@@ -142,23 +142,23 @@ impl BlobTrial {
                 Some(_) => State::Committing,
                 None => State::Cancelled,
             };
-            let Clearing { doomed, kept } = clearing_of(graves_of(session, state, keep), keep);
-            self.store.delete(self.cx(), &doomed).await.expect("delete");
+            let Clearing { to_delete, kept } = clearing_of(pending_deletions_of(session, state, keep), keep);
+            self.store.delete(self.cx(), &to_delete).await.expect("delete");
             self.store.tidy(self.cx(), &kept).await.expect("tidy");
         }
     }
 }
 
 /// A body of no bytes is an object of no bytes.
-pub async fn an_empty_body_is_an_object(trial: BlobTrial) {
+pub async fn an_empty_body_is_an_object(test: BlobTest) {
     let mut session = Session::new(1);
-    trial.append(&mut session, &Bytes::new(), 1).await;
-    let location = trial.seal(&session).await;
-    assert_eq!(trial.range(&location, 0..0).await, Some(Bytes::new()));
+    test.append(&mut session, &Bytes::new(), 1).await;
+    let location = test.seal(&session).await;
+    assert_eq!(test.range(&location, 0..0).await, Some(Bytes::new()));
 }
 
 /// A body is stored as it came, in one chunk or in many, and many one-byte chunks are no trouble.
-pub async fn a_body_of_any_chunks_is_stored_whole(trial: BlobTrial) {
+pub async fn a_body_of_any_chunks_is_stored_whole(test: BlobTest) {
     let cases = [
         (1, 1),
         (1000, 1),
@@ -170,128 +170,128 @@ pub async fn a_body_of_any_chunks_is_stored_whole(trial: BlobTrial) {
     for (number, (size, chunk)) in (1..).zip(cases) {
         let bytes = noise(number, size);
         let mut session = Session::new(number.into());
-        trial.append(&mut session, &bytes, chunk).await;
-        let location = trial.seal(&session).await;
-        trial.assert_holds(&location, &bytes).await;
+        test.append(&mut session, &bytes, chunk).await;
+        let location = test.seal(&session).await;
+        test.assert_holds(&location, &bytes).await;
     }
 }
 
 /// A body larger than any buffer, in chunks of several sizes, one of them the whole.
-pub async fn a_big_body_is_stored_whole(trial: BlobTrial) {
+pub async fn a_big_body_is_stored_whole(test: BlobTest) {
     let bytes = noise(1, BIG);
     for (number, chunk) in (1..).zip([BIG, 1 << 20, 65_535, 4097]) {
         let mut session = Session::new(number);
-        trial.append(&mut session, &bytes, chunk).await;
-        let location = trial.seal(&session).await;
-        trial.assert_holds(&location, &bytes).await;
+        test.append(&mut session, &bytes, chunk).await;
+        let location = test.seal(&session).await;
+        test.assert_holds(&location, &bytes).await;
     }
 }
 
 /// The declared length is a hint: a body is stored right although it is absent or wrong.
-pub async fn a_wrong_length_hint_does_no_harm(trial: BlobTrial) {
+pub async fn a_wrong_length_hint_does_no_harm(test: BlobTest) {
     let bytes = noise(1, 100_000);
     for (number, hint) in (1..).zip([None, Some(0), Some(1), Some(99_999), Some(1 << 20)]) {
         let mut session = Session::new(number);
         let mut body = Body::of(&bytes, 10_000).declaring(hint);
         let attempt = session.attempt();
-        let appended = trial.store.append(trial.cx(), attempt, &[], &mut body).await;
+        let appended = test.store.append(test.cx(), attempt, &[], &mut body).await;
         session.save(appended.expect("append"), bytes.len());
-        let location = trial.seal(&session).await;
-        trial.assert_holds(&location, &bytes).await;
+        let location = test.seal(&session).await;
+        test.assert_holds(&location, &bytes).await;
     }
 }
 
 /// Several bodies become one object, in the order in which they were appended, empty ones and single bytes among them.
-pub async fn bodies_are_joined_in_order(trial: BlobTrial) {
+pub async fn bodies_are_joined_in_order(test: BlobTest) {
     let sizes = [1, 0, 70_000, 1, 4096, 0, 3, 131_072, 1];
     for count in 1..=sizes.len() {
         let mut session = Session::new(count as u128);
         let mut whole = Vec::new();
         for (seed, size) in (1..).zip(&sizes[..count]) {
             let bytes = noise(seed, *size);
-            trial.append(&mut session, &bytes, 10_000).await;
+            test.append(&mut session, &bytes, 10_000).await;
             whole.extend_from_slice(&bytes);
         }
-        let location = trial.seal(&session).await;
-        trial.assert_holds(&location, &whole.into()).await;
+        let location = test.seal(&session).await;
+        test.assert_holds(&location, &whole.into()).await;
     }
 }
 
 /// Many bodies: what a client that sends small chunks makes.
-pub async fn many_bodies_are_joined_in_order(trial: BlobTrial) {
+pub async fn many_bodies_are_joined_in_order(test: BlobTest) {
     let mut session = Session::new(1);
     let whole = noise(1, 150 * 7);
     for at in (0..whole.len()).step_by(7) {
-        trial.append(&mut session, &whole.slice(at..at + 7), 3).await;
+        test.append(&mut session, &whole.slice(at..at + 7), 3).await;
     }
-    let location = trial.seal(&session).await;
-    trial.assert_holds(&location, &whole).await;
+    let location = test.seal(&session).await;
+    test.assert_holds(&location, &whole).await;
 }
 
 /// Big bodies that are joined.
-pub async fn big_bodies_are_joined(trial: BlobTrial) {
+pub async fn big_bodies_are_joined(test: BlobTest) {
     let whole = noise(1, 2 * BIG + 11);
     let mut session = Session::new(1);
     for part in [0..BIG, BIG..BIG + 11, BIG + 11..2 * BIG + 11] {
-        trial.append(&mut session, &whole.slice(part), 1 << 20).await;
+        test.append(&mut session, &whole.slice(part), 1 << 20).await;
     }
-    let location = trial.seal(&session).await;
-    trial.assert_holds(&location, &whole).await;
+    let location = test.seal(&session).await;
+    test.assert_holds(&location, &whole).await;
 }
 
 /// Sealing again answers the same location, for one body and for several, and also at once from several tasks.
-pub async fn sealing_again_answers_the_same_location(trial: BlobTrial) {
+pub async fn sealing_again_answers_the_same_location(test: BlobTest) {
     for bodies in 1..=3_u64 {
         let mut session = Session::new(bodies.into());
         let mut whole = Vec::new();
         for seed in 0..bodies {
             let bytes = noise(seed, 5000);
-            trial.append(&mut session, &bytes, 1000).await;
+            test.append(&mut session, &bytes, 1000).await;
             whole.extend_from_slice(&bytes);
         }
-        let first = trial.seal(&session).await;
-        assert_eq!(trial.seal(&session).await, first);
-        let at_once = trial
+        let first = test.seal(&session).await;
+        assert_eq!(test.seal(&session).await, first);
+        let at_once = test
             .together(4, |_| {
-                let (trial, session) = (trial.clone(), session.clone());
-                async move { trial.seal(&session).await }
+                let (test, session) = (test.clone(), session.clone());
+                async move { test.seal(&session).await }
             })
             .await;
         assert!(at_once.iter().all(|location| *location == first));
-        trial.assert_holds(&first, &whole.into()).await;
+        test.assert_holds(&first, &whole.into()).await;
     }
 }
 
 /// Seals that race, the first ones, are one too.
-pub async fn racing_seals_agree(trial: BlobTrial) {
+pub async fn racing_seals_agree(test: BlobTest) {
     for bodies in 1..=3_u64 {
         let mut session = Session::new(bodies.into());
         let mut whole = Vec::new();
         for seed in 0..bodies {
             let bytes = noise(seed, 5000);
-            trial.append(&mut session, &bytes, 1000).await;
+            test.append(&mut session, &bytes, 1000).await;
             whole.extend_from_slice(&bytes);
         }
-        let locations = trial
+        let locations = test
             .together(4, |_| {
-                let (trial, session) = (trial.clone(), session.clone());
-                async move { trial.seal(&session).await }
+                let (test, session) = (test.clone(), session.clone());
+                async move { test.seal(&session).await }
             })
             .await;
         assert!(
             locations.iter().all(|location| *location == locations[0]),
             "{locations:?}"
         );
-        trial.assert_holds(&locations[0], &whole.into()).await;
+        test.assert_holds(&locations[0], &whole.into()).await;
     }
 }
 
 /// Objects have keys of their own, of the characters that are safe everywhere; equal bytes are two objects.
-pub async fn keys_are_opaque_and_distinct(trial: BlobTrial) {
+pub async fn keys_are_opaque_and_distinct(test: BlobTest) {
     let bytes = noise(1, 100);
     let mut seen = Vec::new();
     for id in [0, 1, 16, u128::MAX] {
-        let location = trial.object(id, &bytes).await;
+        let location = test.object(id, &bytes).await;
         assert!(!location.store.is_empty());
         assert!(!location.key.is_empty());
         let safe = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'.');
@@ -303,19 +303,19 @@ pub async fn keys_are_opaque_and_distinct(trial: BlobTrial) {
 }
 
 /// Ranges at the bounds of an object and of what stores and streams cut it into.
-pub async fn ranges_are_read_exactly(trial: BlobTrial) {
+pub async fn ranges_are_read_exactly(test: BlobTest) {
     let small = noise(1, 10);
-    let location = trial.object(1, &small).await;
+    let location = test.object(1, &small).await;
     for start in 0..=10 {
         for end in start..=10 {
             let expected = small.slice(start..end);
-            let read = trial.range(&location, start as u64..end as u64).await;
+            let read = test.range(&location, start as u64..end as u64).await;
             assert_eq!(read, Some(expected), "{start}..{end}");
         }
     }
 
     let big = noise(2, BIG);
-    let location = trial.object(2, &big).await;
+    let location = test.object(2, &big).await;
     let mut bounds = vec![0, 1, 2, BIG - 1, BIG];
     for power in [12, 16, 18, 20, 22] {
         bounds.extend([(1 << power) - 1, 1 << power, (1 << power) + 1]);
@@ -329,47 +329,46 @@ pub async fn ranges_are_read_exactly(trial: BlobTrial) {
             (0, pair[1]),
             (pair[1], BIG),
         ] {
-            let read = trial.range(&location, start as u64..end as u64).await;
+            let read = test.range(&location, start as u64..end as u64).await;
             assert!(read == Some(big.slice(start..end)), "{start}..{end}");
         }
     }
 }
 
 /// Ranges of an object that was joined from several bodies know nothing of their bounds.
-pub async fn ranges_cross_the_bodies(trial: BlobTrial) {
+pub async fn ranges_cross_the_bodies(test: BlobTest) {
     let whole = noise(1, 30);
     let mut session = Session::new(1);
     for part in [0..10, 10..11, 11..30] {
-        trial.append(&mut session, &whole.slice(part), 4).await;
+        test.append(&mut session, &whole.slice(part), 4).await;
     }
-    let location = trial.seal(&session).await;
+    let location = test.seal(&session).await;
     for start in 0..=30 {
         for end in start..=30 {
-            let read = trial.range(&location, start as u64..end as u64).await;
+            let read = test.range(&location, start as u64..end as u64).await;
             assert_eq!(read, Some(whole.slice(start..end)), "{start}..{end}");
         }
     }
 }
 
 /// Many readers of one object get the same bytes.
-pub async fn readers_do_not_disturb_each_other(trial: BlobTrial) {
+pub async fn readers_do_not_disturb_each_other(test: BlobTest) {
     let bytes = noise(1, 1 << 20);
-    let location = trial.object(1, &bytes).await;
-    trial
-        .together(8, |number| {
-            let (trial, location, bytes) = (trial.clone(), location.clone(), bytes.clone());
-            async move {
-                let start = number * 1000;
-                let read = trial.range(&location, start as u64..bytes.len() as u64).await;
-                assert!(read == Some(bytes.slice(start..)), "reader {number}");
-            }
-        })
-        .await;
+    let location = test.object(1, &bytes).await;
+    test.together(8, |number| {
+        let (test, location, bytes) = (test.clone(), location.clone(), bytes.clone());
+        async move {
+            let start = number * 1000;
+            let read = test.range(&location, start as u64..bytes.len() as u64).await;
+            assert!(read == Some(bytes.slice(start..)), "reader {number}");
+        }
+    })
+    .await;
 }
 
 /// An object that was never made, or was deleted, is absent: not a failure.
-pub async fn an_absent_object_reads_as_none(trial: BlobTrial) {
-    let location = trial.object(1, &noise(1, 10)).await;
+pub async fn an_absent_object_reads_as_none(test: BlobTest) {
+    let location = test.object(1, &noise(1, 10)).await;
     let never = Location {
         key: Attempt {
             session: SessionId(2),
@@ -378,61 +377,61 @@ pub async fn an_absent_object_reads_as_none(trial: BlobTrial) {
         .to_string(),
         ..location.clone()
     };
-    assert_eq!(trial.range(&never, 0..10).await, None);
-    trial.delete(std::slice::from_ref(&location)).await;
-    assert_eq!(trial.range(&location, 0..10).await, None);
-    assert_eq!(trial.range(&location, 0..0).await, None);
+    assert_eq!(test.range(&never, 0..10).await, None);
+    test.delete(std::slice::from_ref(&location)).await;
+    assert_eq!(test.range(&location, 0..10).await, None);
+    assert_eq!(test.range(&location, 0..0).await, None);
 }
 
 /// A range that goes beyond the object is absent too, however much of it there is: the object is not the one that it was.
-pub async fn a_range_beyond_the_end_reads_as_none(trial: BlobTrial) {
+pub async fn a_range_beyond_the_end_reads_as_none(test: BlobTest) {
     for (id, size) in (1..).zip([0, 10, 100_000]) {
         let bytes = noise(id, size);
-        let location = trial.object(id.into(), &bytes).await;
+        let location = test.object(id.into(), &bytes).await;
         let size = size as u64;
-        assert_eq!(trial.range(&location, 0..size).await, Some(bytes));
+        assert_eq!(test.range(&location, 0..size).await, Some(bytes));
         for range in [0..size + 1, size..size + 1, size + 1..size + 1, 0..u64::from(u32::MAX)] {
-            assert_eq!(trial.range(&location, range.clone()).await, None, "{range:?} of {size}");
+            assert_eq!(test.range(&location, range.clone()).await, None, "{range:?} of {size}");
         }
     }
 }
 
 /// Deleting takes many at once, those that are not there too, and leaves all others.
-pub async fn deleting_is_idempotent(trial: BlobTrial) {
+pub async fn deleting_is_idempotent(test: BlobTest) {
     let bytes = noise(1, 3000);
     let mut locations = Vec::new();
     for id in 0..40 {
-        locations.push(trial.object(id, &bytes).await);
+        locations.push(test.object(id, &bytes).await);
     }
     let (gone, kept) = locations.split_at(35);
-    trial.delete(&[]).await;
-    trial.delete(&gone[..1]).await;
-    trial.delete(&gone[..1]).await;
+    test.delete(&[]).await;
+    test.delete(&gone[..1]).await;
+    test.delete(&gone[..1]).await;
     let mut twice = gone.to_vec();
     twice.push(gone[20].clone());
-    trial.delete(&twice).await;
-    trial.delete(gone).await;
+    test.delete(&twice).await;
+    test.delete(gone).await;
     for location in gone {
-        assert_eq!(trial.range(location, 0..3000).await, None);
+        assert_eq!(test.range(location, 0..3000).await, None);
     }
     for location in kept {
-        trial.assert_holds(location, &bytes).await;
+        test.assert_holds(location, &bytes).await;
     }
 }
 
 /// A redirect is the store's own decision, the same for every object, and looks at none.
-pub async fn a_redirect_looks_at_no_object(trial: BlobTrial) {
-    let location = trial.object(1, &noise(1, 10)).await;
+pub async fn a_redirect_looks_at_no_object(test: BlobTest) {
+    let location = test.object(1, &noise(1, 10)).await;
     let redirect = async |location: &Location| {
         let request = RedirectRequest {
             content_type: "application/octet-stream",
             reached_by: Reached::ByAll,
         };
-        let answer = trial.store.redirect(trial.now(), location, request).await;
+        let answer = test.store.redirect(test.now(), location, request).await;
         answer.expect("redirect")
     };
     let present = redirect(&location).await;
-    trial.delete(std::slice::from_ref(&location)).await;
+    test.delete(std::slice::from_ref(&location)).await;
     let absent = redirect(&location).await;
     match (present, absent) {
         (None, None) => {}

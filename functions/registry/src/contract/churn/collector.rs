@@ -23,7 +23,7 @@ pub(super) async fn run(field: Arc<Field>) -> Churned {
         let plan = Plan {
             dry_run: random.percent(8),
             deep: random.percent(30),
-            graces: GRACES,
+            grace_periods: GRACES,
         };
         let first = options(&mut random, plan);
         if random.percent(20) {
@@ -47,7 +47,7 @@ fn options(random: &mut Random, plan: Plan) -> Options {
         plan,
         names: 5 + random.below(60),
         sessions: 2 + random.below(20),
-        graves: 2 + random.below(40),
+        pending_deletions: 2 + random.below(40),
         ..Options::default()
     }
 }

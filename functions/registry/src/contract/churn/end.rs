@@ -35,7 +35,7 @@ pub(super) async fn empty(field: &Field, churned: &mut Churned) {
         plan: Plan {
             dry_run: false,
             deep: true,
-            graces: GRACES,
+            grace_periods: GRACES,
         },
         ..Options::default()
     };
@@ -93,8 +93,12 @@ async fn assert_empty(field: &Field) {
     }
     let sessions = stores.sessions.expired(cx(field), NEVER, None, 10).await;
     assert_eq!(sessions.expect("expired"), [], "sessions are left");
-    let graves = stores.collection.graves(cx(field), NEVER, None, 10).await;
-    assert_eq!(graves.expect("graves").items, [], "graves are left");
+    let pending_deletions = stores.collection.pending_deletions(cx(field), NEVER, None, 10).await;
+    assert_eq!(
+        pending_deletions.expect("pending_deletions").items,
+        [],
+        "graves are left"
+    );
     let mut next = None;
     for _ in 0..ENOUGH {
         let slice = stores.blobs.objects(cx(field), next.as_ref(), 1000).await;

@@ -32,14 +32,14 @@ use self::jitter::Jitter;
 use self::pool::Pool;
 use self::worker::Worker;
 use super::wrapped::Wrapped;
-use super::{Spawn, Trial};
+use super::{ContractTest, Spawn};
 use crate::auth::Anonymous;
 use crate::collection::Report;
 use crate::delivery::Delivery;
 use crate::limits::Limits;
 use crate::registry::{AllStores, Registry, Settings};
 use crate::store::blobs::BlobStore;
-use crate::store::collection::{CollectionStore, Graces};
+use crate::store::collection::{CollectionStore, GracePeriods};
 use crate::store::metadata::MetadataStore;
 use crate::store::records::RecordStore;
 use crate::store::sessions::SessionStore;
@@ -102,10 +102,10 @@ const REQUEST: u64 = 20 * MINUTE;
 const PUSH: u64 = 100 * MINUTE;
 
 /// How long things are left alone here.
-const GRACES: Graces = Graces {
+const GRACES: GracePeriods = GracePeriods {
     link_ms: 2 * HOUR,
     session_ms: HOUR,
-    grave_ms: 4 * HOUR,
+    deletion_ms: 4 * HOUR,
     leftover_ms: 2 * HOUR,
 };
 
@@ -169,12 +169,12 @@ pub async fn churn(stores: AllStores, spawn: Spawn, options: Options) -> Churned
         over: AtomicBool::new(false),
     });
 
-    let trial = Trial::new((Arc::new(()), Box::new(())), spawn);
-    let collecting = trial.task(collector::run(field.clone()));
+    let test = ContractTest::new((Arc::new(()), Box::new(())), spawn);
+    let collecting = test.task(collector::run(field.clone()));
     let working: Vec<_> = (0..options.workers)
         .map(|number| {
             let field = field.clone();
-            trial.task(async move {
+            test.task(async move {
                 let mut worker = Worker::new(&field, number);
                 worker.work().await;
                 worker
@@ -210,10 +210,10 @@ impl Churned {
 
     fn collect(&mut self, report: &Report) {
         self.collections += 1;
-        self.collected.names += report.names;
+        self.collected.metadata += report.metadata;
         self.collected.sessions_swept += report.sessions_swept;
-        self.collected.session_graves += report.session_graves;
+        self.collected.objects_scheduled += report.objects_scheduled;
         self.collected.objects_deleted += report.objects_deleted;
-        self.collected.graves_spared += report.graves_spared;
+        self.collected.deletions_cancelled += report.deletions_cancelled;
     }
 }

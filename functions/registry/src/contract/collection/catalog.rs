@@ -2,7 +2,7 @@
 
 use oci::RepositoryName;
 
-use super::{CollectionTrial, DRY, GRACE, PLAN};
+use super::{CollectionTest, DRY, GRACE, PLAN};
 use crate::contract::metadata::{digest, manifest, repository, tag};
 use crate::store::metadata::Removal;
 
@@ -12,7 +12,7 @@ const PASSES: usize = 3;
 /// How often a push and the end of a repository meet.
 const ROUNDS: usize = 30;
 
-impl CollectionTrial {
+impl CollectionTest {
     /// A manifest is put, and deleted again.
     async fn emptied(&self, name: &RepositoryName, content: &str) {
         let names = self.names();
@@ -35,23 +35,23 @@ impl CollectionTrial {
 
 /// A repository whose manifests were deleted, and that holds no blob, leaves the catalog; others stay. A dry run removes
 /// nothing.
-pub async fn an_empty_repository_leaves_the_catalog(trial: CollectionTrial) {
-    let names = trial.names();
+pub async fn an_empty_repository_leaves_the_catalog(test: CollectionTest) {
+    let names = test.names();
     let (empty, other) = (repository("team/empty"), repository("team/empty-not"));
-    trial.emptied(&empty, "image").await;
+    test.emptied(&empty, "image").await;
     names.put(&manifest(&other, "image")).await;
     let mut gone = 0;
     for _ in 0..PASSES {
-        trial.pass(GRACE);
+        test.pass(GRACE);
         let before = names.is_listed(&empty).await;
-        trial.run(&DRY).await;
+        test.run(&DRY).await;
         assert_eq!(names.is_listed(&empty).await, before, "by a dry run");
-        gone += trial.run(&PLAN).await.repositories;
+        gone += test.run(&PLAN).await.repositories;
     }
     assert_eq!(gone, 1);
     assert!(!names.is_listed(&empty).await);
     assert!(names.is_listed(&other).await);
-    assert_eq!(trial.passes(2).await, 0, "nothing else is left to do");
+    assert_eq!(test.passes(2).await, 0, "nothing else is left to do");
     assert!(names.is_listed(&other).await);
     assert_eq!(
         names.history(&empty, &tag("latest")).await.len(),
@@ -61,34 +61,34 @@ pub async fn an_empty_repository_leaves_the_catalog(trial: CollectionTrial) {
 }
 
 /// A blob that somebody may still mean to use keeps its repository in the catalog.
-pub async fn a_repository_with_a_blob_stays_in_the_catalog(trial: CollectionTrial) {
-    let names = trial.names();
+pub async fn a_repository_with_a_blob_stays_in_the_catalog(test: CollectionTest) {
+    let names = test.names();
     let (name, blob) = (repository("a"), digest("layer"));
     names.commit(&name, &blob).await;
-    trial.emptied(&name, "image").await;
+    test.emptied(&name, "image").await;
     for _ in 0..=PASSES {
-        trial.pass(GRACE);
-        assert_eq!(trial.run(&PLAN).await.repositories, 0);
+        test.pass(GRACE);
+        assert_eq!(test.run(&PLAN).await.repositories, 0);
         // As a HEAD by somebody who may push does.
-        assert!(trial.keep_link(&name, &blob).await.is_some());
+        assert!(test.link_and_unmark(&name, &blob).await.is_some());
     }
     assert!(names.is_listed(&name).await);
     assert_eq!(names.unlink(&name, &blob).await, Removal::Removed);
-    assert_eq!(trial.passes(PASSES).await, 1);
+    assert_eq!(test.passes(PASSES).await, 1);
     assert!(!names.is_listed(&name).await);
 }
 
 /// Whoever publishes in a repository that left the catalog, or is about to, lists it again.
-pub async fn a_repository_that_is_pushed_to_again_is_listed_again(trial: CollectionTrial) {
-    let names = trial.names();
+pub async fn a_repository_that_is_pushed_to_again_is_listed_again(test: CollectionTest) {
+    let names = test.names();
     let name = repository("a");
     for passes in 0..=PASSES {
-        trial.emptied(&name, &format!("image {passes}")).await;
-        trial.passes(passes).await;
-        trial.pass(GRACE);
+        test.emptied(&name, &format!("image {passes}")).await;
+        test.passes(passes).await;
+        test.pass(GRACE);
         names.put(&manifest(&name, format!("again {passes}"))).await;
         assert!(names.is_listed(&name).await, "after {passes} passes");
-        assert_eq!(trial.passes(PASSES).await, 0, "after {passes} passes");
+        assert_eq!(test.passes(PASSES).await, 0, "after {passes} passes");
         assert!(names.is_listed(&name).await, "after {passes} passes");
         let again = names.manifests(&name, None, 10).await.items;
         assert_eq!(again.len(), 1);
@@ -98,23 +98,23 @@ pub async fn a_repository_that_is_pushed_to_again_is_listed_again(trial: Collect
 
 /// A manifest is put while the row of its repository is due to go: whatever comes first, a repository that holds a
 /// manifest is listed.
-pub async fn a_collection_of_the_catalog_races_a_put(trial: CollectionTrial) {
-    let names = trial.names();
+pub async fn a_collection_of_the_catalog_races_a_put(test: CollectionTest) {
+    let names = test.names();
     for round in 0..ROUNDS {
         let name = repository(&format!("r{round}"));
-        trial.emptied(&name, "image").await;
-        trial.passes(1).await;
-        trial.pass(GRACE);
+        test.emptied(&name, "image").await;
+        test.passes(1).await;
+        test.pass(GRACE);
         let put = manifest(&name, "again");
         let putting = {
             let (names, put) = (names.clone(), put.clone());
             async move { names.put(&put).await }
         };
         let collecting = {
-            let trial = trial.clone();
-            async move { trial.run(&PLAN).await }
+            let test = test.clone();
+            async move { test.run(&PLAN).await }
         };
-        let ((), _) = trial.race(round % 2 == 0, putting, collecting).await;
+        let ((), _) = test.race(round % 2 == 0, putting, collecting).await;
         assert!(names.manifest(&name, &put.digest).await.is_some());
         assert!(names.is_listed(&name).await, "round {round}");
         assert_eq!(names.delete_manifest(&name, &put.digest).await, Removal::Removed);

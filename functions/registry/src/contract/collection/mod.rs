@@ -1,38 +1,38 @@
 //! What a [`CollectionStore`] must do: [`links`] that nothing refers to, [`bytes`] that nobody holds, repositories in
-//! the [`catalog`] in which nothing is left, the [`graves`] where they are buried, [`sweeps`] of upload sessions, [`passes`] over everything, and [`races`] with those who push and delete.
+//! the [`catalog`] in which nothing is left, the [`pending_deletions`] where they are buried, [`sweeps`] of upload sessions, [`passes`] over everything, and [`races`] with those who push and delete.
 //!
 //! [`CollectionStore`]: crate::store::collection::CollectionStore
 
-pub mod bytes;
+pub mod blobs;
 pub mod catalog;
-pub mod graves;
 pub mod links;
 pub mod passes;
+pub mod pending_deletions;
 pub mod races;
 pub mod sweeps;
 
 use std::collections::BTreeSet;
 
-pub use bytes::*;
+pub use blobs::*;
 pub use catalog::*;
-pub use graves::*;
 pub use links::*;
 use oci::{Digest, RepositoryName};
 pub use passes::*;
+pub use pending_deletions::*;
 pub use races::*;
 pub use sweeps::*;
 
-use super::metadata::MetadataTrial;
-use super::sessions::SessionTrial;
-use super::{Names, Trial};
-use crate::store::collection::{Collected, Grave, Plan, Standing, Tally};
+use super::metadata::MetadataTest;
+use super::sessions::SessionTest;
+use super::{ContractTest, Names};
+use crate::store::collection::{Collected, PassStatistics, PendingDeletion, Plan, Standing};
 use crate::store::metadata::Link;
 use crate::store::records::{Record, RecordedObject};
 use crate::store::sessions::{Session, SessionKey};
 use crate::store::{Cursor, Location, Slice, Timestamp};
 
 /// What a clause about collection is given.
-pub type CollectionTrial = Trial<Names>;
+pub type CollectionTest = ContractTest<Names>;
 
 /// An hour, in milliseconds.
 const HOUR: u64 = 3_600_000;
@@ -47,39 +47,43 @@ const ENDLESS: usize = 10_000;
 const PLAN: Plan = Plan {
     dry_run: false,
     deep: false,
-    graces: crate::store::collection::Graces {
+    grace_periods: crate::store::collection::GracePeriods {
         link_ms: 24 * HOUR,
         session_ms: HOUR,
-        grave_ms: 25 * HOUR,
+        deletion_ms: 25 * HOUR,
         leftover_ms: 24 * HOUR,
     },
 };
 const DEEP: Plan = Plan { deep: true, ..PLAN };
 const DRY: Plan = Plan { dry_run: true, ..PLAN };
 
-impl CollectionTrial {
+impl CollectionTest {
     /// The names under the collection.
-    pub(super) fn names(&self) -> MetadataTrial {
+    pub(super) fn names(&self) -> MetadataTest {
         self.of(self.store.metadata.clone())
     }
 
     /// The sessions under the collection.
-    pub(super) fn sessions(&self) -> SessionTrial {
+    pub(super) fn sessions(&self) -> SessionTest {
         self.of(self.store.sessions.clone())
     }
 
     pub(super) async fn slice(&self, plan: &Plan, after: Option<&Cursor>, limit: usize) -> Collected {
-        let answer = self.store.collection.collect_names(self.cx(), plan, after, limit).await;
-        answer.expect("collect_names")
+        let answer = self
+            .store
+            .collection
+            .collect_metadata(self.cx(), plan, after, limit)
+            .await;
+        answer.expect("collect_metadata")
     }
 
     /// One pass over all names, in slices of `limit`.
-    pub(super) async fn pass_by(&self, plan: &Plan, limit: usize) -> Tally {
-        let mut total = Tally::default();
+    pub(super) async fn pass_by(&self, plan: &Plan, limit: usize) -> PassStatistics {
+        let mut total = PassStatistics::default();
         let mut next = None;
         for _ in 0..ENDLESS {
             let collected = self.slice(plan, next.as_ref(), limit).await;
-            total += collected.tally;
+            total += collected.statistics;
             next = collected.next;
             if next.is_none() {
                 return total;
@@ -89,53 +93,66 @@ impl CollectionTrial {
     }
 
     /// One pass over all names.
-    pub(super) async fn run(&self, plan: &Plan) -> Tally {
+    pub(super) async fn run(&self, plan: &Plan) -> PassStatistics {
         self.pass_by(plan, 100).await
     }
 
     /// Two passes, one after the other: what the first unlinks is buried at the latest by the second, in whatever order
     /// a store walks.
-    pub(super) async fn run_twice(&self, plan: &Plan) -> Tally {
+    pub(super) async fn run_twice(&self, plan: &Plan) -> PassStatistics {
         let mut total = self.run(plan).await;
         total += self.run(plan).await;
         total
     }
 
-    pub(super) async fn graves_slice(&self, before: Timestamp, after: Option<&Cursor>, limit: usize) -> Slice<Grave> {
-        let answer = self.store.collection.graves(self.cx(), before, after, limit).await;
-        let slice = answer.expect("graves");
+    pub(super) async fn pending_deletions_slice(
+        &self,
+        before: Timestamp,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Slice<PendingDeletion> {
+        let answer = self
+            .store
+            .collection
+            .pending_deletions(self.cx(), before, after, limit)
+            .await;
+        let slice = answer.expect("pending_deletions");
         assert!(slice.items.len() <= limit, "more than {limit}");
         slice
     }
 
     /// The graves that were dug before this moment, in slices of `limit`, by the keys of their objects.
-    pub(super) async fn graves_by(&self, before: Timestamp, limit: usize) -> Vec<Grave> {
-        let mut graves = Vec::new();
+    pub(super) async fn pending_deletions_by(&self, before: Timestamp, limit: usize) -> Vec<PendingDeletion> {
+        let mut pending_deletions = Vec::new();
         let mut next = None;
         for _ in 0..ENDLESS {
-            let slice = self.graves_slice(before, next.as_ref(), limit).await;
-            graves.extend(slice.items);
+            let slice = self.pending_deletions_slice(before, next.as_ref(), limit).await;
+            pending_deletions.extend(slice.items);
             next = slice.next;
             if next.is_none() {
-                graves.sort_by(|one, other| one.location.key.cmp(&other.location.key));
-                return graves;
+                pending_deletions.sort_by(|one, other| one.location.key.cmp(&other.location.key));
+                return pending_deletions;
             }
         }
         panic!("the walk does not end");
     }
 
     /// The graves that are there now, by the keys of their objects.
-    pub(super) async fn graves(&self) -> Vec<Grave> {
-        self.graves_by(self.now().plus_millis(1), 1000).await
+    pub(super) async fn pending_deletions(&self) -> Vec<PendingDeletion> {
+        self.pending_deletions_by(self.now().plus_millis(1), 1000).await
     }
 
-    pub(super) async fn standing(&self, grave: &Grave) -> Standing {
-        let answer = self.store.collection.standing(self.cx(), grave).await;
+    pub(super) async fn standing(&self, pending_deletion: &PendingDeletion) -> Standing {
+        let answer = self.store.collection.standing(self.cx(), pending_deletion).await;
         answer.expect("standing")
     }
 
-    pub(super) async fn buried(&self) -> Vec<Location> {
-        self.graves().await.into_iter().map(|grave| grave.location).collect()
+    pub(super) async fn scheduled(&self) -> Vec<Location> {
+        self.pending_deletions()
+            .await
+            .into_iter()
+            .map(|pending_deletion| pending_deletion.location)
+            .collect()
     }
 
     pub(in crate::contract) async fn place(&self, digest: &Digest) -> Option<RecordedObject> {
@@ -148,8 +165,12 @@ impl CollectionTrial {
         object.is_some_and(|object| object.location == *location)
     }
 
-    pub(super) async fn forget(&self, graves: &[Grave]) {
-        self.store.collection.forget(self.cx(), graves).await.expect("forget");
+    pub(super) async fn forget(&self, pending_deletions: &[PendingDeletion]) {
+        self.store
+            .collection
+            .forget(self.cx(), pending_deletions)
+            .await
+            .expect("forget");
     }
 
     pub(super) async fn sweep(&self, key: SessionKey, session: &Session) -> Option<u64> {
@@ -157,9 +178,9 @@ impl CollectionTrial {
         answer.expect("sweep")
     }
 
-    pub(super) async fn keep_link(&self, repository: &RepositoryName, digest: &Digest) -> Option<Link> {
-        let answer = self.store.metadata.keep_link(self.cx(), repository, digest).await;
-        answer.expect("keep_link")
+    pub(super) async fn link_and_unmark(&self, repository: &RepositoryName, digest: &Digest) -> Option<Link> {
+        let answer = self.store.metadata.link_and_unmark(self.cx(), repository, digest).await;
+        answer.expect("link_and_unmark")
     }
 
     pub(super) async fn marked_link(&self, repository: &RepositoryName, digest: &Digest) -> Option<(Link, bool)> {
@@ -180,20 +201,20 @@ impl CollectionTrial {
             let outlives = matches!(record, Record::History { .. });
             assert!(outlives, "this is left: {record:?}");
         }
-        assert_eq!(self.graves().await, [], "graves are left");
+        assert_eq!(self.pending_deletions().await, [], "graves are left");
         let sessions = self.sessions().expired(Timestamp(u64::MAX >> 1), None, 10).await;
         assert_eq!(sessions, [], "sessions are left");
     }
 }
 
-impl Tally {
+impl PassStatistics {
     /// What was done to links and records of bytes, without what was only looked at.
     pub(super) fn done(&self) -> (u64, u64, u64, u64) {
-        (self.marked, self.unlinked, self.buried, self.leftovers)
+        (self.marked, self.unlinked, self.scheduled, self.leftovers)
     }
 }
 
-/// A blob's own place, as [`MetadataTrial::commit`] chooses it.
+/// A blob's own place, as [`MetadataTest::commit`] chooses it.
 pub(super) fn place_of(digest: &Digest) -> Location {
     super::metadata::own_place(digest)
 }

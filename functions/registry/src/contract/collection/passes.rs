@@ -1,24 +1,20 @@
 //! Passes over all names: one at a time, resumable, in slices of any size, and harmless.
 
-use super::{CollectionTrial, DEEP, DRY, ENDLESS, GRACE, HOUR, PLAN};
+use super::{CollectionTest, DEEP, DRY, ENDLESS, GRACE, HOUR, PLAN};
 use crate::contract::metadata::{digest, location, manifest, repository, tag};
 use crate::contract::sessions::progress;
-use crate::store::collection::{Begun, LONGEST_LEASE_MS, Plan, Tally, UNTIL_IMPORTED};
+use crate::store::collection::{LONGEST_LEASE_MS, PassStart, PassStatistics, Plan, UNTIL_IMPORTED};
 use crate::store::metadata::Removal;
 use crate::store::sessions::End;
-use crate::store::{Cursor, Incarnation, Timestamp};
+use crate::store::{Cursor, Timestamp, Uid};
 
 /// A minute, in milliseconds.
 const MINUTE: u64 = 60_000;
 
-impl CollectionTrial {
-    async fn begin(&self, pass: u64) -> Begun {
+impl CollectionTest {
+    async fn begin(&self, pass: u64) -> PassStart {
         let until = self.now().plus_millis(MINUTE);
-        let answer = self
-            .store
-            .collection
-            .begin_pass(self.cx(), Incarnation(pass), until)
-            .await;
+        let answer = self.store.collection.begin_pass(self.cx(), Uid(pass), until).await;
         answer.expect("begin_pass")
     }
 
@@ -27,7 +23,7 @@ impl CollectionTrial {
         let answer = self
             .store
             .collection
-            .checkpoint(self.cx(), Incarnation(pass), next, until)
+            .checkpoint(self.cx(), Uid(pass), next, until)
             .await;
         answer.expect("checkpoint")
     }
@@ -49,122 +45,125 @@ impl CollectionTrial {
 
 /// What a process with a wrong clock has taken does not keep others out for longer than a lease may be; an import is
 /// waited for whatever the time is.
-pub async fn s33_a_lease_of_a_wrong_clock_holds_nobody_up(trial: CollectionTrial) {
+pub async fn s33_a_lease_of_a_wrong_clock_holds_nobody_up(test: CollectionTest) {
     const YEARS: u64 = 5 * 365 * 24 * HOUR;
     let begin = async |pass, until| {
-        let collection = &trial.store.collection;
+        let collection = &test.store.collection;
         collection
-            .begin_pass(trial.cx(), Incarnation(pass), until)
+            .begin_pass(test.cx(), Uid(pass), until)
             .await
             .expect("begin_pass")
     };
-    assert_eq!(begin(1, trial.now().plus_millis(YEARS)).await, Begun::Fresh);
-    let longest = trial.now().plus_millis(LONGEST_LEASE_MS);
-    assert_eq!(begin(2, longest).await, Begun::Fresh, "years are no lease");
+    assert_eq!(begin(1, test.now().plus_millis(YEARS)).await, PassStart::New);
+    let longest = test.now().plus_millis(LONGEST_LEASE_MS);
+    assert_eq!(begin(2, longest).await, PassStart::New, "years are no lease");
     assert_eq!(
         begin(3, longest).await,
-        Begun::Busy(longest),
+        PassStart::Busy(longest),
         "the longest lease is one"
     );
-    trial.pass(LONGEST_LEASE_MS);
+    test.pass(LONGEST_LEASE_MS);
     assert_eq!(
-        begin(3, trial.now().plus_millis(LONGEST_LEASE_MS + 1)).await,
-        Begun::Fresh
+        begin(3, test.now().plus_millis(LONGEST_LEASE_MS + 1)).await,
+        PassStart::New
     );
     assert_eq!(
         begin(4, UNTIL_IMPORTED).await,
-        Begun::Fresh,
+        PassStart::New,
         "one past the longest is none"
     );
-    assert_eq!(begin(5, longest).await, Begun::Busy(UNTIL_IMPORTED));
+    assert_eq!(begin(5, longest).await, PassStart::Busy(UNTIL_IMPORTED));
 }
 
 /// One pass runs at a time: while it says so nobody else begins; when it has not said so in time, somebody else may.
-pub async fn a_pass_runs_alone(trial: CollectionTrial) {
-    assert_eq!(trial.begin(1).await, Begun::Fresh);
-    let until = trial.now().plus_millis(MINUTE);
-    assert_eq!(trial.begin(2).await, Begun::Busy(until));
-    assert!(!trial.checkpoint(2, None).await, "who was refused has nothing to say");
-    assert_eq!(trial.begin(3).await, Begun::Busy(until));
-    trial.pass(MINUTE - 1);
-    assert_eq!(trial.begin(2).await, Begun::Busy(until));
-    trial.pass(1);
+pub async fn a_pass_runs_alone(test: CollectionTest) {
+    assert_eq!(test.begin(1).await, PassStart::New);
+    let until = test.now().plus_millis(MINUTE);
+    assert_eq!(test.begin(2).await, PassStart::Busy(until));
+    assert!(!test.checkpoint(2, None).await, "who was refused has nothing to say");
+    assert_eq!(test.begin(3).await, PassStart::Busy(until));
+    test.pass(MINUTE - 1);
+    assert_eq!(test.begin(2).await, PassStart::Busy(until));
+    test.pass(1);
     assert_eq!(
-        trial.begin(2).await,
-        Begun::Fresh,
+        test.begin(2).await,
+        PassStart::New,
         "nothing was recorded of how far it had come"
     );
-    assert!(!trial.checkpoint(1, None).await, "it was taken over");
-    assert!(matches!(trial.begin(1).await, Begun::Busy(_)));
-    assert!(trial.checkpoint(2, None).await);
-    assert_eq!(trial.begin(1).await, Begun::Fresh, "it has ended");
+    assert!(!test.checkpoint(1, None).await, "it was taken over");
+    assert!(matches!(test.begin(1).await, PassStart::Busy(_)));
+    assert!(test.checkpoint(2, None).await);
+    assert_eq!(test.begin(1).await, PassStart::New, "it has ended");
 }
 
 /// A checkpoint holds the pass for longer, also one that came late while nobody else did.
-pub async fn a_checkpoint_holds_the_pass(trial: CollectionTrial) {
-    trial.loose(3).await;
-    let cursor = trial.cursor().await;
-    assert_eq!(trial.begin(1).await, Begun::Fresh);
+pub async fn a_checkpoint_holds_the_pass(test: CollectionTest) {
+    test.loose(3).await;
+    let cursor = test.cursor().await;
+    assert_eq!(test.begin(1).await, PassStart::New);
     for _ in 0..3 {
-        trial.pass(MINUTE - 1);
-        assert!(trial.checkpoint(1, Some(&cursor)).await);
-        assert_eq!(trial.begin(2).await, Begun::Busy(trial.now().plus_millis(MINUTE)));
+        test.pass(MINUTE - 1);
+        assert!(test.checkpoint(1, Some(&cursor)).await);
+        assert_eq!(test.begin(2).await, PassStart::Busy(test.now().plus_millis(MINUTE)));
     }
-    trial.pass(MINUTE * 2);
-    assert!(trial.checkpoint(1, Some(&cursor)).await, "late, but nobody had come");
-    assert!(matches!(trial.begin(2).await, Begun::Busy(_)));
+    test.pass(MINUTE * 2);
+    assert!(test.checkpoint(1, Some(&cursor)).await, "late, but nobody had come");
+    assert!(matches!(test.begin(2).await, PassStart::Busy(_)));
 }
 
 /// A pass that was interrupted goes on where it was, in another process; one that has ended leaves nothing.
-pub async fn a_pass_is_resumed(trial: CollectionTrial) {
-    trial.loose(9).await;
-    trial.pass(GRACE);
-    assert_eq!(trial.begin(1).await, Begun::Fresh);
-    let mut total = Tally::default();
+pub async fn a_pass_is_resumed(test: CollectionTest) {
+    test.loose(9).await;
+    test.pass(GRACE);
+    assert_eq!(test.begin(1).await, PassStart::New);
+    let mut total = PassStatistics::default();
     let mut next = None;
     for _ in 0..4 {
-        let slice = trial.slice(&PLAN, next.as_ref(), 2).await;
-        total += slice.tally;
+        let slice = test.slice(&PLAN, next.as_ref(), 2).await;
+        total += slice.statistics;
         next = slice.next;
-        assert!(trial.checkpoint(1, next.as_ref()).await);
+        assert!(test.checkpoint(1, next.as_ref()).await);
     }
-    trial.pass(MINUTE);
+    test.pass(MINUTE);
     let cursor = next.expect("the walk has not ended");
-    assert_eq!(trial.begin(2).await, Begun::Resumed(cursor.clone()));
-    assert!(!trial.checkpoint(1, None).await, "it was taken over");
+    assert_eq!(test.begin(2).await, PassStart::Resumed(cursor.clone()));
+    assert!(!test.checkpoint(1, None).await, "it was taken over");
     let mut next = Some(cursor);
     for _ in 0..ENDLESS {
-        let slice = trial.slice(&PLAN, next.as_ref(), 2).await;
-        total += slice.tally;
+        let slice = test.slice(&PLAN, next.as_ref(), 2).await;
+        total += slice.statistics;
         next = slice.next;
-        assert!(trial.checkpoint(2, next.as_ref()).await);
+        assert!(test.checkpoint(2, next.as_ref()).await);
         if next.is_none() {
             break;
         }
     }
     assert_eq!(total.marked, 9, "each was met once");
-    assert!(!trial.checkpoint(2, None).await, "it has ended");
-    assert_eq!(trial.begin(3).await, Begun::Fresh);
+    assert!(!test.checkpoint(2, None).await, "it has ended");
+    assert_eq!(test.begin(3).await, PassStart::New);
 }
 
 /// Of passes that begin at once, one begins.
-pub async fn racing_passes_begin_one(trial: CollectionTrial) {
+pub async fn racing_passes_begin_one(test: CollectionTest) {
     for round in 0..8 {
-        let begun = trial
+        let begun = test
             .together(8, |number| {
-                let trial = trial.clone();
-                async move { trial.begin(round * 8 + number as u64 + 1).await }
+                let test = test.clone();
+                async move { test.begin(round * 8 + number as u64 + 1).await }
             })
             .await;
-        let granted = begun.iter().filter(|begun| !matches!(begun, Begun::Busy(_))).count();
+        let granted = begun
+            .iter()
+            .filter(|begun| !matches!(begun, PassStart::Busy(_)))
+            .count();
         assert_eq!(granted, 1, "{begun:?}");
-        trial.pass(MINUTE);
+        test.pass(MINUTE);
     }
 }
 
 /// Slices of any size meet everything, and do to it the same.
-pub async fn slices_meet_everything(trial: CollectionTrial) {
-    let names = trial.names();
+pub async fn slices_meet_everything(test: CollectionTest) {
+    let names = test.names();
     let kept = repository("kept");
     for number in 0..5 {
         let blob = digest(format!("kept {number}"));
@@ -174,18 +173,22 @@ pub async fn slices_meet_everything(trial: CollectionTrial) {
             .await;
     }
     for limit in [1, 2, 3, 7, 1000] {
-        trial.loose(13).await;
-        assert_eq!(trial.pass_by(&PLAN, limit).await.done(), (0, 0, 0, 0));
-        trial.pass(GRACE);
-        assert_eq!(trial.pass_by(&PLAN, limit).await.marked, 13, "in slices of {limit}");
-        trial.pass(GRACE);
-        let mut tally = trial.pass_by(&PLAN, limit).await;
-        assert_eq!(tally.unlinked, 13, "in slices of {limit}");
-        tally += trial.pass_by(&PLAN, limit).await;
-        assert_eq!((tally.buried, tally.buried_bytes), (13, 13_000), "in slices of {limit}");
-        let graves = trial.graves().await;
-        assert_eq!(graves.len(), 13);
-        trial.forget(&graves).await;
+        test.loose(13).await;
+        assert_eq!(test.pass_by(&PLAN, limit).await.done(), (0, 0, 0, 0));
+        test.pass(GRACE);
+        assert_eq!(test.pass_by(&PLAN, limit).await.marked, 13, "in slices of {limit}");
+        test.pass(GRACE);
+        let mut statistics = test.pass_by(&PLAN, limit).await;
+        assert_eq!(statistics.unlinked, 13, "in slices of {limit}");
+        statistics += test.pass_by(&PLAN, limit).await;
+        assert_eq!(
+            (statistics.scheduled, statistics.scheduled_bytes),
+            (13, 13_000),
+            "in slices of {limit}"
+        );
+        let pending_deletions = test.pending_deletions().await;
+        assert_eq!(pending_deletions.len(), 13);
+        test.forget(&pending_deletions).await;
     }
     for number in 0..5 {
         assert!(names.link(&kept, &digest(format!("kept {number}"))).await.is_some());
@@ -193,16 +196,16 @@ pub async fn slices_meet_everything(trial: CollectionTrial) {
 }
 
 /// What is written and removed during a walk does not keep it from meeting everything else.
-pub async fn a_walk_goes_on_while_names_change(trial: CollectionTrial) {
-    let names = trial.names();
-    trial.loose(12).await;
-    trial.pass(GRACE);
+pub async fn a_walk_goes_on_while_names_change(test: CollectionTest) {
+    let names = test.names();
+    test.loose(12).await;
+    test.pass(GRACE);
     let busy = repository("r1");
-    let mut total = Tally::default();
+    let mut total = PassStatistics::default();
     let mut next = None;
     for round in 0..ENDLESS {
-        let slice = trial.slice(&PLAN, next.as_ref(), 2).await;
-        total += slice.tally;
+        let slice = test.slice(&PLAN, next.as_ref(), 2).await;
+        total += slice.statistics;
         next = slice.next;
         if next.is_none() {
             break;
@@ -222,8 +225,8 @@ pub async fn a_walk_goes_on_while_names_change(trial: CollectionTrial) {
 
 /// A registry of everything: mounted and shared blobs, both digests of the same bytes, images, an index, large
 /// manifests, a signature, tags that have moved and that are gone; and something of each kind that is garbage.
-async fn furnish(trial: &CollectionTrial) {
-    let names = trial.names();
+async fn furnish(test: &CollectionTest) {
+    let names = test.names();
     let (one, two) = (repository("one"), repository("two/deep"));
     let shared = digest("shared layer");
     names.commit(&one, &shared).await;
@@ -262,8 +265,8 @@ async fn furnish(trial: &CollectionTrial) {
 }
 
 /// Deletes every manifest of a repository, parents first.
-async fn delete_all(trial: &CollectionTrial, name: &str) {
-    let names = trial.names();
+async fn delete_all(test: &CollectionTest, name: &str) {
+    let names = test.names();
     let name = repository(name);
     for _ in 0..ENDLESS {
         let manifests = names.manifests(&name, None, 100).await.items;
@@ -278,58 +281,58 @@ async fn delete_all(trial: &CollectionTrial, name: &str) {
 }
 
 /// Nothing that is young is touched, by any plan: pushes in progress look like garbage.
-pub async fn nothing_young_is_touched(trial: CollectionTrial) {
-    furnish(&trial).await;
+pub async fn nothing_young_is_touched(test: CollectionTest) {
+    furnish(&test).await;
     assert_eq!(
-        trial.run_twice(&PLAN).await.done(),
+        test.run_twice(&PLAN).await.done(),
         (0, 0, 1, 0),
         "only the bytes that nobody holds"
     );
-    trial.loose(3).await;
-    let before = trial.everything().await;
+    test.loose(3).await;
+    let before = test.everything().await;
     for plan in [PLAN, DEEP] {
-        let tally = trial.run_twice(&plan).await;
-        assert_eq!(tally.done(), (0, 0, 0, 0));
-        assert!(tally.seen > 0);
-        trial.pass(HOUR * 8);
+        let statistics = test.run_twice(&plan).await;
+        assert_eq!(statistics.done(), (0, 0, 0, 0));
+        assert!(statistics.seen > 0);
+        test.pass(HOUR * 8);
     }
-    assert_eq!(trial.everything().await, before);
+    assert_eq!(test.everything().await, before);
 }
 
 /// A deep pass removes nothing from a registry in which nothing was cut off, however old all of it is.
-pub async fn a_deep_pass_leaves_a_healthy_registry_alone(trial: CollectionTrial) {
-    furnish(&trial).await;
-    assert_eq!(trial.run_twice(&PLAN).await.done(), (0, 0, 1, 0));
-    let before = trial.everything().await;
+pub async fn a_deep_pass_leaves_a_healthy_registry_alone(test: CollectionTest) {
+    furnish(&test).await;
+    assert_eq!(test.run_twice(&PLAN).await.done(), (0, 0, 1, 0));
+    let before = test.everything().await;
     for _ in 0..3 {
-        trial.pass(GRACE * 10);
-        assert_eq!(trial.run_twice(&DEEP).await.done(), (0, 0, 0, 0));
+        test.pass(GRACE * 10);
+        assert_eq!(test.run_twice(&DEEP).await.done(), (0, 0, 0, 0));
     }
-    assert_eq!(trial.everything().await, before);
+    assert_eq!(test.everything().await, before);
 }
 
 /// A dry run counts what a run would do, and writes nothing: no mark either.
-pub async fn a_dry_run_writes_nothing(trial: CollectionTrial) {
-    let names = trial.names();
-    furnish(&trial).await;
-    trial.loose(5).await;
+pub async fn a_dry_run_writes_nothing(test: CollectionTest) {
+    let names = test.names();
+    furnish(&test).await;
+    test.loose(5).await;
     let deep = Plan { deep: true, ..DRY };
     for step in ["young", "to be marked", "to be unlinked", "to be buried"] {
         if step == "to be buried" {
-            let tally = trial.run(&DRY).await;
-            assert_eq!(tally.unlinked, 0, "{step}");
+            let statistics = test.run(&DRY).await;
+            assert_eq!(statistics.unlinked, 0, "{step}");
         }
-        let before = trial.everything().await;
-        let graves = trial.graves().await;
-        let dry = trial.run(&DRY).await;
-        assert_eq!(trial.run(&DRY).await, dry, "{step}: nothing has changed");
-        assert_eq!(trial.run(&deep).await.done(), dry.done(), "{step}");
-        assert_eq!(trial.everything().await, before, "{step}");
-        assert_eq!(trial.graves().await, graves, "{step}");
-        let real = trial.run(&PLAN).await;
+        let before = test.everything().await;
+        let pending_deletions = test.pending_deletions().await;
+        let dry = test.run(&DRY).await;
+        assert_eq!(test.run(&DRY).await, dry, "{step}: nothing has changed");
+        assert_eq!(test.run(&deep).await.done(), dry.done(), "{step}");
+        assert_eq!(test.everything().await, before, "{step}");
+        assert_eq!(test.pending_deletions().await, pending_deletions, "{step}");
+        let real = test.run(&PLAN).await;
         assert_eq!((dry.marked, dry.unlinked), (real.marked, real.unlinked), "{step}");
         assert!(
-            real.buried >= dry.buried,
+            real.scheduled >= dry.scheduled,
             "{step}: a run also buries what it has let go of"
         );
         match step {
@@ -338,17 +341,17 @@ pub async fn a_dry_run_writes_nothing(trial: CollectionTrial) {
             "to be unlinked" => assert_eq!(dry.done(), (0, 5, 0, 0)),
             _ => {}
         }
-        trial.pass(GRACE);
+        test.pass(GRACE);
     }
     let loose = names.link(&repository("r0"), &digest("loose 0")).await;
     assert_eq!(loose, None);
 }
 
 /// When everything was deleted and the graces have passed, nothing is left but the history.
-pub async fn nothing_is_left_in_the_end(trial: CollectionTrial) {
-    let (names, sessions) = (trial.names(), trial.sessions());
-    furnish(&trial).await;
-    trial.loose(3).await;
+pub async fn nothing_is_left_in_the_end(test: CollectionTest) {
+    let (names, sessions) = (test.names(), test.sessions());
+    furnish(&test).await;
+    test.loose(3).await;
     for id in 0..6 {
         let key = sessions.key(id);
         let claim = sessions.claim(key).await;
@@ -365,26 +368,26 @@ pub async fn nothing_is_left_in_the_end(trial: CollectionTrial) {
         }
     }
     for name in ["one", "two/deep"] {
-        delete_all(&trial, name).await;
+        delete_all(&test, name).await;
     }
     for _ in 0..3 {
-        trial.pass(GRACE);
-        trial.run(&DEEP).await;
-        let due = Timestamp(trial.now().0 - PLAN.graces.session_ms);
+        test.pass(GRACE);
+        test.run(&DEEP).await;
+        let due = Timestamp(test.now().0 - PLAN.grace_periods.session_ms);
         for (key, session) in sessions.expired(due, None, 100).await {
-            assert!(trial.sweep(key, &session).await.is_some());
+            assert!(test.sweep(key, &session).await.is_some());
         }
     }
-    let graves = trial.graves().await;
+    let pending_deletions = test.pending_deletions().await;
     // Two large manifests and the object that one of them did not need, four configs and their layer, four blobs that
     // nothing used, and the attempts of five sessions.
-    assert_eq!(graves.len(), 17, "{graves:#?}");
-    for grave in &graves {
-        if let Some(digest) = &grave.digest {
-            assert!(!trial.is_named(digest, &grave.location).await);
+    assert_eq!(pending_deletions.len(), 17, "{pending_deletions:#?}");
+    for pending_deletion in &pending_deletions {
+        if let Some(digest) = &pending_deletion.digest {
+            assert!(!test.is_named(digest, &pending_deletion.location).await);
         }
     }
-    trial.forget(&graves).await;
-    trial.assert_empty().await;
+    test.forget(&pending_deletions).await;
+    test.assert_empty().await;
     assert_eq!(names.repositories(None, 100).await.items, [], "the catalog is empty");
 }

@@ -2,7 +2,7 @@
 
 use oci::{Algorithm, Digest};
 
-use super::{MetadataTrial, digest, manifest, media_type, repository, tag};
+use super::{MetadataTest, digest, manifest, media_type, repository, tag};
 use crate::store::Page;
 use crate::store::metadata::Removal;
 
@@ -53,9 +53,9 @@ const AFTER: [&str; 21] = [
 ];
 
 /// Tags come in ASCII order, after any text, cut exactly at the limit.
-pub async fn tags_come_in_order(trial: MetadataTrial) {
+pub async fn tags_come_in_order(test: MetadataTest) {
     let name = repository("a/b");
-    let empty = trial.tags(&name, None, 10).await;
+    let empty = test.tags(&name, None, 10).await;
     assert_eq!(
         empty,
         Page {
@@ -69,30 +69,29 @@ pub async fn tags_come_in_order(trial: MetadataTrial) {
     tags.swap(2, 9);
     for (number, some) in tags.chunks(3).enumerate() {
         let text = format!("manifest {number}");
-        trial.put(&manifest(&name, text).tagged(some.to_vec())).await;
+        test.put(&manifest(&name, text).tagged(some.to_vec())).await;
     }
     // Other repositories are no part of the list.
     for other in ["a", "a/b/c", "a/a", "a/c"] {
-        trial
-            .put(&manifest(&repository(other), "m").tagged([tag("a"), tag("zz")]))
+        test.put(&manifest(&repository(other), "m").tagged([tag("a"), tag("zz")]))
             .await;
     }
     let sorted = TAGS.map(tag);
     for after in AFTER.into_iter().map(Some).chain([None]) {
         for limit in [1, 2, 13, 14, 15, 1000] {
-            let page = trial.tags(&name, after, limit).await;
+            let page = test.tags(&name, after, limit).await;
             let (items, more) = expected(&sorted, after, limit);
             assert_eq!((page.items, page.more), (items, more), "{limit} after {after:?}");
         }
     }
-    assert!(trial.delete_tag(&name, &tag("a")).await);
-    let page = trial.tags(&name, Some("__"), 2).await;
+    assert!(test.delete_tag(&name, &tag("a")).await);
+    let page = test.tags(&name, Some("__"), 2).await;
     assert_eq!(page.items, [tag("_x"), tag("a-1")]);
 }
 
 /// Repositories are listed once a manifest was published in them, in ASCII order, and stay.
-pub async fn repositories_come_in_order(trial: MetadataTrial) {
-    let empty = trial.repositories(None, 10).await;
+pub async fn repositories_come_in_order(test: MetadataTest) {
+    let empty = test.repositories(None, 10).await;
     assert_eq!(
         empty,
         Page {
@@ -104,13 +103,13 @@ pub async fn repositories_come_in_order(trial: MetadataTrial) {
     names.reverse();
     names.swap(1, 7);
     for name in &names {
-        trial.put(&manifest(name, "manifest")).await;
-        trial.put(&manifest(name, "another")).await;
+        test.put(&manifest(name, "manifest")).await;
+        test.put(&manifest(name, "another")).await;
     }
     let sorted = NAMES.map(repository);
     for after in AFTER.into_iter().map(Some).chain([None]) {
         for limit in [1, 2, 11, 12, 13, 1000] {
-            let page = trial.repositories(after, limit).await;
+            let page = test.repositories(after, limit).await;
             let (items, more) = expected(&sorted, after, limit);
             assert_eq!((page.items, page.more), (items, more), "{limit} after {after:?}");
         }
@@ -119,7 +118,7 @@ pub async fn repositories_come_in_order(trial: MetadataTrial) {
 
 /// A repository is one once a manifest was in it: not for a blob, not for a mount, not for a manifest that was
 /// refused; and it stays one when the manifest is gone.
-pub async fn a_repository_is_one_that_held_a_manifest(trial: MetadataTrial) {
+pub async fn a_repository_is_one_that_held_a_manifest(test: MetadataTest) {
     let (blobs, mounts, refused, emptied) = (
         repository("blobs"),
         repository("mounts"),
@@ -127,17 +126,17 @@ pub async fn a_repository_is_one_that_held_a_manifest(trial: MetadataTrial) {
         repository("emptied"),
     );
     let blob = digest("blob");
-    trial.commit(&blobs, &blob).await;
-    assert!(trial.mount(&mounts, &blob, &blobs).await);
-    trial.try_put(&manifest(&refused, "m").requiring([blob])).await;
+    test.commit(&blobs, &blob).await;
+    assert!(test.mount(&mounts, &blob, &blobs).await);
+    test.try_put(&manifest(&refused, "m").requiring([blob])).await;
     let put = manifest(&emptied, "m").tagged([tag("t")]);
-    trial.put(&put).await;
-    assert_eq!(trial.delete_manifest(&emptied, &put.digest).await, Removal::Removed);
+    test.put(&put).await;
+    assert_eq!(test.delete_manifest(&emptied, &put.digest).await, Removal::Removed);
     for name in [&blobs, &mounts, &refused] {
-        assert!(!trial.is_listed(name).await, "{name}");
+        assert!(!test.is_listed(name).await, "{name}");
     }
-    assert!(trial.is_listed(&emptied).await);
-    assert_eq!(trial.repositories(None, 10).await.items, [emptied]);
+    assert!(test.is_listed(&emptied).await);
+    assert_eq!(test.repositories(None, 10).await.items, [emptied]);
 }
 
 /// Digests in the order of their texts, of both algorithms.
@@ -153,21 +152,21 @@ fn digests(prefix: &str) -> Vec<Digest> {
 }
 
 /// The manifests of a repository come in the order of their digests' text.
-pub async fn manifests_come_in_order(trial: MetadataTrial) {
+pub async fn manifests_come_in_order(test: MetadataTest) {
     let name = repository("a");
-    assert!(trial.manifests(&name, None, 10).await.items.is_empty());
+    assert!(test.manifests(&name, None, 10).await.items.is_empty());
     let all = digests("manifest");
     for digest in all.iter().rev() {
         let mut put = manifest(&name, digest.to_string());
         put.digest = *digest;
-        trial.put(&put).await;
+        test.put(&put).await;
     }
-    trial.put(&manifest(&repository("a/b"), "another's")).await;
-    trial.commit(&name, &digest("a blob is no manifest")).await;
+    test.put(&manifest(&repository("a/b"), "another's")).await;
+    test.commit(&name, &digest("a blob is no manifest")).await;
     for limit in [1, 2, 8, 9, 10] {
         let mut found: Vec<Digest> = Vec::new();
         loop {
-            let page = trial.manifests(&name, found.last(), limit).await;
+            let page = test.manifests(&name, found.last(), limit).await;
             assert_eq!(page.items.len(), limit.min(9 - found.len()));
             found.extend(page.items);
             assert_eq!(page.more, found.len() < 9, "pages of {limit}");
@@ -179,16 +178,16 @@ pub async fn manifests_come_in_order(trial: MetadataTrial) {
     }
     let absent = digest("after a digest that is not there");
     let rest: Vec<_> = all.iter().filter(|digest| **digest > absent).copied().collect();
-    assert_eq!(trial.manifests(&name, Some(&absent), 100).await.items, rest);
-    assert_eq!(trial.delete_manifest(&name, &all[4]).await, Removal::Removed);
-    assert!(!trial.manifests(&name, None, 100).await.items.contains(&all[4]));
+    assert_eq!(test.manifests(&name, Some(&absent), 100).await.items, rest);
+    assert_eq!(test.delete_manifest(&name, &all[4]).await, Removal::Removed);
+    assert!(!test.manifests(&name, None, 100).await.items.contains(&all[4]));
 }
 
 /// Referrers come in the order of their digests, with their rows as they were put; the subject need not exist.
-pub async fn referrers_come_in_order(trial: MetadataTrial) {
+pub async fn referrers_come_in_order(test: MetadataTest) {
     let name = repository("a");
     let subject = digest("a subject that does not exist");
-    assert!(trial.referring(&name, &subject).await.is_empty());
+    assert!(test.referring(&name, &subject).await.is_empty());
     let all = digests("referrer");
     let mut rows = Vec::new();
     for (number, digest) in all.iter().enumerate() {
@@ -208,18 +207,16 @@ pub async fn referrers_come_in_order(trial: MetadataTrial) {
             }
         }
         rows.push(row.clone());
-        trial.put(&put).await;
+        test.put(&put).await;
     }
     // Another subject, and the same subject in another repository.
-    trial
-        .put(&manifest(&name, "one").about(digest("another subject")))
-        .await;
-    trial.put(&manifest(&repository("b"), "two").about(subject)).await;
+    test.put(&manifest(&name, "one").about(digest("another subject"))).await;
+    test.put(&manifest(&repository("b"), "two").about(subject)).await;
     for limit in [1, 2, 8, 9, 10] {
         let mut found = Vec::new();
         loop {
             let after = found.last().map(|_| &all[found.len() - 1]);
-            let page = trial.referrers(&name, &subject, after, limit).await;
+            let page = test.referrers(&name, &subject, after, limit).await;
             assert_eq!(page.items.len(), limit.min(9 - found.len()));
             found.extend(page.items);
             assert_eq!(page.more, found.len() < 9, "pages of {limit}");
@@ -231,34 +228,34 @@ pub async fn referrers_come_in_order(trial: MetadataTrial) {
     }
     let absent = digest("after a digest that is not there");
     let rest: Vec<_> = all.iter().filter(|digest| **digest > absent).copied().collect();
-    let page = trial.referrers(&name, &subject, Some(&absent), 100).await;
+    let page = test.referrers(&name, &subject, Some(&absent), 100).await;
     assert!(page.items.iter().map(|row| row.descriptor.digest).eq(rest));
 }
 
 /// A referrer that is deleted is no longer shown; one whose subject is deleted is.
-pub async fn referrers_follow_the_referrer_not_the_subject(trial: MetadataTrial) {
+pub async fn referrers_follow_the_referrer_not_the_subject(test: MetadataTest) {
     let name = repository("a");
     let subject = manifest(&name, "subject");
     let one = manifest(&name, "one").about(subject.digest);
     let two = manifest(&name, "two").about(subject.digest);
-    trial.put(&one).await;
-    trial.put(&subject).await;
-    trial.put(&two).await;
+    test.put(&one).await;
+    test.put(&subject).await;
+    test.put(&two).await;
     let mut both = vec![one.digest, two.digest];
     both.sort();
-    assert_eq!(trial.referring(&name, &subject.digest).await, both);
+    assert_eq!(test.referring(&name, &subject.digest).await, both);
 
     assert_eq!(
-        trial.delete_manifest(&name, &subject.digest).await,
+        test.delete_manifest(&name, &subject.digest).await,
         Removal::Removed,
         "a subject is not held by its referrers"
     );
-    assert_eq!(trial.referring(&name, &subject.digest).await, both);
-    assert_eq!(trial.delete_manifest(&name, &one.digest).await, Removal::Removed);
-    assert_eq!(trial.referring(&name, &subject.digest).await, [two.digest]);
-    trial.put(&one).await;
-    assert_eq!(trial.referring(&name, &subject.digest).await, both);
+    assert_eq!(test.referring(&name, &subject.digest).await, both);
+    assert_eq!(test.delete_manifest(&name, &one.digest).await, Removal::Removed);
+    assert_eq!(test.referring(&name, &subject.digest).await, [two.digest]);
+    test.put(&one).await;
+    assert_eq!(test.referring(&name, &subject.digest).await, both);
     let chained = manifest(&name, "three").about(one.digest);
-    trial.put(&chained).await;
-    assert_eq!(trial.referring(&name, &one.digest).await, [chained.digest]);
+    test.put(&chained).await;
+    assert_eq!(test.referring(&name, &one.digest).await, [chained.digest]);
 }

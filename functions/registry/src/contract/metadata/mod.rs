@@ -21,7 +21,7 @@ pub use races::*;
 pub use removals::*;
 pub use tags::*;
 
-use super::Trial;
+use super::ContractTest;
 use crate::store::metadata::{
     HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, NewContent, PutManifest, Referrer, Removal,
     TagRecord,
@@ -29,7 +29,7 @@ use crate::store::metadata::{
 use crate::store::{Location, Page};
 
 /// What a clause about metadata is given.
-pub type MetadataTrial = Trial<dyn MetadataStore>;
+pub type MetadataTest = ContractTest<dyn MetadataStore>;
 
 /// Who changes tags here.
 pub(in crate::contract) const WHO: &str = "user \"Zoë\"";
@@ -58,7 +58,7 @@ pub(in crate::contract) fn location(number: usize) -> Location {
     }
 }
 
-/// The object that [`MetadataTrial::commit`] gives a digest.
+/// The object that [`MetadataTest::commit`] gives a digest.
 pub(in crate::contract) fn own_place(digest: &Digest) -> Location {
     Location {
         store: "contract".to_owned(),
@@ -125,7 +125,7 @@ impl PutManifest {
     }
 }
 
-impl MetadataTrial {
+impl MetadataTest {
     pub(in crate::contract) async fn link(&self, repository: &RepositoryName, digest: &Digest) -> Option<Link> {
         self.store.link(self.cx(), repository, digest).await.expect("link")
     }
@@ -249,10 +249,14 @@ impl MetadataTrial {
         answer.expect("mount")
     }
 
-    pub(in crate::contract) async fn holders(&self, digest: &Digest) -> Vec<RepositoryName> {
-        let mut holders = self.store.holders(self.cx(), digest, 1000).await.expect("holders");
-        holders.sort();
-        holders
+    pub(in crate::contract) async fn linking_repositories(&self, digest: &Digest) -> Vec<RepositoryName> {
+        let mut linking_repositories = self
+            .store
+            .linking_repositories(self.cx(), digest, 1000)
+            .await
+            .expect("linking_repositories");
+        linking_repositories.sort();
+        linking_repositories
     }
 
     pub(in crate::contract) async fn try_put(&self, put: &PutManifest) -> ManifestPut {

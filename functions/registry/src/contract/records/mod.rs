@@ -9,9 +9,9 @@ use std::collections::BTreeSet;
 pub use moves::*;
 pub use walks::*;
 
-use super::collection::CollectionTrial;
+use super::collection::CollectionTest;
 use super::metadata::{digest, location, manifest, repository, tag};
-use super::{Names, Trial};
+use super::{ContractTest, Names};
 use crate::store::metadata::Removal;
 use crate::store::records::{Record, RecordStore};
 
@@ -24,27 +24,27 @@ pub struct Pair {
 }
 
 /// What a clause about records is given.
-pub type RecordTrial = Trial<Pair>;
+pub type RecordTest = ContractTest<Pair>;
 
 /// More slices than any walk here has records.
 const ENDLESS: usize = 100_000;
 
-impl RecordTrial {
-    pub(super) fn from(&self) -> CollectionTrial {
+impl RecordTest {
+    pub(super) fn from(&self) -> CollectionTest {
         self.of(self.store.from.clone().into())
     }
 
-    pub(super) fn to(&self) -> CollectionTrial {
+    pub(super) fn to(&self) -> CollectionTest {
         self.of(self.store.to.clone().into())
     }
 }
 
 /// All records of a store, in slices of `limit`. A walk may meet a record twice.
-pub(super) async fn walk(trial: &Trial<dyn RecordStore>, limit: usize) -> Vec<Record> {
+pub(super) async fn walk(test: &ContractTest<dyn RecordStore>, limit: usize) -> Vec<Record> {
     let mut all = Vec::new();
     let mut next = None;
     for _ in 0..ENDLESS {
-        let slice = trial.store.records(trial.cx(), next.as_ref(), limit).await;
+        let slice = test.store.records(test.cx(), next.as_ref(), limit).await;
         let slice = slice.expect("records");
         all.extend(slice.items);
         next = slice.next;
@@ -60,7 +60,7 @@ pub(super) fn line(record: &Record) -> String {
     serde_json::to_string(record).expect("records are JSON")
 }
 
-impl CollectionTrial {
+impl CollectionTest {
     pub(super) async fn export(&self) -> Vec<Record> {
         walk(&self.of(self.store.records.clone()), 1000).await
     }
@@ -73,15 +73,15 @@ impl CollectionTrial {
 /// Something of everything, in two repositories: shared and mounted blobs, manifests in the record and in objects,
 /// subjects that are there and not, references that need not be there, tags that have moved and that are gone, and a
 /// repository in which nothing is left.
-async fn furnish(trial: &CollectionTrial) {
-    let names = trial.names();
+async fn furnish(test: &CollectionTest) {
+    let names = test.names();
     let (one, two, three) = (repository("one"), repository("two/deep"), repository("three"));
     let (shared, other) = (digest("shared"), digest("other"));
     names.commit(&one, &shared).await;
     names.commit(&one, &other).await;
     assert!(names.mount(&two, &shared, &one).await);
     for number in 0..3_usize {
-        trial.pass(7);
+        test.pass(7);
         let mut image = manifest(&one, format!("image {number}\0\u{ff}"))
             .requiring([shared, other])
             .excepting([digest("foreign")])
@@ -111,7 +111,7 @@ async fn furnish(trial: &CollectionTrial) {
                 .tagged([tag("x")]),
         )
         .await;
-    trial.pass(7);
+    test.pass(7);
     assert!(names.delete_tag(&one, &tag("v0")).await);
     let gone = manifest(&three, "gone").tagged([tag("gone")]);
     names.put(&gone).await;

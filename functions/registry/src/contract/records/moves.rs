@@ -1,16 +1,16 @@
 //! Records that go into another store, or into the one that they came from.
 
-use super::{RecordTrial, furnish, lines};
+use super::{RecordTest, furnish, lines};
 use crate::contract::metadata::{digest, location, manifest, repository, tag};
 use crate::store::collection::Plan;
 use crate::store::metadata::{Defect, ManifestPut, Removal};
 use crate::store::records::{Record, RecordedObject};
-use crate::store::{Incarnation, Timestamp};
+use crate::store::{Timestamp, Uid};
 
 /// More than every grace of the default plan, in milliseconds.
 const GRACE: u64 = 26 * 3_600_000;
 
-impl RecordTrial {
+impl RecordTest {
     /// Moves everything in slices of a few records.
     async fn move_all(&self) -> Vec<Record> {
         let records = self.from().export().await;
@@ -48,28 +48,31 @@ impl RecordTrial {
             assert_eq!(to.referrers(name, &absent, None, 1000).await, referrers);
             for blob in ["shared", "other", "foreign", "image 1\0\u{ff}"].map(digest) {
                 assert_eq!(to.link(name, &blob).await, from.link(name, &blob).await);
-                assert_eq!(to.holders(&blob).await, from.holders(&blob).await);
+                assert_eq!(
+                    to.linking_repositories(&blob).await,
+                    from.linking_repositories(&blob).await
+                );
             }
         }
     }
 }
 
 /// Everything that one store knows, another knows after it: every read answers the same.
-pub async fn everything_moves(trial: RecordTrial) {
-    furnish(&trial.from()).await;
-    let records = trial.move_all().await;
-    assert_eq!(lines(&trial.to().export().await), lines(&records));
-    trial.assert_alike().await;
+pub async fn everything_moves(test: RecordTest) {
+    furnish(&test.from()).await;
+    let records = test.move_all().await;
+    assert_eq!(lines(&test.to().export().await), lines(&records));
+    test.assert_alike().await;
 }
 
 /// Inserting again changes nothing, nor does the order in which records come.
-pub async fn inserting_again_changes_nothing(trial: RecordTrial) {
-    furnish(&trial.from()).await;
-    let mut records = trial.from().export().await;
-    let to = trial.to();
+pub async fn inserting_again_changes_nothing(test: RecordTest) {
+    furnish(&test.from()).await;
+    let mut records = test.from().export().await;
+    let to = test.to();
     records.reverse();
     to.import(&records).await;
-    trial.assert_alike().await;
+    test.assert_alike().await;
     records.sort_by_key(super::line);
     for record in &records {
         to.import(std::slice::from_ref(record)).await;
@@ -77,8 +80,8 @@ pub async fn inserting_again_changes_nothing(trial: RecordTrial) {
     to.import(&records).await;
     to.import(&[]).await;
     assert_eq!(lines(&to.export().await), lines(&records));
-    trial.assert_alike().await;
-    trial.pass(GRACE);
+    test.assert_alike().await;
+    test.pass(GRACE);
     assert_eq!(
         to.run_twice(&Plan::default()).await.done(),
         (0, 0, 0, 0),
@@ -87,8 +90,8 @@ pub async fn inserting_again_changes_nothing(trial: RecordTrial) {
 }
 
 /// A record that is there is replaced, with all that belonged to it.
-pub async fn a_record_is_replaced(trial: RecordTrial) {
-    let (from, to) = (trial.from(), trial.to());
+pub async fn a_record_is_replaced(test: RecordTest) {
+    let (from, to) = (test.from(), test.to());
     let name = repository("a");
     let blobs = [digest("blob 0"), digest("blob 1")];
     for (which, world) in [&from, &to].into_iter().enumerate() {
@@ -103,7 +106,7 @@ pub async fn a_record_is_replaced(trial: RecordTrial) {
         names.put(&put).await;
         let tagged = manifest(&name, format!("tagged {which}")).tagged([tag("latest")]);
         names.put(&tagged).await;
-        trial.pass(1000);
+        test.pass(1000);
     }
     let records = from.export().await;
     to.import(&records).await;
@@ -111,7 +114,7 @@ pub async fn a_record_is_replaced(trial: RecordTrial) {
     let names = to.names();
     for blob in &blobs {
         assert_eq!(names.link(&name, blob).await, from.names().link(&name, blob).await);
-        assert_eq!(names.holders(blob).await.len(), 1);
+        assert_eq!(names.linking_repositories(blob).await.len(), 1);
     }
     let put = digest("manifest");
     assert_eq!(
@@ -139,17 +142,17 @@ pub async fn a_record_is_replaced(trial: RecordTrial) {
     assert_eq!(names.delete_manifest(&name, &put).await, Removal::Removed);
     assert_eq!(names.unlink(&name, &blobs[0]).await, Removal::Removed);
     assert_eq!(
-        to.run_twice(&Plan::default()).await.buried,
+        to.run_twice(&Plan::default()).await.scheduled,
         3,
         "and no back-link of an old life holds anything"
     );
 }
 
 /// A registry that has moved goes on: references hold, tags have a past, bytes can be mounted, and all can be deleted.
-pub async fn a_registry_goes_on_where_it_has_moved(trial: RecordTrial) {
-    furnish(&trial.from()).await;
-    trial.move_all().await;
-    let to = trial.to();
+pub async fn a_registry_goes_on_where_it_has_moved(test: RecordTest) {
+    furnish(&test.from()).await;
+    test.move_all().await;
+    let to = test.to();
     let names = to.names();
     let (one, two) = (repository("one"), repository("two/deep"));
     let shared = digest("shared");
@@ -169,14 +172,18 @@ pub async fn a_registry_goes_on_where_it_has_moved(trial: RecordTrial) {
     assert_eq!(after[1..], before);
     names.assert_chain(&one, &tag("v0")).await;
 
-    trial.pass(GRACE);
-    let tally = to
+    test.pass(GRACE);
+    let statistics = to
         .run_twice(&Plan {
             deep: true,
             ..Plan::default()
         })
         .await;
-    assert_eq!(tally.done(), (1, 0, 0, 0), "only what was mounted now and is not used");
+    assert_eq!(
+        statistics.done(),
+        (1, 0, 0, 0),
+        "only what was mounted now and is not used"
+    );
     for name in [&one, &two] {
         for _ in 0..3 {
             for digest in names.manifests(name, None, 100).await.items {
@@ -186,32 +193,36 @@ pub async fn a_registry_goes_on_where_it_has_moved(trial: RecordTrial) {
         assert!(names.tags(name, None, 10).await.items.is_empty());
     }
     for _ in 0..3 {
-        trial.pass(GRACE);
+        test.pass(GRACE);
         to.run(&Plan {
             deep: true,
             ..Plan::default()
         })
         .await;
     }
-    let graves = to.graves().await;
-    assert_eq!(graves.len(), 3, "both blobs and the large manifest: {graves:#?}");
-    to.forget(&graves).await;
+    let pending_deletions = to.pending_deletions().await;
+    assert_eq!(
+        pending_deletions.len(),
+        3,
+        "both blobs and the large manifest: {pending_deletions:#?}"
+    );
+    to.forget(&pending_deletions).await;
     to.assert_empty().await;
 }
 
 /// A collection in the new store takes over the ages: what is old and loose is not young there.
-pub async fn ages_move_along(trial: RecordTrial) {
-    let (from, to) = (trial.from(), trial.to());
+pub async fn ages_move_along(test: RecordTest) {
+    let (from, to) = (test.from(), test.to());
     let name = repository("a");
     from.names().commit(&name, &digest("blob")).await;
-    trial.pass(GRACE);
-    trial.move_all().await;
+    test.pass(GRACE);
+    test.move_all().await;
     assert_eq!(to.run(&Plan::default()).await.marked, 1);
 }
 
 /// Records hold what no operation would write: all values that their types allow.
-pub async fn records_hold_extreme_values(trial: RecordTrial) {
-    let to = trial.to();
+pub async fn records_hold_extreme_values(test: RecordTest) {
+    let to = test.to();
     let name = repository("a");
     let at = Timestamp(i64::MAX.cast_unsigned() >> 12);
     let size = i64::MAX.cast_unsigned();
@@ -232,7 +243,7 @@ pub async fn records_hold_extreme_values(trial: RecordTrial) {
             digest: blob,
             location: location(1),
             size,
-            incarnation: Incarnation(u64::MAX),
+            uid: Uid(u64::MAX),
             at,
         },
         Record::Link {
@@ -240,21 +251,21 @@ pub async fn records_hold_extreme_values(trial: RecordTrial) {
             digest: blob,
             location: location(1),
             size: 0,
-            incarnation: Incarnation(0),
+            uid: Uid(0),
             at: Timestamp(0),
         },
     ];
     to.import(&records).await;
     assert_eq!(lines(&to.export().await), lines(&records));
     let link = to.names().link(&name, &blob).await.expect("the link");
-    assert_eq!((link.size, link.incarnation), (size, Incarnation(u64::MAX)));
+    assert_eq!((link.size, link.uid), (size, Uid(u64::MAX)));
     assert_eq!(to.names().unlink(&name, &blob).await, Removal::Removed);
-    assert_eq!(to.names().holders(&blob).await, [repository("b")]);
+    assert_eq!(to.names().linking_repositories(&blob).await, [repository("b")]);
 }
 
 /// What is known to be wrong with an object is told of its record, and does not move: the copy may be whole.
-pub async fn the_defect_of_an_object_is_told_and_not_exported(trial: RecordTrial) {
-    let (from, to) = (trial.from(), trial.to());
+pub async fn the_defect_of_an_object_is_told_and_not_exported(test: RecordTest) {
+    let (from, to) = (test.from(), test.to());
     let (name, blob) = (repository("a"), digest("blob"));
     from.names().commit_at(&name, &blob, &location(1)).await;
     for defect in [None, Some(Defect::Missing), None, Some(Defect::Damaged)] {

@@ -2,19 +2,19 @@
 
 use std::collections::BTreeSet;
 
-use super::{ENDLESS, RecordTrial, furnish, lines, walk};
+use super::{ENDLESS, RecordTest, furnish, lines, walk};
 use crate::contract::metadata::{digest, location, manifest, repository, tag};
 use crate::store::metadata::{Content, Removal};
 use crate::store::records::{EntryContent, Record};
 
 /// An empty store has no records.
-pub async fn an_empty_store_has_no_records(trial: RecordTrial) {
-    assert_eq!(trial.from().export().await, []);
+pub async fn an_empty_store_has_no_records(test: RecordTest) {
+    assert_eq!(test.from().export().await, []);
 }
 
 /// The records say what the reads say, and there is one of everything.
-pub async fn records_say_what_reads_say(trial: RecordTrial) {
-    let from = trial.from();
+pub async fn records_say_what_reads_say(test: RecordTest) {
+    let from = test.from();
     furnish(&from).await;
     let names = from.names();
     let mut counts = [0; 6];
@@ -22,7 +22,7 @@ pub async fn records_say_what_reads_say(trial: RecordTrial) {
         let kind = match record {
             Record::Repository { name, created } => {
                 assert!(names.is_listed(&name).await, "{name}");
-                assert!(created <= trial.now());
+                assert!(created <= test.now());
                 0
             }
             Record::Blob {
@@ -37,14 +37,11 @@ pub async fn records_say_what_reads_say(trial: RecordTrial) {
                 digest,
                 location,
                 size,
-                incarnation,
+                uid,
                 ..
             } => {
                 let link = names.link(&repository, &digest).await.expect("the link");
-                assert_eq!(
-                    (link.location, link.size, link.incarnation),
-                    (location, size, incarnation)
-                );
+                assert_eq!((link.location, link.size, link.uid), (location, size, uid));
                 2
             }
             Record::Manifest(entry) => {
@@ -59,7 +56,7 @@ pub async fn records_say_what_reads_say(trial: RecordTrial) {
                 assert_eq!(record.content, content);
                 assert_eq!((record.media_type, record.size), (entry.media_type, entry.size));
                 assert_eq!(record.artifact_type, entry.artifact_type);
-                assert_eq!(record.incarnation, entry.incarnation);
+                assert_eq!(record.uid, entry.uid);
                 assert_eq!(record.subject, entry.subject.as_ref().map(|(subject, _)| *subject));
                 if let Some((subject, row)) = entry.subject {
                     let rows = names.referrers(&entry.repository, &subject, None, 100).await.items;
@@ -94,8 +91,8 @@ pub async fn records_say_what_reads_say(trial: RecordTrial) {
 }
 
 /// A manifest's record names all that it refers to, also what need not be there, but not its subject.
-pub async fn a_manifest_is_recorded_with_its_references(trial: RecordTrial) {
-    let from = trial.from();
+pub async fn a_manifest_is_recorded_with_its_references(test: RecordTest) {
+    let from = test.from();
     let names = from.names();
     let name = repository("a");
     let (blob, foreign) = (digest("blob"), digest("foreign"));
@@ -122,13 +119,13 @@ pub async fn a_manifest_is_recorded_with_its_references(trial: RecordTrial) {
     references.sort_by_key(ToString::to_string);
     assert_eq!(entry.references, references);
     assert_eq!(entry.subject, put.subject);
-    assert_eq!(entry.at, trial.now());
+    assert_eq!(entry.at, test.now());
     assert_eq!(entry.content, EntryContent::Stored(location(1)));
 }
 
 /// Slices of any size meet everything.
-pub async fn slices_meet_every_record(trial: RecordTrial) {
-    let from = trial.from();
+pub async fn slices_meet_every_record(test: RecordTest) {
+    let from = test.from();
     furnish(&from).await;
     let all = lines(&from.export().await);
     for limit in [1, 2, 5, 1000] {
@@ -139,8 +136,8 @@ pub async fn slices_meet_every_record(trial: RecordTrial) {
 }
 
 /// What is written or removed during a walk does not keep it from meeting everything else.
-pub async fn a_walk_meets_what_stays(trial: RecordTrial) {
-    let from = trial.from();
+pub async fn a_walk_meets_what_stays(test: RecordTest) {
+    let from = test.from();
     furnish(&from).await;
     let names = from.names();
     let all = lines(&from.export().await);
@@ -148,7 +145,7 @@ pub async fn a_walk_meets_what_stays(trial: RecordTrial) {
     let mut met = Vec::new();
     let mut next = None;
     for round in 0..ENDLESS {
-        let slice = from.store.records.records(trial.cx(), next.as_ref(), 1).await;
+        let slice = from.store.records.records(test.cx(), next.as_ref(), 1).await;
         let slice = slice.expect("records");
         met.extend(slice.items);
         next = slice.next;
@@ -174,8 +171,8 @@ pub async fn a_walk_meets_what_stays(trial: RecordTrial) {
 }
 
 /// Marks, graves and sessions are no records: they belong to the store they were made in.
-pub async fn what_a_collection_notes_is_no_record(trial: RecordTrial) {
-    let from = trial.from();
+pub async fn what_a_collection_notes_is_no_record(test: RecordTest) {
+    let from = test.from();
     let names = from.names();
     furnish(&from).await;
     names.commit(&repository("one"), &digest("loose")).await;
@@ -191,7 +188,7 @@ pub async fn what_a_collection_notes_is_no_record(trial: RecordTrial) {
     let all = but_for_the_empty(from.export().await);
     let sessions = from.sessions();
     sessions.claim(sessions.key(1)).await;
-    trial.pass(1000 * 3_600_000);
+    test.pass(1000 * 3_600_000);
     let plan = crate::store::collection::Plan::default();
     assert_eq!(from.run(&plan).await.marked, 1);
     assert_eq!(but_for_the_empty(from.export().await), all);

@@ -1,24 +1,24 @@
 //! What a [`SessionStore`] must do. Here are claims and what is saved under them; [`ends`] holds commits, cancels, what
 //! has expired, and the signing keys.
 
-pub mod ends;
+pub mod endings;
 
-pub use ends::*;
+pub use endings::*;
 use oci::{Algorithm, Digest};
 
-use super::Trial;
+use super::ContractTest;
 use crate::store::sessions::{
     Cancelled, Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionId, SessionKey, SessionStore, State,
 };
 use crate::store::{Location, Timestamp};
 
 /// What a clause about sessions is given.
-pub type SessionTrial = Trial<dyn SessionStore>;
+pub type SessionTest = ContractTest<dyn SessionStore>;
 
 /// A minute, in milliseconds: how long the claims here live.
 pub(in crate::contract) const CLAIM: u64 = 60_000;
 
-impl SessionTrial {
+impl SessionTest {
     pub(in crate::contract) fn key(&self, id: u128) -> SessionKey {
         SessionKey {
             expires: self.now().plus_millis(24 * 60 * 60 * 1000),
@@ -38,10 +38,10 @@ impl SessionTrial {
         let cx = self.cx();
         let until = cx.now.plus_millis(CLAIM);
         // Right and wrong in turn: what is expected changes no answer.
-        let expected = if cx.incarnation.0.is_multiple_of(2) {
-            Expected::Fresh
+        let expected = if cx.uid.0.is_multiple_of(2) {
+            Expected::New
         } else {
-            Expected::Begun
+            Expected::Existing
         };
         let claimed = self.store.claim(cx, key, expected, until, u32::MAX).await;
         claimed.expect("claim")
@@ -142,133 +142,133 @@ pub(in crate::contract) fn progress(offset: u64) -> Progress {
 }
 
 /// A session in which nothing was stored has no row and no parts, and asking creates none.
-pub async fn a_new_session_has_no_row(trial: SessionTrial) {
-    let key = trial.key(1);
-    assert_eq!(trial.get(key).await, None);
-    assert_eq!(trial.parts(key).await, Vec::<Vec<u8>>::new());
-    assert_eq!(trial.get(key).await, None);
+pub async fn a_new_session_has_no_row(test: SessionTest) {
+    let key = test.key(1);
+    assert_eq!(test.get(key).await, None);
+    assert_eq!(test.parts(key).await, Vec::<Vec<u8>>::new());
+    assert_eq!(test.get(key).await, None);
 }
 
 /// The first claim creates the row, which names the attempt before anything is stored.
-pub async fn a_claim_creates_the_row(trial: SessionTrial) {
-    let key = trial.key(u128::MAX - 1);
-    let claim = trial.claim(key).await;
+pub async fn a_claim_creates_the_row(test: SessionTest) {
+    let key = test.key(u128::MAX - 1);
+    let claim = test.claim(key).await;
     assert_eq!(claim.key, key);
     assert_eq!(claim.attempt.session, key.id);
     assert_eq!(claim.attempt.number, 1);
     assert_eq!(claim.progress, Progress::default());
 
-    let row = trial.row(key).await;
+    let row = test.row(key).await;
     assert_eq!(row.state, State::Open);
     assert_eq!(row.attempts, 1);
-    assert_eq!(row.claimed_until, Some(trial.now().plus_millis(CLAIM)));
+    assert_eq!(row.claimed_until, Some(test.now().plus_millis(CLAIM)));
     assert_eq!(row.progress, Progress::default());
     assert_eq!(row.publishing, None);
     assert_eq!(row.version, claim.version);
 }
 
 /// Sessions are told apart by their whole key.
-pub async fn sessions_are_apart(trial: SessionTrial) {
-    let one = trial.key(1);
-    let two = trial.key(2);
+pub async fn sessions_are_apart(test: SessionTest) {
+    let one = test.key(1);
+    let two = test.key(2);
     // All 128 bits count.
-    let high = trial.key(1 << 127 | 1);
+    let high = test.key(1 << 127 | 1);
     let later = SessionKey {
         expires: one.expires.plus_millis(1),
         ..one
     };
-    let claim = trial.claim(one).await;
-    assert!(trial.save(&claim, progress(5), Some(b"part")).await);
+    let claim = test.claim(one).await;
+    assert!(test.save(&claim, progress(5), Some(b"part")).await);
     for other in [two, high, later] {
-        assert_eq!(trial.get(other).await, None, "{other:?}");
-        assert!(trial.parts(other).await.is_empty(), "{other:?}");
-        assert_eq!(trial.claim(other).await.progress, Progress::default());
+        assert_eq!(test.get(other).await, None, "{other:?}");
+        assert!(test.parts(other).await.is_empty(), "{other:?}");
+        assert_eq!(test.claim(other).await.progress, Progress::default());
     }
-    assert_eq!(trial.row(one).await.progress.offset, 5);
+    assert_eq!(test.row(one).await.progress.offset, 5);
 }
 
 /// While a claim is live there is no second one, and the answer tells how the session is.
-pub async fn a_live_claim_keeps_others_out(trial: SessionTrial) {
-    let key = trial.key(1);
-    let first = trial.claim(key).await;
-    assert!(trial.save(&first, progress(7), None).await);
-    let second = trial.claim(key).await;
-    let row = trial.row(key).await;
-    match trial.try_claim(key).await {
+pub async fn a_live_claim_keeps_others_out(test: SessionTest) {
+    let key = test.key(1);
+    let first = test.claim(key).await;
+    assert!(test.save(&first, progress(7), None).await);
+    let second = test.claim(key).await;
+    let row = test.row(key).await;
+    match test.try_claim(key).await {
         Claimed::Busy(session) => {
             assert_eq!(session, row);
             assert_eq!(session.progress.offset, 7);
         }
         other => panic!("{other:?}"),
     }
-    assert_eq!(trial.row(key).await, row, "a refused claim changes nothing");
-    assert!(trial.save(&second, progress(8), None).await);
+    assert_eq!(test.row(key).await, row, "a refused claim changes nothing");
+    assert!(test.save(&second, progress(8), None).await);
 }
 
 /// A claim that is not renewed ends by itself, at the very moment that was given.
-pub async fn a_claim_expires_at_its_end(trial: SessionTrial) {
-    let key = trial.key(1);
-    let first = trial.claim(key).await;
-    trial.pass(CLAIM - 1);
-    assert!(matches!(trial.try_claim(key).await, Claimed::Busy(_)));
-    trial.pass(1);
-    let second = trial.claim(key).await;
+pub async fn a_claim_expires_at_its_end(test: SessionTest) {
+    let key = test.key(1);
+    let first = test.claim(key).await;
+    test.pass(CLAIM - 1);
+    assert!(matches!(test.try_claim(key).await, Claimed::Busy(_)));
+    test.pass(1);
+    let second = test.claim(key).await;
     assert_eq!(second.attempt.number, 2);
     assert_eq!(second.progress, Progress::default());
-    trial.assert_lost(&first).await;
-    assert!(trial.save(&second, progress(3), None).await);
+    test.assert_lost(&first).await;
+    assert!(test.save(&second, progress(3), None).await);
 }
 
 /// A claim that ran out while nobody else came is as good as before: it can be renewed, saved, released, committed and
 /// finished.
-pub async fn a_claim_that_ran_out_is_still_good(trial: SessionTrial) {
-    let key = trial.key(1);
-    let claim = trial.claim(key).await;
-    trial.pass(CLAIM);
-    assert!(trial.renew(&claim).await);
-    assert!(matches!(trial.try_claim(key).await, Claimed::Busy(_)), "renewed");
-    trial.pass(CLAIM);
-    assert!(trial.save(&claim, progress(3), Some(b"part")).await);
-    assert_eq!(trial.row(key).await.progress.offset, 3);
+pub async fn a_claim_that_ran_out_is_still_good(test: SessionTest) {
+    let key = test.key(1);
+    let claim = test.claim(key).await;
+    test.pass(CLAIM);
+    assert!(test.renew(&claim).await);
+    assert!(matches!(test.try_claim(key).await, Claimed::Busy(_)), "renewed");
+    test.pass(CLAIM);
+    assert!(test.save(&claim, progress(3), Some(b"part")).await);
+    assert_eq!(test.row(key).await.progress.offset, 3);
 
-    let claim = trial.claim(key).await;
-    trial.pass(CLAIM);
-    trial.release(&claim).await;
-    trial.assert_lost(&claim).await;
+    let claim = test.claim(key).await;
+    test.pass(CLAIM);
+    test.release(&claim).await;
+    test.assert_lost(&claim).await;
 
-    let claim = trial.claim(key).await;
-    trial.pass(CLAIM);
-    assert!(trial.commit(&claim, &digest("late")).await);
-    trial.finish(&claim, End::Done).await;
-    assert_eq!(trial.row(key).await.state, State::Done);
+    let claim = test.claim(key).await;
+    test.pass(CLAIM);
+    assert!(test.commit(&claim, &digest("late")).await);
+    test.finish(&claim, End::Done).await;
+    assert_eq!(test.row(key).await.state, State::Done);
 
-    let other = trial.key(2);
-    let claim = trial.claim(other).await;
-    trial.pass(CLAIM);
-    trial.finish(&claim, End::Cancelled).await;
-    assert_eq!(trial.row(other).await.state, State::Cancelled);
+    let other = test.key(2);
+    let claim = test.claim(other).await;
+    test.pass(CLAIM);
+    test.finish(&claim, End::Cancelled).await;
+    assert_eq!(test.row(other).await.state, State::Cancelled);
 }
 
 /// A renewed claim lives until its new end; its version stays as it was.
-pub async fn a_renewed_claim_lives_on(trial: SessionTrial) {
-    let key = trial.key(1);
-    let claim = trial.claim(key).await;
+pub async fn a_renewed_claim_lives_on(test: SessionTest) {
+    let key = test.key(1);
+    let claim = test.claim(key).await;
     for _ in 0..3 {
-        trial.pass(CLAIM - 1);
-        assert!(trial.renew(&claim).await);
+        test.pass(CLAIM - 1);
+        assert!(test.renew(&claim).await);
     }
-    let row = trial.row(key).await;
-    assert_eq!(row.claimed_until, Some(trial.now().plus_millis(CLAIM)));
+    let row = test.row(key).await;
+    assert_eq!(row.claimed_until, Some(test.now().plus_millis(CLAIM)));
     assert_eq!(row.version, claim.version);
     assert_eq!(row.attempts, 1);
-    trial.pass(CLAIM - 1);
-    assert!(matches!(trial.try_claim(key).await, Claimed::Busy(_)));
-    assert!(trial.save(&claim, progress(1), None).await);
+    test.pass(CLAIM - 1);
+    assert!(matches!(test.try_claim(key).await, Claimed::Busy(_)));
+    assert!(test.save(&claim, progress(1), None).await);
 }
 
 /// Saving replaces the progress, ends the claim, and keeps part records in order under numbers of its own.
-pub async fn a_save_records_the_body(trial: SessionTrial) {
-    let key = trial.key(1);
+pub async fn a_save_records_the_body(test: SessionTest) {
+    let key = test.key(1);
     let every_byte: Vec<u8> = (0..=255).collect();
     let bodies: [(u64, Option<&[u8]>, u32); 5] = [
         (10, Some(b"first"), 1),
@@ -278,14 +278,14 @@ pub async fn a_save_records_the_body(trial: SessionTrial) {
         (u64::from(u32::MAX) + 1, Some(b"first"), 4),
     ];
     for (offset, part, parts) in bodies {
-        let claim = trial.claim(key).await;
-        let claimed = trial.row(key).await;
+        let claim = test.claim(key).await;
+        let claimed = test.row(key).await;
         let ignored = Progress {
             parts: 77,
             ..progress(offset)
         };
-        assert!(trial.save(&claim, ignored, part).await);
-        let row = trial.row(key).await;
+        assert!(test.save(&claim, ignored, part).await);
+        let row = test.row(key).await;
         let expected = Progress {
             parts,
             ..progress(offset)
@@ -294,87 +294,87 @@ pub async fn a_save_records_the_body(trial: SessionTrial) {
         assert_eq!(row.claimed_until, None);
         assert_eq!(row.state, State::Open);
         assert!(row.version > claimed.version, "a save is a change");
-        trial.assert_lost(&claim).await;
-        let next = trial.claim(key).await;
+        test.assert_lost(&claim).await;
+        let next = test.claim(key).await;
         assert_eq!(next.progress, expected, "the next claim tells what is stored");
-        trial.release(&next).await;
+        test.release(&next).await;
     }
     let parts: [&[u8]; 4] = [b"first", &every_byte, b"", b"first"];
-    assert_eq!(trial.parts(key).await, parts);
+    assert_eq!(test.parts(key).await, parts);
 }
 
 /// Many part records keep the order in which they were saved, also past every power of ten.
-pub async fn parts_stay_in_order(trial: SessionTrial) {
-    let key = trial.key(1);
+pub async fn parts_stay_in_order(test: SessionTest) {
+    let key = test.key(1);
     let mut expected = Vec::new();
     for number in 0..120_u32 {
         let part = number.to_be_bytes();
-        let claim = trial.claim(key).await;
-        assert!(trial.save(&claim, progress(u64::from(number)), Some(&part)).await);
+        let claim = test.claim(key).await;
+        assert!(test.save(&claim, progress(u64::from(number)), Some(&part)).await);
         expected.push(part.to_vec());
     }
-    assert_eq!(trial.parts(key).await, expected);
-    assert_eq!(trial.row(key).await.progress.parts, 120);
+    assert_eq!(test.parts(key).await, expected);
+    assert_eq!(test.row(key).await.progress.parts, 120);
 }
 
 /// A released claim leaves the session as it was before it, but for the attempt that is counted.
-pub async fn a_release_undoes_the_claim(trial: SessionTrial) {
-    let key = trial.key(1);
-    let claim = trial.claim(key).await;
-    assert!(trial.save(&claim, progress(4), Some(b"p")).await);
-    let before = trial.row(key).await;
+pub async fn a_release_undoes_the_claim(test: SessionTest) {
+    let key = test.key(1);
+    let claim = test.claim(key).await;
+    assert!(test.save(&claim, progress(4), Some(b"p")).await);
+    let before = test.row(key).await;
 
-    let claim = trial.claim(key).await;
-    trial.release(&claim).await;
-    let after = trial.row(key).await;
+    let claim = test.claim(key).await;
+    test.release(&claim).await;
+    let after = test.row(key).await;
     assert_eq!(after.claimed_until, None);
     assert_eq!(
         (after.state, after.progress, after.publishing),
         (before.state, before.progress, before.publishing)
     );
     assert_eq!(after.attempts, before.attempts + 1);
-    trial.assert_lost(&claim).await;
-    trial.release(&claim).await;
+    test.assert_lost(&claim).await;
+    test.release(&claim).await;
     assert_eq!(
-        trial.claim(key).await.attempt.number,
+        test.claim(key).await.attempt.number,
         3,
         "at once, without waiting for the end of the claim"
     );
 }
 
 /// Every claim gets a number of its own, whatever became of the ones before; the row tells how many there were.
-pub async fn attempts_never_repeat(trial: SessionTrial) {
-    let key = trial.key(1);
+pub async fn attempts_never_repeat(test: SessionTest) {
+    let key = test.key(1);
     let mut numbers = Vec::new();
     let mut version = 0;
     for round in 0..12 {
-        let claim = trial.claim(key).await;
+        let claim = test.claim(key).await;
         numbers.push(claim.attempt.number);
-        assert_eq!(trial.row(key).await.attempts, claim.attempt.number);
+        assert_eq!(test.row(key).await.attempts, claim.attempt.number);
         assert!(claim.version > version, "a claim is a change");
         version = claim.version;
         match round % 3 {
-            0 => assert!(trial.save(&claim, progress(round), None).await),
-            1 => trial.release(&claim).await,
-            _ => trial.pass(CLAIM),
+            0 => assert!(test.save(&claim, progress(round), None).await),
+            1 => test.release(&claim).await,
+            _ => test.pass(CLAIM),
         }
     }
     assert_eq!(numbers, (1..=12).collect::<Vec<_>>());
 }
 
 /// Of claims that race for one session, exactly one is granted.
-pub async fn racing_claims_grant_one(trial: SessionTrial) {
+pub async fn racing_claims_grant_one(test: SessionTest) {
     for round in 0..8 {
-        let key = trial.key(round);
+        let key = test.key(round);
         // Half of the rounds race for the creation of the row.
         if round % 2 == 1 {
-            let claim = trial.claim(key).await;
-            trial.release(&claim).await;
+            let claim = test.claim(key).await;
+            test.release(&claim).await;
         }
-        let answers = trial
+        let answers = test
             .together(16, |_| {
-                let trial = trial.clone();
-                async move { trial.try_claim(key).await }
+                let test = test.clone();
+                async move { test.try_claim(key).await }
             })
             .await;
         let granted: Vec<_> = answers
@@ -382,57 +382,57 @@ pub async fn racing_claims_grant_one(trial: SessionTrial) {
             .filter_map(|answer| match answer {
                 Claimed::Granted(claim) => Some(claim.clone()),
                 Claimed::Busy(_) => None,
-                Claimed::Spent(session) | Claimed::Ended(session) => panic!("{session:?}"),
+                Claimed::AttemptsExhausted(session) | Claimed::Ended(session) => panic!("{session:?}"),
             })
             .collect();
         assert_eq!(granted.len(), 1, "{answers:?}");
-        assert_eq!(trial.row(key).await.attempts, granted[0].attempt.number);
-        assert!(trial.save(&granted[0], progress(1), None).await);
+        assert_eq!(test.row(key).await.attempts, granted[0].attempt.number);
+        assert!(test.save(&granted[0], progress(1), None).await);
     }
 }
 
 /// A claim that takes over an expired one races its save: one of them wins, and the row tells which.
-pub async fn a_takeover_races_the_save(trial: SessionTrial) {
+pub async fn a_takeover_races_the_save(test: SessionTest) {
     for round in 0..20_u64 {
-        let key = trial.key(u128::from(round));
-        let first = trial.claim(key).await;
+        let key = test.key(u128::from(round));
+        let first = test.claim(key).await;
         let second_claim = {
-            let trial = trial.clone();
+            let test = test.clone();
             // The other instance's clock is where this claim has ended.
-            let mut cx = trial.cx();
+            let mut cx = test.cx();
             cx.now = cx.now.plus_millis(CLAIM);
             cx.deadline = cx.deadline.plus_millis(CLAIM);
             let until = cx.now.plus_millis(CLAIM);
             async move {
-                let claimed = trial.store.claim(cx, key, Expected::Begun, until, u32::MAX).await;
+                let claimed = test.store.claim(cx, key, Expected::Existing, until, u32::MAX).await;
                 claimed.expect("claim")
             }
         };
         let save = {
-            let trial = trial.clone();
+            let test = test.clone();
             let first = first.clone();
-            async move { trial.save(&first, progress(5), Some(b"first")).await }
+            async move { test.save(&first, progress(5), Some(b"first")).await }
         };
-        let (saved, claimed) = trial.race(round % 2 == 0, save, second_claim).await;
+        let (saved, claimed) = test.race(round % 2 == 0, save, second_claim).await;
         let Claimed::Granted(second) = claimed else {
             panic!("{claimed:?}");
         };
         let (offset, parts) = if saved { (5, 1) } else { (0, 0) };
         assert_eq!(second.progress.offset, offset);
         assert_eq!(second.progress.parts, parts);
-        assert_eq!(trial.parts(key).await.len(), parts as usize);
-        assert!(trial.save(&second, progress(6), Some(b"second")).await);
-        assert_eq!(trial.row(key).await.progress.parts, parts + 1);
+        assert_eq!(test.parts(key).await.len(), parts as usize);
+        assert!(test.save(&second, progress(6), Some(b"second")).await);
+        assert_eq!(test.row(key).await.progress.parts, parts + 1);
     }
 }
 
 /// A session that has claimed as many attempts as it may is open as before: nothing is counted, created or claimed.
-pub async fn a_session_has_so_many_attempts_and_no_more(trial: SessionTrial) {
-    let key = trial.key(1);
+pub async fn a_session_has_so_many_attempts_and_no_more(test: SessionTest) {
+    let key = test.key(1);
     let claim = async |most: u32| {
-        let cx = trial.cx();
+        let cx = test.cx();
         let until = cx.now.plus_millis(CLAIM);
-        let claimed = trial.store.claim(cx, key, Expected::Begun, until, most).await;
+        let claimed = test.store.claim(cx, key, Expected::Existing, until, most).await;
         claimed.expect("claim")
     };
     for number in 1..=3 {
@@ -441,16 +441,16 @@ pub async fn a_session_has_so_many_attempts_and_no_more(trial: SessionTrial) {
         };
         assert_eq!(granted.attempt.number, number);
         assert!(matches!(claim(1).await, Claimed::Busy(_)), "somebody is at it");
-        trial.release(&granted).await;
+        test.release(&granted).await;
     }
-    let before = trial.row(key).await;
+    let before = test.row(key).await;
     for most in [1, 2, 3] {
-        let Claimed::Spent(session) = claim(most).await else {
+        let Claimed::AttemptsExhausted(session) = claim(most).await else {
             panic!("attempt 4 of {most}");
         };
         assert_eq!(session, before);
     }
-    assert_eq!(trial.row(key).await, before);
+    assert_eq!(test.row(key).await, before);
     let Claimed::Granted(granted) = claim(4).await else {
         panic!("attempt 4 of 4");
     };
@@ -458,15 +458,15 @@ pub async fn a_session_has_so_many_attempts_and_no_more(trial: SessionTrial) {
 }
 
 /// Whatever was expected of a session, a claim is granted and refused as its row says.
-pub async fn what_is_expected_of_a_session_changes_no_answer(trial: SessionTrial) {
-    for (number, expected) in [Expected::Fresh, Expected::Begun].into_iter().enumerate() {
+pub async fn what_is_expected_of_a_session_changes_no_answer(test: SessionTest) {
+    for (number, expected) in [Expected::New, Expected::Existing].into_iter().enumerate() {
         let claim = async |key| {
-            let cx = trial.cx();
+            let cx = test.cx();
             let until = cx.now.plus_millis(CLAIM);
-            let claimed = trial.store.claim(cx, key, expected, until, 2).await;
+            let claimed = test.store.claim(cx, key, expected, until, 2).await;
             claimed.expect("claim")
         };
-        let key = trial.key(number as u128);
+        let key = test.key(number as u128);
         let Claimed::Granted(first) = claim(key).await else {
             panic!("{expected:?}: a new session");
         };
@@ -475,17 +475,17 @@ pub async fn what_is_expected_of_a_session_changes_no_answer(trial: SessionTrial
             matches!(claim(key).await, Claimed::Busy(_)),
             "{expected:?}: a live claim"
         );
-        assert!(trial.save(&first, progress(5), Some(b"one")).await);
+        assert!(test.save(&first, progress(5), Some(b"one")).await);
         let Claimed::Granted(second) = claim(key).await else {
             panic!("{expected:?}: a session that goes on");
         };
         assert_eq!((second.attempt.number, second.progress.offset), (2, 5), "{expected:?}");
-        trial.release(&second).await;
+        test.release(&second).await;
         assert!(
-            matches!(claim(key).await, Claimed::Spent(_)),
+            matches!(claim(key).await, Claimed::AttemptsExhausted(_)),
             "{expected:?}: two of two"
         );
-        trial.cancel(key).await;
+        test.cancel(key).await;
         assert!(matches!(claim(key).await, Claimed::Ended(_)), "{expected:?}: ended");
     }
 }

@@ -14,8 +14,8 @@ use oci::{Algorithm, Digest};
 
 use super::lock;
 use crate::store::blobs::{
-    AppendError, Appended, BlobStore, ByteStream, Discarded, Doomed, Freed, Redirect, RedirectRequest, Source, Stored,
-    Upload,
+    AppendError, Appended, BlobStore, ByteStream, DeletedObjects, Discarded, ObjectToDelete, Redirect, RedirectRequest,
+    Source, Stored, Upload,
 };
 use crate::store::sessions::{Attempt, SessionId};
 use crate::store::{Context, Cursor, Location, Slice, StoreError, Timestamp};
@@ -276,26 +276,26 @@ impl BlobStore for MemoryBlobs {
         }))
     }
 
-    async fn delete(&self, _cx: Context, doomed: &[Doomed]) -> Result<Option<Freed>, StoreError> {
-        let keys = doomed
+    async fn delete(&self, _cx: Context, to_delete: &[ObjectToDelete]) -> Result<Option<DeletedObjects>, StoreError> {
+        let keys = to_delete
             .iter()
-            .map(|doomed| Ok((key_of(&doomed.location)?, doomed.unfinished)));
+            .map(|to_delete| Ok((key_of(&to_delete.location)?, to_delete.unfinished)));
         let keys = keys.collect::<Result<Vec<_>, StoreError>>()?;
         let mut objects = lock(&self.objects);
-        let mut freed = Freed::default();
+        let mut deleted = DeletedObjects::default();
         for (key, unfinished) in keys {
             if let Some(object) = objects.remove(key) {
-                freed.objects += 1;
-                freed.bytes += object.bytes.len() as u64;
+                deleted.objects += 1;
+                deleted.bytes += object.bytes.len() as u64;
             }
             if unfinished {
                 let joined = format!("{key}.");
                 for (_, object) in objects.extract_if(joined.clone().., |key, _| key.starts_with(&joined)) {
-                    freed.bytes += object.bytes.len() as u64;
+                    deleted.bytes += object.bytes.len() as u64;
                 }
             }
         }
-        Ok(Some(freed))
+        Ok(Some(deleted))
     }
 
     async fn tidy(&self, _cx: Context, kept: &[Location]) -> Result<(), StoreError> {

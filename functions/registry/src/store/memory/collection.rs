@@ -10,10 +10,11 @@ use oci::{Digest, RepositoryName};
 use super::metadata::Records;
 use super::{MemoryMetadata, MemorySessions, lock};
 use crate::store::collection::{
-    Begun, Collected, CollectionStore, Graces, Grave, Plan, Standing, Tally, is_held, remains,
+    Collected, CollectionStore, GracePeriods, PassStart, PassStatistics, PendingDeletion, Plan, Standing, is_held,
+    remains,
 };
 use crate::store::sessions::{Session, SessionKey};
-use crate::store::{Context, Cursor, Incarnation, Location, Slice, StoreError, Timestamp};
+use crate::store::{Context, Cursor, Location, Slice, StoreError, Timestamp, Uid};
 
 /// Collects what is kept in memory.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ pub struct MemoryCollection {
 /// A pass that has begun and not ended.
 #[derive(Debug)]
 struct Pass {
-    holder: Incarnation,
+    holder: Uid,
     until: Timestamp,
     next: Option<Cursor>,
 }
@@ -104,7 +105,7 @@ impl Records {
         plan: &Plan,
         repository: &RepositoryName,
         digest: Digest,
-        tally: &mut Tally,
+        statistics: &mut PassStatistics,
     ) {
         if self.parent(repository, digest).is_some() {
             return;
@@ -112,17 +113,17 @@ impl Records {
         let Some(row) = self.links.get_mut(&(repository.clone(), digest)) else {
             return;
         };
-        let Graces { link_ms, .. } = plan.graces;
+        let GracePeriods { link_ms, .. } = plan.grace_periods;
         match row.marked {
             None if cx.now.millis_since(row.at) > link_ms => {
-                tally.marked += 1;
-                tally.marked_bytes += row.link.size;
+                statistics.marked += 1;
+                statistics.marked_bytes += row.link.size;
                 if !plan.dry_run {
                     row.marked = Some(cx.now);
                 }
             }
             Some(marked) if cx.now.millis_since(marked) > link_ms => {
-                tally.unlinked += 1;
+                statistics.unlinked += 1;
                 if !plan.dry_run {
                     self.remove_link(repository, digest);
                 }
@@ -131,14 +132,14 @@ impl Records {
         }
     }
 
-    fn collect_repository(&mut self, cx: Context, plan: &Plan, name: &RepositoryName, tally: &mut Tally) {
+    fn collect_repository(&mut self, cx: Context, plan: &Plan, name: &RepositoryName, statistics: &mut PassStatistics) {
         let has_manifests = self.manifests.get(name).is_some_and(|of| !of.is_empty());
         let has_links = self.links.keys().any(|(repository, _)| repository == name);
-        let is_young = |created: &Timestamp| cx.now.millis_since(*created) <= plan.graces.link_ms;
+        let is_young = |created: &Timestamp| cx.now.millis_since(*created) <= plan.grace_periods.link_ms;
         if has_manifests || has_links || self.catalog.get(name).is_none_or(is_young) {
             return;
         }
-        tally.repositories += 1;
+        statistics.repositories += 1;
         if !plan.dry_run {
             self.catalog.remove(name);
         }
@@ -149,17 +150,21 @@ impl Records {
         blob.is_some_and(|blob| blob.location == *location)
     }
 
-    fn collect_blob(&mut self, cx: Context, plan: &Plan, digest: Digest, tally: &mut Tally) {
-        if self.back_links.get(&digest).is_some_and(|holders| !holders.is_empty()) {
+    fn collect_blob(&mut self, cx: Context, plan: &Plan, digest: Digest, statistics: &mut PassStatistics) {
+        if self
+            .back_links
+            .get(&digest)
+            .is_some_and(|linking_repositories| !linking_repositories.is_empty())
+        {
             return;
         }
         let Some(blob) = self.blobs.get(&digest).cloned() else {
             return;
         };
-        tally.buried += 1;
-        tally.buried_bytes += blob.size;
+        statistics.scheduled += 1;
+        statistics.scheduled_bytes += blob.size;
         if !plan.dry_run {
-            self.bury(Grave {
+            self.schedule_deletion(PendingDeletion {
                 location: blob.location,
                 digest: Some(digest),
                 unfinished: false,
@@ -173,11 +178,11 @@ impl Records {
 
 #[async_trait]
 impl CollectionStore for MemoryCollection {
-    async fn begin_pass(&self, cx: Context, pass: Incarnation, until: Timestamp) -> Result<Begun, StoreError> {
+    async fn begin_pass(&self, cx: Context, pass: Uid, until: Timestamp) -> Result<PassStart, StoreError> {
         let mut current = lock(&self.pass);
         let next = match current.take() {
             Some(held) if held.holder != pass && is_held(held.until, cx.now) => {
-                let busy = Begun::Busy(held.until);
+                let busy = PassStart::Busy(held.until);
                 *current = Some(held);
                 return Ok(busy);
             }
@@ -188,13 +193,13 @@ impl CollectionStore for MemoryCollection {
             until,
             next: next.clone(),
         });
-        Ok(next.map_or(Begun::Fresh, Begun::Resumed))
+        Ok(next.map_or(PassStart::New, PassStart::Resumed))
     }
 
     async fn checkpoint(
         &self,
         _cx: Context,
-        pass: Incarnation,
+        pass: Uid,
         next: Option<&Cursor>,
         until: Timestamp,
     ) -> Result<bool, StoreError> {
@@ -210,7 +215,7 @@ impl CollectionStore for MemoryCollection {
         Ok(true)
     }
 
-    async fn collect_names(
+    async fn collect_metadata(
         &self,
         cx: Context,
         plan: &Plan,
@@ -222,20 +227,20 @@ impl CollectionStore for MemoryCollection {
         let after = after.transpose()?;
         let mut records = self.metadata.begin();
         let names = records.names(after.as_ref(), limit);
-        let mut tally = Tally {
+        let mut statistics = PassStatistics {
             seen: names.len() as u64,
-            ..Tally::default()
+            ..PassStatistics::default()
         };
         for name in &names {
             match name {
-                Name::Link(repository, digest) => records.collect_link(cx, plan, repository, *digest, &mut tally),
-                Name::Blob(digest) => records.collect_blob(cx, plan, *digest, &mut tally),
-                Name::Repository(name) => records.collect_repository(cx, plan, name, &mut tally),
+                Name::Link(repository, digest) => records.collect_link(cx, plan, repository, *digest, &mut statistics),
+                Name::Blob(digest) => records.collect_blob(cx, plan, *digest, &mut statistics),
+                Name::Repository(name) => records.collect_repository(cx, plan, name, &mut statistics),
             }
         }
         let last = names.last().filter(|_| names.len() == limit);
         Ok(Collected {
-            tally,
+            statistics,
             next: last.map(Name::cursor),
         })
     }
@@ -243,56 +248,65 @@ impl CollectionStore for MemoryCollection {
     async fn sweep(&self, cx: Context, key: SessionKey, session: &Session) -> Result<Option<u64>, StoreError> {
         Ok(self.sessions.remove(key, session, || {
             let mut records = self.metadata.begin();
-            let mut buried = 0;
-            for grave in remains(key, session, cx.now) {
-                records.bury(grave);
-                buried += 1;
+            let mut scheduled = 0;
+            for pending_deletion in remains(key, session, cx.now) {
+                records.schedule_deletion(pending_deletion);
+                scheduled += 1;
             }
-            buried
+            scheduled
         }))
     }
 
-    async fn graves(
+    async fn pending_deletions(
         &self,
         _cx: Context,
         before: Timestamp,
         after: Option<&Cursor>,
         limit: usize,
-    ) -> Result<Slice<Grave>, StoreError> {
+    ) -> Result<Slice<PendingDeletion>, StoreError> {
         let unreadable = || StoreError::failed("not a cursor of this store");
         let records = self.metadata.begin();
         let after = after.map(|after| after.0.split_once(' ').ok_or_else(unreadable));
         let after = after.transpose()?;
         let after = after.map(|(key, store)| (store.to_owned(), key.to_owned()));
         let following = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let graves = records.graveyard.range((following, Bound::Unbounded));
-        let due = graves.map(|(_, grave)| grave).filter(|grave| grave.at < before);
-        let items: Vec<Grave> = due.take(limit).cloned().collect();
+        let pending_deletions = records.deletion_queue.range((following, Bound::Unbounded));
+        let due = pending_deletions
+            .map(|(_, pending_deletion)| pending_deletion)
+            .filter(|pending_deletion| pending_deletion.at < before);
+        let items: Vec<PendingDeletion> = due.take(limit).cloned().collect();
         let last = items.last().filter(|_| items.len() == limit);
-        let next = last.map(|grave| Cursor(format!("{} {}", grave.location.key, grave.location.store)));
+        let next = last.map(|pending_deletion| {
+            Cursor(format!(
+                "{} {}",
+                pending_deletion.location.key, pending_deletion.location.store
+            ))
+        });
         Ok(Slice { items, next })
     }
 
-    async fn standing(&self, _cx: Context, grave: &Grave) -> Result<Standing, StoreError> {
+    async fn standing(&self, _cx: Context, pending_deletion: &PendingDeletion) -> Result<Standing, StoreError> {
         let records = self.metadata.begin();
-        let Grave { location, digest, .. } = grave;
+        let PendingDeletion { location, digest, .. } = pending_deletion;
         if digest.is_some_and(|digest| records.is_named(&digest, location)) {
             return Ok(Standing::Named);
         }
-        let now = records.graveyard.get(&(location.store.clone(), location.key.clone()));
-        Ok(if now == Some(grave) {
+        let now = records
+            .deletion_queue
+            .get(&(location.store.clone(), location.key.clone()));
+        Ok(if now == Some(pending_deletion) {
             Standing::Due
         } else {
             Standing::Changed
         })
     }
 
-    async fn forget(&self, _cx: Context, graves: &[Grave]) -> Result<(), StoreError> {
+    async fn forget(&self, _cx: Context, pending_deletions: &[PendingDeletion]) -> Result<(), StoreError> {
         let mut records = self.metadata.begin();
-        for Grave { location, at, .. } in graves {
+        for PendingDeletion { location, at, .. } in pending_deletions {
             let key = (location.store.clone(), location.key.clone());
-            if records.graveyard.get(&key).is_some_and(|now| now.at == *at) {
-                records.graveyard.remove(&key);
+            if records.deletion_queue.get(&key).is_some_and(|now| now.at == *at) {
+                records.deletion_queue.remove(&key);
             }
         }
         Ok(())

@@ -8,12 +8,12 @@ use async_trait::async_trait;
 use oci::{Digest, RepositoryName, Tag};
 
 use super::{lock, page, yield_now};
-use crate::store::collection::Grave;
+use crate::store::collection::PendingDeletion;
 use crate::store::metadata::{
     Defect, HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal, TagRecord,
 };
-use crate::store::records::{Hold, Holding};
-use crate::store::{Context, Incarnation, Location, Page, StoreError, Timestamp};
+use crate::store::records::{BackReference, LinkKind};
+use crate::store::{Context, Location, Page, StoreError, Timestamp, Uid};
 
 /// Keeps names in memory.
 #[derive(Debug, Default)]
@@ -42,9 +42,9 @@ pub(super) struct Records {
     /// Where the bytes of a digest lie. Outlives the last back-link: only a collection may remove it.
     pub(super) blobs: BTreeMap<Digest, BlobRow>,
     /// Who holds the bytes of a digest.
-    pub(super) back_links: BTreeMap<Digest, BTreeMap<(RepositoryName, Holding, Incarnation), Timestamp>>,
+    pub(super) back_links: BTreeMap<Digest, BTreeMap<(RepositoryName, LinkKind, Uid), Timestamp>>,
     /// Objects that lost their name, by store and key.
-    pub(super) graveyard: BTreeMap<(String, String), Grave>,
+    pub(super) deletion_queue: BTreeMap<(String, String), PendingDeletion>,
 }
 
 #[derive(Clone, Debug)]
@@ -96,7 +96,7 @@ pub struct RecordCounts {
     /// Holders of a digest's bytes: as many as links and large manifests.
     pub back_links: usize,
     /// Objects that lost their name.
-    pub graveyard: usize,
+    pub deletion_queue: usize,
 }
 
 impl MemoryMetadata {
@@ -126,15 +126,15 @@ impl MemoryMetadata {
             catalog: records.catalog.len(),
             blobs: records.blobs.len(),
             back_links: records.back_links.values().map(BTreeMap::len).sum(),
-            graveyard: records.graveyard.len(),
+            deletion_queue: records.deletion_queue.len(),
         }
     }
 
     /// Loses what keeps a thing: a damage that no operation does, for tests of what finds it.
-    pub fn lose(&self, hold: &Hold) {
+    pub fn lose(&self, hold: &BackReference) {
         let mut records = lock(&self.records);
         match hold {
-            Hold::Edge {
+            BackReference::Edge {
                 repository,
                 target,
                 parent,
@@ -144,14 +144,14 @@ impl MemoryMetadata {
                     parents.remove(parent);
                 }
             }
-            Hold::BackLink {
+            BackReference::BackLink {
                 digest,
                 repository,
-                holding,
-                incarnation,
+                link_kind,
+                uid,
             } => {
-                if let Some(holders) = records.back_links.get_mut(digest) {
-                    holders.remove(&(repository.clone(), *holding, *incarnation));
+                if let Some(linking_repositories) = records.back_links.get_mut(digest) {
+                    linking_repositories.remove(&(repository.clone(), *link_kind, *uid));
                 }
             }
         }
@@ -167,9 +167,9 @@ impl MemoryMetadata {
 
     /// Where the graveyard's objects lie, in the order of their keys.
     #[must_use]
-    pub fn graveyard(&self) -> Vec<Location> {
+    pub fn deletion_queue(&self) -> Vec<Location> {
         let records = lock(&self.records);
-        let locations = records.graveyard.keys().map(|(store, key)| Location {
+        let locations = records.deletion_queue.keys().map(|(store, key)| Location {
             store: store.clone(),
             key: key.clone(),
         });
@@ -194,7 +194,7 @@ impl MetadataStore for MemoryMetadata {
         Ok(records.link(repository, *digest))
     }
 
-    async fn keep_link(
+    async fn link_and_unmark(
         &self,
         _cx: Context,
         repository: &RepositoryName,
@@ -377,11 +377,16 @@ impl MetadataStore for MemoryMetadata {
         Ok(lock(&self.records).mount(cx, repository, *digest, from))
     }
 
-    async fn holders(&self, _cx: Context, digest: &Digest, limit: usize) -> Result<Vec<RepositoryName>, StoreError> {
+    async fn linking_repositories(
+        &self,
+        _cx: Context,
+        digest: &Digest,
+        limit: usize,
+    ) -> Result<Vec<RepositoryName>, StoreError> {
         let records = lock(&self.records);
-        let holders = records.back_links.get(digest).into_iter();
-        let holders = holders.flat_map(BTreeMap::keys);
-        let blobs = holders.filter(|(_, holding, _)| *holding == Holding::Blob);
+        let linking_repositories = records.back_links.get(digest).into_iter();
+        let linking_repositories = linking_repositories.flat_map(BTreeMap::keys);
+        let blobs = linking_repositories.filter(|(_, link_kind, _)| *link_kind == LinkKind::Blob);
         Ok(blobs.map(|(name, ..)| name.clone()).take(limit).collect())
     }
 

@@ -4,7 +4,7 @@
 use oci::{Digest, RepositoryName, Tag};
 
 use super::metadata::{BlobRow, Records};
-use crate::store::collection::Grave;
+use crate::store::collection::PendingDeletion;
 use crate::store::metadata::{Content, Defect, Link, ManifestRecord, TagRecord};
 use crate::store::{Context, Location};
 
@@ -65,7 +65,7 @@ impl Records {
         }
         blob.location = new.clone();
         blob.defect = None;
-        self.bury(Grave {
+        self.schedule_deletion(PendingDeletion {
             location: old.clone(),
             digest: Some(digest),
             unfinished: false,

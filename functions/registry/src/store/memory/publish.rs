@@ -7,11 +7,11 @@ use bytes::Bytes;
 use oci::{Digest, RepositoryName, Tag};
 
 use super::metadata::{BlobRow, LinkRow, ManifestRow, Records};
-use crate::store::collection::Grave;
+use crate::store::collection::PendingDeletion;
 use crate::store::metadata::{
     Content, HistoryRecord, Link, ManifestPut, ManifestRecord, NewContent, PutManifest, Removal, TagRecord,
 };
-use crate::store::records::Holding;
+use crate::store::records::LinkKind;
 use crate::store::{Context, Location};
 
 /// The most tags of a manifest that are deleted at a time: others wait for it.
@@ -110,7 +110,7 @@ impl Records {
                 self.back_links
                     .entry(put.digest)
                     .or_default()
-                    .insert((put.repository.clone(), Holding::Manifest, cx.incarnation), cx.now);
+                    .insert((put.repository.clone(), LinkKind::Manifest, cx.uid), cx.now);
                 Some(Content::Stored(blob.location))
             }
             NewContent::Unchanged => None,
@@ -125,7 +125,7 @@ impl Records {
             content,
             subject: put.subject.as_ref().map(|(subject, _)| *subject),
             artifact_type: put.artifact_type.clone(),
-            incarnation: cx.incarnation,
+            uid: cx.uid,
         };
         let references: BTreeSet<Digest> = put.required.union(&put.excepted).copied().collect();
         self.refer(repository, put.digest, &references);
@@ -249,8 +249,8 @@ impl Records {
                 parents.remove(&digest);
             }
         }
-        if let Some(holders) = self.back_links.get_mut(&digest) {
-            holders.remove(&(repository.clone(), Holding::Manifest, row.record.incarnation));
+        if let Some(linking_repositories) = self.back_links.get_mut(&digest) {
+            linking_repositories.remove(&(repository.clone(), LinkKind::Manifest, row.record.uid));
         }
     }
 
@@ -268,9 +268,9 @@ impl Records {
     /// Removes a link and its back-link.
     pub(super) fn remove_link(&mut self, repository: &RepositoryName, digest: Digest) {
         if let Some(row) = self.links.remove(&(repository.clone(), digest))
-            && let Some(holders) = self.back_links.get_mut(&digest)
+            && let Some(linking_repositories) = self.back_links.get_mut(&digest)
         {
-            holders.remove(&(repository.clone(), Holding::Blob, row.link.incarnation));
+            linking_repositories.remove(&(repository.clone(), LinkKind::Blob, row.link.uid));
         }
     }
 
@@ -286,13 +286,16 @@ impl Records {
     }
 
     /// Puts an object into the graveyard, where it has one grave.
-    pub(super) fn bury(&mut self, grave: Grave) {
-        let key = (grave.location.store.clone(), grave.location.key.clone());
-        let grave = match self.graveyard.remove(&key) {
-            Some(before) => before.joined(grave),
-            None => grave,
+    pub(super) fn schedule_deletion(&mut self, pending_deletion: PendingDeletion) {
+        let key = (
+            pending_deletion.location.store.clone(),
+            pending_deletion.location.key.clone(),
+        );
+        let pending_deletion = match self.deletion_queue.remove(&key) {
+            Some(before) => before.joined(pending_deletion),
+            None => pending_deletion,
         };
-        self.graveyard.insert(key, grave);
+        self.deletion_queue.insert(key, pending_deletion);
     }
 
     /// Decides where the bytes of a digest lie: where they lay before, unless that object has a defect, or at `location`. A
@@ -311,7 +314,7 @@ impl Records {
         });
         if blob.location != *location {
             let blob = blob.clone();
-            self.bury(Grave {
+            self.schedule_deletion(PendingDeletion {
                 location: location.clone(),
                 digest: Some(digest),
                 unfinished: false,
@@ -333,7 +336,7 @@ impl Records {
             link: Link {
                 location: blob.location,
                 size: blob.size,
-                incarnation: cx.incarnation,
+                uid: cx.uid,
                 defect: None,
             },
             at: cx.now,
@@ -343,7 +346,7 @@ impl Records {
         self.back_links
             .entry(digest)
             .or_default()
-            .insert((repository.clone(), Holding::Blob, cx.incarnation), cx.now);
+            .insert((repository.clone(), LinkKind::Blob, cx.uid), cx.now);
     }
 
     /// Whether a manifest may refer to the digest: as a blob or as a manifest.

@@ -10,7 +10,7 @@ use super::MemoryMetadata;
 use super::metadata::{BlobRow, LinkRow, ManifestRow, Records};
 use crate::store::metadata::{Content, Link, ManifestRecord};
 use crate::store::records::{
-    EntryContent, Hold, Holding, ManifestEntry, Record, RecordStore, RecordedObject, Unreadable,
+    BackReference, EntryContent, LinkKind, ManifestEntry, Record, RecordStore, RecordedObject, Unreadable,
 };
 use crate::store::{Context, Cursor, Slice, StoreError};
 
@@ -40,7 +40,7 @@ impl Records {
                 digest: *digest,
                 location: row.link.location.clone(),
                 size: row.link.size,
-                incarnation: row.link.incarnation,
+                uid: row.link.uid,
                 at: row.at,
             };
             all.insert(format!("link {repository} {digest}"), Ok(record));
@@ -104,15 +104,15 @@ impl Records {
             subject: subject.transpose()?,
             artifact_type: row.record.artifact_type.clone(),
             references: row.references.iter().copied().collect(),
-            incarnation: row.record.incarnation,
+            uid: row.record.uid,
             at: row.at,
         })
     }
 
     /// Whether a hold is there. An edge belongs to the life of its parent that there is.
-    fn has(&self, hold: &Hold) -> bool {
+    fn has(&self, hold: &BackReference) -> bool {
         match hold {
-            Hold::Edge {
+            BackReference::Edge {
                 repository,
                 target,
                 parent,
@@ -121,14 +121,16 @@ impl Records {
                 let parents = self.edges.get(&(repository.clone(), *target));
                 parents.is_some_and(|parents| parents.contains(parent))
             }
-            Hold::BackLink {
+            BackReference::BackLink {
                 digest,
                 repository,
-                holding,
-                incarnation,
+                link_kind,
+                uid,
             } => {
-                let holders = self.back_links.get(digest);
-                holders.is_some_and(|holders| holders.contains_key(&(repository.clone(), *holding, *incarnation)))
+                let linking_repositories = self.back_links.get(digest);
+                linking_repositories.is_some_and(|linking_repositories| {
+                    linking_repositories.contains_key(&(repository.clone(), *link_kind, *uid))
+                })
             }
         }
     }
@@ -158,19 +160,19 @@ impl Records {
                 digest,
                 location,
                 size,
-                incarnation,
+                uid,
                 at,
             } => {
                 self.remove_link(&repository, digest);
                 self.back_links
                     .entry(digest)
                     .or_default()
-                    .insert((repository.clone(), Holding::Blob, incarnation), at);
+                    .insert((repository.clone(), LinkKind::Blob, uid), at);
                 let row = LinkRow {
                     link: Link {
                         location,
                         size,
-                        incarnation,
+                        uid,
                         defect: None,
                     },
                     at,
@@ -214,7 +216,7 @@ impl Records {
                 self.back_links
                     .entry(digest)
                     .or_default()
-                    .insert((repository.clone(), Holding::Manifest, entry.incarnation), entry.at);
+                    .insert((repository.clone(), LinkKind::Manifest, entry.uid), entry.at);
                 Content::Stored(location)
             }
         };
@@ -225,7 +227,7 @@ impl Records {
                 content,
                 subject,
                 artifact_type: entry.artifact_type,
-                incarnation: entry.incarnation,
+                uid: entry.uid,
             },
             references,
             at: entry.at,
@@ -262,9 +264,13 @@ impl RecordStore for MemoryMetadata {
         }))
     }
 
-    async fn lost(&self, _cx: Context, holds: &[Hold]) -> Result<Vec<Hold>, StoreError> {
+    async fn lost(&self, _cx: Context, back_references: &[BackReference]) -> Result<Vec<BackReference>, StoreError> {
         let records = self.begin();
-        Ok(holds.iter().filter(|hold| !records.has(hold)).cloned().collect())
+        Ok(back_references
+            .iter()
+            .filter(|hold| !records.has(hold))
+            .cloned()
+            .collect())
     }
 
     async fn insert(&self, _cx: Context, records: &[Record]) -> Result<(), StoreError> {

@@ -117,7 +117,7 @@ impl SessionStore for MemorySessions {
             return Ok(Claimed::Busy(session.clone()));
         }
         if session.attempts >= most {
-            return Ok(Claimed::Spent(session.clone()));
+            return Ok(Claimed::AttemptsExhausted(session.clone()));
         }
         session.version += 1;
         session.attempts += 1;
@@ -206,7 +206,7 @@ impl SessionStore for MemorySessions {
         Ok(())
     }
 
-    async fn settle(&self, _cx: Context, key: SessionKey, end: End) -> Result<(), StoreError> {
+    async fn finish_committing(&self, _cx: Context, key: SessionKey, end: End) -> Result<(), StoreError> {
         let mut records = lock(&self.records);
         let row = records.sessions.get_mut(&key);
         if let Some(row) = row.filter(|row| row.session.state == State::Committing) {

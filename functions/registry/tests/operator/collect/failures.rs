@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use registry::collection::{Options, Report, collect};
-use registry::contract::faulty::{Fault, Kind, Moment};
+use registry::contract::faulty::{Fault, FaultPoint, Kind};
 use registry::contract::wrapped::{Hook, Wrapped};
-use registry::store::collection::{Begun, CollectionStore, Plan, Tally, UNTIL_IMPORTED};
-use registry::store::{Incarnation, StoreError};
+use registry::store::collection::{CollectionStore, PassStart, PassStatistics, Plan, UNTIL_IMPORTED};
+use registry::store::{StoreError, Uid};
 
 use super::{GRACE, HOUR, tiny};
 use crate::support::World;
@@ -60,12 +60,12 @@ impl World {
     }
 
     /// `count` objects that nothing names, each in a grave that is due.
-    async fn bury(&self, count: usize) {
+    async fn schedule_deletion(&self, count: usize) {
         for number in 0..count {
             let digest = self.push_blob("a", format!("buried {number:03}")).await;
             self.delete(format!("/v2/a/blobs/{digest}")).send().await.expect(202);
         }
-        assert_eq!(self.collect().await.names.buried, count as u64);
+        assert_eq!(self.collect().await.metadata.scheduled, count as u64);
         self.clock.pass(GRACE);
         // The sessions of these pushes.
         self.collect_until_swept().await;
@@ -101,12 +101,12 @@ fn single_file() -> Options {
 async fn each_step_is_taken_whatever_became_of_the_others() {
     for (method, what) in [
         ("begin_pass", "the pass over the names cannot begin"),
-        ("collect_names", "the names cannot be gone through"),
+        ("collect_metadata", "the names cannot be gone through"),
         ("checkpoint", "how far the pass has come cannot be noted"),
         ("expired", "uploads past their end cannot be listed"),
     ] {
         let world = World::new().await;
-        world.bury(3).await;
+        world.schedule_deletion(3).await;
         world.push_blob("a", "loose").await;
         world.abandon("a").await;
         world.clock.pass(GRACE);
@@ -115,7 +115,7 @@ async fn each_step_is_taken_whatever_became_of_the_others() {
             method: Some(method),
             nth: 1,
             kind: Kind::Unavailable,
-            moment: Moment::Before,
+            timestamp: FaultPoint::Before,
         });
         let interrupted = world.try_collect(&tiny()).await.unwrap_err();
         let report = &interrupted.report;
@@ -124,13 +124,13 @@ async fn each_step_is_taken_whatever_became_of_the_others() {
         assert_eq!(report.objects_deleted, 3, "{method}");
         assert_eq!(report.sessions_swept > 0, method != "expired", "{method}: {report:?}");
         assert_eq!(
-            report.names.seen > 0,
+            report.metadata.seen > 0,
             matches!(method, "checkpoint" | "expired"),
             "{method}"
         );
         if method == "begin_pass" {
-            assert_eq!(report.names, Tally::default());
-            assert_eq!(world.counts.of("collect_names"), 0, "nobody walks without the lease");
+            assert_eq!(report.metadata, PassStatistics::default());
+            assert_eq!(world.counts.of("collect_metadata"), 0, "nobody walks without the lease");
         }
     }
 }
@@ -143,12 +143,12 @@ async fn an_object_that_cannot_be_deleted_keeps_nothing_else_back() {
     let busy: fn(usize) -> Option<StoreError> = |call| matches!(call, 1 | 3).then(|| StoreError::unavailable("busy"));
     for fails in [refuse, busy] {
         let mut world = World::new().await;
-        world.bury(7).await;
+        world.schedule_deletion(7).await;
         let whole = world.stores.blobs.clone();
         let (failing, calls) = Failing::new("delete", fails);
         world.stores.blobs = Arc::new(Wrapped::new(whole.clone(), failing));
         let options = Options {
-            graves: 3,
+            pending_deletions: 3,
             // More than one, or a busy store is given up at once.
             at_once: 2,
             ..Options::default()
@@ -162,9 +162,9 @@ async fn an_object_that_cannot_be_deleted_keeps_nothing_else_back() {
         );
         assert_eq!((report.failed, report.complete), (1, false));
         assert_eq!(report.objects_deleted, 6, "{report:?}");
-        assert_eq!(report.freed, None, "what a failed call has freed, nobody tells");
+        assert_eq!(report.deleted, None, "what a failed call has freed, nobody tells");
         assert_eq!(calls.load(Ordering::Relaxed), 1 + 3 + 2, "two more pages");
-        assert_eq!((world.blobs.objects(), world.metadata.counts().graveyard), (1, 1));
+        assert_eq!((world.blobs.objects(), world.metadata.counts().deletion_queue), (1, 1));
 
         world.stores.blobs = whole;
         let report = world.collect().await;
@@ -177,7 +177,7 @@ async fn an_object_that_cannot_be_deleted_keeps_nothing_else_back() {
 #[tokio::test]
 async fn an_upload_that_cannot_be_ended_keeps_nothing_else_back() {
     let mut world = World::new().await;
-    world.bury(2).await;
+    world.schedule_deletion(2).await;
     for _ in 0..7 {
         world.abandon("a").await;
     }
@@ -208,11 +208,11 @@ async fn an_upload_that_cannot_be_ended_keeps_nothing_else_back() {
 async fn graves_fail_one_by_one() {
     for (method, deleted, settled) in [("standing", 4, 4), ("forget", 5, 3)] {
         let mut world = World::new().await;
-        world.bury(5).await;
+        world.schedule_deletion(5).await;
         let (whole, _) = world.fail_collection(method, |call| (call == 1).then(|| StoreError::failed("damaged")));
         let interrupted = world.try_collect(&single_file()).await.unwrap_err();
         assert_eq!(interrupted.report.objects_deleted, deleted, "{method}");
-        assert_eq!(world.metadata.counts().graveyard, 5 - settled, "{method}");
+        assert_eq!(world.metadata.counts().deletion_queue, 5 - settled, "{method}");
         world.stores.collection = whole;
         world.collect().await;
         world.assert_empty();
@@ -223,7 +223,7 @@ async fn graves_fail_one_by_one() {
 #[tokio::test]
 async fn a_store_that_is_away_is_not_asked_for_ever() {
     let mut world = World::new().await;
-    world.bury(3).await;
+    world.schedule_deletion(3).await;
     for _ in 0..40 {
         world.abandon("a").await;
     }
@@ -244,7 +244,7 @@ async fn a_run_stops_when_it_is_told_to_and_lets_go() {
     let mut steps = 1;
     loop {
         let world = World::new().await;
-        world.bury(5).await;
+        world.schedule_deletion(5).await;
         for number in 0..10 {
             world.push_blob("a", format!("loose {number}")).await;
         }
@@ -270,11 +270,11 @@ async fn a_run_stops_when_it_is_told_to_and_lets_go() {
         assert!(next.complete && next.busy_until.is_none(), "after {steps}: {next:?}");
         assert_eq!(
             next.resumed,
-            report.names.seen > 0 && report.names.seen < 20,
+            report.metadata.seen > 0 && report.metadata.seen < 20,
             "after {steps}"
         );
         assert!(
-            report.names.marked + next.names.marked == 10,
+            report.metadata.marked + next.metadata.marked == 10,
             "after {steps}: {report:?}, {next:?}"
         );
         assert_eq!(report.objects_deleted + next.objects_deleted, 5);
@@ -304,20 +304,20 @@ async fn a_run_that_was_cut_off_is_gone_on_with() {
     }
     world.clock.pass(GRACE);
     world.faults.plan(Fault {
-        method: Some("collect_names"),
+        method: Some("collect_metadata"),
         nth: 3,
         kind: Kind::Unavailable,
-        moment: Moment::Before,
+        timestamp: FaultPoint::Before,
     });
     let interrupted = world.try_collect(&tiny()).await.unwrap_err();
-    assert_eq!(interrupted.report.names.marked, 6, "two slices of three");
+    assert_eq!(interrupted.report.metadata.marked, 6, "two slices of three");
     assert!(!interrupted.report.complete);
     assert!(interrupted.to_string().contains("planned fault"), "{interrupted}");
     world.faults.clear();
 
     let report = world.collect().await;
     assert!(report.resumed && report.complete);
-    assert_eq!(report.names.marked, 4, "the rest");
+    assert_eq!(report.metadata.marked, 4, "the rest");
     assert!(!world.collect().await.resumed);
 }
 
@@ -329,10 +329,10 @@ async fn a_deep_run_begins_at_the_beginning() {
         world.push_blob("a", format!("loose {number}")).await;
     }
     world.faults.plan(Fault {
-        method: Some("collect_names"),
+        method: Some("collect_metadata"),
         nth: 3,
         kind: Kind::Failed,
-        moment: Moment::Before,
+        timestamp: FaultPoint::Before,
     });
     drop(world.try_collect(&tiny()).await.unwrap_err());
     world.faults.clear();
@@ -345,7 +345,7 @@ async fn a_deep_run_begins_at_the_beginning() {
     };
     let report = world.try_collect(&deep).await.unwrap();
     assert!(report.deep && !report.resumed);
-    assert_eq!(report.names.seen, 20);
+    assert_eq!(report.metadata.seen, 20);
 }
 
 /// A deep run that was cut off is gone on with, as deeply: by the next deep one, and by one that is not.
@@ -364,16 +364,16 @@ async fn a_deep_run_is_gone_on_with_deeply() {
             world.push_blob("a", format!("loose {number}")).await;
         }
         world.faults.plan(Fault {
-            method: Some("collect_names"),
+            method: Some("collect_metadata"),
             nth: 3,
             kind: Kind::Failed,
-            moment: Moment::Before,
+            timestamp: FaultPoint::Before,
         });
         let interrupted = world.try_collect(&deep).await.unwrap_err();
         world.faults.clear();
         let report = world.try_collect(&next).await.unwrap();
         assert!(report.deep && report.resumed && report.complete);
-        assert_eq!(interrupted.report.names.seen + report.names.seen, 20);
+        assert_eq!(interrupted.report.metadata.seen + report.metadata.seen, 20);
         let after = world.collect().await;
         assert!(!after.deep && !after.resumed);
     }
@@ -383,7 +383,7 @@ async fn a_deep_run_is_gone_on_with_deeply() {
 /// nothing that is used is ever lost.
 #[tokio::test]
 async fn a_collection_may_fail_anywhere() {
-    for moment in [Moment::Before, Moment::After] {
+    for timestamp in [FaultPoint::Before, FaultPoint::After] {
         let mut nth = 1;
         loop {
             let world = World::new().await;
@@ -399,7 +399,7 @@ async fn a_collection_may_fail_anywhere() {
                         method: None,
                         nth,
                         kind: Kind::Failed,
-                        moment,
+                        timestamp,
                     });
                 }
                 let interrupted = world.try_collect(&tiny()).await.is_err();
@@ -415,7 +415,7 @@ async fn a_collection_may_fail_anywhere() {
             world.delete_manifests(&manifests).await;
             for _ in 0..5 {
                 world.clock.pass(GRACE);
-                assert!(world.collect().await.complete, "{moment:?} of call {nth}");
+                assert!(world.collect().await.complete, "{timestamp:?} of call {nth}");
             }
             world.assert_empty();
             nth += 1;
@@ -435,18 +435,18 @@ async fn names_are_gone_over_by_one_process() {
     world.abandon("a").await;
     world.clock.pass(GRACE);
     let until = world.cx().now.plus_millis(HOUR);
-    let other = Incarnation(77);
+    let other = Uid(77);
     let begun = world
         .stores
         .collection
         .begin_pass(world.cx(), other, until)
         .await
         .unwrap();
-    assert_eq!(begun, Begun::Fresh);
+    assert_eq!(begun, PassStart::New);
     let report = world.collect().await;
     assert_eq!(report.busy_until, Some(until));
     assert!(!report.complete);
-    assert_eq!((report.names, report.sessions_swept), (Tally::default(), 5));
+    assert_eq!((report.metadata, report.sessions_swept), (PassStatistics::default(), 5));
 
     world.clock.pass(HOUR);
     // Taken over in the middle, by somebody who thinks that it has died.
@@ -459,29 +459,29 @@ async fn names_are_gone_over_by_one_process() {
             let cx = world.cx();
             let taking = stores.collection.begin_pass(cx, other, cx.now.plus_millis(HOUR));
             let taken = futures_util::FutureExt::now_or_never(taking).unwrap().unwrap();
-            assert_eq!(taken, Begun::Fresh, "nothing was recorded yet");
+            assert_eq!(taken, PassStart::New, "nothing was recorded yet");
         }
         ControlFlow::Continue(())
     };
     let report = collect(&world.stores, world.clock.clone(), &options, &mut take_over).await;
     let report = report.unwrap();
     assert!(report.busy_until.is_some() && !report.complete);
-    assert_eq!(report.names.seen, 3, "one slice");
+    assert_eq!(report.metadata.seen, 3, "one slice");
 }
 
 /// What an import has still to name again may lie in the graveyard, from an earlier life of its registry.
 #[tokio::test]
 async fn half_of_an_import_keeps_the_graveyard() {
     let world = World::new().await;
-    world.bury(3).await;
-    let import = Incarnation(77);
+    world.schedule_deletion(3).await;
+    let import = Uid(77);
     let collection = world.stores.collection.clone();
     let begun = collection.begin_pass(world.cx(), import, UNTIL_IMPORTED).await;
-    assert_eq!(begun.unwrap(), Begun::Fresh);
+    assert_eq!(begun.unwrap(), PassStart::New);
     let report = world.collect().await;
     assert_eq!(report.busy_until, Some(UNTIL_IMPORTED));
     assert_eq!((report.objects_deleted, report.complete), (0, false));
-    assert_eq!((world.blobs.objects(), world.metadata.counts().graveyard), (3, 3));
+    assert_eq!((world.blobs.objects(), world.metadata.counts().deletion_queue), (3, 3));
 
     let ended = collection.checkpoint(world.cx(), import, None, world.cx().now).await;
     assert!(ended.unwrap());

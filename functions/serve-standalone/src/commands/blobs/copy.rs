@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, future, stream};
 use oci::Digest;
-use registry::store::blobs::{AppendError, BlobStore, Doomed};
+use registry::store::blobs::{AppendError, BlobStore, ObjectToDelete};
 use registry::store::records::{Record, RecordStore};
 use registry::store::{Context, Cursor, Location, StoreError};
 use serde_json::json;
@@ -206,11 +206,11 @@ impl Copier {
         }
         // What a copy that was killed has left: a beginning of the object, or parts that nobody would ever see.
         if found.is_some() || named.size >= IN_PARTS {
-            let doomed = Doomed {
+            let to_delete = ObjectToDelete {
                 location: named.location.clone(),
                 unfinished: true,
             };
-            self.to.delete(cx(), &[doomed]).await.map_err(there)?;
+            self.to.delete(cx(), &[to_delete]).await.map_err(there)?;
         }
         let read = self.from.read(cx(), &named.location, 0..named.size).await;
         let stream = read
@@ -219,7 +219,7 @@ impl Copier {
         let mut source = ObjectSource::new(stream, named.digest, named.size, self.shared.clone());
         match place(&*self.to, &named.location, named.size, &mut source, sealing).await {
             Ok(()) => Ok(Outcome::Copied(named.size)),
-            Err(AppendError::Body(error) | AppendError::Adrift(error)) => {
+            Err(AppendError::Body(error) | AppendError::WriteInFlight(error)) => {
                 Err(source.spoiled.map_or(error.to_string(), |spoiled| spoiled.to_string()))
             }
             Err(AppendError::Store(error)) => Err(format!("cannot store it: {error}")),

@@ -200,7 +200,7 @@ mod tests {
 
     use async_trait::async_trait;
     use oci::Digest;
-    use registry::store::records::{Hold, Record, RecordedObject, Unreadable};
+    use registry::store::records::{BackReference, Record, RecordedObject, Unreadable};
     use registry::store::{Context, Slice, StoreError, Timestamp};
 
     use super::*;
@@ -246,7 +246,7 @@ mod tests {
             Err(StoreError::failed("only walked over"))
         }
 
-        async fn lost(&self, _: Context, _: &[Hold]) -> Result<Vec<Hold>, StoreError> {
+        async fn lost(&self, _: Context, _: &[BackReference]) -> Result<Vec<BackReference>, StoreError> {
             Err(StoreError::failed("only walked over"))
         }
 

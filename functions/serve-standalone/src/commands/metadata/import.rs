@@ -2,11 +2,11 @@
 //!
 //! The whole file is read before anything is written: one that is cut off, or has a line that this version does not
 //! know, or that no store holds ([`allowed`]), or refers to what is not in it, leaves no half of a registry. How far the writing has come is kept beside the
-//! file; and as long as it is not through, no collection goes over what is there ([`hold`]).
+//! file; and as long as it is not through, no collection goes over what is there ([`lease`]).
 
 mod allowed;
 mod contents;
-mod hold;
+mod lease;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -22,7 +22,7 @@ use registry::store::records::{Record, RecordStore};
 use serde::{Deserialize, Serialize};
 
 use self::contents::Contents;
-use self::hold::Hold;
+use self::lease::ImportLease;
 use super::super::Failure;
 use super::super::progress::Progress;
 use super::super::store::{PAGE, cx, with};
@@ -72,11 +72,11 @@ async fn import(
         require_no_others(&*stores.metadata, &contents.repositories).await?;
     }
     let mut note = Note::find(path, contents, into)?;
-    let hold = Hold::take(stores.collection.clone(), contents.name(), force).await?;
+    let lease = ImportLease::take(stores.collection.clone(), contents.name(), force).await?;
     if note.reached.records > 0 {
         // What was written may be gone again: collected, if nothing has kept collection away, or with all else, if the
         // registry was emptied since.
-        if hold.is_gone_on_with && !holds_nothing(&*stores.records).await? {
+        if lease.is_gone_on_with && !holds_nothing(&*stores.records).await? {
             eprintln!("going on after {} records", note.reached.records);
         } else {
             note.reached = Reached::default();
@@ -89,7 +89,7 @@ async fn import(
         eprintln!("this import is not through: nothing is collected until it is; run it again, and it goes on");
     }
     written?;
-    hold.release().await?;
+    lease.release().await?;
     note.remove()?;
     eprintln!("{} records from {}", contents.records, path.display());
     Ok(())
@@ -336,7 +336,7 @@ impl Iterator for Batches {
 }
 
 #[cfg(test)]
-mod half;
+mod interrupted;
 
 #[cfg(test)]
 mod tests {

@@ -370,8 +370,8 @@ impl Client {
     }
 
     /// Whether nothing comes for a moment.
-    pub(crate) fn is_silent_for(&mut self, moment: Duration) -> bool {
-        self.stream().set_read_timeout(Some(moment)).unwrap();
+    pub(crate) fn is_silent_for(&mut self, timestamp: Duration) -> bool {
+        self.stream().set_read_timeout(Some(timestamp)).unwrap();
         let silent = self
             .reader
             .fill_buf()

@@ -25,7 +25,7 @@ fn cx() -> Context {
     Context {
         now: NOW,
         deadline: NOW.plus_millis(30_000),
-        incarnation: Incarnation(1),
+        uid: Uid(1),
         client: registry::budget::ClientKey::INTERNAL,
     }
 }

@@ -39,7 +39,7 @@ async fn reads_cost_what_was_promised() {
     let blob = blobs.first().unwrap();
     let (found, asked) = cost(&store, store.link(cx(), &repository, blob)).await;
     assert_eq!((found.unwrap().is_some(), asked), (true, [1, 0, 0, 0]), "a blob");
-    let (found, asked) = cost(&store, store.keep_link(cx(), &repository, blob)).await;
+    let (found, asked) = cost(&store, store.link_and_unmark(cx(), &repository, blob)).await;
     assert_eq!(
         (found.unwrap().is_some(), asked),
         (true, [1, 0, 0, 0]),
@@ -152,28 +152,28 @@ async fn a_blob_costs_what_its_requests_make_of_it() {
 
     // Claim, committing, back-link, record, link, done. The read is that of the record.
     let whole = upload(1);
-    let ((), asked) = cost(&store, whole.put(Expected::Fresh, "one")).await;
+    let ((), asked) = cost(&store, whole.put(Expected::New, "one")).await;
     assert_eq!(asked, [1, 0, 6, 0], "POST and PUT");
 
     // A PATCH adds a claim and a save; and the PUT behind it, which has no body, reads the session that is there.
     let patched = upload(2);
     let by_patch = async {
-        patched.patch(Expected::Fresh).await;
-        patched.put(Expected::Begun, "two").await;
+        patched.patch(Expected::New).await;
+        patched.put(Expected::Existing, "two").await;
     };
     let ((), asked) = cost(&store, by_patch).await;
     assert_eq!(asked, [2, 0, 8, 0], "POST, PATCH and PUT");
 
     // Each further one costs the same two, and a read.
     let chunked = upload(3);
-    chunked.patch(Expected::Fresh).await;
-    let ((), asked) = cost(&store, chunked.patch(Expected::Begun)).await;
+    chunked.patch(Expected::New).await;
+    let ((), asked) = cost(&store, chunked.patch(Expected::Existing)).await;
     assert_eq!(
         asked,
         [1, 0, 2, 0],
         "a PATCH that tells by its range that it is not the first"
     );
-    let ((), asked) = cost(&store, chunked.patch(Expected::Fresh)).await;
+    let ((), asked) = cost(&store, chunked.patch(Expected::New)).await;
     assert_eq!(
         asked,
         [1, 0, 3, 0],
@@ -222,7 +222,7 @@ async fn a_push_costs_the_same_after_a_collection() {
     }
     put(&store, &manifest("the repository is known")).await;
     let ((), before) = cost(&store, put(&store, &manifest("before"))).await;
-    let collected = store.collect_names(cx(), &Plan::default(), None, 1000).await;
+    let collected = store.collect_metadata(cx(), &Plan::default(), None, 1000).await;
     assert!(collected.is_ok());
     let ((), after) = cost(&store, put(&store, &manifest("after"))).await;
     assert_eq!(after, before);

@@ -26,7 +26,7 @@ fn left(table: &MemoryTable) -> Vec<Name> {
         .filter(|name| {
             !matches!(
                 name,
-                Name::Repository(_) | Name::Change(..) | Name::Tombstone(..) | Name::Grave
+                Name::Repository(_) | Name::Change(..) | Name::Tombstone(..) | Name::PendingDeletion
             )
         })
         .collect()
@@ -180,13 +180,18 @@ async fn a_second_object_of_the_same_manifest_is_buried() {
         large.content = NewContent::Sealed(location(number));
         put(&store, &large).await;
     }
-    let graves: Vec<_> = keys(&table)
+    let pending_deletions: Vec<_> = keys(&table)
         .into_iter()
         .filter(|key| key.partition.starts_with('G'))
         .collect();
-    let expected = [2, 3].map(|number| keys::grave(&location(number)));
-    assert_eq!(graves.len(), 2);
-    assert!(expected.iter().all(|grave| graves.contains(grave)), "{graves:?}");
+    let expected = [2, 3].map(|number| keys::pending_deletion(&location(number)));
+    assert_eq!(pending_deletions.len(), 2);
+    assert!(
+        expected
+            .iter()
+            .all(|pending_deletion| pending_deletions.contains(pending_deletion)),
+        "{pending_deletions:?}"
+    );
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! What tells a table in which nothing was ever kept.
 
-use registry::store::collection::{Begun, CollectionStore};
+use registry::store::collection::{CollectionStore, PassStart};
 use registry::store::sessions::{Expected, SessionId, SessionKey, SessionStore, SigningKey};
 
 use super::*;
@@ -31,12 +31,12 @@ async fn s34_a_table_is_new_until_anything_is_kept_in_it() {
         id: SessionId(5),
     };
     let until = NOW.plus_millis(500);
-    store.claim(cx(), key, Expected::Fresh, until, 9).await.unwrap();
+    store.claim(cx(), key, Expected::New, until, 9).await.unwrap();
     assert!(!store.is_new(cx()).await.unwrap(), "an upload");
 
     let store = new_table().await;
-    let begun = store.begin_pass(cx(), Incarnation(7), NOW.plus_millis(500)).await;
-    assert!(matches!(begun.unwrap(), Begun::Fresh));
+    let begun = store.begin_pass(cx(), Uid(7), NOW.plus_millis(500)).await;
+    assert!(matches!(begun.unwrap(), PassStart::New));
     assert!(!store.is_new(cx()).await.unwrap(), "an import that has begun");
 
     // As an import leaves them.

@@ -28,9 +28,9 @@ impl Actor {
     async fn claim(&self, key: SessionKey) -> Claimed {
         let cx = self.world.cx();
         let expected = if self.world.random().is_multiple_of(2) {
-            Expected::Fresh
+            Expected::New
         } else {
-            Expected::Begun
+            Expected::Existing
         };
         let until = cx.now.plus_millis(CLAIM);
         let claimed = self.store.claim(cx, key, expected, until, u32::MAX).await;
@@ -119,9 +119,9 @@ impl Actor {
             self.publish(r, &publishing).await;
             self.discard(attempts, &publishing);
             self.store
-                .settle(self.world.cx(), key, End::Done)
+                .finish_committing(self.world.cx(), key, End::Done)
                 .await
-                .expect("settle");
+                .expect("finish_committing");
             Answer::Done
         })
         .await;

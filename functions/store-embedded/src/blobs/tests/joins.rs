@@ -137,11 +137,11 @@ async fn what_was_never_finished_goes_with_its_attempt() {
     store.files.create(older).unwrap();
     assert_eq!(store.files(), 4);
     for _ in 0..2 {
-        let doomed = (1..=2).map(|number| Doomed {
+        let to_delete = (1..=2).map(|number| ObjectToDelete {
             location: location(segment(number)),
             unfinished: true,
         });
-        store.blobs.delete(cx(), &doomed.collect::<Vec<_>>()).await.unwrap();
+        store.blobs.delete(cx(), &to_delete.collect::<Vec<_>>()).await.unwrap();
         assert_eq!(store.files(), 1);
     }
     assert_eq!(store.blobs.stat(cx(), &location(older)).await.unwrap(), Some(0));

@@ -123,7 +123,7 @@ async fn lives(seed: u64) -> usize {
     let blobs = DiskBlobs::new(files.clone(), Sync::Full, Room::new(8 << 20, Options::MEMORY_TIMEOUT));
     let sealed = sessions.iter().filter(|session| session.object.is_some()).count();
     for session in &sessions {
-        let doomed = (1..=session.attempts).map(|number| Doomed {
+        let to_delete = (1..=session.attempts).map(|number| ObjectToDelete {
             location: Location::main(
                 Attempt {
                     session: session.id,
@@ -134,7 +134,7 @@ async fn lives(seed: u64) -> usize {
             unfinished: true,
         });
         if dice.roll(2) == 0 {
-            blobs.delete(cx(), &doomed.collect::<Vec<_>>()).await.unwrap();
+            blobs.delete(cx(), &to_delete.collect::<Vec<_>>()).await.unwrap();
         } else {
             let discarded = blobs.discard(cx(), session.id, session.attempts, &[], None).await;
             assert_eq!(discarded.unwrap(), Discarded::All);

@@ -1,7 +1,7 @@
 //! The end of a session that has expired: in one transaction, or, if it had many bodies, in several short ones.
 
 use oci::Digest;
-use registry::store::collection::{Grave, remains};
+use registry::store::collection::{PendingDeletion, remains};
 use registry::store::sessions::{Session, SessionKey, State};
 use registry::store::{Context, StoreError};
 use rusqlite::params;
@@ -10,7 +10,7 @@ use super::super::SqliteStore;
 use super::super::rows::{Failure, Rows};
 use super::super::sessions::get;
 use super::super::values::session_key;
-use super::graveyard::bury;
+use super::deletion_queue::schedule_deletion;
 
 /// The most graves that one transaction digs, and the most part records that it removes: others wait for a few
 /// milliseconds.
@@ -26,16 +26,16 @@ pub(super) async fn sweep(
 ) -> Result<Option<u64>, StoreError> {
     let mut left = remains(key, session, cx.now).peekable();
     let mut as_given = session.clone();
-    let (mut graves, mut parts) = (0, 0);
+    let (mut pending_deletions, mut parts) = (0, 0);
     loop {
-        let some: Vec<Grave> = left.by_ref().take(AT_ONCE).collect();
-        graves += some.len() as u64;
+        let some: Vec<PendingDeletion> = left.by_ref().take(AT_ONCE).collect();
+        pending_deletions += some.len() as u64;
         parts += AT_ONCE;
         let is_last = left.peek().is_none() && parts >= session.progress.parts as usize;
         let step = Step {
             key,
             as_given: as_given.clone(),
-            graves: some,
+            pending_deletions: some,
             parts,
             is_last,
         };
@@ -43,7 +43,7 @@ pub(super) async fn sweep(
             return Ok(None);
         };
         if is_last {
-            return Ok(Some(graves));
+            return Ok(Some(pending_deletions));
         }
         as_given = now;
     }
@@ -53,7 +53,7 @@ pub(super) async fn sweep(
 struct Step {
     key: SessionKey,
     as_given: Session,
-    graves: Vec<Grave>,
+    pending_deletions: Vec<PendingDeletion>,
     /// Part records with numbers up to this are removed.
     parts: usize,
     is_last: bool,
@@ -67,9 +67,15 @@ impl Step {
         if get(rows, self.key)?.as_ref() != Some(&session) {
             return Ok(None);
         }
-        for grave in &self.graves {
-            let digest = grave.digest.as_ref().map(Digest::to_string);
-            bury(rows, grave.at, &grave.location, digest.as_deref(), grave.unfinished)?;
+        for pending_deletion in &self.pending_deletions {
+            let digest = pending_deletion.digest.as_ref().map(Digest::to_string);
+            schedule_deletion(
+                rows,
+                pending_deletion.at,
+                &pending_deletion.location,
+                digest.as_deref(),
+                pending_deletion.unfinished,
+            )?;
         }
         let (expires, id) = session_key(self.key);
         let parts = i64::try_from(self.parts).unwrap_or(i64::MAX);

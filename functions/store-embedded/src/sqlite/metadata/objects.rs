@@ -1,6 +1,6 @@
 //! Where the bytes of a digest lie, and what is wrong with them.
 //!
-//! Only the row of the bytes says what is wrong with an object, in the column `condemned`: no collection marks these
+//! Only the row of the bytes says what is wrong with an object, in the column `marked_for_deletion`: no collection marks these
 //! rows here, since each removes what nothing holds within one transaction. Links and manifests are read together with
 //! it. Programs that do not know of defects take the mark off when the blob is committed again, and go on as they did.
 //! The same column of a manifest says that the bytes in its own row are damaged.
@@ -10,11 +10,11 @@ use registry::store::metadata::Defect;
 use registry::store::{Context, Location};
 use rusqlite::{Row, params};
 
-use super::super::collection::graveyard;
+use super::super::collection::deletion_queue;
 use super::super::rows::{Failure, Rows};
-use super::super::values::{Columns, integer, moment};
+use super::super::values::{Columns, integer, timestamp};
 
-/// What is wrong with the bytes of a digest, out of a column `condemned` of `blob` or `manifest`. A mark that this
+/// What is wrong with the bytes of a digest, out of a column `marked_for_deletion` of `blob` or `manifest`. A mark that this
 /// version would not have written says nothing.
 pub(in super::super) fn defect(row: &Row<'_>, column: usize) -> Result<Option<Defect>, Failure> {
     let mark: Option<String> = row.value(column)?;
@@ -44,7 +44,7 @@ pub(super) fn replace(
         Some((now, _)) if now != *old => return Ok(Some(now)),
         Some(_) => {}
     }
-    graveyard::bury(rows, cx.now, old, Some(digest), false)?;
+    deletion_queue::schedule_deletion(rows, cx.now, old, Some(digest), false)?;
     rows.change(
         "UPDATE blob SET store = ?2, key = ?3, size = ?4, condemned = NULL WHERE digest = ?1",
         params![digest, new.store, new.key, integer(size)],
@@ -115,7 +115,7 @@ pub(super) fn record_defect(
                     digest,
                     location.store,
                     location.key,
-                    moment(cx.now),
+                    timestamp(cx.now),
                     defect.as_str()
                 ],
             )?;

@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use oci::{Digest, RepositoryName};
 use registry::store::metadata::{ManifestPut, NewContent, PutManifest};
-use registry::store::records::Holding;
+use registry::store::records::LinkKind;
 use registry::store::{Context, Location, StoreError};
 use rusqlite::params;
 
-use super::super::collection::graveyard;
+use super::super::collection::deletion_queue;
 use super::super::rows::{Failure, Rows};
-use super::super::values::{Columns, bits, holding_text, integer, moment};
+use super::super::values::{Columns, bits, holding_text, integer, timestamp};
 use super::{next_version, objects};
 
 /// Publishes a sealed object as a blob of a repository.
@@ -55,7 +55,7 @@ fn place(rows: &Rows<'_>, cx: Context, digest: &str, location: &Location, size: 
     let Some((kept, defect)) = objects::find(rows, digest)? else {
         rows.change(
             "INSERT INTO blob (digest, store, key, size, at) VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![digest, location.store, location.key, integer(size), moment(cx.now)],
+            params![digest, location.store, location.key, integer(size), timestamp(cx.now)],
         )?;
         return Ok(location.clone());
     };
@@ -68,7 +68,7 @@ fn place(rows: &Rows<'_>, cx: Context, digest: &str, location: &Location, size: 
     }
     // Whoever collects it asks again whether the digest still lies elsewhere. Once is enough, however often the same
     // commit is repeated.
-    graveyard::bury(rows, cx.now, location, Some(digest), false)?;
+    deletion_queue::schedule_deletion(rows, cx.now, location, Some(digest), false)?;
     Ok(kept)
 }
 
@@ -85,9 +85,9 @@ fn link(
         params![repository.as_str(), digest],
         |row| row.value(0),
     )?;
-    if let Some(condemned) = present {
-        if condemned {
-            spare_link(rows, repository, digest)?;
+    if let Some(marked_for_deletion) = present {
+        if marked_for_deletion {
+            unmark_link(rows, repository, digest)?;
         }
         return Ok(());
     }
@@ -100,11 +100,11 @@ fn link(
             location.store,
             location.key,
             integer(size),
-            bits(cx.incarnation),
-            moment(cx.now),
+            bits(cx.uid),
+            timestamp(cx.now),
         ],
     )?;
-    back_link(rows, cx, repository, digest, Holding::Blob)
+    back_link(rows, cx, repository, digest, LinkKind::Blob)
 }
 
 fn back_link(
@@ -112,23 +112,23 @@ fn back_link(
     cx: Context,
     repository: &RepositoryName,
     digest: &str,
-    holding: Holding,
+    link_kind: LinkKind,
 ) -> Result<(), Failure> {
     rows.change(
         "INSERT INTO backlink (digest, repository, incarnation, kind, at) VALUES (?1, ?2, ?3, ?4, ?5)",
         params![
             digest,
             repository.as_str(),
-            bits(cx.incarnation),
-            holding_text(holding),
-            moment(cx.now)
+            bits(cx.uid),
+            holding_text(link_kind),
+            timestamp(cx.now)
         ],
     )?;
     Ok(())
 }
 
 /// Takes the mark of a collection off a link.
-pub(super) fn spare_link(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -> Result<(), Failure> {
+pub(super) fn unmark_link(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -> Result<(), Failure> {
     rows.change(
         "UPDATE link SET condemned = NULL WHERE repository = ?1 AND digest = ?2 AND condemned IS NOT NULL",
         params![repository.as_str(), digest],
@@ -137,7 +137,7 @@ pub(super) fn spare_link(rows: &Rows<'_>, repository: &RepositoryName, digest: &
 }
 
 /// Whether there was a mark.
-fn spare_manifest(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -> Result<bool, Failure> {
+fn unmark_manifest(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -> Result<bool, Failure> {
     let changed = rows.change(
         "UPDATE manifest SET condemned = NULL, version = version + 1 \
          WHERE repository = ?1 AND digest = ?2 AND condemned IS NOT NULL",
@@ -233,7 +233,7 @@ impl Manifest {
         )?;
         let mut lies_at = None;
         let mut is_written = true;
-        let target = if let Some((target, condemned, defect, is_large)) = present {
+        let target = if let Some((target, marked_for_deletion, defect, is_large)) = present {
             if target.media_type != self.media_type {
                 let stored = target.media_type.parse();
                 let stored = stored.map_err(|_| Failure::Damaged(format!("a manifest is {:?}", target.media_type)))?;
@@ -247,7 +247,7 @@ impl Manifest {
             if defect.is_some() && !mends {
                 return Ok(ManifestPut::Gone);
             }
-            (lies_at, is_written) = self.touch(rows, cx, condemned)?;
+            (lies_at, is_written) = self.touch(rows, cx, marked_for_deletion)?;
             target
         } else {
             let references = self.references(rows)?;
@@ -258,8 +258,8 @@ impl Manifest {
                 return Ok(ManifestPut::Gone);
             }
             for text in references.marked {
-                spare_link(rows, &self.repository, text)?;
-                spare_manifest(rows, &self.repository, text)?;
+                unmark_link(rows, &self.repository, text)?;
+                unmark_manifest(rows, &self.repository, text)?;
             }
             lies_at = self.insert(rows, cx)?.or(lies_at);
             Target {
@@ -315,8 +315,13 @@ impl Manifest {
 
     /// A manifest that is there already stays as it is, unless its bytes are damaged. Where those of a large one lie, and
     /// whether anything was written.
-    fn touch(&self, rows: &Rows<'_>, cx: Context, condemned: bool) -> Result<(Option<Location>, bool), Failure> {
-        let is_spared = condemned && spare_manifest(rows, &self.repository, &self.digest)?;
+    fn touch(
+        &self,
+        rows: &Rows<'_>,
+        cx: Context,
+        marked_for_deletion: bool,
+    ) -> Result<(Option<Location>, bool), Failure> {
+        let is_spared = marked_for_deletion && unmark_manifest(rows, &self.repository, &self.digest)?;
         match &self.content {
             NewContent::Sealed(location) => Ok((Some(place(rows, cx, &self.digest, location, self.size)?), true)),
             NewContent::Inline(bytes) => {
@@ -344,13 +349,13 @@ impl Manifest {
             NewContent::Unchanged => (None, None),
             NewContent::Sealed(location) => {
                 let kept = place(rows, cx, &self.digest, location, self.size)?;
-                back_link(rows, cx, &self.repository, &self.digest, Holding::Manifest)?;
+                back_link(rows, cx, &self.repository, &self.digest, LinkKind::Manifest)?;
                 (None, Some(kept))
             }
         };
         rows.change(
             "INSERT INTO repository (name, created, state) VALUES (?1, ?2, 'live') ON CONFLICT DO NOTHING",
-            params![self.repository.as_str(), moment(cx.now)],
+            params![self.repository.as_str(), timestamp(cx.now)],
         )?;
         rows.change(
             "INSERT INTO manifest (repository, digest, media_type, size, subject, artifact_type, incarnation, \
@@ -362,8 +367,8 @@ impl Manifest {
                 integer(self.size),
                 self.subject.as_ref().map(|subject| subject.digest.as_str()),
                 self.artifact_type,
-                bits(cx.incarnation),
-                moment(cx.now),
+                bits(cx.uid),
+                timestamp(cx.now),
                 location.as_ref().map(|location| location.store.as_str()),
                 location.as_ref().map(|location| location.key.as_str()),
                 bytes,
@@ -376,8 +381,8 @@ impl Manifest {
                     self.repository.as_str(),
                     target,
                     self.digest,
-                    bits(cx.incarnation),
-                    moment(cx.now)
+                    bits(cx.uid),
+                    timestamp(cx.now)
                 ],
             )?;
         }
@@ -423,7 +428,7 @@ impl Manifest {
                 target.media_type,
                 integer(target.size),
                 integer(version),
-                moment(cx.now),
+                timestamp(cx.now),
             ],
         )?;
         record(
@@ -464,7 +469,7 @@ pub(super) fn record(
     rows.change(
         "INSERT INTO tag_history (repository, tag, version, before, after, who, at) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        params![repository, tag, integer(version), before, after, who, moment(cx.now)],
+        params![repository, tag, integer(version), before, after, who, timestamp(cx.now)],
     )?;
     Ok(())
 }

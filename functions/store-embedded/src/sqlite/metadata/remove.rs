@@ -141,7 +141,7 @@ fn manifest(
         key,
         |row| Ok((row.value::<i64>(0)?, row.value::<Option<String>>(1)?)),
     )?;
-    let Some((incarnation, subject)) = present else {
+    let Some((uid, subject)) = present else {
         return Ok(Some(Removal::Absent));
     };
     if let Some(parent) = parent(rows, repository, digest)? {
@@ -162,7 +162,7 @@ fn manifest(
     }
     rows.change(
         "DELETE FROM backlink WHERE digest = ?1 AND repository = ?2 AND incarnation = ?3 AND kind = 'manifest'",
-        params![digest, repository.as_str(), incarnation],
+        params![digest, repository.as_str(), uid],
     )?;
     rows.change("DELETE FROM manifest WHERE repository = ?1 AND digest = ?2", key)?;
     Ok(Some(Removal::Removed))
@@ -171,12 +171,12 @@ fn manifest(
 /// Removes a repository's link to a blob.
 pub(in super::super) fn link(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -> Result<Removal, Failure> {
     let key = params![repository.as_str(), digest];
-    let incarnation: Option<i64> = rows.one(
+    let uid: Option<i64> = rows.one(
         "SELECT incarnation FROM link WHERE repository = ?1 AND digest = ?2",
         key,
         |row| row.value(0),
     )?;
-    let Some(incarnation) = incarnation else {
+    let Some(uid) = uid else {
         return Ok(Removal::Absent);
     };
     if let Some(parent) = parent(rows, repository, digest)? {
@@ -185,7 +185,7 @@ pub(in super::super) fn link(rows: &Rows<'_>, repository: &RepositoryName, diges
     rows.change("DELETE FROM link WHERE repository = ?1 AND digest = ?2", key)?;
     rows.change(
         "DELETE FROM backlink WHERE digest = ?1 AND repository = ?2 AND incarnation = ?3 AND kind = 'blob'",
-        params![digest, repository.as_str(), incarnation],
+        params![digest, repository.as_str(), uid],
     )?;
     Ok(Removal::Removed)
 }

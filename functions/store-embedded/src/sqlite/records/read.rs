@@ -210,7 +210,7 @@ fn keep_damage<T>(read: Result<T, Failure>) -> Result<Result<T, Failure>, Failur
 fn repository(row: &Row<'_>) -> Result<Record, Failure> {
     Ok(Record::Repository {
         name: row.parsed(0)?,
-        created: row.moment(1)?,
+        created: row.timestamp(1)?,
     })
 }
 
@@ -219,7 +219,7 @@ fn blob(row: &Row<'_>) -> Result<Record, Failure> {
         digest: row.parsed(0)?,
         location: row.location(1, 2)?,
         size: row.unsigned(3)?,
-        at: row.moment(4)?,
+        at: row.timestamp(4)?,
     })
 }
 
@@ -229,8 +229,8 @@ fn link(row: &Row<'_>) -> Result<Record, Failure> {
         digest: row.parsed(1)?,
         location: row.location(2, 3)?,
         size: row.unsigned(4)?,
-        incarnation: row.incarnation(5)?,
-        at: row.moment(6)?,
+        uid: row.uid(5)?,
+        at: row.timestamp(6)?,
     })
 }
 
@@ -244,7 +244,7 @@ fn tag(row: &Row<'_>) -> Result<Record, Failure> {
             media_type: row.parsed(3)?,
             size: row.unsigned(4)?,
             version: row.unsigned(5)?,
-            at: row.moment(6)?,
+            at: row.timestamp(6)?,
         },
     })
 }
@@ -258,7 +258,7 @@ fn change(row: &Row<'_>) -> Result<Record, Failure> {
             before: row.parsed_if_any(3)?,
             after: row.parsed_if_any(4)?,
             who: row.value(5)?,
-            at: row.moment(6)?,
+            at: row.timestamp(6)?,
         },
     })
 }
@@ -278,19 +278,17 @@ fn manifest(row: &Row<'_>) -> Result<(ManifestEntry, Option<Digest>), Failure> {
         subject: None,
         artifact_type: row.parsed_if_any::<MediaType>(5)?,
         references: Vec::new(),
-        incarnation: row.incarnation(6)?,
-        at: row.moment(7)?,
+        uid: row.uid(6)?,
+        at: row.timestamp(7)?,
     };
     Ok((entry, row.parsed_if_any(4)?))
 }
 
 fn complete(rows: &Rows<'_>, (mut entry, subject): (ManifestEntry, Option<Digest>)) -> Result<ManifestEntry, Failure> {
     let (repository, digest) = (entry.repository.as_str(), entry.digest.to_string());
-    entry.references = rows.all(
-        REFERENCES,
-        params![repository, digest, bits(entry.incarnation)],
-        |row| row.parsed(0),
-    )?;
+    entry.references = rows.all(REFERENCES, params![repository, digest, bits(entry.uid)], |row| {
+        row.parsed(0)
+    })?;
     if let Some(subject) = subject {
         let referrer = rows.one(REFERRER, params![repository, subject.to_string(), digest], |row| {
             referrer(row, 0, 1)

@@ -2,11 +2,11 @@
 
 use oci::Digest;
 use registry::store::StoreError;
-use registry::store::records::{EntryContent, Holding, ManifestEntry, Record};
+use registry::store::records::{EntryContent, LinkKind, ManifestEntry, Record};
 use rusqlite::params;
 
 use super::super::rows::{Failure, Rows};
-use super::super::values::{bits, holding_text, integer, moment};
+use super::super::values::{bits, holding_text, integer, timestamp};
 
 /// A record on its way to the writer.
 pub(super) struct Row {
@@ -34,7 +34,7 @@ impl Row {
             Record::Repository { name, created } => {
                 rows.change(
                     "INSERT OR REPLACE INTO repository (name, created, state) VALUES (?1, ?2, 'live')",
-                    params![name.as_str(), moment(*created)],
+                    params![name.as_str(), timestamp(*created)],
                 )?;
             }
             Record::Blob {
@@ -50,7 +50,7 @@ impl Row {
                         location.store,
                         location.key,
                         integer(*size),
-                        moment(*at)
+                        timestamp(*at)
                     ],
                 )?;
             }
@@ -59,11 +59,11 @@ impl Row {
                 digest,
                 location,
                 size,
-                incarnation,
+                uid,
                 at,
             } => {
                 let digest = digest.to_string();
-                drop_holder(rows, Holding::Blob, repository.as_str(), &digest)?;
+                drop_holder(rows, LinkKind::Blob, repository.as_str(), &digest)?;
                 rows.change(
                     "INSERT OR REPLACE INTO link (repository, digest, store, key, size, incarnation, at) \
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
@@ -73,13 +73,13 @@ impl Row {
                         location.store,
                         location.key,
                         integer(*size),
-                        bits(*incarnation),
-                        moment(*at),
+                        bits(*uid),
+                        timestamp(*at),
                     ],
                 )?;
                 rows.change(
                     HOLD,
-                    params![digest, repository.as_str(), bits(*incarnation), "blob", moment(*at)],
+                    params![digest, repository.as_str(), bits(*uid), "blob", timestamp(*at)],
                 )?;
             }
             Record::Manifest(entry) => self.insert_manifest(rows, entry)?,
@@ -94,7 +94,7 @@ impl Row {
                         names.media_type.to_string(),
                         integer(names.size),
                         integer(names.version),
-                        moment(names.at),
+                        timestamp(names.at),
                     ],
                 )?;
             }
@@ -113,7 +113,7 @@ impl Row {
                         change.before.as_ref().map(Digest::to_string),
                         change.after.as_ref().map(Digest::to_string),
                         change.who,
-                        moment(change.at),
+                        timestamp(change.at),
                     ],
                 )?;
             }
@@ -133,7 +133,7 @@ impl Row {
              (SELECT subject FROM manifest WHERE repository = ?1 AND digest = ?2)",
             params![repository, digest],
         )?;
-        drop_holder(rows, Holding::Manifest, repository, &digest)?;
+        drop_holder(rows, LinkKind::Manifest, repository, &digest)?;
         let (bytes, location) = match &entry.content {
             EntryContent::Inline(bytes) => (Some(&bytes[..]), None),
             EntryContent::Stored(location) => (None, Some(location)),
@@ -148,8 +148,8 @@ impl Row {
                 integer(entry.size),
                 subject,
                 entry.artifact_type.as_ref().map(ToString::to_string),
-                bits(entry.incarnation),
-                moment(entry.at),
+                bits(entry.uid),
+                timestamp(entry.at),
                 location.map(|location| location.store.as_str()),
                 location.map(|location| location.key.as_str()),
                 bytes,
@@ -162,8 +162,8 @@ impl Row {
                     repository,
                     target.to_string(),
                     digest,
-                    bits(entry.incarnation),
-                    moment(entry.at)
+                    bits(entry.uid),
+                    timestamp(entry.at)
                 ],
             )?;
         }
@@ -173,9 +173,9 @@ impl Row {
                 params![
                     digest,
                     repository,
-                    bits(entry.incarnation),
-                    holding_text(Holding::Manifest),
-                    moment(entry.at)
+                    bits(entry.uid),
+                    holding_text(LinkKind::Manifest),
+                    timestamp(entry.at)
                 ],
             )?;
         }
@@ -200,10 +200,10 @@ const HOLD: &str =
     "INSERT OR REPLACE INTO backlink (digest, repository, incarnation, kind, at) VALUES (?1, ?2, ?3, ?4, ?5)";
 
 /// Removes the back-links of a holder that is replaced: what is put in its place may be another life of it.
-fn drop_holder(rows: &Rows<'_>, holding: Holding, repository: &str, digest: &str) -> Result<(), Failure> {
+fn drop_holder(rows: &Rows<'_>, link_kind: LinkKind, repository: &str, digest: &str) -> Result<(), Failure> {
     rows.change(
         "DELETE FROM backlink WHERE digest = ?1 AND repository = ?2 AND kind = ?3",
-        params![digest, repository, holding_text(holding)],
+        params![digest, repository, holding_text(link_kind)],
     )?;
     Ok(())
 }

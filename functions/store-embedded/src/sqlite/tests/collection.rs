@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use registry::store::collection::{CollectionStore, Graces, Plan, Tally};
+use registry::store::collection::{CollectionStore, GracePeriods, PassStatistics, Plan};
 use registry::store::metadata::Removal;
 use registry::store::sessions::State;
 use registry::store::{Cursor, Location};
@@ -17,10 +17,10 @@ fn plan(deep: bool) -> Plan {
     Plan {
         dry_run: false,
         deep,
-        graces: Graces {
+        grace_periods: GracePeriods {
             link_ms: GRACE,
             session_ms: GRACE,
-            grave_ms: GRACE,
+            deletion_ms: GRACE,
             leftover_ms: GRACE,
         },
     }
@@ -32,31 +32,31 @@ fn later(times: u64) -> Context {
     Context {
         now,
         deadline: now.plus_millis(20_000),
-        incarnation: Incarnation(times),
+        uid: Uid(times),
         client: registry::budget::ClientKey::INTERNAL,
     }
 }
 
-async fn pass(store: &SqliteStore, cx: Context, plan: &Plan, limit: usize) -> Tally {
-    let (mut total, mut after) = (Tally::default(), None::<Cursor>);
+async fn pass(store: &SqliteStore, cx: Context, plan: &Plan, limit: usize) -> PassStatistics {
+    let (mut total, mut after) = (PassStatistics::default(), None::<Cursor>);
     loop {
-        let slice = store.collect_names(cx, plan, after.as_ref(), limit).await.unwrap();
-        let Tally {
+        let slice = store.collect_metadata(cx, plan, after.as_ref(), limit).await.unwrap();
+        let PassStatistics {
             seen,
             marked,
             marked_bytes,
             unlinked,
-            buried,
-            buried_bytes,
+            scheduled,
+            scheduled_bytes,
             leftovers,
             repositories,
-        } = slice.tally;
+        } = slice.statistics;
         total.seen += seen;
         total.marked += marked;
         total.marked_bytes += marked_bytes;
         total.unlinked += unlinked;
-        total.buried += buried;
-        total.buried_bytes += buried_bytes;
+        total.scheduled += scheduled;
+        total.scheduled_bytes += scheduled_bytes;
         total.leftovers += leftovers;
         total.repositories += repositories;
         after = slice.next;
@@ -94,12 +94,12 @@ async fn a_slice_is_bounded_and_the_walk_is_the_readers() {
     let opened = open(Sync::Full);
     join_all((0..700).map(|number| opened.commit_blob(number))).await;
     let ask = 100_000;
-    let (tally, cost) = opened.cost(pass(&opened.store, later(0), &plan(true), ask)).await;
+    let (statistics, cost) = opened.cost(pass(&opened.store, later(0), &plan(true), ask)).await;
     assert_eq!(
-        tally,
-        Tally {
+        statistics,
+        PassStatistics {
             seen: 2_100,
-            ..Tally::default()
+            ..PassStatistics::default()
         }
     );
     assert_eq!((cost.writes, cost.commits), (0, 0), "all are young");
@@ -109,25 +109,28 @@ async fn a_slice_is_bounded_and_the_walk_is_the_readers() {
         dry_run: true,
         ..plan(false)
     };
-    let (tally, cost) = opened.cost(pass(&opened.store, later(1), &dry, ask)).await;
-    assert_eq!((tally.marked, cost.writes, cost.commits), (700, 0, 0));
+    let (statistics, cost) = opened.cost(pass(&opened.store, later(1), &dry, ask)).await;
+    assert_eq!((statistics.marked, cost.writes, cost.commits), (700, 0, 0));
 
-    let (tally, cost) = opened.cost(pass(&opened.store, later(1), &plan(false), ask)).await;
-    assert_eq!((tally.marked, cost.writes, cost.commits), (700, 700, 3));
-    let (tally, cost) = opened.cost(pass(&opened.store, later(2), &plan(false), ask)).await;
-    assert_eq!((tally.unlinked, tally.buried, tally.buried_bytes), (700, 700, 700));
+    let (statistics, cost) = opened.cost(pass(&opened.store, later(1), &plan(false), ask)).await;
+    assert_eq!((statistics.marked, cost.writes, cost.commits), (700, 700, 3));
+    let (statistics, cost) = opened.cost(pass(&opened.store, later(2), &plan(false), ask)).await;
+    assert_eq!(
+        (statistics.unlinked, statistics.scheduled, statistics.scheduled_bytes),
+        (700, 700, 700)
+    );
     assert_eq!((cost.writes, cost.commits, cost.syncs), (700 * 4, 6, 6));
-    let graves = opened
+    let pending_deletions = opened
         .store
-        .graves(later(3), later(3).now, None, 10_000)
+        .pending_deletions(later(3), later(3).now, None, 10_000)
         .await
         .unwrap()
         .items;
-    assert_eq!(graves.len(), 700);
-    let (_, cost) = opened.cost(opened.store.forget(later(3), &graves)).await;
+    assert_eq!(pending_deletions.len(), 700);
+    let (_, cost) = opened.cost(opened.store.forget(later(3), &pending_deletions)).await;
     assert_eq!((cost.writes, cost.commits, cost.syncs), (700, 3, 0));
-    let tally = pass(&opened.store, later(9), &plan(true), ask).await;
-    assert_eq!(tally, Tally::default(), "nothing is left to look at");
+    let statistics = pass(&opened.store, later(9), &plan(true), ask).await;
+    assert_eq!(statistics, PassStatistics::default(), "nothing is left to look at");
 }
 
 /// Pushes are not held up by a pass: what each of them waits for is bounded.
@@ -157,8 +160,8 @@ async fn pushes_go_on_beside_a_pass() {
         longest = longest.max(begun.elapsed());
         pushes += 1;
     }
-    let tally = collecting.await.unwrap();
-    assert_eq!((tally.unlinked, tally.buried), (10_000, 10_000));
+    let statistics = collecting.await.unwrap();
+    assert_eq!((statistics.unlinked, statistics.scheduled), (10_000, 10_000));
     assert!(pushes > 1_000_010, "pushes ran beside the pass");
     assert!(longest < Duration::from_secs(2), "a push waited for {longest:?}");
     for number in 1_000_000..pushes {
@@ -185,16 +188,24 @@ async fn the_last_burial_counts() {
             .commit_blob(later(times), &repository(), &digest(1), &location(2), 1)
             .await
             .unwrap();
-        let graves = store.graves(later(3), later(3).now, None, 10).await.unwrap().items;
-        assert_eq!(graves.len(), 1);
-        assert_eq!(graves[0].at, later(times).now);
+        let pending_deletions = store
+            .pending_deletions(later(3), later(3).now, None, 10)
+            .await
+            .unwrap()
+            .items;
+        assert_eq!(pending_deletions.len(), 1);
+        assert_eq!(pending_deletions[0].at, later(times).now);
         // A grave that was dug again after somebody has looked at it is not theirs to remove.
-        let mut earlier = graves[0].clone();
+        let mut earlier = pending_deletions[0].clone();
         earlier.at = Timestamp(1);
         store.forget(cx(), &[earlier]).await.unwrap();
         assert_eq!(
-            store.graves(later(3), later(3).now, None, 10).await.unwrap().items,
-            graves
+            store
+                .pending_deletions(later(3), later(3).now, None, 10)
+                .await
+                .unwrap()
+                .items,
+            pending_deletions
         );
     }
 }
@@ -231,10 +242,13 @@ async fn a_long_session_is_swept_in_steps() {
         (State::Cancelled, 2500, row.version + 1)
     );
     assert_eq!(store.parts(cx(), session).await.unwrap().len(), 1400);
-    let graves = store.graves(later(2), later(2).now, None, 10_000).await.unwrap();
-    assert_eq!(graves.items.len(), 1000);
+    let pending_deletions = store
+        .pending_deletions(later(2), later(2).now, None, 10_000)
+        .await
+        .unwrap();
+    assert_eq!(pending_deletions.items.len(), 1000);
     let claimed = store
-        .claim(cx(), session, Expected::Fresh, Timestamp(u64::MAX >> 1), u32::MAX)
+        .claim(cx(), session, Expected::New, Timestamp(u64::MAX >> 1), u32::MAX)
         .await;
     assert!(matches!(claimed.unwrap(), Claimed::Ended(_)), "nobody goes on with it");
 
@@ -246,13 +260,16 @@ async fn a_long_session_is_swept_in_steps() {
     );
     let (swept, cost) = opened.cost(store.sweep(later(2), session, &left)).await;
     assert_eq!((swept.unwrap(), cost.commits), (Some(2500), 3));
-    let graves = store.graves(later(3), later(3).now, None, 10_000).await.unwrap();
-    assert_eq!(graves.items.len(), 2500);
+    let pending_deletions = store
+        .pending_deletions(later(3), later(3).now, None, 10_000)
+        .await
+        .unwrap();
+    assert_eq!(pending_deletions.items.len(), 2500);
     assert!(
-        graves
+        pending_deletions
             .items
             .iter()
-            .all(|grave| grave.at == later(2).now && grave.unfinished)
+            .all(|pending_deletion| pending_deletion.at == later(2).now && pending_deletion.unfinished)
     );
     assert_eq!(store.get(cx(), session).await.unwrap(), None);
     assert_eq!(store.parts(cx(), session).await.unwrap(), [] as [Vec<u8>; 0]);
@@ -267,15 +284,15 @@ async fn leftovers_go_with_a_deep_pass() {
         opened.commit_blob(number).await.unwrap();
     }
     store.put_manifest(cx(), &manifest(&[0], &["latest"])).await.unwrap();
-    let [held, freed] = [digest(1), digest(2)].map(|digest| digest.to_string());
+    let [held, deleted] = [digest(1), digest(2)].map(|digest| digest.to_string());
     let parent = digest(1_000_000).to_string();
     let other = opened.other_process();
     other
         .execute_batch(&format!(
             "INSERT INTO edge VALUES ('library/app', '{held}', '{parent}', 99, 1000); \
              INSERT INTO edge VALUES ('library/app', '{held}', 'sha256:gone', -8, 1000); \
-             INSERT INTO backlink VALUES ('{freed}', 'library/app', 99, 'blob', 1000); \
-             INSERT INTO backlink VALUES ('{freed}', 'elsewhere', 99, 'manifest', 1000);"
+             INSERT INTO backlink VALUES ('{deleted}', 'library/app', 99, 'blob', 1000); \
+             INSERT INTO backlink VALUES ('{deleted}', 'elsewhere', 99, 'manifest', 1000);"
         ))
         .unwrap();
     assert_eq!(
@@ -284,10 +301,10 @@ async fn leftovers_go_with_a_deep_pass() {
     );
 
     let young = pass(store, later(0), &plan(true), 2).await;
-    assert_eq!((young.leftovers, young.marked, young.buried), (0, 0, 0));
+    assert_eq!((young.leftovers, young.marked, young.scheduled), (0, 0, 0));
     let shallow = pass(store, later(1), &plan(false), 2).await;
     assert_eq!(
-        (shallow.leftovers, shallow.marked, shallow.buried),
+        (shallow.leftovers, shallow.marked, shallow.scheduled),
         (0, 0, 0),
         "all seem to be held"
     );
@@ -298,12 +315,12 @@ async fn leftovers_go_with_a_deep_pass() {
     assert_eq!(pass(store, later(1), &dry, 2).await.leftovers, 4);
     let deep = pass(store, later(1), &plan(true), 2).await;
     assert_eq!(
-        (deep.leftovers, deep.marked, deep.buried),
+        (deep.leftovers, deep.marked, deep.scheduled),
         (4, 1, 1),
         "and what they held goes"
     );
     let again = pass(store, later(1), &plan(true), 2).await;
-    assert_eq!((again.leftovers, again.marked, again.buried), (0, 0, 0));
+    assert_eq!((again.leftovers, again.marked, again.scheduled), (0, 0, 0));
     let kept = store.unlink(cx(), &repository(), &digest(0)).await.unwrap();
     assert_eq!(
         kept,
@@ -321,21 +338,21 @@ async fn an_unknown_mark_is_left_alone() {
     other
         .execute("UPDATE link SET condemned = 'by a later version'", [])
         .unwrap();
-    let tally = pass(&opened.store, later(5), &plan(true), 10).await;
-    assert_eq!((tally.marked, tally.unlinked), (0, 0));
+    let statistics = pass(&opened.store, later(5), &plan(true), 10).await;
+    assert_eq!((statistics.marked, statistics.unlinked), (0, 0));
     let kept = opened
         .store
-        .keep_link(later(5), &repository(), &digest(1))
+        .link_and_unmark(later(5), &repository(), &digest(1))
         .await
         .unwrap();
     assert_eq!(kept.unwrap().location, Location::main(location(1).key));
     assert_eq!(pass(&opened.store, later(5), &plan(true), 10).await.marked, 1);
     let (_, cost) = opened
-        .cost(opened.store.keep_link(later(5), &repository(), &digest(1)))
+        .cost(opened.store.link_and_unmark(later(5), &repository(), &digest(1)))
         .await;
     assert_eq!((cost.reads, cost.writes), (2, 1));
     let (_, cost) = opened
-        .cost(opened.store.keep_link(later(5), &repository(), &digest(1)))
+        .cost(opened.store.link_and_unmark(later(5), &repository(), &digest(1)))
         .await;
     assert_eq!((cost.reads, cost.writes, cost.commits), (1, 0, 0));
 }
@@ -345,7 +362,7 @@ async fn a_cursor_of_something_else_is_refused() {
     let opened = open(Sync::Full);
     for text in ["", "links", "links a", "edges a b c d", "tags a b", "blobs a b"] {
         let cursor = Cursor(text.to_owned());
-        let outcome = opened.store.collect_names(cx(), &plan(true), Some(&cursor), 1).await;
+        let outcome = opened.store.collect_metadata(cx(), &plan(true), Some(&cursor), 1).await;
         assert!(matches!(outcome, Err(StoreError::Failed(_))), "{text:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! A file of version 1, with something in every table, under this version.
 
 use futures_util::future::join_all;
-use registry::store::collection::{CollectionStore, Grave};
+use registry::store::collection::{CollectionStore, PendingDeletion};
 use registry::store::metadata::Removal;
 use registry::store::records::RecordStore;
 use registry::store::sessions::{Cancelled, State};
@@ -88,16 +88,27 @@ async fn a_file_of_version_1_goes_on() {
         .unwrap();
     assert_eq!(latest.unwrap().version, 77);
 
-    let grave = Grave {
+    let pending_deletion = PendingDeletion {
         location: Location::main(format!("{:032x}.3", 2)),
         digest: Some(digest(BLOB)),
         unfinished: false,
         at: Timestamp(300),
     };
-    assert_eq!(store.graves(cx(), Timestamp(300), None, 10).await.unwrap().items, []);
     assert_eq!(
-        store.graves(cx(), Timestamp(301), None, 10).await.unwrap().items,
-        [grave]
+        store
+            .pending_deletions(cx(), Timestamp(300), None, 10)
+            .await
+            .unwrap()
+            .items,
+        []
+    );
+    assert_eq!(
+        store
+            .pending_deletions(cx(), Timestamp(301), None, 10)
+            .await
+            .unwrap()
+            .items,
+        [pending_deletion]
     );
 
     // It is written to as well.
@@ -116,7 +127,7 @@ async fn a_file_of_version_1_goes_on() {
     twice.unwrap();
     assert_eq!(
         store
-            .graves(cx(), Timestamp(2_000), None, 10)
+            .pending_deletions(cx(), Timestamp(2_000), None, 10)
             .await
             .unwrap()
             .items
@@ -164,27 +175,30 @@ async fn sessions_of_version_1_come_to_an_end() {
 
     let cancelled = store.cancel(cx(), key(1)).await.unwrap();
     assert!(matches!(cancelled, Cancelled::Now(Some(_))));
-    store.settle(cx(), key(2), End::Done).await.unwrap();
-    for (id, graves) in [(1, 1), (2, 0), (3, 1), (4, 3), (5, 1)] {
+    store.finish_committing(cx(), key(2), End::Done).await.unwrap();
+    for (id, pending_deletions) in [(1, 1), (2, 0), (3, 1), (4, 3), (5, 1)] {
         let row = store.get(cx(), key(id)).await.unwrap().unwrap();
         assert_eq!(
             store.sweep(cx(), key(id), &row).await.unwrap(),
-            Some(graves),
+            Some(pending_deletions),
             "session {id}"
         );
         assert_eq!(store.get(cx(), key(id)).await.unwrap(), None);
     }
     assert_eq!(store.parts(cx(), key(4)).await.unwrap(), [] as [Vec<u8>; 0]);
     // What was published is buried under its digest only, by which it is found to be in use.
-    let graves = store
-        .graves(cx(), Timestamp(u64::MAX >> 1), None, 100)
+    let pending_deletions = store
+        .pending_deletions(cx(), Timestamp(u64::MAX >> 1), None, 100)
         .await
         .unwrap()
         .items;
     let joined = Location::main(format!("{:032x}.2.0", 4));
-    let grave = graves.iter().find(|grave| grave.location == joined).unwrap();
-    assert!(!grave.unfinished);
-    let place = store.place(cx(), &grave.digest.unwrap()).await.unwrap();
+    let pending_deletion = pending_deletions
+        .iter()
+        .find(|pending_deletion| pending_deletion.location == joined)
+        .unwrap();
+    assert!(!pending_deletion.unfinished);
+    let place = store.place(cx(), &pending_deletion.digest.unwrap()).await.unwrap();
     assert_eq!(place.unwrap().location, joined);
 }
 

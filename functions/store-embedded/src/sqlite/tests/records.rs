@@ -125,10 +125,7 @@ async fn a_record_takes_the_place_of_another_life() {
     let from = furnished().await;
     let all = walk(&from.store, 1_000).await;
     let to = open(Sync::Off);
-    let other_life = Context {
-        incarnation: Incarnation(4),
-        ..cx()
-    };
+    let other_life = Context { uid: Uid(4), ..cx() };
     for number in 0..3 {
         to.store
             .commit_blob(other_life, &repository(), &digest(number), &location(900), 1)

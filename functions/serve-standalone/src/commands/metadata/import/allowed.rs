@@ -15,7 +15,7 @@ const LARGEST: u64 = i64::MAX as u64;
 /// An error, in words, if no store holds such a record.
 pub(super) fn check(record: &Record) -> Result<(), String> {
     match record {
-        Record::Repository { created, .. } => moment(*created),
+        Record::Repository { created, .. } => timestamp(*created),
         Record::Blob {
             location: place,
             size,
@@ -30,17 +30,17 @@ pub(super) fn check(record: &Record) -> Result<(), String> {
         } => {
             location(place)?;
             number("size", *size)?;
-            moment(*at)
+            timestamp(*at)
         }
         Record::Manifest(entry) => manifest(entry),
         Record::Tag { names, .. } => {
             number("size", names.size)?;
             version(names.version)?;
-            moment(names.at)
+            timestamp(names.at)
         }
         Record::History { change, .. } => {
             version(change.version)?;
-            moment(change.at)?;
+            timestamp(change.at)?;
             if change.before == change.after {
                 return Err("the change of a tag changes nothing".to_owned());
             }
@@ -52,7 +52,7 @@ pub(super) fn check(record: &Record) -> Result<(), String> {
 fn manifest(entry: &ManifestEntry) -> Result<(), String> {
     let ManifestEntry { digest, size, .. } = entry;
     number("size", *size)?;
-    moment(entry.at)?;
+    timestamp(entry.at)?;
     match &entry.content {
         EntryContent::Stored(place) => location(place)?,
         EntryContent::Inline(bytes) => {
@@ -106,8 +106,8 @@ fn version(version: u64) -> Result<(), String> {
     number("version", version)
 }
 
-fn moment(moment: Timestamp) -> Result<(), String> {
-    number("time", moment.0)
+fn timestamp(timestamp: Timestamp) -> Result<(), String> {
+    number("time", timestamp.0)
 }
 
 #[cfg(test)]

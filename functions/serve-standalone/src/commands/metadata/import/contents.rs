@@ -9,7 +9,7 @@ use std::path::Path;
 
 use oci::{Digest, RepositoryName};
 use registry::store::records::{EntryContent, Record};
-use registry::store::{Incarnation, Timestamp};
+use registry::store::{Timestamp, Uid};
 use sha2::{Digest as _, Sha256};
 
 use super::super::format::{Begin, FormatError, Line, Lines, Mark};
@@ -123,7 +123,7 @@ impl Contents {
     }
 
     /// The name by which every run of the import of this file knows itself.
-    pub(super) fn name(&self) -> Incarnation {
+    pub(super) fn name(&self) -> Uid {
         let Begin {
             version,
             program,
@@ -133,7 +133,7 @@ impl Contents {
         let text = format!("import\n{version}\n{program}\n{source}\n{}\n{}", at.0, self.bytes);
         let mut name = [0; 8];
         name.copy_from_slice(&Sha256::digest(text)[..8]);
-        Incarnation(u64::from_be_bytes(name))
+        Uid(u64::from_be_bytes(name))
     }
 
     /// Some of the records that refer to what the file lacks, at most `most`; none: it agrees in itself.
@@ -201,7 +201,7 @@ mod tests {
             digest: digest(text),
             location: place(text),
             size: 1,
-            incarnation: Incarnation(1),
+            uid: Uid(1),
             at: Timestamp(1),
         }
     }
@@ -216,7 +216,7 @@ mod tests {
             subject: None,
             artifact_type: None,
             references: references.iter().map(|text| digest(text)).collect(),
-            incarnation: Incarnation(1),
+            uid: Uid(1),
             at: Timestamp(at),
         }))
     }

@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn leap_years_and_ends_of_days() {
-        for (moment, text) in [
+        for (timestamp, text) in [
             (0, "1970-01-01T00:00:00Z"),
             (951_782_399, "2000-02-28T23:59:59Z"),
             (951_782_400, "2000-02-29T00:00:00Z"),
@@ -75,7 +75,7 @@ mod tests {
             (1_735_689_599, "2024-12-31T23:59:59Z"),
             (4_107_542_400, "2100-03-01T00:00:00Z"),
         ] {
-            let at = Timestamp(moment * 1000 + 999);
+            let at = Timestamp(timestamp * 1000 + 999);
             assert_eq!(seconds(at), text);
             let mut precise = String::new();
             milliseconds(&mut precise, at);

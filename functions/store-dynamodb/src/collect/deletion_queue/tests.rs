@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use registry::store::{Context, Incarnation};
+use registry::store::{Context, Uid};
 
 use super::*;
 use crate::memory::MemoryTable;
@@ -19,13 +19,13 @@ fn cx() -> Context {
     Context {
         now: NOW,
         deadline: NOW.plus_millis(30_000),
-        incarnation: Incarnation(1),
+        uid: Uid(1),
         client: registry::budget::ClientKey::INTERNAL,
     }
 }
 
-fn grave(key: String, at: Timestamp) -> Grave {
-    Grave {
+fn pending_deletion(key: String, at: Timestamp) -> PendingDeletion {
+    PendingDeletion {
         location: Location::main(key),
         digest: None,
         unfinished: true,
@@ -34,7 +34,7 @@ fn grave(key: String, at: Timestamp) -> Grave {
 }
 
 /// Walks in slices of `limit`; what each of them held.
-async fn walk(client: &Client, before: Timestamp, limit: usize) -> Vec<Vec<Grave>> {
+async fn walk(client: &Client, before: Timestamp, limit: usize) -> Vec<Vec<PendingDeletion>> {
     let mut slices = Vec::new();
     let mut next = None;
     loop {
@@ -58,14 +58,14 @@ async fn a_call_looks_at_a_bounded_number_of_graves_that_are_not_due() {
     let client = local();
     let requests = client.within(cx());
     // All but two of one shard: the last of it, and one of the last shard.
-    let young = (0..MANY).map(|number| grave(format!("{number:032x}.1"), NOW));
-    bury_all(&requests, young).await.unwrap();
+    let young = (0..MANY).map(|number| pending_deletion(format!("{number:032x}.1"), NOW));
+    schedule_deletions(&requests, young).await.unwrap();
     let old = Timestamp(NOW.0 - 1);
     let due = [
-        grave(format!("0{:f>31}.1", ""), old),
-        grave(format!("{:f>32}.1", ""), old),
+        pending_deletion(format!("0{:f>31}.1", ""), old),
+        pending_deletion(format!("{:f>32}.1", ""), old),
     ];
-    bury_all(&requests, due.clone().into_iter()).await.unwrap();
+    schedule_deletions(&requests, due.clone().into_iter()).await.unwrap();
 
     let before = client.statistics().queries;
     let slices = walk(&client, NOW, 10).await;
@@ -75,7 +75,11 @@ async fn a_call_looks_at_a_bounded_number_of_graves_that_are_not_due() {
 
     let all = walk(&client, NOW.plus_millis(1), 1000).await;
     assert!(all.iter().all(|slice| slice.len() <= 1000));
-    let mut keys: Vec<String> = all.into_iter().flatten().map(|grave| grave.location.key).collect();
+    let mut keys: Vec<String> = all
+        .into_iter()
+        .flatten()
+        .map(|pending_deletion| pending_deletion.location.key)
+        .collect();
     assert_eq!(keys.len(), MANY + 2);
     keys.dedup();
     assert_eq!(keys.len(), MANY + 2, "each once");
@@ -105,20 +109,20 @@ async fn burials_add_what_they_know() {
             Timestamp(NOW.0 + 5),
         ),
     ];
-    let ones = ones.map(|(digest, unfinished, at)| Grave {
+    let ones = ones.map(|(digest, unfinished, at)| PendingDeletion {
         digest,
         unfinished,
-        ..grave("a.1".to_owned(), at)
+        ..pending_deletion("a.1".to_owned(), at)
     });
     for one in &ones {
         for other in &ones {
             let client = local();
             let requests = client.within(cx());
-            bury(&requests, one).await.unwrap();
-            bury(&requests, other).await.unwrap();
+            schedule_deletion(&requests, one).await.unwrap();
+            schedule_deletion(&requests, other).await.unwrap();
             let found = walk(&client, NOW.plus_millis(10), 10).await.concat();
             assert_eq!(found, [one.clone().joined(other.clone())]);
-            bury(&requests, one).await.unwrap();
+            schedule_deletion(&requests, one).await.unwrap();
             assert_eq!(walk(&client, NOW.plus_millis(10), 10).await.concat(), found);
             assert_eq!(found[0].at, one.at.max(other.at));
             assert_eq!(found[0].digest.is_some(), one.digest.or(other.digest).is_some());

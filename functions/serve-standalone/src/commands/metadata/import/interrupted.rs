@@ -11,13 +11,13 @@ use clap::Parser;
 use oci::{Algorithm, Digest};
 use registry::check::{self, check};
 use registry::collection::{Options, Report, collect};
-use registry::contract::faulty::{Fault, Faults, FaultyRecords, Kind, Moment};
+use registry::contract::faulty::{Fault, FaultPoint, Faults, FaultyRecords, Kind};
 use registry::contract::source::Body;
 use registry::store::blobs::{BlobStore, Upload};
-use registry::store::collection::{Graces, Plan, UNTIL_IMPORTED};
+use registry::store::collection::{GracePeriods, Plan, UNTIL_IMPORTED};
 use registry::store::records::{RecordedObject, Unreadable};
 use registry::store::sessions::{Attempt, SessionId};
-use registry::store::{Context, Cursor, Incarnation, Location, Slice, StoreError, Timestamp};
+use registry::store::{Context, Cursor, Location, Slice, StoreError, Timestamp, Uid};
 use tempfile::TempDir;
 
 use super::super::format::{VERSION, write_line};
@@ -70,7 +70,7 @@ fn file() -> Vec<u8> {
         digest: digest(number),
         location: location(number),
         size: bytes(number).len() as u64,
-        incarnation: Incarnation(number.into()),
+        uid: Uid(number.into()),
         at,
     });
     let begin = Begin {
@@ -151,7 +151,7 @@ impl World {
             method: Some("insert"),
             nth: 2,
             kind: Kind::Failed,
-            moment: Moment::Before,
+            timestamp: FaultPoint::Before,
         });
         self.import(false).await.unwrap_err();
         self.faults.clear();
@@ -161,15 +161,15 @@ impl World {
 
     /// Collections for which everything but an unused link has rested long enough; the last one's report.
     async fn collect(&self) -> Report {
-        let graces = Graces {
+        let grace_periods = GracePeriods {
             session_ms: 0,
-            grave_ms: 0,
+            deletion_ms: 0,
             leftover_ms: 0,
-            ..Graces::default()
+            ..GracePeriods::default()
         };
         let options = Options {
             plan: Plan {
-                graces,
+                grace_periods,
                 ..Plan::default()
             },
             ..Options::default()
@@ -209,13 +209,16 @@ async fn a_collection_takes_nothing_of_it(world: World) {
     assert_eq!(reached.records, BATCH as u64, "bytes, and no link to them");
     let report = world.collect().await;
     assert_eq!(report.busy_until, Some(UNTIL_IMPORTED));
-    assert_eq!((report.names.buried, report.objects_deleted), (0, 0));
+    assert_eq!((report.metadata.scheduled, report.objects_deleted), (0, 0));
 
     world.import(false).await.unwrap();
     let report = world.collect().await;
     assert!(report.complete, "{report:?}");
-    assert_eq!((report.names.buried, report.objects_deleted), (0, 0));
-    assert!(report.names.seen > u64::from(BLOBS), "the names are gone through again");
+    assert_eq!((report.metadata.scheduled, report.objects_deleted), (0, 0));
+    assert!(
+        report.metadata.seen > u64::from(BLOBS),
+        "the names are gone through again"
+    );
     world.agrees().await;
 }
 
@@ -239,7 +242,7 @@ async fn an_import_that_has_lost_its_hold_begins_anew() {
     let world = World::new(&[]).await;
     world.cut_off().await;
     // An operator's other import, which was given up, or an older version of this program.
-    Hold::take(world.stores.collection.clone(), Incarnation(1), true)
+    ImportLease::take(world.stores.collection.clone(), Uid(1), true)
         .await
         .unwrap()
         .release()
@@ -283,7 +286,7 @@ async fn a_registry_takes_one_import_at_a_time() {
 
     // A collection that is under way is let through first.
     let until = now().plus_millis(60_000);
-    let pass = Incarnation(7);
+    let pass = Uid(7);
     world.stores.collection.begin_pass(cx(), pass, until).await.unwrap();
     let refused = world.import(true).await;
     let Err(Failure::Failed(text)) = refused else {
@@ -328,8 +331,8 @@ impl RecordStore for Sparse {
     async fn lost(
         &self,
         _: Context,
-        _: &[registry::store::records::Hold],
-    ) -> Result<Vec<registry::store::records::Hold>, StoreError> {
+        _: &[registry::store::records::BackReference],
+    ) -> Result<Vec<registry::store::records::BackReference>, StoreError> {
         Err(StoreError::failed("only walked over"))
     }
 

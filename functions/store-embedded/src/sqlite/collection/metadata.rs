@@ -7,7 +7,7 @@
 //! without their owner come from outside: a deep pass looks for them all the same.
 
 use oci::RepositoryName;
-use registry::store::collection::{Collected, Plan, Tally};
+use registry::store::collection::{Collected, PassStatistics, Plan};
 use registry::store::metadata::Removal;
 use registry::store::{Context, Cursor, StoreError, Timestamp};
 use rusqlite::params;
@@ -15,8 +15,8 @@ use rusqlite::params;
 use super::super::SqliteStore;
 use super::super::metadata::remove;
 use super::super::rows::{Failure, Rows};
-use super::super::values::{Columns, moment};
-use super::graveyard::bury;
+use super::super::values::{Columns, timestamp};
+use super::deletion_queue::schedule_deletion;
 
 pub(super) const EDGES: &str = "SELECT repository, target, parent, incarnation, at, \
     EXISTS (SELECT 1 FROM manifest WHERE manifest.repository = edge.repository \
@@ -68,32 +68,34 @@ pub(super) async fn slice(
     let (from, whole) = (place.clone(), *plan);
     let seen = store.walk(cx, move |rows| from.look(rows, cx, &whole, limit)).await?;
     let count = seen.count;
-    let mut tally = if plan.dry_run || seen.nominated.is_empty() {
-        seen.nominated.iter().fold(Tally::default(), |mut tally, nominee| {
-            nominee.count(&mut tally);
-            tally
-        })
+    let mut statistics = if plan.dry_run || seen.nominated.is_empty() {
+        seen.nominated
+            .iter()
+            .fold(PassStatistics::default(), |mut statistics, nominee| {
+                nominee.count(&mut statistics);
+                statistics
+            })
     } else {
         let nominated = seen.nominated;
         let work = move |rows: &Rows<'_>| {
-            let mut tally = Tally::default();
+            let mut statistics = PassStatistics::default();
             for nominee in &nominated {
                 if nominee.act(rows, cx)? {
-                    nominee.count(&mut tally);
+                    nominee.count(&mut statistics);
                 }
             }
-            Ok(tally)
+            Ok(statistics)
         };
         // Synced: what is deleted later must not be named again after a loss of power.
         store.write(cx, work).await?
     };
-    tally.seen = count as u64;
+    statistics.seen = count as u64;
     let next = match seen.last {
         Some(last) if count == limit => Some(last),
         _ => place.table_behind(),
     };
     Ok(Collected {
-        tally,
+        statistics,
         next: next.and_then(|place| place.within(plan)).map(|place| place.cursor()),
     })
 }
@@ -113,14 +115,15 @@ impl Place {
     fn parse(cursor: &Cursor) -> Result<Self, StoreError> {
         let fields: Vec<_> = cursor.0.split(' ').collect();
         let place = match *fields.as_slice() {
-            ["edges", repository, target, parent, incarnation] => incarnation.parse().ok().map(|incarnation| {
-                Self::Edges(repository.to_owned(), target.to_owned(), parent.to_owned(), incarnation)
-            }),
-            ["links", repository, digest] => Some(Self::Links(repository.to_owned(), digest.to_owned())),
-            ["back-links", digest, repository, incarnation] => incarnation
+            ["edges", repository, target, parent, uid] => uid
                 .parse()
                 .ok()
-                .map(|incarnation| Self::BackLinks(digest.to_owned(), repository.to_owned(), incarnation)),
+                .map(|uid| Self::Edges(repository.to_owned(), target.to_owned(), parent.to_owned(), uid)),
+            ["links", repository, digest] => Some(Self::Links(repository.to_owned(), digest.to_owned())),
+            ["back-links", digest, repository, uid] => uid
+                .parse()
+                .ok()
+                .map(|uid| Self::BackLinks(digest.to_owned(), repository.to_owned(), uid)),
             ["blobs", behind] => Some(match behind.strip_prefix(BEHIND_BLOBS) {
                 Some(repository) => Self::Catalog(repository.to_owned()),
                 None => Self::Blobs(behind.to_owned()),
@@ -132,12 +135,12 @@ impl Place {
 
     fn cursor(&self) -> Cursor {
         Cursor(match self {
-            Self::Edges(repository, target, parent, incarnation) => {
-                format!("edges {repository} {target} {parent} {incarnation}")
+            Self::Edges(repository, target, parent, uid) => {
+                format!("edges {repository} {target} {parent} {uid}")
             }
             Self::Links(repository, digest) => format!("links {repository} {digest}"),
-            Self::BackLinks(digest, repository, incarnation) => {
-                format!("back-links {digest} {repository} {incarnation}")
+            Self::BackLinks(digest, repository, uid) => {
+                format!("back-links {digest} {repository} {uid}")
             }
             Self::Blobs(digest) => format!("blobs {digest}"),
             Self::Catalog(repository) => format!("blobs {BEHIND_BLOBS}{repository}"),
@@ -165,14 +168,14 @@ impl Place {
 
     fn look(&self, rows: &Rows<'_>, cx: Context, plan: &Plan, limit: usize) -> Result<Seen, Failure> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let is_old = |at: Timestamp| cx.now.millis_since(at) > plan.graces.leftover_ms;
+        let is_old = |at: Timestamp| cx.now.millis_since(at) > plan.grace_periods.leftover_ms;
         let found = match self {
-            Self::Edges(repository, target, parent, incarnation) => {
-                let after = params![repository, target, parent, incarnation, limit];
+            Self::Edges(repository, target, parent, uid) => {
+                let after = params![repository, target, parent, uid, limit];
                 rows.all(EDGES, after, |row| {
                     let place = Self::Edges(row.value(0)?, row.value(1)?, row.value(2)?, row.value(3)?);
                     let is_owned: bool = row.value(5)?;
-                    let nominee = (!is_owned && is_old(row.moment(4)?)).then(|| Nominee::Leftover(place.clone()));
+                    let nominee = (!is_owned && is_old(row.timestamp(4)?)).then(|| Nominee::Leftover(place.clone()));
                     Ok((place, nominee))
                 })
             }
@@ -187,18 +190,18 @@ impl Place {
                         repository: row.parsed(0)?,
                         digest: digest.clone(),
                         size: row.unsigned(5)?,
-                        at: row.moment(2)?,
+                        at: row.timestamp(2)?,
                         mark,
                     };
-                    link.nominee(cx.now, plan.graces.link_ms)
+                    link.nominee(cx.now, plan.grace_periods.link_ms)
                 };
                 Ok((Self::Links(repository, digest), nominee))
             }),
-            Self::BackLinks(digest, repository, incarnation) => {
-                rows.all(BACK_LINKS, params![digest, repository, incarnation, limit], |row| {
+            Self::BackLinks(digest, repository, uid) => {
+                rows.all(BACK_LINKS, params![digest, repository, uid, limit], |row| {
                     let place = Self::BackLinks(row.value(0)?, row.value(1)?, row.value(2)?);
                     let is_owned: bool = row.value(4)?;
-                    let nominee = (!is_owned && is_old(row.moment(3)?)).then(|| Nominee::Leftover(place.clone()));
+                    let nominee = (!is_owned && is_old(row.timestamp(3)?)).then(|| Nominee::Leftover(place.clone()));
                     Ok((place, nominee))
                 })
             }
@@ -214,7 +217,7 @@ impl Place {
             Self::Catalog(repository) => rows.all(CATALOG, params![repository, limit], |row| {
                 let repository: String = row.value(0)?;
                 let is_in_use: bool = row.value(2)?;
-                let is_young = cx.now.millis_since(row.moment(1)?) <= plan.graces.link_ms;
+                let is_young = cx.now.millis_since(row.timestamp(1)?) <= plan.grace_periods.link_ms;
                 let nominee = Nominee::Empty(repository.clone());
                 Ok((Self::Catalog(repository), (!is_in_use && !is_young).then_some(nominee)))
             }),
@@ -233,19 +236,19 @@ impl Place {
     /// Removes the edge or back-link that lies here, if what it belongs to is still not there.
     fn remove_leftover(&self, rows: &Rows<'_>) -> Result<bool, Failure> {
         let removed = match self {
-            Self::Edges(repository, target, parent, incarnation) => rows.change(
+            Self::Edges(repository, target, parent, uid) => rows.change(
                 "DELETE FROM edge WHERE repository = ?1 AND target = ?2 AND parent = ?3 AND incarnation = ?4 \
                  AND NOT EXISTS (SELECT 1 FROM manifest \
                  WHERE repository = ?1 AND digest = ?3 AND incarnation = ?4)",
-                params![repository, target, parent, incarnation],
+                params![repository, target, parent, uid],
             )?,
-            Self::BackLinks(digest, repository, incarnation) => rows.change(
+            Self::BackLinks(digest, repository, uid) => rows.change(
                 "DELETE FROM backlink WHERE digest = ?1 AND repository = ?2 AND incarnation = ?3 \
                  AND NOT EXISTS (SELECT 1 FROM link WHERE kind = 'blob' \
                  AND repository = ?2 AND link.digest = ?1 AND link.incarnation = ?3) \
                  AND NOT EXISTS (SELECT 1 FROM manifest WHERE kind = 'manifest' \
                  AND repository = ?2 AND manifest.digest = ?1 AND manifest.incarnation = ?3)",
-                params![digest, repository, incarnation],
+                params![digest, repository, uid],
             )?,
             Self::Links(..) | Self::Blobs(_) | Self::Catalog(_) => 0,
         };
@@ -322,19 +325,19 @@ impl Unreferenced {
 }
 
 impl Nominee {
-    fn count(&self, tally: &mut Tally) {
+    fn count(&self, statistics: &mut PassStatistics) {
         match self {
             Self::Mark { size, .. } => {
-                tally.marked += 1;
-                tally.marked_bytes += size;
+                statistics.marked += 1;
+                statistics.marked_bytes += size;
             }
-            Self::Unlink { .. } => tally.unlinked += 1,
+            Self::Unlink { .. } => statistics.unlinked += 1,
             Self::Unheld { size, .. } => {
-                tally.buried += 1;
-                tally.buried_bytes += size;
+                statistics.scheduled += 1;
+                statistics.scheduled_bytes += size;
             }
-            Self::Leftover(_) => tally.leftovers += 1,
-            Self::Empty(_) => tally.repositories += 1,
+            Self::Leftover(_) => statistics.leftovers += 1,
+            Self::Empty(_) => statistics.repositories += 1,
         }
     }
 
@@ -350,7 +353,12 @@ impl Nominee {
                 let marked = rows.change(
                     "UPDATE link SET condemned = ?3 WHERE repository = ?1 AND digest = ?2 AND condemned IS NULL \
                      AND at < ?4 AND NOT EXISTS (SELECT 1 FROM edge WHERE repository = ?1 AND target = ?2)",
-                    params![repository, digest, format!("{MARK}{}", cx.now.0), moment(*made_before)],
+                    params![
+                        repository,
+                        digest,
+                        format!("{MARK}{}", cx.now.0),
+                        timestamp(*made_before)
+                    ],
                 )?;
                 Ok(marked == 1)
             }
@@ -376,7 +384,7 @@ impl Nominee {
                     return Ok(false);
                 };
                 rows.change("DELETE FROM blob WHERE digest = ?1", [digest])?;
-                bury(rows, cx.now, &location, Some(digest), false)?;
+                schedule_deletion(rows, cx.now, &location, Some(digest), false)?;
                 Ok(true)
             }
             Self::Leftover(place) => place.remove_leftover(rows),

@@ -10,12 +10,12 @@ use crate::store::{StoreError, Timestamp};
 
 /// One moment, numbers instead of randomness, of which no two are the same, and room for everything.
 #[derive(Debug)]
-pub struct Still {
+pub struct FixedClock {
     now: Timestamp,
     next: AtomicU64,
 }
 
-impl Still {
+impl FixedClock {
     /// It is always this moment.
     #[must_use]
     pub fn at(now: Timestamp) -> Self {
@@ -25,7 +25,7 @@ impl Still {
 }
 
 #[async_trait]
-impl Environment for Still {
+impl Environment for FixedClock {
     fn now(&self) -> Timestamp {
         self.now
     }

@@ -4,10 +4,10 @@ use std::ops::ControlFlow;
 
 use super::{Interrupted, Options, Report};
 use crate::store::StoreError;
-use crate::store::blobs::Freed;
+use crate::store::blobs::DeletedObjects;
 
 /// The report of a run, as it comes to be.
-pub(super) struct Told<'a> {
+pub(super) struct RunningReport<'a> {
     pub(super) report: Report,
     progress: &'a mut (dyn FnMut(&Report) -> ControlFlow<()> + Send),
     /// Not all that was freed is known, and a part of it is not told.
@@ -20,7 +20,7 @@ pub(super) struct Told<'a> {
     enough: usize,
 }
 
-impl<'a> Told<'a> {
+impl<'a> RunningReport<'a> {
     pub(super) fn new(options: &Options, progress: &'a mut (dyn FnMut(&Report) -> ControlFlow<()> + Send)) -> Self {
         Self {
             report: Report {
@@ -81,13 +81,13 @@ impl<'a> Told<'a> {
     }
 
     /// Adds what was there of objects that were deleted. `None`: the store has not told.
-    pub(super) fn freed(&mut self, freed: Option<Freed>) {
-        match freed {
-            Some(freed) if !self.untold => *self.report.freed.get_or_insert_default() += freed,
+    pub(super) fn deleted(&mut self, deleted: Option<DeletedObjects>) {
+        match deleted {
+            Some(deleted) if !self.untold => *self.report.deleted.get_or_insert_default() += deleted,
             Some(_) => {}
             None => {
                 self.untold = true;
-                self.report.freed = None;
+                self.report.deleted = None;
             }
         }
     }

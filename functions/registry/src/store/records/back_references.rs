@@ -4,11 +4,11 @@
 
 use oci::{Digest, RepositoryName};
 
-use crate::store::Incarnation;
+use crate::store::Uid;
 
 /// As what a repository holds the bytes of a digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Holding {
+pub enum LinkKind {
     /// By its link: they can be read as a blob.
     Blob,
     /// As a manifest that is too large for its record: they can not.
@@ -17,7 +17,7 @@ pub enum Holding {
 
 /// The reverse of a reference or of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Hold {
+pub enum BackReference {
     /// An edge: `parent` refers to `target`, which stays in the repository.
     Edge {
         /// The repository of both.
@@ -27,7 +27,7 @@ pub enum Hold {
         /// The manifest that does.
         parent: Digest,
         /// In this life.
-        incarnation: Incarnation,
+        uid: Uid,
     },
     /// A back-link: a repository holds the bytes of `digest`, which stay in the blob store.
     BackLink {
@@ -36,8 +36,8 @@ pub enum Hold {
         /// The repository.
         repository: RepositoryName,
         /// As what.
-        holding: Holding,
+        link_kind: LinkKind,
         /// The life of its link, or of its manifest.
-        incarnation: Incarnation,
+        uid: Uid,
     },
 }

@@ -1,8 +1,8 @@
 //! The report of a collection, as text.
 
 use registry::collection::Report;
-use registry::store::blobs::Freed;
-use registry::store::collection::{Graces, UNTIL_IMPORTED};
+use registry::store::blobs::DeletedObjects;
+use registry::store::collection::{GracePeriods, UNTIL_IMPORTED};
 
 /// A number of things, in the singular or the plural.
 fn count(number: u64, one: &str, several: &str) -> String {
@@ -25,8 +25,8 @@ fn duration(millis: u64) -> String {
 }
 
 /// The report of a pass with these graces: a line for each kind of thing, with its size, and with what follows and when.
-pub(crate) fn describe(report: &Report, graces: Graces, size: impl Fn(u64) -> String) -> String {
-    let names = &report.names;
+pub(crate) fn describe(report: &Report, grace_periods: GracePeriods, size: impl Fn(u64) -> String) -> String {
+    let names = &report.metadata;
     let done = |participle: &str| {
         if report.dry_run {
             format!("would be {participle}")
@@ -54,8 +54,8 @@ pub(crate) fn describe(report: &Report, graces: Graces, size: impl Fn(u64) -> St
             count(names.marked, "link to a blob", "links to blobs"),
             size(names.marked_bytes),
             newly("marked"),
-            duration(graces.link_ms),
-            duration(graces.grave_ms),
+            duration(grace_periods.link_ms),
+            duration(grace_periods.deletion_ms),
         ),
         format!(
             "{} {}",
@@ -64,18 +64,18 @@ pub(crate) fn describe(report: &Report, graces: Graces, size: impl Fn(u64) -> St
         ),
         format!(
             "{} ({}) without links {} for deletion in {} at the earliest",
-            count(names.buried, "blob", "blobs"),
-            size(names.buried_bytes),
+            count(names.scheduled, "blob", "blobs"),
+            size(names.scheduled_bytes),
             done("scheduled"),
-            duration(graces.grave_ms),
+            duration(grace_periods.deletion_ms),
         ),
         format!(
             "{} {}; up to {} {} for deletion in {} at the earliest",
             count(report.sessions_swept, "expired upload", "expired uploads"),
             done("ended"),
-            count(report.session_graves, "object", "objects"),
+            count(report.objects_scheduled, "object", "objects"),
             done("scheduled"),
-            duration(graces.grave_ms),
+            duration(grace_periods.deletion_ms),
         ),
         format!(
             "{} {}",
@@ -118,9 +118,9 @@ pub(crate) fn describe(report: &Report, graces: Graces, size: impl Fn(u64) -> St
 
 /// What the deletions have freed: fewer objects than deletions, since an upload may have left nothing.
 fn freed(report: &Report, size: impl Fn(u64) -> String) -> String {
-    match report.freed {
+    match report.deleted {
         _ if report.dry_run || report.objects_deleted == 0 => String::new(),
-        Some(Freed { objects, bytes }) => {
+        Some(DeletedObjects { objects, bytes }) => {
             let objects = count(objects, "object", "objects");
             format!(": {objects} deleted, {} freed", size(bytes))
         }
@@ -131,31 +131,31 @@ fn freed(report: &Report, size: impl Fn(u64) -> String) -> String {
 #[cfg(test)]
 mod tests {
     use registry::store::Timestamp;
-    use registry::store::collection::Tally;
+    use registry::store::collection::PassStatistics;
 
     use super::*;
 
     fn text(report: &Report) -> String {
-        describe(report, Graces::default(), |bytes| format!("{bytes} B"))
+        describe(report, GracePeriods::default(), |bytes| format!("{bytes} B"))
     }
 
     /// One of each thing, or several of each.
     fn report(of_each: u64) -> Report {
         Report {
-            names: Tally {
+            metadata: PassStatistics {
                 seen: of_each,
                 marked: of_each,
                 marked_bytes: 20 * of_each,
                 unlinked: of_each,
-                buried: of_each,
-                buried_bytes: 10 * of_each,
+                scheduled: of_each,
+                scheduled_bytes: 10 * of_each,
                 leftovers: of_each,
                 repositories: of_each,
             },
             sessions_swept: of_each,
-            session_graves: of_each,
+            objects_scheduled: of_each,
             objects_deleted: of_each,
-            freed: Some(Freed {
+            deleted: Some(DeletedObjects {
                 objects: of_each,
                 bytes: 100 * of_each,
             }),
@@ -193,7 +193,7 @@ mod tests {
             busy_until: Some(Timestamp(1)),
             failed: 2,
             stopped: true,
-            freed: Some(Freed { objects: 2, bytes: 7 }),
+            deleted: Some(DeletedObjects { objects: 2, bytes: 7 }),
             ..report(3)
         };
         assert_eq!(
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn what_a_store_does_not_report_is_not_made_up() {
         let report = Report {
-            freed: None,
+            deleted: None,
             ..report(2)
         };
         let line = "\n2 pending deletions carried out: how much was freed is not known\n";
@@ -254,7 +254,7 @@ mod tests {
         let report = Report {
             dry_run: true,
             deep: true,
-            freed: None,
+            deleted: None,
             ..report(2)
         };
         assert_eq!(

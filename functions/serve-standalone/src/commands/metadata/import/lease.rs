@@ -7,41 +7,37 @@
 
 use std::sync::Arc;
 
-use registry::store::collection::{Begun, CollectionStore, UNTIL_IMPORTED};
-use registry::store::{Context, Cursor, Incarnation, StoreError, Timestamp};
+use registry::store::collection::{CollectionStore, PassStart, UNTIL_IMPORTED};
+use registry::store::{Context, Cursor, StoreError, Timestamp, Uid};
 
 use super::super::super::Failure;
 use super::super::super::store::cx;
-use crate::moment;
+use crate::timestamp;
 
 /// What stands in the place of a pass' cursor.
 const IMPORT: &str = "import";
 
 /// The walk over the names, held by an import.
-pub(super) struct Hold {
+pub(super) struct ImportLease {
     collection: Arc<dyn CollectionStore>,
-    import: Incarnation,
+    import: Uid,
     /// An earlier run of the same import had it, and nobody else since: nothing was collected in between.
     pub(super) is_gone_on_with: bool,
 }
 
-impl Hold {
+impl ImportLease {
     /// Takes the walk for an import that is the same whenever it has the same name. With `force` also from another
     /// import, which is given up.
-    pub(super) async fn take(
-        collection: Arc<dyn CollectionStore>,
-        import: Incarnation,
-        force: bool,
-    ) -> Result<Self, Failure> {
+    pub(super) async fn take(collection: Arc<dyn CollectionStore>, import: Uid, force: bool) -> Result<Self, Failure> {
         let place = Cursor(IMPORT.to_owned());
         let held = collection.checkpoint(cx(), import, Some(&place), UNTIL_IMPORTED).await;
         let is_gone_on_with = held.map_err(failed)?;
         if !is_gone_on_with {
             let mut begun = collection.begin_pass(cx(), import, UNTIL_IMPORTED).await;
-            if force && matches!(begun, Ok(Begun::Busy(until)) if until >= UNTIL_IMPORTED) {
+            if force && matches!(begun, Ok(PassStart::Busy(until)) if until >= UNTIL_IMPORTED) {
                 begun = collection.begin_pass(at_the_end(), import, UNTIL_IMPORTED).await;
             }
-            if let Begun::Busy(until) = begun.map_err(failed)? {
+            if let PassStart::Busy(until) = begun.map_err(failed)? {
                 return Err(Failure::Failed(busy(until)));
             }
         }
@@ -78,7 +74,7 @@ fn busy(until: Timestamp) -> String {
     }
     format!(
         "a collection goes over this registry until {}, unless it goes on: try again when it is through",
-        moment::seconds(until)
+        timestamp::seconds(until)
     )
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::{BoxFuture, join_all};
 
-use crate::store::{Context, Incarnation, Timestamp};
+use crate::store::{Context, Timestamp, Uid};
 
 /// Keeps alive what a store lies in.
 pub type Guard = Box<dyn Any + Send>;
@@ -22,7 +22,7 @@ const START: Timestamp = Timestamp(1_900_000_000_000);
 const PATIENCE: u64 = 60_000;
 
 /// One run of one clause against one empty store. Clones share everything.
-pub struct Trial<S: ?Sized> {
+pub struct ContractTest<S: ?Sized> {
     /// The store.
     pub store: Arc<S>,
     elapsed: Arc<AtomicU64>,
@@ -31,7 +31,7 @@ pub struct Trial<S: ?Sized> {
     guard: Arc<Mutex<Guard>>,
 }
 
-impl<S: ?Sized> Clone for Trial<S> {
+impl<S: ?Sized> Clone for ContractTest<S> {
     fn clone(&self) -> Self {
         Self {
             store: self.store.clone(),
@@ -43,7 +43,7 @@ impl<S: ?Sized> Clone for Trial<S> {
     }
 }
 
-impl<S: ?Sized> Trial<S> {
+impl<S: ?Sized> ContractTest<S> {
     /// A trial of `store`, which `guard` keeps alive; tasks are started by `spawn`.
     pub fn new((store, guard): (Arc<S>, Guard), spawn: Spawn) -> Self {
         Self {
@@ -57,8 +57,8 @@ impl<S: ?Sized> Trial<S> {
 
     /// The same trial, of another store under it.
     #[must_use]
-    pub fn of<T: ?Sized>(&self, store: Arc<T>) -> Trial<T> {
-        Trial {
+    pub fn of<T: ?Sized>(&self, store: Arc<T>) -> ContractTest<T> {
+        ContractTest {
             store,
             elapsed: self.elapsed.clone(),
             calls: self.calls.clone(),
@@ -67,7 +67,7 @@ impl<S: ?Sized> Trial<S> {
         }
     }
 
-    /// The present time, which stands still until [`Trial::pass`].
+    /// The present time, which stands still until [`ContractTest::pass`].
     #[must_use]
     pub fn now(&self) -> Timestamp {
         START.plus_millis(self.elapsed.load(Ordering::SeqCst))
@@ -86,7 +86,7 @@ impl<S: ?Sized> Trial<S> {
             now: self.now(),
             deadline: self.now().plus_millis(PATIENCE),
             // Spread over all 64 bits, as randomness is.
-            incarnation: Incarnation(call.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            uid: Uid(call.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             client: crate::budget::ClientKey::INTERNAL,
         }
     }

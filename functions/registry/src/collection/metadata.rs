@@ -1,10 +1,10 @@
 //! The pass over the names, and who holds it.
 
 use super::Over;
-use super::told::Told;
+use super::progress::RunningReport;
 use crate::environment::random_u64;
-use crate::store::collection::{Begun, Plan};
-use crate::store::{Cursor, Incarnation, Timestamp};
+use crate::store::collection::{PassStart, Plan};
+use crate::store::{Cursor, Timestamp, Uid};
 
 /// How far a pass has come, as stores keep it for the next one.
 struct Place {
@@ -34,23 +34,23 @@ impl Place {
 const DEEP: &str = "deep";
 const PLAIN: &str = "plain";
 
-pub(super) async fn names(over: &Over<'_>, told: &mut Told<'_>) {
+pub(super) async fn walk_metadata(over: &Over<'_>, told: &mut RunningReport<'_>) {
     let mut plan = over.options.plan;
     if plan.dry_run {
         // Writes nothing, and so also does not say that it is there.
         return walk(over, told, plan, None, None).await;
     }
-    let pass = Incarnation(random_u64(&*over.environment));
+    let pass = Uid(random_u64(&*over.environment));
     let begun = over.stores.collection.begin_pass(over.cx(), pass, lease(over)).await;
     let from = match begun {
         // Nothing without the lease: two processes would do the same work.
         Err(fault) => return told.step_failed("the pass over the names cannot begin", fault),
-        Ok(Begun::Busy(until)) => {
+        Ok(PassStart::Busy(until)) => {
             told.report.busy_until = Some(until);
             return;
         }
-        Ok(Begun::Fresh) => None,
-        Ok(Begun::Resumed(cursor)) => match Place::parse(&cursor) {
+        Ok(PassStart::New) => None,
+        Ok(PassStart::Resumed(cursor)) => match Place::parse(&cursor) {
             // What was passed over so far was not looked at as deeply.
             Some(place) if plan.deep && !place.deep => None,
             // A deep pass that was cut off is gone on with as one.
@@ -72,7 +72,7 @@ fn lease(over: &Over<'_>) -> Timestamp {
 }
 
 /// Walks over the names from `next` on; records how far it has come for `pass`, if it is one.
-async fn walk(over: &Over<'_>, told: &mut Told<'_>, plan: Plan, pass: Option<Incarnation>, mut next: Option<Cursor>) {
+async fn walk(over: &Over<'_>, told: &mut RunningReport<'_>, plan: Plan, pass: Option<Uid>, mut next: Option<Cursor>) {
     let collection = &over.stores.collection;
     let noted = |next: Option<&Cursor>| {
         next.map(|after| {
@@ -81,7 +81,7 @@ async fn walk(over: &Over<'_>, told: &mut Told<'_>, plan: Plan, pass: Option<Inc
         })
     };
     loop {
-        let slice = collection.collect_names(over.cx(), &plan, next.as_ref(), over.options.names);
+        let slice = collection.collect_metadata(over.cx(), &plan, next.as_ref(), over.options.names);
         let slice = match slice.await {
             Ok(slice) => slice,
             Err(fault) => {
@@ -95,7 +95,7 @@ async fn walk(over: &Over<'_>, told: &mut Told<'_>, plan: Plan, pass: Option<Inc
             }
         };
         next = slice.next;
-        told.report.names += slice.tally;
+        told.report.metadata += slice.statistics;
         let stop = told.tell().is_break();
         if let Some(pass) = pass {
             let until = if stop { over.now() } else { lease(over) };

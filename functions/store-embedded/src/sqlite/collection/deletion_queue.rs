@@ -1,18 +1,18 @@
 //! Objects that lost their name.
 
-use registry::store::collection::{Grave, Standing};
+use registry::store::collection::{PendingDeletion, Standing};
 use registry::store::{Cursor, Location, Slice, StoreError, Timestamp};
 use rusqlite::params;
 
 use super::super::rows::{Failure, Rows};
-use super::super::values::{Columns, moment};
+use super::super::values::{Columns, timestamp};
 
 /// A page in the order of burial.
 pub(super) const GRAVES: &str = "SELECT at, store, key, digest, unfinished FROM graveyard \
     WHERE at < ?1 AND (at, store, key) > (?2, ?3, ?4) ORDER BY at, store, key LIMIT ?5";
 
-/// Buries an object. One that is buried already keeps its one grave: see [`Grave::joined`].
-pub(in super::super) fn bury(
+/// Buries an object. One that is buried already keeps its one grave: see [`PendingDeletion::joined`].
+pub(in super::super) fn schedule_deletion(
     rows: &Rows<'_>,
     at: Timestamp,
     location: &Location,
@@ -24,7 +24,7 @@ pub(in super::super) fn bury(
          ON CONFLICT (store, key) DO UPDATE SET at = max(at, excluded.at), \
          digest = iif(at <= excluded.at, coalesce(excluded.digest, digest), coalesce(digest, excluded.digest)), \
          unfinished = max(unfinished, excluded.unfinished)",
-        params![moment(at), location.store, location.key, digest, unfinished],
+        params![timestamp(at), location.store, location.key, digest, unfinished],
     )?;
     Ok(())
 }
@@ -63,21 +63,26 @@ impl Place {
         })
     }
 
-    fn behind(grave: &Grave) -> Cursor {
-        let Location { store, key } = &grave.location;
-        Cursor(format!("{} {key} {store}", moment(grave.at)))
+    fn behind(pending_deletion: &PendingDeletion) -> Cursor {
+        let Location { store, key } = &pending_deletion.location;
+        Cursor(format!("{} {key} {store}", timestamp(pending_deletion.at)))
     }
 }
 
-pub(super) fn graves(rows: &Rows<'_>, before: Timestamp, after: &Place, limit: usize) -> Result<Slice<Grave>, Failure> {
+pub(super) fn pending_deletions(
+    rows: &Rows<'_>,
+    before: Timestamp,
+    after: &Place,
+    limit: usize,
+) -> Result<Slice<PendingDeletion>, Failure> {
     let Place { at, location } = after;
     let rows_asked = i64::try_from(limit).unwrap_or(i64::MAX);
     let items = rows.all(
         GRAVES,
-        params![moment(before), at, location.store, location.key, rows_asked],
+        params![timestamp(before), at, location.store, location.key, rows_asked],
         |row| {
-            Ok(Grave {
-                at: row.moment(0)?,
+            Ok(PendingDeletion {
+                at: row.timestamp(0)?,
                 location: row.location(1, 2)?,
                 digest: row.parsed_if_any(3)?,
                 unfinished: row.value(4)?,
@@ -99,26 +104,36 @@ fn is_named(rows: &Rows<'_>, digest: &str, location: &Location) -> Result<bool, 
 }
 
 /// The name first, the grave afterwards: the two statements may see two states of the file.
-pub(super) fn standing(rows: &Rows<'_>, grave: &Grave) -> Result<Standing, Failure> {
-    let digest = grave.digest.as_ref().map(ToString::to_string);
+pub(super) fn standing(rows: &Rows<'_>, pending_deletion: &PendingDeletion) -> Result<Standing, Failure> {
+    let digest = pending_deletion.digest.as_ref().map(ToString::to_string);
     if let Some(digest) = &digest
-        && is_named(rows, digest, &grave.location)?
+        && is_named(rows, digest, &pending_deletion.location)?
     {
         return Ok(Standing::Named);
     }
-    let Location { store, key } = &grave.location;
+    let Location { store, key } = &pending_deletion.location;
     let unchanged = rows.exists(
         "SELECT 1 FROM graveyard WHERE store = ?1 AND key = ?2 AND at = ?3 AND digest IS ?4 AND unfinished = ?5",
-        params![store, key, moment(grave.at), digest, grave.unfinished],
+        params![
+            store,
+            key,
+            timestamp(pending_deletion.at),
+            digest,
+            pending_deletion.unfinished
+        ],
     )?;
     Ok(if unchanged { Standing::Due } else { Standing::Changed })
 }
 
 /// Removes a grave, unless the object was buried again since.
-pub(super) fn forget(rows: &Rows<'_>, grave: &Grave) -> Result<(), Failure> {
+pub(super) fn forget(rows: &Rows<'_>, pending_deletion: &PendingDeletion) -> Result<(), Failure> {
     rows.change(
         "DELETE FROM graveyard WHERE at = ?1 AND store = ?2 AND key = ?3",
-        params![moment(grave.at), grave.location.store, grave.location.key],
+        params![
+            timestamp(pending_deletion.at),
+            pending_deletion.location.store,
+            pending_deletion.location.key
+        ],
     )?;
     Ok(())
 }

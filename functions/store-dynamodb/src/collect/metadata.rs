@@ -6,15 +6,15 @@
 
 use futures_util::future::try_join_all;
 use oci::{Digest, RepositoryName};
-use registry::store::collection::{Collected, Grave, Plan, Tally, YOUNG_MS};
-use registry::store::{Cursor, Incarnation, Location, StoreError, Timestamp};
+use registry::store::collection::{Collected, PassStatistics, PendingDeletion, Plan, YOUNG_MS};
+use registry::store::{Cursor, Location, StoreError, Timestamp, Uid};
 
-use super::{catalog, cursor, graveyard, place};
+use super::{catalog, cursor, deletion_queue, place};
 use crate::keys::{self, Name};
-use crate::metadata::{Call, Unlinked, lies_at, of_life, unmark};
+use crate::metadata::{Call, Unlinked, lies_at, of_uid, unmark};
 use crate::mutation::{Mutation, active};
 use crate::records::{
-    BackLink, BlobRow, EdgeRow, Holding, LinkRow, ListedRow, ManifestRow, Mark, Purpose, ReferencesRow, names,
+    BackLink, BlobRow, EdgeRow, LinkKind, LinkRow, ListedRow, ManifestRow, Mark, Purpose, ReferencesRow, names,
 };
 use crate::retrying::Answer;
 use crate::table::{Condition, Item, Key, Write};
@@ -35,22 +35,22 @@ pub(super) async fn slice(
         return catalog::slice(call, plan, after, limit).await;
     }
     let page = call.main.scan(after.as_ref(), limit.max(1)).await?;
-    let mut tally = Tally {
+    let mut statistics = PassStatistics {
         seen: page.items.len() as u64,
-        ..Tally::default()
+        ..PassStatistics::default()
     };
     for some in page.items.chunks(AT_ONCE) {
         for done in try_join_all(some.iter().map(|item| look_at(call, plan, item))).await? {
-            tally += done;
+            statistics += done;
         }
     }
     Ok(Collected {
-        tally,
+        statistics,
         next: Some(page.more_after.as_ref().map_or_else(catalog::beginning, cursor)),
     })
 }
 
-async fn look_at(call: &Call<'_>, plan: &Plan, item: &Item) -> Result<Tally, StoreError> {
+async fn look_at(call: &Call<'_>, plan: &Plan, item: &Item) -> Result<PassStatistics, StoreError> {
     let collector = Collector { call, plan };
     match Name::of(&item.key) {
         Some(Name::Link(repository, digest)) => {
@@ -66,7 +66,7 @@ async fn look_at(call: &Call<'_>, plan: &Plan, item: &Item) -> Result<Tally, Sto
             collector
                 .keep_listed(&repository, Some(ListedRow::read(item)?.at))
                 .await?;
-            Ok(Tally::default())
+            Ok(PassStatistics::default())
         }
         Some(Name::Blob(digest)) => collector.bytes(&digest, &BlobRow::read(item)?).await,
         Some(Name::Edge { repository, .. }) if plan.deep => collector.edge(&repository, item).await,
@@ -74,10 +74,10 @@ async fn look_at(call: &Call<'_>, plan: &Plan, item: &Item) -> Result<Tally, Sto
         Some(Name::References {
             repository,
             digest,
-            incarnation,
+            uid,
             ..
-        }) if plan.deep => collector.references(&repository, &digest, incarnation, item).await,
-        _ => Ok(Tally::default()),
+        }) if plan.deep => collector.references(&repository, &digest, uid, item).await,
+        _ => Ok(PassStatistics::default()),
     }
 }
 
@@ -99,17 +99,22 @@ impl Collector<'_> {
         self.call.keep_listed(repository, created).await
     }
 
-    async fn link(&self, repository: &RepositoryName, digest: &Digest, row: &LinkRow) -> Result<Tally, StoreError> {
-        let grace = self.plan.graces.link_ms;
-        let life = row.link.incarnation;
-        let mut tally = Tally::default();
+    async fn link(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        row: &LinkRow,
+    ) -> Result<PassStatistics, StoreError> {
+        let grace = self.plan.grace_periods.link_ms;
+        let life = row.link.uid;
+        let mut statistics = PassStatistics::default();
         if !self.is_past(row.at, grace) {
-            return Ok(tally);
+            return Ok(statistics);
         }
         match row.mark {
             Some(mark) if mark.purpose == Purpose::Collection => {
                 if self.is_past(mark.at, grace) {
-                    tally.unlinked = self.unlink(repository, digest, life, &mark).await?.into();
+                    statistics.unlinked = self.unlink(repository, digest, life, &mark).await?.into();
                 }
             }
             // Somebody waits for a removal, or was cut off: then its mark is as good as none.
@@ -121,28 +126,28 @@ impl Collector<'_> {
                     .await?
                     .is_some()
                 {
-                    return Ok(tally);
+                    return Ok(statistics);
                 }
                 let as_read = before.map_or(Condition::Lacks(names::CONDEMNED), |mark| mark.stands());
-                let condition = Condition::All(vec![of_life(life), as_read]);
+                let condition = Condition::All(vec![of_uid(life), as_read]);
                 let marked = self.mark(keys::link(repository, digest), &condition).await?;
                 if marked.is_some() {
-                    tally.marked = 1;
-                    tally.marked_bytes = row.link.size;
+                    statistics.marked = 1;
+                    statistics.marked_bytes = row.link.size;
                 }
                 if let Some(mark) = marked.flatten().filter(|_| active(Mutation::UnlinkAtOnce)) {
                     self.unlink(repository, digest, life, &mark).await?;
                 }
             }
         }
-        Ok(tally)
+        Ok(statistics)
     }
 
     async fn unlink(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
-        life: Incarnation,
+        life: Uid,
         mark: &Mark,
     ) -> Result<bool, StoreError> {
         if self.plan.dry_run {
@@ -162,7 +167,7 @@ impl Collector<'_> {
             purpose: Purpose::Collection,
             at: cx.now,
             // Tries have values of their own (see `Mark`).
-            random: Incarnation(cx.incarnation.0.wrapping_add(number)),
+            random: Uid(cx.uid.0.wrapping_add(number)),
         };
         let write = |number| Write::Update {
             key: key.clone(),
@@ -186,40 +191,40 @@ impl Collector<'_> {
 
     async fn is_held(&self, digest: &Digest) -> Result<bool, StoreError> {
         let range = keys::back_links(digest);
-        let (holders, _) = self.call.main.first(range, None, false, 1).await?;
-        Ok(!holders.is_empty())
+        let (linking_repositories, _) = self.call.main.first(range, None, false, 1).await?;
+        Ok(!linking_repositories.is_empty())
     }
 
-    async fn bytes(&self, digest: &Digest, row: &BlobRow) -> Result<Tally, StoreError> {
-        let mut tally = Tally::default();
+    async fn bytes(&self, digest: &Digest, row: &BlobRow) -> Result<PassStatistics, StoreError> {
+        let mut statistics = PassStatistics::default();
         // Most bytes are held: they are not marked first.
         if self.is_held(digest).await? {
-            return Ok(tally);
+            return Ok(statistics);
         }
         let Some(marked) = self.mark(keys::blob(digest), &lies_at(&row.location)).await? else {
-            return Ok(tally);
+            return Ok(statistics);
         };
         let gone = match marked {
             None => true,
-            Some(mark) => self.bury(digest, &row.location, &mark).await?,
+            Some(mark) => self.schedule_deletion(digest, &row.location, &mark).await?,
         };
         if gone {
-            tally.buried = 1;
-            tally.buried_bytes = row.size;
+            statistics.scheduled = 1;
+            statistics.scheduled_bytes = row.size;
         }
-        Ok(tally)
+        Ok(statistics)
     }
 
     /// Removes a marked record of bytes, if nobody holds them, when their object has its grave. The tables of the two
     /// may be two, so that no transaction spans them: what is buried and named all the same is spared when it is due.
-    async fn bury(&self, digest: &Digest, location: &Location, mark: &Mark) -> Result<bool, StoreError> {
+    async fn schedule_deletion(&self, digest: &Digest, location: &Location, mark: &Mark) -> Result<bool, StoreError> {
         let call = self.call;
         let key = keys::blob(digest);
         if self.is_held(digest).await? && !active(Mutation::NoLook) {
             call.main.write(&unmark(key, mark.stands())).await?;
             return Ok(false);
         }
-        let grave = Grave {
+        let pending_deletion = PendingDeletion {
             location: location.clone(),
             digest: Some(*digest),
             unfinished: false,
@@ -229,12 +234,12 @@ impl Collector<'_> {
             key,
             condition: mark.stands(),
         };
-        if active(Mutation::BuryLate) {
+        if active(Mutation::ScheduleLate) {
             let gone = call.main.write(&remove).await?.is_done();
-            graveyard::bury(&call.local, &grave).await?;
+            deletion_queue::schedule_deletion(&call.local, &pending_deletion).await?;
             return Ok(gone);
         }
-        graveyard::bury(&call.local, &grave).await?;
+        deletion_queue::schedule_deletion(&call.local, &pending_deletion).await?;
         match call.main.write(&remove).await? {
             Answer::Done => Ok(true),
             Answer::Refused { perhaps_done: false } => Ok(false),
@@ -252,37 +257,32 @@ impl Collector<'_> {
         &self,
         repository: &RepositoryName,
         digest: &Digest,
-        life: Incarnation,
+        life: Uid,
     ) -> Result<Option<ManifestRow>, StoreError> {
         let item = self.call.main.get(&keys::manifest(repository, digest)).await?;
         let row = item.as_ref().map(ManifestRow::read).transpose()?;
-        Ok(row.filter(|row| row.record.incarnation == life))
+        Ok(row.filter(|row| row.record.uid == life))
     }
 
     /// Removes a claim that belongs to nothing. Whoever made it is long gone: no call takes as long as the grace.
-    async fn leftover(&self, key: &Key) -> Result<Tally, StoreError> {
+    async fn leftover(&self, key: &Key) -> Result<PassStatistics, StoreError> {
         if !self.plan.dry_run {
             self.call.main.write(&Write::delete(key.clone())).await?;
         }
-        Ok(Tally {
+        Ok(PassStatistics {
             leftovers: 1,
-            ..Tally::default()
+            ..PassStatistics::default()
         })
     }
 
     fn is_young(&self, at: Timestamp) -> bool {
-        !self.is_past(at, self.plan.graces.leftover_ms.max(YOUNG_MS))
+        !self.is_past(at, self.plan.grace_periods.leftover_ms.max(YOUNG_MS))
     }
 
-    async fn edge(&self, repository: &RepositoryName, item: &Item) -> Result<Tally, StoreError> {
+    async fn edge(&self, repository: &RepositoryName, item: &Item) -> Result<PassStatistics, StoreError> {
         let edge = EdgeRow::read(item)?;
-        if self.is_young(edge.at)
-            || self
-                .manifest(repository, &edge.parent, edge.incarnation)
-                .await?
-                .is_some()
-        {
-            return Ok(Tally::default());
+        if self.is_young(edge.at) || self.manifest(repository, &edge.parent, edge.uid).await?.is_some() {
+            return Ok(PassStatistics::default());
         }
         self.leftover(&item.key).await
     }
@@ -291,35 +291,35 @@ impl Collector<'_> {
         &self,
         repository: &RepositoryName,
         digest: &Digest,
-        life: Incarnation,
+        life: Uid,
         item: &Item,
-    ) -> Result<Tally, StoreError> {
+    ) -> Result<PassStatistics, StoreError> {
         let row = ReferencesRow::read(item)?;
         if self.is_young(row.at) || self.manifest(repository, digest, life).await?.is_some() {
-            return Ok(Tally::default());
+            return Ok(PassStatistics::default());
         }
         self.leftover(&item.key).await
     }
 
-    async fn back_link(&self, digest: &Digest, item: &Item) -> Result<Tally, StoreError> {
+    async fn back_link(&self, digest: &Digest, item: &Item) -> Result<PassStatistics, StoreError> {
         let back_link = BackLink::read(item)?;
         if self.is_young(back_link.at) {
-            return Ok(Tally::default());
+            return Ok(PassStatistics::default());
         }
-        let (repository, life) = (&back_link.repository, back_link.incarnation);
-        let holds = match back_link.holding {
-            Holding::Blob => {
+        let (repository, life) = (&back_link.repository, back_link.uid);
+        let back_references = match back_link.link_kind {
+            LinkKind::Blob => {
                 let link = self.call.main.get(&keys::link(repository, digest)).await?;
                 let link = link.as_ref().map(LinkRow::read).transpose()?;
-                link.is_some_and(|row| row.link.incarnation == life)
+                link.is_some_and(|row| row.link.uid == life)
             }
-            Holding::Manifest => {
+            LinkKind::Manifest => {
                 let manifest = self.manifest(repository, digest, life).await?;
                 manifest.is_some_and(|row| row.record.content.object().is_some())
             }
         };
-        if holds {
-            return Ok(Tally::default());
+        if back_references {
+            return Ok(PassStatistics::default());
         }
         self.leftover(&item.key).await
     }

@@ -9,12 +9,12 @@ mod tests;
 
 use futures_util::future::try_join_all;
 use oci::Digest;
-use registry::store::collection::{Grave, Standing};
+use registry::store::collection::{PendingDeletion, Standing};
 use registry::store::{Cursor, Location, Slice, StoreError, Timestamp};
 
 use crate::keys::{self, SHARDS};
 use crate::mutation::{Mutation, active};
-use crate::records::{BlobRow, GraveRow, names};
+use crate::records::{BlobRow, PendingDeletionRow, names};
 use crate::retrying::Requests;
 use crate::table::{Condition, Consistency, Query, Value, Write};
 
@@ -30,13 +30,16 @@ const _: () = assert!(PAGES > SHARDS as usize);
 /// How many graves are dug or removed at once: an upload may leave 100,000, and each is a request of its own.
 const AT_ONCE: usize = 64;
 
-/// Buries an object; one that is buried already keeps its one grave (see [`Grave::joined`]).
-pub(crate) async fn bury(requests: &Requests<'_>, grave: &Grave) -> Result<(), StoreError> {
-    let mut written = grave.clone();
+/// Buries an object; one that is buried already keeps its one grave (see [`PendingDeletion::joined`]).
+pub(crate) async fn schedule_deletion(
+    requests: &Requests<'_>,
+    pending_deletion: &PendingDeletion,
+) -> Result<(), StoreError> {
+    let mut written = pending_deletion.clone();
     let mut condition = Condition::Absent;
     let mut round = 0;
     loop {
-        let burial = GraveRow::becomes(&written, condition);
+        let burial = PendingDeletionRow::becomes(&written, condition);
         if requests.write(&burial).await?.is_done() || active(Mutation::FirstBurial) {
             return Ok(());
         }
@@ -44,10 +47,10 @@ pub(crate) async fn bury(requests: &Requests<'_>, grave: &Grave) -> Result<(), S
             requests.lost_race(round - 1).await?;
         }
         round += 1;
-        let there = read(requests, &grave.location).await?;
+        let there = read(requests, &pending_deletion.location).await?;
         written = match &there {
-            Some(there) => there.clone().joined(grave.clone()),
-            None => grave.clone(),
+            Some(there) => there.clone().joined(pending_deletion.clone()),
+            None => pending_deletion.clone(),
         };
         // Also if a try of this that was not answered has done it.
         if there.as_ref() == Some(&written) {
@@ -58,34 +61,38 @@ pub(crate) async fn bury(requests: &Requests<'_>, grave: &Grave) -> Result<(), S
 }
 
 /// Buries some objects, of which not all need to be known at once; how many.
-pub(super) async fn bury_all(
+pub(super) async fn schedule_deletions(
     requests: &Requests<'_>,
-    mut graves: impl Iterator<Item = Grave> + Send,
+    mut pending_deletions: impl Iterator<Item = PendingDeletion> + Send,
 ) -> Result<u64, StoreError> {
     let mut count = 0;
     loop {
-        let some: Vec<Grave> = graves.by_ref().take(AT_ONCE).collect();
+        let some: Vec<PendingDeletion> = pending_deletions.by_ref().take(AT_ONCE).collect();
         if some.is_empty() {
             return Ok(count);
         }
-        try_join_all(some.iter().map(|grave| bury(requests, grave))).await?;
+        try_join_all(
+            some.iter()
+                .map(|pending_deletion| schedule_deletion(requests, pending_deletion)),
+        )
+        .await?;
         count += some.len() as u64;
     }
 }
 
-async fn read(requests: &Requests<'_>, location: &Location) -> Result<Option<Grave>, StoreError> {
-    let item = requests.get(&keys::grave(location)).await?;
-    item.as_ref().map(GraveRow::read).transpose()
+async fn read(requests: &Requests<'_>, location: &Location) -> Result<Option<PendingDeletion>, StoreError> {
+    let item = requests.get(&keys::pending_deletion(location)).await?;
+    item.as_ref().map(PendingDeletionRow::read).transpose()
 }
 
-fn as_read(grave: &Grave) -> Condition {
+fn as_read(pending_deletion: &PendingDeletion) -> Condition {
     Condition::All(vec![
-        Condition::Is(names::AT, Value::N(grave.at.0)),
-        match &grave.digest {
+        Condition::Is(names::AT, Value::N(pending_deletion.at.0)),
+        match &pending_deletion.digest {
             Some(digest) => Condition::Is(names::DIGEST, Value::S(digest.to_string())),
             None => Condition::Lacks(names::DIGEST),
         },
-        if grave.unfinished {
+        if pending_deletion.unfinished {
             Condition::Is(names::UNFINISHED, Value::N(1))
         } else {
             Condition::Lacks(names::UNFINISHED)
@@ -118,15 +125,15 @@ impl Place {
     }
 }
 
-/// Some of the graves that were dug for the last time before `before`. See [`CollectionStore::graves`].
+/// Some of the graves that were dug for the last time before `before`. See [`CollectionStore::pending_deletions`].
 ///
-/// [`CollectionStore::graves`]: registry::store::collection::CollectionStore::graves
+/// [`CollectionStore::pending_deletions`]: registry::store::collection::CollectionStore::pending_deletions
 pub(super) async fn slice(
     requests: &Requests<'_>,
     before: Timestamp,
     after: Option<&Cursor>,
     limit: usize,
-) -> Result<Slice<Grave>, StoreError> {
+) -> Result<Slice<PendingDeletion>, StoreError> {
     let mut place = after.map(Place::parse).transpose()?.unwrap_or_default();
     let mut items = Vec::new();
     for _ in 0..PAGES {
@@ -135,7 +142,7 @@ pub(super) async fn slice(
             break;
         }
         let query = Query {
-            range: keys::graves(shard),
+            range: keys::pending_deletions(shard),
             after: place.after,
             descending: false,
             limit: PAGE,
@@ -143,11 +150,11 @@ pub(super) async fn slice(
         };
         let found = requests.query(&query).await?;
         for item in found.items {
-            let grave = GraveRow::read(&item)?;
-            if grave.at >= before && !active(Mutation::GravesAtOnce) {
+            let pending_deletion = PendingDeletionRow::read(&item)?;
+            if pending_deletion.at >= before && !active(Mutation::PendingDeletionsAtOnce) {
                 continue;
             }
-            items.push(grave);
+            items.push(pending_deletion);
             if items.len() >= limit {
                 let after = Some(item.key.sort);
                 let next = Place { shard, after }.cursor();
@@ -177,22 +184,26 @@ async fn is_named(main: &Requests<'_>, digest: &Digest, location: &Location) -> 
 }
 
 /// The name first, the grave afterwards: whoever removes the name has dug the grave before.
-pub(super) async fn standing(main: &Requests<'_>, local: &Requests<'_>, grave: &Grave) -> Result<Standing, StoreError> {
-    let too_early = if active(Mutation::GraveBeforeName) {
-        Some(read(local, &grave.location).await?)
+pub(super) async fn standing(
+    main: &Requests<'_>,
+    local: &Requests<'_>,
+    pending_deletion: &PendingDeletion,
+) -> Result<Standing, StoreError> {
+    let too_early = if active(Mutation::DeletionScheduledBeforeName) {
+        Some(read(local, &pending_deletion.location).await?)
     } else {
         None
     };
-    if let Some(digest) = &grave.digest
-        && is_named(main, digest, &grave.location).await?
+    if let Some(digest) = &pending_deletion.digest
+        && is_named(main, digest, &pending_deletion.location).await?
     {
         return Ok(Standing::Named);
     }
     let now = match too_early {
         Some(seen) => seen,
-        None => read(local, &grave.location).await?,
+        None => read(local, &pending_deletion.location).await?,
     };
-    Ok(if now.as_ref() == Some(grave) {
+    Ok(if now.as_ref() == Some(pending_deletion) {
         Standing::Due
     } else {
         Standing::Changed
@@ -200,15 +211,15 @@ pub(super) async fn standing(main: &Requests<'_>, local: &Requests<'_>, grave: &
 }
 
 /// Removes graves that are as old as they were when they were seen.
-pub(super) async fn forget(requests: &Requests<'_>, graves: &[Grave]) -> Result<(), StoreError> {
-    for some in graves.chunks(AT_ONCE) {
-        let removals = some.iter().map(|grave| async {
+pub(super) async fn forget(requests: &Requests<'_>, pending_deletions: &[PendingDeletion]) -> Result<(), StoreError> {
+    for some in pending_deletions.chunks(AT_ONCE) {
+        let removals = some.iter().map(|pending_deletion| async {
             let remove = Write::Delete {
-                key: keys::grave(&grave.location),
+                key: keys::pending_deletion(&pending_deletion.location),
                 condition: if active(Mutation::ForgetBlindly) {
                     Condition::Always
                 } else {
-                    Condition::Is(names::AT, Value::N(grave.at.0))
+                    Condition::Is(names::AT, Value::N(pending_deletion.at.0))
                 },
             };
             requests.write(&remove).await
