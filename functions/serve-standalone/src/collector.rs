@@ -161,6 +161,8 @@ async fn pass(
                 seen = report.metadata.seen,
                 marked = report.metadata.marked,
                 marked_bytes = report.metadata.marked_bytes,
+                waiting = report.metadata.waiting,
+                waiting_bytes = report.metadata.waiting_bytes,
                 unlinked = report.metadata.unlinked,
                 leftovers = report.metadata.leftovers,
                 repositories = report.metadata.repositories,
@@ -168,7 +170,7 @@ async fn pass(
                 scheduled_bytes = report.metadata.scheduled_bytes,
                 sessions = report.sessions_swept,
                 deleted = report.objects_deleted,
-                freed_bytes = report.deleted.map(|deleted| deleted.bytes),
+                deleted_bytes = report.deleted.map(|deleted| deleted.bytes),
                 "collected"
             );
             Some(report)

@@ -82,6 +82,12 @@ pub struct PassStatistics {
     /// The bytes that these name; those of a blob once for each of its repositories.
     #[serde(default)]
     pub marked_bytes: u64,
+    /// Unreferenced links that an earlier pass has marked, and that are not old enough to be removed.
+    #[serde(default)]
+    pub waiting: u64,
+    /// The bytes of their blobs; those of a blob once for each of its repositories.
+    #[serde(default)]
+    pub waiting_bytes: u64,
     /// Links removed.
     pub unlinked: u64,
     /// Records of bytes removed; their objects are in the graveyard.
@@ -100,6 +106,8 @@ impl AddAssign for PassStatistics {
         self.seen += other.seen;
         self.marked += other.marked;
         self.marked_bytes += other.marked_bytes;
+        self.waiting += other.waiting;
+        self.waiting_bytes += other.waiting_bytes;
         self.unlinked += other.unlinked;
         self.scheduled += other.scheduled;
         self.scheduled_bytes += other.scheduled_bytes;

@@ -247,7 +247,7 @@ async fn a_report_tells_what_was_done() {
         serde_json::to_value(report).unwrap(),
         json!({
             "dry_run": false, "deep": false, "resumed": false, "busy_until": null,
-            "seen": 2, "marked": 0, "marked_bytes": 0, "unlinked": 1, "scheduled": 1, "scheduled_bytes": 5, "leftovers": 0, "repositories": 0,
+            "seen": 2, "marked": 0, "marked_bytes": 0, "waiting": 0, "waiting_bytes": 0, "unlinked": 1, "scheduled": 1, "scheduled_bytes": 5, "leftovers": 0, "repositories": 0,
             "sessions_swept": 0, "objects_scheduled": 0, "sessions_spared": 0,
             "objects_deleted": 1, "deleted": { "objects": 1, "bytes": 9 }, "deletions_cancelled": 0,
             "failed": 0, "stopped": false, "complete": true,

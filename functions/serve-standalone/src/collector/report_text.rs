@@ -26,80 +26,31 @@ fn duration(millis: u64) -> String {
 
 /// The report of a pass with these graces: a line for each kind of thing, with its size, and with what follows and when.
 pub(crate) fn describe(report: &Report, grace_periods: GracePeriods, size: impl Fn(u64) -> String) -> String {
-    let names = &report.metadata;
-    let done = |participle: &str| {
-        if report.dry_run {
-            format!("would be {participle}")
-        } else {
-            participle.to_owned()
-        }
-    };
-    let newly = |participle: &str| {
-        if report.dry_run {
-            format!("would be {participle}")
-        } else {
-            format!("newly {participle}")
-        }
-    };
-    let mut lines = vec![
-        count(names.seen, "record", "records")
-            + " examined"
-            + if report.resumed {
-                ", from where an earlier pass was interrupted"
-            } else {
-                ""
-            },
-        format!(
-            "{} (up to {}) {} as unreferenced; deleted in {} at the earliest unless used again, and freed {} after that",
-            count(names.marked, "link to a blob", "links to blobs"),
-            size(names.marked_bytes),
-            newly("marked"),
-            duration(grace_periods.link_ms),
-            duration(grace_periods.deletion_ms),
-        ),
-        format!(
-            "{} {}",
-            count(names.unlinked, "unreferenced link", "unreferenced links"),
-            done("deleted")
-        ),
-        format!(
-            "{} ({}) without links {} for deletion in {} at the earliest",
-            count(names.scheduled, "blob", "blobs"),
-            size(names.scheduled_bytes),
-            done("scheduled"),
-            duration(grace_periods.deletion_ms),
-        ),
-        format!(
-            "{} {}; up to {} {} for deletion in {} at the earliest",
-            count(report.sessions_swept, "expired upload", "expired uploads"),
-            done("ended"),
-            count(report.objects_scheduled, "object", "objects"),
-            done("scheduled"),
-            duration(grace_periods.deletion_ms),
-        ),
-        format!(
+    let metadata = &report.metadata;
+    let mut lines = Vec::new();
+    if report.busy_until.is_none() || metadata.seen > 0 {
+        lines.extend(metadata_lines(report, grace_periods, &size));
+    }
+    lines.push(format!(
+        "{} {}; up to {} {} for deletion in {} at the earliest",
+        count(report.sessions_swept, "expired upload", "expired uploads"),
+        done(report, "ended"),
+        count(report.objects_scheduled, "object", "objects"),
+        done(report, "scheduled"),
+        duration(grace_periods.deletion_ms),
+    ));
+    let importing = report.busy_until.is_some_and(|until| until >= UNTIL_IMPORTED);
+    if !importing {
+        let line = format!(
             "{} {}",
             count(report.objects_deleted, "pending deletion", "pending deletions"),
-            done("carried out")
-        ) + &freed(report, size),
-    ];
-    if names.repositories > 0 {
-        lines.push(format!(
-            "{} without manifests and blobs {} from the catalog",
-            count(names.repositories, "repository", "repositories"),
-            done("removed")
-        ));
+            done(report, "carried out")
+        );
+        lines.push(line + &deleted(report, &size));
     }
-    if report.deep {
-        lines.push(format!(
-            "{} {}",
-            count(names.leftovers, "orphaned record", "orphaned records"),
-            done("deleted")
-        ));
-    }
-    if let Some(until) = report.busy_until {
+    if report.busy_until.is_some() {
         lines.push(
-            if until >= UNTIL_IMPORTED {
+            if importing {
                 "an import is not finished: only expired uploads were handled"
             } else {
                 "another process goes through the metadata: only expired uploads and pending deletions were handled"
@@ -116,15 +67,84 @@ pub(crate) fn describe(report: &Report, grace_periods: GracePeriods, size: impl 
     lines.join("\n")
 }
 
-/// What the deletions have freed: fewer objects than deletions, since an upload may have left nothing.
-fn freed(report: &Report, size: impl Fn(u64) -> String) -> String {
+/// What was done, or would be done by a run that is no dry run.
+fn done(report: &Report, participle: &str) -> String {
+    if report.dry_run {
+        format!("would be {participle}")
+    } else {
+        participle.to_owned()
+    }
+}
+
+/// What a pass over the metadata has found and done.
+fn metadata_lines(report: &Report, grace_periods: GracePeriods, size: &impl Fn(u64) -> String) -> Vec<String> {
+    let metadata = &report.metadata;
+    let marked = if report.dry_run {
+        "would be marked as unreferenced"
+    } else {
+        "newly marked as unreferenced"
+    };
+    let mut lines = vec![
+        count(metadata.seen, "record", "records")
+            + " examined"
+            + if report.resumed {
+                ", from where an earlier pass was interrupted"
+            } else {
+                ""
+            },
+        format!(
+            "{} (up to {}) {marked}; deleted in {} at the earliest unless used again, and space is free {} after that",
+            count(metadata.marked, "link to a blob", "links to blobs"),
+            size(metadata.marked_bytes),
+            duration(grace_periods.link_ms),
+            duration(grace_periods.deletion_ms),
+        ),
+        format!(
+            "{} (up to {}) marked by an earlier pass; deleted {} after it unless used again",
+            count(metadata.waiting, "link to a blob", "links to blobs"),
+            size(metadata.waiting_bytes),
+            duration(grace_periods.link_ms),
+        ),
+        format!(
+            "{} {}",
+            count(metadata.unlinked, "unreferenced link", "unreferenced links"),
+            done(report, "deleted")
+        ),
+        format!(
+            "{} ({}) without links {} for deletion in {} at the earliest",
+            count(metadata.scheduled, "blob", "blobs"),
+            size(metadata.scheduled_bytes),
+            done(report, "scheduled"),
+            duration(grace_periods.deletion_ms),
+        ),
+    ];
+    if metadata.repositories > 0 {
+        lines.push(format!(
+            "{} without manifests and blobs {} from the catalog",
+            count(metadata.repositories, "repository", "repositories"),
+            done(report, "removed")
+        ));
+    }
+    if report.deep {
+        lines.push(format!(
+            "{} {}",
+            count(metadata.leftovers, "orphaned record", "orphaned records"),
+            done(report, "deleted")
+        ));
+    }
+    lines
+}
+
+/// The objects that were deleted, with their size. They are fewer than the deletions, since an upload may have left
+/// nothing under a key.
+fn deleted(report: &Report, size: &impl Fn(u64) -> String) -> String {
     match report.deleted {
         _ if report.dry_run || report.objects_deleted == 0 => String::new(),
         Some(DeletedObjects { objects, bytes }) => {
             let objects = count(objects, "object", "objects");
-            format!(": {objects} deleted, {} freed", size(bytes))
+            format!(": {objects} deleted, {} free", size(bytes))
         }
-        None => ": how much was freed is not known".to_owned(),
+        None => ": the freed space is not known".to_owned(),
     }
 }
 
@@ -146,6 +166,8 @@ mod tests {
                 seen: of_each,
                 marked: of_each,
                 marked_bytes: 20 * of_each,
+                waiting: of_each,
+                waiting_bytes: 30 * of_each,
                 unlinked: of_each,
                 scheduled: of_each,
                 scheduled_bytes: 10 * of_each,
@@ -174,13 +196,14 @@ mod tests {
             text(&report),
             "1 record examined\n\
              1 link to a blob (up to 20 B) newly marked as unreferenced; deleted in 1 day at the earliest unless used again, \
-             and freed 25 hours after that\n\
+             and space is free 25 hours after that\n\
+             1 link to a blob (up to 30 B) marked by an earlier pass; deleted 1 day after it unless used again\n\
              1 unreferenced link deleted\n\
              1 blob (10 B) without links scheduled for deletion in 25 hours at the earliest\n\
-             1 expired upload ended; up to 1 object scheduled for deletion in 25 hours at the earliest\n\
-             1 pending deletion carried out: 1 object deleted, 100 B freed\n\
              1 repository without manifests and blobs removed from the catalog\n\
              1 orphaned record deleted\n\
+             1 expired upload ended; up to 1 object scheduled for deletion in 25 hours at the earliest\n\
+             1 pending deletion carried out: 1 object deleted, 100 B free\n\
              1 operation failed"
         );
     }
@@ -200,13 +223,14 @@ mod tests {
             text(&report),
             "3 records examined, from where an earlier pass was interrupted\n\
              3 links to blobs (up to 60 B) newly marked as unreferenced; deleted in 1 day at the earliest unless used again, \
-             and freed 25 hours after that\n\
+             and space is free 25 hours after that\n\
+             3 links to blobs (up to 90 B) marked by an earlier pass; deleted 1 day after it unless used again\n\
              3 unreferenced links deleted\n\
              3 blobs (30 B) without links scheduled for deletion in 25 hours at the earliest\n\
-             3 expired uploads ended; up to 3 objects scheduled for deletion in 25 hours at the earliest\n\
-             3 pending deletions carried out: 2 objects deleted, 7 B freed\n\
              3 repositories without manifests and blobs removed from the catalog\n\
              3 orphaned records deleted\n\
+             3 expired uploads ended; up to 3 objects scheduled for deletion in 25 hours at the earliest\n\
+             3 pending deletions carried out: 2 objects deleted, 7 B free\n\
              another process goes through the metadata: only expired uploads and pending deletions were handled\n\
              2 operations failed\n\
              stopped before the end; the next pass continues from here"
@@ -214,13 +238,26 @@ mod tests {
     }
 
     #[test]
-    fn half_of_an_import_is_told_from_another_pass() {
+    fn what_was_not_examined_is_not_reported() {
         let report = Report {
             busy_until: Some(UNTIL_IMPORTED),
             ..Report::default()
         };
-        let last = "an import is not finished: only expired uploads were handled";
-        assert!(text(&report).ends_with(last), "{}", text(&report));
+        assert_eq!(
+            text(&report),
+            "0 expired uploads ended; up to 0 objects scheduled for deletion in 25 hours at the earliest\n\
+             an import is not finished: only expired uploads were handled"
+        );
+        let report = Report {
+            busy_until: Some(Timestamp(1)),
+            ..Report::default()
+        };
+        assert_eq!(
+            text(&report),
+            "0 expired uploads ended; up to 0 objects scheduled for deletion in 25 hours at the earliest\n\
+             0 pending deletions carried out\n\
+             another process goes through the metadata: only expired uploads and pending deletions were handled"
+        );
     }
 
     #[test]
@@ -229,7 +266,7 @@ mod tests {
             deleted: None,
             ..report(2)
         };
-        let line = "\n2 pending deletions carried out: how much was freed is not known\n";
+        let line = "\n2 pending deletions carried out: the freed space is not known\n";
         assert!(text(&report).contains(line), "{}", text(&report));
         assert!(text(&Report::default()).ends_with("\n0 pending deletions carried out"));
     }
@@ -261,13 +298,14 @@ mod tests {
             text(&report),
             "2 records examined\n\
              2 links to blobs (up to 40 B) would be marked as unreferenced; deleted in 1 day at the earliest unless used again, \
-             and freed 25 hours after that\n\
+             and space is free 25 hours after that\n\
+             2 links to blobs (up to 60 B) marked by an earlier pass; deleted 1 day after it unless used again\n\
              2 unreferenced links would be deleted\n\
              2 blobs (20 B) without links would be scheduled for deletion in 25 hours at the earliest\n\
-             2 expired uploads would be ended; up to 2 objects would be scheduled for deletion in 25 hours at the earliest\n\
-             2 pending deletions would be carried out\n\
              2 repositories without manifests and blobs would be removed from the catalog\n\
-             2 orphaned records would be deleted"
+             2 orphaned records would be deleted\n\
+             2 expired uploads would be ended; up to 2 objects would be scheduled for deletion in 25 hours at the earliest\n\
+             2 pending deletions would be carried out"
         );
     }
 }

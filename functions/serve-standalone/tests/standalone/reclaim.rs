@@ -139,7 +139,10 @@ fn reports_for_people_are_text() {
     let server = Server::start(&[]);
     push_image(&server, "app", b"layer");
     let told = text(&succeed(&server, &["collect", "--deep"]).stdout);
-    assert!(told.contains("newly marked as unreferenced") && told.contains("0 orphaned records deleted"), "{told}");
+    assert!(
+        told.contains("newly marked as unreferenced") && told.contains("0 orphaned records deleted"),
+        "{told}"
+    );
     let checked = succeed(&server, &["fsck"]);
     assert!(checked.stdout.is_empty());
     let told = text(&checked.stderr);

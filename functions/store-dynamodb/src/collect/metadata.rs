@@ -115,6 +115,9 @@ impl Collector<'_> {
             Some(mark) if mark.purpose == Purpose::Collection => {
                 if self.is_past(mark.at, grace) {
                     statistics.unlinked = self.unlink(repository, digest, life, &mark).await?.into();
+                } else {
+                    statistics.waiting = 1;
+                    statistics.waiting_bytes = row.link.size;
                 }
             }
             // Somebody waits for a removal, or was cut off: then its mark is as good as none.

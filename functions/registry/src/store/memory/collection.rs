@@ -128,7 +128,11 @@ impl Records {
                     self.remove_link(repository, digest);
                 }
             }
-            _ => {}
+            Some(_) => {
+                statistics.waiting += 1;
+                statistics.waiting_bytes += row.link.size;
+            }
+            None => {}
         }
     }
 

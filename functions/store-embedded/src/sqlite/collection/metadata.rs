@@ -67,7 +67,7 @@ pub(super) async fn slice(
     };
     let (from, whole) = (place.clone(), *plan);
     let seen = store.walk(cx, move |rows| from.look(rows, cx, &whole, limit)).await?;
-    let count = seen.count;
+    let Seen { count, waiting, .. } = seen;
     let mut statistics = if plan.dry_run || seen.nominated.is_empty() {
         seen.nominated
             .iter()
@@ -90,6 +90,7 @@ pub(super) async fn slice(
         store.write(cx, work).await?
     };
     statistics.seen = count as u64;
+    statistics += waiting;
     let next = match seen.last {
         Some(last) if count == limit => Some(last),
         _ => place.table_behind(),
@@ -224,10 +225,19 @@ impl Place {
         }?;
         let count = found.len();
         let (mut places, nominated): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+        let (waiting, nominated): (Vec<_>, Vec<_>) = nominated
+            .into_iter()
+            .flatten()
+            .partition(|nominee| matches!(nominee, Nominee::Waiting { .. }));
+        let mut statistics = PassStatistics::default();
+        for nominee in waiting {
+            nominee.count(&mut statistics);
+        }
         Ok(Seen {
             count,
             last: places.pop(),
-            nominated: nominated.into_iter().flatten().collect(),
+            waiting: statistics,
+            nominated,
         })
     }
 }
@@ -260,6 +270,8 @@ impl Place {
 struct Seen {
     count: usize,
     last: Option<Place>,
+    /// Links that are marked and not yet due, of which nothing is to be written.
+    waiting: PassStatistics,
     nominated: Vec<Nominee>,
 }
 
@@ -272,6 +284,8 @@ enum Nominee {
         size: u64,
         made_before: Timestamp,
     },
+    /// A link whose mark is not old enough.
+    Waiting { size: u64 },
     /// A link whose mark has stood for long enough.
     Unlink {
         repository: RepositoryName,
@@ -314,10 +328,14 @@ impl Unreferenced {
             }),
             Some(mark) => {
                 let since = mark.strip_prefix(MARK)?.parse().ok().map(Timestamp)?;
-                (now.millis_since(since) > grace).then_some(Nominee::Unlink {
-                    repository,
-                    digest,
-                    mark,
+                Some(if now.millis_since(since) > grace {
+                    Nominee::Unlink {
+                        repository,
+                        digest,
+                        mark,
+                    }
+                } else {
+                    Nominee::Waiting { size }
                 })
             }
         }
@@ -330,6 +348,10 @@ impl Nominee {
             Self::Mark { size, .. } => {
                 statistics.marked += 1;
                 statistics.marked_bytes += size;
+            }
+            Self::Waiting { size } => {
+                statistics.waiting += 1;
+                statistics.waiting_bytes += size;
             }
             Self::Unlink { .. } => statistics.unlinked += 1,
             Self::Unheld { size, .. } => {
@@ -344,6 +366,7 @@ impl Nominee {
     /// Does it, if nothing speaks against it by now.
     fn act(&self, rows: &Rows<'_>, cx: Context) -> Result<bool, Failure> {
         match self {
+            Self::Waiting { .. } => Ok(false),
             Self::Mark {
                 repository,
                 digest,

@@ -41,24 +41,7 @@ async fn pass(store: &SqliteStore, cx: Context, plan: &Plan, limit: usize) -> Pa
     let (mut total, mut after) = (PassStatistics::default(), None::<Cursor>);
     loop {
         let slice = store.collect_metadata(cx, plan, after.as_ref(), limit).await.unwrap();
-        let PassStatistics {
-            seen,
-            marked,
-            marked_bytes,
-            unlinked,
-            scheduled,
-            scheduled_bytes,
-            leftovers,
-            repositories,
-        } = slice.statistics;
-        total.seen += seen;
-        total.marked += marked;
-        total.marked_bytes += marked_bytes;
-        total.unlinked += unlinked;
-        total.scheduled += scheduled;
-        total.scheduled_bytes += scheduled_bytes;
-        total.leftovers += leftovers;
-        total.repositories += repositories;
+        total += slice.statistics;
         after = slice.next;
         if after.is_none() {
             return total;
