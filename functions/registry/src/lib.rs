@@ -23,8 +23,6 @@ mod call;
 pub mod check;
 pub mod clock;
 pub mod collection;
-#[cfg(feature = "contract")]
-pub mod contract;
 pub mod delivery;
 pub mod environment;
 mod error;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use registry::contract::Stores;
-use registry::contract::churn::Options;
+use contract::Stores;
+use contract::churn::Options;
 use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
 
 fn stores() -> Stores {
@@ -20,13 +20,13 @@ fn stores() -> Stores {
 }
 
 mod one {
-    registry::churn_tests!(async { super::stores() });
+    contract::churn_tests!(async { super::stores() });
 }
 
 mod another {
     use super::Options;
 
-    registry::churn_tests!(
+    contract::churn_tests!(
         async { super::stores() },
         Options {
             seed: 20_301_124,
@@ -43,7 +43,7 @@ mod noticed {
     use std::sync::Arc;
 
     use async_trait::async_trait;
-    use registry::contract::churn::{Options, churn};
+    use contract::churn::{Options, churn};
     use registry::store::collection::{
         Collected, CollectionStore, GracePeriods, PassStart, PendingDeletion, Plan, Standing,
     };

@@ -8,13 +8,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use oci::{Algorithm, Descriptor, Digest, MediaType, RepositoryName};
-use registry::contract::Stores;
-use registry::contract::counting::{
+use contract::Stores;
+use contract::counting::{
     CountingBlobs, CountingCollection, CountingMetadata, CountingRecords, CountingSessions, Counts,
 };
-use registry::contract::faulty::{Fault, FaultPoint, Faults, FaultyMetadata, FaultySessions, Kind};
-use registry::contract::source::Body;
+use contract::faulty::{Fault, FaultPoint, Faults, FaultyMetadata, FaultySessions, Kind};
+use contract::source::Body;
+use oci::{Algorithm, Descriptor, Digest, MediaType, RepositoryName};
 use registry::store::blobs::{BlobStore, Discarded, ObjectToDelete, Reached, RedirectRequest, Upload};
 use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions, RecordCounts};
 use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest, Referrer, Removal};
@@ -34,7 +34,7 @@ fn stores() -> Stores {
     }
 }
 
-registry::contract_tests!(async { stores() });
+contract::contract_tests!(async { stores() });
 
 /// The wrappers pass every call on as it is.
 mod wrapped {
@@ -60,32 +60,32 @@ mod wrapped {
         }
     }
 
-    registry::contract_tests!(async { wrapped() });
+    contract::contract_tests!(async { wrapped() });
 }
 
 /// A clause that no list of the macros names would never run.
 #[test]
 fn every_clause_is_run() {
-    let macros = include_str!("../src/contract/macros.rs");
+    let macros = include_str!("../../contract/src/macros.rs");
     let sources = [
-        include_str!("../src/contract/blobs/mod.rs"),
-        include_str!("../src/contract/blobs/races.rs"),
-        include_str!("../src/contract/blobs/walks.rs"),
-        include_str!("../src/contract/sessions/mod.rs"),
-        include_str!("../src/contract/sessions/endings.rs"),
-        include_str!("../src/contract/metadata/links.rs"),
-        include_str!("../src/contract/metadata/lists.rs"),
-        include_str!("../src/contract/metadata/manifests.rs"),
-        include_str!("../src/contract/metadata/races.rs"),
-        include_str!("../src/contract/metadata/removals.rs"),
-        include_str!("../src/contract/metadata/tags.rs"),
-        include_str!("../src/contract/collection/blobs.rs"),
-        include_str!("../src/contract/collection/links.rs"),
-        include_str!("../src/contract/collection/passes.rs"),
-        include_str!("../src/contract/collection/races.rs"),
-        include_str!("../src/contract/collection/sweeps.rs"),
-        include_str!("../src/contract/records/moves.rs"),
-        include_str!("../src/contract/records/walks.rs"),
+        include_str!("../../contract/src/blobs/mod.rs"),
+        include_str!("../../contract/src/blobs/races.rs"),
+        include_str!("../../contract/src/blobs/walks.rs"),
+        include_str!("../../contract/src/sessions/mod.rs"),
+        include_str!("../../contract/src/sessions/endings.rs"),
+        include_str!("../../contract/src/metadata/links.rs"),
+        include_str!("../../contract/src/metadata/lists.rs"),
+        include_str!("../../contract/src/metadata/manifests.rs"),
+        include_str!("../../contract/src/metadata/races.rs"),
+        include_str!("../../contract/src/metadata/removals.rs"),
+        include_str!("../../contract/src/metadata/tags.rs"),
+        include_str!("../../contract/src/collection/blobs.rs"),
+        include_str!("../../contract/src/collection/links.rs"),
+        include_str!("../../contract/src/collection/passes.rs"),
+        include_str!("../../contract/src/collection/races.rs"),
+        include_str!("../../contract/src/collection/sweeps.rs"),
+        include_str!("../../contract/src/records/moves.rs"),
+        include_str!("../../contract/src/records/walks.rs"),
     ];
     let mut clauses = BTreeSet::new();
     for line in sources.iter().flat_map(|source| source.lines()) {

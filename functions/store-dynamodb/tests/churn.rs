@@ -7,8 +7,8 @@ mod table;
 
 use std::sync::Arc;
 
-use registry::contract::churn::Options;
-use registry::contract::{Guard, Stores};
+use contract::churn::Options;
+use contract::{Guard, Stores};
 use registry::store::memory::MemoryBlobs;
 use service::options;
 use store_dynamodb::DynamoStore;
@@ -64,7 +64,7 @@ async fn look(guard: Guard) {
 }
 
 mod one_table {
-    registry::churn_tests!(
+    contract::churn_tests!(
         super::stores(false),
         super::much(),
         super::look,
@@ -73,7 +73,7 @@ mod one_table {
 }
 
 mod two_tables {
-    registry::churn_tests!(
+    contract::churn_tests!(
         super::stores(true),
         super::much(),
         super::look,

@@ -5,7 +5,7 @@ mod service;
 
 use std::sync::Arc;
 
-use registry::contract::{Guard, Names};
+use contract::{Guard, Names};
 use service::options;
 use store_dynamodb::DynamoStore;
 
@@ -23,19 +23,19 @@ async fn names() -> (Names, Guard) {
     (names, Box::new(()))
 }
 
-registry::session_contract_tests!(
+contract::session_contract_tests!(
     async {
         let (names, guard) = names().await;
         (names.sessions, guard)
     },
     #[ignore = "needs a DynamoDB endpoint"]
 );
-registry::metadata_contract_tests!(
+contract::metadata_contract_tests!(
     async {
         let (names, guard) = names().await;
         (names.metadata, guard)
     },
     #[ignore = "needs a DynamoDB endpoint"]
 );
-registry::collection_contract_tests!(names(), #[ignore = "needs a DynamoDB endpoint"]);
-registry::record_contract_tests!(names(), #[ignore = "needs a DynamoDB endpoint"]);
+contract::collection_contract_tests!(names(), #[ignore = "needs a DynamoDB endpoint"]);
+contract::record_contract_tests!(names(), #[ignore = "needs a DynamoDB endpoint"]);

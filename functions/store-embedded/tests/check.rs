@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use contract::Guard;
+use contract::checks::{Harm, Harmed};
 use oci::{Digest, RepositoryName};
-use registry::contract::Guard;
-use registry::contract::checks::{Harm, Harmed};
 use registry::store::records::{BackReference, LinkKind};
 use registry::{AllStores, store};
 use rusqlite::{Connection, Params, params};
@@ -113,4 +113,4 @@ fn harmed() -> (Harmed, Guard) {
     (harmed, Box::new(directory))
 }
 
-registry::check_contract_tests!(async { harmed() });
+contract::check_contract_tests!(async { harmed() });

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use registry::contract::churn::Options as Churn;
-use registry::contract::{Guard, Stores};
+use contract::churn::Options as Churn;
+use contract::{Guard, Stores};
 use rusqlite::Connection;
 use store_embedded::{Embedded, Options, Sync};
 use tempfile::TempDir;
@@ -73,5 +73,5 @@ async fn look(guard: Guard) {
     assert_eq!(files(&data), Vec::<String>::new());
 }
 
-registry::contract_tests!(async { stores() });
-registry::churn_tests!(async { stores() }, Churn::default(), look);
+contract::contract_tests!(async { stores() });
+contract::churn_tests!(async { stores() }, Churn::default(), look);

@@ -8,12 +8,12 @@ use std::process::Command;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use contract::fixed_clock::FixedClock;
+use contract::source::{Body, noise};
 use futures_util::TryStreamExt;
 use oci::{Algorithm, Digest};
 use registry::AllStores;
 use registry::collection::{self, collect};
-use registry::contract::fixed_clock::FixedClock;
-use registry::contract::source::{Body, noise};
 use registry::store::blobs::{AppendError, Appended, BlobStore, ObjectToDelete, Upload};
 use registry::store::collection::CollectionStore;
 use registry::store::metadata::MetadataStore;

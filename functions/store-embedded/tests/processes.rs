@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use contract::source::{Body, noise};
 use futures_util::TryStreamExt;
 use oci::{Algorithm, Digest, RepositoryName};
-use registry::contract::source::{Body, noise};
 use registry::store::blobs::{BlobStore, Upload};
 use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest};
 use registry::store::sessions::{Claimed, End, Expected, Publishing, SessionId, SessionKey, SessionStore, SigningKey};

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bytes::Bytes;
+use contract::source::{Body, noise};
 use oci::{Algorithm, Digest, RepositoryName};
-use registry::contract::source::{Body, noise};
 use registry::store::blobs::{BlobStore, Upload};
 use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest};
 use registry::store::sessions::{

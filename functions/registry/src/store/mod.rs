@@ -3,7 +3,7 @@
 //! Read in this order: this file (the words that all contracts share), [`blobs`] (bytes), [`sessions`] (uploads in
 //! progress), [`metadata`] (names); then what operators need: [`collection`] (reclaiming what nothing names any more)
 //! and [`records`] (moving a registry to another store, and checking one). [`memory`] is the reference implementation
-//! of all of them; the `contract` feature holds the suite that judges every implementation.
+//! of all of them; the crate `contract` holds the suite that judges every implementation.
 //!
 //! A store never sees an HTTP type and never decides what a client is told. Absence, a refusal and a lost race are
 //! values; an [`Err`] means that the store could not do its work. Stores hold the retries, the core never sleeps:

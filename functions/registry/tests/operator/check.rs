@@ -476,7 +476,7 @@ async fn a_repository_that_is_not_listed_is_found() {
 /// A store that cannot be read ends the check; what was found until then was told.
 #[tokio::test]
 async fn a_check_ends_with_the_store() {
-    use registry::contract::faulty::{Fault, FaultPoint, Kind};
+    use contract::faulty::{Fault, FaultPoint, Kind};
 
     let (world, _) = World::furnished().await;
     let mut nth = 1;

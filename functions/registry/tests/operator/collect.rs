@@ -8,12 +8,12 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use oci::Digest;
 use registry::collection::{Interrupted, Options, Report, collect};
-use registry::contract::wrapped::{Hook, Wrapped};
 use registry::store::blobs::DeletedObjects;
 use registry::store::collection::{CollectionStore as _, PassStatistics, Plan};
 use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, RecordCounts};
 use registry::store::metadata::MetadataStore as _;
 use registry::store::sessions::{Claimed, Expected, SessionId, SessionKey, SessionStore};
+use registry::store::wrapped::{Hook, Wrapped};
 use registry::store::{Context, StoreError, Timestamp, Uid};
 use serde_json::json;
 

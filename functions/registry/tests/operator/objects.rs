@@ -1,8 +1,8 @@
 //! Checks of objects: missing, of another size, rotten, and without a name.
 
 use bytes::Bytes;
+use contract::source::Body;
 use registry::check::{Finding, Options};
-use registry::contract::source::Body;
 use registry::store::Location;
 use registry::store::blobs::{BlobStore as _, ObjectToDelete, Upload};
 use registry::store::records::Record;

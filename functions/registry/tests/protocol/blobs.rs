@@ -1,7 +1,7 @@
 //! Reading and deleting blobs (end-2, end-10): ranges, conditions, redirects.
 
 use bytes::Bytes;
-use registry::contract::source::noise;
+use contract::source::noise;
 use registry::store::memory::MemoryBlobs;
 
 use crate::support::{Answer, Setup, World, sha256};

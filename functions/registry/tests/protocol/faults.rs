@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use contract::faulty::{Fault, FaultPoint, Kind};
 use http::{HeaderValue, Method};
 use oci::MediaType;
 use registry::auth::{AuthenticationError, Credentials, Origin};
-use registry::contract::faulty::{Fault, FaultPoint, Kind};
 use registry::{Authenticator, Identity, Principal};
 
 use crate::support::client::Call;

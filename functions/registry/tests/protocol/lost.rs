@@ -5,10 +5,10 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use oci::Digest;
-use registry::contract::wrapped::{Hook, Wrapped};
 use registry::store::blobs::BlobStore;
 use registry::store::memory::MemoryBlobs;
 use registry::store::metadata::{Defect, MetadataStore};
+use registry::store::wrapped::{Hook, Wrapped};
 use registry::store::{Context, Location, StoreError, Timestamp, Uid};
 
 use crate::support::content::{image, padded};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use registry::contract::source::noise;
+use contract::source::noise;
 use registry::store::blobs::BodyError;
 use registry::store::sessions::{Claimed, Expected, SessionId, SessionKey, SessionStore as _};
 use registry::store::{Context, Timestamp, Uid};

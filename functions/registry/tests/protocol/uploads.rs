@@ -1,8 +1,8 @@
 //! Every way to push a blob (end-4 to end-6), and what is refused on the way.
 
 use bytes::Bytes;
+use contract::source::noise;
 use oci::Digest;
-use registry::contract::source::noise;
 use registry::store::blobs::BodyError;
 use registry::{Limits, Settings};
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use contract::faulty::{Fault, FaultPoint, Kind};
 use registry::Endpoint;
-use registry::contract::faulty::{Fault, FaultPoint, Kind};
 use registry::store::memory::MemoryBlobs;
 
 use crate::examples::Fixture;

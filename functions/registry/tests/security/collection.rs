@@ -3,9 +3,9 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use contract::Stores;
 use oci::Digest;
 use registry::collection::{Options, Report, collect};
-use registry::contract::Stores;
 use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
 use serde_json::json;
 
@@ -175,5 +175,5 @@ mod s27 {
         }
     }
 
-    registry::churn_tests!(async { stores() });
+    contract::churn_tests!(async { stores() });
 }

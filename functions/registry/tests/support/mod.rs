@@ -11,15 +11,12 @@ pub(crate) mod users;
 
 use std::sync::Arc;
 
-use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
-use registry::contract::counting::{
+use contract::counting::{
     CountingBlobs, CountingCollection, CountingMetadata, CountingRecords, CountingSessions, Counts,
 };
-use registry::contract::faulty::{
-    Faults, FaultyBlobs, FaultyCollection, FaultyMetadata, FaultyRecords, FaultySessions,
-};
-use registry::contract::wrapped::{Hook, Wrapped};
+use contract::faulty::{Faults, FaultyBlobs, FaultyCollection, FaultyMetadata, FaultyRecords, FaultySessions};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use registry::store::StoreError;
 use registry::store::blobs::BlobStore;
 use registry::store::collection::CollectionStore;
@@ -27,6 +24,7 @@ use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, Mem
 use registry::store::metadata::MetadataStore;
 use registry::store::records::RecordStore;
 use registry::store::sessions::SessionStore;
+use registry::store::wrapped::{Hook, Wrapped};
 use registry::{AllStores, Anonymous, Authenticator, Registry, Settings};
 use tokio::sync::Notify;
 

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU32;
 
 use bytes::Bytes;
+use contract::source::Body;
 use oci::{Algorithm, Digest, MediaType};
 use registry::clock::ServiceClock;
-use registry::contract::source::Body;
 use registry::store::blobs::Upload;
 use registry::store::collection::{GracePeriods, Plan};
 use registry::store::memory::MemoryMetadata;

@@ -234,8 +234,8 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use bytes::Bytes;
+    use contract::counting::{CountingBlobs, Counts};
     use oci::{Algorithm, Digest, MediaType, RepositoryName};
-    use registry::contract::counting::{CountingBlobs, Counts};
     use registry::store::memory::{MemoryBlobs, MemoryMetadata};
     use registry::store::metadata::{Defect, ManifestPut, MetadataStore as _, NewContent, PutManifest};
 

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use registry::contract::churn::Options;
-use registry::contract::{Guard, Stores};
+use contract::churn::Options;
+use contract::{Guard, Stores};
 use store_dynamodb::DynamoStore;
 use store_s3::S3Blobs;
 
@@ -61,7 +61,7 @@ async fn look(guard: Guard) {
     }
 }
 
-registry::churn_tests!(
+contract::churn_tests!(
     stores(),
     much(),
     look,

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use contract::checks::{self, Harm, Harmed};
+use contract::{ContractTest, Guard};
 use oci::{Digest, RepositoryName};
 use registry::AllStores;
-use registry::contract::checks::{self, Harm, Harmed};
-use registry::contract::{ContractTest, Guard};
 use registry::store::Timestamp;
 use registry::store::memory::MemoryBlobs;
 use registry::store::records::BackReference;
@@ -118,9 +118,9 @@ fn harmed(table: &MemoryTable) -> (Harmed, Guard) {
     (harmed, Box::new(()))
 }
 
-registry::check_contract_tests!(async { harmed(&MemoryTable::new()) });
+contract::check_contract_tests!(async { harmed(&MemoryTable::new()) });
 
-registry::__spawn!();
+contract::__spawn!();
 
 /// A manifest's item lists what it refers to, beside the edges that lie under their targets.
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use registry::contract::{Guard, Names, Stores};
+use contract::{Guard, Names, Stores};
 use registry::store::memory::MemoryBlobs;
 
 use crate::DynamoStore;
@@ -83,24 +83,24 @@ fn stores(faults: Faults, tables: usize) -> Stores {
 mod good_day {
     use super::{Faults, names, stores};
 
-    registry::session_contract_tests!(async {
+    contract::session_contract_tests!(async {
         let (names, guard) = names(Faults::NONE, 2);
         (names.sessions, guard)
     });
-    registry::collection_contract_tests!(async { names(Faults::NONE, 2) });
-    registry::record_contract_tests!(async { names(Faults::NONE, 2) });
-    registry::churn_tests!(async { stores(Faults::NONE, 2) });
+    contract::collection_contract_tests!(async { names(Faults::NONE, 2) });
+    contract::record_contract_tests!(async { names(Faults::NONE, 2) });
+    contract::churn_tests!(async { stores(Faults::NONE, 2) });
 }
 
 mod bad_day {
     use super::{Faults, names, stores};
 
-    registry::session_contract_tests!(async {
+    contract::session_contract_tests!(async {
         let (names, guard) = names(Faults::SOME, 1);
         (names.sessions, guard)
     });
     // A link whose answer was lost leaves a claim for a deep pass, and these clauses count what such a pass finds.
-    registry::collection_contract_tests!(async { names(Faults::ANSWERED, 1) });
-    registry::record_contract_tests!(async { names(Faults::SOME, 1) });
-    registry::churn_tests!(async { stores(Faults::SOME, 1) });
+    contract::collection_contract_tests!(async { names(Faults::ANSWERED, 1) });
+    contract::record_contract_tests!(async { names(Faults::SOME, 1) });
+    contract::churn_tests!(async { stores(Faults::SOME, 1) });
 }

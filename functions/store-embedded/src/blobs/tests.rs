@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use contract::source::{Body, noise};
 use futures_util::TryStreamExt;
-use registry::contract::source::{Body, noise};
 use registry::store::Uid;
 use registry::store::blobs::BodyError;
 use tempfile::TempDir;

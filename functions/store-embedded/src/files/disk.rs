@@ -334,7 +334,7 @@ mod tests {
     }
 
     fn noise(length: usize) -> Vec<u8> {
-        registry::contract::source::noise(7, length).to_vec()
+        contract::source::noise(7, length).to_vec()
     }
 
     type Copy = fn(&Disk, &File, &File, u64) -> io::Result<()>;

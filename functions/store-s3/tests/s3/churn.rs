@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use registry::contract::churn::Options;
-use registry::contract::{Guard, Stores};
+use contract::churn::Options;
+use contract::{Guard, Stores};
 use registry::store::memory::{MemoryCollection, MemoryMetadata, MemorySessions};
 use store_s3::{Operation, S3Blobs};
 
@@ -69,7 +69,7 @@ async fn look(guard: Guard) {
 mod growing {
     use super::MIB;
 
-    registry::churn_tests!(
+    contract::churn_tests!(
         super::stores(|_| {}),
         super::options(14 * MIB),
         super::look,
@@ -80,7 +80,7 @@ mod growing {
 mod equal {
     use super::MIB;
 
-    registry::churn_tests!(
+    contract::churn_tests!(
         super::stores(|options| {
             options.parts = store_s3::Parts::Equal;
             options.part_checksums = false;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use registry::contract::Guard;
+use contract::Guard;
 use registry::store::blobs::BlobStore;
 use store_s3::{Options, Parts};
 
@@ -11,11 +11,11 @@ async fn store(change: impl FnOnce(&mut Options)) -> (Arc<dyn BlobStore>, Guard)
 }
 
 mod growing {
-    registry::blob_contract_tests!(super::store(|_| {}), #[ignore = "needs an S3 server"]);
+    contract::blob_contract_tests!(super::store(|_| {}), #[ignore = "needs an S3 server"]);
 }
 
 mod equal {
-    registry::blob_contract_tests!(
+    contract::blob_contract_tests!(
         super::store(|options| {
             options.parts = super::Parts::Equal;
             options.part_checksums = false;

@@ -12,8 +12,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::fake::{Fake, Fault, Quirk, Seen};
 use crate::session::{Long, MIB, Session, cx};
-use registry::contract::Guard;
-use registry::contract::source::{Body, noise};
+use contract::Guard;
+use contract::source::{Body, noise};
 use registry::store::blobs::{AppendError, BlobStore, BodyError, Discarded, ObjectToDelete, Source};
 use registry::store::sessions::{Attempt, SessionId};
 use registry::store::{Location, Reason, StoreError};
@@ -50,7 +50,7 @@ async fn failing_store() -> (Arc<dyn BlobStore>, Guard) {
     (Arc::new(store), Box::new(fake))
 }
 
-registry::blob_contract_tests!(failing_store());
+contract::blob_contract_tests!(failing_store());
 
 /// The first requests of an operation go wrong, as often as there are faults.
 fn first(operation: Operation, faults: &'static [Fault]) -> impl FnMut(&Seen) -> Option<Fault> {

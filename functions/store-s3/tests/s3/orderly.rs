@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use contract::source::noise;
 use hyper::Method;
 use oci::{Algorithm, Digest};
-use registry::contract::source::noise;
 use registry::store::blobs::{AppendError, BlobStore as _, BodyError};
 use store_s3::{Operation, S3Blobs};
 

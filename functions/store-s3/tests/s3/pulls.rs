@@ -1,7 +1,7 @@
 //! Pulls through the core: what is redirected, and what is asked of the store for the rest.
 
+use contract::source::noise;
 use oci::{Algorithm, Digest};
-use registry::contract::source::noise;
 use registry::{Delivery, Settings};
 use std::sync::Arc;
 

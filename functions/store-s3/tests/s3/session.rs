@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use contract::source::{Body, noise};
 use futures_util::TryStreamExt as _;
 use oci::{Algorithm, Digest};
-use registry::contract::source::{Body, noise};
 use registry::store::blobs::{AppendError, Appended, BlobStore, BodyError, Discarded, Source, Upload};
 use registry::store::collection::{Clearing, remains};
 use registry::store::sessions::{Attempt, Progress, Publishing, SessionId, SessionKey, State};

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use contract::source::{Body, noise};
 use registry::budget::ClientKey;
-use registry::contract::source::{Body, noise};
 use registry::store::blobs::{AppendError, BlobStore as _, BodyError, Source};
 use registry::store::{Context, Reason, StoreError};
 

@@ -3,8 +3,8 @@
 
 use crate::fake::Fake;
 use crate::session::{MIB, Session, cx, read};
+use contract::source::{Body, Stepped, noise};
 use futures_util::future::join_all;
-use registry::contract::source::{Body, Stepped, noise};
 use registry::store::blobs::{BlobStore as _, Discarded, ObjectToDelete};
 use registry::store::sessions::Attempt;
 use store_s3::{Operation, Parts, S3Blobs};

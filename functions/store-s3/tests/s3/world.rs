@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use contract::fixed_clock::FixedClock;
 use futures_util::stream;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 use hyper::{HeaderMap, Method, Request};
 use oci::{Algorithm, Digest};
-use registry::contract::fixed_clock::FixedClock;
 use registry::store::Timestamp;
 use registry::store::blobs::BodyError;
 use registry::store::memory::{MemoryMetadata, MemorySessions};

@@ -4,10 +4,10 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use contract::faulty::{Fault, FaultPoint, Kind};
 use registry::collection::{Options, Report, collect};
-use registry::contract::faulty::{Fault, FaultPoint, Kind};
-use registry::contract::wrapped::{Hook, Wrapped};
 use registry::store::collection::{CollectionStore, PassStart, PassStatistics, Plan, UNTIL_IMPORTED};
+use registry::store::wrapped::{Hook, Wrapped};
 use registry::store::{StoreError, Uid};
 
 use super::{GRACE, HOUR, tiny};

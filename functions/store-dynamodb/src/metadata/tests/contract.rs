@@ -3,7 +3,7 @@
 //! Lost answers are left to the schedules in `tests` of the crate: what such a request may yet do late is guarded by a
 //! claim that stays, for a deep collection to find, and the contract wants no claim to stay.
 
-use registry::contract::Guard;
+use ::contract::Guard;
 
 use super::*;
 use crate::memory::Faults;
@@ -11,7 +11,7 @@ use crate::memory::Faults;
 mod good_day {
     use super::*;
 
-    registry::metadata_contract_tests!(async {
+    ::contract::metadata_contract_tests!(async {
         let store: Arc<dyn MetadataStore> = Arc::new(store_over(MemoryTable::new()));
         let guard: Guard = Box::new(());
         (store, guard)
@@ -21,7 +21,7 @@ mod good_day {
 mod bad_day {
     use super::*;
 
-    registry::metadata_contract_tests!(async {
+    ::contract::metadata_contract_tests!(async {
         static SEED: AtomicU64 = AtomicU64::new(1);
         let faults = Faults {
             lost: 0,

@@ -1,0 +1,250 @@
+//! What a store holds: its objects one by one, all of them together, and that nothing is left of what was to go.
+
+use super::{BlobTest, Session, to_delete};
+use crate::source::{Body, noise};
+use registry::store::blobs::{BodyError, DeletedObjects, ObjectToDelete, Stored};
+use registry::store::collection::{Clearing, PendingDeletion, remains};
+use registry::store::sessions::{Attempt, Progress, Publishing, SessionId, SessionKey, State};
+use registry::store::{Location, Timestamp, sessions};
+
+/// More slices than any walk here has objects.
+const ENDLESS: usize = 10_000;
+
+impl BlobTest {
+    async fn stat(&self, location: &Location) -> Option<u64> {
+        self.store.stat(self.cx(), location).await.expect("stat")
+    }
+
+    async fn walk(&self, limit: usize) -> Vec<Stored> {
+        let mut all = Vec::new();
+        let mut next = None;
+        for _ in 0..ENDLESS {
+            let slice = self.store.objects(self.cx(), next.as_ref(), limit).await;
+            let slice = slice.expect("objects");
+            all.extend(slice.items);
+            next = slice.next;
+            if next.is_none() {
+                all.sort_by(|one, other| one.location.key.cmp(&other.location.key));
+                return all;
+            }
+        }
+        panic!("the walk does not end");
+    }
+
+    async fn doom(&self, to_delete: &[ObjectToDelete]) {
+        self.store.delete(self.cx(), to_delete).await.expect("delete");
+    }
+}
+
+/// What collection would bury of a session in this state.
+pub(super) fn pending_deletions_of(session: &Session, state: State, sealed: Option<&Location>) -> Vec<PendingDeletion> {
+    let key = SessionKey {
+        expires: Timestamp(0),
+        id: session.id,
+    };
+    let row = sessions::Session {
+        version: 1,
+        state,
+        attempts: session.attempts,
+        claimed_until: None,
+        progress: Progress::default(),
+        publishing: sealed.map(|location| Publishing {
+            digest: oci::Digest::of(oci::Algorithm::Sha256, b""),
+            location: location.clone(),
+            size: session.size,
+        }),
+    };
+    remains(key, &row, Timestamp(0)).collect()
+}
+
+/// What collection would do about these, while the object at `keep` is in use.
+pub(super) fn clearing_of(pending_deletions: Vec<PendingDeletion>, keep: Option<&Location>) -> Clearing {
+    let settled = pending_deletions.into_iter().map(|pending_deletion| {
+        let in_use = Some(&pending_deletion.location) == keep;
+        (pending_deletion, in_use)
+    });
+    settled.collect()
+}
+
+/// A store that tells what a deletion has freed tells of everything that was there, once, and of nothing else.
+pub async fn what_is_freed_is_told_as_it_was(test: BlobTest) {
+    let mut objects: Vec<_> = Vec::new();
+    for (id, size) in (1..).zip([0, 1, 70_000]) {
+        objects.push(to_delete(&test.object(id, &noise(1, size)).await, false));
+    }
+    let session = SessionId(200);
+    let never = Location::main(Attempt { session, number: 1 }.to_string());
+    objects.push(to_delete(&never, true));
+    let there = DeletedObjects {
+        objects: 3,
+        bytes: 70_001,
+    };
+    for expected in [there, DeletedObjects::default()] {
+        let deleted = test.store.delete(test.cx(), &objects).await.expect("delete");
+        assert_eq!(deleted.unwrap_or(expected), expected);
+    }
+}
+
+/// An object's size can be asked for without reading it; what is not there has none.
+pub async fn an_object_has_a_size(test: BlobTest) {
+    for (id, size) in (1..).zip([0, 1, 70_000, 300_000]) {
+        let location = test.object(id, &noise(1, size)).await;
+        assert_eq!(test.stat(&location).await, Some(size as u64));
+        test.delete(std::slice::from_ref(&location)).await;
+        assert_eq!(test.stat(&location).await, None);
+    }
+    let mut session = Session::new(100);
+    for size in [10, 20] {
+        test.append(&mut session, &noise(2, size), 7).await;
+    }
+    let location = test.seal(&session).await;
+    assert_eq!(test.stat(&location).await, Some(30));
+    let session = SessionId(200);
+    let never = Attempt { session, number: 1 }.to_string();
+    assert_eq!(test.stat(&Location { key: never, ..location }).await, None);
+}
+
+/// A walk meets every object with its size, in slices of any size, and nothing that is gone.
+pub async fn a_walk_meets_every_object(test: BlobTest) {
+    assert_eq!(test.walk(10).await, [], "the store is empty");
+    let mut expected = Vec::new();
+    for id in 0..9_u128 {
+        // Ids that differ in their first digits and in their last.
+        let id = if id % 2 == 0 { id << 124 } else { id };
+        let size = usize::try_from(id % 1000).expect("a small number") * 100;
+        let location = test.object(id, &noise(1, size)).await;
+        expected.push(Stored {
+            location,
+            size: size as u64,
+        });
+    }
+    let mut joined = Session::new(77);
+    for size in [100, 200, 300] {
+        test.append(&mut joined, &noise(3, size), 64).await;
+    }
+    let location = test.seal(&joined).await;
+    test.discard(&joined, Some(&location)).await;
+    expected.push(Stored { location, size: 600 });
+    let lost = test.object(78, &noise(1, 10)).await;
+    test.delete(&[lost]).await;
+    expected.sort_by(|one, other| one.location.key.cmp(&other.location.key));
+    for limit in [1, 2, 3, 1000] {
+        assert_eq!(test.walk(limit).await, expected, "in slices of {limit}");
+    }
+}
+
+/// What was never there is deleted too, with and without a search for what was begun; nothing else goes with it, also
+/// nothing whose key begins alike.
+pub async fn deleting_what_is_not_there_is_fine(test: BlobTest) {
+    let bytes = noise(1, 1000);
+    let neighbour = test.object(2, &bytes).await;
+    // The first of ten attempts is not the tenth.
+    let mut session = Session::new(1);
+    for _ in 0..9 {
+        session.attempt();
+    }
+    test.append(&mut session, &bytes, 1000).await;
+    let tenth = test.seal(&session).await;
+    let missing = |session: u128, number: u32| Location {
+        key: Attempt {
+            session: SessionId(session),
+            number,
+        }
+        .to_string(),
+        ..neighbour.clone()
+    };
+    assert_eq!(
+        tenth,
+        missing(1, 10),
+        "an object of one body has the key of its attempt"
+    );
+    for unfinished in [false, true] {
+        for _ in 0..2 {
+            let absent = [missing(1, 1), missing(2, 2), missing(3, 1), missing(3, 2)];
+            test.doom(&absent.map(|location| to_delete(&location, unfinished)))
+                .await;
+        }
+        test.doom(&[]).await;
+        for location in [&neighbour, &tenth] {
+            test.assert_holds(location, &bytes).await;
+        }
+    }
+    assert_eq!(test.walk(10).await.len(), 2);
+}
+
+/// What collection buries of an upload that came to nothing is all of it: bodies that were stored, cut off, or never
+/// came; and objects that were sealed and not published.
+pub async fn nothing_remains_of_an_upload_that_was_swept(test: BlobTest) {
+    let bytes = noise(1, 6000);
+    let kept = test.object(u128::MAX, &bytes).await;
+    for (id, sealed_early, sealed) in [(1, false, false), (2, true, false), (3, true, true)] {
+        let mut session = Session::new(id);
+        test.append(&mut session, &bytes, 1000).await;
+        let mut cut = Body::of(&bytes, 1000).failing(BodyError::Cut);
+        drop(test.append_failing(&mut session, &mut cut).await);
+        test.append(&mut session, &bytes, 1000).await;
+        if sealed_early {
+            test.seal(&session).await;
+        }
+        test.append(&mut session, &bytes, 1000).await;
+        if sealed {
+            test.seal(&session).await;
+        }
+        session.attempt();
+        let pending_deletions = pending_deletions_of(&session, State::Cancelled, None);
+        assert_eq!(pending_deletions.len(), session.attempts as usize);
+        let Clearing { to_delete, .. } = clearing_of(pending_deletions, None);
+        test.doom(&to_delete).await;
+        let left = test.walk(1000).await;
+        assert_eq!(left.len(), 1, "all but the other session's object: {left:?}");
+        assert!(test.store.seal(test.cx(), &session.upload()).await.is_err());
+        test.doom(&to_delete).await;
+        test.assert_holds(&kept, &bytes).await;
+    }
+}
+
+/// What collection buries of an upload that was published, and of which nobody said that it is done, spares the object
+/// when that is left out; and takes it when it is not.
+pub async fn what_remains_of_an_upload_spares_its_object(test: BlobTest) {
+    for bodies in 1..=4_u64 {
+        let mut session = Session::new(bodies.into());
+        let mut whole = Vec::new();
+        for seed in 0..bodies {
+            let mut cut = Body::of(&noise(9, 5000), 1000).failing(BodyError::Cut);
+            drop(test.append_failing(&mut session, &mut cut).await);
+            let body = noise(seed, 3000);
+            test.append(&mut session, &body, 1000).await;
+            whole.extend_from_slice(&body);
+            if seed == 1 {
+                test.seal(&session).await;
+            }
+        }
+        let location = test.seal(&session).await;
+        let attempts = (1..=session.attempts).map(|number| {
+            let session = session.id;
+            Attempt { session, number }.to_string()
+        });
+        let named = attempts
+            .filter_map(|attempt| location.key.strip_prefix(&attempt))
+            .any(|rest| rest.is_empty() || rest.starts_with('.'));
+        assert!(named, "{} does not begin with an attempt of its session", location.key);
+        let pending_deletions = pending_deletions_of(&session, State::Committing, Some(&location));
+        let own = pending_deletions
+            .iter()
+            .filter(|pending_deletion| pending_deletion.location == location);
+        let own: Vec<_> = own
+            .map(|pending_deletion| to_delete(&location, pending_deletion.unfinished))
+            .collect();
+        assert_eq!(own.len(), 1);
+        let others = clearing_of(pending_deletions, Some(&location));
+        test.doom(&others.to_delete).await;
+        for _ in 0..2 {
+            test.store.tidy(test.cx(), &others.kept).await.expect("tidy");
+        }
+        test.assert_holds(&location, &whole.clone().into()).await;
+        let left = test.walk(1000).await;
+        assert_eq!(left.len(), 1, "{left:?}");
+        test.doom(&own).await;
+        assert_eq!(test.walk(1000).await, []);
+    }
+}

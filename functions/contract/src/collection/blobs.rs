@@ -1,0 +1,233 @@
+//! Bytes that nobody holds: their record goes, their object is buried, and the grave says what is known of it.
+
+use crate::collection::Done as _;
+use crate::metadata::DescribeManifest as _;
+use oci::{Algorithm, Digest};
+
+use super::{CollectionTest, GRACE, HOUR, PLAN, place_of};
+use crate::metadata::{digest, location, manifest, repository};
+use registry::store::Location;
+use registry::store::collection::{PassStatistics, PendingDeletion, Standing};
+use registry::store::metadata::{Content, Defect, Removal};
+
+/// Bytes that no repository holds any more are buried at once: those who read them are protected by the grave.
+pub async fn bytes_that_nobody_holds_are_buried(test: CollectionTest) {
+    let names = test.names();
+    let (name, other) = (repository("a"), repository("b"));
+    let blob = digest("blob");
+    names.commit_at(&name, &blob, &location(1)).await;
+    assert!(names.mount(&other, &blob, &name).await);
+    assert!(test.is_named(&blob, &location(1)).await);
+    assert_eq!(names.unlink(&name, &blob).await, Removal::Removed);
+    assert_eq!(test.run_twice(&PLAN).await.done(), (0, 0, 0, 0), "another holds them");
+    assert!(test.is_named(&blob, &location(1)).await);
+    assert_eq!(names.unlink(&other, &blob).await, Removal::Removed);
+    assert!(test.is_named(&blob, &location(1)).await, "only a pass buries");
+
+    test.pass(10);
+    let statistics = test.run(&PLAN).await;
+    assert_eq!((statistics.scheduled, statistics.scheduled_bytes), (1, 1000));
+    assert!(!test.is_named(&blob, &location(1)).await);
+    let pending_deletion = PendingDeletion {
+        location: location(1),
+        digest: Some(blob),
+        unfinished: false,
+        at: test.now(),
+    };
+    assert_eq!(test.pending_deletions().await, std::slice::from_ref(&pending_deletion));
+    test.pass(HOUR);
+    assert_eq!(test.run_twice(&PLAN).await.done(), (0, 0, 0, 0));
+    assert_eq!(
+        test.pending_deletions().await,
+        [pending_deletion],
+        "nothing else ever touches a grave"
+    );
+}
+
+/// A digest whose bytes were buried can be pushed again: at a new place, or, by a final PUT that is repeated, at the
+/// old one, which then is in use although it has a grave.
+pub async fn buried_bytes_can_be_pushed_again(test: CollectionTest) {
+    let names = test.names();
+    let name = repository("a");
+    for (number, again) in [(1, 2), (3, 3)] {
+        let blob = digest(format!("blob {number}"));
+        names.commit_at(&name, &blob, &location(number)).await;
+        assert_eq!(names.unlink(&name, &blob).await, Removal::Removed);
+        assert_eq!(test.run(&PLAN).await.scheduled, 1);
+        names.commit_at(&name, &blob, &location(again)).await;
+        let link = names.link(&name, &blob).await.expect("the link");
+        assert_eq!(link.location, location(again));
+        assert!(test.is_named(&blob, &location(again)).await);
+        assert_eq!(test.is_named(&blob, &location(number)).await, number == again);
+        assert_eq!(test.run_twice(&PLAN).await.done(), (0, 0, 0, 0));
+        assert_eq!(names.link(&name, &blob).await, Some(link));
+    }
+}
+
+/// The bytes of a large manifest are held by it, and by every blob and manifest of other repositories that share them.
+pub async fn large_manifests_hold_their_bytes(test: CollectionTest) {
+    let names = test.names();
+    let (one, two) = (repository("one"), repository("two"));
+    let put = manifest(&one, "large").stored_at(location(1));
+    names.put(&put).await;
+    names.put(&manifest(&two, "large").stored_at(location(2))).await;
+    names.commit_at(&two, &put.digest, &location(3)).await;
+    let lost = vec![location(2), location(3)];
+    assert_eq!(test.scheduled().await, lost, "objects that were not needed");
+
+    for removal in [
+        names.delete_manifest(&one, &put.digest).await,
+        names.delete_manifest(&two, &put.digest).await,
+    ] {
+        assert_eq!(removal, Removal::Removed);
+        assert_eq!(test.run_twice(&PLAN).await.scheduled, 0);
+    }
+    let link = names.link(&two, &put.digest).await.expect("the blob");
+    assert_eq!(link.location, location(1));
+    assert_eq!(names.unlink(&two, &put.digest).await, Removal::Removed);
+    let statistics = test.run(&PLAN).await;
+    assert_eq!((statistics.scheduled, statistics.scheduled_bytes), (1, put.size));
+    assert_eq!(test.scheduled().await.len(), 3);
+
+    names.put(&manifest(&one, "large").stored_at(location(4))).await;
+    let record = names.manifest(&one, &put.digest).await.expect("the manifest");
+    assert_eq!(record.content, Content::Stored(location(4)), "and it can be put again");
+}
+
+/// sha256 and sha512 names of the same bytes are two records and two objects: collecting one leaves the other (S26).
+pub async fn names_of_the_same_bytes_are_collected_apart(test: CollectionTest) {
+    let names = test.names();
+    let name = repository("a");
+    let short = Digest::of(Algorithm::Sha256, b"bytes");
+    let long = Digest::of(Algorithm::Sha512, b"bytes");
+    names.commit_at(&name, &short, &location(1)).await;
+    names.commit_at(&name, &long, &location(2)).await;
+    names.put(&manifest(&name, "manifest").requiring([long])).await;
+    test.pass(GRACE);
+    assert_eq!(test.run(&PLAN).await.done(), (1, 0, 0, 0));
+    test.pass(GRACE);
+    assert_eq!(test.run_twice(&PLAN).await.done(), (0, 1, 1, 0));
+    assert_eq!(test.scheduled().await, [location(1)]);
+    assert!(!test.is_named(&short, &location(1)).await);
+    assert!(test.is_named(&long, &location(2)).await);
+    assert!(names.link(&name, &long).await.is_some());
+    assert_eq!(names.link(&name, &short).await, None);
+}
+
+/// A location that lost against an earlier one is in the graveyard, under the digest that it was to have.
+pub async fn what_lost_its_race_is_buried(test: CollectionTest) {
+    let names = test.names();
+    let name = repository("a");
+    let blob = digest("blob");
+    names.commit_at(&name, &blob, &location(1)).await;
+    test.pass(10);
+    names.commit_at(&name, &blob, &location(2)).await;
+    names.commit_at(&name, &blob, &location(1)).await;
+    let pending_deletion = PendingDeletion {
+        location: location(2),
+        digest: Some(blob),
+        unfinished: false,
+        at: test.now(),
+    };
+    assert_eq!(test.pending_deletions().await, [pending_deletion]);
+    assert!(test.is_named(&blob, &location(1)).await);
+    assert!(!test.is_named(&blob, &location(2)).await);
+}
+
+/// Bytes are named by their digest at their place, and by nothing like it.
+pub async fn a_name_is_a_digest_and_a_place(test: CollectionTest) {
+    let names = test.names();
+    let blob = digest("blob");
+    assert!(!test.is_named(&blob, &place_of(&blob)).await);
+    names.commit(&repository("a"), &blob).await;
+    let place = place_of(&blob);
+    assert!(test.is_named(&blob, &place).await);
+    let elsewhere = Location {
+        store: "another".to_owned(),
+        ..place.clone()
+    };
+    let longer = Location {
+        key: format!("{}.0", place.key),
+        ..place.clone()
+    };
+    assert!(!test.is_named(&blob, &elsewhere).await);
+    assert!(!test.is_named(&blob, &longer).await);
+    assert!(!test.is_named(&blob, &location(1)).await);
+    assert!(!test.is_named(&digest("other"), &place).await);
+    assert!(!test.is_named(&Digest::of(Algorithm::Sha512, b"blob"), &place).await);
+}
+
+/// An object that was replaced, because it was missing or damaged, is buried when it loses its name: it may be there
+/// after all. What took its place is in use, although a commit had buried it first.
+pub async fn what_was_replaced_is_buried(test: CollectionTest) {
+    let names = test.names();
+    let name = repository("a");
+    let (known, unknown) = (digest("known to be lost"), digest("found by a push"));
+    for (blob, number) in [(&known, 1), (&unknown, 2)] {
+        names.commit_at(&name, blob, &location(number)).await;
+        names.put(&manifest(&name, format!("{blob}")).requiring([*blob])).await;
+    }
+    test.pass(HOUR);
+    let recorded = names
+        .store
+        .record_defect(names.cx(), Some(&name), &known, &location(1), Defect::Damaged)
+        .await;
+    recorded.expect("record_defect");
+    assert_eq!(test.scheduled().await, [], "its name stays");
+    assert_eq!(names.committed(&name, &known, &location(3)).await, location(3));
+    assert_eq!(names.committed(&name, &unknown, &location(4)).await, location(2));
+    let replaced = names
+        .store
+        .replace_location(names.cx(), &unknown, &location(2), &location(4), 1000)
+        .await;
+    assert_eq!(replaced.expect("replace_location"), Some(location(4)));
+
+    let pending_deletions = test.pending_deletions().await;
+    let pending_deletion = |number, digest| PendingDeletion {
+        location: location(number),
+        digest: Some(digest),
+        unfinished: false,
+        at: test.now(),
+    };
+    assert_eq!(
+        pending_deletions,
+        [
+            pending_deletion(1, known),
+            pending_deletion(2, unknown),
+            pending_deletion(4, unknown)
+        ]
+    );
+    for (pending_deletion, standing) in pending_deletions
+        .iter()
+        .zip([Standing::Due, Standing::Due, Standing::Named])
+    {
+        assert_eq!(test.standing(pending_deletion).await, standing, "{pending_deletion:?}");
+    }
+    assert_eq!(test.run_twice(&PLAN).await.done(), (0, 0, 0, 0));
+    assert!(test.is_named(&known, &location(3)).await);
+}
+
+/// A blob whose object has a defect is collected like every other, with its object: that may be there after all.
+pub async fn a_blob_with_a_defect_is_collected(test: CollectionTest) {
+    let names = test.names();
+    let name = repository("a");
+    let blob = digest("blob");
+    names.commit_at(&name, &blob, &location(1)).await;
+    let recorded = names
+        .store
+        .record_defect(names.cx(), None, &blob, &location(1), Defect::Missing)
+        .await;
+    recorded.expect("record_defect");
+    assert_eq!(test.run_twice(&PLAN).await.done(), (0, 0, 0, 0), "it is young");
+    let mut total = PassStatistics::default();
+    for _ in 0..2 {
+        test.pass(GRACE);
+        total += test.run_twice(&PLAN).await;
+    }
+    assert_eq!((total.marked, total.unlinked, total.scheduled), (1, 1, 1));
+    assert_eq!(names.link(&name, &blob).await, None);
+    assert_eq!(test.scheduled().await, [location(1)]);
+    assert_eq!(names.committed(&name, &blob, &location(2)).await, location(2));
+    let link = names.link(&name, &blob).await.expect("the link");
+    assert_eq!((link.location, link.defect), (location(2), None));
+}

@@ -1,0 +1,123 @@
+//! Repositories in which nothing is left: they leave the catalog, at once or by a later pass, and come back with a push.
+
+use crate::metadata::DescribeManifest as _;
+use oci::RepositoryName;
+
+use super::{CollectionTest, DRY, GRACE, PLAN};
+use crate::metadata::{digest, manifest, repository, tag};
+use registry::store::metadata::Removal;
+
+/// How many passes, each later than the one before by more than every grace, a store may take for it.
+const PASSES: usize = 3;
+
+/// How often a push and the end of a repository meet.
+const ROUNDS: usize = 30;
+
+impl CollectionTest {
+    /// A manifest is put, and deleted again.
+    async fn emptied(&self, name: &RepositoryName, content: &str) {
+        let names = self.names();
+        let image = manifest(name, content).tagged([tag("latest")]);
+        names.put(&image).await;
+        assert!(names.is_listed(name).await);
+        assert_eq!(names.delete_manifest(name, &image.digest).await, Removal::Removed);
+    }
+
+    /// So many passes with a grace before each; how many repositories left the catalog.
+    async fn passes(&self, number: usize) -> u64 {
+        let mut gone = 0;
+        for _ in 0..number {
+            self.pass(GRACE);
+            gone += self.run(&PLAN).await.repositories;
+        }
+        gone
+    }
+}
+
+/// A repository whose manifests were deleted, and that holds no blob, leaves the catalog; others stay. A dry run removes
+/// nothing.
+pub async fn an_empty_repository_leaves_the_catalog(test: CollectionTest) {
+    let names = test.names();
+    let (empty, other) = (repository("team/empty"), repository("team/empty-not"));
+    test.emptied(&empty, "image").await;
+    names.put(&manifest(&other, "image")).await;
+    let mut gone = 0;
+    for _ in 0..PASSES {
+        test.pass(GRACE);
+        let before = names.is_listed(&empty).await;
+        test.run(&DRY).await;
+        assert_eq!(names.is_listed(&empty).await, before, "by a dry run");
+        gone += test.run(&PLAN).await.repositories;
+    }
+    assert_eq!(gone, 1);
+    assert!(!names.is_listed(&empty).await);
+    assert!(names.is_listed(&other).await);
+    assert_eq!(test.passes(2).await, 0, "nothing else is left to do");
+    assert!(names.is_listed(&other).await);
+    assert_eq!(
+        names.history(&empty, &tag("latest")).await.len(),
+        2,
+        "the history of its tags outlives it"
+    );
+}
+
+/// A blob that somebody may still mean to use keeps its repository in the catalog.
+pub async fn a_repository_with_a_blob_stays_in_the_catalog(test: CollectionTest) {
+    let names = test.names();
+    let (name, blob) = (repository("a"), digest("layer"));
+    names.commit(&name, &blob).await;
+    test.emptied(&name, "image").await;
+    for _ in 0..=PASSES {
+        test.pass(GRACE);
+        assert_eq!(test.run(&PLAN).await.repositories, 0);
+        // As a HEAD by somebody who may push does.
+        assert!(test.link_and_unmark(&name, &blob).await.is_some());
+    }
+    assert!(names.is_listed(&name).await);
+    assert_eq!(names.unlink(&name, &blob).await, Removal::Removed);
+    assert_eq!(test.passes(PASSES).await, 1);
+    assert!(!names.is_listed(&name).await);
+}
+
+/// Whoever publishes in a repository that left the catalog, or is about to, lists it again.
+pub async fn a_repository_that_is_pushed_to_again_is_listed_again(test: CollectionTest) {
+    let names = test.names();
+    let name = repository("a");
+    for passes in 0..=PASSES {
+        test.emptied(&name, &format!("image {passes}")).await;
+        test.passes(passes).await;
+        test.pass(GRACE);
+        names.put(&manifest(&name, format!("again {passes}"))).await;
+        assert!(names.is_listed(&name).await, "after {passes} passes");
+        assert_eq!(test.passes(PASSES).await, 0, "after {passes} passes");
+        assert!(names.is_listed(&name).await, "after {passes} passes");
+        let again = names.manifests(&name, None, 10).await.items;
+        assert_eq!(again.len(), 1);
+        assert_eq!(names.delete_manifest(&name, &again[0]).await, Removal::Removed);
+    }
+}
+
+/// A manifest is put while the row of its repository is due to go: whatever comes first, a repository that holds a
+/// manifest is listed.
+pub async fn a_collection_of_the_catalog_races_a_put(test: CollectionTest) {
+    let names = test.names();
+    for round in 0..ROUNDS {
+        let name = repository(&format!("r{round}"));
+        test.emptied(&name, "image").await;
+        test.passes(1).await;
+        test.pass(GRACE);
+        let put = manifest(&name, "again");
+        let putting = {
+            let (names, put) = (names.clone(), put.clone());
+            async move { names.put(&put).await }
+        };
+        let collecting = {
+            let test = test.clone();
+            async move { test.run(&PLAN).await }
+        };
+        let ((), _) = test.race(round % 2 == 0, putting, collecting).await;
+        assert!(names.manifest(&name, &put.digest).await.is_some());
+        assert!(names.is_listed(&name).await, "round {round}");
+        assert_eq!(names.delete_manifest(&name, &put.digest).await, Removal::Removed);
+    }
+}

@@ -1,0 +1,226 @@
+//! What a [`CollectionStore`] must do: [`links`] that nothing refers to, [`bytes`] that nobody holds, repositories in
+//! the [`catalog`] in which nothing is left, the [`pending_deletions`] where they are buried, [`sweeps`] of upload sessions, [`passes`] over everything, and [`races`] with those who push and delete.
+//!
+//! [`CollectionStore`]: registry::store::collection::CollectionStore
+
+pub mod blobs;
+pub mod catalog;
+pub mod links;
+pub mod passes;
+pub mod pending_deletions;
+pub mod races;
+pub mod sweeps;
+
+use std::collections::BTreeSet;
+
+pub use blobs::*;
+pub use catalog::*;
+pub use links::*;
+use oci::{Digest, RepositoryName};
+pub use passes::*;
+pub use pending_deletions::*;
+pub use races::*;
+pub use sweeps::*;
+
+use super::metadata::MetadataTest;
+use super::sessions::SessionTest;
+use super::{ContractTest, Names};
+use registry::store::collection::{Collected, PassStatistics, PendingDeletion, Plan, Standing};
+use registry::store::metadata::Link;
+use registry::store::records::{Record, RecordedObject};
+use registry::store::sessions::{Session, SessionKey};
+use registry::store::{Cursor, Location, Slice, Timestamp};
+
+/// What a clause about collection is given.
+pub type CollectionTest = ContractTest<Names>;
+
+/// An hour, in milliseconds.
+const HOUR: u64 = 3_600_000;
+
+/// More than every grace of the default plan.
+const GRACE: u64 = 26 * HOUR;
+
+/// More slices than any walk here has names.
+const ENDLESS: usize = 10_000;
+
+/// The default plan without leftovers, and the one with them.
+const PLAN: Plan = Plan {
+    dry_run: false,
+    deep: false,
+    grace_periods: registry::store::collection::GracePeriods {
+        link_ms: 24 * HOUR,
+        session_ms: HOUR,
+        deletion_ms: 25 * HOUR,
+        leftover_ms: 24 * HOUR,
+    },
+};
+const DEEP: Plan = Plan { deep: true, ..PLAN };
+const DRY: Plan = Plan { dry_run: true, ..PLAN };
+
+impl CollectionTest {
+    /// The names under the collection.
+    pub(super) fn names(&self) -> MetadataTest {
+        self.of(self.store.metadata.clone())
+    }
+
+    /// The sessions under the collection.
+    pub(super) fn sessions(&self) -> SessionTest {
+        self.of(self.store.sessions.clone())
+    }
+
+    pub(super) async fn slice(&self, plan: &Plan, after: Option<&Cursor>, limit: usize) -> Collected {
+        let answer = self
+            .store
+            .collection
+            .collect_metadata(self.cx(), plan, after, limit)
+            .await;
+        answer.expect("collect_metadata")
+    }
+
+    /// One pass over all names, in slices of `limit`.
+    pub(super) async fn pass_by(&self, plan: &Plan, limit: usize) -> PassStatistics {
+        let mut total = PassStatistics::default();
+        let mut next = None;
+        for _ in 0..ENDLESS {
+            let collected = self.slice(plan, next.as_ref(), limit).await;
+            total += collected.statistics;
+            next = collected.next;
+            if next.is_none() {
+                return total;
+            }
+        }
+        panic!("the walk does not end");
+    }
+
+    /// One pass over all names.
+    pub(super) async fn run(&self, plan: &Plan) -> PassStatistics {
+        self.pass_by(plan, 100).await
+    }
+
+    /// Two passes, one after the other: what the first unlinks is buried at the latest by the second, in whatever order
+    /// a store walks.
+    pub(super) async fn run_twice(&self, plan: &Plan) -> PassStatistics {
+        let mut total = self.run(plan).await;
+        total += self.run(plan).await;
+        total
+    }
+
+    pub(super) async fn pending_deletions_slice(
+        &self,
+        before: Timestamp,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Slice<PendingDeletion> {
+        let answer = self
+            .store
+            .collection
+            .pending_deletions(self.cx(), before, after, limit)
+            .await;
+        let slice = answer.expect("pending_deletions");
+        assert!(slice.items.len() <= limit, "more than {limit}");
+        slice
+    }
+
+    /// The graves that were dug before this moment, in slices of `limit`, by the keys of their objects.
+    pub(super) async fn pending_deletions_by(&self, before: Timestamp, limit: usize) -> Vec<PendingDeletion> {
+        let mut pending_deletions = Vec::new();
+        let mut next = None;
+        for _ in 0..ENDLESS {
+            let slice = self.pending_deletions_slice(before, next.as_ref(), limit).await;
+            pending_deletions.extend(slice.items);
+            next = slice.next;
+            if next.is_none() {
+                pending_deletions.sort_by(|one, other| one.location.key.cmp(&other.location.key));
+                return pending_deletions;
+            }
+        }
+        panic!("the walk does not end");
+    }
+
+    /// The graves that are there now, by the keys of their objects.
+    pub(super) async fn pending_deletions(&self) -> Vec<PendingDeletion> {
+        self.pending_deletions_by(self.now().plus_millis(1), 1000).await
+    }
+
+    pub(super) async fn standing(&self, pending_deletion: &PendingDeletion) -> Standing {
+        let answer = self.store.collection.standing(self.cx(), pending_deletion).await;
+        answer.expect("standing")
+    }
+
+    pub(super) async fn scheduled(&self) -> Vec<Location> {
+        self.pending_deletions()
+            .await
+            .into_iter()
+            .map(|pending_deletion| pending_deletion.location)
+            .collect()
+    }
+
+    pub(crate) async fn place(&self, digest: &Digest) -> Option<RecordedObject> {
+        let answer = self.store.records.place(self.cx(), digest).await;
+        answer.expect("place")
+    }
+
+    pub(super) async fn is_named(&self, digest: &Digest, location: &Location) -> bool {
+        let object = self.place(digest).await;
+        object.is_some_and(|object| object.location == *location)
+    }
+
+    pub(super) async fn forget(&self, pending_deletions: &[PendingDeletion]) {
+        self.store
+            .collection
+            .forget(self.cx(), pending_deletions)
+            .await
+            .expect("forget");
+    }
+
+    pub(super) async fn sweep(&self, key: SessionKey, session: &Session) -> Option<u64> {
+        let answer = self.store.collection.sweep(self.cx(), key, session).await;
+        answer.expect("sweep")
+    }
+
+    pub(super) async fn link_and_unmark(&self, repository: &RepositoryName, digest: &Digest) -> Option<Link> {
+        let answer = self.store.metadata.link_and_unmark(self.cx(), repository, digest).await;
+        answer.expect("link_and_unmark")
+    }
+
+    pub(super) async fn marked_link(&self, repository: &RepositoryName, digest: &Digest) -> Option<(Link, bool)> {
+        let answer = self.store.metadata.marked_link(self.cx(), repository, digest).await;
+        answer.expect("marked_link")
+    }
+
+    /// Everything that the names say, in no order of importance.
+    pub(super) async fn everything(&self) -> BTreeSet<String> {
+        let all = super::records::walk(&self.of(self.store.records.clone()), 1000).await;
+        all.iter().map(super::records::line).collect()
+    }
+
+    /// What a registry keeps when nothing is left in it.
+    pub(super) async fn assert_empty(&self) {
+        let all = super::records::walk(&self.of(self.store.records.clone()), 1000).await;
+        for record in &all {
+            let outlives = matches!(record, Record::History { .. });
+            assert!(outlives, "this is left: {record:?}");
+        }
+        assert_eq!(self.pending_deletions().await, [], "graves are left");
+        let sessions = self.sessions().expired(Timestamp(u64::MAX >> 1), None, 10).await;
+        assert_eq!(sessions, [], "sessions are left");
+    }
+}
+
+/// What of a pass's statistics the clauses compare.
+pub(crate) trait Done {
+    /// How many links and blob records were marked, unlinked and scheduled for deletion, and how many leftovers were
+    /// removed; without what was only looked at.
+    fn done(&self) -> (u64, u64, u64, u64);
+}
+
+impl Done for PassStatistics {
+    fn done(&self) -> (u64, u64, u64, u64) {
+        (self.marked, self.unlinked, self.scheduled, self.leftovers)
+    }
+}
+
+/// A blob's own place, as [`MetadataTest::commit`] chooses it.
+pub(super) fn place_of(digest: &Digest) -> Location {
+    super::metadata::own_place(digest)
+}

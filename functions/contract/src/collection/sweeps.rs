@@ -1,0 +1,241 @@
+//! Upload sessions past their end: what they may have left is buried, and the row goes.
+
+use oci::Digest;
+
+use super::{CollectionTest, GRACE};
+use crate::metadata::{digest, repository};
+use crate::sessions::{progress, publishing};
+use registry::store::collection::{PendingDeletion, remains};
+use registry::store::sessions::{Attempt, Claim, End, Publishing, Session, SessionKey, State};
+use registry::store::{Location, Timestamp};
+
+fn place(key: SessionKey, number: u32) -> Location {
+    let session = key.id;
+    Location::main(Attempt { session, number }.to_string())
+}
+
+fn pending_deletion(location: Location, digest: Option<Digest>, unfinished: bool, at: Timestamp) -> PendingDeletion {
+    PendingDeletion {
+        location,
+        digest,
+        unfinished,
+        at,
+    }
+}
+
+impl CollectionTest {
+    /// A session with so many attempts, the last of them claimed.
+    async fn session(&self, id: u128, attempts: u32) -> (SessionKey, Option<Claim>) {
+        let sessions = self.sessions();
+        let key = sessions.key(id);
+        let mut claim = None;
+        for number in 1..=attempts {
+            let granted = sessions.claim(key).await;
+            if number == attempts {
+                claim = Some(granted);
+            } else {
+                assert!(
+                    sessions
+                        .save(&granted, progress(u64::from(number)), Some(b"part"))
+                        .await
+                );
+            }
+        }
+        (key, claim)
+    }
+
+    async fn commit_session(&self, claim: &Claim, publishing: &Publishing) {
+        let answer = self.store.sessions.commit(self.cx(), claim, publishing).await;
+        assert!(answer.expect("commit"));
+    }
+
+    /// Sweeps a session as it is, and looks that nothing of it but its graves is left.
+    async fn sweep_all(&self, key: SessionKey) -> (Session, Vec<PendingDeletion>) {
+        let sessions = self.sessions();
+        let session = sessions.row(key).await;
+        let scheduled = self.sweep(key, &session).await;
+        let pending_deletions = self.pending_deletions().await;
+        assert_eq!(scheduled, Some(pending_deletions.len() as u64));
+        assert_eq!(sessions.get(key).await, None, "the row is gone");
+        assert!(sessions.parts(key).await.is_empty(), "and its parts");
+        assert_eq!(self.sweep(key, &session).await, None, "there is nothing to sweep again");
+        assert_eq!(self.pending_deletions().await, pending_deletions);
+        (session, pending_deletions)
+    }
+}
+
+/// An open session leaves a grave for every attempt that it ever counted, also for those that came to nothing.
+pub async fn an_open_session_is_swept(test: CollectionTest) {
+    let (key, claim) = test.session(1, 3).await;
+    test.sessions().release(&claim.expect("a claim")).await;
+    test.pass(GRACE);
+    let now = test.now();
+    let (session, pending_deletions) = test.sweep_all(key).await;
+    assert_eq!(session.state, State::Open);
+    let expected: Vec<_> = (1..=3)
+        .map(|number| pending_deletion(place(key, number), None, true, now))
+        .collect();
+    assert_eq!(pending_deletions, expected);
+    let mut told: Vec<_> = remains(key, &session, now).collect();
+    told.reverse();
+    assert_eq!(told, expected, "the last attempt first");
+}
+
+/// A cancelled session leaves the same; one that never stored anything leaves nothing.
+pub async fn a_cancelled_session_is_swept(test: CollectionTest) {
+    let sessions = test.sessions();
+    let empty = sessions.key(1);
+    drop(sessions.cancel(empty).await);
+    let (key, _) = test.session(2, 2).await;
+    drop(sessions.cancel(key).await);
+    test.pass(GRACE);
+    let now = test.now();
+    let (_, pending_deletions) = test.sweep_all(empty).await;
+    assert_eq!(pending_deletions, []);
+    let (session, pending_deletions) = test.sweep_all(key).await;
+    assert_eq!(session.state, State::Cancelled);
+    let expected: Vec<_> = (1..=2)
+        .map(|number| pending_deletion(place(key, number), None, true, now))
+        .collect();
+    assert_eq!(pending_deletions, expected);
+}
+
+/// A committing session may have been published: its graves tell the digest, so that what is in use is spared. The
+/// object is buried where it lies, whether it is that of an attempt or was joined.
+pub async fn a_committing_session_is_swept(test: CollectionTest) {
+    let names = test.names();
+    let blob = digest("blob");
+    for (id, suffix, expected) in [
+        (1, "", vec![true, true, true]),
+        (2, ".0", vec![true, true, false, false]),
+    ] {
+        let (key, claim) = test.session(id, 3).await;
+        let claim = claim.expect("a claim");
+        let sealed = Location::main(format!("{}{suffix}", claim.attempt));
+        let publishing = Publishing {
+            digest: blob,
+            location: sealed.clone(),
+            size: 1000,
+        };
+        test.commit_session(&claim, &publishing).await;
+        if suffix.is_empty() {
+            // Published, but nobody came to say so.
+            names.commit_at(&repository("a"), &blob, &sealed).await;
+        }
+        test.pass(GRACE);
+        let now = test.now();
+        let (session, mut pending_deletions) = test.sweep_all(key).await;
+        assert_eq!(session.state, State::Committing);
+        let mut places: Vec<_> = (1..=3).map(|number| place(key, number)).collect();
+        if !suffix.is_empty() {
+            places.push(sealed.clone());
+        }
+        let expected: Vec<_> = places
+            .into_iter()
+            .zip(expected)
+            .map(|(place, unfinished)| pending_deletion(place, Some(blob), unfinished, now))
+            .collect();
+        assert_eq!(pending_deletions, expected);
+        pending_deletions.retain(|pending_deletion| pending_deletion.location == sealed);
+        assert_eq!(pending_deletions.len(), 1);
+        assert_eq!(test.is_named(&blob, &sealed).await, suffix.is_empty());
+        test.forget(&test.pending_deletions().await).await;
+    }
+}
+
+/// A large manifest that was refused leaves a cancelled session that names a digest: another repository may be using
+/// its object by now.
+pub async fn a_refused_publication_is_swept(test: CollectionTest) {
+    let (key, claim) = test.session(1, 1).await;
+    let claim = claim.expect("a claim");
+    let digest = digest("large");
+    test.commit_session(&claim, &publishing(&claim, &digest)).await;
+    test.sessions().finish(&claim, End::Cancelled).await;
+    test.pass(GRACE);
+    let now = test.now();
+    let (session, pending_deletions) = test.sweep_all(key).await;
+    assert_eq!(session.state, State::Cancelled);
+    assert_eq!(
+        pending_deletions,
+        [pending_deletion(place(key, 1), Some(digest), true, now)]
+    );
+}
+
+/// A session that is done leaves nothing but its row.
+pub async fn a_done_session_is_swept_without_a_grave(test: CollectionTest) {
+    let (key, claim) = test.session(1, 3).await;
+    let claim = claim.expect("a claim");
+    test.commit_session(&claim, &publishing(&claim, &digest("blob"))).await;
+    test.sessions().finish(&claim, End::Done).await;
+    test.pass(GRACE);
+    let (session, pending_deletions) = test.sweep_all(key).await;
+    assert_eq!(session.state, State::Done);
+    assert_eq!(pending_deletions, []);
+}
+
+/// A session is swept only as it was when the caller looked: a claim, a commit or a cancel that came between keeps it.
+pub async fn a_session_that_has_changed_is_not_swept(test: CollectionTest) {
+    let sessions = test.sessions();
+    for change in 0..4 {
+        let (key, claim) = test.session(change, 2).await;
+        let claim = claim.expect("a claim");
+        let before = sessions.row(key).await;
+        match change {
+            0 => {
+                sessions.release(&claim).await;
+                sessions.claim(key).await;
+            }
+            1 => assert!(sessions.commit(&claim, &digest("blob")).await),
+            2 => assert!(sessions.save(&claim, progress(9), Some(b"part")).await),
+            _ => drop(sessions.cancel(key).await),
+        }
+        let row = sessions.row(key).await;
+        let parts = sessions.parts(key).await;
+        assert_eq!(test.sweep(key, &before).await, None);
+        assert_eq!(sessions.row(key).await, row);
+        assert_eq!(sessions.parts(key).await, parts);
+        assert_eq!(test.pending_deletions().await, []);
+    }
+}
+
+/// A session with many part records and attempts is swept whole, and no other one with it.
+pub async fn a_long_session_is_swept_whole(test: CollectionTest) {
+    let sessions = test.sessions();
+    let (other, _) = test.session(2, 3).await;
+    let kept = sessions.row(other).await;
+    let (key, _) = test.session(1, 130).await;
+    let session = sessions.row(key).await;
+    test.pass(GRACE);
+    assert_eq!(test.sweep(key, &session).await, Some(130));
+    assert_eq!(sessions.get(key).await, None);
+    assert!(sessions.parts(key).await.is_empty());
+    let pending_deletions = test.pending_deletions().await;
+    assert_eq!(pending_deletions.len(), 130);
+    assert!(
+        pending_deletions
+            .iter()
+            .all(|pending_deletion| pending_deletion.location.key.starts_with(&format!("{}.", key.id)))
+    );
+    assert_eq!(sessions.row(other).await, kept);
+    assert_eq!(sessions.parts(other).await.len(), 2);
+}
+
+/// Whoever still holds a claim on a swept session has lost it, and cannot bring the session back.
+pub async fn a_swept_session_takes_nothing(test: CollectionTest) {
+    let sessions = test.sessions();
+    let (key, claim) = test.session(1, 2).await;
+    let claim = claim.expect("a claim");
+    test.pass(GRACE);
+    let session = sessions.row(key).await;
+    assert_eq!(test.sweep(key, &session).await, Some(2));
+    sessions.assert_lost(&claim).await;
+    assert!(
+        test.store
+            .sessions
+            .finish_committing(test.cx(), key, End::Done)
+            .await
+            .is_ok()
+    );
+    assert_eq!(sessions.get(key).await, None);
+    assert!(sessions.parts(key).await.is_empty());
+}

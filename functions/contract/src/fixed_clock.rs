@@ -1,0 +1,51 @@
+//! An environment in which no time passes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+
+use registry::budget::ClientKey;
+use registry::environment::{Environment, Memory, Purpose};
+use registry::store::{StoreError, Timestamp};
+
+/// One moment, numbers instead of randomness, of which no two are the same, and room for everything.
+#[derive(Debug)]
+pub struct FixedClock {
+    now: Timestamp,
+    next: AtomicU64,
+}
+
+impl FixedClock {
+    /// It is always this moment.
+    #[must_use]
+    pub fn at(now: Timestamp) -> Self {
+        let next = AtomicU64::new(1);
+        Self { now, next }
+    }
+}
+
+#[async_trait]
+impl Environment for FixedClock {
+    fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    fn random(&self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(8) {
+            let word = self.next.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+            chunk.copy_from_slice(&word.to_le_bytes()[..chunk.len()]);
+        }
+    }
+
+    async fn memory(&self, _: ClientKey, _: Purpose, _: usize) -> Result<Memory, StoreError> {
+        Ok(Box::new(()))
+    }
+
+    fn memory_at_once(&self, _: ClientKey, _: Purpose, _: usize) -> Option<Memory> {
+        Some(Box::new(()))
+    }
+
+    async fn sleep(&self, _millis: u64) {
+        std::future::pending::<()>().await;
+    }
+}

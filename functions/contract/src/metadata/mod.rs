@@ -1,0 +1,308 @@
+//! What a [`MetadataStore`] must do: [`links`] of blobs, [`defects`] of their objects, [`manifests`], [`tags`] and
+//! their history, [`lists`], [`removals`], and [`races`] between all of them.
+
+pub mod defects;
+pub mod links;
+pub mod lists;
+pub mod manifests;
+pub mod races;
+pub mod removals;
+pub mod tags;
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+pub use defects::*;
+pub use links::*;
+pub use lists::*;
+pub use manifests::*;
+use oci::{Algorithm, Descriptor, Digest, MediaType, RepositoryName, Tag};
+pub use races::*;
+pub use removals::*;
+pub use tags::*;
+
+use super::ContractTest;
+use registry::store::metadata::{
+    HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, NewContent, PutManifest, Referrer, Removal,
+    TagRecord,
+};
+use registry::store::{Location, Page};
+
+/// What a clause about metadata is given.
+pub type MetadataTest = ContractTest<dyn MetadataStore>;
+
+/// Who changes tags here.
+pub(crate) const WHO: &str = "user \"Zoë\"";
+
+pub(crate) fn repository(name: &str) -> RepositoryName {
+    name.parse().expect("a repository name")
+}
+
+pub(crate) fn tag(name: &str) -> Tag {
+    name.parse().expect("a tag")
+}
+
+pub(crate) fn digest(text: impl AsRef<[u8]>) -> Digest {
+    Digest::of(Algorithm::Sha256, text.as_ref())
+}
+
+pub(crate) fn media_type(text: &str) -> MediaType {
+    text.parse().expect("a media type")
+}
+
+/// A sealed object that no other call has named.
+pub(crate) fn location(number: usize) -> Location {
+    Location {
+        store: "contract".to_owned(),
+        key: format!("{number:032x}.1"),
+    }
+}
+
+/// The object that [`MetadataTest::commit`] gives a digest.
+pub(crate) fn own_place(digest: &Digest) -> Location {
+    Location {
+        store: "contract".to_owned(),
+        key: format!("{}.1", &digest.hex()[..32]),
+    }
+}
+
+/// The manifest of these bytes, which refers to nothing.
+pub(crate) fn manifest(repository: &RepositoryName, bytes: impl Into<Vec<u8>>) -> PutManifest {
+    let bytes = Bytes::from(bytes.into());
+    PutManifest {
+        repository: repository.clone(),
+        digest: digest(&bytes),
+        media_type: media_type(MediaType::OCI_MANIFEST),
+        size: bytes.len() as u64,
+        content: NewContent::Inline(bytes),
+        artifact_type: None,
+        subject: None,
+        required: BTreeSet::new(),
+        excepted: BTreeSet::new(),
+        tags: Vec::new(),
+        who: WHO.to_owned(),
+    }
+}
+
+/// How a clause describes the manifest that it puts, on from [`manifest`].
+pub(crate) trait DescribeManifest: Sized {
+    /// It refers to these digests, which must be there.
+    fn requiring(self, digests: impl IntoIterator<Item = Digest>) -> Self;
+
+    /// It refers to these digests, which need not be there.
+    fn excepting(self, digests: impl IntoIterator<Item = Digest>) -> Self;
+
+    /// It is put with these tags.
+    fn tagged(self, tags: impl IntoIterator<Item = Tag>) -> Self;
+
+    /// Lets it refer to a subject, with a row that shows all that a row can.
+    fn about(self, subject: Digest) -> Self;
+
+    /// The row that shows it among its subject's referrers.
+    fn row(&self) -> Referrer;
+
+    /// Lets its bytes lie in an object.
+    fn stored_at(self, location: Location) -> Self;
+}
+
+impl DescribeManifest for PutManifest {
+    fn requiring(mut self, digests: impl IntoIterator<Item = Digest>) -> Self {
+        self.required.extend(digests);
+        self
+    }
+
+    fn excepting(mut self, digests: impl IntoIterator<Item = Digest>) -> Self {
+        self.excepted.extend(digests);
+        self
+    }
+
+    fn tagged(mut self, tags: impl IntoIterator<Item = Tag>) -> Self {
+        self.tags.extend(tags);
+        self
+    }
+
+    fn about(mut self, subject: Digest) -> Self {
+        self.subject = Some((subject, self.row()));
+        self
+    }
+
+    fn row(&self) -> Referrer {
+        let mut descriptor = Descriptor::new(self.media_type.clone(), self.digest, self.size);
+        descriptor.artifact_type = Some(media_type("application/vnd.example+json"));
+        let annotations = [("org.example.key", "värde \"\n"), ("a", "")];
+        let annotations = annotations.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        descriptor.annotations = Some(annotations.into());
+        Referrer {
+            descriptor,
+            annotations_omitted: false,
+        }
+    }
+
+    fn stored_at(mut self, location: Location) -> Self {
+        self.content = NewContent::Sealed(location);
+        self
+    }
+}
+
+impl MetadataTest {
+    pub(crate) async fn link(&self, repository: &RepositoryName, digest: &Digest) -> Option<Link> {
+        self.store.link(self.cx(), repository, digest).await.expect("link")
+    }
+
+    pub(crate) async fn manifest(&self, repository: &RepositoryName, digest: &Digest) -> Option<ManifestRecord> {
+        let answer = self.store.manifest(self.cx(), repository, digest).await;
+        answer.expect("manifest")
+    }
+
+    pub(crate) async fn tag(&self, repository: &RepositoryName, tag: &Tag) -> Option<TagRecord> {
+        self.store.tag(self.cx(), repository, tag).await.expect("tag")
+    }
+
+    pub(crate) async fn tags(&self, repository: &RepositoryName, after: Option<&str>, limit: usize) -> Page<Tag> {
+        let answer = self.store.tags(self.cx(), repository, after, limit).await;
+        answer.expect("tags")
+    }
+
+    pub(crate) async fn history_page(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Page<HistoryRecord> {
+        let answer = self.store.history(self.cx(), repository, tag, before, limit).await;
+        answer.expect("history")
+    }
+
+    /// The whole history, newest first.
+    pub(crate) async fn history(&self, repository: &RepositoryName, tag: &Tag) -> Vec<HistoryRecord> {
+        let page = self.history_page(repository, tag, None, 1000).await;
+        assert!(!page.more);
+        page.items
+    }
+
+    pub(crate) async fn is_listed(&self, repository: &RepositoryName) -> bool {
+        let known = self.store.repository(self.cx(), repository).await.expect("repository");
+        let page = self.repositories(None, 1000).await;
+        assert_eq!(page.items.contains(repository), known, "the list and the look-up agree");
+        known
+    }
+
+    pub(crate) async fn repositories(&self, after: Option<&str>, limit: usize) -> Page<RepositoryName> {
+        let answer = self.store.repositories(self.cx(), after, limit).await;
+        answer.expect("repositories")
+    }
+
+    pub(crate) async fn manifests(
+        &self,
+        repository: &RepositoryName,
+        after: Option<&Digest>,
+        limit: usize,
+    ) -> Page<Digest> {
+        let answer = self.store.manifests(self.cx(), repository, after, limit).await;
+        answer.expect("manifests")
+    }
+
+    pub(crate) async fn referrers(
+        &self,
+        repository: &RepositoryName,
+        subject: &Digest,
+        after: Option<&Digest>,
+        limit: usize,
+    ) -> Page<Referrer> {
+        let answer = self.store.referrers(self.cx(), repository, subject, after, limit).await;
+        answer.expect("referrers")
+    }
+
+    /// The digests of all referrers.
+    pub(crate) async fn referring(&self, repository: &RepositoryName, subject: &Digest) -> Vec<Digest> {
+        let page = self.referrers(repository, subject, None, 1000).await;
+        page.items.iter().map(|row| row.descriptor.digest).collect()
+    }
+
+    pub(crate) async fn commit_at(&self, repository: &RepositoryName, digest: &Digest, location: &Location) {
+        self.committed(repository, digest, location).await;
+    }
+
+    /// Where the bytes lie after a commit.
+    pub(crate) async fn committed(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        location: &Location,
+    ) -> Location {
+        let size = 1000;
+        let answer = self
+            .store
+            .commit_blob(self.cx(), repository, digest, location, size)
+            .await;
+        answer.expect("commit_blob")
+    }
+
+    /// Publishes a blob whose bytes lie where its digest says, so that no other blob's do.
+    pub(crate) async fn commit(&self, repository: &RepositoryName, digest: &Digest) {
+        self.commit_at(repository, digest, &own_place(digest)).await;
+    }
+
+    pub(crate) async fn mount(&self, repository: &RepositoryName, digest: &Digest, from: &RepositoryName) -> bool {
+        let answer = self.store.mount(self.cx(), repository, digest, from).await;
+        answer.expect("mount")
+    }
+
+    pub(crate) async fn linking_repositories(&self, digest: &Digest) -> Vec<RepositoryName> {
+        let mut linking_repositories = self
+            .store
+            .linking_repositories(self.cx(), digest, 1000)
+            .await
+            .expect("linking_repositories");
+        linking_repositories.sort();
+        linking_repositories
+    }
+
+    pub(crate) async fn try_put(&self, put: &PutManifest) -> ManifestPut {
+        self.store.put_manifest(self.cx(), put).await.expect("put_manifest")
+    }
+
+    pub(crate) async fn put(&self, put: &PutManifest) {
+        let outcome = self.try_put(put).await;
+        let stored = matches!(
+            outcome,
+            ManifestPut::Stored | ManifestPut::AsItWas | ManifestPut::StoredElsewhere(_)
+        );
+        assert!(stored, "{outcome:?}");
+    }
+
+    pub(crate) async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> bool {
+        let answer = self.store.delete_tag(self.cx(), repository, tag, WHO).await;
+        answer.expect("delete_tag")
+    }
+
+    pub(crate) async fn delete_manifest(&self, repository: &RepositoryName, digest: &Digest) -> Removal {
+        let answer = self.store.delete_manifest(self.cx(), repository, digest, WHO).await;
+        answer.expect("delete_manifest")
+    }
+
+    pub(crate) async fn unlink(&self, repository: &RepositoryName, digest: &Digest) -> Removal {
+        let answer = self.store.unlink(self.cx(), repository, digest).await;
+        answer.expect("unlink")
+    }
+
+    /// A tag's history is a chain from nothing to what the tag names now, and its versions grow.
+    pub(crate) async fn assert_chain(&self, repository: &RepositoryName, tag: &Tag) -> Vec<HistoryRecord> {
+        let history = self.history(repository, tag).await;
+        let mut named = None;
+        let mut version = 0;
+        for change in history.iter().rev() {
+            assert_eq!(change.before, named, "{tag} of {repository}: {history:#?}");
+            assert_ne!(change.after, named, "a change changes something");
+            assert!(change.version > version, "{tag} of {repository}: {history:#?}");
+            (named, version) = (change.after, change.version);
+        }
+        let record = self.tag(repository, tag).await;
+        assert_eq!(record.as_ref().map(|record| record.digest), named);
+        if let Some(record) = record {
+            assert_eq!(record.version, version, "the tag has the version of its last change");
+        }
+        history
+    }
+}

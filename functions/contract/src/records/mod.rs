@@ -1,0 +1,125 @@
+//! What a [`RecordStore`] must do: give everything in slices of any size
+//! ([`walks`]), and take it again, here or in another store ([`moves`]).
+
+pub mod moves;
+pub mod walks;
+
+use crate::metadata::DescribeManifest as _;
+use std::collections::BTreeSet;
+
+pub use moves::*;
+pub use walks::*;
+
+use super::collection::CollectionTest;
+use super::metadata::{digest, location, manifest, repository, tag};
+use super::{ContractTest, Names};
+use registry::store::metadata::Removal;
+use registry::store::records::{Record, RecordStore};
+
+/// Two stores that know nothing of each other, both empty.
+pub struct Pair {
+    /// Where records come from.
+    pub from: Names,
+    /// Where they go.
+    pub to: Names,
+}
+
+/// What a clause about records is given.
+pub type RecordTest = ContractTest<Pair>;
+
+/// More slices than any walk here has records.
+const ENDLESS: usize = 100_000;
+
+impl RecordTest {
+    pub(super) fn from(&self) -> CollectionTest {
+        self.of(self.store.from.clone().into())
+    }
+
+    pub(super) fn to(&self) -> CollectionTest {
+        self.of(self.store.to.clone().into())
+    }
+}
+
+/// All records of a store, in slices of `limit`. A walk may meet a record twice.
+pub(super) async fn walk(test: &ContractTest<dyn RecordStore>, limit: usize) -> Vec<Record> {
+    let mut all = Vec::new();
+    let mut next = None;
+    for _ in 0..ENDLESS {
+        let slice = test.store.records(test.cx(), next.as_ref(), limit).await;
+        let slice = slice.expect("records");
+        all.extend(slice.items);
+        next = slice.next;
+        if next.is_none() {
+            return all;
+        }
+    }
+    panic!("the walk does not end");
+}
+
+/// A record as a line of an export.
+pub(super) fn line(record: &Record) -> String {
+    serde_json::to_string(record).expect("records are JSON")
+}
+
+impl CollectionTest {
+    pub(super) async fn export(&self) -> Vec<Record> {
+        walk(&self.of(self.store.records.clone()), 1000).await
+    }
+
+    pub(super) async fn import(&self, records: &[Record]) {
+        self.store.records.insert(self.cx(), records).await.expect("insert");
+    }
+}
+
+/// Something of everything, in two repositories: shared and mounted blobs, manifests in the record and in objects,
+/// subjects that are there and not, references that need not be there, tags that have moved and that are gone, and a
+/// repository in which nothing is left.
+async fn furnish(test: &CollectionTest) {
+    let names = test.names();
+    let (one, two, three) = (repository("one"), repository("two/deep"), repository("three"));
+    let (shared, other) = (digest("shared"), digest("other"));
+    names.commit(&one, &shared).await;
+    names.commit(&one, &other).await;
+    assert!(names.mount(&two, &shared, &one).await);
+    for number in 0..3_usize {
+        test.pass(7);
+        let mut image = manifest(&one, format!("image {number}\0\u{ff}"))
+            .requiring([shared, other])
+            .excepting([digest("foreign")])
+            .tagged([tag("latest"), tag(&format!("v{number}"))]);
+        if number == 1 {
+            image = image.stored_at(location(number));
+        }
+        image.artifact_type = (number == 2).then(|| super::metadata::media_type("application/vnd.example.thing"));
+        names.put(&image).await;
+        let signature = manifest(&one, format!("signature {number}")).about(image.digest);
+        names.put(&signature).await;
+        if number == 0 {
+            names.put(&manifest(&one, "index").requiring([image.digest])).await;
+        }
+    }
+    names
+        .put(
+            &manifest(&two, "image 1\0\u{ff}")
+                .requiring([shared])
+                .stored_at(location(5)),
+        )
+        .await;
+    names
+        .put(
+            &manifest(&two, "orphan")
+                .about(digest("a subject that is not there"))
+                .tagged([tag("x")]),
+        )
+        .await;
+    test.pass(7);
+    assert!(names.delete_tag(&one, &tag("v0")).await);
+    let gone = manifest(&three, "gone").tagged([tag("gone")]);
+    names.put(&gone).await;
+    assert_eq!(names.delete_manifest(&three, &gone.digest).await, Removal::Removed);
+}
+
+/// Records as they are compared: their lines, each once.
+fn lines(records: &[Record]) -> BTreeSet<String> {
+    records.iter().map(line).collect()
+}

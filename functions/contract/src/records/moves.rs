@@ -1,0 +1,288 @@
+//! Records that go into another store, or into the one that they came from.
+
+use super::{RecordTest, furnish, lines};
+use crate::collection::Done as _;
+use crate::metadata::DescribeManifest as _;
+use crate::metadata::{digest, location, manifest, repository, tag};
+use registry::store::collection::Plan;
+use registry::store::metadata::{Defect, ManifestPut, Removal};
+use registry::store::records::{Record, RecordedObject};
+use registry::store::{Timestamp, Uid};
+
+/// More than every grace of the default plan, in milliseconds.
+const GRACE: u64 = 26 * 3_600_000;
+
+impl RecordTest {
+    /// Moves everything in slices of a few records.
+    async fn move_all(&self) -> Vec<Record> {
+        let records = self.from().export().await;
+        for some in records.chunks(3) {
+            self.to().import(some).await;
+        }
+        records
+    }
+
+    /// Whatever one store answers, the other answers too.
+    async fn assert_alike(&self) {
+        let (from, to) = (self.from().names(), self.to().names());
+        let repositories = from.repositories(None, 1000).await;
+        assert_eq!(to.repositories(None, 1000).await, repositories);
+        for name in &repositories.items {
+            assert!(to.is_listed(name).await);
+            let tags = from.tags(name, None, 1000).await;
+            assert_eq!(to.tags(name, None, 1000).await, tags);
+            let manifests = from.manifests(name, None, 1000).await;
+            assert_eq!(to.manifests(name, None, 1000).await, manifests);
+            for tag in &tags.items {
+                assert_eq!(to.tag(name, tag).await, from.tag(name, tag).await);
+            }
+            for text in ["latest", "v0", "v1", "v2", "x", "gone"] {
+                let history = from.history(name, &tag(text)).await;
+                assert_eq!(to.history(name, &tag(text)).await, history);
+            }
+            for digest in &manifests.items {
+                assert_eq!(to.manifest(name, digest).await, from.manifest(name, digest).await);
+                let referrers = from.referrers(name, digest, None, 1000).await;
+                assert_eq!(to.referrers(name, digest, None, 1000).await, referrers);
+            }
+            let absent = digest("a subject that is not there");
+            let referrers = from.referrers(name, &absent, None, 1000).await;
+            assert_eq!(to.referrers(name, &absent, None, 1000).await, referrers);
+            for blob in ["shared", "other", "foreign", "image 1\0\u{ff}"].map(digest) {
+                assert_eq!(to.link(name, &blob).await, from.link(name, &blob).await);
+                assert_eq!(
+                    to.linking_repositories(&blob).await,
+                    from.linking_repositories(&blob).await
+                );
+            }
+        }
+    }
+}
+
+/// Everything that one store knows, another knows after it: every read answers the same.
+pub async fn everything_moves(test: RecordTest) {
+    furnish(&test.from()).await;
+    let records = test.move_all().await;
+    assert_eq!(lines(&test.to().export().await), lines(&records));
+    test.assert_alike().await;
+}
+
+/// Inserting again changes nothing, nor does the order in which records come.
+pub async fn inserting_again_changes_nothing(test: RecordTest) {
+    furnish(&test.from()).await;
+    let mut records = test.from().export().await;
+    let to = test.to();
+    records.reverse();
+    to.import(&records).await;
+    test.assert_alike().await;
+    records.sort_by_key(super::line);
+    for record in &records {
+        to.import(std::slice::from_ref(record)).await;
+    }
+    to.import(&records).await;
+    to.import(&[]).await;
+    assert_eq!(lines(&to.export().await), lines(&records));
+    test.assert_alike().await;
+    test.pass(GRACE);
+    assert_eq!(
+        to.run_twice(&Plan::default()).await.done(),
+        (0, 0, 0, 0),
+        "nothing is there twice"
+    );
+}
+
+/// A record that is there is replaced, with all that belonged to it.
+pub async fn a_record_is_replaced(test: RecordTest) {
+    let (from, to) = (test.from(), test.to());
+    let name = repository("a");
+    let blobs = [digest("blob 0"), digest("blob 1")];
+    for (which, world) in [&from, &to].into_iter().enumerate() {
+        let names = world.names();
+        for blob in &blobs {
+            names.commit_at(&name, blob, &location(which)).await;
+        }
+        let put = manifest(&name, "manifest")
+            .requiring([blobs[which]])
+            .about(digest(format!("subject {which}")))
+            .stored_at(location(10 + which));
+        names.put(&put).await;
+        let tagged = manifest(&name, format!("tagged {which}")).tagged([tag("latest")]);
+        names.put(&tagged).await;
+        test.pass(1000);
+    }
+    let records = from.export().await;
+    to.import(&records).await;
+
+    let names = to.names();
+    for blob in &blobs {
+        assert_eq!(names.link(&name, blob).await, from.names().link(&name, blob).await);
+        assert_eq!(names.linking_repositories(blob).await.len(), 1);
+    }
+    let put = digest("manifest");
+    assert_eq!(
+        names.manifest(&name, &put).await,
+        from.names().manifest(&name, &put).await
+    );
+    assert_eq!(names.referring(&name, &digest("subject 0")).await, [put]);
+    assert!(names.referring(&name, &digest("subject 1")).await.is_empty());
+    let latest = names.tag(&name, &tag("latest")).await.expect("the tag");
+    assert_eq!(latest.digest, digest("tagged 0"));
+    assert_eq!(
+        names.delete_manifest(&name, &digest("tagged 1")).await,
+        Removal::Removed
+    );
+    assert!(
+        names.tag(&name, &tag("latest")).await.is_some(),
+        "it names another manifest by now"
+    );
+    assert_eq!(names.unlink(&name, &blobs[0]).await, Removal::Referenced(put));
+    assert_eq!(
+        names.unlink(&name, &blobs[1]).await,
+        Removal::Removed,
+        "the old reference is gone"
+    );
+    assert_eq!(names.delete_manifest(&name, &put).await, Removal::Removed);
+    assert_eq!(names.unlink(&name, &blobs[0]).await, Removal::Removed);
+    assert_eq!(
+        to.run_twice(&Plan::default()).await.scheduled,
+        3,
+        "and no back-link of an old life holds anything"
+    );
+}
+
+/// A registry that has moved goes on: references hold, tags have a past, bytes can be mounted, and all can be deleted.
+pub async fn a_registry_goes_on_where_it_has_moved(test: RecordTest) {
+    furnish(&test.from()).await;
+    test.move_all().await;
+    let to = test.to();
+    let names = to.names();
+    let (one, two) = (repository("one"), repository("two/deep"));
+    let shared = digest("shared");
+
+    assert!(matches!(names.unlink(&one, &shared).await, Removal::Referenced(_)));
+    let child = digest("image 0\0\u{ff}");
+    assert_eq!(
+        names.delete_manifest(&one, &child).await,
+        Removal::Referenced(digest("index"))
+    );
+    assert!(names.mount(&repository("new"), &shared, &two).await);
+    let before = names.history(&one, &tag("latest")).await;
+    let again = manifest(&one, "image 0\0\u{ff}").tagged([tag("latest")]);
+    assert_eq!(names.try_put(&again).await, ManifestPut::Stored);
+    let after = names.assert_chain(&one, &tag("latest")).await;
+    assert_eq!(after.len(), before.len() + 1);
+    assert_eq!(after[1..], before);
+    names.assert_chain(&one, &tag("v0")).await;
+
+    test.pass(GRACE);
+    let statistics = to
+        .run_twice(&Plan {
+            deep: true,
+            ..Plan::default()
+        })
+        .await;
+    assert_eq!(
+        statistics.done(),
+        (1, 0, 0, 0),
+        "only what was mounted now and is not used"
+    );
+    for name in [&one, &two] {
+        for _ in 0..3 {
+            for digest in names.manifests(name, None, 100).await.items {
+                assert_ne!(names.delete_manifest(name, &digest).await, Removal::Absent);
+            }
+        }
+        assert!(names.tags(name, None, 10).await.items.is_empty());
+    }
+    for _ in 0..3 {
+        test.pass(GRACE);
+        to.run(&Plan {
+            deep: true,
+            ..Plan::default()
+        })
+        .await;
+    }
+    let pending_deletions = to.pending_deletions().await;
+    assert_eq!(
+        pending_deletions.len(),
+        3,
+        "both blobs and the large manifest: {pending_deletions:#?}"
+    );
+    to.forget(&pending_deletions).await;
+    to.assert_empty().await;
+}
+
+/// A collection in the new store takes over the ages: what is old and loose is not young there.
+pub async fn ages_move_along(test: RecordTest) {
+    let (from, to) = (test.from(), test.to());
+    let name = repository("a");
+    from.names().commit(&name, &digest("blob")).await;
+    test.pass(GRACE);
+    test.move_all().await;
+    assert_eq!(to.run(&Plan::default()).await.marked, 1);
+}
+
+/// Records hold what no operation would write: all values that their types allow.
+pub async fn records_hold_extreme_values(test: RecordTest) {
+    let to = test.to();
+    let name = repository("a");
+    let at = Timestamp(i64::MAX.cast_unsigned() >> 12);
+    let size = i64::MAX.cast_unsigned();
+    let blob = digest("blob");
+    let records = [
+        Record::Repository {
+            name: name.clone(),
+            created: Timestamp(0),
+        },
+        Record::Blob {
+            digest: blob,
+            location: location(1),
+            size,
+            at,
+        },
+        Record::Link {
+            repository: name.clone(),
+            digest: blob,
+            location: location(1),
+            size,
+            uid: Uid(u64::MAX),
+            at,
+        },
+        Record::Link {
+            repository: repository("b"),
+            digest: blob,
+            location: location(1),
+            size: 0,
+            uid: Uid(0),
+            at: Timestamp(0),
+        },
+    ];
+    to.import(&records).await;
+    assert_eq!(lines(&to.export().await), lines(&records));
+    let link = to.names().link(&name, &blob).await.expect("the link");
+    assert_eq!((link.size, link.uid), (size, Uid(u64::MAX)));
+    assert_eq!(to.names().unlink(&name, &blob).await, Removal::Removed);
+    assert_eq!(to.names().linking_repositories(&blob).await, [repository("b")]);
+}
+
+/// What is known to be wrong with an object is told of its record, and does not move: the copy may be whole.
+pub async fn the_defect_of_an_object_is_told_and_not_exported(test: RecordTest) {
+    let (from, to) = (test.from(), test.to());
+    let (name, blob) = (repository("a"), digest("blob"));
+    from.names().commit_at(&name, &blob, &location(1)).await;
+    for defect in [None, Some(Defect::Missing), None, Some(Defect::Damaged)] {
+        match defect {
+            Some(defect) => drop(from.names().record_defect(None, &blob, &location(1), defect).await),
+            None => from.names().clear_missing(&blob, &location(1)).await,
+        }
+        let told = RecordedObject {
+            location: location(1),
+            size: 1000,
+            defect,
+        };
+        assert_eq!(from.place(&blob).await, Some(told.clone()));
+        to.import(&from.export().await).await;
+        assert_eq!(to.place(&blob).await, Some(RecordedObject { defect: None, ..told }));
+    }
+    assert_eq!(from.place(&digest("another")).await, None);
+}

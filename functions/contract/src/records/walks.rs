@@ -1,0 +1,196 @@
+//! Walks over all records.
+
+use crate::metadata::DescribeManifest as _;
+use std::collections::BTreeSet;
+
+use super::{ENDLESS, RecordTest, furnish, lines, walk};
+use crate::metadata::{digest, location, manifest, repository, tag};
+use registry::store::metadata::{Content, Removal};
+use registry::store::records::{EntryContent, Record};
+
+/// An empty store has no records.
+pub async fn an_empty_store_has_no_records(test: RecordTest) {
+    assert_eq!(test.from().export().await, []);
+}
+
+/// The records say what the reads say, and there is one of everything.
+pub async fn records_say_what_reads_say(test: RecordTest) {
+    let from = test.from();
+    furnish(&from).await;
+    let names = from.names();
+    let mut counts = [0; 6];
+    for record in from.export().await {
+        let kind = match record {
+            Record::Repository { name, created } => {
+                assert!(names.is_listed(&name).await, "{name}");
+                assert!(created <= test.now());
+                0
+            }
+            Record::Blob {
+                digest, location, size, ..
+            } => {
+                assert!(from.is_named(&digest, &location).await);
+                assert!(size > 0);
+                1
+            }
+            Record::Link {
+                repository,
+                digest,
+                location,
+                size,
+                uid,
+                ..
+            } => {
+                let link = names.link(&repository, &digest).await.expect("the link");
+                assert_eq!((link.location, link.size, link.uid), (location, size, uid));
+                2
+            }
+            Record::Manifest(entry) => {
+                let record = names
+                    .manifest(&entry.repository, &entry.digest)
+                    .await
+                    .expect("the manifest");
+                let content = match entry.content {
+                    EntryContent::Inline(bytes) => Content::Inline(bytes),
+                    EntryContent::Stored(location) => Content::Stored(location),
+                };
+                assert_eq!(record.content, content);
+                assert_eq!((record.media_type, record.size), (entry.media_type, entry.size));
+                assert_eq!(record.artifact_type, entry.artifact_type);
+                assert_eq!(record.uid, entry.uid);
+                assert_eq!(record.subject, entry.subject.as_ref().map(|(subject, _)| *subject));
+                if let Some((subject, row)) = entry.subject {
+                    let rows = names.referrers(&entry.repository, &subject, None, 100).await.items;
+                    assert!(rows.contains(&row), "{rows:?}");
+                }
+                let texts: Vec<String> = entry.references.iter().map(ToString::to_string).collect();
+                assert!(texts.is_sorted(), "in the order of their text: {texts:?}");
+                3
+            }
+            Record::Tag {
+                repository,
+                tag,
+                names: record,
+            } => {
+                assert_eq!(names.tag(&repository, &tag).await, Some(record));
+                4
+            }
+            Record::History {
+                repository,
+                tag,
+                change,
+            } => {
+                assert!(names.history(&repository, &tag).await.contains(&change));
+                5
+            }
+        };
+        counts[kind] += 1;
+    }
+    // Repositories; digests with a place; links; manifests; tags; changes: three tags made and two moved, `v0` and
+    // `gone` deleted, `x` and `gone` made.
+    assert_eq!(counts, [3, 3, 3, 9, 4, 10]);
+}
+
+/// A manifest's record names all that it refers to, also what need not be there, but not its subject.
+pub async fn a_manifest_is_recorded_with_its_references(test: RecordTest) {
+    let from = test.from();
+    let names = from.names();
+    let name = repository("a");
+    let (blob, foreign) = (digest("blob"), digest("foreign"));
+    names.commit(&name, &blob).await;
+    let put = manifest(&name, "manifest")
+        .requiring([blob])
+        .excepting([foreign])
+        .about(digest("subject"))
+        .stored_at(location(1));
+    names.put(&put).await;
+    let entries: Vec<_> = from
+        .export()
+        .await
+        .into_iter()
+        .filter_map(|record| match record {
+            Record::Manifest(entry) => Some(*entry),
+            _ => None,
+        })
+        .collect();
+    let [entry] = entries.as_slice() else {
+        panic!("{entries:?}");
+    };
+    let mut references = vec![blob, foreign];
+    references.sort_by_key(ToString::to_string);
+    assert_eq!(entry.references, references);
+    assert_eq!(entry.subject, put.subject);
+    assert_eq!(entry.at, test.now());
+    assert_eq!(entry.content, EntryContent::Stored(location(1)));
+}
+
+/// Slices of any size meet everything.
+pub async fn slices_meet_every_record(test: RecordTest) {
+    let from = test.from();
+    furnish(&from).await;
+    let all = lines(&from.export().await);
+    for limit in [1, 2, 5, 1000] {
+        let met = walk(&from.of(from.store.records.clone()), limit).await;
+        assert_eq!(lines(&met), all, "in slices of {limit}");
+        assert_eq!(met.len(), all.len(), "nothing is met twice while nothing changes");
+    }
+}
+
+/// What is written or removed during a walk does not keep it from meeting everything else.
+pub async fn a_walk_meets_what_stays(test: RecordTest) {
+    let from = test.from();
+    furnish(&from).await;
+    let names = from.names();
+    let all = lines(&from.export().await);
+    let busy = repository("one");
+    let mut met = Vec::new();
+    let mut next = None;
+    for round in 0..ENDLESS {
+        let slice = from.store.records.records(test.cx(), next.as_ref(), 1).await;
+        let slice = slice.expect("records");
+        met.extend(slice.items);
+        next = slice.next;
+        if next.is_none() {
+            break;
+        }
+        if round < 30 {
+            let young = digest(format!("young {round}"));
+            names.commit(&busy, &young).await;
+            let put = manifest(&busy, format!("young manifest {round}"))
+                .requiring([young])
+                .tagged([tag("young")]);
+            names.put(&put).await;
+            if round % 2 == 0 {
+                assert_eq!(names.delete_manifest(&busy, &put.digest).await, Removal::Removed);
+                assert_eq!(names.unlink(&busy, &young).await, Removal::Removed);
+            }
+        }
+    }
+    assert!(next.is_none(), "the walk ends");
+    let missed: BTreeSet<_> = all.difference(&lines(&met)).cloned().collect();
+    assert!(missed.is_empty(), "not met: {missed:#?}");
+}
+
+/// Marks, graves and sessions are no records: they belong to the store they were made in.
+pub async fn what_a_collection_notes_is_no_record(test: RecordTest) {
+    let from = test.from();
+    let names = from.names();
+    furnish(&from).await;
+    names.commit(&repository("one"), &digest("loose")).await;
+    names
+        .commit_at(&repository("one"), &digest("loose"), &location(7))
+        .await;
+    // A repository in which nothing is left leaves the catalog.
+    let but_for_the_empty = |mut records: Vec<Record>| {
+        let empty = repository("three");
+        records.retain(|record| !matches!(record, Record::Repository { name, .. } if *name == empty));
+        lines(&records)
+    };
+    let all = but_for_the_empty(from.export().await);
+    let sessions = from.sessions();
+    sessions.claim(sessions.key(1)).await;
+    test.pass(1000 * 3_600_000);
+    let plan = registry::store::collection::Plan::default();
+    assert_eq!(from.run(&plan).await.marked, 1);
+    assert_eq!(but_for_the_empty(from.export().await), all);
+}

@@ -1,0 +1,190 @@
+//! Request bodies for tests.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use registry::store::blobs::{BodyError, Source};
+
+/// `len` bytes that look like no others with another `seed`.
+#[must_use]
+pub fn noise(seed: u64, len: usize) -> Bytes {
+    // splitmix64
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = state;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bytes.extend_from_slice(&(word ^ (word >> 31)).to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes.into()
+}
+
+/// A body whose chunks are all at hand.
+#[derive(Debug)]
+pub struct Body {
+    chunks: VecDeque<Bytes>,
+    error: Option<BodyError>,
+    remaining: Option<u64>,
+}
+
+impl Body {
+    /// A whole body in chunks of `chunk` bytes, whose length is declared.
+    ///
+    /// # Panics
+    /// If `chunk` is 0.
+    #[must_use]
+    pub fn of(bytes: &Bytes, chunk: usize) -> Self {
+        let starts = (0..bytes.len()).step_by(chunk);
+        let chunks = starts.map(|at| bytes.slice(at..bytes.len().min(at + chunk)));
+        Self {
+            chunks: chunks.collect(),
+            error: None,
+            remaining: Some(bytes.len() as u64),
+        }
+    }
+
+    /// The same chunks, and then `error` in place of an end.
+    #[must_use]
+    pub fn failing(mut self, error: BodyError) -> Self {
+        self.error = Some(error);
+        self
+    }
+
+    /// The same chunks with another declaration of their length, which may be wrong.
+    #[must_use]
+    pub fn declaring(mut self, remaining: Option<u64>) -> Self {
+        self.remaining = remaining;
+        self
+    }
+}
+
+#[async_trait]
+impl Source for Body {
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        match self.chunks.pop_front() {
+            Some(chunk) => Ok(Some(chunk)),
+            None => self.error.take().map_or(Ok(None), Err),
+        }
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        self.remaining
+    }
+
+    fn sha256(&self) -> Option<[u8; 32]> {
+        None
+    }
+}
+
+/// Lets a [`Stepped`] body go on, chunk by chunk.
+#[derive(Clone, Debug, Default)]
+pub struct Steps(Arc<Mutex<Progress>>);
+
+#[derive(Debug, Default)]
+struct Progress {
+    /// How often the body may answer.
+    allowed: usize,
+    /// How often the store has asked it.
+    asked: usize,
+    /// Nobody asks any more.
+    over: bool,
+    waiting: Vec<Waker>,
+}
+
+impl Steps {
+    /// Lets the body answer once more, and waits until the store has asked again, and so has taken that answer, or
+    /// has let go of the body.
+    pub async fn step(&self) {
+        let allowed = self.change(|progress| {
+            progress.allowed += 1;
+            progress.allowed
+        });
+        self.until(|progress| progress.asked > allowed || progress.over).await;
+    }
+
+    /// Waits until the store asks for the next answer.
+    pub async fn asked(&self) {
+        self.until(|progress| progress.asked > progress.allowed || progress.over)
+            .await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Progress> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Progress) -> T) -> T {
+        let mut progress = self.lock();
+        let result = change(&mut progress);
+        let waiting = std::mem::take(&mut progress.waiting);
+        drop(progress);
+        waiting.into_iter().for_each(Waker::wake);
+        result
+    }
+
+    async fn until(&self, condition: impl Fn(&Progress) -> bool) {
+        poll_fn(|task| {
+            let mut progress = self.lock();
+            if condition(&progress) {
+                Poll::Ready(())
+            } else {
+                progress.waiting.push(task.waker().clone());
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+}
+
+/// A body that waits for a step before every chunk, and before its end.
+#[derive(Debug)]
+pub struct Stepped {
+    body: Body,
+    steps: Steps,
+}
+
+impl Stepped {
+    /// The body, and what lets it go on.
+    #[must_use]
+    pub fn new(body: Body) -> (Self, Steps) {
+        let steps = Steps::default();
+        let stepped = Self {
+            body,
+            steps: steps.clone(),
+        };
+        (stepped, steps)
+    }
+}
+
+impl Drop for Stepped {
+    fn drop(&mut self) {
+        self.steps.change(|progress| progress.over = true);
+    }
+}
+
+#[async_trait]
+impl Source for Stepped {
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        let turn = self.steps.change(|progress| {
+            progress.asked += 1;
+            progress.asked
+        });
+        self.steps.until(|progress| progress.allowed >= turn).await;
+        self.body.next().await
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        self.body.remaining()
+    }
+
+    fn sha256(&self) -> Option<[u8; 32]> {
+        self.body.sha256()
+    }
+}
