@@ -46,7 +46,7 @@ pub use registry;
 
 pub use contract_test::{ContractTest, Guard, Spawn};
 
-use registry::registry::AllStores;
+use registry::AllStores;
 use registry::store::blobs::BlobStore;
 use registry::store::collection::CollectionStore;
 use registry::store::metadata::MetadataStore;

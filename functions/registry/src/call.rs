@@ -1,23 +1,12 @@
-//! One request on its way through the core: route, authorize, dispatch; each operation is a method of [`Call`].
+//! The registry as one request sees it. Each operation is a method of [`Call`].
 
 use std::ops::Deref;
 
-use http::{Method, Response};
-use oci::RepositoryName;
-
-use crate::auth::{Action, AuthenticationError, Credentials, Identity, Origin, Permit, Principal, Scope};
-use crate::body::{RequestBody, ResponseBody};
 use crate::budget::ClientKey;
 use crate::delivery::Client;
 use crate::environment::{Memory, Purpose, context};
-use crate::error::Error;
-use crate::operations::home;
-use crate::operations::session::OpenSession;
-use crate::overload::Overload;
-use crate::registry::{Record, Registry};
-use crate::response;
-use crate::route::Route;
-use crate::store::{Context, Reason, StoreError};
+use crate::registry::Registry;
+use crate::store::{Context, StoreError};
 
 /// An answer of so many bytes is a small one: most manifests, and most lists.
 pub(crate) const SMALL_ANSWER: usize = 64 << 10;
@@ -69,167 +58,6 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Answers the request.
-    pub(crate) async fn answer(
-        &self,
-        head: &http::request::Parts,
-        body: RequestBody,
-        record: &mut Record,
-    ) -> Result<Response<ResponseBody>, Error> {
-        self.settings.hosts.check(head)?;
-        let route = Route::parse(&head.method, &head.uri, &self.settings.limits)?;
-        record.endpoint = Some(route.endpoint());
-        let caller = self
-            .authenticator
-            .authenticate(
-                Origin { client: self.client },
-                &Credentials::from_headers(&head.headers),
-            )
-            .await;
-        record.principal = caller.as_ref().ok().map(|identity| identity.principal().clone());
-        self.dispatch(route, caller, head, body).await
-    }
-
-    /// The one match from routes to operations; what each arm needs to be allowed stands in its permit's type.
-    ///
-    /// The larger operations are boxed: a future is moved some times before it runs, and every request would pay for the
-    /// size of the largest.
-    async fn dispatch(
-        &self,
-        route: Route,
-        caller: Result<Identity, AuthenticationError>,
-        head: &http::request::Parts,
-        body: RequestBody,
-    ) -> Result<Response<ResponseBody>, Error> {
-        let headers = &head.headers;
-        let head_only = head.method == Method::HEAD;
-        match route {
-            // The same for everybody: it says nothing of what is stored here.
-            Route::Home => Ok(home::page(headers)),
-            Route::Base => self.base(&self.identify(caller)?),
-            Route::ListRepositories { page } => self.list_repositories(&self.identify(caller)?, page).await,
-            Route::GetBlob { repository, digest } => {
-                let identity = self.identify(caller)?;
-                let permit = self.permit(&identity, &repository)?;
-                self.get_blob(permit, &identity, digest, head).await
-            }
-            Route::DeleteBlob { repository, digest } => {
-                self.delete_blob(self.authorize(caller, &repository)?, digest).await
-            }
-            Route::GetManifest { repository, reference } => {
-                self.get_manifest(self.authorize(caller, &repository)?, reference, headers, head_only)
-                    .await
-            }
-            Route::PutManifest {
-                repository,
-                reference,
-                tags,
-            } => {
-                let identity = self.identify(caller)?;
-                let permit = self.permit(&identity, &repository)?;
-                Box::pin(self.put_manifest(permit, &identity, reference, tags, headers, body)).await
-            }
-            Route::DeleteManifest { repository, reference } => {
-                let identity = self.identify(caller)?;
-                let permit = self.permit(&identity, &repository)?;
-                self.delete_manifest(permit, &identity, reference).await
-            }
-            Route::ListTags { repository, page } => self.list_tags(self.authorize(caller, &repository)?, page).await,
-            Route::ListReferrers {
-                repository,
-                subject,
-                artifact_type,
-                page,
-            } => {
-                let permit = self.authorize(caller, &repository)?;
-                Box::pin(self.list_referrers(permit, subject, artifact_type, page)).await
-            }
-            Route::OpenUpload { repository, open } => {
-                let identity = self.identify(caller)?;
-                let permit = self.permit(&identity, &repository)?;
-                Box::pin(self.open_upload(permit, &identity, open, headers, body)).await
-            }
-            Route::PatchUpload { repository, token } => {
-                let session = self.session(caller, &repository, &token).await?;
-                Box::pin(self.patch_upload(session, headers, body)).await
-            }
-            Route::FinishUpload {
-                repository,
-                token,
-                digest,
-            } => {
-                let session = self.session(caller, &repository, &token).await?;
-                // Policy is asked again: what was revoked since the upload was opened must not be published.
-                let identity = self.identify(self.authenticator.reauthorize(session.principal()).await)?;
-                let permit = self.permit(&identity, &repository)?;
-                Box::pin(self.finish_upload(permit, session, digest, headers, body)).await
-            }
-            Route::GetUpload { repository, token } => {
-                self.get_upload(self.session(caller, &repository, &token).await?).await
-            }
-            Route::CancelUpload { repository, token } => {
-                let session = self.session(caller, &repository, &token).await?;
-                Box::pin(self.cancel_upload(session)).await
-            }
-        }
-    }
-
-    fn identify(&self, caller: Result<Identity, AuthenticationError>) -> Result<Identity, Error> {
-        caller.map_err(|error| match error {
-            AuthenticationError::Unauthenticated => Error::Unauthenticated(self.authenticator.challenge()),
-            AuthenticationError::TooManyRequests => Error::TooManyRequests(Overload::Passwords),
-            AuthenticationError::Unavailable(cause) => Error::Store(StoreError::because(Reason::Credentials, cause)),
-        })
-    }
-
-    fn permit<A: Action>(&self, identity: &Identity, repository: &RepositoryName) -> Result<Permit<A>, Error> {
-        identity.permit(repository).map_err(|_| self.refusal(identity))
-    }
-
-    /// Nobody in particular is asked who it is, where that can help; somebody is told no.
-    pub(crate) fn refusal(&self, identity: &Identity) -> Error {
-        match (identity.principal(), self.authenticator.challenge()) {
-            (Principal::Anonymous, Some(challenge)) => Error::Unauthenticated(Some(challenge)),
-            _ => Error::Denied,
-        }
-    }
-
-    fn authorize<A: Action>(
-        &self,
-        caller: Result<Identity, AuthenticationError>,
-        repository: &RepositoryName,
-    ) -> Result<Permit<A>, Error> {
-        self.permit(&self.identify(caller)?, repository)
-    }
-
-    /// The token is the authority on an upload's path, because some clients send no credentials there. Credentials
-    /// that are absent or no good are ignored; those of somebody else are not.
-    async fn session(
-        &self,
-        caller: Result<Identity, AuthenticationError>,
-        repository: &RepositoryName,
-        text: &str,
-    ) -> Result<OpenSession, Error> {
-        let token = self
-            .tokens()
-            .await?
-            .verify(repository, text, self.environment.now())
-            .ok_or(Error::UploadUnknown)?;
-        match caller {
-            Ok(identity)
-                if *identity.principal() != Principal::Anonymous && *identity.principal() != token.principal =>
-            {
-                Err(Error::Denied)
-            }
-            _ => {
-                // What a verified token grants is what it names: pushes to this repository, nothing else.
-                let scope = Scope::Upload(repository.clone());
-                let permit = self.permit(&Identity::new(token.principal.clone(), scope), repository)?;
-                OpenSession::new(&permit, token, text)
-            }
-        }
-    }
-
     /// A store call's context, now.
     pub(crate) fn cx(&self) -> Context {
         context(&*self.environment, self.client, self.settings.limits.store_ms)
@@ -238,16 +66,5 @@ impl<'a> Call<'a> {
     /// The context of a seal, now: object stores may take minutes to make one object of many parts.
     pub(crate) fn sealing(&self) -> Context {
         context(&*self.environment, self.client, self.settings.limits.seal_ms)
-    }
-
-    /// end-1. Also where `docker login` finds out whether credentials are good; so it asks for them if they would make
-    /// a difference.
-    fn base(&self, identity: &Identity) -> Result<Response<ResponseBody>, Error> {
-        match self.authenticator.challenge() {
-            Some(challenge) if *identity.principal() == Principal::Anonymous && !identity.is_unrestricted() => {
-                Err(Error::Unauthenticated(Some(challenge)))
-            }
-            _ => Ok(response::json("application/json", "{}".into())),
-        }
     }
 }

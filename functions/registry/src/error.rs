@@ -11,19 +11,12 @@ use serde_json::{Value, json};
 
 use crate::body::ResponseBody;
 use crate::overload::Overload;
+use crate::response::{UploadPosition, complete};
 use crate::store::blobs::{AppendError, BodyError};
 use crate::store::{Reason, StoreError};
 
 /// Names a fault of ours in the log. Set on faults alone: nothing else is logged under an id.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// Where an upload stands, told with every refusal of a body so that a client can go on from there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct UploadPosition {
-    pub(crate) location: HeaderValue,
-    pub(crate) range: HeaderValue,
-    pub(crate) uuid: HeaderValue,
-}
 
 /// Everything that ends a request without success.
 #[derive(Debug, thiserror::Error)]
@@ -277,6 +270,15 @@ impl Error {
             _ => {}
         }
         response
+    }
+}
+
+impl Overload {
+    /// The answer, for a shell that refuses a request before the registry sees it.
+    #[must_use]
+    pub fn answer(self) -> Response<ResponseBody> {
+        // The id is for faults, and this is none.
+        complete(Error::TooManyRequests(self).into_response(|| 0))
     }
 }
 

@@ -3,11 +3,11 @@
 //! A client may send fields of many kilobytes that nobody asks for. A shell that keeps requests waiting may leave them out:
 //! the answer is the same.
 
-use http::HeaderName;
 use http::header::{
     ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, FORWARDED, HOST, IF_MATCH, IF_MODIFIED_SINCE,
     IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, ORIGIN, RANGE,
 };
+use http::{HeaderMap, HeaderName};
 
 use crate::hosts::FETCH_SITE;
 use crate::own_host::FORWARDED_HOST;
@@ -31,6 +31,11 @@ pub const READ: [HeaderName; 16] = [
     ORIGIN,
     RANGE,
 ];
+
+/// The declared length of a body; `None` when there is no header, or none that can be read.
+pub(crate) fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]

@@ -20,7 +20,7 @@ use http::{HeaderName, HeaderValue, Response};
 
 use crate::body::ResponseBody;
 use crate::error::Error;
-use crate::registry::complete;
+use crate::response::complete;
 
 /// The longest name, in bytes: DNS has none that is longer (RFC 1035, 2.3.4).
 const MAX_NAME: usize = 255;

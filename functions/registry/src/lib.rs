@@ -3,15 +3,20 @@
 //!
 //! Read in this order:
 //!
-//! 1. [`registry`]: start at `Registry::handle`; `call`: the line that every request follows.
+//! 1. [`registry`]: what a registry is made of. `dispatch`: the line that every request follows, beginning with
+//!    [`Registry::handle`]. `call`: the registry as one request sees it.
 //! 2. [`route`](Endpoint) and `query`: what a request line says. [`auth`]: who asks, and what for. [`hosts`]: at which
 //!    names the registry answers. [`heads`]: which fields are read.
 //! 3. `operations`: what is done, a file for each kind of thing.
 //! 4. [`store`]: the contracts of the stores, and their reference in memory.
-//! 5. `token`: the signed authority in an upload's `Location`. `error`: every failure and its one answer.
+//! 5. `token`: the signed authority in an upload's `Location`. `error`: every failure and its one answer. `response`:
+//!    what answers are made of.
 //! 6. [`collection`] and [`check`]: what an operator runs over a registry that goes on serving.
 //! 7. [`delivery`]: by which way blobs leave; [`own_host`]: where they are never redirected to. [`limits`]: every bound,
 //!    named. [`environment`]: time and randomness. [`budget`]: how clients share what is bounded.
+//!
+//! A module imports only modules below it: `dispatch` imports `operations`, those import `call`, that imports
+//! `registry`, and none of these is imported the other way.
 //!
 //! It has no runtime, file system, network, clock or randomness of its own and builds unchanged for
 //! `wasm32-unknown-unknown`.
@@ -24,6 +29,7 @@ pub mod check;
 pub mod clock;
 pub mod collection;
 pub mod delivery;
+mod dispatch;
 pub mod environment;
 mod error;
 pub mod heads;
@@ -36,15 +42,22 @@ mod query;
 pub mod registry;
 mod response;
 mod route;
+mod settings;
+mod sparse;
 pub mod store;
+mod stores;
 mod token;
 
 pub use auth::{Anonymous, Authenticator, Identity, Permit, Principal};
 pub use body::{RequestBody, ResponseBody};
 pub use delivery::{Client, Delivery, DeliveryPolicy};
+pub use dispatch::Record;
 pub use environment::Environment;
 pub use hosts::{Host, HostPolicy};
-pub use limits::{Limits, Sparse};
+pub use limits::Limits;
 pub use overload::Overload;
-pub use registry::{AllStores, Record, Registry, Settings, Stores};
+pub use registry::Registry;
 pub use route::Endpoint;
+pub use settings::Settings;
+pub use sparse::Sparse;
+pub use stores::{AllStores, Stores};

@@ -77,15 +77,3 @@ impl Default for Limits {
         }
     }
 }
-
-/// Whether a manifest may refer to what its repository does not hold.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Sparse {
-    /// Everything but subjects and non-distributable layers must be present.
-    #[default]
-    Refuse,
-    /// An index may name manifests that are absent, as after a copy of one platform.
-    Indexes,
-    /// Nothing needs to be present.
-    Allow,
-}

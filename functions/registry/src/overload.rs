@@ -1,11 +1,5 @@
 //! More than this process takes at once, and how a client is told.
 
-use http::Response;
-
-use crate::body::ResponseBody;
-use crate::error::Error;
-use crate::registry::complete;
-
 /// What there is too much of. The answer is 503 with `TOOMANYREQUESTS` and says when to come again; it has no id, and
 /// is not logged as a fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,13 +31,6 @@ impl Overload {
             Self::Connections => 2,
             Self::Passwords => 5,
         }
-    }
-
-    /// The answer, for a shell that refuses a request before the registry sees it.
-    #[must_use]
-    pub fn answer(self) -> Response<ResponseBody> {
-        // The id is for faults, and this is none.
-        complete(Error::TooManyRequests(self).into_response(|| 0))
     }
 }
 

@@ -3,13 +3,15 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, ETAG, LINK, LOCATION};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LINK, LOCATION, RANGE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use oci::{Digest, RepositoryName};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::body::ResponseBody;
-use crate::query::PageRequest;
+
+const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
 pub(crate) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
@@ -60,12 +62,8 @@ pub(crate) fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 }
 
 /// The relative Link to the page after `last` (RFC 8288), with the other parameters of the request.
-pub(crate) fn link_next(headers: &mut HeaderMap, path: &str, page: &PageRequest, last: &str, filter: Option<&str>) {
-    let mut target = format!(
-        "<{path}?n={}&last={}",
-        page.limit,
-        utf8_percent_encode(last, NON_ALPHANUMERIC)
-    );
+pub(crate) fn link_next(headers: &mut HeaderMap, path: &str, limit: usize, last: &str, filter: Option<&str>) {
+    let mut target = format!("<{path}?n={limit}&last={}", utf8_percent_encode(last, NON_ALPHANUMERIC));
     if let Some(filter) = filter {
         // Writing to a String cannot fail.
         let _ = write!(
@@ -76,4 +74,47 @@ pub(crate) fn link_next(headers: &mut HeaderMap, path: &str, page: &PageRequest,
     }
     target.push_str(">; rel=\"next\"");
     insert(headers, LINK, &target);
+}
+
+/// Where an upload stands, told with every answer about it so that a client can go on from there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UploadPosition {
+    pub(crate) location: HeaderValue,
+    pub(crate) range: HeaderValue,
+    pub(crate) uuid: HeaderValue,
+}
+
+impl UploadPosition {
+    pub(crate) fn write(self, headers: &mut HeaderMap) {
+        headers.insert(LOCATION, self.location);
+        headers.insert(RANGE, self.range);
+        headers.insert(UPLOAD_UUID, self.uuid);
+    }
+}
+
+/// An answer with what every answer has.
+pub(crate) fn complete(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    let headers = response.headers_mut();
+    headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+    // Whatever somebody has pushed is shown as what it is said to be, and not as a page that runs here.
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // What says nothing of caches would be kept by some of them, errors included, and a push must be seen at once.
+    headers
+        .entry(CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    complete_length(&mut response);
+    response
+}
+
+/// Every answer says how long it is. 204 and 304 have no length (RFC 9110, 8.6).
+fn complete_length(response: &mut Response<ResponseBody>) {
+    use http_body::Body as _;
+    let status = response.status();
+    if status == http::StatusCode::NO_CONTENT || status == http::StatusCode::NOT_MODIFIED {
+        return;
+    }
+    if !response.headers().contains_key(CONTENT_LENGTH) {
+        let length = response.body().size_hint().exact().unwrap_or(0);
+        response.headers_mut().insert(CONTENT_LENGTH, length.into());
+    }
 }

@@ -36,13 +36,13 @@ use registry::auth::Anonymous;
 use registry::collection::Report;
 use registry::delivery::Delivery;
 use registry::limits::Limits;
-use registry::registry::{AllStores, Registry, Settings};
 use registry::store::blobs::BlobStore;
 use registry::store::collection::{CollectionStore, GracePeriods};
 use registry::store::metadata::MetadataStore;
 use registry::store::records::RecordStore;
 use registry::store::sessions::SessionStore;
 use registry::store::wrapped::Wrapped;
+use registry::{AllStores, Registry, Settings};
 
 /// How much is done.
 #[derive(Clone, Copy, Debug)]

@@ -8,7 +8,6 @@ use oci::{Digest, Manifest, RepositoryName};
 
 use super::records::Looked;
 use super::{Finding, Over};
-use crate::operations::manifests::references;
 use crate::store::StoreError;
 use crate::store::records::{BackReference, EntryContent, LinkKind, ManifestEntry};
 
@@ -140,7 +139,7 @@ impl Over<'_> {
         };
         match Manifest::parse(bytes, Some(&entry.media_type), &bounds) {
             Ok(manifest) => {
-                let (required, excepted) = references(&manifest, self.options.sparse);
+                let (required, excepted) = self.options.sparse.references(&manifest);
                 let all = required.union(&excepted).copied().collect();
                 Some(References { required, all })
             }

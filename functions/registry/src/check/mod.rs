@@ -23,10 +23,11 @@ use oci::{Digest, RepositoryName, Tag};
 use serde::Serialize;
 
 use crate::environment::{Environment, context};
-use crate::limits::{Limits, Sparse};
-use crate::registry::AllStores;
+use crate::limits::Limits;
+use crate::sparse::Sparse;
 use crate::store::records::Record;
 use crate::store::{Context, Location, StoreError};
+use crate::stores::AllStores;
 
 /// How a registry is checked.
 #[derive(Clone, Debug)]

@@ -26,10 +26,10 @@ use serde::Serialize;
 
 use self::progress::RunningReport;
 use crate::environment::{Environment, context};
-use crate::registry::AllStores;
 use crate::store::blobs::DeletedObjects;
 use crate::store::collection::{PassStatistics, Plan, UNTIL_IMPORTED};
 use crate::store::{Context, StoreError, Timestamp};
+use crate::stores::AllStores;
 
 /// How a collection runs.
 #[derive(Clone, Copy, Debug)]

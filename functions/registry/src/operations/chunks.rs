@@ -16,7 +16,7 @@ use super::uploads::resume;
 use crate::body::{RequestBody, ResponseBody};
 use crate::call::Call;
 use crate::error::Error;
-use crate::registry::declared_length;
+use crate::heads::declared_length;
 use crate::store::blobs::BodyError;
 use crate::store::sessions::{Expected, Session, State};
 

@@ -74,7 +74,7 @@ impl Call<'_> {
         let mut response = self.list(making, &TagList { name, tags }).await?;
         if let Some(last) = last {
             let path = format!("/v2/{name}/tags/list");
-            response::link_next(response.headers_mut(), &path, &page, last.as_str(), None);
+            response::link_next(response.headers_mut(), &path, page.limit, last.as_str(), None);
         }
         Ok(response)
     }
@@ -109,7 +109,7 @@ impl Call<'_> {
         let last = repositories.last().filter(|_| more).cloned();
         let mut response = self.list(making, &RepositoryList { repositories }).await?;
         if let Some(last) = last {
-            response::link_next(response.headers_mut(), "/v2/_catalog", &page, last.as_str(), None);
+            response::link_next(response.headers_mut(), "/v2/_catalog", page.limit, last.as_str(), None);
         }
         Ok(response)
     }
@@ -176,7 +176,7 @@ impl Call<'_> {
         if let Some(examined) = examined.filter(|_| more) {
             let path = format!("/v2/{name}/referrers/{subject}");
             let filter = artifact_type.as_ref().map(MediaType::as_str);
-            response::link_next(headers, &path, &page, &examined.to_string(), filter);
+            response::link_next(headers, &path, page.limit, &examined.to_string(), filter);
         }
         Ok(response)
     }

@@ -1,13 +1,11 @@
 //! Manifests: end-3, end-7 and end-9.
 
-use std::collections::BTreeSet;
-
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt as _;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
-use oci::{Algorithm, Descriptor, Digest, Manifest, MediaType, Reference, RepositoryName, Role, Tag};
+use oci::{Algorithm, Descriptor, Digest, Manifest, MediaType, Reference, RepositoryName, Tag};
 
 use super::blobs::IMMUTABLE;
 use super::ends::leave_to_expiry;
@@ -19,7 +17,6 @@ use crate::body::{RequestBody, ResponseBody};
 use crate::call::{Call, SMALL_ANSWER};
 use crate::environment::{Memory, Purpose};
 use crate::error::Error;
-use crate::limits::Sparse;
 use crate::response;
 use crate::store::blobs::{BodyError, ByteStream, Source, Upload};
 use crate::store::metadata::{
@@ -312,7 +309,7 @@ impl Call<'_> {
         tags: Vec<Tag>,
     ) -> Result<(), Error> {
         let size = bytes.len() as u64;
-        let (required, excepted) = references(manifest, self.settings.sparse);
+        let (required, excepted) = self.settings.sparse.references(manifest);
         let referrer = referrer(manifest, digest, size, self.settings.limits.referrer_annotations_bytes);
         let mut put = PutManifest {
             repository: permit.repository().clone(),
@@ -470,24 +467,6 @@ fn content_type(headers: &HeaderMap) -> Result<Option<MediaType>, Error> {
     };
     let text = value.to_str().map_err(|_| Error::ContentTypeInvalid)?;
     MediaType::parse(text).map(Some).map_err(|_| Error::ContentTypeInvalid)
-}
-
-/// Which digests must be present, and which are only noted, under a policy.
-pub(crate) fn references(manifest: &Manifest, sparse: Sparse) -> (BTreeSet<Digest>, BTreeSet<Digest>) {
-    let (mut required, mut excepted) = (BTreeSet::new(), BTreeSet::new());
-    for entry in &manifest.references {
-        let must_exist = entry.required
-            && match sparse {
-                Sparse::Refuse => true,
-                Sparse::Indexes => entry.role != Role::Manifest,
-                Sparse::Allow => false,
-            };
-        let set = if must_exist { &mut required } else { &mut excepted };
-        set.insert(entry.descriptor.digest);
-    }
-    // A digest may be named twice; once required is required.
-    let excepted = excepted.difference(&required).copied().collect();
-    (required, excepted)
 }
 
 /// The row under which a manifest is shown by the referrers API of its subject.

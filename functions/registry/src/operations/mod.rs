@@ -7,7 +7,7 @@ mod ends;
 mod finish;
 pub(crate) mod home;
 mod lists;
-pub(crate) mod manifests;
+mod manifests;
 mod mounts;
 mod objects;
 mod ranges;

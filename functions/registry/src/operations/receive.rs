@@ -13,7 +13,7 @@ use crate::body::RequestBody;
 use crate::call::Call;
 use crate::environment::{Memory, Purpose};
 use crate::error::Error;
-use crate::registry::declared_length;
+use crate::heads::declared_length;
 use crate::store::blobs::BodyError;
 use crate::store::{Reason, StoreError};
 

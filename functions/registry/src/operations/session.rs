@@ -1,20 +1,17 @@
 //! An upload as a request names it, and how an answer tells where it stands.
 
-use http::header::{LOCATION, RANGE};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 
 use crate::auth::{Permit, Principal, Push};
 use crate::body::ResponseBody;
-use crate::error::{Error, UploadPosition};
-use crate::response;
+use crate::error::Error;
+use crate::response::{self, UploadPosition};
 use crate::store::sessions::{Session, SessionId};
 use crate::store::{StoreError, Timestamp};
 use crate::token::UploadToken;
 
 /// Seconds after which a client is asked to come again at the latest.
 const MAX_RETRY_AFTER: u64 = 5;
-
-const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
 /// An upload that a verified token names.
 pub(crate) struct OpenSession {
@@ -71,14 +68,6 @@ impl OpenSession {
         let mut response = response::empty(status);
         self.position(offset)?.write(response.headers_mut());
         Ok(response)
-    }
-}
-
-impl UploadPosition {
-    pub(crate) fn write(self, headers: &mut HeaderMap) {
-        headers.insert(LOCATION, self.location);
-        headers.insert(RANGE, self.range);
-        headers.insert(UPLOAD_UUID, self.uuid);
     }
 }
 

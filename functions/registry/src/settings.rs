@@ -1,0 +1,35 @@
+//! What an operator may choose.
+
+use std::sync::Arc;
+
+use crate::delivery::{Delivery, DeliveryPolicy};
+use crate::hosts::HostPolicy;
+use crate::limits::Limits;
+use crate::sparse::Sparse;
+
+/// What an operator may choose.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Every bound.
+    pub limits: Limits,
+    /// Whether manifests may refer to what is not there.
+    pub sparse: Sparse,
+    /// How blobs reach those who pull them.
+    pub delivery: Arc<dyn DeliveryPolicy>,
+    /// At which host names the registry answers.
+    pub hosts: HostPolicy,
+    /// The region that this instance serves; upload tokens of another one are not taken.
+    pub region: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            sparse: Sparse::default(),
+            delivery: Arc::new(Delivery::default()),
+            hosts: HostPolicy::default(),
+            region: String::new(),
+        }
+    }
+}
