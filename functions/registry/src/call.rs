@@ -58,6 +58,14 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// Memory for an answer that is read as it is sent. It is granted before anything is opened, and so bounds what is open,
+    /// too; the shell bounds the number of answers that are so small that it counts no memory for them.
+    pub(crate) async fn memory_to_stream(&self, length: u64) -> Result<Memory, StoreError> {
+        let most = self.settings.limits.stream_bytes;
+        let bytes = usize::try_from(length).unwrap_or(most).min(most);
+        self.memory_for(Purpose::Stream, bytes).await
+    }
+
     /// A store call's context, now.
     pub(crate) fn cx(&self) -> Context {
         context(&*self.environment, self.client, self.settings.limits.store_ms)

@@ -126,11 +126,20 @@ impl From<AppendError> for Error {
 
 impl From<BodyError> for Error {
     fn from(error: BodyError) -> Self {
-        match error {
-            BodyError::Store(error) => Self::Store(error),
-            BodyError::TooLarge(limit) => Self::BlobTooLarge { limit },
-            BodyError::ClaimLost => Self::ClaimLost,
-            BodyError::Cut | BodyError::Stalled | BodyError::LengthMismatch => Self::Body(error),
+        Self::of_body(error, None)
+    }
+}
+
+impl Error {
+    /// Every way in which the body of a request can fail, and what it is answered with. An upload gives its `position`: a
+    /// body of another length than it said is then answered with where the client can go on.
+    pub(crate) fn of_body(error: BodyError, position: Option<UploadPosition>) -> Self {
+        match (error, position) {
+            (BodyError::Store(error), _) => Self::Store(error),
+            (BodyError::TooLarge(limit), _) => Self::BlobTooLarge { limit },
+            (BodyError::ClaimLost, _) => Self::ClaimLost,
+            (BodyError::LengthMismatch, Some(position)) => Self::UploadRange(Box::new(position)),
+            (error @ (BodyError::Cut | BodyError::Stalled | BodyError::LengthMismatch), _) => Self::Body(error),
         }
     }
 }

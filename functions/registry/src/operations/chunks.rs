@@ -1,26 +1,63 @@
-//! What a chunk says of itself before it arrives: its place, its length, and that there is nothing in it.
+//! A chunk of an upload, and where an upload stands: end-5 and end-13.
+//!
+//! A chunk is stored whole or not at all. A refused chunk leaves the session as it was, and the answer (416) says where
+//! the upload stands, so that a client can go on from there.
 
-use std::future::poll_fn;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
-use bytes::Bytes;
-use http::header::CONTENT_RANGE;
 use http::{HeaderMap, Response, StatusCode};
-use http_body::{Body, Frame};
-use oci::ContentRange;
 
+use super::body_head::{declared_chunk, expected, has_no_bytes, is_empty};
 use super::session::OpenSession;
-use super::source::next_chunk;
-use super::uploads::resume;
+use super::source::resume;
+use super::store_body::Stored;
 use crate::body::{RequestBody, ResponseBody};
 use crate::call::Call;
 use crate::error::Error;
-use crate::heads::declared_length;
-use crate::store::blobs::BodyError;
-use crate::store::sessions::{Expected, Session, State};
+use crate::store::sessions::{Claimed, Session, State};
 
 impl Call<'_> {
+    /// end-5.
+    pub(crate) async fn patch_upload(
+        &self,
+        session: OpenSession,
+        headers: &HeaderMap,
+        body: RequestBody,
+    ) -> Result<Response<ResponseBody>, Error> {
+        if is_empty(headers, &body) {
+            return self.empty_chunk(session, headers, body).await;
+        }
+        let limit = self.settings.limits.upload_bodies;
+        let claim = match self.claim(session.token.session, expected(headers), limit).await? {
+            Claimed::Granted(claim) => claim,
+            Claimed::Busy(row) => return Err(session.busy(&row, self.environment.now(), false)),
+            Claimed::AttemptsExhausted(_) => return Err(Error::TooManyBodies { limit }),
+            Claimed::Ended(_) => return Err(Error::UploadUnknown),
+        };
+        let offset = match self
+            .store_body(&session, &claim, headers, body, session.token.algorithm, false)
+            .await
+        {
+            Err(failure) => return Err(self.fail(&session, &claim, failure).await),
+            Ok(Stored {
+                progress, part: None, ..
+            }) if progress == claim.progress => {
+                // An empty chunk changes nothing.
+                self.release(&claim).await?;
+                progress.offset
+            }
+            Ok(Stored { progress, part, .. }) => {
+                let offset = progress.offset;
+                match self.save(&claim, progress, part).await {
+                    Ok(()) => {}
+                    Err(Error::ClaimLost) => return Err(self.fail(&session, &claim, Error::ClaimLost.into()).await),
+                    // The body may have been saved: only the row knows, and the claim expires by itself.
+                    Err(error) => return Err(error),
+                }
+                offset
+            }
+        };
+        session.answer(StatusCode::ACCEPTED, offset)
+    }
+
     /// A chunk that says that it is empty: it needs no claim, and is refused where one that is not would be.
     pub(super) async fn empty_chunk(
         &self,
@@ -43,100 +80,20 @@ impl Call<'_> {
             return Err(session.busy(row, cx.now, false));
         }
         let in_place = matches!(declared_chunk(headers, offset), Ok(None | Some(0)));
-        if !in_place || !holds_nothing(body).await? {
+        if !in_place || !has_no_bytes(body).await? {
             return Err(session.refused(offset));
         }
         session.answer(StatusCode::ACCEPTED, offset)
     }
-}
 
-/// Whether a request says that it has no body. Others may turn out to have none.
-pub(super) fn is_empty(headers: &HeaderMap, body: &RequestBody) -> bool {
-    match declared_length(headers) {
-        Some(length) => length == 0,
-        None => body.is_end_stream(),
-    }
-}
-
-/// Waits for the first bytes of a body whose head does not say that there are some. What comes back is the whole body;
-/// `is_end_stream` tells whether it has no bytes.
-pub(super) async fn peek(headers: &HeaderMap, mut body: RequestBody) -> Result<RequestBody, BodyError> {
-    if body.is_end_stream() || declared_length(headers).is_some_and(|length| length > 0) {
-        return Ok(body);
-    }
-    let first = next_chunk(&mut body).await?;
-    // A body that has ended need not bear being asked again.
-    let rest = first.is_some().then_some(body);
-    Ok(Box::pin(Peeked { first, rest }))
-}
-
-/// A body whose first bytes were read ahead.
-struct Peeked {
-    first: Option<Bytes>,
-    rest: Option<RequestBody>,
-}
-
-impl Body for Peeked {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(first) = self.first.take() {
-            return Poll::Ready(Some(Ok(Frame::data(first))));
-        }
-        match &mut self.rest {
-            Some(rest) => rest.as_mut().poll_frame(context),
-            None => Poll::Ready(None),
+    /// end-13. A token without a row is a session in which nothing was stored yet.
+    pub(crate) async fn get_upload(&self, session: OpenSession) -> Result<Response<ResponseBody>, Error> {
+        match self.stores.sessions.get(self.cx(), session.token.session).await? {
+            None => session.answer(StatusCode::NO_CONTENT, 0),
+            Some(row) if row.state == State::Open && resume(&row.progress, session.token.algorithm).is_some() => {
+                session.answer(StatusCode::NO_CONTENT, row.progress.offset)
+            }
+            Some(_) => Err(Error::UploadUnknown),
         }
     }
-
-    fn is_end_stream(&self) -> bool {
-        self.first.is_none() && self.rest.as_ref().is_none_or(Body::is_end_stream)
-    }
-}
-
-/// Whether a body is as empty as it says.
-async fn holds_nothing(mut body: RequestBody) -> Result<bool, BodyError> {
-    if body.is_end_stream() {
-        return Ok(true);
-    }
-    while let Some(frame) = poll_fn(|task| body.as_mut().poll_frame(task)).await {
-        if frame?.data_ref().is_some_and(|data| !data.is_empty()) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// What the head of a chunk tells of its session: one that says that it begins further on comes after others.
-pub(super) fn expected(headers: &HeaderMap) -> Expected {
-    match content_range(headers) {
-        Some(Ok(range)) if range.first > 0 => Expected::Existing,
-        _ => Expected::New,
-    }
-}
-
-fn content_range(headers: &HeaderMap) -> Option<Result<ContentRange, OutOfPlace>> {
-    let value = headers.get(CONTENT_RANGE)?;
-    let range = value.to_str().ok().and_then(|text| text.parse().ok());
-    Some(range.ok_or(OutOfPlace))
-}
-
-/// A chunk that does not continue the upload, or is not as long as it says.
-pub(super) struct OutOfPlace;
-
-/// The length that a chunk declares, by `Content-Range` or `Content-Length`, if it fits behind `offset`.
-pub(super) fn declared_chunk(headers: &HeaderMap, offset: u64) -> Result<Option<u64>, OutOfPlace> {
-    let length = declared_length(headers);
-    let Some(range) = content_range(headers) else {
-        return Ok(length);
-    };
-    let range = range?;
-    if range.first != offset || length.is_some_and(|length| length != range.len()) {
-        return Err(OutOfPlace);
-    }
-    Ok(Some(range.len()))
 }

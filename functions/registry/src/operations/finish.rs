@@ -27,11 +27,11 @@ use http::header::CONTENT_RANGE;
 use http::{HeaderMap, Response};
 use oci::{Algorithm, Digest, Hasher};
 
-use super::chunks::{expected, is_empty};
-use super::ends::leave_to_expiry;
+use super::body_head::{expected, is_empty};
 use super::session::OpenSession;
-use super::source::{Lease, next_chunk};
-use super::uploads::{Stored, resume};
+use super::session_states::leave_to_expiry;
+use super::source::{Lease, next_chunk, resume};
+use super::store_body::Stored;
 use crate::auth::{Permit, Push};
 use crate::body::{RequestBody, ResponseBody};
 use crate::call::Call;
@@ -79,7 +79,7 @@ impl Call<'_> {
             .await;
         let stored = match stored {
             Ok(stored) => stored,
-            Err(unstored) => return Err(self.fail(&session, &claim, unstored).await),
+            Err(failure) => return Err(self.fail(&session, &claim, failure).await),
         };
         match self.publish_upload(&permit, &claim, &digest, stored).await {
             Ok(()) => Ok(response::created(permit.repository(), "blobs", &digest)),
@@ -138,7 +138,7 @@ impl Call<'_> {
         if hashed_as_asked {
             let computed = stored.hasher.finish();
             if computed != *digest {
-                return Err(self.discard(claim, &stored.progress.store, computed).await?);
+                return Err(self.cancel_mismatch(claim, &stored.progress.store, computed).await?);
             }
         }
         // One body is the object itself, however it came; several leave behind what the object was made of.
@@ -161,7 +161,7 @@ impl Call<'_> {
                 .hash_object(&location, size, digest.algorithm(), Some(lease))
                 .await?;
             if computed != *digest {
-                return Err(self.discard(claim, &state, computed).await?);
+                return Err(self.cancel_mismatch(claim, &state, computed).await?);
             }
         }
         // From here on nobody else can claim or cancel the session: its object is about to be named by a digest.
@@ -170,9 +170,7 @@ impl Call<'_> {
             location,
             size,
         };
-        if !self.stores.sessions.commit(self.cx(), claim, &publishing).await? {
-            return Err(Error::ClaimLost);
-        }
+        self.commit(claim, &publishing).await?;
         self.publish(permit, &publishing).await?;
         let end = if one_body && !self.stores.blobs.leaves_something(&state) {
             End::Done
@@ -187,7 +185,7 @@ impl Call<'_> {
     /// Removes what an upload was made of; how it ends.
     async fn clear(&self, session: SessionId, attempts: u32, state: &[u8], publishing: &Publishing) -> End {
         let keep = Some(&publishing.location);
-        match self.discard_all(session, attempts, state, keep).await {
+        match self.discard(session, attempts, state, keep).await {
             Ok(Discarded::All) => End::Done,
             Ok(Discarded::Known) => End::Published,
             Err(fault) => {

@@ -70,6 +70,15 @@ impl Call<'_> {
         Err(object_missing(&location))
     }
 
+    /// The bytes of an object that was just sealed. That it is not there is our fault, and no client's.
+    pub(super) async fn read(&self, location: &Location, range: Range<u64>) -> Result<ByteStream, StoreError> {
+        self.stores
+            .blobs
+            .read(self.cx(), location, range)
+            .await?
+            .ok_or_else(|| object_missing(location))
+    }
+
     /// The read was served; that the record stays wrong costs the next one as much as this one.
     async fn is_back(&self, digest: &Digest, location: &Location) {
         let recorded = self.stores.metadata.clear_missing(self.cx(), digest, location).await;

@@ -34,7 +34,7 @@ impl OpenSession {
 
     /// Where the upload stands. `Range` is inclusive and never empty: with nothing stored it reads like one byte,
     /// because clients take an end before the start for an error.
-    fn position(&self, offset: u64) -> Result<UploadPosition, Error> {
+    pub(super) fn position(&self, offset: u64) -> Result<UploadPosition, Error> {
         let range = header(&format!("0-{}", offset.saturating_sub(1)))?;
         Ok(UploadPosition {
             location: self.location.clone(),

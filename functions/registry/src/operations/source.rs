@@ -12,7 +12,7 @@ use crate::body::RequestBody;
 use crate::call::Call;
 use crate::store::Timestamp;
 use crate::store::blobs::{BodyError, Source};
-use crate::store::sessions::Claim;
+use crate::store::sessions::{Claim, Progress};
 
 /// Keeps a claim alive through work that may take longer than a claim lasts.
 pub(super) struct Lease<'a> {
@@ -185,5 +185,14 @@ pub(super) async fn next_chunk(body: &mut RequestBody) -> Result<Option<Bytes>, 
                 }
             }
         }
+    }
+}
+
+/// The hash of what a session holds; `algorithm` is how one hashes that holds nothing yet. `None`: it was saved by
+/// another version of this program, and the session cannot go on.
+pub(super) fn resume(progress: &Progress, algorithm: Algorithm) -> Option<Hasher> {
+    match progress.hash.as_slice() {
+        [] => Some(Hasher::new(algorithm)),
+        saved => Hasher::restore(saved),
     }
 }

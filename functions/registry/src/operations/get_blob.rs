@@ -1,4 +1,4 @@
-//! Blobs: end-2 and end-10.
+//! A blob is pulled: end-2.
 
 use std::ops::Range;
 
@@ -9,23 +9,20 @@ use oci::{Digest, RepositoryName};
 
 use super::objects::Named;
 use super::ranges::{self, Wanted};
-use crate::auth::{Delete, Identity, Permit, Pull, Push};
+use crate::auth::{Identity, Permit, Pull, Push};
 use crate::body::ResponseBody;
 use crate::call::Call;
 use crate::delivery::{Client, Delivery};
-use crate::environment::{Memory, Purpose, context, random_u64};
+use crate::environment::{context, random_u64};
 use crate::error::Error;
 use crate::own_host;
-use crate::response;
+use crate::response::{self, IMMUTABLE};
 use crate::store::blobs::{ByteStream, Reached, Redirect, RedirectRequest};
-use crate::store::metadata::{Link, Removal};
+use crate::store::metadata::Link;
 use crate::store::{Location, StoreError};
 
 /// Blobs are served as bytes: their own media types live in manifests, and a browser must not interpret them.
 const BLOB_TYPE: &str = "application/octet-stream";
-
-/// What a digest names never changes; but a shared cache must not hand it to those who may not pull it.
-pub(super) const IMMUTABLE: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
 
 impl Call<'_> {
     /// end-2. One table read. A GET of the whole blob or of one range is redirected where the store can; HEAD is
@@ -201,42 +198,6 @@ impl Call<'_> {
             defect: None,
         };
         self.open_object(named, first).await
-    }
-
-    /// Memory for an answer that is read as it is sent. It is granted before anything is opened, and so bounds what is open,
-    /// too; the shell bounds the number of answers that are so small that it counts no memory for them.
-    pub(super) async fn memory_to_stream(&self, length: u64) -> Result<Memory, StoreError> {
-        let most = self.settings.limits.stream_bytes;
-        let bytes = usize::try_from(length).unwrap_or(most).min(most);
-        self.memory_for(Purpose::Stream, bytes).await
-    }
-
-    /// The bytes of an object that was just sealed. That it is not there is our fault, and no client's.
-    pub(crate) async fn read(&self, location: &Location, range: Range<u64>) -> Result<ByteStream, StoreError> {
-        self.stores
-            .blobs
-            .read(self.cx(), location, range)
-            .await?
-            .ok_or_else(|| ranges::object_missing(location))
-    }
-
-    /// end-10: unlinks the blob from the repository. Other repositories keep it, and so does every manifest here that
-    /// refers to it (405).
-    pub(crate) async fn delete_blob(
-        &self,
-        permit: Permit<Delete>,
-        digest: Digest,
-    ) -> Result<Response<ResponseBody>, Error> {
-        match self
-            .stores
-            .metadata
-            .unlink(self.cx(), permit.repository(), &digest)
-            .await?
-        {
-            Removal::Removed => Ok(response::empty(StatusCode::ACCEPTED)),
-            Removal::Absent => Err(Error::BlobUnknown),
-            Removal::Referenced(referrer) => Err(Error::Referenced(referrer)),
-        }
     }
 }
 

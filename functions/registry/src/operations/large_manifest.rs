@@ -1,0 +1,130 @@
+//! A manifest that is too large for the metadata table: its bytes are an object.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::session_states::leave_to_expiry;
+use crate::call::Call;
+use crate::error::Error;
+use crate::store::blobs::{BodyError, Source, Upload};
+use crate::store::metadata::{Content, Defect, ManifestPut, NewContent, PutManifest};
+use crate::store::sessions::{Claim, Claimed, End, Expected, Publishing};
+use crate::store::{Location, StoreError};
+
+impl Call<'_> {
+    /// Puts a manifest that is too large for the table: its bytes become an object, unless they are one already. Like
+    /// an upload's, the object is named by a session's row before it exists, so that a crash leaves nothing that
+    /// cannot be found.
+    pub(super) async fn put_large(&self, put: &mut PutManifest, bytes: Bytes) -> Result<ManifestPut, Error> {
+        let metadata = &self.stores.metadata;
+        let known = match self.found(put).await? {
+            StoredBytes::Whole => Some(NewContent::Unchanged),
+            StoredBytes::DamagedRecord => Some(NewContent::Inline(bytes.clone())),
+            StoredBytes::None => None,
+        };
+        if let Some(content) = known {
+            put.content = content;
+            let outcome = metadata.put_manifest(self.cx(), put).await?;
+            // Deleted between the two: then its bytes are no longer anybody's, and are stored again.
+            if outcome != ManifestPut::Gone {
+                return Ok(outcome);
+            }
+        }
+        let Claimed::Granted(claim) = self.claim(self.new_session_key(), Expected::New, 1).await? else {
+            return Err(StoreError::failed("a new session is not new").into());
+        };
+        let (location, leaves_something) = self.store_bytes(&claim, bytes).await?;
+        let publishing = Publishing {
+            digest: put.digest,
+            location,
+            size: put.size,
+        };
+        if !self.stores.sessions.commit(self.cx(), &claim, &publishing).await? {
+            return Err(StoreError::unavailable("storing a manifest took longer than its claim").into());
+        }
+        put.content = NewContent::Sealed(publishing.location);
+        let outcome = metadata.put_manifest(self.cx(), put).await?;
+        if let (ManifestPut::StoredElsewhere(other), NewContent::Sealed(offered)) = (&outcome, &put.content) {
+            self.make_sure(&put.digest, put.size, offered, other.clone()).await?;
+        }
+        let end = match outcome {
+            ManifestPut::Stored | ManifestPut::AsItWas | ManifestPut::StoredElsewhere(_) => End::Done,
+            ManifestPut::Missing(_) | ManifestPut::OtherType(_) | ManifestPut::Gone => End::Cancelled,
+        };
+        // A row that is done tells collection nothing.
+        if !(end == End::Done && leaves_something) {
+            leave_to_expiry(self.stores.sessions.finish(self.cx(), &claim, end).await);
+        }
+        Ok(outcome)
+    }
+
+    /// What there is of the manifest's bytes: one request to the blob store, if they lie in an object. What
+    /// is not there is recorded, so that it can be replaced.
+    async fn found(&self, put: &PutManifest) -> Result<StoredBytes, StoreError> {
+        let metadata = &self.stores.metadata;
+        let record = metadata.manifest(self.cx(), &put.repository, &put.digest).await?;
+        match record.map(|record| record.content) {
+            None | Some(Content::Defective(..)) => Ok(StoredBytes::None),
+            Some(Content::Inline(_)) => Ok(StoredBytes::Whole),
+            Some(Content::Damaged(_)) => Ok(StoredBytes::DamagedRecord),
+            Some(Content::Stored(location)) => {
+                if self.is_whole(&location, put.size).await? {
+                    return Ok(StoredBytes::Whole);
+                }
+                let (repository, defect) = (Some(&put.repository), Defect::Missing);
+                metadata
+                    .record_defect(self.cx(), repository, &put.digest, &location, defect)
+                    .await?;
+                Ok(StoredBytes::None)
+            }
+        }
+    }
+
+    /// Where the bytes lie now, and whether anything else was left behind.
+    async fn store_bytes(&self, claim: &Claim, bytes: Bytes) -> Result<(Location, bool), Error> {
+        let size = bytes.len() as u64;
+        let appended = self
+            .stores
+            .blobs
+            .append(self.cx(), claim.attempt, &[], &mut OneChunk(Some(bytes)))
+            .await?;
+        let leaves_something = self.stores.blobs.leaves_something(&appended.state);
+        let parts = appended.part.into_iter().collect();
+        let upload = Upload {
+            session: claim.key.id,
+            state: appended.state,
+            parts,
+            size,
+        };
+        let location = self.stores.blobs.seal(self.sealing(), &upload).await?;
+        Ok((location, leaves_something))
+    }
+}
+
+/// What there is of the bytes of a manifest that is put.
+enum StoredBytes {
+    /// All of them, as far as is known.
+    Whole,
+    /// Others, in the record, which has to hold the right ones.
+    DamagedRecord,
+    /// None.
+    None,
+}
+
+/// Bytes at hand as a body.
+struct OneChunk(Option<Bytes>);
+
+#[async_trait]
+impl Source for OneChunk {
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        Ok(self.0.take())
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        Some(self.0.as_ref().map_or(0, Bytes::len) as u64)
+    }
+
+    fn sha256(&self) -> Option<[u8; 32]> {
+        None
+    }
+}

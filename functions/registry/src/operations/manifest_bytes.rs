@@ -1,0 +1,82 @@
+//! The stored bytes of a manifest: in its record, or in an object.
+
+use bytes::{Bytes, BytesMut};
+use futures_util::TryStreamExt as _;
+use oci::{Digest, RepositoryName};
+
+use super::objects::Named;
+use crate::call::Call;
+use crate::store::StoreError;
+use crate::store::blobs::ByteStream;
+use crate::store::metadata::{Content, ManifestRecord};
+
+impl Call<'_> {
+    /// Whether the record holds fewer or more bytes than it says: it is damaged, which is recorded.
+    pub(super) async fn is_cut(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        record: &ManifestRecord,
+    ) -> Result<bool, StoreError> {
+        match &record.content {
+            Content::Inline(bytes) if bytes.len() as u64 != record.size => {
+                let metadata = &self.stores.metadata;
+                metadata.record_damaged_manifest(self.cx(), repository, digest).await?;
+                tracing::error!(
+                    %repository,
+                    %digest,
+                    "a manifest is damaged in its record; it is answered with 404 until it is pushed again"
+                );
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// The bytes of a manifest that lie in an object; `None`: they are lost.
+    pub(super) async fn open_manifest(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        content: &Content,
+        size: u64,
+    ) -> Result<Option<ByteStream>, StoreError> {
+        let Some(location) = content.object() else {
+            return Ok(None);
+        };
+        let named = Named {
+            repository,
+            digest,
+            location,
+            defect: match content {
+                Content::Defective(_, defect) => Some(*defect),
+                Content::Inline(_) | Content::Stored(_) | Content::Damaged(_) => None,
+            },
+        };
+        let opened = self.open_object(named, 0..size).await?;
+        Ok(opened.map(|(stream, _)| stream))
+    }
+
+    /// All bytes of a manifest: bounded, because manifests are. `None`: they are lost.
+    pub(super) async fn manifest_bytes(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        record: ManifestRecord,
+    ) -> Result<Option<Bytes>, StoreError> {
+        if let Content::Inline(bytes) = record.content {
+            return Ok(Some(bytes));
+        }
+        let stream = self
+            .open_manifest(repository, digest, &record.content, record.size)
+            .await?;
+        let Some(mut stream) = stream else {
+            return Ok(None);
+        };
+        let mut bytes = BytesMut::new();
+        while let Some(chunk) = stream.try_next().await? {
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(Some(bytes.freeze()))
+    }
+}

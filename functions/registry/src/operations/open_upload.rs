@@ -1,0 +1,73 @@
+//! An upload is opened: end-4a, end-4b, end-4c and end-11.
+
+use http::{HeaderMap, HeaderName, Response, StatusCode};
+use http_body::Body as _;
+use oci::{Algorithm, Digest};
+
+use super::body_head::peek;
+use super::session::OpenSession;
+use crate::auth::{Identity, Permit, Push};
+use crate::body::{RequestBody, ResponseBody};
+use crate::call::Call;
+use crate::error::Error;
+use crate::query::OpenUpload;
+use crate::response;
+use crate::store::StoreError;
+use crate::token::UploadToken;
+
+const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
+
+impl Call<'_> {
+    /// end-4a, end-4b, end-4c, end-11. Opening a session writes nothing: the token is all there is of it.
+    pub(crate) async fn open_upload(
+        &self,
+        permit: Permit<Push>,
+        identity: &Identity,
+        open: OpenUpload,
+        headers: &HeaderMap,
+        body: RequestBody,
+    ) -> Result<Response<ResponseBody>, Error> {
+        let algorithm = match open {
+            OpenUpload::Session(algorithm) => algorithm,
+            OpenUpload::Monolithic(digest) => {
+                // Some clients name the digest when they open a session. The specification lets a registry answer every
+                // such POST with a session, and distribution v3 does; here only the one that cannot be the whole blob.
+                let body = peek(headers, body).await?;
+                if !body.is_end_stream() || digest == Digest::of(digest.algorithm(), b"") {
+                    let session = self.new_session(&permit, identity, digest.algorithm()).await?;
+                    return self.finish_upload(permit, session, digest, headers, body).await;
+                }
+                digest.algorithm()
+            }
+            OpenUpload::Mount { digest, from } => {
+                if self.mount(&permit, identity, &digest, from).await? {
+                    return Ok(response::created(permit.repository(), "blobs", &digest));
+                }
+                digest.algorithm()
+            }
+        };
+        let session = self.new_session(&permit, identity, algorithm).await?;
+        let mut response = session.answer(StatusCode::ACCEPTED, 0)?;
+        response
+            .headers_mut()
+            .insert(CHUNK_MIN_LENGTH, self.settings.limits.chunk_min_bytes.into());
+        Ok(response)
+    }
+
+    async fn new_session(
+        &self,
+        permit: &Permit<Push>,
+        identity: &Identity,
+        algorithm: Algorithm,
+    ) -> Result<OpenSession, Error> {
+        let session = self.new_session_key();
+        let token = UploadToken {
+            session,
+            algorithm,
+            principal: identity.principal().clone(),
+        };
+        let text = self.tokens().await?.sign(permit.repository(), &token);
+        let text = text.ok_or_else(|| StoreError::failed("there is no key to sign upload tokens with"))?;
+        OpenSession::new(permit, token, &text)
+    }
+}

@@ -1,0 +1,156 @@
+//! A manifest is pushed: end-7.
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use oci::{Algorithm, Descriptor, Digest, Manifest, MediaType, Reference, Tag};
+
+use super::receive::Received;
+use crate::auth::{Identity, Permit, Push};
+use crate::body::{RequestBody, ResponseBody};
+use crate::call::Call;
+use crate::environment::Purpose;
+use crate::error::Error;
+use crate::response;
+use crate::store::StoreError;
+use crate::store::metadata::{ManifestPut, NewContent, PutManifest, Referrer};
+
+const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
+const TAG: HeaderName = HeaderName::from_static("oci-tag");
+const WARNING: HeaderName = HeaderName::from_static("warning");
+
+impl Call<'_> {
+    /// end-7a, end-7b. The bytes are stored exactly as received; the manifest and its tags appear together.
+    pub(crate) async fn put_manifest(
+        &self,
+        permit: Permit<Push>,
+        identity: &Identity,
+        reference: Reference,
+        mut tags: Vec<Tag>,
+        headers: &HeaderMap,
+        body: RequestBody,
+    ) -> Result<Response<ResponseBody>, Error> {
+        let limits = &self.settings.limits;
+        let content_type = content_type(headers)?;
+        let Received { bytes, memory: _held } = self.receive_manifest(headers, body).await?;
+        let bounds = oci::Limits {
+            max_depth: limits.json_depth,
+            max_references: limits.manifest_references,
+            ..oci::Limits::default()
+        };
+        let parsing = Manifest::memory_to_parse(&bytes, &bounds);
+        let _parsing = self.memory_for(Purpose::Work, parsing).await?;
+        let manifest = Manifest::parse(&bytes, content_type.as_ref(), &bounds)?;
+        let answered_tags = tags.clone();
+        let digest = match reference {
+            Reference::Digest(digest) => {
+                let computed = Digest::of(digest.algorithm(), &bytes);
+                if computed != digest {
+                    return Err(Error::ManifestDigestMismatch { computed });
+                }
+                digest
+            }
+            Reference::Tag(tag) => {
+                if !tags.contains(&tag) {
+                    tags.push(tag);
+                }
+                Digest::of(Algorithm::Sha256, &bytes)
+            }
+        };
+        if tags.len() > limits.tags_per_push {
+            return Err(Error::TooManyTags {
+                limit: limits.tags_per_push,
+            });
+        }
+        self.publish_manifest(&permit, identity, &digest, &manifest, bytes, tags)
+            .await?;
+
+        let mut response = response::created(permit.repository(), "manifests", &digest);
+        let headers = response.headers_mut();
+        if let Some(subject) = &manifest.subject {
+            response::insert(headers, SUBJECT, &subject.digest.to_string());
+        }
+        for tag in answered_tags {
+            if let Ok(value) = HeaderValue::from_str(tag.as_str()) {
+                headers.append(TAG, value);
+            }
+        }
+        if content_type.is_none() {
+            headers.insert(
+                WARNING,
+                HeaderValue::from_static(
+                    "299 - \"the push had no Content-Type: the type was taken from the manifest\"",
+                ),
+            );
+        }
+        Ok(response)
+    }
+
+    async fn publish_manifest(
+        &self,
+        permit: &Permit<Push>,
+        identity: &Identity,
+        digest: &Digest,
+        manifest: &Manifest,
+        bytes: Bytes,
+        tags: Vec<Tag>,
+    ) -> Result<(), Error> {
+        let size = bytes.len() as u64;
+        let (required, excepted) = self.settings.sparse.references(manifest);
+        let referrer = referrer(manifest, digest, size, self.settings.limits.referrer_annotations_bytes);
+        let mut put = PutManifest {
+            repository: permit.repository().clone(),
+            digest: *digest,
+            media_type: manifest.media_type.clone(),
+            size,
+            content: NewContent::Inline(bytes.clone()),
+            artifact_type: manifest.artifact_type.clone(),
+            subject: manifest.subject.as_ref().map(|subject| (subject.digest, referrer)),
+            required,
+            excepted,
+            tags,
+            who: identity.principal().to_string(),
+        };
+        let outcome = if bytes.len() > self.settings.limits.inline_manifest_bytes {
+            self.put_large(&mut put, bytes).await?
+        } else {
+            match self.stores.metadata.put_manifest(self.cx(), &put).await? {
+                // It lies in an object, which is missing: manifests of this size did so under other limits.
+                ManifestPut::Gone => self.put_large(&mut put, bytes).await?,
+                outcome => outcome,
+            }
+        };
+        match outcome {
+            ManifestPut::Stored | ManifestPut::AsItWas | ManifestPut::StoredElsewhere(_) => Ok(()),
+            ManifestPut::Missing(digests) => Err(Error::ManifestReferencesUnknown(digests)),
+            ManifestPut::OtherType(stored) => Err(Error::ManifestOfOtherType(stored)),
+            ManifestPut::Gone => {
+                Err(StoreError::failed("a manifest that was put with its bytes is said to have none").into())
+            }
+        }
+    }
+}
+
+/// The `Content-Type` of a push; parameters are ignored, as the specification says.
+fn content_type(headers: &HeaderMap) -> Result<Option<MediaType>, Error> {
+    let Some(value) = headers.get(CONTENT_TYPE) else {
+        return Ok(None);
+    };
+    let text = value.to_str().map_err(|_| Error::ContentTypeInvalid)?;
+    MediaType::parse(text).map(Some).map_err(|_| Error::ContentTypeInvalid)
+}
+
+/// The row under which a manifest is shown by the referrers API of its subject.
+fn referrer(manifest: &Manifest, digest: &Digest, size: u64, max_annotations: usize) -> Referrer {
+    let mut descriptor = Descriptor::new(manifest.media_type.clone(), *digest, size);
+    descriptor.artifact_type.clone_from(&manifest.artifact_type);
+    let length = serde_json::to_vec(&manifest.annotations).map_or(usize::MAX, |json| json.len());
+    let annotations_omitted = length > max_annotations;
+    if !annotations_omitted && !manifest.annotations.is_empty() {
+        descriptor.annotations = Some(manifest.annotations.clone());
+    }
+    Referrer {
+        descriptor,
+        annotations_omitted,
+    }
+}

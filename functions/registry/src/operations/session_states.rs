@@ -1,0 +1,189 @@
+//! The states of an upload session, as the operations change them: claim, save, release, fail, commit, cancel, discard.
+//! The table of states and verbs is in the contract of [`SessionStore`](crate::store::sessions::SessionStore). Sessions
+//! expire in [`collection`](crate::collection).
+
+use http::{Response, StatusCode};
+use oci::Digest;
+
+use super::session::OpenSession;
+use crate::body::ResponseBody;
+use crate::call::Call;
+use crate::environment::random_u64;
+use crate::error::Error;
+use crate::response;
+use crate::store::blobs::Discarded;
+use crate::store::sessions::{
+    Cancelled, Claim, Claimed, End, Expected, Progress, Publishing, SessionId, SessionKey, State,
+};
+use crate::store::{Location, StoreError};
+
+/// A body that was not stored.
+pub(super) struct BodyFailure {
+    /// What the client is told, unless the claim was lost: see [`Call::fail`].
+    pub(super) error: Error,
+    /// The blob store may still be writing bytes of this attempt.
+    pub(super) write_in_flight: bool,
+}
+
+impl From<Error> for BodyFailure {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            write_in_flight: true,
+        }
+    }
+}
+
+impl Call<'_> {
+    /// The key of a session that begins now.
+    pub(super) fn new_session_key(&self) -> SessionKey {
+        let high = u128::from(random_u64(&*self.environment));
+        let low = u128::from(random_u64(&*self.environment));
+        let expires = self.environment.now().plus_millis(self.settings.limits.upload_token_ms);
+        SessionKey {
+            expires,
+            id: SessionId(high << 64 | low),
+        }
+    }
+
+    /// Claims a session for one body, unless it has had `max_attempts`.
+    pub(super) async fn claim(
+        &self,
+        key: SessionKey,
+        expected: Expected,
+        max_attempts: u32,
+    ) -> Result<Claimed, StoreError> {
+        let cx = self.cx();
+        let until = cx.now.plus_millis(self.settings.limits.claim_ms);
+        self.stores.sessions.claim(cx, key, expected, until, max_attempts).await
+    }
+
+    /// Saves a body that was stored, and ends its claim. [`Error::ClaimLost`]: nothing is saved.
+    pub(super) async fn save(&self, claim: &Claim, progress: Progress, part: Option<Vec<u8>>) -> Result<(), Error> {
+        let saved = self.stores.sessions.save(self.cx(), claim, progress, part).await?;
+        saved.then_some(()).ok_or(Error::ClaimLost)
+    }
+
+    /// Releases a claim under which nothing was stored, and no write is in flight.
+    pub(super) async fn release(&self, claim: &Claim) -> Result<(), StoreError> {
+        let sessions = &self.stores.sessions;
+        let Some(store) = self
+            .stores
+            .blobs
+            .after_failed_attempt(claim.attempt, &claim.progress.store)
+        else {
+            return sessions.release(self.cx(), claim).await;
+        };
+        let progress = Progress {
+            store,
+            ..claim.progress.clone()
+        };
+        // A claim that was lost meanwhile needs no release.
+        sessions.save(self.cx(), claim, progress, None).await.map(drop)
+    }
+
+    /// Releases the claim of a body that failed, unless the session ended with it, and returns what the client is told. A
+    /// claim that cannot be released expires within a minute.
+    pub(super) async fn fail(&self, session: &OpenSession, claim: &Claim, failure: BodyFailure) -> Error {
+        let BodyFailure { error, write_in_flight } = failure;
+        match error {
+            // The session is cancelled already.
+            Error::BlobDigestMismatch { .. } => error,
+            Error::ClaimLost => self.claim_lost(session, claim).await.unwrap_or_else(|error| error),
+            error => {
+                leave_to_expiry(if write_in_flight {
+                    self.stores.sessions.release(self.cx(), claim).await
+                } else {
+                    self.release(claim).await
+                });
+                error
+            }
+        }
+    }
+
+    /// What the client of a body is told whose claim was lost while it streamed. If the session is still open, another
+    /// body came first, and the client can go on behind it. If the session has ended, the request that ended it could not
+    /// see the bytes of this body: they are discarded here, with everything else but the published object.
+    async fn claim_lost(&self, session: &OpenSession, claim: &Claim) -> Result<Error, Error> {
+        let row = self.stores.sessions.get(self.cx(), claim.key).await?;
+        match row {
+            Some(row) if row.state == State::Open => Ok(session.refused(row.progress.offset)),
+            Some(row) if row.state != State::Swept => {
+                let published = row.publishing.as_ref().map(|publishing| &publishing.location);
+                let keep = published.filter(|_| row.state != State::Cancelled);
+                leave_to_expiry(
+                    self.discard(claim.key.id, row.attempts, &row.progress.store, keep)
+                        .await,
+                );
+                Ok(Error::UploadUnknown)
+            }
+            _ => Ok(Error::UploadUnknown),
+        }
+    }
+
+    /// Commits a session to what it becomes: from here on no other request can claim or cancel it.
+    /// [`Error::ClaimLost`]: nothing may be published.
+    pub(super) async fn commit(&self, claim: &Claim, publishing: &Publishing) -> Result<(), Error> {
+        let committed = self.stores.sessions.commit(self.cx(), claim, publishing).await?;
+        committed.then_some(()).ok_or(Error::ClaimLost)
+    }
+
+    /// Cancels an upload whose bytes do not have the digest that they should: no request can mend it. Returns what the
+    /// client is told.
+    pub(super) async fn cancel_mismatch(&self, claim: &Claim, state: &[u8], computed: Digest) -> Result<Error, Error> {
+        // If this claim had run out, another request may have claimed the session and be going on from the same bytes:
+        // then this request must end neither the session nor them.
+        let until = self.environment.now().plus_millis(self.settings.limits.claim_ms);
+        if !self.stores.sessions.renew(self.cx(), claim, until).await? {
+            return Ok(Error::ClaimLost);
+        }
+        self.stores.sessions.finish(self.cx(), claim, End::Cancelled).await?;
+        // By another instance's clock the claim may have run out between the two calls; then nothing has ended.
+        let row = self.stores.sessions.get(self.cx(), claim.key).await?;
+        if row.is_none_or(|row| row.state != State::Cancelled) {
+            return Ok(Error::ClaimLost);
+        }
+        leave_to_expiry(self.discard(claim.key.id, claim.attempt.number, state, None).await);
+        Ok(Error::BlobDigestMismatch { computed })
+    }
+
+    /// end-14. The space is free at once. A body that is still streaming finds its claim lost, and discards what it wrote.
+    pub(crate) async fn cancel_upload(&self, session: OpenSession) -> Result<Response<ResponseBody>, Error> {
+        match self.stores.sessions.cancel(self.cx(), session.token.session).await? {
+            Cancelled::Ended => Err(Error::UploadUnknown),
+            Cancelled::Now(None) => Ok(response::empty(StatusCode::NO_CONTENT)),
+            Cancelled::Now(Some(row)) => {
+                let id = session.token.session.id;
+                leave_to_expiry(self.discard(id, row.attempts, &row.progress.store, None).await);
+                Ok(response::empty(StatusCode::NO_CONTENT))
+            }
+        }
+    }
+
+    /// Deletes what an ended session has left in the blob store, but for the published object at `keep`. A session is
+    /// finished as [`End::Done`] only if [`Discarded::All`] was deleted: no request searches the store for more, and
+    /// collection finds the rest by the session's row.
+    pub(super) async fn discard(
+        &self,
+        session: SessionId,
+        attempts: u32,
+        state: &[u8],
+        keep: Option<&Location>,
+    ) -> Result<Discarded, StoreError> {
+        self.stores
+            .blobs
+            .discard(self.cx(), session, attempts, state, keep)
+            .await
+    }
+}
+
+/// Logs a fault that comes after the point at which a request is decided, and must not change its answer. The session's
+/// row names everything that is left behind, and its expiry deletes that.
+pub(super) fn leave_to_expiry<T>(ended: Result<T, StoreError>) {
+    if let Err(fault) = ended {
+        tracing::warn!(
+            error = &fault as &dyn std::error::Error,
+            "what an upload left behind could not be tidied up now; its session's row names it"
+        );
+    }
+}

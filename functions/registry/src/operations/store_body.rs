@@ -1,0 +1,88 @@
+//! The body of an upload's request is stored, behind what the session holds.
+
+use http::HeaderMap;
+use oci::{Algorithm, Hasher};
+
+use super::body_head::{OutOfPlace, declared_chunk};
+use super::session::OpenSession;
+use super::session_states::BodyFailure;
+use super::source::{UploadSource, resume};
+use crate::body::RequestBody;
+use crate::call::Call;
+use crate::error::Error;
+use crate::store::blobs::{AppendError, BodyError};
+use crate::store::sessions::{Claim, Progress};
+
+/// What a session would hold with a body that was stored. Nothing of it counts until the caller saves or commits it.
+pub(super) struct Stored {
+    pub(super) progress: Progress,
+    pub(super) part: Option<Vec<u8>>,
+    pub(super) hasher: Hasher,
+}
+
+impl Call<'_> {
+    /// Stores the body of a request behind what the claimed session holds. `algorithm` is the hash of a session that holds
+    /// nothing yet. A body of no bytes stores nothing, unless it is the `last` one and the session holds nothing: a blob
+    /// may be empty.
+    pub(super) async fn store_body(
+        &self,
+        session: &OpenSession,
+        claim: &Claim,
+        headers: &HeaderMap,
+        body: RequestBody,
+        algorithm: Algorithm,
+        last: bool,
+    ) -> Result<Stored, BodyFailure> {
+        let offset = claim.progress.offset;
+        let failed = |error: AppendError| failure(session, offset, error);
+        let declared = declared_chunk(headers, offset);
+        let declared = declared.map_err(|OutOfPlace| failed(BodyError::LengthMismatch.into()))?;
+        let hasher = resume(&claim.progress, algorithm).ok_or(Error::UploadUnknown)?;
+        let limit = self.settings.limits.blob_bytes;
+        if declared.is_some_and(|length| offset.saturating_add(length) > limit) {
+            return Err(failed(BodyError::TooLarge(limit).into()));
+        }
+        let mut source = UploadSource::new(self, claim, body, declared, hasher);
+        let is_empty = source.is_empty().await.map_err(|error| failed(error.into()))?;
+        if is_empty && !(last && claim.progress == Progress::default()) {
+            let (_, hasher) = source.into_parts();
+            return Ok(Stored {
+                progress: claim.progress.clone(),
+                part: None,
+                hasher,
+            });
+        }
+        let appended = self
+            .stores
+            .blobs
+            .append(self.cx(), claim.attempt, &claim.progress.store, &mut source)
+            .await;
+        let appended = appended.map_err(failed)?;
+        let (received, hasher) = source.into_parts();
+        let progress = Progress {
+            offset: offset + received,
+            hash: hasher.save(),
+            store: appended.state,
+            parts: claim.progress.parts,
+        };
+        Ok(Stored {
+            progress,
+            part: appended.part,
+            hasher,
+        })
+    }
+}
+
+/// What a failed body means for its upload, of which `offset` bytes are stored: [`Error::of_body`] knows every way in
+/// which a body can fail, and this adds where the upload stands and whether a write may still be in flight.
+fn failure(session: &OpenSession, offset: u64, error: AppendError) -> BodyFailure {
+    let (error, write_in_flight) = match error {
+        AppendError::Body(error) => (error, false),
+        AppendError::WriteInFlight(error) => (error, true),
+        AppendError::Store(error) => (BodyError::Store(error), true),
+    };
+    BodyFailure {
+        error: Error::of_body(error, session.position(offset).ok()),
+        write_in_flight,
+    }
+}
