@@ -394,7 +394,7 @@ pub(crate) fn number(text: &str) -> Option<u64> {
 fn session_key(expires: &str, id: &str) -> Option<SessionKey> {
     Some(SessionKey {
         expires: Timestamp(number(expires)?),
-        id: SessionId(u128::from_str_radix(id, 16).ok()?),
+        id: id.parse().ok()?,
     })
 }
 

@@ -71,21 +71,13 @@ impl Name {
     /// Reads the key of an object back: a segment, or what was joined. Only the one spelling that [`fmt::Display`]
     /// writes is accepted, so that no other text ever becomes a path.
     pub(crate) fn parse(key: &str) -> Option<Self> {
-        let (key, form) = match key.strip_suffix(Form::Joined.ending()) {
-            // "<session>.0" is no joined object: no dot would be left.
-            Some(key) if key.contains('.') => (key, Form::Joined),
-            _ => (key, Form::Segment),
+        let (Attempt { session, number }, rest) = Attempt::of_key(key)?;
+        let form = match rest {
+            "" => Form::Segment,
+            rest if rest == Form::Joined.ending() => Form::Joined,
+            _ => return None,
         };
-        let (session, number) = key.split_once('.')?;
-        let canonical = session.len() == 32
-            && session.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-            && number.bytes().all(|byte| byte.is_ascii_digit())
-            && !number.starts_with('0');
-        if !canonical {
-            return None;
-        }
-        let session = SessionId(u128::from_str_radix(session, 16).ok()?);
-        Some(Self::new(session, number.parse().ok()?, form))
+        Some(Self::new(session, number, form))
     }
 }
 

@@ -66,12 +66,10 @@ impl Keys {
     /// The object that a key names or belongs to. `None`: it is no key of this store.
     pub(crate) fn location(&self, key: &str) -> Option<Location> {
         let own = key.strip_prefix(&self.prefix)?;
-        let mut fields = own.split('.');
-        let (id, attempt) = (fields.next()?, fields.next()?);
-        let is_id = id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        let is_number = attempt.parse::<u32>().is_ok_and(|number| number.to_string() == attempt);
-        let is_own = is_id && is_number && matches!((fields.next(), fields.next()), (None | Some("0"), None));
-        is_own.then(|| Location::main(format!("{id}.{attempt}")))
+        match Attempt::of_key(own)? {
+            (attempt, "" | STAGED) => Some(Self::named(attempt)),
+            _ => None,
+        }
     }
 
     /// A location of this store.

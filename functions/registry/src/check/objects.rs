@@ -13,7 +13,7 @@ use super::{Event, Finding, Over, Run};
 use crate::store::blobs::Stored;
 use crate::store::collection::PendingDeletion;
 use crate::store::records::{Record, Unreadable};
-use crate::store::sessions::{Session, SessionId, SessionKey, State};
+use crate::store::sessions::{Attempt, Session, SessionId, SessionKey, State};
 use crate::store::{Cursor, Location, Slice, StoreError, Timestamp};
 
 /// After every moment that a store can hold.
@@ -79,24 +79,17 @@ impl Named {
         if self.exactly.contains(&print(location)) {
             return true;
         }
-        let Some((attempt, session, number)) = attempt_of(&location.key) else {
+        let Some((attempt, _)) = Attempt::of_key(&location.key) else {
             return false;
         };
-        let attempts = self.attempts.get(&session);
+        let attempts = self.attempts.get(&attempt.session);
         let begun = Location {
             store: location.store.clone(),
-            key: attempt,
+            key: attempt.to_string(),
         };
-        attempts.is_some_and(|attempts| (1..=*attempts).contains(&number)) || self.begun.contains(&print(&begun))
+        attempts.is_some_and(|attempts| (1..=*attempts).contains(&attempt.number))
+            || self.begun.contains(&print(&begun))
     }
-}
-
-/// The attempt that made an object, by its key: `<session>.<number>` and perhaps more.
-fn attempt_of(key: &str) -> Option<(String, SessionId, u32)> {
-    let mut parts = key.split('.');
-    let (session, number) = (parts.next()?, parts.next()?);
-    let id = u128::from_str_radix(session, 16).ok()?;
-    Some((format!("{session}.{number}"), SessionId(id), number.parse().ok()?))
 }
 
 impl Over<'_> {

@@ -115,13 +115,27 @@ pub struct TagRecord {
     pub media_type: MediaType,
     /// That manifest's size in bytes.
     pub size: u64,
-    /// Grows with every change of the tag: `max(previous + 1, now in ms << 12)`; never repeats, also after a delete.
+    /// Grows with every change of the tag, as [`TagRecord::next_version`] tells; never repeats, also after a delete.
     pub version: u64,
     /// When it was last written.
     pub at: Timestamp,
     /// The manifest's record was recorded as damaged. It may have been pushed again since: its own record tells.
     #[serde(skip)]
     pub is_suspect: bool,
+}
+
+impl TagRecord {
+    /// The version of a tag after one more change at `now`, when its last change had the version `last`; `None`: the tag
+    /// was never there. A deletion is a change too, so that versions go on over all lives of a tag.
+    ///
+    /// The version is a hybrid clock, `max(last + 1, now in milliseconds << 12)`: clients order a tag's life by it, and it
+    /// grows also where the clocks of two instances differ. The 12 bits have room for changes within one millisecond. It
+    /// is at least 1.
+    #[must_use]
+    pub fn next_version(last: Option<u64>, now: Timestamp) -> u64 {
+        let by_clock = now.0.saturating_mul(1 << 12);
+        last.map_or(1, |last| last.saturating_add(1)).max(by_clock)
+    }
 }
 
 /// One change of a tag.
@@ -432,4 +446,28 @@ pub trait MetadataStore: Send + Sync + 'static {
 
     /// Removes the repository's link to a blob, unless a manifest refers to it. The bytes stay for other repositories.
     async fn unlink(&self, cx: Context, repository: &RepositoryName, digest: &Digest) -> Result<Removal, StoreError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_a_tag_grow_with_its_changes_and_with_the_time() {
+        for (last, now, expected) in [
+            (None, 0, 1),
+            (None, 5, 5 << 12),
+            (Some(1), 5, 5 << 12),
+            (Some(5 << 12), 5, (5 << 12) + 1),
+            // The clock that wrote the last one was ahead.
+            (Some(9 << 12), 5, (9 << 12) + 1),
+            (Some(u64::MAX), u64::MAX, u64::MAX),
+        ] {
+            assert_eq!(
+                TagRecord::next_version(last, Timestamp(now)),
+                expected,
+                "{last:?} {now}"
+            );
+        }
+    }
 }

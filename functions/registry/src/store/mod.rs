@@ -86,19 +86,12 @@ impl Location {
     /// which moves keeps its records.
     pub const MAIN: &'static str = "main";
 
-    /// Whether the registry's only blob store can have made the object: its key is `<id>.<attempt>`, the name of an
-    /// [`Attempt`](sessions::Attempt), or `<id>.<attempt>.0`, as the first version of this program named some.
+    /// Whether the registry's only blob store can have made the object: its key is the name of an
+    /// [`Attempt`](sessions::Attempt), or that and `.0`, as the first version of this program named some.
     #[must_use]
     pub fn is_of_main(&self) -> bool {
-        let key = self.key.strip_suffix(".0").unwrap_or(&self.key);
-        let Some((id, number)) = key.split_once('.') else {
-            return false;
-        };
-        let is_id = id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        let is_number = number
-            .parse::<u32>()
-            .is_ok_and(|read| read > 0 && read.to_string() == number);
-        self.store == Self::MAIN && is_id && is_number
+        let attempt = sessions::Attempt::of_key(&self.key);
+        self.store == Self::MAIN && matches!(attempt, Some((_, "" | ".0")))
     }
 
     /// An object of the registry's only blob store.

@@ -5,6 +5,7 @@
 //! before the first byte is stored.
 
 use std::fmt;
+use std::str::FromStr;
 
 use async_trait::async_trait;
 use oci::Digest;
@@ -18,6 +19,19 @@ pub struct SessionId(pub u128);
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(oci::hex::write(&self.0.to_be_bytes(), &mut [0; 32]))
+    }
+}
+
+impl FromStr for SessionId {
+    type Err = AttemptError;
+
+    /// Reads the 32 lower-case hexadecimal digits that [`fmt::Display`] writes, and no other spelling.
+    fn from_str(text: &str) -> Result<Self, AttemptError> {
+        let is_digit = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        if text.len() != 32 || !text.bytes().all(is_digit) {
+            return Err(AttemptError);
+        }
+        u128::from_str_radix(text, 16).map(Self).map_err(|_| AttemptError)
     }
 }
 
@@ -47,6 +61,46 @@ pub struct Attempt {
 impl fmt::Display for Attempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.session, self.number)
+    }
+}
+
+/// The text is not the name of an attempt, or not the id of a session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("expected 32 lower-case hexadecimal digits, for an attempt followed by a dot and a number from 1 on")]
+pub struct AttemptError;
+
+impl FromStr for Attempt {
+    type Err = AttemptError;
+
+    /// Reads the one spelling that [`fmt::Display`] writes.
+    fn from_str(text: &str) -> Result<Self, AttemptError> {
+        match Self::of_key(text) {
+            Some((attempt, "")) => Ok(attempt),
+            _ => Err(AttemptError),
+        }
+    }
+}
+
+impl Attempt {
+    /// The attempt that wrote the object of this key, and what follows its name in the key: nothing, or a dot and more.
+    /// `None`: no attempt wrote it. Only the one spelling that [`fmt::Display`] writes is read, so that no other text
+    /// becomes the name of an object.
+    ///
+    /// ```
+    /// use registry::store::sessions::Attempt;
+    ///
+    /// let (attempt, rest) = Attempt::of_key("00000000000000000000000000000abc.7.0").unwrap();
+    /// assert_eq!((attempt.session.0, attempt.number, rest), (0xabc, 7, ".0"));
+    /// assert_eq!(Attempt::of_key("00000000000000000000000000000abc.07"), None);
+    /// ```
+    #[must_use]
+    pub fn of_key(key: &str) -> Option<(Self, &str)> {
+        let (session, rest) = key.split_once('.')?;
+        let session = session.parse().ok()?;
+        let (number, rest) = rest.split_at(rest.find('.').unwrap_or(rest.len()));
+        let is_canonical = number.bytes().all(|byte| byte.is_ascii_digit()) && !number.starts_with('0');
+        let number = number.parse().ok().filter(|_| is_canonical)?;
+        Some((Self { session, number }, rest))
     }
 }
 
@@ -192,6 +246,42 @@ impl fmt::Debug for SigningKey {
 
 /// Keeps upload sessions and the keys that sign their tokens.
 ///
+/// # The states of a session
+///
+/// A row of the table is a [`State`]; an open session has three rows, for it may be claimed, and the claim may be live or
+/// have run out. A column is what happens to the session. A cell is the next state, or in *italics* the answer that
+/// refuses it and changes nothing.
+///
+/// | | claim | save, release | commit | finish | cancel | expire |
+/// |---|---|---|---|---|---|---|
+/// | no row | claimed | *lost* | *lost* | *lost* | cancelled | – |
+/// | open, not claimed | claimed ¹ | *lost* | *lost* | *lost* | cancelled | swept |
+/// | open, claimed | *busy* | not claimed | committing | ended ² | cancelled | *spared* |
+/// | open, claim run out | claimed ¹ | not claimed | committing | ended ² | cancelled | swept |
+/// | committing | *ended* | *lost* | *lost* | ended ³ | *ended* | swept |
+/// | published | *ended* | *lost* | *lost* | *lost* | *ended* | swept |
+/// | done | *ended* | *lost* | *lost* | *lost* | *ended* | swept ⁴ |
+/// | cancelled | *ended* | *lost* | *lost* | *lost* | *ended* | swept |
+/// | swept | *ended* | *lost* | *lost* | *lost* | *ended* | swept |
+///
+/// * *busy* is [`Claimed::Busy`]; *ended* is [`Claimed::Ended`] or [`Cancelled::Ended`].
+/// * *lost*: the caller's claim is not the session's any more. [`save`](Self::save) and [`commit`](Self::commit) answer
+///   `false`; [`release`](Self::release) and [`finish`](Self::finish) do nothing.
+/// * ¹ Unless the session has had as many attempts as it may: [`Claimed::AttemptsExhausted`].
+/// * ² Published, done or cancelled, as the caller says ([`End`]). The protocol core only cancels here, when the bytes do
+///   not have the digest that they should.
+/// * ³ Likewise; by the claim that committed the session, or by [`finish_committing`](Self::finish_committing) for a
+///   request that repeats an interrupted one.
+/// * *expire* is [`CollectionStore::sweep`](super::collection::CollectionStore::sweep), after the session's token has
+///   ended. What the session may have left in the blob store is scheduled for deletion, then the row is removed; *swept*
+///   is what a store shows meanwhile that cannot do both at once. *spared*: a later pass looks at the session again.
+/// * ⁴ A done session has left nothing, so that only its row is removed.
+///
+/// The protocol core uses these as save (a chunk was stored), release (nothing was stored), fail (a body failed: release,
+/// unless the session ended meanwhile), commit and finish (the last body), and cancel (DELETE, or a wrong digest).
+///
+/// # All methods
+///
 /// Every method is atomic, and what it acknowledged is visible to the next call on every instance. Implementations
 /// retry their own faults until the deadline of the [`Context`].
 #[async_trait]
@@ -280,4 +370,81 @@ pub enum Cancelled {
     Now(Option<Session>),
     /// It had ended, or is being committed.
     Ended,
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::Location;
+
+    #[test]
+    fn only_the_name_of_an_attempt_is_read_as_one() {
+        let session = SessionId(0xabc);
+        let attempt = Attempt { session, number: 7 };
+        assert_eq!(attempt.to_string().parse(), Ok(attempt));
+        assert_eq!(session.to_string().parse(), Ok(session));
+        for other in [
+            "",
+            ".",
+            "abc.7",
+            &format!("{session}"),
+            &format!("{session}."),
+            &format!("{session}.0"),
+            &format!("{session}.07"),
+            &format!("{session}.+7"),
+            &format!("{session}.7."),
+            &format!("{session}.7.0"),
+            &format!("{session}.7/x"),
+            &format!("{session}.4294967296"),
+            &format!("{session}0.7"),
+            &format!("+{}.7", &session.to_string()[1..]),
+            &attempt.to_string().to_uppercase(),
+            &format!(" {attempt}"),
+        ] {
+            assert_eq!(other.parse::<Attempt>(), Err(AttemptError), "{other}");
+            assert_eq!(
+                other.parse::<SessionId>().is_ok(),
+                other == session.to_string(),
+                "{other}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_key_tells_the_attempt_that_wrote_its_object() {
+        let attempt = Attempt {
+            session: SessionId(u128::MAX),
+            number: u32::MAX,
+        };
+        for (rest, is_of_main) in [("", true), (".0", true), (".0.0", false), (".1", false), (".", false)] {
+            let key = format!("{attempt}{rest}");
+            assert_eq!(Attempt::of_key(&key), Some((attempt, rest)));
+            assert_eq!(Location::main(key.as_str()).is_of_main(), is_of_main, "{key}");
+            let elsewhere = Location {
+                store: "other".to_owned(),
+                key,
+            };
+            assert!(!elsewhere.is_of_main());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn names_of_attempts_are_read_back(session in any::<u128>(), number in 1..=u32::MAX, rest in "(\\.[0-9.]{0,9})?") {
+            let attempt = Attempt { session: SessionId(session), number };
+            let key = format!("{attempt}{rest}");
+            prop_assert_eq!(Attempt::of_key(&key), Some((attempt, rest.as_str())));
+        }
+
+        /// What is read has one spelling.
+        #[test]
+        fn any_text(text in "[0-9a-fA-F.+ /]{0,45}") {
+            if let Some((attempt, rest)) = Attempt::of_key(&text) {
+                prop_assert_eq!(format!("{attempt}{rest}"), text);
+            }
+        }
+    }
 }

@@ -72,8 +72,7 @@ impl Seen {
     fn next_version(&self, cx: Context) -> u64 {
         let of_this_life = self.record.as_ref().map(|record| record.version);
         let before = of_this_life.or(self.tombstone.map(|tombstone| tombstone.version));
-        let following = before.map_or(0, |version| version.saturating_add(1));
-        following.max(cx.now.0 << 12)
+        TagRecord::next_version(before, cx.now)
     }
 
     fn history(&self, cx: Context, after: Option<Digest>, who: &str) -> HistoryRecord {

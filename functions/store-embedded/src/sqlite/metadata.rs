@@ -11,17 +11,13 @@ use registry::store::metadata::{
     Content, Defect, HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal,
     TagRecord,
 };
-use registry::store::{Context, Location, Page, StoreError, Timestamp};
+use registry::store::{Context, Location, Page, StoreError};
 use rusqlite::{Row, params};
 
 use self::objects::Recorded;
 use super::SqliteStore;
 use super::rows::{Failure, Rows};
 use super::values::{Columns, integer, one_more, page};
-
-/// Some clients order a tag's life by this: a version is at least its moment in milliseconds, shifted by so many bits
-/// to leave room for changes within one millisecond.
-const VERSION_SHIFT: u32 = 12;
 
 /// What is recorded as wrong with the bytes of a digest. The index holds the few rows for which something is.
 macro_rules! defect_of {
@@ -486,10 +482,4 @@ fn tag_of(row: &Row<'_>, first: usize) -> Result<TagRecord, Failure> {
         at: row.timestamp(first + 4)?,
         is_suspect: row.value(first + 5)?,
     })
-}
-
-/// The version of a tag after one more change at `now`, when its last change had the version `last`.
-fn next_version(last: Option<u64>, now: Timestamp) -> u64 {
-    let by_clock = now.0.saturating_mul(1 << VERSION_SHIFT);
-    last.map_or(by_clock, |last| by_clock.max(last.saturating_add(1)))
 }

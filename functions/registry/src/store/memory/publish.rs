@@ -165,8 +165,8 @@ impl Records {
         }
         let history = self.history.entry((repository.clone(), tag.clone())).or_default();
         // The history outlives the tag, so that the versions of its next life go on from those of this one.
-        let last = history.last_key_value().map_or(0, |(version, _)| *version);
-        let version = (last + 1).max(cx.now.0 << 12);
+        let last = history.last_key_value().map(|(version, _)| *version);
+        let version = TagRecord::next_version(last, cx.now);
         let change = HistoryRecord {
             version,
             before,

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use oci::{Digest, RepositoryName};
-use registry::store::metadata::{ManifestPut, NewContent, PutManifest};
+use registry::store::metadata::{ManifestPut, NewContent, PutManifest, TagRecord};
 use registry::store::records::LinkKind;
 use registry::store::{Context, Location, StoreError};
 use rusqlite::params;
@@ -10,7 +10,7 @@ use rusqlite::params;
 use super::super::collection::deletion_queue;
 use super::super::rows::{Failure, Rows};
 use super::super::values::{Columns, bits, holding_text, integer, timestamp};
-use super::{next_version, objects};
+use super::objects;
 
 /// Publishes a sealed object as a blob of a repository.
 pub(super) fn blob(
@@ -415,7 +415,7 @@ impl Manifest {
             Some((digest, version)) => (Some(digest), Some(version)),
             None => (None, last_version(rows, repository, tag)?),
         };
-        let version = next_version(last, cx.now);
+        let version = TagRecord::next_version(last, cx.now);
         rows.change(
             "INSERT INTO tag (repository, tag, digest, media_type, size, version, at) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) \

@@ -3,14 +3,13 @@
 use std::time::{Duration, Instant};
 
 use oci::{Digest, RepositoryName};
-use registry::store::metadata::Removal;
+use registry::store::metadata::{Removal, TagRecord};
 use registry::store::{Context, StoreError};
 use rusqlite::params;
 
 use super::super::SqliteStore;
 use super::super::rows::{Failure, Rows};
 use super::super::values::{Columns, one_more};
-use super::next_version;
 use super::publish::record;
 
 /// Deletes a tag. `false`: there was none.
@@ -39,7 +38,7 @@ pub(super) fn tag(
         cx,
         repository,
         tag,
-        next_version(Some(version), cx.now),
+        TagRecord::next_version(Some(version), cx.now),
         Some(&digest),
         None,
         who,
