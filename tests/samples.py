@@ -12,12 +12,13 @@ import os
 import re
 import shutil
 import signal
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Sequence
 
 from recipes import (  # noqa: I001 - it makes the modules of tests/clients known
-    LAB, PASSWORD, REGISTRY, SAMPLES, TIMEOUT, USER, collected, filled, knowing, kubectl, need_root, path_with, shell, steps, tool, users,
+    LAB, PASSWORD, REGISTRY, SAMPLES, TIMEOUT, USER, aws_cli, collected, filled, knowing, kubectl, need_root, path_with, shell, steps, tool, users,
 )  # fmt: skip
 from harness import Child, Context, Result, Server, cache_dir, check, ensure, free_port, run, scratch, wait_until
 from harness.build import roadstead
@@ -203,10 +204,12 @@ class DockerByTls:
 def kubernetes(folder: Path) -> Iterator[Result]:
     with Server("--htpasswd", users(folder)) as server:
         checks = Kubernetes(folder, server)
+        yield check("kubernetes: the commands that push the image", checks.push)
         yield check("kubernetes: the pull secret", checks.make_secret)
         yield check("kubernetes: the Deployment, its image by digest", checks.make_deployment)
         yield check("kubernetes: every field of the Deployment is one that Kubernetes knows", checks.known_fields)
         yield check("kubernetes: the Deployment's image comes with the secret's credentials", checks.pull)
+        yield check("kubernetes: the registry's own image runs with the Deployment's arguments", checks.runs)
 
 
 class Kubernetes:
@@ -219,23 +222,28 @@ class Kubernetes:
         self.env = {
             **home(folder), "KUBECONFIG": str(folder / "no-cluster"), "PATH": path_with(kubectl(), Path(tool("crane"))),
         }  # fmt: skip
+        # Of the one who pushes; the cluster has the pull secret's.
+        self.env["DOCKER_CONFIG"] = str(folder / "pusher")
 
-    def _shell(self, holding: str, changes: Dict[str, str], **more: object) -> dict:
+    def _shell(self, holding: str, changes: Dict[str, str], **more: object) -> Finished:
         commands = filled(steps(KUBERNETES / "README.md", holding), {REGISTRY: self.server.address, **changes})
-        return json.loads(shell(commands, KUBERNETES, self.env, **more).stdout)
+        return shell(commands, KUBERNETES, self.env, **more)
+
+    def push(self) -> None:
+        """The image is another one than the registry's own, which takes long to build."""
+        shutil.copytree(self.layout, self.folder / "home" / "roadstead-image")
+        self._shell("crane push", {}, input=f"{PASSWORD}\n")
+        Registry(self.server.address, USER, PASSWORD).verify("team/app", "1", expect=root_digest(self.layout))
 
     def make_secret(self) -> None:
         changes = {"docker-registry roadstead": "docker-registry roadstead --dry-run=client -o json", "username=cluster": f"username={USER}"}
-        self.secret = self._shell("create secret", changes, input=f"{PASSWORD}\n")
+        self.secret = json.loads(self._shell("create secret", changes, input=f"{PASSWORD}\n").stdout)
         assert self.secret["type"] == "kubernetes.io/dockerconfigjson", self.secret
 
     def make_deployment(self) -> None:
-        own = {**self.env, "DOCKER_CONFIG": str(self.folder / "pusher")}
-        run([tool("crane"), "auth", "login", self.server.address, "-u", USER, "--password-stdin"], TIMEOUT, env=own, input=PASSWORD)
-        run([tool("crane"), "push", self.layout, f"{self.server.address}/team/app:1"], TIMEOUT, env=own)
-        self.env["DOCKER_CONFIG"] = own["DOCKER_CONFIG"]
         # What a cluster would be given, read back instead.
-        self.deployment = self._shell("crane digest", {"kubectl apply -f -": "kubectl annotate --local -f - read=back -o json"})
+        done = self._shell("crane digest", {"kubectl apply -f -": "kubectl annotate --local -f - read=back -o json"})
+        self.deployment = json.loads(done.stdout)
         pinned = f"{self.server.address}/team/app:1@{root_digest(self.layout)}"
         assert self._containers()[0]["image"] == pinned, self._containers()
 
@@ -272,6 +280,22 @@ class Kubernetes:
         skopeo = [tool("skopeo"), "copy", "-q", "--preserve-digests", "--src-tls-verify=false", "--authfile", node / "config.json"]
         run([*skopeo, by_digest, f"oci:{node}/skopeo:1"], TIMEOUT, env=home(node))
         compare_layouts(self.layout, str(node / "skopeo"))
+
+
+    def runs(self) -> None:
+        """Every folder that it writes to is a volume, and it answers."""
+        (container,) = self._containers()
+        (mounted,) = [mount["mountPath"] for mount in container["volumeMounts"]]
+        port, data = free_port(), self.folder / "volume"
+        changes = {f"--data={mounted}": f"--data={data}", "--listen=127.0.0.1:5000": f"--listen=127.0.0.1:{port}"}
+        assert set(changes) <= set(container["args"]), container["args"]
+        empty = self.folder / "root"
+        empty.mkdir()
+        with Child([roadstead(), *(changes.get(word, word) for word in container["args"])], self.folder / "log", cwd=empty) as child:
+            wait_until(lambda: not child.alive() or infra_local.accepts(port), 20, "the server listens")
+            assert child.alive(), f"the server ended with {child.returncode}\n{child.log_tail()}"
+            assert Registry(f"127.0.0.1:{port}").request("GET", "/v2/").status == 200
+        assert data.is_dir() and not list(empty.iterdir()), "it writes elsewhere"
 
 
 def fields(value: object, place: tuple = ()) -> set:
@@ -377,7 +401,10 @@ class CtrPulls:
 
 def s3_dynamodb(folder: Path) -> Iterator[Result]:
     yield check("s3-dynamodb: usage", up_usage)
-    yield check("s3-dynamodb: what one registry takes the other has, and its layers come from the S3 server", up, folder)
+    sample = S3DynamoDb(folder)
+    yield check("s3-dynamodb: what one registry takes the other has, and its layers come from the S3 server", sample.both)
+    yield check("s3-dynamodb: a second start with the same folder has what the first one had", sample.again)
+    yield check("s3-dynamodb: in another region, without a folder", sample.elsewhere)
 
 
 def up_usage() -> None:
@@ -390,31 +417,68 @@ def up_usage() -> None:
     assert "roadstead is not in the PATH" in absent.stderr, absent
 
 
-def up(folder: Path) -> None:
-    ports = [free_port() for _ in range(4)]
-    example = {"localhost:7070": f"localhost:{ports[0]}", "127.0.0.1:4566": f"127.0.0.1:{ports[1]}"}
-    told = folder / "registry.env"
-    told.write_text(filled((S3_DYNAMODB / "registry.env").read_text(), example))
-    # As pip installs it: one process, which a script can stop.
-    ministack = folder / "bin" / "ministack"
-    ministack.parent.mkdir()
-    ministack.write_text(f'#!/bin/sh\nexec "{Path(tool("ministack")).parent}/bin/python" -m ministack "$@"\n')
-    ministack.chmod(0o755)
-    path = path_with(roadstead(), Path(tool("versitygw")), ministack, Path(tool("crane")))
-    own = {name: None for name in os.environ if name.startswith(("AWS_", "ROADSTEAD_"))}
-    env = {**own, "PATH": path, "SETTINGS": str(told), "PORTS": f"{ports[2]} {ports[3]}", "TMPDIR": str(folder)}
-    with Child([S3_DYNAMODB / "up.sh", folder / "objects"], folder / "log", env) as child:
-        wait_until(lambda: not child.alive() or "Ctrl-C" in child.log_tail(), 60, "up.sh has started everything")
-        assert child.alive(), f"up.sh ended with {child.returncode}\n{child.log_tail()}"
-        shutil.copy(images().archive("app", "docker-archive", "docker.io/local/app:1"), folder / "image.tar")
-        changes = {"127.0.0.1:5000": f"127.0.0.1:{ports[2]}", "127.0.0.1:5001": f"127.0.0.1:{ports[3]}"}
-        said = shell(filled(steps(S3_DYNAMODB / "README.md", "crane push"), changes), folder, {**home(folder), **env}).stdout
-        assert re.search(rf"^307 http://localhost:{ports[0]}/registry/\S+X-Amz-Signature=", said, re.MULTILINE), said
-        for port in ports[2:]:
-            Registry(f"127.0.0.1:{port}").verify("team/app", "1")
-        assert run(["find", folder / "objects" / "registry", "-type", "f"], timeout=20).stdout.strip(), "no object in the folder"
-        # The script alone is asked to end, as Ctrl-C in a terminal or a supervisor would.
-        os.kill(child.pid, signal.SIGTERM)
-        assert child.wait(30) == 143, f"exit code {child.returncode}\n{child.log_tail()}"
-        left = [port for port in ports if infra_local.accepts(port)]
+class S3DynamoDb:
+    """up.sh at ports of its own, and the commands that README.md gives for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.ports = folder, [free_port() for _ in range(4)]
+        s3, dynamodb, *registries = self.ports
+        self.s3, self.starts = s3, 0
+        self.registries = {"127.0.0.1:5000": f"127.0.0.1:{registries[0]}", "127.0.0.1:5001": f"127.0.0.1:{registries[1]}"}
+        self.example = {"localhost:7070": f"localhost:{s3}", "127.0.0.1:4566": f"127.0.0.1:{dynamodb}"}
+        # As pip installs it: one process, which a script can stop.
+        ministack = folder / "bin" / "ministack"
+        ministack.parent.mkdir()
+        ministack.write_text(f'#!/bin/sh\nexec "{Path(tool("ministack")).parent}/bin/python" -m ministack "$@"\n')
+        ministack.chmod(0o755)
+        path = path_with(roadstead(), Path(tool("versitygw")), ministack, Path(tool("crane")), aws_cli(folder / "bin"))
+        own = {name: None for name in os.environ if name.startswith(("AWS_", "ROADSTEAD_"))}
+        chosen = {"SETTINGS": str(folder / "registry.env"), "PORTS": f"{registries[0]} {registries[1]}", "TMPDIR": str(folder)}
+        self.env: Dict[str, Optional[str]] = {**own, **home(folder), **chosen, "PATH": path}
+
+    @contextmanager
+    def _up(self, *words: object, **changes: str) -> Iterator[Child]:
+        (self.folder / "registry.env").write_text(filled((S3_DYNAMODB / "registry.env").read_text(), {**self.example, **changes}))
+        self.starts += 1
+        with Child([S3_DYNAMODB / "up.sh", *map(str, words)], self.folder / f"log-{self.starts}", self.env) as child:
+            wait_until(lambda: not child.alive() or "Ctrl-C" in child.log_tail(), 60, "up.sh has started everything")
+            assert child.alive(), f"up.sh ended with {child.returncode}\n{child.log_tail()}"
+            yield child
+            # The script alone is asked to end, as Ctrl-C in a terminal or a supervisor would.
+            os.kill(child.pid, signal.SIGTERM)
+            assert child.wait(30) == 143, f"exit code {child.returncode}\n{child.log_tail()}"
+        left = [port for port in self.ports if infra_local.accepts(port)]
         assert not left, f"still listening: {left}"
+
+    def _push_and_pull(self) -> str:
+        return shell(filled(steps(S3_DYNAMODB / "README.md", "crane append"), self.registries), S3_DYNAMODB, self.env).stdout
+
+    def _look(self, child: Child) -> str:
+        """The README's look into the stores, with the line of keys that up.sh prints."""
+        (keys,) = [line for line in child.log_tail().splitlines() if line.startswith("export AWS_ACCESS_KEY_ID=")]
+        commands = filled(steps(S3_DYNAMODB / "README.md", "roadstead repo list"), {"./registry.env": str(self.folder / "registry.env")})
+        return shell(f"{keys}\n{commands}", S3_DYNAMODB, self.env).stdout
+
+    def both(self) -> None:
+        with self._up(self.folder / "kept") as child:
+            said = self._push_and_pull()
+            assert re.search(rf"^307 http://localhost:{self.s3}/registry/\S+X-Amz-Signature=", said, re.MULTILINE), said
+            for address in self.registries.values():
+                Registry(address).verify("team/app", "1")
+            stored = run(["find", self.folder / "kept" / "objects" / "registry", "-type", "f"], timeout=20).stdout.split()
+            seen = self._look(child)
+            assert stored and seen.startswith("team/app\n"), seen
+            missing = [path for path in stored if Path(path).name not in seen]
+            assert not missing, f"not in the listing of the bucket: {missing}\n{seen}"
+            assert re.search(r'"Count": [1-9]', seen), f"no items in the table: {seen}"
+
+    def again(self) -> None:
+        with self._up(self.folder / "kept"):
+            for address in self.registries.values():
+                Registry(address).verify("team/app", "1")
+
+    def elsewhere(self) -> None:
+        with self._up(**{"us-east-1": "eu-central-1"}) as child:
+            said = self._push_and_pull()
+            assert "eu-central-1" in said and "307" in said, said
+            assert self._look(child).startswith("team/app\n")
