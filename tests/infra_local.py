@@ -455,6 +455,7 @@ def backup(folder: Path) -> Iterator[Result]:
     tools()
     yield check("backup: made during pushes, it has every name with its bytes", backup_while_pushing, folder)
     yield check("backup: the server that it was made of loses nothing by it", harmless, folder)
+    yield check("backup: what was deleted since is in it, until the README's command deletes it there", orphans, folder)
 
 
 def backup_while_pushing(folder: Path) -> str:
@@ -508,10 +509,52 @@ def harmless(folder: Path) -> None:
         registry.verify(Pusher.repository, "last")
 
 
+def orphans(folder: Path) -> str:
+    """The blobs of deleted images stay in a backup, and `fsck` has nothing to say when the command has run."""
+    copy = folder / "orphans"
+    # An upload that is not past its end has a record, which names the object too.
+    with Server("--upload-lifetime", "1s") as server:
+        pusher = Pusher(server)
+        for tag in ("kept", "deleted"):
+            pusher.push(tag)
+        run([LOCAL / "backup.sh", server.data, copy], TIMEOUT)
+        registry = Registry(server.address)
+        digest, _, _ = registry.manifest(Pusher.repository, "deleted")
+        assert registry.request("DELETE", f"/v2/{Pusher.repository}/manifests/{digest}").status == 202
+        blobs = server.data / "blobs"
+        layers = {name for name in files(blobs) if (blobs / name).stat().st_size == Pusher.layer}
+        collect, fsck = [roadstead(), "collect", "--grace", "1s", "--data", server.data], [roadstead(), "fsck", "--data", copy]
+
+        def is_orphan() -> bool:
+            run(collect, TIMEOUT)
+            run([LOCAL / "backup.sh", server.data, copy], TIMEOUT)
+            told = run(fsck, TIMEOUT, ok=(0, 1)).stdout
+            return any(f"stray location={Path(name).name} " in told for name in layers - files(blobs))
+
+        wait_until(is_orphan, 60, "the blob of the deleted image is an orphan in the backup")
+        # The README's other command for this folder reports and changes nothing.
+        told = filled(steps(README, "collect --dry-run"), {"/var/lib/roadstead": str(server.data)})
+        shell(told, folder, {"PATH": path_with(roadstead())})
+        kept = layers & files(blobs)
+    assert layers <= files(copy / "blobs"), "the backup has lost a blob"
+    assert len(kept) == 1, "not one image of two was deleted"
+    commands = filled(steps(README, "^stray"), {"/var/lib/private/roadstead": str(copy)})
+    # A person's shell, in which a command before the last may fail: `fsck` does when it finds something.
+    run(["bash", "-eu", "-c", commands], TIMEOUT, env={"PATH": path_with(roadstead())})
+    assert layers & files(copy / "blobs") == kept, "the orphan is still there, or more is gone"
+    return run(fsck, TIMEOUT).stderr.strip()
+
+
+def files(folder: Path) -> Set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
 class Pusher(threading.Thread):
     """Pushes small images, each with bytes of its own, one after the other; `done` are the tags that were acknowledged."""
 
     repository = "backup/app"
+    # Bytes.
+    layer = 2000
     # The page of a tag list holds this many; no more are needed.
     most = 1000
 
@@ -534,7 +577,7 @@ class Pusher(threading.Thread):
         self.join(TIMEOUT)
 
     def push(self, tag: str) -> None:
-        config, layer = self._blob(b"{}"), self._blob(os.urandom(2000))
+        config, layer = self._blob(b"{}"), self._blob(os.urandom(self.layer))
         kind = "application/vnd.oci.image.manifest.v1+json"
         config["mediaType"] = "application/vnd.oci.empty.v1+json"
         document = {"schemaVersion": 2, "mediaType": kind, "artifactType": "text/plain", "config": config, "layers": [layer]}

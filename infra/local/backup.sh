@@ -6,16 +6,16 @@ usage() {
     cat <<'END'
 Usage: backup.sh DATA BACKUP
 
-Copies the data directory DATA to the directory BACKUP, which is made if there is none. The server goes on meanwhile.
-Run again, it copies only what is new. BACKUP can be used as a data directory at any time, also after a run that was
-cut short: that is how to restore.
+Copies the data directory DATA to the directory BACKUP, which is created if it does not exist. The server may run meanwhile.
+The next run copies only what is new. BACKUP is a complete data directory at any time, also after an interrupted run: to
+restore, use it in place of DATA.
 
-BACKUP holds what DATA holds, also the key that signs upload tokens: keep it as private.
-It needs sqlite3 and rsync.
+BACKUP has the same secrets as DATA, such as the key that signs upload tokens. Protect it in the same way.
+backup.sh needs sqlite3 and rsync.
 
 Examples:
   backup.sh /var/lib/roadstead /srv/backup/roadstead
-  roadstead repo list --data /srv/backup/roadstead      see what is in it
+  roadstead repo list --data /srv/backup/roadstead      list its repositories
 END
 }
 
@@ -35,18 +35,18 @@ mkdir -p "$backup/blobs"
 data=$(cd "$data" && pwd)
 cd "$backup"
 
-# Names first, then bytes. The registry stores bytes before the names that tell of them, so whatever the copied names tell of is on the
-# disk by now. The other way round a push in between would leave a name without bytes.
-# VACUUM INTO and not sqlite3's .backup: it reads one state of the database, while .backup begins again whenever the server writes.
+# Metadata first, then blobs. The registry stores a blob before its record, so every blob of the copied records is on the disk by now.
+# In the other order, a push in between would leave a record without a blob.
+# VACUUM INTO reads one state of the database. sqlite3's .backup starts again whenever the server writes.
 rm -f metadata.db.new
 sqlite3 -cmd '.timeout 60000' "$data/metadata.db" "VACUUM INTO 'metadata.db.new'"
 
-# Nothing is removed from the backup: the names that it has until the last step may tell of more than DATA still holds. The modes of
-# files, which --archive keeps, tell finished uploads from cut ones.
+# Without --delete: until the last step the backup has its old metadata, which may refer to blobs that DATA has no more. --archive keeps
+# the modes of files, which distinguish complete uploads from interrupted ones.
 rsync --archive "$data/blobs/" blobs/
 
-# Only now do the new names take the place of the old ones, so the backup never has a name without its bytes. A log is left by a
-# server that was started on the backup and was killed; it belongs to the old names.
+# The new metadata replaces the old one last, so that the backup never has a record without its blob. A log comes from a server that
+# was started on the backup and was killed; it belongs to the old metadata.
 sync -f .
 rm -f metadata.db-wal metadata.db-shm
 mv metadata.db.new metadata.db
