@@ -11,24 +11,28 @@ import json
 import os
 import re
 import shutil
+import time
 from functools import partial
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from recipes import (  # noqa: I001 - it makes the modules of tests/clients known
-    AWS, PASSWORD, TIMEOUT, USER, aws_cli, filled, kubectl, path_with, shell, steps, tools, users,
+    AWS, PASSWORD, TIMEOUT, USER, aws_cli, filled, kubectl, path_with, shell, steps, tool, tools, users,
 )  # fmt: skip
-from harness import Child, Cloud, HarnessError, Result, Server, check, free_port, run, wait_until
+from harness import Child, Cloud, HarnessError, Result, Server, cache_dir, check, free_port, run, wait_until
 from harness.aws import Credentials, DynamoDb, S3
 from harness.backend import Backend
 from harness.build import roadstead
 from harness.process import Finished
-from infra_local import UNIT, accepts, push_and_pull, settings
+from images import Images
+from infra_local import EXPOSURE, UNIT, accepts, push_and_pull, settings
 from layout import MANIFEST, sha256
-from verify import Registry
+from verify import Registry, root_digest
 
 README = AWS / "README.md"
 NAME, REGION = "registry-example", "eu-central-1"
+# A second registry, in the region that has a rule of its own for new buckets.
+OTHER, EAST = "registry-east", "us-east-1"
 # The account of the files. The stand-in's is another.
 ACCOUNT = "111122223333"
 MIB = 1 << 20
@@ -42,23 +46,24 @@ class Account:
         self.endpoint = cloud.ministack.url
         self.root = cloud.credentials._replace(region=REGION)
         self.folder = folder
-        programs = [aws_cli(folder / "bin"), roadstead()]
-        self.env = {**self._told(self.root), "PATH": path_with(*programs), "AWS_PAGER": ""}
+        programs = [aws_cli(folder / "bin"), roadstead(), Path(tool("crane"))]
+        self.env = {**self.told(self.root), "PATH": path_with(*programs), "AWS_PAGER": "", "HOME": str(folder), "DOCKER_CONFIG": str(folder)}
         self.s3, self.dynamodb = S3(self.endpoint, self.root), DynamoDb(self.endpoint, self.root)
         self.number = json.loads(self.aws("sts", "get-caller-identity", "--output", "json").stdout)["Account"]
         self._users = 0
 
-    def _told(self, credentials: Credentials) -> Dict[str, Optional[str]]:
+    def told(self, credentials: Credentials) -> Dict[str, Optional[str]]:
+        """Changes to an environment in which AWS tools find the account."""
         # The CLI of version 1 has a variable of its own for the region.
-        own = {"AWS_DEFAULT_REGION": REGION, "AWS_ENDPOINT_URL": self.endpoint, "AWS_CA_BUNDLE": None}
+        own = {"AWS_DEFAULT_REGION": credentials.region, "AWS_ENDPOINT_URL": self.endpoint, "AWS_CA_BUNDLE": None}
         return {**credentials.environment(), **own}
 
     def readme(self, holding: str, changes: Mapping[str, str] = {}) -> Finished:
         """Runs a block of the README in its folder."""
         return shell(filled(steps(README, holding), changes), AWS, self.env)
 
-    def aws(self, *words: object) -> Finished:
-        return run(["aws", *map(str, words)], TIMEOUT, env=self.env)
+    def aws(self, *words: object, ok: Optional[Sequence[int]] = (0,)) -> Finished:
+        return run(["aws", *map(str, words)], TIMEOUT, env=self.env, ok=ok)
 
     def user(self, *policies: Mapping[str, object]) -> Credentials:
         """A new user who may do what these policies say and nothing else."""
@@ -76,7 +81,7 @@ class Account:
     def backend(self, who: Credentials) -> Backend:
         """The registry of the README, as somebody."""
         words = ("--blobs", f"s3://{NAME}", "--metadata", f"dynamodb://{NAME}")
-        return Backend("s3+dynamodb", None, words, self._told(who), self.s3, NAME, self.dynamodb, NAME)
+        return Backend("s3+dynamodb", None, words, self.told(who), self.s3, NAME, self.dynamodb, NAME)
 
 
 def aws(folder: Path, full: bool = False) -> Iterator[Result]:
@@ -86,7 +91,10 @@ def aws(folder: Path, full: bool = False) -> Iterator[Result]:
         yield check("aws: the README's sed puts other names in every place", renamed, folder)
         yield check("aws: policies are for one bucket, one table and one key", narrow)
         yield check("aws: the README's commands make the bucket and the table", bucket_and_table, account)
+        yield check("aws: new buckets and their region, as the README says", new_buckets, account)
         yield check("aws: the README's commands make the roles", roles, account)
+        yield check("aws: the README's commands push the image that kubernetes.yaml runs", image, account)
+        yield check("aws: restored by the README's commands, it has what it had at that time", restored, account)
         yield check("aws: serve.json is enough to serve", serves, account)
         yield check("aws: serve.json is not enough to list or to walk", serving_walks_not, account)
         yield check("aws: with operate.json every operator's command works", operates, account, folder=folder)
@@ -99,6 +107,8 @@ def aws(folder: Path, full: bool = False) -> Iterator[Result]:
             yield check("aws: setup.json has no action that is not needed", needed, "setup.json", account, sets_up)
         yield check("aws: the unit with aws.conf is valid", unit, folder)
         yield check("aws: the unit's command with aws.env serves", as_the_unit_says, folder, cloud)
+        yield check("aws: the timers' units are valid, and leave little exposed", timers, folder)
+        yield check("aws: what the timers run: a collection, and a deep one", as_the_timers_say, cloud)
         yield check("aws: Kubernetes knows every field of what kubernetes.yaml runs", known_fields, folder)
         yield check("aws: what kubernetes.yaml runs: two servers, and a collection", as_kubernetes_runs, folder, cloud)
 
@@ -110,7 +120,7 @@ def renamed(folder: Path) -> str:
     """Nothing is left of the example names, and nothing else has changed."""
     place = folder / "renamed"
     shutil.copytree(AWS, place)
-    command = steps(README, "sed -i")
+    command = steps(README, "sed -i 's/")
     shell(command, place, dict(os.environ))
     pairs = re.findall(r"s/([^/]+)/([^/]+)/g", command)
     assert [old for old, _ in pairs] == [NAME, REGION, ACCOUNT], pairs
@@ -166,27 +176,144 @@ def bucket_and_table(account: Account) -> None:
     }
     assert theirs == ours, f"table.json makes {theirs}, init makes {ours}"
     assert described[0].get("DeletionProtectionEnabled") is True, described[0]
+    recovery = account.dynamodb.call("DescribeContinuousBackups", {"TableName": NAME})["ContinuousBackupsDescription"]
+    assert recovery["PointInTimeRecoveryDescription"]["PointInTimeRecoveryStatus"] == "ENABLED", recovery
+    versions = account.aws("s3api", "get-bucket-versioning", "--bucket", NAME, "--output", "text").stdout
+    assert "Enabled" in versions, versions
     rules = json.loads(account.aws("s3api", "get-bucket-lifecycle-configuration", "--bucket", NAME, "--output", "json").stdout)["Rules"]
     aborts = [rule["AbortIncompleteMultipartUpload"] for rule in rules if "AbortIncompleteMultipartUpload" in rule]
     assert [rule["DaysAfterInitiation"] for rule in aborts] == [7], rules
+    # The table can go back 35 days; what was deleted in that time must still be there.
+    kept = [rule["NoncurrentVersionExpiration"]["NoncurrentDays"] for rule in rules if "NoncurrentVersionExpiration" in rule]
+    assert len(kept) == 1 and kept[0] > 35, rules
     # What marks an object as deleted may go; no object may.
     marks = {"ExpiredObjectDeleteMarker": True}
     deleting = [rule for rule in rules if rule.get("Expiration", marks) != marks or "Transitions" in rule]
     assert not deleting, f"a rule deletes what is in use: {deleting}"
 
 
+def new_buckets(account: Account) -> None:
+    """`aws s3 mb` is right in the one region too; the other command needs to be told the region everywhere else."""
+
+    def creates(region: str, *words: str) -> bool:
+        name = f"new-{os.urandom(4).hex()}"
+        return account.aws("s3api", "create-bucket", "--bucket", name, "--region", region, *words, ok=None).returncode == 0
+
+    def placed(region: str) -> List[str]:
+        return ["--create-bucket-configuration", f"LocationConstraint={region}"]
+
+    account.aws("s3", "mb", f"s3://made-{os.urandom(4).hex()}", "--region", EAST)
+    found = [creates(EAST), creates(EAST, *placed(EAST)), creates(REGION), creates(REGION, *placed(REGION))]
+    assert found == [True, False, False, True], found
+
+
+def image(account: Account) -> None:
+    """The name is that of every container, and the registry of the account stands for ECR."""
+    layout = Images(str(cache_dir()), tool("busybox")).app
+    shutil.copytree(layout, account.folder / "roadstead-image")
+    host = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
+    pushed = re.findall(rf"crane push \S+ ({re.escape(host)}\S+)", steps(README, "crane push"))
+    run_by = {line.split()[-1] for line in (AWS / "kubernetes.yaml").read_text().splitlines() if line.strip().startswith("image:")}
+    assert set(pushed) == run_by, f"the README pushes {pushed}, kubernetes.yaml runs {sorted(run_by)}"
+    assert '--output "$HOME/roadstead-image"' in steps(README, "infra/image/build.py")
+    with Server() as server:
+        account.readme("crane push", {host: server.address})
+        Registry(server.address).verify("roadstead", "1", expect=root_digest(layout))
+
+
 def roles(account: Account) -> None:
-    account.readme("create-instance-profile")
+    words = ["ec2", "run-instances", "--image-id", "ami-12345678", "--instance-type", "t4g.small"]
+    instance = json.loads(account.aws(*words, "--output", "json").stdout)["Instances"][0]["InstanceId"]
+    account.readme("create-instance-profile", {"i-0123456789abcdef0": instance})
     mine = account.folder / "collect.json"
     changes = {"> trust-collect.json": f"> {mine}", "file://trust-collect.json": f"file://{mine}"}
     account.readme("trust-irsa.json > trust-collect.json", changes)
-    for role, wanted in {"roadstead-host": ["serve"], "roadstead": ["serve"], "roadstead-operate": ["operate", "serve"]}.items():
+    for role, wanted in {"roadstead-host": ["operate", "serve"], "roadstead": ["serve"], "roadstead-operate": ["operate", "serve"]}.items():
         told = json.loads(account.aws("iam", "list-role-policies", "--role-name", role, "--output", "json").stdout)
         assert sorted(told["PolicyNames"]) == wanted, f"{role}: {told}"
     trusted = json.loads(mine.read_text())["Statement"][0]["Condition"]["StringEquals"]
     assert [value for value in trusted.values() if value.endswith(":roadstead-collect")], trusted
     # Nothing that is not JSON of a policy is accepted.
     account.aws("iam", "create-policy", "--policy-name", "kms", "--policy-document", f"file://{AWS}/policies/kms.json")
+
+
+# --- a restore ---
+
+
+def restored(account: Account) -> str:
+    """The account restores a table as it is when it is asked, and not as it was before: so it is asked at the time itself."""
+    reader = Reader(account)
+    reader.does("create-table")
+    with Server(backend=reader.backend()) as server:
+        pushed = Pushed(Registry(server.address), "team/app")
+        first, second = pushed.image("1"), pushed.image("2")
+        there, moment = set(reader.objects()), time.strftime("%Y-%m-%dT%H:%M", time.gmtime())
+        reader.does("restore-table-to-point-in-time", {"WHEN=2026-11-30T12:00": f"WHEN={moment}"})
+        later = pushed.image("later")
+        pushed.ask("DELETE", f"/v2/team/app/manifests/{first['digest']}", 202)
+        collect = ("collect", "--grace", "1s", "--json")
+        # The two layers of the first image, and the config that came a second time with the second one.
+        wait_until(lambda: reader.backend().operate(*collect) and len(there - set(reader.objects())) == 3, 60, "its objects are deleted")
+    gone, new = there - set(reader.objects()), set(reader.objects()) - there
+    reader.does(f"metadata init --metadata dynamodb://{OTHER}-restored")
+    reader.does("list-object-versions", before=f"WHEN={moment}")
+    assert gone <= set(reader.objects()), f"not brought back: {sorted(gone - set(reader.objects()))}"
+    told = reader.does("roadstead fsck", ok=(1,)).stdout
+    strays = re.findall(r"^stray location=(\S+) ", told, re.MULTILINE)
+    # More than are new: what was pushed later and was deleted again has come back too.
+    assert len(strays) == len(told.splitlines()) and new <= set(strays) and there.isdisjoint(strays), f"{told}\nbefore: {sorted(there)}"
+    reader.does("sed -i 's#dynamodb:")
+    chosen = variables(reader.place / "aws.env")["ROADSTEAD_METADATA"]
+    assert chosen == f"dynamodb://{OTHER}-restored" and f"ROADSTEAD_METADATA: {chosen}\n" in (reader.place / "kubernetes.yaml").read_text()
+    table = f"{OTHER}-restored"
+    described = reader.dynamodb.describe(table) or {}
+    assert described.get("DeletionProtectionEnabled") is True, described
+    expiry = reader.dynamodb.call("DescribeTimeToLive", {"TableName": table})["TimeToLiveDescription"]
+    assert expiry["TimeToLiveStatus"] == "ENABLED", expiry
+    reader.does("--no-deletion-protection-enabled")
+    assert reader.dynamodb.describe(OTHER) is None, "the old table is still there"
+    policies = [json.loads((reader.place / "policies" / name).read_text()) for name in ("serve.json", "operate.json")]
+    backend = reader.backend(account.user(*policies), table)
+    with Server(backend=backend) as server:
+        registry = Registry(server.address)
+        for _ in range(2):
+            for tag, manifest in (("1", first), ("2", second)):
+                digest, _, body = registry.manifest("team/app", tag)
+                assert digest == manifest["digest"], tag
+                for one in json.loads(body)["layers"]:
+                    registry.blob("team/app", one)
+            assert registry.request("GET", f"/v2/team/app/manifests/{later['digest']}").status == 404
+            # What the restored table had planned to delete must not take what it refers to.
+            backend.operate("collect", "--deep", "--json")
+        Pushed(registry, "team/app").image("again")
+    return f"{len(gone)} objects brought back, {len(new)} were pushed later"
+
+
+class Reader:
+    """Somebody who has made a copy of the folder with names of their own, and follows its README."""
+
+    def __init__(self, account: Account) -> None:
+        self.account, self.place = account, account.folder / "copy"
+        root = account.root._replace(region=EAST)
+        self.env = {**account.env, **account.told(root)}
+        self.s3, self.dynamodb = S3(account.endpoint, root), DynamoDb(account.endpoint, root)
+        shutil.copytree(AWS, self.place)
+        for file in self.place.rglob("*"):
+            if file.is_file():
+                file.write_text(file.read_text().replace(NAME, OTHER).replace(REGION, EAST))
+
+    def does(self, holding: str, changes: Mapping[str, str] = {}, before: str = "", **more: object) -> Finished:
+        """Runs the block of commands that holds a text, after a line of an earlier block that it relies on."""
+        script = filled(steps(self.place / "README.md", holding), changes)
+        return shell(f"{before}\n{script}", self.place, self.env, **more)
+
+    def backend(self, who: Optional[Credentials] = None, table: str = OTHER) -> Backend:
+        words = ("--blobs", f"s3://{OTHER}", "--metadata", f"dynamodb://{table}")
+        env = self.account.told((who or self.account.root)._replace(region=EAST))
+        return Backend("s3+dynamodb", None, words, env, self.s3, OTHER, self.dynamodb, table)
+
+    def objects(self) -> Dict[str, int]:
+        return self.backend().objects()
 
 
 # --- the policies ---
@@ -422,6 +549,51 @@ def as_the_unit_says(folder: Path, cloud: Cloud) -> None:
     assert not left, f"the server has left files on the host: {left}"
 
 
+# --- the timers ---
+
+COLLECTIONS = ("roadstead-collect", "roadstead-collect-deep")
+
+
+def timers(folder: Path) -> str:
+    """Both services are the same but for what they run, and their times are far apart."""
+    place = folder / "timers"
+    place.mkdir()
+    said = {}
+    for name in COLLECTIONS:
+        (place / f"{name}.timer").write_text((AWS / f"{name}.timer").read_text())
+        # systemd looks whether the program is there.
+        text = filled((AWS / f"{name}.service").read_text(), {"/usr/local/bin/roadstead": str(roadstead())})
+        (place / f"{name}.service").write_text(text)
+        said[name] = {key: value for key, value in settings(text).items() if key not in ("Description", "ExecStart")}
+        assert f"{name}.service" in steps(README, "enable --now") and f"{name}.timer" in steps(README, "enable --now"), name
+    assert said[COLLECTIONS[0]] == said[COLLECTIONS[1]], "they run as the same"
+    units = [path.name for path in sorted(place.iterdir())]
+    done = run(["systemd-analyze", "verify", *units], timeout=60, cwd=place, ok=None)
+    about = [line for line in (done.stdout + done.stderr).splitlines() if "roadstead" in line]
+    assert not about, "\n".join(about)
+    hours = []
+    for name in COLLECTIONS:
+        timer = settings((AWS / f"{name}.timer").read_text())
+        assert timer["WantedBy"] == ["timers.target"], timer
+        (calendar,) = timer["OnCalendar"]
+        run(["systemd-analyze", "calendar", calendar], timeout=20)
+        hours.append(int(re.findall(r" (\d\d):\d\d:\d\d$", calendar)[0]))
+    assert abs(hours[0] - hours[1]) >= 6, "of two passes at once one leaves the metadata to the other"
+    words = ["systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE}", "--no-pager", place / f"{COLLECTIONS[0]}.service"]
+    return run(words, timeout=60).stdout.strip().splitlines()[-1].encode("ascii", "ignore").decode().strip()
+
+
+def as_the_timers_say(cloud: Cloud) -> None:
+    """A registry that serves has what it had, after both."""
+    env = told(cloud, variables(AWS / "aws.env"))
+    for name in COLLECTIONS:
+        service = settings((AWS / f"{name}.service").read_text())
+        assert service["EnvironmentFile"] == ["/etc/roadstead/aws.env"], service
+        line = filled(service["ExecStart"][0], {"/usr/local/bin/roadstead": str(roadstead())})
+        report = json.loads(run(line.split(), TIMEOUT, env=env).stdout.strip().splitlines()[-1])
+        assert report["complete"] and report["deep"] == name.endswith("-deep"), report
+
+
 # --- Kubernetes ---
 
 
@@ -467,7 +639,8 @@ def collections(found: List[dict]) -> Dict[str, List[str]]:
     commands = {}
     for name, job in jobs.items():
         (container,) = job["jobTemplate"]["spec"]["template"]["spec"]["containers"]
-        commands[name] = container.pop("command")
+        assert "command" not in container, "where the program is, the image says"
+        commands[name] = container.pop("args")
         job.pop("schedule")
     assert nightly == deep, "they run as the same"
     assert [word for word in commands["roadstead-collect-deep"] if word != "--deep"] == commands["roadstead-collect"], commands
@@ -485,7 +658,7 @@ def as_kubernetes_runs(folder: Path, cloud: Cloud) -> None:
     }
     assert kinds["Service"]["spec"]["selector"] == kinds["Deployment"]["spec"]["selector"]["matchLabels"]
     container = pod["containers"][0]
-    drain = next(int(word[len("--drain-timeout=") : -1]) for word in container["command"] if word.startswith("--drain-timeout="))
+    drain = next(int(word[len("--drain-timeout=") : -1]) for word in container["args"] if word.startswith("--drain-timeout="))
     assert pod["terminationGracePeriodSeconds"] > drain * 60, "Kubernetes kills before the drain ends"
     env = told(cloud, kinds["ConfigMap"]["data"])
     place = folder / "pod"
@@ -496,14 +669,13 @@ def as_kubernetes_runs(folder: Path, cloud: Cloud) -> None:
     try:
         for number, port in enumerate(ports):
             changes = {
-                "/usr/local/bin/roadstead": str(roadstead()),
                 "--listen=0.0.0.0:5000": f"--listen=127.0.0.1:{port}",
                 "--htpasswd=/etc/roadstead/users": f"--htpasswd={mounted}",
                 "--metrics=0.0.0.0:9090": f"--metrics=127.0.0.1:{metrics if number == 0 else free_port()}",
             }
-            assert set(changes) <= set(container["command"]), container["command"]
-            words = [changes.get(word, word) for word in container["command"]]
-            children.append(Child(words, place / f"log-{number}", env))
+            assert "command" not in container and set(changes) <= set(container["args"]), container
+            words = [changes.get(word, word) for word in container["args"]]
+            children.append(Child([roadstead(), *words], place / f"log-{number}", env))
         for port, child in zip(ports, children):
             probe = Registry(f"127.0.0.1:{port}")
             for kind in ("readinessProbe", "livenessProbe"):
@@ -513,8 +685,7 @@ def as_kubernetes_runs(folder: Path, cloud: Cloud) -> None:
         assert b"# TYPE" in Registry(f"127.0.0.1:{metrics}").request("GET", "/metrics").body
         push_and_pull(place, f"127.0.0.1:{ports[0]}")
         Registry(f"127.0.0.1:{ports[1]}", USER, PASSWORD).verify("team/app", "1")
-        for name, (program, *words) in collections(found).items():
-            assert program == "/usr/local/bin/roadstead", program
+        for name, words in collections(found).items():
             report = json.loads(run([roadstead(), *words], TIMEOUT, env=env).stdout.strip().splitlines()[-1])
             assert report["complete"] and report["deep"] == name.endswith("-deep"), report
         Registry(f"127.0.0.1:{ports[1]}", USER, PASSWORD).verify("team/app", "1")
