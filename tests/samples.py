@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Sequence
 
 from recipes import (  # noqa: I001 - it makes the modules of tests/clients known
-    LAB, PASSWORD, REGISTRY, SAMPLES, TIMEOUT, USER, aws_cli, collected, filled, knowing, kubectl, need_root, path_with, shell, steps, tool, users,
+    AWS_CLI, LAB, PASSWORD, REGISTRY, SAMPLES, TIMEOUT, USER, aws_cli, collected, filled, knowing, kubectl, need_root, path_with, shell,
+    steps, tool, users,
 )  # fmt: skip
 from harness import Child, Context, Result, Server, cache_dir, check, ensure, free_port, run, scratch, wait_until
 from harness.build import roadstead
 from harness.process import Finished
+from harness.tools import TABLE, Go
 import infra_aws
 import infra_local
 from engines import Containerd, Dockerd
@@ -401,6 +403,7 @@ class CtrPulls:
 
 def s3_dynamodb(folder: Path) -> Iterator[Result]:
     yield check("s3-dynamodb: usage", up_usage)
+    yield check("s3-dynamodb: the README installs the versions that are tested", versions)
     sample = S3DynamoDb(folder)
     yield check("s3-dynamodb: what one registry takes the other has, and its layers come from the S3 server", sample.both)
     yield check("s3-dynamodb: a second start with the same folder has what the first one had", sample.again)
@@ -415,6 +418,15 @@ def up_usage() -> None:
     # The interpreter is found by its path, the programs by the PATH.
     absent = run(["/bin/sh", S3_DYNAMODB / "up.sh"], timeout=20, ok=(1,), env={"PATH": "/nowhere"})
     assert "roadstead is not in the PATH" in absent.stderr, absent
+
+
+def versions() -> None:
+    commands = steps(S3_DYNAMODB / "README.md", "go install")
+    known = {name: TABLE[name][0] for name in ("versitygw", "crane", "ministack")}
+    wanted = [f"{one.package}@{one.version}" if isinstance(one, Go) else f"{one.package}=={one.version}" for one in known.values()]
+    wanted.append(f"{AWS_CLI.package}=={AWS_CLI.version}")
+    absent = [one for one in wanted if one not in commands]
+    assert not absent, f"not in the README: {absent}"
 
 
 class S3DynamoDb:
