@@ -1,23 +1,25 @@
 """A small client of S3 and DynamoDB for what tests look at behind the registry's back.
 
-Standard library only. Requests are signed by Signature Version 4 in headers; buckets are addressed by path, because the servers are
-on loopback. One connection for each request and no retries: a test that meets a failure here is to see it.
+botocore signs the requests. Nothing else of it is used: it would retry, and it hides answers. Buckets are addressed by path, because
+the servers are on loopback. One connection for each request and no retries: a test that meets a failure here is to see it.
 """
 
 from __future__ import annotations
 
-import datetime
-import hashlib
-import hmac
+import functools
 import http.client
+import importlib
 import json
 import secrets
 import string
+import sys
 import xml.etree.ElementTree as ElementTree
+from types import ModuleType
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Set
 from urllib.parse import quote, urlsplit
 
 from .api import HarnessError
+from .tools import ensure
 
 _TIMEOUT = 60.0
 _DYNAMODB_VERSION = "DynamoDB_20120810"
@@ -107,22 +109,25 @@ class _Service:
 
     def _signed(self, method: str, target: str, parameters: str, headers: Mapping[str, str], body: bytes) -> Dict[str, str]:
         """The headers with which the request goes out."""
+        botocore = _botocore()
+        url = f"{self.endpoint}{target}" + (f"?{parameters}" if parameters else "")
+        request = botocore.awsrequest.AWSRequest(method, url, headers=dict(headers), data=body)
+        # The S3 signer leaves the path as it is and adds the hash of the body as a header, which S3 requires.
+        signer = botocore.auth.S3SigV4Auth if self._service == "s3" else botocore.auth.SigV4Auth
         key, secret, region = self.credentials
-        now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-        content = hashlib.sha256(body).hexdigest()
-        every = {name.lower(): value for name, value in headers.items()}
-        every.update({"host": self._host, "x-amz-date": now, "x-amz-content-sha256": content})
-        names = ";".join(sorted(every))
-        lines = "".join(f"{name}:{every[name].strip()}\n" for name in sorted(every))
-        canonical = "\n".join([method, target, parameters, lines, names, content])
-        scope = f"{now[:8]}/{region}/{self._service}/aws4_request"
-        text = "\n".join(["AWS4-HMAC-SHA256", now, scope, hashlib.sha256(canonical.encode()).hexdigest()])
-        signing = f"AWS4{secret}".encode()
-        for word in scope.split("/"):
-            signing = hmac.new(signing, word.encode(), hashlib.sha256).digest()
-        signature = hmac.new(signing, text.encode(), hashlib.sha256).hexdigest()
-        every["authorization"] = f"AWS4-HMAC-SHA256 Credential={key}/{scope}, SignedHeaders={names}, Signature={signature}"
-        return every
+        signer(botocore.credentials.Credentials(key, secret), self._service, region).add_auth(request)
+        return dict(request.headers.items())
+
+
+@functools.lru_cache(maxsize=None)
+def _botocore() -> ModuleType:
+    """The library that signs requests. It comes with ministack, whose environment is read here. Calls `skip` where that cannot be had."""
+    packages = ensure("ministack").parent.glob("lib/python3*/site-packages")
+    # At the end: what this Python brings itself stays first.
+    sys.path.extend(str(folder) for folder in packages)
+    for name in ("auth", "awsrequest", "credentials"):
+        importlib.import_module(f"botocore.{name}")
+    return sys.modules["botocore"]
 
 
 class S3(_Service):
