@@ -1,7 +1,7 @@
 """The library that `tests/run` and every part of it are written with; standard library only, Python 3.9 or newer.
 
 Read in this order: `api` (results and checks), `process` (commands, ports, children), `cache`, `tools`, `debian`, `venv` and
-`wasm_toolchain` (what is installed, and where), `build` (cargo), `rust_tests` (what its tests report), `long_tests` (which of
+`wasm_toolchain` (what is installed, and where), `build` (cargo), `nextest` (the tests of the crates), `long_tests` (which of
 them are long), `backend` (a registry's stores),
 `server` (a roadstead of one's own), `http1`, `dealer` and `fleet` (several of them behind one address), `aws` and `cloud` (the stand-ins
 for S3 and DynamoDB), `fault_proxy` (their faults; `fault_relay`, `faults` and `operations` are its process), `parts` (what `tests/run`
@@ -17,6 +17,8 @@ Names that other folders may use:
     A command with captured output; raises `CommandFailed` with the whole story.
 `Child(command, log, env=None, cwd=None)`
     A background process in a group of its own; a context manager; `.pid`, `.alive()`, `.stop(grace)`, `.log_tail()`.
+`at_once(*functions, at_most=None)`
+    Calls each in a thread of its own and returns what they return.
 `free_port()`, `wait_until(predicate, seconds, what)`, `scratch(prefix)`
     A loopback port; a bounded wait; a context manager for a temporary folder (unmounts what lies under it, then removes it).
 `cache_dir()`
@@ -35,7 +37,7 @@ from .cloud import Cloud
 from .dealer import Dealer
 from .fault_proxy import FaultProxy
 from .fleet import Fleet
-from .process import Child, CommandFailed, Finished, free_port, run, scratch, wait_until
+from .process import Child, CommandFailed, Finished, at_once, free_port, run, scratch, wait_until
 from .server import Server
 from .tools import ensure
 
@@ -53,6 +55,7 @@ __all__ = [
     "Result",
     "Server",
     "Skipped",
+    "at_once",
     "cache_dir",
     "check",
     "ensure",

@@ -19,7 +19,7 @@ import os
 import time
 import traceback
 from dataclasses import dataclass, field
-from typing import Callable, List, NoReturn, Optional
+from typing import Callable, List, NoReturn, Optional, Tuple
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,15 @@ class Result:
 
 @dataclass(frozen=True)
 class Context:
-    """What every part is told: `full` adds what is too long for every run, `kills` is how often the part of that name kills."""
+    """What every part is told.
+
+    `full` adds what is too long for every run, `kills` is how often the part of that name kills, and the part `unit` tests only `crates`
+    if there are any.
+    """
 
     full: bool = False
     kills: int = 30
+    crates: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Tests that are ignored for their length, by name: `cargo test` is told which of them to run, or to leave out."""
+"""Tests that are ignored for their length, by name: nextest is told which of them to run, or to leave out."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ _FUNCTION = re.compile(r"\bfn (\w+)")
 
 
 def long_tests(sources: Iterable[str]) -> List[str]:
-    """Their names. The test runner takes a name for a part of one: a name that is in another function's would choose that too."""
+    """Their names. They are chosen by name alone, so another function of the same name is an error."""
     sources = list(sources)
     names = [name for source in sources for name in _LONG.findall(source)]
     functions = [name for source in sources for name in _FUNCTION.findall(source)]
     for name in names:
-        meant = [function for function in functions if name in function]
-        if len(meant) != 1:
-            raise HarnessError(f"the name of the long test {name} is in {', '.join(meant)}: rename one of them")
+        if functions.count(name) != 1:
+            raise HarnessError(f"{functions.count(name)} functions have the name of the long test {name}: rename the others")
     return names
+
+
+def chosen(names: Iterable[str]) -> str:
+    """The filter of nextest that chooses the tests of these names, whatever module they are in."""
+    return f"test(/(^|::)({'|'.join(names)})$/)"

@@ -75,7 +75,7 @@ def _bench(context: Context) -> List[Result]:
 
 PARTS = (
     Part("lint", "formatting, clippy, rustdoc, dependency policy, scripts", _main_of("lint")),
-    Part("unit", "cargo test of the whole workspace", _main_of("unit")),
+    Part("unit", "the tests of every crate", _main_of("unit")),
     Part("wasm", "the core builds for wasm32-unknown-unknown", _main_of("wasm")),
     Part("conformance", "the official suite: one server, three servers, with a password, over every pair of stores", _main_of("conformance")),
     Part("clients", "docker, containerd, podman, buildah, skopeo, crane, oras push, pull and run images", _clients),

@@ -15,13 +15,15 @@ import socket
 import subprocess
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Union
+from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, TypeVar, Union
 
 from .api import HarnessError
 
 Words = Sequence[Union[str, Path]]
+T = TypeVar("T")
 
 # Leaders of the groups that are alive, so that an interrupt leaves nothing behind.
 _live: Dict[int, "subprocess.Popen[bytes]"] = {}
@@ -213,6 +215,22 @@ class Child:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def at_once(*functions: Callable[[], T], at_most: Optional[int] = None) -> List[T]:
+    """What the functions return, each called in a thread of its own, `at_most` so many at a time. The first exception is raised again,
+    after all have ended.
+
+    When this thread is interrupted, every process that the run has started is stopped, so that the functions come to an end.
+    """
+    with ThreadPoolExecutor(max_workers=at_most or len(functions)) as pool:
+        calls = [pool.submit(function) for function in functions]
+        try:
+            wait(calls)
+        except BaseException:
+            stop_all()
+            raise
+    return [call.result() for call in calls]
 
 
 def stop_all() -> None:

@@ -26,8 +26,8 @@ def say(text: str) -> None:
 
 @contextmanager
 def step(what: str) -> Iterator[None]:
-    """Shows that `what` is going on."""
-    if not _out.isatty():
+    """Shows that `what` is going on. The line that counts is the main thread's."""
+    if not _out.isatty() or threading.current_thread() is not threading.main_thread():
         say(f"    {what}")
         yield
         return

@@ -21,7 +21,9 @@ class Outcome(NamedTuple):
 
     part: Part
     results: List[Result]
+    # Wall time, and CPU time of the processes that it started.
     seconds: float
+    cpu_seconds: float
 
     def counts(self) -> Tuple[int, int, int]:
         """Passed, failed, skipped."""
@@ -48,8 +50,12 @@ def part_text(outcome: Outcome) -> str:
         if result.detail and place < _FAILURES_SHOWN:
             lines.append(textwrap.indent(_shortened(result.detail), "        "))
     passed, wrong, skipped = outcome.counts()
-    lines.append(f"  {outcome.part.name}: {outcome.word()}, {passed} passed, {wrong} failed, {skipped} skipped, {outcome.seconds:.1f} s")
+    lines.append(f"  {outcome.part.name}: {outcome.word()}, {passed} passed, {wrong} failed, {skipped} skipped, {_cost(outcome)}")
     return "\n".join(lines)
+
+
+def _cost(outcome: Outcome) -> str:
+    return f"{outcome.seconds:.1f} s, {outcome.cpu_seconds:.1f} s of CPU"
 
 
 def _check_line(result: Result) -> str:
@@ -68,16 +74,22 @@ def _shortened(text: str) -> str:
 
 
 def table(outcomes: List[Outcome]) -> str:
-    """The summary: part, result, seconds, counts."""
-    rows = [("part", "result", "seconds", "passed", "failed", "skipped")]
+    """The summary: part, result, wall time and CPU time in seconds, counts; and the sum of both times."""
+    rows = [("part", "result", "seconds", "CPU", "passed", "failed", "skipped")]
     for outcome in outcomes:
-        rows.append((outcome.part.name, outcome.word(), f"{outcome.seconds:.1f}", *map(str, outcome.counts())))
-    widths = [max(len(row[column]) for row in rows) for column in range(6)]
+        rows.append((outcome.part.name, outcome.word(), *_times([outcome]), *map(str, outcome.counts())))
+    if len(outcomes) > 1:
+        rows.append(("all", "", *_times(outcomes), "", "", ""))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
         cells = [cell.ljust(width) if column < 2 else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths))]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def _times(outcomes: List[Outcome]) -> Tuple[str, str]:
+    return f"{sum(one.seconds for one in outcomes):.1f}", f"{sum(one.cpu_seconds for one in outcomes):.1f}"
 
 
 def closing_line(outcomes: List[Outcome]) -> str:
@@ -94,6 +106,7 @@ def as_json(outcomes: List[Outcome]) -> str:
             "part": outcome.part.name,
             "result": outcome.word(),
             "seconds": round(outcome.seconds, 3),
+            "cpu_seconds": round(outcome.cpu_seconds, 3),
             "checks": [
                 {"name": result.name, "ok": result.ok, "seconds": round(result.seconds, 3), "detail": result.detail}
                 for result in outcome.results

@@ -5,13 +5,14 @@ from __future__ import annotations
 import http.client
 import signal
 import socket
+import threading
 from contextlib import ExitStack, contextmanager
 from typing import Iterator, List, Tuple
 
-from . import selftest_cloud, selftest_faults, selftest_long_tests, selftest_rust_tests
+from . import selftest_cloud, selftest_faults, selftest_long_tests, selftest_nextest
 from .api import Result, check
 from .dealer import Dealer
-from .process import Child, CommandFailed, run, scratch, wait_until
+from .process import Child, CommandFailed, at_once, run, scratch, wait_until
 from .selftest_backend import BackendServer, backends
 
 
@@ -24,7 +25,8 @@ def main() -> List[Result]:
         check("dealer: an early answer arrives", early_answer),
         check("dealer: a server that is down is passed over", passes_over),
         check("process: a command past its time is ended with its children", ends_groups),
-        *selftest_rust_tests.main(),
+        check("process: functions at once, and the exception of one", calls_at_once),
+        *selftest_nextest.main(),
         *selftest_long_tests.main(),
         *selftest_faults.main(),
         *selftest_cloud.main(),
@@ -128,6 +130,16 @@ def ends_groups() -> None:
             assert child.alive()
         # By the first signal: neither by itself, nor after the grace.
         assert not child.alive() and child.returncode == -signal.SIGTERM
+
+
+def calls_at_once() -> None:
+    meeting = threading.Barrier(2, timeout=10)
+    assert at_once(lambda: (meeting.wait(), 1)[1], lambda: (meeting.wait(), 2)[1]) == [1, 2]
+    try:
+        at_once(lambda: 1, lambda: [][0])
+    except IndexError:
+        return
+    raise AssertionError("the exception was lost")
 
 
 def _runs(pid: int) -> bool:

