@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import time
 import xml.etree.ElementTree as ElementTree
+from functools import partial
 from pathlib import Path
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
-from harness import Cloud, Context, Dealer, Fleet, Result, Server, check, ensure, run, scratch
+from harness import Cloud, Context, Dealer, Fleet, Result, Server, at_once, check, ensure, run, scratch
 from harness.backend import Backend
+from harness.build import roadstead
 from harness.progress import step
 
 # How many cases each profile has, those that it leaves out not counted: a suite that stopped early, or read no configuration, must
@@ -25,12 +27,25 @@ CASES = {"1.1": 693, "dev": 830}
 _USER, _PASSWORD = "suite", "correct horse battery staple"
 
 
+# How many suites run at once: each has servers and stores of its own, and waits for them half of its time.
+_AT_ONCE = 4
+
+
+class Case(NamedTuple):
+    """One run of the suite, and what its function is given after the list for the results."""
+
+    title: str
+    function: Callable[..., None]
+    given: Tuple[object, ...] = ()
+
+
 def main(_context: Context) -> List[Result]:
-    results: List[Result] = []
-    _titled(results, "1.1", released)
-    _titled(results, "dev", development)
-    _titled(results, "dev, three servers", three_servers)
-    _titled(results, "dev, with a password", with_password)
+    results = _run(
+        Case("1.1", released),
+        Case("dev", development),
+        Case("dev, three servers", three_servers),
+        Case("dev, with a password", with_password),
+    )
     # A check of its own: what becomes of the stand-ins leaves the results above as they are.
     results.append(check("dev, in the cloud: the stand-ins start and stop", in_the_cloud, results))
     return results
@@ -38,19 +53,29 @@ def main(_context: Context) -> List[Result]:
 
 def in_the_cloud(results: List[Result]) -> None:
     with Cloud() as cloud:
-        _titled(results, "dev, three servers, s3+dynamodb, proxied", fleet, "proxy", cloud.backend("s3+dynamodb"))
         separate = cloud.backend("s3+dynamodb", local_table=True)
-        _titled(results, "dev, three servers, s3+dynamodb, redirected", fleet, "redirect", separate)
-        _titled(results, "dev, another s3", other, cloud.backend("s3+dynamodb", s3=cloud.ministack))
-        _titled(results, "dev, s3+sqlite", other, cloud.backend("s3+sqlite", prefix="some/prefix"))
-        _titled(results, "dev, disk+dynamodb", other, cloud.backend("disk+dynamodb"))
+        results += _run(
+            Case("dev, three servers, s3+dynamodb, proxied", fleet, ("proxy", cloud.backend("s3+dynamodb"))),
+            Case("dev, three servers, s3+dynamodb, redirected", fleet, ("redirect", separate)),
+            Case("dev, another s3", other, (cloud.backend("s3+dynamodb", s3=cloud.ministack),)),
+            Case("dev, s3+sqlite", other, (cloud.backend("s3+sqlite", prefix="some/prefix"),)),
+            Case("dev, disk+dynamodb", other, (cloud.backend("disk+dynamodb"),)),
+        )
 
 
-def _titled(results: List[Result], title: str, function: Callable[..., None], *given: object) -> None:
-    began = len(results)
+def _run(*cases: Case) -> List[Result]:
+    """The results of the cases, in their order."""
+    # Once, and not by several threads that wait for each other.
+    ensure("conformance")
+    roadstead()
+    return [result for results in at_once(*(partial(_titled, case) for case in cases), at_most=_AT_ONCE) for result in results]
+
+
+def _titled(case: Case) -> List[Result]:
+    results: List[Result] = []
     # A server that does not start or stop, or a suite that does not run, is one failed check of its own.
-    results.append(check("the suite and the server ran to their end", function, results, *given))
-    results[began:] = [Result(f"{title}: {result.name}", result.ok, result.seconds, result.detail) for result in results[began:]]
+    results.append(check("the suite and the server ran to their end", case.function, results, *case.given))
+    return [Result(f"{case.title}: {result.name}", result.ok, result.seconds, result.detail) for result in results]
 
 
 def fleet(results: List[Result], pull: str, backend: Backend) -> None:
@@ -114,7 +139,7 @@ def suite(address: str, profile: str, env: Optional[Dict[str, str]] = None, may_
         began = time.monotonic()
         with step(f"the official suite, profile {profile}"):
             # It ends with 1 when any case failed; which ones, its report tells. In its folder it finds no configuration file.
-            finished = run([program], timeout=300, env=settings, cwd=folder, ok=(0, 1))
+            finished = run([program], timeout=600, env=settings, cwd=folder, ok=(0, 1))
         report = folder / "junit.xml"
         assert report.is_file(), f"the suite wrote no report:\n{finished.stdout}\n{finished.stderr}"
         results = _cases(report, may_skip)
