@@ -12,9 +12,11 @@ from typing import List, Mapping, Optional, Sequence
 
 from .api import Result, not_run
 from .build import readable, try_cargo
+from .cache import ROOT
 from .process import scratch
 from .tools import ensure
 
+_SETTINGS = ROOT / ".config" / "nextest.toml"
 # Most tests wait for a server, a disk or a clock most of their time.
 _TESTS_PER_CPU = 4
 # With this line a test that passed says that it could not do what it is there for; the reason follows. It is the first that the test
@@ -33,11 +35,13 @@ def build(packages: Sequence[str], env: Environment) -> Optional[Result]:
 def tests(title: str, words: Sequence[str], env: Environment) -> List[Result]:
     """The result of each test that `words`, the arguments of `cargo nextest run`, choose."""
     with scratch("nextest") as folder:
+        # Left alone, nextest keeps a folder in the checkout, which a run leaves as it is.
         report = folder / "junit.xml"
+        own = f"[store]\ndir = '{folder}'\n[profile.default.junit]\npath = '{report}'\nstore-success-output = true\n"
         settings = folder / "nextest.toml"
-        settings.write_text(f"[profile.default.junit]\npath = '{report}'\nstore-success-output = true\n", encoding="utf-8")
+        settings.write_text(_SETTINGS.read_text(encoding="utf-8") + own, encoding="utf-8")
         threads = str(_TESTS_PER_CPU * (os.cpu_count() or 1))
-        command = ["nextest", "run", "--tool-config-file", f"tests-run:{settings}", "--test-threads", threads, "--no-fail-fast", *words]
+        command = ["nextest", "run", "--config-file", str(settings), "--test-threads", threads, "--no-fail-fast", *words]
         finished = try_cargo(command, title, timeout=4200, env=_with_nextest(env))
         results = read(report.read_text(encoding="utf-8")) if report.is_file() else []
     if finished.returncode != 0 and all(result.ok is not False for result in results):
