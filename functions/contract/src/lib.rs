@@ -53,6 +53,22 @@ use registry::store::metadata::MetadataStore;
 use registry::store::records::RecordStore;
 use registry::store::sessions::SessionStore;
 
+/// A clause that runs.
+#[doc(hidden)]
+pub type ClauseFuture = futures_util::future::BoxFuture<'static, ()>;
+
+/// The clauses as plain functions. The code of an `async fn` is compiled in the crate that polls it. Without these it
+/// would be compiled again for each of the many crates with tests of stores, which would double the time of a build.
+#[doc(hidden)]
+pub mod compiled {
+    crate::__session_clauses! { __compiled sessions, dyn registry::store::sessions::SessionStore, }
+    crate::__blob_clauses! { __compiled blobs, dyn registry::store::blobs::BlobStore, }
+    crate::__metadata_clauses! { __compiled metadata, dyn registry::store::metadata::MetadataStore, }
+    crate::__collection_clauses! { __compiled collection, crate::Names, }
+    crate::__record_clauses! { __compiled records, crate::records::Pair, }
+    crate::__check_clauses! { __compiled checks, crate::checks::Harmed, }
+}
+
 /// All but the bytes: what the clauses about collection and records are given, empty.
 #[derive(Clone)]
 pub struct Names {

@@ -36,13 +36,189 @@ macro_rules! contract_tests {
 #[macro_export]
 macro_rules! session_contract_tests {
     ($store:expr $(, #[$attribute:meta])*) => {
-        $crate::__clauses!(
+        $crate::__session_clauses! {
+            __clauses
             [$(#[$attribute])*],
             session_contract,
             sessions,
             dyn $crate::registry::store::sessions::SessionStore,
             session_contract_store,
             $store,
+        }
+    };
+}
+
+/// Runs the clauses about [`BlobStore`](registry::store::blobs::BlobStore). The argument is a future of
+/// `(Arc<dyn BlobStore>, Guard)`.
+#[macro_export]
+macro_rules! blob_contract_tests {
+    ($store:expr $(, #[$attribute:meta])*) => {
+        $crate::__blob_clauses! {
+            __clauses
+            [$(#[$attribute])*],
+            blob_contract,
+            blobs,
+            dyn $crate::registry::store::blobs::BlobStore,
+            blob_contract_store,
+            $store,
+        }
+    };
+}
+
+/// Runs the clauses about [`MetadataStore`](registry::store::metadata::MetadataStore). The argument is a future of
+/// `(Arc<dyn MetadataStore>, Guard)`.
+#[macro_export]
+macro_rules! metadata_contract_tests {
+    ($store:expr $(, #[$attribute:meta])*) => {
+        $crate::__metadata_clauses! {
+            __clauses
+            [$(#[$attribute])*],
+            metadata_contract,
+            metadata,
+            dyn $crate::registry::store::metadata::MetadataStore,
+            metadata_contract_store,
+            $store,
+        }
+    };
+}
+
+/// Runs the clauses about [`CollectionStore`](registry::store::collection::CollectionStore). The argument is a future of
+/// `(`[`Names`](crate::Names)`, Guard)`.
+#[macro_export]
+macro_rules! collection_contract_tests {
+    ($names:expr $(, #[$attribute:meta])*) => {
+        $crate::__collection_clauses! {
+            __clauses
+            [$(#[$attribute])*],
+            collection_contract,
+            collection,
+            $crate::Names,
+            collection_contract_store,
+            async {
+                let (names, guard): ($crate::Names, $crate::Guard) = $names.await;
+                (::std::sync::Arc::new(names), guard)
+            },
+        }
+    };
+}
+
+/// Runs the clauses about [`RecordStore`](registry::store::records::RecordStore). The argument is a future of
+/// `(`[`Names`](crate::Names)`, Guard)`; it is asked for twice in each test, for two stores that know nothing
+/// of each other.
+#[macro_export]
+macro_rules! record_contract_tests {
+    ($names:expr $(, #[$attribute:meta])*) => {
+        $crate::__record_clauses! {
+            __clauses
+            [$(#[$attribute])*],
+            record_contract,
+            records,
+            $crate::records::Pair,
+            record_contract_store,
+            async {
+                let (from, from_guard): ($crate::Names, $crate::Guard) = $names.await;
+                let (to, to_guard): ($crate::Names, $crate::Guard) = $names.await;
+                let pair = $crate::records::Pair { from, to };
+                let guard: $crate::Guard = ::std::boxed::Box::new((from_guard, to_guard));
+                (::std::sync::Arc::new(pair), guard)
+            },
+        }
+    };
+}
+
+/// Runs the clauses about [checks](crate::checks). The argument is a future of
+/// `(`[`Harmed`](crate::checks::Harmed)`, Guard)`.
+#[macro_export]
+macro_rules! check_contract_tests {
+    ($harmed:expr $(, #[$attribute:meta])*) => {
+        $crate::__check_clauses! {
+            __clauses
+            [$(#[$attribute])*],
+            check_contract,
+            checks,
+            $crate::checks::Harmed,
+            check_contract_store,
+            async {
+                let (harmed, guard): ($crate::checks::Harmed, $crate::Guard) = $harmed.await;
+                (::std::sync::Arc::new(harmed), guard)
+            },
+        }
+    };
+}
+
+/// Runs a [`churn`](crate::churn) over stores, once with every request run to its end and once with requests
+/// that are cut off, in the module `churn` of the calling module. The first argument is a future of
+/// [`Stores`](crate::Stores); the second, if given, says how much is done
+/// ([`Options`](crate::churn::Options)); the third, an async closure, is given the stores' guard when a churn
+/// is over, to look for what the traits of stores do not show. Each test ends within five minutes, or fails.
+#[macro_export]
+macro_rules! churn_tests {
+    ($stores:expr) => {
+        $crate::churn_tests!($stores, $crate::churn::Options::default());
+    };
+    ($stores:expr, $options:expr $(, #[$attribute:meta])*) => {
+        $crate::churn_tests!($stores, $options, async |_: $crate::Guard| {} $(, #[$attribute])*);
+    };
+    ($stores:expr, $options:expr, $look:expr $(, #[$attribute:meta])*) => {
+        async fn churned_stores() -> $crate::Stores {
+            $stores.await
+        }
+
+        fn churn_options() -> $crate::churn::Options {
+            $options
+        }
+
+        async fn look_after_churn(guard: $crate::Guard) {
+            let look = $look;
+            look(guard).await;
+        }
+
+        mod churn {
+            $crate::__spawn!();
+
+            async fn run(cuts: bool) -> $crate::churn::Churned {
+                let options = $crate::churn::Options {
+                    cuts,
+                    ..super::churn_options()
+                };
+                let (stores, guard) = super::churned_stores().await.into_all();
+                let churn = $crate::churn::churn(stores, spawn, options);
+                let churned = ::tokio::time::timeout(::std::time::Duration::from_secs(300), churn)
+                    .await
+                    .expect("the churn ends within five minutes");
+                super::look_after_churn(guard).await;
+                churned
+            }
+
+            #[::tokio::test(flavor = "multi_thread")]
+            $(#[$attribute])*
+            async fn nothing_acknowledged_is_ever_lost() {
+                let churned = run(false).await;
+                assert!(
+                    churned.pushed > 0 && churned.deleted > 0 && churned.verified > 0,
+                    "{churned:?}"
+                );
+                assert!(churned.collected.objects_deleted > 0, "{churned:?}");
+            }
+
+            #[::tokio::test(flavor = "multi_thread")]
+            $(#[$attribute])*
+            async fn whatever_is_cut_off_is_reclaimed() {
+                let churned = run(true).await;
+                assert!(churned.cut > 0 && churned.pushed > 0, "{churned:?}");
+                assert!(churned.collected.objects_scheduled > 0, "{churned:?}");
+            }
+        }
+    };
+}
+
+/// The clauses about sessions: calls `$macro` with what it is given and the list of their names.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __session_clauses {
+    ($macro:ident $($given:tt)*) => {
+        $crate::$macro! {
+            $($given)*
             [
                 a_new_session_has_no_row,
                 a_claim_creates_the_row,
@@ -76,22 +252,17 @@ macro_rules! session_contract_tests {
                 racing_first_signing_keys_are_one,
                 calls_may_come_from_any_instance,
             ]
-        );
+        }
     };
 }
 
-/// Runs the clauses about [`BlobStore`](registry::store::blobs::BlobStore). The argument is a future of
-/// `(Arc<dyn BlobStore>, Guard)`.
+/// The clauses about blobs: calls `$macro` with what it is given and the list of their names.
+#[doc(hidden)]
 #[macro_export]
-macro_rules! blob_contract_tests {
-    ($store:expr $(, #[$attribute:meta])*) => {
-        $crate::__clauses!(
-            [$(#[$attribute])*],
-            blob_contract,
-            blobs,
-            dyn $crate::registry::store::blobs::BlobStore,
-            blob_contract_store,
-            $store,
+macro_rules! __blob_clauses {
+    ($macro:ident $($given:tt)*) => {
+        $crate::$macro! {
+            $($given)*
             [
                 an_empty_body_is_an_object,
                 a_body_of_any_chunks_is_stored_whole,
@@ -126,22 +297,17 @@ macro_rules! blob_contract_tests {
                 nothing_remains_of_an_upload_that_was_swept,
                 what_remains_of_an_upload_spares_its_object,
             ]
-        );
+        }
     };
 }
 
-/// Runs the clauses about [`MetadataStore`](registry::store::metadata::MetadataStore). The argument is a future of
-/// `(Arc<dyn MetadataStore>, Guard)`.
+/// The clauses about metadata: calls `$macro` with what it is given and the list of their names.
+#[doc(hidden)]
 #[macro_export]
-macro_rules! metadata_contract_tests {
-    ($store:expr $(, #[$attribute:meta])*) => {
-        $crate::__clauses!(
-            [$(#[$attribute])*],
-            metadata_contract,
-            metadata,
-            dyn $crate::registry::store::metadata::MetadataStore,
-            metadata_contract_store,
-            $store,
+macro_rules! __metadata_clauses {
+    ($macro:ident $($given:tt)*) => {
+        $crate::$macro! {
+            $($given)*
             [
                 a_committed_blob_is_linked,
                 a_link_is_of_one_repository,
@@ -218,25 +384,17 @@ macro_rules! metadata_contract_tests {
                 a_moved_tag_survives_the_delete_of_the_old_manifest,
                 readers_see_a_push_whole,
             ]
-        );
+        }
     };
 }
 
-/// Runs the clauses about [`CollectionStore`](registry::store::collection::CollectionStore). The argument is a future of
-/// `(`[`Names`](crate::Names)`, Guard)`.
+/// The clauses about collections: calls `$macro` with what it is given and the list of their names.
+#[doc(hidden)]
 #[macro_export]
-macro_rules! collection_contract_tests {
-    ($names:expr $(, #[$attribute:meta])*) => {
-        $crate::__clauses!(
-            [$(#[$attribute])*],
-            collection_contract,
-            collection,
-            $crate::Names,
-            collection_contract_store,
-            async {
-                let (names, guard): ($crate::Names, $crate::Guard) = $names.await;
-                (::std::sync::Arc::new(names), guard)
-            },
+macro_rules! __collection_clauses {
+    ($macro:ident $($given:tt)*) => {
+        $crate::$macro! {
+            $($given)*
             [
                 an_unreferenced_link_is_unlinked_by_a_later_pass,
                 a_referenced_link_is_never_collected,
@@ -297,29 +455,17 @@ macro_rules! collection_contract_tests {
                 racing_collections_do_it_once,
                 a_sweep_races_the_commit,
             ]
-        );
+        }
     };
 }
 
-/// Runs the clauses about [`RecordStore`](registry::store::records::RecordStore). The argument is a future of
-/// `(`[`Names`](crate::Names)`, Guard)`; it is asked for twice in each test, for two stores that know nothing
-/// of each other.
+/// The clauses about records: calls `$macro` with what it is given and the list of their names.
+#[doc(hidden)]
 #[macro_export]
-macro_rules! record_contract_tests {
-    ($names:expr $(, #[$attribute:meta])*) => {
-        $crate::__clauses!(
-            [$(#[$attribute])*],
-            record_contract,
-            records,
-            $crate::records::Pair,
-            record_contract_store,
-            async {
-                let (from, from_guard): ($crate::Names, $crate::Guard) = $names.await;
-                let (to, to_guard): ($crate::Names, $crate::Guard) = $names.await;
-                let pair = $crate::records::Pair { from, to };
-                let guard: $crate::Guard = ::std::boxed::Box::new((from_guard, to_guard));
-                (::std::sync::Arc::new(pair), guard)
-            },
+macro_rules! __record_clauses {
+    ($macro:ident $($given:tt)*) => {
+        $crate::$macro! {
+            $($given)*
             [
                 an_empty_store_has_no_records,
                 records_say_what_reads_say,
@@ -335,25 +481,17 @@ macro_rules! record_contract_tests {
                 ages_move_along,
                 records_hold_extreme_values,
             ]
-        );
+        }
     };
 }
 
-/// Runs the clauses about [checks](crate::checks). The argument is a future of
-/// `(`[`Harmed`](crate::checks::Harmed)`, Guard)`.
+/// The clauses about checks: calls `$macro` with what it is given and the list of their names.
+#[doc(hidden)]
 #[macro_export]
-macro_rules! check_contract_tests {
-    ($harmed:expr $(, #[$attribute:meta])*) => {
-        $crate::__clauses!(
-            [$(#[$attribute])*],
-            check_contract,
-            checks,
-            $crate::checks::Harmed,
-            check_contract_store,
-            async {
-                let (harmed, guard): ($crate::checks::Harmed, $crate::Guard) = $harmed.await;
-                (::std::sync::Arc::new(harmed), guard)
-            },
+macro_rules! __check_clauses {
+    ($macro:ident $($given:tt)*) => {
+        $crate::$macro! {
+            $($given)*
             [
                 nothing_is_found_where_nothing_is_lost,
                 a_lost_edge_is_found,
@@ -366,72 +504,6 @@ macro_rules! check_contract_tests {
                 a_missing_part_ends_an_export_and_no_check,
                 an_unreadable_record_ends_an_export_and_no_check,
             ]
-        );
-    };
-}
-
-/// Runs a [`churn`](crate::churn) over stores, once with every request run to its end and once with requests
-/// that are cut off, in the module `churn` of the calling module. The first argument is a future of
-/// [`Stores`](crate::Stores); the second, if given, says how much is done
-/// ([`Options`](crate::churn::Options)); the third, an async closure, is given the stores' guard when a churn
-/// is over, to look for what the traits of stores do not show. Each test ends within five minutes, or fails.
-#[macro_export]
-macro_rules! churn_tests {
-    ($stores:expr) => {
-        $crate::churn_tests!($stores, $crate::churn::Options::default());
-    };
-    ($stores:expr, $options:expr $(, #[$attribute:meta])*) => {
-        $crate::churn_tests!($stores, $options, async |_: $crate::Guard| {} $(, #[$attribute])*);
-    };
-    ($stores:expr, $options:expr, $look:expr $(, #[$attribute:meta])*) => {
-        async fn churned_stores() -> $crate::Stores {
-            $stores.await
-        }
-
-        fn churn_options() -> $crate::churn::Options {
-            $options
-        }
-
-        async fn look_after_churn(guard: $crate::Guard) {
-            let look = $look;
-            look(guard).await;
-        }
-
-        mod churn {
-            $crate::__spawn!();
-
-            async fn run(cuts: bool) -> $crate::churn::Churned {
-                let options = $crate::churn::Options {
-                    cuts,
-                    ..super::churn_options()
-                };
-                let (stores, guard) = super::churned_stores().await.into_all();
-                let churn = $crate::churn::churn(stores, spawn, options);
-                let churned = ::tokio::time::timeout(::std::time::Duration::from_secs(300), churn)
-                    .await
-                    .expect("the churn ends within five minutes");
-                super::look_after_churn(guard).await;
-                churned
-            }
-
-            #[::tokio::test(flavor = "multi_thread")]
-            $(#[$attribute])*
-            async fn nothing_acknowledged_is_ever_lost() {
-                let churned = run(false).await;
-                assert!(
-                    churned.pushed > 0 && churned.deleted > 0 && churned.verified > 0,
-                    "{churned:?}"
-                );
-                assert!(churned.collected.objects_deleted > 0, "{churned:?}");
-            }
-
-            #[::tokio::test(flavor = "multi_thread")]
-            $(#[$attribute])*
-            async fn whatever_is_cut_off_is_reclaimed() {
-                let churned = run(true).await;
-                assert!(churned.cut > 0 && churned.pushed > 0, "{churned:?}");
-                assert!(churned.collected.objects_scheduled > 0, "{churned:?}");
-            }
         }
     };
 }
@@ -466,7 +538,18 @@ macro_rules! __clauses {
         mod $tests {
             $crate::__spawn!();
 
-            $($crate::__clause!($attributes, $clauses, $clause, $make);)*
+            fn run(clause: fn($crate::ContractTest<$given>) -> $crate::ClauseFuture) {
+                let runtime = ::tokio::runtime::Runtime::new().expect("a runtime");
+                runtime.block_on(async {
+                    let test = $crate::ContractTest::new(super::$make().await, spawn);
+                    // A store that waits for ever fails, it does not hang the tests.
+                    ::tokio::time::timeout(::std::time::Duration::from_secs(120), clause(test))
+                        .await
+                        .expect("the clause ends within two minutes");
+                });
+            }
+
+            $($crate::__clause!($attributes, $clauses, $clause);)*
         }
     };
 }
@@ -475,16 +558,26 @@ macro_rules! __clauses {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __clause {
-    ([$(#[$attribute:meta])*], $clauses:ident, $clause:ident, $make:ident) => {
-        #[::tokio::test(flavor = "multi_thread")]
+    ([$(#[$attribute:meta])*], $clauses:ident, $clause:ident) => {
+        #[test]
         $(#[$attribute])*
-        async fn $clause() {
-            let test = $crate::ContractTest::new(super::$make().await, spawn);
-            let clause = $crate::$clauses::$clause(test);
-            // A store that waits for ever fails, it does not hang the tests.
-            ::tokio::time::timeout(::std::time::Duration::from_secs(120), clause)
-                .await
-                .expect("the clause ends within two minutes");
+        fn $clause() {
+            run($crate::compiled::$clauses::$clause);
+        }
+    };
+}
+
+/// Makes a module of functions, one for each clause, whose code is compiled with the suite: see `compiled`.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __compiled {
+    ($clauses:ident, $given:ty, [$($clause:ident,)*]) => {
+        pub mod $clauses {
+            $(
+                pub fn $clause(test: $crate::ContractTest<$given>) -> $crate::ClauseFuture {
+                    ::std::boxed::Box::pin($crate::$clauses::$clause(test))
+                }
+            )*
         }
     };
 }

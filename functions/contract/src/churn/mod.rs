@@ -24,7 +24,7 @@ mod worker;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures_util::future::{join, join_all};
+use futures_util::future::{BoxFuture, join, join_all};
 
 use self::client::Client;
 use self::clock::{Clock, HOUR, MINUTE};
@@ -137,7 +137,12 @@ struct Field {
 ///
 /// # Panics
 /// When anything that must be so is not.
-pub async fn churn(stores: AllStores, spawn: Spawn, options: Options) -> Churned {
+pub fn churn(stores: AllStores, spawn: Spawn, options: Options) -> BoxFuture<'static, Churned> {
+    // Boxed here, so that its code is compiled once, in this crate, and not in each crate that runs it.
+    Box::pin(run(stores, spawn, options))
+}
+
+async fn run(stores: AllStores, spawn: Spawn, options: Options) -> Churned {
     let clock = Arc::new(Clock::new(options.seed));
     let jitter = Jitter::new(options.seed);
     let stores = AllStores {
