@@ -9,7 +9,7 @@ use registry::store::{Context, Timestamp, Uid};
 use registry::{Endpoint, Settings, Sparse};
 use serde_json::json;
 
-use crate::examples::{Fixture, is_by_token};
+use super::examples::{Fixture, is_by_token};
 use crate::support::content::{bytes_of, descriptor, image, index, padded};
 use crate::support::{Answer, Setup, Users, World, sha256};
 

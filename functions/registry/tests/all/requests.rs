@@ -1,10 +1,7 @@
 //! What each operation costs, in calls of the stores: table reads, table writes, requests to the object store. A change
-//! that adds one fails here. `cargo test -p registry --test requests -- --nocapture` prints the table.
+//! that adds one fails here. `cargo test -p registry --test all requests -- --nocapture` prints the table.
 //!
 //! A call of a store may be several requests of its database: those are the store's own to count.
-
-#[expect(dead_code, reason = "each test binary uses its own part")]
-mod support;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,9 +12,9 @@ use oci::MediaType;
 use registry::RequestBody;
 use registry::store::memory::MemoryBlobs;
 
-use support::client::Call;
-use support::content::{artifact, bytes_of, image, index, padded};
-use support::{Script, Setup, Users, World, sha256, sha512};
+use crate::support::client::Call;
+use crate::support::content::{artifact, bytes_of, image, index, padded};
+use crate::support::{Script, Setup, Users, World, sha256, sha512};
 
 /// Calls of metadata and session stores that read, that write; calls of the blob store.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -89,7 +86,7 @@ fn put(world: &World, target: String, manifest: Bytes) -> Call {
 async fn pulls(table: &mut Table, world: &World, redirecting: bool) {
     let image = world.push_image("a", "t", "app").await;
     world.push_blob("a", "{}").await;
-    let large = padded(&crate::image(b"{}", &[]), 40_000);
+    let large = padded(&crate::support::content::image(b"{}", &[]), 40_000);
     world.put_manifest("a", "large", large.clone()).await.expect(201);
     let (blob, digest) = (format!("/v2/a/blobs/{}", image.layer), image.digest);
     let etag = format!("\"{}\"", image.layer);
@@ -378,7 +375,7 @@ async fn pushes_and_deletes(table: &mut Table, world: &World) {
         .header("content-type", MediaType::OCI_INDEX)
         .bytes(list);
     table.row(world, "PUT index", list, 201, [0, 1, 0]).await;
-    let large = padded(&image(b"{}", &[]), 40_000);
+    let large = padded(&crate::support::content::image(b"{}", &[]), 40_000);
     let by_tag = || put(world, target("large".to_owned()), large.clone());
     table.row(world, "PUT manifest, large", by_tag(), 201, [1, 4, 2]).await;
     table

@@ -6,7 +6,7 @@ use contract::faulty::{Fault, FaultPoint, Kind};
 use registry::Endpoint;
 use registry::store::memory::MemoryBlobs;
 
-use crate::examples::Fixture;
+use super::examples::Fixture;
 use crate::support::log::Log;
 use crate::support::{Answer, Setup, Users, World, sha256, sha512};
 
@@ -258,7 +258,7 @@ fn s18_names_of_users_cannot_break_lines() {
 /// cannot be tested here; that nothing else compares them can.
 #[test]
 fn s20_signatures_are_compared_in_constant_time() {
-    let source = include_str!("../../src/token.rs");
+    let source = include_str!("../../../src/token.rs");
     let verify = source.split_once("fn verify(").unwrap().1;
     let verify = verify.split_once("\n    }\n").unwrap().0;
     assert!(verify.contains(".verify_slice(mac)"), "the MAC's verification is used");

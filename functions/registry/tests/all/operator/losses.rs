@@ -5,7 +5,7 @@ use registry::check::{Finding, Options};
 use registry::store::records::{EntryContent, Record};
 use serde_json::json;
 
-use crate::check::{CX, is_for_pulls, options};
+use super::check::{CX, is_for_pulls, options};
 use crate::support::content::{bytes_of, image, index, padded};
 use crate::support::{World, sha256};
 

@@ -1,12 +1,10 @@
 //! A table that is shared with the next version of the program, which has added attributes and kinds of rows, and with
 //! the one before, which does not write what can be left out. `cargo test -- --ignored` with `ROADSTEAD_TEST_DYNAMODB`.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod service;
-mod table;
 
 use std::collections::{BTreeSet, HashMap};
 
+use crate::service::options;
+use crate::table::{Row, client, key, rows};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 use bytes::Bytes;
@@ -18,9 +16,7 @@ use registry::store::sessions::{
     Claim, Claimed, End, Expected, Progress, Publishing, SessionId, SessionKey, SessionStore, SigningKey, State,
 };
 use registry::store::{Context, Cursor, Location, Timestamp, Uid};
-use service::options;
 use store_dynamodb::{DynamoStore, OpenError, Options};
-use table::{Row, client, key, rows};
 
 const HOUR: u64 = 3_600_000;
 const NOW: Timestamp = Timestamp(1_900_000_000_000);

@@ -1,18 +1,14 @@
 //! Pushes, deletes and collections at once over the real protocol, bytes in memory: no byte is lost, and in the end the
 //! tables hold what outlives everything. `cargo test -- --ignored` with `ROADSTEAD_TEST_DYNAMODB`.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod service;
-mod table;
 
 use std::sync::Arc;
 
+use crate::service::options;
+use crate::table::{client, key, rows};
 use contract::churn::Options;
 use contract::{Guard, Stores};
 use registry::store::memory::MemoryBlobs;
-use service::options;
 use store_dynamodb::DynamoStore;
-use table::{client, key, rows};
 
 /// What is looked at when all is over.
 struct Tables(Vec<String>);

@@ -3,11 +3,6 @@
 //! `access`: who may do what (S1, S3, S14, S15, S23, S29). `authorities`: sessions, tokens, redirects, the log (S9, S10,
 //! S18, S20, S28). `collection`: what is reclaimed while others push (S26, S27). `content`: hostile bodies and parameters
 //! (S6, S7, S8, S21, S22, S25, S26). `s02_unlinked`: what was deleted or revoked a moment ago (S2).
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
-
-#[path = "../support/mod.rs"]
-#[expect(dead_code, reason = "each test binary uses its own part")]
-mod support;
 
 mod access;
 mod authorities;

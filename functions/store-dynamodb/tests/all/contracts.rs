@@ -1,12 +1,10 @@
 //! The contracts over the real protocol: a service at `ROADSTEAD_TEST_DYNAMODB`, credentials and region as the AWS SDK
 //! finds them. `cargo test -- --ignored`.
 
-mod service;
-
 use std::sync::Arc;
 
+use crate::service::options;
 use contract::{Guard, Names};
-use service::options;
 use store_dynamodb::DynamoStore;
 
 /// An empty store over two tables.

@@ -1,23 +1,18 @@
 //! What only the real protocol shows: tables that are made, found and missed, items as large as they get, and a service
 //! that fails. `cargo test -- --ignored` with `ROADSTEAD_TEST_DYNAMODB`.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod service;
-#[expect(dead_code, reason = "of what is shared, only the client is used here")]
-mod table;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use crate::service::options;
+use crate::table::client;
 use aws_sdk_dynamodb::types::{BillingMode, TimeToLiveStatus};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use oci::{Algorithm, Digest, MediaType, RepositoryName};
 use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest, Removal};
 use registry::store::{Context, Location, Timestamp, Uid};
-use service::options;
 use store_dynamodb::{DynamoStore, OpenError, Options};
-use table::client;
 
 fn cx(uid: u64, patience: u64) -> Context {
     let now = Timestamp(1_900_000_000_000);

@@ -9,7 +9,7 @@ use registry::store::records::Record;
 use registry::store::sessions::{Attempt, SessionId};
 use serde_json::json;
 
-use crate::check::{CX, options};
+use super::check::{CX, options};
 use crate::support::{World, sha256};
 
 impl World {

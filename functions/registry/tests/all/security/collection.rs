@@ -21,7 +21,7 @@ const GRACE: u64 = 26 * HOUR;
 const ALMOST: u64 = 23 * HOUR;
 
 impl World {
-    async fn collect(&self) -> Report {
+    async fn collect_with_defaults(&self) -> Report {
         let mut on = |_: &Report| ControlFlow::Continue(());
         let collected = collect(&self.stores, self.clock.clone(), &Options::default(), &mut on).await;
         collected.unwrap()
@@ -31,7 +31,7 @@ impl World {
     async fn collect_all(&self) {
         for _ in 0..5 {
             self.clock.pass(GRACE);
-            self.collect().await;
+            self.collect_with_defaults().await;
         }
     }
 
@@ -93,7 +93,7 @@ async fn s27_a_slow_push_loses_nothing() {
             world.push_blob("a", "layer of layer").await;
             // Old, marked, and due to go with the next pass.
             world.clock.pass(GRACE);
-            assert_eq!(world.collect().await.metadata.marked, 2);
+            assert_eq!(world.collect_with_defaults().await.metadata.marked, 2);
             world.clock.pass(GRACE);
         }
         world
@@ -116,10 +116,10 @@ async fn s27_a_slow_push_loses_nothing() {
             _ => drop(world.push_blob("a", "layer of layer").await),
         }
         for _ in 0..4 {
-            assert_eq!(world.collect().await.metadata.unlinked, 0, "{way}");
+            assert_eq!(world.collect_with_defaults().await.metadata.unlinked, 0, "{way}");
             world.clock.pass(ALMOST / 4);
         }
-        world.collect().await;
+        world.collect_with_defaults().await;
         let manifest = bytes_of(&image(EMPTY, &[b"layer of layer"]));
         world.put_manifest("a", "late", manifest).await.expect(201);
         world
@@ -147,14 +147,14 @@ async fn s27_bytes_outlive_their_last_name() {
     let redirect = world.get(format!("/v2/a/blobs/{digest}")).send().await.expect(307);
     assert!(redirect.header("location").starts_with("https://objects.example/"));
     world.delete(format!("/v2/a/blobs/{digest}")).send().await.expect(202);
-    assert_eq!(world.collect().await.metadata.scheduled, 1);
+    assert_eq!(world.collect_with_defaults().await.metadata.scheduled, 1);
     let longest = Options::default().plan.grace_periods.deletion_ms;
     assert!(longest > 24 * HOUR, "longer than any redirect and any upload's token");
     world.clock.pass(longest);
-    assert_eq!(world.collect().await.objects_deleted, 0);
+    assert_eq!(world.collect_with_defaults().await.objects_deleted, 0);
     assert_eq!(world.blobs.sealed(), 1);
     world.clock.pass(1);
-    assert_eq!(world.collect().await.objects_deleted, 1);
+    assert_eq!(world.collect_with_defaults().await.objects_deleted, 1);
     assert_eq!(world.blobs.objects(), 0);
 }
 

@@ -1,9 +1,4 @@
 //! The protocol as tables: request → status, headers, body. A file for each family of endpoints.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
-
-#[path = "../support/mod.rs"]
-#[expect(dead_code, reason = "each test binary uses its own part")]
-mod support;
 
 mod again;
 mod blobs;
