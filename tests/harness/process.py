@@ -228,6 +228,7 @@ def at_once(*functions: Callable[[], T], at_most: Optional[int] = None) -> List[
         try:
             wait(calls)
         except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
             stop_all()
             raise
     return [call.result() for call in calls]
