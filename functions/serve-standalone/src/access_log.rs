@@ -1,324 +1,54 @@
-//! One line for each request, and nothing in it that could be used or that could forge another line.
-//!
-//! Written are the method, the path, the status, what was sent, how long it took, who asked, from where and with what
-//! program. Not written are header values but `User-Agent`, the query (a digest in it also stands in the answer, the
-//! rest may be anything), and upload tokens. A user's name is written only after the password was found right: people
-//! type passwords into the wrong field.
+//! The line for each request, on its way to the log.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
-use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use http::header::USER_AGENT;
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
-use percent_encoding::percent_decode_str;
-use registry::{Principal, Record};
+use http::{Request, StatusCode};
+use registry::Record;
+use shell::access_line::{AccessLine, AnswerEnd};
+use shell::clock;
 
-use crate::cli::LogFormat;
-use crate::environment;
-use crate::{logging, timestamp};
-
-/// The target by which these lines are filtered: `--log-level info,access=off`.
-const TARGET: &str = "access";
-/// Longer paths and agents are cut.
-const MAX_TEXT: usize = 300;
-/// A path's segment this long that is no digest may be an upload token, wherever it stands: a client may have got the
-/// path wrong, and the token in it works all the same. Names and tags are hardly ever this long.
-const MAYBE_TOKEN: usize = 80;
+use crate::logging;
 
 thread_local! {
     /// Lines are made in the same place, one after the other.
     static LINE: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// A line in the making.
+/// A line in the making, and when its request began.
 pub(crate) struct Entry {
-    method: Method,
-    uri: Uri,
-    agent: Option<HeaderValue>,
-    peer: IpAddr,
+    line: AccessLine,
     start: Instant,
-    status: StatusCode,
-    user: Option<String>,
 }
 
 impl Entry {
-    /// Begins a line, if lines are written at all. `peer` is the client, as far as it is known.
-    pub(crate) fn begin<B>(request: &Request<B>, peer: IpAddr) -> Option<Self> {
-        if !tracing::enabled!(target: TARGET, tracing::Level::INFO) {
-            return None;
-        }
+    /// Begins a line, if lines are written at all. `client` is who asks, as far as that is known.
+    pub(crate) fn begin<B>(request: &Request<B>, client: IpAddr) -> Option<Self> {
         Some(Self {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            agent: request.headers().get(USER_AGENT).cloned(),
-            peer,
+            line: AccessLine::begin(request, client)?,
             start: Instant::now(),
-            status: StatusCode::OK,
-            user: None,
         })
     }
 
     /// Adds what the answer says.
     pub(crate) fn answered(&mut self, status: StatusCode, record: Option<&Record>) {
-        self.status = status;
-        self.user = match record.and_then(|record| record.principal.as_ref()) {
-            Some(Principal::User(name)) => Some(name.clone()),
-            Some(Principal::Anonymous) | None => None,
-        };
+        self.line.answered(status, record);
     }
 
-    /// Writes the line. `sent` is the length of the body as far as it was sent, `whole` whether that was all of it.
-    ///
-    /// The line is made here and not by the formatter of events, which takes longer than many a request.
-    pub(crate) fn write(&self, sent: u64, whole: bool) {
+    /// Writes the line. `sent` is the length of the body as far as it was sent, `is_whole` whether that was all of it.
+    pub(crate) fn write(&self, sent: u64, is_whole: bool) {
         let Some(log) = logging::log() else { return };
+        let end = AnswerEnd {
+            at: clock::now(),
+            took: self.start.elapsed(),
+            sent,
+            is_whole,
+        };
         LINE.with_borrow_mut(|line| {
             line.clear();
-            let mut fields = Fields::begin(line, log.format);
-            fields.text("method", self.method.as_str());
-            fields.text("path", &path(self.uri.path()));
-            fields.number("status", self.status.as_u16());
-            fields.number("bytes", sent);
-            let micros = self.start.elapsed().as_micros();
-            fields.number("ms", format_args!("{}.{:03}", micros / 1000, micros % 1000));
-            if let Some(user) = &self.user {
-                fields.text("user", &printable(user));
-            }
-            fields.quoted("peer", self.peer);
-            if let Some(agent) = &self.agent {
-                fields.text("agent", &printable(&String::from_utf8_lossy(agent.as_bytes())));
-            }
-            if !whole {
-                fields.number("cut", true);
-            }
-            fields.end();
+            self.line.write(line, log.format, &end);
             log.sink.push(line.as_bytes());
         });
-    }
-}
-
-/// The fields of a line, in the form of the other lines of the log.
-struct Fields<'a> {
-    line: &'a mut String,
-    format: LogFormat,
-}
-
-impl<'a> Fields<'a> {
-    fn begin(line: &'a mut String, format: LogFormat) -> Self {
-        if format == LogFormat::Json {
-            line.push_str("{\"timestamp\":\"");
-        }
-        timestamp::milliseconds(line, environment::now());
-        line.push_str(match format {
-            LogFormat::Json => "\",\"level\":\"INFO\"",
-            LogFormat::Text => "  INFO access:",
-        });
-        Self { line, format }
-    }
-
-    fn name(&mut self, name: &str) {
-        let (before, after) = match self.format {
-            LogFormat::Json => (",\"", "\":"),
-            LogFormat::Text => (" ", "="),
-        };
-        self.line.push_str(before);
-        self.line.push_str(name);
-        self.line.push_str(after);
-    }
-
-    /// Adds text that is [`printable`]: it needs no more than quotes, in both forms.
-    fn text(&mut self, name: &str, text: &str) {
-        self.name(name);
-        self.line.push('"');
-        self.line.push_str(text);
-        self.line.push('"');
-    }
-
-    /// The same, of a value whose text is always printable.
-    fn quoted(&mut self, name: &str, value: impl std::fmt::Display) {
-        self.name(name);
-        let _ = write!(self.line, "\"{value}\"");
-    }
-
-    /// Adds a number, or a truth value.
-    fn number(&mut self, name: &str, number: impl std::fmt::Display) {
-        self.name(name);
-        let _ = write!(self.line, "{number}");
-    }
-
-    fn end(self) {
-        self.line.push_str(match self.format {
-            LogFormat::Json => ",\"target\":\"access\"}\n",
-            LogFormat::Text => "\n",
-        });
-    }
-}
-
-/// The path as it may be written.
-fn path(path: &str) -> Cow<'_, str> {
-    // Nearly all of them may be written as they are: no upload, no long segment, no escape.
-    let is_ordinary = |segment: &[u8]| {
-        segment != b"uploads"
-            && (segment.len() < MAYBE_TOKEN || segment.contains(&b':'))
-            && segment.iter().all(|byte| is_plain(*byte) && *byte != b'%')
-    };
-    if path.as_bytes().split(|byte| *byte == b'/').all(is_ordinary) {
-        return if path.len() <= MAX_TEXT {
-            Cow::Borrowed(path)
-        } else {
-            printable(path)
-        };
-    }
-    // As the core reads it: an escaped slash is one, and every other escape counts within its segment.
-    let path = path.replace("%2F", "/").replace("%2f", "/");
-    let mut shown = String::with_capacity(path.len());
-    let mut before = [Cow::Borrowed(""), Cow::Borrowed("")];
-    for (index, segment) in path.split('/').enumerate() {
-        if shown.len() >= MAX_TEXT {
-            shown.push('…');
-            break;
-        }
-        if index > 0 {
-            shown.push('/');
-        }
-        if segment.is_empty() {
-            continue;
-        }
-        let plain = percent_decode_str(segment).decode_utf8_lossy();
-        if before == ["blobs", "uploads"] || (plain.len() >= MAYBE_TOKEN && !plain.contains(':')) {
-            shown.push('…');
-        } else {
-            shown.push_str(&printable(segment));
-        }
-        before.rotate_left(1);
-        before[1] = plain;
-    }
-    Cow::Owned(shown)
-}
-
-/// Whether a character may be written as it is.
-fn is_plain(byte: u8) -> bool {
-    matches!(byte, 0x20..=0x7e) && !matches!(byte, b'"' | b'\\')
-}
-
-/// Text that cannot move a cursor, begin a line, or be taken for another field: printable ASCII, with everything else
-/// escaped as JSON does it, and cut where it is long.
-fn printable(text: &str) -> Cow<'_, str> {
-    if text.len() <= MAX_TEXT && text.bytes().all(is_plain) {
-        return Cow::Borrowed(text);
-    }
-    let mut shown = String::with_capacity(text.len().min(MAX_TEXT));
-    for character in text.chars() {
-        if shown.len() >= MAX_TEXT {
-            shown.push('…');
-            break;
-        }
-        match character {
-            '"' | '\\' => {
-                shown.push('\\');
-                shown.push(character);
-            }
-            ' '..='~' => shown.push(character),
-            _ => {
-                for unit in character.encode_utf16(&mut [0; 2]) {
-                    let _ = write!(shown, "\\u{unit:04x}");
-                }
-            }
-        }
-    }
-    Cow::Owned(shown)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TOKEN: &str = "AQAAAAEAAAGTXk3JAAAAAAAAAAAAAAAAAAAAAAAAABcAn3ZbRrHHT2E3cYyZEF_x-AQAAAAEAAAGTXk3JAAAA";
-
-    #[test]
-    fn tokens_are_left_out_however_the_path_is_written() {
-        for raw in [
-            "/v2/a/blobs/uploads/TOKEN",
-            "/v2/a/blobs/uploads/TOKEN/",
-            "/v2/a/blobs//uploads//TOKEN",
-            "/v2/a/blobs/%75ploads/TOKEN",
-            "/v2/a/blobs/uploads%2fTOKEN",
-            "/v2/a/blobs%2Fuploads/TOKEN",
-            "/v2/a/blobs/uploads/TOKEN/x",
-            "/TOKEN",
-        ] {
-            let raw = raw.replace("TOKEN", TOKEN);
-            let shown = path(&raw);
-            assert!(!shown.contains(&TOKEN[..16]), "{shown}");
-            assert!(shown.contains('…'), "{shown}");
-        }
-        // Whatever their length is.
-        for (raw, shown) in [
-            ("/v2/a/blobs/uploads/short", "/v2/a/blobs/uploads/…"),
-            ("/v2/a/blobs%2Fuploads/short", "/v2/a/blobs/uploads/…"),
-            ("/v2/a/blobs%2fuploads%2fshort", "/v2/a/blobs/uploads/…"),
-            ("/v2/a/blobs%2F%75ploads/short", "/v2/a/blobs/%75ploads/…"),
-            // Once: the core does not decode what was decoded.
-            ("/v2/a/blobs%252Fuploads/short", "/v2/a/blobs%252Fuploads/short"),
-        ] {
-            assert_eq!(path(raw), shown);
-        }
-        assert_eq!(path("/v2/a/blobs/uploads/"), "/v2/a/blobs/uploads/");
-    }
-
-    #[test]
-    fn what_helps_an_operator_is_kept() {
-        let digest = format!("sha512:{}", "ab".repeat(64));
-        for kept in [
-            "/v2/".to_owned(),
-            "/v2/team/app/manifests/latest".to_owned(),
-            format!("/v2/team/app/blobs/{digest}"),
-            format!("/v2/team/app/manifests/{}", "c".repeat(64)),
-        ] {
-            assert_eq!(path(&kept), kept);
-        }
-    }
-
-    #[test]
-    fn nothing_forges_a_line() {
-        assert_eq!(
-            printable("a\nb\r\u{1b}[31m\0\u{9b}\"\\ë😀\u{202e}"),
-            r#"a\u000ab\u000d\u001b[31m\u0000\u009b\"\\\u00eb\ud83d\ude00\u202e"#
-        );
-        for long in [
-            "x".repeat(10_000),
-            "\n".repeat(10_000),
-            "/y".repeat(10_000),
-            "/%00".repeat(10_000),
-        ] {
-            for shown in [printable(&long), path(&long)] {
-                assert!(shown.len() <= MAX_TEXT + MAYBE_TOKEN, "{shown}");
-                // No escape is cut in two.
-                let read: String = serde_json::from_str(&format!("\"{shown}\"")).expect("it is JSON");
-                assert!(read.ends_with('…'));
-            }
-        }
-    }
-
-    #[test]
-    fn a_line_is_json_or_text() {
-        for format in [LogFormat::Json, LogFormat::Text] {
-            let mut line = String::new();
-            let mut fields = Fields::begin(&mut line, format);
-            fields.text("path", "/v2/");
-            fields.number("status", 200);
-            fields.end();
-            let whole = line.strip_suffix('\n').expect("a line");
-            if format == LogFormat::Json {
-                let read: serde_json::Value = serde_json::from_str(whole).expect("it is JSON");
-                assert_eq!((&read["path"], &read["status"]), (&"/v2/".into(), &200.into()));
-                assert_eq!((&read["level"], &read["target"]), (&"INFO".into(), &"access".into()));
-            } else {
-                assert!(whole.ends_with("Z  INFO access: path=\"/v2/\" status=200"), "{whole}");
-            }
-        }
     }
 }

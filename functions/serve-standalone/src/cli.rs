@@ -21,9 +21,9 @@ pub(crate) use operate::{
     BlobsCommand, CollectArgs, CopyArgs, ExportArgs, FsckArgs, ImportArgs, InitArgs, MetadataCommand, ReadArgs,
     RepoCommand, TagCommand, Target,
 };
-pub(crate) use pull::{PullArgs, PullMode, PullRule};
-pub(crate) use serve::{AllowAnonymous, LogFormat, ServeArgs, SyncMode};
-pub(crate) use stores::{Blobs, Bucket, Encryption, Endpoint, Metadata, Parts, PathStyle, StoreArgs, TableName};
+pub(crate) use pull::PullArgs;
+pub(crate) use serve::{AllowAnonymous, ServeArgs, SyncMode};
+pub(crate) use stores::StoreArgs;
 pub(crate) use values::MetricsAddress;
 
 /// Reads a command line, with the program's name first, and the environment.

@@ -1,11 +1,12 @@
 //! What each command does.
 
-use std::fmt::Display;
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use crate::cli::{BlobsCommand, Cli, Command, LogFormat, MetadataCommand, RepoCommand, ServeArgs, TagCommand};
+use crate::cli::{BlobsCommand, Cli, Command, MetadataCommand, RepoCommand, ServeArgs, TagCommand};
+use crate::failure::Failure;
 use crate::logging;
+use shell::log::LogFormat;
 
 mod blobs;
 mod collect;
@@ -22,38 +23,6 @@ mod signals;
 mod store;
 mod tag;
 
-/// Why a command has failed.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// It did not work; exit code 1.
-    Failed(String),
-    /// What was asked for contradicts itself or is not safe; exit code 2, as for a line that cannot be understood.
-    Usage(String),
-    /// What was asked about does not exist; exit code 3.
-    NotFound(String),
-    /// Whether something is so could not be found out; exit code 2, since 1 says that it is not.
-    Unknown(String),
-    /// Whoever reads the output has seen enough.
-    NobodyReads,
-}
-
-impl Failure {
-    /// A [`Failure::Failed`] that says what was attempted.
-    fn failed(attempt: impl Display, error: impl Display) -> Self {
-        Self::Failed(format!("{attempt}: {error}"))
-    }
-}
-
-impl From<io::Error> for Failure {
-    /// For errors of writing to standard output.
-    fn from(error: io::Error) -> Self {
-        match error.kind() {
-            ErrorKind::BrokenPipe => Self::NobodyReads,
-            _ => Self::failed("cannot write the output", error),
-        }
-    }
-}
-
 /// Runs a command to its end.
 pub(crate) fn run(cli: Cli) -> ExitCode {
     if cli.goes_on() {
@@ -65,7 +34,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
     }
     let mut log = None;
     let mut serve = |args: &ServeArgs| {
-        log = Some(logging::format(args.log));
+        log = Some(logging::format(args.log.map(Into::into)));
         serve::run(args)
     };
     let done = match cli.command {

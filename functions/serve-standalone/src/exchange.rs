@@ -13,15 +13,15 @@ use hyper::body::Incoming;
 use registry::budget::ClientKey;
 use registry::{Client, Overload, Record, Registry, ResponseBody};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 
 use crate::access_log::Entry;
 use crate::connection::{Activity, Buffers, Exchange, SentBody, Timeouts, receive};
-use crate::delivery::TrustedProxies;
-use crate::health::Health;
 use crate::metrics::{Measured, Metrics};
 use crate::requests::{self, RequestPlaces};
 use crate::server::ConnectionPlace;
+use shell::client_address::TrustedProxies;
+use shell::health::{self, Health};
 
 /// What answers every request of every connection.
 pub(crate) struct Service {
@@ -34,8 +34,8 @@ pub(crate) struct Service {
     pub(crate) timeouts: Timeouts,
     pub(crate) places: RequestPlaces,
     pub(crate) buffers: Buffers,
-    /// Held by every operation that must run to its end; the server waits until all copies are gone.
-    pub(crate) work: mpsc::Sender<()>,
+    /// Has a token for every operation that must run to its end; the server waits for all of them.
+    pub(crate) work: TaskTracker,
 }
 
 impl Service {
@@ -90,7 +90,7 @@ impl Service {
         let mut measured = Measured::begin(self.metrics.clone(), request.method(), request.uri().path());
         let mut entry = Entry::begin(&request, client.unwrap_or(peer.ip()));
         let timeouts = self.timeouts;
-        let response = if admission.is_placed() || Health::is_asked(request.uri().path()) || admission.wait().await {
+        let response = if admission.is_placed() || health::is_asked(request.uri().path()) || admission.wait().await {
             self.handle(request, &exchange).await
         } else {
             crate::server::no_place(exchange.activity())
@@ -156,7 +156,7 @@ impl Service {
             self.registry.handle(Request::from_parts(head, body)).await
         } else {
             // It counts as long as it runs, also when its client has gone.
-            let (work, place) = (self.work.clone(), exchange.place());
+            let (work, place) = (self.work.token(), exchange.place());
             RunToEnd::new(async move {
                 let response = self.registry.handle(Request::from_parts(head, body)).await;
                 drop((work, place));

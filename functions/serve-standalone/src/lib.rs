@@ -2,35 +2,28 @@
 //!
 //! Read in this order:
 //!
-//! 1. `cli`: every flag, its environment variable and its default. `commands`: what each command does. `stores`: where
-//!    bytes and names are.
-//! 2. `server`: the accept loop, the cap on connections, and the way down. `connection`: one of them, with every time
-//!    limit. `exchange`: one request on it; this is where clients meet the core.
-//! 3. `htpasswd`: the users of a file. `reload`: what SIGHUP reads again. `delivery`: who is redirected to the object
-//!    store. `collector`: garbage collection in the background. `condition`: what the stores may be asked for now.
-//!    `health`: `/livez` and `/readyz`.
-//! 4. `logging`, `access_log`: what is written down, and what never is. `metrics`: what is counted.
+//! 1. `cli`: every flag, its environment variable and its default. `commands`: what each command does. `failure`: how
+//!    one fails.
+//! 2. `server`: the accept loop, and the end of all connections. `connection`: one of them, with every time limit.
+//!    `exchange`: one request on it; this is where clients meet the core. `requests`: how many there are at once.
+//! 3. `htpasswd`: the users of a file. `reload`: what SIGHUP reads again.
+//! 4. `logging`, `access_log`: how the log is written. `metrics`: what is counted.
 //!
+//! What another shell needs too is in the crate [`shell`]: the opening of stores, health, collection, who the client is.
 //! Nothing here knows the protocol: requests go to [`registry::Registry`] as they come.
 
 mod access_log;
 mod cli;
-mod collector;
 mod commands;
-mod condition;
 mod connection;
-mod delivery;
-mod environment;
 mod exchange;
-mod health;
+mod failure;
 mod htpasswd;
 mod logging;
 mod metrics;
 mod reload;
 mod requests;
 mod server;
-mod stores;
-mod timestamp;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -4,13 +4,11 @@ use std::io::{IsTerminal as _, stderr};
 use std::sync::OnceLock;
 use std::thread;
 
-use tracing::{Level, Metadata};
+use shell::log::{LogFormat, is_harmless};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-
-use crate::cli::LogFormat;
 
 mod sink;
 
@@ -68,15 +66,6 @@ pub(crate) fn init(format: LogFormat, filter: &str) -> Result<(), String> {
         tracing::error!(message, place, "panic");
     }));
     Ok(())
-}
-
-/// Whether an event can be written at all, whatever was asked for: what these libraries tell below that level are the
-/// bytes of requests, which may be secrets.
-fn is_harmless(event: &Metadata<'_>) -> bool {
-    let library = event.target().split("::").next().unwrap_or_default();
-    let tells_bytes = ["h2", "hyper", "hyper_util", "hyper_rustls", "rustls"].contains(&library);
-    // Those of the AWS SDK also tell what they sign, and with what result.
-    *event.level() <= Level::INFO || !(tells_bytes || library.starts_with("aws_"))
 }
 
 /// The log, if there is one.

@@ -22,8 +22,8 @@ use prometheus_client::registry::{Registry, Unit};
 use registry::collection::Report;
 use registry::store::{Reason, Timestamp};
 use registry::{Record, ResponseBody};
-
-use crate::stores::Statistics;
+use shell::collector::{PassObserver, PassOutcome};
+use shell::opened::Statistics;
 
 mod listener;
 
@@ -81,32 +81,6 @@ pub(crate) struct Metrics {
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
-    }
-}
-
-/// How a pass of collection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pass {
-    /// It went through everything.
-    Whole,
-    /// Another process was at the names; the rest was done.
-    Busy,
-    /// Something could not be done.
-    Failed,
-    /// The server ended first.
-    Stopped,
-}
-
-impl Pass {
-    /// How a pass in which nothing failed has ended.
-    pub(crate) fn of(report: &Report) -> Self {
-        if report.stopped {
-            Self::Stopped
-        } else if report.complete {
-            Self::Whole
-        } else {
-            Self::Busy
-        }
     }
 }
 
@@ -180,7 +154,7 @@ impl Metrics {
         );
         let version = env!("CARGO_PKG_VERSION");
         registry.register("build", "The program", Info::new(BuildLabels { version }));
-        registry.register_collector(Box::new(stores));
+        registry.register_collector(Box::new(StoreCounters(stores)));
         Self {
             registry,
             requests,
@@ -205,23 +179,6 @@ impl Metrics {
     /// Counts bytes of an answer's body.
     pub(crate) fn sent(&self, bytes: usize) {
         self.sent.inc_by(bytes as u64);
-    }
-
-    /// Counts a pass of collection, and what it did until `at`, its end.
-    pub(crate) fn collected(&self, pass: Pass, report: &Report, at: Timestamp) {
-        let outcome = match pass {
-            Pass::Whole => "whole",
-            Pass::Busy => "busy",
-            Pass::Failed => "failed",
-            Pass::Stopped => "stopped",
-        };
-        self.passes.get_or_create(&PassLabels { outcome }).inc();
-        self.deleted.inc_by(report.objects_deleted);
-        self.scheduled_bytes.inc_by(report.metadata.scheduled_bytes);
-        self.swept.inc_by(report.sessions_swept);
-        if pass == Pass::Whole {
-            self.last_pass.set(i64::try_from(at.0 / 1000).unwrap_or(i64::MAX));
-        }
     }
 
     /// The answer to a request for `/metrics`.
@@ -249,6 +206,24 @@ impl Metrics {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(CONTENT_LENGTH, length.into());
         response
+    }
+}
+
+impl PassObserver for Metrics {
+    fn ended(&self, outcome: PassOutcome, report: &Report, at: Timestamp) {
+        let label = match outcome {
+            PassOutcome::Whole => "whole",
+            PassOutcome::Busy => "busy",
+            PassOutcome::Failed => "failed",
+            PassOutcome::Stopped => "stopped",
+        };
+        self.passes.get_or_create(&PassLabels { outcome: label }).inc();
+        self.deleted.inc_by(report.objects_deleted);
+        self.scheduled_bytes.inc_by(report.metadata.scheduled_bytes);
+        self.swept.inc_by(report.sessions_swept);
+        if outcome == PassOutcome::Whole {
+            self.last_pass.set(i64::try_from(at.0 / 1000).unwrap_or(i64::MAX));
+        }
     }
 }
 
@@ -367,9 +342,13 @@ fn label(reason: Reason) -> &'static str {
     }
 }
 
-impl Collector for Statistics {
+/// What the stores count, asked when somebody reads.
+#[derive(Debug)]
+struct StoreCounters(Statistics);
+
+impl Collector for StoreCounters {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let table = self.table();
+        let table = self.0.table();
         for (name, help, count) in [
             ("table_reads", "Reads of the metadata and session tables", table.reads),
             (
@@ -383,29 +362,29 @@ impl Collector for Statistics {
             counter.encode(metric)?;
         }
         self.encode_condition(&mut encoder)?;
-        let Some(requests) = self.object_store() else {
+        let Some(requests) = self.0.requests() else {
             return Ok(());
         };
         let help = "Requests to the object store, repetitions included";
         let mut metric = encoder.encode_descriptor("object_store_requests", help, None, MetricType::Counter)?;
-        for (operation, counts) in &requests.requests {
-            let labels = [("operation", operation.name())];
+        for counts in &requests {
+            let labels = [("operation", counts.operation)];
             ConstCounter::new(counts.sent).encode(metric.encode_family(&labels)?)?;
         }
         let help = "Requests that the object store did not answer, or with an error that passes";
         let mut metric = encoder.encode_descriptor("object_store_failures", help, None, MetricType::Counter)?;
-        for (operation, counts) in &requests.requests {
-            let labels = [("operation", operation.name())];
+        for counts in &requests {
+            let labels = [("operation", counts.operation)];
             ConstCounter::new(counts.failed).encode(metric.encode_family(&labels)?)?;
         }
         Ok(())
     }
 }
 
-impl Statistics {
+impl StoreCounters {
     /// What `/readyz` tells of pushes and of the clock, for whoever watches many servers.
     fn encode_condition(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let blocked = self.condition().push_blocks();
+        let blocked = self.0.condition.push_blocks();
         let help = "Whether pushes are refused, by cause";
         let mut metric = encoder.encode_descriptor("pushes_refused", help, None, MetricType::Gauge)?;
         for cause in PUSH_CAUSES {
@@ -414,7 +393,7 @@ impl Statistics {
         }
         let help = "How far the clock of this host is ahead of a service's, negative when it is behind";
         let mut metric = encoder.encode_descriptor("clock_ahead", help, Some(&Unit::Seconds), MetricType::Gauge)?;
-        for (service, ahead) in self.condition().clocks() {
+        for (service, ahead) in self.0.condition.clocks() {
             let labels = [("service", service)];
             ConstGauge::new(ahead / 1_000).encode(metric.encode_family(&labels)?)?;
         }

@@ -10,7 +10,7 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use registry::budget::{Budget, ClientKey, Grant};
 
-use crate::delivery::FORWARDED_FOR;
+use shell::client_address::FORWARDED_FOR;
 
 /// Memory for the head of a request, for each place, in bytes; most heads are smaller. A larger one takes several places.
 const HEAD_MEMORY: u64 = 6 << 10;

@@ -9,12 +9,13 @@ use http::header::CONNECTION;
 use http::{HeaderValue, Response};
 use registry::{Overload, ResponseBody};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
+use tokio_util::task::TaskTracker;
 
 use crate::connection::{self, Activity, Phase};
 use crate::exchange::Service;
-use crate::health::Health;
+use shell::health::Health;
 
 mod connections;
 
@@ -37,8 +38,8 @@ pub(crate) struct Server {
     pub(crate) listener: TcpListener,
     pub(crate) service: Arc<Service>,
     pub(crate) health: Arc<Health>,
-    /// Ends when every operation that `service` runs to its end has ended, and `service` too, and a pass of collection.
-    pub(crate) work: mpsc::Receiver<()>,
+    /// Every operation that `service` runs to its end, and the passes of collection.
+    pub(crate) work: TaskTracker,
     pub(crate) max_connections: u32,
     pub(crate) drain_timeout: Duration,
 }
@@ -50,7 +51,7 @@ impl Server {
             listener,
             service,
             health,
-            mut work,
+            work,
             max_connections,
             drain_timeout,
         } = self;
@@ -72,8 +73,9 @@ impl Server {
         );
         drop((service, told));
         let connections = timeout_at(deadline, connections.empty()).await.is_ok();
-        // What outlived its client. Nothing is ever sent: this is the end of all senders.
-        let operations = timeout_at(deadline, work.recv()).await.is_ok();
+        // What outlived its client.
+        work.close();
+        let operations = timeout_at(deadline, work.wait()).await.is_ok();
         if connections && operations {
             Drained::Whole
         } else {

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Subcommand};
+use shell::stores::Bucket;
 
 use super::examples;
 use super::serve::SparsePolicy;
-use super::stores::{Bucket, StoreArgs};
+use super::stores::StoreArgs;
 use super::values::Span;
 
 #[derive(Debug, Subcommand)]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use registry::Sparse;
+use shell::log::LogFormat;
 use store_embedded::MinFree;
 
 use super::pull::PullArgs;
@@ -60,7 +61,7 @@ pub(crate) struct ServeArgs {
     pub(crate) begin_anew: bool,
     /// Form of the log on standard error; text on a terminal and JSON elsewhere unless set
     #[arg(long, env = "ROADSTEAD_LOG", value_name = "FORM")]
-    pub(crate) log: Option<LogFormat>,
+    pub(crate) log: Option<LogFormatArg>,
     /// What is logged: a level, or targets with levels. `info,access=off` leaves out the line for each request
     #[arg(long, env = "ROADSTEAD_LOG_LEVEL", value_name = "FILTER", default_value = "info")]
     pub(crate) log_level: String,
@@ -184,9 +185,18 @@ pub(crate) enum SyncMode {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
+pub(crate) enum LogFormatArg {
     /// Lines for people
     Text,
     /// One JSON object per line
     Json,
+}
+
+impl From<LogFormatArg> for LogFormat {
+    fn from(format: LogFormatArg) -> Self {
+        match format {
+            LogFormatArg::Text => Self::Text,
+            LogFormatArg::Json => Self::Json,
+        }
+    }
 }

@@ -1,10 +1,9 @@
 //! The flags that say where a registry keeps things: the same for the server and for every operator's command.
 
-use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
+use shell::stores::{BlobBackend, CloudConfig, MetadataBackend, ServiceUrl, StoreConfig, TableName, parse_encryption};
 
 /// Where bytes and names are.
 ///
@@ -24,10 +23,10 @@ pub(crate) struct StoreArgs {
     pub(crate) data: PathBuf,
     /// Where bytes are: `disk` (in --data) or `s3://BUCKET[/PREFIX]`, on AWS or on whatever speaks S3
     #[arg(long, env = "ROADSTEAD_BLOBS", value_name = "STORE", default_value = "disk")]
-    pub(crate) blobs: Blobs,
+    pub(crate) blobs: BlobBackend,
     /// Where names are: `sqlite` (in --data) or `dynamodb://TABLE`; `roadstead metadata init` makes the table
     #[arg(long, env = "ROADSTEAD_METADATA", value_name = "STORE", default_value = "sqlite")]
-    pub(crate) metadata: Metadata,
+    pub(crate) metadata: MetadataBackend,
     /// DynamoDB table for uploads in progress, pending deletions and signing keys, which must not be replicated to another
     /// region [default: the table of the metadata]
     #[arg(long, env = "ROADSTEAD_LOCAL_TABLE", value_name = "TABLE")]
@@ -40,34 +39,55 @@ pub(crate) struct StoreArgs {
     pub(crate) aws_profile: Option<String>,
     /// URL of an S3 that is not Amazon's; `AWS_ENDPOINT_URL_S3` works too
     #[arg(long, env = "ROADSTEAD_S3_ENDPOINT", value_name = "URL")]
-    pub(crate) s3_endpoint: Option<Endpoint>,
+    pub(crate) s3_endpoint: Option<ServiceUrl>,
     /// URL under which clients reach the same S3, for redirected pulls [default: the endpoint]
     #[arg(long, env = "ROADSTEAD_S3_PUBLIC_ENDPOINT", value_name = "URL")]
-    pub(crate) s3_public_endpoint: Option<Endpoint>,
+    pub(crate) s3_public_endpoint: Option<ServiceUrl>,
     /// Whether the bucket stands in the path of a URL, or in its host name [default: auto]
     #[arg(long, env = "ROADSTEAD_S3_PATH_STYLE", value_name = "WHEN")]
-    pub(crate) s3_path_style: Option<PathStyle>,
+    pub(crate) s3_path_style: Option<PathStyleArg>,
     /// Account that owns the bucket: requests fail when it is another's
     #[arg(long, env = "ROADSTEAD_S3_EXPECTED_BUCKET_OWNER", value_name = "ACCOUNT")]
     pub(crate) s3_expected_bucket_owner: Option<String>,
     /// How objects are encrypted where they lie: `none` (as the bucket does), `aes256`, `kms` or `kms:KEY-ID`
     /// [default: none]
-    #[arg(long, env = "ROADSTEAD_S3_ENCRYPTION", value_name = "HOW")]
-    pub(crate) s3_encryption: Option<Encryption>,
+    #[arg(long, env = "ROADSTEAD_S3_ENCRYPTION", value_name = "HOW", value_parser = parse_encryption)]
+    pub(crate) s3_encryption: Option<store_s3::Encryption>,
     /// Sizes of the parts of a large upload; `equal` is for stores that want one size [default: growing]
     #[arg(long, env = "ROADSTEAD_S3_PARTS", value_name = "SIZES")]
-    pub(crate) s3_parts: Option<Parts>,
+    pub(crate) s3_parts: Option<PartsArg>,
     /// URL of a DynamoDB that is not Amazon's; `AWS_ENDPOINT_URL_DYNAMODB` works too
     #[arg(long, env = "ROADSTEAD_DYNAMODB_ENDPOINT", value_name = "URL")]
-    pub(crate) dynamodb_endpoint: Option<Endpoint>,
+    pub(crate) dynamodb_endpoint: Option<ServiceUrl>,
 }
 
 impl StoreArgs {
+    /// The same as values.
+    pub(crate) fn config(&self) -> StoreConfig {
+        StoreConfig {
+            data: self.data.clone(),
+            blobs: self.blobs.clone(),
+            metadata: self.metadata.clone(),
+            cloud: CloudConfig {
+                region: self.aws_region.clone(),
+                profile: self.aws_profile.clone(),
+                local_table: self.local_table.clone(),
+                s3_endpoint: self.s3_endpoint.clone(),
+                s3_public_endpoint: self.s3_public_endpoint.clone(),
+                path_style: self.s3_path_style.unwrap_or_default().into(),
+                expected_bucket_owner: self.s3_expected_bucket_owner.clone(),
+                encryption: self.s3_encryption.clone().unwrap_or_default(),
+                parts: self.s3_parts.unwrap_or_default().into(),
+                dynamodb_endpoint: self.dynamodb_endpoint.clone(),
+            },
+        }
+    }
+
     /// Refuses flags for stores that are not in use: whoever gives them believes that they are. `copies_to_s3` says
     /// that S3 is in use whatever `--blobs` says.
     pub(crate) fn check(&self, copies_to_s3: bool) -> Result<(), String> {
-        let s3 = copies_to_s3 || matches!(self.blobs, Blobs::S3(_));
-        let dynamodb = matches!(self.metadata, Metadata::DynamoDb(_));
+        let s3 = copies_to_s3 || matches!(self.blobs, BlobBackend::S3(_));
+        let dynamodb = matches!(self.metadata, MetadataBackend::DynamoDb(_));
         let unused = |given: bool, flag: &str, needs: &str| {
             if given {
                 return Err(format!(
@@ -100,144 +120,8 @@ impl StoreArgs {
     }
 }
 
-/// Where bytes are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Blobs {
-    /// Below the data directory.
-    Disk,
-    /// In a bucket.
-    S3(Bucket),
-}
-
-impl FromStr for Blobs {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "disk" => Ok(Self::Disk),
-            _ => match text.strip_prefix("s3://") {
-                Some(bucket) => bucket.parse().map(Self::S3),
-                None => Err("expected disk or s3://BUCKET[/PREFIX]".into()),
-            },
-        }
-    }
-}
-
-/// A bucket, and what all keys in it begin with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Bucket {
-    /// Its name.
-    pub(crate) name: String,
-    /// Without a slash at its ends; may be empty.
-    pub(crate) prefix: String,
-}
-
-impl FromStr for Bucket {
-    type Err = String;
-
-    /// Reads `BUCKET[/PREFIX]`.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (name, prefix) = text.split_once('/').unwrap_or((text, ""));
-        // What AWS allows, and what others allow beyond it.
-        if !(3..=63).contains(&name.len()) || !name.bytes().all(is_plain) {
-            return Err(format!(
-                "{name:?} is not the name of a bucket: 3 to 63 letters, digits, dots and hyphens, as in s3://BUCKET/PREFIX"
-            ));
-        }
-        let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
-        let legal = |part: &str| !matches!(part, "" | "." | "..") && part.bytes().all(is_plain);
-        if prefix.len() > 512 || !(prefix.is_empty() || prefix.split('/').all(legal)) {
-            return Err(format!(
-                "{prefix:?} cannot be what keys begin with: names of letters, digits, dots, hyphens and underscores, \
-                 with single slashes between them"
-            ));
-        }
-        Ok(Self {
-            name: name.into(),
-            prefix: prefix.into(),
-        })
-    }
-}
-
-impl fmt::Display for Bucket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "s3://{}", self.name)?;
-        if self.prefix.is_empty() {
-            return Ok(());
-        }
-        write!(f, "/{}", self.prefix)
-    }
-}
-
-/// Characters that stand for themselves in a URL and in a path.
-fn is_plain(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')
-}
-
-/// Where names are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Metadata {
-    /// In a file of the data directory.
-    Sqlite,
-    /// In a table.
-    DynamoDb(TableName),
-}
-
-impl FromStr for Metadata {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "sqlite" => Ok(Self::Sqlite),
-            _ => match text.strip_prefix("dynamodb://") {
-                Some(table) => table.parse().map(Self::DynamoDb),
-                None => Err("expected sqlite or dynamodb://TABLE".into()),
-            },
-        }
-    }
-}
-
-/// The name of a DynamoDB table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct TableName(pub(crate) String);
-
-impl FromStr for TableName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if (3..=255).contains(&text.len()) && text.bytes().all(is_plain) {
-            return Ok(Self(text.into()));
-        }
-        Err(format!(
-            "{text:?} is not the name of a table: 3 to 255 letters, digits, dots, hyphens and underscores"
-        ))
-    }
-}
-
-/// The base URL of a service.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Endpoint(pub(crate) String);
-
-impl FromStr for Endpoint {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let expected = || "expected a URL such as https://s3.example.com or http://127.0.0.1:9000".to_owned();
-        let uri: http::Uri = text.parse().map_err(|_| expected())?;
-        let http = matches!(uri.scheme_str(), Some("http" | "https"));
-        let authority = uri.authority().ok_or_else(expected)?.as_str();
-        if !http || uri.query().is_some() || text.contains('#') {
-            return Err(expected());
-        }
-        if authority.contains('@') {
-            return Err("credentials do not belong into a URL: give them as AWS tools expect them".into());
-        }
-        Ok(Self(text.trim_end_matches('/').to_owned()))
-    }
-}
-
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum PathStyle {
+pub(crate) enum PathStyleArg {
     /// In the path when an endpoint is given, in the host name on AWS
     #[default]
     Auto,
@@ -247,8 +131,18 @@ pub(crate) enum PathStyle {
     Never,
 }
 
+impl From<PathStyleArg> for store_s3::PathStyle {
+    fn from(style: PathStyleArg) -> Self {
+        match style {
+            PathStyleArg::Auto => Self::Auto,
+            PathStyleArg::Always => Self::Always,
+            PathStyleArg::Never => Self::Never,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Parts {
+pub(crate) enum PartsArg {
     /// The further into an upload, the larger, so that 500 GiB fit
     #[default]
     Growing,
@@ -256,30 +150,11 @@ pub(crate) enum Parts {
     Equal,
 }
 
-/// How objects are encrypted where they lie.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Encryption {
-    /// As the bucket does by itself.
-    #[default]
-    None,
-    /// With keys of the object store.
-    Aes256,
-    /// With a key of KMS; without an id, the account's default one.
-    Kms(Option<String>),
-}
-
-impl FromStr for Encryption {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "none" => Ok(Self::None),
-            "aes256" => Ok(Self::Aes256),
-            "kms" => Ok(Self::Kms(None)),
-            _ => match text.strip_prefix("kms:") {
-                Some(key) if !key.is_empty() => Ok(Self::Kms(Some(key.into()))),
-                _ => Err("expected none, aes256, kms or kms:KEY-ID".into()),
-            },
+impl From<PartsArg> for store_s3::Parts {
+    fn from(parts: PartsArg) -> Self {
+        match parts {
+            PartsArg::Growing => Self::Growing,
+            PartsArg::Equal => Self::Equal,
         }
     }
 }
@@ -301,70 +176,6 @@ mod tests {
     fn read(flags: &str) -> StoreArgs {
         let words = ["x"].into_iter().chain(flags.split_whitespace());
         Line::try_parse_from(words).unwrap().stores
-    }
-
-    #[test]
-    fn stores_are_read_and_shown_alike() {
-        assert_eq!("disk".parse(), Ok(Blobs::Disk));
-        for (text, name, prefix, shown) in [
-            ("s3://bucket", "bucket", "", "s3://bucket"),
-            ("s3://bucket/", "bucket", "", "s3://bucket"),
-            ("s3://b.u-c/registry", "b.u-c", "registry", "s3://b.u-c/registry"),
-            ("s3://bucket/a/b_1/", "bucket", "a/b_1", "s3://bucket/a/b_1"),
-        ] {
-            let Ok(Blobs::S3(bucket)) = text.parse() else {
-                panic!("{text}")
-            };
-            assert_eq!((bucket.name.as_str(), bucket.prefix.as_str()), (name, prefix));
-            assert_eq!(bucket.to_string(), shown);
-        }
-        for wrong in [
-            "",
-            "Disk",
-            "s3",
-            "s3:bucket",
-            "s3://",
-            "s3://ab",
-            "s3://bucket//a",
-            "s3://bucket/a//b",
-            "s3://bucket/..",
-            "s3://bucket/a b",
-            "s3://bucket?x",
-            "file:///data",
-        ] {
-            assert!(wrong.parse::<Blobs>().is_err(), "{wrong}");
-        }
-        assert_eq!("sqlite".parse(), Ok(Metadata::Sqlite));
-        let table = TableName("my_table".into());
-        assert_eq!("dynamodb://my_table".parse(), Ok(Metadata::DynamoDb(table)));
-        for wrong in [
-            "",
-            "dynamodb://",
-            "dynamodb://a/b",
-            "dynamodb://my table",
-            "postgres://x",
-        ] {
-            assert!(wrong.parse::<Metadata>().is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn endpoints_are_urls_without_secrets() {
-        let read = |text: &str| text.parse::<Endpoint>().map(|endpoint| endpoint.0);
-        assert_eq!(read("http://127.0.0.1:9000/"), Ok("http://127.0.0.1:9000".into()));
-        assert_eq!(read("https://x.example/s3"), Ok("https://x.example/s3".into()));
-        for wrong in [
-            "",
-            "127.0.0.1:9000",
-            "ftp://x",
-            "http://",
-            "https://x/?a=b",
-            "https://x/#a",
-            "/x",
-        ] {
-            assert!(read(wrong).is_err(), "{wrong}");
-        }
-        assert!(read("https://key:secret@x").unwrap_err().contains("credentials"));
     }
 
     #[test]
@@ -397,15 +208,5 @@ mod tests {
             assert_eq!(read(fine).check(false), Ok(()), "{fine}");
         }
         assert_eq!(read("--s3-endpoint http://x").check(true), Ok(()));
-    }
-
-    #[test]
-    fn encryption() {
-        assert_eq!("kms".parse(), Ok(Encryption::Kms(None)));
-        assert_eq!(
-            "kms:arn:aws:kms:x".parse(),
-            Ok(Encryption::Kms(Some("arn:aws:kms:x".into())))
-        );
-        assert!("kms:".parse::<Encryption>().is_err() && "AES".parse::<Encryption>().is_err());
     }
 }

@@ -1,48 +1,51 @@
 //! `roadstead collect`.
 
 use std::io::Write as _;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use registry::Environment;
 use registry::collection::{Interrupted, Options, Report, collect};
 use registry::store::Timestamp;
 use registry::store::collection::{GracePeriods, Plan, UNTIL_IMPORTED};
+use shell::admission::Admission;
+use shell::collector::describe;
+use shell::environment::SystemEnvironment;
+use shell::opened::Opened;
+use shell::stores::Absent;
+use shell::timestamp;
+use tokio_util::sync::CancellationToken;
 
-use super::Failure;
 use super::progress::{Progress, size};
 use super::signals::Signals;
 use super::store::with;
 use crate::cli::CollectArgs;
-use crate::collector::{Stop, describe};
-use crate::environment::SystemEnvironment;
-use crate::stores::admission::Admission;
-use crate::stores::{Absent, Opened};
-use crate::timestamp;
+use crate::failure::Failure;
 
 /// Collects once, or from time to time.
 pub(super) fn run(args: &CollectArgs) -> Result<(), Failure> {
     with(&args.stores, Absent::Refuse, async |opened| {
         let signals = Signals::new().map_err(|error| Failure::failed("cannot listen to signals", error))?;
-        let (going, stop) = Stop::new();
+        let stop = CancellationToken::new();
+        let guard = stop.clone().drop_guard();
         tokio::spawn(async move {
             signals.first().await;
-            drop(going);
+            drop(guard);
         });
         let Some(every) = args.every else {
             return conclude(&once(args, &opened, &stop).await?);
         };
         let mut ticks = tokio::time::interval(every.0);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut asked = stop.clone();
         loop {
             tokio::select! {
                 biased;
-                () = asked.asked() => return Ok(()),
+                () = stop.cancelled() => return Ok(()),
                 _ = ticks.tick() => {}
             }
             match once(args, &opened, &stop).await.and_then(|report| conclude(&report)) {
                 // The end of the passes was asked for, and not of one.
-                _ if stop.is_asked() => return Ok(()),
+                _ if stop.is_cancelled() => return Ok(()),
                 // What fails now may work at the next pass.
                 Err(Failure::Failed(text)) => eprintln!("roadstead: {text}"),
                 Err(failure) => return Err(failure),
@@ -52,8 +55,8 @@ pub(super) fn run(args: &CollectArgs) -> Result<(), Failure> {
     })
 }
 
-async fn once(args: &CollectArgs, opened: &Opened, stop: &Stop) -> Result<Report, Failure> {
-    let admission = Admission::of(opened, &args.stores, false);
+async fn once(args: &CollectArgs, opened: &Opened, stop: &CancellationToken) -> Result<Report, Failure> {
+    let admission = Admission::of(opened, false);
     let admitted = admission.run().await;
     admitted.map_err(|refusal| Failure::Failed(refusal.to_string()))?;
     opened.condition.admit();
@@ -74,7 +77,11 @@ async fn once(args: &CollectArgs, opened: &Opened, stop: &Stop) -> Result<Report
                 report.metadata.seen, report.sessions_swept, report.objects_deleted
             )
         });
-        stop.answer()
+        if stop.is_cancelled() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     })
     .await;
     drop(progress);

@@ -4,8 +4,8 @@ use std::io::{self, Write as _};
 
 use clap_complete::Shell;
 
-use super::Failure;
 use crate::cli;
+use crate::failure::Failure;
 
 /// Prints the script that makes `shell` complete the command line.
 pub(super) fn run(shell: Shell) -> Result<(), Failure> {

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use registry::check::{Event, Finding, Options, Summary, check};
 use serde_json::{Value, json};
 
-use super::Failure;
 use super::progress::{Progress, size};
 use super::store::with;
 use crate::cli::FsckArgs;
-use crate::environment::SystemEnvironment;
-use crate::stores::Absent;
+use crate::failure::Failure;
+use shell::environment::SystemEnvironment;
+use shell::stores::Absent;
 
 /// Checks everything, and prints what does not agree. What is found decides the exit code, whoever reads it.
 pub(super) fn run(args: &FsckArgs) -> Result<(), Failure> {

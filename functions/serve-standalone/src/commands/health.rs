@@ -12,8 +12,9 @@ use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::net::TcpStream;
 
-use super::{Failure, store};
+use super::store;
 use crate::cli::HealthArgs;
+use crate::failure::Failure;
 
 /// The longest answer that is read, in bytes. The server's own has a line or some.
 const MAX_ANSWER: usize = 16 << 10;

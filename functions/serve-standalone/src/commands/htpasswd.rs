@@ -9,8 +9,9 @@ use registry::auth::Credentials;
 use rustix::fs::{FlockOperation, Gid, Uid, fchown, flock};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
-use super::{Failure, signals};
+use super::signals;
 use crate::cli::HtpasswdArgs;
+use crate::failure::Failure;
 use crate::htpasswd::edit::{self, Edited};
 use crate::htpasswd::file::{Users, check_name, decode};
 use crate::htpasswd::hash::Hash;
@@ -140,7 +141,7 @@ fn behind_links(path: &Path) -> io::Result<PathBuf> {
 /// Puts `text` in the place of a file, durably, with the owner and the permissions of the one before.
 fn replace(target: &Path, folder: &(PathBuf, File), old: Option<&File>, text: &str) -> io::Result<()> {
     let mut random = [0; 8];
-    crate::environment::random(&mut random);
+    shell::clock::random(&mut random);
     let temporary = folder.0.join(format!(".htpasswd-{:016x}", u64::from_le_bytes(random)));
     let written = (|| {
         let mut file = OpenOptions::new()

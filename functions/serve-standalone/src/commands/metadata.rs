@@ -7,15 +7,16 @@ mod import;
 pub(super) use export::run as export;
 pub(super) use import::run as import;
 
-use super::Failure;
+use shell::stores;
+
 use super::store::run;
 use crate::cli::InitArgs;
-use crate::stores;
+use crate::failure::Failure;
 
 /// Makes what `--metadata` names, if it is not there.
 pub(super) fn init(args: &InitArgs) -> Result<(), Failure> {
     args.stores.check(false).map_err(Failure::Usage)?;
-    let made = run(async { stores::init(&args.stores).await })?;
+    let made = run(async { Ok(stores::init(&args.stores.config()).await?) })?;
     eprintln!("{made}");
     Ok(())
 }

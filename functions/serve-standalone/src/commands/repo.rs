@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use super::Failure;
 use super::output::{Form, Output};
 use super::store::{PAGE, cx, pages, read};
 use crate::cli::ReadArgs;
+use crate::failure::Failure;
 
 /// Lists the repositories.
 pub(super) fn list(args: &ReadArgs) -> Result<(), Failure> {

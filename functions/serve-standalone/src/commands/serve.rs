@@ -4,25 +4,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use registry::{Authenticator, HostPolicy, Limits, Registry, Settings};
+use shell::admission::Admission;
+use shell::client_address::TrustedProxies;
+use shell::collector::{Collector, Passes};
+use shell::delivery::PullRules;
+use shell::environment::SystemEnvironment;
+use shell::health::Health;
+use shell::opened::Statistics;
+use shell::stores::{self, Absent, BlobBackend, Contact, OpenOptions};
 use store_embedded::Sync;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 
-use super::Failure;
 use super::signals::{Hangups, Signals};
-use crate::cli::{Blobs, MetricsAddress, ServeArgs, SyncMode};
-use crate::collector::Collector;
+use crate::cli::{MetricsAddress, ServeArgs, SyncMode};
 use crate::connection::{Buffers, Timeouts};
-use crate::delivery::{PullRules, TrustedProxies};
-use crate::environment::SystemEnvironment;
 use crate::exchange::Service;
-use crate::health::Health;
+use crate::failure::Failure;
 use crate::logging;
 use crate::metrics::{Metrics, MetricsListener};
-use crate::requests::RequestPlaces;
+use crate::requests::{ANSWER_MEMORY, RequestPlaces};
 use crate::server::{Drained, Server};
-use crate::stores::admission::Admission;
-use crate::stores::{self, Absent, Contact, OpenHow, Statistics};
 
 mod access;
 mod announce;
@@ -75,7 +77,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
         let _inside = runtime.enter();
         Hangups::new().map_err(|error| Failure::failed("cannot listen to signals", error))?
     };
-    let format = logging::format(args.log);
+    let format = logging::format(args.log.map(Into::into));
     logging::init(format, &args.log_level)
         .map_err(|error| Failure::Usage(format!("--log-level {:?} cannot be used: {error}", args.log_level)))?;
     args.stores.check(false).map_err(Failure::Usage)?;
@@ -157,7 +159,7 @@ async fn open(
             args.listen
         ))
     })?;
-    let how = OpenHow {
+    let how = OpenOptions {
         absent: Absent::Create,
         sync: match args.sync {
             SyncMode::Full => Sync::Full,
@@ -169,8 +171,8 @@ async fn open(
         min_free: args.min_free,
         contact: Contact::Later,
     };
-    let opened = stores::open(&args.stores, &how).await.map_err(Failure::Failed)?;
-    let mut environment = SystemEnvironment::new(how.manifest_memory());
+    let opened = stores::open(&args.stores.config(), &how).await?;
+    let mut environment = SystemEnvironment::new(how.manifest_memory()).without_answers_up_to(ANSWER_MEMORY);
     if let Some(timeout) = how.memory_timeout {
         environment = environment.waiting_no_longer_than(timeout);
     }
@@ -189,7 +191,7 @@ async fn open(
     let registry = Arc::new(registry);
     opened.condition.look();
     opened.condition.watch();
-    let admission = Admission::of(&opened, &args.stores, args.begin_anew);
+    let admission = Admission::of(&opened, args.begin_anew);
     let prepared = registry.clone();
     let condition = opened.condition.clone();
     let refusals = start::look(admission, opened.condition, async move || {
@@ -208,10 +210,14 @@ async fn open(
         ),
         MetricsAddress::Here | MetricsAddress::Off => None,
     };
-    let (copies, work) = mpsc::channel(1);
-    let collector = args
-        .collect_every
-        .map(|every| Collector::start(every.0, stores, environment, metrics.clone(), condition, copies.clone()));
+    let work = TaskTracker::new();
+    let passes = Passes {
+        stores,
+        environment,
+        condition,
+        observer: metrics.clone(),
+    };
+    let collector = args.collect_every.map(|every| Collector::start(every.0, passes, &work));
     let limits = &args.limits;
     let timeouts = Timeouts {
         header: limits.header_timeout.0,
@@ -229,7 +235,7 @@ async fn open(
         timeouts,
         places: RequestPlaces::new(bounds.requests),
         buffers: Buffers::new(),
-        work: copies,
+        work: work.clone(),
     });
     Ok(Running {
         server: Server {
@@ -254,8 +260,8 @@ const STREAM_FROM_S3: usize = 256 << 10;
 fn settings(args: &ServeArgs, hosts: HostPolicy) -> Settings {
     let limits = Limits::default();
     let stream_bytes = match args.stores.blobs {
-        Blobs::S3(_) => STREAM_FROM_S3,
-        Blobs::Disk => limits.stream_bytes,
+        BlobBackend::S3(_) => STREAM_FROM_S3,
+        BlobBackend::Disk => limits.stream_bytes,
     };
     let lifetime = u64::try_from(args.limits.upload_lifetime.0.as_millis()).unwrap_or(u64::MAX);
     Settings {

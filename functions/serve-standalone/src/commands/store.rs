@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use registry::store::metadata::MetadataStore;
 use registry::store::{Context, Page, StoreError, Uid};
+use shell::admission::Admission;
+use shell::clock;
+use shell::opened::Opened;
+use shell::stores::{self, Absent, Contact, OpenOptions};
 
-use super::Failure;
 use crate::cli::{ReadArgs, StoreArgs};
-use crate::environment;
-use crate::stores::admission::Admission;
-use crate::stores::{self, Absent, Contact, OpenHow, Opened};
+use crate::failure::Failure;
 
 /// Items read at once: memory does not depend on the length of a list.
 pub(super) const PAGE: usize = 1000;
@@ -47,10 +48,10 @@ pub(super) fn run<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T
 
 /// Opens the stores that the flags name.
 pub(super) async fn open(args: &StoreArgs, absent: Absent) -> Result<Opened, Failure> {
-    let opened = stores::open(args, &how(absent)).await.map_err(Failure::Failed)?;
+    let opened = stores::open(&args.config(), &how(absent)).await?;
     if absent == Absent::Refuse {
         // What makes a registry, as an import does, may find blobs there.
-        let admission = Admission::of(&opened, args, false);
+        let admission = Admission::of(&opened, false);
         let lost = admission.refuse_lost_metadata().await;
         lost.map_err(|refusal| Failure::Failed(refusal.to_string()))?;
     }
@@ -58,8 +59,8 @@ pub(super) async fn open(args: &StoreArgs, absent: Absent) -> Result<Opened, Fai
 }
 
 /// How commands open stores: nothing that they write may be lost.
-pub(super) fn how(absent: Absent) -> OpenHow {
-    OpenHow {
+pub(super) fn how(absent: Absent) -> OpenOptions {
+    OpenOptions {
         absent,
         sync: store_embedded::Sync::Full,
         upload_memory: Some(MEMORY),
@@ -81,9 +82,9 @@ where
 
 /// The context of one operation, from now on.
 pub(super) fn cx() -> Context {
-    let now = environment::now();
+    let now = clock::now();
     let mut uid = [0; 8];
-    environment::random(&mut uid);
+    clock::random(&mut uid);
     Context {
         now,
         deadline: now.plus_millis(PATIENCE_MS),

@@ -4,11 +4,11 @@ use oci::{Digest, RepositoryName, Tag};
 use registry::store::metadata::{HistoryRecord, MetadataStore};
 use serde_json::json;
 
-use super::Failure;
 use super::output::{Form, Output};
 use super::store::{PAGE, cx, pages, read};
 use crate::cli::ReadArgs;
-use crate::timestamp::seconds;
+use crate::failure::Failure;
+use shell::timestamp::seconds;
 
 const LIST: &[(&str, usize)] = &[("TAG", 24), ("DIGEST", 71), ("SIZE", 8), ("UPDATED", 0)];
 const HISTORY: &[(&str, usize)] = &[("AT", 20), ("BY", 12), ("BEFORE", 71), ("AFTER", 0)];

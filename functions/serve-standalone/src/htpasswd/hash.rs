@@ -61,7 +61,7 @@ impl Hash {
                 .map_err(|error| HashError::Failed(error.to_string())),
             HashKind::Argon2id => {
                 let mut salt = [0; 16];
-                crate::environment::random(&mut salt);
+                shell::clock::random(&mut salt);
                 Argon2::default()
                     .hash_password_with_salt(password.as_bytes(), &salt)
                     .map(|hash| Self::Argon2id(hash.to_string()))

@@ -47,7 +47,7 @@ struct Wrong {
 impl PasswordCache {
     pub(super) fn new() -> Self {
         let mut key = [0; 32];
-        crate::environment::random(&mut key);
+        shell::clock::random(&mut key);
         let keyed = Hmac::new_from_slice(&key).expect("a key of any length is taken");
         Self {
             keyed,

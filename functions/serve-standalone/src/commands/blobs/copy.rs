@@ -11,15 +11,15 @@ use registry::store::blobs::{AppendError, BlobStore, ObjectToDelete};
 use registry::store::records::{Record, RecordStore};
 use registry::store::{Context, Cursor, Location, StoreError};
 use serde_json::json;
+use shell::stores::{self, Absent, BlobBackend};
 
-use super::super::Failure;
 use super::super::progress::{Progress, rate, size};
+use super::super::signals::Signals;
 use super::super::store::{PAGE, cx, how, open, run as run_to_end};
 use super::place::place;
 use super::source::{ObjectSource, Shared};
 use crate::cli::{CopyArgs, Target};
-use crate::commands::signals::Signals;
-use crate::stores::{self, Absent};
+use crate::failure::Failure;
 
 /// How long a store may take to make one object of what it was given.
 const SEAL_PATIENCE_MS: u64 = 300_000;
@@ -33,13 +33,15 @@ pub(in super::super) fn run(args: &CopyArgs) -> Result<(), Failure> {
     args.stores
         .check(matches!(args.to, Target::S3(_)))
         .map_err(Failure::Usage)?;
-    stores::refuse_same(&args.stores, &args.to).map_err(Failure::Usage)?;
+    refuse_same(args).map_err(Failure::Usage)?;
     run_to_end(async {
         let signals = Signals::new().map_err(|error| Failure::failed("cannot listen to signals", error))?;
         let opened = open(&args.stores, Absent::Refuse).await?;
-        let target = stores::open_target(&args.stores, &args.to, &how(Absent::Create))
-            .await
-            .map_err(Failure::Failed)?;
+        let (config, how) = (args.stores.config(), how(Absent::Create));
+        let target = match &args.to {
+            Target::Disk(data) => stores::open_disk(&config, data, &how).await?,
+            Target::S3(bucket) => stores::open_bucket(&config, bucket, &how).await?,
+        };
         let copier = Copier {
             from: opened.stores.blobs.clone(),
             to: target,
@@ -68,6 +70,22 @@ pub(in super::super) fn run(args: &CopyArgs) -> Result<(), Failure> {
         ended?;
         tally.report(args, elapsed)
     })
+}
+
+/// Refuses to copy a store to itself.
+fn refuse_same(args: &CopyArgs) -> Result<(), String> {
+    let same = match (&args.stores.blobs, &args.to) {
+        (BlobBackend::Disk, Target::Disk(to)) => {
+            let (from, to) = (args.stores.data.canonicalize(), to.canonicalize());
+            from.is_ok_and(|from| to.is_ok_and(|to| from == to))
+        }
+        (BlobBackend::S3(from), Target::S3(to)) => from == to,
+        _ => false,
+    };
+    if same {
+        return Err("--to names the store that the objects are in already".into());
+    }
+    Ok(())
 }
 
 /// An object that the metadata names.

@@ -8,19 +8,20 @@ use std::path::Path;
 use registry::store::Cursor;
 use registry::store::records::RecordStore;
 
-use super::super::Failure;
 use super::super::progress::Progress;
 use super::super::store::{PAGE, cx, with};
 use super::format::{Begin, FormatError, Line, Lines, Mark, VERSION, write_line};
 use crate::cli::ExportArgs;
-use crate::environment;
-use crate::stores::{Absent, Opened};
+use crate::failure::Failure;
+use shell::clock;
+use shell::opened::Opened;
+use shell::stores::Absent;
 
 /// Writes everything that the registry knows.
 pub(in super::super) fn run(args: &ExportArgs) -> Result<(), Failure> {
     let Some(path) = &args.output else {
         return with(&args.stores, Absent::Refuse, async |opened| {
-            let begin = begin(args, &opened).await?;
+            let begin = begin(&opened).await?;
             let mut writer = BufWriter::new(stdout().lock());
             write_line(&mut writer, &Mark::Begin(begin))?;
             let walked = walk(&*opened.stores.records, Reached::default(), &mut writer, |_| Ok(())).await?;
@@ -30,7 +31,7 @@ pub(in super::super) fn run(args: &ExportArgs) -> Result<(), Failure> {
     };
     // The registry is opened first: a file is not begun for one that is not there.
     with(&args.stores, Absent::Refuse, async |opened| {
-        let (file, reached) = resume(path, &begin(args, &opened).await?)?;
+        let (file, reached) = resume(path, &begin(&opened).await?)?;
         let failed = |error| Failure::failed(format!("cannot write {}", path.display()), error);
         let mut writer = BufWriter::new(file);
         let records = walk(&*opened.stores.records, reached, &mut writer, |writer| {
@@ -47,13 +48,13 @@ pub(in super::super) fn run(args: &ExportArgs) -> Result<(), Failure> {
     })
 }
 
-async fn begin(args: &ExportArgs, opened: &Opened) -> Result<Begin, Failure> {
-    let source = opened.identify_metadata(&args.stores, cx()).await;
+async fn begin(opened: &Opened) -> Result<Begin, Failure> {
+    let source = opened.identify_metadata(cx()).await;
     Ok(Begin {
         version: VERSION,
         program: concat!("roadstead ", env!("CARGO_PKG_VERSION")).into(),
         source: source.map_err(Failure::Failed)?,
-        at: environment::now(),
+        at: clock::now(),
     })
 }
 

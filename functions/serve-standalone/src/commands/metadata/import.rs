@@ -23,12 +23,12 @@ use serde::{Deserialize, Serialize};
 
 use self::contents::Contents;
 use self::lease::ImportLease;
-use super::super::Failure;
 use super::super::progress::Progress;
 use super::super::store::{PAGE, cx, with};
 use super::format::{Begin, FormatError, Line, Lines, Mark};
 use crate::cli::ImportArgs;
-use crate::stores::Absent;
+use crate::failure::Failure;
+use shell::stores::Absent;
 
 /// Records that are written at once, and their bytes in the file.
 const BATCH: usize = 500;
@@ -48,7 +48,7 @@ pub(in super::super) fn run(args: &ImportArgs) -> Result<(), Failure> {
         require_whole(path, &contents)?;
     }
     with(&args.stores, Absent::Create, async |opened| {
-        let into = opened.identify_metadata(&args.stores, cx()).await;
+        let into = opened.identify_metadata(cx()).await;
         import(
             path,
             &contents,

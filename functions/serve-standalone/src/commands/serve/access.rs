@@ -6,8 +6,8 @@ use std::sync::Arc;
 use registry::auth::Scope;
 use registry::{Anonymous, Authenticator, HostPolicy};
 
-use super::super::Failure;
 use crate::cli::{AllowAnonymous, ServeArgs};
+use crate::failure::Failure;
 use crate::htpasswd::Htpasswd;
 use crate::reload::Reload;
 

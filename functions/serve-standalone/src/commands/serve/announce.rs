@@ -3,16 +3,16 @@
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
-use registry::{Host, own_host};
+use registry::{Delivery, Host, own_host};
+use shell::log::LogFormat;
+use shell::opened::Statistics;
 
-use crate::cli::{LogFormat, MetricsAddress, PullArgs, PullMode, ServeArgs};
+use crate::cli::{MetricsAddress, PullArgs, ServeArgs};
 use crate::metrics::MetricsListener;
-use crate::stores;
-use crate::stores::Statistics;
 
 /// Says which pulls are not redirected, or which clients follow no redirect, where the object store's host tells.
 pub(super) async fn warn_of_redirects(args: &ServeArgs, address: SocketAddr, stores: &Statistics) {
-    let Some(bucket) = stores.bucket().filter(|_| redirects(&args.pulls)) else {
+    let Some(bucket) = stores.object_store.as_ref().filter(|_| redirects(&args.pulls)) else {
         return;
     };
     let url = bucket.public_url().await;
@@ -47,8 +47,8 @@ pub(super) async fn warn_of_redirects(args: &ServeArgs, address: SocketAddr, sto
 
 /// Whether a pull may be redirected.
 fn redirects(pulls: &PullArgs) -> bool {
-    let mut ways = pulls.pull_rule.iter().map(|rule| rule.mode).chain([pulls.pull]);
-    ways.any(|way| way != PullMode::Proxy)
+    let mut ways = pulls.pull_rule.iter().map(|rule| rule.mode).chain([pulls.pull.into()]);
+    ways.any(|way| way != Delivery::Proxy)
 }
 
 /// Whether clients that are wary of redirects take the address for one inside of somebody's network.
@@ -70,8 +70,8 @@ pub(super) fn announce(
     let host = reachable(address);
     let push = format!("docker tag alpine {host}/alpine && docker push {host}/alpine");
     let (blobs, names) = (
-        stores::describe_blobs(&args.stores),
-        stores::describe_metadata(&args.stores),
+        args.stores.config().describe_blobs(),
+        args.stores.config().describe_metadata(),
     );
     let metrics = match (args.metrics, metrics) {
         (_, Some(listener)) => Some(format!("http://{}/metrics", listener.address)),

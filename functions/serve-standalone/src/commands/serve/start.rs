@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::super::Failure;
-use crate::condition::Condition;
-use crate::stores::admission::{Admission, NAMED_AFTER, NotAdmitted};
+use crate::failure::Failure;
+use shell::admission::{Admission, NAMED_AFTER, NotAdmitted};
+use shell::condition::Condition;
 
 /// How often a store that did not answer is asked again.
 const AGAIN: Duration = Duration::from_secs(2);

@@ -23,8 +23,9 @@ use tempfile::TempDir;
 use super::super::format::{VERSION, write_line};
 use super::*;
 use crate::cli::StoreArgs;
-use crate::environment::{SystemEnvironment, now};
-use crate::stores::{self, OpenHow};
+use shell::clock::now;
+use shell::environment::SystemEnvironment;
+use shell::stores::{self, OpenOptions};
 
 /// More than are written at once, so that their links come later.
 const BLOBS: u32 = 510;
@@ -113,9 +114,9 @@ impl World {
         let words = first.iter().chain(flags);
         let args = Line::try_parse_from(words).unwrap().stores;
         if flags.contains(&"--metadata") {
-            stores::init(&args).await.unwrap();
+            stores::init(&args.config()).await.unwrap();
         }
-        let how = OpenHow {
+        let how = OpenOptions {
             absent: Absent::Create,
             sync: store_embedded::Sync::Off,
             upload_memory: None,
@@ -124,7 +125,7 @@ impl World {
             min_free: store_embedded::MinFree::Bytes(0),
             contact: stores::Contact::Now,
         };
-        let mut stores = stores::open(&args, &how).await.unwrap().stores;
+        let mut stores = stores::open(&args.config(), &how).await.unwrap().stores;
         for number in 0..BLOBS {
             put(&*stores.blobs, number).await;
         }

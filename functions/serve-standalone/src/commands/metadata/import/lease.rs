@@ -10,9 +10,9 @@ use std::sync::Arc;
 use registry::store::collection::{CollectionStore, PassStart, UNTIL_IMPORTED};
 use registry::store::{Context, Cursor, StoreError, Timestamp, Uid};
 
-use super::super::super::Failure;
 use super::super::super::store::cx;
-use crate::timestamp;
+use crate::failure::Failure;
+use shell::timestamp;
 
 /// What stands in the place of a pass' cursor.
 const IMPORT: &str = "import";

@@ -2,23 +2,22 @@
 
 use std::fmt;
 use std::sync::Arc;
+#[cfg(feature = "native")]
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, join_all};
 use registry::clock::ServiceClock;
-use registry::store::{Reason, StoreError};
+use registry::store::StoreError;
 
 use super::Condition;
 
 /// How often a service is asked for the time while the clock of this host differs from what it told last.
+#[cfg(feature = "native")]
 pub(super) const ASK_EVERY: Duration = Duration::from_secs(10);
 
-/// For how long an answer is waited for, with all that comes before the request.
-const TIMEOUT: Duration = Duration::from_secs(10);
-
 /// A service in the cloud, and how to ask it for anything: the answer tells the time, whatever it is.
-pub(crate) struct TimeService {
+pub struct TimeService {
     name: &'static str,
     clock: Arc<ServiceClock>,
     ask: Box<dyn Fn() -> BoxFuture<'static, Result<(), StoreError>> + Send + Sync>,
@@ -34,12 +33,9 @@ impl fmt::Debug for TimeService {
 }
 
 impl TimeService {
-    /// `clock` notes what the answers to `ask` tell. An error of `ask` is that the service does not work.
-    pub(crate) fn new<F>(
-        name: &'static str,
-        clock: Arc<ServiceClock>,
-        ask: impl Fn() -> F + Send + Sync + 'static,
-    ) -> Self
+    /// `clock` notes what the answers to `ask` tell. An error of `ask` is that the service does not work. `ask` must end by
+    /// itself when no answer comes.
+    pub fn new<F>(name: &'static str, clock: Arc<ServiceClock>, ask: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<(), StoreError>> + Send + 'static,
     {
@@ -51,16 +47,13 @@ impl TimeService {
     }
 
     async fn ask(&self) -> Result<(), StoreError> {
-        match tokio::time::timeout(TIMEOUT, (self.ask)()).await {
-            Ok(answered) => answered,
-            Err(late) => Err(StoreError::because(Reason::Unavailable, late)),
-        }
+        (self.ask)().await
     }
 }
 
 impl Condition {
     /// By how many milliseconds the own clock is ahead, by services that have told the time.
-    pub(crate) fn clocks(&self) -> impl Iterator<Item = (&'static str, i64)> + '_ {
+    pub fn clocks(&self) -> impl Iterator<Item = (&'static str, i64)> + '_ {
         let services = self.0.services.iter();
         services.filter_map(|service| Some((service.name, service.clock.ahead()?)))
     }
@@ -72,7 +65,7 @@ impl Condition {
 
     /// Whether anything may be collected. Every service is asked for the time first: what was told before the clock of
     /// this host was set, or stood still, says nothing of what is due now.
-    pub(crate) async fn may_collect(&self) -> Result<(), StoreError> {
+    pub async fn may_collect(&self) -> Result<(), StoreError> {
         self.may_read()?;
         let asked = self.ask_for_time().await;
         // A service may have refused the request because of the clock.
@@ -87,6 +80,7 @@ impl Condition {
 
     /// Asks for the time again and again while the clock is wrong, for as long as the process runs. Everything else that
     /// asks a service may be refused before it does, or not happen at all.
+    #[cfg(feature = "native")]
     pub(super) fn watch_time(&self) {
         if self.0.services.is_empty() {
             return;

@@ -6,6 +6,7 @@
 
 mod guard;
 mod refused;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -13,23 +14,27 @@ mod time;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+#[cfg(feature = "native")]
 use std::time::Duration;
 
 use registry::AllStores;
-use registry::store::wrapped::Wrapped;
+use registry::store::wrapped::{CallEnd, Wrapped};
 use registry::store::{Reason, StoreError};
-use store_embedded::{PathWatch, Space};
 
-use self::guard::{ConditionGuard, StoreKind};
+use self::guard::ConditionGuard;
 use self::refused::RefusedWrites;
-pub(crate) use self::time::TimeService;
+use self::steps::{PushStep, StoreKind};
+pub use self::time::TimeService;
+use crate::probe::LocalFiles;
 
 /// How often the local files are looked at.
+#[cfg(feature = "native")]
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// What is known of the stores of a server. Clones share it.
+/// What is known of the stores of a server. Clones share it. The default one has no stores to look at, and lets nothing
+/// through until [`Condition::admit`].
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Condition(Arc<Inner>);
+pub struct Condition(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -38,8 +43,7 @@ struct Inner {
     /// What that waits for, if it is not the metadata.
     awaited: Mutex<Option<Reason>>,
     services: Vec<TimeService>,
-    spaces: Vec<Arc<Space>>,
-    watches: Vec<PathWatch>,
+    files: Vec<Arc<dyn LocalFiles>>,
     /// What the last look at the local files has found.
     found: Mutex<LocalLook>,
     refused: RefusedWrites,
@@ -53,43 +57,37 @@ struct LocalLook {
 
 /// What a condition is made of.
 #[derive(Debug, Default)]
-pub(crate) struct ConditionParts {
+pub struct ConditionParts {
     /// Services that tell the time.
-    pub(crate) services: Vec<TimeService>,
-    /// File systems that are written.
-    pub(crate) spaces: Vec<Arc<Space>>,
-    /// Files and directories that are open.
-    pub(crate) watches: Vec<PathWatch>,
+    pub services: Vec<TimeService>,
+    /// Files and directories of this host that are open.
+    pub files: Vec<Arc<dyn LocalFiles>>,
 }
 
 impl Condition {
     /// Nothing may be asked of the stores until [`Condition::admit`].
-    pub(crate) fn of(parts: ConditionParts) -> Self {
-        let ConditionParts {
-            services,
-            spaces,
-            watches,
-        } = parts;
+    #[must_use]
+    pub fn of(parts: ConditionParts) -> Self {
+        let ConditionParts { services, files } = parts;
         Self(Arc::new(Inner {
             services,
-            spaces,
-            watches,
+            files,
             ..Inner::default()
         }))
     }
 
     /// From now on the stores may be used.
-    pub(crate) fn admit(&self) {
+    pub fn admit(&self) {
         self.0.admitted.store(true, Ordering::Release);
     }
 
     /// They may not yet, for this reason.
-    pub(crate) fn await_store(&self, reason: Reason) {
+    pub fn await_store(&self, reason: Reason) {
         *self.0.awaited.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
     }
 
     /// Whether anything may be asked of the stores.
-    pub(crate) fn may_read(&self) -> Result<(), StoreError> {
+    pub fn may_read(&self) -> Result<(), StoreError> {
         if self.0.admitted.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -101,14 +99,14 @@ impl Condition {
     }
 
     /// Whether anything may be changed: not with a wrong clock, nor in a store that is not the one at its place.
-    pub(crate) fn may_change(&self) -> Result<(), StoreError> {
+    pub fn may_change(&self) -> Result<(), StoreError> {
         self.may_read()?;
         self.is_clock_right()?;
         self.is_in_place()
     }
 
     /// Whether the local store is the one that was opened.
-    pub(crate) fn is_in_place(&self) -> Result<(), StoreError> {
+    pub fn is_in_place(&self) -> Result<(), StoreError> {
         match &self.found().replaced {
             Some(text) => Err(StoreError::because(Reason::StoreReplaced, text.clone())),
             None => Ok(()),
@@ -123,11 +121,12 @@ impl Condition {
 
     /// Whether the last looks have found as much space as is to stay free.
     fn has_space(&self) -> Result<(), StoreError> {
-        self.0.spaces.iter().try_for_each(|space| space.check())
+        self.0.files.iter().try_for_each(|files| files.check_space())
     }
 
     /// Why pushes would be refused, as far as it is known without pushing; in fixed words and the store's own.
-    pub(crate) fn push_blocks(&self) -> BTreeMap<Reason, String> {
+    #[must_use]
+    pub fn push_blocks(&self) -> BTreeMap<Reason, String> {
         let mut blocks = BTreeMap::new();
         if let Err(error) = self.may_store() {
             blocks.insert(error.reason(), error.to_string());
@@ -135,23 +134,23 @@ impl Condition {
         if let Some(text) = &self.found().not_writable {
             blocks.insert(Reason::NotWritable, text.clone());
         }
-        let spaces = &self.0.spaces;
-        let has_space = !spaces.is_empty() && spaces.iter().all(|space| space.is_above_floor());
+        let files = &self.0.files;
+        let has_space = !files.is_empty() && files.iter().all(|files| files.is_above_floor());
         self.0.refused.add_to(&mut blocks, has_space);
         blocks
     }
 
     /// Looks at the local files and the space, and says what has changed. Blocks for as long as the disk takes.
-    pub(crate) fn look(&self) {
-        self.0.spaces.iter().for_each(|space| space.refresh());
+    pub fn look(&self) {
+        self.0.files.iter().for_each(|files| files.refresh_space());
         if self.has_space().is_err() {
             self.0.refused.below_floor();
         }
         let text = |outcome: Result<(), StoreError>| outcome.err().map(|error| error.cause().to_string());
-        let watches = &self.0.watches;
+        let files = &self.0.files;
         let now = LocalLook {
-            replaced: text(watches.iter().try_for_each(PathWatch::check)),
-            not_writable: text(watches.iter().try_for_each(PathWatch::check_writable)),
+            replaced: text(files.iter().try_for_each(|files| files.check_in_place())),
+            not_writable: text(files.iter().try_for_each(|files| files.check_writable())),
         };
         let before = std::mem::replace(&mut *self.found(), now.clone());
         match (before.replaced, now.replaced) {
@@ -167,9 +166,10 @@ impl Condition {
     }
 
     /// Looks at the local files, the space and a wrong clock from time to time, for as long as the process runs.
-    pub(crate) fn watch(&self) {
+    #[cfg(feature = "native")]
+    pub fn watch(&self) {
         self.watch_time();
-        if self.0.watches.is_empty() && self.0.spaces.is_empty() {
+        if self.0.files.is_empty() {
             return;
         }
         let condition = self.clone();
@@ -184,7 +184,8 @@ impl Condition {
     }
 
     /// The stores, asked only for what their condition allows.
-    pub(crate) fn guarding(&self, stores: &AllStores) -> AllStores {
+    #[must_use]
+    pub fn guarding(&self, stores: &AllStores) -> AllStores {
         let guard = |kind| ConditionGuard {
             condition: self.clone(),
             kind,
@@ -196,6 +197,12 @@ impl Condition {
             collection: Arc::new(Wrapped::new(stores.collection.clone(), guard(StoreKind::Collection))),
             records: Arc::new(Wrapped::new(stores.records.clone(), guard(StoreKind::Records))),
         }
+    }
+
+    /// Notes how a write of a push has ended.
+    fn note_write(&self, step: PushStep, end: CallEnd<'_>) {
+        let is_of_floor = |error: &StoreError| self.0.files.iter().any(|files| files.is_of_floor(error));
+        self.0.refused.note(step, end, is_of_floor);
     }
 
     fn found(&self) -> MutexGuard<'_, LocalLook> {

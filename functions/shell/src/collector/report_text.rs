@@ -24,8 +24,10 @@ fn duration(millis: u64) -> String {
     format!("{millis} ms")
 }
 
-/// The report of a pass with these graces: a line for each kind of thing, with its size, and with what follows and when.
-pub(crate) fn describe(report: &Report, grace_periods: GracePeriods, size: impl Fn(u64) -> String) -> String {
+/// The report of a pass with these grace periods, as text for people: a line for each kind of thing, with its size, and
+/// with what follows and when. `size` writes a number of bytes.
+#[must_use]
+pub fn describe(report: &Report, grace_periods: GracePeriods, size: impl Fn(u64) -> String) -> String {
     let metadata = &report.metadata;
     let mut lines = Vec::new();
     if report.busy_until.is_none() || metadata.seen > 0 {

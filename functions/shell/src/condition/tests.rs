@@ -17,8 +17,10 @@ use registry::store::{Context, Location, Timestamp, Uid};
 use store_embedded::{Embedded, MinFree, Options};
 use tempfile::TempDir;
 
+use super::steps::StoreKind;
 use super::*;
-use crate::stores::in_memory;
+use crate::opened::in_memory;
+use crate::stores::{files_of, files_of_blobs};
 
 fn stores() -> AllStores {
     in_memory(&Arc::new(MemoryMetadata::new()))
@@ -113,7 +115,7 @@ async fn s34_in_a_store_that_was_replaced_nothing_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let embedded = embedded(&folder);
     let condition = admitted(ConditionParts {
-        watches: vec![embedded.metadata.watch().clone(), embedded.blobs.watch().clone()],
+        files: vec![files_of(&embedded.metadata), files_of_blobs(&embedded.blobs)],
         ..ConditionParts::default()
     });
     let guarded = condition.guarding(&stores());
@@ -143,7 +145,7 @@ async fn without_space_nothing_is_stored_and_everything_else_goes_on() {
     let embedded = embedded(&folder);
     let space = embedded.metadata.space().clone();
     let condition = admitted(ConditionParts {
-        spaces: vec![space.clone()],
+        files: vec![files_of(&embedded.metadata)],
         ..ConditionParts::default()
     });
     let guarded = condition.guarding(&stores());
@@ -165,7 +167,7 @@ async fn space_that_is_free_again_is_told_without_a_write() {
     let embedded = embedded(&folder);
     let space = embedded.metadata.space().clone();
     let condition = admitted(ConditionParts {
-        spaces: vec![space.clone()],
+        files: vec![files_of(&embedded.metadata)],
         ..ConditionParts::default()
     });
     let guard = guard_of(&condition, StoreKind::Blobs);

@@ -8,13 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use registry::AllStores;
-use registry::store::{Location, Reason, StoreError};
-use store_dynamodb::DynamoStore;
-use store_embedded::SqliteStore;
-use store_s3::{CheckError, S3Blobs};
+use registry::budget::ClientKey;
+use registry::store::{Context, Location, Reason, StoreError, Uid};
 
-use super::{Opened, cx, describe_blobs, describe_metadata};
-use crate::cli::StoreArgs;
+use crate::clock;
+use crate::opened::Opened;
+use crate::probe::{MetadataProbe, ObjectStoreProbe, ProbeError};
 
 /// How long a table may take for one answer, in milliseconds.
 const TABLE_MS: u64 = 10_000;
@@ -23,7 +22,7 @@ const TABLE_MS: u64 = 10_000;
 const OBJECTS_MS: u64 = 1_500;
 
 /// What is logged when a start waits for longer.
-pub(crate) const NAMED_AFTER: Duration = Duration::from_secs(2);
+pub const NAMED_AFTER: Duration = Duration::from_secs(2);
 
 /// How many slices of a walk over objects are looked at for one object of this registry.
 const SLICES: usize = 10;
@@ -35,11 +34,10 @@ const SLICE: usize = 100;
 const LOOKED_FOR: usize = 3;
 
 /// The stores of a server that starts.
-pub(crate) struct Admission {
+pub struct Admission {
     stores: AllStores,
-    bucket: Option<S3Blobs>,
-    table: Option<DynamoStore>,
-    sqlite: Option<Arc<SqliteStore>>,
+    object_store: Option<Arc<dyn ObjectStoreProbe>>,
+    metadata: Option<Arc<dyn MetadataProbe>>,
     where_blobs: String,
     where_metadata: String,
     begin_anew: bool,
@@ -49,7 +47,7 @@ pub(crate) struct Admission {
 
 /// Why stores are not used.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum NotAdmitted {
+pub enum NotAdmitted {
     /// Somebody must do something about it first, which the text says.
     Never(String),
     /// A store does not answer: which, and how.
@@ -72,24 +70,42 @@ impl fmt::Display for NotAdmitted {
     }
 }
 
+impl fmt::Debug for Admission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admission").finish_non_exhaustive()
+    }
+}
+
+/// Of one call, on behalf of this process.
+fn cx(timeout_ms: u64) -> Context {
+    let now = clock::now();
+    Context {
+        now,
+        deadline: now.plus_millis(timeout_ms),
+        uid: Uid(0),
+        client: ClientKey::INTERNAL,
+    }
+}
+
 impl Admission {
-    /// Of stores that were opened as `args` say. `begin_anew`: the operator has said that what is lost is lost.
-    pub(crate) fn of(opened: &Opened, args: &StoreArgs, begin_anew: bool) -> Self {
+    /// Of the stores of `opened`. `begin_anew`: the operator has said that what is lost is lost.
+    #[must_use]
+    pub fn of(opened: &Opened, begin_anew: bool) -> Self {
         let statistics = &opened.statistics;
         Self {
             stores: opened.stores.clone(),
-            bucket: statistics.s3.clone(),
-            table: statistics.dynamodb.clone(),
-            sqlite: statistics.sqlite.clone(),
-            where_blobs: describe_blobs(args),
-            where_metadata: describe_metadata(args),
+            object_store: statistics.object_store.clone(),
+            metadata: statistics.metadata.clone(),
+            where_blobs: opened.blobs_description.clone(),
+            where_metadata: opened.metadata_description.clone(),
             begin_anew,
             asked: Mutex::new((Reason::MetadataUnreachable, String::new())),
         }
     }
 
     /// The store whose answer is waited for, and what is wrong when none comes.
-    pub(crate) fn asked(&self) -> (Reason, String) {
+    #[must_use]
+    pub fn asked(&self) -> (Reason, String) {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -98,25 +114,22 @@ impl Admission {
     }
 
     /// Asks each store once.
-    pub(crate) async fn run(&self) -> Result<(), NotAdmitted> {
-        if let Some(table) = &self.table {
+    pub async fn run(&self) -> Result<(), NotAdmitted> {
+        if let Some(table) = self.metadata.as_ref().filter(|probe| probe.is_remote()) {
             self.asks(Reason::MetadataUnreachable, &self.where_metadata);
-            table.check(cx(TABLE_MS)).await.map_err(|error| {
-                let text = format!("cannot use {}: {error}", self.where_metadata);
-                if error.may_pass() {
-                    NotAdmitted::Later(Reason::MetadataUnreachable, text)
-                } else {
-                    NotAdmitted::Never(text)
-                }
+            let text = |error: &StoreError| format!("cannot use {}: {}", self.where_metadata, error.cause());
+            table.check(cx(TABLE_MS)).await.map_err(|error| match error {
+                ProbeError::Passing(error) => NotAdmitted::Later(Reason::MetadataUnreachable, text(&error)),
+                ProbeError::Lasting(error) => NotAdmitted::Never(text(&error)),
             })?;
         }
-        if let Some(bucket) = &self.bucket {
+        if let Some(probe) = &self.object_store {
             self.asks(Reason::ObjectStoreUnreachable, &self.where_blobs);
-            match bucket.check(cx(OBJECTS_MS)).await {
+            match probe.check(cx(OBJECTS_MS)).await {
                 Ok(()) => {}
-                Err(missing @ CheckError::NoBucket(_)) => return Err(NotAdmitted::Never(missing.to_string())),
+                Err(ProbeError::Lasting(missing)) => return Err(NotAdmitted::Never(missing.cause().to_string())),
                 // Manifests can be pulled meanwhile, and `/readyz` tells.
-                Err(CheckError::Store(error)) => tracing::warn!(
+                Err(ProbeError::Passing(error)) => tracing::warn!(
                     store = self.where_blobs,
                     error = &error as &dyn std::error::Error,
                     "the object store cannot be read: not ready until it can"
@@ -157,25 +170,25 @@ impl Admission {
 
     /// A few objects that the metadata names, and does not know to be lost.
     async fn named_objects(&self) -> Result<Vec<Location>, StoreError> {
-        match &self.sqlite {
-            Some(sqlite) => sqlite.some_locations(cx(TABLE_MS), LOOKED_FOR).await,
-            None => blobs::locations(&*self.stores.metadata, cx(TABLE_MS), LOOKED_FOR).await,
+        if let Some(probe) = &self.metadata
+            && let Some(locations) = probe.some_locations(cx(TABLE_MS), LOOKED_FOR).await?
+        {
+            return Ok(locations);
         }
+        blobs::locations(&*self.stores.metadata, cx(TABLE_MS), LOOKED_FOR).await
     }
 
     /// Whether nothing was ever kept in the metadata.
     async fn is_metadata_new(&self) -> Result<bool, NotAdmitted> {
-        let is_new = match (&self.sqlite, &self.table) {
-            (Some(sqlite), _) => sqlite.is_new(cx(TABLE_MS)).await,
-            (None, Some(table)) => table.is_new(cx(TABLE_MS)).await,
-            (None, None) => Ok(false),
-        };
-        is_new.map_err(|error| self.unread(&error))
+        match &self.metadata {
+            Some(probe) => probe.is_new(cx(TABLE_MS)).await.map_err(|error| self.unread(&error)),
+            None => Ok(false),
+        }
     }
 
     /// Refuses metadata in which nothing was ever kept, beside objects: they are those of a registry that has lost its
     /// metadata. Every start makes a file where there is none; a table that was made once more has the same name.
-    pub(crate) async fn refuse_lost_metadata(&self) -> Result<(), NotAdmitted> {
+    pub async fn refuse_lost_metadata(&self) -> Result<(), NotAdmitted> {
         if self.begin_anew || !self.is_metadata_new().await? {
             return Ok(());
         }
@@ -221,7 +234,9 @@ impl Admission {
         let text = format!("the metadata ({}) cannot be read: {error}", self.where_metadata);
         match error {
             // A table that was there a moment ago comes back.
-            StoreError::Unavailable(_) if self.table.is_some() => NotAdmitted::Later(error.reason(), text),
+            StoreError::Unavailable(_) if self.metadata.as_ref().is_some_and(|probe| probe.is_remote()) => {
+                NotAdmitted::Later(error.reason(), text)
+            }
             _ => NotAdmitted::Never(text),
         }
     }
@@ -240,7 +255,7 @@ mod tests {
     use registry::store::metadata::{Defect, ManifestPut, MetadataStore as _, NewContent, PutManifest};
 
     use super::*;
-    use crate::stores::in_memory;
+    use crate::opened::in_memory;
 
     /// `counts` of what is asked of the blobs.
     fn admission(
@@ -254,9 +269,8 @@ mod tests {
                 blobs: Arc::new(CountingBlobs::new(blobs.clone(), counts.clone())),
                 ..in_memory(metadata)
             },
-            bucket: None,
-            table: None,
-            sqlite: None,
+            object_store: None,
+            metadata: None,
             where_blobs: "disk".to_owned(),
             where_metadata: "table".to_owned(),
             begin_anew,

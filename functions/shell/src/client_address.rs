@@ -1,50 +1,40 @@
-//! To whom blobs go by which way: the rules of `--pull-rule`, and who the client is.
+//! Whose request it is: the address of the client, behind proxies that are trusted.
 
 use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
-use oci::RepositoryName;
-use registry::{Delivery, DeliveryPolicy};
 
-use crate::cli::PullRule;
+/// The field in which proxies name the client, and each other.
+pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-
-/// `--pull`, with its exceptions in their order.
-#[derive(Debug)]
-pub(crate) struct PullRules {
-    rules: Vec<PullRule>,
-    otherwise: Delivery,
-}
-
-impl PullRules {
-    /// `otherwise` where no rule matches.
-    pub(crate) fn new(rules: Vec<PullRule>, otherwise: Delivery) -> Self {
-        Self { rules, otherwise }
-    }
-}
-
-impl DeliveryPolicy for PullRules {
-    fn delivery(&self, repository: &RepositoryName, client: Option<IpAddr>) -> Delivery {
-        let rule = self.rules.iter().find(|rule| rule.matches(repository, client));
-        rule.map_or(self.otherwise, |rule| rule.mode.into())
-    }
+/// Reads a network as CIDR writes it, or a single address. The error is a sentence for the operator.
+pub fn network(text: &str) -> Result<IpNet, String> {
+    let read = text
+        .parse::<IpNet>()
+        .ok()
+        .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+    read.ok_or_else(|| format!("{text:?} is not a network such as 10.0.0.0/8 or fd00::/8"))
 }
 
 /// The proxies whose word about their clients is taken.
+///
+/// The default trusts no proxy: the client of every request is whoever has opened the connection.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct TrustedProxies(Vec<IpNet>);
+pub struct TrustedProxies(Vec<IpNet>);
 
 impl TrustedProxies {
-    pub(crate) fn new(networks: Vec<IpNet>) -> Self {
+    /// Trusts every proxy whose address is in one of `networks`.
+    #[must_use]
+    pub fn new(networks: Vec<IpNet>) -> Self {
         Self(networks)
     }
 
     /// The address of the client of a request that came from `peer`: `peer` itself, unless that is a trusted proxy.
     /// Then it is the last address in `X-Forwarded-For` that is none, because whatever stands before it was written by
     /// somebody who is not trusted. `None`: a trusted proxy named somebody whom nobody can be sure of.
-    pub(crate) fn client(&self, peer: SocketAddr, headers: &HeaderMap) -> Option<IpAddr> {
+    #[must_use]
+    pub fn client(&self, peer: SocketAddr, headers: &HeaderMap) -> Option<IpAddr> {
         let peer = peer.ip().to_canonical();
         if !self.trusts(peer) {
             return Some(peer);
@@ -81,30 +71,6 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::*;
-
-    #[test]
-    fn the_first_rule_that_matches_counts() {
-        let rules = [
-            "proxy,repository=team/*,network=10.0.0.0/8",
-            "redirect,repository=team/**",
-            "auto,network=::/0",
-        ];
-        let rules = PullRules::new(
-            rules.iter().map(|rule| rule.parse().unwrap()).collect(),
-            Delivery::Proxy,
-        );
-        let delivery = |repository: &str, client: Option<&str>| {
-            rules.delivery(
-                &repository.parse().unwrap(),
-                client.map(|client| client.parse().unwrap()),
-            )
-        };
-        assert_eq!(delivery("team/app", Some("10.0.0.1")), Delivery::Proxy);
-        assert_eq!(delivery("team/app", Some("11.0.0.1")), Delivery::Redirect);
-        assert_eq!(delivery("team/app", None), Delivery::Redirect);
-        assert_eq!(delivery("zoo", Some("fd00::1")), Delivery::Auto);
-        assert_eq!(delivery("zoo", Some("10.0.0.1")), Delivery::Proxy);
-    }
 
     #[test]
     fn only_a_trusted_proxy_is_believed_and_only_its_last_word() {

@@ -1,20 +1,21 @@
-//! Moments as text.
+//! Timestamps as text (RFC 3339), in UTC.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
 
 use registry::store::Timestamp;
 
-/// A moment as RFC 3339 writes it, in UTC and whole seconds.
-pub(crate) fn seconds(at: Timestamp) -> String {
+/// A timestamp as RFC 3339 writes it, in UTC and whole seconds.
+#[must_use]
+pub fn seconds(at: Timestamp) -> String {
     let mut text = String::with_capacity(20);
     date_and_time(&mut text, at);
     text.push('Z');
     text
 }
 
-/// The same with milliseconds.
-pub(crate) fn milliseconds(text: &mut String, at: Timestamp) {
+/// Appends a timestamp with milliseconds to `text`.
+pub fn milliseconds(text: &mut String, at: Timestamp) {
     date_and_time(text, at);
     let millis = at.0 % 1000;
     text.push('.');

@@ -1,8 +1,11 @@
-//! Collection in the background of a server.
+//! Passes of garbage collection, one after the other, and the report of one.
 
+#[cfg(feature = "native")]
+mod periodic;
 mod report_text;
-mod stop;
 
+use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,102 +13,41 @@ use registry::collection::{Interrupted, Options, Report, collect};
 use registry::store::Timestamp;
 use registry::store::collection::Plan;
 use registry::{AllStores, Environment};
-use tokio::sync::mpsc;
 
-pub(crate) use self::report_text::describe;
-pub(crate) use self::stop::{Going, Stop};
+#[cfg(feature = "native")]
+pub use self::periodic::Collector;
+pub use self::report_text::describe;
 use crate::condition::Condition;
-use crate::metrics::{Metrics, Pass};
 
 /// How far apart deep passes are, counted from the epoch, so that whoever collects agrees about when, and a server that is
 /// started anew every day does one as well. What a deep pass is for grows with crashes and not with pushes.
 const DEEP_EVERY: Duration = Duration::from_hours(30 * 24);
 
-/// For how long a pass may take to its next step when the server ends. A store that does not answer must not keep it.
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
-
-/// Collects from time to time, until it is dropped: then a pass that is under way stops at its next step, and lets go of
-/// the names, so that the next one need not wait. Whoever takes its place goes on where it was.
-#[derive(Debug)]
-pub(crate) struct Collector {
-    #[expect(dead_code, reason = "held for its drop, which tells the passes to stop")]
-    going: Going,
-}
-
-impl Collector {
-    /// Begins a pass about every `every`, the first one somewhere within that time: servers that were started together
-    /// must not collect together. `work` is dropped when the last pass has ended.
-    pub(crate) fn start(
-        every: Duration,
-        stores: AllStores,
-        environment: Arc<dyn Environment>,
-        metrics: Arc<Metrics>,
-        condition: Condition,
-        work: mpsc::Sender<()>,
-    ) -> Self {
-        let (going, stop) = Stop::new();
-        let mut late = stop.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                () = passes(every, &stores, &environment, &metrics, &condition, stop) => {}
-                () = async {
-                    late.asked().await;
-                    tokio::time::sleep(STOP_PATIENCE).await;
-                } => tracing::warn!("a pass of collection was cut off: a store did not answer"),
-            }
-            drop(work);
-        });
-        Self { going }
-    }
-}
-
-async fn passes(
-    every: Duration,
-    stores: &AllStores,
-    environment: &Arc<dyn Environment>,
-    metrics: &Metrics,
-    condition: &Condition,
-    mut stop: Stop,
-) {
-    let mut depth = Depth::of_a_start(environment.now(), every);
-    let mut wait = fraction(every, &**environment);
-    loop {
-        tokio::select! {
-            () = stop.asked() => return,
-            () = tokio::time::sleep(wait) => {}
-        }
-        let now = environment.now();
-        let report = pass(depth.is_due(now), stores, environment, metrics, condition, &stop).await;
-        if report.is_some_and(|report| report.complete && (report.deep || !depth.is_due(now))) {
-            depth.done(now);
-        }
-        // A tenth more or less, so that those who met once do not meet again.
-        wait = every.mul_f64(0.95) + fraction(every / 10, &**environment);
-    }
-}
-
-/// Tells which passes of this process are deep.
+/// Tells which passes are deep: once in 30 days, counted from the epoch, and again after a deep pass that did not come to
+/// its end.
 #[derive(Clone, Copy, Debug)]
-struct Depth {
+pub struct Depth {
     /// When the last pass that came to its end began.
     last: Timestamp,
 }
 
 impl Depth {
-    /// As if a pass had begun a period before `now`, by whoever collected until this process did.
-    fn of_a_start(now: Timestamp, every: Duration) -> Self {
+    /// As if a pass had begun `every` before `now`, by whoever collected until this process did.
+    #[must_use]
+    pub fn of_a_start(now: Timestamp, every: Duration) -> Self {
         Self {
             last: Timestamp(now.0.saturating_sub(millis(every))),
         }
     }
 
     /// Whether a pass that begins `now` is to be deep.
-    fn is_due(self, now: Timestamp) -> bool {
+    #[must_use]
+    pub fn is_due(self, now: Timestamp) -> bool {
         is_deep(self.last, now)
     }
 
     /// A pass that began `at` has looked at everything. One that did not leaves a deep pass due.
-    fn done(&mut self, at: Timestamp) {
+    pub fn done(&mut self, at: Timestamp) {
         self.last = at;
     }
 }
@@ -120,70 +62,121 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A random part of a duration.
-fn fraction(of: Duration, environment: &dyn Environment) -> Duration {
-    let mut random = [0; 4];
-    environment.random(&mut random);
-    of.mul_f64(f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX))
+/// How a collection pass ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PassOutcome {
+    /// It went through everything.
+    Whole,
+    /// Another process was at the metadata; the rest was done.
+    Busy,
+    /// Something could not be done.
+    Failed,
+    /// It was told to stop before its end.
+    Stopped,
 }
 
-/// What it has done, unless a store failed.
-async fn pass(
-    deep: bool,
-    stores: &AllStores,
-    environment: &Arc<dyn Environment>,
-    metrics: &Metrics,
-    condition: &Condition,
-    stop: &Stop,
-) -> Option<Report> {
-    if let Err(error) = condition.may_collect().await {
-        let error = &error as &dyn std::error::Error;
-        tracing::warn!(error, "nothing is collected now; a later pass does it");
-        return None;
-    }
-    let options = Options {
-        plan: Plan {
-            deep,
-            ..Plan::default()
-        },
-        ..Options::default()
-    };
-    let collected = collect(stores, environment.clone(), &options, &mut |_| stop.answer()).await;
-    let now = environment.now();
-    match collected {
-        Ok(report) => {
-            metrics.collected(Pass::of(&report), &report, now);
-            tracing::info!(
-                complete = report.complete,
-                stopped = report.stopped,
-                deep = report.deep,
-                resumed = report.resumed,
-                seen = report.metadata.seen,
-                marked = report.metadata.marked,
-                marked_bytes = report.metadata.marked_bytes,
-                waiting = report.metadata.waiting,
-                waiting_bytes = report.metadata.waiting_bytes,
-                unlinked = report.metadata.unlinked,
-                leftovers = report.metadata.leftovers,
-                repositories = report.metadata.repositories,
-                scheduled = report.metadata.scheduled,
-                scheduled_bytes = report.metadata.scheduled_bytes,
-                sessions = report.sessions_swept,
-                deleted = report.objects_deleted,
-                deleted_bytes = report.deleted.map(|deleted| deleted.bytes),
-                "collected"
-            );
-            Some(report)
+impl PassOutcome {
+    /// How a pass in which nothing failed has ended.
+    #[must_use]
+    pub fn of(report: &Report) -> Self {
+        if report.stopped {
+            Self::Stopped
+        } else if report.complete {
+            Self::Whole
+        } else {
+            Self::Busy
         }
-        Err(Interrupted { report, what, source }) => {
-            metrics.collected(Pass::Failed, &report, now);
-            tracing::warn!(
-                error = &source as &dyn std::error::Error,
-                what,
-                failed = report.failed,
-                "not all could be collected; the next pass tries it again"
-            );
-            None
+    }
+}
+
+/// Learns of every pass that was begun.
+pub trait PassObserver: Send + Sync + 'static {
+    /// A pass ended `at` that time, and has done what `report` says.
+    fn ended(&self, outcome: PassOutcome, report: &Report, at: Timestamp);
+}
+
+/// Nobody wants to know.
+impl PassObserver for () {
+    fn ended(&self, _: PassOutcome, _: &Report, _: Timestamp) {}
+}
+
+/// What passes go over.
+#[derive(Clone)]
+pub struct Passes {
+    /// The stores, asked only for what `condition` allows ([`Condition::guarding`]).
+    pub stores: AllStores,
+    /// Time and randomness.
+    pub environment: Arc<dyn Environment>,
+    /// In what condition the stores are.
+    pub condition: Condition,
+    /// Who learns of each pass.
+    pub observer: Arc<dyn PassObserver>,
+}
+
+impl fmt::Debug for Passes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Passes").finish_non_exhaustive()
+    }
+}
+
+impl Passes {
+    /// Runs one pass, `deep` or not, unless the condition of the stores forbids it, and logs what it did. `progress` is
+    /// asked after each step whether it goes on. `None`: the pass did not begin, or something failed; a later pass tries it
+    /// again.
+    pub async fn run(
+        &self,
+        deep: bool,
+        progress: &mut (dyn FnMut(&Report) -> ControlFlow<()> + Send),
+    ) -> Option<Report> {
+        if let Err(error) = self.condition.may_collect().await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "nothing is collected now; a later pass does it");
+            return None;
+        }
+        let options = Options {
+            plan: Plan {
+                deep,
+                ..Plan::default()
+            },
+            ..Options::default()
+        };
+        let collected = collect(&self.stores, self.environment.clone(), &options, progress).await;
+        let now = self.environment.now();
+        match collected {
+            Ok(report) => {
+                self.observer.ended(PassOutcome::of(&report), &report, now);
+                tracing::info!(
+                    complete = report.complete,
+                    stopped = report.stopped,
+                    deep = report.deep,
+                    resumed = report.resumed,
+                    seen = report.metadata.seen,
+                    marked = report.metadata.marked,
+                    marked_bytes = report.metadata.marked_bytes,
+                    waiting = report.metadata.waiting,
+                    waiting_bytes = report.metadata.waiting_bytes,
+                    unlinked = report.metadata.unlinked,
+                    leftovers = report.metadata.leftovers,
+                    repositories = report.metadata.repositories,
+                    scheduled = report.metadata.scheduled,
+                    scheduled_bytes = report.metadata.scheduled_bytes,
+                    sessions = report.sessions_swept,
+                    deleted = report.objects_deleted,
+                    deleted_bytes = report.deleted.map(|deleted| deleted.bytes),
+                    "collected"
+                );
+                Some(report)
+            }
+            Err(Interrupted { report, what, source }) => {
+                self.observer.ended(PassOutcome::Failed, &report, now);
+                tracing::warn!(
+                    error = &source as &dyn std::error::Error,
+                    what,
+                    failed = report.failed,
+                    "not all could be collected; the next pass tries it again"
+                );
+                None
+            }
         }
     }
 }
@@ -205,16 +198,7 @@ mod tests {
     use super::*;
     use crate::condition::{ConditionParts, TimeService};
     use crate::environment::SystemEnvironment;
-    use crate::stores::{Statistics, in_memory};
-
-    #[test]
-    fn a_fraction_is_no_more_than_the_whole() {
-        let environment = SystemEnvironment::new(0);
-        let whole = Duration::from_hours(1);
-        let drawn: Vec<_> = (0..100).map(|_| fraction(whole, &environment)).collect();
-        assert!(drawn.iter().all(|part| *part <= whole));
-        assert!(drawn.iter().any(|part| *part > whole / 2) && drawn.iter().any(|part| *part < whole / 2));
-    }
+    use crate::opened::in_memory;
 
     const PERIOD: u64 = 30 * 24 * 3_600_000;
     const HOUR: u64 = 3_600_000;
@@ -286,19 +270,17 @@ mod tests {
     async fn a_pass_is_as_deep_as_it_was_told() {
         let stores = stores();
         let environment: Arc<dyn Environment> = Arc::new(SystemEnvironment::new(0));
-        let metrics = Metrics::new(Statistics::default());
-        let condition = Condition::default();
-        let (_going, stop) = Stop::new();
-        assert!(
-            pass(false, &stores, &environment, &metrics, &condition, &stop)
-                .await
-                .is_none()
-        );
-        condition.admit();
+        let passes = Passes {
+            stores,
+            environment,
+            condition: Condition::default(),
+            observer: Arc::new(()),
+        };
+        let go_on = &mut |_: &_| ControlFlow::Continue(());
+        assert!(passes.run(false, go_on).await.is_none());
+        passes.condition.admit();
         for deep in [false, true] {
-            let report = pass(deep, &stores, &environment, &metrics, &condition, &stop)
-                .await
-                .unwrap();
+            let report = passes.run(deep, go_on).await.unwrap();
             assert_eq!((report.deep, report.complete, report.dry_run), (deep, true, false));
         }
     }
@@ -359,11 +341,14 @@ mod tests {
             ..ConditionParts::default()
         });
         condition.admit();
-        let metrics = Metrics::new(Statistics::default());
-        let (_going, stop) = Stop::new();
-        let guarded = condition.guarding(&inner);
+        let passes = Passes {
+            stores: condition.guarding(&inner),
+            environment,
+            condition,
+            observer: Arc::new(()),
+        };
         let collects = async || {
-            let report = pass(false, &guarded, &environment, &metrics, &condition, &stop).await;
+            let report = passes.run(false, &mut |_| ControlFlow::Continue(())).await;
             report.map(|report| (report.metadata.marked, report.metadata.unlinked, report.objects_deleted))
         };
         let later = |hours: u64| {

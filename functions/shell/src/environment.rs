@@ -1,7 +1,6 @@
-//! The clock and the random source of the operating system, and a bound for the memory of requests, for the core.
+//! What the core takes from a host: its clock, its randomness, and a bound for the memory of requests.
 
-use std::cell::RefCell;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use registry::Environment;
@@ -10,7 +9,7 @@ use registry::environment::{Memory, MemoryPermit, Purpose};
 use registry::store::{Reason, StoreError, Timestamp};
 use tokio::time::Instant;
 
-use crate::requests::ANSWER_MEMORY;
+use crate::clock;
 
 /// How many requests wait for each kind of memory at once.
 const MAX_WAITING: usize = 4096;
@@ -26,21 +25,13 @@ const SHARES: u64 = 16;
 const STREAMS: u64 = 2;
 const LEAST_FOR_STREAMS: u64 = 16 << 20;
 
-/// Bytes taken from the operating system at once: a system call for each id would show in the cost of a request.
-const POOL: usize = 512;
-
-struct Pool {
-    bytes: [u8; POOL],
-    left: usize,
-}
-
-thread_local! {
-    static RANDOM: RefCell<Pool> = const { RefCell::new(Pool { bytes: [0; POOL], left: 0 }) };
-}
-
 /// Wall time, the operating system's randomness, and so much memory.
+///
+/// The memory is divided between the purposes of [`Purpose`] in fixed shares, so that no purpose takes what another one
+/// needs, and each share is divided fairly between clients. Blobs on their way to clients have twice the memory of all
+/// other requests, and 16 MiB at least.
 #[derive(Debug)]
-pub(crate) struct SystemEnvironment {
+pub struct SystemEnvironment {
     first_bytes: Budget,
     bodies: Budget,
     pages: Budget,
@@ -50,11 +41,14 @@ pub(crate) struct SystemEnvironment {
     streams: Budget,
     /// For how long a request waits for memory.
     timeout: Duration,
+    /// Answers of blobs up to this size, in bytes, are counted elsewhere.
+    counted_elsewhere: usize,
 }
 
 impl SystemEnvironment {
-    /// With `memory` bytes for all requests together.
-    pub(crate) fn new(memory: u64) -> Self {
+    /// With `memory` bytes for all requests together; each waits for its memory for 30 seconds.
+    #[must_use]
+    pub fn new(memory: u64) -> Self {
         let share = |shares: u64| Budget::new((memory * shares / SHARES).max(1), MAX_WAITING);
         Self {
             first_bytes: share(4),
@@ -65,12 +59,24 @@ impl SystemEnvironment {
             work: share(2),
             streams: Budget::new(memory.saturating_mul(STREAMS).max(LEAST_FOR_STREAMS), MAX_WAITING),
             timeout: MEMORY_TIMEOUT,
+            counted_elsewhere: 0,
         }
     }
 
     /// The same, where no request waits for memory longer than `timeout`.
-    pub(crate) fn waiting_no_longer_than(self, timeout: Duration) -> Self {
+    #[must_use]
+    pub fn waiting_no_longer_than(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
+    }
+
+    /// The same, where the shell counts the memory of blobs of at most `bytes` on their way to clients itself: they are
+    /// granted at once.
+    #[must_use]
+    pub fn without_answers_up_to(self, bytes: usize) -> Self {
+        Self {
+            counted_elsewhere: bytes,
+            ..self
+        }
     }
 
     /// What there is for a purpose, and how it is called in errors.
@@ -143,11 +149,11 @@ impl MemoryPermit for Permit {
 #[async_trait]
 impl Environment for SystemEnvironment {
     fn now(&self) -> Timestamp {
-        now()
+        clock::now()
     }
 
     fn random(&self, bytes: &mut [u8]) {
-        random(bytes);
+        clock::random(bytes);
     }
 
     async fn memory(&self, client: ClientKey, purpose: Purpose, bytes: usize) -> Result<Memory, StoreError> {
@@ -163,7 +169,7 @@ impl Environment for SystemEnvironment {
     }
 
     fn memory_at_once(&self, client: ClientKey, purpose: Purpose, bytes: usize) -> Option<Memory> {
-        if purpose == Purpose::Stream && bytes <= ANSWER_MEMORY {
+        if purpose == Purpose::Stream && bytes <= self.counted_elsewhere {
             return Some(Box::new(()));
         }
         let (budget, _) = self.budget(purpose);
@@ -175,39 +181,8 @@ impl Environment for SystemEnvironment {
     }
 }
 
-/// Wall time.
-pub(crate) fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// The operating system's randomness.
-pub(crate) fn random(bytes: &mut [u8]) {
-    RANDOM.with_borrow_mut(|pool| {
-        if bytes.len() > POOL {
-            return fill(bytes);
-        }
-        if pool.left < bytes.len() {
-            fill(&mut pool.bytes);
-            pool.left = POOL;
-        }
-        let start = pool.left - bytes.len();
-        let taken = &mut pool.bytes[start..pool.left];
-        bytes.copy_from_slice(taken);
-        // What was handed out must not be found in memory later.
-        taken.fill(0);
-        pool.left = start;
-    });
-}
-
-/// A process that cannot get randomness must not go on: its ids and keys could be guessed.
-fn fill(bytes: &mut [u8]) {
-    getrandom::fill(bytes).expect("the operating system provides randomness");
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -222,31 +197,13 @@ mod tests {
     use tokio::sync::Notify;
 
     use super::*;
-    use crate::stores::in_memory;
+    use crate::opened::in_memory;
 
-    #[test]
-    fn random_values_differ_across_refills_and_threads() {
-        let draw = || {
-            let mut seen = Vec::new();
-            for _ in 0..200 {
-                let mut id = [0; 16];
-                random(&mut id);
-                seen.push(id);
-            }
-            seen
-        };
-        let mut all: HashSet<[u8; 16]> = HashSet::new();
-        let other = std::thread::spawn(draw);
-        all.extend(draw());
-        all.extend(other.join().expect("the thread ends"));
-        assert_eq!(all.len(), 400);
-        let mut large = [0; POOL + 1];
-        random(&mut large);
-        assert!(large.iter().any(|byte| *byte != 0));
-    }
+    /// Answers up to this size are counted elsewhere.
+    const SMALL: usize = 2 << 10;
 
     fn environment(memory: u64) -> SystemEnvironment {
-        SystemEnvironment::new(memory)
+        SystemEnvironment::new(memory).without_answers_up_to(SMALL)
     }
 
     fn client(number: u8) -> ClientKey {
@@ -288,8 +245,8 @@ mod tests {
         let at_once = |number, purpose, bytes| system.memory_at_once(client(number), purpose, bytes);
         for purpose in [Purpose::SmallAnswer, Purpose::Stream] {
             let all = at_once(1, purpose, 1 << 30).expect("nobody has any");
-            assert!(at_once(2, purpose, ANSWER_MEMORY + 1).is_none(), "{purpose:?}");
-            let fits = at_once(2, purpose, ANSWER_MEMORY).is_some();
+            assert!(at_once(2, purpose, SMALL + 1).is_none(), "{purpose:?}");
+            let fits = at_once(2, purpose, SMALL).is_some();
             assert_eq!(fits, purpose == Purpose::Stream, "{purpose:?}");
             drop(all);
             assert!(at_once(2, purpose, 1 << 30).is_some(), "{purpose:?}: it was given back");

@@ -5,51 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use registry::store::wrapped::CallEnd;
 use registry::store::{Reason, StoreError};
-use store_embedded::Space;
 
-use super::guard::StoreKind;
-
-/// The writes of a push, apart from each other as far as one may be refused and another not. So that one that succeeds
-/// says nothing of the others: a key of KMS may let parts be stored and not be completed, a role may change rows and not
-/// check others in a transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum PushStep {
-    /// Bytes are stored.
-    Append,
-    /// They become one object.
-    Seal,
-    /// An upload is claimed, or what it has stored is recorded.
-    Session,
-    /// It ends with what it becomes.
-    SessionEnd,
-    /// A blob or a manifest becomes visible.
-    Metadata,
-}
-
-impl PushStep {
-    /// What a method writes of a push; `None`: it belongs to none, or pushes work without it.
-    pub(super) fn of(kind: StoreKind, method: &str) -> Option<Self> {
-        match (kind, method) {
-            (StoreKind::Blobs, "append") => Some(Self::Append),
-            (StoreKind::Blobs, "seal") => Some(Self::Seal),
-            (StoreKind::Sessions, "claim" | "claim_begun" | "save") => Some(Self::Session),
-            (StoreKind::Sessions, "commit" | "finish") => Some(Self::SessionEnd),
-            (StoreKind::Metadata, "commit_blob" | "mount" | "put_manifest") | (StoreKind::Records, "insert") => {
-                Some(Self::Metadata)
-            }
-            _ => None,
-        }
-    }
-
-    /// For the log.
-    fn store(self) -> &'static str {
-        match self {
-            Self::Append | Self::Seal => "blobs",
-            Self::Session | Self::SessionEnd => "sessions",
-            Self::Metadata => "metadata",
-        }
-    }
-}
+use super::steps::PushStep;
 
 #[derive(Debug)]
 struct RefusedWrite {
@@ -65,8 +22,8 @@ struct RefusedWrite {
 pub(super) struct RefusedWrites(Mutex<BTreeMap<PushStep, RefusedWrite>>);
 
 impl RefusedWrites {
-    /// Notes how a write has ended.
-    pub(super) fn note(&self, step: PushStep, end: CallEnd<'_>) {
+    /// Notes how a write has ended. `is_of_floor`: whether an error comes from the floor, and not from the file system.
+    pub(super) fn note(&self, step: PushStep, end: CallEnd<'_>, is_of_floor: impl FnOnce(&StoreError) -> bool) {
         match end {
             CallEnd::Done => {
                 if self.all().remove(&step).is_some() {
@@ -74,11 +31,11 @@ impl RefusedWrites {
                 }
             }
             CallEnd::NothingWritten => {}
-            CallEnd::Failed(error) => self.note_failed(step, error),
+            CallEnd::Failed(error) => self.note_failed(step, error, is_of_floor),
         }
     }
 
-    fn note_failed(&self, step: PushStep, error: &StoreError) {
+    fn note_failed(&self, step: PushStep, error: &StoreError, is_of_floor: impl FnOnce(&StoreError) -> bool) {
         let reason = error.reason();
         if matches!(
             reason,
@@ -87,7 +44,7 @@ impl RefusedWrites {
             let write = RefusedWrite {
                 reason,
                 text: error.to_string(),
-                is_of_floor: Space::is_of_floor(error),
+                is_of_floor: is_of_floor(error),
             };
             self.all().insert(step, write);
         }

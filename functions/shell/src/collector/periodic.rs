@@ -1,0 +1,88 @@
+//! Collection in the background of a server.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use registry::Environment;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use super::{Depth, Passes};
+
+/// For how long a pass may take to its next step when the server ends. A store that does not answer must not keep it.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Collects from time to time, until it is dropped: then a pass that is under way stops at its next step, and lets go of
+/// the metadata, so that the next one need not wait. Whoever takes its place goes on where it was.
+#[derive(Debug)]
+pub struct Collector {
+    #[expect(dead_code, reason = "held for its drop, which tells the passes to stop")]
+    stop: DropGuard,
+}
+
+impl Collector {
+    /// Begins a pass about every `every`, the first one somewhere within that time: servers that were started together
+    /// must not collect together. The task that runs the passes belongs to `work`.
+    #[must_use]
+    pub fn start(every: Duration, passes: Passes, work: &TaskTracker) -> Self {
+        let stop = CancellationToken::new();
+        let asked = stop.clone();
+        work.spawn(async move {
+            tokio::select! {
+                () = run(every, &passes, &asked) => {}
+                () = async {
+                    asked.cancelled().await;
+                    tokio::time::sleep(STOP_PATIENCE).await;
+                } => tracing::warn!("a pass of collection was cut off: a store did not answer"),
+            }
+        });
+        Self {
+            stop: stop.drop_guard(),
+        }
+    }
+}
+
+async fn run(every: Duration, passes: &Passes, stop: &CancellationToken) {
+    let environment = &*passes.environment;
+    let mut depth = Depth::of_a_start(environment.now(), every);
+    let mut wait = fraction(every, environment);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(wait) => {}
+        }
+        let now = environment.now();
+        let mut progress = |_: &_| match stop.is_cancelled() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        };
+        let report = passes.run(depth.is_due(now), &mut progress).await;
+        if report.is_some_and(|report| report.complete && (report.deep || !depth.is_due(now))) {
+            depth.done(now);
+        }
+        // A tenth more or less, so that those who met once do not meet again.
+        wait = every.mul_f64(0.95) + fraction(every / 10, environment);
+    }
+}
+
+/// A random part of a duration.
+fn fraction(of: Duration, environment: &dyn Environment) -> Duration {
+    let mut random = [0; 4];
+    environment.random(&mut random);
+    of.mul_f64(f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::environment::SystemEnvironment;
+
+    #[test]
+    fn a_fraction_is_no_more_than_the_whole() {
+        let environment = SystemEnvironment::new(0);
+        let whole = Duration::from_hours(1);
+        let drawn: Vec<_> = (0..100).map(|_| fraction(whole, &environment)).collect();
+        assert!(drawn.iter().all(|part| *part <= whole));
+        assert!(drawn.iter().any(|part| *part > whole / 2) && drawn.iter().any(|part| *part < whole / 2));
+    }
+}

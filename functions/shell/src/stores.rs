@@ -1,0 +1,104 @@
+//! Opening the stores of a registry: four combinations, one shape.
+
+#[cfg(feature = "cloud")]
+mod cloud;
+mod config;
+#[cfg(feature = "embedded")]
+mod embedded;
+
+use std::sync::Arc;
+
+use registry::AllStores;
+use registry::store::blobs::BlobStore;
+use registry::store::collection::CollectionStore;
+use registry::store::metadata::MetadataStore;
+use registry::store::records::RecordStore;
+use registry::store::sessions::SessionStore;
+
+#[cfg(feature = "cloud")]
+pub use self::cloud::{CloudConfig, InitError, init, open_bucket, parse_encryption};
+pub use self::config::{
+    Absent, BlobBackend, Bucket, Contact, MetadataBackend, OpenOptions, ServiceUrl, StoreConfig, TableName,
+};
+#[cfg(feature = "embedded")]
+pub use self::embedded::{files_of, files_of_blobs, open_disk};
+use crate::condition::{Condition, ConditionParts};
+use crate::opened::{Opened, Statistics};
+
+/// Why stores could not be opened: a sentence for the operator.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct OpenFailure(pub String);
+
+/// Opens the stores that `config` names. An error also when this program was built without one of them.
+pub async fn open(config: &StoreConfig, options: &OpenOptions) -> Result<Opened, OpenFailure> {
+    let mut opening = Opening::default();
+    match (&config.blobs, &config.metadata) {
+        #[cfg(feature = "embedded")]
+        (BlobBackend::Disk, MetadataBackend::Sqlite) => {
+            let embedded::Local { blobs, metadata } = embedded::open_all(config, options, &mut opening).await?;
+            Ok(opening.finish(config, blobs, metadata.clone(), metadata))
+        }
+        #[cfg(all(feature = "cloud", feature = "embedded"))]
+        (BlobBackend::S3(bucket), MetadataBackend::Sqlite) => {
+            let blobs = cloud::open_blobs(config, bucket, options, &mut opening).await?;
+            let metadata = embedded::open_metadata(config, options, &mut opening).await?;
+            Ok(opening.finish(config, blobs, metadata.clone(), metadata))
+        }
+        #[cfg(all(feature = "cloud", feature = "embedded"))]
+        (BlobBackend::Disk, MetadataBackend::DynamoDb(table)) => {
+            let metadata = cloud::open_metadata(config, table, options, &mut opening).await?;
+            let blobs = embedded::open_blobs(config, options, &mut opening).await?;
+            Ok(opening.finish(config, blobs, metadata.clone(), metadata))
+        }
+        #[cfg(feature = "cloud")]
+        (BlobBackend::S3(bucket), MetadataBackend::DynamoDb(table)) => {
+            let blobs = cloud::open_blobs(config, bucket, options, &mut opening).await?;
+            let metadata = cloud::open_metadata(config, table, options, &mut opening).await?;
+            Ok(opening.finish(config, blobs, metadata.clone(), metadata))
+        }
+        #[cfg(not(all(feature = "cloud", feature = "embedded")))]
+        _ => Err(OpenFailure(format!(
+            "this program was built without a store for blobs on {} or for metadata in {}",
+            config.describe_blobs(),
+            config.describe_metadata()
+        ))),
+    }
+}
+
+/// What is known of stores while they are being opened.
+#[derive(Default)]
+struct Opening {
+    statistics: Statistics,
+    parts: ConditionParts,
+}
+
+impl Opening {
+    fn finish<M>(
+        self,
+        config: &StoreConfig,
+        blobs: Arc<dyn BlobStore>,
+        metadata: Arc<M>,
+        sessions: Arc<dyn SessionStore>,
+    ) -> Opened
+    where
+        M: MetadataStore + CollectionStore + RecordStore,
+    {
+        let Self { mut statistics, parts } = self;
+        let condition = Condition::of(parts);
+        statistics.condition = condition.clone();
+        Opened {
+            stores: AllStores {
+                blobs,
+                metadata: metadata.clone(),
+                sessions,
+                collection: metadata.clone(),
+                records: metadata,
+            },
+            statistics,
+            condition,
+            blobs_description: config.describe_blobs(),
+            metadata_description: config.describe_metadata(),
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Opening the stores in the cloud: from plain values to their own options.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use registry::budget::ClientKey;
+use registry::store::blobs::BlobStore;
+use registry::store::{Context, Location, Reason, StoreError, Uid};
+use store_dynamodb::DynamoStore;
+use store_s3::{CheckError, S3Blobs};
+
+use super::{Bucket, Contact, MetadataBackend, OpenFailure, OpenOptions, Opening, ServiceUrl, StoreConfig, TableName};
+use crate::clock;
+use crate::condition::TimeService;
+use crate::probe::{MetadataProbe, ObjectStoreProbe, OperationCounts, ProbeError, TableCounts};
+
+/// How long a service may take that is asked for the time, in milliseconds.
+const TIME_MS: u64 = 5_000;
+
+/// For how long its answer is waited for, with all that comes before the request, such as finding credentials.
+const TIME_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How the services of the cloud are reached. The default is what AWS tools find, and what the services do by themselves.
+/// Credentials are never among these values.
+#[derive(Clone, Debug, Default)]
+pub struct CloudConfig {
+    /// The region.
+    pub region: Option<String>,
+    /// The profile of the AWS configuration files.
+    pub profile: Option<String>,
+    /// The table for uploads in progress, pending deletions and signing keys; else the one of the metadata.
+    pub local_table: Option<TableName>,
+    /// An S3 that is not Amazon's.
+    pub s3_endpoint: Option<ServiceUrl>,
+    /// Where clients reach the same S3, for redirected pulls.
+    pub s3_public_endpoint: Option<ServiceUrl>,
+    /// How the bucket stands in URLs.
+    pub path_style: store_s3::PathStyle,
+    /// The account that must own the bucket.
+    pub expected_bucket_owner: Option<String>,
+    /// How objects are encrypted where they lie.
+    pub encryption: store_s3::Encryption,
+    /// Sizes of the parts of a large upload.
+    pub parts: store_s3::Parts,
+    /// A DynamoDB that is not Amazon's.
+    pub dynamodb_endpoint: Option<ServiceUrl>,
+}
+
+/// Reads how objects are encrypted: `none`, `aes256`, `kms` or `kms:KEY-ID`. The error is a sentence for the operator.
+pub fn parse_encryption(text: &str) -> Result<store_s3::Encryption, String> {
+    match text {
+        "none" => Ok(store_s3::Encryption::Bucket),
+        "aes256" => Ok(store_s3::Encryption::Aes256),
+        "kms" => Ok(store_s3::Encryption::Kms(None)),
+        _ => match text.strip_prefix("kms:") {
+            Some(key) if !key.is_empty() => Ok(store_s3::Encryption::Kms(Some(key.into()))),
+            _ => Err("expected none, aes256, kms or kms:KEY-ID".into()),
+        },
+    }
+}
+
+/// Opens the bucket of a registry. Nothing is asked of it yet.
+pub(super) async fn open_blobs(
+    config: &StoreConfig,
+    bucket: &Bucket,
+    options: &OpenOptions,
+    opening: &mut Opening,
+) -> Result<Arc<dyn BlobStore>, OpenFailure> {
+    let store = open(&config.cloud, bucket, options).await?;
+    opening.parts.services.push(time_of_bucket(&store));
+    opening.statistics.object_store = Some(Arc::new(BucketProbe(store.clone())));
+    Ok(Arc::new(store))
+}
+
+/// Opens a bucket to which blobs are copied. Nothing is asked of it yet.
+pub async fn open_bucket(
+    config: &StoreConfig,
+    bucket: &Bucket,
+    options: &OpenOptions,
+) -> Result<Arc<dyn BlobStore>, OpenFailure> {
+    Ok(Arc::new(open(&config.cloud, bucket, options).await?))
+}
+
+async fn open(config: &CloudConfig, bucket: &Bucket, options: &OpenOptions) -> Result<S3Blobs, OpenFailure> {
+    let own = store_s3::Options {
+        prefix: bucket.prefix.clone(),
+        endpoint: url(config.s3_endpoint.as_ref()),
+        public_endpoint: url(config.s3_public_endpoint.as_ref()),
+        path_style: config.path_style,
+        region: config.region.clone(),
+        profile: config.profile.clone(),
+        expected_bucket_owner: config.expected_bucket_owner.clone(),
+        encryption: config.encryption.clone(),
+        parts: config.parts,
+        upload_memory: options.upload_memory.unwrap_or(store_s3::Options::UPLOAD_MEMORY),
+        memory_timeout: options.memory_timeout.unwrap_or(store_s3::Options::MEMORY_TIMEOUT),
+        presign_lifetime: options.presign_lifetime,
+        ..store_s3::Options::new(&bucket.name)
+    };
+    let opened = S3Blobs::open(own).await;
+    opened.map_err(|error| OpenFailure(format!("cannot use {bucket}: {error}")))
+}
+
+/// Opens a table that was initialised.
+pub(super) async fn open_metadata(
+    config: &StoreConfig,
+    table: &TableName,
+    options: &OpenOptions,
+    opening: &mut Opening,
+) -> Result<Arc<DynamoStore>, OpenFailure> {
+    let own = own_options(&config.cloud, table);
+    let opened = match options.contact {
+        Contact::Now => DynamoStore::open(&own).await,
+        Contact::Later => DynamoStore::connect(&own).await,
+    };
+    let store = opened.map_err(|error| OpenFailure(format!("cannot use dynamodb://{}: {error}", table.0)))?;
+    opening.parts.services.push(time_of_table(&store));
+    opening.statistics.metadata = Some(Arc::new(TableProbe(store.clone())));
+    Ok(Arc::new(store))
+}
+
+/// Why tables could not be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// The metadata is not in a table.
+    #[error("SQLite needs no preparation: the server makes its file. To make a table, add --metadata dynamodb://TABLE")]
+    NoTable,
+    /// A sentence for the operator.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Makes the tables of `config` that are not there; answers what was done, as text with a line for each table.
+pub async fn init(config: &StoreConfig) -> Result<String, InitError> {
+    let MetadataBackend::DynamoDb(table) = &config.metadata else {
+        return Err(InitError::NoTable);
+    };
+    let prepared = DynamoStore::init(&own_options(&config.cloud, table))
+        .await
+        .map_err(|error| InitError::Failed(format!("cannot prepare dynamodb://{}: {error}", table.0)))?;
+    let lines: Vec<_> = prepared
+        .iter()
+        .map(|prepared| {
+            let done = if prepared.created { "was made" } else { "was there" };
+            format!(
+                "table {} {done}, its layout is version {}",
+                prepared.table, prepared.version
+            )
+        })
+        .collect();
+    Ok(lines.join("\n"))
+}
+
+fn own_options(config: &CloudConfig, table: &TableName) -> store_dynamodb::Options {
+    store_dynamodb::Options {
+        table: table.0.clone(),
+        local_table: config.local_table.as_ref().map(|table| table.0.clone()),
+        region: config.region.clone(),
+        profile: config.profile.clone(),
+        endpoint: url(config.dynamodb_endpoint.as_ref()),
+    }
+}
+
+fn url(endpoint: Option<&ServiceUrl>) -> Option<String> {
+    endpoint.map(|endpoint| endpoint.0.clone())
+}
+
+/// A bucket, which tells the time.
+fn time_of_bucket(store: &S3Blobs) -> TimeService {
+    let asked = store.clone();
+    TimeService::new("object_store", store.clock().clone(), move || {
+        let bucket = asked.clone();
+        in_time(async move { Ok(bucket.check(time_cx()).await?) })
+    })
+}
+
+/// A table, which tells the time.
+fn time_of_table(store: &DynamoStore) -> TimeService {
+    let asked = store.clone();
+    TimeService::new("metadata", store.clock().clone(), move || {
+        let table = asked.clone();
+        in_time(async move {
+            let checked = table.check(time_cx()).await;
+            checked.map_err(|error| StoreError::because(Reason::MetadataUnreachable, error))
+        })
+    })
+}
+
+async fn in_time(asked: impl Future<Output = Result<(), StoreError>>) -> Result<(), StoreError> {
+    match tokio::time::timeout(TIME_TIMEOUT, asked).await {
+        Ok(answered) => answered,
+        Err(late) => Err(StoreError::because(Reason::Unavailable, late)),
+    }
+}
+
+/// Of one call, on behalf of this process.
+fn time_cx() -> Context {
+    let now = clock::now();
+    Context {
+        now,
+        deadline: now.plus_millis(TIME_MS),
+        uid: Uid(0),
+        client: ClientKey::INTERNAL,
+    }
+}
+
+struct BucketProbe(S3Blobs);
+
+#[async_trait]
+impl ObjectStoreProbe for BucketProbe {
+    async fn check(&self, cx: Context) -> Result<(), ProbeError> {
+        self.0.check(cx).await.map_err(|error| match error {
+            CheckError::NoBucket(_) => ProbeError::Lasting(error.into()),
+            CheckError::Store(error) => ProbeError::Passing(error),
+        })
+    }
+
+    async fn public_url(&self) -> Option<String> {
+        self.0.public_url().await
+    }
+
+    fn counts(&self) -> Vec<OperationCounts> {
+        let requests = self.0.statistics().requests;
+        let counts = requests.into_iter().map(|(operation, counts)| OperationCounts {
+            operation: operation.name(),
+            sent: counts.sent,
+            failed: counts.failed,
+        });
+        counts.collect()
+    }
+}
+
+struct TableProbe(DynamoStore);
+
+#[async_trait]
+impl MetadataProbe for TableProbe {
+    fn is_remote(&self) -> bool {
+        true
+    }
+
+    async fn check(&self, cx: Context) -> Result<(), ProbeError> {
+        self.0.check(cx).await.map_err(|error| {
+            let passes = error.may_pass();
+            let error = StoreError::because(Reason::MetadataUnreachable, error);
+            if passes {
+                ProbeError::Passing(error)
+            } else {
+                ProbeError::Lasting(error)
+            }
+        })
+    }
+
+    async fn is_new(&self, cx: Context) -> Result<bool, StoreError> {
+        self.0.is_new(cx).await
+    }
+
+    async fn some_locations(&self, _: Context, _: usize) -> Result<Option<Vec<Location>>, StoreError> {
+        Ok(None)
+    }
+
+    async fn identity(&self, cx: Context) -> Result<Option<String>, StoreError> {
+        self.0.identity(cx).await.map(Some)
+    }
+
+    fn counts(&self) -> TableCounts {
+        let statistics = self.0.statistics();
+        TableCounts {
+            reads: statistics.reads + statistics.queries,
+            writes: statistics.writes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use store_s3::Encryption;
+
+    use super::*;
+
+    #[test]
+    fn encryption() {
+        assert_eq!(parse_encryption("kms"), Ok(Encryption::Kms(None)));
+        assert_eq!(
+            parse_encryption("kms:arn:aws:kms:x"),
+            Ok(Encryption::Kms(Some("arn:aws:kms:x".into())))
+        );
+        assert!(parse_encryption("kms:").is_err() && parse_encryption("AES").is_err());
+    }
+}

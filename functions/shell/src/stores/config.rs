@@ -1,0 +1,350 @@
+//! Where stores are, as an operator names them, and how they are opened: plain values, from a command line or from an
+//! environment.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+#[cfg(feature = "cloud")]
+use super::cloud::CloudConfig;
+
+/// Where the stores of a registry are.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// The directory of what is kept on this host. Not used with blobs in S3 and metadata in DynamoDB.
+    pub data: PathBuf,
+    /// Where blobs are.
+    pub blobs: BlobBackend,
+    /// Where metadata and upload sessions are.
+    pub metadata: MetadataBackend,
+    /// How the services of the cloud are reached.
+    #[cfg(feature = "cloud")]
+    pub cloud: CloudConfig,
+}
+
+/// How stores are opened, beside where they are.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// What to do where there is no registry on this host.
+    pub absent: Absent,
+    /// Bytes that uploads may hold together. `None`: 64 MiB on a disk, 512 MiB in S3.
+    pub upload_memory: Option<u64>,
+    /// For how long an upload waits for its memory. `None`: 30 seconds on a disk, 5 minutes in S3.
+    pub memory_timeout: Option<Duration>,
+    /// How long a redirect works at most; up to 12 hours.
+    pub presign_lifetime: Duration,
+    /// Whether a table must answer now.
+    pub contact: Contact,
+    /// What durability costs on this host.
+    #[cfg(feature = "embedded")]
+    pub sync: store_embedded::Sync,
+    /// What stays free on the file systems of this host.
+    #[cfg(feature = "embedded")]
+    pub min_free: store_embedded::MinFree,
+}
+
+/// What to do where there is no registry on this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// Make one.
+    Create,
+    /// Fail: a path was mistyped.
+    Refuse,
+}
+
+/// When a table in the cloud is asked first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contact {
+    /// Now, and it must answer: for commands.
+    Now,
+    /// By whoever opens it: for a server, which starts while its table is away. See [`admission`](crate::admission).
+    Later,
+}
+
+/// Memory for uploads to a disk, in bytes, unless it was set: less than for an object store, which wants many parts in
+/// flight.
+const DISK_MEMORY: u64 = 64 << 20;
+
+impl OpenOptions {
+    /// Bytes that manifests and lists may hold together, wherever they are stored: as much as uploads, if that was set.
+    #[must_use]
+    pub fn manifest_memory(&self) -> u64 {
+        self.upload_memory.unwrap_or(DISK_MEMORY)
+    }
+
+    /// Bytes that uploads into blobs of `backend` may hold together.
+    #[cfg(feature = "embedded")]
+    pub(super) fn memory(&self, backend: &BlobBackend) -> u64 {
+        let default = match backend {
+            BlobBackend::Disk => DISK_MEMORY,
+            #[cfg(feature = "cloud")]
+            BlobBackend::S3(_) => store_s3::Options::UPLOAD_MEMORY,
+            #[cfg(not(feature = "cloud"))]
+            BlobBackend::S3(_) => DISK_MEMORY,
+        };
+        self.upload_memory.unwrap_or(default)
+    }
+}
+
+impl StoreConfig {
+    /// Where blobs are, for people: without anything secret, because nothing here is.
+    #[must_use]
+    pub fn describe_blobs(&self) -> String {
+        match &self.blobs {
+            BlobBackend::Disk => format!("disk in {}", absolute(&self.data)),
+            BlobBackend::S3(bucket) => with_endpoint(bucket.to_string(), self.s3_endpoint()),
+        }
+    }
+
+    /// Where metadata is, for people.
+    #[must_use]
+    pub fn describe_metadata(&self) -> String {
+        match &self.metadata {
+            MetadataBackend::Sqlite => format!("sqlite in {}", absolute(&self.data)),
+            MetadataBackend::DynamoDb(table) => {
+                with_endpoint(format!("dynamodb://{}", table.0), self.dynamodb_endpoint())
+            }
+        }
+    }
+
+    #[cfg(feature = "cloud")]
+    fn s3_endpoint(&self) -> Option<&ServiceUrl> {
+        self.cloud.s3_endpoint.as_ref()
+    }
+
+    #[cfg(feature = "cloud")]
+    fn dynamodb_endpoint(&self) -> Option<&ServiceUrl> {
+        self.cloud.dynamodb_endpoint.as_ref()
+    }
+
+    #[cfg(not(feature = "cloud"))]
+    fn s3_endpoint(&self) -> Option<&ServiceUrl> {
+        None
+    }
+
+    #[cfg(not(feature = "cloud"))]
+    fn dynamodb_endpoint(&self) -> Option<&ServiceUrl> {
+        None
+    }
+}
+
+/// A path that says the same wherever it is read.
+fn absolute(path: &std::path::Path) -> String {
+    let absolute = std::path::absolute(path);
+    absolute.as_deref().unwrap_or(path).display().to_string()
+}
+
+fn with_endpoint(store: String, endpoint: Option<&ServiceUrl>) -> String {
+    match endpoint {
+        Some(endpoint) => format!("{store} at {}", endpoint.0),
+        None => store,
+    }
+}
+
+/// Where blobs are kept, as an operator says it: `disk` or `s3://BUCKET[/PREFIX]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BlobBackend {
+    /// Below the data directory.
+    Disk,
+    /// In a bucket.
+    S3(Bucket),
+}
+
+impl FromStr for BlobBackend {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "disk" => Ok(Self::Disk),
+            _ => match text.strip_prefix("s3://") {
+                Some(bucket) => bucket.parse().map(Self::S3),
+                None => Err("expected disk or s3://BUCKET[/PREFIX]".into()),
+            },
+        }
+    }
+}
+
+/// A bucket, and what all keys in it begin with: `BUCKET[/PREFIX]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    /// Its name.
+    pub name: String,
+    /// Without a slash at its ends; may be empty.
+    pub prefix: String,
+}
+
+impl FromStr for Bucket {
+    type Err = String;
+
+    /// Reads `BUCKET[/PREFIX]`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, prefix) = text.split_once('/').unwrap_or((text, ""));
+        // What AWS allows, and what others allow beyond it.
+        if !(3..=63).contains(&name.len()) || !name.bytes().all(is_plain) {
+            return Err(format!(
+                "{name:?} is not the name of a bucket: 3 to 63 letters, digits, dots and hyphens, as in s3://BUCKET/PREFIX"
+            ));
+        }
+        let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+        let legal = |part: &str| !matches!(part, "" | "." | "..") && part.bytes().all(is_plain);
+        if prefix.len() > 512 || !(prefix.is_empty() || prefix.split('/').all(legal)) {
+            return Err(format!(
+                "{prefix:?} cannot be what keys begin with: names of letters, digits, dots, hyphens and underscores, \
+                 with single slashes between them"
+            ));
+        }
+        Ok(Self {
+            name: name.into(),
+            prefix: prefix.into(),
+        })
+    }
+}
+
+impl fmt::Display for Bucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s3://{}", self.name)?;
+        if self.prefix.is_empty() {
+            return Ok(());
+        }
+        write!(f, "/{}", self.prefix)
+    }
+}
+
+/// Characters that stand for themselves in a URL and in a path.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')
+}
+
+/// Where metadata and upload sessions are kept, as an operator says it: `sqlite` or `dynamodb://TABLE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MetadataBackend {
+    /// In a file of the data directory.
+    Sqlite,
+    /// In a table.
+    DynamoDb(TableName),
+}
+
+impl FromStr for MetadataBackend {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "sqlite" => Ok(Self::Sqlite),
+            _ => match text.strip_prefix("dynamodb://") {
+                Some(table) => table.parse().map(Self::DynamoDb),
+                None => Err("expected sqlite or dynamodb://TABLE".into()),
+            },
+        }
+    }
+}
+
+/// The name of a DynamoDB table: 3 to 255 letters, digits, dots, hyphens and underscores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableName(pub String);
+
+impl FromStr for TableName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if (3..=255).contains(&text.len()) && text.bytes().all(is_plain) {
+            return Ok(Self(text.into()));
+        }
+        Err(format!(
+            "{text:?} is not the name of a table: 3 to 255 letters, digits, dots, hyphens and underscores"
+        ))
+    }
+}
+
+/// The base URL of a service, without credentials, query and fragment, and without a slash at its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceUrl(pub String);
+
+impl FromStr for ServiceUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || "expected a URL such as https://s3.example.com or http://127.0.0.1:9000".to_owned();
+        let uri: http::Uri = text.parse().map_err(|_| expected())?;
+        let http = matches!(uri.scheme_str(), Some("http" | "https"));
+        let authority = uri.authority().ok_or_else(expected)?.as_str();
+        if !http || uri.query().is_some() || text.contains('#') {
+            return Err(expected());
+        }
+        if authority.contains('@') {
+            return Err("credentials do not belong into a URL: give them as AWS tools expect them".into());
+        }
+        Ok(Self(text.trim_end_matches('/').to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn stores_are_read_and_shown_alike() {
+        assert_eq!("disk".parse(), Ok(BlobBackend::Disk));
+        for (text, name, prefix, shown) in [
+            ("s3://bucket", "bucket", "", "s3://bucket"),
+            ("s3://bucket/", "bucket", "", "s3://bucket"),
+            ("s3://b.u-c/registry", "b.u-c", "registry", "s3://b.u-c/registry"),
+            ("s3://bucket/a/b_1/", "bucket", "a/b_1", "s3://bucket/a/b_1"),
+        ] {
+            let Ok(BlobBackend::S3(bucket)) = text.parse() else {
+                panic!("{text}")
+            };
+            assert_eq!((bucket.name.as_str(), bucket.prefix.as_str()), (name, prefix));
+            assert_eq!(bucket.to_string(), shown);
+        }
+        for wrong in [
+            "",
+            "Disk",
+            "s3",
+            "s3:bucket",
+            "s3://",
+            "s3://ab",
+            "s3://bucket//a",
+            "s3://bucket/a//b",
+            "s3://bucket/..",
+            "s3://bucket/a b",
+            "s3://bucket?x",
+            "file:///data",
+        ] {
+            assert!(wrong.parse::<BlobBackend>().is_err(), "{wrong}");
+        }
+        assert_eq!("sqlite".parse(), Ok(MetadataBackend::Sqlite));
+        let table = TableName("my_table".into());
+        assert_eq!("dynamodb://my_table".parse(), Ok(MetadataBackend::DynamoDb(table)));
+        for wrong in [
+            "",
+            "dynamodb://",
+            "dynamodb://a/b",
+            "dynamodb://my table",
+            "postgres://x",
+        ] {
+            assert!(wrong.parse::<MetadataBackend>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn endpoints_are_urls_without_secrets() {
+        let read = |text: &str| text.parse::<ServiceUrl>().map(|endpoint| endpoint.0);
+        assert_eq!(read("http://127.0.0.1:9000/"), Ok("http://127.0.0.1:9000".into()));
+        assert_eq!(read("https://x.example/s3"), Ok("https://x.example/s3".into()));
+        for wrong in [
+            "",
+            "127.0.0.1:9000",
+            "ftp://x",
+            "http://",
+            "https://x/?a=b",
+            "https://x/#a",
+            "/x",
+        ] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+        assert!(read("https://key:secret@x").unwrap_err().contains("credentials"));
+    }
+}
