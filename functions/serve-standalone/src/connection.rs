@@ -4,14 +4,14 @@
 //!
 //! | a client that… | is met in | after |
 //! |---|---|---|
-//! | opens a connection and sends nothing, or sends a head slowly | [`stream`] | `header_timeout` |
-//! | keeps a connection without using it | [`stream`] | `keep_alive`, from the last byte written |
-//! | sends a body and stalls | [`request_body`] | `idle_timeout` |
-//! | reads next to nothing of what it is sent | [`transfer`], for each answer; [`stream`], for everything | `stall_timeout` |
-//! | trickles, in either direction | [`request_body`], [`transfer`] | `request_timeout` |
-//! | reads an answer slowly while others wait for its memory | [`transfer`] | 5 s |
-//! | keeps others out, and gets on less than they would | [`crate::server`] | at once |
-//! | goes on asking although there is no place for its requests | [`activity`] | 64 refusals |
+//! | opens a connection and sends nothing, or sends a head slowly | [`transport::stream`](crate::transport) | `header_timeout` |
+//! | keeps a connection without using it | [`transport::stream`](crate::transport) | `keep_alive`, from the last byte written |
+//! | sends a body and stalls | [`transport::request_body`](crate::transport) | `idle_timeout` |
+//! | reads next to nothing of what it is sent | [`transport::transfer`](crate::transport), for each answer; [`transport::stream`](crate::transport), for everything | `stall_timeout` |
+//! | trickles, in either direction | [`transport::request_body`](crate::transport), [`transport::transfer`](crate::transport) | `request_timeout` |
+//! | reads an answer slowly while others wait for its memory | [`transport::transfer`](crate::transport) | 5 s |
+//! | keeps others out, and gets on less than they would | [`crate::connections`] | at once |
+//! | goes on asking although there is no place for its requests | [`transport::activity`](crate::transport) | 64 refusals |
 //! | is gone without a word, under HTTP/2 | pings | 50 s |
 
 use std::future::Future;
@@ -28,25 +28,9 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+use crate::connections::{ConnectionPlace, Phase};
 use crate::exchange::Service;
-use crate::server::ConnectionPlace;
-
-mod activity;
-mod buffers;
-mod request_body;
-mod response_body;
-mod stream;
-mod streams;
-mod timer;
-mod transfer;
-
-use activity::Verdict;
-pub(crate) use activity::{Activity, Exchange, Pace};
-pub(crate) use buffers::Buffers;
-pub(crate) use request_body::receive;
-pub(crate) use response_body::SentBody;
-use stream::GuardedStream;
-use streams::StreamExecutor;
+use crate::transport::{Activity, GuardedStream, LOOK, StreamExecutor, Verdict};
 
 /// Bytes of a request's head, on both versions: a token alone may take 12 KiB.
 const MAX_HEAD: u32 = 32 << 10;
@@ -70,33 +54,6 @@ const UNSENT: u32 = 256 << 10;
 const GOODBYE: Duration = Duration::from_secs(1);
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_PATIENCE: Duration = Duration::from_secs(20);
-
-/// How long clients may take.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Timeouts {
-    /// To send a request's head.
-    pub(crate) header: Duration,
-    /// To keep a connection without a request.
-    pub(crate) keep_alive: Duration,
-    /// To send no byte of a body.
-    pub(crate) idle: Duration,
-    /// To read fewer than 1 KiB of a response.
-    pub(crate) stall: Duration,
-    /// To send or to read a whole body.
-    pub(crate) total: Duration,
-}
-
-/// What all connections are told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// Nothing.
-    Serving,
-    /// Connections wait for a place. Of their clients the one with fewest places has this many; connections of clients with
-    /// as many or more end after the exchange in progress, at once if there is none.
-    Crowded(usize),
-    /// The server ends: the same, for good.
-    Draining,
-}
 
 /// Serves one connection to its end.
 pub(crate) async fn serve(
@@ -184,7 +141,7 @@ impl Drive<'_> {
             stall,
         } = self;
         let mut connection = pin!(connection);
-        let mut watch = pin!(sleep_until(Instant::now() + stall.min(activity::LOOK)));
+        let mut watch = pin!(sleep_until(Instant::now() + stall.min(LOOK)));
         let mut phases = true;
         let mut is_welcome = true;
         loop {

@@ -7,8 +7,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::header::EXPECT;
-use http::{Method, Request, Response};
+use http::header::{CONNECTION, EXPECT};
+use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use registry::budget::ClientKey;
 use registry::{Client, Overload, Record, Registry, ResponseBody};
@@ -16,10 +16,10 @@ use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 use crate::access_log::Entry;
-use crate::connection::{Activity, Buffers, Exchange, SentBody, Timeouts, receive};
+use crate::connections::ConnectionPlace;
 use crate::metrics::{Measured, Metrics};
 use crate::requests::{self, RequestPlaces};
-use crate::server::ConnectionPlace;
+use crate::transport::{Activity, Buffers, Exchange, SentBody, Timeouts, receive};
 use shell::client_address::TrustedProxies;
 use shell::health::{self, Health};
 
@@ -93,7 +93,7 @@ impl Service {
         let response = if admission.is_placed() || health::is_asked(request.uri().path()) || admission.wait().await {
             self.handle(request, &exchange).await
         } else {
-            crate::server::no_place(exchange.activity())
+            no_place(exchange.activity())
         };
         let record = response.extensions().get::<Record>();
         measured.answered(response.status(), record);
@@ -169,6 +169,17 @@ impl Service {
         }
         response
     }
+}
+
+/// The answer to a request for which no connection could be sent away.
+fn no_place(activity: &Activity) -> Response<ResponseBody> {
+    let mut response = Overload::Connections.answer();
+    if !activity.is_multiplexed() {
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// Runs a future to its end, also when whoever waits for it goes away: then it goes on as a task of its own.

@@ -22,6 +22,7 @@ pub(crate) mod edit;
 pub(crate) mod file;
 pub(crate) mod hash;
 mod password_cache;
+mod problem;
 mod recent;
 mod turns;
 pub(crate) mod watched;

@@ -4,8 +4,9 @@
 //!
 //! 1. `cli`: every flag, its environment variable and its default. `commands`: what each command does. `failure`: how
 //!    one fails.
-//! 2. `server`: the accept loop, and the end of all connections. `connection`: one of them, with every time limit.
-//!    `exchange`: one request on it; this is where clients meet the core. `requests`: how many there are at once.
+//! 2. `server`: the accept loop, and the end of all connections. `connections`: how many there are, and which one ends
+//!    for another. `connection`: one of them, with every time limit. `exchange`: one request on it; this is where clients
+//!    meet the core. `requests`: how many there are at once. `transport`: bytes, and how long a client may take for them.
 //! 3. `htpasswd`: the users of a file. `reload`: what SIGHUP reads again.
 //! 4. `logging`, `access_log`: how the log is written. `metrics`: what is counted.
 //!
@@ -16,6 +17,7 @@ mod access_log;
 mod cli;
 mod commands;
 mod connection;
+mod connections;
 mod exchange;
 mod failure;
 mod htpasswd;
@@ -24,6 +26,7 @@ mod metrics;
 mod reload;
 mod requests;
 mod server;
+mod transport;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

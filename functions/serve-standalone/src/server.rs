@@ -5,21 +5,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::CONNECTION;
-use http::{HeaderValue, Response};
-use registry::{Overload, ResponseBody};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
-use crate::connection::{self, Activity, Phase};
+use crate::connection;
+use crate::connections::{Connections, Phase};
 use crate::exchange::Service;
+use crate::transport::Activity;
 use shell::health::Health;
-
-mod connections;
-
-pub(crate) use connections::{ConnectionPlace, Connections, LEAVING, LOBBY};
 
 /// Between two attempts to accept while the process or the system is out of something, such as file descriptors.
 const OUT_OF_RESOURCES: Duration = Duration::from_millis(100);
@@ -105,17 +100,6 @@ async fn accept(
             drop(counted);
         });
     }
-}
-
-/// The answer to a request for which no connection could be sent away.
-pub(crate) fn no_place(activity: &Activity) -> Response<ResponseBody> {
-    let mut response = Overload::Connections.answer();
-    if !activity.is_multiplexed() {
-        response
-            .headers_mut()
-            .insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
 }
 
 async fn next(listener: &TcpListener) -> (TcpStream, SocketAddr) {

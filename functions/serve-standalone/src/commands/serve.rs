@@ -18,13 +18,13 @@ use tokio_util::task::TaskTracker;
 
 use super::signals::{Hangups, Signals};
 use crate::cli::{MetricsAddress, ServeArgs, SyncMode};
-use crate::connection::{Buffers, Timeouts};
 use crate::exchange::Service;
 use crate::failure::Failure;
 use crate::logging;
 use crate::metrics::{Metrics, MetricsListener};
 use crate::requests::{ANSWER_MEMORY, RequestPlaces};
 use crate::server::{Drained, Server};
+use crate::transport::{Buffers, Timeouts};
 
 mod access;
 mod announce;

@@ -6,7 +6,7 @@ use argon2::{Argon2, Params, PasswordHash, PasswordHasher as _, PasswordVerifier
 use bcrypt::HashParts;
 use clap::ValueEnum;
 
-use super::file::Problem;
+use super::problem::Problem;
 
 /// A cost of 16 keeps a core busy for seconds.
 const BCRYPT_COST: std::ops::RangeInclusive<u32> = 4..=16;

@@ -2,7 +2,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::server::{LEAVING, LOBBY};
+use crate::connections::{LEAVING, LOBBY};
 
 /// File descriptors for other things than connections and requests: the database, the log, the runtime; what is read from
 /// local disk, which is a number of its own however many requests ask for it; connections that wait for a place, or leave

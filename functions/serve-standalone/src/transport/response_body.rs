@@ -1,7 +1,7 @@
 //! A response's body on its way to the client: as much of it as the client's reading asks for.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -9,8 +9,8 @@ use http_body::{Body, Frame, SizeHint};
 use registry::ResponseBody;
 use registry::store::StoreError;
 
-use super::Timeouts;
-use super::activity::Exchange;
+use super::activity::{AnswerInFlight as _, Exchange};
+use super::timeouts::Timeouts;
 use super::transfer::{Part, Transfer};
 use crate::access_log::Entry;
 use crate::metrics::Measured;
@@ -50,7 +50,8 @@ impl SentBody {
         let length = body.size_hint().exact().unwrap_or_default();
         let transfer = Arc::new(Transfer::new(length, timeouts.total, exchange, memory, measured, entry));
         if length > 0 {
-            transfer.exchange().activity().watch(&transfer);
+            let watched: Weak<Transfer> = Arc::downgrade(&transfer);
+            transfer.exchange().activity().watch(&(watched as Weak<_>));
         }
         Self {
             body,

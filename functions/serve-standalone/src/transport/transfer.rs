@@ -17,7 +17,7 @@ use futures_util::task::AtomicWaker;
 use registry::environment::Memory;
 use tokio::time::Instant;
 
-use super::activity::Exchange;
+use super::activity::{AnswerInFlight, Exchange, Standing};
 use super::streams::StreamTask;
 use crate::access_log::Entry;
 use crate::metrics::Measured;
@@ -48,16 +48,6 @@ pub(super) struct Transfer {
     memory: Option<Mutex<Memory>>,
     // The last one: who waits for the exchange to end finds the rest done.
     exchange: Exchange,
-}
-
-/// Whether a client reads.
-pub(super) enum Standing {
-    /// It does, or need not; not to be asked again before then.
-    Good(Instant),
-    /// It does not.
-    Stalled,
-    /// It does, and too slowly while others wait for the memory that the answer holds.
-    GivesWay,
 }
 
 impl Transfer {
@@ -95,12 +85,6 @@ impl Transfer {
 
     pub(super) fn exchange(&self) -> &Exchange {
         &self.exchange
-    }
-
-    /// Bytes that the library has and that are not written.
-    pub(super) fn in_flight(&self) -> u64 {
-        let written = self.written.load(Ordering::Acquire);
-        self.handed.load(Ordering::Acquire).saturating_sub(written)
     }
 
     /// Whether the last byte of the body was given to the library.
@@ -145,10 +129,15 @@ impl Transfer {
         }
         self.body.wake();
     }
+}
 
-    /// Whether the client has read enough within `stall`, of what there was to read; and whether the answer has to give
-    /// way, if `may_give_way`.
-    pub(super) fn standing(&self, now: Instant, stall: Duration, may_give_way: bool) -> Standing {
+impl AnswerInFlight for Transfer {
+    fn in_flight(&self) -> u64 {
+        let written = self.written.load(Ordering::Acquire);
+        self.handed.load(Ordering::Acquire).saturating_sub(written)
+    }
+
+    fn standing(&self, now: Instant, stall: Duration, may_give_way: bool) -> Standing {
         let waits = self.in_flight() > 0;
         let until = if waits {
             self.begun + Duration::from_millis(self.noted_at.load(Ordering::Acquire)) + stall
@@ -170,9 +159,7 @@ impl Transfer {
         }
     }
 
-    /// Ends the answer, and nothing else of its connection, if that is possible: by a reset of its stream. Once the
-    /// library has all of the answer, only the end of the connection ends it.
-    pub(super) fn cut(&self) -> bool {
+    fn cut(&self) -> bool {
         match &self.task {
             Some(task) if !self.handed_over.load(Ordering::Acquire) => {
                 task.abort();

@@ -1,6 +1,7 @@
 //! What a connection is doing, shared between its socket, the exchanges on it, and whoever decides which connection
 //! has to leave.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -9,7 +10,6 @@ use registry::budget::ArrivalRate;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::transfer::{Standing, Transfer};
 use crate::requests::RequestPlace;
 
 /// A connection's speed is told over the last one to two of these.
@@ -19,7 +19,7 @@ const WINDOW: Duration = Duration::from_secs(5);
 const MAX_REFUSED: u32 = 64;
 
 /// The longest time between two looks at the answers of a connection.
-pub(super) const LOOK: Duration = Duration::from_millis(ArrivalRate::MEASURED_MS);
+pub(crate) const LOOK: Duration = Duration::from_millis(ArrivalRate::MEASURED_MS);
 
 /// The exchanges of one connection, and how they get on.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub(crate) struct Activity {
     linger: AtomicBool,
     speed: Speed,
     /// The answers that have bodies.
-    transfers: Mutex<Vec<Weak<Transfer>>>,
+    transfers: Mutex<Vec<Weak<dyn AnswerInFlight>>>,
     /// Requests that found no place, since the last one that did.
     refused: AtomicU32,
     unwelcome: Signal,
@@ -95,8 +95,32 @@ pub(crate) struct Pace {
     pub(crate) speed: u64,
 }
 
+/// Whether a client reads.
+pub(super) enum Standing {
+    /// It does, or need not; not to be asked again before then.
+    Good(Instant),
+    /// It does not.
+    Stalled,
+    /// It does, and too slowly while others wait for the memory that the answer holds.
+    GivesWay,
+}
+
+/// An answer whose body is being sent.
+pub(super) trait AnswerInFlight: fmt::Debug + Send + Sync {
+    /// Bytes that the library has and that are not written.
+    fn in_flight(&self) -> u64;
+
+    /// Whether the client has read enough within `stall`, of what there was to read; and whether the answer has to give
+    /// way, if `may_give_way`.
+    fn standing(&self, now: Instant, stall: Duration, may_give_way: bool) -> Standing;
+
+    /// Ends the answer, and nothing else of its connection, if that is possible: by a reset of its stream. Once the
+    /// library has all of the answer, only the end of the connection ends it.
+    fn cut(&self) -> bool;
+}
+
 /// What is to be done about answers that nobody reads.
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// Look again then, or at any time before.
     LookAgain(Instant),
     /// An answer that is not read cannot be ended alone.
@@ -135,12 +159,12 @@ impl Activity {
     }
 
     /// How many exchanges are in progress: from a request's head until the last byte of its answer was written.
-    pub(super) fn open(&self) -> u32 {
+    pub(crate) fn open(&self) -> u32 {
         self.open.load(Ordering::Acquire)
     }
 
     /// How many exchanges have ended, modulo 2^32.
-    pub(super) fn served(&self) -> u32 {
+    pub(crate) fn served(&self) -> u32 {
         self.ended.load(Ordering::Acquire)
     }
 
@@ -159,7 +183,7 @@ impl Activity {
         self.multiplexed.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_multiplexed(&self, multiplexed: bool) {
+    pub(crate) fn set_multiplexed(&self, multiplexed: bool) {
         self.multiplexed.store(multiplexed, Ordering::Relaxed);
     }
 
@@ -212,20 +236,20 @@ impl Activity {
         }
     }
 
-    fn transfers(&self) -> MutexGuard<'_, Vec<Weak<Transfer>>> {
+    fn transfers(&self) -> MutexGuard<'_, Vec<Weak<dyn AnswerInFlight>>> {
         self.transfers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Watches over an answer until its last byte is written.
-    pub(super) fn watch(&self, transfer: &Arc<Transfer>) {
+    pub(super) fn watch(&self, transfer: &Weak<dyn AnswerInFlight>) {
         let mut transfers = self.transfers();
         transfers.retain(|transfer| transfer.strong_count() > 0);
-        transfers.push(Arc::downgrade(transfer));
+        transfers.push(transfer.clone());
     }
 
     /// Ends the answers that have got on too little for `stall`, or took longer than they may; and one of those that have to
     /// give way to others, who wait for the memory that it holds.
-    pub(super) fn end_stalled(&self, stall: Duration) -> Verdict {
+    pub(crate) fn end_stalled(&self, stall: Duration) -> Verdict {
         let now = Instant::now();
         let mut next = now + stall.min(LOOK);
         let mut has_given_way = false;
@@ -254,7 +278,7 @@ impl Activity {
     }
 
     /// Completes when the connection has to end.
-    pub(super) async fn dismissed(&self) {
+    pub(crate) async fn dismissed(&self) {
         self.dismissed.given().await;
     }
 
@@ -282,7 +306,7 @@ impl Activity {
     }
 
     /// Completes when the connection has to end after what is in progress on it.
-    pub(super) async fn is_unwelcome(&self) {
+    pub(crate) async fn is_unwelcome(&self) {
         self.unwelcome.given().await;
     }
 

@@ -13,8 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::Timeouts;
 use super::activity::Activity;
+use super::timeouts::Timeouts;
 use super::timer::LazyTimer;
 use super::transfer::MIN_PROGRESS;
 
@@ -26,7 +26,7 @@ const FIRST_READ: usize = 4096;
 const LINGER: Duration = Duration::from_secs(3);
 
 /// A socket that gives up on clients that do not go on.
-pub(super) struct GuardedStream {
+pub(crate) struct GuardedStream {
     socket: TcpStream,
     activity: Arc<Activity>,
     timeouts: Timeouts,
@@ -45,7 +45,7 @@ pub(super) struct GuardedStream {
 }
 
 impl GuardedStream {
-    pub(super) fn new(socket: TcpStream, activity: Arc<Activity>, timeouts: Timeouts) -> Self {
+    pub(crate) fn new(socket: TcpStream, activity: Arc<Activity>, timeouts: Timeouts) -> Self {
         Self {
             socket,
             activity,
@@ -63,7 +63,7 @@ impl GuardedStream {
 
     /// Reads until it is clear whether the client speaks HTTP/2. What was read is read again later. Fails when the
     /// client hangs up or takes too long.
-    pub(super) async fn is_http2(&mut self) -> io::Result<bool> {
+    pub(crate) async fn is_http2(&mut self) -> io::Result<bool> {
         let mut buffer = BytesMut::zeroed(FIRST_READ);
         let mut filled = 0;
         loop {

@@ -16,7 +16,19 @@ use registry::budget::ClientKey;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
-use crate::connection::{Activity, Pace, Phase};
+use crate::transport::{Activity, Pace};
+
+/// What all connections are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Nothing.
+    Serving,
+    /// Connections wait for a place. Of their clients the one with fewest places has this many; connections of clients with
+    /// as many or more end after the exchange in progress, at once if there is none.
+    Crowded(usize),
+    /// The server ends: the same, for good.
+    Draining,
+}
 
 /// Connections beyond the bound that wait for a place, or only ask whether the server lives.
 pub(crate) const LOBBY: usize = 64;

@@ -13,8 +13,8 @@ use registry::RequestBody;
 use registry::store::blobs::BodyError;
 use tokio::time::Instant;
 
-use super::Timeouts;
 use super::activity::Activity;
+use super::timeouts::Timeouts;
 use super::timer::LazyTimer;
 use crate::metrics::Metrics;
 

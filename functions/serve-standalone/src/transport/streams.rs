@@ -34,7 +34,7 @@ impl StreamTask {
 
 /// Runs streams.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct StreamExecutor;
+pub(crate) struct StreamExecutor;
 
 impl<F> Executor<F> for StreamExecutor
 where

@@ -21,10 +21,10 @@ pub(crate) struct Buffers(Budget);
 
 /// How much one connection may have received that nobody has asked for.
 #[derive(Debug)]
-pub(super) struct Buffer {
-    pub(super) bytes: u32,
+pub(crate) struct Buffer {
+    pub(crate) bytes: u32,
     /// Held as long as the connection lives.
-    pub(super) _memory: Option<Grant>,
+    pub(crate) _memory: Option<Grant>,
 }
 
 impl Buffers {
@@ -33,7 +33,7 @@ impl Buffers {
     }
 
     /// The buffer of a connection of `client`.
-    pub(super) fn take(&self, client: ClientKey, multiplexed: bool) -> Buffer {
+    pub(crate) fn take(&self, client: ClientKey, multiplexed: bool) -> Buffer {
         let (bytes, cost) = if multiplexed {
             (LARGE_WINDOW, u64::from(LARGE_WINDOW))
         } else {
