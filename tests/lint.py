@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shutil
-from typing import Dict, List, Set
+from typing import Dict, List, Sequence, Set
 
 from harness import Context, HarnessError, Result, check, ensure, run, selftest
 from harness.build import cargo, readable, try_cargo
@@ -16,6 +16,20 @@ from harness.cache import ROOT
 PLATFORMS = ("x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu", "wasm32-unknown-unknown")
 CORE = ("oci", "registry")
 CORE_LIST = ROOT / "tests" / "core-dependencies"
+
+# What `shell` must not be built with, by its features: each pattern with its reason. The SDK of AWS sends requests with hyper, so that
+# with `cloud` hyper is there; but nothing of this workspace below the servers may ask for it by itself.
+SERVER = {"hyper": "a server is the binary's", "hyper-util": "a server is the binary's", "clap(_.*)?": "a command line is the binary's"}
+SQLITE = {"rusqlite|libsqlite3-sys|store-embedded": "SQLite comes with the feature `embedded` alone"}
+SDK = {"aws-.*|store-s3|store-dynamodb": "the SDK comes with the feature `cloud` alone"}
+RUNTIME = {"tokio(-.*)?|mio|socket2": "the Worker has another runtime", "getrandom|rustix": "the Worker has another system"}
+SHELL_BANS: Dict[str, Dict[str, str]] = {
+    "": {**SERVER, **SQLITE, **SDK, **RUNTIME},
+    "native": {**SERVER, **SQLITE, **SDK},
+    "embedded": {**SERVER, **SDK},
+    "cloud": {**SQLITE, "clap(_.*)?": SERVER["clap(_.*)?"]},
+    "cloud,embedded": {"clap(_.*)?": SERVER["clap(_.*)?"]},
+}
 SECURITY = ROOT / "docs" / "security.md"
 
 OLDEST_PYTHON = (3, 9)
@@ -28,6 +42,7 @@ def main(_context: Context) -> List[Result]:
         *selftest.main(),
         check("rustfmt", rustfmt),
         check("core dependencies", core_dependencies),
+        check("shell dependencies", shell_dependencies),
         check("security classes", security_classes),
         check("cargo deny", cargo_deny),
         check("clippy", clippy),
@@ -68,6 +83,25 @@ def core_dependencies() -> str:
     return f"{len(used)} crates"
 
 
+def shell_dependencies() -> str:
+    """`shell` is built with no HTTP server and no command line, and with SQLite, an SDK and a runtime only by its features."""
+    problems = []
+    for features, bans in SHELL_BANS.items():
+        # Without features it is for the Worker too; with them for hosts.
+        platforms = PLATFORMS if not features else PLATFORMS[:2]
+        used = _closure(("shell",), platforms, features)
+        for pattern, reason in bans.items():
+            problems += [
+                f"features {features or 'none'}: {name} (by way of {why}): {reason}"
+                for name, why in sorted(used.items())
+                if re.fullmatch(pattern, name)
+            ]
+        direct = {name for name, why in used.items() if why == "shell"} & set(SERVER)
+        problems += [f"features {features or 'none'}: {name} is asked for by shell itself" for name in sorted(direct)]
+    assert not problems, "functions/shell:\n  " + "\n  ".join(problems)
+    return f"{len(SHELL_BANS)} sets of features"
+
+
 def security_classes() -> str:
     """docs/security.md and the tests agree: each class names tests that exist, or says that it has no code yet."""
     tests: Set[str] = set()
@@ -104,15 +138,16 @@ def _listed() -> Set[str]:
     return names
 
 
-def _closure() -> Dict[str, str]:
-    """Every crate that the core is built with (normal dependencies, procedural macros included), with one that asks for it.
+def _closure(crates: Sequence[str] = CORE, platforms: Sequence[str] = PLATFORMS, features: str = "") -> Dict[str, str]:
+    """Every crate that `crates` are built with (normal dependencies, procedural macros included), with one that asks for it.
 
-    With the features that the core itself asks for: what other crates of the workspace ask of the same libraries is not the core's.
+    With the features that they themselves ask for: what other crates of the workspace ask of the same libraries is not theirs.
     """
     found: Dict[str, str] = {}
-    for platform in PLATFORMS:
-        members = [word for crate in CORE for word in ("--package", crate)]
+    for platform in platforms:
+        members = [word for crate in crates for word in ("--package", crate)]
         words = ["tree", "--locked", *members, "--edges", "normal", "--target", platform, "--prefix", "depth", "--no-dedupe"]
+        words += ["--features", features] if features else []
         above: List[str] = []
         for line in cargo([*words, "--format", " {p}"], "cargo tree", timeout=300).stdout.split("\n"):
             depth, _, package = line.partition(" ")
@@ -120,7 +155,7 @@ def _closure() -> Dict[str, str]:
                 continue
             name = package.split()[0]
             above[int(depth) :] = [name]
-            if int(depth) > 0 and name not in CORE:
+            if int(depth) > 0 and name not in crates:
                 found.setdefault(name, above[int(depth) - 1])
     return found
 

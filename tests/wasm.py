@@ -1,7 +1,7 @@
-"""The part `wasm`: the protocol core builds unchanged for wasm32-unknown-unknown.
+"""The part `wasm`: the protocol core builds unchanged for wasm32-unknown-unknown, and so does `shell` without features.
 
-What holds this up is that `oci` and `registry` have no runtime, file system, network, clock or randomness of their own, and no
-code that is there for one target only.
+What holds this up is that `oci`, `registry` and `shell` without features have no runtime, file system, network, clock or randomness
+of their own, and no code that is there for one target only.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from harness.build import cargo
 from harness.cache import ROOT, cache_dir
 from harness.wasm_toolchain import TARGET, environment
 
-CORE = ("oci", "registry")
+CORE = ("oci", "registry", "shell")
 
 
 def main(_context: Context) -> List[Result]:
-    return [check("no code for one target only", one_source), check(f"oci and registry for {TARGET}", builds)]
+    return [check("no code for one target only", one_source), check(f"oci, registry and shell for {TARGET}", builds)]
 
 
 def one_source() -> None:
-    """No `cfg` on the target in the core: what is compiled here is what is compiled there."""
+    """No `cfg` on the target: what is compiled here is what is compiled there."""
     sources = [path for crate in CORE for path in sorted((ROOT / "functions" / crate).rglob("*.rs"))]
-    assert sources, "the core has no source"
+    assert sources, "the crates have no source"
     found = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
         for path in sources
         for number, line in enumerate(path.read_text().splitlines(), 1)
         if "target_arch" in line or "target_family" in line or "target_os" in line
     ]
-    assert not found, "cfg on the target in the core:\n" + "\n".join(found)
+    assert not found, "cfg on the target:\n" + "\n".join(found)
 
 
 def builds() -> None:
     # Another compiler than the host's may be at work here: its outputs lie apart.
     env = {**environment(), "CARGO_TARGET_DIR": str(cache_dir() / "target-wasm")}
     packages = [word for crate in CORE for word in ("-p", crate)]
-    cargo(["build", "--release", "--locked", "--target", TARGET, *packages], f"building the core for {TARGET}", env=env)
+    cargo(["build", "--release", "--locked", "--target", TARGET, *packages], f"building what the edge shares for {TARGET}", env=env)
