@@ -92,9 +92,7 @@ impl Call<'_> {
             Route::Base => self.base(&self.identify(caller)?),
             Route::ListRepositories { page } => self.list_repositories(&self.identify(caller)?, page).await,
             Route::GetBlob { repository, digest } => {
-                let identity = self.identify(caller)?;
-                let permit = self.permit(&identity, &repository)?;
-                self.get_blob(permit, &identity, digest, head).await
+                self.get_blob(self.authorize(caller, &repository)?, digest, head).await
             }
             Route::DeleteBlob { repository, digest } => {
                 self.delete_blob(self.authorize(caller, &repository)?, digest).await
@@ -108,14 +106,12 @@ impl Call<'_> {
                 reference,
                 tags,
             } => {
-                let identity = self.identify(caller)?;
-                let permit = self.permit(&identity, &repository)?;
-                Box::pin(self.put_manifest(permit, &identity, reference, tags, headers, body)).await
+                let permit = self.authorize(caller, &repository)?;
+                Box::pin(self.put_manifest(permit, reference, tags, headers, body)).await
             }
             Route::DeleteManifest { repository, reference } => {
-                let identity = self.identify(caller)?;
-                let permit = self.permit(&identity, &repository)?;
-                self.delete_manifest(permit, &identity, reference).await
+                self.delete_manifest(self.authorize(caller, &repository)?, reference)
+                    .await
             }
             Route::ListTags { repository, page } => self.list_tags(self.authorize(caller, &repository)?, page).await,
             Route::ListReferrers {
@@ -128,9 +124,8 @@ impl Call<'_> {
                 Box::pin(self.list_referrers(permit, subject, artifact_type, page)).await
             }
             Route::OpenUpload { repository, open } => {
-                let identity = self.identify(caller)?;
-                let permit = self.permit(&identity, &repository)?;
-                Box::pin(self.open_upload(permit, &identity, open, headers, body)).await
+                let permit = self.authorize(caller, &repository)?;
+                Box::pin(self.open_upload(permit, open, headers, body)).await
             }
             Route::PatchUpload { repository, token } => {
                 let session = self.session(caller, &repository, &token).await?;
@@ -143,8 +138,8 @@ impl Call<'_> {
             } => {
                 let session = self.session(caller, &repository, &token).await?;
                 // Policy is asked again: what was revoked since the upload was opened must not be published.
-                let identity = self.identify(self.authenticator.reauthorize(session.principal()).await)?;
-                let permit = self.permit(&identity, &repository)?;
+                let caller = self.authenticator.reauthorize(session.principal()).await;
+                let permit = self.authorize(caller, &repository)?;
                 Box::pin(self.finish_upload(permit, session, digest, headers, body)).await
             }
             Route::GetUpload { repository, token } => {
@@ -169,10 +164,10 @@ impl Call<'_> {
         identity.permit(repository).map_err(|_| self.refusal(identity))
     }
 
-    /// Nobody in particular is asked who it is, where that can help; somebody is told no.
-    pub(crate) fn refusal(&self, identity: &Identity) -> Error {
-        match (identity.principal(), self.authenticator.challenge()) {
-            (Principal::Anonymous, Some(challenge)) => Error::Unauthenticated(Some(challenge)),
+    /// The refusal of what an identity may not do. An anonymous client is asked for credentials, where these can help.
+    fn refusal(&self, identity: &Identity) -> Error {
+        match self.authenticator.challenge() {
+            Some(challenge) if identity.principal().is_anonymous() => Error::Unauthenticated(Some(challenge)),
             _ => Error::Denied,
         }
     }
@@ -199,14 +194,12 @@ impl Call<'_> {
             .verify(repository, text, self.environment.now())
             .ok_or(Error::UploadUnknown)?;
         match caller {
-            Ok(identity)
-                if *identity.principal() != Principal::Anonymous && *identity.principal() != token.principal =>
-            {
+            Ok(identity) if !identity.principal().is_anonymous() && *identity.principal() != token.principal => {
                 Err(Error::Denied)
             }
             _ => {
                 // What a verified token grants is what it names: pushes to this repository, nothing else.
-                let scope = Scope::Upload(repository.clone());
+                let scope = Scope::upload(repository.clone());
                 let permit = self.permit(&Identity::new(token.principal.clone(), scope), repository)?;
                 OpenSession::new(&permit, token, text)
             }
@@ -217,7 +210,7 @@ impl Call<'_> {
     /// a difference.
     fn base(&self, identity: &Identity) -> Result<Response<ResponseBody>, Error> {
         match self.authenticator.challenge() {
-            Some(challenge) if *identity.principal() == Principal::Anonymous && !identity.is_unrestricted() => {
+            Some(challenge) if identity.principal().is_anonymous() && !identity.is_unrestricted() => {
                 Err(Error::Unauthenticated(Some(challenge)))
             }
             _ => Ok(response::json("application/json", "{}".into())),

@@ -9,7 +9,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use oci::{Algorithm, RepositoryName};
 use sha2::Sha256;
 
-use crate::auth::Principal;
+use crate::auth::{Principal, PrincipalKind};
 use crate::store::Timestamp;
 use crate::store::sessions::{SessionId, SessionKey, SigningKey};
 
@@ -46,9 +46,9 @@ impl TokenKeys {
     /// The token as it stands in a path: url-safe characters only.
     pub(crate) fn sign(&self, repository: &RepositoryName, token: &UploadToken) -> Option<String> {
         let key = self.keys.first()?;
-        let principal = match &token.principal {
-            Principal::Anonymous => "",
-            Principal::User(name) => name,
+        let principal = match token.principal.kind() {
+            PrincipalKind::Anonymous => "",
+            PrincipalKind::User | PrincipalKind::Robot | PrincipalKind::Workload => token.principal.as_str(),
         };
         let mut bytes = Vec::with_capacity(FIXED_LEN + principal.len() + MAC_LEN);
         bytes.push(VERSION);
@@ -97,8 +97,12 @@ impl TokenKeys {
                 _ => return None,
             },
             principal: match principal {
-                "" => Principal::Anonymous,
-                name => Principal::User(name.to_owned()),
+                "" => Principal::ANONYMOUS,
+                // Every token has one spelling: its text is not a second one of an anonymous principal.
+                text => text
+                    .parse()
+                    .ok()
+                    .filter(|principal: &Principal| !principal.is_anonymous())?,
             },
         })
     }
@@ -162,10 +166,12 @@ mod tests {
     fn what_was_signed_is_verified() {
         let longest = "u".repeat(crate::auth::Credentials::MAX_LEN);
         for principal in [
-            Principal::Anonymous,
-            Principal::User("alice".to_owned()),
-            Principal::User("\u{e9} \u{1f980}".to_owned()),
-            Principal::User(longest),
+            Principal::ANONYMOUS,
+            Principal::user("alice").unwrap(),
+            Principal::user("\u{e9} \u{1f980}").unwrap(),
+            Principal::user(&longest).unwrap(),
+            Principal::robot("ci").unwrap(),
+            Principal::workload("main", "acme/app").unwrap(),
         ] {
             for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
                 let token = token(principal.clone(), algorithm);
@@ -179,7 +185,7 @@ mod tests {
 
     #[test]
     fn what_a_token_is_bound_to() {
-        let token = token(Principal::User("alice".to_owned()), Algorithm::Sha256);
+        let token = token(Principal::user("alice").unwrap(), Algorithm::Sha256);
         let text = keys().sign(&name("a/b"), &token).unwrap();
         let of = |region: &str, keys: Vec<SigningKey>| TokenKeys::new(region.to_owned(), keys);
         for (what, keys, repository, now) in [
@@ -197,7 +203,7 @@ mod tests {
 
     #[test]
     fn the_newest_key_signs_and_all_verify() {
-        let token = token(Principal::Anonymous, Algorithm::Sha256);
+        let token = token(Principal::ANONYMOUS, Algorithm::Sha256);
         let old = keys().sign(&name("a"), &token).unwrap();
         let both = TokenKeys::new("here".to_owned(), vec![key(8, 2), key(7, 1)]);
         let new = both.sign(&name("a"), &token).unwrap();
@@ -209,10 +215,7 @@ mod tests {
 
     #[test]
     fn every_bit_counts() {
-        let text = keys().sign(
-            &name("a"),
-            &token(Principal::User("alice".to_owned()), Algorithm::Sha256),
-        );
+        let text = keys().sign(&name("a"), &token(Principal::user("alice").unwrap(), Algorithm::Sha256));
         let bytes = URL_SAFE_NO_PAD.decode(text.unwrap()).unwrap();
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
@@ -226,7 +229,7 @@ mod tests {
     #[test]
     fn unknown_versions_and_algorithms_are_refused() {
         let text = keys()
-            .sign(&name("a"), &token(Principal::Anonymous, Algorithm::Sha256))
+            .sign(&name("a"), &token(Principal::ANONYMOUS, Algorithm::Sha256))
             .unwrap();
         let bytes = URL_SAFE_NO_PAD.decode(text).unwrap();
         let signed = &bytes[..FIXED_LEN];

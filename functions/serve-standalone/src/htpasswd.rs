@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use http::HeaderValue;
-use registry::auth::{AuthenticationError, Credentials, Origin, Scope};
+use registry::auth::{AuthenticationError, Credentials, Origin, PrincipalKind, Scope};
 use registry::budget::ClientKey;
 use registry::{Authenticator, Identity, Principal};
 
@@ -137,7 +137,7 @@ impl Htpasswd {
 
     fn without_credentials(&self) -> Result<Identity, AuthenticationError> {
         match &self.anonymous {
-            Some(scope) => Ok(Identity::new(Principal::Anonymous, scope.clone())),
+            Some(scope) => Ok(Identity::new(Principal::ANONYMOUS, scope.clone())),
             None => Err(AuthenticationError::Unauthenticated),
         }
     }
@@ -148,10 +148,11 @@ impl Authenticator for Htpasswd {
     async fn authenticate(&self, origin: Origin, credentials: &Credentials) -> Result<Identity, AuthenticationError> {
         match credentials {
             Credentials::Absent => self.without_credentials(),
-            Credentials::Unreadable => Err(AuthenticationError::Unauthenticated),
+            Credentials::Bearer { .. } | Credentials::Unreadable => Err(AuthenticationError::Unauthenticated),
             Credentials::Basic { user, password } => {
                 if self.verify(origin.client, user, password).await? {
-                    Ok(Identity::new(Principal::User(user.clone()), Scope::Everything))
+                    let principal = Principal::user(user).map_err(|_| AuthenticationError::Unauthenticated)?;
+                    Ok(Identity::new(principal, Scope::EVERYTHING))
                 } else {
                     Err(AuthenticationError::Unauthenticated)
                 }
@@ -160,15 +161,19 @@ impl Authenticator for Htpasswd {
     }
 
     async fn reauthorize(&self, principal: &Principal) -> Result<Identity, AuthenticationError> {
-        match principal {
-            Principal::Anonymous => self.without_credentials(),
-            Principal::User(name) => {
+        match (principal.kind(), principal.name()) {
+            (PrincipalKind::Anonymous, _) => self.without_credentials(),
+            (PrincipalKind::User, Some(name)) => {
                 self.file.look().await;
                 if self.file.users().contains(name) {
-                    Ok(Identity::new(principal.clone(), Scope::Everything))
+                    Ok(Identity::new(principal.clone(), Scope::EVERYTHING))
                 } else {
                     Err(AuthenticationError::Unauthenticated)
                 }
+            }
+            // The file knows users only.
+            (PrincipalKind::User | PrincipalKind::Robot | PrincipalKind::Workload, _) => {
+                Err(AuthenticationError::Unauthenticated)
             }
         }
     }

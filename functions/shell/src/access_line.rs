@@ -35,7 +35,7 @@ pub struct AccessLine {
     agent: Option<HeaderValue>,
     client: IpAddr,
     status: StatusCode,
-    user: Option<String>,
+    user: Option<Principal>,
 }
 
 impl AccessLine {
@@ -57,10 +57,8 @@ impl AccessLine {
     /// Adds what the answer says.
     pub fn answered(&mut self, status: StatusCode, record: Option<&Record>) {
         self.status = status;
-        self.user = match record.and_then(|record| record.principal.as_ref()) {
-            Some(Principal::User(name)) => Some(name.clone()),
-            Some(Principal::Anonymous) | None => None,
-        };
+        let principal = record.and_then(|record| record.principal.clone());
+        self.user = principal.filter(|principal| !principal.is_anonymous());
     }
 
     /// Appends the line, with its line feed, to `line`.
@@ -75,7 +73,7 @@ impl AccessLine {
         let micros = end.took.as_micros();
         fields.number("ms", format_args!("{}.{:03}", micros / 1000, micros % 1000));
         if let Some(user) = &self.user {
-            fields.text("user", &printable(user));
+            fields.text("user", &printable(user.as_str()));
         }
         fields.quoted("peer", self.client);
         if let Some(agent) = &self.agent {

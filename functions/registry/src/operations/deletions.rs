@@ -3,7 +3,7 @@
 use http::{Response, StatusCode};
 use oci::{Digest, Reference};
 
-use crate::auth::{Delete, Identity, Permit};
+use crate::auth::{Delete, Permit};
 use crate::body::ResponseBody;
 use crate::call::Call;
 use crate::error::Error;
@@ -15,10 +15,9 @@ impl Call<'_> {
     pub(crate) async fn delete_manifest(
         &self,
         permit: Permit<Delete>,
-        identity: &Identity,
         reference: Option<Reference>,
     ) -> Result<Response<ResponseBody>, Error> {
-        let who = identity.principal().to_string();
+        let who = permit.principal().to_string();
         let metadata = &self.stores.metadata;
         let removal = match reference {
             None => Removal::Absent,

@@ -9,7 +9,7 @@ use oci::{Digest, RepositoryName};
 
 use super::objects::Named;
 use super::ranges::{self, Wanted};
-use crate::auth::{Identity, Permit, Pull, Push};
+use crate::auth::{Permit, Pull, Push};
 use crate::body::ResponseBody;
 use crate::call::Call;
 use crate::delivery::{Client, Delivery};
@@ -30,7 +30,6 @@ impl Call<'_> {
     pub(crate) async fn get_blob(
         &self,
         permit: Permit<Pull>,
-        identity: &Identity,
         digest: Digest,
         head: &Parts,
     ) -> Result<Response<ResponseBody>, Error> {
@@ -38,7 +37,7 @@ impl Call<'_> {
         let head_only = head.method == Method::HEAD;
         let repository = permit.repository();
         // Who may push and asks whether a blob is here will not push it again, and must be able to rely on the answer.
-        let link = if head_only && identity.permit::<Push>(repository).is_ok() {
+        let link = if head_only && permit.also::<Push>() {
             self.stores
                 .metadata
                 .link_and_unmark(self.cx(), repository, &digest)

@@ -99,7 +99,7 @@ impl Call<'_> {
                 .await?;
             let last = found.items.last().map(ToString::to_string);
             let mut visible = found.items;
-            visible.retain(|repository| identity.permit::<List>(repository).is_ok());
+            visible.retain(|repository| identity.may::<List>(repository));
             // A page ends with a name that the caller may see: the Link to the next one names it.
             if !visible.is_empty() || !found.more || last.is_none() {
                 break (visible, found.more);

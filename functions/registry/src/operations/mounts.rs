@@ -2,7 +2,7 @@
 
 use oci::Digest;
 
-use crate::auth::{Identity, Permit, Pull, Push};
+use crate::auth::{Permit, Pull, Push};
 use crate::call::Call;
 use crate::error::Error;
 use crate::query::MountSource;
@@ -10,13 +10,7 @@ use crate::query::MountSource;
 impl Call<'_> {
     /// end-11. `false` for every refusal: the client must get a session then, whatever the reason, and learn nothing of
     /// repositories that it may not pull.
-    pub(super) async fn mount(
-        &self,
-        permit: &Permit<Push>,
-        identity: &Identity,
-        digest: &Digest,
-        from: MountSource,
-    ) -> Result<bool, Error> {
+    pub(super) async fn mount(&self, permit: &Permit<Push>, digest: &Digest, from: MountSource) -> Result<bool, Error> {
         let candidates = match from {
             MountSource::Nowhere => return Ok(false),
             MountSource::Repository(repository) => vec![repository],
@@ -29,7 +23,7 @@ impl Call<'_> {
             }
         };
         for candidate in candidates {
-            let Ok(source) = identity.permit::<Pull>(&candidate) else {
+            let Ok(source) = permit.another::<Pull>(&candidate) else {
                 continue;
             };
             let metadata = &self.stores.metadata;

@@ -6,7 +6,7 @@ use oci::{Algorithm, Digest};
 
 use super::body_head::peek;
 use super::session::OpenSession;
-use crate::auth::{Identity, Permit, Push};
+use crate::auth::{Permit, Push};
 use crate::body::{RequestBody, ResponseBody};
 use crate::call::Call;
 use crate::error::Error;
@@ -22,7 +22,6 @@ impl Call<'_> {
     pub(crate) async fn open_upload(
         &self,
         permit: Permit<Push>,
-        identity: &Identity,
         open: OpenUpload,
         headers: &HeaderMap,
         body: RequestBody,
@@ -34,19 +33,19 @@ impl Call<'_> {
                 // such POST with a session, and distribution v3 does; here only the one that cannot be the whole blob.
                 let body = peek(headers, body).await?;
                 if !body.is_end_stream() || digest == Digest::of(digest.algorithm(), b"") {
-                    let session = self.new_session(&permit, identity, digest.algorithm()).await?;
+                    let session = self.new_session(&permit, digest.algorithm()).await?;
                     return self.finish_upload(permit, session, digest, headers, body).await;
                 }
                 digest.algorithm()
             }
             OpenUpload::Mount { digest, from } => {
-                if self.mount(&permit, identity, &digest, from).await? {
+                if self.mount(&permit, &digest, from).await? {
                     return Ok(response::created(permit.repository(), "blobs", &digest));
                 }
                 digest.algorithm()
             }
         };
-        let session = self.new_session(&permit, identity, algorithm).await?;
+        let session = self.new_session(&permit, algorithm).await?;
         let mut response = session.answer(StatusCode::ACCEPTED, 0)?;
         response
             .headers_mut()
@@ -54,17 +53,12 @@ impl Call<'_> {
         Ok(response)
     }
 
-    async fn new_session(
-        &self,
-        permit: &Permit<Push>,
-        identity: &Identity,
-        algorithm: Algorithm,
-    ) -> Result<OpenSession, Error> {
+    async fn new_session(&self, permit: &Permit<Push>, algorithm: Algorithm) -> Result<OpenSession, Error> {
         let session = self.new_session_key();
         let token = UploadToken {
             session,
             algorithm,
-            principal: identity.principal().clone(),
+            principal: permit.principal().clone(),
         };
         let text = self.tokens().await?.sign(permit.repository(), &token);
         let text = text.ok_or_else(|| StoreError::failed("there is no key to sign upload tokens with"))?;

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use oci::{Algorithm, Descriptor, Digest, Manifest, MediaType, Reference, Tag};
 
 use super::receive::Received;
-use crate::auth::{Identity, Permit, Push};
+use crate::auth::{Permit, Push};
 use crate::body::{RequestBody, ResponseBody};
 use crate::call::Call;
 use crate::environment::Purpose;
@@ -24,7 +24,6 @@ impl Call<'_> {
     pub(crate) async fn put_manifest(
         &self,
         permit: Permit<Push>,
-        identity: &Identity,
         reference: Reference,
         mut tags: Vec<Tag>,
         headers: &HeaderMap,
@@ -62,8 +61,7 @@ impl Call<'_> {
                 limit: limits.tags_per_push,
             });
         }
-        self.publish_manifest(&permit, identity, &digest, &manifest, bytes, tags)
-            .await?;
+        self.publish_manifest(&permit, &digest, &manifest, bytes, tags).await?;
 
         let mut response = response::created(permit.repository(), "manifests", &digest);
         let headers = response.headers_mut();
@@ -89,7 +87,6 @@ impl Call<'_> {
     async fn publish_manifest(
         &self,
         permit: &Permit<Push>,
-        identity: &Identity,
         digest: &Digest,
         manifest: &Manifest,
         bytes: Bytes,
@@ -109,7 +106,7 @@ impl Call<'_> {
             required,
             excepted,
             tags,
-            who: identity.principal().to_string(),
+            who: permit.principal().to_string(),
         };
         let outcome = if bytes.len() > self.settings.limits.inline_manifest_bytes {
             self.put_large(&mut put, bytes).await?

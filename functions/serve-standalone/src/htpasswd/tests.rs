@@ -111,6 +111,8 @@ async fn users_are_let_in_with_their_passwords_and_nobody_else() {
         );
         assert_eq!(verdict(&htpasswd, Credentials::Absent).await, "401");
         assert_eq!(verdict(&htpasswd, Credentials::Unreadable).await, "401");
+        let bearer = Credentials::Bearer { token: "YTpi".into() };
+        assert_eq!(verdict(&htpasswd, bearer).await, "401");
     }
     assert_eq!(
         htpasswd.challenge().unwrap(),
@@ -121,9 +123,9 @@ async fn users_are_let_in_with_their_passwords_and_nobody_else() {
 #[tokio::test]
 async fn requests_without_credentials_may_do_what_was_allowed_and_wrong_ones_nothing() {
     let fixture = Fixture::new(&[("alice", "secret")]);
-    let htpasswd = Htpasswd::open(&fixture.path(), Some(Scope::PullOnly)).unwrap();
+    let htpasswd = Htpasswd::open(&fixture.path(), Some(Scope::PULL_ONLY)).unwrap();
     let nobody = htpasswd.authenticate(HERE, &Credentials::Absent).await.unwrap();
-    assert_eq!(nobody.principal(), &Principal::Anonymous);
+    assert_eq!(nobody.principal(), &Principal::ANONYMOUS);
     assert!(!nobody.is_unrestricted());
     assert!(
         htpasswd
@@ -133,7 +135,7 @@ async fn requests_without_credentials_may_do_what_was_allowed_and_wrong_ones_not
             .is_unrestricted()
     );
     assert_eq!(verdict(&htpasswd, basic("alice", "wrong")).await, "401");
-    assert_eq!(htpasswd.reauthorize(&Principal::Anonymous).await.unwrap(), nobody);
+    assert_eq!(htpasswd.reauthorize(&Principal::ANONYMOUS).await.unwrap(), nobody);
 }
 
 /// Removals are believed at the second look: the file changed just now, and may be half written.
@@ -141,7 +143,7 @@ async fn requests_without_credentials_may_do_what_was_allowed_and_wrong_ones_not
 async fn a_changed_file_takes_effect_and_a_revoked_user_is_out_whatever_was_remembered() {
     let fixture = Fixture::new(&[("alice", "secret"), ("bob", "secret")]);
     let htpasswd = fixture.open();
-    let alice = Principal::User("alice".into());
+    let alice = Principal::user("alice").unwrap();
     assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice");
     assert!(htpasswd.reauthorize(&alice).await.is_ok());
     fixture.write(&lines(&[("bob", "secret"), ("carol", "secret")]));
@@ -256,7 +258,7 @@ async fn a_broken_file_locks_nobody_out() {
             a_second_later(&htpasswd);
             assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice", "{what}");
             assert!(
-                htpasswd.reauthorize(&Principal::User("alice".into())).await.is_ok(),
+                htpasswd.reauthorize(&Principal::user("alice").unwrap()).await.is_ok(),
                 "{what}"
             );
         }
@@ -359,7 +361,7 @@ async fn a_file_that_says_that_there_is_no_user_is_believed() {
     for _ in 0..2 {
         a_second_later(&htpasswd);
         verdict(&htpasswd, Credentials::Absent).await;
-        let _ = htpasswd.reauthorize(&Principal::User("alice".into())).await;
+        let _ = htpasswd.reauthorize(&Principal::user("alice").unwrap()).await;
     }
     assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "401");
     assert!(matches!(Htpasswd::open(&fixture.path(), None), Err(FileError::NoUsers)));

@@ -124,7 +124,7 @@ async fn only_from_what_the_caller_may_pull() {
         .user("alice");
     call.send().await.expect(201);
     // And nobody mounts to where he may not push.
-    users.change("robot", Scope::PullOnly);
+    users.change("robot", Scope::PULL_ONLY);
     let call = world
         .post(format!("/v2/team/app/blobs/uploads/?mount={digest}&from=private/x"))
         .user("robot");

@@ -384,7 +384,7 @@ async fn s29_forwarded_headers_change_nothing() {
 /// What was taken away has no effect any more, also for an upload that was opened before.
 #[tokio::test]
 async fn s09_revoked_while_uploading() {
-    for (scope, status) in [(None, 401), (Some(Scope::PullOnly), 403)] {
+    for (scope, status) in [(None, 401), (Some(Scope::PULL_ONLY), 403)] {
         let fixture = Fixture::new().await;
         let target = format!("{}?digest={}", fixture.upload_in("private/x"), sha256(b"ab"));
         match scope {

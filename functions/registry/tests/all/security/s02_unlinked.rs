@@ -220,7 +220,7 @@ async fn s02_revoked_while_everything_stays() {
     for (blobs, delivered) in deliveries() {
         let twice = Twice::new(blobs, delivered).await;
         twice.all_answer("a", Some("reader"), None).await;
-        twice.users.change("reader", Scope::Upload("b".parse().unwrap()));
+        twice.users.change("reader", Scope::upload("b".parse().unwrap()));
         twice.all_answer("a", Some("reader"), Some(403)).await;
         // To push to a repository is not to pull from it.
         twice.all_answer("b", Some("reader"), Some(403)).await;

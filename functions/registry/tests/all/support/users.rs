@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use http::HeaderValue;
-use registry::auth::{AuthenticationError, Credentials, Origin, Scope};
+use registry::auth::{AuthenticationError, Credentials, Origin, PrincipalKind, Scope};
 use registry::{Authenticator, Identity, Principal};
 
 /// What everyone here is asked for.
@@ -27,15 +27,15 @@ impl Users {
 
     /// The same users; and whoever sends no credentials may pull.
     pub(crate) fn open_to_pull() -> Self {
-        Self::new(Some(Scope::PullOnly))
+        Self::new(Some(Scope::PULL_ONLY))
     }
 
     fn new(anonymous: Option<Scope>) -> Self {
-        let robot = Scope::Upload("team/app".parse().expect("a legal name"));
+        let robot = Scope::upload("team/app".parse().expect("a legal name"));
         let users = [
-            ("alice", Scope::Everything),
-            ("bob", Scope::Everything),
-            ("reader", Scope::PullOnly),
+            ("alice", Scope::EVERYTHING),
+            ("bob", Scope::EVERYTHING),
+            ("reader", Scope::PULL_ONLY),
             ("robot", robot),
         ];
         Self {
@@ -71,12 +71,15 @@ impl Users {
         }
         let scopes = self.scopes.lock().expect("not poisoned");
         let scope = scopes.get(name).ok_or(AuthenticationError::Unauthenticated)?;
-        Ok(Identity::new(Principal::User(name.to_owned()), scope.clone()))
+        Ok(Identity::new(
+            Principal::user(name).expect("a legal name"),
+            scope.clone(),
+        ))
     }
 
     fn nobody(&self) -> Result<Identity, AuthenticationError> {
         let scope = self.anonymous.clone().ok_or(AuthenticationError::Unauthenticated)?;
-        Ok(Identity::new(Principal::Anonymous, scope))
+        Ok(Identity::new(Principal::ANONYMOUS, scope))
     }
 }
 
@@ -86,14 +89,17 @@ impl Authenticator for Users {
         match credentials {
             Credentials::Absent => self.nobody(),
             Credentials::Basic { user, password } if *password == Self::password(user) => self.find(user),
-            Credentials::Basic { .. } | Credentials::Unreadable => Err(AuthenticationError::Unauthenticated),
+            Credentials::Basic { .. } | Credentials::Bearer { .. } | Credentials::Unreadable => {
+                Err(AuthenticationError::Unauthenticated)
+            }
         }
     }
 
     async fn reauthorize(&self, principal: &Principal) -> Result<Identity, AuthenticationError> {
-        match principal {
-            Principal::Anonymous => self.nobody(),
-            Principal::User(name) => self.find(name),
+        match (principal.kind(), principal.name()) {
+            (PrincipalKind::Anonymous, _) => self.nobody(),
+            (PrincipalKind::User, Some(name)) => self.find(name),
+            _ => Err(AuthenticationError::Unauthenticated),
         }
     }
 

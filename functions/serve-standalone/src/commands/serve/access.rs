@@ -58,7 +58,7 @@ impl Access {
     }
 
     fn users(args: &ServeArgs, file: &Path, others_pull: bool) -> Result<Self, Failure> {
-        let anonymous = others_pull.then_some(Scope::PullOnly);
+        let anonymous = others_pull.then_some(Scope::PULL_ONLY);
         let users = Htpasswd::open(file, anonymous)
             .map_err(|error| Failure::failed(format!("cannot use the htpasswd file {}", file.display()), error))?;
         let others = if others_pull { ", everyone else may pull" } else { "" };
