@@ -4,11 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 
-use registry::budget::ClientKey;
-use registry::environment::{Environment, Memory, Purpose};
-use registry::store::{StoreError, Timestamp};
+use registry::environment::Environment;
+use registry::store::Timestamp;
 
-/// One moment, numbers instead of randomness, of which no two are the same, and room for everything.
+/// One moment, and numbers instead of randomness, of which no two are the same.
 #[derive(Debug)]
 pub struct FixedClock {
     now: Timestamp,
@@ -35,14 +34,6 @@ impl Environment for FixedClock {
             let word = self.next.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
             chunk.copy_from_slice(&word.to_le_bytes()[..chunk.len()]);
         }
-    }
-
-    async fn memory(&self, _: ClientKey, _: Purpose, _: usize) -> Result<Memory, StoreError> {
-        Ok(Box::new(()))
-    }
-
-    fn memory_at_once(&self, _: ClientKey, _: Purpose, _: usize) -> Option<Memory> {
-        Some(Box::new(()))
     }
 
     async fn sleep(&self, _millis: u64) {

@@ -1,5 +1,8 @@
 //! Bodies: what comes from a client, and what goes to it.
 
+use std::fmt;
+use std::future::poll_fn;
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -7,12 +10,153 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::environment::Memory;
+use crate::memory::Memory;
 use crate::store::StoreError;
 use crate::store::blobs::{BodyError, ByteStream};
 
-/// A request's body as a shell hands it to the core: any HTTP body whose errors are the peer's.
-pub type RequestBody = Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>;
+/// A request's body as a shell hands it to the core.
+///
+/// ```
+/// use http::Request;
+/// use registry::RequestBody;
+///
+/// let pull = Request::get("/v2/a/tags/list").body(RequestBody::empty());
+/// let push = Request::put("/v2/a/manifests/1").body(RequestBody::full("{}"));
+/// ```
+pub struct RequestBody(Received);
+
+enum Received {
+    /// Also what has been read to its end.
+    Empty,
+    Full(Bytes),
+    Stream(Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>),
+}
+
+impl RequestBody {
+    /// No bytes. Allocates nothing.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self(Received::Empty)
+    }
+
+    /// Bytes at hand.
+    #[must_use]
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        if bytes.is_empty() {
+            Self::empty()
+        } else {
+            Self(Received::Full(bytes))
+        }
+    }
+
+    /// Bytes that arrive while they are read: any HTTP body whose errors are the peer's. It is not polled again after its
+    /// end or an error.
+    #[must_use]
+    pub fn stream(body: impl Body<Data = Bytes, Error = BodyError> + Send + 'static) -> Self {
+        Self(Received::Stream(Box::pin(body)))
+    }
+
+    /// The next bytes, never empty; `None` at the end. Trailers are passed over.
+    pub(crate) async fn next_chunk(&mut self) -> Result<Option<Bytes>, BodyError> {
+        loop {
+            match poll_fn(|context| Pin::new(&mut *self).poll_frame(context)).await {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(error),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data()
+                        && !data.is_empty()
+                    {
+                        return Ok(Some(data));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The body with `first` before everything else.
+    pub(crate) fn with_first(first: Bytes, rest: Self) -> Self {
+        match rest.0 {
+            Received::Empty => Self::full(first),
+            Received::Full(_) | Received::Stream(_) => Self::stream(Chained {
+                first: Some(first),
+                rest,
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for RequestBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestBody")
+            .field("size_hint", &self.size_hint())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = match &mut self.0 {
+            Received::Empty => return Poll::Ready(None),
+            Received::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(mem::take(bytes))))),
+            Received::Stream(body) => body.as_mut().poll_frame(context),
+        };
+        if matches!(
+            (&self.0, &polled),
+            (Received::Full(_), _) | (_, Poll::Ready(None | Some(Err(_))))
+        ) {
+            self.0 = Received::Empty;
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Received::Empty => true,
+            Received::Full(_) => false,
+            Received::Stream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Received::Empty => SizeHint::with_exact(0),
+            Received::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Received::Stream(body) => body.size_hint(),
+        }
+    }
+}
+
+/// A body whose first bytes were read ahead.
+struct Chained {
+    first: Option<Bytes>,
+    rest: RequestBody,
+}
+
+impl Body for Chained {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.first.take() {
+            Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
+            None => Pin::new(&mut self.rest).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.rest.is_end_stream()
+    }
+}
 
 /// A response's body. Its length is always known.
 pub struct ResponseBody {
@@ -111,5 +255,93 @@ impl Body for ResponseBody {
             Inner::Full(bytes) => bytes.as_ref().map_or(0, Bytes::len) as u64,
             Inner::Stream { left, .. } => *left,
         })
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    /// Frames in order. Being polled after the end or an error is a failure.
+    struct Frames(Option<VecDeque<Result<Frame<Bytes>, BodyError>>>);
+
+    impl Frames {
+        fn of(frames: impl IntoIterator<Item = Result<Frame<Bytes>, BodyError>>) -> RequestBody {
+            RequestBody::stream(Self(Some(frames.into_iter().collect())))
+        }
+    }
+
+    impl Body for Frames {
+        type Data = Bytes;
+        type Error = BodyError;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+            let next = self.0.as_mut().expect("not polled after its end").pop_front();
+            if !matches!(next, Some(Ok(_))) {
+                self.0 = None;
+            }
+            Poll::Ready(next)
+        }
+    }
+
+    fn data(text: &'static str) -> Result<Frame<Bytes>, BodyError> {
+        Ok(Frame::data(Bytes::from_static(text.as_bytes())))
+    }
+
+    async fn read(mut body: RequestBody) -> Vec<Bytes> {
+        let mut chunks = Vec::new();
+        while let Some(chunk) = body.next_chunk().await.unwrap() {
+            chunks.push(chunk);
+        }
+        assert!(body.next_chunk().await.unwrap().is_none(), "it stays at its end");
+        assert!(body.is_end_stream());
+        assert_eq!(body.size_hint().exact(), Some(0));
+        chunks
+    }
+
+    #[tokio::test]
+    async fn bodies_are_read_to_their_end() {
+        for (body, length, chunks) in [
+            (RequestBody::empty(), Some(0), vec![]),
+            (RequestBody::full(""), Some(0), vec![]),
+            (RequestBody::full("abc"), Some(3), vec!["abc"]),
+            (Frames::of([]), None, vec![]),
+            (Frames::of([data("ab"), data(""), data("c")]), None, vec!["ab", "c"]),
+            (
+                Frames::of([data("ab"), Ok(Frame::trailers(http::HeaderMap::new())), data("c")]),
+                None,
+                vec!["ab", "c"],
+            ),
+            (
+                RequestBody::with_first("ab".into(), RequestBody::empty()),
+                Some(2),
+                vec!["ab"],
+            ),
+            (
+                RequestBody::with_first("ab".into(), RequestBody::full("c")),
+                None,
+                vec!["ab", "c"],
+            ),
+            (
+                RequestBody::with_first("ab".into(), Frames::of([data("c"), data("d")])),
+                None,
+                vec!["ab", "c", "d"],
+            ),
+        ] {
+            assert_eq!(body.size_hint().exact(), length, "{chunks:?}");
+            assert_eq!(body.is_end_stream(), length == Some(0), "{chunks:?}");
+            assert_eq!(read(body).await, chunks);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failed_body_is_over() {
+        let mut body = Frames::of([data("a"), Err(BodyError::Cut), data("b")]);
+        assert_eq!(body.next_chunk().await.unwrap().unwrap(), "a");
+        assert!(matches!(body.next_chunk().await, Err(BodyError::Cut)));
+        assert!(body.next_chunk().await.unwrap().is_none());
     }
 }

@@ -4,7 +4,8 @@ use std::ops::Deref;
 
 use crate::budget::ClientKey;
 use crate::delivery::Client;
-use crate::environment::{Memory, Purpose, context};
+use crate::environment::context;
+use crate::memory::{Memory, Purpose};
 use crate::registry::Registry;
 use crate::store::{Context, StoreError};
 
@@ -40,7 +41,7 @@ impl<'a> Call<'a> {
         self.client
     }
 
-    /// `bytes` of memory for this request's answer, when they are free; see [`crate::Environment::memory`].
+    /// `bytes` of memory for this request's answer, when they are free; see [`crate::MemoryBudget::memory`].
     pub(crate) async fn memory(&self, bytes: usize) -> Result<Memory, StoreError> {
         let purpose = if bytes <= SMALL_ANSWER {
             Purpose::SmallAnswer
@@ -52,9 +53,9 @@ impl<'a> Call<'a> {
 
     /// `bytes` of memory for a purpose, when they are free.
     pub(crate) async fn memory_for(&self, purpose: Purpose, bytes: usize) -> Result<Memory, StoreError> {
-        match self.environment.memory_at_once(self.client, purpose, bytes) {
+        match self.memory.memory_at_once(self.client, purpose, bytes) {
             Some(memory) => Ok(memory),
-            None => self.environment.memory(self.client, purpose, bytes).await,
+            None => self.memory.memory(self.client, purpose, bytes).await,
         }
     }
 

@@ -13,7 +13,7 @@
 //!    what answers are made of.
 //! 6. [`collection`] and [`check`]: what an operator runs over a registry that goes on serving.
 //! 7. [`delivery`]: by which way blobs leave; [`own_host`]: where they are never redirected to. [`limits`]: every bound,
-//!    named. [`environment`]: time and randomness. [`budget`]: how clients share what is bounded.
+//!    named. [`environment`]: time and randomness. [`memory`]: what requests may hold; [`budget`]: how clients share it.
 //!
 //! A module imports only modules below it: `dispatch` imports `operations`, those import `call`, that imports
 //! `registry`, and none of these is imported the other way.
@@ -35,6 +35,7 @@ mod error;
 pub mod heads;
 pub mod hosts;
 pub mod limits;
+pub mod memory;
 mod operations;
 mod overload;
 pub mod own_host;
@@ -55,6 +56,7 @@ pub use dispatch::Record;
 pub use environment::Environment;
 pub use hosts::{Host, HostPolicy};
 pub use limits::Limits;
+pub use memory::MemoryBudget;
 pub use overload::Overload;
 pub use registry::Registry;
 pub use route::Endpoint;

@@ -8,6 +8,7 @@ use crate::auth::Authenticator;
 use crate::body::ResponseBody;
 use crate::budget::ClientKey;
 use crate::environment::{Environment, context, random_u64};
+use crate::memory::MemoryBudget;
 use crate::settings::Settings;
 use crate::store::StoreError;
 use crate::store::sessions::SigningKey;
@@ -19,6 +20,7 @@ pub struct Registry {
     pub(crate) stores: Stores,
     pub(crate) authenticator: Arc<dyn Authenticator>,
     pub(crate) environment: Arc<dyn Environment>,
+    pub(crate) memory: Arc<dyn MemoryBudget>,
     pub(crate) settings: Settings,
     /// Read when they are needed first, so that a registry opens while its stores are away.
     tokens: OnceLock<TokenKeys>,
@@ -30,12 +32,14 @@ impl Registry {
         stores: Stores,
         authenticator: Arc<dyn Authenticator>,
         environment: Arc<dyn Environment>,
+        memory: Arc<dyn MemoryBudget>,
         settings: Settings,
     ) -> Self {
         Self {
             stores,
             authenticator,
             environment,
+            memory,
             settings,
             tokens: OnceLock::new(),
         }
@@ -46,9 +50,10 @@ impl Registry {
         stores: Stores,
         authenticator: Arc<dyn Authenticator>,
         environment: Arc<dyn Environment>,
+        memory: Arc<dyn MemoryBudget>,
         settings: Settings,
     ) -> Result<Self, StoreError> {
-        let registry = Self::new(stores, authenticator, environment, settings);
+        let registry = Self::new(stores, authenticator, environment, memory, settings);
         registry.prepare().await?;
         Ok(registry)
     }

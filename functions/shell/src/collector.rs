@@ -191,7 +191,6 @@ mod tests {
     use oci::{Algorithm, Digest};
     use registry::budget::ClientKey;
     use registry::clock::ServiceClock;
-    use registry::environment::{Memory, Purpose};
     use registry::store::memory::MemoryMetadata;
     use registry::store::{Context, Location, StoreError, Uid};
 
@@ -296,14 +295,6 @@ mod tests {
 
         fn random(&self, bytes: &mut [u8]) {
             bytes.fill(7);
-        }
-
-        async fn memory(&self, _: ClientKey, _: Purpose, _: usize) -> Result<Memory, StoreError> {
-            Ok(Box::new(()))
-        }
-
-        fn memory_at_once(&self, _: ClientKey, _: Purpose, _: usize) -> Option<Memory> {
-            Some(Box::new(()))
         }
 
         async fn sleep(&self, _: u64) {}

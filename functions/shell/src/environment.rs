@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use registry::Environment;
 use registry::budget::{ArrivalRate, Budget, ClientKey, Grant};
-use registry::environment::{Memory, MemoryPermit, Purpose};
+use registry::memory::{Memory, MemoryPermit, Purpose};
 use registry::store::{Reason, StoreError, Timestamp};
+use registry::{Environment, MemoryBudget};
 use tokio::time::Instant;
 
 use crate::clock;
@@ -156,6 +156,13 @@ impl Environment for SystemEnvironment {
         clock::random(bytes);
     }
 
+    async fn sleep(&self, millis: u64) {
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+    }
+}
+
+#[async_trait]
+impl MemoryBudget for SystemEnvironment {
     async fn memory(&self, client: ClientKey, purpose: Purpose, bytes: usize) -> Result<Memory, StoreError> {
         let (budget, what) = self.budget(purpose);
         match tokio::time::timeout(self.timeout, budget.take(client, bytes as u64)).await {
@@ -174,10 +181,6 @@ impl Environment for SystemEnvironment {
         }
         let (budget, _) = self.budget(purpose);
         budget.try_take(client, bytes as u64).map(Permit::of)
-    }
-
-    async fn sleep(&self, millis: u64) {
-        tokio::time::sleep(Duration::from_millis(millis)).await;
     }
 }
 
@@ -386,7 +389,7 @@ mod tests {
             .uri(target)
             .header("host", "localhost")
             .header("content-type", oci::MediaType::OCI_INDEX)
-            .body(Box::pin(body) as RequestBody)
+            .body(RequestBody::stream(body))
             .expect("a request")
     }
 
@@ -399,10 +402,12 @@ mod tests {
             metadata: Arc::new(Wrapped::new(metadata.clone() as Arc<dyn MetadataStore>, slow.clone())),
             ..in_memory(&metadata)
         };
+        let environment = Arc::new(environment(64 << 20));
         let registry = Registry::open(
             stores.serving(),
             Arc::new(Anonymous::all()),
-            Arc::new(environment(64 << 20)),
+            environment.clone(),
+            environment,
             Settings::default(),
         );
         let registry = Arc::new(registry.await.expect("memory stores open"));

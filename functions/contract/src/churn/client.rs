@@ -105,7 +105,7 @@ impl Client {
         let turn = self.turn.fetch_add(1, Ordering::SeqCst);
         let what = format!("{} {}", call.method, call.target);
         let length = call.body.len();
-        let mut request = Request::new(Box::pin(Chunks::of(&call.body)) as RequestBody);
+        let mut request = Request::new(RequestBody::stream(Chunks::of(&call.body)));
         *request.method_mut() = call.method;
         *request.uri_mut() = call.target.parse().expect("a request target");
         request

@@ -7,9 +7,8 @@ use std::task::{Poll, Waker};
 
 use async_trait::async_trait;
 
-use registry::budget::ClientKey;
-use registry::environment::{Environment, Memory, Purpose};
-use registry::store::{StoreError, Timestamp};
+use registry::environment::Environment;
+use registry::store::Timestamp;
 
 pub(super) const MINUTE: u64 = 60_000;
 pub(super) const HOUR: u64 = 60 * MINUTE;
@@ -146,14 +145,6 @@ impl Environment for Clock {
             let word = state.random.next().to_le_bytes();
             chunk.copy_from_slice(&word[..chunk.len()]);
         }
-    }
-
-    async fn memory(&self, _: ClientKey, _: Purpose, _: usize) -> Result<Memory, StoreError> {
-        Ok(Box::new(()))
-    }
-
-    fn memory_at_once(&self, _: ClientKey, _: Purpose, _: usize) -> Option<Memory> {
-        Some(Box::new(()))
     }
 
     async fn sleep(&self, millis: u64) {

@@ -162,7 +162,14 @@ async fn run(stores: AllStores, spawn: Spawn, options: Options) -> Churned {
             delivery: Arc::new(Delivery::Proxy),
             ..Settings::default()
         };
-        let registry = Registry::open(stores.serving(), Arc::new(Anonymous::all()), clock.clone(), settings).await;
+        let registry = Registry::open(
+            stores.serving(),
+            Arc::new(Anonymous::all()),
+            clock.clone(),
+            Arc::new(()),
+            settings,
+        );
+        let registry = registry.await;
         instances.push(Arc::new(registry.expect("the registry opens")));
     }
     let field = Arc::new(Field {

@@ -1,17 +1,11 @@
 //! What a request says about its body before the body arrives: its place in the upload, its length, and whether it has
 //! any bytes.
 
-use std::future::poll_fn;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
-use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_RANGE;
-use http_body::{Body, Frame};
+use http_body::Body as _;
 use oci::ContentRange;
 
-use super::source::next_chunk;
 use crate::body::RequestBody;
 use crate::heads::declared_length;
 use crate::store::blobs::BodyError;
@@ -31,51 +25,15 @@ pub(super) async fn peek(headers: &HeaderMap, mut body: RequestBody) -> Result<R
     if body.is_end_stream() || declared_length(headers).is_some_and(|length| length > 0) {
         return Ok(body);
     }
-    let first = next_chunk(&mut body).await?;
-    // A body that has ended need not bear being asked again.
-    let rest = first.is_some().then_some(body);
-    Ok(Box::pin(Peeked { first, rest }))
-}
-
-/// A body whose first bytes were read ahead.
-struct Peeked {
-    first: Option<Bytes>,
-    rest: Option<RequestBody>,
-}
-
-impl Body for Peeked {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(first) = self.first.take() {
-            return Poll::Ready(Some(Ok(Frame::data(first))));
-        }
-        match &mut self.rest {
-            Some(rest) => rest.as_mut().poll_frame(context),
-            None => Poll::Ready(None),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.first.is_none() && self.rest.as_ref().is_none_or(Body::is_end_stream)
-    }
+    Ok(match body.next_chunk().await? {
+        Some(first) => RequestBody::with_first(first, body),
+        None => RequestBody::empty(),
+    })
 }
 
 /// Whether a body is as empty as it says.
 pub(super) async fn has_no_bytes(mut body: RequestBody) -> Result<bool, BodyError> {
-    if body.is_end_stream() {
-        return Ok(true);
-    }
-    while let Some(frame) = poll_fn(|task| body.as_mut().poll_frame(task)).await {
-        if frame?.data_ref().is_some_and(|data| !data.is_empty()) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    Ok(body.is_end_stream() || body.next_chunk().await?.is_none())
 }
 
 /// What the head of a chunk tells of its session: one that says that it begins further on comes after others.

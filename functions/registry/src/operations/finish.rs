@@ -30,7 +30,7 @@ use oci::{Algorithm, Digest, Hasher};
 use super::body_head::{expected, is_empty};
 use super::session::OpenSession;
 use super::session_states::leave_to_expiry;
-use super::source::{Lease, next_chunk, resume};
+use super::source::{Lease, resume};
 use super::store_body::Stored;
 use crate::auth::{Permit, Push};
 use crate::body::{RequestBody, ResponseBody};
@@ -257,7 +257,7 @@ impl Call<'_> {
     ) -> Result<bool, Error> {
         let mut hasher = resume(&row.progress, digest.algorithm()).ok_or(Error::UploadUnknown)?;
         let mut length = row.progress.offset;
-        while let Some(chunk) = next_chunk(&mut body).await? {
+        while let Some(chunk) = body.next_chunk().await? {
             hasher.update(&chunk);
             length = length.saturating_add(chunk.len() as u64);
             if length > link.size {

@@ -8,12 +8,11 @@ use bytes::Bytes;
 use futures_util::future::{Either, select};
 use http::HeaderMap;
 
-use super::source::next_chunk;
 use crate::body::RequestBody;
 use crate::call::Call;
-use crate::environment::{Memory, Purpose};
 use crate::error::Error;
 use crate::heads::declared_length;
+use crate::memory::{Memory, Purpose};
 use crate::store::blobs::BodyError;
 use crate::store::{Reason, StoreError};
 
@@ -88,7 +87,7 @@ impl Call<'_> {
             None => None,
         };
         let expected = declared.unwrap_or(limit);
-        let mut next = next_chunk(&mut body).await?;
+        let mut next = body.next_chunk().await?;
         let capacity = PIECE.min(expected);
         let mut held = Held {
             first: self.memory_for(Purpose::FirstBytes, capacity).await?,
@@ -128,7 +127,7 @@ impl Call<'_> {
 
 /// The next bytes of a body of which `arrived` bytes are here, unless it has to give way first.
 async fn next_in_time(body: &mut RequestBody, held: &mut Held, arrived: usize) -> Result<Option<Bytes>, Error> {
-    let next = std::pin::pin!(next_chunk(body));
+    let next = std::pin::pin!(body.next_chunk());
     let must_give_way = std::pin::pin!(held.must_give_way(arrived));
     match select(next, must_give_way).await {
         Either::Left((next, _)) => Ok(next?),

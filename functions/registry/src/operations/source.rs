@@ -1,6 +1,6 @@
 //! A request's body on its way into the blob store: bounded, counted, hashed, and kept claimed while it streams.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::pin;
 
 use async_trait::async_trait;
@@ -79,7 +79,7 @@ impl<'a> Lease<'a> {
 /// The body of one upload request.
 pub(super) struct UploadSource<'a> {
     lease: Lease<'a>,
-    /// `None` once its end was seen: a body need not bear being asked again.
+    /// `None` once its end was seen.
     body: Option<RequestBody>,
     hasher: Hasher,
     /// Whether nothing but this body is hashed.
@@ -137,7 +137,7 @@ impl Source for UploadSource<'_> {
         let Some(body) = &mut self.body else {
             return Ok(None);
         };
-        let Some(chunk) = next_chunk(body).await? else {
+        let Some(chunk) = body.next_chunk().await? else {
             self.body = None;
             return match self.declared {
                 Some(declared) if declared != self.received => Err(BodyError::LengthMismatch),
@@ -168,23 +168,6 @@ impl Source for UploadSource<'_> {
             return None;
         }
         self.hasher.clone().finish().as_bytes().try_into().ok()
-    }
-}
-
-/// The next bytes of a body; trailers are passed over.
-pub(super) async fn next_chunk(body: &mut RequestBody) -> Result<Option<Bytes>, BodyError> {
-    loop {
-        match poll_fn(|context| body.as_mut().poll_frame(context)).await {
-            None => return Ok(None),
-            Some(Err(error)) => return Err(error),
-            Some(Ok(frame)) => {
-                if let Ok(data) = frame.into_data()
-                    && !data.is_empty()
-                {
-                    return Ok(Some(data));
-                }
-            }
-        }
     }
 }
 

@@ -497,7 +497,7 @@ async fn the_future_of_a_request_is_small() {
     let world = World::new().await;
     let future = world
         .registry
-        .handle(Request::new(Box::pin(Script::default()) as RequestBody));
+        .handle(Request::new(RequestBody::stream(Script::default())));
     let size = size_of_val(&future);
     assert!(size <= MOST, "{size} bytes");
 }

@@ -186,6 +186,7 @@ async fn open(
         stores.serving(),
         authenticator,
         environment.clone(),
+        environment.clone(),
         settings(args, hosts),
     );
     let registry = Arc::new(registry);

@@ -32,7 +32,7 @@ pub(crate) fn receive(
     metrics: Arc<Metrics>,
 ) -> (RequestBody, Option<Leftover>) {
     if incoming.is_end_stream() {
-        return (Box::pin(NoBody), None);
+        return (RequestBody::empty(), None);
     }
     let leftover = Leftover::default();
     let body = ReceivedBody {
@@ -48,27 +48,7 @@ pub(crate) fn receive(
         timer: LazyTimer::default(),
         metrics,
     };
-    (Box::pin(body), Some(leftover))
-}
-
-/// The body of a request that has none.
-struct NoBody;
-
-impl Body for NoBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Poll::Ready(None)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        true
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(0)
-    }
+    (RequestBody::stream(body), Some(leftover))
 }
 
 struct ReceivedBody {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures_util::task::AtomicWaker;
-use registry::environment::Memory;
+use registry::memory::Memory;
 use tokio::time::Instant;
 
 use super::activity::{AnswerInFlight, Exchange, Standing};

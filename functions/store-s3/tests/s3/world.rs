@@ -48,7 +48,9 @@ impl World {
             Arc::new(Anonymous::all()),
             Arc::new(FixedClock::at(Timestamp(1_900_000_000_000))),
         );
-        let registry = Registry::open(stores, users, environment, settings).await.unwrap();
+        let registry = Registry::open(stores, users, environment, Arc::new(()), settings)
+            .await
+            .unwrap();
         Self { fake, registry }
     }
 
@@ -77,7 +79,7 @@ impl World {
         if let Some((first, length)) = range {
             request = request.header("content-range", format!("{first}-{}", first + length - 1));
         }
-        let request = request.body(Box::pin(body) as RequestBody).unwrap();
+        let request = request.body(RequestBody::stream(body)).unwrap();
         let response = self.registry.handle(request).await;
         let (head, body) = response.into_parts();
         drop(body.collect().await);
@@ -112,12 +114,11 @@ impl World {
 
     /// The answer to a GET of a blob, whole.
     pub(crate) async fn get(&self, digest: &Digest, range: &str) -> (u16, HeaderMap, Bytes) {
-        let nothing = StreamBody::new(stream::empty::<Result<Frame<Bytes>, BodyError>>());
         let mut request = Request::get(format!("/v2/a/blobs/{digest}")).header("host", "localhost");
         if !range.is_empty() {
             request = request.header("range", range);
         }
-        let request = request.body(Box::pin(nothing) as RequestBody).unwrap();
+        let request = request.body(RequestBody::empty()).unwrap();
         let (head, body) = self.registry.handle(request).await.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         (head.status.as_u16(), head.headers, bytes)

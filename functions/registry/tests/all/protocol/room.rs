@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use http_body::Body as _;
 use oci::MediaType;
 use registry::RequestBody;
-use registry::environment::Purpose;
+use registry::memory::Purpose;
 use registry::store::blobs::BodyError;
 
 use crate::support::content::{artifact, bytes_of, image, index, padded};
@@ -261,7 +261,7 @@ async fn room_for_answers() {
 
 async fn handle(world: &World, target: &str) -> http::Response<registry::ResponseBody> {
     let request = http::Request::get(target).header("host", "localhost");
-    let request = request.body(Box::pin(Script::new()) as RequestBody);
+    let request = request.body(RequestBody::stream(Script::new()));
     world.registry.handle(request.expect("a request")).await
 }
 

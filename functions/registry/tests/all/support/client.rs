@@ -116,7 +116,7 @@ impl Call {
     }
 
     pub(crate) async fn send_to(self, uri: Uri) -> Answer {
-        let mut request = Request::new(Box::pin(self.body) as registry::RequestBody);
+        let mut request = Request::new(registry::RequestBody::stream(self.body));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = uri;
         // As shells leave large heads to the core: what is read and not listed is missed by the test that sends it.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use registry::Environment;
 use registry::budget::ClientKey;
-use registry::environment::{Memory, MemoryPermit, Purpose};
+use registry::memory::{Memory, MemoryBudget, MemoryPermit, Purpose};
 use registry::store::{StoreError, Timestamp};
 use tokio::sync::Notify;
 
@@ -125,6 +125,26 @@ impl Environment for Clock {
         }
     }
 
+    async fn sleep(&self, millis: u64) {
+        if self.flows.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+            return self.pass(millis);
+        }
+        let until = self.now().plus_millis(millis);
+        loop {
+            // Registered before the clock is read, so that no step of it is missed.
+            let mut passed = std::pin::pin!(self.passed.notified());
+            passed.as_mut().enable();
+            if self.now() >= until {
+                return;
+            }
+            passed.await;
+        }
+    }
+}
+
+#[async_trait]
+impl MemoryBudget for Clock {
     async fn memory(&self, client: ClientKey, purpose: Purpose, bytes: usize) -> Result<Memory, StoreError> {
         self.memory_at_once(client, purpose, bytes)
             .ok_or_else(|| StoreError::unavailable("planned fault: no room"))
@@ -141,22 +161,5 @@ impl Environment for Clock {
             all: self.held.clone(),
             slow: self.slow.clone(),
         }))
-    }
-
-    async fn sleep(&self, millis: u64) {
-        if self.flows.load(Ordering::SeqCst) {
-            tokio::task::yield_now().await;
-            return self.pass(millis);
-        }
-        let until = self.now().plus_millis(millis);
-        loop {
-            // Registered before the clock is read, so that no step of it is missed.
-            let mut passed = std::pin::pin!(self.passed.notified());
-            passed.as_mut().enable();
-            if self.now() >= until {
-                return;
-            }
-            passed.await;
-        }
     }
 }

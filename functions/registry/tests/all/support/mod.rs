@@ -191,6 +191,6 @@ async fn open(
     clock: &Arc<Clock>,
     settings: Settings,
 ) -> Arc<Registry> {
-    let registry = Registry::open(stores.serving(), authenticator, clock.clone(), settings).await;
+    let registry = Registry::open(stores.serving(), authenticator, clock.clone(), clock.clone(), settings).await;
     Arc::new(registry.expect("memory stores open"))
 }
