@@ -4,10 +4,10 @@ use std::ops::Deref;
 
 use crate::budget::ClientKey;
 use crate::delivery::Client;
-use crate::environment::context;
+use crate::environment::{Deadline, context};
 use crate::memory::{Memory, Purpose};
 use crate::registry::Registry;
-use crate::store::{Context, StoreError};
+use crate::store::{Context, StoreError, Timestamp};
 
 /// An answer of so many bytes is a small one: most manifests, and most lists.
 pub(crate) const SMALL_ANSWER: usize = 64 << 10;
@@ -16,6 +16,7 @@ pub(crate) const SMALL_ANSWER: usize = 64 << 10;
 pub(crate) struct Call<'a> {
     registry: &'a Registry,
     client: ClientKey,
+    deadline: Option<Deadline>,
 }
 
 impl Deref for Call<'_> {
@@ -33,6 +34,7 @@ impl<'a> Call<'a> {
         Self {
             registry,
             client: client.map_or(ClientKey::INTERNAL, |client| ClientKey::of(client.0)),
+            deadline: head.extensions.get().copied(),
         }
     }
 
@@ -69,11 +71,106 @@ impl<'a> Call<'a> {
 
     /// A store call's context, now.
     pub(crate) fn cx(&self) -> Context {
-        context(&*self.environment, self.client, self.settings.limits.store_ms)
+        self.context(self.settings.limits.store_ms)
     }
 
     /// The context of a seal, now: object stores may take minutes to make one object of many parts.
     pub(crate) fn sealing(&self) -> Context {
-        context(&*self.environment, self.client, self.settings.limits.seal_ms)
+        self.context(self.settings.limits.seal_ms)
+    }
+
+    fn context(&self, budget_ms: u64) -> Context {
+        within(self.deadline, context(&*self.environment, self.client, budget_ms))
+    }
+
+    /// Makes the contexts of store calls that come when the operation has returned, for an answer that is read while it is
+    /// sent.
+    pub(crate) fn later_contexts(&self) -> impl Fn() -> Context + Clone + Send + use<> {
+        let (environment, client, deadline) = (self.environment.clone(), self.client, self.deadline);
+        let budget_ms = self.settings.limits.store_ms;
+        move || within(deadline, context(&*environment, client, budget_ms))
+    }
+
+    /// Whether the time is up in which the request has to be answered.
+    pub(crate) fn is_due(&self, now: Timestamp) -> bool {
+        self.deadline.is_some_and(|deadline| deadline.0 <= now)
+    }
+}
+
+/// A context that ends with the request's deadline, if that comes first.
+fn within(deadline: Option<Deadline>, cx: Context) -> Context {
+    match deadline {
+        Some(Deadline(at)) if at < cx.deadline => Context { deadline: at, ..cx },
+        _ => cx,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::auth::Anonymous;
+    use crate::environment::Environment;
+    use crate::settings::Settings;
+    use crate::store::memory::{MemoryBlobs, MemoryMetadata, MemorySessions};
+    use crate::stores::Stores;
+
+    const NOW: u64 = 1_000_000;
+
+    struct Clock;
+
+    #[async_trait]
+    impl Environment for Clock {
+        fn now(&self) -> Timestamp {
+            Timestamp(NOW)
+        }
+
+        fn random(&self, bytes: &mut [u8]) {
+            bytes.fill(7);
+        }
+
+        async fn sleep(&self, _: u64) {}
+    }
+
+    /// Store calls end by the request's deadline or by their own time, whichever comes first.
+    #[test]
+    fn a_request_may_bring_a_deadline() {
+        let stores = Stores {
+            blobs: Arc::new(MemoryBlobs::new()),
+            metadata: Arc::new(MemoryMetadata::new()),
+            sessions: Arc::new(MemorySessions::new()),
+        };
+        let settings = Settings::default();
+        let (own, seal) = (NOW + settings.limits.store_ms, NOW + settings.limits.seal_ms);
+        let registry = Registry::new(
+            stores,
+            Arc::new(Anonymous::all()),
+            Arc::new(Clock),
+            Arc::new(()),
+            settings,
+        );
+        for (deadline, expected, sealing, is_due) in [
+            (None, own, seal, false),
+            (Some(NOW + 1), NOW + 1, NOW + 1, false),
+            (Some(own - 1), own - 1, own - 1, false),
+            (Some(own + 1), own, own + 1, false),
+            (Some(u64::MAX), own, seal, false),
+            (Some(NOW), NOW, NOW, true),
+            (Some(0), 0, 0, true),
+        ] {
+            let (mut head, ()) = http::Request::new(()).into_parts();
+            if let Some(at) = deadline {
+                head.extensions.insert(Deadline(Timestamp(at)));
+            }
+            let call = Call::new(&registry, &head);
+            for cx in [call.cx(), (call.later_contexts())()] {
+                assert_eq!((cx.now.0, cx.deadline.0), (NOW, expected), "{deadline:?}");
+            }
+            assert_eq!(call.sealing().deadline.0, sealing, "{deadline:?}");
+            assert_eq!(call.is_due(Timestamp(NOW)), is_due, "{deadline:?}");
+        }
     }
 }

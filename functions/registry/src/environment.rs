@@ -20,6 +20,12 @@ pub trait Environment: Send + Sync + 'static {
     async fn sleep(&self, millis: u64);
 }
 
+/// When a request has to be answered at the latest: an extension of a request, for shells whose host ends them at a certain
+/// time. The core's calls to stores then end by this time, if their own does not come first (see
+/// [`Context::deadline`](crate::store::Context)). A shell leaves itself some time to send the answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Deadline(pub Timestamp);
+
 /// 8 random bytes as a number.
 pub(crate) fn random_u64(environment: &dyn Environment) -> u64 {
     let mut bytes = [0; 8];

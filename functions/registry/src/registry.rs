@@ -87,9 +87,7 @@ impl Registry {
                 "the session store holds no key to sign upload tokens with",
             ));
         }
-        Ok(self
-            .tokens
-            .get_or_init(|| TokenKeys::new(self.settings.region.clone(), keys)))
+        Ok(self.tokens.get_or_init(|| TokenKeys::new(&self.settings.region, keys)))
     }
 
     /// The answer to a request that this registry's [`HostPolicy`] refuses. For what a shell answers itself and not

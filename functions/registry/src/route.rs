@@ -10,6 +10,7 @@
 use std::borrow::Cow;
 use std::str::FromStr as _;
 
+use http::request::Parts;
 use http::{Method, Uri};
 use oci::{Digest, MediaType, Reference, RepositoryName, Tag};
 use percent_encoding::percent_decode_str;
@@ -27,6 +28,17 @@ macro_rules! endpoints {
         impl Endpoint {
             /// Every endpoint there is.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The endpoint that a request names by its method and its path, without performing anything: for a shell that
+            /// counts or logs a request which the registry does not answer. `None`: there is no such endpoint, or it has
+            /// no such method. What the rest of the request says, and whether a digest in the path is one, is not looked
+            /// at.
+            #[must_use]
+            pub fn of(head: &Parts) -> Option<Self> {
+                let path = decode_slashes(head.uri.path());
+                let segments = segments(&path)?;
+                Resource::parse(&segments).ok()?.endpoint(&head.method).ok()
+            }
 
             /// A short stable name.
             #[must_use]
@@ -154,85 +166,66 @@ const UPLOAD: &[Method] = &[Method::GET, Method::HEAD, Method::PATCH, Method::PU
 impl Route {
     pub(crate) fn parse(method: &Method, uri: &Uri, limits: &Limits) -> Result<Self, Error> {
         let path = decode_slashes(uri.path());
-        let segments = path
-            .split('/')
-            .map(|segment| percent_decode_str(segment).decode_utf8())
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|_| Error::NoSuchEndpoint)?;
+        let segments = segments(&path).ok_or(Error::NoSuchEndpoint)?;
+        let resource = Resource::parse(&segments)?;
+        let endpoint = resource.endpoint(method)?;
         let query = Query(uri.query().unwrap_or_default());
-        let read = *method == Method::GET || *method == Method::HEAD;
-        match Resource::parse(&segments)? {
-            Resource::Home if read => Ok(Self::Home),
-            Resource::Base if read => Ok(Self::Base),
-            Resource::Repositories if read => Ok(Self::ListRepositories {
+        Ok(match resource {
+            Resource::Home => Self::Home,
+            Resource::Base => Self::Base,
+            Resource::Repositories => Self::ListRepositories {
                 page: query.page(limits)?,
-            }),
-            Resource::Tags(repository) if read => Ok(Self::ListTags {
+            },
+            Resource::Tags(repository) => Self::ListTags {
                 repository,
                 page: query.page(limits)?,
-            }),
-            Resource::Referrers(repository, subject) if read => Ok(Self::ListReferrers {
+            },
+            Resource::Referrers(repository, subject) => Self::ListReferrers {
                 repository,
                 subject: subject.parse()?,
                 artifact_type: query.artifact_type()?,
                 page: query.page(limits)?,
-            }),
-            Resource::Home | Resource::Base | Resource::Repositories | Resource::Tags(_) | Resource::Referrers(..) => {
-                Err(Error::MethodNotAllowed(READ))
-            }
-            Resource::Blob(repository, digest) => match *method {
-                Method::GET | Method::HEAD => Ok(Self::GetBlob {
-                    repository,
-                    digest: digest.parse()?,
-                }),
-                Method::DELETE => Ok(Self::DeleteBlob {
-                    repository,
-                    digest: digest.parse()?,
-                }),
-                _ => Err(Error::MethodNotAllowed(BLOB)),
             },
-            Resource::Manifest(repository, reference) => match *method {
-                Method::GET | Method::HEAD => Ok(Self::GetManifest {
-                    repository,
-                    reference: existing_reference(reference)?,
-                }),
-                Method::DELETE => Ok(Self::DeleteManifest {
-                    repository,
-                    reference: existing_reference(reference)?,
-                }),
-                Method::PUT => {
-                    let reference = existing_reference(reference)?.ok_or(Error::TagInvalid)?;
-                    Ok(Self::PutManifest {
-                        repository,
-                        reference,
-                        tags: query.tags(limits)?,
-                    })
+            Resource::Blob(repository, digest) => {
+                let digest = digest.parse()?;
+                match endpoint {
+                    Endpoint::DeleteBlob => Self::DeleteBlob { repository, digest },
+                    _ => Self::GetBlob { repository, digest },
                 }
-                _ => Err(Error::MethodNotAllowed(MANIFEST)),
-            },
-            Resource::Uploads(repository) if *method == Method::POST => Ok(Self::OpenUpload {
+            }
+            Resource::Manifest(repository, reference) => {
+                let reference = existing_reference(reference)?;
+                match endpoint {
+                    Endpoint::PutManifest => Self::PutManifest {
+                        repository,
+                        reference: reference.ok_or(Error::TagInvalid)?,
+                        tags: query.tags(limits)?,
+                    },
+                    Endpoint::DeleteManifest => Self::DeleteManifest { repository, reference },
+                    _ => Self::GetManifest { repository, reference },
+                }
+            }
+            Resource::Uploads(repository) => Self::OpenUpload {
                 repository,
                 open: query.open_upload()?,
-            }),
-            Resource::Uploads(_) => Err(Error::MethodNotAllowed(UPLOADS)),
+            },
             Resource::Upload(repository, token) => {
                 let token = token.to_owned();
-                match *method {
-                    Method::GET | Method::HEAD => Ok(Self::GetUpload { repository, token }),
-                    Method::PATCH => Ok(Self::PatchUpload { repository, token }),
-                    Method::PUT => {
+                match endpoint {
+                    Endpoint::PatchUpload => Self::PatchUpload { repository, token },
+                    Endpoint::FinishUpload => {
                         let digest = query.first("digest").ok_or(Error::DigestMissing)?.parse()?;
-                        Ok(Self::FinishUpload {
+                        Self::FinishUpload {
                             repository,
                             token,
                             digest,
-                        })
+                        }
                     }
-                    Method::DELETE => Ok(Self::CancelUpload { repository, token }),
-                    _ => Err(Error::MethodNotAllowed(UPLOAD)),
+                    Endpoint::CancelUpload => Self::CancelUpload { repository, token },
+                    _ => Self::GetUpload { repository, token },
                 }
             }
-        }
+        })
     }
 
     pub(crate) fn endpoint(&self) -> Endpoint {
@@ -279,10 +272,52 @@ impl<'a> Resource<'a> {
             _ => Err(Error::NoSuchEndpoint),
         }
     }
+
+    /// What a method does with it.
+    fn endpoint(&self, method: &Method) -> Result<Endpoint, Error> {
+        let read = *method == Method::GET || *method == Method::HEAD;
+        match self {
+            Self::Home if read => Ok(Endpoint::Home),
+            Self::Base if read => Ok(Endpoint::Base),
+            Self::Repositories if read => Ok(Endpoint::ListRepositories),
+            Self::Tags(_) if read => Ok(Endpoint::ListTags),
+            Self::Referrers(..) if read => Ok(Endpoint::ListReferrers),
+            Self::Home | Self::Base | Self::Repositories | Self::Tags(_) | Self::Referrers(..) => {
+                Err(Error::MethodNotAllowed(READ))
+            }
+            Self::Blob(..) => match *method {
+                Method::GET | Method::HEAD => Ok(Endpoint::GetBlob),
+                Method::DELETE => Ok(Endpoint::DeleteBlob),
+                _ => Err(Error::MethodNotAllowed(BLOB)),
+            },
+            Self::Manifest(..) => match *method {
+                Method::GET | Method::HEAD => Ok(Endpoint::GetManifest),
+                Method::PUT => Ok(Endpoint::PutManifest),
+                Method::DELETE => Ok(Endpoint::DeleteManifest),
+                _ => Err(Error::MethodNotAllowed(MANIFEST)),
+            },
+            Self::Uploads(_) if *method == Method::POST => Ok(Endpoint::OpenUpload),
+            Self::Uploads(_) => Err(Error::MethodNotAllowed(UPLOADS)),
+            Self::Upload(..) => match *method {
+                Method::GET | Method::HEAD => Ok(Endpoint::GetUpload),
+                Method::PATCH => Ok(Endpoint::PatchUpload),
+                Method::PUT => Ok(Endpoint::FinishUpload),
+                Method::DELETE => Ok(Endpoint::CancelUpload),
+                _ => Err(Error::MethodNotAllowed(UPLOAD)),
+            },
+        }
+    }
 }
 
 fn repository(segments: &[&str]) -> Result<RepositoryName, Error> {
     Ok(segments.join("/").parse()?)
+}
+
+/// The decoded segments of a path. `None`: they are not UTF-8.
+fn segments(path: &str) -> Option<Vec<Cow<'_, str>>> {
+    path.split('/')
+        .map(|segment| percent_decode_str(segment).decode_utf8().ok())
+        .collect()
 }
 
 /// The path with every `%2F` as the slash that it stands for.
@@ -426,6 +461,91 @@ mod tests {
                 Some((expected, Some(name.to_owned()))),
                 "{method} {target}"
             );
+        }
+    }
+
+    fn endpoint_of(method: &str, target: &str) -> Option<Endpoint> {
+        let request = http::Request::builder().method(method).uri(target).body(()).unwrap();
+        Endpoint::of(&request.into_parts().0)
+    }
+
+    /// Every endpoint is told by method and path alone, and is what the whole request line is parsed as; where that is
+    /// refused for its query or its digest, the endpoint is the one that refuses it.
+    #[test]
+    fn the_endpoint_of_a_head() {
+        let digest = Digest::of(Algorithm::Sha256, b"");
+        let all = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY"];
+        let mut met = std::collections::BTreeSet::new();
+        for (target, expected) in [
+            ("/", [("GET", Endpoint::Home), ("HEAD", Endpoint::Home)].as_slice()),
+            ("/v2/", &[("GET", Endpoint::Base), ("HEAD", Endpoint::Base)]),
+            (
+                "/v2/_catalog",
+                &[
+                    ("GET", Endpoint::ListRepositories),
+                    ("HEAD", Endpoint::ListRepositories),
+                ],
+            ),
+            (
+                "/v2/a%2Fb/tags/list",
+                &[("GET", Endpoint::ListTags), ("HEAD", Endpoint::ListTags)],
+            ),
+            (
+                &format!("/v2/a/referrers/{digest}"),
+                &[("GET", Endpoint::ListReferrers), ("HEAD", Endpoint::ListReferrers)],
+            ),
+            (
+                &format!("/v2/a/b/blobs/{digest}"),
+                &[
+                    ("GET", Endpoint::GetBlob),
+                    ("HEAD", Endpoint::GetBlob),
+                    ("DELETE", Endpoint::DeleteBlob),
+                ],
+            ),
+            (
+                "/v2/a/manifests/latest",
+                &[
+                    ("GET", Endpoint::GetManifest),
+                    ("HEAD", Endpoint::GetManifest),
+                    ("PUT", Endpoint::PutManifest),
+                    ("DELETE", Endpoint::DeleteManifest),
+                ],
+            ),
+            ("/v2/a/blobs/uploads/", &[("POST", Endpoint::OpenUpload)]),
+            (
+                &format!("/v2/a/blobs/uploads/x?digest={digest}"),
+                &[
+                    ("GET", Endpoint::GetUpload),
+                    ("HEAD", Endpoint::GetUpload),
+                    ("PATCH", Endpoint::PatchUpload),
+                    ("PUT", Endpoint::FinishUpload),
+                    ("DELETE", Endpoint::CancelUpload),
+                ],
+            ),
+            ("/v2", &[("GET", Endpoint::Base), ("HEAD", Endpoint::Base)]),
+            ("/v2/A/tags/list", &[]),
+            ("/v2/a/tags/%ff", &[]),
+            ("/v1/", &[]),
+        ] {
+            for method in all {
+                let expected = expected.iter().find(|(known, _)| *known == method);
+                let expected = expected.map(|(_, endpoint)| *endpoint);
+                assert_eq!(endpoint_of(method, target), expected, "{method} {target}");
+                let parsed = endpoint(method, target).map(|(endpoint, _)| endpoint);
+                assert_eq!(parsed, expected, "{method} {target}");
+                met.extend(expected);
+            }
+        }
+        assert_eq!(met.len(), Endpoint::ALL.len(), "every endpoint is met");
+        for (method, target, expected) in [
+            ("GET", "/v2/_catalog?n=x", Endpoint::ListRepositories),
+            ("GET", "/v2/a/blobs/sha256:0", Endpoint::GetBlob),
+            ("GET", "/v2/a/referrers/x", Endpoint::ListReferrers),
+            ("PUT", "/v2/a/manifests/-", Endpoint::PutManifest),
+            ("PUT", "/v2/a/blobs/uploads/x", Endpoint::FinishUpload),
+        ] {
+            assert_eq!(endpoint(method, target), None, "{method} {target}");
+            assert_eq!(endpoint_of(method, target), Some(expected), "{method} {target}");
         }
     }
 

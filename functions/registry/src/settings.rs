@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::delivery::{Delivery, DeliveryPolicy};
 use crate::hosts::HostPolicy;
 use crate::limits::Limits;
+use crate::region::RegionName;
 use crate::sparse::Sparse;
 
 /// What an operator may choose.
@@ -18,8 +19,8 @@ pub struct Settings {
     pub delivery: Arc<dyn DeliveryPolicy>,
     /// At which host names the registry answers.
     pub hosts: HostPolicy,
-    /// The region that this instance serves; upload tokens of another one are not taken.
-    pub region: String,
+    /// The region that this instance belongs to; upload tokens of another one are not accepted.
+    pub region: RegionName,
 }
 
 impl Default for Settings {
@@ -29,7 +30,7 @@ impl Default for Settings {
             sparse: Sparse::default(),
             delivery: Arc::new(Delivery::default()),
             hosts: HostPolicy::default(),
-            region: String::new(),
+            region: RegionName::default(),
         }
     }
 }

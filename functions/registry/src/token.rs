@@ -10,6 +10,7 @@ use oci::{Algorithm, RepositoryName};
 use sha2::Sha256;
 
 use crate::auth::{Principal, PrincipalKind};
+use crate::region::RegionName;
 use crate::store::Timestamp;
 use crate::store::sessions::{SessionId, SessionKey, SigningKey};
 
@@ -33,14 +34,18 @@ pub(crate) struct UploadToken {
 
 /// Signs and verifies upload tokens of one region.
 pub(crate) struct TokenKeys {
+    /// As [`RegionName::signed`] tells.
     region: String,
     /// Newest first; never empty.
     keys: Vec<SigningKey>,
 }
 
 impl TokenKeys {
-    pub(crate) fn new(region: String, keys: Vec<SigningKey>) -> Self {
-        Self { region, keys }
+    pub(crate) fn new(region: &RegionName, keys: Vec<SigningKey>) -> Self {
+        Self {
+            region: region.signed().to_owned(),
+            keys,
+        }
     }
 
     /// The token as it stands in a path: url-safe characters only.
@@ -137,8 +142,12 @@ mod tests {
         }
     }
 
+    fn region(name: &str) -> RegionName {
+        name.parse().unwrap()
+    }
+
     fn keys() -> TokenKeys {
-        TokenKeys::new("here".to_owned(), vec![key(7, 1)])
+        TokenKeys::new(&region("here"), vec![key(7, 1)])
     }
 
     fn name(text: &str) -> RepositoryName {
@@ -187,7 +196,7 @@ mod tests {
     fn what_a_token_is_bound_to() {
         let token = token(Principal::user("alice").unwrap(), Algorithm::Sha256);
         let text = keys().sign(&name("a/b"), &token).unwrap();
-        let of = |region: &str, keys: Vec<SigningKey>| TokenKeys::new(region.to_owned(), keys);
+        let of = |region: &str, keys: Vec<SigningKey>| TokenKeys::new(&self::region(region), keys);
         for (what, keys, repository, now) in [
             ("repository", keys(), "a/bc", NOW),
             ("expiry", keys(), "a/b", token.session.expires),
@@ -201,11 +210,46 @@ mod tests {
         }
     }
 
+    /// Before regions had names all tokens were signed with the empty one. They stay valid at home, and nowhere else.
+    #[test]
+    fn tokens_of_the_time_before_regions_are_of_the_home_region() {
+        let unnamed = TokenKeys {
+            region: String::new(),
+            keys: vec![key(7, 1)],
+        };
+        let home = TokenKeys::new(&RegionName::default(), vec![key(7, 1)]);
+        let token = token(Principal::ANONYMOUS, Algorithm::Sha256);
+        let before = unnamed.sign(&name("a/b"), &token).unwrap();
+        assert_eq!(home.verify(&name("a/b"), &before, NOW), Some(token.clone()));
+        assert_eq!(keys().verify(&name("a/b"), &before, NOW), None);
+        let now = home.sign(&name("a/b"), &token).unwrap();
+        assert_eq!(unnamed.verify(&name("a/b"), &now, NOW), Some(token));
+    }
+
+    /// The bytes of a token that was issued by an earlier version.
+    #[test]
+    fn the_form_of_tokens_stays() {
+        let home = TokenKeys::new(&RegionName::default(), vec![key(7, 1)]);
+        for (principal, text) in [
+            (
+                Principal::ANONYMOUS,
+                "AQAAAAcAAAAAAAAD6VVVVVVVVVVVVVVVVVVVVVUB7VprLnlG4aPYVNHO_Kr_WtqLv-iiu_4tK5z5pFn6cwk",
+            ),
+            (
+                Principal::user("alice").unwrap(),
+                "AQAAAAcAAAAAAAAD6VVVVVVVVVVVVVVVVVVVVVUBYWxpY2XY1G_hWM9oNZxeGyNYcUzf7nBj7urM8fOfTPgDMnVSuQ",
+            ),
+        ] {
+            let token = token(principal, Algorithm::Sha512);
+            assert_eq!(home.sign(&name("a/b"), &token).as_deref(), Some(text));
+        }
+    }
+
     #[test]
     fn the_newest_key_signs_and_all_verify() {
         let token = token(Principal::ANONYMOUS, Algorithm::Sha256);
         let old = keys().sign(&name("a"), &token).unwrap();
-        let both = TokenKeys::new("here".to_owned(), vec![key(8, 2), key(7, 1)]);
+        let both = TokenKeys::new(&region("here"), vec![key(8, 2), key(7, 1)]);
         let new = both.sign(&name("a"), &token).unwrap();
         for text in [&old, &new] {
             assert!(both.verify(&name("a"), text, NOW).is_some());

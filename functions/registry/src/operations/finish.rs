@@ -106,10 +106,11 @@ impl Call<'_> {
             match row.state {
                 // More was stored meanwhile: what this request would end is not what its client knew of.
                 State::Open if holds_more(&row.progress) => return Err(session.refused(row.progress.offset)),
-                State::Open if is_held && now.millis_since(begun) >= self.settings.limits.upload_wait_ms => {
-                    return Ok(Claimed::Busy(row));
+                State::Open if is_held => {
+                    if now.millis_since(begun) >= self.settings.limits.upload_wait_ms || self.is_due(now) {
+                        return Ok(Claimed::Busy(row));
+                    }
                 }
-                State::Open if is_held => {}
                 State::Open => match self.claim(key, Expected::Existing, most).await? {
                     // Another one that has waited was faster.
                     Claimed::Busy(_) => {}

@@ -13,7 +13,7 @@ use crate::auth::{Permit, Pull, Push};
 use crate::body::ResponseBody;
 use crate::call::Call;
 use crate::delivery::{Client, Delivery};
-use crate::environment::{context, random_u64};
+use crate::environment::random_u64;
 use crate::error::Error;
 use crate::own_host;
 use crate::response::{self, IMMUTABLE};
@@ -159,10 +159,7 @@ impl Call<'_> {
                 let multipart = ranges::Multipart::new(wanted, link.size, BLOB_TYPE, &boundary);
                 let length = multipart.length();
                 let content_type = multipart.content_type();
-                let (environment, client, budget_ms) =
-                    (self.environment.clone(), self.client(), self.settings.limits.store_ms);
-                let cx = move || context(&*environment, client, budget_ms);
-                let stream = multipart.stream(cx, self.stores.blobs.clone(), location, stream);
+                let stream = multipart.stream(self.later_contexts(), self.stores.blobs.clone(), location, stream);
                 let mut response = Response::new(ResponseBody::stream(stream, length).with_memory(Some(memory)));
                 *response.status_mut() = StatusCode::PARTIAL_CONTENT;
                 response::insert(response.headers_mut(), CONTENT_TYPE, &content_type);

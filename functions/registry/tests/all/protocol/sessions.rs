@@ -395,7 +395,7 @@ async fn three_instances() {
 async fn tokens_are_of_one_region() {
     let here = World::new().await;
     let region = Settings {
-        region: "elsewhere".to_owned(),
+        region: "elsewhere".parse().unwrap(),
         ..Settings::default()
     };
     let there = here.another(Arc::new(Anonymous::all()), region).await;

@@ -1,0 +1,103 @@
+//! The name of the region that an instance belongs to.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// How many bytes a name may have.
+const MAX_LEN: usize = 64;
+
+/// The name of the region that an instance belongs to: `[a-z0-9]+(-[a-z0-9]+)*`, at most 64 bytes.
+///
+/// Upload sessions are not replicated between regions. So an upload's token is bound to the region in which the upload was
+/// opened, and the instances of other regions do not accept it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct RegionName(String);
+
+/// The text is not the name of a region.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("expected lower-case letters and digits, with single hyphens between them, at most 64 characters")]
+pub struct RegionNameError;
+
+impl RegionName {
+    /// The home region, which is the only one of a registry that says nothing of regions.
+    pub const HOME: &'static str = "home";
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name as it goes into the signature of upload tokens. The home region's is empty there: tokens were signed so
+    /// before regions had names, and they stay valid, also on instances of that time. No other region's is empty.
+    pub(crate) fn signed(&self) -> &str {
+        if self.0 == Self::HOME { "" } else { &self.0 }
+    }
+}
+
+/// The home region.
+impl Default for RegionName {
+    fn default() -> Self {
+        Self(Self::HOME.to_owned())
+    }
+}
+
+impl fmt::Display for RegionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for RegionName {
+    type Err = RegionNameError;
+
+    fn from_str(text: &str) -> Result<Self, RegionNameError> {
+        let is_run = |run: &str| {
+            !run.is_empty()
+                && run
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        };
+        if text.len() <= MAX_LEN && text.split('-').all(is_run) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(RegionNameError)
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_regions() {
+        let longest = "x".repeat(MAX_LEN);
+        for name in ["home", "eu-central-1", "1", &longest] {
+            let region: RegionName = name.parse().unwrap();
+            assert_eq!((region.as_str(), region.to_string().as_str()), (name, name));
+        }
+        for name in [
+            "",
+            "EU",
+            "-a",
+            "a-",
+            "a--b",
+            "a b",
+            "a.b",
+            "\u{e9}",
+            &format!("{longest}x"),
+        ] {
+            assert_eq!(name.parse::<RegionName>(), Err(RegionNameError), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn the_home_region_is_the_default_and_alone_is_signed_as_nothing() {
+        assert_eq!(RegionName::default().to_string(), RegionName::HOME);
+        for (name, signed) in [("home", ""), ("home-1", "home-1"), ("eu", "eu")] {
+            assert_eq!(name.parse::<RegionName>().unwrap().signed(), signed);
+        }
+    }
+}
