@@ -214,13 +214,8 @@ fn location(name: Name) -> Location {
 
 /// The object that a location names. The key is parsed before it can become a path, although only this store wrote it.
 fn name(location: &Location) -> Result<Name, StoreError> {
-    if location.store != Location::MAIN {
-        return Err(StoreError::failed(format!(
-            "the location belongs to the store {:?}",
-            location.store
-        )));
-    }
-    Name::parse(&location.key).ok_or_else(|| StoreError::failed(format!("{:?} is no key of this store", location.key)))
+    let key = location.key_in(Location::MAIN)?;
+    Name::parse(key).ok_or_else(|| StoreError::failed(format!("{key:?} is no key of this store")))
 }
 
 /// Tells what a file system refuses for now from what it will go on refusing.

@@ -47,13 +47,10 @@ impl Keys {
 
     /// The key of an object of this store. Data that lies in another store must never be taken for absent, or deleted.
     pub(crate) fn of(&self, location: &Location) -> Result<String, StoreError> {
-        let key = &location.key;
+        let key = location.key_in(Location::MAIN)?;
         let is_plain = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'.');
-        if location.store != Location::MAIN || key.is_empty() || !key.bytes().all(is_plain) {
-            return Err(StoreError::failed(format!(
-                "{key:?} of the store {:?} is no object of this store",
-                location.store
-            )));
+        if key.is_empty() || !key.bytes().all(is_plain) {
+            return Err(StoreError::failed(format!("{key:?} is no key of this store")));
         }
         Ok(format!("{}{key}", self.prefix))
     }

@@ -12,6 +12,7 @@
 pub mod blobs;
 pub mod collection;
 mod fault;
+mod location;
 pub mod memory;
 pub mod metadata;
 pub mod records;
@@ -23,6 +24,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use self::fault::{Cause, Damage, Reason, StoreError, StoreFault};
+pub use self::location::{Location, LocationError};
 use crate::budget::ClientKey;
 
 /// A moment: milliseconds since the Unix epoch.
@@ -68,39 +70,6 @@ pub struct Context {
     pub uid: Uid,
     /// For whom a store holds memory or files meanwhile, where it shares them between clients.
     pub client: ClientKey,
-}
-
-/// Where the bytes of a digest lie, for ever: a store's id and an opaque key in it.
-///
-/// Never a bucket, a path or a URL: those change when data is copied to another store or region.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Location {
-    /// The id of the store that holds the object; [`Location::MAIN`] but for registries with several stores.
-    pub store: String,
-    /// The key there, made of `[0-9a-f.]` only; never derived from anything that a client sent.
-    pub key: String,
-}
-
-impl Location {
-    /// The id of a registry's only blob store. A logical name: the same on disk and in a bucket, so that a registry
-    /// which moves keeps its records.
-    pub const MAIN: &'static str = "main";
-
-    /// Whether the registry's only blob store can have made the object: its key is the name of an
-    /// [`Attempt`](sessions::Attempt), or that and `.0`, as the first version of this program named some.
-    #[must_use]
-    pub fn is_of_main(&self) -> bool {
-        let attempt = sessions::Attempt::of_key(&self.key);
-        self.store == Self::MAIN && matches!(attempt, Some((_, "" | ".0")))
-    }
-
-    /// An object of the registry's only blob store.
-    pub fn main(key: impl Into<String>) -> Self {
-        Self {
-            store: Self::MAIN.to_owned(),
-            key: key.into(),
-        }
-    }
 }
 
 /// Where a walk over everything goes on: text that only the store which made it can read.

@@ -104,18 +104,6 @@ impl MemoryBlobs {
     }
 }
 
-/// Data that lies in another store must never be taken for absent, or deleted by name only.
-fn key_of(location: &Location) -> Result<&str, StoreError> {
-    if location.store == Location::MAIN {
-        Ok(&location.key)
-    } else {
-        Err(StoreError::failed(format!(
-            "the location belongs to the store {:?}",
-            location.store
-        )))
-    }
-}
-
 /// The bytes stored so far, as a state holds them; 0 for the empty state of a new session.
 fn stored(state: &[u8]) -> Result<u64, StoreError> {
     if state.is_empty() {
@@ -243,7 +231,7 @@ impl BlobStore for MemoryBlobs {
         location: &Location,
         range: Range<u64>,
     ) -> Result<Option<ByteStream>, StoreError> {
-        let key = key_of(location)?;
+        let key = location.key_in(Location::MAIN)?;
         let object = match lock(&self.objects).get(key) {
             Some(object) if object.sealed => object.bytes.clone(),
             _ => return Ok(None),
@@ -266,7 +254,7 @@ impl BlobStore for MemoryBlobs {
         location: &Location,
         request: RedirectRequest,
     ) -> Result<Option<Redirect>, StoreError> {
-        let key = key_of(location)?;
+        let key = location.key_in(Location::MAIN)?;
         Ok(self.redirect.as_ref().map(|base| {
             let content_type = request.content_type.replace('/', "%2F");
             Redirect {
@@ -279,7 +267,7 @@ impl BlobStore for MemoryBlobs {
     async fn delete(&self, _cx: Context, to_delete: &[ObjectToDelete]) -> Result<Option<DeletedObjects>, StoreError> {
         let keys = to_delete
             .iter()
-            .map(|to_delete| Ok((key_of(&to_delete.location)?, to_delete.unfinished)));
+            .map(|to_delete| Ok((to_delete.location.key_in(Location::MAIN)?, to_delete.unfinished)));
         let keys = keys.collect::<Result<Vec<_>, StoreError>>()?;
         let mut objects = lock(&self.objects);
         let mut deleted = DeletedObjects::default();
@@ -299,14 +287,14 @@ impl BlobStore for MemoryBlobs {
     }
 
     async fn tidy(&self, _cx: Context, kept: &[Location]) -> Result<(), StoreError> {
-        let prefixes = kept.iter().map(|kept| Ok(format!("{}.", key_of(kept)?)));
+        let prefixes = kept.iter().map(|kept| Ok(format!("{}.", kept.key_in(Location::MAIN)?)));
         let prefixes = prefixes.collect::<Result<Vec<_>, StoreError>>()?;
         lock(&self.objects).retain(|key, _| !prefixes.iter().any(|prefix| key.starts_with(prefix)));
         Ok(())
     }
 
     async fn stat(&self, _cx: Context, location: &Location) -> Result<Option<u64>, StoreError> {
-        let key = key_of(location)?;
+        let key = location.key_in(Location::MAIN)?;
         let objects = lock(&self.objects);
         let sealed = objects.get(key).filter(|object| object.sealed);
         Ok(sealed.map(|object| object.bytes.len() as u64))

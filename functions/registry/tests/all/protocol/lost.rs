@@ -69,6 +69,29 @@ async fn conditions_on_what_is_lost() {
     }
 }
 
+/// What a record says to lie in a store that this instance does not have is out of reach: a fault of ours with an id, and
+/// not an absence. The record stays as it is, and an instance with that store serves it.
+#[tokio::test]
+async fn what_lies_in_an_unknown_store_is_a_fault_and_no_loss() {
+    let world = World::new().await;
+    let digest = sha256(b"archived");
+    let elsewhere = Location::new("archive", "0123abcd.1").unwrap();
+    let repository = "a".parse().unwrap();
+    let recorded = world
+        .metadata
+        .commit_blob(CX, &repository, &digest, &elsewhere, 8)
+        .await;
+    assert_eq!(recorded.unwrap(), elsewhere);
+    let target = format!("/v2/a/blobs/{digest}");
+    for _ in 0..2 {
+        let refused = world.get(&target).send().await.expect_error(500, "UNKNOWN");
+        assert!(!refused.header("x-request-id").is_empty());
+        assert!(!String::from_utf8_lossy(&refused.body).contains("archive"));
+        world.head(&target).send().await.expect(200);
+    }
+    assert_eq!(world.location(&digest).await, elsewhere);
+}
+
 /// HEAD by tag says of a large manifest what GET does, once its object is recorded as lost; before, it asks for the tag
 /// alone.
 #[tokio::test]
