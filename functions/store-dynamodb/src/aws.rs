@@ -21,10 +21,12 @@ use aws_sdk_dynamodb::types::{
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 pub(crate) use self::errors::{MissingTable, classified};
-use self::errors::{cancelled, is_refusal, wrong};
+use self::errors::{cancelled, invalid, is_refusal};
 use self::expression::Expression;
-use self::values::{item_of, item_out, key_of, key_out};
-use crate::table::{Consistency, Found, Item, Key, PARTITION, Query, SORT, Table, TableError, Write, Written};
+use self::values::{from_sdk_item, from_sdk_key, to_sdk_item, to_sdk_key};
+use crate::table::{
+    Consistency, Item, ItemKey, ItemPage, PARTITION, RangeQuery, SORT, Table, TableError, Write, Written,
+};
 
 /// The table, the condition and its placeholders, for the seven builders of the SDK that have these methods and no trait
 /// for them.
@@ -54,30 +56,34 @@ impl AwsTable {
     fn found(
         items: Option<Vec<HashMap<String, AttributeValue>>>,
         last: Option<&HashMap<String, AttributeValue>>,
-    ) -> Result<Found, TableError> {
-        Ok(Found {
+    ) -> Result<ItemPage, TableError> {
+        Ok(ItemPage {
             items: items
                 .unwrap_or_default()
                 .into_iter()
-                .map(item_of)
+                .map(from_sdk_item)
                 .collect::<Result<_, _>>()?,
-            more_after: last.map(key_of).transpose()?,
+            more_after: last.map(from_sdk_key).transpose()?,
         })
     }
 }
 
 #[async_trait]
 impl Table for AwsTable {
-    async fn get(&self, key: &Key, consistency: Consistency) -> Result<Option<Item>, TableError> {
-        let request = self.sdk.get_item().table_name(&self.name).set_key(Some(key_out(key)));
+    async fn get(&self, key: &ItemKey, consistency: Consistency) -> Result<Option<Item>, TableError> {
+        let request = self
+            .sdk
+            .get_item()
+            .table_name(&self.name)
+            .set_key(Some(to_sdk_key(key)));
         let answer = request.consistent_read(consistency == Consistency::Strong).send().await;
         let answer = answer.map_err(|error| classified(&error, &self.name))?;
-        answer.item.map(item_of).transpose()
+        answer.item.map(from_sdk_item).transpose()
     }
 
-    async fn query(&self, query: &Query) -> Result<Found, TableError> {
+    async fn query(&self, query: &RangeQuery) -> Result<ItemPage, TableError> {
         let range = &query.range;
-        let start = query.after.clone().map(|sort| Key {
+        let start = query.after.clone().map(|sort| ItemKey {
             partition: range.partition.clone(),
             sort,
         });
@@ -91,7 +97,7 @@ impl Table for AwsTable {
             .expression_attribute_values(":p", AttributeValue::S(range.partition.clone()))
             .expression_attribute_values(":from", AttributeValue::S(range.from.clone()))
             .expression_attribute_values(":to", AttributeValue::S(range.to.clone()))
-            .set_exclusive_start_key(start.as_ref().map(key_out))
+            .set_exclusive_start_key(start.as_ref().map(to_sdk_key))
             .scan_index_forward(!query.descending)
             .limit(i32::try_from(query.limit).unwrap_or(i32::MAX))
             .consistent_read(query.consistency == Consistency::Strong);
@@ -99,12 +105,12 @@ impl Table for AwsTable {
         Self::found(answer.items, answer.last_evaluated_key.as_ref())
     }
 
-    async fn scan(&self, after: Option<&Key>, limit: usize) -> Result<Found, TableError> {
+    async fn scan(&self, after: Option<&ItemKey>, limit: usize) -> Result<ItemPage, TableError> {
         let request = self
             .sdk
             .scan()
             .table_name(&self.name)
-            .set_exclusive_start_key(after.map(key_out))
+            .set_exclusive_start_key(after.map(to_sdk_key))
             .limit(i32::try_from(limit).unwrap_or(i32::MAX))
             .consistent_read(true);
         let answer = request.send().await.map_err(|error| classified(&error, &self.name))?;
@@ -115,7 +121,7 @@ impl Table for AwsTable {
         let mut expression = Expression::default();
         match write {
             Write::Put { item, condition } => {
-                let put = self.sdk.put_item().set_item(Some(item_out(item)));
+                let put = self.sdk.put_item().set_item(Some(to_sdk_item(item)));
                 let put = on_condition!(put, self, expression, condition);
                 self.written(put.send().await)
             }
@@ -125,17 +131,17 @@ impl Table for AwsTable {
                 remove,
                 condition,
             } => {
-                let update = self.sdk.update_item().set_key(Some(key_out(key)));
+                let update = self.sdk.update_item().set_key(Some(to_sdk_key(key)));
                 let update = update.update_expression(expression.update(set, remove));
                 let update = on_condition!(update, self, expression, condition);
                 self.written(update.send().await)
             }
             Write::Delete { key, condition } => {
-                let delete = self.sdk.delete_item().set_key(Some(key_out(key)));
+                let delete = self.sdk.delete_item().set_key(Some(to_sdk_key(key)));
                 let delete = on_condition!(delete, self, expression, condition);
                 self.written(delete.send().await)
             }
-            Write::Check { .. } => Err(wrong("a check is no write by itself")),
+            Write::Check { .. } => Err(invalid("a check is no write by itself")),
         }
     }
 
@@ -161,21 +167,21 @@ impl Table for AwsTable {
         }
     }
 
-    async fn batch_get(&self, keys: &[Key]) -> Result<(Vec<Item>, Vec<Key>), TableError> {
+    async fn batch_get(&self, keys: &[ItemKey]) -> Result<(Vec<Item>, Vec<ItemKey>), TableError> {
         let wanted = KeysAndAttributes::builder()
-            .set_keys(Some(keys.iter().map(key_out).collect()))
+            .set_keys(Some(keys.iter().map(to_sdk_key).collect()))
             .consistent_read(true)
             .build()
-            .map_err(wrong)?;
+            .map_err(invalid)?;
         let request = self.sdk.batch_get_item().request_items(&self.name, wanted);
         let answer = request.send().await.map_err(|error| classified(&error, &self.name))?;
         let items = answer.responses.and_then(|mut tables| tables.remove(&self.name));
-        let items = items.unwrap_or_default().into_iter().map(item_of);
+        let items = items.unwrap_or_default().into_iter().map(from_sdk_item);
         let left = answer.unprocessed_keys.and_then(|mut tables| tables.remove(&self.name));
         let left = left.map(|left| left.keys).unwrap_or_default();
         Ok((
             items.collect::<Result<_, _>>()?,
-            left.iter().map(key_of).collect::<Result<_, _>>()?,
+            left.iter().map(from_sdk_key).collect::<Result<_, _>>()?,
         ))
     }
 
@@ -192,11 +198,11 @@ impl Table for AwsTable {
             let attributes = match (&request.put_request, &request.delete_request) {
                 (Some(put), _) => &put.item,
                 (None, Some(delete)) => &delete.key,
-                (None, None) => return Err(wrong("a write that is neither a put nor a delete")),
+                (None, None) => return Err(invalid("a write that is neither a put nor a delete")),
             };
-            let key = key_of(attributes)?;
+            let key = from_sdk_key(attributes)?;
             let write = writes.iter().find(|write| *write.key() == key);
-            write.cloned().ok_or_else(|| wrong("a write that was not asked for"))
+            write.cloned().ok_or_else(|| invalid("a write that was not asked for"))
         });
         left.collect()
     }
@@ -220,9 +226,9 @@ impl AwsTable {
         let item = TransactWriteItem::builder();
         let item = match write {
             Write::Put { item: put, condition } => {
-                let put = Put::builder().set_item(Some(item_out(put)));
+                let put = Put::builder().set_item(Some(to_sdk_item(put)));
                 let put = on_condition!(put, self, expression, condition);
-                item.put(put.build().map_err(wrong)?)
+                item.put(put.build().map_err(invalid)?)
             }
             Write::Update {
                 key,
@@ -230,20 +236,20 @@ impl AwsTable {
                 remove,
                 condition,
             } => {
-                let update = Update::builder().set_key(Some(key_out(key)));
+                let update = Update::builder().set_key(Some(to_sdk_key(key)));
                 let update = update.update_expression(expression.update(set, remove));
                 let update = on_condition!(update, self, expression, condition);
-                item.update(update.build().map_err(wrong)?)
+                item.update(update.build().map_err(invalid)?)
             }
             Write::Delete { key, condition } => {
-                let delete = Delete::builder().set_key(Some(key_out(key)));
+                let delete = Delete::builder().set_key(Some(to_sdk_key(key)));
                 let delete = on_condition!(delete, self, expression, condition);
-                item.delete(delete.build().map_err(wrong)?)
+                item.delete(delete.build().map_err(invalid)?)
             }
             Write::Check { key, condition } => {
-                let check = ConditionCheck::builder().set_key(Some(key_out(key)));
+                let check = ConditionCheck::builder().set_key(Some(to_sdk_key(key)));
                 let check = on_condition!(check, self, expression, condition);
-                item.condition_check(check.build().map_err(wrong)?)
+                item.condition_check(check.build().map_err(invalid)?)
             }
         };
         Ok(item.build())
@@ -254,15 +260,15 @@ fn batched(write: &Write) -> Result<WriteRequest, TableError> {
     let request = WriteRequest::builder();
     let request = match write {
         Write::Put { item, .. } => {
-            let put = PutRequest::builder().set_item(Some(item_out(item)));
-            request.put_request(put.build().map_err(wrong)?)
+            let put = PutRequest::builder().set_item(Some(to_sdk_item(item)));
+            request.put_request(put.build().map_err(invalid)?)
         }
         Write::Delete { key, .. } => {
-            let delete = DeleteRequest::builder().set_key(Some(key_out(key)));
-            request.delete_request(delete.build().map_err(wrong)?)
+            let delete = DeleteRequest::builder().set_key(Some(to_sdk_key(key)));
+            request.delete_request(delete.build().map_err(invalid)?)
         }
         Write::Update { .. } | Write::Check { .. } => {
-            return Err(wrong("a batch holds puts and deletes"));
+            return Err(invalid("a batch holds puts and deletes"));
         }
     };
     Ok(request.build())

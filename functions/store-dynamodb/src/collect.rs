@@ -14,33 +14,33 @@ use registry::store::{Context, Cursor, Slice, StoreError, Timestamp, Uid};
 use crate::DynamoStore;
 use crate::keys;
 use crate::records::PassRow;
-use crate::records::names as attributes;
-use crate::retrying::{Answer, Requests};
-use crate::table::{Condition, Key, Value, Write};
+use crate::records::attributes;
+use crate::retrying::{Requests, WriteOutcome};
+use crate::table::{ItemKey, Value, Write, WriteCondition};
 
 /// Where a walk over a table goes on: a key, as one text. No key contains what separates its parts here.
 const SEPARATOR: char = '\n';
 
 /// The text of the place behind a key.
-pub(crate) fn cursor(last: &Key) -> Cursor {
+pub(crate) fn cursor(last: &ItemKey) -> Cursor {
     Cursor(format!("{}{SEPARATOR}{}", last.partition, last.sort))
 }
 
 /// The key of such a text.
-pub(crate) fn place(cursor: &Cursor) -> Result<Key, StoreError> {
+pub(crate) fn position(cursor: &Cursor) -> Result<ItemKey, StoreError> {
     let parts = cursor.0.split_once(SEPARATOR);
     let (partition, sort) = parts.ok_or_else(|| StoreError::failed("not a cursor of this store"))?;
-    Ok(Key {
+    Ok(ItemKey {
         partition: partition.to_owned(),
         sort: sort.to_owned(),
     })
 }
 
 /// The row says that the pass is this one's, until this moment.
-fn held_by(row: &PassRow) -> Condition {
-    Condition::All(vec![
-        Condition::Is(attributes::PASS, Value::S(row.pass.to_string())),
-        Condition::Is(attributes::UNTIL, Value::N(row.until.0)),
+fn held_by(row: &PassRow) -> WriteCondition {
+    WriteCondition::All(vec![
+        WriteCondition::Is(attributes::PASS, Value::S(row.pass.to_string())),
+        WriteCondition::Is(attributes::UNTIL, Value::N(row.until.0)),
     ])
 }
 
@@ -69,7 +69,7 @@ impl CollectionStore for DynamoStore {
                 until,
                 next: next.clone(),
             };
-            let take = row.becomes(before.as_ref().map_or(Condition::Absent, held_by));
+            let take = row.becomes(before.as_ref().map_or(WriteCondition::Absent, held_by));
             if requests.write(&take).await?.is_done() {
                 return Ok(next.map_or(PassStart::New, PassStart::Resumed));
             }
@@ -86,7 +86,7 @@ impl CollectionStore for DynamoStore {
         until: Timestamp,
     ) -> Result<bool, StoreError> {
         let requests = self.local.within(cx);
-        let condition = Condition::Is(attributes::PASS, Value::S(pass.to_string()));
+        let condition = WriteCondition::Is(attributes::PASS, Value::S(pass.to_string()));
         let write = match next {
             Some(next) => {
                 let next = Some(next.clone());
@@ -98,10 +98,10 @@ impl CollectionStore for DynamoStore {
             },
         };
         match requests.write(&write).await? {
-            Answer::Done => Ok(true),
-            Answer::Refused { perhaps_done: false } => Ok(false),
+            WriteOutcome::Done => Ok(true),
+            WriteOutcome::Refused { perhaps_done: false } => Ok(false),
             // The end of a pass leaves no trace: if the row is gone, this was it.
-            Answer::Refused { perhaps_done: true } => Ok(next.is_none() && pass_row(&requests).await?.is_none()),
+            WriteOutcome::Refused { perhaps_done: true } => Ok(next.is_none() && pass_row(&requests).await?.is_none()),
         }
     }
 

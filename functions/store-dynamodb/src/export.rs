@@ -12,8 +12,8 @@ use registry::store::{Context, Cursor, Slice, StoreError};
 
 use crate::DynamoStore;
 use crate::keys;
-use crate::records::{BackLink, BlobRow, ManifestRow, References};
-use crate::table::{Item, Key};
+use crate::records::{BackLink, BlobRow, ManifestRow, ReferenceList};
+use crate::table::{Item, ItemKey};
 
 #[async_trait]
 impl RecordStore for DynamoStore {
@@ -37,16 +37,16 @@ impl RecordStore for DynamoStore {
     }
 
     async fn lost(&self, cx: Context, back_references: &[BackReference]) -> Result<Vec<BackReference>, StoreError> {
-        let keys: BTreeSet<Key> = back_references.iter().map(key_of).collect();
+        let keys: BTreeSet<ItemKey> = back_references.iter().map(key_of).collect();
         let found = self.main.within(cx).get_all(&keys).await?;
-        let mut lost = Vec::new();
-        for hold in back_references {
-            let item = found.get(&key_of(hold));
-            if !item.map_or(Ok(false), |item| is(item, hold))? {
-                lost.push(hold.clone());
+        let mut missing = Vec::new();
+        for back_reference in back_references {
+            let item = found.get(&key_of(back_reference));
+            if !item.map_or(Ok(false), |item| is_back_reference(item, back_reference))? {
+                missing.push(back_reference.clone());
             }
         }
-        Ok(lost)
+        Ok(missing)
     }
 
     async fn insert(&self, cx: Context, records: &[Record]) -> Result<(), StoreError> {
@@ -54,8 +54,8 @@ impl RecordStore for DynamoStore {
     }
 }
 
-fn key_of(hold: &BackReference) -> Key {
-    match hold {
+fn key_of(back_reference: &BackReference) -> ItemKey {
+    match back_reference {
         BackReference::Edge {
             repository,
             target,
@@ -71,33 +71,33 @@ fn key_of(hold: &BackReference) -> Key {
     }
 }
 
-/// Whether the item under the key of a hold is that hold.
-fn is(item: &Item, hold: &BackReference) -> Result<bool, StoreError> {
-    match hold {
+/// Whether the item under the key of a back_reference is that back_reference.
+fn is_back_reference(item: &Item, back_reference: &BackReference) -> Result<bool, StoreError> {
+    match back_reference {
         BackReference::Edge { .. } => Ok(true),
         BackReference::BackLink { link_kind, .. } => Ok(BackLink::read(item)?.link_kind == *link_kind),
     }
 }
 
-/// The keys of all that belongs to a life of a manifest, but for itself and its place in the list, which outlive it.
-fn belongings<'a>(
+/// The keys of all that belongs to a uid of a manifest, but for itself and its place in the list, which outlive it.
+fn dependent_keys<'a>(
     repository: &'a RepositoryName,
     digest: &'a Digest,
     row: &'a ManifestRow,
     references: &'a [Digest],
-) -> impl Iterator<Item = Key> + 'a {
-    let life = row.record.uid;
+) -> impl Iterator<Item = ItemKey> + 'a {
+    let uid = row.record.uid;
     let edges = references
         .iter()
-        .map(move |target| keys::edge(repository, target, digest, life));
-    let apart = match row.references {
-        References::Here(_) => 0,
-        References::Apart(rows) => rows,
+        .map(move |target| keys::edge(repository, target, digest, uid));
+    let reference_rows = match row.references {
+        ReferenceList::Inline(_) => 0,
+        ReferenceList::Separate(rows) => rows,
     };
-    let apart = (0..apart).map(move |number| keys::references(repository, digest, life, number));
+    let reference_rows = (0..reference_rows).map(move |number| keys::references(repository, digest, uid, number));
     let referrer = row.record.subject.as_ref();
     let referrer = referrer.map(|subject| keys::referrer(repository, subject, digest));
     let stored = row.record.content.object().is_some();
-    let back_link = stored.then(|| keys::back_link(digest, repository, life));
-    edges.chain(apart).chain(referrer).chain(back_link)
+    let back_link = stored.then(|| keys::back_link(digest, repository, uid));
+    edges.chain(reference_rows).chain(referrer).chain(back_link)
 }

@@ -39,7 +39,7 @@ use oci::{Digest, RepositoryName, Tag};
 use registry::store::sessions::{SessionId, SessionKey};
 use registry::store::{Location, Timestamp, Uid};
 
-use crate::table::{Key, Range};
+use crate::table::{ItemKey, Range};
 
 /// Above every character of the keys here, which are ASCII.
 const LAST: char = '\u{7f}';
@@ -47,15 +47,15 @@ const LAST: char = '\u{7f}';
 /// Into how many collections sessions and graves are spread.
 pub(crate) const SHARDS: u8 = 16;
 
-fn key(partition: impl Into<String>, sort: impl Into<String>) -> Key {
-    Key {
+fn key(partition: impl Into<String>, sort: impl Into<String>) -> ItemKey {
+    ItemKey {
         partition: partition.into(),
         sort: sort.into(),
     }
 }
 
 /// All sort keys of a collection that begin with `prefix`.
-fn beginning(partition: String, prefix: &str) -> Range {
+fn with_prefix(partition: String, prefix: &str) -> Range {
     Range {
         partition,
         from: prefix.to_owned(),
@@ -75,79 +75,79 @@ fn of_history(repository: &RepositoryName, tag: &Tag) -> String {
     format!("H#{repository}#{tag}")
 }
 
-fn of_bytes(digest: &Digest) -> String {
+fn of_blob(digest: &Digest) -> String {
     format!("B#{digest}")
 }
 
 /// The sort key behind which the items lie whose last part is greater than `after`, any text. A part that can be
 /// stored has at most `longest` bytes, all ASCII, so that cutting what is longer changes no comparison with it.
-pub(crate) fn behind(prefix: &str, after: &str, longest: usize) -> String {
+pub(crate) fn start_after(prefix: &str, after: &str, longest: usize) -> String {
     let end = (longest..after.len()).find(|end| after.is_char_boundary(*end));
     format!("{prefix}{}", &after[..end.unwrap_or(after.len())])
 }
 
-pub(crate) fn link(repository: &RepositoryName, digest: &Digest) -> Key {
+pub(crate) fn link(repository: &RepositoryName, digest: &Digest) -> ItemKey {
     key(of_digest(repository, digest), "L")
 }
 
-pub(crate) fn manifest(repository: &RepositoryName, digest: &Digest) -> Key {
+pub(crate) fn manifest(repository: &RepositoryName, digest: &Digest) -> ItemKey {
     key(of_digest(repository, digest), "M")
 }
 
-pub(crate) fn edge(repository: &RepositoryName, target: &Digest, parent: &Digest, uid: Uid) -> Key {
+pub(crate) fn edge(repository: &RepositoryName, target: &Digest, parent: &Digest, uid: Uid) -> ItemKey {
     key(of_digest(repository, target), format!("e#m#{parent}#{uid}"))
 }
 
 /// The edges to `target`.
 pub(crate) fn edges(repository: &RepositoryName, target: &Digest) -> Range {
-    beginning(of_digest(repository, target), "e#m#")
+    with_prefix(of_digest(repository, target), "e#m#")
 }
 
-pub(crate) fn referrer(repository: &RepositoryName, subject: &Digest, referrer: &Digest) -> Key {
+pub(crate) fn referrer(repository: &RepositoryName, subject: &Digest, referrer: &Digest) -> ItemKey {
     key(of_digest(repository, subject), format!("e#s#{referrer}"))
 }
 
 /// The referrers API's rows of `subject`.
 pub(crate) fn referrers(repository: &RepositoryName, subject: &Digest) -> Range {
-    beginning(of_digest(repository, subject), "e#s#")
+    with_prefix(of_digest(repository, subject), "e#s#")
 }
 
-pub(crate) fn tagged(repository: &RepositoryName, digest: &Digest, tag: &Tag) -> Key {
+pub(crate) fn tagged(repository: &RepositoryName, digest: &Digest, tag: &Tag) -> ItemKey {
     key(of_digest(repository, digest), format!("e#t#{tag}"))
 }
 
 /// The tags that name `digest`.
 pub(crate) fn all_tagged(repository: &RepositoryName, digest: &Digest) -> Range {
-    beginning(of_digest(repository, digest), "e#t#")
+    with_prefix(of_digest(repository, digest), "e#t#")
 }
 
-pub(crate) fn references(repository: &RepositoryName, digest: &Digest, uid: Uid, row: u32) -> Key {
+pub(crate) fn references(repository: &RepositoryName, digest: &Digest, uid: Uid, row: u32) -> ItemKey {
     key(of_digest(repository, digest), format!("r#{uid}#{row:06}"))
 }
 
-pub(crate) fn tag(repository: &RepositoryName, tag: &Tag) -> Key {
+pub(crate) fn tag(repository: &RepositoryName, tag: &Tag) -> ItemKey {
     key(of_tags(repository), format!("t#{tag}"))
 }
 
 /// The tags of a repository.
 pub(crate) fn tags(repository: &RepositoryName) -> Range {
-    beginning(of_tags(repository), "t#")
+    with_prefix(of_tags(repository), "t#")
 }
 
-pub(crate) fn tombstone(repository: &RepositoryName, tag: &Tag) -> Key {
+pub(crate) fn tombstone(repository: &RepositoryName, tag: &Tag) -> ItemKey {
     key(of_history(repository, tag), "x")
 }
 
-pub(crate) fn listed(repository: &RepositoryName, digest: &Digest) -> Key {
+pub(crate) fn listed(repository: &RepositoryName, digest: &Digest) -> ItemKey {
     key(of_tags(repository), format!("m#{digest}"))
 }
 
 /// The manifests of a repository.
 pub(crate) fn all_listed(repository: &RepositoryName) -> Range {
-    beginning(of_tags(repository), "m#")
+    with_prefix(of_tags(repository), "m#")
 }
 
-pub(crate) fn change(repository: &RepositoryName, tag: &Tag, version: u64) -> Key {
+pub(crate) fn change(repository: &RepositoryName, tag: &Tag, version: u64) -> ItemKey {
     key(of_history(repository, tag), format!("{version:016x}"))
 }
 
@@ -160,12 +160,12 @@ pub(crate) fn changes(repository: &RepositoryName, tag: &Tag, up_to: u64) -> Ran
     }
 }
 
-pub(crate) fn repository(repository: &RepositoryName) -> Key {
+pub(crate) fn repository(repository: &RepositoryName) -> ItemKey {
     key("C", repository.as_str())
 }
 
 /// The key of the catalog's partition, with an empty sort key, which no row has.
-pub(crate) fn catalog_place() -> Key {
+pub(crate) fn catalog_partition() -> ItemKey {
     key("C", "")
 }
 
@@ -179,17 +179,17 @@ pub(crate) fn repositories() -> Range {
     }
 }
 
-pub(crate) fn blob(digest: &Digest) -> Key {
-    key(of_bytes(digest), "B")
+pub(crate) fn blob(digest: &Digest) -> ItemKey {
+    key(of_blob(digest), "B")
 }
 
-pub(crate) fn back_link(digest: &Digest, repository: &RepositoryName, uid: Uid) -> Key {
-    key(of_bytes(digest), format!("l#{repository}#{uid}"))
+pub(crate) fn back_link(digest: &Digest, repository: &RepositoryName, uid: Uid) -> ItemKey {
+    key(of_blob(digest), format!("l#{repository}#{uid}"))
 }
 
 /// Who holds the bytes of a digest.
 pub(crate) fn back_links(digest: &Digest) -> Range {
-    beginning(of_bytes(digest), "l#")
+    with_prefix(of_blob(digest), "l#")
 }
 
 fn of_session(id: SessionId) -> String {
@@ -200,12 +200,12 @@ fn session_sort(session: SessionKey) -> String {
     format!("{:016x}#{}", session.expires.0, session.id)
 }
 
-pub(crate) fn session(session: SessionKey) -> Key {
+pub(crate) fn session(session: SessionKey) -> ItemKey {
     key(of_session(session.id), session_sort(session))
 }
 
 /// The part record with this number, counted from 0.
-pub(crate) fn part(session: SessionKey, number: u32) -> Key {
+pub(crate) fn part(session: SessionKey, number: u32) -> ItemKey {
     key(
         of_session(session.id),
         format!("{}#p{number:06}", session_sort(session)),
@@ -214,7 +214,7 @@ pub(crate) fn part(session: SessionKey, number: u32) -> Key {
 
 /// The part records of a session, in order.
 pub(crate) fn parts(session: SessionKey) -> Range {
-    beginning(of_session(session.id), &format!("{}#p", session_sort(session)))
+    with_prefix(of_session(session.id), &format!("{}#p", session_sort(session)))
 }
 
 /// The sessions of a shard that ended before `before`, and their part records.
@@ -234,7 +234,7 @@ fn shard(location: &Location) -> char {
 }
 
 /// The one grave of an object, however often it is buried.
-pub(crate) fn pending_deletion(location: &Location) -> Key {
+pub(crate) fn pending_deletion(location: &Location) -> ItemKey {
     key(
         format!("G#{}", shard(location)),
         format!("{}#{}", location.key, location.store),
@@ -251,31 +251,31 @@ pub(crate) fn pending_deletions(shard: u8) -> Range {
     }
 }
 
-pub(crate) fn signing_key(id: u32) -> Key {
+pub(crate) fn signing_key(id: u32) -> ItemKey {
     key("K", format!("upload#{id:08x}"))
 }
 
 /// All signing keys.
 pub(crate) fn signing_keys() -> Range {
-    beginning("K".to_owned(), "upload#")
+    with_prefix("K".to_owned(), "upload#")
 }
 
 /// Which signing key was the first: decides between racing first calls.
-pub(crate) fn first_signing_key() -> Key {
+pub(crate) fn first_signing_key() -> ItemKey {
     key("K", "first")
 }
 
-pub(crate) fn pass() -> Key {
+pub(crate) fn pass() -> ItemKey {
     key("K", "pass")
 }
 
-pub(crate) fn schema() -> Key {
+pub(crate) fn schema() -> ItemKey {
     key("K", "schema")
 }
 
 /// What a key names, for walks over the whole table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Name {
+pub(crate) enum RecordKey {
     Link(RepositoryName, Digest),
     Manifest(RepositoryName, Digest),
     Edge {
@@ -316,9 +316,9 @@ pub(crate) enum Name {
     Schema,
 }
 
-impl Name {
+impl RecordKey {
     /// What the key names; `None` for a key that this version does not write.
-    pub(crate) fn of(key: &Key) -> Option<Self> {
+    pub(crate) fn of(key: &ItemKey) -> Option<Self> {
         let partition: Vec<&str> = key.partition.split('#').collect();
         let sort: Vec<&str> = key.sort.split('#').collect();
         match (partition.as_slice(), sort.as_slice()) {
@@ -398,7 +398,7 @@ fn session_key(expires: &str, id: &str) -> Option<SessionKey> {
     })
 }
 
-impl Display for Key {
+impl Display for ItemKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} / {}", self.partition, self.sort)
     }

@@ -5,7 +5,7 @@
 //! holds a lock: every change is a protocol of single conditional writes and of transactions on items that no
 //! unrelated request touches, made safe by one rule.
 //!
-//! *Write your claim, then look. Mark your victim, then look. Delete only if your mark is still yours.* Whoever
+//! *Write your claim, then look. DeletionMark your victim, then look. Delete only if your mark is still yours.* Whoever
 //! creates a reference writes it before it looks at its target; whoever removes a target marks it before it looks for
 //! references. All reads are strongly consistent, so that at least one of the two sees the other. A crash at any point
 //! leaves claims, marks or objects that belong to nothing: garbage, and collected as such.
@@ -32,7 +32,7 @@
 //!
 //! | action | for |
 //! |---|---|
-//! | `dynamodb:GetItem`, `dynamodb:BatchGetItem`, `dynamodb:Query` | every operation |
+//! | `dynamodb:GetItem`, `dynamodb:BatchGetItem`, `dynamodb:RangeQuery` | every operation |
 //! | `dynamodb:PutItem`, `dynamodb:UpdateItem`, `dynamodb:DeleteItem`, `dynamodb:BatchWriteItem` | every change; `TransactWriteItems` needs those of the items that it changes |
 //! | `dynamodb:ConditionCheckItem` | transactions that rely on an item which they do not change |
 //! | `dynamodb:Scan` | collection, export and checks; a registry that only serves can do without, and is then collected by another process |
@@ -65,10 +65,10 @@ pub use open::{OpenError, Options};
 pub use retrying::Statistics;
 pub use schema::Prepared;
 
-use metadata::Known;
+use metadata::KnownRepositories;
 use registry::clock::ServiceClock;
 use registry::store::{Context, StoreError};
-use retrying::{Client, Pace};
+use retrying::{RetryEnvironment, TableClient};
 use table::Table;
 
 /// A registry's names, sessions, graveyard and keys in one DynamoDB table, or two. Clones are the same store.
@@ -80,33 +80,33 @@ use table::Table;
 #[derive(Clone)]
 pub struct DynamoStore {
     /// What may be replicated: all but sessions, graves, keys and the pass.
-    main: Client,
+    main: TableClient,
     /// What belongs to this region.
-    local: Client,
+    local: TableClient,
     /// Repositories whose catalog row was there a short while ago, as those who publish have found.
-    known: Arc<Known>,
+    known: Arc<KnownRepositories>,
     /// The same, as walks over the table have found: they meet all repositories, and would displace those in use.
-    walked: Arc<Known>,
+    known_to_walks: Arc<KnownRepositories>,
     /// What both tables tell of the time.
     clock: Arc<ServiceClock>,
-    tables: [String; 2],
+    table_names: [String; 2],
 }
 
 impl DynamoStore {
     /// A store over two tables, which may be the same one.
-    pub(crate) fn over(main: Arc<dyn Table>, local: Arc<dyn Table>, pace: &Arc<dyn Pace>) -> Self {
+    pub(crate) fn over(main: Arc<dyn Table>, local: Arc<dyn Table>, environment: &Arc<dyn RetryEnvironment>) -> Self {
         Self {
-            main: Client::new(main, pace.clone()),
-            local: Client::new(local, pace.clone()),
-            known: Arc::new(Known::of_pushes()),
-            walked: Arc::new(Known::of_walks()),
+            main: TableClient::new(main, environment.clone()),
+            local: TableClient::new(local, environment.clone()),
+            known: Arc::new(KnownRepositories::for_pushes()),
+            known_to_walks: Arc::new(KnownRepositories::for_walks()),
             clock: Arc::default(),
-            tables: [String::new(), String::new()],
+            table_names: [String::new(), String::new()],
         }
     }
 
     /// Writes only while `clock`, which the answers of the tables set, is not off.
-    pub(crate) fn told_by(mut self, clock: Arc<ServiceClock>) -> Self {
+    pub(crate) fn with_clock(mut self, clock: Arc<ServiceClock>) -> Self {
         self.main.clock = clock.clone();
         self.local.clock = clock.clone();
         self.clock = clock;
@@ -114,8 +114,8 @@ impl DynamoStore {
     }
 
     /// The names of the tables, main and local, for what is said of them.
-    pub(crate) fn named(mut self, tables: [String; 2]) -> Self {
-        self.tables = tables;
+    pub(crate) fn with_table_names(mut self, table_names: [String; 2]) -> Self {
+        self.table_names = table_names;
         self
     }
 

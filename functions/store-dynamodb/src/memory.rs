@@ -12,23 +12,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
+use self::faults::Fault;
 pub(crate) use self::faults::Faults;
-use self::faults::Trouble;
 pub(crate) use self::items::Items;
-use self::items::{Place, reject};
+use self::items::{ItemPosition, reject};
 use crate::scheduler::{Random, Scheduler, yield_once};
 use crate::table::{
-    BATCH_READS, BATCH_WRITES, Condition, Consistency, Found, Item, Key, Query, Table, TableError, Write, Written,
+    BATCH_READS, BATCH_WRITES, Consistency, Item, ItemKey, ItemPage, RangeQuery, Table, TableError, Write,
+    WriteCondition, Written,
 };
 
 /// A table in memory. Clones are the same table.
 #[derive(Clone)]
 pub(crate) struct MemoryTable {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<MemoryState>>,
     scheduler: Option<Scheduler>,
 }
 
-struct State {
+struct MemoryState {
     items: Items,
     faults: Faults,
     random: Random,
@@ -36,9 +37,9 @@ struct State {
     late: Vec<(Vec<Write>, Option<String>)>,
 }
 
-impl State {
+impl MemoryState {
     /// Perhaps does something that was sent some time ago. Nobody hears of it.
-    fn catch_up(&mut self) {
+    fn perhaps_do_late_write(&mut self) {
         if self.late.is_empty() || !self.random.happens(200) {
             return;
         }
@@ -72,7 +73,7 @@ impl MemoryTable {
 
     fn with(faults: Faults, seed: u64, scheduler: Option<Scheduler>) -> Self {
         Self {
-            state: Arc::new(Mutex::new(State {
+            state: Arc::new(Mutex::new(MemoryState {
                 items: Items::default(),
                 faults,
                 random: Random::new(seed),
@@ -102,17 +103,17 @@ impl MemoryTable {
         look(&mut self.lock().items)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, MemoryState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the turn, then does the request as one step, with whatever trouble it is to meet.
+    /// Waits for the turn, then does the request as one step, with whatever fault it is to meet.
     async fn step<T: std::fmt::Debug>(
         &self,
-        kind: faults::Kind,
+        kind: faults::RequestKind,
         about: impl Fn() -> String,
         (writes, token): (&[Write], Option<&str>),
-        request: impl FnOnce(&mut State) -> Result<T, TableError>,
+        request: impl FnOnce(&mut MemoryState) -> Result<T, TableError>,
     ) -> Result<T, TableError> {
         match &self.scheduler {
             Some(scheduler) => scheduler.turn().await,
@@ -120,18 +121,18 @@ impl MemoryTable {
         }
         let answer = {
             let mut state = self.lock();
-            state.catch_up();
-            let State {
+            state.perhaps_do_late_write();
+            let MemoryState {
                 faults, random, late, ..
             } = &mut *state;
-            match faults.trouble(kind, random) {
+            match faults.fault(kind, random) {
                 None => request(&mut state),
-                Some(Trouble::Late) => {
+                Some(Fault::Late) => {
                     late.push((writes.to_vec(), token.map(str::to_owned)));
-                    Err(Trouble::Late.error())
+                    Err(Fault::Late.error())
                 }
-                Some(Trouble::Lost) => request(&mut state).and_then(|_| Err(Trouble::Lost.error())),
-                Some(trouble) => Err(trouble.error()),
+                Some(Fault::Lost) => request(&mut state).and_then(|_| Err(Fault::Lost.error())),
+                Some(fault) => Err(fault.error()),
             }
         };
         if let Some(scheduler) = &self.scheduler {
@@ -143,9 +144,9 @@ impl MemoryTable {
 
 #[async_trait]
 impl Table for MemoryTable {
-    async fn get(&self, key: &Key, consistency: Consistency) -> Result<Option<Item>, TableError> {
+    async fn get(&self, key: &ItemKey, consistency: Consistency) -> Result<Option<Item>, TableError> {
         let about = || format!("get {key:?} {consistency:?}");
-        self.step(faults::Kind::Read, about, (&[], None), |state| {
+        self.step(faults::RequestKind::Read, about, (&[], None), |state| {
             items::check_key(key)?;
             let stale = consistency == Consistency::Eventual && state.faults.is_stale(&mut state.random);
             Ok(state.items.get(key, stale))
@@ -153,18 +154,18 @@ impl Table for MemoryTable {
         .await
     }
 
-    async fn query(&self, query: &Query) -> Result<Found, TableError> {
+    async fn query(&self, query: &RangeQuery) -> Result<ItemPage, TableError> {
         let about = || format!("{query:?}");
-        self.step(faults::Kind::Read, about, (&[], None), |state| {
+        self.step(faults::RequestKind::Read, about, (&[], None), |state| {
             let stale = query.consistency == Consistency::Eventual && state.faults.is_stale(&mut state.random);
             state.items.query(query, stale)
         })
         .await
     }
 
-    async fn scan(&self, after: Option<&Key>, limit: usize) -> Result<Found, TableError> {
+    async fn scan(&self, after: Option<&ItemKey>, limit: usize) -> Result<ItemPage, TableError> {
         let about = || format!("scan after {after:?}");
-        self.step(faults::Kind::Read, about, (&[], None), |state| {
+        self.step(faults::RequestKind::Read, about, (&[], None), |state| {
             state.items.scan(after, limit)
         })
         .await
@@ -173,7 +174,7 @@ impl Table for MemoryTable {
     async fn write(&self, write: &Write) -> Result<Written, TableError> {
         let about = || format!("{write:?}");
         let sent = (std::slice::from_ref(write), None);
-        self.step(faults::Kind::Write, about, sent, |state| {
+        self.step(faults::RequestKind::Write, about, sent, |state| {
             if matches!(write, Write::Check { .. }) {
                 return Err(reject("a check outside a transaction"));
             }
@@ -184,18 +185,21 @@ impl Table for MemoryTable {
 
     async fn transact(&self, writes: &[Write], token: &str) -> Result<Written, TableError> {
         let about = || format!("transact {writes:#?}");
-        self.step(faults::Kind::Transaction, about, (writes, Some(token)), |state| {
-            state.items.transact(writes, token)
-        })
+        self.step(
+            faults::RequestKind::Transaction,
+            about,
+            (writes, Some(token)),
+            |state| state.items.transact(writes, token),
+        )
         .await
     }
 
-    async fn batch_get(&self, keys: &[Key]) -> Result<(Vec<Item>, Vec<Key>), TableError> {
+    async fn batch_get(&self, keys: &[ItemKey]) -> Result<(Vec<Item>, Vec<ItemKey>), TableError> {
         let about = || format!("batch get {keys:?}");
-        self.step(faults::Kind::Read, about, (&[], None), |state| {
-            let places: Vec<_> = keys.iter().map(Place::of).collect();
-            items::check_batch(&places, BATCH_READS)?;
-            let State {
+        self.step(faults::RequestKind::Read, about, (&[], None), |state| {
+            let positions: Vec<_> = keys.iter().map(ItemPosition::of).collect();
+            items::check_batch(&positions, BATCH_READS)?;
+            let MemoryState {
                 items, faults, random, ..
             } = state;
             let (taken, left) = faults.take(keys, random);
@@ -208,17 +212,20 @@ impl Table for MemoryTable {
 
     async fn batch_write(&self, writes: &[Write]) -> Result<Vec<Write>, TableError> {
         let about = || format!("batch write {writes:#?}");
-        self.step(faults::Kind::Write, about, (writes, None), |state| {
-            let places: Vec<_> = writes.iter().map(|write| Place::of(items::key_of(write))).collect();
-            items::check_batch(&places, BATCH_WRITES)?;
+        self.step(faults::RequestKind::Write, about, (writes, None), |state| {
+            let positions: Vec<_> = writes
+                .iter()
+                .map(|write| ItemPosition::of(items::key_of(write)))
+                .collect();
+            items::check_batch(&positions, BATCH_WRITES)?;
             let plain = writes.iter().all(|write| match write {
-                Write::Put { condition, .. } | Write::Delete { condition, .. } => *condition == Condition::Always,
+                Write::Put { condition, .. } | Write::Delete { condition, .. } => *condition == WriteCondition::Always,
                 Write::Update { .. } | Write::Check { .. } => false,
             });
             if !plain {
                 return Err(reject("a batch holds unconditional puts and deletes"));
             }
-            let State {
+            let MemoryState {
                 items, faults, random, ..
             } = state;
             let (taken, left) = faults.take(writes, random);

@@ -19,27 +19,27 @@ use registry::store::metadata::{
 };
 use registry::store::{Context, Location, Page, StoreError, Uid};
 
-pub(crate) use commit::{lies_at, of_uid, unmark};
-pub(crate) use known::{Known, REMEMBERED_MS};
+pub(crate) use commit::{has_location, has_uid, unmark};
+pub(crate) use known::{KnownRepositories, REMEMBERED_MS};
 
-pub(crate) use remove::Unlinked;
+pub(crate) use remove::UnlinkOutcome;
 
 use crate::DynamoStore;
 use crate::retrying::Requests;
 
 /// One call of a store: what it knows of its request, and its time at both tables.
 #[derive(Clone, Copy)]
-pub(crate) struct Call<'a> {
+pub(crate) struct StoreCall<'a> {
     pub(crate) cx: Context,
     pub(crate) main: Requests<'a>,
     pub(crate) local: Requests<'a>,
-    known: &'a Known,
+    known: &'a KnownRepositories,
 }
 
 impl DynamoStore {
     /// Begins a call: its time runs from now on.
-    pub(crate) fn call(&self, cx: Context) -> Call<'_> {
-        Call {
+    pub(crate) fn call(&self, cx: Context) -> StoreCall<'_> {
+        StoreCall {
             cx,
             main: self.main.within(cx),
             local: self.local.within(cx),
@@ -48,15 +48,15 @@ impl DynamoStore {
     }
 
     /// Begins a call that is a part of a walk over the table.
-    pub(crate) fn walk_call(&self, cx: Context) -> Call<'_> {
-        Call {
-            known: &self.walked,
+    pub(crate) fn walk_call(&self, cx: Context) -> StoreCall<'_> {
+        StoreCall {
+            known: &self.known_to_walks,
             ..self.call(cx)
         }
     }
 }
 
-impl Call<'_> {
+impl StoreCall<'_> {
     /// An incarnation of its own for each round of a protocol and each try of a mark, so that a request of an earlier
     /// one that is done late touches nothing of this one.
     fn uid(&self, round: u64) -> Uid {
@@ -195,7 +195,7 @@ impl MetadataStore for DynamoStore {
         new: &Location,
         size: u64,
     ) -> Result<Option<Location>, StoreError> {
-        let new = commit::Bytes::sealed(new, size);
+        let new = commit::StoredBytes::sealed(new, size);
         self.call(cx).replace_location(digest, old, &new).await
     }
 
@@ -251,9 +251,9 @@ impl MetadataStore for DynamoStore {
         cx: Context,
         repository: &RepositoryName,
         tag: &Tag,
-        who: &str,
+        principal: &str,
     ) -> Result<bool, StoreError> {
-        self.call(cx).delete_tag(repository, tag, who).await
+        self.call(cx).delete_tag(repository, tag, principal).await
     }
 
     async fn delete_manifest(
@@ -261,9 +261,9 @@ impl MetadataStore for DynamoStore {
         cx: Context,
         repository: &RepositoryName,
         digest: &Digest,
-        who: &str,
+        principal: &str,
     ) -> Result<Removal, StoreError> {
-        self.call(cx).delete_manifest(repository, digest, who).await
+        self.call(cx).delete_manifest(repository, digest, principal).await
     }
 
     async fn unlink(&self, cx: Context, repository: &RepositoryName, digest: &Digest) -> Result<Removal, StoreError> {

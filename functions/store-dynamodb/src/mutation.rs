@@ -14,9 +14,9 @@ pub(crate) enum Mutation {
     /// A removal does not look for edges.
     NoLook,
     /// Deleting a manifest removes the edges of all its lives.
-    EdgesOfEveryLife,
+    EdgesOfEveryUid,
     /// Removing a link removes the back-links of all its lives.
-    BackLinksOfEveryLife,
+    BackLinksOfEveryUid,
     /// A commit writes its back-link after it has looked for the bytes.
     BackLinkLate,
     /// An edge counts only when the manifest that makes it is published.
@@ -26,9 +26,9 @@ pub(crate) enum Mutation {
     /// What names an object is removed before its grave is dug.
     ScheduleLate,
     /// An object that is buried again keeps its old grave.
-    FirstBurial,
+    KeepFirstSchedule,
     /// The last look before a deletion is at the grave, and then at the name.
-    DeletionScheduledBeforeName,
+    DeletionBeforeRecord,
     /// A grave is forgotten although its object was buried again.
     ForgetBlindly,
     /// A pass unlinks on its own fresh mark.
@@ -44,13 +44,13 @@ pub(crate) enum Mutation {
     /// Bytes get another location whatever their location is by now.
     ReplaceBlindly,
     /// Bytes get another location, and their holders are not told.
-    ReplaceAlone,
+    ReplaceWithoutSync,
     /// A defect is recorded of whichever object the bytes are by now.
     RecordBlindly,
     /// Whoever makes a holder of bytes does not look at these again.
-    LookOnce,
+    CheckOnce,
     /// Whoever lets a holder agree with the record of the bytes does not look at that again.
-    AgreeOnce,
+    SyncOnce,
     /// A put leaves the mark of a collection on the catalog's row.
     KeepCatalogMark,
     /// A collection deletes the catalog's row whether or not its mark still stands.

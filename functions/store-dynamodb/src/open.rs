@@ -18,16 +18,16 @@ use registry::store::{Cause, Context, Reason, StoreError, Timestamp, Uid};
 use crate::DynamoStore;
 use crate::aws::AwsTable;
 use crate::keys;
-use crate::retrying::{Client, Pace, SystemPace};
+use crate::retrying::{RetryEnvironment, SystemRetryEnvironment, TableClient};
 use crate::schema::{self, Prepared};
 
 /// How long a connection may take.
-const CONNECT: Duration = Duration::from_secs(3);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long one try of a request may take, connection included. The service answers within some tens of milliseconds;
 /// an answer that takes this long is lost.
-const TRY: Duration = Duration::from_secs(6);
+const TRY_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long the look at a table's version may take, in milliseconds, retries included.
-const PATIENCE_MS: u64 = 15_000;
+const CHECK_TIMEOUT_MS: u64 = 15_000;
 
 /// Where the tables are, and who asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,8 +53,8 @@ impl Options {
 
     async fn sdk(&self, retries: RetryConfig, clock: &Arc<ServiceClock>) -> Result<Sdk, OpenError> {
         let timeouts = TimeoutConfig::builder()
-            .connect_timeout(CONNECT)
-            .operation_attempt_timeout(TRY)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .operation_attempt_timeout(TRY_TIMEOUT)
             .build();
         let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
             .http_client(aws_client::http_client())
@@ -83,7 +83,7 @@ impl Options {
         Ok(Sdk::from_conf(config.build()))
     }
 
-    fn names(&self) -> BTreeSet<&str> {
+    fn table_names(&self) -> BTreeSet<&str> {
         BTreeSet::from([self.table.as_str(), self.local_table()])
     }
 }
@@ -155,7 +155,7 @@ impl OpenError {
 fn context() -> Context {
     Context {
         now: Timestamp(0),
-        deadline: Timestamp(PATIENCE_MS),
+        deadline: Timestamp(CHECK_TIMEOUT_MS),
         uid: Uid(0),
         client: registry::budget::ClientKey::INTERNAL,
     }
@@ -175,25 +175,27 @@ impl DynamoStore {
     pub async fn connect(options: &Options) -> Result<Self, OpenError> {
         let clock = Arc::<ServiceClock>::default();
         let sdk = options.sdk(RetryConfig::disabled(), &clock).await?;
-        let pace: Arc<dyn Pace> = Arc::new(SystemPace::new());
+        let environment: Arc<dyn RetryEnvironment> = Arc::new(SystemRetryEnvironment::new());
         let main = Arc::new(AwsTable::new(sdk.clone(), &options.table));
         let local = Arc::new(AwsTable::new(sdk, options.local_table()));
         let tables = [&options.table, options.local_table()].map(ToOwned::to_owned);
-        Ok(Self::over(main, local, &pace).told_by(clock).named(tables))
+        Ok(Self::over(main, local, &environment)
+            .with_clock(clock)
+            .with_table_names(tables))
     }
 
     /// Whether the tables are there, and have a layout that this program understands. One read of each.
     pub async fn check(&self, cx: Context) -> Result<(), OpenError> {
-        schema::check(self.main.within(cx), &self.tables[0]).await?;
+        schema::check(self.main.within(cx), &self.table_names[0]).await?;
         if self.has_two_tables() {
-            schema::check(self.local.within(cx), &self.tables[1]).await?;
+            schema::check(self.local.within(cx), &self.table_names[1]).await?;
         }
         Ok(())
     }
 
     /// Whether sessions, graves and keys have a table of their own.
     pub(crate) fn has_two_tables(&self) -> bool {
-        self.tables[0] != self.tables[1]
+        self.table_names[0] != self.table_names[1]
     }
 
     /// Whether nothing was ever kept here: no key that signs upload tokens, which the first start makes, no repository,
@@ -227,14 +229,14 @@ impl DynamoStore {
     pub async fn init(options: &Options) -> Result<Vec<Prepared>, OpenError> {
         let clock = Arc::<ServiceClock>::default();
         let sdk = options.sdk(RetryConfig::standard(), &clock).await?;
-        let pace: Arc<dyn Pace> = Arc::new(SystemPace::new());
+        let environment: Arc<dyn RetryEnvironment> = Arc::new(SystemRetryEnvironment::new());
         let mut prepared = Vec::new();
-        for name in options.names() {
-            let created = schema::create(&sdk, name, pace.as_ref()).await?;
+        for name in options.table_names() {
+            let created = schema::create(&sdk, name, environment.as_ref()).await?;
             if name == options.local_table() {
                 schema::expire_rows(&sdk, name).await?;
             }
-            let client = Client::new(Arc::new(AwsTable::new(sdk.clone(), name)), pace.clone());
+            let client = TableClient::new(Arc::new(AwsTable::new(sdk.clone(), name)), environment.clone());
             let version = schema::write_version(client.within(context()), name).await?;
             prepared.push(Prepared {
                 table: name.to_owned(),

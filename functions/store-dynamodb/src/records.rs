@@ -15,16 +15,16 @@ mod tags;
 mod tests;
 
 pub(crate) use blobs::{BackLink, BlobRow, LinkKind, LinkRow};
-pub(crate) use fields::{Fields, damaged};
+pub(crate) use fields::{ItemFields, damaged};
 pub(crate) use local::{FirstKey, PartRow, PassRow, PendingDeletionRow, SessionRow, SigningKeyRow, state_text};
 pub(crate) use manifests::{
-    CatalogRow, EdgeRow, ListedRow, ManifestRow, References, ReferencesRow, ReferrerRow, tagged_item,
+    CatalogRow, EdgeRow, ListedRow, ManifestRow, ReferenceList, ReferencesRow, ReferrerRow, tagged_item,
 };
-pub(crate) use mark::{Mark, Purpose};
-pub(crate) use tags::{ChangeRow, TagRow, Tombstone, at_version};
+pub(crate) use mark::{DeletionMark, MarkPurpose};
+pub(crate) use tags::{ChangeRow, TagRow, Tombstone, has_version};
 
 /// The names of the attributes, one list for all records so that a name means one thing.
-pub(crate) mod names {
+pub(crate) mod attributes {
     /// The id of the store that holds an object.
     pub(crate) const STORE: &str = "store";
     /// The key of an object in its store.
@@ -32,11 +32,11 @@ pub(crate) mod names {
     /// Bytes of content.
     pub(crate) const SIZE: &str = "size";
     /// This life of a thing.
-    pub(crate) const INCARNATION: &str = "incarnation";
+    pub(crate) const UID: &str = "incarnation";
     /// When a record was made or last written, in milliseconds.
     pub(crate) const AT: &str = "at";
-    /// Who is about to remove the record (see [`Mark`](super::Mark)).
-    pub(crate) const CONDEMNED: &str = "condemned";
+    /// Who is about to remove the record (see [`DeletionMark`](super::DeletionMark)).
+    pub(crate) const MARK: &str = "condemned";
     /// What is known to be wrong with an object.
     pub(crate) const DEFECT: &str = "defect";
     /// As what a repository holds bytes.
@@ -46,19 +46,19 @@ pub(crate) mod names {
     /// The type by which referrers are filtered.
     pub(crate) const ARTIFACT_TYPE: &str = "artifactType";
     /// A manifest's own bytes.
-    pub(crate) const BYTES: &str = "bytes";
+    pub(crate) const CONTENT: &str = "bytes";
     /// What a manifest refers to as its subject.
     pub(crate) const SUBJECT: &str = "subject";
     /// What a manifest refers to, packed.
     pub(crate) const REFERENCES: &str = "references";
     /// In how many rows of their own the references are.
     pub(crate) const REFERENCE_ROWS: &str = "referenceRows";
-    /// Counts changes of a record.
+    /// RequestCounts changes of a record.
     pub(crate) const VERSION: &str = "version";
     /// A referrer's descriptor, as JSON.
     pub(crate) const DESCRIPTOR: &str = "descriptor";
     /// The annotations of a referrer are to be read from it.
-    pub(crate) const OMITTED: &str = "annotationsOmitted";
+    pub(crate) const ANNOTATIONS_OMITTED: &str = "annotationsOmitted";
     /// A digest.
     pub(crate) const DIGEST: &str = "digest";
     /// What a tag named before a change.
@@ -66,7 +66,7 @@ pub(crate) mod names {
     /// What a tag names since a change.
     pub(crate) const AFTER: &str = "after";
     /// The principal that made a change.
-    pub(crate) const WHO: &str = "who";
+    pub(crate) const PRINCIPAL: &str = "who";
     /// When a thing came to be.
     pub(crate) const CREATED: &str = "created";
     /// Where a thing is in its life.

@@ -7,13 +7,13 @@
 //!
 //! **A write may have been done although no answer came.** Transactions carry a token, so that one that is repeated is
 //! done once. A single conditional write that is repeated may be refused because its first try was done:
-//! [`Answer::Refused`] says whether that can be, and the protocols compare what lies there with what they meant to
+//! [`WriteOutcome::Refused`] says whether that can be, and the protocols compare what lies there with what they meant to
 //! write. **Nothing is written while this host's clock is off** ([`ServiceClock`]): what counts as young or due is
 //! decided by it. A try may even be done late, after its repetition: whatever must not be done twice carries a value of its own
 //! in each try (see [`Requests::write_each`]), and everything else leaves garbage at worst.
 
 mod counts;
-mod pace;
+mod environment;
 #[cfg(test)]
 mod tests;
 
@@ -26,14 +26,15 @@ use futures_util::future::{Either, select, try_join_all};
 use registry::clock::ServiceClock;
 use registry::store::{Context, Reason, StoreError};
 
-use self::counts::Counts;
+use self::counts::RequestCounts;
 pub use self::counts::Statistics;
 #[cfg(test)]
-pub(crate) use self::pace::TestPace;
-pub(crate) use self::pace::{Pace, SystemPace};
+pub(crate) use self::environment::TestRetryEnvironment;
+pub(crate) use self::environment::{RetryEnvironment, SystemRetryEnvironment};
 use crate::mutation::{Mutation, active};
 use crate::table::{
-    BATCH_READS, BATCH_WRITES, Consistency, Found, Item, Key, Query, Range, Table, TableError, Write, Written,
+    BATCH_READS, BATCH_WRITES, Consistency, Item, ItemKey, ItemPage, Range, RangeQuery, Table, TableError, Write,
+    Written,
 };
 
 /// The bound of the first wait.
@@ -46,7 +47,7 @@ const BATCHES_AT_ONCE: usize = 8;
 
 /// What became of a single conditional write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum WriteOutcome {
     /// It is done.
     Done,
     /// The condition did not hold.
@@ -56,7 +57,7 @@ pub(crate) enum Answer {
     },
 }
 
-impl Answer {
+impl WriteOutcome {
     pub(crate) fn is_done(self) -> bool {
         self == Self::Done
     }
@@ -64,7 +65,7 @@ impl Answer {
 
 /// What became of a write that is sent again only when it was surely not done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Once {
+pub(crate) enum WriteOnceOutcome {
     /// It is done.
     Done,
     /// The condition did not hold.
@@ -75,19 +76,19 @@ pub(crate) enum Once {
 
 /// A table, and how to be patient with it. Clones share their counts.
 #[derive(Clone)]
-pub(crate) struct Client {
+pub(crate) struct TableClient {
     table: Arc<dyn Table>,
-    pace: Arc<dyn Pace>,
+    environment: Arc<dyn RetryEnvironment>,
     /// Nothing is written while it is off.
     pub(crate) clock: Arc<ServiceClock>,
-    counts: Arc<Counts>,
+    counts: Arc<RequestCounts>,
 }
 
-impl Client {
-    pub(crate) fn new(table: Arc<dyn Table>, pace: Arc<dyn Pace>) -> Self {
+impl TableClient {
+    pub(crate) fn new(table: Arc<dyn Table>, environment: Arc<dyn RetryEnvironment>) -> Self {
         Self {
             table,
-            pace,
+            environment,
             clock: Arc::default(),
             counts: Arc::default(),
         }
@@ -107,11 +108,11 @@ impl Client {
 
     /// The requests of one call, which has until its deadline from now on.
     pub(crate) fn within(&self, cx: Context) -> Requests<'_> {
-        let patience = Duration::from_millis(cx.deadline.millis_since(cx.now));
+        let timeout = Duration::from_millis(cx.deadline.millis_since(cx.now));
         Requests {
             client: self,
-            until: self.pace.elapsed() + patience,
-            patience,
+            until: self.environment.elapsed() + timeout,
+            timeout,
         }
     }
 }
@@ -119,21 +120,21 @@ impl Client {
 /// The requests of one call to one table.
 #[derive(Clone, Copy)]
 pub(crate) struct Requests<'a> {
-    client: &'a Client,
-    /// By the clock of [`Pace`].
+    client: &'a TableClient,
+    /// By the clock of [`RetryEnvironment`].
     until: Duration,
     /// How long the call may take in all.
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl Requests<'_> {
     /// One item, as of now.
-    pub(crate) async fn get(&self, key: &Key) -> Result<Option<Item>, StoreError> {
+    pub(crate) async fn get(&self, key: &ItemKey) -> Result<Option<Item>, StoreError> {
         let mut tries = Tries::of(self);
         loop {
             self.client.counts.read(1);
             match self
-                .in_the_time_left(self.client.table.get(key, Consistency::Strong))
+                .before_deadline(self.client.table.get(key, Consistency::Strong))
                 .await
             {
                 Ok(item) => return Ok(item),
@@ -144,8 +145,8 @@ impl Requests<'_> {
 
     /// Items, as of their reads, which are not one moment. Those that do not exist are not in the answer. The caller
     /// bounds how many it asks for, since they are held together.
-    pub(crate) async fn get_all(&self, keys: &BTreeSet<Key>) -> Result<BTreeMap<Key, Item>, StoreError> {
-        let keys: Vec<&Key> = keys.iter().collect();
+    pub(crate) async fn get_all(&self, keys: &BTreeSet<ItemKey>) -> Result<BTreeMap<ItemKey, Item>, StoreError> {
+        let keys: Vec<&ItemKey> = keys.iter().collect();
         let mut found = BTreeMap::new();
         for wave in keys.chunks(BATCH_READS * BATCHES_AT_ONCE) {
             let batches = wave.chunks(BATCH_READS);
@@ -157,12 +158,12 @@ impl Requests<'_> {
         Ok(found)
     }
 
-    async fn get_batch(&self, mut keys: Vec<Key>) -> Result<Vec<Item>, StoreError> {
+    async fn get_batch(&self, mut keys: Vec<ItemKey>) -> Result<Vec<Item>, StoreError> {
         let mut tries = Tries::of(self);
         let mut found = Vec::new();
         loop {
             self.client.counts.read(keys.len());
-            match self.in_the_time_left(self.client.table.batch_get(&keys)).await {
+            match self.before_deadline(self.client.table.batch_get(&keys)).await {
                 Ok((items, left)) => {
                     found.extend(items);
                     if left.is_empty() {
@@ -177,14 +178,14 @@ impl Requests<'_> {
     }
 
     /// One page of a collection, in order.
-    pub(crate) async fn query(&self, query: &Query) -> Result<Found, StoreError> {
+    pub(crate) async fn query(&self, query: &RangeQuery) -> Result<ItemPage, StoreError> {
         let Some(query) = within_its_range(query) else {
-            return Ok(Found::default());
+            return Ok(ItemPage::default());
         };
         let mut tries = Tries::of(self);
         loop {
             self.client.counts.query();
-            match self.in_the_time_left(self.client.table.query(&query)).await {
+            match self.before_deadline(self.client.table.query(&query)).await {
                 Ok(found) => return Ok(found),
                 Err(error) => tries.failed(error).await?,
             }
@@ -202,7 +203,7 @@ impl Requests<'_> {
     ) -> Result<(Vec<Item>, bool), StoreError> {
         // One item more tells whether anything follows.
         let wanted = limit.saturating_add(1);
-        let mut query = Query {
+        let mut query = RangeQuery {
             range,
             after,
             descending,
@@ -227,11 +228,11 @@ impl Requests<'_> {
     }
 
     /// One page of the whole table, strongly consistent, in an order of its own.
-    pub(crate) async fn scan(&self, after: Option<&Key>, limit: usize) -> Result<Found, StoreError> {
+    pub(crate) async fn scan(&self, after: Option<&ItemKey>, limit: usize) -> Result<ItemPage, StoreError> {
         let mut tries = Tries::of(self);
         loop {
             self.client.counts.query();
-            match self.in_the_time_left(self.client.table.scan(after, limit)).await {
+            match self.before_deadline(self.client.table.scan(after, limit)).await {
                 Ok(found) => return Ok(found),
                 Err(error) => tries.failed(error).await?,
             }
@@ -239,28 +240,36 @@ impl Requests<'_> {
     }
 
     /// One change, of which every try is the same.
-    pub(crate) async fn write(&self, write: &Write) -> Result<Answer, StoreError> {
-        self.tried(|_| write.clone()).await.map(|(answer, _)| answer)
+    pub(crate) async fn write(&self, write: &Write) -> Result<WriteOutcome, StoreError> {
+        self.write_with_retries(|_| write.clone())
+            .await
+            .map(|(answer, _)| answer)
     }
 
     /// One change, made anew for each try from the try's number, which begins with 0; and the number of the try that
     /// was answered.
-    pub(crate) async fn write_each(&self, make: impl FnMut(u64) -> Write + Send) -> Result<(Answer, u64), StoreError> {
-        self.tried(make).await
+    pub(crate) async fn write_each(
+        &self,
+        make: impl FnMut(u64) -> Write + Send,
+    ) -> Result<(WriteOutcome, u64), StoreError> {
+        self.write_with_retries(make).await
     }
 
-    async fn tried(&self, mut make: impl FnMut(u64) -> Write + Send) -> Result<(Answer, u64), StoreError> {
+    async fn write_with_retries(
+        &self,
+        mut make: impl FnMut(u64) -> Write + Send,
+    ) -> Result<(WriteOutcome, u64), StoreError> {
         let mut tries = Tries::of(self);
         let mut perhaps_done = false;
         loop {
             self.client.may_write()?;
             let write = make(tries.number);
             self.client.counts.write(1);
-            match self.in_the_time_left(self.client.table.write(&write)).await {
-                Ok(Written::Done) => return Ok((Answer::Done, tries.number)),
+            match self.before_deadline(self.client.table.write(&write)).await {
+                Ok(Written::Done) => return Ok((WriteOutcome::Done, tries.number)),
                 Ok(Written::Refused(_)) => {
                     self.client.counts.refused();
-                    return Ok((Answer::Refused { perhaps_done }, tries.number));
+                    return Ok((WriteOutcome::Refused { perhaps_done }, tries.number));
                 }
                 Err(error) => {
                     perhaps_done |= !matches!(error, TableError::Retry { not_done: true, .. });
@@ -272,22 +281,22 @@ impl Requests<'_> {
 
     /// One change that must not be done a second time: what it makes may have been removed again since a first try that
     /// was not answered.
-    pub(crate) async fn write_once(&self, write: &Write) -> Result<Once, StoreError> {
+    pub(crate) async fn write_once(&self, write: &Write) -> Result<WriteOnceOutcome, StoreError> {
         let mut tries = Tries::of(self);
         loop {
             self.client.may_write()?;
             self.client.counts.write(1);
-            match self.in_the_time_left(self.client.table.write(write)).await {
-                Ok(Written::Done) => return Ok(Once::Done),
+            match self.before_deadline(self.client.table.write(write)).await {
+                Ok(Written::Done) => return Ok(WriteOnceOutcome::Done),
                 Ok(Written::Refused(_)) => {
                     self.client.counts.refused();
-                    return Ok(Once::Refused);
+                    return Ok(WriteOnceOutcome::Refused);
                 }
                 Err(error) => {
-                    let surely_not = matches!(error, TableError::Retry { not_done: true, .. });
+                    let not_done = matches!(error, TableError::Retry { not_done: true, .. });
                     tries.failed(error).await?;
-                    if !surely_not {
-                        return Ok(Once::Unanswered);
+                    if !not_done {
+                        return Ok(WriteOnceOutcome::Unanswered);
                     }
                 }
             }
@@ -302,13 +311,13 @@ impl Requests<'_> {
     /// The same, and whether a try was not answered. A refusal uses up no token: such a try may be done late, although
     /// a later one was refused, if its conditions have come to hold by then.
     pub(crate) async fn transact_once(&self, writes: &[Write]) -> Result<(Written, bool), StoreError> {
-        let token = self.client.pace.token();
+        let token = self.client.environment.token();
         let mut tries = Tries::of(self);
         let mut unanswered = false;
         loop {
             self.client.may_write()?;
             self.client.counts.transaction(writes.len());
-            match self.in_the_time_left(self.client.table.transact(writes, &token)).await {
+            match self.before_deadline(self.client.table.transact(writes, &token)).await {
                 Ok(written) => {
                     if written != Written::Done {
                         self.client.counts.refused();
@@ -341,7 +350,7 @@ impl Requests<'_> {
         loop {
             self.client.may_write()?;
             self.client.counts.write(writes.len());
-            match self.in_the_time_left(self.client.table.batch_write(&writes)).await {
+            match self.before_deadline(self.client.table.batch_write(&writes)).await {
                 Ok(left) if left.is_empty() => return Ok(()),
                 Ok(left) => {
                     writes = left;
@@ -354,13 +363,13 @@ impl Requests<'_> {
 
     /// Whether no more than half of the call's time is left: for work that another call goes on with.
     pub(crate) fn is_half_over(&self) -> bool {
-        self.client.pace.elapsed() + self.patience / 2 >= self.until
+        self.client.environment.elapsed() + self.timeout / 2 >= self.until
     }
 
     /// Does work that need not be finished, in no more than half of the call's time. `None`: it was cut off there.
     pub(crate) async fn in_half_the_time<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        let half = self.until.saturating_sub(self.patience / 2);
-        match select(pin!(work), self.client.pace.alarm(half)).await {
+        let half = self.until.saturating_sub(self.timeout / 2);
+        match select(pin!(work), self.client.environment.alarm(half)).await {
             Either::Left((done, _)) => Some(done),
             Either::Right(((), _)) => None,
         }
@@ -368,7 +377,7 @@ impl Requests<'_> {
 
     /// An error when the call's time is up: for loops of which every request is answered at once.
     pub(crate) fn in_time(&self) -> Result<(), StoreError> {
-        if self.client.pace.elapsed() < self.until {
+        if self.client.environment.elapsed() < self.until {
             return Ok(());
         }
         Err(StoreError::because(
@@ -385,8 +394,8 @@ impl Requests<'_> {
     }
 
     /// One try, which must not outlast the call: the bound of a single try is longer than what may be left.
-    async fn in_the_time_left<T>(&self, answer: impl Future<Output = Result<T, TableError>>) -> Result<T, TableError> {
-        match select(pin!(answer), self.client.pace.alarm(self.until)).await {
+    async fn before_deadline<T>(&self, answer: impl Future<Output = Result<T, TableError>>) -> Result<T, TableError> {
+        match select(pin!(answer), self.client.environment.alarm(self.until)).await {
             Either::Left((answer, _)) => answer,
             Either::Right(((), _)) => Err(TableError::Retry {
                 not_done: false,
@@ -397,21 +406,21 @@ impl Requests<'_> {
 
     /// Waits a random time whose bound doubles with each try.
     async fn wait(&self, tries: u32, error: StoreError) -> Result<(), StoreError> {
-        let pace = &self.client.pace;
+        let environment = &self.client.environment;
         let bound = FIRST_WAIT.saturating_mul(1 << tries.min(10)).min(LONGEST_WAIT);
         let micros = u64::try_from(bound.as_micros()).unwrap_or(u64::MAX);
-        let wait = Duration::from_micros(pace.random() % micros.max(1));
-        if pace.elapsed() + wait >= self.until {
+        let wait = Duration::from_micros(environment.random() % micros.max(1));
+        if environment.elapsed() + wait >= self.until {
             return Err(error);
         }
-        pace.sleep(wait).await;
+        environment.sleep(wait).await;
         Ok(())
     }
 }
 
 /// A table wants the start of a page to lie within the range, but a list may go on behind any text: what follows a key
 /// at once is that key and the lowest character, so that the range may as well begin there. `None`: nothing follows.
-fn within_its_range(query: &Query) -> Option<Query> {
+fn within_its_range(query: &RangeQuery) -> Option<RangeQuery> {
     let mut query = query.clone();
     if !query.descending
         && let Some(after) = query.after.take()

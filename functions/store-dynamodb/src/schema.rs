@@ -20,15 +20,15 @@ use registry::store::{Reason, StoreError, Uid};
 use crate::aws::{MissingTable, classified};
 use crate::keys;
 use crate::open::OpenError;
-use crate::records::{Fields, at_version, damaged, names};
-use crate::retrying::{Pace, Requests};
-use crate::table::{Condition, PARTITION, SORT, Value, Write};
+use crate::records::{ItemFields, attributes, damaged, has_version};
+use crate::retrying::{Requests, RetryEnvironment};
+use crate::table::{PARTITION, SORT, Value, Write, WriteCondition};
 
 /// The version of the layout that this program writes.
 pub(crate) const VERSION: u64 = 1;
 
 /// How long a new table may take until it can be used.
-const PATIENCE: Duration = Duration::from_mins(2);
+const CREATION_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// What [`DynamoStore::init`](crate::DynamoStore::init) has found or done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,13 +46,15 @@ async fn version(requests: Requests<'_>, table: &str) -> Result<Option<u64>, Ope
     let item = requests
         .get(&keys::schema())
         .await
-        .map_err(|error| explained(error, table))?;
-    let version = item.map(|item| Fields(&item).number(names::VERSION)).transpose();
-    version.map_err(|error| explained(error, table))
+        .map_err(|error| open_error(error, table))?;
+    let version = item
+        .map(|item| ItemFields(&item).number(attributes::VERSION))
+        .transpose();
+    version.map_err(|error| open_error(error, table))
 }
 
 /// A missing table has an error of its own, since there is something to do about it.
-fn explained(error: StoreError, table: &str) -> OpenError {
+fn open_error(error: StoreError, table: &str) -> OpenError {
     let (reason, cause) = (error.reason(), error.into_cause());
     if cause.is::<MissingTable>() {
         return OpenError::NoTable(table.to_owned());
@@ -68,10 +70,10 @@ fn explained(error: StoreError, table: &str) -> OpenError {
 pub(crate) async fn check(requests: Requests<'_>, table: &str) -> Result<(), OpenError> {
     let found = version(requests, table).await?;
     let found = found.ok_or_else(|| OpenError::NotInitialised(table.to_owned()))?;
-    understood(found, table)
+    check_version(found, table)
 }
 
-fn understood(found: u64, table: &str) -> Result<(), OpenError> {
+fn check_version(found: u64, table: &str) -> Result<(), OpenError> {
     let table = table.to_owned();
     if found > VERSION + 1 {
         return Err(OpenError::TooNew { table, found });
@@ -86,42 +88,42 @@ fn understood(found: u64, table: &str) -> Result<(), OpenError> {
 pub(crate) async fn write_version(requests: Requests<'_>, table: &str) -> Result<u64, OpenError> {
     let found = version(requests, table).await?;
     let condition = match found {
-        None => Condition::Absent,
+        None => WriteCondition::Absent,
         Some(found) => {
-            understood(found, table)?;
+            check_version(found, table)?;
             if found >= VERSION {
                 return Ok(found);
             }
-            at_version(found)
+            has_version(found)
         }
     };
     let write = Write::Update {
         key: keys::schema(),
-        set: vec![(names::VERSION, Value::N(VERSION))],
+        set: vec![(attributes::VERSION, Value::N(VERSION))],
         remove: Vec::new(),
         condition,
     };
     // Refused: somebody else has initialised it meanwhile.
-    requests.write(&write).await.map_err(|error| explained(error, table))?;
+    requests.write(&write).await.map_err(|error| open_error(error, table))?;
     let found = version(requests, table).await?;
     let found = found.ok_or_else(|| OpenError::NotInitialised(table.to_owned()))?;
-    understood(found, table).map(|()| found)
+    check_version(found, table).map(|()| found)
 }
 
 /// What tells a table from every other, also from one that had or will have its name, here or in another account: a
-/// random text, in the row of the version since the first who asked for it. Earlier programs do not know it, and leave
+/// random text, in the row of the version since the first who sent for it. Earlier programs do not know it, and leave
 /// it alone.
 pub(crate) async fn identity(requests: Requests<'_>, random: Uid) -> Result<String, StoreError> {
     let mark = Write::Update {
         key: keys::schema(),
-        set: vec![(names::TABLE, Value::S(random.to_string()))],
+        set: vec![(attributes::TABLE, Value::S(random.to_string()))],
         remove: Vec::new(),
-        condition: Condition::Lacks(names::TABLE),
+        condition: WriteCondition::Lacks(attributes::TABLE),
     };
     loop {
         let item = requests.get(&keys::schema()).await?;
         let item = item.ok_or_else(|| damaged(&keys::schema(), "it is gone"))?;
-        if let Some(identity) = Fields(&item).text_if_any(names::TABLE)? {
+        if let Some(identity) = ItemFields(&item).text_if_any(attributes::TABLE)? {
             return Ok(identity.to_owned());
         }
         // Refused: somebody else was faster, and the next look finds their text.
@@ -137,9 +139,9 @@ pub(crate) async fn mark_used(requests: Requests<'_>) -> Result<(), StoreError> 
     }
     let mark = Write::Update {
         key: keys::schema(),
-        set: vec![(names::USED, Value::N(1))],
+        set: vec![(attributes::USED, Value::N(1))],
         remove: Vec::new(),
-        condition: Condition::Exists,
+        condition: WriteCondition::Exists,
     };
     // Refused: the row is gone. Whoever looks for the layout says so.
     requests.write(&mark).await.map(drop)
@@ -148,16 +150,16 @@ pub(crate) async fn mark_used(requests: Requests<'_>) -> Result<(), StoreError> 
 /// Whether a registry has begun to use the table.
 pub(crate) async fn is_used(requests: Requests<'_>) -> Result<bool, StoreError> {
     let item = requests.get(&keys::schema()).await?;
-    Ok(item.is_some_and(|item| Fields(&item).flag(names::USED)))
+    Ok(item.is_some_and(|item| ItemFields(&item).flag(attributes::USED)))
 }
 
 /// Makes a table, unless it is there, and waits until it can be used. `true`: it was made.
-pub(crate) async fn create(sdk: &Sdk, table: &str, pace: &dyn Pace) -> Result<bool, OpenError> {
+pub(crate) async fn create(sdk: &Sdk, table: &str, pace: &dyn RetryEnvironment) -> Result<bool, OpenError> {
     let mut created = false;
-    let until = pace.elapsed() + PATIENCE;
+    let until = pace.elapsed() + CREATION_TIMEOUT;
     loop {
         match describe(sdk, table).await? {
-            None => created |= ask_for(sdk, table).await?,
+            None => created |= request_table(sdk, table).await?,
             Some(description) => {
                 check_keys(&description, table)?;
                 if description.table_status() == Some(&TableStatus::Active) {
@@ -180,8 +182,8 @@ async fn describe(sdk: &Sdk, table: &str) -> Result<Option<TableDescription>, Op
     }
 }
 
-/// Asks for a table that is paid by the request and has no indexes. `false`: somebody else has asked for it.
-async fn ask_for(sdk: &Sdk, table: &str) -> Result<bool, OpenError> {
+/// Asks for a table that is paid by the request and has no indexes. `false`: somebody else has sent for it.
+async fn request_table(sdk: &Sdk, table: &str) -> Result<bool, OpenError> {
     let attribute = |name| {
         AttributeDefinition::builder()
             .attribute_name(name)
@@ -229,7 +231,7 @@ pub(crate) async fn expire_rows(sdk: &Sdk, table: &str) -> Result<(), OpenError>
     }
     let specification = TimeToLiveSpecification::builder()
         .enabled(true)
-        .attribute_name(names::EXPIRES)
+        .attribute_name(attributes::EXPIRES)
         .build()
         .map_err(|error| failed(error, table))?;
     let request = sdk.update_time_to_live().table_name(table);
@@ -260,7 +262,7 @@ fn refused<E>(error: &SdkError<E, HttpResponse>, table: &str) -> OpenError
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
-    explained(classified(error, table).into_store_error(), table)
+    open_error(classified(error, table).into_store_error(), table)
 }
 
 fn failed(error: impl Into<registry::store::Cause>, table: &str) -> OpenError {
@@ -276,14 +278,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::aws::tests::{Said, Wire};
+    use crate::aws::tests::{ScriptedConnection, ScriptedResponse};
 
-    fn expiry(status: &str) -> Said {
+    fn expiry(status: &str) -> ScriptedResponse {
         (200, json!({ "TimeToLiveDescription": { "TimeToLiveStatus": status } }))
     }
 
     /// What the service says to the second of two that ask at once.
-    fn refusal() -> Said {
+    fn refusal() -> ScriptedResponse {
         let kind = "com.amazon.coral.validate#ValidationException";
         (
             400,
@@ -292,8 +294,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn rows_expire_whoever_has_said_so() {
-        let cases: [(Vec<Said>, bool, usize); 5] = [
+    async fn row_expiry_is_enabled_also_if_another_init_enables_it_first() {
+        let cases: [(Vec<ScriptedResponse>, bool, usize); 5] = [
             (vec![expiry("ENABLED")], true, 1),
             (vec![expiry("ENABLING")], true, 1),
             (vec![expiry("DISABLED"), (200, json!({}))], true, 2),
@@ -301,27 +303,27 @@ mod tests {
             (vec![expiry("DISABLED"), refusal(), expiry("DISABLED")], false, 3),
         ];
         for (number, (script, succeeds, requests)) in cases.into_iter().enumerate() {
-            let wire = Wire::saying(script);
-            let done = expire_rows(&wire.sdk(), "names").await;
+            let connection = ScriptedConnection::answering(script);
+            let done = expire_rows(&connection.sdk(), "metadata").await;
             assert_eq!(done.is_ok(), succeeds, "{number}: {done:?}");
-            let asked = wire.asked();
-            assert_eq!(asked.len(), requests, "{number}: {asked:?}");
+            let sent = connection.requests();
+            assert_eq!(sent.len(), requests, "{number}: {sent:?}");
             if requests > 1 {
-                let wanted = json!({ "Enabled": true, "AttributeName": names::EXPIRES });
-                assert_eq!(asked[1].1["TimeToLiveSpecification"], wanted, "{number}");
+                let wanted = json!({ "Enabled": true, "AttributeName": attributes::EXPIRES });
+                assert_eq!(sent[1].1["TimeToLiveSpecification"], wanted, "{number}");
             }
         }
     }
 
     #[test]
-    fn neighbouring_versions_share_a_table() {
+    fn one_layout_version_below_and_above_is_accepted() {
         for found in [VERSION - 1, VERSION, VERSION + 1] {
-            assert!(understood(found, "t").is_ok(), "{found}");
+            assert!(check_version(found, "t").is_ok(), "{found}");
         }
-        let newer = understood(VERSION + 2, "names");
+        let newer = check_version(VERSION + 2, "metadata");
         let text = newer.expect_err("a layout of two versions on").to_string();
         assert!(
-            text.contains("names") && text.contains(&(VERSION + 2).to_string()),
+            text.contains("metadata") && text.contains(&(VERSION + 2).to_string()),
             "{text}"
         );
     }

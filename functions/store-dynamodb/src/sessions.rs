@@ -15,43 +15,43 @@ use registry::store::{Context, StoreError, Timestamp, Uid};
 
 use crate::DynamoStore;
 use crate::keys;
-use crate::records::{Fields, PartRow, SessionRow, at_version, names, state_text};
-use crate::retrying::{Answer, Requests};
+use crate::records::{ItemFields, PartRow, SessionRow, attributes, has_version, state_text};
+use crate::retrying::{Requests, WriteOutcome};
 use crate::schema;
-use crate::table::{Condition, Consistency, Item, Query, Value, Write, Written};
+use crate::table::{Consistency, Item, RangeQuery, Value, Write, WriteCondition, Written};
 
 /// Every attribute that a session's row may have.
 const ATTRIBUTES: [&str; 15] = [
-    names::WRITER,
-    names::VERSION,
-    names::STATE,
-    names::PUBLISHED,
-    names::ATTEMPTS,
-    names::CLAIMED_UNTIL,
-    names::OFFSET,
-    names::HASH,
-    names::PROGRESS,
-    names::PARTS,
-    names::DIGEST,
-    names::STORE,
-    names::OBJECT,
-    names::SIZE,
-    names::EXPIRES,
+    attributes::WRITER,
+    attributes::VERSION,
+    attributes::STATE,
+    attributes::PUBLISHED,
+    attributes::ATTEMPTS,
+    attributes::CLAIMED_UNTIL,
+    attributes::OFFSET,
+    attributes::HASH,
+    attributes::PROGRESS,
+    attributes::PARTS,
+    attributes::DIGEST,
+    attributes::STORE,
+    attributes::OBJECT,
+    attributes::SIZE,
+    attributes::EXPIRES,
 ];
 
 /// How many part records are asked for at once. They are small; a page ends at 1 MB anyway.
 const PARTS_PER_PAGE: usize = 1000;
 
 /// A row as it lies there.
-struct Row {
+struct StoredSession {
     session: Session,
     writer: Option<Uid>,
 }
 
-impl Row {
+impl StoredSession {
     fn read(item: &Item) -> Result<Self, StoreError> {
-        let fields = Fields(item);
-        let writer = fields.text_if_any(names::WRITER)?;
+        let fields = ItemFields(item);
+        let writer = fields.text_if_any(attributes::WRITER)?;
         Ok(Self {
             session: SessionRow::read(item)?,
             writer: writer.and_then(keys::number).map(Uid),
@@ -59,13 +59,13 @@ impl Row {
     }
 
     /// Whether the call `cx` has written this, and meant to write `wanted`.
-    fn is(&self, wanted: &Session, cx: Context) -> bool {
+    fn is_from(&self, wanted: &Session, cx: Context) -> bool {
         self.writer == Some(cx.uid) && self.session.version == wanted.version
     }
 }
 
 /// A session in which nothing was stored.
-fn fresh() -> Session {
+fn empty() -> Session {
     Session {
         version: 0,
         state: State::Open,
@@ -80,7 +80,7 @@ fn fresh() -> Session {
 fn swept() -> Session {
     Session {
         state: State::Swept,
-        ..fresh()
+        ..empty()
     }
 }
 
@@ -91,11 +91,11 @@ pub(crate) fn is_live(session: &Session, now: Timestamp) -> bool {
 
 /// What is written in any case: who writes.
 fn writer(cx: Context) -> (&'static str, Value) {
-    (names::WRITER, Value::S(cx.uid.to_string()))
+    (attributes::WRITER, Value::S(cx.uid.to_string()))
 }
 
 /// Makes the row what `after` says.
-pub(crate) fn becomes(cx: Context, key: SessionKey, after: &Session, condition: Condition) -> Write {
+pub(crate) fn becomes(cx: Context, key: SessionKey, after: &Session, condition: WriteCondition) -> Write {
     let mut item = SessionRow::item(key, after);
     let (name, who) = writer(cx);
     item.attributes.insert(name.to_owned(), who);
@@ -126,9 +126,9 @@ fn granted(key: SessionKey, session: Session) -> Claimed {
     })
 }
 
-async fn row(requests: &Requests<'_>, key: SessionKey) -> Result<Option<Row>, StoreError> {
+async fn read_row(&requests: &Requests<'_>, key: SessionKey) -> Result<Option<StoredSession>, StoreError> {
     let item = requests.get(&keys::session(key)).await?;
-    item.as_ref().map(Row::read).transpose()
+    item.as_ref().map(StoredSession::read).transpose()
 }
 
 /// Makes the row what `after` says, if `condition` holds. `false`: it did not, or another change followed at once.
@@ -137,14 +137,14 @@ pub(crate) async fn change(
     cx: Context,
     key: SessionKey,
     after: &Session,
-    condition: Condition,
+    condition: WriteCondition,
 ) -> Result<bool, StoreError> {
     match requests.write(&becomes(cx, key, after, condition)).await? {
-        Answer::Done => Ok(true),
-        Answer::Refused { perhaps_done: false } => Ok(false),
-        Answer::Refused { perhaps_done: true } => {
-            let row = row(requests, key).await?;
-            Ok(row.is_some_and(|row| row.is(after, cx)))
+        WriteOutcome::Done => Ok(true),
+        WriteOutcome::Refused { perhaps_done: false } => Ok(false),
+        WriteOutcome::Refused { perhaps_done: true } => {
+            let row = read_row(&requests, key).await?;
+            Ok(row.is_some_and(|row| row.is_from(after, cx)))
         }
     }
 }
@@ -160,10 +160,10 @@ async fn save_with_part(
 ) -> Result<bool, StoreError> {
     let number = claim.progress.parts;
     let writes = [
-        becomes(cx, claim.key, after, at_version(claim.version)),
+        becomes(cx, claim.key, after, has_version(claim.version)),
         Write::Put {
             item: PartRow::item(claim.key, number, part),
-            condition: Condition::Always,
+            condition: WriteCondition::Always,
         },
     ];
     Ok(requests.transact(&writes).await? == Written::Done)
@@ -172,7 +172,7 @@ async fn save_with_part(
 #[async_trait]
 impl SessionStore for DynamoStore {
     async fn get(&self, cx: Context, key: SessionKey) -> Result<Option<Session>, StoreError> {
-        let row = row(&self.local.within(cx), key).await?;
+        let row = read_row(&self.local.within(cx), key).await?;
         Ok(row.map(|row| row.session))
     }
 
@@ -182,7 +182,7 @@ impl SessionStore for DynamoStore {
         key: SessionKey,
         expected: Expected,
         until: Timestamp,
-        most: u32,
+        maximum_attempts: u32,
     ) -> Result<Claimed, StoreError> {
         let requests = self.local.within(cx);
         // A token that has ended creates no row: a session that was swept would begin again, with names for its objects
@@ -193,26 +193,30 @@ impl SessionStore for DynamoStore {
         let mut looked = if may_create && expected == Expected::New {
             None
         } else {
-            Some(row(&requests, key).await?)
+            Some(read_row(&requests, key).await?)
         };
         let mut written: Option<Session> = None;
         let mut round = 0;
         loop {
             let (before, condition) = match looked {
-                Some(Some(row)) if written.as_ref().is_some_and(|written| row.is(written, cx)) => {
+                Some(Some(row)) if written.as_ref().is_some_and(|written| row.is_from(written, cx)) => {
                     return Ok(granted(key, row.session));
                 }
-                Some(Some(Row { session, .. })) if session.state != State::Open => return Ok(Claimed::Ended(session)),
-                Some(Some(Row { session, .. })) if is_live(&session, cx.now) => return Ok(Claimed::Busy(session)),
-                Some(Some(Row { session, .. })) if session.attempts >= most => {
+                Some(Some(StoredSession { session, .. })) if session.state != State::Open => {
+                    return Ok(Claimed::Ended(session));
+                }
+                Some(Some(StoredSession { session, .. })) if is_live(&session, cx.now) => {
+                    return Ok(Claimed::Busy(session));
+                }
+                Some(Some(StoredSession { session, .. })) if session.attempts >= maximum_attempts => {
                     return Ok(Claimed::AttemptsExhausted(session));
                 }
-                Some(Some(Row { session, .. })) => {
-                    let condition = at_version(session.version);
+                Some(Some(StoredSession { session, .. })) => {
+                    let condition = has_version(session.version);
                     (session, condition)
                 }
                 Some(None) if !may_create => return Ok(Claimed::Ended(swept())),
-                Some(None) | None => (fresh(), Condition::Absent),
+                Some(None) | None => (empty(), WriteCondition::Absent),
             };
             let after = Session {
                 version: before.version + 1,
@@ -229,7 +233,7 @@ impl SessionStore for DynamoStore {
                 requests.lost_race(round - 1).await?;
             }
             round += 1;
-            looked = Some(row(&requests, key).await?);
+            looked = Some(read_row(&requests, key).await?);
             written = Some(after);
         }
     }
@@ -237,10 +241,10 @@ impl SessionStore for DynamoStore {
     async fn renew(&self, cx: Context, claim: &Claim, until: Timestamp) -> Result<bool, StoreError> {
         let write = Write::Update {
             key: keys::session(claim.key),
-            set: vec![(names::CLAIMED_UNTIL, Value::N(until.0))],
+            set: vec![(attributes::CLAIMED_UNTIL, Value::N(until.0))],
             remove: Vec::new(),
             // Whatever ends a claim or the session changes the version.
-            condition: at_version(claim.version),
+            condition: has_version(claim.version),
         };
         let answer = self.local.within(cx).write(&write).await?;
         Ok(answer.is_done())
@@ -261,12 +265,12 @@ impl SessionStore for DynamoStore {
         };
         match part {
             Some(part) => save_with_part(&requests, cx, claim, &after, &part).await,
-            None => change(&requests, cx, claim.key, &after, at_version(claim.version)).await,
+            None => change(&requests, cx, claim.key, &after, has_version(claim.version)).await,
         }
     }
 
     async fn release(&self, cx: Context, claim: &Claim) -> Result<(), StoreError> {
-        let write = becomes(cx, claim.key, &ended(claim), at_version(claim.version));
+        let write = becomes(cx, claim.key, &ended(claim), has_version(claim.version));
         self.local.within(cx).write(&write).await?;
         Ok(())
     }
@@ -274,7 +278,7 @@ impl SessionStore for DynamoStore {
     async fn parts(&self, cx: Context, key: SessionKey) -> Result<Vec<Vec<u8>>, StoreError> {
         let requests = self.local.within(cx);
         let mut parts = Vec::new();
-        let mut query = Query {
+        let mut query = RangeQuery {
             range: keys::parts(key),
             after: None,
             descending: false,
@@ -300,37 +304,37 @@ impl SessionStore for DynamoStore {
             ..ended(claim)
         };
         let requests = self.local.within(cx);
-        change(&requests, cx, claim.key, &after, at_version(claim.version)).await
+        change(&requests, cx, claim.key, &after, has_version(claim.version)).await
     }
 
     async fn finish(&self, cx: Context, claim: &Claim, end: End) -> Result<(), StoreError> {
         let state = |state: State| Value::S(state_text(state).to_owned());
         // Nobody can claim a session that is committing, so that the last attempt is the committer's.
-        let committing = Condition::All(vec![
-            Condition::Is(names::STATE, state(State::Committing)),
-            Condition::Lacks(names::PUBLISHED),
-            Condition::Is(names::ATTEMPTS, Value::N(claim.attempt.number.into())),
+        let committing = WriteCondition::All(vec![
+            WriteCondition::Is(attributes::STATE, state(State::Committing)),
+            WriteCondition::Lacks(attributes::PUBLISHED),
+            WriteCondition::Is(attributes::ATTEMPTS, Value::N(claim.attempt.number.into())),
         ]);
-        let claimed = Condition::All(vec![
-            Condition::Is(names::STATE, state(State::Open)),
-            at_version(claim.version),
+        let claimed = WriteCondition::All(vec![
+            WriteCondition::Is(attributes::STATE, state(State::Open)),
+            has_version(claim.version),
         ]);
         let mut set = vec![
             writer(cx),
-            (names::STATE, state(end.into())),
+            (attributes::STATE, state(end.into())),
             // Above the claim's version and above the commit's, whichever it is that ends here.
-            (names::VERSION, Value::N(claim.version + 2)),
+            (attributes::VERSION, Value::N(claim.version + 2)),
         ];
-        let mut remove = vec![names::CLAIMED_UNTIL];
+        let mut remove = vec![attributes::CLAIMED_UNTIL];
         match end {
-            End::Published => set.push((names::PUBLISHED, Value::N(1))),
-            End::Done | End::Cancelled => remove.push(names::PUBLISHED),
+            End::Published => set.push((attributes::PUBLISHED, Value::N(1))),
+            End::Done | End::Cancelled => remove.push(attributes::PUBLISHED),
         }
         let write = Write::Update {
             key: keys::session(claim.key),
             set,
             remove,
-            condition: Condition::Any(vec![committing, claimed]),
+            condition: WriteCondition::Any(vec![committing, claimed]),
         };
         self.local.within(cx).write(&write).await?;
         Ok(())
@@ -338,11 +342,11 @@ impl SessionStore for DynamoStore {
 
     async fn finish_committing(&self, cx: Context, key: SessionKey, end: End) -> Result<(), StoreError> {
         let requests = self.local.within(cx);
-        let Some(Row { session, .. }) = row(&requests, key).await? else {
+        let Some(StoredSession { session, .. }) = read_row(&requests, key).await? else {
             return Ok(());
         };
         if session.state == State::Committing {
-            let condition = at_version(session.version);
+            let condition = has_version(session.version);
             let after = Session {
                 version: session.version + 1,
                 state: end.into(),
@@ -358,14 +362,14 @@ impl SessionStore for DynamoStore {
         let requests = self.local.within(cx);
         let mut round = 0;
         loop {
-            let before = row(&requests, key).await?.map(|row| row.session);
+            let before = read_row(&requests, key).await?.map(|row| row.session);
             if before.as_ref().is_some_and(|session| session.state != State::Open) {
                 return Ok(Cancelled::Ended);
             }
             let condition = before
                 .as_ref()
-                .map_or(Condition::Absent, |session| at_version(session.version));
-            let session = before.clone().unwrap_or_else(fresh);
+                .map_or(WriteCondition::Absent, |session| has_version(session.version));
+            let session = before.clone().unwrap_or_else(empty);
             let after = Session {
                 version: session.version + 1,
                 state: State::Cancelled,

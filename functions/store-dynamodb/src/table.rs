@@ -12,9 +12,9 @@ use registry::store::{Cause, Reason, StoreError};
 
 use crate::aws::MissingTable;
 
-/// The name of the attribute that holds [`Key::partition`].
+/// The name of the attribute that holds [`ItemKey::partition`].
 pub(crate) const PARTITION: &str = "pk";
-/// The name of the attribute that holds [`Key::sort`].
+/// The name of the attribute that holds [`ItemKey::sort`].
 pub(crate) const SORT: &str = "sk";
 
 /// The largest item, in bytes of names and values.
@@ -30,7 +30,7 @@ pub(crate) const BATCH_READS: usize = 100;
 
 /// The name of an item.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Key {
+pub(crate) struct ItemKey {
     /// Chooses the item collection.
     pub(crate) partition: String,
     /// Orders the items of a collection, by its bytes.
@@ -55,14 +55,14 @@ pub(crate) type Attributes = BTreeMap<String, Value>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Item {
     /// Its name.
-    pub(crate) key: Key,
+    pub(crate) key: ItemKey,
     /// Everything else.
     pub(crate) attributes: Attributes,
 }
 
 /// What must be true of the item that a write names, at the moment of the write.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Condition {
+pub(crate) enum WriteCondition {
     /// Nothing.
     Always,
     /// There is such an item.
@@ -74,39 +74,39 @@ pub(crate) enum Condition {
     /// The item exists, and has no such attribute.
     Lacks(&'static str),
     /// All of these.
-    All(Vec<Condition>),
+    All(Vec<WriteCondition>),
     /// One of these.
-    Any(Vec<Condition>),
+    Any(Vec<WriteCondition>),
 }
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Write {
     /// Writes the whole item.
-    Put { item: Item, condition: Condition },
+    Put { item: Item, condition: WriteCondition },
     /// Changes some attributes; makes the item if there is none and the condition allows it.
     Update {
-        key: Key,
+        key: ItemKey,
         set: Vec<(&'static str, Value)>,
         remove: Vec<&'static str>,
-        condition: Condition,
+        condition: WriteCondition,
     },
     /// Removes the item, if there is one.
-    Delete { key: Key, condition: Condition },
+    Delete { key: ItemKey, condition: WriteCondition },
     /// Changes nothing; only in a transaction.
-    Check { key: Key, condition: Condition },
+    Check { key: ItemKey, condition: WriteCondition },
 }
 
 impl Write {
     /// Removes an item, whatever it is.
-    pub(crate) fn delete(key: Key) -> Self {
-        let condition = Condition::Always;
+    pub(crate) fn delete(key: ItemKey) -> Self {
+        let condition = WriteCondition::Always;
         Self::Delete { key, condition }
     }
 
     /// Makes an item what `item` is in the attributes `known`, of which those that it lacks are removed. Others, which a
     /// newer version of this program may have added, stay.
-    pub(crate) fn change_to(item: Item, known: &[&'static str], condition: Condition) -> Self {
+    pub(crate) fn change_to(item: Item, known: &[&'static str], condition: WriteCondition) -> Self {
         let Item { key, mut attributes } = item;
         let mut set = Vec::new();
         let mut remove = Vec::new();
@@ -126,7 +126,7 @@ impl Write {
     }
 
     /// The item that it names.
-    pub(crate) fn key(&self) -> &Key {
+    pub(crate) fn key(&self) -> &ItemKey {
         match self {
             Self::Put { item, .. } => &item.key,
             Self::Update { key, .. } | Self::Delete { key, .. } | Self::Check { key, .. } => key,
@@ -172,7 +172,7 @@ pub(crate) struct Range {
 
 /// A request for items of one collection in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Query {
+pub(crate) struct RangeQuery {
     /// Which items.
     pub(crate) range: Range,
     /// Begin behind this sort key, which is within the range, in the direction of the query.
@@ -187,11 +187,11 @@ pub(crate) struct Query {
 
 /// Some items in order.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub(crate) struct Found {
+pub(crate) struct ItemPage {
     /// The items.
     pub(crate) items: Vec<Item>,
     /// There may be more behind this key: a page ends at the limit, or at 1 MB.
-    pub(crate) more_after: Option<Key>,
+    pub(crate) more_after: Option<ItemKey>,
 }
 
 /// Why a request was not answered.
@@ -215,7 +215,7 @@ pub(crate) enum TableError {
 impl TableError {
     /// The error of a call that this one ended.
     pub(crate) fn into_store_error(self) -> StoreError {
-        let told = |cause: &Cause| cause.downcast_ref::<TableSaid>().map(|told| told.reason);
+        let told = |cause: &Cause| cause.downcast_ref::<TableMessage>().map(|told| told.reason);
         match self {
             Self::Retry { cause, .. } => match told(&cause) {
                 Some(reason @ (Reason::Throttled | Reason::Unavailable | Reason::ClockOff)) => {
@@ -236,7 +236,7 @@ impl TableError {
 /// What a table said, and what that means to those who wait.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]
-pub(crate) struct TableSaid {
+pub(crate) struct TableMessage {
     pub(crate) reason: Reason,
     pub(crate) text: String,
 }
@@ -248,13 +248,13 @@ pub(crate) struct TableSaid {
 #[async_trait]
 pub(crate) trait Table: Send + Sync + 'static {
     /// One item.
-    async fn get(&self, key: &Key, consistency: Consistency) -> Result<Option<Item>, TableError>;
+    async fn get(&self, key: &ItemKey, consistency: Consistency) -> Result<Option<Item>, TableError>;
 
     /// Items of one collection, in the order of their sort keys. One page.
-    async fn query(&self, query: &Query) -> Result<Found, TableError>;
+    async fn query(&self, query: &RangeQuery) -> Result<ItemPage, TableError>;
 
     /// Items of the whole table in no order that means anything, strongly consistent. One page of at most `limit`.
-    async fn scan(&self, after: Option<&Key>, limit: usize) -> Result<Found, TableError>;
+    async fn scan(&self, after: Option<&ItemKey>, limit: usize) -> Result<ItemPage, TableError>;
 
     /// One change.
     async fn write(&self, write: &Write) -> Result<Written, TableError>;
@@ -265,7 +265,7 @@ pub(crate) trait Table: Send + Sync + 'static {
 
     /// Up to 100 items, strongly consistent, in any order; those that the table had no capacity for come back in the
     /// second list.
-    async fn batch_get(&self, keys: &[Key]) -> Result<(Vec<Item>, Vec<Key>), TableError>;
+    async fn batch_get(&self, keys: &[ItemKey]) -> Result<(Vec<Item>, Vec<ItemKey>), TableError>;
 
     /// Up to 25 unconditional puts and deletes of different items, each by itself; those that the table had no
     /// capacity for come back.

@@ -6,7 +6,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use registry::store::Reason;
 
-use crate::table::{TableError, TableSaid, Written};
+use crate::table::{TableError, TableMessage, Written};
 
 /// There is no such table, or its creation is not finished.
 #[derive(Debug, thiserror::Error)]
@@ -14,7 +14,7 @@ use crate::table::{TableError, TableSaid, Written};
 pub(crate) struct MissingTable(pub(crate) String);
 
 /// A request that this crate should not have made, or an answer that it cannot read.
-pub(super) fn wrong(why: impl Into<registry::store::Cause>) -> TableError {
+pub(super) fn invalid(why: impl Into<registry::store::Cause>) -> TableError {
     TableError::Fatal(why.into())
 }
 
@@ -26,11 +26,11 @@ pub(super) fn is_refusal<E: ProvideErrorMetadata>(error: &SdkError<E, HttpRespon
 
 /// What went wrong, whole: the SDK's own words for it are two (`service error`), with the rest behind them.
 #[derive(Debug)]
-struct Said {
+struct ErrorText {
     text: String,
 }
 
-impl Said {
+impl ErrorText {
     fn of(error: &dyn std::error::Error) -> Self {
         let mut text = error.to_string();
         let mut source = error.source();
@@ -84,29 +84,29 @@ where
                 return TableError::Fatal(Box::new(MissingTable(table.to_owned())));
             }
             let reason = reason_of(code, status);
-            by_code(code, status).said(reason, Said::of_service(service, status))
+            retry_class_of(code, status).into_error(reason, ErrorText::of_service(service, status))
         }
         // Also what the SDK meets while it looks for credentials, which may well be there in a moment.
         SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) | SdkError::ResponseError(_) => {
-            Again::PerhapsDone.said(Reason::MetadataUnreachable, Said::of(error))
+            RetryClass::PerhapsDone.into_error(Reason::MetadataUnreachable, ErrorText::of(error))
         }
-        _ => Again::Never.said(Reason::Failed, Said::of(error)),
+        _ => RetryClass::Never.into_error(Reason::Failed, ErrorText::of(error)),
     }
 }
 
 /// Whether a request may be sent again, and what is known of this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Again {
+enum RetryClass {
     NotDone,
     PerhapsDone,
     Never,
 }
 
-impl Again {
-    fn said(self, reason: Reason, said: Said) -> TableError {
-        let cause = Box::new(TableSaid {
+impl RetryClass {
+    fn into_error(self, reason: Reason, text: ErrorText) -> TableError {
+        let cause = Box::new(TableMessage {
             reason,
-            text: said.text,
+            text: text.text,
         });
         match self {
             Self::NotDone => TableError::Retry { not_done: true, cause },
@@ -138,7 +138,7 @@ fn reason_of(code: &str, status: u16) -> Reason {
     }
 }
 
-fn by_code(code: &str, status: u16) -> Again {
+fn retry_class_of(code: &str, status: u16) -> RetryClass {
     match code {
         // Refused before anything was done: no capacity, or another transaction holds one of the items.
         "ProvisionedThroughputExceededException"
@@ -149,12 +149,12 @@ fn by_code(code: &str, status: u16) -> Again {
         | "ReplicatedWriteConflictException"
         // Credentials that ended on the way; the SDK asks for new ones.
         | "ExpiredTokenException"
-        | "RequestExpired" => Again::NotDone,
+        | "RequestExpired" => RetryClass::NotDone,
         // The same transaction, by an earlier try: its answer will be this one's.
-        "TransactionInProgressException" => Again::PerhapsDone,
-        _ if status == 429 => Again::NotDone,
-        _ if status >= 500 => Again::PerhapsDone,
-        _ => Again::Never,
+        "TransactionInProgressException" => RetryClass::PerhapsDone,
+        _ if status == 429 => RetryClass::NotDone,
+        _ if status >= 500 => RetryClass::PerhapsDone,
+        _ => RetryClass::Never,
     }
 }
 
@@ -171,9 +171,9 @@ pub(super) fn cancelled(reasons: &[CancellationReason]) -> Result<Written, Table
     let throttled = |code: &str| matches!(code, "ThrottlingError" | "ProvisionedThroughputExceeded");
     let passing = |code: &str| code == "TransactionConflict" || throttled(code);
     let again = if codes().any(passing) && codes().all(|code| code == "None" || passing(code)) {
-        Again::NotDone
+        RetryClass::NotDone
     } else {
-        Again::Never
+        RetryClass::Never
     };
     let reasons = reasons.iter().map(|reason| {
         let code = reason.code().unwrap_or("None");
@@ -183,13 +183,13 @@ pub(super) fn cancelled(reasons: &[CancellationReason]) -> Result<Written, Table
     });
     let reasons: Vec<_> = reasons.collect();
     let reason = match again {
-        Again::Never => Reason::Failed,
-        Again::NotDone | Again::PerhapsDone if codes().any(throttled) => Reason::Throttled,
+        RetryClass::Never => Reason::Failed,
+        RetryClass::NotDone | RetryClass::PerhapsDone if codes().any(throttled) => Reason::Throttled,
         // Others write the same items: fewer requests would not help.
-        Again::NotDone | Again::PerhapsDone => Reason::Unavailable,
+        RetryClass::NotDone | RetryClass::PerhapsDone => Reason::Unavailable,
     };
     let text = format!("a transaction was cancelled: {}", reasons.join(", "));
-    Err(again.said(reason, Said { text }))
+    Err(again.into_error(reason, ErrorText { text }))
 }
 
 #[cfg(test)]
@@ -199,49 +199,52 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_refused_at_the_door_was_not_done() {
+    fn a_throttle_or_a_conflict_means_not_done() {
         for code in [
             "ThrottlingException",
             "TransactionConflictException",
             "RequestLimitExceeded",
         ] {
-            assert_eq!(by_code(code, 400), Again::NotDone, "{code}");
+            assert_eq!(retry_class_of(code, 400), RetryClass::NotDone, "{code}");
         }
-        assert_eq!(by_code("", 429), Again::NotDone);
+        assert_eq!(retry_class_of("", 429), RetryClass::NotDone);
     }
 
     #[test]
-    fn a_fault_may_have_done_it() {
-        assert_eq!(by_code("InternalServerError", 500), Again::PerhapsDone);
-        assert_eq!(by_code("", 503), Again::PerhapsDone);
-        assert_eq!(by_code("TransactionInProgressException", 400), Again::PerhapsDone);
+    fn a_request_that_met_a_server_error_may_have_been_done() {
+        assert_eq!(retry_class_of("InternalServerError", 500), RetryClass::PerhapsDone);
+        assert_eq!(retry_class_of("", 503), RetryClass::PerhapsDone);
+        assert_eq!(
+            retry_class_of("TransactionInProgressException", 400),
+            RetryClass::PerhapsDone
+        );
     }
 
     #[test]
-    fn a_wrong_request_stays_wrong() {
+    fn an_invalid_request_is_not_sent_again() {
         for code in [
             "ValidationException",
             "AccessDeniedException",
             "IdempotentParameterMismatchException",
         ] {
-            assert_eq!(by_code(code, 400), Again::Never, "{code}");
+            assert_eq!(retry_class_of(code, 400), RetryClass::Never, "{code}");
         }
     }
 
     #[test]
-    fn what_went_wrong_is_said_whole() {
+    fn the_error_text_contains_the_causes() {
         let error = SdkError::<std::fmt::Error, HttpResponse>::timeout_error("no answer in 6 s");
-        let text = Said::of(&error).text;
+        let text = ErrorText::of(&error).text;
         assert!(text.contains("no answer in 6 s"), "{text}");
     }
 
-    fn said_of(code: &str, message: &str) -> String {
+    fn text_of(code: &str, message: &str) -> String {
         let error = ErrorMetadata::builder().code(code).message(message).build();
-        Said::of_service(&error, 400).text
+        ErrorText::of_service(&error, 400).text
     }
 
     #[test]
-    fn s18_no_header_of_a_request_is_said() {
+    fn s18_the_error_text_contains_no_header_of_the_request() {
         const TOKEN: &str = "FwoGZXIvYXdzEDoaDHNlc3Npb24tdG9rZW4";
         let message = format!(
             "The request signature we calculated does not match the signature you provided. Check your AWS Secret \
@@ -256,18 +259,18 @@ mod tests {
             // Whatever the code is.
             "ValidationException",
         ] {
-            let said = said_of(code, &message);
-            assert!(said.contains(code) && said.contains("400"), "{said}");
-            assert!(!said.contains(TOKEN) && !said.contains("x-amz"), "{said}");
+            let text = text_of(code, &message);
+            assert!(text.contains(code) && text.contains("400"), "{text}");
+            assert!(!text.contains(TOKEN) && !text.contains("x-amz"), "{text}");
         }
-        assert!(!said_of("InvalidSignatureException", TOKEN).contains(TOKEN));
-        let said = said_of(
+        assert!(!text_of("InvalidSignatureException", TOKEN).contains(TOKEN));
+        let text = text_of(
             "AccessDeniedException",
             "User: arn:aws:iam::1:user/a is not authorized to perform: dynamodb:Scan",
         );
         assert!(
-            said.contains("dynamodb:Scan"),
-            "what is needed to understand a refusal stays: {said}"
+            text.contains("dynamodb:Scan"),
+            "what is needed to understand a refusal stays: {text}"
         );
     }
 
@@ -280,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cancelled_transaction_says_which_conditions_failed() {
+    fn a_cancelled_transaction_reports_the_indices_of_failed_conditions() {
         let codes = [
             "None",
             "ConditionalCheckFailed",
@@ -292,7 +295,7 @@ mod tests {
 
     /// Two pushes of one tag are no throttling.
     #[test]
-    fn a_conflict_is_no_throttling() {
+    fn a_conflict_is_not_reported_as_throttling() {
         let reason = |codes: &[&str]| {
             let error = because(codes).expect_err("it was cancelled");
             error.into_store_error().reason()
@@ -319,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_conflict_is_tried_again() {
+    fn a_transaction_that_met_a_conflict_may_be_sent_again() {
         let outcome = because(&["TransactionConflict", "None"]);
         assert!(
             matches!(outcome, Err(TableError::Retry { not_done: true, .. })),

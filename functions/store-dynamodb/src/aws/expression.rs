@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use super::values::value_out;
-use crate::table::{Condition, PARTITION, Value};
+use super::values::to_sdk_value;
+use crate::table::{PARTITION, Value, WriteCondition};
 
 /// The placeholders of one request.
 #[derive(Default)]
@@ -26,27 +26,27 @@ impl Expression {
     }
 
     fn value(&mut self, value: &Value) -> String {
-        self.values.push(value_out(value));
+        self.values.push(to_sdk_value(value));
         format!(":v{}", self.values.len() - 1)
     }
 
     /// `None`: it always holds.
-    pub(super) fn condition(&mut self, condition: &Condition) -> Option<String> {
+    pub(super) fn condition(&mut self, condition: &WriteCondition) -> Option<String> {
         // An item exists when it has its key.
         match condition {
-            Condition::Always => None,
-            Condition::Exists => Some(format!("attribute_exists({})", self.name(PARTITION))),
-            Condition::Absent => Some(format!("attribute_not_exists({})", self.name(PARTITION))),
-            Condition::Is(name, value) => Some(format!("{} = {}", self.name(name), self.value(value))),
-            Condition::Lacks(name) => {
+            WriteCondition::Always => None,
+            WriteCondition::Exists => Some(format!("attribute_exists({})", self.name(PARTITION))),
+            WriteCondition::Absent => Some(format!("attribute_not_exists({})", self.name(PARTITION))),
+            WriteCondition::Is(name, value) => Some(format!("{} = {}", self.name(name), self.value(value))),
+            WriteCondition::Lacks(name) => {
                 let (key, name) = (self.name(PARTITION), self.name(name));
                 Some(format!("(attribute_exists({key}) AND attribute_not_exists({name}))"))
             }
-            Condition::All(all) => {
+            WriteCondition::All(all) => {
                 let all: Vec<String> = all.iter().filter_map(|one| self.condition(one)).collect();
                 (!all.is_empty()).then(|| format!("({})", all.join(" AND ")))
             }
-            Condition::Any(any) => {
+            WriteCondition::Any(any) => {
                 let any: Vec<String> = any.iter().map(|one| self.condition(one)).collect::<Option<_>>()?;
                 (!any.is_empty()).then(|| format!("({})", any.join(" OR ")))
             }
@@ -87,30 +87,30 @@ impl Expression {
 mod tests {
     use super::*;
 
-    fn said(condition: &Condition) -> (Option<String>, Expression) {
+    fn rendered(condition: &WriteCondition) -> (Option<String>, Expression) {
         let mut expression = Expression::default();
         (expression.condition(condition), expression)
     }
 
     #[test]
-    fn a_condition_that_always_holds_is_not_said() {
+    fn a_condition_that_always_holds_gives_no_expression() {
         let always = [
-            Condition::Always,
-            Condition::All(vec![Condition::Always]),
-            Condition::Any(vec![Condition::Absent, Condition::Always]),
+            WriteCondition::Always,
+            WriteCondition::All(vec![WriteCondition::Always]),
+            WriteCondition::Any(vec![WriteCondition::Absent, WriteCondition::Always]),
         ];
         for condition in always {
-            assert_eq!(said(&condition).0, None, "{condition:?}");
+            assert_eq!(rendered(&condition).0, None, "{condition:?}");
         }
     }
 
     #[test]
-    fn conditions_nest() {
-        let one = Condition::Is("state", Value::N(1));
-        let other = Condition::Lacks("state");
-        let (text, expression) = said(&Condition::All(vec![
+    fn nested_conditions_give_nested_expressions() {
+        let one = WriteCondition::Is("state", Value::N(1));
+        let other = WriteCondition::Lacks("state");
+        let (text, expression) = rendered(&WriteCondition::All(vec![
             one,
-            Condition::Any(vec![other, Condition::Absent]),
+            WriteCondition::Any(vec![other, WriteCondition::Absent]),
         ]));
         let expected =
             "(#n0 = :v0 AND ((attribute_exists(#n1) AND attribute_not_exists(#n0)) OR attribute_not_exists(#n1)))";
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn an_update_says_only_what_it_does() {
+    fn an_update_expression_has_only_the_clauses_it_needs() {
         let mut expression = Expression::default();
         assert_eq!(expression.update(&[("at", Value::N(7))], &[]), "SET #n0 = :v0");
         assert_eq!(
@@ -138,8 +138,8 @@ mod tests {
     }
 
     #[test]
-    fn nothing_has_no_placeholders() {
-        let (_, expression) = said(&Condition::Always);
+    fn an_empty_expression_has_no_placeholders() {
+        let (_, expression) = rendered(&WriteCondition::Always);
         assert_eq!(expression.names(), None);
         assert_eq!(expression.values(), None);
     }

@@ -1,4 +1,4 @@
-//! What goes over the wire, and what becomes of what comes back: the SDK with a connection that answers from a script.
+//! What goes over the connection, and what becomes of what comes back: the SDK with a connection that answers from a script.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::VecDeque;
@@ -17,30 +17,30 @@ use registry::store::{Context, StoreError, Timestamp, Uid};
 use serde_json::{Value as Json, json};
 
 use super::*;
-use crate::retrying::{Client, SystemPace};
-use crate::table::{Condition, Range, Value};
+use crate::retrying::{SystemRetryEnvironment, TableClient};
+use crate::table::{Range, Value, WriteCondition};
 
 /// What is said to one request: a status and a body. Nothing at all when the script is over.
-pub(crate) type Said = (u16, Json);
+pub(crate) type ScriptedResponse = (u16, Json);
 
-/// A connection: notes what is asked, and answers from a script.
+/// A connection: notes what is requests, and answers from a script.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Wire {
-    script: Arc<Mutex<VecDeque<Said>>>,
-    asked: Arc<Mutex<Vec<(String, Json)>>>,
+pub(crate) struct ScriptedConnection {
+    script: Arc<Mutex<VecDeque<ScriptedResponse>>>,
+    requests: Arc<Mutex<Vec<(String, Json)>>>,
 }
 
-impl Wire {
-    pub(crate) fn saying(script: impl IntoIterator<Item = Said>) -> Self {
+impl ScriptedConnection {
+    pub(crate) fn answering(script: impl IntoIterator<Item = ScriptedResponse>) -> Self {
         Self {
             script: Arc::new(Mutex::new(script.into_iter().collect())),
-            asked: Arc::default(),
+            requests: Arc::default(),
         }
     }
 
-    /// The operations that were asked for, each with its parameters.
-    pub(crate) fn asked(&self) -> Vec<(String, Json)> {
-        self.asked.lock().unwrap().clone()
+    /// The operations that were requests for, each with its parameters.
+    pub(crate) fn requests(&self) -> Vec<(String, Json)> {
+        self.requests.lock().unwrap().clone()
     }
 
     pub(crate) fn sdk(&self) -> Sdk {
@@ -55,16 +55,16 @@ impl Wire {
     }
 
     fn table(&self) -> AwsTable {
-        AwsTable::new(self.sdk(), "names")
+        AwsTable::new(self.sdk(), "metadata")
     }
 }
 
-impl HttpConnector for Wire {
+impl HttpConnector for ScriptedConnection {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let target = request.headers().get("x-amz-target").unwrap();
         let operation = target.rsplit('.').next().unwrap().to_owned();
         let parameters = serde_json::from_slice(request.body().bytes().unwrap()).unwrap();
-        self.asked.lock().unwrap().push((operation, parameters));
+        self.requests.lock().unwrap().push((operation, parameters));
         let Some((status, body)) = self.script.lock().unwrap().pop_front() else {
             return HttpConnectorFuture::new(pending());
         };
@@ -75,21 +75,21 @@ impl HttpConnector for Wire {
     }
 }
 
-impl HttpClient for Wire {
+impl HttpClient for ScriptedConnection {
     fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
         SharedHttpConnector::new(self.clone())
     }
 }
 
-fn key() -> Key {
-    Key {
+fn key() -> ItemKey {
+    ItemKey {
         partition: "p".to_owned(),
         sort: "s".to_owned(),
     }
 }
 
-fn query(consistency: Consistency) -> Query {
-    Query {
+fn query(consistency: Consistency) -> RangeQuery {
+    RangeQuery {
         range: Range {
             partition: "p".to_owned(),
             from: "a".to_owned(),
@@ -103,34 +103,34 @@ fn query(consistency: Consistency) -> Query {
 }
 
 #[tokio::test]
-async fn every_read_says_whether_it_must_be_consistent() {
-    let wire = Wire::saying(std::iter::repeat_n((200, json!({})), 6));
-    let table = wire.table();
+async fn every_read_request_states_its_consistency() {
+    let connection = ScriptedConnection::answering(std::iter::repeat_n((200, json!({})), 6));
+    let table = connection.table();
     for (consistency, expected) in [(Consistency::Strong, true), (Consistency::Eventual, false)] {
         table.get(&key(), consistency).await.unwrap();
         table.query(&query(consistency)).await.unwrap();
-        let asked: Vec<_> = wire.asked().into_iter().rev().take(2).collect();
-        for (operation, parameters) in asked {
+        let requests: Vec<_> = connection.requests().into_iter().rev().take(2).collect();
+        for (operation, parameters) in requests {
             assert_eq!(parameters["ConsistentRead"], expected, "{operation}: {consistency:?}");
         }
     }
     // These have no other form.
     table.scan(None, 10).await.unwrap();
     table.batch_get(&[key()]).await.unwrap();
-    let asked = wire.asked();
-    let operations: Vec<_> = asked.iter().map(|(operation, _)| operation.as_str()).collect();
+    let requests = connection.requests();
+    let operations: Vec<_> = requests.iter().map(|(operation, _)| operation.as_str()).collect();
     assert_eq!(
         operations,
         ["GetItem", "Query", "GetItem", "Query", "Scan", "BatchGetItem"]
     );
-    assert_eq!(asked[4].1["ConsistentRead"], true);
-    assert_eq!(asked[5].1["RequestItems"]["names"]["ConsistentRead"], true);
+    assert_eq!(requests[4].1["ConsistentRead"], true);
+    assert_eq!(requests[5].1["RequestItems"]["metadata"]["ConsistentRead"], true);
 }
 
 /// A single write and the same in a transaction have the same table, condition and placeholders.
 #[tokio::test]
-async fn a_write_is_the_same_alone_and_in_a_transaction() {
-    let condition = Condition::Is("version", Value::N(7));
+async fn a_write_has_the_same_parameters_alone_and_in_a_transaction() {
+    let condition = WriteCondition::Is("version", Value::N(7));
     let writes = [
         (
             "PutItem",
@@ -163,27 +163,30 @@ async fn a_write_is_the_same_alone_and_in_a_transaction() {
         ),
     ];
     for (alone, together, write) in writes {
-        let wire = Wire::saying(std::iter::repeat_n((200, json!({})), 2));
-        let table = wire.table();
+        let connection = ScriptedConnection::answering(std::iter::repeat_n((200, json!({})), 2));
+        let table = connection.table();
         table.write(&write).await.unwrap();
         table.transact(&[write], "token").await.unwrap();
-        let [single, transaction] = wire.asked().try_into().unwrap();
+        let [single, transaction] = connection.requests().try_into().unwrap();
         assert_eq!(
             (single.0.as_str(), transaction.0.as_str()),
             (alone, "TransactWriteItems")
         );
         assert_eq!(transaction.1["ClientRequestToken"], "token");
         assert_eq!(transaction.1["TransactItems"][0][together], single.1, "{alone}");
-        assert_eq!(single.1["TableName"], "names");
+        assert_eq!(single.1["TableName"], "metadata");
         assert!(single.1["ConditionExpression"].is_string(), "{alone}");
     }
 }
 
 /// A try may take six seconds; a call of which less is left ends at its deadline all the same.
 #[tokio::test]
-async fn a_service_that_stays_silent_is_given_up_at_the_deadline() {
-    const PATIENCE: Duration = Duration::from_millis(300);
-    let client = Client::new(Arc::new(Wire::default().table()), Arc::new(SystemPace::new()));
+async fn a_request_without_an_answer_fails_at_the_deadline() {
+    const TIMEOUT: Duration = Duration::from_millis(300);
+    let client = TableClient::new(
+        Arc::new(ScriptedConnection::default().table()),
+        Arc::new(SystemRetryEnvironment::new()),
+    );
     let cx = Context {
         now: Timestamp(0),
         deadline: Timestamp(300),
@@ -211,7 +214,7 @@ async fn a_service_that_stays_silent_is_given_up_at_the_deadline() {
             "{number}: {failure:?}"
         );
     }
-    assert!(took >= PATIENCE * 8, "each had its time: {took:?}");
+    assert!(took >= TIMEOUT * 8, "each had its time: {took:?}");
     // A single one of them would take six seconds.
     assert!(took < Duration::from_secs(5), "{took:?}");
 }

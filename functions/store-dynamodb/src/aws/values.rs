@@ -6,12 +6,12 @@ use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 use bytes::Bytes;
 
-use super::errors::wrong;
-use crate::table::{Item, Key, PARTITION, SORT, TableError, Value};
+use super::errors::invalid;
+use crate::table::{Item, ItemKey, PARTITION, SORT, TableError, Value};
 
-type Map = HashMap<String, AttributeValue>;
+type AttributeMap = HashMap<String, AttributeValue>;
 
-pub(super) fn value_out(value: &Value) -> AttributeValue {
+pub(super) fn to_sdk_value(value: &Value) -> AttributeValue {
     match value {
         Value::S(text) => AttributeValue::S(text.clone()),
         Value::N(number) => AttributeValue::N(number.to_string()),
@@ -20,7 +20,7 @@ pub(super) fn value_out(value: &Value) -> AttributeValue {
 }
 
 /// `None`: of a type that no version so far writes. A newer one may, in an attribute that this one has no use for.
-fn value_of(value: AttributeValue) -> Option<Value> {
+fn from_sdk_value(value: AttributeValue) -> Option<Value> {
     match value {
         AttributeValue::S(text) => Some(Value::S(text)),
         AttributeValue::N(number) => number.parse().ok().map(Value::N),
@@ -29,37 +29,37 @@ fn value_of(value: AttributeValue) -> Option<Value> {
     }
 }
 
-pub(super) fn key_out(key: &Key) -> Map {
-    Map::from([
+pub(super) fn to_sdk_key(key: &ItemKey) -> AttributeMap {
+    AttributeMap::from([
         (PARTITION.to_owned(), AttributeValue::S(key.partition.clone())),
         (SORT.to_owned(), AttributeValue::S(key.sort.clone())),
     ])
 }
 
-pub(super) fn key_of(map: &Map) -> Result<Key, TableError> {
+pub(super) fn from_sdk_key(map: &AttributeMap) -> Result<ItemKey, TableError> {
     let part = |name| match map.get(name) {
         Some(AttributeValue::S(text)) => Ok(text.clone()),
-        _ => Err(wrong("an item without its key")),
+        _ => Err(invalid("an item without its key")),
     };
-    Ok(Key {
+    Ok(ItemKey {
         partition: part(PARTITION)?,
         sort: part(SORT)?,
     })
 }
 
-pub(super) fn item_out(item: &Item) -> Map {
-    let mut map = key_out(&item.key);
+pub(super) fn to_sdk_item(item: &Item) -> AttributeMap {
+    let mut map = to_sdk_key(&item.key);
     let attributes = item.attributes.iter();
-    map.extend(attributes.map(|(name, value)| (name.clone(), value_out(value))));
+    map.extend(attributes.map(|(name, value)| (name.clone(), to_sdk_value(value))));
     map
 }
 
-pub(super) fn item_of(mut map: Map) -> Result<Item, TableError> {
-    let key = key_of(&map)?;
+pub(super) fn from_sdk_item(mut map: AttributeMap) -> Result<Item, TableError> {
+    let key = from_sdk_key(&map)?;
     map.remove(PARTITION);
     map.remove(SORT);
     let attributes = map.into_iter();
-    let attributes = attributes.filter_map(|(name, value)| Some((name, value_of(value)?)));
+    let attributes = attributes.filter_map(|(name, value)| Some((name, from_sdk_value(value)?)));
     Ok(Item {
         key,
         attributes: attributes.collect(),

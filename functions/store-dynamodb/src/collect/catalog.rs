@@ -2,7 +2,7 @@
 //!
 //! Which manifests a repository has, its list tells; which links it has, only the walk over the whole table. So the row
 //! of a repository without manifests is marked, and a later pass deletes it, [`grace`] later, if the mark still stands
-//! and there still are no manifests. The mark is taken away by whoever publishes ([`Call::keep_listed`]), and by every
+//! and there still are no manifests. The mark is taken away by whoever publishes ([`StoreCall::keep_listed`]), and by every
 //! pass that meets a link or a manifest of the repository before it comes here.
 //!
 //! Deleting it is safe because whoever publishes has read the row, without its mark, at most
@@ -15,32 +15,32 @@ use registry::store::{Cursor, StoreError};
 use futures_util::future::try_join_all;
 
 use super::cursor;
-use super::metadata::{AT_ONCE, Collector};
-use crate::keys::{self, Name};
-use crate::metadata::{Call, REMEMBERED_MS, unmark};
+use super::metadata::{AT_ONCE, MetadataPass};
+use crate::keys::{self, RecordKey};
+use crate::metadata::{REMEMBERED_MS, StoreCall, unmark};
 use crate::mutation::{Mutation, active};
-use crate::records::{CatalogRow, damaged, names};
-use crate::table::{Condition, Item, Key, Write};
+use crate::records::{CatalogRow, attributes, damaged};
+use crate::table::{Item, ItemKey, Write, WriteCondition};
 
 /// What the places of this part of a walk begin with. No repository's name does; and a program that knows nothing of
 /// this part goes on behind it, with what the table holds there.
-const BEGINS: char = '~';
+const PREFIX: char = '~';
 
 /// Where this part begins.
-pub(super) fn beginning() -> Cursor {
-    place_behind("")
+pub(super) fn start() -> Cursor {
+    position_after("")
 }
 
-fn place_behind(repository: &str) -> Cursor {
-    let mut key = keys::catalog_place();
-    key.sort = format!("{BEGINS}{repository}");
+fn position_after(repository: &str) -> Cursor {
+    let mut key = keys::catalog_partition();
+    key.sort = format!("{PREFIX}{repository}");
     cursor(&key)
 }
 
 /// The repository behind which this part goes on, empty at its beginning; `None`: the place is one of the table.
-pub(super) fn place(key: &Key) -> Option<&str> {
-    let is_here = key.partition == keys::catalog_place().partition;
-    key.sort.strip_prefix(BEGINS).filter(|_| is_here)
+pub(super) fn position(key: &ItemKey) -> Option<&str> {
+    let is_here = key.partition == keys::catalog_partition().partition;
+    key.sort.strip_prefix(PREFIX).filter(|_| is_here)
 }
 
 /// For how long a mark stands before its row is deleted: longer than any publisher may rely on what it has read.
@@ -49,29 +49,34 @@ fn grace(grace_periods: &GracePeriods) -> u64 {
 }
 
 /// Looks at one page of the catalog.
-pub(super) async fn slice(call: &Call<'_>, plan: &Plan, after: &str, limit: usize) -> Result<Collected, StoreError> {
+pub(super) async fn slice(
+    call: &StoreCall<'_>,
+    plan: &Plan,
+    after: &str,
+    limit: usize,
+) -> Result<Collected, StoreError> {
     let after = Some(after).filter(|after| !after.is_empty()).map(str::to_owned);
     let (items, more) = call
         .main
         .first(keys::repositories(), after, false, limit.max(1))
         .await?;
     let mut statistics = PassStatistics::default();
-    let collector = Collector { call, plan };
+    let pass = MetadataPass { call, plan };
     for some in items.chunks(AT_ONCE) {
-        for done in try_join_all(some.iter().map(|item| collector.look_at_repository(item))).await? {
+        for done in try_join_all(some.iter().map(|item| pass.inspect_repository(item))).await? {
             statistics += done;
         }
     }
     let last = items.last().filter(|_| more);
     Ok(Collected {
         statistics,
-        next: last.map(|item| place_behind(&item.key.sort)),
+        next: last.map(|item| position_after(&item.key.sort)),
     })
 }
 
-impl Collector<'_> {
-    async fn look_at_repository(&self, item: &Item) -> Result<PassStatistics, StoreError> {
-        let Some(Name::Repository(repository)) = Name::of(&item.key) else {
+impl MetadataPass<'_> {
+    async fn inspect_repository(&self, item: &Item) -> Result<PassStatistics, StoreError> {
+        let Some(RecordKey::Repository(repository)) = RecordKey::of(&item.key) else {
             return Err(damaged(&item.key, "not a repository"));
         };
         let row = CatalogRow::read(item)?;
@@ -86,7 +91,7 @@ impl Collector<'_> {
         match row.mark {
             // Put there while it was marked, by somebody who had read it before.
             Some(mark) if has_manifests => {
-                let unmarked = unmark(item.key.clone(), mark.stands());
+                let unmarked = unmark(item.key.clone(), mark.is_present());
                 if !self.plan.dry_run {
                     self.call.main.write(&unmarked).await?;
                 }
@@ -94,9 +99,9 @@ impl Collector<'_> {
             Some(mark) => {
                 if !self.plan.dry_run {
                     let condition = if active(Mutation::DeleteCatalogBlindly) {
-                        Condition::Exists
+                        WriteCondition::Exists
                     } else {
-                        mark.stands()
+                        mark.is_present()
                     };
                     let remove = Write::Delete {
                         key: item.key.clone(),
@@ -109,7 +114,8 @@ impl Collector<'_> {
                 statistics.repositories = 1;
             }
             None if !has_manifests => {
-                let unmarked = Condition::All(vec![Condition::Exists, Condition::Lacks(names::CONDEMNED)]);
+                let unmarked =
+                    WriteCondition::All(vec![WriteCondition::Exists, WriteCondition::Lacks(attributes::MARK)]);
                 self.mark(item.key.clone(), &unmarked).await?;
             }
             None => {}

@@ -1,6 +1,6 @@
 //! The graveyard: one item for each object that lost its name, whenever and however often it did.
 //!
-//! A burial never makes a grave older, and a grave is forgotten only as it was seen, so that an object waits from the
+//! A write never makes a grave older, and a grave is forgotten only as it was seen, so that an object waits from the
 //! last time that it lost its name. Burials are conditional on what they have read, and removals on the time: whichever
 //! comes first, the other notices.
 
@@ -14,9 +14,9 @@ use registry::store::{Cursor, Location, Slice, StoreError, Timestamp};
 
 use crate::keys::{self, SHARDS};
 use crate::mutation::{Mutation, active};
-use crate::records::{BlobRow, PendingDeletionRow, names};
+use crate::records::{BlobRow, PendingDeletionRow, attributes};
 use crate::retrying::Requests;
-use crate::table::{Condition, Consistency, Query, Value, Write};
+use crate::table::{Consistency, RangeQuery, Value, Write, WriteCondition};
 
 /// How many graves are read in one page. They lie in the order of their objects, so that those which are due are among
 /// others; small enough that reading some of a page again, behind the last that was asked for, costs little.
@@ -36,27 +36,27 @@ pub(crate) async fn schedule_deletion(
     pending_deletion: &PendingDeletion,
 ) -> Result<(), StoreError> {
     let mut written = pending_deletion.clone();
-    let mut condition = Condition::Absent;
+    let mut condition = WriteCondition::Absent;
     let mut round = 0;
     loop {
-        let burial = PendingDeletionRow::becomes(&written, condition);
-        if requests.write(&burial).await?.is_done() || active(Mutation::FirstBurial) {
+        let write = PendingDeletionRow::becomes(&written, condition);
+        if requests.write(&write).await?.is_done() || active(Mutation::KeepFirstSchedule) {
             return Ok(());
         }
         if round > 0 {
             requests.lost_race(round - 1).await?;
         }
         round += 1;
-        let there = read(requests, &pending_deletion.location).await?;
-        written = match &there {
-            Some(there) => there.clone().joined(pending_deletion.clone()),
+        let existing = read(requests, &pending_deletion.location).await?;
+        written = match &existing {
+            Some(existing) => existing.clone().joined(pending_deletion.clone()),
             None => pending_deletion.clone(),
         };
         // Also if a try of this that was not answered has done it.
-        if there.as_ref() == Some(&written) {
+        if existing.as_ref() == Some(&written) {
             return Ok(());
         }
-        condition = there.as_ref().map_or(Condition::Absent, as_read);
+        condition = existing.as_ref().map_or(WriteCondition::Absent, as_read);
     }
 }
 
@@ -85,30 +85,30 @@ async fn read(requests: &Requests<'_>, location: &Location) -> Result<Option<Pen
     item.as_ref().map(PendingDeletionRow::read).transpose()
 }
 
-fn as_read(pending_deletion: &PendingDeletion) -> Condition {
-    Condition::All(vec![
-        Condition::Is(names::AT, Value::N(pending_deletion.at.0)),
+fn as_read(pending_deletion: &PendingDeletion) -> WriteCondition {
+    WriteCondition::All(vec![
+        WriteCondition::Is(attributes::AT, Value::N(pending_deletion.at.0)),
         match &pending_deletion.digest {
-            Some(digest) => Condition::Is(names::DIGEST, Value::S(digest.to_string())),
-            None => Condition::Lacks(names::DIGEST),
+            Some(digest) => WriteCondition::Is(attributes::DIGEST, Value::S(digest.to_string())),
+            None => WriteCondition::Lacks(attributes::DIGEST),
         },
         if pending_deletion.unfinished {
-            Condition::Is(names::UNFINISHED, Value::N(1))
+            WriteCondition::Is(attributes::UNFINISHED, Value::N(1))
         } else {
-            Condition::Lacks(names::UNFINISHED)
+            WriteCondition::Lacks(attributes::UNFINISHED)
         },
     ])
 }
 
 /// Where a walk over the graves goes on.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
-struct Place {
+struct QueuePosition {
     shard: u8,
     /// Behind this sort key; `None`: at the beginning of the shard.
     after: Option<String>,
 }
 
-impl Place {
+impl QueuePosition {
     fn parse(cursor: &Cursor) -> Result<Self, StoreError> {
         let unreadable = || StoreError::failed("not a cursor of this store");
         let (shard, after) = cursor.0.split_once(' ').ok_or_else(unreadable)?;
@@ -134,16 +134,16 @@ pub(super) async fn slice(
     after: Option<&Cursor>,
     limit: usize,
 ) -> Result<Slice<PendingDeletion>, StoreError> {
-    let mut place = after.map(Place::parse).transpose()?.unwrap_or_default();
+    let mut position = after.map(QueuePosition::parse).transpose()?.unwrap_or_default();
     let mut items = Vec::new();
     for _ in 0..PAGES {
-        let shard = place.shard;
+        let shard = position.shard;
         if shard >= SHARDS {
             break;
         }
-        let query = Query {
+        let query = RangeQuery {
             range: keys::pending_deletions(shard),
-            after: place.after,
+            after: position.after,
             descending: false,
             limit: PAGE,
             consistency: Consistency::Strong,
@@ -157,26 +157,26 @@ pub(super) async fn slice(
             items.push(pending_deletion);
             if items.len() >= limit {
                 let after = Some(item.key.sort);
-                let next = Place { shard, after }.cursor();
+                let next = QueuePosition { shard, after }.cursor();
                 return Ok(Slice { items, next });
             }
         }
-        place = match found.more_after {
-            Some(last) => Place {
+        position = match found.more_after {
+            Some(last) => QueuePosition {
                 shard,
                 after: Some(last.sort),
             },
-            None => Place {
+            None => QueuePosition {
                 shard: shard + 1,
                 after: None,
             },
         };
     }
-    let next = place.cursor();
+    let next = position.cursor();
     Ok(Slice { items, next })
 }
 
-/// Whether the bytes of a digest lie at a place.
+/// Whether the bytes of a digest lie at a position.
 async fn is_named(main: &Requests<'_>, digest: &Digest, location: &Location) -> Result<bool, StoreError> {
     let item = main.get(&keys::blob(digest)).await?;
     let row = item.as_ref().map(BlobRow::read).transpose()?;
@@ -189,7 +189,7 @@ pub(super) async fn standing(
     local: &Requests<'_>,
     pending_deletion: &PendingDeletion,
 ) -> Result<Standing, StoreError> {
-    let too_early = if active(Mutation::DeletionScheduledBeforeName) {
+    let too_early = if active(Mutation::DeletionBeforeRecord) {
         Some(read(local, &pending_deletion.location).await?)
     } else {
         None
@@ -217,9 +217,9 @@ pub(super) async fn forget(requests: &Requests<'_>, pending_deletions: &[Pending
             let remove = Write::Delete {
                 key: keys::pending_deletion(&pending_deletion.location),
                 condition: if active(Mutation::ForgetBlindly) {
-                    Condition::Always
+                    WriteCondition::Always
                 } else {
-                    Condition::Is(names::AT, Value::N(pending_deletion.at.0))
+                    WriteCondition::Is(attributes::AT, Value::N(pending_deletion.at.0))
                 },
             };
             requests.write(&remove).await

@@ -9,15 +9,16 @@ use oci::{Digest, RepositoryName};
 use registry::store::collection::{Collected, PassStatistics, PendingDeletion, Plan, YOUNG_MS};
 use registry::store::{Cursor, Location, StoreError, Timestamp, Uid};
 
-use super::{catalog, cursor, deletion_queue, place};
-use crate::keys::{self, Name};
-use crate::metadata::{Call, Unlinked, lies_at, of_uid, unmark};
+use super::{catalog, cursor, deletion_queue, position};
+use crate::keys::{self, RecordKey};
+use crate::metadata::{StoreCall, UnlinkOutcome, has_location, has_uid, unmark};
 use crate::mutation::{Mutation, active};
 use crate::records::{
-    BackLink, BlobRow, EdgeRow, LinkKind, LinkRow, ListedRow, ManifestRow, Mark, Purpose, ReferencesRow, names,
+    BackLink, BlobRow, DeletionMark, EdgeRow, LinkKind, LinkRow, ListedRow, ManifestRow, MarkPurpose, ReferencesRow,
+    attributes,
 };
-use crate::retrying::Answer;
-use crate::table::{Condition, Item, Key, Write};
+use crate::retrying::WriteOutcome;
+use crate::table::{Item, ItemKey, Write, WriteCondition};
 
 /// How many names are looked at at once: enough to hide the round trips, few enough to leave the table to those who
 /// wait for it.
@@ -25,13 +26,13 @@ pub(super) const AT_ONCE: usize = 16;
 
 /// Looks at one page of the table.
 pub(super) async fn slice(
-    call: &Call<'_>,
+    call: &StoreCall<'_>,
     plan: &Plan,
     after: Option<&Cursor>,
     limit: usize,
 ) -> Result<Collected, StoreError> {
-    let after = after.map(place).transpose()?;
-    if let Some(after) = after.as_ref().and_then(catalog::place) {
+    let after = after.map(position).transpose()?;
+    if let Some(after) = after.as_ref().and_then(catalog::position) {
         return catalog::slice(call, plan, after, limit).await;
     }
     let page = call.main.scan(after.as_ref(), limit.max(1)).await?;
@@ -40,53 +41,51 @@ pub(super) async fn slice(
         ..PassStatistics::default()
     };
     for some in page.items.chunks(AT_ONCE) {
-        for done in try_join_all(some.iter().map(|item| look_at(call, plan, item))).await? {
-            statistics += done;
+        for of_item in try_join_all(some.iter().map(|item| inspect(call, plan, item))).await? {
+            statistics += of_item;
         }
     }
     Ok(Collected {
         statistics,
-        next: Some(page.more_after.as_ref().map_or_else(catalog::beginning, cursor)),
+        next: Some(page.more_after.as_ref().map_or_else(catalog::start, cursor)),
     })
 }
 
-async fn look_at(call: &Call<'_>, plan: &Plan, item: &Item) -> Result<PassStatistics, StoreError> {
-    let collector = Collector { call, plan };
-    match Name::of(&item.key) {
-        Some(Name::Link(repository, digest)) => {
-            let done = collector.link(&repository, &digest, &LinkRow::read(item)?).await?;
-            if done.unlinked == 0 {
-                collector.keep_listed(&repository, None).await?;
+async fn inspect(call: &StoreCall<'_>, plan: &Plan, item: &Item) -> Result<PassStatistics, StoreError> {
+    let pass = MetadataPass { call, plan };
+    match RecordKey::of(&item.key) {
+        Some(RecordKey::Link(repository, digest)) => {
+            let of_item = pass.link(&repository, &digest, &LinkRow::read(item)?).await?;
+            if of_item.unlinked == 0 {
+                pass.keep_listed(&repository, None).await?;
             }
-            Ok(done)
+            Ok(of_item)
         }
-        Some(Name::Listed(repository, _)) => {
+        Some(RecordKey::Listed(repository, _)) => {
             // A row that is missing is written again: a program that does not know that they go has taken it for
             // granted.
-            collector
-                .keep_listed(&repository, Some(ListedRow::read(item)?.at))
-                .await?;
+            pass.keep_listed(&repository, Some(ListedRow::read(item)?.at)).await?;
             Ok(PassStatistics::default())
         }
-        Some(Name::Blob(digest)) => collector.bytes(&digest, &BlobRow::read(item)?).await,
-        Some(Name::Edge { repository, .. }) if plan.deep => collector.edge(&repository, item).await,
-        Some(Name::BackLink { digest, .. }) if plan.deep => collector.back_link(&digest, item).await,
-        Some(Name::References {
+        Some(RecordKey::Blob(digest)) => pass.blob(&digest, &BlobRow::read(item)?).await,
+        Some(RecordKey::Edge { repository, .. }) if plan.deep => pass.edge(&repository, item).await,
+        Some(RecordKey::BackLink { digest, .. }) if plan.deep => pass.back_link(&digest, item).await,
+        Some(RecordKey::References {
             repository,
             digest,
             uid,
             ..
-        }) if plan.deep => collector.references(&repository, &digest, uid, item).await,
+        }) if plan.deep => pass.references(&repository, &digest, uid, item).await,
         _ => Ok(PassStatistics::default()),
     }
 }
 
-pub(super) struct Collector<'a> {
-    pub(super) call: &'a Call<'a>,
+pub(super) struct MetadataPass<'a> {
+    pub(super) call: &'a StoreCall<'a>,
     pub(super) plan: &'a Plan,
 }
 
-impl Collector<'_> {
+impl MetadataPass<'_> {
     /// Whether `grace` has passed since `at`.
     pub(super) fn is_past(&self, at: Timestamp, grace: u64) -> bool {
         self.call.cx.now.millis_since(at) >= grace
@@ -106,15 +105,15 @@ impl Collector<'_> {
         row: &LinkRow,
     ) -> Result<PassStatistics, StoreError> {
         let grace = self.plan.grace_periods.link_ms;
-        let life = row.link.uid;
+        let uid = row.link.uid;
         let mut statistics = PassStatistics::default();
         if !self.is_past(row.at, grace) {
             return Ok(statistics);
         }
         match row.mark {
-            Some(mark) if mark.purpose == Purpose::Collection => {
+            Some(mark) if mark.purpose == MarkPurpose::Collection => {
                 if self.is_past(mark.at, grace) {
-                    statistics.unlinked = self.unlink(repository, digest, life, &mark).await?.into();
+                    statistics.unlinked = self.unlink(repository, digest, uid, &mark).await?.into();
                 } else {
                     statistics.waiting = 1;
                     statistics.waiting_bytes = row.link.size;
@@ -125,21 +124,21 @@ impl Collector<'_> {
             before => {
                 if self
                     .call
-                    .counting_edge(repository, digest, !self.plan.dry_run)
+                    .find_counting_edge(repository, digest, !self.plan.dry_run)
                     .await?
                     .is_some()
                 {
                     return Ok(statistics);
                 }
-                let as_read = before.map_or(Condition::Lacks(names::CONDEMNED), |mark| mark.stands());
-                let condition = Condition::All(vec![of_uid(life), as_read]);
+                let as_read = before.map_or(WriteCondition::Lacks(attributes::MARK), |mark| mark.is_present());
+                let condition = WriteCondition::All(vec![has_uid(uid), as_read]);
                 let marked = self.mark(keys::link(repository, digest), &condition).await?;
                 if marked.is_some() {
                     statistics.marked = 1;
                     statistics.marked_bytes = row.link.size;
                 }
                 if let Some(mark) = marked.flatten().filter(|_| active(Mutation::UnlinkAtOnce)) {
-                    self.unlink(repository, digest, life, &mark).await?;
+                    self.unlink(repository, digest, uid, &mark).await?;
                 }
             }
         }
@@ -150,68 +149,72 @@ impl Collector<'_> {
         &self,
         repository: &RepositoryName,
         digest: &Digest,
-        life: Uid,
-        mark: &Mark,
+        uid: Uid,
+        mark: &DeletionMark,
     ) -> Result<bool, StoreError> {
         if self.plan.dry_run {
-            return Ok(self.call.counting_edge(repository, digest, false).await?.is_none());
+            return Ok(self.call.find_counting_edge(repository, digest, false).await?.is_none());
         }
-        let unlinked = self.call.remove_link(repository, digest, life, mark).await?;
-        Ok(unlinked == Unlinked::Removed)
+        let unlinked = self.call.remove_link(repository, digest, uid, mark).await?;
+        Ok(unlinked == UnlinkOutcome::Removed)
     }
 
     /// Marks a row on a condition. The outer `None`: it did not hold; the inner one: nothing is written by a dry run.
-    pub(super) async fn mark(&self, key: Key, condition: &Condition) -> Result<Option<Option<Mark>>, StoreError> {
+    pub(super) async fn mark(
+        &self,
+        key: ItemKey,
+        condition: &WriteCondition,
+    ) -> Result<Option<Option<DeletionMark>>, StoreError> {
         if self.plan.dry_run {
             return Ok(Some(None));
         }
         let cx = self.call.cx;
-        let mark = |number: u64| Mark {
-            purpose: Purpose::Collection,
+        let mark = |number: u64| DeletionMark {
+            purpose: MarkPurpose::Collection,
             at: cx.now,
-            // Tries have values of their own (see `Mark`).
+            // Tries have values of their own (see `DeletionMark`).
             random: Uid(cx.uid.0.wrapping_add(number)),
         };
         let write = |number| Write::Update {
             key: key.clone(),
-            set: vec![(names::CONDEMNED, mark(number).value())],
+            set: vec![(attributes::MARK, mark(number).value())],
             remove: Vec::new(),
             condition: condition.clone(),
         };
         let (answer, number) = self.call.main.write_each(write).await?;
         match answer {
-            Answer::Done => Ok(Some(Some(mark(number)))),
-            Answer::Refused { perhaps_done: false } => Ok(None),
-            Answer::Refused { perhaps_done: true } => {
-                // A try that was not answered may have done it.
+            WriteOutcome::Done => Ok(Some(Some(mark(number)))),
+            WriteOutcome::Refused { perhaps_done: false } => Ok(None),
+            WriteOutcome::Refused { perhaps_done: true } => {
+                // A try that was not answered may have of_item it.
                 let item = self.call.main.get(&key).await?;
-                let found = item.and_then(|item| item.attributes.get(names::CONDEMNED).cloned());
+                let found = item.and_then(|item| item.attributes.get(attributes::MARK).cloned());
                 let mine = (0..number).map(mark).find(|mark| Some(mark.value()) == found);
                 Ok(mine.map(Some))
             }
         }
     }
 
-    async fn is_held(&self, digest: &Digest) -> Result<bool, StoreError> {
+    async fn has_back_links(&self, digest: &Digest) -> Result<bool, StoreError> {
         let range = keys::back_links(digest);
-        let (linking_repositories, _) = self.call.main.first(range, None, false, 1).await?;
-        Ok(!linking_repositories.is_empty())
+        let (back_links, _) = self.call.main.first(range, None, false, 1).await?;
+        Ok(!back_links.is_empty())
     }
 
-    async fn bytes(&self, digest: &Digest, row: &BlobRow) -> Result<PassStatistics, StoreError> {
+    async fn blob(&self, digest: &Digest, row: &BlobRow) -> Result<PassStatistics, StoreError> {
         let mut statistics = PassStatistics::default();
         // Most bytes are held: they are not marked first.
-        if self.is_held(digest).await? {
+        if self.has_back_links(digest).await? {
             return Ok(statistics);
         }
-        let Some(marked) = self.mark(keys::blob(digest), &lies_at(&row.location)).await? else {
+        let Some(marked) = self.mark(keys::blob(digest), &has_location(&row.location)).await? else {
             return Ok(statistics);
         };
-        let gone = match marked {
+        let is_removed = match marked {
             None => true,
             Some(mark) => self.schedule_deletion(digest, &row.location, &mark).await?,
         };
-        if gone {
+        if is_removed {
             statistics.scheduled = 1;
             statistics.scheduled_bytes = row.size;
         }
@@ -220,11 +223,16 @@ impl Collector<'_> {
 
     /// Removes a marked record of bytes, if nobody holds them, when their object has its grave. The tables of the two
     /// may be two, so that no transaction spans them: what is buried and named all the same is spared when it is due.
-    async fn schedule_deletion(&self, digest: &Digest, location: &Location, mark: &Mark) -> Result<bool, StoreError> {
+    async fn schedule_deletion(
+        &self,
+        digest: &Digest,
+        location: &Location,
+        mark: &DeletionMark,
+    ) -> Result<bool, StoreError> {
         let call = self.call;
         let key = keys::blob(digest);
-        if self.is_held(digest).await? && !active(Mutation::NoLook) {
-            call.main.write(&unmark(key, mark.stands())).await?;
+        if self.has_back_links(digest).await? && !active(Mutation::NoLook) {
+            call.main.write(&unmark(key, mark.is_present())).await?;
             return Ok(false);
         }
         let pending_deletion = PendingDeletion {
@@ -235,19 +243,19 @@ impl Collector<'_> {
         };
         let remove = Write::Delete {
             key,
-            condition: mark.stands(),
+            condition: mark.is_present(),
         };
         if active(Mutation::ScheduleLate) {
-            let gone = call.main.write(&remove).await?.is_done();
+            let is_removed = call.main.write(&remove).await?.is_done();
             deletion_queue::schedule_deletion(&call.local, &pending_deletion).await?;
-            return Ok(gone);
+            return Ok(is_removed);
         }
         deletion_queue::schedule_deletion(&call.local, &pending_deletion).await?;
         match call.main.write(&remove).await? {
-            Answer::Done => Ok(true),
-            Answer::Refused { perhaps_done: false } => Ok(false),
+            WriteOutcome::Done => Ok(true),
+            WriteOutcome::Refused { perhaps_done: false } => Ok(false),
             // A try that was not answered has removed it, unless the mark is not what is missing.
-            Answer::Refused { perhaps_done: true } => {
+            WriteOutcome::Refused { perhaps_done: true } => {
                 let item = call.main.get(&keys::blob(digest)).await?;
                 let row = item.as_ref().map(BlobRow::read).transpose()?;
                 Ok(row.is_none_or(|row| row.location != *location))
@@ -255,20 +263,20 @@ impl Collector<'_> {
         }
     }
 
-    /// This life of the manifest, if it is published.
+    /// This uid of the manifest, if it is published.
     async fn manifest(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
-        life: Uid,
+        uid: Uid,
     ) -> Result<Option<ManifestRow>, StoreError> {
         let item = self.call.main.get(&keys::manifest(repository, digest)).await?;
         let row = item.as_ref().map(ManifestRow::read).transpose()?;
-        Ok(row.filter(|row| row.record.uid == life))
+        Ok(row.filter(|row| row.record.uid == uid))
     }
 
-    /// Removes a claim that belongs to nothing. Whoever made it is long gone: no call takes as long as the grace.
-    async fn leftover(&self, key: &Key) -> Result<PassStatistics, StoreError> {
+    /// Removes a claim that belongs to nothing. Whoever made it is long is_removed: no call takes as long as the grace.
+    async fn remove_leftover(&self, key: &ItemKey) -> Result<PassStatistics, StoreError> {
         if !self.plan.dry_run {
             self.call.main.write(&Write::delete(key.clone())).await?;
         }
@@ -287,21 +295,21 @@ impl Collector<'_> {
         if self.is_young(edge.at) || self.manifest(repository, &edge.parent, edge.uid).await?.is_some() {
             return Ok(PassStatistics::default());
         }
-        self.leftover(&item.key).await
+        self.remove_leftover(&item.key).await
     }
 
     async fn references(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
-        life: Uid,
+        uid: Uid,
         item: &Item,
     ) -> Result<PassStatistics, StoreError> {
         let row = ReferencesRow::read(item)?;
-        if self.is_young(row.at) || self.manifest(repository, digest, life).await?.is_some() {
+        if self.is_young(row.at) || self.manifest(repository, digest, uid).await?.is_some() {
             return Ok(PassStatistics::default());
         }
-        self.leftover(&item.key).await
+        self.remove_leftover(&item.key).await
     }
 
     async fn back_link(&self, digest: &Digest, item: &Item) -> Result<PassStatistics, StoreError> {
@@ -309,21 +317,21 @@ impl Collector<'_> {
         if self.is_young(back_link.at) {
             return Ok(PassStatistics::default());
         }
-        let (repository, life) = (&back_link.repository, back_link.uid);
-        let back_references = match back_link.link_kind {
+        let (repository, uid) = (&back_link.repository, back_link.uid);
+        let is_in_use = match back_link.link_kind {
             LinkKind::Blob => {
                 let link = self.call.main.get(&keys::link(repository, digest)).await?;
                 let link = link.as_ref().map(LinkRow::read).transpose()?;
-                link.is_some_and(|row| row.link.uid == life)
+                link.is_some_and(|row| row.link.uid == uid)
             }
             LinkKind::Manifest => {
-                let manifest = self.manifest(repository, digest, life).await?;
+                let manifest = self.manifest(repository, digest, uid).await?;
                 manifest.is_some_and(|row| row.record.content.object().is_some())
             }
         };
-        if back_references {
+        if is_in_use {
             return Ok(PassStatistics::default());
         }
-        self.leftover(&item.key).await
+        self.remove_leftover(&item.key).await
     }
 }

@@ -9,18 +9,18 @@ use registry::store::{Context, StoreError};
 use super::deletion_queue;
 use crate::keys;
 use crate::mutation::{Mutation, active};
-use crate::records::{SessionRow, at_version, names};
+use crate::records::{SessionRow, attributes, has_version};
 use crate::retrying::Requests;
 use crate::sessions::change;
-use crate::table::{Condition, Consistency, Query, Value, Write};
+use crate::table::{Consistency, RangeQuery, Value, Write, WriteCondition};
 
-/// How many graves are dug before the row tells of it.
+/// How many graves are scheduled before the row tells of it.
 const STEP: usize = 1000;
 
 /// How many part records are removed at a time.
-const PARTS_AT_ONCE: usize = 500;
+const PARTS_PER_PAGE: usize = 500;
 
-/// Ends the session if it is still as given; the number of graves that were dug.
+/// Ends the session if it is still as given; the number of graves that were scheduled.
 pub(super) async fn sweep(
     requests: &Requests<'_>,
     cx: Context,
@@ -34,7 +34,7 @@ pub(super) async fn sweep(
                 state: State::Swept,
                 ..session.clone()
             };
-            if !change(requests, cx, key, &swept, as_given(session)).await? {
+            if !change(requests, cx, key, &swept, is_unchanged(session)).await? {
                 return Ok(None);
             }
             swept
@@ -50,13 +50,13 @@ pub(super) async fn sweep(
         }
     };
     if active(Mutation::ScheduleLate) {
-        forget(requests, key, &ended).await?;
+        delete_rows(requests, key, &ended).await?;
         return Ok(Some(schedule_deletion(requests, cx, key, &ended).await?));
     }
     let Some((scheduled, ended)) = schedule_in_steps(requests, cx, key, ended).await? else {
         return Ok(None);
     };
-    forget(requests, key, &ended).await?;
+    delete_rows(requests, key, &ended).await?;
     Ok(Some(scheduled))
 }
 
@@ -85,7 +85,7 @@ async fn schedule_in_steps(
             attempts: u32::try_from(left).unwrap_or(session.attempts),
             ..session.clone()
         };
-        if !change(requests, cx, key, &rest, at_version(session.version)).await? || requests.is_half_over() {
+        if !change(requests, cx, key, &rest, has_version(session.version)).await? || requests.is_half_over() {
             return Ok(None);
         }
         session = rest;
@@ -93,12 +93,12 @@ async fn schedule_in_steps(
 }
 
 /// The row is as it was read. A renewal of a claim does not change the version.
-fn as_given(session: &Session) -> Condition {
+fn is_unchanged(session: &Session) -> WriteCondition {
     let claim = match session.claimed_until {
-        Some(until) => Condition::Is(names::CLAIMED_UNTIL, Value::N(until.0)),
-        None => Condition::Lacks(names::CLAIMED_UNTIL),
+        Some(until) => WriteCondition::Is(attributes::CLAIMED_UNTIL, Value::N(until.0)),
+        None => WriteCondition::Lacks(attributes::CLAIMED_UNTIL),
     };
-    Condition::All(vec![at_version(session.version), claim])
+    WriteCondition::All(vec![has_version(session.version), claim])
 }
 
 async fn schedule_deletion(
@@ -110,12 +110,12 @@ async fn schedule_deletion(
     deletion_queue::schedule_deletions(requests, remains(key, session, cx.now)).await
 }
 
-async fn forget(requests: &Requests<'_>, key: SessionKey, session: &Session) -> Result<(), StoreError> {
-    let mut query = Query {
+async fn delete_rows(requests: &Requests<'_>, key: SessionKey, session: &Session) -> Result<(), StoreError> {
+    let mut query = RangeQuery {
         range: keys::parts(key),
         after: None,
         descending: false,
-        limit: PARTS_AT_ONCE,
+        limit: PARTS_PER_PAGE,
         consistency: Consistency::Strong,
     };
     loop {
@@ -129,7 +129,7 @@ async fn forget(requests: &Requests<'_>, key: SessionKey, session: &Session) -> 
     }
     let row = Write::Delete {
         key: keys::session(key),
-        condition: at_version(session.version),
+        condition: has_version(session.version),
     };
     requests.write(&row).await.map(|_| ())
 }
@@ -149,14 +149,14 @@ mod tests {
 
     use super::*;
     use crate::memory::MemoryTable;
-    use crate::retrying::{Client, Pace};
+    use crate::retrying::{RetryEnvironment, TableClient};
 
     /// A second passes whenever somebody looks at the time.
     #[derive(Default)]
-    struct Passing(AtomicU64);
+    struct SteppingClock(AtomicU64);
 
     #[async_trait]
-    impl Pace for Passing {
+    impl RetryEnvironment for SteppingClock {
         fn elapsed(&self) -> Duration {
             Duration::from_millis(self.0.fetch_add(1000, Ordering::SeqCst))
         }
@@ -176,9 +176,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_upload_of_many_bodies_is_ended_by_several_calls() {
+    async fn an_upload_of_many_attempts_is_swept_over_several_calls() {
         const BODIES: u32 = 20_500;
-        let client = Client::new(Arc::new(MemoryTable::new()), Arc::new(Passing::default()));
+        let client = TableClient::new(Arc::new(MemoryTable::new()), Arc::new(SteppingClock::default()));
         let cx = |pass: u64| Context {
             now: Timestamp(1_900_000_000_000 + pass),
             // A step is a second.
@@ -200,7 +200,7 @@ mod tests {
         };
         let put = Write::Put {
             item: SessionRow::item(key, &begun),
-            condition: Condition::Always,
+            condition: WriteCondition::Always,
         };
         client.within(cx(0)).write(&put).await.unwrap();
         let mut passes = 0;
@@ -214,7 +214,7 @@ mod tests {
             assert!(passes < 100, "it comes to an end");
         }
         assert!(passes > 2, "{passes}");
-        let mut dug = BTreeMap::new();
+        let mut scheduled = BTreeMap::new();
         let mut next = None;
         loop {
             let requests = client.within(cx(0));
@@ -224,20 +224,20 @@ mod tests {
                 .unwrap();
             for pending_deletion in found.items {
                 assert!(pending_deletion.unfinished);
-                *dug.entry(pending_deletion.at).or_insert(0) += 1;
+                *scheduled.entry(pending_deletion.at).or_insert(0) += 1;
             }
             next = found.next;
             if next.is_none() {
                 break;
             }
         }
-        assert_eq!(dug.values().sum::<u32>(), BODIES);
+        assert_eq!(scheduled.values().sum::<u32>(), BODIES);
         // At most one step was begun and not noted by the time that a call was over.
         let not_noted = u32::try_from(STEP).unwrap();
-        assert!(dug.values().all(|of_a_call| *of_a_call >= 1), "{dug:?}");
+        assert!(scheduled.values().all(|of_a_call| *of_a_call >= 1), "{scheduled:?}");
         assert!(
-            dug.values().filter(|of_a_call| **of_a_call >= not_noted).count() >= 2,
-            "{dug:?}"
+            scheduled.values().filter(|of_a_call| **of_a_call >= not_noted).count() >= 2,
+            "{scheduled:?}"
         );
     }
 }

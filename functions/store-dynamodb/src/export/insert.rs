@@ -12,34 +12,34 @@ use registry::store::metadata::{Content, Link, ManifestRecord, TagRecord};
 use registry::store::records::{EntryContent, ManifestEntry, Record};
 use registry::store::{Location, StoreError, Timestamp, Uid};
 
-use super::belongings;
-use crate::keys::{self, Name};
-use crate::metadata::Call;
+use super::dependent_keys;
+use crate::keys::{self, RecordKey};
+use crate::metadata::StoreCall;
 use crate::records::{
-    BackLink, BlobRow, CatalogRow, ChangeRow, EdgeRow, LinkKind, LinkRow, ListedRow, ManifestRow, References,
-    ReferencesRow, ReferrerRow, TagRow, Tombstone, at_version, tagged_item,
+    BackLink, BlobRow, CatalogRow, ChangeRow, EdgeRow, LinkKind, LinkRow, ListedRow, ManifestRow, ReferenceList,
+    ReferencesRow, ReferrerRow, TagRow, Tombstone, has_version, tagged_item,
 };
-use crate::table::{Condition, Item, Key, Write};
+use crate::table::{Item, ItemKey, Write, WriteCondition};
 
 /// How many deletions are written at once: each is a request of its own.
-const DELETIONS_AT_ONCE: usize = 16;
+const CONCURRENT_DELETIONS: usize = 16;
 
-/// What a slice changes. An item that one record leaves and another brings is brought.
+/// What a slice changes. An item that one record leaves and another brings is written.
 #[derive(Default)]
 struct Changes {
-    left: BTreeSet<Key>,
-    brought: BTreeMap<Key, Item>,
+    removed: BTreeSet<ItemKey>,
+    written: BTreeMap<ItemKey, Item>,
     /// The last deletion of each tag that the slice knows of.
     deletions: BTreeMap<(RepositoryName, Tag), Tombstone>,
 }
 
 impl Changes {
-    fn leave(&mut self, key: Key) {
-        self.left.insert(key);
+    fn remove(&mut self, key: ItemKey) {
+        self.removed.insert(key);
     }
 
-    fn bring(&mut self, item: Item) {
-        self.brought.insert(item.key.clone(), item);
+    fn write(&mut self, item: Item) {
+        self.written.insert(item.key.clone(), item);
     }
 
     fn delete_tag(&mut self, repository: &RepositoryName, tag: &Tag, deletion: Tombstone) {
@@ -55,24 +55,27 @@ impl Changes {
     /// Three steps, each to be done before the next, so that one who was interrupted finds out again what there is to
     /// leave: that is told by what a record replaces, and by the lists of what a manifest refers to.
     fn into_steps(self) -> [Vec<Write>; 3] {
-        let Self { left, brought, .. } = self;
+        let Self { removed, written, .. } = self;
         let mut steps: [Vec<Write>; 3] = Default::default();
-        for key in left.into_iter().filter(|key| !brought.contains_key(key)) {
-            let is_list = matches!(Name::of(&key), Some(Name::References { .. }));
+        for key in removed.into_iter().filter(|key| !written.contains_key(key)) {
+            let is_list = matches!(RecordKey::of(&key), Some(RecordKey::References { .. }));
             let step = if is_list { 2 } else { 0 };
             steps[step].push(Write::delete(key));
         }
-        for item in brought.into_values() {
-            let name = Name::of(&item.key);
-            let replaces = matches!(name, Some(Name::Link(..) | Name::Manifest(..) | Name::Tag(..)));
-            let condition = Condition::Always;
+        for item in written.into_values() {
+            let name = RecordKey::of(&item.key);
+            let replaces = matches!(
+                name,
+                Some(RecordKey::Link(..) | RecordKey::Manifest(..) | RecordKey::Tag(..))
+            );
+            let condition = WriteCondition::Always;
             steps[usize::from(replaces)].push(Write::Put { item, condition });
         }
         steps
     }
 }
 
-pub(super) async fn all(call: &Call<'_>, records: &[Record]) -> Result<(), StoreError> {
+pub(super) async fn all(call: &StoreCall<'_>, records: &[Record]) -> Result<(), StoreError> {
     let before = call.main.get_all(&records.iter().flat_map(own_keys).collect()).await?;
     let mut changes = Changes::default();
     for record in records {
@@ -80,14 +83,14 @@ pub(super) async fn all(call: &Call<'_>, records: &[Record]) -> Result<(), Store
         match record {
             Record::Repository { name, created } => {
                 let (created, mark) = (*created, None);
-                changes.bring(CatalogRow { created, mark }.item(name));
+                changes.write(CatalogRow { created, mark }.item(name));
             }
             Record::Blob {
                 digest,
                 location,
                 size,
                 at,
-            } => changes.bring(blob(location, *size, *at).item(digest)),
+            } => changes.write(blob(location, *size, *at).item(digest)),
             Record::Link {
                 repository,
                 digest,
@@ -97,10 +100,10 @@ pub(super) async fn all(call: &Call<'_>, records: &[Record]) -> Result<(), Store
                 at,
             } => {
                 if let Some(old) = old {
-                    let life = LinkRow::read(old)?.link.uid;
-                    changes.leave(keys::back_link(digest, repository, life));
+                    let old_uid = LinkRow::read(old)?.link.uid;
+                    changes.remove(keys::back_link(digest, repository, old_uid));
                 }
-                changes.bring(back_link(repository, *uid, LinkKind::Blob, *at).item(digest));
+                changes.write(back_link(repository, *uid, LinkKind::Blob, *at).item(digest));
                 let link = Link {
                     location: location.clone(),
                     size: *size,
@@ -108,27 +111,27 @@ pub(super) async fn all(call: &Call<'_>, records: &[Record]) -> Result<(), Store
                     defect: None,
                 };
                 let (at, mark) = (*at, None);
-                changes.bring(LinkRow { link, at, mark }.item(repository, digest));
+                changes.write(LinkRow { link, at, mark }.item(repository, digest));
             }
             Record::Manifest(entry) => {
                 if let Some(old) = old {
-                    leave_manifest(call, &mut changes, entry, &ManifestRow::read(old)?).await?;
+                    remove_old_manifest(call, &mut changes, entry, &ManifestRow::read(old)?).await?;
                 }
                 manifest(&mut changes, entry)?;
             }
             Record::Tag { repository, tag, names } => {
                 if let Some(old) = old {
                     let named = TagRow::read(old)?.digest;
-                    changes.leave(keys::tagged(repository, &named, tag));
+                    changes.remove(keys::tagged(repository, &named, tag));
                 }
-                bring_tag(&mut changes, repository, tag, names);
+                write_tag(&mut changes, repository, tag, names);
             }
             Record::History {
                 repository,
                 tag,
                 change,
             } => {
-                changes.bring(ChangeRow::item(repository, tag, change));
+                changes.write(ChangeRow::item(repository, tag, change));
                 if change.after.is_none() {
                     let (version, at) = (change.version, change.at);
                     changes.delete_tag(repository, tag, Tombstone { version, at });
@@ -140,9 +143,9 @@ pub(super) async fn all(call: &Call<'_>, records: &[Record]) -> Result<(), Store
     stream::iter(deletions)
         .map(|((repository, tag), deletion)| {
             let known = before.get(&keys::tombstone(&repository, &tag)).cloned();
-            bring_tombstone(call, known, repository, tag, deletion)
+            write_tombstone(call, known, repository, tag, deletion)
         })
-        .buffer_unordered(DELETIONS_AT_ONCE)
+        .buffer_unordered(CONCURRENT_DELETIONS)
         .try_collect::<()>()
         .await?;
     for step in changes.into_steps() {
@@ -152,7 +155,7 @@ pub(super) async fn all(call: &Call<'_>, records: &[Record]) -> Result<(), Store
 }
 
 /// The row of a record that is looked at before it is replaced.
-fn own_keys(record: &Record) -> impl Iterator<Item = Key> + use<> {
+fn own_keys(record: &Record) -> impl Iterator<Item = ItemKey> + use<> {
     let key = match record {
         Record::Repository { .. } | Record::Blob { .. } => None,
         Record::Link { repository, digest, .. } => Some(keys::link(repository, digest)),
@@ -187,15 +190,15 @@ fn back_link(repository: &RepositoryName, uid: Uid, link_kind: LinkKind, at: Tim
     }
 }
 
-fn bring_tag(changes: &mut Changes, repository: &RepositoryName, tag: &Tag, names: &TagRecord) {
-    changes.bring(TagRow::item(repository, tag, names));
-    changes.bring(tagged_item(repository, &names.digest, tag));
+fn write_tag(changes: &mut Changes, repository: &RepositoryName, tag: &Tag, names: &TagRecord) {
+    changes.write(TagRow::item(repository, tag, names));
+    changes.write(tagged_item(repository, &names.digest, tag));
 }
 
-/// The last deletion of a tag leaves its version, so that the next life goes on from there: an older one must not take
+/// The last deletion of a tag leaves its version, so that the next old_uid goes on from there: an older one must not take
 /// its place, neither by a slice that is written at the same time nor by a request that is done late.
-async fn bring_tombstone(
-    call: &Call<'_>,
+async fn write_tombstone(
+    call: &StoreCall<'_>,
     mut known: Option<Item>,
     repository: RepositoryName,
     tag: Tag,
@@ -208,7 +211,7 @@ async fn bring_tombstone(
             return Ok(());
         }
         let item = deletion.item(&repository, &tag);
-        let condition = before.map_or(Condition::Absent, |before| at_version(before.version));
+        let condition = before.map_or(WriteCondition::Absent, |before| has_version(before.version));
         let key = item.key.clone();
         if call.main.write(&Write::Put { item, condition }).await?.is_done() {
             return Ok(());
@@ -219,16 +222,16 @@ async fn bring_tombstone(
     }
 }
 
-async fn leave_manifest(
-    call: &Call<'_>,
+async fn remove_old_manifest(
+    call: &StoreCall<'_>,
     changes: &mut Changes,
     entry: &ManifestEntry,
     old: &ManifestRow,
 ) -> Result<(), StoreError> {
     let (repository, digest) = (&entry.repository, &entry.digest);
     let references = call.references_of(repository, digest, old).await?;
-    for key in belongings(repository, digest, old, &references) {
-        changes.leave(key);
+    for key in dependent_keys(repository, digest, old, &references) {
+        changes.remove(key);
     }
     Ok(())
 }
@@ -249,21 +252,21 @@ fn manifest(changes: &mut Changes, entry: &ManifestEntry) -> Result<(), StoreErr
             uid: *uid,
             at: *at,
         };
-        changes.bring(edge.item(repository));
+        changes.write(edge.item(repository));
     }
-    let kept = References::of(references);
-    if let References::Apart(_) = kept {
+    let kept = ReferenceList::of(references);
+    if let ReferenceList::Separate(_) = kept {
         for item in ReferencesRow::all(repository, digest, *uid, references, *at) {
-            changes.bring(item);
+            changes.write(item);
         }
     }
     if let Some((subject, referrer)) = &entry.subject {
-        changes.bring(ReferrerRow::item(repository, subject, referrer)?);
+        changes.write(ReferrerRow::item(repository, subject, referrer)?);
     }
     let content = match &entry.content {
         EntryContent::Inline(bytes) => Content::Inline(bytes.clone()),
         EntryContent::Stored(location) => {
-            changes.bring(back_link(repository, *uid, LinkKind::Manifest, *at).item(digest));
+            changes.write(back_link(repository, *uid, LinkKind::Manifest, *at).item(digest));
             Content::Stored(location.clone())
         }
     };
@@ -281,12 +284,12 @@ fn manifest(changes: &mut Changes, entry: &ManifestEntry) -> Result<(), StoreErr
         references: kept,
         mark: None,
     };
-    changes.bring(row.item(repository, digest));
+    changes.write(row.item(repository, digest));
     let listed = ListedRow {
         at: *at,
         size: entry.size,
     };
-    changes.bring(listed.item(repository, digest));
+    changes.write(listed.item(repository, digest));
     Ok(())
 }
 

@@ -6,9 +6,9 @@ use registry::store::metadata::Content;
 use registry::store::records::{EntryContent, ManifestEntry, Record, Unreadable};
 use registry::store::{Cursor, Slice, StoreError};
 
-use crate::collect::{cursor, place};
-use crate::keys::{self, Name};
-use crate::metadata::Call;
+use crate::collect::{cursor, position};
+use crate::keys::{self, RecordKey};
+use crate::metadata::StoreCall;
 use crate::records::{BlobRow, CatalogRow, ChangeRow, LinkRow, ManifestRow, ReferrerRow, TagRow, damaged};
 use crate::table::Item;
 
@@ -17,11 +17,11 @@ const AT_ONCE: usize = 16;
 
 /// The records of one page of the table. What hangs on a record is not one by itself.
 pub(super) async fn slice(
-    call: &Call<'_>,
+    call: &StoreCall<'_>,
     after: Option<&Cursor>,
     limit: usize,
 ) -> Result<Slice<Result<Record, Unreadable>>, StoreError> {
-    let after = after.map(place).transpose()?;
+    let after = after.map(position).transpose()?;
     let page = call.main.scan(after.as_ref(), limit.max(1)).await?;
     let mut items = Vec::new();
     for some in page.items.chunks(AT_ONCE) {
@@ -35,8 +35,8 @@ pub(super) async fn slice(
 }
 
 /// What an item turned out to be. One that is damaged is something, too: only a table that cannot be read ends a walk.
-async fn found(call: &Call<'_>, item: &Item) -> Result<Option<Result<Record, Unreadable>>, StoreError> {
-    let Some(name) = Name::of(&item.key) else {
+async fn found(call: &StoreCall<'_>, item: &Item) -> Result<Option<Result<Record, Unreadable>>, StoreError> {
+    let Some(name) = RecordKey::of(&item.key) else {
         return Ok(None);
     };
     let Some(displayed) = displayed(&name) else {
@@ -53,25 +53,25 @@ async fn found(call: &Call<'_>, item: &Item) -> Result<Option<Result<Record, Unr
 }
 
 /// A name as its record is displayed; `None`: that is no record.
-fn displayed(name: &Name) -> Option<String> {
+fn displayed(name: &RecordKey) -> Option<String> {
     match name {
-        Name::Repository(name) => Some(format!("repository {name}")),
-        Name::Blob(digest) => Some(format!("blob {digest}")),
-        Name::Link(repository, digest) => Some(format!("link {repository} {digest}")),
-        Name::Manifest(repository, digest) => Some(format!("manifest {repository} {digest}")),
-        Name::Tag(repository, tag) => Some(format!("tag {repository} {tag}")),
-        Name::Change(repository, tag, version) => Some(format!("change {repository} {tag} {version}")),
+        RecordKey::Repository(name) => Some(format!("repository {name}")),
+        RecordKey::Blob(digest) => Some(format!("blob {digest}")),
+        RecordKey::Link(repository, digest) => Some(format!("link {repository} {digest}")),
+        RecordKey::Manifest(repository, digest) => Some(format!("manifest {repository} {digest}")),
+        RecordKey::Tag(repository, tag) => Some(format!("tag {repository} {tag}")),
+        RecordKey::Change(repository, tag, version) => Some(format!("change {repository} {tag} {version}")),
         _ => None,
     }
 }
 
-async fn record(call: &Call<'_>, item: &Item, name: Name) -> Result<Option<Record>, StoreError> {
+async fn record(call: &StoreCall<'_>, item: &Item, name: RecordKey) -> Result<Option<Record>, StoreError> {
     let record = match name {
-        Name::Repository(name) => Record::Repository {
+        RecordKey::Repository(name) => Record::Repository {
             name,
             created: CatalogRow::read(item)?.created,
         },
-        Name::Blob(digest) => {
+        RecordKey::Blob(digest) => {
             let row = BlobRow::read(item)?;
             Record::Blob {
                 digest,
@@ -80,7 +80,7 @@ async fn record(call: &Call<'_>, item: &Item, name: Name) -> Result<Option<Recor
                 at: row.at,
             }
         }
-        Name::Link(repository, digest) => {
+        RecordKey::Link(repository, digest) => {
             let row = LinkRow::read(item)?;
             Record::Link {
                 repository,
@@ -91,7 +91,7 @@ async fn record(call: &Call<'_>, item: &Item, name: Name) -> Result<Option<Recor
                 at: row.at,
             }
         }
-        Name::Manifest(repository, digest) => {
+        RecordKey::Manifest(repository, digest) => {
             let row = ManifestRow::read(item)?;
             return match entry(call, &repository, &digest, &row).await {
                 Ok(entry) => Ok(Some(Record::Manifest(Box::new(entry)))),
@@ -102,12 +102,12 @@ async fn record(call: &Call<'_>, item: &Item, name: Name) -> Result<Option<Recor
                 },
             };
         }
-        Name::Tag(repository, tag) => Record::Tag {
+        RecordKey::Tag(repository, tag) => Record::Tag {
             repository,
             tag,
             names: TagRow::read(item)?,
         },
-        Name::Change(repository, tag, _) => Record::History {
+        RecordKey::Change(repository, tag, _) => Record::History {
             repository,
             tag,
             change: ChangeRow::read(item)?,
@@ -119,7 +119,7 @@ async fn record(call: &Call<'_>, item: &Item, name: Name) -> Result<Option<Recor
 
 /// A manifest with all that hangs on it.
 async fn entry(
-    call: &Call<'_>,
+    call: &StoreCall<'_>,
     repository: &RepositoryName,
     digest: &Digest,
     row: &ManifestRow,

@@ -22,7 +22,7 @@ pub(crate) struct Faults {
 
 /// What a request is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum RequestKind {
     Read,
     Write,
     Transaction,
@@ -30,7 +30,7 @@ pub(super) enum Kind {
 
 /// What is wrong with one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Trouble {
+pub(super) enum Fault {
     #[error("TransactionConflict")]
     Conflict,
     #[error("ProvisionedThroughputExceeded")]
@@ -41,7 +41,7 @@ pub(super) enum Trouble {
     Late,
 }
 
-impl Trouble {
+impl Fault {
     pub(super) fn error(self) -> TableError {
         TableError::Retry {
             not_done: matches!(self, Self::Conflict | Self::Throttle),
@@ -87,18 +87,18 @@ impl Faults {
         random.happens(self.stale)
     }
 
-    pub(super) fn trouble(&self, kind: Kind, random: &mut Random) -> Option<Trouble> {
+    pub(super) fn fault(&self, kind: RequestKind, random: &mut Random) -> Option<Fault> {
         if random.happens(self.throttles) {
-            return Some(Trouble::Throttle);
+            return Some(Fault::Throttle);
         }
         // A single write meets transactions too; reads that are no transactions do not.
-        if kind != Kind::Read && random.happens(self.conflicts) {
-            return Some(Trouble::Conflict);
+        if kind != RequestKind::Read && random.happens(self.conflicts) {
+            return Some(Fault::Conflict);
         }
-        if kind != Kind::Read && random.happens(self.late) {
-            return Some(Trouble::Late);
+        if kind != RequestKind::Read && random.happens(self.late) {
+            return Some(Fault::Late);
         }
-        (kind != Kind::Read && random.happens(self.lost)).then_some(Trouble::Lost)
+        (kind != RequestKind::Read && random.happens(self.lost)).then_some(Fault::Lost)
     }
 
     /// The parts of a batch that are done, and those that are not.

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 
 use crate::table::{
-    Attributes, Condition, Found, ITEM_BYTES, Item, Key, PARTITION, Query, SORT, TRANSACTION_BYTES, TRANSACTION_ITEMS,
-    TableError, Value, Write, Written,
+    Attributes, ITEM_BYTES, Item, ItemKey, ItemPage, PARTITION, RangeQuery, SORT, TRANSACTION_BYTES, TRANSACTION_ITEMS,
+    TableError, Value, Write, WriteCondition, Written,
 };
 
 /// The most bytes of items in an answer.
@@ -24,34 +24,34 @@ pub(super) fn reject(why: impl Into<String>) -> TableError {
 #[derive(Default)]
 pub(crate) struct Items {
     /// Ordered by a hash, so that a scan meets the collections in an order that means nothing.
-    collections: BTreeMap<u64, Collection>,
+    collections: BTreeMap<u64, ItemCollection>,
     tokens: HashMap<String, Vec<Write>>,
     /// What was written since this was last asked for.
-    changed: Vec<Key>,
+    changed: Vec<ItemKey>,
 }
 
 #[derive(Default)]
-struct Collection {
+struct ItemCollection {
     partition: String,
-    rows: BTreeMap<String, Row>,
+    rows: BTreeMap<String, StoredItem>,
 }
 
 /// An item now, and as it was before it was last written.
 #[derive(Default)]
-struct Row {
+struct StoredItem {
     now: Option<Attributes>,
     before: Option<Attributes>,
 }
 
 /// A key, ordered as the table is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place<'a> {
+pub(super) struct ItemPosition<'a> {
     hash: u64,
     sort: &'a str,
 }
 
-impl<'a> Place<'a> {
-    pub(super) fn of(key: &'a Key) -> Self {
+impl<'a> ItemPosition<'a> {
+    pub(super) fn of(key: &'a ItemKey) -> Self {
         Self {
             hash: hash(&key.partition),
             sort: &key.sort,
@@ -67,14 +67,14 @@ fn hash(text: &str) -> u64 {
 }
 
 /// The key that a write names.
-pub(super) fn key_of(write: &Write) -> &Key {
+pub(super) fn key_of(write: &Write) -> &ItemKey {
     match write {
         Write::Put { item, .. } => &item.key,
         Write::Update { key, .. } | Write::Delete { key, .. } | Write::Check { key, .. } => key,
     }
 }
 
-fn condition_of(write: &Write) -> &Condition {
+fn condition_of(write: &Write) -> &WriteCondition {
     match write {
         Write::Put { condition, .. }
         | Write::Update { condition, .. }
@@ -83,8 +83,8 @@ fn condition_of(write: &Write) -> &Condition {
     }
 }
 
-pub(super) fn check_key(key: &Key) -> Result<(), TableError> {
-    let fits = |text: &str, most: usize| !text.is_empty() && text.len() <= most;
+pub(super) fn check_key(key: &ItemKey) -> Result<(), TableError> {
+    let fits = |text: &str, maximum: usize| !text.is_empty() && text.len() <= maximum;
     if fits(&key.partition, PARTITION_BYTES) && fits(&key.sort, SORT_BYTES) {
         Ok(())
     } else {
@@ -93,19 +93,19 @@ pub(super) fn check_key(key: &Key) -> Result<(), TableError> {
 }
 
 /// A batch holds something, not too much of it, and nothing twice.
-pub(super) fn check_batch(places: &[Place<'_>], most: usize) -> Result<(), TableError> {
-    let distinct: BTreeSet<_> = places.iter().collect();
-    if places.is_empty() || places.len() > most {
-        return Err(reject(format!("{} parts where 1 to {most} may be", places.len())));
+pub(super) fn check_batch(positions: &[ItemPosition<'_>], maximum: usize) -> Result<(), TableError> {
+    let distinct: BTreeSet<_> = positions.iter().collect();
+    if positions.is_empty() || positions.len() > maximum {
+        return Err(reject(format!("{} parts where 1 to {maximum} may be", positions.len())));
     }
-    if distinct.len() < places.len() {
+    if distinct.len() < positions.len() {
         return Err(reject("one item twice in one request"));
     }
     Ok(())
 }
 
 /// Bytes of names and values, as DynamoDB counts them.
-fn size(key: &Key, attributes: &Attributes) -> usize {
+fn size(key: &ItemKey, attributes: &Attributes) -> usize {
     let key = PARTITION.len() + key.partition.len() + SORT.len() + key.sort.len();
     let attribute = |(name, value): (&String, &Value)| {
         name.len()
@@ -119,15 +119,15 @@ fn size(key: &Key, attributes: &Attributes) -> usize {
     key + attributes.iter().map(attribute).sum::<usize>()
 }
 
-fn back_references(condition: &Condition, item: Option<&Attributes>) -> bool {
+fn is_met(condition: &WriteCondition, item: Option<&Attributes>) -> bool {
     match condition {
-        Condition::Always => true,
-        Condition::Exists => item.is_some(),
-        Condition::Absent => item.is_none(),
-        Condition::Is(name, value) => item.and_then(|item| item.get(*name)) == Some(value),
-        Condition::Lacks(name) => item.is_some_and(|item| !item.contains_key(*name)),
-        Condition::All(all) => all.iter().all(|condition| back_references(condition, item)),
-        Condition::Any(any) => any.iter().any(|condition| back_references(condition, item)),
+        WriteCondition::Always => true,
+        WriteCondition::Exists => item.is_some(),
+        WriteCondition::Absent => item.is_none(),
+        WriteCondition::Is(name, value) => item.and_then(|item| item.get(*name)) == Some(value),
+        WriteCondition::Lacks(name) => item.is_some_and(|item| !item.contains_key(*name)),
+        WriteCondition::All(all) => all.iter().all(|condition| is_met(condition, item)),
+        WriteCondition::Any(any) => any.iter().any(|condition| is_met(condition, item)),
     }
 }
 
@@ -151,7 +151,7 @@ fn outcome(write: &Write, old: Option<&Attributes>) -> Option<Option<Attributes>
     }
 }
 
-impl Row {
+impl StoredItem {
     fn version(&self, stale: bool) -> Option<&Attributes> {
         if stale { self.before.as_ref() } else { self.now.as_ref() }
     }
@@ -159,7 +159,7 @@ impl Row {
 
 impl Items {
     /// One item, or what it was before it was last written.
-    pub(super) fn get(&self, key: &Key, stale: bool) -> Option<Item> {
+    pub(super) fn get(&self, key: &ItemKey, stale: bool) -> Option<Item> {
         let attributes = self.row(key)?.version(stale)?;
         Some(Item {
             key: key.clone(),
@@ -167,7 +167,7 @@ impl Items {
         })
     }
 
-    fn row(&self, key: &Key) -> Option<&Row> {
+    fn row(&self, key: &ItemKey) -> Option<&StoredItem> {
         let collection = self.collections.get(&hash(&key.partition))?;
         debug_assert_eq!(collection.partition, key.partition, "no two names have one hash");
         collection.rows.get(&key.sort)
@@ -194,13 +194,13 @@ impl Items {
     }
 
     /// The keys of what was written since this was last asked.
-    pub(crate) fn take_changed(&mut self) -> Vec<Key> {
+    pub(crate) fn take_changed(&mut self) -> Vec<ItemKey> {
         std::mem::take(&mut self.changed)
     }
 
-    pub(super) fn query(&self, query: &Query, stale: bool) -> Result<Found, TableError> {
-        let Query { range, after, .. } = query;
-        check_key(&Key {
+    pub(super) fn query(&self, query: &RangeQuery, stale: bool) -> Result<ItemPage, TableError> {
+        let RangeQuery { range, after, .. } = query;
+        check_key(&ItemKey {
             partition: range.partition.clone(),
             sort: range.from.clone(),
         })?;
@@ -214,7 +214,7 @@ impl Items {
             return Err(reject("the provided starting key is outside query boundaries"));
         }
         let Some(collection) = self.collections.get(&hash(&range.partition)) else {
-            return Ok(Found::default());
+            return Ok(ItemPage::default());
         };
         let (mut low, mut high) = (Bound::Included(&range.from), Bound::Included(&range.to));
         if let Some(after) = after {
@@ -222,7 +222,7 @@ impl Items {
             *end = Bound::Excluded(after);
         }
         let rows = collection.rows.range::<String, _>((low, high));
-        let rows: Box<dyn Iterator<Item = (&String, &Row)>> = if query.descending {
+        let rows: Box<dyn Iterator<Item = (&String, &StoredItem)>> = if query.descending {
             Box::new(rows.rev())
         } else {
             Box::new(rows)
@@ -231,7 +231,7 @@ impl Items {
         Ok(page(items, query.limit))
     }
 
-    pub(super) fn scan(&self, after: Option<&Key>, limit: usize) -> Result<Found, TableError> {
+    pub(super) fn scan(&self, after: Option<&ItemKey>, limit: usize) -> Result<ItemPage, TableError> {
         if limit == 0 {
             return Err(reject("a scan of nothing"));
         }
@@ -256,7 +256,7 @@ impl Items {
             let key = key_of(write);
             check_key(key)?;
             let old = self.row(key).and_then(|row| row.now.as_ref());
-            if !back_references(condition_of(write), old) {
+            if !is_met(condition_of(write), old) {
                 refused.push(index);
                 continue;
             }
@@ -291,8 +291,8 @@ impl Items {
     }
 
     pub(super) fn transact(&mut self, writes: &[Write], token: &str) -> Result<Written, TableError> {
-        let places: Vec<_> = writes.iter().map(|write| Place::of(key_of(write))).collect();
-        check_batch(&places, TRANSACTION_ITEMS)?;
+        let positions: Vec<_> = writes.iter().map(|write| ItemPosition::of(key_of(write))).collect();
+        check_batch(&positions, TRANSACTION_ITEMS)?;
         if token.is_empty() || token.len() > 36 {
             return Err(reject("a token has 1 to 36 bytes"));
         }
@@ -314,7 +314,7 @@ impl Items {
 #[expect(clippy::unnecessary_wraps, reason = "it ends an iterator's filter_map")]
 fn item(partition: &str, sort: &str, attributes: &Attributes) -> Option<Item> {
     Some(Item {
-        key: Key {
+        key: ItemKey {
             partition: partition.to_owned(),
             sort: sort.to_owned(),
         },
@@ -324,8 +324,8 @@ fn item(partition: &str, sort: &str, attributes: &Attributes) -> Option<Item> {
 
 /// A page ends at its limit or behind the item that fills it, and then says that there may be more, whether or not
 /// there is.
-fn page(items: impl Iterator<Item = Item>, limit: usize) -> Found {
-    let mut found = Found::default();
+fn page(items: impl Iterator<Item = Item>, limit: usize) -> ItemPage {
+    let mut found = ItemPage::default();
     let mut bytes = 0;
     for item in items {
         bytes += size(&item.key, &item.attributes);

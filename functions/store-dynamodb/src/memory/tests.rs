@@ -5,8 +5,8 @@ use bytes::Bytes;
 use super::*;
 use crate::table::{ITEM_BYTES, Range, TRANSACTION_BYTES, TRANSACTION_ITEMS, Value};
 
-fn key(sort: impl Into<String>) -> Key {
-    Key {
+fn key(sort: impl Into<String>) -> ItemKey {
+    ItemKey {
         partition: "p".to_owned(),
         sort: sort.into(),
     }
@@ -29,12 +29,12 @@ fn big(sort: &str, size: usize) -> Item {
     }
 }
 
-fn put(item: Item, condition: Condition) -> Write {
+fn put(item: Item, condition: WriteCondition) -> Write {
     Write::Put { item, condition }
 }
 
-fn query(from: &str, to: &str, limit: usize) -> Query {
-    Query {
+fn query(from: &str, to: &str, limit: usize) -> RangeQuery {
+    RangeQuery {
         range: Range {
             partition: "p".to_owned(),
             from: from.to_owned(),
@@ -51,33 +51,33 @@ fn is_fatal<T>(answer: &Result<T, TableError>) -> bool {
     matches!(answer, Err(TableError::Fatal(_)))
 }
 
-async fn sorts(table: &MemoryTable, query: &Query) -> Vec<String> {
+async fn sorts(table: &MemoryTable, query: &RangeQuery) -> Vec<String> {
     let found = table.query(query).await.expect("query");
     found.items.into_iter().map(|item| item.key.sort).collect()
 }
 
 #[tokio::test]
-async fn conditions_are_about_the_item_as_it_is() {
+async fn conditions_are_checked_against_the_current_item() {
     let table = MemoryTable::new();
-    let is = |value| Condition::Is("n", Value::N(value));
+    let is = |value| WriteCondition::Is("n", Value::N(value));
     let cases = [
-        (Condition::Exists, false),
-        (Condition::Lacks("other"), false),
+        (WriteCondition::Exists, false),
+        (WriteCondition::Lacks("other"), false),
         (is(1), false),
-        (Condition::Absent, true),
-        (Condition::Absent, false),
-        (Condition::Exists, true),
+        (WriteCondition::Absent, true),
+        (WriteCondition::Absent, false),
+        (WriteCondition::Exists, true),
         (is(1), true),
         (is(2), false),
-        (Condition::Lacks("n"), false),
-        (Condition::Lacks("other"), true),
-        (Condition::All(vec![is(1), Condition::Lacks("n")]), false),
-        (Condition::Any(vec![is(1), Condition::Lacks("n")]), true),
-        (Condition::Always, true),
+        (WriteCondition::Lacks("n"), false),
+        (WriteCondition::Lacks("other"), true),
+        (WriteCondition::All(vec![is(1), WriteCondition::Lacks("n")]), false),
+        (WriteCondition::Any(vec![is(1), WriteCondition::Lacks("n")]), true),
+        (WriteCondition::Always, true),
     ];
-    for (condition, back_references) in cases {
+    for (condition, is_met) in cases {
         let write = put(item("a", 1), condition.clone());
-        let expected = if back_references {
+        let expected = if is_met {
             Written::Done
         } else {
             Written::Refused(vec![0])
@@ -87,13 +87,13 @@ async fn conditions_are_about_the_item_as_it_is() {
 }
 
 #[tokio::test]
-async fn an_update_changes_attributes_or_makes_the_item() {
+async fn an_update_changes_attributes_or_creates_the_item() {
     let table = MemoryTable::new();
     let update = |set: Vec<(&'static str, Value)>, remove: Vec<&'static str>| Write::Update {
         key: key("a"),
         set,
         remove,
-        condition: Condition::Always,
+        condition: WriteCondition::Always,
     };
     let write = update(vec![("x", Value::N(1)), ("y", Value::N(2))], vec!["z"]);
     table.write(&write).await.expect("made");
@@ -110,17 +110,17 @@ async fn an_update_changes_attributes_or_makes_the_item() {
 #[tokio::test]
 async fn an_item_has_at_most_400_kb() {
     let table = MemoryTable::new();
-    let write = put(big("a", ITEM_BYTES), Condition::Always);
+    let write = put(big("a", ITEM_BYTES), WriteCondition::Always);
     assert_eq!(table.write(&write).await.expect("at the bound"), Written::Done);
-    let write = put(big("a", ITEM_BYTES + 1), Condition::Always);
+    let write = put(big("a", ITEM_BYTES + 1), WriteCondition::Always);
     assert!(is_fatal(&table.write(&write).await), "one past it");
 }
 
 #[tokio::test]
-async fn a_transaction_has_at_most_100_items_and_4_mb_and_nothing_twice() {
+async fn a_transaction_has_at_most_100_items_and_4_mb_and_each_item_once() {
     let table = MemoryTable::new();
     let items = |count: usize| -> Vec<_> {
-        let items = (0..count).map(|number| put(item(format!("{number:04}"), 1), Condition::Always));
+        let items = (0..count).map(|number| put(item(format!("{number:04}"), 1), WriteCondition::Always));
         items.collect()
     };
     let answer = table.transact(&items(TRANSACTION_ITEMS), "a").await;
@@ -130,28 +130,28 @@ async fn a_transaction_has_at_most_100_items_and_4_mb_and_nothing_twice() {
 
     let full = ITEM_BYTES;
     let mut bytes: Vec<_> = (0..TRANSACTION_BYTES / full)
-        .map(|number| put(big(&format!("b{number}"), full), Condition::Always))
+        .map(|number| put(big(&format!("b{number}"), full), WriteCondition::Always))
         .collect();
     assert_eq!(table.transact(&bytes, "d").await.expect("at the bound"), Written::Done);
-    bytes.push(put(item("more", 1), Condition::Always));
+    bytes.push(put(item("more", 1), WriteCondition::Always));
     assert!(is_fatal(&table.transact(&bytes, "e").await));
 
     let twice = [
-        put(item("a", 1), Condition::Always),
-        put(item("a", 2), Condition::Always),
+        put(item("a", 1), WriteCondition::Always),
+        put(item("a", 2), WriteCondition::Always),
     ];
     assert!(is_fatal(&table.transact(&twice, "f").await));
 }
 
 #[tokio::test]
-async fn a_transaction_is_done_whole_and_once() {
+async fn a_transaction_is_atomic_and_done_once_per_token() {
     let table = MemoryTable::new();
     let refused = [
-        put(item("a", 1), Condition::Always),
-        put(item("b", 1), Condition::Exists),
+        put(item("a", 1), WriteCondition::Always),
+        put(item("b", 1), WriteCondition::Exists),
         Write::Check {
             key: key("c"),
-            condition: Condition::Exists,
+            condition: WriteCondition::Exists,
         },
     ];
     assert_eq!(
@@ -161,22 +161,25 @@ async fn a_transaction_is_done_whole_and_once() {
     assert_eq!(table.look(|items| items.iter().count()), 0);
 
     // A refused token is free; one that was used does nothing again.
-    let done = [put(item("a", 1), Condition::Absent)];
+    let done = [put(item("a", 1), WriteCondition::Absent)];
     for _ in 0..2 {
         assert_eq!(table.transact(&done, "t").await.expect("an answer"), Written::Done);
     }
-    let other = [put(item("a", 2), Condition::Always)];
+    let other = [put(item("a", 2), WriteCondition::Always)];
     assert!(is_fatal(&table.transact(&other, "t").await));
 }
 
 #[tokio::test]
-async fn a_query_is_in_order_and_in_pages() {
+async fn a_query_returns_items_in_order_and_in_pages() {
     let table = MemoryTable::new();
     for sort in ["c", "a", "B", "b", "d"] {
-        table.write(&put(item(sort, 1), Condition::Always)).await.expect("put");
+        table
+            .write(&put(item(sort, 1), WriteCondition::Always))
+            .await
+            .expect("put");
     }
     assert_eq!(sorts(&table, &query("a", "c", 9)).await, ["a", "b", "c"]);
-    let descending = Query {
+    let descending = RangeQuery {
         descending: true,
         after: Some("c".to_owned()),
         ..query("a", "c", 9)
@@ -184,12 +187,12 @@ async fn a_query_is_in_order_and_in_pages() {
     assert_eq!(sorts(&table, &descending).await, ["b", "a"]);
     let page = table.query(&query("a", "c", 3)).await.expect("query");
     assert_eq!(page.more_after, Some(key("c")), "a full page may be the last");
-    let behind = Query {
+    let behind = RangeQuery {
         after: Some("c".to_owned()),
         ..query("a", "c", 3)
     };
-    assert_eq!(table.query(&behind).await.expect("query"), Found::default());
-    let outside = Query {
+    assert_eq!(table.query(&behind).await.expect("query"), ItemPage::default());
+    let outside = RangeQuery {
         after: Some("d".to_owned()),
         ..query("a", "c", 3)
     };
@@ -201,7 +204,7 @@ async fn a_query_is_in_order_and_in_pages() {
 async fn a_page_ends_at_1_mb() {
     let table = MemoryTable::new();
     for sort in ["a", "b", "c", "d"] {
-        let write = put(big(sort, ITEM_BYTES), Condition::Always);
+        let write = put(big(sort, ITEM_BYTES), WriteCondition::Always);
         table.write(&write).await.expect("put");
     }
     let found = table.query(&query("a", "z", 100)).await.expect("query");
@@ -209,17 +212,17 @@ async fn a_page_ends_at_1_mb() {
 }
 
 #[tokio::test]
-async fn a_scan_meets_everything_once() {
+async fn a_scan_returns_every_item_once() {
     let table = MemoryTable::new();
     let mut expected = std::collections::BTreeSet::new();
     for number in 0..60 {
-        let key = Key {
+        let key = ItemKey {
             partition: format!("p{}", number % 7),
             sort: format!("{number:02}"),
         };
         let attributes = item("x", 1).attributes;
         expected.insert(key.clone());
-        let write = put(Item { key, attributes }, Condition::Always);
+        let write = put(Item { key, attributes }, WriteCondition::Always);
         table.write(&write).await.expect("put");
     }
     let mut met = std::collections::BTreeSet::new();
@@ -238,24 +241,30 @@ async fn a_scan_meets_everything_once() {
 }
 
 #[tokio::test]
-async fn a_read_that_asks_for_nothing_better_is_stale() {
+async fn an_eventually_consistent_read_may_be_stale() {
     let table = MemoryTable::faulty(Faults::STALE, 1);
     let read = |consistency| {
         let table = table.clone();
         async move { table.get(&key("a"), consistency).await.expect("get") }
     };
-    table.write(&put(item("a", 1), Condition::Always)).await.expect("put");
+    table
+        .write(&put(item("a", 1), WriteCondition::Always))
+        .await
+        .expect("put");
     assert_eq!(read(Consistency::Eventual).await, None);
     assert_eq!(read(Consistency::Strong).await, Some(item("a", 1)));
-    table.write(&put(item("a", 2), Condition::Always)).await.expect("put");
+    table
+        .write(&put(item("a", 2), WriteCondition::Always))
+        .await
+        .expect("put");
     assert_eq!(read(Consistency::Eventual).await, Some(item("a", 1)));
     let delete = Write::Delete {
         key: key("a"),
-        condition: Condition::Exists,
+        condition: WriteCondition::Exists,
     };
     table.write(&delete).await.expect("delete");
     assert_eq!(read(Consistency::Eventual).await, Some(item("a", 2)));
-    let stale = Query {
+    let stale = RangeQuery {
         consistency: Consistency::Eventual,
         ..query("a", "z", 9)
     };
@@ -264,7 +273,7 @@ async fn a_read_that_asks_for_nothing_better_is_stale() {
 }
 
 #[tokio::test]
-async fn faults_tell_whether_the_write_was_done() {
+async fn faults_report_whether_the_write_was_done() {
     let only = |faults: fn(&mut Faults)| {
         let mut none = Faults::NONE;
         faults(&mut none);
@@ -275,10 +284,10 @@ async fn faults_tell_whether_the_write_was_done() {
         (only(|faults| faults.throttles = 1000), true, false),
         (only(|faults| faults.lost = 1000), false, true),
     ];
-    for (faults, surely_not, done) in cases {
+    for (faults, expected, done) in cases {
         let table = MemoryTable::faulty(faults, 1);
-        match table.write(&put(item("a", 1), Condition::Absent)).await {
-            Err(TableError::Retry { not_done, .. }) => assert_eq!(not_done, surely_not),
+        match table.write(&put(item("a", 1), WriteCondition::Absent)).await {
+            Err(TableError::Retry { not_done, .. }) => assert_eq!(not_done, expected),
             other => panic!("{other:?}"),
         }
         table.set_faults(Faults::NONE);
@@ -288,14 +297,14 @@ async fn faults_tell_whether_the_write_was_done() {
 }
 
 #[tokio::test]
-async fn what_a_batch_leaves_comes_back() {
+async fn a_batch_returns_its_unprocessed_parts() {
     let faults = Faults {
         unprocessed: 500,
         ..Faults::NONE
     };
     let table = MemoryTable::faulty(faults, 3);
     let mut left: Vec<_> = (0..BATCH_WRITES)
-        .map(|number| put(item(format!("{number}"), 1), Condition::Always))
+        .map(|number| put(item(format!("{number}"), 1), WriteCondition::Always))
         .collect();
     let mut rounds = 0;
     while !left.is_empty() {
@@ -312,6 +321,6 @@ async fn what_a_batch_leaves_comes_back() {
 
     let twice = [key("1"), key("1")];
     assert!(is_fatal(&table.batch_get(&twice).await));
-    let conditional = [put(item("1", 1), Condition::Absent)];
+    let conditional = [put(item("1", 1), WriteCondition::Absent)];
     assert!(is_fatal(&table.batch_write(&conditional).await));
 }

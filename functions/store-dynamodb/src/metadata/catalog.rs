@@ -8,21 +8,21 @@
 use oci::RepositoryName;
 use registry::store::{StoreError, Timestamp};
 
-use super::Call;
+use super::StoreCall;
 use super::commit::unmark;
 use crate::keys;
 use crate::mutation::{Mutation, active};
 use crate::records::CatalogRow;
-use crate::table::{Condition, Write};
+use crate::table::{Write, WriteCondition};
 
-impl Call<'_> {
+impl StoreCall<'_> {
     /// Sees to it that the row is there and not marked; one that is missing is written if `created` says since when.
     pub(crate) async fn keep_listed(
         &self,
         repository: &RepositoryName,
         created: Option<Timestamp>,
     ) -> Result<(), StoreError> {
-        if self.known.has(repository, self.cx.now) {
+        if self.known.contains(repository, self.cx.now) {
             return Ok(());
         }
         let key = keys::repository(repository);
@@ -34,10 +34,10 @@ impl Call<'_> {
                 (None, None) => return Ok(()),
                 (None, Some(created)) => Write::Put {
                     item: CatalogRow { created, mark: None }.item(repository),
-                    condition: Condition::Absent,
+                    condition: WriteCondition::Absent,
                 },
                 (Some(row), _) if row.mark.is_some() && !active(Mutation::KeepCatalogMark) => {
-                    unmark(key.clone(), Condition::Exists)
+                    unmark(key.clone(), WriteCondition::Exists)
                 }
                 (Some(_), _) => break,
             };
@@ -48,12 +48,12 @@ impl Call<'_> {
             self.main.lost_race(round).await?;
             round += 1;
         }
-        self.known.learn(repository, self.cx.now);
+        self.known.remember(repository, self.cx.now);
         Ok(())
     }
 
     /// Whether the row was there without a mark a short while ago.
     pub(crate) fn is_known_to_be_listed(&self, repository: &RepositoryName) -> bool {
-        self.known.has(repository, self.cx.now)
+        self.known.contains(repository, self.cx.now)
     }
 }

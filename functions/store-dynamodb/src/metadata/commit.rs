@@ -1,4 +1,4 @@
-//! Bytes and links: a repository claims the bytes of a digest, then links them.
+//! StoredBytes and links: a repository claims the bytes of a digest, then links them.
 //!
 //! The claim is the back-link. It is written before the record of the bytes is read, and the record is removed only by
 //! somebody who has marked it and then found no back-link: a claimant that finds no mark is seen by every later
@@ -9,17 +9,17 @@ use registry::store::collection::PendingDeletion;
 use registry::store::metadata::{Content, Defect, Link};
 use registry::store::{Location, StoreError, Uid};
 
-use super::Call;
+use super::StoreCall;
 use crate::collect::deletion_queue;
 use crate::keys;
 use crate::mutation::{Mutation, active};
-use crate::records::{BackLink, BlobRow, LinkKind, LinkRow, Purpose, names};
-use crate::retrying::Once;
-use crate::table::{Condition, Key, Value, Write};
+use crate::records::{BackLink, BlobRow, LinkKind, LinkRow, MarkPurpose, attributes};
+use crate::retrying::WriteOnceOutcome;
+use crate::table::{ItemKey, Value, Write, WriteCondition};
 
-/// Bytes that a repository has claimed.
+/// StoredBytes that a repository has claimed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Bytes {
+pub(super) struct StoredBytes {
     /// Where they lie.
     pub(super) location: Location,
     /// Their number.
@@ -28,7 +28,7 @@ pub(super) struct Bytes {
     pub(super) defect: Option<Defect>,
 }
 
-impl Bytes {
+impl StoredBytes {
     /// An object that was sealed just now.
     pub(super) fn sealed(location: &Location, size: u64) -> Self {
         Self {
@@ -53,29 +53,29 @@ impl Bytes {
 }
 
 /// Takes a mark away, whosever it is.
-pub(crate) fn unmark(key: Key, condition: Condition) -> Write {
+pub(crate) fn unmark(key: ItemKey, condition: WriteCondition) -> Write {
     Write::Update {
         key,
         set: Vec::new(),
-        remove: vec![names::CONDEMNED],
+        remove: vec![attributes::MARK],
         condition,
     }
 }
 
 /// The row exists and is of this life.
-pub(crate) fn of_uid(uid: Uid) -> Condition {
-    Condition::Is(names::INCARNATION, Value::S(uid.to_string()))
+pub(crate) fn has_uid(uid: Uid) -> WriteCondition {
+    WriteCondition::Is(attributes::UID, Value::S(uid.to_string()))
 }
 
 /// The row exists and names this object.
-pub(crate) fn lies_at(location: &Location) -> Condition {
-    Condition::All(vec![
-        Condition::Is(names::STORE, Value::S(location.store.clone())),
-        Condition::Is(names::OBJECT, Value::S(location.key.clone())),
+pub(crate) fn has_location(location: &Location) -> WriteCondition {
+    WriteCondition::All(vec![
+        WriteCondition::Is(attributes::STORE, Value::S(location.store.clone())),
+        WriteCondition::Is(attributes::OBJECT, Value::S(location.key.clone())),
     ])
 }
 
-impl Call<'_> {
+impl StoreCall<'_> {
     pub(super) async fn commit_blob(
         &self,
         repository: &RepositoryName,
@@ -83,12 +83,12 @@ impl Call<'_> {
         location: &Location,
         size: u64,
     ) -> Result<Location, StoreError> {
-        let offered = Bytes::sealed(location, size);
+        let offered = StoredBytes::sealed(location, size);
         let mut round = 0;
         let bytes = loop {
             let uid = self.uid(round);
             let bytes = self
-                .place(repository, digest, LinkKind::Blob, uid, offered.clone())
+                .claim_bytes(repository, digest, LinkKind::Blob, uid, offered.clone())
                 .await?;
             if self.make_link(repository, digest, &bytes, uid).await? {
                 break bytes;
@@ -99,7 +99,8 @@ impl Call<'_> {
             self.schedule_deletion(digest, location).await?;
         }
         if !bytes.are_as_sealed(location) {
-            self.look_again(repository, digest, LinkKind::Blob, &bytes).await?;
+            self.check_bytes_again(repository, digest, LinkKind::Blob, &bytes)
+                .await?;
         }
         Ok(bytes.location)
     }
@@ -124,7 +125,7 @@ impl Call<'_> {
                 return Ok(false);
             };
             if self.make_link(repository, digest, &bytes, uid).await? {
-                return self.look_again(repository, digest, LinkKind::Blob, &bytes).await;
+                return self.check_bytes_again(repository, digest, LinkKind::Blob, &bytes).await;
             }
             round += 1;
         }
@@ -137,12 +138,12 @@ impl Call<'_> {
     ) -> Result<Option<Link>, StoreError> {
         let mut round = 0;
         while let Some(row) = self.read_link(repository, digest).await? {
-            let marked = row.mark.filter(|mark| mark.purpose == Purpose::Collection);
+            let marked = row.mark.filter(|mark| mark.purpose == MarkPurpose::Collection);
             let Some(mark) = marked else {
                 // A deletion's mark stays: somebody waits for it, and may look at this link before it is gone.
                 return Ok(Some(row.link));
             };
-            let kept = unmark(keys::link(repository, digest), mark.stands());
+            let kept = unmark(keys::link(repository, digest), mark.is_present());
             if self.main.write(&kept).await?.is_done() {
                 return Ok(Some(row.link));
             }
@@ -159,21 +160,21 @@ impl Call<'_> {
     ) -> Result<Option<(Link, bool)>, StoreError> {
         let row = self.read_link(repository, digest).await?;
         Ok(row.map(|row| {
-            let is_marked = row.mark.is_some_and(|mark| mark.purpose == Purpose::Collection);
+            let is_marked = row.mark.is_some_and(|mark| mark.purpose == MarkPurpose::Collection);
             (row.link, is_marked)
         }))
     }
 
     /// Claims the bytes of a digest for a repository, and decides where they lie: where they lay before, unless that
     /// object has a defect, or where they are offered.
-    pub(super) async fn place(
+    pub(super) async fn claim_bytes(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
         link_kind: LinkKind,
         uid: Uid,
-        offered: Bytes,
-    ) -> Result<Bytes, StoreError> {
+        offered: StoredBytes,
+    ) -> Result<StoredBytes, StoreError> {
         let claimed = self.claim(repository, digest, link_kind, uid, Some(&offered)).await?;
         Ok(claimed.unwrap_or(offered))
     }
@@ -186,8 +187,8 @@ impl Call<'_> {
         digest: &Digest,
         link_kind: LinkKind,
         uid: Uid,
-        offered: Option<&Bytes>,
-    ) -> Result<Option<Bytes>, StoreError> {
+        offered: Option<&StoredBytes>,
+    ) -> Result<Option<StoredBytes>, StoreError> {
         let back_link = BackLink {
             repository: repository.clone(),
             uid,
@@ -196,23 +197,23 @@ impl Call<'_> {
         };
         let claim = Write::Put {
             item: back_link.item(digest),
-            condition: Condition::Always,
+            condition: WriteCondition::Always,
         };
         if !active(Mutation::BackLinkLate) {
             self.main.write(&claim).await?;
         }
-        let bytes = self.look_at_bytes(digest, offered).await?;
+        let bytes = self.find_or_record_bytes(digest, offered).await?;
         if active(Mutation::BackLinkLate) {
             self.main.write(&claim).await?;
         }
         Ok(bytes)
     }
 
-    pub(super) async fn look_at_bytes(
+    pub(super) async fn find_or_record_bytes(
         &self,
         digest: &Digest,
-        offered: Option<&Bytes>,
-    ) -> Result<Option<Bytes>, StoreError> {
+        offered: Option<&StoredBytes>,
+    ) -> Result<Option<StoredBytes>, StoreError> {
         let key = keys::blob(digest);
         let mut round = 0;
         loop {
@@ -229,7 +230,7 @@ impl Call<'_> {
                 };
                 let first = Write::Put {
                     item: row.item(digest),
-                    condition: Condition::Absent,
+                    condition: WriteCondition::Absent,
                 };
                 if self.main.write(&first).await?.is_done() {
                     return Ok(Some(offered.clone()));
@@ -255,10 +256,10 @@ impl Call<'_> {
                     }
                 }
             }
-            let kept = unmark(key.clone(), lies_at(&row.location));
-            let standing = row.mark.is_none() || self.main.write(&kept).await?.is_done();
-            if standing {
-                return Ok(Some(Bytes {
+            let kept = unmark(key.clone(), has_location(&row.location));
+            let is_kept = row.mark.is_none() || self.main.write(&kept).await?.is_done();
+            if is_kept {
+                return Ok(Some(StoredBytes {
                     location: row.location,
                     size: row.size,
                     defect: row.defect,
@@ -278,7 +279,7 @@ impl Call<'_> {
         &self,
         repository: &RepositoryName,
         digest: &Digest,
-        bytes: &Bytes,
+        bytes: &StoredBytes,
         uid: Uid,
     ) -> Result<bool, StoreError> {
         let key = keys::link(repository, digest);
@@ -294,29 +295,29 @@ impl Call<'_> {
         };
         let create = Write::Put {
             item: row.item(repository, digest),
-            condition: Condition::Absent,
+            condition: WriteCondition::Absent,
         };
         let mut round = 0;
         loop {
             let made = match active(Mutation::RetryBlindly) {
-                true if self.main.write(&create).await?.is_done() => Once::Done,
-                true => Once::Refused,
+                true if self.main.write(&create).await?.is_done() => WriteOnceOutcome::Done,
+                true => WriteOnceOutcome::Refused,
                 false => self.main.write_once(&create).await?,
             };
             match made {
-                Once::Done => return Ok(true),
-                Once::Unanswered => {
+                WriteOnceOutcome::Done => return Ok(true),
+                WriteOnceOutcome::Unanswered => {
                     let row = self.read_link(repository, digest).await?;
                     return Ok(row.is_some_and(|row| row.link.uid == uid));
                 }
-                Once::Refused => {}
+                WriteOnceOutcome::Refused => {}
             }
             if let Some(row) = self.read_link(repository, digest).await? {
-                let kept = unmark(key.clone(), of_uid(row.link.uid));
-                let standing = row.mark.is_none() || self.main.write(&kept).await?.is_done();
-                if standing {
+                let kept = unmark(key.clone(), has_uid(row.link.uid));
+                let is_kept = row.mark.is_none() || self.main.write(&kept).await?.is_done();
+                if is_kept {
                     if (row.link.location, row.link.defect) != (bytes.location.clone(), bytes.defect) {
-                        self.agree(repository, digest, LinkKind::Blob).await?;
+                        self.sync_object(repository, digest, LinkKind::Blob).await?;
                     }
                     self.drop_back_link(repository, digest, uid).await?;
                     return Ok(true);

@@ -1,23 +1,23 @@
 //! Where the bytes of a digest lie, and what is wrong with them there.
 //!
 //! The record of the bytes decides. Links and large manifests copy from it, so that a pull is one read: whoever changes
-//! the record goes through the back-links afterwards and lets each holder agree with it ([`Call::agree`]); whoever makes
-//! a holder looks at the record once more afterwards. Both write first and look then, so that at least one of them sees
+//! the record goes through the back-links afterwards and lets each object agree with it ([`StoreCall::sync_object`]); whoever makes
+//! a object looks at the record once more afterwards. Both write first and look then, so that at least one of them sees
 //! the other. Cut off, the former leaves holders that lead to where nothing lies; a read that finds nothing there comes
-//! back by [`Call::record_defect`].
+//! back by [`StoreCall::record_defect`].
 
 use futures_util::future::try_join_all;
 use oci::{Digest, RepositoryName};
 use registry::store::metadata::{Content, Defect};
 use registry::store::{Location, StoreError, Uid};
 
-use super::Call;
-use super::commit::{Bytes, lies_at, of_uid};
-use crate::keys::{self, Name};
+use super::StoreCall;
+use super::commit::{StoredBytes, has_location, has_uid};
+use crate::keys::{self, RecordKey};
 use crate::mutation::{Mutation, active};
-use crate::records::{BackLink, BlobRow, LinkKind, LinkRow, ManifestRow, at_version, names};
-use crate::retrying::Answer;
-use crate::table::{Condition, Value, Write};
+use crate::records::{BackLink, BlobRow, LinkKind, LinkRow, ManifestRow, attributes, has_version};
+use crate::retrying::WriteOutcome;
+use crate::table::{Value, Write, WriteCondition};
 
 /// How many back-links are read in one page.
 const PAGE: usize = 100;
@@ -26,7 +26,7 @@ const PAGE: usize = 100;
 const AT_ONCE: usize = 16;
 
 /// What a link or a large manifest says of its object.
-struct Holder {
+struct LinkedObject {
     location: Location,
     defect: Option<Defect>,
     uid: Uid,
@@ -35,8 +35,8 @@ struct Holder {
 /// The attributes that say where an object lies.
 pub(super) fn location_values(location: &Location) -> Vec<(&'static str, Value)> {
     vec![
-        (names::STORE, Value::S(location.store.clone())),
-        (names::OBJECT, Value::S(location.key.clone())),
+        (attributes::STORE, Value::S(location.store.clone())),
+        (attributes::OBJECT, Value::S(location.key.clone())),
     ]
 }
 
@@ -44,23 +44,23 @@ fn damaged_value() -> Value {
     Value::S(Defect::Damaged.as_str().to_owned())
 }
 
-impl Call<'_> {
+impl StoreCall<'_> {
     pub(super) async fn read_bytes(&self, digest: &Digest) -> Result<Option<BlobRow>, StoreError> {
         let item = self.main.get(&keys::blob(digest)).await?;
         item.as_ref().map(BlobRow::read).transpose()
     }
 
-    async fn holder(
+    async fn linked_object(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
         link_kind: LinkKind,
-    ) -> Result<Option<Holder>, StoreError> {
+    ) -> Result<Option<LinkedObject>, StoreError> {
         Ok(match link_kind {
             LinkKind::Blob => self
                 .read_link(repository, digest)
                 .await?
-                .map(|LinkRow { link, .. }| Holder {
+                .map(|LinkRow { link, .. }| LinkedObject {
                     location: link.location,
                     defect: link.defect,
                     uid: link.uid,
@@ -73,7 +73,7 @@ impl Call<'_> {
                         Content::Stored(location) => (location, None),
                         Content::Defective(location, defect) => (location, Some(defect)),
                     };
-                    Some(Holder {
+                    Some(LinkedObject {
                         location,
                         defect,
                         uid: record.uid,
@@ -83,9 +83,9 @@ impl Call<'_> {
         })
     }
 
-    /// Lets a holder say of its object what the record of the bytes says. What it writes it compares with the record
+    /// Lets a object say of its object what the record of the bytes says. What it writes it compares with the record
     /// again: that may have changed since it was read, and whoever changed it may have been here before.
-    pub(super) async fn agree(
+    pub(super) async fn sync_object(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
@@ -96,25 +96,25 @@ impl Call<'_> {
             LinkKind::Manifest => keys::manifest(repository, digest),
         };
         let mut round = 0;
-        while let Some(holder) = self.holder(repository, digest, link_kind).await? {
+        while let Some(object) = self.linked_object(repository, digest, link_kind).await? {
             let (location, defect) = match self.read_bytes(digest).await? {
                 Some(row) => (row.location, row.defect),
                 // After some other accident; a commit will let it lead to its bytes.
-                None => (holder.location.clone(), holder.defect.or(Some(Defect::Missing))),
+                None => (object.location.clone(), object.defect.or(Some(Defect::Missing))),
             };
-            if (&holder.location, holder.defect) == (&location, defect) {
+            if (&object.location, object.defect) == (&location, defect) {
                 break;
             }
             let mut set = location_values(&location);
-            set.extend(defect.map(|defect| (names::DEFECT, Value::S(defect.as_str().to_owned()))));
+            set.extend(defect.map(|defect| (attributes::DEFECT, Value::S(defect.as_str().to_owned()))));
             let write = Write::Update {
                 key: key.clone(),
                 set,
-                remove: defect.is_none().then_some(names::DEFECT).into_iter().collect(),
-                condition: Condition::All(vec![of_uid(holder.uid), lies_at(&holder.location)]),
+                remove: defect.is_none().then_some(attributes::DEFECT).into_iter().collect(),
+                condition: WriteCondition::All(vec![has_uid(object.uid), has_location(&object.location)]),
             };
             self.main.write(&write).await?;
-            if active(Mutation::AgreeOnce) {
+            if active(Mutation::SyncOnce) {
                 break;
             }
             if round > 0 {
@@ -125,18 +125,18 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// Lets every holder of a digest agree with the record of the bytes, which was changed before.
-    async fn agree_all(&self, digest: &Digest) -> Result<(), StoreError> {
+    /// Lets every object of a digest agree with the record of the bytes, which was changed before.
+    async fn sync_all(&self, digest: &Digest) -> Result<(), StoreError> {
         let mut after = None;
         loop {
             let range = keys::back_links(digest);
             let (items, more) = self.main.first(range, after, false, PAGE).await?;
             for some in items.chunks(AT_ONCE) {
-                let linking_repositories = some.iter().map(BackLink::read).collect::<Result<Vec<_>, _>>()?;
-                let agreeing = linking_repositories
+                let back_links = some.iter().map(BackLink::read).collect::<Result<Vec<_>, _>>()?;
+                let updates = back_links
                     .iter()
-                    .map(|holder| self.agree(&holder.repository, digest, holder.link_kind));
-                try_join_all(agreeing).await?;
+                    .map(|back_link| self.sync_object(&back_link.repository, digest, back_link.link_kind));
+                try_join_all(updates).await?;
             }
             after = items.last().map(|item| item.key.sort.clone());
             if !more {
@@ -148,9 +148,9 @@ impl Call<'_> {
 
     /// The same, for a reader who waits for his answer, which does not depend on others: there may be thousands of them.
     /// Where this does not come to, a read finds the same, or a check.
-    async fn agree_others(&self, digest: &Digest) {
-        let agreed = self.main.in_half_the_time(self.agree_all(digest)).await;
-        match agreed {
+    async fn sync_others(&self, digest: &Digest) {
+        let done = self.main.in_half_the_time(self.sync_all(digest)).await;
+        match done {
             Some(Ok(())) => {}
             Some(Err(error)) => tracing::warn!(
                 %digest,
@@ -164,24 +164,24 @@ impl Call<'_> {
         }
     }
 
-    /// What whoever has just made a holder of `bytes` does next, if somebody else has put these there: the record may
+    /// What whoever has just made a object of `bytes` does next, if somebody else has put these there: the record may
     /// say something else by now. `false`: the object has a defect.
-    pub(super) async fn look_again(
+    pub(super) async fn check_bytes_again(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
         link_kind: LinkKind,
-        bytes: &Bytes,
+        bytes: &StoredBytes,
     ) -> Result<bool, StoreError> {
-        if active(Mutation::LookOnce) {
+        if active(Mutation::CheckOnce) {
             return Ok(true);
         }
         match self.read_bytes(digest).await? {
             Some(row) if row.location == bytes.location && row.defect == bytes.defect => Ok(row.defect.is_none()),
             _ => {
-                self.agree(repository, digest, link_kind).await?;
-                let holder = self.holder(repository, digest, link_kind).await?;
-                Ok(holder.is_none_or(|holder| holder.defect.is_none()))
+                self.sync_object(repository, digest, link_kind).await?;
+                let object = self.linked_object(repository, digest, link_kind).await?;
+                Ok(object.is_none_or(|object| object.defect.is_none()))
             }
         }
     }
@@ -190,7 +190,7 @@ impl Call<'_> {
         &self,
         digest: &Digest,
         old: &Location,
-        new: &Bytes,
+        new: &StoredBytes,
     ) -> Result<Option<Location>, StoreError> {
         let mut round = 0;
         while let Some(row) = self.read_bytes(digest).await? {
@@ -206,33 +206,33 @@ impl Call<'_> {
         Ok(None)
     }
 
-    /// Lets the bytes lie at a new location if they lie at `old`, and every holder say so. The old object is buried
+    /// Lets the bytes lie at a new location if they lie at `old`, and every object say so. The old object is buried
     /// before it loses its name. `false`: they do not lie at `old`.
-    pub(super) async fn replace(&self, digest: &Digest, old: &Location, new: &Bytes) -> Result<bool, StoreError> {
+    pub(super) async fn replace(&self, digest: &Digest, old: &Location, new: &StoredBytes) -> Result<bool, StoreError> {
         self.schedule_deletion(digest, old).await?;
         let mut set = location_values(&new.location);
-        set.push((names::SIZE, Value::N(new.size)));
+        set.push((attributes::SIZE, Value::N(new.size)));
         let write = Write::Update {
             key: keys::blob(digest),
             set,
-            remove: vec![names::DEFECT, names::CONDEMNED],
+            remove: vec![attributes::DEFECT, attributes::MARK],
             condition: if active(Mutation::ReplaceBlindly) {
-                Condition::Exists
+                WriteCondition::Exists
             } else {
-                lies_at(old)
+                has_location(old)
             },
         };
         let replaced = match self.main.write(&write).await? {
-            Answer::Done => true,
-            Answer::Refused { perhaps_done: false } => false,
+            WriteOutcome::Done => true,
+            WriteOutcome::Refused { perhaps_done: false } => false,
             // No other call seals an object of this name.
-            Answer::Refused { perhaps_done: true } => {
+            WriteOutcome::Refused { perhaps_done: true } => {
                 let row = self.read_bytes(digest).await?;
                 row.is_some_and(|row| row.location == new.location)
             }
         };
-        if replaced && !active(Mutation::ReplaceAlone) {
-            self.agree_all(digest).await?;
+        if replaced && !active(Mutation::ReplaceWithoutSync) {
+            self.sync_all(digest).await?;
         }
         Ok(replaced)
     }
@@ -252,12 +252,12 @@ impl Call<'_> {
             };
             let write = Write::Update {
                 key: keys::blob(digest),
-                set: vec![(names::DEFECT, Value::S(defect.as_str().to_owned()))],
+                set: vec![(attributes::DEFECT, Value::S(defect.as_str().to_owned()))],
                 remove: Vec::new(),
                 condition: if active(Mutation::RecordBlindly) {
-                    Condition::Exists
+                    WriteCondition::Exists
                 } else {
-                    lies_at(location)
+                    has_location(location)
                 },
             };
             if self.main.write(&write).await?.is_done() {
@@ -274,13 +274,13 @@ impl Call<'_> {
         };
         match repository {
             Some(repository) => {
-                self.agree(repository, digest, LinkKind::Blob).await?;
-                self.agree(repository, digest, LinkKind::Manifest).await?;
+                self.sync_object(repository, digest, LinkKind::Blob).await?;
+                self.sync_object(repository, digest, LinkKind::Manifest).await?;
                 if is_new {
-                    self.agree_others(digest).await;
+                    self.sync_others(digest).await;
                 }
             }
-            None => self.agree_all(digest).await?,
+            None => self.sync_all(digest).await?,
         }
         let elsewhere = row.filter(|row| row.location != *location && row.defect.is_none());
         Ok(elsewhere.map(|row| row.location))
@@ -301,10 +301,10 @@ impl Call<'_> {
             }
             let write = Write::Update {
                 key: keys::manifest(repository, digest),
-                set: vec![(names::DEFECT, damaged_value())],
+                set: vec![(attributes::DEFECT, damaged_value())],
                 remove: Vec::new(),
                 // A put of the right bytes makes another version.
-                condition: Condition::All(vec![of_uid(row.record.uid), at_version(row.version)]),
+                condition: WriteCondition::All(vec![has_uid(row.record.uid), has_version(row.version)]),
             };
             if self.main.write(&write).await?.is_done() {
                 break;
@@ -323,12 +323,12 @@ impl Call<'_> {
             let range = keys::all_tagged(repository, digest);
             let (items, more) = self.main.first(range, after, false, PAGE).await?;
             for some in items.chunks(AT_ONCE) {
-                let writes = some.iter().filter_map(|item| match Name::of(&item.key) {
-                    Some(Name::Tagged(_, _, tag)) => Some(Write::Update {
+                let writes = some.iter().filter_map(|item| match RecordKey::of(&item.key) {
+                    Some(RecordKey::Tagged(_, _, tag)) => Some(Write::Update {
                         key: keys::tag(repository, &tag),
-                        set: vec![(names::DEFECT, damaged_value())],
+                        set: vec![(attributes::DEFECT, damaged_value())],
                         remove: Vec::new(),
-                        condition: Condition::Is(names::DIGEST, Value::S(digest.to_string())),
+                        condition: WriteCondition::Is(attributes::DIGEST, Value::S(digest.to_string())),
                     }),
                     _ => None,
                 });
@@ -348,10 +348,13 @@ impl Call<'_> {
         let write = Write::Update {
             key: keys::blob(digest),
             set: Vec::new(),
-            remove: vec![names::DEFECT],
-            condition: Condition::All(vec![lies_at(location), Condition::Is(names::DEFECT, missing)]),
+            remove: vec![attributes::DEFECT],
+            condition: WriteCondition::All(vec![
+                has_location(location),
+                WriteCondition::Is(attributes::DEFECT, missing),
+            ]),
         };
         self.main.write(&write).await?;
-        self.agree_all(digest).await
+        self.sync_all(digest).await
     }
 }

@@ -14,18 +14,18 @@ use oci::{Digest, Tag};
 use registry::store::metadata::{Content, ManifestPut, ManifestRecord, NewContent, PutManifest};
 use registry::store::{Location, StoreError, Uid};
 
-use super::Call;
-use super::commit::{Bytes, of_uid, unmark};
-use super::tags::{self, Seen, Target};
+use super::StoreCall;
+use super::commit::{StoredBytes, has_uid, unmark};
+use super::tags::{self, ReadTag, TagTarget};
 use crate::keys;
 use crate::mutation::{Mutation, active};
 use crate::records::{
-    EdgeRow, Fields, LinkKind, ListedRow, ManifestRow, References, ReferencesRow, ReferrerRow, names,
+    EdgeRow, ItemFields, LinkKind, ListedRow, ManifestRow, ReferenceList, ReferencesRow, ReferrerRow, attributes,
 };
-use crate::table::{BATCH_READS, Condition, Item, Key, Value, Write, Written};
+use crate::table::{BATCH_READS, Item, ItemKey, Value, Write, WriteCondition, Written};
 
 /// What a transaction met.
-enum Published {
+enum PublishOutcome {
     /// Everything is visible.
     Done,
     /// The manifest is not as it was read.
@@ -42,7 +42,7 @@ struct Claims {
 }
 
 /// Whether the bytes of a manifest that is there are known to be lost, and this put does not bring them where they belong.
-fn is_lost(put: &PutManifest, row: &ManifestRow) -> bool {
+fn cannot_repair(put: &PutManifest, row: &ManifestRow) -> bool {
     match row.record.content {
         Content::Defective(..) => !matches!(put.content, NewContent::Sealed(_)),
         Content::Damaged(_) => !matches!(put.content, NewContent::Inline(_)),
@@ -52,19 +52,19 @@ fn is_lost(put: &PutManifest, row: &ManifestRow) -> bool {
 
 /// The bytes that are put, if the record has others, or another size: the former have the digest, so that the record is
 /// damaged.
-fn right_bytes<'a>(put: &'a PutManifest, row: &ManifestRow) -> Option<&'a bytes::Bytes> {
+fn repairing_bytes<'a>(put: &'a PutManifest, row: &ManifestRow) -> Option<&'a bytes::Bytes> {
     match (&put.content, &row.record.content) {
-        (NewContent::Inline(right), Content::Inline(recorded))
-            if right != recorded || row.record.size != right.len() as u64 =>
+        (NewContent::Inline(repair), Content::Inline(recorded))
+            if repair != recorded || row.record.size != repair.len() as u64 =>
         {
-            Some(right)
+            Some(repair)
         }
-        (NewContent::Inline(right), Content::Damaged(_)) => Some(right),
+        (NewContent::Inline(repair), Content::Damaged(_)) => Some(repair),
         _ => None,
     }
 }
 
-impl Call<'_> {
+impl StoreCall<'_> {
     pub(super) async fn put_manifest(&self, put: &PutManifest) -> Result<ManifestPut, StoreError> {
         let wanted: BTreeSet<&Tag> = put.tags.iter().collect();
         let key = keys::manifest(&put.repository, &put.digest);
@@ -73,10 +73,10 @@ impl Call<'_> {
             let mut keys = tags::keys_of(&put.repository, wanted.iter().copied());
             keys.insert(key.clone());
             let items = self.main.get_all(&keys).await?;
-            let seen = wanted.iter().map(|tag| Seen::among(&items, &put.repository, tag));
+            let seen = wanted.iter().map(|tag| ReadTag::among(&items, &put.repository, tag));
             let seen = seen.collect::<Result<Vec<_>, _>>()?;
             let outcome = match items.get(&key).map(ManifestRow::read).transpose()? {
-                Some(row) if is_lost(put, &row) => Some(ManifestPut::Gone),
+                Some(row) if cannot_repair(put, &row) => Some(ManifestPut::Gone),
                 Some(row) => self.put_again(put, &row, seen).await?,
                 None if put.content == NewContent::Unchanged => Some(ManifestPut::Gone),
                 None => self.put_new(put, seen, self.uid(round)).await?,
@@ -94,32 +94,32 @@ impl Call<'_> {
         &self,
         put: &PutManifest,
         row: &ManifestRow,
-        seen: Vec<Seen>,
+        seen: Vec<ReadTag>,
     ) -> Result<Option<ManifestPut>, StoreError> {
         if row.record.media_type != put.media_type {
             return Ok(Some(ManifestPut::OtherType(row.record.media_type.clone())));
         }
-        let right = right_bytes(put, row);
+        let repair = repairing_bytes(put, row);
         // With one tag or none, the moment at which it was read is one at which all was as it is asked for. Otherwise
         // the transaction says so, and whoever is about to remove the manifest must be told that it was put again.
         let as_wanted =
-            right.is_none() && row.mark.is_none() && seen.len() <= 1 && seen.iter().all(|tag| tag.names(&put.digest));
+            repair.is_none() && row.mark.is_none() && seen.len() <= 1 && seen.iter().all(|tag| tag.names(&put.digest));
         if !as_wanted {
-            let mut set = vec![(names::VERSION, Value::N(row.version.saturating_add(1)))];
-            if let Some(bytes) = right {
-                set.push((names::BYTES, Value::B(bytes.clone())));
-                set.push((names::SIZE, Value::N(bytes.len() as u64)));
+            let mut set = vec![(attributes::VERSION, Value::N(row.version.saturating_add(1)))];
+            if let Some(bytes) = repair {
+                set.push((attributes::CONTENT, Value::B(bytes.clone())));
+                set.push((attributes::SIZE, Value::N(bytes.len() as u64)));
             }
             let again = Write::Update {
                 key: keys::manifest(&put.repository, &put.digest),
                 set,
-                remove: [Some(names::CONDEMNED), right.map(|_| names::DEFECT)]
+                remove: [Some(attributes::MARK), repair.map(|_| attributes::DEFECT)]
                     .into_iter()
                     .flatten()
                     .collect(),
-                condition: of_uid(row.record.uid),
+                condition: has_uid(row.record.uid),
             };
-            if let Published::ManifestChanged { .. } = self.publish(put, vec![again], &row.record, seen).await? {
+            if let PublishOutcome::ManifestChanged { .. } = self.publish(put, vec![again], &row.record, seen).await? {
                 return Ok(None);
             }
         }
@@ -150,11 +150,11 @@ impl Call<'_> {
             return Ok(Some(ManifestPut::Stored));
         }
         // The manifest's own back-link is its claim.
-        let offered = Bytes::sealed(location, put.size);
-        let Some(bytes) = self.look_at_bytes(digest, Some(&offered)).await? else {
+        let offered = StoredBytes::sealed(location, put.size);
+        let Some(bytes) = self.find_or_record_bytes(digest, Some(&offered)).await? else {
             return Ok(None);
         };
-        self.agree(repository, digest, LinkKind::Manifest).await?;
+        self.sync_object(repository, digest, LinkKind::Manifest).await?;
         if bytes.location == *location {
             return Ok(Some(ManifestPut::Stored));
         }
@@ -163,7 +163,12 @@ impl Call<'_> {
     }
 
     /// Begins a life of the manifest. `None`: an identical put was first.
-    async fn put_new(&self, put: &PutManifest, seen: Vec<Seen>, uid: Uid) -> Result<Option<ManifestPut>, StoreError> {
+    async fn put_new(
+        &self,
+        put: &PutManifest,
+        seen: Vec<ReadTag>,
+        uid: Uid,
+    ) -> Result<Option<ManifestPut>, StoreError> {
         let digests: Vec<Digest> = put.required.union(&put.excepted).copied().collect();
         let claims = self.claims(put, &digests, uid);
         let missing = if active(Mutation::LookBeforeEdges) {
@@ -189,7 +194,7 @@ impl Call<'_> {
         };
         self.keep_listed(&put.repository, Some(self.cx.now)).await?;
 
-        let references = References::of(&digests);
+        let references = ReferenceList::of(&digests);
         let row = ManifestRow {
             record: ManifestRecord {
                 media_type: put.media_type.clone(),
@@ -206,8 +211,8 @@ impl Call<'_> {
         };
         let publication = self.publication(put, &row)?;
         match self.publish(put, publication, &row.record, seen).await? {
-            Published::Done => {}
-            Published::ManifestChanged { perhaps_late } => {
+            PublishOutcome::Done => {}
+            PublishOutcome::ManifestChanged { perhaps_late } => {
                 if !perhaps_late {
                     self.drop_claims(put, &claims, Some(&row.record.content)).await;
                 }
@@ -220,7 +225,7 @@ impl Call<'_> {
             if bytes.location != *offered {
                 self.schedule_deletion(&put.digest, offered).await?;
             }
-            self.look_again(&put.repository, &put.digest, LinkKind::Manifest, &bytes)
+            self.check_bytes_again(&put.repository, &put.digest, LinkKind::Manifest, &bytes)
                 .await?;
             if bytes.location != *offered {
                 return Ok(Some(ManifestPut::StoredElsewhere(bytes.location)));
@@ -241,7 +246,7 @@ impl Call<'_> {
             edge.item(&put.repository)
         });
         let mut items: Vec<Item> = edges.collect();
-        if let References::Apart(_) = References::of(digests) {
+        if let ReferenceList::Separate(_) = ReferenceList::of(digests) {
             let (repository, digest) = (&put.repository, &put.digest);
             items.extend(ReferencesRow::all(repository, digest, uid, digests, self.cx.now));
         }
@@ -251,7 +256,7 @@ impl Call<'_> {
     async fn write_claims(&self, claims: &Claims) -> Result<(), StoreError> {
         let writes = claims.items.iter().map(|item| Write::Put {
             item: item.clone(),
-            condition: Condition::Always,
+            condition: WriteCondition::Always,
         });
         self.main.write_all(&writes.collect::<Vec<_>>()).await
     }
@@ -273,22 +278,22 @@ impl Call<'_> {
     /// The required digests that are not in the repository, neither as a blob nor as a manifest. What is there and
     /// marked is unmarked.
     async fn missing(&self, put: &PutManifest) -> Result<Vec<Digest>, StoreError> {
-        type Form = fn(&oci::RepositoryName, &Digest) -> Key;
-        // Either form will do. The likely one first, so that each reference costs one read.
-        let forms: [Form; 2] = if put.media_type.is_index() {
+        type KeyFunction = fn(&oci::RepositoryName, &Digest) -> ItemKey;
+        // Either key_of will do. The likely one first, so that each reference costs one read.
+        let key_functions: [KeyFunction; 2] = if put.media_type.is_index() {
             [keys::manifest, keys::link]
         } else {
             [keys::link, keys::manifest]
         };
         let mut open: Vec<Digest> = put.required.iter().copied().collect();
-        for form in forms {
+        for key_of in key_functions {
             let mut absent = Vec::new();
             // In pieces: manifests come with their bytes.
             for some in open.chunks(2 * BATCH_READS) {
-                let keys = some.iter().map(|digest| form(&put.repository, digest));
+                let keys = some.iter().map(|digest| key_of(&put.repository, digest));
                 let found = self.main.get_all(&keys.collect()).await?;
                 for digest in some {
-                    if !self.stands(found.get(&form(&put.repository, digest))).await? {
+                    if !self.is_kept(found.get(&key_of(&put.repository, digest))).await? {
                         absent.push(*digest);
                     }
                 }
@@ -299,15 +304,15 @@ impl Call<'_> {
     }
 
     /// Whether something that was looked at is there and stays.
-    async fn stands(&self, item: Option<&Item>) -> Result<bool, StoreError> {
+    async fn is_kept(&self, item: Option<&Item>) -> Result<bool, StoreError> {
         match item {
             None => Ok(false),
             // It is there, and cannot be pulled.
-            Some(item) if Fields(item).flag(names::DEFECT) => Ok(false),
-            Some(item) if !Fields(item).flag(names::CONDEMNED) || active(Mutation::IgnoreMarks) => Ok(true),
+            Some(item) if ItemFields(item).flag(attributes::DEFECT) => Ok(false),
+            Some(item) if !ItemFields(item).flag(attributes::MARK) || active(Mutation::IgnoreMarks) => Ok(true),
             // Whichever life of it there is by now: the edge holds it.
             Some(item) => {
-                let kept = unmark(item.key.clone(), Condition::Exists);
+                let kept = unmark(item.key.clone(), WriteCondition::Exists);
                 Ok(self.main.write(&kept).await?.is_done())
             }
         }
@@ -318,10 +323,11 @@ impl Call<'_> {
         put: &PutManifest,
         location: &Location,
         uid: Uid,
-    ) -> Result<Bytes, StoreError> {
-        let offered = Bytes::sealed(location, put.size);
+    ) -> Result<StoredBytes, StoreError> {
+        let offered = StoredBytes::sealed(location, put.size);
         let link_kind = LinkKind::Manifest;
-        self.place(&put.repository, &put.digest, link_kind, uid, offered).await
+        self.claim_bytes(&put.repository, &put.digest, link_kind, uid, offered)
+            .await
     }
 
     /// What makes a new manifest visible.
@@ -333,17 +339,17 @@ impl Call<'_> {
         let mut writes = vec![
             Write::Put {
                 item: row.item(&put.repository, &put.digest),
-                condition: Condition::Absent,
+                condition: WriteCondition::Absent,
             },
             Write::Put {
                 item: listed.item(&put.repository, &put.digest),
-                condition: Condition::Always,
+                condition: WriteCondition::Always,
             },
         ];
         if let Some((subject, referrer)) = &put.subject {
             writes.push(Write::Put {
                 item: ReferrerRow::item(&put.repository, subject, referrer)?,
-                condition: Condition::Always,
+                condition: WriteCondition::Always,
             });
         }
         Ok(writes)
@@ -356,10 +362,10 @@ impl Call<'_> {
         put: &PutManifest,
         of_manifest: Vec<Write>,
         record: &ManifestRecord,
-        mut seen: Vec<Seen>,
-    ) -> Result<Published, StoreError> {
+        mut seen: Vec<ReadTag>,
+    ) -> Result<PublishOutcome, StoreError> {
         // The type for ever is that of the first put, and every later one has the same.
-        let target = Target {
+        let target = TagTarget {
             digest: &put.digest,
             media_type: &record.media_type,
             size: record.size,
@@ -374,9 +380,9 @@ impl Call<'_> {
             let (written, unanswered) = self.main.transact_once(&writes).await?;
             perhaps_late |= unanswered;
             match written {
-                Written::Done => return Ok(Published::Done),
+                Written::Done => return Ok(PublishOutcome::Done),
                 Written::Refused(which) if which.contains(&0) => {
-                    return Ok(Published::ManifestChanged { perhaps_late });
+                    return Ok(PublishOutcome::ManifestChanged { perhaps_late });
                 }
                 Written::Refused(_) => {}
             }

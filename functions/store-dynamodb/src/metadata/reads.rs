@@ -5,21 +5,21 @@ use oci::{Digest, RepositoryName, Tag};
 use registry::store::metadata::{HistoryRecord, Link, ManifestRecord, Referrer, TagRecord};
 use registry::store::{Page, StoreError};
 
-use super::Call;
-use crate::keys::{self, Name, behind};
+use super::StoreCall;
+use crate::keys::{self, RecordKey, start_after};
 use crate::records::{
-    BackLink, ChangeRow, LinkKind, LinkRow, ManifestRow, References, ReferencesRow, ReferrerRow, TagRow, damaged,
+    BackLink, ChangeRow, LinkKind, LinkRow, ManifestRow, ReferenceList, ReferencesRow, ReferrerRow, TagRow, damaged,
 };
 use crate::table::{Item, Range};
 
 /// The most characters of a tag.
-const TAG: usize = 128;
+const TAG_BYTES: usize = 128;
 /// The most characters of a repository's name.
-const NAME: usize = 255;
+const NAME_BYTES: usize = 255;
 /// The most pages that a search for holders reads.
-const HOLDER_PAGES: usize = 10;
+const BACK_LINK_PAGES: usize = 10;
 
-impl Call<'_> {
+impl StoreCall<'_> {
     pub(crate) async fn read_link(
         &self,
         repository: &RepositoryName,
@@ -67,13 +67,17 @@ impl Call<'_> {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Page<Tag>, StoreError> {
-        let after = after.map(|after| behind("t#", after, TAG));
-        self.page(keys::tags(repository), after, false, limit, |item| {
-            match Name::of(&item.key) {
-                Some(Name::Tag(_, tag)) => Ok(tag),
+        let after = after.map(|after| start_after("t#", after, TAG_BYTES));
+        self.page(
+            keys::tags(repository),
+            after,
+            false,
+            limit,
+            |item| match RecordKey::of(&item.key) {
+                Some(RecordKey::Tag(_, tag)) => Ok(tag),
                 _ => Err(damaged(&item.key, "not a tag")),
-            }
-        })
+            },
+        )
         .await
     }
 
@@ -105,10 +109,10 @@ impl Call<'_> {
         limit: usize,
     ) -> Result<Page<RepositoryName>, StoreError> {
         let after = after.filter(|after| !after.is_empty());
-        let after = after.map(|after| behind("", after, NAME));
+        let after = after.map(|after| start_after("", after, NAME_BYTES));
         self.page(keys::repositories(), after, false, limit, |item| {
-            match Name::of(&item.key) {
-                Some(Name::Repository(name)) => Ok(name),
+            match RecordKey::of(&item.key) {
+                Some(RecordKey::Repository(name)) => Ok(name),
                 _ => Err(damaged(&item.key, "not a repository")),
             }
         })
@@ -123,8 +127,8 @@ impl Call<'_> {
     ) -> Result<Page<Digest>, StoreError> {
         let after = after.map(|after| keys::listed(repository, after).sort);
         let range = keys::all_listed(repository);
-        self.page(range, after, false, limit, |item| match Name::of(&item.key) {
-            Some(Name::Listed(_, digest)) => Ok(digest),
+        self.page(range, after, false, limit, |item| match RecordKey::of(&item.key) {
+            Some(RecordKey::Listed(_, digest)) => Ok(digest),
             _ => Err(damaged(&item.key, "not in the list of manifests")),
         })
         .await
@@ -151,7 +155,7 @@ impl Call<'_> {
     ) -> Result<Vec<RepositoryName>, StoreError> {
         let mut linking_repositories = Vec::new();
         let mut after = None;
-        for _ in 0..HOLDER_PAGES {
+        for _ in 0..BACK_LINK_PAGES {
             let (items, more) = self.main.first(keys::back_links(digest), after, false, limit).await?;
             for item in &items {
                 let back_link = BackLink::read(item)?;
@@ -177,8 +181,8 @@ impl Call<'_> {
         row: &ManifestRow,
     ) -> Result<Vec<Digest>, StoreError> {
         let rows = match &row.references {
-            References::Here(digests) => return Ok(digests.clone()),
-            References::Apart(rows) => *rows,
+            ReferenceList::Inline(digests) => return Ok(digests.clone()),
+            ReferenceList::Separate(rows) => *rows,
         };
         let uid = row.record.uid;
         let keys: Vec<_> = (0..rows)

@@ -5,15 +5,17 @@ use registry::store::collection::YOUNG_MS;
 use registry::store::metadata::Removal;
 use registry::store::{StoreError, Uid};
 
-use super::Call;
-use super::commit::{of_uid, unmark};
+use super::StoreCall;
+use super::commit::{has_uid, unmark};
 use super::tags::ITEMS_PER_TAG;
-use crate::keys::{self, Name};
+use crate::keys::{self, RecordKey};
 use crate::mutation::{Mutation, active};
-use crate::records::{EdgeRow, ManifestRow, Mark, Purpose, References, at_version, damaged, names};
-use crate::retrying::Answer;
+use crate::records::{
+    DeletionMark, EdgeRow, ManifestRow, MarkPurpose, ReferenceList, attributes, damaged, has_version,
+};
+use crate::retrying::WriteOutcome;
 use crate::table::{
-    Condition, Consistency, ITEM_BYTES, Key, Query, TRANSACTION_BYTES, TRANSACTION_ITEMS, Write, Written,
+    Consistency, ITEM_BYTES, ItemKey, RangeQuery, TRANSACTION_BYTES, TRANSACTION_ITEMS, Write, WriteCondition, Written,
 };
 
 /// How many tags go in one transaction with what else a deletion changes.
@@ -28,21 +30,21 @@ const EDGES_AT_ONCE: usize = 100;
 
 /// What became of a link that carries its remover's mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unlinked {
+pub(crate) enum UnlinkOutcome {
     /// It is gone.
     Removed,
     /// This manifest refers to it: it stays, without the mark.
     Referenced(Digest),
     /// Somebody has taken the mark away, or replaced it.
-    Lost,
+    MarkGone,
 }
 
 /// What makes a manifest invisible, but for its tags.
-fn unpublication(repository: &RepositoryName, digest: &Digest, row: &ManifestRow, mark: &Mark) -> Vec<Write> {
+fn unpublication(repository: &RepositoryName, digest: &Digest, row: &ManifestRow, mark: &DeletionMark) -> Vec<Write> {
     let condition = if active(Mutation::IgnoreVersion) {
-        Condition::Exists
+        WriteCondition::Exists
     } else {
-        Condition::All(vec![mark.stands(), at_version(row.version)])
+        WriteCondition::All(vec![mark.is_present(), has_version(row.version)])
     };
     let mut writes = vec![
         Write::Delete {
@@ -57,11 +59,11 @@ fn unpublication(repository: &RepositoryName, digest: &Digest, row: &ManifestRow
     writes
 }
 
-impl Call<'_> {
+impl StoreCall<'_> {
     /// A manifest whose reference to `target` counts: it was recorded less than [`YOUNG_MS`] ago, so that the put which
     /// did it may be under way, or that life of the manifest is published. With `tidy`, references that count no more
     /// are removed in passing.
-    pub(crate) async fn counting_edge(
+    pub(crate) async fn find_counting_edge(
         &self,
         repository: &RepositoryName,
         target: &Digest,
@@ -70,7 +72,7 @@ impl Call<'_> {
         if active(Mutation::NoLook) {
             return Ok(None);
         }
-        let mut query = Query {
+        let mut query = RangeQuery {
             range: keys::edges(repository, target),
             after: None,
             descending: false,
@@ -107,16 +109,21 @@ impl Call<'_> {
     }
 
     /// Marks a row on a condition; `None`: it did not hold.
-    async fn mark(&self, key: &Key, round: u64, condition: &Condition) -> Result<Option<Mark>, StoreError> {
-        let mark = |number: u64| Mark {
-            purpose: Purpose::Delete,
+    async fn mark(
+        &self,
+        key: &ItemKey,
+        round: u64,
+        condition: &WriteCondition,
+    ) -> Result<Option<DeletionMark>, StoreError> {
+        let mark = |number: u64| DeletionMark {
+            purpose: MarkPurpose::Delete,
             at: self.cx.now,
             // Rounds and tries have values of their own.
             random: self.uid((round << 32) + number),
         };
         let write = |number| Write::Update {
             key: key.clone(),
-            set: vec![(names::CONDEMNED, mark(number).value())],
+            set: vec![(attributes::MARK, mark(number).value())],
             remove: Vec::new(),
             condition: condition.clone(),
         };
@@ -129,11 +136,11 @@ impl Call<'_> {
         let mut round = 0;
         while let Some(row) = self.read_link(repository, digest).await? {
             let uid = row.link.uid;
-            if let Some(mark) = self.mark(&key, round.into(), &of_uid(uid)).await? {
+            if let Some(mark) = self.mark(&key, round.into(), &has_uid(uid)).await? {
                 match self.remove_link(repository, digest, uid, &mark).await? {
-                    Unlinked::Removed => return Ok(Removal::Removed),
-                    Unlinked::Referenced(parent) => return Ok(Removal::Referenced(parent)),
-                    Unlinked::Lost => {}
+                    UnlinkOutcome::Removed => return Ok(Removal::Removed),
+                    UnlinkOutcome::Referenced(parent) => return Ok(Removal::Referenced(parent)),
+                    UnlinkOutcome::MarkGone => {}
                 }
             }
             self.main.lost_race(round).await?;
@@ -148,47 +155,47 @@ impl Call<'_> {
         repository: &RepositoryName,
         digest: &Digest,
         uid: Uid,
-        mark: &Mark,
-    ) -> Result<Unlinked, StoreError> {
+        mark: &DeletionMark,
+    ) -> Result<UnlinkOutcome, StoreError> {
         let key = keys::link(repository, digest);
-        if let Some(parent) = self.counting_edge(repository, digest, true).await? {
-            self.main.write(&unmark(key, mark.stands())).await?;
-            return Ok(Unlinked::Referenced(parent));
+        if let Some(parent) = self.find_counting_edge(repository, digest, true).await? {
+            self.main.write(&unmark(key, mark.is_present())).await?;
+            return Ok(UnlinkOutcome::Referenced(parent));
         }
         let remove = Write::Delete {
             key,
-            condition: mark.stands(),
+            condition: mark.is_present(),
         };
         match self.main.write(&remove).await? {
-            Answer::Done => {}
-            Answer::Refused { perhaps_done: false } => return Ok(Unlinked::Lost),
-            Answer::Refused { perhaps_done: true } => {
+            WriteOutcome::Done => {}
+            WriteOutcome::Refused { perhaps_done: false } => return Ok(UnlinkOutcome::MarkGone),
+            WriteOutcome::Refused { perhaps_done: true } => {
                 // A try that was not answered has removed it, unless this life of the link is still there.
                 let now = self.read_link(repository, digest).await?;
                 if now.is_some_and(|row| row.link.uid == uid) {
-                    return Ok(Unlinked::Lost);
+                    return Ok(UnlinkOutcome::MarkGone);
                 }
             }
         }
         // The link is gone whatever becomes of this: what is left is found by a deep collection.
-        if let Err(error) = self.forget_back_links(repository, digest, uid).await {
+        if let Err(error) = self.delete_back_links(repository, digest, uid).await {
             tracing::warn!(%error, "the back-link of a link that was removed is left to collection");
         }
-        Ok(Unlinked::Removed)
+        Ok(UnlinkOutcome::Removed)
     }
 
-    async fn forget_back_links(
+    async fn delete_back_links(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
         uid: Uid,
     ) -> Result<(), StoreError> {
-        if active(Mutation::BackLinksOfEveryLife) {
+        if active(Mutation::BackLinksOfEveryUid) {
             let range = keys::back_links(digest);
             let (items, _) = self.main.first(range, None, false, EDGES_AT_ONCE).await?;
             let of_repository = items.into_iter().filter(|item| {
-                let name = Name::of(&item.key);
-                matches!(name, Some(Name::BackLink { repository: holder, .. }) if holder == *repository)
+                let name = RecordKey::of(&item.key);
+                matches!(name, Some(RecordKey::BackLink { repository: owner, .. }) if owner == *repository)
             });
             let deletes: Vec<_> = of_repository.map(|item| Write::delete(item.key)).collect();
             return self.main.write_all(&deletes).await;
@@ -200,20 +207,20 @@ impl Call<'_> {
         &self,
         repository: &RepositoryName,
         digest: &Digest,
-        who: &str,
+        principal: &str,
     ) -> Result<Removal, StoreError> {
         let key = keys::manifest(repository, digest);
         let mut round = 0;
         while let Some(row) = self.read_manifest(repository, digest).await? {
-            let as_read = Condition::All(vec![of_uid(row.record.uid), at_version(row.version)]);
+            let as_read = WriteCondition::All(vec![has_uid(row.record.uid), has_version(row.version)]);
             if let Some(mark) = self.mark(&key, round.into(), &as_read).await? {
-                if let Some(parent) = self.counting_edge(repository, digest, true).await? {
-                    self.main.write(&unmark(key, mark.stands())).await?;
+                if let Some(parent) = self.find_counting_edge(repository, digest, true).await? {
+                    self.main.write(&unmark(key, mark.is_present())).await?;
                     return Ok(Removal::Referenced(parent));
                 }
-                if self.remove_manifest(repository, digest, &row, &mark, who).await? {
+                if self.remove_manifest(repository, digest, &row, &mark, principal).await? {
                     // The manifest is gone whatever becomes of this: its edges soon count no more, and are collected.
-                    if let Err(error) = self.forget_manifest(repository, digest, &row).await {
+                    if let Err(error) = self.delete_manifest_rows(repository, digest, &row).await {
                         tracing::warn!(%error, "edges of a manifest that was deleted are left to collection");
                     }
                     return Ok(Removal::Removed);
@@ -232,8 +239,8 @@ impl Call<'_> {
         repository: &RepositoryName,
         digest: &Digest,
         row: &ManifestRow,
-        mark: &Mark,
-        who: &str,
+        mark: &DeletionMark,
+        principal: &str,
     ) -> Result<bool, StoreError> {
         let key = keys::manifest(repository, digest);
         let mut round = 0;
@@ -241,10 +248,12 @@ impl Call<'_> {
             // A manifest may have more tags than can be removed in the time of one call; the next one goes on.
             self.main.in_time()?;
             // Read after the mark was written: a put that adds a tag later takes the mark away.
-            let (tags, more) = self.tags_naming(repository, digest).await?;
+            let (tags, more) = self.some_tags_of(repository, digest).await?;
             let seen = self.see_tags(repository, &tags).await?;
             let naming = seen.iter().filter(|tag| tag.names(digest));
-            let of_tags: Vec<_> = naming.flat_map(|tag| tag.deleting(self.cx, repository, who)).collect();
+            let of_tags: Vec<_> = naming
+                .flat_map(|tag| tag.deleting(self.cx, repository, principal))
+                .collect();
             if more && of_tags.is_empty() {
                 // All have moved on since their rows were read; the rows go with the moves.
                 self.main.lost_race(round).await?;
@@ -253,7 +262,7 @@ impl Call<'_> {
             let mut writes = if more {
                 vec![Write::Check {
                     key: key.clone(),
-                    condition: mark.stands(),
+                    condition: mark.is_present(),
                 }]
             } else {
                 unpublication(repository, digest, row, mark)
@@ -269,18 +278,18 @@ impl Call<'_> {
     }
 
     /// Some tags that name a manifest, and whether there are more.
-    async fn tags_naming(&self, repository: &RepositoryName, digest: &Digest) -> Result<(Vec<Tag>, bool), StoreError> {
+    async fn some_tags_of(&self, repository: &RepositoryName, digest: &Digest) -> Result<(Vec<Tag>, bool), StoreError> {
         let range = keys::all_tagged(repository, digest);
         let (items, more) = self.main.first(range, None, false, TAGS_AT_ONCE).await?;
-        let tags = items.iter().map(|item| match Name::of(&item.key) {
-            Some(Name::Tagged(_, _, tag)) => Ok(tag),
+        let tags = items.iter().map(|item| match RecordKey::of(&item.key) {
+            Some(RecordKey::Tagged(_, _, tag)) => Ok(tag),
             _ => Err(damaged(&item.key, "not the record of a tag")),
         });
         Ok((tags.collect::<Result<_, _>>()?, more))
     }
 
     /// Removes what a life of a manifest has left: its edges, the rows that list them, its back-link.
-    async fn forget_manifest(
+    async fn delete_manifest_rows(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
@@ -288,15 +297,15 @@ impl Call<'_> {
     ) -> Result<(), StoreError> {
         let uid = row.record.uid;
         let targets = self.references_of(repository, digest, row).await?;
-        if active(Mutation::EdgesOfEveryLife) {
+        if active(Mutation::EdgesOfEveryUid) {
             for target in &targets {
                 let (items, _) = self
                     .main
                     .first(keys::edges(repository, target), None, false, EDGES_AT_ONCE)
                     .await?;
                 let of_parent = items.into_iter().filter(|item| {
-                    let name = Name::of(&item.key);
-                    matches!(name, Some(Name::Edge { parent, .. }) if parent == *digest)
+                    let name = RecordKey::of(&item.key);
+                    matches!(name, Some(RecordKey::Edge { parent, .. }) if parent == *digest)
                 });
                 let deletes: Vec<_> = of_parent.map(|item| Write::delete(item.key)).collect();
                 self.main.write_all(&deletes).await?;
@@ -310,7 +319,7 @@ impl Call<'_> {
         }
         self.main.write_all(&writes).await?;
         // Last, since they tell which edges there are.
-        if let References::Apart(rows) = row.references {
+        if let ReferenceList::Separate(rows) = row.references {
             let rows = (0..rows).map(|row| keys::references(repository, digest, uid, row));
             self.main
                 .write_all(&rows.map(Write::delete).collect::<Vec<_>>())

@@ -9,18 +9,18 @@ use oci::{Digest, MediaType, RepositoryName, Tag};
 use registry::store::metadata::{HistoryRecord, TagRecord};
 use registry::store::{Context, StoreError};
 
-use super::Call;
+use super::StoreCall;
 use crate::keys;
 use crate::mutation::{Mutation, active};
-use crate::records::{ChangeRow, TagRow, Tombstone, at_version, names, tagged_item};
-use crate::table::{Condition, Item, Key, Write, Written};
+use crate::records::{ChangeRow, TagRow, Tombstone, attributes, has_version, tagged_item};
+use crate::table::{Item, ItemKey, Write, WriteCondition, Written};
 
 /// The most items that a change of one tag takes.
 pub(super) const ITEMS_PER_TAG: usize = 4;
 
 /// A tag as it was read.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
+pub(super) struct ReadTag {
     tag: Tag,
     record: Option<TagRecord>,
     tombstone: Option<Tombstone>,
@@ -28,14 +28,14 @@ pub(super) struct Seen {
 
 /// What a tag is to name.
 #[derive(Clone, Copy)]
-pub(super) struct Target<'a> {
+pub(super) struct TagTarget<'a> {
     pub(super) digest: &'a Digest,
     pub(super) media_type: &'a MediaType,
     pub(super) size: u64,
 }
 
 /// What must be read of a tag before it is changed.
-pub(super) fn keys_of<'a>(repository: &RepositoryName, tags: impl IntoIterator<Item = &'a Tag>) -> BTreeSet<Key> {
+pub(super) fn keys_of<'a>(repository: &RepositoryName, tags: impl IntoIterator<Item = &'a Tag>) -> BTreeSet<ItemKey> {
     let tags = tags.into_iter();
     tags.flat_map(|tag| [keys::tag(repository, tag), keys::tombstone(repository, tag)])
         .collect()
@@ -44,14 +44,14 @@ pub(super) fn keys_of<'a>(repository: &RepositoryName, tags: impl IntoIterator<I
 fn put(item: Item) -> Write {
     Write::Put {
         item,
-        condition: Condition::Always,
+        condition: WriteCondition::Always,
     }
 }
 
-impl Seen {
+impl ReadTag {
     /// Out of what was read under [`keys_of`].
     pub(super) fn among(
-        items: &BTreeMap<Key, Item>,
+        items: &BTreeMap<ItemKey, Item>,
         repository: &RepositoryName,
         tag: &Tag,
     ) -> Result<Self, StoreError> {
@@ -70,35 +70,41 @@ impl Seen {
 
     /// The version of the next change: it grows with the time, and over all lives of the tag.
     fn next_version(&self, cx: Context) -> u64 {
-        let of_this_life = self.record.as_ref().map(|record| record.version);
-        let before = of_this_life.or(self.tombstone.map(|tombstone| tombstone.version));
+        let current = self.record.as_ref().map(|record| record.version);
+        let before = current.or(self.tombstone.map(|tombstone| tombstone.version));
         TagRecord::next_version(before, cx.now)
     }
 
-    fn history(&self, cx: Context, after: Option<Digest>, who: &str) -> HistoryRecord {
+    fn history(&self, cx: Context, after: Option<Digest>, principal: &str) -> HistoryRecord {
         HistoryRecord {
             version: self.next_version(cx),
             before: self.record.as_ref().map(|record| record.digest),
             after,
-            who: who.to_owned(),
+            who: principal.to_owned(),
             at: cx.now,
         }
     }
 
     /// The tag is as it was read.
-    fn unchanged(&self) -> Condition {
+    fn unchanged(&self) -> WriteCondition {
         if active(Mutation::BlindTag) {
-            return Condition::Always;
+            return WriteCondition::Always;
         }
         match &self.record {
-            Some(record) => at_version(record.version),
-            None => Condition::Absent,
+            Some(record) => has_version(record.version),
+            None => WriteCondition::Absent,
         }
     }
 
     /// What lets the tag name a manifest. If it does so, nothing changes, but the transaction is refused when somebody
     /// else moves it.
-    pub(super) fn naming(&self, cx: Context, repository: &RepositoryName, to: Target<'_>, who: &str) -> Vec<Write> {
+    pub(super) fn naming(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        to: TagTarget<'_>,
+        principal: &str,
+    ) -> Vec<Write> {
         let tag = &self.tag;
         let key = keys::tag(repository, tag);
         if self.names(to.digest) {
@@ -107,7 +113,7 @@ impl Seen {
                 condition: self.unchanged(),
             }];
         }
-        let change = self.history(cx, Some(*to.digest), who);
+        let change = self.history(cx, Some(*to.digest), principal);
         let record = TagRecord {
             digest: *to.digest,
             media_type: to.media_type.clone(),
@@ -119,15 +125,15 @@ impl Seen {
         let before = match (&self.record, self.tombstone) {
             (Some(record), _) => Write::Delete {
                 key: keys::tagged(repository, &record.digest, tag),
-                condition: Condition::Always,
+                condition: WriteCondition::Always,
             },
             (None, Some(tombstone)) => Write::Delete {
                 key: keys::tombstone(repository, tag),
-                condition: at_version(tombstone.version),
+                condition: has_version(tombstone.version),
             },
             (None, None) => Write::Check {
                 key: keys::tombstone(repository, tag),
-                condition: Condition::Absent,
+                condition: WriteCondition::Absent,
             },
         };
         vec![
@@ -136,7 +142,7 @@ impl Seen {
                 key,
                 set: TagRow::attributes(&record),
                 // It was said of what the tag named before.
-                remove: vec![names::DEFECT],
+                remove: vec![attributes::DEFECT],
                 condition: self.unchanged(),
             },
             before,
@@ -146,12 +152,12 @@ impl Seen {
     }
 
     /// What deletes the tag; nothing if there is none.
-    pub(super) fn deleting(&self, cx: Context, repository: &RepositoryName, who: &str) -> Vec<Write> {
+    pub(super) fn deleting(&self, cx: Context, repository: &RepositoryName, principal: &str) -> Vec<Write> {
         let Some(record) = &self.record else {
             return Vec::new();
         };
         let tag = &self.tag;
-        let change = self.history(cx, None, who);
+        let change = self.history(cx, None, principal);
         let tombstone = Tombstone {
             version: change.version,
             at: cx.now,
@@ -163,7 +169,7 @@ impl Seen {
             },
             Write::Delete {
                 key: keys::tagged(repository, &record.digest, tag),
-                condition: Condition::Always,
+                condition: WriteCondition::Always,
             },
             put(tombstone.item(repository, tag)),
             put(ChangeRow::item(repository, tag, &change)),
@@ -171,15 +177,15 @@ impl Seen {
     }
 }
 
-impl Call<'_> {
+impl StoreCall<'_> {
     /// Tags as they are now, each by itself.
     pub(super) async fn see_tags<'t>(
         &self,
         repository: &RepositoryName,
         tags: impl IntoIterator<Item = &'t Tag> + Clone + Send,
-    ) -> Result<Vec<Seen>, StoreError> {
+    ) -> Result<Vec<ReadTag>, StoreError> {
         let items = self.main.get_all(&keys_of(repository, tags.clone())).await?;
-        let seen = tags.into_iter().map(|tag| Seen::among(&items, repository, tag));
+        let seen = tags.into_iter().map(|tag| ReadTag::among(&items, repository, tag));
         seen.collect()
     }
 
@@ -187,16 +193,16 @@ impl Call<'_> {
         &self,
         repository: &RepositoryName,
         tag: &Tag,
-        who: &str,
+        principal: &str,
     ) -> Result<bool, StoreError> {
         let mut round = 0;
         while let Some(record) = self.tag_of(repository, tag).await? {
-            let seen = Seen {
+            let seen = ReadTag {
                 tag: tag.clone(),
                 record: Some(record),
                 tombstone: None,
             };
-            let writes = seen.deleting(self.cx, repository, who);
+            let writes = seen.deleting(self.cx, repository, principal);
             if self.main.transact(&writes).await? == Written::Done {
                 return Ok(true);
             }

@@ -4,9 +4,9 @@
 mod contract;
 mod costs;
 mod large;
-mod losses;
 mod metered;
-mod new;
+mod missing_objects;
+mod new_table;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use registry::store::{Context, Location, Timestamp, Uid};
 
 use crate::DynamoStore;
 use crate::memory::MemoryTable;
-use crate::retrying::{Pace, TestPace};
+use crate::retrying::{RetryEnvironment, TestRetryEnvironment};
 use crate::table::Table;
 
 /// A store over one table.
 fn store_over(table: impl Table + Clone) -> DynamoStore {
-    let pace: Arc<dyn Pace> = Arc::new(TestPace::new(1));
-    DynamoStore::over(Arc::new(table.clone()), Arc::new(table), &pace)
+    let environment: Arc<dyn RetryEnvironment> = Arc::new(TestRetryEnvironment::new(1));
+    DynamoStore::over(Arc::new(table.clone()), Arc::new(table), &environment)
 }
 
 const NOW: Timestamp = Timestamp(1_900_000_000_000);

@@ -5,9 +5,9 @@ use registry::store::metadata::{Defect, Link};
 pub(crate) use registry::store::records::LinkKind;
 use registry::store::{Location, StoreError, Timestamp, Uid};
 
-use super::fields::Making;
-use super::{Fields, Mark, damaged, names};
-use crate::keys::{self, Name};
+use super::fields::ItemBuilder;
+use super::{DeletionMark, ItemFields, attributes, damaged};
+use crate::keys::{self, RecordKey};
 use crate::table::Item;
 
 /// A repository's link to a blob.
@@ -18,32 +18,32 @@ pub(crate) struct LinkRow {
     /// When it was made.
     pub(crate) at: Timestamp,
     /// Who is about to remove it.
-    pub(crate) mark: Option<Mark>,
+    pub(crate) mark: Option<DeletionMark>,
 }
 
 impl LinkRow {
     pub(crate) fn item(&self, repository: &RepositoryName, digest: &Digest) -> Item {
-        Making::default()
+        ItemBuilder::default()
             .location(&self.link.location)
-            .number(names::SIZE, self.link.size)
-            .text(names::INCARNATION, self.link.uid)
-            .timestamp(names::AT, self.at)
-            .text_if_any(names::DEFECT, self.link.defect.map(Defect::as_str))
-            .text_if_any(names::CONDEMNED, self.mark)
+            .number(attributes::SIZE, self.link.size)
+            .text(attributes::UID, self.link.uid)
+            .timestamp(attributes::AT, self.at)
+            .text_if_any(attributes::DEFECT, self.link.defect.map(Defect::as_str))
+            .text_if_any(attributes::MARK, self.mark)
             .item(keys::link(repository, digest))
     }
 
     pub(crate) fn read(item: &Item) -> Result<Self, StoreError> {
-        let fields = Fields(item);
+        let fields = ItemFields(item);
         Ok(Self {
             link: Link {
                 location: fields.location()?,
-                size: fields.number(names::SIZE)?,
-                uid: fields.uid(names::INCARNATION)?,
+                size: fields.number(attributes::SIZE)?,
+                uid: fields.uid(attributes::UID)?,
                 defect: fields.defect()?,
             },
-            at: fields.timestamp(names::AT)?,
-            mark: fields.parsed_if_any(names::CONDEMNED)?,
+            at: fields.timestamp(attributes::AT)?,
+            mark: fields.parsed_if_any(attributes::MARK)?,
         })
     }
 }
@@ -60,28 +60,28 @@ pub(crate) struct BlobRow {
     /// What is wrong with it.
     pub(crate) defect: Option<Defect>,
     /// Who is about to remove it.
-    pub(crate) mark: Option<Mark>,
+    pub(crate) mark: Option<DeletionMark>,
 }
 
 impl BlobRow {
     pub(crate) fn item(&self, digest: &Digest) -> Item {
-        Making::default()
+        ItemBuilder::default()
             .location(&self.location)
-            .number(names::SIZE, self.size)
-            .timestamp(names::AT, self.at)
-            .text_if_any(names::DEFECT, self.defect.map(Defect::as_str))
-            .text_if_any(names::CONDEMNED, self.mark)
+            .number(attributes::SIZE, self.size)
+            .timestamp(attributes::AT, self.at)
+            .text_if_any(attributes::DEFECT, self.defect.map(Defect::as_str))
+            .text_if_any(attributes::MARK, self.mark)
             .item(keys::blob(digest))
     }
 
     pub(crate) fn read(item: &Item) -> Result<Self, StoreError> {
-        let fields = Fields(item);
+        let fields = ItemFields(item);
         Ok(Self {
             location: fields.location()?,
-            size: fields.number(names::SIZE)?,
-            at: fields.timestamp(names::AT)?,
+            size: fields.number(attributes::SIZE)?,
+            at: fields.timestamp(attributes::AT)?,
             defect: fields.defect()?,
-            mark: fields.parsed_if_any(names::CONDEMNED)?,
+            mark: fields.parsed_if_any(attributes::MARK)?,
         })
     }
 }
@@ -105,18 +105,18 @@ impl BackLink {
             LinkKind::Blob => "blob",
             LinkKind::Manifest => "manifest",
         };
-        Making::default()
-            .text(names::KIND, link_kind)
-            .timestamp(names::AT, self.at)
+        ItemBuilder::default()
+            .text(attributes::KIND, link_kind)
+            .timestamp(attributes::AT, self.at)
             .item(keys::back_link(digest, &self.repository, self.uid))
     }
 
     pub(crate) fn read(item: &Item) -> Result<Self, StoreError> {
-        let Some(Name::BackLink { repository, uid, .. }) = Name::of(&item.key) else {
+        let Some(RecordKey::BackLink { repository, uid, .. }) = RecordKey::of(&item.key) else {
             return Err(damaged(&item.key, "not a back-link"));
         };
-        let fields = Fields(item);
-        let link_kind = match fields.text(names::KIND)? {
+        let fields = ItemFields(item);
+        let link_kind = match fields.text(attributes::KIND)? {
             "blob" => LinkKind::Blob,
             "manifest" => LinkKind::Manifest,
             other => return Err(damaged(&item.key, format_args!("{other} is no kind"))),
@@ -125,7 +125,7 @@ impl BackLink {
             repository,
             uid,
             link_kind,
-            at: fields.timestamp(names::AT)?,
+            at: fields.timestamp(attributes::AT)?,
         })
     }
 }

@@ -7,18 +7,18 @@ use bytes::Bytes;
 use registry::store::metadata::Defect;
 use registry::store::{Location, StoreError, Timestamp, Uid};
 
-use super::names;
-use crate::table::{Attributes, Item, Key, Value};
+use super::attributes;
+use crate::table::{Attributes, Item, ItemKey, Value};
 
 /// Something in the table is not what this program would have written.
-pub(crate) fn damaged(key: &Key, what: impl Display) -> StoreError {
+pub(crate) fn damaged(key: &ItemKey, what: impl Display) -> StoreError {
     StoreError::damaged(format_args!("the item {key} is damaged: {what}"))
 }
 
 /// The attributes of an item that was read.
-pub(crate) struct Fields<'a>(pub(crate) &'a Item);
+pub(crate) struct ItemFields<'a>(pub(crate) &'a Item);
 
-impl<'a> Fields<'a> {
+impl<'a> ItemFields<'a> {
     fn missing(&self, name: &str) -> StoreError {
         damaged(&self.0.key, format_args!("no {name}"))
     }
@@ -103,13 +103,13 @@ impl<'a> Fields<'a> {
 
     /// What is wrong with an object. A word of a later version says that something is.
     pub(crate) fn defect(&self) -> Result<Option<Defect>, StoreError> {
-        let text = self.text_if_any(names::DEFECT)?;
+        let text = self.text_if_any(attributes::DEFECT)?;
         Ok(text.map(|text| Defect::parse(text).unwrap_or(Defect::Damaged)))
     }
 
     pub(crate) fn location_if_any(&self) -> Result<Option<Location>, StoreError> {
-        let store = self.text_if_any(names::STORE)?;
-        let key = self.text_if_any(names::OBJECT)?;
+        let store = self.text_if_any(attributes::STORE)?;
+        let key = self.text_if_any(attributes::OBJECT)?;
         Ok(store.zip(key).map(|(store, key)| Location {
             store: store.to_owned(),
             key: key.to_owned(),
@@ -117,15 +117,15 @@ impl<'a> Fields<'a> {
     }
 
     pub(crate) fn location(&self) -> Result<Location, StoreError> {
-        self.location_if_any()?.ok_or_else(|| self.missing(names::OBJECT))
+        self.location_if_any()?.ok_or_else(|| self.missing(attributes::OBJECT))
     }
 }
 
 /// Attributes in the making.
 #[derive(Default)]
-pub(super) struct Making(Attributes);
+pub(super) struct ItemBuilder(Attributes);
 
-impl Making {
+impl ItemBuilder {
     pub(super) fn text(mut self, name: &str, text: impl Display) -> Self {
         self.0.insert(name.to_owned(), Value::S(format!("{text}")));
         self
@@ -165,11 +165,11 @@ impl Making {
     }
 
     pub(super) fn location(self, location: &Location) -> Self {
-        self.text(names::STORE, &location.store)
-            .text(names::OBJECT, &location.key)
+        self.text(attributes::STORE, &location.store)
+            .text(attributes::OBJECT, &location.key)
     }
 
-    pub(super) fn item(self, key: Key) -> Item {
+    pub(super) fn item(self, key: ItemKey) -> Item {
         Item {
             key,
             attributes: self.0,

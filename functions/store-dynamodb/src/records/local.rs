@@ -5,10 +5,10 @@ use registry::store::collection::PendingDeletion;
 use registry::store::sessions::{Progress, Publishing, Session, SessionKey, SigningKey, State};
 use registry::store::{Cursor, StoreError, Timestamp, Uid};
 
-use super::fields::Making;
-use super::{Fields, damaged, names};
-use crate::keys::{self, Name};
-use crate::table::{Condition, Item, Write};
+use super::fields::ItemBuilder;
+use super::{ItemFields, attributes, damaged};
+use crate::keys::{self, RecordKey};
+use crate::table::{Item, Write, WriteCondition};
 
 /// For how many seconds after its end a session's row waits for the sweep before DynamoDB may remove it.
 const BACKSTOP_SECONDS: u64 = 30 * 24 * 3600;
@@ -34,59 +34,59 @@ pub(crate) struct SessionRow;
 
 impl SessionRow {
     pub(crate) fn item(key: SessionKey, session: &Session) -> Item {
-        let making = Making::default()
-            .number(names::VERSION, session.version)
-            .text(names::STATE, state_text(session.state))
-            .flag(names::PUBLISHED, session.state == State::Published)
-            .number(names::ATTEMPTS, session.attempts)
-            .number(names::OFFSET, session.progress.offset)
-            .bytes_if_any(names::HASH, &session.progress.hash)
-            .bytes_if_any(names::PROGRESS, &session.progress.store)
-            .number(names::PARTS, session.progress.parts)
-            .number(names::EXPIRES, backstop(key));
+        let making = ItemBuilder::default()
+            .number(attributes::VERSION, session.version)
+            .text(attributes::STATE, state_text(session.state))
+            .flag(attributes::PUBLISHED, session.state == State::Published)
+            .number(attributes::ATTEMPTS, session.attempts)
+            .number(attributes::OFFSET, session.progress.offset)
+            .bytes_if_any(attributes::HASH, &session.progress.hash)
+            .bytes_if_any(attributes::PROGRESS, &session.progress.store)
+            .number(attributes::PARTS, session.progress.parts)
+            .number(attributes::EXPIRES, backstop(key));
         let making = match session.claimed_until {
-            Some(until) => making.timestamp(names::CLAIMED_UNTIL, until),
+            Some(until) => making.timestamp(attributes::CLAIMED_UNTIL, until),
             None => making,
         };
         let making = match &session.publishing {
             Some(publishing) => making
-                .text(names::DIGEST, publishing.digest)
+                .text(attributes::DIGEST, publishing.digest)
                 .location(&publishing.location)
-                .number(names::SIZE, publishing.size),
+                .number(attributes::SIZE, publishing.size),
             None => making,
         };
         making.item(keys::session(key))
     }
 
     pub(crate) fn read(item: &Item) -> Result<Session, StoreError> {
-        let fields = Fields(item);
-        let state = match fields.text(names::STATE)? {
+        let fields = ItemFields(item);
+        let state = match fields.text(attributes::STATE)? {
             "open" => State::Open,
-            "committing" if fields.flag(names::PUBLISHED) => State::Published,
+            "committing" if fields.flag(attributes::PUBLISHED) => State::Published,
             "committing" => State::Committing,
             "done" => State::Done,
             "cancelled" => State::Cancelled,
             "swept" => State::Swept,
             other => return Err(damaged(&item.key, format_args!("{other} is no state"))),
         };
-        let publishing = match fields.parsed_if_any::<Digest>(names::DIGEST)? {
+        let publishing = match fields.parsed_if_any::<Digest>(attributes::DIGEST)? {
             Some(digest) => Some(Publishing {
                 digest,
                 location: fields.location()?,
-                size: fields.number(names::SIZE)?,
+                size: fields.number(attributes::SIZE)?,
             }),
             None => None,
         };
         Ok(Session {
-            version: fields.number(names::VERSION)?,
+            version: fields.number(attributes::VERSION)?,
             state,
-            attempts: fields.small(names::ATTEMPTS)?,
-            claimed_until: fields.number_if_any(names::CLAIMED_UNTIL)?.map(Timestamp),
+            attempts: fields.small(attributes::ATTEMPTS)?,
+            claimed_until: fields.number_if_any(attributes::CLAIMED_UNTIL)?.map(Timestamp),
             progress: Progress {
-                offset: fields.number(names::OFFSET)?,
-                hash: fields.bytes_or_none(names::HASH)?,
-                store: fields.bytes_or_none(names::PROGRESS)?,
-                parts: fields.small(names::PARTS)?,
+                offset: fields.number(attributes::OFFSET)?,
+                hash: fields.bytes_or_none(attributes::HASH)?,
+                store: fields.bytes_or_none(attributes::PROGRESS)?,
+                parts: fields.small(attributes::PARTS)?,
             },
             publishing,
         })
@@ -94,8 +94,8 @@ impl SessionRow {
 
     /// The session of a row.
     pub(crate) fn key(item: &Item) -> Option<SessionKey> {
-        match Name::of(&item.key) {
-            Some(Name::Session(key)) => Some(key),
+        match RecordKey::of(&item.key) {
+            Some(RecordKey::Session(key)) => Some(key),
             _ => None,
         }
     }
@@ -106,14 +106,14 @@ pub(crate) struct PartRow;
 
 impl PartRow {
     pub(crate) fn item(key: SessionKey, number: u32, part: &[u8]) -> Item {
-        Making::default()
-            .bytes_if_any(names::PART, part)
-            .number(names::EXPIRES, backstop(key))
+        ItemBuilder::default()
+            .bytes_if_any(attributes::PART, part)
+            .number(attributes::EXPIRES, backstop(key))
             .item(keys::part(key, number))
     }
 
     pub(crate) fn read(item: &Item) -> Result<Vec<u8>, StoreError> {
-        Fields(item).bytes_or_none(names::PART)
+        ItemFields(item).bytes_or_none(attributes::PART)
     }
 }
 
@@ -121,29 +121,35 @@ impl PartRow {
 pub(crate) struct PendingDeletionRow;
 
 impl PendingDeletionRow {
-    const ATTRIBUTES: [&str; 5] = [names::STORE, names::OBJECT, names::DIGEST, names::UNFINISHED, names::AT];
+    const ATTRIBUTES: [&str; 5] = [
+        attributes::STORE,
+        attributes::OBJECT,
+        attributes::DIGEST,
+        attributes::UNFINISHED,
+        attributes::AT,
+    ];
 
     /// Makes the row this one, whether there was one or not.
-    pub(crate) fn becomes(pending_deletion: &PendingDeletion, condition: Condition) -> Write {
+    pub(crate) fn becomes(pending_deletion: &PendingDeletion, condition: WriteCondition) -> Write {
         Write::change_to(Self::item(pending_deletion), &Self::ATTRIBUTES, condition)
     }
 
     pub(super) fn item(pending_deletion: &PendingDeletion) -> Item {
-        Making::default()
+        ItemBuilder::default()
             .location(&pending_deletion.location)
-            .text_if_any(names::DIGEST, pending_deletion.digest)
-            .flag(names::UNFINISHED, pending_deletion.unfinished)
-            .timestamp(names::AT, pending_deletion.at)
+            .text_if_any(attributes::DIGEST, pending_deletion.digest)
+            .flag(attributes::UNFINISHED, pending_deletion.unfinished)
+            .timestamp(attributes::AT, pending_deletion.at)
             .item(keys::pending_deletion(&pending_deletion.location))
     }
 
     pub(crate) fn read(item: &Item) -> Result<PendingDeletion, StoreError> {
-        let fields = Fields(item);
+        let fields = ItemFields(item);
         Ok(PendingDeletion {
             location: fields.location()?,
-            digest: fields.parsed_if_any(names::DIGEST)?,
-            unfinished: fields.flag(names::UNFINISHED),
-            at: fields.timestamp(names::AT)?,
+            digest: fields.parsed_if_any(attributes::DIGEST)?,
+            unfinished: fields.flag(attributes::UNFINISHED),
+            at: fields.timestamp(attributes::AT)?,
         })
     }
 }
@@ -153,25 +159,25 @@ pub(crate) struct SigningKeyRow;
 
 impl SigningKeyRow {
     pub(crate) fn item(key: &SigningKey) -> Item {
-        Making::default()
-            .bytes(names::SECRET, key.secret.to_vec())
-            .timestamp(names::CREATED, key.created)
+        ItemBuilder::default()
+            .bytes(attributes::SECRET, key.secret.to_vec())
+            .timestamp(attributes::CREATED, key.created)
             .item(keys::signing_key(key.id))
     }
 
     pub(crate) fn read(item: &Item) -> Result<SigningKey, StoreError> {
-        let Some(Name::SigningKey(id)) = Name::of(&item.key) else {
+        let Some(RecordKey::SigningKey(id)) = RecordKey::of(&item.key) else {
             return Err(damaged(&item.key, "not a signing key"));
         };
-        let fields = Fields(item);
-        let secret = fields.bytes(names::SECRET)?;
+        let fields = ItemFields(item);
+        let secret = fields.bytes(attributes::SECRET)?;
         Ok(SigningKey {
             id,
             secret: secret
                 .as_ref()
                 .try_into()
                 .map_err(|_| damaged(&item.key, "not a secret"))?,
-            created: fields.timestamp(names::CREATED)?,
+            created: fields.timestamp(attributes::CREATED)?,
         })
     }
 }
@@ -181,7 +187,9 @@ pub(crate) struct FirstKey;
 
 impl FirstKey {
     pub(crate) fn item(id: u32) -> Item {
-        Making::default().number(names::ID, id).item(keys::first_signing_key())
+        ItemBuilder::default()
+            .number(attributes::ID, id)
+            .item(keys::first_signing_key())
     }
 }
 
@@ -197,27 +205,27 @@ pub(crate) struct PassRow {
 }
 
 impl PassRow {
-    const ATTRIBUTES: [&str; 3] = [names::PASS, names::UNTIL, names::CURSOR];
+    const ATTRIBUTES: [&str; 3] = [attributes::PASS, attributes::UNTIL, attributes::CURSOR];
 
     /// Makes the row this one, whether there was one or not.
-    pub(crate) fn becomes(&self, condition: Condition) -> Write {
+    pub(crate) fn becomes(&self, condition: WriteCondition) -> Write {
         Write::change_to(self.item(), &Self::ATTRIBUTES, condition)
     }
 
     pub(super) fn item(&self) -> Item {
-        Making::default()
-            .text(names::PASS, self.pass)
-            .timestamp(names::UNTIL, self.until)
-            .text_if_any(names::CURSOR, self.next.as_ref().map(|next| &next.0))
+        ItemBuilder::default()
+            .text(attributes::PASS, self.pass)
+            .timestamp(attributes::UNTIL, self.until)
+            .text_if_any(attributes::CURSOR, self.next.as_ref().map(|next| &next.0))
             .item(keys::pass())
     }
 
     pub(crate) fn read(item: &Item) -> Result<Self, StoreError> {
-        let fields = Fields(item);
-        let next = fields.text_if_any(names::CURSOR)?;
+        let fields = ItemFields(item);
+        let next = fields.text_if_any(attributes::CURSOR)?;
         Ok(Self {
-            pass: fields.uid(names::PASS)?,
-            until: fields.timestamp(names::UNTIL)?,
+            pass: fields.uid(attributes::PASS)?,
+            until: fields.timestamp(attributes::UNTIL)?,
             next: next.map(|next| Cursor(next.to_owned())),
         })
     }

@@ -5,13 +5,13 @@ use oci::{Algorithm, Digest, RepositoryName};
 use registry::store::metadata::{Content, Defect, ManifestRecord, Referrer};
 use registry::store::{StoreError, Timestamp, Uid};
 
-use super::fields::Making;
-use super::{Fields, Mark, damaged, names};
-use crate::keys::{self, Name};
-use crate::table::{ITEM_BYTES, Item, Key};
+use super::fields::ItemBuilder;
+use super::{DeletionMark, ItemFields, attributes, damaged};
+use crate::keys::{self, RecordKey};
+use crate::table::{ITEM_BYTES, Item, ItemKey};
 
 /// How many digests are kept in a manifest's own item; with more, every read of the manifest would cost more.
-const DIGESTS_HERE: usize = 120;
+const INLINE_DIGESTS: usize = 120;
 
 /// How many digests one [`ReferencesRow`] holds: with the longest kind of digest a sixth of what an item may be, so
 /// that it travels in batches.
@@ -21,21 +21,21 @@ const _: () = assert!(DIGESTS_PER_ROW * 65 + 4096 <= ITEM_BYTES);
 /// Where the list of what a manifest refers to is kept. It is needed when the manifest is deleted, since its edges lie
 /// under their targets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum References {
+pub(crate) enum ReferenceList {
     /// In the manifest's own item: its bytes are there too, so that there cannot be many.
-    Here(Vec<Digest>),
+    Inline(Vec<Digest>),
     /// In this number of rows beside it, so that a read of the manifest does not pay for them.
-    Apart(u32),
+    Separate(u32),
 }
 
-impl References {
+impl ReferenceList {
     /// The form in which these are kept.
     pub(crate) fn of(digests: &[Digest]) -> Self {
-        if digests.len() > DIGESTS_HERE {
+        if digests.len() > INLINE_DIGESTS {
             let rows = digests.len().div_ceil(DIGESTS_PER_ROW);
-            Self::Apart(u32::try_from(rows).unwrap_or(u32::MAX))
+            Self::Separate(u32::try_from(rows).unwrap_or(u32::MAX))
         } else {
-            Self::Here(digests.to_vec())
+            Self::Inline(digests.to_vec())
         }
     }
 }
@@ -47,71 +47,71 @@ pub(crate) struct ManifestRow {
     pub(crate) record: ManifestRecord,
     /// When it was published.
     pub(crate) at: Timestamp,
-    /// Counts the puts of this life, so that a delete sees that there was one.
+    /// RequestCounts the puts of this life, so that a delete sees that there was one.
     pub(crate) version: u64,
     /// What it refers to, but for its subject.
-    pub(crate) references: References,
+    pub(crate) references: ReferenceList,
     /// Who is about to remove it.
-    pub(crate) mark: Option<Mark>,
+    pub(crate) mark: Option<DeletionMark>,
 }
 
 impl ManifestRow {
     pub(crate) fn item(&self, repository: &RepositoryName, digest: &Digest) -> Item {
         let record = &self.record;
-        let making = Making::default()
-            .text(names::MEDIA_TYPE, record.media_type.as_str())
-            .number(names::SIZE, record.size)
-            .text_if_any(names::SUBJECT, record.subject)
+        let making = ItemBuilder::default()
+            .text(attributes::MEDIA_TYPE, record.media_type.as_str())
+            .number(attributes::SIZE, record.size)
+            .text_if_any(attributes::SUBJECT, record.subject)
             .text_if_any(
-                names::ARTIFACT_TYPE,
+                attributes::ARTIFACT_TYPE,
                 record.artifact_type.as_ref().map(oci::MediaType::as_str),
             )
-            .text(names::INCARNATION, record.uid)
-            .timestamp(names::AT, self.at)
-            .number(names::VERSION, self.version)
-            .text_if_any(names::CONDEMNED, self.mark);
+            .text(attributes::UID, record.uid)
+            .timestamp(attributes::AT, self.at)
+            .number(attributes::VERSION, self.version)
+            .text_if_any(attributes::MARK, self.mark);
         let making = match &record.content {
-            Content::Inline(bytes) => making.bytes(names::BYTES, bytes.clone()),
+            Content::Inline(bytes) => making.bytes(attributes::CONTENT, bytes.clone()),
             Content::Damaged(bytes) => making
-                .bytes(names::BYTES, bytes.clone())
-                .text(names::DEFECT, Defect::Damaged.as_str()),
+                .bytes(attributes::CONTENT, bytes.clone())
+                .text(attributes::DEFECT, Defect::Damaged.as_str()),
             Content::Stored(location) => making.location(location),
-            Content::Defective(location, defect) => making.location(location).text(names::DEFECT, defect.as_str()),
+            Content::Defective(location, defect) => making.location(location).text(attributes::DEFECT, defect.as_str()),
         };
         let making = match &self.references {
-            References::Here(digests) => making.bytes_if_any(names::REFERENCES, &packed(digests)),
-            References::Apart(rows) => making.number(names::REFERENCE_ROWS, *rows),
+            ReferenceList::Inline(digests) => making.bytes_if_any(attributes::REFERENCES, &packed(digests)),
+            ReferenceList::Separate(rows) => making.number(attributes::REFERENCE_ROWS, *rows),
         };
         making.item(keys::manifest(repository, digest))
     }
 
     pub(crate) fn read(item: &Item) -> Result<Self, StoreError> {
-        let fields = Fields(item);
+        let fields = ItemFields(item);
         let content = match (fields.location_if_any()?, fields.defect()?) {
             (Some(location), None) => Content::Stored(location),
             (Some(location), Some(defect)) => Content::Defective(location, defect),
-            (None, None) => Content::Inline(fields.bytes(names::BYTES)?.clone()),
-            (None, Some(_)) => Content::Damaged(fields.bytes(names::BYTES)?.clone()),
+            (None, None) => Content::Inline(fields.bytes(attributes::CONTENT)?.clone()),
+            (None, Some(_)) => Content::Damaged(fields.bytes(attributes::CONTENT)?.clone()),
         };
-        let references = if fields.flag(names::REFERENCE_ROWS) {
-            References::Apart(fields.small(names::REFERENCE_ROWS)?)
+        let references = if fields.flag(attributes::REFERENCE_ROWS) {
+            ReferenceList::Separate(fields.small(attributes::REFERENCE_ROWS)?)
         } else {
-            let packed = fields.bytes_if_any(names::REFERENCES)?;
-            References::Here(unpacked(&item.key, packed.map_or(&[], |packed| packed))?)
+            let packed = fields.bytes_if_any(attributes::REFERENCES)?;
+            ReferenceList::Inline(unpacked(&item.key, packed.map_or(&[], |packed| packed))?)
         };
         Ok(Self {
             record: ManifestRecord {
-                media_type: fields.parsed(names::MEDIA_TYPE)?,
-                size: fields.number(names::SIZE)?,
+                media_type: fields.parsed(attributes::MEDIA_TYPE)?,
+                size: fields.number(attributes::SIZE)?,
                 content,
-                subject: fields.parsed_if_any(names::SUBJECT)?,
-                artifact_type: fields.parsed_if_any(names::ARTIFACT_TYPE)?,
-                uid: fields.uid(names::INCARNATION)?,
+                subject: fields.parsed_if_any(attributes::SUBJECT)?,
+                artifact_type: fields.parsed_if_any(attributes::ARTIFACT_TYPE)?,
+                uid: fields.uid(attributes::UID)?,
             },
-            at: fields.timestamp(names::AT)?,
-            version: fields.number(names::VERSION)?,
+            at: fields.timestamp(attributes::AT)?,
+            version: fields.number(attributes::VERSION)?,
             references,
-            mark: fields.parsed_if_any(names::CONDEMNED)?,
+            mark: fields.parsed_if_any(attributes::MARK)?,
         })
     }
 }
@@ -136,19 +136,19 @@ impl ReferencesRow {
     ) -> Vec<Item> {
         let rows = digests.chunks(DIGESTS_PER_ROW).zip(0..);
         rows.map(|(digests, row)| {
-            Making::default()
-                .bytes(names::REFERENCES, packed(digests))
-                .timestamp(names::AT, at)
+            ItemBuilder::default()
+                .bytes(attributes::REFERENCES, packed(digests))
+                .timestamp(attributes::AT, at)
                 .item(keys::references(repository, digest, uid, row))
         })
         .collect()
     }
 
     pub(crate) fn read(item: &Item) -> Result<Self, StoreError> {
-        let fields = Fields(item);
+        let fields = ItemFields(item);
         Ok(Self {
-            digests: unpacked(&item.key, fields.bytes(names::REFERENCES)?)?,
-            at: fields.timestamp(names::AT)?,
+            digests: unpacked(&item.key, fields.bytes(attributes::REFERENCES)?)?,
+            at: fields.timestamp(attributes::AT)?,
         })
     }
 }
@@ -166,7 +166,7 @@ fn packed(digests: &[Digest]) -> Vec<u8> {
     packed
 }
 
-fn unpacked(key: &Key, mut packed: &[u8]) -> Result<Vec<Digest>, StoreError> {
+fn unpacked(key: &ItemKey, mut packed: &[u8]) -> Result<Vec<Digest>, StoreError> {
     let mut digests = Vec::new();
     while let Some((algorithm, rest)) = packed.split_first() {
         let (algorithm, length) = match algorithm {
@@ -197,18 +197,15 @@ pub(crate) struct EdgeRow {
 
 impl EdgeRow {
     pub(crate) fn item(&self, repository: &RepositoryName) -> Item {
-        Making::default().timestamp(names::AT, self.at).item(keys::edge(
-            repository,
-            &self.target,
-            &self.parent,
-            self.uid,
-        ))
+        ItemBuilder::default()
+            .timestamp(attributes::AT, self.at)
+            .item(keys::edge(repository, &self.target, &self.parent, self.uid))
     }
 
     pub(crate) fn read(item: &Item) -> Result<Self, StoreError> {
-        let Some(Name::Edge {
+        let Some(RecordKey::Edge {
             target, parent, uid, ..
-        }) = Name::of(&item.key)
+        }) = RecordKey::of(&item.key)
         else {
             return Err(damaged(&item.key, "not an edge"));
         };
@@ -216,7 +213,7 @@ impl EdgeRow {
             target,
             parent,
             uid,
-            at: Fields(item).timestamp(names::AT)?,
+            at: ItemFields(item).timestamp(attributes::AT)?,
         })
     }
 }
@@ -227,25 +224,25 @@ pub(crate) struct ReferrerRow;
 impl ReferrerRow {
     pub(crate) fn item(repository: &RepositoryName, subject: &Digest, row: &Referrer) -> Result<Item, StoreError> {
         let descriptor = serde_json::to_vec(&row.descriptor).map_err(StoreError::failed)?;
-        Ok(Making::default()
-            .bytes(names::DESCRIPTOR, descriptor)
-            .flag(names::OMITTED, row.annotations_omitted)
+        Ok(ItemBuilder::default()
+            .bytes(attributes::DESCRIPTOR, descriptor)
+            .flag(attributes::ANNOTATIONS_OMITTED, row.annotations_omitted)
             .item(keys::referrer(repository, subject, &row.descriptor.digest)))
     }
 
     pub(crate) fn read(item: &Item) -> Result<Referrer, StoreError> {
-        let fields = Fields(item);
-        let descriptor: &Bytes = fields.bytes(names::DESCRIPTOR)?;
+        let fields = ItemFields(item);
+        let descriptor: &Bytes = fields.bytes(attributes::DESCRIPTOR)?;
         Ok(Referrer {
             descriptor: serde_json::from_slice(descriptor).map_err(|why| damaged(&item.key, why))?,
-            annotations_omitted: fields.flag(names::OMITTED),
+            annotations_omitted: fields.flag(attributes::ANNOTATIONS_OMITTED),
         })
     }
 }
 
 /// A tag names the manifest. Written and removed together with the tag.
 pub(crate) fn tagged_item(repository: &RepositoryName, digest: &Digest, tag: &oci::Tag) -> Item {
-    Making::default().item(keys::tagged(repository, digest, tag))
+    ItemBuilder::default().item(keys::tagged(repository, digest, tag))
 }
 
 /// A manifest in the list of a repository's manifests.
@@ -259,17 +256,17 @@ pub(crate) struct ListedRow {
 
 impl ListedRow {
     pub(crate) fn item(&self, repository: &RepositoryName, digest: &Digest) -> Item {
-        Making::default()
-            .timestamp(names::AT, self.at)
-            .number(names::SIZE, self.size)
+        ItemBuilder::default()
+            .timestamp(attributes::AT, self.at)
+            .number(attributes::SIZE, self.size)
             .item(keys::listed(repository, digest))
     }
 
     pub(crate) fn read(item: &Item) -> Result<Self, StoreError> {
-        let fields = Fields(item);
+        let fields = ItemFields(item);
         Ok(Self {
-            at: fields.timestamp(names::AT)?,
-            size: fields.number(names::SIZE)?,
+            at: fields.timestamp(attributes::AT)?,
+            size: fields.number(attributes::SIZE)?,
         })
     }
 }
@@ -280,22 +277,22 @@ pub(crate) struct CatalogRow {
     /// When its first manifest was put.
     pub(crate) created: Timestamp,
     /// A collection has found no manifest in it.
-    pub(crate) mark: Option<Mark>,
+    pub(crate) mark: Option<DeletionMark>,
 }
 
 impl CatalogRow {
     pub(crate) fn item(self, repository: &RepositoryName) -> Item {
-        Making::default()
-            .timestamp(names::CREATED, self.created)
-            .text(names::STATE, "live")
-            .text_if_any(names::CONDEMNED, self.mark.map(|mark| mark.to_string()).as_deref())
+        ItemBuilder::default()
+            .timestamp(attributes::CREATED, self.created)
+            .text(attributes::STATE, "live")
+            .text_if_any(attributes::MARK, self.mark.map(|mark| mark.to_string()).as_deref())
             .item(keys::repository(repository))
     }
 
     pub(crate) fn read(item: &Item) -> Result<Self, StoreError> {
         Ok(Self {
-            created: Fields(item).timestamp(names::CREATED)?,
-            mark: Fields(item).parsed_if_any(names::CONDEMNED)?,
+            created: ItemFields(item).timestamp(attributes::CREATED)?,
+            mark: ItemFields(item).parsed_if_any(attributes::MARK)?,
         })
     }
 }

@@ -5,12 +5,12 @@ use std::str::FromStr;
 
 use registry::store::{Timestamp, Uid};
 
-use super::names;
-use crate::table::{Condition, Value};
+use super::attributes;
+use crate::table::{Value, WriteCondition};
 
 /// Why a record is to be removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Purpose {
+pub(crate) enum MarkPurpose {
     /// Somebody asked for it, and waits.
     Delete,
     /// Nothing refers to it. The mark of a link stays for as long as a push may take to come back to it.
@@ -23,46 +23,46 @@ pub(crate) enum Purpose {
 /// `random` is of one try of one request, so that a request which was thought lost and is done late does not bring
 /// back a mark that somebody has taken away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Mark {
+pub(crate) struct DeletionMark {
     /// Why.
-    pub(crate) purpose: Purpose,
+    pub(crate) purpose: MarkPurpose,
     /// Since when.
     pub(crate) at: Timestamp,
     /// Whose.
     pub(crate) random: Uid,
 }
 
-impl Mark {
+impl DeletionMark {
     /// The attribute's value.
     pub(crate) fn value(&self) -> Value {
         Value::S(self.to_string())
     }
 
     /// The record has this mark, and so exists.
-    pub(crate) fn stands(&self) -> Condition {
-        Condition::Is(names::CONDEMNED, self.value())
+    pub(crate) fn is_present(&self) -> WriteCondition {
+        WriteCondition::Is(attributes::MARK, self.value())
     }
 }
 
-impl fmt::Display for Mark {
+impl fmt::Display for DeletionMark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let purpose = match self.purpose {
-            Purpose::Delete => "delete",
-            Purpose::Collection => "collection",
+            MarkPurpose::Delete => "delete",
+            MarkPurpose::Collection => "collection",
         };
         write!(f, "{purpose} {:016x} {}", self.at.0, self.random)
     }
 }
 
-impl FromStr for Mark {
+impl FromStr for DeletionMark {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
         let mut words = text.split(' ');
         let mut word = || words.next().ok_or(());
         let purpose = match word()? {
-            "delete" => Purpose::Delete,
-            "collection" => Purpose::Collection,
+            "delete" => MarkPurpose::Delete,
+            "collection" => MarkPurpose::Collection,
             _ => return Err(()),
         };
         let mut number = || crate::keys::number(word()?).ok_or(());

@@ -4,10 +4,10 @@ use oci::{Digest, RepositoryName, Tag};
 use registry::store::metadata::{HistoryRecord, TagRecord};
 use registry::store::{StoreError, Timestamp};
 
-use super::fields::Making;
-use super::{Fields, names};
+use super::fields::ItemBuilder;
+use super::{ItemFields, attributes};
 use crate::keys;
-use crate::table::{Condition, Item, Value};
+use crate::table::{Item, Value, WriteCondition};
 
 /// A tag. One read answers HEAD by tag.
 pub(crate) struct TagRow;
@@ -15,11 +15,11 @@ pub(crate) struct TagRow;
 impl TagRow {
     pub(crate) fn attributes(record: &TagRecord) -> Vec<(&'static str, Value)> {
         vec![
-            (names::DIGEST, Value::S(record.digest.to_string())),
-            (names::MEDIA_TYPE, Value::S(record.media_type.as_str().to_owned())),
-            (names::SIZE, Value::N(record.size)),
-            (names::VERSION, Value::N(record.version)),
-            (names::AT, Value::N(record.at.0)),
+            (attributes::DIGEST, Value::S(record.digest.to_string())),
+            (attributes::MEDIA_TYPE, Value::S(record.media_type.as_str().to_owned())),
+            (attributes::SIZE, Value::N(record.size)),
+            (attributes::VERSION, Value::N(record.version)),
+            (attributes::AT, Value::N(record.at.0)),
         ]
     }
 
@@ -32,14 +32,14 @@ impl TagRow {
     }
 
     pub(crate) fn read(item: &Item) -> Result<TagRecord, StoreError> {
-        let fields = Fields(item);
+        let fields = ItemFields(item);
         Ok(TagRecord {
-            digest: fields.parsed(names::DIGEST)?,
-            media_type: fields.parsed(names::MEDIA_TYPE)?,
-            size: fields.number(names::SIZE)?,
-            version: fields.number(names::VERSION)?,
-            at: fields.timestamp(names::AT)?,
-            is_suspect: fields.flag(names::DEFECT),
+            digest: fields.parsed(attributes::DIGEST)?,
+            media_type: fields.parsed(attributes::MEDIA_TYPE)?,
+            size: fields.number(attributes::SIZE)?,
+            version: fields.number(attributes::VERSION)?,
+            at: fields.timestamp(attributes::AT)?,
+            is_suspect: fields.flag(attributes::DEFECT),
         })
     }
 }
@@ -55,24 +55,24 @@ pub(crate) struct Tombstone {
 
 impl Tombstone {
     pub(crate) fn item(&self, repository: &RepositoryName, tag: &Tag) -> Item {
-        Making::default()
-            .number(names::VERSION, self.version)
-            .timestamp(names::AT, self.at)
+        ItemBuilder::default()
+            .number(attributes::VERSION, self.version)
+            .timestamp(attributes::AT, self.at)
             .item(keys::tombstone(repository, tag))
     }
 
     pub(crate) fn read(item: &Item) -> Result<Self, StoreError> {
-        let fields = Fields(item);
+        let fields = ItemFields(item);
         Ok(Self {
-            version: fields.number(names::VERSION)?,
-            at: fields.timestamp(names::AT)?,
+            version: fields.number(attributes::VERSION)?,
+            at: fields.timestamp(attributes::AT)?,
         })
     }
 }
 
 /// The row exists and has this version; for tags, tombstones, manifests and sessions.
-pub(crate) fn at_version(version: u64) -> Condition {
-    Condition::Is(names::VERSION, Value::N(version))
+pub(crate) fn has_version(version: u64) -> WriteCondition {
+    WriteCondition::Is(attributes::VERSION, Value::N(version))
 }
 
 /// A change of a tag.
@@ -80,23 +80,23 @@ pub(crate) struct ChangeRow;
 
 impl ChangeRow {
     pub(crate) fn item(repository: &RepositoryName, tag: &Tag, change: &HistoryRecord) -> Item {
-        Making::default()
-            .number(names::VERSION, change.version)
-            .text_if_any(names::BEFORE, change.before)
-            .text_if_any(names::AFTER, change.after)
-            .text(names::WHO, &change.who)
-            .timestamp(names::AT, change.at)
+        ItemBuilder::default()
+            .number(attributes::VERSION, change.version)
+            .text_if_any(attributes::BEFORE, change.before)
+            .text_if_any(attributes::AFTER, change.after)
+            .text(attributes::PRINCIPAL, &change.who)
+            .timestamp(attributes::AT, change.at)
             .item(keys::change(repository, tag, change.version))
     }
 
     pub(crate) fn read(item: &Item) -> Result<HistoryRecord, StoreError> {
-        let fields = Fields(item);
+        let fields = ItemFields(item);
         Ok(HistoryRecord {
-            version: fields.number(names::VERSION)?,
-            before: fields.parsed_if_any::<Digest>(names::BEFORE)?,
-            after: fields.parsed_if_any::<Digest>(names::AFTER)?,
-            who: fields.text(names::WHO)?.to_owned(),
-            at: fields.timestamp(names::AT)?,
+            version: fields.number(attributes::VERSION)?,
+            before: fields.parsed_if_any::<Digest>(attributes::BEFORE)?,
+            after: fields.parsed_if_any::<Digest>(attributes::AFTER)?,
+            who: fields.text(attributes::PRINCIPAL)?.to_owned(),
+            at: fields.timestamp(attributes::AT)?,
         })
     }
 }

@@ -9,8 +9,8 @@ use registry::store::sessions::{Progress, Publishing, Session, SessionId, Sessio
 use registry::store::{Cursor, Location, Timestamp, Uid};
 
 use super::*;
-use crate::keys::{self, Name};
-use crate::table::{Item, Key, Value};
+use crate::keys::{self, RecordKey};
+use crate::table::{Item, ItemKey, Value};
 
 fn repository() -> RepositoryName {
     "team/app.one-two_three".parse().unwrap()
@@ -39,35 +39,38 @@ fn session() -> SessionKey {
     }
 }
 
-const LIFE: Uid = Uid(0x00ab_cdef_0123_4567);
+const UID: Uid = Uid(0x00ab_cdef_0123_4567);
 const AT: Timestamp = Timestamp(1_900_000_000_000);
-const MARK: Mark = Mark {
-    purpose: Purpose::Collection,
+const MARK: DeletionMark = DeletionMark {
+    purpose: MarkPurpose::Collection,
     at: AT,
     random: Uid(7),
 };
 
 #[test]
-fn a_key_says_what_it_names() {
+fn a_key_is_parsed_into_its_record() {
     let (repository, digest, other, tag, session) = (repository(), digest("a"), long_digest("b"), tag(), session());
     let named = [
-        (keys::link(&repository, &digest), Name::Link(repository.clone(), digest)),
         (
-            keys::manifest(&repository, &digest),
-            Name::Manifest(repository.clone(), digest),
+            keys::link(&repository, &digest),
+            RecordKey::Link(repository.clone(), digest),
         ),
         (
-            keys::edge(&repository, &digest, &other, LIFE),
-            Name::Edge {
+            keys::manifest(&repository, &digest),
+            RecordKey::Manifest(repository.clone(), digest),
+        ),
+        (
+            keys::edge(&repository, &digest, &other, UID),
+            RecordKey::Edge {
                 repository: repository.clone(),
                 target: digest,
                 parent: other,
-                uid: LIFE,
+                uid: UID,
             },
         ),
         (
             keys::referrer(&repository, &digest, &other),
-            Name::Referrer {
+            RecordKey::Referrer {
                 repository: repository.clone(),
                 subject: digest,
                 referrer: other,
@@ -75,109 +78,115 @@ fn a_key_says_what_it_names() {
         ),
         (
             keys::tagged(&repository, &digest, &tag),
-            Name::Tagged(repository.clone(), digest, tag.clone()),
+            RecordKey::Tagged(repository.clone(), digest, tag.clone()),
         ),
         (
-            keys::references(&repository, &digest, LIFE, 4),
-            Name::References {
+            keys::references(&repository, &digest, UID, 4),
+            RecordKey::References {
                 repository: repository.clone(),
                 digest,
-                uid: LIFE,
+                uid: UID,
                 row: 4,
             },
         ),
-        (keys::tag(&repository, &tag), Name::Tag(repository.clone(), tag.clone())),
+        (
+            keys::tag(&repository, &tag),
+            RecordKey::Tag(repository.clone(), tag.clone()),
+        ),
         (
             keys::tombstone(&repository, &tag),
-            Name::Tombstone(repository.clone(), tag.clone()),
+            RecordKey::Tombstone(repository.clone(), tag.clone()),
         ),
         (
             keys::listed(&repository, &other),
-            Name::Listed(repository.clone(), other),
+            RecordKey::Listed(repository.clone(), other),
         ),
         (
             keys::change(&repository, &tag, 1 << 52),
-            Name::Change(repository.clone(), tag.clone(), 1 << 52),
+            RecordKey::Change(repository.clone(), tag.clone(), 1 << 52),
         ),
-        (keys::repository(&repository), Name::Repository(repository.clone())),
-        (keys::blob(&digest), Name::Blob(digest)),
+        (keys::repository(&repository), RecordKey::Repository(repository.clone())),
+        (keys::blob(&digest), RecordKey::Blob(digest)),
         (
-            keys::back_link(&digest, &repository, LIFE),
-            Name::BackLink {
+            keys::back_link(&digest, &repository, UID),
+            RecordKey::BackLink {
                 digest,
                 repository,
-                uid: LIFE,
+                uid: UID,
             },
         ),
-        (keys::session(session), Name::Session(session)),
-        (keys::part(session, 12), Name::Part(session, 12)),
-        (keys::pending_deletion(&Location::main("0a.1")), Name::PendingDeletion),
-        (keys::signing_key(9), Name::SigningKey(9)),
-        (keys::first_signing_key(), Name::FirstSigningKey),
-        (keys::pass(), Name::Pass),
-        (keys::schema(), Name::Schema),
+        (keys::session(session), RecordKey::Session(session)),
+        (keys::part(session, 12), RecordKey::Part(session, 12)),
+        (
+            keys::pending_deletion(&Location::main("0a.1")),
+            RecordKey::PendingDeletion,
+        ),
+        (keys::signing_key(9), RecordKey::SigningKey(9)),
+        (keys::first_signing_key(), RecordKey::FirstSigningKey),
+        (keys::pass(), RecordKey::Pass),
+        (keys::schema(), RecordKey::Schema),
     ];
     for (key, name) in named {
-        assert_eq!(Name::of(&key), Some(name), "{key}");
+        assert_eq!(RecordKey::of(&key), Some(name), "{key}");
     }
-    let unknown = Key {
+    let unknown = ItemKey {
         partition: "Z#of the next version".to_owned(),
         sort: "x".to_owned(),
     };
-    assert_eq!(Name::of(&unknown), None);
+    assert_eq!(RecordKey::of(&unknown), None);
 }
 
 #[test]
-fn a_range_holds_its_keys_and_no_others() {
+fn a_range_contains_exactly_its_keys() {
     let (repository, digest, tag) = (repository(), digest("a"), tag());
-    let back_references = |range: &crate::table::Range, key: &Key| {
+    let contains = |range: &crate::table::Range, key: &ItemKey| {
         range.partition == key.partition && range.from <= key.sort && key.sort <= range.to
     };
-    assert!(back_references(
+    assert!(contains(
         &keys::edges(&repository, &digest),
-        &keys::edge(&repository, &digest, &digest, LIFE)
+        &keys::edge(&repository, &digest, &digest, UID)
     ));
-    assert!(!back_references(
+    assert!(!contains(
         &keys::edges(&repository, &digest),
         &keys::tagged(&repository, &digest, &tag)
     ));
-    assert!(back_references(
+    assert!(contains(
         &keys::tags(&repository),
         &keys::tag(&repository, &"zzzz".parse().unwrap())
     ));
     let all_changes = keys::changes(&repository, &tag, u64::MAX);
-    assert!(back_references(
-        &all_changes,
-        &keys::change(&repository, &tag, u64::MAX)
-    ));
-    assert!(!back_references(&all_changes, &keys::tombstone(&repository, &tag)));
-    assert!(back_references(&keys::repositories(), &keys::repository(&repository)));
+    assert!(contains(&all_changes, &keys::change(&repository, &tag, u64::MAX)));
+    assert!(!contains(&all_changes, &keys::tombstone(&repository, &tag)));
+    assert!(contains(&keys::repositories(), &keys::repository(&repository)));
     let session = session();
-    assert!(back_references(&keys::parts(session), &keys::part(session, 999_999)));
-    assert!(!back_references(&keys::parts(session), &keys::session(session)));
+    assert!(contains(&keys::parts(session), &keys::part(session, 999_999)));
+    assert!(!contains(&keys::parts(session), &keys::session(session)));
     let due = |before| keys::sessions_due(0xa, Timestamp(before));
-    assert!(back_references(&due(session.expires.0 + 1), &keys::session(session)));
+    assert!(contains(&due(session.expires.0 + 1), &keys::session(session)));
     assert!(
-        !back_references(&due(session.expires.0), &keys::session(session)),
+        !contains(&due(session.expires.0), &keys::session(session)),
         "not before its end"
     );
     let pending_deletion = keys::pending_deletion(&Location::main("f0.1"));
-    assert!(back_references(&keys::pending_deletions(15), &pending_deletion));
-    assert!(!back_references(&keys::pending_deletions(14), &pending_deletion));
+    assert!(contains(&keys::pending_deletions(15), &pending_deletion));
+    assert!(!contains(&keys::pending_deletions(14), &pending_deletion));
 }
 
 #[test]
-fn a_start_beyond_what_can_be_stored_is_cut_where_nothing_changes() {
+fn a_start_longer_than_any_key_is_cut_without_changing_the_order() {
     let long = "a".repeat(200);
-    assert_eq!(keys::behind("t#", &long, 128).len(), 2 + 128);
+    assert_eq!(keys::start_after("t#", &long, 128).len(), 2 + 128);
     // A character that straddles the end stays whole: without it, what it follows would seem to be smaller.
     let straddling = format!("{}ä{}", "a".repeat(127), "b".repeat(100));
-    assert_eq!(keys::behind("t#", &straddling, 128), format!("t#{}ä", "a".repeat(127)));
-    assert_eq!(keys::behind("t#", "", 128), "t#");
+    assert_eq!(
+        keys::start_after("t#", &straddling, 128),
+        format!("t#{}ä", "a".repeat(127))
+    );
+    assert_eq!(keys::start_after("t#", "", 128), "t#");
 }
 
 #[test]
-fn links_and_bytes_come_back() {
+fn links_and_blob_records_are_read_as_written() {
     let defects = [None, Some(Defect::Missing), Some(Defect::Damaged)];
     for (mark, defect) in [None, Some(MARK)]
         .into_iter()
@@ -187,7 +196,7 @@ fn links_and_bytes_come_back() {
             link: Link {
                 location: Location::main("0a.1"),
                 size: u64::MAX,
-                uid: LIFE,
+                uid: UID,
                 defect,
             },
             at: AT,
@@ -206,7 +215,7 @@ fn links_and_bytes_come_back() {
     for link_kind in [LinkKind::Blob, LinkKind::Manifest] {
         let back_link = BackLink {
             repository: repository(),
-            uid: LIFE,
+            uid: UID,
             link_kind,
             at: AT,
         };
@@ -215,11 +224,11 @@ fn links_and_bytes_come_back() {
 }
 
 #[test]
-fn manifests_come_back() {
+fn manifests_are_read_as_written() {
     let references = [
-        References::Here(Vec::new()),
-        References::Here(vec![digest("a"), long_digest("b"), digest("c")]),
-        References::Apart(5),
+        ReferenceList::Inline(Vec::new()),
+        ReferenceList::Inline(vec![digest("a"), long_digest("b"), digest("c")]),
+        ReferenceList::Separate(5),
     ];
     let contents = [
         Content::Inline(Bytes::from_static(b"{}")),
@@ -235,7 +244,7 @@ fn manifests_come_back() {
                 content: content.clone(),
                 subject: Some(digest("s")),
                 artifact_type: Some(media_type()),
-                uid: LIFE,
+                uid: UID,
             },
             at: AT,
             version: 3,
@@ -247,12 +256,12 @@ fn manifests_come_back() {
 }
 
 #[test]
-fn many_references_come_back_from_their_rows() {
+fn many_references_are_read_as_written_from_their_rows() {
     let digests: Vec<Digest> = (0..4096).map(|number| long_digest(&number.to_string())).collect();
-    let items = ReferencesRow::all(&repository(), &digest("m"), LIFE, &digests, AT);
+    let items = ReferencesRow::all(&repository(), &digest("m"), UID, &digests, AT);
     assert_eq!(
-        References::of(&digests),
-        References::Apart(u32::try_from(items.len()).unwrap())
+        ReferenceList::of(&digests),
+        ReferenceList::Separate(u32::try_from(items.len()).unwrap())
     );
     let rows = items.iter().map(|item| ReferencesRow::read(item).unwrap());
     let read: Vec<Digest> = rows.flat_map(|row| row.digests).collect();
@@ -260,7 +269,7 @@ fn many_references_come_back_from_their_rows() {
 }
 
 #[test]
-fn tags_and_what_hangs_on_them_come_back() {
+fn tags_history_referrers_and_edges_are_read_as_written() {
     let record = TagRecord {
         is_suspect: false,
         digest: digest("m"),
@@ -300,14 +309,14 @@ fn tags_and_what_hangs_on_them_come_back() {
     let edge = EdgeRow {
         target: digest("a"),
         parent: long_digest("m"),
-        uid: LIFE,
+        uid: UID,
         at: AT,
     };
     assert_eq!(EdgeRow::read(&edge.item(&repository())).unwrap(), edge);
 }
 
 #[test]
-fn local_records_come_back() {
+fn local_records_are_read_as_written() {
     for state in [
         State::Open,
         State::Committing,
@@ -338,7 +347,10 @@ fn local_records_come_back() {
         assert_eq!(SessionRow::key(&item), Some(session()));
         // In seconds, thirty days behind the session's end.
         let expires = session().expires.0 / 1000 + 30 * 86_400;
-        assert_eq!(item.attributes.get(super::names::EXPIRES), Some(&Value::N(expires)));
+        assert_eq!(
+            item.attributes.get(super::attributes::EXPIRES),
+            Some(&Value::N(expires))
+        );
     }
     for part in [vec![], vec![0, 255]] {
         assert_eq!(PartRow::read(&PartRow::item(session(), 1, &part)).unwrap(), part);
@@ -360,7 +372,7 @@ fn local_records_come_back() {
     };
     assert!(SigningKeyRow::read(&SigningKeyRow::item(&key)).unwrap() == key);
     let pass = PassRow {
-        pass: LIFE,
+        pass: UID,
         until: AT,
         next: Some(Cursor("a\nb".to_owned())),
     };
@@ -368,12 +380,12 @@ fn local_records_come_back() {
 }
 
 #[test]
-fn what_is_damaged_is_said_by_its_key() {
+fn the_error_for_a_damaged_item_contains_its_key_and_the_attribute() {
     let whole = LinkRow {
         link: Link {
             location: Location::main("0a.1"),
             size: 1,
-            uid: LIFE,
+            uid: UID,
             defect: None,
         },
         at: AT,
@@ -403,7 +415,7 @@ fn what_is_damaged_is_said_by_its_key() {
 }
 
 #[test]
-fn what_a_newer_version_adds_is_no_damage() {
+fn an_unknown_attribute_is_not_damage() {
     let row = BlobRow {
         location: Location::main("0a.1"),
         size: 1,
@@ -418,7 +430,7 @@ fn what_a_newer_version_adds_is_no_damage() {
 
 /// A kind of defect that this version does not know is one that no read can get over.
 #[test]
-fn an_unknown_defect_is_a_defect() {
+fn an_unknown_defect_is_read_as_damaged() {
     let row = BlobRow {
         location: Location::main("0a.1"),
         size: 1,

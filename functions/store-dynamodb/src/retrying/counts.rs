@@ -40,7 +40,7 @@ impl Add for Statistics {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Counts {
+pub(super) struct RequestCounts {
     requests: AtomicU64,
     reads: AtomicU64,
     queries: AtomicU64,
@@ -55,7 +55,7 @@ fn add(counter: &AtomicU64, by: usize) {
     counter.fetch_add(by as u64, Ordering::Relaxed);
 }
 
-impl Counts {
+impl RequestCounts {
     pub(super) fn read(&self, items: usize) {
         add(&self.requests, 1);
         add(&self.reads, items);

@@ -8,34 +8,34 @@ use async_trait::async_trait;
 use registry::store::{Timestamp, Uid};
 
 use super::*;
-use crate::table::{Condition, Value};
+use crate::table::{Value, WriteCondition};
 
 /// What a scripted table answers to one request of any kind.
 #[derive(Clone, Copy, Debug)]
-enum Say {
+enum ScriptedAnswer {
     /// It is done.
-    Yes,
+    Done,
     /// The condition does not hold.
-    No,
+    Refused,
     /// Of a batch, this many parts are left.
     Left(usize),
     /// It was not done, and may be asked again.
     NotDone,
     /// It may have been done.
-    Silence,
+    Unknown,
     /// It never will.
-    Never,
+    Fatal,
 }
 
 /// Answers from a script, and notes what it was asked.
 #[derive(Default)]
-struct Scripted {
-    script: Mutex<VecDeque<Say>>,
+struct ScriptedTable {
+    script: Mutex<VecDeque<ScriptedAnswer>>,
     asked: Mutex<Vec<String>>,
 }
 
-impl Scripted {
-    fn saying(script: impl IntoIterator<Item = Say>) -> Arc<Self> {
+impl ScriptedTable {
+    fn answering(script: impl IntoIterator<Item = ScriptedAnswer>) -> Arc<Self> {
         Arc::new(Self {
             script: Mutex::new(script.into_iter().collect()),
             asked: Mutex::default(),
@@ -46,32 +46,32 @@ impl Scripted {
         self.asked.lock().unwrap().clone()
     }
 
-    fn say(&self, asked: String) -> Result<Say, TableError> {
+    fn answer(&self, asked: String) -> Result<ScriptedAnswer, TableError> {
         self.asked.lock().unwrap().push(asked);
         let mut script = self.script.lock().unwrap();
         // The last word is repeated.
-        let say = if script.len() > 1 {
+        let answer = if script.len() > 1 {
             script.pop_front()
         } else {
             script.front().copied()
         };
-        match say.unwrap() {
-            Say::NotDone => Err(TableError::Retry {
+        match answer.unwrap() {
+            ScriptedAnswer::NotDone => Err(TableError::Retry {
                 not_done: true,
                 cause: "throttled".into(),
             }),
-            Say::Silence => Err(TableError::Retry {
+            ScriptedAnswer::Unknown => Err(TableError::Retry {
                 not_done: false,
                 cause: "no answer".into(),
             }),
-            Say::Never => Err(TableError::Fatal("forbidden".into())),
+            ScriptedAnswer::Fatal => Err(TableError::Fatal("forbidden".into())),
             other => Ok(other),
         }
     }
 
     fn written(&self, asked: String) -> Result<Written, TableError> {
-        Ok(match self.say(asked)? {
-            Say::No => Written::Refused(vec![0]),
+        Ok(match self.answer(asked)? {
+            ScriptedAnswer::Refused => Written::Refused(vec![0]),
             _ => Written::Done,
         })
     }
@@ -84,8 +84,8 @@ fn item(number: usize) -> Item {
     }
 }
 
-fn key(number: usize) -> Key {
-    Key {
+fn key(number: usize) -> ItemKey {
+    ItemKey {
         partition: "p".to_owned(),
         sort: format!("{number:06}"),
     }
@@ -94,18 +94,18 @@ fn key(number: usize) -> Key {
 fn put(number: usize) -> Write {
     Write::Put {
         item: item(number),
-        condition: Condition::Always,
+        condition: WriteCondition::Always,
     }
 }
 
 #[async_trait]
-impl Table for Scripted {
-    async fn get(&self, key: &Key, _: Consistency) -> Result<Option<Item>, TableError> {
-        self.say(format!("get {key}")).map(|_| None)
+impl Table for ScriptedTable {
+    async fn get(&self, key: &ItemKey, _: Consistency) -> Result<Option<Item>, TableError> {
+        self.answer(format!("get {key}")).map(|_| None)
     }
 
-    async fn query(&self, query: &Query) -> Result<Found, TableError> {
-        self.say(format!("query {query:?}"))?;
+    async fn query(&self, query: &RangeQuery) -> Result<ItemPage, TableError> {
+        self.answer(format!("query {query:?}"))?;
         // Pages of two, out of six.
         assert_eq!(query.after, None, "the range begins where the page does");
         let after = match query.range.from.strip_suffix('\0') {
@@ -117,11 +117,11 @@ impl Table for Scripted {
             .last()
             .map(|item| item.key.clone())
             .filter(|last| last.sort != "000005");
-        Ok(Found { items, more_after })
+        Ok(ItemPage { items, more_after })
     }
 
-    async fn scan(&self, _: Option<&Key>, _: usize) -> Result<Found, TableError> {
-        self.say("scan".to_owned()).map(|_| Found::default())
+    async fn scan(&self, _: Option<&ItemKey>, _: usize) -> Result<ItemPage, TableError> {
+        self.answer("scan".to_owned()).map(|_| ItemPage::default())
     }
 
     async fn write(&self, write: &Write) -> Result<Written, TableError> {
@@ -132,9 +132,9 @@ impl Table for Scripted {
         self.written(token.to_owned())
     }
 
-    async fn batch_get(&self, keys: &[Key]) -> Result<(Vec<Item>, Vec<Key>), TableError> {
-        let left = match self.say(format!("{}", keys.len()))? {
-            Say::Left(left) => left,
+    async fn batch_get(&self, keys: &[ItemKey]) -> Result<(Vec<Item>, Vec<ItemKey>), TableError> {
+        let left = match self.answer(format!("{}", keys.len()))? {
+            ScriptedAnswer::Left(left) => left,
             _ => 0,
         };
         let (left, done) = keys.split_at(left);
@@ -143,29 +143,29 @@ impl Table for Scripted {
     }
 
     async fn batch_write(&self, writes: &[Write]) -> Result<Vec<Write>, TableError> {
-        match self.say(format!("{}", writes.len()))? {
-            Say::Left(left) => Ok(writes[..left].to_vec()),
+        match self.answer(format!("{}", writes.len()))? {
+            ScriptedAnswer::Left(left) => Ok(writes[..left].to_vec()),
             _ => Ok(Vec::new()),
         }
     }
 }
 
-fn client(table: &Arc<Scripted>) -> Client {
-    Client::new(table.clone(), Arc::new(TestPace::new(1)))
+fn client(table: &Arc<ScriptedTable>) -> TableClient {
+    TableClient::new(table.clone(), Arc::new(TestRetryEnvironment::new(1)))
 }
 
-fn cx(patience: u64) -> Context {
+fn cx(timeout_ms: u64) -> Context {
     Context {
         now: Timestamp(1_900_000_000_000),
-        deadline: Timestamp(1_900_000_000_000 + patience),
+        deadline: Timestamp(1_900_000_000_000 + timeout_ms),
         uid: Uid(1),
         client: registry::budget::ClientKey::INTERNAL,
     }
 }
 
 #[tokio::test]
-async fn what_may_pass_is_asked_again() {
-    let table = Scripted::saying([Say::NotDone, Say::Silence, Say::Yes]);
+async fn a_transient_failure_is_sent_again() {
+    let table = ScriptedTable::answering([ScriptedAnswer::NotDone, ScriptedAnswer::Unknown, ScriptedAnswer::Done]);
     let client = client(&table);
     assert_eq!(client.within(cx(10_000)).get(&key(1)).await.unwrap(), None);
     assert_eq!(table.asked().len(), 3);
@@ -179,16 +179,16 @@ async fn what_may_pass_is_asked_again() {
 }
 
 #[tokio::test]
-async fn what_will_not_pass_is_not() {
-    let table = Scripted::saying([Say::Never]);
+async fn a_fatal_failure_is_not_sent_again() {
+    let table = ScriptedTable::answering([ScriptedAnswer::Fatal]);
     let failed = client(&table).within(cx(10_000)).get(&key(1)).await;
     assert!(matches!(failed, Err(StoreError::Failed(_))), "{failed:?}");
     assert_eq!(table.asked().len(), 1);
 }
 
 #[tokio::test]
-async fn patience_ends_at_the_deadline() {
-    let table = Scripted::saying([Say::NotDone]);
+async fn retries_end_at_the_deadline() {
+    let table = ScriptedTable::answering([ScriptedAnswer::NotDone]);
     let failed = client(&table).within(cx(5_000)).get(&key(1)).await;
     assert!(matches!(failed, Err(StoreError::Unavailable(_))), "{failed:?}");
     // Waits of up to 20, 40, 80, … ms and then up to 2 s: some tries, but not a storm of them.
@@ -197,30 +197,30 @@ async fn patience_ends_at_the_deadline() {
 }
 
 #[tokio::test]
-async fn a_refusal_after_a_silence_may_be_of_ones_own_making() {
-    let table = Scripted::saying([Say::Silence, Say::No]);
+async fn a_refusal_after_an_unanswered_try_is_perhaps_done() {
+    let table = ScriptedTable::answering([ScriptedAnswer::Unknown, ScriptedAnswer::Refused]);
     let answer = client(&table).within(cx(10_000)).write(&put(1)).await.unwrap();
-    assert_eq!(answer, Answer::Refused { perhaps_done: true });
+    assert_eq!(answer, WriteOutcome::Refused { perhaps_done: true });
 
-    let table = Scripted::saying([Say::NotDone, Say::No]);
+    let table = ScriptedTable::answering([ScriptedAnswer::NotDone, ScriptedAnswer::Refused]);
     let answer = client(&table).within(cx(10_000)).write(&put(1)).await.unwrap();
-    assert_eq!(answer, Answer::Refused { perhaps_done: false });
+    assert_eq!(answer, WriteOutcome::Refused { perhaps_done: false });
 }
 
 #[tokio::test]
-async fn each_try_may_be_made_anew() {
-    let table = Scripted::saying([Say::Silence, Say::NotDone, Say::Yes]);
+async fn write_each_makes_a_new_write_for_each_try() {
+    let table = ScriptedTable::answering([ScriptedAnswer::Unknown, ScriptedAnswer::NotDone, ScriptedAnswer::Done]);
     let client = client(&table);
     let make = |number: u64| put(usize::try_from(number).unwrap());
     let (answer, number) = client.within(cx(10_000)).write_each(make).await.unwrap();
-    assert_eq!((answer, number), (Answer::Done, 2));
+    assert_eq!((answer, number), (WriteOutcome::Done, 2));
     let asked: Vec<String> = (0..3).map(|number| format!("write {:?}", put(number))).collect();
     assert_eq!(table.asked(), asked);
 }
 
 #[tokio::test]
-async fn a_transaction_is_repeated_under_its_token() {
-    let table = Scripted::saying([Say::Silence, Say::NotDone, Say::Yes]);
+async fn a_transaction_is_sent_again_with_the_same_token() {
+    let table = ScriptedTable::answering([ScriptedAnswer::Unknown, ScriptedAnswer::NotDone, ScriptedAnswer::Done]);
     let client = client(&table);
     let requests = client.within(cx(10_000));
     assert_eq!(requests.transact(&[put(1), put(2)]).await.unwrap(), Written::Done);
@@ -235,8 +235,8 @@ async fn a_transaction_is_repeated_under_its_token() {
 }
 
 #[tokio::test]
-async fn batches_are_cut_and_their_rest_is_asked_again() {
-    let table = Scripted::saying([Say::Left(10), Say::Left(3), Say::Yes]);
+async fn batches_are_split_and_unprocessed_parts_are_sent_again() {
+    let table = ScriptedTable::answering([ScriptedAnswer::Left(10), ScriptedAnswer::Left(3), ScriptedAnswer::Done]);
     let client = client(&table);
     let keys = (0..150).map(key).collect();
     let found = client.within(cx(10_000)).get_all(&keys).await.unwrap();
@@ -247,7 +247,7 @@ async fn batches_are_cut_and_their_rest_is_asked_again() {
     // The two batches take turns: the first leaves ten, the second three.
     assert_eq!(sizes, ["10", "100", "3", "50"]);
 
-    let table = Scripted::saying([Say::Left(7), Say::Yes]);
+    let table = ScriptedTable::answering([ScriptedAnswer::Left(7), ScriptedAnswer::Done]);
     let writes: Vec<Write> = (0..30).map(put).collect();
     super::tests::client(&table)
         .within(cx(10_000))
@@ -260,21 +260,21 @@ async fn batches_are_cut_and_their_rest_is_asked_again() {
 }
 
 #[tokio::test]
-async fn a_batch_that_is_never_done_ends_too() {
-    let table = Scripted::saying([Say::Left(1)]);
+async fn a_batch_that_stays_unprocessed_ends_at_the_deadline() {
+    let table = ScriptedTable::answering([ScriptedAnswer::Left(1)]);
     let failed = client(&table).within(cx(3_000)).write_all(&[put(1), put(2)]).await;
     assert!(matches!(failed, Err(StoreError::Unavailable(_))), "{failed:?}");
 }
 
 #[tokio::test]
-async fn a_page_is_read_until_it_is_full() {
+async fn first_reads_pages_until_the_limit() {
     let range = Range {
         partition: "p".to_owned(),
         from: "000000".to_owned(),
         to: "999999".to_owned(),
     };
     for (limit, pages) in [(1, 1), (2, 2), (3, 2), (5, 3), (6, 3), (9, 3)] {
-        let table = Scripted::saying([Say::Yes]);
+        let table = ScriptedTable::answering([ScriptedAnswer::Done]);
         let client = client(&table);
         let first = client.within(cx(10_000)).first(range.clone(), None, false, limit).await;
         let (items, more) = first.unwrap();
@@ -285,10 +285,10 @@ async fn a_page_is_read_until_it_is_full() {
 }
 
 #[tokio::test]
-async fn a_list_may_go_on_behind_any_text() {
-    let table = Scripted::saying([Say::Yes]);
+async fn a_list_may_start_after_any_text() {
+    let table = ScriptedTable::answering([ScriptedAnswer::Done]);
     let client = client(&table);
-    let query = |after: &str| Query {
+    let query = |after: &str| RangeQuery {
         range: Range {
             partition: "p".to_owned(),
             from: "b".to_owned(),
@@ -310,13 +310,13 @@ async fn a_list_may_go_on_behind_any_text() {
         assert_eq!(within.map(|query| query.range.from).as_deref(), from, "behind {after}");
     }
     let found = client.within(cx(10_000)).query(&query("d")).await.unwrap();
-    assert_eq!(found, Found::default());
+    assert_eq!(found, ItemPage::default());
     assert!(table.asked().is_empty());
 }
 
 #[tokio::test]
-async fn nothing_is_asked_for_nothing() {
-    let table = Scripted::saying([Say::Yes]);
+async fn an_empty_batch_sends_no_request() {
+    let table = ScriptedTable::answering([ScriptedAnswer::Done]);
     let client = client(&table);
     let requests = client.within(cx(10_000));
     requests.write_all(&[]).await.unwrap();

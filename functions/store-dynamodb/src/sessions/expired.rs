@@ -6,7 +6,7 @@ use registry::store::{StoreError, Timestamp};
 use crate::keys::{self, SHARDS};
 use crate::records::SessionRow;
 use crate::retrying::Requests;
-use crate::table::{Consistency, Query};
+use crate::table::{Consistency, RangeQuery};
 
 /// The most rows that are looked at in one request.
 const PAGE: usize = 1000;
@@ -45,7 +45,7 @@ async fn due(
     limit: usize,
     found: &mut Vec<(SessionKey, Session)>,
 ) -> Result<(), StoreError> {
-    let mut query = Query {
+    let mut query = RangeQuery {
         range: keys::sessions_due(shard, before),
         after: behind,
         descending: false,

@@ -5,13 +5,13 @@ use std::cmp::Reverse;
 use registry::store::StoreError;
 use registry::store::sessions::SigningKey;
 
-use crate::keys as names;
+use crate::keys as item_keys;
 use crate::records::{FirstKey, SigningKeyRow};
 use crate::retrying::Requests;
-use crate::table::{Condition, Write};
+use crate::table::{Write, WriteCondition};
 
 /// More keys than are ever in use at once.
-const MOST: usize = 1000;
+const MAXIMUM_KEYS: usize = 1000;
 
 /// All keys, newest first; stores `candidate` if there are none.
 pub(super) async fn keys(requests: &Requests<'_>, candidate: &SigningKey) -> Result<Vec<SigningKey>, StoreError> {
@@ -23,7 +23,7 @@ pub(super) async fn keys(requests: &Requests<'_>, candidate: &SigningKey) -> Res
     // sees one that will not stay.
     let put = |item| Write::Put {
         item,
-        condition: Condition::Absent,
+        condition: WriteCondition::Absent,
     };
     let writes = [put(FirstKey::item(candidate.id)), put(SigningKeyRow::item(candidate))];
     requests.transact(&writes).await?;
@@ -31,7 +31,9 @@ pub(super) async fn keys(requests: &Requests<'_>, candidate: &SigningKey) -> Res
 }
 
 async fn stored(requests: &Requests<'_>) -> Result<Vec<SigningKey>, StoreError> {
-    let (items, _) = requests.first(names::signing_keys(), None, false, MOST).await?;
+    let (items, _) = requests
+        .first(item_keys::signing_keys(), None, false, MAXIMUM_KEYS)
+        .await?;
     let mut keys = items.iter().map(SigningKeyRow::read).collect::<Result<Vec<_>, _>>()?;
     keys.sort_by_key(|key| Reverse((key.created, key.id)));
     Ok(keys)

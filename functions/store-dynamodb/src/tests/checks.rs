@@ -14,9 +14,9 @@ use registry::store::records::BackReference;
 use crate::DynamoStore;
 use crate::keys;
 use crate::memory::MemoryTable;
-use crate::records::{BackLink, EdgeRow, names};
-use crate::retrying::{Pace, TestPace};
-use crate::table::{Attributes, Condition, Item, Key, Table as _, Write, Written};
+use crate::records::{BackLink, EdgeRow, attributes};
+use crate::retrying::{RetryEnvironment, TestRetryEnvironment};
+use crate::table::{Attributes, Item, ItemKey, Table as _, Write, WriteCondition, Written};
 
 /// Somebody at the table itself.
 struct Hand(MemoryTable);
@@ -32,23 +32,23 @@ impl Hand {
         self.change(if present {
             Write::Put {
                 item,
-                condition: Condition::Absent,
+                condition: WriteCondition::Absent,
             }
         } else {
             Write::Delete {
                 key,
-                condition: Condition::Exists,
+                condition: WriteCondition::Exists,
             }
         })
         .await;
     }
 
-    async fn remove(&self, key: Key, attribute: &'static str) {
+    async fn remove(&self, key: ItemKey, attribute: &'static str) {
         self.change(Write::Update {
             key,
             set: Vec::new(),
             remove: vec![attribute],
-            condition: Condition::Exists,
+            condition: WriteCondition::Exists,
         })
         .await;
     }
@@ -97,12 +97,13 @@ impl Harm for Hand {
     }
 
     async fn garble(&self, repository: &RepositoryName, digest: &Digest) {
-        self.remove(keys::manifest(repository, digest), names::MEDIA_TYPE).await;
+        self.remove(keys::manifest(repository, digest), attributes::MEDIA_TYPE)
+            .await;
     }
 }
 
 fn harmed(table: &MemoryTable) -> (Harmed, Guard) {
-    let pace: Arc<dyn Pace> = Arc::new(TestPace::new(1));
+    let pace: Arc<dyn RetryEnvironment> = Arc::new(TestRetryEnvironment::new(1));
     let store = DynamoStore::over(Arc::new(table.clone()), Arc::new(table.clone()), &pace);
     let store = Arc::new(store);
     let harmed = Harmed {
@@ -130,7 +131,7 @@ async fn an_unlisted_reference_is_found() {
     let test = ContractTest::new((Arc::new(harmed), guard), spawn);
     checks::an_unlisted_reference_is_found(test, async |repository, digest| {
         let key = keys::manifest(repository, digest);
-        Hand(table).remove(key, names::REFERENCES).await;
+        Hand(table).remove(key, attributes::REFERENCES).await;
     })
     .await;
 }

@@ -11,7 +11,7 @@ use registry::store::memory::MemoryBlobs;
 
 use crate::DynamoStore;
 use crate::memory::{Faults, MemoryTable};
-use crate::retrying::Pace;
+use crate::retrying::RetryEnvironment;
 use crate::scheduler::Random;
 
 /// Waits that are over soon.
@@ -21,7 +21,7 @@ struct Hasty {
 }
 
 impl Hasty {
-    fn pace(seed: u64) -> Arc<dyn Pace> {
+    fn pace(seed: u64) -> Arc<dyn RetryEnvironment> {
         Arc::new(Self {
             start: Instant::now(),
             random: Mutex::new(Random::new(seed)),
@@ -30,7 +30,7 @@ impl Hasty {
 }
 
 #[async_trait]
-impl Pace for Hasty {
+impl RetryEnvironment for Hasty {
     fn elapsed(&self) -> Duration {
         self.start.elapsed()
     }

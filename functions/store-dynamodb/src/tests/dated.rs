@@ -7,7 +7,7 @@ use registry::clock::ServiceClock;
 
 use super::world::World;
 use crate::memory::MemoryTable;
-use crate::table::{Consistency, Found, Item, Key, Query, Table, TableError, Write, Written};
+use crate::table::{Consistency, Item, ItemKey, ItemPage, RangeQuery, Table, TableError, Write, Written};
 
 /// A table whose answers say what the time is.
 pub(super) struct Dated {
@@ -27,15 +27,15 @@ impl Dated {
 
 #[async_trait]
 impl Table for Dated {
-    async fn get(&self, key: &Key, consistency: Consistency) -> Result<Option<Item>, TableError> {
+    async fn get(&self, key: &ItemKey, consistency: Consistency) -> Result<Option<Item>, TableError> {
         self.told(self.table.get(key, consistency).await)
     }
 
-    async fn query(&self, query: &Query) -> Result<Found, TableError> {
+    async fn query(&self, query: &RangeQuery) -> Result<ItemPage, TableError> {
         self.told(self.table.query(query).await)
     }
 
-    async fn scan(&self, after: Option<&Key>, limit: usize) -> Result<Found, TableError> {
+    async fn scan(&self, after: Option<&ItemKey>, limit: usize) -> Result<ItemPage, TableError> {
         self.told(self.table.scan(after, limit).await)
     }
 
@@ -47,7 +47,7 @@ impl Table for Dated {
         self.told(self.table.transact(writes, token).await)
     }
 
-    async fn batch_get(&self, keys: &[Key]) -> Result<(Vec<Item>, Vec<Key>), TableError> {
+    async fn batch_get(&self, keys: &[ItemKey]) -> Result<(Vec<Item>, Vec<ItemKey>), TableError> {
         self.told(self.table.batch_get(keys).await)
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::cast::CAST;
 use super::world::World;
 use crate::memory::Items;
-use crate::table::{Attributes, Key, Value};
+use crate::table::{Attributes, ItemKey, Value};
 
 fn text<'a>(attributes: &'a Attributes, name: &str) -> &'a str {
     match attributes.get(name) {
@@ -15,7 +15,7 @@ fn text<'a>(attributes: &'a Attributes, name: &str) -> &'a str {
 }
 
 /// Whether a change of this item can make anything below untrue. A claim can only by its absence.
-fn matters(items: &Items, key: &Key) -> bool {
+fn matters(items: &Items, key: &ItemKey) -> bool {
     let kinds = ["L", "M", "B"];
     let begins = |prefix: &str| key.sort.starts_with(prefix);
     let claim = begins("l#") || begins("e#m#");

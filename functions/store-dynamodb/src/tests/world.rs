@@ -13,7 +13,7 @@ use super::dated::Dated;
 use super::linearizable::{Answer, Call, Event};
 use crate::DynamoStore;
 use crate::memory::{Faults, MemoryTable};
-use crate::retrying::Pace;
+use crate::retrying::RetryEnvironment;
 use crate::scheduler::{Random, Scheduler};
 use crate::table::Value;
 
@@ -65,7 +65,7 @@ struct Puppet {
 }
 
 #[async_trait]
-impl Pace for Puppet {
+impl RetryEnvironment for Puppet {
     fn elapsed(&self) -> Duration {
         // The schedule, and not the time, ends those that hinder each other for ever.
         Duration::ZERO
@@ -161,8 +161,8 @@ impl World {
         };
         let random = Mutex::new(Random::new(self.random()));
         let scheduler = Some(self.scheduler.clone());
-        let pace: Arc<dyn Pace> = Arc::new(Puppet { scheduler, random });
-        DynamoStore::over(dated(&self.main), dated(&self.local), &pace).told_by(clock)
+        let pace: Arc<dyn RetryEnvironment> = Arc::new(Puppet { scheduler, random });
+        DynamoStore::over(dated(&self.main), dated(&self.local), &pace).with_clock(clock)
     }
 
     /// Another instance for whoever is alone in the world.
@@ -172,7 +172,7 @@ impl World {
 
     fn over(&self, main: MemoryTable, local: MemoryTable, scheduler: Option<Scheduler>) -> DynamoStore {
         let random = Mutex::new(Random::new(self.random()));
-        let pace: Arc<dyn Pace> = Arc::new(Puppet { scheduler, random });
+        let pace: Arc<dyn RetryEnvironment> = Arc::new(Puppet { scheduler, random });
         DynamoStore::over(Arc::new(main), Arc::new(local), &pace)
     }
 

@@ -1,10 +1,10 @@
-//! A table that is shared with the next version of the program, which has added attributes and kinds of rows, and with
+//! A table that is tables with the next version of the program, which has added attributes and kinds of rows, and with
 //! the one before, which does not write what can be left out. `cargo test -- --ignored` with `ROADSTEAD_TEST_DYNAMODB`.
 
 use std::collections::{BTreeSet, HashMap};
 
 use crate::service::options;
-use crate::table::{Row, client, key, rows};
+use crate::table::{TableRow, client, key, rows};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 use bytes::Bytes;
@@ -68,13 +68,13 @@ fn upload(number: u128) -> SessionKey {
 }
 
 /// The two tables and the store over them.
-struct Shared {
+struct SharedTables {
     options: Options,
     store: DynamoStore,
     client: Client,
 }
 
-impl Shared {
+impl SharedTables {
     async fn new() -> Self {
         let options = options(true);
         DynamoStore::init(&options).await.unwrap();
@@ -87,7 +87,7 @@ impl Shared {
         [&self.options.table, self.options.local_table()]
     }
 
-    async fn change(&self, table: &str, row: &Row, expression: &str, names: &[&str], values: &[AttributeValue]) {
+    async fn change(&self, table: &str, row: &TableRow, expression: &str, names: &[&str], values: &[AttributeValue]) {
         let mut request = self
             .client
             .update_item()
@@ -178,8 +178,8 @@ impl Shared {
                 let (partition, sort) = key(&row);
                 if is(partition, sort) {
                     found += 1;
-                    let lost: Vec<_> = LATER.iter().filter(|name| !row.contains_key(**name)).collect();
-                    assert!(lost.is_empty(), "{what}: {lost:?} of {row:?}");
+                    let missing: Vec<_> = LATER.iter().filter(|name| !row.contains_key(**name)).collect();
+                    assert!(missing.is_empty(), "{what}: {missing:?} of {row:?}");
                 }
             }
         }
@@ -282,9 +282,9 @@ impl Shared {
 /// What the next version adds.
 const LATER: [&str; 4] = ["laterText", "laterFlag", "laterNumber", "laterMap"];
 
-fn key_only(partition: &str, sort: &str) -> Row {
+fn key_only(partition: &str, sort: &str) -> TableRow {
     let text = |text: &str| AttributeValue::S(text.to_owned());
-    Row::from([("pk".to_owned(), text(partition)), ("sk".to_owned(), text(sort))])
+    TableRow::from([("pk".to_owned(), text(partition)), ("sk".to_owned(), text(sort))])
 }
 
 fn progress(parts: u32) -> Progress {
@@ -298,36 +298,36 @@ fn progress(parts: u32) -> Progress {
 
 #[tokio::test]
 #[ignore = "needs a DynamoDB endpoint"]
-async fn the_layout_of_the_next_version_is_understood_and_stays() {
-    let shared = Shared::new().await;
-    shared.set_version(2).await;
-    DynamoStore::open(&shared.options).await.unwrap();
-    let prepared = DynamoStore::init(&shared.options).await.unwrap();
+async fn the_layout_of_the_next_version_is_accepted_and_kept() {
+    let tables = SharedTables::new().await;
+    tables.set_version(2).await;
+    DynamoStore::open(&tables.options).await.unwrap();
+    let prepared = DynamoStore::init(&tables.options).await.unwrap();
     assert!(prepared.iter().all(|table| table.version == 2), "{prepared:?}");
-    shared.set_version(3).await;
-    let refused = DynamoStore::open(&shared.options).await.unwrap_err();
+    tables.set_version(3).await;
+    let refused = DynamoStore::open(&tables.options).await.unwrap_err();
     assert!(matches!(refused, OpenError::TooNew { found: 3, .. }), "{refused}");
-    let refused = DynamoStore::init(&shared.options).await.unwrap_err();
+    let refused = DynamoStore::init(&tables.options).await.unwrap_err();
     assert!(matches!(refused, OpenError::TooNew { found: 3, .. }), "{refused}");
     // The version before the first one.
-    shared.set_version(0).await;
-    DynamoStore::open(&shared.options).await.unwrap();
-    let prepared = DynamoStore::init(&shared.options).await.unwrap();
+    tables.set_version(0).await;
+    DynamoStore::open(&tables.options).await.unwrap();
+    let prepared = DynamoStore::init(&tables.options).await.unwrap();
     assert!(prepared.iter().all(|table| table.version == 1), "{prepared:?}");
 }
 
 #[tokio::test]
 #[ignore = "needs a DynamoDB endpoint"]
-async fn what_the_neighbours_have_written_is_read() {
-    let shared = Shared::new().await;
-    shared.fill().await;
-    let before = shared.records().await;
-    shared.set_version(2).await;
-    shared.write_as_the_next_version().await;
-    shared.write_as_the_version_before().await;
-    assert_eq!(shared.records().await, before);
+async fn rows_of_the_previous_and_the_next_version_are_read() {
+    let tables = SharedTables::new().await;
+    tables.fill().await;
+    let before = tables.records().await;
+    tables.set_version(2).await;
+    tables.write_as_the_next_version().await;
+    tables.write_as_the_version_before().await;
+    assert_eq!(tables.records().await, before);
 
-    let store = DynamoStore::open(&shared.options).await.unwrap();
+    let store = DynamoStore::open(&tables.options).await.unwrap();
     let call = cx(0, 50);
     assert_eq!(
         store.tag(call, &app(), &tag("a")).await.unwrap().unwrap().digest,
@@ -376,18 +376,18 @@ async fn what_the_neighbours_have_written_is_read() {
 
 #[tokio::test]
 #[ignore = "needs a DynamoDB endpoint"]
-async fn a_change_of_a_row_keeps_what_the_next_version_has_added() {
-    let shared = Shared::new().await;
-    shared.fill().await;
-    shared.write_as_the_next_version().await;
-    shared.write_as_the_version_before().await;
-    let store = &shared.store;
+async fn changes_keep_attributes_of_the_next_version() {
+    let tables = SharedTables::new().await;
+    tables.fill().await;
+    tables.write_as_the_next_version().await;
+    tables.write_as_the_version_before().await;
+    let store = &tables.store;
     let link = format!("D#{}#{}", app(), digest(b"unused"));
     let bytes = format!("B#{}", digest(b"unused"));
 
     // A link that is marked, kept, and used.
-    assert_eq!(shared.collect(cx(2, 50)).await.marked, 1);
-    shared.kept("a marked link", 1, |p, s| p == link && s == "L").await;
+    assert_eq!(tables.collect(cx(2, 50)).await.marked, 1);
+    tables.kept("a marked link", 1, |p, s| p == link && s == "L").await;
     assert!(
         store
             .link_and_unmark(cx(2, 51), &app(), &digest(b"unused"))
@@ -395,14 +395,14 @@ async fn a_change_of_a_row_keeps_what_the_next_version_has_added() {
             .unwrap()
             .is_some()
     );
-    shared
+    tables
         .kept("a link that was kept", 1, |p, s| p == link && s == "L")
         .await;
-    assert_eq!(shared.collect(cx(4, 52)).await.marked, 1);
+    assert_eq!(tables.collect(cx(4, 52)).await.marked, 1);
     let mut put = image(b"three", &[]);
     put.required.insert(digest(b"unused"));
     assert_eq!(store.put_manifest(cx(4, 53), &put).await.unwrap(), ManifestPut::Stored);
-    shared
+    tables
         .kept("a link that is needed", 1, |p, s| p == link && s == "L")
         .await;
 
@@ -410,15 +410,15 @@ async fn a_change_of_a_row_keeps_what_the_next_version_has_added() {
     let one = format!("D#{}#{}", app(), digest(b"one"));
     let put = image(b"one", &["a", "c"]);
     assert_eq!(store.put_manifest(cx(4, 54), &put).await.unwrap(), ManifestPut::Stored);
-    shared.kept("a manifest", 1, |p, s| p == one && s == "M").await;
+    tables.kept("a manifest", 1, |p, s| p == one && s == "M").await;
     assert_eq!(
         store.tag(cx(4, 55), &app(), &tag("c")).await.unwrap().unwrap().digest,
         digest(b"one")
     );
-    shared.kept("a tag that names it already", 1, |_, s| s == "t#a").await;
+    tables.kept("a tag that names it already", 1, |_, s| s == "t#a").await;
     let put = image(b"one", &["b"]);
     assert_eq!(store.put_manifest(cx(4, 60), &put).await.unwrap(), ManifestPut::Stored);
-    shared.kept("a tag that was moved", 1, |_, s| s == "t#b").await;
+    tables.kept("a tag that was moved", 1, |_, s| s == "t#b").await;
 
     // Bytes whose removal was begun, and that are claimed again.
     let removed = store
@@ -431,8 +431,8 @@ async fn a_change_of_a_row_keeps_what_the_next_version_has_added() {
     );
     let marked = AttributeValue::S(format!("collection {:016x} {}", NOW.0, Uid(99)));
     let row = key_only(&bytes, "B");
-    let main = shared.tables()[0];
-    shared
+    let main = tables.tables()[0];
+    tables
         .change(main, &row, "SET #0 = :0", &["condemned"], &[marked])
         .await;
     let offered = Location::main("9a.1");
@@ -440,7 +440,7 @@ async fn a_change_of_a_row_keeps_what_the_next_version_has_added() {
         .commit_blob(cx(4, 58), &app(), &digest(b"unused"), &offered, 5)
         .await
         .unwrap();
-    shared.kept("bytes", 1, |p, s| p == bytes && s == "B").await;
+    tables.kept("bytes", 1, |p, s| p == bytes && s == "B").await;
     let found = store
         .link(cx(4, 59), &app(), &digest(b"unused"))
         .await
@@ -451,28 +451,28 @@ async fn a_change_of_a_row_keeps_what_the_next_version_has_added() {
 
 #[tokio::test]
 #[ignore = "needs a DynamoDB endpoint"]
-async fn a_session_goes_on_across_versions() {
-    let shared = Shared::new().await;
-    shared.fill().await;
-    shared.write_as_the_next_version().await;
-    shared.write_as_the_version_before().await;
-    let store = &shared.store;
+async fn a_session_continues_across_versions() {
+    let tables = SharedTables::new().await;
+    tables.fill().await;
+    tables.write_as_the_next_version().await;
+    tables.write_as_the_version_before().await;
+    let store = &tables.store;
     let sessions = |what: &'static str| {
         // Both rows, and the part record of the first.
-        shared.kept(what, 3, |p, s| p.starts_with("S#") && !s.ends_with("#p000001"))
+        tables.kept(what, 3, |p, s| p.starts_with("S#") && !s.ends_with("#p000001"))
     };
-    let claim = shared.claim(cx(1, 50), upload(1)).await;
+    let claim = tables.claim(cx(1, 50), upload(1)).await;
     sessions("claimed").await;
     assert!(store.renew(cx(1, 51), &claim, NOW.plus_millis(2 * HOUR)).await.unwrap());
     sessions("renewed").await;
     assert!(store.save(cx(1, 52), &claim, progress(2), Some(vec![3])).await.unwrap());
     sessions("saved").await;
     assert_eq!(store.parts(cx(1, 53), upload(1)).await.unwrap(), [vec![1, 2], vec![3]]);
-    let claim = shared.claim(cx(1, 54), upload(1)).await;
+    let claim = tables.claim(cx(1, 54), upload(1)).await;
     assert_eq!(claim.attempt.number, 2 + 1);
     store.release(cx(1, 55), &claim).await.unwrap();
     sessions("released").await;
-    let claim = shared.claim(cx(1, 56), upload(1)).await;
+    let claim = tables.claim(cx(1, 56), upload(1)).await;
     let publishing = Publishing {
         digest: digest(b"session"),
         location: Location::main("5a.1"),
@@ -493,19 +493,19 @@ async fn a_session_goes_on_across_versions() {
     {
         assert!(store.sweep(cx(200, 61), session, &row).await.unwrap().is_some());
     }
-    shared.kept("sessions", 0, |p, _| p.starts_with("S#")).await;
+    tables.kept("sessions", 0, |p, _| p.starts_with("S#")).await;
 }
 
 /// What has been buried again, and the walk that is taken and noted, are changed and not replaced.
 #[tokio::test]
 #[ignore = "needs a DynamoDB endpoint"]
-async fn a_grave_and_the_pass_keep_what_the_next_version_has_added() {
-    let shared = Shared::new().await;
-    shared.fill().await;
-    shared.write_as_the_next_version().await;
-    let store = &shared.store;
-    let pending_deletions = |what: &'static str| shared.kept(what, 1, |p, _| p.starts_with("G#"));
-    let pass = |what: &'static str| shared.kept(what, 1, |p, s| p == "K" && s == "pass");
+async fn pending_deletions_and_the_pass_keep_attributes_of_the_next_version() {
+    let tables = SharedTables::new().await;
+    tables.fill().await;
+    tables.write_as_the_next_version().await;
+    let store = &tables.store;
+    let pending_deletions = |what: &'static str| tables.kept(what, 1, |p, _| p.starts_with("G#"));
+    let pass = |what: &'static str| tables.kept(what, 1, |p, s| p == "K" && s == "pass");
 
     // The same object loses its name a second time, later.
     let scheduled = Location::main("2a.1");
@@ -536,28 +536,28 @@ async fn a_grave_and_the_pass_keep_what_the_next_version_has_added() {
 /// What tells a table from others stays what it is, and comes to tables whose first version did not know it.
 #[tokio::test]
 #[ignore = "needs a DynamoDB endpoint"]
-async fn a_table_is_told_from_one_of_the_same_name() {
-    let shared = Shared::new().await;
-    shared.write_as_the_next_version().await;
-    let first = shared.store.identity(cx(0, 50)).await.unwrap();
-    let again = DynamoStore::open(&shared.options).await.unwrap();
+async fn a_recreated_table_has_another_identity() {
+    let tables = SharedTables::new().await;
+    tables.write_as_the_next_version().await;
+    let first = tables.store.identity(cx(0, 50)).await.unwrap();
+    let again = DynamoStore::open(&tables.options).await.unwrap();
     assert_eq!(again.identity(cx(0, 51)).await.unwrap(), first);
-    DynamoStore::init(&shared.options).await.unwrap();
+    DynamoStore::init(&tables.options).await.unwrap();
     // As the version before would raise it.
-    shared.set_version(0).await;
-    DynamoStore::init(&shared.options).await.unwrap();
+    tables.set_version(0).await;
+    DynamoStore::init(&tables.options).await.unwrap();
     assert_eq!(
         again.identity(cx(0, 52)).await.unwrap(),
         first,
         "also of a layout that was raised"
     );
-    shared
+    tables
         .kept("the row of the version", 2, |p, s| p == "K" && s == "schema")
         .await;
 
-    let table = &shared.options.table;
-    shared.client.delete_table().table_name(table).send().await.unwrap();
-    DynamoStore::init(&shared.options).await.unwrap();
-    let remade = DynamoStore::open(&shared.options).await.unwrap();
+    let table = &tables.options.table;
+    tables.client.delete_table().table_name(table).send().await.unwrap();
+    DynamoStore::init(&tables.options).await.unwrap();
+    let remade = DynamoStore::open(&tables.options).await.unwrap();
     assert_ne!(remade.identity(cx(0, 53)).await.unwrap(), first);
 }

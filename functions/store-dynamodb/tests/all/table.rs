@@ -10,7 +10,7 @@ use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use crate::service::endpoint;
 
 /// A row: its attributes by their names.
-pub(crate) type Row = HashMap<String, AttributeValue>;
+pub(crate) type TableRow = HashMap<String, AttributeValue>;
 
 /// A client of the tests' own.
 pub(crate) async fn client() -> Client {
@@ -26,14 +26,14 @@ pub(crate) async fn client() -> Client {
 }
 
 /// All rows.
-pub(crate) async fn rows(client: &Client, table: &str) -> Vec<Row> {
+pub(crate) async fn rows(client: &Client, table: &str) -> Vec<TableRow> {
     let scan = client.scan().table_name(table).consistent_read(true);
     let items = scan.into_paginator().items().send();
     items.collect::<Result<_, _>>().await.unwrap()
 }
 
 /// The two parts of a row's key.
-pub(crate) fn key(row: &Row) -> (&str, &str) {
+pub(crate) fn key(row: &TableRow) -> (&str, &str) {
     let part = |name| row[name].as_s().unwrap().as_str();
     (part("pk"), part("sk"))
 }

@@ -14,11 +14,11 @@ use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManif
 use registry::store::{Context, Location, Timestamp, Uid};
 use store_dynamodb::{DynamoStore, OpenError, Options};
 
-fn cx(uid: u64, patience: u64) -> Context {
+fn cx(uid: u64, timeout_ms: u64) -> Context {
     let now = Timestamp(1_900_000_000_000);
     Context {
         now,
-        deadline: now.plus_millis(patience),
+        deadline: now.plus_millis(timeout_ms),
         uid: Uid(uid),
         client: registry::budget::ClientKey::INTERNAL,
     }
@@ -36,7 +36,7 @@ async fn store() -> DynamoStore {
 
 #[tokio::test]
 #[ignore = "needs a DynamoDB endpoint"]
-async fn tables_are_made_once() {
+async fn init_creates_missing_tables_once() {
     for local in [false, true] {
         let options = options(local);
         let missing = DynamoStore::open(&options).await.expect_err("no table");
@@ -55,7 +55,7 @@ async fn tables_are_made_once() {
 /// Paid by the request, and with sessions that end by themselves if nobody sweeps them; what is not swept is kept.
 #[tokio::test]
 #[ignore = "needs a DynamoDB endpoint"]
-async fn tables_are_made_as_they_are_paid_and_expire() {
+async fn tables_are_paid_per_request_and_expire_sessions() {
     for local in [false, true] {
         let options = options(local);
         DynamoStore::init(&options).await.unwrap();
@@ -80,7 +80,7 @@ async fn tables_are_made_as_they_are_paid_and_expire() {
 
 #[tokio::test]
 #[ignore = "needs a DynamoDB endpoint"]
-async fn racing_inits_make_one_table() {
+async fn concurrent_inits_create_each_table_once() {
     let options = options(true);
     let made = join_all((0..4).map(|_| DynamoStore::init(&options))).await;
     let created = made.into_iter().flat_map(Result::unwrap).filter(|table| table.created);
@@ -90,7 +90,7 @@ async fn racing_inits_make_one_table() {
 
 #[tokio::test]
 #[ignore = "needs a DynamoDB endpoint"]
-async fn four_thousand_references_come_and_go() {
+async fn a_manifest_with_4096_references_is_stored_and_deleted() {
     let store = store().await;
     let bytes = Bytes::from_static(b"much");
     let mut much = PutManifest {
@@ -138,7 +138,7 @@ async fn four_thousand_references_come_and_go() {
 
 #[tokio::test]
 #[ignore = "needs a DynamoDB endpoint"]
-async fn a_list_may_begin_behind_any_text() {
+async fn lists_may_start_after_any_text() {
     let store = store().await;
     let long = "y".repeat(5000);
     for after in ["", "a", "~", "ä", "\u{10ffff}", &long] {
@@ -155,7 +155,7 @@ async fn a_list_may_begin_behind_any_text() {
 /// Nobody listens there: an endpoint that has gone away is asked until the deadline, and not beyond.
 #[tokio::test]
 #[ignore = "needs a DynamoDB endpoint"]
-async fn an_endpoint_that_is_gone_is_unavailable() {
+async fn an_unreachable_endpoint_fails_at_the_deadline() {
     let kept = options(false);
     DynamoStore::init(&kept).await.unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -7,12 +7,12 @@ use registry::store::{Context, Uid};
 
 use super::*;
 use crate::memory::MemoryTable;
-use crate::retrying::{Client, TestPace};
+use crate::retrying::{TableClient, TestRetryEnvironment};
 
 const NOW: Timestamp = Timestamp(1_900_000_000_000);
 
-fn local() -> Client {
-    Client::new(Arc::new(MemoryTable::new()), Arc::new(TestPace::new(1)))
+fn local() -> TableClient {
+    TableClient::new(Arc::new(MemoryTable::new()), Arc::new(TestRetryEnvironment::new(1)))
 }
 
 fn cx() -> Context {
@@ -34,7 +34,7 @@ fn pending_deletion(key: String, at: Timestamp) -> PendingDeletion {
 }
 
 /// Walks in slices of `limit`; what each of them held.
-async fn walk(client: &Client, before: Timestamp, limit: usize) -> Vec<Vec<PendingDeletion>> {
+async fn walk(client: &TableClient, before: Timestamp, limit: usize) -> Vec<Vec<PendingDeletion>> {
     let mut slices = Vec::new();
     let mut next = None;
     loop {
@@ -48,12 +48,12 @@ async fn walk(client: &Client, before: Timestamp, limit: usize) -> Vec<Vec<Pendi
 }
 
 #[tokio::test]
-async fn an_empty_graveyard_is_one_call() {
+async fn an_empty_deletion_queue_is_read_in_one_call() {
     assert_eq!(walk(&local(), NOW, 1).await, [Vec::new()]);
 }
 
 #[tokio::test]
-async fn a_call_looks_at_a_bounded_number_of_graves_that_are_not_due() {
+async fn a_call_reads_a_bounded_number_of_pending_deletions_that_are_not_due() {
     const MANY: usize = PAGE * PAGES * 2 + 7;
     let client = local();
     let requests = client.within(cx());
@@ -86,7 +86,7 @@ async fn a_call_looks_at_a_bounded_number_of_graves_that_are_not_due() {
 }
 
 #[tokio::test]
-async fn a_cursor_of_somebody_else_is_an_error() {
+async fn a_cursor_of_another_store_is_an_error() {
     let client = local();
     for text in ["", "x", "x y", "-1 a", "256 a"] {
         let cursor = Cursor(text.to_owned());
@@ -97,7 +97,7 @@ async fn a_cursor_of_somebody_else_is_an_error() {
 
 /// Whatever is known, in whatever order it came.
 #[tokio::test]
-async fn burials_add_what_they_know() {
+async fn scheduling_an_object_again_joins_what_is_known() {
     let digest = Digest::of(oci::Algorithm::Sha256, b"a");
     let ones = [
         (None, true, NOW),

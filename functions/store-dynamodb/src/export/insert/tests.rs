@@ -11,14 +11,14 @@ use registry::store::records::RecordStore as _;
 use super::*;
 use crate::DynamoStore;
 use crate::memory::{Faults, MemoryTable};
-use crate::retrying::{Pace, TestPace};
+use crate::retrying::{RetryEnvironment, TestRetryEnvironment};
 use crate::scheduler::{Random, Rules, Scheduler};
 
 const NOW: Timestamp = Timestamp(1_900_000_000_000);
 
 fn store_over(table: &MemoryTable, seed: u64) -> DynamoStore {
-    let pace: Arc<dyn Pace> = Arc::new(TestPace::new(seed));
-    DynamoStore::over(Arc::new(table.clone()), Arc::new(table.clone()), &pace)
+    let environment: Arc<dyn RetryEnvironment> = Arc::new(TestRetryEnvironment::new(seed));
+    DynamoStore::over(Arc::new(table.clone()), Arc::new(table.clone()), &environment)
 }
 
 fn cx() -> Context {
@@ -53,7 +53,7 @@ fn tombstone(table: &MemoryTable, tag: &str) -> Option<Tombstone> {
 /// Three slices with deletions of the same tags, in whatever order their requests come to the table, and on a day on
 /// which some of these are done late: the last deletion stays.
 #[test]
-fn the_last_deletion_of_a_tag_stays() {
+fn concurrent_inserts_keep_the_last_deletion_of_a_tag() {
     for seed in 0..2_000 {
         let scheduler = Scheduler::new(false);
         let faults = if seed % 2 == 0 { Faults::NONE } else { Faults::LATE };
@@ -83,7 +83,7 @@ fn the_last_deletion_of_a_tag_stays() {
 
 /// Within one slice, and after another: whatever the order of the records.
 #[tokio::test]
-async fn an_older_deletion_changes_nothing() {
+async fn an_older_deletion_does_not_replace_the_tombstone() {
     let table = MemoryTable::new();
     let store = store_over(&table, 1);
     let version = || tombstone(&table, "a").map(|tombstone| tombstone.version);

@@ -8,7 +8,7 @@ use registry::store::sessions::{
 use super::metered::Metered;
 use super::*;
 use crate::Statistics;
-use crate::metadata::Known;
+use crate::metadata::KnownRepositories;
 
 /// What an operation has asked of the table: items read, pages read, items written, and those of them in transactions.
 async fn cost<T>(store: &DynamoStore, operation: impl Future<Output = T>) -> (T, [u64; 4]) {
@@ -27,7 +27,7 @@ async fn cost<T>(store: &DynamoStore, operation: impl Future<Output = T>) -> (T,
 }
 
 #[tokio::test]
-async fn reads_cost_what_was_promised() {
+async fn each_read_costs_one_item_or_one_page() {
     let store = store_over(MemoryTable::new());
     let (repository, name) = (repository(), tag("v1"));
     let blobs = commit(&store, 0..2).await;
@@ -98,12 +98,12 @@ async fn a_page_of_ten_thousand_tags_is_one_query() {
 }
 
 /// A request that stores four bytes in a session: a PATCH, or a PUT that commits what is there by then.
-struct Upload<'a> {
+struct UploadSteps<'a> {
     store: &'a DynamoStore,
     key: SessionKey,
 }
 
-impl Upload<'_> {
+impl UploadSteps<'_> {
     async fn claim(&self, expected: Expected) -> Claim {
         let until = NOW.plus_millis(60_000);
         let claimed = self.store.claim(cx(), self.key, expected, until, u32::MAX).await;
@@ -140,9 +140,9 @@ impl Upload<'_> {
 }
 
 #[tokio::test]
-async fn a_blob_costs_what_its_requests_make_of_it() {
+async fn an_upload_costs_six_to_eight_writes() {
     let store = store_over(MemoryTable::new());
-    let upload = |id| Upload {
+    let upload = |id| UploadSteps {
         store: &store,
         key: SessionKey {
             expires: NOW.plus_millis(86_400_000),
@@ -182,7 +182,7 @@ async fn a_blob_costs_what_its_requests_make_of_it() {
 }
 
 #[tokio::test]
-async fn a_typical_image_costs_29_units_to_publish() {
+async fn a_typical_manifest_costs_29_write_units() {
     let table = Metered::new();
     let store = store_over(table.clone());
     let mut first = manifest("the repository is known");
@@ -214,7 +214,7 @@ async fn a_typical_image_costs_29_units_to_publish() {
 #[tokio::test]
 async fn a_push_costs_the_same_after_a_collection() {
     let mut store = store_over(MemoryTable::new());
-    store.known = Arc::new(Known::with(4));
+    store.known = Arc::new(KnownRepositories::with(4));
     for number in 0..20 {
         let mut other = manifest(format!("manifest {number}"));
         other.repository = format!("other/{number}").parse().unwrap();
@@ -229,7 +229,7 @@ async fn a_push_costs_the_same_after_a_collection() {
 }
 
 #[tokio::test]
-async fn twenty_tags_are_83_items() {
+async fn a_push_with_twenty_moved_tags_writes_83_items() {
     let store = store_over(MemoryTable::new());
     let tags: Vec<Tag> = (0..20).map(|number| tag(&format!("t{number}"))).collect();
     let mut one = manifest("one");
@@ -253,7 +253,7 @@ async fn twenty_tags_are_83_items() {
 }
 
 #[tokio::test]
-async fn a_delete_and_an_unlink_cost_little() {
+async fn deletions_and_an_unlink_write_only_their_own_items() {
     let store = store_over(MemoryTable::new());
     let mut image = manifest("m");
     image.required = commit(&store, 0..11).await;
@@ -266,7 +266,7 @@ async fn a_delete_and_an_unlink_cost_little() {
 
     let (removal, asked) = cost(&store, delete(&store, &image.digest)).await;
     assert_eq!(removal, Removal::Removed);
-    // Mark; look for edges and for tags; the manifest and its row; eleven edges.
+    // DeletionMark; look for edges and for tags; the manifest and its row; eleven edges.
     assert_eq!(asked, [1, 2, 1 + 2 + 11, 2]);
 
     let blob = image.required.first().unwrap();

@@ -4,13 +4,13 @@ use registry::store::StoreError;
 use registry::store::metadata::{Content, Referrer};
 
 use super::*;
-use crate::keys::{self, Name};
+use crate::keys::{self, RecordKey};
 use crate::records::tagged_item;
-use crate::table::{Condition, Key, Write, Written};
+use crate::table::{ItemKey, Write, WriteCondition, Written};
 
-fn keys(table: &MemoryTable) -> Vec<Key> {
+fn keys(table: &MemoryTable) -> Vec<ItemKey> {
     table.look(|items| {
-        let keys = items.iter().map(|(partition, sort, _)| Key {
+        let keys = items.iter().map(|(partition, sort, _)| ItemKey {
             partition: partition.to_owned(),
             sort: sort.to_owned(),
         });
@@ -19,21 +19,24 @@ fn keys(table: &MemoryTable) -> Vec<Key> {
 }
 
 /// The names of all items but those of catalog, history and tombstones, which stay.
-fn left(table: &MemoryTable) -> Vec<Name> {
+fn left(table: &MemoryTable) -> Vec<RecordKey> {
     let keys = keys(table);
-    let names = keys.iter().map(|key| Name::of(key).unwrap());
+    let names = keys.iter().map(|key| RecordKey::of(key).unwrap());
     names
         .filter(|name| {
             !matches!(
                 name,
-                Name::Repository(_) | Name::Change(..) | Name::Tombstone(..) | Name::PendingDeletion
+                RecordKey::Repository(_)
+                    | RecordKey::Change(..)
+                    | RecordKey::Tombstone(..)
+                    | RecordKey::PendingDeletion
             )
         })
         .collect()
 }
 
 #[tokio::test]
-async fn four_thousand_references_come_and_go() {
+async fn a_manifest_with_4096_references_is_stored_and_deleted() {
     let table = MemoryTable::new();
     let store = store_over(table.clone());
     let mut much = manifest("much");
@@ -46,9 +49,9 @@ async fn four_thousand_references_come_and_go() {
     put(&store, &much).await;
 
     let names = left(&table);
-    let count = |pick: fn(&Name) -> bool| names.iter().filter(|name| pick(name)).count();
-    assert_eq!(count(|name| matches!(name, Name::Edge { .. })), 4096);
-    assert_eq!(count(|name| matches!(name, Name::References { .. })), 5);
+    let count = |pick: fn(&RecordKey) -> bool| names.iter().filter(|name| pick(name)).count();
+    assert_eq!(count(|name| matches!(name, RecordKey::Edge { .. })), 4096);
+    assert_eq!(count(|name| matches!(name, RecordKey::References { .. })), 5);
     let record = store
         .manifest(cx(), &repository(), &much.digest)
         .await
@@ -70,11 +73,11 @@ async fn four_thousand_references_come_and_go() {
 
     assert_eq!(delete(&store, &much.digest).await, Removal::Removed);
     // Where the bytes lie is known until a collection finds that nobody holds them.
-    assert_eq!(left(&table), [Name::Blob(much.digest)]);
+    assert_eq!(left(&table), [RecordKey::Blob(much.digest)]);
 }
 
 #[tokio::test]
-async fn a_refused_manifest_leaves_nothing() {
+async fn a_refused_manifest_leaves_no_rows() {
     let table = MemoryTable::new();
     let store = store_over(table.clone());
     let present = commit(&store, 0..3).await;
@@ -98,7 +101,7 @@ async fn a_refused_manifest_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_manifest_goes_with_more_tags_than_a_transaction_takes() {
+async fn a_manifest_with_more_tags_than_a_transaction_holds_is_deleted() {
     let table = MemoryTable::new();
     let store = store_over(table.clone());
     let mut wanted = manifest("m");
@@ -121,7 +124,7 @@ async fn a_manifest_goes_with_more_tags_than_a_transaction_takes() {
 }
 
 #[tokio::test]
-async fn a_subject_may_have_more_referrers_than_a_page_holds() {
+async fn referrers_are_listed_over_several_pages() {
     let store = store_over(MemoryTable::new());
     let subject = digest("subject");
     let mut expected = BTreeSet::new();
@@ -152,7 +155,7 @@ async fn a_subject_may_have_more_referrers_than_a_page_holds() {
 
 /// Rows of tags that do not name the manifest, as they cannot be left: a deletion that meets nothing else ends in time.
 #[tokio::test]
-async fn a_deletion_that_does_not_get_on_ends_at_its_deadline() {
+async fn a_deletion_without_progress_ends_at_its_deadline() {
     let table = MemoryTable::new();
     let store = store_over(table.clone());
     let put_before = manifest("m");
@@ -161,7 +164,7 @@ async fn a_deletion_that_does_not_get_on_ends_at_its_deadline() {
         let item = tagged_item(&repository(), &put_before.digest, &tag(&format!("t{number}")));
         let row = Write::Put {
             item,
-            condition: Condition::Always,
+            condition: WriteCondition::Always,
         };
         assert_eq!(table.write(&row).await.unwrap(), Written::Done);
     }
@@ -172,7 +175,7 @@ async fn a_deletion_that_does_not_get_on_ends_at_its_deadline() {
 }
 
 #[tokio::test]
-async fn a_second_object_of_the_same_manifest_is_buried() {
+async fn a_second_object_of_the_same_manifest_is_scheduled_for_deletion() {
     let table = MemoryTable::new();
     let store = store_over(table.clone());
     let mut large = manifest("large");
@@ -195,7 +198,7 @@ async fn a_second_object_of_the_same_manifest_is_buried() {
 }
 
 #[tokio::test]
-async fn a_tag_list_may_begin_behind_any_text() {
+async fn a_tag_list_may_start_after_any_text() {
     let store = store_over(MemoryTable::new());
     let mut wanted = manifest("m");
     wanted.tags = ["a", "b", "z"].map(tag).to_vec();

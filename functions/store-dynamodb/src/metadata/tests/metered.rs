@@ -7,10 +7,11 @@ use async_trait::async_trait;
 
 use crate::memory::MemoryTable;
 use crate::table::{
-    Condition, Consistency, Found, Item, Key, PARTITION, Query, SORT, Table, TableError, Value, Write, Written,
+    Consistency, Item, ItemKey, ItemPage, PARTITION, RangeQuery, SORT, Table, TableError, Value, Write, WriteCondition,
+    Written,
 };
 
-/// Counts the units that requests would cost: a read of up to 4 KB, half that if it need not be consistent; a write of
+/// RequestCounts the units that requests would cost: a read of up to 4 KB, half that if it need not be consistent; a write of
 /// up to 1 KB, twice that in a transaction.
 #[derive(Clone)]
 pub(super) struct Metered {
@@ -75,19 +76,19 @@ impl Metered {
 
 #[async_trait]
 impl Table for Metered {
-    async fn get(&self, key: &Key, consistency: Consistency) -> Result<Option<Item>, TableError> {
+    async fn get(&self, key: &ItemKey, consistency: Consistency) -> Result<Option<Item>, TableError> {
         let item = self.table.get(key, Consistency::Strong).await?;
         self.reads(item.as_ref().map_or(0, size), consistency);
         Ok(item)
     }
 
-    async fn query(&self, query: &Query) -> Result<Found, TableError> {
+    async fn query(&self, query: &RangeQuery) -> Result<ItemPage, TableError> {
         let found = self.table.query(query).await?;
         self.reads(found.items.iter().map(size).sum(), query.consistency);
         Ok(found)
     }
 
-    async fn scan(&self, after: Option<&Key>, limit: usize) -> Result<Found, TableError> {
+    async fn scan(&self, after: Option<&ItemKey>, limit: usize) -> Result<ItemPage, TableError> {
         let found = self.table.scan(after, limit).await?;
         self.reads(found.items.iter().map(size).sum(), Consistency::Strong);
         Ok(found)
@@ -103,7 +104,7 @@ impl Table for Metered {
         self.table.transact(writes, token).await
     }
 
-    async fn batch_get(&self, keys: &[Key]) -> Result<(Vec<Item>, Vec<Key>), TableError> {
+    async fn batch_get(&self, keys: &[ItemKey]) -> Result<(Vec<Item>, Vec<ItemKey>), TableError> {
         let (items, left) = self.table.batch_get(keys).await?;
         for key in keys {
             let item = items.iter().find(|item| item.key == *key);
@@ -119,9 +120,9 @@ impl Table for Metered {
 }
 
 #[test]
-fn sizes_are_those_of_the_service() {
+fn sizes_are_counted_as_dynamodb_counts_them() {
     let item = Item {
-        key: Key {
+        key: ItemKey {
             partition: "p".repeat(10),
             sort: "s".repeat(10),
         },
@@ -134,7 +135,7 @@ fn sizes_are_those_of_the_service() {
     assert_eq!(size(&item), 24 + (1 + 3) + (1 + 1000));
     let put = Write::Put {
         item,
-        condition: Condition::Always,
+        condition: WriteCondition::Always,
     };
     assert_eq!(write_units(&put), 2);
 }

@@ -13,7 +13,7 @@ async fn new_table() -> DynamoStore {
 }
 
 #[tokio::test]
-async fn s34_a_table_is_new_until_anything_is_kept_in_it() {
+async fn s34_a_table_is_new_until_a_record_is_stored() {
     let store = new_table().await;
     assert!(store.is_new(cx()).await.unwrap());
 

@@ -6,14 +6,14 @@ use async_trait::async_trait;
 
 /// Time and chance for the retries; never for what is recorded.
 #[async_trait]
-pub(crate) trait Pace: Send + Sync + 'static {
+pub(crate) trait RetryEnvironment: Send + Sync + 'static {
     /// The time since some moment, never going back.
     fn elapsed(&self) -> Duration;
 
     /// Lets time pass.
     async fn sleep(&self, time: Duration);
 
-    /// Completes at that moment of [`Pace::elapsed`], if it comes while nothing else happens.
+    /// Completes at that moment of [`RetryEnvironment::elapsed`], if it comes while nothing else happens.
     async fn alarm(&self, at: Duration);
 
     /// 64 random bits.
@@ -26,18 +26,18 @@ pub(crate) trait Pace: Send + Sync + 'static {
 }
 
 /// The time and chance of this machine.
-pub(crate) struct SystemPace {
+pub(crate) struct SystemRetryEnvironment {
     start: Instant,
 }
 
-impl SystemPace {
+impl SystemRetryEnvironment {
     pub(crate) fn new() -> Self {
         Self { start: Instant::now() }
     }
 }
 
 #[async_trait]
-impl Pace for SystemPace {
+impl RetryEnvironment for SystemRetryEnvironment {
     fn elapsed(&self) -> Duration {
         self.start.elapsed()
     }
@@ -58,13 +58,13 @@ impl Pace for SystemPace {
 
 /// Time that passes only while somebody sleeps, and chance from a seed.
 #[cfg(test)]
-pub(crate) struct TestPace {
+pub(crate) struct TestRetryEnvironment {
     micros: std::sync::atomic::AtomicU64,
     random: std::sync::Mutex<crate::scheduler::Random>,
 }
 
 #[cfg(test)]
-impl TestPace {
+impl TestRetryEnvironment {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             micros: std::sync::atomic::AtomicU64::default(),
@@ -75,7 +75,7 @@ impl TestPace {
 
 #[cfg(test)]
 #[async_trait]
-impl Pace for TestPace {
+impl RetryEnvironment for TestRetryEnvironment {
     fn elapsed(&self) -> Duration {
         Duration::from_micros(self.micros.load(std::sync::atomic::Ordering::SeqCst))
     }
