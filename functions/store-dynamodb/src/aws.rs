@@ -1,8 +1,8 @@
-//! The table in DynamoDB: each request of [`Table`] is one request of the service.
+//! [`Table`] on DynamoDB: each call is one request to the service.
 //!
-//! Retries are `retrying`'s, once for everything, so that the SDK's are switched off: it would repeat a conditional
-//! write without telling, and its waits know no deadline. What it does is to find the endpoint and the credentials, to
-//! sign, and to give up on a try that takes too long.
+//! `retrying` retries for all tables, so that the retries of the SDK are switched off. The SDK would repeat a
+//! conditional write without reporting it, and its waits have no deadline. The SDK finds the endpoint and the
+//! credentials, signs, and ends a try that takes too long.
 
 mod errors;
 mod expression;
@@ -28,8 +28,8 @@ use crate::table::{
     Consistency, Item, ItemKey, ItemPage, PARTITION, RangeQuery, SORT, Table, TableError, Write, Written,
 };
 
-/// The table, the condition and its placeholders, for the seven builders of the SDK that have these methods and no trait
-/// for them.
+/// Sets the table, the condition and its placeholders on one of the seven SDK builders that have these methods but no
+/// common trait.
 macro_rules! on_condition {
     ($builder:expr, $table:expr, $expression:expr, $condition:expr) => {{
         let condition = $expression.condition($condition);
@@ -141,7 +141,7 @@ impl Table for AwsTable {
                 let delete = on_condition!(delete, self, expression, condition);
                 self.written(delete.send().await)
             }
-            Write::Check { .. } => Err(invalid("a check is no write by itself")),
+            Write::Check { .. } => Err(invalid("a check is valid in a transaction only")),
         }
     }
 
@@ -193,23 +193,25 @@ impl Table for AwsTable {
             .unprocessed_items
             .and_then(|mut tables| tables.remove(&self.name));
         let left = left.unwrap_or_default();
-        // Matched by their keys: what comes back is the same write as was sent.
+        // Matched by key: an unprocessed write is identical to the one that was sent.
         let left = left.iter().map(|request| {
             let attributes = match (&request.put_request, &request.delete_request) {
                 (Some(put), _) => &put.item,
                 (None, Some(delete)) => &delete.key,
-                (None, None) => return Err(invalid("a write that is neither a put nor a delete")),
+                (None, None) => return Err(invalid("an unprocessed write that is neither a put nor a delete")),
             };
             let key = from_sdk_key(attributes)?;
             let write = writes.iter().find(|write| *write.key() == key);
-            write.cloned().ok_or_else(|| invalid("a write that was not asked for"))
+            write
+                .cloned()
+                .ok_or_else(|| invalid("an unprocessed write that was not in the request"))
         });
         left.collect()
     }
 }
 
 impl AwsTable {
-    /// What became of a single write.
+    /// The outcome of a single write.
     fn written<T, E>(&self, answer: Result<T, SdkError<E, HttpResponse>>) -> Result<Written, TableError>
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
@@ -268,7 +270,7 @@ fn batched(write: &Write) -> Result<WriteRequest, TableError> {
             request.delete_request(delete.build().map_err(invalid)?)
         }
         Write::Update { .. } | Write::Check { .. } => {
-            return Err(invalid("a batch holds puts and deletes"));
+            return Err(invalid("a batch may contain only puts and deletes"));
         }
     };
     Ok(request.build())

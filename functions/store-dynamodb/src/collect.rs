@@ -1,5 +1,6 @@
-//! Collection: [`names`] walks over the main table and removes what nothing needs, [`catalog`] then the repositories in
-//! which nothing is left; [`sweep`] ends sessions; [`deletion_queue`] keeps what lost its name; here is the row that lets one pass run at a time.
+//! Collection. [`metadata`] walks over the main table and removes unreferenced links, blob records and claims;
+//! [`catalog`] then removes empty repositories. [`sweep`] ends expired sessions, and [`deletion_queue`] holds the
+//! objects that wait for their deletion. This module has the row that lets one pass run at a time.
 
 mod catalog;
 pub(crate) mod deletion_queue;
@@ -18,15 +19,15 @@ use crate::records::attributes;
 use crate::retrying::{Requests, WriteOutcome};
 use crate::table::{ItemKey, Value, Write, WriteCondition};
 
-/// Where a walk over a table goes on: a key, as one text. No key contains what separates its parts here.
+/// Separates the two parts of a key in a cursor. No key contains it.
 const SEPARATOR: char = '\n';
 
-/// The text of the place behind a key.
+/// The cursor after a key.
 pub(crate) fn cursor(last: &ItemKey) -> Cursor {
     Cursor(format!("{}{SEPARATOR}{}", last.partition, last.sort))
 }
 
-/// The key of such a text.
+/// The key in a cursor.
 pub(crate) fn position(cursor: &Cursor) -> Result<ItemKey, StoreError> {
     let parts = cursor.0.split_once(SEPARATOR);
     let (partition, sort) = parts.ok_or_else(|| StoreError::failed("not a cursor of this store"))?;
@@ -36,7 +37,7 @@ pub(crate) fn position(cursor: &Cursor) -> Result<ItemKey, StoreError> {
     })
 }
 
-/// The row says that the pass is this one's, until this moment.
+/// The condition that the row has this pass and this end of its lease.
 fn held_by(row: &PassRow) -> WriteCondition {
     WriteCondition::All(vec![
         WriteCondition::Is(attributes::PASS, Value::S(row.pass.to_string())),
@@ -56,7 +57,8 @@ impl CollectionStore for DynamoStore {
         let mut round = 0;
         loop {
             let before = pass_row(&requests).await?;
-            // Held by the caller itself: an earlier try of this request, or of this pass, was not answered.
+            // A lease of the caller's own pass is no obstacle: an earlier try of this request, or of this pass, was not
+            // answered.
             let held = before
                 .as_ref()
                 .filter(|row| is_held(row.until, cx.now) && row.pass != pass);
@@ -69,7 +71,7 @@ impl CollectionStore for DynamoStore {
                 until,
                 next: next.clone(),
             };
-            let take = row.becomes(before.as_ref().map_or(WriteCondition::Absent, held_by));
+            let take = row.update(before.as_ref().map_or(WriteCondition::Absent, held_by));
             if requests.write(&take).await?.is_done() {
                 return Ok(next.map_or(PassStart::New, PassStart::Resumed));
             }
@@ -90,7 +92,7 @@ impl CollectionStore for DynamoStore {
         let write = match next {
             Some(next) => {
                 let next = Some(next.clone());
-                PassRow { pass, until, next }.becomes(condition)
+                PassRow { pass, until, next }.update(condition)
             }
             None => Write::Delete {
                 key: keys::pass(),
@@ -100,7 +102,7 @@ impl CollectionStore for DynamoStore {
         match requests.write(&write).await? {
             WriteOutcome::Done => Ok(true),
             WriteOutcome::Refused { perhaps_done: false } => Ok(false),
-            // The end of a pass leaves no trace: if the row is gone, this was it.
+            // The end of a pass deletes the row: if the row does not exist, this call has deleted it.
             WriteOutcome::Refused { perhaps_done: true } => Ok(next.is_none() && pass_row(&requests).await?.is_none()),
         }
     }

@@ -1,4 +1,4 @@
-//! All records, out of the table and into it: [`walk`] and [`insert`]; and what keeps what they stand for.
+//! The export of all records ([`walk`]), their import ([`insert`]), and the check of back-references.
 
 mod insert;
 mod walk;
@@ -42,7 +42,7 @@ impl RecordStore for DynamoStore {
         let mut missing = Vec::new();
         for back_reference in back_references {
             let item = found.get(&key_of(back_reference));
-            if !item.map_or(Ok(false), |item| is_back_reference(item, back_reference))? {
+            if !item.map_or(Ok(false), |item| matches(item, back_reference))? {
                 missing.push(back_reference.clone());
             }
         }
@@ -71,15 +71,16 @@ fn key_of(back_reference: &BackReference) -> ItemKey {
     }
 }
 
-/// Whether the item under the key of a back_reference is that back_reference.
-fn is_back_reference(item: &Item, back_reference: &BackReference) -> Result<bool, StoreError> {
+/// Whether the item under the key of a back-reference matches it.
+fn matches(item: &Item, back_reference: &BackReference) -> Result<bool, StoreError> {
     match back_reference {
         BackReference::Edge { .. } => Ok(true),
         BackReference::BackLink { link_kind, .. } => Ok(BackLink::read(item)?.link_kind == *link_kind),
     }
 }
 
-/// The keys of all that belongs to a uid of a manifest, but for itself and its place in the list, which outlive it.
+/// The keys of all rows that belong to a manifest under its uid. The manifest's own row and its row in the list are not
+/// among them, because the next uid of the manifest replaces them.
 fn dependent_keys<'a>(
     repository: &'a RepositoryName,
     digest: &'a Digest,

@@ -1,37 +1,39 @@
-//! Where each record lies: keys, ranges of keys, and what a key says.
+//! The key of each record, ranges of keys, and the parsing of keys.
 //!
-//! `#` separates the parts; neither a repository name, a tag nor a digest contains it, and it sorts before every
-//! character that they may contain, so that ranges follow the order of the parts' texts. Everything about one digest in
-//! one repository is one collection of items, and no repository is one hot collection.
+//! `#` separates the parts of a key. Repository names, tags and digests do not contain it. It sorts before every
+//! character that they may contain, so that a range has the order of the parts' texts. All items of one digest in one
+//! repository are one item collection. The items of a repository are spread over many collections, so that no
+//! repository is a hot partition.
 //!
 //! | partition | sort | what it is |
 //! |---|---|---|
 //! | `D#repo#digest` | `L` | the link to a blob |
 //! | | `M` | a manifest |
-//! | | `e#m#parent#uid` | an edge: this life of `parent` refers to this digest |
+//! | | `e#m#parent#uid` | an edge: the manifest `parent` with this uid refers to this digest |
 //! | | `e#s#referrer` | a row of the referrers API |
-//! | | `e#t#tag` | a tag that names it |
-//! | | `r#uid#n` | what a manifest refers to, if that is not in its own item |
+//! | | `e#t#tag` | a tag that names this digest |
+//! | | `r#uid#n` | references of a manifest that are not in its own item |
 //! | `T#repo` | `t#tag` | a tag |
-//! | | `m#digest` | a manifest, in the list of them |
+//! | | `m#digest` | a manifest, in the list of manifests |
 //! | `H#repo#tag` | `version` | a change of a tag |
-//! | | `x` | the last version of a tag that was deleted |
+//! | | `x` | the tombstone of a tag: the version of its last deletion |
 //! | `C` | `repo` | the catalog |
-//! | `B#digest` | `B` | where the bytes of a digest lie |
-//! | | `l#repo#uid` | a back-link: who holds them |
+//! | `B#digest` | `B` | the blob record: where the bytes of a digest are |
+//! | | `l#repo#uid` | a back-link: a repository uses these bytes |
 //! | `S#h` | `expiry#id` | an upload session |
 //! | | `expiry#id#p<n>` | a part record of it |
-//! | `G#h` | `key#store` | the grave of an object |
-//! | `K` | `upload#id`, `first` | a key that signs tokens; which one was the first |
-//! | | `pass` | the walk of the collection |
+//! | `G#h` | `key#store` | the pending deletion of an object |
+//! | `K` | `upload#id`, `first` | a key that signs tokens; the id of the first such key |
+//! | | `pass` | the collection pass |
 //! | | `schema` | the version of this layout |
 //!
-//! Versions, moments and incarnations are 16 hexadecimal digits, so that they sort as numbers. `h` spreads what would
-//! otherwise be appended to one collection over sixteen.
+//! Versions, timestamps and uids are 16 hexadecimal digits, so that they sort as numbers. `h` is one hexadecimal digit:
+//! it spreads rows over sixteen collections that would otherwise be appended to one.
 //!
-//! `x` exists because a tag's versions must grow over its lives: a tag is created on condition that this row is as it
-//! was read (or absent), so that a creator which was overtaken by a creation *and* a deletion meets the trace of them.
-//! While the tag lives the row means nothing.
+//! `x` exists because the versions of a tag must grow also when the tag is deleted and created again. A tag is created
+//! on condition that its tombstone is as it was read, or still absent. A slow creator whose tag was created *and*
+//! deleted meanwhile finds a newer tombstone, and its write is refused. While the tag exists, the tombstone has no
+//! meaning.
 
 use std::fmt::Display;
 
@@ -41,10 +43,10 @@ use registry::store::{Location, Timestamp, Uid};
 
 use crate::table::{ItemKey, Range};
 
-/// Above every character of the keys here, which are ASCII.
+/// Sorts after every character of the keys here, which are ASCII.
 const LAST: char = '\u{7f}';
 
-/// Into how many collections sessions and graves are spread.
+/// The number of collections over which sessions and pending deletions are spread.
 pub(crate) const SHARDS: u8 = 16;
 
 fn key(partition: impl Into<String>, sort: impl Into<String>) -> ItemKey {
@@ -54,7 +56,7 @@ fn key(partition: impl Into<String>, sort: impl Into<String>) -> ItemKey {
     }
 }
 
-/// All sort keys of a collection that begin with `prefix`.
+/// All items of a collection whose sort keys begin with `prefix`.
 fn with_prefix(partition: String, prefix: &str) -> Range {
     Range {
         partition,
@@ -79,8 +81,9 @@ fn of_blob(digest: &Digest) -> String {
     format!("B#{digest}")
 }
 
-/// The sort key behind which the items lie whose last part is greater than `after`, any text. A part that can be
-/// stored has at most `longest` bytes, all ASCII, so that cutting what is longer changes no comparison with it.
+/// The sort key after which a list starts that asks for parts greater than `after`, which may be any text. A stored
+/// part has at most `longest` bytes, all ASCII. A longer `after` is cut, which changes no comparison with a stored
+/// part.
 pub(crate) fn start_after(prefix: &str, after: &str, longest: usize) -> String {
     let end = (longest..after.len()).find(|end| after.is_char_boundary(*end));
     format!("{prefix}{}", &after[..end.unwrap_or(after.len())])
@@ -107,7 +110,7 @@ pub(crate) fn referrer(repository: &RepositoryName, subject: &Digest, referrer: 
     key(of_digest(repository, subject), format!("e#s#{referrer}"))
 }
 
-/// The referrers API's rows of `subject`.
+/// The rows of the referrers API for `subject`.
 pub(crate) fn referrers(repository: &RepositoryName, subject: &Digest) -> Range {
     with_prefix(of_digest(repository, subject), "e#s#")
 }
@@ -151,7 +154,7 @@ pub(crate) fn change(repository: &RepositoryName, tag: &Tag, version: u64) -> It
     key(of_history(repository, tag), format!("{version:016x}"))
 }
 
-/// The changes of a tag up to this version, itself included.
+/// The changes of a tag up to this version, inclusive.
 pub(crate) fn changes(repository: &RepositoryName, tag: &Tag, up_to: u64) -> Range {
     Range {
         partition: of_history(repository, tag),
@@ -169,11 +172,11 @@ pub(crate) fn catalog_partition() -> ItemKey {
     key("C", "")
 }
 
-/// The catalog.
+/// The whole catalog.
 pub(crate) fn repositories() -> Range {
     Range {
         partition: "C".to_owned(),
-        // A sort key is not empty, and no name begins with anything below this.
+        // A sort key is not empty, and every repository name sorts after this.
         from: "#".to_owned(),
         to: LAST.to_string(),
     }
@@ -187,7 +190,7 @@ pub(crate) fn back_link(digest: &Digest, repository: &RepositoryName, uid: Uid) 
     key(of_blob(digest), format!("l#{repository}#{uid}"))
 }
 
-/// Who holds the bytes of a digest.
+/// The back-links of a digest.
 pub(crate) fn back_links(digest: &Digest) -> Range {
     with_prefix(of_blob(digest), "l#")
 }
@@ -217,23 +220,23 @@ pub(crate) fn parts(session: SessionKey) -> Range {
     with_prefix(of_session(session.id), &format!("{}#p", session_sort(session)))
 }
 
-/// The sessions of a shard that ended before `before`, and their part records.
+/// The sessions of a shard that expired before `before`, and their part records.
 pub(crate) fn sessions_due(shard: u8, before: Timestamp) -> Range {
     Range {
         partition: format!("S#{shard:x}"),
         from: format!("{:016x}", 0),
-        // Whatever belongs to that moment itself is longer than this.
+        // Every key that begins with this timestamp is longer, and so sorts after this.
         to: format!("{:016x}", before.0),
     }
 }
 
-/// The shard of a grave: the first digit of the object's key, which begins with random ones.
+/// The shard of a pending deletion: the first digit of the object's key, which begins with random digits.
 fn shard(location: &Location) -> char {
     let first = location.key.chars().next();
     first.filter(char::is_ascii_hexdigit).unwrap_or('0')
 }
 
-/// The one grave of an object, however often it is buried.
+/// The pending deletion of an object. An object has only one, however often it is scheduled.
 pub(crate) fn pending_deletion(location: &Location) -> ItemKey {
     key(
         format!("G#{}", shard(location)),
@@ -241,11 +244,11 @@ pub(crate) fn pending_deletion(location: &Location) -> ItemKey {
     )
 }
 
-/// The graves of a shard, in the order of their objects.
+/// The pending deletions of a shard, in the order of their objects' keys.
 pub(crate) fn pending_deletions(shard: u8) -> Range {
     Range {
         partition: format!("G#{shard:x}"),
-        // A sort key is not empty, and no object's key begins with anything below this.
+        // A sort key is not empty, and every object key sorts after this.
         from: "#".to_owned(),
         to: LAST.to_string(),
     }
@@ -260,7 +263,7 @@ pub(crate) fn signing_keys() -> Range {
     with_prefix("K".to_owned(), "upload#")
 }
 
-/// Which signing key was the first: decides between racing first calls.
+/// The row with the id of the first signing key. It decides a race between first calls.
 pub(crate) fn first_signing_key() -> ItemKey {
     key("K", "first")
 }
@@ -273,7 +276,7 @@ pub(crate) fn schema() -> ItemKey {
     key("K", "schema")
 }
 
-/// What a key names, for walks over the whole table.
+/// The record that a key identifies, for walks over the whole table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RecordKey {
     Link(RepositoryName, Digest),
@@ -317,7 +320,7 @@ pub(crate) enum RecordKey {
 }
 
 impl RecordKey {
-    /// What the key names; `None` for a key that this version does not write.
+    /// Parses a key; `None` for a key that this version does not write.
     pub(crate) fn of(key: &ItemKey) -> Option<Self> {
         let partition: Vec<&str> = key.partition.split('#').collect();
         let sort: Vec<&str> = key.sort.split('#').collect();
@@ -385,7 +388,7 @@ impl RecordKey {
     }
 }
 
-/// Sixteen hexadecimal digits.
+/// Parses sixteen hexadecimal digits.
 pub(crate) fn number(text: &str) -> Option<u64> {
     let whole = text.len() == 16 && !text.starts_with('+');
     whole.then(|| u64::from_str_radix(text, 16).ok()).flatten()

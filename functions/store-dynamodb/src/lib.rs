@@ -1,44 +1,45 @@
-//! Names, upload sessions and collection in DynamoDB.
+//! Metadata, upload sessions and collection in DynamoDB.
 //!
-//! One table holds everything that a registry knows; a second one, which may be the same, holds what belongs to one
-//! region: sessions, the graveyard and the keys that sign tokens. Instances share nothing else, and none of them
-//! holds a lock: every change is a protocol of single conditional writes and of transactions on items that no
-//! unrelated request touches, made safe by one rule.
+//! The *main table* holds the metadata of a registry: tags, manifests, links, blob records and the catalog. The *local
+//! table* holds what belongs to one region: upload sessions, the deletion queue, the keys that sign upload tokens, and
+//! the position of the collection pass. Both may be the same table. Instances share only these tables, and no instance
+//! holds a lock. Every change is a protocol of single conditional writes and of transactions. No transaction contains
+//! an item that an unrelated request also changes. One rule makes the protocols safe:
 //!
-//! *Write your claim, then look. DeletionMark your victim, then look. Delete only if your mark is still yours.* Whoever
-//! creates a reference writes it before it looks at its target; whoever removes a target marks it before it looks for
-//! references. All reads are strongly consistent, so that at least one of the two sees the other. A crash at any point
-//! leaves claims, marks or objects that belong to nothing: garbage, and collected as such.
+//! *Write your claim, then look. Mark your target, then look. Delete only if your mark is still yours.* A creator of a
+//! reference writes the reference (its claim) before it reads the target. A remover of a target marks the target before
+//! it looks for references. All reads are strongly consistent, so that at least one of the two sees the other. A crash
+//! at any point leaves unused claims, marks or objects. Collection removes them.
 //!
-//! Read in this order: `table` (what is asked of a table), `retrying` (how it is asked), `keys` and
-//! `records` (what lies in it), `metadata` (the protocols), `sessions`, `collect`, `export`; `aws` and
-//! `schema` are the way to the real thing, `open` brings all together.
+//! Read in this order: `table` (the requests to a table), `retrying` (how they are sent), `keys` and `records` (what a
+//! table contains), `metadata` (the protocols), `sessions`, `collect`, `export`. `aws` and `schema` speak to DynamoDB,
+//! and `open` builds a store from options.
 //!
 //! # Costs
 //!
-//! Counted and asserted by the tests of `metadata`; a unit is what DynamoDB bills.
+//! The tests of `metadata` count and assert these numbers. A unit is what DynamoDB bills.
 //!
 //! | operation | writes | reads |
 //! |---|---|---|
 //! | blob by POST and PUT | 6 | 1 |
-//! | blob by POST, PATCH and PUT | 8 | 2: the PUT, which has no body, looks for its session |
+//! | blob by POST, PATCH and PUT | 8 | 2: the PUT, which has no body, reads its session first |
 //! | each further PATCH that gives its range | 2 | 1 |
-//! | the same without a range | 3: a creation is refused first | 1 |
-//! | manifest of 3 KB, 11 references, 1 new tag | 29 units, 2 of them for the check that no tombstone of the tag came meanwhile | 14 units |
+//! | the same without a range | 3: the table first refuses the creation of the session | 1 |
+//! | manifest of 3 KB, 11 references, 1 new tag | 29 units, 2 of them for the check that the tag has no tombstone | 14 units |
 //!
 //! # Permissions
 //!
-//! A registry that serves and collects asks for these actions, on its one or two tables and on nothing else:
+//! A registry that serves and collects needs these actions, on its one or two tables only:
 //!
 //! | action | for |
 //! |---|---|
-//! | `dynamodb:GetItem`, `dynamodb:BatchGetItem`, `dynamodb:RangeQuery` | every operation |
+//! | `dynamodb:GetItem`, `dynamodb:BatchGetItem`, `dynamodb:Query` | every operation |
 //! | `dynamodb:PutItem`, `dynamodb:UpdateItem`, `dynamodb:DeleteItem`, `dynamodb:BatchWriteItem` | every change; `TransactWriteItems` needs those of the items that it changes |
-//! | `dynamodb:ConditionCheckItem` | transactions that rely on an item which they do not change |
-//! | `dynamodb:Scan` | collection, export and checks; a registry that only serves can do without, and is then collected by another process |
+//! | `dynamodb:ConditionCheckItem` | transactions that check an item which they do not change |
+//! | `dynamodb:Scan` | collection, export and checks; a registry that only serves does not need it, and another process collects for it |
 //!
-//! [`DynamoStore::init`] also asks for `dynamodb:DescribeTable`, `dynamodb:CreateTable`, `dynamodb:DescribeTimeToLive`
-//! and `dynamodb:UpdateTimeToLive`. No permission to delete or to alter a table is ever used.
+//! [`DynamoStore::init`] also needs `dynamodb:DescribeTable`, `dynamodb:CreateTable`, `dynamodb:DescribeTimeToLive` and
+//! `dynamodb:UpdateTimeToLive`. This crate never needs a permission to delete a table or to alter its schema.
 
 mod aws;
 mod collect;
@@ -71,23 +72,26 @@ use registry::store::{Context, StoreError};
 use retrying::{RetryEnvironment, TableClient};
 use table::Table;
 
-/// A registry's names, sessions, graveyard and keys in one DynamoDB table, or two. Clones are the same store.
+/// The metadata, upload sessions, deletion queue and signing keys of a registry in one or two DynamoDB tables. Clones
+/// are the same store.
 ///
 /// Implements [`MetadataStore`](registry::store::metadata::MetadataStore),
 /// [`SessionStore`](registry::store::sessions::SessionStore),
 /// [`CollectionStore`](registry::store::collection::CollectionStore) and
-/// [`RecordStore`](registry::store::records::RecordStore). Holds no state that another instance would miss.
+/// [`RecordStore`](registry::store::records::RecordStore). All state that instances share is in the tables; a store
+/// keeps only caches and counters in memory.
 #[derive(Clone)]
 pub struct DynamoStore {
-    /// What may be replicated: all but sessions, graves, keys and the pass.
+    /// The main table: everything that another region may replicate.
     main: TableClient,
-    /// What belongs to this region.
+    /// The local table: sessions, the deletion queue, signing keys and the collection pass of this region.
     local: TableClient,
-    /// Repositories whose catalog row was there a short while ago, as those who publish have found.
+    /// Cache for pushes: repositories whose catalog row existed a short time ago.
     known: Arc<KnownRepositories>,
-    /// The same, as walks over the table have found: they meet all repositories, and would displace those in use.
+    /// The same cache for walks over the table. Walks have their own, because a walk meets all repositories and would
+    /// evict those that are in use.
     known_to_walks: Arc<KnownRepositories>,
-    /// What both tables tell of the time.
+    /// The offset of this host's clock, measured from the answers of both tables.
     clock: Arc<ServiceClock>,
     table_names: [String; 2],
 }
@@ -105,7 +109,7 @@ impl DynamoStore {
         }
     }
 
-    /// Writes only while `clock`, which the answers of the tables set, is not off.
+    /// Makes the store refuse writes while `clock` is off. The answers of the tables set `clock`.
     pub(crate) fn with_clock(mut self, clock: Arc<ServiceClock>) -> Self {
         self.main.clock = clock.clone();
         self.local.clock = clock.clone();
@@ -113,28 +117,30 @@ impl DynamoStore {
         self
     }
 
-    /// The names of the tables, main and local, for what is said of them.
+    /// Sets the names of the main and the local table, for messages.
     pub(crate) fn with_table_names(mut self, table_names: [String; 2]) -> Self {
         self.table_names = table_names;
         self
     }
 
-    /// What the answers of the tables say of the clock of this host. While it is off, nothing is written.
+    /// The state of this host's clock, measured from the answers of the tables. While the clock is off, the store
+    /// refuses writes.
     #[must_use]
     pub fn clock(&self) -> &Arc<ServiceClock> {
         &self.clock
     }
 
-    /// What tells the main table from every other, also from one of the same name in another region or account, or made
-    /// after this one was deleted. The first call for a table writes it, into the row of the layout's version.
+    /// The random identity of the main table. It differs from the identity of every other table: also of a table with
+    /// the same name in another region or account, and of a table that is created under this name after this one was
+    /// deleted. The first call for a table writes the identity into the row of the layout version.
     ///
     /// # Errors
-    /// When the table does not answer, or may not be written to and has none yet.
+    /// When the table does not answer, or when it has no identity yet and refuses the write.
     pub async fn identity(&self, cx: Context) -> Result<String, StoreError> {
         schema::identity(self.main.within(cx), cx.uid).await
     }
 
-    /// What has been asked of both tables since the store was opened.
+    /// The requests to both tables since the store was opened.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         self.main.statistics() + self.local.statistics()

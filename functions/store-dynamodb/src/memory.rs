@@ -1,9 +1,9 @@
-//! A table in memory that behaves as DynamoDB does, also where that is unpleasant.
+//! A table in memory that behaves like DynamoDB, including its unpleasant properties.
 //!
-//! Its limits are enforced, a read that did not ask for consistency may answer what was there before the last write,
-//! and requests may fail in all the ways that are the protocol's business ([`Faults`]). With a [`Scheduler`] every
-//! request waits for its turn, so that one thread goes through the interleavings of many instances; without one it
-//! lets other tasks run first.
+//! It enforces the limits of DynamoDB. An eventually consistent read may return the state before the last write.
+//! Requests may fail in all the ways that the protocols have to handle ([`Faults`]). With a [`Scheduler`], every
+//! request waits for its turn, so that one thread explores the interleavings of many instances. Without one, each
+//! request lets other tasks run first.
 
 mod faults;
 mod items;
@@ -33,12 +33,12 @@ struct MemoryState {
     items: Items,
     faults: Faults,
     random: Random,
-    /// What will be done late: the writes, one after the other or, with a token, as a transaction.
+    /// Writes that will be applied late: one after the other or, with a token, as a transaction.
     late: Vec<(Vec<Write>, Option<String>)>,
 }
 
 impl MemoryState {
-    /// Perhaps does something that was sent some time ago. Nobody hears of it.
+    /// Applies a late write, with some probability. No caller receives its answer.
     fn perhaps_do_late_write(&mut self) {
         if self.late.is_empty() || !self.random.happens(200) {
             return;
@@ -61,7 +61,7 @@ impl MemoryTable {
         Self::with(Faults::NONE, 1, None)
     }
 
-    /// An empty table with faults, which `seed` chooses.
+    /// An empty table with faults that `seed` selects.
     pub(crate) fn faulty(faults: Faults, seed: u64) -> Self {
         Self::with(faults, seed, None)
     }
@@ -83,7 +83,7 @@ impl MemoryTable {
         }
     }
 
-    /// The same table for somebody who waits for no turn.
+    /// The same table for a caller that does not wait for its turn.
     pub(crate) fn unscheduled(&self) -> Self {
         Self {
             state: self.state.clone(),
@@ -91,14 +91,14 @@ impl MemoryTable {
         }
     }
 
-    /// From now on requests fail like this.
+    /// Changes the faults of later requests, and drops late writes.
     pub(crate) fn set_faults(&self, faults: Faults) {
         let mut state = self.lock();
         state.faults = faults;
         state.late.clear();
     }
 
-    /// Looks at the items themselves, between requests.
+    /// Accesses the items between requests.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&mut Items) -> T) -> T {
         look(&mut self.lock().items)
     }
@@ -107,7 +107,7 @@ impl MemoryTable {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the turn, then does the request as one step, with whatever fault it is to meet.
+    /// Waits for the turn, then executes the request as one step, with a fault if one is chosen.
     async fn step<T: std::fmt::Debug>(
         &self,
         kind: faults::RequestKind,
@@ -204,7 +204,7 @@ impl Table for MemoryTable {
             } = state;
             let (taken, left) = faults.take(keys, random);
             let found = taken.iter().filter_map(|key| items.get(key, false));
-            // In any order: the caller must not rely on that of its keys.
+            // In another order than the keys, because callers must not rely on the order.
             Ok((found.rev().collect(), left))
         })
         .await

@@ -1,5 +1,5 @@
-//! The protocols that keep names: [`reads`]; [`commit`] (bytes and links); [`objects`] (where bytes lie); [`tags`];
-//! [`catalog`]; [`publish`] (manifests); [`remove`].
+//! The protocols of the metadata: [`reads`]; [`commit`] (blobs and links); [`objects`] (locations and defects of
+//! blobs); [`tags`]; [`catalog`]; [`publish`] (manifests); [`remove`].
 
 mod catalog;
 mod commit;
@@ -27,7 +27,7 @@ pub(crate) use remove::UnlinkOutcome;
 use crate::DynamoStore;
 use crate::retrying::Requests;
 
-/// One call of a store: what it knows of its request, and its time at both tables.
+/// One call of the store: its context, and its requests to both tables, which share its deadline.
 #[derive(Clone, Copy)]
 pub(crate) struct StoreCall<'a> {
     pub(crate) cx: Context,
@@ -37,7 +37,7 @@ pub(crate) struct StoreCall<'a> {
 }
 
 impl DynamoStore {
-    /// Begins a call: its time runs from now on.
+    /// Starts a call, whose time runs from now.
     pub(crate) fn call(&self, cx: Context) -> StoreCall<'_> {
         StoreCall {
             cx,
@@ -47,7 +47,7 @@ impl DynamoStore {
         }
     }
 
-    /// Begins a call that is a part of a walk over the table.
+    /// Starts a call that is a part of a walk over the table.
     pub(crate) fn walk_call(&self, cx: Context) -> StoreCall<'_> {
         StoreCall {
             known: &self.known_to_walks,
@@ -57,10 +57,10 @@ impl DynamoStore {
 }
 
 impl StoreCall<'_> {
-    /// An incarnation of its own for each round of a protocol and each try of a mark, so that a request of an earlier
-    /// one that is done late touches nothing of this one.
+    /// A unique uid for each round of a protocol and each try of a mark, so that a late request of an earlier round or
+    /// try changes nothing of this one.
     fn uid(&self, round: u64) -> Uid {
-        // An odd factor: distinct rounds give distinct values.
+        // The factor is odd, so that different rounds give different values.
         Uid(self.cx.uid.0.wrapping_add(round.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
     }
 }

@@ -1,63 +1,63 @@
-//! The protocols broken on purpose, one mistake at a time.
+//! Deliberate mistakes in the protocols, switched on one at a time by tests.
 //!
-//! A search through schedules proves something only if it finds what is wrong. Each mistake that the protocols guard
-//! against is therefore kept as a switch at the very line that would be wrong, and a test asserts that the search
-//! finds it. Outside tests every switch is a constant `false`, and nothing is left of it.
+//! A search through schedules proves something only if it finds mistakes. Each mistake that the protocols guard against
+//! is therefore a switch at the line that would be wrong, and a test asserts that the search finds it. Outside tests
+//! every switch is a constant `false`, and the compiler removes it.
 
-/// A mistake.
+/// A deliberate mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mutation {
-    /// A manifest looks at what it refers to before it has written its edges.
+    /// A put of a manifest reads its targets before it writes its edges.
     LookBeforeEdges,
-    /// A manifest that meets a mark on what it refers to leaves it there.
+    /// A put of a manifest leaves the marks on its targets.
     IgnoreMarks,
     /// A removal does not look for edges.
     NoLook,
-    /// Deleting a manifest removes the edges of all its lives.
+    /// The deletion of a manifest removes the edges of all its uids.
     EdgesOfEveryUid,
-    /// Removing a link removes the back-links of all its lives.
+    /// The removal of a link removes the back-links of all its uids.
     BackLinksOfEveryUid,
-    /// A commit writes its back-link after it has looked for the bytes.
+    /// A commit writes its back-link after it has read the blob record.
     BackLinkLate,
-    /// An edge counts only when the manifest that makes it is published.
+    /// An edge counts only when its manifest is published.
     PublishedEdgesOnly,
-    /// What was buried is due at once.
+    /// A pending deletion is due at once.
     PendingDeletionsAtOnce,
-    /// What names an object is removed before its grave is dug.
+    /// A record is removed before its object is scheduled for deletion.
     ScheduleLate,
-    /// An object that is buried again keeps its old grave.
+    /// An object that is scheduled again keeps its old pending deletion.
     KeepFirstSchedule,
-    /// The last look before a deletion is at the grave, and then at the name.
+    /// The last check before a deletion reads the pending deletion first, and the blob record second.
     DeletionBeforeRecord,
-    /// A grave is forgotten although its object was buried again.
+    /// A pending deletion is removed although its object was scheduled again.
     ForgetBlindly,
-    /// A pass unlinks on its own fresh mark.
+    /// A collection pass unlinks on the mark that it has just written.
     UnlinkAtOnce,
-    /// Deleting a manifest does not look whether it was put again since it was marked.
+    /// The deletion of a manifest ignores a put since it was marked.
     IgnoreVersion,
-    /// A link whose making was not answered is made again, whatever became of it meanwhile.
+    /// A link whose creation was not answered is created again, whatever has happened to it meanwhile.
     RetryBlindly,
-    /// A tag is written whatever it names by now.
+    /// A tag is written whatever digest it has by now.
     BlindTag,
-    /// What the service says of the time is not heeded.
+    /// The time of the service is ignored.
     TrustClock,
-    /// Bytes get another location whatever their location is by now.
+    /// A blob record gets another location whatever its location is by now.
     ReplaceBlindly,
-    /// Bytes get another location, and their holders are not told.
+    /// A blob record gets another location, and the links to it are not updated.
     ReplaceWithoutSync,
-    /// A defect is recorded of whichever object the bytes are by now.
+    /// A defect is recorded for whichever object the blob record names by now.
     RecordBlindly,
-    /// Whoever makes a holder of bytes does not look at these again.
+    /// A request that has created a link does not read the blob record again.
     CheckOnce,
-    /// Whoever lets a holder agree with the record of the bytes does not look at that again.
+    /// A request that has updated a link from the blob record does not read that record again.
     SyncOnce,
-    /// A put leaves the mark of a collection on the catalog's row.
+    /// A put leaves the mark of a collection pass on the catalog row.
     KeepCatalogMark,
-    /// A collection deletes the catalog's row whether or not its mark still stands.
+    /// A collection pass deletes the catalog row without checking its mark.
     DeleteCatalogBlindly,
 }
 
-/// Whether this mistake is to be made.
+/// Whether this mistake is switched on.
 #[cfg(not(test))]
 pub(crate) const fn active(_: Mutation) -> bool {
     false
@@ -76,12 +76,12 @@ mod switch {
         static ACTIVE: Cell<Option<Mutation>> = const { Cell::new(None) };
     }
 
-    /// Whether this mistake is to be made, on this thread.
+    /// Whether this mistake is switched on, on this thread.
     pub(crate) fn active(mutation: Mutation) -> bool {
         ACTIVE.get() == Some(mutation)
     }
 
-    /// Does something with a mistake, or with none.
+    /// Runs `work` with this mistake switched on, or with none.
     pub(crate) fn during<T>(mutation: Option<Mutation>, work: impl FnOnce() -> T) -> T {
         struct Restore(Option<Mutation>);
         impl Drop for Restore {

@@ -1,4 +1,4 @@
-//! From settings to a store.
+//! Builds a store from options, and checks and creates its tables.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,31 +21,31 @@ use crate::keys;
 use crate::retrying::{RetryEnvironment, SystemRetryEnvironment, TableClient};
 use crate::schema::{self, Prepared};
 
-/// How long a connection may take.
+/// The maximum time to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long one try of a request may take, connection included. The service answers within some tens of milliseconds;
-/// an answer that takes this long is lost.
+/// The maximum time of one try of a request, including the connection. DynamoDB answers within some tens of
+/// milliseconds, so after this time the answer counts as lost.
 const TRY_TIMEOUT: Duration = Duration::from_secs(6);
-/// How long the look at a table's version may take, in milliseconds, retries included.
+/// The maximum time to read a table's layout version, in milliseconds, including retries.
 const CHECK_TIMEOUT_MS: u64 = 15_000;
 
-/// Where the tables are, and who asks.
+/// The names of the tables, and the AWS settings to reach them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// The table of everything that a registry knows.
+    /// The name of the main table, which holds the metadata.
     pub table: String,
-    /// The table of sessions, graves and keys; `None`: the same one.
+    /// The name of the table for sessions, the deletion queue and keys; `None`: the main table.
     pub local_table: Option<String>,
-    /// The region; `None`: the one that the environment or the profile names.
+    /// The AWS region; `None`: the region of the environment or of the profile.
     pub region: Option<String>,
-    /// A profile of the configuration files; `None`: the one that the environment names.
+    /// The profile in the AWS configuration files; `None`: the profile of the environment.
     pub profile: Option<String>,
-    /// Where requests are sent; `None`: the service of the region, or what the environment names.
+    /// The URL of the DynamoDB endpoint; `None`: the endpoint of the environment, or else that of the region.
     pub endpoint: Option<String>,
 }
 
 impl Options {
-    /// The name of the local table.
+    /// The name of the local table: that of the main table if none is set.
     #[must_use]
     pub fn local_table(&self) -> &str {
         self.local_table.as_deref().unwrap_or(&self.table)
@@ -88,57 +88,55 @@ impl Options {
     }
 }
 
-/// Why the tables cannot be used. The texts are for the operator, and say what to do.
+/// Why the tables cannot be used. The texts are for the operator and say what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// No region is known.
-    #[error("no AWS region: give --aws-region, or set AWS_REGION (with an endpoint of one's own, any region will do)")]
+    /// No AWS region is configured.
+    #[error("no AWS region is set: give --aws-region, or set AWS_REGION (with a custom endpoint, any region works)")]
     NoRegion,
-    /// There is no such table.
+    /// The table does not exist.
     #[error("there is no table {0}: create it with `roadstead metadata init`")]
     NoTable(String),
-    /// The table is there, but nothing of this program's.
+    /// The table exists, but has no row with a layout version.
     #[error("the table {0} was never initialised: run `roadstead metadata init`")]
     NotInitialised(String),
-    /// The table was made for something else.
-    #[error(
-        "the table {0} does not have the keys `pk` and `sk`, so that it belongs to something else: choose another name"
-    )]
+    /// The table has other key attributes than this program uses, so that another program owns it.
+    #[error("the table {0} does not have the keys `pk` and `sk`: it belongs to another program, choose another name")]
     OtherKeys(String),
-    /// A new table did not become active.
+    /// A new table did not become active within the maximum time.
     #[error("the table {0} is not active yet: try again in a minute")]
     NotActive(String),
-    /// The layout is one that this version does not understand.
-    #[error("the table {table} has layout {found}, this version understands layouts up to {}: install a newer version", schema::VERSION + 1)]
+    /// The layout version of the table is too new for this program.
+    #[error("the table {table} has layout {found}, this version supports layouts up to {}: install a newer version", schema::VERSION + 1)]
     TooNew {
-        /// The table.
+        /// The name of the table.
         table: String,
-        /// Its layout.
+        /// The layout version of the table.
         found: u64,
     },
-    /// The layout is one that this version has forgotten.
+    /// The layout version of the table is too old for this program.
     #[error("the table {table} has layout {found}, this version needs layout {} or later: run `roadstead metadata init` with every version in between", schema::VERSION - 1)]
     TooOld {
-        /// The table.
+        /// The name of the table.
         table: String,
-        /// Its layout.
+        /// The layout version of the table.
         found: u64,
     },
-    /// The service did not answer, or refused.
+    /// DynamoDB did not answer, or refused the request.
     #[error("the table {table} cannot be used: {cause}")]
     Table {
-        /// The table.
+        /// The name of the table.
         table: String,
-        /// What that means: whether waiting may help.
+        /// The class of the failure: it says whether waiting may help.
         reason: Reason,
-        /// What was said.
+        /// The error of the request.
         #[source]
         cause: Cause,
     },
 }
 
 impl OpenError {
-    /// Whether the service did not answer, so that the same may succeed later without anybody mending anything.
+    /// Whether a later try may succeed without a change by the operator, because the service did not answer.
     #[must_use]
     pub fn may_pass(&self) -> bool {
         matches!(
@@ -151,7 +149,7 @@ impl OpenError {
     }
 }
 
-/// A call of its own, for what is asked at start.
+/// The context of a check at start.
 fn context() -> Context {
     Context {
         now: Timestamp(0),
@@ -162,16 +160,24 @@ fn context() -> Context {
 }
 
 impl DynamoStore {
-    /// A store over tables that [`DynamoStore::init`] has made. Makes one request to each, for the version of the
-    /// layout.
+    /// Opens a store over tables that [`DynamoStore::init`] has created. Sends one request to each table, to read the
+    /// version of its layout.
+    ///
+    /// # Errors
+    /// When no region is configured, when a table cannot be read, or when its layout is not one that this version
+    /// supports.
     pub async fn open(options: &Options) -> Result<Self, OpenError> {
         let store = Self::connect(options).await?;
         store.check(context()).await?;
         Ok(store)
     }
 
-    /// The same without a request: for a server, which starts while its table is away. Until [`DynamoStore::check`] has
-    /// succeeded nobody knows whether this program understands what lies there, so that nothing may be written before.
+    /// Opens a store without a request, for a server that must start while its tables are unreachable. The caller must
+    /// not write before [`DynamoStore::check`] has succeeded: only then is it known that this program supports the
+    /// layout.
+    ///
+    /// # Errors
+    /// When no region is configured.
     pub async fn connect(options: &Options) -> Result<Self, OpenError> {
         let clock = Arc::<ServiceClock>::default();
         let sdk = options.sdk(RetryConfig::disabled(), &clock).await?;
@@ -184,7 +190,10 @@ impl DynamoStore {
             .with_table_names(tables))
     }
 
-    /// Whether the tables are there, and have a layout that this program understands. One read of each.
+    /// Checks that the tables exist and that this program supports their layout. Reads one item of each.
+    ///
+    /// # Errors
+    /// When a table cannot be read, or when its layout is not one that this version supports.
     pub async fn check(&self, cx: Context) -> Result<(), OpenError> {
         schema::check(self.main.within(cx), &self.table_names[0]).await?;
         if self.has_two_tables() {
@@ -193,39 +202,47 @@ impl DynamoStore {
         Ok(())
     }
 
-    /// Whether sessions, graves and keys have a table of their own.
+    /// Whether sessions, the deletion queue and keys have a separate table.
     pub(crate) fn has_two_tables(&self) -> bool {
         self.table_names[0] != self.table_names[1]
     }
 
-    /// Whether nothing was ever kept here: no key that signs upload tokens, which the first start makes, no repository,
-    /// no upload, no import, no record of any kind as far as this process may look for one. Beside blobs that is not a
-    /// new registry, but one that has lost its metadata. Of two tables only the main one counts: the local one may have
-    /// outlived it. One read, unless it is new.
+    /// Whether no registry has used this store yet. A used store has at least one of these: a key that signs upload
+    /// tokens (the first start creates one), a repository, an upload session, an import that has begun, or any other
+    /// record, if this process may scan. A new store beside existing blobs is a registry that has lost its metadata.
+    /// With two tables only the main one counts, because the local one may have survived the main one. Costs one read,
+    /// or several if the store is new.
+    ///
+    /// # Errors
+    /// When a table does not answer.
     pub async fn is_new(&self, cx: Context) -> Result<bool, StoreError> {
         let was_used = if self.has_two_tables() {
             schema::is_used(self.main.within(cx)).await?
         } else {
             let table = self.local.within(cx);
             table.get(&keys::first_signing_key()).await?.is_some()
-                // An import that goes on, or was cut off before it came to manifests.
+                // An import is running, or was interrupted before it wrote a manifest.
                 || table.get(&keys::pass()).await?.is_some()
                 || !self.expired(cx, Timestamp(u64::MAX), None, 1).await?.is_empty()
         };
         if was_used || !self.repositories(cx, None, 1).await?.items.is_empty() {
             return Ok(false);
         }
-        // An import brings blobs also where no manifest refers to them. A new table has one row, that of its layout.
+        // An import also writes blobs to which no manifest refers. A new table has one row, that of its layout version.
         match self.main.within(cx).scan(None, 2).await {
             Ok(found) => Ok(found.items.iter().all(|item| item.key == keys::schema())),
-            // A process that only serves need not be allowed to scan.
+            // A process that only serves may lack the permission to scan.
             Err(error) if error.reason() == Reason::MetadataRefuses => Ok(true),
             Err(error) => Err(error),
         }
     }
 
-    /// Makes the tables that are not there, paid by the request and with rows that expire, and writes the version of
-    /// the layout into them. Idempotent; changes nothing of what lies in them.
+    /// Creates missing tables with on-demand billing, enables the expiry of rows in the local table, and writes the
+    /// layout version into each table. It is idempotent, and leaves all other items as they are.
+    ///
+    /// # Errors
+    /// When no region is configured, when the service refuses or does not answer, when a table belongs to something
+    /// else or has an unsupported layout, or when a new table does not become active within two minutes.
     pub async fn init(options: &Options) -> Result<Vec<Prepared>, OpenError> {
         let clock = Arc::<ServiceClock>::default();
         let sdk = options.sdk(RetryConfig::standard(), &clock).await?;

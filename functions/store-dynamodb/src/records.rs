@@ -1,9 +1,9 @@
-//! What lies under each key: between items and the values of the contracts.
+//! The content of each item: conversion between items and the values of the store traits.
 //!
-//! A record reads what any version of this program has written that may share the table, and refuses everything else
-//! as damaged: an attribute that is missing or is no text of its type. Attributes that it does not know are left
-//! alone: whatever changes a row that is there is an update of single attributes, except that a restored registry
-//! (`export`) replaces whole rows.
+//! A record accepts what any program version writes that may share the table. Everything else is an error that calls
+//! the item damaged: a missing attribute, or an attribute with a value of another type. Unknown attributes are ignored
+//! and kept: an existing row is only changed by updates of single attributes. The exception is `export`, which replaces
+//! whole rows when a registry is restored.
 
 mod blobs;
 mod fields;
@@ -23,87 +23,88 @@ pub(crate) use manifests::{
 pub(crate) use mark::{DeletionMark, MarkPurpose};
 pub(crate) use tags::{ChangeRow, TagRow, Tombstone, has_version};
 
-/// The names of the attributes, one list for all records so that a name means one thing.
+/// The names of the attributes. All records share one list, so that each name has one meaning.
 pub(crate) mod attributes {
     /// The id of the store that holds an object.
     pub(crate) const STORE: &str = "store";
     /// The key of an object in its store.
     pub(crate) const OBJECT: &str = "object";
-    /// Bytes of content.
+    /// The size of a blob or manifest, in bytes.
     pub(crate) const SIZE: &str = "size";
-    /// This life of a thing.
+    /// The uid of a link or a manifest: random, new for each creation.
     pub(crate) const UID: &str = "incarnation";
     /// When a record was made or last written, in milliseconds.
     pub(crate) const AT: &str = "at";
-    /// Who is about to remove the record (see [`DeletionMark`](super::DeletionMark)).
+    /// The mark of a remover (see [`DeletionMark`](super::DeletionMark)).
     pub(crate) const MARK: &str = "condemned";
     /// What is known to be wrong with an object.
     pub(crate) const DEFECT: &str = "defect";
-    /// As what a repository holds bytes.
+    /// How a repository uses a blob: as a blob, or as the bytes of a manifest.
     pub(crate) const KIND: &str = "kind";
-    /// The type with which a manifest was pushed.
+    /// The media type with which a manifest was pushed.
     pub(crate) const MEDIA_TYPE: &str = "mediaType";
     /// The type by which referrers are filtered.
     pub(crate) const ARTIFACT_TYPE: &str = "artifactType";
-    /// A manifest's own bytes.
+    /// The bytes of a manifest.
     pub(crate) const CONTENT: &str = "bytes";
-    /// What a manifest refers to as its subject.
+    /// The subject of a manifest.
     pub(crate) const SUBJECT: &str = "subject";
-    /// What a manifest refers to, packed.
+    /// The references of a manifest, packed.
     pub(crate) const REFERENCES: &str = "references";
-    /// In how many rows of their own the references are.
+    /// The number of separate rows that hold the references.
     pub(crate) const REFERENCE_ROWS: &str = "referenceRows";
-    /// RequestCounts changes of a record.
+    /// A counter of the changes of a record.
     pub(crate) const VERSION: &str = "version";
     /// A referrer's descriptor, as JSON.
     pub(crate) const DESCRIPTOR: &str = "descriptor";
-    /// The annotations of a referrer are to be read from it.
+    /// Set: the annotations of the referrer are not in the row; read them from its manifest.
     pub(crate) const ANNOTATIONS_OMITTED: &str = "annotationsOmitted";
     /// A digest.
     pub(crate) const DIGEST: &str = "digest";
-    /// What a tag named before a change.
+    /// The digest of a tag before a change.
     pub(crate) const BEFORE: &str = "before";
-    /// What a tag names since a change.
+    /// The digest of a tag after a change.
     pub(crate) const AFTER: &str = "after";
-    /// The principal that made a change.
+    /// The name of the principal that made a change.
     pub(crate) const PRINCIPAL: &str = "who";
-    /// When a thing came to be.
+    /// When a thing was created.
     pub(crate) const CREATED: &str = "created";
-    /// Where a thing is in its life.
+    /// The state of a session or of a repository.
     pub(crate) const STATE: &str = "state";
-    /// Which call has written a session's present version.
+    /// The uid of the call that wrote the present version of a session.
     pub(crate) const WRITER: &str = "writer";
-    /// How many attempts a session has claimed.
+    /// The number of attempts that have claimed a session.
     pub(crate) const ATTEMPTS: &str = "attempts";
     /// The end of a claim.
     pub(crate) const CLAIMED_UNTIL: &str = "claimedUntil";
-    /// Bytes stored by a session.
+    /// The number of bytes that a session has stored.
     pub(crate) const OFFSET: &str = "offset";
-    /// The saved state of a hash.
+    /// The saved state of the hash.
     pub(crate) const HASH: &str = "hash";
-    /// What a blob store needs to go on.
+    /// The state from which a blob store continues an upload.
     pub(crate) const PROGRESS: &str = "progress";
-    /// How many part records a session has.
+    /// The number of part records of a session.
     pub(crate) const PARTS: &str = "parts";
     /// A part record.
     pub(crate) const PART: &str = "part";
-    /// When DynamoDB may remove a row by itself, in seconds: a backstop, long after the sweep.
+    /// When DynamoDB may remove a row by itself, in seconds: a backstop, long after session expiry.
     pub(crate) const EXPIRES: &str = "ttl";
-    /// A grave may name something that was begun and never finished.
+    /// Set: the object of a pending deletion may be an upload that never ended.
     pub(crate) const UNFINISHED: &str = "unfinished";
+    /// Set: a committing session has published its blob.
     pub(crate) const PUBLISHED: &str = "published";
     /// The 32 secret bytes of a signing key.
     pub(crate) const SECRET: &str = "secret";
-    /// What tells a table from all others.
+    /// The random identity of a table.
     pub(crate) const TABLE: &str = "table";
-    /// Whether a registry has begun to use a table.
+    /// Set: a registry has used the table.
     pub(crate) const USED: &str = "used";
     /// The id of a signing key.
     pub(crate) const ID: &str = "id";
-    /// Who walks over the names.
+    /// The uid of the running collection pass.
     pub(crate) const PASS: &str = "pass";
-    /// Until when it does.
+    /// The end of that pass's lease.
     pub(crate) const UNTIL: &str = "until";
-    /// Where it goes on.
+    /// The position at which the pass continues.
     pub(crate) const CURSOR: &str = "cursor";
 }

@@ -1,16 +1,18 @@
-//! How a table is asked: until it answers or the time is up, in pieces that it takes, counted.
+//! Sends requests to a table: retries until the deadline of the call, splits batches, and counts requests.
 //!
-//! A request that fails in a way that may pass is sent again after a random wait whose bound doubles; batches are cut
-//! to what a table takes, and what it had no capacity for is asked again. The time comes from the [`Context`] of the
-//! call: its span from now to the deadline, measured from when the call began by a clock of this crate, because the
-//! context's clock is the shell's. No try outlasts it.
+//! A request with a transient failure is sent again after a random wait whose bound doubles each time. Batches are
+//! split to the limits of a table, and items that a table did not process for lack of capacity are sent again. The time
+//! limit of a call is the span from now to the deadline of its [`Context`]. This crate measures it with its own clock
+//! from the start of the call, because the clock of the context belongs to the shell. No try outlasts the call.
 //!
-//! **A write may have been done although no answer came.** Transactions carry a token, so that one that is repeated is
-//! done once. A single conditional write that is repeated may be refused because its first try was done:
-//! [`WriteOutcome::Refused`] says whether that can be, and the protocols compare what lies there with what they meant to
-//! write. **Nothing is written while this host's clock is off** ([`ServiceClock`]): what counts as young or due is
-//! decided by it. A try may even be done late, after its repetition: whatever must not be done twice carries a value of its own
-//! in each try (see [`Requests::write_each`]), and everything else leaves garbage at worst.
+//! **A write may have been applied although no answer came.** A transaction carries a token, so that a retry is applied
+//! once. A retried conditional write may be refused because its first try was applied. [`WriteOutcome::Refused`] says
+//! whether that is possible; the protocols then compare the stored item with what they meant to write. A try may even
+//! be applied late, after its retry. So a change that must not be applied twice carries a value that is unique for each
+//! try (see [`Requests::write_each`]); every other change leaves only garbage when it is applied twice.
+//!
+//! **Nothing is written while the clock of this host is off** ([`ServiceClock`]), because that clock decides what is
+//! young and what is due.
 
 mod counts;
 mod environment;
@@ -39,20 +41,20 @@ use crate::table::{
 
 /// The bound of the first wait.
 const FIRST_WAIT: Duration = Duration::from_millis(20);
-/// No wait is longer.
+/// The maximum bound of a wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
-/// How many batches are under way at once: enough to hide the round trips of 4,096 edges, few enough that one request
-/// does not take a new table's whole capacity.
+/// The maximum number of batches in flight. It is large enough to hide the round trips of 4,096 edges, and small enough
+/// that one request does not use the whole capacity of a new table.
 const BATCHES_AT_ONCE: usize = 8;
 
-/// What became of a single conditional write.
+/// The outcome of a single conditional write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WriteOutcome {
-    /// It is done.
+    /// The write was applied.
     Done,
     /// The condition did not hold.
     Refused {
-        /// An earlier try was not answered: it may have been done, and be the reason.
+        /// An earlier try was not answered. It may have been applied, which would explain the refusal.
         perhaps_done: bool,
     },
 }
@@ -63,23 +65,23 @@ impl WriteOutcome {
     }
 }
 
-/// What became of a write that is sent again only when it was surely not done.
+/// The outcome of a write that is sent again only if it was certainly not applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WriteOnceOutcome {
-    /// It is done.
+    /// The write was applied.
     Done,
     /// The condition did not hold.
     Refused,
-    /// No answer came: it was done, or may be done late, or never.
+    /// No answer came: the write was applied, or it may be applied late, or never.
     Unanswered,
 }
 
-/// A table, and how to be patient with it. Clones share their counts.
+/// A table with retries. Clones share their counters.
 #[derive(Clone)]
 pub(crate) struct TableClient {
     table: Arc<dyn Table>,
     environment: Arc<dyn RetryEnvironment>,
-    /// Nothing is written while it is off.
+    /// The clock of this host, compared with that of the service. While it is off, nothing is written.
     pub(crate) clock: Arc<ServiceClock>,
     counts: Arc<RequestCounts>,
 }
@@ -94,7 +96,7 @@ impl TableClient {
         }
     }
 
-    /// Refuses to write while this host's clock is off.
+    /// Refuses writes while the clock of this host is off.
     fn may_write(&self) -> Result<(), StoreError> {
         if active(Mutation::TrustClock) {
             return Ok(());
@@ -106,7 +108,7 @@ impl TableClient {
         self.counts.statistics()
     }
 
-    /// The requests of one call, which has until its deadline from now on.
+    /// The requests of one call, whose time runs from now until its deadline.
     pub(crate) fn within(&self, cx: Context) -> Requests<'_> {
         let timeout = Duration::from_millis(cx.deadline.millis_since(cx.now));
         Requests {
@@ -121,14 +123,14 @@ impl TableClient {
 #[derive(Clone, Copy)]
 pub(crate) struct Requests<'a> {
     client: &'a TableClient,
-    /// By the clock of [`RetryEnvironment`].
+    /// The end of the call, by the clock of [`RetryEnvironment`].
     until: Duration,
-    /// How long the call may take in all.
+    /// The maximum time of the call.
     timeout: Duration,
 }
 
 impl Requests<'_> {
-    /// One item, as of now.
+    /// Reads one item, strongly consistent.
     pub(crate) async fn get(&self, key: &ItemKey) -> Result<Option<Item>, StoreError> {
         let mut tries = Tries::of(self);
         loop {
@@ -143,8 +145,8 @@ impl Requests<'_> {
         }
     }
 
-    /// Items, as of their reads, which are not one moment. Those that do not exist are not in the answer. The caller
-    /// bounds how many it asks for, since they are held together.
+    /// Reads items, each at its own time. The answer has only those that exist. The caller must bound the number of
+    /// keys, because all items are held in memory together.
     pub(crate) async fn get_all(&self, keys: &BTreeSet<ItemKey>) -> Result<BTreeMap<ItemKey, Item>, StoreError> {
         let keys: Vec<&ItemKey> = keys.iter().collect();
         let mut found = BTreeMap::new();
@@ -177,7 +179,7 @@ impl Requests<'_> {
         }
     }
 
-    /// One page of a collection, in order.
+    /// Reads one page of a collection, in order.
     pub(crate) async fn query(&self, query: &RangeQuery) -> Result<ItemPage, StoreError> {
         let Some(query) = within_its_range(query) else {
             return Ok(ItemPage::default());
@@ -192,8 +194,8 @@ impl Requests<'_> {
         }
     }
 
-    /// The first `limit` items of a range behind a sort key, as of now, over as many pages as that takes; and whether
-    /// there are more.
+    /// The first `limit` items of a range after a sort key, strongly consistent, read over as many pages as necessary;
+    /// and whether there are more.
     pub(crate) async fn first(
         &self,
         range: Range,
@@ -201,7 +203,7 @@ impl Requests<'_> {
         descending: bool,
         limit: usize,
     ) -> Result<(Vec<Item>, bool), StoreError> {
-        // One item more tells whether anything follows.
+        // One more item shows whether anything follows.
         let wanted = limit.saturating_add(1);
         let mut query = RangeQuery {
             range,
@@ -227,7 +229,7 @@ impl Requests<'_> {
         Ok((items, more))
     }
 
-    /// One page of the whole table, strongly consistent, in an order of its own.
+    /// Reads one page of the whole table, in an arbitrary order, strongly consistent.
     pub(crate) async fn scan(&self, after: Option<&ItemKey>, limit: usize) -> Result<ItemPage, StoreError> {
         let mut tries = Tries::of(self);
         loop {
@@ -239,15 +241,15 @@ impl Requests<'_> {
         }
     }
 
-    /// One change, of which every try is the same.
+    /// Applies one change. Every try sends the same write.
     pub(crate) async fn write(&self, write: &Write) -> Result<WriteOutcome, StoreError> {
         self.write_with_retries(|_| write.clone())
             .await
             .map(|(answer, _)| answer)
     }
 
-    /// One change, made anew for each try from the try's number, which begins with 0; and the number of the try that
-    /// was answered.
+    /// Applies one change. `make` creates a new write for each try from the number of the try, which starts with 0.
+    /// Returns also the number of the try that was answered.
     pub(crate) async fn write_each(
         &self,
         make: impl FnMut(u64) -> Write + Send,
@@ -279,8 +281,8 @@ impl Requests<'_> {
         }
     }
 
-    /// One change that must not be done a second time: what it makes may have been removed again since a first try that
-    /// was not answered.
+    /// Applies one change that must not be applied a second time: another request may have removed its result since a
+    /// first try that was not answered.
     pub(crate) async fn write_once(&self, write: &Write) -> Result<WriteOnceOutcome, StoreError> {
         let mut tries = Tries::of(self);
         loop {
@@ -303,13 +305,13 @@ impl Requests<'_> {
         }
     }
 
-    /// Changes of different items, all or none, done once however often they are tried.
+    /// Applies changes of different items, all or none. They are applied once, however often they are sent.
     pub(crate) async fn transact(&self, writes: &[Write]) -> Result<Written, StoreError> {
         self.transact_once(writes).await.map(|(written, _)| written)
     }
 
-    /// The same, and whether a try was not answered. A refusal uses up no token: such a try may be done late, although
-    /// a later one was refused, if its conditions have come to hold by then.
+    /// Like [`Self::transact`]; also returns whether a try was not answered. A refusal does not use up the token. An
+    /// unanswered try may therefore be applied late, even after a refusal, if its conditions hold by then.
     pub(crate) async fn transact_once(&self, writes: &[Write]) -> Result<(Written, bool), StoreError> {
         let token = self.client.environment.token();
         let mut tries = Tries::of(self);
@@ -332,9 +334,9 @@ impl Requests<'_> {
         }
     }
 
-    /// Unconditional puts and deletes of different items, each by itself, in any order.
+    /// Applies unconditional puts and deletes of different items, each independently, in any order.
     pub(crate) async fn write_all(&self, writes: &[Write]) -> Result<(), StoreError> {
-        // A single item costs one request either way, and the plainer one is the cheaper to serve.
+        // A single item costs one request in either form; the plain form is cheaper for the service.
         if let [write] = writes {
             return self.write(write).await.map(|_| ());
         }
@@ -361,12 +363,12 @@ impl Requests<'_> {
         }
     }
 
-    /// Whether no more than half of the call's time is left: for work that another call goes on with.
+    /// Whether at least half of the call's time is used: for work that a later call can continue.
     pub(crate) fn is_half_over(&self) -> bool {
         self.client.environment.elapsed() + self.timeout / 2 >= self.until
     }
 
-    /// Does work that need not be finished, in no more than half of the call's time. `None`: it was cut off there.
+    /// Runs work that need not be completed, for at most half of the call's time. `None`: it was stopped then.
     pub(crate) async fn in_half_the_time<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let half = self.until.saturating_sub(self.timeout / 2);
         match select(pin!(work), self.client.environment.alarm(half)).await {
@@ -375,31 +377,32 @@ impl Requests<'_> {
         }
     }
 
-    /// An error when the call's time is up: for loops of which every request is answered at once.
+    /// Returns an error when the call's time is used up: for loops whose requests are all answered at once.
     pub(crate) fn in_time(&self) -> Result<(), StoreError> {
         if self.client.environment.elapsed() < self.until {
             return Ok(());
         }
         Err(StoreError::because(
             Reason::MetadataUnreachable,
-            "there was more to do than could be done in the time of one call",
+            "the work did not fit into the maximum time of one call",
         ))
     }
 
-    /// Waits before a protocol that lost a race begins again, for the `round`th time (from 0). An error when the call's
-    /// time is up.
+    /// Waits before a protocol starts again because it lost a race; `round` counts the restarts from 0. Returns an
+    /// error when the call's time is used up.
     pub(crate) async fn lost_race(&self, round: u32) -> Result<(), StoreError> {
-        let error = StoreError::because(Reason::Unavailable, "others kept changing the same records");
+        let error = StoreError::because(Reason::Unavailable, "other requests kept changing the same records");
         self.wait(round, error).await
     }
 
-    /// One try, which must not outlast the call: the bound of a single try is longer than what may be left.
+    /// Waits for the answer to one try, at most until the end of the call: the maximum time of a try may be longer than
+    /// what is left.
     async fn before_deadline<T>(&self, answer: impl Future<Output = Result<T, TableError>>) -> Result<T, TableError> {
         match select(pin!(answer), self.client.environment.alarm(self.until)).await {
             Either::Left((answer, _)) => answer,
             Either::Right(((), _)) => Err(TableError::Retry {
                 not_done: false,
-                cause: "no answer came in the time of the call".into(),
+                cause: "no answer came within the maximum time of the call".into(),
             }),
         }
     }
@@ -418,8 +421,9 @@ impl Requests<'_> {
     }
 }
 
-/// A table wants the start of a page to lie within the range, but a list may go on behind any text: what follows a key
-/// at once is that key and the lowest character, so that the range may as well begin there. `None`: nothing follows.
+/// Moves the start of a query into its range: a table requires that, but a list may start after any text. The text that
+/// follows a key immediately is the key plus the lowest character, so that the range can start there. `None`: nothing
+/// follows.
 fn within_its_range(query: &RangeQuery) -> Option<RangeQuery> {
     let mut query = query.clone();
     if !query.descending
@@ -441,7 +445,7 @@ impl<'a> Tries<'a> {
         Self { requests, number: 0 }
     }
 
-    /// Waits for the next try, if there may be one.
+    /// Waits for the next try if the failure is transient.
     async fn failed(&mut self, error: TableError) -> Result<(), StoreError> {
         match error {
             TableError::Retry { .. } => self.again(error.into_store_error()).await,
@@ -453,15 +457,15 @@ impl<'a> Tries<'a> {
         }
     }
 
-    /// Waits before what a batch has left is asked for again.
+    /// Waits before the unprocessed part of a batch is sent again.
     async fn left_over(&mut self) -> Result<(), StoreError> {
-        let error = StoreError::because(Reason::Throttled, "the table had no capacity for a part of a batch");
+        let error = StoreError::because(Reason::Throttled, "the table had no capacity for some items of a batch");
         self.again(error).await
     }
 
     async fn again(&mut self, error: StoreError) -> Result<(), StoreError> {
         self.requests.client.counts.retried();
-        tracing::debug!(number = self.number, %error, "asking the table again");
+        tracing::debug!(number = self.number, %error, "sending a request to the table again");
         self.requests
             .wait(u32::try_from(self.number).unwrap_or(u32::MAX), error)
             .await?;

@@ -1,10 +1,10 @@
-//! The tables themselves: how they are made, and which version of the layout lies in them.
+//! Creates the tables, and checks and raises the version of their layout.
 //!
-//! A row in each table says the version of the layout. This program writes [`VERSION`], and works with a table of the
-//! version before and of the one after: a newer program may add attributes and kinds of rows, which an older one does
-//! not touch (it changes single attributes where a newer one may have added some, and walks past keys that it cannot
-//! read), and begins to rely on them only when its successor is out. So instances of two neighbouring versions share a
-//! table while one replaces the other; `init` by the newer one then raises the row.
+//! One row in each table holds the layout version. This program writes [`VERSION`], and also works with tables of the
+//! version before and of the one after. A newer program may add attributes and kinds of rows. An older program keeps
+//! them: it updates single attributes of rows to which a newer one may have added some, and skips keys that it cannot
+//! parse. A program relies on such additions only from the next layout version on. So instances of two neighbouring
+//! versions can share a table while one replaces the other. Afterwards `init` of the newer program raises the version.
 
 use std::time::Duration;
 
@@ -24,24 +24,24 @@ use crate::records::{ItemFields, attributes, damaged, has_version};
 use crate::retrying::{Requests, RetryEnvironment};
 use crate::table::{PARTITION, SORT, Value, Write, WriteCondition};
 
-/// The version of the layout that this program writes.
+/// The layout version that this program writes.
 pub(crate) const VERSION: u64 = 1;
 
-/// How long a new table may take until it can be used.
+/// The maximum time until a new table is active.
 const CREATION_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// What [`DynamoStore::init`](crate::DynamoStore::init) has found or done.
+/// The state of one table after [`DynamoStore::init`](crate::DynamoStore::init).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prepared {
-    /// The table.
+    /// The name of the table.
     pub table: String,
-    /// It was not there, and was created.
+    /// Whether this call created the table.
     pub created: bool,
-    /// The version of the layout in it now.
+    /// The layout version that the table has now.
     pub version: u64,
 }
 
-/// The version of the layout in a table; `None`: it was never initialised.
+/// The layout version of a table; `None`: it was never initialised.
 async fn version(requests: Requests<'_>, table: &str) -> Result<Option<u64>, OpenError> {
     let item = requests
         .get(&keys::schema())
@@ -53,7 +53,7 @@ async fn version(requests: Requests<'_>, table: &str) -> Result<Option<u64>, Ope
     version.map_err(|error| open_error(error, table))
 }
 
-/// A missing table has an error of its own, since there is something to do about it.
+/// Converts an error. A missing table has its own error, because the operator can create it.
 fn open_error(error: StoreError, table: &str) -> OpenError {
     let (reason, cause) = (error.reason(), error.into_cause());
     if cause.is::<MissingTable>() {
@@ -66,7 +66,7 @@ fn open_error(error: StoreError, table: &str) -> OpenError {
     }
 }
 
-/// Refuses a table that this program does not understand.
+/// Refuses a table whose layout this program does not support.
 pub(crate) async fn check(requests: Requests<'_>, table: &str) -> Result<(), OpenError> {
     let found = version(requests, table).await?;
     let found = found.ok_or_else(|| OpenError::NotInitialised(table.to_owned()))?;
@@ -84,7 +84,7 @@ fn check_version(found: u64, table: &str) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Writes the version of the layout, if there is none or the one before.
+/// Writes the layout version if the table has none or an older one. Returns the version that the table has now.
 pub(crate) async fn write_version(requests: Requests<'_>, table: &str) -> Result<u64, OpenError> {
     let found = version(requests, table).await?;
     let condition = match found {
@@ -103,18 +103,18 @@ pub(crate) async fn write_version(requests: Requests<'_>, table: &str) -> Result
         remove: Vec::new(),
         condition,
     };
-    // Refused: somebody else has initialised it meanwhile.
+    // Refused: another process has initialised the table meanwhile.
     requests.write(&write).await.map_err(|error| open_error(error, table))?;
     let found = version(requests, table).await?;
     let found = found.ok_or_else(|| OpenError::NotInitialised(table.to_owned()))?;
     check_version(found, table).map(|()| found)
 }
 
-/// What tells a table from every other, also from one that had or will have its name, here or in another account: a
-/// random text, in the row of the version since the first who sent for it. Earlier programs do not know it, and leave
-/// it alone.
+/// The random identity of a table, in the row of the layout version; the first call writes it. It distinguishes the
+/// table from every other one, also from an earlier or later table of the same name and from one in another account.
+/// Earlier programs do not know the attribute and leave it as it is.
 pub(crate) async fn identity(requests: Requests<'_>, random: Uid) -> Result<String, StoreError> {
-    let mark = Write::Update {
+    let set_identity = Write::Update {
         key: keys::schema(),
         set: vec![(attributes::TABLE, Value::S(random.to_string()))],
         remove: Vec::new(),
@@ -122,41 +122,41 @@ pub(crate) async fn identity(requests: Requests<'_>, random: Uid) -> Result<Stri
     };
     loop {
         let item = requests.get(&keys::schema()).await?;
-        let item = item.ok_or_else(|| damaged(&keys::schema(), "it is gone"))?;
+        let item = item.ok_or_else(|| damaged(&keys::schema(), "it does not exist"))?;
         if let Some(identity) = ItemFields(&item).text_if_any(attributes::TABLE)? {
             return Ok(identity.to_owned());
         }
-        // Refused: somebody else was faster, and the next look finds their text.
-        requests.write(&mark).await?;
+        // Refused: another call was faster, and the next read finds its identity.
+        requests.write(&set_identity).await?;
         requests.in_time()?;
     }
 }
 
-/// Notes in the row of the version that a registry has begun to use the table.
+/// Records in the row of the layout version that a registry uses the table.
 pub(crate) async fn mark_used(requests: Requests<'_>) -> Result<(), StoreError> {
     if is_used(requests).await? {
         return Ok(());
     }
-    let mark = Write::Update {
+    let set_used = Write::Update {
         key: keys::schema(),
         set: vec![(attributes::USED, Value::N(1))],
         remove: Vec::new(),
         condition: WriteCondition::Exists,
     };
-    // Refused: the row is gone. Whoever looks for the layout says so.
-    requests.write(&mark).await.map(drop)
+    // Refused: the row does not exist. The check of the layout reports that.
+    requests.write(&set_used).await.map(drop)
 }
 
-/// Whether a registry has begun to use the table.
+/// Whether a registry has used the table.
 pub(crate) async fn is_used(requests: Requests<'_>) -> Result<bool, StoreError> {
     let item = requests.get(&keys::schema()).await?;
     Ok(item.is_some_and(|item| ItemFields(&item).flag(attributes::USED)))
 }
 
-/// Makes a table, unless it is there, and waits until it can be used. `true`: it was made.
-pub(crate) async fn create(sdk: &Sdk, table: &str, pace: &dyn RetryEnvironment) -> Result<bool, OpenError> {
+/// Creates a table unless it exists, and waits until it is active. `true`: this call created it.
+pub(crate) async fn create(sdk: &Sdk, table: &str, environment: &dyn RetryEnvironment) -> Result<bool, OpenError> {
     let mut created = false;
-    let until = pace.elapsed() + CREATION_TIMEOUT;
+    let until = environment.elapsed() + CREATION_TIMEOUT;
     loop {
         match describe(sdk, table).await? {
             None => created |= request_table(sdk, table).await?,
@@ -167,10 +167,10 @@ pub(crate) async fn create(sdk: &Sdk, table: &str, pace: &dyn RetryEnvironment) 
                 }
             }
         }
-        if pace.elapsed() >= until {
+        if environment.elapsed() >= until {
             return Err(OpenError::NotActive(table.to_owned()));
         }
-        pace.sleep(Duration::from_millis(500)).await;
+        environment.sleep(Duration::from_millis(500)).await;
     }
 }
 
@@ -182,7 +182,7 @@ async fn describe(sdk: &Sdk, table: &str) -> Result<Option<TableDescription>, Op
     }
 }
 
-/// Asks for a table that is paid by the request and has no indexes. `false`: somebody else has sent for it.
+/// Creates a table with on-demand billing and without indexes. `false`: another process is creating it.
 async fn request_table(sdk: &Sdk, table: &str) -> Result<bool, OpenError> {
     let attribute = |name| {
         AttributeDefinition::builder()
@@ -209,7 +209,7 @@ async fn request_table(sdk: &Sdk, table: &str) -> Result<bool, OpenError> {
     }
 }
 
-/// A table that was made for something else is left alone.
+/// Refuses a table whose keys are not those of this program.
 fn check_keys(description: &TableDescription, table: &str) -> Result<(), OpenError> {
     let expected = [(PARTITION, KeyType::Hash), (SORT, KeyType::Range)];
     let found = description.key_schema().iter();
@@ -223,8 +223,8 @@ fn check_keys(description: &TableDescription, table: &str) -> Result<(), OpenErr
     }
 }
 
-/// Lets the service remove sessions by itself, long after their sweep. Two that do so at once are told apart by the
-/// service, which refuses the second: what counts is that somebody has done it.
+/// Enables the removal of expired rows by DynamoDB, long after session expiry. When two processes enable it at once,
+/// the service refuses the second one. That is no error if the removal is enabled afterwards.
 pub(crate) async fn expire_rows(sdk: &Sdk, table: &str) -> Result<(), OpenError> {
     if do_rows_expire(sdk, table).await? {
         return Ok(());
@@ -284,7 +284,7 @@ mod tests {
         (200, json!({ "TimeToLiveDescription": { "TimeToLiveStatus": status } }))
     }
 
-    /// What the service says to the second of two that ask at once.
+    /// The answer of the service to the second of two simultaneous requests.
     fn refusal() -> ScriptedResponse {
         let kind = "com.amazon.coral.validate#ValidationException";
         (
@@ -321,7 +321,7 @@ mod tests {
             assert!(check_version(found, "t").is_ok(), "{found}");
         }
         let newer = check_version(VERSION + 2, "metadata");
-        let text = newer.expect_err("a layout of two versions on").to_string();
+        let text = newer.expect_err("a layout two versions newer").to_string();
         assert!(
             text.contains("metadata") && text.contains(&(VERSION + 2).to_string()),
             "{text}"

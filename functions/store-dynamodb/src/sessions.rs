@@ -1,7 +1,8 @@
-//! Upload sessions: one row each, changed on condition of its version, with the part records beside it.
+//! Upload sessions: one row for each, which every write changes on condition of its version, and part records beside
+//! it.
 //!
-//! A change whose answer was lost may have been done, and its repetition is then refused. So each change writes which
-//! call made it: whoever finds its own name on the version that it meant to write has written it.
+//! A change whose answer was lost may have been applied, and its retry is then refused. So each change stores the uid
+//! of its call: a call that finds its own uid at the version that it wanted to write has written that version.
 
 mod expired;
 mod signing;
@@ -39,10 +40,10 @@ const ATTRIBUTES: [&str; 15] = [
     attributes::EXPIRES,
 ];
 
-/// How many part records are asked for at once. They are small; a page ends at 1 MB anyway.
+/// How many part records are read in one page. They are small; a page ends at 1 MB in any case.
 const PARTS_PER_PAGE: usize = 1000;
 
-/// A row as it lies there.
+/// A session's row as it is stored.
 struct StoredSession {
     session: Session,
     writer: Option<Uid>,
@@ -58,13 +59,13 @@ impl StoredSession {
         })
     }
 
-    /// Whether the call `cx` has written this, and meant to write `wanted`.
+    /// Whether the call `cx` has written this row as `wanted`.
     fn is_from(&self, wanted: &Session, cx: Context) -> bool {
         self.writer == Some(cx.uid) && self.session.version == wanted.version
     }
 }
 
-/// A session in which nothing was stored.
+/// A session without stored bytes.
 fn empty() -> Session {
     Session {
         version: 0,
@@ -76,7 +77,7 @@ fn empty() -> Session {
     }
 }
 
-/// A session of which nothing is left.
+/// A session whose row has been removed.
 fn swept() -> Session {
     Session {
         state: State::Swept,
@@ -84,26 +85,26 @@ fn swept() -> Session {
     }
 }
 
-/// Whether somebody may be writing: a claim ends at the very moment of its `claimed_until`.
+/// Whether a request may be writing. A claim ends exactly at its `claimed_until`.
 pub(crate) fn is_live(session: &Session, now: Timestamp) -> bool {
     session.claimed_until.is_some_and(|until| now < until)
 }
 
-/// What is written in any case: who writes.
+/// The attribute with the uid of the call, which every write sets.
 fn writer(cx: Context) -> (&'static str, Value) {
     (attributes::WRITER, Value::S(cx.uid.to_string()))
 }
 
-/// Makes the row what `after` says.
-pub(crate) fn becomes(cx: Context, key: SessionKey, after: &Session, condition: WriteCondition) -> Write {
+/// A write that gives the row the content of `after`.
+pub(crate) fn update(cx: Context, key: SessionKey, after: &Session, condition: WriteCondition) -> Write {
     let mut item = SessionRow::item(key, after);
-    let (name, who) = writer(cx);
-    item.attributes.insert(name.to_owned(), who);
+    let (name, uid) = writer(cx);
+    item.attributes.insert(name.to_owned(), uid);
     Write::change_to(item, &ATTRIBUTES, condition)
 }
 
-/// The session as `claim` holds it, one version on and without the claim.
-fn ended(claim: &Claim) -> Session {
+/// The session after the end of `claim`: one version on, and without the claim.
+fn after_claim(claim: &Claim) -> Session {
     Session {
         version: claim.version + 1,
         state: State::Open,
@@ -131,7 +132,8 @@ async fn read_row(&requests: &Requests<'_>, key: SessionKey) -> Result<Option<St
     item.as_ref().map(StoredSession::read).transpose()
 }
 
-/// Makes the row what `after` says, if `condition` holds. `false`: it did not, or another change followed at once.
+/// Gives the row the content of `after` if `condition` holds. `false`: it did not hold, or another change followed at
+/// once.
 pub(crate) async fn change(
     requests: &Requests<'_>,
     cx: Context,
@@ -139,7 +141,7 @@ pub(crate) async fn change(
     after: &Session,
     condition: WriteCondition,
 ) -> Result<bool, StoreError> {
-    match requests.write(&becomes(cx, key, after, condition)).await? {
+    match requests.write(&update(cx, key, after, condition)).await? {
         WriteOutcome::Done => Ok(true),
         WriteOutcome::Refused { perhaps_done: false } => Ok(false),
         WriteOutcome::Refused { perhaps_done: true } => {
@@ -149,8 +151,8 @@ pub(crate) async fn change(
     }
 }
 
-/// The item of a part record and the change of the row that counts it, or neither: a part that was written apart from
-/// the row could be written over by a late claim.
+/// Writes a part record and the change of the row that counts it in one transaction. If the part were written
+/// separately, a late write of an older claim could overwrite it.
 async fn save_with_part(
     requests: &Requests<'_>,
     cx: Context,
@@ -160,7 +162,7 @@ async fn save_with_part(
 ) -> Result<bool, StoreError> {
     let number = claim.progress.parts;
     let writes = [
-        becomes(cx, claim.key, after, has_version(claim.version)),
+        update(cx, claim.key, after, has_version(claim.version)),
         Write::Put {
             item: PartRow::item(claim.key, number, part),
             condition: WriteCondition::Always,
@@ -185,12 +187,12 @@ impl SessionStore for DynamoStore {
         maximum_attempts: u32,
     ) -> Result<Claimed, StoreError> {
         let requests = self.local.within(cx);
-        // A token that has ended creates no row: a session that was swept would begin again, with names for its objects
-        // that its graves have.
+        // An expired token creates no row. Otherwise a session that was swept would start again, with object names that
+        // are already in the deletion queue.
         let may_create = cx.now < key.expires;
-        // The first claim of a session creates the row without having looked for it. That is a write that is refused and
-        // paid for where there is one, so that others look first.
-        let mut looked = if may_create && expected == Expected::New {
+        // The first claim of a session creates the row without reading it first. If the row exists, that write is
+        // refused and still billed, so that all other claims read first.
+        let mut known_row = if may_create && expected == Expected::New {
             None
         } else {
             Some(read_row(&requests, key).await?)
@@ -198,7 +200,7 @@ impl SessionStore for DynamoStore {
         let mut written: Option<Session> = None;
         let mut round = 0;
         loop {
-            let (before, condition) = match looked {
+            let (before, condition) = match known_row {
                 Some(Some(row)) if written.as_ref().is_some_and(|written| row.is_from(written, cx)) => {
                     return Ok(granted(key, row.session));
                 }
@@ -224,16 +226,16 @@ impl SessionStore for DynamoStore {
                 claimed_until: Some(until),
                 ..before
             };
-            let answer = requests.write(&becomes(cx, key, &after, condition)).await?;
+            let answer = requests.write(&update(cx, key, &after, condition)).await?;
             if answer.is_done() {
                 return Ok(granted(key, after));
             }
-            // Losing to a row that was there already is no race.
+            // A refusal because the row already existed is no lost race.
             if round > 0 {
                 requests.lost_race(round - 1).await?;
             }
             round += 1;
-            looked = Some(read_row(&requests, key).await?);
+            known_row = Some(read_row(&requests, key).await?);
             written = Some(after);
         }
     }
@@ -243,7 +245,7 @@ impl SessionStore for DynamoStore {
             key: keys::session(claim.key),
             set: vec![(attributes::CLAIMED_UNTIL, Value::N(until.0))],
             remove: Vec::new(),
-            // Whatever ends a claim or the session changes the version.
+            // Every end of a claim or of the session changes the version.
             condition: has_version(claim.version),
         };
         let answer = self.local.within(cx).write(&write).await?;
@@ -261,7 +263,7 @@ impl SessionStore for DynamoStore {
         let parts = claim.progress.parts + u32::from(part.is_some());
         let after = Session {
             progress: Progress { parts, ..progress },
-            ..ended(claim)
+            ..after_claim(claim)
         };
         match part {
             Some(part) => save_with_part(&requests, cx, claim, &after, &part).await,
@@ -270,7 +272,7 @@ impl SessionStore for DynamoStore {
     }
 
     async fn release(&self, cx: Context, claim: &Claim) -> Result<(), StoreError> {
-        let write = becomes(cx, claim.key, &ended(claim), has_version(claim.version));
+        let write = update(cx, claim.key, &after_claim(claim), has_version(claim.version));
         self.local.within(cx).write(&write).await?;
         Ok(())
     }
@@ -301,7 +303,7 @@ impl SessionStore for DynamoStore {
         let after = Session {
             state: State::Committing,
             publishing: Some(publishing.clone()),
-            ..ended(claim)
+            ..after_claim(claim)
         };
         let requests = self.local.within(cx);
         change(&requests, cx, claim.key, &after, has_version(claim.version)).await
@@ -309,7 +311,7 @@ impl SessionStore for DynamoStore {
 
     async fn finish(&self, cx: Context, claim: &Claim, end: End) -> Result<(), StoreError> {
         let state = |state: State| Value::S(state_text(state).to_owned());
-        // Nobody can claim a session that is committing, so that the last attempt is the committer's.
+        // A committing session cannot be claimed, so that its last attempt is the one that commits.
         let committing = WriteCondition::All(vec![
             WriteCondition::Is(attributes::STATE, state(State::Committing)),
             WriteCondition::Lacks(attributes::PUBLISHED),
@@ -322,7 +324,7 @@ impl SessionStore for DynamoStore {
         let mut set = vec![
             writer(cx),
             (attributes::STATE, state(end.into())),
-            // Above the claim's version and above the commit's, whichever it is that ends here.
+            // Higher than the version of the claim and that of the commit, whichever is in the row.
             (attributes::VERSION, Value::N(claim.version + 2)),
         ];
         let mut remove = vec![attributes::CLAIMED_UNTIL];
@@ -352,8 +354,8 @@ impl SessionStore for DynamoStore {
                 state: end.into(),
                 ..session
             };
-            // Refused: the committer itself has ended it, or a sweep has.
-            requests.write(&becomes(cx, key, &after, condition)).await?;
+            // Refused: the committing request or a sweep has finished the session.
+            requests.write(&update(cx, key, &after, condition)).await?;
         }
         Ok(())
     }
@@ -396,7 +398,8 @@ impl SessionStore for DynamoStore {
 
     async fn signing_keys(&self, cx: Context, candidate: SigningKey) -> Result<Vec<SigningKey>, StoreError> {
         if self.has_two_tables() {
-            // Before the first upload: a main table without it is not the one that this registry has begun with.
+            // This happens before the first upload. A main table without this flag is therefore not the one that the
+            // registry began with.
             schema::mark_used(self.main.within(cx)).await?;
         }
         signing::keys(&self.local.within(cx), &candidate).await

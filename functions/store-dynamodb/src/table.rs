@@ -1,8 +1,8 @@
-//! The table as this crate sees it: items under two-part keys, a few requests, a few conditions.
+//! The interface of this crate to a table: items under two-part keys, a few requests and a few conditions.
 //!
-//! Everything above this trait is the protocol; everything below it is a way to speak to a table: `aws` for DynamoDB,
-//! `memory` for tests, where a scheduler decides who goes next and who crashes. No request is retried here, and none
-//! is cut into pieces: that is `retrying`'s, once for all of them.
+//! The protocols use the [`Table`] trait. `aws` implements it for DynamoDB, and `memory` implements it for tests, where
+//! a scheduler decides the order of requests and which task crashes. Implementations neither retry a request nor split
+//! it; `retrying` does both for all of them.
 
 use std::collections::BTreeMap;
 
@@ -17,95 +17,95 @@ pub(crate) const PARTITION: &str = "pk";
 /// The name of the attribute that holds [`ItemKey::sort`].
 pub(crate) const SORT: &str = "sk";
 
-/// The largest item, in bytes of names and values.
+/// The maximum size of an item, in bytes of names and values.
 pub(crate) const ITEM_BYTES: usize = 400_000;
-/// The most items in a transaction.
+/// The maximum number of items in a transaction.
 pub(crate) const TRANSACTION_ITEMS: usize = 100;
-/// The most bytes in a transaction.
+/// The maximum size of a transaction, in bytes.
 pub(crate) const TRANSACTION_BYTES: usize = 4_000_000;
-/// The most items in a batch of writes.
+/// The maximum number of items in a batch of writes.
 pub(crate) const BATCH_WRITES: usize = 25;
-/// The most items in a batch of reads.
+/// The maximum number of items in a batch of reads.
 pub(crate) const BATCH_READS: usize = 100;
 
-/// The name of an item.
+/// The primary key of an item.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ItemKey {
-    /// Chooses the item collection.
+    /// The partition key: selects the item collection.
     pub(crate) partition: String,
-    /// Orders the items of a collection, by its bytes.
+    /// The sort key: orders the items of a collection by its bytes.
     pub(crate) sort: String,
 }
 
-/// An attribute's value.
+/// The value of an attribute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
     /// Text.
     S(String),
-    /// A whole number. Incarnations are text: they use all 64 bits, and are never counted with.
+    /// A whole number. Uids are stored as text: they use all 64 bits, and nothing is calculated with them.
     N(u64),
     /// Bytes.
     B(Bytes),
 }
 
-/// An item's attributes but its key.
+/// The attributes of an item without its key.
 pub(crate) type Attributes = BTreeMap<String, Value>;
 
 /// An item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Item {
-    /// Its name.
+    /// The key.
     pub(crate) key: ItemKey,
-    /// Everything else.
+    /// All other attributes.
     pub(crate) attributes: Attributes,
 }
 
-/// What must be true of the item that a write names, at the moment of the write.
+/// What must be true of the written item when the write is applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum WriteCondition {
-    /// Nothing.
+    /// No condition.
     Always,
-    /// There is such an item.
+    /// The item exists.
     Exists,
-    /// There is none.
+    /// The item does not exist.
     Absent,
-    /// The attribute has this value (so that the item exists).
+    /// The item exists, and the attribute has this value.
     Is(&'static str, Value),
     /// The item exists, and has no such attribute.
     Lacks(&'static str),
-    /// All of these.
+    /// All of these hold.
     All(Vec<WriteCondition>),
-    /// One of these.
+    /// At least one of these holds.
     Any(Vec<WriteCondition>),
 }
 
-/// One change.
+/// One change of one item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Write {
     /// Writes the whole item.
     Put { item: Item, condition: WriteCondition },
-    /// Changes some attributes; makes the item if there is none and the condition allows it.
+    /// Changes some attributes. Creates the item if it does not exist and the condition allows it.
     Update {
         key: ItemKey,
         set: Vec<(&'static str, Value)>,
         remove: Vec<&'static str>,
         condition: WriteCondition,
     },
-    /// Removes the item, if there is one.
+    /// Removes the item, if it exists.
     Delete { key: ItemKey, condition: WriteCondition },
-    /// Changes nothing; only in a transaction.
+    /// Only checks the condition. Allowed in a transaction only.
     Check { key: ItemKey, condition: WriteCondition },
 }
 
 impl Write {
-    /// Removes an item, whatever it is.
+    /// Removes an item unconditionally.
     pub(crate) fn delete(key: ItemKey) -> Self {
         let condition = WriteCondition::Always;
         Self::Delete { key, condition }
     }
 
-    /// Makes an item what `item` is in the attributes `known`, of which those that it lacks are removed. Others, which a
-    /// newer version of this program may have added, stay.
+    /// Sets the attributes named in `known` to their values in `item`, and removes those that `item` does not have.
+    /// Keeps all other attributes, since a newer version of this program may have added them.
     pub(crate) fn change_to(item: Item, known: &[&'static str], condition: WriteCondition) -> Self {
         let Item { key, mut attributes } = item;
         let mut set = Vec::new();
@@ -125,7 +125,7 @@ impl Write {
         }
     }
 
-    /// The item that it names.
+    /// The key of the item.
     pub(crate) fn key(&self) -> &ItemKey {
         match self {
             Self::Put { item, .. } => &item.key,
@@ -134,10 +134,10 @@ impl Write {
     }
 }
 
-/// What became of a write or a transaction.
+/// The outcome of a write or a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Written {
-    /// It is done.
+    /// The write was applied.
     Done,
     /// The conditions of the writes with these indices did not hold, and nothing was changed.
     Refused(Vec<usize>),
@@ -146,85 +146,82 @@ pub(crate) enum Written {
 /// Whether a read must see every write that was acknowledged before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Consistency {
-    /// It must. Twice the price.
+    /// It must. Costs twice as much.
     Strong,
-    /// It may see an older state. Only where the answer is a hint that something strong decides afterwards.
+    /// It may return an older state. Use it only for a hint that a strongly consistent request confirms later.
     #[cfg_attr(
         not(test),
-        expect(
-            dead_code,
-            reason = "no protocol relies on such a read; the tests' table shows what it would see"
-        )
+        expect(dead_code, reason = "no protocol uses such a read; only the tests of the tables do")
     )]
     Eventual,
 }
 
-/// Which items of a collection, by their sort keys.
+/// A range of items of one collection, by their sort keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Range {
-    /// The collection.
+    /// The partition key of the collection.
     pub(crate) partition: String,
-    /// The lowest sort key, itself included.
+    /// The lowest sort key, inclusive.
     pub(crate) from: String,
-    /// The highest sort key, itself included.
+    /// The highest sort key, inclusive.
     pub(crate) to: String,
 }
 
-/// A request for items of one collection in order.
+/// A request for items of one collection, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RangeQuery {
-    /// Which items.
+    /// The items that are asked for.
     pub(crate) range: Range,
-    /// Begin behind this sort key, which is within the range, in the direction of the query.
+    /// Start after this sort key, in the direction of the query. It lies within the range.
     pub(crate) after: Option<String>,
-    /// From the highest down.
+    /// Return the highest sort key first.
     pub(crate) descending: bool,
-    /// At most as many.
+    /// The maximum number of items.
     pub(crate) limit: usize,
-    /// What it must see.
+    /// The consistency of the read.
     pub(crate) consistency: Consistency,
 }
 
-/// Some items in order.
+/// One page of items.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub(crate) struct ItemPage {
     /// The items.
     pub(crate) items: Vec<Item>,
-    /// There may be more behind this key: a page ends at the limit, or at 1 MB.
+    /// The key after which there may be more items. A page ends at the limit or at 1 MB.
     pub(crate) more_after: Option<ItemKey>,
 }
 
-/// Why a request was not answered.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TableError {
-    /// The same request may succeed in a moment: a conflict, a throttle, a fault, a timeout. Whether a write was done
-    /// is not known, unless `not_done`.
+    /// The same request may succeed soon: a conflict, a throttle, a fault, a timeout. Unless `not_done` is set, a write
+    /// may have been applied.
     #[error("the table did not answer: {cause}")]
     Retry {
-        /// The write was surely not done.
+        /// The write was certainly not applied.
         not_done: bool,
-        /// What was said.
+        /// The error of the request.
         #[source]
         cause: Cause,
     },
-    /// It will not: permissions, a missing table, a request that is wrong.
+    /// The same request will fail again: no permission, a missing table, an invalid request.
     #[error("the table refused: {0}")]
     Fatal(#[source] Cause),
 }
 
 impl TableError {
-    /// The error of a call that this one ended.
+    /// Converts the error into that of the call.
     pub(crate) fn into_store_error(self) -> StoreError {
-        let told = |cause: &Cause| cause.downcast_ref::<TableMessage>().map(|told| told.reason);
+        let reason_of = |cause: &Cause| cause.downcast_ref::<TableMessage>().map(|message| message.reason);
         match self {
-            Self::Retry { cause, .. } => match told(&cause) {
+            Self::Retry { cause, .. } => match reason_of(&cause) {
                 Some(reason @ (Reason::Throttled | Reason::Unavailable | Reason::ClockOff)) => {
                     StoreError::because(reason, cause)
                 }
                 _ => StoreError::because(Reason::MetadataUnreachable, cause),
             },
-            // Whatever the reason would be elsewhere: nothing becomes of it by waiting.
-            Self::Fatal(cause) => match told(&cause) {
+            // Waiting does not help here, so that only the reason "refused" is kept.
+            Self::Fatal(cause) => match reason_of(&cause) {
                 Some(Reason::MetadataRefuses) => StoreError::because(Reason::MetadataRefuses, cause),
                 _ if cause.is::<MissingTable>() => StoreError::because(Reason::MetadataRefuses, cause),
                 _ => StoreError::failed(cause),
@@ -233,7 +230,7 @@ impl TableError {
     }
 }
 
-/// What a table said, and what that means to those who wait.
+/// The error text of a table, and the reason that callers act on.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]
 pub(crate) struct TableMessage {
@@ -243,31 +240,31 @@ pub(crate) struct TableMessage {
 
 /// One table.
 ///
-/// A request whose answer was lost may have been done: what is built on this must bear that every write is done twice,
-/// and that a conditional one is refused the second time because the first was done.
+/// A request whose answer was lost may have been applied. A caller must therefore accept that a write is applied twice,
+/// and that the second try of a conditional write is refused because the first was applied.
 #[async_trait]
 pub(crate) trait Table: Send + Sync + 'static {
-    /// One item.
+    /// Reads one item.
     async fn get(&self, key: &ItemKey, consistency: Consistency) -> Result<Option<Item>, TableError>;
 
-    /// Items of one collection, in the order of their sort keys. One page.
+    /// Reads one page of items of one collection, in the order of their sort keys.
     async fn query(&self, query: &RangeQuery) -> Result<ItemPage, TableError>;
 
-    /// Items of the whole table in no order that means anything, strongly consistent. One page of at most `limit`.
+    /// Reads one page of at most `limit` items of the whole table, in an arbitrary order, strongly consistent.
     async fn scan(&self, after: Option<&ItemKey>, limit: usize) -> Result<ItemPage, TableError>;
 
-    /// One change.
+    /// Applies one change.
     async fn write(&self, write: &Write) -> Result<Written, TableError>;
 
-    /// Up to 100 changes of different items, all or none. `token` makes the request idempotent for some minutes: the
-    /// same token and the same changes are done once.
+    /// Applies up to 100 changes of different items, all or none. `token` makes the request idempotent for some
+    /// minutes: the same changes with the same token are applied once.
     async fn transact(&self, writes: &[Write], token: &str) -> Result<Written, TableError>;
 
-    /// Up to 100 items, strongly consistent, in any order; those that the table had no capacity for come back in the
-    /// second list.
+    /// Reads up to 100 items, strongly consistent, in any order. The second list holds the keys that the table did not
+    /// read for lack of capacity.
     async fn batch_get(&self, keys: &[ItemKey]) -> Result<(Vec<Item>, Vec<ItemKey>), TableError>;
 
-    /// Up to 25 unconditional puts and deletes of different items, each by itself; those that the table had no
-    /// capacity for come back.
+    /// Applies up to 25 unconditional puts and deletes of different items, each independently. Returns those that the
+    /// table did not apply for lack of capacity.
     async fn batch_write(&self, writes: &[Write]) -> Result<Vec<Write>, TableError>;
 }

@@ -1,4 +1,4 @@
-//! What the service's answers mean for a retry.
+//! Classifies the errors of the service: may the request be sent again, and was it applied?
 
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::CancellationReason;
@@ -8,23 +8,23 @@ use registry::store::Reason;
 
 use crate::table::{TableError, TableMessage, Written};
 
-/// There is no such table, or its creation is not finished.
+/// The table does not exist, or its creation is not finished.
 #[derive(Debug, thiserror::Error)]
 #[error("there is no table {0}: `roadstead metadata init` creates it")]
 pub(crate) struct MissingTable(pub(crate) String);
 
-/// A request that this crate should not have made, or an answer that it cannot read.
+/// The error for a request that this crate should not have made, or for an answer that it cannot read.
 pub(super) fn invalid(why: impl Into<registry::store::Cause>) -> TableError {
     TableError::Fatal(why.into())
 }
 
-/// The condition of a single write did not hold.
+/// Whether the condition of a single write did not hold.
 pub(super) fn is_refusal<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
     let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
     code == Some("ConditionalCheckFailedException")
 }
 
-/// What went wrong, whole: the SDK's own words for it are two (`service error`), with the rest behind them.
+/// The whole error text with all causes. The SDK's own text is only `service error`; the causes have the rest.
 #[derive(Debug)]
 struct ErrorText {
     text: String,
@@ -36,7 +36,7 @@ impl ErrorText {
         let mut source = error.source();
         while let Some(cause) = source {
             let cause_text = cause.to_string();
-            // Some causes repeat what they caused.
+            // Some causes repeat the text of the error that they caused.
             if !text.ends_with(&cause_text) {
                 text = format!("{text}: {cause_text}");
             }
@@ -48,10 +48,10 @@ impl ErrorText {
     fn of_service<E: ProvideErrorMetadata>(error: &E, status: u16) -> Self {
         let code = error.code().unwrap_or("no code");
         let message = match error.message() {
-            // To help with a wrong signature, the service repeats the request that it should have been of, and in it the
-            // session's token. The text goes to the log.
+            // For a wrong signature, the service's message repeats the canonical request, which includes the session
+            // token. This text goes to the log.
             Some(message) if repeats_request(code, message) => {
-                "the service's text is left out, since it repeats the request"
+                "the text of the service is omitted, because it repeats the request"
             }
             Some(message) => message,
             None => "no message",
@@ -62,7 +62,7 @@ impl ErrorText {
     }
 }
 
-/// Whether a message holds headers of the request, or may.
+/// Whether a message contains headers of the request, or may contain them.
 fn repeats_request(code: &str, message: &str) -> bool {
     let message = message.to_ascii_lowercase();
     code.to_ascii_lowercase().contains("signature")
@@ -71,7 +71,7 @@ fn repeats_request(code: &str, message: &str) -> bool {
             .any(|sign| message.contains(sign))
 }
 
-/// Whether a request may be sent again.
+/// Converts an error of the SDK, and decides whether the request may be sent again.
 pub(crate) fn classified<E>(error: &SdkError<E, HttpResponse>, table: &str) -> TableError
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
@@ -86,7 +86,7 @@ where
             let reason = reason_of(code, status);
             retry_class_of(code, status).into_error(reason, ErrorText::of_service(service, status))
         }
-        // Also what the SDK meets while it looks for credentials, which may well be there in a moment.
+        // This includes failures of the SDK to get credentials, which may be available soon.
         SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) | SdkError::ResponseError(_) => {
             RetryClass::PerhapsDone.into_error(Reason::MetadataUnreachable, ErrorText::of(error))
         }
@@ -94,7 +94,7 @@ where
     }
 }
 
-/// Whether a request may be sent again, and what is known of this one.
+/// Whether a request may be sent again, and whether it may have been applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RetryClass {
     NotDone,
@@ -116,13 +116,13 @@ impl RetryClass {
     }
 }
 
-/// What a code means to those who wait for an answer.
+/// The reason that a code gives to callers.
 fn reason_of(code: &str, status: u16) -> Reason {
     match code {
         "ProvisionedThroughputExceededException" | "RequestLimitExceeded" | "Throttling" | "ThrottlingException" => {
             Reason::Throttled
         }
-        // Others write the same items: fewer requests would not help.
+        // Other requests write the same items; a lower request rate would not help.
         "TransactionConflictException" | "TransactionInProgressException" | "ReplicatedWriteConflictException" => {
             Reason::Unavailable
         }
@@ -140,17 +140,17 @@ fn reason_of(code: &str, status: u16) -> Reason {
 
 fn retry_class_of(code: &str, status: u16) -> RetryClass {
     match code {
-        // Refused before anything was done: no capacity, or another transaction holds one of the items.
+        // Refused before anything was applied: no capacity, or another transaction uses one of the items.
         "ProvisionedThroughputExceededException"
         | "RequestLimitExceeded"
         | "Throttling"
         | "ThrottlingException"
         | "TransactionConflictException"
         | "ReplicatedWriteConflictException"
-        // Credentials that ended on the way; the SDK asks for new ones.
+        // Credentials that expired on the way; the SDK gets new ones.
         | "ExpiredTokenException"
         | "RequestExpired" => RetryClass::NotDone,
-        // The same transaction, by an earlier try: its answer will be this one's.
+        // An earlier try of the same transaction is in progress; its result will be the result of this one.
         "TransactionInProgressException" => RetryClass::PerhapsDone,
         _ if status == 429 => RetryClass::NotDone,
         _ if status >= 500 => RetryClass::PerhapsDone,
@@ -158,7 +158,7 @@ fn retry_class_of(code: &str, status: u16) -> RetryClass {
     }
 }
 
-/// Why a transaction was cancelled: a condition that did not hold counts more than a conflict on another item.
+/// The outcome of a cancelled transaction. A failed condition takes precedence over a conflict on another item.
 pub(super) fn cancelled(reasons: &[CancellationReason]) -> Result<Written, TableError> {
     let codes = || reasons.iter().map(|reason| reason.code().unwrap_or("None"));
     let refused = codes()
@@ -169,8 +169,8 @@ pub(super) fn cancelled(reasons: &[CancellationReason]) -> Result<Written, Table
         return Ok(Written::Refused(refused));
     }
     let throttled = |code: &str| matches!(code, "ThrottlingError" | "ProvisionedThroughputExceeded");
-    let passing = |code: &str| code == "TransactionConflict" || throttled(code);
-    let again = if codes().any(passing) && codes().all(|code| code == "None" || passing(code)) {
+    let transient = |code: &str| code == "TransactionConflict" || throttled(code);
+    let retry_class = if codes().any(transient) && codes().all(|code| code == "None" || transient(code)) {
         RetryClass::NotDone
     } else {
         RetryClass::Never
@@ -182,14 +182,14 @@ pub(super) fn cancelled(reasons: &[CancellationReason]) -> Result<Written, Table
             .map_or_else(|| code.to_owned(), |message| format!("{code} ({message})"))
     });
     let reasons: Vec<_> = reasons.collect();
-    let reason = match again {
+    let reason = match retry_class {
         RetryClass::Never => Reason::Failed,
         RetryClass::NotDone | RetryClass::PerhapsDone if codes().any(throttled) => Reason::Throttled,
-        // Others write the same items: fewer requests would not help.
+        // Other requests write the same items; a lower request rate would not help.
         RetryClass::NotDone | RetryClass::PerhapsDone => Reason::Unavailable,
     };
     let text = format!("a transaction was cancelled: {}", reasons.join(", "));
-    Err(again.into_error(reason, ErrorText { text }))
+    Err(retry_class.into_error(reason, ErrorText { text }))
 }
 
 #[cfg(test)]
@@ -256,7 +256,7 @@ mod tests {
             "InvalidSignatureException",
             "IncompleteSignatureException",
             "SignatureDoesNotMatch",
-            // Whatever the code is.
+            // The message is omitted whatever the code is.
             "ValidationException",
         ] {
             let text = text_of(code, &message);
@@ -270,7 +270,7 @@ mod tests {
         );
         assert!(
             text.contains("dynamodb:Scan"),
-            "what is needed to understand a refusal stays: {text}"
+            "the reason of a refusal stays in the text: {text}"
         );
     }
 
@@ -293,7 +293,7 @@ mod tests {
         assert!(matches!(because(&codes), Ok(Written::Refused(which)) if which == [1, 3]));
     }
 
-    /// Two pushes of one tag are no throttling.
+    /// Two simultaneous pushes of one tag are a conflict, not throttling.
     #[test]
     fn a_conflict_is_not_reported_as_throttling() {
         let reason = |codes: &[&str]| {

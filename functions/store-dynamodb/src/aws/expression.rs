@@ -1,5 +1,5 @@
-//! Conditions and updates in the service's words. Names and values always go by placeholders: some names are words of
-//! its language, and the list of those grows.
+//! Conditions and updates in DynamoDB's expression syntax. All names and values are placeholders: some attribute names
+//! are reserved words, and the list of reserved words grows.
 
 use std::collections::HashMap;
 
@@ -30,9 +30,9 @@ impl Expression {
         format!(":v{}", self.values.len() - 1)
     }
 
-    /// `None`: it always holds.
+    /// The condition as an expression; `None`: it always holds.
     pub(super) fn condition(&mut self, condition: &WriteCondition) -> Option<String> {
-        // An item exists when it has its key.
+        // An item exists if its key attribute exists.
         match condition {
             WriteCondition::Always => None,
             WriteCondition::Exists => Some(format!("attribute_exists({})", self.name(PARTITION))),
@@ -65,7 +65,7 @@ impl Expression {
         clauses.collect::<Vec<_>>().join(" ")
     }
 
-    /// The service refuses an empty map.
+    /// `None` if there are no names: the service refuses an empty map.
     pub(super) fn names(&self) -> Option<HashMap<String, String>> {
         let names = self.names.iter().enumerate();
         let names: HashMap<_, _> = names

@@ -1,4 +1,4 @@
-//! What goes over the connection, and what becomes of what comes back: the SDK with a connection that answers from a script.
+//! The requests that are sent, and how answers are read: the SDK over a connection that answers from a script.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::VecDeque;
@@ -20,10 +20,10 @@ use super::*;
 use crate::retrying::{SystemRetryEnvironment, TableClient};
 use crate::table::{Range, Value, WriteCondition};
 
-/// What is said to one request: a status and a body. Nothing at all when the script is over.
+/// The answer to one request: a status and a body.
 pub(crate) type ScriptedResponse = (u16, Json);
 
-/// A connection: notes what is requests, and answers from a script.
+/// A connection that records its requests and answers from a script. After the end of the script it does not answer.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ScriptedConnection {
     script: Arc<Mutex<VecDeque<ScriptedResponse>>>,
@@ -38,7 +38,7 @@ impl ScriptedConnection {
         }
     }
 
-    /// The operations that were requests for, each with its parameters.
+    /// The operations that were requested, each with its parameters.
     pub(crate) fn requests(&self) -> Vec<(String, Json)> {
         self.requests.lock().unwrap().clone()
     }
@@ -114,7 +114,7 @@ async fn every_read_request_states_its_consistency() {
             assert_eq!(parameters["ConsistentRead"], expected, "{operation}: {consistency:?}");
         }
     }
-    // These have no other form.
+    // These requests are always strongly consistent.
     table.scan(None, 10).await.unwrap();
     table.batch_get(&[key()]).await.unwrap();
     let requests = connection.requests();
@@ -179,7 +179,7 @@ async fn a_write_has_the_same_parameters_alone_and_in_a_transaction() {
     }
 }
 
-/// A try may take six seconds; a call of which less is left ends at its deadline all the same.
+/// One try may take six seconds. A call with less time left still ends at its deadline.
 #[tokio::test]
 async fn a_request_without_an_answer_fails_at_the_deadline() {
     const TIMEOUT: Duration = Duration::from_millis(300);
@@ -214,7 +214,7 @@ async fn a_request_without_an_answer_fails_at_the_deadline() {
             "{number}: {failure:?}"
         );
     }
-    assert!(took >= TIMEOUT * 8, "each had its time: {took:?}");
-    // A single one of them would take six seconds.
+    assert!(took >= TIMEOUT * 8, "each request waited for its deadline: {took:?}");
+    // One try with its own maximum time would take six seconds.
     assert!(took < Duration::from_secs(5), "{took:?}");
 }

@@ -1,4 +1,4 @@
-//! Between items here and maps of attributes there.
+//! Converts between the items of this crate and the attribute maps of the SDK.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,8 @@ pub(super) fn to_sdk_value(value: &Value) -> AttributeValue {
     }
 }
 
-/// `None`: of a type that no version so far writes. A newer one may, in an attribute that this one has no use for.
+/// `None` for a type that no version has written so far. A newer version may use it, in an attribute that this one does
+/// not read.
 fn from_sdk_value(value: AttributeValue) -> Option<Value> {
     match value {
         AttributeValue::S(text) => Some(Value::S(text)),

@@ -1,12 +1,13 @@
-//! The end of a walk over the names: repositories without manifests and links leave the catalog.
+//! The last part of a walk over the metadata: it removes repositories without manifests and links from the catalog.
 //!
-//! Which manifests a repository has, its list tells; which links it has, only the walk over the whole table. So the row
-//! of a repository without manifests is marked, and a later pass deletes it, [`grace`] later, if the mark still stands
-//! and there still are no manifests. The mark is taken away by whoever publishes ([`StoreCall::keep_listed`]), and by every
-//! pass that meets a link or a manifest of the repository before it comes here.
+//! The list of manifests shows whether a repository has manifests; only the walk over the whole table shows whether it
+//! has links. So a pass marks the row of a repository without manifests. A later pass, at least [`grace`] later,
+//! deletes the row if the mark is still present and the repository still has no manifests. Two kinds of requests clear
+//! the mark: those that publish a manifest ([`StoreCall::keep_listed`]), and every pass that meets a link or a manifest
+//! of the repository earlier in its walk.
 //!
-//! Deleting it is safe because whoever publishes has read the row, without its mark, at most
-//! [`REMEMBERED_MS`] and the time of one call before: much less than the grace.
+//! The deletion is safe because a publisher has read the row without a mark at most [`REMEMBERED_MS`] and the time of
+//! one call before it publishes. That is much less than the grace.
 
 use oci::RepositoryName;
 use registry::store::collection::{Collected, GracePeriods, PassStatistics, Plan, YOUNG_MS};
@@ -22,11 +23,11 @@ use crate::mutation::{Mutation, active};
 use crate::records::{CatalogRow, attributes, damaged};
 use crate::table::{Item, ItemKey, Write, WriteCondition};
 
-/// What the places of this part of a walk begin with. No repository's name does; and a program that knows nothing of
-/// this part goes on behind it, with what the table holds there.
+/// The prefix of the cursors in this part of a walk. No repository name begins with it. A program that does not know
+/// this part continues after such a key, with the items that the table has there.
 const PREFIX: char = '~';
 
-/// Where this part begins.
+/// The cursor at which this part begins.
 pub(super) fn start() -> Cursor {
     position_after("")
 }
@@ -37,18 +38,19 @@ fn position_after(repository: &str) -> Cursor {
     cursor(&key)
 }
 
-/// The repository behind which this part goes on, empty at its beginning; `None`: the place is one of the table.
+/// The repository after which this part continues, empty at its beginning; `None`: the cursor belongs to the table
+/// walk.
 pub(super) fn position(key: &ItemKey) -> Option<&str> {
     let is_here = key.partition == keys::catalog_partition().partition;
     key.sort.strip_prefix(PREFIX).filter(|_| is_here)
 }
 
-/// For how long a mark stands before its row is deleted: longer than any publisher may rely on what it has read.
+/// How long a mark is present before its row is deleted: longer than a publisher may rely on its last read of the row.
 fn grace(grace_periods: &GracePeriods) -> u64 {
     grace_periods.link_ms.max(REMEMBERED_MS + YOUNG_MS)
 }
 
-/// Looks at one page of the catalog.
+/// Processes one page of the catalog.
 pub(super) async fn slice(
     call: &StoreCall<'_>,
     plan: &Plan,
@@ -83,13 +85,13 @@ impl MetadataPass<'_> {
         let grace = grace(&self.plan.grace_periods);
         let mut statistics = PassStatistics::default();
         let since = row.mark.as_ref().map_or(row.created, |mark| mark.at);
-        // Most repositories were met with something in them a moment ago.
+        // The walk has just met links or manifests of most repositories.
         if !self.is_past(since, grace) || self.call.is_known_to_be_listed(&repository) {
             return Ok(statistics);
         }
         let has_manifests = self.has_manifests(&repository).await?;
         match row.mark {
-            // Put there while it was marked, by somebody who had read it before.
+            // A publisher that had read the row before the mark has put a manifest.
             Some(mark) if has_manifests => {
                 let unmarked = unmark(item.key.clone(), mark.is_present());
                 if !self.plan.dry_run {

@@ -1,8 +1,8 @@
-//! The graveyard: one item for each object that lost its name, whenever and however often it did.
+//! The deletion queue: one item for each object that waits for its deletion, however often it was scheduled.
 //!
-//! A write never makes a grave older, and a grave is forgotten only as it was seen, so that an object waits from the
-//! last time that it lost its name. Burials are conditional on what they have read, and removals on the time: whichever
-//! comes first, the other notices.
+//! Scheduling an object again never makes its item older, and an item is removed only if it is as it was read. So an
+//! object waits from the last time that it was scheduled. Scheduling is conditional on the item that was read, and a
+//! removal is conditional on the item's time: the second of the two notices the first.
 
 #[cfg(test)]
 mod tests;
@@ -18,19 +18,20 @@ use crate::records::{BlobRow, PendingDeletionRow, attributes};
 use crate::retrying::Requests;
 use crate::table::{Consistency, RangeQuery, Value, Write, WriteCondition};
 
-/// How many graves are read in one page. They lie in the order of their objects, so that those which are due are among
-/// others; small enough that reading some of a page again, behind the last that was asked for, costs little.
+/// How many pending deletions are read in one page. They are in the order of their objects, so that due ones are among
+/// others. A page is small, because a part of it may be read again when a caller's limit ends within it.
 const PAGE: usize = 500;
 
-/// How many pages one call reads at most: so many are read in a second or two, far within the time of a call. More than
-/// there are shards, so that a small graveyard is one call.
+/// The maximum number of pages that one call reads. That takes a second or two, much less than the time of a call.
+/// There are more pages than shards, so that a small queue is read in one call.
 const PAGES: usize = 32;
 const _: () = assert!(PAGES > SHARDS as usize);
 
-/// How many graves are dug or removed at once: an upload may leave 100,000, and each is a request of its own.
+/// How many items are written or removed at once. An upload may leave 100,000 objects, and each is a separate request.
 const AT_ONCE: usize = 64;
 
-/// Buries an object; one that is buried already keeps its one grave (see [`PendingDeletion::joined`]).
+/// Schedules the deletion of an object. An object that is scheduled already keeps one item (see
+/// [`PendingDeletion::joined`]).
 pub(crate) async fn schedule_deletion(
     requests: &Requests<'_>,
     pending_deletion: &PendingDeletion,
@@ -39,7 +40,7 @@ pub(crate) async fn schedule_deletion(
     let mut condition = WriteCondition::Absent;
     let mut round = 0;
     loop {
-        let write = PendingDeletionRow::becomes(&written, condition);
+        let write = PendingDeletionRow::update(&written, condition);
         if requests.write(&write).await?.is_done() || active(Mutation::KeepFirstSchedule) {
             return Ok(());
         }
@@ -52,7 +53,7 @@ pub(crate) async fn schedule_deletion(
             Some(existing) => existing.clone().joined(pending_deletion.clone()),
             None => pending_deletion.clone(),
         };
-        // Also if a try of this that was not answered has done it.
+        // The item is as it should be, possibly by an unanswered try of this call.
         if existing.as_ref() == Some(&written) {
             return Ok(());
         }
@@ -60,7 +61,7 @@ pub(crate) async fn schedule_deletion(
     }
 }
 
-/// Buries some objects, of which not all need to be known at once; how many.
+/// Schedules the deletion of objects, without holding all of them in memory. Returns their number.
 pub(super) async fn schedule_deletions(
     requests: &Requests<'_>,
     mut pending_deletions: impl Iterator<Item = PendingDeletion> + Send,
@@ -100,11 +101,11 @@ fn as_read(pending_deletion: &PendingDeletion) -> WriteCondition {
     ])
 }
 
-/// Where a walk over the graves goes on.
+/// The position of a walk over the deletion queue.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 struct QueuePosition {
     shard: u8,
-    /// Behind this sort key; `None`: at the beginning of the shard.
+    /// Continue after this sort key; `None`: at the beginning of the shard.
     after: Option<String>,
 }
 
@@ -118,14 +119,14 @@ impl QueuePosition {
         })
     }
 
-    /// `None`: nothing follows.
+    /// The position as a cursor; `None` at the end of the queue.
     fn cursor(&self) -> Option<Cursor> {
         let after = self.after.as_deref().unwrap_or_default();
         (self.shard < SHARDS).then(|| Cursor(format!("{} {after}", self.shard)))
     }
 }
 
-/// Some of the graves that were dug for the last time before `before`. See [`CollectionStore::pending_deletions`].
+/// Some of the pending deletions that were last scheduled before `before`. See [`CollectionStore::pending_deletions`].
 ///
 /// [`CollectionStore::pending_deletions`]: registry::store::collection::CollectionStore::pending_deletions
 pub(super) async fn slice(
@@ -176,14 +177,15 @@ pub(super) async fn slice(
     Ok(Slice { items, next })
 }
 
-/// Whether the bytes of a digest lie at a position.
+/// Whether the blob record of a digest names this object.
 async fn is_named(main: &Requests<'_>, digest: &Digest, location: &Location) -> Result<bool, StoreError> {
     let item = main.get(&keys::blob(digest)).await?;
     let row = item.as_ref().map(BlobRow::read).transpose()?;
     Ok(row.is_some_and(|row| row.location == *location))
 }
 
-/// The name first, the grave afterwards: whoever removes the name has dug the grave before.
+/// Reads the blob record first and the pending deletion second, because a request that removes the record has scheduled
+/// the deletion before.
 pub(super) async fn standing(
     main: &Requests<'_>,
     local: &Requests<'_>,
@@ -210,7 +212,7 @@ pub(super) async fn standing(
     })
 }
 
-/// Removes graves that are as old as they were when they were seen.
+/// Removes items whose time is as it was read.
 pub(super) async fn forget(requests: &Requests<'_>, pending_deletions: &[PendingDeletion]) -> Result<(), StoreError> {
     for some in pending_deletions.chunks(AT_ONCE) {
         let removals = some.iter().map(|pending_deletion| async {

@@ -1,8 +1,8 @@
-//! One slice of the walk over the names: links that nothing refers to, bytes that nobody holds, and, by a deep pass,
-//! claims that belong to nothing.
+//! One slice of the walk over the main table: unreferenced links, blob records without back-links and, in a deep pass,
+//! claims without an owner.
 //!
-//! The walk only nominates. What is removed was marked before it was looked at for the last time, and goes only while
-//! the mark is there: whoever needs it meanwhile takes the mark away.
+//! The walk only nominates records. A record is marked before it is checked for the last time, and is removed only
+//! while the mark is present: a request that needs the record clears the mark.
 
 use futures_util::future::try_join_all;
 use oci::{Digest, RepositoryName};
@@ -20,11 +20,10 @@ use crate::records::{
 use crate::retrying::WriteOutcome;
 use crate::table::{Item, ItemKey, Write, WriteCondition};
 
-/// How many names are looked at at once: enough to hide the round trips, few enough to leave the table to those who
-/// wait for it.
+/// How many items are processed at once: enough to hide the round trips, and few enough to leave capacity for clients.
 pub(super) const AT_ONCE: usize = 16;
 
-/// Looks at one page of the table.
+/// Processes one page of the table.
 pub(super) async fn slice(
     call: &StoreCall<'_>,
     plan: &Plan,
@@ -62,8 +61,7 @@ async fn inspect(call: &StoreCall<'_>, plan: &Plan, item: &Item) -> Result<PassS
             Ok(of_item)
         }
         Some(RecordKey::Listed(repository, _)) => {
-            // A row that is missing is written again: a program that does not know that they go has taken it for
-            // granted.
+            // A missing row is written again: a program that does not know that rows are deleted may have relied on it.
             pass.keep_listed(&repository, Some(ListedRow::read(item)?.at)).await?;
             Ok(PassStatistics::default())
         }
@@ -119,7 +117,7 @@ impl MetadataPass<'_> {
                     statistics.waiting_bytes = row.link.size;
                 }
             }
-            // Somebody waits for a removal, or was cut off: then its mark is as good as none.
+            // A deletion is running. A mark older than this belongs to an interrupted deletion and is ignored.
             Some(mark) if !self.is_past(mark.at, YOUNG_MS) => {}
             before => {
                 if self
@@ -159,7 +157,8 @@ impl MetadataPass<'_> {
         Ok(unlinked == UnlinkOutcome::Removed)
     }
 
-    /// Marks a row on a condition. The outer `None`: it did not hold; the inner one: nothing is written by a dry run.
+    /// Marks a row on a condition. The outer `None`: the condition did not hold. The inner `None`: a dry run writes
+    /// nothing.
     pub(super) async fn mark(
         &self,
         key: ItemKey,
@@ -172,7 +171,7 @@ impl MetadataPass<'_> {
         let mark = |number: u64| DeletionMark {
             purpose: MarkPurpose::Collection,
             at: cx.now,
-            // Tries have values of their own (see `DeletionMark`).
+            // Each try has its own value (see [`DeletionMark`]).
             random: Uid(cx.uid.0.wrapping_add(number)),
         };
         let write = |number| Write::Update {
@@ -186,7 +185,7 @@ impl MetadataPass<'_> {
             WriteOutcome::Done => Ok(Some(Some(mark(number)))),
             WriteOutcome::Refused { perhaps_done: false } => Ok(None),
             WriteOutcome::Refused { perhaps_done: true } => {
-                // A try that was not answered may have of_item it.
+                // An unanswered try may have written the mark.
                 let item = self.call.main.get(&key).await?;
                 let found = item.and_then(|item| item.attributes.get(attributes::MARK).cloned());
                 let mine = (0..number).map(mark).find(|mark| Some(mark.value()) == found);
@@ -203,7 +202,7 @@ impl MetadataPass<'_> {
 
     async fn blob(&self, digest: &Digest, row: &BlobRow) -> Result<PassStatistics, StoreError> {
         let mut statistics = PassStatistics::default();
-        // Most bytes are held: they are not marked first.
+        // Most blob records have back-links. They are checked before the mark is written.
         if self.has_back_links(digest).await? {
             return Ok(statistics);
         }
@@ -221,8 +220,9 @@ impl MetadataPass<'_> {
         Ok(statistics)
     }
 
-    /// Removes a marked record of bytes, if nobody holds them, when their object has its grave. The tables of the two
-    /// may be two, so that no transaction spans them: what is buried and named all the same is spared when it is due.
+    /// Removes a marked blob record without back-links after it has scheduled the deletion of its object. Record and
+    /// queue may be in two tables, so that no transaction covers both. An object that is in the queue but still
+    /// recorded is kept when it is due.
     async fn schedule_deletion(
         &self,
         digest: &Digest,
@@ -254,7 +254,7 @@ impl MetadataPass<'_> {
         match call.main.write(&remove).await? {
             WriteOutcome::Done => Ok(true),
             WriteOutcome::Refused { perhaps_done: false } => Ok(false),
-            // A try that was not answered has removed it, unless the mark is not what is missing.
+            // An unanswered try has removed the record, unless only the mark is missing.
             WriteOutcome::Refused { perhaps_done: true } => {
                 let item = call.main.get(&keys::blob(digest)).await?;
                 let row = item.as_ref().map(BlobRow::read).transpose()?;
@@ -263,7 +263,7 @@ impl MetadataPass<'_> {
         }
     }
 
-    /// This uid of the manifest, if it is published.
+    /// The manifest with this uid, if it is published.
     async fn manifest(
         &self,
         repository: &RepositoryName,
@@ -275,7 +275,7 @@ impl MetadataPass<'_> {
         Ok(row.filter(|row| row.record.uid == uid))
     }
 
-    /// Removes a claim that belongs to nothing. Whoever made it is long is_removed: no call takes as long as the grace.
+    /// Removes a claim without an owner. Its call has ended long ago, because the grace is longer than any call.
     async fn remove_leftover(&self, key: &ItemKey) -> Result<PassStatistics, StoreError> {
         if !self.plan.dry_run {
             self.call.main.write(&Write::delete(key.clone())).await?;

@@ -1,6 +1,7 @@
-//! The end of a session: marked, so that nobody goes on with it; then what it may have left is buried; then its rows go.
+//! The expiry of a session: mark it as swept, so that no request continues it; schedule the deletion of its objects;
+//! delete its rows.
 //!
-//! In this order, because its row is what names its objects until the graves do.
+//! This order is necessary, because the row names the objects until the deletion queue does.
 
 use registry::store::collection::remains;
 use registry::store::sessions::{Session, SessionKey, State};
@@ -14,13 +15,14 @@ use crate::retrying::Requests;
 use crate::sessions::change;
 use crate::table::{Consistency, RangeQuery, Value, Write, WriteCondition};
 
-/// How many graves are scheduled before the row tells of it.
+/// How many objects are scheduled before the row records the progress.
 const STEP: usize = 1000;
 
 /// How many part records are removed at a time.
 const PARTS_PER_PAGE: usize = 500;
 
-/// Ends the session if it is still as given; the number of graves that were scheduled.
+/// Ends the session if it is still as given. Returns the number of objects that were scheduled for deletion; `None`:
+/// the session has changed, or another call must continue.
 pub(super) async fn sweep(
     requests: &Requests<'_>,
     cx: Context,
@@ -39,7 +41,7 @@ pub(super) async fn sweep(
             }
             swept
         }
-        // Nobody but sweeps has anything more to do with it.
+        // Only sweeps still change such a session.
         State::Done | State::Swept => {
             let item = requests.get(&keys::session(key)).await?;
             let row = item.as_ref().map(SessionRow::read).transpose()?;
@@ -60,9 +62,9 @@ pub(super) async fn sweep(
     Ok(Some(scheduled))
 }
 
-/// Buries what the session has left, in half of the call's time at most, and notes in the row how much is left to do. So
-/// an upload of any number of bodies is ended by some pass, and what an earlier one has buried is not made younger.
-/// `None`: there is more to do, or somebody else does it.
+/// Schedules the deletion of the session's objects, for at most half of the call's time, and records in the row how
+/// many are left. So several passes together end an upload of any number of attempts, and a later pass does not reset
+/// the time of what an earlier one has scheduled. `None`: there is more to do, or another call does it.
 async fn schedule_in_steps(
     requests: &Requests<'_>,
     cx: Context,
@@ -79,7 +81,7 @@ async fn schedule_in_steps(
         if left == 0 {
             return Ok(Some((scheduled, session)));
         }
-        // What is left are its first attempts.
+        // The first attempts are left.
         let rest = Session {
             version: session.version + 1,
             attempts: u32::try_from(left).unwrap_or(session.attempts),
@@ -92,7 +94,7 @@ async fn schedule_in_steps(
     }
 }
 
-/// The row is as it was read. A renewal of a claim does not change the version.
+/// The condition that the row is as it was read. It includes the claim, because a renewal does not change the version.
 fn is_unchanged(session: &Session) -> WriteCondition {
     let claim = match session.claimed_until {
         Some(until) => WriteCondition::Is(attributes::CLAIMED_UNTIL, Value::N(until.0)),
@@ -151,7 +153,7 @@ mod tests {
     use crate::memory::MemoryTable;
     use crate::retrying::{RetryEnvironment, TableClient};
 
-    /// A second passes whenever somebody looks at the time.
+    /// A clock that advances by one second each time it is read.
     #[derive(Default)]
     struct SteppingClock(AtomicU64);
 
@@ -181,7 +183,7 @@ mod tests {
         let client = TableClient::new(Arc::new(MemoryTable::new()), Arc::new(SteppingClock::default()));
         let cx = |pass: u64| Context {
             now: Timestamp(1_900_000_000_000 + pass),
-            // A step is a second.
+            // One step takes a second.
             deadline: Timestamp(1_900_000_000_000 + pass + 10_000),
             uid: Uid(pass + 1),
             client: registry::budget::ClientKey::INTERNAL,
@@ -190,7 +192,7 @@ mod tests {
             expires: Timestamp(1),
             id: SessionId(7),
         };
-        let begun = Session {
+        let session = Session {
             version: 9,
             state: State::Cancelled,
             attempts: BODIES,
@@ -199,7 +201,7 @@ mod tests {
             publishing: None,
         };
         let put = Write::Put {
-            item: SessionRow::item(key, &begun),
+            item: SessionRow::item(key, &session),
             condition: WriteCondition::Always,
         };
         client.within(cx(0)).write(&put).await.unwrap();
@@ -211,7 +213,7 @@ mod tests {
             let row = SessionRow::read(&item).unwrap();
             drop(sweep(&requests, cx(passes), key, &row).await);
             passes += 1;
-            assert!(passes < 100, "it comes to an end");
+            assert!(passes < 100, "the sweep comes to an end");
         }
         assert!(passes > 2, "{passes}");
         let mut scheduled = BTreeMap::new();
@@ -232,11 +234,11 @@ mod tests {
             }
         }
         assert_eq!(scheduled.values().sum::<u32>(), BODIES);
-        // At most one step was begun and not noted by the time that a call was over.
-        let not_noted = u32::try_from(STEP).unwrap();
+        // A call may end after it has begun one step and before it has recorded that step.
+        let step = u32::try_from(STEP).unwrap();
         assert!(scheduled.values().all(|of_a_call| *of_a_call >= 1), "{scheduled:?}");
         assert!(
-            scheduled.values().filter(|of_a_call| **of_a_call >= not_noted).count() >= 2,
+            scheduled.values().filter(|of_a_call| **of_a_call >= step).count() >= 2,
             "{scheduled:?}"
         );
     }

@@ -1,8 +1,9 @@
-//! Records into the table, each with all that belongs to it.
+//! Imports records, each with all rows that belong to it.
 //!
-//! Nobody else writes meanwhile, so that rows are put as they are to be. What a record replaces takes along what
-//! belonged to it. One row stands for many records, the last deletion of a tag for all of its deletions, and these may
-//! be in slices that are written at once: it is written on condition that it is as it was read.
+//! No other process writes meanwhile, so that rows are put unconditionally. A record that replaces another one also
+//! removes the rows that belonged to that one. There is one exception: the tombstone of a tag stands for all deletions
+//! of the tag, and these may be in slices that are written at the same time. So the tombstone is written on condition
+//! that it is as it was read.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,15 +22,15 @@ use crate::records::{
 };
 use crate::table::{Item, ItemKey, Write, WriteCondition};
 
-/// How many deletions are written at once: each is a request of its own.
+/// How many tombstones are written at once. Each is a separate request.
 const CONCURRENT_DELETIONS: usize = 16;
 
-/// What a slice changes. An item that one record leaves and another brings is written.
+/// The changes of a slice. An item that one record removes and another writes is written.
 #[derive(Default)]
 struct Changes {
     removed: BTreeSet<ItemKey>,
     written: BTreeMap<ItemKey, Item>,
-    /// The last deletion of each tag that the slice knows of.
+    /// The last deletion of each tag in the slice.
     deletions: BTreeMap<(RepositoryName, Tag), Tombstone>,
 }
 
@@ -52,8 +53,9 @@ impl Changes {
         }
     }
 
-    /// Three steps, each to be done before the next, so that one who was interrupted finds out again what there is to
-    /// leave: that is told by what a record replaces, and by the lists of what a manifest refers to.
+    /// Three steps, each done before the next. An interrupted import must be able to find the rows to remove again: it
+    /// finds them by the record that is replaced, and by the lists of a manifest's references. So those are written or
+    /// removed last.
     fn into_steps(self) -> [Vec<Write>; 3] {
         let Self { removed, written, .. } = self;
         let mut steps: [Vec<Write>; 3] = Default::default();
@@ -154,14 +156,14 @@ pub(super) async fn all(call: &StoreCall<'_>, records: &[Record]) -> Result<(), 
     Ok(())
 }
 
-/// The row of a record that is looked at before it is replaced.
+/// The row of a record that must be read before it is replaced.
 fn own_keys(record: &Record) -> impl Iterator<Item = ItemKey> + use<> {
     let key = match record {
         Record::Repository { .. } | Record::Blob { .. } => None,
         Record::Link { repository, digest, .. } => Some(keys::link(repository, digest)),
         Record::Manifest(entry) => Some(keys::manifest(&entry.repository, &entry.digest)),
         Record::Tag { repository, tag, .. } => Some(keys::tag(repository, tag)),
-        // A deletion is remembered in one row for each tag.
+        // All deletions of a tag share one row, its tombstone.
         Record::History {
             repository,
             tag,
@@ -195,8 +197,8 @@ fn write_tag(changes: &mut Changes, repository: &RepositoryName, tag: &Tag, name
     changes.write(tagged_item(repository, &names.digest, tag));
 }
 
-/// The last deletion of a tag leaves its version, so that the next old_uid goes on from there: an older one must not take
-/// its place, neither by a slice that is written at the same time nor by a request that is done late.
+/// Writes the version of a tag's last deletion, so that a new creation of the tag continues from it. An older deletion
+/// must not replace it, neither from a slice that is written at the same time nor by a late request.
 async fn write_tombstone(
     call: &StoreCall<'_>,
     mut known: Option<Item>,

@@ -12,10 +12,10 @@ use crate::metadata::StoreCall;
 use crate::records::{BlobRow, CatalogRow, ChangeRow, LinkRow, ManifestRow, ReferrerRow, TagRow, damaged};
 use crate::table::Item;
 
-/// How many manifests are put together at once; each costs up to two more reads.
+/// How many records are completed at once. Each manifest costs up to two more reads.
 const AT_ONCE: usize = 16;
 
-/// The records of one page of the table. What hangs on a record is not one by itself.
+/// The records of one page of the table. Rows that belong to a record are not records themselves.
 pub(super) async fn slice(
     call: &StoreCall<'_>,
     after: Option<&Cursor>,
@@ -25,7 +25,7 @@ pub(super) async fn slice(
     let page = call.main.scan(after.as_ref(), limit.max(1)).await?;
     let mut items = Vec::new();
     for some in page.items.chunks(AT_ONCE) {
-        let records = try_join_all(some.iter().map(|item| found(call, item))).await?;
+        let records = try_join_all(some.iter().map(|item| read_item(call, item))).await?;
         items.extend(records.into_iter().flatten());
     }
     Ok(Slice {
@@ -34,26 +34,27 @@ pub(super) async fn slice(
     })
 }
 
-/// What an item turned out to be. One that is damaged is something, too: only a table that cannot be read ends a walk.
-async fn found(call: &StoreCall<'_>, item: &Item) -> Result<Option<Result<Record, Unreadable>>, StoreError> {
+/// The record of an item. A damaged item gives an [`Unreadable`], so that the walk continues; only a table that cannot
+/// be read ends it.
+async fn read_item(call: &StoreCall<'_>, item: &Item) -> Result<Option<Result<Record, Unreadable>>, StoreError> {
     let Some(name) = RecordKey::of(&item.key) else {
         return Ok(None);
     };
-    let Some(displayed) = displayed(&name) else {
+    let Some(description) = description(&name) else {
         return Ok(None);
     };
     match record(call, item, name).await {
         Ok(record) => Ok(record.map(Ok)),
         Err(error) if error.damage().is_some() => Ok(Some(Err(Unreadable {
-            record: displayed,
+            record: description,
             reason: error.to_string(),
         }))),
         Err(error) => Err(error),
     }
 }
 
-/// A name as its record is displayed; `None`: that is no record.
-fn displayed(name: &RecordKey) -> Option<String> {
+/// The description of a record; `None`: the key is not that of a record.
+fn description(name: &RecordKey) -> Option<String> {
     match name {
         RecordKey::Repository(name) => Some(format!("repository {name}")),
         RecordKey::Blob(digest) => Some(format!("blob {digest}")),
@@ -95,7 +96,7 @@ async fn record(call: &StoreCall<'_>, item: &Item, name: RecordKey) -> Result<Op
             let row = ManifestRow::read(item)?;
             return match entry(call, &repository, &digest, &row).await {
                 Ok(entry) => Ok(Some(Record::Manifest(Box::new(entry)))),
-                // What belongs to it goes when it is deleted, and is damaged only if it is still there.
+                // A deletion of the manifest removes these rows. They are damaged only if the manifest still exists.
                 Err(error) => match call.read_manifest(&repository, &digest).await? {
                     Some(now) if now.record.uid == row.record.uid => Err(error),
                     _ => Ok(None),
@@ -117,7 +118,7 @@ async fn record(call: &StoreCall<'_>, item: &Item, name: RecordKey) -> Result<Op
     Ok(Some(record))
 }
 
-/// A manifest with all that hangs on it.
+/// A manifest with all rows that belong to it.
 async fn entry(
     call: &StoreCall<'_>,
     repository: &RepositoryName,
@@ -129,7 +130,7 @@ async fn entry(
         Some(subject) => {
             let key = keys::referrer(repository, &subject, digest);
             let item = call.main.get(&key).await?;
-            let item = item.ok_or_else(|| damaged(&key, "it is not there"))?;
+            let item = item.ok_or_else(|| damaged(&key, "it does not exist"))?;
             Some((subject, ReferrerRow::read(&item)?))
         }
     };

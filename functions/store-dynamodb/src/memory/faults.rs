@@ -1,26 +1,26 @@
-//! What can go wrong with a request.
+//! The faults of requests.
 
 use crate::scheduler::Random;
 use crate::table::TableError;
 
-/// How often requests fail, each in parts of a thousand.
+/// The probability of each fault, in parts of a thousand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Faults {
     /// A write meets another transaction on the same item.
     pub(crate) conflicts: u64,
     /// The table has no capacity.
     pub(crate) throttles: u64,
-    /// A write is done, and its answer is lost.
+    /// A write is applied, and its answer is lost.
     pub(crate) lost: u64,
-    /// A write is not answered, and done some requests later, if at all: perhaps after it was sent again.
+    /// A write is not answered. It is applied some requests later or never, perhaps after its retry.
     pub(crate) late: u64,
-    /// Each part of a batch is left undone.
+    /// An item of a batch stays unprocessed.
     pub(crate) unprocessed: u64,
-    /// A read that did not ask for consistency answers what was there before the last write.
+    /// An eventually consistent read returns the state before the last write.
     pub(crate) stale: u64,
 }
 
-/// What a request is.
+/// The kind of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RequestKind {
     Read,
@@ -28,7 +28,7 @@ pub(super) enum RequestKind {
     Transaction,
 }
 
-/// What is wrong with one request.
+/// The fault of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Fault {
     #[error("TransactionConflict")]
@@ -51,7 +51,7 @@ impl Fault {
 }
 
 impl Faults {
-    /// Nothing goes wrong but that reads which asked for nothing better are stale as often as not.
+    /// No faults; half of the eventually consistent reads are stale.
     pub(crate) const NONE: Self = Self {
         conflicts: 0,
         throttles: 0,
@@ -61,7 +61,7 @@ impl Faults {
         stale: 500,
     };
 
-    /// A bad day.
+    /// All faults except late writes.
     pub(crate) const SOME: Self = Self {
         conflicts: 30,
         throttles: 20,
@@ -71,13 +71,13 @@ impl Faults {
         stale: 500,
     };
 
-    /// A bad day on which some requests arrive when nobody waits for them any more.
+    /// All faults. Some writes are applied after their callers have stopped waiting.
     pub(crate) const LATE: Self = Self { late: 60, ..Self::SOME };
 
-    /// A bad day on which no answer is lost, so that everything that was done can be counted.
+    /// Faults without lost answers, so that all applied requests can be counted.
     pub(crate) const ANSWERED: Self = Self { lost: 0, ..Self::SOME };
 
-    /// Every read that may be stale is.
+    /// All eventually consistent reads are stale.
     pub(crate) const STALE: Self = Self {
         stale: 1000,
         ..Self::NONE
@@ -91,7 +91,7 @@ impl Faults {
         if random.happens(self.throttles) {
             return Some(Fault::Throttle);
         }
-        // A single write meets transactions too; reads that are no transactions do not.
+        // A single write may conflict with a transaction; a read outside of a transaction does not.
         if kind != RequestKind::Read && random.happens(self.conflicts) {
             return Some(Fault::Conflict);
         }
@@ -101,7 +101,7 @@ impl Faults {
         (kind != RequestKind::Read && random.happens(self.lost)).then_some(Fault::Lost)
     }
 
-    /// The parts of a batch that are done, and those that are not.
+    /// Splits a batch into the processed and the unprocessed items.
     pub(super) fn take<T: Clone>(&self, parts: &[T], random: &mut Random) -> (Vec<T>, Vec<T>) {
         let (taken, left) = parts.iter().partition(|_| !random.happens(self.unprocessed));
         let cloned = |parts: Vec<&T>| parts.into_iter().cloned().collect();

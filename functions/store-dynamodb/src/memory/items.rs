@@ -1,4 +1,4 @@
-//! The items: what they hold and held, how large they are, and what a write does to them.
+//! The items of a table: their present and previous content, their sizes, and the effects of writes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -8,14 +8,14 @@ use crate::table::{
     TableError, Value, Write, WriteCondition, Written,
 };
 
-/// The most bytes of items in an answer.
+/// The maximum size of a page, in bytes of items.
 const PAGE_BYTES: usize = 1_000_000;
-/// The most bytes of a partition key.
+/// The maximum size of a partition key, in bytes.
 const PARTITION_BYTES: usize = 2048;
-/// The most bytes of a sort key.
+/// The maximum size of a sort key, in bytes.
 const SORT_BYTES: usize = 1024;
 
-/// A request that DynamoDB would call invalid.
+/// The error for a request that DynamoDB rejects as invalid.
 pub(super) fn reject(why: impl Into<String>) -> TableError {
     TableError::Fatal(why.into().into())
 }
@@ -23,10 +23,10 @@ pub(super) fn reject(why: impl Into<String>) -> TableError {
 /// The items of a table.
 #[derive(Default)]
 pub(crate) struct Items {
-    /// Ordered by a hash, so that a scan meets the collections in an order that means nothing.
+    /// Ordered by a hash, so that a scan meets the collections in an arbitrary order.
     collections: BTreeMap<u64, ItemCollection>,
     tokens: HashMap<String, Vec<Write>>,
-    /// What was written since this was last asked for.
+    /// The keys that were written since the last call of `take_changed`.
     changed: Vec<ItemKey>,
 }
 
@@ -36,14 +36,14 @@ struct ItemCollection {
     rows: BTreeMap<String, StoredItem>,
 }
 
-/// An item now, and as it was before it was last written.
+/// The present content of an item, and that before its last write.
 #[derive(Default)]
 struct StoredItem {
     now: Option<Attributes>,
     before: Option<Attributes>,
 }
 
-/// A key, ordered as the table is.
+/// The position of a key in the order of the table.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ItemPosition<'a> {
     hash: u64,
@@ -59,14 +59,14 @@ impl<'a> ItemPosition<'a> {
     }
 }
 
-/// FNV-1a: the same in every run, so that a seed means the same schedule.
+/// FNV-1a: equal in every run, so that a seed always gives the same schedule.
 fn hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }
 
-/// The key that a write names.
+/// The key of the item that a write changes.
 pub(super) fn key_of(write: &Write) -> &ItemKey {
     match write {
         Write::Put { item, .. } => &item.key,
@@ -92,26 +92,29 @@ pub(super) fn check_key(key: &ItemKey) -> Result<(), TableError> {
     }
 }
 
-/// A batch holds something, not too much of it, and nothing twice.
+/// Checks that a batch is not empty, not too large, and has each item once.
 pub(super) fn check_batch(positions: &[ItemPosition<'_>], maximum: usize) -> Result<(), TableError> {
     let distinct: BTreeSet<_> = positions.iter().collect();
     if positions.is_empty() || positions.len() > maximum {
-        return Err(reject(format!("{} parts where 1 to {maximum} may be", positions.len())));
+        return Err(reject(format!(
+            "{} items in a batch of 1 to {maximum}",
+            positions.len()
+        )));
     }
     if distinct.len() < positions.len() {
-        return Err(reject("one item twice in one request"));
+        return Err(reject("the same item twice in one request"));
     }
     Ok(())
 }
 
-/// Bytes of names and values, as DynamoDB counts them.
+/// The size of an item in bytes of names and values, as DynamoDB counts it.
 fn size(key: &ItemKey, attributes: &Attributes) -> usize {
     let key = PARTITION.len() + key.partition.len() + SORT.len() + key.sort.len();
     let attribute = |(name, value): (&String, &Value)| {
         name.len()
             + match value {
                 Value::S(text) => text.len(),
-                // Two digits a byte, and one byte more.
+                // One byte for two digits, and one more.
                 Value::N(number) => number.to_string().len().div_ceil(2) + 1,
                 Value::B(bytes) => bytes.len(),
             }
@@ -131,8 +134,11 @@ fn is_met(condition: &WriteCondition, item: Option<&Attributes>) -> bool {
     }
 }
 
-/// What the item is after a write; the outer `None`: as before.
-#[expect(clippy::option_option, reason = "a write changes nothing, or to an item, or to none")]
+/// The content after a write; the outer `None`: unchanged.
+#[expect(
+    clippy::option_option,
+    reason = "a write leaves the item as it is, changes it, or removes it"
+)]
 fn outcome(write: &Write, old: Option<&Attributes>) -> Option<Option<Attributes>> {
     match write {
         Write::Put { item, .. } => Some(Some(item.attributes.clone())),
@@ -158,7 +164,7 @@ impl StoredItem {
 }
 
 impl Items {
-    /// One item, or what it was before it was last written.
+    /// Returns one item as it is, or as it was before its last write.
     pub(super) fn get(&self, key: &ItemKey, stale: bool) -> Option<Item> {
         let attributes = self.row(key)?.version(stale)?;
         Some(Item {
@@ -169,16 +175,19 @@ impl Items {
 
     fn row(&self, key: &ItemKey) -> Option<&StoredItem> {
         let collection = self.collections.get(&hash(&key.partition))?;
-        debug_assert_eq!(collection.partition, key.partition, "no two names have one hash");
+        debug_assert_eq!(
+            collection.partition, key.partition,
+            "no two partitions have the same hash"
+        );
         collection.rows.get(&key.sort)
     }
 
-    /// An item's attributes as they are.
+    /// The present attributes of an item.
     pub(crate) fn attributes(&self, partition: &str, sort: &str) -> Option<&Attributes> {
         self.collections.get(&hash(partition))?.rows.get(sort)?.now.as_ref()
     }
 
-    /// Everything there is: partition, sort key, attributes.
+    /// All items: partition key, sort key, attributes.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str, &Attributes)> {
         self.collections.values().flat_map(|collection| {
             let rows = collection.rows.iter();
@@ -193,7 +202,7 @@ impl Items {
         rows.filter_map(|(sort, row)| Some((sort.as_str(), row.now.as_ref()?)))
     }
 
-    /// The keys of what was written since this was last asked.
+    /// The keys that were written since the last call.
     pub(crate) fn take_changed(&mut self) -> Vec<ItemKey> {
         std::mem::take(&mut self.changed)
     }
@@ -233,7 +242,7 @@ impl Items {
 
     pub(super) fn scan(&self, after: Option<&ItemKey>, limit: usize) -> Result<ItemPage, TableError> {
         if limit == 0 {
-            return Err(reject("a scan of nothing"));
+            return Err(reject("a scan with the limit 0"));
         }
         let first = after.map_or(0, |after| hash(&after.partition));
         let items = self.collections.range(first..).flat_map(|(at, collection)| {
@@ -247,7 +256,7 @@ impl Items {
         Ok(page(items, limit))
     }
 
-    /// Does all of the writes, or says whose conditions do not hold.
+    /// Applies all writes, or returns the indices of those whose conditions do not hold.
     pub(super) fn write(&mut self, writes: &[Write]) -> Result<Written, TableError> {
         let mut refused = Vec::new();
         let mut changes = Vec::new();
@@ -322,8 +331,7 @@ fn item(partition: &str, sort: &str, attributes: &Attributes) -> Option<Item> {
     })
 }
 
-/// A page ends at its limit or behind the item that fills it, and then says that there may be more, whether or not
-/// there is.
+/// Ends a page at the limit or after the item that fills it. Such a page always says that there may be more.
 fn page(items: impl Iterator<Item = Item>, limit: usize) -> ItemPage {
     let mut found = ItemPage::default();
     let mut bytes = 0;

@@ -1,4 +1,4 @@
-//! The table in memory keeps DynamoDB's rules.
+//! The table in memory follows the rules of DynamoDB.
 
 use bytes::Bytes;
 
@@ -19,9 +19,9 @@ fn item(sort: impl Into<String>, value: u64) -> Item {
     }
 }
 
-/// Each with bytes of its own, so that the item has `size`.
+/// An item of `size` bytes.
 fn big(sort: &str, size: usize) -> Item {
-    // Two names of a key, the key, and the name of the attribute.
+    // The two names of key attributes, the key, and the name of the attribute.
     let rest = "pk".len() + "p".len() + "sk".len() + sort.len() + "b".len();
     Item {
         key: key(sort),
@@ -160,7 +160,7 @@ async fn a_transaction_is_atomic_and_done_once_per_token() {
     );
     assert_eq!(table.look(|items| items.iter().count()), 0);
 
-    // A refused token is free; one that was used does nothing again.
+    // A refused token can be used again. A used token does not apply its writes a second time.
     let done = [put(item("a", 1), WriteCondition::Absent)];
     for _ in 0..2 {
         assert_eq!(table.transact(&done, "t").await.expect("an answer"), Written::Done);
@@ -187,11 +187,11 @@ async fn a_query_returns_items_in_order_and_in_pages() {
     assert_eq!(sorts(&table, &descending).await, ["b", "a"]);
     let page = table.query(&query("a", "c", 3)).await.expect("query");
     assert_eq!(page.more_after, Some(key("c")), "a full page may be the last");
-    let behind = RangeQuery {
+    let after_last = RangeQuery {
         after: Some("c".to_owned()),
         ..query("a", "c", 3)
     };
-    assert_eq!(table.query(&behind).await.expect("query"), ItemPage::default());
+    assert_eq!(table.query(&after_last).await.expect("query"), ItemPage::default());
     let outside = RangeQuery {
         after: Some("d".to_owned()),
         ..query("a", "c", 3)

@@ -1,9 +1,9 @@
-//! The catalog: a repository's row is there before its first manifest can be seen, and a collection deletes it when the
+//! The catalog. The row of a repository exists before its first manifest is visible. Collection deletes it when the
 //! repository has neither manifests nor links (see [`collect`](crate::collect)).
 //!
-//! The row is apart from the transaction that publishes, because every push of a repository would otherwise contend for
-//! it. So whoever is about to publish makes sure that the row is there without a mark, and whoever deletes it has marked
-//! it long before, and looks for manifests while the mark stands.
+//! The row is not part of the transaction that publishes a manifest, because all pushes to a repository would then
+//! contend for it. So a publisher first makes sure that the row exists without a mark. Collection marks the row long
+//! before it deletes it, and looks for manifests while the mark is present.
 
 use oci::RepositoryName;
 use registry::store::{StoreError, Timestamp};
@@ -16,7 +16,8 @@ use crate::records::CatalogRow;
 use crate::table::{Write, WriteCondition};
 
 impl StoreCall<'_> {
-    /// Sees to it that the row is there and not marked; one that is missing is written if `created` says since when.
+    /// Makes sure that the row exists without a mark. Writes a missing row only if `created` gives its time of
+    /// creation.
     pub(crate) async fn keep_listed(
         &self,
         repository: &RepositoryName,
@@ -44,7 +45,7 @@ impl StoreCall<'_> {
             if self.main.write(&write).await?.is_done() {
                 break;
             }
-            // It came, or went, meanwhile.
+            // Another request has written or deleted the row meanwhile.
             self.main.lost_race(round).await?;
             round += 1;
         }
@@ -52,7 +53,7 @@ impl StoreCall<'_> {
         Ok(())
     }
 
-    /// Whether the row was there without a mark a short while ago.
+    /// Whether the row existed without a mark a short time ago.
     pub(crate) fn is_known_to_be_listed(&self, repository: &RepositoryName) -> bool {
         self.known.contains(repository, self.cx.now)
     }

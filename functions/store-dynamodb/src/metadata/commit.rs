@@ -1,8 +1,8 @@
-//! StoredBytes and links: a repository claims the bytes of a digest, then links them.
+//! Blobs and links: a repository claims the bytes of a digest, then links them.
 //!
-//! The claim is the back-link. It is written before the record of the bytes is read, and the record is removed only by
-//! somebody who has marked it and then found no back-link: a claimant that finds no mark is seen by every later
-//! remover, and one that finds a mark takes it away, which the remover notices.
+//! The claim is the back-link. It is written before the blob record is read. A remover deletes the blob record only
+//! after it has marked the record and then found no back-link. So there are two cases: if the claimant finds no mark,
+//! every later remover sees its claim. If it finds a mark, it clears the mark, and the remover notices that.
 
 use oci::{Digest, RepositoryName};
 use registry::store::collection::PendingDeletion;
@@ -17,19 +17,19 @@ use crate::records::{BackLink, BlobRow, LinkKind, LinkRow, MarkPurpose, attribut
 use crate::retrying::WriteOnceOutcome;
 use crate::table::{ItemKey, Value, Write, WriteCondition};
 
-/// StoredBytes that a repository has claimed.
+/// The object of a digest that a repository has claimed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StoredBytes {
-    /// Where they lie.
+    /// The location of the object.
     pub(super) location: Location,
-    /// Their number.
+    /// The number of bytes.
     pub(super) size: u64,
-    /// What is known to be wrong with them.
+    /// The known defect of the object.
     pub(super) defect: Option<Defect>,
 }
 
 impl StoredBytes {
-    /// An object that was sealed just now.
+    /// An object that was just sealed.
     pub(super) fn sealed(location: &Location, size: u64) -> Self {
         Self {
             location: location.clone(),
@@ -38,7 +38,7 @@ impl StoredBytes {
         }
     }
 
-    /// As the content of a manifest.
+    /// The object as the content of a manifest.
     pub(super) fn content(&self) -> Content {
         match self.defect {
             None => Content::Stored(self.location.clone()),
@@ -46,13 +46,13 @@ impl StoredBytes {
         }
     }
 
-    /// Whether these are the ones that were sealed at `location`, of which nobody else has told anything.
+    /// Whether this is the object that was sealed at `location`, and no other request has recorded a defect of it.
     pub(super) fn are_as_sealed(&self, location: &Location) -> bool {
         self.location == *location && self.defect.is_none()
     }
 }
 
-/// Takes a mark away, whosever it is.
+/// A write that removes any mark.
 pub(crate) fn unmark(key: ItemKey, condition: WriteCondition) -> Write {
     Write::Update {
         key,
@@ -62,12 +62,12 @@ pub(crate) fn unmark(key: ItemKey, condition: WriteCondition) -> Write {
     }
 }
 
-/// The row exists and is of this life.
+/// The condition that the row exists and has this uid.
 pub(crate) fn has_uid(uid: Uid) -> WriteCondition {
     WriteCondition::Is(attributes::UID, Value::S(uid.to_string()))
 }
 
-/// The row exists and names this object.
+/// The condition that the row exists and names this object.
 pub(crate) fn has_location(location: &Location) -> WriteCondition {
     WriteCondition::All(vec![
         WriteCondition::Is(attributes::STORE, Value::S(location.store.clone())),
@@ -120,7 +120,8 @@ impl StoreCall<'_> {
             let uid = self.uid(round);
             let claimed = self.claim(repository, digest, LinkKind::Blob, uid, None).await?;
             let Some(bytes) = claimed else {
-                // The source was unlinked, and its bytes collected, since they were read; or they are known to be lost.
+                // The source was unlinked and its bytes were collected after the link was read, or the bytes have a
+                // known defect.
                 self.drop_back_link(repository, digest, uid).await?;
                 return Ok(false);
             };
@@ -140,11 +141,12 @@ impl StoreCall<'_> {
         while let Some(row) = self.read_link(repository, digest).await? {
             let marked = row.mark.filter(|mark| mark.purpose == MarkPurpose::Collection);
             let Some(mark) = marked else {
-                // A deletion's mark stays: somebody waits for it, and may look at this link before it is gone.
+                // The mark of a deletion stays: its client waits, and the deletion may still read this link before it
+                // removes it.
                 return Ok(Some(row.link));
             };
-            let kept = unmark(keys::link(repository, digest), mark.is_present());
-            if self.main.write(&kept).await?.is_done() {
+            let clear_mark = unmark(keys::link(repository, digest), mark.is_present());
+            if self.main.write(&clear_mark).await?.is_done() {
                 return Ok(Some(row.link));
             }
             self.main.lost_race(round).await?;
@@ -165,8 +167,8 @@ impl StoreCall<'_> {
         }))
     }
 
-    /// Claims the bytes of a digest for a repository, and decides where they lie: where they lay before, unless that
-    /// object has a defect, or where they are offered.
+    /// Claims the bytes of a digest for a repository and decides which object holds them: the recorded one unless it
+    /// has a defect, otherwise the offered one.
     pub(super) async fn claim_bytes(
         &self,
         repository: &RepositoryName,
@@ -179,8 +181,8 @@ impl StoreCall<'_> {
         Ok(claimed.unwrap_or(offered))
     }
 
-    /// Writes the claim, then looks at the bytes. `None`: there are none, or they have a defect, and none were offered; the
-    /// claim stands.
+    /// Writes the claim, then reads the blob record. `None`: nothing was offered, and the record does not exist or has
+    /// a defect. The claim stays in that case.
     async fn claim(
         &self,
         repository: &RepositoryName,
@@ -235,7 +237,8 @@ impl StoreCall<'_> {
                 if self.main.write(&first).await?.is_done() {
                     return Ok(Some(offered.clone()));
                 }
-                // Somebody else's bytes, or these by a try that was not answered: the next look tells.
+                // Another request has written the record, or an unanswered try of this one has. The next read tells
+                // which.
                 self.main.lost_race(round).await?;
                 round += 1;
                 continue;
@@ -244,7 +247,7 @@ impl StoreCall<'_> {
             if row.defect.is_some() {
                 match offered {
                     None => return Ok(None),
-                    // An earlier try has put it there, and somebody else has found it lost since then.
+                    // An earlier try has recorded this object, and another request has recorded a defect of it since.
                     Some(offered) if offered.location == row.location => {}
                     Some(offered) => {
                         if self.replace(digest, &row.location, offered).await? {
@@ -256,8 +259,8 @@ impl StoreCall<'_> {
                     }
                 }
             }
-            let kept = unmark(key.clone(), has_location(&row.location));
-            let is_kept = row.mark.is_none() || self.main.write(&kept).await?.is_done();
+            let clear_mark = unmark(key.clone(), has_location(&row.location));
+            let is_kept = row.mark.is_none() || self.main.write(&clear_mark).await?.is_done();
             if is_kept {
                 return Ok(Some(StoredBytes {
                     location: row.location,
@@ -270,11 +273,12 @@ impl StoreCall<'_> {
         }
     }
 
-    /// Links bytes that this call has claimed: the point at which a blob can be read. If there is a link already, it
-    /// stays, and the claim is dropped, since the link has its own.
+    /// Creates the link to bytes that this call has claimed. From then on the blob can be read. An existing link stays;
+    /// the new claim is then removed, because the link has its own.
     ///
-    /// `false`: whether the link was made is not known. It may have been, and be gone again with its claim; or it may
-    /// be made late. So it is neither tried again nor is its claim dropped: the caller begins anew with another claim.
+    /// `false`: it is unknown whether the link was created. It may have been created and removed again together with
+    /// its claim, or it may be created late. So this call neither tries again nor removes the claim: the caller starts
+    /// again with another claim.
     async fn make_link(
         &self,
         repository: &RepositoryName,
@@ -313,8 +317,8 @@ impl StoreCall<'_> {
                 WriteOnceOutcome::Refused => {}
             }
             if let Some(row) = self.read_link(repository, digest).await? {
-                let kept = unmark(key.clone(), has_uid(row.link.uid));
-                let is_kept = row.mark.is_none() || self.main.write(&kept).await?.is_done();
+                let clear_mark = unmark(key.clone(), has_uid(row.link.uid));
+                let is_kept = row.mark.is_none() || self.main.write(&clear_mark).await?.is_done();
                 if is_kept {
                     if (row.link.location, row.link.defect) != (bytes.location.clone(), bytes.defect) {
                         self.sync_object(repository, digest, LinkKind::Blob).await?;
@@ -338,7 +342,7 @@ impl StoreCall<'_> {
         self.main.write(&Write::delete(back_link)).await.map(|_| ())
     }
 
-    /// Puts an object that was stored for a digest, and is not needed, into the graveyard.
+    /// Schedules the deletion of an object that was stored for a digest and is not needed.
     pub(super) async fn schedule_deletion(&self, digest: &Digest, location: &Location) -> Result<(), StoreError> {
         let pending_deletion = PendingDeletion {
             location: location.clone(),

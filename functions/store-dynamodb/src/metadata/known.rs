@@ -1,4 +1,4 @@
-//! Repositories whose row in the catalog was there, and not marked for deletion, a short while ago.
+//! A cache of repositories whose catalog row existed without a mark a short time ago.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -9,24 +9,25 @@ use oci::RepositoryName;
 use registry::store::Timestamp;
 use registry::store::collection::YOUNG_MS;
 
-/// For how long, in milliseconds. A collection deletes a row that carried its mark for much longer, so that whoever
-/// relies on this memory publishes before the last look at the repository.
+/// The maximum age of an entry, in milliseconds. Collection deletes a catalog row only after its mark is much older
+/// than this, so that a publisher that relies on an entry publishes before collection looks at the repository for the
+/// last time.
 pub(crate) const REMEMBERED_MS: u64 = YOUNG_MS;
 
-/// A bounded memory of repositories. What is forgotten costs a read.
+/// A bounded cache of repositories. A missing entry costs one read.
 #[derive(Debug)]
 pub(crate) struct KnownRepositories {
     maximum: usize,
-    /// Names are kept as two hashes, since a walk over a table meets very many; the keys are random, so that nobody can
-    /// look for names that have the same.
+    /// The cache holds two hashes of each name instead of the name, because a walk over a table meets very many. The
+    /// hash keys are random, so that no client can search for names with equal hashes.
     hashers: [RandomState; 2],
     halves: Mutex<KnownHalves>,
 }
 
-/// When a name was learned, by its hashes.
+/// The time of the last read or write of a row, by the hashes of the repository's name.
 type LearnedAt = HashMap<[u64; 2], Timestamp>;
 
-/// What was learned: when half of what may be remembered is new, the other half is forgotten.
+/// The entries. When the new half is full, the old half is dropped.
 #[derive(Debug, Default)]
 struct KnownHalves {
     new: LearnedAt,
@@ -34,18 +35,18 @@ struct KnownHalves {
 }
 
 impl KnownRepositories {
-    /// For what a server publishes: repositories that are in use.
+    /// The cache for pushes: repositories that are in use.
     pub(crate) fn for_pushes() -> Self {
         Self::with(20_000)
     }
 
-    /// For a walk over the table, which meets its repositories in the order of digests, each of them many times: some 10 MB
-    /// at most.
+    /// The cache for walks over the table, at most some 10 MB. A walk meets repositories in the order of digests, and
+    /// so each of them many times.
     pub(crate) fn for_walks() -> Self {
         Self::with(250_000)
     }
 
-    /// A memory of `maximum` repositories.
+    /// A cache of at most `maximum` repositories.
     pub(crate) fn with(maximum: usize) -> Self {
         Self {
             maximum,
@@ -58,7 +59,7 @@ impl KnownRepositories {
         [0, 1].map(|which| self.hashers[which].hash_one(repository))
     }
 
-    /// Whether the row was there at most [`REMEMBERED_MS`] before `now`.
+    /// Whether the row existed without a mark at most [`REMEMBERED_MS`] before `now`.
     pub(crate) fn contains(&self, repository: &RepositoryName, now: Timestamp) -> bool {
         let hashes = self.hashes(repository);
         let known = self.halves.lock().unwrap_or_else(PoisonError::into_inner);
@@ -66,7 +67,7 @@ impl KnownRepositories {
         at.is_some_and(|at| *at <= now && now.millis_since(*at) < REMEMBERED_MS)
     }
 
-    /// The row was read, or written, by a call that began at `at`.
+    /// Remembers that a call that began at `at` has read or written the row.
     pub(crate) fn remember(&self, repository: &RepositoryName, at: Timestamp) {
         let hashes = self.hashes(repository);
         let mut known = self.halves.lock().unwrap_or_else(PoisonError::into_inner);
@@ -93,14 +94,14 @@ mod tests {
         assert!(known.contains(&name, at));
         assert!(known.contains(&name, at.plus_millis(REMEMBERED_MS - 1)));
         assert!(!known.contains(&name, at.plus_millis(REMEMBERED_MS)));
-        // A clock that was set back tells nothing.
+        // An entry from the future is ignored: the clock was set back.
         assert!(!known.contains(&name, Timestamp(at.0 - 1)));
         let later = at.plus_millis(REMEMBERED_MS);
         known.remember(&name, later);
-        assert!(known.contains(&name, later), "learned again");
+        assert!(known.contains(&name, later), "remembered again");
     }
 
-    /// What was learned last is remembered, however many names there are.
+    /// The latest entries are kept, however many repositories are added.
     #[test]
     fn a_full_memory_forgets_the_oldest_repositories() {
         let known = KnownRepositories::with(100);

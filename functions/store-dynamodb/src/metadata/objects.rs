@@ -1,10 +1,10 @@
-//! Where the bytes of a digest lie, and what is wrong with them there.
+//! The location of the bytes of each digest, and the defects of objects.
 //!
-//! The record of the bytes decides. Links and large manifests copy from it, so that a pull is one read: whoever changes
-//! the record goes through the back-links afterwards and lets each object agree with it ([`StoreCall::sync_object`]); whoever makes
-//! a object looks at the record once more afterwards. Both write first and look then, so that at least one of them sees
-//! the other. Cut off, the former leaves holders that lead to where nothing lies; a read that finds nothing there comes
-//! back by [`StoreCall::record_defect`].
+//! The blob record decides. Links and large manifests copy location and defect from it, so that a pull costs one read.
+//! A request that changes the record then goes through the back-links and updates each copy
+//! ([`StoreCall::sync_object`]). A request that creates a copy then reads the record once more. Both write first and
+//! read then, so that at least one of them sees the other. If the former is interrupted, some copies keep a location
+//! without an object. A read that finds no object there calls [`StoreCall::record_defect`], which updates the copy.
 
 use futures_util::future::try_join_all;
 use oci::{Digest, RepositoryName};
@@ -22,17 +22,17 @@ use crate::table::{Value, Write, WriteCondition};
 /// How many back-links are read in one page.
 const PAGE: usize = 100;
 
-/// How many holders are looked at at once.
+/// How many copies are updated at once.
 const AT_ONCE: usize = 16;
 
-/// What a link or a large manifest says of its object.
+/// The copy of location and defect in a link or a large manifest.
 struct LinkedObject {
     location: Location,
     defect: Option<Defect>,
     uid: Uid,
 }
 
-/// The attributes that say where an object lies.
+/// The attributes of an object's location.
 pub(super) fn location_values(location: &Location) -> Vec<(&'static str, Value)> {
     vec![
         (attributes::STORE, Value::S(location.store.clone())),
@@ -83,8 +83,8 @@ impl StoreCall<'_> {
         })
     }
 
-    /// Lets a object say of its object what the record of the bytes says. What it writes it compares with the record
-    /// again: that may have changed since it was read, and whoever changed it may have been here before.
+    /// Copies location and defect from the blob record to a link or manifest. Then it reads the record again: the
+    /// record may have changed since it was read, and the request that changed it may have updated this copy before.
     pub(super) async fn sync_object(
         &self,
         repository: &RepositoryName,
@@ -99,7 +99,7 @@ impl StoreCall<'_> {
         while let Some(object) = self.linked_object(repository, digest, link_kind).await? {
             let (location, defect) = match self.read_bytes(digest).await? {
                 Some(row) => (row.location, row.defect),
-                // After some other accident; a commit will let it lead to its bytes.
+                // The blob record is missing after some other failure. The next commit restores the location.
                 None => (object.location.clone(), object.defect.or(Some(Defect::Missing))),
             };
             if (&object.location, object.defect) == (&location, defect) {
@@ -125,7 +125,7 @@ impl StoreCall<'_> {
         Ok(())
     }
 
-    /// Lets every object of a digest agree with the record of the bytes, which was changed before.
+    /// Updates every copy for a digest after its blob record was changed.
     async fn sync_all(&self, digest: &Digest) -> Result<(), StoreError> {
         let mut after = None;
         loop {
@@ -146,8 +146,8 @@ impl StoreCall<'_> {
         }
     }
 
-    /// The same, for a reader who waits for his answer, which does not depend on others: there may be thousands of them.
-    /// Where this does not come to, a read finds the same, or a check.
+    /// Like [`Self::sync_all`], but for a read whose client waits: its answer does not depend on the other copies, and
+    /// there may be thousands of them. Later reads or a check update the copies that this does not reach.
     async fn sync_others(&self, digest: &Digest) {
         let done = self.main.in_half_the_time(self.sync_all(digest)).await;
         match done {
@@ -155,17 +155,17 @@ impl StoreCall<'_> {
             Some(Err(error)) => tracing::warn!(
                 %digest,
                 error = &error as &dyn std::error::Error,
-                "an object is lost, which not every repository that holds it is told now"
+                "a defect could not be recorded in every repository: run `roadstead fsck --repair`"
             ),
             None => tracing::warn!(
                 %digest,
-                "an object is lost, which not every repository that holds it was told in time: fsck --repair goes on with it"
+                "a defect was not recorded in every repository in time: run `roadstead fsck --repair`"
             ),
         }
     }
 
-    /// What whoever has just made a object of `bytes` does next, if somebody else has put these there: the record may
-    /// say something else by now. `false`: the object has a defect.
+    /// Reads the blob record again after a copy of `bytes` was created, if another request has recorded these bytes:
+    /// the record may have changed meanwhile. `false`: the object has a defect.
     pub(super) async fn check_bytes_again(
         &self,
         repository: &RepositoryName,
@@ -206,8 +206,8 @@ impl StoreCall<'_> {
         Ok(None)
     }
 
-    /// Lets the bytes lie at a new location if they lie at `old`, and every object say so. The old object is buried
-    /// before it loses its name. `false`: they do not lie at `old`.
+    /// Changes the location in the blob record from `old` to that of `new`, and updates all copies. Schedules the
+    /// deletion of the old object before the record stops naming it. `false`: the record does not name `old`.
     pub(super) async fn replace(&self, digest: &Digest, old: &Location, new: &StoredBytes) -> Result<bool, StoreError> {
         self.schedule_deletion(digest, old).await?;
         let mut set = location_values(&new.location);
@@ -225,7 +225,7 @@ impl StoreCall<'_> {
         let replaced = match self.main.write(&write).await? {
             WriteOutcome::Done => true,
             WriteOutcome::Refused { perhaps_done: false } => false,
-            // No other call seals an object of this name.
+            // Only this call has sealed an object at this location.
             WriteOutcome::Refused { perhaps_done: true } => {
                 let row = self.read_bytes(digest).await?;
                 row.is_some_and(|row| row.location == new.location)
@@ -295,7 +295,7 @@ impl StoreCall<'_> {
         while let Some(row) = self.read_manifest(repository, digest).await? {
             match &row.record.content {
                 Content::Inline(bytes) if Digest::of(digest.algorithm(), bytes) != *digest => {}
-                // Those who have recorded it need not have come to all tags.
+                // The call that recorded the damage may not have reached all tags.
                 Content::Damaged(_) => break,
                 _ => return Ok(()),
             }
@@ -303,7 +303,7 @@ impl StoreCall<'_> {
                 key: keys::manifest(repository, digest),
                 set: vec![(attributes::DEFECT, damaged_value())],
                 remove: Vec::new(),
-                // A put of the right bytes makes another version.
+                // A put of the right bytes changes the version.
                 condition: WriteCondition::All(vec![has_uid(row.record.uid), has_version(row.version)]),
             };
             if self.main.write(&write).await?.is_done() {
@@ -315,8 +315,9 @@ impl StoreCall<'_> {
         self.suspect_tags(repository, digest).await
     }
 
-    /// Lets every tag of a manifest say that its record is damaged, so that HEAD by tag looks at it. What rewrites a tag
-    /// takes that off; a push of the manifest that leaves the tag as it is does not, which costs each HEAD one read.
+    /// Flags every tag of a damaged manifest, so that HEAD by tag also reads the manifest. A write of the tag clears
+    /// the flag. A push of the manifest that does not change the tag keeps the flag, which costs each HEAD one more
+    /// read.
     async fn suspect_tags(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), StoreError> {
         let mut after = None;
         loop {

@@ -1,12 +1,12 @@
-//! Manifests: a put claims what the manifest refers to, looks at it, and publishes all at once.
+//! Manifests: a put claims the manifest's references, reads them, and publishes the manifest and its tags at once.
 //!
-//! The claims are the edges. They are written before anything that they point to is read, and nothing is removed but
-//! by somebody who has marked it and then found no edge: what a put finds present and unmarked is held by its edge
-//! from then on, and what it finds marked it unmarks, which the remover notices. Only then does one transaction make
-//! the manifest and its tags visible.
+//! The claims are the edges. They are written before any of their targets is read. A remover deletes a target only
+//! after it has marked the target and then found no edge. So there are two cases: if the put finds a target without a
+//! mark, its edge keeps the target from then on. If it finds a mark, it clears the mark, and the remover notices that.
+//! Only then does one transaction make the manifest and its tags visible.
 //!
-//! A put that is cut off leaves edges of a life that never began. They stop to count after
-//! [`YOUNG_MS`](registry::store::collection::YOUNG_MS), far behind the deadline of any put.
+//! An interrupted put leaves edges with a uid that no manifest has. They stop counting after
+//! [`YOUNG_MS`](registry::store::collection::YOUNG_MS), which is much longer than the deadline of any put.
 
 use std::collections::BTreeSet;
 
@@ -24,24 +24,24 @@ use crate::records::{
 };
 use crate::table::{BATCH_READS, Item, ItemKey, Value, Write, WriteCondition, Written};
 
-/// What a transaction met.
+/// The outcome of the transaction that publishes.
 enum PublishOutcome {
-    /// Everything is visible.
+    /// The manifest and its tags are visible.
     Done,
-    /// The manifest is not as it was read.
+    /// The manifest has changed since it was read.
     ManifestChanged {
-        /// A try was not answered, and may still be done when nobody expects it: what it relies on must stay.
+        /// A try was not answered and may still be applied late, so that its claims must stay.
         perhaps_late: bool,
     },
 }
 
-/// What a life of a manifest has written before it is published.
+/// The rows that a put writes before it publishes a manifest under a new uid.
 struct Claims {
     uid: Uid,
     items: Vec<Item>,
 }
 
-/// Whether the bytes of a manifest that is there are known to be lost, and this put does not bring them where they belong.
+/// Whether the stored bytes of the manifest have a known defect that this put cannot repair.
 fn cannot_repair(put: &PutManifest, row: &ManifestRow) -> bool {
     match row.record.content {
         Content::Defective(..) => !matches!(put.content, NewContent::Sealed(_)),
@@ -50,8 +50,8 @@ fn cannot_repair(put: &PutManifest, row: &ManifestRow) -> bool {
     }
 }
 
-/// The bytes that are put, if the record has others, or another size: the former have the digest, so that the record is
-/// damaged.
+/// The bytes of this put, if the record has other bytes or another size. The bytes of the put match the digest, so that
+/// the record is damaged.
 fn repairing_bytes<'a>(put: &'a PutManifest, row: &ManifestRow) -> Option<&'a bytes::Bytes> {
     match (&put.content, &row.record.content) {
         (NewContent::Inline(repair), Content::Inline(recorded))
@@ -89,7 +89,7 @@ impl StoreCall<'_> {
         }
     }
 
-    /// Moves and adds tags of a manifest that is there. `None`: it is not there any more, or in another life.
+    /// Moves and adds tags of an existing manifest. `None`: the manifest does not exist any more, or has another uid.
     async fn put_again(
         &self,
         put: &PutManifest,
@@ -100,8 +100,9 @@ impl StoreCall<'_> {
             return Ok(Some(ManifestPut::OtherType(row.record.media_type.clone())));
         }
         let repair = repairing_bytes(put, row);
-        // With one tag or none, the moment at which it was read is one at which all was as it is asked for. Otherwise
-        // the transaction says so, and whoever is about to remove the manifest must be told that it was put again.
+        // With at most one tag, the state was as requested when it was read, so that no write is necessary. In all
+        // other cases a transaction has to confirm the state, and to show a remover of the manifest that it was put
+        // again.
         let as_wanted =
             repair.is_none() && row.mark.is_none() && seen.len() <= 1 && seen.iter().all(|tag| tag.names(&put.digest));
         if !as_wanted {
@@ -133,8 +134,8 @@ impl StoreCall<'_> {
         }))
     }
 
-    /// What becomes of an object that was sealed for a manifest that is there: the bytes are the same, so it is of use
-    /// only if those that are there are lost. `None`: the manifest is not there any more.
+    /// Decides about an object that was sealed for an existing manifest: it has the same bytes, so that it is used only
+    /// if the recorded object has a defect. `None`: the manifest does not exist any more.
     async fn offer_again(
         &self,
         put: &PutManifest,
@@ -142,14 +143,14 @@ impl StoreCall<'_> {
         location: &Location,
     ) -> Result<Option<ManifestPut>, StoreError> {
         let (repository, digest) = (&put.repository, &put.digest);
-        let Some(kept) = row.record.content.object() else {
+        let Some(recorded) = row.record.content.object() else {
             self.schedule_deletion(digest, location).await?;
             return Ok(Some(ManifestPut::Stored));
         };
-        if kept == location {
+        if recorded == location {
             return Ok(Some(ManifestPut::Stored));
         }
-        // The manifest's own back-link is its claim.
+        // The back-link of the existing manifest is the claim.
         let offered = StoredBytes::sealed(location, put.size);
         let Some(bytes) = self.find_or_record_bytes(digest, Some(&offered)).await? else {
             return Ok(None);
@@ -162,7 +163,7 @@ impl StoreCall<'_> {
         Ok(Some(ManifestPut::StoredElsewhere(bytes.location)))
     }
 
-    /// Begins a life of the manifest. `None`: an identical put was first.
+    /// Publishes the manifest under a new uid. `None`: an identical put was first.
     async fn put_new(
         &self,
         put: &PutManifest,
@@ -183,7 +184,7 @@ impl StoreCall<'_> {
             self.drop_claims(put, &claims, None).await;
             return Ok(Some(ManifestPut::Missing(missing)));
         }
-        // The bytes of a large manifest are claimed last, so that one that is refused leaves no location.
+        // The bytes of a large manifest are claimed last, so that a refused manifest leaves no blob record.
         let (content, claimed) = match &put.content {
             NewContent::Inline(bytes) => (Content::Inline(bytes.clone()), None),
             NewContent::Sealed(location) => {
@@ -234,7 +235,8 @@ impl StoreCall<'_> {
         Ok(Some(ManifestPut::Stored))
     }
 
-    /// What a new life writes before it looks: its edges, and the list of them if that is kept apart.
+    /// The rows that a put writes before it reads its targets: the edges, and the list of references if that is
+    /// separate.
     fn claims(&self, put: &PutManifest, digests: &[Digest], uid: Uid) -> Claims {
         let edges = digests.iter().map(|target| {
             let edge = EdgeRow {
@@ -261,8 +263,8 @@ impl StoreCall<'_> {
         self.main.write_all(&writes.collect::<Vec<_>>()).await
     }
 
-    /// Takes back what a life that did not begin has written. What cannot be taken back now belongs to nothing, soon
-    /// counts no more, and is collected; the answer to the client does not depend on it.
+    /// Removes the claims of a put that did not publish. A failure is only logged: the claims belong to no manifest,
+    /// soon stop counting, and are collected. The answer to the client does not depend on them.
     async fn drop_claims(&self, put: &PutManifest, claims: &Claims, content: Option<&Content>) {
         let drops = claims.items.iter().map(|item| item.key.clone());
         let back_link = keys::back_link(&put.digest, &put.repository, claims.uid);
@@ -271,25 +273,26 @@ impl StoreCall<'_> {
             .then_some(back_link);
         let drops = drops.chain(back_link).map(Write::delete);
         if let Err(error) = self.main.write_all(&drops.collect::<Vec<_>>()).await {
-            tracing::warn!(%error, "edges of a manifest that was not published are left to collection");
+            tracing::warn!(%error, "could not remove the edges of a manifest that was not published: collection removes them later");
         }
     }
 
-    /// The required digests that are not in the repository, neither as a blob nor as a manifest. What is there and
-    /// marked is unmarked.
+    /// The required digests that the repository has neither as a blob nor as a manifest. Clears the marks of those that
+    /// it has.
     async fn missing(&self, put: &PutManifest) -> Result<Vec<Digest>, StoreError> {
         type KeyFunction = fn(&oci::RepositoryName, &Digest) -> ItemKey;
-        // Either key_of will do. The likely one first, so that each reference costs one read.
+        // A reference may be a link or a manifest. The likely kind is read first, so that most references cost one
+        // read.
         let key_functions: [KeyFunction; 2] = if put.media_type.is_index() {
             [keys::manifest, keys::link]
         } else {
             [keys::link, keys::manifest]
         };
-        let mut open: Vec<Digest> = put.required.iter().copied().collect();
+        let mut remaining: Vec<Digest> = put.required.iter().copied().collect();
         for key_of in key_functions {
             let mut absent = Vec::new();
-            // In pieces: manifests come with their bytes.
-            for some in open.chunks(2 * BATCH_READS) {
+            // Read in parts, because manifests are read with their bytes.
+            for some in remaining.chunks(2 * BATCH_READS) {
                 let keys = some.iter().map(|digest| key_of(&put.repository, digest));
                 let found = self.main.get_all(&keys.collect()).await?;
                 for digest in some {
@@ -298,22 +301,22 @@ impl StoreCall<'_> {
                     }
                 }
             }
-            open = absent;
+            remaining = absent;
         }
-        Ok(open)
+        Ok(remaining)
     }
 
-    /// Whether something that was looked at is there and stays.
+    /// Whether a target exists and is kept by this put's edge.
     async fn is_kept(&self, item: Option<&Item>) -> Result<bool, StoreError> {
         match item {
             None => Ok(false),
-            // It is there, and cannot be pulled.
+            // The target exists, but cannot be pulled.
             Some(item) if ItemFields(item).flag(attributes::DEFECT) => Ok(false),
             Some(item) if !ItemFields(item).flag(attributes::MARK) || active(Mutation::IgnoreMarks) => Ok(true),
-            // Whichever life of it there is by now: the edge holds it.
+            // Unmarks the target under any uid: the edge keeps each of them.
             Some(item) => {
-                let kept = unmark(item.key.clone(), WriteCondition::Exists);
-                Ok(self.main.write(&kept).await?.is_done())
+                let clear_mark = unmark(item.key.clone(), WriteCondition::Exists);
+                Ok(self.main.write(&clear_mark).await?.is_done())
             }
         }
     }
@@ -330,7 +333,7 @@ impl StoreCall<'_> {
             .await
     }
 
-    /// What makes a new manifest visible.
+    /// The writes that make a new manifest visible.
     fn publication(&self, put: &PutManifest, row: &ManifestRow) -> Result<Vec<Write>, StoreError> {
         let listed = ListedRow {
             at: self.cx.now,
@@ -355,8 +358,9 @@ impl StoreCall<'_> {
         Ok(writes)
     }
 
-    /// One transaction of what changes the manifest, whose first write is on the manifest itself, and of its tags. A
-    /// tag that somebody else has changed is read again, and changed on top of that.
+    /// Applies `of_manifest` and the changes of the tags in one transaction. The first write of `of_manifest` is that
+    /// of the manifest itself. If another request has changed a tag, the tag is read again, and the transaction is
+    /// repeated.
     async fn publish(
         &self,
         put: &PutManifest,
@@ -364,7 +368,7 @@ impl StoreCall<'_> {
         record: &ManifestRecord,
         mut seen: Vec<ReadTag>,
     ) -> Result<PublishOutcome, StoreError> {
-        // The type for ever is that of the first put, and every later one has the same.
+        // The media type is always that of the first put, and every later put has the same.
         let target = TagTarget {
             digest: &put.digest,
             media_type: &record.media_type,

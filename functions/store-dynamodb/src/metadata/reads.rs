@@ -1,5 +1,5 @@
-//! What is only read. Each answer is one item or one range, strongly consistent: a mark on an item says what somebody
-//! is about to do, and readers ignore it.
+//! Reads. Each answer is one item or one range, strongly consistent. Readers ignore marks: a mark only announces a
+//! removal.
 
 use oci::{Digest, RepositoryName, Tag};
 use registry::store::metadata::{HistoryRecord, Link, ManifestRecord, Referrer, TagRecord};
@@ -12,11 +12,11 @@ use crate::records::{
 };
 use crate::table::{Item, Range};
 
-/// The most characters of a tag.
+/// The maximum length of a tag, in bytes.
 const TAG_BYTES: usize = 128;
-/// The most characters of a repository's name.
+/// The maximum length of a repository name, in bytes.
 const NAME_BYTES: usize = 255;
-/// The most pages that a search for holders reads.
+/// The maximum number of pages that a search for linking repositories reads.
 const BACK_LINK_PAGES: usize = 10;
 
 impl StoreCall<'_> {
@@ -146,8 +146,9 @@ impl StoreCall<'_> {
         self.page(range, after, false, limit, ReferrerRow::read).await
     }
 
-    /// The first `limit` repositories that hold the bytes as a blob: nominations, which their links confirm or not. Other
-    /// holders, and claims that cut commits have left, are read past, for a bounded number of pages.
+    /// The first `limit` repositories with a back-link of a blob. The caller must confirm each of them by reading its
+    /// link. Other back-links, those of manifests and of interrupted commits, are skipped, over a bounded number of
+    /// pages.
     pub(super) async fn linking_repositories_of(
         &self,
         digest: &Digest,
@@ -159,7 +160,7 @@ impl StoreCall<'_> {
             let (items, more) = self.main.first(keys::back_links(digest), after, false, limit).await?;
             for item in &items {
                 let back_link = BackLink::read(item)?;
-                // A repository may have several back-links: of a link and of what a cut commit has left.
+                // A repository may have several back-links: that of its link, and those of interrupted commits.
                 if back_link.link_kind == LinkKind::Blob && linking_repositories.last() != Some(&back_link.repository) {
                     linking_repositories.push(back_link.repository);
                 }
@@ -173,7 +174,7 @@ impl StoreCall<'_> {
         Ok(linking_repositories)
     }
 
-    /// All that a manifest refers to, but for its subject, in the order of the digests.
+    /// The references of a manifest without its subject, in the order of the digests.
     pub(crate) async fn references_of(
         &self,
         repository: &RepositoryName,
@@ -191,7 +192,7 @@ impl StoreCall<'_> {
         let items = self.main.get_all(&keys.iter().cloned().collect()).await?;
         let mut digests = Vec::new();
         for key in &keys {
-            let item = items.get(key).ok_or_else(|| damaged(key, "it is not there"))?;
+            let item = items.get(key).ok_or_else(|| damaged(key, "it does not exist"))?;
             digests.extend(ReferencesRow::read(item)?.digests);
         }
         Ok(digests)

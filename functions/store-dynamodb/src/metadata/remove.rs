@@ -1,4 +1,4 @@
-//! Removals: mark the victim, then look; delete it only while the mark is still one's own.
+//! Removals: mark the target, then look for claims; delete the target only while the mark is still one's own.
 
 use oci::{Digest, RepositoryName, Tag};
 use registry::store::collection::YOUNG_MS;
@@ -18,28 +18,28 @@ use crate::table::{
     Consistency, ITEM_BYTES, ItemKey, RangeQuery, TRANSACTION_BYTES, TRANSACTION_ITEMS, Write, WriteCondition, Written,
 };
 
-/// How many tags go in one transaction with what else a deletion changes.
+/// The maximum number of tags in one transaction, together with the other items of a deletion.
 const TAGS_AT_ONCE: usize = 20;
 const _: () = assert!(TAGS_AT_ONCE * ITEMS_PER_TAG + 3 <= TRANSACTION_ITEMS);
-// A put writes as much as a deletion removes: the manifest and its row under its subject, and for each tag rows of a
-// few names.
+// A put writes as much as a deletion removes: the manifest, its row under its subject, and for each tag some small
+// rows.
 const _: () = assert!(2 * ITEM_BYTES + (TAGS_AT_ONCE * ITEMS_PER_TAG + 1) * 4096 <= TRANSACTION_BYTES);
 
-/// How many edges are looked at in one page.
+/// How many edges are read in one page.
 const EDGES_AT_ONCE: usize = 100;
 
-/// What became of a link that carries its remover's mark.
+/// The outcome of the removal of a link that has the remover's mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum UnlinkOutcome {
-    /// It is gone.
+    /// The link was removed.
     Removed,
-    /// This manifest refers to it: it stays, without the mark.
+    /// This manifest refers to the link. The link stays, and its mark was cleared.
     Referenced(Digest),
-    /// Somebody has taken the mark away, or replaced it.
+    /// Another request has cleared or replaced the mark.
     MarkGone,
 }
 
-/// What makes a manifest invisible, but for its tags.
+/// The writes that make a manifest invisible, without those of its tags.
 fn unpublication(repository: &RepositoryName, digest: &Digest, row: &ManifestRow, mark: &DeletionMark) -> Vec<Write> {
     let condition = if active(Mutation::IgnoreVersion) {
         WriteCondition::Exists
@@ -60,9 +60,9 @@ fn unpublication(repository: &RepositoryName, digest: &Digest, row: &ManifestRow
 }
 
 impl StoreCall<'_> {
-    /// A manifest whose reference to `target` counts: it was recorded less than [`YOUNG_MS`] ago, so that the put which
-    /// did it may be under way, or that life of the manifest is published. With `tidy`, references that count no more
-    /// are removed in passing.
+    /// A manifest whose edge to `target` counts. An edge counts if it is younger than [`YOUNG_MS`], so that its put may
+    /// still be running, or if its manifest is published under the uid of the edge. With `tidy`, edges that do not
+    /// count are removed on the way.
     pub(crate) async fn find_counting_edge(
         &self,
         repository: &RepositoryName,
@@ -108,7 +108,7 @@ impl StoreCall<'_> {
         Ok(parent.is_some_and(|parent| parent.record.uid == edge.uid))
     }
 
-    /// Marks a row on a condition; `None`: it did not hold.
+    /// Marks a row on a condition; `None`: the condition did not hold.
     async fn mark(
         &self,
         key: &ItemKey,
@@ -118,7 +118,7 @@ impl StoreCall<'_> {
         let mark = |number: u64| DeletionMark {
             purpose: MarkPurpose::Delete,
             at: self.cx.now,
-            // Rounds and tries have values of their own.
+            // Each round and each try has its own value.
             random: self.uid((round << 32) + number),
         };
         let write = |number| Write::Update {
@@ -149,7 +149,7 @@ impl StoreCall<'_> {
         Ok(Removal::Absent)
     }
 
-    /// Removes a link of this life that carries `mark`, with its back-link, unless a reference to it counts.
+    /// Removes a link with this uid that has `mark`, and its back-link, unless an edge to it counts.
     pub(crate) async fn remove_link(
         &self,
         repository: &RepositoryName,
@@ -170,16 +170,16 @@ impl StoreCall<'_> {
             WriteOutcome::Done => {}
             WriteOutcome::Refused { perhaps_done: false } => return Ok(UnlinkOutcome::MarkGone),
             WriteOutcome::Refused { perhaps_done: true } => {
-                // A try that was not answered has removed it, unless this life of the link is still there.
+                // An unanswered try has removed the link, unless the link still has this uid.
                 let now = self.read_link(repository, digest).await?;
                 if now.is_some_and(|row| row.link.uid == uid) {
                     return Ok(UnlinkOutcome::MarkGone);
                 }
             }
         }
-        // The link is gone whatever becomes of this: what is left is found by a deep collection.
+        // The link is removed in any case. If this fails, a deep collection pass finds the back-link.
         if let Err(error) = self.delete_back_links(repository, digest, uid).await {
-            tracing::warn!(%error, "the back-link of a link that was removed is left to collection");
+            tracing::warn!(%error, "could not remove the back-link of a removed link: collection removes it later");
         }
         Ok(UnlinkOutcome::Removed)
     }
@@ -195,7 +195,7 @@ impl StoreCall<'_> {
             let (items, _) = self.main.first(range, None, false, EDGES_AT_ONCE).await?;
             let of_repository = items.into_iter().filter(|item| {
                 let name = RecordKey::of(&item.key);
-                matches!(name, Some(RecordKey::BackLink { repository: owner, .. }) if owner == *repository)
+                matches!(name, Some(RecordKey::BackLink { repository: other, .. }) if other == *repository)
             });
             let deletes: Vec<_> = of_repository.map(|item| Write::delete(item.key)).collect();
             return self.main.write_all(&deletes).await;
@@ -219,9 +219,10 @@ impl StoreCall<'_> {
                     return Ok(Removal::Referenced(parent));
                 }
                 if self.remove_manifest(repository, digest, &row, &mark, principal).await? {
-                    // The manifest is gone whatever becomes of this: its edges soon count no more, and are collected.
+                    // The manifest is removed in any case. If this fails, its edges soon stop counting, and are
+                    // collected.
                     if let Err(error) = self.delete_manifest_rows(repository, digest, &row).await {
-                        tracing::warn!(%error, "edges of a manifest that was deleted are left to collection");
+                        tracing::warn!(%error, "could not remove the edges of a deleted manifest: collection removes them later");
                     }
                     return Ok(Removal::Removed);
                 }
@@ -232,8 +233,9 @@ impl StoreCall<'_> {
         Ok(Removal::Absent)
     }
 
-    /// Removes a manifest that carries `mark` with its tags: those of the last transaction together with it, more of
-    /// them before, each batch on condition of the mark. `false`: it was put again meanwhile, or a tag has moved.
+    /// Removes a manifest that has `mark`, and its tags. The last transaction removes the manifest with the last tags;
+    /// earlier ones remove more tags in batches, each on condition of the mark. `false`: the manifest was put again
+    /// meanwhile, or a tag was moved.
     async fn remove_manifest(
         &self,
         repository: &RepositoryName,
@@ -245,9 +247,9 @@ impl StoreCall<'_> {
         let key = keys::manifest(repository, digest);
         let mut round = 0;
         loop {
-            // A manifest may have more tags than can be removed in the time of one call; the next one goes on.
+            // A manifest may have more tags than one call can remove in its time; the next call continues.
             self.main.in_time()?;
-            // Read after the mark was written: a put that adds a tag later takes the mark away.
+            // The tags are read after the mark was written: a later put that adds a tag clears the mark.
             let (tags, more) = self.some_tags_of(repository, digest).await?;
             let seen = self.see_tags(repository, &tags).await?;
             let naming = seen.iter().filter(|tag| tag.names(digest));
@@ -255,7 +257,7 @@ impl StoreCall<'_> {
                 .flat_map(|tag| tag.deleting(self.cx, repository, principal))
                 .collect();
             if more && of_tags.is_empty() {
-                // All have moved on since their rows were read; the rows go with the moves.
+                // All these tags were moved since their rows were read; the moves remove the rows.
                 self.main.lost_race(round).await?;
                 round += 1;
             }
@@ -283,12 +285,12 @@ impl StoreCall<'_> {
         let (items, more) = self.main.first(range, None, false, TAGS_AT_ONCE).await?;
         let tags = items.iter().map(|item| match RecordKey::of(&item.key) {
             Some(RecordKey::Tagged(_, _, tag)) => Ok(tag),
-            _ => Err(damaged(&item.key, "not the record of a tag")),
+            _ => Err(damaged(&item.key, "not a row of a tag")),
         });
         Ok((tags.collect::<Result<_, _>>()?, more))
     }
 
-    /// Removes what a life of a manifest has left: its edges, the rows that list them, its back-link.
+    /// Deletes the other rows of a manifest under one uid: its edges, the lists of them, and its back-link.
     async fn delete_manifest_rows(
         &self,
         repository: &RepositoryName,
@@ -318,7 +320,7 @@ impl StoreCall<'_> {
             writes.push(Write::delete(keys::back_link(digest, repository, uid)));
         }
         self.main.write_all(&writes).await?;
-        // Last, since they tell which edges there are.
+        // Deleted last, because a repetition needs the lists to find the edges.
         if let ReferenceList::Separate(rows) = row.references {
             let rows = (0..rows).map(|row| keys::references(repository, digest, uid, row));
             self.main

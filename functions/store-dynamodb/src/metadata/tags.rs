@@ -1,7 +1,8 @@
-//! Tags: each change is one transaction of the tag, its reverse record, and its history.
+//! Tags: each change is one transaction of the tag, its row under the manifest, and its history.
 //!
-//! A change is conditional on the tag as it was read. A tag that lives carries its version; one that does not has a
-//! tombstone, or was never there. Versions therefore form a chain through all lives of a tag, whoever writes it.
+//! A change is conditional on the tag as it was read. An existing tag has a version. A missing tag has a tombstone, or
+//! was never created. So the versions of a tag always grow, also over deletions and new creations, whichever instance
+//! writes it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +16,7 @@ use crate::mutation::{Mutation, active};
 use crate::records::{ChangeRow, TagRow, Tombstone, attributes, has_version, tagged_item};
 use crate::table::{Item, ItemKey, Write, WriteCondition, Written};
 
-/// The most items that a change of one tag takes.
+/// The maximum number of items in a change of one tag.
 pub(super) const ITEMS_PER_TAG: usize = 4;
 
 /// A tag as it was read.
@@ -26,7 +27,7 @@ pub(super) struct ReadTag {
     tombstone: Option<Tombstone>,
 }
 
-/// What a tag is to name.
+/// The manifest that a tag is to name.
 #[derive(Clone, Copy)]
 pub(super) struct TagTarget<'a> {
     pub(super) digest: &'a Digest,
@@ -34,7 +35,7 @@ pub(super) struct TagTarget<'a> {
     pub(super) size: u64,
 }
 
-/// What must be read of a tag before it is changed.
+/// The keys to read before a change of tags.
 pub(super) fn keys_of<'a>(repository: &RepositoryName, tags: impl IntoIterator<Item = &'a Tag>) -> BTreeSet<ItemKey> {
     let tags = tags.into_iter();
     tags.flat_map(|tag| [keys::tag(repository, tag), keys::tombstone(repository, tag)])
@@ -49,7 +50,7 @@ fn put(item: Item) -> Write {
 }
 
 impl ReadTag {
-    /// Out of what was read under [`keys_of`].
+    /// Takes a tag from the items that were read under [`keys_of`].
     pub(super) fn among(
         items: &BTreeMap<ItemKey, Item>,
         repository: &RepositoryName,
@@ -68,7 +69,7 @@ impl ReadTag {
         self.record.as_ref().is_some_and(|record| record.digest == *digest)
     }
 
-    /// The version of the next change: it grows with the time, and over all lives of the tag.
+    /// The version of the next change. It grows with the time, and is higher than every earlier version of the tag.
     fn next_version(&self, cx: Context) -> u64 {
         let current = self.record.as_ref().map(|record| record.version);
         let before = current.or(self.tombstone.map(|tombstone| tombstone.version));
@@ -85,7 +86,7 @@ impl ReadTag {
         }
     }
 
-    /// The tag is as it was read.
+    /// The condition that the tag is as it was read.
     fn unchanged(&self) -> WriteCondition {
         if active(Mutation::BlindTag) {
             return WriteCondition::Always;
@@ -96,8 +97,8 @@ impl ReadTag {
         }
     }
 
-    /// What lets the tag name a manifest. If it does so, nothing changes, but the transaction is refused when somebody
-    /// else moves it.
+    /// The writes that let the tag name a manifest. If it does already, nothing is written, but the transaction is
+    /// refused when another request moves the tag.
     pub(super) fn naming(
         &self,
         cx: Context,
@@ -137,11 +138,11 @@ impl ReadTag {
             },
         };
         vec![
-            // Not put: what a later version may have added to the tag stays.
+            // An update instead of a put: attributes that a later version has added to the tag stay.
             Write::Update {
                 key,
                 set: TagRow::attributes(&record),
-                // It was said of what the tag named before.
+                // The flag concerned the manifest that the tag named before.
                 remove: vec![attributes::DEFECT],
                 condition: self.unchanged(),
             },
@@ -151,7 +152,7 @@ impl ReadTag {
         ]
     }
 
-    /// What deletes the tag; nothing if there is none.
+    /// The writes that delete the tag; none if it does not exist.
     pub(super) fn deleting(&self, cx: Context, repository: &RepositoryName, principal: &str) -> Vec<Write> {
         let Some(record) = &self.record else {
             return Vec::new();
@@ -178,7 +179,7 @@ impl ReadTag {
 }
 
 impl StoreCall<'_> {
-    /// Tags as they are now, each by itself.
+    /// Reads tags, each at its own time.
     pub(super) async fn see_tags<'t>(
         &self,
         repository: &RepositoryName,

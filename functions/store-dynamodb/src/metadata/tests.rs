@@ -1,4 +1,4 @@
-//! The protocols over the table in memory: the contract, what they cost, and what is large.
+//! The protocols over a table in memory: the contract, the costs, and large manifests.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod contract;
@@ -53,7 +53,7 @@ fn tag(name: &str) -> Tag {
     name.parse().unwrap()
 }
 
-/// An object of its own for each number.
+/// A different object for each number.
 fn location(number: usize) -> Location {
     Location::main(format!("{number:032x}.1"))
 }

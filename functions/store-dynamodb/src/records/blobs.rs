@@ -1,4 +1,4 @@
-//! Bytes: who may read them, where they lie, who holds them.
+//! Links, blob records and back-links.
 
 use oci::{Digest, RepositoryName};
 use registry::store::metadata::{Defect, Link};
@@ -13,11 +13,11 @@ use crate::table::Item;
 /// A repository's link to a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LinkRow {
-    /// As readers see it.
+    /// The link as readers see it.
     pub(crate) link: Link,
-    /// When it was made.
+    /// When the link was created.
     pub(crate) at: Timestamp,
-    /// Who is about to remove it.
+    /// The mark of a remover.
     pub(crate) mark: Option<DeletionMark>,
 }
 
@@ -48,18 +48,18 @@ impl LinkRow {
     }
 }
 
-/// Where the bytes of a digest lie.
+/// The blob record of a digest: where its bytes are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BlobRow {
-    /// The object.
+    /// The object that holds the bytes.
     pub(crate) location: Location,
-    /// Its bytes.
+    /// The number of bytes.
     pub(crate) size: u64,
-    /// When it was recorded.
+    /// When the record was created.
     pub(crate) at: Timestamp,
-    /// What is wrong with it.
+    /// The known defect of the object.
     pub(crate) defect: Option<Defect>,
-    /// Who is about to remove it.
+    /// The mark of a remover.
     pub(crate) mark: Option<DeletionMark>,
 }
 
@@ -86,16 +86,16 @@ impl BlobRow {
     }
 }
 
-/// Who holds the bytes of a digest.
+/// A back-link: a repository uses the bytes of a digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BackLink {
-    /// The repository.
+    /// The repository that uses the bytes.
     pub(crate) repository: RepositoryName,
-    /// The life of the link, or of the manifest.
+    /// The uid of the link or of the manifest.
     pub(crate) uid: Uid,
-    /// As what.
+    /// Whether a link or a manifest uses them.
     pub(crate) link_kind: LinkKind,
-    /// When it was written.
+    /// When the back-link was written.
     pub(crate) at: Timestamp,
 }
 
@@ -119,7 +119,7 @@ impl BackLink {
         let link_kind = match fields.text(attributes::KIND)? {
             "blob" => LinkKind::Blob,
             "manifest" => LinkKind::Manifest,
-            other => return Err(damaged(&item.key, format_args!("{other} is no kind"))),
+            other => return Err(damaged(&item.key, format_args!("unknown kind {other}"))),
         };
         Ok(Self {
             repository,

@@ -1,4 +1,4 @@
-//! Reading and writing attributes.
+//! Reads and writes the attributes of items.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ use registry::store::{Location, StoreError, Timestamp, Uid};
 use super::attributes;
 use crate::table::{Attributes, Item, ItemKey, Value};
 
-/// Something in the table is not what this program would have written.
+/// The error for an item that this program cannot have written.
 pub(crate) fn damaged(key: &ItemKey, what: impl Display) -> StoreError {
     StoreError::damaged(format_args!("the item {key} is damaged: {what}"))
 }
@@ -20,11 +20,11 @@ pub(crate) struct ItemFields<'a>(pub(crate) &'a Item);
 
 impl<'a> ItemFields<'a> {
     fn missing(&self, name: &str) -> StoreError {
-        damaged(&self.0.key, format_args!("no {name}"))
+        damaged(&self.0.key, format_args!("{name} is missing"))
     }
 
     fn wrong(&self, name: &str) -> StoreError {
-        damaged(&self.0.key, format_args!("{name} is not of its type"))
+        damaged(&self.0.key, format_args!("{name} has the wrong type"))
     }
 
     fn value(&self, name: &str) -> Option<&'a Value> {
@@ -72,12 +72,12 @@ impl<'a> ItemFields<'a> {
         self.bytes_if_any(name)?.ok_or_else(|| self.missing(name))
     }
 
-    /// Bytes that are not written when there are none.
+    /// A byte string that is not stored when it is empty.
     pub(crate) fn bytes_or_none(&self, name: &str) -> Result<Vec<u8>, StoreError> {
         Ok(self.bytes_if_any(name)?.map(|bytes| bytes.to_vec()).unwrap_or_default())
     }
 
-    /// Whether a mark that is present or not is present.
+    /// Whether a flag is set: a flag is set when its attribute is present.
     pub(crate) fn flag(&self, name: &str) -> bool {
         self.value(name).is_some()
     }
@@ -87,7 +87,7 @@ impl<'a> ItemFields<'a> {
         text.map(|text| text.parse().map_err(|_| self.wrong(name))).transpose()
     }
 
-    /// A text with a parser: a digest, a media type.
+    /// A text that is parsed, for example a digest or a media type.
     pub(crate) fn parsed<T: FromStr>(&self, name: &str) -> Result<T, StoreError> {
         self.parsed_if_any(name)?.ok_or_else(|| self.missing(name))
     }
@@ -101,7 +101,7 @@ impl<'a> ItemFields<'a> {
         number.map(Uid).ok_or_else(|| self.wrong(name))
     }
 
-    /// What is wrong with an object. A word of a later version says that something is.
+    /// The defect of an object. A value that only a later version knows is read as [`Defect::Damaged`].
     pub(crate) fn defect(&self) -> Result<Option<Defect>, StoreError> {
         let text = self.text_if_any(attributes::DEFECT)?;
         Ok(text.map(|text| Defect::parse(text).unwrap_or(Defect::Damaged)))
@@ -121,7 +121,7 @@ impl<'a> ItemFields<'a> {
     }
 }
 
-/// Attributes in the making.
+/// The attributes of an item that is being built.
 #[derive(Default)]
 pub(super) struct ItemBuilder(Attributes);
 
@@ -152,7 +152,7 @@ impl ItemBuilder {
         self
     }
 
-    /// Bytes, if there are any: an empty value costs as much as none and says as much.
+    /// Adds bytes unless they are empty: a missing attribute means the same, and is smaller.
     pub(super) fn bytes_if_any(self, name: &str, bytes: &[u8]) -> Self {
         if bytes.is_empty() {
             return self;

@@ -1,4 +1,4 @@
-//! What belongs to one region: sessions, graves, signing keys, and the pass of the collection.
+//! The records of the local table: sessions, pending deletions, signing keys, and the collection pass.
 
 use oci::Digest;
 use registry::store::collection::PendingDeletion;
@@ -10,7 +10,7 @@ use super::{ItemFields, attributes, damaged};
 use crate::keys::{self, RecordKey};
 use crate::table::{Item, Write, WriteCondition};
 
-/// For how many seconds after its end a session's row waits for the sweep before DynamoDB may remove it.
+/// How many seconds after the expiry of a session DynamoDB may remove its row. Session expiry removes it long before.
 const BACKSTOP_SECONDS: u64 = 30 * 24 * 3600;
 
 fn backstop(session: SessionKey) -> u64 {
@@ -21,7 +21,8 @@ fn backstop(session: SessionKey) -> u64 {
 pub(crate) fn state_text(state: State) -> &'static str {
     match state {
         State::Open => "open",
-        // `PUBLISHED` tells the two apart. The version before does not know it, and may take the one for the other.
+        // `PUBLISHED` distinguishes the two. The previous version does not know that flag, and treats both states as
+        // one.
         State::Committing | State::Published => "committing",
         State::Done => "done",
         State::Cancelled => "cancelled",
@@ -67,7 +68,7 @@ impl SessionRow {
             "done" => State::Done,
             "cancelled" => State::Cancelled,
             "swept" => State::Swept,
-            other => return Err(damaged(&item.key, format_args!("{other} is no state"))),
+            other => return Err(damaged(&item.key, format_args!("unknown state {other}"))),
         };
         let publishing = match fields.parsed_if_any::<Digest>(attributes::DIGEST)? {
             Some(digest) => Some(Publishing {
@@ -92,7 +93,7 @@ impl SessionRow {
         })
     }
 
-    /// The session of a row.
+    /// The key of the session in this row; `None` for other rows.
     pub(crate) fn key(item: &Item) -> Option<SessionKey> {
         match RecordKey::of(&item.key) {
             Some(RecordKey::Session(key)) => Some(key),
@@ -117,7 +118,7 @@ impl PartRow {
     }
 }
 
-/// An object that lost its name.
+/// An object that waits for its deletion.
 pub(crate) struct PendingDeletionRow;
 
 impl PendingDeletionRow {
@@ -129,8 +130,8 @@ impl PendingDeletionRow {
         attributes::AT,
     ];
 
-    /// Makes the row this one, whether there was one or not.
-    pub(crate) fn becomes(pending_deletion: &PendingDeletion, condition: WriteCondition) -> Write {
+    /// A write that gives the row these values, whether or not the row exists.
+    pub(crate) fn update(pending_deletion: &PendingDeletion, condition: WriteCondition) -> Write {
         Write::change_to(Self::item(pending_deletion), &Self::ATTRIBUTES, condition)
     }
 
@@ -176,7 +177,7 @@ impl SigningKeyRow {
             secret: secret
                 .as_ref()
                 .try_into()
-                .map_err(|_| damaged(&item.key, "not a secret"))?,
+                .map_err(|_| damaged(&item.key, "the secret has the wrong length"))?,
             created: fields.timestamp(attributes::CREATED)?,
         })
     }
@@ -193,22 +194,22 @@ impl FirstKey {
     }
 }
 
-/// The walk over the names: who is at it, until when, and where it goes on.
+/// The walk of the collection over the main table: its uid, its lease, and where it continues.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PassRow {
-    /// Who.
+    /// The uid of the pass.
     pub(crate) pass: Uid,
-    /// Until when it is theirs alone.
+    /// The end of its lease. Until then no other pass may take over.
     pub(crate) until: Timestamp,
-    /// Where it goes on; `None`: from the beginning.
+    /// Where the walk continues; `None`: at the beginning.
     pub(crate) next: Option<Cursor>,
 }
 
 impl PassRow {
     const ATTRIBUTES: [&str; 3] = [attributes::PASS, attributes::UNTIL, attributes::CURSOR];
 
-    /// Makes the row this one, whether there was one or not.
-    pub(crate) fn becomes(&self, condition: WriteCondition) -> Write {
+    /// A write that gives the row these values, whether or not the row exists.
+    pub(crate) fn update(&self, condition: WriteCondition) -> Write {
         Write::change_to(self.item(), &Self::ATTRIBUTES, condition)
     }
 

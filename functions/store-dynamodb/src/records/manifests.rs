@@ -1,4 +1,4 @@
-//! Manifests, what they refer to, and where they are listed.
+//! Manifests, their references, and the lists in which they appear.
 
 use bytes::Bytes;
 use oci::{Algorithm, Digest, RepositoryName};
@@ -10,26 +10,27 @@ use super::{DeletionMark, ItemFields, attributes, damaged};
 use crate::keys::{self, RecordKey};
 use crate::table::{ITEM_BYTES, Item, ItemKey};
 
-/// How many digests are kept in a manifest's own item; with more, every read of the manifest would cost more.
+/// The maximum number of digests in a manifest's own item. More digests would make every read of the manifest cost
+/// more.
 const INLINE_DIGESTS: usize = 120;
 
-/// How many digests one [`ReferencesRow`] holds: with the longest kind of digest a sixth of what an item may be, so
-/// that it travels in batches.
+/// The number of digests in one [`ReferencesRow`]. With the longest kind of digest, a row has a sixth of the maximum
+/// size of an item, so that rows can be written in batches.
 const DIGESTS_PER_ROW: usize = 1000;
 const _: () = assert!(DIGESTS_PER_ROW * 65 + 4096 <= ITEM_BYTES);
 
-/// Where the list of what a manifest refers to is kept. It is needed when the manifest is deleted, since its edges lie
-/// under their targets.
+/// Where the references of a manifest are stored. A deletion needs the list, because the edges are stored under their
+/// targets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ReferenceList {
-    /// In the manifest's own item: its bytes are there too, so that there cannot be many.
+    /// In the manifest's own item, for at most [`INLINE_DIGESTS`].
     Inline(Vec<Digest>),
-    /// In this number of rows beside it, so that a read of the manifest does not pay for them.
+    /// In this number of separate rows, so that a read of the manifest does not pay for them.
     Separate(u32),
 }
 
 impl ReferenceList {
-    /// The form in which these are kept.
+    /// Selects the form in which these references are stored.
     pub(crate) fn of(digests: &[Digest]) -> Self {
         if digests.len() > INLINE_DIGESTS {
             let rows = digests.len().div_ceil(DIGESTS_PER_ROW);
@@ -43,15 +44,15 @@ impl ReferenceList {
 /// A manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ManifestRow {
-    /// As readers see it.
+    /// The manifest as readers see it.
     pub(crate) record: ManifestRecord,
-    /// When it was published.
+    /// When the manifest was published.
     pub(crate) at: Timestamp,
-    /// RequestCounts the puts of this life, so that a delete sees that there was one.
+    /// Counts the puts of the manifest under this uid, so that a deletion detects a put that came between.
     pub(crate) version: u64,
-    /// What it refers to, but for its subject.
+    /// The references, without the subject.
     pub(crate) references: ReferenceList,
-    /// Who is about to remove it.
+    /// The mark of a remover.
     pub(crate) mark: Option<DeletionMark>,
 }
 
@@ -116,17 +117,17 @@ impl ManifestRow {
     }
 }
 
-/// Some of what a manifest refers to, in a row beside it.
+/// A part of the references of a manifest, in a separate row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ReferencesRow {
     /// The digests.
     pub(crate) digests: Vec<Digest>,
-    /// When it was written.
+    /// When the row was written.
     pub(crate) at: Timestamp,
 }
 
 impl ReferencesRow {
-    /// The rows that hold all of `digests`.
+    /// The rows that together hold `digests`.
     pub(crate) fn all(
         repository: &RepositoryName,
         digest: &Digest,
@@ -153,7 +154,7 @@ impl ReferencesRow {
     }
 }
 
-/// Digests one after the other: a byte for the algorithm, then the hash.
+/// Encodes digests one after the other: one byte for the algorithm, then the hash.
 fn packed(digests: &[Digest]) -> Vec<u8> {
     let mut packed = Vec::new();
     for digest in digests {
@@ -172,26 +173,26 @@ fn unpacked(key: &ItemKey, mut packed: &[u8]) -> Result<Vec<Digest>, StoreError>
         let (algorithm, length) = match algorithm {
             1 => (Algorithm::Sha256, 32),
             2 => (Algorithm::Sha512, 64),
-            _ => return Err(damaged(key, "a reference of an unknown kind")),
+            _ => return Err(damaged(key, "a reference with an unknown algorithm")),
         };
         let hash = rest.split_at_checked(length);
         let digest = hash.and_then(|(hash, _)| Digest::from_hash(algorithm, hash));
-        digests.push(digest.ok_or_else(|| damaged(key, "a reference is cut off"))?);
+        digests.push(digest.ok_or_else(|| damaged(key, "a reference is truncated"))?);
         packed = &rest[length..];
     }
     Ok(digests)
 }
 
-/// A life of the manifest `parent` refers to `target`.
+/// An edge: the manifest `parent`, with this uid, refers to `target`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EdgeRow {
-    /// What is referred to.
+    /// The digest that the manifest refers to.
     pub(crate) target: Digest,
-    /// Who refers to it.
+    /// The digest of the manifest.
     pub(crate) parent: Digest,
-    /// In which life.
+    /// The uid of the manifest.
     pub(crate) uid: Uid,
-    /// When it was written.
+    /// When the edge was written.
     pub(crate) at: Timestamp,
 }
 
@@ -218,7 +219,7 @@ impl EdgeRow {
     }
 }
 
-/// A referrer's row under its subject. Written and removed together with the referrer.
+/// The row of a referrer under its subject. It is written and removed together with the referrer.
 pub(crate) struct ReferrerRow;
 
 impl ReferrerRow {
@@ -240,17 +241,17 @@ impl ReferrerRow {
     }
 }
 
-/// A tag names the manifest. Written and removed together with the tag.
+/// The row under a manifest that says that a tag names it. It is written and removed together with the tag.
 pub(crate) fn tagged_item(repository: &RepositoryName, digest: &Digest, tag: &oci::Tag) -> Item {
     ItemBuilder::default().item(keys::tagged(repository, digest, tag))
 }
 
-/// A manifest in the list of a repository's manifests.
+/// The entry of a manifest in the list of its repository's manifests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ListedRow {
-    /// When it was published.
+    /// When the manifest was published.
     pub(crate) at: Timestamp,
-    /// Its bytes.
+    /// The size of the manifest, in bytes.
     pub(crate) size: u64,
 }
 
@@ -271,12 +272,12 @@ impl ListedRow {
     }
 }
 
-/// A repository in the catalog.
+/// The row of a repository in the catalog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CatalogRow {
-    /// When its first manifest was put.
+    /// When the first manifest of the repository was put.
     pub(crate) created: Timestamp,
-    /// A collection has found no manifest in it.
+    /// The mark of a collection pass that found no manifest in the repository.
     pub(crate) mark: Option<DeletionMark>,
 }
 

@@ -1,4 +1,4 @@
-//! Marks: who is about to remove a record.
+//! Marks: a remover announces that it is about to remove a record.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,34 +11,34 @@ use crate::table::{Value, WriteCondition};
 /// Why a record is to be removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MarkPurpose {
-    /// Somebody asked for it, and waits.
+    /// A client has asked for the removal and waits for the answer.
     Delete,
-    /// Nothing refers to it. The mark of a link stays for as long as a push may take to come back to it.
+    /// Nothing refers to the record. The mark of a link stays as long as a push may take to use the link again.
     Collection,
 }
 
-/// Written on a record before its remover looks for claims on it. The record is removed only while the mark is the
-/// remover's own: whoever needs the record takes the mark away, and whoever else would remove it replaces it.
+/// A remover writes its mark on a record before it looks for claims on the record. It removes the record only while the
+/// mark is still its own. A request that needs the record clears the mark, and another remover replaces it.
 ///
-/// `random` is of one try of one request, so that a request which was thought lost and is done late does not bring
-/// back a mark that somebody has taken away.
+/// `random` is unique for each try of each request. A request whose answer was lost may be applied late; it then cannot
+/// restore a mark that was cleared since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DeletionMark {
-    /// Why.
+    /// Why the record is to be removed.
     pub(crate) purpose: MarkPurpose,
-    /// Since when.
+    /// When the mark was written.
     pub(crate) at: Timestamp,
-    /// Whose.
+    /// The identity of the mark.
     pub(crate) random: Uid,
 }
 
 impl DeletionMark {
-    /// The attribute's value.
+    /// The value of the attribute.
     pub(crate) fn value(&self) -> Value {
         Value::S(self.to_string())
     }
 
-    /// The record has this mark, and so exists.
+    /// The condition that the record exists and has this mark.
     pub(crate) fn is_present(&self) -> WriteCondition {
         WriteCondition::Is(attributes::MARK, self.value())
     }

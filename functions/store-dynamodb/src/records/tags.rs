@@ -9,7 +9,7 @@ use super::{ItemFields, attributes};
 use crate::keys;
 use crate::table::{Item, Value, WriteCondition};
 
-/// A tag. One read answers HEAD by tag.
+/// A tag. One read of this row answers HEAD by tag.
 pub(crate) struct TagRow;
 
 impl TagRow {
@@ -44,12 +44,12 @@ impl TagRow {
     }
 }
 
-/// The last version of a tag that was deleted; says nothing while the tag lives.
+/// The version of the last deletion of a tag. While the tag exists, the row has no meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tombstone {
     /// The version of the deletion.
     pub(crate) version: u64,
-    /// When.
+    /// When the tag was deleted.
     pub(crate) at: Timestamp,
 }
 
@@ -70,12 +70,12 @@ impl Tombstone {
     }
 }
 
-/// The row exists and has this version; for tags, tombstones, manifests and sessions.
+/// The condition that the row exists and has this version; for tags, tombstones, manifests and sessions.
 pub(crate) fn has_version(version: u64) -> WriteCondition {
     WriteCondition::Is(attributes::VERSION, Value::N(version))
 }
 
-/// A change of a tag.
+/// A change of a tag, in its history.
 pub(crate) struct ChangeRow;
 
 impl ChangeRow {

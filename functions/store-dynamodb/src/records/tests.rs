@@ -1,4 +1,4 @@
-//! Records and keys come back as they were written.
+//! Records and keys are read as they were written.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use bytes::Bytes;
@@ -165,7 +165,7 @@ fn a_range_contains_exactly_its_keys() {
     assert!(contains(&due(session.expires.0 + 1), &keys::session(session)));
     assert!(
         !contains(&due(session.expires.0), &keys::session(session)),
-        "not before its end"
+        "not before it has expired"
     );
     let pending_deletion = keys::pending_deletion(&Location::main("f0.1"));
     assert!(contains(&keys::pending_deletions(15), &pending_deletion));
@@ -176,7 +176,7 @@ fn a_range_contains_exactly_its_keys() {
 fn a_start_longer_than_any_key_is_cut_without_changing_the_order() {
     let long = "a".repeat(200);
     assert_eq!(keys::start_after("t#", &long, 128).len(), 2 + 128);
-    // A character that straddles the end stays whole: without it, what it follows would seem to be smaller.
+    // The cut does not split a character that straddles the limit: without it, the text would sort lower.
     let straddling = format!("{}ä{}", "a".repeat(127), "b".repeat(100));
     assert_eq!(
         keys::start_after("t#", &straddling, 128),
@@ -345,7 +345,7 @@ fn local_records_are_read_as_written() {
         let item = SessionRow::item(session(), &row);
         assert_eq!(SessionRow::read(&item).unwrap(), row);
         assert_eq!(SessionRow::key(&item), Some(session()));
-        // In seconds, thirty days behind the session's end.
+        // In seconds, thirty days after the expiry of the session.
         let expires = session().expires.0 / 1000 + 30 * 86_400;
         assert_eq!(
             item.attributes.get(super::attributes::EXPIRES),
@@ -399,7 +399,10 @@ fn the_error_for_a_damaged_item_contains_its_key_and_the_attribute() {
     let without = damage(|item| {
         item.attributes.remove("size");
     });
-    assert!(without.contains("team/app") && without.contains("no size"), "{without}");
+    assert!(
+        without.contains("team/app") && without.contains("size is missing"),
+        "{without}"
+    );
     let text = |text: &str| Value::S(text.to_owned());
     for (name, value) in [
         ("incarnation", text("x")),
@@ -428,7 +431,7 @@ fn an_unknown_attribute_is_not_damage() {
     assert_eq!(BlobRow::read(&item).unwrap(), row);
 }
 
-/// A kind of defect that this version does not know is one that no read can get over.
+/// A reader treats a defect that this version does not know as damage.
 #[test]
 fn an_unknown_defect_is_read_as_damaged() {
     let row = BlobRow {

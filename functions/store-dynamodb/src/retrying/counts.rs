@@ -1,25 +1,25 @@
-//! What has been asked of a table.
+//! Counters of the requests to a table.
 
 use std::ops::Add;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What has been asked of tables, retries included: what they cost grows with these numbers and with the size of the
-/// items.
+/// Counters of the requests to tables, including retries. The cost of the tables grows with these numbers and with the
+/// size of the items.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
     /// Requests sent.
     pub requests: u64,
-    /// Items asked for by key, found or not.
+    /// Items read by key, whether or not they exist.
     pub reads: u64,
-    /// Pages of ranges and of walks asked for.
+    /// Pages read, of ranges and of walks over a table.
     pub queries: u64,
-    /// Items put, updated, deleted or checked, in transactions or not.
+    /// Items put, updated, deleted or checked, within transactions or outside.
     pub writes: u64,
-    /// Those of the writes that were in transactions, which cost twice as much.
+    /// The items among `writes` that were in transactions, which cost twice as much.
     pub transacted: u64,
-    /// Writes and transactions whose conditions did not hold: somebody else was first.
+    /// Writes and transactions whose conditions did not hold, because another request was first.
     pub refused: u64,
-    /// Requests sent again: conflicts, throttles, faults, timeouts, and parts of batches that were left.
+    /// Requests sent again: after conflicts, throttles, faults and timeouts, and for unprocessed parts of batches.
     pub retries: u64,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct RequestCounts {
     retries: AtomicU64,
 }
 
-/// Each number stands alone: no reader concludes anything from two of them.
+/// The counters are independent: no reader relates two of them.
 fn add(counter: &AtomicU64, by: usize) {
     counter.fetch_add(by as u64, Ordering::Relaxed);
 }

@@ -1,31 +1,31 @@
-//! Time and chance, injected so that tests have their own.
+//! The time and randomness of retries. Tests inject their own.
 
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
-/// Time and chance for the retries; never for what is recorded.
+/// Time and randomness for retries. Neither is ever stored in a record.
 #[async_trait]
 pub(crate) trait RetryEnvironment: Send + Sync + 'static {
-    /// The time since some moment, never going back.
+    /// The time since a fixed point in the past. It never goes back.
     fn elapsed(&self) -> Duration;
 
-    /// Lets time pass.
+    /// Waits for this time.
     async fn sleep(&self, time: Duration);
 
-    /// Completes at that moment of [`RetryEnvironment::elapsed`], if it comes while nothing else happens.
+    /// Completes when [`RetryEnvironment::elapsed`] reaches `at`, if no other event comes first.
     async fn alarm(&self, at: Duration);
 
     /// 64 random bits.
     fn random(&self) -> u64;
 
-    /// A text that was never made before, of at most 36 characters.
+    /// A unique text of at most 36 characters.
     fn token(&self) -> String {
         format!("{:016x}{:016x}", self.random(), self.random())
     }
 }
 
-/// The time and chance of this machine.
+/// The clock and the randomness of the operating system.
 pub(crate) struct SystemRetryEnvironment {
     start: Instant,
 }
@@ -51,12 +51,12 @@ impl RetryEnvironment for SystemRetryEnvironment {
     }
 
     fn random(&self) -> u64 {
-        // Without it no token is unique, and nothing may be written.
+        // Without randomness no token is unique, and nothing may be written.
         getrandom::u64().expect("the operating system provides randomness")
     }
 }
 
-/// Time that passes only while somebody sleeps, and chance from a seed.
+/// A clock that advances only during sleeps, and random numbers from a seed.
 #[cfg(test)]
 pub(crate) struct TestRetryEnvironment {
     micros: std::sync::atomic::AtomicU64,
@@ -85,12 +85,15 @@ impl RetryEnvironment for TestRetryEnvironment {
         self.micros.fetch_add(micros, std::sync::atomic::Ordering::SeqCst);
     }
 
-    /// The tables of tests answer at once.
+    /// Never completes, because the tables of tests answer at once.
     async fn alarm(&self, _at: Duration) {
         std::future::pending::<()>().await;
     }
 
     fn random(&self) -> u64 {
-        self.random.lock().expect("nobody panics with it").next()
+        self.random
+            .lock()
+            .expect("no thread panics while it holds the lock")
+            .next()
     }
 }

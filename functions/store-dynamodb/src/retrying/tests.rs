@@ -1,4 +1,4 @@
-//! Patience: what is asked again, with what, for how long, and what it counts.
+//! Which requests are sent again, with what content, until when, and what is counted.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::VecDeque;
@@ -10,24 +10,24 @@ use registry::store::{Timestamp, Uid};
 use super::*;
 use crate::table::{Value, WriteCondition};
 
-/// What a scripted table answers to one request of any kind.
+/// The answer of a scripted table to one request of any kind.
 #[derive(Clone, Copy, Debug)]
 enum ScriptedAnswer {
-    /// It is done.
+    /// The request succeeds.
     Done,
     /// The condition does not hold.
     Refused,
-    /// Of a batch, this many parts are left.
+    /// This many parts of a batch stay unprocessed.
     Left(usize),
-    /// It was not done, and may be asked again.
+    /// A transient failure: the request was not applied.
     NotDone,
-    /// It may have been done.
+    /// A transient failure: the request may have been applied.
     Unknown,
-    /// It never will.
+    /// A permanent failure.
     Fatal,
 }
 
-/// Answers from a script, and notes what it was asked.
+/// A table that answers from a script and records its requests.
 #[derive(Default)]
 struct ScriptedTable {
     script: Mutex<VecDeque<ScriptedAnswer>>,
@@ -49,7 +49,7 @@ impl ScriptedTable {
     fn answer(&self, asked: String) -> Result<ScriptedAnswer, TableError> {
         self.asked.lock().unwrap().push(asked);
         let mut script = self.script.lock().unwrap();
-        // The last word is repeated.
+        // The last answer is repeated.
         let answer = if script.len() > 1 {
             script.pop_front()
         } else {
@@ -106,8 +106,8 @@ impl Table for ScriptedTable {
 
     async fn query(&self, query: &RangeQuery) -> Result<ItemPage, TableError> {
         self.answer(format!("query {query:?}"))?;
-        // Pages of two, out of six.
-        assert_eq!(query.after, None, "the range begins where the page does");
+        // Pages of two items, of six in all.
+        assert_eq!(query.after, None, "the range starts where the page starts");
         let after = match query.range.from.strip_suffix('\0') {
             Some(after) => after.parse::<usize>().unwrap() + 1,
             None => 0,
@@ -191,7 +191,7 @@ async fn retries_end_at_the_deadline() {
     let table = ScriptedTable::answering([ScriptedAnswer::NotDone]);
     let failed = client(&table).within(cx(5_000)).get(&key(1)).await;
     assert!(matches!(failed, Err(StoreError::Unavailable(_))), "{failed:?}");
-    // Waits of up to 20, 40, 80, … ms and then up to 2 s: some tries, but not a storm of them.
+    // Waits of up to 20, 40, 80, … ms and later up to 2 s allow some tries, but not a flood.
     let tries = table.asked().len();
     assert!((5..40).contains(&tries), "{tries} tries in 5 s");
 }
@@ -244,7 +244,7 @@ async fn batches_are_split_and_unprocessed_parts_are_sent_again() {
     assert!(keys.iter().all(|key| found[key].key == *key));
     let mut sizes = table.asked();
     sizes.sort();
-    // The two batches take turns: the first leaves ten, the second three.
+    // The two batches alternate: the first leaves ten items, the second three.
     assert_eq!(sizes, ["10", "100", "3", "50"]);
 
     let table = ScriptedTable::answering([ScriptedAnswer::Left(7), ScriptedAnswer::Done]);
@@ -307,7 +307,7 @@ async fn a_list_may_start_after_any_text() {
         ("ü", None),
     ] {
         let within = super::within_its_range(&query(after));
-        assert_eq!(within.map(|query| query.range.from).as_deref(), from, "behind {after}");
+        assert_eq!(within.map(|query| query.range.from).as_deref(), from, "after {after}");
     }
     let found = client.within(cx(10_000)).query(&query("d")).await.unwrap();
     assert_eq!(found, ItemPage::default());

@@ -1,4 +1,4 @@
-//! Which sessions are due, in the order of their shards, and in each of their ends.
+//! Lists expired sessions, shard by shard and ordered by expiry within each shard.
 
 use registry::store::sessions::{Session, SessionKey};
 use registry::store::{StoreError, Timestamp};
@@ -8,10 +8,10 @@ use crate::records::SessionRow;
 use crate::retrying::Requests;
 use crate::table::{Consistency, RangeQuery};
 
-/// The most rows that are looked at in one request.
+/// The maximum number of rows in one page.
 const PAGE: usize = 1000;
 
-/// At most `limit` sessions that ended before `before`, those behind `after`.
+/// At most `limit` sessions after `after` that expired before `before`.
 pub(super) async fn expired(
     requests: &Requests<'_>,
     before: Timestamp,
@@ -21,9 +21,9 @@ pub(super) async fn expired(
     let mut found = Vec::new();
     let first = after.map_or(0, shard_of);
     for shard in first..SHARDS {
-        // The part records of a session lie between it and the next.
-        let behind = after.filter(|_| shard == first).map(|session| keys::parts(session).to);
-        due(requests, shard, before, behind, limit, &mut found).await?;
+        // The part records of a session are between its row and the next session.
+        let start = after.filter(|_| shard == first).map(|session| keys::parts(session).to);
+        due(requests, shard, before, start, limit, &mut found).await?;
         if found.len() == limit {
             break;
         }
@@ -36,18 +36,18 @@ fn shard_of(session: SessionKey) -> u8 {
     session.id.0.to_be_bytes()[0] >> 4
 }
 
-/// Adds the sessions of one shard.
+/// Adds the expired sessions of one shard to `found`.
 async fn due(
     requests: &Requests<'_>,
     shard: u8,
     before: Timestamp,
-    behind: Option<String>,
+    start: Option<String>,
     limit: usize,
     found: &mut Vec<(SessionKey, Session)>,
 ) -> Result<(), StoreError> {
     let mut query = RangeQuery {
         range: keys::sessions_due(shard, before),
-        after: behind,
+        after: start,
         descending: false,
         limit: PAGE,
         consistency: Consistency::Strong,
@@ -66,7 +66,7 @@ async fn due(
             }
         }
         let Some(more) = page.more_after else { break };
-        // A session may have thousands of part records: they are stepped over, not read through.
+        // A session may have thousands of part records. The next page starts after them.
         query.after = Some(last.map_or(more.sort, |session| keys::parts(session).to));
     }
     Ok(())

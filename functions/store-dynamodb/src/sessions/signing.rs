@@ -13,14 +13,14 @@ use crate::table::{Write, WriteCondition};
 /// More keys than are ever in use at once.
 const MAXIMUM_KEYS: usize = 1000;
 
-/// All keys, newest first; stores `candidate` if there are none.
+/// Returns all keys, newest first. Stores `candidate` if there are none.
 pub(super) async fn keys(requests: &Requests<'_>, candidate: &SigningKey) -> Result<Vec<SigningKey>, StoreError> {
     let stored = stored(requests).await?;
     if !stored.is_empty() {
         return Ok(stored);
     }
-    // One fixed row decides between first calls that race. The key is written together with it, so that nobody ever
-    // sees one that will not stay.
+    // One fixed row decides a race between first calls. The same transaction writes the key, so that every key that a
+    // call can read also stays.
     let put = |item| Write::Put {
         item,
         condition: WriteCondition::Absent,

@@ -1,4 +1,4 @@
-//! Walks over more graves than one page, or one call, looks at; and burials that meet.
+//! Walks over more pending deletions than one page or one call reads, and objects that are scheduled more than once.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
@@ -33,7 +33,7 @@ fn pending_deletion(key: String, at: Timestamp) -> PendingDeletion {
     }
 }
 
-/// Walks in slices of `limit`; what each of them held.
+/// Walks in slices of `limit`, and returns the items of each slice.
 async fn walk(client: &TableClient, before: Timestamp, limit: usize) -> Vec<Vec<PendingDeletion>> {
     let mut slices = Vec::new();
     let mut next = None;
@@ -57,7 +57,7 @@ async fn a_call_reads_a_bounded_number_of_pending_deletions_that_are_not_due() {
     const MANY: usize = PAGE * PAGES * 2 + 7;
     let client = local();
     let requests = client.within(cx());
-    // All but two of one shard: the last of it, and one of the last shard.
+    // All of these are in one shard. Two more are due: the last of this shard, and one of the last shard.
     let young = (0..MANY).map(|number| pending_deletion(format!("{number:032x}.1"), NOW));
     schedule_deletions(&requests, young).await.unwrap();
     let old = Timestamp(NOW.0 - 1);
@@ -82,7 +82,7 @@ async fn a_call_reads_a_bounded_number_of_pending_deletions_that_are_not_due() {
         .collect();
     assert_eq!(keys.len(), MANY + 2);
     keys.dedup();
-    assert_eq!(keys.len(), MANY + 2, "each once");
+    assert_eq!(keys.len(), MANY + 2, "each item once");
 }
 
 #[tokio::test]
@@ -95,7 +95,7 @@ async fn a_cursor_of_another_store_is_an_error() {
     }
 }
 
-/// Whatever is known, in whatever order it came.
+/// The result does not depend on the order of the calls.
 #[tokio::test]
 async fn scheduling_an_object_again_joins_what_is_known() {
     let digest = Digest::of(oci::Algorithm::Sha256, b"a");

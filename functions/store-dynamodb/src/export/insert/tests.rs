@@ -1,4 +1,4 @@
-//! Slices that are written at once.
+//! Slices that are written at the same time.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
@@ -38,7 +38,7 @@ fn deletion(tag: &str, version: u64) -> Record {
             version,
             before: None,
             after: None,
-            who: "somebody".into(),
+            who: "user".into(),
             at: NOW.plus_millis(version),
         },
     }
@@ -50,8 +50,8 @@ fn tombstone(table: &MemoryTable, tag: &str) -> Option<Tombstone> {
     attributes.map(|attributes| Tombstone::read(&Item { key, attributes }).unwrap())
 }
 
-/// Three slices with deletions of the same tags, in whatever order their requests come to the table, and on a day on
-/// which some of these are done late: the last deletion stays.
+/// Three slices have deletions of the same tags. Their requests come in any order, and some are applied late. The
+/// tombstone still has the last deletion.
 #[test]
 fn concurrent_inserts_keep_the_last_deletion_of_a_tag() {
     for seed in 0..2_000 {
@@ -81,7 +81,7 @@ fn concurrent_inserts_keep_the_last_deletion_of_a_tag() {
     }
 }
 
-/// Within one slice, and after another: whatever the order of the records.
+/// Within one slice and in later slices, the order of the records does not matter.
 #[tokio::test]
 async fn an_older_deletion_does_not_replace_the_tombstone() {
     let table = MemoryTable::new();

@@ -1,14 +1,14 @@
-//! The contract on a good day, and on a bad one: conflicts, throttles, batches that are done in parts.
+//! The metadata contract without faults, and with faults: conflicts, throttles, and partly processed batches.
 //!
-//! Lost answers are left to the schedules in `tests` of the crate: what such a request may yet do late is guarded by a
-//! claim that stays, for a deep collection to find, and the contract wants no claim to stay.
+//! The schedules in the crate's `tests` cover lost answers. After a lost answer a claim stays as a guard against a late
+//! write, until a deep collection pass removes it; the contract requires that no claim stays.
 
 use ::contract::Guard;
 
 use super::*;
 use crate::memory::Faults;
 
-mod good_day {
+mod without_faults {
     use super::*;
 
     ::contract::metadata_contract_tests!(async {
@@ -18,7 +18,7 @@ mod good_day {
     });
 }
 
-mod bad_day {
+mod with_faults {
     use super::*;
 
     ::contract::metadata_contract_tests!(async {

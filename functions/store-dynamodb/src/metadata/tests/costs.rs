@@ -1,4 +1,4 @@
-//! How many reads and writes each operation costs: the promises of the interface, and the whole table of them.
+//! The number of reads and writes of each operation, as the interface and the table of costs promise it.
 
 use registry::store::collection::{CollectionStore as _, Plan};
 use registry::store::sessions::{
@@ -10,12 +10,12 @@ use super::*;
 use crate::Statistics;
 use crate::metadata::KnownRepositories;
 
-/// What an operation has asked of the table: items read, pages read, items written, and those of them in transactions.
+/// Runs an operation. Returns the items read, the pages read, the items written, and those of them in transactions.
 async fn cost<T>(store: &DynamoStore, operation: impl Future<Output = T>) -> (T, [u64; 4]) {
     let before = store.statistics();
     let answer = operation.await;
     let after = store.statistics();
-    assert_eq!(after.retries, before.retries, "nothing was asked twice");
+    assert_eq!(after.retries, before.retries, "no request was sent twice");
     let of = |pick: fn(&Statistics) -> u64| pick(&after) - pick(&before);
     let cost = [
         of(|statistics| statistics.reads),
@@ -43,7 +43,7 @@ async fn each_read_costs_one_item_or_one_page() {
     assert_eq!(
         (found.unwrap().is_some(), asked),
         (true, [1, 0, 0, 0]),
-        "a blob, for who may push"
+        "a blob, for a client that may push"
     );
     let (found, asked) = cost(&store, store.manifest(cx(), &repository, &wanted.digest)).await;
     assert_eq!(
@@ -56,7 +56,7 @@ async fn each_read_costs_one_item_or_one_page() {
     assert_eq!(
         (by_tag.digest, asked),
         (wanted.digest, [1, 0, 0, 0]),
-        "a tag, which is one of two for a manifest"
+        "a tag, the first of two reads for a manifest by tag"
     );
     let (found, asked) = cost(&store, store.tags(cx(), &repository, None, 1000)).await;
     assert_eq!((found.unwrap().items.len(), asked), (1, [0, 1, 0, 0]), "a page of tags");
@@ -97,7 +97,7 @@ async fn a_page_of_ten_thousand_tags_is_one_query() {
     assert_eq!(asked, [0, 1, 0, 0]);
 }
 
-/// A request that stores four bytes in a session: a PATCH, or a PUT that commits what is there by then.
+/// The requests of an upload of four bytes: a PATCH stores them, and a PUT commits the session.
 struct UploadSteps<'a> {
     store: &'a DynamoStore,
     key: SessionKey,
@@ -150,12 +150,12 @@ async fn an_upload_costs_six_to_eight_writes() {
         },
     };
 
-    // Claim, committing, back-link, record, link, done. The read is that of the record.
+    // Writes: claim, committing, back-link, blob record, link, done. Read: the blob record.
     let whole = upload(1);
     let ((), asked) = cost(&store, whole.put(Expected::New, "one")).await;
     assert_eq!(asked, [1, 0, 6, 0], "POST and PUT");
 
-    // A PATCH adds a claim and a save; and the PUT behind it, which has no body, reads the session that is there.
+    // A PATCH adds a claim and a save. The PUT after it has no body and reads the existing session.
     let patched = upload(2);
     let by_patch = async {
         patched.patch(Expected::New).await;
@@ -164,20 +164,20 @@ async fn an_upload_costs_six_to_eight_writes() {
     let ((), asked) = cost(&store, by_patch).await;
     assert_eq!(asked, [2, 0, 8, 0], "POST, PATCH and PUT");
 
-    // Each further one costs the same two, and a read.
+    // Each further PATCH costs the same two writes, and a read.
     let chunked = upload(3);
     chunked.patch(Expected::New).await;
     let ((), asked) = cost(&store, chunked.patch(Expected::Existing)).await;
     assert_eq!(
         asked,
         [1, 0, 2, 0],
-        "a PATCH that tells by its range that it is not the first"
+        "a PATCH whose range shows that it is not the first"
     );
     let ((), asked) = cost(&store, chunked.patch(Expected::New)).await;
     assert_eq!(
         asked,
         [1, 0, 3, 0],
-        "one that does not: its creation is refused, and paid for"
+        "a PATCH without a range: its creation is refused, and billed"
     );
 }
 
@@ -195,22 +195,23 @@ async fn a_typical_manifest_costs_29_write_units() {
     image.tags = vec![tag("v1")];
     put(&store, &image).await;
     // Read: the manifest, its tag, the tombstone of the tag, and eleven references. Written: eleven edges, and in a
-    // transaction 4 KB of manifest, its row in the list, and for the tag four: itself, its reverse, its history, and the
-    // check that no tombstone came meanwhile, which costs two of the 29 and keeps versions from repeating.
+    // transaction 4 KB of manifest, its row in the list, and for the tag four items: the tag, its row under the
+    // manifest, its history, and the check that it has no tombstone. That check costs two of the 29 units and keeps
+    // versions from repeating.
     assert_eq!(table.take(), (14.0, 11 + 2 * (4 + 1 + 4)));
 
-    // The same again: nothing is new.
+    // The same put again writes nothing.
     put(&store, &image).await;
     assert_eq!(table.take(), (3.0, 0));
 
-    // Under one more tag: what it refers to is not looked at.
+    // A put with one more tag does not read the references.
     image.tags = vec![tag("v2")];
     let ((), asked) = cost(&store, put(&store, &image)).await;
     assert_eq!(asked, [3, 0, 5, 5]);
 }
 
-/// A collection remembers the repositories that it meets apart from those that are in use: what a push costs does not
-/// depend on whether one has just been here.
+/// A collection pass has its own cache of repositories, so that it does not evict those in use. A push therefore costs
+/// the same after a pass.
 #[tokio::test]
 async fn a_push_costs_the_same_after_a_collection() {
     let mut store = store_over(MemoryTable::new());
@@ -248,7 +249,7 @@ async fn a_push_with_twenty_moved_tags_writes_83_items() {
 
     let (removal, asked) = cost(&store, delete(&store, &other.digest)).await;
     assert_eq!(removal, Removal::Removed);
-    // The mark, and then all at once. Nothing refers to it, and it refers to nothing but its subject.
+    // The mark, and then one transaction. The manifest has no edges to or from it, but a subject.
     assert_eq!(asked[2..], [1 + 83, 83]);
 }
 
@@ -266,7 +267,7 @@ async fn deletions_and_an_unlink_write_only_their_own_items() {
 
     let (removal, asked) = cost(&store, delete(&store, &image.digest)).await;
     assert_eq!(removal, Removal::Removed);
-    // DeletionMark; look for edges and for tags; the manifest and its row; eleven edges.
+    // Write the mark; look for edges and for tags; delete the manifest and its row in the list; delete eleven edges.
     assert_eq!(asked, [1, 2, 1 + 2 + 11, 2]);
 
     let blob = image.required.first().unwrap();

@@ -1,4 +1,4 @@
-//! Manifests that refer to much, that have many tags, and that are objects.
+//! Manifests with many references or many tags, and manifests that are stored as objects.
 
 use registry::store::StoreError;
 use registry::store::metadata::{Content, Referrer};
@@ -18,8 +18,8 @@ fn keys(table: &MemoryTable) -> Vec<ItemKey> {
     })
 }
 
-/// The names of all items but those of catalog, history and tombstones, which stay.
-fn left(table: &MemoryTable) -> Vec<RecordKey> {
+/// The keys of all items except those of the catalog, the history, tombstones and the deletion queue, which stay.
+fn remaining_keys(table: &MemoryTable) -> Vec<RecordKey> {
     let keys = keys(table);
     let names = keys.iter().map(|key| RecordKey::of(key).unwrap());
     names
@@ -39,41 +39,41 @@ fn left(table: &MemoryTable) -> Vec<RecordKey> {
 async fn a_manifest_with_4096_references_is_stored_and_deleted() {
     let table = MemoryTable::new();
     let store = store_over(table.clone());
-    let mut much = manifest("much");
-    much.content = NewContent::Sealed(location(1));
-    much.size = 300_000;
-    much.excepted = (0..4096)
+    let mut large = manifest("much");
+    large.content = NewContent::Sealed(location(1));
+    large.size = 300_000;
+    large.excepted = (0..4096)
         .map(|number| Digest::of(Algorithm::Sha512, format!("{number}").as_bytes()))
         .collect();
-    much.tags = vec![tag("v1")];
-    put(&store, &much).await;
+    large.tags = vec![tag("v1")];
+    put(&store, &large).await;
 
-    let names = left(&table);
+    let names = remaining_keys(&table);
     let count = |pick: fn(&RecordKey) -> bool| names.iter().filter(|name| pick(name)).count();
     assert_eq!(count(|name| matches!(name, RecordKey::Edge { .. })), 4096);
     assert_eq!(count(|name| matches!(name, RecordKey::References { .. })), 5);
     let record = store
-        .manifest(cx(), &repository(), &much.digest)
+        .manifest(cx(), &repository(), &large.digest)
         .await
         .unwrap()
         .unwrap();
     assert_eq!(record.content, Content::Stored(location(1)));
     let row = store
         .call(cx())
-        .read_manifest(&repository(), &much.digest)
+        .read_manifest(&repository(), &large.digest)
         .await
         .unwrap()
         .unwrap();
     let references = store
         .call(cx())
-        .references_of(&repository(), &much.digest, &row)
+        .references_of(&repository(), &large.digest, &row)
         .await
         .unwrap();
-    assert!(references.iter().eq(&much.excepted));
+    assert!(references.iter().eq(&large.excepted));
 
-    assert_eq!(delete(&store, &much.digest).await, Removal::Removed);
-    // Where the bytes lie is known until a collection finds that nobody holds them.
-    assert_eq!(left(&table), [RecordKey::Blob(much.digest)]);
+    assert_eq!(delete(&store, &large.digest).await, Removal::Removed);
+    // The blob record stays until a collection pass finds that it has no back-link.
+    assert_eq!(remaining_keys(&table), [RecordKey::Blob(large.digest)]);
 }
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn a_refused_manifest_leaves_no_rows() {
     let table = MemoryTable::new();
     let store = store_over(table.clone());
     let present = commit(&store, 0..3).await;
-    let before = left(&table).len();
+    let before = remaining_keys(&table).len();
     for content in [
         NewContent::Sealed(location(9)),
         NewContent::Inline(Bytes::from_static(b"x")),
@@ -92,11 +92,11 @@ async fn a_refused_manifest_leaves_no_rows() {
         refused.required.insert(digest("absent"));
         let outcome = store.put_manifest(cx(), &refused).await.unwrap();
         assert_eq!(outcome, ManifestPut::Missing(vec![digest("absent")]));
-        assert_eq!(left(&table).len(), before);
+        assert_eq!(remaining_keys(&table).len(), before);
     }
     for blob in &present {
         let removal = store.unlink(cx(), &repository(), blob).await.unwrap();
-        assert_eq!(removal, Removal::Removed, "no edge was left");
+        assert_eq!(removal, Removal::Removed, "no edge is left");
     }
 }
 
@@ -114,7 +114,7 @@ async fn a_manifest_with_more_tags_than_a_transaction_holds_is_deleted() {
     wanted.tags = vec![tag("last")];
     put(&store, &wanted).await;
     assert_eq!(delete(&store, &wanted.digest).await, Removal::Removed);
-    assert_eq!(left(&table), []);
+    assert_eq!(remaining_keys(&table), []);
     let history = store
         .history(cx(), &repository(), &tag("t042"), None, 10)
         .await
@@ -131,7 +131,7 @@ async fn referrers_are_listed_over_several_pages() {
     for number in 0..60 {
         let mut referrer = manifest(format!("referrer {number}"));
         let mut descriptor = oci::Descriptor::new(referrer.media_type.clone(), referrer.digest, referrer.size);
-        // Sixty of these are more than the 1 MB that one answer holds.
+        // Sixty of these are more than the 1 MB that one page holds.
         descriptor.annotations = Some([("text".to_owned(), "x".repeat(30_000))].into());
         let row = Referrer {
             descriptor,
@@ -153,7 +153,8 @@ async fn referrers_are_listed_over_several_pages() {
     assert!(found.eq(expected));
 }
 
-/// Rows of tags that do not name the manifest, as they cannot be left: a deletion that meets nothing else ends in time.
+/// Rows of tags that do not name the manifest, which the protocols never leave: a deletion that finds only such rows
+/// ends at its deadline.
 #[tokio::test]
 async fn a_deletion_without_progress_ends_at_its_deadline() {
     let table = MemoryTable::new();
@@ -213,13 +214,13 @@ async fn a_tag_list_may_start_after_any_text() {
         ("B#", 3),
     ] {
         let page = store.tags(cx(), &repository(), Some(after), 10).await.unwrap();
-        assert_eq!(page.items.len(), expected, "behind {after:?}");
+        assert_eq!(page.items.len(), expected, "after {after:?}");
     }
     let long = "y".repeat(5000);
     let page = store.tags(cx(), &repository(), Some(&long), 10).await.unwrap();
     assert_eq!(page.items, [tag("z")]);
     for (after, expected) in [("", 1), ("team", 1), ("team/app", 0), ("ü", 0)] {
         let page = store.repositories(cx(), Some(after), 10).await.unwrap();
-        assert_eq!(page.items.len(), expected, "behind {after:?}");
+        assert_eq!(page.items.len(), expected, "after {after:?}");
     }
 }

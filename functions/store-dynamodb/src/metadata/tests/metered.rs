@@ -1,4 +1,4 @@
-//! What requests would cost: a table that counts the units of its service.
+//! The cost of requests: a table that counts the units that DynamoDB would bill.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,8 +11,8 @@ use crate::table::{
     Written,
 };
 
-/// RequestCounts the units that requests would cost: a read of up to 4 KB, half that if it need not be consistent; a write of
-/// up to 1 KB, twice that in a transaction.
+/// Counts the units of its requests: a read of up to 4 KB is one unit, or half a unit if it need not be consistent; a
+/// write of up to 1 KB is one unit, or two in a transaction.
 #[derive(Clone)]
 pub(super) struct Metered {
     table: MemoryTable,
@@ -37,7 +37,7 @@ fn size(item: &Item) -> u64 {
 fn write_units(write: &Write) -> u64 {
     match write {
         Write::Put { item, .. } => size(item).div_ceil(1024),
-        // What an update or a deletion costs depends on the item; here they are only of small ones.
+        // The cost of an update or a deletion depends on the stored item. Here all these items are small.
         Write::Update { .. } | Write::Delete { .. } | Write::Check { .. } => 1,
     }
 }
@@ -60,7 +60,7 @@ impl Metered {
     }
 
     fn reads(&self, bytes: u64, consistency: Consistency) {
-        // What is not there costs as much as the smallest item.
+        // A read of a missing item costs as much as one of the smallest item.
         let units = bytes.div_ceil(4096).max(1);
         let halves = match consistency {
             Consistency::Strong => 2,

@@ -1,4 +1,4 @@
-//! Lost objects that many repositories hold: what a reader waits for.
+//! Missing objects that many repositories link: what a reader waits for.
 
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use super::*;
 use crate::retrying::SystemRetryEnvironment;
 use crate::table::{Consistency, Item, ItemKey, ItemPage, RangeQuery, TableError, Write, Written};
 
-/// A table that does not answer queries while it is marked so: more holders than can be marked in time.
+/// A table that can stop answering queries, as if there were more back-links than can be read in time.
 #[derive(Clone)]
 struct SilentQueries {
     table: MemoryTable,
@@ -52,8 +52,8 @@ impl Table for SilentQueries {
     }
 }
 
-/// A reader who finds an object lost is answered, and his repository marked, however many others hold it. They are marked when
-/// somebody reads it there, or by a check.
+/// A reader that finds an object missing gets its answer, and the defect is recorded in its repository, however many
+/// others link the object. Later reads there, or a check, record the defect in the others.
 #[tokio::test]
 async fn a_reader_does_not_wait_until_all_links_record_a_missing_object() {
     let table = SilentQueries {
@@ -89,10 +89,10 @@ async fn a_reader_does_not_wait_until_all_links_record_a_missing_object() {
     assert_eq!(record(Some(&repositories[0])).await, None);
     assert!(began.elapsed() < Duration::from_millis(1900), "{:?}", began.elapsed());
     assert_eq!(marked().await, [true, false, false]);
-    assert_eq!(record(Some(&repositories[1])).await, None, "by a reader there");
+    assert_eq!(record(Some(&repositories[1])).await, None, "recorded by a reader there");
     assert_eq!(marked().await, [true, true, false]);
     table.is_silent.store(false, Ordering::SeqCst);
-    assert_eq!(record(None).await, None, "by a check");
+    assert_eq!(record(None).await, None, "recorded by a check");
     assert_eq!(marked().await, [true, true, true]);
     let object = store.place(cx(), &blob).await.unwrap().unwrap();
     assert_eq!(object.defect, Some(Defect::Missing));

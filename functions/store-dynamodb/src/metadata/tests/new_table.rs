@@ -1,4 +1,4 @@
-//! What tells a table in which nothing was ever kept.
+//! When a table counts as new.
 
 use registry::store::collection::{CollectionStore, PassStart};
 use registry::store::sessions::{Expected, SessionId, SessionKey, SessionStore, SigningKey};
@@ -39,7 +39,7 @@ async fn s34_a_table_is_new_until_a_record_is_stored() {
     assert!(matches!(begun.unwrap(), PassStart::New));
     assert!(!store.is_new(cx()).await.unwrap(), "an import that has begun");
 
-    // As an import leaves them.
+    // An import writes these records.
     let store = new_table().await;
     commit(&store, [1]).await;
     assert!(!store.is_new(cx()).await.unwrap(), "a blob");
