@@ -1,5 +1,6 @@
-//! Pushes, deletes and collections at once over the real protocol, bytes in memory: no byte is lost, and in the end the
-//! tables hold what outlives everything. `cargo test -- --ignored` with `ROADSTEAD_TEST_DYNAMODB`.
+//! Concurrent pushes, deletions and collections over the real DynamoDB protocol, with blobs in memory. No blob is lost,
+//! and in the end the tables have only rows that always stay. Run it with `cargo test -- --ignored` and
+//! `ROADSTEAD_TEST_DYNAMODB`.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use contract::{Guard, Stores};
 use registry::store::memory::MemoryBlobs;
 use store_dynamodb::DynamoStore;
 
-/// What is looked at when all is over.
+/// The names of the tables, to read them at the end.
 struct Tables(Vec<String>);
 
 async fn stores(local: bool) -> Stores {
@@ -29,7 +30,7 @@ async fn stores(local: bool) -> Stores {
     }
 }
 
-/// How much is done; bounded by the time that a slow service takes.
+/// The amount of work, limited because the service may be slow.
 fn much() -> Options {
     Options {
         workers: 3,
@@ -38,8 +39,8 @@ fn much() -> Options {
     }
 }
 
-/// Every row is one that outlives what it was of: the catalog, the history, the last version of a tag that was deleted,
-/// keys that sign, the pass of the collection, the version of the layout.
+/// Checks that every row is one that always stays: the catalog, the history, tombstones, signing keys, the collection
+/// pass, and the layout version.
 async fn look(guard: Guard) {
     let Tables(tables) = *guard.downcast::<Tables>().expect("the stores' guard");
     let client = client().await;
@@ -52,11 +53,11 @@ async fn look(guard: Guard) {
                 Some("K") => matches!(sort, "first" | "pass" | "schema") || sort.starts_with("upload#"),
                 _ => false,
             };
-            assert!(stays, "this is left in {table}: {row:?}");
+            assert!(stays, "an unexpected row in {table}: {row:?}");
             seen += 1;
         }
     }
-    assert!(seen > 0, "the tables were looked at");
+    assert!(seen > 0, "the tables have rows");
 }
 
 mod one_table {

@@ -1,5 +1,5 @@
-//! The contracts over the real protocol: a service at `ROADSTEAD_TEST_DYNAMODB`, credentials and region as the AWS SDK
-//! finds them. `cargo test -- --ignored`.
+//! The contracts over the real DynamoDB protocol. The service is at `ROADSTEAD_TEST_DYNAMODB`; the AWS SDK finds
+//! credentials and region. Run them with `cargo test -- --ignored`.
 
 use std::sync::Arc;
 

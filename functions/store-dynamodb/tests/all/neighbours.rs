@@ -1,5 +1,6 @@
-//! A table that is tables with the next version of the program, which has added attributes and kinds of rows, and with
-//! the one before, which does not write what can be left out. `cargo test -- --ignored` with `ROADSTEAD_TEST_DYNAMODB`.
+//! A table that is shared with the next version of the program, which has added attributes and kinds of rows, and with
+//! the previous one, which does not write optional attributes. Run it with `cargo test -- --ignored` and
+//! `ROADSTEAD_TEST_DYNAMODB`.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -21,7 +22,7 @@ use store_dynamodb::{DynamoStore, OpenError, Options};
 const HOUR: u64 = 3_600_000;
 const NOW: Timestamp = Timestamp(1_900_000_000_000);
 
-/// A call so many hours after the beginning, with randomness of its own.
+/// A call this many hours after the start, with its own uid.
 fn cx(hours: u64, uid: u64) -> Context {
     let now = NOW.plus_millis(hours * HOUR);
     Context {
@@ -67,7 +68,7 @@ fn upload(number: u128) -> SessionKey {
     }
 }
 
-/// The two tables and the store over them.
+/// Two tables and a store over them.
 struct SharedTables {
     options: Options,
     store: DynamoStore,
@@ -104,7 +105,7 @@ impl SharedTables {
         request.send().await.unwrap();
     }
 
-    /// The layout's version as another version of the program has written it.
+    /// Sets the layout version, as another version of the program does.
     async fn set_version(&self, version: u64) {
         let schema = key_only("K", "schema");
         let version = AttributeValue::N(version.to_string());
@@ -120,7 +121,7 @@ impl SharedTables {
         }
     }
 
-    /// Gives every row attributes that this version knows nothing of, and puts rows of new kinds between them.
+    /// Adds unknown attributes to every row, and rows of unknown kinds between them.
     async fn write_as_the_next_version(&self) {
         let added = [
             AttributeValue::S("kept".to_owned()),
@@ -154,7 +155,7 @@ impl SharedTables {
         }
     }
 
-    /// Takes away what this version writes and can do without.
+    /// Removes the optional attributes that this version writes.
     async fn write_as_the_version_before(&self) {
         for table in self.tables() {
             for row in rows(&self.client, table).await {
@@ -170,7 +171,8 @@ impl SharedTables {
         }
     }
 
-    /// The attributes of the next version are still in the rows of this kind, of which there are `count`.
+    /// Asserts that the rows of this kind still have the attributes of the next version, and that there are `count` of
+    /// them.
     async fn kept(&self, what: &str, count: usize, is: impl Fn(&str, &str) -> bool) {
         let mut found = 0;
         for table in self.tables() {
@@ -239,11 +241,11 @@ impl SharedTables {
         }
     }
 
-    /// Some of every kind of row: a used link and one that nothing refers to, bytes, a manifest, tags, the trace of
-    /// one, a session that was saved and one that was claimed only, a grave, a key, the pass.
+    /// Writes rows of every kind: a used and an unused link, blob records, manifests, tags, a tombstone, a session with
+    /// a saved part and one that is only claimed, a pending deletion, a signing key, and the collection pass.
     async fn fill(&self) {
         let store = &self.store;
-        // The second object of the layer's bytes goes into the graveyard.
+        // The second object of the layer's bytes is scheduled for deletion.
         for (number, blob) in [&b"layer"[..], b"unused", b"layer"].into_iter().enumerate() {
             let location = Location::main(format!("{number}a.1"));
             let call = cx(0, 1 + number as u64);
@@ -279,7 +281,7 @@ impl SharedTables {
     }
 }
 
-/// What the next version adds.
+/// The attributes that the next version adds.
 const LATER: [&str; 4] = ["laterText", "laterFlag", "laterNumber", "laterMap"];
 
 fn key_only(partition: &str, sort: &str) -> TableRow {
@@ -385,7 +387,7 @@ async fn changes_keep_attributes_of_the_next_version() {
     let link = format!("D#{}#{}", app(), digest(b"unused"));
     let bytes = format!("B#{}", digest(b"unused"));
 
-    // A link that is marked, kept, and used.
+    // A link that is marked, then unmarked, then used.
     assert_eq!(tables.collect(cx(2, 50)).await.marked, 1);
     tables.kept("a marked link", 1, |p, s| p == link && s == "L").await;
     assert!(
@@ -406,7 +408,7 @@ async fn changes_keep_attributes_of_the_next_version() {
         .kept("a link that is needed", 1, |p, s| p == link && s == "L")
         .await;
 
-    // A manifest that is put again under another tag.
+    // A manifest that is put again with another tag.
     let one = format!("D#{}#{}", app(), digest(b"one"));
     let put = image(b"one", &["a", "c"]);
     assert_eq!(store.put_manifest(cx(4, 54), &put).await.unwrap(), ManifestPut::Stored);
@@ -420,7 +422,7 @@ async fn changes_keep_attributes_of_the_next_version() {
     assert_eq!(store.put_manifest(cx(4, 60), &put).await.unwrap(), ManifestPut::Stored);
     tables.kept("a tag that was moved", 1, |_, s| s == "t#b").await;
 
-    // Bytes whose removal was begun, and that are claimed again.
+    // A blob record that is marked for removal and claimed again.
     let removed = store
         .delete_manifest(cx(4, 56), &app(), &digest(b"three"), "user")
         .await;
@@ -458,7 +460,7 @@ async fn a_session_continues_across_versions() {
     tables.write_as_the_version_before().await;
     let store = &tables.store;
     let sessions = |what: &'static str| {
-        // Both rows, and the part record of the first.
+        // Both session rows, and the part record of the first one.
         tables.kept(what, 3, |p, s| p.starts_with("S#") && !s.ends_with("#p000001"))
     };
     let claim = tables.claim(cx(1, 50), upload(1)).await;
@@ -485,7 +487,7 @@ async fn a_session_continues_across_versions() {
     store.cancel(cx(1, 59), upload(2)).await.unwrap();
     sessions("cancelled").await;
 
-    // And its end: no row is left, whoever wrote what is in it.
+    // At last both sessions are swept. No row is left, whichever version wrote its attributes.
     for (session, row) in store
         .expired(cx(200, 60), NOW.plus_millis(200 * HOUR), None, 10)
         .await
@@ -496,7 +498,7 @@ async fn a_session_continues_across_versions() {
     tables.kept("sessions", 0, |p, _| p.starts_with("S#")).await;
 }
 
-/// What has been buried again, and the walk that is taken and noted, are changed and not replaced.
+/// An object that is scheduled again and a pass that is taken over are updated, not replaced.
 #[tokio::test]
 #[ignore = "needs a DynamoDB endpoint"]
 async fn pending_deletions_and_the_pass_keep_attributes_of_the_next_version() {
@@ -507,7 +509,7 @@ async fn pending_deletions_and_the_pass_keep_attributes_of_the_next_version() {
     let pending_deletions = |what: &'static str| tables.kept(what, 1, |p, _| p.starts_with("G#"));
     let pass = |what: &'static str| tables.kept(what, 1, |p, s| p == "K" && s == "pass");
 
-    // The same object loses its name a second time, later.
+    // The same object is scheduled for deletion a second time, later.
     let scheduled = Location::main("2a.1");
     store
         .commit_blob(cx(3, 50), &app(), &digest(b"layer"), &scheduled, 5)
@@ -520,20 +522,20 @@ async fn pending_deletions_and_the_pass_keep_attributes_of_the_next_version() {
         (&found[0].location, found[0].at),
         (&scheduled, NOW.plus_millis(3 * HOUR))
     );
-    pending_deletions("buried again").await;
+    pending_deletions("scheduled again").await;
 
     let (mine, until) = (Uid(52), NOW.plus_millis(5 * HOUR));
     assert_eq!(store.begin_pass(cx(3, 52), mine, until).await.unwrap(), PassStart::New);
     pass("taken").await;
     let next = Cursor("K\nx".to_owned());
     assert!(store.checkpoint(cx(3, 53), mine, Some(&next), until).await.unwrap());
-    pass("noted").await;
+    pass("saved").await;
     let begun = store.begin_pass(cx(6, 54), Uid(54), until.plus_millis(2 * HOUR)).await;
     assert_eq!(begun.unwrap(), PassStart::Resumed(next));
     pass("taken over").await;
 }
 
-/// What tells a table from others stays what it is, and comes to tables whose first version did not know it.
+/// The identity of a table stays the same, and a table gets one that was created by a version without identities.
 #[tokio::test]
 #[ignore = "needs a DynamoDB endpoint"]
 async fn a_recreated_table_has_another_identity() {
@@ -543,13 +545,13 @@ async fn a_recreated_table_has_another_identity() {
     let again = DynamoStore::open(&tables.options).await.unwrap();
     assert_eq!(again.identity(cx(0, 51)).await.unwrap(), first);
     DynamoStore::init(&tables.options).await.unwrap();
-    // As the version before would raise it.
+    // The previous version would raise the layout version like this.
     tables.set_version(0).await;
     DynamoStore::init(&tables.options).await.unwrap();
     assert_eq!(
         again.identity(cx(0, 52)).await.unwrap(),
         first,
-        "also of a layout that was raised"
+        "also after the layout version was raised"
     );
     tables
         .kept("the row of the version", 2, |p, s| p == "K" && s == "schema")

@@ -1,15 +1,15 @@
-//! The service that the tests are given, with tables of their own.
+//! The DynamoDB endpoint of the tests, and tables that only one test uses.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use store_dynamodb::Options;
 
-/// The service's address.
+/// The URL of the endpoint.
 pub(crate) fn endpoint() -> String {
     std::env::var("ROADSTEAD_TEST_DYNAMODB").expect("the address of a DynamoDB endpoint")
 }
 
-/// Where tables can be made that no other test uses: one, or one and its local table.
+/// Options with table names that no other test uses: one table, or one and a local table.
 pub(crate) fn options(local: bool) -> Options {
     static TABLES: AtomicU64 = AtomicU64::new(0);
     let random = getrandom::u64().expect("randomness");

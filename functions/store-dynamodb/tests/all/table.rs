@@ -1,4 +1,4 @@
-//! The rows of a table as they lie there, past the store.
+//! Reads the rows of a table directly, without the store.
 
 use std::collections::HashMap;
 
@@ -9,10 +9,10 @@ use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
 use crate::service::endpoint;
 
-/// A row: its attributes by their names.
+/// The attributes of a row, by name.
 pub(crate) type TableRow = HashMap<String, AttributeValue>;
 
-/// A client of the tests' own.
+/// A client with the SDK's default configuration.
 pub(crate) async fn client() -> Client {
     let http = aws_smithy_http_client::Builder::new()
         .tls_provider(Provider::Rustls(CryptoMode::Ring))
@@ -25,14 +25,14 @@ pub(crate) async fn client() -> Client {
     Client::new(&config)
 }
 
-/// All rows.
+/// All rows of a table.
 pub(crate) async fn rows(client: &Client, table: &str) -> Vec<TableRow> {
     let scan = client.scan().table_name(table).consistent_read(true);
     let items = scan.into_paginator().items().send();
     items.collect::<Result<_, _>>().await.unwrap()
 }
 
-/// The two parts of a row's key.
+/// The partition key and the sort key of a row.
 pub(crate) fn key(row: &TableRow) -> (&str, &str) {
     let part = |name| row[name].as_s().unwrap().as_str();
     (part("pk"), part("sk"))

@@ -1,5 +1,5 @@
-//! What only the real protocol shows: tables that are made, found and missed, items as large as they get, and a service
-//! that fails. `cargo test -- --ignored` with `ROADSTEAD_TEST_DYNAMODB`.
+//! What only the real protocol can test: tables that are created, found and missing, items of the maximum size, and a
+//! service that fails. Run it with `cargo test -- --ignored` and `ROADSTEAD_TEST_DYNAMODB`.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -52,7 +52,8 @@ async fn init_creates_missing_tables_once() {
     }
 }
 
-/// Paid by the request, and with sessions that end by themselves if nobody sweeps them; what is not swept is kept.
+/// Tables are billed per request. Session rows expire by themselves if no sweep removes them; the rows of the main
+/// table do not expire.
 #[tokio::test]
 #[ignore = "needs a DynamoDB endpoint"]
 async fn tables_are_paid_per_request_and_expire_sessions() {
@@ -93,7 +94,7 @@ async fn concurrent_inits_create_each_table_once() {
 async fn a_manifest_with_4096_references_is_stored_and_deleted() {
     let store = store().await;
     let bytes = Bytes::from_static(b"much");
-    let mut much = PutManifest {
+    let mut large = PutManifest {
         repository: repository(),
         digest: Digest::of(Algorithm::Sha256, &bytes),
         media_type: MediaType::OCI_INDEX.parse().unwrap(),
@@ -102,7 +103,7 @@ async fn a_manifest_with_4096_references_is_stored_and_deleted() {
         artifact_type: None,
         subject: None,
         required: BTreeSet::new(),
-        // The longest digests.
+        // The digests of the maximum length.
         excepted: (0..4096)
             .map(|number| Digest::of(Algorithm::Sha512, format!("{number}").as_bytes()))
             .collect(),
@@ -110,30 +111,30 @@ async fn a_manifest_with_4096_references_is_stored_and_deleted() {
         who: "user".to_owned(),
     };
     assert_eq!(
-        store.put_manifest(cx(1, 60_000), &much).await.unwrap(),
+        store.put_manifest(cx(1, 60_000), &large).await.unwrap(),
         ManifestPut::Stored
     );
-    let held = *much.excepted.first().unwrap();
-    much.tags.clear();
-    much.content = NewContent::Unchanged;
+    let blob = *large.excepted.first().unwrap();
+    large.tags.clear();
+    large.content = NewContent::Unchanged;
     assert_eq!(
-        store.put_manifest(cx(2, 60_000), &much).await.unwrap(),
+        store.put_manifest(cx(2, 60_000), &large).await.unwrap(),
         ManifestPut::AsItWas
     );
     let location = Location::main("0b.1");
     store
-        .commit_blob(cx(3, 60_000), &repository(), &held, &location, 1)
+        .commit_blob(cx(3, 60_000), &repository(), &blob, &location, 1)
         .await
         .unwrap();
-    let kept = store.unlink(cx(4, 60_000), &repository(), &held).await.unwrap();
-    assert_eq!(kept, Removal::Referenced(much.digest));
+    let kept = store.unlink(cx(4, 60_000), &repository(), &blob).await.unwrap();
+    assert_eq!(kept, Removal::Referenced(large.digest));
 
     let removed = store
-        .delete_manifest(cx(5, 60_000), &repository(), &much.digest, "user")
+        .delete_manifest(cx(5, 60_000), &repository(), &large.digest, "user")
         .await;
     assert_eq!(removed.unwrap(), Removal::Removed);
-    let unlinked = store.unlink(cx(6, 60_000), &repository(), &held).await.unwrap();
-    assert_eq!(unlinked, Removal::Removed, "no edge was left");
+    let unlinked = store.unlink(cx(6, 60_000), &repository(), &blob).await.unwrap();
+    assert_eq!(unlinked, Removal::Removed, "no edge is left");
 }
 
 #[tokio::test]
@@ -146,26 +147,28 @@ async fn lists_may_start_after_any_text() {
             .tags(cx(1, 10_000), &repository(), Some(after), 1000)
             .await
             .unwrap();
-        assert!(page.items.is_empty() && !page.more, "behind {after:?}");
+        assert!(page.items.is_empty() && !page.more, "after {after:?}");
         let page = store.repositories(cx(1, 10_000), Some(after), 1000).await.unwrap();
-        assert!(page.items.is_empty() && !page.more, "behind {after:?}");
+        assert!(page.items.is_empty() && !page.more, "after {after:?}");
     }
 }
 
-/// Nobody listens there: an endpoint that has gone away is asked until the deadline, and not beyond.
+/// The port has no listener. The store retries until the deadline and then fails.
 #[tokio::test]
 #[ignore = "needs a DynamoDB endpoint"]
 async fn an_unreachable_endpoint_fails_at_the_deadline() {
     let kept = options(false);
     DynamoStore::init(&kept).await.unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let gone = Options {
+    let unreachable = Options {
         endpoint: Some(format!("http://{}", listener.local_addr().unwrap())),
         ..kept.clone()
     };
     drop(listener);
     let begun = Instant::now();
-    let failed = DynamoStore::open(&gone).await.expect_err("nobody answers");
+    let failed = DynamoStore::open(&unreachable)
+        .await
+        .expect_err("the endpoint does not answer");
     assert!(matches!(failed, OpenError::Table { .. }), "{failed:?}");
     assert!(failed.to_string().contains(&kept.table), "{failed}");
     assert!(begun.elapsed() < Duration::from_secs(25));
