@@ -1,12 +1,12 @@
-//! One thread that runs many requests of a registry at once, in an order that a seed decides.
+//! Runs many requests of a registry in one thread, in an order that a seed decides.
 //!
-//! The futures are the real ones. Each request to the table is a [`Turn`]: it waits until the scheduler picks it, is
-//! then done as one step, and its task goes on to its next request. A crash drops a task while it waits, which is what
-//! a client that hangs up does, and what a process that dies looks like from the table.
+//! The futures are those of production. Each request to the table is a [`TaskTurn`]: it waits until the scheduler picks
+//! it, and is then executed as one step; its task continues to its next request. A crash drops a waiting task. A client
+//! that closes its connection has the same effect, and so has a process that dies, as far as the table can see.
 //!
-//! Uniform choice alone rarely lets one task stand still while the others finish, and many races need just that. So
-//! the seed also chooses a temper: even, stubborn (whoever ran runs on), or partial (tasks have weights, which change
-//! now and then).
+//! Uniform choice alone rarely keeps one task waiting while the others finish, but many races need exactly that. So the
+//! seed also selects a policy: uniform, same task (the task that ran last usually continues), or weighted (tasks have
+//! weights, which change from time to time).
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,16 +16,16 @@ use std::task::{Context, Poll, Waker};
 
 use futures_util::future::BoxFuture;
 
-/// A schedule that has not come to an end after so many requests never will.
-const MOST_STEPS: usize = 20_000;
+/// The maximum number of requests in a schedule. A schedule with more would never end.
+const MAXIMUM_STEPS: usize = 20_000;
 
-/// Randomness that is the same for the same seed (`SplitMix64`).
+/// Random numbers that are a function of the seed (`SplitMix64`).
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
 impl Random {
     pub(crate) fn new(seed: u64) -> Self {
-        // Neighbouring seeds must not begin alike.
+        // Mixes the seed, so that neighbouring seeds give different first numbers.
         let mut random = Self(seed.wrapping_mul(0xd134_2543_de82_ef95));
         random.next();
         random
@@ -39,55 +39,55 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// Less than `bound`, which is small and not 0.
+    /// A number less than `bound`, which is small and not 0.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         let bound = u64::try_from(bound).expect("a small number");
         usize::try_from(self.next() % bound).expect("less than a small number")
     }
 
-    /// Whether something happens that does so in `often` of a thousand cases.
-    pub(crate) fn happens(&mut self, often: u64) -> bool {
-        often > 0 && self.next() % 1000 < often
+    /// `true` with a probability of `per_mille` in a thousand.
+    pub(crate) fn happens(&mut self, per_mille: u64) -> bool {
+        per_mille > 0 && self.next() % 1000 < per_mille
     }
 }
 
 /// How the next request is chosen.
 #[derive(Clone, Copy, Debug)]
-enum Temper {
-    Even,
-    Stubborn,
-    Partial,
+enum PickPolicy {
+    Uniform,
+    SameTask,
+    Weighted,
 }
 
 /// Runs tasks whose requests take turns. Clones are the same scheduler.
 #[derive(Clone, Default)]
 pub(crate) struct Scheduler {
-    shared: Arc<Mutex<Shared>>,
+    shared: Arc<Mutex<SchedulerState>>,
 }
 
 #[derive(Default)]
-struct Shared {
-    waiting: Vec<Waiting>,
+struct SchedulerState {
+    waiting: Vec<WaitingTask>,
     tickets: u64,
-    /// The task that is being polled.
+    /// The task that is polled at present.
     running: usize,
     traced: bool,
     step: usize,
 }
 
-struct Waiting {
+struct WaitingTask {
     ticket: u64,
     task: usize,
     waker: Waker,
 }
 
-/// Waits to be picked.
-pub(crate) struct Turn {
+/// A future that completes when the scheduler picks it.
+pub(crate) struct TaskTurn {
     scheduler: Scheduler,
     ticket: Option<u64>,
 }
 
-impl Future for Turn {
+impl Future for TaskTurn {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -104,13 +104,13 @@ impl Future for Turn {
         shared.tickets += 1;
         let task = shared.running;
         let waker = cx.waker().clone();
-        shared.waiting.push(Waiting { ticket, task, waker });
+        shared.waiting.push(WaitingTask { ticket, task, waker });
         self.ticket = Some(ticket);
         Poll::Pending
     }
 }
 
-impl Drop for Turn {
+impl Drop for TaskTurn {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
             self.scheduler.lock().waiting.retain(|waiting| waiting.ticket != ticket);
@@ -118,31 +118,31 @@ impl Drop for Turn {
     }
 }
 
-/// What the tasks may meet, and who watches them.
+/// The faults of a schedule, and the check after each step.
 pub(crate) struct Rules<'a> {
-    /// In how many of a thousand steps the task whose turn it is crashes instead.
+    /// The probability that a task crashes instead of taking its turn, in parts of a thousand.
     pub(crate) crashes: u64,
-    /// Looks at the table after every step; what it says ends the schedule.
+    /// Checks the table after every step. An error ends the schedule.
     pub(crate) watch: &'a mut dyn FnMut() -> Result<(), String>,
 }
 
 impl Scheduler {
-    /// A scheduler that prints what is done if `traced`.
+    /// A scheduler that prints each request if `traced`.
     pub(crate) fn new(traced: bool) -> Self {
         let scheduler = Self::default();
         scheduler.lock().traced = traced;
         scheduler
     }
 
-    /// Waits until the scheduler picks the caller.
-    pub(crate) fn turn(&self) -> Turn {
-        Turn {
+    /// Waits for the caller's turn.
+    pub(crate) fn turn(&self) -> TaskTurn {
+        TaskTurn {
             scheduler: self.clone(),
             ticket: None,
         }
     }
 
-    /// Prints what is done, if somebody wants to know.
+    /// Prints a request, if this scheduler is traced.
     pub(crate) fn trace(&self, what: impl FnOnce() -> String) {
         let shared = self.lock();
         if shared.traced {
@@ -150,11 +150,11 @@ impl Scheduler {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Shared> {
+    fn lock(&self) -> MutexGuard<'_, SchedulerState> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs all tasks until each has ended or crashed. What goes wrong, panics included, is said in the error.
+    /// Runs all tasks until each has ended or crashed. Failures, including panics of tasks, are returned as an error.
     pub(crate) fn run(
         &self,
         tasks: Vec<BoxFuture<'static, ()>>,
@@ -163,10 +163,10 @@ impl Scheduler {
     ) -> Result<(), String> {
         let mut tasks: Vec<_> = tasks.into_iter().map(Some).collect();
         let mut weights: Vec<usize> = tasks.iter().map(|_| 1 + random.below(16)).collect();
-        let temper = [Temper::Even, Temper::Stubborn, Temper::Partial][random.below(3)];
+        let policy = [PickPolicy::Uniform, PickPolicy::SameTask, PickPolicy::Weighted][random.below(3)];
         for task in 0..tasks.len() {
-            // Nobody runs before the schedule says so.
-            let body = tasks[task].take().expect("not yet begun");
+            // A task starts only when the schedule picks it.
+            let body = tasks[task].take().expect("a task that has not started");
             let turn = self.turn();
             tasks[task] = Some(Box::pin(async move {
                 turn.await;
@@ -174,11 +174,11 @@ impl Scheduler {
             }));
             self.poll(&mut tasks, task)?;
         }
-        for _ in 0..MOST_STEPS {
-            let Some((task, waker)) = self.pick(temper, &mut weights, random) else {
+        for _ in 0..MAXIMUM_STEPS {
+            let Some((task, waker)) = self.pick(policy, &mut weights, random) else {
                 return match tasks.iter().position(Option::is_some) {
                     None => Ok(()),
-                    Some(task) => Err(format!("task {task} waits for something that is no request")),
+                    Some(task) => Err(format!("task {task} waits for something other than a request")),
                 };
             };
             if random.happens(rules.crashes) {
@@ -190,20 +190,20 @@ impl Scheduler {
             self.poll(&mut tasks, task)?;
             (rules.watch)()?;
         }
-        Err("the tasks hinder each other for ever".to_owned())
+        Err("the tasks do not end: they keep hindering each other".to_owned())
     }
 
-    /// Takes one request out of those that wait.
-    fn pick(&self, temper: Temper, weights: &mut [usize], random: &mut Random) -> Option<(usize, Waker)> {
+    /// Removes one request from those that wait, and returns it.
+    fn pick(&self, policy: PickPolicy, weights: &mut [usize], random: &mut Random) -> Option<(usize, Waker)> {
         let mut shared = self.lock();
         if shared.waiting.is_empty() {
             return None;
         }
         let running = shared.running;
-        let stubborn = || shared.waiting.iter().position(|waiting| waiting.task == running);
-        let index = match temper {
-            Temper::Stubborn if random.below(8) > 0 => stubborn(),
-            Temper::Partial => {
+        let same_task = || shared.waiting.iter().position(|waiting| waiting.task == running);
+        let index = match policy {
+            PickPolicy::SameTask if random.below(8) > 0 => same_task(),
+            PickPolicy::Weighted => {
                 if random.below(32) == 0 {
                     weights[random.below(weights.len())] = 1 + random.below(16);
                 }
@@ -216,7 +216,7 @@ impl Scheduler {
                     chosen
                 })
             }
-            Temper::Even | Temper::Stubborn => None,
+            PickPolicy::Uniform | PickPolicy::SameTask => None,
         };
         let index = index.unwrap_or_else(|| random.below(shared.waiting.len()));
         let picked = shared.waiting.swap_remove(index);
@@ -225,7 +225,7 @@ impl Scheduler {
         Some((picked.task, picked.waker))
     }
 
-    /// Lets a task go on to its next request.
+    /// Runs a task up to its next request.
     fn poll(&self, tasks: &mut [Option<BoxFuture<'static, ()>>], task: usize) -> Result<(), String> {
         self.lock().running = task;
         let Some(future) = &mut tasks[task] else {
