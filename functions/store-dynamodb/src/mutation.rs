@@ -35,17 +35,17 @@ pub(crate) enum Mutation {
     UnlinkAtOnce,
     /// The deletion of a manifest ignores a put since it was marked.
     IgnoreVersion,
-    /// A link whose creation was not answered is created again, whatever has happened to it meanwhile.
+    /// A link whose creation was not answered is created again without a check of the present link.
     RetryBlindly,
-    /// A tag is written whatever digest it has by now.
+    /// A tag is written without a check of its version.
     BlindTag,
     /// The time of the service is ignored.
     TrustClock,
-    /// A blob record gets another location whatever its location is by now.
+    /// A blob record gets another location without a check of its present one.
     ReplaceBlindly,
     /// A blob record gets another location, and the links to it are not updated.
     ReplaceWithoutSync,
-    /// A defect is recorded for whichever object the blob record names by now.
+    /// A defect is recorded without a check of the object that the blob record names.
     RecordBlindly,
     /// A request that has created a link does not read the blob record again.
     CheckOnce,

@@ -127,7 +127,7 @@ fn granted(key: SessionKey, session: Session) -> Claimed {
     })
 }
 
-async fn read_row(&requests: &Requests<'_>, key: SessionKey) -> Result<Option<StoredSession>, StoreError> {
+async fn read_row(requests: &Requests<'_>, key: SessionKey) -> Result<Option<StoredSession>, StoreError> {
     let item = requests.get(&keys::session(key)).await?;
     item.as_ref().map(StoredSession::read).transpose()
 }
@@ -145,7 +145,7 @@ pub(crate) async fn change(
         WriteOutcome::Done => Ok(true),
         WriteOutcome::Refused { perhaps_done: false } => Ok(false),
         WriteOutcome::Refused { perhaps_done: true } => {
-            let row = read_row(&requests, key).await?;
+            let row = read_row(requests, key).await?;
             Ok(row.is_some_and(|row| row.is_from(after, cx)))
         }
     }

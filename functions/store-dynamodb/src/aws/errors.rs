@@ -256,7 +256,7 @@ mod tests {
             "InvalidSignatureException",
             "IncompleteSignatureException",
             "SignatureDoesNotMatch",
-            // The message is omitted whatever the code is.
+            // The code does not matter: the message is omitted for every code.
             "ValidationException",
         ] {
             let text = text_of(code, &message);
