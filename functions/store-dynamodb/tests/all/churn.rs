@@ -31,7 +31,7 @@ async fn stores(local: bool) -> Stores {
 }
 
 /// The amount of work, limited because the service may be slow.
-fn much() -> Options {
+fn workload() -> Options {
     Options {
         workers: 3,
         operations: 30,
@@ -41,7 +41,7 @@ fn much() -> Options {
 
 /// Checks that every row is one that always stays: the catalog, the history, tombstones, signing keys, the collection
 /// pass, and the layout version.
-async fn look(guard: Guard) {
+async fn check_rows(guard: Guard) {
     let Tables(tables) = *guard.downcast::<Tables>().expect("the stores' guard");
     let client = client().await;
     let mut seen = 0;
@@ -63,8 +63,8 @@ async fn look(guard: Guard) {
 mod one_table {
     contract::churn_tests!(
         super::stores(false),
-        super::much(),
-        super::look,
+        super::workload(),
+        super::check_rows,
         #[ignore = "needs a DynamoDB endpoint"]
     );
 }
@@ -72,8 +72,8 @@ mod one_table {
 mod two_tables {
     contract::churn_tests!(
         super::stores(true),
-        super::much(),
-        super::look,
+        super::workload(),
+        super::check_rows,
         #[ignore = "needs a DynamoDB endpoint"]
     );
 }
