@@ -20,7 +20,9 @@ const PUSHED: &[Act] = &[Push(R, BLOB)];
 macro_rules! scenarios {
     (@judged unjudged) => { false };
     (@judged) => { true };
-    ($($(#[$about:meta])* $constant:ident $test:ident $($judged:ident)? { $before:expr; $([$($act:expr),* $(,)?])* })*) => {
+    (@seldom seldom) => { true };
+    (@seldom) => { false };
+    ($($(#[$about:meta])* $constant:ident $test:ident $($judged:ident $($seldom:ident)?)? { $before:expr; $([$($act:expr),* $(,)?])* })*) => {
         $(
             $(#[$about])*
             pub(super) const $constant: Scenario = Scenario {
@@ -28,6 +30,7 @@ macro_rules! scenarios {
                 before: $before,
                 tasks: &[$(&[$($act),*]),*],
                 judged: scenarios!(@judged $($judged)?),
+                seldom: scenarios!(@seldom $($($seldom)?)?),
             };
 
             #[test]
@@ -331,7 +334,7 @@ scenarios! {
     }
 
     /// An object is out of sight for a while.
-    OUT_OF_SIGHT an_object_comes_back unjudged {
+    OUT_OF_SIGHT an_object_comes_back unjudged seldom {
         &[Push(R, BLOB), Mount(S, BLOB, R), Lose(BLOB)];
         [Pull(R, BLOB), Pull(R, BLOB)]
         [Pull(S, BLOB), Pull(S, BLOB)]
