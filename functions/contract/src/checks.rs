@@ -1,7 +1,6 @@
-//! What a [check](registry::check) must find in a store that lost something behind its back: each clause does one kind of
-//! harm, by the hands of the store's own tests, and asks for the finding.
+//! What a [check](registry::check) must find in a corrupted store: each clause corrupts the store in one way, through
+//! the store's own tests, and asserts the finding.
 
-use crate::metadata::DescribeManifest as _;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -13,6 +12,7 @@ use super::ContractTest;
 use super::fixed_clock::FixedClock;
 use super::metadata::{digest, manifest, media_type, repository, tag};
 use super::source::Body;
+use crate::metadata::DescribeManifest as _;
 use registry::AllStores;
 use registry::check::{Event, Finding, Options, Summary, check};
 use registry::store::blobs::Upload;
@@ -21,43 +21,43 @@ use registry::store::records::{BackReference, LinkKind, Record};
 use registry::store::sessions::{Attempt, SessionId};
 use registry::store::{Location, Slice, Uid};
 
-/// Does to a store's tables what no operation does.
+/// Corrupts the tables of a store in ways that no operation does.
 #[async_trait]
-pub trait Harm: Send + Sync + 'static {
-    /// Makes a hold that belongs to nothing, or loses one that belongs to something.
-    async fn set_hold(&self, hold: &BackReference, present: bool);
+pub trait Corruption: Send + Sync + 'static {
+    /// Creates a back-reference or deletes it.
+    async fn set_back_reference(&self, back_reference: &BackReference, present: bool);
 
-    /// Loses the row of a manifest under its subject.
+    /// Deletes the row of a manifest in the list of its subject's referrers.
     async fn lose_referrer(&self, repository: &RepositoryName, subject: &Digest, referrer: &Digest);
 
-    /// Makes the media type in a manifest's record something that is none.
-    async fn garble(&self, repository: &RepositoryName, digest: &Digest);
+    /// Replaces the media type in a manifest's record by a text that is no media type.
+    async fn corrupt_media_type(&self, repository: &RepositoryName, digest: &Digest);
 }
 
-/// Empty stores, and who harms their names.
-pub struct Harmed {
+/// Empty stores, and the means to corrupt their metadata.
+pub struct CorruptibleStores {
     /// The stores.
     pub stores: AllStores,
-    /// Who knows what lies under them.
-    pub harm: Arc<dyn Harm>,
+    /// Changes the tables under the stores.
+    pub corruption: Arc<dyn Corruption>,
 }
 
-/// What a clause about checks is given.
-pub type CheckTest = ContractTest<Harmed>;
+/// The test of a clause about checks.
+pub type CheckTest = ContractTest<CorruptibleStores>;
 
 const CONFIG: &[u8] = b"{}";
 const LAYER: &[u8] = b"the bytes of a layer";
 
-/// What [`CheckTest::furnish`] has pushed.
+/// What [`CheckTest::fill`] has pushed.
 struct Pushed {
     app: RepositoryName,
     config: Digest,
     layer: Digest,
-    /// In its record, under `v1`.
+    /// Inline, under the tag `v1`.
     image: Digest,
-    /// The same image with so much white space that it lies in an object, under `large`.
+    /// The same image with enough white space to be stored in an object, under the tag `large`.
     large: Digest,
-    /// Has the image as its subject.
+    /// Its subject is the image.
     signature: Digest,
 }
 
@@ -71,7 +71,7 @@ fn sorted(mut findings: Vec<Finding>) -> Vec<Finding> {
 }
 
 impl CheckTest {
-    /// An object of these bytes, which nothing names.
+    /// Seals an object of these bytes, without a record.
     async fn seal(&self, bytes: &Bytes) -> Location {
         let blobs = &self.store.stores.blobs;
         let attempt = Attempt {
@@ -106,8 +106,8 @@ impl CheckTest {
         assert_eq!(answer.expect("put_manifest"), ManifestPut::Stored);
     }
 
-    /// All of [`Pushed`], and an index over both forms of the image.
-    async fn furnish(&self) -> Pushed {
+    /// Pushes all of [`Pushed`], and an index over both images.
+    async fn fill(&self) -> Pushed {
         let app = repository("team/app");
         let (config, layer) = (self.commit(&app, CONFIG).await, self.commit(&app, LAYER).await);
         let image = json!({
@@ -184,12 +184,12 @@ impl CheckTest {
         };
         let environment = Arc::new(FixedClock::at(self.now()));
         let summary = check(&self.store.stores, environment, &options, &mut tell).await;
-        let summary = summary.expect("a check goes on");
+        let summary = summary.expect("a check succeeds");
         assert_eq!(summary.findings, found.len() as u64);
         (summary, sorted(found))
     }
 
-    /// What does not agree, without what follows from it for those who pull.
+    /// The findings without their consequences for pulls.
     async fn found(&self) -> Vec<Finding> {
         let mut findings = self.check().await.1;
         findings.retain(|finding| {
@@ -206,7 +206,7 @@ impl CheckTest {
         record.expect("manifest").expect("it is there")
     }
 
-    /// The hold of a manifest on what it refers to.
+    /// The edge from a manifest to its reference.
     async fn edge(&self, app: &RepositoryName, parent: &Digest, target: &Digest) -> BackReference {
         BackReference::Edge {
             repository: app.clone(),
@@ -216,37 +216,37 @@ impl CheckTest {
         }
     }
 
-    async fn lose(&self, hold: &BackReference) {
-        self.store.harm.set_hold(hold, false).await;
+    async fn lose(&self, back_reference: &BackReference) {
+        self.store.corruption.set_back_reference(back_reference, false).await;
     }
 
-    async fn one_too_many(&self, hold: &BackReference) {
-        self.store.harm.set_hold(hold, true).await;
+    async fn add(&self, back_reference: &BackReference) {
+        self.store.corruption.set_back_reference(back_reference, true).await;
     }
 
-    /// Everything that is recorded.
+    /// All records.
     async fn records(&self) -> Vec<Record> {
         super::records::walk(&self.of(self.store.stores.records.clone()), 1000).await
     }
 
-    async fn plant(&self, record: Record) {
+    async fn insert(&self, record: Record) {
         let records = &self.store.stores.records;
         records.insert(self.cx(), &[record]).await.expect("insert");
     }
 }
 
-/// In a registry in which nothing went wrong there is nothing to find.
-pub async fn nothing_is_found_where_nothing_is_lost(test: CheckTest) {
-    test.furnish().await;
+/// A check of a consistent registry finds nothing.
+pub async fn a_check_of_a_consistent_registry_finds_nothing(test: CheckTest) {
+    test.fill().await;
     let (summary, found) = test.check().await;
     assert_eq!(found, []);
     let counts = (summary.blobs, summary.links, summary.manifests, summary.tags);
     assert_eq!((counts, summary.hashed), ((3, 2, 4, 2), 3));
 }
 
-/// What a manifest refers to is told by the manifest, whatever the records have lost.
+/// A missing edge is found: the manifest itself says what it refers to.
 pub async fn a_lost_edge_is_found(test: CheckTest) {
-    let pushed = test.furnish().await;
+    let pushed = test.fill().await;
     let mut expected = Vec::new();
     for (parent, target) in [
         (pushed.image, pushed.layer),
@@ -263,15 +263,15 @@ pub async fn a_lost_edge_is_found(test: CheckTest) {
     assert_eq!(test.found().await, sorted(expected));
 }
 
-/// The edge of an earlier life keeps nothing.
-pub async fn an_edge_of_another_life_is_none(test: CheckTest) {
-    let pushed = test.furnish().await;
+/// An edge of an earlier uid of the manifest does not count.
+pub async fn an_edge_of_another_uid_does_not_count(test: CheckTest) {
+    let pushed = test.fill().await;
     let edge = test.edge(&pushed.app, &pushed.image, &pushed.layer).await;
     let mut other = edge.clone();
     if let BackReference::Edge { uid, .. } = &mut other {
         *uid = Uid(1);
     }
-    test.one_too_many(&other).await;
+    test.add(&other).await;
     assert_eq!(test.found().await, []);
     test.lose(&edge).await;
     let finding = Finding::EdgeMissing {
@@ -282,10 +282,10 @@ pub async fn an_edge_of_another_life_is_none(test: CheckTest) {
     assert_eq!(test.found().await, [finding]);
 }
 
-/// Only for stores that list what a manifest refers to beside its edges: `lose` empties the list of this manifest. An
-/// export would take that for the truth.
+/// Only for stores that list the references of a manifest beside its edges: `lose` empties the list of this manifest.
+/// An export would take that for the truth.
 pub async fn an_unlisted_reference_is_found(test: CheckTest, lose: impl AsyncFnOnce(&RepositoryName, &Digest)) {
-    let pushed = test.furnish().await;
+    let pushed = test.fill().await;
     lose(&pushed.app, &pushed.image).await;
     let unlisted = |target| Finding::ReferenceUnlisted {
         repository: pushed.app.clone(),
@@ -296,55 +296,61 @@ pub async fn an_unlisted_reference_is_found(test: CheckTest, lose: impl AsyncFnO
     assert_eq!(test.found().await, sorted(expected));
 }
 
-/// A manifest in an object must be among those who hold that.
-pub async fn a_large_manifest_without_its_back_link_is_found(test: CheckTest) {
-    let pushed = test.furnish().await;
-    let life = test.manifest(&pushed.app, &pushed.large).await.uid;
-    let holder = |link_kind, uid| BackReference::BackLink {
+/// A manifest in an object must have a back-reference from the blob record.
+pub async fn a_large_manifest_without_its_back_reference_is_found(test: CheckTest) {
+    let pushed = test.fill().await;
+    let uid = test.manifest(&pushed.app, &pushed.large).await.uid;
+    let back_reference = |link_kind, uid| BackReference::BackLink {
         digest: pushed.large,
         repository: pushed.app.clone(),
         link_kind,
         uid,
     };
-    test.lose(&holder(LinkKind::Manifest, life)).await;
+    test.lose(&back_reference(LinkKind::Manifest, uid)).await;
     let finding = Finding::ManifestWithoutHolder {
         repository: pushed.app.clone(),
         digest: pushed.large,
     };
     assert_eq!(test.found().await, std::slice::from_ref(&finding));
-    for other in [holder(LinkKind::Manifest, Uid(1)), holder(LinkKind::Blob, life)] {
-        test.one_too_many(&other).await;
+    for other in [
+        back_reference(LinkKind::Manifest, Uid(1)),
+        back_reference(LinkKind::Blob, uid),
+    ] {
+        test.add(&other).await;
         assert_eq!(test.found().await, std::slice::from_ref(&finding), "with {other:?}");
     }
 }
 
-/// A back-link of another life, or of a manifest of the same bytes, does not hold a link.
-pub async fn a_link_without_its_own_back_link_is_found(test: CheckTest) {
-    let pushed = test.furnish().await;
+/// A back-reference of another uid, or of a manifest of the same bytes, does not count for a link.
+pub async fn a_link_without_its_own_back_reference_is_found(test: CheckTest) {
+    let pushed = test.fill().await;
     let metadata = &test.store.stores.metadata;
     let link = metadata.link(test.cx(), &pushed.app, &pushed.layer).await;
-    let life = link.expect("link").expect("it is linked").uid;
-    let holder = |link_kind, uid| BackReference::BackLink {
+    let uid = link.expect("link").expect("it is linked").uid;
+    let back_reference = |link_kind, uid| BackReference::BackLink {
         digest: pushed.layer,
         repository: pushed.app.clone(),
         link_kind,
         uid,
     };
-    test.lose(&holder(LinkKind::Blob, life)).await;
+    test.lose(&back_reference(LinkKind::Blob, uid)).await;
     let finding = Finding::LinkWithoutHolder {
         repository: pushed.app.clone(),
         digest: pushed.layer,
     };
     assert_eq!(test.found().await, std::slice::from_ref(&finding));
-    for other in [holder(LinkKind::Blob, Uid(1)), holder(LinkKind::Manifest, life)] {
-        test.one_too_many(&other).await;
+    for other in [
+        back_reference(LinkKind::Blob, Uid(1)),
+        back_reference(LinkKind::Manifest, uid),
+    ] {
+        test.add(&other).await;
         assert_eq!(test.found().await, std::slice::from_ref(&finding), "with {other:?}");
     }
 }
 
-/// A holder is looked for by its own name, however many others there are before it.
-pub async fn a_holder_is_found_among_a_thousand(test: CheckTest) {
-    let pushed = test.furnish().await;
+/// A back-reference is looked up by its own key, however many others sort before it.
+pub async fn a_back_reference_is_found_among_a_thousand(test: CheckTest) {
+    let pushed = test.fill().await;
     for number in 0..1_100_u64 {
         let other = BackReference::BackLink {
             digest: pushed.layer,
@@ -352,20 +358,20 @@ pub async fn a_holder_is_found_among_a_thousand(test: CheckTest) {
             link_kind: LinkKind::Manifest,
             uid: Uid(number),
         };
-        test.one_too_many(&other).await;
+        test.add(&other).await;
     }
     assert_eq!(test.found().await, []);
 }
 
-/// A link that says another length than the bytes have.
+/// A link with another size than the blob record is found.
 pub async fn a_link_of_another_size_is_found(test: CheckTest) {
-    let pushed = test.furnish().await;
+    let pushed = test.fill().await;
     for mut record in test.records().await {
         if let Record::Link { digest, size, .. } = &mut record
             && *digest == pushed.layer
         {
             *size += 1;
-            test.plant(record).await;
+            test.insert(record).await;
         }
     }
     let finding = Finding::LinkResized {
@@ -377,9 +383,9 @@ pub async fn a_link_of_another_size_is_found(test: CheckTest) {
     assert_eq!(test.found().await, [finding]);
 }
 
-/// A manifest that says another length than it has, in its record or in an object.
+/// A manifest with another size than its bytes is found, in its record or in an object.
 pub async fn a_manifest_of_another_size_is_found(test: CheckTest) {
-    let pushed = test.furnish().await;
+    let pushed = test.fill().await;
     let mut expected = Vec::new();
     for record in test.records().await {
         if let Record::Manifest(mut entry) = record
@@ -392,7 +398,7 @@ pub async fn a_manifest_of_another_size_is_found(test: CheckTest) {
                 found: entry.size,
             });
             entry.size += 1;
-            test.plant(Record::Manifest(entry)).await;
+            test.insert(Record::Manifest(entry)).await;
         }
     }
     expected.push(Finding::TagDiffers {
@@ -403,14 +409,14 @@ pub async fn a_manifest_of_another_size_is_found(test: CheckTest) {
     assert_eq!(test.found().await, sorted(expected));
 }
 
-/// A part of a record that is missing is a finding, and not the end; who needs everything is refused, and told why.
-pub async fn a_missing_part_ends_an_export_and_no_check(test: CheckTest) {
-    let pushed = test.furnish().await;
+/// A missing part of a record is a finding and does not end the check. An export fails with an error that names it.
+pub async fn a_missing_part_fails_an_export_but_not_a_check(test: CheckTest) {
+    let pushed = test.fill().await;
     let Pushed {
         app, image, signature, ..
     } = &pushed;
     test.lose(&test.edge(app, &pushed.large, &pushed.layer).await).await;
-    test.store.harm.lose_referrer(app, image, signature).await;
+    test.store.corruption.lose_referrer(app, image, signature).await;
     let found = test.found().await;
     let [Finding::Damaged { record, .. }, other] = found.as_slice() else {
         panic!("{found:?}");
@@ -425,15 +431,15 @@ pub async fn a_missing_part_ends_an_export_and_no_check(test: CheckTest) {
     assert_refused(&test, record).await;
 }
 
-/// A record that cannot be read is a finding, and so is what has to be compared with it. Nothing is called nobody's
-/// while it may be the one that names it.
-pub async fn an_unreadable_record_ends_an_export_and_no_check(test: CheckTest) {
-    let pushed = test.furnish().await;
+/// An unreadable record is a finding, and so is every record that has to be compared with it. No object is reported as
+/// an orphan while an unreadable record may name it.
+pub async fn an_unreadable_record_fails_an_export_but_not_a_check(test: CheckTest) {
+    let pushed = test.fill().await;
     let Pushed { app, image, .. } = &pushed;
-    let location = test.seal(&Bytes::from_static(b"nobody's")).await;
+    let location = test.seal(&Bytes::from_static(b"an orphan")).await;
     assert_eq!(test.found().await, [Finding::Stray { location, size: 8 }]);
     test.lose(&test.edge(app, &pushed.large, &pushed.layer).await).await;
-    test.store.harm.garble(app, image).await;
+    test.store.corruption.corrupt_media_type(app, image).await;
     let found = test.found().await;
     let [
         Finding::Damaged { record: first, .. },
@@ -448,7 +454,7 @@ pub async fn an_unreadable_record_ends_an_export_and_no_check(test: CheckTest) {
     assert_refused(&test, &manifest).await;
 }
 
-/// Whoever needs all records gets an error that names this one.
+/// Asserts that a walk over all records fails with an error that names this record.
 async fn assert_refused(test: &CheckTest, record: &str) {
     let records = &test.store.stores.records;
     let mut next = None;

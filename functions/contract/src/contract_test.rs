@@ -1,4 +1,4 @@
-//! What a clause is given: the store, deterministic time and randomness, and tasks.
+//! What a clause receives: the store, a fixed clock, deterministic randomness, and tasks.
 
 use std::any::Any;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,17 +8,17 @@ use futures_util::future::{BoxFuture, join_all};
 
 use registry::store::{Context, Timestamp, Uid};
 
-/// Keeps alive what a store lies in.
+/// Keeps alive what a store depends on, for example a temporary directory.
 pub type Guard = Box<dyn Any + Send>;
 
-/// Starts a task at once; the future it returns ends with the task, and panics if the task did.
+/// Starts a task at once. The returned future ends with the task, and panics if the task panicked.
 pub type Spawn = fn(BoxFuture<'static, ()>) -> BoxFuture<'static, ()>;
 
-/// The time at which every clause begins: 17 March 2030, so that a store that looks at a clock of its own does not
-/// find the deadlines passed.
+/// The time at which every clause begins: 17 March 2030, so that the deadlines have not passed for a store that reads a
+/// clock of its own.
 const START: Timestamp = Timestamp(1_900_000_000_000);
 
-/// How long a store may go on retrying, in milliseconds.
+/// The maximum time of a store call, in milliseconds.
 const PATIENCE: u64 = 60_000;
 
 /// One run of one clause against one empty store. Clones share everything.
@@ -44,7 +44,7 @@ impl<S: ?Sized> Clone for ContractTest<S> {
 }
 
 impl<S: ?Sized> ContractTest<S> {
-    /// A trial of `store`, which `guard` keeps alive; tasks are started by `spawn`.
+    /// A test of `store`, which `guard` keeps alive. `spawn` starts its tasks.
     pub fn new((store, guard): (Arc<S>, Guard), spawn: Spawn) -> Self {
         Self {
             store,
@@ -55,7 +55,7 @@ impl<S: ?Sized> ContractTest<S> {
         }
     }
 
-    /// The same trial, of another store under it.
+    /// The same test of another store.
     #[must_use]
     pub fn of<T: ?Sized>(&self, store: Arc<T>) -> ContractTest<T> {
         ContractTest {
@@ -67,31 +67,31 @@ impl<S: ?Sized> ContractTest<S> {
         }
     }
 
-    /// The present time, which stands still until [`ContractTest::pass`].
+    /// The present time. Only [`ContractTest::advance`] changes it.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         START.plus_millis(self.elapsed.load(Ordering::SeqCst))
     }
 
-    /// Lets `millis` milliseconds pass.
-    pub fn pass(&self, millis: u64) {
+    /// Advances the clock by `millis` milliseconds.
+    pub fn advance(&self, millis: u64) {
         self.elapsed.fetch_add(millis, Ordering::SeqCst);
     }
 
-    /// The context of one call, with an incarnation that no other call has.
+    /// The context of one call, with a uid that no other call has.
     #[must_use]
     pub fn cx(&self) -> Context {
         let call = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
         Context {
             now: self.now(),
             deadline: self.now().plus_millis(PATIENCE),
-            // Spread over all 64 bits, as randomness is.
+            // Spread over all 64 bits, like random numbers.
             uid: Uid(call.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             client: registry::budget::ClientKey::INTERNAL,
         }
     }
 
-    /// Runs a future as a task of its own, and gives what it gave.
+    /// Runs a future as a task of its own, and returns its result.
     pub fn task<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> BoxFuture<'static, T> {
         let result = Arc::new(Mutex::new(None));
         let writer = result.clone();
@@ -106,7 +106,7 @@ impl<S: ?Sized> ContractTest<S> {
         })
     }
 
-    /// Runs `count` tasks at once, made by `work` from their numbers, and gives what they gave, in order.
+    /// Runs `count` tasks concurrently, each made by `work` from its number, and returns their results in order.
     pub async fn together<T: Send + 'static, F>(&self, count: usize, mut work: impl FnMut(usize) -> F) -> Vec<T>
     where
         F: Future<Output = T> + Send + 'static,
@@ -115,7 +115,7 @@ impl<S: ?Sized> ContractTest<S> {
         join_all(tasks).await
     }
 
-    /// Runs two tasks at once; `swap` starts the second first, so that a loop meets both orders.
+    /// Runs two tasks concurrently. `swap` starts the second first, so that a loop runs both orders.
     pub async fn race<A: Send + 'static, B: Send + 'static>(
         &self,
         swap: bool,

@@ -1,4 +1,4 @@
-//! Stores that count their calls: how many reads and writes an operation costs.
+//! Stores that count their calls, for the number of reads and writes of an operation.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,7 +22,7 @@ pub type CountingCollection = Wrapped<dyn CollectionStore, Counts>;
 /// A store of records that counts.
 pub type CountingRecords = Wrapped<dyn RecordStore, Counts>;
 
-/// Methods that change nothing. `redirect` is not among them: it makes no request.
+/// Methods that change nothing. `redirect` is not one of them, because it makes no request.
 const READS: [&str; 24] = [
     // blobs
     "read",
@@ -55,24 +55,25 @@ const READS: [&str; 24] = [
     "lost",
 ];
 
-/// The calls of one store, or of several: no two of the traits have a method of the same name. Clones count together.
+/// The number of calls of one store or several. No two of the traits have a method of the same name. Clones share the
+/// counts.
 #[derive(Clone, Debug, Default)]
 pub struct Counts(Arc<Mutex<BTreeMap<&'static str, u64>>>);
 
 impl Counts {
-    /// Nothing counted yet.
+    /// Without any calls.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The calls of the method with this name.
+    /// The number of calls of the method with this name.
     #[must_use]
     pub fn of(&self, method: &str) -> u64 {
         self.all().get(method).copied().unwrap_or_default()
     }
 
-    /// The calls of methods that change nothing.
+    /// The number of calls of methods that change nothing.
     #[must_use]
     pub fn reads(&self) -> u64 {
         let calls = self.all();
@@ -80,7 +81,7 @@ impl Counts {
         reads.map(|(_, count)| count).sum()
     }
 
-    /// The calls of all other methods.
+    /// The number of calls of all other methods.
     #[must_use]
     pub fn writes(&self) -> u64 {
         let calls = self.all();
@@ -90,13 +91,13 @@ impl Counts {
         writes.map(|(_, count)| count).sum()
     }
 
-    /// The calls of every method that was called, by its name.
+    /// The number of calls of every method that was called, by its name.
     #[must_use]
     pub fn all(&self) -> BTreeMap<&'static str, u64> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Like [`Counts::all`], and begins again from nothing.
+    /// Like [`Counts::all`], and sets the counts to zero.
     #[must_use = "use `Counts::new` to count apart"]
     pub fn take(&self) -> BTreeMap<&'static str, u64> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))

@@ -1,4 +1,4 @@
-//! Stores that fail when they are told to: what is left behind when a store's fault cuts an operation.
+//! Stores that fail on request, to test what an interrupted operation leaves.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,43 +21,43 @@ pub type FaultyCollection = Wrapped<dyn CollectionStore, Faults>;
 /// A store of records that fails as planned.
 pub type FaultyRecords = Wrapped<dyn RecordStore, Faults>;
 
-/// Which error a fault is answered with.
+/// The error of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FaultKind {
     /// [`StoreError::Unavailable`].
     Unavailable,
     /// [`StoreError::Failed`].
     Failed,
 }
 
-/// Where in a call the fault lies.
+/// Where in a call the fault happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultPoint {
-    /// Nothing was done.
+    /// Before the call has done anything.
     Before,
-    /// All was done, and the answer was lost.
+    /// After the call has done everything: the answer is lost.
     After,
 }
 
 /// One fault.
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
-    /// The method that fails; `None`: any.
+    /// The method that fails; `None`: any method.
     pub method: Option<&'static str>,
-    /// Which of its calls, counted from 1 since the plan was made.
+    /// The number of the call that fails, counted from 1 since the fault was planned.
     pub nth: u64,
     /// The error.
-    pub kind: Kind,
-    /// Before or after the work.
-    pub timestamp: FaultPoint,
+    pub kind: FaultKind,
+    /// Before or after the work of the call.
+    pub point: FaultPoint,
 }
 
 /// When one store, or several together, will fail. Clones share the plan.
 #[derive(Clone, Debug, Default)]
-pub struct Faults(Arc<Mutex<Plan>>);
+pub struct Faults(Arc<Mutex<FaultPlan>>);
 
 #[derive(Debug, Default)]
-struct Plan {
+struct FaultPlan {
     fault: Option<Fault>,
     matching: u64,
     calls: Vec<&'static str>,
@@ -65,50 +65,50 @@ struct Plan {
 }
 
 impl Faults {
-    /// No fault is planned.
+    /// Without a planned fault.
     #[must_use]
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// Plans a fault, in place of what was planned before; counting begins again.
+    /// Plans a fault, which replaces the planned one, and counts from zero.
     pub fn plan(&self, fault: Fault) {
-        *self.lock() = Plan {
+        *self.lock() = FaultPlan {
             fault: Some(fault),
-            ..Plan::default()
+            ..FaultPlan::default()
         };
     }
 
-    /// Plans nothing any more; counting begins again.
+    /// Removes the planned fault, and counts from zero.
     pub fn clear(&self) {
-        *self.lock() = Plan::default();
+        *self.lock() = FaultPlan::default();
     }
 
-    /// The methods called since the plan was made, in order. Their number bounds [`Fault::nth`] for a test that lets
-    /// each call of an operation fail in turn.
+    /// The methods that were called since the fault was planned, in order. Their number bounds [`Fault::nth`] for a
+    /// test that lets each call of an operation fail in turn.
     #[must_use]
     pub fn calls(&self) -> Vec<&'static str> {
         self.lock().calls.clone()
     }
 
-    /// How many faults have struck since the plan was made.
+    /// How many faults have happened since the fault was planned.
     #[must_use]
     pub fn struck(&self) -> u64 {
         self.lock().struck
     }
 
-    fn lock(&self) -> MutexGuard<'_, Plan> {
+    fn lock(&self) -> MutexGuard<'_, FaultPlan> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Plan {
+impl FaultPlan {
     /// The planned fault, if it is due now in a call of `method`.
-    fn due(&mut self, method: &str, timestamp: FaultPoint) -> Result<(), StoreError> {
+    fn due(&mut self, method: &str, point: FaultPoint) -> Result<(), StoreError> {
         let Some(fault) = self.fault else {
             return Ok(());
         };
-        if fault.method.is_some_and(|only| only != method) || fault.timestamp != timestamp {
+        if fault.method.is_some_and(|only| only != method) || fault.point != point {
             return Ok(());
         }
         self.matching += 1;
@@ -118,8 +118,8 @@ impl Plan {
         self.struck += 1;
         let cause = format!("planned fault in {method}");
         Err(match fault.kind {
-            Kind::Unavailable => StoreError::unavailable(cause),
-            Kind::Failed => StoreError::failed(cause),
+            FaultKind::Unavailable => StoreError::unavailable(cause),
+            FaultKind::Failed => StoreError::failed(cause),
         })
     }
 }

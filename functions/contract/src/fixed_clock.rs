@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use registry::environment::Environment;
 use registry::store::Timestamp;
 
-/// One moment, and numbers instead of randomness, of which no two are the same.
+/// A fixed time, and distinct numbers instead of random ones.
 #[derive(Debug)]
 pub struct FixedClock {
     now: Timestamp,
@@ -15,7 +15,7 @@ pub struct FixedClock {
 }
 
 impl FixedClock {
-    /// It is always this moment.
+    /// The time is always `now`.
     #[must_use]
     pub fn at(now: Timestamp) -> Self {
         let next = AtomicU64::new(1);

@@ -1,4 +1,4 @@
-//! The contract suite: what every store must do, each rule stated once as a named test.
+//! The contract suite: what every store must do. Each rule is stated once, as a named test.
 //!
 //! A store's tests run it with one line:
 //!
@@ -6,18 +6,25 @@
 //! contract::contract_tests!(async { my_stores() });
 //! ```
 //!
-//! where the expression is a future of [`Stores`], made anew for each test. A crate that implements one trait alone
-//! uses [`blob_contract_tests!`](crate::blob_contract_tests), [`session_contract_tests!`](crate::session_contract_tests)
-//! or [`metadata_contract_tests!`](crate::metadata_contract_tests) with a future of `(store, guard)`;
+//! The expression is a future of [`Stores`], which each test evaluates anew. A crate that implements one trait alone uses
+//! [`blob_contract_tests!`](crate::blob_contract_tests), [`session_contract_tests!`](crate::session_contract_tests) or
+//! [`metadata_contract_tests!`](crate::metadata_contract_tests) with a future of `(store, guard)`.
 //! [`collection_contract_tests!`](crate::collection_contract_tests) and
-//! [`record_contract_tests!`](crate::record_contract_tests) take a future of `(`[`Names`]`, guard)`. The calling crate
-//! needs `tokio` with `macros`, `rt-multi-thread` and `time` among its development dependencies; this crate has no runtime.
+//! [`record_contract_tests!`](crate::record_contract_tests) take a future of `(`[`MetadataStores`]`, guard)`. The calling
+//! crate needs `tokio` with `macros`, `rt-multi-thread` and `time` among its development dependencies; this crate has no
+//! runtime.
 //!
-//! [`blobs`], [`sessions`], [`metadata`], [`collection`] and [`records`] hold the clauses; [`checks`] what a check must
-//! find in names that were harmed ([`check_contract_tests!`](crate::check_contract_tests)); [`churn`] lets a whole
-//! registry be pushed to, deleted from and collected at once ([`churn_tests!`](crate::churn_tests)). Time and randomness
-//! come from the [`ContractTest`], so that nothing sleeps; races are run as tasks on several threads. [`source`] makes request
-//! bodies, [`fixed_clock`] a clock that stands. [`counting`] and [`faulty`] wrap stores, for tests of the core and of shells.
+//! Read in this order:
+//!
+//! 1. [`ContractTest`]: what a clause receives. Time and randomness come from it, so that no test sleeps; races run as
+//!    tasks on several threads.
+//! 2. [`blobs`], [`sessions`], [`metadata`], [`collection`] and [`records`]: the clauses, a module for each trait of a
+//!    store.
+//! 3. [`checks`]: what a check must find in corrupted stores
+//!    ([`check_contract_tests!`](crate::check_contract_tests)). [`churn`]: pushes, deletions and collections of a whole
+//!    registry at the same time ([`churn_tests!`](crate::churn_tests)).
+//! 4. For tests of the core and of shells: [`counting`] and [`faulty`] wrap stores, [`source`] has request bodies,
+//!    [`fixed_clock`] an environment without time.
 #![expect(
     clippy::missing_panics_doc,
     reason = "a clause is a test: it panics when the store breaks the contract"
@@ -40,7 +47,7 @@ pub mod source;
 use std::any::Any;
 use std::sync::Arc;
 
-/// For the macros, which name the stores' traits by it.
+/// For the macros, which name the traits of the stores through it.
 #[doc(hidden)]
 pub use registry;
 
@@ -64,42 +71,42 @@ pub mod compiled {
     crate::__session_clauses! { __compiled sessions, dyn registry::store::sessions::SessionStore, }
     crate::__blob_clauses! { __compiled blobs, dyn registry::store::blobs::BlobStore, }
     crate::__metadata_clauses! { __compiled metadata, dyn registry::store::metadata::MetadataStore, }
-    crate::__collection_clauses! { __compiled collection, crate::Names, }
+    crate::__collection_clauses! { __compiled collection, crate::MetadataStores, }
     crate::__record_clauses! { __compiled records, crate::records::Pair, }
-    crate::__check_clauses! { __compiled checks, crate::checks::Harmed, }
+    crate::__check_clauses! { __compiled checks, crate::checks::CorruptibleStores, }
 }
 
-/// All but the bytes: what the clauses about collection and records are given, empty.
+/// All stores but the blobs, empty: what the clauses about collection and records receive.
 #[derive(Clone)]
-pub struct Names {
-    /// Names.
+pub struct MetadataStores {
+    /// The metadata store.
     pub metadata: Arc<dyn MetadataStore>,
-    /// Uploads in progress.
+    /// The session store.
     pub sessions: Arc<dyn SessionStore>,
-    /// Collection over both.
+    /// The collection over both.
     pub collection: Arc<dyn CollectionStore>,
-    /// The names as records.
+    /// The records of the metadata store.
     pub records: Arc<dyn RecordStore>,
 }
 
-/// What a test of all contracts is given, empty.
+/// All stores, empty: what a test of all contracts receives.
 pub struct Stores {
-    /// Bytes.
+    /// The blob store.
     pub blobs: Arc<dyn BlobStore>,
-    /// Names.
+    /// The metadata store.
     pub metadata: Arc<dyn MetadataStore>,
-    /// Uploads in progress.
+    /// The session store.
     pub sessions: Arc<dyn SessionStore>,
-    /// Collection over the names and the uploads.
+    /// The collection over metadata and sessions.
     pub collection: Arc<dyn CollectionStore>,
-    /// The names as records.
+    /// The records of the metadata store.
     pub records: Arc<dyn RecordStore>,
-    /// Whatever must live as long as they do, a temporary directory for example; `Box::new(())` if nothing must.
+    /// What must live as long as the stores, for example a temporary directory; `Box::new(())` if nothing must.
     pub guard: Box<dyn Any + Send>,
 }
 
 impl Stores {
-    /// All of them, as a registry and its operator have them, and what keeps them alive.
+    /// All stores, as a registry and its operator use them, and the guard.
     #[must_use]
     pub fn into_all(self) -> (AllStores, Guard) {
         let all = AllStores {
@@ -112,16 +119,16 @@ impl Stores {
         (all, self.guard)
     }
 
-    /// All but the bytes.
+    /// All stores but the blobs, and the guard.
     #[must_use]
-    pub fn into_names(self) -> (Names, Guard) {
-        let names = Names {
+    pub fn into_metadata_stores(self) -> (MetadataStores, Guard) {
+        let names = MetadataStores {
             metadata: self.metadata,
             sessions: self.sessions,
             collection: self.collection,
             records: self.records,
         };
-        // The blob store may share what the guard keeps.
+        // The blob store may depend on the guard too.
         (names, Box::new((self.blobs, self.guard)))
     }
 }

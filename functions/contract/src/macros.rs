@@ -22,11 +22,11 @@ macro_rules! contract_tests {
         });
         $crate::collection_contract_tests!(async {
             let stores: $crate::Stores = $stores.await;
-            stores.into_names()
+            stores.into_metadata_stores()
         });
         $crate::record_contract_tests!(async {
             let stores: $crate::Stores = $stores.await;
-            stores.into_names()
+            stores.into_metadata_stores()
         });
     };
 }
@@ -83,7 +83,7 @@ macro_rules! metadata_contract_tests {
 }
 
 /// Runs the clauses about [`CollectionStore`](registry::store::collection::CollectionStore). The argument is a future of
-/// `(`[`Names`](crate::Names)`, Guard)`.
+/// `(`[`MetadataStores`](crate::MetadataStores)`, Guard)`.
 #[macro_export]
 macro_rules! collection_contract_tests {
     ($names:expr $(, #[$attribute:meta])*) => {
@@ -92,10 +92,10 @@ macro_rules! collection_contract_tests {
             [$(#[$attribute])*],
             collection_contract,
             collection,
-            $crate::Names,
+            $crate::MetadataStores,
             collection_contract_store,
             async {
-                let (names, guard): ($crate::Names, $crate::Guard) = $names.await;
+                let (names, guard): ($crate::MetadataStores, $crate::Guard) = $names.await;
                 (::std::sync::Arc::new(names), guard)
             },
         }
@@ -103,7 +103,7 @@ macro_rules! collection_contract_tests {
 }
 
 /// Runs the clauses about [`RecordStore`](registry::store::records::RecordStore). The argument is a future of
-/// `(`[`Names`](crate::Names)`, Guard)`; it is asked for twice in each test, for two stores that know nothing
+/// `(`[`MetadataStores`](crate::MetadataStores)`, Guard)`; it is asked for twice in each test, for two stores that know nothing
 /// of each other.
 #[macro_export]
 macro_rules! record_contract_tests {
@@ -116,8 +116,8 @@ macro_rules! record_contract_tests {
             $crate::records::Pair,
             record_contract_store,
             async {
-                let (from, from_guard): ($crate::Names, $crate::Guard) = $names.await;
-                let (to, to_guard): ($crate::Names, $crate::Guard) = $names.await;
+                let (from, from_guard): ($crate::MetadataStores, $crate::Guard) = $names.await;
+                let (to, to_guard): ($crate::MetadataStores, $crate::Guard) = $names.await;
                 let pair = $crate::records::Pair { from, to };
                 let guard: $crate::Guard = ::std::boxed::Box::new((from_guard, to_guard));
                 (::std::sync::Arc::new(pair), guard)
@@ -127,34 +127,34 @@ macro_rules! record_contract_tests {
 }
 
 /// Runs the clauses about [checks](crate::checks). The argument is a future of
-/// `(`[`Harmed`](crate::checks::Harmed)`, Guard)`.
+/// `(`[`CorruptibleStores`](crate::checks::CorruptibleStores)`, Guard)`.
 #[macro_export]
 macro_rules! check_contract_tests {
-    ($harmed:expr $(, #[$attribute:meta])*) => {
+    ($stores:expr $(, #[$attribute:meta])*) => {
         $crate::__check_clauses! {
             __clauses
             [$(#[$attribute])*],
             check_contract,
             checks,
-            $crate::checks::Harmed,
+            $crate::checks::CorruptibleStores,
             check_contract_store,
             async {
-                let (harmed, guard): ($crate::checks::Harmed, $crate::Guard) = $harmed.await;
-                (::std::sync::Arc::new(harmed), guard)
+                let (stores, guard): ($crate::checks::CorruptibleStores, $crate::Guard) = $stores.await;
+                (::std::sync::Arc::new(stores), guard)
             },
         }
     };
 }
 
-/// Runs a [`churn`](crate::churn) over stores, once with every request run to its end and once with requests
-/// that are cut off, in the module `churn` of the calling module. The first argument is a future of
-/// [`Stores`](crate::Stores); the second, if given, says how much is done
-/// ([`Options`](crate::churn::Options)); the third, an async closure, is given the stores' guard when a churn
-/// is over, to look for what the traits of stores do not show. Each test ends within five minutes, or fails.
+/// Runs a [`churn`](crate::churn) over stores in the module `churn` of the calling module: once with every request run
+/// to its end, and once with interrupted requests. The first argument is a future of [`Stores`](crate::Stores). The
+/// second, optional one is its size ([`ChurnOptions`](crate::churn::ChurnOptions)). The third, an optional async closure,
+/// receives the guard of the stores after a churn, for assertions about what the traits of stores do not show. Each test
+/// ends within five minutes, or fails.
 #[macro_export]
 macro_rules! churn_tests {
     ($stores:expr) => {
-        $crate::churn_tests!($stores, $crate::churn::Options::default());
+        $crate::churn_tests!($stores, $crate::churn::ChurnOptions::default());
     };
     ($stores:expr, $options:expr $(, #[$attribute:meta])*) => {
         $crate::churn_tests!($stores, $options, async |_: $crate::Guard| {} $(, #[$attribute])*);
@@ -164,7 +164,7 @@ macro_rules! churn_tests {
             $stores.await
         }
 
-        fn churn_options() -> $crate::churn::Options {
+        fn churn_options() -> $crate::churn::ChurnOptions {
             $options
         }
 
@@ -176,37 +176,37 @@ macro_rules! churn_tests {
         mod churn {
             $crate::__spawn!();
 
-            async fn run(cuts: bool) -> $crate::churn::Churned {
-                let options = $crate::churn::Options {
+            async fn run(cuts: bool) -> $crate::churn::ChurnStatistics {
+                let options = $crate::churn::ChurnOptions {
                     cuts,
                     ..super::churn_options()
                 };
                 let (stores, guard) = super::churned_stores().await.into_all();
                 let churn = $crate::churn::churn(stores, spawn, options);
-                let churned = ::tokio::time::timeout(::std::time::Duration::from_secs(300), churn)
+                let statistics = ::tokio::time::timeout(::std::time::Duration::from_secs(300), churn)
                     .await
                     .expect("the churn ends within five minutes");
                 super::look_after_churn(guard).await;
-                churned
+                statistics
             }
 
             #[::tokio::test(flavor = "multi_thread")]
             $(#[$attribute])*
-            async fn nothing_acknowledged_is_ever_lost() {
-                let churned = run(false).await;
+            async fn acknowledged_content_is_never_lost() {
+                let statistics = run(false).await;
                 assert!(
-                    churned.pushed > 0 && churned.deleted > 0 && churned.verified > 0,
-                    "{churned:?}"
+                    statistics.pushed > 0 && statistics.deleted > 0 && statistics.verified > 0,
+                    "{statistics:?}"
                 );
-                assert!(churned.collected.objects_deleted > 0, "{churned:?}");
+                assert!(statistics.collected.objects_deleted > 0, "{statistics:?}");
             }
 
             #[::tokio::test(flavor = "multi_thread")]
             $(#[$attribute])*
-            async fn whatever_is_cut_off_is_reclaimed() {
-                let churned = run(true).await;
-                assert!(churned.cut > 0 && churned.pushed > 0, "{churned:?}");
-                assert!(churned.collected.objects_scheduled > 0, "{churned:?}");
+            async fn interrupted_pushes_are_collected() {
+                let statistics = run(true).await;
+                assert!(statistics.cut > 0 && statistics.pushed > 0, "{statistics:?}");
+                assert!(statistics.collected.objects_scheduled > 0, "{statistics:?}");
             }
         }
     };
@@ -222,34 +222,34 @@ macro_rules! __session_clauses {
             [
                 a_new_session_has_no_row,
                 a_claim_creates_the_row,
-                sessions_are_apart,
-                a_live_claim_keeps_others_out,
+                sessions_differ_by_their_whole_key,
+                a_live_claim_refuses_other_claims,
                 a_claim_expires_at_its_end,
-                a_claim_that_ran_out_is_still_good,
-                a_renewed_claim_lives_on,
-                a_save_records_the_body,
-                parts_stay_in_order,
+                an_expired_claim_is_valid_until_another_is_granted,
+                a_renewed_claim_is_live_until_its_new_end,
+                a_save_records_progress_and_part,
+                parts_are_read_in_the_order_of_their_saves,
                 a_release_undoes_the_claim,
-                attempts_never_repeat,
-                a_session_has_so_many_attempts_and_no_more,
-                what_is_expected_of_a_session_changes_no_answer,
-                racing_claims_grant_one,
+                attempt_numbers_never_repeat,
+                a_session_has_a_maximum_of_attempts,
+                the_expectation_of_a_session_changes_no_answer,
+                one_of_racing_claims_is_granted,
                 a_takeover_races_the_save,
-                a_committing_session_is_left_alone,
+                a_committing_session_cannot_be_claimed_or_cancelled,
                 a_done_session_keeps_its_digest,
                 a_claimed_session_can_be_finished_as_cancelled,
                 a_committing_session_can_be_finished_as_cancelled,
-                a_committing_session_can_be_settled,
-                a_session_can_be_published_and_not_done,
-                a_commit_keeps_what_is_published,
+                a_committing_session_can_be_finished_by_its_key,
+                a_published_session_keeps_its_state,
+                a_commit_records_everything_its_publication_needs,
                 a_lost_claim_cannot_finish,
-                a_cancel_without_a_row_leaves_one,
-                a_cancel_tells_what_was_stored,
-                a_cancel_takes_the_claim_away,
+                a_cancel_creates_a_missing_row,
+                a_cancel_answers_the_row_as_it_was,
+                a_cancel_revokes_a_live_claim,
                 a_cancel_races_the_commit,
-                expired_sessions_come_in_pages,
+                expired_sessions_are_listed_in_pages,
                 the_first_signing_key_stays,
-                racing_first_signing_keys_are_one,
+                racing_first_signing_keys_agree,
                 calls_may_come_from_any_instance,
             ]
         }
@@ -264,38 +264,38 @@ macro_rules! __blob_clauses {
         $crate::$macro! {
             $($given)*
             [
-                an_empty_body_is_an_object,
+                an_empty_body_becomes_an_empty_object,
                 a_body_of_any_chunks_is_stored_whole,
-                a_big_body_is_stored_whole,
-                a_wrong_length_hint_does_no_harm,
+                a_large_body_is_stored_whole,
+                a_wrong_length_hint_changes_nothing,
                 bodies_are_joined_in_order,
                 many_bodies_are_joined_in_order,
-                big_bodies_are_joined,
+                large_bodies_are_joined,
                 sealing_again_answers_the_same_location,
-                racing_seals_agree,
-                keys_are_opaque_and_distinct,
+                racing_first_seals_agree,
+                keys_are_distinct_and_use_safe_characters,
                 ranges_are_read_exactly,
-                ranges_cross_the_bodies,
-                readers_do_not_disturb_each_other,
+                ranges_cross_the_bounds_of_bodies,
+                concurrent_readers_get_the_same_bytes,
                 an_absent_object_reads_as_none,
                 a_range_beyond_the_end_reads_as_none,
                 deleting_is_idempotent,
-                a_redirect_looks_at_no_object,
-                a_failed_body_leaves_nothing,
-                a_dropped_append_leaves_nothing,
-                overlapping_attempts_stay_apart,
+                a_redirect_makes_no_store_request,
+                a_failed_body_changes_nothing,
+                a_dropped_append_changes_nothing,
+                overlapping_attempts_are_isolated,
                 a_late_writer_changes_nothing,
-                a_lost_seal_does_not_bind_the_next,
+                a_lost_seal_does_not_affect_the_next,
                 a_session_goes_on_after_a_lost_seal,
-                sessions_do_not_meet,
+                concurrent_sessions_are_isolated,
                 a_discard_removes_everything,
-                a_discard_spares_what_is_kept,
-                an_object_has_a_size,
-                what_is_freed_is_told_as_it_was,
-                a_walk_meets_every_object,
-                deleting_what_is_not_there_is_fine,
-                nothing_remains_of_an_upload_that_was_swept,
-                what_remains_of_an_upload_spares_its_object,
+                a_discard_keeps_the_given_object,
+                the_size_of_an_object_is_read,
+                a_deletion_counts_what_it_has_deleted,
+                a_walk_visits_every_object,
+                deleting_absent_objects_is_no_error,
+                an_expired_upload_leaves_no_object,
+                an_expired_published_upload_keeps_its_object,
             ]
         }
     };
@@ -310,68 +310,68 @@ macro_rules! __metadata_clauses {
             $($given)*
             [
                 a_committed_blob_is_linked,
-                a_link_is_of_one_repository,
+                a_link_belongs_to_one_repository,
                 committing_again_changes_nothing,
                 a_digest_has_one_location,
-                a_mount_links_the_same_bytes,
-                a_mount_needs_its_source,
-                holders_are_those_that_link,
-                a_blob_can_be_linked_again,
+                a_mount_links_the_same_object,
+                a_mount_needs_a_link_in_its_source,
+                linking_repositories_lists_each_repository_once,
+                an_unlinked_blob_can_be_pushed_again,
                 two_digests_of_the_same_bytes_are_two_blobs,
                 a_manifest_is_not_a_blob,
                 a_large_manifest_has_one_location,
-                a_push_is_told_where_the_bytes_lie,
-                a_defect_is_told_in_every_repository,
+                a_push_answers_the_blob_location,
+                a_defect_is_reported_in_every_repository,
                 a_defect_of_another_object_is_not_recorded,
-                what_has_a_defect_is_not_present,
+                a_defective_blob_does_not_count_as_present,
                 a_commit_replaces_a_defective_object_everywhere,
-                a_repeated_commit_makes_nothing_of_a_lost_object,
+                a_repeated_commit_reports_a_lost_object,
                 a_large_manifest_replaces_a_defective_object,
                 a_manifest_put_again_replaces_damaged_bytes,
-                a_damaged_record_is_told_until_the_manifest_is_put_again,
-                a_manifest_whose_record_is_damaged_needs_its_bytes_there,
+                a_damaged_record_is_reported_until_the_manifest_is_put_again,
+                a_damaged_record_needs_inline_bytes,
                 a_missing_object_can_come_back,
                 a_damaged_object_cannot_come_back,
                 a_location_is_replaced_everywhere,
                 a_location_is_replaced_only_if_it_is_as_expected,
                 a_blob_with_a_defect_can_be_unlinked,
-                racing_defects_commits_and_mounts_come_right,
-                a_manifest_comes_back_as_it_was_put,
-                a_manifest_is_of_one_repository,
-                missing_references_refuse_the_manifest,
+                racing_defects_commits_and_mounts_end_consistent,
+                a_manifest_is_read_as_it_was_put,
+                a_manifest_belongs_to_one_repository,
+                a_manifest_with_missing_references_is_refused,
                 a_refused_large_manifest_leaves_no_location,
                 a_reference_is_a_blob_or_a_manifest,
                 an_excepted_reference_need_not_exist,
-                a_manifest_may_refer_to_much,
+                a_manifest_may_have_more_references_than_a_transaction_holds,
                 a_manifest_appears_with_all_its_tags,
-                putting_again_only_moves_tags,
-                a_manifest_can_be_put_again,
-                a_manifest_that_is_there_is_only_tagged,
-                a_put_says_whether_it_has_written,
-                an_unchanged_manifest_is_tagged_or_gone,
+                putting_a_manifest_again_changes_only_tags,
+                a_deleted_manifest_can_be_put_again,
+                putting_a_manifest_again_does_not_check_its_references,
+                a_put_answers_whether_it_has_written,
+                an_existing_large_manifest_is_tagged_without_its_bytes,
                 a_new_tag_begins_its_history,
                 a_tag_is_read_with_its_manifest,
                 versions_follow_the_time_and_never_repeat,
                 versions_grow_when_the_clock_does_not,
-                a_tag_moves,
+                a_moved_tag_keeps_both_manifests,
                 an_unmoved_tag_gets_no_history,
-                a_tag_is_deleted_alone,
-                histories_are_apart,
-                history_comes_in_pages,
-                tags_come_in_order,
-                repositories_come_in_order,
-                a_repository_is_one_that_held_a_manifest,
-                manifests_come_in_order,
-                referrers_come_in_order,
-                referrers_follow_the_referrer_not_the_subject,
-                a_blob_in_use_is_not_unlinked,
-                what_is_not_there_is_absent,
+                deleting_a_tag_keeps_its_manifest,
+                each_tag_has_its_own_history,
+                history_is_listed_in_pages,
+                tags_are_listed_in_ascii_order,
+                repositories_are_listed_in_ascii_order,
+                only_a_published_manifest_creates_a_repository,
+                manifests_are_listed_in_order,
+                referrers_are_listed_in_order,
+                a_referrer_is_listed_until_it_is_deleted,
+                a_referenced_blob_is_not_unlinked,
+                deleting_what_does_not_exist_answers_absent,
                 a_child_of_an_index_is_not_deleted,
-                a_reference_holds_both_forms_of_a_digest,
-                an_excepted_reference_holds_what_it_names,
-                a_subject_that_is_also_a_child_is_held,
-                a_deleted_manifest_takes_its_tags_along,
-                unlinking_is_of_one_repository,
+                a_reference_protects_the_blob_and_the_manifest_of_a_digest,
+                an_excepted_reference_protects_its_target,
+                a_subject_that_is_also_a_child_is_protected,
+                deleting_a_manifest_deletes_its_tags,
+                unlinking_affects_one_repository,
                 racing_commits_leave_one_location,
                 racing_large_manifests_leave_one_location,
                 a_put_races_the_unlink_of_its_blob,
@@ -379,10 +379,10 @@ macro_rules! __metadata_clauses {
                 a_mount_races_the_unlink_of_its_source,
                 a_put_races_the_delete_of_the_same_manifest,
                 racing_puts_of_one_manifest_keep_all_tags,
-                racing_tag_writers_make_a_chain,
-                racing_tag_deletes_make_a_chain,
+                racing_tag_writes_form_one_history,
+                racing_tag_deletes_form_one_history,
                 a_moved_tag_survives_the_delete_of_the_old_manifest,
-                readers_see_a_push_whole,
+                readers_see_a_complete_push,
             ]
         }
     };
@@ -400,60 +400,60 @@ macro_rules! __collection_clauses {
                 a_referenced_link_is_never_collected,
                 an_untagged_manifest_is_never_collected,
                 links_are_collected_by_repository,
-                whoever_pushes_removes_the_mark,
+                a_push_removes_the_mark,
                 a_pull_does_not_remove_the_mark,
-                keeping_a_link_makes_none,
-                a_marked_link_is_a_link,
-                a_new_life_of_a_link_is_young,
-                bytes_that_nobody_holds_are_buried,
-                buried_bytes_can_be_pushed_again,
-                large_manifests_hold_their_bytes,
-                names_of_the_same_bytes_are_collected_apart,
-                what_lost_its_race_is_buried,
-                what_was_replaced_is_buried,
+                link_and_unmark_creates_no_link,
+                a_marked_link_can_be_used,
+                a_link_that_was_created_again_is_young,
+                unreferenced_blobs_are_scheduled_for_deletion,
+                a_blob_scheduled_for_deletion_can_be_pushed_again,
+                a_large_manifest_protects_its_bytes,
+                digests_of_the_same_bytes_are_collected_separately,
+                the_object_of_a_lost_race_is_scheduled_for_deletion,
+                a_replaced_object_is_scheduled_for_deletion,
                 a_blob_with_a_defect_is_collected,
-                a_name_is_a_digest_and_a_place,
-                pending_deletions_wait,
-                pending_deletions_come_in_slices,
-                forgetting_is_idempotent,
-                an_object_buried_twice_waits_from_its_last_burial,
-                burials_of_an_object_are_joined,
-                forgetting_an_old_grave_leaves_the_new_one,
-                a_name_stands_before_its_grave,
-                an_object_whose_name_goes_is_left_alone,
-                a_look_at_an_old_grave_races_a_burial,
-                an_open_session_is_swept,
-                a_cancelled_session_is_swept,
-                a_committing_session_is_swept,
-                a_refused_publication_is_swept,
-                a_done_session_is_swept_without_a_grave,
-                a_session_that_has_changed_is_not_swept,
-                a_long_session_is_swept_whole,
-                a_swept_session_takes_nothing,
-                a_pass_runs_alone,
-                s33_a_lease_of_a_wrong_clock_holds_nobody_up,
-                a_checkpoint_holds_the_pass,
-                a_pass_is_resumed,
-                racing_passes_begin_one,
-                slices_meet_everything,
-                a_walk_goes_on_while_names_change,
-                nothing_young_is_touched,
-                a_deep_pass_leaves_a_healthy_registry_alone,
+                an_object_is_in_use_at_the_exact_location_of_its_digest,
+                a_pending_deletion_is_not_listed_before_its_delay,
+                pending_deletions_are_listed_in_slices,
+                forgetting_pending_deletions_is_idempotent,
+                an_object_scheduled_twice_waits_from_the_last_time,
+                two_schedules_of_an_object_are_joined,
+                forgetting_an_old_pending_deletion_leaves_the_new_one,
+                an_object_in_use_is_not_due,
+                an_object_that_was_in_use_until_now_is_not_due,
+                a_check_of_an_old_pending_deletion_races_a_new_schedule,
+                an_open_session_expires_with_all_its_attempts,
+                a_cancelled_session_expires_with_all_its_attempts,
+                a_committing_session_expires_with_its_digest,
+                a_refused_publication_expires_with_its_digest,
+                a_done_session_expires_without_pending_deletions,
+                a_changed_session_does_not_expire,
+                a_session_with_many_parts_expires_completely,
+                an_expired_session_rejects_its_claim,
+                one_pass_runs_at_a_time,
+                s33_a_lease_of_a_wrong_clock_blocks_no_other_pass,
+                a_checkpoint_renews_the_lease,
+                an_interrupted_pass_is_resumed,
+                one_of_racing_passes_begins,
+                slices_of_any_size_visit_every_record,
+                a_walk_visits_what_stays_while_records_change,
+                young_records_are_not_collected,
+                a_deep_pass_removes_nothing_from_a_consistent_registry,
                 a_dry_run_writes_nothing,
-                nothing_is_left_in_the_end,
+                collection_leaves_only_the_history,
                 an_empty_repository_leaves_the_catalog,
                 a_repository_with_a_blob_stays_in_the_catalog,
                 a_repository_that_is_pushed_to_again_is_listed_again,
                 a_collection_of_the_catalog_races_a_put,
-                a_collection_races_the_keeping_of_a_link,
+                a_collection_races_link_and_unmark,
                 a_collection_races_a_put,
                 a_collection_races_a_commit,
-                a_burial_races_a_commit,
+                a_schedule_for_deletion_races_a_commit,
                 a_collection_races_a_mount,
-                a_burial_races_a_large_manifest,
+                a_schedule_for_deletion_races_a_large_manifest,
                 a_collection_races_deletes,
-                racing_collections_do_it_once,
-                a_sweep_races_the_commit,
+                racing_collections_schedule_each_object_once,
+                an_expiry_races_the_commit,
             ]
         }
     };
@@ -468,17 +468,17 @@ macro_rules! __record_clauses {
             $($given)*
             [
                 an_empty_store_has_no_records,
-                records_say_what_reads_say,
+                records_agree_with_reads,
                 a_manifest_is_recorded_with_its_references,
-                slices_meet_every_record,
-                a_walk_meets_what_stays,
-                what_a_collection_notes_is_no_record,
-                everything_moves,
+                slices_visit_every_record,
+                a_walk_visits_every_record_that_stays,
+                marks_and_pending_deletions_are_not_exported,
+                every_record_can_be_moved_to_another_store,
                 inserting_again_changes_nothing,
-                a_record_is_replaced,
-                the_defect_of_an_object_is_told_and_not_exported,
-                a_registry_goes_on_where_it_has_moved,
-                ages_move_along,
+                inserting_a_record_replaces_it,
+                a_defect_is_reported_and_not_exported,
+                a_moved_registry_works,
+                ages_are_moved,
                 records_hold_extreme_values,
             ]
         }
@@ -493,22 +493,22 @@ macro_rules! __check_clauses {
         $crate::$macro! {
             $($given)*
             [
-                nothing_is_found_where_nothing_is_lost,
+                a_check_of_a_consistent_registry_finds_nothing,
                 a_lost_edge_is_found,
-                an_edge_of_another_life_is_none,
-                a_large_manifest_without_its_back_link_is_found,
-                a_link_without_its_own_back_link_is_found,
-                a_holder_is_found_among_a_thousand,
+                an_edge_of_another_uid_does_not_count,
+                a_large_manifest_without_its_back_reference_is_found,
+                a_link_without_its_own_back_reference_is_found,
+                a_back_reference_is_found_among_a_thousand,
                 a_link_of_another_size_is_found,
                 a_manifest_of_another_size_is_found,
-                a_missing_part_ends_an_export_and_no_check,
-                an_unreadable_record_ends_an_export_and_no_check,
+                a_missing_part_fails_an_export_but_not_a_check,
+                an_unreadable_record_fails_an_export_but_not_a_check,
             ]
         }
     };
 }
 
-/// How a test of a store starts a task.
+/// Starts a task of a test.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __spawn {
@@ -554,7 +554,7 @@ macro_rules! __clauses {
     };
 }
 
-/// One of them. Apart, because attributes and clauses are two lists of different lengths.
+/// Makes one of these tests. A macro of its own, because attributes and clauses are two lists of different lengths.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __clause {

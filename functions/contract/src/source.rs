@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use registry::store::blobs::{BodyError, Source};
 
-/// `len` bytes that look like no others with another `seed`.
+/// `len` pseudorandom bytes, which differ for each `seed`.
 #[must_use]
 pub fn noise(seed: u64, len: usize) -> Bytes {
     // splitmix64
@@ -27,7 +27,7 @@ pub fn noise(seed: u64, len: usize) -> Bytes {
     bytes.into()
 }
 
-/// A body whose chunks are all at hand.
+/// A body whose chunks are all available.
 #[derive(Debug)]
 pub struct Body {
     chunks: VecDeque<Bytes>,
@@ -51,14 +51,14 @@ impl Body {
         }
     }
 
-    /// The same chunks, and then `error` in place of an end.
+    /// The same chunks, and then `error` in place of the end.
     #[must_use]
     pub fn failing(mut self, error: BodyError) -> Self {
         self.error = Some(error);
         self
     }
 
-    /// The same chunks with another declaration of their length, which may be wrong.
+    /// The same chunks with another declared length, which may be wrong.
     #[must_use]
     pub fn declaring(mut self, remaining: Option<u64>) -> Self {
         self.remaining = remaining;
@@ -84,24 +84,24 @@ impl Source for Body {
     }
 }
 
-/// Lets a [`Stepped`] body go on, chunk by chunk.
+/// Releases the chunks of a [`Stepped`] body, one by one.
 #[derive(Clone, Debug, Default)]
 pub struct Steps(Arc<Mutex<Progress>>);
 
 #[derive(Debug, Default)]
 struct Progress {
-    /// How often the body may answer.
+    /// How many chunks may be answered.
     allowed: usize,
-    /// How often the store has asked it.
+    /// How many chunks the store has asked for.
     asked: usize,
-    /// Nobody asks any more.
+    /// The store has dropped the body.
     over: bool,
     waiting: Vec<Waker>,
 }
 
 impl Steps {
-    /// Lets the body answer once more, and waits until the store has asked again, and so has taken that answer, or
-    /// has let go of the body.
+    /// Releases one chunk, and waits until the store asks for the next one, and so has taken this one, or drops the
+    /// body.
     pub async fn step(&self) {
         let allowed = self.change(|progress| {
             progress.allowed += 1;
@@ -151,7 +151,7 @@ pub struct Stepped {
 }
 
 impl Stepped {
-    /// The body, and what lets it go on.
+    /// The body, and what releases its chunks.
     #[must_use]
     pub fn new(body: Body) -> (Self, Steps) {
         let steps = Steps::default();

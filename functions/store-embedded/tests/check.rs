@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use contract::Guard;
-use contract::checks::{Harm, Harmed};
+use contract::checks::{CorruptibleStores, Corruption};
 use oci::{Digest, RepositoryName};
 use registry::store::records::{BackReference, LinkKind};
 use registry::{AllStores, store};
@@ -31,9 +31,9 @@ fn bits(uid: store::Uid) -> i64 {
 }
 
 #[async_trait]
-impl Harm for Sql {
-    async fn set_hold(&self, hold: &BackReference, present: bool) {
-        match hold {
+impl Corruption for Sql {
+    async fn set_back_reference(&self, back_reference: &BackReference, present: bool) {
+        match back_reference {
             BackReference::Edge {
                 repository,
                 target,
@@ -78,7 +78,7 @@ impl Harm for Sql {
         );
     }
 
-    async fn garble(&self, repository: &RepositoryName, digest: &Digest) {
+    async fn corrupt_media_type(&self, repository: &RepositoryName, digest: &Digest) {
         self.change(
             "UPDATE manifest SET media_type = 'no type' WHERE repository = ?1 AND digest = ?2",
             params![repository.as_str(), digest.to_string()],
@@ -86,7 +86,7 @@ impl Harm for Sql {
     }
 }
 
-fn harmed() -> (Harmed, Guard) {
+fn corruptible() -> (CorruptibleStores, Guard) {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
     let Embedded {
@@ -100,7 +100,7 @@ fn harmed() -> (Harmed, Guard) {
         memory_timeout: Options::MEMORY_TIMEOUT,
     })
     .unwrap();
-    let harmed = Harmed {
+    let corruptible = CorruptibleStores {
         stores: AllStores {
             blobs,
             sessions,
@@ -108,9 +108,9 @@ fn harmed() -> (Harmed, Guard) {
             records: metadata.clone(),
             metadata,
         },
-        harm: Arc::new(Sql(data.join("metadata.db"))),
+        corruption: Arc::new(Sql(data.join("metadata.db"))),
     };
-    (harmed, Box::new(directory))
+    (corruptible, Box::new(directory))
 }
 
-contract::check_contract_tests!(async { harmed() });
+contract::check_contract_tests!(async { corruptible() });

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use contract::churn::Options as Churn;
+use contract::churn::ChurnOptions as Churn;
 use contract::{Guard, Stores};
 use rusqlite::Connection;
 use store_embedded::{Embedded, Options, Sync};

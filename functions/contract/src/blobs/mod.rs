@@ -1,5 +1,5 @@
-//! What a [`BlobStore`] must do. Here are bytes that come and go undisturbed; [`races`] holds attempts that fail,
-//! overlap, or go on when their claim has passed; [`walks`] what a store holds, and that what was to go is gone.
+//! What a [`BlobStore`] must do. This module has undisturbed uploads and reads; [`races`] has attempts that fail,
+//! overlap, or go on after their claim was lost; [`walks`] has listings and complete deletions.
 
 pub mod races;
 pub mod walks;
@@ -20,13 +20,13 @@ use registry::store::blobs::{
 use registry::store::collection::Clearing;
 use registry::store::sessions::{Attempt, SessionId, State};
 
-/// What a clause about blobs is given.
+/// The test of a clause about blobs.
 pub type BlobTest = ContractTest<dyn BlobStore>;
 
-/// A layer that is larger than any buffer.
+/// The size of a layer larger than any buffer.
 const BIG: usize = 5 << 20;
 
-/// What the caller of a blob store keeps of an upload: the session's row, in effect.
+/// What the caller of a blob store keeps of an upload, as the row of a session does.
 #[derive(Clone)]
 struct Session {
     id: SessionId,
@@ -79,7 +79,7 @@ fn to_delete(location: &Location, unfinished: bool) -> ObjectToDelete {
 }
 
 impl BlobTest {
-    /// Appends a body to a session that goes on from what it holds.
+    /// Appends a body to a session.
     async fn append(&self, session: &mut Session, bytes: &Bytes, chunk: usize) {
         let attempt = session.attempt();
         let mut body = Body::of(bytes, chunk);
@@ -91,7 +91,7 @@ impl BlobTest {
         session.save(appended, bytes.len());
     }
 
-    /// Appends a body that does not arrive; the session holds what it held.
+    /// Appends a body that fails. The session does not change.
     async fn append_failing(&self, session: &mut Session, body: &mut dyn Source) -> AppendError {
         let attempt = session.attempt();
         match self.store.append(self.cx(), attempt, &session.state, body).await {
@@ -104,7 +104,7 @@ impl BlobTest {
         self.store.seal(self.cx(), &session.upload()).await.expect("seal")
     }
 
-    /// An object of one body.
+    /// Seals an object of one body.
     async fn object(&self, id: u128, bytes: &Bytes) -> Location {
         let mut session = Session::new(id);
         self.append(&mut session, bytes, 64 * 1024).await;
@@ -130,7 +130,7 @@ impl BlobTest {
         self.store.delete(self.cx(), &to_delete).await.expect("delete");
     }
 
-    /// Also what can be found only by a search.
+    /// Also unfinished uploads, which only a search finds.
     async fn discard(&self, session: &Session, keep: Option<&Location>) {
         let discarded = self
             .store
@@ -149,15 +149,15 @@ impl BlobTest {
     }
 }
 
-/// A body of no bytes is an object of no bytes.
-pub async fn an_empty_body_is_an_object(test: BlobTest) {
+/// A body without bytes becomes an object without bytes.
+pub async fn an_empty_body_becomes_an_empty_object(test: BlobTest) {
     let mut session = Session::new(1);
     test.append(&mut session, &Bytes::new(), 1).await;
     let location = test.seal(&session).await;
     assert_eq!(test.range(&location, 0..0).await, Some(Bytes::new()));
 }
 
-/// A body is stored as it came, in one chunk or in many, and many one-byte chunks are no trouble.
+/// A body is stored as it arrived, in one chunk or in many, also in many chunks of one byte.
 pub async fn a_body_of_any_chunks_is_stored_whole(test: BlobTest) {
     let cases = [
         (1, 1),
@@ -176,8 +176,8 @@ pub async fn a_body_of_any_chunks_is_stored_whole(test: BlobTest) {
     }
 }
 
-/// A body larger than any buffer, in chunks of several sizes, one of them the whole.
-pub async fn a_big_body_is_stored_whole(test: BlobTest) {
+/// A body larger than any buffer, in chunks of several sizes, one of them the whole body.
+pub async fn a_large_body_is_stored_whole(test: BlobTest) {
     let bytes = noise(1, BIG);
     for (number, chunk) in (1..).zip([BIG, 1 << 20, 65_535, 4097]) {
         let mut session = Session::new(number);
@@ -187,8 +187,8 @@ pub async fn a_big_body_is_stored_whole(test: BlobTest) {
     }
 }
 
-/// The declared length is a hint: a body is stored right although it is absent or wrong.
-pub async fn a_wrong_length_hint_does_no_harm(test: BlobTest) {
+/// The declared length is a hint: a body is stored correctly when it is absent or wrong.
+pub async fn a_wrong_length_hint_changes_nothing(test: BlobTest) {
     let bytes = noise(1, 100_000);
     for (number, hint) in (1..).zip([None, Some(0), Some(1), Some(99_999), Some(1 << 20)]) {
         let mut session = Session::new(number);
@@ -201,7 +201,7 @@ pub async fn a_wrong_length_hint_does_no_harm(test: BlobTest) {
     }
 }
 
-/// Several bodies become one object, in the order in which they were appended, empty ones and single bytes among them.
+/// Several bodies become one object, in the order in which they were appended, also empty ones and single bytes.
 pub async fn bodies_are_joined_in_order(test: BlobTest) {
     let sizes = [1, 0, 70_000, 1, 4096, 0, 3, 131_072, 1];
     for count in 1..=sizes.len() {
@@ -217,7 +217,7 @@ pub async fn bodies_are_joined_in_order(test: BlobTest) {
     }
 }
 
-/// Many bodies: what a client that sends small chunks makes.
+/// Many bodies become one object: an upload by a client that sends small chunks.
 pub async fn many_bodies_are_joined_in_order(test: BlobTest) {
     let mut session = Session::new(1);
     let whole = noise(1, 150 * 7);
@@ -228,8 +228,8 @@ pub async fn many_bodies_are_joined_in_order(test: BlobTest) {
     test.assert_holds(&location, &whole).await;
 }
 
-/// Big bodies that are joined.
-pub async fn big_bodies_are_joined(test: BlobTest) {
+/// Several large bodies become one object.
+pub async fn large_bodies_are_joined(test: BlobTest) {
     let whole = noise(1, 2 * BIG + 11);
     let mut session = Session::new(1);
     for part in [0..BIG, BIG..BIG + 11, BIG + 11..2 * BIG + 11] {
@@ -239,7 +239,7 @@ pub async fn big_bodies_are_joined(test: BlobTest) {
     test.assert_holds(&location, &whole).await;
 }
 
-/// Sealing again answers the same location, for one body and for several, and also at once from several tasks.
+/// Sealing again answers the same location, for one body and for several, also from several tasks at the same time.
 pub async fn sealing_again_answers_the_same_location(test: BlobTest) {
     for bodies in 1..=3_u64 {
         let mut session = Session::new(bodies.into());
@@ -262,8 +262,8 @@ pub async fn sealing_again_answers_the_same_location(test: BlobTest) {
     }
 }
 
-/// Seals that race, the first ones, are one too.
-pub async fn racing_seals_agree(test: BlobTest) {
+/// Several first seals at the same time answer the same location.
+pub async fn racing_first_seals_agree(test: BlobTest) {
     for bodies in 1..=3_u64 {
         let mut session = Session::new(bodies.into());
         let mut whole = Vec::new();
@@ -286,8 +286,8 @@ pub async fn racing_seals_agree(test: BlobTest) {
     }
 }
 
-/// Objects have keys of their own, of the characters that are safe everywhere; equal bytes are two objects.
-pub async fn keys_are_opaque_and_distinct(test: BlobTest) {
+/// Every object has a key of its own, of characters that are safe everywhere. Equal bytes are two objects.
+pub async fn keys_are_distinct_and_use_safe_characters(test: BlobTest) {
     let bytes = noise(1, 100);
     let mut seen = Vec::new();
     for id in [0, 1, 16, u128::MAX] {
@@ -296,13 +296,13 @@ pub async fn keys_are_opaque_and_distinct(test: BlobTest) {
         assert!(!location.key.is_empty());
         let safe = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'.');
         assert!(location.key.bytes().all(safe), "{}", location.key);
-        assert!(!seen.contains(&location), "{location:?} names two objects");
+        assert!(!seen.contains(&location), "{location:?} is used by two records");
         seen.push(location);
     }
     assert!(seen.iter().all(|location| location.store == seen[0].store));
 }
 
-/// Ranges at the bounds of an object and of what stores and streams cut it into.
+/// Ranges are read exactly at the bounds of an object, and at the sizes into which stores and streams cut it.
 pub async fn ranges_are_read_exactly(test: BlobTest) {
     let small = noise(1, 10);
     let location = test.object(1, &small).await;
@@ -335,8 +335,8 @@ pub async fn ranges_are_read_exactly(test: BlobTest) {
     }
 }
 
-/// Ranges of an object that was joined from several bodies know nothing of their bounds.
-pub async fn ranges_cross_the_bodies(test: BlobTest) {
+/// Ranges of an object that was joined from several bodies do not depend on the bounds of the bodies.
+pub async fn ranges_cross_the_bounds_of_bodies(test: BlobTest) {
     let whole = noise(1, 30);
     let mut session = Session::new(1);
     for part in [0..10, 10..11, 11..30] {
@@ -351,8 +351,8 @@ pub async fn ranges_cross_the_bodies(test: BlobTest) {
     }
 }
 
-/// Many readers of one object get the same bytes.
-pub async fn readers_do_not_disturb_each_other(test: BlobTest) {
+/// Many concurrent readers of one object get the same bytes.
+pub async fn concurrent_readers_get_the_same_bytes(test: BlobTest) {
     let bytes = noise(1, 1 << 20);
     let location = test.object(1, &bytes).await;
     test.together(8, |number| {
@@ -366,7 +366,7 @@ pub async fn readers_do_not_disturb_each_other(test: BlobTest) {
     .await;
 }
 
-/// An object that was never made, or was deleted, is absent: not a failure.
+/// An object that was never created, or was deleted, is absent. That is not an error.
 pub async fn an_absent_object_reads_as_none(test: BlobTest) {
     let location = test.object(1, &noise(1, 10)).await;
     let never = Location {
@@ -383,7 +383,8 @@ pub async fn an_absent_object_reads_as_none(test: BlobTest) {
     assert_eq!(test.range(&location, 0..0).await, None);
 }
 
-/// A range that goes beyond the object is absent too, however much of it there is: the object is not the one that it was.
+/// A range beyond the end of an object is answered as absent, also when a part of it exists: it is not the expected
+/// object.
 pub async fn a_range_beyond_the_end_reads_as_none(test: BlobTest) {
     for (id, size) in (1..).zip([0, 10, 100_000]) {
         let bytes = noise(id, size);
@@ -396,7 +397,7 @@ pub async fn a_range_beyond_the_end_reads_as_none(test: BlobTest) {
     }
 }
 
-/// Deleting takes many at once, those that are not there too, and leaves all others.
+/// A deletion takes many objects, also some that do not exist, and leaves all others.
 pub async fn deleting_is_idempotent(test: BlobTest) {
     let bytes = noise(1, 3000);
     let mut locations = Vec::new();
@@ -419,8 +420,8 @@ pub async fn deleting_is_idempotent(test: BlobTest) {
     }
 }
 
-/// A redirect is the store's own decision, the same for every object, and looks at none.
-pub async fn a_redirect_looks_at_no_object(test: BlobTest) {
+/// A redirect is a decision of the store alone, the same for every object, and reads none.
+pub async fn a_redirect_makes_no_store_request(test: BlobTest) {
     let location = test.object(1, &noise(1, 10)).await;
     let redirect = async |location: &Location| {
         let request = RedirectRequest {

@@ -1,4 +1,4 @@
-//! Attempts that fail, overlap, or go on when their claim has passed; and what is left of them.
+//! Attempts that fail, overlap, or go on after their claim was lost; and what they leave.
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
@@ -10,8 +10,8 @@ use registry::store::Location;
 use registry::store::blobs::{AppendError, Appended, BodyError};
 use registry::store::sessions::{Attempt, SessionId};
 
-/// A body that fails is as if it had not been: its error comes back as it is, and the session goes on from before it.
-pub async fn a_failed_body_leaves_nothing(test: BlobTest) {
+/// A failed body changes nothing: its error is answered as it is, and the session goes on from the state before it.
+pub async fn a_failed_body_changes_nothing(test: BlobTest) {
     let first = noise(1, 3000);
     let lost = noise(2, 200_000);
     let second = noise(3, 4000);
@@ -24,7 +24,7 @@ pub async fn a_failed_body_leaves_nothing(test: BlobTest) {
     ];
     for (number, error) in (0..).zip(errors) {
         let mut session = Session::new(number);
-        // Once as the first body of all, once behind another.
+        // Once as the first body, once behind another.
         for bytes in [&first, &second] {
             for sent in [0, 1, lost.len()] {
                 let mut body = Body::of(&lost.slice(..sent), 50_000)
@@ -34,7 +34,9 @@ pub async fn a_failed_body_leaves_nothing(test: BlobTest) {
                     AppendError::Body(got) | AppendError::WriteInFlight(got) => {
                         assert_eq!(got.to_string(), error().to_string());
                     }
-                    AppendError::Store(error) => panic!("the peer's fault became the store's: {error}"),
+                    AppendError::Store(error) => {
+                        panic!("an error of the client was answered as an error of the store: {error}")
+                    }
                 }
             }
             test.append(&mut session, bytes, 1000).await;
@@ -45,8 +47,9 @@ pub async fn a_failed_body_leaves_nothing(test: BlobTest) {
     }
 }
 
-/// A client that hangs up drops the future of its request in the middle of the body: the same as a failed body.
-pub async fn a_dropped_append_leaves_nothing(test: BlobTest) {
+/// A client that closes the connection drops the future of its request in the middle of the body: the same as a failed
+/// body.
+pub async fn a_dropped_append_changes_nothing(test: BlobTest) {
     let first = noise(1, 3000);
     let lost = noise(2, 300_000);
     let second = noise(3, 4000);
@@ -75,7 +78,7 @@ pub async fn a_dropped_append_leaves_nothing(test: BlobTest) {
     }
 }
 
-/// An append that is started on a task of its own, and waits for steps.
+/// An append on a task of its own that waits for steps.
 fn start(
     test: &BlobTest,
     session: &Session,
@@ -97,7 +100,7 @@ fn start(
     (steps, task)
 }
 
-/// All orders of two bodies of two chunks: `false` is a step of the first. An attempt takes a step for each chunk and
+/// All orders of two bodies of two chunks: `false` is a step of the first. An attempt takes one step for each chunk and
 /// one for its end.
 fn orders() -> Vec<Vec<bool>> {
     let steps = 6;
@@ -107,9 +110,9 @@ fn orders() -> Vec<Vec<bool>> {
         .collect()
 }
 
-/// Two attempts of one session write bodies of equal length and different bytes, in every order of their steps.
-/// Whichever of them is saved: what is sealed hashes to what that one sent.
-pub async fn overlapping_attempts_stay_apart(test: BlobTest) {
+/// Two attempts of one session write bodies of equal length and different bytes, in every order of their steps. The
+/// sealed object has the bytes of the attempt that is saved.
+pub async fn overlapping_attempts_are_isolated(test: BlobTest) {
     let prefix = noise(1, 100);
     let bodies = [noise(2, 6000), noise(3, 6000)];
     let mut id = 0;
@@ -154,8 +157,8 @@ pub async fn overlapping_attempts_stay_apart(test: BlobTest) {
     }
 }
 
-/// An attempt whose claim has passed goes on writing while another is saved and sealed, and ends after it: the object
-/// stays what it was.
+/// An attempt with a lost claim goes on writing while another is saved and sealed, and ends after it: the object does
+/// not change.
 pub async fn a_late_writer_changes_nothing(test: BlobTest) {
     let bytes = noise(1, 6000);
     let late = noise(2, 6000);
@@ -173,7 +176,7 @@ pub async fn a_late_writer_changes_nothing(test: BlobTest) {
         for _ in steps_before..3 {
             steps.step().await;
         }
-        // Its outcome is no longer of interest to anybody; the object is.
+        // Its result does not matter; the object does.
         drop(task.await);
         test.assert_holds(&location, &bytes).await;
         assert_eq!(test.seal(&session).await, location);
@@ -182,9 +185,10 @@ pub async fn a_late_writer_changes_nothing(test: BlobTest) {
     }
 }
 
-/// A final PUT seals and then finds its claim lost, so that nothing is published; the next one goes on from what was
-/// saved before both and seals something else. Each seal gives its own bytes, in either order.
-pub async fn a_lost_seal_does_not_bind_the_next(test: BlobTest) {
+/// A final PUT seals an object and then finds that its claim is lost, so that nothing is published. The next final PUT
+/// goes on from the state that was saved before both, and seals other bytes. Each seal gives its own bytes, in either
+/// order.
+pub async fn a_lost_seal_does_not_affect_the_next(test: BlobTest) {
     let ends = [noise(8, 5000), noise(9, 5000)];
     let mut id = 0;
     for saved in 0..=2_u64 {
@@ -217,7 +221,7 @@ pub async fn a_lost_seal_does_not_bind_the_next(test: BlobTest) {
     }
 }
 
-/// What was sealed, and then not published, can still be gone on from: its bytes are those of the session.
+/// A session can go on after a seal that was not published: its bytes are those of the session.
 pub async fn a_session_goes_on_after_a_lost_seal(test: BlobTest) {
     for bodies in 1..=2_u64 {
         let mut session = Session::new(bodies.into());
@@ -240,8 +244,8 @@ pub async fn a_session_goes_on_after_a_lost_seal(test: BlobTest) {
     }
 }
 
-/// Sessions that upload at once do not meet.
-pub async fn sessions_do_not_meet(test: BlobTest) {
+/// Concurrent sessions do not affect each other.
+pub async fn concurrent_sessions_are_isolated(test: BlobTest) {
     let locations: Vec<(Location, Bytes)> = test
         .together(16, |number| {
             let test = test.clone();
@@ -260,7 +264,7 @@ pub async fn sessions_do_not_meet(test: BlobTest) {
     }
 }
 
-/// The attempt's own object, as far as it can be read at all.
+/// The object of the attempt, if it can be read at all.
 fn object_of(store: &str, session: &Session, number: u32) -> Location {
     let attempt = Attempt {
         session: session.id,
@@ -272,7 +276,8 @@ fn object_of(store: &str, session: &Session, number: u32) -> Location {
     }
 }
 
-/// A discarded session leaves nothing, sealed or not; discarding it again, or one that never stored anything, is fine.
+/// A discarded session leaves nothing, sealed or not. Discarding it again, or discarding a session that never stored
+/// anything, is no error.
 pub async fn a_discard_removes_everything(test: BlobTest) {
     let store = test.object(100, &noise(1, 10)).await.store;
     let bytes = noise(2, 5000);
@@ -300,8 +305,8 @@ pub async fn a_discard_removes_everything(test: BlobTest) {
     test.discard(&never, None).await;
 }
 
-/// A discard touches neither the object that is kept nor any other session, and frees everything else.
-pub async fn a_discard_spares_what_is_kept(test: BlobTest) {
+/// A discard deletes neither the object that is to be kept nor anything of another session. It deletes everything else.
+pub async fn a_discard_keeps_the_given_object(test: BlobTest) {
     let bytes = noise(1, 5000);
     let mut other = Session::new(SessionId(u128::MAX).0);
     test.append(&mut other, &bytes, 1000).await;

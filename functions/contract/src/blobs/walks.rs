@@ -1,4 +1,4 @@
-//! What a store holds: its objects one by one, all of them together, and that nothing is left of what was to go.
+//! The objects of a store: each one, all of them in a walk, and that deletions are complete.
 
 use super::{BlobTest, Session, to_delete};
 use crate::source::{Body, noise};
@@ -7,8 +7,8 @@ use registry::store::collection::{Clearing, PendingDeletion, remains};
 use registry::store::sessions::{Attempt, Progress, Publishing, SessionId, SessionKey, State};
 use registry::store::{Location, Timestamp, sessions};
 
-/// More slices than any walk here has objects.
-const ENDLESS: usize = 10_000;
+/// The maximum number of slices of a walk.
+const MAX_SLICES: usize = 10_000;
 
 impl BlobTest {
     async fn stat(&self, location: &Location) -> Option<u64> {
@@ -18,7 +18,7 @@ impl BlobTest {
     async fn walk(&self, limit: usize) -> Vec<Stored> {
         let mut all = Vec::new();
         let mut next = None;
-        for _ in 0..ENDLESS {
+        for _ in 0..MAX_SLICES {
             let slice = self.store.objects(self.cx(), next.as_ref(), limit).await;
             let slice = slice.expect("objects");
             all.extend(slice.items);
@@ -36,7 +36,7 @@ impl BlobTest {
     }
 }
 
-/// What collection would bury of a session in this state.
+/// The deletions that collection schedules for a session in this state.
 pub(super) fn pending_deletions_of(session: &Session, state: State, sealed: Option<&Location>) -> Vec<PendingDeletion> {
     let key = SessionKey {
         expires: Timestamp(0),
@@ -57,7 +57,7 @@ pub(super) fn pending_deletions_of(session: &Session, state: State, sealed: Opti
     remains(key, &row, Timestamp(0)).collect()
 }
 
-/// What collection would do about these, while the object at `keep` is in use.
+/// Deletes these as collection does, while the object at `keep` is in use.
 pub(super) fn clearing_of(pending_deletions: Vec<PendingDeletion>, keep: Option<&Location>) -> Clearing {
     let settled = pending_deletions.into_iter().map(|pending_deletion| {
         let in_use = Some(&pending_deletion.location) == keep;
@@ -66,8 +66,8 @@ pub(super) fn clearing_of(pending_deletions: Vec<PendingDeletion>, keep: Option<
     settled.collect()
 }
 
-/// A store that tells what a deletion has freed tells of everything that was there, once, and of nothing else.
-pub async fn what_is_freed_is_told_as_it_was(test: BlobTest) {
+/// A store that reports what a deletion has freed reports every object that existed, once, and nothing else.
+pub async fn a_deletion_counts_what_it_has_deleted(test: BlobTest) {
     let mut objects: Vec<_> = Vec::new();
     for (id, size) in (1..).zip([0, 1, 70_000]) {
         objects.push(to_delete(&test.object(id, &noise(1, size)).await, false));
@@ -85,8 +85,8 @@ pub async fn what_is_freed_is_told_as_it_was(test: BlobTest) {
     }
 }
 
-/// An object's size can be asked for without reading it; what is not there has none.
-pub async fn an_object_has_a_size(test: BlobTest) {
+/// The size of an object is answered without reading it. An absent object has none.
+pub async fn the_size_of_an_object_is_read(test: BlobTest) {
     for (id, size) in (1..).zip([0, 1, 70_000, 300_000]) {
         let location = test.object(id, &noise(1, size)).await;
         assert_eq!(test.stat(&location).await, Some(size as u64));
@@ -104,12 +104,12 @@ pub async fn an_object_has_a_size(test: BlobTest) {
     assert_eq!(test.stat(&Location { key: never, ..location }).await, None);
 }
 
-/// A walk meets every object with its size, in slices of any size, and nothing that is gone.
-pub async fn a_walk_meets_every_object(test: BlobTest) {
+/// A walk visits every object with its size, in slices of any size, and no deleted one.
+pub async fn a_walk_visits_every_object(test: BlobTest) {
     assert_eq!(test.walk(10).await, [], "the store is empty");
     let mut expected = Vec::new();
     for id in 0..9_u128 {
-        // Ids that differ in their first digits and in their last.
+        // Ids that differ in their first and in their last digits.
         let id = if id % 2 == 0 { id << 124 } else { id };
         let size = usize::try_from(id % 1000).expect("a small number") * 100;
         let location = test.object(id, &noise(1, size)).await;
@@ -133,12 +133,12 @@ pub async fn a_walk_meets_every_object(test: BlobTest) {
     }
 }
 
-/// What was never there is deleted too, with and without a search for what was begun; nothing else goes with it, also
-/// nothing whose key begins alike.
-pub async fn deleting_what_is_not_there_is_fine(test: BlobTest) {
+/// Objects that never existed can be deleted, with and without a search for unfinished uploads. Nothing else is
+/// deleted, also no object whose key begins with the same characters.
+pub async fn deleting_absent_objects_is_no_error(test: BlobTest) {
     let bytes = noise(1, 1000);
     let neighbour = test.object(2, &bytes).await;
-    // The first of ten attempts is not the tenth.
+    // Attempt 1 is not attempt 10.
     let mut session = Session::new(1);
     for _ in 0..9 {
         session.attempt();
@@ -172,9 +172,9 @@ pub async fn deleting_what_is_not_there_is_fine(test: BlobTest) {
     assert_eq!(test.walk(10).await.len(), 2);
 }
 
-/// What collection buries of an upload that came to nothing is all of it: bodies that were stored, cut off, or never
-/// came; and objects that were sealed and not published.
-pub async fn nothing_remains_of_an_upload_that_was_swept(test: BlobTest) {
+/// The deletions that the expiry of an unpublished upload schedules are complete: bodies that were stored, interrupted,
+/// or never arrived, and objects that were sealed and not published.
+pub async fn an_expired_upload_leaves_no_object(test: BlobTest) {
     let bytes = noise(1, 6000);
     let kept = test.object(u128::MAX, &bytes).await;
     for (id, sealed_early, sealed) in [(1, false, false), (2, true, false), (3, true, true)] {
@@ -203,9 +203,9 @@ pub async fn nothing_remains_of_an_upload_that_was_swept(test: BlobTest) {
     }
 }
 
-/// What collection buries of an upload that was published, and of which nobody said that it is done, spares the object
-/// when that is left out; and takes it when it is not.
-pub async fn what_remains_of_an_upload_spares_its_object(test: BlobTest) {
+/// The deletions that the expiry of a published upload schedules leave its object if that is left out, and delete it
+/// otherwise.
+pub async fn an_expired_published_upload_keeps_its_object(test: BlobTest) {
     for bodies in 1..=4_u64 {
         let mut session = Session::new(bodies.into());
         let mut whole = Vec::new();

@@ -17,7 +17,7 @@ use registry::body::{RequestBody, ResponseBody};
 use registry::registry::Registry;
 use registry::store::blobs::BodyError;
 
-/// Deals requests to instances in turn.
+/// Sends requests to the instances in turn.
 #[derive(Clone)]
 pub(super) struct Client {
     instances: Vec<Arc<Registry>>,
@@ -55,7 +55,7 @@ impl Call {
     }
 }
 
-/// An answer, whole.
+/// A complete answer.
 #[derive(Debug)]
 pub(super) struct Answer {
     what: String,
@@ -73,12 +73,12 @@ impl Answer {
         self.header(LOCATION.as_str()).expect("a location")
     }
 
-    /// Whether its body has this text in it.
+    /// Whether its body contains this text.
     pub(super) fn says(&self, text: &str) -> bool {
         String::from_utf8_lossy(&self.body).contains(text)
     }
 
-    /// The answer, if it has one of these.
+    /// The answer, which must have one of these statuses.
     pub(super) fn expect(self, statuses: &[u16]) -> Self {
         assert!(
             statuses.contains(&self.status),
@@ -101,7 +101,7 @@ impl Client {
     }
 
     pub(super) async fn send(&self, call: Call) -> Answer {
-        let _flight = self.clock.flight(REQUEST);
+        let _flight = self.clock.window(REQUEST);
         let turn = self.turn.fetch_add(1, Ordering::SeqCst);
         let what = format!("{} {}", call.method, call.target);
         let length = call.body.len();
@@ -129,7 +129,7 @@ async fn read(what: String, response: Response<ResponseBody>) -> Answer {
     while let Some(frame) = std::future::poll_fn(|task| body.as_mut().poll_frame(task)).await {
         match frame.map(Frame::into_data) {
             Ok(Ok(chunk)) => bytes.extend_from_slice(&chunk),
-            other => panic!("{what}: the body was cut off: {other:?}"),
+            other => panic!("{what}: the body was interrupted: {other:?}"),
         }
     }
     Answer {
@@ -140,7 +140,7 @@ async fn read(what: String, response: Response<ResponseBody>) -> Answer {
     }
 }
 
-/// A body in a few pieces, with a wait before each.
+/// A body in a few chunks, with a wait before each.
 struct Chunks {
     chunks: VecDeque<Bytes>,
     waited: bool,

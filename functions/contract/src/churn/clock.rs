@@ -1,4 +1,4 @@
-//! Time that flies, as far as those who are under way allow it.
+//! Simulated time, which advances only as far as the running operations allow.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -13,7 +13,7 @@ use registry::store::Timestamp;
 pub(super) const MINUTE: u64 = 60_000;
 pub(super) const HOUR: u64 = 60 * MINUTE;
 
-/// A generator of numbers that a seed repeats.
+/// A random number generator that a seed repeats.
 #[derive(Clone, Debug)]
 pub(super) struct Random(u64);
 
@@ -45,32 +45,32 @@ impl Random {
     }
 }
 
-/// The time of a churn.
+/// The clock of a churn.
 #[derive(Debug)]
 pub(super) struct Clock(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
     now: Timestamp,
-    /// Until when time may pass while each of these is under way.
-    flights: BTreeMap<u64, Timestamp>,
+    /// The time up to which each running operation lets the clock advance.
+    windows: BTreeMap<u64, Timestamp>,
     begun: u64,
     random: Random,
-    /// Those who wait for time to pass.
+    /// Tasks that wait for the clock to advance.
     resting: Vec<Waker>,
 }
 
-/// While this is held, time passes by no more than was said.
+/// While this exists, the clock does not advance beyond the given duration.
 #[derive(Debug)]
-pub(super) struct Flight {
+pub(super) struct TimeWindow {
     clock: Arc<Clock>,
     number: u64,
 }
 
-impl Drop for Flight {
+impl Drop for TimeWindow {
     fn drop(&mut self) {
         let mut state = self.clock.lock();
-        state.flights.remove(&self.number);
+        state.windows.remove(&self.number);
         state.wake();
     }
 }
@@ -84,9 +84,9 @@ impl State {
 impl Clock {
     pub(super) fn new(seed: u64) -> Self {
         Self(Mutex::new(State {
-            // 2030, so that a store that looks at a clock of its own does not find its deadlines passed.
+            // In 2030, so that the deadlines have not passed for a store that reads a clock of its own.
             now: Timestamp(1_900_000_000_000),
-            flights: BTreeMap::new(),
+            windows: BTreeMap::new(),
             begun: 0,
             random: Random::new(seed),
             resting: Vec::new(),
@@ -97,33 +97,33 @@ impl Clock {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something begins that takes at most `window` milliseconds.
-    pub(super) fn flight(self: &Arc<Self>, window: u64) -> Flight {
+    /// Begins an operation that takes at most `window` milliseconds.
+    pub(super) fn window(self: &Arc<Self>, window: u64) -> TimeWindow {
         let mut state = self.lock();
         state.begun += 1;
         let (number, until) = (state.begun, state.now.plus_millis(window));
-        state.flights.insert(number, until);
-        Flight {
+        state.windows.insert(number, until);
+        TimeWindow {
             clock: self.clone(),
             number,
         }
     }
 
-    /// Lets `millis` milliseconds pass, or as many as those who are under way allow.
-    pub(super) fn pass(&self, millis: u64) {
+    /// Advances the clock by `millis` milliseconds, or as far as the running operations allow.
+    pub(super) fn advance(&self, millis: u64) {
         let mut state = self.lock();
         let until = state.now.plus_millis(millis);
-        let bound = state.flights.values().min().copied().unwrap_or(until);
+        let bound = state.windows.values().min().copied().unwrap_or(until);
         state.now = until.min(bound).max(state.now);
         state.wake();
     }
 
-    /// Waits until `millis` milliseconds have passed, or time stands still because of somebody who is under way.
+    /// Waits until `millis` milliseconds have passed, or a running operation stops the clock.
     pub(super) async fn rest(&self, millis: u64) {
         let until = self.lock().now.plus_millis(millis);
         poll_fn(|task| {
             let mut state = self.lock();
-            if state.now >= until || state.flights.values().any(|bound| *bound <= state.now) {
+            if state.now >= until || state.windows.values().any(|bound| *bound <= state.now) {
                 return Poll::Ready(());
             }
             state.resting.push(task.waker().clone());
@@ -148,8 +148,8 @@ impl Environment for Clock {
     }
 
     async fn sleep(&self, millis: u64) {
-        // Others get their turn first: while an operation holds the clock, resting ends at once, and whoever sleeps beside
-        // a request to a store would keep the thread on which that request's answer arrives.
+        // Other tasks run first: while an operation stops the clock, this wait ends at once, and a caller that sleeps
+        // beside a store request would occupy the thread on which the answer arrives.
         let mut has_yielded = false;
         poll_fn(|task| {
             if has_yielded {

@@ -1,4 +1,4 @@
-//! Collections and checks, one after the other, while time flies.
+//! Collections and checks, one after the other, while the clock advances.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -7,18 +7,18 @@ use std::sync::atomic::Ordering;
 use futures_util::future::join;
 
 use super::clock::{MINUTE, Random};
-use super::{Churned, Field, GRACES};
+use super::{ChurnStatistics, GRACES, Shared};
 use registry::check::{self, Event};
 use registry::collection::{Options, Report, collect};
 use registry::store::collection::Plan;
 
 /// Collects until the workers have ended.
-pub(super) async fn run(field: Arc<Field>) -> Churned {
-    let mut random = Random::new(field.options.seed ^ 0xc011);
-    let mut churned = Churned::default();
-    while !field.over.load(Ordering::SeqCst) {
+pub(super) async fn run(shared: Arc<Shared>) -> ChurnStatistics {
+    let mut random = Random::new(shared.options.seed ^ 0xc011);
+    let mut statistics = ChurnStatistics::default();
+    while !shared.over.load(Ordering::SeqCst) {
         for _ in 0..=random.below(4) {
-            field.clock.pass(1 + random.next() % (40 * MINUTE));
+            shared.clock.advance(1 + random.next() % (40 * MINUTE));
         }
         let plan = Plan {
             dry_run: random.percent(8),
@@ -28,18 +28,18 @@ pub(super) async fn run(field: Arc<Field>) -> Churned {
         let first = options(&mut random, plan);
         if random.percent(20) {
             let second = options(&mut random, plan);
-            let (one, other) = join(once(&field, &first), once(&field, &second)).await;
-            churned.collect(&one);
-            churned.collect(&other);
+            let (one, other) = join(once(&shared, &first), once(&shared, &second)).await;
+            statistics.collect(&one);
+            statistics.collect(&other);
         } else {
-            churned.collect(&once(&field, &first).await);
+            statistics.collect(&once(&shared, &first).await);
         }
         if random.percent(15) {
-            churned.checks += 1;
-            look(&field, false).await;
+            statistics.checks += 1;
+            look(&shared, false).await;
         }
     }
-    churned
+    statistics
 }
 
 fn options(random: &mut Random, plan: Plan) -> Options {
@@ -52,20 +52,20 @@ fn options(random: &mut Random, plan: Plan) -> Options {
     }
 }
 
-pub(super) async fn once(field: &Field, options: &Options) -> Report {
-    let mut report = collect(&field.stores, field.clock.clone(), options, &mut |_| {
+pub(super) async fn once(shared: &Shared, options: &Options) -> Report {
+    let mut report = collect(&shared.stores, shared.clock.clone(), options, &mut |_| {
         ControlFlow::Continue(())
     })
     .await
-    .expect("a collection goes through");
+    .expect("a collection succeeds");
     if options.plan.dry_run {
         report = Report::default();
     }
     report
 }
 
-/// Everything agrees, at every moment.
-pub(super) async fn look(field: &Field, hash: bool) {
+/// Asserts that a check finds nothing.
+pub(super) async fn look(shared: &Shared, hash: bool) {
     let options = check::Options {
         hash,
         limits: super::limits(),
@@ -78,7 +78,7 @@ pub(super) async fn look(field: &Field, hash: bool) {
             found.push(finding.clone());
         }
     };
-    let checked = check::check(&field.stores, field.clock.clone(), &options, &mut tell).await;
-    checked.expect("a check goes through");
+    let checked = check::check(&shared.stores, shared.clock.clone(), &options, &mut tell).await;
+    checked.expect("a check succeeds");
     assert!(found.is_empty(), "found: {found:#?}");
 }

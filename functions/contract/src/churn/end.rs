@@ -1,8 +1,8 @@
-//! The end: everything is deleted, everything rests, and nothing is left.
+//! The end: everything is deleted, all grace periods pass, and nothing is left.
 
 use super::client::Call;
 use super::clock::MINUTE;
-use super::{Churned, Field, GRACES, REST, collector, worker};
+use super::{ChurnStatistics, GRACES, REST, Shared, collector, worker};
 use registry::budget::ClientKey;
 use registry::collection::Options;
 use registry::environment::Environment as _;
@@ -10,16 +10,16 @@ use registry::store::collection::Plan;
 use registry::store::records::Record;
 use registry::store::{Context, Timestamp, Uid};
 
-/// How often something is tried that must come to an end.
+/// The maximum number of repetitions.
 const ENOUGH: usize = 100;
 
-/// After every moment that a store can hold.
+/// Later than every time that a store can hold.
 const NEVER: Timestamp = Timestamp(u64::MAX >> 1);
 
-fn cx(field: &Field) -> Context {
+fn cx(shared: &Shared) -> Context {
     let mut uid = [0; 8];
-    field.clock.random(&mut uid);
-    let now = field.clock.now();
+    shared.clock.random(&mut uid);
+    let now = shared.clock.now();
     Context {
         now,
         deadline: now.plus_millis(MINUTE),
@@ -28,17 +28,17 @@ fn cx(field: &Field) -> Context {
     }
 }
 
-/// Now that nobody does anything: all that is there is whole, every byte of it.
-pub(super) async fn check(field: &Field) {
-    collector::look(field, true).await;
+/// Asserts that a check with hashing finds nothing, when no operation runs.
+pub(super) async fn check(shared: &Shared) {
+    collector::look(shared, true).await;
 }
 
-/// Deletes everything and lets all graces pass.
-pub(super) async fn empty(field: &Field, churned: &mut Churned) {
-    // What a push that was cut off refers to is held for a while.
-    field.clock.pass(REST);
-    for repository in worker::repositories(field.options.workers) {
-        delete_all(field, &repository).await;
+/// Deletes everything and lets all grace periods pass.
+pub(super) async fn empty(shared: &Shared, statistics: &mut ChurnStatistics) {
+    // The references of an interrupted push are protected for a while.
+    shared.clock.advance(REST);
+    for repository in worker::repositories(shared.options.workers) {
+        delete_all(shared, &repository).await;
     }
     let options = Options {
         plan: Plan {
@@ -48,24 +48,24 @@ pub(super) async fn empty(field: &Field, churned: &mut Churned) {
         },
         ..Options::default()
     };
-    // What belongs to nothing, the mark of a link, its end, that of its bytes, and that of their object.
+    // Leftovers, the mark of a link, its removal, the removal of its blob record, and that of the object.
     for _ in 0..6 {
-        field.clock.pass(REST);
-        churned.collect(&collector::once(field, &options).await);
+        shared.clock.advance(REST);
+        statistics.collect(&collector::once(shared, &options).await);
     }
-    assert_empty(field).await;
+    assert_empty(shared).await;
 }
 
-async fn delete_all(field: &Field, repository: &str) {
+async fn delete_all(shared: &Shared, repository: &str) {
     let name = repository.parse().expect("a repository name");
     for _ in 0..ENOUGH {
-        let manifests = field.stores.metadata.manifests(cx(field), &name, None, 100).await;
+        let manifests = shared.stores.metadata.manifests(cx(shared), &name, None, 100).await;
         let manifests = manifests.expect("manifests").items;
         if manifests.is_empty() {
-            let tags = field
+            let tags = shared
                 .stores
                 .metadata
-                .tags(cx(field), &name, None, 10)
+                .tags(cx(shared), &name, None, 10)
                 .await
                 .expect("tags");
             assert!(
@@ -77,40 +77,40 @@ async fn delete_all(field: &Field, repository: &str) {
         for digest in manifests {
             let target = format!("/v2/{repository}/manifests/{digest}");
             let call = Call::new(http::Method::DELETE, target);
-            // Parents go before their children.
-            field.client.send(call).await.expect(&[202, 405]);
+            // Parents are deleted before their children.
+            shared.client.send(call).await.expect(&[202, 405]);
         }
     }
     panic!("the manifests of {repository} cannot be deleted");
 }
 
-/// Nothing is left but the history.
-async fn assert_empty(field: &Field) {
-    let stores = &field.stores;
+/// Asserts that nothing but the history is left.
+async fn assert_empty(shared: &Shared) {
+    let stores = &shared.stores;
     let mut next = None;
     for _ in 0..ENOUGH {
-        let slice = stores.records.records(cx(field), next.as_ref(), 1000).await;
+        let slice = stores.records.records(cx(shared), next.as_ref(), 1000).await;
         let slice = slice.expect("records");
         for record in &slice.items {
-            let outlives = matches!(record, Record::History { .. });
-            assert!(outlives, "this is left: {record:#?}");
+            let stays = matches!(record, Record::History { .. });
+            assert!(stays, "this is left: {record:#?}");
         }
         next = slice.next;
         if next.is_none() {
             break;
         }
     }
-    let sessions = stores.sessions.expired(cx(field), NEVER, None, 10).await;
+    let sessions = stores.sessions.expired(cx(shared), NEVER, None, 10).await;
     assert_eq!(sessions.expect("expired"), [], "sessions are left");
-    let pending_deletions = stores.collection.pending_deletions(cx(field), NEVER, None, 10).await;
+    let pending_deletions = stores.collection.pending_deletions(cx(shared), NEVER, None, 10).await;
     assert_eq!(
         pending_deletions.expect("pending_deletions").items,
         [],
-        "graves are left"
+        "pending deletions are left"
     );
     let mut next = None;
     for _ in 0..ENOUGH {
-        let slice = stores.blobs.objects(cx(field), next.as_ref(), 1000).await;
+        let slice = stores.blobs.objects(cx(shared), next.as_ref(), 1000).await;
         let slice = slice.expect("objects");
         assert_eq!(slice.items, [], "objects are left");
         next = slice.next;
@@ -118,5 +118,5 @@ async fn assert_empty(field: &Field) {
             return;
         }
     }
-    panic!("the walk over no objects does not end");
+    panic!("the walk over an empty store does not end");
 }

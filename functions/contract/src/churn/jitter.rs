@@ -1,4 +1,4 @@
-//! What makes tasks meet in the middle of each other's operations, and what cuts an operation off.
+//! Makes the operations of tasks interleave, and interrupts operations.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -9,7 +9,7 @@ use super::clock::Random;
 use registry::store::StoreError;
 use registry::store::wrapped::Hook;
 
-/// Lets store calls give way to each other before they begin, now and then. Clones share their choices.
+/// Lets a store call yield to other tasks before it begins, at random. Clones share the random numbers.
 #[derive(Clone, Debug)]
 pub(super) struct Jitter(Arc<Mutex<Random>>);
 

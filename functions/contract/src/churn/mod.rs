@@ -1,17 +1,17 @@
-//! A registry under everything at once: several workers push and delete through several instances of the core over one
-//! set of stores, while collections run one after the other and time flies.
+//! All operations at the same time: several workers push and delete through several instances of the core over one set
+//! of stores, while collections run one after the other and simulated time advances.
 //!
-//! Each worker has repositories of its own, in which it knows what must be there, and shares others with all workers,
-//! where it knows what must be there of its own. All draw on a small pool of blobs, so that the same digests are
-//! pushed, mounted, deleted and collected at the same time in several places. Whatever was acknowledged and not deleted
-//! must resolve, with all its bytes, at every look; checks run meanwhile must find nothing. In the end everything is
-//! deleted, the graces pass, and the stores must be empty but for the catalog and the history.
+//! Each worker has a repository of its own, of which it knows the whole content, and shares others with all workers, of
+//! which it knows its own content. All use a small pool of blobs, so that the same digests are pushed, mounted, deleted
+//! and collected at the same time in several repositories. Every read of content that was acknowledged and not deleted
+//! must answer all its bytes, and checks that run meanwhile must find nothing. In the end everything is deleted, the
+//! grace periods pass, and the stores must be empty except for the history.
 //!
-//! With [`Options::cuts`], some pushes are dropped in the middle, which is the same as a crash: what they leave must
-//! never be in anybody's way, and must be gone in the end too.
+//! With [`ChurnOptions::cuts`], some pushes are interrupted, which is the same as a crash: what they leave must not
+//! affect other operations, and must be gone in the end.
 //!
-//! Time is that of `clock`. It goes as fast as it can, but by no more than a bound while a request or a push is under
-//! way: the graces protect those who take less. What a store call meets before it begins is `jitter`.
+//! `clock` has the simulated time. It advances as fast as it can, but during a request or a push by no more than a
+//! bound: the grace periods protect operations that take less. `jitter` delays store calls.
 
 mod client;
 mod clock;
@@ -44,23 +44,23 @@ use registry::store::sessions::SessionStore;
 use registry::store::wrapped::Wrapped;
 use registry::{AllStores, Registry, Settings};
 
-/// How much is done.
+/// The size of a churn.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// What all choices follow from; the order in which tasks meet does not.
+pub struct ChurnOptions {
+    /// The seed of all random choices. The interleaving of tasks does not follow from it.
     pub seed: u64,
-    /// Workers at once.
+    /// The number of concurrent workers.
     pub workers: usize,
-    /// Operations of each worker: a push, a deletion, a look.
+    /// The number of operations of each worker: a push, a deletion or a verification.
     pub operations: usize,
-    /// Bytes of the largest blob, so that it takes the ways that a store has for large ones. Each of the 24 blobs is
+    /// The size of the largest blob in bytes, so that a store uses its code for large blobs. Each of the 24 blobs is
     /// pushed and read as often as the others.
     pub largest: usize,
-    /// Whether pushes are cut off now and then.
+    /// Whether some pushes are interrupted.
     pub cuts: bool,
 }
 
-impl Default for Options {
+impl Default for ChurnOptions {
     fn default() -> Self {
         Self {
             seed: 1,
@@ -72,36 +72,37 @@ impl Default for Options {
     }
 }
 
-/// What has happened.
+/// What a churn has done.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Churned {
+pub struct ChurnStatistics {
     /// Manifests that were acknowledged.
     pub pushed: u64,
-    /// Pushes that were refused, because somebody deleted what they had found.
+    /// Pushes that were refused, because another worker deleted a blob that they had found.
     pub refused: u64,
-    /// Pushes that were cut off.
+    /// Pushes that were interrupted.
     pub cut: u64,
     /// Manifests, tags and blobs that were deleted.
     pub deleted: u64,
-    /// Deletions that were refused, because something refers to it.
-    pub held: u64,
-    /// Manifests that were looked at with all their bytes.
+    /// Deletions that were refused, because a reference exists.
+    pub still_referenced: u64,
+    /// Manifests that were read with all their bytes.
     pub verified: u64,
     /// Collections.
     pub collections: u64,
     /// Checks.
     pub checks: u64,
-    /// What the collections did together.
+    /// The sums of all collections.
     pub collected: Report,
 }
 
-/// For how long a request may take, in milliseconds: less than references are young for, and less than a claim lives.
+/// The maximum time of a request, in milliseconds: less than the time for which references are young, and less than
+/// that of a claim.
 const REQUEST: u64 = 20 * MINUTE;
 
-/// For how long a push may take, from its first request to its last: less than a link is left alone for.
+/// The maximum time of a push, from its first request to its last: less than the grace period of a link.
 const PUSH: u64 = 100 * MINUTE;
 
-/// How long things are left alone here.
+/// The grace periods of a churn.
 const GRACES: GracePeriods = GracePeriods {
     link_ms: 2 * HOUR,
     session_ms: HOUR,
@@ -109,7 +110,7 @@ const GRACES: GracePeriods = GracePeriods {
     leftover_ms: 2 * HOUR,
 };
 
-/// More than all of these, and than an upload's token lives.
+/// Longer than all grace periods, and than the lifetime of an upload token.
 const REST: u64 = 5 * HOUR;
 
 fn limits() -> Limits {
@@ -123,12 +124,12 @@ fn limits() -> Limits {
     }
 }
 
-/// Everything that all tasks share.
-struct Field {
+/// What all tasks share.
+struct Shared {
     stores: AllStores,
     client: Client,
     clock: Arc<Clock>,
-    options: Options,
+    options: ChurnOptions,
     pool: Pool,
     over: AtomicBool,
 }
@@ -137,12 +138,12 @@ struct Field {
 ///
 /// # Panics
 /// When anything that must be so is not.
-pub fn churn(stores: AllStores, spawn: Spawn, options: Options) -> BoxFuture<'static, Churned> {
+pub fn churn(stores: AllStores, spawn: Spawn, options: ChurnOptions) -> BoxFuture<'static, ChurnStatistics> {
     // Boxed here, so that its code is compiled once, in this crate, and not in each crate that runs it.
     Box::pin(run(stores, spawn, options))
 }
 
-async fn run(stores: AllStores, spawn: Spawn, options: Options) -> Churned {
+async fn run(stores: AllStores, spawn: Spawn, options: ChurnOptions) -> ChurnStatistics {
     let clock = Arc::new(Clock::new(options.seed));
     let jitter = Jitter::new(options.seed);
     let stores = AllStores {
@@ -172,7 +173,7 @@ async fn run(stores: AllStores, spawn: Spawn, options: Options) -> Churned {
         let registry = registry.await;
         instances.push(Arc::new(registry.expect("the registry opens")));
     }
-    let field = Arc::new(Field {
+    let shared = Arc::new(Shared {
         client: Client::new(instances, clock.clone()),
         stores,
         clock,
@@ -182,12 +183,12 @@ async fn run(stores: AllStores, spawn: Spawn, options: Options) -> Churned {
     });
 
     let test = ContractTest::new((Arc::new(()), Box::new(())), spawn);
-    let collecting = test.task(collector::run(field.clone()));
+    let collecting = test.task(collector::run(shared.clone()));
     let working: Vec<_> = (0..options.workers)
         .map(|number| {
-            let field = field.clone();
+            let shared = shared.clone();
             test.task(async move {
-                let mut worker = Worker::new(&field, number);
+                let mut worker = Worker::new(&shared, number);
                 worker.work().await;
                 worker
             })
@@ -195,28 +196,28 @@ async fn run(stores: AllStores, spawn: Spawn, options: Options) -> Churned {
         .collect();
     let ending = async {
         let workers = join_all(working).await;
-        field.over.store(true, Ordering::SeqCst);
+        shared.over.store(true, Ordering::SeqCst);
         workers
     };
-    // At once, because nobody would wait for workers that rest while a collection that has failed moves no clock.
-    let (mut churned, mut workers) = join(collecting, ending).await;
+    // Joined, because workers would wait for ever when a failed collection no longer advances the clock.
+    let (mut statistics, mut workers) = join(collecting, ending).await;
 
     for worker in &mut workers {
         worker.verify_all().await;
-        churned.add(&worker.churned);
+        statistics.add(&worker.statistics);
     }
-    end::check(&field).await;
-    end::empty(&field, &mut churned).await;
-    churned
+    end::check(&shared).await;
+    end::empty(&shared, &mut statistics).await;
+    statistics
 }
 
-impl Churned {
+impl ChurnStatistics {
     fn add(&mut self, other: &Self) {
         self.pushed += other.pushed;
         self.refused += other.refused;
         self.cut += other.cut;
         self.deleted += other.deleted;
-        self.held += other.held;
+        self.still_referenced += other.still_referenced;
         self.verified += other.verified;
     }
 

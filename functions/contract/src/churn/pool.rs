@@ -1,4 +1,4 @@
-//! What is pushed: a few blobs, of which several are known by two digests, and manifests over them.
+//! The content that is pushed: a few blobs, some of them under two digests, and manifests over them.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::clock::Random;
 use crate::source::noise;
 
-/// How many blobs there are.
+/// The number of blobs.
 pub(super) const BLOBS: usize = 24;
 
 /// All blobs, each made once.
@@ -17,7 +17,8 @@ pub(super) const BLOBS: usize = 24;
 pub(super) struct Pool(Arc<Vec<(Digest, Bytes)>>);
 
 impl Pool {
-    /// The first eight are four contents under their sha256 and sha512 names; the last one has `largest` bytes.
+    /// The first eight are four contents, each under its sha256 and its sha512 digest. The last one has `largest`
+    /// bytes.
     pub(super) fn new(largest: usize) -> Self {
         let blob = |number: usize| {
             let (content, algorithm) = match number {
@@ -25,7 +26,7 @@ impl Pool {
                 0..8 => (number / 2, Algorithm::Sha256),
                 _ => (number, Algorithm::Sha256),
             };
-            // None so small that two could be equal, but for the one that is empty.
+            // Large enough that no two are equal, except for the empty one.
             let sizes = [16, 700, 32, 3000, 100, 70_000];
             let size = match number {
                 9 => 0,
@@ -48,7 +49,7 @@ impl Pool {
         json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() })
     }
 
-    /// An image that is the same wherever it is pushed, for the same `name`; every third one is too large for a record.
+    /// An image that is the same for the same `name`, wherever it is pushed. Every third one is too large for a record.
     pub(super) fn image(&self, name: &str, random: &mut Random, subject: Option<&Document>) -> Document {
         let mut blobs: Vec<usize> = (0..=1 + random.below(3)).map(|_| random.below(BLOBS)).collect();
         blobs.dedup();

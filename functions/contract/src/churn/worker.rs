@@ -1,4 +1,4 @@
-//! A client that pushes, deletes and looks, and knows what must be there.
+//! A client that pushes, deletes and reads, and knows what must exist.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -7,15 +7,15 @@ use http::Method;
 use oci::Digest;
 
 use super::client::{Answer, Call, Client};
-use super::clock::{Clock, Flight, MINUTE, Random};
+use super::clock::{Clock, MINUTE, Random, TimeWindow};
 use super::jitter::cut;
 use super::pool::{self, BLOBS, Document, Pool};
-use super::{Churned, Field, Options, PUSH, REQUEST};
+use super::{ChurnOptions, ChurnStatistics, PUSH, REQUEST, Shared};
 
-/// Repositories in which all push and delete.
+/// The number of repositories in which all workers push and delete.
 const SHARED: usize = 2;
 
-/// Images that several workers push, in repositories of their own.
+/// The number of images that several workers push, each in its own repository.
 const COMMON: usize = 6;
 
 fn own(worker: usize) -> String {
@@ -31,54 +31,54 @@ pub(super) fn repositories(workers: usize) -> Vec<String> {
     (0..workers).map(own).chain((0..SHARED).map(shared)).collect()
 }
 
-/// A manifest that was acknowledged and that nobody else deletes.
+/// A manifest that was acknowledged, and that no other worker deletes.
 #[derive(Clone, Debug)]
 struct Pushed {
     repository: String,
     document: Document,
 }
 
-/// Why a push came to nothing.
+/// Why a push did not succeed.
 enum Unpushed {
-    /// It was cut off, and may come about all the same.
+    /// It was interrupted, and may take effect later.
     Cut,
-    /// What it had found was deleted by somebody.
+    /// Another worker deleted a blob that it had found.
     Refused,
 }
 
 pub(super) struct Worker {
     client: Client,
     clock: Arc<Clock>,
-    options: Options,
+    options: ChurnOptions,
     pool: Pool,
     random: Random,
     number: usize,
     serial: u64,
     manifests: Vec<Pushed>,
-    /// The tags of the own repository.
+    /// The tags of the worker's own repository.
     tags: BTreeMap<String, Digest>,
-    /// Something that was cut off may still come about in the own repository.
+    /// An interrupted request may still take effect in the worker's own repository.
     uncertain: bool,
-    /// What was cut off may still be at work behind the scenes.
-    lingering: VecDeque<Flight>,
-    pub(super) churned: Churned,
+    /// The time windows of interrupted requests, which may still be running.
+    lingering: VecDeque<TimeWindow>,
+    pub(super) statistics: ChurnStatistics,
 }
 
 impl Worker {
-    pub(super) fn new(field: &Field, number: usize) -> Self {
+    pub(super) fn new(shared: &Shared, number: usize) -> Self {
         Self {
-            client: field.client.clone(),
-            clock: field.clock.clone(),
-            options: field.options,
-            pool: field.pool.clone(),
-            random: Random::new(field.options.seed.wrapping_mul(1000) + number as u64),
+            client: shared.client.clone(),
+            clock: shared.clock.clone(),
+            options: shared.options,
+            pool: shared.pool.clone(),
+            random: Random::new(shared.options.seed.wrapping_mul(1000) + number as u64),
             number,
             serial: 0,
             manifests: Vec::new(),
             tags: BTreeMap::new(),
             uncertain: false,
             lingering: VecDeque::new(),
-            churned: Churned::default(),
+            statistics: ChurnStatistics::default(),
         }
     }
 
@@ -102,7 +102,7 @@ impl Worker {
         self.lingering.clear();
     }
 
-    /// Does nothing for up to `millis` milliseconds.
+    /// Waits for up to `millis` milliseconds.
     async fn rest(&mut self, millis: u64) {
         let millis = self.random.next() % millis;
         self.clock.rest(millis).await;
@@ -112,17 +112,17 @@ impl Worker {
         self.client.send(call).await
     }
 
-    /// Sends a request of a push, which may be cut off.
+    /// Sends a request of a push, and interrupts some.
     async fn send_or_cut(&mut self, call: Call) -> Result<Answer, Unpushed> {
         if self.random.percent(30) {
             self.rest(15 * MINUTE).await;
         }
         let waits = (self.options.cuts && self.random.percent(8)).then(|| self.random.below(25));
-        let flight = self.clock.flight(REQUEST);
+        let window_guard = self.clock.window(REQUEST);
         if let Some(answer) = cut(self.client.send(call), waits).await {
             return Ok(answer);
         }
-        self.lingering.push_back(flight);
+        self.lingering.push_back(window_guard);
         Err(Unpushed::Cut)
     }
 
@@ -130,7 +130,7 @@ impl Worker {
         own(self.number)
     }
 
-    /// The own repository, or one of all.
+    /// The worker's own repository, or a shared one.
     fn somewhere(&mut self) -> String {
         if self.random.percent(60) {
             self.own()
@@ -147,7 +147,7 @@ impl Worker {
     async fn push_image(&mut self) {
         let repository = self.somewhere();
         let document = if repository == self.own() && self.random.percent(40) {
-            // The same in the repositories of several workers.
+            // The same image in the repositories of several workers.
             let common = self.random.below(COMMON);
             let mut random = Random::new(self.options.seed ^ (common as u64) << 32);
             self.pool.image(&format!("common {common}"), &mut random, None)
@@ -186,7 +186,7 @@ impl Worker {
         self.count(&pushed);
     }
 
-    /// Pushes a manifest that is there, perhaps under more tags.
+    /// Pushes an existing manifest again, perhaps with more tags.
     async fn push_again(&mut self) {
         let Some(pushed) = self.random.choose(&self.manifests).cloned() else {
             return;
@@ -197,16 +197,16 @@ impl Worker {
 
     fn count(&mut self, pushed: &Result<(), Unpushed>) {
         match pushed {
-            Ok(()) => self.churned.pushed += 1,
-            Err(Unpushed::Refused) => self.churned.refused += 1,
-            Err(Unpushed::Cut) => self.churned.cut += 1,
+            Ok(()) => self.statistics.pushed += 1,
+            Err(Unpushed::Refused) => self.statistics.refused += 1,
+            Err(Unpushed::Cut) => self.statistics.cut += 1,
         }
     }
 
-    /// Pushes a manifest with its blobs, as a client does: those that are not there.
+    /// Pushes a manifest with those of its blobs that do not exist, as a client does.
     async fn push(&mut self, repository: &str, document: Document) -> Result<(), Unpushed> {
         let clock = self.clock.clone();
-        let _push = clock.flight(PUSH);
+        let _push = clock.window(PUSH);
         for number in &document.blobs {
             self.push_blob(repository, *number).await?;
         }
@@ -228,7 +228,7 @@ impl Worker {
             Err(cut) => {
                 if is_own {
                     self.uncertain = true;
-                    // Any of them may still come to name it.
+                    // Any of these tags may still be written.
                     for tag in &tags {
                         self.tags.remove(tag);
                     }
@@ -237,7 +237,7 @@ impl Worker {
             }
         };
         if answer.status == 400 && !is_own {
-            // Somebody has deleted a blob that was found or pushed here a moment ago.
+            // Another worker has deleted a blob that was found or pushed here just before.
             assert!(answer.says("MANIFEST_BLOB_UNKNOWN"), "{answer:?}");
             return Err(Unpushed::Refused);
         }
@@ -307,10 +307,10 @@ impl Worker {
         let last = Call::new(Method::PUT, &*target).body(rest);
         self.send_or_cut(last).await?.expect(&[201]);
         if self.random.percent(20) {
-            // The answer was lost, and the client asks again.
+            // The answer was lost, and the client sends the request again.
             let again = self.send_or_cut(Call::new(Method::PUT, &*target)).await?;
             if again.status == 404 && repository != self.own() {
-                // Somebody has deleted the blob since.
+                // Another worker has deleted the blob since.
                 assert!(again.says("BLOB_UPLOAD_UNKNOWN"), "{again:?}");
                 return Err(Unpushed::Refused);
             }
@@ -319,11 +319,11 @@ impl Worker {
         Ok(())
     }
 
-    /// Leaves an upload behind, or cancels it.
+    /// Abandons an upload, or cancels it.
     async fn abandon(&mut self) {
         let repository = self.somewhere();
         let clock = self.clock.clone();
-        let _push = clock.flight(PUSH);
+        let _push = clock.window(PUSH);
         let opened = self
             .send(Call::new(Method::POST, format!("/v2/{repository}/blobs/uploads/")))
             .await;
@@ -359,15 +359,15 @@ impl Worker {
         let answer = self.send(Call::new(Method::DELETE, target)).await;
         let allowed: &[u16] = match (parent, self.uncertain) {
             (true, _) => &[405],
-            // An index that was cut off may have come about.
+            // The push of an index that was interrupted may have succeeded.
             (false, true) => &[202, 405],
             (false, false) => &[202],
         };
         if answer.expect(allowed).status == 405 {
-            self.churned.held += 1;
+            self.statistics.still_referenced += 1;
             return;
         }
-        self.churned.deleted += 1;
+        self.statistics.deleted += 1;
         if repository == self.own() {
             self.tags.retain(|_, named| *named != digest);
         }
@@ -379,7 +379,7 @@ impl Worker {
         let repository = self.somewhere();
         let target = format!("/v2/{repository}/manifests/{tag}");
         let answer = self.send(Call::new(Method::DELETE, target)).await.expect(&[202, 404]);
-        self.churned.deleted += u64::from(answer.status == 202);
+        self.statistics.deleted += u64::from(answer.status == 202);
         if repository == self.own() && self.tags.remove(&tag).is_some() {
             answer.expect(&[202]);
         }
@@ -401,8 +401,8 @@ impl Worker {
             (false, false) => &[202, 404, 405],
         };
         match answer.expect(allowed).status {
-            202 => self.churned.deleted += 1,
-            405 => self.churned.held += 1,
+            202 => self.statistics.deleted += 1,
+            405 => self.statistics.still_referenced += 1,
             _ => {}
         }
     }
@@ -417,7 +417,7 @@ impl Worker {
         }
     }
 
-    /// Everything that was acknowledged and not deleted is there.
+    /// Asserts that everything that was acknowledged and not deleted exists.
     pub(super) async fn verify_all(&mut self) {
         for pushed in self.manifests.clone() {
             self.verify(&pushed).await;
@@ -434,7 +434,7 @@ impl Worker {
         assert_eq!(named, Some(&*digest.to_string()), "{tag} of {}", self.own());
     }
 
-    /// The manifest, its blobs and its children are there, byte for byte.
+    /// Asserts that the manifest, its blobs and its children exist, byte for byte.
     async fn verify(&mut self, Pushed { repository, document }: &Pushed) {
         let target = format!("/v2/{repository}/manifests/{}", document.digest);
         let answer = self.send(Call::new(Method::GET, target)).await.expect(&[200]);
@@ -460,6 +460,6 @@ impl Worker {
             let listed = answer.says(&document.digest.to_string());
             assert!(listed, "{} is not listed under its subject", document.digest);
         }
-        self.churned.verified += 1;
+        self.statistics.verified += 1;
     }
 }

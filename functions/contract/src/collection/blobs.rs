@@ -1,18 +1,19 @@
-//! Bytes that nobody holds: their record goes, their object is buried, and the grave says what is known of it.
+//! Unreferenced blob records: the record is deleted, and its object is scheduled for deletion.
 
 use crate::collection::Done as _;
 use crate::metadata::DescribeManifest as _;
 use oci::{Algorithm, Digest};
 
-use super::{CollectionTest, GRACE, HOUR, PLAN, place_of};
+use super::{CollectionTest, GRACE, HOUR, PLAN, own_location};
 use crate::metadata::{digest, location, manifest, repository};
 use registry::store::Location;
 use registry::store::collection::{PassStatistics, PendingDeletion, Standing};
 use registry::store::metadata::{Content, Defect, Removal};
 
-/// Bytes that no repository holds any more are buried at once: those who read them are protected by the grave.
-pub async fn bytes_that_nobody_holds_are_buried(test: CollectionTest) {
-    let names = test.names();
+/// Bytes without a linking repository are scheduled for deletion at once: the delay of the pending deletion protects
+/// readers.
+pub async fn unreferenced_blobs_are_scheduled_for_deletion(test: CollectionTest) {
+    let names = test.metadata();
     let (name, other) = (repository("a"), repository("b"));
     let blob = digest("blob");
     names.commit_at(&name, &blob, &location(1)).await;
@@ -22,9 +23,12 @@ pub async fn bytes_that_nobody_holds_are_buried(test: CollectionTest) {
     assert_eq!(test.run_twice(&PLAN).await.done(), (0, 0, 0, 0), "another holds them");
     assert!(test.is_named(&blob, &location(1)).await);
     assert_eq!(names.unlink(&other, &blob).await, Removal::Removed);
-    assert!(test.is_named(&blob, &location(1)).await, "only a pass buries");
+    assert!(
+        test.is_named(&blob, &location(1)).await,
+        "only a pass schedules deletions"
+    );
 
-    test.pass(10);
+    test.advance(10);
     let statistics = test.run(&PLAN).await;
     assert_eq!((statistics.scheduled, statistics.scheduled_bytes), (1, 1000));
     assert!(!test.is_named(&blob, &location(1)).await);
@@ -35,19 +39,19 @@ pub async fn bytes_that_nobody_holds_are_buried(test: CollectionTest) {
         at: test.now(),
     };
     assert_eq!(test.pending_deletions().await, std::slice::from_ref(&pending_deletion));
-    test.pass(HOUR);
+    test.advance(HOUR);
     assert_eq!(test.run_twice(&PLAN).await.done(), (0, 0, 0, 0));
     assert_eq!(
         test.pending_deletions().await,
         [pending_deletion],
-        "nothing else ever touches a grave"
+        "nothing else changes a pending deletion"
     );
 }
 
-/// A digest whose bytes were buried can be pushed again: at a new place, or, by a final PUT that is repeated, at the
-/// old one, which then is in use although it has a grave.
-pub async fn buried_bytes_can_be_pushed_again(test: CollectionTest) {
-    let names = test.names();
+/// A digest whose object is scheduled for deletion can be pushed again: with a new object, or, by a repeated final PUT,
+/// with the old one, which then is in use although its deletion is pending.
+pub async fn a_blob_scheduled_for_deletion_can_be_pushed_again(test: CollectionTest) {
+    let names = test.metadata();
     let name = repository("a");
     for (number, again) in [(1, 2), (3, 3)] {
         let blob = digest(format!("blob {number}"));
@@ -64,9 +68,10 @@ pub async fn buried_bytes_can_be_pushed_again(test: CollectionTest) {
     }
 }
 
-/// The bytes of a large manifest are held by it, and by every blob and manifest of other repositories that share them.
-pub async fn large_manifests_hold_their_bytes(test: CollectionTest) {
-    let names = test.names();
+/// The bytes of a large manifest stay while it, or a blob or manifest with the same digest in another repository,
+/// exists.
+pub async fn a_large_manifest_protects_its_bytes(test: CollectionTest) {
+    let names = test.metadata();
     let (one, two) = (repository("one"), repository("two"));
     let put = manifest(&one, "large").stored_at(location(1));
     names.put(&put).await;
@@ -94,18 +99,19 @@ pub async fn large_manifests_hold_their_bytes(test: CollectionTest) {
     assert_eq!(record.content, Content::Stored(location(4)), "and it can be put again");
 }
 
-/// sha256 and sha512 names of the same bytes are two records and two objects: collecting one leaves the other (S26).
-pub async fn names_of_the_same_bytes_are_collected_apart(test: CollectionTest) {
-    let names = test.names();
+/// The sha256 and the sha512 digest of the same bytes are two records and two objects: collecting one leaves the other
+/// (S26).
+pub async fn digests_of_the_same_bytes_are_collected_separately(test: CollectionTest) {
+    let names = test.metadata();
     let name = repository("a");
     let short = Digest::of(Algorithm::Sha256, b"bytes");
     let long = Digest::of(Algorithm::Sha512, b"bytes");
     names.commit_at(&name, &short, &location(1)).await;
     names.commit_at(&name, &long, &location(2)).await;
     names.put(&manifest(&name, "manifest").requiring([long])).await;
-    test.pass(GRACE);
+    test.advance(GRACE);
     assert_eq!(test.run(&PLAN).await.done(), (1, 0, 0, 0));
-    test.pass(GRACE);
+    test.advance(GRACE);
     assert_eq!(test.run_twice(&PLAN).await.done(), (0, 1, 1, 0));
     assert_eq!(test.scheduled().await, [location(1)]);
     assert!(!test.is_named(&short, &location(1)).await);
@@ -114,13 +120,14 @@ pub async fn names_of_the_same_bytes_are_collected_apart(test: CollectionTest) {
     assert_eq!(names.link(&name, &short).await, None);
 }
 
-/// A location that lost against an earlier one is in the graveyard, under the digest that it was to have.
-pub async fn what_lost_its_race_is_buried(test: CollectionTest) {
-    let names = test.names();
+/// An object that is not needed, because the digest has an earlier location, is scheduled for deletion, with its
+/// digest.
+pub async fn the_object_of_a_lost_race_is_scheduled_for_deletion(test: CollectionTest) {
+    let names = test.metadata();
     let name = repository("a");
     let blob = digest("blob");
     names.commit_at(&name, &blob, &location(1)).await;
-    test.pass(10);
+    test.advance(10);
     names.commit_at(&name, &blob, &location(2)).await;
     names.commit_at(&name, &blob, &location(1)).await;
     let pending_deletion = PendingDeletion {
@@ -134,13 +141,13 @@ pub async fn what_lost_its_race_is_buried(test: CollectionTest) {
     assert!(!test.is_named(&blob, &location(2)).await);
 }
 
-/// Bytes are named by their digest at their place, and by nothing like it.
-pub async fn a_name_is_a_digest_and_a_place(test: CollectionTest) {
-    let names = test.names();
+/// An object is in use if the record of its digest has exactly its location.
+pub async fn an_object_is_in_use_at_the_exact_location_of_its_digest(test: CollectionTest) {
+    let names = test.metadata();
     let blob = digest("blob");
-    assert!(!test.is_named(&blob, &place_of(&blob)).await);
+    assert!(!test.is_named(&blob, &own_location(&blob)).await);
     names.commit(&repository("a"), &blob).await;
-    let place = place_of(&blob);
+    let place = own_location(&blob);
     assert!(test.is_named(&blob, &place).await);
     let elsewhere = Location {
         store: "another".to_owned(),
@@ -157,23 +164,23 @@ pub async fn a_name_is_a_digest_and_a_place(test: CollectionTest) {
     assert!(!test.is_named(&Digest::of(Algorithm::Sha512, b"blob"), &place).await);
 }
 
-/// An object that was replaced, because it was missing or damaged, is buried when it loses its name: it may be there
-/// after all. What took its place is in use, although a commit had buried it first.
-pub async fn what_was_replaced_is_buried(test: CollectionTest) {
-    let names = test.names();
+/// An object that was replaced, because it was missing or damaged, is scheduled for deletion: it may exist after all.
+/// The object that replaced it is in use, although a commit had scheduled its deletion before.
+pub async fn a_replaced_object_is_scheduled_for_deletion(test: CollectionTest) {
+    let names = test.metadata();
     let name = repository("a");
     let (known, unknown) = (digest("known to be lost"), digest("found by a push"));
     for (blob, number) in [(&known, 1), (&unknown, 2)] {
         names.commit_at(&name, blob, &location(number)).await;
         names.put(&manifest(&name, format!("{blob}")).requiring([*blob])).await;
     }
-    test.pass(HOUR);
+    test.advance(HOUR);
     let recorded = names
         .store
         .record_defect(names.cx(), Some(&name), &known, &location(1), Defect::Damaged)
         .await;
     recorded.expect("record_defect");
-    assert_eq!(test.scheduled().await, [], "its name stays");
+    assert_eq!(test.scheduled().await, [], "its blob record stays");
     assert_eq!(names.committed(&name, &known, &location(3)).await, location(3));
     assert_eq!(names.committed(&name, &unknown, &location(4)).await, location(2));
     let replaced = names
@@ -207,9 +214,9 @@ pub async fn what_was_replaced_is_buried(test: CollectionTest) {
     assert!(test.is_named(&known, &location(3)).await);
 }
 
-/// A blob whose object has a defect is collected like every other, with its object: that may be there after all.
+/// A defective blob is collected like every other, with its object, which may exist after all.
 pub async fn a_blob_with_a_defect_is_collected(test: CollectionTest) {
-    let names = test.names();
+    let names = test.metadata();
     let name = repository("a");
     let blob = digest("blob");
     names.commit_at(&name, &blob, &location(1)).await;
@@ -221,7 +228,7 @@ pub async fn a_blob_with_a_defect_is_collected(test: CollectionTest) {
     assert_eq!(test.run_twice(&PLAN).await.done(), (0, 0, 0, 0), "it is young");
     let mut total = PassStatistics::default();
     for _ in 0..2 {
-        test.pass(GRACE);
+        test.advance(GRACE);
         total += test.run_twice(&PLAN).await;
     }
     assert_eq!((total.marked, total.unlinked, total.scheduled), (1, 1, 1));

@@ -1,49 +1,48 @@
-//! Repositories in which nothing is left: they leave the catalog, at once or by a later pass, and come back with a push.
+//! Empty repositories leave the catalog, at once or in a later pass, and return with a push.
 
-use crate::metadata::DescribeManifest as _;
 use oci::RepositoryName;
 
 use super::{CollectionTest, DRY, GRACE, PLAN};
+use crate::metadata::DescribeManifest as _;
 use crate::metadata::{digest, manifest, repository, tag};
 use registry::store::metadata::Removal;
 
-/// How many passes, each later than the one before by more than every grace, a store may take for it.
+/// The maximum number of passes, each a grace period after the one before, that a store may take for it.
 const PASSES: usize = 3;
 
-/// How often a push and the end of a repository meet.
+/// Rounds of the race.
 const ROUNDS: usize = 30;
 
 impl CollectionTest {
-    /// A manifest is put, and deleted again.
+    /// Puts a manifest and deletes it.
     async fn emptied(&self, name: &RepositoryName, content: &str) {
-        let names = self.names();
+        let names = self.metadata();
         let image = manifest(name, content).tagged([tag("latest")]);
         names.put(&image).await;
         assert!(names.is_listed(name).await);
         assert_eq!(names.delete_manifest(name, &image.digest).await, Removal::Removed);
     }
 
-    /// So many passes with a grace before each; how many repositories left the catalog.
+    /// Runs this number of passes, each after a grace period, and counts the repositories that left the catalog.
     async fn passes(&self, number: usize) -> u64 {
         let mut gone = 0;
         for _ in 0..number {
-            self.pass(GRACE);
+            self.advance(GRACE);
             gone += self.run(&PLAN).await.repositories;
         }
         gone
     }
 }
 
-/// A repository whose manifests were deleted, and that holds no blob, leaves the catalog; others stay. A dry run removes
-/// nothing.
+/// A repository without manifests and blobs leaves the catalog; others stay. A dry run removes nothing.
 pub async fn an_empty_repository_leaves_the_catalog(test: CollectionTest) {
-    let names = test.names();
+    let names = test.metadata();
     let (empty, other) = (repository("team/empty"), repository("team/empty-not"));
     test.emptied(&empty, "image").await;
     names.put(&manifest(&other, "image")).await;
     let mut gone = 0;
     for _ in 0..PASSES {
-        test.pass(GRACE);
+        test.advance(GRACE);
         let before = names.is_listed(&empty).await;
         test.run(&DRY).await;
         assert_eq!(names.is_listed(&empty).await, before, "by a dry run");
@@ -57,20 +56,20 @@ pub async fn an_empty_repository_leaves_the_catalog(test: CollectionTest) {
     assert_eq!(
         names.history(&empty, &tag("latest")).await.len(),
         2,
-        "the history of its tags outlives it"
+        "the history of its tags stays"
     );
 }
 
-/// A blob that somebody may still mean to use keeps its repository in the catalog.
+/// A repository with a blob that a client may still use stays in the catalog.
 pub async fn a_repository_with_a_blob_stays_in_the_catalog(test: CollectionTest) {
-    let names = test.names();
+    let names = test.metadata();
     let (name, blob) = (repository("a"), digest("layer"));
     names.commit(&name, &blob).await;
     test.emptied(&name, "image").await;
     for _ in 0..=PASSES {
-        test.pass(GRACE);
+        test.advance(GRACE);
         assert_eq!(test.run(&PLAN).await.repositories, 0);
-        // As a HEAD by somebody who may push does.
+        // Like a HEAD by a principal that may push.
         assert!(test.link_and_unmark(&name, &blob).await.is_some());
     }
     assert!(names.is_listed(&name).await);
@@ -79,14 +78,14 @@ pub async fn a_repository_with_a_blob_stays_in_the_catalog(test: CollectionTest)
     assert!(!names.is_listed(&name).await);
 }
 
-/// Whoever publishes in a repository that left the catalog, or is about to, lists it again.
+/// A push to a repository that has left the catalog, or is about to, lists it again.
 pub async fn a_repository_that_is_pushed_to_again_is_listed_again(test: CollectionTest) {
-    let names = test.names();
+    let names = test.metadata();
     let name = repository("a");
     for passes in 0..=PASSES {
         test.emptied(&name, &format!("image {passes}")).await;
         test.passes(passes).await;
-        test.pass(GRACE);
+        test.advance(GRACE);
         names.put(&manifest(&name, format!("again {passes}"))).await;
         assert!(names.is_listed(&name).await, "after {passes} passes");
         assert_eq!(test.passes(PASSES).await, 0, "after {passes} passes");
@@ -97,15 +96,15 @@ pub async fn a_repository_that_is_pushed_to_again_is_listed_again(test: Collecti
     }
 }
 
-/// A manifest is put while the row of its repository is due to go: whatever comes first, a repository that holds a
-/// manifest is listed.
+/// A manifest is put while the row of its repository is due for removal: in either order, a repository with a manifest
+/// is listed.
 pub async fn a_collection_of_the_catalog_races_a_put(test: CollectionTest) {
-    let names = test.names();
+    let names = test.metadata();
     for round in 0..ROUNDS {
         let name = repository(&format!("r{round}"));
         test.emptied(&name, "image").await;
         test.passes(1).await;
-        test.pass(GRACE);
+        test.advance(GRACE);
         let put = manifest(&name, "again");
         let putting = {
             let (names, put) = (names.clone(), put.clone());

@@ -1,4 +1,4 @@
-//! Links that nothing refers to: marked by one pass, unlinked by a later one, and kept by everybody who pushes.
+//! Unreferenced links: marked by one pass, unlinked by a later one, and unmarked by every push.
 
 use super::{CollectionTest, DEEP, GRACE, HOUR, PLAN};
 use crate::collection::Done as _;
@@ -7,10 +7,10 @@ use crate::metadata::{digest, location, manifest, repository, tag};
 use registry::store::collection::Plan;
 use registry::store::metadata::{ManifestPut, Removal};
 
-/// A link without a reference is marked when it is old enough, stays readable, and is unlinked by a pass that comes as
-/// long again after the mark.
+/// An unreferenced link is marked when it is old enough, and stays readable. A pass that runs a grace period after the
+/// mark unlinks it.
 pub async fn an_unreferenced_link_is_unlinked_by_a_later_pass(test: CollectionTest) {
-    let names = test.names();
+    let names = test.metadata();
     let name = repository("a");
     let blob = digest("blob");
     names.commit(&name, &blob).await;
@@ -18,13 +18,13 @@ pub async fn an_unreferenced_link_is_unlinked_by_a_later_pass(test: CollectionTe
     assert!(link.is_some());
 
     assert_eq!(test.run_twice(&PLAN).await.done(), (0, 0, 0, 0), "at once");
-    test.pass(PLAN.grace_periods.link_ms - 1000);
+    test.advance(PLAN.grace_periods.link_ms - 1000);
     assert_eq!(
         test.run_twice(&PLAN).await.done(),
         (0, 0, 0, 0),
         "before the grace has passed"
     );
-    test.pass(2000);
+    test.advance(2000);
     let statistics = test.run(&PLAN).await;
     assert_eq!(statistics.done(), (1, 0, 0, 0), "marked");
     assert_eq!(statistics.marked_bytes, 1000);
@@ -38,16 +38,20 @@ pub async fn an_unreferenced_link_is_unlinked_by_a_later_pass(test: CollectionTe
     );
     let dry = Plan { dry_run: true, ..PLAN };
     assert_eq!(test.run(&dry).await, statistics, "by a dry run, too");
-    test.pass(PLAN.grace_periods.link_ms - 1000);
+    test.advance(PLAN.grace_periods.link_ms - 1000);
     assert_eq!(
         test.run_twice(&PLAN).await.done(),
         (0, 0, 0, 0),
         "before the grace of the mark"
     );
     assert_eq!(names.link(&name, &blob).await, link, "a mark hides nothing");
-    test.pass(2000);
+    test.advance(2000);
     let statistics = test.run_twice(&PLAN).await;
-    assert_eq!(statistics.done(), (0, 1, 1, 0), "unlinked, and its bytes buried");
+    assert_eq!(
+        statistics.done(),
+        (0, 1, 1, 0),
+        "unlinked, and its object scheduled for deletion"
+    );
     assert_eq!(statistics.waiting, 0);
     assert_eq!(statistics.scheduled_bytes, 1000);
     assert_eq!(names.link(&name, &blob).await, None);
@@ -59,9 +63,9 @@ pub async fn an_unreferenced_link_is_unlinked_by_a_later_pass(test: CollectionTe
     );
 }
 
-/// What a manifest refers to stays, however old it is: blobs, children, and what need not be there.
+/// Whatever a manifest refers to is never collected, however old it is: blobs, children and excepted references.
 pub async fn a_referenced_link_is_never_collected(test: CollectionTest) {
-    let names = test.names();
+    let names = test.metadata();
     let name = repository("a");
     let blobs = [digest("config"), digest("layer"), digest("foreign layer")];
     for blob in &blobs {
@@ -77,7 +81,7 @@ pub async fn a_referenced_link_is_never_collected(test: CollectionTest) {
     names.put(&index).await;
     let before = test.everything().await;
     for _ in 0..4 {
-        test.pass(GRACE);
+        test.advance(GRACE);
         assert_eq!(test.run(&DEEP).await.done(), (0, 0, 0, 0));
     }
     assert_eq!(test.everything().await, before);
@@ -86,9 +90,9 @@ pub async fn a_referenced_link_is_never_collected(test: CollectionTest) {
     }
 }
 
-/// Manifests are not collected, with tags or without, whether their bytes are in the record or in an object.
+/// Manifests are never collected, with or without tags, whether their bytes are in the record or in an object.
 pub async fn an_untagged_manifest_is_never_collected(test: CollectionTest) {
-    let names = test.names();
+    let names = test.metadata();
     let name = repository("a");
     let puts = [
         manifest(&name, "small"),
@@ -99,7 +103,7 @@ pub async fn an_untagged_manifest_is_never_collected(test: CollectionTest) {
         names.put(put).await;
     }
     for _ in 0..4 {
-        test.pass(GRACE);
+        test.advance(GRACE);
         assert_eq!(test.run(&DEEP).await.done(), (0, 0, 0, 0));
     }
     for put in &puts {
@@ -107,19 +111,19 @@ pub async fn an_untagged_manifest_is_never_collected(test: CollectionTest) {
     }
 }
 
-/// A link of one repository is collected although another repository keeps the same bytes, which stay.
+/// An unreferenced link is collected although another repository has the same bytes, which stay.
 pub async fn links_are_collected_by_repository(test: CollectionTest) {
-    let names = test.names();
+    let names = test.metadata();
     let (used, loose) = (repository("used"), repository("loose"));
     let blob = digest("blob");
     names.commit(&used, &blob).await;
     assert!(names.mount(&loose, &blob, &used).await);
     names.put(&manifest(&used, "manifest").requiring([blob])).await;
-    // The digest is named there, but not in this repository.
+    // The digest is referenced there, but not in this repository.
     names.put(&manifest(&loose, "unrelated")).await;
-    test.pass(GRACE);
+    test.advance(GRACE);
     assert_eq!(test.run(&PLAN).await.done(), (1, 0, 0, 0));
-    test.pass(GRACE);
+    test.advance(GRACE);
     assert_eq!(test.run_twice(&PLAN).await.done(), (0, 1, 0, 0));
     assert_eq!(names.link(&loose, &blob).await, None);
     assert!(names.link(&used, &blob).await.is_some());
@@ -127,12 +131,12 @@ pub async fn links_are_collected_by_repository(test: CollectionTest) {
     assert!(test.pending_deletions().await.is_empty());
 }
 
-/// How somebody who pushes shows that a blob is wanted.
+/// The calls by which a push unmarks a blob.
 const KEEPERS: [&str; 4] = ["link_and_unmark", "commit", "mount", "put"];
 
-/// Whoever pushes removes the mark: the next pass begins anew with the link, and does not end it.
-pub async fn whoever_pushes_removes_the_mark(test: CollectionTest) {
-    let names = test.names();
+/// A push removes the mark: the next pass marks the link anew and does not unlink it.
+pub async fn a_push_removes_the_mark(test: CollectionTest) {
+    let names = test.metadata();
     for keeper in KEEPERS {
         let (name, other) = (repository(&format!("a/{keeper}")), repository(&format!("b/{keeper}")));
         let blob = digest(format!("blob of {keeper}"));
@@ -142,10 +146,10 @@ pub async fn whoever_pushes_removes_the_mark(test: CollectionTest) {
             names.commit(&other, &blob).await;
             names.put(&manifest(&other, "keeps the source").requiring([blob])).await;
         }
-        test.pass(GRACE);
+        test.advance(GRACE);
         assert_eq!(test.marked_link(&name, &blob).await, Some((link.clone(), false)));
         assert_eq!(test.run(&PLAN).await.done(), (1, 0, 0, 0), "{keeper}");
-        test.pass(GRACE);
+        test.advance(GRACE);
         assert_eq!(test.marked_link(&name, &blob).await, Some((link.clone(), true)));
         assert_eq!(
             test.marked_link(&name, &blob).await,
@@ -164,38 +168,38 @@ pub async fn whoever_pushes_removes_the_mark(test: CollectionTest) {
             }
         }
         assert_eq!(test.run(&PLAN).await.done(), (1, 0, 0, 0), "{keeper}: marked anew");
-        assert_eq!(
-            names.link(&name, &blob).await,
-            Some(link),
-            "{keeper}: the same life of it"
-        );
-        test.pass(GRACE);
+        assert_eq!(names.link(&name, &blob).await, Some(link), "{keeper}: the same uid");
+        test.advance(GRACE);
         assert_eq!(
             test.run_twice(&PLAN).await.done(),
             (0, 1, u64::from(keeper != "mount"), 0),
             "{keeper}"
         );
-        assert_eq!(names.link(&name, &blob).await, None, "{keeper}: until nobody pushes");
+        assert_eq!(
+            names.link(&name, &blob).await,
+            None,
+            "{keeper}: until pushes have ended"
+        );
     }
 }
 
-/// Reading a link keeps nothing: pulls by digest of what nothing refers to would keep it for ever.
+/// A read of a link does not remove the mark: pulls by digest would keep unreferenced blobs for ever.
 pub async fn a_pull_does_not_remove_the_mark(test: CollectionTest) {
-    let names = test.names();
+    let names = test.metadata();
     let name = repository("a");
     let blob = digest("blob");
     names.commit(&name, &blob).await;
-    test.pass(GRACE);
+    test.advance(GRACE);
     assert_eq!(test.run(&PLAN).await.done(), (1, 0, 0, 0));
-    test.pass(GRACE);
+    test.advance(GRACE);
     assert!(names.link(&name, &blob).await.is_some());
     assert_eq!(names.linking_repositories(&blob).await, std::slice::from_ref(&name));
     assert_eq!(test.run(&PLAN).await.unlinked, 1);
 }
 
-/// Keeping a link answers what reading it answers; it makes none, also of a manifest.
-pub async fn keeping_a_link_makes_none(test: CollectionTest) {
-    let names = test.names();
+/// `link_and_unmark` answers the same as `link`, and creates no link, also not for a manifest.
+pub async fn link_and_unmark_creates_no_link(test: CollectionTest) {
+    let names = test.metadata();
     let (name, other) = (repository("a"), repository("b"));
     let blob = digest("blob");
     let put = manifest(&name, "manifest").stored_at(location(1));
@@ -211,40 +215,40 @@ pub async fn keeping_a_link_makes_none(test: CollectionTest) {
     assert!(names.linking_repositories(&blob).await.is_empty());
 }
 
-/// A marked link is as good as any other: it can be referred to, mounted from, and unlinked by hand.
-pub async fn a_marked_link_is_a_link(test: CollectionTest) {
-    let names = test.names();
+/// A marked link can be used like every other: referred to, mounted from, and unlinked.
+pub async fn a_marked_link_can_be_used(test: CollectionTest) {
+    let names = test.metadata();
     let (name, other) = (repository("a"), repository("b"));
     let blobs: Vec<_> = (0..3).map(|number| digest(format!("blob {number}"))).collect();
     for blob in &blobs {
         names.commit(&name, blob).await;
     }
-    test.pass(GRACE);
+    test.advance(GRACE);
     assert_eq!(test.run(&PLAN).await.marked, 3);
     let put = manifest(&name, "manifest").requiring([blobs[0]]);
     assert_eq!(names.try_put(&put).await, ManifestPut::Stored);
     assert!(names.mount(&other, &blobs[1], &name).await);
     assert_eq!(names.unlink(&name, &blobs[2]).await, Removal::Removed);
-    test.pass(GRACE);
+    test.advance(GRACE);
     assert_eq!(test.run_twice(&PLAN).await.scheduled, 1);
     assert!(names.link(&name, &blobs[0]).await.is_some());
     assert!(names.linking_repositories(&blobs[1]).await.contains(&other));
-    assert_eq!(test.scheduled().await, [super::place_of(&blobs[2])]);
+    assert_eq!(test.scheduled().await, [super::own_location(&blobs[2])]);
 }
 
-/// A link that was unlinked and made again is young: the mark of its old life does not count.
-pub async fn a_new_life_of_a_link_is_young(test: CollectionTest) {
-    let names = test.names();
+/// A link that was unlinked and created again is young: the mark of the earlier uid does not count.
+pub async fn a_link_that_was_created_again_is_young(test: CollectionTest) {
+    let names = test.metadata();
     let name = repository("a");
     let blob = digest("blob");
     names.commit(&name, &blob).await;
-    test.pass(GRACE);
+    test.advance(GRACE);
     assert_eq!(test.run(&PLAN).await.marked, 1);
-    test.pass(GRACE);
+    test.advance(GRACE);
     assert_eq!(names.unlink(&name, &blob).await, Removal::Removed);
     names.commit(&name, &blob).await;
     assert_eq!(test.run_twice(&PLAN).await.done(), (0, 0, 0, 0));
-    test.pass(HOUR);
+    test.advance(HOUR);
     assert_eq!(test.run_twice(&PLAN).await.done(), (0, 0, 0, 0));
     assert!(names.link(&name, &blob).await.is_some());
 }

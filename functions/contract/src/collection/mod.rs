@@ -1,5 +1,6 @@
-//! What a [`CollectionStore`] must do: [`links`] that nothing refers to, [`bytes`] that nobody holds, repositories in
-//! the [`catalog`] in which nothing is left, the [`pending_deletions`] where they are buried, [`sweeps`] of upload sessions, [`passes`] over everything, and [`races`] with those who push and delete.
+//! What a [`CollectionStore`] must do: [`links`] without references, [`blobs`] without links, empty repositories in the
+//! [`catalog`], [`pending_deletions`], session expiry in [`sweeps`], [`passes`] over all metadata, and [`races`] with
+//! pushes and deletions.
 //!
 //! [`CollectionStore`]: registry::store::collection::CollectionStore
 
@@ -24,26 +25,26 @@ pub use sweeps::*;
 
 use super::metadata::MetadataTest;
 use super::sessions::SessionTest;
-use super::{ContractTest, Names};
+use super::{ContractTest, MetadataStores};
 use registry::store::collection::{Collected, PassStatistics, PendingDeletion, Plan, Standing};
 use registry::store::metadata::Link;
 use registry::store::records::{Record, RecordedObject};
 use registry::store::sessions::{Session, SessionKey};
 use registry::store::{Cursor, Location, Slice, Timestamp};
 
-/// What a clause about collection is given.
-pub type CollectionTest = ContractTest<Names>;
+/// The test of a clause about collection.
+pub type CollectionTest = ContractTest<MetadataStores>;
 
 /// An hour, in milliseconds.
 const HOUR: u64 = 3_600_000;
 
-/// More than every grace of the default plan.
+/// Longer than every grace period of the default plan.
 const GRACE: u64 = 26 * HOUR;
 
-/// More slices than any walk here has names.
-const ENDLESS: usize = 10_000;
+/// The maximum number of slices of a walk.
+const MAX_SLICES: usize = 10_000;
 
-/// The default plan without leftovers, and the one with them.
+/// The default plan, and the one that also removes leftovers.
 const PLAN: Plan = Plan {
     dry_run: false,
     deep: false,
@@ -58,12 +59,12 @@ const DEEP: Plan = Plan { deep: true, ..PLAN };
 const DRY: Plan = Plan { dry_run: true, ..PLAN };
 
 impl CollectionTest {
-    /// The names under the collection.
-    pub(super) fn names(&self) -> MetadataTest {
+    /// The metadata store of the collection.
+    pub(super) fn metadata(&self) -> MetadataTest {
         self.of(self.store.metadata.clone())
     }
 
-    /// The sessions under the collection.
+    /// The session store of the collection.
     pub(super) fn sessions(&self) -> SessionTest {
         self.of(self.store.sessions.clone())
     }
@@ -77,11 +78,11 @@ impl CollectionTest {
         answer.expect("collect_metadata")
     }
 
-    /// One pass over all names, in slices of `limit`.
+    /// One pass over all metadata, in slices of `limit`.
     pub(super) async fn pass_by(&self, plan: &Plan, limit: usize) -> PassStatistics {
         let mut total = PassStatistics::default();
         let mut next = None;
-        for _ in 0..ENDLESS {
+        for _ in 0..MAX_SLICES {
             let collected = self.slice(plan, next.as_ref(), limit).await;
             total += collected.statistics;
             next = collected.next;
@@ -92,13 +93,13 @@ impl CollectionTest {
         panic!("the walk does not end");
     }
 
-    /// One pass over all names.
+    /// One pass over all metadata.
     pub(super) async fn run(&self, plan: &Plan) -> PassStatistics {
         self.pass_by(plan, 100).await
     }
 
-    /// Two passes, one after the other: what the first unlinks is buried at the latest by the second, in whatever order
-    /// a store walks.
+    /// Two passes, one after the other: what the first one unlinks is scheduled for deletion by the second at the
+    /// latest, whatever the order of the walk.
     pub(super) async fn run_twice(&self, plan: &Plan) -> PassStatistics {
         let mut total = self.run(plan).await;
         total += self.run(plan).await;
@@ -121,11 +122,11 @@ impl CollectionTest {
         slice
     }
 
-    /// The graves that were dug before this moment, in slices of `limit`, by the keys of their objects.
+    /// The pending deletions that were scheduled before this time, in slices of `limit`, sorted by object key.
     pub(super) async fn pending_deletions_by(&self, before: Timestamp, limit: usize) -> Vec<PendingDeletion> {
         let mut pending_deletions = Vec::new();
         let mut next = None;
-        for _ in 0..ENDLESS {
+        for _ in 0..MAX_SLICES {
             let slice = self.pending_deletions_slice(before, next.as_ref(), limit).await;
             pending_deletions.extend(slice.items);
             next = slice.next;
@@ -137,7 +138,7 @@ impl CollectionTest {
         panic!("the walk does not end");
     }
 
-    /// The graves that are there now, by the keys of their objects.
+    /// All pending deletions, sorted by object key.
     pub(super) async fn pending_deletions(&self) -> Vec<PendingDeletion> {
         self.pending_deletions_by(self.now().plus_millis(1), 1000).await
     }
@@ -188,20 +189,20 @@ impl CollectionTest {
         answer.expect("marked_link")
     }
 
-    /// Everything that the names say, in no order of importance.
+    /// All records, as text.
     pub(super) async fn everything(&self) -> BTreeSet<String> {
         let all = super::records::walk(&self.of(self.store.records.clone()), 1000).await;
         all.iter().map(super::records::line).collect()
     }
 
-    /// What a registry keeps when nothing is left in it.
+    /// Asserts that only the history is left.
     pub(super) async fn assert_empty(&self) {
         let all = super::records::walk(&self.of(self.store.records.clone()), 1000).await;
         for record in &all {
-            let outlives = matches!(record, Record::History { .. });
-            assert!(outlives, "this is left: {record:?}");
+            let stays = matches!(record, Record::History { .. });
+            assert!(stays, "this is left: {record:?}");
         }
-        assert_eq!(self.pending_deletions().await, [], "graves are left");
+        assert_eq!(self.pending_deletions().await, [], "pending deletions are left");
         let sessions = self.sessions().expired(Timestamp(u64::MAX >> 1), None, 10).await;
         assert_eq!(sessions, [], "sessions are left");
     }
@@ -220,7 +221,7 @@ impl Done for PassStatistics {
     }
 }
 
-/// A blob's own place, as [`MetadataTest::commit`] chooses it.
-pub(super) fn place_of(digest: &Digest) -> Location {
-    super::metadata::own_place(digest)
+/// The location at which [`MetadataTest::commit`] commits a digest.
+pub(super) fn own_location(digest: &Digest) -> Location {
+    super::metadata::own_location(digest)
 }

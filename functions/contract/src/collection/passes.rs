@@ -1,6 +1,6 @@
-//! Passes over all names: one at a time, resumable, in slices of any size, and harmless.
+//! Collection passes: one at a time, resumable, in slices of any size, without damage.
 
-use super::{CollectionTest, DEEP, DRY, ENDLESS, GRACE, HOUR, PLAN};
+use super::{CollectionTest, DEEP, DRY, GRACE, HOUR, MAX_SLICES, PLAN};
 use crate::collection::Done as _;
 use crate::metadata::DescribeManifest as _;
 use crate::metadata::{digest, location, manifest, repository, tag};
@@ -30,9 +30,9 @@ impl CollectionTest {
         answer.expect("checkpoint")
     }
 
-    /// Links `count` blobs in several repositories; nothing refers to them.
+    /// Links `count` unreferenced blobs in several repositories.
     async fn loose(&self, count: usize) {
-        let names = self.names();
+        let names = self.metadata();
         for number in 0..count {
             let name = repository(&format!("r{}", number % 3));
             names.commit(&name, &digest(format!("loose {number}"))).await;
@@ -41,13 +41,13 @@ impl CollectionTest {
 
     async fn cursor(&self) -> Cursor {
         let next = self.slice(&PLAN, None, 1).await.next;
-        next.expect("there is more than one name")
+        next.expect("there is more than one blob record")
     }
 }
 
-/// What a process with a wrong clock has taken does not keep others out for longer than a lease may be; an import is
-/// waited for whatever the time is.
-pub async fn s33_a_lease_of_a_wrong_clock_holds_nobody_up(test: CollectionTest) {
+/// A lease that a process with a wrong clock has taken does not block others for longer than the maximum lease. An
+/// import blocks whatever the time is.
+pub async fn s33_a_lease_of_a_wrong_clock_blocks_no_other_pass(test: CollectionTest) {
     const YEARS: u64 = 5 * 365 * 24 * HOUR;
     let begin = async |pass, until| {
         let collection = &test.store.collection;
@@ -58,13 +58,17 @@ pub async fn s33_a_lease_of_a_wrong_clock_holds_nobody_up(test: CollectionTest) 
     };
     assert_eq!(begin(1, test.now().plus_millis(YEARS)).await, PassStart::New);
     let longest = test.now().plus_millis(LONGEST_LEASE_MS);
-    assert_eq!(begin(2, longest).await, PassStart::New, "years are no lease");
+    assert_eq!(
+        begin(2, longest).await,
+        PassStart::New,
+        "a lease of years is cut to the maximum"
+    );
     assert_eq!(
         begin(3, longest).await,
         PassStart::Busy(longest),
         "the longest lease is one"
     );
-    test.pass(LONGEST_LEASE_MS);
+    test.advance(LONGEST_LEASE_MS);
     assert_eq!(
         begin(3, test.now().plus_millis(LONGEST_LEASE_MS + 1)).await,
         PassStart::New
@@ -77,16 +81,16 @@ pub async fn s33_a_lease_of_a_wrong_clock_holds_nobody_up(test: CollectionTest) 
     assert_eq!(begin(5, longest).await, PassStart::Busy(UNTIL_IMPORTED));
 }
 
-/// One pass runs at a time: while it says so nobody else begins; when it has not said so in time, somebody else may.
-pub async fn a_pass_runs_alone(test: CollectionTest) {
+/// One pass runs at a time: while its lease lasts, no other begins; when the lease has expired, another may.
+pub async fn one_pass_runs_at_a_time(test: CollectionTest) {
     assert_eq!(test.begin(1).await, PassStart::New);
     let until = test.now().plus_millis(MINUTE);
     assert_eq!(test.begin(2).await, PassStart::Busy(until));
-    assert!(!test.checkpoint(2, None).await, "who was refused has nothing to say");
+    assert!(!test.checkpoint(2, None).await, "a refused pass cannot checkpoint");
     assert_eq!(test.begin(3).await, PassStart::Busy(until));
-    test.pass(MINUTE - 1);
+    test.advance(MINUTE - 1);
     assert_eq!(test.begin(2).await, PassStart::Busy(until));
-    test.pass(1);
+    test.advance(1);
     assert_eq!(
         test.begin(2).await,
         PassStart::New,
@@ -98,25 +102,28 @@ pub async fn a_pass_runs_alone(test: CollectionTest) {
     assert_eq!(test.begin(1).await, PassStart::New, "it has ended");
 }
 
-/// A checkpoint holds the pass for longer, also one that came late while nobody else did.
-pub async fn a_checkpoint_holds_the_pass(test: CollectionTest) {
+/// A checkpoint renews the lease of its pass, also a late one if no other pass has begun.
+pub async fn a_checkpoint_renews_the_lease(test: CollectionTest) {
     test.loose(3).await;
     let cursor = test.cursor().await;
     assert_eq!(test.begin(1).await, PassStart::New);
     for _ in 0..3 {
-        test.pass(MINUTE - 1);
+        test.advance(MINUTE - 1);
         assert!(test.checkpoint(1, Some(&cursor)).await);
         assert_eq!(test.begin(2).await, PassStart::Busy(test.now().plus_millis(MINUTE)));
     }
-    test.pass(MINUTE * 2);
-    assert!(test.checkpoint(1, Some(&cursor)).await, "late, but nobody had come");
+    test.advance(MINUTE * 2);
+    assert!(
+        test.checkpoint(1, Some(&cursor)).await,
+        "late, but no other pass has begun"
+    );
     assert!(matches!(test.begin(2).await, PassStart::Busy(_)));
 }
 
-/// A pass that was interrupted goes on where it was, in another process; one that has ended leaves nothing.
-pub async fn a_pass_is_resumed(test: CollectionTest) {
+/// An interrupted pass is resumed at its checkpoint by another process. A completed pass leaves nothing to resume.
+pub async fn an_interrupted_pass_is_resumed(test: CollectionTest) {
     test.loose(9).await;
-    test.pass(GRACE);
+    test.advance(GRACE);
     assert_eq!(test.begin(1).await, PassStart::New);
     let mut total = PassStatistics::default();
     let mut next = None;
@@ -126,12 +133,12 @@ pub async fn a_pass_is_resumed(test: CollectionTest) {
         next = slice.next;
         assert!(test.checkpoint(1, next.as_ref()).await);
     }
-    test.pass(MINUTE);
+    test.advance(MINUTE);
     let cursor = next.expect("the walk has not ended");
     assert_eq!(test.begin(2).await, PassStart::Resumed(cursor.clone()));
     assert!(!test.checkpoint(1, None).await, "it was taken over");
     let mut next = Some(cursor);
-    for _ in 0..ENDLESS {
+    for _ in 0..MAX_SLICES {
         let slice = test.slice(&PLAN, next.as_ref(), 2).await;
         total += slice.statistics;
         next = slice.next;
@@ -140,13 +147,13 @@ pub async fn a_pass_is_resumed(test: CollectionTest) {
             break;
         }
     }
-    assert_eq!(total.marked, 9, "each was met once");
+    assert_eq!(total.marked, 9, "each was visited once");
     assert!(!test.checkpoint(2, None).await, "it has ended");
     assert_eq!(test.begin(3).await, PassStart::New);
 }
 
-/// Of passes that begin at once, one begins.
-pub async fn racing_passes_begin_one(test: CollectionTest) {
+/// Of several passes that are started at the same time, one begins.
+pub async fn one_of_racing_passes_begins(test: CollectionTest) {
     for round in 0..8 {
         let begun = test
             .together(8, |number| {
@@ -159,13 +166,13 @@ pub async fn racing_passes_begin_one(test: CollectionTest) {
             .filter(|begun| !matches!(begun, PassStart::Busy(_)))
             .count();
         assert_eq!(granted, 1, "{begun:?}");
-        test.pass(MINUTE);
+        test.advance(MINUTE);
     }
 }
 
-/// Slices of any size meet everything, and do to it the same.
-pub async fn slices_meet_everything(test: CollectionTest) {
-    let names = test.names();
+/// Slices of any size visit every record, with the same result.
+pub async fn slices_of_any_size_visit_every_record(test: CollectionTest) {
+    let names = test.metadata();
     let kept = repository("kept");
     for number in 0..5 {
         let blob = digest(format!("kept {number}"));
@@ -177,9 +184,9 @@ pub async fn slices_meet_everything(test: CollectionTest) {
     for limit in [1, 2, 3, 7, 1000] {
         test.loose(13).await;
         assert_eq!(test.pass_by(&PLAN, limit).await.done(), (0, 0, 0, 0));
-        test.pass(GRACE);
+        test.advance(GRACE);
         assert_eq!(test.pass_by(&PLAN, limit).await.marked, 13, "in slices of {limit}");
-        test.pass(GRACE);
+        test.advance(GRACE);
         let mut statistics = test.pass_by(&PLAN, limit).await;
         assert_eq!(statistics.unlinked, 13, "in slices of {limit}");
         statistics += test.pass_by(&PLAN, limit).await;
@@ -197,15 +204,15 @@ pub async fn slices_meet_everything(test: CollectionTest) {
     }
 }
 
-/// What is written and removed during a walk does not keep it from meeting everything else.
-pub async fn a_walk_goes_on_while_names_change(test: CollectionTest) {
-    let names = test.names();
+/// Records that are written and deleted during a walk do not prevent it from visiting all others.
+pub async fn a_walk_visits_what_stays_while_records_change(test: CollectionTest) {
+    let names = test.metadata();
     test.loose(12).await;
-    test.pass(GRACE);
+    test.advance(GRACE);
     let busy = repository("r1");
     let mut total = PassStatistics::default();
     let mut next = None;
-    for round in 0..ENDLESS {
+    for round in 0..MAX_SLICES {
         let slice = test.slice(&PLAN, next.as_ref(), 2).await;
         total += slice.statistics;
         next = slice.next;
@@ -222,13 +229,13 @@ pub async fn a_walk_goes_on_while_names_change(test: CollectionTest) {
     }
     assert!(next.is_none(), "the walk ends");
     assert_eq!(total.marked, 12);
-    assert_eq!(total.unlinked, 0, "what is young stays");
+    assert_eq!(total.unlinked, 0, "young records stay");
 }
 
-/// A registry of everything: mounted and shared blobs, both digests of the same bytes, images, an index, large
-/// manifests, a signature, tags that have moved and that are gone; and something of each kind that is garbage.
-async fn furnish(test: &CollectionTest) {
-    let names = test.names();
+/// Fills a registry with records of every kind: mounted and shared blobs, both digests of the same bytes, images, an
+/// index, large manifests, a signature, moved and deleted tags; and garbage of each kind.
+async fn fill(test: &CollectionTest) {
+    let names = test.metadata();
     let (one, two) = (repository("one"), repository("two/deep"));
     let shared = digest("shared layer");
     names.commit(&one, &shared).await;
@@ -268,9 +275,9 @@ async fn furnish(test: &CollectionTest) {
 
 /// Deletes every manifest of a repository, parents first.
 async fn delete_all(test: &CollectionTest, name: &str) {
-    let names = test.names();
+    let names = test.metadata();
     let name = repository(name);
-    for _ in 0..ENDLESS {
+    for _ in 0..MAX_SLICES {
         let manifests = names.manifests(&name, None, 100).await.items;
         if manifests.is_empty() {
             return;
@@ -282,13 +289,13 @@ async fn delete_all(test: &CollectionTest, name: &str) {
     panic!("manifests refer to each other");
 }
 
-/// Nothing that is young is touched, by any plan: pushes in progress look like garbage.
-pub async fn nothing_young_is_touched(test: CollectionTest) {
-    furnish(&test).await;
+/// No plan changes a young record: pushes in progress look like garbage.
+pub async fn young_records_are_not_collected(test: CollectionTest) {
+    fill(&test).await;
     assert_eq!(
         test.run_twice(&PLAN).await.done(),
         (0, 0, 1, 0),
-        "only the bytes that nobody holds"
+        "only the unreferenced bytes"
     );
     test.loose(3).await;
     let before = test.everything().await;
@@ -296,31 +303,31 @@ pub async fn nothing_young_is_touched(test: CollectionTest) {
         let statistics = test.run_twice(&plan).await;
         assert_eq!(statistics.done(), (0, 0, 0, 0));
         assert!(statistics.seen > 0);
-        test.pass(HOUR * 8);
+        test.advance(HOUR * 8);
     }
     assert_eq!(test.everything().await, before);
 }
 
-/// A deep pass removes nothing from a registry in which nothing was cut off, however old all of it is.
-pub async fn a_deep_pass_leaves_a_healthy_registry_alone(test: CollectionTest) {
-    furnish(&test).await;
+/// A deep pass removes nothing from a registry in which nothing was interrupted, however old it is.
+pub async fn a_deep_pass_removes_nothing_from_a_consistent_registry(test: CollectionTest) {
+    fill(&test).await;
     assert_eq!(test.run_twice(&PLAN).await.done(), (0, 0, 1, 0));
     let before = test.everything().await;
     for _ in 0..3 {
-        test.pass(GRACE * 10);
+        test.advance(GRACE * 10);
         assert_eq!(test.run_twice(&DEEP).await.done(), (0, 0, 0, 0));
     }
     assert_eq!(test.everything().await, before);
 }
 
-/// A dry run counts what a run would do, and writes nothing: no mark either.
+/// A dry run counts what a run would do, and writes nothing, not even a mark.
 pub async fn a_dry_run_writes_nothing(test: CollectionTest) {
-    let names = test.names();
-    furnish(&test).await;
+    let names = test.metadata();
+    fill(&test).await;
     test.loose(5).await;
     let deep = Plan { deep: true, ..DRY };
-    for step in ["young", "to be marked", "to be unlinked", "to be buried"] {
-        if step == "to be buried" {
+    for step in ["young", "to be marked", "to be unlinked", "to be scheduled"] {
+        if step == "to be scheduled" {
             let statistics = test.run(&DRY).await;
             assert_eq!(statistics.unlinked, 0, "{step}");
         }
@@ -335,7 +342,7 @@ pub async fn a_dry_run_writes_nothing(test: CollectionTest) {
         assert_eq!((dry.marked, dry.unlinked), (real.marked, real.unlinked), "{step}");
         assert!(
             real.scheduled >= dry.scheduled,
-            "{step}: a run also buries what it has let go of"
+            "{step}: a run also schedules what it has unlinked"
         );
         match step {
             "young" => assert_eq!(dry.done(), (0, 0, 1, 0)),
@@ -343,16 +350,16 @@ pub async fn a_dry_run_writes_nothing(test: CollectionTest) {
             "to be unlinked" => assert_eq!(dry.done(), (0, 5, 0, 0)),
             _ => {}
         }
-        test.pass(GRACE);
+        test.advance(GRACE);
     }
     let loose = names.link(&repository("r0"), &digest("loose 0")).await;
     assert_eq!(loose, None);
 }
 
-/// When everything was deleted and the graces have passed, nothing is left but the history.
-pub async fn nothing_is_left_in_the_end(test: CollectionTest) {
-    let (names, sessions) = (test.names(), test.sessions());
-    furnish(&test).await;
+/// When everything was deleted and the grace periods have passed, only the history is left.
+pub async fn collection_leaves_only_the_history(test: CollectionTest) {
+    let (names, sessions) = (test.metadata(), test.sessions());
+    fill(&test).await;
     test.loose(3).await;
     for id in 0..6 {
         let key = sessions.key(id);
@@ -362,7 +369,7 @@ pub async fn nothing_is_left_in_the_end(test: CollectionTest) {
             1 => sessions.release(&claim).await,
             2 => assert!(sessions.save(&claim, progress(5), Some(b"part")).await),
             3 => drop(sessions.cancel(key).await),
-            4 => assert!(sessions.commit(&claim, &digest("cut off")).await),
+            4 => assert!(sessions.commit(&claim, &digest("interrupted")).await),
             _ => {
                 assert!(sessions.commit(&claim, &digest("done")).await);
                 sessions.finish(&claim, End::Done).await;
@@ -373,7 +380,7 @@ pub async fn nothing_is_left_in_the_end(test: CollectionTest) {
         delete_all(&test, name).await;
     }
     for _ in 0..3 {
-        test.pass(GRACE);
+        test.advance(GRACE);
         test.run(&DEEP).await;
         let due = Timestamp(test.now().0 - PLAN.grace_periods.session_ms);
         for (key, session) in sessions.expired(due, None, 100).await {
@@ -381,8 +388,8 @@ pub async fn nothing_is_left_in_the_end(test: CollectionTest) {
         }
     }
     let pending_deletions = test.pending_deletions().await;
-    // Two large manifests and the object that one of them did not need, four configs and their layer, four blobs that
-    // nothing used, and the attempts of five sessions.
+    // Two large manifests and an object that one of them did not need, four configs and their layer, four unreferenced
+    // blobs, and the attempts of five sessions.
     assert_eq!(pending_deletions.len(), 17, "{pending_deletions:#?}");
     for pending_deletion in &pending_deletions {
         if let Some(digest) = &pending_deletion.digest {

@@ -1,4 +1,5 @@
-//! The graveyard: each object has one grave, which waits from the last burial, and is forgotten only as it was seen.
+//! Pending deletions: an object has one, which waits from the last time that it was scheduled, and is removed only as
+//! it was listed.
 
 use super::{CollectionTest, GRACE, HOUR, PLAN};
 use crate::metadata::{digest, location, repository};
@@ -7,20 +8,19 @@ use registry::store::metadata::Removal;
 use registry::store::sessions::Attempt;
 use registry::store::{Context, Cursor, Location};
 
-/// How often two meet.
+/// Rounds of each race.
 const ROUNDS: usize = 30;
 
-/// Digs `count` graves, each at a time of its own.
-async fn dig(test: &CollectionTest, count: usize) -> Vec<PendingDeletion> {
+/// Schedules `count` deletions, each at another time.
+async fn schedule_some(test: &CollectionTest, count: usize) -> Vec<PendingDeletion> {
     for number in 0..count {
-        test.pass(1000);
+        test.advance(1000);
         schedule_deletion(test, number, &location(number)).await;
     }
     test.pending_deletions().await
 }
 
-/// Gives the blob of this number its bytes at a place, and takes them away again; what its grave says if that is its
-/// only burial.
+/// Commits the blob of this number at a location and collects it. The pending deletion, if there was none before.
 async fn schedule_deletion(test: &CollectionTest, number: usize, place: &Location) -> PendingDeletion {
     name(test, number, place).await;
     lose(test, number).await;
@@ -35,36 +35,36 @@ async fn schedule_deletion(test: &CollectionTest, number: usize, place: &Locatio
 /// Commits the blob of this number.
 async fn name(test: &CollectionTest, number: usize, place: &Location) {
     let blob = digest(format!("blob {number}"));
-    test.names().commit_at(&repository("a"), &blob, place).await;
+    test.metadata().commit_at(&repository("a"), &blob, place).await;
     assert!(test.is_named(&blob, place).await);
 }
 
-/// Takes the bytes of the blob of this number their name.
+/// Unlinks and collects the blob of this number.
 async fn lose(test: &CollectionTest, number: usize) {
     let blob = digest(format!("blob {number}"));
-    assert_eq!(test.names().unlink(&repository("a"), &blob).await, Removal::Removed);
+    assert_eq!(test.metadata().unlink(&repository("a"), &blob).await, Removal::Removed);
     assert_eq!(test.run(&PLAN).await.scheduled, 1);
 }
 
-/// Graves are due when they are older than was asked for, not at that very moment.
-pub async fn pending_deletions_wait(test: CollectionTest) {
-    let mut pending_deletions = dig(&test, 5).await;
+/// A pending deletion is listed when it is older than the given time, not at exactly that time.
+pub async fn a_pending_deletion_is_not_listed_before_its_delay(test: CollectionTest) {
+    let mut pending_deletions = schedule_some(&test, 5).await;
     assert_eq!(pending_deletions.len(), 5);
     pending_deletions.sort_by_key(|pending_deletion| pending_deletion.at);
     for (count, pending_deletion) in pending_deletions.iter().enumerate() {
         let mut due = test.pending_deletions_by(pending_deletion.at, 100).await;
         due.sort_by_key(|pending_deletion| pending_deletion.at);
-        assert_eq!(due, pending_deletions[..count], "older than the grave itself");
+        assert_eq!(due, pending_deletions[..count], "only older ones are listed");
         let due = test.pending_deletions_by(pending_deletion.at.plus_millis(1), 100).await;
         assert_eq!(due.len(), count + 1);
     }
 }
 
-/// Graves come slice by slice, each once, also between others that are not due.
-pub async fn pending_deletions_come_in_slices(test: CollectionTest) {
-    let pending_deletions = dig(&test, 7).await;
+/// Pending deletions are listed in slices, each once, also between others that are not due.
+pub async fn pending_deletions_are_listed_in_slices(test: CollectionTest) {
+    let pending_deletions = schedule_some(&test, 7).await;
     let before = test.now().plus_millis(1);
-    test.pass(HOUR);
+    test.advance(HOUR);
     for number in 100..105 {
         schedule_deletion(&test, number, &location(number)).await;
     }
@@ -75,7 +75,7 @@ pub async fn pending_deletions_come_in_slices(test: CollectionTest) {
             "in slices of {limit}"
         );
     }
-    // As a collection walks: what was met is forgotten before the next slice.
+    // As a collection does: the deletions of a slice are forgotten before the next slice.
     let mut met = 0;
     let mut next: Option<Cursor> = None;
     loop {
@@ -92,9 +92,9 @@ pub async fn pending_deletions_come_in_slices(test: CollectionTest) {
     assert_eq!(test.pending_deletions().await.len(), 5, "those that were not due");
 }
 
-/// Forgetting takes many at once, those that are gone too, and leaves all others.
-pub async fn forgetting_is_idempotent(test: CollectionTest) {
-    let pending_deletions = dig(&test, 6).await;
+/// `forget` takes many pending deletions, also some that do not exist, and leaves all others.
+pub async fn forgetting_pending_deletions_is_idempotent(test: CollectionTest) {
+    let pending_deletions = schedule_some(&test, 6).await;
     test.forget(&[]).await;
     assert_eq!(test.pending_deletions().await, pending_deletions);
     test.forget(&pending_deletions[..2]).await;
@@ -109,13 +109,13 @@ pub async fn forgetting_is_idempotent(test: CollectionTest) {
     assert_eq!(test.pending_deletions().await, []);
 }
 
-/// An object that got its name back, by a final PUT that was repeated, and lost it again has one grave, that of its last
-/// burial.
-pub async fn an_object_buried_twice_waits_from_its_last_burial(test: CollectionTest) {
+/// An object that came back into use, by a repeated final PUT, and was unreferenced again has one pending deletion,
+/// with the later time.
+pub async fn an_object_scheduled_twice_waits_from_the_last_time(test: CollectionTest) {
     let first = schedule_deletion(&test, 1, &location(1)).await;
-    test.pass(HOUR);
+    test.advance(HOUR);
     name(&test, 1, &location(1)).await;
-    test.pass(GRACE);
+    test.advance(GRACE);
     lose(&test, 1).await;
     let last = PendingDeletion {
         at: test.now(),
@@ -123,25 +123,25 @@ pub async fn an_object_buried_twice_waits_from_its_last_burial(test: CollectionT
     };
     assert_eq!(test.pending_deletions().await, std::slice::from_ref(&last));
     let before_it = test.pending_deletions_by(last.at, 100).await;
-    assert_eq!(before_it, [], "it is not due as long as its last redirect may live");
-    test.pass(HOUR);
+    assert_eq!(before_it, [], "it is not due while its last redirect may be valid");
+    test.advance(HOUR);
     assert_eq!(test.pending_deletions_by(last.at.plus_millis(1), 100).await, [last]);
 }
 
-/// Whatever two burials of an object say, and in whatever order they are written: its grave says the later time, a
-/// digest if any names one, and whether it may be unfinished.
-pub async fn burials_of_an_object_are_joined(test: CollectionTest) {
+/// However two schedules of one object differ, and in whichever order they are written, its pending deletion has the
+/// later time, a digest if one of them has it, and whether it may be unfinished.
+pub async fn two_schedules_of_an_object_are_joined(test: CollectionTest) {
     let sessions = test.sessions();
     let start = test.now();
     for (id, swept_later) in [(1, true), (2, false)] {
         let key = sessions.key(id);
         let attempt = sessions.claim(key).await.attempt;
         let place = Location::main(attempt.to_string());
-        test.pass(GRACE);
+        test.advance(GRACE);
         let scheduled = schedule_deletion(&test, attempt.number as usize + 10 * id as usize, &place).await;
         let session = sessions.row(key).await;
-        test.pass(HOUR);
-        // The other case: a sweep that read its clock long before it writes.
+        test.advance(HOUR);
+        // The other case: an expiry that read its clock long before it writes.
         let now = if swept_later { test.now() } else { start };
         let cx = Context { now, ..test.cx() };
         assert_eq!(test.store.collection.sweep(cx, key, &session).await.ok(), Some(Some(1)));
@@ -160,13 +160,14 @@ pub async fn burials_of_an_object_are_joined(test: CollectionTest) {
     }
 }
 
-/// A grave is forgotten as it was seen: what was buried again meanwhile is still to be deleted.
-pub async fn forgetting_an_old_grave_leaves_the_new_one(test: CollectionTest) {
+/// `forget` removes a pending deletion only as it was listed: an object that was scheduled again meanwhile is still to
+/// be deleted.
+pub async fn forgetting_an_old_pending_deletion_leaves_the_new_one(test: CollectionTest) {
     let old = schedule_deletion(&test, 1, &location(1)).await;
     let other = schedule_deletion(&test, 2, &location(2)).await;
-    test.pass(HOUR);
+    test.advance(HOUR);
     name(&test, 1, &location(1)).await;
-    test.pass(GRACE);
+    test.advance(GRACE);
     lose(&test, 1).await;
     let new = PendingDeletion {
         at: test.now(),
@@ -180,8 +181,9 @@ pub async fn forgetting_an_old_grave_leaves_the_new_one(test: CollectionTest) {
     assert_eq!(test.pending_deletions().await, []);
 }
 
-/// What is named is in use, whatever its grave says; what is not is due as long as its grave is as it was seen.
-pub async fn a_name_stands_before_its_grave(test: CollectionTest) {
+/// An object in use is not due, whatever its pending deletion says. An unused one is due if its pending deletion is as
+/// it was listed.
+pub async fn an_object_in_use_is_not_due(test: CollectionTest) {
     let pending_deletion = schedule_deletion(&test, 1, &location(1)).await;
     assert_eq!(test.standing(&pending_deletion).await, Standing::Due);
     name(&test, 1, &location(1)).await;
@@ -189,18 +191,18 @@ pub async fn a_name_stands_before_its_grave(test: CollectionTest) {
     test.forget(std::slice::from_ref(&pending_deletion)).await;
     assert_eq!(test.standing(&pending_deletion).await, Standing::Named);
 
-    // Its digest has bytes, but elsewhere.
+    // Its digest has another location.
     let lost = schedule_deletion(&test, 2, &location(2)).await;
     name(&test, 2, &location(3)).await;
     assert_eq!(test.standing(&lost).await, Standing::Due);
     test.forget(std::slice::from_ref(&lost)).await;
-    assert_eq!(test.standing(&lost).await, Standing::Changed, "somebody has seen to it");
+    assert_eq!(test.standing(&lost).await, Standing::Changed, "the deletion was done");
 
-    // What an attempt has left has no digest.
+    // The object of an attempt has no digest.
     let sessions = test.sessions();
     let key = sessions.key(1);
     let attempt: Attempt = sessions.claim(key).await.attempt;
-    test.pass(GRACE);
+    test.advance(GRACE);
     let session = sessions.row(key).await;
     assert_eq!(test.sweep(key, &session).await, Some(1));
     let left = test.pending_deletions().await;
@@ -210,12 +212,13 @@ pub async fn a_name_stands_before_its_grave(test: CollectionTest) {
     assert_eq!(test.standing(&left[0]).await, Standing::Changed);
 }
 
-/// An object whose name goes after its old grave was listed is not deleted: redirects to it were made until now.
-pub async fn an_object_whose_name_goes_is_left_alone(test: CollectionTest) {
+/// An object that becomes unreferenced after its old pending deletion was listed is not due: redirects to it were made
+/// until now.
+pub async fn an_object_that_was_in_use_until_now_is_not_due(test: CollectionTest) {
     schedule_deletion(&test, 1, &location(1)).await;
-    test.pass(HOUR);
+    test.advance(HOUR);
     name(&test, 1, &location(1)).await;
-    test.pass(GRACE);
+    test.advance(GRACE);
     let listed = test.pending_deletions().await;
     assert_eq!(listed.len(), 1);
     lose(&test, 1).await;
@@ -226,14 +229,14 @@ pub async fn an_object_whose_name_goes_is_left_alone(test: CollectionTest) {
     assert_eq!(test.standing(&left[0]).await, Standing::Due);
 }
 
-/// The same while the name goes: an old grave is never due, whatever the look meets.
-pub async fn a_look_at_an_old_grave_races_a_burial(test: CollectionTest) {
+/// The same at the same time: an old pending deletion is never due.
+pub async fn a_check_of_an_old_pending_deletion_races_a_new_schedule(test: CollectionTest) {
     for round in 0..ROUNDS {
         let old = schedule_deletion(&test, round, &location(round)).await;
         name(&test, round, &location(round)).await;
-        test.pass(GRACE);
+        test.advance(GRACE);
         let blob = digest(format!("blob {round}"));
-        let unlinked = test.names().unlink(&repository("a"), &blob).await;
+        let unlinked = test.metadata().unlink(&repository("a"), &blob).await;
         assert_eq!(unlinked, Removal::Removed);
         let look = {
             let (test, old) = (test.clone(), old.clone());

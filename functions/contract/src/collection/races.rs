@@ -1,4 +1,4 @@
-//! Collection races those who push and delete: each meets the other before or after, never in between.
+//! Collection races pushes and deletions: each happens before or after the other.
 
 use super::{CollectionTest, GRACE, PLAN};
 use crate::metadata::DescribeManifest as _;
@@ -7,7 +7,7 @@ use crate::sessions::publishing;
 use registry::store::metadata::{Content, ManifestPut, Removal};
 use registry::store::sessions::State;
 
-/// How often two meet.
+/// Rounds of each race.
 const ROUNDS: usize = 30;
 
 impl CollectionTest {
@@ -20,32 +20,36 @@ impl CollectionTest {
         }
     }
 
-    /// A blob of its own round, marked and due to be unlinked.
+    /// The blob of this round, marked and due to be unlinked.
     async fn due(&self, round: usize) -> oci::Digest {
         let blob = digest(format!("blob {round}"));
-        self.names().commit(&repository("a"), &blob).await;
-        self.pass(GRACE);
+        self.metadata().commit(&repository("a"), &blob).await;
+        self.advance(GRACE);
         assert!(self.run(&PLAN).await.marked >= 1);
-        self.pass(GRACE);
+        self.advance(GRACE);
         blob
     }
 
-    /// A link leads to bytes that their digest names.
+    /// Asserts that a link has the location of its blob record, and is a back-reference of it.
     async fn assert_whole(&self, repository: &oci::RepositoryName, blob: &oci::Digest) {
-        let link = self.names().link(repository, blob).await.expect("the link");
-        assert!(self.is_named(blob, &link.location).await, "{link:?} leads nowhere");
-        let linking_repositories = self.names().linking_repositories(blob).await;
+        let link = self.metadata().link(repository, blob).await.expect("the link");
+        assert!(self.is_named(blob, &link.location).await, "{link:?} has no object");
+        let linking_repositories = self.metadata().linking_repositories(blob).await;
         assert!(
             linking_repositories.contains(repository),
             "{repository} does not hold what it links: {linking_repositories:?}"
         );
         self.run(&PLAN).await;
-        assert!(self.is_named(blob, &link.location).await, "{link:?} was buried");
+        assert!(
+            self.is_named(blob, &link.location).await,
+            "{link:?} is scheduled for deletion"
+        );
     }
 }
 
-/// Who was told that a blob is there, and may push, finds it there: a 200 never lies to a push in progress.
-pub async fn a_collection_races_the_keeping_of_a_link(test: CollectionTest) {
+/// A client that may push and was told that a blob exists finds it afterwards: a 200 must be true for a push in
+/// progress.
+pub async fn a_collection_races_link_and_unmark(test: CollectionTest) {
     let name = repository("a");
     for round in 0..ROUNDS {
         let blob = test.due(round).await;
@@ -54,14 +58,15 @@ pub async fn a_collection_races_the_keeping_of_a_link(test: CollectionTest) {
             async move { test.link_and_unmark(&name, &blob).await }
         };
         let (kept, ()) = test.race(round % 2 == 0, keep, test.collecting()).await;
-        assert_eq!(test.names().link(&name, &blob).await, kept, "round {round}");
+        assert_eq!(test.metadata().link(&name, &blob).await, kept, "round {round}");
         if kept.is_some() {
             test.assert_whole(&name, &blob).await;
         }
     }
 }
 
-/// A manifest is put over a blob that is due: published with the blob, or refused because it is gone.
+/// A manifest is put over a blob that is due for collection: it is published with the blob, or refused because the blob
+/// is gone.
 pub async fn a_collection_races_a_put(test: CollectionTest) {
     let name = repository("a");
     for round in 0..ROUNDS {
@@ -70,11 +75,11 @@ pub async fn a_collection_races_a_put(test: CollectionTest) {
             .requiring([blob])
             .tagged([tag("latest")]);
         let putting = {
-            let (names, put) = (test.names(), put.clone());
+            let (names, put) = (test.metadata(), put.clone());
             async move { names.try_put(&put).await }
         };
         let (outcome, ()) = test.race(round % 2 == 0, putting, test.collecting()).await;
-        let published = test.names().manifest(&name, &put.digest).await.is_some();
+        let published = test.metadata().manifest(&name, &put.digest).await.is_some();
         match outcome {
             ManifestPut::Stored | ManifestPut::AsItWas | ManifestPut::StoredElsewhere(_) => {
                 assert!(published);
@@ -83,7 +88,7 @@ pub async fn a_collection_races_a_put(test: CollectionTest) {
             ManifestPut::Missing(missing) => {
                 assert_eq!(missing, [blob]);
                 assert!(!published);
-                assert_eq!(test.names().link(&name, &blob).await, None);
+                assert_eq!(test.metadata().link(&name, &blob).await, None);
             }
             ManifestPut::Gone => panic!("it was put with its bytes"),
             ManifestPut::OtherType(other) => panic!("it was put with its own type, and is {other}"),
@@ -91,19 +96,19 @@ pub async fn a_collection_races_a_put(test: CollectionTest) {
     }
 }
 
-/// A blob that is due is pushed again, from another upload: it is there afterwards, and its bytes are.
+/// A blob that is due for collection is pushed again by another upload: afterwards it exists, with its bytes.
 pub async fn a_collection_races_a_commit(test: CollectionTest) {
     let name = repository("a");
     for round in 0..ROUNDS {
         let blob = test.due(round).await;
         let commit = {
-            let (names, name) = (test.names(), name.clone());
+            let (names, name) = (test.metadata(), name.clone());
             async move { names.commit_at(&name, &blob, &location(round)).await }
         };
         let ((), ()) = test.race(round % 2 == 0, commit, test.collecting()).await;
         test.assert_whole(&name, &blob).await;
-        let link = test.names().link(&name, &blob).await.expect("the link");
-        let other = [super::place_of(&blob), location(round)];
+        let link = test.metadata().link(&name, &blob).await.expect("the link");
+        let other = [super::own_location(&blob), location(round)];
         for place in other.iter().filter(|place| **place != link.location) {
             assert!(
                 test.scheduled().await.contains(place),
@@ -113,21 +118,21 @@ pub async fn a_collection_races_a_commit(test: CollectionTest) {
     }
 }
 
-/// Bytes that nobody holds any more are pushed again while they are buried.
-pub async fn a_burial_races_a_commit(test: CollectionTest) {
+/// Unreferenced bytes are pushed again while they are scheduled for deletion.
+pub async fn a_schedule_for_deletion_races_a_commit(test: CollectionTest) {
     let name = repository("a");
     for round in 0..ROUNDS {
         let blob = digest(format!("blob {round}"));
-        test.names().commit(&name, &blob).await;
-        assert_eq!(test.names().unlink(&name, &blob).await, Removal::Removed);
+        test.metadata().commit(&name, &blob).await;
+        assert_eq!(test.metadata().unlink(&name, &blob).await, Removal::Removed);
         // Half of the rounds repeat the final PUT of the same upload.
         let place = if round % 4 < 2 {
             location(round)
         } else {
-            super::place_of(&blob)
+            super::own_location(&blob)
         };
         let commit = {
-            let (names, name) = (test.names(), name.clone());
+            let (names, name) = (test.metadata(), name.clone());
             async move { names.commit_at(&name, &blob, &place).await }
         };
         let ((), ()) = test.race(round % 2 == 0, commit, test.collecting()).await;
@@ -135,39 +140,46 @@ pub async fn a_burial_races_a_commit(test: CollectionTest) {
     }
 }
 
-/// A blob is mounted while its source is collected: the mount is whole, or was refused.
+/// A blob is mounted while its source is collected: the mount is complete or refused.
 pub async fn a_collection_races_a_mount(test: CollectionTest) {
     let (from, to) = (repository("a"), repository("b"));
     for round in 0..ROUNDS {
         let blob = test.due(round).await;
         let mount = {
-            let (names, from, to) = (test.names(), from.clone(), to.clone());
+            let (names, from, to) = (test.metadata(), from.clone(), to.clone());
             async move { names.mount(&to, &blob, &from).await }
         };
         let (mounted, ()) = test.race(round % 2 == 0, mount, test.collecting()).await;
         if mounted {
             test.assert_whole(&to, &blob).await;
         } else {
-            assert_eq!(test.names().link(&to, &blob).await, None);
+            assert_eq!(test.metadata().link(&to, &blob).await, None);
         }
     }
 }
 
-/// A large manifest is put again while the bytes of its last life are buried.
-pub async fn a_burial_races_a_large_manifest(test: CollectionTest) {
+/// A large manifest is put again while the bytes of its earlier uid are scheduled for deletion.
+pub async fn a_schedule_for_deletion_races_a_large_manifest(test: CollectionTest) {
     let name = repository("a");
     for round in 0..ROUNDS {
         let put = manifest(&name, format!("large {round}"));
-        test.names().put(&put.clone().stored_at(location(2 * round))).await;
-        assert_eq!(test.names().delete_manifest(&name, &put.digest).await, Removal::Removed);
+        test.metadata().put(&put.clone().stored_at(location(2 * round))).await;
+        assert_eq!(
+            test.metadata().delete_manifest(&name, &put.digest).await,
+            Removal::Removed
+        );
         let again = put.clone().stored_at(location(2 * round + 1));
         let putting = {
-            let (names, again) = (test.names(), again.clone());
+            let (names, again) = (test.metadata(), again.clone());
             async move { names.put(&again).await }
         };
         let ((), ()) = test.race(round % 2 == 0, putting, test.collecting()).await;
         test.run(&PLAN).await;
-        let record = test.names().manifest(&name, &put.digest).await.expect("the manifest");
+        let record = test
+            .metadata()
+            .manifest(&name, &put.digest)
+            .await
+            .expect("the manifest");
         let Content::Stored(place) = record.content else {
             panic!("it was stored");
         };
@@ -175,15 +187,15 @@ pub async fn a_burial_races_a_large_manifest(test: CollectionTest) {
     }
 }
 
-/// Manifests, tags and links are deleted while they are collected: all are gone, and the bytes are buried once.
+/// Manifests, tags and links are deleted while they are collected: all are gone, and each object is scheduled once.
 pub async fn a_collection_races_deletes(test: CollectionTest) {
     let name = repository("a");
     for round in 0..ROUNDS {
         let blob = test.due(round).await;
         let put = manifest(&name, format!("manifest {round}")).tagged([tag("latest")]);
-        test.names().put(&put).await;
+        test.metadata().put(&put).await;
         let deleting = {
-            let (names, name, put) = (test.names(), name.clone(), put.clone());
+            let (names, name, put) = (test.metadata(), name.clone(), put.clone());
             async move {
                 let unlinked = names.unlink(&name, &blob).await;
                 assert_ne!(unlinked, Removal::Referenced(put.digest));
@@ -192,17 +204,17 @@ pub async fn a_collection_races_deletes(test: CollectionTest) {
         };
         let ((), ()) = test.race(round % 2 == 0, deleting, test.collecting()).await;
         test.run(&PLAN).await;
-        assert_eq!(test.names().link(&name, &blob).await, None);
+        assert_eq!(test.metadata().link(&name, &blob).await, None);
         let scheduled = test.scheduled().await;
-        let place = super::place_of(&blob);
+        let place = super::own_location(&blob);
         assert_eq!(scheduled.iter().filter(|location| **location == place).count(), 1);
         assert!(!test.is_named(&blob, &place).await);
     }
 }
 
-/// Several collections at once do what one does.
-pub async fn racing_collections_do_it_once(test: CollectionTest) {
-    let names = test.names();
+/// Several collections at the same time do what one does.
+pub async fn racing_collections_schedule_each_object_once(test: CollectionTest) {
+    let names = test.metadata();
     let name = repository("a");
     let blobs: Vec<_> = (0..20).map(|number| digest(format!("blob {number}"))).collect();
     for blob in &blobs {
@@ -211,7 +223,7 @@ pub async fn racing_collections_do_it_once(test: CollectionTest) {
     let kept = manifest(&name, "manifest").requiring(blobs[..10].iter().copied());
     names.put(&kept).await;
     for _ in 0..2 {
-        test.pass(GRACE);
+        test.advance(GRACE);
         test.together(4, |number| {
             let test = test.clone();
             async move { test.pass_by(&PLAN, 3 + number).await }
@@ -224,19 +236,19 @@ pub async fn racing_collections_do_it_once(test: CollectionTest) {
     }
     for blob in &blobs[10..] {
         assert_eq!(names.link(&name, blob).await, None);
-        assert!(!test.is_named(blob, &super::place_of(blob)).await);
+        assert!(!test.is_named(blob, &super::own_location(blob)).await);
     }
     assert_eq!(test.scheduled().await.len(), 10);
 }
 
-/// A session is swept while its last request commits it: it is committing and nothing was buried, or it is swept and
-/// the commit has failed.
-pub async fn a_sweep_races_the_commit(test: CollectionTest) {
+/// A session expires while its last request commits it: either it is committing and nothing was scheduled, or it has
+/// expired and the commit has failed.
+pub async fn an_expiry_races_the_commit(test: CollectionTest) {
     let sessions = test.sessions();
     for round in 0..ROUNDS {
         let key = sessions.key(round as u128);
         let claim = sessions.claim(key).await;
-        test.pass(GRACE);
+        test.advance(GRACE);
         let session = sessions.row(key).await;
         let commit = {
             let (sessions, claim) = (sessions.clone(), claim.clone());

@@ -1,4 +1,4 @@
-//! Upload sessions past their end: what they may have left is buried, and the row goes.
+//! Session expiry: every object that a session may have left is scheduled for deletion, then its row is deleted.
 
 use oci::Digest;
 
@@ -24,7 +24,7 @@ fn pending_deletion(location: Location, digest: Option<Digest>, unfinished: bool
 }
 
 impl CollectionTest {
-    /// A session with so many attempts, the last of them claimed.
+    /// A session with this number of attempts, the last of them claimed.
     async fn session(&self, id: u128, attempts: u32) -> (SessionKey, Option<Claim>) {
         let sessions = self.sessions();
         let key = sessions.key(id);
@@ -49,7 +49,7 @@ impl CollectionTest {
         assert!(answer.expect("commit"));
     }
 
-    /// Sweeps a session as it is, and looks that nothing of it but its graves is left.
+    /// Lets a session expire, and asserts that nothing but pending deletions is left of it.
     async fn sweep_all(&self, key: SessionKey) -> (Session, Vec<PendingDeletion>) {
         let sessions = self.sessions();
         let session = sessions.row(key).await;
@@ -64,11 +64,12 @@ impl CollectionTest {
     }
 }
 
-/// An open session leaves a grave for every attempt that it ever counted, also for those that came to nothing.
-pub async fn an_open_session_is_swept(test: CollectionTest) {
+/// The expiry of an open session schedules a deletion for every attempt that was ever counted, also for attempts that
+/// stored nothing.
+pub async fn an_open_session_expires_with_all_its_attempts(test: CollectionTest) {
     let (key, claim) = test.session(1, 3).await;
     test.sessions().release(&claim.expect("a claim")).await;
-    test.pass(GRACE);
+    test.advance(GRACE);
     let now = test.now();
     let (session, pending_deletions) = test.sweep_all(key).await;
     assert_eq!(session.state, State::Open);
@@ -76,19 +77,19 @@ pub async fn an_open_session_is_swept(test: CollectionTest) {
         .map(|number| pending_deletion(place(key, number), None, true, now))
         .collect();
     assert_eq!(pending_deletions, expected);
-    let mut told: Vec<_> = remains(key, &session, now).collect();
-    told.reverse();
-    assert_eq!(told, expected, "the last attempt first");
+    let mut listed: Vec<_> = remains(key, &session, now).collect();
+    listed.reverse();
+    assert_eq!(listed, expected, "the last attempt first");
 }
 
-/// A cancelled session leaves the same; one that never stored anything leaves nothing.
-pub async fn a_cancelled_session_is_swept(test: CollectionTest) {
+/// The expiry of a cancelled session schedules the same deletions. A session that never stored anything schedules none.
+pub async fn a_cancelled_session_expires_with_all_its_attempts(test: CollectionTest) {
     let sessions = test.sessions();
     let empty = sessions.key(1);
     drop(sessions.cancel(empty).await);
     let (key, _) = test.session(2, 2).await;
     drop(sessions.cancel(key).await);
-    test.pass(GRACE);
+    test.advance(GRACE);
     let now = test.now();
     let (_, pending_deletions) = test.sweep_all(empty).await;
     assert_eq!(pending_deletions, []);
@@ -100,10 +101,11 @@ pub async fn a_cancelled_session_is_swept(test: CollectionTest) {
     assert_eq!(pending_deletions, expected);
 }
 
-/// A committing session may have been published: its graves tell the digest, so that what is in use is spared. The
-/// object is buried where it lies, whether it is that of an attempt or was joined.
-pub async fn a_committing_session_is_swept(test: CollectionTest) {
-    let names = test.names();
+/// A committing session may have been published: its pending deletions carry the digest, so that an object in use is
+/// kept. The object of the publication is scheduled at its own location, whether it is that of an attempt or was
+/// joined.
+pub async fn a_committing_session_expires_with_its_digest(test: CollectionTest) {
+    let names = test.metadata();
     let blob = digest("blob");
     for (id, suffix, expected) in [
         (1, "", vec![true, true, true]),
@@ -119,10 +121,10 @@ pub async fn a_committing_session_is_swept(test: CollectionTest) {
         };
         test.commit_session(&claim, &publishing).await;
         if suffix.is_empty() {
-            // Published, but nobody came to say so.
+            // Published, but not finished.
             names.commit_at(&repository("a"), &blob, &sealed).await;
         }
-        test.pass(GRACE);
+        test.advance(GRACE);
         let now = test.now();
         let (session, mut pending_deletions) = test.sweep_all(key).await;
         assert_eq!(session.state, State::Committing);
@@ -143,15 +145,15 @@ pub async fn a_committing_session_is_swept(test: CollectionTest) {
     }
 }
 
-/// A large manifest that was refused leaves a cancelled session that names a digest: another repository may be using
-/// its object by now.
-pub async fn a_refused_publication_is_swept(test: CollectionTest) {
+/// A refused large manifest leaves a cancelled session that names a digest: another repository may use its object by
+/// now.
+pub async fn a_refused_publication_expires_with_its_digest(test: CollectionTest) {
     let (key, claim) = test.session(1, 1).await;
     let claim = claim.expect("a claim");
     let digest = digest("large");
     test.commit_session(&claim, &publishing(&claim, &digest)).await;
     test.sessions().finish(&claim, End::Cancelled).await;
-    test.pass(GRACE);
+    test.advance(GRACE);
     let now = test.now();
     let (session, pending_deletions) = test.sweep_all(key).await;
     assert_eq!(session.state, State::Cancelled);
@@ -161,20 +163,20 @@ pub async fn a_refused_publication_is_swept(test: CollectionTest) {
     );
 }
 
-/// A session that is done leaves nothing but its row.
-pub async fn a_done_session_is_swept_without_a_grave(test: CollectionTest) {
+/// The expiry of a done session deletes its row and schedules nothing.
+pub async fn a_done_session_expires_without_pending_deletions(test: CollectionTest) {
     let (key, claim) = test.session(1, 3).await;
     let claim = claim.expect("a claim");
     test.commit_session(&claim, &publishing(&claim, &digest("blob"))).await;
     test.sessions().finish(&claim, End::Done).await;
-    test.pass(GRACE);
+    test.advance(GRACE);
     let (session, pending_deletions) = test.sweep_all(key).await;
     assert_eq!(session.state, State::Done);
     assert_eq!(pending_deletions, []);
 }
 
-/// A session is swept only as it was when the caller looked: a claim, a commit or a cancel that came between keeps it.
-pub async fn a_session_that_has_changed_is_not_swept(test: CollectionTest) {
+/// A session expires only if it is as the caller has read it: a claim, a commit or a cancel in between keeps it.
+pub async fn a_changed_session_does_not_expire(test: CollectionTest) {
     let sessions = test.sessions();
     for change in 0..4 {
         let (key, claim) = test.session(change, 2).await;
@@ -198,14 +200,14 @@ pub async fn a_session_that_has_changed_is_not_swept(test: CollectionTest) {
     }
 }
 
-/// A session with many part records and attempts is swept whole, and no other one with it.
-pub async fn a_long_session_is_swept_whole(test: CollectionTest) {
+/// A session with many part records and attempts expires completely, and no other session with it.
+pub async fn a_session_with_many_parts_expires_completely(test: CollectionTest) {
     let sessions = test.sessions();
     let (other, _) = test.session(2, 3).await;
     let kept = sessions.row(other).await;
     let (key, _) = test.session(1, 130).await;
     let session = sessions.row(key).await;
-    test.pass(GRACE);
+    test.advance(GRACE);
     assert_eq!(test.sweep(key, &session).await, Some(130));
     assert_eq!(sessions.get(key).await, None);
     assert!(sessions.parts(key).await.is_empty());
@@ -220,12 +222,12 @@ pub async fn a_long_session_is_swept_whole(test: CollectionTest) {
     assert_eq!(sessions.parts(other).await.len(), 2);
 }
 
-/// Whoever still holds a claim on a swept session has lost it, and cannot bring the session back.
-pub async fn a_swept_session_takes_nothing(test: CollectionTest) {
+/// The owner of a claim on an expired session has lost it, and cannot bring the session back.
+pub async fn an_expired_session_rejects_its_claim(test: CollectionTest) {
     let sessions = test.sessions();
     let (key, claim) = test.session(1, 2).await;
     let claim = claim.expect("a claim");
-    test.pass(GRACE);
+    test.advance(GRACE);
     let session = sessions.row(key).await;
     assert_eq!(test.sweep(key, &session).await, Some(2));
     sessions.assert_lost(&claim).await;

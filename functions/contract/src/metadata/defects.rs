@@ -1,9 +1,9 @@
-//! Objects that are gone or damaged: what is recorded of them, who is told, and how they are replaced.
+//! Missing and damaged objects: what is recorded, which repositories report it, and how the objects are replaced.
 
-use crate::metadata::DescribeManifest as _;
 use oci::{Digest, RepositoryName};
 
 use super::{MetadataTest, digest, location, manifest, repository};
+use crate::metadata::DescribeManifest as _;
 use registry::store::Location;
 use registry::store::metadata::{Content, Defect, ManifestPut, ManifestRecord, NewContent, PutManifest, Removal};
 
@@ -34,7 +34,7 @@ impl MetadataTest {
         replaced.expect("replace_location")
     }
 
-    /// Where a link leads, and what is wrong there.
+    /// The location and the defect of a link.
     async fn lies(&self, name: &RepositoryName, digest: &Digest) -> (Location, Option<Defect>) {
         let link = self.link(name, digest).await.expect("the link");
         (link.location, link.defect)
@@ -45,9 +45,9 @@ impl MetadataTest {
     }
 }
 
-/// A commit and a large manifest are told where the bytes of their digest lie: in their own object, or where they lay
-/// before.
-pub async fn a_push_is_told_where_the_bytes_lie(test: MetadataTest) {
+/// A commit, and a put of a large manifest, answers where the bytes of the digest are stored: in its own object, or in
+/// the one that was there before.
+pub async fn a_push_answers_the_blob_location(test: MetadataTest) {
     let (one, two) = (repository("one"), repository("two"));
     let blob = digest("blob");
     for (name, number, lies_at) in [(&one, 1, 1), (&one, 2, 1), (&two, 3, 1), (&two, 1, 1)] {
@@ -61,8 +61,9 @@ pub async fn a_push_is_told_where_the_bytes_lie(test: MetadataTest) {
     assert_eq!(test.try_put(&put(&two, 4)).await, ManifestPut::Stored);
 }
 
-/// Whoever holds a digest, as a blob or as a large manifest, is told of the defect of its object; nobody else is.
-pub async fn a_defect_is_told_in_every_repository(test: MetadataTest) {
+/// Every repository that has the digest, as a blob or as a large manifest, reports the defect of its object. Others do
+/// not.
+pub async fn a_defect_is_reported_in_every_repository(test: MetadataTest) {
     let (one, two, three) = (repository("one"), repository("two"), repository("three"));
     let large = manifest(&three, "large").stored_at(location(2));
     let other = digest("other");
@@ -70,7 +71,7 @@ pub async fn a_defect_is_told_in_every_repository(test: MetadataTest) {
     assert!(test.mount(&two, &large.digest, &one).await);
     test.put(&large).await;
     test.commit_at(&one, &other, &location(3)).await;
-    for (defect, told) in [
+    for (defect, reported) in [
         (Defect::Missing, Defect::Missing),
         (Defect::Damaged, Defect::Damaged),
         (Defect::Missing, Defect::Damaged),
@@ -81,17 +82,21 @@ pub async fn a_defect_is_told_in_every_repository(test: MetadataTest) {
         assert_eq!(recorded, None);
         for name in [&one, &two] {
             let before = test.link(name, &large.digest).await.expect("the link");
-            assert_eq!((&before.location, before.defect), (&location(1), Some(told)), "{name}");
+            assert_eq!(
+                (&before.location, before.defect),
+                (&location(1), Some(reported)),
+                "{name}"
+            );
             let kept = test.store.link_and_unmark(test.cx(), name, &large.digest).await;
-            assert_eq!(kept.expect("link_and_unmark"), Some(before), "to those who push");
+            assert_eq!(kept.expect("link_and_unmark"), Some(before), "to pushes");
         }
         let content = test.content(&three, &large.digest).await;
-        assert_eq!(content, Content::Defective(location(1), told));
+        assert_eq!(content, Content::Defective(location(1), reported));
     }
     assert_eq!(test.lies(&one, &other).await, (location(3), None));
     assert_eq!(test.link(&three, &large.digest).await, None, "a manifest is no blob");
 
-    // By somebody who knows the digest alone.
+    // By a caller that knows the digest alone.
     assert_eq!(
         test.record_defect(None, &other, &location(3), Defect::Missing).await,
         None
@@ -99,13 +104,13 @@ pub async fn a_defect_is_told_in_every_repository(test: MetadataTest) {
     assert_eq!(test.lies(&one, &other).await, (location(3), Some(Defect::Missing)));
 }
 
-/// What was found at a location that is no longer that of the bytes, or never was, says nothing of them.
+/// A defect of an object at a location that is not, or no longer, the location of the digest is not recorded.
 pub async fn a_defect_of_another_object_is_not_recorded(test: MetadataTest) {
     let name = repository("a");
     let blob = digest("blob");
     for of in [Some(&name), None] {
         let unknown = test.record_defect(of, &blob, &location(1), Defect::Missing).await;
-        assert_eq!(unknown, None, "of a digest that nobody holds");
+        assert_eq!(unknown, None, "of a digest that no repository has");
     }
     assert_eq!(test.link(&name, &blob).await, None);
     test.commit_at(&name, &blob, &location(1)).await;
@@ -121,13 +126,13 @@ pub async fn a_defect_of_another_object_is_not_recorded(test: MetadataTest) {
     let lies_at = test
         .record_defect(Some(&name), &blob, &location(2), Defect::Damaged)
         .await;
-    assert_eq!(lies_at, None, "nowhere that could be read");
+    assert_eq!(lies_at, None, "no readable object");
     assert_eq!(test.lies(&name, &blob).await, (location(1), Some(Defect::Missing)));
 }
 
-/// A manifest that refers to what cannot be pulled is refused, and so is a mount of it. One that is there stays, with its
-/// references.
-pub async fn what_has_a_defect_is_not_present(test: MetadataTest) {
+/// A manifest that refers to a defective blob is refused, and so is a mount of the blob. A manifest that exists already
+/// stays, with its references.
+pub async fn a_defective_blob_does_not_count_as_present(test: MetadataTest) {
     let (name, other) = (repository("a"), repository("b"));
     let blob = digest("blob");
     let child = manifest(&name, "large child").stored_at(location(2));
@@ -159,7 +164,7 @@ pub async fn what_has_a_defect_is_not_present(test: MetadataTest) {
     ));
 }
 
-/// Pushing the right bytes in one repository is enough for all that hold the digest.
+/// One push of the right bytes, in any repository, replaces the object in every repository that has the digest.
 pub async fn a_commit_replaces_a_defective_object_everywhere(test: MetadataTest) {
     let (one, two, three) = (repository("one"), repository("two"), repository("three"));
     let large = manifest(&two, "large").stored_at(location(9));
@@ -187,15 +192,15 @@ pub async fn a_commit_replaces_a_defective_object_everywhere(test: MetadataTest)
     assert!(test.mount(&repository("four"), &large.digest, &two).await);
 }
 
-/// A commit that is repeated offers the object that it has offered before, of which somebody may have found since that it is
-/// lost: the repository that it publishes it in is told.
-pub async fn a_repeated_commit_makes_nothing_of_a_lost_object(test: MetadataTest) {
+/// A repeated commit offers the same object again. If that object was found to be lost since, the link that the commit
+/// creates reports the defect.
+pub async fn a_repeated_commit_reports_a_lost_object(test: MetadataTest) {
     let (one, two, three) = (repository("one"), repository("two"), repository("three"));
     for (number, defect) in [Defect::Missing, Defect::Damaged].into_iter().enumerate() {
         let large = manifest(&three, format!("large {number}")).stored_at(location(number));
         test.commit_at(&one, &large.digest, &location(number)).await;
         test.record_defect(None, &large.digest, &location(number), defect).await;
-        // Where there is a link already, and where there is none.
+        // In a repository with a link, and in one without.
         for name in [&one, &two] {
             let lies_at = test.committed(name, &large.digest, &location(number)).await;
             assert_eq!(lies_at, location(number));
@@ -213,7 +218,7 @@ pub async fn a_repeated_commit_makes_nothing_of_a_lost_object(test: MetadataTest
     }
 }
 
-/// A large manifest whose object is lost needs its bytes again, in an object, and keeps its life and its tags.
+/// A large manifest whose object is lost must be put again with its bytes in an object. It keeps its uid and its tags.
 pub async fn a_large_manifest_replaces_a_defective_object(test: MetadataTest) {
     let (one, two) = (repository("one"), repository("two"));
     let put = manifest(&one, "large").tagged([super::tag("v1")]);
@@ -241,8 +246,8 @@ pub async fn a_large_manifest_replaces_a_defective_object(test: MetadataTest) {
     }
 }
 
-/// A manifest whose record has other bytes than its digest says has the right ones after a push, and keeps its life and
-/// its tags; with a new tag, with the tag that it has, and with none.
+/// A manifest whose record holds other bytes than its digest says gets the right bytes with the next put, and keeps its
+/// uid and its tags: with a new tag, with the tag that it has, and without a tag.
 pub async fn a_manifest_put_again_replaces_damaged_bytes(test: MetadataTest) {
     let name = repository("a");
     for (number, tags) in [&["v1"][..], &["v2"], &[], &["v1", "v2"], &["v1"]]
@@ -278,7 +283,7 @@ pub async fn a_manifest_put_again_replaces_damaged_bytes(test: MetadataTest) {
     }
 }
 
-/// A manifest of this repository, whose record has other bytes than the digest says, under the tags `v1` and `v2`.
+/// A manifest of this repository with damaged bytes in its record, under the tags `v1` and `v2`.
 async fn with_damaged_record(test: &MetadataTest, name: &RepositoryName, bytes: &str) -> PutManifest {
     let put = manifest(name, bytes);
     let damaged = PutManifest {
@@ -289,9 +294,9 @@ async fn with_damaged_record(test: &MetadataTest, name: &RepositoryName, bytes: 
     put
 }
 
-/// A damaged record is told from when it is recorded until the manifest is put with its bytes: with a new tag, with one that
-/// it has, and with none. Nothing else of it changes, and what is whole stays so.
-pub async fn a_damaged_record_is_told_until_the_manifest_is_put_again(test: MetadataTest) {
+/// A damaged record is reported until the manifest is put with its bytes: with a new tag, with a tag that it has, and
+/// without a tag. Nothing else of it changes, and undamaged records stay as they are.
+pub async fn a_damaged_record_is_reported_until_the_manifest_is_put_again(test: MetadataTest) {
     let (name, other) = (repository("a"), repository("b"));
     let is_suspect = async |tag: &str| {
         let record = test.tag(&name, &super::tag(tag)).await.expect("the tag");
@@ -306,13 +311,13 @@ pub async fn a_damaged_record_is_told_until_the_manifest_is_put_again(test: Meta
             test.record_damaged_manifest(&name, &put.digest).await;
             test.record_damaged_manifest(&other, &put.digest).await;
         }
-        let told = test.manifest(&name, &put.digest).await.expect("the manifest");
+        let answer = test.manifest(&name, &put.digest).await.expect("the manifest");
         let bytes = format!("SMALL {number}").into();
         let expected = ManifestRecord {
             content: Content::Damaged(bytes),
             ..before.clone()
         };
-        assert_eq!(told, expected);
+        assert_eq!(answer, expected);
         assert!(is_suspect("v1").await && is_suspect("v2").await);
         let whole = Content::Inline(format!("small {number}").into());
         assert_eq!(test.content(&other, &put.digest).await, whole, "another record");
@@ -321,8 +326,8 @@ pub async fn a_damaged_record_is_told_until_the_manifest_is_put_again(test: Meta
         assert_eq!(test.try_put(&index).await, ManifestPut::Missing(vec![put.digest]));
         let sparse = manifest(&name, format!("sparse {number}")).excepting([put.digest]);
         test.put(&sparse).await;
-        let told = test.content(&name, &put.digest).await;
-        assert!(matches!(told, Content::Damaged(_)), "a reference mends nothing");
+        let answer = test.content(&name, &put.digest).await;
+        assert!(matches!(answer, Content::Damaged(_)), "a reference repairs nothing");
 
         let again = put.clone().tagged(tags.iter().map(|name| super::tag(name)));
         assert_eq!(test.try_put(&again).await, ManifestPut::Stored, "{tags:?}");
@@ -335,15 +340,16 @@ pub async fn a_damaged_record_is_told_until_the_manifest_is_put_again(test: Meta
         test.record_damaged_manifest(&name, &put.digest).await;
         assert_eq!(test.manifest(&name, &put.digest).await, Some(after));
         test.put(&index).await;
-        // A tag that is written says nothing of what was before.
+        // A tag that is written anew says nothing of the earlier damage.
         test.put(&manifest(&name, "other").tagged([super::tag("v1"), super::tag("v2")]))
             .await;
         assert!(!is_suspect("v1").await && !is_suspect("v2").await);
     }
 }
 
-/// Bytes in an object do not mend a record that holds others; and what is not there, or is large, has no such record.
-pub async fn a_manifest_whose_record_is_damaged_needs_its_bytes_there(test: MetadataTest) {
+/// Bytes in an object do not repair a record that holds damaged bytes. A manifest that does not exist, or is large, has
+/// no such record.
+pub async fn a_damaged_record_needs_inline_bytes(test: MetadataTest) {
     let name = repository("a");
     let put = with_damaged_record(&test, &name, "small").await;
     test.record_damaged_manifest(&name, &put.digest).await;
@@ -366,7 +372,7 @@ pub async fn a_manifest_whose_record_is_damaged_needs_its_bytes_there(test: Meta
     assert_eq!(test.content(&name, &large.digest).await, Content::Stored(location(8)));
 }
 
-/// An object that was looked for in a wrong place is used again, as if nothing had been recorded.
+/// An object that was recorded as missing and is there again is used again.
 pub async fn a_missing_object_can_come_back(test: MetadataTest) {
     let (one, two) = (repository("one"), repository("two"));
     let put = manifest(&two, "large").stored_at(location(2));
@@ -383,7 +389,7 @@ pub async fn a_missing_object_can_come_back(test: MetadataTest) {
     assert!(test.mount(&two, &put.digest, &one).await);
 }
 
-/// What has the wrong bytes is never used again, although there is an object.
+/// An object with wrong bytes is never used again, although it exists.
 pub async fn a_damaged_object_cannot_come_back(test: MetadataTest) {
     let name = repository("a");
     let blob = digest("blob");
@@ -394,7 +400,7 @@ pub async fn a_damaged_object_cannot_come_back(test: MetadataTest) {
     assert_eq!(test.lies(&name, &blob).await, (location(1), Some(Defect::Damaged)));
 }
 
-/// A location that somebody has found to hold nothing is replaced in every repository, also if no read has told of it.
+/// A location at which there is no object is replaced in every repository, also when no read has reported it.
 pub async fn a_location_is_replaced_everywhere(test: MetadataTest) {
     let names: Vec<_> = (0..120).map(|number| repository(&format!("r{number:03}"))).collect();
     let large = manifest(&names[0], "large").stored_at(location(9));
@@ -417,7 +423,7 @@ pub async fn a_location_is_replaced_everywhere(test: MetadataTest) {
     );
 }
 
-/// Somebody else may have replaced it before; then that stays. Where nobody holds the digest there is nothing to replace.
+/// A location that another client has replaced before stays. A digest that no repository has is not replaced.
 pub async fn a_location_is_replaced_only_if_it_is_as_expected(test: MetadataTest) {
     let name = repository("a");
     let blob = digest("blob");
@@ -429,7 +435,7 @@ pub async fn a_location_is_replaced_only_if_it_is_as_expected(test: MetadataTest
     assert_eq!(test.lies(&name, &blob).await, (location(1), None));
 }
 
-/// What cannot be pulled can be deleted, and pushed again.
+/// A defective blob can be deleted and pushed again.
 pub async fn a_blob_with_a_defect_can_be_unlinked(test: MetadataTest) {
     let name = repository("a");
     let blob = digest("blob");
@@ -442,9 +448,9 @@ pub async fn a_blob_with_a_defect_can_be_unlinked(test: MetadataTest) {
     assert_eq!(test.lies(&name, &blob).await, (location(2), None));
 }
 
-/// Readers who find nothing, pushes of several repositories, and a mount meet: when all are over, one more push leaves
-/// every repository with one object that nobody has called lost.
-pub async fn racing_defects_commits_and_mounts_come_right(test: MetadataTest) {
+/// Readers that find no object, pushes to several repositories and a mount run at the same time. Afterwards one more
+/// push gives every repository one object without a recorded defect.
+pub async fn racing_defects_commits_and_mounts_end_consistent(test: MetadataTest) {
     let (one, two, three) = (repository("one"), repository("two"), repository("three"));
     for round in 0..20_usize {
         let blob = digest(format!("blob {round}"));

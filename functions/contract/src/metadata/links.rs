@@ -1,13 +1,13 @@
-//! Blobs: which repository may read which bytes, and where they lie.
+//! Blobs: which repository may read which bytes, and their location.
 
-use crate::metadata::DescribeManifest as _;
 use oci::{Algorithm, Digest};
 
 use super::{MetadataTest, digest, location, manifest, repository};
+use crate::metadata::DescribeManifest as _;
 use registry::store::Location;
 use registry::store::metadata::{Content, Removal};
 
-/// A committed blob can be read in its repository: location, size and the incarnation of the commit.
+/// A committed blob can be read in its repository: location, size and the uid of the commit.
 pub async fn a_committed_blob_is_linked(test: MetadataTest) {
     let name = repository("library/alpine");
     let place = Location {
@@ -31,8 +31,8 @@ pub async fn a_committed_blob_is_linked(test: MetadataTest) {
     }
 }
 
-/// Knowing a digest grants nothing: what one repository links, no other one does.
-pub async fn a_link_is_of_one_repository(test: MetadataTest) {
+/// A blob that is linked in one repository is not readable through another: knowing a digest grants nothing.
+pub async fn a_link_belongs_to_one_repository(test: MetadataTest) {
     let digest = digest("blob");
     test.commit(&repository("a/b"), &digest).await;
     for other in ["a", "b", "a/b/c", "a/bc", "a.b"] {
@@ -40,21 +40,21 @@ pub async fn a_link_is_of_one_repository(test: MetadataTest) {
     }
 }
 
-/// Committing again changes nothing, at the same location or at another.
+/// Committing a blob again changes nothing, at the same location or at another.
 pub async fn committing_again_changes_nothing(test: MetadataTest) {
     let name = repository("a");
     let digest = digest("blob");
     test.commit_at(&name, &digest, &location(1)).await;
     let link = test.link(&name, &digest).await;
     for number in [1, 2, 1, 2, 3] {
-        test.pass(10);
+        test.advance(10);
         test.commit_at(&name, &digest, &location(number)).await;
         assert_eq!(test.link(&name, &digest).await, link);
     }
     assert_eq!(test.linking_repositories(&digest).await, [name]);
 }
 
-/// A digest has one location: a commit elsewhere, in another repository, links the bytes that were there first.
+/// A digest has one location: a commit of another object, in another repository, links the object that was there first.
 pub async fn a_digest_has_one_location(test: MetadataTest) {
     let digest = digest("blob");
     for number in 1..=4 {
@@ -66,8 +66,8 @@ pub async fn a_digest_has_one_location(test: MetadataTest) {
     }
 }
 
-/// A mount links the same bytes without a copy, as a link of its own.
-pub async fn a_mount_links_the_same_bytes(test: MetadataTest) {
+/// A mount creates a link of its own to the same object, without a copy.
+pub async fn a_mount_links_the_same_object(test: MetadataTest) {
     let (from, to) = (repository("from"), repository("to"));
     let digest = digest("blob");
     test.commit_at(&from, &digest, &location(1)).await;
@@ -84,15 +84,18 @@ pub async fn a_mount_links_the_same_bytes(test: MetadataTest) {
     assert!(test.mount(&to, &digest, &to).await, "from itself");
 
     assert_eq!(test.unlink(&from, &digest).await, Removal::Removed);
-    assert!(test.link(&to, &digest).await.is_some(), "outlives its source");
+    assert!(
+        test.link(&to, &digest).await.is_some(),
+        "the mounted link stays without its source"
+    );
     assert!(test.mount(&from, &digest, &to).await, "and can be one");
 }
 
-/// A mount needs a link in its source, now; it grants nothing otherwise.
-pub async fn a_mount_needs_its_source(test: MetadataTest) {
+/// A mount needs a link in its source repository at that time. Otherwise it grants nothing.
+pub async fn a_mount_needs_a_link_in_its_source(test: MetadataTest) {
     let (from, to, other) = (repository("from"), repository("to"), repository("other"));
     let digest = digest("blob");
-    assert!(!test.mount(&to, &digest, &from).await, "of a digest that nobody has");
+    assert!(!test.mount(&to, &digest, &from).await, "of a digest without a record");
     test.commit(&other, &digest).await;
     assert!(!test.mount(&to, &digest, &from).await, "of a digest that another has");
     test.commit(&from, &digest).await;
@@ -103,8 +106,8 @@ pub async fn a_mount_needs_its_source(test: MetadataTest) {
     assert_eq!(test.linking_repositories(&digest).await, [other]);
 }
 
-/// Holders are the repositories that link the blob, each once, no more than were asked for.
-pub async fn holders_are_those_that_link(test: MetadataTest) {
+/// The linking repositories of a blob are listed once each, up to the limit.
+pub async fn linking_repositories_lists_each_repository_once(test: MetadataTest) {
     let digest = digest("blob");
     assert!(test.linking_repositories(&digest).await.is_empty());
     let names: Vec<_> = (0..5).map(|number| repository(&format!("r{number}"))).collect();
@@ -129,26 +132,25 @@ pub async fn holders_are_those_that_link(test: MetadataTest) {
     assert_eq!(test.linking_repositories(&digest).await, names);
 }
 
-/// An unlinked blob can be pushed again; its new link is a new life, and its bytes are some that were sealed.
-pub async fn a_blob_can_be_linked_again(test: MetadataTest) {
+/// An unlinked blob can be pushed again. Its new link has another uid, and leads to an object that was sealed.
+pub async fn an_unlinked_blob_can_be_pushed_again(test: MetadataTest) {
     let name = repository("a");
     let digest = digest("blob");
-    let mut lives = Vec::new();
+    let mut uids = Vec::new();
     for number in 1..=3 {
         test.commit_at(&name, &digest, &location(number)).await;
         let link = test.link(&name, &digest).await.expect("the link");
         let sealed: Vec<_> = (1..=number).map(location).collect();
         assert!(sealed.contains(&link.location));
-        assert!(!lives.contains(&link.uid));
-        lives.push(link.uid);
+        assert!(!uids.contains(&link.uid));
+        uids.push(link.uid);
         assert_eq!(test.unlink(&name, &digest).await, Removal::Removed);
         assert_eq!(test.link(&name, &digest).await, None);
         assert!(test.linking_repositories(&digest).await.is_empty());
     }
 }
 
-/// Two names of the same bytes, by sha256 and by sha512, are two blobs: what happens to one does not happen to the
-/// other.
+/// The sha256 and the sha512 digest of the same bytes are two blobs: a change of one does not affect the other.
 pub async fn two_digests_of_the_same_bytes_are_two_blobs(test: MetadataTest) {
     let name = repository("a");
     let short = Digest::of(Algorithm::Sha256, b"bytes");
@@ -169,7 +171,8 @@ pub async fn two_digests_of_the_same_bytes_are_two_blobs(test: MetadataTest) {
     assert!(test.mount(&repository("b"), &long, &name).await);
 }
 
-/// A manifest is not a blob, whether its bytes are in the record or in an object; the same bytes pushed as a blob are.
+/// A manifest cannot be read as a blob, whether its bytes are in the record or in an object, unless the same bytes were
+/// also pushed as a blob.
 pub async fn a_manifest_is_not_a_blob(test: MetadataTest) {
     let (name, other) = (repository("a"), repository("b"));
     let small = manifest(&name, "small");
@@ -213,7 +216,7 @@ pub async fn a_manifest_is_not_a_blob(test: MetadataTest) {
     );
 }
 
-/// A large manifest's bytes lie in one place too, wherever they were stored first.
+/// The bytes of a large manifest have one location in all repositories.
 pub async fn a_large_manifest_has_one_location(test: MetadataTest) {
     let (one, two, three) = (repository("one"), repository("two"), repository("three"));
     let put = manifest(&one, "large").stored_at(location(1));
@@ -238,5 +241,9 @@ pub async fn a_large_manifest_has_one_location(test: MetadataTest) {
 
     assert_eq!(test.delete_manifest(&one, &put.digest).await, Removal::Removed);
     let record = test.manifest(&two, &put.digest).await.expect("the manifest");
-    assert_eq!(record.content, Content::Stored(location(1)), "outlives the first one");
+    assert_eq!(
+        record.content,
+        Content::Stored(location(1)),
+        "it stays without the first manifest"
+    );
 }

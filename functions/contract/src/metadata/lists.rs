@@ -1,13 +1,13 @@
-//! Lists: in the order of bytes, page by page, from after anything.
+//! Lists: sorted by bytes, in pages, from after any text.
 
-use crate::metadata::DescribeManifest as _;
 use oci::{Algorithm, Digest};
 
 use super::{MetadataTest, digest, manifest, media_type, repository, tag};
+use crate::metadata::DescribeManifest as _;
 use registry::store::Page;
 use registry::store::metadata::Removal;
 
-/// The tags that are listed here, in the order of their bytes: no locale, no case, no numbers.
+/// The tags of the clause, sorted by their bytes: without locale, case folding or numbers.
 const TAGS: [&str; 14] = [
     "0", "10", "2", "A", "B", "Z9", "__", "_x", "a", "a-1", "a.1", "a0", "a_1", "b",
 ];
@@ -17,7 +17,7 @@ const NAMES: [&str; 12] = [
     "0", "a", "a-b", "a-b/c", "a.b", "a/a", "a/b", "a/b/c", "a0", "a_b", "aa", "b",
 ];
 
-/// What any list must answer after `after`: `sorted` from there, cut at `limit`.
+/// What every list must answer after `after`: the part of `sorted` behind it, up to `limit`.
 fn expected<T: Clone + AsRef<str>>(sorted: &[T], after: Option<&str>, limit: usize) -> (Vec<T>, bool) {
     let rest: Vec<T> = sorted
         .iter()
@@ -28,7 +28,7 @@ fn expected<T: Clone + AsRef<str>>(sorted: &[T], after: Option<&str>, limit: usi
     (rest.into_iter().take(limit).collect(), more)
 }
 
-/// Texts after which a list may be asked for: legal names, and what no client should send.
+/// Texts after which a list is requested: valid names, and texts that no client should send.
 const AFTER: [&str; 21] = [
     "",
     " ",
@@ -53,8 +53,8 @@ const AFTER: [&str; 21] = [
     "é\u{10ffff}\0'\"%_",
 ];
 
-/// Tags come in ASCII order, after any text, cut exactly at the limit.
-pub async fn tags_come_in_order(test: MetadataTest) {
+/// Tags are listed in ASCII order, after any text, and a page ends exactly at the limit.
+pub async fn tags_are_listed_in_ascii_order(test: MetadataTest) {
     let name = repository("a/b");
     let empty = test.tags(&name, None, 10).await;
     assert_eq!(
@@ -90,8 +90,8 @@ pub async fn tags_come_in_order(test: MetadataTest) {
     assert_eq!(page.items, [tag("_x"), tag("a-1")]);
 }
 
-/// Repositories are listed once a manifest was published in them, in ASCII order, and stay.
-pub async fn repositories_come_in_order(test: MetadataTest) {
+/// A repository is listed from its first published manifest on. The list is in ASCII order.
+pub async fn repositories_are_listed_in_ascii_order(test: MetadataTest) {
     let empty = test.repositories(None, 10).await;
     assert_eq!(
         empty,
@@ -117,9 +117,9 @@ pub async fn repositories_come_in_order(test: MetadataTest) {
     }
 }
 
-/// A repository is one once a manifest was in it: not for a blob, not for a mount, not for a manifest that was
-/// refused; and it stays one when the manifest is gone.
-pub async fn a_repository_is_one_that_held_a_manifest(test: MetadataTest) {
+/// A repository exists once a manifest was published in it. A blob, a mount or a refused manifest does not create it,
+/// and deleting the manifest does not remove it.
+pub async fn only_a_published_manifest_creates_a_repository(test: MetadataTest) {
     let (blobs, mounts, refused, emptied) = (
         repository("blobs"),
         repository("mounts"),
@@ -152,8 +152,8 @@ fn digests(prefix: &str) -> Vec<Digest> {
     digests
 }
 
-/// The manifests of a repository come in the order of their digests' text.
-pub async fn manifests_come_in_order(test: MetadataTest) {
+/// The manifests of a repository are listed in the order of the text of their digests.
+pub async fn manifests_are_listed_in_order(test: MetadataTest) {
     let name = repository("a");
     assert!(test.manifests(&name, None, 10).await.items.is_empty());
     let all = digests("manifest");
@@ -184,8 +184,9 @@ pub async fn manifests_come_in_order(test: MetadataTest) {
     assert!(!test.manifests(&name, None, 100).await.items.contains(&all[4]));
 }
 
-/// Referrers come in the order of their digests, with their rows as they were put; the subject need not exist.
-pub async fn referrers_come_in_order(test: MetadataTest) {
+/// Referrers are listed in the order of their digests, with their descriptors as they were put. The subject need not
+/// exist.
+pub async fn referrers_are_listed_in_order(test: MetadataTest) {
     let name = repository("a");
     let subject = digest("a subject that does not exist");
     assert!(test.referring(&name, &subject).await.is_empty());
@@ -233,8 +234,8 @@ pub async fn referrers_come_in_order(test: MetadataTest) {
     assert!(page.items.iter().map(|row| row.descriptor.digest).eq(rest));
 }
 
-/// A referrer that is deleted is no longer shown; one whose subject is deleted is.
-pub async fn referrers_follow_the_referrer_not_the_subject(test: MetadataTest) {
+/// A deleted referrer is no longer listed. A referrer whose subject was deleted still is.
+pub async fn a_referrer_is_listed_until_it_is_deleted(test: MetadataTest) {
     let name = repository("a");
     let subject = manifest(&name, "subject");
     let one = manifest(&name, "one").about(subject.digest);
@@ -249,7 +250,7 @@ pub async fn referrers_follow_the_referrer_not_the_subject(test: MetadataTest) {
     assert_eq!(
         test.delete_manifest(&name, &subject.digest).await,
         Removal::Removed,
-        "a subject is not held by its referrers"
+        "referrers do not protect their subject"
     );
     assert_eq!(test.referring(&name, &subject.digest).await, both);
     assert_eq!(test.delete_manifest(&name, &one.digest).await, Removal::Removed);

@@ -1,16 +1,16 @@
-//! Manifests: published with their tags or not at all, only over what is there.
+//! Manifests: published together with their tags, and only if their references exist.
 
-use crate::metadata::DescribeManifest as _;
 use oci::{Algorithm, Digest};
 
 use super::{MetadataTest, digest, location, manifest, media_type, repository, tag};
+use crate::metadata::DescribeManifest as _;
 use crate::source::noise;
 use registry::store::metadata::{Content, ManifestPut, ManifestRecord, NewContent, PutManifest, Removal};
 
-/// A manifest comes back as it was put: every byte, its type, and what it says of itself.
-pub async fn a_manifest_comes_back_as_it_was_put(test: MetadataTest) {
+/// A manifest is read as it was put: its bytes, its media type, its subject and its artifact type.
+pub async fn a_manifest_is_read_as_it_was_put(test: MetadataTest) {
     let name = repository("a");
-    // No text, and as much as a record may hold; NUL bytes among them.
+    // Bytes that are no text, as many as a record may back_reference, with NUL bytes.
     let mut put = manifest(&name, noise(1, 32 * 1024)).about(digest("a subject that does not exist"));
     put.media_type = media_type("application/vnd.example.Thing+json");
     put.artifact_type = Some(media_type("application/vnd.example.artifact.v1"));
@@ -38,8 +38,8 @@ pub async fn a_manifest_comes_back_as_it_was_put(test: MetadataTest) {
     assert_eq!(test.manifest(&name, &digest("{}")).await, None, "by its other digest");
 }
 
-/// A manifest is in the repository where it was put, and in no other.
-pub async fn a_manifest_is_of_one_repository(test: MetadataTest) {
+/// A manifest exists in the repository where it was put, and in no other.
+pub async fn a_manifest_belongs_to_one_repository(test: MetadataTest) {
     let name = repository("a/b");
     let put = manifest(&name, "manifest").tagged([tag("latest")]);
     test.put(&put).await;
@@ -53,8 +53,8 @@ pub async fn a_manifest_is_of_one_repository(test: MetadataTest) {
     assert!(test.tag(&name, &tag("latest")).await.is_some());
 }
 
-/// A manifest whose references are not all there changes nothing, and the answer names all that are missing.
-pub async fn missing_references_refuse_the_manifest(test: MetadataTest) {
+/// A put of a manifest with missing references changes nothing, and the answer lists every missing reference.
+pub async fn a_manifest_with_missing_references_is_refused(test: MetadataTest) {
     let (name, other) = (repository("a"), repository("b"));
     let (present, missing, elsewhere) = (digest("present"), digest("missing"), digest("elsewhere"));
     test.commit(&name, &present).await;
@@ -92,7 +92,7 @@ pub async fn missing_references_refuse_the_manifest(test: MetadataTest) {
     assert_eq!(test.tags(&name, None, 10).await.items, [tag("one"), tag("two")]);
 }
 
-/// A refused large manifest leaves nothing of itself: its digest has no location yet.
+/// A refused large manifest leaves no blob location for its digest.
 pub async fn a_refused_large_manifest_leaves_no_location(test: MetadataTest) {
     let name = repository("a");
     let put = manifest(&name, "large").requiring([digest("missing")]);
@@ -104,7 +104,7 @@ pub async fn a_refused_large_manifest_leaves_no_location(test: MetadataTest) {
     assert_eq!(record.content, Content::Stored(super::location(2)));
 }
 
-/// What is required may be a blob or a manifest of the same repository, large ones too.
+/// A required reference may be a blob or a manifest of the same repository, also a large one.
 pub async fn a_reference_is_a_blob_or_a_manifest(test: MetadataTest) {
     let (name, other) = (repository("a"), repository("b"));
     let blob = digest("blob");
@@ -123,7 +123,7 @@ pub async fn a_reference_is_a_blob_or_a_manifest(test: MetadataTest) {
     assert!(test.manifest(&name, &index.digest).await.is_some());
 }
 
-/// What is excepted need not be there.
+/// An excepted reference need not exist.
 pub async fn an_excepted_reference_need_not_exist(test: MetadataTest) {
     let name = repository("a");
     let put = manifest(&name, "manifest").excepting([digest("foreign layer"), digest("sparse child")]);
@@ -131,8 +131,8 @@ pub async fn an_excepted_reference_need_not_exist(test: MetadataTest) {
     assert!(test.manifest(&name, &put.digest).await.is_some());
 }
 
-/// A manifest may refer to more than a transaction of any store holds.
-pub async fn a_manifest_may_refer_to_much(test: MetadataTest) {
+/// A manifest may have more references than a transaction of any store holds.
+pub async fn a_manifest_may_have_more_references_than_a_transaction_holds(test: MetadataTest) {
     let name = repository("a");
     let blobs: Vec<_> = (0..150).map(|number| digest(format!("blob {number}"))).collect();
     for blob in &blobs {
@@ -160,7 +160,7 @@ pub async fn a_manifest_may_refer_to_much(test: MetadataTest) {
     }
 }
 
-/// A manifest and all tags pushed with it appear together.
+/// A manifest and all tags that are pushed with it appear together.
 pub async fn a_manifest_appears_with_all_its_tags(test: MetadataTest) {
     let name = repository("a");
     let tags: Vec<_> = (10..30).map(|number| tag(&format!("v{number}"))).collect();
@@ -176,8 +176,8 @@ pub async fn a_manifest_appears_with_all_its_tags(test: MetadataTest) {
     }
 }
 
-/// Putting a manifest again changes nothing of it, whatever comes with it; tags are added or moved.
-pub async fn putting_again_only_moves_tags(test: MetadataTest) {
+/// Putting a manifest again changes nothing of the manifest. It only adds or moves tags.
+pub async fn putting_a_manifest_again_changes_only_tags(test: MetadataTest) {
     let name = repository("a");
     let blob = digest("blob");
     test.commit(&name, &blob).await;
@@ -193,7 +193,7 @@ pub async fn putting_again_only_moves_tags(test: MetadataTest) {
     let other = manifest(&name, "other").tagged([tag("two")]);
     test.put(&other).await;
 
-    test.pass(1000);
+    test.advance(1000);
     let mut again = put.clone();
     again.tags = vec![tag("one"), tag("two"), tag("three")];
     let mut of_other_type = again.clone();
@@ -231,8 +231,8 @@ pub async fn putting_again_only_moves_tags(test: MetadataTest) {
     );
 }
 
-/// A manifest that was deleted can be put again, as a new life of it.
-pub async fn a_manifest_can_be_put_again(test: MetadataTest) {
+/// A deleted manifest can be put again, and gets another uid.
+pub async fn a_deleted_manifest_can_be_put_again(test: MetadataTest) {
     let name = repository("a");
     let blob = digest("blob");
     test.commit(&name, &blob).await;
@@ -241,12 +241,12 @@ pub async fn a_manifest_can_be_put_again(test: MetadataTest) {
         .requiring([blob])
         .about(subject)
         .tagged([tag("latest")]);
-    let mut lives = Vec::new();
+    let mut uids = Vec::new();
     for _ in 0..3 {
         test.put(&put).await;
         let record = test.manifest(&name, &put.digest).await.expect("the manifest");
-        assert!(!lives.contains(&record.uid));
-        lives.push(record.uid);
+        assert!(!uids.contains(&record.uid));
+        uids.push(record.uid);
         assert_eq!(test.unlink(&name, &blob).await, Removal::Referenced(put.digest));
         assert_eq!(test.referring(&name, &subject).await, [put.digest]);
         assert_eq!(test.delete_manifest(&name, &put.digest).await, Removal::Removed);
@@ -259,8 +259,8 @@ pub async fn a_manifest_can_be_put_again(test: MetadataTest) {
     assert_eq!(test.history(&name, &tag("latest")).await.len(), 6);
 }
 
-/// Whoever asks whether writes are taken learns nothing from a put that finds all as it is to be.
-pub async fn a_put_says_whether_it_has_written(test: MetadataTest) {
+/// A put that finds everything as it should be writes nothing, and its answer says so.
+pub async fn a_put_answers_whether_it_has_written(test: MetadataTest) {
     let name = repository("a");
     let tagged = |tags: &[&str]| manifest(&name, "manifest").tagged(tags.iter().map(|name| tag(name)));
     for (tags, expected) in [
@@ -287,9 +287,9 @@ pub async fn a_put_says_whether_it_has_written(test: MetadataTest) {
     assert_eq!(test.try_put(&again).await, ManifestPut::Stored);
 }
 
-/// Putting a manifest again does not look at what it refers to: a policy that has become stricter since does not keep
-/// anyone from tagging what is there.
-pub async fn a_manifest_that_is_there_is_only_tagged(test: MetadataTest) {
+/// Putting a manifest again does not check its references: a policy that has become stricter does not prevent tagging
+/// an existing manifest.
+pub async fn putting_a_manifest_again_does_not_check_its_references(test: MetadataTest) {
     let name = repository("a");
     let absent = digest("absent");
     test.put(&manifest(&name, "manifest").excepting([absent])).await;
@@ -299,9 +299,9 @@ pub async fn a_manifest_that_is_there_is_only_tagged(test: MetadataTest) {
     assert_eq!(record.digest, again.digest);
 }
 
-/// A large manifest that is there can be tagged without its bytes: they stay where they are. When it is gone meanwhile
-/// it must be put with its bytes, and nothing has changed.
-pub async fn an_unchanged_manifest_is_tagged_or_gone(test: MetadataTest) {
+/// A large manifest that exists can be tagged without its bytes. If it was deleted meanwhile, the put changes nothing,
+/// and the client must put it with its bytes.
+pub async fn an_existing_large_manifest_is_tagged_without_its_bytes(test: MetadataTest) {
     let name = repository("a");
     let blob = digest("blob");
     test.commit(&name, &blob).await;

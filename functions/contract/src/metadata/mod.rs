@@ -28,10 +28,10 @@ use registry::store::metadata::{
 };
 use registry::store::{Location, Page};
 
-/// What a clause about metadata is given.
+/// The test of a clause about metadata.
 pub type MetadataTest = ContractTest<dyn MetadataStore>;
 
-/// Who changes tags here.
+/// The principal that changes tags.
 pub(crate) const WHO: &str = "user \"Zoë\"";
 
 pub(crate) fn repository(name: &str) -> RepositoryName {
@@ -50,7 +50,7 @@ pub(crate) fn media_type(text: &str) -> MediaType {
     text.parse().expect("a media type")
 }
 
-/// A sealed object that no other call has named.
+/// The location of a sealed object that no other call uses.
 pub(crate) fn location(number: usize) -> Location {
     Location {
         store: "contract".to_owned(),
@@ -58,8 +58,8 @@ pub(crate) fn location(number: usize) -> Location {
     }
 }
 
-/// The object that [`MetadataTest::commit`] gives a digest.
-pub(crate) fn own_place(digest: &Digest) -> Location {
+/// The location at which [`MetadataTest::commit`] commits a digest.
+pub(crate) fn own_location(digest: &Digest) -> Location {
     Location {
         store: "contract".to_owned(),
         key: format!("{}.1", &digest.hex()[..32]),
@@ -84,24 +84,24 @@ pub(crate) fn manifest(repository: &RepositoryName, bytes: impl Into<Vec<u8>>) -
     }
 }
 
-/// How a clause describes the manifest that it puts, on from [`manifest`].
+/// Adds to the manifest that [`manifest`] makes.
 pub(crate) trait DescribeManifest: Sized {
-    /// It refers to these digests, which must be there.
+    /// With these references, which must exist.
     fn requiring(self, digests: impl IntoIterator<Item = Digest>) -> Self;
 
-    /// It refers to these digests, which need not be there.
+    /// With these references, which need not exist.
     fn excepting(self, digests: impl IntoIterator<Item = Digest>) -> Self;
 
-    /// It is put with these tags.
+    /// With these tags.
     fn tagged(self, tags: impl IntoIterator<Item = Tag>) -> Self;
 
-    /// Lets it refer to a subject, with a row that shows all that a row can.
+    /// With this subject, and a referrer row that has every field.
     fn about(self, subject: Digest) -> Self;
 
-    /// The row that shows it among its subject's referrers.
+    /// Its row in the list of its subject's referrers.
     fn row(&self) -> Referrer;
 
-    /// Lets its bytes lie in an object.
+    /// With its bytes in this object.
     fn stored_at(self, location: Location) -> Self;
 }
 
@@ -224,7 +224,7 @@ impl MetadataTest {
         self.committed(repository, digest, location).await;
     }
 
-    /// Where the bytes lie after a commit.
+    /// The location after a commit.
     pub(crate) async fn committed(
         &self,
         repository: &RepositoryName,
@@ -239,9 +239,9 @@ impl MetadataTest {
         answer.expect("commit_blob")
     }
 
-    /// Publishes a blob whose bytes lie where its digest says, so that no other blob's do.
+    /// Commits a blob at a location that follows from its digest, so that no other blob has it.
     pub(crate) async fn commit(&self, repository: &RepositoryName, digest: &Digest) {
-        self.commit_at(repository, digest, &own_place(digest)).await;
+        self.commit_at(repository, digest, &own_location(digest)).await;
     }
 
     pub(crate) async fn mount(&self, repository: &RepositoryName, digest: &Digest, from: &RepositoryName) -> bool {
@@ -287,7 +287,7 @@ impl MetadataTest {
         answer.expect("unlink")
     }
 
-    /// A tag's history is a chain from nothing to what the tag names now, and its versions grow.
+    /// Asserts that the history of a tag is a chain from nothing to its present manifest, with growing versions.
     pub(crate) async fn assert_chain(&self, repository: &RepositoryName, tag: &Tag) -> Vec<HistoryRecord> {
         let history = self.history(repository, tag).await;
         let mut named = None;

@@ -1,15 +1,16 @@
-//! Races: what several callers do at once is as if they had done it one after the other.
+//! Races: concurrent calls have the same result as the same calls one after the other.
 
-use crate::metadata::DescribeManifest as _;
 use std::collections::BTreeSet;
 
 use super::{MetadataTest, digest, location, manifest, repository, tag};
+use crate::metadata::DescribeManifest as _;
 use registry::store::metadata::{Content, ManifestPut, Removal};
 
-/// How often two callers meet.
+/// Rounds of each race.
 const ROUNDS: usize = 40;
 
-/// 32 commits of one digest at once, from 32 uploads into 4 repositories: all succeed, one location remains.
+/// 32 commits of one digest at the same time, from 32 uploads into 4 repositories: all succeed, and one location
+/// remains.
 pub async fn racing_commits_leave_one_location(test: MetadataTest) {
     let names: Vec<_> = (0..4).map(|number| repository(&format!("r{number}"))).collect();
     for round in 0..4 {
@@ -37,7 +38,7 @@ pub async fn racing_commits_leave_one_location(test: MetadataTest) {
     }
 }
 
-/// The same large manifest put at once from several repositories and twice in each: one location.
+/// The same large manifest is put at the same time in several repositories, twice in each: one location remains.
 pub async fn racing_large_manifests_leave_one_location(test: MetadataTest) {
     let names: Vec<_> = (0..4).map(|number| repository(&format!("r{number}"))).collect();
     let puts = names.iter().flat_map(|name| [name, name]).enumerate();
@@ -62,7 +63,7 @@ pub async fn racing_large_manifests_leave_one_location(test: MetadataTest) {
     assert!((0..8).any(|number| contents[0] == Content::Stored(location(number))));
 }
 
-/// A manifest is put while its blob is unlinked: either the one or the other, never a manifest without its blob.
+/// A manifest is put while its blob is unlinked: one of the two is refused, and no manifest is without its blob.
 pub async fn a_put_races_the_unlink_of_its_blob(test: MetadataTest) {
     let name = repository("a");
     for round in 0..ROUNDS {
@@ -99,7 +100,7 @@ pub async fn a_put_races_the_unlink_of_its_blob(test: MetadataTest) {
     }
 }
 
-/// An index is put while its child is deleted.
+/// An index is put while its child is deleted: one of the two is refused.
 pub async fn an_index_races_the_delete_of_its_child(test: MetadataTest) {
     let name = repository("a");
     for round in 0..ROUNDS {
@@ -132,7 +133,7 @@ pub async fn an_index_races_the_delete_of_its_child(test: MetadataTest) {
     }
 }
 
-/// A blob is mounted while it is unlinked in the source: the mount is told whether it has a link of its own.
+/// A blob is mounted while it is unlinked in the source: the answer of the mount says whether there is a link.
 pub async fn a_mount_races_the_unlink_of_its_source(test: MetadataTest) {
     let (from, to) = (repository("from"), repository("to"));
     for round in 0..ROUNDS {
@@ -153,8 +154,8 @@ pub async fn a_mount_races_the_unlink_of_its_source(test: MetadataTest) {
     }
 }
 
-/// A manifest is put again, with another tag, while it is deleted: one comes after the other, with all that belongs to
-/// it.
+/// A manifest is put again, with another tag, while it is deleted: both happen one after the other, with all their
+/// records.
 pub async fn a_put_races_the_delete_of_the_same_manifest(test: MetadataTest) {
     let name = repository("a");
     for round in 0..ROUNDS {
@@ -198,7 +199,7 @@ pub async fn a_put_races_the_delete_of_the_same_manifest(test: MetadataTest) {
     }
 }
 
-/// One manifest put by many at once, each with a tag of its own: one manifest with all tags.
+/// One manifest is put many times at the same time, each time with another tag: one manifest has all tags.
 pub async fn racing_puts_of_one_manifest_keep_all_tags(test: MetadataTest) {
     let name = repository("a");
     let blob = digest("blob");
@@ -221,12 +222,12 @@ pub async fn racing_puts_of_one_manifest_keep_all_tags(test: MetadataTest) {
     assert_eq!(
         test.unlink(&name, &blob).await,
         Removal::Removed,
-        "no edge of another life was left"
+        "no edge of another uid was left"
     );
 }
 
-/// Many write one tag at once: none fails, and the history is a chain of all of them.
-pub async fn racing_tag_writers_make_a_chain(test: MetadataTest) {
+/// Many calls write one tag at the same time: none fails, and the history is a chain of all changes.
+pub async fn racing_tag_writes_form_one_history(test: MetadataTest) {
     let name = repository("a");
     let latest = tag("latest");
     for round in 0..4_u64 {
@@ -239,7 +240,7 @@ pub async fn racing_tag_writers_make_a_chain(test: MetadataTest) {
         .await;
         let history = test.assert_chain(&name, &latest).await;
         assert_eq!(history.len() as u64, (round + 1) * 16);
-        test.pass(round);
+        test.advance(round);
     }
     let versions: BTreeSet<u64> = test
         .history(&name, &latest)
@@ -250,8 +251,8 @@ pub async fn racing_tag_writers_make_a_chain(test: MetadataTest) {
     assert_eq!(versions.len(), 64, "no version is there twice");
 }
 
-/// Writers and deleters of one tag at once; the tag is deleted as often as somebody is told so.
-pub async fn racing_tag_deletes_make_a_chain(test: MetadataTest) {
+/// Many calls write and delete one tag at the same time. The tag is deleted as often as a call answers so.
+pub async fn racing_tag_deletes_form_one_history(test: MetadataTest) {
     let name = repository("a");
     let latest = tag("latest");
     let answers = test
@@ -274,7 +275,7 @@ pub async fn racing_tag_deletes_make_a_chain(test: MetadataTest) {
     assert_eq!(history.len() - deleted, 16, "every write is there");
 }
 
-/// A tag that is moved while its old manifest is deleted survives, in whichever order.
+/// A tag that moves while its old manifest is deleted stays, in either order.
 pub async fn a_moved_tag_survives_the_delete_of_the_old_manifest(test: MetadataTest) {
     let name = repository("a");
     for round in 0..ROUNDS {
@@ -298,8 +299,9 @@ pub async fn a_moved_tag_survives_the_delete_of_the_old_manifest(test: MetadataT
     }
 }
 
-/// Who sees a tag sees its manifest, what that refers to, and the other tags of the same push.
-pub async fn readers_see_a_push_whole(test: MetadataTest) {
+/// A client that sees a tag also sees its manifest, the references of the manifest, and the other tags of the same
+/// push.
+pub async fn readers_see_a_complete_push(test: MetadataTest) {
     let name = repository("a");
     for round in 0..ROUNDS {
         let blob = digest(format!("blob {round}"));

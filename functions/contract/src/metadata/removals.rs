@@ -1,12 +1,12 @@
-//! Removals: refused while something refers to their victim, and complete when they are not.
+//! Removals: refused while a reference to the target exists, and complete otherwise.
 
 use super::{MetadataTest, WHO, digest, manifest, repository, tag};
 use crate::metadata::DescribeManifest as _;
 use registry::store::metadata::Removal;
 
-/// A blob to which a manifest of the repository refers cannot be unlinked, and the answer names that manifest; with
-/// the last such manifest the refusal ends.
-pub async fn a_blob_in_use_is_not_unlinked(test: MetadataTest) {
+/// A blob to which a manifest of the repository refers cannot be unlinked, and the answer names that manifest. It can
+/// be once the last such manifest is deleted.
+pub async fn a_referenced_blob_is_not_unlinked(test: MetadataTest) {
     let (name, other) = (repository("a"), repository("b"));
     let blob = digest("blob");
     test.commit(&name, &blob).await;
@@ -35,8 +35,8 @@ pub async fn a_blob_in_use_is_not_unlinked(test: MetadataTest) {
     assert_eq!(test.unlink(&name, &blob).await, Removal::Absent);
 }
 
-/// What was never there is absent, not refused and not a failure.
-pub async fn what_is_not_there_is_absent(test: MetadataTest) {
+/// Deleting what never existed is answered as absent: neither refused nor failed.
+pub async fn deleting_what_does_not_exist_answers_absent(test: MetadataTest) {
     let name = repository("a");
     let blob = digest("blob");
     assert_eq!(test.unlink(&name, &blob).await, Removal::Absent);
@@ -50,7 +50,7 @@ pub async fn what_is_not_there_is_absent(test: MetadataTest) {
     );
 }
 
-/// A manifest in an index is not deleted, and the answer names the index, however deep they are nested.
+/// A manifest that is part of an index cannot be deleted, and the answer names the index, at any depth of nesting.
 pub async fn a_child_of_an_index_is_not_deleted(test: MetadataTest) {
     let name = repository("a");
     let child = manifest(&name, "child").tagged([tag("child")]);
@@ -79,8 +79,8 @@ pub async fn a_child_of_an_index_is_not_deleted(test: MetadataTest) {
     }
 }
 
-/// A digest that is a blob and a manifest is held in both forms by what refers to it.
-pub async fn a_reference_holds_both_forms_of_a_digest(test: MetadataTest) {
+/// A reference to a digest that is both a blob and a manifest prevents the removal of both.
+pub async fn a_reference_protects_the_blob_and_the_manifest_of_a_digest(test: MetadataTest) {
     let name = repository("a");
     let child = manifest(&name, "child");
     test.put(&child).await;
@@ -96,8 +96,8 @@ pub async fn a_reference_holds_both_forms_of_a_digest(test: MetadataTest) {
     assert_eq!(test.unlink(&name, &child.digest).await, Removal::Removed);
 }
 
-/// A reference that need not exist holds what it names all the same, from when that is pushed.
-pub async fn an_excepted_reference_holds_what_it_names(test: MetadataTest) {
+/// An excepted reference also prevents the removal of its target, as soon as that is pushed.
+pub async fn an_excepted_reference_protects_its_target(test: MetadataTest) {
     let name = repository("a");
     let blob = digest("foreign layer");
     let child = manifest(&name, "sparse child");
@@ -115,8 +115,8 @@ pub async fn an_excepted_reference_holds_what_it_names(test: MetadataTest) {
     assert_eq!(test.delete_manifest(&name, &child.digest).await, Removal::Removed);
 }
 
-/// A manifest that is a subject and something more is held for the more.
-pub async fn a_subject_that_is_also_a_child_is_held(test: MetadataTest) {
+/// A subject can be deleted. One that is also a child of the same manifest cannot.
+pub async fn a_subject_that_is_also_a_child_is_protected(test: MetadataTest) {
     let name = repository("a");
     let child = manifest(&name, "child");
     test.put(&child).await;
@@ -130,9 +130,9 @@ pub async fn a_subject_that_is_also_a_child_is_held(test: MetadataTest) {
     assert_eq!(test.delete_manifest(&name, &child.digest).await, Removal::Removed);
 }
 
-/// With a manifest go all its tags, more of them than one push may bring, each with its history; tags that moved away
-/// stay.
-pub async fn a_deleted_manifest_takes_its_tags_along(test: MetadataTest) {
+/// Deleting a manifest deletes all its tags, also more than one push may have, and records each in the history. Tags
+/// that have moved to another manifest stay.
+pub async fn deleting_a_manifest_deletes_its_tags(test: MetadataTest) {
     let name = repository("a");
     let tags: Vec<_> = (10..60).map(|number| tag(&format!("v{number}"))).collect();
     let put = manifest(&name, "manifest");
@@ -144,7 +144,7 @@ pub async fn a_deleted_manifest_takes_its_tags_along(test: MetadataTest) {
     let elsewhere = manifest(&repository("b"), "manifest").tagged(tags[..3].to_vec());
     test.put(&elsewhere).await;
 
-    test.pass(10);
+    test.advance(10);
     let cx = test.cx();
     let removed = test.store.delete_manifest(cx, &name, &put.digest, "the deleter").await;
     assert_eq!(removed.expect("delete_manifest"), Removal::Removed);
@@ -167,7 +167,7 @@ pub async fn a_deleted_manifest_takes_its_tags_along(test: MetadataTest) {
 }
 
 /// An unlinked blob is gone from its repository at once, and from no other.
-pub async fn unlinking_is_of_one_repository(test: MetadataTest) {
+pub async fn unlinking_affects_one_repository(test: MetadataTest) {
     let names = ["a", "b", "c"].map(repository);
     let blob = digest("blob");
     for name in &names {

@@ -4,7 +4,7 @@ use super::{MetadataTest, WHO, digest, location, manifest, repository, tag};
 use crate::metadata::DescribeManifest as _;
 use registry::store::metadata::{Defect, HistoryRecord};
 
-/// A tag that is put names the manifest, with a version of the time; the change is in the history.
+/// A new tag names its manifest, its version follows the time, and its history has one entry.
 pub async fn a_new_tag_begins_its_history(test: MetadataTest) {
     let name = repository("a");
     let latest = tag("latest");
@@ -26,7 +26,7 @@ pub async fn a_new_tag_begins_its_history(test: MetadataTest) {
     assert_eq!(test.tag(&name, &tag("LATEST")).await, None);
 }
 
-/// A tag is read together with its manifest, whatever is recorded of it, as one after the other.
+/// One read answers a tag with its manifest, the same as two reads one after the other.
 pub async fn a_tag_is_read_with_its_manifest(test: MetadataTest) {
     let (name, other) = (repository("a"), repository("b"));
     let latest = tag("latest");
@@ -56,14 +56,15 @@ pub async fn a_tag_is_read_with_its_manifest(test: MetadataTest) {
     assert_eq!(read(&name).await, None);
 }
 
-/// A version is the larger of the last one plus 1 and the time, also across a deletion; it never repeats.
+/// A version is the larger of the previous version plus 1 and the time, also after the tag was deleted. It never
+/// repeats.
 pub async fn versions_follow_the_time_and_never_repeat(test: MetadataTest) {
     let name = repository("a");
     let latest = tag("latest");
     let puts = ["one", "two"].map(|text| manifest(&name, text).tagged([latest.clone()]));
     let mut last = 0;
     for (step, millis) in [0, 0, 0, 0, 1, 0, 0, 1000, 0, 0, 0, 0].into_iter().enumerate() {
-        test.pass(millis);
+        test.advance(millis);
         let expected = (last + 1).max(test.now().0 << 12);
         if step % 3 == 2 {
             assert!(test.delete_tag(&name, &latest).await);
@@ -81,7 +82,7 @@ pub async fn versions_follow_the_time_and_never_repeat(test: MetadataTest) {
     }
 }
 
-/// The clock of another instance may be behind: versions grow all the same.
+/// Versions grow also when the clock of another instance is behind.
 pub async fn versions_grow_when_the_clock_does_not(test: MetadataTest) {
     let name = repository("a");
     let latest = tag("latest");
@@ -100,17 +101,18 @@ pub async fn versions_grow_when_the_clock_does_not(test: MetadataTest) {
         }
         let history = test.assert_chain(&name, &latest).await;
         assert_eq!(history[0].version, first + number);
-        assert_eq!(history[0].at, cx.now, "the time is told as it was");
+        assert_eq!(history[0].at, cx.now, "the time is answered as it was");
     }
 }
 
-/// A tag moves; both manifests stay, and the history tells from what to what, and who did it.
-pub async fn a_tag_moves(test: MetadataTest) {
+/// A tag moves to another manifest. Both manifests stay, and the history says from which to which, and by which
+/// principal.
+pub async fn a_moved_tag_keeps_both_manifests(test: MetadataTest) {
     let name = repository("a");
     let latest = tag("latest");
     let one = manifest(&name, "one").tagged([latest.clone(), tag("stays")]);
     let mut two = manifest(&name, "the second").tagged([latest.clone()]);
-    two.who = String::from("somebody else");
+    two.who = String::from("another principal");
     two.media_type = super::media_type("application/vnd.example+json");
     test.put(&one).await;
     test.put(&two).await;
@@ -133,7 +135,7 @@ pub async fn a_tag_moves(test: MetadataTest) {
         changes,
         [
             (Some(two.digest), Some(one.digest), WHO),
-            (Some(one.digest), Some(two.digest), "somebody else"),
+            (Some(one.digest), Some(two.digest), "another principal"),
             (None, Some(one.digest), WHO),
         ]
     );
@@ -147,21 +149,21 @@ pub async fn an_unmoved_tag_gets_no_history(test: MetadataTest) {
     test.put(&put).await;
     let version = test.tag(&name, &latest).await.expect("the tag").version;
     for _ in 0..3 {
-        test.pass(1000);
+        test.advance(1000);
         test.put(&put).await;
     }
     assert_eq!(test.tag(&name, &latest).await.expect("the tag").version, version);
     assert_eq!(test.history(&name, &latest).await.len(), 1);
 }
 
-/// A tag that is deleted is gone, its manifest and its history stay; deleting it again is told apart.
-pub async fn a_tag_is_deleted_alone(test: MetadataTest) {
+/// A deleted tag is gone; its manifest and its history stay. Deleting it again is answered as absent.
+pub async fn deleting_a_tag_keeps_its_manifest(test: MetadataTest) {
     let name = repository("a");
     let (latest, other) = (tag("latest"), tag("other"));
     assert!(!test.delete_tag(&name, &latest).await, "there is none");
     let put = manifest(&name, "manifest").tagged([latest.clone(), other.clone()]);
     test.put(&put).await;
-    test.pass(5);
+    test.advance(5);
     let deleted = test.store.delete_tag(test.cx(), &name, &latest, "the deleter").await;
     assert!(deleted.expect("delete_tag"));
     assert_eq!(test.tag(&name, &latest).await, None);
@@ -177,8 +179,8 @@ pub async fn a_tag_is_deleted_alone(test: MetadataTest) {
     assert_eq!(history[0].at, test.now());
 }
 
-/// The history of a tag is of one tag in one repository.
-pub async fn histories_are_apart(test: MetadataTest) {
+/// A history belongs to one tag in one repository.
+pub async fn each_tag_has_its_own_history(test: MetadataTest) {
     let names = ["a", "a/b", "b"].map(repository);
     let tags = ["a", "b", "A"].map(tag);
     for name in &names {
@@ -196,12 +198,12 @@ pub async fn histories_are_apart(test: MetadataTest) {
     }
 }
 
-/// The history comes newest first, page by page: below a version, as many as were asked for, and whether more follow.
-pub async fn history_comes_in_pages(test: MetadataTest) {
+/// The history is listed in pages, newest first: below a version, up to the limit, and whether more follows.
+pub async fn history_is_listed_in_pages(test: MetadataTest) {
     let name = repository("a");
     let latest = tag("latest");
     for number in 0..10_u64 {
-        test.pass(number % 3);
+        test.advance(number % 3);
         let text = format!("manifest {number}");
         test.put(&manifest(&name, text).tagged([latest.clone()])).await;
     }

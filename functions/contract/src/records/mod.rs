@@ -1,10 +1,9 @@
-//! What a [`RecordStore`] must do: give everything in slices of any size
-//! ([`walks`]), and take it again, here or in another store ([`moves`]).
+//! What a [`RecordStore`] must do: answer all records in slices of any size ([`walks`]), and insert them into another
+//! store or the same one ([`moves`]).
 
 pub mod moves;
 pub mod walks;
 
-use crate::metadata::DescribeManifest as _;
 use std::collections::BTreeSet;
 
 pub use moves::*;
@@ -12,23 +11,24 @@ pub use walks::*;
 
 use super::collection::CollectionTest;
 use super::metadata::{digest, location, manifest, repository, tag};
-use super::{ContractTest, Names};
+use super::{ContractTest, MetadataStores};
+use crate::metadata::DescribeManifest as _;
 use registry::store::metadata::Removal;
 use registry::store::records::{Record, RecordStore};
 
-/// Two stores that know nothing of each other, both empty.
+/// Two independent stores, both empty.
 pub struct Pair {
-    /// Where records come from.
-    pub from: Names,
-    /// Where they go.
-    pub to: Names,
+    /// The store that the records come from.
+    pub from: MetadataStores,
+    /// The store that they are inserted into.
+    pub to: MetadataStores,
 }
 
-/// What a clause about records is given.
+/// The test of a clause about records.
 pub type RecordTest = ContractTest<Pair>;
 
-/// More slices than any walk here has records.
-const ENDLESS: usize = 100_000;
+/// The maximum number of slices of a walk.
+const MAX_SLICES: usize = 100_000;
 
 impl RecordTest {
     pub(super) fn from(&self) -> CollectionTest {
@@ -44,7 +44,7 @@ impl RecordTest {
 pub(super) async fn walk(test: &ContractTest<dyn RecordStore>, limit: usize) -> Vec<Record> {
     let mut all = Vec::new();
     let mut next = None;
-    for _ in 0..ENDLESS {
+    for _ in 0..MAX_SLICES {
         let slice = test.store.records(test.cx(), next.as_ref(), limit).await;
         let slice = slice.expect("records");
         all.extend(slice.items);
@@ -71,18 +71,17 @@ impl CollectionTest {
     }
 }
 
-/// Something of everything, in two repositories: shared and mounted blobs, manifests in the record and in objects,
-/// subjects that are there and not, references that need not be there, tags that have moved and that are gone, and a
-/// repository in which nothing is left.
-async fn furnish(test: &CollectionTest) {
-    let names = test.names();
+/// Fills a store with records of every kind, in two repositories: shared and mounted blobs, inline and large manifests,
+/// existing and missing subjects, excepted references, moved and deleted tags, and an empty repository.
+async fn fill(test: &CollectionTest) {
+    let names = test.metadata();
     let (one, two, three) = (repository("one"), repository("two/deep"), repository("three"));
     let (shared, other) = (digest("shared"), digest("other"));
     names.commit(&one, &shared).await;
     names.commit(&one, &other).await;
     assert!(names.mount(&two, &shared, &one).await);
     for number in 0..3_usize {
-        test.pass(7);
+        test.advance(7);
         let mut image = manifest(&one, format!("image {number}\0\u{ff}"))
             .requiring([shared, other])
             .excepting([digest("foreign")])
@@ -112,7 +111,7 @@ async fn furnish(test: &CollectionTest) {
                 .tagged([tag("x")]),
         )
         .await;
-    test.pass(7);
+    test.advance(7);
     assert!(names.delete_tag(&one, &tag("v0")).await);
     let gone = manifest(&three, "gone").tagged([tag("gone")]);
     names.put(&gone).await;

@@ -1,6 +1,6 @@
-//! Records that go into another store, or into the one that they came from.
+//! Records that are inserted into another store, or again into the same one.
 
-use super::{RecordTest, furnish, lines};
+use super::{RecordTest, fill, lines};
 use crate::collection::Done as _;
 use crate::metadata::DescribeManifest as _;
 use crate::metadata::{digest, location, manifest, repository, tag};
@@ -9,11 +9,11 @@ use registry::store::metadata::{Defect, ManifestPut, Removal};
 use registry::store::records::{Record, RecordedObject};
 use registry::store::{Timestamp, Uid};
 
-/// More than every grace of the default plan, in milliseconds.
+/// Longer than every grace period of the default plan, in milliseconds.
 const GRACE: u64 = 26 * 3_600_000;
 
 impl RecordTest {
-    /// Moves everything in slices of a few records.
+    /// Moves all records in small slices.
     async fn move_all(&self) -> Vec<Record> {
         let records = self.from().export().await;
         for some in records.chunks(3) {
@@ -22,9 +22,9 @@ impl RecordTest {
         records
     }
 
-    /// Whatever one store answers, the other answers too.
+    /// Asserts that both stores answer every read the same.
     async fn assert_alike(&self) {
-        let (from, to) = (self.from().names(), self.to().names());
+        let (from, to) = (self.from().metadata(), self.to().metadata());
         let repositories = from.repositories(None, 1000).await;
         assert_eq!(to.repositories(None, 1000).await, repositories);
         for name in &repositories.items {
@@ -59,17 +59,17 @@ impl RecordTest {
     }
 }
 
-/// Everything that one store knows, another knows after it: every read answers the same.
-pub async fn everything_moves(test: RecordTest) {
-    furnish(&test.from()).await;
+/// Every record of one store can be inserted into another, which then answers every read the same.
+pub async fn every_record_can_be_moved_to_another_store(test: RecordTest) {
+    fill(&test.from()).await;
     let records = test.move_all().await;
     assert_eq!(lines(&test.to().export().await), lines(&records));
     test.assert_alike().await;
 }
 
-/// Inserting again changes nothing, nor does the order in which records come.
+/// Inserting records again changes nothing, and the order of the records does not matter.
 pub async fn inserting_again_changes_nothing(test: RecordTest) {
-    furnish(&test.from()).await;
+    fill(&test.from()).await;
     let mut records = test.from().export().await;
     let to = test.to();
     records.reverse();
@@ -83,7 +83,7 @@ pub async fn inserting_again_changes_nothing(test: RecordTest) {
     to.import(&[]).await;
     assert_eq!(lines(&to.export().await), lines(&records));
     test.assert_alike().await;
-    test.pass(GRACE);
+    test.advance(GRACE);
     assert_eq!(
         to.run_twice(&Plan::default()).await.done(),
         (0, 0, 0, 0),
@@ -91,13 +91,13 @@ pub async fn inserting_again_changes_nothing(test: RecordTest) {
     );
 }
 
-/// A record that is there is replaced, with all that belonged to it.
-pub async fn a_record_is_replaced(test: RecordTest) {
+/// Inserting a record replaces the existing one, with everything that belonged to it.
+pub async fn inserting_a_record_replaces_it(test: RecordTest) {
     let (from, to) = (test.from(), test.to());
     let name = repository("a");
     let blobs = [digest("blob 0"), digest("blob 1")];
     for (which, world) in [&from, &to].into_iter().enumerate() {
-        let names = world.names();
+        let names = world.metadata();
         for blob in &blobs {
             names.commit_at(&name, blob, &location(which)).await;
         }
@@ -108,20 +108,20 @@ pub async fn a_record_is_replaced(test: RecordTest) {
         names.put(&put).await;
         let tagged = manifest(&name, format!("tagged {which}")).tagged([tag("latest")]);
         names.put(&tagged).await;
-        test.pass(1000);
+        test.advance(1000);
     }
     let records = from.export().await;
     to.import(&records).await;
 
-    let names = to.names();
+    let names = to.metadata();
     for blob in &blobs {
-        assert_eq!(names.link(&name, blob).await, from.names().link(&name, blob).await);
+        assert_eq!(names.link(&name, blob).await, from.metadata().link(&name, blob).await);
         assert_eq!(names.linking_repositories(blob).await.len(), 1);
     }
     let put = digest("manifest");
     assert_eq!(
         names.manifest(&name, &put).await,
-        from.names().manifest(&name, &put).await
+        from.metadata().manifest(&name, &put).await
     );
     assert_eq!(names.referring(&name, &digest("subject 0")).await, [put]);
     assert!(names.referring(&name, &digest("subject 1")).await.is_empty());
@@ -146,16 +146,17 @@ pub async fn a_record_is_replaced(test: RecordTest) {
     assert_eq!(
         to.run_twice(&Plan::default()).await.scheduled,
         3,
-        "and no back-link of an old life holds anything"
+        "and no back-reference of an old uid protects anything"
     );
 }
 
-/// A registry that has moved goes on: references hold, tags have a past, bytes can be mounted, and all can be deleted.
-pub async fn a_registry_goes_on_where_it_has_moved(test: RecordTest) {
-    furnish(&test.from()).await;
+/// A moved registry works: references protect their targets, tags have their history, blobs can be mounted, and
+/// everything can be deleted.
+pub async fn a_moved_registry_works(test: RecordTest) {
+    fill(&test.from()).await;
     test.move_all().await;
     let to = test.to();
-    let names = to.names();
+    let names = to.metadata();
     let (one, two) = (repository("one"), repository("two/deep"));
     let shared = digest("shared");
 
@@ -174,7 +175,7 @@ pub async fn a_registry_goes_on_where_it_has_moved(test: RecordTest) {
     assert_eq!(after[1..], before);
     names.assert_chain(&one, &tag("v0")).await;
 
-    test.pass(GRACE);
+    test.advance(GRACE);
     let statistics = to
         .run_twice(&Plan {
             deep: true,
@@ -195,7 +196,7 @@ pub async fn a_registry_goes_on_where_it_has_moved(test: RecordTest) {
         assert!(names.tags(name, None, 10).await.items.is_empty());
     }
     for _ in 0..3 {
-        test.pass(GRACE);
+        test.advance(GRACE);
         to.run(&Plan {
             deep: true,
             ..Plan::default()
@@ -212,17 +213,17 @@ pub async fn a_registry_goes_on_where_it_has_moved(test: RecordTest) {
     to.assert_empty().await;
 }
 
-/// A collection in the new store takes over the ages: what is old and loose is not young there.
-pub async fn ages_move_along(test: RecordTest) {
+/// A collection in the new store uses the ages of the old one: an old unreferenced link is not young there.
+pub async fn ages_are_moved(test: RecordTest) {
     let (from, to) = (test.from(), test.to());
     let name = repository("a");
-    from.names().commit(&name, &digest("blob")).await;
-    test.pass(GRACE);
+    from.metadata().commit(&name, &digest("blob")).await;
+    test.advance(GRACE);
     test.move_all().await;
     assert_eq!(to.run(&Plan::default()).await.marked, 1);
 }
 
-/// Records hold what no operation would write: all values that their types allow.
+/// Records hold every value that their types allow, also values that no operation writes.
 pub async fn records_hold_extreme_values(test: RecordTest) {
     let to = test.to();
     let name = repository("a");
@@ -259,30 +260,36 @@ pub async fn records_hold_extreme_values(test: RecordTest) {
     ];
     to.import(&records).await;
     assert_eq!(lines(&to.export().await), lines(&records));
-    let link = to.names().link(&name, &blob).await.expect("the link");
+    let link = to.metadata().link(&name, &blob).await.expect("the link");
     assert_eq!((link.size, link.uid), (size, Uid(u64::MAX)));
-    assert_eq!(to.names().unlink(&name, &blob).await, Removal::Removed);
-    assert_eq!(to.names().linking_repositories(&blob).await, [repository("b")]);
+    assert_eq!(to.metadata().unlink(&name, &blob).await, Removal::Removed);
+    assert_eq!(to.metadata().linking_repositories(&blob).await, [repository("b")]);
 }
 
-/// What is known to be wrong with an object is told of its record, and does not move: the copy may be whole.
-pub async fn the_defect_of_an_object_is_told_and_not_exported(test: RecordTest) {
+/// A known defect of an object is reported with its record, and is not exported: the copy may be intact.
+pub async fn a_defect_is_reported_and_not_exported(test: RecordTest) {
     let (from, to) = (test.from(), test.to());
     let (name, blob) = (repository("a"), digest("blob"));
-    from.names().commit_at(&name, &blob, &location(1)).await;
+    from.metadata().commit_at(&name, &blob, &location(1)).await;
     for defect in [None, Some(Defect::Missing), None, Some(Defect::Damaged)] {
         match defect {
-            Some(defect) => drop(from.names().record_defect(None, &blob, &location(1), defect).await),
-            None => from.names().clear_missing(&blob, &location(1)).await,
+            Some(defect) => drop(from.metadata().record_defect(None, &blob, &location(1), defect).await),
+            None => from.metadata().clear_missing(&blob, &location(1)).await,
         }
-        let told = RecordedObject {
+        let recorded = RecordedObject {
             location: location(1),
             size: 1000,
             defect,
         };
-        assert_eq!(from.place(&blob).await, Some(told.clone()));
+        assert_eq!(from.place(&blob).await, Some(recorded.clone()));
         to.import(&from.export().await).await;
-        assert_eq!(to.place(&blob).await, Some(RecordedObject { defect: None, ..told }));
+        assert_eq!(
+            to.place(&blob).await,
+            Some(RecordedObject {
+                defect: None,
+                ..recorded
+            })
+        );
     }
     assert_eq!(from.place(&digest("another")).await, None);
 }

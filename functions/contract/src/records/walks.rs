@@ -1,9 +1,9 @@
 //! Walks over all records.
 
-use crate::metadata::DescribeManifest as _;
 use std::collections::BTreeSet;
 
-use super::{ENDLESS, RecordTest, furnish, lines, walk};
+use super::{MAX_SLICES, RecordTest, fill, lines, walk};
+use crate::metadata::DescribeManifest as _;
 use crate::metadata::{digest, location, manifest, repository, tag};
 use registry::store::metadata::{Content, Removal};
 use registry::store::records::{EntryContent, Record};
@@ -13,11 +13,11 @@ pub async fn an_empty_store_has_no_records(test: RecordTest) {
     assert_eq!(test.from().export().await, []);
 }
 
-/// The records say what the reads say, and there is one of everything.
-pub async fn records_say_what_reads_say(test: RecordTest) {
+/// The records agree with what reads answer, and each appears once.
+pub async fn records_agree_with_reads(test: RecordTest) {
     let from = test.from();
-    furnish(&from).await;
-    let names = from.names();
+    fill(&from).await;
+    let names = from.metadata();
     let mut counts = [0; 6];
     for record in from.export().await {
         let kind = match record {
@@ -86,15 +86,15 @@ pub async fn records_say_what_reads_say(test: RecordTest) {
         };
         counts[kind] += 1;
     }
-    // Repositories; digests with a place; links; manifests; tags; changes: three tags made and two moved, `v0` and
-    // `gone` deleted, `x` and `gone` made.
+    // Repositories; blob records; links; manifests; tags; history entries: three tags created and two moved, `v0` and
+    // `gone` deleted, `x` and `gone` created.
     assert_eq!(counts, [3, 3, 3, 9, 4, 10]);
 }
 
-/// A manifest's record names all that it refers to, also what need not be there, but not its subject.
+/// A manifest's record names all its references, also excepted ones, but not its subject.
 pub async fn a_manifest_is_recorded_with_its_references(test: RecordTest) {
     let from = test.from();
-    let names = from.names();
+    let names = from.metadata();
     let name = repository("a");
     let (blob, foreign) = (digest("blob"), digest("foreign"));
     names.commit(&name, &blob).await;
@@ -124,28 +124,28 @@ pub async fn a_manifest_is_recorded_with_its_references(test: RecordTest) {
     assert_eq!(entry.content, EntryContent::Stored(location(1)));
 }
 
-/// Slices of any size meet everything.
-pub async fn slices_meet_every_record(test: RecordTest) {
+/// Slices of any size visit every record.
+pub async fn slices_visit_every_record(test: RecordTest) {
     let from = test.from();
-    furnish(&from).await;
+    fill(&from).await;
     let all = lines(&from.export().await);
     for limit in [1, 2, 5, 1000] {
         let met = walk(&from.of(from.store.records.clone()), limit).await;
         assert_eq!(lines(&met), all, "in slices of {limit}");
-        assert_eq!(met.len(), all.len(), "nothing is met twice while nothing changes");
+        assert_eq!(met.len(), all.len(), "no record is visited twice while nothing changes");
     }
 }
 
-/// What is written or removed during a walk does not keep it from meeting everything else.
-pub async fn a_walk_meets_what_stays(test: RecordTest) {
+/// Records that are written or deleted during a walk do not prevent it from visiting all others.
+pub async fn a_walk_visits_every_record_that_stays(test: RecordTest) {
     let from = test.from();
-    furnish(&from).await;
-    let names = from.names();
+    fill(&from).await;
+    let names = from.metadata();
     let all = lines(&from.export().await);
     let busy = repository("one");
     let mut met = Vec::new();
     let mut next = None;
-    for round in 0..ENDLESS {
+    for round in 0..MAX_SLICES {
         let slice = from.store.records.records(test.cx(), next.as_ref(), 1).await;
         let slice = slice.expect("records");
         met.extend(slice.items);
@@ -168,19 +168,19 @@ pub async fn a_walk_meets_what_stays(test: RecordTest) {
     }
     assert!(next.is_none(), "the walk ends");
     let missed: BTreeSet<_> = all.difference(&lines(&met)).cloned().collect();
-    assert!(missed.is_empty(), "not met: {missed:#?}");
+    assert!(missed.is_empty(), "not visited: {missed:#?}");
 }
 
-/// Marks, graves and sessions are no records: they belong to the store they were made in.
-pub async fn what_a_collection_notes_is_no_record(test: RecordTest) {
+/// Marks, pending deletions and sessions are not exported: they belong to the store that made them.
+pub async fn marks_and_pending_deletions_are_not_exported(test: RecordTest) {
     let from = test.from();
-    let names = from.names();
-    furnish(&from).await;
+    let names = from.metadata();
+    fill(&from).await;
     names.commit(&repository("one"), &digest("loose")).await;
     names
         .commit_at(&repository("one"), &digest("loose"), &location(7))
         .await;
-    // A repository in which nothing is left leaves the catalog.
+    // An empty repository leaves the catalog.
     let but_for_the_empty = |mut records: Vec<Record>| {
         let empty = repository("three");
         records.retain(|record| !matches!(record, Record::Repository { name, .. } if *name == empty));
@@ -189,7 +189,7 @@ pub async fn what_a_collection_notes_is_no_record(test: RecordTest) {
     let all = but_for_the_empty(from.export().await);
     let sessions = from.sessions();
     sessions.claim(sessions.key(1)).await;
-    test.pass(1000 * 3_600_000);
+    test.advance(1000 * 3_600_000);
     let plan = registry::store::collection::Plan::default();
     assert_eq!(from.run(&plan).await.marked, 1);
     assert_eq!(but_for_the_empty(from.export().await), all);

@@ -1,4 +1,4 @@
-//! How sessions end, what is found when their tokens have expired, and the keys that sign the tokens.
+//! The ends of sessions, the list of expired sessions, and the keys that sign upload tokens.
 
 use std::collections::BTreeSet;
 
@@ -10,8 +10,8 @@ use registry::store::sessions::{
 };
 use registry::store::{Location, Timestamp, Uid};
 
-/// A session that is being committed tells its digest; nobody can claim or cancel it, also after the claim's time.
-pub async fn a_committing_session_is_left_alone(test: SessionTest) {
+/// A committing session answers its digest. It cannot be claimed or cancelled, also after the end of its claim.
+pub async fn a_committing_session_cannot_be_claimed_or_cancelled(test: SessionTest) {
     let key = test.key(1);
     let claim = test.claim(key).await;
     assert!(test.save(&claim, progress(4), Some(b"p")).await);
@@ -31,13 +31,13 @@ pub async fn a_committing_session_is_left_alone(test: SessionTest) {
         }
         assert!(matches!(test.cancel(key).await, Cancelled::Ended));
         assert_eq!(test.row(key).await, row);
-        test.pass(CLAIM * 2);
+        test.advance(CLAIM * 2);
     }
     test.finish(&claim, End::Done).await;
     assert_eq!(test.row(key).await.state, State::Done);
 }
 
-/// Done sessions keep their digest, so that a replay of the final PUT can be answered; they take nothing more.
+/// A done session keeps its digest, so that a repeated final PUT can be answered. It accepts nothing else.
 pub async fn a_done_session_keeps_its_digest(test: SessionTest) {
     let key = test.key(1);
     let claim = test.claim(key).await;
@@ -56,11 +56,11 @@ pub async fn a_done_session_keeps_its_digest(test: SessionTest) {
     test.finish(&claim, End::Done).await;
     assert_eq!(test.row(key).await, row, "finishing again changes nothing");
     test.assert_lost(&claim).await;
-    test.pass(23 * 60 * 60 * 1000);
+    test.advance(23 * 60 * 60 * 1000);
     assert_eq!(test.get(key).await, Some(row), "the row stays while the token lives");
 }
 
-/// A claimed session can be cancelled by who claimed it: its bytes did not have the digest.
+/// The owner of the claim can cancel a session, for example when the bytes do not have the digest.
 pub async fn a_claimed_session_can_be_finished_as_cancelled(test: SessionTest) {
     let key = test.key(1);
     let claim = test.claim(key).await;
@@ -73,27 +73,27 @@ pub async fn a_claimed_session_can_be_finished_as_cancelled(test: SessionTest) {
     test.assert_lost(&claim).await;
 }
 
-/// A committing session can be given up: its content turned out to be unpublishable.
+/// A committing session can be cancelled when its content cannot be published.
 pub async fn a_committing_session_can_be_finished_as_cancelled(test: SessionTest) {
     let key = test.key(1);
     let claim = test.claim(key).await;
     assert!(test.commit(&claim, &digest("content")).await);
-    test.pass(CLAIM * 2);
+    test.advance(CLAIM * 2);
     test.finish(&claim, End::Cancelled).await;
     assert_eq!(test.row(key).await.state, State::Cancelled);
     assert!(matches!(test.try_claim(key).await, Claimed::Ended(_)));
 }
 
-/// A commit is settled by whoever has finished its publication, with nothing in hand but the key; anything else stays
+/// A caller that has only the key of a committing session can finish it after its publication. Every other state stays
 /// as it is.
-pub async fn a_committing_session_can_be_settled(test: SessionTest) {
+pub async fn a_committing_session_can_be_finished_by_its_key(test: SessionTest) {
     let finish_committing = async |key| {
         let settled = test.store.finish_committing(test.cx(), key, End::Done).await;
         settled.expect("finish_committing");
     };
     let key = test.key(1);
     finish_committing(key).await;
-    assert_eq!(test.get(key).await, None, "settling makes no row");
+    assert_eq!(test.get(key).await, None, "finishing creates no row");
     let claim = test.claim(key).await;
     let open = test.row(key).await;
     finish_committing(key).await;
@@ -116,8 +116,8 @@ pub async fn a_committing_session_can_be_settled(test: SessionTest) {
     assert_eq!(test.row(other).await, cancelled);
 }
 
-/// A published session stays what it is: whatever comes later has nothing to end. It keeps what collection needs.
-pub async fn a_session_can_be_published_and_not_done(test: SessionTest) {
+/// A published session that is not done keeps its state, whatever is called later. It keeps what collection needs.
+pub async fn a_published_session_keeps_its_state(test: SessionTest) {
     let digest = digest("content");
     for (id, by_key) in [(1, false), (2, true)] {
         let key = test.key(id);
@@ -147,8 +147,8 @@ pub async fn a_session_can_be_published_and_not_done(test: SessionTest) {
     }
 }
 
-/// A commit keeps all that its publication needs: whoever repeats the request has nothing else.
-pub async fn a_commit_keeps_what_is_published(test: SessionTest) {
+/// A commit records everything that its publication needs: the client that repeats the request has nothing else.
+pub async fn a_commit_records_everything_its_publication_needs(test: SessionTest) {
     let sizes = [0, 1, u64::from(u32::MAX) + 1, i64::MAX.cast_unsigned()];
     for (id, size) in (0..).zip(sizes) {
         let key = test.key(id);
@@ -169,11 +169,11 @@ pub async fn a_commit_keeps_what_is_published(test: SessionTest) {
     }
 }
 
-/// A finish by a claim that was lost does not end the session under the claim that followed it.
+/// A finish with a lost claim does not end the session of the claim that followed.
 pub async fn a_lost_claim_cannot_finish(test: SessionTest) {
     let key = test.key(1);
     let first = test.claim(key).await;
-    test.pass(CLAIM);
+    test.advance(CLAIM);
     let second = test.claim(key).await;
     test.finish(&first, End::Cancelled).await;
     assert_eq!(test.row(key).await.state, State::Open);
@@ -188,8 +188,8 @@ pub async fn a_lost_claim_cannot_finish(test: SessionTest) {
     assert_eq!(test.row(key).await.state, State::Done);
 }
 
-/// Cancelling a session without a row leaves one, so that the token stays cancelled.
-pub async fn a_cancel_without_a_row_leaves_one(test: SessionTest) {
+/// A cancel of a session without a row creates one, so that the token stays cancelled.
+pub async fn a_cancel_creates_a_missing_row(test: SessionTest) {
     let key = test.key(1);
     assert!(matches!(test.cancel(key).await, Cancelled::Now(None)));
     let row = test.row(key).await;
@@ -206,8 +206,8 @@ pub async fn a_cancel_without_a_row_leaves_one(test: SessionTest) {
     assert_eq!(test.row(key).await, row);
 }
 
-/// Cancelling answers the row as it was: what must be cleared away is named there.
-pub async fn a_cancel_tells_what_was_stored(test: SessionTest) {
+/// A cancel answers the row as it was: it names everything that must be deleted.
+pub async fn a_cancel_answers_the_row_as_it_was(test: SessionTest) {
     let key = test.key(1);
     let claim = test.claim(key).await;
     assert!(test.save(&claim, progress(9), Some(b"p")).await);
@@ -225,8 +225,8 @@ pub async fn a_cancel_tells_what_was_stored(test: SessionTest) {
     assert!(matches!(test.cancel(key).await, Cancelled::Ended));
 }
 
-/// A live claim does not protect a session from its client: it is cancelled, and the claim is lost.
-pub async fn a_cancel_takes_the_claim_away(test: SessionTest) {
+/// A live claim does not prevent a cancel by the client: the session is cancelled, and the claim is lost.
+pub async fn a_cancel_revokes_a_live_claim(test: SessionTest) {
     let key = test.key(1);
     let claim = test.claim(key).await;
     match test.cancel(key).await {
@@ -237,7 +237,7 @@ pub async fn a_cancel_takes_the_claim_away(test: SessionTest) {
     assert_eq!(test.row(key).await.state, State::Cancelled);
 }
 
-/// A cancel and a commit that race: one of them has the session.
+/// A cancel and a commit at the same time: exactly one of them succeeds.
 pub async fn a_cancel_races_the_commit(test: SessionTest) {
     for round in 0..24_u64 {
         let key = test.key(u128::from(round));
@@ -266,8 +266,8 @@ pub async fn a_cancel_races_the_commit(test: SessionTest) {
     }
 }
 
-/// Expired sessions come each once, whatever their state, page by page, in an order that stays; the bound is exclusive.
-pub async fn expired_sessions_come_in_pages(test: SessionTest) {
+/// Expired sessions are listed once each, whatever their state, in pages and in a stable order. The bound is exclusive.
+pub async fn expired_sessions_are_listed_in_pages(test: SessionTest) {
     let start = test.now();
     let key = |after: u64, id: u128| SessionKey {
         expires: start.plus_millis(after),
@@ -282,7 +282,7 @@ pub async fn expired_sessions_come_in_pages(test: SessionTest) {
         key(10, 9),
         key(100, 2),
     ];
-    // In another order than that of the keys.
+    // In another order than the keys have.
     for number in [5, 2, 6, 0, 4, 1, 3] {
         let claim = test.claim(keys[number]).await;
         match number {
@@ -336,19 +336,19 @@ fn signing_key(id: u32, created: Timestamp) -> SigningKey {
     SigningKey { id, secret, created }
 }
 
-/// The first candidate is stored, and stays.
+/// The first signing key is stored and stays.
 pub async fn the_first_signing_key_stays(test: SessionTest) {
     let first = signing_key(u32::MAX, test.now());
     let keys = test.store.signing_keys(test.cx(), first.clone()).await;
     assert!(keys.expect("signing_keys") == [first.clone()]);
-    test.pass(1000);
+    test.advance(1000);
     let second = signing_key(2, test.now());
     let keys = test.store.signing_keys(test.cx(), second).await;
     assert!(keys.expect("signing_keys") == [first]);
 }
 
-/// First calls that race all answer the same one key, secret and all.
-pub async fn racing_first_signing_keys_are_one(test: SessionTest) {
+/// Several first calls at the same time all answer the same key, with the same secret.
+pub async fn racing_first_signing_keys_agree(test: SessionTest) {
     let answers = test
         .together(16, |number| {
             let test = test.clone();
@@ -369,7 +369,7 @@ pub async fn racing_first_signing_keys_are_one(test: SessionTest) {
     }
 }
 
-/// Another incarnation in the context makes no difference to a session: only its own version does.
+/// The uid in the context makes no difference to a session: only its own version does.
 pub async fn calls_may_come_from_any_instance(test: SessionTest) {
     let key = test.key(1);
     let claim = test.claim(key).await;

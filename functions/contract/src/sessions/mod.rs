@@ -1,5 +1,5 @@
-//! What a [`SessionStore`] must do. Here are claims and what is saved under them; [`ends`] holds commits, cancels, what
-//! has expired, and the signing keys.
+//! What a [`SessionStore`] must do. This module has claims and what is saved under them; [`endings`] has commits,
+//! cancels, expiry, and the signing keys.
 
 pub mod endings;
 
@@ -12,10 +12,10 @@ use registry::store::sessions::{
 };
 use registry::store::{Location, Timestamp};
 
-/// What a clause about sessions is given.
+/// The test of a clause about sessions.
 pub type SessionTest = ContractTest<dyn SessionStore>;
 
-/// A minute, in milliseconds: how long the claims here live.
+/// A minute, in milliseconds: the duration of a claim here.
 pub(crate) const CLAIM: u64 = 60_000;
 
 impl SessionTest {
@@ -37,7 +37,7 @@ impl SessionTest {
     pub(crate) async fn try_claim(&self, key: SessionKey) -> Claimed {
         let cx = self.cx();
         let until = cx.now.plus_millis(CLAIM);
-        // Right and wrong in turn: what is expected changes no answer.
+        // Right and wrong in turn: the expectation changes no answer.
         let expected = if cx.uid.0.is_multiple_of(2) {
             Expected::New
         } else {
@@ -100,7 +100,7 @@ impl SessionTest {
             .expect("expired")
     }
 
-    /// Nothing that a claim allows works any more, and trying it changes nothing.
+    /// Asserts that a lost claim allows nothing, and that trying changes nothing.
     pub(crate) async fn assert_lost(&self, claim: &Claim) {
         let before = self.get(claim.key).await;
         let parts = self.parts(claim.key).await;
@@ -122,7 +122,7 @@ pub(crate) fn digest(text: &str) -> Digest {
     Digest::of(Algorithm::Sha256, text.as_bytes())
 }
 
-/// What a claimed session becomes: the object of its attempt.
+/// The publication of the object of this attempt.
 pub(crate) fn publishing(claim: &Claim, digest: &Digest) -> Publishing {
     Publishing {
         digest: *digest,
@@ -131,7 +131,7 @@ pub(crate) fn publishing(claim: &Claim, digest: &Digest) -> Publishing {
     }
 }
 
-/// Progress after `offset` bytes; its hash and store states hold every kind of byte.
+/// Progress after `offset` bytes. Its hash state and store state have every byte value.
 pub(crate) fn progress(offset: u64) -> Progress {
     Progress {
         offset,
@@ -141,7 +141,7 @@ pub(crate) fn progress(offset: u64) -> Progress {
     }
 }
 
-/// A session in which nothing was stored has no row and no parts, and asking creates none.
+/// A session in which nothing was stored has no row and no parts, and a read creates none.
 pub async fn a_new_session_has_no_row(test: SessionTest) {
     let key = test.key(1);
     assert_eq!(test.get(key).await, None);
@@ -149,7 +149,7 @@ pub async fn a_new_session_has_no_row(test: SessionTest) {
     assert_eq!(test.get(key).await, None);
 }
 
-/// The first claim creates the row, which names the attempt before anything is stored.
+/// The first claim creates the row, which records the attempt before anything is stored.
 pub async fn a_claim_creates_the_row(test: SessionTest) {
     let key = test.key(u128::MAX - 1);
     let claim = test.claim(key).await;
@@ -167,11 +167,11 @@ pub async fn a_claim_creates_the_row(test: SessionTest) {
     assert_eq!(row.version, claim.version);
 }
 
-/// Sessions are told apart by their whole key.
-pub async fn sessions_are_apart(test: SessionTest) {
+/// Sessions with different keys are different sessions: every part of the key counts.
+pub async fn sessions_differ_by_their_whole_key(test: SessionTest) {
     let one = test.key(1);
     let two = test.key(2);
-    // All 128 bits count.
+    // All 128 bits matter.
     let high = test.key(1 << 127 | 1);
     let later = SessionKey {
         expires: one.expires.plus_millis(1),
@@ -187,8 +187,8 @@ pub async fn sessions_are_apart(test: SessionTest) {
     assert_eq!(test.row(one).await.progress.offset, 5);
 }
 
-/// While a claim is live there is no second one, and the answer tells how the session is.
-pub async fn a_live_claim_keeps_others_out(test: SessionTest) {
+/// While a claim is live, another claim is refused, and the answer has the state of the session.
+pub async fn a_live_claim_refuses_other_claims(test: SessionTest) {
     let key = test.key(1);
     let first = test.claim(key).await;
     assert!(test.save(&first, progress(7), None).await);
@@ -205,13 +205,13 @@ pub async fn a_live_claim_keeps_others_out(test: SessionTest) {
     assert!(test.save(&second, progress(8), None).await);
 }
 
-/// A claim that is not renewed ends by itself, at the very moment that was given.
+/// A claim that is not renewed expires exactly at its end.
 pub async fn a_claim_expires_at_its_end(test: SessionTest) {
     let key = test.key(1);
     let first = test.claim(key).await;
-    test.pass(CLAIM - 1);
+    test.advance(CLAIM - 1);
     assert!(matches!(test.try_claim(key).await, Claimed::Busy(_)));
-    test.pass(1);
+    test.advance(1);
     let second = test.claim(key).await;
     assert_eq!(second.attempt.number, 2);
     assert_eq!(second.progress, Progress::default());
@@ -219,55 +219,55 @@ pub async fn a_claim_expires_at_its_end(test: SessionTest) {
     assert!(test.save(&second, progress(3), None).await);
 }
 
-/// A claim that ran out while nobody else came is as good as before: it can be renewed, saved, released, committed and
+/// An expired claim stays valid until another one is granted: it can be renewed, saved, released, committed and
 /// finished.
-pub async fn a_claim_that_ran_out_is_still_good(test: SessionTest) {
+pub async fn an_expired_claim_is_valid_until_another_is_granted(test: SessionTest) {
     let key = test.key(1);
     let claim = test.claim(key).await;
-    test.pass(CLAIM);
+    test.advance(CLAIM);
     assert!(test.renew(&claim).await);
     assert!(matches!(test.try_claim(key).await, Claimed::Busy(_)), "renewed");
-    test.pass(CLAIM);
+    test.advance(CLAIM);
     assert!(test.save(&claim, progress(3), Some(b"part")).await);
     assert_eq!(test.row(key).await.progress.offset, 3);
 
     let claim = test.claim(key).await;
-    test.pass(CLAIM);
+    test.advance(CLAIM);
     test.release(&claim).await;
     test.assert_lost(&claim).await;
 
     let claim = test.claim(key).await;
-    test.pass(CLAIM);
+    test.advance(CLAIM);
     assert!(test.commit(&claim, &digest("late")).await);
     test.finish(&claim, End::Done).await;
     assert_eq!(test.row(key).await.state, State::Done);
 
     let other = test.key(2);
     let claim = test.claim(other).await;
-    test.pass(CLAIM);
+    test.advance(CLAIM);
     test.finish(&claim, End::Cancelled).await;
     assert_eq!(test.row(other).await.state, State::Cancelled);
 }
 
-/// A renewed claim lives until its new end; its version stays as it was.
-pub async fn a_renewed_claim_lives_on(test: SessionTest) {
+/// A renewed claim is live until its new end. Its version does not change.
+pub async fn a_renewed_claim_is_live_until_its_new_end(test: SessionTest) {
     let key = test.key(1);
     let claim = test.claim(key).await;
     for _ in 0..3 {
-        test.pass(CLAIM - 1);
+        test.advance(CLAIM - 1);
         assert!(test.renew(&claim).await);
     }
     let row = test.row(key).await;
     assert_eq!(row.claimed_until, Some(test.now().plus_millis(CLAIM)));
     assert_eq!(row.version, claim.version);
     assert_eq!(row.attempts, 1);
-    test.pass(CLAIM - 1);
+    test.advance(CLAIM - 1);
     assert!(matches!(test.try_claim(key).await, Claimed::Busy(_)));
     assert!(test.save(&claim, progress(1), None).await);
 }
 
-/// Saving replaces the progress, ends the claim, and keeps part records in order under numbers of its own.
-pub async fn a_save_records_the_body(test: SessionTest) {
+/// A save replaces the progress, ends the claim, and adds a numbered part record.
+pub async fn a_save_records_progress_and_part(test: SessionTest) {
     let key = test.key(1);
     let every_byte: Vec<u8> = (0..=255).collect();
     let bodies: [(u64, Option<&[u8]>, u32); 5] = [
@@ -296,15 +296,15 @@ pub async fn a_save_records_the_body(test: SessionTest) {
         assert!(row.version > claimed.version, "a save is a change");
         test.assert_lost(&claim).await;
         let next = test.claim(key).await;
-        assert_eq!(next.progress, expected, "the next claim tells what is stored");
+        assert_eq!(next.progress, expected, "the next claim answers the progress");
         test.release(&next).await;
     }
     let parts: [&[u8]; 4] = [b"first", &every_byte, b"", b"first"];
     assert_eq!(test.parts(key).await, parts);
 }
 
-/// Many part records keep the order in which they were saved, also past every power of ten.
-pub async fn parts_stay_in_order(test: SessionTest) {
+/// Many part records are read in the order in which they were saved, also past every power of ten.
+pub async fn parts_are_read_in_the_order_of_their_saves(test: SessionTest) {
     let key = test.key(1);
     let mut expected = Vec::new();
     for number in 0..120_u32 {
@@ -317,7 +317,7 @@ pub async fn parts_stay_in_order(test: SessionTest) {
     assert_eq!(test.row(key).await.progress.parts, 120);
 }
 
-/// A released claim leaves the session as it was before it, but for the attempt that is counted.
+/// A released claim leaves the session as it was, except for the number of attempts.
 pub async fn a_release_undoes_the_claim(test: SessionTest) {
     let key = test.key(1);
     let claim = test.claim(key).await;
@@ -342,8 +342,9 @@ pub async fn a_release_undoes_the_claim(test: SessionTest) {
     );
 }
 
-/// Every claim gets a number of its own, whatever became of the ones before; the row tells how many there were.
-pub async fn attempts_never_repeat(test: SessionTest) {
+/// Every claim gets an attempt number of its own, whatever happened to earlier claims. The row records how many there
+/// were.
+pub async fn attempt_numbers_never_repeat(test: SessionTest) {
     let key = test.key(1);
     let mut numbers = Vec::new();
     let mut version = 0;
@@ -356,17 +357,17 @@ pub async fn attempts_never_repeat(test: SessionTest) {
         match round % 3 {
             0 => assert!(test.save(&claim, progress(round), None).await),
             1 => test.release(&claim).await,
-            _ => test.pass(CLAIM),
+            _ => test.advance(CLAIM),
         }
     }
     assert_eq!(numbers, (1..=12).collect::<Vec<_>>());
 }
 
-/// Of claims that race for one session, exactly one is granted.
-pub async fn racing_claims_grant_one(test: SessionTest) {
+/// Of several claims of one session at the same time, exactly one is granted.
+pub async fn one_of_racing_claims_is_granted(test: SessionTest) {
     for round in 0..8 {
         let key = test.key(round);
-        // Half of the rounds race for the creation of the row.
+        // In half of the rounds the row does not exist yet.
         if round % 2 == 1 {
             let claim = test.claim(key).await;
             test.release(&claim).await;
@@ -391,14 +392,14 @@ pub async fn racing_claims_grant_one(test: SessionTest) {
     }
 }
 
-/// A claim that takes over an expired one races its save: one of them wins, and the row tells which.
+/// A claim that follows an expired one races its save: one of them succeeds, and the row says which.
 pub async fn a_takeover_races_the_save(test: SessionTest) {
     for round in 0..20_u64 {
         let key = test.key(u128::from(round));
         let first = test.claim(key).await;
         let second_claim = {
             let test = test.clone();
-            // The other instance's clock is where this claim has ended.
+            // By the clock of the other instance the claim has expired.
             let mut cx = test.cx();
             cx.now = cx.now.plus_millis(CLAIM);
             cx.deadline = cx.deadline.plus_millis(CLAIM);
@@ -426,8 +427,8 @@ pub async fn a_takeover_races_the_save(test: SessionTest) {
     }
 }
 
-/// A session that has claimed as many attempts as it may is open as before: nothing is counted, created or claimed.
-pub async fn a_session_has_so_many_attempts_and_no_more(test: SessionTest) {
+/// A session with the maximum number of attempts refuses a further claim, and its row does not change.
+pub async fn a_session_has_a_maximum_of_attempts(test: SessionTest) {
     let key = test.key(1);
     let claim = async |most: u32| {
         let cx = test.cx();
@@ -440,7 +441,7 @@ pub async fn a_session_has_so_many_attempts_and_no_more(test: SessionTest) {
             panic!("attempt {number} of 3");
         };
         assert_eq!(granted.attempt.number, number);
-        assert!(matches!(claim(1).await, Claimed::Busy(_)), "somebody is at it");
+        assert!(matches!(claim(1).await, Claimed::Busy(_)), "another pass is running");
         test.release(&granted).await;
     }
     let before = test.row(key).await;
@@ -457,8 +458,8 @@ pub async fn a_session_has_so_many_attempts_and_no_more(test: SessionTest) {
     assert_eq!(granted.attempt.number, 4);
 }
 
-/// Whatever was expected of a session, a claim is granted and refused as its row says.
-pub async fn what_is_expected_of_a_session_changes_no_answer(test: SessionTest) {
+/// A claim is granted or refused by the row alone, whether the caller expects a new or an existing session.
+pub async fn the_expectation_of_a_session_changes_no_answer(test: SessionTest) {
     for (number, expected) in [Expected::New, Expected::Existing].into_iter().enumerate() {
         let claim = async |key| {
             let cx = test.cx();

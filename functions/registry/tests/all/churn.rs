@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use contract::Stores;
-use contract::churn::Options;
+use contract::churn::ChurnOptions;
 use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
 
 fn stores() -> Stores {
@@ -24,15 +24,15 @@ mod one {
 }
 
 mod another {
-    use super::Options;
+    use super::ChurnOptions;
 
     contract::churn_tests!(
         async { super::stores() },
-        Options {
+        ChurnOptions {
             seed: 20_301_124,
             workers: 6,
             operations: 200,
-            ..Options::default()
+            ..ChurnOptions::default()
         }
     );
 }
@@ -43,7 +43,7 @@ mod noticed {
     use std::sync::Arc;
 
     use async_trait::async_trait;
-    use contract::churn::{Options, churn};
+    use contract::churn::{ChurnOptions, churn};
     use registry::store::collection::{
         Collected, CollectionStore, GracePeriods, PassStart, PendingDeletion, Plan, Standing,
     };
@@ -150,7 +150,7 @@ mod noticed {
             inner: stores.collection,
             defect,
         });
-        let churned = churn(stores, spawn, Options::default()).await;
+        let churned = churn(stores, spawn, ChurnOptions::default()).await;
         unreachable!("nothing was noticed: {churned:?}");
     }
 

@@ -8,7 +8,7 @@ use contract::Stores;
 use contract::counting::{
     CountingBlobs, CountingCollection, CountingMetadata, CountingRecords, CountingSessions, Counts,
 };
-use contract::faulty::{Fault, FaultPoint, Faults, FaultyMetadata, FaultySessions, Kind};
+use contract::faulty::{Fault, FaultKind, FaultPoint, Faults, FaultyMetadata, FaultySessions};
 use contract::source::Body;
 use oci::{Algorithm, Descriptor, Digest, MediaType, RepositoryName};
 use registry::store::blobs::{BlobStore, Discarded, ObjectToDelete, Reached, RedirectRequest, Upload};
@@ -69,6 +69,7 @@ fn every_clause_is_run() {
         include_str!("../../../contract/src/blobs/walks.rs"),
         include_str!("../../../contract/src/sessions/mod.rs"),
         include_str!("../../../contract/src/sessions/endings.rs"),
+        include_str!("../../../contract/src/metadata/defects.rs"),
         include_str!("../../../contract/src/metadata/links.rs"),
         include_str!("../../../contract/src/metadata/lists.rs"),
         include_str!("../../../contract/src/metadata/manifests.rs"),
@@ -76,8 +77,10 @@ fn every_clause_is_run() {
         include_str!("../../../contract/src/metadata/removals.rs"),
         include_str!("../../../contract/src/metadata/tags.rs"),
         include_str!("../../../contract/src/collection/blobs.rs"),
+        include_str!("../../../contract/src/collection/catalog.rs"),
         include_str!("../../../contract/src/collection/links.rs"),
         include_str!("../../../contract/src/collection/passes.rs"),
+        include_str!("../../../contract/src/collection/pending_deletions.rs"),
         include_str!("../../../contract/src/collection/races.rs"),
         include_str!("../../../contract/src/collection/sweeps.rs"),
         include_str!("../../../contract/src/records/moves.rs"),
@@ -328,8 +331,8 @@ async fn faults_strike_when_they_are_planned() {
     faults.plan(Fault {
         method: Some("commit_blob"),
         nth: 2,
-        kind: Kind::Unavailable,
-        timestamp: FaultPoint::Before,
+        kind: FaultKind::Unavailable,
+        point: FaultPoint::Before,
     });
     store.link(cx(1), &name("a"), &digest("one")).await.unwrap();
     commit("two").await.unwrap();
@@ -342,8 +345,8 @@ async fn faults_strike_when_they_are_planned() {
     faults.plan(Fault {
         method: None,
         nth: 1,
-        kind: Kind::Failed,
-        timestamp: FaultPoint::After,
+        kind: FaultKind::Failed,
+        point: FaultPoint::After,
     });
     assert!(matches!(commit("five").await, Err(StoreError::Failed(_))));
     assert_eq!(memory.counts().links, 4, "all was done, and the answer was lost");

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use contract::churn::Options;
+use contract::churn::ChurnOptions;
 use contract::{Guard, Stores};
 use store_dynamodb::DynamoStore;
 use store_s3::S3Blobs;
@@ -33,12 +33,12 @@ async fn stores() -> Stores {
 }
 
 /// How much is done, with a largest blob that is sent in parts. Bounded by the time that slow services take.
-fn much() -> Options {
-    Options {
+fn much() -> ChurnOptions {
+    ChurnOptions {
         workers: 3,
         operations: 40,
         largest: 14 << 20,
-        ..Options::default()
+        ..ChurnOptions::default()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use contract::checks::{self, Harm, Harmed};
+use contract::checks::{self, CorruptibleStores, Corruption};
 use contract::{ContractTest, Guard};
 use oci::{Digest, RepositoryName};
 use registry::AllStores;
@@ -55,10 +55,10 @@ impl Hand {
 }
 
 #[async_trait]
-impl Harm for Hand {
-    async fn set_hold(&self, hold: &BackReference, present: bool) {
+impl Corruption for Hand {
+    async fn set_back_reference(&self, back_reference: &BackReference, present: bool) {
         let at = Timestamp(0);
-        let item = match hold {
+        let item = match back_reference {
             BackReference::Edge {
                 repository,
                 target,
@@ -96,17 +96,17 @@ impl Harm for Hand {
         self.set(Item { key, attributes }, false).await;
     }
 
-    async fn garble(&self, repository: &RepositoryName, digest: &Digest) {
+    async fn corrupt_media_type(&self, repository: &RepositoryName, digest: &Digest) {
         self.remove(keys::manifest(repository, digest), attributes::MEDIA_TYPE)
             .await;
     }
 }
 
-fn harmed(table: &MemoryTable) -> (Harmed, Guard) {
+fn corruptible(table: &MemoryTable) -> (CorruptibleStores, Guard) {
     let pace: Arc<dyn RetryEnvironment> = Arc::new(TestRetryEnvironment::new(1));
     let store = DynamoStore::over(Arc::new(table.clone()), Arc::new(table.clone()), &pace);
     let store = Arc::new(store);
-    let harmed = Harmed {
+    let corruptible = CorruptibleStores {
         stores: AllStores {
             blobs: Arc::new(MemoryBlobs::new()),
             metadata: store.clone(),
@@ -114,12 +114,12 @@ fn harmed(table: &MemoryTable) -> (Harmed, Guard) {
             collection: store.clone(),
             records: store,
         },
-        harm: Arc::new(Hand(table.clone())),
+        corruption: Arc::new(Hand(table.clone())),
     };
-    (harmed, Box::new(()))
+    (corruptible, Box::new(()))
 }
 
-contract::check_contract_tests!(async { harmed(&MemoryTable::new()) });
+contract::check_contract_tests!(async { corruptible(&MemoryTable::new()) });
 
 contract::__spawn!();
 
@@ -127,8 +127,8 @@ contract::__spawn!();
 #[tokio::test]
 async fn an_unlisted_reference_is_found() {
     let table = MemoryTable::new();
-    let (harmed, guard) = harmed(&table);
-    let test = ContractTest::new((Arc::new(harmed), guard), spawn);
+    let (corruptible, guard) = corruptible(&table);
+    let test = ContractTest::new((Arc::new(corruptible), guard), spawn);
     checks::an_unlisted_reference_is_found(test, async |repository, digest| {
         let key = keys::manifest(repository, digest);
         Hand(table).remove(key, attributes::REFERENCES).await;

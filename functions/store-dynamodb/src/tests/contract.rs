@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use contract::{Guard, Names, Stores};
+use contract::{Guard, MetadataStores, Stores};
 use registry::store::memory::MemoryBlobs;
 
 use crate::DynamoStore;
@@ -51,7 +51,7 @@ impl RetryEnvironment for Hasty {
 /// Every store of the process has a seed of its own.
 static SEEDS: AtomicU64 = AtomicU64::new(1);
 
-fn names(faults: Faults, tables: usize) -> (Names, Guard) {
+fn names(faults: Faults, tables: usize) -> (MetadataStores, Guard) {
     let seed = SEEDS.fetch_add(1, Ordering::Relaxed);
     let tables: Vec<_> = (0..tables)
         .map(|number| MemoryTable::faulty(faults, seed + (1 << 32) * number as u64))
@@ -59,7 +59,7 @@ fn names(faults: Faults, tables: usize) -> (Names, Guard) {
     let main = Arc::new(tables[0].clone());
     let local = Arc::new(tables[tables.len() - 1].clone());
     let store = Arc::new(DynamoStore::over(main, local, &Hasty::pace(seed)));
-    let names = Names {
+    let names = MetadataStores {
         metadata: store.clone(),
         sessions: store.clone(),
         collection: store.clone(),

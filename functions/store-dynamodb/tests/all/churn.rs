@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::service::options;
 use crate::table::{client, key, rows};
-use contract::churn::Options;
+use contract::churn::ChurnOptions;
 use contract::{Guard, Stores};
 use registry::store::memory::MemoryBlobs;
 use store_dynamodb::DynamoStore;
@@ -31,11 +31,11 @@ async fn stores(local: bool) -> Stores {
 }
 
 /// The amount of work, limited because the service may be slow.
-fn workload() -> Options {
-    Options {
+fn workload() -> ChurnOptions {
+    ChurnOptions {
         workers: 3,
         operations: 30,
-        ..Options::default()
+        ..ChurnOptions::default()
     }
 }
 

@@ -4,15 +4,15 @@
 use std::sync::Arc;
 
 use crate::service::options;
-use contract::{Guard, Names};
+use contract::{Guard, MetadataStores};
 use store_dynamodb::DynamoStore;
 
 /// An empty store over two tables.
-async fn names() -> (Names, Guard) {
+async fn names() -> (MetadataStores, Guard) {
     let options = options(true);
     DynamoStore::init(&options).await.expect("tables are made");
     let store = Arc::new(DynamoStore::open(&options).await.expect("tables are there"));
-    let names = Names {
+    let names = MetadataStores {
         metadata: store.clone(),
         sessions: store.clone(),
         collection: store.clone(),

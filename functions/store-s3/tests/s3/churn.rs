@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use contract::churn::Options;
+use contract::churn::ChurnOptions;
 use contract::{Guard, Stores};
 use registry::store::memory::{MemoryCollection, MemoryMetadata, MemorySessions};
 use store_s3::{Operation, S3Blobs};
@@ -12,12 +12,12 @@ use crate::server::{self, BUCKET};
 use crate::session::MIB;
 
 /// How much is done, with a largest blob that is sent in parts. Bounded by the time that a slow server takes.
-fn options(largest: usize) -> Options {
-    Options {
+fn options(largest: usize) -> ChurnOptions {
+    ChurnOptions {
         workers: 4,
         operations: 80,
         largest,
-        ..Options::default()
+        ..ChurnOptions::default()
     }
 }
 

@@ -476,7 +476,7 @@ async fn a_repository_that_is_not_listed_is_found() {
 /// A store that cannot be read ends the check; what was found until then was told.
 #[tokio::test]
 async fn a_check_ends_with_the_store() {
-    use contract::faulty::{Fault, FaultPoint, Kind};
+    use contract::faulty::{Fault, FaultKind, FaultPoint};
 
     let (world, _) = World::furnished().await;
     let mut nth = 1;
@@ -484,8 +484,8 @@ async fn a_check_ends_with_the_store() {
         world.faults.plan(Fault {
             method: None,
             nth,
-            kind: Kind::Unavailable,
-            timestamp: FaultPoint::Before,
+            kind: FaultKind::Unavailable,
+            point: FaultPoint::Before,
         });
         let checked = check(&world.stores, world.clock.clone(), &options(), &mut |_| {}).await;
         assert_eq!(checked.is_err(), world.faults.struck() > 0);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use contract::faulty::{Fault, FaultPoint, Kind};
+use contract::faulty::{Fault, FaultKind, FaultPoint};
 use http::{HeaderValue, Method};
 use oci::MediaType;
 use registry::auth::{AuthenticationError, Credentials, Origin};
@@ -146,10 +146,10 @@ fn large(text: &str) -> bytes::Bytes {
 }
 
 /// A fault's answer: an id and nothing of its cause, which the log has under that id.
-fn check_fault(answer: &Answer, kind: Kind, log: &Log) {
+fn check_fault(answer: &Answer, kind: FaultKind, log: &Log) {
     let status = match kind {
-        Kind::Unavailable => 503,
-        Kind::Failed => 500,
+        FaultKind::Unavailable => 503,
+        FaultKind::Failed => 500,
     };
     assert_eq!(answer.status, status, "{}", answer.request);
     let everything = format!("{:?} {:?}", answer.headers, answer.body);
@@ -172,8 +172,8 @@ fn check_fault(answer: &Answer, kind: Kind, log: &Log) {
 async fn every_call_of_every_operation_fails_once() {
     let mut struck = 0;
     for &operation in OPERATIONS {
-        for kind in [Kind::Unavailable, Kind::Failed] {
-            for timestamp in [FaultPoint::Before, FaultPoint::After] {
+        for kind in [FaultKind::Unavailable, FaultKind::Failed] {
+            for point in [FaultPoint::Before, FaultPoint::After] {
                 for nth in 1.. {
                     let scene = Scene::new().await;
                     let (log, guard) = Log::capture();
@@ -181,7 +181,7 @@ async fn every_call_of_every_operation_fails_once() {
                         method: None,
                         nth,
                         kind,
-                        timestamp,
+                        point,
                     });
                     let (call, success) = scene.call(operation);
                     let answer = call.send().await;
@@ -252,8 +252,8 @@ async fn what_is_published_is_acknowledged_when_a_repetition_cannot_undo_a_delet
         scene.world.faults.plan(Fault {
             method: Some(method),
             nth: 1,
-            kind: Kind::Failed,
-            timestamp: FaultPoint::Before,
+            kind: FaultKind::Failed,
+            point: FaultPoint::Before,
         });
         let (call, _) = scene.call(operation);
         call.send().await.expect(status);
@@ -278,8 +278,8 @@ async fn a_refusal_stays_a_refusal_when_tidying_up_fails() {
     let fault = |method| Fault {
         method: Some(method),
         nth: 1,
-        kind: Kind::Failed,
-        timestamp: FaultPoint::Before,
+        kind: FaultKind::Failed,
+        point: FaultPoint::Before,
     };
     for digest in [sha256(b"wrong"), sha512(b"wrong")] {
         scene.world.faults.plan(fault("discard"));
@@ -312,8 +312,8 @@ async fn ids_differ() {
         world.faults.plan(Fault {
             method: None,
             nth: 1,
-            kind: Kind::Failed,
-            timestamp: FaultPoint::Before,
+            kind: FaultKind::Failed,
+            point: FaultPoint::Before,
         });
         let answer = world.get("/v2/a/manifests/t").send().await.expect_error(500, "UNKNOWN");
         ids.insert(answer.json()["errors"][0]["detail"]["id"].to_string());

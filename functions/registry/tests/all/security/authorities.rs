@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use contract::faulty::{Fault, FaultPoint, Kind};
+use contract::faulty::{Fault, FaultKind, FaultPoint};
 use registry::Endpoint;
 use registry::store::memory::MemoryBlobs;
 
@@ -164,12 +164,16 @@ async fn s18_nothing_secret_or_forged_in_the_log() {
                 secrets.push(location.rsplit_once('/').unwrap().1.to_owned());
             }
             for example in fixture.examples(endpoint, "private/x") {
-                let kind = if nth % 2 == 0 { Kind::Failed } else { Kind::Unavailable };
+                let kind = if nth % 2 == 0 {
+                    FaultKind::Failed
+                } else {
+                    FaultKind::Unavailable
+                };
                 let fault = Fault {
                     method: None,
                     nth: nth / 2 + 1,
                     kind,
-                    timestamp: FaultPoint::Before,
+                    point: FaultPoint::Before,
                 };
                 fixture.guarded.faults.plan(fault);
                 let call = example.call(&fixture.guarded).user("alice");

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use contract::faulty::{Fault, FaultPoint, Kind};
+use contract::faulty::{Fault, FaultKind, FaultPoint};
 use registry::collection::{Options, Report, collect};
 use registry::store::collection::{CollectionStore, PassStart, PassStatistics, Plan, UNTIL_IMPORTED};
 use registry::store::wrapped::{Hook, Wrapped};
@@ -114,8 +114,8 @@ async fn each_step_is_taken_whatever_became_of_the_others() {
         world.faults.plan(Fault {
             method: Some(method),
             nth: 1,
-            kind: Kind::Unavailable,
-            timestamp: FaultPoint::Before,
+            kind: FaultKind::Unavailable,
+            point: FaultPoint::Before,
         });
         let interrupted = world.try_collect(&tiny()).await.unwrap_err();
         let report = &interrupted.report;
@@ -306,8 +306,8 @@ async fn a_run_that_was_cut_off_is_gone_on_with() {
     world.faults.plan(Fault {
         method: Some("collect_metadata"),
         nth: 3,
-        kind: Kind::Unavailable,
-        timestamp: FaultPoint::Before,
+        kind: FaultKind::Unavailable,
+        point: FaultPoint::Before,
     });
     let interrupted = world.try_collect(&tiny()).await.unwrap_err();
     assert_eq!(interrupted.report.metadata.marked, 6, "two slices of three");
@@ -331,8 +331,8 @@ async fn a_deep_run_begins_at_the_beginning() {
     world.faults.plan(Fault {
         method: Some("collect_metadata"),
         nth: 3,
-        kind: Kind::Failed,
-        timestamp: FaultPoint::Before,
+        kind: FaultKind::Failed,
+        point: FaultPoint::Before,
     });
     drop(world.try_collect(&tiny()).await.unwrap_err());
     world.faults.clear();
@@ -366,8 +366,8 @@ async fn a_deep_run_is_gone_on_with_deeply() {
         world.faults.plan(Fault {
             method: Some("collect_metadata"),
             nth: 3,
-            kind: Kind::Failed,
-            timestamp: FaultPoint::Before,
+            kind: FaultKind::Failed,
+            point: FaultPoint::Before,
         });
         let interrupted = world.try_collect(&deep).await.unwrap_err();
         world.faults.clear();
@@ -383,7 +383,7 @@ async fn a_deep_run_is_gone_on_with_deeply() {
 /// nothing that is used is ever lost.
 #[tokio::test]
 async fn a_collection_may_fail_anywhere() {
-    for timestamp in [FaultPoint::Before, FaultPoint::After] {
+    for point in [FaultPoint::Before, FaultPoint::After] {
         let mut nth = 1;
         loop {
             let world = World::new().await;
@@ -398,8 +398,8 @@ async fn a_collection_may_fail_anywhere() {
                     world.faults.plan(Fault {
                         method: None,
                         nth,
-                        kind: Kind::Failed,
-                        timestamp,
+                        kind: FaultKind::Failed,
+                        point,
                     });
                 }
                 let interrupted = world.try_collect(&tiny()).await.is_err();
@@ -415,7 +415,7 @@ async fn a_collection_may_fail_anywhere() {
             world.delete_manifests(&manifests).await;
             for _ in 0..5 {
                 world.clock.pass(GRACE);
-                assert!(world.collect().await.complete, "{timestamp:?} of call {nth}");
+                assert!(world.collect().await.complete, "{point:?} of call {nth}");
             }
             world.assert_empty();
             nth += 1;

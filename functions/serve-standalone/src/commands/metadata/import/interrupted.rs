@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use clap::Parser;
-use contract::faulty::{Fault, FaultPoint, Faults, FaultyRecords, Kind};
+use contract::faulty::{Fault, FaultKind, FaultPoint, Faults, FaultyRecords};
 use contract::source::Body;
 use oci::{Algorithm, Digest};
 use registry::check::{self, check};
@@ -151,8 +151,8 @@ impl World {
         self.faults.plan(Fault {
             method: Some("insert"),
             nth: 2,
-            kind: Kind::Failed,
-            timestamp: FaultPoint::Before,
+            kind: FaultKind::Failed,
+            point: FaultPoint::Before,
         });
         self.import(false).await.unwrap_err();
         self.faults.clear();
