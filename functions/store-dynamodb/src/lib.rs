@@ -48,7 +48,6 @@ mod keys;
 #[cfg(test)]
 mod memory;
 mod metadata;
-mod mutation;
 mod open;
 mod records;
 mod retrying;

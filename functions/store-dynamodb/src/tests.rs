@@ -11,6 +11,7 @@ mod contract;
 mod dated;
 mod invariants;
 mod linearizable;
+mod mutant;
 mod mutations;
 mod scenarios;
 mod search;

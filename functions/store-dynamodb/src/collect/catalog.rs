@@ -19,7 +19,6 @@ use super::cursor;
 use super::metadata::{AT_ONCE, MetadataPass};
 use crate::keys::{self, RecordKey};
 use crate::metadata::{REMEMBERED_MS, StoreCall, unmark};
-use crate::mutation::{Mutation, active};
 use crate::records::{CatalogRow, attributes, damaged};
 use crate::table::{Item, ItemKey, Write, WriteCondition};
 
@@ -100,14 +99,9 @@ impl MetadataPass<'_> {
             }
             Some(mark) => {
                 if !self.plan.dry_run {
-                    let condition = if active(Mutation::DeleteCatalogBlindly) {
-                        WriteCondition::Exists
-                    } else {
-                        mark.is_present()
-                    };
                     let remove = Write::Delete {
                         key: item.key.clone(),
-                        condition,
+                        condition: mark.is_present(),
                     };
                     if !self.call.main.write(&remove).await?.is_done() {
                         return Ok(statistics);

@@ -13,7 +13,6 @@ use registry::store::collection::{PendingDeletion, Standing};
 use registry::store::{Cursor, Location, Slice, StoreError, Timestamp};
 
 use crate::keys::{self, SHARDS};
-use crate::mutation::{Mutation, active};
 use crate::records::{BlobRow, PendingDeletionRow, attributes};
 use crate::retrying::Requests;
 use crate::table::{Consistency, RangeQuery, Value, Write, WriteCondition};
@@ -41,7 +40,7 @@ pub(crate) async fn schedule_deletion(
     let mut round = 0;
     loop {
         let write = PendingDeletionRow::update(&written, condition);
-        if requests.write(&write).await?.is_done() || active(Mutation::KeepFirstSchedule) {
+        if requests.write(&write).await?.is_done() {
             return Ok(());
         }
         if round > 0 {
@@ -152,7 +151,7 @@ pub(super) async fn slice(
         let found = requests.query(&query).await?;
         for item in found.items {
             let pending_deletion = PendingDeletionRow::read(&item)?;
-            if pending_deletion.at >= before && !active(Mutation::PendingDeletionsAtOnce) {
+            if pending_deletion.at >= before {
                 continue;
             }
             items.push(pending_deletion);
@@ -191,20 +190,12 @@ pub(super) async fn standing(
     local: &Requests<'_>,
     pending_deletion: &PendingDeletion,
 ) -> Result<Standing, StoreError> {
-    let too_early = if active(Mutation::DeletionBeforeRecord) {
-        Some(read(local, &pending_deletion.location).await?)
-    } else {
-        None
-    };
     if let Some(digest) = &pending_deletion.digest
         && is_named(main, digest, &pending_deletion.location).await?
     {
         return Ok(Standing::Named);
     }
-    let now = match too_early {
-        Some(seen) => seen,
-        None => read(local, &pending_deletion.location).await?,
-    };
+    let now = read(local, &pending_deletion.location).await?;
     Ok(if now.as_ref() == Some(pending_deletion) {
         Standing::Due
     } else {
@@ -218,11 +209,7 @@ pub(super) async fn forget(requests: &Requests<'_>, pending_deletions: &[Pending
         let removals = some.iter().map(|pending_deletion| async {
             let remove = Write::Delete {
                 key: keys::pending_deletion(&pending_deletion.location),
-                condition: if active(Mutation::ForgetBlindly) {
-                    WriteCondition::Always
-                } else {
-                    WriteCondition::Is(attributes::AT, Value::N(pending_deletion.at.0))
-                },
+                condition: WriteCondition::Is(attributes::AT, Value::N(pending_deletion.at.0)),
             };
             requests.write(&remove).await
         });

@@ -12,7 +12,6 @@ use registry::store::{Cursor, Location, StoreError, Timestamp, Uid};
 use super::{catalog, cursor, deletion_queue, position};
 use crate::keys::{self, RecordKey};
 use crate::metadata::{StoreCall, UnlinkOutcome, has_location, has_uid, unmark};
-use crate::mutation::{Mutation, active};
 use crate::records::{
     BackLink, BlobRow, DeletionMark, EdgeRow, LinkKind, LinkRow, ListedRow, ManifestRow, MarkPurpose, ReferencesRow,
     attributes,
@@ -130,13 +129,9 @@ impl MetadataPass<'_> {
                 }
                 let as_read = before.map_or(WriteCondition::Lacks(attributes::MARK), |mark| mark.is_present());
                 let condition = WriteCondition::All(vec![has_uid(uid), as_read]);
-                let marked = self.mark(keys::link(repository, digest), &condition).await?;
-                if marked.is_some() {
+                if self.mark(keys::link(repository, digest), &condition).await?.is_some() {
                     statistics.marked = 1;
                     statistics.marked_bytes = row.link.size;
-                }
-                if let Some(mark) = marked.flatten().filter(|_| active(Mutation::UnlinkAtOnce)) {
-                    self.unlink(repository, digest, uid, &mark).await?;
                 }
             }
         }
@@ -231,7 +226,7 @@ impl MetadataPass<'_> {
     ) -> Result<bool, StoreError> {
         let call = self.call;
         let key = keys::blob(digest);
-        if self.has_back_links(digest).await? && !active(Mutation::NoLook) {
+        if self.has_back_links(digest).await? {
             call.main.write(&unmark(key, mark.is_present())).await?;
             return Ok(false);
         }
@@ -245,11 +240,6 @@ impl MetadataPass<'_> {
             key,
             condition: mark.is_present(),
         };
-        if active(Mutation::ScheduleLate) {
-            let is_removed = call.main.write(&remove).await?.is_done();
-            deletion_queue::schedule_deletion(&call.local, &pending_deletion).await?;
-            return Ok(is_removed);
-        }
         deletion_queue::schedule_deletion(&call.local, &pending_deletion).await?;
         match call.main.write(&remove).await? {
             WriteOutcome::Done => Ok(true),

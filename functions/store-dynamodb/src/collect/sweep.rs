@@ -9,7 +9,6 @@ use registry::store::{Context, StoreError};
 
 use super::deletion_queue;
 use crate::keys;
-use crate::mutation::{Mutation, active};
 use crate::records::{SessionRow, attributes, has_version};
 use crate::retrying::Requests;
 use crate::sessions::change;
@@ -51,10 +50,6 @@ pub(super) async fn sweep(
             session.clone()
         }
     };
-    if active(Mutation::ScheduleLate) {
-        delete_rows(requests, key, &ended).await?;
-        return Ok(Some(schedule_deletion(requests, cx, key, &ended).await?));
-    }
     let Some((scheduled, ended)) = schedule_in_steps(requests, cx, key, ended).await? else {
         return Ok(None);
     };
@@ -101,15 +96,6 @@ fn is_unchanged(session: &Session) -> WriteCondition {
         None => WriteCondition::Lacks(attributes::CLAIMED_UNTIL),
     };
     WriteCondition::All(vec![has_version(session.version), claim])
-}
-
-async fn schedule_deletion(
-    requests: &Requests<'_>,
-    cx: Context,
-    key: SessionKey,
-    session: &Session,
-) -> Result<u64, StoreError> {
-    deletion_queue::schedule_deletions(requests, remains(key, session, cx.now)).await
 }
 
 async fn delete_rows(requests: &Requests<'_>, key: SessionKey, session: &Session) -> Result<(), StoreError> {

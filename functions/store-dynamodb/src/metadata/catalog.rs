@@ -11,7 +11,6 @@ use registry::store::{StoreError, Timestamp};
 use super::StoreCall;
 use super::commit::unmark;
 use crate::keys;
-use crate::mutation::{Mutation, active};
 use crate::records::CatalogRow;
 use crate::table::{Write, WriteCondition};
 
@@ -37,9 +36,7 @@ impl StoreCall<'_> {
                     item: CatalogRow { created, mark: None }.item(repository),
                     condition: WriteCondition::Absent,
                 },
-                (Some(row), _) if row.mark.is_some() && !active(Mutation::KeepCatalogMark) => {
-                    unmark(key.clone(), WriteCondition::Exists)
-                }
+                (Some(row), _) if row.mark.is_some() => unmark(key.clone(), WriteCondition::Exists),
                 (Some(_), _) => break,
             };
             if self.main.write(&write).await?.is_done() {

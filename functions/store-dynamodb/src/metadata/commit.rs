@@ -12,7 +12,6 @@ use registry::store::{Location, StoreError, Uid};
 use super::StoreCall;
 use crate::collect::deletion_queue;
 use crate::keys;
-use crate::mutation::{Mutation, active};
 use crate::records::{BackLink, BlobRow, LinkKind, LinkRow, MarkPurpose, attributes};
 use crate::retrying::WriteOnceOutcome;
 use crate::table::{ItemKey, Value, Write, WriteCondition};
@@ -201,14 +200,8 @@ impl StoreCall<'_> {
             item: back_link.item(digest),
             condition: WriteCondition::Always,
         };
-        if !active(Mutation::BackLinkLate) {
-            self.main.write(&claim).await?;
-        }
-        let bytes = self.find_or_record_bytes(digest, offered).await?;
-        if active(Mutation::BackLinkLate) {
-            self.main.write(&claim).await?;
-        }
-        Ok(bytes)
+        self.main.write(&claim).await?;
+        self.find_or_record_bytes(digest, offered).await
     }
 
     pub(super) async fn find_or_record_bytes(
@@ -303,12 +296,7 @@ impl StoreCall<'_> {
         };
         let mut round = 0;
         loop {
-            let made = match active(Mutation::RetryBlindly) {
-                true if self.main.write(&create).await?.is_done() => WriteOnceOutcome::Done,
-                true => WriteOnceOutcome::Refused,
-                false => self.main.write_once(&create).await?,
-            };
-            match made {
+            match self.main.write_once(&create).await? {
                 WriteOnceOutcome::Done => return Ok(true),
                 WriteOnceOutcome::Unanswered => {
                     let row = self.read_link(repository, digest).await?;

@@ -14,7 +14,6 @@ use registry::store::{Location, StoreError, Uid};
 use super::StoreCall;
 use super::commit::{StoredBytes, has_location, has_uid};
 use crate::keys::{self, RecordKey};
-use crate::mutation::{Mutation, active};
 use crate::records::{BackLink, BlobRow, LinkKind, LinkRow, ManifestRow, attributes, has_version};
 use crate::retrying::WriteOutcome;
 use crate::table::{Value, Write, WriteCondition};
@@ -114,9 +113,6 @@ impl StoreCall<'_> {
                 condition: WriteCondition::All(vec![has_uid(object.uid), has_location(&object.location)]),
             };
             self.main.write(&write).await?;
-            if active(Mutation::SyncOnce) {
-                break;
-            }
             if round > 0 {
                 self.main.lost_race(round - 1).await?;
             }
@@ -173,9 +169,6 @@ impl StoreCall<'_> {
         link_kind: LinkKind,
         bytes: &StoredBytes,
     ) -> Result<bool, StoreError> {
-        if active(Mutation::CheckOnce) {
-            return Ok(true);
-        }
         match self.read_bytes(digest).await? {
             Some(row) if row.location == bytes.location && row.defect == bytes.defect => Ok(row.defect.is_none()),
             _ => {
@@ -216,11 +209,7 @@ impl StoreCall<'_> {
             key: keys::blob(digest),
             set,
             remove: vec![attributes::DEFECT, attributes::MARK],
-            condition: if active(Mutation::ReplaceBlindly) {
-                WriteCondition::Exists
-            } else {
-                has_location(old)
-            },
+            condition: has_location(old),
         };
         let replaced = match self.main.write(&write).await? {
             WriteOutcome::Done => true,
@@ -231,7 +220,7 @@ impl StoreCall<'_> {
                 row.is_some_and(|row| row.location == new.location)
             }
         };
-        if replaced && !active(Mutation::ReplaceWithoutSync) {
+        if replaced {
             self.sync_all(digest).await?;
         }
         Ok(replaced)
@@ -254,11 +243,7 @@ impl StoreCall<'_> {
                 key: keys::blob(digest),
                 set: vec![(attributes::DEFECT, Value::S(defect.as_str().to_owned()))],
                 remove: Vec::new(),
-                condition: if active(Mutation::RecordBlindly) {
-                    WriteCondition::Exists
-                } else {
-                    has_location(location)
-                },
+                condition: has_location(location),
             };
             if self.main.write(&write).await?.is_done() {
                 break (

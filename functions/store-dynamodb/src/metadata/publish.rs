@@ -18,7 +18,6 @@ use super::StoreCall;
 use super::commit::{StoredBytes, has_uid, unmark};
 use super::tags::{self, ReadTag, TagTarget};
 use crate::keys;
-use crate::mutation::{Mutation, active};
 use crate::records::{
     EdgeRow, ItemFields, LinkKind, ListedRow, ManifestRow, ReferenceList, ReferencesRow, ReferrerRow, attributes,
 };
@@ -172,14 +171,8 @@ impl StoreCall<'_> {
     ) -> Result<Option<ManifestPut>, StoreError> {
         let digests: Vec<Digest> = put.required.union(&put.excepted).copied().collect();
         let claims = self.claims(put, &digests, uid);
-        let missing = if active(Mutation::LookBeforeEdges) {
-            let missing = self.missing(put).await?;
-            self.write_claims(&claims).await?;
-            missing
-        } else {
-            self.write_claims(&claims).await?;
-            self.missing(put).await?
-        };
+        self.write_claims(&claims).await?;
+        let missing = self.missing(put).await?;
         if !missing.is_empty() {
             self.drop_claims(put, &claims, None).await;
             return Ok(Some(ManifestPut::Missing(missing)));
@@ -312,7 +305,7 @@ impl StoreCall<'_> {
             None => Ok(false),
             // The target exists, but cannot be pulled.
             Some(item) if ItemFields(item).flag(attributes::DEFECT) => Ok(false),
-            Some(item) if !ItemFields(item).flag(attributes::MARK) || active(Mutation::IgnoreMarks) => Ok(true),
+            Some(item) if !ItemFields(item).flag(attributes::MARK) => Ok(true),
             // Unmarks the target under any uid: the edge keeps each of them.
             Some(item) => {
                 let clear_mark = unmark(item.key.clone(), WriteCondition::Exists);

@@ -9,7 +9,6 @@ use super::StoreCall;
 use super::commit::{has_uid, unmark};
 use super::tags::ITEMS_PER_TAG;
 use crate::keys::{self, RecordKey};
-use crate::mutation::{Mutation, active};
 use crate::records::{
     DeletionMark, EdgeRow, ManifestRow, MarkPurpose, ReferenceList, attributes, damaged, has_version,
 };
@@ -41,15 +40,10 @@ pub(crate) enum UnlinkOutcome {
 
 /// The writes that make a manifest invisible, without those of its tags.
 fn unpublication(repository: &RepositoryName, digest: &Digest, row: &ManifestRow, mark: &DeletionMark) -> Vec<Write> {
-    let condition = if active(Mutation::IgnoreVersion) {
-        WriteCondition::Exists
-    } else {
-        WriteCondition::All(vec![mark.is_present(), has_version(row.version)])
-    };
     let mut writes = vec![
         Write::Delete {
             key: keys::manifest(repository, digest),
-            condition,
+            condition: WriteCondition::All(vec![mark.is_present(), has_version(row.version)]),
         },
         Write::delete(keys::listed(repository, digest)),
     ];
@@ -69,9 +63,6 @@ impl StoreCall<'_> {
         target: &Digest,
         tidy: bool,
     ) -> Result<Option<Digest>, StoreError> {
-        if active(Mutation::NoLook) {
-            return Ok(None);
-        }
         let mut query = RangeQuery {
             range: keys::edges(repository, target),
             after: None,
@@ -101,7 +92,7 @@ impl StoreCall<'_> {
 
     async fn counts(&self, repository: &RepositoryName, edge: &EdgeRow) -> Result<bool, StoreError> {
         let young = self.cx.now.millis_since(edge.at) < YOUNG_MS;
-        if young && !active(Mutation::PublishedEdgesOnly) {
+        if young {
             return Ok(true);
         }
         let parent = self.read_manifest(repository, &edge.parent).await?;
@@ -178,29 +169,10 @@ impl StoreCall<'_> {
             }
         }
         // The link is removed in any case. If this fails, a deep collection pass finds the back-link.
-        if let Err(error) = self.delete_back_links(repository, digest, uid).await {
+        if let Err(error) = self.drop_back_link(repository, digest, uid).await {
             tracing::warn!(%error, "could not remove the back-link of a removed link: collection removes it later");
         }
         Ok(UnlinkOutcome::Removed)
-    }
-
-    async fn delete_back_links(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-        uid: Uid,
-    ) -> Result<(), StoreError> {
-        if active(Mutation::BackLinksOfEveryUid) {
-            let range = keys::back_links(digest);
-            let (items, _) = self.main.first(range, None, false, EDGES_AT_ONCE).await?;
-            let of_repository = items.into_iter().filter(|item| {
-                let name = RecordKey::of(&item.key);
-                matches!(name, Some(RecordKey::BackLink { repository: other, .. }) if other == *repository)
-            });
-            let deletes: Vec<_> = of_repository.map(|item| Write::delete(item.key)).collect();
-            return self.main.write_all(&deletes).await;
-        }
-        self.drop_back_link(repository, digest, uid).await
     }
 
     pub(super) async fn delete_manifest(
@@ -299,21 +271,6 @@ impl StoreCall<'_> {
     ) -> Result<(), StoreError> {
         let uid = row.record.uid;
         let targets = self.references_of(repository, digest, row).await?;
-        if active(Mutation::EdgesOfEveryUid) {
-            for target in &targets {
-                let (items, _) = self
-                    .main
-                    .first(keys::edges(repository, target), None, false, EDGES_AT_ONCE)
-                    .await?;
-                let of_parent = items.into_iter().filter(|item| {
-                    let name = RecordKey::of(&item.key);
-                    matches!(name, Some(RecordKey::Edge { parent, .. }) if parent == *digest)
-                });
-                let deletes: Vec<_> = of_parent.map(|item| Write::delete(item.key)).collect();
-                self.main.write_all(&deletes).await?;
-            }
-            return Ok(());
-        }
         let edges = targets.iter().map(|target| keys::edge(repository, target, digest, uid));
         let mut writes: Vec<Write> = edges.map(Write::delete).collect();
         if row.record.content.object().is_some() {

@@ -12,7 +12,6 @@ use registry::store::{Context, StoreError};
 
 use super::StoreCall;
 use crate::keys;
-use crate::mutation::{Mutation, active};
 use crate::records::{ChangeRow, TagRow, Tombstone, attributes, has_version, tagged_item};
 use crate::table::{Item, ItemKey, Write, WriteCondition, Written};
 
@@ -88,9 +87,6 @@ impl ReadTag {
 
     /// The condition that the tag is as it was read.
     fn unchanged(&self) -> WriteCondition {
-        if active(Mutation::BlindTag) {
-            return WriteCondition::Always;
-        }
         match &self.record {
             Some(record) => has_version(record.version),
             None => WriteCondition::Absent,

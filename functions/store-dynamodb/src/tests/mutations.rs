@@ -1,8 +1,8 @@
 //! Every mistake that the protocols guard against is found by the search.
 
+use super::mutant::Mutation;
 use super::scenarios as on;
 use super::search::{ALL_WEATHER, Scenario, first_failure};
-use crate::mutation::Mutation;
 
 /// How many schedules of each kind may pass before the mistake must have been found.
 const SCHEDULES: u64 = 1_000;
@@ -28,29 +28,30 @@ macro_rules! mutations {
 }
 
 mutations! {
-    looking_before_the_edges_is_found LookBeforeEdges [PUT_UNLINK]
+    reading_before_the_edges_are_written_is_found ReadBeforeEdges [PUT_UNLINK]
     ignoring_marks_is_found IgnoreMarks [PUT_UNLINK]
-    not_looking_is_found NoLook [PUT_UNLINK]
-    removing_edges_of_every_life_is_found EdgesOfEveryUid [PUTS_DELETE]
-    removing_back_links_of_every_life_is_found BackLinksOfEveryUid [COMMIT_COLLECT, TWO_REPOSITORIES]
-    a_late_back_link_is_found BackLinkLate [COMMIT_COLLECT]
+    ignoring_edges_is_found IgnoreEdges [PUT_UNLINK]
+    ignoring_back_references_is_found IgnoreBackReferences [COMMIT_COLLECT]
+    removing_the_edges_of_every_uid_is_found EdgesOfEveryUid [PUTS_DELETE]
+    removing_the_back_references_of_every_uid_is_found BackReferencesOfEveryUid [COMMIT_COLLECT, TWO_REPOSITORIES]
+    a_late_back_reference_is_found LateBackReference [COMMIT_COLLECT]
     counting_published_edges_only_is_found PublishedEdgesOnly [INDEX_CHILD]
     deleting_a_manifest_that_was_put_again_is_found IgnoreVersion [PUTS_DELETE, TAGS]
     retrying_blindly_is_found RetryBlindly [TWO_REPOSITORIES, MOUNTS]
     writing_tags_blindly_is_found BlindTag [TAGS]
-    graves_that_are_due_at_once_are_found PendingDeletionsAtOnce [COMMIT_SWEEP]
-    burying_late_is_found ScheduleLate [COMMIT_SWEEP, COMMIT_COLLECT]
-    keeping_the_first_grave_is_found KeepFirstSchedule [OLD_GRAVE]
-    looking_at_the_grave_first_is_found DeletionBeforeRecord [OLD_GRAVE]
-    forgetting_a_new_grave_is_found ForgetBlindly [OLD_GRAVE]
+    pending_deletions_that_are_due_at_once_are_found DueAtOnce [COMMIT_SWEEP]
+    scheduling_a_deletion_late_is_found ScheduleLate [COMMIT_SWEEP, COMMIT_COLLECT]
+    keeping_the_first_schedule_is_found KeepFirstSchedule [OLD_GRAVE]
+    reading_the_pending_deletion_first_is_found PendingDeletionFirst [OLD_GRAVE]
+    forgetting_a_new_pending_deletion_is_found ForgetBlindly [OLD_GRAVE]
     unlinking_at_once_is_found UnlinkAtOnce [KEEP_FRESH]
     s33_trusting_a_clock_that_is_behind_is_found TrustClock [S33_PUT_BEHIND]
     s33_trusting_a_clock_that_is_ahead_is_found TrustClock [S33_UNLINK_AHEAD]
     replacing_blindly_is_found ReplaceBlindly [LOST, LOST_TWICE]
-    replacing_without_telling_is_found ReplaceWithoutSync [LOST]
+    replacing_the_blob_record_alone_is_found ReplaceAlone [LOST]
     recording_a_defect_blindly_is_found RecordBlindly [LOST]
-    looking_once_at_bytes_is_found CheckOnce [LOST_MOUNT]
-    agreeing_once_is_found SyncOnce [OUT_OF_SIGHT]
+    checking_a_blob_record_once_is_found CheckOnce [LOST_MOUNT]
+    syncing_once_is_found SyncOnce [OUT_OF_SIGHT]
     keeping_a_mark_in_the_catalog_is_found KeepCatalogMark [CATALOG]
     deleting_from_the_catalog_blindly_is_found DeleteCatalogBlindly [CATALOG]
 }

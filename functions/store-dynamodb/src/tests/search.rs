@@ -12,9 +12,9 @@ use super::acts::{Act, Actor, PLAN, at_once};
 use super::cast::{TAGS, references};
 use super::invariants;
 use super::linearizable::is_linearizable;
+use super::mutant::Mutation;
 use super::world::{HOUR, World};
 use crate::memory::Faults;
-use crate::mutation::{Mutation, during};
 use crate::scheduler::{Random, Rules};
 
 /// A situation, and those who meet in it.
@@ -49,11 +49,11 @@ pub(super) const ALL_WEATHER: [Weather; 4] = [Weather::Calm, Weather::Crashes, W
 /// In how many of a thousand steps somebody crashes.
 const CRASHES: u64 = 30;
 
-/// Ten times what it takes on average to find the mistake (see `mutations`) that is found last, `LookOnce`: 195, and 660 at
+/// Ten times what it takes on average to find the mistake (see `mutations`) that is found last, `CheckOnce`: 195, and 660 at
 /// most for 40 different first seeds. The others take a third of that or less. `tests/run --full` asks for 20,000.
 const SCHEDULES: u64 = 2_000;
 
-/// How many times as many a scenario gets whose race few schedules reach: `AgreeOnce` takes 4,800 on average, and 18,000 at
+/// How many times as many a scenario gets whose race few schedules reach: `SyncOnce` takes 4,800 on average, and 18,000 at
 /// most for 20 different first seeds.
 const SELDOM: u64 = 10;
 
@@ -94,23 +94,21 @@ pub(super) fn first_failure(
     let only = env::var("ROADSTEAD_SEED").ok();
     let only: Option<u64> = only.map(|seed| seed.parse().expect("ROADSTEAD_SEED is a number"));
     let seeds = only.map_or(0..schedules, |seed| seed..seed + 1);
-    during(mutation, || {
-        let mut seeds = seeds.into_iter();
-        seeds.find_map(|seed| {
-            let broken = schedule(scenario, weather, seed, only.is_some()).err()?;
-            Some(format!(
-                "{} ({weather:?}): {broken}\nagain with ROADSTEAD_SEED={seed}",
-                scenario.name
-            ))
-        })
+    let mut seeds = seeds.into_iter();
+    seeds.find_map(|seed| {
+        let world = World::new(seed, only.is_some(), mutation);
+        let broken = schedule(scenario, weather, seed, &world).err()?;
+        Some(format!(
+            "{} ({weather:?}): {broken}\nagain with ROADSTEAD_SEED={seed}",
+            scenario.name
+        ))
     })
 }
 
-fn schedule(scenario: &Scenario, weather: Weather, seed: u64, traced: bool) -> Result<(), String> {
-    let world = World::new(seed, traced);
-    at_once(Actor::alone(&world).play(scenario.before));
-    invariants::after_step(&world)?;
-    invariants::hold(&world)?;
+fn schedule(scenario: &Scenario, weather: Weather, seed: u64, world: &World) -> Result<(), String> {
+    at_once(Actor::alone(world).play(scenario.before));
+    invariants::after_step(world)?;
+    invariants::hold(world)?;
 
     let mut random = Random::new(seed ^ u64::MAX);
     world.set_faults(match weather {
@@ -119,20 +117,20 @@ fn schedule(scenario: &Scenario, weather: Weather, seed: u64, traced: bool) -> R
         Weather::Late => Faults::LATE,
     });
     let tasks = scenario.tasks.iter().map(|acts| {
-        let actor = Actor::among_others(&world);
+        let actor = Actor::among_others(world);
         let acts: &'static [Act] = acts;
         let task: futures_util::future::BoxFuture<'static, ()> = Box::pin(async move { actor.play(acts).await });
         task
     });
     let mut rules = Rules {
         crashes: if weather == Weather::Calm { 0 } else { CRASHES },
-        watch: &mut || invariants::after_step(&world),
+        watch: &mut || invariants::after_step(world),
     };
     world.scheduler.run(tasks.collect(), &mut random, &mut rules)?;
     world.set_faults(Faults::NONE);
-    invariants::histories(&world)?;
-    come_right(scenario, &world, weather)?;
-    ask(scenario, &world);
+    invariants::histories(world)?;
+    come_right(scenario, world, weather)?;
+    ask(scenario, world);
     let history = world.history();
     let judged = scenario.judged && weather != Weather::Late;
     if judged && !is_linearizable(&history, references) {
@@ -140,7 +138,7 @@ fn schedule(scenario: &Scenario, weather: Weather, seed: u64, traced: bool) -> R
         let lines = lines.collect::<String>();
         return Err(format!("no order of these calls explains their answers:{lines}"));
     }
-    clean(&world)
+    clean(world)
 }
 
 /// After an accident, one more push of the right bytes makes everything whole, in whichever repository. Where somebody

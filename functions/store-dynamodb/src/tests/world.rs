@@ -11,11 +11,12 @@ use registry::store::{Context, Timestamp, Uid};
 use super::cast::CAST;
 use super::dated::Dated;
 use super::linearizable::{Answer, Call, Event};
+use super::mutant::{MutantTable, Mutation};
 use crate::DynamoStore;
 use crate::memory::{Faults, MemoryTable};
 use crate::retrying::RetryEnvironment;
 use crate::scheduler::{Random, Scheduler};
-use crate::table::Value;
+use crate::table::{Table, Value};
 
 /// An hour, in milliseconds.
 pub(super) const HOUR: u64 = 3_600_000;
@@ -35,6 +36,8 @@ pub(super) struct World {
     shared: Arc<Mutex<Shared>>,
     /// By how many milliseconds the clock of whoever has this is ahead.
     ahead: i64,
+    /// The mistake that every instance makes.
+    mutation: Option<Mutation>,
 }
 
 struct Shared {
@@ -88,7 +91,7 @@ impl RetryEnvironment for Puppet {
 
 impl World {
     /// An empty world. Half of all have one table for everything.
-    pub(super) fn new(seed: u64, traced: bool) -> Self {
+    pub(super) fn new(seed: u64, traced: bool, mutation: Option<Mutation>) -> Self {
         let scheduler = Scheduler::new(traced);
         let mut random = Random::new(seed);
         let main = MemoryTable::scheduled(Faults::NONE, random.next(), &scheduler);
@@ -116,6 +119,7 @@ impl World {
                 timestamp: 0,
             })),
             ahead: 0,
+            mutation,
         }
     }
 
@@ -162,7 +166,12 @@ impl World {
         let random = Mutex::new(Random::new(self.random()));
         let scheduler = Some(self.scheduler.clone());
         let pace: Arc<dyn RetryEnvironment> = Arc::new(Puppet { scheduler, random });
-        DynamoStore::over(dated(&self.main), dated(&self.local), &pace).with_clock(clock)
+        let store = DynamoStore::over(dated(&self.main), dated(&self.local), &pace);
+        if self.mutation == Some(Mutation::TrustClock) {
+            store
+        } else {
+            store.with_clock(clock)
+        }
     }
 
     /// Another instance for whoever is alone in the world.
@@ -173,7 +182,11 @@ impl World {
     fn over(&self, main: MemoryTable, local: MemoryTable, scheduler: Option<Scheduler>) -> DynamoStore {
         let random = Mutex::new(Random::new(self.random()));
         let pace: Arc<dyn RetryEnvironment> = Arc::new(Puppet { scheduler, random });
-        DynamoStore::over(Arc::new(main), Arc::new(local), &pace)
+        let [main, local]: [Arc<dyn Table>; 2] = match self.mutation {
+            Some(mutation) => MutantTable::over(mutation, main, local),
+            None => [Arc::new(main), Arc::new(local)],
+        };
+        DynamoStore::over(main, local, &pace)
     }
 
     pub(super) fn random(&self) -> u64 {
