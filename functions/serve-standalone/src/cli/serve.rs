@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use registry::Sparse;
+use registry::{RegionName, Sparse};
 use shell::log::LogFormat;
 use store_embedded::MinFree;
 
@@ -40,6 +40,10 @@ pub(crate) struct ServeArgs {
     /// Whether manifests may refer to what the repository does not hold
     #[arg(long, env = "ROADSTEAD_SPARSE", value_name = "POLICY", default_value = "refuse")]
     pub(crate) sparse: SparsePolicy,
+    /// Name of the region that this server belongs to. An upload is continued by servers of the region in which it was
+    /// opened, and by no others
+    #[arg(long, env = "ROADSTEAD_REGION", value_name = "NAME", default_value_t)]
+    pub(crate) region: RegionName,
     /// Whether an acknowledged push survives a power failure, as far as it is kept on this host
     #[arg(long, env = "ROADSTEAD_SYNC", value_name = "HOW", default_value = "full")]
     pub(crate) sync: SyncMode,

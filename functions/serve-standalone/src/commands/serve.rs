@@ -275,6 +275,6 @@ fn settings(args: &ServeArgs, hosts: HostPolicy) -> Settings {
         sparse: args.sparse.into(),
         delivery: Arc::new(PullRules::new(args.pulls.pull_rule.clone(), args.pulls.pull.into())),
         hosts,
-        ..Settings::default()
+        region: args.region.clone(),
     }
 }

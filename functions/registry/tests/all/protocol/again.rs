@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use registry::Environment as _;
 use registry::store::blobs::BodyError;
 use registry::store::memory::MemoryBlobs;
 use tokio::sync::Notify;
@@ -43,6 +44,24 @@ fn held(world: &World, location: &str, bytes: &'static str) -> (JoinHandle<Answe
     let body = Script::of(bytes).meanwhile(async move { gone.notified().await });
     let put = world.put(format!("{location}?digest={}", sha256(bytes.as_bytes())));
     (begin(put.stream(body)), go)
+}
+
+/// A shell that has to answer by a certain time gets an answer by then: the client is told to come again.
+#[tokio::test]
+async fn a_repeated_put_waits_no_longer_than_its_deadline() {
+    let world = World::new().await;
+    let location = world.open_upload("a").await;
+    let (first, go) = held(&world, &location, "abc");
+    settle().await;
+    let target = format!("{location}?digest={}", sha256(b"abc"));
+    let at = world.clock.now().plus_millis(3 * SECOND);
+    let again = begin(world.put(&target).bytes("abc").deadline(at));
+    pass(&world, 2).await;
+    assert!(!again.is_finished());
+    pass(&world, 1).await;
+    again.await.unwrap().expect_error(429, "BLOB_UPLOAD_INVALID");
+    go.notify_one();
+    first.await.unwrap().expect(201);
 }
 
 /// A repeated PUT waits for the first, reads nothing of its body meanwhile, and gets the same answer.

@@ -9,7 +9,8 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use http_body::Body as _;
-use registry::{Record, ResponseBody};
+use registry::store::Timestamp;
+use registry::{Deadline, Record, ResponseBody};
 use serde_json::Value;
 
 use super::script::Script;
@@ -43,6 +44,7 @@ pub(crate) struct Call {
     method: Method,
     target: String,
     headers: HeaderMap,
+    deadline: Option<Deadline>,
     body: Script,
 }
 
@@ -53,6 +55,7 @@ impl World {
             method,
             target: target.into(),
             headers: HeaderMap::new(),
+            deadline: None,
             body: Script::new(),
         }
     }
@@ -91,6 +94,12 @@ impl Call {
         self
     }
 
+    /// The shell has to have the answer by then.
+    pub(crate) fn deadline(mut self, at: Timestamp) -> Self {
+        self.deadline = Some(Deadline(at));
+        self
+    }
+
     /// Sends the right password of a user.
     pub(crate) fn user(self, name: &str) -> Self {
         let encoded = STANDARD.encode(format!("{name}:{}", Users::password(name)));
@@ -119,6 +128,9 @@ impl Call {
         let mut request = Request::new(registry::RequestBody::stream(self.body));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = uri;
+        if let Some(deadline) = self.deadline {
+            request.extensions_mut().insert(deadline);
+        }
         // As shells leave large heads to the core: what is read and not listed is missed by the test that sends it.
         *request.headers_mut() = self.headers;
         let is_read = |name: &HeaderName| registry::heads::READ.contains(name);
