@@ -28,9 +28,11 @@ from harness import Child, Result, Server, cache_dir, check, free_port, run, scr
 from harness.build import roadstead
 from harness.process import Finished
 from images import Images
+from over_tls import Authority, has_ipv6
 from verify import Registry, compare_layouts, root_digest
 
 UNIT = LOCAL / "roadstead.service"
+DROP_IN = LOCAL / "tls.conf"
 README = LOCAL / "README.md"
 # Of `systemd-analyze security`, times ten: 100 is a service without any bound.
 EXPOSURE = 15
@@ -98,15 +100,6 @@ class Front:
 def accepts(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
 
 
 # --- nginx ---
@@ -421,6 +414,75 @@ def members(name: str) -> Set[str]:
     return set().union(*(members(line) for line in listed if line))
 
 
+# --- TLS by the server itself ---
+
+
+def own_tls(folder: Path) -> Iterator[Result]:
+    """The drop-in and the hook of certbot, as README.md combines them."""
+    tools()
+    yield check("own TLS: the unit with tls.conf is valid", valid_with_tls, folder)
+    yield check("own TLS: what the hook of certbot gives to the server is served, and what it renews", renewed, folder)
+
+
+def valid_with_tls(folder: Path) -> None:
+    unit, own = folder / "roadstead.service", {"/usr/local/bin/roadstead": str(roadstead())}
+    unit.write_text(filled(UNIT.read_text(), own))
+    more = folder / "roadstead.service.d"
+    more.mkdir()
+    (more / "tls.conf").write_text(filled(DROP_IN.read_text(), own))
+    valid(unit)
+
+
+def renewed(outer: Path) -> None:
+    """Runs the command line of tls.conf as somebody who reads the key by its group alone."""
+    need_root()
+    with scratch("own-tls") as folder:
+        folder.chmod(0o711)
+        program, state, credentials, files = (folder / name for name in ("roadstead", "state", "credentials", "tls"))
+        shutil.copy(roadstead(), program)
+        for path in (state, credentials):
+            path.mkdir(mode=0o700)
+        users(credentials)
+        for path in (state, credentials, credentials / "users"):
+            os.chown(path, SOMEBODY, SOMEBODY)
+        authority = Authority(folder / "authority")
+        lineage = folder / "lineage"
+        lineage.mkdir()
+        group, port = SOMEBODY + 1, free_port()
+
+        def deploy() -> None:
+            """As certbot does: its folder has other names."""
+            shutil.copy(authority.certificate, lineage / "fullchain.pem")
+            shutil.copy(authority.key, lineage / "privkey.pem")
+            run([LOCAL / "renewed.sh", files, group], timeout=20, env={"RENEWED_LINEAGE": str(lineage)})
+
+        deploy()
+        changes = {"/usr/local/bin/roadstead": str(program), "0.0.0.0:443": f"127.0.0.1:{port}", "/etc/roadstead-tls": str(files)}
+        line = filled(settings(DROP_IN.read_text())["ExecStart"][1], changes)
+        command = ["setpriv", f"--reuid={SOMEBODY}", f"--regid={SOMEBODY}", f"--groups={group}", "--no-new-privs", "--bounding-set=-all"]
+        command += ["bash", "-c", f"umask 0077; exec {line}"]
+        own = {name: None for name in os.environ if name.startswith("ROADSTEAD_")}
+        trust = ssl.create_default_context(cafile=str(authority.trust / "ca.crt"))
+
+        def shown() -> bytes:
+            with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as plain:
+                with trust.wrap_socket(plain, server_hostname=REGISTRY) as secured:
+                    return secured.getpeercert(binary_form=True) or b""
+
+        with Child(command, folder / "log", {**own, "STATE_DIRECTORY": str(state), "CREDENTIALS_DIRECTORY": str(credentials)}) as child:
+            wait_until(lambda: not child.alive() or accepts(port), 20, "the server listens")
+            assert child.alive(), f"the server ended with {child.returncode}\n{child.log_tail()}"
+            assert "every user of this host" not in child.log_tail(), child.log_tail()
+            before = shown()
+            asked = run([program, "health", "--tls", "--listen", f"0.0.0.0:{port}"], timeout=20)
+            assert asked.stdout == "ready\n", asked
+            authority.renew()
+            deploy()
+            wait_until(lambda: shown() != before, 20, "the renewed certificate is served")
+            child.signal(signal.SIGTERM)
+            assert child.wait(20) == 0, f"exit code {child.returncode} after SIGTERM\n{child.log_tail()}"
+
+
 # --- users ---
 
 
@@ -440,8 +502,8 @@ def htpasswd_of_apache(folder: Path) -> None:
 def flags_exist() -> str:
     told = run([roadstead(), "serve", "--help"], timeout=20).stdout
     # The first words of all flags: README.md shows flags of other programs too.
-    flag = r"(?<![\w-])--(?:listen|data|htpasswd|log|allow|drain|upload|max|keep|idle|sparse|sync)[a-z-]*"
-    named = {found for path in (README, UNIT, LOCAL / "nginx.conf") for found in re.findall(flag, path.read_text())}
+    flag = r"(?<![\w-])--(?:listen|data|htpasswd|log|allow|drain|upload|max|keep|idle|sparse|sync|tls)[a-z-]*"
+    named = {found for path in (README, UNIT, DROP_IN, LOCAL / "nginx.conf") for found in re.findall(flag, path.read_text())}
     absent = [flag for flag in named if not re.search(rf"{re.escape(flag)}\b", told)]
     assert named and not absent, f"`roadstead serve --help` does not know {absent}"
     return " ".join(sorted(named))

@@ -46,6 +46,7 @@ def main(context: Context) -> List[Result]:
         "docker by TLS": docker_by_tls,
         "nginx": infra_local.tls,
         "systemd": infra_local.service,
+        "own TLS": infra_local.own_tls,
         "users": infra_local.accepted_users,
         "backup": infra_local.backup,
         "s3-dynamodb": s3_dynamodb,

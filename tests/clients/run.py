@@ -5,7 +5,7 @@
     python3 tests/clients/run.py [--registry HOST:PORT [--user NAME:PASSWORD]] [--only FAMILY[,FAMILY]] [--full] [--list]
 
 The settings: one server that needs no login (every family), one with a htpasswd file (logins), one with that file from
-which everybody may pull, and three server processes over one data directory, requests dealt to them in turn; then three
+which everybody may pull, one with TLS of its own, and three server processes over one data directory, requests dealt to them in turn; then three
 processes over one bucket and one table, whose blobs are pulled from the bucket itself; and three over a bucket and a table that
 fail every twentieth request.
 """
@@ -34,6 +34,7 @@ import full_oci_client  # noqa: E402
 import full_regctl  # noqa: E402
 import full_sign  # noqa: E402
 import oras  # noqa: E402
+import over_tls  # noqa: E402
 import podman  # noqa: E402
 import skopeo  # noqa: E402
 from common import TIMEOUT, Family, Setting, collect, tool  # noqa: E402
@@ -99,6 +100,12 @@ _SENDERS = {name: LOGINS.families[name] for name in ("docker", "containerd", "cr
 REDIRECTED = Group("login, redirected", _SENDERS)
 OWN_HOST = Group("login, bucket at the registry's host", _SENDERS)
 SEVERAL = Group("three servers", ALWAYS.families)
+TLS = Group("tls", {
+        "docker": over_tls.docker,
+        "containerd": over_tls.containerd,
+        "skopeo": over_tls.skopeo,
+        "podman": over_tls.podman,
+    })
 # The same four clients whose ways to push and pull differ most; the rest by --full.
 FOUR = {name: ALWAYS.families[name] for name in ("docker", "containerd", "skopeo", "crane")}
 CLOUD = Group("cloud", FOUR)
@@ -122,6 +129,7 @@ def results(full: bool, only: Sequence[str], tell: Callable[[Result], None]) -> 
             (ALWAYS, _one),
             (LOGINS, _users),
             (PUBLIC, _public),
+            (TLS, _tls),
             (SEVERAL, _three),
             (CLOUD, _cloud),
             (FAULTY, _faulty),
@@ -201,6 +209,10 @@ def _with_users(stack: ExitStack, work: Path, *flags: str, backend: Optional[Bac
 
 def _public(stack: ExitStack, work: Path) -> Registry:
     return _users(stack, work, "--allow-anonymous", "pull")
+
+
+def _tls(stack: ExitStack, work: Path) -> Registry:
+    return over_tls.start(stack, work, _log)
 
 
 def _three(stack: ExitStack, _: Path) -> Registry:
@@ -331,7 +343,7 @@ def command_line(words: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--list", action="store_true", help="the families by name")
     arguments = parser.parse_args(words)
     if arguments.list:
-        for group in (ALWAYS, FULL, LOGINS, PUBLIC, SEVERAL, CLOUD, FAULTY, REDIRECTED, OWN_HOST):
+        for group in (ALWAYS, FULL, LOGINS, PUBLIC, TLS, SEVERAL, CLOUD, FAULTY, REDIRECTED, OWN_HOST):
             print(f"{group.setting + (' --full' if group is FULL else ''):36} {' '.join(group.families)}")
         return 0
     began = time.monotonic()

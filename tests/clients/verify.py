@@ -43,12 +43,16 @@ class Registry:
     ) -> None:
         self.address, self.user, self.password, self.log = address, user, password, log
 
+    def connect(self) -> http.client.HTTPConnection:
+        """A new connection."""
+        return http.client.HTTPConnection(self.address, timeout=TIMEOUT)
+
     def request(self, method: str, path: str, body: Optional[bytes] = None, **headers: str) -> Response:
         """One request on a connection of its own; underscores in header names stand for dashes. A redirect of a blob is followed."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if self.user is not None and "Authorization" not in sent:
             sent["Authorization"] = "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
-        connection = http.client.HTTPConnection(self.address, timeout=TIMEOUT)
+        connection = self.connect()
         try:
             connection.request(method, path, body=body, headers=sent)
             answer = connection.getresponse()

@@ -13,6 +13,7 @@ mod operate;
 mod pull;
 mod serve;
 mod stores;
+mod tls;
 mod values;
 
 pub(crate) use health::HealthArgs;

@@ -1,10 +1,11 @@
-//! One connection: HTTP/1.1 or HTTP/2 (by prior knowledge), until it ends or is told to.
+//! One connection: HTTP/1.1 or HTTP/2 (by ALPN under TLS, by prior knowledge without), until it ends or is told to.
 //!
 //! What limits a client's time is spread over the places that can see it:
 //!
 //! | a client that… | is met in | after |
 //! |---|---|---|
 //! | opens a connection and sends nothing, or sends a head slowly | [`transport::stream`](crate::transport) | `header_timeout` |
+//! | does not end the handshake of TLS | [`transport::handshake`](crate::transport) | `header_timeout`, which is for the first head too |
 //! | keeps a connection without using it | [`transport::stream`](crate::transport) | `keep_alive`, from the last byte written |
 //! | sends a body and stalls | [`transport::request_body`](crate::transport) | `idle_timeout` |
 //! | reads next to nothing of what it is sent | [`transport::transfer`](crate::transport), for each answer; [`transport::stream`](crate::transport), for everything | `stall_timeout` |
@@ -30,7 +31,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::connections::{ConnectionPlace, Phase};
 use crate::exchange::Service;
-use crate::transport::{Activity, GuardedStream, LOOK, StreamExecutor, Verdict};
+use crate::transport::{Activity, GuardedStream, LOOK, Socket, StreamExecutor, Verdict, shake};
 
 /// Bytes of a request's head, on both versions: a token alone may take 12 KiB.
 const MAX_HEAD: u32 = 32 << 10;
@@ -69,16 +70,35 @@ pub(crate) async fn serve(
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let _ = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT);
     let timeouts = service.timeouts();
-    let mut stream = GuardedStream::new(socket, activity.clone(), timeouts);
-    let multiplexed = tokio::select! {
+    let begin = async {
+        let socket = match &service.tls {
+            None => Socket::Plain(socket),
+            Some(tls) => shake(socket, tls, activity.born() + timeouts.header).await?,
+        };
+        let mut stream = GuardedStream::new(socket, activity.clone(), timeouts);
+        // What ALPN has chosen is not asked: the client's first bytes tell the same, and are waited for in any case.
+        stream.is_http2().await.map(|multiplexed| (stream, multiplexed))
+    };
+    let begun = tokio::select! {
         biased;
-        sniffed = stream.is_http2() => sniffed,
+        begun = begin => begun,
         () = draining(&mut phase) => return,
         () = activity.dismissed() => return,
     };
-    let Ok(multiplexed) = multiplexed else { return };
+    let (mut stream, multiplexed) = match begun {
+        Ok(begun) => begun,
+        Err(error) => {
+            tracing::debug!(%peer, error = &error as &dyn std::error::Error, "connection ended before its first request");
+            return;
+        }
+    };
     activity.set_multiplexed(multiplexed);
-    let buffer = service.buffers.take(ClientKey::of(peer.ip()), multiplexed);
+    let buffer = service
+        .buffers
+        .take(ClientKey::of(peer.ip()), multiplexed, service.tls.is_some());
+    if buffer.is_large() {
+        stream.enlarge();
+    }
     let exchange = {
         let (activity, place) = (activity.clone(), place.clone());
         service_fn(move |request| service.clone().exchange(request, activity.clone(), place.clone(), peer))

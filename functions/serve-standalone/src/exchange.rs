@@ -19,6 +19,7 @@ use crate::access_log::Entry;
 use crate::connections::ConnectionPlace;
 use crate::metrics::{Measured, Metrics};
 use crate::requests::{self, RequestPlaces};
+use crate::tls::TlsFiles;
 use crate::transport::{Activity, Buffers, Exchange, SentBody, Timeouts, receive};
 use shell::client_address::TrustedProxies;
 use shell::health::{self, Health};
@@ -34,6 +35,8 @@ pub(crate) struct Service {
     pub(crate) timeouts: Timeouts,
     pub(crate) places: RequestPlaces,
     pub(crate) buffers: Buffers,
+    /// What connections begin with; `None`: they are without TLS.
+    pub(crate) tls: Option<TlsFiles>,
     /// Has a token for every operation that must run to its end; the server waits for all of them.
     pub(crate) work: TaskTracker,
 }

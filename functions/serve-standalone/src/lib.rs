@@ -7,7 +7,8 @@
 //! 2. `server`: the accept loop, and the end of all connections. `connections`: how many there are, and which one ends
 //!    for another. `connection`: one of them, with every time limit. `exchange`: one request on it; this is where clients
 //!    meet the core. `requests`: how many there are at once. `transport`: bytes, and how long a client may take for them.
-//! 3. `htpasswd`: the users of a file. `reload`: what SIGHUP reads again.
+//! 3. `htpasswd`: the users of a file. `tls`: the certificate and its key. `watched`: how both files are followed. `reload`: what
+//!    SIGHUP reads again.
 //! 4. `logging`, `access_log`: how the log is written. `metrics`: what is counted.
 //!
 //! What another shell needs too is in the crate [`shell`]: the opening of stores, health, collection, who the client is.
@@ -26,7 +27,9 @@ mod metrics;
 mod reload;
 mod requests;
 mod server;
+mod tls;
 mod transport;
+mod watched;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

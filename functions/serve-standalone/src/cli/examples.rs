@@ -6,8 +6,8 @@ Examples:
       Serve on 127.0.0.1:5000 and keep everything in ./roadstead-data
   docker tag alpine 127.0.0.1:5000/alpine && docker push 127.0.0.1:5000/alpine
       Push an image to it
-  roadstead htpasswd users alice && roadstead --listen 0.0.0.0:5000 --htpasswd users
-      Serve a network, to users with passwords (put TLS in front)
+  roadstead htpasswd users alice && roadstead --listen 0.0.0.0:5000 --htpasswd users --tls-cert tls.crt --tls-key tls.key
+      Serve a network by HTTPS, to users with passwords
   roadstead repo list --data /var/lib/roadstead
       See what is stored
   roadstead serve --blobs s3://bucket --metadata dynamodb://table
@@ -23,6 +23,8 @@ Examples:
       On a free port, which is printed
   roadstead serve --listen 0.0.0.0:5000 --htpasswd /etc/roadstead/users --allow-anonymous pull
       Everyone may pull; the users in the file may push and delete
+  roadstead serve --listen 0.0.0.0:443 --htpasswd /etc/roadstead/users --tls-cert fullchain.pem --tls-key privkey.pem
+      By HTTPS, with the files that certbot or acme.sh renews
   roadstead serve --blobs s3://bucket/registry --metadata dynamodb://registry
       Bytes in S3 and names in DynamoDB; region and credentials as AWS tools find them
   roadstead serve --blobs s3://bucket --s3-endpoint https://s3.example.com --aws-region main
@@ -37,7 +39,7 @@ Examples:
       Every flag is an environment variable too; an empty one counts as unset
 
 SIGTERM and SIGINT end it: no new connections, requests in flight run to their end, exit code 0. A second signal ends \
-it at once. SIGHUP makes it read the file of users again.
+it at once. SIGHUP makes it read the file of users, the certificate and its key again.
 On a loopback address without --htpasswd it refuses what a browser sends for a page of another site, and requests for \
 other hosts than localhost, 127.0.0.1, [::1] and those of --allow-host. With --allow-anonymous on another address it \
 cannot know which hosts are right: name them with --allow-host where browsers are on the same network.
@@ -82,6 +84,8 @@ Examples:
       Whether pulls work, at the address of ROADSTEAD_LISTEN, or 127.0.0.1:5000
   roadstead health --listen 0.0.0.0:5000 --push
       With the --listen of the server; also whether pushes work
+  roadstead health --tls --listen 0.0.0.0:443
+      Of a server with TLS; it is asked on loopback, and its certificate is not verified
   HEALTHCHECK CMD [\"roadstead\", \"health\"]
       In a Dockerfile: it needs no shell and no other program
   roadstead health --live --json

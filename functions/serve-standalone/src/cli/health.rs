@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use clap::Args;
+use clap::builder::FalseyValueParser;
 
 use super::values::{self, Span};
 
@@ -18,6 +19,10 @@ pub(crate) struct HealthArgs {
         value_parser = values::listen
     )]
     pub(crate) listen: SocketAddr,
+    /// Ask over TLS. So it is also when ROADSTEAD_TLS_CERT is set, as for the server. The server's certificate is not
+    /// verified: the question stays on this host, and holds no secret
+    #[arg(long, env = values::TLS_CERT_VARIABLE, hide_env = true, value_parser = FalseyValueParser::new())]
+    pub(crate) tls: bool,
     /// Ask only whether the process answers (`/livez`), for a probe that restarts it
     #[arg(long, conflicts_with = "push")]
     pub(crate) live: bool,

@@ -10,6 +10,7 @@ use store_embedded::MinFree;
 
 use super::pull::PullArgs;
 use super::stores::StoreArgs;
+use super::tls::TlsArgs;
 use super::values::{self, Length, MetricsAddress, Span};
 
 #[derive(Args, Debug)]
@@ -78,6 +79,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "ROADSTEAD_METRICS", value_name = "WHERE", default_value = "off")]
     pub(crate) metrics: MetricsAddress,
     #[command(flatten)]
+    pub(crate) tls: TlsArgs,
+    #[command(flatten)]
     pub(crate) stores: StoreArgs,
     #[command(flatten)]
     pub(crate) pulls: PullArgs,
@@ -120,7 +123,8 @@ pub(crate) struct LimitArgs {
         value_parser = values::within_a_day
     )]
     pub(crate) upload_lifetime: Span,
-    /// From the first byte of a request, or from the opening of a connection, to the end of the request's head
+    /// From the first byte of a request, or from the opening of a connection, to the end of the request's head. The handshake
+    /// of TLS counts too
     #[arg(
         long,
         env = "ROADSTEAD_HEADER_TIMEOUT",

@@ -10,6 +10,9 @@ use store_embedded::MinFree;
 /// The variable that says where the server listens: also for those who ask it.
 pub(super) const LISTEN_VARIABLE: &str = "ROADSTEAD_LISTEN";
 
+/// The variable that names the server's certificate: who asks it learns from it that there is TLS.
+pub(super) const TLS_CERT_VARIABLE: &str = "ROADSTEAD_TLS_CERT";
+
 /// Where it listens if nobody says so.
 pub(super) const DEFAULT_LISTEN: &str = "127.0.0.1:5000";
 

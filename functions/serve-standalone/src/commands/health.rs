@@ -2,6 +2,7 @@
 
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::HOST;
@@ -10,11 +11,14 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::store;
 use crate::cli::HealthArgs;
 use crate::failure::Failure;
+use crate::tls;
 
 /// The longest answer that is read, in bytes. The server's own has a line or some.
 const MAX_ANSWER: usize = 16 << 10;
@@ -33,10 +37,14 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
         (false, false) => "/readyz",
     };
     let (status, answer) = store::run(async {
-        let asked = tokio::time::timeout(args.timeout.0, ask(address, path)).await;
+        let asked = tokio::time::timeout(args.timeout.0, ask(address, path, args.tls)).await;
         let late = |_| Failure::Failed(format!("{address} has not answered in time (--timeout)"));
         asked.map_err(late)?.map_err(|error| {
-            let attempt = format!("cannot ask http://{address}{path}; is the server running, at this address?");
+            let attempt = format!(
+                "cannot ask {scheme}://{address}{path}; is the server running, at this address{hint}?",
+                scheme = if args.tls { "https" } else { "http" },
+                hint = if args.tls { ", and with TLS" } else { "" },
+            );
             Failure::failed(attempt, error)
         })
     })?;
@@ -55,6 +63,11 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
     if is_healthy {
         return Ok(());
     }
+    if status == StatusCode::BAD_REQUEST && !args.tls {
+        return Err(Failure::Failed(format!(
+            "{path} was answered with {status}; a server with TLS is asked with --tls"
+        )));
+    }
     Err(Failure::Failed(format!("{path} was answered with {status}")))
 }
 
@@ -71,8 +84,22 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 async fn ask(
     address: SocketAddr,
     path: &str,
+    tls: bool,
 ) -> Result<(StatusCode, String), Box<dyn std::error::Error + Send + Sync>> {
     let socket = TcpStream::connect(address).await?;
+    if !tls {
+        return ask_over(socket, address, path).await;
+    }
+    let connector = TlsConnector::from(Arc::new(tls::without_verification()?));
+    let stream = connector.connect(address.ip().into(), socket).await?;
+    ask_over(stream, address, path).await
+}
+
+async fn ask_over(
+    socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    address: SocketAddr,
+    path: &str,
+) -> Result<(StatusCode, String), Box<dyn std::error::Error + Send + Sync>> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;
     // It ends with the runtime, after the answer.
     tokio::spawn(connection);

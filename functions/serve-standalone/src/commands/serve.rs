@@ -24,6 +24,7 @@ use crate::logging;
 use crate::metrics::{Metrics, MetricsListener};
 use crate::requests::{ANSWER_MEMORY, RequestPlaces};
 use crate::server::{Drained, Server};
+use crate::tls::TlsFiles;
 use crate::transport::{Buffers, Timeouts};
 
 mod access;
@@ -85,8 +86,10 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
         authenticator,
         text: access,
         hosts,
-        files,
+        mut files,
     } = Access::new(args)?;
+    let tls = open_tls(args)?;
+    files.extend(tls.iter().map(|tls| Arc::new(tls.clone()) as _));
     let bounds = Bounds {
         connections: args.limits.max_connections,
         requests: args.limits.max_requests,
@@ -102,7 +105,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
             collector,
             statistics,
             refusals,
-        } = open(args, authenticator, hosts, bounds).await?;
+        } = open(args, authenticator, hosts, bounds, tls).await?;
         let address = server
             .listener
             .local_addr()
@@ -137,6 +140,15 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     }
 }
 
+/// The certificate and its key, if they are given.
+fn open_tls(args: &ServeArgs) -> Result<Option<TlsFiles>, Failure> {
+    let Some((certificate, key)) = args.tls.pair().map_err(Failure::Usage)? else {
+        return Ok(None);
+    };
+    let files = TlsFiles::open(certificate, key).map_err(|error| Failure::Failed(error.to_string()))?;
+    Ok(Some(files))
+}
+
 /// All that runs.
 struct Running {
     server: Server,
@@ -152,6 +164,7 @@ async fn open(
     authenticator: Arc<dyn Authenticator>,
     hosts: HostPolicy,
     bounds: Bounds,
+    tls: Option<TlsFiles>,
 ) -> Result<Running, Failure> {
     let listener = TcpListener::bind(args.listen).await.map_err(|error| {
         Failure::Failed(format!(
@@ -236,6 +249,7 @@ async fn open(
         timeouts,
         places: RequestPlaces::new(bounds.requests),
         buffers: Buffers::new(),
+        tls,
         work: work.clone(),
     });
     Ok(Running {

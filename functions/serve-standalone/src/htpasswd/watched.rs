@@ -11,25 +11,13 @@
 //!
 //! A signal to read it again is one to believe it as it is.
 
-use std::fs::{File, Metadata, OpenOptions};
-use std::io::Read as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-use rustix::fs::OFlags;
-use tokio::sync::Mutex;
 
 use super::file::{LineError, Users, decode, trim};
+use crate::watched::{self, Complaint, Looks, Stamp};
 
-/// Between two looks at the file.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// How long a request waits for a look that does not end, as with a network share that is down.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
-/// When a complaint that has not changed is logged again.
-const COMPLAIN_AGAIN: Duration = Duration::from_mins(10);
 /// The largest file that is read, in bytes.
 pub(crate) const MAX_FILE: u64 = 16 << 20;
 /// How many lines without effect are named in the log at once.
@@ -48,35 +36,6 @@ pub(crate) enum FileError {
     Line(#[from] LineError),
 }
 
-/// What tells one state of a file from another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-
-    /// Whether a later change would surely show: a file that changed just now may change again within the grain of
-    /// its time stamps.
-    fn is_settled(&self) -> bool {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(now.as_secs()).unwrap_or(i64::MAX) > self.changed.0.saturating_add(2)
-    }
-}
-
 /// What is known of the file.
 struct FileState {
     users: Arc<Users>,
@@ -84,25 +43,20 @@ struct FileState {
     read: Option<Stamp>,
     /// What was read a moment ago, and lacks users: it counts if the next look finds the same.
     pending: Option<Users>,
-    /// The last complaint in the log, and when it was logged.
-    complaint: Option<(String, Instant)>,
+    complaint: Complaint,
 }
 
 /// The users of a file, as it is now.
 pub(super) struct WatchedFile {
     path: PathBuf,
     known: RwLock<FileState>,
-    started: Instant,
-    /// When to look at the file next, in milliseconds after `started`.
-    look_at: AtomicU64,
-    /// Held while the file is looked at: one that does not answer holds one thread and not one each second.
-    looking: Arc<Mutex<()>>,
+    looks: Looks,
 }
 
 impl WatchedFile {
     /// Reads `path` for the first time: then it must be usable.
     pub(super) fn open(path: &Path) -> Result<Arc<Self>, FileError> {
-        let (users, stamp) = read(File::open(path)?)?;
+        let (users, stamp) = read(watched::read_open(File::open(path)?, MAX_FILE)?)?;
         if users.is_empty() {
             return Err(FileError::NoUsers);
         }
@@ -111,14 +65,12 @@ impl WatchedFile {
             users: Arc::new(users),
             read: Some(stamp).filter(Stamp::is_settled),
             pending: None,
-            complaint: None,
+            complaint: Complaint::default(),
         };
         Ok(Arc::new(Self {
             path: path.to_owned(),
             known: RwLock::new(known),
-            started: Instant::now(),
-            look_at: AtomicU64::new(millis(LOOK_AGAIN)),
-            looking: Arc::default(),
+            looks: Looks::new(),
         }))
     }
 
@@ -138,42 +90,22 @@ impl WatchedFile {
     /// Reads the file again if it is time to look and it has changed. One request does, and waits for it, but not for
     /// long; the others go on with what is known.
     pub(super) async fn look(self: &Arc<Self>) {
-        let now = millis(self.started.elapsed());
-        if now < self.look_at.load(Ordering::Acquire) {
-            return;
-        }
-        let Ok(turn) = self.looking.clone().try_lock_owned() else {
-            return;
-        };
-        self.look_at.store(now + millis(LOOK_AGAIN), Ordering::Release);
         let file = self.clone();
-        let looked = tokio::task::spawn_blocking(move || {
-            file.read_again(false);
-            drop(turn);
-        });
-        let _ = tokio::time::timeout(LOOK_TIMEOUT, looked).await;
+        self.looks.when_due(move || file.read_again(false)).await;
     }
 
     /// Reads the file again now, and believes it as it is.
     pub(super) async fn reload(self: &Arc<Self>) {
-        let turn = self.looking.clone().lock_owned().await;
         let file = self.clone();
-        let read = tokio::task::spawn_blocking(move || {
-            file.read_again(true);
-            drop(turn);
-        });
-        let _ = read.await;
+        self.looks.now(move || file.read_again(true)).await;
     }
 
     fn read_again(&self, told: bool) {
         let before = self.known().read;
-        let stamp = || std::fs::metadata(&self.path).map(|metadata| Stamp::of(&metadata));
-        if !told && before.is_some() && stamp().ok() == before {
+        if !told && before.is_some() && Stamp::now(&self.path) == before {
             return;
         }
-        // What has become a pipe must not hold the thread until somebody writes to it.
-        let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(&self.path);
+        let file = watched::read(&self.path, MAX_FILE);
         self.learn(file.map_err(FileError::from).and_then(read), told);
     }
 
@@ -187,7 +119,7 @@ impl WatchedFile {
                 return self.complain(&mut known, &error, told);
             }
         };
-        if known.complaint.take().is_some() {
+        if known.complaint.end() {
             tracing::info!(file = ?self.path, "the file of users is usable again");
         }
         known.read = Some(stamp).filter(Stamp::is_settled);
@@ -215,16 +147,11 @@ impl WatchedFile {
 
     fn complain(&self, known: &mut FileState, error: &FileError, told: bool) {
         let text = error.to_string();
-        let repeated = known
-            .complaint
-            .as_ref()
-            .is_some_and(|(before, at)| *before == text && at.elapsed() < COMPLAIN_AGAIN);
-        if told || !repeated {
+        if known.complaint.is_due(&text, told) {
             tracing::error!(
                 file = ?self.path,
                 "the file of users is not usable: {text}; the users before stay until it is repaired"
             );
-            known.complaint = Some((text, Instant::now()));
         }
     }
 }
@@ -245,13 +172,8 @@ fn warn_of_overridden(path: &Path, users: &Users) {
 }
 
 /// The users of a file, and its state before it was read.
-fn read(file: File) -> Result<(Users, Stamp), FileError> {
-    let stamp = Stamp::of(&file.metadata()?);
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(FileError::TooLarge);
-    }
+fn read(file: Option<watched::Read>) -> Result<(Users, Stamp), FileError> {
+    let watched::Read { bytes, stamp, .. } = file.ok_or(FileError::TooLarge)?;
     let text = decode(&bytes)?;
     // What an editor or a full disk leaves for a moment or for ever; nobody writes that to say that there are no users.
     if trim(&text).is_empty() {
@@ -260,24 +182,20 @@ fn read(file: File) -> Result<(Users, Stamp), FileError> {
     Ok((Users::parse(&text)?, stamp))
 }
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 impl WatchedFile {
     /// Makes the next request look at the file, as if a second had passed.
     pub(super) fn a_second_later(&self) {
-        self.look_at.store(0, Ordering::Release);
+        self.looks.a_second_later();
     }
 
     /// Makes no request look at the file.
     pub(super) fn never_look(&self) {
-        self.look_at.store(u64::MAX, Ordering::Release);
+        self.looks.never();
     }
 
     /// What the log was last told to be wrong.
     pub(super) fn complaint(&self) -> Option<String> {
-        self.known().complaint.as_ref().map(|(text, _)| text.clone())
+        self.known().complaint.text()
     }
 }

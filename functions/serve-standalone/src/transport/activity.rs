@@ -154,7 +154,7 @@ impl Activity {
     }
 
     /// When the connection was opened.
-    pub(super) fn born(&self) -> Instant {
+    pub(crate) fn born(&self) -> Instant {
         self.born
     }
 

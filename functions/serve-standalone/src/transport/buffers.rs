@@ -2,6 +2,8 @@
 
 use registry::budget::{Budget, ClientKey, Grant};
 
+use super::socket;
+
 /// What all connections together may have beyond the least that each of them gets, in bytes.
 const ALL: u64 = 64 << 20;
 
@@ -14,6 +16,9 @@ const LARGE_READS: u32 = 256 << 10;
 /// The same for HTTP/2, whose clients send so many bytes before they hear that others were taken.
 const LARGE_WINDOW: u32 = 1 << 20;
 
+/// The most that TLS holds: what waits for the socket, and records that were not read, decrypted and not.
+const TLS: u64 = (socket::PENDING + socket::READ_AHEAD + (32 << 10)) as u64;
+
 /// Memory for the buffers of fast connections, shared fairly between clients. When there is none left, further
 /// connections work with small buffers: they are slower, and as many as can be.
 #[derive(Debug)]
@@ -24,7 +29,14 @@ pub(crate) struct Buffers(Budget);
 pub(crate) struct Buffer {
     pub(crate) bytes: u32,
     /// Held as long as the connection lives.
-    pub(crate) _memory: Option<Grant>,
+    memory: Option<Grant>,
+}
+
+impl Buffer {
+    /// Whether there is memory for a fast connection.
+    pub(crate) fn is_large(&self) -> bool {
+        self.memory.is_some()
+    }
 }
 
 impl Buffers {
@@ -33,17 +45,17 @@ impl Buffers {
     }
 
     /// The buffer of a connection of `client`.
-    pub(crate) fn take(&self, client: ClientKey, multiplexed: bool) -> Buffer {
+    pub(crate) fn take(&self, client: ClientKey, multiplexed: bool, tls: bool) -> Buffer {
         let (bytes, cost) = if multiplexed {
             (LARGE_WINDOW, u64::from(LARGE_WINDOW))
         } else {
             // One buffer is filled while the chunk out of another one is used.
             (LARGE_READS, 2 * u64::from(LARGE_READS))
         };
-        let memory = self.0.try_take(client, cost);
+        let memory = self.0.try_take(client, cost + if tls { TLS } else { 0 });
         Buffer {
             bytes: if memory.is_some() { bytes } else { LEAST },
-            _memory: memory,
+            memory,
         }
     }
 }
@@ -57,13 +69,26 @@ mod tests {
         let buffers = Buffers::new();
         let client = |number| ClientKey::of([10, 0, 0, number].into());
         for (multiplexed, large, most) in [(true, LARGE_WINDOW, 48), (false, LARGE_READS, 96)] {
-            let mut held: Vec<_> = (0..most).map(|_| buffers.take(client(1), multiplexed)).collect();
+            let mut held: Vec<_> = (0..most).map(|_| buffers.take(client(1), multiplexed, false)).collect();
             assert!(held.iter().all(|buffer| buffer.bytes == large));
-            held.push(buffers.take(client(1), multiplexed));
+            held.push(buffers.take(client(1), multiplexed, false));
             assert_eq!(held[most].bytes, LEAST, "one client leaves a quarter to the others");
-            assert_eq!(buffers.take(client(2), multiplexed).bytes, large);
+            assert_eq!(buffers.take(client(2), multiplexed, false).bytes, large);
             held.clear();
-            assert_eq!(buffers.take(client(1), multiplexed).bytes, large);
+            assert_eq!(buffers.take(client(1), multiplexed, false).bytes, large);
+        }
+    }
+
+    #[test]
+    fn what_tls_holds_counts_too() {
+        let buffers = Buffers::new();
+        let client = ClientKey::of([10, 0, 0, 1].into());
+        let held: Vec<_> = (0..100).map(|_| buffers.take(client, false, true)).collect();
+        let large = held.iter().filter(|buffer| buffer.bytes == LARGE_READS).count() as u64;
+        let cost = 2 * u64::from(LARGE_READS) + TLS;
+        assert_eq!(large, ALL / 4 * 3 / cost);
+        for buffer in held {
+            assert_eq!(buffer.is_large(), buffer.bytes == LARGE_READS, "{buffer:?}");
         }
     }
 }

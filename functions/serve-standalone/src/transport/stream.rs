@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::activity::Activity;
+use super::socket::Socket;
 use super::timeouts::Timeouts;
 use super::timer::LazyTimer;
 use super::transfer::MIN_PROGRESS;
@@ -27,7 +27,7 @@ const LINGER: Duration = Duration::from_secs(3);
 
 /// A socket that gives up on clients that do not go on.
 pub(crate) struct GuardedStream {
-    socket: TcpStream,
+    socket: Socket,
     activity: Arc<Activity>,
     timeouts: Timeouts,
     /// What was read to tell the version, and is to be read again.
@@ -45,7 +45,7 @@ pub(crate) struct GuardedStream {
 }
 
 impl GuardedStream {
-    pub(crate) fn new(socket: TcpStream, activity: Arc<Activity>, timeouts: Timeouts) -> Self {
+    pub(crate) fn new(socket: Socket, activity: Arc<Activity>, timeouts: Timeouts) -> Self {
         Self {
             socket,
             activity,
@@ -59,6 +59,11 @@ impl GuardedStream {
             stalled: None,
             lingers_until: None,
         }
+    }
+
+    /// Lets TLS hold as much as makes the connection fast.
+    pub(crate) fn enlarge(&mut self) {
+        self.socket.enlarge();
     }
 
     /// Reads until it is clear whether the client speaks HTTP/2. What was read is read again later. Fails when the
@@ -115,11 +120,16 @@ impl GuardedStream {
         }
     }
 
-    fn guard_write(&mut self, context: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(result) = &written {
-            let count = result.as_ref().copied().unwrap_or_default();
-            self.activity.moved(count);
-            self.written += count as u64;
+    /// Passes on how a write went, of which the socket has `taken` so many bytes; fails when it took too few for too long.
+    fn guard_write<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+        taken: usize,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() || taken > 0 {
+            self.activity.moved(taken);
+            self.written += taken as u64;
             if self
                 .stalled
                 .is_some_and(|(_, before)| self.written >= before + MIN_PROGRESS)
@@ -127,6 +137,8 @@ impl GuardedStream {
                 // What is still waiting begins anew when the socket is full again.
                 self.stalled = Some((Instant::now(), self.written));
             }
+        }
+        if written.is_ready() {
             return written;
         }
         let (since, _) = *self.stalled.get_or_insert_with(|| (Instant::now(), self.written));
@@ -134,6 +146,12 @@ impl GuardedStream {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")));
         }
         Poll::Pending
+    }
+
+    /// What TLS holds back reaches the socket, or waits for it as a write does.
+    fn guard_rest(&mut self, context: &mut Context<'_>, rest: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
+        let taken = self.socket.taken(&Poll::Pending);
+        self.guard_write(context, rest, taken)
     }
 
     /// Whether the client has not used the connection for as long as it may keep it.
@@ -150,7 +168,7 @@ impl GuardedStream {
         let mut scratch = [0; 16 << 10];
         for _ in 0..16 {
             let mut buffer = ReadBuf::new(&mut scratch);
-            match Pin::new(&mut self.socket).poll_read(context, &mut buffer) {
+            match Pin::new(self.socket.raw()).poll_read(context, &mut buffer) {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
                     if now >= until.min(last) {
                         return Poll::Ready(());
@@ -217,7 +235,8 @@ impl AsyncRead for GuardedStream {
 impl AsyncWrite for GuardedStream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.socket).poll_write(context, bytes);
-        self.guard_write(context, written)
+        let taken = self.socket.taken(&written);
+        self.guard_write(context, written, taken)
     }
 
     fn poll_write_vectored(
@@ -226,15 +245,20 @@ impl AsyncWrite for GuardedStream {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.socket).poll_write_vectored(context, slices);
-        self.guard_write(context, written)
+        let taken = self.socket.taken(&written);
+        self.guard_write(context, written, taken)
     }
 
     fn is_write_vectored(&self) -> bool {
         true
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A socket holds nothing back; and the libraries ask only once they have written all they had.
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The libraries ask only once they have written all they had. A bare socket holds nothing back.
+        if matches!(self.socket, Socket::Tls(_)) {
+            let flushed = Pin::new(&mut self.socket).poll_flush(context);
+            ready!(self.guard_rest(context, flushed))?;
+        }
         if self.stalled.take().is_some() {
             self.activity.flushed();
         }
@@ -243,7 +267,8 @@ impl AsyncWrite for GuardedStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.lingers_until.is_none() {
-            ready!(Pin::new(&mut self.socket).poll_shutdown(context))?;
+            let closed = Pin::new(&mut self.socket).poll_shutdown(context);
+            ready!(self.guard_rest(context, closed))?;
         }
         if self.activity.lingers() {
             ready!(self.poll_linger(context));

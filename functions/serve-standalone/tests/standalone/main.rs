@@ -41,5 +41,7 @@ mod starved_uploads;
 mod stores;
 mod stuck;
 mod support;
+mod tls;
+mod tls_files;
 mod users;
 mod users_file;

@@ -68,6 +68,7 @@ pub(super) fn announce(
     access: &str,
 ) {
     let host = reachable(address);
+    let scheme = if args.tls.tls_cert.is_some() { "https" } else { "http" };
     let push = format!("docker tag alpine {host}/alpine && docker push {host}/alpine");
     let (blobs, names) = (
         args.stores.config().describe_blobs(),
@@ -75,19 +76,19 @@ pub(super) fn announce(
     );
     let metrics = match (args.metrics, metrics) {
         (_, Some(listener)) => Some(format!("http://{}/metrics", listener.address)),
-        (MetricsAddress::Here, None) => Some(format!("http://{host}/metrics")),
+        (MetricsAddress::Here, None) => Some(format!("{scheme}://{host}/metrics")),
         _ => None,
     };
     match format {
         LogFormat::Json => {
-            tracing::info!(%address, blobs, metadata = names, metrics, access, push, "listening");
+            tracing::info!(%address, scheme, blobs, metadata = names, metrics, access, push, "listening");
         }
         LogFormat::Text => {
             let metrics = metrics.map(|url| format!("Metrics: {url}\n")).unwrap_or_default();
             // The server works whether or not anybody reads this.
             let _ = writeln!(
                 std::io::stdout(),
-                "roadstead {} is listening on http://{address}\n\
+                "roadstead {} is listening on {scheme}://{address}\n\
                  Blobs:   {blobs}\n\
                  Names:   {names}\n\
                  {metrics}\

@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Request};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -93,7 +94,14 @@ impl H2 {
 
     /// The same; an error when the server does not want the connection.
     pub(crate) async fn try_connect(server: SocketAddr, from: Ipv4Addr, windows: Windows) -> Result<Self, h2::Error> {
-        let stream = dial(server, from).await.map_err(from_io)?;
+        Self::over(dial(server, from).await.map_err(from_io)?, windows).await
+    }
+
+    /// Over a connection that is there.
+    pub(crate) async fn over(
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        windows: Windows,
+    ) -> Result<Self, h2::Error> {
         let mut builder = h2::client::Builder::new();
         builder
             .enable_push(false)

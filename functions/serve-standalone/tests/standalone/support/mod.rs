@@ -6,9 +6,10 @@ pub(crate) mod crowd;
 pub(crate) mod h2;
 pub(crate) mod objects;
 pub(crate) mod ordinary;
+pub(crate) mod tls;
 
 use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -279,8 +280,8 @@ impl Response {
 }
 
 /// One HTTP/1.1 connection, spoken by hand.
-pub(crate) struct Client {
-    reader: BufReader<TcpStream>,
+pub(crate) struct Client<S: Read = TcpStream> {
+    reader: BufReader<S>,
 }
 
 impl Client {
@@ -296,6 +297,34 @@ impl Client {
 
     pub(crate) fn stream(&self) -> &TcpStream {
         self.reader.get_ref()
+    }
+
+    /// Whether nothing comes for a moment.
+    pub(crate) fn is_silent_for(&mut self, time: Duration) -> bool {
+        self.stream().set_read_timeout(Some(time)).unwrap();
+        let silent = self
+            .reader
+            .fill_buf()
+            .is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+        self.stream().set_read_timeout(Some(PATIENCE)).unwrap();
+        silent
+    }
+
+    pub(crate) fn hang_up(self) {
+        let _ = self.stream().shutdown(Shutdown::Both);
+    }
+}
+
+impl<S: Read + Write> Client<S> {
+    /// Over a connection that is there.
+    pub(crate) fn over(stream: S) -> Self {
+        Self {
+            reader: BufReader::new(stream),
+        }
+    }
+
+    pub(crate) fn transport(&mut self) -> &mut S {
+        self.reader.get_mut()
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) {
@@ -367,21 +396,6 @@ impl Client {
             Ok(_) => true,
             Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
         }
-    }
-
-    /// Whether nothing comes for a moment.
-    pub(crate) fn is_silent_for(&mut self, timestamp: Duration) -> bool {
-        self.stream().set_read_timeout(Some(timestamp)).unwrap();
-        let silent = self
-            .reader
-            .fill_buf()
-            .is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
-        self.stream().set_read_timeout(Some(PATIENCE)).unwrap();
-        silent
-    }
-
-    pub(crate) fn hang_up(self) {
-        let _ = self.stream().shutdown(Shutdown::Both);
     }
 }
 

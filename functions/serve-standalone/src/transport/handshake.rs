@@ -1,0 +1,64 @@
+//! How a connection with TLS begins.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsAcceptor;
+
+use super::socket::{Counted, LEAST_PENDING, Socket};
+use crate::tls::TlsFiles;
+
+/// The first byte of every connection with TLS: the type of its first record (RFC 8446, 5.1).
+const HANDSHAKE: u8 = 22;
+/// The answer to plain HTTP, in the version and with the words that other servers use for it.
+const PLAIN_HTTP: &[u8] = b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n\
+    client sent an HTTP request to an HTTPS server; use https\n";
+/// How long a client may take to read that answer, and how much of its request is read meanwhile.
+const LINGER: Duration = Duration::from_secs(3);
+const MAX_DISCARDED: usize = 1 << 20;
+
+/// Shakes hands until `deadline`. An error ends the connection.
+pub(crate) async fn shake(socket: TcpStream, tls: &TlsFiles, deadline: Instant) -> io::Result<Socket> {
+    let shaken = timeout_at(deadline, async {
+        let mut first = [0];
+        if socket.peek(&mut first).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        // Methods of HTTP are letters; whatever else is no TLS is told so by an alert.
+        if first[0] != HANDSHAKE && first[0].is_ascii_alphabetic() {
+            refuse(socket).await;
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "plain HTTP at an address with TLS",
+            ));
+        }
+        let acceptor = TlsAcceptor::from(tls.current().await);
+        let bound = |connection: &mut rustls::ServerConnection| connection.set_buffer_limit(Some(LEAST_PENDING));
+        let stream = acceptor.accept_with(Counted::new(socket), bound).await?;
+        Ok(Socket::Tls(Box::new(stream)))
+    });
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the client does not shake hands");
+    shaken.await.map_err(late)?
+}
+
+/// Tells a client that speaks plain HTTP what is wrong, and lets it read that: it would lose the answer by a reset if
+/// what it has sent were not read.
+async fn refuse(mut socket: TcpStream) {
+    let _ = timeout(LINGER, async {
+        socket.write_all(PLAIN_HTTP).await?;
+        socket.shutdown().await?;
+        let mut scratch = [0; 4096];
+        let mut discarded = 0;
+        while discarded < MAX_DISCARDED {
+            match socket.read(&mut scratch).await? {
+                0 => break,
+                read => discarded += read,
+            }
+        }
+        io::Result::Ok(())
+    })
+    .await;
+}
