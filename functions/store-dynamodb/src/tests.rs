@@ -1,18 +1,19 @@
-//! The whole store over tables in memory: the contracts, also on a bad day; and the real code under a scheduler that
-//! goes through interleavings, crashes and faults, with what must be true throughout.
+//! The whole store over tables in memory: the contracts, without faults and with them; and the production code under a
+//! scheduler that searches interleavings, crashes and faults for one that breaks an invariant.
 //!
-//! Read in this order: [`cast`] (who plays), [`acts`] (what they do), [`world`] (where), [`scenarios`] (what happens),
-//! [`search`] (how often), [`invariants`] and [`linearizable`] (what is true), [`mutations`] (that it would be noticed).
+//! Read in this order: [`fixtures`] (what exists), [`operations`] (what the tasks do), [`world`] (the tables, objects and
+//! time), [`scenarios`] (which operations race), [`search`] (how many schedules, with which faults), [`invariants`] and
+//! [`linearizable`] (what must hold), [`mutations`] (that the search finds mistakes), [`mutant`] (how a mistake is made).
 
-mod acts;
-mod cast;
 mod checks;
 mod contract;
 mod dated;
+mod fixtures;
 mod invariants;
 mod linearizable;
 mod mutant;
 mod mutations;
+mod operations;
 mod scenarios;
 mod search;
 mod world;

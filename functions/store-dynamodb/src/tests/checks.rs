@@ -1,4 +1,4 @@
-//! Checks over a table that lost something: items are written and removed behind the back of the protocols.
+//! Checks over a corrupted table: items are written and removed without the protocols.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::records::{BackLink, EdgeRow, attributes};
 use crate::retrying::{RetryEnvironment, TestRetryEnvironment};
 use crate::table::{Attributes, Item, ItemKey, Table as _, Write, WriteCondition, Written};
 
-/// Somebody at the table itself.
+/// Changes items of the table directly.
 struct Hand(MemoryTable);
 
 impl Hand {
@@ -123,7 +123,7 @@ contract::check_contract_tests!(async { corruptible(&MemoryTable::new()) });
 
 contract::__spawn!();
 
-/// A manifest's item lists what it refers to, beside the edges that lie under their targets.
+/// The item of a manifest lists its references, beside the edges at their targets.
 #[tokio::test]
 async fn an_unlisted_reference_is_found() {
     let table = MemoryTable::new();

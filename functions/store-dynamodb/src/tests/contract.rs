@@ -1,5 +1,5 @@
-//! The contracts about sessions, collection and records over tables in memory, with several threads, and a registry
-//! under everything at once: on a good day with two tables, and on a bad one with one table for all.
+//! The contracts about sessions, collection and records, and a churn, over tables in memory with several threads:
+//! without faults over two tables, and with faults over one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,13 +14,13 @@ use crate::memory::{Faults, MemoryTable};
 use crate::retrying::RetryEnvironment;
 use crate::scheduler::Random;
 
-/// Waits that are over soon.
-struct Hasty {
+/// A pace whose waits are short.
+struct QuickPace {
     start: Instant,
     random: Mutex<Random>,
 }
 
-impl Hasty {
+impl QuickPace {
     fn pace(seed: u64) -> Arc<dyn RetryEnvironment> {
         Arc::new(Self {
             start: Instant::now(),
@@ -30,7 +30,7 @@ impl Hasty {
 }
 
 #[async_trait]
-impl RetryEnvironment for Hasty {
+impl RetryEnvironment for QuickPace {
     fn elapsed(&self) -> Duration {
         self.start.elapsed()
     }
@@ -58,7 +58,7 @@ fn names(faults: Faults, tables: usize) -> (MetadataStores, Guard) {
         .collect();
     let main = Arc::new(tables[0].clone());
     let local = Arc::new(tables[tables.len() - 1].clone());
-    let store = Arc::new(DynamoStore::over(main, local, &Hasty::pace(seed)));
+    let store = Arc::new(DynamoStore::over(main, local, &QuickPace::pace(seed)));
     let names = MetadataStores {
         metadata: store.clone(),
         sessions: store.clone(),
@@ -80,7 +80,7 @@ fn stores(faults: Faults, tables: usize) -> Stores {
     }
 }
 
-mod good_day {
+mod without_faults {
     use super::{Faults, names, stores};
 
     contract::session_contract_tests!(async {
@@ -92,14 +92,14 @@ mod good_day {
     contract::churn_tests!(async { stores(Faults::NONE, 2) });
 }
 
-mod bad_day {
+mod with_faults {
     use super::{Faults, names, stores};
 
     contract::session_contract_tests!(async {
         let (names, guard) = names(Faults::SOME, 1);
         (names.sessions, guard)
     });
-    // A link whose answer was lost leaves a claim for a deep pass, and these clauses count what such a pass finds.
+    // A link whose answer was lost leaves a claim for a deep pass, and these clauses count the findings of such a pass.
     contract::collection_contract_tests!(async { names(Faults::ANSWERED, 1) });
     contract::record_contract_tests!(async { names(Faults::SOME, 1) });
     contract::churn_tests!(async { stores(Faults::SOME, 1) });

@@ -1,4 +1,4 @@
-//! An instance whose clock is off, and a service that tells it the time with every answer.
+//! An instance with a wrong clock, and a service whose answers carry the time.
 
 use std::sync::Arc;
 
@@ -9,16 +9,16 @@ use super::world::World;
 use crate::memory::MemoryTable;
 use crate::table::{Consistency, Item, ItemKey, ItemPage, RangeQuery, Table, TableError, Write, Written};
 
-/// A table whose answers say what the time is.
+/// A table whose answers carry the time.
 pub(super) struct Dated {
     pub(super) table: MemoryTable,
-    /// Its time, as the instance takes it, is the one that is off.
+    /// Its own clock is the wrong clock of the instance.
     pub(super) world: World,
     pub(super) clock: Arc<ServiceClock>,
 }
 
 impl Dated {
-    fn told<T>(&self, answer: T) -> T {
+    fn observed<T>(&self, answer: T) -> T {
         let own = self.world.own_clock();
         self.clock.observe(self.world.now().0 / 1_000 * 1_000, own.0, own.0);
         answer
@@ -28,30 +28,30 @@ impl Dated {
 #[async_trait]
 impl Table for Dated {
     async fn get(&self, key: &ItemKey, consistency: Consistency) -> Result<Option<Item>, TableError> {
-        self.told(self.table.get(key, consistency).await)
+        self.observed(self.table.get(key, consistency).await)
     }
 
     async fn query(&self, query: &RangeQuery) -> Result<ItemPage, TableError> {
-        self.told(self.table.query(query).await)
+        self.observed(self.table.query(query).await)
     }
 
     async fn scan(&self, after: Option<&ItemKey>, limit: usize) -> Result<ItemPage, TableError> {
-        self.told(self.table.scan(after, limit).await)
+        self.observed(self.table.scan(after, limit).await)
     }
 
     async fn write(&self, write: &Write) -> Result<Written, TableError> {
-        self.told(self.table.write(write).await)
+        self.observed(self.table.write(write).await)
     }
 
     async fn transact(&self, writes: &[Write], token: &str) -> Result<Written, TableError> {
-        self.told(self.table.transact(writes, token).await)
+        self.observed(self.table.transact(writes, token).await)
     }
 
     async fn batch_get(&self, keys: &[ItemKey]) -> Result<(Vec<Item>, Vec<ItemKey>), TableError> {
-        self.told(self.table.batch_get(keys).await)
+        self.observed(self.table.batch_get(keys).await)
     }
 
     async fn batch_write(&self, writes: &[Write]) -> Result<Vec<Write>, TableError> {
-        self.told(self.table.batch_write(writes).await)
+        self.observed(self.table.batch_write(writes).await)
     }
 }

@@ -1,8 +1,8 @@
-//! What must be true of the items themselves, after every step; and what may be left when all is over.
+//! The invariants of the items, after every step, and the garbage that may be left in the end.
 
 use std::collections::BTreeSet;
 
-use super::cast::CAST;
+use super::fixtures::FIXTURES;
 use super::world::World;
 use crate::memory::Items;
 use crate::table::{Attributes, ItemKey, Value};
@@ -14,7 +14,7 @@ fn text<'a>(attributes: &'a Attributes, name: &str) -> &'a str {
     }
 }
 
-/// Whether a change of this item can make anything below untrue. A claim can only by its absence.
+/// Whether a change of this item can break an invariant. A claim can only by its absence.
 fn matters(items: &Items, key: &ItemKey) -> bool {
     let kinds = ["L", "M", "B"];
     let begins = |prefix: &str| key.sort.starts_with(prefix);
@@ -27,7 +27,7 @@ fn matters(items: &Items, key: &ItemKey) -> bool {
         || claim && items.attributes(&key.partition, &key.sort).is_none()
 }
 
-/// Looks at everything if anything that matters has changed.
+/// Checks all invariants if a relevant item has changed.
 pub(super) fn after_step(world: &World) -> Result<(), String> {
     let lost = world.take_objects_lost();
     let changed = world.main.look(|items| {
@@ -38,7 +38,7 @@ pub(super) fn after_step(world: &World) -> Result<(), String> {
         }
         changed.iter().any(|key| matters(items, key))
     });
-    if let Some(object) = world.hasty() {
+    if let Some(object) = world.deleted_too_early() {
         return Err(format!("{object} was deleted although redirects to it may live"));
     }
     if lost || changed { hold(world) } else { Ok(()) }
@@ -47,11 +47,11 @@ pub(super) fn after_step(world: &World) -> Result<(), String> {
 /// The objects.
 struct Objects {
     there: BTreeSet<String>,
-    /// Those that an accident has befallen: what led to them may still do so, and may say that they have a defect.
+    /// Lost and damaged objects: links may still lead to them, and may have a defect.
     lost: BTreeSet<String>,
 }
 
-/// Everything that must be true at every moment.
+/// The invariants that hold at every time.
 pub(super) fn hold(world: &World) -> Result<(), String> {
     let objects = Objects {
         there: world.objects(),
@@ -106,7 +106,7 @@ fn item(items: &Items, objects: &Objects, partition: &str, sort: &str, attribute
     Ok(())
 }
 
-/// A tag names a manifest that exists, both know it, and the last change in its history made it so.
+/// A tag names an existing manifest, the manifest lists the tag, and the last entry of its history says so.
 fn tag_holds(items: &Items, repository: &str, tag: &str, attributes: &Attributes) -> Result<(), String> {
     let digest = text(attributes, "digest");
     let names = format!("D#{repository}#{digest}");
@@ -127,7 +127,7 @@ fn tag_holds(items: &Items, repository: &str, tag: &str, attributes: &Attributes
         .ok_or_else(|| "its history tells something else".to_owned())
 }
 
-/// What links or stores bytes: they are where the record of the digest says, they exist, and they are held.
+/// A link or a large manifest has the location of its blob record, its object exists, and it has a back-reference.
 fn holds_bytes(
     items: &Items,
     objects: &Objects,
@@ -146,14 +146,14 @@ fn holds_bytes(
         return Err("the bytes are gone".to_owned());
     }
     is_fair(objects, attributes)?;
-    let life = text(attributes, "incarnation");
-    if items.attributes(&bytes, &format!("l#{repository}#{life}")).is_none() {
+    let uid = text(attributes, "incarnation");
+    if items.attributes(&bytes, &format!("l#{repository}#{uid}")).is_none() {
         return Err("its claim on the bytes is gone".to_owned());
     }
     Ok(())
 }
 
-/// Only what an accident has befallen is said to have a defect.
+/// Only lost and damaged objects have a recorded defect.
 fn is_fair(objects: &Objects, attributes: &Attributes) -> Result<(), String> {
     let is_said = !text(attributes, "defect").is_empty();
     if is_said && !objects.lost.contains(text(attributes, "object")) {
@@ -162,7 +162,7 @@ fn is_fair(objects: &Objects, attributes: &Attributes) -> Result<(), String> {
     Ok(())
 }
 
-/// Everything that leads to an object leads to where the bytes of its digest lie whole, and says so.
+/// Every link and large manifest has the location of an intact object, and no defect.
 pub(super) fn all_is_whole(world: &World) -> Result<(), String> {
     world.main.look(|items| {
         for (partition, sort, attributes) in items.iter() {
@@ -193,13 +193,13 @@ fn manifest(
     if !text(attributes, "object").is_empty() {
         holds_bytes(items, objects, repository, digest, attributes)?;
     }
-    let life = text(attributes, "incarnation");
-    for target in CAST.references(digest) {
+    let uid = text(attributes, "incarnation");
+    for target in FIXTURES.references(digest) {
         let place = format!("D#{repository}#{target}");
         if items.attributes(&place, "L").is_none() && items.attributes(&place, "M").is_none() {
             return Err(format!("it refers to {target}, which is not there"));
         }
-        if items.attributes(&place, &format!("e#m#{digest}#{life}")).is_none() {
+        if items.attributes(&place, &format!("e#m#{digest}#{uid}")).is_none() {
             return Err(format!("its edge to {target} is gone"));
         }
     }
@@ -220,11 +220,11 @@ fn manifest(
     Ok(())
 }
 
-/// Histories are chains: each change begins with what the one before has left, and changes something.
+/// Histories are chains: each entry begins with the result of the one before, and changes something.
 pub(super) fn histories(world: &World) -> Result<(), String> {
     world.main.look(|items| {
         let mut chain: Option<(String, String)> = None;
-        // Beside the changes lies the trace of a tag that was deleted.
+        // The tombstone of a deleted tag is beside the entries.
         let changes = items
             .iter()
             .filter(|(partition, sort, _)| partition.starts_with("H#") && *sort != "x");
@@ -241,7 +241,7 @@ pub(super) fn histories(world: &World) -> Result<(), String> {
     })
 }
 
-/// What is left that nothing needs. `None`: nothing.
+/// The first garbage that is found; `None` if there is none.
 pub(super) fn garbage(world: &World) -> Option<String> {
     let mut named = BTreeSet::new();
     let mut found = world.main.look(|items| {
@@ -272,24 +272,24 @@ pub(super) fn garbage(world: &World) -> Option<String> {
 }
 
 fn is_garbage(items: &Items, partition: &str, sort: &str) -> bool {
-    let of_uid = |place: &str, kind: &str, life: &str| {
+    let of_uid = |place: &str, kind: &str, uid: &str| {
         let row = items.attributes(place, kind);
-        row.is_some_and(|row| text(row, "incarnation") == life)
+        row.is_some_and(|row| text(row, "incarnation") == uid)
     };
     let parts: Vec<&str> = sort.split('#').collect();
     if let Some((repository, digest)) = partition.strip_prefix("D#").and_then(|rest| rest.split_once('#')) {
         return match parts.as_slice() {
             ["L"] => !items.collection(partition).any(|(sort, _)| sort.starts_with("e#m#")),
-            ["e", "m", parent, life] => !of_uid(&format!("D#{repository}#{parent}"), "M", life),
-            ["r", life, _] => !of_uid(&format!("D#{repository}#{digest}"), "M", life),
+            ["e", "m", parent, uid] => !of_uid(&format!("D#{repository}#{parent}"), "M", uid),
+            ["r", uid, _] => !of_uid(&format!("D#{repository}#{digest}"), "M", uid),
             _ => false,
         };
     }
     if let Some(digest) = partition.strip_prefix("B#") {
         return match parts.as_slice() {
-            ["l", repository, life] => {
+            ["l", repository, uid] => {
                 let place = format!("D#{repository}#{digest}");
-                !of_uid(&place, "L", life) && !of_uid(&place, "M", life)
+                !of_uid(&place, "L", uid) && !of_uid(&place, "M", uid)
             }
             _ => !items.collection(partition).any(|(sort, _)| sort.starts_with("l#")),
         };

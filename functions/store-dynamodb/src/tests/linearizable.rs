@@ -1,13 +1,13 @@
-//! Whether what callers saw of a registry can be explained by each call having happened at one moment between its
-//! beginning and its end.
+//! Linearizability: whether the answers of a registry are explained by each call taking effect at one point in time
+//! between its beginning and its end.
 //!
-//! The search is Wing and Gong's: choose a call that began before every other unexplained call had ended, let it
-//! happen, go on; with Lowe's memory of what was tried before. The object is a small registry: links, manifests, and
-//! tags. Nothing that was acknowledged may be undone, nothing may be lost, seen in part, or seen too late: all of that
-//! is what no order of calls explains.
+//! The search is that of Wing and Gong: choose a call that began before every other unexplained call ended, apply it,
+//! repeat; with Lowe's cache of the states that were tried before. The object is a small registry: links, manifests and
+//! tags. If acknowledged content is undone, lost, seen in part or seen too late, no order of calls explains the
+//! answers.
 //!
-//! A tag holds a version that grows with every change and never repeats, also across deletes. Only reads tell it, so
-//! the model knows of an unread one no more than how large it must at least be.
+//! The version of a tag grows with every change and never repeats, also across deletes. Only reads answer it, so the
+//! model knows only a lower bound of a version that was not read.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -18,49 +18,49 @@ pub(crate) type Name = u8;
 /// A tag, by its number.
 pub(crate) type Tag = u8;
 
-/// What was called.
+/// A call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
-    /// The blob was published.
+    /// Publishes a blob.
     Commit(Repository, Name),
-    /// The link was looked for.
+    /// Reads a link.
     Link(Repository, Name),
-    /// The link was removed.
+    /// Removes a link.
     Unlink(Repository, Name),
-    /// The manifest was put, with these tags.
+    /// Puts a manifest with these tags.
     Put(Repository, Name, Vec<Tag>),
-    /// The manifest was looked for.
+    /// Reads a manifest.
     Manifest(Repository, Name),
-    /// The manifest was deleted with its tags.
+    /// Deletes a manifest with its tags.
     Delete(Repository, Name),
-    /// The tag was read.
+    /// Reads a tag.
     Read(Repository, Tag),
-    /// The tag was deleted.
+    /// Deletes a tag.
     Untag(Repository, Tag),
-    /// From here on, links that nothing refers to may go at any time.
+    /// From here on, unreferenced links may be removed at any time.
     Collect,
 }
 
-/// What was answered.
+/// The answer of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// It is done; it is there.
+    /// Done, or it exists.
     Done,
-    /// There was nothing to do it to; there is none.
+    /// It does not exist.
     Absent,
-    /// What it refers to is not there.
+    /// A reference is missing.
     Missing,
-    /// It is referred to.
+    /// It is referenced.
     Refused,
-    /// It is not there any more, and whether this call has removed it is not known.
+    /// It does not exist any more. Whether this call has removed it is unknown.
     Gone,
     /// The tag names this, in this version.
     Names(Name, u64),
-    /// The call was cut off: it may have happened at any time since it began, or never.
+    /// The call was interrupted: it may have happened at any time since it began, or never.
     Unknown,
 }
 
-/// One call, with the moments at which it began and ended.
+/// One call, with its beginning and its end.
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
     pub(crate) began: usize,
@@ -75,11 +75,11 @@ struct Register {
     tag: Tag,
     names: Option<Name>,
     version: u64,
-    /// The version is this one, and not a larger one.
+    /// The version is exactly this one.
     exact: bool,
 }
 
-/// A registry, small.
+/// The model of a registry.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Registry {
     links: BTreeSet<(Repository, Name)>,
@@ -100,7 +100,7 @@ impl Registry {
         here.any(|(_, parent)| references(*parent).contains(&name))
     }
 
-    /// What there may be after a collection has taken another link.
+    /// The possible states after a collection has removed another link.
     fn collected(&self, references: References) -> impl Iterator<Item = Self> {
         let loose =
             move |(repository, name): &&(Repository, Name)| !self.is_referred_to(*repository, *name, references);
@@ -116,7 +116,7 @@ impl Registry {
         let found = self
             .tags
             .iter()
-            .position(|held| (held.repository, held.tag) == (repository, tag));
+            .position(|register| (register.repository, register.tag) == (repository, tag));
         let index = found.unwrap_or_else(|| {
             self.tags.push(Register {
                 repository,
@@ -125,18 +125,19 @@ impl Registry {
                 version: 0,
                 exact: false,
             });
-            // One registry is one value, in whatever order its tags were first met.
-            self.tags.sort_unstable_by_key(|held| (held.repository, held.tag));
+            // Equal registries are equal values, in whichever order their tags were first used.
+            self.tags
+                .sort_unstable_by_key(|register| (register.repository, register.tag));
             let met = self
                 .tags
                 .iter()
-                .position(|held| (held.repository, held.tag) == (repository, tag));
+                .position(|register| (register.repository, register.tag) == (repository, tag));
             met.expect("it was just added")
         });
         &mut self.tags[index]
     }
 
-    /// Removes what nothing refers to; what the caller is told.
+    /// Removes something unless it is referenced, and returns the answer.
     fn remove(
         set: fn(&mut Self) -> &mut BTreeSet<(Repository, Name)>,
         registry: &mut Self,
@@ -153,7 +154,7 @@ impl Registry {
         Answer::Done
     }
 
-    /// What there is after the call, if it can be answered like this.
+    /// The state after the call, if this answer is possible.
     fn after(&self, call: &Call, answer: Answer, references: References) -> Option<Self> {
         let mut next = self.clone();
         let expected = match call {
@@ -185,9 +186,9 @@ impl Registry {
             Call::Delete(repository, name) => {
                 let answer = Self::remove(|next| &mut next.manifests, &mut next, (*repository, *name), references);
                 if answer == Answer::Done {
-                    for held in &mut next.tags {
-                        if (held.repository, held.names) == (*repository, Some(*name)) {
-                            held.change(None);
+                    for register in &mut next.tags {
+                        if (register.repository, register.names) == (*repository, Some(*name)) {
+                            register.change(None);
                         }
                     }
                 }
@@ -204,7 +205,7 @@ impl Registry {
         };
         match (call, answer) {
             (_, Answer::Unknown) => Some(next),
-            // A put that is under way, or was cut off, holds what it refers to for a while.
+            // A running or interrupted put protects its references for a while.
             (Call::Unlink(..) | Call::Delete(..), Answer::Refused) => Some(self.clone()),
             (_, Answer::Gone) => matches!(expected, Answer::Done | Answer::Absent).then_some(next),
             _ => (answer == expected).then_some(next),
@@ -245,7 +246,7 @@ fn present(there: bool) -> Answer {
     if there { Answer::Done } else { Answer::Absent }
 }
 
-/// Whether the history of a registry that began empty can be explained.
+/// Whether a history that began with an empty registry is linearizable.
 pub(crate) fn is_linearizable(history: &[Event], references: References) -> bool {
     assert!(history.len() <= 128, "a set of calls is one number");
     search(&Registry::default(), 0, history, references, &mut HashSet::new())
@@ -273,7 +274,7 @@ fn search(
     };
     let mut explains = |(index, event): (usize, &Event)| {
         let next = state.after(&event.call, event.answer, references);
-        // What may have happened, and would change nothing, need not have happened.
+        // A call with an unknown answer that would change nothing is left out.
         let next = next.filter(|next| event.answer != Answer::Unknown || next != state);
         next.is_some_and(|next| search(&next, explained | 1 << index, history, references, tried))
     };
@@ -396,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_that_outlives_its_manifest_is_found() {
+    fn a_tag_without_its_manifest_is_found() {
         let history = [
             event(0, 1, put(1, &[0]), Answer::Done),
             event(2, 3, Call::Delete(0, 1), Answer::Done),

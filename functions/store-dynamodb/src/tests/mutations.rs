@@ -1,17 +1,17 @@
-//! Every mistake that the protocols guard against is found by the search.
+//! Every mutation is found by the search.
 
 use super::mutant::Mutation;
 use super::scenarios as on;
-use super::search::{ALL_WEATHER, Scenario, first_failure};
+use super::search::{ALL_PROFILES, Scenario, first_failure};
 
-/// How many schedules of each kind may pass before the mistake must have been found.
+/// The maximum number of schedules, with each fault profile, within which a mutation must be found.
 const SCHEDULES: u64 = 1_000;
 
 fn assert_found(mutation: Mutation, scenarios: &[Scenario]) {
     let mut kinds = scenarios
         .iter()
-        .flat_map(|scenario| ALL_WEATHER.map(|weather| (scenario, weather)));
-    let found = kinds.find_map(|(scenario, weather)| first_failure(scenario, weather, Some(mutation), SCHEDULES));
+        .flat_map(|scenario| ALL_PROFILES.map(|profile| (scenario, profile)));
+    let found = kinds.find_map(|(scenario, profile)| first_failure(scenario, profile, Some(mutation), SCHEDULES));
     let found = found.unwrap_or_else(|| panic!("{mutation:?} is not found"));
     println!("{mutation:?}: {found}");
 }
@@ -41,10 +41,10 @@ mutations! {
     writing_tags_blindly_is_found BlindTag [TAGS]
     pending_deletions_that_are_due_at_once_are_found DueAtOnce [COMMIT_SWEEP]
     scheduling_a_deletion_late_is_found ScheduleLate [COMMIT_SWEEP, COMMIT_COLLECT]
-    keeping_the_first_schedule_is_found KeepFirstSchedule [OLD_GRAVE]
-    reading_the_pending_deletion_first_is_found PendingDeletionFirst [OLD_GRAVE]
-    forgetting_a_new_pending_deletion_is_found ForgetBlindly [OLD_GRAVE]
-    unlinking_at_once_is_found UnlinkAtOnce [KEEP_FRESH]
+    keeping_the_first_schedule_is_found KeepFirstSchedule [OLD_PENDING_DELETION]
+    reading_the_pending_deletion_first_is_found PendingDeletionFirst [OLD_PENDING_DELETION]
+    forgetting_a_new_pending_deletion_is_found ForgetBlindly [OLD_PENDING_DELETION]
+    unlinking_at_once_is_found UnlinkAtOnce [UNMARK_FRESH]
     s33_trusting_a_clock_that_is_behind_is_found TrustClock [S33_PUT_BEHIND]
     s33_trusting_a_clock_that_is_ahead_is_found TrustClock [S33_UNLINK_AHEAD]
     replacing_blindly_is_found ReplaceBlindly [LOST, LOST_TWICE]

@@ -1,34 +1,34 @@
 //! The races that the protocols are made for.
 
-use super::acts::Act::{
-    Body as Request, Collect, CollectHastily, Delete, Graves, KeepAndPut, Lose, Mount, Off, Pass, Pull, Push, Put,
-    Read, Repair, Replay, Return, Sweep, Unlink, Untag,
+use super::fixtures::{BLOB, EMPTY, IMAGE, INDEX, LARGE, OTHER, SIGNATURE, VOID};
+use super::operations::Operation::{
+    Body as Request, Collect, CollectWithoutGrace, Delete, DeletePending, Lose, Mount, Pass, Pull, Push, Put, Read,
+    Repair, Replay, Return, Sweep, Unlink, UnmarkAndPut, Untag, WrongClock,
 };
-use super::acts::{Act, Body, Off as Wrong};
-use super::cast::{BLOB, EMPTY, IMAGE, INDEX, LARGE, OTHER, SIGNATURE, VOID};
+use super::operations::{Body, Operation, WrongClockCall as Wrong};
 use super::search::{Scenario, search};
 
-/// The repository in which most happens, and another.
+/// The repository in which most operations happen, and another.
 const R: u8 = 0;
 const S: u8 = 1;
 
-/// Twenty tags, as many as a push may have.
+/// Twenty tags, the maximum of a push.
 const TWENTY: &[u8] = &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19];
 
-const PUSHED: &[Act] = &[Push(R, BLOB)];
+const PUSHED: &[Operation] = &[Push(R, BLOB)];
 
 macro_rules! scenarios {
     (@judged unjudged) => { false };
     (@judged) => { true };
     (@seldom seldom) => { true };
     (@seldom) => { false };
-    ($($(#[$about:meta])* $constant:ident $test:ident $($judged:ident $($seldom:ident)?)? { $before:expr; $([$($act:expr),* $(,)?])* })*) => {
+    ($($(#[$about:meta])* $constant:ident $test:ident $($judged:ident $($seldom:ident)?)? { $before:expr; $([$($operation:expr),* $(,)?])* })*) => {
         $(
             $(#[$about])*
             pub(super) const $constant: Scenario = Scenario {
                 name: stringify!($test),
                 before: $before,
-                tasks: &[$(&[$($act),*]),*],
+                tasks: &[$(&[$($operation),*]),*],
                 judged: scenarios!(@judged $($judged)?),
                 seldom: scenarios!(@seldom $($($seldom)?)?),
             };
@@ -53,7 +53,7 @@ scenarios! {
     /// look like the leftovers of a crash.
     S33_PUT_BEHIND s33_put_by_a_clock_that_is_behind_against_unlink {
         PUSHED;
-        [Off(-2, Wrong::Put(R, IMAGE, &[0]))]
+        [WrongClock(-2, Wrong::Put(R, IMAGE, &[0]))]
         [Unlink(R, BLOB)]
     }
 
@@ -61,15 +61,14 @@ scenarios! {
     S33_UNLINK_AHEAD s33_unlink_by_a_clock_that_is_ahead_against_put {
         PUSHED;
         [Put(R, IMAGE, &[0])]
-        [Off(2, Wrong::Unlink(R, BLOB))]
+        [WrongClock(2, Wrong::Unlink(R, BLOB))]
     }
 
-    /// A collection by an instance whose clock is days ahead, while a manifest is put over a link that nothing refers to
-    /// yet.
+    /// A collection by an instance whose clock is days ahead, while a manifest is put over an unreferenced link.
     S33_COLLECT_AHEAD s33_collection_by_a_clock_that_is_ahead unjudged {
         PUSHED;
-        [KeepAndPut(R, BLOB, IMAGE)]
-        [Off(26, Wrong::Collect), Off(60, Wrong::Collect)]
+        [UnmarkAndPut(R, BLOB, IMAGE)]
+        [WrongClock(26, Wrong::Collect), WrongClock(60, Wrong::Collect)]
         [Put(R, IMAGE, &[0])]
     }
 
@@ -83,7 +82,7 @@ scenarios! {
         [Collect]
     }
 
-    /// A blob is pushed again while its link and its bytes go.
+    /// A blob is pushed again while its link and its blob record are removed.
     COMMIT_COLLECT commit_against_unlink_and_collections {
         PUSHED;
         [Push(R, BLOB)]
@@ -92,7 +91,7 @@ scenarios! {
         [Collect]
     }
 
-    /// Two repositories share the bytes of a digest that go and come.
+    /// Two repositories share a digest that is removed and pushed again.
     TWO_REPOSITORIES commits_of_two_repositories {
         PUSHED;
         [Push(R, BLOB)]
@@ -114,7 +113,7 @@ scenarios! {
         [Collect]
     }
 
-    /// Everything about one blob and one manifest, twice.
+    /// Every operation on one blob and one manifest, twice.
     ALL everything_at_once {
         PUSHED;
         [Put(R, IMAGE, &[0])]
@@ -137,17 +136,18 @@ scenarios! {
         [Delete(R, INDEX)]
     }
 
-    /// An upload that has expired while it was committing is swept, and finished by whoever repeats its last request.
+    /// An upload expires while it is committing, is ended by a collection, and finished by a repetition of its last
+    /// request.
     COMMIT_SWEEP commit_against_sweep {
         &[Request(Body::Chunk), Pass(26)];
         [Request(Body::Last(R, BLOB))]
         [Sweep]
         [Replay(R, BLOB)]
-        [Sweep, Graves]
-        [Graves]
+        [Sweep, DeletePending]
+        [DeletePending]
     }
 
-    /// Those who write a tag, delete it, delete what it names, and read it.
+    /// Calls that write a tag, delete it, delete its manifest, and read it.
     TAGS racing_tag_writers {
         &[Put(R, VOID, &[0])];
         [Put(R, EMPTY, &[0]), Read(R, 0)]
@@ -157,8 +157,8 @@ scenarios! {
         [Read(R, 0), Read(R, 0)]
     }
 
-    /// A tag that is created, deleted and created again by many.
-    TAG_LIVES racing_lives_of_a_tag {
+    /// A tag is created, deleted and created again by several calls.
+    TAG_RECREATED a_tag_that_is_created_again {
         &[Put(R, EMPTY, &[]), Put(R, VOID, &[])];
         [Put(R, EMPTY, &[0]), Untag(R, 0)]
         [Put(R, VOID, &[0]), Untag(R, 0)]
@@ -175,7 +175,7 @@ scenarios! {
         [Delete(R, VOID)]
     }
 
-    /// A manifest with more tags than one transaction takes is deleted, in batches that readers may tell apart, while it
+    /// A manifest with more tags than one transaction holds is deleted, in batches that readers may observe, while it
     /// is put again and its tags move.
     MANY_TAGS deletes_in_batches unjudged {
         &[Put(R, VOID, &[]), Put(R, EMPTY, TWENTY), Put(R, EMPTY, &[20, 21, 22, 23])];
@@ -196,8 +196,8 @@ scenarios! {
         [Collect]
     }
 
-    /// A large manifest has a life in each of two repositories, whose bytes are one object.
-    LARGE_LIVES lives_of_a_large_manifest {
+    /// A large manifest is put and deleted in each of two repositories, which share one object.
+    LARGE_UIDS uids_of_a_large_manifest {
         &[Push(R, BLOB), Push(S, BLOB)];
         [Put(R, LARGE, &[0]), Delete(R, LARGE)]
         [Put(S, LARGE, &[0]), Delete(S, LARGE)]
@@ -225,7 +225,7 @@ scenarios! {
         [Request(Body::Chunk), Replay(R, BLOB)]
     }
 
-    /// The same upload, past its end, with those who sweep.
+    /// The same upload, expired, with collections.
     UPLOAD_SWEEP requests_on_one_upload_against_sweeps {
         &[Request(Body::Chunk), Request(Body::Chunk), Pass(26)];
         [Request(Body::Last(R, BLOB))]
@@ -234,24 +234,24 @@ scenarios! {
         [Sweep, Request(Body::Status)]
     }
 
-    /// A link that is due to be collected, and those who come back to it.
-    KEEP keeping_against_collection {
+    /// A link that is due to be collected, and pushes that use it again.
+    UNMARK unmarking_against_collection {
         &[Push(R, BLOB), Pass(26), Collect, Pass(26)];
-        [KeepAndPut(R, BLOB, IMAGE)]
+        [UnmarkAndPut(R, BLOB, IMAGE)]
         [Collect]
         [Push(R, BLOB)]
         [Collect]
     }
 
-    /// A collection that has never been there before does not take what somebody was just told is there.
-    KEEP_FRESH keeping_against_a_first_collection {
+    /// A first collection does not remove a link that a client was just told exists.
+    UNMARK_FRESH unmarking_against_a_first_collection {
         &[Push(R, BLOB), Pass(26)];
-        [KeepAndPut(R, BLOB, IMAGE)]
+        [UnmarkAndPut(R, BLOB, IMAGE)]
         [Collect]
         [Collect]
     }
 
-    /// A repository that was empty for two days, and whose row in the catalog is due to go, and those who push to it.
+    /// A repository that was empty for two days, whose row in the catalog is due for removal, and pushes to it.
     CATALOG pushes_against_the_end_of_a_catalog_row {
         &[Put(R, VOID, &[]), Delete(R, VOID), Pass(26), Collect, Pass(26)];
         [Put(R, EMPTY, &[0]), Delete(R, EMPTY)]
@@ -260,17 +260,18 @@ scenarios! {
         [Collect]
     }
 
-    /// Collections without patience, against puts and deletes: only what they promise for links is not kept.
-    HASTE hasty_collections {
-        &[Push(R, BLOB), Push(R, OTHER), CollectHastily];
+    /// Collections without a grace period, against puts and deletes: only the promise for unreferenced links is not
+    /// kept.
+    WITHOUT_GRACE collections_without_grace_periods {
+        &[Push(R, BLOB), Push(R, OTHER), CollectWithoutGrace];
         [Put(R, IMAGE, &[0]), Delete(R, IMAGE)]
         [Put(R, SIGNATURE, &[])]
-        [CollectHastily]
-        [CollectHastily]
+        [CollectWithoutGrace]
+        [CollectWithoutGrace]
         [Push(R, BLOB), Mount(S, BLOB, R)]
     }
 
-    /// A referrer and its subject come and go, and their blob.
+    /// A referrer and its subject are put and deleted, and their blob is unlinked.
     REFERRERS referrers_and_subjects {
         &[Push(R, BLOB), Put(R, IMAGE, &[0])];
         [Put(R, SIGNATURE, &[1])]
@@ -279,26 +280,26 @@ scenarios! {
         [Put(R, SIGNATURE, &[1])]
     }
 
-    /// Bytes that got their name back, by a request that was repeated, after they were buried, and lose it again: their
-    /// old grave is due, and their object is not.
-    OLD_GRAVE an_old_grave_against_a_loss {
-        &[Request(Body::Chunk), Request(Body::Torn(R, BLOB)), Unlink(R, BLOB), Collect, Replay(R, BLOB), Pass(26)];
+    /// An object that came back into use by a repeated request after it was scheduled for deletion, and becomes
+    /// unreferenced again: its old pending deletion is due, the object is not.
+    OLD_PENDING_DELETION an_old_pending_deletion_against_an_unlink {
+        &[Request(Body::Chunk), Request(Body::Unfinished(R, BLOB)), Unlink(R, BLOB), Collect, Replay(R, BLOB), Pass(26)];
         [Unlink(R, BLOB)]
         [Collect]
-        [Graves]
-        [Collect, Graves]
+        [DeletePending]
+        [Collect, DeletePending]
     }
 
-    /// Bytes that have lain in the graveyard for long enough, and those who bring them back.
-    GRAVES graves_against_commits {
+    /// Objects whose pending deletion is due, and pushes of the same digest.
+    PENDING_DELETIONS pending_deletions_against_commits {
         &[Push(R, BLOB), Unlink(R, BLOB), Collect, Pass(26)];
-        [Graves]
+        [DeletePending]
         [Push(R, BLOB)]
         [Push(S, BLOB), Unlink(S, BLOB)]
-        [Collect, Graves]
+        [Collect, DeletePending]
     }
 
-    /// An object is lost, and found to be so by readers, while it is pushed again in two repositories and mounted.
+    /// An object is lost, and readers find that, while it is pushed again to two repositories and mounted.
     LOST a_lost_object_against_pushes_and_mounts unjudged {
         &[Push(R, BLOB), Put(R, IMAGE, &[0])];
         [Lose(BLOB), Push(R, BLOB)]
@@ -307,14 +308,14 @@ scenarios! {
         [Push(S, BLOB)]
     }
 
-    /// A mount meets the replacement of the object that it links.
+    /// A mount races the replacement of its object.
     LOST_MOUNT a_mount_against_a_replacement unjudged {
         &[Push(R, BLOB), Lose(BLOB)];
         [Mount(S, BLOB, R)]
         [Push(R, BLOB)]
     }
 
-    /// An object is lost while what links it goes and is collected.
+    /// An object is lost while its links are removed and collected.
     LOST_COLLECT a_lost_object_against_collection unjudged {
         &[Push(R, BLOB), Mount(S, BLOB, R)];
         [Lose(BLOB), Pull(R, BLOB)]
@@ -324,7 +325,7 @@ scenarios! {
         [Mount(S, BLOB, R), Collect]
     }
 
-    /// An object is lost twice: what took the place of the first is lost as well.
+    /// An object is lost twice: its replacement is lost as well.
     LOST_TWICE an_object_is_lost_again unjudged {
         &[Push(R, BLOB), Mount(S, BLOB, R), Lose(BLOB)];
         [Push(R, BLOB), Lose(BLOB), Push(R, BLOB)]
@@ -333,7 +334,7 @@ scenarios! {
         [Mount(S, BLOB, R)]
     }
 
-    /// An object is out of sight for a while.
+    /// An object is lost and restored.
     OUT_OF_SIGHT an_object_comes_back unjudged seldom {
         &[Push(R, BLOB), Mount(S, BLOB, R), Lose(BLOB)];
         [Pull(R, BLOB), Pull(R, BLOB)]
@@ -342,7 +343,7 @@ scenarios! {
         [Repair(BLOB), Mount(S, BLOB, R)]
     }
 
-    /// The object of a large manifest, whose bytes are a blob too, is lost while it is put again.
+    /// The object of a large manifest, whose bytes are also a blob, is lost while the manifest is put again.
     LOST_MANIFEST a_lost_manifest unjudged {
         &[Push(R, BLOB), Push(S, BLOB), Put(R, LARGE, &[0]), Put(S, LARGE, &[0])];
         [Lose(LARGE), Put(R, LARGE, &[1])]

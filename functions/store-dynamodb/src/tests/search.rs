@@ -8,53 +8,58 @@
 use std::collections::BTreeSet;
 use std::env;
 
-use super::acts::{Act, Actor, PLAN, at_once};
-use super::cast::{TAGS, references};
+use super::fixtures::{TAGS, references};
 use super::invariants;
 use super::linearizable::is_linearizable;
 use super::mutant::Mutation;
+use super::operations::{Caller, Operation, PLAN, run_alone};
 use super::world::{HOUR, World};
 use crate::memory::Faults;
 use crate::scheduler::{Random, Rules};
 
-/// A situation, and those who meet in it.
+/// A situation, and the tasks that race in it.
 #[derive(Clone, Copy)]
 pub(super) struct Scenario {
     pub(super) name: &'static str,
-    /// What one after the other has done before.
-    pub(super) before: &'static [Act],
-    /// What they do at once, each one thing after the other.
-    pub(super) tasks: &'static [&'static [Act]],
-    /// Whether each act is to have happened at one moment.
+    /// The operations before the race, one after the other.
+    pub(super) before: &'static [Operation],
+    /// The tasks that race, each a list of operations.
+    pub(super) tasks: &'static [&'static [Operation]],
+    /// Whether the answers must be linearizable.
     pub(super) judged: bool,
     /// Whether few schedules reach its race.
     pub(super) seldom: bool,
 }
 
-/// What those who race may meet besides each other.
+/// The faults that the tasks meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Weather {
-    /// Nothing.
-    Calm,
-    /// Some crash.
+pub(super) enum FaultProfile {
+    /// None.
+    Reliable,
+    /// Tasks crash.
     Crashes,
-    /// Some crash, and requests fail, or are done without an answer.
+    /// Tasks crash, and requests fail or are done without an answer.
     Faults,
-    /// Requests are also done late, when others may have undone what was answered: what callers see is not judged.
+    /// Requests are also done late, when others may have undone what was answered. The answers are not judged.
     Late,
 }
 
-pub(super) const ALL_WEATHER: [Weather; 4] = [Weather::Calm, Weather::Crashes, Weather::Faults, Weather::Late];
+pub(super) const ALL_PROFILES: [FaultProfile; 4] = [
+    FaultProfile::Reliable,
+    FaultProfile::Crashes,
+    FaultProfile::Faults,
+    FaultProfile::Late,
+];
 
-/// In how many of a thousand steps somebody crashes.
+/// In how many of a thousand steps a task crashes.
 const CRASHES: u64 = 30;
 
-/// Ten times what it takes on average to find the mistake (see `mutations`) that is found last, `CheckOnce`: 195, and 660 at
-/// most for 40 different first seeds. The others take a third of that or less. `tests/run --full` asks for 20,000.
+/// Ten times the average number until `CheckOnce` is found, the mutation that takes longest (see `mutations`): 195, and at
+/// most 660 for 40 different first seeds. The others take a third of that or less. `tests/run --full` asks for 20,000.
 const SCHEDULES: u64 = 2_000;
 
-/// How many times as many a scenario gets whose race few schedules reach: `SyncOnce` takes 4,800 on average, and 18,000 at
-/// most for 20 different first seeds.
+/// The factor for a scenario whose race few schedules reach: `SyncOnce` takes 4,800 on average, and at most 18,000 for 20
+/// different first seeds.
 const SELDOM: u64 = 10;
 
 fn schedules() -> u64 {
@@ -62,32 +67,32 @@ fn schedules() -> u64 {
     set.map_or(SCHEDULES, |set| set.parse().expect("ROADSTEAD_SCHEDULES is a number"))
 }
 
-/// Tries the scenario in all weathers: as often as is asked for, with crashes and without, and less often in weather
-/// that only adds to that.
+/// Searches the scenario with all fault profiles: the requested number of schedules with crashes and without, and fewer
+/// with the profiles that add faults to that.
 pub(super) fn search(scenario: &Scenario) {
-    // Large ones, whose answers are not judged, take as many in all weathers together.
+    // Scenarios whose answers are not judged are large: they get two fifths of that number.
     let schedules = schedules() * if scenario.seldom { SELDOM } else { 1 };
     let schedules = if scenario.judged {
         schedules
     } else {
         (schedules * 2).div_ceil(5)
     };
-    for weather in ALL_WEATHER {
-        let schedules = match weather {
-            Weather::Calm | Weather::Crashes => schedules,
-            Weather::Faults => schedules.div_ceil(2),
-            Weather::Late => schedules.div_ceil(4),
+    for profile in ALL_PROFILES {
+        let schedules = match profile {
+            FaultProfile::Reliable | FaultProfile::Crashes => schedules,
+            FaultProfile::Faults => schedules.div_ceil(2),
+            FaultProfile::Late => schedules.div_ceil(4),
         };
-        if let Some(failure) = first_failure(scenario, weather, None, schedules) {
+        if let Some(failure) = first_failure(scenario, profile, None, schedules) {
             panic!("{failure}");
         }
     }
 }
 
-/// The first schedule in which something is wrong.
+/// The first schedule that fails.
 pub(super) fn first_failure(
     scenario: &Scenario,
-    weather: Weather,
+    profile: FaultProfile,
     mutation: Option<Mutation>,
     schedules: u64,
 ) -> Option<String> {
@@ -97,65 +102,66 @@ pub(super) fn first_failure(
     let mut seeds = seeds.into_iter();
     seeds.find_map(|seed| {
         let world = World::new(seed, only.is_some(), mutation);
-        let broken = schedule(scenario, weather, seed, &world).err()?;
+        let broken = schedule(scenario, profile, seed, &world).err()?;
         Some(format!(
-            "{} ({weather:?}): {broken}\nagain with ROADSTEAD_SEED={seed}",
+            "{} ({profile:?}): {broken}\nagain with ROADSTEAD_SEED={seed}",
             scenario.name
         ))
     })
 }
 
-fn schedule(scenario: &Scenario, weather: Weather, seed: u64, world: &World) -> Result<(), String> {
-    at_once(Actor::alone(world).play(scenario.before));
+fn schedule(scenario: &Scenario, profile: FaultProfile, seed: u64, world: &World) -> Result<(), String> {
+    run_alone(Caller::alone(world).run_all(scenario.before));
     invariants::after_step(world)?;
     invariants::hold(world)?;
 
     let mut random = Random::new(seed ^ u64::MAX);
-    world.set_faults(match weather {
-        Weather::Calm | Weather::Crashes => Faults::NONE,
-        Weather::Faults => Faults::SOME,
-        Weather::Late => Faults::LATE,
+    world.set_faults(match profile {
+        FaultProfile::Reliable | FaultProfile::Crashes => Faults::NONE,
+        FaultProfile::Faults => Faults::SOME,
+        FaultProfile::Late => Faults::LATE,
     });
-    let tasks = scenario.tasks.iter().map(|acts| {
-        let actor = Actor::among_others(world);
-        let acts: &'static [Act] = acts;
-        let task: futures_util::future::BoxFuture<'static, ()> = Box::pin(async move { actor.play(acts).await });
+    let tasks = scenario.tasks.iter().map(|operations| {
+        let caller = Caller::among_others(world);
+        let operations: &'static [Operation] = operations;
+        let task: futures_util::future::BoxFuture<'static, ()> =
+            Box::pin(async move { caller.run_all(operations).await });
         task
     });
     let mut rules = Rules {
-        crashes: if weather == Weather::Calm { 0 } else { CRASHES },
+        crashes: if profile == FaultProfile::Reliable { 0 } else { CRASHES },
         watch: &mut || invariants::after_step(world),
     };
     world.scheduler.run(tasks.collect(), &mut random, &mut rules)?;
     world.set_faults(Faults::NONE);
     invariants::histories(world)?;
-    come_right(scenario, world, weather)?;
-    ask(scenario, world);
+    assert_repairable(scenario, world, profile)?;
+    read_everything(scenario, world);
     let history = world.history();
-    let judged = scenario.judged && weather != Weather::Late;
+    let judged = scenario.judged && profile != FaultProfile::Late;
     if judged && !is_linearizable(&history, references) {
         let lines = history.iter().map(|event| format!("\n  {event:?}"));
         let lines = lines.collect::<String>();
         return Err(format!("no order of these calls explains their answers:{lines}"));
     }
-    clean(world)
+    collect_everything(world)
 }
 
-/// After an accident, one more push of the right bytes makes everything whole, in whichever repository. Where somebody
-/// was cut off, or done late, whoever reads comes first.
-fn come_right(scenario: &Scenario, world: &World, weather: Weather) -> Result<(), String> {
-    let acts = || scenario.before.iter().chain(scenario.tasks.iter().copied().flatten());
-    let lost = acts().filter_map(|act| match *act {
-        Act::Lose(name) => Some(name),
+/// After a loss, one more push of the right bytes, in any repository, repairs everything. After crashes and late
+/// requests, reads come first.
+fn assert_repairable(scenario: &Scenario, world: &World, profile: FaultProfile) -> Result<(), String> {
+    let operations = || scenario.before.iter().chain(scenario.tasks.iter().copied().flatten());
+    let lost = operations().filter_map(|operation| match *operation {
+        Operation::Lose(name) => Some(name),
         _ => None,
     });
     let lost: BTreeSet<u8> = lost.collect();
-    let actor = Actor::alone(world);
+    let caller = Caller::alone(world);
     for name in &lost {
-        if weather != Weather::Calm {
-            at_once(actor.play(&[Act::Pull(0, *name), Act::Pull(1, *name)]));
+        if profile != FaultProfile::Reliable {
+            run_alone(caller.run_all(&[Operation::Pull(0, *name), Operation::Pull(1, *name)]));
         }
-        at_once(actor.play(&[Act::Push(0, *name)]));
+        run_alone(caller.run_all(&[Operation::Push(0, *name)]));
     }
     invariants::after_step(world)?;
     if lost.is_empty() {
@@ -165,35 +171,35 @@ fn come_right(scenario: &Scenario, world: &World, weather: Weather) -> Result<()
     }
 }
 
-/// Asks for everything that the scenario has touched.
-fn ask(scenario: &Scenario, world: &World) {
-    let actor = Actor::alone(world);
+/// Reads everything that the scenario has touched.
+fn read_everything(scenario: &Scenario, world: &World) {
+    let caller = Caller::alone(world);
     let all = || scenario.before.iter().chain(scenario.tasks.iter().copied().flatten());
-    let touched = |kind: fn(&Act) -> Option<(u8, u8)>| {
+    let touched = |kind: fn(&Operation) -> Option<(u8, u8)>| {
         let mut touched: Vec<_> = all().filter_map(kind).collect();
         touched.sort_unstable();
         touched.dedup();
         touched
     };
-    for (r, name) in touched(Act::link) {
-        at_once(actor.play(&[Act::Link(r, name)]));
+    for (r, name) in touched(Operation::link) {
+        run_alone(caller.run_all(&[Operation::Link(r, name)]));
     }
-    for (r, name) in touched(Act::manifest) {
-        at_once(actor.play(&[Act::Manifest(r, name)]));
+    for (r, name) in touched(Operation::manifest) {
+        run_alone(caller.run_all(&[Operation::Manifest(r, name)]));
     }
     for r in 0..2 {
         for tag in 0..TAGS {
-            if all().any(|act| act.has_tag(r, tag)) {
-                at_once(actor.play(&[Act::Read(r, tag)]));
+            if all().any(|operation| operation.has_tag(r, tag)) {
+                run_alone(caller.run_all(&[Operation::Read(r, tag)]));
             }
         }
     }
 }
 
-/// Lets the days pass and collects: nothing may be left that nothing needs, and nothing may be lost.
-fn clean(world: &World) -> Result<(), String> {
+/// Lets days pass and collects: no garbage may be left, and nothing may be lost.
+fn collect_everything(world: &World) -> Result<(), String> {
     const ROUNDS: usize = 8;
-    let actor = Actor::alone(world);
+    let caller = Caller::alone(world);
     let mut plan = PLAN;
     plan.deep = true;
     let mut left = invariants::garbage(world);
@@ -202,10 +208,10 @@ fn clean(world: &World) -> Result<(), String> {
             break;
         }
         world.pass(26 * HOUR);
-        at_once(async {
-            actor.collect(&plan).await;
-            actor.sweep().await;
-            actor.pending_deletions().await;
+        run_alone(async {
+            caller.collect(&plan).await;
+            caller.sweep().await;
+            caller.pending_deletions().await;
         });
         invariants::after_step(world)?;
         left = invariants::garbage(world);

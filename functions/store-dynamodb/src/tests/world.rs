@@ -1,4 +1,4 @@
-//! What the scenarios play in: the tables, the objects that exist, the time, and what everybody was answered.
+//! The world of a scenario: the tables, the objects that exist, the time, and all answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use registry::clock::ServiceClock;
 use registry::store::{Context, Timestamp, Uid};
 
-use super::cast::CAST;
 use super::dated::Dated;
+use super::fixtures::FIXTURES;
 use super::linearizable::{Answer, Call, Event};
 use super::mutant::{MutantTable, Mutation};
 use crate::DynamoStore;
@@ -20,12 +20,12 @@ use crate::table::{Table, Value};
 
 /// An hour, in milliseconds.
 pub(super) const HOUR: u64 = 3_600_000;
-/// When everything begins.
+/// The time at which a scenario begins.
 pub(super) const START: Timestamp = Timestamp(1_900_000_000_000);
-/// The bytes of everything.
+/// The size of every blob and manifest.
 pub(super) const SIZE: u64 = 10;
-/// How long a call may take.
-const PATIENCE: u64 = 60_000;
+/// The maximum time of a call.
+const CALL_TIMEOUT: u64 = 60_000;
 
 /// One world. Clones are the same.
 #[derive(Clone)]
@@ -34,7 +34,7 @@ pub(super) struct World {
     pub(super) local: MemoryTable,
     pub(super) scheduler: Scheduler,
     shared: Arc<Mutex<Shared>>,
-    /// By how many milliseconds the clock of whoever has this is ahead.
+    /// By how many milliseconds the clock of this instance is ahead.
     ahead: i64,
     /// The mistake that every instance makes.
     mutation: Option<Mutation>,
@@ -45,32 +45,32 @@ struct Shared {
     random: Random,
     objects: BTreeSet<String>,
     objects_lost: bool,
-    /// The objects that an accident has befallen, whatever became of them since.
+    /// The objects that were lost or damaged at any time.
     lost: BTreeSet<String>,
-    /// Those among them that are there, with other bytes.
+    /// Those among them that exist with wrong bytes.
     damaged: BTreeSet<String>,
-    /// The objects that records of bytes name, by the keys of these.
+    /// The objects in use, by the keys of their blob records.
     named: BTreeMap<String, String>,
-    /// When objects lost such a name for the last time.
+    /// The last time at which each object became unreferenced.
     unnamed: BTreeMap<String, Timestamp>,
     /// The first object that was deleted too early.
-    hasty: Option<String>,
+    deleted_too_early: Option<String>,
     lossy: bool,
     history: Vec<Event>,
     /// Counts the beginnings and ends of calls.
     timestamp: usize,
 }
 
-/// Who knows nothing of the schedule, and whose waits are over when the scheduler says so.
-struct Puppet {
+/// The pace of an instance whose waits end when the scheduler picks it.
+struct ScheduledPace {
     scheduler: Option<Scheduler>,
     random: Mutex<Random>,
 }
 
 #[async_trait]
-impl RetryEnvironment for Puppet {
+impl RetryEnvironment for ScheduledPace {
     fn elapsed(&self) -> Duration {
-        // The schedule, and not the time, ends those that hinder each other for ever.
+        // The maximum number of steps, and not the time, ends tasks that conflict for ever.
         Duration::ZERO
     }
 
@@ -90,7 +90,7 @@ impl RetryEnvironment for Puppet {
 }
 
 impl World {
-    /// An empty world. Half of all have one table for everything.
+    /// An empty world. Half of all worlds have one table for everything.
     pub(super) fn new(seed: u64, traced: bool, mutation: Option<Mutation>) -> Self {
         let scheduler = Scheduler::new(traced);
         let mut random = Random::new(seed);
@@ -113,7 +113,7 @@ impl World {
                 damaged: BTreeSet::new(),
                 named: BTreeMap::new(),
                 unnamed: BTreeMap::new(),
-                hasty: None,
+                deleted_too_early: None,
                 lossy: false,
                 history: Vec::new(),
                 timestamp: 0,
@@ -139,7 +139,7 @@ impl World {
         self.over(main, local, Some(self.scheduler.clone()))
     }
 
-    /// The same world as an instance sees it whose clock is ahead by so many hours.
+    /// The same world for an instance whose clock is ahead by this number of hours.
     pub(super) fn with_clock_ahead(&self, hours: i64) -> Self {
         let hour = i64::try_from(HOUR).expect("a small number");
         Self {
@@ -148,12 +148,12 @@ impl World {
         }
     }
 
-    /// What the clock of whoever has this shows.
+    /// The time by the clock of this instance.
     pub(super) fn own_clock(&self) -> Timestamp {
         Timestamp(self.now().0.saturating_add_signed(self.ahead))
     }
 
-    /// Another instance, which the answers of its tables tell the time.
+    /// Another instance, which learns the time from the answers of its tables.
     pub(super) fn instance_that_is_told_the_time(&self) -> DynamoStore {
         let clock = Arc::<ServiceClock>::default();
         let dated = |table: &MemoryTable| {
@@ -165,7 +165,7 @@ impl World {
         };
         let random = Mutex::new(Random::new(self.random()));
         let scheduler = Some(self.scheduler.clone());
-        let pace: Arc<dyn RetryEnvironment> = Arc::new(Puppet { scheduler, random });
+        let pace: Arc<dyn RetryEnvironment> = Arc::new(ScheduledPace { scheduler, random });
         let store = DynamoStore::over(dated(&self.main), dated(&self.local), &pace);
         if self.mutation == Some(Mutation::TrustClock) {
             store
@@ -174,14 +174,14 @@ impl World {
         }
     }
 
-    /// Another instance for whoever is alone in the world.
+    /// Another instance, whose requests wait for no turn.
     pub(super) fn alone(&self) -> DynamoStore {
         self.over(self.main.unscheduled(), self.local.unscheduled(), None)
     }
 
     fn over(&self, main: MemoryTable, local: MemoryTable, scheduler: Option<Scheduler>) -> DynamoStore {
         let random = Mutex::new(Random::new(self.random()));
-        let pace: Arc<dyn RetryEnvironment> = Arc::new(Puppet { scheduler, random });
+        let pace: Arc<dyn RetryEnvironment> = Arc::new(ScheduledPace { scheduler, random });
         let [main, local]: [Arc<dyn Table>; 2] = match self.mutation {
             Some(mutation) => MutantTable::over(mutation, main, local),
             None => [Arc::new(main), Arc::new(local)],
@@ -211,7 +211,7 @@ impl World {
         let mut shared = self.lock();
         Context {
             now,
-            deadline: now.plus_millis(PATIENCE),
+            deadline: now.plus_millis(CALL_TIMEOUT),
             uid: Uid(shared.random.next()),
             client: registry::budget::ClientKey::INTERNAL,
         }
@@ -227,9 +227,9 @@ impl World {
         shared.objects_lost = true;
     }
 
-    /// The object of a digest by the record of its bytes.
+    /// The object of a digest by its blob record.
     fn object_of(&self, name: u8) -> Option<String> {
-        let partition = format!("B#{}", CAST.digest(name));
+        let partition = format!("B#{}", FIXTURES.digest(name));
         self.main
             .look(|items| match items.attributes(&partition, "B")?.get("object") {
                 Some(Value::S(object)) => Some(object.clone()),
@@ -237,7 +237,7 @@ impl World {
             })
     }
 
-    /// Loses the object of a digest by accident.
+    /// Deletes or damages the object of a digest.
     pub(super) fn lose(&self, name: u8) {
         let Some(object) = self.object_of(name) else {
             return;
@@ -253,7 +253,7 @@ impl World {
         shared.objects_lost = true;
     }
 
-    /// What was gone, and has its name, was only out of sight.
+    /// Restores the object of a digest if it was lost and is still in use.
     pub(super) fn bring_back(&self, name: u8) {
         let Some(object) = self.object_of(name) else {
             return;
@@ -266,33 +266,34 @@ impl World {
         self.scheduler.trace(|| format!("{object} is back"));
     }
 
-    /// Whether an object is there, and as it was.
+    /// Whether an object exists with its own bytes.
     pub(super) fn is_whole(&self, object: &str) -> bool {
         let shared = self.lock();
         shared.objects.contains(object) && !shared.damaged.contains(object)
     }
 
-    /// The objects that an accident has ever befallen.
+    /// The objects that were lost or damaged at any time.
     pub(super) fn lost(&self) -> BTreeSet<String> {
         self.lock().lost.clone()
     }
 
-    /// Deletes an object out of the graveyard: one that had a name must have been without it for `grace` milliseconds.
+    /// Deletes an object whose deletion was pending. An object that was in use must have been unreferenced for `grace`
+    /// milliseconds.
     pub(super) fn delete_scheduled(&self, key: &str, grace: u64) {
         self.delete_object(key);
         let mut shared = self.lock();
         let lost = shared.unnamed.get(key).copied();
         if lost.is_some_and(|lost| shared.now.millis_since(lost) < grace) {
-            shared.hasty.get_or_insert_with(|| key.to_owned());
+            shared.deleted_too_early.get_or_insert_with(|| key.to_owned());
         }
     }
 
-    /// The object that was deleted although it had lost its name just before, if there is one.
-    pub(super) fn hasty(&self) -> Option<String> {
-        self.lock().hasty.clone()
+    /// The object that was deleted too soon after it became unreferenced, if there is one.
+    pub(super) fn deleted_too_early(&self) -> Option<String> {
+        self.lock().deleted_too_early.clone()
     }
 
-    /// This record of bytes names that object now, or none.
+    /// This blob record names that object now, or none.
     pub(super) fn names(&self, record: &str, object: Option<&str>) {
         let mut shared = self.lock();
         let before = match object {
@@ -309,12 +310,12 @@ impl World {
         self.lock().objects.clone()
     }
 
-    /// Whether objects were deleted since this was last asked.
+    /// Whether objects were deleted since the last call.
     pub(super) fn take_objects_lost(&self) -> bool {
         std::mem::take(&mut self.lock().objects_lost)
     }
 
-    /// Somebody calls; until [`World::answered`], it may have happened or not.
+    /// A call begins. Until [`World::answered`], it may have happened or not.
     pub(super) fn called(&self, call: Call) -> usize {
         let mut shared = self.lock();
         let began = shared.timestamp;
@@ -338,7 +339,7 @@ impl World {
             .trace(|| format!("{:?} is answered {answer:?}", event.call));
     }
 
-    /// It is known that the call has changed nothing.
+    /// The call has certainly changed nothing.
     pub(super) fn withdraw(&self, call: usize) {
         self.lock().history[call].call = Call::Link(0, 0);
     }

@@ -1,4 +1,4 @@
-//! Who plays in the scenarios: two repositories, a few digests, a few tags; by number and by name.
+//! The fixtures of the scenarios: two repositories, a few digests and a few tags, by number and by name.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -15,7 +15,7 @@ pub(super) const BLOB: u8 = 0;
 pub(super) const OTHER: u8 = 1;
 /// A manifest that refers to [`BLOB`].
 pub(super) const IMAGE: u8 = 2;
-/// A manifest that refers to [`BLOB`], about [`IMAGE`].
+/// A manifest that refers to [`BLOB`], with the subject [`IMAGE`].
 pub(super) const SIGNATURE: u8 = 3;
 /// A manifest that refers to [`IMAGE`].
 pub(super) const INDEX: u8 = 4;
@@ -26,9 +26,9 @@ pub(super) const EMPTY: u8 = 6;
 /// Another.
 pub(super) const VOID: u8 = 7;
 
-/// How many digests there are.
+/// The number of digests.
 const NAMES: u8 = 8;
-/// How many tags.
+/// The number of tags.
 pub(super) const TAGS: u8 = 24;
 
 pub(super) fn references(name: linearizable::Name) -> &'static [linearizable::Name] {
@@ -43,8 +43,8 @@ fn subject(name: u8) -> Option<u8> {
     (name == SIGNATURE).then_some(IMAGE)
 }
 
-/// Everything by its number.
-pub(super) struct Cast {
+/// All fixtures by their numbers.
+pub(super) struct Fixtures {
     pub(super) repositories: [RepositoryName; 2],
     digests: Vec<Digest>,
     texts: Vec<String>,
@@ -53,9 +53,9 @@ pub(super) struct Cast {
     index_type: MediaType,
 }
 
-pub(super) static CAST: LazyLock<Cast> = LazyLock::new(|| {
+pub(super) static FIXTURES: LazyLock<Fixtures> = LazyLock::new(|| {
     let digests: Vec<Digest> = (0..NAMES).map(|name| Digest::of(Algorithm::Sha256, &[name])).collect();
-    Cast {
+    Fixtures {
         repositories: ["r", "s/deep"].map(|name| name.parse().expect("a name")),
         texts: digests.iter().map(ToString::to_string).collect(),
         digests,
@@ -65,7 +65,7 @@ pub(super) static CAST: LazyLock<Cast> = LazyLock::new(|| {
     }
 });
 
-impl Cast {
+impl Fixtures {
     pub(super) fn digest(&self, name: u8) -> &Digest {
         &self.digests[usize::from(name)]
     }
@@ -79,7 +79,7 @@ impl Cast {
         u8::try_from(found.expect("a digest of the cast")).expect("a few")
     }
 
-    /// The texts of what the manifest with this digest refers to.
+    /// The digests, as text, to which the manifest with this digest refers.
     pub(super) fn references(&self, digest: &str) -> impl Iterator<Item = &str> {
         let name = self.texts.iter().position(|text| text == digest);
         let name = name.and_then(|name| u8::try_from(name).ok());
@@ -87,7 +87,7 @@ impl Cast {
         targets.iter().map(|target| self.texts[usize::from(*target)].as_str())
     }
 
-    /// The manifest, without its bytes if it is the large one.
+    /// The put of a manifest; the large one is put without its bytes.
     pub(super) fn put(&self, repository: u8, name: u8, tags: &[u8]) -> PutManifest {
         let digest = *self.digest(name);
         let media_type = if name == INDEX {
@@ -117,7 +117,7 @@ impl Cast {
             required: references(name).iter().map(|target| *self.digest(*target)).collect(),
             excepted: BTreeSet::new(),
             tags: tags.iter().map(|tag| self.tag(*tag).clone()).collect(),
-            who: "somebody".to_owned(),
+            who: "a principal".to_owned(),
         }
     }
 }

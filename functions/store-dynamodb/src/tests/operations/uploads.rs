@@ -1,4 +1,4 @@
-//! Whatever goes through an upload session: blobs, large manifests, and requests on an upload that several share.
+//! Uploads: blobs, large manifests, and requests on a shared upload.
 
 use registry::store::metadata::{Content, Defect, ManifestPut, MetadataStore, NewContent};
 use registry::store::sessions::{
@@ -7,14 +7,14 @@ use registry::store::sessions::{
 };
 use registry::store::{Location, Timestamp};
 
-use super::super::cast::{CAST, LARGE};
+use super::super::fixtures::{FIXTURES, LARGE};
 use super::super::linearizable::{Answer, Call};
 use super::super::world::{HOUR, SIZE, START};
-use super::{Actor, Body};
+use super::{Body, Caller};
 
-/// How long a claim lives, in milliseconds.
+/// The duration of a claim, in milliseconds.
 const CLAIM: u64 = 60_000;
-/// The upload that everybody in a scenario means by [`Body`].
+/// The shared upload of a scenario.
 const SHARED: SessionKey = SessionKey {
     expires: Timestamp(START.0 + 24 * HOUR),
     id: SessionId(0x0700_0000_0000_0000_0000_0000_0000_002a),
@@ -24,7 +24,7 @@ fn location(attempt: Attempt) -> Location {
     Location::main(attempt.to_string())
 }
 
-impl Actor {
+impl Caller {
     async fn claim(&self, key: SessionKey) -> Claimed {
         let cx = self.world.cx();
         let expected = if self.world.random().is_multiple_of(2) {
@@ -47,7 +47,7 @@ impl Actor {
             panic!("a new session is new");
         };
         let publishing = self.sealed(&claim, name);
-        // A sweep may have come first, if the clock of a collector says so.
+        // An expiry may have come first, by the clock of a collection.
         let committed = self
             .store
             .commit(self.world.cx(), &claim, &publishing)
@@ -59,7 +59,7 @@ impl Actor {
     fn sealed(&self, claim: &Claim, name: u8) -> Publishing {
         self.world.make_object(claim.attempt.to_string());
         Publishing {
-            digest: *CAST.digest(name),
+            digest: *FIXTURES.digest(name),
             location: location(claim.attempt),
             size: SIZE,
         }
@@ -76,15 +76,15 @@ impl Actor {
 
     async fn publish(&self, r: u8, publishing: &Publishing) {
         let Publishing { digest, location, size } = publishing;
-        let repository = &CAST.repositories[usize::from(r)];
+        let repository = &FIXTURES.repositories[usize::from(r)];
         let committed = self
             .store
             .commit_blob(self.world.cx(), repository, digest, location, *size);
         let lies_at = committed.await.expect("commit_blob");
-        self.make_sure(CAST.name_of(digest), location, lies_at).await;
+        self.make_sure(FIXTURES.name_of(digest), location, lies_at).await;
     }
 
-    /// A session says that it is done when nothing but its object is left.
+    /// A session is done when nothing but its object is left.
     fn discard(&self, attempts: u32, publishing: &Publishing) {
         for number in 1..=attempts {
             let session = SHARED.id;
@@ -99,7 +99,7 @@ impl Actor {
         self.store.finish(self.world.cx(), claim, end).await.expect("finish");
     }
 
-    /// Finishes the publication of the shared upload, as whoever repeats its last request does.
+    /// Finishes the publication of the shared upload, as a repetition of its last request does.
     pub(super) async fn replay(&self, r: u8, name: u8) {
         let key = SHARED;
         let row = self.store.get(self.world.cx(), key).await.expect("get");
@@ -112,7 +112,7 @@ impl Actor {
         else {
             return;
         };
-        if publishing.digest != *CAST.digest(name) {
+        if publishing.digest != *FIXTURES.digest(name) {
             return;
         }
         self.call(Call::Commit(r, name), async {
@@ -128,7 +128,7 @@ impl Actor {
     }
 
     pub(super) async fn put(&self, r: u8, name: u8, tags: &[u8]) -> Answer {
-        let mut put = CAST.put(r, name, tags);
+        let mut put = FIXTURES.put(r, name, tags);
         let answer = |outcome: &ManifestPut| match outcome {
             ManifestPut::Stored | ManifestPut::AsItWas | ManifestPut::StoredElsewhere(_) => Answer::Done,
             ManifestPut::Missing(_) => Answer::Missing,
@@ -143,7 +143,7 @@ impl Actor {
                 .expect("put_manifest");
             return answer(&outcome);
         }
-        // Its bytes become an object, unless they are one already.
+        // Its bytes become an object, unless that exists already.
         if self.is_stored(r, name).await {
             let outcome = self
                 .store
@@ -175,9 +175,9 @@ impl Actor {
         answer(&outcome)
     }
 
-    /// Whether a large manifest is there with its bytes; what is not is recorded.
+    /// Whether a large manifest exists with its bytes. A missing object is recorded.
     async fn is_stored(&self, r: u8, name: u8) -> bool {
-        let (repository, digest) = (&CAST.repositories[usize::from(r)], CAST.digest(name));
+        let (repository, digest) = (&FIXTURES.repositories[usize::from(r)], FIXTURES.digest(name));
         let there = self.store.manifest(self.world.cx(), repository, digest).await;
         match there.expect("manifest").map(|record| record.content) {
             None | Some(Content::Defective(..) | Content::Damaged(_)) => false,
@@ -236,14 +236,14 @@ impl Actor {
                     .expect("save")
                 {
                     let parts = self.store.parts(cx(), key).await.expect("parts");
-                    // A sweep may have taken them all, and nothing else may.
+                    // An expiry may have deleted all of them, and nothing else may.
                     assert!(
                         parts.contains(&part) || !self.is_kept(key).await,
                         "a part that was saved is lost"
                     );
                 }
             }
-            Body::Last(r, name) | Body::Torn(r, name) => {
+            Body::Last(r, name) | Body::Unfinished(r, name) => {
                 let Claimed::Granted(claim) = self.claim(key).await else {
                     return;
                 };
@@ -269,8 +269,8 @@ impl Actor {
         }
     }
 
-    /// Whether nobody sweeps the session, and it needs its parts. A cancel behind a sweep makes a row in which nothing was
-    /// ever stored.
+    /// Whether the session has not expired and needs its parts. A cancel after an expiry creates a row in which nothing
+    /// was ever stored.
     async fn is_kept(&self, key: SessionKey) -> bool {
         let row = self.store.get(self.world.cx(), key).await.expect("get");
         row.is_some_and(|row| !matches!(row.state, State::Swept | State::Done) && row.attempts > 0)

@@ -1,4 +1,4 @@
-//! What can be done in a scenario, as the core does it: with the session that names an object before it exists, and
+//! The operations of a scenario, as the core does them: with the session that names an object before it exists, and
 //! with all that follows.
 
 mod losses;
@@ -11,22 +11,22 @@ use registry::store::metadata::{ManifestPut, MetadataStore, Removal};
 use registry::store::sessions::SessionStore;
 use registry::store::{Reason, StoreError, Timestamp};
 
-use super::cast::CAST;
+use super::fixtures::FIXTURES;
 use super::linearizable::{Answer, Call};
 use super::world::{HOUR, World};
 use crate::DynamoStore;
 
-/// One thing that somebody does. Repositories, digests and tags are numbers (see [`super::cast`]).
+/// One operation. Repositories, digests and tags are numbers (see [`super::fixtures`]).
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Act {
+pub(super) enum Operation {
     /// Pushes a blob.
     Push(u8, u8),
-    /// The same final PUT as the last one that was cut off or answered, if there was one.
+    /// Repeats the last final PUT that was interrupted or answered, if there was one.
     Replay(u8, u8),
     /// Mounts a blob of the second repository.
     Mount(u8, u8, u8),
-    /// Asks for a link as somebody who may push; if it is there, puts this manifest over it, which must succeed.
-    KeepAndPut(u8, u8, u8),
+    /// Reads a link as a principal that may push. If it exists, puts this manifest over it, which must succeed.
+    UnmarkAndPut(u8, u8, u8),
     /// Removes a link.
     Unlink(u8, u8),
     /// Puts a manifest with tags.
@@ -41,50 +41,50 @@ pub(super) enum Act {
     Link(u8, u8),
     /// Looks for a manifest.
     Manifest(u8, u8),
-    /// Walks over all names.
+    /// Collects all metadata.
     Collect,
-    /// Sweeps the sessions that are due.
+    /// Ends the expired sessions.
     Sweep,
-    /// Deletes what has been buried for long enough.
-    Graves,
-    /// Lets hours pass. Only before anybody races.
+    /// Deletes the objects whose deletion is due.
+    DeletePending,
+    /// Lets hours pass. Only before the race.
     Pass(u64),
-    /// One request on the upload that all of the scenario share.
+    /// One request on the upload that all tasks of the scenario share.
     Body(Body),
-    /// An accident befalls the object of a digest: it is gone, or it is damaged.
+    /// Deletes or damages the object of a digest.
     Lose(u8),
-    /// The object of a digest that was gone is there again, if it still has its name.
+    /// Restores the lost object of a digest, if it is still in use.
     Return(u8),
-    /// Reads a blob, or a large manifest, to the object, as a pull does.
+    /// Reads a blob or a large manifest with its object, as a pull does.
     Pull(u8, u8),
-    /// Looks at the object of a digest, and records what is wrong with it, as `fsck --repair` does.
+    /// Checks the object of a digest and records its defect, as `fsck --repair` does.
     Repair(u8),
-    /// Walks over all names as if nothing needed a grace but what is under way.
-    CollectHastily,
-    /// Something by an instance whose clock is ahead by so many hours, or behind: it is refused, with whatever it has
+    /// Collects all metadata without a grace period for links.
+    CollectWithoutGrace,
+    /// A call of an instance whose clock is ahead or behind by this number of hours. It is refused, whatever it has
     /// done by then.
-    Off(i64, Off),
+    WrongClock(i64, WrongClockCall),
 }
 
-/// What an instance with a wrong clock tries.
+/// A call of an instance with a wrong clock.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Off {
+pub(super) enum WrongClockCall {
     Put(u8, u8, &'static [u8]),
     Unlink(u8, u8),
     Collect,
 }
 
-/// What a request on a shared upload is.
+/// A request on the shared upload.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Body {
     /// A chunk with a part record.
     Chunk,
-    /// A chunk that is cut off.
+    /// A chunk that is interrupted.
     Cut,
     /// The last one.
     Last(u8, u8),
-    /// The last one, cut off when it is published: whoever repeats it publishes it again.
-    Torn(u8, u8),
+    /// The last one, interrupted after its publication: a repetition publishes it again.
+    Unfinished(u8, u8),
     /// DELETE.
     Cancel,
     /// A HEAD, which must see what was acknowledged.
@@ -102,8 +102,8 @@ pub(super) const PLAN: Plan = Plan {
     },
 };
 
-/// Whoever acts: through one instance of the registry.
-pub(super) struct Actor {
+/// A client of one instance of the registry.
+pub(super) struct Caller {
     world: World,
     store: DynamoStore,
     is_alone: bool,
@@ -121,8 +121,8 @@ fn removed(removal: &Removal) -> Answer {
     }
 }
 
-impl Actor {
-    /// One of many.
+impl Caller {
+    /// A caller in a race.
     pub(super) fn among_others(world: &World) -> Self {
         Self {
             world: world.clone(),
@@ -131,7 +131,7 @@ impl Actor {
         }
     }
 
-    /// One who waits for nobody.
+    /// A caller whose requests wait for no turn.
     pub(super) fn alone(world: &World) -> Self {
         Self {
             world: world.clone(),
@@ -146,33 +146,33 @@ impl Actor {
         }
     }
 
-    pub(super) async fn play(&self, acts: &[Act]) {
-        for act in acts {
-            self.act(*act).await;
+    pub(super) async fn run_all(&self, operations: &[Operation]) {
+        for operation in operations {
+            self.run(*operation).await;
         }
     }
 
-    /// Calls, and records what was answered.
+    /// Calls, and records the answer.
     async fn call(&self, call: Call, work: impl Future<Output = Answer>) {
         let number = self.world.called(call);
         let answer = work.await;
         self.world.answered(number, answer);
     }
 
-    async fn act(&self, act: Act) {
+    async fn run(&self, operation: Operation) {
         let cx = || self.world.cx();
         let store = &self.store;
-        let repositories = &CAST.repositories;
+        let repositories = &FIXTURES.repositories;
         let of = |repository: u8| &repositories[usize::from(repository)];
-        match act {
-            Act::Push(r, name) => self.call(Call::Commit(r, name), self.push(r, name)).await,
-            Act::Replay(r, name) => self.replay(r, name).await,
-            Act::Mount(r, name, from) => self.mount(r, name, from).await,
-            Act::KeepAndPut(r, name, manifest) => {
+        match operation {
+            Operation::Push(r, name) => self.call(Call::Commit(r, name), self.push(r, name)).await,
+            Operation::Replay(r, name) => self.replay(r, name).await,
+            Operation::Mount(r, name, from) => self.mount(r, name, from).await,
+            Operation::UnmarkAndPut(r, name, manifest) => {
                 let mut kept = false;
                 self.call(Call::Link(r, name), async {
                     let link = store
-                        .link_and_unmark(cx(), of(r), CAST.digest(name))
+                        .link_and_unmark(cx(), of(r), FIXTURES.digest(name))
                         .await
                         .expect("link_and_unmark");
                     kept = link.as_ref().is_some_and(|link| link.defect.is_none());
@@ -186,99 +186,107 @@ impl Actor {
                     assert_eq!(answer, Answer::Done, "a 200 has lied to a push in progress");
                 }
             }
-            Act::Unlink(r, name) => {
+            Operation::Unlink(r, name) => {
                 self.call(Call::Unlink(r, name), async {
-                    let removal = store.unlink(cx(), of(r), CAST.digest(name)).await.expect("unlink");
-                    // If its answer was lost, somebody else may have been the one.
+                    let removal = store.unlink(cx(), of(r), FIXTURES.digest(name)).await.expect("unlink");
+                    // If its answer was lost, another call may have removed the link.
                     let lossy = removal == Removal::Removed && self.world.is_lossy();
                     if lossy { Answer::Gone } else { removed(&removal) }
                 })
                 .await;
             }
-            Act::Put(r, name, tags) => {
+            Operation::Put(r, name, tags) => {
                 let call = Call::Put(r, name, tags.to_vec());
                 self.call(call, self.put(r, name, tags)).await;
             }
-            Act::Delete(r, name) => {
+            Operation::Delete(r, name) => {
                 self.call(Call::Delete(r, name), async {
-                    let removal = store.delete_manifest(cx(), of(r), CAST.digest(name), "somebody").await;
+                    let removal = store
+                        .delete_manifest(cx(), of(r), FIXTURES.digest(name), "a principal")
+                        .await;
                     removed(&removal.expect("delete_manifest"))
                 })
                 .await;
             }
-            Act::Untag(r, tag) => {
+            Operation::Untag(r, tag) => {
                 self.call(Call::Untag(r, tag), async {
-                    let deleted = store.delete_tag(cx(), of(r), CAST.tag(tag), "somebody").await;
+                    let deleted = store.delete_tag(cx(), of(r), FIXTURES.tag(tag), "a principal").await;
                     there(deleted.expect("delete_tag").then_some(&()))
                 })
                 .await;
             }
-            Act::Read(r, tag) => {
+            Operation::Read(r, tag) => {
                 self.call(Call::Read(r, tag), async {
-                    match store.tag(cx(), of(r), CAST.tag(tag)).await.expect("tag") {
-                        Some(record) => Answer::Names(CAST.name_of(&record.digest), record.version),
+                    match store.tag(cx(), of(r), FIXTURES.tag(tag)).await.expect("tag") {
+                        Some(record) => Answer::Names(FIXTURES.name_of(&record.digest), record.version),
                         None => Answer::Absent,
                     }
                 })
                 .await;
             }
-            Act::Link(r, name) => {
+            Operation::Link(r, name) => {
                 self.call(Call::Link(r, name), async {
-                    there(store.link(cx(), of(r), CAST.digest(name)).await.expect("link").as_ref())
+                    there(
+                        store
+                            .link(cx(), of(r), FIXTURES.digest(name))
+                            .await
+                            .expect("link")
+                            .as_ref(),
+                    )
                 })
                 .await;
             }
-            Act::Manifest(r, name) => {
+            Operation::Manifest(r, name) => {
                 self.call(Call::Manifest(r, name), async {
-                    let found = store.manifest(cx(), of(r), CAST.digest(name)).await;
+                    let found = store.manifest(cx(), of(r), FIXTURES.digest(name)).await;
                     there(found.expect("manifest").as_ref())
                 })
                 .await;
             }
-            Act::Collect => self.collect(&PLAN).await,
-            Act::CollectHastily => {
+            Operation::Collect => self.collect(&PLAN).await,
+            Operation::CollectWithoutGrace => {
                 let grace_periods = GracePeriods {
                     link_ms: 0,
                     ..PLAN.grace_periods
                 };
                 self.collect(&Plan { grace_periods, ..PLAN }).await;
             }
-            Act::Sweep => self.sweep().await,
-            Act::Graves => self.pending_deletions().await,
-            Act::Lose(name) => self.lose(name).await,
-            Act::Return(name) => self.bring_back(name).await,
-            Act::Pull(r, name) => self.pull(r, name).await,
-            Act::Repair(name) => self.repair(name).await,
-            Act::Pass(hours) => self.world.pass(hours * HOUR),
-            Act::Body(body) => self.body(body).await,
-            Act::Off(hours, what) => self.with_wrong_clock(hours, what).await,
+            Operation::Sweep => self.sweep().await,
+            Operation::DeletePending => self.pending_deletions().await,
+            Operation::Lose(name) => self.lose(name).await,
+            Operation::Return(name) => self.bring_back(name).await,
+            Operation::Pull(r, name) => self.pull(r, name).await,
+            Operation::Repair(name) => self.repair(name).await,
+            Operation::Pass(hours) => self.world.pass(hours * HOUR),
+            Operation::Body(body) => self.body(body).await,
+            Operation::WrongClock(hours, call) => self.with_wrong_clock(hours, call).await,
         }
     }
 
-    /// What is acknowledged all the same is judged like everything else.
-    async fn with_wrong_clock(&self, hours: i64, what: Off) {
+    /// What is acknowledged nevertheless must be linearizable too.
+    async fn with_wrong_clock(&self, hours: i64, call: WrongClockCall) {
         let world = self.world.with_clock_ahead(hours);
         let store = world.instance_that_is_told_the_time();
         let refused = |error: StoreError| assert_eq!(error.reason(), Reason::ClockOff, "{error}");
-        let repository = |r: u8| &CAST.repositories[usize::from(r)];
-        match what {
-            Off::Put(r, name, tags) => {
+        let repository = |r: u8| &FIXTURES.repositories[usize::from(r)];
+        match call {
+            WrongClockCall::Put(r, name, tags) => {
                 let number = self.world.called(Call::Put(r, name, tags.to_vec()));
-                match store.put_manifest(world.cx(), &CAST.put(r, name, tags)).await {
+                match store.put_manifest(world.cx(), &FIXTURES.put(r, name, tags)).await {
                     Ok(ManifestPut::Stored | ManifestPut::AsItWas) => self.world.answered(number, Answer::Done),
                     Ok(_) => self.world.answered(number, Answer::Missing),
                     Err(error) => refused(error),
                 }
             }
-            Off::Unlink(r, name) => {
+            WrongClockCall::Unlink(r, name) => {
                 let number = self.world.called(Call::Unlink(r, name));
-                match store.unlink(world.cx(), repository(r), CAST.digest(name)).await {
+                match store.unlink(world.cx(), repository(r), FIXTURES.digest(name)).await {
                     Ok(removal) => self.world.answered(number, removed(&removal)),
                     Err(error) => refused(error),
                 }
             }
-            Off::Collect => {
-                // To be seen as a collection only if it is one.
+            WrongClockCall::Collect => {
+                // Recorded as a collection only if it runs.
                 let slice = store.collect_metadata(world.cx(), &PLAN, None, 100).await;
                 if let Err(error) = slice {
                     refused(error);
@@ -287,13 +295,13 @@ impl Actor {
         }
     }
 
-    /// A mount has two moments: that at which its source is seen, and that at which it is visible.
+    /// A mount has two points in time: at one it sees its source, at the other it becomes visible.
     async fn mount(&self, r: u8, name: u8, from: u8) {
-        let repositories = &CAST.repositories;
+        let repositories = &FIXTURES.repositories;
         let seen = self.world.called(Call::Link(from, name));
         let made = self.world.called(Call::Commit(r, name));
         let (to, from) = (&repositories[usize::from(r)], &repositories[usize::from(from)]);
-        let mounted = self.store.mount(self.world.cx(), to, CAST.digest(name), from).await;
+        let mounted = self.store.mount(self.world.cx(), to, FIXTURES.digest(name), from).await;
         if mounted.expect("mount") {
             self.world.answered(seen, Answer::Done);
             self.world.answered(made, Answer::Done);
@@ -320,12 +328,12 @@ impl Actor {
         }
     }
 
-    /// The look at all shards is no part of the race.
+    /// The query of all shards is no part of the race.
     pub(super) async fn sweep(&self) {
         let now = self.world.now();
         let before = Timestamp(now.0 - PLAN.grace_periods.session_ms);
         self.turn().await;
-        let due = at_once(self.world.alone().expired(self.world.cx(), before, None, 100));
+        let due = run_alone(self.world.alone().expired(self.world.cx(), before, None, 100));
         for (key, session) in due.expect("expired") {
             if !crate::sessions::is_live(&session, now) {
                 self.store.sweep(self.world.cx(), key, &session).await.expect("sweep");
@@ -336,7 +344,7 @@ impl Actor {
     pub(super) async fn pending_deletions(&self) {
         let before = Timestamp(self.world.now().0 - PLAN.grace_periods.deletion_ms);
         self.turn().await;
-        let pending_deletions = at_once(self.world.alone().pending_deletions(self.world.cx(), before, None, 100));
+        let pending_deletions = run_alone(self.world.alone().pending_deletions(self.world.cx(), before, None, 100));
         let mut settled = Vec::new();
         for pending_deletion in pending_deletions.expect("pending_deletions").items {
             let standing = self.store.standing(self.world.cx(), &pending_deletion).await;
@@ -354,8 +362,8 @@ impl Actor {
     }
 }
 
-/// Runs what is alone in the world, and so waits for nobody.
-pub(super) fn at_once<T>(work: impl Future<Output = T>) -> T {
+/// Runs a future that waits for no turn.
+pub(super) fn run_alone<T>(work: impl Future<Output = T>) -> T {
     let mut work = std::pin::pin!(work);
     let mut cx = Poller::from_waker(Waker::noop());
     loop {
@@ -365,28 +373,28 @@ pub(super) fn at_once<T>(work: impl Future<Output = T>) -> T {
     }
 }
 
-impl Act {
-    /// The link that this is about.
+impl Operation {
+    /// The link that this operation concerns.
     pub(super) fn link(&self) -> Option<(u8, u8)> {
         match *self {
             Self::Push(r, name)
             | Self::Replay(r, name)
             | Self::Mount(r, name, _)
-            | Self::KeepAndPut(r, name, _)
+            | Self::UnmarkAndPut(r, name, _)
             | Self::Unlink(r, name)
             | Self::Link(r, name)
-            | Self::Off(_, Off::Unlink(r, name))
+            | Self::WrongClock(_, WrongClockCall::Unlink(r, name))
             | Self::Pull(r, name)
-            | Self::Body(Body::Last(r, name) | Body::Torn(r, name)) => Some((r, name)),
+            | Self::Body(Body::Last(r, name) | Body::Unfinished(r, name)) => Some((r, name)),
             _ => None,
         }
     }
 
-    /// The manifest that this is about.
+    /// The manifest that this operation concerns.
     pub(super) fn manifest(&self) -> Option<(u8, u8)> {
         match *self {
-            Self::Off(_, Off::Put(r, name, _))
-            | Self::KeepAndPut(r, _, name)
+            Self::WrongClock(_, WrongClockCall::Put(r, name, _))
+            | Self::UnmarkAndPut(r, _, name)
             | Self::Put(r, name, _)
             | Self::Delete(r, name)
             | Self::Manifest(r, name)
@@ -395,10 +403,12 @@ impl Act {
         }
     }
 
-    /// Whether this is about a tag.
+    /// Whether this operation concerns a tag.
     pub(super) fn has_tag(&self, repository: u8, tag: u8) -> bool {
         match *self {
-            Self::Put(r, _, tags) | Self::Off(_, Off::Put(r, _, tags)) => r == repository && tags.contains(&tag),
+            Self::Put(r, _, tags) | Self::WrongClock(_, WrongClockCall::Put(r, _, tags)) => {
+                r == repository && tags.contains(&tag)
+            }
             Self::Untag(r, named) | Self::Read(r, named) => (r, named) == (repository, tag),
             _ => false,
         }

@@ -1,14 +1,14 @@
-//! Objects that are lost by accident, and those who find out.
+//! Lost and damaged objects, and the calls that detect them.
 
 use registry::store::Location;
 use registry::store::metadata::{Content, Defect, MetadataStore};
 use registry::store::records::{RecordStore, RecordedObject};
 
-use super::super::cast::CAST;
+use super::super::fixtures::FIXTURES;
 use super::super::world::SIZE;
-use super::Actor;
+use super::Caller;
 
-impl Actor {
+impl Caller {
     pub(super) async fn lose(&self, name: u8) {
         self.turn().await;
         self.world.lose(name);
@@ -19,9 +19,9 @@ impl Actor {
         self.world.bring_back(name);
     }
 
-    /// As the core opens an object.
+    /// Opens an object as the core does.
     pub(super) async fn pull(&self, r: u8, name: u8) {
-        let (repository, digest) = (&CAST.repositories[usize::from(r)], CAST.digest(name));
+        let (repository, digest) = (&FIXTURES.repositories[usize::from(r)], FIXTURES.digest(name));
         let store = &self.store;
         let link = store.link(self.world.cx(), repository, digest).await.expect("link");
         let mut found: Vec<(Location, Option<Defect>)> =
@@ -38,7 +38,7 @@ impl Actor {
     }
 
     async fn open(&self, r: u8, name: u8, mut location: Location, mut defect: Option<Defect>) {
-        let (repository, digest) = (&CAST.repositories[usize::from(r)], CAST.digest(name));
+        let (repository, digest) = (&FIXTURES.repositories[usize::from(r)], FIXTURES.digest(name));
         let store = &self.store;
         loop {
             self.turn().await;
@@ -61,7 +61,7 @@ impl Actor {
     }
 
     pub(super) async fn repair(&self, name: u8) {
-        let digest = CAST.digest(name);
+        let digest = FIXTURES.digest(name);
         let place = self.store.place(self.world.cx(), digest).await.expect("place");
         let Some(RecordedObject { location, .. }) = place else {
             return;
@@ -75,16 +75,16 @@ impl Actor {
         }
     }
 
-    /// What whoever has published `offered` does about the bytes that lie elsewhere.
+    /// What a caller that has published `offered` does when the bytes have another location.
     pub(super) async fn make_sure(&self, name: u8, offered: &Location, mut location: Location) {
         while location != *offered {
             self.turn().await;
             if self.world.is_whole(&location.key) {
                 return;
             }
-            let replaced = self
-                .store
-                .replace_location(self.world.cx(), CAST.digest(name), &location, offered, SIZE);
+            let replaced =
+                self.store
+                    .replace_location(self.world.cx(), FIXTURES.digest(name), &location, offered, SIZE);
             match replaced.await.expect("replace_location") {
                 Some(now) => location = now,
                 None => return,
