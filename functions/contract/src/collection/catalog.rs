@@ -16,11 +16,11 @@ const ROUNDS: usize = 30;
 impl CollectionTest {
     /// Puts a manifest and deletes it.
     async fn emptied(&self, name: &RepositoryName, content: &str) {
-        let names = self.metadata();
+        let metadata = self.metadata();
         let image = manifest(name, content).tagged([tag("latest")]);
-        names.put(&image).await;
-        assert!(names.is_listed(name).await);
-        assert_eq!(names.delete_manifest(name, &image.digest).await, Removal::Removed);
+        metadata.put(&image).await;
+        assert!(metadata.is_listed(name).await);
+        assert_eq!(metadata.delete_manifest(name, &image.digest).await, Removal::Removed);
     }
 
     /// Runs this number of passes, each after a grace period, and counts the repositories that left the catalog.
@@ -36,25 +36,25 @@ impl CollectionTest {
 
 /// A repository without manifests and blobs leaves the catalog; others stay. A dry run removes nothing.
 pub async fn an_empty_repository_leaves_the_catalog(test: CollectionTest) {
-    let names = test.metadata();
+    let metadata = test.metadata();
     let (empty, other) = (repository("team/empty"), repository("team/empty-not"));
     test.emptied(&empty, "image").await;
-    names.put(&manifest(&other, "image")).await;
+    metadata.put(&manifest(&other, "image")).await;
     let mut gone = 0;
     for _ in 0..PASSES {
         test.advance(GRACE);
-        let before = names.is_listed(&empty).await;
+        let before = metadata.is_listed(&empty).await;
         test.run(&DRY).await;
-        assert_eq!(names.is_listed(&empty).await, before, "by a dry run");
+        assert_eq!(metadata.is_listed(&empty).await, before, "by a dry run");
         gone += test.run(&PLAN).await.repositories;
     }
     assert_eq!(gone, 1);
-    assert!(!names.is_listed(&empty).await);
-    assert!(names.is_listed(&other).await);
+    assert!(!metadata.is_listed(&empty).await);
+    assert!(metadata.is_listed(&other).await);
     assert_eq!(test.passes(2).await, 0, "nothing else is left to do");
-    assert!(names.is_listed(&other).await);
+    assert!(metadata.is_listed(&other).await);
     assert_eq!(
-        names.history(&empty, &tag("latest")).await.len(),
+        metadata.history(&empty, &tag("latest")).await.len(),
         2,
         "the history of its tags stays"
     );
@@ -62,9 +62,9 @@ pub async fn an_empty_repository_leaves_the_catalog(test: CollectionTest) {
 
 /// A repository with a blob that a client may still use stays in the catalog.
 pub async fn a_repository_with_a_blob_stays_in_the_catalog(test: CollectionTest) {
-    let names = test.metadata();
+    let metadata = test.metadata();
     let (name, blob) = (repository("a"), digest("layer"));
-    names.commit(&name, &blob).await;
+    metadata.commit(&name, &blob).await;
     test.emptied(&name, "image").await;
     for _ in 0..=PASSES {
         test.advance(GRACE);
@@ -72,34 +72,34 @@ pub async fn a_repository_with_a_blob_stays_in_the_catalog(test: CollectionTest)
         // Like a HEAD by a principal that may push.
         assert!(test.link_and_unmark(&name, &blob).await.is_some());
     }
-    assert!(names.is_listed(&name).await);
-    assert_eq!(names.unlink(&name, &blob).await, Removal::Removed);
+    assert!(metadata.is_listed(&name).await);
+    assert_eq!(metadata.unlink(&name, &blob).await, Removal::Removed);
     assert_eq!(test.passes(PASSES).await, 1);
-    assert!(!names.is_listed(&name).await);
+    assert!(!metadata.is_listed(&name).await);
 }
 
 /// A push to a repository that has left the catalog, or is about to, lists it again.
 pub async fn a_repository_that_is_pushed_to_again_is_listed_again(test: CollectionTest) {
-    let names = test.metadata();
+    let metadata = test.metadata();
     let name = repository("a");
     for passes in 0..=PASSES {
         test.emptied(&name, &format!("image {passes}")).await;
         test.passes(passes).await;
         test.advance(GRACE);
-        names.put(&manifest(&name, format!("again {passes}"))).await;
-        assert!(names.is_listed(&name).await, "after {passes} passes");
+        metadata.put(&manifest(&name, format!("again {passes}"))).await;
+        assert!(metadata.is_listed(&name).await, "after {passes} passes");
         assert_eq!(test.passes(PASSES).await, 0, "after {passes} passes");
-        assert!(names.is_listed(&name).await, "after {passes} passes");
-        let again = names.manifests(&name, None, 10).await.items;
+        assert!(metadata.is_listed(&name).await, "after {passes} passes");
+        let again = metadata.manifests(&name, None, 10).await.items;
         assert_eq!(again.len(), 1);
-        assert_eq!(names.delete_manifest(&name, &again[0]).await, Removal::Removed);
+        assert_eq!(metadata.delete_manifest(&name, &again[0]).await, Removal::Removed);
     }
 }
 
 /// A manifest is put while the row of its repository is due for removal: in either order, a repository with a manifest
 /// is listed.
 pub async fn a_collection_of_the_catalog_races_a_put(test: CollectionTest) {
-    let names = test.metadata();
+    let metadata = test.metadata();
     for round in 0..ROUNDS {
         let name = repository(&format!("r{round}"));
         test.emptied(&name, "image").await;
@@ -107,16 +107,16 @@ pub async fn a_collection_of_the_catalog_races_a_put(test: CollectionTest) {
         test.advance(GRACE);
         let put = manifest(&name, "again");
         let putting = {
-            let (names, put) = (names.clone(), put.clone());
-            async move { names.put(&put).await }
+            let (metadata, put) = (metadata.clone(), put.clone());
+            async move { metadata.put(&put).await }
         };
         let collecting = {
             let test = test.clone();
             async move { test.run(&PLAN).await }
         };
         let ((), _) = test.race(round % 2 == 0, putting, collecting).await;
-        assert!(names.manifest(&name, &put.digest).await.is_some());
-        assert!(names.is_listed(&name).await, "round {round}");
-        assert_eq!(names.delete_manifest(&name, &put.digest).await, Removal::Removed);
+        assert!(metadata.manifest(&name, &put.digest).await.is_some());
+        assert!(metadata.is_listed(&name).await, "round {round}");
+        assert_eq!(metadata.delete_manifest(&name, &put.digest).await, Removal::Removed);
     }
 }

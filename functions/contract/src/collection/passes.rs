@@ -32,10 +32,10 @@ impl CollectionTest {
 
     /// Links `count` unreferenced blobs in several repositories.
     async fn loose(&self, count: usize) {
-        let names = self.metadata();
+        let metadata = self.metadata();
         for number in 0..count {
             let name = repository(&format!("r{}", number % 3));
-            names.commit(&name, &digest(format!("loose {number}"))).await;
+            metadata.commit(&name, &digest(format!("loose {number}"))).await;
         }
     }
 
@@ -172,12 +172,12 @@ pub async fn one_of_racing_passes_begins(test: CollectionTest) {
 
 /// Slices of any size visit every record, with the same result.
 pub async fn slices_of_any_size_visit_every_record(test: CollectionTest) {
-    let names = test.metadata();
+    let metadata = test.metadata();
     let kept = repository("kept");
     for number in 0..5 {
         let blob = digest(format!("kept {number}"));
-        names.commit(&kept, &blob).await;
-        names
+        metadata.commit(&kept, &blob).await;
+        metadata
             .put(&manifest(&kept, format!("manifest {number}")).requiring([blob]))
             .await;
     }
@@ -200,13 +200,13 @@ pub async fn slices_of_any_size_visit_every_record(test: CollectionTest) {
         test.forget(&pending_deletions).await;
     }
     for number in 0..5 {
-        assert!(names.link(&kept, &digest(format!("kept {number}"))).await.is_some());
+        assert!(metadata.link(&kept, &digest(format!("kept {number}"))).await.is_some());
     }
 }
 
 /// Records that are written and deleted during a walk do not prevent it from visiting all others.
 pub async fn a_walk_visits_what_stays_while_records_change(test: CollectionTest) {
-    let names = test.metadata();
+    let metadata = test.metadata();
     test.loose(12).await;
     test.advance(GRACE);
     let busy = repository("r1");
@@ -221,9 +221,9 @@ pub async fn a_walk_visits_what_stays_while_records_change(test: CollectionTest)
         }
         if round < 20 {
             let young = digest(format!("young {round}"));
-            names.commit(&busy, &young).await;
+            metadata.commit(&busy, &young).await;
             if round % 2 == 0 {
-                assert_eq!(names.unlink(&busy, &young).await, Removal::Removed);
+                assert_eq!(metadata.unlink(&busy, &young).await, Removal::Removed);
             }
         }
     }
@@ -235,15 +235,15 @@ pub async fn a_walk_visits_what_stays_while_records_change(test: CollectionTest)
 /// Fills a registry with records of every kind: mounted and shared blobs, both digests of the same bytes, images, an
 /// index, large manifests, a signature, moved and deleted tags; and garbage of each kind.
 async fn fill(test: &CollectionTest) {
-    let names = test.metadata();
+    let metadata = test.metadata();
     let (one, two) = (repository("one"), repository("two/deep"));
     let shared = digest("shared layer");
-    names.commit(&one, &shared).await;
-    assert!(names.mount(&two, &shared, &one).await);
+    metadata.commit(&one, &shared).await;
+    assert!(metadata.mount(&two, &shared, &one).await);
     let mut images = Vec::new();
     for number in 0..4 {
         let config = digest(format!("config {number}"));
-        names.commit(&one, &config).await;
+        metadata.commit(&one, &config).await;
         let mut image = manifest(&one, format!("image {number}"))
             .requiring([shared, config])
             .excepting([digest("foreign")])
@@ -251,39 +251,39 @@ async fn fill(test: &CollectionTest) {
         if number % 2 == 1 {
             image = image.stored_at(location(number));
         }
-        names.put(&image).await;
+        metadata.put(&image).await;
         images.push(image.digest);
     }
     let index = manifest(&one, "index")
         .requiring([images[0], images[1]])
         .tagged([tag("index")]);
-    names.put(&index).await;
-    names
+    metadata.put(&index).await;
+    metadata
         .put(
             &manifest(&one, "signature")
                 .about(index.digest)
                 .requiring([digest("config 0")]),
         )
         .await;
-    names
+    metadata
         .put(&manifest(&two, "image 1").requiring([shared]).stored_at(location(9)))
         .await;
-    assert!(names.delete_tag(&one, &tag("v3")).await);
-    names.commit(&two, &digest("loose")).await;
-    assert_eq!(names.unlink(&two, &digest("loose")).await, Removal::Removed);
+    assert!(metadata.delete_tag(&one, &tag("v3")).await);
+    metadata.commit(&two, &digest("loose")).await;
+    assert_eq!(metadata.unlink(&two, &digest("loose")).await, Removal::Removed);
 }
 
 /// Deletes every manifest of a repository, parents first.
 async fn delete_all(test: &CollectionTest, name: &str) {
-    let names = test.metadata();
+    let metadata = test.metadata();
     let name = repository(name);
     for _ in 0..MAX_SLICES {
-        let manifests = names.manifests(&name, None, 100).await.items;
+        let manifests = metadata.manifests(&name, None, 100).await.items;
         if manifests.is_empty() {
             return;
         }
         for digest in manifests {
-            assert_ne!(names.delete_manifest(&name, &digest).await, Removal::Absent);
+            assert_ne!(metadata.delete_manifest(&name, &digest).await, Removal::Absent);
         }
     }
     panic!("manifests refer to each other");
@@ -322,7 +322,7 @@ pub async fn a_deep_pass_removes_nothing_from_a_consistent_registry(test: Collec
 
 /// A dry run counts what a run would do, and writes nothing, not even a mark.
 pub async fn a_dry_run_writes_nothing(test: CollectionTest) {
-    let names = test.metadata();
+    let metadata = test.metadata();
     fill(&test).await;
     test.loose(5).await;
     let deep = Plan { deep: true, ..DRY };
@@ -352,13 +352,13 @@ pub async fn a_dry_run_writes_nothing(test: CollectionTest) {
         }
         test.advance(GRACE);
     }
-    let loose = names.link(&repository("r0"), &digest("loose 0")).await;
+    let loose = metadata.link(&repository("r0"), &digest("loose 0")).await;
     assert_eq!(loose, None);
 }
 
 /// When everything was deleted and the grace periods have passed, only the history is left.
 pub async fn collection_leaves_only_the_history(test: CollectionTest) {
-    let (names, sessions) = (test.metadata(), test.sessions());
+    let (metadata, sessions) = (test.metadata(), test.sessions());
     fill(&test).await;
     test.loose(3).await;
     for id in 0..6 {
@@ -398,5 +398,5 @@ pub async fn collection_leaves_only_the_history(test: CollectionTest) {
     }
     test.forget(&pending_deletions).await;
     test.assert_empty().await;
-    assert_eq!(names.repositories(None, 100).await.items, [], "the catalog is empty");
+    assert_eq!(metadata.repositories(None, 100).await.items, [], "the catalog is empty");
 }

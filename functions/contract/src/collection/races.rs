@@ -75,8 +75,8 @@ pub async fn a_collection_races_a_put(test: CollectionTest) {
             .requiring([blob])
             .tagged([tag("latest")]);
         let putting = {
-            let (names, put) = (test.metadata(), put.clone());
-            async move { names.try_put(&put).await }
+            let (metadata, put) = (test.metadata(), put.clone());
+            async move { metadata.try_put(&put).await }
         };
         let (outcome, ()) = test.race(round % 2 == 0, putting, test.collecting()).await;
         let published = test.metadata().manifest(&name, &put.digest).await.is_some();
@@ -102,8 +102,8 @@ pub async fn a_collection_races_a_commit(test: CollectionTest) {
     for round in 0..ROUNDS {
         let blob = test.due(round).await;
         let commit = {
-            let (names, name) = (test.metadata(), name.clone());
-            async move { names.commit_at(&name, &blob, &location(round)).await }
+            let (metadata, name) = (test.metadata(), name.clone());
+            async move { metadata.commit_at(&name, &blob, &location(round)).await }
         };
         let ((), ()) = test.race(round % 2 == 0, commit, test.collecting()).await;
         test.assert_whole(&name, &blob).await;
@@ -132,8 +132,8 @@ pub async fn a_schedule_for_deletion_races_a_commit(test: CollectionTest) {
             super::own_location(&blob)
         };
         let commit = {
-            let (names, name) = (test.metadata(), name.clone());
-            async move { names.commit_at(&name, &blob, &place).await }
+            let (metadata, name) = (test.metadata(), name.clone());
+            async move { metadata.commit_at(&name, &blob, &place).await }
         };
         let ((), ()) = test.race(round % 2 == 0, commit, test.collecting()).await;
         test.assert_whole(&name, &blob).await;
@@ -146,8 +146,8 @@ pub async fn a_collection_races_a_mount(test: CollectionTest) {
     for round in 0..ROUNDS {
         let blob = test.due(round).await;
         let mount = {
-            let (names, from, to) = (test.metadata(), from.clone(), to.clone());
-            async move { names.mount(&to, &blob, &from).await }
+            let (metadata, from, to) = (test.metadata(), from.clone(), to.clone());
+            async move { metadata.mount(&to, &blob, &from).await }
         };
         let (mounted, ()) = test.race(round % 2 == 0, mount, test.collecting()).await;
         if mounted {
@@ -170,8 +170,8 @@ pub async fn a_schedule_for_deletion_races_a_large_manifest(test: CollectionTest
         );
         let again = put.clone().stored_at(location(2 * round + 1));
         let putting = {
-            let (names, again) = (test.metadata(), again.clone());
-            async move { names.put(&again).await }
+            let (metadata, again) = (test.metadata(), again.clone());
+            async move { metadata.put(&again).await }
         };
         let ((), ()) = test.race(round % 2 == 0, putting, test.collecting()).await;
         test.run(&PLAN).await;
@@ -195,11 +195,11 @@ pub async fn a_collection_races_deletes(test: CollectionTest) {
         let put = manifest(&name, format!("manifest {round}")).tagged([tag("latest")]);
         test.metadata().put(&put).await;
         let deleting = {
-            let (names, name, put) = (test.metadata(), name.clone(), put.clone());
+            let (metadata, name, put) = (test.metadata(), name.clone(), put.clone());
             async move {
-                let unlinked = names.unlink(&name, &blob).await;
+                let unlinked = metadata.unlink(&name, &blob).await;
                 assert_ne!(unlinked, Removal::Referenced(put.digest));
-                assert_eq!(names.delete_manifest(&name, &put.digest).await, Removal::Removed);
+                assert_eq!(metadata.delete_manifest(&name, &put.digest).await, Removal::Removed);
             }
         };
         let ((), ()) = test.race(round % 2 == 0, deleting, test.collecting()).await;
@@ -214,14 +214,14 @@ pub async fn a_collection_races_deletes(test: CollectionTest) {
 
 /// Several collections at the same time do what one does.
 pub async fn racing_collections_schedule_each_object_once(test: CollectionTest) {
-    let names = test.metadata();
+    let metadata = test.metadata();
     let name = repository("a");
     let blobs: Vec<_> = (0..20).map(|number| digest(format!("blob {number}"))).collect();
     for blob in &blobs {
-        names.commit(&name, blob).await;
+        metadata.commit(&name, blob).await;
     }
     let kept = manifest(&name, "manifest").requiring(blobs[..10].iter().copied());
-    names.put(&kept).await;
+    metadata.put(&kept).await;
     for _ in 0..2 {
         test.advance(GRACE);
         test.together(4, |number| {
@@ -235,7 +235,7 @@ pub async fn racing_collections_schedule_each_object_once(test: CollectionTest) 
         test.assert_whole(&name, blob).await;
     }
     for blob in &blobs[10..] {
-        assert_eq!(names.link(&name, blob).await, None);
+        assert_eq!(metadata.link(&name, blob).await, None);
         assert!(!test.is_named(blob, &super::own_location(blob)).await);
     }
     assert_eq!(test.scheduled().await.len(), 10);

@@ -105,7 +105,7 @@ pub async fn a_cancelled_session_expires_with_all_its_attempts(test: CollectionT
 /// kept. The object of the publication is scheduled at its own location, whether it is that of an attempt or was
 /// joined.
 pub async fn a_committing_session_expires_with_its_digest(test: CollectionTest) {
-    let names = test.metadata();
+    let metadata = test.metadata();
     let blob = digest("blob");
     for (id, suffix, expected) in [
         (1, "", vec![true, true, true]),
@@ -122,7 +122,7 @@ pub async fn a_committing_session_expires_with_its_digest(test: CollectionTest) 
         test.commit_session(&claim, &publishing).await;
         if suffix.is_empty() {
             // Published, but not finished.
-            names.commit_at(&repository("a"), &blob, &sealed).await;
+            metadata.commit_at(&repository("a"), &blob, &sealed).await;
         }
         test.advance(GRACE);
         let now = test.now();
