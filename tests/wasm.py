@@ -1,7 +1,8 @@
-"""The part `wasm`: the protocol core builds unchanged for wasm32-unknown-unknown, and so does `shell` without features.
+"""The part `wasm`: the protocol core builds unchanged for wasm32-unknown-unknown, and so do the contract suite and `shell` without
+features.
 
-What holds this up is that `oci`, `registry` and `shell` without features have no runtime, file system, network, clock or randomness
-of their own, and no code that is there for one target only.
+What holds this up is that `contract`, `oci`, `registry`, and `shell` without features, have no runtime, file system, network, clock or
+randomness of their own, and no code that is there for one target only.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from harness.build import cargo
 from harness.cache import ROOT, cache_dir
 from harness.wasm_toolchain import TARGET, environment
 
-CORE = ("oci", "registry", "shell")
+CORE = ("contract", "oci", "registry", "shell")
 
 
 def main(_context: Context) -> List[Result]:
-    return [check("no code for one target only", one_source), check(f"oci, registry and shell for {TARGET}", builds)]
+    return [check("no code for one target only", one_source), check(f"contract, oci, registry and shell for {TARGET}", builds)]
 
 
 def one_source() -> None:

@@ -6,13 +6,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use oci::{Descriptor, Digest, MediaType, RepositoryName};
-use serde_json::{Value, json};
-
-use super::ContractTest;
-use super::fixed_clock::FixedClock;
-use super::metadata::{digest, manifest, media_type, repository, tag};
-use super::source::Body;
-use crate::metadata::DescribeManifest as _;
 use registry::AllStores;
 use registry::check::{Event, Finding, Options, Summary, check};
 use registry::store::blobs::Upload;
@@ -20,6 +13,13 @@ use registry::store::metadata::{ManifestPut, ManifestRecord, NewContent, PutMani
 use registry::store::records::{BackReference, LinkKind, Record};
 use registry::store::sessions::{Attempt, SessionId};
 use registry::store::{Location, Slice, Uid};
+use serde_json::{Value, json};
+
+use super::ContractTest;
+use super::fixed_clock::FixedClock;
+use super::metadata::{digest, manifest, media_type, repository, tag};
+use super::source::Body;
+use crate::metadata::DescribeManifest as _;
 
 /// Corrupts the tables of a store in ways that no operation does.
 #[async_trait]

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::{BoxFuture, join_all};
-
 use registry::store::{Context, Timestamp, Uid};
 
 /// Keeps alive what a store depends on, for example a temporary directory.

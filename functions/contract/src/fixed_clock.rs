@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-
 use registry::environment::Environment;
 use registry::store::Timestamp;
 

@@ -7,7 +7,6 @@ use std::task::{Poll, Waker};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-
 use registry::store::blobs::{BodyError, Source};
 
 /// `len` pseudorandom bytes, which differ for each `seed`.

@@ -8,17 +8,18 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
-pub use races::*;
-pub use walks::*;
-
-use super::ContractTest;
-use super::source::{Body, noise};
 use registry::store::Location;
 use registry::store::blobs::{
     AppendError, Appended, BlobStore, Discarded, ObjectToDelete, Reached, RedirectRequest, Source, Upload,
 };
 use registry::store::collection::Clearing;
 use registry::store::sessions::{Attempt, SessionId, State};
+
+use super::ContractTest;
+use super::source::{Body, noise};
+
+pub use races::*;
+pub use walks::*;
 
 /// The test of a clause about blobs.
 pub type BlobTest = ContractTest<dyn BlobStore>;

@@ -3,12 +3,12 @@
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use oci::{Algorithm, Digest};
-
-use super::{BlobTest, Session};
-use crate::source::{Body, Stepped, Steps, noise};
 use registry::store::Location;
 use registry::store::blobs::{AppendError, Appended, BodyError};
 use registry::store::sessions::{Attempt, SessionId};
+
+use super::{BlobTest, Session};
+use crate::source::{Body, Stepped, Steps, noise};
 
 /// A failed body changes nothing: its error is answered as it is, and the session goes on from the state before it.
 pub async fn a_failed_body_changes_nothing(test: BlobTest) {

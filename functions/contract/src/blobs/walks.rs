@@ -1,11 +1,12 @@
 //! The objects of a store: each one, all of them in a walk, and that deletions are complete.
 
-use super::{BlobTest, Session, to_delete};
-use crate::source::{Body, noise};
 use registry::store::blobs::{BodyError, DeletedObjects, ObjectToDelete, Stored};
 use registry::store::collection::{Clearing, PendingDeletion, remains};
 use registry::store::sessions::{Attempt, Progress, Publishing, SessionId, SessionKey, State};
 use registry::store::{Location, Timestamp, sessions};
+
+use super::{BlobTest, Session, to_delete};
+use crate::source::{Body, noise};
 
 /// The maximum number of slices of a walk.
 const MAX_SLICES: usize = 10_000;

@@ -10,12 +10,12 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION};
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body::{Body, Frame};
-
-use super::REQUEST;
-use super::clock::Clock;
 use registry::body::{RequestBody, ResponseBody};
 use registry::registry::Registry;
 use registry::store::blobs::BodyError;
+
+use super::REQUEST;
+use super::clock::Clock;
 
 /// Sends requests to the instances in turn.
 #[derive(Clone)]

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures_util::future::join;
-
-use super::clock::{MINUTE, Random};
-use super::{ChurnStatistics, GRACES, Shared};
 use registry::check::{self, Event};
 use registry::collection::{Options, Report, collect};
 use registry::store::collection::Plan;
+
+use super::clock::{MINUTE, Random};
+use super::{ChurnStatistics, GRACES, Shared};
 
 /// Collects until the workers have ended.
 pub(super) async fn run(shared: Arc<Shared>) -> ChurnStatistics {

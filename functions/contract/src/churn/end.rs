@@ -1,14 +1,15 @@
 //! The end: everything is deleted, all grace periods pass, and nothing is left.
 
-use super::client::Call;
-use super::clock::MINUTE;
-use super::{ChurnStatistics, GRACES, REST, Shared, collector, worker};
 use registry::budget::ClientKey;
 use registry::collection::Options;
 use registry::environment::Environment as _;
 use registry::store::collection::Plan;
 use registry::store::records::Record;
 use registry::store::{Context, Timestamp, Uid};
+
+use super::client::Call;
+use super::clock::MINUTE;
+use super::{ChurnStatistics, GRACES, REST, Shared, collector, worker};
 
 /// The maximum number of repetitions.
 const ENOUGH: usize = 100;

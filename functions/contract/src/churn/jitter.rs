@@ -5,9 +5,10 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
-use super::clock::Random;
 use registry::store::StoreError;
 use registry::store::wrapped::Hook;
+
+use super::clock::Random;
 
 /// Lets a store call yield to other tasks before it begins, at random. Clones share the random numbers.
 #[derive(Clone, Debug)]

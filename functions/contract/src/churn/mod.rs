@@ -25,13 +25,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::{BoxFuture, join, join_all};
-
-use self::client::Client;
-use self::clock::{Clock, HOUR, MINUTE};
-use self::jitter::Jitter;
-use self::pool::Pool;
-use self::worker::Worker;
-use super::{ContractTest, Spawn};
 use registry::auth::Anonymous;
 use registry::collection::Report;
 use registry::delivery::Delivery;
@@ -43,6 +36,13 @@ use registry::store::records::RecordStore;
 use registry::store::sessions::SessionStore;
 use registry::store::wrapped::Wrapped;
 use registry::{AllStores, Registry, Settings};
+
+use self::client::Client;
+use self::clock::{Clock, HOUR, MINUTE};
+use self::jitter::Jitter;
+use self::pool::Pool;
+use self::worker::Worker;
+use super::{ContractTest, Spawn};
 
 /// The size of a churn.
 #[derive(Clone, Copy, Debug)]

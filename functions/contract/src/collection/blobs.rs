@@ -1,14 +1,14 @@
 //! Unreferenced blob records: the record is deleted, and its object is scheduled for deletion.
 
-use crate::collection::Done as _;
-use crate::metadata::DescribeManifest as _;
 use oci::{Algorithm, Digest};
-
-use super::{CollectionTest, GRACE, HOUR, PLAN, own_location};
-use crate::metadata::{digest, location, manifest, repository};
 use registry::store::Location;
 use registry::store::collection::{PassStatistics, PendingDeletion, Standing};
 use registry::store::metadata::{Content, Defect, Removal};
+
+use super::{CollectionTest, GRACE, HOUR, PLAN, own_location};
+use crate::collection::Done as _;
+use crate::metadata::DescribeManifest as _;
+use crate::metadata::{digest, location, manifest, repository};
 
 /// Bytes without a linking repository are scheduled for deletion at once: the delay of the pending deletion protects
 /// readers.

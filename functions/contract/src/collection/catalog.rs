@@ -1,11 +1,11 @@
 //! Empty repositories leave the catalog, at once or in a later pass, and return with a push.
 
 use oci::RepositoryName;
+use registry::store::metadata::Removal;
 
 use super::{CollectionTest, DRY, GRACE, PLAN};
 use crate::metadata::DescribeManifest as _;
 use crate::metadata::{digest, manifest, repository, tag};
-use registry::store::metadata::Removal;
 
 /// The maximum number of passes, each a grace period after the one before, that a store may take for it.
 const PASSES: usize = 3;

@@ -1,11 +1,12 @@
 //! Unreferenced links: marked by one pass, unlinked by a later one, and unmarked by every push.
 
+use registry::store::collection::Plan;
+use registry::store::metadata::{ManifestPut, Removal};
+
 use super::{CollectionTest, DEEP, GRACE, HOUR, PLAN};
 use crate::collection::Done as _;
 use crate::metadata::DescribeManifest as _;
 use crate::metadata::{digest, location, manifest, repository, tag};
-use registry::store::collection::Plan;
-use registry::store::metadata::{ManifestPut, Removal};
 
 /// An unreferenced link is marked when it is old enough, and stays readable. A pass that runs a grace period after the
 /// mark unlinks it.

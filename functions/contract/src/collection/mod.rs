@@ -14,23 +14,24 @@ pub mod sweeps;
 
 use std::collections::BTreeSet;
 
-pub use blobs::*;
-pub use catalog::*;
-pub use links::*;
 use oci::{Digest, RepositoryName};
-pub use passes::*;
-pub use pending_deletions::*;
-pub use races::*;
-pub use sweeps::*;
-
-use super::metadata::MetadataTest;
-use super::sessions::SessionTest;
-use super::{ContractTest, MetadataStores};
 use registry::store::collection::{Collected, PassStatistics, PendingDeletion, Plan, Standing};
 use registry::store::metadata::Link;
 use registry::store::records::{Record, RecordedObject};
 use registry::store::sessions::{Session, SessionKey};
 use registry::store::{Cursor, Location, Slice, Timestamp};
+
+use super::metadata::MetadataTest;
+use super::sessions::SessionTest;
+use super::{ContractTest, MetadataStores};
+
+pub use blobs::*;
+pub use catalog::*;
+pub use links::*;
+pub use passes::*;
+pub use pending_deletions::*;
+pub use races::*;
+pub use sweeps::*;
 
 /// The test of a clause about collection.
 pub type CollectionTest = ContractTest<MetadataStores>;

@@ -1,14 +1,15 @@
 //! Collection passes: one at a time, resumable, in slices of any size, without damage.
 
+use registry::store::collection::{LONGEST_LEASE_MS, PassStart, PassStatistics, Plan, UNTIL_IMPORTED};
+use registry::store::metadata::Removal;
+use registry::store::sessions::End;
+use registry::store::{Cursor, Timestamp, Uid};
+
 use super::{CollectionTest, DEEP, DRY, GRACE, HOUR, MAX_SLICES, PLAN};
 use crate::collection::Done as _;
 use crate::metadata::DescribeManifest as _;
 use crate::metadata::{digest, location, manifest, repository, tag};
 use crate::sessions::progress;
-use registry::store::collection::{LONGEST_LEASE_MS, PassStart, PassStatistics, Plan, UNTIL_IMPORTED};
-use registry::store::metadata::Removal;
-use registry::store::sessions::End;
-use registry::store::{Cursor, Timestamp, Uid};
 
 /// A minute, in milliseconds.
 const MINUTE: u64 = 60_000;

@@ -1,12 +1,13 @@
 //! Pending deletions: an object has one, which waits from the last time that it was scheduled, and is removed only as
 //! it was listed.
 
-use super::{CollectionTest, GRACE, HOUR, PLAN};
-use crate::metadata::{digest, location, repository};
 use registry::store::collection::{PendingDeletion, Standing};
 use registry::store::metadata::Removal;
 use registry::store::sessions::Attempt;
 use registry::store::{Context, Cursor, Location};
+
+use super::{CollectionTest, GRACE, HOUR, PLAN};
+use crate::metadata::{digest, location, repository};
 
 /// Rounds of each race.
 const ROUNDS: usize = 30;

@@ -1,11 +1,12 @@
 //! Collection races pushes and deletions: each happens before or after the other.
 
+use registry::store::metadata::{Content, ManifestPut, Removal};
+use registry::store::sessions::State;
+
 use super::{CollectionTest, GRACE, PLAN};
 use crate::metadata::DescribeManifest as _;
 use crate::metadata::{digest, location, manifest, repository, tag};
 use crate::sessions::publishing;
-use registry::store::metadata::{Content, ManifestPut, Removal};
-use registry::store::sessions::State;
 
 /// Rounds of each race.
 const ROUNDS: usize = 30;

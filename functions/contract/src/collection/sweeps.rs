@@ -1,13 +1,13 @@
 //! Session expiry: every object that a session may have left is scheduled for deletion, then its row is deleted.
 
 use oci::Digest;
+use registry::store::collection::{PendingDeletion, remains};
+use registry::store::sessions::{Attempt, Claim, End, Publishing, Session, SessionKey, State};
+use registry::store::{Location, Timestamp};
 
 use super::{CollectionTest, GRACE};
 use crate::metadata::{digest, repository};
 use crate::sessions::{progress, publishing};
-use registry::store::collection::{PendingDeletion, remains};
-use registry::store::sessions::{Attempt, Claim, End, Publishing, Session, SessionKey, State};
-use registry::store::{Location, Timestamp};
 
 fn place(key: SessionKey, number: u32) -> Location {
     let session = key.id;

@@ -1,11 +1,11 @@
 //! Missing and damaged objects: what is recorded, which repositories report it, and how the objects are replaced.
 
 use oci::{Digest, RepositoryName};
+use registry::store::Location;
+use registry::store::metadata::{Content, Defect, ManifestPut, ManifestRecord, NewContent, PutManifest, Removal};
 
 use super::{MetadataTest, digest, location, manifest, repository};
 use crate::metadata::DescribeManifest as _;
-use registry::store::Location;
-use registry::store::metadata::{Content, Defect, ManifestPut, ManifestRecord, NewContent, PutManifest, Removal};
 
 impl MetadataTest {
     pub(crate) async fn record_defect(

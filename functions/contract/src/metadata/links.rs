@@ -1,11 +1,11 @@
 //! Blobs: which repository may read which bytes, and their location.
 
 use oci::{Algorithm, Digest};
+use registry::store::Location;
+use registry::store::metadata::{Content, Removal};
 
 use super::{MetadataTest, digest, location, manifest, repository};
 use crate::metadata::DescribeManifest as _;
-use registry::store::Location;
-use registry::store::metadata::{Content, Removal};
 
 /// A committed blob can be read in its repository: location, size and the uid of the commit.
 pub async fn a_committed_blob_is_linked(test: MetadataTest) {

@@ -1,11 +1,11 @@
 //! Lists: sorted by bytes, in pages, from after any text.
 
 use oci::{Algorithm, Digest};
+use registry::store::Page;
+use registry::store::metadata::Removal;
 
 use super::{MetadataTest, digest, manifest, media_type, repository, tag};
 use crate::metadata::DescribeManifest as _;
-use registry::store::Page;
-use registry::store::metadata::Removal;
 
 /// The tags of the clause, sorted by their bytes: without locale, case folding or numbers.
 const TAGS: [&str; 14] = [

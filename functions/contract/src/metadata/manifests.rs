@@ -1,11 +1,11 @@
 //! Manifests: published together with their tags, and only if their references exist.
 
 use oci::{Algorithm, Digest};
+use registry::store::metadata::{Content, ManifestPut, ManifestRecord, NewContent, PutManifest, Removal};
 
 use super::{MetadataTest, digest, location, manifest, media_type, repository, tag};
 use crate::metadata::DescribeManifest as _;
 use crate::source::noise;
-use registry::store::metadata::{Content, ManifestPut, ManifestRecord, NewContent, PutManifest, Removal};
 
 /// A manifest is read as it was put: its bytes, its media type, its subject and its artifact type.
 pub async fn a_manifest_is_read_as_it_was_put(test: MetadataTest) {

@@ -12,21 +12,22 @@ pub mod tags;
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-pub use defects::*;
-pub use links::*;
-pub use lists::*;
-pub use manifests::*;
 use oci::{Algorithm, Descriptor, Digest, MediaType, RepositoryName, Tag};
-pub use races::*;
-pub use removals::*;
-pub use tags::*;
-
-use super::ContractTest;
 use registry::store::metadata::{
     HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, NewContent, PutManifest, Referrer, Removal,
     TagRecord,
 };
 use registry::store::{Location, Page};
+
+use super::ContractTest;
+
+pub use defects::*;
+pub use links::*;
+pub use lists::*;
+pub use manifests::*;
+pub use races::*;
+pub use removals::*;
+pub use tags::*;
 
 /// The test of a clause about metadata.
 pub type MetadataTest = ContractTest<dyn MetadataStore>;

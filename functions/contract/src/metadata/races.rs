@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use registry::store::metadata::{Content, ManifestPut, Removal};
+
 use super::{MetadataTest, digest, location, manifest, repository, tag};
 use crate::metadata::DescribeManifest as _;
-use registry::store::metadata::{Content, ManifestPut, Removal};
 
 /// Rounds of each race.
 const ROUNDS: usize = 40;

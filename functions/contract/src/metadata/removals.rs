@@ -1,8 +1,9 @@
 //! Removals: refused while a reference to the target exists, and complete otherwise.
 
+use registry::store::metadata::Removal;
+
 use super::{MetadataTest, WHO, digest, manifest, repository, tag};
 use crate::metadata::DescribeManifest as _;
-use registry::store::metadata::Removal;
 
 /// A blob to which a manifest of the repository refers cannot be unlinked, and the answer names that manifest. It can
 /// be once the last such manifest is deleted.

@@ -1,8 +1,9 @@
 //! Tags, their versions, and their history.
 
+use registry::store::metadata::{Defect, HistoryRecord};
+
 use super::{MetadataTest, WHO, digest, location, manifest, repository, tag};
 use crate::metadata::DescribeManifest as _;
-use registry::store::metadata::{Defect, HistoryRecord};
 
 /// A new tag names its manifest, its version follows the time, and its history has one entry.
 pub async fn a_new_tag_begins_its_history(test: MetadataTest) {

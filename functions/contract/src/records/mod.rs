@@ -6,15 +6,16 @@ pub mod walks;
 
 use std::collections::BTreeSet;
 
-pub use moves::*;
-pub use walks::*;
+use registry::store::metadata::Removal;
+use registry::store::records::{Record, RecordStore};
 
 use super::collection::CollectionTest;
 use super::metadata::{digest, location, manifest, repository, tag};
 use super::{ContractTest, MetadataStores};
 use crate::metadata::DescribeManifest as _;
-use registry::store::metadata::Removal;
-use registry::store::records::{Record, RecordStore};
+
+pub use moves::*;
+pub use walks::*;
 
 /// Two independent stores, both empty.
 pub struct Pair {

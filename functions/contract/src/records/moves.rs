@@ -1,13 +1,14 @@
 //! Records that are inserted into another store, or again into the same one.
 
-use super::{RecordTest, fill, lines};
-use crate::collection::Done as _;
-use crate::metadata::DescribeManifest as _;
-use crate::metadata::{digest, location, manifest, repository, tag};
 use registry::store::collection::Plan;
 use registry::store::metadata::{Defect, ManifestPut, Removal};
 use registry::store::records::{Record, RecordedObject};
 use registry::store::{Timestamp, Uid};
+
+use super::{RecordTest, fill, lines};
+use crate::collection::Done as _;
+use crate::metadata::DescribeManifest as _;
+use crate::metadata::{digest, location, manifest, repository, tag};
 
 /// Longer than every grace period of the default plan, in milliseconds.
 const GRACE: u64 = 26 * 3_600_000;

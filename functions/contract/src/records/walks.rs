@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use registry::store::metadata::{Content, Removal};
+use registry::store::records::{EntryContent, Record};
+
 use super::{MAX_SLICES, RecordTest, fill, lines, walk};
 use crate::metadata::DescribeManifest as _;
 use crate::metadata::{digest, location, manifest, repository, tag};
-use registry::store::metadata::{Content, Removal};
-use registry::store::records::{EntryContent, Record};
 
 /// An empty store has no records.
 pub async fn an_empty_store_has_no_records(test: RecordTest) {

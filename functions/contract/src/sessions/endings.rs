@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use oci::{Algorithm, Digest};
-
-use super::{CLAIM, SessionTest, digest, progress, publishing};
 use registry::store::sessions::{
     Cancelled, Claimed, End, Progress, Publishing, Session, SessionId, SessionKey, SigningKey, State,
 };
 use registry::store::{Location, Timestamp, Uid};
+
+use super::{CLAIM, SessionTest, digest, progress, publishing};
 
 /// A committing session answers its digest. It cannot be claimed or cancelled, also after the end of its claim.
 pub async fn a_committing_session_cannot_be_claimed_or_cancelled(test: SessionTest) {

@@ -5,12 +5,12 @@ pub mod endings;
 
 pub use endings::*;
 use oci::{Algorithm, Digest};
-
-use super::ContractTest;
 use registry::store::sessions::{
     Cancelled, Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionId, SessionKey, SessionStore, State,
 };
 use registry::store::{Location, Timestamp};
+
+use super::ContractTest;
 
 /// The test of a clause about sessions.
 pub type SessionTest = ContractTest<dyn SessionStore>;
