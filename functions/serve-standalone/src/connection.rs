@@ -70,7 +70,7 @@ pub(crate) async fn serve(
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let _ = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT);
     let timeouts = service.timeouts();
-    let begin = async {
+    let opening = async {
         let socket = match &service.tls {
             None => Socket::Plain(socket),
             Some(tls) => shake(socket, tls, activity.born() + timeouts.header).await?,
@@ -79,14 +79,14 @@ pub(crate) async fn serve(
         // What ALPN has chosen is not asked: the client's first bytes tell the same, and are waited for in any case.
         stream.is_http2().await.map(|multiplexed| (stream, multiplexed))
     };
-    let begun = tokio::select! {
+    let opened = tokio::select! {
         biased;
-        begun = begin => begun,
+        opened = opening => opened,
         () = draining(&mut phase) => return,
         () = activity.dismissed() => return,
     };
-    let (mut stream, multiplexed) = match begun {
-        Ok(begun) => begun,
+    let (mut stream, multiplexed) = match opened {
+        Ok(opened) => opened,
         Err(error) => {
             tracing::debug!(%peer, error = &error as &dyn std::error::Error, "connection ended before its first request");
             return;

@@ -114,7 +114,7 @@ impl WatchedPair {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         let pair = match result {
             Ok(pair) => pair,
-            Err(error) => return self.complain(&mut known, &error, asked),
+            Err(error) => return known.complain(&error, asked),
         };
         known.doubt = None;
         if known.complaint.end() {
@@ -139,21 +139,23 @@ impl WatchedPair {
         warn_of_readers(&self.paths.key, &pair);
         known.served = pair;
     }
+}
 
-    fn complain(&self, known: &mut PairState, error: &PairError, asked: bool) {
-        known.read = None;
-        known.pending = None;
+impl PairState {
+    fn complain(&mut self, error: &PairError, asked: bool) {
+        self.read = None;
+        self.pending = None;
         let text = error.to_string();
-        let seen_before = known.doubt.as_ref() == Some(&text);
+        let seen_before = self.doubt.as_ref() == Some(&text);
         if !asked && !seen_before {
             tracing::debug!("{text}; the certificate before is served, and the files are looked at again");
-            known.doubt = Some(text);
+            self.doubt = Some(text);
             return;
         }
-        if known.complaint.is_due(&text, asked) {
+        if self.complaint.is_due(&text, asked) {
             tracing::error!("{text}. The certificate and the key before are served until that is repaired");
         }
-        known.doubt = Some(text);
+        self.doubt = Some(text);
     }
 }
 

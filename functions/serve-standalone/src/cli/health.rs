@@ -8,6 +8,7 @@ use clap::builder::FalseyValueParser;
 use super::values::{self, Span};
 
 #[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each of them is a flag")]
 pub(crate) struct HealthArgs {
     /// The server's address and port, as its own --listen says; the addresses that mean every address are asked on
     /// loopback
@@ -19,7 +20,7 @@ pub(crate) struct HealthArgs {
         value_parser = values::listen
     )]
     pub(crate) listen: SocketAddr,
-    /// Ask over TLS. So it is also when ROADSTEAD_TLS_CERT is set, as for the server. The server's certificate is not
+    /// Ask over TLS. So it is also when `ROADSTEAD_TLS_CERT` is set, as for the server. The server's certificate is not
     /// verified: the question stays on this host, and holds no secret
     #[arg(long, env = values::TLS_CERT_VARIABLE, hide_env = true, value_parser = FalseyValueParser::new())]
     pub(crate) tls: bool,

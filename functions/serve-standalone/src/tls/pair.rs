@@ -179,7 +179,7 @@ impl Paths {
 fn chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Problem> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
-        .map_err(broken)?;
+        .map_err(|error| broken(&error))?;
     if chain.is_empty() {
         return Err(Problem::NoCertificate);
     }
@@ -195,12 +195,12 @@ fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, Problem> {
     }
     PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
         PemError::NoItemsFound => Problem::NoKey,
-        error => broken(error),
+        error => broken(&error),
     })
 }
 
 /// What is wrong with a text in PEM, without any of it: it may be a key.
-fn broken(error: PemError) -> Problem {
+fn broken(error: &PemError) -> Problem {
     Problem::Pem(match error {
         PemError::MissingSectionEnd { .. } => "the line that ends a block is missing".into(),
         PemError::IllegalSectionStart { .. } => "a line that begins a block is malformed".into(),
