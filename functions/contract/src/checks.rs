@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use oci::{Descriptor, Digest, MediaType, RepositoryName};
-use registry::AllStores;
+use registry::Stores;
 use registry::check::{Event, Finding, Options, Summary, check};
 use registry::store::blobs::Upload;
 use registry::store::metadata::{ManifestPut, ManifestRecord, NewContent, PutManifest, Referrer};
@@ -37,7 +37,7 @@ pub trait Corruption: Send + Sync + 'static {
 /// Empty stores, and the means to corrupt their metadata.
 pub struct CorruptibleStores {
     /// The stores.
-    pub stores: AllStores,
+    pub stores: Stores,
     /// Changes the tables under the stores.
     pub corruption: Arc<dyn Corruption>,
 }

@@ -6,7 +6,7 @@
 //! contract::contract_tests!(async { my_stores() });
 //! ```
 //!
-//! The expression is a future of [`Stores`], which each test evaluates anew. A crate that implements one trait alone uses
+//! The expression is a future of [`TestStores`], which each test evaluates anew. A crate that implements one trait alone uses
 //! [`blob_contract_tests!`](crate::blob_contract_tests), [`session_contract_tests!`](crate::session_contract_tests) or
 //! [`metadata_contract_tests!`](crate::metadata_contract_tests) with a future of `(store, guard)`.
 //! [`collection_contract_tests!`](crate::collection_contract_tests) and
@@ -53,7 +53,7 @@ pub use registry;
 
 pub use contract_test::{ContractTest, Guard, Spawn};
 
-use registry::AllStores;
+use registry::Stores;
 use registry::store::blobs::BlobStore;
 use registry::store::collection::CollectionStore;
 use registry::store::metadata::MetadataStore;
@@ -90,7 +90,7 @@ pub struct MetadataStores {
 }
 
 /// All stores, empty: what a test of all contracts receives.
-pub struct Stores {
+pub struct TestStores {
     /// The blob store.
     pub blobs: Arc<dyn BlobStore>,
     /// The metadata store.
@@ -105,11 +105,11 @@ pub struct Stores {
     pub guard: Box<dyn Any + Send>,
 }
 
-impl Stores {
+impl TestStores {
     /// All stores, as a registry and its operator use them, and the guard.
     #[must_use]
-    pub fn into_all(self) -> (AllStores, Guard) {
-        let all = AllStores {
+    pub fn into_all(self) -> (Stores, Guard) {
+        let all = Stores {
             blobs: self.blobs,
             metadata: self.metadata,
             sessions: self.sessions,

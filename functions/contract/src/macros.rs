@@ -4,28 +4,28 @@
 
 /// Runs the whole contract suite: one test for each clause, in the modules `session_contract`, `blob_contract`,
 /// `metadata_contract`, `collection_contract` and `record_contract` of the calling module. The argument is a future of
-/// [`Stores`](crate::Stores).
+/// [`TestStores`](crate::TestStores).
 #[macro_export]
 macro_rules! contract_tests {
     ($stores:expr) => {
         $crate::session_contract_tests!(async {
-            let stores: $crate::Stores = $stores.await;
+            let stores: $crate::TestStores = $stores.await;
             (stores.sessions, stores.guard)
         });
         $crate::blob_contract_tests!(async {
-            let stores: $crate::Stores = $stores.await;
+            let stores: $crate::TestStores = $stores.await;
             (stores.blobs, stores.guard)
         });
         $crate::metadata_contract_tests!(async {
-            let stores: $crate::Stores = $stores.await;
+            let stores: $crate::TestStores = $stores.await;
             (stores.metadata, stores.guard)
         });
         $crate::collection_contract_tests!(async {
-            let stores: $crate::Stores = $stores.await;
+            let stores: $crate::TestStores = $stores.await;
             stores.into_metadata_stores()
         });
         $crate::record_contract_tests!(async {
-            let stores: $crate::Stores = $stores.await;
+            let stores: $crate::TestStores = $stores.await;
             stores.into_metadata_stores()
         });
     };
@@ -147,7 +147,7 @@ macro_rules! check_contract_tests {
 }
 
 /// Runs a [`churn`](crate::churn) over stores in the module `churn` of the calling module: once with every request run
-/// to its end, and once with interrupted requests. The first argument is a future of [`Stores`](crate::Stores). The
+/// to its end, and once with interrupted requests. The first argument is a future of [`TestStores`](crate::TestStores). The
 /// second, optional one is its size ([`ChurnOptions`](crate::churn::ChurnOptions)). The third, an optional async closure,
 /// receives the guard of the stores after a churn, for assertions about what the traits of stores do not show. Each test
 /// ends within five minutes, or fails.
@@ -160,7 +160,7 @@ macro_rules! churn_tests {
         $crate::churn_tests!($stores, $options, async |_: $crate::Guard| {} $(, #[$attribute])*);
     };
     ($stores:expr, $options:expr, $look:expr $(, #[$attribute:meta])*) => {
-        async fn churned_stores() -> $crate::Stores {
+        async fn churned_stores() -> $crate::TestStores {
             $stores.await
         }
 

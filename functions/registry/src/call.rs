@@ -115,7 +115,7 @@ mod tests {
     use crate::auth::Anonymous;
     use crate::environment::Environment;
     use crate::settings::Settings;
-    use crate::store::memory::{MemoryBlobs, MemoryMetadata, MemorySessions};
+    use crate::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
     use crate::stores::Stores;
 
     const NOW: u64 = 1_000_000;
@@ -138,10 +138,13 @@ mod tests {
     /// Store calls end by the request's deadline or by their own time, whichever comes first.
     #[test]
     fn a_request_may_bring_a_deadline() {
+        let (metadata, sessions) = (Arc::new(MemoryMetadata::new()), Arc::new(MemorySessions::new()));
         let stores = Stores {
             blobs: Arc::new(MemoryBlobs::new()),
-            metadata: Arc::new(MemoryMetadata::new()),
-            sessions: Arc::new(MemorySessions::new()),
+            collection: Arc::new(MemoryCollection::new(metadata.clone(), sessions.clone())),
+            records: metadata.clone(),
+            metadata,
+            sessions,
         };
         let settings = Settings::default();
         let (own, seal) = (NOW + settings.limits.store_ms, NOW + settings.limits.seal_ms);

@@ -64,4 +64,4 @@ pub use registry::Registry;
 pub use route::Endpoint;
 pub use settings::Settings;
 pub use sparse::Sparse;
-pub use stores::{AllStores, Stores};
+pub use stores::Stores;

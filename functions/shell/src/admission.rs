@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use registry::AllStores;
+use registry::Stores;
 use registry::budget::ClientKey;
 use registry::store::{Context, Location, Reason, StoreError, Uid};
 
@@ -35,7 +35,7 @@ const LOOKED_FOR: usize = 3;
 
 /// The stores of a server that starts.
 pub struct Admission {
-    stores: AllStores,
+    stores: Stores,
     object_store: Option<Arc<dyn ObjectStoreProbe>>,
     metadata: Option<Arc<dyn MetadataProbe>>,
     where_blobs: String,
@@ -265,7 +265,7 @@ mod tests {
         begin_anew: bool,
     ) -> Admission {
         Admission {
-            stores: AllStores {
+            stores: Stores {
                 blobs: Arc::new(CountingBlobs::new(blobs.clone(), counts.clone())),
                 ..in_memory(metadata)
             },

@@ -12,7 +12,7 @@ use std::time::Duration;
 use registry::collection::{Interrupted, Options, Report, collect};
 use registry::store::Timestamp;
 use registry::store::collection::Plan;
-use registry::{AllStores, Environment};
+use registry::{Environment, Stores};
 
 #[cfg(feature = "native")]
 pub use self::periodic::Collector;
@@ -104,7 +104,7 @@ impl PassObserver for () {
 #[derive(Clone)]
 pub struct Passes {
     /// The stores, asked only for what `condition` allows ([`Condition::guarding`]).
-    pub stores: AllStores,
+    pub stores: Stores,
     /// Time and randomness.
     pub environment: Arc<dyn Environment>,
     /// In what condition the stores are.
@@ -261,7 +261,7 @@ mod tests {
         assert!(Depth::of_a_start(Timestamp(5), DEEP_EVERY).is_due(Timestamp(PERIOD)));
     }
 
-    fn stores() -> AllStores {
+    fn stores() -> Stores {
         in_memory(&Arc::new(MemoryMetadata::new()))
     }
 

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[cfg(feature = "native")]
 use std::time::Duration;
 
-use registry::AllStores;
+use registry::Stores;
 use registry::store::wrapped::{CallEnd, Wrapped};
 use registry::store::{Reason, StoreError};
 
@@ -185,12 +185,12 @@ impl Condition {
 
     /// The stores, asked only for what their condition allows.
     #[must_use]
-    pub fn guarding(&self, stores: &AllStores) -> AllStores {
+    pub fn guarding(&self, stores: &Stores) -> Stores {
         let guard = |kind| ConditionGuard {
             condition: self.clone(),
             kind,
         };
-        AllStores {
+        Stores {
             blobs: Arc::new(Wrapped::new(stores.blobs.clone(), guard(StoreKind::Blobs))),
             metadata: Arc::new(Wrapped::new(stores.metadata.clone(), guard(StoreKind::Metadata))),
             sessions: Arc::new(Wrapped::new(stores.sessions.clone(), guard(StoreKind::Sessions))),

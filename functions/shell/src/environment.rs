@@ -196,7 +196,7 @@ mod tests {
     use registry::store::memory::MemoryMetadata;
     use registry::store::metadata::MetadataStore;
     use registry::store::wrapped::{Hook, Wrapped};
-    use registry::{AllStores, Anonymous, Registry, RequestBody, Settings};
+    use registry::{Anonymous, Registry, RequestBody, Settings, Stores};
     use tokio::sync::Notify;
 
     use super::*;
@@ -398,13 +398,13 @@ mod tests {
     async fn lists_of_referrers_keep_nobody_waiting() {
         let metadata = Arc::new(MemoryMetadata::new());
         let slow = SlowReferrers::default();
-        let stores = AllStores {
+        let stores = Stores {
             metadata: Arc::new(Wrapped::new(metadata.clone() as Arc<dyn MetadataStore>, slow.clone())),
             ..in_memory(&metadata)
         };
         let environment = Arc::new(environment(64 << 20));
         let registry = Registry::open(
-            stores.serving(),
+            stores.clone(),
             Arc::new(Anonymous::all()),
             environment.clone(),
             environment,

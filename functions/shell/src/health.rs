@@ -22,7 +22,7 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, Response, StatusCode, Uri};
 use registry::store::sessions::{Attempt, SessionId, SessionKey};
 use registry::store::{Context, Location, Reason, StoreError, Timestamp, Uid};
-use registry::{AllStores, Environment, ResponseBody};
+use registry::{Environment, ResponseBody, Stores};
 
 #[cfg(feature = "native")]
 pub use self::kept::Health;
@@ -41,7 +41,7 @@ pub fn is_asked(path: &str) -> bool {
 
 /// What is asked for readiness.
 pub struct Checks {
-    stores: AllStores,
+    stores: Stores,
     object_store: Option<Arc<dyn ObjectStoreProbe>>,
     condition: Condition,
     environment: Arc<dyn Environment>,

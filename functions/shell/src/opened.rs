@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use registry::AllStores;
+use registry::Stores;
 use registry::store::Context;
 
 use crate::condition::Condition;
@@ -13,7 +13,7 @@ use crate::probe::{MetadataProbe, ObjectStoreProbe, OperationCounts, TableCounts
 #[derive(Clone)]
 pub struct Opened {
     /// All of them. Whoever serves requests asks them through [`Condition::guarding`].
-    pub stores: AllStores,
+    pub stores: Stores,
     /// What they have counted.
     pub statistics: Statistics,
     /// In what condition they are.
@@ -89,11 +89,11 @@ impl Statistics {
 
 /// Stores in memory over `metadata`.
 #[cfg(test)]
-pub(crate) fn in_memory(metadata: &Arc<registry::store::memory::MemoryMetadata>) -> AllStores {
+pub(crate) fn in_memory(metadata: &Arc<registry::store::memory::MemoryMetadata>) -> Stores {
     use registry::store::memory::{MemoryBlobs, MemoryCollection, MemorySessions};
 
     let sessions = Arc::new(MemorySessions::new());
-    AllStores {
+    Stores {
         blobs: Arc::new(MemoryBlobs::new()),
         metadata: metadata.clone(),
         sessions: sessions.clone(),

@@ -8,7 +8,7 @@ mod embedded;
 
 use std::sync::Arc;
 
-use registry::AllStores;
+use registry::Stores;
 use registry::store::blobs::BlobStore;
 use registry::store::collection::CollectionStore;
 use registry::store::metadata::MetadataStore;
@@ -88,7 +88,7 @@ impl Opening {
         let condition = Condition::of(parts);
         statistics.condition = condition.clone();
         Opened {
-            stores: AllStores {
+            stores: Stores {
                 blobs,
                 metadata: metadata.clone(),
                 sessions,

@@ -11,7 +11,7 @@ use contract::Guard;
 use contract::checks::{CorruptibleStores, Corruption};
 use oci::{Digest, RepositoryName};
 use registry::store::records::{BackReference, LinkKind};
-use registry::{AllStores, store};
+use registry::{Stores, store};
 use rusqlite::{Connection, Params, params};
 use store_embedded::{Embedded, Options, Sync};
 
@@ -101,7 +101,7 @@ fn corruptible() -> (CorruptibleStores, Guard) {
     })
     .unwrap();
     let corruptible = CorruptibleStores {
-        stores: AllStores {
+        stores: Stores {
             blobs,
             sessions,
             collection: metadata.clone(),

@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use contract::churn::ChurnOptions as Churn;
-use contract::{Guard, Stores};
+use contract::{Guard, TestStores};
 use rusqlite::Connection;
 use store_embedded::{Embedded, Options, Sync};
 use tempfile::TempDir;
 
-fn stores() -> Stores {
+fn stores() -> TestStores {
     let directory = tempfile::tempdir().unwrap();
     let Embedded {
         blobs,
@@ -24,7 +24,7 @@ fn stores() -> Stores {
         memory_timeout: Options::MEMORY_TIMEOUT,
     })
     .unwrap();
-    Stores {
+    TestStores {
         blobs,
         sessions,
         collection: metadata.clone(),

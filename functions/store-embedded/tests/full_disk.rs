@@ -12,7 +12,7 @@ use contract::fixed_clock::FixedClock;
 use contract::source::{Body, noise};
 use futures_util::TryStreamExt;
 use oci::{Algorithm, Digest};
-use registry::AllStores;
+use registry::Stores;
 use registry::collection::{self, collect};
 use registry::store::blobs::{AppendError, Appended, BlobStore, ObjectToDelete, Upload};
 use registry::store::collection::CollectionStore;
@@ -289,7 +289,7 @@ async fn a_full_disk_is_collected() {
         assert!(sessions < 100_000);
     }
 
-    let all = AllStores {
+    let all = Stores {
         blobs: stores.blobs.clone(),
         metadata: stores.metadata.clone(),
         sessions: stores.sessions.clone(),

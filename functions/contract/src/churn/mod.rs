@@ -35,7 +35,7 @@ use registry::store::metadata::MetadataStore;
 use registry::store::records::RecordStore;
 use registry::store::sessions::SessionStore;
 use registry::store::wrapped::Wrapped;
-use registry::{AllStores, Registry, Settings};
+use registry::{Registry, Settings, Stores};
 
 use self::client::Client;
 use self::clock::{Clock, HOUR, MINUTE};
@@ -126,7 +126,7 @@ fn limits() -> Limits {
 
 /// What all tasks share.
 struct Shared {
-    stores: AllStores,
+    stores: Stores,
     client: Client,
     clock: Arc<Clock>,
     options: ChurnOptions,
@@ -138,15 +138,15 @@ struct Shared {
 ///
 /// # Panics
 /// When anything that must be so is not.
-pub fn churn(stores: AllStores, spawn: Spawn, options: ChurnOptions) -> BoxFuture<'static, ChurnStatistics> {
+pub fn churn(stores: Stores, spawn: Spawn, options: ChurnOptions) -> BoxFuture<'static, ChurnStatistics> {
     // Boxed here, so that its code is compiled once, in this crate, and not in each crate that runs it.
     Box::pin(run(stores, spawn, options))
 }
 
-async fn run(stores: AllStores, spawn: Spawn, options: ChurnOptions) -> ChurnStatistics {
+async fn run(stores: Stores, spawn: Spawn, options: ChurnOptions) -> ChurnStatistics {
     let clock = Arc::new(Clock::new(options.seed));
     let jitter = Jitter::new(options.seed);
-    let stores = AllStores {
+    let stores = Stores {
         blobs: Arc::new(Wrapped::<dyn BlobStore, _>::new(stores.blobs, jitter.clone())),
         metadata: Arc::new(Wrapped::<dyn MetadataStore, _>::new(stores.metadata, jitter.clone())),
         sessions: Arc::new(Wrapped::<dyn SessionStore, _>::new(stores.sessions, jitter.clone())),
@@ -164,7 +164,7 @@ async fn run(stores: AllStores, spawn: Spawn, options: ChurnOptions) -> ChurnSta
             ..Settings::default()
         };
         let registry = Registry::open(
-            stores.serving(),
+            stores.clone(),
             Arc::new(Anonymous::all()),
             clock.clone(),
             Arc::new(()),

@@ -27,7 +27,7 @@ use crate::limits::Limits;
 use crate::sparse::Sparse;
 use crate::store::records::Record;
 use crate::store::{Context, Location, StoreError};
-use crate::stores::AllStores;
+use crate::stores::Stores;
 
 /// How a registry is checked.
 #[derive(Clone, Debug)]
@@ -311,7 +311,7 @@ pub enum Event<'a> {
 /// # Errors
 /// A store could not be read. What was found until then was told. What is damaged is a finding and no error.
 pub async fn check(
-    stores: &AllStores,
+    stores: &Stores,
     environment: Arc<dyn Environment>,
     options: &Options,
     tell: &mut (dyn FnMut(Event<'_>) + Send),
@@ -333,7 +333,7 @@ pub async fn check(
 
 /// What a look needs.
 struct Over<'a> {
-    stores: &'a AllStores,
+    stores: &'a Stores,
     environment: Arc<dyn Environment>,
     options: &'a Options,
 }

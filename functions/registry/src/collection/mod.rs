@@ -29,7 +29,7 @@ use crate::environment::{Environment, context};
 use crate::store::blobs::DeletedObjects;
 use crate::store::collection::{PassStatistics, Plan, UNTIL_IMPORTED};
 use crate::store::{Context, StoreError, Timestamp};
-use crate::stores::AllStores;
+use crate::stores::Stores;
 
 /// How a collection runs.
 #[derive(Clone, Copy, Debug)]
@@ -127,7 +127,7 @@ pub struct Interrupted {
 /// # Errors
 /// When anything could not be done. What is whole all the same is in the report.
 pub async fn collect(
-    stores: &AllStores,
+    stores: &Stores,
     environment: Arc<dyn Environment>,
     options: &Options,
     progress: &mut (dyn FnMut(&Report) -> ControlFlow<()> + Send),
@@ -152,7 +152,7 @@ pub async fn collect(
 
 /// What a step needs; shared by calls that are under way at once.
 struct Over<'a> {
-    stores: &'a AllStores,
+    stores: &'a Stores,
     environment: Arc<dyn Environment>,
     options: &'a Options,
 }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use contract::Stores;
+use contract::TestStores;
 use contract::churn::ChurnOptions;
 use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
 
-fn stores() -> Stores {
+fn stores() -> TestStores {
     let metadata = Arc::new(MemoryMetadata::new());
     let sessions = Arc::new(MemorySessions::new());
-    Stores {
+    TestStores {
         blobs: Arc::new(MemoryBlobs::new()),
         metadata: metadata.clone(),
         sessions: sessions.clone(),

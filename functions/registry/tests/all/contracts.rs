@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use contract::Stores;
+use contract::TestStores;
 use contract::counting::{
     CountingBlobs, CountingCollection, CountingMetadata, CountingRecords, CountingSessions, Counts,
 };
@@ -17,10 +17,10 @@ use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManif
 use registry::store::sessions::{Attempt, Claimed, Expected, SessionId, SessionKey, SessionStore};
 use registry::store::{Context, Location, StoreError, Timestamp, Uid};
 
-fn stores() -> Stores {
+fn stores() -> TestStores {
     let metadata = Arc::new(MemoryMetadata::new());
     let sessions = Arc::new(MemorySessions::new());
-    Stores {
+    TestStores {
         blobs: Arc::new(MemoryBlobs::new()),
         metadata: metadata.clone(),
         sessions: sessions.clone(),
@@ -36,8 +36,8 @@ contract::contract_tests!(async { stores() });
 mod wrapped {
     use super::*;
 
-    fn wrapped() -> Stores {
-        let Stores {
+    fn wrapped() -> TestStores {
+        let TestStores {
             blobs,
             metadata,
             sessions,
@@ -46,7 +46,7 @@ mod wrapped {
             guard,
         } = stores();
         let counts = Counts::new();
-        Stores {
+        TestStores {
             blobs: Arc::new(CountingBlobs::new(blobs, counts.clone())),
             metadata: Arc::new(CountingMetadata::new(metadata, counts.clone())),
             sessions: Arc::new(CountingSessions::new(sessions, counts.clone())),
@@ -287,7 +287,7 @@ async fn memory_refuses_locations_of_other_stores() {
 
 #[tokio::test]
 async fn counts_tell_reads_from_writes() {
-    let Stores {
+    let TestStores {
         blobs,
         metadata,
         sessions,

@@ -196,7 +196,7 @@ async fn open(
     // Health looks at the stores themselves; everything else asks what their condition allows.
     let stores = opened.condition.guarding(&opened.stores);
     let registry = Registry::new(
-        stores.serving(),
+        stores.clone(),
         authenticator,
         environment.clone(),
         environment.clone(),

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use contract::churn::ChurnOptions;
-use contract::{Guard, Stores};
+use contract::{Guard, TestStores};
 use store_dynamodb::DynamoStore;
 use store_s3::S3Blobs;
 
 use crate::support::cloud::{Place, key};
 
-async fn stores() -> Stores {
+async fn stores() -> TestStores {
     let place = Place::new().await;
     let mut of_bytes = store_s3::Options::new(&place.name);
     of_bytes.endpoint = Some(place.s3.clone());
@@ -22,7 +22,7 @@ async fn stores() -> Stores {
     };
     DynamoStore::init(&of_names).await.unwrap();
     let names = Arc::new(DynamoStore::open(&of_names).await.unwrap());
-    Stores {
+    TestStores {
         blobs: Arc::new(S3Blobs::open(of_bytes).await.unwrap()),
         metadata: names.clone(),
         sessions: names.clone(),

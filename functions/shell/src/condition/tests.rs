@@ -22,7 +22,7 @@ use super::*;
 use crate::opened::in_memory;
 use crate::stores::{files_of, files_of_blobs};
 
-fn stores() -> AllStores {
+fn stores() -> Stores {
     in_memory(&Arc::new(MemoryMetadata::new()))
 }
 
@@ -61,7 +61,7 @@ fn told_by(clock: &Arc<ServiceClock>) -> Condition {
     })
 }
 
-async fn reads(stores: &AllStores) -> Option<Reason> {
+async fn reads(stores: &Stores) -> Option<Reason> {
     stores
         .metadata
         .repositories(cx(), None, 1)
@@ -70,14 +70,14 @@ async fn reads(stores: &AllStores) -> Option<Reason> {
         .map(|error| error.reason())
 }
 
-async fn stores_a_blob(stores: &AllStores) -> Option<Reason> {
+async fn stores_a_blob(stores: &Stores) -> Option<Reason> {
     let digest = Digest::of(Algorithm::Sha256, b"x");
     let (name, location) = ("app".parse().unwrap(), Location::main("1.1"));
     let committed = stores.metadata.commit_blob(cx(), &name, &digest, &location, 1).await;
     committed.err().map(|error| error.reason())
 }
 
-async fn unlinks(stores: &AllStores) -> Option<Reason> {
+async fn unlinks(stores: &Stores) -> Option<Reason> {
     let digest = Digest::of(Algorithm::Sha256, b"y");
     let removed = stores.metadata.unlink(cx(), &"app".parse().unwrap(), &digest).await;
     removed.err().map(|error| error.reason())

@@ -96,7 +96,7 @@ mod tests {
     use futures_util::FutureExt as _;
     use futures_util::future::BoxFuture;
     use http_body_util::BodyExt as _;
-    use registry::AllStores;
+    use registry::Stores;
     use registry::store::StoreError;
     use registry::store::blobs::BlobStore;
     use registry::store::metadata::MetadataStore;
@@ -129,7 +129,7 @@ mod tests {
     }
 
     fn health(embedded: &Embedded) -> Health {
-        let stores = AllStores {
+        let stores = Stores {
             blobs: embedded.blobs.clone(),
             metadata: embedded.metadata.clone(),
             sessions: embedded.sessions.clone(),
@@ -139,7 +139,7 @@ mod tests {
         of_stores(embedded, stores)
     }
 
-    fn of_stores(embedded: &Embedded, stores: AllStores) -> Health {
+    fn of_stores(embedded: &Embedded, stores: Stores) -> Health {
         let condition = Condition::of(ConditionParts {
             files: vec![files_of(&embedded.metadata)],
             ..ConditionParts::default()
@@ -249,7 +249,7 @@ mod tests {
     async fn a_prober_who_does_not_wait_for_silent_stores_leaves_an_answer_for_the_next() {
         let folder = tempfile::TempDir::new().unwrap();
         let embedded = embedded(folder.path());
-        let stores = AllStores {
+        let stores = Stores {
             blobs: Arc::new(Wrapped::new(embedded.blobs.clone() as Arc<dyn BlobStore>, Silent)),
             metadata: Arc::new(Wrapped::new(
                 embedded.metadata.clone() as Arc<dyn MetadataStore>,

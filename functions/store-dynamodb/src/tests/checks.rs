@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use contract::checks::{self, CorruptibleStores, Corruption};
 use contract::{ContractTest, Guard};
 use oci::{Digest, RepositoryName};
-use registry::AllStores;
+use registry::Stores;
 use registry::store::Timestamp;
 use registry::store::memory::MemoryBlobs;
 use registry::store::records::BackReference;
@@ -107,7 +107,7 @@ fn corruptible(table: &MemoryTable) -> (CorruptibleStores, Guard) {
     let store = DynamoStore::over(Arc::new(table.clone()), Arc::new(table.clone()), &pace);
     let store = Arc::new(store);
     let corruptible = CorruptibleStores {
-        stores: AllStores {
+        stores: Stores {
             blobs: Arc::new(MemoryBlobs::new()),
             metadata: store.clone(),
             sessions: store.clone(),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use contract::{Guard, MetadataStores, Stores};
+use contract::{Guard, MetadataStores, TestStores};
 use registry::store::memory::MemoryBlobs;
 
 use crate::DynamoStore;
@@ -68,9 +68,9 @@ fn names(faults: Faults, tables: usize) -> (MetadataStores, Guard) {
     (names, Box::new(()))
 }
 
-fn stores(faults: Faults, tables: usize) -> Stores {
+fn stores(faults: Faults, tables: usize) -> TestStores {
     let (names, guard) = names(faults, tables);
-    Stores {
+    TestStores {
         blobs: Arc::new(MemoryBlobs::new()),
         metadata: names.metadata,
         sessions: names.sessions,

@@ -7,20 +7,20 @@ use std::sync::Arc;
 use crate::service::options;
 use crate::table::{client, key, rows};
 use contract::churn::ChurnOptions;
-use contract::{Guard, Stores};
+use contract::{Guard, TestStores};
 use registry::store::memory::MemoryBlobs;
 use store_dynamodb::DynamoStore;
 
 /// The names of the tables, to read them at the end.
 struct Tables(Vec<String>);
 
-async fn stores(local: bool) -> Stores {
+async fn stores(local: bool) -> TestStores {
     let options = options(local);
     DynamoStore::init(&options).await.unwrap();
     let store = Arc::new(DynamoStore::open(&options).await.unwrap());
     let mut tables = vec![options.table.clone()];
     tables.extend(options.local_table);
-    Stores {
+    TestStores {
         blobs: Arc::new(MemoryBlobs::new()),
         metadata: store.clone(),
         sessions: store.clone(),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use contract::churn::ChurnOptions;
-use contract::{Guard, Stores};
+use contract::{Guard, TestStores};
 use registry::store::memory::{MemoryCollection, MemoryMetadata, MemorySessions};
 use store_s3::{Operation, S3Blobs};
 
@@ -27,7 +27,7 @@ struct Bytes {
     prefix: String,
 }
 
-async fn stores(change: impl FnOnce(&mut store_s3::Options)) -> Stores {
+async fn stores(change: impl FnOnce(&mut store_s3::Options)) -> TestStores {
     let mut prefix = String::new();
     let store = server::store_with(|options| {
         change(options);
@@ -36,7 +36,7 @@ async fn stores(change: impl FnOnce(&mut store_s3::Options)) -> Stores {
     .await;
     let metadata = Arc::new(MemoryMetadata::new());
     let sessions = Arc::new(MemorySessions::new());
-    Stores {
+    TestStores {
         blobs: Arc::new(store.clone()),
         metadata: metadata.clone(),
         sessions: sessions.clone(),

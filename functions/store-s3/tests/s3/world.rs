@@ -12,7 +12,7 @@ use hyper::{HeaderMap, Method, Request};
 use oci::{Algorithm, Digest};
 use registry::store::Timestamp;
 use registry::store::blobs::BodyError;
-use registry::store::memory::{MemoryMetadata, MemorySessions};
+use registry::store::memory::{MemoryCollection, MemoryMetadata, MemorySessions};
 use registry::{Anonymous, Registry, RequestBody, Settings, Stores};
 use store_s3::Options;
 
@@ -39,10 +39,13 @@ impl World {
         let fake = Fake::start().await;
         let mut settings = Settings::default();
         let store = fake.store(|options| change(options, &mut settings)).await;
+        let (metadata, sessions) = (Arc::new(MemoryMetadata::new()), Arc::new(MemorySessions::new()));
         let stores = Stores {
             blobs: Arc::new(store),
-            metadata: Arc::new(MemoryMetadata::new()),
-            sessions: Arc::new(MemorySessions::new()),
+            collection: Arc::new(MemoryCollection::new(metadata.clone(), sessions.clone())),
+            records: metadata.clone(),
+            metadata,
+            sessions,
         };
         let (users, environment) = (
             Arc::new(Anonymous::all()),

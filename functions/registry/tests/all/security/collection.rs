@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use contract::Stores;
+use contract::TestStores;
 use oci::Digest;
 use registry::collection::{Options, Report, collect};
 use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
@@ -162,10 +162,10 @@ async fn s27_bytes_outlive_their_last_name() {
 mod s27 {
     use super::*;
 
-    fn stores() -> Stores {
+    fn stores() -> TestStores {
         let metadata = Arc::new(MemoryMetadata::new());
         let sessions = Arc::new(MemorySessions::new());
-        Stores {
+        TestStores {
             blobs: Arc::new(MemoryBlobs::new()),
             metadata: metadata.clone(),
             sessions: sessions.clone(),

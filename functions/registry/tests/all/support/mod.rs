@@ -25,7 +25,7 @@ use registry::store::metadata::MetadataStore;
 use registry::store::records::RecordStore;
 use registry::store::sessions::SessionStore;
 use registry::store::wrapped::{Hook, Wrapped};
-use registry::{AllStores, Anonymous, Authenticator, Registry, Settings};
+use registry::{Anonymous, Authenticator, Registry, Settings, Stores};
 use tokio::sync::Notify;
 
 pub(crate) use client::Answer;
@@ -100,7 +100,7 @@ pub(crate) struct World {
     pub(crate) sessions: Arc<MemorySessions>,
     pub(crate) faults: Faults,
     pub(crate) counts: Counts,
-    pub(crate) stores: AllStores,
+    pub(crate) stores: Stores,
     settings: Settings,
 }
 
@@ -116,7 +116,7 @@ impl World {
         let sessions = Arc::new(MemorySessions::new());
         let (faults, counts) = (Faults::none(), Counts::new());
         let collection = MemoryCollection::new(metadata.clone(), sessions.clone());
-        let stores = AllStores {
+        let stores = Stores {
             blobs: Arc::new(CountingBlobs::new(
                 Arc::new(FaultyBlobs::new(
                     Arc::new(Wrapped::new(blobs.clone() as Arc<dyn BlobStore>, Gate(setup.seal))),
@@ -186,11 +186,11 @@ impl World {
 }
 
 async fn open(
-    stores: &AllStores,
+    stores: &Stores,
     authenticator: Arc<dyn Authenticator>,
     clock: &Arc<Clock>,
     settings: Settings,
 ) -> Arc<Registry> {
-    let registry = Registry::open(stores.serving(), authenticator, clock.clone(), clock.clone(), settings).await;
+    let registry = Registry::open(stores.clone(), authenticator, clock.clone(), clock.clone(), settings).await;
     Arc::new(registry.expect("memory stores open"))
 }

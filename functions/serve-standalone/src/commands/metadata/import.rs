@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, stream};
 use oci::RepositoryName;
-use registry::AllStores;
+use registry::Stores;
 use registry::store::metadata::MetadataStore;
 use registry::store::records::{Record, RecordStore};
 use serde::{Deserialize, Serialize};
@@ -61,13 +61,7 @@ pub(in super::super) fn run(args: &ImportArgs) -> Result<(), Failure> {
 }
 
 /// Writes what the file holds into the stores, which `into` tells from others.
-async fn import(
-    path: &Path,
-    contents: &Contents,
-    into: String,
-    stores: &AllStores,
-    force: bool,
-) -> Result<(), Failure> {
+async fn import(path: &Path, contents: &Contents, into: String, stores: &Stores, force: bool) -> Result<(), Failure> {
     if !force {
         require_no_others(&*stores.metadata, &contents.repositories).await?;
     }

@@ -38,7 +38,7 @@ struct Line {
 
 /// A registry to import into that holds the bytes already, and the file.
 struct World {
-    stores: AllStores,
+    stores: Stores,
     faults: Faults,
     file: PathBuf,
     folder: TempDir,
