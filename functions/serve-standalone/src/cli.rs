@@ -27,9 +27,13 @@ pub(crate) use serve::{AllowAnonymous, ServeArgs, SyncMode};
 pub(crate) use stores::StoreArgs;
 pub(crate) use values::MetricsAddress;
 
-/// Reads a command line, with the program's name first, and the environment.
-pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
-    let matches = without_empty_variables(definition()).try_get_matches_from(arguments)?;
+/// Reads a command line, with the program's name first, and the environment. `--version` prints `long_version`.
+pub(crate) fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+    long_version: &'static str,
+) -> Result<Cli, clap::Error> {
+    let definition = definition().long_version(long_version);
+    let matches = without_empty_variables(definition).try_get_matches_from(arguments)?;
     Cli::from_arg_matches(&matches)
 }
 

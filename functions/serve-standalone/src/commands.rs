@@ -23,6 +23,8 @@ mod signals;
 mod store;
 mod tag;
 
+pub(crate) use metadata::EXPORT_VERSION;
+
 /// Runs a command to its end.
 pub(crate) fn run(cli: Cli) -> ExitCode {
     if cli.goes_on() {

@@ -9,7 +9,7 @@
 //!    meet the core. `requests`: how many there are at once. `transport`: bytes, and how long a client may take for them.
 //! 3. `htpasswd`: the users of a file. `tls`: the certificate and its key. `watched`: how both files are followed. `reload`: what
 //!    SIGHUP reads again.
-//! 4. `logging`, `access_log`: how the log is written. `metrics`: what is counted.
+//! 4. `logging`, `access_log`: how the log is written. `metrics`: what is counted. `version`: what `--version` prints.
 //!
 //! What another shell needs too is in the crate [`shell`]: the opening of stores, health, collection, who the client is.
 //! Nothing here knows the protocol: requests go to [`registry::Registry`] as they come.
@@ -29,6 +29,7 @@ mod requests;
 mod server;
 mod tls;
 mod transport;
+mod version;
 mod watched;
 
 use std::ffi::OsString;
@@ -36,8 +37,10 @@ use std::process::ExitCode;
 
 /// Runs a command line, `arguments` with the program's name first, to its end. The exit code is 0 for success, 1 for
 /// a failure, 2 for a command line that cannot be understood, 3 for a thing that does not exist.
-pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    match cli::parse(arguments) {
+///
+/// `commit` is the source commit that the program was built from, if the build knows it; `--version` prints it.
+pub fn run(arguments: impl IntoIterator<Item = OsString>, commit: Option<&str>) -> ExitCode {
+    match cli::parse(arguments, version::long(commit)) {
         Ok(cli) => {
             let code = commands::run(cli);
             logging::flush();

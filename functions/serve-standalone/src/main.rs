@@ -7,5 +7,6 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    serve_standalone::run(std::env::args_os())
+    // Read here and not in the library: another commit then compiles no more than this file.
+    serve_standalone::run(std::env::args_os(), option_env!("ROADSTEAD_COMMIT"))
 }

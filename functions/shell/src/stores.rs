@@ -24,6 +24,10 @@ pub use self::config::{
 pub use self::embedded::{files_of, files_of_blobs, open_disk};
 use crate::condition::{Condition, ConditionParts};
 use crate::opened::{Opened, Statistics};
+#[cfg(feature = "cloud")]
+pub use store_dynamodb::LAYOUT_VERSION as TABLE_LAYOUT_VERSION;
+#[cfg(feature = "embedded")]
+pub use store_embedded::SCHEMA_VERSION;
 
 /// Why stores could not be opened: a sentence for the operator.
 #[derive(Debug, thiserror::Error)]

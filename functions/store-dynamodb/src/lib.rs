@@ -63,7 +63,7 @@ use std::sync::Arc;
 
 pub use open::{OpenError, Options};
 pub use retrying::Statistics;
-pub use schema::Prepared;
+pub use schema::{Prepared, VERSION as LAYOUT_VERSION};
 
 use metadata::KnownRepositories;
 use registry::clock::ServiceClock;

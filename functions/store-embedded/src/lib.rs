@@ -28,7 +28,7 @@ use std::time::Duration;
 pub use blobs::{DiskBlobs, READ_FILES};
 pub use open::OpenError;
 pub use space::{MinFree, Space};
-pub use sqlite::{SqliteStore, Statistics};
+pub use sqlite::{SCHEMA_VERSION, SqliteStore, Statistics};
 pub use turns::MAX_THREADS;
 pub use watch::PathWatch;
 

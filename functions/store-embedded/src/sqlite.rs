@@ -30,6 +30,7 @@ use crate::watch::PathWatch;
 use readers::Readers;
 pub use rows::Statistics;
 use rows::{Counters, Failure, Rows};
+pub use schema::SCHEMA_VERSION;
 pub(crate) use schema::SchemaError;
 use standing_read::StandingRead;
 use values::Columns as _;

@@ -5,6 +5,7 @@ mod format;
 mod import;
 
 pub(super) use export::run as export;
+pub(crate) use format::VERSION as EXPORT_VERSION;
 pub(super) use import::run as import;
 
 use shell::stores;

@@ -130,11 +130,17 @@ fn help_and_version_succeed() {
             "{arguments:?}"
         );
     }
-    let version = run(["--version"]);
-    assert_eq!(
-        String::from_utf8_lossy(&version.stdout),
-        format!("roadstead {}\n", env!("CARGO_PKG_VERSION"))
-    );
+}
+
+#[test]
+fn the_version_names_the_commit_and_the_layouts() {
+    let stdout = |flag: &str| String::from_utf8(run([flag]).stdout).unwrap();
+    let short = format!("roadstead {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(stdout("-V"), short);
+    let commit = option_env!("ROADSTEAD_COMMIT").filter(|commit| !commit.is_empty());
+    let commit = commit.unwrap_or("unknown (ROADSTEAD_COMMIT was not set when this was built)");
+    let layouts = "layouts: SQLite schema 2, DynamoDB table 1, export 1";
+    assert_eq!(stdout("--version"), format!("{short}commit: {commit}\n{layouts}\n"));
 }
 
 /// The first lines of standard output, which a person reads, name the port that was chosen and a push that works.

@@ -11,6 +11,10 @@ use crate::Sync;
 /// Migrations in order: the one at index n leads from version n to version n + 1.
 const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("schema_2.sql")];
 
+/// The version of the schema that this program writes: a file of an earlier version is brought to it when it is opened, and
+/// a file of a later one is refused.
+pub const SCHEMA_VERSION: usize = MIGRATIONS.len();
+
 /// Indexes of the few rows about which something is recorded, so that asking costs next to nothing. They change nothing for
 /// a program that does not know them: SQLite keeps them.
 const INDEXES: &str = "

@@ -20,7 +20,7 @@ use registry::store::{Cursor, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// The form that this program writes, and the newest that it reads.
-pub(super) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 /// What the lines begin with that are no records.
 const MARK: &[u8] = b"{\"export\":";
 /// The longest line, in bytes: more than a manifest with all its references and annotations takes.

@@ -1,0 +1,26 @@
+//! What `roadstead --version` prints.
+
+use std::sync::OnceLock;
+
+use shell::stores::{SCHEMA_VERSION, TABLE_LAYOUT_VERSION};
+
+use crate::commands::EXPORT_VERSION;
+
+/// The text of `--version` behind the name of the program: its version, the commit that it was built from, and the versions
+/// of what it writes, which tell an operator whether another version can read the same data. The first call decides about
+/// the commit.
+pub(crate) fn long(commit: Option<&str>) -> &'static str {
+    static TEXT: OnceLock<String> = OnceLock::new();
+    TEXT.get_or_init(|| {
+        // An empty variable counts as unset, as build scripts leave them.
+        let commit = commit
+            .filter(|commit| !commit.is_empty())
+            .unwrap_or("unknown (ROADSTEAD_COMMIT was not set when this was built)");
+        format!(
+            "{}\ncommit: {commit}\nlayouts: SQLite schema {}, DynamoDB table {}, export {EXPORT_VERSION}",
+            env!("CARGO_PKG_VERSION"),
+            SCHEMA_VERSION,
+            TABLE_LAYOUT_VERSION,
+        )
+    })
+}
