@@ -22,7 +22,7 @@ from recipes import (  # noqa: I001 - it makes the modules of tests/clients know
     steps, tool, users,
 )  # fmt: skip
 from harness import Child, Context, Result, Server, cache_dir, check, ensure, free_port, run, scratch, wait_until
-from harness.build import roadstead
+from harness.build import image, roadstead
 from harness.process import Finished
 from harness.tools import TABLE, Go
 import infra_aws
@@ -35,6 +35,7 @@ from verify import Registry, compare_layouts, root_digest
 PUSH = SAMPLES / "first-push" / "push.sh"
 KUBERNETES = SAMPLES / "kubernetes"
 CONTAINERD = SAMPLES / "containerd"
+COMPOSE = SAMPLES / "compose"
 S3_DYNAMODB = SAMPLES / "s3-dynamodb"
 
 
@@ -49,6 +50,7 @@ def main(context: Context) -> List[Result]:
         "own TLS": infra_local.own_tls,
         "users": infra_local.accepted_users,
         "backup": infra_local.backup,
+        "compose": compose,
         "s3-dynamodb": s3_dynamodb,
         "aws": partial(infra_aws.aws, full=context.full),
     }
@@ -397,6 +399,92 @@ class CtrPulls:
         assert root_digest(self.layout) in told, f"another image: {told}"
         ran = self.daemon.ctr("run", "--rm", reference, f"run-{os.getpid()}-{hosts.parent.name}")
         assert RUNS in ran.stdout, f"the container says {ran.stdout!r} {ran.stderr!r}"
+
+
+# --- compose ---
+
+
+def compose(folder: Path) -> Iterator[Result]:
+    """docker compose over the sample, with the host's network in place of the published port, which needs one of docker's own."""
+    need_root()
+    with Dockerd(folder / "d", home(folder)) as docker:
+        docker.docker("load", "-q", "-i", image().archive)
+        sample = Compose(folder, docker)
+        try:
+            yield check("compose: up by the README's commands, until it is healthy", sample.up)
+            yield check("compose: what the file says, the container has", sample.settings)
+            yield check("compose: push and pull with the password alone, and with one that was added later", sample.push)
+            yield check("compose: down ends in good order and keeps the data", sample.down)
+        finally:
+            sample.compose("down", "--volumes", ok=None)
+
+
+class Compose:
+    def __init__(self, folder: Path, docker: Dockerd) -> None:
+        self.docker, self.port = docker, free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self.folder = folder / "sample"
+        shutil.copytree(COMPOSE, self.folder)
+        self.override = self.folder / "override.yaml"
+        self.override.write_text(
+            "services:\n  registry:\n    network_mode: host\n    ports: !reset []\n"
+            f"    environment:\n      ROADSTEAD_LISTEN: {self.address}\n"
+        )
+        # `docker compose` is docker's way to call this program.
+        program = folder / "bin" / "docker"
+        program.parent.mkdir()
+        program.write_text(
+            f'#!/bin/sh\n[ "$1" = compose ] || exec "{docker.client}" "$@"\nshift\n'
+            f'exec "{tool("docker-compose")}" --file compose.yaml --file override.yaml "$@"\n'
+        )
+        program.chmod(0o755)
+        self.env = {**docker.env, "DOCKER_HOST": f"unix://{docker.socket}", "PATH": path_with(program)}
+
+    def compose(self, *words: str, ok: Optional[Sequence[int]] = (0,)) -> Finished:
+        return run(["docker", "compose", *words], TIMEOUT, env=self.env, cwd=self.folder, ok=ok)
+
+    def up(self) -> None:
+        changes = {"htpasswd alice": f"htpasswd {USER}", "run --rm": "run --network none --rm"}
+        commands = filled(steps(COMPOSE / "README.md", "htpasswd alice"), changes)
+        shell(commands, self.folder, self.env, input=f"{PASSWORD}\n")
+        assert infra_local.accepts(self.port)
+
+    def _inspect(self) -> dict:
+        container = self.compose("ps", "--all", "--quiet").stdout.strip()
+        return json.loads(self.docker.docker("inspect", container).stdout)[0]
+
+    def settings(self) -> None:
+        found = self._inspect()
+        host, state = found["HostConfig"], found["State"]
+        assert state["Health"]["Status"] == "healthy", state
+        assert found["Config"]["Healthcheck"]["Test"] == ["CMD", "roadstead", "health"], found["Config"]
+        assert host["ReadonlyRootfs"] and host["CapDrop"] == ["ALL"] and host["SecurityOpt"] == ["no-new-privileges:true"], host
+        assert found["Config"]["User"] == "65532:65532" and found["Config"]["StopTimeout"] == 330, found["Config"]
+        # The published port, as the file says it without this test's own network.
+        whole = run([tool("docker-compose"), "--file", COMPOSE / "compose.yaml", "config", "--format", "json"], TIMEOUT, env=self.env)
+        (port,) = json.loads(whole.stdout)["services"]["registry"]["ports"]
+        assert (port["host_ip"], port["published"], port["target"]) == ("127.0.0.1", "5000", 5000), port
+
+    def push(self) -> None:
+        (self.folder / "client").mkdir()
+        infra_local.push_and_pull(self.folder / "client", self.address)
+        image_name = self._inspect()["Config"]["Image"]
+        words = ["run", "--rm", "-i", "--network", "none", image_name, "htpasswd", "bob"]
+        line = self.docker.docker(*words, input="other words").stdout
+        with open(self.folder / "config" / "users", "a") as users_file:
+            users_file.write(line)
+        later = Registry(self.address, "bob", "other words")
+        wait_until(lambda: later.request("GET", "/v2/").status == 200, 20, "the added user is known")
+
+    def down(self) -> None:
+        """Stopped within less than the grace, which is minutes."""
+        self.compose("stop")
+        state = self._inspect()["State"]
+        assert state["ExitCode"] == 0, state
+        self.compose("down")
+        assert not infra_local.accepts(self.port)
+        self.compose("up", "--detach", "--wait")
+        Registry(self.address, USER, PASSWORD).verify("team/app", "1")
 
 
 # --- s3-dynamodb ---

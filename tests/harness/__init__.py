@@ -4,7 +4,7 @@ Read in this order: `api` (results and checks), `process` (commands, ports, chil
 `wasm_toolchain` (what is installed, and where), `build` (cargo), `nextest` (the tests of the crates), `long_tests` (which of
 them are long), `backend` (a registry's stores),
 `server` (a roadstead of one's own), `http1`, `dealer` and `fleet` (several of them behind one address), `aws` and `cloud` (the stand-ins
-for S3 and DynamoDB), `fault_proxy` (their faults; `fault_relay`, `faults` and `operations` are its process), `parts` (what `tests/run`
+for S3 and DynamoDB), `dns` (a name server), `fault_proxy` (their faults; `fault_relay`, `faults` and `operations` are its process), `parts` (what `tests/run`
 runs), `progress` and `report` (what it prints), `selftest` (checks of all this).
 
     from harness import Server, check, ensure, run, skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Mapping, Optional, Sequence
+from typing import List, Mapping, NamedTuple, Optional, Sequence
 
 from .api import HarnessError, skip
 from .cache import ROOT, target_dir
@@ -15,7 +15,11 @@ from .progress import step
 _NOISE = ("Blocking", "Building", "Checking", "Compiling", "Documenting", "Downloaded", "Downloading", "Fresh", "Locking", "Updating")
 _SHOWN_LINES = 300
 
+IMAGE = ROOT / "infra" / "image"
+IMAGE_BUILDER = IMAGE / "build.py"
+
 _built = False
+_image: Optional["BuiltImage"] = None
 _failure: Optional[HarnessError] = None
 
 
@@ -68,3 +72,35 @@ def binary(name: str) -> Path:
 def roadstead() -> Path:
     """The path of the `roadstead` binary of this checkout; see `binary`."""
     return binary("roadstead")
+
+
+class BuiltImage(NamedTuple):
+    """The container image: its OCI layout, its archive, what the build said, and the crates that were compiled for it."""
+
+    layout: Path
+    archive: Path
+    said: str
+    compiled: List[str]
+
+
+def image() -> BuiltImage:
+    """The container image of this checkout, built once a run from what `binary` has compiled: its program is only linked again."""
+    global _image
+    if _image is None:
+        binary("roadstead")
+        _image = built_image("release", target_dir() / "image")
+        # The program without shared libraries has taken the place of the ordinary one, which this puts back.
+        cargo(["build", "--release", "--locked", "--workspace"], "linking roadstead")
+    return _image
+
+
+def built_image(profile: str, folder: Path) -> BuiltImage:
+    """The container image, built with a profile of cargo into a folder."""
+    layout, archive = folder / "layout", folder / "roadstead.tar"
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [IMAGE_BUILDER, "--profile", profile, "--output", layout, "--archive", archive]
+    env = {"CARGO_TARGET_DIR": str(target_dir()), "CARGO_TERM_COLOR": "never", "SOURCE_DATE_EPOCH": None}
+    with step(f"building the image, profile {profile}"):
+        finished = run(command, timeout=2400, env=env)
+    lines = [line.split() for line in finished.stderr.splitlines()]
+    return BuiltImage(layout, archive, finished.stdout, [words[1] for words in lines if words[:1] == ["Compiling"]])

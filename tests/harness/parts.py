@@ -79,6 +79,7 @@ PARTS = (
     Part("wasm", "the core builds for wasm32-unknown-unknown", _main_of("wasm")),
     Part("conformance", "the official suite: one server, three servers, with a password, over every pair of stores", _main_of("conformance")),
     Part("clients", "docker, containerd, podman, buildah, skopeo, crane, oras push, pull and run images", _clients),
+    Part("image", "the container image: its build, its bytes, and containers of it in docker and podman", _main_of("image")),
     Part("memory", "a 2 GiB blob in and out within 64 MiB of memory; uploads to S3 within what --upload-memory grants", _main_of("memory")),
     Part("kills", "servers die while images are pushed, on disk and in the cloud", _main_of("kills")),
     Part("samples", "every sample and every deployment of infra/ runs", _main_of("samples")),

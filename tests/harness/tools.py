@@ -46,6 +46,8 @@ STRACE = debian.System(name="strace", packages=("strace",))
 # written to the folder's `versions`.
 DOCKER_28 = debian.Unpacked("docker28", "sid", ("docker.io", "docker-cli", "containerd", "docker-buildx"))
 DOCKER_26 = debian.Unpacked("docker26", "trixie", ("docker.io", "docker-cli", "containerd"))
+# From a newer suite than Debian 12, whose own does not know today's compose files.
+COMPOSE = debian.Unpacked("compose", "trixie", ("docker-compose",))
 NEW_CLIENTS = debian.Unpacked("clients", "sid", ("crane", "oras", "cosign", "notation"))
 
 
@@ -94,6 +96,7 @@ TABLE: Dict[str, Tuple[object, str]] = {
         )
     },
     "docker28/buildx": (DOCKER_28, "usr/libexec/docker/cli-plugins/docker-buildx"),
+    "docker-compose": (COMPOSE, "usr/libexec/docker/cli-plugins/docker-compose"),
     "crane-debian": (NEW_CLIENTS, "usr/bin/crane"),
     "oras-debian": (NEW_CLIENTS, "usr/bin/oras"),
     "cosign": (NEW_CLIENTS, "usr/bin/cosign"),
