@@ -15,7 +15,7 @@ use oci::{Digest, RepositoryName};
 use super::world::HOUR;
 use crate::keys::{self, RecordKey};
 use crate::memory::MemoryTable;
-use crate::records::{DeletionMark, attributes};
+use crate::records::{DeletionMark, MarkPurpose, attributes};
 use crate::table::{
     Consistency, Item, ItemKey, ItemPage, Range, RangeQuery, Table, TableError, Value, Write, WriteCondition, Written,
 };
@@ -233,7 +233,9 @@ impl MutantTable {
                 change(&mut write, attributes::MARK, |mark| match mark {
                     Value::S(text) => {
                         let mut mark: DeletionMark = text.parse().expect("a mark");
-                        mark.at.0 -= 100 * HOUR;
+                        if mark.purpose == MarkPurpose::Collection {
+                            mark.at.0 -= 100 * HOUR;
+                        }
                         mark.value()
                     }
                     other => other.clone(),
