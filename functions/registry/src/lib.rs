@@ -14,6 +14,7 @@
 //! 6. [`collection`] and [`check`]: what an operator runs over a registry that goes on serving.
 //! 7. [`delivery`]: by which way blobs leave; [`own_host`]: where they are never redirected to. [`limits`]: every bound,
 //!    named. [`environment`]: time and randomness. [`memory`]: what requests may hold; [`budget`]: how clients share it.
+//!    [`backoff`]: how long stores wait before they try again.
 //!
 //! A module imports only modules below it: `dispatch` imports `operations`, those import `call`, that imports
 //! `registry`, and none of these is imported the other way.
@@ -22,6 +23,7 @@
 //! `wasm32-unknown-unknown`.
 
 pub mod auth;
+pub mod backoff;
 pub mod body;
 pub mod budget;
 mod call;

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select, try_join_all};
+use registry::backoff::Backoff;
 use registry::clock::ServiceClock;
 use registry::store::{Context, Reason, StoreError};
 
@@ -38,10 +39,8 @@ use crate::table::{
     Written,
 };
 
-/// The bound of the first wait.
-const FIRST_WAIT: Duration = Duration::from_millis(20);
-/// The maximum bound of a wait.
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// How long to wait before another try.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(2));
 /// The maximum number of batches in flight. It is large enough to hide the round trips of 4,096 edges, and small enough
 /// that one request does not use the whole capacity of a new table.
 const BATCHES_AT_ONCE: usize = 8;
@@ -406,9 +405,7 @@ impl Requests<'_> {
     /// Waits a random time whose bound doubles with each try.
     async fn wait(&self, tries: u32, error: StoreError) -> Result<(), StoreError> {
         let environment = &self.client.environment;
-        let bound = FIRST_WAIT.saturating_mul(1 << tries.min(10)).min(LONGEST_WAIT);
-        let micros = u64::try_from(bound.as_micros()).unwrap_or(u64::MAX);
-        let wait = Duration::from_micros(environment.random() % micros.max(1));
+        let wait = BACKOFF.delay(tries, environment.random());
         if environment.elapsed() + wait >= self.until {
             return Err(error);
         }

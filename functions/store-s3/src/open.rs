@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_sdk_s3::Client;
+use registry::backoff::Jitter;
 use registry::clock::ServiceClock;
 
 use crate::client;
@@ -13,7 +14,7 @@ use crate::credentials::Lender;
 use crate::keys::Keys;
 use crate::options::Options;
 use crate::presign::Presigner;
-use crate::requests::{Bucket, Jitter};
+use crate::requests::Bucket;
 use crate::room::Room;
 use crate::statistics::Counters;
 use crate::store::{S3Blobs, Store};

@@ -1,12 +1,13 @@
 //! Sends requests: counted, bounded in time, and again when that may help.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use registry::backoff::{Backoff, Jitter};
 use tokio::time::Instant;
 
 use crate::fault::{Fault, Passing, Verdict, judge};
@@ -14,11 +15,8 @@ use crate::options::Encryption;
 use crate::statistics::{Counters, Operation};
 use crate::time::Deadline;
 
-/// How soon the first repetition comes at the latest.
-const FIRST_DELAY: Duration = Duration::from_millis(100);
-
-/// How soon a later one comes at the latest.
-const LONGEST_DELAY: Duration = Duration::from_secs(5);
+/// How soon a repetition comes.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 
 /// An attempt that carries no body, or whose body makes no progress, is given up after this.
 const STALL: Duration = Duration::from_secs(10);
@@ -130,7 +128,7 @@ impl Bucket {
         deadline: Deadline,
     ) -> Result<(), Fault> {
         self.counters.failed(operation);
-        let delay = self.jitter.delay(attempts);
+        let delay = BACKOFF.delay(attempts - 1, self.jitter.bits());
         let operation_name = operation.name();
         if attempts >= self.attempts || deadline.left() < delay + LEAST_TIME {
             tracing::warn!(operation = operation_name, attempts, error = %last, "the object store does not do it");
@@ -174,47 +172,9 @@ async fn bounded<T>(request: impl Future<Output = T>, patience: Patience, left: 
     }
 }
 
-/// Spreads repetitions, so that those who failed together do not come back together.
-#[derive(Debug)]
-pub(crate) struct Jitter(AtomicU64);
-
-impl Jitter {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(AtomicU64::new(seed))
-    }
-
-    /// Any time up to a limit that doubles with each attempt.
-    fn delay(&self, attempts: u32) -> Duration {
-        let limit = FIRST_DELAY
-            .saturating_mul(1 << (attempts - 1).min(16))
-            .min(LONGEST_DELAY);
-        // splitmix64
-        let mut word = self
-            .0
-            .fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
-            .wrapping_add(0x9e37_79b9_7f4a_7c15);
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        Duration::from_millis((word >> 33) % (millis + 1))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn delays_double_up_to_a_limit_and_are_spread() {
-        let jitter = Jitter::new(1);
-        for (attempts, limit) in [(1, 100), (2, 200), (3, 400), (7, 5000), (40, 5000)] {
-            let delays: Vec<_> = (0..200).map(|_| jitter.delay(attempts).as_millis()).collect();
-            let longest = delays.iter().max().copied().unwrap_or(0);
-            let shortest = delays.iter().min().copied().unwrap_or(0);
-            assert!(longest <= limit && longest > limit * 3 / 4, "{attempts}: {longest}");
-            assert!(shortest < limit / 4, "{attempts}: {shortest}");
-        }
-    }
 
     /// An attempt whose body is taken at this many bytes in a second, and answered so long after the last of them.
     async fn attempt(bytes: usize, per_second: usize, answered_after: u64) -> (Option<()>, Duration) {

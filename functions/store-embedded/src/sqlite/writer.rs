@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use registry::backoff::{Backoff, Jitter};
 use registry::store::{Context, Reason, StoreError};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
@@ -33,8 +34,10 @@ const CHECKPOINT_ROWS: u64 = 4_000;
 /// long as somebody reads without a pause.
 const LONG_LOG: i64 = 16_384;
 
-/// The shortest and the longest wait for another process's transaction.
-const BACKOFF: (Duration, Duration) = (Duration::from_micros(100), Duration::from_millis(4));
+/// How long a transaction of another process is waited for.
+const BACKOFF: Backoff = Backoff::new(Duration::from_micros(100), Duration::from_millis(4));
+/// For how long a process that has met others leaves the lock free between two transactions.
+const PAUSE: Duration = Duration::from_micros(100);
 
 /// For how long this writer lets others go first after it has met one.
 const POLITE: Duration = Duration::from_secs(1);
@@ -80,7 +83,8 @@ impl Writer {
             durable: Some(true),
             unmoved: 0,
             met_others: None,
-            seed: std::process::id(),
+            // Any sequence does that differs between processes.
+            jitter: Jitter::new(std::process::id().into()),
         };
         let thread = std::thread::Builder::new()
             .name("metadata-writer".to_owned())
@@ -227,7 +231,7 @@ struct Transactions {
     unmoved: u64,
     /// When another process's transaction was last waited for.
     met_others: Option<Instant>,
-    seed: u32,
+    jitter: Jitter,
 }
 
 impl Transactions {
@@ -366,9 +370,9 @@ impl Transactions {
     fn begin(&mut self, group: &mut Vec<Box<dyn Job>>) -> Result<(), Failure> {
         if self.met_others.is_some_and(|met| met.elapsed() < POLITE) {
             // Whoever polls for the lock would hardly ever find it free between two of our transactions.
-            std::thread::sleep(BACKOFF.0);
+            std::thread::sleep(PAUSE);
         }
-        let mut wait = BACKOFF.0;
+        let mut failures = 0;
         loop {
             match execute(&self.connection, "BEGIN IMMEDIATE") {
                 Ok(()) => return Ok(()),
@@ -384,19 +388,12 @@ impl Transactions {
                     if group.is_empty() {
                         return Err(error.into());
                     }
-                    std::thread::sleep(self.jittered(wait));
-                    wait = (wait * 2).min(BACKOFF.1);
+                    std::thread::sleep(BACKOFF.delay_of_half_or_more(failures, self.jitter.bits()));
+                    failures += 1;
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-    }
-
-    /// Between half of `wait` and all of it.
-    fn jittered(&mut self, wait: Duration) -> Duration {
-        // Any sequence does that differs between processes; this is the constant of a common 32-bit generator.
-        self.seed = self.seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        wait / 2 + wait.mul_f64(f64::from(self.seed >> 16) / f64::from(1_u32 << 17))
     }
 
     /// Moves the log into the file now and then, so that it stays short and can be written from its start again.

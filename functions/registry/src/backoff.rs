@@ -1,0 +1,97 @@
+//! How long to wait before what has failed is tried again, the same in every store.
+//!
+//! This computes; whoever waits has the clock and the randomness.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A wait whose bound doubles with each failure. The wait itself is random, so that those who failed together do not come
+/// back together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    first: Duration,
+    longest: Duration,
+}
+
+impl Backoff {
+    /// The bound is `first` after the first failure, and never more than `longest`.
+    #[must_use]
+    pub const fn new(first: Duration, longest: Duration) -> Self {
+        Self { first, longest }
+    }
+
+    /// The bound behind `failures` earlier failures, so 0 for the first one.
+    fn bound(self, failures: u32) -> Duration {
+        self.first.saturating_mul(1 << failures.min(16)).min(self.longest)
+    }
+
+    /// Any time below the bound, behind `failures` earlier failures, by 64 `random` bits.
+    #[must_use]
+    pub fn delay(self, failures: u32, random: u64) -> Duration {
+        part(self.bound(failures), random)
+    }
+
+    /// The same, and at least half of the bound: for a lock that is polled, which no wait at all would only keep busy.
+    #[must_use]
+    pub fn delay_of_half_or_more(self, failures: u32, random: u64) -> Duration {
+        let half = self.bound(failures) / 2;
+        half + part(half, random)
+    }
+}
+
+/// A random part of a duration, in microseconds.
+fn part(of: Duration, random: u64) -> Duration {
+    let micros = u64::try_from(of.as_micros()).unwrap_or(u64::MAX);
+    Duration::from_micros(random % micros.max(1))
+}
+
+/// Random bits that are good enough to spread waits, and for nothing else: who knows one of them knows all.
+#[derive(Debug)]
+pub struct Jitter(AtomicU64);
+
+impl Jitter {
+    /// Two with the same seed give the same bits.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
+        Self(AtomicU64::new(seed))
+    }
+
+    /// The next 64 bits (splitmix64).
+    pub fn bits(&self) -> u64 {
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut word = self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word ^ (word >> 31)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_double_up_to_a_limit_and_are_spread() {
+        let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        let jitter = Jitter::new(1);
+        for (failures, limit) in [(0, 100), (1, 200), (2, 400), (6, 5000), (40, 5000)] {
+            let whole = |_| backoff.delay(failures, jitter.bits()).as_millis();
+            let delays: Vec<_> = (0..200).map(whole).collect();
+            let longest = delays.iter().max().copied().unwrap_or(0);
+            let shortest = delays.iter().min().copied().unwrap_or(0);
+            assert!(longest <= limit && longest > limit * 3 / 4, "{failures}: {longest}");
+            assert!(shortest < limit / 4, "{failures}: {shortest}");
+            let late = |_| backoff.delay_of_half_or_more(failures, jitter.bits()).as_millis();
+            assert!((0..200).map(late).all(|delay| (limit / 2..=limit).contains(&delay)));
+        }
+    }
+
+    #[test]
+    fn no_wait_is_longer_than_its_bound_whatever_the_bits_are() {
+        for longest in [Duration::ZERO, Duration::from_micros(1), Duration::MAX] {
+            let backoff = Backoff::new(Duration::MAX, longest);
+            assert!(backoff.delay(u32::MAX, u64::MAX) <= longest);
+            assert!(backoff.delay_of_half_or_more(u32::MAX, u64::MAX) <= longest);
+        }
+    }
+}
