@@ -1,9 +1,10 @@
 //! Timestamps as text (RFC 3339), in UTC.
 
 use std::cell::RefCell;
-use std::fmt::Write as _;
 
 use registry::store::Timestamp;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// A timestamp as RFC 3339 writes it, in UTC and whole seconds.
 #[must_use]
@@ -26,7 +27,8 @@ pub fn milliseconds(text: &mut String, at: Timestamp) {
 }
 
 thread_local! {
-    /// The last second that was written, and its text: many lines of the log have the same.
+    /// The last second that was written, and its text: many lines of the log have the same, and a date library takes longer
+    /// for one than for all the rest of its line.
     static LAST: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
 }
 
@@ -43,23 +45,16 @@ fn date_and_time(text: &mut String, at: Timestamp) {
 }
 
 fn write_seconds(text: &mut String, seconds: u64) {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Days are counted in years that begin in March, so that a leap day is the last of its year and its 400 years.
-    let shifted = days + 719_468;
-    let era = shifted / 146_097;
-    let day_of_era = shifted % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 {
-        from_march + 3
-    } else {
-        from_march - 9
-    };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    let _ = write!(text, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
+    let written = i64::try_from(seconds)
+        .ok()
+        .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
+        .and_then(|at| at.format(&Rfc3339).ok());
+    // Later than RFC 3339 can say: the last second that it can.
+    text.push_str(
+        written
+            .as_deref()
+            .map_or("9999-12-31T23:59:59", |text| text.trim_end_matches('Z')),
+    );
 }
 
 #[cfg(test)]
@@ -75,6 +70,9 @@ mod tests {
             (951_868_800, "2000-03-01T00:00:00Z"),
             (1_735_689_599, "2024-12-31T23:59:59Z"),
             (4_107_542_400, "2100-03-01T00:00:00Z"),
+            (253_402_300_799, "9999-12-31T23:59:59Z"),
+            (253_402_300_800, "9999-12-31T23:59:59Z"),
+            (u64::MAX / 1000 - 1, "9999-12-31T23:59:59Z"),
         ] {
             let at = Timestamp(timestamp * 1000 + 999);
             assert_eq!(seconds(at), text);

@@ -1,4 +1,7 @@
 //! Values of flags: addresses, durations, sizes.
+//!
+//! Durations and sizes have no library: `humantime` takes `5M` for five months and refuses a plain number of seconds, and
+//! `bytesize` takes `64K` for 64,000 bytes, where these flags always meant 65,536.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -10,6 +10,7 @@
 //! again; at the bound the client with most of them loses one.
 
 use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,10 +18,10 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use registry::budget::ClientKey;
 use sha2::Sha256;
 
-use super::recent::Recent;
+use super::recent::{self, Recent};
 
 /// Right passwords remembered at once: one for each user of a large registry. About 10 MiB when full.
-const MAX_RIGHT: usize = 65_536;
+const MAX_RIGHT: NonZeroUsize = NonZeroUsize::new(65_536).expect("more than nothing");
 /// Wrong ones, of all clients.
 const MAX_WRONG: usize = 1024;
 /// For how long a wrong one is remembered.
@@ -51,7 +52,7 @@ impl PasswordCache {
         let keyed = Hmac::new_from_slice(&key).expect("a key of any length is taken");
         Self {
             keyed,
-            right: Mutex::new(Recent::new(MAX_RIGHT)),
+            right: Mutex::new(recent::at_most(MAX_RIGHT)),
             wrong: Mutex::default(),
         }
     }
@@ -75,7 +76,7 @@ impl PasswordCache {
 
     /// Whether the password is known to be right.
     pub(super) fn is_right(&self, fingerprint: &Fingerprint) -> bool {
-        lock(&self.right).uses(fingerprint)
+        lock(&self.right).get(fingerprint).is_some()
     }
 
     /// Whether this client has sent this password a moment ago and it was wrong.
@@ -86,7 +87,7 @@ impl PasswordCache {
     }
 
     pub(super) fn add_right(&self, fingerprint: Fingerprint) {
-        lock(&self.right).add(fingerprint);
+        lock(&self.right).put(fingerprint, ());
     }
 
     pub(super) fn add_wrong(&self, client: ClientKey, fingerprint: Fingerprint, now: Instant) {

@@ -1,54 +1,19 @@
 //! A bounded set that forgets what was not used for longest.
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::Hash;
+use std::hash::{Hash, RandomState};
+use std::num::NonZeroUsize;
 
-/// At most `capacity` keys.
-pub(super) struct Recent<K> {
-    /// When each was last used, as a number that only grows.
-    used: HashMap<K, u64>,
-    order: BTreeMap<u64, K>,
-    next: u64,
-    capacity: usize,
-}
+use lru::LruCache;
 
-impl<K: Clone + Eq + Hash> Recent<K> {
-    pub(super) fn new(capacity: usize) -> Self {
-        Self {
-            used: HashMap::new(),
-            order: BTreeMap::new(),
-            next: 0,
-            capacity,
-        }
-    }
+/// At most so many keys. Their memory grows with their number, and users may choose them: so the hash is a keyed one.
+pub(super) type Recent<K> = LruCache<K, (), RandomState>;
 
-    /// Whether `key` is in it; that is a use.
-    pub(super) fn uses(&mut self, key: &K) -> bool {
-        let Some(used) = self.used.get_mut(key) else {
-            return false;
-        };
-        if let Some(key) = self.order.remove(used) {
-            *used = self.next;
-            self.order.insert(self.next, key);
-            self.next += 1;
-        }
-        true
-    }
-
-    /// Adds `key`, and forgets another one for it if there are too many.
-    pub(super) fn add(&mut self, key: K) {
-        if self.uses(&key) {
-            return;
-        }
-        while self.used.len() >= self.capacity
-            && let Some((_, oldest)) = self.order.pop_first()
-        {
-            self.used.remove(&oldest);
-        }
-        self.used.insert(key.clone(), self.next);
-        self.order.insert(self.next, key);
-        self.next += 1;
-    }
+/// An empty set of at most `capacity` keys.
+pub(super) fn at_most<K: Hash + Eq>(capacity: NonZeroUsize) -> Recent<K> {
+    // A set that is made with a capacity takes the memory for all keys at once.
+    let mut recent = LruCache::unbounded_with_hasher(RandomState::new());
+    recent.resize(capacity);
+    recent
 }
 
 #[cfg(test)]
@@ -57,18 +22,21 @@ mod tests {
 
     #[test]
     fn what_was_not_used_for_longest_is_forgotten() {
-        let mut recent = Recent::new(3);
+        let mut recent = at_most(NonZeroUsize::MIN.saturating_add(2));
         for key in [1, 2, 3] {
-            recent.add(key);
+            recent.put(key, ());
         }
-        assert!(recent.uses(&1));
-        recent.add(2);
-        recent.add(4);
-        assert_eq!([1, 2, 3, 4].map(|key| recent.uses(&key)), [true, true, false, true]);
+        assert!(recent.get(&1).is_some());
+        recent.put(2, ());
+        recent.put(4, ());
+        assert_eq!(
+            [1, 2, 3, 4].map(|key| recent.get(&key).is_some()),
+            [true, true, false, true]
+        );
         for key in 5..1000 {
-            recent.add(key);
+            recent.put(key, ());
         }
-        assert_eq!((recent.used.len(), recent.order.len()), (3, 3));
-        assert!(!recent.uses(&1) && recent.uses(&999));
+        assert_eq!(recent.len(), 3);
+        assert!(recent.get(&1).is_none() && recent.get(&999).is_some());
     }
 }

@@ -5,13 +5,14 @@
 //! which is everybody who guesses, passes a gate first: it lets one fewer through at once than there are cores, so that
 //! the others, who were right before from where they are, find at most that many before them.
 
+use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use registry::auth::AuthenticationError;
 use registry::budget::{Budget, ClientKey, Grant, Refused};
 
-use super::recent::Recent;
+use super::recent::{self, Recent};
 
 /// How long a request waits for its turn.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -20,7 +21,7 @@ const MAX_WAITING: usize = 256;
 /// Between two lines of the log about requests that had no turn.
 const SAY_AGAIN: Duration = Duration::from_secs(1);
 /// Pairs of a user and a client that are known.
-const MAX_FAMILIAR: usize = 4096;
+const MAX_FAMILIAR: NonZeroUsize = NonZeroUsize::new(4096).expect("more than nothing");
 
 /// The turns of this process.
 pub(super) struct PasswordTurns {
@@ -50,7 +51,7 @@ impl PasswordTurns {
         Self {
             gate: Budget::new(cores.saturating_sub(1).max(1), MAX_WAITING),
             turns: Budget::new(cores, MAX_WAITING),
-            familiar: Mutex::new(Recent::new(MAX_FAMILIAR)),
+            familiar: Mutex::new(recent::at_most(MAX_FAMILIAR)),
             refusals: Refusals::default(),
             timeout: TIMEOUT,
         }
@@ -58,7 +59,7 @@ impl PasswordTurns {
 
     /// Waits for a turn to check a password for `user` from `client`.
     pub(super) async fn wait(&self, user: &str, client: ClientKey) -> Result<PasswordTurn, AuthenticationError> {
-        let familiar = self.familiar().uses(&(user.to_owned(), client));
+        let familiar = self.familiar().get(&(user.to_owned(), client)).is_some();
         let waited = async {
             // Behind the gate newcomers count as one client: a familiar one finds nothing held in its own name.
             let (gate, holder) = if familiar {
@@ -86,7 +87,7 @@ impl PasswordTurns {
 
     /// `user` was right from `client`.
     pub(super) fn was_right(&self, user: &str, client: ClientKey) {
-        self.familiar().add((user.to_owned(), client));
+        self.familiar().put((user.to_owned(), client), ());
     }
 
     fn familiar(&self) -> std::sync::MutexGuard<'_, Recent<(String, ClientKey)>> {

@@ -3,6 +3,9 @@
 //! A line for each request would otherwise cost a system call for each request, and a reader of the log that stands
 //! still would make the registry stand still. Lines gather for a moment and are written together; beyond a bound they
 //! are counted instead of kept. A process that is killed loses what it gathered in the last moment.
+//!
+//! `tracing-appender` has such a thread too. It bounds lines and not bytes, wakes its thread for each line, and does not
+//! write how many were lost.
 
 use std::io::{self, Write};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
