@@ -1,8 +1,10 @@
 //! The clock and the random source of the operating system.
 
 use std::cell::RefCell;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use async_trait::async_trait;
+use registry::Environment;
 use registry::store::Timestamp;
 
 /// Bytes taken from the operating system at once: a system call for each id would show in the cost of a request.
@@ -50,6 +52,25 @@ pub fn random(bytes: &mut [u8]) {
 
 fn fill(bytes: &mut [u8]) {
     getrandom::fill(bytes).expect("the operating system provides randomness");
+}
+
+/// The clock and the random source of the operating system, for the core.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemEnvironment;
+
+#[async_trait]
+impl Environment for SystemEnvironment {
+    fn now(&self) -> Timestamp {
+        now()
+    }
+
+    fn random(&self, bytes: &mut [u8]) {
+        random(bytes);
+    }
+
+    async fn sleep(&self, millis: u64) {
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+    }
 }
 
 #[cfg(test)]

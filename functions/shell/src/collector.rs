@@ -195,8 +195,8 @@ mod tests {
     use registry::store::{Context, Location, StoreError, Uid};
 
     use super::*;
+    use crate::clock::SystemEnvironment;
     use crate::condition::{ConditionParts, TimeService};
-    use crate::environment::SystemEnvironment;
     use crate::opened::in_memory;
 
     const PERIOD: u64 = 30 * 24 * 3_600_000;
@@ -268,7 +268,7 @@ mod tests {
     #[tokio::test]
     async fn a_pass_is_as_deep_as_it_was_told() {
         let stores = stores();
-        let environment: Arc<dyn Environment> = Arc::new(SystemEnvironment::new(0));
+        let environment: Arc<dyn Environment> = Arc::new(SystemEnvironment);
         let passes = Passes {
             stores,
             environment,

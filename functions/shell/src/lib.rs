@@ -11,12 +11,12 @@
 //! 4. [`access_line`]: the line for each request, and what is never written in it. [`log`]: which events are never
 //!    written. [`timestamp`]: dates as text.
 //! 5. [`collector`]: collection passes, and the report of one.
-//! 6. `clock` and `environment`: time, randomness and memory of a host.
+//! 6. `clock` and `memory`: time, randomness and memory of a host.
 //!
 //! | feature | what it adds |
 //! |---|---|
 //! | none | everything that needs no operating system; builds for `wasm32-unknown-unknown` |
-//! | `native` | `clock`, `environment`, `admission`, and what runs by itself in the background |
+//! | `native` | `clock`, `memory`, `admission`, and what runs by itself in the background |
 //! | `embedded` | `stores` on local disk and in SQLite |
 //! | `cloud` | `stores` in S3 and DynamoDB |
 //!
@@ -31,10 +31,10 @@ pub mod clock;
 pub mod collector;
 pub mod condition;
 pub mod delivery;
-#[cfg(feature = "native")]
-pub mod environment;
 pub mod health;
 pub mod log;
+#[cfg(feature = "native")]
+pub mod memory;
 pub mod opened;
 pub mod probe;
 #[cfg(any(feature = "cloud", feature = "embedded"))]

@@ -9,8 +9,8 @@ use registry::collection::{Interrupted, Options, Report, collect};
 use registry::store::Timestamp;
 use registry::store::collection::{GracePeriods, Plan, UNTIL_IMPORTED};
 use shell::admission::Admission;
+use shell::clock::SystemEnvironment;
 use shell::collector::describe;
-use shell::environment::SystemEnvironment;
 use shell::opened::Opened;
 use shell::stores::Absent;
 use shell::timestamp;
@@ -64,7 +64,7 @@ async fn once(args: &CollectArgs, opened: &Opened, stop: &CancellationToken) -> 
     let fit = opened.condition.may_collect().await;
     fit.map_err(|error| Failure::failed("nothing is collected", error))?;
     let stores = opened.condition.guarding(&opened.stores);
-    let environment: Arc<dyn Environment> = Arc::new(SystemEnvironment::new(0));
+    let environment: Arc<dyn Environment> = Arc::new(SystemEnvironment);
     let options = Options {
         plan: plan(args),
         ..Options::default()

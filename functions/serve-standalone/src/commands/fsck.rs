@@ -11,7 +11,7 @@ use super::progress::{Progress, size};
 use super::store::with;
 use crate::cli::FsckArgs;
 use crate::failure::Failure;
-use shell::environment::SystemEnvironment;
+use shell::clock::SystemEnvironment;
 use shell::stores::Absent;
 
 /// Checks everything, and prints what does not agree. What is found decides the exit code, whoever reads it.
@@ -25,7 +25,7 @@ pub(super) fn run(args: &FsckArgs) -> Result<(), Failure> {
             ..Options::default()
         };
         let mut progress = Progress::new();
-        let environment = Arc::new(SystemEnvironment::new(0));
+        let environment = Arc::new(SystemEnvironment);
         check(&opened.stores, environment, &options, &mut |event| match event {
             Event::Found(finding) => {
                 findings += 1;

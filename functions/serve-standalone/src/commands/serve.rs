@@ -6,10 +6,11 @@ use std::time::Duration;
 use registry::{Authenticator, HostPolicy, Limits, Registry, Settings};
 use shell::admission::Admission;
 use shell::client_address::TrustedProxies;
+use shell::clock::SystemEnvironment;
 use shell::collector::{Collector, Passes};
 use shell::delivery::PullRules;
-use shell::environment::SystemEnvironment;
 use shell::health::Health;
+use shell::memory::RequestMemory;
 use shell::opened::Statistics;
 use shell::stores::{self, Absent, BlobBackend, Contact, OpenOptions};
 use store_embedded::Sync;
@@ -185,11 +186,11 @@ async fn open(
         contact: Contact::Later,
     };
     let opened = stores::open(&args.stores.config(), &how).await?;
-    let mut environment = SystemEnvironment::new(how.manifest_memory()).without_answers_up_to(ANSWER_MEMORY);
+    let mut memory = RequestMemory::new(how.manifest_memory()).without_answers_up_to(ANSWER_MEMORY);
     if let Some(timeout) = how.memory_timeout {
-        environment = environment.waiting_no_longer_than(timeout);
+        memory = memory.waiting_no_longer_than(timeout);
     }
-    let environment = Arc::new(environment);
+    let environment = Arc::new(SystemEnvironment);
     let health = Arc::new(Health::new(&opened, environment.clone()));
     let statistics = opened.statistics.clone();
     let metrics = Arc::new(Metrics::new(statistics.clone()));
@@ -199,7 +200,7 @@ async fn open(
         stores.clone(),
         authenticator,
         environment.clone(),
-        environment.clone(),
+        Arc::new(memory),
         settings(args, hosts),
     );
     let registry = Arc::new(registry);

@@ -75,11 +75,11 @@ fn fraction(of: Duration, environment: &dyn Environment) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::environment::SystemEnvironment;
+    use crate::clock::SystemEnvironment;
 
     #[test]
     fn a_fraction_is_no_more_than_the_whole() {
-        let environment = SystemEnvironment::new(0);
+        let environment = SystemEnvironment;
         let whole = Duration::from_hours(1);
         let drawn: Vec<_> = (0..100).map(|_| fraction(whole, &environment)).collect();
         assert!(drawn.iter().all(|part| *part <= whole));

@@ -105,8 +105,8 @@ mod tests {
     use store_embedded::{Embedded, MinFree, Options, Sync};
 
     use super::*;
+    use crate::clock::SystemEnvironment;
     use crate::condition::{Condition, ConditionParts};
-    use crate::environment::SystemEnvironment;
     use crate::health::TIMEOUT_MS;
     use crate::opened::Statistics;
     use crate::stores::files_of;
@@ -151,7 +151,7 @@ mod tests {
             blobs_description: String::new(),
             metadata_description: String::new(),
         };
-        Health::new(&opened, Arc::new(SystemEnvironment::new(0)))
+        Health::new(&opened, Arc::new(SystemEnvironment))
     }
 
     #[tokio::test]

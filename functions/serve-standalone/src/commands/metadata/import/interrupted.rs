@@ -23,8 +23,8 @@ use tempfile::TempDir;
 use super::super::format::{VERSION, write_line};
 use super::*;
 use crate::cli::StoreArgs;
+use shell::clock::SystemEnvironment;
 use shell::clock::now;
-use shell::environment::SystemEnvironment;
 use shell::stores::{self, OpenOptions};
 
 /// More than are written at once, so that their links come later.
@@ -177,7 +177,7 @@ impl World {
         };
         let mut last = None;
         for _ in 0..3 {
-            let environment = Arc::new(SystemEnvironment::new(0));
+            let environment = Arc::new(SystemEnvironment);
             let mut progress = |_: &Report| ControlFlow::Continue(());
             let collected = collect(&self.stores, environment, &options, &mut progress).await;
             last = Some(collected.unwrap());
@@ -192,7 +192,7 @@ impl World {
             hash: true,
             ..check::Options::default()
         };
-        let environment = Arc::new(SystemEnvironment::new(0));
+        let environment = Arc::new(SystemEnvironment);
         let mut findings = Vec::new();
         let mut tell = |event: check::Event<'_>| {
             if let check::Event::Found(finding) = event {

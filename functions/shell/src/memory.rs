@@ -1,15 +1,13 @@
-//! What the core takes from a host: its clock, its randomness, and a bound for the memory of requests.
+//! The memory that all requests of a process hold together.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
+use registry::MemoryBudget;
 use registry::budget::{ArrivalRate, Budget, ClientKey, Grant};
 use registry::memory::{Memory, MemoryPermit, Purpose};
-use registry::store::{Reason, StoreError, Timestamp};
-use registry::{Environment, MemoryBudget};
+use registry::store::{Reason, StoreError};
 use tokio::time::Instant;
-
-use crate::clock;
 
 /// How many requests wait for each kind of memory at once.
 const MAX_WAITING: usize = 4096;
@@ -25,13 +23,13 @@ const SHARES: u64 = 16;
 const STREAMS: u64 = 2;
 const LEAST_FOR_STREAMS: u64 = 16 << 20;
 
-/// Wall time, the operating system's randomness, and so much memory.
+/// So much memory for requests, which wait for it.
 ///
-/// The memory is divided between the purposes of [`Purpose`] in fixed shares, so that no purpose takes what another one
+/// It is divided between the purposes of [`Purpose`] in fixed shares, so that no purpose takes what another one
 /// needs, and each share is divided fairly between clients. Blobs on their way to clients have twice the memory of all
 /// other requests, and 16 MiB at least.
 #[derive(Debug)]
-pub struct SystemEnvironment {
+pub struct RequestMemory {
     first_bytes: Budget,
     bodies: Budget,
     pages: Budget,
@@ -45,7 +43,7 @@ pub struct SystemEnvironment {
     counted_elsewhere: usize,
 }
 
-impl SystemEnvironment {
+impl RequestMemory {
     /// With `memory` bytes for all requests together; each waits for its memory for 30 seconds.
     #[must_use]
     pub fn new(memory: u64) -> Self {
@@ -147,22 +145,7 @@ impl MemoryPermit for Permit {
 }
 
 #[async_trait]
-impl Environment for SystemEnvironment {
-    fn now(&self) -> Timestamp {
-        clock::now()
-    }
-
-    fn random(&self, bytes: &mut [u8]) {
-        clock::random(bytes);
-    }
-
-    async fn sleep(&self, millis: u64) {
-        tokio::time::sleep(Duration::from_millis(millis)).await;
-    }
-}
-
-#[async_trait]
-impl MemoryBudget for SystemEnvironment {
+impl MemoryBudget for RequestMemory {
     async fn memory(&self, client: ClientKey, purpose: Purpose, bytes: usize) -> Result<Memory, StoreError> {
         let (budget, what) = self.budget(purpose);
         match tokio::time::timeout(self.timeout, budget.take(client, bytes as u64)).await {
@@ -200,13 +183,14 @@ mod tests {
     use tokio::sync::Notify;
 
     use super::*;
+    use crate::clock::SystemEnvironment;
     use crate::opened::in_memory;
 
     /// Answers up to this size are counted elsewhere.
     const SMALL: usize = 2 << 10;
 
-    fn environment(memory: u64) -> SystemEnvironment {
-        SystemEnvironment::new(memory).without_answers_up_to(SMALL)
+    fn budget(memory: u64) -> RequestMemory {
+        RequestMemory::new(memory).without_answers_up_to(SMALL)
     }
 
     fn client(number: u8) -> ClientKey {
@@ -215,7 +199,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn memory_of_each_purpose_is_bounded_and_waited_for_within_its_time() {
-        let system = environment(80 << 10);
+        let system = budget(80 << 10);
         for (purpose, total) in [
             (Purpose::FirstBytes, 20 << 10),
             (Purpose::Body, 15 << 10),
@@ -244,7 +228,7 @@ mod tests {
     /// counts them.
     #[tokio::test]
     async fn memory_at_once_is_what_is_free() {
-        let system = environment(80 << 10);
+        let system = budget(80 << 10);
         let at_once = |number, purpose, bytes| system.memory_at_once(client(number), purpose, bytes);
         for purpose in [Purpose::SmallAnswer, Purpose::Stream] {
             let all = at_once(1, purpose, 1 << 30).expect("nobody has any");
@@ -259,7 +243,7 @@ mod tests {
     /// Who sends the beginning of a manifest and then hardly anything gives way, once others wait; who sends on does not.
     #[tokio::test(start_paused = true)]
     async fn slow_bodies_give_way_while_others_wait() {
-        let system = environment(80 << 10);
+        let system = budget(80 << 10);
         let mut slow = system.memory(client(1), Purpose::Body, 20 << 10).await.expect("free");
         let alone = tokio::time::timeout(Duration::from_mins(10), slow.must_give_way(7)).await;
         assert!(alone.is_err(), "nobody waits");
@@ -302,7 +286,7 @@ mod tests {
     /// Who reads an answer slowly gives way once others wait, and not for the time in which nothing was there to read.
     #[tokio::test(start_paused = true)]
     async fn slow_readers_give_way_while_others_wait() {
-        let system: &'static _ = Box::leak(Box::new(environment(80 << 10)));
+        let system: &'static _ = Box::leak(Box::new(budget(80 << 10)));
         let mut slow = system
             .memory(client(1), Purpose::SmallAnswer, 5 << 10)
             .await
@@ -327,7 +311,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn small_answers_do_not_wait_behind_large_ones() {
         const PAGE: usize = 4 << 20;
-        let system: &'static _ = Box::leak(Box::new(environment(64 << 20)));
+        let system: &'static _ = Box::leak(Box::new(budget(64 << 20)));
         let mut held = Vec::new();
         let mut waiting = Vec::new();
         for number in 1..=4 {
@@ -402,12 +386,12 @@ mod tests {
             metadata: Arc::new(Wrapped::new(metadata.clone() as Arc<dyn MetadataStore>, slow.clone())),
             ..in_memory(&metadata)
         };
-        let environment = Arc::new(environment(64 << 20));
+        let memory = Arc::new(budget(64 << 20));
         let registry = Registry::open(
             stores.clone(),
             Arc::new(Anonymous::all()),
-            environment.clone(),
-            environment,
+            Arc::new(SystemEnvironment),
+            memory,
             Settings::default(),
         );
         let registry = Arc::new(registry.await.expect("memory stores open"));
