@@ -287,6 +287,7 @@ mod tests {
         }
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "a frame as a body yields it")]
     fn data(text: &'static str) -> Result<Frame<Bytes>, BodyError> {
         Ok(Frame::data(Bytes::from_static(text.as_bytes())))
     }

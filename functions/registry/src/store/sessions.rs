@@ -373,7 +373,6 @@ pub enum Cancelled {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
 mod tests {
     use proptest::prelude::*;
 
