@@ -6,8 +6,9 @@ use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt as _;
 use oci::{Digest, Manifest, RepositoryName};
 
+use super::finding::Finding;
 use super::records::Looked;
-use super::{Finding, Over};
+use super::run::Over;
 use crate::store::StoreError;
 use crate::store::records::{BackReference, EntryContent, LinkKind, ManifestEntry};
 

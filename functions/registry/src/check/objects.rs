@@ -9,7 +9,8 @@ use std::collections::{HashMap, HashSet};
 
 use oci::{Algorithm, Digest};
 
-use super::{Event, Finding, Over, Run};
+use super::finding::Finding;
+use super::run::{Event, Over, Run};
 use crate::store::blobs::Stored;
 use crate::store::collection::PendingDeletion;
 use crate::store::records::{Record, Unreadable};

@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use oci::{Digest, RepositoryName, Tag};
 
-use super::{Finding, Over, Run};
+use super::finding::Finding;
+use super::run::{Over, Run};
 use crate::store::StoreError;
 use crate::store::records::Record;
 

@@ -3,7 +3,8 @@
 use futures_util::TryStreamExt as _;
 use oci::{Digest, Hasher, RepositoryName, Tag};
 
-use super::{Finding, Over};
+use super::finding::Finding;
+use super::run::Over;
 use crate::store::metadata::{Defect, Link, TagRecord};
 use crate::store::records::{BackReference, LinkKind, Record, RecordedObject, Unreadable};
 use crate::store::{Location, StoreError};

@@ -5,7 +5,8 @@
 //! No byte is deleted, and what is recorded as missing is used again when it is back: a check that finds it takes the
 //! record back.
 
-use super::{Finding, Over, Run};
+use super::finding::Finding;
+use super::run::{Over, Run};
 use crate::store::StoreError;
 use crate::store::metadata::Defect;
 

@@ -1,7 +1,7 @@
 //! The pass over the names, and who holds it.
 
-use super::Over;
 use super::progress::RunningReport;
+use super::run::Over;
 use crate::environment::random_u64;
 use crate::store::collection::{PassStart, Plan};
 use crate::store::{Cursor, Timestamp, Uid};

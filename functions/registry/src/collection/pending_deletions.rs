@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 
-use super::Over;
 use super::progress::RunningReport;
+use super::run::Over;
 use crate::store::blobs::DeletedObjects;
 use crate::store::collection::{Clearing, PendingDeletion, Standing};
 use crate::store::{Cursor, StoreError};

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use super::{Interrupted, Options, Report};
+use super::run::{Interrupted, Options, Report};
 use crate::store::StoreError;
 use crate::store::blobs::DeletedObjects;
 

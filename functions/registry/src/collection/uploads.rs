@@ -2,8 +2,8 @@
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 
-use super::Over;
 use super::progress::RunningReport;
+use super::run::Over;
 use crate::store::StoreError;
 use crate::store::collection::remains;
 use crate::store::sessions::{Session, SessionKey};
