@@ -90,7 +90,7 @@ impl Registry {
         Ok(self.tokens.get_or_init(|| TokenKeys::new(&self.settings.region, keys)))
     }
 
-    /// The answer to a request that this registry's [`HostPolicy`] refuses. For what a shell answers itself and not
+    /// The answer to a request that this registry's [`HostPolicy`](crate::hosts::HostPolicy) refuses. For what a shell answers itself and not
     /// everybody may read; [`Self::handle`] checks its requests.
     #[must_use]
     pub fn refuse(&self, head: &http::request::Parts) -> Option<Response<ResponseBody>> {

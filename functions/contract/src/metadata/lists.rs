@@ -69,8 +69,8 @@ pub async fn tags_are_listed_in_ascii_order(test: MetadataTest) {
     tags.reverse();
     tags.swap(2, 9);
     for (number, some) in tags.chunks(3).enumerate() {
-        let text = format!("manifest {number}");
-        test.put(&manifest(&name, text).tagged(some.to_vec())).await;
+        let content = format!("manifest {number}");
+        test.put(&manifest(&name, content).tagged(some.to_vec())).await;
     }
     // Other repositories are no part of the list.
     for other in ["a", "a/b/c", "a/a", "a/c"] {

@@ -234,8 +234,8 @@ pub async fn racing_tag_writes_form_one_history(test: MetadataTest) {
     for round in 0..4_u64 {
         test.together(16, |number| {
             let test = test.clone();
-            let text = format!("manifest {round} {number}");
-            let put = manifest(&name, text).tagged([latest.clone()]);
+            let content = format!("manifest {round} {number}");
+            let put = manifest(&name, content).tagged([latest.clone()]);
             async move { test.put(&put).await }
         })
         .await;

@@ -186,8 +186,8 @@ pub async fn each_tag_has_its_own_history(test: MetadataTest) {
     let tags = ["a", "b", "A"].map(tag);
     for name in &names {
         for tag in &tags {
-            let text = format!("{name} {tag}");
-            test.put(&manifest(name, text).tagged([tag.clone()])).await;
+            let content = format!("{name} {tag}");
+            test.put(&manifest(name, content).tagged([tag.clone()])).await;
         }
     }
     for name in &names {
@@ -205,8 +205,8 @@ pub async fn history_is_listed_in_pages(test: MetadataTest) {
     let latest = tag("latest");
     for number in 0..10_u64 {
         test.advance(number % 3);
-        let text = format!("manifest {number}");
-        test.put(&manifest(&name, text).tagged([latest.clone()])).await;
+        let content = format!("manifest {number}");
+        test.put(&manifest(&name, content).tagged([latest.clone()])).await;
     }
     let all = test.assert_chain(&name, &latest).await;
     assert_eq!(all.len(), 10);

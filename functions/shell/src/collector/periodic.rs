@@ -52,9 +52,12 @@ async fn run(every: Duration, passes: &Passes, stop: &CancellationToken) {
             () = tokio::time::sleep(wait) => {}
         }
         let now = environment.now();
-        let mut progress = |_: &_| match stop.is_cancelled() {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
+        let mut progress = |_: &_| {
+            if stop.is_cancelled() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         };
         let report = passes.run(depth.is_due(now), &mut progress).await;
         if report.is_some_and(|report| report.complete && (report.deep || !depth.is_due(now))) {
