@@ -103,8 +103,7 @@ macro_rules! collection_contract_tests {
 }
 
 /// Runs the clauses about [`RecordStore`](registry::store::records::RecordStore). The argument is a future of
-/// `(`[`MetadataStores`](crate::MetadataStores)`, Guard)`; it is asked for twice in each test, for two stores that know nothing
-/// of each other.
+/// `(`[`MetadataStores`](crate::MetadataStores)`, Guard)`. Each test evaluates it twice, for two independent stores.
 #[macro_export]
 macro_rules! record_contract_tests {
     ($names:expr $(, #[$attribute:meta])*) => {

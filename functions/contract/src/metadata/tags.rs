@@ -62,7 +62,7 @@ pub async fn a_tag_is_read_with_its_manifest(test: MetadataTest) {
 pub async fn versions_follow_the_time_and_never_repeat(test: MetadataTest) {
     let name = repository("a");
     let latest = tag("latest");
-    let puts = ["one", "two"].map(|text| manifest(&name, text).tagged([latest.clone()]));
+    let puts = ["one", "two"].map(|content| manifest(&name, content).tagged([latest.clone()]));
     let mut last = 0;
     for (step, millis) in [0, 0, 0, 0, 1, 0, 0, 1000, 0, 0, 0, 0].into_iter().enumerate() {
         test.advance(millis);
@@ -87,7 +87,7 @@ pub async fn versions_follow_the_time_and_never_repeat(test: MetadataTest) {
 pub async fn versions_grow_when_the_clock_does_not(test: MetadataTest) {
     let name = repository("a");
     let latest = tag("latest");
-    let put = |text: &str| manifest(&name, text).tagged([latest.clone()]);
+    let put = |content: &str| manifest(&name, content).tagged([latest.clone()]);
     test.put(&put("one")).await;
     let first = test.tag(&name, &latest).await.expect("the tag").version;
     for (number, delete) in [(1, false), (2, true), (3, false)] {

@@ -110,6 +110,9 @@ struct Observed {
     pending_deletions: Option<Vec<Item>>,
 }
 
+/// An answer that the table has given before, or that the mutant makes up.
+struct Remembered(Option<Item>);
+
 /// Whether a write only takes a mark away, from whatever is there.
 fn unmarks_blindly(write: &Write) -> bool {
     matches!(write, Write::Update { set, remove, condition: WriteCondition::Exists, .. }
@@ -150,6 +153,15 @@ fn digest_of_back_references(range: &Range) -> Option<Digest> {
 
 fn holds_edges(range: &Range) -> bool {
     range.partition.starts_with("D#") && range.from.starts_with("e#m#")
+}
+
+/// The manifest of an edge, or the repository of a back-reference.
+fn owner_of(key: &ItemKey) -> Option<String> {
+    match RecordKey::of(key)? {
+        RecordKey::Edge { parent, .. } => Some(parent.to_string()),
+        RecordKey::BackLink { repository, .. } => Some(repository.to_string()),
+        _ => None,
+    }
 }
 
 /// Sends a write until it is answered.
@@ -201,33 +213,17 @@ impl MutantTable {
 
     /// The write as the mutant sends it: on a weaker condition, or with another time.
     fn rewritten(&self, write: &Write) -> Write {
-        let mut write = write.clone();
         let name = RecordKey::of(write.key());
+        let mut write = match self.weaker_condition(write, name.as_ref()) {
+            Some(weaker) => with_condition(write.clone(), weaker),
+            None => write.clone(),
+        };
         match (self.mutation, name) {
-            (Mutation::IgnoreVersion, Some(RecordKey::Manifest(..))) if is_delete(&write) => {
-                with_condition(write, WriteCondition::Exists)
-            }
-            (Mutation::BlindTag, Some(RecordKey::Tag(..))) if !sets(&write, attributes::DEFECT) => {
-                with_condition(write, WriteCondition::Always)
-            }
-            (Mutation::ReplaceBlindly, Some(RecordKey::Blob(_))) if sets(&write, attributes::OBJECT) => {
-                with_condition(write, WriteCondition::Exists)
-            }
-            (Mutation::RecordBlindly, Some(RecordKey::Blob(_))) if sets(&write, attributes::DEFECT) => {
-                with_condition(write, WriteCondition::Exists)
-            }
-            (Mutation::ForgetBlindly, Some(RecordKey::PendingDeletion)) if is_delete(&write) => {
-                with_condition(write, WriteCondition::Always)
-            }
-            (Mutation::DeleteCatalogBlindly, Some(RecordKey::Repository(_))) if is_delete(&write) => {
-                with_condition(write, WriteCondition::Exists)
-            }
             (Mutation::DueAtOnce, Some(RecordKey::PendingDeletion)) => {
                 change(&mut write, attributes::AT, |at| match at {
                     Value::N(at) => Value::N(at - 100 * HOUR),
                     other => other.clone(),
                 });
-                write
             }
             (Mutation::UnlinkAtOnce, Some(RecordKey::Link(..))) => {
                 change(&mut write, attributes::MARK, |mark| match mark {
@@ -240,10 +236,24 @@ impl MutantTable {
                     }
                     other => other.clone(),
                 });
-                write
             }
-            _ => write,
+            _ => {}
         }
+        write
+    }
+
+    /// The condition on which the mutant sends this write, if it is another.
+    fn weaker_condition(&self, write: &Write, name: Option<&RecordKey>) -> Option<WriteCondition> {
+        let (is_meant, weaker) = match (self.mutation, name?) {
+            (Mutation::IgnoreVersion, RecordKey::Manifest(..))
+            | (Mutation::DeleteCatalogBlindly, RecordKey::Repository(_)) => (is_delete(write), WriteCondition::Exists),
+            (Mutation::ReplaceBlindly, RecordKey::Blob(_)) => (sets(write, attributes::OBJECT), WriteCondition::Exists),
+            (Mutation::RecordBlindly, RecordKey::Blob(_)) => (sets(write, attributes::DEFECT), WriteCondition::Exists),
+            (Mutation::BlindTag, RecordKey::Tag(..)) => (!sets(write, attributes::DEFECT), WriteCondition::Always),
+            (Mutation::ForgetBlindly, RecordKey::PendingDeletion) => (is_delete(write), WriteCondition::Always),
+            _ => return None,
+        };
+        is_meant.then_some(weaker)
     }
 
     /// Whether the mutant leaves this write out, and says that it is done.
@@ -294,35 +304,32 @@ impl MutantTable {
         }
     }
 
-    /// What the mutant deletes besides this.
-    async fn delete_more(&self, write: &Write) {
-        if !is_delete(write) {
-            return;
-        }
-        let (range, is_meant): (Range, Box<dyn Fn(&RecordKey) -> bool + Send>) = match RecordKey::of(write.key()) {
-            Some(RecordKey::Edge {
+    /// The items that the mutant deletes besides this one: those of a range that are of the same manifest or repository.
+    fn range_to_delete(&self, write: &Write) -> Option<Range> {
+        let observed = self.observed();
+        match RecordKey::of(write.key()).filter(|_| is_delete(write))? {
+            RecordKey::Edge {
                 repository,
                 target,
                 parent,
                 ..
-            }) if self.mutation == Mutation::EdgesOfEveryUid
-                && self.observed().deleted.contains(&(repository.clone(), parent)) =>
-            {
-                let is_meant =
-                    move |name: &RecordKey| matches!(name, RecordKey::Edge { parent: other, .. } if *other == parent);
-                (keys::edges(&repository, &target), Box::new(is_meant))
-            }
-            Some(RecordKey::BackLink { digest, repository, .. })
-                if self.mutation == Mutation::BackReferencesOfEveryUid
-                    && self.observed().unlinked == Some((repository.clone(), digest)) =>
-            {
-                let is_meant = move |name: &RecordKey| matches!(name, RecordKey::BackLink { repository: other, .. } if *other == repository);
-                (keys::back_links(&digest), Box::new(is_meant))
-            }
-            _ => return,
+            } => (self.mutation == Mutation::EdgesOfEveryUid
+                && observed.deleted.contains(&(repository.clone(), parent)))
+            .then(|| keys::edges(&repository, &target)),
+            RecordKey::BackLink { digest, repository, .. } => (self.mutation == Mutation::BackReferencesOfEveryUid
+                && observed.unlinked == Some((repository, digest)))
+            .then(|| keys::back_links(&digest)),
+            _ => None,
+        }
+    }
+
+    async fn delete_more(&self, write: &Write) {
+        let Some(range) = self.range_to_delete(write) else {
+            return;
         };
+        let owner = owner_of(write.key());
         for item in all_of(&self.table, range).await {
-            if RecordKey::of(&item.key).is_some_and(|name| is_meant(&name)) {
+            if owner_of(&item.key) == owner {
                 send(&self.table, &Write::delete(item.key)).await;
             }
         }
@@ -366,20 +373,20 @@ impl MutantTable {
         }
     }
 
-    /// The answer to a read of one item, if the mutant does not ask the table. The outer `None`: it does.
-    fn remembered(&self, key: &ItemKey) -> Option<Option<Item>> {
+    /// The answer to a read of one item, if the mutant does not ask the table.
+    fn remembered(&self, key: &ItemKey) -> Option<Remembered> {
         let mut observed = self.observed();
-        match (self.mutation, RecordKey::of(key)) {
+        match (self.mutation, RecordKey::of(key)?) {
             // So that the comparison ends.
-            (Mutation::SyncOnce, Some(RecordKey::Link(..) | RecordKey::Manifest(..))) => {
-                observed.agreed.remove(key).then_some(None)
+            (Mutation::SyncOnce, RecordKey::Link(..) | RecordKey::Manifest(..)) => {
+                observed.agreed.remove(key).then_some(Remembered(None))
             }
-            (Mutation::CheckOnce, Some(RecordKey::Blob(digest))) if observed.linked.take() == Some(digest) => {
-                observed.blob_records.get(key).cloned()
+            (Mutation::CheckOnce, RecordKey::Blob(digest)) if observed.linked.take() == Some(digest) => {
+                observed.blob_records.get(key).cloned().map(Remembered)
             }
-            (Mutation::PendingDeletionFirst, Some(RecordKey::PendingDeletion)) => {
+            (Mutation::PendingDeletionFirst, RecordKey::PendingDeletion) => {
                 let before = observed.pending_deletions.take()?;
-                Some(before.into_iter().find(|item| item.key == *key))
+                Some(Remembered(before.into_iter().find(|item| item.key == *key)))
             }
             _ => None,
         }
@@ -389,7 +396,7 @@ impl MutantTable {
 #[async_trait]
 impl Table for MutantTable {
     async fn get(&self, key: &ItemKey, consistency: Consistency) -> Result<Option<Item>, TableError> {
-        if let Some(answer) = self.remembered(key) {
+        if let Some(Remembered(answer)) = self.remembered(key) {
             return Ok(answer);
         }
         let is_blob_record = matches!(RecordKey::of(key), Some(RecordKey::Blob(_)));

@@ -226,13 +226,8 @@ impl Caller {
             }
             Operation::Link(r, name) => {
                 self.call(Call::Link(r, name), async {
-                    there(
-                        store
-                            .link(cx(), of(r), FIXTURES.digest(name))
-                            .await
-                            .expect("link")
-                            .as_ref(),
-                    )
+                    let found = store.link(cx(), of(r), FIXTURES.digest(name)).await;
+                    there(found.expect("link").as_ref())
                 })
                 .await;
             }
