@@ -1,9 +1,15 @@
 //! Memory that requests hold, so that all of them together stay within a bound.
 
-use async_trait::async_trait;
+use std::pin::pin;
 
-use crate::budget::ClientKey;
-use crate::store::StoreError;
+use async_trait::async_trait;
+use futures_util::future::{Either, select};
+
+use crate::budget::{ClientKey, Refused};
+use crate::store::{Reason, StoreError};
+
+/// How many requests wait for one budget at once, at most.
+pub const MAX_WAITING: usize = 4096;
 
 /// Memory that a request may use until it drops this.
 pub type Memory = Box<dyn MemoryPermit>;
@@ -90,5 +96,27 @@ impl MemoryBudget for () {
 
     fn memory_at_once(&self, _: ClientKey, _: Purpose, _: usize) -> Option<Memory> {
         Some(Box::new(()))
+    }
+}
+
+impl From<Refused> for StoreError {
+    fn from(refused: Refused) -> Self {
+        Self::because(Reason::Memory, refused)
+    }
+}
+
+/// Waits for what a [`Budget`](crate::budget::Budget) grants until `late` completes; whoever waits has the timer. The error
+/// says that there was no memory for `what`.
+pub async fn in_time<T>(
+    granted: impl Future<Output = Result<T, StoreError>>,
+    late: impl Future<Output = ()>,
+    what: &str,
+) -> Result<T, StoreError> {
+    match select(pin!(granted), pin!(late)).await {
+        Either::Left((granted, _)) => granted,
+        Either::Right(_) => Err(StoreError::because(
+            Reason::Memory,
+            format!("no memory for {what} became free in time (--upload-memory, --memory-timeout)"),
+        )),
     }
 }

@@ -5,12 +5,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use registry::MemoryBudget;
 use registry::budget::{ArrivalRate, Budget, ClientKey, Grant};
-use registry::memory::{Memory, MemoryPermit, Purpose};
-use registry::store::{Reason, StoreError};
+use registry::memory::{MAX_WAITING, Memory, MemoryPermit, Purpose, in_time};
+use registry::store::StoreError;
 use tokio::time::Instant;
-
-/// How many requests wait for each kind of memory at once.
-const MAX_WAITING: usize = 4096;
 
 /// For how long a request waits for memory, unless it was set.
 const MEMORY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -148,14 +145,8 @@ impl MemoryPermit for Permit {
 impl MemoryBudget for RequestMemory {
     async fn memory(&self, client: ClientKey, purpose: Purpose, bytes: usize) -> Result<Memory, StoreError> {
         let (budget, what) = self.budget(purpose);
-        match tokio::time::timeout(self.timeout, budget.take(client, bytes as u64)).await {
-            Ok(Ok(grant)) => Ok(Permit::of(grant)),
-            Ok(Err(refused)) => Err(StoreError::because(Reason::Memory, refused)),
-            Err(_) => Err(StoreError::because(
-                Reason::Memory,
-                format!("no memory for {what} became free in time (--upload-memory, --memory-timeout)"),
-            )),
-        }
+        let granted = async { Ok(Permit::of(budget.take(client, bytes as u64).await?)) };
+        in_time(granted, tokio::time::sleep(self.timeout), what).await
     }
 
     fn memory_at_once(&self, client: ClientKey, purpose: Purpose, bytes: usize) -> Option<Memory> {

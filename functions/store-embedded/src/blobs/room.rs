@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use registry::budget::{Budget, ClientKey, Grant};
-use registry::store::{Reason, StoreError};
+use registry::memory::{MAX_WAITING, in_time};
+use registry::store::StoreError;
 
 /// What an upload holds before its body is read: enough for a chunk as most connections deliver them, and so little that
 /// very many slow uploads take only a small part of all.
@@ -11,9 +12,6 @@ pub(super) const BASE: usize = 16 << 10;
 
 /// At least so many bytes are shared, however little was asked for.
 const LEAST: u64 = 128 << 10;
-
-/// How many uploads wait at once.
-const MAX_WAITING: usize = 4096;
 
 /// The bytes of buffers that all uploads of the process may hold, shared fairly between clients.
 ///
@@ -39,14 +37,8 @@ impl Room {
 
     /// Waits for memory for `bytes` of an upload of `client`, within bounds.
     pub(super) async fn wait(&self, client: ClientKey, bytes: usize) -> Result<Grant, StoreError> {
-        match tokio::time::timeout(self.timeout, self.all.take(client, bytes as u64)).await {
-            Ok(Ok(grant)) => Ok(grant),
-            Ok(Err(refused)) => Err(StoreError::because(Reason::Memory, refused)),
-            Err(_) => Err(StoreError::because(
-                Reason::Memory,
-                "no memory for this upload became free in time (--upload-memory, --memory-timeout)",
-            )),
-        }
+        let granted = async { Ok(self.all.take(client, bytes as u64).await?) };
+        in_time(granted, tokio::time::sleep(self.timeout), "this upload").await
     }
 
     /// Whether others wait.
