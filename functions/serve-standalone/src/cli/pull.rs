@@ -77,8 +77,6 @@ impl FromStr for PresignLifetime {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
     use super::*;
 
     #[test]

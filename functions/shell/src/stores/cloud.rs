@@ -274,8 +274,6 @@ impl MetadataProbe for TableProbe {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
     use store_s3::Encryption;
 
     use super::*;
