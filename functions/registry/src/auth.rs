@@ -153,7 +153,7 @@ pub enum AuthenticationError {
     Unauthenticated,
     /// They could not be checked now (503).
     Unavailable(Cause),
-    /// Too many others wait to be checked (503). Whoever guesses passwords can cause this as often as it likes, so that
+    /// Too many others wait to be checked (503). A client that guesses passwords can cause this as often as it likes, so that
     /// no line of the log comes of it here: the authenticator says it as seldom as it finds right.
     TooManyRequests,
 }

@@ -38,7 +38,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// For whom things are held.
+    /// The client, among which memory and files are shared.
     pub(crate) fn client(&self) -> ClientKey {
         self.client
     }

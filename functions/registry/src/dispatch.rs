@@ -19,7 +19,7 @@ use crate::response;
 use crate::route::{Endpoint, Route};
 use crate::store::{Reason, StoreError};
 
-/// What a request turned out to be, for a shell's log and counters: an extension of every response.
+/// What the core found out about a request, for a shell's log and counters: an extension of every response.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
     /// The endpoint; `None` when the request line names none.
@@ -73,7 +73,7 @@ impl Call<'_> {
         self.dispatch(route, caller, head, body).await
     }
 
-    /// The one match from routes to operations; what each arm needs to be allowed stands in its permit's type.
+    /// The one match from routes to operations. The type of an operation's permit says what the request must be allowed.
     ///
     /// The larger operations are boxed: a future is moved some times before it runs, and every request would pay for the
     /// size of the largest.
@@ -87,7 +87,7 @@ impl Call<'_> {
         let headers = &head.headers;
         let head_only = head.method == Method::HEAD;
         match route {
-            // The same for everybody: it says nothing of what is stored here.
+            // The same for every client: it says nothing of what is stored here.
             Route::Home => Ok(home::page(headers)),
             Route::Base => self.base(&self.identify(caller)?),
             Route::ListRepositories { page } => self.list_repositories(&self.identify(caller)?, page).await,
@@ -137,7 +137,7 @@ impl Call<'_> {
                 digest,
             } => {
                 let session = self.session(caller, &repository, &token).await?;
-                // Policy is asked again: what was revoked since the upload was opened must not be published.
+                // Policy is asked again: a principal that has lost its right since the upload was opened must not publish.
                 let caller = self.authenticator.reauthorize(session.principal()).await;
                 let permit = self.authorize(caller, &repository)?;
                 Box::pin(self.finish_upload(permit, session, digest, headers, body)).await
@@ -180,8 +180,8 @@ impl Call<'_> {
         self.permit(&self.identify(caller)?, repository)
     }
 
-    /// The token is the authority on an upload's path, because some clients send no credentials there. Credentials
-    /// that are absent or no good are ignored; those of somebody else are not.
+    /// The token decides on an upload's path, because some clients send no credentials there. Credentials that are absent or
+    /// wrong are ignored; valid ones of another principal are refused.
     async fn session(
         &self,
         caller: Result<Identity, AuthenticationError>,
@@ -198,7 +198,7 @@ impl Call<'_> {
                 Err(Error::Denied)
             }
             _ => {
-                // What a verified token grants is what it names: pushes to this repository, nothing else.
+                // A verified token grants pushes to the repository that it names, and nothing else.
                 let scope = Scope::upload(repository.clone());
                 let permit = self.permit(&Identity::new(token.principal.clone(), scope), repository)?;
                 OpenSession::new(&permit, token, text)
@@ -206,8 +206,8 @@ impl Call<'_> {
         }
     }
 
-    /// end-1. Also where `docker login` finds out whether credentials are good; so it asks for them if they would make
-    /// a difference.
+    /// end-1. `docker login` finds out here whether credentials are right, so that anonymous clients are asked for some,
+    /// unless they may do everything.
     fn base(&self, identity: &Identity) -> Result<Response<ResponseBody>, Error> {
         match self.authenticator.challenge() {
             Some(challenge) if identity.principal().is_anonymous() && !identity.is_unrestricted() => {

@@ -71,7 +71,7 @@ pub(crate) enum Error {
     },
     #[error("the upload is not known: it has ended, expired, or was never opened here")]
     UploadUnknown,
-    /// What the session has become decides the answer; see where uploads give up.
+    /// The present state of the session decides the answer; see `Call::fail`.
     #[error("another request has taken the upload over")]
     ClaimLost,
     #[error("the request body did not arrive: {0}")]

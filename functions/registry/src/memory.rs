@@ -15,7 +15,7 @@ pub const MAX_WAITING: usize = 4096;
 pub type Memory = Box<dyn MemoryPermit>;
 
 /// What memory is for. There is an amount for each purpose. A request that holds some may wait for more of a *later*
-/// purpose only: so whoever holds memory of the last one never waits, and requests never wait for each other in a circle.
+/// purpose only: so a request that holds memory of the last one never waits, and requests never wait in a circle.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Purpose {
     /// The first bytes of a body that must be held whole. Little, so that there is enough for very many bodies.
@@ -28,7 +28,7 @@ pub enum Purpose {
     SmallAnswer,
     /// A larger answer that is held whole until it is sent, and a large page that is still being made.
     Answer,
-    /// The parsing of what is there whole; its holder waits for no client any more.
+    /// Work on bytes that are here whole, such as parsing; it waits for no client.
     Work,
     /// An answer that is read as it is sent: what is on its way from the store to the client.
     Stream,
@@ -37,7 +37,7 @@ pub enum Purpose {
 /// A permit for some memory.
 #[async_trait]
 pub trait MemoryPermit: Send + Sync {
-    /// Takes `bytes` more of the same purpose without waiting. `false`: they are not to be had now.
+    /// Takes `bytes` more of the same purpose without waiting. `false`: they are not free now.
     fn try_grow(&mut self, bytes: usize) -> bool;
 
     /// Gives back all but `bytes`.

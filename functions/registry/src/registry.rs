@@ -15,14 +15,14 @@ use crate::store::sessions::SigningKey;
 use crate::stores::Stores;
 use crate::token::TokenKeys;
 
-/// A registry: any number of them over the same stores are one.
+/// A registry. Several instances over the same stores are one registry.
 pub struct Registry {
     pub(crate) stores: Stores,
     pub(crate) authenticator: Arc<dyn Authenticator>,
     pub(crate) environment: Arc<dyn Environment>,
     pub(crate) memory: Arc<dyn MemoryBudget>,
     pub(crate) settings: Settings,
-    /// Read when they are needed first, so that a registry opens while its stores are away.
+    /// Read when they are needed first, so that a registry opens while its stores cannot be reached.
     tokens: OnceLock<TokenKeys>,
 }
 
@@ -64,8 +64,8 @@ impl Registry {
         self.tokens().await.map(drop)
     }
 
-    /// The keys that sign upload tokens. Whoever needs them first reads them; requests that do so at once read the same
-    /// ones, since a store keeps one first key.
+    /// The keys that sign upload tokens. The first request that needs them reads them. Requests that do so at the same time
+    /// read the same ones, since a store keeps one first key.
     pub(crate) async fn tokens(&self) -> Result<&TokenKeys, StoreError> {
         if let Some(tokens) = self.tokens.get() {
             return Ok(tokens);
@@ -90,8 +90,8 @@ impl Registry {
         Ok(self.tokens.get_or_init(|| TokenKeys::new(&self.settings.region, keys)))
     }
 
-    /// The answer to a request that this registry's [`HostPolicy`](crate::hosts::HostPolicy) refuses. For what a shell answers itself and not
-    /// everybody may read; [`Self::handle`] checks its requests.
+    /// The answer to a request that this registry's [`HostPolicy`](crate::hosts::HostPolicy) refuses; `None`: it refuses nothing. For a shell that
+    /// answers some requests itself; [`Self::handle`] checks the others.
     #[must_use]
     pub fn refuse(&self, head: &http::request::Parts) -> Option<Response<ResponseBody>> {
         self.settings.hosts.refuse(head)

@@ -1,4 +1,4 @@
-//! What an operator may choose.
+//! The settings of a registry.
 
 use std::sync::Arc;
 
@@ -8,14 +8,14 @@ use crate::limits::Limits;
 use crate::region::RegionName;
 use crate::sparse::Sparse;
 
-/// What an operator may choose.
+/// The settings of a registry, which an operator may choose.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Every bound.
     pub limits: Limits,
-    /// Whether manifests may refer to what is not there.
+    /// Whether manifests may refer to content that their repository does not have.
     pub sparse: Sparse,
-    /// How blobs reach those who pull them.
+    /// Whether a pull of a blob is redirected to the object store.
     pub delivery: Arc<dyn DeliveryPolicy>,
     /// At which host names the registry answers.
     pub hosts: HostPolicy,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use oci::{Digest, Manifest, Role};
 
-/// Whether a manifest may refer to what its repository does not hold.
+/// Whether a manifest may refer to content that its repository does not have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Sparse {
     /// Everything but subjects and non-distributable layers must be present.

@@ -42,12 +42,12 @@ use crate::store::metadata::Link;
 use crate::store::sessions::{Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionId, State};
 use crate::store::{Location, StoreError};
 
-/// Between two looks at a session that another request holds, in milliseconds.
+/// How often a request looks at a session that another request has claimed, in milliseconds.
 const LOOK_AGAIN_MS: u64 = 1000;
 
 impl Call<'_> {
-    /// end-6, and end-4b, whose session nobody else knows. Takes the last chunk, if there is one, checks the digest of
-    /// the whole, and publishes it. `permit` was asked for now, not when the upload was opened.
+    /// end-6, and end-4b, whose session no other request knows. Stores the last chunk, if there is one, checks the digest of
+    /// the whole, and publishes it. `permit` was granted now, not when the upload was opened.
     pub(crate) async fn finish_upload(
         &self,
         permit: Permit<Push>,
@@ -57,8 +57,8 @@ impl Call<'_> {
         body: RequestBody,
     ) -> Result<Response<ResponseBody>, Error> {
         let limit = self.settings.limits.upload_bodies;
-        // What ends the upload, whatever its bytes are, is not held up by how many bodies there were. A range could
-        // only be out of place.
+        // A request without a body ends the upload, so that the number of bodies does not matter. One with a range would be
+        // out of place.
         let (expected, most) = if is_empty(headers, &body) && !headers.contains_key(CONTENT_RANGE) {
             (Expected::Existing, limit.saturating_mul(2))
         } else {
@@ -87,8 +87,8 @@ impl Call<'_> {
         }
     }
 
-    /// Claims a session for its last body. While another request holds it, this one waits: it may be the same one once
-    /// more, whose first answer the client did not wait for.
+    /// Claims a session for its last body. While another request has claimed it, this one waits: the client may have repeated
+    /// its request without waiting for the first answer.
     async fn claim_last(&self, session: &OpenSession, expected: Expected, most: u32) -> Result<Claimed, Error> {
         let key = session.token.session;
         let claimed = self.claim(key, expected, most).await?;
@@ -104,7 +104,7 @@ impl Call<'_> {
             let row = row.ok_or(Error::UploadUnknown)?;
             let is_held = row.claimed_until.is_some_and(|until| now < until);
             match row.state {
-                // More was stored meanwhile: what this request would end is not what its client knew of.
+                // More was stored meanwhile: the client of this request does not know of it.
                 State::Open if holds_more(&row.progress) => return Err(session.refused(row.progress.offset)),
                 State::Open if is_held => {
                     if now.millis_since(begun) >= self.settings.limits.upload_wait_ms || self.is_due(now) {
@@ -112,7 +112,7 @@ impl Call<'_> {
                     }
                 }
                 State::Open => match self.claim(key, Expected::Existing, most).await? {
-                    // Another one that has waited was faster.
+                    // Another request that has waited was faster.
                     Claimed::Busy(_) => {}
                     Claimed::Granted(claim) if holds_more(&claim.progress) => {
                         leave_to_expiry(self.release(&claim).await);
@@ -142,8 +142,8 @@ impl Call<'_> {
                 return Err(self.cancel_mismatch(claim, &stored.progress.store, computed).await?);
             }
         }
-        // One body is the object itself, however it came; several leave behind what the object was made of.
-        // Earlier attempts may have left a segment even if they came to nothing.
+        // The only body of an upload is the object itself. Several bodies leave behind what the object was made of, and
+        // earlier attempts may have left a segment although they failed.
         let one_body = claim.attempt.number == 1 || (claim.attempt.number == 2 && stored.progress == claim.progress);
         let parts = self.parts(claim, stored.part).await?;
         let state = stored.progress.store;
@@ -165,7 +165,7 @@ impl Call<'_> {
                 return Err(self.cancel_mismatch(claim, &state, computed).await?);
             }
         }
-        // From here on nobody else can claim or cancel the session: its object is about to be named by a digest.
+        // From here on no other request can claim or cancel the session: its object is about to be published.
         let publishing = Publishing {
             digest: *digest,
             location,
@@ -179,11 +179,11 @@ impl Call<'_> {
             self.clear(claim.key.id, claim.attempt.number, &state, &publishing)
                 .await
         };
-        // Before the answer: whoever repeats this request must not publish what was deleted since.
+        // Before the answer: a repeated request must not publish a blob again that was deleted since.
         Ok(self.stores.sessions.finish(self.cx(), claim, end).await?)
     }
 
-    /// Removes what an upload was made of; how it ends.
+    /// Discards what an upload was made of, and returns how the upload ends.
     async fn clear(&self, session: SessionId, attempts: u32, state: &[u8], publishing: &Publishing) -> End {
         let keep = Some(&publishing.location);
         match self.discard(session, attempts, state, keep).await {
@@ -196,7 +196,7 @@ impl Call<'_> {
         }
     }
 
-    /// The point of publication; may be passed any number of times.
+    /// Publishes a committed blob. Idempotent.
     async fn publish(&self, permit: &Permit<Push>, publishing: &Publishing) -> Result<(), StoreError> {
         let Publishing { digest, location, size } = publishing;
         let metadata = &self.stores.metadata;
@@ -239,7 +239,7 @@ impl Call<'_> {
             .metadata
             .link(self.cx(), permit.repository(), digest)
             .await?;
-        // What is lost by now must be sent once more.
+        // A blob that is lost by now must be uploaded again.
         let link = link.filter(|link| link.defect.is_none()).ok_or(Error::UploadUnknown)?;
         if !is_empty(headers, &body) && !self.is_end_of(&link, digest, row, body).await? {
             return Err(Error::UploadUnknown);

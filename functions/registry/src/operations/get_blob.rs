@@ -36,7 +36,7 @@ impl Call<'_> {
         let headers = &head.headers;
         let head_only = head.method == Method::HEAD;
         let repository = permit.repository();
-        // Who may push and asks whether a blob is here will not push it again, and must be able to rely on the answer.
+        // A client that may push and finds the blob here does not push it again: a collection must not delete it meanwhile.
         let link = if head_only && permit.also::<Push>() {
             self.stores
                 .metadata
@@ -46,7 +46,7 @@ impl Call<'_> {
             self.stores.metadata.link(self.cx(), repository, &digest).await?
         };
         let link = link.ok_or(Error::BlobUnknown)?;
-        // Whoever asks in order to push must push it again, whatever else he asks.
+        // A client that asks in order to push must push the blob again, whatever its conditions are.
         if head_only && link.defect.is_some() {
             return Err(Error::BlobUnknown);
         }
@@ -81,20 +81,20 @@ impl Call<'_> {
         wanted: &Wanted,
         head: &Parts,
     ) -> Result<Option<Redirect>, Error> {
-        // Nothing needs no way, and an object store refuses every range of it. Of what was lost only a read tells whether
-        // it is back.
+        // An object store refuses every range of an empty object. Of an object that is recorded as missing only a read tells
+        // whether it is back.
         let here = link.size == 0 || link.defect.is_some() || ranges::has_conditions(&head.headers);
         let here = here
             || match wanted {
-                // It will be the whole there too: object stores know other entity tags than `If-Range` may name.
+                // `If-Range` names another entity tag than the object store's, which then sends the whole, too.
                 Wanted::Whole => false,
-                // For the same reason a range that was asked for under a condition would become the whole.
+                // For the same reason the object store would send the whole instead of a range.
                 Wanted::One(_) => head.headers.contains_key(IF_RANGE),
                 Wanted::Several(_) => true,
             };
         let client = head.extensions.get::<Client>().map(|client| client.0);
         let reached_by = match self.settings.delivery.delivery(repository, client) {
-            // Of several ranges an object store makes what it likes, also if they come to one or to the whole here.
+            // Object stores differ in what they answer to several ranges, also if these come to one or to the whole here.
             _ if here || ranges::are_several(&head.headers) => return Ok(None),
             Delivery::Proxy => return Ok(None),
             Delivery::Redirect => Reached::ByAll,
@@ -108,7 +108,7 @@ impl Call<'_> {
             .stores
             .blobs
             .redirect(self.environment.now(), &link.location, request);
-        // The client would send its password along.
+        // To its registry's own host the client would send its password along.
         Ok(redirect
             .await?
             .filter(|redirect| !own_host::leads_back(&redirect.url, head)))
@@ -197,8 +197,8 @@ impl Call<'_> {
     }
 }
 
-/// 307 to where the bytes are. Its URL is an authority, so it is private, and no cache keeps it for longer than it
-/// works.
+/// 307 to where the bytes are. The URL gives access to them, so the answer is private, and no cache keeps it for longer
+/// than the URL works.
 fn redirected(redirect: &Redirect, digest: &Digest) -> Result<Response<ResponseBody>, Error> {
     let mut response = response::empty(StatusCode::TEMPORARY_REDIRECT);
     let headers = response.headers_mut();

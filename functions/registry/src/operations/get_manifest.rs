@@ -14,7 +14,7 @@ use crate::response::{self, IMMUTABLE};
 use crate::store::StoreError;
 use crate::store::metadata::{Content, ManifestRecord, TagRecord};
 
-/// What a tag names may change with the next request.
+/// The manifest of a tag may change with the next request.
 const REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
 
 impl Call<'_> {
@@ -117,7 +117,7 @@ impl Call<'_> {
         }
     }
 
-    /// For so many bytes of a manifest memory is asked for before anything is known of it.
+    /// How much memory a manifest takes at first, before its size is known.
     fn usual_manifest(&self) -> usize {
         self.settings.limits.inline_manifest_bytes.min(SMALL_ANSWER)
     }

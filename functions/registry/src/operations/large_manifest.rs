@@ -25,7 +25,7 @@ impl Call<'_> {
         if let Some(content) = known {
             put.content = content;
             let outcome = metadata.put_manifest(self.cx(), put).await?;
-            // Deleted between the two: then its bytes are no longer anybody's, and are stored again.
+            // The manifest was deleted between the two calls: its bytes are stored again.
             if outcome != ManifestPut::Gone {
                 return Ok(outcome);
             }
@@ -51,7 +51,7 @@ impl Call<'_> {
             ManifestPut::Stored | ManifestPut::AsItWas | ManifestPut::StoredElsewhere(_) => End::Done,
             ManifestPut::Missing(_) | ManifestPut::OtherType(_) | ManifestPut::Gone => End::Cancelled,
         };
-        // A row that is done tells collection nothing.
+        // Collection would learn nothing of the rest from a row that is done.
         if !(end == End::Done && leaves_something) {
             leave_to_expiry(self.stores.sessions.finish(self.cx(), &claim, end).await);
         }
@@ -101,11 +101,11 @@ impl Call<'_> {
     }
 }
 
-/// What there is of the bytes of a manifest that is put.
+/// What the store has of the bytes of a manifest that is pushed.
 enum StoredBytes {
     /// All of them, as far as is known.
     Whole,
-    /// Others, in the record, which has to hold the right ones.
+    /// Wrong ones in the record, which the right ones have to replace.
     DamagedRecord,
     /// None.
     None,

@@ -1,10 +1,9 @@
-//! Objects that are gone or damaged: what a read does that finds none, and what a push does that finds an older one.
+//! Objects that are missing or damaged.
 //!
-//! Metadata says where the bytes of a digest lie; whether they are still there, only the blob store knows, and no pull
-//! asks it twice. So a read that finds no object records that, after which HEAD and GET answer 404 and the next push
-//! uploads. HEAD says what is recorded, and asks the table alone: until the loss is recorded it answers 200, and
-//! whoever trusts that does not upload. And a push that is told that the bytes lie elsewhere already looks there before
-//! it lets go of its own.
+//! Metadata says where the bytes of a digest lie. Only the blob store knows whether they are still there. A read that finds
+//! no object records this defect; then HEAD and GET answer 404, and the next push uploads the bytes. HEAD asks the table
+//! alone: until the defect is recorded it answers 200, and a client that trusts it does not upload. A push that finds the
+//! bytes of its digest recorded at another location looks at the object there, before it gives up its own.
 
 use std::ops::Range;
 
@@ -16,7 +15,7 @@ use crate::store::blobs::ByteStream;
 use crate::store::metadata::Defect;
 use crate::store::{Location, StoreError};
 
-/// How often the bytes of a digest may turn out to lie elsewhere within one request.
+/// How often the recorded location of a digest may change within one request.
 const MAX_MOVES: usize = 4;
 
 /// Where a record says that the bytes of a digest lie.
@@ -24,13 +23,13 @@ pub(super) struct Named<'a> {
     pub(super) repository: &'a RepositoryName,
     pub(super) digest: &'a Digest,
     pub(super) location: &'a Location,
-    /// And what it says is wrong with them.
+    /// The defect that the record says they have.
     pub(super) defect: Option<Defect>,
 }
 
 impl Call<'_> {
-    /// Opens a range of the bytes of a digest, and tells where they lie by now. `None`: they are lost, which is recorded.
-    /// An object that was recorded as missing and is back is used again: it may have been looked for in a wrong place.
+    /// Opens a range of the bytes of a digest, and returns their present location. `None`: they are lost, which is recorded
+    /// now. An object that was recorded as missing and is back is used again: the store may have been configured wrongly.
     pub(super) async fn open_object(
         &self,
         named: Named<'_>,
@@ -47,7 +46,7 @@ impl Call<'_> {
                 }
                 return Ok(Some((stream, location)));
             }
-            // Also of what is recorded: a push may have replaced it, and have been cut off before it came here.
+            // Also where a defect is recorded already: a push may have replaced the object, and not yet this record.
             let found = defect.unwrap_or(Defect::Missing);
             let metadata = &self.stores.metadata;
             let moved = metadata
@@ -70,7 +69,7 @@ impl Call<'_> {
         Err(object_missing(&location))
     }
 
-    /// The bytes of an object that was just sealed. That it is not there is our fault, and no client's.
+    /// The bytes of an object that was just sealed. If it is missing, that is a fault of the store.
     pub(super) async fn read(&self, location: &Location, range: Range<u64>) -> Result<ByteStream, StoreError> {
         self.stores
             .blobs
@@ -79,7 +78,8 @@ impl Call<'_> {
             .ok_or_else(|| object_missing(location))
     }
 
-    /// The read was served; that the record stays wrong costs the next one as much as this one.
+    /// Records that a missing object is back. The read is served in any case; if the record stays wrong, the next read costs
+    /// as much as this one.
     async fn is_back(&self, digest: &Digest, location: &Location) {
         let recorded = self.stores.metadata.clear_missing(self.cx(), digest, location).await;
         match recorded {
@@ -118,7 +118,7 @@ impl Call<'_> {
                 .replace_location(self.cx(), digest, &location, offered, size)
                 .await?;
             match now {
-                // Whoever has unlinked it meanwhile wants none of it.
+                // It was unlinked meanwhile.
                 None => return Ok(()),
                 Some(now) if now == *offered => return self.is_still_there(digest, size, offered).await,
                 Some(now) => location = now,

@@ -1,8 +1,8 @@
-//! A manifest on its way into memory: bounded, and paid for as it arrives.
+//! A manifest is received into memory, whose amount is bounded and grows with what has arrived.
 //!
 //! The memory follows the bytes. A body begins with a little of the memory for first bytes, which is enough for most
-//! manifests; one that turns out to be larger waits for all the rest at once. So those who send the beginning of a
-//! manifest and then nothing hold little, and nobody who holds some of the rest waits for more of it.
+//! manifests; one that turns out to be larger waits for all the rest at once. So a client that sends the beginning of a
+//! manifest and then nothing holds little, and no request that holds some of the rest waits for more of it.
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
@@ -24,9 +24,9 @@ const MAX_FIRST_BYTES: usize = 64 << 10;
 
 /// A manifest that has arrived, and what it holds until this is dropped.
 pub(super) struct Received {
-    /// All of it.
+    /// Its bytes.
     pub(super) bytes: Bytes,
-    /// For them.
+    /// The memory that was granted for them.
     pub(super) memory: Held,
 }
 
@@ -102,7 +102,7 @@ impl Call<'_> {
                 return Err(declared.map_or(too_large, |_| BodyError::LengthMismatch.into()));
             }
             held.reach(self, length, expected).await?;
-            // Never more than is paid for, as a buffer that doubles would.
+            // A buffer that doubles would take more than was granted.
             if bytes.capacity() < length {
                 bytes.reserve_exact(held.capacity - bytes.len());
             }

@@ -1,4 +1,4 @@
-//! An upload as a request names it, and how an answer tells where it stands.
+//! The upload that a request names, and the position of it that an answer gives.
 
 use http::{HeaderValue, Response, StatusCode};
 
@@ -50,9 +50,9 @@ impl OpenSession {
         }
     }
 
-    /// Another request holds the session, as `row` tells.
+    /// The refusal of a request while another one has claimed the session, of which `row` is the row.
     pub(super) fn busy(&self, row: &Session, now: Timestamp, is_last: bool) -> Error {
-        // A claim that is kept alive ends when it ends; one whose request has died ends when it says.
+        // This is when the claim ends if its request has crashed. If it has not, nobody knows when.
         let left = row.claimed_until.map_or(0, |until| until.millis_since(now));
         match self.position(row.progress.offset) {
             Ok(position) => Error::UploadBusy {

@@ -56,9 +56,9 @@ impl<'a> Lease<'a> {
         }
     }
 
-    /// Keeps the claim alive through `work`, which tells nothing of its progress and may take minutes: a request that is
-    /// repeated meanwhile finds the session held, and does not begin the same work. Work is never dropped halfway: when
-    /// the claim is lost, what follows it finds that out.
+    /// Keeps the claim alive during `work`, which reports no progress and may take minutes: a request that is repeated
+    /// meanwhile finds the session claimed, and does not begin the same work. The work is not dropped when the claim is
+    /// lost; what comes after it will find that out.
     pub(super) async fn through<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         loop {
@@ -171,8 +171,8 @@ impl Source for UploadSource<'_> {
     }
 }
 
-/// The hash of what a session holds; `algorithm` is how one hashes that holds nothing yet. `None`: it was saved by
-/// another version of this program, and the session cannot go on.
+/// The hash of what a session holds; `algorithm` is the hash of a session that holds nothing yet. `None`: another version of
+/// this program has saved it, and the session cannot go on.
 pub(super) fn resume(progress: &Progress, algorithm: Algorithm) -> Option<Hasher> {
     match progress.hash.as_slice() {
         [] => Some(Hasher::new(algorithm)),
