@@ -17,8 +17,8 @@
 //! |---|---|
 //! | none | everything that needs no operating system; builds for `wasm32-unknown-unknown` |
 //! | `native` | `clock`, `memory`, `admission`, and what runs by itself in the background |
-//! | `embedded` | `stores` on local disk and in SQLite |
-//! | `cloud` | `stores` in S3 and DynamoDB |
+//! | `embedded` | `stores` on local disk and in `SQLite` |
+//! | `cloud` | `stores` in S3 and `DynamoDB` |
 //!
 //! No feature brings an HTTP server or a command line.
 

@@ -43,7 +43,7 @@ pub struct CloudConfig {
     pub encryption: store_s3::Encryption,
     /// Sizes of the parts of a large upload.
     pub parts: store_s3::Parts,
-    /// A DynamoDB that is not Amazon's.
+    /// A `DynamoDB` that is not Amazon's.
     pub dynamodb_endpoint: Option<ServiceUrl>,
 }
 

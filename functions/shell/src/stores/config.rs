@@ -12,7 +12,7 @@ use super::cloud::CloudConfig;
 /// Where the stores of a registry are.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
-    /// The directory of what is kept on this host. Not used with blobs in S3 and metadata in DynamoDB.
+    /// The directory of what is kept on this host. Not used with blobs in S3 and metadata in `DynamoDB`.
     pub data: PathBuf,
     /// Where blobs are.
     pub blobs: BlobBackend,
@@ -239,7 +239,7 @@ impl FromStr for MetadataBackend {
     }
 }
 
-/// The name of a DynamoDB table: 3 to 255 letters, digits, dots, hyphens and underscores.
+/// The name of a `DynamoDB` table: 3 to 255 letters, digits, dots, hyphens and underscores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableName(pub String);
 

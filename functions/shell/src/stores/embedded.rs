@@ -1,4 +1,4 @@
-//! Opening the stores of this host: files and SQLite.
+//! Opening the stores of this host: files and `SQLite`.
 
 use std::fmt;
 use std::path::Path;
