@@ -238,7 +238,7 @@ fn the_words_for_people_tell_what_was_freed() {
     assert!(dry.contains("\n2 pending deletions would be carried out"), "{dry}");
     let told = text(&run(["collect", "--data", data.to_str().unwrap()]).stdout);
     assert!(
-        told.contains("\n2 pending deletions carried out: 1 object deleted, 2.0 KiB freed"),
+        told.contains("\n2 pending deletions carried out: 1 object deleted, 2.0 KiB free\n"),
         "{told}"
     );
 }
