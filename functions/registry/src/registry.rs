@@ -90,8 +90,8 @@ impl Registry {
         Ok(self.tokens.get_or_init(|| TokenKeys::new(&self.settings.region, keys)))
     }
 
-    /// The answer to a request that this registry's [`HostPolicy`](crate::hosts::HostPolicy) refuses; `None`: it refuses nothing. For a shell that
-    /// answers some requests itself; [`Self::handle`] checks the others.
+    /// The answer to a request that this registry's [`HostPolicy`](crate::HostPolicy) refuses; `None`: it refuses nothing.
+    /// For a shell that answers some requests itself; [`Self::handle`] checks the others.
     #[must_use]
     pub fn refuse(&self, head: &http::request::Parts) -> Option<Response<ResponseBody>> {
         self.settings.hosts.refuse(head)
