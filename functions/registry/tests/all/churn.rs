@@ -167,7 +167,7 @@ mod noticed {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    #[should_panic(expected = "graves are left")]
+    #[should_panic(expected = "pending deletions are left")]
     async fn graves_that_pile_up() {
         run(Defect::Piling).await;
     }
