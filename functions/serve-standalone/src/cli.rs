@@ -37,12 +37,12 @@ pub(crate) fn parse(
     Cli::from_arg_matches(&matches)
 }
 
-/// The whole command line, as the library that reads it has it.
+/// The definition of the whole command line.
 pub(crate) fn definition() -> clap::Command {
     Cli::command()
 }
 
-/// An environment variable that is set to nothing counts as unset, as deployment templates leave them.
+/// Makes an empty environment variable count as unset: deployment templates leave variables empty.
 fn without_empty_variables(command: clap::Command) -> clap::Command {
     command
         .mut_args(|arg| {
@@ -65,8 +65,8 @@ pub(crate) struct Cli {
 }
 
 impl Cli {
-    /// Whether the command goes on until a signal ends it.
-    pub(crate) fn goes_on(&self) -> bool {
+    /// Whether the command runs until a signal ends it.
+    pub(crate) fn runs_until_signal(&self) -> bool {
         match &self.command {
             None | Some(Command::Serve(_)) => true,
             Some(Command::Collect(args)) => args.every.is_some(),
@@ -80,35 +80,35 @@ pub(crate) enum Command {
     /// Serve the registry (the default command)
     #[command(after_help = examples::SERVE)]
     Serve(Box<ServeArgs>),
-    /// Look at repositories
+    /// List repositories
     #[command(subcommand)]
     Repo(RepoCommand),
-    /// Look at tags
+    /// List tags, and the history of a tag
     #[command(subcommand)]
     Tag(TagCommand),
-    /// Delete unreferenced blobs and expired uploads, while servers go on serving
+    /// Collect garbage: delete unreferenced blobs and expired uploads, while servers run
     #[command(after_help = examples::COLLECT)]
     Collect(Box<CollectArgs>),
-    /// List what does not agree between manifests, names and bytes
+    /// Check a registry: compare manifests, metadata and blobs, and list what does not agree
     #[command(after_help = examples::FSCK)]
     Fsck(Box<FsckArgs>),
-    /// Make, export or import what a registry knows
+    /// Create the tables of the metadata, export the metadata, or import it
     #[command(subcommand)]
     Metadata(Box<MetadataCommand>),
-    /// Move bytes
+    /// Copy blobs to another store
     #[command(subcommand)]
     Blobs(Box<BlobsCommand>),
-    /// Set or remove a user's password in a --htpasswd file, or print a line for one; the password is read from the
+    /// Add, change or remove a user in a --htpasswd file, or print a line for such a file; the password is read from the
     /// terminal or from standard input
     #[command(after_help = examples::HTPASSWD, allow_missing_positional = true)]
     Htpasswd(HtpasswdArgs),
-    /// Ask a running server on this host whether it is healthy, for the probes of containers
+    /// Ask a server on this host whether it is healthy; for the probes of containers
     #[command(after_help = examples::HEALTH)]
     Health(HealthArgs),
-    /// Print a script that completes the command line in a shell
+    /// Print the completion script for a shell
     #[command(after_help = examples::COMPLETIONS)]
     Completions {
-        /// The shell
+        /// The shell to print the script for
         shell: Shell,
     },
 }

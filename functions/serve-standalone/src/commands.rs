@@ -27,10 +27,10 @@ pub(crate) use metadata::EXPORT_VERSION;
 
 /// Runs a command to its end.
 pub(crate) fn run(cli: Cli) -> ExitCode {
-    if cli.goes_on() {
-        // Before anything else: the signal to read files again must end nothing that is about to begin.
+    if cli.runs_until_signal() {
+        // Before anything else: SIGHUP asks a server to read its files again, and must not end one that is starting.
         if let Err(error) = signals::ignore_hangups() {
-            let _ = writeln!(io::stderr(), "roadstead: cannot listen to signals: {error}");
+            let _ = writeln!(io::stderr(), "roadstead: cannot handle signals: {error}");
             return ExitCode::FAILURE;
         }
     }
@@ -60,16 +60,17 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Some(Command::Completions { shell }) => completions::run(shell),
     };
     let (text, code) = match done {
-        Ok(()) | Err(Failure::NobodyReads) => return ExitCode::SUCCESS,
+        Ok(()) | Err(Failure::OutputClosed) => return ExitCode::SUCCESS,
         Err(Failure::Failed(text)) => (text, 1),
         Err(Failure::Usage(text) | Failure::Unknown(text)) => (text, 2),
         Err(Failure::NotFound(text)) => (text, 3),
     };
-    // Whoever collects a log in JSON cannot read anything else; but what is not logged must be told all the same.
+    // A collector of JSON logs reads nothing but JSON. But if the level of the log leaves the error out, it is printed all
+    // the same.
     if log == Some(LogFormat::Json) && tracing::enabled!(tracing::Level::ERROR) {
         tracing::error!("{text}");
     } else {
-        // Nobody may read it any more; the exit code says the same.
+        // Standard error may be closed. The exit code tells of the failure too.
         let _ = writeln!(io::stderr(), "roadstead: {text}");
     }
     ExitCode::from(code)

@@ -8,16 +8,17 @@ use shell::stores::{InitError, OpenFailure};
 /// Why a command has failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// It did not work; exit code 1.
+    /// The command did not succeed; exit code 1.
     Failed(String),
-    /// What was asked for contradicts itself or is not safe; exit code 2, as for a line that cannot be understood.
+    /// The flags contradict each other, or ask for something unsafe; exit code 2, as for a command line that cannot be
+    /// parsed.
     Usage(String),
-    /// What was asked about does not exist; exit code 3.
+    /// The repository, tag, user or file does not exist; exit code 3.
     NotFound(String),
-    /// Whether something is so could not be found out; exit code 2, since 1 says that it is not.
+    /// A check could not be finished; exit code 2, because 1 says that the check has found something.
     Unknown(String),
-    /// Whoever reads the output has seen enough.
-    NobodyReads,
+    /// The reader of standard output has closed it, as `head` does; exit code 0.
+    OutputClosed,
 }
 
 impl Failure {
@@ -31,7 +32,7 @@ impl From<io::Error> for Failure {
     /// For errors of writing to standard output.
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            ErrorKind::BrokenPipe => Self::NobodyReads,
+            ErrorKind::BrokenPipe => Self::OutputClosed,
             _ => Self::failed("cannot write the output", error),
         }
     }

@@ -9,7 +9,7 @@
 //!    used. [`health`]: `/livez` and `/readyz`.
 //! 3. [`delivery`]: which pulls are redirected. [`client_address`]: whose request it is, behind proxies.
 //! 4. [`access_line`]: the line for each request, and what is never written in it. [`log`]: which events are never
-//!    written. [`timestamp`]: dates as text.
+//!    written. [`text`] and [`timestamp`]: numbers and dates as text.
 //! 5. [`collector`]: collection passes, and the report of one.
 //! 6. `clock` and `memory`: time, randomness and memory of a host.
 //!
@@ -39,4 +39,5 @@ pub mod opened;
 pub mod probe;
 #[cfg(any(feature = "cloud", feature = "embedded"))]
 pub mod stores;
+pub mod text;
 pub mod timestamp;

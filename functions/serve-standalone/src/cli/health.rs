@@ -10,8 +10,7 @@ use super::values::{self, Span};
 #[derive(Args, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each of them is a flag")]
 pub(crate) struct HealthArgs {
-    /// The server's address and port, as its own --listen says; the addresses that mean every address are asked on
-    /// loopback
+    /// The --listen of the server. If that is 0.0.0.0 or `[::]`, the server is asked on loopback
     #[arg(
         long,
         env = values::LISTEN_VARIABLE,
@@ -20,11 +19,11 @@ pub(crate) struct HealthArgs {
         value_parser = values::listen
     )]
     pub(crate) listen: SocketAddr,
-    /// Ask over TLS. So it is also when `ROADSTEAD_TLS_CERT` is set, as for the server. The server's certificate is not
-    /// verified: the question stays on this host, and holds no secret
+    /// Ask over TLS. The variable `ROADSTEAD_TLS_CERT` of the server has the same effect. The server's certificate is not
+    /// verified: the request does not leave this host, and contains no secret
     #[arg(long, env = values::TLS_CERT_VARIABLE, hide_env = true, value_parser = FalseyValueParser::new())]
     pub(crate) tls: bool,
-    /// Ask only whether the process answers (`/livez`), for a probe that restarts it
+    /// Ask only whether the process answers (`/livez`); for probes after which a server is restarted
     #[arg(long, conflicts_with = "push")]
     pub(crate) live: bool,
     /// Ask also whether pushes work (`/readyz?push`)

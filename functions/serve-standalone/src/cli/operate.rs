@@ -1,4 +1,4 @@
-//! The flags of the operator's commands.
+//! The flags of the commands for operators.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -13,7 +13,7 @@ use super::values::Span;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RepoCommand {
-    /// List the repositories in which something was published
+    /// List the repositories of the catalog
     #[command(after_help = examples::REPO_LIST)]
     List(ReadArgs),
 }
@@ -28,7 +28,7 @@ pub(crate) enum TagCommand {
         #[command(flatten)]
         read: ReadArgs,
     },
-    /// List what a tag has named, the latest change first
+    /// List the changes of a tag, the latest one first
     #[command(after_help = examples::TAG_HISTORY)]
     History {
         /// The repository, for example team/app
@@ -42,20 +42,20 @@ pub(crate) enum TagCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum MetadataCommand {
-    /// Make the tables of DynamoDB; those that are there stay as they are
+    /// Create the tables in DynamoDB; existing tables are not changed
     #[command(after_help = examples::METADATA_INIT)]
     Init(InitArgs),
-    /// Write everything that the registry knows as one JSON object per line
+    /// Export all metadata, as one JSON object per line
     #[command(after_help = examples::METADATA_EXPORT)]
     Export(ExportArgs),
-    /// Read what was exported into an empty registry
+    /// Import an export into an empty registry
     #[command(after_help = examples::METADATA_IMPORT)]
     Import(ImportArgs),
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BlobsCommand {
-    /// Copy every object that the metadata names to another store
+    /// Copy every object that has a record in the metadata to another store
     #[command(after_help = examples::BLOBS_COPY)]
     Copy(CopyArgs),
 }
@@ -71,19 +71,20 @@ pub(crate) struct ReadArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct CollectArgs {
-    /// Report what would be done, and change nothing
+    /// Change nothing, and report what would be done
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Also delete orphaned records, which interrupted operations have left and which keep blobs from being deleted. Once a
-    /// month is enough; `serve --collect-every` does so by itself
+    /// Also delete orphaned records. Interrupted operations leave them, and they prevent the deletion of blobs. Once a month is
+    /// enough; `serve --collect-every` does it by itself
     #[arg(long)]
     pub(crate) deep: bool,
     /// Begin a pass at this interval, until SIGTERM or SIGINT
     #[arg(long, value_name = "DURATION")]
     pub(crate) every: Option<Span>,
-    /// Minimum age before each step, in place of 24h for unreferenced links (before they are marked, and again before they are
-    /// deleted) and for orphaned records, 1h for expired uploads, and 25h for objects that are scheduled for deletion. Must be longer than a client takes from its first blob to its manifest, than
-    /// redirected pulls may take, and than --upload-lifetime of the servers, or those fail
+    /// Minimum age before each step. The defaults are 24h for unreferenced links (before they are marked, and again before
+    /// they are deleted) and for orphaned records, 1h for expired uploads, and 25h for objects that are scheduled for
+    /// deletion. The age must be longer than each of these: the time of a push from its first blob to its manifest, the time
+    /// of a redirected pull, and the servers' --upload-lifetime. Otherwise such pushes, pulls and uploads fail
     #[arg(long, value_name = "DURATION")]
     pub(crate) grace: Option<Span>,
     /// Print one JSON object per pass
@@ -95,13 +96,13 @@ pub(crate) struct CollectArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct FsckArgs {
-    /// Read every object, and compare its hash with its name
+    /// Read every object, and compare its hash with its digest
     #[arg(long)]
     pub(crate) hash: bool,
-    /// Record what is lost, so that the next push uploads it; see below
+    /// Record which objects are missing or damaged, so that the next push uploads them; see below
     #[arg(long)]
     pub(crate) repair: bool,
-    /// What manifests may refer to without its being there, as the server was told
+    /// Whether manifests may refer to absent blobs and manifests; the same value as for the server
     #[arg(long, env = "ROADSTEAD_SPARSE", value_name = "POLICY", default_value = "refuse")]
     pub(crate) sparse: SparsePolicy,
     /// Print one JSON object per finding, and one at the end
@@ -119,8 +120,8 @@ pub(crate) struct InitArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct ExportArgs {
-    /// File to write, or to go on with where an interrupted export of the same registry has left it; standard output
-    /// without this
+    /// File to write. If it holds an interrupted export of the same registry, the export continues it [default: standard
+    /// output]
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
     #[command(flatten)]
@@ -129,11 +130,11 @@ pub(crate) struct ExportArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct ImportArgs {
-    /// What `roadstead metadata export` has written; how far the import has come is kept beside it in FILE.progress
+    /// File of `roadstead metadata export`. The progress of the import is saved in FILE.progress
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// Also into a registry that holds other repositories, or half of another import; records that are there already are
-    /// replaced. Also a file whose records refer to what is not in it
+    /// Import even if the registry has other repositories or an interrupted import of another file (existing records are
+    /// replaced), or if records of the file refer to missing records
     #[arg(long)]
     pub(crate) force: bool,
     #[command(flatten)]
@@ -142,13 +143,13 @@ pub(crate) struct ImportArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct CopyArgs {
-    /// Where to: `s3://BUCKET[/PREFIX]`, or `disk:DIRECTORY` for what is to be a --data directory
+    /// Destination: `s3://BUCKET[/PREFIX]`, or `disk:DIRECTORY` for a directory that becomes a --data directory
     #[arg(long, value_name = "STORE")]
     pub(crate) to: Target,
-    /// Objects that are copied at once
+    /// Number of objects to copy at the same time
     #[arg(long, value_name = "COUNT", default_value = "8", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) jobs: u16,
-    /// Print one JSON object at the end
+    /// Print the report as one JSON object
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! The flags that say by which way blobs leave, and to whom.
+//! The flags that say how blobs are pulled: through the registry, or by a redirect to the object store.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -11,21 +11,21 @@ use shell::delivery::PullRule;
 
 use super::values::Span;
 
-/// How blobs are pulled.
+/// The flags of pulls.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Pulls")]
 pub(crate) struct PullArgs {
-    /// By which way blobs reach those who pull them, when they lie in an object store. A pull is never redirected to the
-    /// host that was asked for it, or below it, whatever this says: clients would send their password along. Which host that
-    /// was, `Host`, `X-Forwarded-Host` and `Forwarded` say
+    /// How clients get blobs from an object store. Whatever this says, a pull is never redirected to the host of the request
+    /// (as `Host`, `X-Forwarded-Host` and `Forwarded` tell it) or to a host below it: clients would send their password
+    /// there
     #[arg(long, env = "ROADSTEAD_PULL", value_name = "WAY", default_value = "auto")]
     pub(crate) pull: PullMode,
-    /// Exceptions to --pull, as `WAY[,repository=GLOB][,network=CIDR]`: the first one that matches counts. In a glob
-    /// `*` is anything within one component of a name, and `**` at its end any number of components. May be repeated;
-    /// in the environment, rules are separated by `;`
+    /// Exceptions to --pull, as `WAY[,repository=GLOB][,network=CIDR]`; the first rule that matches counts. In a glob,
+    /// `*` matches any text within one component of a repository's name, and `**` at the end matches any number of
+    /// components. May be repeated; in the environment, rules are separated by `;`
     #[arg(long, env = "ROADSTEAD_PULL_RULE", value_name = "RULE", value_delimiter = ';')]
     pub(crate) pull_rule: Vec<PullRule>,
-    /// For how long the URL of a redirect works at most; 1m to 12h
+    /// Maximum time for which the presigned URL of a redirect works; 1m to 12h
     #[arg(
         long,
         env = "ROADSTEAD_PRESIGN_LIFETIME",
@@ -33,19 +33,19 @@ pub(crate) struct PullArgs {
         default_value = "15m"
     )]
     pub(crate) presign_lifetime: PresignLifetime,
-    /// Networks of reverse proxies whose `X-Forwarded-For` is believed. Without this the client of every request is
-    /// whoever opened the connection, also when that is a proxy. May be repeated, or separated by commas
+    /// Networks of reverse proxies whose `X-Forwarded-For` the server trusts. The client of any other request is the
+    /// address that opened the connection, even if that is a proxy. May be repeated, or separated by commas
     #[arg(long, env = "ROADSTEAD_TRUSTED_PROXY", value_name = "CIDR", value_delimiter = ',', value_parser = network)]
     pub(crate) trusted_proxy: Vec<IpNet>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PullMode {
-    /// From the object store, by a redirect
+    /// Redirect clients to the object store
     Redirect,
-    /// Through the registry
+    /// The registry sends the blobs
     Proxy,
-    /// By a redirect if the client can probably reach the object store
+    /// Redirect clients that can probably reach the object store
     Auto,
 }
 
@@ -59,7 +59,7 @@ impl From<PullMode> for Delivery {
     }
 }
 
-/// How long a presigned URL works: at most as long as the bytes that lost their name are kept, with room to spare.
+/// The lifetime of a presigned URL. It is shorter, with a margin, than the time for which an unreferenced object is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PresignLifetime(pub(crate) Duration);
 

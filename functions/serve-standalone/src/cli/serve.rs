@@ -15,7 +15,7 @@ use super::values::{self, Length, MetricsAddress, Span};
 
 #[derive(Args, Debug)]
 pub(crate) struct ServeArgs {
-    /// Address and port to serve on; port 0 takes a free one, which is printed
+    /// Address and port to listen on; port 0 takes a free port, which is printed
     #[arg(
         long,
         env = values::LISTEN_VARIABLE,
@@ -24,32 +24,32 @@ pub(crate) struct ServeArgs {
         value_parser = values::listen
     )]
     pub(crate) listen: SocketAddr,
-    /// Users and their passwords, as lines user:hash with bcrypt or argon2id hashes; read again when it changes, and at
-    /// SIGHUP
+    /// File of users and their passwords: lines user:hash with bcrypt or argon2id hashes. The server reads it again when
+    /// it changes, and at SIGHUP
     #[arg(long, env = "ROADSTEAD_HTPASSWD", value_name = "FILE")]
     pub(crate) htpasswd: Option<PathBuf>,
-    /// What requests without credentials may do. Without this, and without --htpasswd, everything on a loopback
-    /// address, while other addresses are refused at start
+    /// What requests without credentials may do. Without this flag and --htpasswd, they may do everything on a loopback
+    /// address, and the server refuses to start on any other address
     #[arg(long, env = "ROADSTEAD_ALLOW_ANONYMOUS", value_name = "WHAT")]
     pub(crate) allow_anonymous: Option<AllowAnonymous>,
-    /// A host name or address, without a port, at which requests are answered beside localhost, 127.0.0.1 and `[::1]`.
-    /// Needed on a loopback address without --htpasswd, where other names are refused because a web page could use
-    /// them, and for --metrics at one; elsewhere every name is answered unless some are given here. May be repeated, or
-    /// separated by commas
+    /// A host name or address, without a port, for which requests are answered, in addition to localhost, 127.0.0.1 and
+    /// `[::1]`. On a loopback address without --htpasswd, and for --metrics on a loopback address, requests for other hosts
+    /// are refused, because a web page could send them. Elsewhere, requests for all hosts are answered unless this flag is
+    /// given. May be repeated, or separated by commas
     #[arg(long, env = "ROADSTEAD_ALLOW_HOST", value_name = "HOST", value_delimiter = ',', value_parser = values::host)]
     pub(crate) allow_host: Vec<registry::Host>,
-    /// Whether manifests may refer to what the repository does not hold
+    /// Whether a manifest may refer to blobs and manifests that are absent in its repository
     #[arg(long, env = "ROADSTEAD_SPARSE", value_name = "POLICY", default_value = "refuse")]
     pub(crate) sparse: SparsePolicy,
-    /// Name of the region that this server belongs to. An upload is continued by servers of the region in which it was
-    /// opened, and by no others
+    /// Name of the region of this server. Only servers of the region in which an upload began can continue it
     #[arg(long, env = "ROADSTEAD_REGION", value_name = "NAME", default_value_t)]
     pub(crate) region: RegionName,
-    /// Whether an acknowledged push survives a power failure, as far as it is kept on this host
+    /// Whether an acknowledged push survives a power failure, for the stores on this host
     #[arg(long, env = "ROADSTEAD_SYNC", value_name = "HOW", default_value = "full")]
     pub(crate) sync: SyncMode,
-    /// How much stays free on the file systems of --data: below that, uploads are refused with 503, while pulls,
-    /// deletions and collection go on. A size, a part such as 10%, or 0 for no floor [default: 5%, at most 1GiB]
+    /// Minimum free space on the file systems of --data. If less is free, uploads are refused with 503; pulls, deletions and
+    /// garbage collection still work. A size, a part of the file system such as 10%, or 0 for no minimum [default: 5%, at
+    /// most 1GiB]
     #[arg(
         long,
         env = "ROADSTEAD_MIN_FREE",
@@ -59,23 +59,24 @@ pub(crate) struct ServeArgs {
         value_parser = values::min_free
     )]
     pub(crate) min_free: MinFree,
-    /// Start although the metadata is empty beside blobs of a registry, or names blobs that are all gone: what is lost
-    /// is given up. Without this such a start is refused, because a directory was mistyped or not mounted, most likely.
-    /// For one start: leave it out again afterwards
+    /// Start although one half of a registry is lost: the metadata is empty and there are blobs, or the metadata refers to
+    /// blobs of which none is present. Without this flag the server refuses to start in these cases, because most likely a
+    /// directory was mistyped or is not mounted. Give this flag for one start, and leave it out afterwards
     #[arg(long, env = "ROADSTEAD_BEGIN_ANEW", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) begin_anew: bool,
-    /// Form of the log on standard error; text on a terminal and JSON elsewhere unless set
+    /// Format of the log on standard error [default: text on a terminal, JSON elsewhere]
     #[arg(long, env = "ROADSTEAD_LOG", value_name = "FORM")]
     pub(crate) log: Option<LogFormatArg>,
-    /// What is logged: a level, or targets with levels. `info,access=off` leaves out the line for each request
+    /// What is logged: a level, or a list of targets with levels. `info,access=off` leaves out the line for each request
     #[arg(long, env = "ROADSTEAD_LOG_LEVEL", value_name = "FILTER", default_value = "info")]
     pub(crate) log_level: String,
-    /// Interval between garbage collections, each as by `roadstead collect`. Of several servers over the same stores one at a
-    /// time goes through the metadata. Once in 30 days a pass is a deep one, as with `--deep`
+    /// Interval between collection passes in the background, each as by `roadstead collect`. If several servers share the
+    /// stores, one of them at a time examines the metadata. Once in 30 days a pass is a deep one, as with `--deep`
     #[arg(long, env = "ROADSTEAD_COLLECT_EVERY", value_name = "DURATION")]
     pub(crate) collect_every: Option<Span>,
-    /// Where `/metrics` is served, as text for Prometheus: `off`, `here` (beside the registry, to every client), or an
-    /// ADDRESS:PORT of its own; at a loopback address only to the names of this machine and of --allow-host
+    /// Where `/metrics` is served, as text for Prometheus: `off`, `here` (at the address of the registry, for all clients),
+    /// or a separate ADDRESS:PORT. On a loopback address, only requests for localhost, 127.0.0.1, `[::1]` and the hosts of
+    /// --allow-host are answered
     #[arg(long, env = "ROADSTEAD_METRICS", value_name = "WHERE", default_value = "off")]
     pub(crate) metrics: MetricsAddress,
     #[command(flatten)]
@@ -88,33 +89,35 @@ pub(crate) struct ServeArgs {
     pub(crate) limits: LimitArgs,
 }
 
-/// Bounds of the server.
+/// The flags of limits.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Limits")]
 pub(crate) struct LimitArgs {
-    /// Connections at once. For one more another one ends: of the client with the most connections the one that gets on
-    /// least. If none does, the new one gets 503 after 5 seconds; `/livez` and `/readyz` are answered in any case
+    /// Maximum number of connections. A connection above the limit replaces another one: that of the client with the most
+    /// connections that makes the least progress. If none can be replaced, requests on the new connection get 503 after 5
+    /// seconds; `/livez` and `/readyz` are answered in any case
     #[arg(long, env = "ROADSTEAD_MAX_CONNECTIONS", value_name = "COUNT", default_value = "1024",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_connections: u32,
-    /// Requests in progress at once, over all connections; more are answered with 503. A request counts once for each 6 KiB
-    /// of memory that its head takes. One client gets at most three quarters, and less when others want some
+    /// Maximum number of requests in progress on all connections; further requests are answered with 503. A request counts
+    /// once for each 6 KiB of memory that its head takes. One client gets at most three quarters, and less while other
+    /// clients need some
     #[arg(long, env = "ROADSTEAD_MAX_REQUESTS", value_name = "COUNT", default_value = "4096",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_requests: u32,
-    /// Memory for the bodies of all uploads together; more uploads wait for room, and a body that was interrupted for
-    /// lack of it ends with 503. As much again is for manifests and lists, and twice as much for blobs on their way out
-    /// [default: 64MiB, with blobs in S3 512MiB for uploads]
+    /// Memory for the bodies of all uploads together. Further uploads wait for memory; a body that was interrupted because
+    /// of it is answered with 503. The same amount again is for manifests and lists, and twice the amount for blobs that
+    /// are sent [default: 64MiB; for uploads into S3 512MiB]
     #[arg(long, env = "ROADSTEAD_UPLOAD_MEMORY", value_name = "SIZE")]
     pub(crate) upload_memory: Option<Length>,
-    /// For how long a request waits for memory before it is answered with 503. While others wait, bodies that arrive,
-    /// and answers that are read, at less than 16 KiB a second give way [default: 30s, for uploads into S3 5m]
+    /// Maximum time for which a request waits for memory before it is answered with 503. While requests wait, bodies and
+    /// answers that are slower than 16 KiB a second are ended [default: 30s; for uploads into S3 5m]
     #[arg(long, env = "ROADSTEAD_MEMORY_TIMEOUT", value_name = "DURATION")]
     pub(crate) memory_timeout: Option<Span>,
-    /// The largest blob that is accepted
+    /// Maximum size of a blob
     #[arg(long, env = "ROADSTEAD_MAX_BLOB_SIZE", value_name = "SIZE", default_value = "500GiB")]
     pub(crate) max_blob_size: Length,
-    /// For how long an upload that was begun may be continued; up to 24h, since what it stored is collected afterwards
+    /// Maximum time for which an upload can be continued after its start; up to 24h. Afterwards its data is deleted
     #[arg(
         long,
         env = "ROADSTEAD_UPLOAD_LIFETIME",
@@ -123,8 +126,8 @@ pub(crate) struct LimitArgs {
         value_parser = values::within_a_day
     )]
     pub(crate) upload_lifetime: Span,
-    /// From the first byte of a request, or from the opening of a connection, to the end of the request's head. The handshake
-    /// of TLS counts too
+    /// Maximum time for the head of a request, from its first byte or from the opening of the connection. It includes the
+    /// TLS handshake
     #[arg(
         long,
         env = "ROADSTEAD_HEADER_TIMEOUT",
@@ -132,17 +135,17 @@ pub(crate) struct LimitArgs {
         default_value = "30s"
     )]
     pub(crate) header_timeout: Span,
-    /// For how long a connection may be kept without a request, from the last byte of the last answer
+    /// Maximum time for which a connection stays open without a request, from the last byte of the last answer
     #[arg(long, env = "ROADSTEAD_KEEP_ALIVE", value_name = "DURATION", default_value = "2m")]
     pub(crate) keep_alive: Span,
-    /// For how long no byte of a request's body may arrive. Clients that compress while they send are silent for a while
+    /// Maximum time between two bytes of a request's body. Clients that compress while they send may pause for a while
     #[arg(long, env = "ROADSTEAD_IDLE_TIMEOUT", value_name = "DURATION", default_value = "2m")]
     pub(crate) idle_timeout: Span,
-    /// For how long a client may read less than 1 KiB of a response. What the system keeps for it counts as read: on
-    /// Linux up to 256 KiB, of which it takes more when half was sent
+    /// Maximum time in which a client must read at least 1 KiB of an answer. Bytes in the send buffer of the operating
+    /// system count as read: on Linux up to 256 KiB, and the system takes more when half of them were sent
     #[arg(long, env = "ROADSTEAD_STALL_TIMEOUT", value_name = "DURATION", default_value = "2m")]
     pub(crate) stall_timeout: Span,
-    /// For how long a body, of a request or of a response, may take in all
+    /// Maximum time for the whole body of a request or of an answer
     #[arg(
         long,
         env = "ROADSTEAD_REQUEST_TIMEOUT",
@@ -150,8 +153,8 @@ pub(crate) struct LimitArgs {
         default_value = "6h"
     )]
     pub(crate) request_timeout: Span,
-    /// For how long requests in flight are waited for after SIGTERM. What stops the server should wait longer than
-    /// this before it kills (Kubernetes: its termination grace period; systemd: its stop timeout)
+    /// Maximum time for which the server waits for requests in progress after SIGTERM. The service manager must wait longer
+    /// before it kills the server (Kubernetes: termination grace period; systemd: stop timeout)
     #[arg(long, env = "ROADSTEAD_DRAIN_TIMEOUT", value_name = "DURATION", default_value = "5m")]
     pub(crate) drain_timeout: Span,
 }
@@ -166,11 +169,11 @@ pub(crate) enum AllowAnonymous {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SparsePolicy {
-    /// Everything that a manifest refers to must be in its repository
+    /// No: all blobs and manifests that a manifest refers to must be in its repository
     Refuse,
-    /// An index may name manifests that are absent, as after a copy of one platform
+    /// An index may refer to absent manifests, as after a copy of one platform
     Indexes,
-    /// Nothing needs to be present
+    /// Yes: all references may be absent
     Allow,
 }
 
@@ -186,9 +189,9 @@ impl From<SparsePolicy> for Sparse {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SyncMode {
-    /// Yes: files and directories are synced before anything is acknowledged
+    /// Yes: files and directories are synced before a push is acknowledged
     Full,
-    /// No: faster, and safe only against a crash of the server itself
+    /// No: faster; an acknowledged push survives only a crash of the server itself
     Off,
 }
 

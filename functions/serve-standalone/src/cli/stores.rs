@@ -1,19 +1,19 @@
-//! The flags that say where a registry keeps things: the same for the server and for every operator's command.
+//! The flags that say where a registry stores blobs and metadata. The server and all commands have the same ones.
 
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use shell::stores::{BlobBackend, CloudConfig, MetadataBackend, ServiceUrl, StoreConfig, TableName, parse_encryption};
 
-/// Where bytes and names are.
+/// Where blobs and metadata are.
 ///
-/// What may be left out is an [`Option`] also where it has a default, so that a flag for a store that is not in use is
-/// told from one that was not given.
+/// An optional flag is an [`Option`] even if it has a default. So [`StoreArgs::check`] can tell whether a flag for a store
+/// that is not in use was given.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Stores")]
 pub(crate) struct StoreArgs {
-    /// Directory of what is kept on this host; made if it does not exist. Several servers on one host may share it.
-    /// Not used at all with blobs in S3 and metadata in DynamoDB
+    /// Directory for the stores on this host. `serve` and `metadata import` create it if it does not exist. Several servers
+    /// on one host may share it. Not used if blobs are in S3 and metadata in DynamoDB
     #[arg(
         long,
         env = "ROADSTEAD_DATA",
@@ -21,48 +21,48 @@ pub(crate) struct StoreArgs {
         default_value = "./roadstead-data"
     )]
     pub(crate) data: PathBuf,
-    /// Where bytes are: `disk` (in --data) or `s3://BUCKET[/PREFIX]`, on AWS or on whatever speaks S3
+    /// Where blobs are stored: `disk` (in --data) or `s3://BUCKET[/PREFIX]`, on AWS or any S3-compatible store
     #[arg(long, env = "ROADSTEAD_BLOBS", value_name = "STORE", default_value = "disk")]
     pub(crate) blobs: BlobBackend,
-    /// Where names are: `sqlite` (in --data) or `dynamodb://TABLE`; `roadstead metadata init` makes the table
+    /// Where metadata is stored: `sqlite` (in --data) or `dynamodb://TABLE`; `roadstead metadata init` creates the table
     #[arg(long, env = "ROADSTEAD_METADATA", value_name = "STORE", default_value = "sqlite")]
     pub(crate) metadata: MetadataBackend,
     /// DynamoDB table for uploads in progress, pending deletions and signing keys, which must not be replicated to another
     /// region [default: the table of the metadata]
     #[arg(long, env = "ROADSTEAD_LOCAL_TABLE", value_name = "TABLE")]
     pub(crate) local_table: Option<TableName>,
-    /// AWS region [default: what AWS tools find]
+    /// AWS region [default: as AWS tools find it]
     #[arg(long, env = "ROADSTEAD_AWS_REGION", value_name = "REGION")]
     pub(crate) aws_region: Option<String>,
-    /// Profile of the AWS configuration files [default: what AWS tools find]
+    /// Profile of the AWS configuration files [default: as AWS tools find it]
     #[arg(long, env = "ROADSTEAD_AWS_PROFILE", value_name = "NAME")]
     pub(crate) aws_profile: Option<String>,
-    /// URL of an S3 that is not Amazon's; `AWS_ENDPOINT_URL_S3` works too
+    /// URL of an S3-compatible store other than AWS; `AWS_ENDPOINT_URL_S3` has the same effect
     #[arg(long, env = "ROADSTEAD_S3_ENDPOINT", value_name = "URL")]
     pub(crate) s3_endpoint: Option<ServiceUrl>,
-    /// URL under which clients reach the same S3, for redirected pulls [default: the endpoint]
+    /// URL at which clients reach the same S3, for redirected pulls [default: the endpoint]
     #[arg(long, env = "ROADSTEAD_S3_PUBLIC_ENDPOINT", value_name = "URL")]
     pub(crate) s3_public_endpoint: Option<ServiceUrl>,
-    /// Whether the bucket stands in the path of a URL, or in its host name [default: auto]
+    /// Whether the bucket's name is in the path of a URL or in its host name [default: auto]
     #[arg(long, env = "ROADSTEAD_S3_PATH_STYLE", value_name = "WHEN")]
     pub(crate) s3_path_style: Option<PathStyleArg>,
-    /// Account that owns the bucket: requests fail when it is another's
+    /// AWS account that must own the bucket; requests fail if another account owns it
     #[arg(long, env = "ROADSTEAD_S3_EXPECTED_BUCKET_OWNER", value_name = "ACCOUNT")]
     pub(crate) s3_expected_bucket_owner: Option<String>,
-    /// How objects are encrypted where they lie: `none` (as the bucket does), `aes256`, `kms` or `kms:KEY-ID`
+    /// Encryption of objects at rest: `none` (the setting of the bucket), `aes256`, `kms` or `kms:KEY-ID`
     /// [default: none]
     #[arg(long, env = "ROADSTEAD_S3_ENCRYPTION", value_name = "HOW", value_parser = parse_encryption)]
     pub(crate) s3_encryption: Option<store_s3::Encryption>,
-    /// Sizes of the parts of a large upload; `equal` is for stores that want one size [default: growing]
+    /// Sizes of the parts of a large upload; `equal` is for stores that require parts of one size [default: growing]
     #[arg(long, env = "ROADSTEAD_S3_PARTS", value_name = "SIZES")]
     pub(crate) s3_parts: Option<PartsArg>,
-    /// URL of a DynamoDB that is not Amazon's; `AWS_ENDPOINT_URL_DYNAMODB` works too
+    /// URL of a DynamoDB-compatible store other than AWS; `AWS_ENDPOINT_URL_DYNAMODB` has the same effect
     #[arg(long, env = "ROADSTEAD_DYNAMODB_ENDPOINT", value_name = "URL")]
     pub(crate) dynamodb_endpoint: Option<ServiceUrl>,
 }
 
 impl StoreArgs {
-    /// The same as values.
+    /// The flags as plain values.
     pub(crate) fn config(&self) -> StoreConfig {
         StoreConfig {
             data: self.data.clone(),
@@ -83,15 +83,15 @@ impl StoreArgs {
         }
     }
 
-    /// Refuses flags for stores that are not in use: whoever gives them believes that they are. `copies_to_s3` says
-    /// that S3 is in use whatever `--blobs` says.
+    /// Fails if a flag is given for a store that is not in use, because the operator believes that the store is in use.
+    /// `copies_to_s3` says that S3 is in use, whatever `--blobs` says.
     pub(crate) fn check(&self, copies_to_s3: bool) -> Result<(), String> {
         let s3 = copies_to_s3 || matches!(self.blobs, BlobBackend::S3(_));
         let dynamodb = matches!(self.metadata, MetadataBackend::DynamoDb(_));
         let unused = |given: bool, flag: &str, needs: &str| {
             if given {
                 return Err(format!(
-                    "{flag} has no effect here: it needs {needs}. Add that, or leave {flag} out (also from the environment)"
+                    "{flag} has no effect without {needs}. Add {needs}, or remove {flag} (also from the environment)"
                 ));
             }
             Ok(())
@@ -122,7 +122,7 @@ impl StoreArgs {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PathStyleArg {
-    /// In the path when an endpoint is given, in the host name on AWS
+    /// In the path if an endpoint is given, in the host name on AWS
     #[default]
     Auto,
     /// HOST/BUCKET/KEY
@@ -143,10 +143,10 @@ impl From<PathStyleArg> for store_s3::PathStyle {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PartsArg {
-    /// The further into an upload, the larger, so that 500 GiB fit
+    /// Parts grow in the course of an upload, so that 500 GiB fit
     #[default]
     Growing,
-    /// All but the last of one size
+    /// All parts but the last have one size
     Equal,
 }
 

@@ -10,17 +10,17 @@ use std::time::Duration;
 
 use store_embedded::MinFree;
 
-/// The variable that says where the server listens: also for those who ask it.
+/// The variable of the server's address. `roadstead health` reads it too.
 pub(super) const LISTEN_VARIABLE: &str = "ROADSTEAD_LISTEN";
 
-/// The variable that names the server's certificate: who asks it learns from it that there is TLS.
+/// The variable of the server's certificate. If it is set, `roadstead health` knows that the server has TLS.
 pub(super) const TLS_CERT_VARIABLE: &str = "ROADSTEAD_TLS_CERT";
 
-/// Where it listens if nobody says so.
+/// The default address.
 pub(super) const DEFAULT_LISTEN: &str = "127.0.0.1:5000";
 
-/// Reads an address to serve on. A name would have to be resolved, and could resolve to an address that is not meant
-/// to be public; only `localhost` and an empty host (every address) are known.
+/// Parses an address to listen on. The only host name is `localhost`; an empty host is every address. Other names would
+/// have to be resolved, and could resolve to an address that is not meant to be public.
 pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
     if let Ok(address) = text.parse() {
         return Ok(address);
@@ -35,7 +35,7 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
-/// Reads a host without a port: a port that is forwarded differs from the registry's own.
+/// Parses a host without a port. A port would be wrong behind a port forwarding, where it differs from the registry's own.
 pub(super) fn host(text: &str) -> Result<registry::Host, String> {
     let host: registry::Host = text
         .parse()
@@ -49,11 +49,11 @@ pub(super) fn host(text: &str) -> Result<registry::Host, String> {
 /// Where metrics are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MetricsAddress {
-    /// Nowhere.
+    /// Metrics are not served.
     Off,
-    /// Where the registry is.
+    /// At the address of the registry.
     Here,
-    /// At an address of their own.
+    /// At a separate address.
     At(SocketAddr),
 }
 
@@ -71,7 +71,7 @@ impl FromStr for MetricsAddress {
     }
 }
 
-/// A duration that is longer than nothing.
+/// A duration, from 1 millisecond to 365 days.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Span(pub(crate) Duration);
 
@@ -88,7 +88,7 @@ impl FromStr for Span {
             "d" => 86_400_000,
             _ => return Err("expected a duration such as 500ms, 30s, 5m or 6h".into()),
         };
-        // A bound keeps sums with the present time representable.
+        // The upper bound keeps sums with the present time representable.
         match number.parse::<u64>().ok().and_then(|number| number.checked_mul(millis)) {
             Some(millis @ 1..=31_536_000_000) => Ok(Self(Duration::from_millis(millis))),
             _ => Err("expected a duration from 1ms to 365d".into()),
@@ -96,8 +96,8 @@ impl FromStr for Span {
     }
 }
 
-/// Reads a duration of at most a day: objects that lost their name are kept for an hour longer than that, so that
-/// whoever may still repeat the end of an upload finds its bytes.
+/// Parses a duration of at most a day. Unreferenced objects are kept an hour longer than that: a client may repeat the last
+/// request of an upload as long as its token is valid, and must find the object.
 pub(crate) fn within_a_day(text: &str) -> Result<Span, String> {
     match text.parse()? {
         Span(duration) if duration > Duration::from_hours(24) => Err("expected a duration of at most 24h".into()),
@@ -139,7 +139,7 @@ impl FromStr for Length {
     }
 }
 
-/// Reads what is to stay free of a disk: a size, a part of the whole, or nothing for the default.
+/// Parses the minimum free space of a disk: a size, a part of the whole, or an empty text for the default.
 pub(super) fn min_free(text: &str) -> Result<MinFree, String> {
     if text.is_empty() {
         return Ok(MinFree::DEFAULT);

@@ -1,4 +1,4 @@
-//! `roadstead blobs`: moving bytes.
+//! `roadstead blobs`: copies blobs between stores.
 
 mod copy;
 mod place;

@@ -13,6 +13,7 @@ use shell::clock::SystemEnvironment;
 use shell::collector::describe;
 use shell::opened::Opened;
 use shell::stores::Absent;
+use shell::text::count;
 use shell::timestamp;
 use tokio_util::sync::CancellationToken;
 
@@ -22,10 +23,10 @@ use super::store::with;
 use crate::cli::CollectArgs;
 use crate::failure::Failure;
 
-/// Collects once, or from time to time.
+/// Runs one collection pass, or one at each interval.
 pub(super) fn run(args: &CollectArgs) -> Result<(), Failure> {
     with(&args.stores, Absent::Refuse, async |opened| {
-        let signals = Signals::new().map_err(|error| Failure::failed("cannot listen to signals", error))?;
+        let signals = Signals::new().map_err(|error| Failure::failed("cannot handle signals", error))?;
         let stop = CancellationToken::new();
         let guard = stop.clone().drop_guard();
         tokio::spawn(async move {
@@ -44,9 +45,9 @@ pub(super) fn run(args: &CollectArgs) -> Result<(), Failure> {
                 _ = ticks.tick() => {}
             }
             match once(args, &opened, &stop).await.and_then(|report| conclude(&report)) {
-                // The end of the passes was asked for, and not of one.
+                // A signal ends all passes; that it has interrupted one is no failure.
                 _ if stop.is_cancelled() => return Ok(()),
-                // What fails now may work at the next pass.
+                // The next pass may succeed.
                 Err(Failure::Failed(text)) => eprintln!("roadstead: {text}"),
                 Err(failure) => return Err(failure),
                 Ok(()) => {}
@@ -62,7 +63,7 @@ async fn once(args: &CollectArgs, opened: &Opened, stop: &CancellationToken) -> 
     opened.condition.admit();
     opened.condition.look();
     let fit = opened.condition.may_collect().await;
-    fit.map_err(|error| Failure::failed("nothing is collected", error))?;
+    fit.map_err(|error| Failure::failed("nothing is collected now", error))?;
     let stores = opened.condition.guarding(&opened.stores);
     let environment: Arc<dyn Environment> = Arc::new(SystemEnvironment);
     let options = Options {
@@ -73,8 +74,10 @@ async fn once(args: &CollectArgs, opened: &Opened, stop: &CancellationToken) -> 
     let collected = collect(&stores, environment, &options, &mut |report| {
         progress.show(|| {
             format!(
-                "{} records, {} uploads, {} deletions",
-                report.metadata.seen, report.sessions_swept, report.objects_deleted
+                "{}, {}, {}",
+                count(report.metadata.seen, "record", "records"),
+                count(report.sessions_swept, "expired upload", "expired uploads"),
+                count(report.objects_deleted, "deletion", "deletions"),
             )
         });
         if stop.is_cancelled() {
@@ -95,39 +98,37 @@ async fn once(args: &CollectArgs, opened: &Opened, stop: &CancellationToken) -> 
             let Interrupted { report, what, source } = interrupted;
             let attempt = match report.failed {
                 1 => what,
-                failed => format!("{failed} operations failed, of which the first: {what}"),
+                failed => format!("{failed} operations failed; the first of them: {what}"),
             };
             Err(Failure::Failed(format!(
-                "{attempt}: {source}. The next run tries this again"
+                "{attempt}: {source}. The next pass tries this again"
             )))
         }
     }
 }
 
-/// Whether a run in which nothing failed has done what it was started for.
+/// The result of a pass without failures: an error if the pass has not examined everything.
 fn conclude(report: &Report) -> Result<(), Failure> {
     if report.stopped {
-        return Err(Failure::Failed(
-            "interrupted; the next run continues where this one ended".into(),
-        ));
+        return Err(Failure::Failed("interrupted: the next pass continues from here".into()));
     }
     report
         .busy_until
         .map_or(Ok(()), |until| Err(Failure::Failed(busy(until))))
 }
 
-/// What to do when another process goes through the metadata.
+/// What to do when another process holds the metadata.
 fn busy(until: Timestamp) -> String {
     if until >= UNTIL_IMPORTED {
         return "the metadata was not examined and no pending deletion was carried out, because an import into this registry \
-                is not finished; expired uploads were handled. Run the same `roadstead metadata import` again, which \
-                continues where it was interrupted: until it has finished, nothing else is collected"
+                is not complete; expired uploads were handled. Run the same `roadstead metadata import` again, which \
+                continues where it was interrupted. Until it is complete, nothing else is collected"
             .into();
     }
     format!(
-        "the metadata was not examined, because another process goes through it until {}, or longer; expired uploads and \
+        "the metadata was not examined, because another collection examines it at least until {}; expired uploads and \
          pending deletions were handled. If no other collection is running, one was killed: run this again after that \
-         time, and it continues from there",
+         time, and it continues where the other one stopped",
         timestamp::seconds(until)
     )
 }

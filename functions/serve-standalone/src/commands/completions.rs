@@ -7,9 +7,9 @@ use clap_complete::Shell;
 use crate::cli;
 use crate::failure::Failure;
 
-/// Prints the script that makes `shell` complete the command line.
+/// Prints the completion script for `shell`.
 pub(super) fn run(shell: Shell) -> Result<(), Failure> {
-    // Into memory first: the generator panics when nobody reads its output.
+    // Into memory first: the generator panics if standard output is closed.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut cli::definition(), "roadstead", &mut script);
     Ok(io::stdout().lock().write_all(&script)?)

@@ -1,4 +1,4 @@
-//! `roadstead fsck`: what does not agree, what cannot be pulled because of it, and what to do.
+//! `roadstead fsck`: reports what does not agree, which images cannot be pulled because of it, and what to do.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -13,8 +13,9 @@ use crate::cli::FsckArgs;
 use crate::failure::Failure;
 use shell::clock::SystemEnvironment;
 use shell::stores::Absent;
+use shell::text::count;
 
-/// Checks everything, and prints what does not agree. What is found decides the exit code, whoever reads it.
+/// Checks everything, and prints the findings. The findings decide the exit code, even if standard output is closed.
 pub(super) fn run(args: &FsckArgs) -> Result<(), Failure> {
     let (mut printed, mut findings) = (Ok(()), 0_u64);
     let summary = with(&args.stores, Absent::Refuse, async |opened| {
@@ -30,17 +31,17 @@ pub(super) fn run(args: &FsckArgs) -> Result<(), Failure> {
             Event::Found(finding) => {
                 findings += 1;
                 progress.clear();
-                // The check goes on when nobody reads any more: its end is worth knowing.
+                // The check continues if standard output is closed: the exit code still tells its result.
                 if printed.is_ok() {
                     printed = show(args, finding);
                 }
             }
             Event::Progress(summary) => progress.show(|| {
                 format!(
-                    "{} blobs, {} manifests, {} objects ({})",
-                    summary.blobs,
-                    summary.manifests,
-                    summary.objects,
+                    "{}, {}, {} ({})",
+                    count(summary.blobs, "blob", "blobs"),
+                    count(summary.manifests, "manifest", "manifests"),
+                    count(summary.objects, "object", "objects"),
                     size(summary.object_bytes)
                 )
             }),
@@ -49,7 +50,7 @@ pub(super) fn run(args: &FsckArgs) -> Result<(), Failure> {
         .map_err(|error| Failure::failed("the check could not be finished", error))
     })
     .map_err(|failure| match failure {
-        Failure::Failed(text) if findings > 0 => Failure::Failed(format!("{findings} things do not agree; {text}")),
+        Failure::Failed(text) if findings > 0 => Failure::Failed(format!("{}; {text}", disagreement(findings))),
         Failure::Failed(text) => Failure::Unknown(text),
         failure => failure,
     })?;
@@ -63,13 +64,12 @@ fn show(args: &FsckArgs, finding: &Finding) -> io::Result<()> {
     if args.json {
         writeln!(output, "{value}")
     } else {
-        writeln!(output, "{}{}", words(&value), advice(finding, args.repair))
+        writeln!(output, "{}{}", text_of(&value), advice(finding, args.repair))
     }
 }
 
-/// A finding for people: what it is, and everything about it. The fields are those of its JSON, so that the two cannot
-/// tell different things.
-fn words(finding: &Value) -> String {
+/// A finding as text: its kind and its fields. They are made from its JSON, so that both forms say the same.
+fn text_of(finding: &Value) -> String {
     let mut text = String::new();
     let Value::Object(fields) = finding else { return text };
     if let Some(kind) = fields.get("finding").and_then(Value::as_str) {
@@ -78,7 +78,7 @@ fn words(finding: &Value) -> String {
     for (name, value) in fields.iter().filter(|(name, _)| *name != "finding") {
         let value = match value {
             Value::String(value) => value.clone(),
-            // A location: the key alone says which.
+            // A location. Its key identifies the object.
             Value::Object(location) => location.get("key").and_then(Value::as_str).unwrap_or("?").to_owned(),
             other => other.to_string(),
         };
@@ -87,7 +87,7 @@ fn words(finding: &Value) -> String {
     text
 }
 
-/// What to do about it.
+/// What the operator can do about a finding.
 fn advice(finding: &Finding, repaired: bool) -> String {
     let what = match finding {
         Finding::ManifestNotPullable {
@@ -101,7 +101,7 @@ fn advice(finding: &Finding, repaired: bool) -> String {
             names.join(", ")
         }
         Finding::BlobNotPullable { repository, digest } => format!("{repository}@{digest}"),
-        Finding::RecordedAsMissing { .. } if repaired => return ": it is used again".to_owned(),
+        Finding::RecordedAsMissing { .. } if repaired => return ": the registry uses it again".to_owned(),
         Finding::RecordedAsMissing { .. } => return ": run `roadstead fsck --repair`".to_owned(),
         _ => return String::new(),
     };
@@ -118,14 +118,14 @@ fn sum_up(args: &FsckArgs, summary: &Summary) -> io::Result<()> {
     } else {
         writeln!(
             io::stderr(),
-            "{} repositories, {} manifests, {} tags, {} blobs, {} objects ({}): {} findings{}",
-            summary.repositories,
-            summary.manifests,
-            summary.tags,
-            summary.blobs,
-            summary.objects,
+            "{}, {}, {}, {}, {} ({}): {}{}",
+            count(summary.repositories, "repository", "repositories"),
+            count(summary.manifests, "manifest", "manifests"),
+            count(summary.tags, "tag", "tags"),
+            count(summary.blobs, "blob", "blobs"),
+            count(summary.objects, "object", "objects"),
             size(summary.object_bytes),
-            summary.findings,
+            count(summary.findings, "finding", "findings"),
             if args.repair {
                 format!(", {} repaired", summary.repaired)
             } else {
@@ -135,26 +135,32 @@ fn sum_up(args: &FsckArgs, summary: &Summary) -> io::Result<()> {
     }
 }
 
-/// What the command ends with. That nobody reads is no failure; that a report could not be written is one, unless there
-/// is worse to tell.
+/// The result of the command. A closed standard output is no failure. A report that could not be written is one; findings
+/// come first.
 fn conclude(printed: io::Result<()>, findings: u64) -> Result<(), Failure> {
     match (findings, printed.map_err(Failure::from)) {
         (0, Err(Failure::Failed(text))) => Err(Failure::Unknown(text)),
         (0, _) => Ok(()),
-        (findings, Err(Failure::Failed(text))) => {
-            Err(Failure::Failed(format!("{findings} things do not agree; {text}")))
-        }
-        (findings, _) => Err(Failure::Failed(format!("{findings} things do not agree"))),
+        (findings, Err(Failure::Failed(text))) => Err(Failure::Failed(format!("{}; {text}", disagreement(findings)))),
+        (findings, _) => Err(Failure::Failed(disagreement(findings))),
     }
+}
+
+/// The error text for this number of findings, of which there is at least one.
+fn disagreement(findings: u64) -> String {
+    format!(
+        "the metadata and the objects do not agree: {}",
+        count(findings, "finding", "findings")
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What is found decides, however the report fares.
+    /// The findings decide, whether or not the report could be written.
     #[test]
-    fn findings_decide_how_it_ends() {
+    fn findings_decide_the_exit_code() {
         let ends = |error: Option<io::ErrorKind>, findings| match conclude(
             error.map_or(Ok(()), |kind| Err(kind.into())),
             findings,
@@ -170,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_pulled_is_told_with_what_to_do() {
+    fn an_unpullable_manifest_is_reported_with_what_to_do() {
         let digest: oci::Digest = format!("sha256:{}", "a".repeat(64)).parse().expect("a digest");
         let manifest = |tags: &[&str]| Finding::ManifestNotPullable {
             repository: "team/app".parse().expect("a name"),
@@ -190,13 +196,13 @@ mod tests {
     }
 
     #[test]
-    fn a_finding_is_told_with_all_that_is_known_of_it() {
+    fn a_finding_is_printed_with_all_its_fields() {
         let finding = json!({
             "finding": "object_missing",
             "digest": "sha256:abc",
             "location": { "store": "main", "key": "00.1" },
         });
-        let text = words(&finding);
+        let text = text_of(&finding);
         assert!(
             text.starts_with("object missing ") && text.contains("digest=sha256:abc") && text.contains("location=00.1"),
             "{text}"

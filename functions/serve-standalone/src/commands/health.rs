@@ -1,4 +1,4 @@
-//! `roadstead health`: what a running server says of itself, as an exit code.
+//! `roadstead health`: asks a running server for its health, and makes an exit code of the answer.
 
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -20,7 +20,7 @@ use crate::cli::HealthArgs;
 use crate::failure::Failure;
 use crate::tls;
 
-/// The longest answer that is read, in bytes. The server's own has a line or some.
+/// The longest answer that is read, in bytes. An answer of the server has a few lines.
 const MAX_ANSWER: usize = 16 << 10;
 
 /// Asks the server, prints its answer, and fails if that is not 200.
@@ -28,7 +28,7 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
     let address = reachable(args.listen);
     if address.port() == 0 {
         return Err(Failure::Usage(
-            "port 0 cannot be asked: give the port that the server has printed, by --listen".into(),
+            "a server cannot be asked at port 0: give the port that the server has printed, with --listen".into(),
         ));
     }
     let path = match (args.live, args.push) {
@@ -38,12 +38,12 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
     };
     let (status, answer) = store::run(async {
         let asked = tokio::time::timeout(args.timeout.0, ask(address, path, args.tls)).await;
-        let late = |_| Failure::Failed(format!("{address} has not answered in time (--timeout)"));
+        let late = |_| Failure::Failed(format!("{address} has not answered within --timeout"));
         asked.map_err(late)?.map_err(|error| {
             let attempt = format!(
-                "cannot ask {scheme}://{address}{path}; is the server running, at this address{hint}?",
+                "cannot reach {scheme}://{address}{path}; is the server running at this address{hint}?",
                 scheme = if args.tls { "https" } else { "http" },
-                hint = if args.tls { ", and with TLS" } else { "" },
+                hint = if args.tls { " with TLS" } else { "" },
             );
             Failure::failed(attempt, error)
         })
@@ -65,13 +65,13 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
     }
     if status == StatusCode::BAD_REQUEST && !args.tls {
         return Err(Failure::Failed(format!(
-            "{path} was answered with {status}; a server with TLS is asked with --tls"
+            "the server has answered {path} with {status}; if it has TLS, add --tls"
         )));
     }
-    Err(Failure::Failed(format!("{path} was answered with {status}")))
+    Err(Failure::Failed(format!("the server has answered {path} with {status}")))
 }
 
-/// Where a server that listens at `address` is reached from its own host.
+/// The address at which a server that listens on `address` is reached from its own host.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -101,7 +101,7 @@ async fn ask_over(
     path: &str,
 ) -> Result<(StatusCode, String), Box<dyn std::error::Error + Send + Sync>> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;
-    // It ends with the runtime, after the answer.
+    // This task ends with the runtime, after the answer.
     tokio::spawn(connection);
     let request = Request::get(path)
         .header(HOST, address.to_string())

@@ -1,4 +1,4 @@
-//! `roadstead htpasswd`: a line for a file of users, printed or put into the file.
+//! `roadstead htpasswd`: changes a file of users, or prints a line for one.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, BufRead as _, ErrorKind, IsTerminal as _, Read as _, Write as _};
@@ -17,9 +17,9 @@ use crate::htpasswd::file::{Users, check_name, decode};
 use crate::htpasswd::hash::Hash;
 use crate::htpasswd::watched::MAX_FILE;
 
-/// Who may read a new file: it holds what guesses can be tried on.
+/// The permissions of a new file. Only its owner can read it, because passwords can be guessed from hashes.
 const NEW_MODE: u32 = 0o600;
-/// As many links as Linux follows.
+/// Maximum number of symbolic links in a row; Linux follows the same number.
 const MAX_LINKS: usize = 40;
 
 /// Prints a line, or changes a file.
@@ -33,7 +33,7 @@ pub(super) fn run(args: &HtpasswdArgs) -> Result<(), Failure> {
             Ok(())
         }
         (Some(file), false) => {
-            // Asked for first: nobody else waits for the file while somebody types.
+            // The password is read before the file is locked, so that no other command waits while the user types.
             let line = line(args)?;
             let before = change(file, true, |text| Ok(edit::set(text, user, &line)))?;
             let done = if before == 0 { "added" } else { "replaced" };
@@ -54,26 +54,28 @@ pub(super) fn run(args: &HtpasswdArgs) -> Result<(), Failure> {
     }
 }
 
-/// `user:hash`, with a password that is asked for.
+/// Reads the password, and makes the line `user:hash`.
 fn line(args: &HtpasswdArgs) -> Result<String, Failure> {
     let password = if io::stdin().is_terminal() {
         let terminal = Terminal::new()?;
         let first = terminal.ask("Password: ")?;
         if terminal.ask("Again: ")? != first {
-            return Err(Failure::Failed("the passwords differ".into()));
+            return Err(Failure::Failed("the two passwords differ: run this again".into()));
         }
         first
     } else {
         read_line()?
     };
     if password.is_empty() || password.contains('\0') {
-        return Err(Failure::Failed("a password is not empty and holds no zero byte".into()));
+        return Err(Failure::Failed(
+            "a password cannot be empty or contain a zero byte".into(),
+        ));
     }
     // Four characters for each three bytes (RFC 4648, 4).
     let sent = (args.user.len() + 1 + password.len()).div_ceil(3) * 4;
     if sent > Credentials::MAX_LEN {
         return Err(Failure::Failed(format!(
-            "the user's name and the password together have more than the {} bytes that a server reads",
+            "the user's name and the password together are longer than {} bytes, which is the maximum that a server reads",
             Credentials::MAX_LEN / 4 * 3
         )));
     }
@@ -81,8 +83,8 @@ fn line(args: &HtpasswdArgs) -> Result<String, Failure> {
     Ok(format!("{}:{}", args.user, hash.text()))
 }
 
-/// Replaces a file by what `edit` makes of its text, at once: whoever reads it sees the one before or the one after.
-/// Says how many lines the user had before.
+/// Replaces the text of a file by the result of `edit`, in one step: a reader sees the old file or the new one. Returns how
+/// many lines the user had before.
 fn change(path: &Path, create: bool, edit: impl FnOnce(&str) -> Result<Edited, Failure>) -> Result<usize, Failure> {
     let cannot = |error: &dyn std::fmt::Display| Failure::failed(format!("cannot change {}", path.display()), error);
     let absent_or = |error: io::Error| match error.kind() {
@@ -97,8 +99,7 @@ fn change(path: &Path, create: bool, edit: impl FnOnce(&str) -> Result<Edited, F
     let folder = File::open(&folder)
         .map(|opened| (folder, opened))
         .map_err(|error| if create { cannot(&error) } else { absent_or(error) })?;
-    // Two commands at once change the file one after the other. Where that cannot be had, as on some network shares,
-    // the later one wins.
+    // Two commands change the file one after the other. Some network shares have no locks; there the later command wins.
     let _ = flock(&folder.1, FlockOperation::LockExclusive);
     let old = match File::open(&target) {
         Ok(file) => Some(file),
@@ -117,28 +118,28 @@ fn change(path: &Path, create: bool, edit: impl FnOnce(&str) -> Result<Edited, F
     let text = decode(&bytes).map_err(|error| cannot(&error))?;
     let edited = edit(&text)?;
     replace(&target, &folder, old.as_ref(), &edited.text).map_err(|error| cannot(&error))?;
-    // Not a reason to change nothing: the line that is wrong may be the next to be replaced.
+    // An invalid line does not stop the change: the next command may replace that line.
     if let Err(error) = Users::parse(&edited.text) {
-        eprintln!("roadstead: a server will not take {}: {error}", path.display());
+        eprintln!("roadstead: warning: a server cannot use {}: {error}", path.display());
     }
     Ok(edited.before)
 }
 
-/// The file that a link leads to, so that the link stays when that is replaced; also one that is not there yet.
+/// The file behind symbolic links, which need not exist. This file is replaced, so that the links stay.
 fn behind_links(path: &Path) -> io::Result<PathBuf> {
     let mut target = path.to_owned();
     for _ in 0..MAX_LINKS {
         match std::fs::read_link(&target) {
             Ok(next) => target = target.parent().unwrap_or(Path::new("")).join(next),
-            // It is no link, or nothing is there.
+            // It is no link, or it does not exist.
             Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::NotFound) => return Ok(target),
             Err(error) => return Err(error),
         }
     }
-    Err(io::Error::other("too many links lead from one to the next"))
+    Err(io::Error::other("too many symbolic links in a row"))
 }
 
-/// Puts `text` in the place of a file, durably, with the owner and the permissions of the one before.
+/// Replaces a file by `text`, durably. The new file has the owner and the permissions of the old one.
 fn replace(target: &Path, folder: &(PathBuf, File), old: Option<&File>, text: &str) -> io::Result<()> {
     let mut random = [0; 8];
     shell::clock::random(&mut random);
@@ -157,7 +158,7 @@ fn replace(target: &Path, folder: &(PathBuf, File), old: Option<&File>, text: &s
                     let error = io::Error::from(error);
                     io::Error::new(
                         error.kind(),
-                        format!("its owner cannot be kept ({error}); run this as its owner or as root"),
+                        format!("the new file cannot have the same owner ({error}); run this as the owner or as root"),
                     )
                 })?;
             }
@@ -168,7 +169,7 @@ fn replace(target: &Path, folder: &(PathBuf, File), old: Option<&File>, text: &s
         std::fs::rename(&temporary, target).map_err(|error| match error.kind() {
             ErrorKind::ResourceBusy => io::Error::new(
                 error.kind(),
-                "it is a mount of its own, and can only be changed from outside; mount its directory instead",
+                "the file itself is a mount, and can be changed only outside of the container; mount its directory instead",
             ),
             _ => error,
         })?;
@@ -180,7 +181,7 @@ fn replace(target: &Path, folder: &(PathBuf, File), old: Option<&File>, text: &s
     written
 }
 
-/// One line of standard input, without its end.
+/// Reads one line of standard input, without its line end.
 fn read_line() -> Result<String, Failure> {
     let mut line = String::new();
     io::stdin()
@@ -190,13 +191,13 @@ fn read_line() -> Result<String, Failure> {
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// The terminal of standard input, on which what is typed can be hidden.
+/// The terminal of standard input, whose echo can be switched off.
 struct Terminal {
     before: Termios,
 }
 
 impl Terminal {
-    /// From now on SIGINT and SIGTERM end the process with the terminal as it was before.
+    /// From now on, SIGINT and SIGTERM restore the state of the terminal before they end the process.
     fn new() -> Result<Self, Failure> {
         let before = tcgetattr(io::stdin()).map_err(Self::failed)?;
         let restored = before.clone();
@@ -208,11 +209,12 @@ impl Terminal {
         Ok(Self { before })
     }
 
-    /// Asks, and does not show what is typed.
+    /// Asks a question, and reads the answer without echo.
     fn ask(&self, question: &str) -> Result<String, Failure> {
         let mut hidden = self.before.clone();
         hidden.local_modes.remove(LocalModes::ECHO);
-        // Before the question: who sees it may type. Standard output is the file that the line goes to.
+        // The echo is off before the question, because the user may type as soon as it is visible. The question goes to
+        // standard error: standard output may be the file of users.
         tcsetattr(io::stdin(), OptionalActions::Flush, &hidden).map_err(Self::failed)?;
         eprint!("{question}");
         let answer = read_line();
@@ -222,6 +224,6 @@ impl Terminal {
     }
 
     fn failed(error: impl std::fmt::Display) -> Failure {
-        Failure::failed("cannot hide what is typed", error)
+        Failure::failed("cannot switch off the echo of the terminal", error)
     }
 }

@@ -1,4 +1,4 @@
-//! `roadstead metadata`: tables, and moving what a registry knows from one store to another.
+//! `roadstead metadata`: creates tables, and moves metadata from one store to another.
 
 mod export;
 mod format;
@@ -14,7 +14,7 @@ use super::store::run;
 use crate::cli::InitArgs;
 use crate::failure::Failure;
 
-/// Makes what `--metadata` names, if it is not there.
+/// Creates the tables of `--metadata`, if they do not exist.
 pub(super) fn init(args: &InitArgs) -> Result<(), Failure> {
     args.stores.check(false).map_err(Failure::Usage)?;
     let made = run(async { Ok(stores::init(&args.stores.config()).await?) })?;

@@ -1,10 +1,10 @@
-//! Standard output of the commands that list: a table on a terminal, plain lines in a pipe, JSON where asked for.
+//! Standard output of the commands that list something: a table on a terminal, lines in a pipe, JSON with `--json`.
 
 use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 
 use serde_json::Value;
 
-/// In which form a command prints.
+/// The form in which a command prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     /// Columns under a heading.
@@ -15,7 +15,7 @@ pub(super) enum Form {
     Json,
 }
 
-/// Where a list is printed, line by line, as it is read.
+/// Prints a list, item by item, while it is read.
 pub(super) struct Output {
     form: Form,
     writer: BufWriter<io::StdoutLock<'static>>,
@@ -23,7 +23,7 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// `headings` are the columns of a table with their least widths.
+    /// `headings` are the columns of a table with their minimum widths.
     pub(super) fn new(json: bool, headings: &'static [(&'static str, usize)]) -> io::Result<Self> {
         let stdout = io::stdout().lock();
         let form = match (json, stdout.is_terminal()) {
@@ -69,7 +69,7 @@ impl Output {
         writeln!(self.writer, "{item}")
     }
 
-    /// Prints what is still held back.
+    /// Writes the buffered lines.
     pub(super) fn finish(mut self) -> io::Result<()> {
         self.writer.flush()
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// How often the line changes.
 const EVERY: Duration = Duration::from_millis(200);
 
-/// A line that is written over until it is cleared.
+/// A line on the terminal that is replaced until it is cleared.
 #[derive(Debug)]
 pub(super) struct Progress {
     terminal: bool,
@@ -26,12 +26,12 @@ impl Progress {
         }
     }
 
-    /// For how long the command has been running.
+    /// The time since the command began.
     pub(super) fn elapsed(&self) -> Duration {
         self.begun.elapsed()
     }
 
-    /// Shows `line`, unless another was shown just now.
+    /// Shows `line`, unless another line was shown a moment ago.
     pub(super) fn show(&mut self, line: impl FnOnce() -> String) {
         if self.terminal && self.shown.is_none_or(|shown| shown.elapsed() >= EVERY) {
             // Back to the margin, and whatever was there is erased. Nobody's fault if it cannot be shown.
@@ -40,13 +40,13 @@ impl Progress {
         }
     }
 
-    /// Says something that stays.
+    /// Prints a line that stays.
     pub(super) fn say(&mut self, line: &str) {
         self.clear();
         let _ = writeln!(stderr(), "{line}");
     }
 
-    /// Makes room for what is printed.
+    /// Clears the line, before something else is printed.
     pub(super) fn clear(&mut self) {
         if self.shown.take().is_some() {
             let _ = write!(stderr(), "\r\x1b[K");
@@ -60,7 +60,7 @@ impl Drop for Progress {
     }
 }
 
-/// A number of bytes for people.
+/// A number of bytes as text.
 pub(super) fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
     let mut unit = 0;
@@ -77,7 +77,7 @@ pub(super) fn size(bytes: u64) -> String {
     }
 }
 
-/// Bytes in a second, for people.
+/// A number of bytes per second as text.
 pub(super) fn rate(bytes: u64, time: Duration) -> String {
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
     format!("{}/s", size(bytes.saturating_mul(1000) / millis))

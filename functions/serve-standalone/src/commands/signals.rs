@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT, which end what goes on for long; SIGHUP, which does not: it makes a server read its files again.
+//! Signals: SIGTERM and SIGINT end a command; SIGHUP makes a server read its files again.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::logging;
 use crate::reload::Reload;
 
-/// The exit code of a process that a person has interrupted, as shells have it.
+/// The exit code of an interrupted process, by the convention of shells.
 const INTERRUPTED: i32 = 130;
 
 /// SIGTERM and SIGINT.
@@ -32,19 +32,19 @@ impl Signals {
         }
     }
 
-    /// Completes at the first signal. The second ends the process at once.
+    /// Completes at the first signal. The second signal ends the process at once.
     pub(super) async fn first(mut self) {
         self.next().await;
         tokio::spawn(async move {
             self.next().await;
-            tracing::warn!("a second signal: ending at once");
+            tracing::warn!("received a second signal: ending at once");
             logging::flush();
             std::process::exit(1);
         });
     }
 }
 
-/// Ends the process at the first SIGTERM or SIGINT, after `last`. For commands that have no runtime.
+/// At the first SIGTERM or SIGINT, runs `last` and ends the process. For commands without a runtime.
 pub(super) fn end_after(last: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     let runtime = runtime()?;
     let mut signals = {
@@ -59,20 +59,20 @@ pub(super) fn end_after(last: impl FnOnce() + Send + 'static) -> std::io::Result
     Ok(())
 }
 
-/// From now on SIGHUP does not end the process. Whoever wants to know of it makes [`Hangups`].
+/// From now on, SIGHUP does not end the process. [`Hangups`] receives the signal.
 pub(super) fn ignore_hangups() -> std::io::Result<()> {
-    // The handler that this installs stays when the runtime has gone.
+    // The signal handler stays installed when the runtime has ended.
     let runtime = runtime()?;
     let _inside = runtime.enter();
     signal(SignalKind::hangup()).map(drop)
 }
 
-/// What waits for signals alone.
+/// A runtime that only waits for signals.
 fn runtime() -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_io().build()
 }
 
-/// SIGHUP. From the moment that this exists, every one is heeded.
+/// Receives SIGHUP, from the moment it is created.
 pub(super) struct Hangups(Signal);
 
 impl Hangups {
@@ -80,11 +80,11 @@ impl Hangups {
         signal(SignalKind::hangup()).map(Self)
     }
 
-    /// Reads `files` again at every signal, for ever. One that came before this began counts.
+    /// Reads `files` again at each signal, without end. A signal that came before this call counts too.
     pub(super) async fn reload(mut self, files: Vec<Arc<dyn Reload>>) {
         while self.0.recv().await.is_some() {
             if files.is_empty() {
-                tracing::info!("SIGHUP: there is no file to read again");
+                tracing::info!("SIGHUP: there are no files to read again");
                 continue;
             }
             tracing::info!("SIGHUP: reading files again");

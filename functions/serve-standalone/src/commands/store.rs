@@ -1,4 +1,4 @@
-//! The stores of a registry, for commands that work on them beside running servers.
+//! Opens the stores of a registry for commands, which may run while servers use the same stores.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use shell::stores::{self, Absent, Contact, OpenOptions};
 use crate::cli::{ReadArgs, StoreArgs};
 use crate::failure::Failure;
 
-/// Items read at once: memory does not depend on the length of a list.
+/// Number of items that are read in one call, so that memory does not depend on the length of a list.
 pub(super) const PAGE: usize = 1000;
-/// How long one operation of a store may take, in milliseconds: nobody waits for a single one.
-const PATIENCE_MS: u64 = 60_000;
-/// Memory for what a command stores, in bytes.
+/// Maximum time of one operation of a store, in milliseconds. It is long, because no client waits for the operation.
+const OPERATION_TIMEOUT_MS: u64 = 60_000;
+/// Memory for the data that a command writes, in bytes.
 const MEMORY: u64 = 256 << 20;
 
-/// Runs `work` on the stores of a registry that exists, or with `absent` on one that is made.
+/// Opens the stores of a registry and runs `work` on them. `absent` says what to do if there is no registry.
 pub(super) fn with<R, F, T>(args: &StoreArgs, absent: Absent, work: R) -> Result<T, Failure>
 where
     R: FnOnce(Opened) -> F,
@@ -41,7 +41,7 @@ pub(super) fn run<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T
         .build()
         .map_err(|error| Failure::failed("cannot start threads", error))?;
     let done = runtime.block_on(work);
-    // What was cut off here is what a crash would cut off.
+    // Tasks that are still running are cut off as by a crash, which the stores survive.
     runtime.shutdown_timeout(Duration::from_secs(1));
     done
 }
@@ -50,7 +50,7 @@ pub(super) fn run<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T
 pub(super) async fn open(args: &StoreArgs, absent: Absent) -> Result<Opened, Failure> {
     let opened = stores::open(&args.config(), &how(absent)).await?;
     if absent == Absent::Refuse {
-        // What makes a registry, as an import does, may find blobs there.
+        // A command that may create a registry, such as an import, may find blobs that were copied before.
         let admission = Admission::of(&opened, false);
         let lost = admission.refuse_lost_metadata().await;
         lost.map_err(|refusal| Failure::Failed(refusal.to_string()))?;
@@ -58,7 +58,7 @@ pub(super) async fn open(args: &StoreArgs, absent: Absent) -> Result<Opened, Fai
     Ok(opened)
 }
 
-/// How commands open stores: nothing that they write may be lost.
+/// How commands open stores: everything that they write is durable.
 pub(super) fn how(absent: Absent) -> OpenOptions {
     OpenOptions {
         absent,
@@ -71,7 +71,7 @@ pub(super) fn how(absent: Absent) -> OpenOptions {
     }
 }
 
-/// Runs `read` on the metadata of a registry that exists.
+/// Runs `read` on the metadata of an existing registry.
 pub(super) fn read<R, F>(args: &ReadArgs, read: R) -> Result<(), Failure>
 where
     R: FnOnce(Arc<dyn MetadataStore>) -> F,
@@ -80,20 +80,20 @@ where
     with(&args.stores, Absent::Refuse, |opened| read(opened.stores.metadata))
 }
 
-/// The context of one operation, from now on.
+/// The context of one operation that begins now.
 pub(super) fn cx() -> Context {
     let now = clock::now();
     let mut uid = [0; 8];
     clock::random(&mut uid);
     Context {
         now,
-        deadline: now.plus_millis(PATIENCE_MS),
+        deadline: now.plus_millis(OPERATION_TIMEOUT_MS),
         uid: Uid(u64::from_le_bytes(uid)),
         client: registry::budget::ClientKey::INTERNAL,
     }
 }
 
-/// Shows every item of a list that comes in pages. `page` gets the last item of the page before.
+/// Calls `show` with every item of a list that is read in pages. `page` gets the last item of the page before.
 pub(super) async fn pages<T, F>(
     mut page: impl FnMut(Option<T>) -> F,
     mut show: impl AsyncFnMut(&T) -> Result<(), Failure>,
@@ -105,7 +105,7 @@ where
     loop {
         let Page { mut items, more } = page(last)
             .await
-            .map_err(|error| Failure::failed("cannot read", error))?;
+            .map_err(|error| Failure::failed("cannot read the metadata", error))?;
         for item in &items {
             show(item).await?;
         }

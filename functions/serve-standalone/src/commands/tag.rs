@@ -13,7 +13,7 @@ use shell::timestamp::seconds;
 const LIST: &[(&str, usize)] = &[("TAG", 24), ("DIGEST", 71), ("SIZE", 8), ("UPDATED", 0)];
 const HISTORY: &[(&str, usize)] = &[("AT", 20), ("BY", 12), ("BEFORE", 71), ("AFTER", 0)];
 
-/// Lists the tags of a repository. In a pipe these are names alone: what a script wants to go through.
+/// Lists the tags of a repository. In a pipe, it prints only their names, for scripts.
 pub(super) fn list(repository: &str, args: &ReadArgs) -> Result<(), Failure> {
     let name = parse_repository(repository)?;
     read(args, async |metadata| {
@@ -28,8 +28,8 @@ pub(super) fn list(repository: &str, args: &ReadArgs) -> Result<(), Failure> {
                 return Ok(output.columns(&[tag.to_string()])?);
             }
             let record = metadata.tag(cx(), &name, tag).await;
-            let record = record.map_err(|error| Failure::failed("cannot read", error))?;
-            // One that was deleted since its page was read is not there.
+            let record = record.map_err(|error| Failure::failed("cannot read the metadata", error))?;
+            // The tag may have been deleted since its page was read.
             let Some(record) = record else { return Ok(()) };
             let (digest, updated) = (record.digest.to_string(), seconds(record.at));
             if output.form() == Form::Json {
@@ -52,12 +52,12 @@ pub(super) fn list(repository: &str, args: &ReadArgs) -> Result<(), Failure> {
     })
 }
 
-/// Lists what a tag has named.
+/// Lists the changes of a tag.
 pub(super) fn history(repository: &str, tag: &str, args: &ReadArgs) -> Result<(), Failure> {
     let name = parse_repository(repository)?;
     let tag: Tag = tag
         .parse()
-        .map_err(|error| Failure::Usage(format!("{tag:?} is not the name of a tag: {error}")))?;
+        .map_err(|error| Failure::Usage(format!("{tag:?} is not a valid name of a tag: {error}")))?;
     read(args, async |metadata| {
         require(&*metadata, &name).await?;
         let mut output = Output::new(args.json, HISTORY)?;
@@ -96,28 +96,28 @@ pub(super) fn history(repository: &str, tag: &str, args: &ReadArgs) -> Result<()
             return Ok(());
         }
         Err(Failure::NotFound(format!(
-            "the tag {tag} has never been in {name}; `roadstead tag list {name}` shows those that are"
+            "the repository {name} has never had a tag {tag}; `roadstead tag list {name}` lists its tags"
         )))
     })
 }
 
 fn parse_repository(text: &str) -> Result<RepositoryName, Failure> {
     text.parse()
-        .map_err(|error| Failure::Usage(format!("{text:?} is not the name of a repository: {error}")))
+        .map_err(|error| Failure::Usage(format!("{text:?} is not a valid name of a repository: {error}")))
 }
 
-/// Fails when the repository never held anything.
+/// Fails if the repository does not exist.
 async fn require(metadata: &dyn MetadataStore, name: &RepositoryName) -> Result<(), Failure> {
     match metadata.repository(cx(), name).await {
         Ok(true) => Ok(()),
         Ok(false) => Err(Failure::NotFound(format!(
-            "there is no repository {name}; `roadstead repo list` shows those that there are"
+            "there is no repository {name}; `roadstead repo list` lists all repositories"
         ))),
-        Err(error) => Err(Failure::failed("cannot read", error)),
+        Err(error) => Err(Failure::failed("cannot read the metadata", error)),
     }
 }
 
-/// A user's name as a terminal may see it.
-fn printable(who: &str) -> String {
-    who.escape_debug().to_string()
+/// A principal's name, escaped for a terminal.
+fn printable(principal: &str) -> String {
+    principal.escape_debug().to_string()
 }

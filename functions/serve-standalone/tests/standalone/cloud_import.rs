@@ -140,7 +140,7 @@ fn an_import_that_was_killed_goes_on_and_ends_with_the_same() {
     let last = Cloud::run(&stores, &["metadata", "import", &file]);
     let told = String::from_utf8_lossy(&last.stderr);
     assert_eq!(last.status.code(), Some(0), "{told}");
-    assert!(told.contains(&format!("going on after {reached} records")), "{told}");
+    assert!(told.contains(&format!("continuing after {reached} records")), "{told}");
     assert!(!Path::new(&progress).exists(), "nothing is left beside the file");
 
     let (whole, whole_stores) = table(folder.path());

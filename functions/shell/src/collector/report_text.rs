@@ -4,10 +4,7 @@ use registry::collection::Report;
 use registry::store::blobs::DeletedObjects;
 use registry::store::collection::{GracePeriods, UNTIL_IMPORTED};
 
-/// A number of things, in the singular or the plural.
-fn count(number: u64, one: &str, several: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { several })
-}
+use crate::text::count;
 
 /// A time in the largest unit that divides it.
 fn duration(millis: u64) -> String {
@@ -53,9 +50,9 @@ pub fn describe(report: &Report, grace_periods: GracePeriods, size: impl Fn(u64)
     if report.busy_until.is_some() {
         lines.push(
             if importing {
-                "an import is not finished: only expired uploads were handled"
+                "an import is not complete: only expired uploads were handled"
             } else {
-                "another process goes through the metadata: only expired uploads and pending deletions were handled"
+                "another process is examining the metadata: only expired uploads and pending deletions were handled"
             }
             .to_owned(),
         );
@@ -233,7 +230,7 @@ mod tests {
              3 orphaned records deleted\n\
              3 expired uploads ended; up to 3 objects scheduled for deletion in 25 hours at the earliest\n\
              3 pending deletions carried out: 2 objects deleted, 7 B free\n\
-             another process goes through the metadata: only expired uploads and pending deletions were handled\n\
+             another process is examining the metadata: only expired uploads and pending deletions were handled\n\
              2 operations failed\n\
              stopped before the end; the next pass continues from here"
         );
@@ -248,7 +245,7 @@ mod tests {
         assert_eq!(
             text(&report),
             "0 expired uploads ended; up to 0 objects scheduled for deletion in 25 hours at the earliest\n\
-             an import is not finished: only expired uploads were handled"
+             an import is not complete: only expired uploads were handled"
         );
         let report = Report {
             busy_until: Some(Timestamp(1)),
@@ -258,7 +255,7 @@ mod tests {
             text(&report),
             "0 expired uploads ended; up to 0 objects scheduled for deletion in 25 hours at the earliest\n\
              0 pending deletions carried out\n\
-             another process goes through the metadata: only expired uploads and pending deletions were handled"
+             another process is examining the metadata: only expired uploads and pending deletions were handled"
         );
     }
 

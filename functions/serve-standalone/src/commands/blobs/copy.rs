@@ -12,23 +12,24 @@ use registry::store::records::{Record, RecordStore};
 use registry::store::{Context, Cursor, Location, StoreError};
 use serde_json::json;
 use shell::stores::{self, Absent, BlobBackend};
+use shell::text::count;
 
 use super::super::progress::{Progress, rate, size};
 use super::super::signals::Signals;
 use super::super::store::{PAGE, cx, how, open, run as run_to_end};
 use super::place::place;
-use super::source::{ObjectSource, Shared};
+use super::source::{CopyState, ObjectSource};
 use crate::cli::{CopyArgs, Target};
 use crate::failure::Failure;
 
-/// How long a store may take to make one object of what it was given.
-const SEAL_PATIENCE_MS: u64 = 300_000;
-/// The least size of an object that a store may take in parts, in bytes.
+/// Maximum time in which a store makes one object of the stored bytes, in milliseconds.
+const SEAL_TIMEOUT_MS: u64 = 300_000;
+/// The smallest object that a store may store in parts, in bytes.
 const IN_PARTS: u64 = 5 << 20;
-/// How often progress is shown while nothing is finished.
+/// How often progress is shown while no copy ends.
 const TICK: Duration = Duration::from_millis(250);
 
-/// Copies every object that the metadata names.
+/// Copies every object that has a record in the metadata.
 pub(in super::super) fn run(args: &CopyArgs) -> Result<(), Failure> {
     args.stores
         .check(matches!(args.to, Target::S3(_)))
@@ -54,13 +55,13 @@ pub(in super::super) fn run(args: &CopyArgs) -> Result<(), Failure> {
                 shared.stop.store(true, Ordering::Relaxed);
             }
         });
-        let mut tally = Tally::default();
+        let mut statistics = CopyStatistics::default();
         let mut progress = Progress::new();
         let ended = copier
             .copy_all(
                 opened.stores.records.clone(),
                 args.jobs.into(),
-                &mut tally,
+                &mut statistics,
                 &mut progress,
             )
             .await;
@@ -68,7 +69,7 @@ pub(in super::super) fn run(args: &CopyArgs) -> Result<(), Failure> {
         let elapsed = progress.elapsed();
         drop(progress);
         ended?;
-        tally.report(args, elapsed)
+        statistics.report(args, elapsed)
     })
 }
 
@@ -83,48 +84,48 @@ fn refuse_same(args: &CopyArgs) -> Result<(), String> {
         _ => false,
     };
     if same {
-        return Err("--to names the store that the objects are in already".into());
+        return Err("--to names the store that already has the objects: name another store".into());
     }
     Ok(())
 }
 
-/// An object that the metadata names.
+/// An object with its record in the metadata.
 #[derive(Clone, Debug)]
-struct Named {
+struct ObjectToCopy {
     digest: Digest,
     location: Location,
     size: u64,
 }
 
-/// What became of an object.
+/// How the copy of one object ended.
 #[derive(Debug)]
-enum Outcome {
-    /// It was there.
+enum CopyOutcome {
+    /// The destination already had the object.
     There,
-    /// It is there now.
+    /// The object was copied; its size in bytes.
     Copied(u64),
-    /// It is not, for this reason.
+    /// The object was not copied, for this reason.
     Failed(Digest, String),
 }
 
-/// What became of all.
+/// How many copies ended in which way.
 #[derive(Debug, Default)]
-struct Tally {
+struct CopyStatistics {
     there: u64,
     copied: u64,
     bytes: u64,
     failed: u64,
 }
 
-impl Tally {
-    fn add(&mut self, outcome: &Outcome) {
+impl CopyStatistics {
+    fn add(&mut self, outcome: &CopyOutcome) {
         match outcome {
-            Outcome::There => self.there += 1,
-            Outcome::Copied(bytes) => {
+            CopyOutcome::There => self.there += 1,
+            CopyOutcome::Copied(bytes) => {
                 self.copied += 1;
                 self.bytes += bytes;
             }
-            Outcome::Failed(..) => self.failed += 1,
+            CopyOutcome::Failed(..) => self.failed += 1,
         }
     }
 
@@ -146,15 +147,18 @@ impl Tally {
             writeln!(std::io::stdout(), "{report}")?;
         } else {
             eprintln!(
-                "{copied} objects of {} copied ({}), {there} were there",
+                "{} ({}) copied at {}, {} already at the destination",
+                count(copied, "object", "objects"),
                 size(bytes),
-                rate(bytes, elapsed)
+                rate(bytes, elapsed),
+                count(there, "object", "objects"),
             );
         }
         match failed {
             0 => Ok(()),
             _ => Err(Failure::Failed(format!(
-                "{failed} objects were not copied; the same command tries those again"
+                "{} could not be copied: run the same command again, which tries these again",
+                count(failed, "object", "objects")
             ))),
         }
     }
@@ -163,7 +167,7 @@ impl Tally {
 struct Copier {
     from: Arc<dyn BlobStore>,
     to: Arc<dyn BlobStore>,
-    shared: Arc<Shared>,
+    shared: Arc<CopyState>,
 }
 
 impl Copier {
@@ -171,14 +175,14 @@ impl Copier {
         &self,
         records: Arc<dyn RecordStore>,
         jobs: usize,
-        tally: &mut Tally,
+        statistics: &mut CopyStatistics,
         progress: &mut Progress,
     ) -> Result<(), Failure> {
         let interrupted = || self.shared.stop.load(Ordering::Relaxed);
         let mut copies = std::pin::pin!(
             objects(records)
                 .try_take_while(|_| future::ready(Ok(!interrupted())))
-                .map_ok(|named| async move { Ok(self.copy(&named).await) })
+                .map_ok(|object| async move { Ok(self.copy(&object).await) })
                 .try_buffer_unordered(jobs)
         );
         let mut tick = tokio::time::interval(TICK);
@@ -187,8 +191,8 @@ impl Copier {
                 outcome = copies.next() => {
                     let Some(outcome) = outcome else { break };
                     let outcome = outcome.map_err(|error: StoreError| Failure::failed("cannot read the metadata", error))?;
-                    tally.add(&outcome);
-                    if let Outcome::Failed(digest, reason) = outcome && !interrupted() {
+                    statistics.add(&outcome);
+                    if let CopyOutcome::Failed(digest, reason) = outcome && !interrupted() {
                         progress.say(&format!("{digest}: {reason}"));
                     }
                 }
@@ -197,65 +201,66 @@ impl Copier {
             let bytes = self.shared.bytes.load(Ordering::Relaxed);
             let elapsed = progress.elapsed();
             progress.show(|| {
-                let done = tally.copied + tally.there;
-                format!("{done} objects, {} copied, {}", size(bytes), rate(bytes, elapsed))
+                let done = statistics.copied + statistics.there;
+                let done = count(done, "object", "objects");
+                format!("{done}, {} copied, {}", size(bytes), rate(bytes, elapsed))
             });
         }
         if interrupted() {
             return Err(Failure::Failed(
-                "interrupted; the same command goes on where this ended".into(),
+                "interrupted: run the same command again, which continues from here".into(),
             ));
         }
         Ok(())
     }
 
-    async fn copy(&self, named: &Named) -> Outcome {
-        match self.try_copy(named).await {
+    async fn copy(&self, object: &ObjectToCopy) -> CopyOutcome {
+        match self.try_copy(object).await {
             Ok(outcome) => outcome,
-            Err(reason) => Outcome::Failed(named.digest, reason),
+            Err(reason) => CopyOutcome::Failed(object.digest, reason),
         }
     }
 
-    async fn try_copy(&self, named: &Named) -> Result<Outcome, String> {
-        let there = |error: StoreError| format!("cannot look for it at the destination: {error}");
-        let found = self.to.stat(cx(), &named.location).await.map_err(there)?;
-        if found == Some(named.size) {
-            return Ok(Outcome::There);
+    async fn try_copy(&self, object: &ObjectToCopy) -> Result<CopyOutcome, String> {
+        let there = |error: StoreError| format!("the destination cannot be asked for the object: {error}");
+        let found = self.to.stat(cx(), &object.location).await.map_err(there)?;
+        if found == Some(object.size) {
+            return Ok(CopyOutcome::There);
         }
-        // What a copy that was killed has left: a beginning of the object, or parts that nobody would ever see.
-        if found.is_some() || named.size >= IN_PARTS {
+        // A killed copy may have left a beginning of the object, or parts of an upload, which no listing shows.
+        if found.is_some() || object.size >= IN_PARTS {
             let to_delete = ObjectToDelete {
-                location: named.location.clone(),
+                location: object.location.clone(),
                 unfinished: true,
             };
             self.to.delete(cx(), &[to_delete]).await.map_err(there)?;
         }
-        let read = self.from.read(cx(), &named.location, 0..named.size).await;
+        let read = self.from.read(cx(), &object.location, 0..object.size).await;
         let stream = read
-            .map_err(|error| format!("cannot read it: {error}"))?
-            .ok_or("the metadata names it, and the object is missing")?;
-        let mut source = ObjectSource::new(stream, named.digest, named.size, self.shared.clone());
-        match place(&*self.to, &named.location, named.size, &mut source, sealing).await {
-            Ok(()) => Ok(Outcome::Copied(named.size)),
+            .map_err(|error| format!("the object cannot be read: {error}"))?
+            .ok_or("the object is missing, and the metadata has a record of it")?;
+        let mut source = ObjectSource::new(stream, object.digest, object.size, self.shared.clone());
+        match place(&*self.to, &object.location, object.size, &mut source, sealing).await {
+            Ok(()) => Ok(CopyOutcome::Copied(object.size)),
             Err(AppendError::Body(error) | AppendError::WriteInFlight(error)) => {
-                Err(source.spoiled.map_or(error.to_string(), |spoiled| spoiled.to_string()))
+                Err(source.error.map_or(error.to_string(), |error| error.to_string()))
             }
-            Err(AppendError::Store(error)) => Err(format!("cannot store it: {error}")),
+            Err(AppendError::Store(error)) => Err(format!("the object cannot be stored: {error}")),
         }
     }
 }
 
-/// The context of what makes an object.
+/// The context of the calls that store an object.
 fn sealing() -> Context {
     let cx = cx();
     Context {
-        deadline: cx.now.plus_millis(SEAL_PATIENCE_MS),
+        deadline: cx.now.plus_millis(SEAL_TIMEOUT_MS),
         ..cx
     }
 }
 
-/// Every object that the records name, as the walk over them comes along.
-fn objects(records: Arc<dyn RecordStore>) -> impl Stream<Item = Result<Named, StoreError>> {
+/// The objects of all records, in the order of the walk over the records.
+fn objects(records: Arc<dyn RecordStore>) -> impl Stream<Item = Result<ObjectToCopy, StoreError>> {
     let slices = stream::try_unfold(Some(None::<Cursor>), move |after| {
         let records = records.clone();
         async move {
@@ -265,15 +270,15 @@ fn objects(records: Arc<dyn RecordStore>) -> impl Stream<Item = Result<Named, St
         }
     });
     slices
-        .map_ok(|items| stream::iter(items.into_iter().filter_map(named).map(Ok)))
+        .map_ok(|items| stream::iter(items.into_iter().filter_map(object).map(Ok)))
         .try_flatten()
 }
 
-fn named(record: Record) -> Option<Named> {
+fn object(record: Record) -> Option<ObjectToCopy> {
     match record {
         Record::Blob {
             digest, location, size, ..
-        } => Some(Named { digest, location, size }),
+        } => Some(ObjectToCopy { digest, location, size }),
         _ => None,
     }
 }

@@ -1,11 +1,11 @@
-//! Putting an object where the records say that it is.
+//! Stores an object at the location that its record tells.
 
 use registry::store::blobs::{AppendError, BlobStore, Source, Upload};
 use registry::store::sessions::Attempt;
 use registry::store::{Context, Location, StoreError};
 
-/// Stores the bytes of `source` as the object at `location`, like the upload of one body whose attempt had that name:
-/// the contract of [`BlobStore::seal`] says under which key its object lies.
+/// Stores the bytes of `source` as the object at `location`. It does so like an upload of one body: the key of the location
+/// is the attempt, and the contract of [`BlobStore::seal`] tells which key the object of an attempt gets.
 pub(super) async fn place(
     to: &dyn BlobStore,
     location: &Location,
@@ -15,7 +15,7 @@ pub(super) async fn place(
 ) -> Result<(), AppendError> {
     let attempt: Attempt = location.key.parse().map_err(|_| {
         StoreError::failed(format!(
-            "its key {} is none that the store at the destination makes",
+            "the key {} of the object is not one of this registry, so the destination cannot store it",
             location.key
         ))
     })?;
@@ -29,11 +29,15 @@ pub(super) async fn place(
     };
     let placed = to.seal(cx(), &upload).await?;
     if placed == *location {
-        // No session's row names what is left beside it.
+        // The rest of the upload has no row of a session, so no collection would find it.
         if leaves_something {
             to.tidy(cx(), &[placed]).await?;
         }
         return Ok(());
     }
-    Err(StoreError::failed(format!("it was to lie at {} and lies at {}", location.key, placed.key)).into())
+    Err(StoreError::failed(format!(
+        "the object was stored at {1} instead of {0}",
+        location.key, placed.key
+    ))
+    .into())
 }

@@ -1,5 +1,5 @@
-//! An object on its way from one store to another: hashed as it passes, so that nothing arrives that is not what its
-//! name says.
+//! An object that is copied from one store to another. It is hashed while it is copied, so that the destination gets only
+//! content that matches its digest.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,46 +11,46 @@ use oci::{Digest, Hasher};
 use registry::store::StoreError;
 use registry::store::blobs::{BodyError, ByteStream, Source};
 
-/// What all copies of a command share.
+/// The state that all copies of a command share.
 #[derive(Debug, Default)]
-pub(super) struct Shared {
-    /// Bytes read so far, by all.
+pub(super) struct CopyState {
+    /// Bytes that all copies together have read.
     pub(super) bytes: AtomicU64,
-    /// The command is to end: what is under way is given up, so that the store can clean up behind it.
+    /// Whether the command is to end. Copies in progress then fail, so that the store deletes what they have stored.
     pub(super) stop: AtomicBool,
 }
 
-/// Why the bytes cannot be had; the store that takes them only learns that they ended.
+/// Why the object cannot be read. The destination learns only that the bytes ended early.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Spoiled {
-    /// The store that they come from failed.
-    #[error("cannot read it: {0}")]
+pub(super) enum SourceError {
+    /// The source store failed.
+    #[error("the object cannot be read: {0}")]
     Unreadable(#[source] StoreError),
-    /// They are not what the digest names.
-    #[error("its bytes are damaged: they hash to {0}")]
+    /// The content does not match the digest.
+    #[error("the object is damaged: its content hashes to {0}")]
     Damaged(Digest),
-    /// They are fewer or more than recorded.
-    #[error("it has {0} bytes, which is not what was recorded")]
+    /// The object is shorter or longer than its record says.
+    #[error("the object has another size than its record says: {0} bytes were read")]
     Length(u64),
-    /// The command is to end.
+    /// The command was told to end.
     #[error("interrupted")]
     Interrupted,
 }
 
-/// The bytes of an object.
+/// The bytes of an object, hashed while they are read.
 pub(super) struct ObjectSource {
     stream: ByteStream,
     hasher: Option<Hasher>,
     digest: Digest,
     size: u64,
     read: u64,
-    shared: Arc<Shared>,
-    /// Why it ended early.
-    pub(super) spoiled: Option<Spoiled>,
+    shared: Arc<CopyState>,
+    /// Why the bytes ended early.
+    pub(super) error: Option<SourceError>,
 }
 
 impl ObjectSource {
-    pub(super) fn new(stream: ByteStream, digest: Digest, size: u64, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(stream: ByteStream, digest: Digest, size: u64, shared: Arc<CopyState>) -> Self {
         Self {
             stream,
             hasher: Some(Hasher::new(digest.algorithm())),
@@ -58,28 +58,28 @@ impl ObjectSource {
             size,
             read: 0,
             shared,
-            spoiled: None,
+            error: None,
         }
     }
 
-    async fn read(&mut self) -> Result<Option<Bytes>, Spoiled> {
+    async fn read(&mut self) -> Result<Option<Bytes>, SourceError> {
         if self.shared.stop.load(Ordering::Relaxed) {
-            return Err(Spoiled::Interrupted);
+            return Err(SourceError::Interrupted);
         }
         let Some(chunk) = self.stream.next().await else {
             if self.read != self.size {
-                return Err(Spoiled::Length(self.read));
+                return Err(SourceError::Length(self.read));
             }
             let hash = self.hasher.take().map(Hasher::finish);
             return match hash {
-                Some(hash) if hash != self.digest => Err(Spoiled::Damaged(hash)),
+                Some(hash) if hash != self.digest => Err(SourceError::Damaged(hash)),
                 _ => Ok(None),
             };
         };
-        let chunk = chunk.map_err(Spoiled::Unreadable)?;
+        let chunk = chunk.map_err(SourceError::Unreadable)?;
         self.read += chunk.len() as u64;
         if self.read > self.size {
-            return Err(Spoiled::Length(self.read));
+            return Err(SourceError::Length(self.read));
         }
         self.shared.bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         if let Some(hasher) = &mut self.hasher {
@@ -96,8 +96,8 @@ impl Source for ObjectSource {
             match self.read().await {
                 Ok(Some(chunk)) if chunk.is_empty() => {}
                 Ok(chunk) => return Ok(chunk),
-                Err(spoiled) => {
-                    self.spoiled = Some(spoiled);
+                Err(error) => {
+                    self.error = Some(error);
                     return Err(BodyError::Cut);
                 }
             }
@@ -134,13 +134,13 @@ mod tests {
             match source.next().await {
                 Ok(Some(chunk)) => read += chunk.len(),
                 Ok(None) => return (read, None),
-                Err(_) => return (read, source.spoiled.map(|spoiled| spoiled.to_string())),
+                Err(_) => return (read, source.error.map(|error| error.to_string())),
             }
         }
     }
 
     #[tokio::test]
-    async fn only_the_bytes_that_the_digest_names_come_through() {
+    async fn only_content_that_matches_the_digest_is_read_to_its_end() {
         assert_eq!(read(&["ab", "", "c"], "abc", 3).await, (3, None));
         assert_eq!(read(&[], "", 0).await, (0, None));
         let (_, damaged) = read(&["ab", "d"], "abc", 3).await;
@@ -153,13 +153,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_interruption_ends_it() {
-        let shared = Arc::new(Shared::default());
+    async fn an_interruption_ends_the_copy() {
+        let shared = Arc::new(CopyState::default());
         let digest = Digest::of(Algorithm::Sha256, b"abc");
         let chunks = [Ok(Bytes::from_static(b"abc"))];
         let mut source = ObjectSource::new(stream::iter(chunks).boxed(), digest, 3, shared.clone());
         shared.stop.store(true, Ordering::Relaxed);
         assert!(source.next().await.is_err());
-        assert!(matches!(source.spoiled, Some(Spoiled::Interrupted)));
+        assert!(matches!(source.error, Some(SourceError::Interrupted)));
     }
 }

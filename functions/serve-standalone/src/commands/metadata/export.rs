@@ -16,26 +16,30 @@ use crate::failure::Failure;
 use shell::clock;
 use shell::opened::Opened;
 use shell::stores::Absent;
+use shell::text::count;
 
-/// Writes everything that the registry knows.
+/// Writes all records of the registry.
 pub(in super::super) fn run(args: &ExportArgs) -> Result<(), Failure> {
     let Some(path) = &args.output else {
         return with(&args.stores, Absent::Refuse, async |opened| {
             let begin = begin(&opened).await?;
             let mut writer = BufWriter::new(stdout().lock());
             write_line(&mut writer, &Mark::Begin(begin))?;
-            let walked = walk(&*opened.stores.records, Reached::default(), &mut writer, |_| Ok(())).await?;
+            let walked = walk(&*opened.stores.records, ExportPosition::default(), &mut writer, |_| {
+                Ok(())
+            })
+            .await?;
             write_line(&mut writer, &Mark::End { records: walked })?;
             Ok(writer.flush()?)
         });
     };
-    // The registry is opened first: a file is not begun for one that is not there.
+    // The registry is opened first, so that no file is created if it does not exist.
     with(&args.stores, Absent::Refuse, async |opened| {
-        let (file, reached) = resume(path, &begin(&opened).await?)?;
+        let (file, position) = resume(path, &begin(&opened).await?)?;
         let failed = |error| Failure::failed(format!("cannot write {}", path.display()), error);
         let mut writer = BufWriter::new(file);
-        let records = walk(&*opened.stores.records, reached, &mut writer, |writer| {
-            // What a cursor says to be there must be there after a loss of power too.
+        let records = walk(&*opened.stores.records, position, &mut writer, |writer| {
+            // The records before a cursor must survive a power failure if the cursor does.
             writer.flush()?;
             writer.get_ref().sync_data()
         })
@@ -43,7 +47,7 @@ pub(in super::super) fn run(args: &ExportArgs) -> Result<(), Failure> {
         write_line(&mut writer, &Mark::End { records }).map_err(failed)?;
         writer.flush().map_err(failed)?;
         writer.get_ref().sync_all().map_err(failed)?;
-        eprintln!("{records} records in {}", path.display());
+        eprintln!("exported {} to {}", count(records, "record", "records"), path.display());
         Ok(())
     })
 }
@@ -58,32 +62,32 @@ async fn begin(opened: &Opened) -> Result<Begin, Failure> {
     })
 }
 
-/// How far an export has come.
+/// The progress of an export.
 #[derive(Debug, Default)]
-struct Reached {
+struct ExportPosition {
     next: Option<Cursor>,
     records: u64,
 }
 
-/// Writes all records from there on, and answers how many there are in all. `slice` is called after each slice, before
-/// the cursor behind it is written.
+/// Writes all records after `position`, and returns the number of all records. `slice` is called after each slice, before the
+/// cursor of the slice is written.
 async fn walk<W: Write>(
     store: &dyn RecordStore,
-    reached: Reached,
+    position: ExportPosition,
     writer: &mut W,
     mut slice: impl FnMut(&mut W) -> std::io::Result<()>,
 ) -> Result<u64, Failure> {
-    let Reached { mut next, mut records } = reached;
-    // Progress would be mixed with what is printed on the same terminal.
+    let ExportPosition { mut next, mut records } = position;
+    // On a terminal, the line of progress would be mixed with the records.
     let mut progress = (!stdout().is_terminal()).then(Progress::new);
     loop {
         let found = store
             .records(cx(), next.as_ref(), PAGE)
             .await
             .map_err(|error| match error.damage() {
-                // A part left out would be missed when it is too late.
+                // An export without the damaged record would look complete, and the loss would be noticed too late.
                 Some(damage) => Failure::Failed(format!(
-                    "nothing can be exported past what is damaged: {damage}; `roadstead fsck` lists all of it"
+                    "a damaged record cannot be exported: {damage}; `roadstead fsck` lists all damaged records"
                 )),
                 None => Failure::failed("cannot read the metadata", error),
             })?;
@@ -102,35 +106,37 @@ async fn walk<W: Write>(
         )?;
         next = Some(cursor);
         if let Some(progress) = &mut progress {
-            progress.show(|| format!("{records} records"));
+            progress.show(|| count(records, "record", "records"));
         }
     }
 }
 
-/// Opens the file at its end, or at the end of what can be gone on with.
-fn resume(path: &Path, begin: &Begin) -> Result<(File, Reached), Failure> {
+/// Opens the file for writing. If it holds an interrupted export, the file is truncated after its last cursor, and the
+/// export continues there.
+fn resume(path: &Path, begin: &Begin) -> Result<(File, ExportPosition), Failure> {
     let failed = |error| Failure::failed(format!("cannot write {}", path.display()), error);
-    // For this user alone: it tells who stores what.
+    // Only the owner can read the file, because it tells who stores what.
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let mut file = options.open(path).map_err(failed)?;
-    let (end, reached) = match look(&file, begin) {
+    let (end, position) = match look(&file, begin) {
         Ok(found) => found,
-        Err(Refusal::Whole(records)) => {
+        Err(ResumeError::Whole(records)) => {
             return Err(Failure::Failed(format!(
-                "{} is a whole export of {records} records already: name another file, or remove it",
+                "{} already holds a complete export of {}: name another file, or remove this one",
+                path.display(),
+                count(records, "record", "records")
+            )));
+        }
+        Err(ResumeError::OtherSource(source)) => {
+            return Err(Failure::Failed(format!(
+                "{} holds an export of another registry ({source}): name another file, or remove this one",
                 path.display()
             )));
         }
-        Err(Refusal::OtherSource(source)) => {
+        Err(ResumeError::Foreign(error)) => {
             return Err(Failure::Failed(format!(
-                "{} was begun with another registry ({source}): name another file, or remove it",
-                path.display()
-            )));
-        }
-        Err(Refusal::Foreign(error)) => {
-            return Err(Failure::Failed(format!(
-                "{} is there and is no export that could be gone on with ({error}): name another file, or remove it",
+                "{} exists and is not an interrupted export ({error}): name another file, or remove this one",
                 path.display()
             )));
         }
@@ -140,53 +146,53 @@ fn resume(path: &Path, begin: &Begin) -> Result<(File, Reached), Failure> {
     if end == 0 {
         write_line(&mut file, &Mark::Begin(begin.clone())).map_err(failed)?;
     } else {
-        eprintln!("going on after {} records", reached.records);
+        eprintln!("continuing after {}", count(position.records, "record", "records"));
     }
-    Ok((file, reached))
+    Ok((file, position))
 }
 
-/// Why a file that is there is left alone.
+/// Why an existing file is not changed.
 #[derive(Debug)]
-enum Refusal {
+enum ResumeError {
     Whole(u64),
     OtherSource(String),
     Foreign(FormatError),
 }
 
-/// Where the part of a file ends that an export from the same source can go on behind.
-fn look(file: &File, begin: &Begin) -> Result<(u64, Reached), Refusal> {
+/// The offset in the file, and the progress, from which an export of the same source can continue.
+fn look(file: &File, begin: &Begin) -> Result<(u64, ExportPosition), ResumeError> {
     let mut lines = Lines::new(BufReader::new(file), 0);
     match lines.begin() {
         Ok(there) if there.source == begin.source => {}
-        Ok(there) => return Err(Refusal::OtherSource(there.source)),
-        // Nothing is there, or not even the first line: one that was begun by this program all the same.
-        Err(FormatError::CutOff) if is_beginning(file) => return Ok((0, Reached::default())),
-        Err(error) => return Err(Refusal::Foreign(error)),
+        Ok(there) => return Err(ResumeError::OtherSource(there.source)),
+        // The file is empty, or holds a part of the first line: an export of this program was interrupted.
+        Err(FormatError::CutOff) if is_beginning(file) => return Ok((0, ExportPosition::default())),
+        Err(error) => return Err(ResumeError::Foreign(error)),
     }
     let mut end = lines.offset();
-    let mut reached = Reached::default();
+    let mut position = ExportPosition::default();
     loop {
         match lines.next() {
             Ok(Some(Line::Mark(Mark::Cursor { next, records }))) => {
                 end = lines.offset();
-                reached = Reached {
+                position = ExportPosition {
                     next: Some(next),
                     records,
                 };
             }
-            Ok(Some(Line::Mark(Mark::End { records }))) => return Err(Refusal::Whole(records)),
+            Ok(Some(Line::Mark(Mark::End { records }))) => return Err(ResumeError::Whole(records)),
             Ok(Some(Line::Record(_))) => {}
             Ok(Some(Line::Mark(Mark::Begin(_)))) => {
-                return Err(Refusal::Foreign(lines.wrong("a second beginning")));
+                return Err(ResumeError::Foreign(lines.wrong("a second beginning")));
             }
-            // It ends here, in good order or in the middle of a line. So does what a loss of power has left.
-            Ok(None) | Err(FormatError::CutOff | FormatError::Line { .. }) => return Ok((end, reached)),
-            Err(error @ FormatError::Io(_)) => return Err(Refusal::Foreign(error)),
+            // The file ends here, after a line or within one. A power failure may also leave a line of zero bytes.
+            Ok(None) | Err(FormatError::CutOff | FormatError::Line { .. }) => return Ok((end, position)),
+            Err(error @ FormatError::Io(_)) => return Err(ResumeError::Foreign(error)),
         }
     }
 }
 
-/// Whether all that a file holds could be the beginning of a first line.
+/// Whether the content of a file could be a part of the first line.
 fn is_beginning(file: &File) -> bool {
     use std::os::unix::fs::FileExt as _;
     const FIRST: &[u8] = b"{\"export\":\"begin\",";
@@ -206,15 +212,15 @@ mod tests {
 
     use super::*;
 
-    /// Records that are counted, two in a slice; those from `fails_at` on cannot be read, and `damaged` is damaged.
-    struct Counted {
+    /// Numbered records, two in a slice. Those from `fails_at` on cannot be read, and `damaged` is damaged.
+    struct NumberedRecords {
         records: usize,
         fails_at: usize,
         damaged: usize,
     }
 
     #[async_trait]
-    impl RecordStore for Counted {
+    impl RecordStore for NumberedRecords {
         async fn walk(
             &self,
             _: Context,
@@ -265,37 +271,37 @@ mod tests {
         }
     }
 
-    async fn export(path: &Path, store: &Counted) -> Result<u64, Failure> {
-        let (mut file, reached) = resume(path, &begin("here"))?;
-        let records = walk(store, reached, &mut file, |_| Ok(())).await?;
+    async fn export(path: &Path, store: &NumberedRecords) -> Result<u64, Failure> {
+        let (mut file, position) = resume(path, &begin("here"))?;
+        let records = walk(store, position, &mut file, |_| Ok(())).await?;
         write_line(&mut file, &Mark::End { records }).unwrap();
         Ok(records)
     }
 
-    /// The names of the records in a file, in order; and the number that its end tells.
+    /// The names of the records in a file, in order; and the number in its last line.
     fn names(path: &Path) -> (Vec<String>, Option<u64>) {
         let mut lines = Lines::new(BufReader::new(File::open(path).unwrap()), 0);
         lines.begin().unwrap();
-        let (mut names, mut told) = (Vec::new(), None);
+        let (mut names, mut counted) = (Vec::new(), None);
         while let Some(line) = lines.next().unwrap() {
             match line {
                 Line::Record(record) => match record.read().unwrap() {
                     Record::Repository { name, .. } => names.push(name.to_string()),
                     other => panic!("{other:?}"),
                 },
-                Line::Mark(Mark::End { records }) => told = Some(records),
+                Line::Mark(Mark::End { records }) => counted = Some(records),
                 Line::Mark(_) => {}
             }
         }
-        (names, told)
+        (names, counted)
     }
 
     /// Cut off at every byte, an export ends up the same.
     #[tokio::test]
-    async fn an_interrupted_export_goes_on_wherever_it_was_cut_off() {
+    async fn an_interrupted_export_continues_wherever_it_was_cut_off() {
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().join("export");
-        let store = Counted {
+        let store = NumberedRecords {
             records: 5,
             fails_at: usize::MAX,
             damaged: usize::MAX,
@@ -312,17 +318,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_store_that_fails_leaves_what_can_be_gone_on_with() {
+    async fn an_export_continues_after_a_store_has_failed() {
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().join("export");
-        let failing = Counted {
+        let failing = NumberedRecords {
             records: 9,
             fails_at: 4,
             damaged: usize::MAX,
         };
         assert!(export(&path, &failing).await.is_err());
         let before = std::fs::read(&path).unwrap();
-        let whole = Counted {
+        let whole = NumberedRecords {
             records: 9,
             fails_at: usize::MAX,
             damaged: usize::MAX,
@@ -336,25 +342,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_damaged_record_is_named_and_not_left_out() {
+    async fn a_damaged_record_is_reported_and_not_left_out() {
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().join("export");
-        let store = Counted {
+        let store = NumberedRecords {
             records: 9,
             fails_at: usize::MAX,
             damaged: 5,
         };
-        let Err(Failure::Failed(told)) = export(&path, &store).await else {
+        let Err(Failure::Failed(counted)) = export(&path, &store).await else {
             panic!("it was exported")
         };
         for part in ["repository r5", "illegible", "roadstead fsck"] {
-            assert!(told.contains(part), "{told}");
+            assert!(counted.contains(part), "{counted}");
         }
         assert_eq!(names(&path).1, None, "it has no end");
     }
 
     #[test]
-    fn files_of_others_are_left_alone() {
+    fn other_files_are_not_changed() {
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().join("file");
         let mut other = Vec::new();
@@ -362,17 +368,17 @@ mod tests {
         let mut whole = Vec::new();
         write_line(&mut whole, &Mark::Begin(begin("here"))).unwrap();
         write_line(&mut whole, &Mark::End { records: 0 }).unwrap();
-        for (content, told) in [
+        for (content, counted) in [
             (other, "another registry (elsewhere)"),
-            (whole, "whole export of 0 records"),
-            (b"my diary".to_vec(), "no export"),
-            (b"my diary\n".to_vec(), "no export"),
+            (whole, "complete export of 0 records"),
+            (b"my diary".to_vec(), "not an interrupted export"),
+            (b"my diary\n".to_vec(), "not an interrupted export"),
         ] {
             std::fs::write(&path, &content).unwrap();
             let Err(Failure::Failed(text)) = resume(&path, &begin("here")) else {
-                panic!("{told}")
+                panic!("{counted}")
             };
-            assert!(text.contains(told), "{text}");
+            assert!(text.contains(counted), "{text}");
             assert_eq!(std::fs::read(&path).unwrap(), content);
         }
     }

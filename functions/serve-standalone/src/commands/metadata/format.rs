@@ -1,4 +1,4 @@
-//! The form of an export: a line of JSON for each record, and marks between them.
+//! The format of an export: a line of JSON for each record, and marks between the records.
 //!
 //! ```text
 //! {"export":"begin","version":1,"program":"roadstead 1.2.3","source":"sqlite in /data","at":1770000000000}
@@ -8,9 +8,9 @@
 //! {"export":"end","records":1001}
 //! ```
 //!
-//! A file is whole when its last line is `end` and counts as many records as there are. A cursor says where the walk
-//! goes on after the records before it: whoever finds a file without an end cuts it off behind its last cursor, and
-//! goes on there. Records in a file may repeat, and repeating is harmless.
+//! A file is complete if its last line is `end` and has the right number of records. A cursor says where the walk over the
+//! records continues after the records before it. An export that finds a file without `end` truncates the file after its
+//! last cursor, and continues from this cursor. A record may be in a file more than once, which is harmless.
 
 use std::fmt;
 use std::io::{self, BufRead, Read as _, Write};
@@ -19,43 +19,44 @@ use registry::store::records::Record;
 use registry::store::{Cursor, Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// The form that this program writes, and the newest that it reads.
+/// The version of the format that this program writes, and the newest version that it reads.
 pub(crate) const VERSION: u32 = 1;
-/// What the lines begin with that are no records.
+/// The beginning of each mark.
 const MARK: &[u8] = b"{\"export\":";
-/// The longest line, in bytes: more than a manifest with all its references and annotations takes.
+/// Maximum length of a line, in bytes: longer than the record of the largest manifest with all its references and
+/// annotations.
 const LONGEST: u64 = 32 << 20;
 
-/// A line that is no record.
+/// A line that is not a record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "export", rename_all = "snake_case")]
 pub(super) enum Mark {
     /// The first line.
     Begin(Begin),
-    /// The walk goes on at `next`.
+    /// The walk over the records continues at `next`.
     Cursor {
-        /// Where.
+        /// The cursor of the walk.
         next: Cursor,
-        /// How many records stand before this line.
+        /// The number of records before this line.
         records: u64,
     },
     /// The last line.
     End {
-        /// How many records there are.
+        /// The number of all records.
         records: u64,
     },
 }
 
-/// Where an export comes from.
+/// The origin of an export.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Begin {
-    /// The version of the form.
+    /// The version of the format.
     pub(super) version: u32,
-    /// What wrote it.
+    /// The program that wrote the file, with its version.
     pub(super) program: String,
-    /// The store that was read, in words; an interrupted export goes on only with the same.
+    /// A description of the store that was read. An interrupted export continues only with the same store.
     pub(super) source: String,
-    /// When it was begun.
+    /// When the export began.
     pub(super) at: Timestamp,
 }
 
@@ -65,13 +66,13 @@ pub(super) fn write_line(writer: &mut impl Write, line: &impl Serialize) -> io::
     writer.write_all(b"\n")
 }
 
-/// Why a file cannot be read on.
+/// Why a file cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FormatError {
-    /// It ends in the middle of a line, or before it has begun.
-    #[error("the file is cut off")]
+    /// The file ends within a line, or has no first line.
+    #[error("the file is incomplete")]
     CutOff,
-    /// A line is not what an export consists of.
+    /// A line is not valid in an export.
     #[error("line {line}: {what}")]
     Line {
         /// Counted from 1.
@@ -79,7 +80,7 @@ pub(super) enum FormatError {
         /// What is wrong.
         what: String,
     },
-    /// The file system refused.
+    /// The file system failed.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -89,7 +90,7 @@ pub(super) enum FormatError {
 pub(super) enum Line {
     /// A mark.
     Mark(Mark),
-    /// A record that nobody has looked at yet.
+    /// A record that is not parsed yet.
     Record(Unread),
 }
 
@@ -101,16 +102,16 @@ pub(super) struct Unread {
 }
 
 impl Unread {
-    /// Its length in bytes.
+    /// The length of the text in bytes.
     pub(super) fn len(&self) -> usize {
         self.text.len()
     }
 
-    /// Reads it.
+    /// Parses the record.
     pub(super) fn read(&self) -> Result<Record, FormatError> {
         serde_json::from_slice(&self.text).map_err(|error| FormatError::Line {
             line: self.line,
-            what: format!("not a record that this version knows: {error}"),
+            what: format!("this is not a record that this version of roadstead knows: {error}"),
         })
     }
 }
@@ -124,7 +125,7 @@ pub(super) struct Lines<R> {
 }
 
 impl<R: BufRead> Lines<R> {
-    /// Reads what `reader` gives; `offset` is where that begins in the file.
+    /// Reads the lines of `reader`, which begins at `offset` in the file.
     pub(super) fn new(reader: R, offset: u64) -> Self {
         Self {
             reader,
@@ -133,7 +134,7 @@ impl<R: BufRead> Lines<R> {
         }
     }
 
-    /// Where the next line begins.
+    /// The offset of the next line in the file.
     pub(super) fn offset(&self) -> u64 {
         self.offset
     }
@@ -149,7 +150,7 @@ impl<R: BufRead> Lines<R> {
         let length = text.len() as u64;
         if text.pop() != Some(b'\n') {
             return Err(match length {
-                LONGEST => self.wrong("it is too long"),
+                LONGEST => self.wrong("the line is too long"),
                 _ => FormatError::CutOff,
             });
         }
@@ -161,20 +162,20 @@ impl<R: BufRead> Lines<R> {
         Ok(Some(Line::Record(Unread { text, line: self.line })))
     }
 
-    /// The first line, which must be a beginning that this version can read.
+    /// The first line, which must be a [`Mark::Begin`] of a version that this program reads.
     pub(super) fn begin(&mut self) -> Result<Begin, FormatError> {
         match self.next()? {
             Some(Line::Mark(Mark::Begin(begin))) if begin.version <= VERSION => Ok(begin),
             Some(Line::Mark(Mark::Begin(begin))) => Err(self.wrong(format!(
-                "the export has the form {} and this version reads forms up to {VERSION}: use a newer one",
+                "the export has version {} of the format, and this program reads versions up to {VERSION}: use a newer roadstead",
                 begin.version
             ))),
-            Some(_) => Err(self.wrong("an export does not begin like that")),
+            Some(_) => Err(self.wrong("this is not the first line of an export")),
             None => Err(FormatError::CutOff),
         }
     }
 
-    /// An error at the line that was read last.
+    /// An error in the line that was read last.
     pub(super) fn wrong(&self, what: impl fmt::Display) -> FormatError {
         FormatError::Line {
             line: self.line,
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_are_told_from_records_by_how_they_begin() {
+    fn marks_and_records_begin_differently() {
         let next = Cursor("x".into());
         let marks = [begin(1), Mark::Cursor { next, records: 2 }, Mark::End { records: 2 }];
         let text = text(&marks);
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_or_foreign_is_told() {
+    fn incomplete_and_foreign_files_are_errors() {
         let whole = text(&[begin(1)]);
         let read = |bytes: &[u8]| Lines::new(bytes, 0).begin();
         assert!(read(&whole).is_ok());

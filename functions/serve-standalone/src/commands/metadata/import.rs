@@ -1,8 +1,9 @@
 //! `roadstead metadata import`.
 //!
-//! The whole file is read before anything is written: one that is cut off, or has a line that this version does not
-//! know, or that no store holds ([`allowed`]), or refers to what is not in it, leaves no half of a registry. How far the writing has come is kept beside the
-//! file; and as long as it is not through, no collection goes over what is there ([`lease`]).
+//! The whole file is read and checked before anything is written. So these files change nothing in the registry: an
+//! incomplete one, one with a line that this version does not know, one with a record that no store accepts ([`allowed`]),
+//! and one with records that refer to missing records ([`contents`]). The progress of the import is saved beside the file.
+//! Until the import is complete, no collection pass examines the registry ([`lease`]).
 
 mod allowed;
 mod contents;
@@ -29,23 +30,25 @@ use super::format::{Begin, FormatError, Line, Lines, Mark};
 use crate::cli::ImportArgs;
 use crate::failure::Failure;
 use shell::stores::Absent;
+use shell::text::count;
 
-/// Records that are written at once, and their bytes in the file.
+/// Records that are written in one call.
 const BATCH: usize = 500;
+/// Size of these records in the file, in bytes.
 const BATCH_BYTES: usize = 1 << 20;
-/// Batches in flight.
+/// Number of batches that are written at the same time.
 const AT_ONCE: usize = 4;
-/// Records that are named when a file is refused.
-const TORN: usize = 10;
-/// How often it is noted how far the import has come.
-const NOTE_EVERY: Duration = Duration::from_secs(1);
+/// Number of records that the error lists when records refer to missing records.
+const MAX_LISTED: usize = 10;
+/// How often progress is saved.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
 
-/// Reads a file into the registry.
+/// Imports a file into the registry.
 pub(in super::super) fn run(args: &ImportArgs) -> Result<(), Failure> {
     let path = args.file.as_path();
     let contents = Contents::of(path).map_err(|error| refused(path, &error))?;
     if !args.force {
-        require_whole(path, &contents)?;
+        require_consistent(path, &contents)?;
     }
     with(&args.stores, Absent::Create, async |opened| {
         let into = opened.identify_metadata(cx()).await;
@@ -60,38 +63,53 @@ pub(in super::super) fn run(args: &ImportArgs) -> Result<(), Failure> {
     })
 }
 
-/// Writes what the file holds into the stores, which `into` tells from others.
+/// Writes the records of the file into the stores. `into` identifies the stores.
 async fn import(path: &Path, contents: &Contents, into: String, stores: &Stores, force: bool) -> Result<(), Failure> {
     if !force {
         require_no_others(&*stores.metadata, &contents.repositories).await?;
     }
-    let mut note = Note::find(path, contents, into)?;
+    let mut progress = ImportProgress::find(path, contents, into)?;
     let lease = ImportLease::take(stores.collection.clone(), contents.name(), force).await?;
-    if note.reached.records > 0 {
-        // What was written may be gone again: collected, if nothing has kept collection away, or with all else, if the
-        // registry was emptied since.
-        if lease.is_gone_on_with && !holds_nothing(&*stores.records).await? {
-            eprintln!("going on after {} records", note.reached.records);
+    if progress.position.records > 0 {
+        // The records that were written may be gone: collected, if collection was not prevented all the time, or deleted
+        // with all others, if the registry was emptied since.
+        if lease.is_continued && !is_empty(&*stores.records).await? {
+            eprintln!(
+                "continuing after {}",
+                count(progress.position.records, "record", "records")
+            );
         } else {
-            note.reached = Reached::default();
+            progress.position = ImportPosition::default();
         }
     }
-    let written = write(path, contents, &mut note, &*stores.records).await;
+    let written = write(path, contents, &mut progress, &*stores.records).await;
     if written.is_err() {
-        // Best effort: without it, records are written once more.
-        drop(note.save());
-        eprintln!("this import is not through: nothing is collected until it is; run it again, and it goes on");
+        // If this fails too, the next run writes some records once more.
+        drop(progress.save());
+        eprintln!(
+            "the import is not complete. Run the same command again, which continues it. Until the import is complete, \
+             nothing is collected in this registry"
+        );
     }
     written?;
     lease.release().await?;
-    note.remove()?;
-    eprintln!("{} records from {}", contents.records, path.display());
+    progress.remove()?;
+    eprintln!(
+        "imported {} from {}",
+        count(contents.records, "record", "records"),
+        path.display()
+    );
     Ok(())
 }
 
-async fn write(path: &Path, contents: &Contents, note: &mut Note, records: &dyn RecordStore) -> Result<(), Failure> {
-    let mut progress = Progress::new();
-    let batches = Batches::open(path, &note.reached).map_err(|error| refused(path, &error.into()))?;
+async fn write(
+    path: &Path,
+    contents: &Contents,
+    progress: &mut ImportProgress,
+    records: &dyn RecordStore,
+) -> Result<(), Failure> {
+    let mut line = Progress::new();
+    let batches = Batches::open(path, &progress.position).map_err(|error| refused(path, &error.into()))?;
     let mut written = stream::iter(batches)
         .map(|batch| async move {
             let batch = batch.map_err(|error| refused(path, &error))?;
@@ -101,18 +119,21 @@ async fn write(path: &Path, contents: &Contents, note: &mut Note, records: &dyn 
                 .map_err(|error| Failure::failed("cannot write the metadata", error))?;
             Ok::<_, Failure>(batch.end)
         })
-        // In their order: what is noted stands for everything before it.
+        // In the order of the file: saved progress says that everything before it was written.
         .buffered(AT_ONCE);
     while let Some(end) = written.next().await {
-        note.reached = end?;
-        note.save_sometimes()?;
-        progress.show(|| format!("{} of {} records", note.reached.records, contents.records));
+        progress.position = end?;
+        progress.save_sometimes()?;
+        line.show(|| {
+            let records = count(contents.records, "record", "records");
+            format!("{} of {records}", progress.position.records)
+        });
     }
     Ok(())
 }
 
-/// Whether a registry knows nothing at all. A slice may hold no record and yet not be the last.
-async fn holds_nothing(records: &dyn RecordStore) -> Result<bool, Failure> {
+/// Whether a registry has no records. A slice without records need not be the last one.
+async fn is_empty(records: &dyn RecordStore) -> Result<bool, Failure> {
     let mut after = None;
     loop {
         let slice = records.walk(cx(), after.as_ref(), PAGE).await;
@@ -127,30 +148,30 @@ async fn holds_nothing(records: &dyn RecordStore) -> Result<bool, Failure> {
     }
 }
 
-/// Fails when records of the file refer to what is not in it.
-fn require_whole(path: &Path, contents: &Contents) -> Result<(), Failure> {
-    let torn = contents.incomplete(path, TORN + 1);
-    let mut torn = torn.map_err(|error| refused(path, &error))?;
-    if torn.is_empty() {
+/// Fails if records of the file refer to missing records.
+fn require_consistent(path: &Path, contents: &Contents) -> Result<(), Failure> {
+    let incomplete = contents.incomplete(path, MAX_LISTED + 1);
+    let mut incomplete = incomplete.map_err(|error| refused(path, &error))?;
+    if incomplete.is_empty() {
         return Ok(());
     }
-    if torn.len() > TORN {
-        torn.truncate(TORN);
-        torn.push("and others".into());
+    if incomplete.len() > MAX_LISTED {
+        incomplete.truncate(MAX_LISTED);
+        incomplete.push("and others".into());
     }
     Err(Failure::Failed(format!(
-        "{} lacks what these refer to, because the registry was written to while it was exported: {}. Export it to \
-         another file while nobody pushes or deletes; or import what there is with --force, and let `roadstead fsck` \
-         tell what is missing",
+        "in {}, these records refer to missing records, because the registry was changed during the export: {}. Export it \
+         to another file while no client pushes or deletes. Or import this file with --force; `roadstead fsck` then \
+         lists what is missing",
         path.display(),
-        torn.join(", ")
+        incomplete.join(", ")
     )))
 }
 
 fn refused(path: &Path, error: &FormatError) -> Failure {
     let what = match error {
         FormatError::CutOff => {
-            "it is cut off: the export was interrupted. Run the same export again, which goes on where it was"
+            "the file is incomplete, because the export was interrupted. Run the same export again, which continues it"
                 .to_owned()
         }
         other => other.to_string(),
@@ -158,7 +179,7 @@ fn refused(path: &Path, error: &FormatError) -> Failure {
     Failure::failed(format!("cannot import {}", path.display()), what)
 }
 
-/// Fails when the registry holds a repository that is not among those of the file.
+/// Fails if the registry has a repository that is not in the file.
 async fn require_no_others(metadata: &dyn MetadataStore, ours: &BTreeSet<RepositoryName>) -> Result<(), Failure> {
     let mut last: Option<RepositoryName> = None;
     loop {
@@ -168,8 +189,8 @@ async fn require_no_others(metadata: &dyn MetadataStore, ours: &BTreeSet<Reposit
             .map_err(|error| Failure::failed("cannot read the metadata", error))?;
         if let Some(other) = page.items.iter().find(|name| !ours.contains(*name)) {
             return Err(Failure::Failed(format!(
-                "the registry holds the repository {other}, which is not in the file: import into an empty registry, \
-                 or mix the two with --force (records that are in both become those of the file)"
+                "the registry has the repository {other}, which is not in the file: import into an empty registry, or \
+                 merge the two with --force (a record that is in both becomes that of the file)"
             )));
         }
         last = page.items.into_iter().next_back();
@@ -179,68 +200,68 @@ async fn require_no_others(metadata: &dyn MetadataStore, ours: &BTreeSet<Reposit
     }
 }
 
-/// A place in the file, and how many records stand before it.
+/// An offset in the file, and the number of records before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Reached {
+struct ImportPosition {
     offset: u64,
     records: u64,
 }
 
-/// The file beside the export that tells how far an import of it has come.
+/// The progress of an import, which is saved in a file beside the export.
 #[derive(Debug)]
-struct Note {
+struct ImportProgress {
     path: PathBuf,
-    about: About,
-    reached: Reached,
+    identity: ImportIdentity,
+    position: ImportPosition,
     saved: Instant,
 }
 
-/// Which import a note is about: another file, or another registry, begins anew.
+/// Identifies an import. Progress counts only for the same file and the same registry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct About {
+struct ImportIdentity {
     into: String,
     begin: Begin,
     bytes: u64,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Noted {
+struct SavedProgress {
     #[serde(flatten)]
-    about: About,
+    identity: ImportIdentity,
     #[serde(flatten)]
-    reached: Reached,
+    position: ImportPosition,
 }
 
-impl Note {
+impl ImportProgress {
     fn find(file: &Path, contents: &Contents, into: String) -> Result<Self, Failure> {
         let mut path = file.as_os_str().to_owned();
         path.push(".progress");
         let path = PathBuf::from(path);
-        let about = About {
+        let identity = ImportIdentity {
             into,
             begin: contents.begin.clone(),
             bytes: contents.bytes,
         };
-        let reached = match std::fs::read(&path) {
-            // One that cannot be read is as good as none: records may be written twice.
-            Ok(text) => serde_json::from_slice::<Noted>(&text)
+        let position = match std::fs::read(&path) {
+            // An unreadable file counts as no progress: it is harmless to write records twice.
+            Ok(text) => serde_json::from_slice::<SavedProgress>(&text)
                 .ok()
-                .filter(|noted| noted.about == about && noted.reached.offset <= about.bytes)
-                .map(|noted| noted.reached)
+                .filter(|saved| saved.identity == identity && saved.position.offset <= identity.bytes)
+                .map(|saved| saved.position)
                 .unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Reached::default(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => ImportPosition::default(),
             Err(error) => return Err(Failure::failed(format!("cannot read {}", path.display()), error)),
         };
         Ok(Self {
             path,
-            about,
-            reached,
+            identity,
+            position,
             saved: Instant::now(),
         })
     }
 
     fn save_sometimes(&mut self) -> Result<(), Failure> {
-        if self.saved.elapsed() < NOTE_EVERY {
+        if self.saved.elapsed() < SAVE_EVERY {
             return Ok(());
         }
         self.saved = Instant::now();
@@ -249,14 +270,14 @@ impl Note {
 
     fn save(&self) -> Result<(), Failure> {
         let failed = |error: io::Error| Failure::failed(format!("cannot write {}", self.path.display()), error);
-        let noted = Noted {
-            about: self.about.clone(),
-            reached: self.reached,
+        let saved = SavedProgress {
+            identity: self.identity.clone(),
+            position: self.position,
         };
-        let noted = serde_json::to_vec(&noted).map_err(|error| failed(error.into()))?;
+        let text = serde_json::to_vec(&saved).map_err(|error| failed(error.into()))?;
         let mut new = self.path.as_os_str().to_owned();
         new.push(".new");
-        std::fs::write(&new, noted).map_err(failed)?;
+        std::fs::write(&new, text).map_err(failed)?;
         std::fs::rename(&new, &self.path).map_err(failed)
     }
 
@@ -270,14 +291,14 @@ impl Note {
     }
 }
 
-/// Records that are written together.
+/// Records that are written in one call.
 #[derive(Debug)]
 struct Batch {
     records: Vec<Record>,
-    end: Reached,
+    end: ImportPosition,
 }
 
-/// The records of a whole file in batches.
+/// The records of a file, in batches.
 #[derive(Debug)]
 struct Batches {
     lines: Lines<BufReader<File>>,
@@ -286,12 +307,12 @@ struct Batches {
 }
 
 impl Batches {
-    fn open(path: &Path, reached: &Reached) -> io::Result<Self> {
+    fn open(path: &Path, position: &ImportPosition) -> io::Result<Self> {
         let mut file = File::open(path)?;
-        file.seek(SeekFrom::Start(reached.offset))?;
+        file.seek(SeekFrom::Start(position.offset))?;
         Ok(Self {
-            lines: Lines::new(BufReader::new(file), reached.offset),
-            records: reached.records,
+            lines: Lines::new(BufReader::new(file), position.offset),
+            records: position.records,
             ended: false,
         })
     }
@@ -310,7 +331,7 @@ impl Batches {
             }
         }
         self.records += records.len() as u64;
-        let end = Reached {
+        let end = ImportPosition {
             offset: self.lines.offset(),
             records: self.records,
         };
@@ -323,7 +344,7 @@ impl Iterator for Batches {
 
     fn next(&mut self) -> Option<Self::Item> {
         let batch = self.batch().transpose();
-        // After an error there is nothing to go on with.
+        // After an error, nothing more is read.
         self.ended |= matches!(batch, Some(Err(_)));
         batch
     }
@@ -362,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_whole_file_is_taken() {
+    fn only_a_complete_file_is_accepted() {
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().join("export");
         let read = |text: &[u8]| {
@@ -376,7 +397,11 @@ mod tests {
         for cut in 0..whole.len() {
             assert!(read(&whole[..cut]).is_err(), "cut at {cut}");
         }
-        assert!(read(&file(3, 4)).unwrap_err().contains("tells of 4 records, and 3"));
+        assert!(
+            read(&file(3, 4))
+                .unwrap_err()
+                .contains("says 4 records, and the file has 3")
+        );
         assert!(
             read(&[&whole[..], b"{}\n"].concat())
                 .unwrap_err()
@@ -401,15 +426,15 @@ mod tests {
     }
 
     #[test]
-    fn batches_go_on_where_a_note_says() {
+    fn batches_continue_from_the_saved_progress() {
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().join("export");
         let count = u32::try_from(2 * BATCH + 7).unwrap();
         std::fs::write(&path, file(count, count.into())).unwrap();
         let contents = Contents::of(&path).unwrap();
-        let mut note = Note::find(&path, &contents, "sqlite".into()).unwrap();
-        assert_eq!(note.reached, Reached::default());
-        let all: Vec<_> = Batches::open(&path, &note.reached)
+        let mut progress = ImportProgress::find(&path, &contents, "sqlite".into()).unwrap();
+        assert_eq!(progress.position, ImportPosition::default());
+        let all: Vec<_> = Batches::open(&path, &progress.position)
             .unwrap()
             .map(Result::unwrap)
             .collect();
@@ -417,19 +442,19 @@ mod tests {
             all.iter().map(|batch| batch.records.len()).collect::<Vec<_>>(),
             [BATCH, BATCH, 7]
         );
-        note.reached = all[0].end;
-        note.save().unwrap();
-        let again = Note::find(&path, &contents, "sqlite".into()).unwrap();
-        assert_eq!(again.reached, all[0].end);
-        let rest: Vec<_> = Batches::open(&path, &again.reached)
+        progress.position = all[0].end;
+        progress.save().unwrap();
+        let again = ImportProgress::find(&path, &contents, "sqlite".into()).unwrap();
+        assert_eq!(again.position, all[0].end);
+        let rest: Vec<_> = Batches::open(&path, &again.position)
             .unwrap()
             .map(Result::unwrap)
             .collect();
         assert_eq!(rest[0].records, all[1].records);
         assert_eq!(rest[1].end.records, u64::from(count));
-        let elsewhere = Note::find(&path, &contents, "dynamodb://table".into()).unwrap();
-        assert_eq!(elsewhere.reached, Reached::default());
-        note.remove().unwrap();
-        note.remove().unwrap();
+        let elsewhere = ImportProgress::find(&path, &contents, "dynamodb://table".into()).unwrap();
+        assert_eq!(elsewhere.position, ImportPosition::default());
+        progress.remove().unwrap();
+        progress.remove().unwrap();
     }
 }

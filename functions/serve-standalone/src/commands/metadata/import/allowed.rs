@@ -1,7 +1,8 @@
-//! What a record may say. Everything else was not exported: a file that says it was made or changed by hand, or damaged.
+//! Which records may be imported. An export contains no others: a file with another record was damaged, or was written or
+//! changed by hand.
 //!
-//! The text of names, tags, digests and media types is looked at when a record is read. Here is what a store would take
-//! as it is, and serve, delete or stumble over later.
+//! The parser of records checks names, tags, digests and media types. This module checks the values that a store would
+//! accept unchecked, and later serve, delete or fail on.
 
 use std::collections::BTreeSet;
 
@@ -9,10 +10,10 @@ use oci::Digest;
 use registry::store::records::{EntryContent, ManifestEntry, Record};
 use registry::store::{Location, Timestamp};
 
-/// The largest number that every store keeps.
+/// The largest number that every store can store.
 const LARGEST: u64 = i64::MAX as u64;
 
-/// An error, in words, if no store holds such a record.
+/// Checks a record. The error is a text for the operator.
 pub(super) fn check(record: &Record) -> Result<(), String> {
     match record {
         Record::Repository { created, .. } => timestamp(*created),
@@ -42,7 +43,7 @@ pub(super) fn check(record: &Record) -> Result<(), String> {
             version(change.version)?;
             timestamp(change.at)?;
             if change.before == change.after {
-                return Err("the change of a tag changes nothing".to_owned());
+                return Err("the change of a tag has the same digest before and after".to_owned());
             }
             Ok(())
         }
@@ -58,23 +59,23 @@ fn manifest(entry: &ManifestEntry) -> Result<(), String> {
         EntryContent::Inline(bytes) => {
             if bytes.len() as u64 != *size {
                 return Err(format!(
-                    "the manifest has {} bytes, and its size is {size}",
+                    "the manifest has {} bytes, and its record says {size}",
                     bytes.len()
                 ));
             }
             let computed = Digest::of(digest.algorithm(), bytes);
             if computed != *digest {
-                return Err(format!("the bytes of the manifest hash to {computed}"));
+                return Err(format!("the content of the manifest hashes to {computed}"));
             }
         }
     }
     let references: BTreeSet<&Digest> = entry.references.iter().collect();
     if references.len() != entry.references.len() {
-        return Err("a reference of the manifest is there twice".to_owned());
+        return Err("the manifest has a reference twice".to_owned());
     }
     match &entry.subject {
         Some((_, row)) if row.descriptor.digest != *digest || row.descriptor.size != *size => {
-            Err("the row under the subject is about another manifest".to_owned())
+            Err("the row of the subject describes another manifest".to_owned())
         }
         _ => Ok(()),
     }
@@ -84,11 +85,11 @@ fn location(location: &Location) -> Result<(), String> {
     if location.is_of_main() {
         return Ok(());
     }
-    // Whatever it is, a terminal is shown little of it, and nothing but text.
+    // The key and the store may be any text. The error shows only the beginning, escaped for a terminal.
     let key: String = location.key.chars().take(80).collect();
     let store: String = location.store.chars().take(80).collect();
     Err(format!(
-        "the registry's store has no object {key:?} of the store {store:?}"
+        "a registry has no object with the key {key:?} in a store {store:?}"
     ))
 }
 
@@ -133,7 +134,7 @@ mod tests {
         json!({ "store": store, "key": key })
     }
 
-    /// One record of each kind, as it may be.
+    /// One valid record of each kind.
     fn records() -> Vec<Value> {
         vec![
             json!({ "record": "repository", "name": "a", "created": 1 }),
@@ -162,14 +163,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_exported_may_be_imported() {
+    fn records_of_an_export_are_accepted() {
         for record in records() {
             assert_eq!(check_json(&record), Ok(()), "{record}");
         }
     }
 
     #[test]
-    fn a_location_is_one_of_the_store() {
+    fn locations_of_other_stores_and_malformed_keys_are_refused() {
         let long = "0".repeat(100_000);
         let refused = [
             ("main", ""),
@@ -213,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_store_would_hold_is_refused() {
+    fn records_that_no_store_would_have_are_refused() {
         let large = LARGEST + 1;
         let cases = [
             (0, "/created", json!(large), "too large"),
@@ -223,7 +224,7 @@ mod tests {
             (1, "/digest", json!("sha256:0"), "digest"),
             (2, "/size", json!(large), "too large"),
             (3, "/size", json!(2), "has 1 bytes"),
-            (3, "/content/inline", json!("bg=="), "hash to"),
+            (3, "/content/inline", json!("bg=="), "hashes to"),
             (3, "/references", json!([digest("a"), digest("a")]), "twice"),
             (
                 3,
@@ -239,7 +240,7 @@ mod tests {
             (5, "/version", json!(large), "too large"),
             (5, "/tag", json!("a/b"), "tag"),
             (6, "/version", json!(0), "is 0"),
-            (6, "/after", Value::Null, "changes nothing"),
+            (6, "/after", Value::Null, "the same digest"),
         ];
         for (kind, pointer, value, expected) in cases {
             let mut record = records().swap_remove(kind);
@@ -250,7 +251,7 @@ mod tests {
             let error = check_json(&record).unwrap_err();
             assert!(error.contains(expected), "{record}: {error}");
         }
-        // At the bound.
+        // The largest number is accepted.
         let mut record = records().swap_remove(1);
         record["size"] = json!(LARGEST);
         assert_eq!(check_json(&record), Ok(()));

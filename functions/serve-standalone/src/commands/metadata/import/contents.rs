@@ -1,4 +1,4 @@
-//! What a whole file holds, and what it lacks.
+//! The contents of an export file, and which records refer to missing records.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeSet, HashSet};
@@ -15,32 +15,32 @@ use sha2::{Digest as _, Sha256};
 use super::super::format::{Begin, FormatError, Line, Lines, Mark};
 use super::allowed;
 
-/// How far the clocks of servers may be apart, in milliseconds.
+/// Maximum difference between the clocks of servers, in milliseconds.
 const SKEW_MS: u64 = 60_000;
 
-/// What a whole file holds.
+/// The contents of a complete file.
 #[derive(Debug)]
 pub(super) struct Contents {
     pub(super) begin: Begin,
     pub(super) bytes: u64,
     pub(super) records: u64,
     pub(super) repositories: BTreeSet<RepositoryName>,
-    /// What is referred to and not there.
-    lacking: HashSet<u64>,
+    /// Hashes of the missing records to which others refer.
+    missing: HashSet<u64>,
 }
 
-/// What others refer to. It is remembered by a hash of 64 bits: a million records take some tens of megabytes.
+/// Something that records refer to. It is stored as a hash of 64 bits: a million records take some tens of megabytes.
 #[derive(Hash)]
-enum Thing<'a> {
-    /// The bytes of a digest.
-    Bytes(&'a Digest),
+enum Referent<'a> {
+    /// The record of a blob's object.
+    Blob(&'a Digest),
     /// A manifest of a repository.
     Manifest(&'a RepositoryName, &'a Digest),
     /// A blob or a manifest of a repository.
     Either(&'a RepositoryName, &'a Digest),
 }
 
-impl Thing<'_> {
+impl Referent<'_> {
     fn hash(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         std::hash::Hash::hash(self, &mut hasher);
@@ -48,81 +48,81 @@ impl Thing<'_> {
     }
 }
 
-/// What a record is to others.
-fn things(record: &Record) -> impl Iterator<Item = u64> + use<> {
-    let things = match record {
-        Record::Blob { digest, .. } => vec![Thing::Bytes(digest).hash()],
-        Record::Link { repository, digest, .. } => vec![Thing::Either(repository, digest).hash()],
+/// What other records refer to in this record.
+fn provided(record: &Record) -> impl Iterator<Item = u64> + use<> {
+    let provided = match record {
+        Record::Blob { digest, .. } => vec![Referent::Blob(digest).hash()],
+        Record::Link { repository, digest, .. } => vec![Referent::Either(repository, digest).hash()],
         Record::Manifest(entry) => vec![
-            Thing::Manifest(&entry.repository, &entry.digest).hash(),
-            Thing::Either(&entry.repository, &entry.digest).hash(),
+            Referent::Manifest(&entry.repository, &entry.digest).hash(),
+            Referent::Either(&entry.repository, &entry.digest).hash(),
         ],
         Record::Repository { .. } | Record::Tag { .. } | Record::History { .. } => Vec::new(),
     };
-    things.into_iter()
+    provided.into_iter()
 }
 
-/// What must be there for a record. Of what a manifest refers to, that is certain only if it was put while the export was
-/// under way, which began at `began`: an older one may refer to what was never there.
-fn needs(record: &Record, began: Timestamp) -> impl Iterator<Item = u64> + use<> {
-    let needs = match record {
-        Record::Link { digest, .. } => vec![Thing::Bytes(digest).hash()],
-        Record::Tag { repository, names, .. } => vec![Thing::Manifest(repository, &names.digest).hash()],
+/// What a record requires in the file. The references of a manifest are required only if it was pushed during the export,
+/// which began at `began`: an older manifest may refer to blobs that were never in the registry.
+fn required(record: &Record, began: Timestamp) -> impl Iterator<Item = u64> + use<> {
+    let required = match record {
+        Record::Link { digest, .. } => vec![Referent::Blob(digest).hash()],
+        Record::Tag { repository, names, .. } => vec![Referent::Manifest(repository, &names.digest).hash()],
         Record::Manifest(entry) => {
             let is_new = entry.at.0.saturating_add(SKEW_MS) >= began.0;
             let references = entry.references.iter().filter(|_| is_new);
-            let references = references.map(|digest| Thing::Either(&entry.repository, digest));
+            let references = references.map(|digest| Referent::Either(&entry.repository, digest));
             let is_stored = matches!(entry.content, EntryContent::Stored(_));
-            let own = is_stored.then_some(Thing::Bytes(&entry.digest));
-            references.chain(own).map(|thing| thing.hash()).collect()
+            let own = is_stored.then_some(Referent::Blob(&entry.digest));
+            references.chain(own).map(|referent| referent.hash()).collect()
         }
         Record::Repository { .. } | Record::Blob { .. } | Record::History { .. } => Vec::new(),
     };
-    needs.into_iter()
+    required.into_iter()
 }
 
 impl Contents {
-    /// Reads the file to its end, which must be in good order.
+    /// Reads and checks the whole file, which must be complete.
     pub(super) fn of(path: &Path) -> Result<Self, FormatError> {
         let mut lines = Lines::new(BufReader::new(File::open(path)?), 0);
         let begin = lines.begin()?;
         let mut records = 0;
         let mut repositories = BTreeSet::new();
-        let (mut there, mut needed) = (HashSet::new(), HashSet::new());
-        let told = loop {
+        let (mut present, mut missing) = (HashSet::new(), HashSet::new());
+        let expected = loop {
             match lines.next()?.ok_or(FormatError::CutOff)? {
                 Line::Record(record) => {
                     records += 1;
                     let record = record.read()?;
                     allowed::check(&record).map_err(|what| lines.wrong(format!("the record \"{record}\": {what}")))?;
-                    there.extend(things(&record));
-                    needed.extend(needs(&record, begin.at));
+                    present.extend(provided(&record));
+                    missing.extend(required(&record, begin.at));
                     if let Record::Repository { name, .. } = record {
                         repositories.insert(name);
                     }
                 }
                 Line::Mark(Mark::Cursor { .. }) => {}
-                Line::Mark(Mark::Begin(_)) => return Err(lines.wrong("a second beginning")),
+                Line::Mark(Mark::Begin(_)) => return Err(lines.wrong("a second first line of an export")),
                 Line::Mark(Mark::End { records }) => break records,
             }
         };
-        if told != records {
-            return Err(lines.wrong(format!("the end tells of {told} records, and {records} are there")));
+        if expected != records {
+            return Err(lines.wrong(format!("the end says {expected} records, and the file has {records}")));
         }
         if lines.next()?.is_some() {
-            return Err(lines.wrong("something comes after the end"));
+            return Err(lines.wrong("there is a line after the end"));
         }
-        needed.retain(|thing| !there.contains(thing));
+        missing.retain(|referent| !present.contains(referent));
         Ok(Self {
             begin,
             bytes: lines.offset(),
             records,
             repositories,
-            lacking: needed,
+            missing,
         })
     }
 
-    /// The name by which every run of the import of this file knows itself.
+    /// Identifies the import of this file. It is the same in each run.
     pub(super) fn name(&self) -> Uid {
         let Begin {
             version,
@@ -136,19 +136,19 @@ impl Contents {
         Uid(u64::from_be_bytes(name))
     }
 
-    /// Some of the records that refer to what the file lacks, at most `most`; none: it agrees in itself.
-    pub(super) fn incomplete(&self, path: &Path, most: usize) -> Result<Vec<String>, FormatError> {
+    /// At most `limit` of the records that refer to missing records; empty if no record does.
+    pub(super) fn incomplete(&self, path: &Path, limit: usize) -> Result<Vec<String>, FormatError> {
         let mut found = Vec::new();
-        if self.lacking.is_empty() {
+        if self.missing.is_empty() {
             return Ok(found);
         }
         let mut lines = Lines::new(BufReader::new(File::open(path)?), 0);
-        while found.len() < most
+        while found.len() < limit
             && let Some(line) = lines.next()?
         {
             if let Line::Record(record) = line {
                 let record = record.read()?;
-                if needs(&record, self.begin.at).any(|thing| self.lacking.contains(&thing)) {
+                if required(&record, self.begin.at).any(|referent| self.missing.contains(&referent)) {
                     found.push(record.to_string());
                 }
             }
@@ -236,7 +236,7 @@ mod tests {
         }
     }
 
-    /// What is incomplete in a file of these records.
+    /// The incomplete records in a file of these records.
     fn incomplete(records: &[Record]) -> Vec<String> {
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().join("export");
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_push_has_torn_is_named() {
+    fn records_with_missing_references_are_listed() {
         let inline = || EntryContent::Inline(Bytes::from_static(b"m"));
         let stored = || EntryContent::Stored(place("m"));
         let whole = [
@@ -275,12 +275,12 @@ mod tests {
         assert_eq!(incomplete(&[link("one")]), [format!("link team/app {layer}")]);
         let m = digest("m");
         assert_eq!(incomplete(&[tag("m"), blob("m")]), ["tag team/app v1".to_owned()]);
-        let torn = format!("manifest team/app {m}");
-        assert_eq!(incomplete(&[manifest("m", 1, &[], stored())]), [torn.as_str()]);
-        // Put while the export was under way, by a clock that is a little behind.
+        let expected = format!("manifest team/app {m}");
+        assert_eq!(incomplete(&[manifest("m", 1, &[], stored())]), [expected.as_str()]);
+        // Pushed during the export, by a server whose clock is a little behind.
         let late = manifest("m", BEGAN - SKEW_MS, &["one"], inline());
-        assert_eq!(incomplete(&[late, blob("one")]), [torn.as_str()]);
-        // Long before: it refers to what was never there.
+        assert_eq!(incomplete(&[late, blob("one")]), [expected.as_str()]);
+        // Pushed long before the export: it refers to a blob that was never in the registry.
         let early = manifest("m", BEGAN - SKEW_MS - 1, &["one"], inline());
         assert_eq!(incomplete(&[early]), [] as [String; 0]);
     }

@@ -1,4 +1,4 @@
-//! Half of a registry: imports that are cut off, and the collections that come by.
+//! Tests of interrupted imports, and of collection passes between their runs.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -27,7 +27,7 @@ use shell::clock::SystemEnvironment;
 use shell::clock::now;
 use shell::stores::{self, OpenOptions};
 
-/// More than are written at once, so that their links come later.
+/// More blobs than are written in one batch, so that their links are written later.
 const BLOBS: u32 = 510;
 
 #[derive(Debug, Parser)]
@@ -36,8 +36,8 @@ struct Line {
     stores: StoreArgs,
 }
 
-/// A registry to import into that holds the bytes already, and the file.
-struct World {
+/// A registry into which a file is imported. It already has the objects.
+struct Fixture {
     stores: Stores,
     faults: Faults,
     file: PathBuf,
@@ -57,7 +57,7 @@ fn location(number: u32) -> Location {
     Location::main(Attempt { session, number: 1 }.to_string())
 }
 
-/// All records of the bytes come before the first link.
+/// An export in which the records of all blobs come before the first link.
 fn file() -> Vec<u8> {
     let (at, repository) = (now(), "team/app".parse::<RepositoryName>().unwrap());
     let blobs = (0..BLOBS).map(|number| Record::Blob {
@@ -105,8 +105,8 @@ async fn put(blobs: &dyn BlobStore, number: u32) {
     assert_eq!(blobs.seal(cx(), &upload).await.unwrap(), location(number));
 }
 
-impl World {
-    /// Over the stores that the flags name; what lies on a disk lies in a folder of its own.
+impl Fixture {
+    /// Opens the stores that the flags name. Stores on disk are in a temporary directory.
     async fn new(flags: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
         let data = folder.path().join("data");
@@ -146,8 +146,8 @@ impl World {
         import(&self.file, &contents, "here".into(), &self.stores, force).await
     }
 
-    /// An import that ends when it has written its first records, which are all of bytes; what it has noted.
-    async fn cut_off(&self) -> Reached {
+    /// Interrupts an import after its first batch, which has only records of blobs. Returns the saved progress.
+    async fn interrupt(&self) -> ImportPosition {
         self.faults.plan(Fault {
             method: Some("insert"),
             nth: 2,
@@ -157,10 +157,12 @@ impl World {
         self.import(false).await.unwrap_err();
         self.faults.clear();
         let contents = Contents::of(&self.file).unwrap();
-        Note::find(&self.file, &contents, "here".into()).unwrap().reached
+        ImportProgress::find(&self.file, &contents, "here".into())
+            .unwrap()
+            .position
     }
 
-    /// Collections for which everything but an unused link has rested long enough; the last one's report.
+    /// Runs three collection passes with grace periods of zero, except that of links. Returns the last report.
     async fn collect(&self) -> Report {
         let grace_periods = GracePeriods {
             session_ms: 0,
@@ -186,7 +188,7 @@ impl World {
         last.unwrap()
     }
 
-    /// Every record is there, every object, and every byte of it.
+    /// Checks that all records and objects are present, and that the objects have the right content.
     async fn agrees(&self) {
         let options = check::Options {
             hash: true,
@@ -205,63 +207,63 @@ impl World {
     }
 }
 
-async fn a_collection_takes_nothing_of_it(world: World) {
-    let reached = world.cut_off().await;
-    assert_eq!(reached.records, BATCH as u64, "bytes, and no link to them");
-    let report = world.collect().await;
+async fn nothing_is_collected_until_the_import_is_complete(fixture: Fixture) {
+    let position = fixture.interrupt().await;
+    assert_eq!(position.records, BATCH as u64, "records of blobs, and no links to them");
+    let report = fixture.collect().await;
     assert_eq!(report.busy_until, Some(UNTIL_IMPORTED));
     assert_eq!((report.metadata.scheduled, report.objects_deleted), (0, 0));
 
-    world.import(false).await.unwrap();
-    let report = world.collect().await;
+    fixture.import(false).await.unwrap();
+    let report = fixture.collect().await;
     assert!(report.complete, "{report:?}");
     assert_eq!((report.metadata.scheduled, report.objects_deleted), (0, 0));
     assert!(
         report.metadata.seen > u64::from(BLOBS),
-        "the names are gone through again"
+        "the metadata is examined again"
     );
-    world.agrees().await;
+    fixture.agrees().await;
 }
 
 #[tokio::test]
-async fn a_collection_takes_nothing_of_half_an_import_into_sqlite() {
-    a_collection_takes_nothing_of_it(World::new(&[]).await).await;
+async fn nothing_is_collected_during_an_interrupted_import_into_sqlite() {
+    nothing_is_collected_until_the_import_is_complete(Fixture::new(&[]).await).await;
 }
 
 #[tokio::test]
 #[ignore = "needs ROADSTEAD_TEST_DYNAMODB"]
-async fn a_collection_takes_nothing_of_half_an_import_into_a_table() {
+async fn nothing_is_collected_during_an_interrupted_import_into_a_table() {
     let endpoint = std::env::var("ROADSTEAD_TEST_DYNAMODB").unwrap();
     let table = format!("dynamodb://roadstead-half-{:016x}", getrandom::u64().unwrap());
     let flags = ["--metadata", &table, "--dynamodb-endpoint", &endpoint];
-    a_collection_takes_nothing_of_it(World::new(&flags).await).await;
+    nothing_is_collected_until_the_import_is_complete(Fixture::new(&flags).await).await;
 }
 
-/// If nobody has kept collection away since, what the note tells of may be gone.
+/// If collection was not prevented since the interruption, the records that were written may be gone.
 #[tokio::test]
-async fn an_import_that_has_lost_its_hold_begins_anew() {
-    let world = World::new(&[]).await;
-    world.cut_off().await;
-    // An operator's other import, which was given up, or an older version of this program.
-    ImportLease::take(world.stores.collection.clone(), Uid(1), true)
+async fn an_import_that_has_lost_its_lease_starts_over() {
+    let fixture = Fixture::new(&[]).await;
+    fixture.interrupt().await;
+    // Another import, which was abandoned, or an older version of this program.
+    ImportLease::take(fixture.stores.collection.clone(), Uid(1), true)
         .await
         .unwrap()
         .release()
         .await
         .unwrap();
-    let report = world.collect().await;
+    let report = fixture.collect().await;
     assert_eq!(report.busy_until, None);
-    // It is not empty all the same.
+    // The registry is not empty nevertheless.
     let kept = Record::Repository {
         name: "kept".parse().unwrap(),
         created: now(),
     };
-    world.stores.records.insert(cx(), &[kept]).await.unwrap();
-    world.import(true).await.unwrap();
-    let contents = Contents::of(&world.file).unwrap();
+    fixture.stores.records.insert(cx(), &[kept]).await.unwrap();
+    fixture.import(true).await.unwrap();
+    let contents = Contents::of(&fixture.file).unwrap();
     let mut places = 0;
     for number in 0..BLOBS {
-        let place = world.stores.records.place(cx(), &digest(number)).await.unwrap();
+        let place = fixture.stores.records.place(cx(), &digest(number)).await.unwrap();
         places += u32::from(place.is_some());
     }
     assert_eq!((places, contents.records), (BLOBS, u64::from(2 * BLOBS)));
@@ -269,27 +271,27 @@ async fn an_import_that_has_lost_its_hold_begins_anew() {
 
 #[tokio::test]
 async fn a_registry_takes_one_import_at_a_time() {
-    let world = World::new(&[]).await;
-    world.cut_off().await;
+    let fixture = Fixture::new(&[]).await;
+    fixture.interrupt().await;
     // Another file: the same records, and another beginning.
-    let other = world.folder.path().join("other");
-    let text = std::fs::read_to_string(&world.file).unwrap();
+    let other = fixture.folder.path().join("other");
+    let text = std::fs::read_to_string(&fixture.file).unwrap();
     std::fs::write(&other, text.replacen("\"there\"", "\"elsewhere\"", 1)).unwrap();
     let contents = Contents::of(&other).unwrap();
     let into = || "here".to_owned();
-    let refused = import(&other, &contents, into(), &world.stores, false).await;
+    let refused = import(&other, &contents, into(), &fixture.stores, false).await;
     let Err(Failure::Failed(text)) = refused else {
         panic!("{refused:?}")
     };
     assert!(text.contains("another file") && text.contains("--force"), "{text}");
-    import(&other, &contents, into(), &world.stores, true).await.unwrap();
-    assert_eq!(world.collect().await.busy_until, None);
+    import(&other, &contents, into(), &fixture.stores, true).await.unwrap();
+    assert_eq!(fixture.collect().await.busy_until, None);
 
     // A collection that is under way is let through first.
     let until = now().plus_millis(60_000);
     let pass = Uid(7);
-    world.stores.collection.begin_pass(cx(), pass, until).await.unwrap();
-    let refused = world.import(true).await;
+    fixture.stores.collection.begin_pass(cx(), pass, until).await.unwrap();
+    let refused = fixture.import(true).await;
     let Err(Failure::Failed(text)) = refused else {
         panic!("{refused:?}")
     };
@@ -297,13 +299,13 @@ async fn a_registry_takes_one_import_at_a_time() {
 }
 
 /// Some slices without a record, and then perhaps one with: a slice is a page of a table that holds other things, too.
-struct Sparse {
+struct SparseRecords {
     slices: usize,
     ends_with_a_record: bool,
 }
 
 #[async_trait]
-impl RecordStore for Sparse {
+impl RecordStore for SparseRecords {
     async fn walk(
         &self,
         _: Context,
@@ -346,11 +348,11 @@ impl RecordStore for Sparse {
 async fn a_registry_is_empty_when_no_slice_holds_a_record() {
     for slices in 1..4 {
         for ends_with_a_record in [false, true] {
-            let store = Sparse {
+            let store = SparseRecords {
                 slices,
                 ends_with_a_record,
             };
-            let found = holds_nothing(&store).await.unwrap();
+            let found = is_empty(&store).await.unwrap();
             assert_eq!(found, !ends_with_a_record, "{slices} slices");
         }
     }

@@ -1,9 +1,9 @@
-//! Keeping collection away from half of a registry.
+//! Prevents collection passes during an import.
 //!
-//! An export may hold all bytes before the links to them. A collection over what has been imported so far would find
-//! bytes that nobody holds, and bury them; when their graves are due, the links have come, and the objects go all the
-//! same. So an import takes the walk over the names before it writes anything, and holds it until its last record is
-//! written, however often it is interrupted in between.
+//! An export may have the records of all blobs before the links to them. A collection pass over a part of the import would
+//! find blobs without links, and schedule their objects for deletion. When these pending deletions are due, the links have
+//! been imported, and the objects are deleted nevertheless. So an import takes the lease on the walk over the metadata before
+//! it writes anything, and keeps it until its last record is written, however often it is interrupted.
 
 use std::sync::Arc;
 
@@ -14,28 +14,29 @@ use super::super::super::store::cx;
 use crate::failure::Failure;
 use shell::timestamp;
 
-/// What stands in the place of a pass' cursor.
+/// The cursor that an import stores in place of that of a collection pass.
 const IMPORT: &str = "import";
 
-/// The walk over the names, held by an import.
+/// The lease of an import on the walk over the metadata.
 pub(super) struct ImportLease {
     collection: Arc<dyn CollectionStore>,
     import: Uid,
-    /// An earlier run of the same import had it, and nobody else since: nothing was collected in between.
-    pub(super) is_gone_on_with: bool,
+    /// Whether an earlier run of the same import had the lease, and no other process had it since. Then nothing was
+    /// collected in between.
+    pub(super) is_continued: bool,
 }
 
 impl ImportLease {
-    /// Takes the walk for an import that is the same whenever it has the same name. With `force` also from another
-    /// import, which is given up.
+    /// Takes the lease for the import that `import` identifies. With `force`, also takes it from another import, which is
+    /// abandoned.
     pub(super) async fn take(collection: Arc<dyn CollectionStore>, import: Uid, force: bool) -> Result<Self, Failure> {
         let place = Cursor(IMPORT.to_owned());
         let held = collection.checkpoint(cx(), import, Some(&place), UNTIL_IMPORTED).await;
-        let is_gone_on_with = held.map_err(failed)?;
-        if !is_gone_on_with {
+        let is_continued = held.map_err(failed)?;
+        if !is_continued {
             let mut begun = collection.begin_pass(cx(), import, UNTIL_IMPORTED).await;
             if force && matches!(begun, Ok(PassStart::Busy(until)) if until >= UNTIL_IMPORTED) {
-                begun = collection.begin_pass(at_the_end(), import, UNTIL_IMPORTED).await;
+                begun = collection.begin_pass(after_all_leases(), import, UNTIL_IMPORTED).await;
             }
             if let PassStart::Busy(until) = begun.map_err(failed)? {
                 return Err(Failure::Failed(busy(until)));
@@ -44,11 +45,11 @@ impl ImportLease {
         Ok(Self {
             collection,
             import,
-            is_gone_on_with,
+            is_continued,
         })
     }
 
-    /// Collection may come: the registry is whole.
+    /// Allows collection passes, because the import is complete.
     pub(super) async fn release(self) -> Result<(), Failure> {
         let now = cx();
         let released = self.collection.checkpoint(now, self.import, None, now.now).await;
@@ -56,8 +57,8 @@ impl ImportLease {
     }
 }
 
-/// When nobody holds anything any more, not even an import.
-fn at_the_end() -> Context {
+/// A context whose time is the end of all leases, even of those of imports.
+fn after_all_leases() -> Context {
     let cx = cx();
     Context {
         now: UNTIL_IMPORTED,
@@ -68,16 +69,16 @@ fn at_the_end() -> Context {
 
 fn busy(until: Timestamp) -> String {
     if until >= UNTIL_IMPORTED {
-        return "the import of another file into this registry is not through: go on with that one, or give it up and \
-                mix the two with --force"
+        return "the import of another file into this registry is not complete: finish that import, or abandon it and \
+                merge the two files with --force"
             .into();
     }
     format!(
-        "a collection goes over this registry until {}, unless it goes on: try again when it is through",
+        "a collection pass is examining this registry, at least until {}: wait for its end, and run the import again",
         timestamp::seconds(until)
     )
 }
 
 fn failed(error: StoreError) -> Failure {
-    Failure::failed("cannot keep collection away", error)
+    Failure::failed("cannot prevent collection passes during the import", error)
 }
