@@ -259,9 +259,9 @@ def restored(account: Account) -> str:
     reader.does("list-object-versions", before=f"WHEN={moment}")
     assert gone <= set(reader.objects()), f"not brought back: {sorted(gone - set(reader.objects()))}"
     told = reader.does("roadstead fsck", ok=(1,)).stdout
-    strays = re.findall(r"^stray location=(\S+) ", told, re.MULTILINE)
+    orphans = re.findall(r"^orphan location=(\S+) ", told, re.MULTILINE)
     # More than are new: what was pushed later and was deleted again has come back too.
-    assert len(strays) == len(told.splitlines()) and new <= set(strays) and there.isdisjoint(strays), f"{told}\nbefore: {sorted(there)}"
+    assert len(orphans) == len(told.splitlines()) and new <= set(orphans) and there.isdisjoint(orphans), f"{told}\nbefore: {sorted(there)}"
     reader.does("sed -i 's#dynamodb:")
     chosen = variables(reader.place / "aws.env")["ROADSTEAD_METADATA"]
     assert chosen == f"dynamodb://{OTHER}-restored" and f"ROADSTEAD_METADATA: {chosen}\n" in (reader.place / "kubernetes.yaml").read_text()

@@ -591,7 +591,7 @@ def orphans(folder: Path) -> str:
             run(collect, TIMEOUT)
             run([LOCAL / "backup.sh", server.data, copy], TIMEOUT)
             told = run(fsck, TIMEOUT, ok=(0, 1)).stdout
-            return any(f"stray location={Path(name).name} " in told for name in layers - files(blobs))
+            return any(f"orphan location={Path(name).name} " in told for name in layers - files(blobs))
 
         wait_until(is_orphan, 60, "the blob of the deleted image is an orphan in the backup")
         # The README's other command for this folder reports and changes nothing.
@@ -600,7 +600,7 @@ def orphans(folder: Path) -> str:
         kept = layers & files(blobs)
     assert layers <= files(copy / "blobs"), "the backup has lost a blob"
     assert len(kept) == 1, "not one image of two was deleted"
-    commands = filled(steps(README, "^stray"), {"/var/lib/private/roadstead": str(copy)})
+    commands = filled(steps(README, "^orphan"), {"/var/lib/private/roadstead": str(copy)})
     # A person's shell, in which a command before the last may fail: `fsck` does when it finds something.
     run(["bash", "-eu", "-c", commands], TIMEOUT, env={"PATH": path_with(roadstead())})
     assert layers & files(copy / "blobs") == kept, "the orphan is still there, or more is gone"

@@ -1,4 +1,4 @@
-//! The line for each request, on its way to the log.
+//! Writes the line for each request to the log.
 
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -12,18 +12,18 @@ use shell::clock;
 use crate::logging;
 
 thread_local! {
-    /// Lines are made in the same place, one after the other.
+    /// A buffer for one line at a time, so that a line needs no allocation.
     static LINE: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// A line in the making, and when its request began.
+/// An unfinished line, and when its request began.
 pub(crate) struct Entry {
     line: AccessLine,
     start: Instant,
 }
 
 impl Entry {
-    /// Begins a line, if lines are written at all. `client` is who asks, as far as that is known.
+    /// Begins a line; `None` if access lines are not logged. `client` is the client's address, as far as it is known.
     pub(crate) fn begin<B>(request: &Request<B>, client: IpAddr) -> Option<Self> {
         Some(Self {
             line: AccessLine::begin(request, client)?,
@@ -31,12 +31,13 @@ impl Entry {
         })
     }
 
-    /// Adds what the answer says.
+    /// Adds the status of the answer and the principal.
     pub(crate) fn answered(&mut self, status: StatusCode, record: Option<&Record>) {
         self.line.answered(status, record);
     }
 
-    /// Writes the line. `sent` is the length of the body as far as it was sent, `is_whole` whether that was all of it.
+    /// Writes the line. `sent` is the number of bytes of the answer's body that were sent; `is_whole` says whether these are
+    /// all of them.
     pub(crate) fn write(&self, sent: u64, is_whole: bool) {
         let Some(log) = logging::log() else { return };
         let end = AnswerEnd {

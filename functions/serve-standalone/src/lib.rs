@@ -2,17 +2,18 @@
 //!
 //! Read in this order:
 //!
-//! 1. `cli`: every flag, its environment variable and its default. `commands`: what each command does. `failure`: how
-//!    one fails.
-//! 2. `server`: the accept loop, and the end of all connections. `connections`: how many there are, and which one ends
-//!    for another. `connection`: one of them, with every time limit. `exchange`: one request on it; this is where clients
-//!    meet the core. `requests`: how many there are at once. `transport`: bytes, and how long a client may take for them.
-//! 3. `htpasswd`: the users of a file. `tls`: the certificate and its key. `watched`: how both files are followed. `reload`: what
-//!    SIGHUP reads again.
-//! 4. `logging`, `access_log`: how the log is written. `metrics`: what is counted. `version`: what `--version` prints.
+//! 1. `cli`: every flag, its environment variable and its default. `commands`: each command. `failure`: the errors of
+//!    commands, and their exit codes.
+//! 2. `server`: the accept loop, and the end of all connections. `connections`: the limit of connections, and which
+//!    connection ends when a new one needs its slot. `connection`: one connection, with all its timeouts. `exchange`: one
+//!    request and its answer; this module calls the core. `requests`: the limit of requests in progress. `transport`: the
+//!    socket, and the bodies of requests and answers.
+//! 3. `htpasswd`: users from a file. `tls`: the certificate and its key. `watched`: notices changes of these files. `reload`:
+//!    the files that SIGHUP reads again.
+//! 4. `logging`, `access_log`: the log. `metrics`: the metrics. `version`: the text of `--version`.
 //!
-//! What another shell needs too is in the crate [`shell`]: the opening of stores, health, collection, who the client is.
-//! Nothing here knows the protocol: requests go to [`registry::Registry`] as they come.
+//! Code that other shells need too is in the crate [`shell`]: the opening of stores, health checks, collection passes, the
+//! client's address. This crate does not know the protocol: it passes requests to [`registry::Registry`] unchanged.
 
 mod access_log;
 mod cli;
@@ -35,10 +36,10 @@ mod watched;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-/// Runs a command line, `arguments` with the program's name first, to its end. The exit code is 0 for success, 1 for
-/// a failure, 2 for a command line that cannot be understood, 3 for a thing that does not exist.
+/// Runs a command to its end. `arguments` begin with the program's name. The exit code is 0 for success, 1 for a failure,
+/// 2 for wrong usage, 3 if the requested thing does not exist.
 ///
-/// `commit` is the source commit that the program was built from, if the build knows it; `--version` prints it.
+/// `commit` is the source commit of the program, if the build knows it; `--version` prints it.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, commit: Option<&str>) -> ExitCode {
     match cli::parse(arguments, version::long(commit)) {
         Ok(cli) => {
@@ -47,7 +48,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, commit: Option<&str>) 
             code
         }
         Err(error) => {
-            // Help and version come as errors too; a closed pipe must not make them fail.
+            // Help and version are errors for the parser too. They do not fail if standard output is closed.
             let _ = error.print();
             ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
         }

@@ -1,4 +1,4 @@
-//! Where log lines go, and in which form.
+//! The log: its format, its filter, and its output on standard error.
 
 use std::io::{IsTerminal as _, stderr};
 use std::sync::OnceLock;
@@ -14,16 +14,16 @@ mod sink;
 
 pub(crate) use sink::Sink;
 
-/// The log of this process, once there is one.
+/// The log of this process, after [`init`].
 static LOG: OnceLock<Log> = OnceLock::new();
 
-/// Where lines go, and how they look.
+/// The destination and the format of log lines.
 pub(crate) struct Log {
     pub(crate) sink: Sink,
     pub(crate) format: LogFormat,
 }
 
-/// The form that was asked for, or else text on a terminal and JSON everywhere else.
+/// The format that was asked for; otherwise text on a terminal, and JSON everywhere else.
 pub(crate) fn format(asked: Option<LogFormat>) -> LogFormat {
     asked.unwrap_or(if stderr().is_terminal() {
         LogFormat::Text
@@ -59,7 +59,7 @@ pub(crate) fn init(format: LogFormat, filter: &str) -> Result<(), String> {
         .name("log".into())
         .spawn(|| log.sink.drain(stderr(), |count| lost(log.format, count)))
         .map_err(|error| error.to_string())?;
-    // A panic is a line of the log like any other, in its form and without control characters.
+    // A panic is a log line like all others, in the same format and without control characters.
     std::panic::set_hook(Box::new(|panic| {
         let message = panic.payload_as_str().unwrap_or("unknown");
         let place = panic.location().map(ToString::to_string);
@@ -68,21 +68,32 @@ pub(crate) fn init(format: LogFormat, filter: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The log, if there is one.
+/// The log, if [`init`] was called.
 pub(crate) fn log() -> Option<&'static Log> {
     LOG.get()
 }
 
-/// Writes what has not been written yet. The process may end afterwards.
+/// Writes the lines that are not written yet, so that the process can end.
 pub(crate) fn flush() {
     if let Some(log) = LOG.get() {
         log.sink.flush();
     }
 }
 
+fn log_lines(count: u64) -> String {
+    let verb = if count == 1 { "was" } else { "were" };
+    format!(
+        "{} {verb}",
+        shell::text::count(count, "line of the log", "lines of the log")
+    )
+}
+
 fn lost(format: LogFormat, count: u64) -> String {
     match format {
-        LogFormat::Text => format!("{count} lines of the log were lost: they came faster than they were read\n"),
+        LogFormat::Text => format!(
+            "{} lost, because lines came faster than they were read\n",
+            log_lines(count)
+        ),
         LogFormat::Json => {
             format!("{{\"level\":\"WARN\",\"message\":\"lines of the log were lost\",\"lost\":{count}}}\n")
         }

@@ -1,12 +1,12 @@
-//! The `roadstead` program: reads its command line, and hands over.
+//! The `roadstead` program: runs the library with the command line.
 
 use std::process::ExitCode;
 
-/// Returns freed buffers to the system, which keeps memory low and steady under many uploads.
+/// This allocator returns freed memory to the system, so that memory stays low and stable under many uploads.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    // Read here and not in the library: another commit then compiles no more than this file.
+    // The commit is read here and not in the library, so that a new commit compiles only this file again.
     serve_standalone::run(std::env::args_os(), option_env!("ROADSTEAD_COMMIT"))
 }

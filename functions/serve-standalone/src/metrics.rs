@@ -1,7 +1,7 @@
-//! What the server counts, and how Prometheus reads it.
+//! The metrics of the server, as text for Prometheus.
 //!
-//! No label holds anything that a client chose: repositories, users and digests stay out, so that the number of series
-//! is bounded and nothing is told of who stores what.
+//! No label has a value that a client chooses, such as a repository, a user or a digest. So the number of series is bounded,
+//! and the metrics do not reveal who stores what.
 
 use std::fmt;
 use std::sync::Arc;
@@ -32,12 +32,12 @@ pub(crate) use listener::MetricsListener;
 /// The text that Prometheus asks for (OpenMetrics 1.0).
 const TEXT: HeaderValue = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
-/// Upper bounds of the histogram of durations, in seconds: from an answer out of memory to a large layer.
+/// Upper bounds of the histogram of durations, in seconds: from an answer from memory to a large layer.
 const DURATIONS: [f64; 14] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0,
 ];
 
-/// What a request was, as far as it is told.
+/// The labels of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     method: &'static str,
@@ -85,7 +85,7 @@ impl fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// Nothing counted yet; the stores count for themselves, and are asked when somebody reads.
+    /// Creates the metrics. The stores have their own counters, which are read at each scrape.
     pub(crate) fn new(stores: Statistics) -> Self {
         let mut registry = Registry::with_prefix("roadstead");
         let requests = Family::default();
@@ -93,56 +93,62 @@ impl Metrics {
         let durations = Durations::new_with_constructor(|| Histogram::new(DURATIONS));
         registry.register_with_unit(
             "request_duration",
-            "Time from a request's head to the end of its answer, bodies included",
+            "Time from the head of a request to the end of its answer, including both bodies",
             Unit::Seconds,
             durations.clone(),
         );
         let received = Counter::default();
-        registry.register_with_unit("received", "Bytes of requests' bodies", Unit::Bytes, received.clone());
+        registry.register_with_unit(
+            "received",
+            "Bytes of request bodies that were received",
+            Unit::Bytes,
+            received.clone(),
+        );
         let sent = Counter::default();
         registry.register_with_unit(
             "sent",
-            "Bytes of answers' bodies that were written to sockets",
+            "Bytes of answer bodies that were written to sockets",
             Unit::Bytes,
             sent.clone(),
         );
         let cut = Counter::default();
         registry.register(
             "answers_cut",
-            "Answers whose bodies ended before their last byte was written: by a client that went away or did not read, \
-             by a timeout, or by a fault",
+            "Answers that ended before the last byte of their body was written, because the client closed the connection or \
+             did not read, or because of a timeout or a fault",
             cut.clone(),
         );
         let uploads = Gauge::default();
         registry.register(
             "uploads_open",
-            "Requests that are bringing an upload, or a part of one; an upload that waits for its next request is not \
-             among them",
+            "Requests in progress that send an upload or a part of one; an upload that waits for its next request does not \
+             count",
             uploads.clone(),
         );
         let passes = Family::default();
         registry.register(
             "collection_passes",
-            "Passes of collection by this process: whole, busy (another process was going through the metadata), failed, or stopped",
+            "Collection passes of this process, by outcome: whole (everything was examined), busy (another process was \
+             examining the metadata), failed, or stopped (by the end of the server)",
             passes.clone(),
         );
         let last_pass = Gauge::default();
         registry.register_with_unit(
             "collection_last_pass_timestamp",
-            "When this process last went through everything, as Unix time",
+            "Unix time at which this process last completed a collection pass that examined everything",
             Unit::Seconds,
             last_pass.clone(),
         );
         let deleted = Counter::default();
         registry.register(
             "collection_deleted_objects",
-            "Deletions carried out by garbage collection, including those of objects that an upload never stored",
+            "Pending deletions that garbage collection has carried out, including those of objects that an upload never stored",
             deleted.clone(),
         );
         let swept = Counter::default();
         registry.register(
             "collection_swept_uploads",
-            "Expired uploads that were ended",
+            "Expired uploads that garbage collection has ended",
             swept.clone(),
         );
         let scheduled_bytes = Counter::default();
@@ -153,7 +159,11 @@ impl Metrics {
             scheduled_bytes.clone(),
         );
         let version = env!("CARGO_PKG_VERSION");
-        registry.register("build", "The program", Info::new(BuildLabels { version }));
+        registry.register(
+            "build",
+            "The version of the program",
+            Info::new(BuildLabels { version }),
+        );
         registry.register_collector(Box::new(StoreCounters(stores)));
         Self {
             registry,
@@ -192,7 +202,7 @@ impl Metrics {
             return response;
         }
         let mut text = String::new();
-        // Writing to a string does not fail, and an encoder's own defects leave a text that Prometheus refuses.
+        // Writing to a string does not fail. If the encoder fails, Prometheus rejects the incomplete text.
         let _ = encode(&mut text, &self.registry);
         let length = text.len();
         let body = if method == Method::HEAD {
@@ -227,14 +237,14 @@ impl PassObserver for Metrics {
     }
 }
 
-/// One request that is counted when it ends.
+/// A request that is counted when it ends.
 #[derive(Debug)]
 pub(crate) struct Measured {
     metrics: Arc<Metrics>,
     start: Instant,
     method: &'static str,
     upload: bool,
-    /// What it was and how it was answered; `None` when it was given up before.
+    /// The endpoint and the status of the answer; `None` if there is no answer.
     answered: Option<(&'static str, u16)>,
 }
 
@@ -264,7 +274,7 @@ impl Measured {
         }
     }
 
-    /// Notes what the answer says.
+    /// Notes the status of the answer, and the endpoint of the request.
     pub(crate) fn answered(&mut self, status: StatusCode, record: Option<&Record>) {
         let endpoint = match record {
             Some(Record {
@@ -275,13 +285,13 @@ impl Measured {
             None => "Health",
         };
         self.answered = Some((endpoint, status.as_u16()));
-        // The body was read by now: what comes is only the answer.
+        // The request's body was read; only the answer is still to be sent.
         if std::mem::take(&mut self.upload) {
             self.metrics.uploads.dec();
         }
     }
 
-    /// Notes that the answer's body did not get to its end.
+    /// Notes that the answer ended before the last byte of its body.
     pub(crate) fn cut(&self) {
         self.metrics.cut.inc();
     }
@@ -312,7 +322,7 @@ impl Drop for Measured {
     }
 }
 
-/// The causes for which pushes are refused for as long as somebody does something about it.
+/// The causes for which pushes are refused until an operator does something.
 const PUSH_CAUSES: [Reason; 6] = [
     Reason::NoSpace,
     Reason::NotWritable,
@@ -342,7 +352,7 @@ fn label(reason: Reason) -> &'static str {
     }
 }
 
-/// What the stores count, asked when somebody reads.
+/// The counters of the stores, which are read at each scrape.
 #[derive(Debug)]
 struct StoreCounters(Statistics);
 
@@ -350,10 +360,14 @@ impl Collector for StoreCounters {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let table = self.0.table();
         for (name, help, count) in [
-            ("table_reads", "Reads of the metadata and session tables", table.reads),
+            (
+                "table_reads",
+                "Reads of metadata and upload sessions: rows or items, statements and pages",
+                table.reads,
+            ),
             (
                 "table_writes",
-                "Writes to the metadata and session tables",
+                "Writes of metadata and upload sessions: rows or items",
                 table.writes,
             ),
         ] {
@@ -365,13 +379,13 @@ impl Collector for StoreCounters {
         let Some(requests) = self.0.requests() else {
             return Ok(());
         };
-        let help = "Requests to the object store, repetitions included";
+        let help = "Requests to the object store by operation, including retries";
         let mut metric = encoder.encode_descriptor("object_store_requests", help, None, MetricType::Counter)?;
         for counts in &requests {
             let labels = [("operation", counts.operation)];
             ConstCounter::new(counts.sent).encode(metric.encode_family(&labels)?)?;
         }
-        let help = "Requests that the object store did not answer, or with an error that passes";
+        let help = "Requests to the object store by operation that had no answer or a temporary error";
         let mut metric = encoder.encode_descriptor("object_store_failures", help, None, MetricType::Counter)?;
         for counts in &requests {
             let labels = [("operation", counts.operation)];
@@ -382,16 +396,16 @@ impl Collector for StoreCounters {
 }
 
 impl StoreCounters {
-    /// What `/readyz` tells of pushes and of the clock, for whoever watches many servers.
+    /// What `/readyz` says about pushes and the clock, for the monitoring of many servers.
     fn encode_condition(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let blocked = self.0.condition.push_blocks();
-        let help = "Whether pushes are refused, by cause";
+        let help = "Whether pushes are refused, by cause: 1 if they are, 0 if not";
         let mut metric = encoder.encode_descriptor("pushes_refused", help, None, MetricType::Gauge)?;
         for cause in PUSH_CAUSES {
             let labels = [("cause", label(cause))];
             ConstGauge::new(i64::from(blocked.contains_key(&cause))).encode(metric.encode_family(&labels)?)?;
         }
-        let help = "How far the clock of this host is ahead of a service's, negative when it is behind";
+        let help = "How far the clock of this host is ahead of the clock of a service; negative if it is behind";
         let mut metric = encoder.encode_descriptor("clock_ahead", help, Some(&Unit::Seconds), MetricType::Gauge)?;
         for (service, ahead) in self.0.condition.clocks() {
             let labels = [("service", service)];

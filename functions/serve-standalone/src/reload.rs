@@ -1,10 +1,10 @@
-//! What comes from files and can be read again while the server runs.
+//! Files that a server reads again while it runs.
 
 use async_trait::async_trait;
 
-/// Something that was made from a file.
+/// A value that was read from a file.
 #[async_trait]
 pub(crate) trait Reload: Send + Sync + 'static {
-    /// Reads the file again, and says in the log what came of it. A file that cannot be used changes nothing.
+    /// Reads the file again, and logs the result. A file that cannot be used changes nothing.
     async fn reload(&self);
 }

@@ -1,9 +1,8 @@
-//! How many requests are in progress over all connections, and how much their heads hold: bounded, and shared fairly
-//! between clients.
+//! Limits the requests in progress on all connections, and the memory of their heads. Clients share the limit fairly.
 //!
-//! HTTP/2 lets a client begin many requests on each connection, each with a head of its own, and a request that waits,
-//! for a password to be verified or for memory, keeps its head meanwhile. So a place is asked for before anything else is
-//! done, and one that is refused keeps nothing.
+//! With HTTP/2 a client can begin many requests on each connection, each with its own head. A request keeps its head while it
+//! waits for memory or for the verification of a password. So each request asks for a place before anything else, and a
+//! refused request keeps nothing.
 
 use http::header::{EXPECT, USER_AGENT};
 use http::uri::Authority;
@@ -12,23 +11,23 @@ use registry::budget::{Budget, ClientKey, Grant};
 
 use shell::client_address::FORWARDED_FOR;
 
-/// Memory for the head of a request, for each place, in bytes; most heads are smaller. A larger one takes several places.
+/// Memory for the head of a request in one place, in bytes. Most heads are smaller. A larger head takes several places.
 const HEAD_MEMORY: u64 = 6 << 10;
 
-/// Memory that each place has beside that, in bytes. A place is kept until the last byte of the answer was written, so an
-/// answer of this size or less needs no other memory.
+/// Memory for the answer in each place, in bytes. A place is kept until the last byte of the answer was written, so an answer
+/// of at most this size needs no other memory.
 pub(crate) const ANSWER_MEMORY: usize = 2 << 10;
 
-/// What a header field takes beside its bytes.
+/// Memory that a header field takes in addition to its text, in bytes.
 const FIELD: u64 = 112;
 
-/// Requests that ask how the server is have places of their own, so that they are answered when all others are taken.
+/// Health checks have their own places, so that they are answered when all other places are taken.
 const HEALTH_PLACES: u64 = 64;
 
-/// The fields that are read here and not in the core.
+/// The header fields that this shell reads, in addition to those of the core.
 const READ: [HeaderName; 3] = [EXPECT, USER_AGENT, FORWARDED_FOR];
 
-/// Characters of a refused request's path, and of its client's name, that are kept for the log.
+/// Maximum number of characters of a refused request's path and `User-Agent` that are kept for the log.
 const KEPT: usize = 300;
 
 /// Places for requests in progress.
@@ -38,7 +37,7 @@ pub(crate) struct RequestPlaces {
     health: Budget,
 }
 
-/// The place of one request, until it is dropped; several of them if its head is large.
+/// The place of one request, until it is dropped. A request with a large head holds several places.
 #[derive(Debug)]
 pub(crate) struct RequestPlace {
     places: Grant,
@@ -46,16 +45,16 @@ pub(crate) struct RequestPlace {
 }
 
 impl RequestPlaces {
-    /// Places for so many requests.
+    /// Places for this number of requests.
     pub(crate) fn new(requests: u32) -> Self {
-        // Nobody waits: a request that waited for its place would hold its head.
+        // No request waits for a place, because it would keep its head while it waits.
         Self {
             requests: Budget::new(requests.into(), 0),
             health: Budget::new(HEALTH_PLACES, 0),
         }
     }
 
-    /// A place for `request` of `client`, if there is one now.
+    /// A place for a request of `client`, if one is free now.
     pub(crate) fn take<B>(&self, client: ClientKey, request: &Request<B>) -> Option<RequestPlace> {
         let is_for_health = matches!(request.uri().path(), "/livez" | "/readyz");
         let places = if is_for_health {
@@ -68,13 +67,13 @@ impl RequestPlaces {
 }
 
 impl RequestPlace {
-    /// Whether it is one of those for requests that ask how the server is.
+    /// Whether this is a place for health checks.
     pub(crate) fn is_for_health(&self) -> bool {
         self.is_for_health
     }
 
-    /// Keeps only the fields of a large head that are read, as copies, and gives back the places of the rest: the request
-    /// may wait for long, and anything that it keeps of what has arrived keeps all of it.
+    /// Replaces a large head by copies of the fields that are read, and frees the places of the rest. The request may wait
+    /// for long, and a single field without a copy would keep the whole buffer in which the head arrived.
     pub(crate) fn condense<B>(&mut self, request: &mut Request<B>) {
         if places_of(request) == 1 {
             return;
@@ -99,12 +98,12 @@ impl RequestPlace {
     }
 }
 
-/// How many places a request takes.
+/// The number of places that a request takes.
 fn places_of<B>(request: &Request<B>) -> u64 {
     memory_of(request).div_ceil(HEAD_MEMORY).max(1)
 }
 
-/// About how much memory a head takes. Its bytes count twice: they lie in buffers that grew by doubling.
+/// The approximate memory of a head. Its bytes count twice, because they are in buffers that grow by doubling.
 fn memory_of<B>(request: &Request<B>) -> u64 {
     let uri = request.uri();
     let target = [uri.scheme_str(), uri.authority().map(Authority::as_str)];
@@ -118,7 +117,7 @@ fn memory_of<B>(request: &Request<B>) -> u64 {
     2 * target as u64 + fields.sum::<u64>()
 }
 
-/// What is still to be known of a refused request, as a copy: anything of the request itself would keep its whole head.
+/// A copy of the parts of a refused request that are still needed. Parts of the request itself would keep its whole head.
 pub(crate) fn essence<B>(request: &Request<B>) -> Request<()> {
     let path: String = request.uri().path().chars().take(KEPT).collect();
     let mut kept = Request::new(());
@@ -180,9 +179,9 @@ mod tests {
         assert_eq!(places.requests.free(), places.requests.total());
     }
 
-    /// Every part of a head counts, also one that only a strange client makes long.
+    /// Every part of a head counts, even one that is long only in requests of unusual clients.
     #[test]
-    fn the_memory_of_a_head_is_that_of_all_its_parts() {
+    fn the_memory_of_a_head_includes_all_its_parts() {
         let least = memory_of(&request("/", 0));
         let long = "a".repeat(10_000);
         let method = Request::builder().method(long.as_str()).body(()).expect("valid");
@@ -197,9 +196,9 @@ mod tests {
         }
     }
 
-    /// A request that waits holds what is read of its head, and not the buffer in which that has arrived.
+    /// A waiting request keeps the fields that are read, and not the buffer in which its head arrived.
     #[test]
-    fn a_large_head_is_condensed_to_what_is_read_of_it() {
+    fn a_large_head_is_condensed_to_the_fields_that_are_read() {
         let places = RequestPlaces::new(100);
         let text = "/v2/a/tags/list?n=1Basic eDp5agent".to_owned() + &"j".repeat(30_000);
         let arrived = Bytes::from(text.into_bytes());
@@ -227,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_of_a_refused_request_is_short_and_a_copy() {
+    fn a_short_copy_of_a_refused_request_is_kept() {
         let path = format!("/v2/{}?secret=1", "a".repeat(10_000));
         let mut large = request(&path, 30_000);
         large

@@ -197,9 +197,9 @@ pub enum Finding {
         /// Why.
         reason: String,
     },
-    /// An object that no record, session or grave names: nothing will ever delete it. Not told of any object while
-    /// something is damaged: that may be its name.
-    Stray {
+    /// An orphan: an object without a record, a session or a pending deletion. No collection deletes it. Orphans are reported
+    /// only if nothing is damaged, because a damaged record may refer to the object.
+    Orphan {
         /// The object.
         location: Location,
         /// Its bytes.

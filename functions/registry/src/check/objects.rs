@@ -1,9 +1,10 @@
-//! Objects that nothing names.
+//! Orphans: objects without a record.
 //!
-//! An object is named before it exists, and handed on from one name to the next: from its session to the record of its
-//! bytes, from either to a grave. So what no record, session and grave has named, looked at in this order, is looked
-//! for once more, in the same order, after the object was met. What is not named then either, and is met again, is a
-//! stray. What is damaged may have been a name: while anything is, nothing is called a stray.
+//! A row refers to an object before the object exists. Later other rows do: first that of the session, then the record of
+//! the blob, and after either of them a pending deletion. So a check reads records, sessions and pending deletions in this
+//! order. If none of them refers to an object that the store lists, the check reads them once more in the same order. If
+//! again none of them refers to the object, and the store still has it, it is an orphan. A damaged record may have referred
+//! to an object: so no orphans are reported while anything is damaged.
 
 use std::collections::{HashMap, HashSet};
 
@@ -210,7 +211,7 @@ impl Run<'_> {
             let slice = self.over.objects_after(next.as_ref()).await?;
             for Stored { location, size } in slice.items {
                 if suspects.remove(&print(&location)) && !named.contains(&location) {
-                    self.found(&Finding::Stray { location, size });
+                    self.found(&Finding::Orphan { location, size });
                 }
             }
             next = slice.next;

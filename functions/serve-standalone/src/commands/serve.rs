@@ -37,34 +37,34 @@ use access::Access;
 use announce::{announce, warn_of_redirects};
 use files::Bounds;
 
-/// How long threads that wait for the disk may take after everything has ended.
-const LAST_MOMENT: Duration = Duration::from_secs(2);
+/// Maximum time for threads that still wait for the disk after the server has ended.
+const THREADS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How many threads run requests: one for each processor; more of them would only switch on the same processors. Two at
-/// least, because one of them makes no call that may have to wait for a disk.
+/// The number of threads that run requests: one for each processor, because more threads would only share the same
+/// processors. At least two, because one of them makes no call that may wait for a disk.
 fn worker_threads() -> usize {
     std::thread::available_parallelism()
         .map_or(1, std::num::NonZero::get)
         .max(2)
 }
 
-/// How many threads may block at once beside those of the stores on local disk: one for each core that checks a password,
-/// and some that look at files of the configuration and at the space, or ask for the address of a host.
+/// The maximum number of blocking threads, in addition to those of the stores on local disk: one for each core that verifies
+/// a password, and some that check files of the configuration and the free space, or resolve host names.
 fn other_threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get) + 32
 }
 
-/// Keeps memory in pages of the usual size. The allocator asks for huge ones, and takes memory for each thread and for each
-/// size apart: so a few bytes of a size that was not used before would take 2 MiB.
+/// Keeps memory in pages of the usual size. The allocator asks for huge pages, and has separate memory for each thread and
+/// each size class. So a few bytes in a new size class would take 2 MiB.
 #[cfg(target_os = "linux")]
 fn refuse_huge_pages() {
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
-        // Some sandboxes do not know the call. The process only takes more memory then.
-        tracing::debug!(%error, "huge pages cannot be refused");
+        // Some sandboxes do not have the call. Then the process takes more memory.
+        tracing::debug!(%error, "huge pages cannot be disabled");
     }
 }
 
-/// Serves until a signal says to stop.
+/// Runs the server until a signal ends it.
 pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     #[cfg(target_os = "linux")]
     refuse_huge_pages();
@@ -74,10 +74,10 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::failed("cannot start threads", error))?;
-    // Before files are read: a signal that comes meanwhile makes them be read again.
+    // Before files are read, so that a signal during the start makes the server read them again.
     let hangups = {
         let _inside = runtime.enter();
-        Hangups::new().map_err(|error| Failure::failed("cannot listen to signals", error))?
+        Hangups::new().map_err(|error| Failure::failed("cannot handle signals", error))?
     };
     let format = logging::format(args.log.map(Into::into));
     logging::init(format, &args.log_level)
@@ -97,7 +97,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     }
     .within_files();
     let served: Result<_, Failure> = runtime.block_on(async {
-        let signals = Signals::new().map_err(|error| Failure::failed("cannot listen to signals", error))?;
+        let signals = Signals::new().map_err(|error| Failure::failed("cannot handle signals", error))?;
         let stop = signals.first();
         tokio::spawn(hangups.reload(files));
         let Running {
@@ -110,38 +110,38 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
         let address = server
             .listener
             .local_addr()
-            .map_err(|error| Failure::failed("cannot tell the address", error))?;
+            .map_err(|error| Failure::failed("cannot find out the address of the listener", error))?;
         warn_of_redirects(args, address, &statistics).await;
         announce(args, format, address, metrics.as_ref(), &access);
         let running = server.run(async {
             stop.await;
-            // A pass stops at its next step, and another process goes on where it was.
+            // A collection pass stops at its next step. Another process continues from there.
             drop(collector);
         });
         let drained = tokio::select! {
             drained = running => drained,
-            // Nothing was let to the stores yet that could be cut off.
+            // No request has used the stores yet, so that nothing is cut off.
             refusal = refusals.first() => return Err(refusal),
         };
-        // Until now: how the last requests fared is worth to be seen.
+        // The metrics end last, so that they show the last requests too.
         drop(metrics);
         Ok(drained)
     });
-    // Everything that matters has ended or is past its time; what is left must not keep the process.
-    runtime.shutdown_timeout(LAST_MOMENT);
+    // All requests have ended or were cut off. Threads that still wait must not keep the process alive.
+    runtime.shutdown_timeout(THREADS_TIMEOUT);
     match served? {
         Drained::Whole => {
-            tracing::info!("drained");
+            tracing::info!("drained: all requests have ended");
             Ok(())
         }
         Drained::Cut => Err(Failure::Failed(
-            "requests were still in flight after --drain-timeout and were cut off; what they had acknowledged is safe"
+            "requests were still in progress after --drain-timeout and were cut off; everything that was acknowledged is safe"
                 .into(),
         )),
     }
 }
 
-/// The certificate and its key, if they are given.
+/// Reads the certificate and its key, if they are given.
 fn open_tls(args: &ServeArgs) -> Result<Option<TlsFiles>, Failure> {
     let Some((certificate, key)) = args.tls.pair().map_err(Failure::Usage)? else {
         return Ok(None);
@@ -150,13 +150,13 @@ fn open_tls(args: &ServeArgs) -> Result<Option<TlsFiles>, Failure> {
     Ok(Some(files))
 }
 
-/// All that runs.
+/// The parts of a running server.
 struct Running {
     server: Server,
     metrics: Option<MetricsListener>,
     collector: Option<Collector>,
     statistics: Statistics,
-    /// What ends it while it waits for its stores.
+    /// Ends the start if a store cannot be used.
     refusals: start::Refusals,
 }
 
@@ -194,7 +194,7 @@ async fn open(
     let health = Arc::new(Health::new(&opened, environment.clone()));
     let statistics = opened.statistics.clone();
     let metrics = Arc::new(Metrics::new(statistics.clone()));
-    // Health looks at the stores themselves; everything else asks what their condition allows.
+    // The health checks use the stores directly. Everything else uses them only as their condition allows.
     let stores = opened.condition.guarding(&opened.stores);
     let registry = Registry::new(
         stores.clone(),
@@ -210,10 +210,13 @@ async fn open(
     let prepared = registry.clone();
     let condition = opened.condition.clone();
     let refusals = start::look(admission, opened.condition, async move || {
-        // Also what marks a new metadata file as one that was begun. The first upload tries it again.
+        // This also marks a new metadata file as used. If it fails, the first upload tries it again.
         if let Err(error) = prepared.prepare().await {
             let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "the keys that sign upload tokens cannot be read yet");
+            tracing::warn!(
+                error,
+                "the keys that sign upload tokens cannot be read now; the first upload tries it again"
+            );
         }
     })
     .await?;
@@ -269,8 +272,8 @@ async fn open(
     })
 }
 
-/// What a pull from S3 that goes through the registry may hold: beside its own buffers those of the connection to S3, which
-/// grow with how fast it is.
+/// Memory that a pull from S3 through the registry may take, in bytes: its own buffers, and those of the connection to S3,
+/// which grow with its speed.
 const STREAM_FROM_S3: usize = 256 << 10;
 
 fn settings(args: &ServeArgs, hosts: HostPolicy) -> Settings {

@@ -11,14 +11,14 @@ use std::io::{self, Write};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long lines gather.
+/// The time for which lines are gathered.
 const GATHER: Duration = Duration::from_millis(2);
-/// Bytes that may gather: seconds of a busy log.
+/// Maximum size of the gathered lines, in bytes: some seconds of a busy log.
 const MAX_GATHERED: usize = 4 << 20;
-/// How long the end of the process waits for a reader that stands still.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Maximum time for which the process waits at its end for a reader of the log that reads nothing.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Where lines gather.
+/// Gathers lines.
 #[derive(Default)]
 pub(crate) struct Sink {
     state: Mutex<State>,
@@ -29,7 +29,7 @@ pub(crate) struct Sink {
 #[derive(Default)]
 struct State {
     gathered: Vec<u8>,
-    /// Lines that found no room.
+    /// Number of lines that were dropped, because too many were gathered.
     lost: u64,
     /// The thread waits for a first line.
     idle: bool,
@@ -42,7 +42,7 @@ impl Sink {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a line, which ends with a line feed. Never blocks on whoever reads the log.
+    /// Adds a line, which ends with a line feed. Never waits for the reader of the log.
     pub(crate) fn push(&self, line: &[u8]) {
         let mut state = self.lock();
         if state.gathered.len() + line.len() > MAX_GATHERED {
@@ -50,13 +50,13 @@ impl Sink {
             return;
         }
         state.gathered.extend_from_slice(line);
-        // Waking a thread costs as much as writing a line: only the first line of a batch does.
+        // Only the first line of a batch wakes the thread, because that takes as long as writing a line.
         if std::mem::take(&mut state.idle) {
             self.filled.notify_one();
         }
     }
 
-    /// Writes what gathers to `writer`, for ever. `lost` makes a line that tells how many were lost.
+    /// Writes the gathered lines to `writer`, without end. `lost` makes a line that tells how many lines were lost.
     pub(super) fn drain(&self, mut writer: impl Write, lost: impl Fn(u64) -> String) {
         let mut taken = Vec::new();
         loop {
@@ -75,7 +75,7 @@ impl Sink {
             if count > 0 {
                 taken.extend(lost(count).into_bytes());
             }
-            // There is nowhere to tell that the log cannot be written.
+            // If the log cannot be written, there is no other place to report it.
             let _ = writer.write_all(&taken).and_then(|()| writer.flush());
             taken.clear();
             self.lock().writing = false;
@@ -83,12 +83,12 @@ impl Sink {
         }
     }
 
-    /// Waits until everything before is written, at most for a moment.
+    /// Waits until all lines are written, at most for [`FLUSH_TIMEOUT`].
     pub(crate) fn flush(&self) {
         let start = Instant::now();
         let mut state = self.lock();
         while !state.gathered.is_empty() || state.writing {
-            let Some(left) = LAST_WORDS.checked_sub(start.elapsed()) else {
+            let Some(left) = FLUSH_TIMEOUT.checked_sub(start.elapsed()) else {
                 return;
             };
             state = self
@@ -121,7 +121,7 @@ mod tests {
 
     use super::*;
 
-    /// A reader that can stand still: each write waits to be taken.
+    /// A reader that can stop reading: each write waits until the test takes it.
     struct Gate {
         out: Sender<Vec<u8>>,
         go: Receiver<()>,
@@ -140,20 +140,20 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_stands_still_holds_nobody_and_is_told_what_it_missed() {
+    fn a_reader_that_stops_reading_delays_no_writer_and_gets_the_number_of_lost_lines() {
         let sink: &'static Sink = Box::leak(Box::default());
         let ((out, taken), (go, gate)) = (channel(), channel());
         thread::spawn(move || sink.drain(Gate { out, go: gate }, |count| format!("{count} lost\n")));
         let line = vec![b'x'; 1 << 10];
         sink.push(b"first\n");
-        assert_eq!(taken.recv_timeout(LAST_WORDS * 10).unwrap(), b"first\n");
-        // Its write stands still from here.
+        assert_eq!(taken.recv_timeout(FLUSH_TIMEOUT * 10).unwrap(), b"first\n");
+        // The reader has stopped from here on.
         for _ in 0..MAX_GATHERED / line.len() + 7 {
             sink.push(&line);
         }
         assert_eq!(sink.lock().gathered.len(), MAX_GATHERED);
         go.send(()).unwrap();
-        let rest = taken.recv_timeout(LAST_WORDS * 10).unwrap();
+        let rest = taken.recv_timeout(FLUSH_TIMEOUT * 10).unwrap();
         assert!(rest.ends_with(b"x7 lost\n"));
         assert_eq!(rest.len(), MAX_GATHERED + 7);
         go.send(()).unwrap();

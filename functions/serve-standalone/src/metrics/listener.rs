@@ -18,23 +18,24 @@ use tokio::sync::Semaphore;
 
 use super::Metrics;
 
-/// Connections at once: a few Prometheus servers and a person.
+/// Maximum number of connections: enough for a few Prometheus servers and a user.
 const CONNECTIONS: usize = 16;
-/// For how long one may last; it carries one request.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Between two attempts to accept when the process is out of file descriptors.
+/// Maximum time of a connection, which has one request.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Time between two attempts to accept a connection while the process has no file descriptors left.
 const OUT_OF_RESOURCES: Duration = Duration::from_millis(100);
 
 /// Serves metrics until it is dropped.
 #[derive(Debug)]
 pub(crate) struct MetricsListener {
-    /// Where it is.
+    /// The address on which it listens.
     pub(crate) address: SocketAddr,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl MetricsListener {
-    /// Listens on `address`; port 0 takes a free one. On loopback, names of this machine are answered and `allowed`.
+    /// Listens on `address`; port 0 takes a free port. On a loopback address, only requests for the names of this machine
+    /// and for the hosts in `allowed` are answered.
     pub(crate) async fn open(address: SocketAddr, metrics: Arc<Metrics>, allowed: Vec<Host>) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let hosts = HostPolicy {
@@ -55,9 +56,9 @@ impl Drop for MetricsListener {
 }
 
 async fn accept(listener: TcpListener, metrics: Arc<Metrics>, hosts: Arc<HostPolicy>) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let connections = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let permit = room
+        let permit = connections
             .clone()
             .acquire_owned()
             .await
@@ -66,8 +67,8 @@ async fn accept(listener: TcpListener, metrics: Arc<Metrics>, hosts: Arc<HostPol
             Ok((socket, _)) => {
                 let (metrics, hosts) = (metrics.clone(), hosts.clone());
                 tokio::spawn(async move {
-                    // Whoever is slower than that is nobody's scraper.
-                    let _ = tokio::time::timeout(PATIENCE, serve(socket, metrics, hosts)).await;
+                    // No scraper is slower than that.
+                    let _ = tokio::time::timeout(TIMEOUT, serve(socket, metrics, hosts)).await;
                     drop(permit);
                 });
             }
@@ -92,10 +93,10 @@ async fn serve(socket: TcpStream, metrics: Arc<Metrics>, hosts: Arc<HostPolicy>)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE)
-        // Each scrape has its own connection: one that is kept would be cut in the middle of an answer some day.
+        .header_read_timeout(TIMEOUT)
+        // Each scrape has its own connection: the timeout would end a connection with several requests within an answer.
         .keep_alive(false)
         .serve_connection(TokioIo::new(socket), service);
-    // A scraper that hangs up is no event.
+    // A scraper that closes its connection is not logged.
     let _ = connection.await;
 }

@@ -73,7 +73,7 @@ fn draining_has_an_end() {
         server.lines().last().unwrap()["message"]
             .as_str()
             .unwrap()
-            .contains("still in flight")
+            .contains("still in progress")
     );
 }
 

@@ -1,22 +1,22 @@
-//! How a check ends: by what it found, whoever reads it.
+//! The exit code of a check: its findings decide, even if its output is closed.
 
 use std::process::Stdio;
 
 use crate::support::{Server, roadstead};
 
-/// A registry with an upload of nobody's, if asked for.
-fn registry(with_stray: bool) -> Server {
+/// A registry, with an orphan if asked for.
+fn registry(with_orphan: bool) -> Server {
     let server = Server::start(&[]);
     server.push_blob("app", b"a blob");
-    if with_stray {
-        let stray = server.data().join(format!("blobs/0/{:032x}.1", 0xabc));
-        std::fs::create_dir_all(stray.parent().unwrap()).unwrap();
-        std::fs::write(stray, b"nobody's").unwrap();
+    if with_orphan {
+        let orphan = server.data().join(format!("blobs/0/{:032x}.1", 0xabc));
+        std::fs::create_dir_all(orphan.parent().unwrap()).unwrap();
+        std::fs::write(orphan, b"nobody's").unwrap();
     }
     server
 }
 
-/// The exit code of `fsck` when nobody reads what it prints, or not even its errors.
+/// The exit code of `fsck` if standard output is closed, or standard error too.
 fn unread(server: &Server, flags: &[&str], errors_too: bool) -> Option<i32> {
     let closed = || std::io::pipe().unwrap().1;
     let mut command = roadstead();
@@ -27,21 +27,21 @@ fn unread(server: &Server, flags: &[&str], errors_too: bool) -> Option<i32> {
 }
 
 #[test]
-fn findings_decide_although_nobody_reads_them() {
-    for (with_stray, code) in [(true, Some(1)), (false, Some(0))] {
-        let server = registry(with_stray);
+fn findings_decide_although_the_output_is_closed() {
+    for (with_orphan, code) in [(true, Some(1)), (false, Some(0))] {
+        let server = registry(with_orphan);
         for flags in [&[][..], &["--json"]] {
             for errors_too in [false, true] {
                 let ended = unread(&server, flags, errors_too);
-                assert_eq!(ended, code, "{flags:?}, errors read by nobody: {errors_too}");
+                assert_eq!(ended, code, "{flags:?}, standard error closed: {errors_too}");
             }
         }
     }
 }
 
-/// Not to know is not to find.
+/// A check that could not be finished is not a check with findings.
 #[test]
-fn what_could_not_be_checked_has_a_code_of_its_own() {
+fn a_check_that_could_not_be_finished_has_its_own_exit_code() {
     let server = registry(true);
     let data = server.data();
     let folder = server.folder.clone();

@@ -94,6 +94,11 @@ fn the_line_for_each_request_can_be_left_out() {
     let mut server = server;
     assert!(server.wait().success());
     let lines = server.lines();
-    assert!(lines.iter().any(|line| line["message"] == "drained"), "{lines:?}");
+    assert!(
+        lines
+            .iter()
+            .any(|line| line["message"] == "drained: all requests have ended"),
+        "{lines:?}"
+    );
     assert!(lines.iter().all(|line| line["target"] != "access"), "{lines:?}");
 }

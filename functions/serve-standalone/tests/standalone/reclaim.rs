@@ -182,8 +182,8 @@ fn a_check_finds_what_is_missing_damaged_or_nobodys() {
 
     std::fs::remove_file(empty_file).unwrap();
     // The first digit of a key is the name of its folder.
-    let stray = server.data().join(format!("blobs/0/{:032x}.1", 0xabc));
-    std::fs::write(&stray, b"nobody's").unwrap();
+    let orphan = server.data().join(format!("blobs/0/{:032x}.1", 0xabc));
+    std::fs::write(&orphan, b"nobody's").unwrap();
     let output = command(&server, &["fsck"]);
     assert_eq!(output.status.code(), Some(1));
     let told = text(&output.stdout);
@@ -192,7 +192,7 @@ fn a_check_finds_what_is_missing_damaged_or_nobodys() {
         "{told}"
     );
     assert!(
-        told.contains("stray") && told.contains(&format!("{:032x}.1", 0xabc)),
+        told.contains("orphan") && told.contains(&format!("{:032x}.1", 0xabc)),
         "{told}"
     );
     assert!(text(&output.stderr).contains("4 findings"), "{}", text(&output.stderr));

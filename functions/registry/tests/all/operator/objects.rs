@@ -101,11 +101,11 @@ async fn bytes_that_do_not_hash_right_are_found() {
 /// An object that nothing names: of a session that never was, of an attempt that its session never counted, and beside
 /// the object of a session that is done. What is named by its session or its grave is none.
 #[tokio::test]
-async fn a_stray_object_is_found() {
+async fn an_orphan_is_found() {
     let (world, one) = World::furnished().await;
     let done = world.place_of("a", &one.layer).await;
     let session = SessionId(u128::from_str_radix(done.key.split_once('.').unwrap().0, 16).unwrap());
-    let strays = [
+    let orphans = [
         Attempt {
             session: SessionId(5),
             number: 1,
@@ -113,9 +113,9 @@ async fn a_stray_object_is_found() {
         Attempt { session, number: 2 },
     ];
     let mut expected = Vec::new();
-    for attempt in strays {
-        let location = world.seal(attempt, "stray").await;
-        expected.push(Finding::Stray { location, size: 5 });
+    for attempt in orphans {
+        let location = world.seal(attempt, "bytes").await;
+        expected.push(Finding::Orphan { location, size: 5 });
     }
     let mut found = world.check().await;
     found.sort_by_key(|finding| format!("{finding:?}"));
@@ -123,6 +123,6 @@ async fn a_stray_object_is_found() {
     assert_eq!(found, expected);
     assert_eq!(
         serde_json::to_value(&found[0]).unwrap(),
-        json!({ "finding": "stray", "location": { "store": "main", "key": format!("{:032x}.1", 5) }, "size": 5 })
+        json!({ "finding": "orphan", "location": { "store": "main", "key": format!("{:032x}.1", 5) }, "size": 5 })
     );
 }

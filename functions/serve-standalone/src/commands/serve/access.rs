@@ -1,4 +1,4 @@
-//! Who may come in, and from where.
+//! Which clients may do what, and for which hosts requests are answered.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,15 +10,16 @@ use crate::cli::{AllowAnonymous, ServeArgs};
 use crate::failure::Failure;
 use crate::htpasswd::Htpasswd;
 use crate::reload::Reload;
+use shell::text::count;
 
-/// Who may do what.
+/// Which clients may do what.
 pub(super) struct Access {
     pub(super) authenticator: Arc<dyn Authenticator>,
-    /// The same, for people.
+    /// A description of the authenticator, for the operator.
     pub(super) text: String,
-    /// At which hosts requests are answered.
+    /// The hosts for which requests are answered.
     pub(super) hosts: HostPolicy,
-    /// What was read from files.
+    /// The files that SIGHUP reads again.
     pub(super) files: Vec<Arc<dyn Reload>>,
 }
 
@@ -26,31 +27,31 @@ impl Access {
     pub(super) fn new(args: &ServeArgs) -> Result<Self, Failure> {
         match (&args.htpasswd, args.allow_anonymous) {
             (Some(_), Some(AllowAnonymous::All)) => Err(Failure::Usage(
-                "--htpasswd and --allow-anonymous all contradict each other: passwords would protect nothing. Leave \
-                 one of them out, or use --allow-anonymous pull"
+                "--htpasswd and --allow-anonymous all contradict each other: passwords would protect nothing. Remove \
+                 one of them, or use --allow-anonymous pull"
                     .into(),
             )),
             (Some(file), anonymous) => Self::users(args, file, anonymous.is_some()),
             (None, Some(AllowAnonymous::All)) => Ok(Self::everyone(
                 args,
                 Anonymous::all(),
-                "everyone may pull, push and delete",
+                "all clients may pull, push and delete",
             )),
             (None, Some(AllowAnonymous::Pull)) => Ok(Self::everyone(
                 args,
                 Anonymous::pull(),
-                "everyone may pull, nobody may push",
+                "all clients may pull; no client may push",
             )),
             (None, None) if is_loopback(args) => Ok(Self::everyone(
                 args,
                 Anonymous::all(),
-                "everyone on this machine may pull, push and delete",
+                "all users of this machine may pull, push and delete",
             )),
             (None, None) => Err(Failure::Usage(format!(
-                "refusing to serve {} without authentication: everyone who reaches it could push and delete.\n\
-                 Either make users:     roadstead htpasswd users NAME, then add --htpasswd users\n\
-                 or serve this machine: --listen 127.0.0.1:{}\n\
-                 or ask for it by name: --allow-anonymous pull (nobody may push), or --allow-anonymous all",
+                "refusing to serve {} without authentication: all clients that reach it could push and delete. Do one of these:\n\
+                 add users:               roadstead htpasswd users NAME, then add --htpasswd users\n\
+                 serve this machine only: --listen 127.0.0.1:{}\n\
+                 allow it explicitly:     --allow-anonymous pull (no client may push), or --allow-anonymous all",
                 args.listen,
                 args.listen.port()
             ))),
@@ -61,10 +62,17 @@ impl Access {
         let anonymous = others_pull.then_some(Scope::PULL_ONLY);
         let users = Htpasswd::open(file, anonymous)
             .map_err(|error| Failure::failed(format!("cannot use the htpasswd file {}", file.display()), error))?;
-        let others = if others_pull { ", everyone else may pull" } else { "" };
+        let others = if others_pull {
+            "; all other clients may pull"
+        } else {
+            ""
+        };
         let users = Arc::new(users);
         Ok(Self {
-            text: format!("{} users with passwords may pull, push and delete{others}", users.len()),
+            text: format!(
+                "{} may pull, push and delete with a password{others}",
+                count(users.len() as u64, "user", "users")
+            ),
             authenticator: users.clone(),
             hosts: HostPolicy {
                 only: allowed_hosts(args),
@@ -74,8 +82,9 @@ impl Access {
         })
     }
 
-    /// Nobody is asked for a password. So a browser must not be the way in for pages of strangers: what it says of them
-    /// is heeded everywhere, and the host wherever it is known which ones are right.
+    /// No client needs a password. So pages of other sites must not reach the registry through a browser. Requests that a
+    /// browser marks as sent by another site are refused everywhere; requests for other hosts are refused where the right
+    /// hosts are known.
     fn everyone(args: &ServeArgs, authenticator: Anonymous, text: &str) -> Self {
         Self {
             authenticator: Arc::new(authenticator),
@@ -93,7 +102,7 @@ fn allowed_hosts(args: &ServeArgs) -> Option<Vec<registry::Host>> {
     Some(args.allow_host.clone()).filter(|hosts| !hosts.is_empty())
 }
 
-/// A mapped address is not loopback to `IpAddr`, though the system takes it for that.
+/// Also recognizes an IPv4-mapped loopback address, which `IpAddr` does not, and the system does.
 fn is_loopback(args: &ServeArgs) -> bool {
     args.listen.ip().to_canonical().is_loopback()
 }

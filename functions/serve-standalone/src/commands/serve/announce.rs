@@ -1,4 +1,4 @@
-//! What a server says of itself when it has started.
+//! Prints and logs the addresses, stores and access of a server that has started.
 
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -10,7 +10,7 @@ use shell::opened::Statistics;
 use crate::cli::{MetricsAddress, PullArgs, ServeArgs};
 use crate::metrics::MetricsListener;
 
-/// Says which pulls are not redirected, or which clients follow no redirect, where the object store's host tells.
+/// Warns of pulls that are not redirected, and of clients that cannot follow redirects, because of the object store's host.
 pub(super) async fn warn_of_redirects(args: &ServeArgs, address: SocketAddr, stores: &Statistics) {
     let Some(bucket) = stores.object_store.as_ref().filter(|_| redirects(&args.pulls)) else {
         return;
@@ -28,19 +28,19 @@ pub(super) async fn warn_of_redirects(args: &ServeArgs, address: SocketAddr, sto
         tracing::warn!(
             object_store = store.name(),
             asked = asked.join(","),
-            "pulls of clients that ask for this host are not redirected, and go through the registry: the object store has \
-             the same host name, or one below it, and clients would send it their password. A port does not make another \
-             host; give the store another name (--s3-public-endpoint)"
+            "pulls for this host are not redirected and go through the registry: the object store has the same host name, or \
+             one below it, so that clients would send their password to it. Another port is not another host. To redirect \
+             pulls, give the object store another host name (--s3-public-endpoint)"
         );
     }
-    // Where every address is listened at, there are hosts that are not known here.
+    // A server that listens on every address has hosts that are not known here.
     let redirected = !others.is_empty() || address.ip().is_unspecified();
     if redirected && store.name().parse().is_ok_and(is_private) {
         tracing::warn!(
             object_store = store.name(),
             "crane and other clients that are built on go-containerregistry (ko, kaniko, cosign) cannot pull: they follow no \
-             redirect to a private address. Give the object store a name (--s3-public-endpoint), or let pulls go through the \
-             registry (--pull proxy)"
+             redirect to a private address. Give the object store a host name (--s3-public-endpoint), or send pulls through \
+             the registry (--pull proxy)"
         );
     }
 }
@@ -51,7 +51,7 @@ fn redirects(pulls: &PullArgs) -> bool {
     ways.any(|way| way != Delivery::Proxy)
 }
 
-/// Whether clients that are wary of redirects take the address for one inside of somebody's network.
+/// Whether an address is private for clients that follow no redirect to a private address.
 fn is_private(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => address.is_loopback() || address.is_private() || address.is_link_local(),
@@ -59,7 +59,7 @@ fn is_private(address: IpAddr) -> bool {
     }
 }
 
-/// Says where the server is and how to push to it: to a person in words, to a log collector in one line.
+/// Tells where the server is and how to push to it: as text on standard output, or as one line of a JSON log.
 pub(super) fn announce(
     args: &ServeArgs,
     format: LogFormat,
@@ -70,7 +70,7 @@ pub(super) fn announce(
     let host = reachable(address);
     let scheme = if args.tls.tls_cert.is_some() { "https" } else { "http" };
     let push = format!("docker tag alpine {host}/alpine && docker push {host}/alpine");
-    let (blobs, names) = (
+    let (blobs, metadata) = (
         args.stores.config().describe_blobs(),
         args.stores.config().describe_metadata(),
     );
@@ -81,18 +81,18 @@ pub(super) fn announce(
     };
     match format {
         LogFormat::Json => {
-            tracing::info!(%address, scheme, blobs, metadata = names, metrics, access, push, "listening");
+            tracing::info!(%address, scheme, blobs, metadata, metrics, access, push, "listening");
         }
         LogFormat::Text => {
-            let metrics = metrics.map(|url| format!("Metrics: {url}\n")).unwrap_or_default();
-            // The server works whether or not anybody reads this.
+            let metrics = metrics.map(|url| format!("Metrics:  {url}\n")).unwrap_or_default();
+            // The server also works if standard output is closed.
             let _ = writeln!(
                 std::io::stdout(),
                 "roadstead {} is listening on {scheme}://{address}\n\
-                 Blobs:   {blobs}\n\
-                 Names:   {names}\n\
+                 Blobs:    {blobs}\n\
+                 Metadata: {metadata}\n\
                  {metrics}\
-                 Access:  {access}\n\
+                 Access:   {access}\n\
                  Push an image to it:\n  {push}",
                 env!("CARGO_PKG_VERSION"),
             );

@@ -1,16 +1,15 @@
-//! How many connections and requests the system has files for.
+//! Limits connections and requests to the number of files that the process may open.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::connections::{LEAVING, LOBBY};
 
-/// File descriptors for other things than connections and requests: the database, the log, the runtime; what is read from
-/// local disk, which is a number of its own however many requests ask for it; connections that wait for a place, or leave
-/// theirs.
+/// File descriptors in addition to those of connections and requests: for the database, the log and the runtime; for reads
+/// from local disk, which have a limit of their own; for connections that wait for a slot or are being closed.
 const OTHER_FILES: u64 = 256 + (store_embedded::READ_FILES + LOBBY + LEAVING) as u64;
 
-/// What clients may have at once. Each connection is a file; and so is what each request writes, or reads from another
-/// host: an upload that pauses keeps its segment open, and a blob that comes through from S3 a socket.
+/// Maximum numbers of connections and requests. Each connection takes a file. Each request may take one too: an upload that
+/// pauses keeps its segment open, and a pull from S3 through the registry keeps a socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Bounds {
     pub(super) connections: u32,
@@ -18,11 +17,11 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    /// As much as was asked for and as the system has files for.
+    /// Raises the limit of open files if necessary, and reduces the bounds if that is not enough.
     pub(super) fn within_files(self) -> Self {
         let wanted = self.files();
         let limit = getrlimit(Resource::Nofile);
-        // The usual soft limit is there for programs that cannot handle more, not to keep others from more.
+        // The usual soft limit is low for the sake of old programs (`select`), and may be raised up to the hard limit.
         let raised = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
         if limit.current.is_some_and(|current| current < raised) {
             let raised = Rlimit {
@@ -30,7 +29,7 @@ impl Bounds {
                 maximum: limit.maximum,
             };
             if let Err(error) = setrlimit(Resource::Nofile, raised) {
-                tracing::warn!(%error, "the limit of open files cannot be raised");
+                tracing::warn!(%error, "cannot raise the limit of open files");
             }
         }
         let files = getrlimit(Resource::Nofile).current.unwrap_or(wanted);
@@ -41,7 +40,8 @@ impl Bounds {
                 wanted,
                 connections = possible.connections,
                 requests = possible.requests,
-                "fewer connections and requests than asked for: too few files may be open"
+                "fewer connections and requests are allowed than configured, because the process may open too few files: \
+                 raise its limit of open files (ulimit -H -n)"
             );
         }
         possible
@@ -51,7 +51,7 @@ impl Bounds {
         u64::from(self.connections) + u64::from(self.requests) + OTHER_FILES
     }
 
-    /// Both in the same proportion, where `files` are fewer than they take; one of each at least.
+    /// Reduces both numbers in the same proportion if they need more than `files`; each is at least one.
     fn within(self, files: u64) -> Self {
         if files >= self.files() {
             return self;
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_and_requests_fit_into_the_files_that_there_are() {
+    fn connections_and_requests_fit_into_the_limit_of_files() {
         let asked = Bounds {
             connections: 1024,
             requests: 4096,

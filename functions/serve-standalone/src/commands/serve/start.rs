@@ -1,4 +1,4 @@
-//! The first look at the stores: it ends the start where somebody must do something, and never waits for long.
+//! The first check of the stores. It ends the start if an operator must do something first. It never waits for long.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,14 +9,14 @@ use crate::failure::Failure;
 use shell::admission::{Admission, NAMED_AFTER, NotAdmitted};
 use shell::condition::Condition;
 
-/// How often a store that did not answer is asked again.
+/// Time between two requests to a store that does not answer.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// What a store that answers later may still say: that it cannot be used, and waiting does not mend it.
+/// The error of a store that answers after the start, and cannot be used until an operator does something.
 pub(super) struct Refusals(Option<oneshot::Receiver<Failure>>);
 
 impl Refusals {
-    /// Waits for a refusal; for ever, when there is none.
+    /// Waits for an error; without end if there is none.
     pub(super) async fn first(self) -> Failure {
         if let Some(refusal) = self.0
             && let Ok(failure) = refusal.await
@@ -27,8 +27,8 @@ impl Refusals {
     }
 }
 
-/// Lets the stores be used, now or as soon as they answer; then `ready` is run. An error is for what waiting does not
-/// mend; where that is found out later, the refusals tell.
+/// Allows the use of the stores, now or as soon as they answer, and then runs `ready`. Fails if a store cannot be used until
+/// an operator does something. If a store answers only later, such an error comes through the [`Refusals`].
 pub(super) async fn look<F>(
     admission: Admission,
     condition: Condition,
@@ -54,7 +54,7 @@ where
             condition.await_store(reason);
             tracing::warn!(
                 error,
-                "a store does not answer: starting without it, not ready until it does"
+                "a store does not answer: the server starts without it, and is not ready until the store answers"
             );
         }
         Ok(Err(panicked)) => std::panic::resume_unwind(panicked.into_panic()),
@@ -64,30 +64,30 @@ where
             tracing::warn!(
                 store,
                 seconds = NAMED_AFTER.as_secs(),
-                "still waiting for a store: starting without it, not ready until it answers"
+                "still waiting for a store: the server starts without it, and is not ready until the store answers"
             );
         }
     }
     let (refuse, refusal) = oneshot::channel();
     tokio::spawn(async move {
-        // The first of these may be under way; two at once do no harm.
+        // The first check may still be running. Two checks at the same time are harmless.
         asking.abort();
         loop {
             match admission.run().await {
                 Ok(()) => break,
                 Err(NotAdmitted::Never(text)) => {
-                    // Nobody listens where the server is ending already.
+                    // The receiver is gone if the server is ending already.
                     let _ = refuse.send(Failure::Failed(text));
                     return;
                 }
                 Err(NotAdmitted::Later(reason, error)) => {
                     condition.await_store(reason);
-                    tracing::warn!(error, "the stores cannot be used yet");
+                    tracing::warn!(error, "the stores cannot be used yet; they are asked again");
                 }
             }
             tokio::time::sleep(AGAIN).await;
         }
-        tracing::info!("the stores answer");
+        tracing::info!("the stores answer: the server is ready");
         condition.admit();
         ready().await;
     });
