@@ -1,7 +1,7 @@
 //! Content identifiers (image specification, *Digests*) and the hasher that computes them.
 //!
-//! Only the registered algorithms that this registry can verify exist as values: bytes may be visible under a digest
-//! only after they hashed to it, so a digest that cannot be computed has no use here.
+//! A digest exists as a value only if this registry can verify its algorithm. Bytes become visible under a digest only
+//! after they hashed to it, so a digest that cannot be computed has no use here.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,19 +14,19 @@ use crate::hex;
 use crate::text::serde_as_text;
 
 /// Hexadecimal digits of the longest hash.
-const MAX_HEX: usize = Algorithm::Sha512.hex_len();
+const MAXIMUM_HEX_LENGTH: usize = Algorithm::Sha512.hex_len();
 
 /// A hash algorithm whose digests this registry computes and verifies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Algorithm {
-    /// SHA-256, the canonical algorithm: what a digest is computed with when nothing else was asked for.
+    /// SHA-256, the canonical algorithm and the default.
     Sha256,
     /// SHA-512.
     Sha512,
 }
 
 impl Algorithm {
-    /// The registered identifier, as it stands before the colon of a digest and in `?digest-algorithm=`.
+    /// The registered identifier, as written before the colon of a digest and in `?digest-algorithm=`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -71,36 +71,36 @@ impl FromStr for Algorithm {
 
 serde_as_text!(Algorithm, "the name of a digest algorithm");
 
-/// The text names no algorithm that this registry computes.
+/// The text is not the identifier of an algorithm that this registry computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("unsupported digest algorithm: use sha256 or sha512")]
 pub struct UnknownAlgorithm;
 
-/// Why a text is no [`Digest`].
+/// Why a text is not a [`Digest`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum DigestError {
-    /// It does not follow the grammar, or not the form that its algorithm prescribes: lower-case hexadecimal digits of
-    /// exactly the hash's length.
+    /// The text does not follow the grammar, or not the form that its algorithm prescribes: lower-case hexadecimal
+    /// digits of exactly the hash's length.
     #[error("malformed digest: expected <algorithm>:<lower-case hexadecimal hash of full length>")]
     Malformed,
-    /// It follows the grammar, but this registry does not compute that algorithm.
+    /// The text follows the grammar, but this registry does not compute its algorithm.
     #[error("unsupported digest algorithm: use sha256 or sha512")]
     UnsupportedAlgorithm,
 }
 
 /// The digest of some content: an algorithm and the hash.
 ///
-/// Kept as raw bytes inline, so that it is copied without allocation; its text is `sha256:` or `sha512:` and lower-case
-/// hexadecimal digits. Values order as their texts do.
+/// It holds the raw bytes inline, so copying it allocates nothing. Its text is `sha256:` or `sha512:` followed by
+/// lower-case hexadecimal digits. Digests sort as their texts do.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest {
     algorithm: Algorithm,
-    // Zero beyond the algorithm's length, so that the derived comparisons see the hash alone.
+    // Zero beyond the algorithm's length, so that the derived comparisons compare only the hash.
     hash: [u8; 64],
 }
 
 impl Digest {
-    /// The algorithm that computed it.
+    /// The algorithm that computed the digest.
     #[must_use]
     pub const fn algorithm(&self) -> Algorithm {
         self.algorithm
@@ -109,7 +109,7 @@ impl Digest {
     /// The hash as lower-case hexadecimal digits, without the algorithm.
     #[must_use]
     pub fn hex(&self) -> String {
-        hex::write(self.as_bytes(), &mut [0; MAX_HEX]).to_owned()
+        hex::write(self.as_bytes(), &mut [0; MAXIMUM_HEX_LENGTH]).to_owned()
     }
 
     /// The raw hash: 32 bytes for sha256, 64 for sha512.
@@ -118,7 +118,7 @@ impl Digest {
         &self.hash[..self.algorithm.hash_len()]
     }
 
-    /// A digest of a hash computed elsewhere; `None` when its length is not the algorithm's.
+    /// A digest from a hash that was computed elsewhere; `None` if the length is not the algorithm's.
     #[must_use]
     pub fn from_hash(algorithm: Algorithm, hash: &[u8]) -> Option<Self> {
         if hash.len() != algorithm.hash_len() {
@@ -129,7 +129,7 @@ impl Digest {
         Some(Self { algorithm, hash: whole })
     }
 
-    /// The digest of bytes that are all at hand.
+    /// Computes the digest of `bytes`.
     #[must_use]
     pub fn of(algorithm: Algorithm, bytes: &[u8]) -> Self {
         let mut hasher = Hasher::new(algorithm);
@@ -142,7 +142,7 @@ impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.algorithm.as_str())?;
         f.write_str(":")?;
-        f.write_str(hex::write(self.as_bytes(), &mut [0; MAX_HEX]))
+        f.write_str(hex::write(self.as_bytes(), &mut [0; MAXIMUM_HEX_LENGTH]))
     }
 }
 
@@ -211,74 +211,74 @@ fn nibble(digit: u8) -> Result<u8, DigestError> {
     }
 }
 
-/// Hashes content as it streams past, and can be put down between two requests of one upload.
+/// Hashes content as it streams. Its state can be saved and restored between two requests of one upload.
 #[derive(Clone, Debug)]
-pub struct Hasher(State);
+pub struct Hasher(HashState);
 
 #[derive(Clone, Debug)]
-enum State {
+enum HashState {
     Sha256(Sha256),
     Sha512(Sha512),
 }
 
-// The first byte of a saved state. The rest is laid out by the hash library: when an upgrade of it changes that layout
-// (a test holds a state saved before), this number must change too.
+// The first byte of a saved state. The hash library defines the layout of the rest: if an upgrade of the library
+// changes that layout, this number must change too. A test compares the layout with a state that was saved earlier.
 const SAVED_FORMAT: u8 = 1;
-const CHECK_LEN: usize = 8;
+const CHECKSUM_LENGTH: usize = 8;
 
 impl Hasher {
-    /// A hasher that has seen no bytes.
+    /// A hasher that has hashed no bytes yet.
     #[must_use]
     pub fn new(algorithm: Algorithm) -> Self {
         Self(match algorithm {
-            Algorithm::Sha256 => State::Sha256(Sha256::new()),
-            Algorithm::Sha512 => State::Sha512(Sha512::new()),
+            Algorithm::Sha256 => HashState::Sha256(Sha256::new()),
+            Algorithm::Sha512 => HashState::Sha512(Sha512::new()),
         })
     }
 
-    /// The algorithm of the digest it will give.
+    /// The algorithm of the digest that [`Hasher::finish`] returns.
     #[must_use]
     pub const fn algorithm(&self) -> Algorithm {
         match self.0 {
-            State::Sha256(_) => Algorithm::Sha256,
-            State::Sha512(_) => Algorithm::Sha512,
+            HashState::Sha256(_) => Algorithm::Sha256,
+            HashState::Sha512(_) => Algorithm::Sha512,
         }
     }
 
-    /// Takes the next bytes of the content.
+    /// Hashes the next bytes of the content.
     pub fn update(&mut self, bytes: &[u8]) {
         match &mut self.0 {
-            State::Sha256(hash) => hash.update(bytes),
-            State::Sha512(hash) => hash.update(bytes),
+            HashState::Sha256(hash) => hash.update(bytes),
+            HashState::Sha512(hash) => hash.update(bytes),
         }
     }
 
-    /// The digest of all bytes taken.
+    /// The digest of all bytes hashed so far.
     #[must_use]
     pub fn finish(self) -> Digest {
         let mut hash = [0; 64];
         let algorithm = self.algorithm();
         let used = &mut hash[..algorithm.hash_len()];
         match self.0 {
-            State::Sha256(state) => used.copy_from_slice(&state.finalize()),
-            State::Sha512(state) => used.copy_from_slice(&state.finalize()),
+            HashState::Sha256(state) => used.copy_from_slice(&state.finalize()),
+            HashState::Sha512(state) => used.copy_from_slice(&state.finalize()),
         }
         Digest { algorithm, hash }
     }
 
-    /// The state as bytes, for [`Hasher::restore`]: 114 for sha256, 218 for sha512.
+    /// The state as bytes, for [`Hasher::restore`]: 114 bytes for sha256, 218 for sha512.
     ///
-    /// Their layout: a format version, the algorithm, the library's state, a checksum of all before it. The state holds
-    /// up to 127 bytes of the content itself.
+    /// The layout is: a format version, the algorithm, the library's state, and a checksum of everything before it. The
+    /// state contains up to 127 bytes of the content itself.
     #[must_use]
     pub fn save(&self) -> Vec<u8> {
         let mut saved = vec![SAVED_FORMAT];
         match &self.0 {
-            State::Sha256(state) => {
+            HashState::Sha256(state) => {
                 saved.push(1);
                 saved.extend_from_slice(&state.serialize());
             }
-            State::Sha512(state) => {
+            HashState::Sha512(state) => {
                 saved.push(2);
                 saved.extend_from_slice(&state.serialize());
             }
@@ -288,13 +288,13 @@ impl Hasher {
         saved
     }
 
-    /// The hasher that [`Hasher::save`] wrote down.
+    /// Restores the hasher from the bytes that [`Hasher::save`] returned.
     ///
-    /// `None` for another format version, another algorithm or damaged bytes: the upload has to start again, since going
-    /// on would only find a wrong digest at its end.
+    /// Returns `None` for another format version, another algorithm or damaged bytes. The upload must then start again:
+    /// continuing would only result in a wrong digest at its end.
     #[must_use]
     pub fn restore(saved: &[u8]) -> Option<Self> {
-        let (state, check) = saved.split_at_checked(saved.len().checked_sub(CHECK_LEN)?)?;
+        let (state, check) = saved.split_at_checked(saved.len().checked_sub(CHECKSUM_LENGTH)?)?;
         if checksum(state) != check {
             return None;
         }
@@ -304,20 +304,21 @@ impl Hasher {
         match algorithm {
             1 => {
                 let state: &SerializedState<Sha256> = state.try_into().ok()?;
-                Some(Self(State::Sha256(Sha256::deserialize(state).ok()?)))
+                Some(Self(HashState::Sha256(Sha256::deserialize(state).ok()?)))
             }
             2 => {
                 let state: &SerializedState<Sha512> = state.try_into().ok()?;
-                Some(Self(State::Sha512(Sha512::deserialize(state).ok()?)))
+                Some(Self(HashState::Sha512(Sha512::deserialize(state).ok()?)))
             }
             _ => None,
         }
     }
 }
 
-// Not against forgery, sessions are the registry's own: a damaged row must not become a hasher whose counters overflow.
-fn checksum(bytes: &[u8]) -> [u8; CHECK_LEN] {
-    let mut check = [0; CHECK_LEN];
-    check.copy_from_slice(&Sha256::digest(bytes)[..CHECK_LEN]);
+// The checksum does not protect against forgery, since only the registry writes sessions. It protects against a damaged
+// row, which could become a hasher whose counters overflow.
+fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_LENGTH] {
+    let mut check = [0; CHECKSUM_LENGTH];
+    check.copy_from_slice(&Sha256::digest(bytes)[..CHECKSUM_LENGTH]);
     check
 }

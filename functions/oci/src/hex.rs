@@ -1,9 +1,11 @@
-//! Bytes as lower-case hexadecimal digits. Digests and ids are written several times for each request, so that the general
-//! formatter would show in what a request costs.
+//! Writes bytes as lower-case hexadecimal digits.
+//!
+//! Every request writes digests and ids several times. The general formatter would add measurably to the cost of a
+//! request.
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
-/// Writes `bytes` as text into `buffer`: two digits for each of them, as far as there is room.
+/// Writes `bytes` into `buffer` as two digits per byte, as far as `buffer` has space.
 pub fn write<'a>(bytes: &[u8], buffer: &'a mut [u8]) -> &'a str {
     let mut length = 0;
     for (pair, byte) in buffer.as_chunks_mut().0.iter_mut().zip(bytes) {

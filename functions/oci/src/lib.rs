@@ -1,18 +1,21 @@
-//! The words of the OCI specifications as value types.
+//! The value types of the OCI specifications: digests, names, tags, references, media types, descriptors, manifests and
+//! ranges.
 //!
-//! Each type has private fields and one parser, so that a value that exists is valid; code behind the edge never checks
-//! a digest, a name or a tag again. Everything here is pure: bytes and strings in, values out.
+//! Each type has private fields and one parser, so every value that exists is valid. Code behind the HTTP edge never
+//! checks a digest, a name or a tag again. Everything here is pure: the functions take bytes and strings and return
+//! values.
 //!
-//! Read in this order, each module needing only the ones above it:
+//! Read the modules in this order. Each module needs only the ones above it:
 //!
-//! 1. [`hex`]: bytes as text. [`digest`]: content identifiers, and the hasher whose state survives a request.
-//! 2. [`name`], [`tag`], [`mod@reference`]: what the path of a request is made of.
-//! 3. [`media_type`]: the types this registry knows, and the syntax of those it does not.
+//! 1. [`hex`]: bytes as text. [`digest`]: content identifiers, and the hasher whose state can be saved between
+//! requests.
+//! 2. [`name`], [`tag`], [`mod@reference`]: the elements of a request's path.
+//! 3. [`media_type`]: the media types that this registry knows, and the syntax of all others.
 //! 4. [`descriptor`]: one link from a manifest to content.
-//! 5. [`manifest`]: the validating reader of what clients push; the largest surface for hostile input.
+//! 5. [`manifest`]: the validating parser of manifests; most hostile input arrives here.
 //! 6. [`range`]: `Range` of downloads and `Content-Range` of upload chunks.
 //!
-//! The words are those of the distribution specification (its main branch), of the image specification 1.1 and of
+//! The terms are those of the distribution specification (its main branch), of the image specification 1.1 and of
 //! Docker's image manifest version 2, schema 2.
 
 pub mod descriptor;

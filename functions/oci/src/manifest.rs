@@ -1,15 +1,16 @@
-//! Manifests: what a client pushed, checked and reduced to what a registry needs to know of it.
+//! Manifests: validates what a client pushed, and extracts what a registry needs to know of it.
 //!
-//! [`Manifest::parse`] is the only way in. The bytes themselves are stored and served unchanged; what is read here are
-//! the links (so that nothing they name can vanish), the subject and the metadata that the referrers API shows.
+//! [`Manifest::parse`] is the only way to make a [`Manifest`]. The registry stores and serves the bytes themselves
+//! unchanged. Parsing extracts the links (so that the registry can protect what they refer to), the subject, and the
+//! metadata that the referrers API shows.
 //!
-//! A manifest is read by programs in several languages, whose JSON readers differ on sloppy input. Whatever two of them
-//! could understand differently is refused: a key given twice, a known key in another case (Go's reader takes `Layers`
-//! for `layers`), a document that is both an image and an index, a `mediaType` that contradicts `Content-Type`.
-//! Everything else that is unknown is let through, as the image specification demands.
+//! Programs in several languages read a manifest, and their JSON parsers differ on ambiguous input. The parser refuses
+//! everything that two of them could understand differently: a key given twice, a known key in another case (Go's
+//! parser takes `Layers` for `layers`), a document that is both an image and an index, a `mediaType` that contradicts
+//! `Content-Type`. It accepts every other unknown member, as the image specification demands.
 //!
-//! Here is the verdict; `document` and `link` know the members that matter, `reader` walks the JSON strictly, `error` holds the
-//! reasons for refusal.
+//! This file decides whether a manifest is valid. `document` and `link` read the members that have a meaning, `reader`
+//! walks through the JSON strictly, `error` defines the reasons for refusal.
 
 mod document;
 mod error;
@@ -18,21 +19,21 @@ mod reader;
 
 use std::collections::BTreeMap;
 
-use document::{Document, SchemaVersion};
+use document::{ManifestDocument, SchemaVersion};
 pub use error::{DescriptorFault, ManifestError};
 
 use crate::descriptor::Descriptor;
 use crate::media_type::MediaType;
 
-/// Bounds on a manifest, beside its length in bytes, which the caller checks before it reads the body.
+/// Limits on a manifest, besides its length in bytes. The caller checks the length before it reads the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// How deep objects and arrays may lie in each other; the document itself is 1. Above 126 counts as 126.
+    /// Maximum nesting of objects and arrays; the document itself is level 1. A value above 126 counts as 126.
     pub max_depth: usize,
-    /// How many entries `config`, `layers`, `manifests` and `blobs` may have together. The subject is not counted.
+    /// Maximum number of entries in `config`, `layers`, `manifests` and `blobs` together. The subject does not count.
     pub max_references: usize,
-    /// How many JSON values (objects, arrays, strings, numbers, …) the document may have in all. Bounds the memory of
-    /// parsing: without it, a few bytes of input cost a hundred of map.
+    /// Maximum number of JSON values (objects, arrays, strings, numbers, …) in the document. It bounds the memory of
+    /// parsing: without it, a few bytes of input could need a hundred bytes of map.
     pub max_values: usize,
 }
 
@@ -46,67 +47,67 @@ impl Default for Limits {
     }
 }
 
-/// Whether a manifest describes one thing or lists other manifests.
+/// Whether a manifest describes one image or lists other manifests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// An image manifest; also every document of an unknown type that has no `manifests`.
+    /// An image manifest, or a document of an unknown type without `manifests`.
     Image,
-    /// An image index or manifest list; also every document of an unknown type that has `manifests`.
+    /// An image index, a manifest list, or a document of an unknown type with `manifests`.
     Index,
 }
 
-/// In which member of a manifest a reference stands.
+/// The member of a manifest that contains a reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// `config`
     Config,
     /// An entry of `layers`.
     Layer,
-    /// An entry of `manifests`. Its content may nevertheless be a blob: cache indexes list layers there.
+    /// An entry of `manifests`. Its content may also be a blob: cache indexes list layers there.
     Manifest,
-    /// An entry of `blobs`, which only documents of types that are neither OCI's nor Docker's have.
+    /// An entry of `blobs`. Only documents of types that are neither OCI's nor Docker's have this member.
     Blob,
 }
 
 /// One link from a manifest to content of its repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReferenceEntry {
-    /// What the manifest says of the content.
+    /// The descriptor of the content.
     pub descriptor: Descriptor,
-    /// Where the manifest says it.
+    /// The member that contains the descriptor.
     pub role: Role,
-    /// Whether the content must be in the repository: false for layers that clients do not push
+    /// Whether the content must exist in the repository. False for layers that clients do not push
     /// ([`MediaType::is_non_distributable`]).
     pub required: bool,
 }
 
-/// A manifest that passed every check which needs nothing but its bytes.
+/// A manifest that passed every check which needs only its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
-    /// The type it is stored and served under: the `Content-Type` of its push, without parameters, or else its
-    /// `mediaType` member.
+    /// The type under which the registry stores and serves it: the `Content-Type` of its push, without parameters. If
+    /// the push has none, it is the `mediaType` member.
     pub media_type: MediaType,
     /// Image or index.
     pub kind: Kind,
-    /// The type that the referrers API shows: the `artifactType` member; where an image has none, the `mediaType` of its
-    /// `config` (distribution specification, *Listing referrers*).
+    /// The type that the referrers API shows: the `artifactType` member. For an image without that member it is the
+    /// `mediaType` of its `config` (distribution specification, *Listing referrers*).
     pub artifact_type: Option<MediaType>,
-    /// The manifest that this one is about. It need not exist.
+    /// The manifest that this one refers to as its subject. It need not exist.
     pub subject: Option<Descriptor>,
-    /// The `annotations` member; empty when there is none.
+    /// The `annotations` member; empty if it is absent.
     pub annotations: BTreeMap<String, String>,
-    /// Every link but the subject, in document order within each role: config, layers, manifests, blobs. The same digest
-    /// may stand there several times.
+    /// Every link except the subject, in document order within each role: config, layers, manifests, blobs. The same
+    /// digest may occur several times.
     pub references: Vec<ReferenceEntry>,
 }
 
-/// What one separator (`:` or `,`) of a manifest may cost in memory when it is parsed, in bytes. The dearest is an
-/// annotation, `"ab":"",`: two strings in a map, a key that is remembered, and two separators.
+/// The maximum memory, in bytes, that parsing needs for one separator (`:` or `,`) of a manifest. The most expensive
+/// case is an annotation, `"ab":"",`: two strings in a map, one remembered key, and two separators.
 const BYTES_PER_SEPARATOR: usize = 96;
 
 impl Manifest {
-    /// About how many bytes of memory [`Manifest::parse`] takes for `bytes`, beside these: no less than it does, and
-    /// seldom more than three times as much. Costs one look at each byte.
+    /// Estimates how many bytes of memory [`Manifest::parse`] needs for `bytes`, besides `bytes` itself. The estimate
+    /// is never too low, and seldom more than three times too high. It reads each byte once.
     #[must_use]
     pub fn memory_to_parse(bytes: &[u8], limits: &Limits) -> usize {
         let separators = bytes.iter().filter(|byte| matches!(byte, b':' | b',')).count();
@@ -114,29 +115,30 @@ impl Manifest {
         bytes.len().saturating_add(values.saturating_mul(BYTES_PER_SEPARATOR))
     }
 
-    /// Reads and checks a manifest that was pushed with `content_type`.
+    /// Parses and validates a manifest that was pushed with `content_type`.
     ///
-    /// Time is linear in the length of `bytes` (sorting keys adds a logarithm of their number), memory is bounded by it
-    /// and by `limits`. Structure is checked fully for the OCI and Docker types. A document of another JSON type is
-    /// accepted; where it has members that image manifests and indexes have, these must have the same form, because
-    /// they are links all the same.
+    /// The time is linear in the length of `bytes` (sorting keys adds a logarithm of their number). `limits` and the
+    /// length bound the memory. The structure is checked fully for the OCI and Docker types. A document of another JSON
+    /// type is accepted. If it has members that image manifests and indexes have, these must have the same form,
+    /// because they are links too.
     pub fn parse(bytes: &[u8], content_type: Option<&MediaType>, limits: &Limits) -> Result<Self, ManifestError> {
         if let Some(content_type) = content_type {
             check_servable(content_type)?;
         }
-        // Without Content-Type the type is known only at the end; `blobs` is then read with the rest.
-        let reads_blobs = !content_type.is_some_and(is_known);
-        let mut document = Document::read(bytes, reads_blobs, limits)?;
+        // Without Content-Type, the type is known only after parsing. `blobs` is then read with the rest, and dropped
+        // later.
+        let reads_blobs = !content_type.is_some_and(is_specified);
+        let mut document = ManifestDocument::read(bytes, reads_blobs, limits)?;
         if document.is_schema1() {
             return Err(ManifestError::Schema1);
         }
-        let media_type = decide_media_type(content_type, document.media_type.take())?;
+        let media_type = media_type_of(content_type, document.media_type.take())?;
         check_servable(&media_type)?;
-        if is_known(&media_type) {
+        if is_specified(&media_type) {
             document.blobs = None;
         }
-        let kind = decide_kind(&media_type, &document)?;
-        if is_known(&media_type) {
+        let kind = kind_of(&media_type, &document)?;
+        if is_specified(&media_type) {
             check_required(kind, &document)?;
         }
         let artifact_type = match kind {
@@ -175,8 +177,8 @@ impl Manifest {
     }
 }
 
-/// One of the four types whose structure a specification fixes.
-fn is_known(media_type: &MediaType) -> bool {
+/// Whether a specification defines the structure of this type. There are four such types.
+fn is_specified(media_type: &MediaType) -> bool {
     media_type.is_manifest() || media_type.is_index()
 }
 
@@ -190,7 +192,7 @@ fn check_servable(media_type: &MediaType) -> Result<(), ManifestError> {
     Ok(())
 }
 
-fn decide_media_type(content_type: Option<&MediaType>, member: Option<MediaType>) -> Result<MediaType, ManifestError> {
+fn media_type_of(content_type: Option<&MediaType>, member: Option<MediaType>) -> Result<MediaType, ManifestError> {
     match (content_type, member) {
         (Some(content_type), Some(member)) if *content_type != member => Err(ManifestError::MediaTypeMismatch {
             content_type: content_type.clone(),
@@ -202,18 +204,18 @@ fn decide_media_type(content_type: Option<&MediaType>, member: Option<MediaType>
     }
 }
 
-/// By media type where a specification fixes it, else by shape; never both.
-fn decide_kind(media_type: &MediaType, document: &Document) -> Result<Kind, ManifestError> {
-    let like_image = document.config.is_some() || document.layers.is_some() || document.blobs.is_some();
-    let like_index = document.manifests.is_some();
-    let kind = if media_type.is_index() || (like_index && !media_type.is_manifest()) {
+/// By media type where a specification defines it, otherwise by the members; never both.
+fn kind_of(media_type: &MediaType, document: &ManifestDocument) -> Result<Kind, ManifestError> {
+    let has_image_members = document.config.is_some() || document.layers.is_some() || document.blobs.is_some();
+    let has_index_members = document.manifests.is_some();
+    let kind = if media_type.is_index() || (has_index_members && !media_type.is_manifest()) {
         Kind::Index
     } else {
         Kind::Image
     };
     let contradicted = match kind {
-        Kind::Image => like_index,
-        Kind::Index => like_image,
+        Kind::Image => has_index_members,
+        Kind::Index => has_image_members,
     };
     if contradicted {
         return Err(ManifestError::BothImageAndIndex);
@@ -221,9 +223,9 @@ fn decide_kind(media_type: &MediaType, document: &Document) -> Result<Kind, Mani
     Ok(kind)
 }
 
-/// What the image specification requires of its own types and Docker's. An image without `layers` passes: artifacts
-/// have been pushed so, and nothing is lost by it.
-fn check_required(kind: Kind, document: &Document) -> Result<(), ManifestError> {
+/// Checks the members that the image specification requires of its own types and Docker's. An image without `layers` is
+/// accepted: artifacts have been pushed that way, and no link is lost by it.
+fn check_required(kind: Kind, document: &ManifestDocument) -> Result<(), ManifestError> {
     match document.schema_version {
         SchemaVersion::Two => {}
         SchemaVersion::Absent => return Err(ManifestError::MissingField("schemaVersion")),
@@ -231,7 +233,7 @@ fn check_required(kind: Kind, document: &Document) -> Result<(), ManifestError> 
     }
     match kind {
         Kind::Image if document.config.is_none() => Err(ManifestError::MissingField("config")),
-        Kind::Index if !document.names_manifests => Err(ManifestError::MissingField("manifests")),
+        Kind::Index if !document.has_manifests => Err(ManifestError::MissingField("manifests")),
         Kind::Image | Kind::Index => Ok(()),
     }
 }

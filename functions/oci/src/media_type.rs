@@ -1,4 +1,4 @@
-//! Media types: the syntax of RFC 6838, and the ones whose meaning a registry must know.
+//! Media types: the syntax of RFC 6838, and the types whose meaning a registry must know.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -9,11 +9,11 @@ use thiserror::Error;
 
 use crate::text::serde_as_text;
 
-/// A media type: `type/subtype`, both restricted names of RFC 6838, section 4.2, and where it came from a manifest
-/// perhaps parameters.
+/// A media type: `type/subtype`, both restricted names of RFC 6838, section 4.2. A media type from a manifest may also
+/// have parameters.
 ///
-/// The spelling is kept as received, and types are compared by it, as clients do: a type that is spelt in another case
-/// is one this registry does not know, never a disguise of one that it does. Cloning is cheap.
+/// The spelling is kept as received, and types compare by their exact spelling, as clients compare them. A type in
+/// another case is therefore an unknown type and never matches a known one. Cloning is cheap.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MediaType(Arc<str>);
 
@@ -30,7 +30,7 @@ impl MediaType {
     pub const DOCKER_SCHEMA1: &'static str = "application/vnd.docker.distribution.manifest.v1+json";
     /// Docker image manifest version 2, schema 1, signed: refused.
     pub const DOCKER_SCHEMA1_SIGNED: &'static str = "application/vnd.docker.distribution.manifest.v1+prettyjws";
-    /// The type of the two bytes `{}` that stand for "no content".
+    /// The type of the two bytes `{}`, which stand for "no content".
     pub const OCI_EMPTY: &'static str = "application/vnd.oci.empty.v1+json";
     /// OCI image configuration.
     pub const OCI_CONFIG: &'static str = "application/vnd.oci.image.config.v1+json";
@@ -55,11 +55,11 @@ impl MediaType {
     /// Docker foreign layer, gzip.
     pub const DOCKER_FOREIGN_GZIP: &'static str = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
 
-    /// The longest parameters a type in a manifest may have, in bytes, without the semicolon before them.
+    /// The maximum length, in bytes, of the parameters of a type in a manifest, without the semicolon before them.
     pub const MAX_PARAMETERS: usize = 255;
 
-    /// Reads the value of a `Content-Type` header: parameters (`; charset=utf-8`) and surrounding white space are left
-    /// out, as the distribution specification asks of registries.
+    /// Parses the value of a `Content-Type` header. Parameters (`; charset=utf-8`) and surrounding white space are
+    /// removed, as the distribution specification asks of registries.
     pub fn parse(header: &str) -> Result<Self, MediaTypeError> {
         let essence = header.split_once(';').map_or(header, |(essence, _)| essence);
         essence
@@ -73,26 +73,26 @@ impl MediaType {
         &self.0
     }
 
-    /// An OCI image index or a Docker manifest list.
+    /// Whether this is an OCI image index or a Docker manifest list.
     #[must_use]
     pub fn is_index(&self) -> bool {
         matches!(self.as_str(), Self::OCI_INDEX | Self::DOCKER_LIST)
     }
 
-    /// An OCI or Docker image manifest; an index is none.
+    /// Whether this is an OCI or Docker image manifest (not an index).
     #[must_use]
     pub fn is_manifest(&self) -> bool {
         matches!(self.as_str(), Self::OCI_MANIFEST | Self::DOCKER_MANIFEST)
     }
 
-    /// One of the two types of Docker schema 1, which this registry refuses.
+    /// Whether this is one of the two types of Docker schema 1, which this registry refuses.
     #[must_use]
     pub fn is_schema1(&self) -> bool {
         matches!(self.as_str(), Self::DOCKER_SCHEMA1 | Self::DOCKER_SCHEMA1_SIGNED)
     }
 
-    /// A layer with distribution restrictions (OCI) or a foreign layer (Docker): clients do not push its bytes, so they
-    /// need not exist in the registry.
+    /// Whether this is a layer with distribution restrictions (OCI) or a foreign layer (Docker). Clients do not push
+    /// such layers, so they need not exist in the registry.
     #[must_use]
     pub fn is_non_distributable(&self) -> bool {
         matches!(
@@ -105,11 +105,11 @@ impl MediaType {
         )
     }
 
-    /// `application/json`, or an application type with the suffix `+json`, in any case: what a manifest, which is a JSON
-    /// document, can be labelled as.
+    /// Whether a manifest, which is a JSON document, can have this type: `application/json`, or an application type
+    /// with the suffix `+json`, in any case.
     ///
-    /// A registry serves a manifest under the type it was pushed with; one that is pushed as `text/html` would otherwise
-    /// run in the browser of whoever follows a link to it.
+    /// A registry serves a manifest under the type of its push. A manifest pushed as `text/html` would otherwise run as
+    /// a page in the browser of a user who follows a link to it.
     #[must_use]
     pub fn is_json(&self) -> bool {
         let lower = self.0.to_ascii_lowercase();
@@ -119,7 +119,7 @@ impl MediaType {
     }
 }
 
-/// The text is no [`MediaType`].
+/// The text is not a [`MediaType`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("malformed media type: expected type/subtype, named as in RFC 6838, section 4.2")]
 pub struct MediaTypeError;
@@ -127,10 +127,10 @@ pub struct MediaTypeError;
 impl FromStr for MediaType {
     type Err = MediaTypeError;
 
-    /// Reads a media type as it stands in a manifest or in the `artifactType` filter of a referrers request.
+    /// Parses a media type as written in a manifest or in the `artifactType` filter of a referrers request.
     ///
-    /// RFC 6838 knows no parameters there, but artifacts in the field have them
-    /// (`application/vnd.dev.sigstore.bundle+json;version=0.2`), and the referrers API must show them unchanged: up to
+    /// RFC 6838 defines no parameters there. But existing artifacts have them
+    /// (`application/vnd.dev.sigstore.bundle+json;version=0.2`), and the referrers API must show them unchanged. Up to
     /// [`MediaType::MAX_PARAMETERS`] bytes of printable ASCII after a semicolon are kept as written.
     fn from_str(text: &str) -> Result<Self, MediaTypeError> {
         let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));

@@ -11,14 +11,15 @@ use crate::text::serde_as_text;
 
 /// The name of a repository: `component("/"component)*`.
 ///
-/// A component is runs of `[a-z0-9]` joined by one `.`, one or two `_`, or any number of `-`. Words that the protocol
-/// uses in its own paths (`blobs`, `manifests`, `tags`, `uploads`, `referrers`) are legal components. Cloning is cheap.
+/// A component consists of runs of `[a-z0-9]` joined by one `.`, one or two `_`, or any number of `-`. Words that the
+/// protocol uses in its own paths (`blobs`, `manifests`, `tags`, `uploads`, `referrers`) are legal components. Cloning
+/// is cheap.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RepositoryName(Arc<str>);
 
 impl RepositoryName {
-    /// The longest name, in bytes. The specification leaves the limit to the registry and names 255 as what clients
-    /// expect (including the host name, which a registry does not know).
+    /// The maximum length, in bytes. The specification leaves the limit to the registry and mentions 255 as what
+    /// clients expect, including the host name. A registry does not know the host name.
     pub const MAX_LEN: usize = 255;
 
     /// The name as text.
@@ -28,13 +29,13 @@ impl RepositoryName {
     }
 }
 
-/// Why a text is no [`RepositoryName`].
+/// Why a text is not a [`RepositoryName`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum NameError {
-    /// It is longer than [`RepositoryName::MAX_LEN`].
+    /// The text is longer than [`RepositoryName::MAX_LEN`].
     #[error("repository name is longer than {} bytes", RepositoryName::MAX_LEN)]
     TooLong,
-    /// It does not follow the grammar.
+    /// The text does not follow the grammar.
     #[error("malformed repository name: expected lower-case letters and digits, joined by '.', '_', '__', '-' or '/'")]
     Malformed,
 }

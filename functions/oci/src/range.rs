@@ -6,22 +6,24 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-/// One element of a `Range` header. Numbers beyond `u64` are read as `u64::MAX`, which no size reaches.
+/// One element of a `Range` header. A number beyond `u64` is read as `u64::MAX`, which no size reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RangeSpec {
-    /// `first-last`, both included. `last` may lie before `first`; nothing satisfies that.
+    /// `first-last`, both included. `last` may be smaller than `first`; such a range selects no bytes.
     FromTo(u64, u64),
-    /// `first-`: from there to the end.
+    /// `first-`: from `first` to the end.
     From(u64),
-    /// `-length`: that many bytes at the end.
+    /// `-length`: the last `length` bytes.
     Suffix(u64),
 }
 
 impl RangeSpec {
-    /// The bytes it selects of a representation of `size` bytes, as a non-empty half-open range inside `0..size`.
+    /// The bytes that the range selects of a representation of `size` bytes, as a non-empty half-open range inside
+    /// `0..size`.
     ///
-    /// `None` when there are none: it starts at or after the end, its last byte lies before its first, or it is a suffix
-    /// of length 0. An empty representation satisfies no range, because `Content-Range` cannot name an empty one.
+    /// Returns `None` if it selects no bytes: it starts at or after the end, its last byte is before its first, or it
+    /// is a suffix of length 0. No range can be satisfied for an empty representation, because `Content-Range` cannot
+    /// express an empty range.
     #[must_use]
     pub fn resolve(self, size: u64) -> Option<Range<u64>> {
         let range = match self {
@@ -36,17 +38,17 @@ impl RangeSpec {
 /// What a `Range` header asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RangeHeader {
-    /// An unknown unit or a malformed value: to be treated as if it were absent (RFC 9110, section 14.2).
+    /// An unknown unit or a malformed value. The caller must treat the header as absent (RFC 9110, section 14.2).
     Ignored,
     /// More ranges than the caller allows.
     TooMany,
-    /// The ranges, in the order asked for; at least one, and not more than the caller allows.
+    /// The ranges in the requested order: at least one, at most as many as the caller allows.
     Specs(Vec<RangeSpec>),
 }
 
-/// Reads the value of a `Range` header, allowing up to `max_ranges` ranges.
+/// Parses the value of a `Range` header, allowing up to `max_ranges` ranges.
 ///
-/// Reading stops at the first range too many; what follows it is not looked at.
+/// Parsing stops at the first range beyond that limit; the rest of the header is not checked.
 #[must_use]
 pub fn parse_range(header: &str, max_ranges: usize) -> RangeHeader {
     let Some((unit, set)) = trim(header).split_once('=') else {
@@ -89,22 +91,22 @@ fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Strips `OWS` (RFC 9110, section 5.6.3), which is narrower than Unicode's white space.
+/// Strips `OWS` (RFC 9110, section 5.6.3), which contains fewer characters than Unicode's white space.
 fn trim(text: &str) -> &str {
     text.trim_matches(|character| matches!(character, ' ' | '\t'))
 }
 
-/// The place of an upload chunk in its blob: both ends included, so a chunk is never empty.
+/// The position of an upload chunk in its blob. Both ends are included, so a chunk is never empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ContentRange {
-    /// Where the chunk's first byte lies.
+    /// The position of the chunk's first byte.
     pub first: u64,
-    /// Where its last byte lies; not before `first`.
+    /// The position of the chunk's last byte; not smaller than `first`.
     pub last: u64,
 }
 
 impl ContentRange {
-    /// How many bytes the chunk has.
+    /// The number of bytes in the chunk.
     #[must_use]
     #[expect(
         clippy::len_without_is_empty,
@@ -115,7 +117,7 @@ impl ContentRange {
     }
 }
 
-/// The text is no [`ContentRange`].
+/// The text is not a [`ContentRange`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("malformed Content-Range: expected <first>-<last>, the last byte not before the first")]
 pub struct ContentRangeError;
@@ -123,8 +125,9 @@ pub struct ContentRangeError;
 impl FromStr for ContentRange {
     type Err = ContentRangeError;
 
-    /// Reads `<first>-<last>` as in the distribution specification, or `bytes <first>-<last>/<total or *>` as in
-    /// RFC 9110, section 14.4. Positions fit an `i64`, as sizes do; a total must lie beyond the last byte.
+    /// Parses `<first>-<last>` as in the distribution specification, or `bytes <first>-<last>/<total or *>` as in RFC
+    /// 9110, section 14.4. Positions fit an `i64`, as sizes do. A total must be greater than the position of the last
+    /// byte.
     fn from_str(text: &str) -> Result<Self, ContentRangeError> {
         let text = trim(text);
         let (positions, total) = match text.split_once(' ') {

@@ -1,4 +1,4 @@
-//! What stands after `/manifests/` in a path: a tag or a digest.
+//! The last element of a manifest's path, after `/manifests/`: a tag or a digest.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,19 +12,19 @@ use crate::text::serde_as_text;
 /// A manifest's tag, or its digest.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reference {
-    /// By name; what it names may change.
+    /// By name. The tag may later point to another manifest.
     Tag(Tag),
-    /// By content; what it names never changes.
+    /// By content. The digest always identifies the same manifest.
     Digest(Digest),
 }
 
-/// Why a text is no [`Reference`].
+/// Why a text is not a [`Reference`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ReferenceError {
-    /// Without a colon it can only be a tag, and it is none.
+    /// The text has no colon, so it can only be a tag, and it is not a valid one.
     #[error(transparent)]
     Tag(#[from] TagError),
-    /// With a colon, which no tag contains, it can only be a digest, and it is none.
+    /// The text has a colon, which no tag contains, so it can only be a digest, and it is not a valid one.
     #[error(transparent)]
     Digest(#[from] DigestError),
 }

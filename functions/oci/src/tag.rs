@@ -11,12 +11,12 @@ use crate::text::serde_as_text;
 
 /// A tag: `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`.
 ///
-/// Tags order by their bytes, which is the ASCII order that the tag list is given in. Cloning is cheap.
+/// Tags sort by their bytes. This is the ASCII order that the specification requires of the tag list. Cloning is cheap.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tag(Arc<str>);
 
 impl Tag {
-    /// The longest tag, in bytes.
+    /// The maximum length, in bytes.
     pub const MAX_LEN: usize = 128;
 
     /// The tag as text.
@@ -26,7 +26,7 @@ impl Tag {
     }
 }
 
-/// The text is no [`Tag`].
+/// The text is not a [`Tag`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
     "malformed tag: expected 1 to {} letters, digits, '_', '.' or '-', not starting with '.' or '-'",

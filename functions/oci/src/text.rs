@@ -1,7 +1,7 @@
-//! Serde for the types whose wire form is their text: serialised by `Display`, read back through `FromStr`, so that
-//! stored or received data passes the same single parser as a request does.
+//! Serde for types whose serialised form is their text. `Display` serialises them and `FromStr` parses them, so stored
+//! or received data passes the same parser as a request.
 
-/// Implements `Serialize` and `Deserialize` by way of `Display` and `FromStr`.
+/// Implements `Serialize` by `Display` and `Deserialize` by `FromStr`.
 macro_rules! serde_as_text {
     ($type:ty, $expecting:literal) => {
         impl serde::Serialize for $type {
@@ -12,8 +12,8 @@ macro_rules! serde_as_text {
 
         impl<'de> serde::Deserialize<'de> for $type {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                struct Text;
-                impl serde::de::Visitor<'_> for Text {
+                struct TextVisitor;
+                impl serde::de::Visitor<'_> for TextVisitor {
                     type Value = $type;
 
                     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -24,7 +24,7 @@ macro_rules! serde_as_text {
                         text.parse().map_err(E::custom)
                     }
                 }
-                deserializer.deserialize_str(Text)
+                deserializer.deserialize_str(TextVisitor)
             }
         }
     };

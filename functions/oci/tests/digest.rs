@@ -1,5 +1,6 @@
-//! Digests and the hasher: what parses, known answers, and that a saved state goes on where it stopped.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+//! Digests and the hasher: which texts parse, known test vectors, and that a restored hasher continues where it was
+//! saved.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use oci::{Algorithm, Digest, DigestError, Hasher, UnknownAlgorithm};
 use proptest::prelude::*;
@@ -14,7 +15,7 @@ fn algorithms() -> impl Strategy<Value = Algorithm> {
 }
 
 #[test]
-fn known_answers() {
+fn digests_match_known_test_vectors() {
     // FIPS 180-4 example vectors.
     for (algorithm, input, hex) in [
         (Algorithm::Sha256, &b""[..], EMPTY_256),
@@ -31,7 +32,7 @@ fn known_answers() {
 }
 
 #[test]
-fn what_is_no_digest() {
+fn malformed_digests_are_refused() {
     let upper = ABC_256.to_uppercase();
     let short = &ABC_256[1..];
     for text in [
@@ -79,7 +80,7 @@ fn what_is_no_digest() {
 }
 
 #[test]
-fn what_is_a_digest_of_an_algorithm_unknown_here() {
+fn digests_of_unsupported_algorithms_are_refused() {
     for text in [
         "md5:d41d8cd98f00b204e9800998ecf8427e",
         "sha384:00",
@@ -92,7 +93,7 @@ fn what_is_a_digest_of_an_algorithm_unknown_here() {
 }
 
 #[test]
-fn algorithms_by_name() {
+fn algorithms_parse_by_their_exact_name() {
     assert_eq!("sha256".parse(), Ok(Algorithm::Sha256));
     assert_eq!("sha512".parse(), Ok(Algorithm::Sha512));
     for text in ["", "SHA256", "sha-256", "sha1", "sha256 ", "blake3"] {
@@ -101,7 +102,7 @@ fn algorithms_by_name() {
 }
 
 #[test]
-fn a_hash_of_another_length_is_no_digest() {
+fn a_hash_of_the_wrong_length_is_refused() {
     for length in [0, 31, 33, 63, 65, 64] {
         assert_eq!(Digest::from_hash(Algorithm::Sha256, &vec![0; length]), None, "{length}");
     }
@@ -110,7 +111,7 @@ fn a_hash_of_another_length_is_no_digest() {
     }
 }
 
-/// What this release restores, the next one must restore too or refuse: uploads live on across an upgrade.
+/// The next release must restore a state that this release saved, or refuse it: uploads continue across an upgrade.
 #[test]
 fn a_state_saved_by_an_earlier_release_still_restores() {
     for (algorithm, saved) in [(Algorithm::Sha256, SAVED_256), (Algorithm::Sha512, SAVED_512)] {
@@ -159,7 +160,7 @@ proptest! {
     }
 
     #[test]
-    fn digests_order_as_their_texts(a: [u8; 32], b: [u8; 64], c: [u8; 32]) {
+    fn digests_sort_as_their_texts(a: [u8; 32], b: [u8; 64], c: [u8; 32]) {
         let mut digests = [
             Digest::from_hash(Algorithm::Sha256, &a).unwrap(),
             Digest::from_hash(Algorithm::Sha512, &b).unwrap(),
@@ -173,14 +174,14 @@ proptest! {
     }
 
     #[test]
-    fn whatever_parses_is_printed_as_it_was_written(text in "(sha256|sha512|md5)?:?[0-9a-fA-F]{0,130}|\\PC*") {
+    fn a_parsed_digest_prints_its_original_text(text in "(sha256|sha512|md5)?:?[0-9a-fA-F]{0,130}|\\PC*") {
         if let Ok(digest) = text.parse::<Digest>() {
             prop_assert_eq!(digest.to_string(), text);
         }
     }
 
     #[test]
-    fn a_saved_state_goes_on_where_it_stopped(
+    fn a_restored_hasher_continues_where_it_was_saved(
         algorithm in algorithms(),
         content in proptest::collection::vec(any::<u8>(), 0..600),
         mut cuts in proptest::collection::vec(0usize..600, 0..5),
@@ -202,14 +203,15 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_restore_nothing_and_never_panic(saved: Vec<u8>) {
+    fn arbitrary_bytes_are_refused_and_never_panic(saved: Vec<u8>) {
         prop_assert!(Hasher::restore(&saved).is_none());
     }
 }
 
-/// Every split of content around the block boundaries of both algorithms, not only the ones a generator happens on.
+/// Tests every split of the content around the block boundaries of both algorithms, not only those that a generator
+/// picks.
 #[test]
-fn every_split_around_the_block_boundaries() {
+fn a_hasher_can_be_saved_at_every_split_around_block_boundaries() {
     let content: Vec<u8> = (0..300_u16).map(|n| n.to_le_bytes()[0]).collect();
     for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
         let whole = Digest::of(algorithm, &content);

@@ -1,6 +1,6 @@
-//! Manifests that must be accepted, and what is read from them: those of the specifications, those of clients, and
-//! everything unknown that the image specification tells readers to let through.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+//! Manifests that must be accepted, and what is parsed from them: examples of the specifications, manifests of clients,
+//! and every unknown member that the image specification tells parsers to accept.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use oci::{Descriptor, Kind, Limits, Manifest, ManifestError, MediaType, Role};
 use serde_json::{Value, json};
@@ -46,7 +46,7 @@ fn without(mut manifest: Value, member: &str) -> Value {
     manifest
 }
 
-/// Role, digest, size and whether required, of every reference.
+/// The role, digest, size and `required` of every reference.
 fn references(manifest: &Manifest) -> Vec<(Role, String, u64, bool)> {
     manifest
         .references
@@ -64,7 +64,7 @@ fn references(manifest: &Manifest) -> Vec<(Role, String, u64, bool)> {
 }
 
 #[test]
-fn an_image() {
+fn a_minimal_image_is_accepted() {
     let parsed = parse_as(MediaType::OCI_MANIFEST, &image()).unwrap();
     assert_eq!(parsed.kind, Kind::Image);
     assert_eq!(parsed.media_type, MediaType::OCI_MANIFEST);
@@ -74,7 +74,7 @@ fn an_image() {
 }
 
 #[test]
-fn an_image_with_everything() {
+fn an_image_with_all_members_is_accepted() {
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": MediaType::OCI_MANIFEST,
@@ -124,7 +124,7 @@ fn an_image_with_everything() {
 }
 
 #[test]
-fn an_index() {
+fn an_index_with_all_members_is_accepted() {
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": MediaType::OCI_INDEX,
@@ -135,7 +135,7 @@ fn an_index() {
                 "platform": {"architecture": "ppc64le", "os": "linux"},
             },
             link(MediaType::OCI_INDEX, C, 7682),
-            // BuildKit's cache index lists layers and a configuration of its own.
+            // BuildKit's cache index lists layers, and a configuration of its own type.
             link(MediaType::OCI_LAYER_ZSTD, B, 1),
             link("application/vnd.buildkit.cacheconfig.v0", B, 2),
             link(MediaType::DOCKER_FOREIGN_GZIP, B, 3),
@@ -161,11 +161,11 @@ fn an_index() {
 }
 
 #[test]
-fn the_artifact_type_shown_to_referrers() {
+fn the_artifact_type_of_an_image_defaults_to_its_config_type() {
     let typed = |text: &str| Some(text.parse::<MediaType>().unwrap());
     let of = |content_type: &str, manifest: &Value| parse_as(content_type, manifest).unwrap().artifact_type;
     let own = "application/vnd.example";
-    // An image's own type, else that of its config; an index has its own or none.
+    // An image has its own type or that of its config; an index has its own or none.
     for (member, image_type, index_type) in [
         (json!(own), typed(own), typed(own)),
         (json!(""), typed(MediaType::OCI_CONFIG), None),
@@ -182,11 +182,11 @@ fn the_artifact_type_shown_to_referrers() {
     }
     assert_eq!(of(MediaType::OCI_MANIFEST, &image()), typed(MediaType::OCI_CONFIG));
     assert_eq!(of(MediaType::OCI_INDEX, &index()), None);
-    // An entry's type is the entry's, not the index's.
+    // The type of an entry is not the type of the index.
     let mut nested = index();
     nested["manifests"][0]["artifactType"] = json!(own);
     assert_eq!(of(MediaType::OCI_INDEX, &nested), None);
-    // Types no specification fixes: as an image.
+    // Types that no specification defines are treated as images.
     let custom = "application/vnd.custom+json";
     let mut shaped = without(image(), "mediaType");
     assert_eq!(of(custom, &shaped), typed(MediaType::OCI_CONFIG));
@@ -195,7 +195,7 @@ fn the_artifact_type_shown_to_referrers() {
 }
 
 #[test]
-fn docker_images_and_lists() {
+fn docker_images_and_lists_are_accepted() {
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": MediaType::DOCKER_MANIFEST,
@@ -233,7 +233,7 @@ fn docker_images_and_lists() {
 }
 
 #[test]
-fn every_non_distributable_layer_may_be_missing_but_no_config_may() {
+fn non_distributable_layers_are_not_required_but_every_config_is() {
     for (media_type, required) in [
         (MediaType::OCI_NONDISTRIBUTABLE, false),
         (MediaType::OCI_NONDISTRIBUTABLE_GZIP, false),
@@ -260,9 +260,9 @@ fn every_non_distributable_layer_may_be_missing_but_no_config_may() {
     }
 }
 
-/// Go writes null for an unset list or map, and an empty text for an unset string.
+/// Go writes null for an unset list or map, and an empty string for an unset string.
 #[test]
-fn what_is_unset_counts_as_absent() {
+fn null_and_empty_members_count_as_absent() {
     for member in ["layers", "subject", "annotations", "artifactType", "manifests"] {
         let parsed = parse_as(MediaType::OCI_MANIFEST, &with(image(), member, Value::Null)).unwrap();
         let expected = match member {
@@ -305,7 +305,7 @@ fn what_is_unset_counts_as_absent() {
 }
 
 #[test]
-fn an_image_without_layers_and_an_index_without_manifests() {
+fn an_image_without_layers_and_an_index_with_empty_manifests_are_accepted() {
     for manifest in [with(image(), "layers", json!([])), without(image(), "layers")] {
         let parsed = parse_as(MediaType::OCI_MANIFEST, &manifest).unwrap();
         assert_eq!(references(&parsed), [(Role::Config, A.into(), 7023, true)]);
@@ -343,7 +343,7 @@ fn the_media_type_comes_from_content_type_or_from_the_document() {
     );
 }
 
-/// Without Content-Type the type is known last; it must mean the same.
+/// Without Content-Type the type is known only at the end; the result must be the same.
 #[test]
 fn a_document_means_the_same_with_and_without_content_type() {
     let blobs = json!([link("a/b", B, 1)]);
@@ -368,8 +368,8 @@ fn a_document_means_the_same_with_and_without_content_type() {
 }
 
 #[test]
-fn other_types_are_read_by_their_shape() {
-    // The artifact manifest of an image specification draft, which clients pushed for a while.
+fn unknown_types_are_classified_by_their_members() {
+    // The artifact manifest of a draft of the image specification, which clients pushed for a while.
     let artifact = json!({
         "mediaType": "application/vnd.oci.artifact.manifest.v1+json",
         "artifactType": "application/vnd.example.sbom.v1",
@@ -413,7 +413,7 @@ fn other_types_are_read_by_their_shape() {
     assert!(parse_as("application/json", &without(image(), "mediaType")).is_ok());
 }
 
-/// As the bundles of sigstore have been pushed.
+/// Sigstore bundles have been pushed with such types.
 #[test]
 fn parameters_of_the_types_in_a_manifest_are_kept() {
     let bundle = "application/vnd.dev.sigstore.bundle+json;version=0.2";
@@ -423,7 +423,7 @@ fn parameters_of_the_types_in_a_manifest_are_kept() {
     assert_eq!(parsed.references[1].descriptor.media_type, bundle);
     assert_eq!(parsed.artifact_type.unwrap(), bundle);
 
-    // Yet a layer is excepted from having to exist by its exact type alone.
+    // A layer need not exist only if its type is exactly that of a non-distributable layer.
     manifest["layers"][0]["mediaType"] = json!(format!("{};a=b", MediaType::DOCKER_FOREIGN));
     let parsed = parse_as(MediaType::OCI_MANIFEST, &manifest).unwrap();
     assert!(parsed.references[1].required);

@@ -1,5 +1,5 @@
-//! Limits at their bound and one past it, input made to be slow, and arbitrary input.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+//! Limits at their bound and one above it, input designed to be slow, and arbitrary input.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use oci::{Limits, Manifest, ManifestError, MediaType};
 use proptest::prelude::*;
@@ -17,7 +17,7 @@ fn links(count: usize) -> String {
 }
 
 #[test]
-fn references_at_the_limit_and_one_past_it() {
+fn references_are_accepted_at_the_limit_and_refused_above_it() {
     let limits = Limits::default();
     let max = limits.max_references;
     let config = links(1);
@@ -42,12 +42,12 @@ fn references_at_the_limit_and_one_past_it() {
 }
 
 #[test]
-fn values_at_the_limit_and_one_past_it() {
+fn values_are_accepted_at_the_limit_and_refused_above_it() {
     let limits = Limits {
         max_values: 10,
         ..Limits::default()
     };
-    // The document, its array, and what lies in that.
+    // The document, its array, and the values in the array.
     let document = |values: usize| format!(r#"{{"x":[{}]}}"#, vec!["0"; values - 2].join(","));
     assert!(parse(CUSTOM, &document(10), &limits).is_ok());
     assert_eq!(
@@ -61,9 +61,9 @@ fn values_at_the_limit_and_one_past_it() {
     );
 }
 
-/// In every place where nesting can stand, kept or ignored, and of every shape.
+/// Nesting in every position, in members that are kept or ignored, with arrays and objects.
 #[test]
-fn depth_at_the_limit_and_one_past_it() {
+fn depth_is_accepted_at_the_limit_and_refused_above_it() {
     let nested = |levels: usize, open: &str, close: &str| format!("{}0{}", open.repeat(levels), close.repeat(levels));
     for (prefix, suffix, outer) in [
         (r#"{"x":"#, "}", 1),
@@ -96,17 +96,17 @@ fn depth_at_the_limit_and_one_past_it() {
     };
     let text = format!(r#"{{"x":{}}}"#, nested(1_000_000, "[", "]"));
     assert_eq!(parse(CUSTOM, &text, &beyond), Err(ManifestError::TooDeep(126)));
-    // Not even closed: depth is judged on the way in.
+    // The input does not close its brackets: the parser checks the depth when it enters a value.
     assert_eq!(
         parse(CUSTOM, &"{\"a\":[".repeat(1_000_000), &Limits::default()),
         Err(ManifestError::TooDeep(64))
     );
 }
 
-/// Input of 4 MiB in which something grows with the length: keys, their common prefixes, entries, escapes, depth.
-/// Anything quadratic would take minutes; the bound is generous, so that a busy machine does not fail it.
+/// Inputs of 4 MiB in which something grows with the length: keys, their common prefixes, entries, escapes, depth. A
+/// quadratic algorithm would take minutes.
 #[test]
-fn four_mebibytes_of_malice_are_read_in_linear_time() {
+fn four_mebibytes_of_hostile_input_parse_in_linear_time() {
     const LENGTH: usize = 4 << 20;
     let unlimited = Limits {
         max_values: usize::MAX,
@@ -166,14 +166,14 @@ fn four_mebibytes_of_malice_are_read_in_linear_time() {
         ("quotes", "\"".repeat(LENGTH)),
     ];
     for (name, text) in inputs {
-        // Time is not measured: where reading is not linear, four million bytes keep the test from ever ending.
+        // The test measures no time: if parsing is not linear, four million bytes keep the test from ever ending.
         for (limits, bounded) in [(&unlimited, "unlimited"), (&Limits::default(), "limited")] {
             println!("{name}, {bounded}: {}", parse(CUSTOM, &text, limits).is_ok());
         }
     }
 }
 
-/// Any JSON, in which the words of the specification turn up.
+/// Any JSON that contains terms of the specification.
 fn values() -> impl Strategy<Value = String> {
     let word = prop::sample::select(vec![
         "schemaVersion",
@@ -204,7 +204,7 @@ fn values() -> impl Strategy<Value = String> {
     })
 }
 
-/// Documents with any of the specification's members, in any order, each mostly as it should be.
+/// Documents with any of the specification's members, in any order, each mostly well formed.
 fn manifests() -> impl Strategy<Value = String> {
     let text = |text: &str| format!("\"{text}\"");
     let list = |count| format!("[{}]", links(count));
@@ -251,7 +251,7 @@ fn content_types() -> impl Strategy<Value = Option<MediaType>> {
     .prop_map(|text| text.map(|text| text.parse().unwrap()))
 }
 
-/// What must hold of every manifest that is let in.
+/// Checks what must hold for every accepted manifest.
 fn check(bytes: &[u8], content_type: Option<&MediaType>, manifest: &Manifest) {
     let tree: serde_json::Value = serde_json::from_slice(bytes).unwrap();
     let object = tree.as_object().unwrap();
@@ -267,7 +267,7 @@ fn check(bytes: &[u8], content_type: Option<&MediaType>, manifest: &Manifest) {
         members.push("blobs");
     }
     let expected: usize = members.into_iter().map(count).sum();
-    assert_eq!(manifest.references.len(), expected, "no link is lost");
+    assert_eq!(manifest.references.len(), expected, "every link is kept");
     assert_eq!(manifest.subject.is_some(), count("subject") == 1);
     assert!(
         manifest
@@ -286,18 +286,18 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_text_in_json_clothes_never_panics(text in "[\\[\\]{}\",:0-9a-f\\\\ntrue.+-]{0,80}", content_type in content_types()) {
+    fn json_like_text_never_panics(text in "[\\[\\]{}\",:0-9a-f\\\\ntrue.+-]{0,80}", content_type in content_types()) {
         let _ = Manifest::parse(text.as_bytes(), content_type.as_ref(), &Limits::default());
     }
 
     #[test]
-    fn what_is_let_in_is_what_a_plain_reader_sees(text in manifests(), content_type in content_types()) {
+    fn an_accepted_manifest_matches_a_plain_json_parser(text in manifests(), content_type in content_types()) {
         if let Ok(manifest) = Manifest::parse(text.as_bytes(), content_type.as_ref(), &Limits::default()) {
             check(text.as_bytes(), content_type.as_ref(), &manifest);
         }
     }
 
-    /// A sound manifest with one piece cut out, doubled or overwritten.
+    /// A valid manifest with one piece removed, doubled or overwritten.
     #[test]
     fn a_damaged_manifest_never_panics(from: prop::sample::Index, length in 0usize..40, with in "\\PC{0,8}", doubled: bool) {
         let text = format!(

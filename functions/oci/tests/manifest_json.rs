@@ -1,6 +1,5 @@
-//! JSON that must be refused before anyone asks what it means: not well formed, or such that two readers could understand it
-//! differently.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+//! JSON that must be refused whatever its meaning: it is malformed, or two parsers could understand it differently.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use oci::{ManifestError, MediaType};
 
@@ -9,7 +8,7 @@ mod support;
 use support::{A, image, link, parse_as, refusal_of_image, refusal_of_layer};
 
 #[test]
-fn what_is_no_json() {
+fn malformed_json_is_refused() {
     let image = image("");
     for bytes in [
         &b""[..],
@@ -56,7 +55,7 @@ fn what_is_no_json() {
 }
 
 #[test]
-fn what_is_no_object() {
+fn a_document_that_is_not_an_object_is_refused() {
     for text in ["null", "true", "1", "-1", "1.5", "\"text\"", "[]", "[{}]"] {
         for content_type in [MediaType::OCI_MANIFEST, "application/vnd.example+json"] {
             assert_eq!(parse_as(content_type, text), Err(ManifestError::NotAnObject), "{text}");
@@ -65,7 +64,7 @@ fn what_is_no_object() {
 }
 
 #[test]
-fn a_key_given_twice_at_any_depth() {
+fn a_duplicate_key_at_any_depth_is_refused() {
     let annotated = format!(r#"{{"mediaType":"a/b","digest":"{A}","size":1,"annotations":{{"x":"1","x":"1"}}}}"#);
     let resized = format!(r#"{{"mediaType":"a/b","digest":"{A}","size":1,"size":2}}"#);
     for (more, key) in [
@@ -98,11 +97,11 @@ fn a_key_given_twice_at_any_depth() {
     let ManifestError::DuplicateKey(shown) = refusal_of_image(&format!(r#","{long}":1,"{long}":2"#)) else {
         panic!("expected a duplicate key");
     };
-    assert_eq!(shown.len(), 64, "an error must not carry the input along");
+    assert_eq!(shown.len(), 64, "an error must quote only a short piece of the input");
 }
 
 #[test]
-fn keys_that_some_readers_take_for_the_specifications() {
+fn keys_that_differ_from_known_keys_only_by_case_are_refused() {
     for (more, found, known) in [
         (r#","Layers":[]"#, "Layers", "layers"),
         (r#","LAYERS":[]"#, "LAYERS", "layers"),
@@ -145,7 +144,7 @@ fn keys_that_some_readers_take_for_the_specifications() {
             }
         );
     }
-    // Elsewhere any key may stand: annotations, and members that mean nothing here.
+    // Other objects may have any key: annotations, and members without a meaning here.
     for more in [
         r#","annotations":{"Layers":"","layers":"","mediatype":""}"#,
         r#","x":{"Layers":[],"layers":[]}"#,

@@ -1,5 +1,6 @@
-//! What parsing takes of memory, measured against what it is said to take. Alone in its process, which is measured.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+//! Compares the memory that parsing needs with the estimate. This test has a process of its own, because it measures
+//! the memory of the process.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fmt::Write as _;
 
@@ -12,7 +13,7 @@ fn image(more: &str) -> String {
     format!(r#"{{"schemaVersion":2,"config":{config}{more}}}"#)
 }
 
-/// As many annotations as there may be values, of few bytes each.
+/// As many short annotations as the limit on values allows.
 fn annotations() -> String {
     let mut members = String::new();
     for number in 0..131_000 {
@@ -22,13 +23,13 @@ fn annotations() -> String {
     image(&format!(r#","annotations":{{{members}}}"#))
 }
 
-/// As many layers as there may be, each with an annotation of its own.
+/// As many layers as the limit on references allows, each with an annotation.
 fn layers() -> String {
     let layer = format!(r#"{{"mediaType":"a/b","digest":"{A}","size":1,"annotations":{{"a":"b"}}}}"#);
     image(&format!(r#","layers":[{}]"#, vec![layer; 4095].join(",")))
 }
 
-/// Bytes of this process in memory, where the system tells.
+/// The resident memory of this process in bytes, if the operating system reports it.
 fn resident() -> Option<usize> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
@@ -37,33 +38,41 @@ fn resident() -> Option<usize> {
 }
 
 #[test]
-fn parsing_takes_no_more_memory_than_it_is_said_to() {
-    // Kept, so that nothing is measured that was there before.
+fn parsing_needs_no_more_memory_than_estimated() {
+    // The parsed manifests stay in memory, so that a later measurement does not reuse memory that was freed.
     let mut kept = Vec::new();
     let limits = Limits::default();
     let content_type: MediaType = MediaType::OCI_MANIFEST.parse().unwrap();
     for (what, text, copies) in [("annotations", annotations(), 2), ("layers", layers(), 8)] {
-        let said = Manifest::memory_to_parse(text.as_bytes(), &limits);
+        let estimate = Manifest::memory_to_parse(text.as_bytes(), &limits);
         let Some(before) = resident() else { return };
         let parsed: Vec<_> = (0..copies)
             .map(|_| Manifest::parse(text.as_bytes(), Some(&content_type), &limits).unwrap())
             .collect();
-        let taken = (resident().unwrap().saturating_sub(before)) / copies;
-        assert!(taken <= said, "{what}: {taken} of {said} bytes for {}", text.len());
-        assert!(taken * 4 >= said, "{what}: {taken} of {said} bytes for {}", text.len());
+        let used = (resident().unwrap().saturating_sub(before)) / copies;
+        assert!(
+            used <= estimate,
+            "{what}: {used} of {estimate} bytes for {}",
+            text.len()
+        );
+        assert!(
+            used * 4 >= estimate,
+            "{what}: {used} of {estimate} bytes for {}",
+            text.len()
+        );
         kept.push(parsed);
     }
     drop(kept);
 }
 
-/// However many separators there are, no more is asked for than the limits let through.
+/// However many separators there are, the estimate does not exceed what the limits allow.
 #[test]
-fn what_is_said_is_bounded_by_the_limits() {
+fn the_estimate_is_bounded_by_the_limits() {
     let limits = Limits {
         max_values: 10,
         ..Limits::default()
     };
-    let said = |separators: usize| Manifest::memory_to_parse(",".repeat(separators).as_bytes(), &limits);
-    assert_eq!(said(20) - said(19), said(1) - said(0));
-    assert_eq!(said(21) - said(20), 1, "a byte of text");
+    let estimate = |separators: usize| Manifest::memory_to_parse(",".repeat(separators).as_bytes(), &limits);
+    assert_eq!(estimate(20) - estimate(19), estimate(1) - estimate(0));
+    assert_eq!(estimate(21) - estimate(20), 1, "one byte of text");
 }

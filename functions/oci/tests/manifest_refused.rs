@@ -1,5 +1,5 @@
-//! Manifests that must be refused, each for its own reason: their members contradict the specification or each other.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+//! Manifests that must be refused, each for one reason: their members contradict the specification or each other.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use oci::{DescriptorFault, DigestError, Limits, Manifest, ManifestError, MediaType, MediaTypeError};
 
@@ -8,7 +8,7 @@ mod support;
 use support::{A, image, link, parse_as, refusal_of_image, refusal_of_layer};
 
 #[test]
-fn an_image_that_is_an_index() {
+fn a_manifest_that_is_both_image_and_index_is_refused() {
     let both = Err(ManifestError::BothImageAndIndex);
     let list = format!("[{}]", link());
     for manifests in ["[]", &list] {
@@ -32,7 +32,7 @@ fn an_image_that_is_an_index() {
 }
 
 #[test]
-fn media_types_that_contradict() {
+fn contradicting_media_types_are_refused() {
     for (content_type, member) in [
         (MediaType::OCI_MANIFEST, MediaType::OCI_INDEX),
         (MediaType::OCI_MANIFEST, MediaType::DOCKER_MANIFEST),
@@ -51,9 +51,10 @@ fn media_types_that_contradict() {
     }
 }
 
-/// The type a manifest is served under never has parameters, wherever it came from.
+/// The registry never serves a manifest under a type with parameters, whether the type is from the header or the
+/// document.
 #[test]
-fn a_media_type_member_with_parameters() {
+fn a_media_type_member_with_parameters_is_refused() {
     let member = format!("{}; charset=utf-8", MediaType::OCI_MANIFEST);
     let text = image(&format!(r#","mediaType":"{member}""#));
     assert_eq!(
@@ -70,7 +71,7 @@ fn a_media_type_member_with_parameters() {
 }
 
 #[test]
-fn media_types_that_no_manifest_has() {
+fn media_types_other_than_json_are_refused() {
     for text in [
         "text/html",
         "text/plain",
@@ -82,14 +83,14 @@ fn media_types_that_no_manifest_has() {
     ] {
         let expected = Err(ManifestError::UnsupportedMediaType(text.parse().unwrap()));
         assert_eq!(parse_as(text, image("")), expected);
-        // Nor by way of the document.
+        // The same type in the document is refused too.
         let labelled = image(&format!(r#","mediaType":"{text}""#));
         assert_eq!(Manifest::parse(labelled.as_bytes(), None, &Limits::default()), expected);
     }
 }
 
 #[test]
-fn docker_schema_1() {
+fn docker_schema_1_is_refused() {
     let schema1 =
         r#"{"schemaVersion":1,"name":"a","tag":"b","fsLayers":[{"blobSum":"x"}],"history":[],"signatures":[]}"#;
     for content_type in [
@@ -111,7 +112,7 @@ fn docker_schema_1() {
 }
 
 #[test]
-fn schema_versions() {
+fn the_schema_version_must_be_the_integer_2() {
     for (version, expected) in [
         ("2", None),
         ("1", Some(ManifestError::SchemaVersion)),
@@ -140,7 +141,7 @@ fn schema_versions() {
 }
 
 #[test]
-fn members_that_a_type_requires() {
+fn missing_required_members_are_refused() {
     for (content_type, text, field) in [
         (MediaType::OCI_MANIFEST, r#"{"schemaVersion":2,"layers":[]}"#, "config"),
         (
@@ -156,7 +157,7 @@ fn members_that_a_type_requires() {
 }
 
 #[test]
-fn members_of_another_json_type() {
+fn members_of_the_wrong_json_type_are_refused() {
     for (more, field) in [
         (r#","layers":{}"#, "layers"),
         (r#","layers":"x""#, "layers"),
@@ -209,7 +210,7 @@ fn members_of_another_json_type() {
 }
 
 #[test]
-fn descriptors_with_a_bad_member() {
+fn descriptors_with_a_malformed_member_are_refused() {
     let fault = |descriptor: String| match refusal_of_layer(&descriptor) {
         ManifestError::BadDescriptor { field, reason } => {
             assert!(field.starts_with("layers[1]."), "{field}");
@@ -275,7 +276,7 @@ fn descriptors_with_a_bad_member() {
 }
 
 #[test]
-fn negative_sizes() {
+fn negative_sizes_are_refused() {
     for size in ["-1", "-9223372036854775808"] {
         let layer = format!(r#"{{"mediaType":"a/b","digest":"{A}","size":{size}}}"#);
         assert_eq!(
@@ -301,7 +302,7 @@ fn negative_sizes() {
 }
 
 #[test]
-fn malformed_types_of_the_document() {
+fn malformed_media_types_in_the_document_are_refused() {
     for field in ["mediaType", "artifactType"] {
         for value in ["x", "a/b;\\n", "a/b/c", " a/b", "<b>/x"] {
             assert_eq!(

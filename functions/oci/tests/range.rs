@@ -1,4 +1,4 @@
-//! `Range` and `Content-Range`: tables, and a byte-by-byte model of what a range selects.
+//! `Range` and `Content-Range`: tables, and a byte-by-byte model of the bytes that a range selects.
 
 use oci::{ContentRange, ContentRangeError, RangeHeader, RangeSpec, parse_range};
 use proptest::prelude::*;
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use RangeSpec::{From, FromTo, Suffix};
 
 #[test]
-fn range_headers() {
+fn range_headers_parse_or_are_ignored() {
     let specs = |specs: &[RangeSpec]| RangeHeader::Specs(specs.to_vec());
     for (header, expected) in [
         ("bytes=0-4", specs(&[FromTo(0, 4)])),
@@ -59,7 +59,7 @@ fn range_headers() {
 }
 
 #[test]
-fn what_ranges_select() {
+fn ranges_resolve_to_the_selected_bytes() {
     for (spec, size, expected) in [
         (FromTo(0, 4), 10, Some(0..5)),
         (FromTo(0, 0), 10, Some(0..1)),
@@ -90,7 +90,7 @@ fn what_ranges_select() {
 }
 
 #[test]
-fn content_ranges() {
+fn content_ranges_parse_or_are_refused() {
     for (text, first, last) in [
         ("0-0", 0, 0),
         ("0-1023", 0, 1023),
@@ -137,16 +137,16 @@ fn content_ranges() {
 }
 
 #[test]
-fn lengths_of_content_ranges() {
+fn a_content_range_has_its_length() {
     for (first, last, length) in [(0, 0, 1), (5, 9, 5), (0, u64::MAX, u64::MAX), (u64::MAX, u64::MAX, 1)] {
         assert_eq!(ContentRange { first, last }.len(), length);
     }
 }
 
 proptest! {
-    /// Against the definition, byte by byte.
+    /// Compares with the definition, byte by byte.
     #[test]
-    fn ranges_select_what_they_say(a in 0u64..40, b in 0u64..40, size in 0u64..30) {
+    fn ranges_select_exactly_the_defined_bytes(a in 0u64..40, b in 0u64..40, size in 0u64..30) {
         let selects = |spec: RangeSpec, position: u64| match spec {
             FromTo(first, last) => first <= position && position <= last,
             From(first) => first <= position,

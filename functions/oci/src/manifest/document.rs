@@ -1,33 +1,34 @@
-//! The members of a manifest that mean something to a registry, and what each may hold.
+//! The members of a manifest that have a meaning for a registry, and the values that each may have.
 //!
-//! Null counts as absent for every optional member, and so does an empty text for media types: clients written in Go
-//! send both for what they leave unset.
+//! Null counts as absent for every optional member, and so does an empty string for media types: clients written in Go
+//! send both for values that they leave unset.
 
 use std::collections::BTreeMap;
 
 use serde::de::{MapAccess, SeqAccess};
 
-use super::link::{Annotations, Link, Links, Path};
-use super::reader::{At, Found, Ignored, Keys, Place, Reader};
+use super::link::{AnnotationsReader, DescriptorReader, DescriptorsReader, FieldPath};
+use super::reader::{IgnoredReader, JsonToken, ParseContext, SeenKeys, ValueReader, ValueSeed};
 use super::{Limits, ManifestError};
 use crate::descriptor::Descriptor;
 use crate::media_type::MediaType;
 
-/// A manifest as written, before its media type gives it a meaning.
+/// The members of a manifest as written, before its media type determines their meaning.
 #[derive(Debug, Default)]
-pub(super) struct Document {
+pub(super) struct ManifestDocument {
     pub(super) schema_version: SchemaVersion,
     pub(super) media_type: Option<MediaType>,
     pub(super) artifact_type: Option<MediaType>,
     pub(super) config: Option<Descriptor>,
     pub(super) layers: Option<Vec<Descriptor>>,
     pub(super) manifests: Option<Vec<Descriptor>>,
-    /// `manifests` stands there, be it as null: the image specification requires the member, but lets it be empty.
-    pub(super) names_manifests: bool,
+    /// Whether the member `manifests` is present, also as null. The image specification requires the member, but allows
+    /// it to be empty.
+    pub(super) has_manifests: bool,
     pub(super) blobs: Option<Vec<Descriptor>>,
     pub(super) subject: Option<Descriptor>,
     pub(super) annotations: Option<BTreeMap<String, String>>,
-    names_fs_layers: bool,
+    has_fs_layers: bool,
 }
 
 /// The value of `schemaVersion`.
@@ -40,15 +41,15 @@ pub(super) enum SchemaVersion {
     Other,
 }
 
-impl Document {
-    /// Reads the bytes; `reads_blobs` says whether `blobs` lists references or is an unknown member like any other.
+impl ManifestDocument {
+    /// Parses `bytes`. `reads_blobs`: whether `blobs` lists references; otherwise it is an unknown member.
     pub(super) fn read(bytes: &[u8], reads_blobs: bool, limits: &Limits) -> Result<Self, ManifestError> {
-        Reader::new(limits).read(bytes, Top { reads_blobs })
+        ParseContext::new(limits).read(bytes, DocumentReader { reads_blobs })
     }
 
-    /// Docker schema 1, whatever it was labelled as: it has `fsLayers` where later ones have `layers`.
+    /// Whether this is Docker schema 1, whatever its media type says: it has `fsLayers` instead of `layers`.
     pub(super) fn is_schema1(&self) -> bool {
-        self.schema_version == SchemaVersion::One && self.names_fs_layers
+        self.schema_version == SchemaVersion::One && self.has_fs_layers
     }
 }
 
@@ -64,109 +65,113 @@ const MEMBERS: [&str; 9] = [
     "annotations",
 ];
 
-struct Top {
+struct DocumentReader {
     reads_blobs: bool,
 }
 
-impl<'de> Place<'de> for Top {
-    type Value = Document;
+impl<'de> ValueReader<'de> for DocumentReader {
+    type Value = ManifestDocument;
 
-    fn found(self, _: Found<'_>) -> Result<Document, ManifestError> {
+    fn read(self, _: JsonToken<'_>) -> Result<ManifestDocument, ManifestError> {
         Err(ManifestError::NotAnObject)
     }
 
-    fn object<A: MapAccess<'de>>(self, reader: &Reader<'_>, mut object: A) -> Result<Document, A::Error> {
-        let mut document = Document::default();
-        let mut keys = Keys::default();
-        while let Some(key) = keys.next(reader, &mut object, &MEMBERS)? {
+    fn read_object<A: MapAccess<'de>>(
+        self,
+        context: &ParseContext<'_>,
+        mut object: A,
+    ) -> Result<ManifestDocument, A::Error> {
+        let mut document = ManifestDocument::default();
+        let mut keys = SeenKeys::default();
+        while let Some(key) = keys.next(context, &mut object, &MEMBERS)? {
             match key.as_ref() {
                 "schemaVersion" => {
-                    document.schema_version = object.next_value_seed(At(reader, Version))?;
+                    document.schema_version = object.next_value_seed(ValueSeed(context, SchemaVersionReader))?;
                 }
                 "mediaType" => {
-                    let place = OwnType("mediaType");
-                    document.media_type = object.next_value_seed(At(reader, place))?;
+                    let reader = DocumentTypeReader("mediaType");
+                    document.media_type = object.next_value_seed(ValueSeed(context, reader))?;
                 }
                 "artifactType" => {
-                    let place = OwnType("artifactType");
-                    document.artifact_type = object.next_value_seed(At(reader, place))?;
+                    let reader = DocumentTypeReader("artifactType");
+                    document.artifact_type = object.next_value_seed(ValueSeed(context, reader))?;
                 }
                 "config" => {
-                    let place = Link::reference(Path::Member("config"));
-                    document.config = object.next_value_seed(At(reader, place))?;
+                    let reader = DescriptorReader::reference(FieldPath::Member("config"));
+                    document.config = object.next_value_seed(ValueSeed(context, reader))?;
                 }
                 "layers" => {
-                    document.layers = object.next_value_seed(At(reader, Links("layers")))?;
+                    document.layers = object.next_value_seed(ValueSeed(context, DescriptorsReader("layers")))?;
                 }
                 "manifests" => {
-                    document.names_manifests = true;
-                    document.manifests = object.next_value_seed(At(reader, Links("manifests")))?;
+                    document.has_manifests = true;
+                    document.manifests = object.next_value_seed(ValueSeed(context, DescriptorsReader("manifests")))?;
                 }
                 "blobs" if self.reads_blobs => {
-                    document.blobs = object.next_value_seed(At(reader, Links("blobs")))?;
+                    document.blobs = object.next_value_seed(ValueSeed(context, DescriptorsReader("blobs")))?;
                 }
                 "subject" => {
-                    let place = Link::subject();
-                    document.subject = object.next_value_seed(At(reader, place))?;
+                    let reader = DescriptorReader::subject();
+                    document.subject = object.next_value_seed(ValueSeed(context, reader))?;
                 }
                 "annotations" => {
-                    let place = Annotations(Path::Member("annotations"));
-                    document.annotations = object.next_value_seed(At(reader, place))?;
+                    let reader = AnnotationsReader(FieldPath::Member("annotations"));
+                    document.annotations = object.next_value_seed(ValueSeed(context, reader))?;
                 }
                 "fsLayers" => {
-                    document.names_fs_layers = true;
-                    object.next_value_seed(At(reader, Ignored))?;
+                    document.has_fs_layers = true;
+                    object.next_value_seed(ValueSeed(context, IgnoredReader))?;
                 }
-                _ => object.next_value_seed(At(reader, Ignored))?,
+                _ => object.next_value_seed(ValueSeed(context, IgnoredReader))?,
             }
         }
-        keys.finish(reader)?;
+        keys.finish(context)?;
         Ok(document)
     }
 }
 
-/// `schemaVersion`: any value, since types that no specification fixes may hold what they like there.
-struct Version;
+/// `schemaVersion`: any value, since a type that no specification defines may have any value there.
+struct SchemaVersionReader;
 
-impl<'de> Place<'de> for Version {
+impl<'de> ValueReader<'de> for SchemaVersionReader {
     type Value = SchemaVersion;
 
-    fn found(self, found: Found<'_>) -> Result<SchemaVersion, ManifestError> {
-        Ok(match found {
-            Found::Natural(1) => SchemaVersion::One,
-            Found::Natural(2) => SchemaVersion::Two,
+    fn read(self, token: JsonToken<'_>) -> Result<SchemaVersion, ManifestError> {
+        Ok(match token {
+            JsonToken::Natural(1) => SchemaVersion::One,
+            JsonToken::Natural(2) => SchemaVersion::Two,
             _ => SchemaVersion::Other,
         })
     }
 
-    fn array<A: SeqAccess<'de>>(self, reader: &Reader<'_>, array: A) -> Result<SchemaVersion, A::Error> {
-        Ignored.array(reader, array)?;
+    fn read_array<A: SeqAccess<'de>>(self, context: &ParseContext<'_>, array: A) -> Result<SchemaVersion, A::Error> {
+        IgnoredReader.read_array(context, array)?;
         Ok(SchemaVersion::Other)
     }
 
-    fn object<A: MapAccess<'de>>(self, reader: &Reader<'_>, object: A) -> Result<SchemaVersion, A::Error> {
-        Ignored.object(reader, object)?;
+    fn read_object<A: MapAccess<'de>>(self, context: &ParseContext<'_>, object: A) -> Result<SchemaVersion, A::Error> {
+        IgnoredReader.read_object(context, object)?;
         Ok(SchemaVersion::Other)
     }
 }
 
 /// The document's own `mediaType` or `artifactType`.
-struct OwnType(&'static str);
+struct DocumentTypeReader(&'static str);
 
-impl Place<'_> for OwnType {
+impl ValueReader<'_> for DocumentTypeReader {
     type Value = Option<MediaType>;
 
-    fn found(self, found: Found<'_>) -> Result<Option<MediaType>, ManifestError> {
-        match found {
-            Found::Null | Found::Text("") => Ok(None),
-            Found::Text(text) => match text.parse() {
+    fn read(self, token: JsonToken<'_>) -> Result<Option<MediaType>, ManifestError> {
+        match token {
+            JsonToken::Null | JsonToken::Text("") => Ok(None),
+            JsonToken::Text(text) => match text.parse() {
                 Ok(media_type) => Ok(Some(media_type)),
                 Err(reason) => Err(ManifestError::BadMediaType {
                     field: self.0.to_owned(),
                     reason,
                 }),
             },
-            _ => Err(Path::Member(self.0).wrong_type("a string")),
+            _ => Err(FieldPath::Member(self.0).wrong_type("a string")),
         }
     }
 }

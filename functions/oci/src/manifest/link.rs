@@ -1,25 +1,25 @@
-//! The links of a manifest: descriptors, alone and in arrays, member by member.
+//! Reads the links of a manifest: descriptors, alone and in arrays.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{MapAccess, SeqAccess};
 
-use super::reader::{At, Found, Ignored, Keys, Place, Reader};
+use super::reader::{IgnoredReader, JsonToken, ParseContext, SeenKeys, ValueReader, ValueSeed};
 use super::{DescriptorFault, ManifestError};
 use crate::descriptor::Descriptor;
 use crate::digest::{Digest, DigestError};
 use crate::media_type::MediaType;
 
-/// Where in the document a value stands, for error texts: `layers[3].digest`.
+/// The path of a value in the document, for error texts: `layers[3].digest`.
 #[derive(Clone, Copy)]
-pub(super) enum Path<'p> {
+pub(super) enum FieldPath<'p> {
     Member(&'static str),
     Entry(&'static str, usize),
-    Of(&'p Path<'p>, &'static str),
+    Of(&'p FieldPath<'p>, &'static str),
 }
 
-impl fmt::Display for Path<'_> {
+impl fmt::Display for FieldPath<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Member(name) => f.write_str(name),
@@ -29,7 +29,7 @@ impl fmt::Display for Path<'_> {
     }
 }
 
-impl Path<'_> {
+impl FieldPath<'_> {
     pub(super) fn wrong_type(self, expected: &'static str) -> ManifestError {
         ManifestError::WrongType {
             field: self.to_string(),
@@ -45,47 +45,47 @@ impl Path<'_> {
     }
 }
 
-/// An array of descriptors.
-pub(super) struct Links(pub(super) &'static str);
+/// Reads an array of descriptors.
+pub(super) struct DescriptorsReader(pub(super) &'static str);
 
-impl<'de> Place<'de> for Links {
+impl<'de> ValueReader<'de> for DescriptorsReader {
     type Value = Option<Vec<Descriptor>>;
 
-    fn found(self, found: Found<'_>) -> Result<Self::Value, ManifestError> {
-        match found {
-            Found::Null => Ok(None),
-            _ => Err(Path::Member(self.0).wrong_type("an array of descriptors")),
+    fn read(self, token: JsonToken<'_>) -> Result<Self::Value, ManifestError> {
+        match token {
+            JsonToken::Null => Ok(None),
+            _ => Err(FieldPath::Member(self.0).wrong_type("an array of descriptors")),
         }
     }
 
-    fn array<A: SeqAccess<'de>>(self, reader: &Reader<'_>, mut array: A) -> Result<Self::Value, A::Error> {
+    fn read_array<A: SeqAccess<'de>>(self, context: &ParseContext<'_>, mut array: A) -> Result<Self::Value, A::Error> {
         let mut descriptors = Vec::new();
         loop {
-            let path = Path::Entry(self.0, descriptors.len());
-            match array.next_element_seed(At(reader, Link::reference(path)))? {
+            let path = FieldPath::Entry(self.0, descriptors.len());
+            match array.next_element_seed(ValueSeed(context, DescriptorReader::reference(path)))? {
                 Some(Some(descriptor)) => descriptors.push(descriptor),
-                Some(None) => return Err(reader.fail(path.wrong_type("a descriptor"))),
+                Some(None) => return Err(context.fail(path.wrong_type("a descriptor"))),
                 None => return Ok(Some(descriptors)),
             }
         }
     }
 }
 
-/// A descriptor, or null.
-pub(super) struct Link<'p> {
-    path: Path<'p>,
-    /// Whether it counts among the references.
+/// Reads a descriptor, or null.
+pub(super) struct DescriptorReader<'p> {
+    path: FieldPath<'p>,
+    /// Whether the descriptor counts as a reference.
     counts: bool,
 }
 
-impl<'p> Link<'p> {
-    pub(super) const fn reference(path: Path<'p>) -> Self {
+impl<'p> DescriptorReader<'p> {
+    pub(super) const fn reference(path: FieldPath<'p>) -> Self {
         Self { path, counts: true }
     }
 
     pub(super) const fn subject() -> Self {
         Self {
-            path: Path::Member("subject"),
+            path: FieldPath::Member("subject"),
             counts: false,
         }
     }
@@ -102,46 +102,50 @@ const DESCRIPTOR_MEMBERS: [&str; 8] = [
     "platform",
 ];
 
-impl<'de> Place<'de> for Link<'_> {
+impl<'de> ValueReader<'de> for DescriptorReader<'_> {
     type Value = Option<Descriptor>;
 
-    fn found(self, found: Found<'_>) -> Result<Option<Descriptor>, ManifestError> {
-        match found {
-            Found::Null => Ok(None),
+    fn read(self, token: JsonToken<'_>) -> Result<Option<Descriptor>, ManifestError> {
+        match token {
+            JsonToken::Null => Ok(None),
             _ => Err(self.path.wrong_type("a descriptor")),
         }
     }
 
-    fn object<A: MapAccess<'de>>(self, reader: &Reader<'_>, mut object: A) -> Result<Option<Descriptor>, A::Error> {
+    fn read_object<A: MapAccess<'de>>(
+        self,
+        context: &ParseContext<'_>,
+        mut object: A,
+    ) -> Result<Option<Descriptor>, A::Error> {
         if self.counts {
-            reader.count_reference()?;
+            context.count_reference()?;
         }
         let (mut media_type, mut digest, mut size) = (None, None, None);
         let (mut artifact_type, mut annotations, mut urls) = (None, None, Vec::new());
-        let mut keys = Keys::default();
-        while let Some(key) = keys.next(reader, &mut object, &DESCRIPTOR_MEMBERS)? {
-            let at = |name| Path::Of(&self.path, name);
+        let mut keys = SeenKeys::default();
+        while let Some(key) = keys.next(context, &mut object, &DESCRIPTOR_MEMBERS)? {
+            let at = |name| FieldPath::Of(&self.path, name);
             match key.as_ref() {
                 "mediaType" => {
-                    let place = LinkType(at("mediaType"));
-                    media_type = object.next_value_seed(At(reader, place))?;
+                    let reader = DescriptorTypeReader(at("mediaType"));
+                    media_type = object.next_value_seed(ValueSeed(context, reader))?;
                 }
-                "digest" => digest = Some(object.next_value_seed(At(reader, Hash(at("digest"))))?),
-                "size" => size = Some(object.next_value_seed(At(reader, Size(at("size"))))?),
+                "digest" => digest = Some(object.next_value_seed(ValueSeed(context, DigestReader(at("digest"))))?),
+                "size" => size = Some(object.next_value_seed(ValueSeed(context, SizeReader(at("size"))))?),
                 "artifactType" => {
-                    let place = LinkType(at("artifactType"));
-                    artifact_type = object.next_value_seed(At(reader, place))?;
+                    let reader = DescriptorTypeReader(at("artifactType"));
+                    artifact_type = object.next_value_seed(ValueSeed(context, reader))?;
                 }
                 "annotations" => {
-                    let place = Annotations(at("annotations"));
-                    annotations = object.next_value_seed(At(reader, place))?;
+                    let reader = AnnotationsReader(at("annotations"));
+                    annotations = object.next_value_seed(ValueSeed(context, reader))?;
                 }
-                "urls" => urls = object.next_value_seed(At(reader, Urls(at("urls"))))?,
-                _ => object.next_value_seed(At(reader, Ignored))?,
+                "urls" => urls = object.next_value_seed(ValueSeed(context, UrlsReader(at("urls"))))?,
+                _ => object.next_value_seed(ValueSeed(context, IgnoredReader))?,
             }
         }
-        keys.finish(reader)?;
-        let missing = |name| reader.fail(Path::Of(&self.path, name).bad_descriptor(DescriptorFault::Missing));
+        keys.finish(context)?;
+        let missing = |name| context.fail(FieldPath::Of(&self.path, name).bad_descriptor(DescriptorFault::Missing));
         Ok(Some(Descriptor {
             media_type: media_type.ok_or_else(|| missing("mediaType"))?,
             digest: digest.ok_or_else(|| missing("digest"))?,
@@ -153,16 +157,16 @@ impl<'de> Place<'de> for Link<'_> {
     }
 }
 
-/// A descriptor's `mediaType` or `artifactType`.
-struct LinkType<'p>(Path<'p>);
+/// Reads a descriptor's `mediaType` or `artifactType`.
+struct DescriptorTypeReader<'p>(FieldPath<'p>);
 
-impl Place<'_> for LinkType<'_> {
+impl ValueReader<'_> for DescriptorTypeReader<'_> {
     type Value = Option<MediaType>;
 
-    fn found(self, found: Found<'_>) -> Result<Option<MediaType>, ManifestError> {
-        match found {
-            Found::Null | Found::Text("") => Ok(None),
-            Found::Text(text) => match text.parse() {
+    fn read(self, token: JsonToken<'_>) -> Result<Option<MediaType>, ManifestError> {
+        match token {
+            JsonToken::Null | JsonToken::Text("") => Ok(None),
+            JsonToken::Text(text) => match text.parse() {
                 Ok(media_type) => Ok(Some(media_type)),
                 Err(reason) => Err(self.0.bad_descriptor(DescriptorFault::MediaType(reason))),
             },
@@ -171,15 +175,15 @@ impl Place<'_> for LinkType<'_> {
     }
 }
 
-/// A descriptor's `digest`.
-struct Hash<'p>(Path<'p>);
+/// Reads a descriptor's `digest`.
+struct DigestReader<'p>(FieldPath<'p>);
 
-impl Place<'_> for Hash<'_> {
+impl ValueReader<'_> for DigestReader<'_> {
     type Value = Digest;
 
-    fn found(self, found: Found<'_>) -> Result<Digest, ManifestError> {
-        match found {
-            Found::Text(text) => text
+    fn read(self, token: JsonToken<'_>) -> Result<Digest, ManifestError> {
+        match token {
+            JsonToken::Text(text) => text
                 .parse()
                 .map_err(|reason: DigestError| self.0.bad_descriptor(reason.into())),
             _ => Err(self.0.wrong_type("a string")),
@@ -187,17 +191,17 @@ impl Place<'_> for Hash<'_> {
     }
 }
 
-/// A descriptor's `size`.
-struct Size<'p>(Path<'p>);
+/// Reads a descriptor's `size`.
+struct SizeReader<'p>(FieldPath<'p>);
 
-impl Place<'_> for Size<'_> {
+impl ValueReader<'_> for SizeReader<'_> {
     type Value = u64;
 
-    fn found(self, found: Found<'_>) -> Result<u64, ManifestError> {
-        match found {
-            Found::Natural(size) if size <= Descriptor::MAX_SIZE => Ok(size),
-            Found::Natural(_) | Found::OtherNumber => Err(self.0.bad_descriptor(DescriptorFault::Size)),
-            Found::Negative => Err(ManifestError::NegativeSize {
+    fn read(self, token: JsonToken<'_>) -> Result<u64, ManifestError> {
+        match token {
+            JsonToken::Natural(size) if size <= Descriptor::MAX_SIZE => Ok(size),
+            JsonToken::Natural(_) | JsonToken::OtherNumber => Err(self.0.bad_descriptor(DescriptorFault::Size)),
+            JsonToken::Negative => Err(ManifestError::NegativeSize {
                 field: self.0.to_string(),
             }),
             _ => Err(self.0.wrong_type("a number")),
@@ -205,70 +209,74 @@ impl Place<'_> for Size<'_> {
     }
 }
 
-/// `annotations`: an object of texts.
-pub(super) struct Annotations<'p>(pub(super) Path<'p>);
+/// Reads `annotations`: an object whose values are strings.
+pub(super) struct AnnotationsReader<'p>(pub(super) FieldPath<'p>);
 
-impl Annotations<'_> {
+impl AnnotationsReader<'_> {
     const EXPECTED: &'static str = "an object whose values are strings";
 }
 
-impl<'de> Place<'de> for Annotations<'_> {
+impl<'de> ValueReader<'de> for AnnotationsReader<'_> {
     type Value = Option<BTreeMap<String, String>>;
 
-    fn found(self, found: Found<'_>) -> Result<Self::Value, ManifestError> {
-        match found {
-            Found::Null => Ok(None),
+    fn read(self, token: JsonToken<'_>) -> Result<Self::Value, ManifestError> {
+        match token {
+            JsonToken::Null => Ok(None),
             _ => Err(self.0.wrong_type(Self::EXPECTED)),
         }
     }
 
-    fn object<A: MapAccess<'de>>(self, reader: &Reader<'_>, mut object: A) -> Result<Self::Value, A::Error> {
+    fn read_object<A: MapAccess<'de>>(
+        self,
+        context: &ParseContext<'_>,
+        mut object: A,
+    ) -> Result<Self::Value, A::Error> {
         let mut annotations = BTreeMap::new();
-        let mut keys = Keys::default();
-        while let Some(key) = keys.next(reader, &mut object, &[])? {
-            let value = object.next_value_seed(At(reader, Text(self.0, Self::EXPECTED)))?;
+        let mut keys = SeenKeys::default();
+        while let Some(key) = keys.next(context, &mut object, &[])? {
+            let value = object.next_value_seed(ValueSeed(context, StringReader(self.0, Self::EXPECTED)))?;
             annotations.insert(key.into_owned(), value);
         }
-        keys.finish(reader)?;
+        keys.finish(context)?;
         Ok(Some(annotations))
     }
 }
 
-/// A descriptor's `urls`. Their syntax is not looked at: nothing here fetches them.
-struct Urls<'p>(Path<'p>);
+/// Reads a descriptor's `urls`. It does not check their syntax: the registry never fetches them.
+struct UrlsReader<'p>(FieldPath<'p>);
 
-impl Urls<'_> {
+impl UrlsReader<'_> {
     const EXPECTED: &'static str = "an array of strings";
 }
 
-impl<'de> Place<'de> for Urls<'_> {
+impl<'de> ValueReader<'de> for UrlsReader<'_> {
     type Value = Vec<String>;
 
-    fn found(self, found: Found<'_>) -> Result<Vec<String>, ManifestError> {
-        match found {
-            Found::Null => Ok(Vec::new()),
+    fn read(self, token: JsonToken<'_>) -> Result<Vec<String>, ManifestError> {
+        match token {
+            JsonToken::Null => Ok(Vec::new()),
             _ => Err(self.0.wrong_type(Self::EXPECTED)),
         }
     }
 
-    fn array<A: SeqAccess<'de>>(self, reader: &Reader<'_>, mut array: A) -> Result<Vec<String>, A::Error> {
+    fn read_array<A: SeqAccess<'de>>(self, context: &ParseContext<'_>, mut array: A) -> Result<Vec<String>, A::Error> {
         let mut urls = Vec::new();
-        while let Some(url) = array.next_element_seed(At(reader, Text(self.0, Self::EXPECTED)))? {
+        while let Some(url) = array.next_element_seed(ValueSeed(context, StringReader(self.0, Self::EXPECTED)))? {
             urls.push(url);
         }
         Ok(urls)
     }
 }
 
-/// A text; the error is about what holds it.
-struct Text<'p>(Path<'p>, &'static str);
+/// Reads a string. The error names the path and the type of the value that contains the string.
+struct StringReader<'p>(FieldPath<'p>, &'static str);
 
-impl Place<'_> for Text<'_> {
+impl ValueReader<'_> for StringReader<'_> {
     type Value = String;
 
-    fn found(self, found: Found<'_>) -> Result<String, ManifestError> {
-        match found {
-            Found::Text(text) => Ok(text.to_owned()),
+    fn read(self, token: JsonToken<'_>) -> Result<String, ManifestError> {
+        match token {
+            JsonToken::Text(text) => Ok(text.to_owned()),
             _ => Err(self.0.wrong_type(self.1)),
         }
     }

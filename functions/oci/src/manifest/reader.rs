@@ -1,9 +1,9 @@
-//! A strict walk over JSON, by way of serde's visitors: one pass, no tree of the document, and what nobody keeps is
-//! checked and dropped as it goes past.
+//! Walks strictly through a JSON document with serde's visitors: in one pass and without a tree of the document. Values
+//! that are not kept are still checked.
 //!
-//! [`Place`] says what may stand at one place of the document; [`At`] lets the JSON reader walk into it and does what
-//! every place needs: counts values, bounds the depth, refuses other JSON types. serde carries errors as text, so the
-//! typed one waits in [`Reader::fault`] while the JSON reader unwinds.
+//! A [`ValueReader`] reads one value of the document. [`ValueSeed`] connects it to the JSON parser and does what every
+//! value needs: it counts the value, bounds the depth and refuses other JSON types. serde carries errors as text, so
+//! [`ParseContext::fault`] holds the typed error while the JSON parser returns.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -13,8 +13,8 @@ use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 
 use super::{Limits, ManifestError};
 
-/// What all places of one document share.
-pub(super) struct Reader<'l> {
+/// State that all values of one document share.
+pub(super) struct ParseContext<'l> {
     limits: &'l Limits,
     depth: Cell<usize>,
     values: Cell<usize>,
@@ -22,10 +22,10 @@ pub(super) struct Reader<'l> {
     fault: Cell<Option<ManifestError>>,
 }
 
-/// The JSON reader follows 127 levels by itself; one less, so that this module is the one to refuse.
-const DEEPEST: usize = 126;
+/// The JSON parser itself allows 127 levels. This limit is one lower, so that this module refuses first.
+const MAXIMUM_DEPTH: usize = 126;
 
-impl<'l> Reader<'l> {
+impl<'l> ParseContext<'l> {
     pub(super) fn new(limits: &'l Limits) -> Self {
         Self {
             limits,
@@ -36,10 +36,14 @@ impl<'l> Reader<'l> {
         }
     }
 
-    /// Reads `bytes` as one JSON document, of which `place` may be the top.
-    pub(super) fn read<'de, P: Place<'de>>(&self, bytes: &'de [u8], place: P) -> Result<P::Value, ManifestError> {
+    /// Parses `bytes` as one JSON document, whose top-level value `reader` reads.
+    pub(super) fn read<'de, P: ValueReader<'de>>(
+        &self,
+        bytes: &'de [u8],
+        reader: P,
+    ) -> Result<P::Value, ManifestError> {
         let mut json = serde_json::Deserializer::from_slice(bytes);
-        let value = At(self, place)
+        let value = ValueSeed(self, reader)
             .deserialize(&mut json)
             .and_then(|value| json.end().map(|()| value));
         value.map_err(|error| {
@@ -49,7 +53,7 @@ impl<'l> Reader<'l> {
         })
     }
 
-    /// Leaves the typed error behind and gives serde one of its own, whose text nobody reads.
+    /// Stores the typed error and returns an error of serde's. The text of the latter is never shown.
     pub(super) fn fail<E: Error>(&self, fault: ManifestError) -> E {
         self.fault.set(Some(fault));
         E::custom("refused")
@@ -74,7 +78,7 @@ impl<'l> Reader<'l> {
     }
 
     fn descend<E: Error>(&self) -> Result<(), E> {
-        let max = self.limits.max_depth.min(DEEPEST);
+        let max = self.limits.max_depth.min(MAXIMUM_DEPTH);
         if self.depth.get() >= max {
             return Err(self.fail(ManifestError::TooDeep(max)));
         }
@@ -87,59 +91,60 @@ impl<'l> Reader<'l> {
     }
 }
 
-/// What the JSON reader came upon.
+/// A value that the JSON parser has found.
 #[derive(Clone, Copy)]
-pub(super) enum Found<'a> {
+pub(super) enum JsonToken<'a> {
     Null,
     Boolean,
-    /// An integer from 0 to `u64::MAX`, written as digits alone.
+    /// An integer from 0 to `u64::MAX`, written as digits only.
     Natural(u64),
-    /// An integer below zero.
+    /// A negative integer.
     Negative,
-    /// Written with a fraction or an exponent, as `-0`, or beyond 64 bits.
+    /// A number with a fraction or an exponent, `-0`, or a number beyond 64 bits.
     OtherNumber,
     Text(&'a str),
     Array,
     Object,
 }
 
-/// What may stand at one place of a document.
-pub(super) trait Place<'de>: Sized {
+/// Reads one value of a document.
+pub(super) trait ValueReader<'de>: Sized {
     type Value;
 
-    /// The value, when `found` may stand here and is complete with that; else the error that says what may.
-    fn found(self, found: Found<'_>) -> Result<Self::Value, ManifestError>;
+    /// The value of `token`, if this reader accepts it; otherwise the error that says what is allowed here. An array or
+    /// object gets here only if the reader does not define the method for it.
+    fn read(self, token: JsonToken<'_>) -> Result<Self::Value, ManifestError>;
 
-    fn array<A: SeqAccess<'de>>(self, reader: &Reader<'_>, _: A) -> Result<Self::Value, A::Error> {
-        self.found(Found::Array).map_err(|fault| reader.fail(fault))
+    fn read_array<A: SeqAccess<'de>>(self, context: &ParseContext<'_>, _: A) -> Result<Self::Value, A::Error> {
+        self.read(JsonToken::Array).map_err(|fault| context.fail(fault))
     }
 
-    fn object<A: MapAccess<'de>>(self, reader: &Reader<'_>, _: A) -> Result<Self::Value, A::Error> {
-        self.found(Found::Object).map_err(|fault| reader.fail(fault))
+    fn read_object<A: MapAccess<'de>>(self, context: &ParseContext<'_>, _: A) -> Result<Self::Value, A::Error> {
+        self.read(JsonToken::Object).map_err(|fault| context.fail(fault))
     }
 }
 
-/// A place, and the reader that walks into it.
-pub(super) struct At<'r, 'l, P>(pub(super) &'r Reader<'l>, pub(super) P);
+/// Connects a reader of a value to the JSON parser.
+pub(super) struct ValueSeed<'r, 'l, P>(pub(super) &'r ParseContext<'l>, pub(super) P);
 
-impl<'de, P: Place<'de>> DeserializeSeed<'de> for At<'_, '_, P> {
+impl<'de, P: ValueReader<'de>> DeserializeSeed<'de> for ValueSeed<'_, '_, P> {
     type Value = P::Value;
 
     fn deserialize<D: serde::Deserializer<'de>>(self, json: D) -> Result<P::Value, D::Error> {
-        // Always by content: the reader's short cut for ignored values would not check the text in them.
+        // Always `deserialize_any`: the JSON parser's shortcut for ignored values would not check the text in them.
         json.deserialize_any(self)
     }
 }
 
-impl<'de, P: Place<'de>> At<'_, '_, P> {
-    fn scalar<E: Error>(self, found: Found<'_>) -> Result<P::Value, E> {
-        let Self(reader, place) = self;
-        reader.count_value()?;
-        place.found(found).map_err(|fault| reader.fail(fault))
+impl<'de, P: ValueReader<'de>> ValueSeed<'_, '_, P> {
+    fn scalar<E: Error>(self, token: JsonToken<'_>) -> Result<P::Value, E> {
+        let Self(context, reader) = self;
+        context.count_value()?;
+        reader.read(token).map_err(|fault| context.fail(fault))
     }
 }
 
-impl<'de, P: Place<'de>> Visitor<'de> for At<'_, '_, P> {
+impl<'de, P: ValueReader<'de>> Visitor<'de> for ValueSeed<'_, '_, P> {
     type Value = P::Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -147,52 +152,52 @@ impl<'de, P: Place<'de>> Visitor<'de> for At<'_, '_, P> {
     }
 
     fn visit_unit<E: Error>(self) -> Result<P::Value, E> {
-        self.scalar(Found::Null)
+        self.scalar(JsonToken::Null)
     }
 
     fn visit_bool<E: Error>(self, _: bool) -> Result<P::Value, E> {
-        self.scalar(Found::Boolean)
+        self.scalar(JsonToken::Boolean)
     }
 
     fn visit_u64<E: Error>(self, number: u64) -> Result<P::Value, E> {
-        self.scalar(Found::Natural(number))
+        self.scalar(JsonToken::Natural(number))
     }
 
     fn visit_i64<E: Error>(self, number: i64) -> Result<P::Value, E> {
-        self.scalar(u64::try_from(number).map_or(Found::Negative, Found::Natural))
+        self.scalar(u64::try_from(number).map_or(JsonToken::Negative, JsonToken::Natural))
     }
 
     fn visit_f64<E: Error>(self, _: f64) -> Result<P::Value, E> {
-        self.scalar(Found::OtherNumber)
+        self.scalar(JsonToken::OtherNumber)
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<P::Value, E> {
-        self.scalar(Found::Text(text))
+        self.scalar(JsonToken::Text(text))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, array: A) -> Result<P::Value, A::Error> {
-        let Self(reader, place) = self;
-        reader.count_value()?;
-        reader.descend()?;
-        let value = place.array(reader, array)?;
-        reader.ascend();
+        let Self(context, reader) = self;
+        context.count_value()?;
+        context.descend()?;
+        let value = reader.read_array(context, array)?;
+        context.ascend();
         Ok(value)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<P::Value, A::Error> {
-        let Self(reader, place) = self;
-        reader.count_value()?;
-        reader.descend()?;
-        let value = place.object(reader, object)?;
-        reader.ascend();
+        let Self(context, reader) = self;
+        context.count_value()?;
+        context.descend()?;
+        let value = reader.read_object(context, object)?;
+        context.ascend();
         Ok(value)
     }
 }
 
-/// A key of an object; borrowed from the input unless it was written with escapes.
-struct Key;
+/// Reads a key of an object. The key is borrowed from the input unless it contains escapes.
+struct KeySeed;
 
-impl<'de> DeserializeSeed<'de> for Key {
+impl<'de> DeserializeSeed<'de> for KeySeed {
     type Value = Cow<'de, str>;
 
     fn deserialize<D: serde::Deserializer<'de>>(self, json: D) -> Result<Cow<'de, str>, D::Error> {
@@ -200,7 +205,7 @@ impl<'de> DeserializeSeed<'de> for Key {
     }
 }
 
-impl<'de> Visitor<'de> for Key {
+impl<'de> Visitor<'de> for KeySeed {
     type Value = Cow<'de, str>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -216,24 +221,24 @@ impl<'de> Visitor<'de> for Key {
     }
 }
 
-/// The keys an object has shown. Sorted once at its end rather than hashed: no input makes that slow, and the core has
-/// no randomness to seed a hash with.
+/// The keys that an object has contained so far. They are sorted once at its end rather than hashed: no input makes
+/// sorting slow, and the core has no randomness to seed a hash with.
 #[derive(Default)]
-pub(super) struct Keys<'de>(Vec<Cow<'de, str>>);
+pub(super) struct SeenKeys<'de>(Vec<Cow<'de, str>>);
 
-impl<'de> Keys<'de> {
-    /// The next key of an object that gives meaning to the `known` ones.
+impl<'de> SeenKeys<'de> {
+    /// Reads the next key. `known`: the keys that have a meaning in this object.
     pub(super) fn next<A: MapAccess<'de>>(
         &mut self,
-        reader: &Reader<'_>,
+        context: &ParseContext<'_>,
         object: &mut A,
         known: &[&'static str],
     ) -> Result<Option<Cow<'de, str>>, A::Error> {
-        let Some(key) = object.next_key_seed(Key)? else {
+        let Some(key) = object.next_key_seed(KeySeed)? else {
             return Ok(None);
         };
         if let Some(known) = known.iter().find(|known| differ_by_case(&key, known)) {
-            return Err(reader.fail(ManifestError::AmbiguousKey {
+            return Err(context.fail(ManifestError::AmbiguousKey {
                 found: key.into_owned(),
                 known,
             }));
@@ -242,17 +247,17 @@ impl<'de> Keys<'de> {
         Ok(Some(key))
     }
 
-    pub(super) fn finish<E: Error>(mut self, reader: &Reader<'_>) -> Result<(), E> {
+    pub(super) fn finish<E: Error>(mut self, context: &ParseContext<'_>) -> Result<(), E> {
         self.0.sort_unstable();
         match self.0.windows(2).find(|pair| pair[0] == pair[1]) {
-            Some(pair) => Err(reader.fail(ManifestError::DuplicateKey(shorten(&pair[0])))),
+            Some(pair) => Err(context.fail(ManifestError::DuplicateKey(shortened(&pair[0])))),
             None => Ok(()),
         }
     }
 }
 
-/// Whether `key` is `known` in another case, by the simple folding of Unicode that Go's reader matches with: beside the
-/// ASCII letters, two other characters fold to one of them.
+/// Whether `key` equals `known` except for case. It compares by the simple case folding of Unicode, which Go's parser
+/// uses: besides the ASCII letters, two other characters fold to one of them.
 fn differ_by_case(key: &str, known: &str) -> bool {
     let fold = |character: char| match character {
         'ſ' => 's',
@@ -262,31 +267,31 @@ fn differ_by_case(key: &str, known: &str) -> bool {
     key != known && key.chars().map(fold).eq(known.chars().map(fold))
 }
 
-/// Enough of a key to find it by.
-fn shorten(key: &str) -> String {
+/// The beginning of a key, long enough to find it by.
+fn shortened(key: &str) -> String {
     key.chars().take(64).collect()
 }
 
-/// Anything that a registry does not keep.
-pub(super) struct Ignored;
+/// Reads and checks any value, and drops it.
+pub(super) struct IgnoredReader;
 
-impl<'de> Place<'de> for Ignored {
+impl<'de> ValueReader<'de> for IgnoredReader {
     type Value = ();
 
-    fn found(self, _: Found<'_>) -> Result<(), ManifestError> {
+    fn read(self, _: JsonToken<'_>) -> Result<(), ManifestError> {
         Ok(())
     }
 
-    fn array<A: SeqAccess<'de>>(self, reader: &Reader<'_>, mut array: A) -> Result<(), A::Error> {
-        while array.next_element_seed(At(reader, Ignored))?.is_some() {}
+    fn read_array<A: SeqAccess<'de>>(self, context: &ParseContext<'_>, mut array: A) -> Result<(), A::Error> {
+        while array.next_element_seed(ValueSeed(context, IgnoredReader))?.is_some() {}
         Ok(())
     }
 
-    fn object<A: MapAccess<'de>>(self, reader: &Reader<'_>, mut object: A) -> Result<(), A::Error> {
-        let mut keys = Keys::default();
-        while keys.next(reader, &mut object, &[])?.is_some() {
-            object.next_value_seed(At(reader, Ignored))?;
+    fn read_object<A: MapAccess<'de>>(self, context: &ParseContext<'_>, mut object: A) -> Result<(), A::Error> {
+        let mut keys = SeenKeys::default();
+        while keys.next(context, &mut object, &[])?.is_some() {
+            object.next_value_seed(ValueSeed(context, IgnoredReader))?;
         }
-        keys.finish(reader)
+        keys.finish(context)
     }
 }

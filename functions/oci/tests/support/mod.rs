@@ -1,4 +1,4 @@
-//! Small manifests as text, and what reading them says.
+//! Small manifests as text, and the result of parsing them.
 
 use oci::{Limits, Manifest, ManifestError, MediaType};
 
@@ -21,12 +21,12 @@ pub(crate) fn image(more: &str) -> String {
 pub(crate) fn refusal_of_image(more: &str) -> ManifestError {
     assert!(
         parse_as(MediaType::OCI_MANIFEST, image("")).is_ok(),
-        "refused for nothing"
+        "the base manifest is refused"
     );
     parse_as(MediaType::OCI_MANIFEST, image(more)).unwrap_err()
 }
 
-/// An image whose only layer is this descriptor.
+/// The refusal of an image whose second layer is this descriptor.
 pub(crate) fn refusal_of_layer(descriptor: &str) -> ManifestError {
     refusal_of_image(&format!(r#","layers":[{}, {descriptor}]"#, link()))
 }

@@ -1,6 +1,6 @@
-//! Names, tags, references and media types: tables of what parses and what does not, and the specification's grammar
-//! as a second opinion.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+//! Repository names, tags, references and media types: tables of texts that parse and that do not, and the
+//! specification's grammar as a second implementation.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use oci::{
     DigestError, MediaType, MediaTypeError, NameError, Reference, ReferenceError, RepositoryName, Tag, TagError,
@@ -8,7 +8,7 @@ use oci::{
 use proptest::prelude::*;
 
 #[test]
-fn repository_names() {
+fn legal_repository_names_parse_and_others_are_malformed() {
     for name in [
         "a",
         "0",
@@ -89,40 +89,40 @@ fn repository_names() {
 }
 
 #[test]
-fn repository_names_have_a_longest() {
+fn a_repository_name_above_the_maximum_length_is_refused() {
     let longest = "a".repeat(RepositoryName::MAX_LEN);
     assert!(longest.parse::<RepositoryName>().is_ok());
     assert_eq!(format!("{longest}a").parse::<RepositoryName>(), Err(NameError::TooLong));
     assert_eq!("A".repeat(300).parse::<RepositoryName>(), Err(NameError::TooLong));
 }
 
-/// The specification's expression as an automaton, one character at a time.
+/// The specification's regular expression as an automaton that reads one character at a time.
 fn grammar_accepts(name: &str) -> bool {
     #[derive(Clone, Copy)]
-    enum At {
+    enum Position {
         ComponentStart,
         Word,
         Joined,
         Underscore,
         Dash,
     }
-    let mut at = At::ComponentStart;
+    let mut position = Position::ComponentStart;
     for character in name.chars() {
-        at = match (at, character) {
-            (_, 'a'..='z' | '0'..='9') => At::Word,
-            (At::Word, '/') => At::ComponentStart,
-            (At::Word, '.') | (At::Underscore, '_') => At::Joined,
-            (At::Word, '_') => At::Underscore,
-            (At::Word | At::Dash, '-') => At::Dash,
+        position = match (position, character) {
+            (_, 'a'..='z' | '0'..='9') => Position::Word,
+            (Position::Word, '/') => Position::ComponentStart,
+            (Position::Word, '.') | (Position::Underscore, '_') => Position::Joined,
+            (Position::Word, '_') => Position::Underscore,
+            (Position::Word | Position::Dash, '-') => Position::Dash,
             _ => return false,
         };
     }
-    matches!(at, At::Word)
+    matches!(position, Position::Word)
 }
 
-/// Every text of up to seven characters of an alphabet in which each stands for one class of the grammar.
+/// Checks every text of up to seven characters from an alphabet with one character of each class of the grammar.
 #[test]
-fn repository_names_are_exactly_the_grammars() {
+fn the_parser_accepts_exactly_the_names_of_the_grammar() {
     const ALPHABET: [char; 7] = ['a', '0', '.', '_', '-', '/', 'A'];
     let mut texts = vec![String::new()];
     let mut accepted = 0;
@@ -136,11 +136,11 @@ fn repository_names_are_exactly_the_grammars() {
         }
         texts = longer;
     }
-    assert!(accepted > 1000, "the alphabet reaches the legal names");
+    assert!(accepted > 1000, "the alphabet makes legal names too");
 }
 
 #[test]
-fn tags() {
+fn legal_tags_parse_and_others_are_refused() {
     let longest = "a".repeat(Tag::MAX_LEN);
     for tag in [
         "latest", "1.2.3", "v1", "_", "_a", "A", "0", "a.-_", "a..b", "a--", &longest,
@@ -158,7 +158,7 @@ fn tags() {
 }
 
 #[test]
-fn references() {
+fn a_reference_with_a_colon_is_a_digest_and_otherwise_a_tag() {
     let digest = format!("sha256:{}", "0".repeat(64));
     assert_eq!(digest.parse(), Ok(Reference::Digest(digest.parse().unwrap())));
     assert_eq!("latest".parse(), Ok(Reference::Tag("latest".parse().unwrap())));
@@ -176,7 +176,7 @@ fn references() {
 }
 
 #[test]
-fn media_types() {
+fn legal_media_types_parse_and_others_are_refused() {
     let longest = format!("{}/{}", "a".repeat(127), "b".repeat(127));
     for text in [
         MediaType::OCI_MANIFEST,
@@ -225,9 +225,9 @@ fn media_types() {
     assert_eq!(" a/b".parse::<MediaType>(), Err(MediaTypeError));
 }
 
-/// A header is cut down to the type; what stands in a manifest is kept as it is.
+/// A header is reduced to the type; a type in a manifest keeps its parameters.
 #[test]
-fn parameters_of_media_types() {
+fn parameters_are_removed_from_headers_and_kept_in_manifests() {
     let longest = format!("a/b;{}", "c".repeat(MediaType::MAX_PARAMETERS));
     for text in [
         "a/b;c=d",
@@ -257,7 +257,7 @@ fn parameters_of_media_types() {
 }
 
 #[test]
-fn what_media_types_mean() {
+fn each_media_type_is_classified() {
     let of = |text: &str| {
         let media_type: MediaType = text.parse().unwrap();
         (
@@ -312,7 +312,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_makes_a_parser_panic_and_what_parses_is_unchanged(text in "\\PC*|[a-zA-Z0-9:/._+;= -]*") {
+    fn no_text_makes_a_parser_panic_and_parsed_text_is_unchanged(text in "\\PC*|[a-zA-Z0-9:/._+;= -]*") {
         if let Ok(name) = text.parse::<RepositoryName>() {
             prop_assert!(grammar_accepts(&text));
             prop_assert_eq!(name.as_str(), &text);
