@@ -1,4 +1,4 @@
-//! Compares the `Date` of every answer with the clock of this host.
+//! Compares the `Date` header of every response with the clock of this host.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,8 +15,8 @@ use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
 use aws_smithy_types::date_time::Format;
 use registry::clock::{ClockChange, ServiceClock};
 
-/// Sees every answer of one service, also those that are errors: a service refuses requests whose time is off by more
-/// than some minutes, and tells its own in the refusal.
+/// Reads the responses of one service, error responses too. A service refuses requests whose time is off by more than
+/// some minutes, and its refusal contains its own time.
 #[derive(Debug)]
 pub struct ClockWatch {
     service: &'static str,
@@ -24,14 +24,14 @@ pub struct ClockWatch {
 }
 
 impl ClockWatch {
-    /// Notes in `clock` what the answers of `service` tell; the name is for the log.
+    /// Reports the times in the responses of `service` to `clock`. The log contains the name of the service.
     #[must_use]
     pub fn new(service: &'static str, clock: Arc<ServiceClock>) -> Self {
         Self { service, clock }
     }
 
     fn observe(&self, response: &HttpResponse, sent: SystemTime, received: SystemTime) {
-        let Some(service) = told(response) else { return };
+        let Some(service) = reported_time(response) else { return };
         let change = self.clock.observe(service, millis(sent), millis(received));
         let ahead = self.clock.ahead().unwrap_or_default() / 1_000;
         match change {
@@ -50,9 +50,9 @@ impl ClockWatch {
 
 /// When a request was sent, by the clock of this host.
 #[derive(Debug)]
-struct Sent(SystemTime);
+struct SentAt(SystemTime);
 
-impl Storable for Sent {
+impl Storable for SentAt {
     type Storer = StoreReplace<Self>;
 }
 
@@ -68,7 +68,7 @@ impl Intercept for ClockWatch {
         _: &RuntimeComponents,
         bag: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        bag.interceptor_state().store_put(Sent(SystemTime::now()));
+        bag.interceptor_state().store_put(SentAt(SystemTime::now()));
         Ok(())
     }
 
@@ -78,20 +78,20 @@ impl Intercept for ClockWatch {
         _: &RuntimeComponents,
         bag: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        if let (Some(response), Some(Sent(sent))) = (context.response(), bag.load::<Sent>()) {
+        if let (Some(response), Some(SentAt(sent))) = (context.response(), bag.load::<SentAt>()) {
             self.observe(response, *sent, SystemTime::now());
         }
         Ok(())
     }
 }
 
-/// What a service's clock showed when it answered, in milliseconds since the Unix epoch. An answer that a cache kept
-/// says for how long (RFC 9111, 5.1).
-fn told(response: &HttpResponse) -> Option<u64> {
+/// The service's time when it answered, in milliseconds since the Unix epoch. A response from a cache contains its age
+/// (RFC 9111, 5.1), which is added.
+fn reported_time(response: &HttpResponse) -> Option<u64> {
     let headers = response.headers();
     let date = DateTime::from_str(headers.get("date")?, Format::HttpDate).ok()?;
-    let kept: u64 = headers.get("age").and_then(|age| age.trim().parse().ok()).unwrap_or(0);
-    let seconds = u64::try_from(date.secs()).ok()?.saturating_add(kept);
+    let age: u64 = headers.get("age").and_then(|age| age.trim().parse().ok()).unwrap_or(0);
+    let seconds = u64::try_from(date.secs()).ok()?.saturating_add(age);
     seconds.checked_mul(1_000)
 }
 
@@ -110,7 +110,7 @@ mod tests {
 
     use super::*;
 
-    fn answer(headers: &[(&'static str, &'static str)]) -> HttpResponse {
+    fn response(headers: &[(&'static str, &'static str)]) -> HttpResponse {
         let mut response = HttpResponse::new(200.try_into().unwrap(), SdkBody::empty());
         for (name, value) in headers {
             response.headers_mut().insert(*name, *value);
@@ -123,29 +123,29 @@ mod tests {
     const SECONDS: u64 = 1_698_305_280;
 
     #[test]
-    fn the_date_of_an_answer_is_read() {
-        assert_eq!(told(&answer(&[("date", DATE)])), Some(SECONDS * 1_000));
+    fn the_date_of_a_response_is_parsed() {
+        assert_eq!(reported_time(&response(&[("date", DATE)])), Some(SECONDS * 1_000));
         assert_eq!(
-            told(&answer(&[("date", DATE), ("age", "60")])),
+            reported_time(&response(&[("date", DATE), ("age", "60")])),
             Some((SECONDS + 60) * 1_000)
         );
         for wrong in ["", "yesterday", "2023-10-26T07:28:00Z"] {
-            assert_eq!(told(&answer(&[("date", wrong)])), None, "{wrong}");
+            assert_eq!(reported_time(&response(&[("date", wrong)])), None, "{wrong}");
         }
-        assert_eq!(told(&answer(&[])), None);
+        assert_eq!(reported_time(&response(&[])), None);
     }
 
     #[test]
-    fn s33_a_clock_that_differs_from_the_answers_is_off() {
+    fn s33_a_clock_that_differs_from_the_responses_is_off() {
         let clock = Arc::<ServiceClock>::default();
         let watch = ClockWatch::new("test", clock.clone());
         let own = |seconds: u64| UNIX_EPOCH + Duration::from_secs(seconds);
-        watch.observe(&answer(&[("date", DATE)]), own(SECONDS - 7_200), own(SECONDS - 7_200));
+        watch.observe(&response(&[("date", DATE)]), own(SECONDS - 7_200), own(SECONDS - 7_200));
         assert!(clock.check().is_err());
-        // An answer without a date changes nothing.
-        watch.observe(&answer(&[]), own(SECONDS), own(SECONDS));
+        // A response without a date changes nothing.
+        watch.observe(&response(&[]), own(SECONDS), own(SECONDS));
         assert!(clock.check().is_err());
-        watch.observe(&answer(&[("date", DATE)]), own(SECONDS), own(SECONDS + 1));
+        watch.observe(&response(&[("date", DATE)]), own(SECONDS), own(SECONDS + 1));
         assert!(clock.check().is_ok());
     }
 }

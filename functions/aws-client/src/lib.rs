@@ -1,5 +1,5 @@
-//! What both stores on AWS take of its SDK, set up alike: connections ([`http_client`]), credentials
-//! ([`process::of_profile`]), and the time that every answer tells ([`clock::ClockWatch`]).
+//! The parts of the AWS SDK that both stores on AWS set up in the same way: connections ([`http_client`]), credentials
+//! ([`process::of_profile`]), and the time in every response ([`clock::ClockWatch`]).
 
 pub mod clock;
 pub mod process;
@@ -8,7 +8,7 @@ use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
-/// Connections with TLS by `ring`, which builds without cmake.
+/// An HTTP client whose TLS uses `ring`, which builds without cmake.
 #[must_use]
 pub fn http_client() -> SharedHttpClient {
     Builder::new()

@@ -1,13 +1,14 @@
-//! Credentials that another program prints, within a maximum time.
+//! Runs the program that prints credentials, within a maximum time.
 //!
-//! A profile may name a program that prints credentials as JSON (`credential_process`). The SDK waits for it without a
-//! bound and leaves it behind when nobody waits any more: one that hangs would stay, and one more with each try. Here
-//! the program and whatever it has started are killed after [`MAXIMUM`], and when the request that needs the
-//! credentials is given up.
+//! A profile may name a program that prints credentials as JSON (`credential_process`). The SDK waits for the program
+//! without a limit, and leaves it running when the caller stops waiting: a program that hangs would stay, and each
+//! retry would add one more. This module kills the program and all processes that it started after [`MAXIMUM`], and
+//! also when the request that needs the credentials is dropped.
 //!
-//! A profile may also take a role (`role_arn`) with the credentials of another one (`source_profile`), and so on: where the
-//! last of them names a program, it is run here too, and each role is asked for with what came before. What is left to the
-//! SDK runs no program. A program that has left its process group (`setsid`) is not ended, but not waited for either.
+//! A profile may also assume a role (`role_arn`) with the credentials of another profile (`source_profile`), which may
+//! do the same. If the last profile of this chain names a program, this module runs it too, and then requests each role
+//! with the credentials from the step before. The SDK handles all other profiles; those run no program. A program that
+//! has left its process group (`setsid`) is not killed, and not waited for either.
 
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
@@ -26,28 +27,28 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 use tokio::process::{Child, Command};
 
-/// How long the program may take.
+/// Maximum time for the program to end.
 pub const MAXIMUM: Duration = Duration::from_secs(20);
 
-/// The most that is read of what the program prints, in bytes.
-const OUTPUT: u64 = 64 << 10;
+/// The maximum number of bytes that are read of the program's output.
+const MAXIMUM_OUTPUT: u64 = 64 << 10;
 
-/// The credentials of the profile `name`, or of the one that the environment selects, if a program prints them. `None`:
-/// they come from elsewhere, and the SDK finds them. Roles are asked for in `region`, or in the one that the environment or
-/// the profile names.
+/// The credentials of the profile `name`, or of the profile that the environment selects, if a program prints them.
+/// `None`: the credentials have another source, and the SDK finds them. Roles are requested in `region`, or in the
+/// region that the environment or the profile names.
 pub async fn of_profile(name: Option<&str>, region: Option<&str>) -> Option<CredentialProcess> {
     let env = Env::real();
-    // Before profiles, the SDK looks for keys in the environment, also when a profile is named.
+    // The SDK prefers keys in the environment to profiles, even if a profile is named.
     if env.get("AWS_ACCESS_KEY_ID").is_ok() && env.get("AWS_SECRET_ACCESS_KEY").is_ok() {
         return None;
     }
-    // What cannot be read is the SDK's to tell.
+    // If the files cannot be read, the SDK reports the error.
     let files = EnvConfigFiles::default();
     let selected = name.map(|name| name.to_owned().into());
     let profiles = aws_config::profile::load(&Fs::real(), &env, &files, selected)
         .await
         .ok()?;
-    let Chain { command, roles } = chain(&profiles)?;
+    let CredentialChain { command, roles } = chain(&profiles)?;
     let sts = if roles.is_empty() {
         None
     } else {
@@ -70,22 +71,22 @@ pub async fn of_profile(name: Option<&str>, region: Option<&str>) -> Option<Cred
     })
 }
 
-/// A program, and the roles that are taken with what it prints, one with the credentials of the other.
-struct Chain {
+/// A program, and the roles to assume with the credentials that it prints, each with the credentials of the one before.
+struct CredentialChain {
     command: String,
-    roles: Vec<Role>,
+    roles: Vec<ProfileRole>,
 }
 
-/// A role as a profile names it.
-struct Role {
+/// A role as a profile describes it.
+struct ProfileRole {
     arn: String,
     external_id: Option<String>,
     session_name: Option<String>,
 }
 
-/// The program at the end of the selected profile's chain, which is followed as the SDK does. `None`: the chain ends with
-/// something else, or is wrong, which is the SDK's to tell.
-fn chain(profiles: &EnvConfigSections) -> Option<Chain> {
+/// The program at the end of the selected profile's chain. It follows the chain as the SDK does. `None`: the chain ends
+/// with another source of credentials, or is invalid; then the SDK reports the error.
+fn chain(profiles: &EnvConfigSections) -> Option<CredentialChain> {
     let mut roles = Vec::new();
     let mut visited = Vec::new();
     let mut name = profiles.selected_profile();
@@ -104,7 +105,7 @@ fn chain(profiles: &EnvConfigSections) -> Option<Chain> {
         let text = |key: &str| profile.get(key).map(ToOwned::to_owned);
         if let Some(arn) = text("role_arn") {
             let source = profile.get("source_profile")?;
-            roles.push(Role {
+            roles.push(ProfileRole {
                 arn,
                 external_id: text("external_id"),
                 session_name: text("role_session_name"),
@@ -116,35 +117,35 @@ fn chain(profiles: &EnvConfigSections) -> Option<Chain> {
         }
         let command = command(profile)?.to_owned();
         roles.reverse();
-        return Some(Chain { command, roles });
+        return Some(CredentialChain { command, roles });
     }
 }
 
-/// The program of a profile that has no other source of credentials which comes before it.
+/// The program of a profile, unless the profile has another source of credentials that takes precedence.
 fn command(profile: &Profile) -> Option<&str> {
-    const BEFORE: [&str; 5] = [
+    const PRECEDING: [&str; 5] = [
         "credential_source",
         "web_identity_token_file",
         "sso_session",
         "sso_account_id",
         "login_session",
     ];
-    if BEFORE.iter().any(|key| profile.get(key).is_some()) {
+    if PRECEDING.iter().any(|key| profile.get(key).is_some()) {
         return None;
     }
     profile.get("credential_process")
 }
 
-/// Runs the program each time that it is asked; whoever asks keeps what it answers.
+/// Runs the program on each request for credentials. The caller caches the credentials.
 pub struct CredentialProcess {
     command: String,
-    roles: Vec<Role>,
-    /// How roles are asked for, if there are any.
+    roles: Vec<ProfileRole>,
+    /// The configuration for requesting roles, if there are any.
     sts: Option<SdkConfig>,
     maximum: Duration,
 }
 
-/// Without the command: its arguments may be secret.
+/// Does not print the command: its arguments may be secret.
 impl std::fmt::Debug for CredentialProcess {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CredentialProcess").finish_non_exhaustive()
@@ -187,7 +188,7 @@ impl CredentialProcess {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
-            // With all that it starts, so that all of that can be ended.
+            // In a process group with everything that it starts, so that the whole group can be killed.
             .process_group(0);
         let child = command
             .spawn()
@@ -195,13 +196,13 @@ impl CredentialProcess {
         let mut running = RunningProcess(child);
         let Ok(output) = tokio::time::timeout(self.maximum, running.output()).await else {
             let seconds = self.maximum.as_secs();
-            return Err(failed(format!("has not ended in {seconds} s, and was killed")));
+            return Err(failed(format!("did not end within {seconds} s and was killed")));
         };
         parse(&output?)
     }
 }
 
-/// The program's group, which ends with this.
+/// A running program. Dropping this kills its process group.
 struct RunningProcess(Child);
 
 impl RunningProcess {
@@ -209,10 +210,10 @@ impl RunningProcess {
         use tokio::io::AsyncReadExt as _;
         let mut output = Vec::new();
         if let Some(stdout) = self.0.stdout.take() {
-            let read = stdout.take(OUTPUT).read_to_end(&mut output).await;
+            let read = stdout.take(MAXIMUM_OUTPUT).read_to_end(&mut output).await;
             read.map_err(|error| failed(format!("cannot be read: {error}")))?;
         }
-        // What it says on standard error is not repeated: it may be secret.
+        // The error does not contain the program's standard error: that may be secret.
         let status = self
             .0
             .wait()
@@ -227,10 +228,10 @@ impl RunningProcess {
 
 impl Drop for RunningProcess {
     fn drop(&mut self) {
-        // `None` once it was waited for: its number may be another's by then.
+        // `None` after the program was waited for: another process may have its id by then.
         let group = self.0.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         if let Some(group) = group {
-            // An error means that it has just ended. The runtime reaps what is dropped.
+            // An error means that the program has just ended. The runtime reaps the dropped child.
             let _ = kill_process_group(group, Signal::KILL);
         }
     }
@@ -240,7 +241,7 @@ fn failed(text: impl std::fmt::Display) -> CredentialsError {
     CredentialsError::provider_error(format!("the credential process of the profile {text}"))
 }
 
-/// Reads what the program has printed. Keys are compared as the SDK does, without regard to case.
+/// Parses the program's output. Keys are compared without regard to case, as the SDK does.
 fn parse(output: &[u8]) -> Result {
     let unreadable = || failed("did not print credentials of version 1 as JSON");
     let Ok(Value::Object(fields)) = serde_json::from_slice(output) else {
@@ -292,12 +293,15 @@ mod tests {
         "Expiration": "2030-01-01T00:00:00Z"}"#;
 
     #[tokio::test]
-    async fn what_is_printed_are_the_credentials() {
-        let ran = process(format!("printf '%s' '{GOOD}'"), MAXIMUM).run().await.unwrap();
-        assert_eq!((ran.access_key_id(), ran.secret_access_key()), ("key", "secret"));
-        assert_eq!(ran.session_token(), Some("token"));
+    async fn the_printed_credentials_are_returned() {
+        let credentials = process(format!("printf '%s' '{GOOD}'"), MAXIMUM).run().await.unwrap();
         assert_eq!(
-            ran.expiry(),
+            (credentials.access_key_id(), credentials.secret_access_key()),
+            ("key", "secret")
+        );
+        assert_eq!(credentials.session_token(), Some("token"));
+        assert_eq!(
+            credentials.expiry(),
             Some(SystemTime::UNIX_EPOCH + Duration::from_hours(525_960))
         );
         for wrong in [
@@ -315,13 +319,13 @@ mod tests {
         }
     }
 
-    /// The command and the roles of the profile `name` in a file.
+    /// The command and the roles of the profile `name` in a configuration file with this text.
     async fn chain_in(text: &str, name: &str) -> Option<(String, Vec<(String, Option<String>)>)> {
         let env = Env::from_slice(&[("AWS_CONFIG_FILE", "/config")]);
         let files = Fs::from_slice(&[("/config", text)]);
-        let places = EnvConfigFiles::default();
-        let loaded = aws_config::profile::load(&files, &env, &places, Some(name.to_owned().into())).await;
-        let Chain { command, roles } = chain(&loaded.unwrap())?;
+        let locations = EnvConfigFiles::default();
+        let loaded = aws_config::profile::load(&files, &env, &locations, Some(name.to_owned().into())).await;
+        let CredentialChain { command, roles } = chain(&loaded.unwrap())?;
         let roles = roles.into_iter().map(|role| (role.arn, role.external_id));
         Some((command, roles.collect()))
     }
@@ -359,7 +363,7 @@ mod tests {
         }
     }
 
-    /// Answers so many requests for roles, each with other keys; the bodies that came.
+    /// Answers `count` requests for roles, each with different keys, and returns the requests.
     fn roles_of(listener: std::net::TcpListener, count: usize) -> std::thread::JoinHandle<Vec<String>> {
         use std::io::{Read as _, Write as _};
         std::thread::spawn(move || {
@@ -387,7 +391,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn roles_are_taken_one_with_the_credentials_of_the_other() {
+    async fn each_role_is_requested_with_the_credentials_of_the_one_before() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let serving = roles_of(listener, 2);
@@ -399,7 +403,7 @@ mod tests {
             .endpoint_url(endpoint)
             .load()
             .await;
-        let role = |arn: &str, external_id: Option<&str>| Role {
+        let role = |arn: &str, external_id: Option<&str>| ProfileRole {
             arn: arn.to_owned(),
             external_id: external_id.map(ToOwned::to_owned),
             session_name: Some("roadstead".to_owned()),
@@ -423,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn only_version_1_is_read() {
+    fn only_version_1_is_accepted() {
         assert!(parse(GOOD.as_bytes()).is_ok());
         assert!(
             parse(
@@ -445,13 +449,13 @@ mod tests {
         }
     }
 
-    /// Writes its own number and that of what it has started, then hangs.
+    /// A command that writes its own process id and that of a child process, then hangs.
     fn hanging(folder: &Path) -> String {
         let file = folder.join("running").display().to_string();
         format!("sleep 1000 & echo $$ $! > {file}.new; mv {file}.new {file}; wait")
     }
 
-    async fn assert_ends(folder: &Path) {
+    async fn assert_processes_end(folder: &Path) {
         let numbers = std::fs::read_to_string(folder.join("running")).unwrap();
         for number in numbers.split_whitespace() {
             let running = || {
@@ -461,7 +465,7 @@ mod tests {
             };
             let began = Instant::now();
             while running() {
-                assert!(began.elapsed() < Duration::from_secs(20), "{number} runs on");
+                assert!(began.elapsed() < Duration::from_secs(20), "process {number} still runs");
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
@@ -469,19 +473,19 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn a_process_that_hangs_is_ended_with_all_that_it_started() {
+    async fn a_process_that_hangs_is_killed_with_all_processes_that_it_started() {
         let folder = tempfile::tempdir().unwrap();
         let error = process(hanging(folder.path()), Duration::from_secs(2))
             .run()
             .await
             .unwrap_err();
         assert!(format!("{error:?}").contains("was killed"), "{error:?}");
-        assert_ends(folder.path()).await;
+        assert_processes_end(folder.path()).await;
     }
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn a_process_that_nobody_waits_for_is_ended() {
+    async fn a_process_is_killed_when_its_request_is_dropped() {
         let folder = tempfile::tempdir().unwrap();
         let command = hanging(folder.path());
         let waiting = tokio::spawn(async move { process(command, MAXIMUM).run().await });
@@ -491,6 +495,6 @@ mod tests {
         }
         waiting.abort();
         assert!(waiting.await.is_err());
-        assert_ends(folder.path()).await;
+        assert_processes_end(folder.path()).await;
     }
 }
