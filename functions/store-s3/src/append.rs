@@ -1,11 +1,12 @@
-//! A body becomes an object, or parts of one.
+//! Stores a request body as an object, or as parts of one.
 //!
-//! While a body arrives, whole parts of it are sent beside; what is left at its end is joined to the last of them. A
-//! body that ends before its first part is full is one object, and no multipart upload is begun for it.
+//! While a body arrives, full parts of it are sent in parallel; the bytes left at its end are added to the last part. A
+//! body that ends before its first part is full becomes one object, without a multipart upload.
 //!
-//! What is stored and not saved, because the body is cut or the claim was lost, is in nobody's way: every attempt
-//! writes to keys of its own, and parts to an upload of the session only if no other attempt can be writing to it. A body
-//! that is cut waits for a moment until its parts are stored, so that the next one can put its own in their place.
+//! If a body is cut or its claim is lost, the bytes that it has stored are not saved, and they disturb no other
+//! attempt: every attempt writes to keys of its own, and writes parts to an upload of the session only if no other
+//! attempt can be writing to it. After a cut, an attempt waits a short time until its parts are stored, so that the
+//! next attempt can replace them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,75 +18,77 @@ use registry::store::blobs::{AppendError, Appended, Source};
 use registry::store::sessions::Attempt;
 use registry::store::{Reason, StoreError};
 
-use crate::multipart::{Sent, Target};
-use crate::parts::{Begun, Sending};
-use crate::plan::{LAST_NUMBER, LEAST, Parts};
-use crate::record::{Part, Run};
-use crate::room::{Allowance, Held};
-use crate::rope::{Content, Rope};
-use crate::state::{OpenUpload, State, Tail};
-use crate::store::Store;
-use crate::time::Span;
+use crate::chunk_queue::{ByteChunks, ChunkQueue};
+use crate::memory::{MemoryAllowance, UploadMemoryPermit};
+use crate::multipart::{MultipartTarget, SentPart};
+use crate::parts::{AbortOnDrop, PartUploads};
+use crate::plan::{LAST_NUMBER, MINIMUM_PART, Parts};
+use crate::record::{PartsRecord, StoredPart};
+use crate::state::{OpenMultipart, TailObject, UploadState};
+use crate::store::S3Store;
+use crate::time::CallTimeout;
 
-/// For how long the parts of a body that was cut are waited for. Its room stays taken, and its session claimed.
-const SETTLING: Duration = Duration::from_secs(5);
+/// Maximum time to wait for the parts of a cut body. During this time it keeps its memory and the session's claim.
+const PARTS_TIMEOUT: Duration = Duration::from_secs(5);
 
-impl Store {
+impl S3Store {
     pub(crate) async fn append(
         self: &Arc<Self>,
-        span: Span,
+        timeout: CallTimeout,
         client: ClientKey,
         attempt: Attempt,
         state: &[u8],
         source: &mut dyn Source,
     ) -> Result<Appended, AppendError> {
-        let state = State::decode(state)?;
+        let state = UploadState::decode(state)?;
         let _open = self.bucket.counters.upload();
         let Some(first) = source.next().await? else {
-            return Ok(self.append_nothing(span, attempt, state).await?);
+            return Ok(self.append_nothing(timeout, attempt, state).await?);
         };
         // A small object before this body is sent again together with it.
-        let carried = state.tail.filter(|tail| self.is_carried(&state, *tail));
-        let carried_bytes = carried.map_or(0, |tail| usize::try_from(tail.size).unwrap_or(usize::MAX));
+        let resent = state.tail.filter(|tail| self.is_resent(&state, *tail));
+        let resent_bytes = resent.map_or(0, |tail| usize::try_from(tail.size).unwrap_or(usize::MAX));
         let declared = source
             .remaining()
             .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
-        let wanted = declared.map_or(usize::MAX, |bytes| bytes.saturating_add(first.len() + carried_bytes));
-        let room = self.room.begin(client, self.parts.base(wanted)).await?;
-        let mut writer = Writer::new(self, span, attempt, state, room);
+        let wanted = declared.map_or(usize::MAX, |bytes| bytes.saturating_add(first.len() + resent_bytes));
+        let memory = self.memory.begin(client, self.parts.base(wanted)).await?;
+        let mut writer = BodyWriter::new(self, timeout, attempt, state, memory);
         writer.expected = declared.map(|_| wanted as u64);
         let stored = async {
-            if let Some(tail) = carried {
-                // It comes all at once, so that there is memory for it first.
-                while writer.room.go_on(0).await? {}
-                writer.carry(tail).await?;
+            if let Some(tail) = resent {
+                // The small object is read at once, so it needs its memory first.
+                while writer.memory.acquire_more(0).await? {}
+                writer.read_back(tail).await?;
             }
             writer.take(first).await?;
             while let Some(chunk) = writer.next(source).await? {
                 writer.take(chunk).await?;
             }
-            // What was carried comes before what was hashed.
-            let sha256 = source.sha256().filter(|_| carried.is_none());
+            // The hash does not include the bytes of the small object.
+            let sha256 = source.sha256().filter(|_| resent.is_none());
             Ok(writer.finish(sha256).await?)
         };
         match stored.await {
             Ok(stored) => {
-                writer.keep();
+                writer.commit();
                 Ok(stored)
             }
-            Err(AppendError::Body(error)) if !writer.settle().await => Err(AppendError::WriteInFlight(error)),
+            Err(AppendError::Body(error)) if !writer.finish_and_cancel().await => {
+                Err(AppendError::WriteInFlight(error))
+            }
             Err(error) => {
-                writer.give_up().await;
+                writer.cancel().await;
                 Err(error)
             }
         }
     }
 
-    /// What the state becomes when an attempt has written nothing to the session's upload that could still change: the
-    /// next one may write to it.
+    /// The state after an attempt that failed and wrote nothing that could still change the session's upload. The next
+    /// attempt may then write to the same upload.
     pub(crate) fn after_failed_attempt(attempt: Attempt, state: &[u8]) -> Option<Vec<u8>> {
-        // One that cannot be read will be refused where it can be told.
-        let mut state = State::decode(state).ok()?;
+        // A state that cannot be decoded is refused later, where an error can be returned.
+        let mut state = UploadState::decode(state).ok()?;
         if state.upload.is_none() || !state.is_followed_by(attempt.number) {
             return None;
         }
@@ -93,16 +96,21 @@ impl Store {
         state.encode().ok()
     }
 
-    /// An empty body. Only the first one makes a difference: an object of no bytes.
-    async fn append_nothing(&self, span: Span, attempt: Attempt, mut state: State) -> Result<Appended, StoreError> {
+    /// Stores an empty body. Only the first body of an upload makes a difference: it becomes an object of no bytes.
+    async fn append_nothing(
+        &self,
+        timeout: CallTimeout,
+        attempt: Attempt,
+        mut state: UploadState,
+    ) -> Result<Appended, StoreError> {
         if state.bodies == 0 {
             let key = self.keys.object(attempt);
             self.bucket
-                .put(&key, &Rope::default().cut(0), None, span.begin())
+                .put(&key, &ChunkQueue::default().cut(0), None, timeout.start())
                 .await?;
             state.bodies = 1;
             state.last = attempt.number;
-            state.tail = Some(Tail {
+            state.tail = Some(TailObject {
                 attempt: attempt.number,
                 size: 0,
             });
@@ -115,57 +123,63 @@ impl Store {
         })
     }
 
-    /// Whether an object is read back and sent again before the next bytes, rather than copied as a part.
-    fn is_carried(&self, state: &State, tail: Tail) -> bool {
-        state.upload.is_some() || self.parts == Parts::Equal || tail.size < LEAST as u64
+    /// Whether an object is read back and sent again together with the next bytes, and not copied as a part.
+    fn is_resent(&self, state: &UploadState, tail: TailObject) -> bool {
+        state.upload.is_some() || self.parts == Parts::Equal || tail.size < MINIMUM_PART as u64
     }
 }
 
 /// Stores one body.
-struct Writer<'a> {
-    store: &'a Arc<Store>,
-    span: Span,
+struct BodyWriter<'a> {
+    store: &'a Arc<S3Store>,
+    timeout: CallTimeout,
     attempt: Attempt,
-    /// What was stored before.
-    before: State,
-    /// How many bytes will follow that, if the client has told.
+    /// The state before this body.
+    before: UploadState,
+    /// The number of bytes to store, if the client declared the length.
     expected: Option<u64>,
-    room: Allowance,
-    /// How many bytes were received, and read back.
+    memory: MemoryAllowance,
+    /// The number of bytes received and read back so far.
     arrived: u64,
-    rope: Rope,
-    /// The upload that takes this body's parts, once there is one.
-    open: Option<Open>,
-    sending: Sending,
-    parts: Vec<Part>,
-    /// Whether each part was sent once, so that none of an earlier sending can still arrive.
+    queue: ChunkQueue,
+    /// The upload that receives this body's parts, once it is open.
+    open: Option<BodyUpload>,
+    sending: PartUploads,
+    parts: Vec<StoredPart>,
+    /// Whether each part was sent exactly once, so that no part of an earlier attempt of its request can still arrive.
     sent_once: bool,
-    /// Whether there may be uploads that nobody knows, begun by requests whose answers were lost.
-    littered: bool,
+    /// Whether the store may have uploads that the state does not record, begun by requests whose responses were lost.
+    has_unrecorded_uploads: bool,
 }
 
-struct Open {
-    upload: OpenUpload,
-    target: Target,
-    /// Whether this attempt has begun it.
-    begun: Option<Begun>,
-    /// Whether a part of this body has reached it.
-    proven: bool,
+struct BodyUpload {
+    upload: OpenMultipart,
+    target: MultipartTarget,
+    /// Aborts the upload, if this attempt began it.
+    abort_on_drop: Option<AbortOnDrop>,
+    /// Whether the store has accepted a part of this body for it.
+    is_confirmed: bool,
 }
 
-impl<'a> Writer<'a> {
-    fn new(store: &'a Arc<Store>, span: Span, attempt: Attempt, before: State, room: Allowance) -> Self {
+impl<'a> BodyWriter<'a> {
+    fn new(
+        store: &'a Arc<S3Store>,
+        timeout: CallTimeout,
+        attempt: Attempt,
+        before: UploadState,
+        memory: MemoryAllowance,
+    ) -> Self {
         Self {
-            sending: Sending::new(&store.bucket, span),
-            littered: before.littered,
+            sending: PartUploads::new(&store.bucket, timeout),
+            has_unrecorded_uploads: before.has_unrecorded_uploads,
             store,
-            span,
+            timeout,
             attempt,
             before,
             expected: None,
-            room,
+            memory,
             arrived: 0,
-            rope: Rope::default(),
+            queue: ChunkQueue::default(),
             open: None,
             parts: Vec::new(),
             sent_once: true,
@@ -183,8 +197,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Reads back what an earlier attempt has stored.
-    async fn carry(&mut self, tail: Tail) -> Result<(), AppendError> {
+    /// Reads back the bytes that an earlier attempt stored.
+    async fn read_back(&mut self, tail: TailObject) -> Result<(), AppendError> {
         if tail.size == 0 {
             return Ok(());
         }
@@ -197,7 +211,7 @@ impl<'a> Writer<'a> {
         for chunk in self
             .store
             .bucket
-            .fetch(&key, tail.size, self.span.begin())
+            .fetch(&key, tail.size, self.timeout.start())
             .await
             .map_err(StoreError::from)?
         {
@@ -206,119 +220,121 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Waits for a chunk, unless this body has to give way because it arrives too slowly while others wait for memory.
+    /// Waits for a chunk, unless this body must give way because it arrives too slowly while other uploads wait for
+    /// memory.
     async fn next(&mut self, source: &mut dyn Source) -> Result<Option<Bytes>, AppendError> {
-        let must_give_way = std::pin::pin!(self.room.must_give_way(self.arrived));
+        let must_give_way = std::pin::pin!(self.memory.must_give_way(self.arrived));
         match select(source.next(), must_give_way).await {
             Either::Left((chunk, _)) => Ok(chunk?),
             Either::Right(_) => {
-                let gave_way = "memory is short: an upload that arrived too slowly gave way to others";
+                let gave_way = "memory is short: this upload arrived too slowly and gave way to others";
                 Err(StoreError::because(Reason::Memory, gave_way).into())
             }
         }
     }
 
-    /// Takes a chunk, and sends what is full. Waits while there is no room for another.
+    /// Takes a chunk and sends full parts. Waits while there is no memory for another chunk.
     async fn take(&mut self, chunk: Bytes) -> Result<(), AppendError> {
         self.arrived += chunk.len() as u64;
-        self.rope.push(chunk);
+        self.queue.push(chunk);
         while let Some(stored) = self.sending.stored_already() {
             self.stored(stored?);
         }
         loop {
-            if let Some(bytes) = self.store.parts.cut(self.next_number(), self.rope.len()) {
+            if let Some(bytes) = self.store.parts.cut(self.next_number(), self.queue.len()) {
                 self.send(bytes).await?;
-            } else if self.room.has_room_behind(self.rope.len()) {
+            } else if self.memory.may_receive(self.queue.len()) {
                 return Ok(());
-            } else if self.room.go_on(self.arrived).await? {
-                // It had only begun.
-            } else if self.room.grow() {
-                // Perhaps more is needed.
+            } else if self.memory.acquire_more(self.arrived).await? {
+                // The upload held memory for its first bytes only.
+            } else if self.memory.grow() {
+                // Perhaps the chunk needs still more.
             } else if let Some(stored) = self.sending.stored().await {
                 self.stored(stored?);
-            } else if let Some(bytes) = self.store.parts.cut_early(self.rope.len()) {
+            } else if let Some(bytes) = self.store.parts.cut_early(self.queue.len()) {
                 self.send(bytes).await?;
             } else {
-                self.room.wait(self.store.parts).await?;
+                self.memory.wait_for_more(self.store.parts).await?;
             }
         }
     }
 
-    fn stored(&mut self, (part, base): (Sent, Held)) {
-        self.room.take_back(base);
-        self.sent_once &= part.once;
+    fn stored(&mut self, (part, base): (SentPart, UploadMemoryPermit)) {
+        self.memory.return_base(base);
+        self.sent_once &= part.sent_once;
         self.parts.push(part.part);
     }
 
-    /// The number that the next part gets, or would get if the session's upload takes it.
+    /// The number of the next part in the upload that is open, or in the session's upload.
     fn next_number(&self) -> u16 {
         let open = self.open.as_ref().map(|open| open.upload.next);
         open.or(self.before.upload.as_ref().map(|upload| upload.next))
             .unwrap_or(1)
     }
 
-    /// Sends the first bytes as a part.
+    /// Sends the first `bytes` of the queue as a part.
     async fn send(&mut self, bytes: usize) -> Result<(), StoreError> {
-        let content = self.rope.cut(bytes);
-        let lent = self.room.lend(content.len());
-        let (number, is_proven) = {
+        let content = self.queue.cut(bytes);
+        let permits = self.memory.split_for_part(content.len());
+        let (number, is_confirmed) = {
             let open = self.open().await?;
-            open.has_numbers()?;
-            (open.upload.next, open.proven)
+            open.check_numbers()?;
+            (open.upload.next, open.is_confirmed)
         };
-        if is_proven {
+        if is_confirmed {
             let open = self.open().await?;
             let target = open.target.clone();
             open.count(&content);
-            self.sending.start(&target, number, content, lent);
+            self.sending.start(&target, number, content, permits);
             return Ok(());
         }
-        // The first part that follows an earlier body is sent alone: should the upload have been sealed in the
-        // meantime, nothing of this body is lost yet, and another upload can take it.
+        // The first part after an earlier body is sent alone. If the upload has been sealed in the meantime, no bytes
+        // of this body are lost yet, and another upload can receive them.
         let mut part = self.send_alone(number, &content).await?;
         if part.is_none() {
             self.begin().await?;
             part = self.send_alone(self.next_number(), &content).await?;
         }
-        let part = part.ok_or_else(|| StoreError::failed("an upload that was just begun is gone"))?;
-        self.room.take_back(lent.base);
+        let part = part.ok_or_else(|| StoreError::failed("a multipart upload that was just begun does not exist"))?;
+        self.memory.return_base(permits.base);
         self.parts.push(part);
         let open = self.open().await?;
-        open.proven = true;
+        open.is_confirmed = true;
         open.count(&content);
         Ok(())
     }
 
-    /// Sends a part and waits for it. `None`: the upload is gone.
-    async fn send_alone(&mut self, number: u16, content: &Content) -> Result<Option<Part>, StoreError> {
-        let deadline = self.span.begin();
+    /// Sends a part and waits for the response. `None`: the upload does not exist any more.
+    async fn send_alone(&mut self, number: u16, content: &ByteChunks) -> Result<Option<StoredPart>, StoreError> {
+        let deadline = self.timeout.start();
         let bucket = Arc::clone(&self.store.bucket);
         let target = self.open().await?.target.clone();
         match bucket.upload_part(&target, number, content, deadline).await {
             Ok(sent) => {
-                self.sent_once &= sent.once;
+                self.sent_once &= sent.sent_once;
                 Ok(Some(sent.part))
             }
-            Err(fault) if fault.is_absent() => Ok(None),
-            Err(fault) => Err(fault.into()),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 
-    /// The upload that takes this body's parts: the session's if nobody else can be using it, else a new one.
-    async fn open(&mut self) -> Result<&mut Open, StoreError> {
+    /// The upload that receives this body's parts: the session's if no other attempt can be using it, otherwise a new
+    /// one.
+    async fn open(&mut self) -> Result<&mut BodyUpload, StoreError> {
         if self.open.is_none() {
             match self.usable() {
                 Some(upload) => {
-                    let target = Target {
+                    let target = MultipartTarget {
                         key: self.key(upload.attempt),
                         id: upload.id.clone(),
                         checksums: upload.checksums,
                     };
-                    self.open = Some(Open {
+                    self.open = Some(BodyUpload {
                         upload,
                         target,
-                        begun: None,
-                        proven: false,
+                        abort_on_drop: None,
+                        is_confirmed: false,
                     });
                 }
                 None => self.begin().await?,
@@ -326,28 +342,28 @@ impl<'a> Writer<'a> {
         }
         self.open
             .as_mut()
-            .ok_or_else(|| StoreError::failed("an upload was opened and is not there"))
+            .ok_or_else(|| StoreError::failed("a multipart upload was opened but is not recorded"))
     }
 
-    fn usable(&self) -> Option<OpenUpload> {
+    fn usable(&self) -> Option<OpenMultipart> {
         let upload = self.before.upload.as_ref()?;
-        let is_crowded = self.store.parts.is_crowded(upload.next, self.expected);
-        let is_usable = self.before.is_followed_by(self.attempt.number) && !is_crowded;
+        let is_nearly_full = self.store.parts.is_nearly_full(upload.next, self.expected);
+        let is_usable = self.before.is_followed_by(self.attempt.number) && !is_nearly_full;
         is_usable.then(|| upload.clone())
     }
 
-    /// Begins an upload behind what was stored before.
+    /// Begins a new upload for the bytes after those stored before.
     async fn begin(&mut self) -> Result<(), StoreError> {
         let key = self.key(self.attempt.number);
         let bucket = &self.store.bucket;
-        // Stores differ in the checksums that they answer for what is copied from other uploads.
+        // Stores differ in the checksums that they return for bytes copied from other uploads.
         let may_have_checksums = self.before.upload.is_none();
-        let (target, repeated) = bucket.begin(&key, may_have_checksums, self.span.begin()).await?;
-        self.littered |= repeated;
-        let begun = Begun {
+        let (target, repeated) = bucket.begin(&key, may_have_checksums, self.timeout.start()).await?;
+        self.has_unrecorded_uploads |= repeated;
+        let abort_on_drop = AbortOnDrop {
             bucket: Arc::clone(bucket),
             target: Some(target.clone()),
-            span: self.span,
+            timeout: self.timeout,
         };
         let (prefix, first) = match &self.before.upload {
             Some(before) => {
@@ -356,7 +372,7 @@ impl<'a> Writer<'a> {
             }
             None => (0, 1),
         };
-        let upload = OpenUpload {
+        let upload = OpenMultipart {
             attempt: self.attempt.number,
             id: target.id.clone(),
             prefix,
@@ -365,26 +381,26 @@ impl<'a> Writer<'a> {
             own: 0,
             checksums: target.checksums,
         };
-        self.open = Some(Open {
+        self.open = Some(BodyUpload {
             upload,
             target: target.clone(),
-            begun: Some(begun),
-            proven: true,
+            abort_on_drop: Some(abort_on_drop),
+            is_confirmed: true,
         });
         match self.before.tail {
-            Some(tail) if !self.store.is_carried(&self.before, tail) => self.copy(&target, tail).await,
+            Some(tail) if !self.store.is_resent(&self.before, tail) => self.copy(&target, tail).await,
             _ => Ok(()),
         }
     }
 
     /// Makes a single object the first part.
-    async fn copy(&mut self, target: &Target, tail: Tail) -> Result<(), StoreError> {
+    async fn copy(&mut self, target: &MultipartTarget, tail: TailObject) -> Result<(), StoreError> {
         let source = self.key(tail.attempt);
         let number = self.next_number();
         let copied = self
             .store
             .bucket
-            .copy_small(target, number, (&source, tail.size), None, self.span.begin());
+            .copy_small(target, number, (&source, tail.size), None, self.timeout.start());
         let part = copied.await?;
         if let Some(open) = &mut self.open {
             open.upload.next += 1;
@@ -394,19 +410,19 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Stores what is left, and tells what the session holds now.
+    /// Stores the remaining bytes, and returns the new state of the session.
     async fn finish(&mut self, sha256: Option<[u8; 32]>) -> Result<Appended, StoreError> {
-        let follows_large = |tail: Tail| !self.store.is_carried(&self.before, tail);
+        let follows_large = |tail: TailObject| !self.store.is_resent(&self.before, tail);
         let is_object =
             self.open.is_none() && self.before.upload.is_none() && !self.before.tail.is_some_and(follows_large);
-        let rest = self.rope.len();
+        let rest = self.queue.len();
         let mut tail = None;
         if is_object {
             tail = Some(self.put(self.store.keys.object(self.attempt), sha256).await?);
         } else if self.store.parts.is_part(rest) {
             self.send(rest).await?;
         } else if rest > 0 {
-            // What is sealed in the end gets the name of an attempt that no other can have sealed.
+            // The key of the sealed object must contain an attempt whose upload no other attempt can have sealed.
             self.open().await?;
             tail = Some(self.put(self.store.keys.staged(self.attempt), None).await?);
         }
@@ -418,23 +434,23 @@ impl<'a> Writer<'a> {
         let upload = upload.or_else(|| self.before.upload.clone());
         let part = match &upload {
             Some(upload) if !self.parts.is_empty() => {
-                let run = Run {
+                let record = PartsRecord {
                     attempt: upload.attempt,
                     id: upload.id.clone(),
                     prefix: upload.prefix,
                     first: upload.first,
                     parts: std::mem::take(&mut self.parts),
                 };
-                Some(run.encode()?)
+                Some(record.encode()?)
             }
             _ => None,
         };
-        let state = State {
+        let state = UploadState {
             bodies: self.before.bodies + 1,
             last: self.attempt.number,
             upload,
             tail,
-            littered: self.littered,
+            has_unrecorded_uploads: self.has_unrecorded_uploads,
         };
         Ok(Appended {
             state: state.encode()?,
@@ -442,48 +458,49 @@ impl<'a> Writer<'a> {
         })
     }
 
-    /// Stores what is left as an object.
-    async fn put(&mut self, key: String, sha256: Option<[u8; 32]>) -> Result<Tail, StoreError> {
-        let content = self.rope.cut(usize::MAX);
-        let deadline = self.span.begin();
+    /// Stores the remaining bytes as an object.
+    async fn put(&mut self, key: String, sha256: Option<[u8; 32]>) -> Result<TailObject, StoreError> {
+        let content = self.queue.cut(usize::MAX);
+        let deadline = self.timeout.start();
         self.store.bucket.put(&key, &content, sha256, deadline).await?;
-        Ok(Tail {
+        Ok(TailObject {
             attempt: self.attempt.number,
             size: content.len() as u64,
         })
     }
 
-    /// The body is stored.
-    fn keep(&mut self) {
-        if let Some(begun) = self.open.as_mut().and_then(|open| open.begun.as_mut()) {
-            begun.target = None;
+    /// Keeps the upload that this attempt began, since the body is stored.
+    fn commit(&mut self) {
+        if let Some(abort_on_drop) = self.open.as_mut().and_then(|open| open.abort_on_drop.as_mut()) {
+            abort_on_drop.target = None;
         }
     }
 
-    /// The body is lost. Whether nothing of it can reach the session's upload any more: then the next one may write to
-    /// it. What is under way is waited for, and not broken off: its bytes may all be with the store.
-    async fn settle(&mut self) -> bool {
-        let is_shared = self.open.as_ref().is_some_and(|open| open.begun.is_none());
-        let mut settled = true;
+    /// Cancels a body that failed. Returns whether nothing of it can still reach the session's upload; then the next
+    /// body may use the same upload. It waits for parts in flight and does not abort them, because the store may have
+    /// all their bytes.
+    async fn finish_and_cancel(&mut self) -> bool {
+        let is_shared = self.open.as_ref().is_some_and(|open| open.abort_on_drop.is_none());
+        let mut is_finished = true;
         if is_shared {
-            let stored = tokio::time::timeout(SETTLING, self.sending.all_stored_once()).await;
-            settled = self.sent_once && stored == Ok(true);
+            let stored = tokio::time::timeout(PARTS_TIMEOUT, self.sending.all_stored_once()).await;
+            is_finished = self.sent_once && stored == Ok(true);
         }
-        self.give_up().await;
-        settled
+        self.cancel().await;
+        is_finished
     }
 
-    /// The body is lost; what this attempt has begun goes with it. An answer to somebody may be waiting for this, so
-    /// that it is done beside.
-    async fn give_up(&mut self) {
+    /// Cancels a body that failed, and aborts the upload that this attempt began. A background task sends the abort,
+    /// since a client may be waiting for the response.
+    async fn cancel(&mut self) {
         self.sending.stop().await;
         self.open = None;
     }
 }
 
-impl Open {
-    /// Whether another part can be sent.
-    fn has_numbers(&self) -> Result<(), StoreError> {
+impl BodyUpload {
+    /// Returns an error if no part number is left.
+    fn check_numbers(&self) -> Result<(), StoreError> {
         if self.upload.next > LAST_NUMBER {
             return Err(StoreError::failed(
                 "an upload has used up the 10,000 parts that the protocol allows",
@@ -492,8 +509,8 @@ impl Open {
         Ok(())
     }
 
-    /// Counts a part that is on its way.
-    fn count(&mut self, content: &Content) {
+    /// Counts a part that is being sent.
+    fn count(&mut self, content: &ByteChunks) {
         self.upload.next += 1;
         self.upload.own += content.len() as u64;
     }

@@ -1,4 +1,4 @@
-//! The SDK's client, set up so that nothing is retried, checked or timed behind this crate's back.
+//! Configures the SDK's client: it neither retries requests, nor adds checksums, nor limits times; this crate does.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,23 +22,23 @@ use registry::clock::ServiceClock;
 
 use crate::options::{Options, PathStyle};
 
-/// How long connecting may take.
+/// Maximum time for connecting.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// The region that stores without regions are asked for.
+/// The region in requests to stores that have no regions.
 const ANY_REGION: &str = "us-east-1";
 
-/// Reads what the SDK's variables and files say. Makes requests only where nothing says the region or the credentials,
-/// on machines that have them from their cloud.
+/// Loads the configuration from the SDK's variables and files. It sends requests only on machines whose cloud provides
+/// the region or the credentials, and only if nothing else provides them.
 pub(crate) async fn load(options: &Options, credentials: Option<SharedCredentialsProvider>) -> SdkConfig {
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .http_client(aws_client::http_client())
-        // Retries are this crate's own: they know the time that a call has, and are counted.
+        // This crate retries by itself: it knows the time limit of a call, and counts the requests.
         .retry_config(RetryConfig::disabled())
-        // Streams that stall are watched where they are read and sent.
+        // The code that reads and sends streams detects stalled ones.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT).build())
-        // What is worth a checksum gets one here; what the SDK adds goes into trailers, which not all stores know.
+        // This crate adds the checksums that it needs. The SDK would add trailers, which not all stores support.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
     if let Some(credentials) = credentials {
@@ -58,7 +58,7 @@ pub(crate) async fn load(options: &Options, credentials: Option<SharedCredential
     }
     loader = match (&options.region, &options.endpoint) {
         (Some(region), _) => loader.region(Region::new(region.clone())),
-        // No instance is asked for a region that the store has not.
+        // The cloud instance is not asked for a region, since the store has none.
         (None, Some(_)) => {
             let mut profile = ProfileFileRegionProvider::builder();
             if let Some(name) = &options.profile {
@@ -74,7 +74,7 @@ pub(crate) async fn load(options: &Options, credentials: Option<SharedCredential
     loader.load().await
 }
 
-/// The configuration of the client, and the one that signs URLs.
+/// The configuration of the client, and the configuration that signs URLs.
 pub(crate) async fn configure(sdk: &SdkConfig, options: &Options, clock: &Arc<ServiceClock>) -> (Config, Config) {
     let mut builder = config::Builder::from(sdk).interceptor(ClockWatch::new("the object store", clock.clone()));
     if sdk.region().is_none() {
@@ -93,8 +93,8 @@ pub(crate) async fn configure(sdk: &SdkConfig, options: &Options, clock: &Arc<Se
     (own, signing)
 }
 
-/// Whether requests go to AWS itself. The endpoint may come from an option, a variable or a file, so the SDK is asked
-/// where it would send one.
+/// Whether requests go to AWS itself. The endpoint may come from an option, a variable or a file, so the SDK determines
+/// the URL of a request.
 async fn is_aws(config: Config) -> bool {
     let Some(url) = url_of(&config, "bucket").await else {
         return true;
@@ -104,7 +104,7 @@ async fn is_aws(config: Config) -> bool {
     host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn")
 }
 
-/// Scheme, host and path of a request for an object of `bucket`, as the SDK would make it.
+/// The scheme, host and path of a request for an object of `bucket`, as the SDK makes it.
 pub(crate) async fn url_of(config: &Config, bucket: &str) -> Option<String> {
     let credentials = Credentials::new("nobody", "nothing", None, None, "to see the host");
     let client = Client::from_conf(config.to_builder().credentials_provider(credentials).build());

@@ -1,12 +1,12 @@
-//! Writing and reading of the small binary records that sessions keep.
+//! Encodes and decodes the small binary records that sessions keep.
 
 use registry::store::StoreError;
 
 /// Appends fields, little-endian.
 #[derive(Default)]
-pub(crate) struct Writer(Vec<u8>);
+pub(crate) struct FieldWriter(Vec<u8>);
 
-impl Writer {
+impl FieldWriter {
     pub(crate) fn new(format: u8) -> Self {
         Self(vec![format])
     }
@@ -31,10 +31,10 @@ impl Writer {
         self.0.extend(value);
     }
 
-    /// At most 65,535 bytes; what an object store calls its uploads and parts is far shorter.
+    /// A text of at most 65,535 bytes; an object store's ids and entity tags are far shorter.
     pub(crate) fn text(&mut self, value: &str) -> Result<(), StoreError> {
         let length = u16::try_from(value.len())
-            .map_err(|_| StoreError::failed("the object store answered a name of more than 64 KiB"))?;
+            .map_err(|_| StoreError::failed("the object store returned an id or entity tag of more than 64 KiB"))?;
         self.u16(length);
         self.bytes(value.as_bytes());
         Ok(())
@@ -45,20 +45,20 @@ impl Writer {
     }
 }
 
-/// Takes fields off the front.
-pub(crate) struct Reader<'a>(&'a [u8]);
+/// Reads fields from the beginning of a record.
+pub(crate) struct FieldReader<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
-    /// Checks the first byte, which tells the format.
+impl<'a> FieldReader<'a> {
+    /// Checks the first byte, which is the format version.
     pub(crate) fn new(record: &'a [u8], format: u8) -> Result<Self, StoreError> {
         match record.split_first() {
             Some((first, rest)) if *first == format => Ok(Self(rest)),
-            _ => Err(foreign()),
+            _ => Err(unknown_format()),
         }
     }
 
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], StoreError> {
-        let (field, rest) = self.0.split_first_chunk::<N>().ok_or_else(foreign)?;
+        let (field, rest) = self.0.split_first_chunk::<N>().ok_or_else(unknown_format)?;
         self.0 = rest;
         Ok(*field)
     }
@@ -81,17 +81,21 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn text(&mut self) -> Result<String, StoreError> {
         let length = self.u16()?.into();
-        let (text, rest) = self.0.split_at_checked(length).ok_or_else(foreign)?;
+        let (text, rest) = self.0.split_at_checked(length).ok_or_else(unknown_format)?;
         self.0 = rest;
-        String::from_utf8(text.to_vec()).map_err(|_| foreign())
+        String::from_utf8(text.to_vec()).map_err(|_| unknown_format())
     }
 
-    /// Nothing may be left over.
+    /// Checks that no bytes are left.
     pub(crate) fn end(&self) -> Result<(), StoreError> {
-        if self.0.is_empty() { Ok(()) } else { Err(foreign()) }
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(unknown_format())
+        }
     }
 }
 
-fn foreign() -> StoreError {
-    StoreError::failed("the record of an upload is not in a format that this version writes")
+fn unknown_format() -> StoreError {
+    StoreError::failed("the record of an upload is not in a format that this version reads")
 }

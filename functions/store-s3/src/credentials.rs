@@ -1,8 +1,8 @@
-//! The credentials that sign URLs, and when they end.
+//! The cache of the credentials that sign URLs, with their expiry.
 //!
-//! The SDK caches credentials for its own requests and does not tell when they end; but no URL works for longer than
-//! what it was signed with, and redirects must say for how long they work. So signing has a cache of its own, over the
-//! same chain of providers.
+//! The SDK caches credentials for its own requests and does not expose their expiry. But no URL works longer than the
+//! credentials that signed it, and redirects must state how long their URL works. So signing has a cache of its own,
+//! over the same chain of providers.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -13,115 +13,116 @@ use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvid
 use registry::store::{Reason, StoreError};
 use tokio::time::Instant;
 
-use crate::fault::chain;
+use crate::error::chain;
 
-/// How often credentials that end soon are asked for again: some sources answer the same ones until the last minutes.
-const PAUSE: Duration = Duration::from_secs(30);
+/// Minimum time between two requests for credentials that expire soon: some sources return the same ones until their
+/// last minutes.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(30);
 
-/// For how long a failure is the answer to everybody, where there are no credentials that work.
-const FAILED: Duration = Duration::from_secs(3);
+/// How long all callers get the same failure if there are no valid credentials.
+const FAILURE_SHARED_FOR: Duration = Duration::from_secs(3);
 
-/// How long asking may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Maximum time for a request for credentials.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Keeps credentials while they are good.
-pub(crate) struct Lender {
+/// Caches credentials while they are valid.
+pub(crate) struct CredentialsCache {
     provider: SharedCredentialsProvider,
-    kept: Mutex<Option<Kept>>,
-    /// What became of asking last; held while asking.
-    asked: tokio::sync::Mutex<Option<Asked>>,
+    cached: Mutex<Option<CachedCredentials>>,
+    /// The result of the last request for credentials. Locked during a request.
+    last: tokio::sync::Mutex<Option<LastRequest>>,
 }
 
 /// Credentials, and when they were received.
 #[derive(Clone)]
-struct Kept {
+struct CachedCredentials {
     credentials: Credentials,
     since: SystemTime,
 }
 
-struct Asked {
+struct LastRequest {
     at: Instant,
     failed: Option<String>,
 }
 
-impl fmt::Debug for Lender {
+impl fmt::Debug for CredentialsCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lender").finish_non_exhaustive()
+        f.debug_struct("CredentialsCache").finish_non_exhaustive()
     }
 }
 
-impl Lender {
+impl CredentialsCache {
     pub(crate) fn new(provider: SharedCredentialsProvider) -> Self {
         Self {
             provider,
-            kept: Mutex::default(),
-            asked: tokio::sync::Mutex::default(),
+            cached: Mutex::default(),
+            last: tokio::sync::Mutex::default(),
         }
     }
 
-    /// Credentials that last for `wanted` from `now` on, or for half of their life at least, or as long as any that can be
-    /// had.
-    pub(crate) async fn lend(&self, now: SystemTime, wanted: Duration) -> Result<Credentials, StoreError> {
-        let kept = self.kept();
-        if let Some(kept) = &kept
-            && kept.is_fresh(now, wanted)
+    /// Credentials that are valid for `wanted` from `now` on, or for at least half of their lifetime. If there are
+    /// none, those that expire last.
+    pub(crate) async fn get(&self, now: SystemTime, wanted: Duration) -> Result<Credentials, StoreError> {
+        let cached = self.cached();
+        if let Some(cached) = &cached
+            && cached.is_fresh(now, wanted)
         {
-            return Ok(kept.credentials.clone());
+            return Ok(cached.credentials.clone());
         }
-        let usable = kept.filter(|kept| kept.lasts(now));
-        let mut asked = match (&usable, self.asked.try_lock()) {
-            (_, Ok(asked)) => asked,
-            // Somebody else is asking, and these are still good.
-            (Some(kept), Err(_)) => return Ok(kept.credentials.clone()),
-            (None, Err(_)) => self.asked.lock().await,
+        let usable = cached.filter(|cached| cached.is_valid_at(now));
+        let mut last = match (&usable, self.last.try_lock()) {
+            (_, Ok(last)) => last,
+            // Another task is requesting credentials, and the cached ones are still valid.
+            (Some(cached), Err(_)) => return Ok(cached.credentials.clone()),
+            (None, Err(_)) => self.last.lock().await,
         };
-        // Somebody may have asked in the meantime.
-        let before = asked.as_ref();
-        if let Some(kept) = self.kept()
-            && (kept.is_fresh(now, wanted)
-                || (kept.lasts(now) && before.is_some_and(|asked| asked.at.elapsed() < PAUSE)))
+        // Another task may have requested credentials in the meantime.
+        let before = last.as_ref();
+        if let Some(cached) = self.cached()
+            && (cached.is_fresh(now, wanted)
+                || (cached.is_valid_at(now) && before.is_some_and(|last| last.at.elapsed() < RENEWAL_PAUSE)))
         {
-            return Ok(kept.credentials);
+            return Ok(cached.credentials);
         }
         if usable.is_none()
-            && let Some(Asked { at, failed: Some(why) }) = before
-            && at.elapsed() < FAILED
+            && let Some(LastRequest { at, failed: Some(why) }) = before
+            && at.elapsed() < FAILURE_SHARED_FOR
         {
-            return Err(none(why));
+            return Err(no_credentials(why));
         }
-        let answer = tokio::time::timeout(PATIENCE, self.provider.provide_credentials()).await;
+        let answer = tokio::time::timeout(TIMEOUT, self.provider.provide_credentials()).await;
         let why = match answer {
             Ok(Ok(credentials)) => {
-                *asked = Some(Asked::now(None));
-                self.keep(&credentials, now);
+                *last = Some(LastRequest::now(None));
+                self.store(&credentials, now);
                 return Ok(credentials);
             }
             Ok(Err(error)) => chain(&error),
-            Err(_) => "no answer".to_owned(),
+            Err(_) => "no response".to_owned(),
         };
-        let unavailable = none(&why);
-        *asked = Some(Asked::now(Some(why)));
-        usable.map(|kept| kept.credentials).ok_or(unavailable)
+        let unavailable = no_credentials(&why);
+        *last = Some(LastRequest::now(Some(why)));
+        usable.map(|cached| cached.credentials).ok_or(unavailable)
     }
 
-    /// Those that end when the ones before them do are as old as these.
-    fn keep(&self, credentials: &Credentials, now: SystemTime) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = kept
+    /// Credentials with the same expiry as the ones before keep their time of receipt.
+    fn store(&self, credentials: &Credentials, now: SystemTime) {
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = cached
             .as_ref()
-            .filter(|kept| kept.credentials.expiry() == credentials.expiry());
-        *kept = Some(Kept {
-            since: same.map_or(now, |kept| kept.since),
+            .filter(|cached| cached.credentials.expiry() == credentials.expiry());
+        *cached = Some(CachedCredentials {
+            since: same.map_or(now, |cached| cached.since),
             credentials: credentials.clone(),
         });
     }
 
-    fn kept(&self) -> Option<Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn cached(&self) -> Option<CachedCredentials> {
+        self.cached.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-impl Asked {
+impl LastRequest {
     fn now(failed: Option<String>) -> Self {
         Self {
             at: Instant::now(),
@@ -130,26 +131,26 @@ impl Asked {
     }
 }
 
-impl Kept {
-    fn lasts(&self, until: SystemTime) -> bool {
-        self.credentials.expiry().is_none_or(|end| end > until)
+impl CachedCredentials {
+    fn is_valid_at(&self, time: SystemTime) -> bool {
+        self.credentials.expiry().is_none_or(|end| end > time)
     }
 
-    /// Whether no others are needed yet. Those that never live for `wanted` are renewed at half of their life: with every
-    /// renewal, URLs change.
+    /// Whether no renewal is needed yet. Credentials that are never valid for `wanted` are renewed after half of their
+    /// lifetime, because URLs change with every renewal.
     fn is_fresh(&self, now: SystemTime, wanted: Duration) -> bool {
         let Some(end) = self.credentials.expiry() else {
             return true;
         };
-        let life = end.duration_since(self.since).unwrap_or_default();
-        self.lasts(now + wanted.min(life / 2))
+        let lifetime = end.duration_since(self.since).unwrap_or_default();
+        self.is_valid_at(now + wanted.min(lifetime / 2))
     }
 }
 
-fn none(why: &str) -> StoreError {
+fn no_credentials(why: &str) -> StoreError {
     StoreError::because(
         Reason::ObjectStoreUnreachable,
-        format!("there are no credentials to sign URLs with: {why}"),
+        format!("no credentials are available for signing URLs: {why}"),
     )
 }
 
@@ -165,13 +166,13 @@ mod tests {
     use super::*;
 
     const HOUR: Duration = Duration::from_hours(1);
-    const LIFE: Duration = Duration::from_mins(15);
+    const LIFETIME: Duration = Duration::from_mins(15);
 
-    /// Answers the next of some ends each time, then fails.
+    /// Returns credentials with the next of these expiry times on each call, then fails.
     #[derive(Debug)]
-    struct Source(Vec<Option<SystemTime>>, Arc<AtomicU32>);
+    struct SequenceProvider(Vec<Option<SystemTime>>, Arc<AtomicU32>);
 
-    impl ProvideCredentials for Source {
+    impl ProvideCredentials for SequenceProvider {
         fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
         where
             Self: 'a,
@@ -184,43 +185,43 @@ mod tests {
         }
     }
 
-    fn lender(ends: Vec<Option<SystemTime>>) -> (Lender, Arc<AtomicU32>) {
-        let asked = Arc::<AtomicU32>::default();
-        let lender = Lender::new(SharedCredentialsProvider::new(Source(ends, asked.clone())));
-        (lender, asked)
+    fn cache(ends: Vec<Option<SystemTime>>) -> (CredentialsCache, Arc<AtomicU32>) {
+        let last = Arc::<AtomicU32>::default();
+        let cache = CredentialsCache::new(SharedCredentialsProvider::new(SequenceProvider(ends, last.clone())));
+        (cache, last)
     }
 
     #[tokio::test]
-    async fn credentials_without_an_end_are_asked_for_once() {
-        let (lender, asked) = lender(vec![None]);
+    async fn credentials_without_expiry_are_requested_once() {
+        let (cache, last) = cache(vec![None]);
         for _ in 0..5 {
-            lender.lend(SystemTime::now(), LIFE).await.unwrap();
+            cache.get(SystemTime::now(), LIFETIME).await.unwrap();
         }
-        assert_eq!(asked.load(Ordering::SeqCst), 1);
+        assert_eq!(last.load(Ordering::SeqCst), 1);
     }
 
     #[tokio::test]
-    async fn credentials_that_end_soon_are_renewed_if_they_can_be() {
+    async fn credentials_that_expire_soon_are_renewed_if_possible() {
         let start = SystemTime::now();
-        let (lender, asked) = lender(vec![Some(start + HOUR), Some(start + HOUR), Some(start + 3 * HOUR)]);
-        let ends = async |after: Duration| lender.lend(start + after, LIFE).await.unwrap().expiry().unwrap();
+        let (cache, last) = cache(vec![Some(start + HOUR), Some(start + HOUR), Some(start + 3 * HOUR)]);
+        let ends = async |after: Duration| cache.get(start + after, LIFETIME).await.unwrap().expiry().unwrap();
         assert_eq!(ends(Duration::ZERO).await, start + HOUR);
-        // The source has no others yet, and is left alone for a while.
+        // The source has no newer credentials yet, and is not asked again for a while.
         let soon = Duration::from_mins(50);
         assert_eq!(ends(soon).await, start + HOUR);
         assert_eq!(ends(soon).await, start + HOUR);
-        assert!(asked.load(Ordering::SeqCst) <= 2);
-        *lender.asked.lock().await = None;
-        lender.lend(start + soon, LIFE).await.unwrap();
-        *lender.asked.lock().await = None;
+        assert!(last.load(Ordering::SeqCst) <= 2);
+        *cache.last.lock().await = None;
+        cache.get(start + soon, LIFETIME).await.unwrap();
+        *cache.last.lock().await = None;
         assert_eq!(ends(soon).await, start + 3 * HOUR);
     }
 
-    /// Fails after some time, and counts.
+    /// Fails after some time, and counts the calls.
     #[derive(Debug)]
-    struct Silent(Duration, Arc<AtomicU32>);
+    struct FailingProvider(Duration, Arc<AtomicU32>);
 
-    impl ProvideCredentials for Silent {
+    impl ProvideCredentials for FailingProvider {
         fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
         where
             Self: 'a,
@@ -233,41 +234,41 @@ mod tests {
         }
     }
 
-    /// Everybody who waits for the one that asks gets its answer, also if it is none.
+    /// All tasks that wait for one request get its result, also a failure.
     #[tokio::test(start_paused = true)]
-    async fn a_failure_is_shared_by_those_who_wait() {
+    async fn all_waiting_tasks_get_the_same_failure() {
         for (answered_after, waited) in [(4, 4), (3600, 10)] {
-            let asked = Arc::<AtomicU32>::default();
-            let source = Silent(Duration::from_secs(answered_after), asked.clone());
-            let lender = Arc::new(Lender::new(SharedCredentialsProvider::new(source)));
+            let last = Arc::<AtomicU32>::default();
+            let source = FailingProvider(Duration::from_secs(answered_after), last.clone());
+            let cache = Arc::new(CredentialsCache::new(SharedCredentialsProvider::new(source)));
             let began = Instant::now();
             let waiting: Vec<_> = (0..100)
                 .map(|_| {
-                    let lender = lender.clone();
-                    tokio::spawn(async move { lender.lend(SystemTime::now(), LIFE).await })
+                    let cache = cache.clone();
+                    tokio::spawn(async move { cache.get(SystemTime::now(), LIFETIME).await })
                 })
                 .collect();
             for one in waiting {
                 assert!(one.await.unwrap().is_err());
             }
             assert_eq!(began.elapsed().as_secs(), waited);
-            assert_eq!(asked.load(Ordering::SeqCst), 1);
-            // Also with those who come a little later, and not for long.
-            assert!(lender.lend(SystemTime::now(), LIFE).await.is_err());
-            assert_eq!(asked.load(Ordering::SeqCst), 1);
-            tokio::time::advance(FAILED).await;
-            assert!(lender.lend(SystemTime::now(), LIFE).await.is_err());
-            assert_eq!(asked.load(Ordering::SeqCst), 2);
+            assert_eq!(last.load(Ordering::SeqCst), 1);
+            // Tasks that come a little later get the same failure, but not for long.
+            assert!(cache.get(SystemTime::now(), LIFETIME).await.is_err());
+            assert_eq!(last.load(Ordering::SeqCst), 1);
+            tokio::time::advance(FAILURE_SHARED_FOR).await;
+            assert!(cache.get(SystemTime::now(), LIFETIME).await.is_err());
+            assert_eq!(last.load(Ordering::SeqCst), 2);
         }
     }
 
     #[tokio::test]
-    async fn credentials_that_cannot_be_renewed_serve_to_their_end() {
+    async fn credentials_that_cannot_be_renewed_are_used_until_they_expire() {
         let start = SystemTime::now();
-        let (lender, _) = lender(vec![Some(start + HOUR)]);
-        lender.lend(start, LIFE).await.unwrap();
-        *lender.asked.lock().await = None;
-        assert!(lender.lend(start + HOUR - LIFE / 2, LIFE).await.is_ok());
-        assert!(lender.lend(start + HOUR, LIFE).await.is_err());
+        let (cache, _) = cache(vec![Some(start + HOUR)]);
+        cache.get(start, LIFETIME).await.unwrap();
+        *cache.last.lock().await = None;
+        assert!(cache.get(start + HOUR - LIFETIME / 2, LIFETIME).await.is_ok());
+        assert!(cache.get(start + HOUR, LIFETIME).await.is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! What goes wrong with requests, and what of it passes.
+//! Errors of requests, and which of them are transient.
 
 use std::error::Error;
 use std::fmt;
@@ -9,10 +9,10 @@ use registry::store::{Reason, StoreError};
 
 use crate::statistics::Operation;
 
-/// A request that was not done.
+/// A failed request.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Fault {
-    /// The store said no; asking again would change nothing.
+pub(crate) enum RequestError {
+    /// The store refused the request; a retry would change nothing.
     #[error("{} was refused with {status} {code}: {message}", .operation.name())]
     Refused {
         operation: Operation,
@@ -20,35 +20,36 @@ pub(crate) enum Fault {
         code: String,
         message: String,
     },
-    /// No answer, or one that passes; until the time was up.
-    #[error("{} did not succeed in {attempts} attempts; the last one: {last}", .operation.name())]
+    /// Every attempt failed with a transient error or without a response, until the attempts or the time were
+    /// exhausted.
+    #[error("{} failed in {attempts} attempts; the last error: {last}", .operation.name())]
     Exhausted {
         operation: Operation,
         attempts: u32,
-        last: Passing,
+        last: TransientError,
     },
 }
 
-/// The code of an answer that brings less than was asked for because there is no more.
+/// The code of a response that has fewer bytes than requested because the object has no more.
 pub(crate) const TOO_SHORT: &str = "TooShort";
 
-/// Why an attempt was not the last.
+/// The transient error of one attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Passing {
+pub(crate) struct TransientError {
     pub(crate) reason: Reason,
     pub(crate) text: String,
 }
 
-impl Passing {
-    /// No answer, or one that cannot be used.
-    pub(crate) fn silence(text: impl Into<String>) -> Self {
+impl TransientError {
+    /// No response, or an unusable one.
+    pub(crate) fn no_response(text: impl Into<String>) -> Self {
         Self {
             reason: Reason::ObjectStoreUnreachable,
             text: text.into(),
         }
     }
 
-    /// An answer with an error that passes.
+    /// A response with a transient error.
     pub(crate) fn answered(status: u16, code: &str) -> Self {
         let reason = match code {
             "RequestTimeTooSkewed" => Reason::ClockOff,
@@ -63,14 +64,14 @@ impl Passing {
     }
 }
 
-impl fmt::Display for Passing {
+impl fmt::Display for TransientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-impl Fault {
-    /// The object ends before the range that was asked for.
+impl RequestError {
+    /// The object ends before the requested range.
     pub(crate) fn is_too_short(&self) -> bool {
         match self {
             Self::Refused { status: 416, .. } => true,
@@ -79,48 +80,48 @@ impl Fault {
         }
     }
 
-    /// Whether the store answers and does not let this registry do it, whatever is asked.
-    fn is_refusal_of_all(&self) -> bool {
+    /// Whether the store refuses this registry every request, whatever it asks for.
+    fn refuses_every_request(&self) -> bool {
         matches!(self, Self::Refused { status, code, .. }
             if matches!(status, 301 | 401 | 403) || matches!(code.as_str(), "NoSuchBucket" | "InvalidAccessKeyId"))
     }
 
-    /// The store, the bucket or its owner has no space left: deleting helps, and asking again does not.
+    /// Whether the store, the bucket or its owner has no space left. Deleting objects helps; a retry does not.
     fn is_full(&self) -> bool {
         matches!(self, Self::Refused { status, code, .. } if is_full(*status, code))
     }
 
-    /// The object, the upload or the bucket is not there.
-    pub(crate) fn is_absent(&self) -> bool {
+    /// Whether the object, the upload or the bucket does not exist.
+    pub(crate) fn is_not_found(&self) -> bool {
         match self {
-            // Completing may be refused in the body of an answer whose status was 200 already.
+            // A store may refuse completion in the body of a response with status 200.
             Self::Refused { code, .. } if code == "NoSuchUpload" => true,
-            // An unknown access key is 404 as well on some stores, and means nothing of the kind.
+            // Some stores also answer 404 for an unknown access key. That does not mean that the object is absent.
             Self::Refused { status: 404, code, .. } => code != "InvalidAccessKeyId" && code != "NoSuchBucket",
             _ => false,
         }
     }
 
-    /// The bucket is not there.
-    pub(crate) fn is_no_bucket(&self) -> bool {
+    /// Whether the bucket does not exist.
+    pub(crate) fn is_bucket_not_found(&self) -> bool {
         matches!(self, Self::Refused { code, .. } if code == "NoSuchBucket")
     }
 
-    /// A condition of the request does not hold.
-    pub(crate) fn is_precondition(&self) -> bool {
+    /// Whether a condition of the request was not met.
+    pub(crate) fn is_precondition_failed(&self) -> bool {
         matches!(self, Self::Refused { status: 412, .. })
     }
 
-    /// The store does not know how.
-    pub(crate) fn is_unknown(&self) -> bool {
+    /// Whether the store does not support the request.
+    pub(crate) fn is_unsupported(&self) -> bool {
         matches!(self, Self::Refused { status, code, .. }
             if matches!(status, 405 | 501) || matches!(code.as_str(), "NotImplemented" | "MethodNotAllowed"))
     }
 
-    /// The store does not know how, or does not take what the request says of its checksum: none, or one of another
-    /// kind (an MD5, in the past). Only perhaps: much else is answered with 400, so that nothing follows from it before the
-    /// same request without the checksum was done.
-    pub(crate) fn is_unknown_header(&self) -> bool {
+    /// Whether the store may not support the request, or the checksum in it: it expects none, or one of another kind
+    /// (MD5 in the past). Stores answer 400 for many other reasons too, so this is no proof until the same request
+    /// without the checksum has succeeded.
+    pub(crate) fn may_be_unsupported(&self) -> bool {
         const CODES: &[&str] = &[
             "InvalidArgument",
             "InvalidDigest",
@@ -128,33 +129,34 @@ impl Fault {
             "MalformedXML",
             "MissingContentMD5",
         ];
-        self.is_unknown() || matches!(self, Self::Refused { status: 400, code, .. } if CODES.contains(&code.as_str()))
+        self.is_unsupported()
+            || matches!(self, Self::Refused { status: 400, code, .. } if CODES.contains(&code.as_str()))
     }
 
-    /// A part that was named is not there, or is another.
+    /// Whether a part in the request does not exist, or is another one.
     pub(crate) fn is_invalid_part(&self) -> bool {
         matches!(self, Self::Refused { code, .. } if code == "InvalidPart")
     }
 }
 
-impl From<Fault> for StoreError {
-    fn from(fault: Fault) -> Self {
-        let reason = match &fault {
-            Fault::Exhausted { last, .. } => last.reason,
-            Fault::Refused { .. } if fault.is_full() => Reason::NoSpace,
-            Fault::Refused { .. } if fault.is_refusal_of_all() => Reason::ObjectStoreRefuses,
-            Fault::Refused { .. } => Reason::Failed,
+impl From<RequestError> for StoreError {
+    fn from(error: RequestError) -> Self {
+        let reason = match &error {
+            RequestError::Exhausted { last, .. } => last.reason,
+            RequestError::Refused { .. } if error.is_full() => Reason::NoSpace,
+            RequestError::Refused { .. } if error.refuses_every_request() => Reason::ObjectStoreRefuses,
+            RequestError::Refused { .. } => Reason::Failed,
         };
-        Self::because(reason, fault)
+        Self::because(reason, error)
     }
 }
 
-/// Codes of answers that pass whatever their status is.
-const PASSING: &[&str] = &[
-    "BadDigest", // changed on the way
+/// Codes of transient errors, whatever their status.
+const TRANSIENT: &[&str] = &[
+    "BadDigest", // the body was changed in transit
     "Busy",
     "ConditionalRequestConflict",
-    "ExpiredToken", // every attempt is signed anew
+    "ExpiredToken", // each attempt is signed again
     "ExpiredTokenException",
     "IncompleteBody",
     "InternalError",
@@ -171,13 +173,13 @@ const PASSING: &[&str] = &[
     "XAmzContentSHA256Mismatch",
 ];
 
-/// Whether an error with this code passes.
-pub(crate) fn passes(code: &str) -> bool {
-    PASSING.contains(&code)
+/// Whether an error with this code is transient.
+pub(crate) fn is_transient(code: &str) -> bool {
+    TRANSIENT.contains(&code)
 }
 
-/// Whether an error says that no space is left: by its status (RFC 4918, 11.5), or by the codes that `MinIO` and Ceph give it
-/// with various statuses.
+/// Whether an error means that no space is left: by its status (RFC 4918, 11.5), or by the codes that `MinIO` and Ceph
+/// use with various statuses.
 fn is_full(status: u16, code: &str) -> bool {
     status == 507
         || matches!(
@@ -186,29 +188,29 @@ fn is_full(status: u16, code: &str) -> bool {
         )
 }
 
-/// What an attempt came to: a refusal, or why it is worth another.
-pub(crate) enum Verdict {
-    Refused(Fault),
-    Passing(Passing),
+/// The outcome of a failed attempt: a refusal, or a transient error that allows a retry.
+pub(crate) enum AttemptOutcome {
+    Refused(RequestError),
+    Transient(TransientError),
 }
 
-/// Judges an error of the SDK. Its text goes to the log, so that it holds neither a URL nor a header.
-pub(crate) fn judge<E>(operation: Operation, error: &SdkError<E, HttpResponse>) -> Verdict
+/// Classifies an error of the SDK. The text goes to the log, so it contains neither a URL nor a header.
+pub(crate) fn classify<E>(operation: Operation, error: &SdkError<E, HttpResponse>) -> AttemptOutcome
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
     let SdkError::ServiceError(answer) = error else {
-        return Verdict::Passing(Passing::silence(chain(error)));
+        return AttemptOutcome::Transient(TransientError::no_response(chain(error)));
     };
     let status = answer.raw().status().as_u16();
     let metadata = answer.err();
     let code = metadata.code().unwrap_or("without a code");
     let message = metadata.message().unwrap_or_default();
-    let may_pass = (status >= 500 && status != 501) || matches!(status, 408 | 429) || passes(code);
-    if may_pass && !is_full(status, code) {
-        Verdict::Passing(Passing::answered(status, code))
+    let may_be_transient = (status >= 500 && status != 501) || matches!(status, 408 | 429) || is_transient(code);
+    if may_be_transient && !is_full(status, code) {
+        AttemptOutcome::Transient(TransientError::answered(status, code))
     } else {
-        Verdict::Refused(Fault::Refused {
+        AttemptOutcome::Refused(RequestError::Refused {
             operation,
             status,
             code: code.to_owned(),
@@ -217,7 +219,7 @@ where
     }
 }
 
-/// An error and what caused it, in one line.
+/// The text of an error and of its causes, in one line.
 pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,24 +1,24 @@
-//! What objects are called.
+//! The keys of objects.
 //!
-//! `<prefix>/<id>.<attempt>` is an object, or a multipart upload that is to become one; `<prefix>/<id>.<attempt>.0`
-//! holds bytes that the attempt staged behind an upload, and is never named by anything but its session. Ids are
-//! random, so that keys spread over the partitions of the store. No key is ever the parent of another in the sense of
-//! a file system, since some stores are one.
+//! `<prefix>/<id>.<attempt>` is the key of an object, or of a multipart upload that becomes one.
+//! `<prefix>/<id>.<attempt>.0` is the key of bytes that the attempt staged after a multipart upload; only the session
+//! refers to it. Ids are random, so keys spread over the partitions of the store. No key is a parent folder of another
+//! key, since some stores are file systems.
 
 use registry::store::sessions::Attempt;
 use registry::store::{Location, StoreError};
 
-/// Makes keys below one prefix.
+/// Makes keys with one prefix.
 #[derive(Clone, Debug)]
-pub(crate) struct Keys {
-    /// Empty, or ends in a slash.
+pub(crate) struct ObjectKeys {
+    /// Empty, or ends with a slash.
     prefix: String,
 }
 
 const STAGED: &str = ".0";
 
-impl Keys {
-    /// `None`: a prefix of which some store would make another, or that a URL would change.
+impl ObjectKeys {
+    /// `None`: some store would change the prefix, or it would need encoding in a URL.
     pub(crate) fn new(prefix: &str) -> Option<Self> {
         let prefix = prefix.trim_matches('/');
         let is_plain = |segment: &str| {
@@ -32,7 +32,7 @@ impl Keys {
         })
     }
 
-    /// What all keys begin with.
+    /// The prefix of all keys.
     pub(crate) fn prefix(&self) -> &str {
         &self.prefix
     }
@@ -45,22 +45,23 @@ impl Keys {
         format!("{}{attempt}{STAGED}", self.prefix)
     }
 
-    /// The key of an object of this store. Data that lies in another store must never be taken for absent, or deleted.
+    /// The key of an object of this store. A location in another store is an error: its object must never be considered
+    /// absent, or be deleted.
     pub(crate) fn of(&self, location: &Location) -> Result<String, StoreError> {
         let key = location.key_in(Location::MAIN)?;
         let is_plain = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'.');
         if key.is_empty() || !key.bytes().all(is_plain) {
-            return Err(StoreError::failed(format!("{key:?} is no key of this store")));
+            return Err(StoreError::failed(format!("{key:?} is not a key of this store")));
         }
         Ok(format!("{}{key}", self.prefix))
     }
 
-    /// What is staged beside an object.
+    /// The key of the bytes staged for an object.
     pub(crate) fn staged_beside(object: &str) -> String {
         format!("{object}{STAGED}")
     }
 
-    /// The object that a key names or belongs to. `None`: it is no key of this store.
+    /// The object of a key, also of the key of staged bytes. `None`: the key is not one of this store.
     pub(crate) fn location(&self, key: &str) -> Option<Location> {
         let own = key.strip_prefix(&self.prefix)?;
         match Attempt::of_key(own)? {
@@ -69,7 +70,7 @@ impl Keys {
         }
     }
 
-    /// A location of this store.
+    /// A location in this store.
     pub(crate) fn named(attempt: Attempt) -> Location {
         Location::main(attempt.to_string())
     }
@@ -87,24 +88,24 @@ mod tests {
     };
 
     #[test]
-    fn keys_lie_below_the_prefix() {
+    fn all_keys_begin_with_the_prefix() {
         for prefix in ["", "/"] {
-            let keys = Keys::new(prefix).unwrap();
+            let keys = ObjectKeys::new(prefix).unwrap();
             assert_eq!(keys.object(ATTEMPT), "00000000000000000000000000000abc.12");
         }
         for prefix in ["a/b", "/a/b/"] {
-            let keys = Keys::new(prefix).unwrap();
+            let keys = ObjectKeys::new(prefix).unwrap();
             assert_eq!(keys.staged(ATTEMPT), "a/b/00000000000000000000000000000abc.12.0");
         }
         for prefix in ["a//b", "a/../b", "a/./b", "a b", "ä", "a\\b"] {
-            assert!(Keys::new(prefix).is_none(), "{prefix}");
+            assert!(ObjectKeys::new(prefix).is_none(), "{prefix}");
         }
     }
 
     #[test]
     fn a_location_of_another_store_is_refused() {
-        let keys = Keys::new("p").unwrap();
-        let location = Keys::named(ATTEMPT);
+        let keys = ObjectKeys::new("p").unwrap();
+        let location = ObjectKeys::named(ATTEMPT);
         assert_eq!(keys.of(&location).unwrap(), keys.object(ATTEMPT));
         let foreign = Location {
             store: "disk".to_owned(),
@@ -117,9 +118,9 @@ mod tests {
     }
 
     #[test]
-    fn keys_tell_their_object() {
-        let keys = Keys::new("p").unwrap();
-        let named = Some(Keys::named(ATTEMPT));
+    fn a_key_yields_the_location_of_its_object() {
+        let keys = ObjectKeys::new("p").unwrap();
+        let named = Some(ObjectKeys::named(ATTEMPT));
         assert_eq!(keys.location(&keys.object(ATTEMPT)), named);
         assert_eq!(keys.location(&keys.staged(ATTEMPT)), named);
         let id = "00000000000000000000000000000abc";

@@ -1,72 +1,74 @@
-//! Blobs in an object store that speaks S3: AWS S3, R2, `MinIO`, versitygw, Garage, Ceph.
+//! Blobs in an object store with the S3 protocol: AWS S3, R2, `MinIO`, versitygw, Garage, Ceph.
 //!
-//! [`S3Blobs`] implements [`BlobStore`](registry::store::blobs::BlobStore). Read in this order: `keys` (what objects
-//! are called), `plan` (how large parts are), `state` and `record` (what a session keeps), `append` (a body
-//! becomes an object or parts), `seal` (parts become an object), then `read`, `presign`, `remove` and `list`.
-//! `requests` sends, retries and counts; `room` bounds memory.
+//! [`S3Blobs`] implements [`BlobStore`](registry::store::blobs::BlobStore). Read the modules in this order: `keys` (the
+//! keys of objects), `plan` (the sizes of parts), `state` and `record` (the data that a session saves), `append`
+//! (stores a request body as an object or as parts), `seal` (makes an object of parts), then `read`, `presign`,
+//! `remove` and `list`. `requests` sends, retries and counts requests; `memory` bounds the memory.
 //!
-//! # What it costs
+//! # Costs
 //!
-//! Object-store requests, when none fails (`n` parts; the tests hold this table against a real server):
+//! The number of object-store requests when none fails (`n` is the number of parts; the tests compare this table with a
+//! real server):
 //!
-//! | what | requests |
+//! | operation | requests |
 //! |---|---|
 //! | pull of a blob, redirected | 0 |
 //! | pull of a blob or of one range through the registry | 1 `GetObject` |
 //! | push of a body that fits its buffer, as POST+PUT, PATCH+PUT or with a manifest | 1 `PutObject` |
-//! | push of a larger one, as POST+PUT or PATCH+PUT | `CreateMultipartUpload`, n `UploadPart`, `CompleteMultipartUpload` |
-//! | each PATCH of 5 MiB or more, behind others | n `UploadPart` |
+//! | push of a larger body, as POST+PUT or PATCH+PUT | `CreateMultipartUpload`, n `UploadPart`, `CompleteMultipartUpload` |
+//! | each PATCH of 5 MiB or more after the first | n `UploadPart` |
 //! | each smaller PATCH | 1 `PutObject`, and 1 `GetObject` if the one before was small too |
 //! | the end of an upload whose last body was small | 1 `UploadPartCopy` more |
-//! | the first PATCH, if 5 MiB or more and a single object, when another follows | 1 `UploadPartCopy` more |
-//! | the end of an upload of several bodies | 1 `HeadObject` and 1 `DeleteObjects` more; what more than 500 bodies have left is deleted by collection |
-//! | an upload that is cancelled | 1 `DeleteObjects`, and 1 `AbortMultipartUpload` if it had parts |
-//! | a body that is refused or empty | 0 |
-//! | a body that was cut off while its server lives | the parts sent so far; the next body puts its own in their place, and nothing is copied |
-//! | going on behind a body of which it is not known what became, after parts were stored | as the first; the end copies what came before, in the store: 1 `ListParts` for 1,000 copies, 1 `UploadPartCopy` for 64 MiB or more, 2 `HeadObject` |
-//! | the end of an upload with entity tags that are no MD5, if they are more than 256 KiB | 1 `ListParts` more for 1,000 parts |
+//! | the first PATCH, if it has 5 MiB or more and is a single object, when another follows | 1 `UploadPartCopy` more |
+//! | the end of an upload of several bodies | 1 `HeadObject` and 1 `DeleteObjects` more; collection deletes the remains of all bodies before the last 500 |
+//! | a cancelled upload | 1 `DeleteObjects`, and 1 `AbortMultipartUpload` if it had parts |
+//! | a refused or empty body | 0 |
+//! | a body whose connection was cut while its server keeps running | the parts sent so far; the next body replaces them with its own, and nothing is copied |
+//! | a body after one with an unknown outcome, if parts were stored before | as the first body; the end of the upload copies the earlier bytes inside the store: 1 `ListParts` for 1,000 copies, 1 `UploadPartCopy` for 64 MiB or more, 2 `HeadObject` |
+//! | the end of an upload whose entity tags are not MD5 and need more than 256 KiB | 1 `ListParts` more for 1,000 parts |
 //!
-//! What became of a body is not known when its server has crashed, when another request took its session over, when a part
-//! of it was sent twice or was not answered in time, and when it was the last one and its upload could not be sealed or
-//! published. Then something of it may still arrive, and the next body must not share an upload with it.
+//! The outcome of a body is unknown in these cases: its server has crashed; another request took over its session; a
+//! part of it was sent twice or was not answered in time; it was the last body and its upload could not be sealed or
+//! published. A part of it may then still arrive, so the next body must not share a multipart upload with it.
 //!
-//! A body that fits its buffer is one of fewer than 13 MiB (52 MiB with equal parts). One whose length was not declared, and
-//! which finds no room in the memory of all uploads to grow to that, becomes parts as soon as it has 5 MiB, since the rest
-//! of its room must not wait for others'.
+//! A body fits its buffer if it has fewer than 13 MiB (52 MiB with equal parts). A body without a declared length may
+//! find no free memory to grow to that size. It then becomes parts as soon as it has 5 MiB, so that it never waits for
+//! the memory of other uploads.
 //!
 //! # Bodies and checksums
 //!
-//! A whole object is sent with its SHA-256, a part with its CRC-32 (a part's checksum has to be kept until the upload
-//! is completed, and four bytes of it let the record of a body of 500 GiB fit one item of any table). Both are headers,
-//! computed before the request is sent, and headers are signed. The bytes themselves are not signed a second time
-//! (`UNSIGNED-PAYLOAD`), and nothing is sent in `aws-chunked` encoding with trailers: that is what stores that are
-//! not AWS disagree about most. Whoever can change bytes on the way is kept out by TLS.
+//! The store sends a whole object with its SHA-256 and a part with its CRC-32. The checksum of a part must be kept
+//! until the upload is completed. Four bytes for each part let the record of a body of 500 GiB fit one item of any
+//! table. Both checksums are headers that are computed before the request is sent, and headers are signed. The bytes
+//! themselves are not signed a second time (`UNSIGNED-PAYLOAD`). Nothing is sent in `aws-chunked` encoding with
+//! trailers, because stores other than AWS differ most in its support. TLS protects the bytes against changes on the
+//! way.
 //!
-//! Parts without checksums, because the store takes none or [`Options::part_checksums`] is off, or because their upload
-//! begins with what is copied
-//! from another one (stores differ in what they answer for a copied range), are signed with the SHA-256 of their bytes.
+//! A part without a checksum is signed with the SHA-256 of its bytes. Parts have no checksums if the store accepts
+//! none, if [`Options::part_checksums`] is off, or if their upload begins with bytes copied from another upload (stores
+//! differ in the checksum that they return for a copied range).
 
 mod append;
+mod chunk_queue;
 mod client;
 mod codec;
 mod credentials;
-mod fault;
+mod error;
 mod keys;
 mod list;
+mod memory;
 mod multipart;
+mod network_scope;
 mod objects;
 mod open;
 mod options;
 mod parts;
 mod plan;
 mod presign;
-mod reach;
 mod read;
 mod record;
 mod remove;
 mod requests;
-mod room;
-mod rope;
 mod seal;
 mod signed;
 mod stages;
@@ -79,5 +81,5 @@ mod window;
 pub use open::OpenError;
 pub use options::{Encryption, Options, PathStyle};
 pub use plan::Parts;
-pub use statistics::{Counts, Operation, Statistics};
+pub use statistics::{Operation, RequestCounts, Statistics};
 pub use store::{CheckError, S3Blobs};

@@ -1,18 +1,19 @@
-//! Walks over the objects of the store.
+//! Lists the objects of the store.
 
 use registry::store::blobs::Stored;
 use registry::store::{Cursor, Slice, StoreError};
 
-use crate::requests::Patience;
+use crate::requests::AttemptTimeout;
 use crate::statistics::Operation;
-use crate::store::Store;
+use crate::store::S3Store;
 use crate::time::Deadline;
 
-/// How many objects one request may answer.
+/// Maximum number of objects in one response.
 const PAGE: usize = 1000;
 
-impl Store {
-    /// Staged bytes are shown as what they belong to; keys that are not of this store's form belong to somebody else.
+impl S3Store {
+    /// Staged bytes are listed under the location of their object. Keys in another form are skipped: they belong to
+    /// other applications.
     pub(crate) async fn objects(
         &self,
         deadline: Deadline,
@@ -21,7 +22,7 @@ impl Store {
     ) -> Result<Slice<Stored>, StoreError> {
         let prefix = self.keys.prefix();
         let limit = i32::try_from(limit.clamp(1, PAGE)).unwrap_or(1);
-        // A key, and not what the store calls its place: a walk may be resumed much later.
+        // The cursor is a key and not the store's continuation token, because a listing may be resumed much later.
         let start = after.map(|after| format!("{prefix}{}", after.0));
         let bucket = &self.bucket;
         let answer = bucket
@@ -34,7 +35,7 @@ impl Store {
                     .max_keys(limit)
                     .set_start_after(start.clone())
                     .set_expected_bucket_owner(bucket.owner.clone());
-                (request.send(), Patience::SHORT)
+                (request.send(), AttemptTimeout::SHORT)
             })
             .await?;
         let is_truncated = answer.is_truncated.unwrap_or(false);

@@ -1,11 +1,11 @@
-//! The memory that the bodies of all uploads may hold together, shared fairly between clients.
+//! The memory budget for the bodies of all uploads, shared fairly between clients.
 //!
-//! An upload begins with a little of the memory for first bytes, which grows with what has arrived. When that is used up
-//! it waits for a base, all at once, with which it can go on to its end whatever others do; then it never has to wait
-//! again: so uploads never wait for each other in a circle, and those who send the beginning of a body and then nothing
-//! hold little. More room makes an upload faster; it is taken only if some is free and nobody waits for it, it goes with
-//! a part that is sent, and is given back when the part is stored. While others wait, a body that arrives too slowly
-//! gives way.
+//! An upload starts with a small permit for its first bytes, which grows as bytes arrive. When the first bytes have
+//! used up their maximum, the upload waits once for its *base*, which it gets at once as a whole. With its base an
+//! upload can proceed to its end without waiting for others. So uploads never wait for each other in a circle, and a
+//! client that sends the beginning of a body and then nothing holds little memory. *Extra* memory makes an upload
+//! faster. An upload takes it only if some is free and no other upload waits. It goes with a part that is sent, and is
+//! released when the part is stored. While others wait, a body that arrives too slowly gives way.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,100 +15,104 @@ use registry::store::{Reason, StoreError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use crate::plan::{MEMORY, MIB, Parts};
+use crate::plan::{MAXIMUM_MEMORY, MIB, Parts};
 
-/// The unit in which room is counted, in bytes.
+/// The unit of memory permits, in bytes.
 const UNIT: usize = 64 << 10;
 
-/// By how much an upload asks to grow, in bytes.
-const STEP: usize = MIB;
+/// The size of one step of extra memory, in bytes.
+const EXTRA_STEP: usize = MIB;
 
-/// What the first bytes of an upload may take before it waits for its base, in bytes.
-const FIRST: usize = 4 * UNIT;
+/// Maximum memory for the first bytes of an upload before it waits for its base, in bytes.
+const MAXIMUM_FIRST: usize = 4 * UNIT;
 
-/// Which part of the memory is for first bytes.
+/// The fraction of the budget for first bytes, as a divisor.
 const FIRST_SHARE: u64 = 8;
 
-/// How many uploads wait at once.
-const MAX_WAITING: usize = 4096;
+/// Maximum number of uploads that wait at once.
+const MAXIMUM_WAITING: usize = 4096;
 
-/// The bytes of buffers that all uploads of the process may hold.
+/// The memory budget for the buffers of all uploads of the process, in bytes.
 #[derive(Clone, Debug)]
-pub(crate) struct Room {
+pub(crate) struct UploadMemory {
     first: Budget,
     bases: Budget,
-    /// For how long an upload waits.
+    /// Maximum time that an upload waits for memory.
     timeout: Duration,
 }
 
-/// What one upload may hold.
+/// The memory of one upload.
 #[derive(Debug)]
-pub(crate) struct Allowance {
-    room: Room,
+pub(crate) struct MemoryAllowance {
+    memory: UploadMemory,
     client: ClientKey,
     own: Arc<Semaphore>,
-    base: Held,
-    more: Held,
-    /// How large the base will be when it is waited for; `None` when it is there.
+    base: UploadMemoryPermit,
+    extra: UploadMemoryPermit,
+    /// The size of the base to wait for; `None` if the upload has its base.
     next_base: Option<usize>,
     granted: Instant,
     rate: ArrivalRate,
 }
 
-/// Some room, until it is dropped.
+/// A permit for some memory, released when it is dropped.
 #[derive(Debug, Default)]
-pub(crate) struct Held(Option<(OwnedSemaphorePermit, Grant)>);
+pub(crate) struct UploadMemoryPermit(Option<(OwnedSemaphorePermit, Grant)>);
 
-/// What goes with a part.
+/// The memory permits for a part that is sent.
 #[derive(Debug)]
-pub(crate) struct Lent {
-    /// Has to come back.
-    pub(crate) base: Held,
-    /// Is given up when the part is stored.
-    pub(crate) more: Held,
+pub(crate) struct PartPermits {
+    /// Returns to the upload's base.
+    pub(crate) base: UploadMemoryPermit,
+    /// Is released when the part is stored.
+    pub(crate) extra: UploadMemoryPermit,
 }
 
-impl Room {
-    /// At least one upload always has room.
+impl UploadMemory {
+    /// The budget is at least large enough for one upload.
     pub(crate) fn new(bytes: u64, parts: Parts, timeout: Duration) -> Self {
         let base = units_of(parts.base(usize::MAX)) as usize * UNIT;
-        let first = (bytes / FIRST_SHARE).max(FIRST as u64);
+        let first = (bytes / FIRST_SHARE).max(MAXIMUM_FIRST as u64);
         let bases = bytes.saturating_sub(first).max(base as u64);
         Self {
-            first: Budget::new(first, MAX_WAITING),
-            bases: Budget::new(bases, MAX_WAITING),
+            first: Budget::new(first, MAXIMUM_WAITING),
+            bases: Budget::new(bases, MAXIMUM_WAITING),
             timeout,
         }
     }
 
-    /// How many bytes are free.
+    /// The number of free bytes.
     pub(crate) fn free(&self) -> u64 {
         self.first.free() + self.bases.free()
     }
 
-    /// Waits for room for what the store itself has and sends again, for an upload of `client`: it waits for no bytes of the
-    /// client, and for no more room.
-    pub(crate) async fn whole(&self, client: ClientKey, bytes: usize) -> Result<Held, StoreError> {
-        let own = Arc::new(Semaphore::new(MEMORY / UNIT));
+    /// Waits for memory for bytes that the store itself holds and sends again, for an upload of `client`. The upload
+    /// waits neither for bytes of its client nor for more memory while it has this permit.
+    pub(crate) async fn permit_for_copy(
+        &self,
+        client: ClientKey,
+        bytes: usize,
+    ) -> Result<UploadMemoryPermit, StoreError> {
+        let own = Arc::new(Semaphore::new(MAXIMUM_MEMORY / UNIT));
         let units = self.units_of_base(bytes);
-        wait(&self.bases, client, &own, units, self.timeout).await
+        acquire(&self.bases, client, &own, units, self.timeout).await
     }
 
-    /// The units of a base, of which one upload and all together have only so many.
+    /// The number of units of a base. One upload, and the whole budget, have a maximum.
     fn units_of_base(&self, bytes: usize) -> u32 {
-        let most = usize::try_from(self.bases.total()).unwrap_or(usize::MAX);
-        units_of(bytes.min(MEMORY).min(most))
+        let maximum = usize::try_from(self.bases.total()).unwrap_or(usize::MAX);
+        units_of(bytes.min(MAXIMUM_MEMORY).min(maximum))
     }
 
-    /// Waits for room for the first bytes of an upload of `client`, which will need `base` bytes to go on if there are
-    /// many more.
-    pub(crate) async fn begin(&self, client: ClientKey, base: usize) -> Result<Allowance, StoreError> {
-        let own = Arc::new(Semaphore::new(MEMORY / UNIT));
-        Ok(Allowance {
-            base: wait(&self.first, client, &own, 1, self.timeout).await?,
-            more: Held::default(),
+    /// Waits for memory for the first bytes of an upload of `client`. It will need `base` bytes to proceed if its body
+    /// is larger.
+    pub(crate) async fn begin(&self, client: ClientKey, base: usize) -> Result<MemoryAllowance, StoreError> {
+        let own = Arc::new(Semaphore::new(MAXIMUM_MEMORY / UNIT));
+        Ok(MemoryAllowance {
+            base: acquire(&self.first, client, &own, 1, self.timeout).await?,
+            extra: UploadMemoryPermit::default(),
             next_base: Some(base),
-            room: self.clone(),
+            memory: self.clone(),
             client,
             own,
             granted: Instant::now(),
@@ -117,17 +121,17 @@ impl Room {
     }
 }
 
-async fn wait(
+async fn acquire(
     all: &Budget,
     client: ClientKey,
     own: &Arc<Semaphore>,
     units: u32,
     timeout: Duration,
-) -> Result<Held, StoreError> {
+) -> Result<UploadMemoryPermit, StoreError> {
     let both = async {
         let own = Arc::clone(own).acquire_many_owned(units).await;
         let all = all.take(client, u64::from(units) * UNIT as u64).await;
-        Ok(Held(Some((
+        Ok(UploadMemoryPermit(Some((
             own.map_err(StoreError::failed)?,
             all.map_err(|refused| StoreError::because(Reason::Memory, refused))?,
         ))))
@@ -140,46 +144,46 @@ async fn wait(
     })
 }
 
-impl Allowance {
-    /// Whether more may be received while so many bytes wait: one chunk at least, whose size nobody knows before it is
-    /// there. A body that fills its room exactly has room.
-    pub(crate) fn has_room_behind(&self, bytes: usize) -> bool {
+impl MemoryAllowance {
+    /// Whether more may be received while `bytes` wait in memory. There must be space for at least one chunk, whose
+    /// size is unknown in advance. A body that fills its memory exactly is allowed.
+    pub(crate) fn may_receive(&self, bytes: usize) -> bool {
         let capacity = self.capacity();
         bytes <= capacity && capacity > 0
     }
 
-    /// How many bytes may wait in memory, besides those that go with parts.
+    /// Maximum number of bytes that may wait in memory, besides those that go with parts.
     fn capacity(&self) -> usize {
-        self.base.bytes() + self.more.bytes()
+        self.base.bytes() + self.extra.bytes()
     }
 
-    /// Goes on from the first bytes: takes a little more for them, or waits for the base, of which then nothing has
-    /// arrived yet, while `arrived` bytes of the body have. `false`: the base is there already.
-    pub(crate) async fn go_on(&mut self, arrived: u64) -> Result<bool, StoreError> {
+    /// Gets more memory after the first bytes: a little more for them, or the base, for which it waits. `arrived` bytes
+    /// of the body have arrived so far. `false`: the upload has its base already.
+    pub(crate) async fn acquire_more(&mut self, arrived: u64) -> Result<bool, StoreError> {
         let Some(base) = self.next_base else {
             return Ok(false);
         };
-        let first = FIRST.min(base);
+        let first = MAXIMUM_FIRST.min(base);
         if self.base.bytes() < first && self.base.try_grow(&self.own, 1) {
             return Ok(true);
         }
-        let units = self.room.units_of_base(base);
-        // The first bytes keep what they have until there is room for them elsewhere.
-        self.base = wait(&self.room.bases, self.client, &self.own, units, self.room.timeout).await?;
+        let units = self.memory.units_of_base(base);
+        // The upload keeps the memory of its first bytes until it has the base.
+        self.base = acquire(&self.memory.bases, self.client, &self.own, units, self.memory.timeout).await?;
         self.next_base = None;
         self.granted = Instant::now();
         self.rate = ArrivalRate::new(0, arrived);
         Ok(true)
     }
 
-    /// Completes when this upload, of which `arrived` bytes have come, has to give way to others. Polled while it waits
-    /// for its client.
+    /// Completes when this upload must give way to others. `arrived` bytes of its body have arrived. The caller polls
+    /// it while it waits for the client.
     pub(crate) async fn must_give_way(&mut self, arrived: u64) {
         loop {
             tokio::time::sleep_until(self.granted + Duration::from_millis(self.rate.next_look())).await;
             let now = u64::try_from(self.granted.elapsed().as_millis()).unwrap_or(u64::MAX);
             let Some((_, grant)) = &mut self.base.0 else {
-                // All of it goes with parts that are being sent.
+                // All memory of the base goes with parts that are being sent.
                 self.rate = ArrivalRate::new(now, arrived);
                 continue;
             };
@@ -189,48 +193,48 @@ impl Allowance {
         }
     }
 
-    /// Takes a little more, if there is some.
+    /// Takes one step of extra memory, if it is free.
     pub(crate) fn grow(&mut self) -> bool {
-        let units = units_of(STEP);
+        let units = units_of(EXTRA_STEP);
         let Ok(own) = Arc::clone(&self.own).try_acquire_many_owned(units) else {
             return false;
         };
-        let Some(all) = self.room.bases.try_take(self.client, STEP as u64) else {
+        let Some(all) = self.memory.bases.try_take(self.client, EXTRA_STEP as u64) else {
             return false;
         };
-        self.more.merge(Held(Some((own, all))));
+        self.extra.merge(UploadMemoryPermit(Some((own, all))));
         true
     }
 
-    /// Waits for more although it holds some: only for a body that is longer than was said, of which nothing can be
-    /// sent yet. Such bodies could wait for each other, but not for ever.
-    pub(crate) async fn wait(&mut self, parts: Parts) -> Result<(), StoreError> {
-        let missing = parts.base(usize::MAX).saturating_sub(self.capacity()).max(STEP);
+    /// Waits for more memory while the upload holds some. Only for a body that is longer than declared and whose bytes
+    /// cannot be sent yet. Such bodies could wait for each other, but only up to the timeout.
+    pub(crate) async fn wait_for_more(&mut self, parts: Parts) -> Result<(), StoreError> {
+        let missing = parts.base(usize::MAX).saturating_sub(self.capacity()).max(EXTRA_STEP);
         let units = units_of(missing);
-        let more = wait(&self.room.bases, self.client, &self.own, units, self.room.timeout).await?;
+        let more = acquire(&self.memory.bases, self.client, &self.own, units, self.memory.timeout).await?;
         self.base.merge(more);
         Ok(())
     }
 
-    /// Gives a part the room that it takes, from what is more than the base first.
-    pub(crate) fn lend(&mut self, bytes: usize) -> Lent {
-        let more = self.more.split(bytes);
-        let base = self.base.split(bytes - more.bytes().min(bytes));
-        Lent { base, more }
+    /// Splits off the memory for a part, from the extra memory first.
+    pub(crate) fn split_for_part(&mut self, bytes: usize) -> PartPermits {
+        let extra = self.extra.split(bytes);
+        let base = self.base.split(bytes - extra.bytes().min(bytes));
+        PartPermits { base, extra }
     }
 
-    /// Takes back what a part had of the base.
-    pub(crate) fn take_back(&mut self, base: Held) {
+    /// Returns the permit that a part had from the base.
+    pub(crate) fn return_base(&mut self, base: UploadMemoryPermit) {
         self.base.merge(base);
     }
 }
 
-impl Held {
+impl UploadMemoryPermit {
     fn bytes(&self) -> usize {
         self.0.as_ref().map_or(0, |(own, _)| own.num_permits() * UNIT)
     }
 
-    /// Takes some units more, if they are free.
+    /// Adds some units, if they are free.
     fn try_grow(&mut self, all_own: &Arc<Semaphore>, units: u32) -> bool {
         let Some((own, all)) = &mut self.0 else { return false };
         let Ok(more) = Arc::clone(all_own).try_acquire_many_owned(units) else {
@@ -254,7 +258,7 @@ impl Held {
         }
     }
 
-    /// Room for `bytes`, or what there is.
+    /// Splits off a permit for `bytes`, or for less if there is less.
     fn split(&mut self, bytes: usize) -> Self {
         let Some((own, all)) = &mut self.0 else {
             return Self(None);
@@ -280,8 +284,8 @@ mod tests {
     const CLIENT: ClientKey = ClientKey::INTERNAL;
     const TIMEOUT: Duration = Duration::from_mins(5);
 
-    fn room(bytes: u64) -> Room {
-        Room::new(bytes, Parts::Growing, TIMEOUT)
+    fn memory(bytes: u64) -> UploadMemory {
+        UploadMemory::new(bytes, Parts::Growing, TIMEOUT)
     }
 
     fn client(number: u8) -> ClientKey {
@@ -289,113 +293,120 @@ mod tests {
     }
 
     /// An upload that has its base.
-    async fn based(room: &Room, client: ClientKey, bytes: usize) -> Allowance {
-        let mut one = room.begin(client, bytes).await.unwrap();
-        while one.go_on(0).await.unwrap() {}
+    async fn with_base(memory: &UploadMemory, client: ClientKey, bytes: usize) -> MemoryAllowance {
+        let mut one = memory.begin(client, bytes).await.unwrap();
+        while one.acquire_more(0).await.unwrap() {}
         one
     }
 
     #[tokio::test]
-    async fn an_upload_grows_while_there_is_room_and_gives_it_back() {
-        let room = room(128 << 20);
-        let mut one = based(&room, CLIENT, BASE).await;
+    async fn an_upload_takes_free_extra_memory_and_releases_it() {
+        let memory = memory(128 << 20);
+        let mut one = with_base(&memory, CLIENT, BASE).await;
         while one.grow() {}
-        assert_eq!(one.capacity(), MEMORY);
-        let first = one.lend(8 * MIB);
-        assert_eq!((first.base.bytes(), first.more.bytes()), (0, 8 * MIB));
-        let all = one.lend(usize::MAX - UNIT);
-        assert_eq!((all.base.bytes(), all.more.bytes()), (BASE, MEMORY - BASE - 8 * MIB));
-        assert!(!one.grow(), "what is being sent counts");
+        assert_eq!(one.capacity(), MAXIMUM_MEMORY);
+        let first = one.split_for_part(8 * MIB);
+        assert_eq!((first.base.bytes(), first.extra.bytes()), (0, 8 * MIB));
+        let all = one.split_for_part(usize::MAX - UNIT);
+        assert_eq!(
+            (all.base.bytes(), all.extra.bytes()),
+            (BASE, MAXIMUM_MEMORY - BASE - 8 * MIB)
+        );
+        assert!(!one.grow(), "parts in flight count");
         drop(first);
         assert!(one.grow());
-        one.take_back(all.base);
-        drop(all.more);
-        assert_eq!(one.capacity(), BASE + STEP);
+        one.return_base(all.base);
+        drop(all.extra);
+        assert_eq!(one.capacity(), BASE + EXTRA_STEP);
         drop(one);
-        assert_eq!(room.free(), 128 << 20);
+        assert_eq!(memory.free(), 128 << 20);
     }
 
     #[tokio::test]
-    async fn those_who_wait_come_first() {
-        let room = room(24 << 20);
-        let mut first = based(&room, client(1), BASE).await;
-        let second = based(&room, client(2), BASE).await;
-        let mut waiting = Box::pin(based(&room, client(3), BASE));
+    async fn an_upload_that_waits_gets_memory_before_one_that_grows() {
+        let memory = memory(24 << 20);
+        let mut first = with_base(&memory, client(1), BASE).await;
+        let second = with_base(&memory, client(2), BASE).await;
+        let mut waiting = Box::pin(with_base(&memory, client(3), BASE));
         assert!(waiting.as_mut().now_or_never().is_none());
-        assert!(!first.grow(), "the upload that waits comes first");
+        assert!(!first.grow(), "the waiting upload has priority");
         drop(second);
         assert!(waiting.as_mut().now_or_never().is_some());
     }
 
-    /// What an upload holds follows the bytes that have arrived, until it takes its base.
+    /// Until an upload takes its base, its memory follows the bytes that have arrived.
     #[tokio::test]
-    async fn first_bytes_take_little() {
-        let room = room(64 << 20);
+    async fn the_first_bytes_take_little_memory() {
+        let memory = memory(64 << 20);
         for base in [1000, BASE] {
-            let mut one = room.begin(CLIENT, base).await.unwrap();
+            let mut one = memory.begin(CLIENT, base).await.unwrap();
             assert_eq!(one.capacity(), UNIT);
-            assert_eq!(room.free(), (64 << 20) - UNIT as u64);
-            for pieces in 2..=base.min(FIRST) / UNIT {
-                assert!(one.go_on(0).await.unwrap());
+            assert_eq!(memory.free(), (64 << 20) - UNIT as u64);
+            for pieces in 2..=base.min(MAXIMUM_FIRST) / UNIT {
+                assert!(one.acquire_more(0).await.unwrap());
                 assert_eq!(one.capacity(), pieces * UNIT);
-                assert_eq!(room.bases.free(), room.bases.total());
+                assert_eq!(memory.bases.free(), memory.bases.total());
             }
-            assert!(one.go_on(0).await.unwrap());
+            assert!(one.acquire_more(0).await.unwrap());
             assert_eq!(one.capacity(), base.next_multiple_of(UNIT));
-            assert_eq!(room.first.free(), room.first.total(), "the first bytes have moved");
-            assert!(!one.go_on(0).await.unwrap());
+            assert_eq!(
+                memory.first.free(),
+                memory.first.total(),
+                "the base has replaced the memory of the first bytes"
+            );
+            assert!(!one.acquire_more(0).await.unwrap());
         }
     }
 
     #[tokio::test]
-    async fn there_is_always_room_for_one() {
+    async fn one_upload_always_gets_memory() {
         for parts in [Parts::Growing, Parts::Equal] {
             let base = parts.base(usize::MAX);
-            let room = Room::new(0, parts, TIMEOUT);
-            assert_eq!(based(&room, CLIENT, base).await.capacity(), base);
+            let memory = UploadMemory::new(0, parts, TIMEOUT);
+            assert_eq!(with_base(&memory, CLIENT, base).await.capacity(), base);
         }
     }
 
-    /// More first bytes than there is memory for, all of one client: another one begins at once, and gets its base.
+    /// One client begins more uploads than there is memory for; another client begins at once and gets its base.
     #[tokio::test(start_paused = true)]
-    async fn a_client_with_many_uploads_leaves_room_for_another() {
-        let room = room(32 << 20);
+    async fn a_client_with_many_uploads_leaves_memory_for_another() {
+        let memory = memory(32 << 20);
         let mut many = Vec::new();
-        while let Some(one) = room.begin(client(1), BASE).now_or_never() {
+        while let Some(one) = memory.begin(client(1), BASE).now_or_never() {
             many.push(one.unwrap());
         }
         assert!(many.len() > 40, "{}", many.len());
-        let mut based_of_many = 0;
+        let mut with_base_of_many = 0;
         let mut waiting: Vec<_> = many
             .iter_mut()
-            .map(|one| Box::pin(async move { while one.go_on(0).await.unwrap() {} }))
+            .map(|one| Box::pin(async move { while one.acquire_more(0).await.unwrap() {} }))
             .collect();
         for one in &mut waiting {
-            based_of_many += usize::from(one.as_mut().now_or_never().is_some());
+            with_base_of_many += usize::from(one.as_mut().now_or_never().is_some());
         }
-        assert_eq!(based_of_many, 2, "three quarters of 28 MiB");
-        let other = based(&room, client(2), 5 * MIB).now_or_never();
+        assert_eq!(with_base_of_many, 2, "three quarters of 28 MiB");
+        let other = with_base(&memory, client(2), 5 * MIB).now_or_never();
         assert!(other.is_some());
     }
 
-    /// A slow upload gives way while another waits, and only then; the one that waits is refused when its time is up.
+    /// A slow upload gives way only while another waits. The waiting upload is refused after the timeout.
     #[tokio::test(start_paused = true)]
     async fn a_slow_upload_gives_way_while_others_wait() {
-        let room = room(0);
-        let mut slow = based(&room, client(1), BASE).await;
+        let memory = memory(0);
+        let mut slow = with_base(&memory, client(1), BASE).await;
         let alone = tokio::time::timeout(Duration::from_hours(1), slow.must_give_way(7)).await;
-        assert!(alone.is_err(), "nobody waits");
+        assert!(alone.is_err(), "no upload waits");
         let since = Instant::now();
-        let (other, ()) = tokio::join!(based(&room, client(2), BASE), async {
+        let (other, ()) = tokio::join!(with_base(&memory, client(2), BASE), async {
             slow.must_give_way(7).await;
             drop(slow);
         });
         assert!(since.elapsed().as_millis() <= u128::from(ArrivalRate::ASK_EVERY_MS));
 
         let since = Instant::now();
-        let mut waits = room.begin(client(1), BASE).await.unwrap();
+        let mut waits = memory.begin(client(1), BASE).await.unwrap();
         let refused = loop {
-            if let Err(refused) = waits.go_on(0).await {
+            if let Err(refused) = waits.acquire_more(0).await {
                 break refused;
             }
         };

@@ -1,4 +1,4 @@
-//! Requests about multipart uploads.
+//! Requests for multipart uploads.
 
 use std::collections::BTreeMap;
 use std::ops::{Range, RangeInclusive};
@@ -12,17 +12,17 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use registry::budget::ClientKey;
 
-use crate::fault::{Fault, Passing};
+use crate::chunk_queue::{ByteChunks, ChunkQueue};
+use crate::error::{RequestError, TransientError};
+use crate::memory::UploadMemory;
 use crate::options::Encryption;
-use crate::record::{Part, Tag};
-use crate::requests::{Bucket, Patience, lacks};
-use crate::room::Room;
-use crate::rope::{Content, Rope};
+use crate::record::{EntityTag, StoredPart};
+use crate::requests::{AttemptTimeout, BucketClient, mark_unsupported};
 use crate::signed::SignedBody;
 use crate::statistics::Operation;
-use crate::time::{Deadline, Span};
+use crate::time::{CallTimeout, Deadline};
 
-/// What may stand in the header that names a source as it is.
+/// Encodes all other characters in the header that contains the source of a copy.
 const SOURCE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'/')
     .remove(b'-')
@@ -32,23 +32,23 @@ const SOURCE: &AsciiSet = &NON_ALPHANUMERIC
 
 /// A multipart upload.
 #[derive(Clone, Debug)]
-pub(crate) struct Target {
+pub(crate) struct MultipartTarget {
     pub(crate) key: String,
     pub(crate) id: String,
-    /// Whether its parts have checksums: all of them, or none.
+    /// Whether its parts have checksums; either all have one or none.
     pub(crate) checksums: bool,
 }
 
-/// How many parts one request may list.
+/// Maximum number of parts in one list response.
 const PARTS_LISTED: u16 = 1000;
 
-/// How many of these requests are under way at once: enough for 10,000 parts, whose client waits for the answer.
-const LISTS_AT_ONCE: usize = 10;
+/// Maximum number of list requests at once: enough for 10,000 parts, because a client waits for the result.
+const CONCURRENT_LISTS: usize = 10;
 
-/// A part as a list shows it.
+/// A part in a list response.
 #[derive(Debug)]
-pub(crate) struct Listed {
-    /// Bytes.
+pub(crate) struct ListedPart {
+    /// The number of bytes.
     pub(crate) size: u64,
     /// The entity tag, without its quotes.
     pub(crate) etag: String,
@@ -56,14 +56,15 @@ pub(crate) struct Listed {
 
 /// A part that was sent and is stored.
 #[derive(Debug)]
-pub(crate) struct Sent {
-    pub(crate) part: Part,
-    /// It was sent once: no earlier sending, of which nothing was heard, can still arrive and take its place.
-    pub(crate) once: bool,
+pub(crate) struct SentPart {
+    pub(crate) part: StoredPart,
+    /// Whether the part was sent once. If it was sent again, the unanswered first request can still arrive and replace
+    /// it.
+    pub(crate) sent_once: bool,
 }
 
-impl Bucket {
-    /// What the SDK is told about encryption.
+impl BucketClient {
+    /// The parameters for encryption.
     pub(crate) fn sse(&self) -> (Option<ServerSideEncryption>, Option<String>) {
         match &self.encryption {
             Encryption::Bucket => (None, None),
@@ -72,27 +73,33 @@ impl Bucket {
         }
     }
 
-    /// Begins an upload, whose parts have checksums if they may and the store takes them. Also answers whether the
-    /// request was sent more than once: then there may be uploads of this key that nobody knows.
+    /// Begins an upload. Its parts have checksums if `may_have_checksums` is true and the store supports them. Also
+    /// returns whether the request was sent more than once: then the store may have other uploads of this key that no
+    /// state records.
     pub(crate) async fn begin(
         &self,
         key: &str,
         may_have_checksums: bool,
         deadline: Deadline,
-    ) -> Result<(Target, bool), Fault> {
+    ) -> Result<(MultipartTarget, bool), RequestError> {
         let checksums = may_have_checksums && self.part_checksums.load(Ordering::Relaxed);
         let begun = self.begin_with(key, checksums, deadline).await;
         match begun {
-            Err(fault) if checksums && fault.is_unknown_header() => {
+            Err(error) if checksums && error.may_be_unsupported() => {
                 let begun = self.begin_with(key, false, deadline).await?;
-                lacks(&self.part_checksums, "checksums of parts");
+                mark_unsupported(&self.part_checksums, "checksums of parts");
                 Ok(begun)
             }
             other => other,
         }
     }
 
-    async fn begin_with(&self, key: &str, checksums: bool, deadline: Deadline) -> Result<(Target, bool), Fault> {
+    async fn begin_with(
+        &self,
+        key: &str,
+        checksums: bool,
+        deadline: Deadline,
+    ) -> Result<(MultipartTarget, bool), RequestError> {
         let (sse, kms_key) = self.sse();
         let algorithm = checksums.then_some(ChecksumAlgorithm::Crc32);
         let operation = Operation::CreateMultipartUpload;
@@ -107,11 +114,11 @@ impl Bucket {
                     .set_server_side_encryption(sse.clone())
                     .set_ssekms_key_id(kms_key.clone())
                     .set_checksum_algorithm(algorithm.clone());
-                (request.send(), Patience::SHORT)
+                (request.send(), AttemptTimeout::SHORT)
             })
             .await?;
         let id = answer.upload_id.ok_or_else(|| incomplete(operation))?;
-        let target = Target {
+        let target = MultipartTarget {
             key: key.to_owned(),
             id,
             checksums,
@@ -119,14 +126,14 @@ impl Bucket {
         Ok((target, attempts > 1))
     }
 
-    /// Stores a part: with a checksum, or else signed with the hash of its bytes, which every store compares.
+    /// Stores a part: with a checksum, or signed with the hash of its bytes, which every store verifies.
     pub(crate) async fn upload_part(
         &self,
-        target: &Target,
+        target: &MultipartTarget,
         number: u16,
-        content: &Content,
+        content: &ByteChunks,
         deadline: Deadline,
-    ) -> Result<Sent, Fault> {
+    ) -> Result<SentPart, RequestError> {
         let crc32 = target.checksums.then(|| STANDARD.encode(content.crc32()));
         let signed = if target.checksums {
             None
@@ -137,7 +144,7 @@ impl Bucket {
         let (answer, attempts) = self
             .call_counting(operation, deadline, || {
                 self.counters.bytes_sent(content.len());
-                let (body, taken) = content.body();
+                let (body, accepted) = content.body();
                 let of = content.len();
                 let request = self
                     .client
@@ -154,70 +161,72 @@ impl Bucket {
                     Some(signed) => request.customize().interceptor(signed.clone()),
                     None => request.customize(),
                 };
-                (request.send(), Patience::Progress { taken, of })
+                (request.send(), AttemptTimeout::Progress { accepted, of })
             })
             .await?;
-        let part = Part {
+        let part = StoredPart {
             number,
             size: content.len() as u64,
-            etag: Tag::Whole(unquoted(answer.e_tag).ok_or_else(|| incomplete(operation))?),
+            etag: EntityTag::Whole(unquoted(answer.e_tag).ok_or_else(|| incomplete(operation))?),
             crc32,
         };
-        Ok(Sent {
+        Ok(SentPart {
             part,
-            once: attempts == 1,
+            sent_once: attempts == 1,
         })
     }
 
-    /// Makes a part of a small object: inside the store, or, if that yields no checksum and the upload needs one, by
-    /// reading it and sending it back. Not all stores compute one when they copy. What is read waits for `room` first,
-    /// unless the caller has some already.
+    /// Makes a part of a small object with a copy inside the store. If the upload needs a checksum and the copy yields
+    /// none, it reads the object and sends it as a part: not all stores compute a checksum when they copy. Before it
+    /// reads, it waits for memory from `memory`; a caller that has memory already passes `None`.
     pub(crate) async fn copy_small(
         &self,
-        target: &Target,
+        target: &MultipartTarget,
         number: u16,
         source: (&str, u64),
-        room: Option<(&Room, ClientKey)>,
+        memory: Option<(&UploadMemory, ClientKey)>,
         deadline: Deadline,
-    ) -> Result<Part, Fault> {
+    ) -> Result<StoredPart, RequestError> {
         let (source, size) = source;
         let copied = self.copy_part(target, number, source, 0..size, deadline).await?;
         let is_checksum = |text: &String| STANDARD.decode(text).is_ok_and(|bytes| bytes.len() == 4);
         if !target.checksums || copied.crc32.as_ref().is_some_and(is_checksum) {
             return Ok(copied);
         }
-        let _held = match room {
+        let _held = match memory {
             None => None,
-            Some((room, client)) => {
-                let held = room.whole(client, usize::try_from(size).unwrap_or(usize::MAX)).await;
-                Some(held.map_err(|full| Fault::Exhausted {
+            Some((memory, client)) => {
+                let held = memory
+                    .permit_for_copy(client, usize::try_from(size).unwrap_or(usize::MAX))
+                    .await;
+                Some(held.map_err(|full| RequestError::Exhausted {
                     operation: Operation::UploadPartCopy,
                     attempts: 1,
-                    last: Passing {
+                    last: TransientError {
                         reason: full.reason(),
                         text: full.to_string(),
                     },
                 })?)
             }
         };
-        let mut rope = Rope::default();
+        let mut queue = ChunkQueue::default();
         for chunk in self.fetch(source, size, deadline).await? {
-            rope.push(chunk);
+            queue.push(chunk);
         }
-        let content = rope.cut(usize::MAX);
+        let content = queue.cut(usize::MAX);
         let sent = self.upload_part(target, number, &content, deadline).await?;
         Ok(sent.part)
     }
 
-    /// Makes a part of a range of an object, inside the store.
+    /// Makes a part of a range of an object, with a copy inside the store.
     pub(crate) async fn copy_part(
         &self,
-        target: &Target,
+        target: &MultipartTarget,
         number: u16,
         source: &str,
         range: Range<u64>,
         deadline: Deadline,
-    ) -> Result<Part, Fault> {
+    ) -> Result<StoredPart, RequestError> {
         let from = format!("{}/{source}", self.name);
         let from = utf8_percent_encode(&from, SOURCE).to_string();
         let bytes = format!("bytes={}-{}", range.start, range.end - 1);
@@ -235,21 +244,26 @@ impl Bucket {
                     .copy_source_range(&bytes)
                     .set_expected_bucket_owner(self.owner.clone())
                     .set_expected_source_bucket_owner(self.owner.clone());
-                (request.send(), Patience::LONG)
+                (request.send(), AttemptTimeout::LONG)
             })
             .await?;
         let result = answer.copy_part_result.ok_or_else(|| incomplete(operation))?;
-        Ok(Part {
+        Ok(StoredPart {
             number,
             size: range.end - range.start,
-            etag: Tag::Whole(unquoted(result.e_tag).ok_or_else(|| incomplete(operation))?),
+            etag: EntityTag::Whole(unquoted(result.e_tag).ok_or_else(|| incomplete(operation))?),
             crc32: result.checksum_crc32,
         })
     }
 
-    /// Makes an object of these parts, and of no other. Answers whether the request was sent more than once: some
-    /// stores say yes to the second one while they are still at the first.
-    pub(crate) async fn complete(&self, target: &Target, parts: &[Part], deadline: Deadline) -> Result<bool, Fault> {
+    /// Makes an object of exactly these parts. Returns whether the request was sent more than once: some stores answer
+    /// the second request with success while they still process the first.
+    pub(crate) async fn complete(
+        &self,
+        target: &MultipartTarget,
+        parts: &[StoredPart],
+        deadline: Deadline,
+    ) -> Result<bool, RequestError> {
         let parts = parts.iter().map(|part| {
             CompletedPart::builder()
                 .part_number(part.number.into())
@@ -260,23 +274,23 @@ impl Bucket {
         let parts = CompletedMultipartUpload::builder()
             .set_parts(Some(parts.collect()))
             .build();
-        let condition = self.absent();
+        let condition = self.if_absent();
         let completed = self.complete_if(target, &parts, condition.clone(), deadline).await;
-        if !Self::without_condition(condition.is_some(), &completed) {
+        if !Self::must_repeat_without_condition(condition.is_some(), &completed) {
             return completed;
         }
         let completed = self.complete_if(target, &parts, None, deadline).await?;
-        lacks(&self.conditional, "conditions of writes");
+        mark_unsupported(&self.conditional_writes, "conditional writes");
         Ok(completed)
     }
 
     async fn complete_if(
         &self,
-        target: &Target,
+        target: &MultipartTarget,
         parts: &CompletedMultipartUpload,
         condition: Option<String>,
         deadline: Deadline,
-    ) -> Result<bool, Fault> {
+    ) -> Result<bool, RequestError> {
         let answer = self.call_counting(Operation::CompleteMultipartUpload, deadline, || {
             let request = self
                 .client
@@ -287,44 +301,45 @@ impl Bucket {
                 .set_expected_bucket_owner(self.owner.clone())
                 .set_if_none_match(condition.clone())
                 .multipart_upload(parts.clone());
-            (request.send(), Patience::LONG)
+            (request.send(), AttemptTimeout::LONG)
         });
         answer.await.map(|(_, attempts)| attempts > 1)
     }
 
-    /// The parts that an upload has, of those with these numbers but the first.
+    /// The parts that exist in an upload, with numbers in this range except the first number.
     pub(crate) async fn list_parts(
         &self,
-        target: &Target,
+        target: &MultipartTarget,
         numbers: RangeInclusive<u16>,
-        span: Span,
-    ) -> Result<BTreeMap<u16, Listed>, Fault> {
+        timeout: CallTimeout,
+    ) -> Result<BTreeMap<u16, ListedPart>, RequestError> {
         let (first, last) = numbers.into_inner();
         let pages = (first..last).step_by(PARTS_LISTED.into());
         let pages = pages.map(|after| {
             let numbers = after..=after.saturating_add(PARTS_LISTED).min(last);
-            // Boxed, or the compiler cannot tell that the whole may move between threads.
-            self.list_some(target, numbers, span).boxed()
+            // Boxed, because the compiler could not prove the whole future `Send`.
+            self.list_some(target, numbers, timeout).boxed()
         });
         // Collected first, for the same reason.
         let pages: Vec<_> = pages.collect();
-        let pages: Vec<_> = stream::iter(pages).buffered(LISTS_AT_ONCE).try_collect().await?;
+        let pages: Vec<_> = stream::iter(pages).buffered(CONCURRENT_LISTS).try_collect().await?;
         Ok(pages.into_iter().flatten().collect())
     }
 
-    /// The same, by one request after the other; one is enough for [`PARTS_LISTED`] numbers, if the store lists as many.
+    /// Lists parts with one request after the other. One request suffices for [`PARTS_LISTED`] numbers if the store's
+    /// page is that large.
     async fn list_some(
         &self,
-        target: &Target,
+        target: &MultipartTarget,
         numbers: RangeInclusive<u16>,
-        span: Span,
-    ) -> Result<BTreeMap<u16, Listed>, Fault> {
+        timeout: CallTimeout,
+    ) -> Result<BTreeMap<u16, ListedPart>, RequestError> {
         let operation = Operation::ListParts;
         let (mut after, last) = numbers.into_inner();
         let mut listed = BTreeMap::new();
         while after < last {
             let answer = self
-                .call(operation, span.begin(), || {
+                .call(operation, timeout.start(), || {
                     let request = self
                         .client
                         .list_parts()
@@ -334,7 +349,7 @@ impl Bucket {
                         .part_number_marker(after.to_string())
                         .max_parts(i32::from(last - after))
                         .set_expected_bucket_owner(self.owner.clone());
-                    (request.send(), Patience::SHORT)
+                    (request.send(), AttemptTimeout::SHORT)
                 })
                 .await?;
             let before = after;
@@ -346,7 +361,7 @@ impl Bucket {
                 };
                 after = after.max(number);
                 if number <= last {
-                    listed.insert(number, Listed { size, etag });
+                    listed.insert(number, ListedPart { size, etag });
                 }
             }
             if after == before || !answer.is_truncated.unwrap_or(false) {
@@ -356,8 +371,8 @@ impl Bucket {
         Ok(listed)
     }
 
-    /// Drops an upload; one that is not there is dropped.
-    pub(crate) async fn abort(&self, target: &Target, deadline: Deadline) -> Result<(), Fault> {
+    /// Aborts an upload. It is no error if the upload does not exist.
+    pub(crate) async fn abort(&self, target: &MultipartTarget, deadline: Deadline) -> Result<(), RequestError> {
         let aborted = self
             .call(Operation::AbortMultipartUpload, deadline, || {
                 let request = self
@@ -367,27 +382,27 @@ impl Bucket {
                     .key(&target.key)
                     .upload_id(&target.id)
                     .set_expected_bucket_owner(self.owner.clone());
-                (request.send(), Patience::SHORT)
+                (request.send(), AttemptTimeout::SHORT)
             })
             .await;
         match aborted {
-            Err(fault) if !fault.is_absent() => Err(fault),
+            Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),
         }
     }
 }
 
-/// An entity tag as records keep it.
+/// An entity tag without its quotes.
 pub(crate) fn unquoted(tag: Option<String>) -> Option<String> {
     tag.map(|tag| tag.trim_matches('"').to_owned())
 }
 
-/// An answer without what every answer must have.
-pub(crate) fn incomplete(operation: Operation) -> Fault {
-    Fault::Refused {
+/// The error for a response that lacks a required field.
+pub(crate) fn incomplete(operation: Operation) -> RequestError {
+    RequestError::Refused {
         operation,
         status: 200,
         code: "Incomplete".to_owned(),
-        message: "the answer lacks what the protocol asks for".to_owned(),
+        message: "the response lacks a field that the protocol requires".to_owned(),
     }
 }

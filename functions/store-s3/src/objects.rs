@@ -1,4 +1,4 @@
-//! Requests about whole objects.
+//! Requests for whole objects.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -9,71 +9,73 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
-use crate::fault::{self, Fault, Passing, chain};
+use crate::chunk_queue::ByteChunks;
+use crate::error::{self, RequestError, TransientError, chain};
 use crate::multipart::unquoted;
-use crate::requests::{Bucket, Patience, lacks};
-use crate::rope::Content;
+use crate::requests::{AttemptTimeout, BucketClient, mark_unsupported};
 use crate::statistics::Operation;
 use crate::time::Deadline;
 
-/// How often a small object that is cut off while it is read is read again.
-const READS: u32 = 5;
+/// How often a small object is read again if the connection is cut while reading.
+const MAXIMUM_READS: u32 = 5;
 
-/// An object as a look at it shows it.
+/// The properties of an object.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
+pub(crate) struct ObjectInfo {
     pub(crate) size: u64,
     pub(crate) etag: Option<String>,
     pub(crate) sha256: Option<String>,
 }
 
-impl Bucket {
-    /// The condition that an object is not there yet, unless the store has said that it knows no conditions. Every key
-    /// is written by one attempt only, so that nothing depends on it; but a table that was put back from an old copy
-    /// counts its attempts again, and then no object of later times must be overwritten.
-    pub(crate) fn absent(&self) -> Option<String> {
-        self.conditional.load(Ordering::Relaxed).then(|| "*".to_owned())
+impl BucketClient {
+    /// The condition that the object does not exist yet, unless the store has answered that it does not support
+    /// conditions. Each key is written by one attempt only, so correctness does not depend on the condition. But a
+    /// table that was restored from an old backup repeats attempt numbers, and then newer objects must not be
+    /// overwritten.
+    pub(crate) fn if_absent(&self) -> Option<String> {
+        self.conditional_writes.load(Ordering::Relaxed).then(|| "*".to_owned())
     }
 
-    /// Whether a request is to be sent again without the condition that it had.
-    pub(crate) fn without_condition<T>(had: bool, answer: &Result<T, Fault>) -> bool {
-        had && answer.as_ref().is_err_and(Fault::is_unknown)
+    /// Whether a request must be sent again without its condition.
+    pub(crate) fn must_repeat_without_condition<T>(had: bool, answer: &Result<T, RequestError>) -> bool {
+        had && answer.as_ref().is_err_and(RequestError::is_unsupported)
     }
 
-    /// Stores an object of these bytes, whose hash may be known.
+    /// Stores an object with this content; `sha256` is its hash, if known.
     pub(crate) async fn put(
         &self,
         key: &str,
-        content: &Content,
+        content: &ByteChunks,
         sha256: Option<[u8; 32]>,
         deadline: Deadline,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), RequestError> {
         let sha256 = match sha256 {
             Some(known) => STANDARD.encode(known),
             None => STANDARD.encode(content.sha256().await),
         };
-        let condition = self.absent();
+        let condition = self.if_absent();
         let mut sent = 0;
         let mut stored = self
             .put_if(key, content, &sha256, condition.clone(), &mut sent, deadline)
             .await;
-        if Self::without_condition(condition.is_some(), &stored) {
+        if Self::must_repeat_without_condition(condition.is_some(), &stored) {
             stored = self.put_if(key, content, &sha256, None, &mut sent, deadline).await;
             if stored.is_ok() {
-                lacks(&self.conditional, "conditions of writes");
+                mark_unsupported(&self.conditional_writes, "conditional writes");
             }
         }
         match stored {
-            // The answer to an earlier sending was lost, most likely. Whether the object is the one that was sent tells
-            // its hash. A store that keeps none tells no more than the size; that is enough for what was sent before,
-            // since nobody else writes to this key now, while an object that the first sending met is not from here.
-            Err(fault) if fault.is_precondition() => {
-                let seen = self.look(key, deadline).await?;
-                let is_it = |seen: Seen| {
-                    let same = seen.sha256.map_or(sent > 1, |there| there == sha256);
-                    same && seen.size == content.len() as u64
+            // Most likely the response to an earlier attempt was lost. The hash shows whether the existing object is
+            // the one that was sent. A store without hashes only shows the size. That is enough if this request was
+            // sent before, since no other request writes to this key now. If the first attempt already met an object,
+            // that object is from elsewhere.
+            Err(error) if error.is_precondition_failed() => {
+                let info = self.head(key, deadline).await?;
+                let is_same = |info: ObjectInfo| {
+                    let same = info.sha256.map_or(sent > 1, |there| there == sha256);
+                    same && info.size == content.len() as u64
                 };
-                if seen.is_some_and(is_it) { Ok(()) } else { Err(fault) }
+                if info.is_some_and(is_same) { Ok(()) } else { Err(error) }
             }
             other => other,
         }
@@ -82,17 +84,17 @@ impl Bucket {
     async fn put_if(
         &self,
         key: &str,
-        content: &Content,
+        content: &ByteChunks,
         sha256: &str,
         condition: Option<String>,
         sent: &mut u32,
         deadline: Deadline,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), RequestError> {
         let (sse, kms_key) = self.sse();
         let answer = self.call(Operation::PutObject, deadline, || {
             *sent += 1;
             self.counters.bytes_sent(content.len());
-            let (body, taken) = content.body();
+            let (body, accepted) = content.body();
             let of = content.len();
             let request = self
                 .client
@@ -106,13 +108,13 @@ impl Bucket {
                 .checksum_sha256(sha256)
                 .content_length(i64::try_from(content.len()).unwrap_or(i64::MAX))
                 .body(body.into());
-            (request.send(), Patience::Progress { taken, of })
+            (request.send(), AttemptTimeout::Progress { accepted, of })
         });
         answer.await.map(drop)
     }
 
-    /// What there is under a key.
-    pub(crate) async fn look(&self, key: &str, deadline: Deadline) -> Result<Option<Seen>, Fault> {
+    /// The properties of the object under a key, if it exists.
+    pub(crate) async fn head(&self, key: &str, deadline: Deadline) -> Result<Option<ObjectInfo>, RequestError> {
         let answer = self
             .call(Operation::HeadObject, deadline, || {
                 let request = self
@@ -122,29 +124,29 @@ impl Bucket {
                     .key(key)
                     .set_expected_bucket_owner(self.owner.clone())
                     .checksum_mode(ChecksumMode::Enabled);
-                (request.send(), Patience::SHORT)
+                (request.send(), AttemptTimeout::SHORT)
             })
             .await;
         match answer {
-            Ok(answer) => Ok(Some(Seen {
+            Ok(answer) => Ok(Some(ObjectInfo {
                 size: answer.content_length.and_then(|size| size.try_into().ok()).unwrap_or(0),
                 etag: unquoted(answer.e_tag),
                 sha256: answer.checksum_sha256,
             })),
-            Err(fault) if fault.is_absent() => Ok(None),
-            Err(fault) => Err(fault),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
-    /// Asks for a range, which is not empty, of an object, if it is still the one with this entity tag. An answer with
-    /// other bytes, as by a store that does not know ranges or conditions, is none.
+    /// Requests a non-empty range of an object, if the object still has this entity tag. A response with other bytes,
+    /// for example from a store that does not support ranges or conditions, is an error.
     pub(crate) async fn get(
         &self,
         key: &str,
         range: Range<u64>,
         etag: Option<&str>,
         deadline: Deadline,
-    ) -> Result<GetObjectOutput, Fault> {
+    ) -> Result<GetObjectOutput, RequestError> {
         let bytes = format!("bytes={}-{}", range.start, range.end - 1);
         let operation = Operation::GetObject;
         let answer = self
@@ -157,39 +159,39 @@ impl Bucket {
                     .range(&bytes)
                     .set_if_match(etag.map(|etag| format!("\"{etag}\"")))
                     .set_expected_bucket_owner(self.owner.clone());
-                (request.send(), Patience::SHORT)
+                (request.send(), AttemptTimeout::SHORT)
             })
             .await?;
-        let other = |code: &str, message: String| Fault::Refused {
+        let other = |code: &str, message: String| RequestError::Refused {
             operation,
             status: 200,
             code: code.to_owned(),
             message,
         };
         if !is_range(&range, answer.content_range.as_deref(), answer.content_length) {
-            let told = answer.content_range.as_deref().unwrap_or("everything");
-            let whole = told.rsplit_once('/').and_then(|(_, size)| size.parse::<u64>().ok());
+            let reported = answer.content_range.as_deref().unwrap_or("the whole object");
+            let whole = reported.rsplit_once('/').and_then(|(_, size)| size.parse::<u64>().ok());
             return Err(other(
                 if whole.is_some_and(|size| size < range.end) {
-                    fault::TOO_SHORT
+                    error::TOO_SHORT
                 } else {
                     "AnotherRange"
                 },
-                format!("{bytes} of {key} were asked for, not {told}"),
+                format!("{bytes} of {key} were requested, but the response has {reported}"),
             ));
         }
         let there = unquoted(answer.e_tag.clone());
         if etag.is_some() && there.is_some() && etag != there.as_deref() {
-            return Err(other("AnotherObject", format!("{key} has changed while it was read")));
+            return Err(other("AnotherObject", format!("{key} changed while it was read")));
         }
         Ok(answer)
     }
 
-    /// Reads the first `size` bytes of an object, in the chunks in which they come.
-    pub(crate) async fn fetch(&self, key: &str, size: u64, deadline: Deadline) -> Result<Vec<Bytes>, Fault> {
+    /// Reads the first `size` bytes of an object, as chunks.
+    pub(crate) async fn fetch(&self, key: &str, size: u64, deadline: Deadline) -> Result<Vec<Bytes>, RequestError> {
         let operation = Operation::GetObject;
         let mut last = String::new();
-        for _ in 0..READS {
+        for _ in 0..MAXIMUM_READS {
             let mut body = self.get(key, 0..size, None, deadline).await?.body;
             let (mut chunks, mut read) = (Vec::new(), 0);
             let whole = async {
@@ -204,35 +206,38 @@ impl Bucket {
             last = match tokio::time::timeout(deadline.left(), whole).await {
                 Ok(Ok(())) if read == size => return Ok(chunks),
                 Ok(Ok(())) => {
-                    return Err(Fault::Refused {
+                    return Err(RequestError::Refused {
                         operation,
                         status: 200,
                         code: "AnotherSize".to_owned(),
-                        message: format!("{size} bytes of {key} are {read}"),
+                        message: format!("{size} bytes of {key} were requested, but the response has {read}"),
                     });
                 }
                 Ok(Err(error)) => error,
-                Err(_) => "reading took too long".to_owned(),
+                Err(_) => "reading exceeded the time limit".to_owned(),
             };
             self.counters.failed(operation);
         }
-        Err(Fault::Exhausted {
+        Err(RequestError::Exhausted {
             operation,
-            attempts: READS,
-            last: Passing::silence(last),
+            attempts: MAXIMUM_READS,
+            last: TransientError::no_response(last),
         })
     }
 }
 
-/// Whether an answer with these headers brings `range`. Without `Content-Range` it brings the whole object (RFC 9110,
-/// section 14.2: a range may be ignored).
+/// Whether a response with these headers contains exactly `range`. Without `Content-Range` it contains the whole object
+/// (RFC 9110, section 14.2: a server may ignore a range).
 fn is_range(range: &Range<u64>, content_range: Option<&str>, content_length: Option<i64>) -> bool {
     let length = content_length.map(|length| u64::try_from(length).ok() == Some(range.end - range.start));
     match content_range {
-        Some(told) => {
-            let told = told.strip_prefix("bytes ").and_then(|told| told.split_once('/'));
-            let is_told = told.is_some_and(|(told, _)| told == format!("{}-{}", range.start, range.end - 1));
-            is_told && length != Some(false)
+        Some(reported) => {
+            let reported = reported
+                .strip_prefix("bytes ")
+                .and_then(|reported| reported.split_once('/'));
+            let matches =
+                reported.is_some_and(|(reported, _)| reported == format!("{}-{}", range.start, range.end - 1));
+            matches && length != Some(false)
         }
         None => range.start == 0 && length == Some(true),
     }
@@ -243,8 +248,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_brings_the_range_that_was_asked_for_or_none() {
-        for (range, told, length, is_it) in [
+    fn a_response_is_accepted_only_with_the_requested_range() {
+        for (range, reported, length, is_same) in [
             (10..20, Some("bytes 10-19/100"), Some(10), true),
             (10..20, Some("bytes 10-19/*"), None, true),
             (0..20, Some("bytes 0-19/20"), Some(20), true),
@@ -260,7 +265,11 @@ mod tests {
             (10..20, Some("bytes 10-19"), Some(10), false),
             (10..20, Some(""), Some(-1), false),
         ] {
-            assert_eq!(is_range(&range, told, length), is_it, "{range:?}: {told:?}, {length:?}");
+            assert_eq!(
+                is_range(&range, reported, length),
+                is_same,
+                "{range:?}: {reported:?}, {length:?}"
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Opens the store.
+//! Checks the options and opens the store.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -10,46 +10,46 @@ use registry::backoff::Jitter;
 use registry::clock::ServiceClock;
 
 use crate::client;
-use crate::credentials::Lender;
-use crate::keys::Keys;
+use crate::credentials::CredentialsCache;
+use crate::keys::ObjectKeys;
+use crate::memory::UploadMemory;
 use crate::options::Options;
 use crate::presign::Presigner;
-use crate::requests::Bucket;
-use crate::room::Room;
-use crate::statistics::Counters;
-use crate::store::{S3Blobs, Store};
+use crate::requests::BucketClient;
+use crate::statistics::RequestCounters;
+use crate::store::{S3Blobs, S3Store};
 
-/// Why a store could not be opened: the options make no sense.
+/// Why a store could not be opened: an option is invalid.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// Empty, or not made of letters, digits, dots, hyphens and underscores.
+    /// The name is empty, or contains characters other than letters, digits, dots, hyphens and underscores.
     #[error("{0:?} is not the name of a bucket")]
     Bucket(String),
-    /// A prefix that not every store would take as it is.
-    #[error("{0:?} is no prefix for keys: empty segments, dots alone, spaces and what is not ASCII are not taken")]
-    Prefix(String),
-    /// An endpoint that is no `http` or `https` URL. It is not shown, since it may hold a password.
+    /// The prefix is one that some stores would change or refuse.
     #[error(
-        "an endpoint is a URL such as https://s3.example.org, with nothing but a host and perhaps a port and a path"
+        "{0:?} is not a valid prefix for keys: empty segments, dots alone, spaces and non-ASCII characters are not allowed"
     )]
+    Prefix(String),
+    /// The endpoint is not an `http` or `https` URL. The text does not show it, since it may contain a password.
+    #[error("an endpoint must be a URL such as https://s3.example.org, with a host and optionally a port and a path")]
     Endpoint,
-    /// A lifetime of URLs outside the bounds.
-    #[error("presigned URLs live for at least one minute and at most 12 hours")]
+    /// The lifetime of URLs is outside its bounds.
+    #[error("presigned URLs must be valid for at least one minute and at most 12 hours")]
     PresignLifetime,
-    /// There is nothing to find credentials with.
+    /// No provider of credentials is configured.
     #[error("the configuration has no provider of credentials")]
     Credentials,
 }
 
 impl S3Blobs {
-    /// Opens a store. Makes no request to it, so that a registry starts while its store is away; what is wrong with the
-    /// bucket or the credentials shows with the first request, or with [`S3Blobs::check`].
+    /// Opens a store. It sends no request to the object store, so the registry starts even if the object store is not
+    /// available. The first request, or [`S3Blobs::check`], reports a wrong bucket or wrong credentials.
     pub async fn open(options: Options) -> Result<Self, OpenError> {
         Self::open_with(options, None).await
     }
 
-    /// Opens a store with credentials from elsewhere than the SDK's own chain.
+    /// Opens a store with these credentials instead of those that the SDK finds.
     pub async fn open_as(options: Options, credentials: impl ProvideCredentials + 'static) -> Result<Self, OpenError> {
         Self::open_with(options, Some(SharedCredentialsProvider::new(credentials))).await
     }
@@ -59,7 +59,7 @@ impl S3Blobs {
         if options.bucket.is_empty() || !options.bucket.bytes().all(is_name) {
             return Err(OpenError::Bucket(options.bucket));
         }
-        let Some(keys) = Keys::new(&options.prefix) else {
+        let Some(keys) = ObjectKeys::new(&options.prefix) else {
             return Err(OpenError::Prefix(options.prefix));
         };
         for endpoint in options.endpoint.iter().chain(&options.public_endpoint) {
@@ -78,28 +78,28 @@ impl S3Blobs {
         let presigner = Presigner::new(
             signing,
             options.bucket.clone(),
-            Lender::new(provider),
+            CredentialsCache::new(provider),
             lifetime,
             options.public_endpoint.is_some(),
         );
-        let bucket = Bucket {
+        let bucket = BucketClient {
             client: Client::from_conf(own),
             name: options.bucket,
             owner: options.expected_bucket_owner,
             encryption: options.encryption,
             part_checksums: AtomicBool::new(options.part_checksums),
             attempts: options.attempts.max(1),
-            counters: Counters::default(),
-            conditional: AtomicBool::new(true),
-            many_at_once: AtomicBool::new(true),
+            counters: RequestCounters::default(),
+            conditional_writes: AtomicBool::new(true),
+            multi_delete: AtomicBool::new(true),
             jitter: Jitter::new(RandomState::new().hash_one(0)),
         };
-        Ok(Self(Arc::new(Store {
+        Ok(Self(Arc::new(S3Store {
             bucket: Arc::new(bucket),
             keys,
             clock,
             parts: options.parts,
-            room: Room::new(options.upload_memory, options.parts, options.memory_timeout),
+            memory: UploadMemory::new(options.upload_memory, options.parts, options.memory_timeout),
             presigner,
         })))
     }
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn options_that_make_no_sense_are_refused() {
+    async fn invalid_options_are_refused() {
         for bucket in ["", "a/b", "a b"] {
             let error = refused(|options| options.bucket = bucket.to_owned()).await;
             assert!(matches!(error, OpenError::Bucket(_)));

@@ -1,14 +1,14 @@
-//! What an operator chooses.
+//! The options that an operator chooses.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::plan::Parts;
 
-/// How the bucket stands in URLs.
+/// The position of the bucket's name in URLs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PathStyle {
-    /// In the path when the endpoint is not AWS's own: others seldom have a host name for each bucket.
+    /// In the path if the endpoint is not AWS's own: other stores seldom have a host name for each bucket.
     #[default]
     Auto,
     /// `https://endpoint/bucket/key`.
@@ -17,15 +17,15 @@ pub enum PathStyle {
     Never,
 }
 
-/// How the store encrypts what is stored.
+/// How the store encrypts objects.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub enum Encryption {
-    /// As the bucket says.
+    /// As configured in the bucket.
     #[default]
     Bucket,
     /// SSE-S3.
     Aes256,
-    /// SSE-KMS, with this key or else with the account's own for S3.
+    /// SSE-KMS, with this key or, by default, with the account's own key for S3.
     Kms(Option<String>),
 }
 
@@ -39,53 +39,53 @@ impl fmt::Debug for Encryption {
     }
 }
 
-/// Where blobs are kept and how they are handled. Credentials are never among the options: the SDK's own chain finds
-/// them (environment, profile, web identity, container, instance).
+/// The location of blobs and how the store handles them. The options never contain credentials: the SDK finds them
+/// (environment, profile, web identity, container, instance).
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The bucket's name.
     pub bucket: String,
-    /// What all keys begin with, `a/b`; may be empty.
+    /// The prefix of all keys, for example `a/b`; may be empty.
     pub prefix: String,
-    /// The endpoint, `http://127.0.0.1:9000`; else what the SDK finds, which is AWS's own at last.
+    /// The endpoint, for example `http://127.0.0.1:9000`. By default the SDK finds it; its last choice is AWS's own.
     pub endpoint: Option<String>,
-    /// Where clients reach the same bucket, for presigned URLs, if it is elsewhere.
+    /// The URL at which clients reach the same bucket, for presigned URLs, if it differs from `endpoint`.
     pub public_endpoint: Option<String>,
-    /// How the bucket stands in URLs.
+    /// The position of the bucket's name in URLs.
     pub path_style: PathStyle,
-    /// The region; else what the SDK finds, and `us-east-1` at an endpoint that is not AWS's.
+    /// The region. By default the SDK finds it; for an endpoint that is not AWS's, the last choice is `us-east-1`.
     pub region: Option<String>,
-    /// The profile of the SDK's configuration files.
+    /// The name of a profile in the SDK's configuration files.
     pub profile: Option<String>,
-    /// The account that must own the bucket; requests fail when another does.
+    /// The account that must own the bucket; requests fail if another account owns it.
     pub expected_bucket_owner: Option<String>,
-    /// How the store encrypts.
+    /// How the store encrypts objects.
     pub encryption: Encryption,
-    /// How large uploads are divided.
+    /// How large uploads are divided into parts.
     pub parts: Parts,
-    /// Whether parts are sent with a CRC-32, where the store takes uploads with checksums; else they are signed with
-    /// their hash. Whether the store does is found out by itself, so that an operator need not say.
+    /// Whether parts are sent with a CRC-32 if the store supports uploads with checksums. Otherwise parts are signed
+    /// with their hash. The code detects by itself whether the store supports checksums.
     pub part_checksums: bool,
-    /// Bytes of memory that the bodies of all uploads hold together; at least one upload always has room.
+    /// Maximum bytes of memory that the bodies of all uploads hold together. One upload can always proceed.
     pub upload_memory: u64,
-    /// For how long an upload waits for memory.
+    /// Maximum time that an upload waits for memory.
     pub memory_timeout: Duration,
-    /// For how long a presigned URL works, at least for half of it when it is handed out; at most 12 hours.
+    /// The lifetime of presigned URLs, at most 12 hours. A URL works for at least half of it after it is returned.
     pub presign_lifetime: Duration,
-    /// How often a request is sent at most, within the time of its call.
+    /// Maximum number of attempts for a request, within the time of its call.
     pub attempts: u32,
 }
 
 impl Options {
-    /// The longest lifetime of a presigned URL. Collection must leave objects alone for longer.
+    /// The maximum lifetime of a presigned URL. Collection must not delete objects before this time has passed.
     pub const LONGEST_PRESIGN: Duration = Duration::from_hours(12);
 
     /// The default of [`Options::upload_memory`].
     pub const UPLOAD_MEMORY: u64 = 512 << 20;
 
-    /// The default of [`Options::memory_timeout`]: long, since clients start a refused layer from its beginning, or give
-    /// up. That is more than a claim lasts without renewal, which does no harm: a claim that has run out is as good as
-    /// before until another request asks for the session.
+    /// The default of [`Options::memory_timeout`]. It is long because clients restart a refused layer from its
+    /// beginning, or fail. It is longer than a claim lasts without renewal, which does no harm: an expired claim
+    /// remains valid until another request claims the session.
     pub const MEMORY_TIMEOUT: Duration = Duration::from_mins(5);
 
     /// A bucket with the defaults.

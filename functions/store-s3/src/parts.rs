@@ -1,4 +1,4 @@
-//! Parts on their way, and the upload that they are for.
+//! Sends parts in parallel, and aborts uploads that are not needed.
 
 use std::sync::Arc;
 
@@ -6,79 +6,81 @@ use tokio::task::JoinSet;
 
 use registry::store::StoreError;
 
-use crate::fault::Fault;
-use crate::multipart::{Sent, Target};
-use crate::requests::Bucket;
-use crate::room::{Held, Lent};
-use crate::rope::Content;
-use crate::time::Span;
+use crate::chunk_queue::ByteChunks;
+use crate::error::RequestError;
+use crate::memory::{PartPermits, UploadMemoryPermit};
+use crate::multipart::{MultipartTarget, SentPart};
+use crate::requests::BucketClient;
+use crate::time::CallTimeout;
 
-/// The parts of one body that are being sent, each by a task of its own. Dropping it ends them.
-pub(crate) struct Sending {
-    bucket: Arc<Bucket>,
-    span: Span,
-    tasks: JoinSet<(Result<Sent, Fault>, Held)>,
+/// The parts of one body that are being sent, each in a separate task. Dropping this cancels the tasks.
+pub(crate) struct PartUploads {
+    bucket: Arc<BucketClient>,
+    timeout: CallTimeout,
+    tasks: JoinSet<(Result<SentPart, RequestError>, UploadMemoryPermit)>,
 }
 
-impl Sending {
-    pub(crate) fn new(bucket: &Arc<Bucket>, span: Span) -> Self {
+impl PartUploads {
+    pub(crate) fn new(bucket: &Arc<BucketClient>, timeout: CallTimeout) -> Self {
         Self {
             bucket: Arc::clone(bucket),
-            span,
+            timeout,
             tasks: JoinSet::new(),
         }
     }
 
-    pub(crate) fn start(&mut self, target: &Target, number: u16, content: Content, lent: Lent) {
-        let (bucket, span, target) = (Arc::clone(&self.bucket), self.span, target.clone());
-        let Lent { base, more } = lent;
+    pub(crate) fn start(&mut self, target: &MultipartTarget, number: u16, content: ByteChunks, permits: PartPermits) {
+        let (bucket, timeout, target) = (Arc::clone(&self.bucket), self.timeout, target.clone());
+        let PartPermits { base, extra } = permits;
         self.tasks.spawn(async move {
-            let deadline = span.begin();
+            let deadline = timeout.start();
             let part = bucket.upload_part(&target, number, &content, deadline).await;
-            drop((content, more));
+            drop((content, extra));
             (part, base)
         });
     }
 
-    /// A part that is stored already, if there is one, and the room that it had of its upload's own.
-    pub(crate) fn stored_already(&mut self) -> Option<Result<(Sent, Held), StoreError>> {
+    /// A part that is stored already, if there is one, and the memory permit that it had from its upload's base.
+    pub(crate) fn stored_already(&mut self) -> Option<Result<(SentPart, UploadMemoryPermit), StoreError>> {
         self.tasks.try_join_next().map(outcome)
     }
 
-    /// Waits for one. `None`: nothing is being sent.
-    pub(crate) async fn stored(&mut self) -> Option<Result<(Sent, Held), StoreError>> {
+    /// Waits until a part is stored. `None`: no part is being sent.
+    pub(crate) async fn stored(&mut self) -> Option<Result<(SentPart, UploadMemoryPermit), StoreError>> {
         self.tasks.join_next().await.map(outcome)
     }
 
-    /// Waits for all. Whether each is stored, and was sent but once.
+    /// Waits until all parts are sent. Returns whether all are stored and each was sent exactly once.
     pub(crate) async fn all_stored_once(&mut self) -> bool {
         let mut all = true;
         while let Some(stored) = self.stored().await {
-            all &= stored.is_ok_and(|(sent, _)| sent.once);
+            all &= stored.is_ok_and(|(sent, _)| sent.sent_once);
         }
         all
     }
 
-    /// Ends what is being sent, and waits until it has ended.
+    /// Cancels the tasks, and waits until they have ended.
     pub(crate) async fn stop(&mut self) {
         self.tasks.shutdown().await;
     }
 }
 
-fn outcome(joined: Result<(Result<Sent, Fault>, Held), tokio::task::JoinError>) -> Result<(Sent, Held), StoreError> {
+fn outcome(
+    joined: Result<(Result<SentPart, RequestError>, UploadMemoryPermit), tokio::task::JoinError>,
+) -> Result<(SentPart, UploadMemoryPermit), StoreError> {
     let (part, base) = joined.map_err(StoreError::failed)?;
     Ok((part?, base))
 }
 
-/// An upload that this attempt has begun, and that is to be aborted when it comes to nothing: also when the request is
-/// dropped in the middle, because its client has gone. If that fails, the session's row names the key.
-pub(crate) struct Begun {
-    pub(crate) bucket: Arc<Bucket>,
-    pub(crate) target: Option<Target>,
-    pub(crate) span: Span,
+/// An upload that this attempt began. Dropping this aborts the upload, unless `target` was taken; also when the request
+/// is dropped because its client has disconnected. If the abort fails, the session's row still contains the key.
+pub(crate) struct AbortOnDrop {
+    pub(crate) bucket: Arc<BucketClient>,
+    pub(crate) target: Option<MultipartTarget>,
+    pub(crate) timeout: CallTimeout,
 }
 
-impl Drop for Begun {
+impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         let Some(target) = self.target.take() else {
             return;
@@ -86,10 +88,14 @@ impl Drop for Begun {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        let (bucket, span) = (Arc::clone(&self.bucket), self.span);
+        let (bucket, timeout) = (Arc::clone(&self.bucket), self.timeout);
         runtime.spawn(async move {
-            if let Err(fault) = bucket.abort(&target, span.begin()).await {
-                tracing::warn!(key = target.key, error = %fault, "an upload that came to nothing could not be aborted");
+            if let Err(error) = bucket.abort(&target, timeout.start()).await {
+                tracing::warn!(
+                    key = target.key,
+                    error = %error,
+                    "a multipart upload could not be aborted: collection will abort it"
+                );
             }
         });
     }

@@ -1,6 +1,6 @@
-//! Signs URLs at which clients fetch objects themselves. No request is made for it.
+//! Signs URLs at which clients fetch objects themselves. Signing needs no request.
 //!
-//! The URLs are authorities: nothing here shows them, or what signs them, to a log.
+//! A URL grants access to its object: this module never logs URLs or the credentials that sign them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,54 +13,60 @@ use registry::store::blobs::{Reached, Redirect};
 use registry::store::{StoreError, Timestamp};
 
 use crate::client;
-use crate::credentials::Lender;
-use crate::fault::chain;
-use crate::reach::Reach;
-use crate::window::{Validity, Windows};
+use crate::credentials::CredentialsCache;
+use crate::error::chain;
+use crate::network_scope::NetworkScope;
+use crate::window::{SigningWindows, Validity};
 
-/// How many URLs are kept at most, each of about a kilobyte.
-const KEPT: usize = 8192;
+/// Maximum number of cached URLs, each of about a kilobyte.
+const MAXIMUM_URLS: usize = 8192;
 
-/// A URL that works for fewer seconds is not worth handing out.
-const WORTH: u64 = 10;
+/// Minimum validity of a URL, in seconds, for which it is still returned.
+const MINIMUM_VALIDITY: u64 = 10;
 
-/// Signs, and remembers what was signed.
+/// Signs URLs, and caches them.
 pub(crate) struct Presigner {
-    /// With the endpoint that clients are sent to.
+    /// Has the endpoint for clients.
     config: Config,
     bucket: String,
-    lender: Lender,
-    windows: Windows,
-    /// Whether the operator has said where clients reach the store.
+    credentials: CredentialsCache,
+    windows: SigningWindows,
+    /// Whether the operator has configured where clients reach the store.
     is_public: bool,
     signer: Mutex<Option<Arc<Signer>>>,
-    /// What was signed, by whatever credentials: those that were renewed work to their end.
-    memo: Mutex<Memo>,
+    /// The signed URLs, whatever credentials signed them: credentials that were renewed stay valid until they expire.
+    cache: Mutex<SignedUrlCache>,
 }
 
-/// A client of its own for each set of credentials, so that what signs is what was looked at.
+/// A client for one set of credentials. It signs with exactly the credentials whose expiry was checked.
 struct Signer {
     credentials: Credentials,
     client: Client,
 }
 
 #[derive(Clone)]
-struct Signed {
+struct SignedUrl {
     url: Arc<str>,
     validity: Validity,
-    reach: Reach,
+    scope: NetworkScope,
 }
 
 impl Presigner {
-    pub(crate) fn new(config: Config, bucket: String, lender: Lender, lifetime: Duration, is_public: bool) -> Self {
+    pub(crate) fn new(
+        config: Config,
+        bucket: String,
+        credentials: CredentialsCache,
+        lifetime: Duration,
+        is_public: bool,
+    ) -> Self {
         Self {
             config,
             bucket,
-            lender,
-            windows: Windows::new(lifetime.as_secs()),
+            credentials,
+            windows: SigningWindows::new(lifetime.as_secs()),
             is_public,
             signer: Mutex::default(),
-            memo: Mutex::default(),
+            cache: Mutex::default(),
         }
     }
 
@@ -78,8 +84,8 @@ impl Presigner {
         let is_reached = match reached_by {
             Reached::ByAll => true,
             _ if self.is_public => true,
-            Reached::By(client) => link.reach.admits(client),
-            Reached::ByAnyone => link.reach == Reach::Anyone,
+            Reached::By(client) => link.scope.admits(client),
+            Reached::ByAnyone => link.scope == NetworkScope::Public,
         };
         Ok(is_reached.then(|| Redirect {
             url: link.url.as_ref().to_owned(),
@@ -87,24 +93,29 @@ impl Presigner {
         }))
     }
 
-    /// Where the URLs lead, without a key and a signature that anybody could use.
+    /// The URL of the store, without a key and a signature that others could use.
     pub(crate) async fn public_url(&self) -> Option<String> {
         client::url_of(&self.config, &self.bucket).await
     }
 
-    /// A URL for an object. `None`: none that works for long enough.
-    async fn link(&self, now: Timestamp, key: &str, content_type: &'static str) -> Result<Option<Signed>, StoreError> {
+    /// A URL for an object. `None`: no URL would work for long enough.
+    async fn link(
+        &self,
+        now: Timestamp,
+        key: &str,
+        content_type: &'static str,
+    ) -> Result<Option<SignedUrl>, StoreError> {
         let time = UNIX_EPOCH + Duration::from_millis(now.0);
         let lifetime = Duration::from_secs(self.windows.lifetime());
-        let credentials = self.lender.lend(time, lifetime).await?;
+        let credentials = self.credentials.get(time, lifetime).await?;
         let end = credentials.expiry().map(seconds);
         let now = now.0 / 1000;
         let validity = self.windows.validity(key, now, end);
-        if validity.until < now.saturating_add(WORTH.min(self.windows.lifetime() / 2)) {
-            // The credentials are about to end, and there are no others.
+        if validity.until < now.saturating_add(MINIMUM_VALIDITY.min(self.windows.lifetime() / 2)) {
+            // The credentials are about to expire, and there are no others.
             return Ok(None);
         }
-        if let Some(link) = self.remembered(key, content_type, validity) {
+        if let Some(link) = self.cached(key, content_type, validity) {
             return Ok(Some(link));
         }
         let signer = self.signer(credentials);
@@ -133,7 +144,7 @@ impl Presigner {
         content_type: &'static str,
         validity: Validity,
         signer: &Signer,
-    ) -> Result<Signed, StoreError> {
+    ) -> Result<SignedUrl, StoreError> {
         let config = PresigningConfig::builder()
             .start_time(UNIX_EPOCH + Duration::from_secs(validity.from))
             .expires_in(Duration::from_secs(validity.until - validity.from))
@@ -147,25 +158,25 @@ impl Presigner {
             .response_content_type(content_type)
             .presigned(config)
             .await
-            // Its own text may show what was to be signed.
+            // The error's own text may contain the data to sign.
             .map_err(|error| StoreError::failed(format!("a URL could not be signed: {}", chain(&error))))?;
-        let link = Signed {
+        let link = SignedUrl {
             url: request.uri().into(),
             validity,
-            reach: Reach::of_host(host_of(request.uri(), &self.bucket)),
+            scope: NetworkScope::of_host(host_of(request.uri(), &self.bucket)),
         };
-        self.memo().put(key, content_type, link.clone());
+        self.cache().put(key, content_type, link.clone());
         Ok(link)
     }
 
-    fn memo(&self) -> MutexGuard<'_, Memo> {
-        self.memo.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cache(&self) -> MutexGuard<'_, SignedUrlCache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was signed for this window, if it works for as long as what would be signed now: perhaps by credentials that
-    /// were renewed since.
-    fn remembered(&self, key: &str, content_type: &'static str, validity: Validity) -> Option<Signed> {
-        let signed = self.memo().get(key, content_type);
+    /// The cached URL of this window, if it works for as long as a new one would. Other credentials, which were renewed
+    /// since, may have signed it.
+    fn cached(&self, key: &str, content_type: &'static str, validity: Validity) -> Option<SignedUrl> {
+        let signed = self.cache().get(key, content_type);
         signed.filter(|signed| signed.validity.from == validity.from && signed.validity.until >= validity.until)
     }
 }
@@ -174,7 +185,7 @@ fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// The host of a URL that stands for the store: without the bucket's name before it.
+/// The host of a URL, without the bucket's name at its beginning.
 fn host_of<'a>(url: &'a str, bucket: &str) -> &'a str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = rest.split(['/', '?']).next().unwrap_or(rest);
@@ -187,15 +198,15 @@ fn host_of<'a>(url: &'a str, bucket: &str) -> &'a str {
         .unwrap_or(host)
 }
 
-/// Remembers the URLs asked for last, in two generations: when the younger one is full the older one is forgotten.
+/// Caches the most recently used URLs in two generations: when the younger one is full, the older one is dropped.
 #[derive(Default)]
-struct Memo {
-    young: HashMap<(String, &'static str), Signed>,
-    old: HashMap<(String, &'static str), Signed>,
+struct SignedUrlCache {
+    young: HashMap<(String, &'static str), SignedUrl>,
+    old: HashMap<(String, &'static str), SignedUrl>,
 }
 
-impl Memo {
-    fn get(&mut self, key: &str, content_type: &'static str) -> Option<Signed> {
+impl SignedUrlCache {
+    fn get(&mut self, key: &str, content_type: &'static str) -> Option<SignedUrl> {
         let key = (key.to_owned(), content_type);
         if let Some(signed) = self.young.get(&key) {
             return Some(signed.clone());
@@ -205,12 +216,12 @@ impl Memo {
         Some(signed)
     }
 
-    fn put(&mut self, key: &str, content_type: &'static str, signed: Signed) {
+    fn put(&mut self, key: &str, content_type: &'static str, signed: SignedUrl) {
         self.insert((key.to_owned(), content_type), signed);
     }
 
-    fn insert(&mut self, key: (String, &'static str), signed: Signed) {
-        if self.young.len() >= KEPT / 2 {
+    fn insert(&mut self, key: (String, &'static str), signed: SignedUrl) {
+        if self.young.len() >= MAXIMUM_URLS / 2 {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(key, signed);
@@ -249,7 +260,7 @@ mod tests {
         Presigner::new(
             config.build(),
             "bucket".to_owned(),
-            Lender::new(provider),
+            CredentialsCache::new(provider),
             lifetime,
             is_public,
         )
@@ -264,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_url_grants_one_object_and_says_its_type() {
+    async fn a_url_is_for_one_object_and_contains_its_type() {
         let signed = url(&presigner(None, None, false), NOW, None).await.unwrap();
         assert!(
             signed
@@ -284,7 +295,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn instances_answer_the_same_url_within_a_window() {
+    async fn instances_return_the_same_url_within_a_window() {
         let (one, other) = (presigner(None, None, false), presigner(None, None, false));
         let first = url(&one, NOW, None).await.unwrap();
         let mut seen = vec![first.url.clone()];
@@ -303,17 +314,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_url_does_not_outlive_its_credentials() {
+    async fn a_url_expires_no_later_than_its_credentials() {
         let time = UNIX_EPOCH + Duration::from_millis(NOW.0);
         let ending = presigner(None, Some(time + Duration::from_mins(2)), false);
         let signed = url(&ending, NOW, None).await.unwrap();
         assert_eq!(signed.lifetime, Duration::from_mins(2));
         let late = NOW.plus_millis(115_000);
-        assert!(url(&ending, late, None).await.is_none(), "not worth it any more");
+        assert!(url(&ending, late, None).await.is_none(), "too short to be useful");
     }
 
     #[tokio::test]
-    async fn only_those_are_redirected_who_can_reach_the_store() {
+    async fn only_clients_that_can_reach_the_store_are_redirected() {
         let local = presigner(Some("http://127.0.0.1:9000"), None, false);
         assert!(url(&local, NOW, None).await.is_some());
         assert!(url(&local, NOW, Some("127.0.0.1")).await.is_some());
@@ -323,15 +334,15 @@ mod tests {
         assert!(url(&private, NOW, Some("203.0.113.5")).await.is_none());
         let compose = presigner(Some("http://minio:9000"), None, false);
         assert!(url(&compose, NOW, Some("127.0.0.1")).await.is_none());
-        let told = presigner(Some("http://minio:9000"), None, true);
-        assert!(url(&told, NOW, Some("203.0.113.5")).await.is_some());
+        let with_public_endpoint = presigner(Some("http://minio:9000"), None, true);
+        assert!(url(&with_public_endpoint, NOW, Some("203.0.113.5")).await.is_some());
         let aws = presigner(None, None, false);
         assert!(url(&aws, NOW, Some("203.0.113.5")).await.is_some());
     }
 
-    /// Of somebody of whom nothing is known it is not supposed that he is near.
+    /// It must not be assumed that a client of unknown address is near.
     #[tokio::test]
-    async fn an_unknown_client_is_sent_to_what_everybody_reaches() {
+    async fn a_client_of_unknown_address_is_redirected_only_to_public_endpoints() {
         for (endpoint, is_public, sent) in [
             (None, false, true),
             (Some("https://minio.example.org"), false, true),
@@ -343,11 +354,14 @@ mod tests {
             let presigner = presigner(endpoint, None, is_public);
             let redirect = presigner.redirect(NOW, KEY, TYPE, Reached::ByAnyone).await.unwrap();
             assert_eq!(redirect.is_some(), sent, "{endpoint:?}, {is_public}");
-            assert!(url(&presigner, NOW, None).await.is_some(), "as the operator says");
+            assert!(
+                url(&presigner, NOW, None).await.is_some(),
+                "the operator redirects all clients"
+            );
         }
     }
 
-    /// Signing takes a tenth of a millisecond, which is more than all the rest of a pull.
+    /// Signing takes a tenth of a millisecond, more than all the rest of a pull.
     #[tokio::test]
     async fn a_url_is_signed_once_for_each_window() {
         let presigner = presigner(None, None, false);
@@ -360,11 +374,11 @@ mod tests {
         assert!(first.url != next.url, "the next window");
     }
 
-    /// Makes new credentials on each call, of some life, by a clock of the test.
+    /// Returns new credentials on each call, valid for a fixed time by the clock of the test.
     #[derive(Debug)]
-    struct Minting(Arc<Mutex<(SystemTime, u32)>>, Duration);
+    struct RenewingProvider(Arc<Mutex<(SystemTime, u32)>>, Duration);
 
-    impl aws_credential_types::provider::ProvideCredentials for Minting {
+    impl aws_credential_types::provider::ProvideCredentials for RenewingProvider {
         fn provide_credentials<'a>(&'a self) -> aws_credential_types::provider::future::ProvideCredentials<'a>
         where
             Self: 'a,
@@ -377,12 +391,12 @@ mod tests {
         }
     }
 
-    /// How often credentials were asked for, and how many URLs of one object there were, in six hours of a pull each
-    /// ten seconds.
-    async fn six_hours(life: Duration, lifetime: Duration) -> (u32, usize) {
+    /// The number of requests for credentials, and the number of different URLs of one object, in six hours with a pull
+    /// every ten seconds.
+    async fn six_hours(validity: Duration, lifetime: Duration) -> (u32, usize) {
         let begin = UNIX_EPOCH + Duration::from_millis(NOW.0);
         let state = Arc::new(Mutex::new((begin, 0)));
-        let provider = SharedCredentialsProvider::new(Minting(state.clone(), life));
+        let provider = SharedCredentialsProvider::new(RenewingProvider(state.clone(), validity));
         let presigner = presigner_with(None, provider, lifetime, false);
         let mut urls = Vec::new();
         for second in (0..6 * 3600).step_by(10) {
@@ -390,8 +404,11 @@ mod tests {
             let now = NOW.plus_millis(second * 1000);
             let redirect = url(&presigner, now, None).await.unwrap();
             let lived = redirect.lifetime;
-            assert!(lived + Duration::from_secs(10) >= life.min(lifetime) / 2, "{lived:?}");
-            assert!(redirect.lifetime <= life.min(lifetime));
+            assert!(
+                lived + Duration::from_secs(10) >= validity.min(lifetime) / 2,
+                "{lived:?}"
+            );
+            assert!(redirect.lifetime <= validity.min(lifetime));
             if urls.last() != Some(&redirect.url) {
                 urls.push(redirect.url);
             }
@@ -402,26 +419,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn urls_outlast_the_renewal_of_what_signs_them() {
+    async fn urls_do_not_change_when_credentials_are_renewed() {
         let (hour, quarter) = (Duration::from_hours(1), Duration::from_mins(15));
-        // A window is 7.5 minutes; credentials are renewed each 45 minutes, and no URL changes for it.
+        // A window has 7.5 minutes. Credentials are renewed every 45 minutes, which changes no URL.
         let (calls, urls) = six_hours(hour, quarter).await;
         assert!((7..=9).contains(&calls), "{calls}");
         assert!(urls <= 49, "{urls}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn credentials_that_live_no_longer_than_urls_are_renewed_at_half_their_life() {
+    async fn credentials_valid_no_longer_than_urls_are_renewed_after_half_their_lifetime() {
         let (hour, quarter) = (Duration::from_hours(1), Duration::from_mins(15));
-        for (life, lifetime) in [(quarter, quarter), (hour, hour), (hour, Duration::from_hours(12))] {
-            let (calls, urls) = six_hours(life, lifetime).await;
-            let halves = u32::try_from(6 * hour.as_secs() / (life.as_secs() / 2)).unwrap();
-            assert!(calls <= halves + 1, "{life:?}, {lifetime:?}: {calls}");
-            // Each window begins another, and so does each renewal.
+        for (validity, lifetime) in [(quarter, quarter), (hour, hour), (hour, Duration::from_hours(12))] {
+            let (calls, urls) = six_hours(validity, lifetime).await;
+            let halves = u32::try_from(6 * hour.as_secs() / (validity.as_secs() / 2)).unwrap();
+            assert!(calls <= halves + 1, "{validity:?}, {lifetime:?}: {calls}");
+            // Each window begins a new URL, and so does each renewal.
             let windows = 6 * hour.as_secs() / (lifetime.as_secs() / 2) + 1;
             assert!(
                 urls as u64 <= windows + u64::from(calls),
-                "{life:?}, {lifetime:?}: {urls}"
+                "{validity:?}, {lifetime:?}: {urls}"
             );
         }
     }
@@ -444,19 +461,19 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_is_bounded_and_keeps_what_is_asked_for() {
-        let signed = |from| Signed {
+    fn the_cache_is_bounded_and_keeps_the_urls_in_use() {
+        let signed = |from| SignedUrl {
             url: "u".into(),
             validity: Validity { from, until: from + 1 },
-            reach: Reach::Anyone,
+            scope: NetworkScope::Public,
         };
-        let mut memo = Memo::default();
-        for number in 0..3 * KEPT {
-            memo.put(&number.to_string(), "t", signed(number as u64));
-            assert!(memo.get("0", "t").is_some(), "asked for all the time");
-            assert!(memo.young.len() + memo.old.len() <= KEPT);
+        let mut cache = SignedUrlCache::default();
+        for number in 0..3 * MAXIMUM_URLS {
+            cache.put(&number.to_string(), "t", signed(number as u64));
+            assert!(cache.get("0", "t").is_some(), "in constant use");
+            assert!(cache.young.len() + cache.old.len() <= MAXIMUM_URLS);
         }
-        assert!(memo.get("1", "t").is_none());
-        assert!(memo.get("0", "another type").is_none());
+        assert!(cache.get("1", "t").is_none());
+        assert!(cache.get("0", "another type").is_none());
     }
 }

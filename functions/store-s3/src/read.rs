@@ -1,4 +1,4 @@
-//! Streams a range of an object, and goes on where a connection was cut.
+//! Streams a range of an object, and continues after a broken connection.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,55 +10,55 @@ use futures_util::{StreamExt as _, stream};
 use registry::store::blobs::ByteStream;
 use registry::store::{Location, Reason, StoreError};
 
-use crate::fault::chain;
+use crate::error::chain;
 use crate::multipart::unquoted;
-use crate::requests::Bucket;
-use crate::store::Store;
-use crate::time::Span;
+use crate::requests::BucketClient;
+use crate::store::S3Store;
+use crate::time::CallTimeout;
 
-/// A stream that brings nothing for so long is asked for again.
+/// Maximum time without bytes before the stream is requested again.
 const STALL: Duration = Duration::from_secs(15);
 
-/// How often in a row a stream may break without having brought a byte.
-const BREAKS: u32 = 5;
+/// Maximum number of consecutive breaks without any bytes in between.
+const MAXIMUM_BREAKS: u32 = 5;
 
 /// A range that is being read.
-struct Reader {
-    bucket: Arc<Bucket>,
+struct RangeReader {
+    bucket: Arc<BucketClient>,
     key: String,
-    span: Span,
-    /// What is still to come.
+    timeout: CallTimeout,
+    /// The bytes still to read.
     range: Range<u64>,
-    /// The object that was opened; another one under its key must not continue it.
+    /// The entity tag of the object. Another object under the same key must not continue it.
     etag: Option<String>,
-    /// `None`: it broke.
+    /// `None` after the stream broke.
     body: Option<Body>,
     breaks: u32,
 }
 
-impl Store {
+impl S3Store {
     pub(crate) async fn read(
         &self,
-        span: Span,
+        timeout: CallTimeout,
         location: &Location,
         range: Range<u64>,
     ) -> Result<Option<ByteStream>, StoreError> {
         let key = self.keys.of(location)?;
         if range.is_empty() {
-            // No request can ask for no bytes.
-            let seen = self.bucket.look(&key, span.begin()).await?;
-            let is_within = seen.is_some_and(|seen| range.start == range.end && range.end <= seen.size);
+            // A request cannot ask for an empty range.
+            let info = self.bucket.head(&key, timeout.start()).await?;
+            let is_within = info.is_some_and(|info| range.start == range.end && range.end <= info.size);
             return Ok(is_within.then(|| stream::empty().boxed()));
         }
-        let answer = match self.bucket.get(&key, range.clone(), None, span.begin()).await {
+        let answer = match self.bucket.get(&key, range.clone(), None, timeout.start()).await {
             Ok(answer) => answer,
-            Err(fault) if fault.is_absent() || fault.is_too_short() => return Ok(None),
-            Err(fault) => return Err(fault.into()),
+            Err(error) if error.is_not_found() || error.is_too_short() => return Ok(None),
+            Err(error) => return Err(error.into()),
         };
-        let reader = Reader {
+        let reader = RangeReader {
             bucket: Arc::clone(&self.bucket),
             key,
-            span,
+            timeout,
             range,
             etag: unquoted(answer.e_tag),
             body: Some(answer.body),
@@ -72,12 +72,14 @@ impl Store {
     }
 }
 
-impl Reader {
+impl RangeReader {
     async fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
         while !self.range.is_empty() {
             if self.body.is_none() {
                 let etag = self.etag.as_deref();
-                let reopened = self.bucket.get(&self.key, self.range.clone(), etag, self.span.begin());
+                let reopened = self
+                    .bucket
+                    .get(&self.key, self.range.clone(), etag, self.timeout.start());
                 self.body = Some(reopened.await?.body);
             }
             let Some(body) = &mut self.body else {
@@ -96,8 +98,8 @@ impl Reader {
                     return Ok(Some(chunk));
                 }
                 Ok(Some(Err(error))) => chain(&error),
-                Ok(None) => "it ended early".to_owned(),
-                Err(_) => "it stalled".to_owned(),
+                Ok(None) => "the response ended early".to_owned(),
+                Err(_) => "the response stalled".to_owned(),
             };
             self.body = None;
             self.breaks += 1;
@@ -105,12 +107,12 @@ impl Reader {
                 key = self.key,
                 error = why,
                 left = self.range.end - self.range.start,
-                "a read broke"
+                "a read was interrupted: it will be continued"
             );
-            if self.breaks > BREAKS {
+            if self.breaks > MAXIMUM_BREAKS {
                 return Err(StoreError::because(
                     Reason::ObjectStoreUnreachable,
-                    format!("an object could not be read on: {why}"),
+                    format!("reading an object could not be continued: {why}"),
                 ));
             }
         }

@@ -1,34 +1,34 @@
 //! The record of the parts that one body became.
 //!
-//! Completing an upload takes exactly what is recorded here, never what a listing of the store shows: a part that
-//! another attempt has put in the place of one of these makes it fail, and yields no wrong bytes. A record is kept in
-//! one item of a table, so that each part costs 24 bytes: a body of 500 GiB makes 240 KB. Entity tags of other forms are
-//! kept as they are while the record is small; of a large one only their hashes are kept, and the store is asked for the
-//! tags when the upload is completed.
+//! The seal completes an upload with exactly the recorded parts, and never with a listing of the store. If another
+//! attempt has replaced one of these parts, completion fails; it never yields wrong bytes. A record is kept in one item
+//! of a table, so each part needs only 24 bytes: a body of 500 GiB needs 240 KB. Entity tags of other forms are kept
+//! unchanged while the record is small. A large record contains only their hashes, and the seal requests the tags from
+//! the store.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use registry::store::StoreError;
 use sha2::{Digest as _, Sha256};
 
-use crate::codec::{Reader, Writer};
+use crate::codec::{FieldReader, FieldWriter};
 
 const FORMAT: u8 = 1;
 
-/// The most bytes of a record with whole tags that are not short. A table may take no more than 400,000 in one item, with
-/// all that is around them.
-const LARGE: usize = 256 << 10;
+/// The maximum size, in bytes, of a record with unhashed entity tags that are not MD5. A table may limit one item to
+/// 400,000 bytes, including all other fields.
+const MAXIMUM_UNHASHED: usize = 256 << 10;
 
-/// The entity tag of a part, which is opaque.
+/// The entity tag of a part. Its content is opaque.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Tag {
-    /// Without its quotes.
+pub(crate) enum EntityTag {
+    /// The tag without its quotes.
     Whole(String),
-    /// The beginning of its SHA-256.
+    /// The first bytes of the tag's SHA-256.
     Hash([u8; 16]),
 }
 
-impl Tag {
+impl EntityTag {
     pub(crate) fn whole(&self) -> Option<&str> {
         match self {
             Self::Whole(text) => Some(text),
@@ -46,7 +46,7 @@ impl Tag {
         }
     }
 
-    /// Whether this is, or is the hash of, that one.
+    /// Whether this equals `whole`, or is its hash.
     pub(crate) fn is_of(&self, whole: &Self) -> bool {
         match self {
             Self::Whole(_) => self == whole,
@@ -55,41 +55,41 @@ impl Tag {
     }
 }
 
-/// A part that is stored.
+/// A stored part.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Part {
+pub(crate) struct StoredPart {
     pub(crate) number: u16,
-    /// Bytes.
+    /// The number of bytes.
     pub(crate) size: u64,
-    pub(crate) etag: Tag,
-    /// The CRC-32 in Base64, if the part was stored with it; of what was copied, what the store calls it.
+    pub(crate) etag: EntityTag,
+    /// The CRC-32 in Base64, if the part was stored with one. For a copied part it is what the store returned.
     pub(crate) crc32: Option<String>,
 }
 
-/// The parts of one body, with consecutive numbers, in one upload.
+/// The parts of one body in one upload, with consecutive numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Run {
+pub(crate) struct PartsRecord {
     /// The attempt that began the upload.
     pub(crate) attempt: u32,
-    /// What the object store calls the upload.
+    /// The object store's id of the upload.
     pub(crate) id: String,
-    /// The bytes before the upload's own parts.
+    /// The number of bytes before the upload's own parts.
     pub(crate) prefix: u64,
     /// The number of its first own part.
     pub(crate) first: u16,
-    pub(crate) parts: Vec<Part>,
+    pub(crate) parts: Vec<StoredPart>,
 }
 
-/// All entity tags have the form of an MD5 and are written as 16 bytes, else as text.
+/// Flag: all entity tags have the form of an MD5 and are written as 16 bytes. Without it they are written as text.
 const SHORT_TAGS: u8 = 1;
-/// All checksums are there and are written as 4 bytes.
+/// Flag: all parts have a checksum, which is written as 4 bytes.
 const SHORT_CHECKSUMS: u8 = 2;
-/// Some are not, or are of another form: as text, empty if there is none.
+/// Flag: some checksums are absent or have another form. All are written as text, an absent one as an empty text.
 const TEXT_CHECKSUMS: u8 = 4;
-/// Of all entity tags there are the hashes, of 16 bytes.
+/// Flag: all entity tags are written as hashes of 16 bytes.
 const HASHED_TAGS: u8 = 8;
 
-impl Run {
+impl PartsRecord {
     pub(crate) fn encode(&self) -> Result<Vec<u8>, StoreError> {
         let tags: Option<Vec<_>> = self.parts.iter().map(|part| from_hex(part.etag.whole()?)).collect();
         if let Some(tags) = tags {
@@ -98,7 +98,7 @@ impl Run {
         let is_whole = self.parts.iter().all(|part| part.etag.whole().is_some());
         let record = is_whole.then(|| self.encode_with(0, None)).transpose()?;
         match record {
-            Some(record) if record.len() <= LARGE => Ok(record),
+            Some(record) if record.len() <= MAXIMUM_UNHASHED => Ok(record),
             _ => self.encode_with(
                 HASHED_TAGS,
                 Some(&self.parts.iter().map(|part| part.etag.hash()).collect::<Vec<_>>()),
@@ -106,7 +106,7 @@ impl Run {
         }
     }
 
-    /// `tags`: what is written of them, if not the text.
+    /// `tags`: the 16 bytes to write for each tag; `None` writes the text.
     fn encode_with(&self, mut flags: u8, tags: Option<&[[u8; 16]]>) -> Result<Vec<u8>, StoreError> {
         let checksums: Option<Vec<_>> = self
             .parts
@@ -118,7 +118,7 @@ impl Run {
             None if self.parts.iter().any(|part| part.crc32.is_some()) => TEXT_CHECKSUMS,
             None => 0,
         };
-        let mut fields = Writer::new(FORMAT);
+        let mut fields = FieldWriter::new(FORMAT);
         fields.u32(self.attempt);
         fields.text(&self.id)?;
         fields.u64(self.prefix);
@@ -142,7 +142,7 @@ impl Run {
     }
 
     pub(crate) fn decode(record: &[u8]) -> Result<Self, StoreError> {
-        let mut fields = Reader::new(record, FORMAT)?;
+        let mut fields = FieldReader::new(record, FORMAT)?;
         let attempt = fields.u32()?;
         let id = fields.text()?;
         let prefix = fields.u64()?;
@@ -154,11 +154,11 @@ impl Run {
         for index in 0..count {
             let size = fields.u32()?.into();
             let etag = if flags & SHORT_TAGS != 0 {
-                Tag::Whole(format!("{:032x}", u128::from_be_bytes(fields.array()?)))
+                EntityTag::Whole(format!("{:032x}", u128::from_be_bytes(fields.array()?)))
             } else if flags & HASHED_TAGS != 0 {
-                Tag::Hash(fields.array()?)
+                EntityTag::Hash(fields.array()?)
             } else {
-                Tag::Whole(fields.text()?)
+                EntityTag::Whole(fields.text()?)
             };
             let crc32 = if flags & SHORT_CHECKSUMS != 0 {
                 Some(STANDARD.encode(fields.array::<4>()?))
@@ -167,7 +167,7 @@ impl Run {
             } else {
                 None
             };
-            parts.push(Part {
+            parts.push(StoredPart {
                 number: start.saturating_add(index),
                 size,
                 etag,
@@ -185,7 +185,7 @@ impl Run {
     }
 }
 
-/// 32 lower-case hexadecimal digits as 16 bytes; nothing else.
+/// Converts 32 lower-case hexadecimal digits to 16 bytes; returns `None` for any other text.
 fn from_hex(text: &str) -> Option<[u8; 16]> {
     if text.len() != 32 || !text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
         return None;
@@ -193,7 +193,7 @@ fn from_hex(text: &str) -> Option<[u8; 16]> {
     u128::from_str_radix(text, 16).ok().map(u128::to_be_bytes)
 }
 
-/// The 4 bytes of a checksum in its usual form; nothing else.
+/// Converts a checksum in its usual form to 4 bytes; returns `None` for any other text.
 fn from_base64(text: &str) -> Option<[u8; 4]> {
     let bytes = STANDARD.decode(text).ok()?.try_into().ok()?;
     (STANDARD.encode(bytes) == text).then_some(bytes)
@@ -205,17 +205,17 @@ mod tests {
 
     use super::*;
 
-    fn run(count: u16, etag: impl Fn(u16) -> String, crc32: Option<&str>) -> Run {
-        Run {
+    fn record_of(count: u16, etag: impl Fn(u16) -> String, crc32: Option<&str>) -> PartsRecord {
+        PartsRecord {
             attempt: 2,
             id: "x".repeat(128),
             prefix: 5,
             first: 1,
             parts: (1..=count)
-                .map(|number| Part {
+                .map(|number| StoredPart {
                     number,
                     size: 59 << 20,
-                    etag: Tag::Whole(etag(number)),
+                    etag: EntityTag::Whole(etag(number)),
                     crc32: crc32.map(str::to_owned),
                 })
                 .collect(),
@@ -223,40 +223,44 @@ mod tests {
     }
 
     #[test]
-    fn a_record_comes_back_as_it_was() {
+    fn a_record_decodes_to_what_was_encoded() {
         let md5 = |number: u16| format!("{:032x}", u128::from(number) << 111 | 5);
         for count in [0, 1, 3] {
             for crc32 in [None, Some("AQIDBA=="), Some("AQIDBA==-2")] {
                 for run in [
-                    run(count, md5, crc32),
-                    run(count, |number| format!("W-{number}"), crc32),
+                    record_of(count, md5, crc32),
+                    record_of(count, |number| format!("W-{number}"), crc32),
                 ] {
-                    assert_eq!(Run::decode(&run.encode().unwrap()).unwrap(), run);
+                    assert_eq!(PartsRecord::decode(&run.encode().unwrap()).unwrap(), run);
                 }
             }
         }
-        let upper = run(1, |_| "ABCDEF00000000000000000000000000".to_owned(), None);
-        assert_eq!(Run::decode(&upper.encode().unwrap()).unwrap(), upper, "tags are opaque");
-        let mut mixed = run(3, md5, Some("AQIDBA=="));
+        let upper = record_of(1, |_| "ABCDEF00000000000000000000000000".to_owned(), None);
+        assert_eq!(
+            PartsRecord::decode(&upper.encode().unwrap()).unwrap(),
+            upper,
+            "tags are opaque"
+        );
+        let mut mixed = record_of(3, md5, Some("AQIDBA=="));
         mixed.parts[1].crc32 = None;
-        assert_eq!(Run::decode(&mixed.encode().unwrap()).unwrap(), mixed);
+        assert_eq!(PartsRecord::decode(&mixed.encode().unwrap()).unwrap(), mixed);
     }
 
     #[test]
     fn the_record_of_the_largest_body_fits_one_item() {
-        let largest = run(9_999, |number| format!("{number:032x}"), Some("AAAAAA=="));
+        let largest = record_of(9_999, |number| format!("{number:032x}"), Some("AAAAAA=="));
         assert!(largest.encode().unwrap().len() < 250 << 10);
     }
 
     #[test]
-    fn long_tags_do_not_make_a_record_that_no_table_takes() {
+    fn a_record_with_long_tags_fits_one_item() {
         for length in [33, 100, 1000] {
             let tag = |number: u16| format!("{number:0length$}-");
             for crc32 in [None, Some("AAAAAA==")] {
-                let largest = run(9_999, tag, crc32);
+                let largest = record_of(9_999, tag, crc32);
                 let record = largest.encode().unwrap();
                 assert!(record.len() < 350_000, "{length}: {}", record.len());
-                let back = Run::decode(&record).unwrap();
+                let back = PartsRecord::decode(&record).unwrap();
                 assert_eq!(back.parts.len(), largest.parts.len());
                 for (back, part) in back.parts.iter().zip(&largest.parts) {
                     assert_eq!(
@@ -264,13 +268,13 @@ mod tests {
                         (part.number, part.size, &part.crc32)
                     );
                     assert!(back.etag.is_of(&part.etag));
-                    assert!(!back.etag.is_of(&Tag::Whole(tag(part.number + 1))));
+                    assert!(!back.etag.is_of(&EntityTag::Whole(tag(part.number + 1))));
                 }
                 assert_eq!(back.encode().unwrap(), record);
             }
         }
-        // A record of a body of common size keeps them.
-        let usual = run(100, |number| format!("{number:0100}-"), None);
-        assert_eq!(Run::decode(&usual.encode().unwrap()).unwrap(), usual);
+        // The record of a body of common size keeps the tags.
+        let usual = record_of(100, |number| format!("{number:0100}-"), None);
+        assert_eq!(PartsRecord::decode(&usual.encode().unwrap()).unwrap(), usual);
     }
 }

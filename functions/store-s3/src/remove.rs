@@ -1,4 +1,4 @@
-//! Deletes objects, and what was begun and never became one.
+//! Deletes objects, and multipart uploads that were never completed.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -9,35 +9,35 @@ use registry::store::blobs::{Discarded, ObjectToDelete};
 use registry::store::sessions::{Attempt, SessionId};
 use registry::store::{Location, StoreError};
 
-use crate::fault::{Fault, Passing, passes};
-use crate::keys::Keys;
-use crate::multipart::{Target, incomplete};
-use crate::requests::{Bucket, Patience, lacks};
-use crate::state::State;
+use crate::error::{RequestError, TransientError, is_transient};
+use crate::keys::ObjectKeys;
+use crate::multipart::{MultipartTarget, incomplete};
+use crate::requests::{AttemptTimeout, BucketClient, mark_unsupported};
+use crate::state::UploadState;
 use crate::statistics::Operation;
-use crate::store::Store;
+use crate::store::S3Store;
 use crate::time::Deadline;
 
-/// How many objects one request may delete.
-const AT_ONCE: usize = 1000;
+/// Maximum number of objects in one delete request.
+const MAXIMUM_DELETES: usize = 1000;
 
-/// How many single deletes are under way at once, where the store does not take many.
-const SINGLE_AT_ONCE: usize = 16;
+/// Maximum number of single deletes at once, if the store does not support deleting many objects.
+const CONCURRENT_DELETES: usize = 16;
 
-/// How many keys are looked at for unfinished uploads at once.
-const LOOKS_AT_ONCE: usize = 16;
+/// Maximum number of keys at once whose unfinished uploads are listed.
+const CONCURRENT_LISTS: usize = 16;
 
-/// Of how many attempts a request that ends an upload deletes what they have left: what is two keys each, in one request
-/// to the store.
-const DISCARDED: u32 = 500;
+/// The maximum number of attempts whose objects the end of an upload deletes. Each has two keys, and all fit one
+/// request to the store.
+const MAXIMUM_DISCARDED: u32 = 500;
 
-const _: () = assert!(2 * DISCARDED as usize <= AT_ONCE);
+const _: () = assert!(2 * MAXIMUM_DISCARDED as usize <= MAXIMUM_DELETES);
 
-impl Store {
-    /// Removes what a session has left. What its attempts have stored lies under keys that can be told without
-    /// looking, and the upload that takes its parts is known. What attempts may have begun that came to nothing is
-    /// known only to the store, and is left to collection; and so is what many attempts have left, since somebody waits
-    /// for this.
+impl S3Store {
+    /// Removes the remains of a session. The keys of all objects of its attempts are known without a request, and so is
+    /// the upload that receives its parts. Only the store knows other uploads, which failed attempts began; collection
+    /// removes those. Collection also removes the remains of the earliest of many attempts, since a client waits for
+    /// this request.
     pub(crate) async fn discard(
         &self,
         deadline: Deadline,
@@ -46,14 +46,14 @@ impl Store {
         state: &[u8],
         keep: Option<&Location>,
     ) -> Result<Discarded, StoreError> {
-        let state = State::decode(state)?;
+        let state = UploadState::decode(state)?;
         let keep = keep.map(|keep| self.keys.of(keep)).transpose()?;
         if let Some(upload) = &state.upload {
             let attempt = Attempt {
                 session,
                 number: upload.attempt,
             };
-            let target = Target {
+            let target = MultipartTarget {
                 key: self.keys.object(attempt),
                 id: upload.id.clone(),
                 checksums: upload.checksums,
@@ -63,25 +63,27 @@ impl Store {
             }
         }
         // The last attempt may be one that only ended the session.
-        let told = state.bodies + u32::from(state.last < attempts);
-        // Nor is the state that of the body which made the object, when the request that brought it was cut off behind
-        // its commit: then nobody knows what that body has begun.
+        let recorded = state.bodies + u32::from(state.last < attempts);
+        // The state may also be older than the body that made the object, if the request of that body was cut off after
+        // its commit. Then the uploads that this body began are unknown.
         let maker = keep
             .as_ref()
             .and_then(|key| key.rsplit('.').next()?.parse::<u32>().ok());
         let is_known = maker.is_none_or(|maker| maker <= state.last);
-        let before = attempts.saturating_sub(DISCARDED);
+        let before = attempts.saturating_sub(MAXIMUM_DISCARDED);
         let left = (before + 1..=attempts).flat_map(|number| {
             let attempt = Attempt { session, number };
             [self.keys.object(attempt), self.keys.staged(attempt)]
         });
         let keys: Vec<_> = left.filter(|key| Some(key) != keep.as_ref()).collect();
         self.bucket.delete_all(&keys, deadline).await?;
-        Ok(if before > 0 || told < attempts || state.littered || !is_known {
-            Discarded::Known
-        } else {
-            Discarded::All
-        })
+        Ok(
+            if before > 0 || recorded < attempts || state.has_unrecorded_uploads || !is_known {
+                Discarded::Known
+            } else {
+                Discarded::All
+            },
+        )
     }
 
     pub(crate) async fn delete(&self, deadline: Deadline, to_delete: &[ObjectToDelete]) -> Result<(), StoreError> {
@@ -89,9 +91,9 @@ impl Store {
         let mut unfinished = BTreeSet::new();
         for one in to_delete {
             let key = self.keys.of(&one.location)?;
-            // Also beside an object that was published: of equal parts, what is left over of a body is staged, and copied
-            // when the object is made. It costs no request of its own.
-            keys.insert(Keys::staged_beside(&key));
+            // Staged bytes may also exist next to a published object: with equal parts, the rest of a body is staged,
+            // and copied when the object is made. Deleting them costs no additional request.
+            keys.insert(ObjectKeys::staged_beside(&key));
             if one.unfinished {
                 unfinished.insert(key.clone());
             }
@@ -105,28 +107,28 @@ impl Store {
     pub(crate) async fn tidy(&self, deadline: Deadline, kept: &[Location]) -> Result<(), StoreError> {
         let keys = kept.iter().map(|kept| self.keys.of(kept));
         let keys = keys.collect::<Result<BTreeSet<_>, _>>()?;
-        let staged: Vec<_> = keys.iter().map(|key| Keys::staged_beside(key)).collect();
+        let staged: Vec<_> = keys.iter().map(|key| ObjectKeys::staged_beside(key)).collect();
         self.abort_all(keys, deadline).await?;
         self.bucket.delete_all(&staged, deadline).await
     }
 
-    /// Aborts whatever uploads there are of these keys.
+    /// Aborts all uploads of these keys.
     async fn abort_all(&self, keys: BTreeSet<String>, deadline: Deadline) -> Result<(), StoreError> {
-        let looks = keys.iter().map(|key| self.bucket.abort_of(key, deadline));
-        // Boxed, or the compiler cannot tell that the whole may move between threads.
-        let looks: Vec<_> = looks.map(futures_util::FutureExt::boxed).collect();
-        stream::iter(looks)
-            .buffer_unordered(LOOKS_AT_ONCE)
+        let aborts = keys.iter().map(|key| self.bucket.abort_of(key, deadline));
+        // Boxed, because the compiler could not prove the whole future `Send`.
+        let aborts: Vec<_> = aborts.map(futures_util::FutureExt::boxed).collect();
+        stream::iter(aborts)
+            .buffer_unordered(CONCURRENT_LISTS)
             .try_collect::<()>()
             .await?;
         Ok(())
     }
 }
 
-impl Bucket {
-    /// Aborts the uploads of a key. It is asked for whole, since not every store takes a beginning of it for a prefix
-    /// (`MinIO` does not).
-    async fn abort_of(&self, wanted: &str, deadline: Deadline) -> Result<(), Fault> {
+impl BucketClient {
+    /// Aborts the uploads of a key. The list request uses the whole key as its prefix, since not every store accepts a
+    /// part of a key as a prefix (`MinIO` does not).
+    async fn abort_of(&self, wanted: &str, deadline: Deadline) -> Result<(), RequestError> {
         let mut after: Option<String> = None;
         let mut aborted = false;
         loop {
@@ -137,10 +139,10 @@ impl Bucket {
                         .list_multipart_uploads()
                         .bucket(&self.name)
                         .prefix(wanted)
-                        // By the key alone, since some stores refuse both markers.
+                        // Only the key marker, since some stores refuse both markers.
                         .set_key_marker(after.clone())
                         .set_expected_bucket_owner(self.owner.clone());
-                    (request.send(), Patience::SHORT)
+                    (request.send(), AttemptTimeout::SHORT)
                 })
                 .await?;
             let mut last = None;
@@ -149,9 +151,9 @@ impl Bucket {
                     return Err(incomplete(Operation::ListMultipartUploads));
                 };
                 last = Some(key.clone());
-                // Keys that go on behind it are those of other attempts.
+                // Longer keys with the same prefix are those of other attempts.
                 if key == wanted {
-                    let target = Target {
+                    let target = MultipartTarget {
                         key,
                         id,
                         checksums: false,
@@ -167,7 +169,7 @@ impl Bucket {
             if is_truncated {
                 after = answer.next_key_marker.or(last);
             } else if aborted {
-                // Several uploads of one key may have lain on both sides of a page's end.
+                // The uploads of one key may have been on both sides of a page boundary.
                 (after, aborted) = (None, false);
             } else {
                 return Ok(());
@@ -175,38 +177,38 @@ impl Bucket {
         }
     }
 
-    /// Deletes objects; those that are not there are deleted.
+    /// Deletes objects. It is no error if an object does not exist.
     async fn delete_all(&self, keys: &[String], deadline: Deadline) -> Result<(), StoreError> {
-        for keys in keys.chunks(AT_ONCE) {
-            let many = self.many_at_once.load(Ordering::Relaxed);
+        for keys in keys.chunks(MAXIMUM_DELETES) {
+            let many = self.multi_delete.load(Ordering::Relaxed);
             if many {
                 match self.delete_many(keys, deadline).await {
                     Ok(()) => continue,
-                    Err(fault) if fault.is_unknown_header() => {}
-                    Err(fault) => return Err(fault.into()),
+                    Err(error) if error.may_be_unsupported() => {}
+                    Err(error) => return Err(error.into()),
                 }
             }
             let deletes: Vec<_> = keys.iter().map(|key| self.delete_one(key, deadline)).collect();
             stream::iter(deletes)
-                .buffer_unordered(SINGLE_AT_ONCE)
+                .buffer_unordered(CONCURRENT_DELETES)
                 .try_collect::<()>()
                 .await?;
             if many {
-                lacks(&self.many_at_once, "deletes of many objects at once");
+                mark_unsupported(&self.multi_delete, "deletes of many objects at once");
             }
         }
         Ok(())
     }
 
-    async fn delete_many(&self, keys: &[String], deadline: Deadline) -> Result<(), Fault> {
+    async fn delete_many(&self, keys: &[String], deadline: Deadline) -> Result<(), RequestError> {
         let operation = Operation::DeleteObjects;
         let mut left = keys.to_vec();
-        // What failed for each by itself is tried again.
+        // Keys that failed with a transient error are tried again.
         for round in 1.. {
             let objects = left.iter().map(|key| ObjectIdentifier::builder().key(key).build());
             let objects = objects.collect::<Result<Vec<_>, _>>();
             let built = objects.and_then(|objects| Delete::builder().set_objects(Some(objects)).quiet(true).build());
-            let delete = built.map_err(|error| Fault::Refused {
+            let delete = built.map_err(|error| RequestError::Refused {
                 operation,
                 status: 0,
                 code: "NotBuilt".to_owned(),
@@ -220,7 +222,7 @@ impl Bucket {
                         .bucket(&self.name)
                         .delete(delete.clone())
                         .set_expected_bucket_owner(self.owner.clone());
-                    (request.send(), Patience::LONG)
+                    (request.send(), AttemptTimeout::LONG)
                 })
                 .await?;
             let mut last = None;
@@ -229,12 +231,12 @@ impl Bucket {
                 let code = error.code.unwrap_or_default();
                 match error.key {
                     Some(_) if matches!(code.as_str(), "NoSuchKey" | "NotFound") => {}
-                    Some(key) if passes(&code) => {
+                    Some(key) if is_transient(&code) => {
                         left.push(key);
-                        last = Some(Passing::answered(200, &code));
+                        last = Some(TransientError::answered(200, &code));
                     }
                     _ => {
-                        return Err(Fault::Refused {
+                        return Err(RequestError::Refused {
                             operation,
                             status: 200,
                             code,
@@ -251,7 +253,7 @@ impl Bucket {
         Ok(())
     }
 
-    async fn delete_one(&self, key: &str, deadline: Deadline) -> Result<(), Fault> {
+    async fn delete_one(&self, key: &str, deadline: Deadline) -> Result<(), RequestError> {
         let deleted = self
             .call(Operation::DeleteObject, deadline, || {
                 let request = self
@@ -260,11 +262,11 @@ impl Bucket {
                     .bucket(&self.name)
                     .key(key)
                     .set_expected_bucket_owner(self.owner.clone());
-                (request.send(), Patience::SHORT)
+                (request.send(), AttemptTimeout::SHORT)
             })
             .await;
         match deleted {
-            Err(fault) if !fault.is_absent() => Err(fault),
+            Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),
         }
     }

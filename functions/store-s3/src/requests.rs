@@ -1,4 +1,4 @@
-//! Sends requests: counted, bounded in time, and again when that may help.
+//! Sends requests: counts them, limits their time, and retries them if that may help.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,75 +10,80 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use registry::backoff::{Backoff, Jitter};
 use tokio::time::Instant;
 
-use crate::fault::{Fault, Passing, Verdict, judge};
+use crate::error::{AttemptOutcome, RequestError, TransientError, classify};
 use crate::options::Encryption;
-use crate::statistics::{Counters, Operation};
+use crate::statistics::{Operation, RequestCounters};
 use crate::time::Deadline;
 
-/// How soon a repetition comes.
+/// The delays before retries.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 
-/// An attempt that carries no body, or whose body makes no progress, is given up after this.
+/// Maximum time for an attempt without a body, or for one whose body makes no progress.
 const STALL: Duration = Duration::from_secs(10);
 
-/// How many bytes a store makes durable in a second, at least.
-const DURABLE: usize = 4 << 20;
+/// The minimum number of bytes that a store makes durable in a second.
+const MINIMUM_STORING_RATE: usize = 4 << 20;
 
-/// What is left of a call's time must be at least this for another attempt.
-const LEAST_TIME: Duration = Duration::from_millis(50);
+/// Minimum remaining time of a call for another attempt.
+const MINIMUM_TIME: Duration = Duration::from_millis(50);
 
-/// A bucket, and how to reach it.
-pub(crate) struct Bucket {
+/// A bucket and its client.
+pub(crate) struct BucketClient {
     pub(crate) client: Client,
     pub(crate) name: String,
     pub(crate) owner: Option<String>,
     pub(crate) encryption: Encryption,
-    /// Parts are sent with checksums; until the store has refused an upload because of them.
+    /// Whether parts are sent with checksums. Becomes false when the store has refused an upload because of them.
     pub(crate) part_checksums: AtomicBool,
     pub(crate) attempts: u32,
-    pub(crate) counters: Counters,
-    /// Objects are never overwritten; until the store has said that it does not know the condition.
-    pub(crate) conditional: AtomicBool,
-    /// Many objects are deleted at once; likewise.
-    pub(crate) many_at_once: AtomicBool,
+    pub(crate) counters: RequestCounters,
+    /// Whether writes have the condition that the object does not exist. Becomes false when the store does not support
+    /// it.
+    pub(crate) conditional_writes: AtomicBool,
+    /// Whether many objects are deleted in one request. Becomes false when the store does not support it.
+    pub(crate) multi_delete: AtomicBool,
     pub(crate) jitter: Jitter,
 }
 
-/// Notes that the store does not do something, so that it is not asked for again: only when the same request without it
-/// was done, because much is refused for other reasons.
-pub(crate) fn lacks(does: &AtomicBool, what: &str) {
-    if does.swap(false, Ordering::Relaxed) {
-        tracing::warn!(what, "the object store does not know this, and works without");
+/// Records that the store does not support a feature, so that it is not used again. Callers do this only if the same
+/// request without the feature succeeded, because stores refuse requests for many other reasons.
+pub(crate) fn mark_unsupported(is_supported: &AtomicBool, what: &str) {
+    if is_supported.swap(false, Ordering::Relaxed) {
+        tracing::warn!(
+            what,
+            "the object store does not support this feature: it is not used any more"
+        );
     }
 }
 
-/// How long one attempt may take.
+/// Maximum time of one attempt.
 #[derive(Clone)]
-pub(crate) enum Patience {
-    /// So long in all.
-    Until(Duration),
-    /// As long as bytes of the body are taken, at whatever speed, and then for as long again, since they may still be on
-    /// their way, and for as long as the store may need to make them durable. The time in which bytes were taken is not
-    /// counted against the call's: what an upload has under way shares one connection to the store, which may be slow.
-    Progress { taken: Arc<AtomicUsize>, of: usize },
+pub(crate) enum AttemptTimeout {
+    /// A fixed maximum time.
+    Fixed(Duration),
+    /// As long as the connection accepts bytes of the body, at whatever speed. Then as long again, since the bytes may
+    /// still be in transit, plus the time that the store may need to make them durable. The time in which bytes were
+    /// accepted does not count towards the time limit of the call: all requests of an upload share one connection to
+    /// the store, which may be slow.
+    Progress { accepted: Arc<AtomicUsize>, of: usize },
 }
 
-impl Patience {
-    /// For a request without a body whose answer comes at once.
-    pub(crate) const SHORT: Self = Self::Until(STALL);
+impl AttemptTimeout {
+    /// For a request without a body that the store answers at once.
+    pub(crate) const SHORT: Self = Self::Fixed(STALL);
     /// For work inside the store.
-    pub(crate) const LONG: Self = Self::Until(Duration::from_mins(3));
+    pub(crate) const LONG: Self = Self::Fixed(Duration::from_mins(3));
 }
 
-impl Bucket {
-    /// Sends a request, which `send` makes anew for each attempt, until it is answered, refused, or the time is up.
-    /// `send` also tells how long the attempt may take.
+impl BucketClient {
+    /// Sends a request until it is answered, refused, or the time of the call is up. `send` makes the request anew for
+    /// each attempt, and returns the maximum time of the attempt.
     pub(crate) async fn call<T, E, F>(
         &self,
         operation: Operation,
         deadline: Deadline,
-        send: impl FnMut() -> (F, Patience),
-    ) -> Result<T, Fault>
+        send: impl FnMut() -> (F, AttemptTimeout),
+    ) -> Result<T, RequestError>
     where
         F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
         E: ProvideErrorMetadata + std::error::Error + 'static,
@@ -87,13 +92,13 @@ impl Bucket {
         Ok(answer)
     }
 
-    /// The same; also tells how often the request was sent.
+    /// Like [`call`](Self::call); also returns how often the request was sent.
     pub(crate) async fn call_counting<T, E, F>(
         &self,
         operation: Operation,
         mut deadline: Deadline,
-        mut send: impl FnMut() -> (F, Patience),
-    ) -> Result<(T, u32), Fault>
+        mut send: impl FnMut() -> (F, AttemptTimeout),
+    ) -> Result<(T, u32), RequestError>
     where
         F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
         E: ProvideErrorMetadata + std::error::Error + 'static,
@@ -102,73 +107,89 @@ impl Bucket {
         loop {
             attempts += 1;
             self.counters.sent(operation);
-            let (request, patience) = send();
-            // The SDK's futures are large.
+            let (request, timeout) = send();
+            // Boxed, because the SDK's futures are large.
             let request = Box::pin(request);
-            let (answer, moving) = bounded(request, patience, deadline.left()).await;
-            deadline = deadline.later(moving);
+            let (answer, progress) = with_timeout(request, timeout, deadline.left()).await;
+            deadline = deadline.later(progress);
             let last = match answer {
                 Some(Ok(answer)) => return Ok((answer, attempts)),
-                Some(Err(error)) => match judge(operation, &error) {
-                    Verdict::Refused(fault) => return Err(fault),
-                    Verdict::Passing(last) => last,
+                Some(Err(error)) => match classify(operation, &error) {
+                    AttemptOutcome::Refused(error) => return Err(error),
+                    AttemptOutcome::Transient(last) => last,
                 },
-                None => Passing::silence("no answer"),
+                None => TransientError::no_response("no response"),
             };
             self.pause(operation, attempts, last, deadline).await?;
         }
     }
 
-    /// Waits before what has failed for the `attempts`th time, with `last`, is tried again; or tells that it is not.
+    /// Waits before the next attempt, after attempt number `attempts` failed with `last`. Returns an error if there is
+    /// no next attempt.
     pub(crate) async fn pause(
         &self,
         operation: Operation,
         attempts: u32,
-        last: Passing,
+        last: TransientError,
         deadline: Deadline,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), RequestError> {
         self.counters.failed(operation);
         let delay = BACKOFF.delay(attempts - 1, self.jitter.bits());
         let operation_name = operation.name();
-        if attempts >= self.attempts || deadline.left() < delay + LEAST_TIME {
-            tracing::warn!(operation = operation_name, attempts, error = %last, "the object store does not do it");
-            return Err(Fault::Exhausted {
+        if attempts >= self.attempts || deadline.left() < delay + MINIMUM_TIME {
+            tracing::warn!(
+                operation = operation_name,
+                attempts,
+                error = %last,
+                "an object store request failed and is not repeated"
+            );
+            return Err(RequestError::Exhausted {
                 operation,
                 attempts,
                 last,
             });
         }
-        tracing::debug!(operation = operation_name, attempts, error = %last, "to be repeated");
+        tracing::debug!(
+            operation = operation_name,
+            attempts,
+            error = %last,
+            "an object store request failed and will be repeated"
+        );
         tokio::time::sleep(delay).await;
         Ok(())
     }
 }
 
-/// Awaits an attempt. `None`: it took too long. Also for how long bytes of its body were seen to be taken.
-async fn bounded<T>(request: impl Future<Output = T>, patience: Patience, left: Duration) -> (Option<T>, Duration) {
-    let mut moving = Duration::ZERO;
-    let (taken, of) = match patience {
-        Patience::Until(limit) => {
+/// Awaits one attempt. `None`: it took too long. Also returns the time in which the connection accepted bytes of its
+/// body.
+async fn with_timeout<T>(
+    request: impl Future<Output = T>,
+    timeout: AttemptTimeout,
+    left: Duration,
+) -> (Option<T>, Duration) {
+    let mut progress = Duration::ZERO;
+    let (accepted, of) = match timeout {
+        AttemptTimeout::Fixed(limit) => {
             let answer = tokio::time::timeout(limit.min(left), request).await;
-            return (answer.ok(), moving);
+            return (answer.ok(), progress);
         }
-        Patience::Progress { taken, of } => (taken, of),
+        AttemptTimeout::Progress { accepted, of } => (accepted, of),
     };
-    let storing = STALL + Duration::from_secs((of / DURABLE) as u64);
+    let storing = STALL + Duration::from_secs((of / MINIMUM_STORING_RATE) as u64);
     let began = Instant::now();
     let mut request = std::pin::pin!(request);
     let mut before = 0;
     loop {
-        let limit = if before == of { moving + storing } else { STALL };
+        let limit = if before == of { progress + storing } else { STALL };
         if let Ok(answer) = tokio::time::timeout(limit, &mut request).await {
-            return (Some(answer), moving);
+            return (Some(answer), progress);
         }
-        let now = taken.load(Ordering::Relaxed);
+        let now = accepted.load(Ordering::Relaxed);
         if now == before {
-            return (None, moving);
+            return (None, progress);
         }
         before = now;
-        moving = began.elapsed();
+        progress = began.elapsed();
     }
 }
 
@@ -176,43 +197,44 @@ async fn bounded<T>(request: impl Future<Output = T>, patience: Patience, left: 
 mod tests {
     use super::*;
 
-    /// An attempt whose body is taken at this many bytes in a second, and answered so long after the last of them.
+    /// One attempt whose body is accepted at `per_second` bytes per second, and answered `answered_after` seconds
+    /// later.
     async fn attempt(bytes: usize, per_second: usize, answered_after: u64) -> (Option<()>, Duration) {
-        let taken = Arc::<AtomicUsize>::default();
-        let patience = Patience::Progress {
-            taken: Arc::clone(&taken),
+        let accepted = Arc::<AtomicUsize>::default();
+        let timeout = AttemptTimeout::Progress {
+            accepted: Arc::clone(&accepted),
             of: bytes,
         };
         let request = async move {
-            while taken.load(Ordering::Relaxed) < bytes {
+            while accepted.load(Ordering::Relaxed) < bytes {
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                let now = taken.load(Ordering::Relaxed);
-                taken.store((now + per_second).min(bytes), Ordering::Relaxed);
+                let now = accepted.load(Ordering::Relaxed);
+                accepted.store((now + per_second).min(bytes), Ordering::Relaxed);
             }
             tokio::time::sleep(Duration::from_secs(answered_after)).await;
         };
-        bounded(request, patience, Duration::from_secs(30)).await
+        with_timeout(request, timeout, Duration::from_secs(30)).await
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_slow_body_has_the_time_that_it_takes() {
+    async fn a_slow_body_gets_the_time_that_it_needs() {
         const MIB: usize = 1 << 20;
-        // 8 MiB in 137 seconds, which are far more than the call has.
-        let (answer, moving) = attempt(8 * MIB, 60 << 10, 1).await;
+        // 8 MiB in 137 seconds, far more than the time of the call.
+        let (answer, progress) = attempt(8 * MIB, 60 << 10, 1).await;
         assert!(answer.is_some());
-        assert!(moving >= Duration::from_mins(2), "{moving:?}");
-        // What was taken by the network's buffers may take as long again.
+        assert!(progress >= Duration::from_mins(2), "{progress:?}");
+        // The bytes that network buffers have accepted may take as long again.
         let (answer, _) = attempt(8 * MIB, 200 << 10, 40).await;
         assert!(answer.is_some());
-        // A quick one that the store does not answer is given up.
+        // An attempt with a fast body that the store does not answer is cancelled.
         let began = Instant::now();
         let (answer, _) = attempt(8 * MIB, 8 * MIB, 3600).await;
         assert!(answer.is_none());
         assert!(began.elapsed() < Duration::from_secs(40), "{:?}", began.elapsed());
-        // And so is one that has stopped in the middle.
+        // An attempt whose body stalls in the middle is cancelled too.
         let began = Instant::now();
-        let (answer, moving) = attempt(8 * MIB, 0, 0).await;
+        let (answer, progress) = attempt(8 * MIB, 0, 0).await;
         assert!(answer.is_none());
-        assert_eq!((began.elapsed(), moving), (STALL, Duration::ZERO));
+        assert_eq!((began.elapsed(), progress), (STALL, Duration::ZERO));
     }
 }

@@ -1,25 +1,26 @@
-//! Makes one object of all that an upload has stored.
+//! Makes one object of all bytes that an upload has stored.
 //!
-//! An object of one body that is no multipart upload is finished already. An upload is completed from the records of
-//! its parts; staged bytes become its last part by a copy inside the store.
+//! An object of one body without a multipart upload is complete already. The seal completes a multipart upload from the
+//! records of its parts. Staged bytes become its last part with a copy inside the store.
 //!
-//! **Idempotence.** When the upload is gone, and under its key there is an object of the right size, it was sealed.
-//! The size tells it: an upload is written to by a chain of attempts, each directly after the other, so that all that
-//! it can ever be completed to are beginnings of the same bytes, and each is of another length. An attempt after a gap
-//! has an upload of its own (see [`OpenUpload`](crate::state::OpenUpload)). The number of parts is compared too, where
-//! the entity tag tells it.
+//! **Idempotence.** If the upload does not exist, and an object of the right size exists under its key, the upload was
+//! sealed. The size is sufficient evidence: a chain of attempts writes to an upload, each directly after the other. So
+//! all objects that the upload can become are beginnings of the same bytes, each with another length. An attempt after
+//! a gap has an upload of its own (see [`OpenMultipart`](crate::state::OpenMultipart)). The seal also compares the
+//! number of parts, if the entity tag contains it.
 //!
-//! **Trust.** Several stores say yes when they are asked to complete an upload that is complete already, whatever parts
-//! are named, and some while they are still at it. So an object of several bodies, and one whose completion was asked
-//! for twice, is looked at before anybody is told. What only one attempt has written can become only one thing.
+//! **Verification.** Several stores answer with success if an upload is completed a second time, whatever the parts in
+//! the request, and some answer so while they still process the first request. So the seal verifies an object before it
+//! returns if the object has several bodies, or if its completion was requested twice. An upload that only one attempt
+//! has written to can become only one object.
 //!
-//! **Time.** A client may wait for 30 seconds and then ask again (see `finish` in the core), so that what can be asked at once
-//! is: pages of the list of parts, and copies. What is left is the completion itself, for which S3 may take minutes when there
-//! are 10,000 parts. Copies are the only thing whose time depends on the size. Each has as much as a whole call, and none is made
-//! twice, so that a seal takes as long as it takes; the session may be claimed by others meanwhile, who go on with what is
-//! copied.
+//! **Time.** A client may wait for 30 seconds and then ask again (see `finish` in the core). So the seal sends requests
+//! in parallel where possible: pages of the list of parts, and copies. Completion itself remains, which may take
+//! minutes on S3 for 10,000 parts. Only the time of copies depends on the size. Each copy has the time limit of a whole
+//! call, and no copy is made twice, so a seal takes as long as it needs. Another request may claim the session
+//! meanwhile and continues with the copies made so far.
 //!
-//! **A lost seal.** Whoever goes on behind what was sealed and not published comes after a gap, and has an upload of
+//! **A lost seal.** If an upload was sealed but not published, the next attempt comes after a gap. It has an upload of
 //! its own, which begins with a copy of the beginning of the sealed object.
 
 use std::collections::BTreeMap;
@@ -31,48 +32,53 @@ use registry::store::blobs::Upload;
 use registry::store::sessions::{Attempt, SessionId};
 use registry::store::{Location, StoreError};
 
-use crate::fault::Fault;
-use crate::keys::Keys;
-use crate::multipart::Target;
+use crate::error::RequestError;
+use crate::keys::ObjectKeys;
+use crate::multipart::MultipartTarget;
 use crate::plan::TAIL_NUMBER;
-use crate::record::{Part, Tag};
+use crate::record::{EntityTag, StoredPart};
 use crate::stages::Stage;
-use crate::state::{State, Tail};
+use crate::state::{TailObject, UploadState};
 use crate::statistics::Operation;
-use crate::store::Store;
-use crate::time::Span;
+use crate::store::S3Store;
+use crate::time::CallTimeout;
 
-/// How many copies inside the store are under way at once.
+/// Maximum number of copies inside the store at once.
 ///
-/// A copy takes as long for a few gigabytes as the store is slow, and nothing here: the more at once, the sooner the client has
-/// its answer. 500 GiB are 200 copies, which is seven rounds.
-const COPIES_AT_ONCE: usize = 32;
+/// The time of a copy depends only on the store. The more copies run at once, the sooner the client gets its response.
+/// A layer of 500 GiB needs 200 copies, which are seven rounds.
+const CONCURRENT_COPIES: usize = 32;
 
-/// How often a seal is tried that another one gets in the way of.
-const TRIES: u32 = 6;
+/// Maximum number of attempts of a seal that conflicts with another one.
+const MAXIMUM_ATTEMPTS: u32 = 6;
 
-/// What a seal of one stage knows.
-struct Job<'a> {
+/// The data for sealing one stage.
+struct StageSeal<'a> {
     stage: &'a Stage,
     client: ClientKey,
-    target: Target,
-    /// The object that the stage begins with.
+    target: MultipartTarget,
+    /// The key of the object whose bytes the stage begins with.
     before: Option<&'a str>,
-    /// Staged bytes at its end, and where they lie.
-    tail: Option<(Tail, String)>,
-    /// All bytes of its object, or the least it must have.
+    /// The staged bytes at its end, and their key.
+    tail: Option<(TailObject, String)>,
+    /// The number of all bytes of its object, or the minimum if not `is_exact`.
     size: u64,
     is_exact: bool,
-    /// The answer of the store is not enough.
-    is_doubtful: bool,
+    /// Whether the object must be verified even if the store answers with success.
+    needs_verification: bool,
 }
 
-impl Store {
-    pub(crate) async fn seal(&self, span: Span, client: ClientKey, upload: &Upload) -> Result<Location, StoreError> {
-        let state = State::decode(&upload.state)?;
+impl S3Store {
+    pub(crate) async fn seal(
+        &self,
+        timeout: CallTimeout,
+        client: ClientKey,
+        upload: &Upload,
+    ) -> Result<Location, StoreError> {
+        let state = UploadState::decode(&upload.state)?;
         if state.bodies == 0 || state.size() != upload.size {
             return Err(StoreError::failed(format!(
-                "an upload of {} bytes has stored {} in {} bodies",
+                "an upload of {} bytes has stored {} bytes in {} bodies",
                 upload.size,
                 state.size(),
                 state.bodies
@@ -84,20 +90,21 @@ impl Store {
         };
         let stages = Stage::collect(&upload.parts, &state)?;
         if let Some(last) = stages.last() {
-            self.complete_all(upload.session, client, &stages, &state, span).await?;
-            return Ok(Keys::named(attempt(last.attempt)));
+            self.complete_all(upload.session, client, &stages, &state, timeout)
+                .await?;
+            return Ok(ObjectKeys::named(attempt(last.attempt)));
         }
         let object = state.tail.ok_or_else(|| StoreError::failed("nothing was stored"))?;
         let object_key = self.keys.object(attempt(object.attempt));
-        // One that was made of others is looked at, because those may have been discarded, and it with them. The only
-        // body of an upload was stored by the request that seals it, or by the one before.
+        // An object of several bodies is verified, because the earlier bodies, and this object with them, may have been
+        // discarded. The only body of an upload was stored by the request that seals it, or by the request before.
         if state.bodies > 1 {
-            match self.bucket.look(&object_key, span.begin()).await? {
-                Some(seen) if seen.size == object.size => {}
+            match self.bucket.head(&object_key, timeout.start()).await? {
+                Some(info) if info.size == object.size => {}
                 _ => return Err(missing(&object_key)),
             }
         }
-        Ok(Keys::named(attempt(object.attempt)))
+        Ok(ObjectKeys::named(attempt(object.attempt)))
     }
 
     async fn complete_all(
@@ -105,8 +112,8 @@ impl Store {
         session: SessionId,
         client: ClientKey,
         stages: &[Stage],
-        state: &State,
-        span: Span,
+        state: &UploadState,
+        timeout: CallTimeout,
     ) -> Result<(), StoreError> {
         let attempt = |number| Attempt { session, number };
         let mut before: Option<String> = None;
@@ -114,10 +121,10 @@ impl Store {
             let is_last = index + 1 == stages.len();
             let tail = state.tail.filter(|_| is_last);
             let key = self.keys.object(attempt(stage.attempt));
-            let job = Job {
+            let job = StageSeal {
                 stage,
                 client,
-                target: Target {
+                target: MultipartTarget {
                     key: key.clone(),
                     id: stage.id.clone(),
                     checksums: stage.has_checksums(),
@@ -126,110 +133,121 @@ impl Store {
                 size: stage.end() + tail.map_or(0, |tail| tail.size),
                 tail: tail.map(|tail| (tail, self.keys.staged(attempt(tail.attempt)))),
                 is_exact: is_last,
-                is_doubtful: state.bodies > 1,
+                needs_verification: state.bodies > 1,
             };
-            self.complete_stage(&job, span).await?;
+            self.complete_stage(&job, timeout).await?;
             before = Some(key);
         }
         Ok(())
     }
 
-    async fn complete_stage(&self, job: &Job<'_>, span: Span) -> Result<(), StoreError> {
-        // Copying for nothing costs more than a look.
-        if job.before.is_some() && self.is_sealed(job, span).await? {
+    async fn complete_stage(&self, job: &StageSeal<'_>, timeout: CallTimeout) -> Result<(), StoreError> {
+        // Verifying costs less than copying in vain.
+        if job.before.is_some() && self.is_sealed(job, timeout).await? {
             return Ok(());
         }
         let mut last = None;
-        for tried in 0..TRIES {
+        for tried in 0..MAXIMUM_ATTEMPTS {
             if tried > 0 {
-                // Another seal of the same bytes is at it: its copies were taken for this one's, or it has completed
-                // the upload and the object does not show yet.
+                // Another seal of the same bytes is running: its copies replaced those of this seal, or it has
+                // completed the upload and the object is not visible yet.
                 tokio::time::sleep(Duration::from_millis(20 << tried)).await;
             }
-            match self.try_complete(job, span).await {
-                Ok(repeated) if !repeated && !job.is_doubtful => return Ok(()),
-                Ok(_) if self.is_sealed(job, span).await? => return Ok(()),
+            match self.try_complete(job, timeout).await {
+                Ok(repeated) if !repeated && !job.needs_verification => return Ok(()),
+                Ok(_) if self.is_sealed(job, timeout).await? => return Ok(()),
                 Ok(_) => last = None,
-                Err(fault) if fault.is_absent() || fault.is_precondition() => {
-                    if self.is_sealed(job, span).await? {
+                Err(error) if error.is_not_found() || error.is_precondition_failed() => {
+                    if self.is_sealed(job, timeout).await? {
                         return Ok(());
                     }
-                    last = Some(fault);
+                    last = Some(error);
                 }
-                Err(fault) if fault.is_invalid_part() && (job.before.is_some() || job.tail.is_some()) => {
-                    last = Some(fault);
+                Err(error) if error.is_invalid_part() && (job.before.is_some() || job.tail.is_some()) => {
+                    last = Some(error);
                 }
-                Err(fault) => return Err(fault.into()),
+                Err(error) => return Err(error.into()),
             }
         }
         Err(last.map_or_else(|| missing(&job.target.key), StoreError::failed))
     }
 
-    async fn try_complete(&self, job: &Job<'_>, span: Span) -> Result<bool, Fault> {
+    async fn try_complete(&self, job: &StageSeal<'_>, timeout: CallTimeout) -> Result<bool, RequestError> {
         let mut parts = match job.before {
-            Some(source) => self.copy_all(job, source, span).await?,
+            Some(source) => self.copy_all(job, source, timeout).await?,
             None => Vec::new(),
         };
-        parts.extend(self.told(job, span).await?);
+        parts.extend(self.own_parts(job, timeout).await?);
         if let Some((tail, source)) = &job.tail {
             let copied = self.bucket.copy_small(
                 &job.target,
                 TAIL_NUMBER,
                 (source, tail.size),
-                Some((&self.room, job.client)),
-                span.begin(),
+                Some((&self.memory, job.client)),
+                timeout.start(),
             );
             parts.push(copied.await?);
         }
-        self.bucket.complete(&job.target, &parts, span.begin()).await
+        self.bucket.complete(&job.target, &parts, timeout.start()).await
     }
 
-    /// The stage's own parts, with their entity tags. Where the record holds only hashes of them, the store is asked, and
-    /// what it tells must have these hashes.
-    async fn told(&self, job: &Job<'_>, span: Span) -> Result<Vec<Part>, Fault> {
+    /// The stage's own parts, with their entity tags. If the record has only the hashes of the tags, the store's list
+    /// of parts provides the tags, which must match the hashes.
+    async fn own_parts(&self, job: &StageSeal<'_>, timeout: CallTimeout) -> Result<Vec<StoredPart>, RequestError> {
         let own = &job.stage.parts;
-        if own.iter().all(|part| matches!(part.etag, Tag::Whole(_))) {
+        if own.iter().all(|part| matches!(part.etag, EntityTag::Whole(_))) {
             return Ok(own.clone());
         }
         let last = own.last().map_or(0, |part| part.number);
         let listed = self
             .bucket
-            .list_parts(&job.target, job.stage.first - 1..=last, span)
+            .list_parts(&job.target, job.stage.first - 1..=last, timeout)
             .await?;
-        let told = own.iter().map(|part| {
-            let there = listed.get(&part.number).map(|there| Tag::Whole(there.etag.clone()));
+        let reported = own.iter().map(|part| {
+            let there = listed
+                .get(&part.number)
+                .map(|there| EntityTag::Whole(there.etag.clone()));
             let etag = there
                 .filter(|there| part.etag.is_of(there))
-                .ok_or_else(|| Fault::Refused {
+                .ok_or_else(|| RequestError::Refused {
                     operation: Operation::ListParts,
                     status: 200,
                     code: "InvalidPart".to_owned(),
                     message: format!("part {} is not the one that was recorded", part.number),
                 })?;
-            Ok(Part { etag, ..part.clone() })
+            Ok(StoredPart { etag, ..part.clone() })
         });
-        told.collect()
+        reported.collect()
     }
 
-    /// Copies the beginning of a stage, from the object of the one before: what an earlier seal has not copied yet. Each
-    /// copy has the time of a whole call, so that what takes long in all comes to its end, and a seal that is repeated goes
-    /// on. (A copy that is there already is as good as a new one: only seals write to its number, all of them from the same
-    /// bytes.)
-    async fn copy_all(&self, job: &Job<'_>, source: &str, span: Span) -> Result<Vec<Part>, Fault> {
+    /// Copies the beginning of a stage from the object of the stage before, except what an earlier seal has copied
+    /// already. Each copy has the time limit of a whole call. So copies that take long in total still complete, and a
+    /// repeated seal continues. (An existing copy is as good as a new one: only seals write to its number, all from the
+    /// same bytes.)
+    async fn copy_all(
+        &self,
+        job: &StageSeal<'_>,
+        source: &str,
+        timeout: CallTimeout,
+    ) -> Result<Vec<StoredPart>, RequestError> {
         let count = u64::from(job.stage.first - 1);
         let bound = |number: u64| {
-            // Up to 2^63 bytes times 10,000 do not fit 64 bits.
+            // A product of up to 2^63 bytes and 10,000 does not fit 64 bits.
             let at = u128::from(job.stage.prefix) * u128::from(number) / u128::from(count);
             u64::try_from(at).unwrap_or(u64::MAX)
         };
-        let there = match self.bucket.list_parts(&job.target, 0..=job.stage.first - 1, span).await {
+        let there = match self
+            .bucket
+            .list_parts(&job.target, 0..=job.stage.first - 1, timeout)
+            .await
+        {
             Ok(there) => there,
-            // Whoever may not look copies everything.
-            Err(Fault::Refused {
+            // Without permission to list parts, all parts are copied.
+            Err(RequestError::Refused {
                 status: 403 | 405 | 501,
                 ..
             }) => BTreeMap::new(),
-            Err(fault) => return Err(fault),
+            Err(error) => return Err(error),
         };
         let copies = (1..job.stage.first).map(|number| {
             let range = bound(u64::from(number) - 1)..bound(number.into());
@@ -237,38 +255,38 @@ impl Store {
             let there = there.get(&number).filter(|there| there.size == size);
             async move {
                 if let Some(there) = there {
-                    return Ok(Part {
+                    return Ok(StoredPart {
                         number,
                         size,
-                        etag: Tag::Whole(there.etag.clone()),
+                        etag: EntityTag::Whole(there.etag.clone()),
                         crc32: None,
                     });
                 }
                 self.bucket
-                    .copy_part(&job.target, number, source, range, span.begin())
+                    .copy_part(&job.target, number, source, range, timeout.start())
                     .await
             }
         });
-        // Boxed, or the compiler cannot tell that the whole may move between threads.
+        // Boxed, because the compiler could not prove the whole future `Send`.
         let copies: Vec<_> = copies.map(futures_util::FutureExt::boxed).collect();
-        stream::iter(copies).buffered(COPIES_AT_ONCE).try_collect().await
+        stream::iter(copies).buffered(CONCURRENT_COPIES).try_collect().await
     }
 
-    /// Whether the object is there.
-    async fn is_sealed(&self, job: &Job<'_>, span: Span) -> Result<bool, StoreError> {
-        let Some(seen) = self.bucket.look(&job.target.key, span.begin()).await? else {
+    /// Whether the sealed object exists.
+    async fn is_sealed(&self, job: &StageSeal<'_>, timeout: CallTimeout) -> Result<bool, StoreError> {
+        let Some(info) = self.bucket.head(&job.target.key, timeout.start()).await? else {
             return Ok(false);
         };
         if !job.is_exact {
-            return Ok(seen.size >= job.size);
+            return Ok(info.size >= job.size);
         }
         let parts = usize::from(job.stage.first - 1) + job.stage.parts.len() + usize::from(job.tail.is_some());
-        let told = seen.etag.as_deref().and_then(parts_of);
-        Ok(seen.size == job.size && told.is_none_or(|told| told == parts))
+        let reported = info.etag.as_deref().and_then(parts_of);
+        Ok(info.size == job.size && reported.is_none_or(|reported| reported == parts))
     }
 }
 
-/// The number of parts that an entity tag tells, if it has the usual form: `<MD5>-<number>`.
+/// The number of parts in an entity tag of the usual form, `<MD5>-<number>`.
 fn parts_of(etag: &str) -> Option<usize> {
     let (digest, number) = etag.split_once('-')?;
     (digest.len() == 32).then(|| number.parse().ok()).flatten()

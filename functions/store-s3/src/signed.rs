@@ -1,6 +1,7 @@
-//! Signs a request with the hash of its body, where nothing else vouches for it.
+//! Signs a request with the hash of its body if no checksum protects the body.
 //!
-//! The SDK would hash a body that lies in one piece in memory, and signs every other as "unsigned". Ours are in pieces.
+//! The SDK would hash a body that is contiguous in memory, and signs every other body as "unsigned". Bodies here are
+//! not contiguous.
 
 use aws_runtime::auth::SigV4OperationSigningConfig;
 use aws_sdk_s3::config::interceptors::BeforeTransmitInterceptorContextMut;
@@ -9,14 +10,14 @@ use aws_sigv4::http_request::SignableBody;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint;
 
-use crate::rope::Content;
+use crate::chunk_queue::ByteChunks;
 
-/// The hash of a body in hexadecimal digits.
+/// The hash of a body as hexadecimal digits.
 #[derive(Clone, Debug)]
 pub(crate) struct SignedBody(String);
 
 impl SignedBody {
-    pub(crate) async fn of(content: &Content) -> Self {
+    pub(crate) async fn of(content: &ByteChunks) -> Self {
         let hash = content.sha256().await;
         Self(hash.map(|byte| format!("{byte:02x}")).concat())
     }

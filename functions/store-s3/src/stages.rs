@@ -1,29 +1,29 @@
-//! Puts together, from all records of a session, the uploads that its bytes are in.
+//! Reconstructs the multipart uploads of a session from all of its records.
 //!
-//! Mostly there is one. After an attempt that came to nothing there is another behind it, and so on; each of them
-//! begins with what is copied from the one before.
+//! Usually there is one upload. After an attempt with an unknown outcome another upload follows, and so on. Each of
+//! them begins with bytes copied from the one before.
 
 use registry::store::StoreError;
 
-use crate::record::{Part, Run};
-use crate::state::State;
+use crate::record::{PartsRecord, StoredPart};
+use crate::state::UploadState;
 
-/// An upload and its own parts.
+/// A multipart upload and its own parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stage {
-    /// The attempt that began it, and after which its object is called.
+    /// The attempt that began it. The key of its object contains this number.
     pub(crate) attempt: u32,
     pub(crate) id: String,
-    /// The bytes that come from the stage before.
+    /// The number of bytes that are copied from the stage before.
     pub(crate) prefix: u64,
     /// The number of the first own part.
     pub(crate) first: u16,
     /// All own parts, in order.
-    pub(crate) parts: Vec<Part>,
+    pub(crate) parts: Vec<StoredPart>,
 }
 
 impl Stage {
-    /// Where its parts end.
+    /// The number of bytes up to the end of its parts.
     pub(crate) fn end(&self) -> u64 {
         self.prefix + self.parts.iter().map(|part| part.size).sum::<u64>()
     }
@@ -33,17 +33,17 @@ impl Stage {
         self.parts.iter().any(|part| part.crc32.is_some())
     }
 
-    /// All stages of an upload, checked against its state. None if everything is one object.
-    pub(crate) fn collect(records: &[Vec<u8>], state: &State) -> Result<Vec<Self>, StoreError> {
+    /// All stages of an upload, checked against its state. Empty if the upload is one object.
+    pub(crate) fn collect(records: &[Vec<u8>], state: &UploadState) -> Result<Vec<Self>, StoreError> {
         let mut stages: Vec<Self> = Vec::new();
         for record in records {
-            let Run {
+            let PartsRecord {
                 attempt,
                 id,
                 prefix,
                 first,
                 parts,
-            } = Run::decode(record)?;
+            } = PartsRecord::decode(record)?;
             match stages.last_mut() {
                 Some(last) if last.attempt == attempt && last.id == id => last.parts.extend(parts),
                 _ => stages.push(Self {
@@ -58,7 +58,7 @@ impl Stage {
         let Some(open) = &state.upload else {
             return if stages.is_empty() { Ok(stages) } else { Err(mismatch()) };
         };
-        // An upload that has no parts yet, only staged bytes.
+        // An upload that has only staged bytes and no parts yet has no record.
         if stages.last().is_none_or(|last| last.id != open.id) {
             stages.push(Self {
                 attempt: open.attempt,
@@ -93,16 +93,16 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::*;
-    use crate::state::{OpenUpload, Tail};
+    use crate::state::{OpenMultipart, TailObject};
 
     fn run(attempt: u32, prefix: u64, first: u16, numbers: std::ops::Range<u16>) -> Vec<u8> {
-        let parts = numbers.map(|number| Part {
+        let parts = numbers.map(|number| StoredPart {
             number,
             size: 10,
-            etag: crate::record::Tag::Whole(format!("{number:032x}")),
+            etag: crate::record::EntityTag::Whole(format!("{number:032x}")),
             crc32: None,
         });
-        let run = Run {
+        let run = PartsRecord {
             attempt,
             id: format!("upload {attempt}"),
             prefix,
@@ -112,11 +112,11 @@ mod tests {
         run.encode().unwrap()
     }
 
-    fn state(attempt: u32, prefix: u64, first: u16, own: u64) -> State {
-        State {
+    fn state(attempt: u32, prefix: u64, first: u16, own: u64) -> UploadState {
+        UploadState {
             bodies: 1,
             last: attempt,
-            upload: Some(OpenUpload {
+            upload: Some(OpenMultipart {
                 attempt,
                 id: format!("upload {attempt}"),
                 prefix,
@@ -125,8 +125,8 @@ mod tests {
                 own,
                 checksums: false,
             }),
-            tail: Some(Tail { attempt, size: 3 }),
-            littered: false,
+            tail: Some(TailObject { attempt, size: 3 }),
+            has_unrecorded_uploads: false,
         }
     }
 
@@ -143,20 +143,23 @@ mod tests {
         let records = [run(1, 0, 1, 1..4), run(3, 30, 2, 2..3)];
         let stages = Stage::collect(&records, &state(3, 30, 2, 10)).unwrap();
         assert_eq!(stages.iter().map(Stage::end).collect::<Vec<_>>(), [30, 40]);
-        // The last one has no parts of its own.
+        // The last stage has no parts of its own.
         let stages = Stage::collect(&records[..1], &state(3, 30, 2, 0)).unwrap();
         assert_eq!(stages.len(), 2);
     }
 
     #[test]
-    fn what_does_not_fit_together_is_refused() {
+    fn contradicting_records_are_refused() {
         let one = [run(1, 0, 1, 1..4)];
         assert!(Stage::collect(&one, &state(1, 0, 1, 40)).is_err(), "a part is missing");
-        assert!(Stage::collect(&one, &State::default()).is_err(), "no upload");
+        assert!(
+            Stage::collect(&one, &UploadState::default()).is_err(),
+            "the state has no upload"
+        );
         let gap = [run(1, 0, 1, 1..2), run(1, 0, 1, 3..4)];
         assert!(Stage::collect(&gap, &state(1, 0, 1, 20)).is_err());
         let order = [run(3, 30, 2, 2..3), run(1, 0, 1, 1..4)];
         assert!(Stage::collect(&order, &state(1, 0, 1, 30)).is_err());
-        assert!(Stage::collect(&[], &State::default()).unwrap().is_empty());
+        assert!(Stage::collect(&[], &UploadState::default()).unwrap().is_empty());
     }
 }

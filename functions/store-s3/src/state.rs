@@ -1,92 +1,94 @@
-//! What a session knows of its bytes: a few dozen bytes that each body replaces.
+//! The state of an upload that a session saves: a few dozen bytes, which each body replaces.
 //!
-//! The bytes of a session are, in this order: what the parts of its upload hold, if it has one; then the object of its
-//! last attempt that did not fill a part. Without an upload that object is the whole, under the key that the sealed
-//! object will have; behind an upload it is *staged* under a key of its own.
+//! The bytes of an upload are, in this order: the parts of its multipart upload, if it has one; then the object of the
+//! last body, if that body did not fill a part. Without a multipart upload, this object has all bytes, and its key is
+//! that of the sealed object. After a multipart upload it is *staged* under a separate key.
 
 use registry::store::StoreError;
 
-use crate::codec::{Reader, Writer};
+use crate::codec::{FieldReader, FieldWriter};
 
 const FORMAT: u8 = 1;
 
-/// What is stored after some bodies.
+/// What the bodies so far have stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct State {
-    /// How many bodies there were, empty ones apart.
+pub(crate) struct UploadState {
+    /// The number of bodies; empty bodies after the first do not count.
     pub(crate) bodies: u32,
-    /// The last attempt of which it is known that it writes no more: it stored a body, or came to nothing in good order.
+    /// The last attempt that certainly writes no more: it stored a body, or it failed and nothing of it can still
+    /// arrive.
     pub(crate) last: u32,
-    /// The multipart upload that takes parts.
-    pub(crate) upload: Option<OpenUpload>,
-    /// What follows its parts, or is everything.
-    pub(crate) tail: Option<Tail>,
-    /// Whether there may be multipart uploads under its attempts' keys that only a search finds.
-    pub(crate) littered: bool,
+    /// The multipart upload that receives parts.
+    pub(crate) upload: Option<OpenMultipart>,
+    /// The object with the bytes after the parts, or with all bytes.
+    pub(crate) tail: Option<TailObject>,
+    /// Whether the object store may have multipart uploads under this session's keys that the state does not record.
+    pub(crate) has_unrecorded_uploads: bool,
 }
 
-/// A multipart upload that was not completed when this was saved.
+/// A multipart upload that was not complete when this state was saved.
 ///
-/// Only the attempt that follows the last one without a gap may write parts to it: another may be writing still, or
-/// have sealed it, and each part number must have one writer at a time. After a gap a new upload is begun, whose first
-/// parts are copied, when it is sealed, from the object that this one becomes.
+/// Only the attempt that directly follows the last one may write parts to it. If an attempt is missing in between, that
+/// attempt may still be writing or may have sealed the upload, and each part number must have one writer at a time.
+/// Such a gap therefore begins a new upload. The seal completes this upload to an object, and copies its bytes to the
+/// first parts of the new one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct OpenUpload {
-    /// The attempt that began it, and after which its object is called.
+pub(crate) struct OpenMultipart {
+    /// The attempt that began it. The key of its object contains this number.
     pub(crate) attempt: u32,
-    /// What the object store calls it.
+    /// The object store's id of it.
     pub(crate) id: String,
-    /// The bytes before its own parts, which come from the upload before it.
+    /// The number of bytes before its own parts, which are copied from the upload before it.
     pub(crate) prefix: u64,
-    /// The number of its first own part; lower ones are for what is copied.
+    /// The number of its first own part; lower numbers are for copied parts.
     pub(crate) first: u16,
     /// The number of the next part.
     pub(crate) next: u16,
-    /// The bytes in its own parts.
+    /// The number of bytes in its own parts.
     pub(crate) own: u64,
     /// Whether its parts have checksums.
     pub(crate) checksums: bool,
 }
 
-/// An object that was stored whole.
+/// An object with the bytes of one body, or of several small ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Tail {
-    /// The attempt after which it is called.
+pub(crate) struct TailObject {
+    /// The attempt whose number is in its key.
     pub(crate) attempt: u32,
-    /// Its bytes.
+    /// The number of its bytes.
     pub(crate) size: u64,
 }
 
-impl OpenUpload {
-    /// Where its parts end.
+impl OpenMultipart {
+    /// The number of bytes up to the end of its parts.
     pub(crate) fn end(&self) -> u64 {
         self.prefix + self.own
     }
 }
 
-impl State {
-    /// All bytes so far.
+impl UploadState {
+    /// The number of all bytes so far.
     pub(crate) fn size(&self) -> u64 {
-        let parts = self.upload.as_ref().map_or(0, OpenUpload::end);
+        let parts = self.upload.as_ref().map_or(0, OpenMultipart::end);
         parts + self.tail.map_or(0, |tail| tail.size)
     }
 
-    /// Whether `attempt` is the only one that can have claimed the session after the last saved body.
+    /// Whether `attempt` is the only one that can have claimed the session since the last saved body.
     pub(crate) fn is_followed_by(&self, attempt: u32) -> bool {
         self.last.checked_add(1) == Some(attempt)
     }
 
-    /// The state of a session that holds nothing is empty.
+    /// Decodes a saved state. The state of a session without bytes is empty.
     pub(crate) fn decode(record: &[u8]) -> Result<Self, StoreError> {
         if record.is_empty() {
             return Ok(Self::default());
         }
-        let mut fields = Reader::new(record, FORMAT)?;
+        let mut fields = FieldReader::new(record, FORMAT)?;
         let bodies = fields.u32()?;
         let last = fields.u32()?;
         let upload = match fields.u8()? {
             0 => None,
-            _ => Some(OpenUpload {
+            _ => Some(OpenMultipart {
                 attempt: fields.u32()?,
                 id: fields.text()?,
                 prefix: fields.u64()?,
@@ -98,24 +100,24 @@ impl State {
         };
         let tail = match fields.u8()? {
             0 => None,
-            _ => Some(Tail {
+            _ => Some(TailObject {
                 attempt: fields.u32()?,
                 size: fields.u64()?,
             }),
         };
-        let littered = fields.u8()? != 0;
+        let has_unrecorded_uploads = fields.u8()? != 0;
         fields.end()?;
         Ok(Self {
             bodies,
             last,
             upload,
             tail,
-            littered,
+            has_unrecorded_uploads,
         })
     }
 
     pub(crate) fn encode(&self) -> Result<Vec<u8>, StoreError> {
-        let mut fields = Writer::new(FORMAT);
+        let mut fields = FieldWriter::new(FORMAT);
         fields.u32(self.bodies);
         fields.u32(self.last);
         fields.u8(self.upload.is_some().into());
@@ -133,7 +135,7 @@ impl State {
             fields.u32(tail.attempt);
             fields.u64(tail.size);
         }
-        fields.u8(self.littered.into());
+        fields.u8(self.has_unrecorded_uploads.into());
         Ok(fields.finish())
     }
 }
@@ -145,8 +147,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_state_comes_back_as_it_was() {
-        let upload = OpenUpload {
+    fn a_state_decodes_to_what_was_encoded() {
+        let upload = OpenMultipart {
             attempt: 3,
             id: "an id of the store's".to_owned(),
             prefix: 7 << 40,
@@ -155,25 +157,28 @@ mod tests {
             own: 1 << 33,
             checksums: true,
         };
-        let tail = Tail { attempt: 9, size: 77 };
+        let tail = TailObject { attempt: 9, size: 77 };
         for upload in [None, Some(upload)] {
             for tail in [None, Some(tail)] {
-                let state = State {
+                let state = UploadState {
                     bodies: 4,
                     last: 9,
                     upload: upload.clone(),
                     tail,
-                    littered: tail.is_some(),
+                    has_unrecorded_uploads: tail.is_some(),
                 };
                 let record = state.encode().unwrap();
-                assert_eq!(State::decode(&record).unwrap(), state);
+                assert_eq!(UploadState::decode(&record).unwrap(), state);
                 for length in 1..record.len() {
-                    assert!(State::decode(&record[..length]).is_err(), "{length} bytes of it");
+                    assert!(
+                        UploadState::decode(&record[..length]).is_err(),
+                        "the first {length} bytes"
+                    );
                 }
-                assert!(State::decode(&[record.as_slice(), &[0]].concat()).is_err());
+                assert!(UploadState::decode(&[record.as_slice(), &[0]].concat()).is_err());
             }
         }
-        assert_eq!(State::decode(&[]).unwrap(), State::default());
-        assert!(State::decode(&[9]).is_err(), "of another version");
+        assert_eq!(UploadState::decode(&[]).unwrap(), UploadState::default());
+        assert!(UploadState::decode(&[9]).is_err(), "a state of another version");
     }
 }

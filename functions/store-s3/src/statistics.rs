@@ -1,4 +1,4 @@
-//! Counts what is asked of the object store.
+//! Counts the requests to the object store.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,10 +12,10 @@ macro_rules! operations {
         }
 
         impl Operation {
-            /// All of them.
+            /// All operations.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// The name that the protocol gives it.
+            /// The name of the operation in the protocol.
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self {
@@ -30,44 +30,44 @@ operations! {
     PutObject: "Stores an object of one body, or staged bytes.",
     CreateMultipartUpload: "Begins an upload in parts.",
     UploadPart: "Stores a part.",
-    UploadPartCopy: "Makes a part of an object, inside the store.",
-    ListParts: "Looks which parts an upload has, where its record does not tell.",
+    UploadPartCopy: "Copies an object, or a range of it, to a part, inside the store.",
+    ListParts: "Lists the parts of an upload, if its record does not contain enough.",
     CompleteMultipartUpload: "Makes an object of parts.",
-    AbortMultipartUpload: "Drops parts.",
+    AbortMultipartUpload: "Aborts an upload in parts, and deletes the parts.",
     GetObject: "Reads a range.",
-    HeadObject: "Looks whether an object is there.",
+    HeadObject: "Checks whether an object exists.",
     DeleteObjects: "Deletes up to 1,000 objects.",
-    DeleteObject: "Deletes one, where the store does not take many.",
-    ListObjectsV2: "Walks over objects.",
-    ListMultipartUploads: "Looks for uploads that were never completed.",
+    DeleteObject: "Deletes one object, if the store does not support deleting many.",
+    ListObjectsV2: "Lists objects.",
+    ListMultipartUploads: "Lists uploads that were never completed.",
 }
 
-/// How often something was asked.
+/// The number of requests of one operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Requests sent, repetitions included.
+pub struct RequestCounts {
+    /// Requests sent, including retries.
     pub sent: u64,
-    /// Those that were not answered, or with an error that passes (500, 503, 429 and their like).
+    /// Requests that got no response, or a transient error (500, 503, 429 and similar).
     pub failed: u64,
 }
 
-/// What was asked of the object store since it was opened.
+/// The requests to the object store since it was opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statistics {
-    /// By operation, in the order of [`Operation::ALL`].
-    pub requests: Vec<(Operation, Counts)>,
-    /// Bytes of bodies sent, repetitions included.
+    /// The counts by operation, in the order of [`Operation::ALL`].
+    pub requests: Vec<(Operation, RequestCounts)>,
+    /// Bytes of request bodies sent, including retries.
     pub bytes_sent: u64,
     /// Bytes of objects received.
     pub bytes_received: u64,
-    /// Bodies that are being received now.
+    /// Request bodies that are being received now.
     pub uploads: u64,
-    /// Bytes that uploads could still take into memory.
+    /// Free bytes of the memory for uploads.
     pub upload_memory_free: u64,
 }
 
 impl Statistics {
-    /// The requests sent for an operation.
+    /// The number of requests sent for an operation.
     #[must_use]
     pub fn sent(&self, operation: Operation) -> u64 {
         let found = self.requests.iter().find(|(one, _)| *one == operation);
@@ -77,7 +77,7 @@ impl Statistics {
 
 /// The counters behind [`Statistics`].
 #[derive(Debug, Default)]
-pub(crate) struct Counters {
+pub(crate) struct RequestCounters {
     sent: [AtomicU64; Operation::ALL.len()],
     failed: [AtomicU64; Operation::ALL.len()],
     bytes_sent: AtomicU64,
@@ -85,7 +85,7 @@ pub(crate) struct Counters {
     uploads: AtomicU64,
 }
 
-impl Counters {
+impl RequestCounters {
     pub(crate) fn sent(&self, operation: Operation) {
         self.sent[operation as usize].fetch_add(1, Ordering::Relaxed);
     }
@@ -102,21 +102,21 @@ impl Counters {
         self.bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Counts an upload until the answer is dropped.
+    /// Counts an upload until the returned guard is dropped.
     pub(crate) fn upload(&self) -> impl Drop + use<'_> {
-        struct Open<'a>(&'a AtomicU64);
-        impl Drop for Open<'_> {
+        struct UploadGuard<'a>(&'a AtomicU64);
+        impl Drop for UploadGuard<'_> {
             fn drop(&mut self) {
                 self.0.fetch_sub(1, Ordering::Relaxed);
             }
         }
         self.uploads.fetch_add(1, Ordering::Relaxed);
-        Open(&self.uploads)
+        UploadGuard(&self.uploads)
     }
 
     pub(crate) fn read(&self, upload_memory_free: u64) -> Statistics {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let counts = |operation: Operation| Counts {
+        let counts = |operation: Operation| RequestCounts {
             sent: load(&self.sent[operation as usize]),
             failed: load(&self.failed[operation as usize]),
         };
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn each_operation_has_its_own_count() {
-        let counters = Counters::default();
+        let counters = RequestCounters::default();
         for (times, operation) in Operation::ALL.iter().enumerate() {
             for _ in 0..times {
                 counters.sent(*operation);

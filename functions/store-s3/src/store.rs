@@ -1,4 +1,4 @@
-//! The store, and what the core calls.
+//! The blob store: the methods that the core calls.
 
 use std::fmt;
 use std::ops::Range;
@@ -13,24 +13,24 @@ use registry::store::blobs::{
 use registry::store::sessions::{Attempt, SessionId};
 use registry::store::{Context, Cursor, Location, Reason, Slice, StoreError, Timestamp};
 
-use crate::keys::Keys;
+use crate::keys::ObjectKeys;
+use crate::memory::UploadMemory;
 use crate::plan::Parts;
 use crate::presign::Presigner;
-use crate::requests::{Bucket, Patience};
-use crate::room::Room;
-use crate::state::State;
+use crate::requests::{AttemptTimeout, BucketClient};
+use crate::state::UploadState;
 use crate::statistics::{Operation, Statistics};
-use crate::time::Span;
+use crate::time::CallTimeout;
 
-/// Keeps bytes in an object store. Clones share everything.
+/// Stores blobs in an object store. Clones share everything.
 #[derive(Clone)]
-pub struct S3Blobs(pub(crate) Arc<Store>);
+pub struct S3Blobs(pub(crate) Arc<S3Store>);
 
-pub(crate) struct Store {
-    pub(crate) bucket: Arc<Bucket>,
-    pub(crate) keys: Keys,
+pub(crate) struct S3Store {
+    pub(crate) bucket: Arc<BucketClient>,
+    pub(crate) keys: ObjectKeys,
     pub(crate) parts: Parts,
-    pub(crate) room: Room,
+    pub(crate) memory: UploadMemory,
     pub(crate) presigner: Presigner,
     pub(crate) clock: Arc<ServiceClock>,
 }
@@ -45,30 +45,30 @@ impl fmt::Debug for S3Blobs {
 }
 
 impl S3Blobs {
-    /// What was asked of the object store so far.
+    /// The number of requests to the object store so far.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
-        self.0.bucket.counters.read(self.0.room.free())
+        self.0.bucket.counters.read(self.0.memory.free())
     }
 
-    /// What the answers of the object store say of the clock of this host.
+    /// Compares the times in the object store's responses with the clock of this host.
     #[must_use]
     pub fn clock(&self) -> &Arc<ServiceClock> {
         &self.0.clock
     }
 
-    /// A URL with the scheme and the host of those to which pulls are redirected; nothing can be fetched with it. No
-    /// request is made. `None`: the configuration names no host.
+    /// The scheme and the host of the URLs to which pulls are redirected, as a URL. No object can be fetched with it.
+    /// It sends no request. `None`: the configuration contains no host.
     pub async fn public_url(&self) -> Option<String> {
         self.0.presigner.public_url().await
     }
 
-    /// Whether the bucket is there and this process may read it, found out by asking for an object that nobody has: one
-    /// request, which transfers nothing. The answer to a HEAD would not tell an absent bucket from an absent object.
+    /// Checks that the bucket exists and that this process may read it. It requests an object that never exists: one
+    /// request without content. The response to a HEAD would not distinguish an absent bucket from an absent object.
     pub async fn check(&self, cx: Context) -> Result<(), CheckError> {
         let key = self.0.keys.of(&Location::main("0.1"))?;
         let bucket = &self.0.bucket;
-        let answer = bucket.call(Operation::GetObject, Span::of(cx).begin(), || {
+        let answer = bucket.call(Operation::GetObject, CallTimeout::of(cx).start(), || {
             let request = bucket
                 .client
                 .get_object()
@@ -76,15 +76,15 @@ impl S3Blobs {
                 .key(&key)
                 .range("bytes=0-0")
                 .set_expected_bucket_owner(bucket.owner.clone());
-            (request.send(), Patience::SHORT)
+            (request.send(), AttemptTimeout::SHORT)
         });
         match answer.await {
             Ok(_) => Ok(()),
-            Err(fault) if fault.is_absent() => Ok(()),
-            Err(fault) if fault.is_no_bucket() => Err(CheckError::NoBucket(bucket.name.clone())),
-            Err(fault) => {
-                let text = format!("the bucket {} cannot be read: {fault}", bucket.name);
-                let reason = StoreError::from(fault).reason();
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) if error.is_bucket_not_found() => Err(CheckError::NoBucket(bucket.name.clone())),
+            Err(error) => {
+                let text = format!("the bucket {} cannot be read: {error}", bucket.name);
+                let reason = StoreError::from(error).reason();
                 Err(StoreError::because(reason, text).into())
             }
         }
@@ -94,10 +94,10 @@ impl S3Blobs {
 /// Why a bucket cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
-    /// It does not exist.
+    /// The bucket does not exist.
     #[error("there is no bucket {0}: create it, or name another one with --blobs s3://BUCKET")]
     NoBucket(String),
-    /// The object store does not answer, or refuses.
+    /// The object store does not respond, or refuses the request.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -120,25 +120,28 @@ impl BlobStore for S3Blobs {
         state: &[u8],
         source: &mut dyn Source,
     ) -> Result<Appended, AppendError> {
-        self.0.append(Span::of(cx), cx.client, attempt, state, source).await
+        self.0
+            .append(CallTimeout::of(cx), cx.client, attempt, state, source)
+            .await
     }
 
     fn after_failed_attempt(&self, attempt: Attempt, state: &[u8]) -> Option<Vec<u8>> {
-        Store::after_failed_attempt(attempt, state)
+        S3Store::after_failed_attempt(attempt, state)
     }
 
     async fn seal(&self, cx: Context, upload: &Upload) -> Result<Location, StoreError> {
-        self.0.seal(Span::of(cx), cx.client, upload).await
+        self.0.seal(CallTimeout::of(cx), cx.client, upload).await
     }
 
     fn seal_writes(&self, upload: &Upload) -> bool {
-        State::decode(&upload.state).is_ok_and(|state| state.upload.is_some())
+        UploadState::decode(&upload.state).is_ok_and(|state| state.upload.is_some())
     }
 
     fn leaves_something(&self, state: &[u8]) -> bool {
-        // The end of a body behind parts of one size, which the seal copies; or an upload that was begun twice. A state
-        // that cannot be read names nothing.
-        State::decode(state).is_ok_and(|state| state.littered || (state.upload.is_some() && state.tail.is_some()))
+        // An upload leaves objects if its last body was staged after equal parts (the seal copies the staged bytes), or
+        // if a multipart upload was begun twice. A state that cannot be decoded has no objects.
+        UploadState::decode(state)
+            .is_ok_and(|state| state.has_unrecorded_uploads || (state.upload.is_some() && state.tail.is_some()))
     }
 
     async fn discard(
@@ -150,7 +153,7 @@ impl BlobStore for S3Blobs {
         keep: Option<&Location>,
     ) -> Result<Discarded, StoreError> {
         self.0.clock.check()?;
-        let deadline = Span::of(cx).begin();
+        let deadline = CallTimeout::of(cx).start();
         self.0.discard(deadline, session, attempts, state, keep).await
     }
 
@@ -160,7 +163,7 @@ impl BlobStore for S3Blobs {
         location: &Location,
         range: Range<u64>,
     ) -> Result<Option<ByteStream>, StoreError> {
-        self.0.read(Span::of(cx), location, range).await
+        self.0.read(CallTimeout::of(cx), location, range).await
     }
 
     async fn redirect(
@@ -178,25 +181,25 @@ impl BlobStore for S3Blobs {
     }
 
     async fn delete(&self, cx: Context, to_delete: &[ObjectToDelete]) -> Result<Option<DeletedObjects>, StoreError> {
-        // What is due was decided by the clock of this host.
+        // The clock of this host decided which objects are due.
         self.0.clock.check()?;
-        self.0.delete(Span::of(cx).begin(), to_delete).await?;
-        // S3 does not tell whether there was anything.
+        self.0.delete(CallTimeout::of(cx).start(), to_delete).await?;
+        // The response of S3 does not say whether an object existed.
         Ok(None)
     }
 
     async fn tidy(&self, cx: Context, kept: &[Location]) -> Result<(), StoreError> {
         self.0.clock.check()?;
-        self.0.tidy(Span::of(cx).begin(), kept).await
+        self.0.tidy(CallTimeout::of(cx).start(), kept).await
     }
 
     async fn stat(&self, cx: Context, location: &Location) -> Result<Option<u64>, StoreError> {
         let key = self.0.keys.of(location)?;
-        let seen = self.0.bucket.look(&key, Span::of(cx).begin()).await?;
-        Ok(seen.map(|seen| seen.size))
+        let info = self.0.bucket.head(&key, CallTimeout::of(cx).start()).await?;
+        Ok(info.map(|info| info.size))
     }
 
     async fn objects(&self, cx: Context, after: Option<&Cursor>, limit: usize) -> Result<Slice<Stored>, StoreError> {
-        self.0.objects(Span::of(cx).begin(), after, limit).await
+        self.0.objects(CallTimeout::of(cx).start(), after, limit).await
     }
 }

@@ -1,26 +1,27 @@
-//! How long requests may take.
+//! Time limits of calls and requests.
 
 use std::time::Duration;
 
 use registry::store::Context;
 use tokio::time::Instant;
 
-/// The time that a call has.
+/// The time limit of a call.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Span(Duration);
+pub(crate) struct CallTimeout(Duration);
 
-/// The moment at which it ends.
+/// The time at which the limit ends.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline(Instant);
 
-impl Span {
-    /// From the times of a context, which need not be those of this machine's clock.
+impl CallTimeout {
+    /// The limit in a context. The context's timestamps may differ from this machine's clock, so only their difference
+    /// counts.
     pub(crate) fn of(cx: Context) -> Self {
         Self(Duration::from_millis(cx.deadline.millis_since(cx.now)))
     }
 
-    /// For a request that begins now.
-    pub(crate) fn begin(self) -> Deadline {
+    /// The deadline of a request that starts now.
+    pub(crate) fn start(self) -> Deadline {
         Deadline(Instant::now() + self.0)
     }
 }
@@ -30,7 +31,7 @@ impl Deadline {
         self.0.saturating_duration_since(Instant::now())
     }
 
-    /// So much later.
+    /// A deadline that is later by this time.
     pub(crate) fn later(self, by: Duration) -> Self {
         Self(self.0 + by)
     }

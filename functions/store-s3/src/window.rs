@@ -1,25 +1,25 @@
-//! When URLs are signed, so that everybody gets the same one for a while.
+//! The times at which URLs are signed. All requests of a period get the same URL.
 //!
-//! A URL is signed not at the time of the request but at the beginning of a window of half its lifetime. All requests
-//! of the window, on all instances that share credentials, get the same URL, and caches on the way meet one URL for one
-//! blob. When it is handed out, it works for at least half of its lifetime. The windows of different blobs begin at
-//! different times, so that not all URLs change at once.
+//! A URL is not signed for the time of the request, but for the beginning of a window of half its lifetime. All
+//! requests in this window get the same URL, on all instances that share credentials, so caches see one URL for one
+//! blob. A URL works for at least half of its lifetime after it is returned. The windows of different blobs begin at
+//! different times, so not all URLs change at once.
 
-/// For how long URLs work.
+/// Calculates the validity of URLs.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Windows {
-    /// Seconds.
+pub(crate) struct SigningWindows {
+    /// In seconds.
     lifetime: u64,
 }
 
-/// When a URL works, in seconds since the Unix epoch.
+/// The period in which a URL works, in seconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Validity {
     pub(crate) from: u64,
     pub(crate) until: u64,
 }
 
-impl Windows {
+impl SigningWindows {
     /// `lifetime` in seconds, at least 2.
     pub(crate) fn new(lifetime: u64) -> Self {
         Self {
@@ -31,13 +31,14 @@ impl Windows {
         self.lifetime
     }
 
-    /// When the URL for `key` that is handed out at `now` works. `credentials_until`: when what signs it ends.
+    /// The validity of the URL for `key` that is returned at `now`. `credentials_until`: when the signing credentials
+    /// expire.
     pub(crate) fn validity(self, key: &str, now: u64, credentials_until: Option<u64>) -> Validity {
         let window = self.lifetime / 2;
-        let phase = spread(key) % window;
+        let phase = hash(key) % window;
         let from = match now.checked_sub(phase) {
             Some(since) => since / window * window + phase,
-            // At the very beginning of time a window would begin before it.
+            // Near the Unix epoch, the window would begin before it.
             None => 0,
         };
         let until = from + self.lifetime;
@@ -48,10 +49,10 @@ impl Windows {
     }
 }
 
-/// FNV-1a; the same on every instance.
-fn spread(key: &str) -> u64 {
-    key.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+/// FNV-1a, which is the same on every instance.
+fn hash(key: &str) -> u64 {
+    key.bytes().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
+        (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
 }
 
@@ -62,8 +63,8 @@ mod tests {
     const NOW: u64 = 1_900_000_000;
 
     #[test]
-    fn a_url_is_stable_within_its_window_and_lives_for_half_its_life_at_least() {
-        let windows = Windows::new(900);
+    fn a_url_is_stable_within_its_window_and_valid_for_at_least_half_its_lifetime() {
+        let windows = SigningWindows::new(900);
         for key in ["0abc.1", "1abc.1", "2abc.7"] {
             let mut starts = Vec::new();
             for second in 0..1800 {
@@ -82,7 +83,7 @@ mod tests {
 
     #[test]
     fn windows_of_different_blobs_begin_at_different_times() {
-        let windows = Windows::new(900);
+        let windows = SigningWindows::new(900);
         let starts: std::collections::BTreeSet<_> = (0..50)
             .map(|number| windows.validity(&format!("{number}.1"), NOW, None).from)
             .collect();
@@ -90,8 +91,8 @@ mod tests {
     }
 
     #[test]
-    fn no_url_outlives_its_credentials() {
-        let windows = Windows::new(900);
+    fn a_url_expires_no_later_than_its_credentials() {
+        let windows = SigningWindows::new(900);
         let validity = windows.validity("1", NOW, Some(NOW + 60));
         assert_eq!(validity.until, NOW + 60);
         let validity = windows.validity("1", NOW, Some(NOW + 6000));
@@ -99,11 +100,11 @@ mod tests {
     }
 
     #[test]
-    fn the_shortest_and_the_earliest_work() {
+    fn the_shortest_lifetime_and_the_earliest_time_work() {
         for lifetime in [0, 1, 2, 3] {
-            let validity = Windows::new(lifetime).validity("1", NOW, None);
+            let validity = SigningWindows::new(lifetime).validity("1", NOW, None);
             assert!(validity.from <= NOW && validity.until > NOW);
         }
-        assert!(Windows::new(900).validity("1", 3, None).from <= 3);
+        assert!(SigningWindows::new(900).validity("1", 3, None).from <= 3);
     }
 }

@@ -1,5 +1,5 @@
-//! Pushes, deletes and collections at once over a real server, names in memory: no byte is lost, and in the end the
-//! bucket holds nothing, not even parts of an upload that nobody finished.
+//! Concurrent pushes, deletes and collections over a real server, with metadata in memory. No byte may be lost. At the
+//! end the bucket must be empty, without parts of unfinished uploads.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use store_s3::{Operation, S3Blobs};
 use crate::server::{self, BUCKET};
 use crate::session::MIB;
 
-/// How much is done, with a largest blob that is sent in parts. Bounded by the time that a slow server takes.
+/// The amount of work, with blobs of up to `largest` bytes. It is bounded by the time that a slow server needs.
 fn options(largest: usize) -> ChurnOptions {
     ChurnOptions {
         workers: 4,
@@ -21,8 +21,8 @@ fn options(largest: usize) -> ChurnOptions {
     }
 }
 
-/// What is looked at when all is over.
-struct Bytes {
+/// The store and its prefix, which are checked at the end.
+struct StoreToCheck {
     store: S3Blobs,
     prefix: String,
 }
@@ -42,13 +42,13 @@ async fn stores(change: impl FnOnce(&mut store_s3::Options)) -> TestStores {
         sessions: sessions.clone(),
         collection: Arc::new(MemoryCollection::new(metadata.clone(), sessions)),
         records: metadata,
-        guard: Box::new(Bytes { store, prefix }),
+        guard: Box::new(StoreToCheck { store, prefix }),
     }
 }
 
-/// Whatever the store's own walk leaves out is looked for with other means.
-async fn look(guard: Guard) {
-    let Bytes { store, prefix } = *guard.downcast::<Bytes>().expect("the stores' guard");
+/// Checks the bucket with requests of its own, since the store's listing may omit objects.
+async fn check(guard: Guard) {
+    let StoreToCheck { store, prefix } = *guard.downcast::<StoreToCheck>().expect("the stores' guard");
     let statistics = store.statistics();
     for operation in [
         Operation::PutObject,
@@ -72,7 +72,7 @@ mod growing {
     contract::churn_tests!(
         super::stores(|_| {}),
         super::options(14 * MIB),
-        super::look,
+        super::check,
         #[ignore = "needs an S3 server"]
     );
 }
@@ -85,9 +85,9 @@ mod equal {
             options.parts = store_s3::Parts::Equal;
             options.part_checksums = false;
         }),
-        // One part of 52 MiB, and one that is smaller.
+        // One part of 52 MiB, and one smaller part.
         super::options(53 * MIB),
-        super::look,
+        super::check,
         #[ignore = "needs an S3 server"]
     );
 }

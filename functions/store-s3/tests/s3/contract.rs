@@ -1,4 +1,4 @@
-//! The contract of blob stores against a real server, with growing parts and with equal ones.
+//! The contract tests of blob stores against a real server, with growing parts and with equal parts.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
-//! An object store in memory that speaks as much of S3 as the tests need, on a port of its own; and that does what a
-//! test asks for instead: refuses, hangs up, or loses its answer.
+//! An object store in memory that supports as much of S3 as the tests need, on a port of its own. On request of a test
+//! it injects faults: it refuses requests, closes connections, or loses responses.
 //!
-//! It is strict where real ones are: parts below 5 MiB, parts out of order, other entity tags, wrong checksums, bodies
-//! in `aws-chunked` encoding and unsigned requests are refused.
+//! It is as strict as real stores: it refuses parts below 5 MiB, parts out of order, wrong entity tags, wrong
+//! checksums, bodies in `aws-chunked` encoding and unsigned requests.
 
 mod answers;
 mod state;
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
-use answers::Answer;
+use answers::FakeAnswer;
 use aws_credential_types::Credentials;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -19,71 +19,71 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
-pub(crate) use state::{Held, Quirk};
+pub(crate) use state::{FakeState, Quirk};
 use store_s3::{Operation, Options, S3Blobs};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// The bucket that is there.
+/// The bucket that exists.
 pub(crate) const BUCKET: &str = "bucket";
 
-/// What happens to a request.
+/// A fault in the handling of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// An answer with a status and a code; nothing is done.
+pub(crate) enum ServerFault {
+    /// The server answers with this status and code, and does nothing.
     Refuse(u16, &'static str),
-    /// The connection ends before an answer; nothing is done.
+    /// The server closes the connection before it answers, and does nothing.
     HangUp,
-    /// Nothing is read, and nothing answered.
+    /// The server neither reads nor answers.
     Stall,
-    /// It is done after so many milliseconds.
+    /// The server handles the request after this number of milliseconds.
     Delay(u64),
-    /// It is done, and the connection ends before the answer.
+    /// The server handles the request, and closes the connection before it answers.
     LoseAnswer,
-    /// The answer's body ends after so many bytes.
+    /// The response body ends after this number of bytes.
     Cut(usize),
 }
 
-/// A request as it came.
+/// A request as the server received it.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
+pub(crate) struct SeenRequest {
     pub(crate) operation: Operation,
     pub(crate) key: String,
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) query: BTreeMap<String, String>,
 }
 
-type Plan = Box<dyn FnMut(&Seen) -> Option<Fault> + Send>;
+type FaultPlan = Box<dyn FnMut(&SeenRequest) -> Option<ServerFault> + Send>;
 
-/// The server; it ends when this is dropped.
+/// The server. Dropping this stops it.
 pub(crate) struct Fake {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<FakeShared>,
     listening: JoinHandle<()>,
 }
 
-struct Shared {
-    held: Mutex<Held>,
-    seen: Mutex<Vec<Seen>>,
-    plan: Mutex<Plan>,
-    parts: Mutex<AtOnce>,
+struct FakeShared {
+    state: Mutex<FakeState>,
+    seen: Mutex<Vec<SeenRequest>>,
+    plan: Mutex<FaultPlan>,
+    parts: Mutex<PartsInFlight>,
 }
 
-/// How many parts are being received, and the most that were.
+/// The number of parts that are being received, and its maximum so far.
 #[derive(Default)]
-struct AtOnce {
+struct PartsInFlight {
     now: usize,
-    most: usize,
+    maximum: usize,
 }
 
 /// A part that is being received, until this is dropped.
-struct Receiving(Arc<Shared>);
+struct Receiving(Arc<FakeShared>);
 
 impl Receiving {
-    fn begin(shared: &Arc<Shared>) -> Self {
+    fn begin(shared: &Arc<FakeShared>) -> Self {
         let mut parts = shared.parts.lock().unwrap();
         parts.now += 1;
-        parts.most = parts.most.max(parts.now);
+        parts.maximum = parts.maximum.max(parts.now);
         Self(Arc::clone(shared))
     }
 }
@@ -104,8 +104,8 @@ impl Fake {
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let shared = Arc::new(Shared {
-            held: Mutex::default(),
+        let shared = Arc::new(FakeShared {
+            state: Mutex::default(),
             seen: Mutex::default(),
             plan: Mutex::new(Box::new(|_| None)),
             parts: Mutex::default(),
@@ -121,7 +121,7 @@ impl Fake {
                 });
                 tokio::spawn(async move {
                     let served = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-                    // A connection that a fault ended.
+                    // An error means that a fault ended the connection.
                     drop(served.await);
                 });
             }
@@ -133,12 +133,12 @@ impl Fake {
         }
     }
 
-    /// Where it listens.
+    /// The URL of the server.
     pub(crate) fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// A store on it.
+    /// A store that uses this server.
     pub(crate) async fn store(&self, change: impl FnOnce(&mut Options)) -> S3Blobs {
         let mut options = Options::new(BUCKET);
         options.endpoint = Some(self.endpoint());
@@ -148,17 +148,17 @@ impl Fake {
         S3Blobs::open_as(options, credentials).await.unwrap()
     }
 
-    /// Decides from now on what goes wrong.
-    pub(crate) fn faults(&self, plan: impl FnMut(&Seen) -> Option<Fault> + Send + 'static) {
+    /// Sets the function that decides which requests fail.
+    pub(crate) fn faults(&self, plan: impl FnMut(&SeenRequest) -> Option<ServerFault> + Send + 'static) {
         *self.shared.plan.lock().unwrap() = Box::new(plan);
     }
 
-    /// The requests since this was last asked.
-    pub(crate) fn seen(&self) -> Vec<Seen> {
+    /// The requests since the last call of this method.
+    pub(crate) fn seen(&self) -> Vec<SeenRequest> {
         std::mem::take(&mut self.shared.seen.lock().unwrap())
     }
 
-    /// How often each operation was asked for since this was last asked, by name.
+    /// The number of requests since the last call of this method, by operation.
     pub(crate) fn counts(&self) -> BTreeMap<&'static str, usize> {
         let mut counts = BTreeMap::new();
         for seen in self.seen() {
@@ -167,31 +167,31 @@ impl Fake {
         counts
     }
 
-    /// The most parts that were under way at once since this was last asked.
-    pub(crate) fn most_parts(&self) -> usize {
-        std::mem::take(&mut *self.shared.parts.lock().unwrap()).most
+    /// The maximum number of parts in flight at once since the last call of this method.
+    pub(crate) fn maximum_parts(&self) -> usize {
+        std::mem::take(&mut *self.shared.parts.lock().unwrap()).maximum
     }
 
-    /// Looks at, or changes, what is stored.
-    pub(crate) fn held<T>(&self, look: impl FnOnce(&mut Held) -> T) -> T {
-        look(&mut self.shared.held.lock().unwrap())
+    /// Reads or changes the stored data.
+    pub(crate) fn state<T>(&self, look: impl FnOnce(&mut FakeState) -> T) -> T {
+        look(&mut self.shared.state.lock().unwrap())
     }
 }
 
-/// The end of a connection.
+/// The server closed the connection.
 #[derive(Debug)]
 pub(crate) struct HungUp;
 
 impl std::fmt::Display for HungUp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("hung up")
+        f.write_str("the server closed the connection")
     }
 }
 
 impl std::error::Error for HungUp {}
 
-impl Shared {
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<answers::Body>, HungUp> {
+impl FakeShared {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<answers::FakeBody>, HungUp> {
         let (head, body) = request.into_parts();
         let query: BTreeMap<String, String> = head
             .uri
@@ -210,7 +210,7 @@ impl Shared {
         let path = decoded(head.uri.path());
         let (bucket, key) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
         let operation = operation(&head.method, key, &query, &headers);
-        let seen = Seen {
+        let seen = SeenRequest {
             operation,
             key: key.to_owned(),
             headers,
@@ -220,28 +220,30 @@ impl Shared {
         self.seen.lock().unwrap().push(seen.clone());
         let fault = (self.plan.lock().unwrap())(&seen);
         match fault {
-            Some(Fault::HangUp) => return Err(HungUp),
-            Some(Fault::Stall) => std::future::pending().await,
-            Some(Fault::Refuse(status, code)) => {
-                // As a real one does, without reading what is sent.
-                return Ok(Answer::refused(status, code).close().into_response(&head.method, None));
+            Some(ServerFault::HangUp) => return Err(HungUp),
+            Some(ServerFault::Stall) => std::future::pending().await,
+            Some(ServerFault::Refuse(status, code)) => {
+                // Real stores also answer without reading the body.
+                return Ok(FakeAnswer::refused(status, code)
+                    .close()
+                    .into_response(&head.method, None));
             }
             _ => {}
         }
         let Ok(body) = body.collect().await else {
             return Err(HungUp);
         };
-        if let Some(Fault::Delay(millis)) = fault {
+        if let Some(ServerFault::Delay(millis)) = fault {
             tokio::time::sleep(std::time::Duration::from_millis(millis)).await;
         }
         let answer = if bucket == BUCKET {
-            self.held.lock().unwrap().answer(&seen, &body.to_bytes())
+            self.state.lock().unwrap().answer(&seen, &body.to_bytes())
         } else {
-            Answer::refused(404, "NoSuchBucket")
+            FakeAnswer::refused(404, "NoSuchBucket")
         };
         match fault {
-            Some(Fault::LoseAnswer) => Err(HungUp),
-            Some(Fault::Cut(after)) => Ok(answer.into_response(&head.method, Some(after))),
+            Some(ServerFault::LoseAnswer) => Err(HungUp),
+            Some(ServerFault::Cut(after)) => Ok(answer.into_response(&head.method, Some(after))),
             _ => Ok(answer.into_response(&head.method, None)),
         }
     }
@@ -268,7 +270,7 @@ fn operation(
         ("POST", true) if has("delete") => Operation::DeleteObjects,
         ("GET", true) if has("uploads") => Operation::ListMultipartUploads,
         ("GET", true) if has("list-type") => Operation::ListObjectsV2,
-        other => panic!("no operation of S3 that is expected: {other:?} {query:?}"),
+        other => panic!("unexpected request: {other:?} {query:?}"),
     }
 }
 

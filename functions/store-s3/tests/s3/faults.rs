@@ -1,5 +1,5 @@
-//! A store that fails: the contract against a server in memory that refuses, hangs up, loses answers and cuts bodies;
-//! and each fault by itself.
+//! A store that fails: the contract tests against a server in memory that refuses requests, closes connections, loses
+//! responses and cuts bodies; and tests of each fault alone.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,8 +10,8 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use crate::fake::{Fake, Fault, Quirk, Seen};
-use crate::session::{Long, MIB, Session, cx};
+use crate::fake::{Fake, Quirk, SeenRequest, ServerFault};
+use crate::session::{LongBody, MIB, UploadSession, cx};
 use contract::Guard;
 use contract::source::{Body, noise};
 use registry::store::blobs::{AppendError, BlobStore, BodyError, Discarded, ObjectToDelete, Source};
@@ -19,8 +19,8 @@ use registry::store::sessions::{Attempt, SessionId};
 use registry::store::{Location, Reason, StoreError};
 use store_s3::Operation;
 
-/// Something goes wrong with so many of a hundred requests, always the same ones.
-fn often(percent: u64) -> impl FnMut(&Seen) -> Option<Fault> {
+/// Injects faults into this percentage of requests, always the same ones.
+fn percentage_of_requests(percent: u64) -> impl FnMut(&SeenRequest) -> Option<ServerFault> {
     let mut state = 7_u64;
     move |seen| {
         // splitmix64
@@ -32,39 +32,42 @@ fn often(percent: u64) -> impl FnMut(&Seen) -> Option<Fault> {
             return None;
         }
         Some(match (word >> 32) % 6 {
-            0 => Fault::Refuse(503, "SlowDown"),
-            1 => Fault::Refuse(500, "InternalError"),
-            2 => Fault::Refuse(429, "TooManyRequests"),
-            3 => Fault::HangUp,
-            4 => Fault::LoseAnswer,
-            _ if seen.operation == Operation::GetObject => Fault::Cut(5),
-            _ => Fault::Cut(0),
+            0 => ServerFault::Refuse(503, "SlowDown"),
+            1 => ServerFault::Refuse(500, "InternalError"),
+            2 => ServerFault::Refuse(429, "TooManyRequests"),
+            3 => ServerFault::HangUp,
+            4 => ServerFault::LoseAnswer,
+            _ if seen.operation == Operation::GetObject => ServerFault::Cut(5),
+            _ => ServerFault::Cut(0),
         })
     }
 }
 
 async fn failing_store() -> (Arc<dyn BlobStore>, Guard) {
     let fake = Fake::start().await;
-    fake.faults(often(10));
+    fake.faults(percentage_of_requests(10));
     let store = fake.store(|_| {}).await;
     (Arc::new(store), Box::new(fake))
 }
 
 contract::blob_contract_tests!(failing_store());
 
-/// The first requests of an operation go wrong, as often as there are faults.
-fn first(operation: Operation, faults: &'static [Fault]) -> impl FnMut(&Seen) -> Option<Fault> {
+/// Injects these faults into the first requests of an operation.
+fn first_requests(
+    operation: Operation,
+    faults: &'static [ServerFault],
+) -> impl FnMut(&SeenRequest) -> Option<ServerFault> {
     let mut left = faults.iter();
     move |seen| (seen.operation == operation).then(|| left.next().copied()).flatten()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_request_of_an_upload_may_fail() {
-    const FAULTS: &[Fault] = &[
-        Fault::Refuse(503, "SlowDown"),
-        Fault::HangUp,
-        Fault::LoseAnswer,
-        Fault::Cut(0),
+    const FAULTS: &[ServerFault] = &[
+        ServerFault::Refuse(503, "SlowDown"),
+        ServerFault::HangUp,
+        ServerFault::LoseAnswer,
+        ServerFault::Cut(0),
     ];
     for operation in [
         Operation::PutObject,
@@ -76,17 +79,17 @@ async fn each_request_of_an_upload_may_fail() {
         Operation::DeleteObjects,
     ] {
         let fake = Fake::start().await;
-        fake.faults(first(operation, FAULTS));
+        fake.faults(first_requests(operation, FAULTS));
         let store = fake.store(|_| {}).await;
-        let mut session = Session::new(&store);
+        let mut session = UploadSession::new(&store);
         for size in [MIB, 20 * MIB, MIB, MIB, 7 * MIB, 100] {
             session.append(size).await;
         }
         let location = session.seal_and_check().await;
         session.end(Some(&location)).await;
         session.check(&location).await;
-        // Also none that was begun by a request whose answer was lost.
-        assert!(fake.held(|held| held.uploads.is_empty()), "{operation:?}");
+        // Also none begun by a request whose response was lost.
+        assert!(fake.state(|state| state.uploads.is_empty()), "{operation:?}");
         let failed: u64 = store
             .statistics()
             .requests
@@ -97,34 +100,40 @@ async fn each_request_of_an_upload_may_fail() {
     }
 }
 
-/// The first answer of a store that begins an upload is lost, and nothing else goes wrong: one body, of which the store
-/// has to say that it leaves something.
+/// The first response to a request that begins an upload is lost, and there is no other fault. The store must report
+/// that the single body may leave something.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_that_was_begun_twice_is_told() {
+async fn an_upload_that_was_begun_twice_is_reported() {
     let fake = Fake::start().await;
-    fake.faults(first(Operation::CreateMultipartUpload, &[Fault::LoseAnswer]));
+    fake.faults(first_requests(
+        Operation::CreateMultipartUpload,
+        &[ServerFault::LoseAnswer],
+    ));
     let store = fake.store(|_| {}).await;
     for (lost, expected) in [(true, Discarded::Known), (false, Discarded::All)] {
-        let mut session = Session::new(&store);
+        let mut session = UploadSession::new(&store);
         session.append(20 * MIB).await;
         assert_eq!(store.leaves_something(&session.state), lost);
         let location = session.seal_and_check().await;
-        assert_eq!(fake.held(|held| held.uploads.len()), usize::from(lost));
+        assert_eq!(fake.state(|state| state.uploads.len()), usize::from(lost));
         assert_eq!(session.discard(Some(&location)).await, expected);
         session.end(Some(&location)).await;
         session.check(&location).await;
-        assert!(fake.held(|held| held.uploads.is_empty()));
+        assert!(fake.state(|state| state.uploads.is_empty()));
     }
 }
 
-/// A request was cut off behind its commit, so that the state of its body was never saved: what that body has begun is
-/// told by nobody, and so it is not said that all is known.
+/// A request was cut off after its commit, so the state of its body was never saved. The store does not know what that
+/// body began, and must not report that everything is known.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_state_before_the_last_body_does_not_tell_all() {
+async fn a_state_from_before_the_last_body_is_not_reported_as_complete() {
     let fake = Fake::start().await;
-    fake.faults(first(Operation::CreateMultipartUpload, &[Fault::LoseAnswer]));
+    fake.faults(first_requests(
+        Operation::CreateMultipartUpload,
+        &[ServerFault::LoseAnswer],
+    ));
     let store = fake.store(|_| {}).await;
-    let mut session = Session::new(&store);
+    let mut session = UploadSession::new(&store);
     let before = session.state.clone();
     session.append(20 * MIB).await;
     let location = session.seal_and_check().await;
@@ -132,12 +141,12 @@ async fn the_state_before_the_last_body_does_not_tell_all() {
     assert_eq!(session.discard(Some(&location)).await, Discarded::Known);
     session.end(Some(&location)).await;
     session.check(&location).await;
-    assert!(fake.held(|held| held.uploads.is_empty()));
+    assert!(fake.state(|state| state.uploads.is_empty()));
 }
 
-/// A store that refuses one upload, for whatever reason of that request, is asked as before for the next.
+/// A store that refuses one upload for a reason in that request gets the same request for the next upload.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_for_another_reason_teaches_nothing() {
+async fn a_refusal_for_another_reason_disables_no_feature() {
     let fake = Fake::start().await;
     let store = fake.store(|_| {}).await;
     fake.faults(|seen| {
@@ -148,22 +157,22 @@ async fn a_refusal_for_another_reason_teaches_nothing() {
                 | Operation::DeleteObject
                 | Operation::PutObject
         );
-        // What a store also says that does not know a header, or a method.
+        // A store that does not support a header or a method may answer with the same codes.
         let by_method = seen.operation == Operation::PutObject;
         let fault = if by_method {
-            Fault::Refuse(405, "MethodNotAllowed")
+            ServerFault::Refuse(405, "MethodNotAllowed")
         } else {
-            Fault::Refuse(400, "InvalidRequest")
+            ServerFault::Refuse(400, "InvalidRequest")
         };
         refused.then_some(fault)
     });
-    let mut session = Session::new(&store);
+    let mut session = UploadSession::new(&store);
     let attempt = session.attempt();
     for size in [20 * MIB, MIB] {
         let mut body = Body::of(&noise(1, size), MIB);
         assert!(store.append(cx(60), attempt, &[], &mut body).await.is_err());
     }
-    let to_delete = |session: &Session| ObjectToDelete {
+    let to_delete = |session: &UploadSession| ObjectToDelete {
         location: Location::main(format!("{}.9", session.id)),
         unfinished: false,
     };
@@ -183,11 +192,11 @@ async fn a_refusal_for_another_reason_teaches_nothing() {
     assert!(seen.iter().any(|seen| seen.operation == Operation::DeleteObjects));
 }
 
-/// A body of which somebody has told the hash.
-struct Told(Body, [u8; 32]);
+/// A body whose hash the client has declared.
+struct HashedBody(Body, [u8; 32]);
 
 #[async_trait]
-impl Source for Told {
+impl Source for HashedBody {
     async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
         self.0.next().await
     }
@@ -201,67 +210,73 @@ impl Source for Told {
     }
 }
 
-/// The hash of a body that is known already is what the store compares the object with, unless the object is more.
+/// The declared hash of a body is the checksum of its object, unless the object has more bytes.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hash_that_was_told_is_the_checksum() {
+async fn a_declared_hash_is_sent_as_the_checksum() {
     let fake = Fake::start().await;
     let store = fake.store(|_| {}).await;
     let bytes = noise(1, 1000);
     let hash: [u8; 32] = Sha256::digest(&bytes).into();
-    let mut session = Session::new(&store);
+    let mut session = UploadSession::new(&store);
     let attempt = session.attempt();
-    let mut body = Told(Body::of(&bytes, 100), hash);
+    let mut body = HashedBody(Body::of(&bytes, 100), hash);
     let appended = store.append(cx(60), attempt, &[], &mut body).await.unwrap();
     assert_eq!(fake.seen()[0].headers["x-amz-checksum-sha256"], STANDARD.encode(hash));
     session.save(appended, &bytes);
-    // Joined with what came before it.
+    // Joined with the body before it.
     let attempt = session.attempt();
-    let mut body = Told(Body::of(&bytes, 100), hash);
+    let mut body = HashedBody(Body::of(&bytes, 100), hash);
     let state = session.state.clone();
     let appended = store.append(cx(60), attempt, &state, &mut body).await.unwrap();
     session.save(appended, &bytes);
     session.seal_and_check().await;
-    // Nothing is stored under a hash that is not its own.
-    let mut other = Session::new(&store);
-    let mut body = Told(Body::of(&noise(2, 1000), 100), hash);
+    // No object is stored under a wrong hash.
+    let mut other = UploadSession::new(&store);
+    let mut body = HashedBody(Body::of(&noise(2, 1000), 100), hash);
     assert!(store.append(cx(1), other.attempt(), &[], &mut body).await.is_err());
-    assert_eq!(fake.held(|held| held.objects.len()), 2);
+    assert_eq!(fake.state(|state| state.objects.len()), 2);
 }
 
-/// Credentials that ended on the way are signed anew.
+/// A request whose credentials have just expired is signed again.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_has_just_ended_is_asked_for_again() {
+async fn a_request_with_expired_credentials_is_retried() {
     let fake = Fake::start().await;
-    fake.faults(first(Operation::PutObject, &[Fault::Refuse(400, "ExpiredToken")]));
+    fake.faults(first_requests(
+        Operation::PutObject,
+        &[ServerFault::Refuse(400, "ExpiredToken")],
+    ));
     let store = fake.store(|_| {}).await;
-    let mut session = Session::new(&store);
+    let mut session = UploadSession::new(&store);
     session.append(1000).await;
     assert_eq!(fake.counts()["PutObject"], 2);
     session.seal_and_check().await;
 }
 
-/// Some stores refuse in the body of an answer whose status is 200: they had begun it before they knew.
+/// Some stores refuse in the body of a response with status 200, because they began the response before the result.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_completion_may_be_refused_late() {
+async fn a_completion_may_be_refused_in_the_body_of_a_200() {
     let fake = Fake::start().await;
     let store = fake.store(|_| {}).await;
-    let mut session = Session::new(&store);
+    let mut session = UploadSession::new(&store);
     session.append(20 * MIB).await;
     session.append(1000).await;
     session.seal().await;
     fake.faults(|seen| {
         let completing = seen.operation == Operation::CompleteMultipartUpload;
-        completing.then_some(Fault::Refuse(200, "NoSuchUpload"))
+        completing.then_some(ServerFault::Refuse(200, "NoSuchUpload"))
     });
     session.seal_and_check().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_completion_whose_answer_was_lost_is_found() {
+async fn a_completion_whose_response_was_lost_is_verified() {
     let fake = Fake::start().await;
-    fake.faults(first(Operation::CompleteMultipartUpload, &[Fault::LoseAnswer]));
+    fake.faults(first_requests(
+        Operation::CompleteMultipartUpload,
+        &[ServerFault::LoseAnswer],
+    ));
     let store = fake.store(|_| {}).await;
-    let mut session = Session::new(&store);
+    let mut session = UploadSession::new(&store);
     session.append(20 * MIB).await;
     fake.counts();
     session.seal_and_check().await;
@@ -271,21 +286,21 @@ async fn a_completion_whose_answer_was_lost_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_object_of_another_size_is_no_seal() {
+async fn an_object_of_another_size_or_part_count_is_not_a_seal() {
     let fake = Fake::start().await;
     let store = fake.store(|_| {}).await;
-    let mut session = Session::new(&store);
+    let mut session = UploadSession::new(&store);
     session.append(20 * MIB).await;
     let location = session.seal().await;
-    fake.held(|held| {
-        let object = held.objects.get_mut(&location.key).unwrap();
+    fake.state(|state| {
+        let object = state.objects.get_mut(&location.key).unwrap();
         object.bytes.truncate(20 * MIB - 1);
     });
     let error = session.try_seal().await.unwrap_err();
     assert!(matches!(error, StoreError::Failed(_)), "{error}");
-    // Nor is one of the right size from another number of parts.
-    fake.held(|held| {
-        let object = held.objects.get_mut(&location.key).unwrap();
+    // An object of the right size with another number of parts is not accepted either.
+    fake.state(|state| {
+        let object = state.objects.get_mut(&location.key).unwrap();
         object.bytes = vec![0; 20 * MIB].into();
         object.etag = format!("{}-77", "0".repeat(32));
     });
@@ -293,29 +308,29 @@ async fn an_object_of_another_size_is_no_seal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_part_that_was_replaced_never_yields_other_bytes() {
+async fn a_replaced_part_makes_the_seal_fail() {
     let fake = Fake::start().await;
     let store = fake.store(|_| {}).await;
-    let mut session = Session::new(&store);
+    let mut session = UploadSession::new(&store);
     session.append(20 * MIB).await;
-    fake.held(|held| held.replace_parts(2));
+    fake.state(|state| state.replace_parts(2));
     let error = session.try_seal().await.unwrap_err();
     assert!(matches!(error, StoreError::Failed(_)), "{error}");
     assert!(error.to_string().contains("InvalidPart"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_goes_on_where_it_broke() {
+async fn a_broken_read_continues_at_the_same_position() {
     let fake = Fake::start().await;
     let store = fake.store(|_| {}).await;
-    let mut session = Session::new(&store);
+    let mut session = UploadSession::new(&store);
     session.append(MIB).await;
     let location = session.seal().await;
     fake.seen();
     let mut breaks = 0;
     fake.faults(move |_| {
         breaks += 1;
-        (breaks <= 6).then_some(Fault::Cut(100_000))
+        (breaks <= 6).then_some(ServerFault::Cut(100_000))
     });
     session.check(&location).await;
     let ranges: Vec<_> = fake.seen().iter().map(|seen| seen.headers["range"].clone()).collect();
@@ -325,29 +340,29 @@ async fn a_read_goes_on_where_it_broke() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_does_not_go_on_in_another_object() {
+async fn a_broken_read_does_not_continue_in_another_object() {
     let fake = Fake::start().await;
     let store = fake.store(|_| {}).await;
-    let mut session = Session::new(&store);
+    let mut session = UploadSession::new(&store);
     session.append(MIB).await;
     let location = session.seal().await;
-    fake.faults(first(Operation::GetObject, &[Fault::Cut(100_000)]));
+    fake.faults(first_requests(Operation::GetObject, &[ServerFault::Cut(100_000)]));
     let mut stream = store.read(cx(60), &location, 0..MIB as u64).await.unwrap().unwrap();
     let read = async {
         use futures_util::TryStreamExt as _;
         stream.try_next().await.unwrap();
-        fake.held(|held| held.objects.get_mut(&location.key).unwrap().etag = "another".to_owned());
+        fake.state(|state| state.objects.get_mut(&location.key).unwrap().etag = "another".to_owned());
         while stream.try_next().await?.is_some() {}
         Ok::<_, StoreError>(())
     };
     assert!(matches!(read.await, Err(StoreError::Failed(_))));
 }
 
-/// A read that broke is gone on with by the bytes that were asked for, or by none; whatever the store makes of ranges.
+/// A broken read continues only with the requested bytes, whatever the store does with ranges.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_does_not_go_on_with_other_bytes() {
+async fn a_broken_read_does_not_continue_with_other_bytes() {
     use futures_util::TryStreamExt as _;
-    for (quirk, told) in [
+    for (quirk, text) in [
         (Quirk::WholeObjects, "AnotherRange"),
         (Quirk::FirstBytes, "AnotherRange"),
         (Quirk::HalfRanges, "AnotherRange"),
@@ -355,16 +370,16 @@ async fn a_read_does_not_go_on_with_other_bytes() {
     ] {
         let fake = Fake::start().await;
         let store = fake.store(|_| {}).await;
-        let mut session = Session::new(&store);
+        let mut session = UploadSession::new(&store);
         session.append(MIB).await;
         let location = session.seal().await;
-        fake.faults(first(Operation::GetObject, &[Fault::Cut(100_000)]));
+        fake.faults(first_requests(Operation::GetObject, &[ServerFault::Cut(100_000)]));
         let mut stream = store.read(cx(60), &location, 0..MIB as u64).await.unwrap().unwrap();
         let mut read = stream.try_next().await.unwrap().unwrap().to_vec();
-        fake.held(|held| {
-            held.quirk = Some(quirk);
+        fake.state(|state| {
+            state.quirk = Some(quirk);
             if quirk == Quirk::NoConditions {
-                held.objects.get_mut(&location.key).unwrap().etag = "another".to_owned();
+                state.objects.get_mut(&location.key).unwrap().etag = "another".to_owned();
             }
         });
         let error = loop {
@@ -374,43 +389,46 @@ async fn a_read_does_not_go_on_with_other_bytes() {
             }
         };
         assert!(matches!(error, StoreError::Failed(_)), "{quirk:?}: {error}");
-        assert!(error.to_string().contains(told), "{quirk:?}: {error}");
-        assert!(session.whole.starts_with(&read), "{quirk:?}: what came before is right");
+        assert!(error.to_string().contains(text), "{quirk:?}: {error}");
+        assert!(
+            session.whole.starts_with(&read),
+            "{quirk:?}: the bytes before are right"
+        );
     }
 }
 
-/// The first answer to a read is looked at as well: a store that does not know ranges serves whole objects alone.
+/// The first response to a read is checked too: a store that does not support ranges can serve only whole objects.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_without_ranges_serves_whole_objects_alone() {
+async fn a_store_without_ranges_serves_only_whole_objects() {
     let fake = Fake::start().await;
     let store = fake.store(|_| {}).await;
-    let mut session = Session::new(&store);
+    let mut session = UploadSession::new(&store);
     session.append(1000).await;
     let location = session.seal().await;
-    fake.held(|held| held.quirk = Some(Quirk::WholeObjects));
+    fake.state(|state| state.quirk = Some(Quirk::WholeObjects));
     session.check(&location).await;
-    // The last is as long as the whole.
+    // The last range is as long as the whole object.
     for range in [10..20, 0..20, 999..1000, 500..1500] {
         let read = store.read(cx(60), &location, range.clone()).await;
-        let told = read.err().map(|error| error.to_string()).unwrap_or_default();
-        assert!(told.contains("AnotherRange"), "{range:?}: {told}");
+        let text = read.err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(text.contains("AnotherRange"), "{range:?}: {text}");
     }
 }
 
-/// An object that stands where one was to be stored is the one that was sent, if the answer was lost; or another.
+/// If an object exists already, the store distinguishes its own object, whose response was lost, from another one.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_object_whose_answer_was_lost_is_told_from_another() {
+async fn an_object_whose_response_was_lost_is_distinguished_from_another() {
     for quirk in [None, Some(Quirk::NoChecksums)] {
         let fake = Fake::start().await;
-        fake.held(|held| held.quirk = quirk);
+        fake.state(|state| state.quirk = quirk);
         let store = fake.store(|_| {}).await;
-        let mut session = Session::new(&store);
-        fake.faults(first(Operation::PutObject, &[Fault::LoseAnswer]));
+        let mut session = UploadSession::new(&store);
+        fake.faults(first_requests(Operation::PutObject, &[ServerFault::LoseAnswer]));
         session.append(1000).await;
         let counts = fake.counts();
         assert_eq!((counts["PutObject"], counts["HeadObject"]), (2, 1));
         let location = session.seal_and_check().await;
-        // An attempt that is counted a second time, because a table was put back, and other bytes of the same length.
+        // A restored table repeats the number of an attempt, which stores other bytes of the same length.
         let mut body = Body::of(&noise(9, 1000), 1000);
         let again = Attempt {
             session: session.id,
@@ -423,25 +441,25 @@ async fn an_object_whose_answer_was_lost_is_told_from_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_is_away_is_unavailable_in_time() {
+async fn an_unreachable_store_is_reported_within_the_time_limit() {
     let fake = Fake::start().await;
     let store = fake.store(|_| {}).await;
-    for fault in [Fault::Refuse(503, "SlowDown"), Fault::HangUp] {
+    for fault in [ServerFault::Refuse(503, "SlowDown"), ServerFault::HangUp] {
         fake.faults(move |_| Some(fault));
         let began = Instant::now();
         let error = store.stat(cx(2), &Location::main("0.1")).await.unwrap_err();
         assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
         assert!(began.elapsed() < Duration::from_secs(3));
-        assert!(fake.seen().len() > 2, "it was tried again");
+        assert!(fake.seen().len() > 2, "the request was retried");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_does_not_pass_is_not_repeated() {
+async fn permanent_errors_are_not_retried() {
     let fake = Fake::start().await;
     let store = fake.store(|_| {}).await;
     for (status, code) in [(403, "AccessDenied"), (400, "InvalidRequest"), (404, "NoSuchBucket")] {
-        fake.faults(move |_| Some(Fault::Refuse(status, code)));
+        fake.faults(move |_| Some(ServerFault::Refuse(status, code)));
         let location = Location::main("00000000000000000000000000000000.1");
         let Err(error) = store.read(cx(60), &location, 0..1).await else {
             panic!("{code} is an error");
@@ -452,9 +470,10 @@ async fn what_does_not_pass_is_not_repeated() {
     }
 }
 
-/// A store without space says so in many ways. It is asked once, and the client and `/readyz?push` are told.
+/// Stores report missing space in many ways. The request is sent once, and the client and `/readyz?push` get the
+/// reason.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_store_is_told_as_full() {
+async fn a_full_store_is_reported_as_full() {
     for (status, code) in [
         (507, "XMinioStorageFull"),
         (507, "InsufficientStorage"),
@@ -463,7 +482,7 @@ async fn a_full_store_is_told_as_full() {
     ] {
         let fake = Fake::start().await;
         let store = fake.store(|_| {}).await;
-        fake.faults(move |_| Some(Fault::Refuse(status, code)));
+        fake.faults(move |_| Some(ServerFault::Refuse(status, code)));
         let attempt = Attempt {
             session: SessionId(7),
             number: 1,
@@ -479,7 +498,7 @@ async fn a_full_store_is_told_as_full() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_stalls_is_given_up() {
+async fn a_stalled_connection_is_cancelled() {
     let stalls = [
         Operation::PutObject,
         Operation::UploadPart,
@@ -488,16 +507,16 @@ async fn a_connection_that_stalls_is_given_up() {
     let uploads = stalls.map(|operation| {
         tokio::spawn(async move {
             let fake = Fake::start().await;
-            fake.faults(first(operation, &[Fault::Stall]));
+            fake.faults(first_requests(operation, &[ServerFault::Stall]));
             let store = fake.store(|_| {}).await;
-            let mut session = Session::new(&store);
+            let mut session = UploadSession::new(&store);
             if operation != Operation::CompleteMultipartUpload {
                 session.append(MIB).await;
                 session.append(20 * MIB).await;
                 session.seal_and_check().await;
                 return;
             }
-            // Completing may take minutes: a stall there is found by the time of the call.
+            // Completion may take minutes: only the time limit of the call detects a stall there.
             session.append(20 * MIB).await;
             let sealed = store.seal(cx(2), &session.upload()).await;
             assert!(matches!(sealed, Err(StoreError::Unavailable(_))));
@@ -509,14 +528,14 @@ async fn a_connection_that_stalls_is_given_up() {
     }
 }
 
-/// A client that has gone leaves no upload, although nobody waits for what it began.
+/// A client disconnects and leaves no upload, although no request waits for the abort.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_that_was_dropped_is_aborted() {
+async fn a_dropped_upload_is_aborted() {
     let fake = Fake::start().await;
     let store = fake.store(|_| {}).await;
-    let mut session = Session::new(&store);
+    let mut session = UploadSession::new(&store);
     let attempt = session.attempt();
-    let mut body = Long::new(usize::MAX);
+    let mut body = LongBody::new(usize::MAX);
     let appending = store.append(cx(60), attempt, &[], &mut body);
     assert!(
         tokio::time::timeout(Duration::from_millis(500), appending)
@@ -524,12 +543,12 @@ async fn an_upload_that_was_dropped_is_aborted() {
             .is_err()
     );
     for _ in 0..100 {
-        if fake.held(|held| held.uploads.is_empty()) {
+        if fake.state(|state| state.uploads.is_empty()) {
             assert!(fake.counts().contains_key("AbortMultipartUpload"));
             assert_eq!(store.statistics().upload_memory_free, store_s3::Options::UPLOAD_MEMORY);
             return;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    panic!("the upload is still there");
+    panic!("the upload still exists");
 }

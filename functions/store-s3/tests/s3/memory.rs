@@ -1,4 +1,4 @@
-//! Bodies that hold memory and send nothing, and those who wait for it.
+//! Bodies that hold memory and stall, and uploads that wait for memory.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use registry::store::blobs::{AppendError, BlobStore as _, BodyError, Source};
 use registry::store::{Context, Reason, StoreError};
 
 use crate::fake::Fake;
-use crate::session::{MIB, Session, cx};
+use crate::session::{MIB, UploadSession, cx};
 
 fn from(last: u8) -> Context {
     Context {
@@ -19,13 +19,13 @@ fn from(last: u8) -> Context {
     }
 }
 
-/// So many chunks, and then silence.
-struct Stalling(usize);
+/// Returns this number of chunks, then stalls.
+struct StallingBody(usize);
 
 const CHUNK: usize = 100_000;
 
 #[async_trait]
-impl Source for Stalling {
+impl Source for StallingBody {
     async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
         if self.0 == 0 {
             std::future::pending::<()>().await;
@@ -43,19 +43,19 @@ impl Source for Stalling {
     }
 }
 
-/// Bodies of one client that have sent little hold little, however long they say that they are; one that has sent more
-/// holds what an upload needs to go on, which is all there is here, and gives way when another client waits for it.
+/// Bodies of one client that have sent little hold little memory, whatever their declared length. A body that has sent
+/// more holds the base of an upload, which is all memory here. It gives way when another client waits for it.
 #[tokio::test(flavor = "multi_thread")]
-async fn s31_bodies_that_stall_give_way_to_others() {
+async fn s31_stalled_bodies_give_way_to_others() {
     let fake = Fake::start().await;
     let store = fake.store(|options| options.upload_memory = 1).await;
     let all = store.statistics().upload_memory_free;
     let stalled = |chunks| {
-        let (store, mut session) = (store.clone(), Session::new(&store));
+        let (store, mut session) = (store.clone(), UploadSession::new(&store));
         tokio::spawn(async move {
             let attempt = session.attempt();
             store
-                .append(from(2), attempt, &[], &mut Stalling(chunks))
+                .append(from(2), attempt, &[], &mut StallingBody(chunks))
                 .await
                 .map(drop)
         })
@@ -69,7 +69,7 @@ async fn s31_bodies_that_stall_give_way_to_others() {
     }
     assert!(taken <= 6 * MIB as u64 + (256 << 10), "{taken} bytes");
 
-    let mut session = Session::new(&store);
+    let mut session = UploadSession::new(&store);
     let attempt = session.attempt();
     let bytes = noise(3, 20 * MIB);
     let mut body = Body::of(&bytes, 60_000);
@@ -84,17 +84,17 @@ async fn s31_bodies_that_stall_give_way_to_others() {
     };
     assert!(matches!(gave_way, StoreError::Unavailable(_)));
     assert_eq!(gave_way.reason(), Reason::Memory);
-    assert!(!small.is_finished(), "its memory is not what others wait for");
+    assert!(!small.is_finished(), "other uploads do not wait for its memory");
     small.abort();
     assert!(small.await.unwrap_err().is_cancelled());
     assert_eq!(store.statistics().upload_memory_free, all);
 }
 
 /// Fast enough not to give way, and without an end.
-struct Steady;
+struct SteadyBody;
 
 #[async_trait]
-impl Source for Steady {
+impl Source for SteadyBody {
     async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
         tokio::time::sleep(Duration::from_millis(100)).await;
         Ok(Some(Bytes::from(vec![1; 20_000])))
@@ -109,20 +109,20 @@ impl Source for Steady {
     }
 }
 
-/// A body of one byte behind four megabytes, which are read back to be stored with it: not before there is memory for
-/// them.
+/// A body of one byte after four megabytes, which are read back to be stored with it. The read must wait until there is
+/// memory for them.
 #[tokio::test(flavor = "multi_thread")]
-async fn s31_what_is_read_back_waits_for_memory() {
+async fn s31_reading_back_waits_for_memory() {
     let fake = Fake::start().await;
     let store = fake.store(|options| options.upload_memory = 1).await;
     let all = store.statistics().upload_memory_free;
-    let mut session = Session::new(&store);
+    let mut session = UploadSession::new(&store);
     session.append(4 * MIB).await;
 
-    let mut other = Session::new(&store);
+    let mut other = UploadSession::new(&store);
     let steady = tokio::spawn({
         let (store, attempt) = (store.clone(), other.attempt());
-        async move { store.append(from(2), attempt, &[], &mut Steady).await.map(drop) }
+        async move { store.append(from(2), attempt, &[], &mut SteadyBody).await.map(drop) }
     });
     while all - store.statistics().upload_memory_free < 6 * MIB as u64 {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -130,8 +130,8 @@ async fn s31_what_is_read_back_waits_for_memory() {
     let reads = || fake.counts().get("GetObject").copied().unwrap_or(0);
     let before = reads();
     let appended = tokio::time::timeout(Duration::from_secs(1), session.append(1)).await;
-    assert!(appended.is_err(), "there is no memory");
-    assert_eq!(reads(), before, "it was read all the same");
+    assert!(appended.is_err(), "the append waits for memory");
+    assert_eq!(reads(), before, "the object was read without memory");
     steady.abort();
     assert!(steady.await.unwrap_err().is_cancelled());
     session.append(1).await;

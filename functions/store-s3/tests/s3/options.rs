@@ -1,4 +1,4 @@
-//! What an operator chooses, as it shows in requests and in the URLs that clients get.
+//! The effect of the operator's options on requests and on the URLs for clients.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,28 +7,28 @@ use registry::store::blobs::{BlobStore as _, ObjectToDelete, Reached, RedirectRe
 use registry::store::sessions::Attempt;
 use store_s3::{Encryption, Operation, Options, PathStyle, S3Blobs};
 
-use crate::fake::{BUCKET, Fake, Seen};
-use crate::session::{MIB, Session, cx};
+use crate::fake::{BUCKET, Fake, SeenRequest};
+use crate::session::{MIB, UploadSession, cx};
 
 const OWNER: &str = "111122223333";
 
-/// Every operation that the store knows, by what it is used for.
-async fn every_operation(fake: &Fake, store: &S3Blobs) -> Vec<Seen> {
-    // A single object becomes a part by a copy, a small body is staged, and copied when the object is made.
-    let mut session = Session::new(store);
+/// Causes a request of every operation, each by its usual use.
+async fn every_operation(fake: &Fake, store: &S3Blobs) -> Vec<SeenRequest> {
+    // A single object becomes a part by a copy; a small body is staged, and copied when the object is made.
+    let mut session = UploadSession::new(store);
     for size in [6 * MIB, 6 * MIB, 1000] {
         session.append(size).await;
     }
     let location = session.seal_and_check().await;
     session.end(Some(&location)).await;
     session.check(&location).await;
-    // What was copied from another upload follows an attempt that came to nothing.
-    let mut cut = Session::new(store);
+    // Bytes are copied from another upload after a failed attempt.
+    let mut cut = UploadSession::new(store);
     cut.append(20 * MIB).await;
     cut.append_lost(10).await;
     cut.append(20 * MIB).await;
     cut.seal_and_check().await;
-    let mut cancelled = Session::new(store);
+    let mut cancelled = UploadSession::new(store);
     cancelled.append(20 * MIB).await;
     cancelled.end(None).await;
     let attempt = Attempt {
@@ -43,13 +43,13 @@ async fn every_operation(fake: &Fake, store: &S3Blobs) -> Vec<Seen> {
     store.objects(cx(60), None, 10).await.unwrap();
     store.check(cx(60)).await.unwrap();
     let mut seen = fake.seen();
-    // A store that does not delete many at once is asked for each.
-    fake.held(|held| held.is_old = true);
+    // A store that does not support deleting many objects gets one request for each.
+    fake.state(|state| state.lacks_features = true);
     store.delete(cx(60), &[to_delete]).await.unwrap();
     seen.extend(fake.seen());
     let operations: BTreeSet<_> = seen.iter().map(|seen| seen.operation.name()).collect();
     let all: BTreeSet<_> = Operation::ALL.iter().map(|operation| operation.name()).collect();
-    assert_eq!(operations, all, "each operation was asked for");
+    assert_eq!(operations, all, "every operation was requested");
     seen
 }
 
@@ -61,10 +61,10 @@ fn with_prefix<'a>(headers: &'a BTreeMap<String, String>, prefix: &str) -> Vec<(
         .collect()
 }
 
-/// Encryption is asked for where bytes begin to be stored: of an object, and of an upload, whose parts follow it. Never
-/// elsewhere: a store refuses it there.
+/// Requests that begin to store bytes contain the encryption: those for an object, and those that begin an upload,
+/// whose parts inherit it. Other requests must not contain it, because a store refuses it there.
 #[tokio::test(flavor = "multi_thread")]
-async fn objects_and_uploads_are_encrypted_as_the_operator_says() {
+async fn requests_that_store_objects_contain_the_configured_encryption() {
     const HOW: &str = "x-amz-server-side-encryption";
     const KEY: &str = "x-amz-server-side-encryption-aws-kms-key-id";
     let key = "arn:aws:kms:eu-central-1:111122223333:key/abc";
@@ -81,15 +81,15 @@ async fn objects_and_uploads_are_encrypted_as_the_operator_says() {
                 request.operation,
                 Operation::PutObject | Operation::CreateMultipartUpload
             );
-            let told = with_prefix(&request.headers, HOW);
+            let sent = with_prefix(&request.headers, HOW);
             let expected = if begins { expected } else { &[] };
-            assert_eq!(told, expected, "{encryption:?}: {:?}", request.operation);
+            assert_eq!(sent, expected, "{encryption:?}: {:?}", request.operation);
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_request_names_the_owner_whom_the_bucket_must_have() {
+async fn every_request_contains_the_expected_bucket_owner() {
     const OF_BUCKET: (&str, &str) = ("x-amz-expected-bucket-owner", OWNER);
     const OF_SOURCE: (&str, &str) = ("x-amz-source-expected-bucket-owner", OWNER);
     for owner in [None, Some(OWNER.to_owned())] {
@@ -98,20 +98,20 @@ async fn every_request_names_the_owner_whom_the_bucket_must_have() {
             .store(|options| options.expected_bucket_owner.clone_from(&owner))
             .await;
         for request in every_operation(&fake, &store).await {
-            let mut told = with_prefix(&request.headers, "x-amz-expected-bucket-owner");
-            told.extend(with_prefix(&request.headers, "x-amz-source-expected-bucket-owner"));
+            let mut sent = with_prefix(&request.headers, "x-amz-expected-bucket-owner");
+            sent.extend(with_prefix(&request.headers, "x-amz-source-expected-bucket-owner"));
             let expected = match (&owner, request.operation) {
                 (None, _) => &[][..],
                 (Some(_), Operation::UploadPartCopy) => &[OF_BUCKET, OF_SOURCE],
                 (Some(_), _) => &[OF_BUCKET],
             };
-            assert_eq!(told, expected, "{:?}", request.operation);
+            assert_eq!(sent, expected, "{:?}", request.operation);
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_lie_below_the_prefix_and_what_is_sent_has_a_checksum() {
+async fn all_keys_have_the_prefix_and_all_bodies_a_checksum() {
     let fake = Fake::start().await;
     let store = fake.store(|options| options.prefix = "some/where".to_owned()).await;
     for request in every_operation(&fake, &store).await {
@@ -129,9 +129,9 @@ async fn keys_lie_below_the_prefix_and_what_is_sent_has_a_checksum() {
         let signed = request.headers["x-amz-content-sha256"] != "UNSIGNED-PAYLOAD";
         match request.operation {
             Operation::PutObject => assert_eq!((checksums, signed), ([true, false], false)),
-            // Behind what is copied of another upload a part is signed with its hash instead.
+            // After bytes copied from another upload, a part is signed with its hash instead.
             Operation::UploadPart => assert!(!checksums[0] && checksums[1] != signed),
-            // The protocol asks for one in deletes of many.
+            // The protocol requires a checksum in deletes of many objects.
             Operation::DeleteObjects => assert_eq!(checksums, [false, true]),
             _ => assert_eq!(checksums, [false; 2]),
         }
@@ -140,7 +140,7 @@ async fn keys_lie_below_the_prefix_and_what_is_sent_has_a_checksum() {
     }
 }
 
-/// Host and path of the URL that a client gets for an object.
+/// The host and the path of the URL that a client gets for an object.
 async fn target_of(change: impl FnOnce(&mut Options)) -> (String, String) {
     let mut options = Options::new(BUCKET);
     options.region = Some("eu-central-1".to_owned());
@@ -157,10 +157,10 @@ async fn target_of(change: impl FnOnce(&mut Options)) -> (String, String) {
     (host.to_owned(), rest.split('?').next().unwrap().to_owned())
 }
 
-/// The store's own requests are made with the same configuration. That they name the bucket in their path at an endpoint
-/// which is not AWS's is what the server in memory relies on.
+/// The store's own requests use the same configuration. The server in memory relies on the bucket's name in the path
+/// for an endpoint that is not AWS's.
 #[tokio::test]
-async fn the_bucket_stands_in_the_path_or_in_the_host_name() {
+async fn the_bucket_is_in_the_path_or_in_the_host_name() {
     let own = Some("http://localhost:9000".to_owned());
     let aws = "s3.eu-central-1.amazonaws.com";
     for (style, endpoint, host, path) in [
@@ -170,7 +170,7 @@ async fn the_bucket_stands_in_the_path_or_in_the_host_name() {
         (PathStyle::Auto, own.clone(), "localhost:9000", "bucket/0a.1"),
         (PathStyle::Always, own.clone(), "localhost:9000", "bucket/0a.1"),
         (PathStyle::Never, own.clone(), "bucket.localhost:9000", "0a.1"),
-        // AWS by a name of its own.
+        // The host name of AWS as an explicit endpoint.
         (
             PathStyle::Auto,
             Some(format!("https://{aws}")),
@@ -185,7 +185,7 @@ async fn the_bucket_stands_in_the_path_or_in_the_host_name() {
         .await;
         assert_eq!(target, (host.to_owned(), path.to_owned()), "{style:?} {endpoint:?}");
     }
-    // Clients are sent to an endpoint of their own in the same style.
+    // The URLs at a separate endpoint for clients have the same style.
     for (style, host, path) in [
         (PathStyle::Auto, "cdn.example.org", "bucket/0a.1"),
         (PathStyle::Never, "bucket.cdn.example.org", "0a.1"),

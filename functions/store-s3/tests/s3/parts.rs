@@ -1,15 +1,16 @@
-//! Parts: how many are under way, how their tags are kept, and which numbers they have.
+//! Parts: how many are in flight, how their entity tags are kept, and which numbers they get.
 
 use registry::store::StoreError;
 use registry::store::blobs::{AppendError, BlobStore as _};
 use store_s3::{Operation, Parts};
 
-use crate::fake::{Fake, Fault};
-use crate::session::{Long, MIB, Session, cx};
+use crate::fake::{Fake, ServerFault};
+use crate::session::{LongBody, MIB, UploadSession, cx};
 
-/// The state of an upload behind 20 MiB, as if these had been so many parts that `next` is the number of the next one.
+/// The state of an upload after 20 MiB, changed so that `next` is the number of its next part.
 fn with_next(state: &[u8], next: u16) -> Vec<u8> {
-    // format, bodies, last; that there is an upload, its attempt, its id; its prefix and first number.
+    // The fields before it: format, bodies, last; whether there is an upload, its attempt, its id; its prefix and first
+    // number.
     let id = 1 + 4 + 4 + 1 + 4;
     let length = usize::from(u16::from_le_bytes([state[id], state[id + 1]]));
     let at = id + 2 + length + 8 + 2;
@@ -18,29 +19,29 @@ fn with_next(state: &[u8], next: u16) -> Vec<u8> {
     state
 }
 
-/// As many as 64 MiB hold, at the end of a body; before it, what is received takes its share.
+/// At the end of a body, 64 MiB of parts are in flight; before it, received bytes take a share of them.
 #[tokio::test(flavor = "multi_thread")]
-async fn larger_parts_are_fewer_at_once() {
+async fn fewer_large_parts_are_in_flight_at_once() {
     for (number, mib, body, at_once) in [(3, 8, 72, 8), (501, 16, 80, 4), (1001, 32, 96, 2), (1501, 59, 118, 1)] {
         let fake = Fake::start().await;
         let store = fake.store(|_| {}).await;
-        let mut session = Session::new(&store);
+        let mut session = UploadSession::new(&store);
         session.append(20 * MIB).await;
         let state = with_next(&session.state, number);
         let mut first = true;
         fake.seen();
         fake.faults(move |seen| {
-            // The first one is sent alone.
+            // The first part is sent alone.
             let delayed = seen.operation == Operation::UploadPart && !std::mem::take(&mut first);
-            delayed.then_some(Fault::Delay(1500))
+            delayed.then_some(ServerFault::Delay(1500))
         });
         let attempt = session.attempt();
-        fake.most_parts();
+        fake.maximum_parts();
         store
-            .append(cx(60), attempt, &state, &mut Long::new(body * MIB))
+            .append(cx(60), attempt, &state, &mut LongBody::new(body * MIB))
             .await
             .unwrap();
-        assert_eq!(fake.most_parts(), at_once, "of {mib} MiB");
+        assert_eq!(fake.maximum_parts(), at_once, "of {mib} MiB");
         let seen = fake.seen();
         assert_eq!(seen.len(), body / mib);
         for part in seen {
@@ -49,21 +50,23 @@ async fn larger_parts_are_fewer_at_once() {
     }
 }
 
-/// The number 10,000 is for the end that a seal makes; no body takes it, also not with its first part.
+/// Number 10,000 is for the last part, which a seal makes. No body uses it, not even for its first part.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_body_takes_the_last_number() {
+async fn no_body_uses_the_last_part_number() {
     for parts in [Parts::Growing, Parts::Equal] {
         let fake = Fake::start().await;
         let store = fake.store(|options| options.parts = parts).await;
-        let mut session = Session::new(&store);
+        let mut session = UploadSession::new(&store);
         session.append(60 * MIB).await;
         for (next, fits) in [(9_999, true), (10_000, false)] {
             let state = with_next(&session.state, next);
             let attempt = session.attempt();
-            // As the state tells; what is tried before has nothing to do with it.
+            // The attempt that follows the state, whatever was attempted before.
             let attempt = registry::store::sessions::Attempt { number: 2, ..attempt };
             fake.seen();
-            let stored = store.append(cx(60), attempt, &state, &mut Long::new(52 * MIB)).await;
+            let stored = store
+                .append(cx(60), attempt, &state, &mut LongBody::new(52 * MIB))
+                .await;
             let numbers: Vec<_> = fake
                 .seen()
                 .iter()
@@ -87,14 +90,14 @@ async fn no_body_takes_the_last_number() {
     }
 }
 
-/// Tags that are no MD5 and so long that the record of a body would not fit a table: their hashes are kept.
+/// The hashes are kept of entity tags that are not MD5 and too long for the record of a body.
 #[tokio::test(flavor = "multi_thread")]
-async fn tags_of_any_length_are_known_again() {
+async fn parts_with_entity_tags_of_any_length_can_be_completed() {
     for (length, listed) in [(100, None), (30_000, Some(&5))] {
         let fake = Fake::start().await;
-        fake.held(|held| held.tag_length = length);
+        fake.state(|state| state.tag_length = length);
         let store = fake.store(|_| {}).await;
-        let mut session = Session::new(&store);
+        let mut session = UploadSession::new(&store);
         session.append(100 * MIB).await;
         session.append(20 * MIB).await;
         assert!(session.parts.iter().all(|record| record.len() < 300_000));
@@ -105,15 +108,15 @@ async fn tags_of_any_length_are_known_again() {
     }
 }
 
-/// A part that was replaced is not the one whose hash was kept.
+/// A replaced part does not match the hash that was kept.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tag_that_has_changed_is_not_taken() {
+async fn a_part_whose_hashed_tag_changed_is_refused() {
     let fake = Fake::start().await;
-    fake.held(|held| held.tag_length = 30_000);
+    fake.state(|state| state.tag_length = 30_000);
     let store = fake.store(|_| {}).await;
-    let mut session = Session::new(&store);
+    let mut session = UploadSession::new(&store);
     session.append(100 * MIB).await;
-    fake.held(|held| held.replace_parts(2));
+    fake.state(|state| state.replace_parts(2));
     let error = session.try_seal().await.unwrap_err();
     assert!(matches!(error, StoreError::Failed(_)), "{error}");
     assert!(error.to_string().contains("InvalidPart"), "{error}");

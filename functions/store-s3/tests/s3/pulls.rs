@@ -1,4 +1,4 @@
-//! Pulls through the core: what is redirected, and what is asked of the store for the rest.
+//! Pulls through the core: which are redirected, and which requests the others send to the store.
 
 use contract::source::noise;
 use oci::{Algorithm, Digest};
@@ -6,27 +6,30 @@ use registry::{Delivery, Settings};
 use std::sync::Arc;
 
 use crate::session::MIB;
-use crate::world::{Sent, World};
+use crate::test_registry::{RequestContent, TestRegistry};
 use hyper::Method;
 
-/// A registry that redirects, and a blob in it.
-async fn redirecting() -> (World, bytes::Bytes, Digest) {
-    let world = World::new(|_, settings: &mut Settings| settings.delivery = Arc::new(Delivery::Redirect)).await;
+/// A registry that redirects, with one blob.
+async fn redirecting() -> (TestRegistry, bytes::Bytes, Digest) {
+    let registry =
+        TestRegistry::new(|_, settings: &mut Settings| settings.delivery = Arc::new(Delivery::Redirect)).await;
     let whole = noise(1, MIB);
     let digest = Digest::of(Algorithm::Sha256, &whole);
-    let target = format!("{}?digest={digest}", world.open().await);
-    let (status, _) = world.call(Method::PUT, &target, None, Sent::Whole(&whole)).await;
+    let target = format!("{}?digest={digest}", registry.open().await);
+    let (status, _) = registry
+        .call(Method::PUT, &target, None, RequestContent::Whole(&whole))
+        .await;
     assert_eq!(status, 201);
-    world.fake.seen();
-    (world, whole, digest)
+    registry.fake.seen();
+    (registry, whole, digest)
 }
 
-/// Several ranges are as many reads of one range, each of no more than its bytes, and before them a look at the last byte,
-/// since it is too late to say that the object is too short once the answer has begun; also when only one of them lies within
-/// the blob, since an object store may answer such a request otherwise.
+/// The core reads several ranges with one request each, of no more than its bytes. Before them it reads the last byte,
+/// since it is too late to report a truncated object once the response has begun. It also does so if only one range
+/// lies within the blob, since an object store may answer such a request differently.
 #[tokio::test(flavor = "multi_thread")]
-async fn several_ranges_are_bounded_reads_of_one() {
-    let (world, whole, digest) = redirecting().await;
+async fn several_ranges_are_read_with_one_request_each() {
+    let (registry, whole, digest) = redirecting().await;
     for (range, read) in [
         (
             "bytes=0-9,1000-1999,-5",
@@ -39,9 +42,9 @@ async fn several_ranges_are_bounded_reads_of_one() {
         ),
         ("bytes=5-5,9999999-", &["bytes=5-5"]),
     ] {
-        let (status, _, body) = world.get(&digest, range).await;
+        let (status, _, body) = registry.get(&digest, range).await;
         assert_eq!(status, 206, "{range}");
-        let asked: Vec<_> = world
+        let asked: Vec<_> = registry
             .fake
             .seen()
             .iter()
@@ -58,36 +61,40 @@ async fn several_ranges_are_bounded_reads_of_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_whole_and_one_range_are_redirected_for_nothing() {
-    let (world, _, digest) = redirecting().await;
+async fn whole_blobs_and_single_ranges_are_redirected_without_a_store_request() {
+    let (registry, _, digest) = redirecting().await;
     for range in ["", "bytes=0-9", "bytes=1000-"] {
-        let (status, headers, _) = world.get(&digest, range).await;
+        let (status, headers, _) = registry.get(&digest, range).await;
         assert_eq!(status, 307, "{range}");
         assert!(
             headers["location"]
                 .to_str()
                 .unwrap()
-                .starts_with(&world.fake.endpoint())
+                .starts_with(&registry.fake.endpoint())
         );
     }
-    assert!(world.fake.seen().is_empty());
+    assert!(registry.fake.seen().is_empty());
 }
 
-/// A registry that decides for each client does not send one of whom it knows nothing to a store on its own machine.
+/// A registry that decides for each client does not redirect a client of unknown address to a store on its own machine.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_client_is_not_sent_to_a_store_nearby() {
-    let world = World::new(|_, settings: &mut Settings| settings.delivery = Arc::new(Delivery::Auto)).await;
+async fn a_client_of_unknown_address_is_not_redirected_to_a_local_store() {
+    let registry = TestRegistry::new(|_, settings: &mut Settings| settings.delivery = Arc::new(Delivery::Auto)).await;
     let digest = Digest::of(Algorithm::Sha256, b"a layer");
-    let target = format!("{}?digest={digest}", world.open().await);
-    world.call(Method::PUT, &target, None, Sent::Whole(b"a layer")).await;
-    let (status, _, body) = world.get(&digest, "").await;
+    let target = format!("{}?digest={digest}", registry.open().await);
+    registry
+        .call(Method::PUT, &target, None, RequestContent::Whole(b"a layer"))
+        .await;
+    let (status, _, body) = registry.get(&digest, "").await;
     assert_eq!((status, &*body), (200, &b"a layer"[..]));
-    let public = World::new(|options, settings: &mut Settings| {
+    let public = TestRegistry::new(|options, settings: &mut Settings| {
         options.public_endpoint = Some("https://objects.example".to_owned());
         settings.delivery = Arc::new(Delivery::Auto);
     });
     let public = public.await;
     let target = format!("{}?digest={digest}", public.open().await);
-    public.call(Method::PUT, &target, None, Sent::Whole(b"a layer")).await;
+    public
+        .call(Method::PUT, &target, None, RequestContent::Whole(b"a layer"))
+        .await;
     assert_eq!(public.get(&digest, "").await.0, 307);
 }

@@ -1,4 +1,4 @@
-//! What is asked of the object store: how often, and with what.
+//! The requests to the object store: their number and their content.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::fake::Fake;
-use crate::session::{Long, MIB, Session, cx};
+use crate::session::{LongBody, MIB, UploadSession, cx};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
@@ -16,8 +16,8 @@ use store_s3::{Encryption, Operation, Options, Parts, S3Blobs};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// Names and numbers of the operations that were asked for since the last call.
-fn asked(store: &S3Blobs, before: &mut store_s3::Statistics) -> BTreeMap<&'static str, u64> {
+/// The number of requests since the last call, by operation.
+fn counts_since(store: &S3Blobs, before: &mut store_s3::Statistics) -> BTreeMap<&'static str, u64> {
     let now = store.statistics();
     let counts = Operation::ALL.iter().filter_map(|operation| {
         let count = now.sent(*operation) - before.sent(*operation);
@@ -32,15 +32,15 @@ fn table<const N: usize>(rows: [(&'static str, u64); N]) -> BTreeMap<&'static st
     rows.into_iter().collect()
 }
 
-/// The table in the documentation of the crate, line by line.
+/// Compares the table in the documentation of the crate with the requests, line by line.
 async fn requests_are_as_documented(store: S3Blobs) {
     let mut before = store.statistics();
 
-    // PATCH+PUT and POST+PUT of 1 MiB: the seal asks for nothing.
-    let mut small = Session::new(&store);
+    // PATCH+PUT and POST+PUT of 1 MiB: the seal sends no request.
+    let mut small = UploadSession::new(&store);
     small.append(MIB).await;
     let location = small.seal().await;
-    assert_eq!(asked(&store, &mut before), table([("PutObject", 1)]));
+    assert_eq!(counts_since(&store, &mut before), table([("PutObject", 1)]));
 
     // Pulls.
     let request = RedirectRequest {
@@ -48,18 +48,18 @@ async fn requests_are_as_documented(store: S3Blobs) {
         reached_by: Reached::ByAll,
     };
     store.redirect(cx(1).now, &location, request).await.unwrap().unwrap();
-    assert_eq!(asked(&store, &mut before), table([]));
+    assert_eq!(counts_since(&store, &mut before), table([]));
     small.check(&location).await;
-    assert_eq!(asked(&store, &mut before), table([("GetObject", 1)]));
+    assert_eq!(counts_since(&store, &mut before), table([("GetObject", 1)]));
     assert_eq!(store.stat(cx(60), &location).await.unwrap(), Some(MIB as u64));
-    assert_eq!(asked(&store, &mut before), table([("HeadObject", 1)]));
+    assert_eq!(counts_since(&store, &mut before), table([("HeadObject", 1)]));
 
     // The largest body that is one request, and the smallest that is not.
-    let mut whole = Session::new(&store);
+    let mut whole = UploadSession::new(&store);
     whole.append(13 * MIB - 1).await;
     whole.seal().await;
-    assert_eq!(asked(&store, &mut before), table([("PutObject", 1)]));
-    let mut parts = Session::new(&store);
+    assert_eq!(counts_since(&store, &mut before), table([("PutObject", 1)]));
+    let mut parts = UploadSession::new(&store);
     parts.append(13 * MIB).await;
     parts.seal().await;
     let two_parts = [
@@ -67,57 +67,63 @@ async fn requests_are_as_documented(store: S3Blobs) {
         ("UploadPart", 2),
         ("CompleteMultipartUpload", 1),
     ];
-    assert_eq!(asked(&store, &mut before), table(two_parts));
+    assert_eq!(counts_since(&store, &mut before), table(two_parts));
 
-    // Chunks of 5 MiB or more leave nothing over; a single object becomes a part by a copy.
-    let mut chunks = Session::new(&store);
+    // Chunks of 5 MiB or more leave no rest; a single object becomes a part by a copy.
+    let mut chunks = UploadSession::new(&store);
     chunks.append(5 * MIB).await;
-    assert_eq!(asked(&store, &mut before), table([("PutObject", 1)]));
+    assert_eq!(counts_since(&store, &mut before), table([("PutObject", 1)]));
     chunks.append(5 * MIB).await;
     let second = [("CreateMultipartUpload", 1), ("UploadPartCopy", 1), ("UploadPart", 1)];
-    assert_eq!(asked(&store, &mut before), table(second));
+    assert_eq!(counts_since(&store, &mut before), table(second));
     chunks.append(7 * MIB).await;
-    assert_eq!(asked(&store, &mut before), table([("UploadPart", 1)]));
-    // Smaller ones are staged, and read back.
+    assert_eq!(counts_since(&store, &mut before), table([("UploadPart", 1)]));
+    // Smaller chunks are staged, and read back.
     chunks.append(MIB).await;
-    assert_eq!(asked(&store, &mut before), table([("PutObject", 1)]));
+    assert_eq!(counts_since(&store, &mut before), table([("PutObject", 1)]));
     chunks.append(MIB).await;
-    assert_eq!(asked(&store, &mut before), table([("GetObject", 1), ("PutObject", 1)]));
+    assert_eq!(
+        counts_since(&store, &mut before),
+        table([("GetObject", 1), ("PutObject", 1)])
+    );
     let location = chunks.seal().await;
     assert_eq!(
-        asked(&store, &mut before),
+        counts_since(&store, &mut before),
         table([("UploadPartCopy", 1), ("CompleteMultipartUpload", 1), ("HeadObject", 1)])
     );
     chunks.check(&location).await;
-    assert_eq!(asked(&store, &mut before), table([("GetObject", 1)]));
+    assert_eq!(counts_since(&store, &mut before), table([("GetObject", 1)]));
     chunks.end(Some(&location)).await;
-    assert_eq!(asked(&store, &mut before), table([("DeleteObjects", 1)]));
+    assert_eq!(counts_since(&store, &mut before), table([("DeleteObjects", 1)]));
 
-    // Small bodies that are one object.
-    let mut little = Session::new(&store);
+    // Small bodies that become one object.
+    let mut little = UploadSession::new(&store);
     little.append(10).await;
     little.append(10).await;
-    assert_eq!(asked(&store, &mut before), table([("PutObject", 2), ("GetObject", 1)]));
+    assert_eq!(
+        counts_since(&store, &mut before),
+        table([("PutObject", 2), ("GetObject", 1)])
+    );
     little.seal().await;
-    assert_eq!(asked(&store, &mut before), table([("HeadObject", 1)]));
+    assert_eq!(counts_since(&store, &mut before), table([("HeadObject", 1)]));
 
     // A cancelled upload.
-    let mut cancelled = Session::new(&store);
+    let mut cancelled = UploadSession::new(&store);
     cancelled.append(20 * MIB).await;
-    asked(&store, &mut before);
+    counts_since(&store, &mut before);
     cancelled.end(None).await;
     assert_eq!(
-        asked(&store, &mut before),
+        counts_since(&store, &mut before),
         table([("AbortMultipartUpload", 1), ("DeleteObjects", 1)])
     );
 }
 
-/// 1 GiB in one body of unknown length: parts, and two requests more.
-async fn a_gibibyte_is_its_parts_and_two_requests(store: S3Blobs) {
+/// 1 GiB in one body of unknown length: its parts, and two more requests.
+async fn a_gibibyte_needs_one_request_per_part_and_two_more(store: S3Blobs) {
     let mut before = store.statistics();
-    let mut session = Session::new(&store);
+    let mut session = UploadSession::new(&store);
     let attempt = session.attempt();
-    let mut body = Long::new(1024 * MIB);
+    let mut body = LongBody::new(1024 * MIB);
     let appended = store.append(cx(60), attempt, &[], &mut body).await.unwrap();
     session.save(appended, &[]);
     let upload = registry::store::blobs::Upload {
@@ -125,14 +131,14 @@ async fn a_gibibyte_is_its_parts_and_two_requests(store: S3Blobs) {
         ..session.upload()
     };
     let location = store.seal(cx(120), &upload).await.unwrap();
-    let asked = asked(&store, &mut before);
-    // 127 of 8 MiB, and the last one of what is left, joined.
+    let counts_since = counts_since(&store, &mut before);
+    // 127 parts of 8 MiB, and the last part with the rest.
     let expected = [
         ("CreateMultipartUpload", 1),
         ("UploadPart", 128),
         ("CompleteMultipartUpload", 1),
     ];
-    assert_eq!(asked, table(expected));
+    assert_eq!(counts_since, table(expected));
     assert_eq!(store.stat(cx(60), &location).await.unwrap(), Some(1024 * MIB as u64));
     session.end(None).await;
 }
@@ -143,36 +149,40 @@ async fn requests_are_as_documented_in_memory() {
     let store = fake.store(|_| {}).await;
     requests_are_as_documented(store.clone()).await;
     let counted: u64 = store.statistics().requests.iter().map(|(_, counts)| counts.sent).sum();
-    assert_eq!(fake.seen().len() as u64, counted, "what is counted is what was sent");
+    assert_eq!(
+        fake.seen().len() as u64,
+        counted,
+        "the statistics count the requests that were sent"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs an S3 server"]
 async fn requests_are_as_documented_on_a_real_server() {
-    // Where checksums are asked for, a store that yields none for copies costs more.
+    // With checksums, a store that returns none for copies needs more requests.
     requests_are_as_documented(crate::server::store_with(|options| options.part_checksums = false).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs an S3 server"]
-async fn a_gibibyte_is_its_parts_and_two_requests_on_a_real_server() {
-    a_gibibyte_is_its_parts_and_two_requests(crate::server::store_with(|_| {}).await).await;
+async fn a_gibibyte_needs_one_request_per_part_and_two_more_on_a_real_server() {
+    a_gibibyte_needs_one_request_per_part_and_two_more(crate::server::store_with(|_| {}).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_knows_less_is_asked_for_less() {
+async fn unsupported_features_are_not_used_again() {
     let fake = Fake::start().await;
-    fake.held(|held| held.is_old = true);
+    fake.state(|state| state.lacks_features = true);
     let store = fake.store(|_| {}).await;
     for round in 0..2 {
-        let mut session = Session::new(&store);
+        let mut session = UploadSession::new(&store);
         session.append(20 * MIB).await;
         session.append(1000).await;
         let location = session.seal_and_check().await;
         session.end(Some(&location)).await;
         session.check(&location).await;
         let counts = fake.counts();
-        // The first refusal teaches it.
+        // The store stops using a feature after the first refusal.
         let (puts, many) = if round == 0 { (2, Some(&1)) } else { (1, None) };
         assert_eq!(counts["PutObject"], puts);
         assert_eq!(counts["CreateMultipartUpload"], puts);
@@ -183,16 +193,16 @@ async fn a_store_that_knows_less_is_asked_for_less() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn copies_without_checksums_are_made_good() {
+async fn parts_copied_without_checksums_are_sent_again_or_signed() {
     let fake = Fake::start().await;
-    fake.held(|held| held.copies_blindly = true);
+    fake.state(|state| state.copies_without_checksums = true);
     let store = fake.store(|_| {}).await;
-    let mut session = Session::new(&store);
+    let mut session = UploadSession::new(&store);
     for size in [6 * MIB, 6 * MIB, 1000] {
         session.append(size).await;
     }
     session.seal_and_check().await;
-    // Behind a body that was lost, what is copied is large, and parts are signed in place of checksums.
+    // After a failed body the copied bytes are large, and parts are signed instead of having checksums.
     session.append_lost(10).await;
     fake.seen();
     session.append(20 * MIB).await;
@@ -209,25 +219,25 @@ async fn copies_without_checksums_are_made_good() {
     session.seal_and_check().await;
 }
 
-/// Chunks that count while they live.
-struct Tracked {
+/// A body whose chunks count their bytes while they exist.
+struct TrackedBody {
     left: usize,
     alive: Arc<AtomicUsize>,
-    most: Arc<AtomicUsize>,
+    maximum: Arc<AtomicUsize>,
 }
 
-struct Owned {
+struct TrackedChunk {
     bytes: Vec<u8>,
     alive: Arc<AtomicUsize>,
 }
 
-impl AsRef<[u8]> for Owned {
+impl AsRef<[u8]> for TrackedChunk {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-impl Drop for Owned {
+impl Drop for TrackedChunk {
     fn drop(&mut self) {
         self.alive.fetch_sub(self.bytes.len(), Ordering::SeqCst);
     }
@@ -236,15 +246,15 @@ impl Drop for Owned {
 const CHUNK: usize = 256 << 10;
 
 #[async_trait]
-impl Source for Tracked {
+impl Source for TrackedBody {
     async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
         if self.left == 0 {
             return Ok(None);
         }
         self.left -= CHUNK;
         let alive = self.alive.fetch_add(CHUNK, Ordering::SeqCst) + CHUNK;
-        self.most.fetch_max(alive, Ordering::SeqCst);
-        Ok(Some(Bytes::from_owner(Owned {
+        self.maximum.fetch_max(alive, Ordering::SeqCst);
+        Ok(Some(Bytes::from_owner(TrackedChunk {
             bytes: vec![1; CHUNK],
             alive: Arc::clone(&self.alive),
         })))
@@ -259,16 +269,16 @@ impl Source for Tracked {
     }
 }
 
-/// The most bytes that were in memory while `count` bodies of `size` bytes were stored at once.
+/// The maximum number of bytes in memory while `count` bodies of `size` bytes are stored at once.
 async fn memory_of(store: &S3Blobs, count: usize, size: usize) -> usize {
-    let (alive, most) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+    let (alive, maximum) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
     let uploads: Vec<_> = (0..count)
         .map(|_| {
-            let (store, mut session) = (store.clone(), Session::new(store));
-            let mut body = Tracked {
+            let (store, mut session) = (store.clone(), UploadSession::new(store));
+            let mut body = TrackedBody {
                 left: size,
                 alive: Arc::clone(&alive),
-                most: Arc::clone(&most),
+                maximum: Arc::clone(&maximum),
             };
             tokio::spawn(async move {
                 let attempt = session.attempt();
@@ -282,16 +292,16 @@ async fn memory_of(store: &S3Blobs, count: usize, size: usize) -> usize {
         upload.await.unwrap();
     }
     assert_eq!(alive.load(Ordering::SeqCst), 0);
-    most.load(Ordering::SeqCst)
+    maximum.load(Ordering::SeqCst)
 }
 
 async fn memory_is_bounded(store: S3Blobs, bound: usize) {
     let alone = memory_of(&store, 1, 128 * MIB).await;
-    assert!(alone <= 64 * MIB + 2 * CHUNK, "{alone} bytes of one upload");
-    // Each upload may exceed its room by the chunk that filled a part which is on its way, and by one behind it.
+    assert!(alone <= 64 * MIB + 2 * CHUNK, "one upload holds {alone} bytes");
+    // Each upload may exceed its memory by the chunk that filled a part in flight, and by one more chunk.
     let many = memory_of(&store, 16, 64 * MIB).await;
-    assert!(many <= bound + 33 * CHUNK, "{many} bytes of 16");
-    assert!(many > bound / 2, "uploads run side by side: {many}");
+    assert!(many <= bound + 33 * CHUNK, "16 uploads hold {many} bytes");
+    assert!(many > bound / 2, "uploads run in parallel: {many}");
     assert_eq!(store.statistics().upload_memory_free, bound as u64);
     assert_eq!(store.statistics().uploads, 0);
 }
@@ -315,9 +325,9 @@ async fn memory_is_bounded_on_a_real_server() {
     }
 }
 
-/// With no more room than one upload needs, all of them come to their end.
+/// All uploads complete although there is memory for only one.
 #[tokio::test(flavor = "multi_thread")]
-async fn uploads_wait_for_room_and_never_for_each_other() {
+async fn uploads_wait_for_memory_and_never_for_each_other() {
     for parts in [Parts::Growing, Parts::Equal] {
         let fake = Fake::start().await;
         let store = fake
@@ -331,12 +341,12 @@ async fn uploads_wait_for_room_and_never_for_each_other() {
     }
 }
 
-/// A client of nothing but HTTP fetches what it was redirected to.
+/// A plain HTTP client fetches the object at the redirect's URL.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs an S3 server"]
 async fn a_redirect_leads_to_the_bytes() {
     let store = crate::server::store_with(|_| {}).await;
-    let mut session = Session::new(&store);
+    let mut session = UploadSession::new(&store);
     session.append(100_000).await;
     let location = session.seal().await;
     let now = std::time::SystemTime::now()
@@ -368,7 +378,7 @@ async fn a_redirect_leads_to_the_bytes() {
 }
 
 #[test]
-fn nothing_that_can_be_printed_shows_a_secret() {
+fn the_debug_output_of_options_shows_no_key() {
     let mut options = Options::new("bucket");
     options.encryption = Encryption::Kms(Some("arn-of-a-key".to_owned()));
     let printed = format!("{options:?}");
@@ -376,7 +386,7 @@ fn nothing_that_can_be_printed_shows_a_secret() {
 }
 
 #[tokio::test]
-async fn the_store_prints_only_its_name() {
+async fn the_debug_output_of_the_store_shows_only_bucket_and_prefix() {
     let fake = Fake::start().await;
     let store = fake.store(|options| options.prefix = "p".to_owned()).await;
     assert_eq!(
@@ -386,10 +396,10 @@ async fn the_store_prints_only_its_name() {
 }
 
 #[tokio::test]
-async fn a_read_holds_no_more_than_a_window() {
+async fn a_read_buffers_at_most_a_window() {
     let fake = Fake::start().await;
     let store = fake.store(|_| {}).await;
-    let mut session = Session::new(&store);
+    let mut session = UploadSession::new(&store);
     session.append(12 * MIB).await;
     let location = session.seal().await;
     let mut stream = store
@@ -400,6 +410,6 @@ async fn a_read_holds_no_more_than_a_window() {
     let first = stream.try_next().await.unwrap().unwrap();
     assert!(first.len() <= MIB);
     tokio::time::sleep(Duration::from_millis(200)).await;
-    // What is not asked for stays where it is, but for what the sockets hold.
+    // Bytes that are not requested stay in the store, except those in the sockets' buffers.
     assert!(store.statistics().bytes_received <= MIB as u64);
 }

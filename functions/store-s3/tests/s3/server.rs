@@ -1,7 +1,7 @@
-//! The S3 server that tests are given by their environment.
+//! The S3 server that the environment provides for tests.
 //!
-//! `ROADSTEAD_TEST_S3` is its endpoint; the SDK's own variables hold region and credentials. Each store gets a prefix
-//! of its own in one bucket, which is made if it is not there.
+//! `ROADSTEAD_TEST_S3` is its endpoint; the SDK's own variables contain region and credentials. Each store gets its own
+//! prefix in one bucket, which is created if it does not exist.
 
 use std::env;
 
@@ -18,7 +18,7 @@ pub(crate) fn endpoint() -> String {
     env::var("ROADSTEAD_TEST_S3").expect("ROADSTEAD_TEST_S3 is the endpoint of an S3 server")
 }
 
-/// A client of the tests' own.
+/// A client that does not use the store.
 pub(crate) async fn client() -> Client {
     let http = aws_smithy_http_client::Builder::new()
         .tls_provider(Provider::Rustls(CryptoMode::Ring))
@@ -32,11 +32,11 @@ pub(crate) async fn client() -> Client {
     Client::from_conf(config.build())
 }
 
-/// An empty store, with options that may be changed first.
+/// An empty store; `change` may change its options first.
 pub(crate) async fn store_with(change: impl FnOnce(&mut Options)) -> S3Blobs {
     let client = client().await;
     if client.head_bucket().bucket(BUCKET).send().await.is_err() {
-        // Another test may be faster.
+        // Another test may create it at the same time.
         let _ = client.create_bucket().bucket(BUCKET).send().await;
     }
     let mut options = Options::new(BUCKET);

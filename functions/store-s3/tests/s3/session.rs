@@ -1,4 +1,4 @@
-//! What the core does with the store, for one upload: the session's row, in effect.
+//! The calls that the core makes to the store for one upload, with the data of the session's row.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,7 +16,7 @@ use store_s3::S3Blobs;
 /// One MiB in bytes.
 pub(crate) const MIB: usize = 1 << 20;
 
-/// A context with this many seconds.
+/// A context with a time limit of this many seconds.
 pub(crate) fn cx(seconds: u64) -> Context {
     let now = Timestamp(1_900_000_000_000);
     Context {
@@ -29,19 +29,19 @@ pub(crate) fn cx(seconds: u64) -> Context {
 
 /// An upload.
 #[derive(Clone)]
-pub(crate) struct Session {
+pub(crate) struct UploadSession {
     pub(crate) store: S3Blobs,
     pub(crate) id: SessionId,
     pub(crate) attempts: u32,
     pub(crate) state: Vec<u8>,
     pub(crate) parts: Vec<Vec<u8>>,
-    /// All bytes that were saved.
+    /// All bytes of saved bodies.
     pub(crate) whole: Vec<u8>,
 }
 
 static SESSIONS: AtomicU64 = AtomicU64::new(1);
 
-impl Session {
+impl UploadSession {
     pub(crate) fn new(store: &S3Blobs) -> Self {
         Self {
             store: store.clone(),
@@ -61,7 +61,7 @@ impl Session {
         }
     }
 
-    /// Appends noise and saves it.
+    /// Appends random bytes and saves the result.
     pub(crate) async fn append(&mut self, size: usize) {
         let bytes = noise(u64::from(self.attempts) + 1000 * size as u64, size);
         let attempt = self.attempt();
@@ -80,7 +80,7 @@ impl Session {
         self.whole.extend_from_slice(bytes);
     }
 
-    /// A body that ends after `size` bytes, with its connection; what the core does then.
+    /// Appends a body whose connection is cut after `size` bytes, as the core does while the server keeps running.
     pub(crate) async fn append_cut(&mut self, size: usize) {
         let (attempt, error) = self.try_append_cut(size).await;
         assert!(matches!(error, AppendError::Body(BodyError::Cut)), "{error}");
@@ -89,7 +89,7 @@ impl Session {
         }
     }
 
-    /// The same, and its server has crashed: nothing tells that it is over.
+    /// The same, but the server crashes: the state does not record the failed attempt.
     pub(crate) async fn append_lost(&mut self, size: usize) {
         self.try_append_cut(size).await;
     }
@@ -153,7 +153,7 @@ impl Session {
         self.store.tidy(cx(60), &kept).await.unwrap();
     }
 
-    /// Seals, and checks what was sealed.
+    /// Seals the upload, and checks the sealed object.
     pub(crate) async fn seal_and_check(&self) -> Location {
         let location = self.seal().await;
         self.check(&location).await;
@@ -174,13 +174,13 @@ pub(crate) async fn read(store: &S3Blobs, location: &Location, size: usize) -> V
     chunks.concat()
 }
 
-/// A long body of chunks that are made as they are asked for, without a declared length.
-pub(crate) struct Long {
+/// A long body without a declared length, whose chunks are made on demand.
+pub(crate) struct LongBody {
     chunk: Bytes,
     left: usize,
 }
 
-impl Long {
+impl LongBody {
     pub(crate) fn new(bytes: usize) -> Self {
         Self {
             chunk: noise(5, MIB / 8),
@@ -190,7 +190,7 @@ impl Long {
 }
 
 #[async_trait]
-impl Source for Long {
+impl Source for LongBody {
     async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
         let size = self.left.min(self.chunk.len());
         self.left -= size;

@@ -1,4 +1,4 @@
-//! A registry over the server in memory: the core, and this store under it.
+//! A registry over the server in memory: the core with this store.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,22 +19,22 @@ use store_s3::Options;
 use crate::fake::Fake;
 
 /// A registry over the server in memory.
-pub(crate) struct World {
+pub(crate) struct TestRegistry {
     pub(crate) fake: Fake,
     registry: Registry,
 }
 
-/// What a client sends.
-pub(crate) enum Sent<'a> {
-    /// With its length.
+/// The body of a request.
+pub(crate) enum RequestContent<'a> {
+    /// With a declared length.
     Whole(&'a [u8]),
-    /// In chunked transfer.
+    /// In chunked transfer encoding.
     Chunked(&'a [u8]),
-    /// In chunked transfer, and then the connection ends.
+    /// In chunked transfer encoding; then the connection ends.
     Cut(&'a [u8]),
 }
 
-impl World {
+impl TestRegistry {
     pub(crate) async fn new(change: impl FnOnce(&mut Options, &mut Settings)) -> Self {
         let fake = Fake::start().await;
         let mut settings = Settings::default();
@@ -62,11 +62,11 @@ impl World {
         method: Method,
         target: &str,
         range: Option<(usize, usize)>,
-        sent: Sent<'_>,
+        sent: RequestContent<'_>,
     ) -> (u16, HeaderMap) {
         let (bytes, is_cut) = match sent {
-            Sent::Whole(bytes) | Sent::Chunked(bytes) => (bytes, false),
-            Sent::Cut(bytes) => (bytes, true),
+            RequestContent::Whole(bytes) | RequestContent::Chunked(bytes) => (bytes, false),
+            RequestContent::Cut(bytes) => (bytes, true),
         };
         let chunks: Vec<_> = bytes.chunks(60_000).map(Bytes::copy_from_slice).collect();
         let frames = chunks.into_iter().map(|chunk| Ok(Frame::data(chunk)));
@@ -76,7 +76,7 @@ impl World {
             .method(method)
             .uri(target)
             .header("host", "localhost");
-        if let Sent::Whole(bytes) = sent {
+        if let RequestContent::Whole(bytes) = sent {
             request = request.header("content-length", bytes.len());
         }
         if let Some((first, length)) = range {
@@ -91,7 +91,7 @@ impl World {
 
     pub(crate) async fn open(&self) -> String {
         let (status, headers) = self
-            .call(Method::POST, "/v2/a/blobs/uploads/", None, Sent::Whole(b""))
+            .call(Method::POST, "/v2/a/blobs/uploads/", None, RequestContent::Whole(b""))
             .await;
         assert_eq!(status, 202);
         headers["location"].to_str().unwrap().to_owned()
@@ -99,15 +99,17 @@ impl World {
 
     pub(crate) async fn patch(&self, upload: &str, at: usize, bytes: &[u8]) -> u16 {
         let range = Some((at, bytes.len()));
-        self.call(Method::PATCH, upload, range, Sent::Whole(bytes)).await.0
+        self.call(Method::PATCH, upload, range, RequestContent::Whole(bytes))
+            .await
+            .0
     }
 
-    /// Ends the upload, and answers what was asked of the store for it.
+    /// Finishes the upload, and returns the number of store requests for that.
     pub(crate) async fn finish(&self, upload: &str, whole: &[u8]) -> BTreeMap<&'static str, usize> {
         let digest = Digest::of(Algorithm::Sha256, whole);
         self.fake.counts();
         let target = format!("{upload}?digest={digest}");
-        let (status, _) = self.call(Method::PUT, &target, None, Sent::Whole(b"")).await;
+        let (status, _) = self.call(Method::PUT, &target, None, RequestContent::Whole(b"")).await;
         assert_eq!(status, 201);
         let counts = self.fake.counts();
         let (_, _, bytes) = self.get(&digest, "").await;
@@ -115,7 +117,7 @@ impl World {
         counts
     }
 
-    /// The answer to a GET of a blob, whole.
+    /// The response to a GET of a blob.
     pub(crate) async fn get(&self, digest: &Digest, range: &str) -> (u16, HeaderMap, Bytes) {
         let mut request = Request::get(format!("/v2/a/blobs/{digest}")).header("host", "localhost");
         if !range.is_empty() {

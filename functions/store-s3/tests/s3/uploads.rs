@@ -1,15 +1,15 @@
-//! Uploads of several bodies, large ones too, and what disturbs them: against the server in memory, and against a real
-//! one.
+//! Uploads of several bodies, also large ones, and events that disturb them: against the server in memory, and against
+//! a real server.
 
 use crate::fake::Fake;
-use crate::session::{MIB, Session, cx, read};
+use crate::session::{MIB, UploadSession, cx, read};
 use contract::source::{Body, Stepped, noise};
 use futures_util::future::join_all;
 use registry::store::blobs::{BlobStore as _, Discarded, ObjectToDelete};
 use registry::store::sessions::Attempt;
 use store_s3::{Operation, Parts, S3Blobs};
 
-/// Each scenario on the server in memory and on a real one, with growing parts and with equal ones.
+/// Runs each scenario on the server in memory and on a real server, with growing parts and with equal parts.
 macro_rules! scenarios {
     ($($name:ident,)*) => {
         mod memory {
@@ -18,9 +18,9 @@ macro_rules! scenarios {
                 async fn $name() {
                     for parts in [super::Parts::Growing, super::Parts::Equal] {
                         let fake = super::Fake::start().await;
-                        fake.held(|held| {
-                            held.is_lax = parts == super::Parts::Growing;
-                            held.lists_whole_keys = parts == super::Parts::Equal;
+                        fake.state(|state| {
+                            state.accepts_repeated_completion = parts == super::Parts::Growing;
+                            state.lists_whole_keys = parts == super::Parts::Equal;
                         });
                         super::$name(fake.store(|options| options.parts = parts).await).await;
                         super::no_upload_is_left(&fake).await;
@@ -46,42 +46,43 @@ macro_rules! scenarios {
 
 scenarios! {
     bodies_of_any_sizes_are_joined,
-    a_cut_body_does_not_spoil_the_upload,
-    a_lost_body_does_not_spoil_the_upload,
-    an_attempt_that_still_writes_does_not_spoil_the_upload,
-    a_session_goes_on_behind_a_lost_seal,
-    ends_of_equal_length_stay_apart,
-    racing_seals_are_one,
-    nothing_is_left_of_what_was_cancelled,
-    nothing_is_left_of_what_was_swept,
-    what_only_a_search_finds_is_left_to_collection,
-    one_body_says_what_it_leaves,
+    an_upload_continues_after_cut_bodies,
+    an_upload_continues_after_crashes,
+    an_attempt_that_still_writes_does_not_change_the_upload,
+    a_session_continues_after_a_seal_that_was_not_published,
+    racing_final_bodies_of_equal_length_are_not_mixed,
+    racing_seals_yield_one_object,
+    a_cancelled_upload_leaves_no_objects,
+    an_expired_session_leaves_no_objects,
+    unrecorded_uploads_are_left_to_collection,
+    a_single_body_reports_whether_it_leaves_staged_bytes,
 }
 
-/// What a body that was cut off has begun is aborted beside.
+/// The uploads that cut bodies began are aborted by background tasks.
 async fn no_upload_is_left(fake: &Fake) {
     for _ in 0..100 {
-        if fake.held(|held| held.uploads.is_empty()) {
+        if fake.state(|state| state.uploads.is_empty()) {
             return;
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
-    let left = fake.held(|held| {
-        held.uploads
+    let left = fake.state(|state| {
+        state
+            .uploads
             .values()
             .map(|upload| upload.key.clone())
             .collect::<Vec<_>>()
     });
-    panic!("uploads that nobody ended: {left:?}");
+    panic!("uploads were not ended: {left:?}");
 }
 
-/// Small bodies, large ones, the sizes at which something changes, and what may follow what.
+/// Small and large bodies, of the sizes at which the behaviour changes, in several orders.
 async fn bodies_of_any_sizes_are_joined(store: S3Blobs) {
     let small = [1, 3 * MIB, 3 * MIB, 5 * MIB - 1, 5 * MIB, 1, 6 * MIB];
     let large = [5 * MIB, 20 * MIB, 1, 13 * MIB, 8 * MIB, 1000];
     let border = [13 * MIB - 1, 13 * MIB, 13 * MIB + 1, 60 * MIB, 4 * MIB];
     for sizes in [&small[..], &large, &border] {
-        let mut session = Session::new(&store);
+        let mut session = UploadSession::new(&store);
         for size in sizes {
             session.append(*size).await;
         }
@@ -92,15 +93,15 @@ async fn bodies_of_any_sizes_are_joined(store: S3Blobs) {
     }
 }
 
-/// A body of several parts ends in the middle, behind others; the next one goes on.
-async fn a_cut_body_does_not_spoil_the_upload(store: S3Blobs) {
+/// The connection of a body of several parts is cut in the middle, after other bodies; the next body continues.
+async fn an_upload_continues_after_cut_bodies(store: S3Blobs) {
     for (first, next) in [
         (20 * MIB, 20 * MIB),
         (60 * MIB, 1000),
         (1000, 30 * MIB),
         (6 * MIB, 7 * MIB),
     ] {
-        let mut session = Session::new(&store);
+        let mut session = UploadSession::new(&store);
         session.append_cut(30 * MIB).await;
         session.append(first).await;
         session.append_cut(70 * MIB).await;
@@ -117,15 +118,15 @@ async fn a_cut_body_does_not_spoil_the_upload(store: S3Blobs) {
     }
 }
 
-/// The same, and each time its server has crashed.
-async fn a_lost_body_does_not_spoil_the_upload(store: S3Blobs) {
+/// The same, but each time the server has crashed.
+async fn an_upload_continues_after_crashes(store: S3Blobs) {
     for (first, next) in [
         (20 * MIB, 20 * MIB),
         (60 * MIB, 1000),
         (1000, 30 * MIB),
         (6 * MIB, 7 * MIB),
     ] {
-        let mut session = Session::new(&store);
+        let mut session = UploadSession::new(&store);
         session.append_lost(30 * MIB).await;
         session.append(first).await;
         session.append_lost(25 * MIB).await;
@@ -140,9 +141,9 @@ async fn a_lost_body_does_not_spoil_the_upload(store: S3Blobs) {
     }
 }
 
-/// Two attempts of one session send parts at once; the later one is saved, and the other ends after it.
-async fn an_attempt_that_still_writes_does_not_spoil_the_upload(store: S3Blobs) {
-    let mut session = Session::new(&store);
+/// Two attempts of one session send parts at once; the later one is saved, and the earlier one ends after it.
+async fn an_attempt_that_still_writes_does_not_change_the_upload(store: S3Blobs) {
+    let mut session = UploadSession::new(&store);
     session.append(20 * MIB).await;
     let attempt = session.attempt();
     let (mut source, steps) = Stepped::new(Body::of(&noise(3, 30 * MIB), 10 * MIB));
@@ -160,24 +161,24 @@ async fn an_attempt_that_still_writes_does_not_spoil_the_upload(store: S3Blobs) 
         steps.step().await;
     })
     .await;
-    // It was given up long since; what became of it is of no interest.
+    // Its session was claimed by another attempt long ago, so either outcome is correct.
     drop(late.await.unwrap());
     let location = session.seal_and_check().await;
     session.end(Some(&location)).await;
     session.check(&location).await;
 }
 
-/// An upload is sealed, but its claim is lost before it is published; the next attempt goes on from what was saved.
-async fn a_session_goes_on_behind_a_lost_seal(store: S3Blobs) {
+/// An upload is sealed, but its claim is lost before it is published. The next attempt continues from the saved state.
+async fn a_session_continues_after_a_seal_that_was_not_published(store: S3Blobs) {
     for end in [100, 6 * MIB, 20 * MIB] {
-        let mut session = Session::new(&store);
+        let mut session = UploadSession::new(&store);
         session.append(20 * MIB).await;
-        // A final body that is stored, sealed, and not saved.
+        // A final body that is stored and sealed, but not saved.
         let mut lost = session.clone();
         lost.append(end).await;
         session.attempts = lost.attempts;
         let early = lost.seal_and_check().await;
-        // The session as it was saved is sealed by an empty final body; it is lost too.
+        // An empty final body seals the session as it was saved; its claim is lost too.
         session.attempt();
         session.append(end).await;
         session.append(7).await;
@@ -189,12 +190,12 @@ async fn a_session_goes_on_behind_a_lost_seal(store: S3Blobs) {
     }
 }
 
-/// Two final bodies of equal length and other bytes, behind the same parts; the first one's claim is lost when the
-/// second begins. Whoever seals first, the second one's object holds its own bytes.
-async fn ends_of_equal_length_stay_apart(store: S3Blobs) {
+/// Two final bodies of equal length with different bytes follow the same parts; the claim of the first is lost when the
+/// second begins. Whichever seals first, the object of the second contains the bytes of the second.
+async fn racing_final_bodies_of_equal_length_are_not_mixed(store: S3Blobs) {
     for end in [1000, 6 * MIB, 20 * MIB] {
         for first_seals in [true, false] {
-            let mut session = Session::new(&store);
+            let mut session = UploadSession::new(&store);
             session.append(20 * MIB).await;
             let mut first = session.clone();
             first.append(end).await;
@@ -206,7 +207,7 @@ async fn ends_of_equal_length_stay_apart(store: S3Blobs) {
                 first.seal_and_check().await;
             }
             let location = second.seal_and_check().await;
-            // What the first one seals is its own, or nothing.
+            // The first one seals its own bytes, or its seal fails.
             if let Ok(late) = first.try_seal().await {
                 assert_ne!(late, location);
                 first.check(&late).await;
@@ -218,10 +219,10 @@ async fn ends_of_equal_length_stay_apart(store: S3Blobs) {
     }
 }
 
-/// The same upload is sealed by several at once: with staged bytes at its end, and with what is copied to its beginning.
-async fn racing_seals_are_one(store: S3Blobs) {
+/// Several tasks seal the same upload at once: with staged bytes at its end, and with bytes copied to its beginning.
+async fn racing_seals_yield_one_object(store: S3Blobs) {
     for cut in [false, true] {
-        let mut session = Session::new(&store);
+        let mut session = UploadSession::new(&store);
         session.append(60 * MIB).await;
         if cut {
             session.append_lost(10).await;
@@ -244,8 +245,8 @@ async fn racing_seals_are_one(store: S3Blobs) {
     }
 }
 
-/// Cancelled in every state.
-async fn nothing_is_left_of_what_was_cancelled(store: S3Blobs) {
+/// Cancels an upload in every state.
+async fn a_cancelled_upload_leaves_no_objects(store: S3Blobs) {
     for sizes in [
         &[][..],
         &[1000],
@@ -254,7 +255,7 @@ async fn nothing_is_left_of_what_was_cancelled(store: S3Blobs) {
         &[60 * MIB, 1000, 20 * MIB],
     ] {
         for cut in [false, true] {
-            let mut session = Session::new(&store);
+            let mut session = UploadSession::new(&store);
             for size in sizes {
                 session.append(*size).await;
             }
@@ -263,7 +264,7 @@ async fn nothing_is_left_of_what_was_cancelled(store: S3Blobs) {
             }
             session.end(None).await;
             session.end(None).await;
-            // A single body is not looked at once more.
+            // The seal does not verify an upload of a single body.
             if sizes.len() > 1 {
                 assert!(session.try_seal().await.is_err());
             }
@@ -273,11 +274,11 @@ async fn nothing_is_left_of_what_was_cancelled(store: S3Blobs) {
     }
 }
 
-/// A session that a crash ended is deleted by the names of its attempts alone, its neighbour is not.
-async fn nothing_is_left_of_what_was_swept(store: S3Blobs) {
-    let mut neighbour = Session::new(&store);
+/// A session that a crash ended is deleted by the numbers of its attempts. Another session is not affected.
+async fn an_expired_session_leaves_no_objects(store: S3Blobs) {
+    let mut neighbour = UploadSession::new(&store);
     neighbour.append(20 * MIB).await;
-    let mut session = Session::new(&store);
+    let mut session = UploadSession::new(&store);
     session.append(20 * MIB).await;
     session.attempt();
     session.append(20 * MIB).await;
@@ -309,11 +310,12 @@ async fn nothing_is_left_of_what_was_swept(store: S3Blobs) {
     assert_eq!(store.stat(cx(60), &location).await.unwrap(), Some(20 * MIB as u64));
 }
 
-/// A body that was stored and not saved, since its claim was lost, has left an upload that nobody knows. No request
-/// searches for it, whether the session is published or cancelled; that it may be there is told, and collection finds it.
-async fn what_only_a_search_finds_is_left_to_collection(store: S3Blobs) {
+/// A body was stored but not saved, because its claim was lost. It left an upload that no state records. No request
+/// searches for it, whether the session is published or cancelled. `discard` reports that it may exist, and collection
+/// finds it.
+async fn unrecorded_uploads_are_left_to_collection(store: S3Blobs) {
     for published in [true, false] {
-        let mut session = Session::new(&store);
+        let mut session = UploadSession::new(&store);
         let mut lost = session.clone();
         lost.append(20 * MIB).await;
         session.attempts = lost.attempts;
@@ -333,19 +335,19 @@ async fn what_only_a_search_finds_is_left_to_collection(store: S3Blobs) {
             session.check(&kept).await;
         }
     }
-    // Without such an attempt all is known.
-    let mut session = Session::new(&store);
+    // Without such an attempt, all uploads are known.
+    let mut session = UploadSession::new(&store);
     session.append(20 * MIB).await;
     session.append(1000).await;
     let location = session.seal_and_check().await;
     assert_eq!(session.discard(Some(&location)).await, Discarded::All);
 }
 
-/// After one body the core discards only if the store says that something is left beside the object: with equal parts,
-/// the end of a large body is staged. An object that is deleted without that takes it along.
-async fn one_body_says_what_it_leaves(store: S3Blobs) {
+/// After one body, the core discards only if the store reports objects besides the sealed one: with equal parts, the
+/// end of a large body is staged. Deleting the sealed object also deletes the staged bytes.
+async fn a_single_body_reports_whether_it_leaves_staged_bytes(store: S3Blobs) {
     for (size, discards) in [(MIB, true), (60 * MIB, true), (60 * MIB, false)] {
-        let mut session = Session::new(&store);
+        let mut session = UploadSession::new(&store);
         session.append(size).await;
         let location = session.seal_and_check().await;
         if discards && store.leaves_something(&session.state) {
@@ -369,7 +371,7 @@ async fn one_body_says_what_it_leaves(store: S3Blobs) {
     }
 }
 
-/// What a walk meets of a session.
+/// The keys of a session's objects in the store's listing.
 async fn keys_of(store: &S3Blobs, own: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut after = None;

@@ -1,4 +1,4 @@
-//! What the server answers.
+//! The responses of the server.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,15 +11,15 @@ use tokio::time::{Sleep, sleep};
 
 use super::HungUp;
 
-/// An answer, before it is one of HTTP.
-pub(crate) struct Answer {
+/// A response, before it becomes an HTTP response.
+pub(crate) struct FakeAnswer {
     status: u16,
     headers: Vec<(&'static str, String)>,
     body: Bytes,
     close: bool,
 }
 
-impl Answer {
+impl FakeAnswer {
     pub(crate) fn new(status: u16, body: impl Into<Bytes>) -> Self {
         Self {
             status,
@@ -35,7 +35,7 @@ impl Answer {
     }
 
     pub(crate) fn refused(status: u16, code: &str) -> Self {
-        let text = format!("<Error><Code>{code}</Code><Message>as the test asks</Message></Error>");
+        let text = format!("<Error><Code>{code}</Code><Message>injected by the test</Message></Error>");
         Self {
             status,
             ..Self::xml(&text)
@@ -47,13 +47,13 @@ impl Answer {
         self
     }
 
-    /// No other request on this connection.
+    /// Closes the connection after this response.
     pub(crate) fn close(mut self) -> Self {
         self.close = true;
         self
     }
 
-    pub(crate) fn into_response(self, method: &Method, cut: Option<usize>) -> Response<Body> {
+    pub(crate) fn into_response(self, method: &Method, cut: Option<usize>) -> Response<FakeBody> {
         let mut response = Response::builder().status(self.status);
         for (name, value) in self.headers {
             response = response.header(name, value);
@@ -66,7 +66,7 @@ impl Answer {
         if !head_only {
             response = response.header("content-length", length);
         }
-        let body = Body {
+        let body = FakeBody {
             left: if head_only { Bytes::new() } else { self.body },
             cut,
             pause: None,
@@ -75,15 +75,15 @@ impl Answer {
     }
 }
 
-/// Bytes, in pieces; may end early.
-pub(crate) struct Body {
+/// A response body in pieces, which may end early.
+pub(crate) struct FakeBody {
     left: Bytes,
     cut: Option<usize>,
-    /// Until what came before the end is sent.
+    /// A delay before the error, so that the bytes before it are sent.
     pause: Option<Pin<Box<Sleep>>>,
 }
 
-impl hyper::body::Body for Body {
+impl hyper::body::Body for FakeBody {
     type Data = Bytes;
     type Error = HungUp;
 

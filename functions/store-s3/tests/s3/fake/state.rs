@@ -1,4 +1,4 @@
-//! What the server holds.
+//! The data that the server stores.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -8,64 +8,67 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use store_s3::Operation;
 
-use super::answers::Answer;
-use super::{BUCKET, Seen};
+use super::answers::FakeAnswer;
+use super::{BUCKET, SeenRequest};
 
-/// Smaller parts are refused, but for the last.
-const LEAST: usize = 5 << 20;
+/// Minimum size of a part that is not the last one.
+const MINIMUM_PART: usize = 5 << 20;
 
-/// Objects and uploads.
+/// Objects and uploads, and the properties of the simulated store.
 #[derive(Default)]
-#[expect(clippy::struct_excessive_bools, reason = "what stores lack goes together in any way")]
-pub(crate) struct Held {
-    pub(crate) objects: BTreeMap<String, Object>,
-    pub(crate) uploads: BTreeMap<String, Upload>,
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "stores lack these features in any combination"
+)]
+pub(crate) struct FakeState {
+    pub(crate) objects: BTreeMap<String, FakeObject>,
+    pub(crate) uploads: BTreeMap<String, FakeUpload>,
     begun: u64,
-    /// Conditions, checksums of parts and deletes of many are not implemented.
-    pub(crate) is_old: bool,
-    /// Copies are answered without checksums.
-    pub(crate) copies_blindly: bool,
-    /// An upload that is completed is completed again, whatever parts are named.
-    pub(crate) is_lax: bool,
-    /// How objects are read.
+    /// The store supports neither conditions, nor checksums of parts, nor deletes of many objects.
+    pub(crate) lacks_features: bool,
+    /// Responses to copies contain no checksums.
+    pub(crate) copies_without_checksums: bool,
+    /// A completed upload can be completed again, whatever the parts in the request.
+    pub(crate) accepts_repeated_completion: bool,
+    /// The deviation in the responses to reads.
     pub(crate) quirk: Option<Quirk>,
-    /// Uploads are listed by their whole key alone, as `MinIO` does: a prefix matches nothing else.
+    /// Uploads are listed only by their whole key, as `MinIO` does: a prefix matches no longer keys.
     pub(crate) lists_whole_keys: bool,
-    /// Parts have tags of so many characters, which are no MD5.
+    /// The entity tags of parts have this number of characters and are not MD5.
     pub(crate) tag_length: usize,
-    /// What is answered for each key by itself in a delete of many, next time.
-    pub(crate) undeleted: VecDeque<&'static str>,
+    /// The codes of the next responses to deletes of many objects, each for all keys of one request.
+    pub(crate) delete_errors: VecDeque<&'static str>,
 }
 
-/// What some stores do, or a proxy before them, when they are asked for an object.
+/// How some stores, or a proxy before them, deviate when an object is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Quirk {
-    /// Answer the whole, whatever range was asked for.
+    /// The response contains the whole object, whatever the range.
     WholeObjects,
-    /// Answer as many bytes as were asked for, but the first ones.
+    /// The response contains as many bytes as requested, but from the beginning of the object.
     FirstBytes,
-    /// Answer half of the range.
+    /// The response contains half of the range.
     HalfRanges,
-    /// Answer whatever object there is now.
+    /// The response ignores the condition, and contains the object as it is now.
     NoConditions,
-    /// Do not tell the checksum.
+    /// The response contains no checksum.
     NoChecksums,
 }
 
-pub(crate) struct Object {
+pub(crate) struct FakeObject {
     pub(crate) bytes: Bytes,
     pub(crate) etag: String,
     sha256: Option<String>,
 }
 
-pub(crate) struct Upload {
+pub(crate) struct FakeUpload {
     pub(crate) key: String,
     checksums: bool,
-    parts: BTreeMap<u16, Part>,
+    parts: BTreeMap<u16, FakePart>,
 }
 
 #[derive(Clone)]
-struct Part {
+struct FakePart {
     bytes: Bytes,
     etag: String,
     crc32: String,
@@ -93,98 +96,98 @@ fn elements<'a>(xml: &'a str, name: &str) -> Vec<&'a str> {
         .collect()
 }
 
-impl Held {
-    pub(crate) fn answer(&mut self, seen: &Seen, body: &Bytes) -> Answer {
+impl FakeState {
+    pub(crate) fn answer(&mut self, seen: &SeenRequest, body: &Bytes) -> FakeAnswer {
         let header = |name: &str| seen.headers.get(name).map(String::as_str);
         if !header("authorization").is_some_and(|value| value.starts_with("AWS4-HMAC-SHA256"))
             && !seen.query.contains_key("X-Amz-Signature")
         {
-            return Answer::refused(403, "AccessDenied");
+            return FakeAnswer::refused(403, "AccessDenied");
         }
         if header("content-encoding").is_some() || header("x-amz-trailer").is_some() {
-            return Answer::refused(501, "NotImplemented");
+            return FakeAnswer::refused(501, "NotImplemented");
         }
         if header("x-amz-checksum-crc32").is_some_and(|sum| sum != crc32_of(body))
             || header("x-amz-checksum-sha256").is_some_and(|sum| sum != STANDARD.encode(Sha256::digest(body)))
         {
-            return Answer::refused(400, "BadDigest");
+            return FakeAnswer::refused(400, "BadDigest");
         }
         let signed = header("x-amz-content-sha256").unwrap_or_default();
         let hash = hex(&Sha256::digest(body));
         if signed != "UNSIGNED-PAYLOAD" && signed != hash {
-            return Answer::refused(400, "XAmzContentSHA256Mismatch");
+            return FakeAnswer::refused(400, "XAmzContentSHA256Mismatch");
         }
         if let Some("*") = header("if-none-match") {
-            if self.is_old {
-                return Answer::refused(501, "NotImplemented");
+            if self.lacks_features {
+                return FakeAnswer::refused(501, "NotImplemented");
             }
-            if self.objects.contains_key(&seen.key) && !self.is_lax {
-                return Answer::refused(412, "PreconditionFailed");
+            if self.objects.contains_key(&seen.key) && !self.accepts_repeated_completion {
+                return FakeAnswer::refused(412, "PreconditionFailed");
             }
         }
         match seen.operation {
             Operation::PutObject => {
-                let object = Object {
+                let object = FakeObject {
                     bytes: body.clone(),
                     etag: etag_of(body),
                     sha256: header("x-amz-checksum-sha256").map(str::to_owned),
                 };
                 self.objects.insert(seen.key.clone(), object);
-                Answer::new(200, "")
+                FakeAnswer::new(200, "")
             }
             Operation::GetObject | Operation::HeadObject => self.get(seen),
             Operation::DeleteObject => {
                 self.objects.remove(&seen.key);
-                Answer::new(204, "")
+                FakeAnswer::new(204, "")
             }
-            Operation::DeleteObjects if self.is_old => Answer::refused(501, "NotImplemented"),
-            Operation::DeleteObjects if !self.undeleted.is_empty() => {
-                let code = self.undeleted.pop_front().unwrap();
+            Operation::DeleteObjects if self.lacks_features => FakeAnswer::refused(501, "NotImplemented"),
+            Operation::DeleteObjects if !self.delete_errors.is_empty() => {
+                let code = self.delete_errors.pop_front().unwrap();
                 let errors: Vec<_> = elements(&String::from_utf8_lossy(body), "Key")
                     .into_iter()
                     .map(|key| format!("<Error><Key>{key}</Key><Code>{code}</Code></Error>"))
                     .collect();
-                Answer::xml(&format!("<DeleteResult>{}</DeleteResult>", errors.concat()))
+                FakeAnswer::xml(&format!("<DeleteResult>{}</DeleteResult>", errors.concat()))
             }
             Operation::DeleteObjects => {
                 for key in elements(&String::from_utf8_lossy(body), "Key") {
                     self.objects.remove(key);
                 }
-                Answer::xml("<DeleteResult></DeleteResult>")
+                FakeAnswer::xml("<DeleteResult></DeleteResult>")
             }
-            Operation::CreateMultipartUpload if self.is_old && header("x-amz-checksum-algorithm").is_some() => {
-                Answer::refused(501, "NotImplemented")
+            Operation::CreateMultipartUpload if self.lacks_features && header("x-amz-checksum-algorithm").is_some() => {
+                FakeAnswer::refused(501, "NotImplemented")
             }
             Operation::CreateMultipartUpload => {
                 self.begun += 1;
                 let id = format!("upload-{}", self.begun);
-                let upload = Upload {
+                let upload = FakeUpload {
                     key: seen.key.clone(),
                     checksums: header("x-amz-checksum-algorithm").is_some(),
                     parts: BTreeMap::new(),
                 };
                 self.uploads.insert(id.clone(), upload);
-                Answer::xml(&format!(
+                FakeAnswer::xml(&format!(
                     "<InitiateMultipartUploadResult><UploadId>{id}</UploadId></InitiateMultipartUploadResult>"
                 ))
             }
             Operation::UploadPart => self.part(seen, body.clone(), |part| {
-                Answer::new(200, "").with("etag", format!("\"{}\"", part.etag))
+                FakeAnswer::new(200, "").with("etag", format!("\"{}\"", part.etag))
             }),
             Operation::UploadPartCopy => self.copy(seen),
             Operation::CompleteMultipartUpload => self.complete(seen, &String::from_utf8_lossy(body)),
             Operation::AbortMultipartUpload => match self.uploads.remove(&seen.query["uploadId"]) {
-                Some(_) => Answer::new(204, ""),
-                None => Answer::refused(404, "NoSuchUpload"),
+                Some(_) => FakeAnswer::new(204, ""),
+                None => FakeAnswer::refused(404, "NoSuchUpload"),
             },
             Operation::ListMultipartUploads => self.list_uploads(seen),
             Operation::ListParts => self.list_parts(seen),
             Operation::ListObjectsV2 => self.list(seen),
-            other => panic!("{other:?} is not expected"),
+            other => panic!("unexpected operation {other:?}"),
         }
     }
 
-    /// Puts other bytes in the place of a part of every upload.
+    /// Replaces the bytes of a part of every upload.
     pub(crate) fn replace_parts(&mut self, number: u16) {
         for upload in self.uploads.values_mut() {
             let part = upload.parts.get_mut(&number).unwrap();
@@ -193,20 +196,20 @@ impl Held {
         }
     }
 
-    fn get(&self, seen: &Seen) -> Answer {
+    fn get(&self, seen: &SeenRequest) -> FakeAnswer {
         let Some(object) = self.objects.get(&seen.key) else {
-            return Answer::refused(404, "NoSuchKey");
+            return FakeAnswer::refused(404, "NoSuchKey");
         };
         let quoted = format!("\"{}\"", object.etag);
         let quirk = self.quirk;
         let is_other = seen.headers.get("if-match").is_some_and(|tag| *tag != quoted);
         if is_other && quirk != Some(Quirk::NoConditions) {
-            return Answer::refused(412, "PreconditionFailed");
+            return FakeAnswer::refused(412, "PreconditionFailed");
         }
         let size = object.bytes.len();
         let range = seen.headers.get("range");
         let answer = match range.filter(|_| quirk != Some(Quirk::WholeObjects)) {
-            None => Answer::new(200, object.bytes.clone()).with("content-length", size.to_string()),
+            None => FakeAnswer::new(200, object.bytes.clone()).with("content-length", size.to_string()),
             Some(range) => {
                 let (first, last) = range
                     .strip_prefix("bytes=")
@@ -214,14 +217,14 @@ impl Held {
                     .unwrap();
                 let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
                 if first >= size {
-                    return Answer::refused(416, "InvalidRange");
+                    return FakeAnswer::refused(416, "InvalidRange");
                 }
                 let (first, end) = match quirk {
                     Some(Quirk::FirstBytes) => (0, size.min(last + 1) - first),
                     Some(Quirk::HalfRanges) => (first, first + (size.min(last + 1) - first).div_ceil(2)),
                     _ => (first, size.min(last + 1)),
                 };
-                Answer::new(206, object.bytes.slice(first..end))
+                FakeAnswer::new(206, object.bytes.slice(first..end))
                     .with("content-range", format!("bytes {first}-{}/{size}", end - 1))
             }
         };
@@ -232,19 +235,19 @@ impl Held {
         }
     }
 
-    fn part(&mut self, seen: &Seen, bytes: Bytes, answer: impl FnOnce(&Part) -> Answer) -> Answer {
+    fn part(&mut self, seen: &SeenRequest, bytes: Bytes, answer: impl FnOnce(&FakePart) -> FakeAnswer) -> FakeAnswer {
         let number: u16 = seen.query["partNumber"].parse().unwrap();
         let Some(upload) = self.uploads.get_mut(&seen.query["uploadId"]) else {
-            return Answer::refused(404, "NoSuchUpload");
+            return FakeAnswer::refused(404, "NoSuchUpload");
         };
         if !(1..=10_000).contains(&number) || upload.key != seen.key {
-            return Answer::refused(400, "InvalidArgument");
+            return FakeAnswer::refused(400, "InvalidArgument");
         }
         let mut etag = etag_of(&bytes);
         if self.tag_length > 0 {
             etag = format!("W-{etag:0>width$}", width = self.tag_length - 2);
         }
-        let part = Part {
+        let part = FakePart {
             etag,
             crc32: crc32_of(&bytes),
             bytes,
@@ -254,71 +257,71 @@ impl Held {
         answer
     }
 
-    fn copy(&mut self, seen: &Seen) -> Answer {
+    fn copy(&mut self, seen: &SeenRequest) -> FakeAnswer {
         let source = &seen.headers["x-amz-copy-source"];
         let source = source.strip_prefix(&format!("{BUCKET}/")).unwrap();
         let Some(object) = self.objects.get(source) else {
-            return Answer::refused(404, "NoSuchKey");
+            return FakeAnswer::refused(404, "NoSuchKey");
         };
         let range = seen.headers["x-amz-copy-source-range"].strip_prefix("bytes=").unwrap();
         let (first, last) = range.split_once('-').unwrap();
         let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
         if last >= object.bytes.len() {
-            return Answer::refused(416, "InvalidRange");
+            return FakeAnswer::refused(416, "InvalidRange");
         }
         let bytes = object.bytes.slice(first..=last);
-        let blind = self.copies_blindly;
+        let blind = self.copies_without_checksums;
         self.part(seen, bytes, |part| {
             let sum = if blind {
                 String::new()
             } else {
                 format!("<ChecksumCRC32>{}</ChecksumCRC32>", part.crc32)
             };
-            Answer::xml(&format!(
+            FakeAnswer::xml(&format!(
                 "<CopyPartResult><ETag>&quot;{}&quot;</ETag>{sum}</CopyPartResult>",
                 part.etag
             ))
         })
     }
 
-    fn complete(&mut self, seen: &Seen, body: &str) -> Answer {
+    fn complete(&mut self, seen: &SeenRequest, body: &str) -> FakeAnswer {
         let Some(upload) = self.uploads.get(&seen.query["uploadId"]) else {
-            if self.is_lax && self.objects.contains_key(&seen.key) {
-                return Answer::xml("<CompleteMultipartUploadResult></CompleteMultipartUploadResult>");
+            if self.accepts_repeated_completion && self.objects.contains_key(&seen.key) {
+                return FakeAnswer::xml("<CompleteMultipartUploadResult></CompleteMultipartUploadResult>");
             }
-            return Answer::refused(404, "NoSuchUpload");
+            return FakeAnswer::refused(404, "NoSuchUpload");
         };
         let (mut whole, mut before) = (Vec::new(), 0);
         let listed = elements(body, "Part");
         for (index, text) in listed.iter().enumerate() {
             let number: u16 = elements(text, "PartNumber")[0].parse().unwrap();
             if number <= before {
-                return Answer::refused(400, "InvalidPartOrder");
+                return FakeAnswer::refused(400, "InvalidPartOrder");
             }
             before = number;
             let etag = elements(text, "ETag")[0].replace("&quot;", "").replace('"', "");
             let Some(part) = upload.parts.get(&number).filter(|part| part.etag == etag) else {
-                return Answer::refused(400, "InvalidPart");
+                return FakeAnswer::refused(400, "InvalidPart");
             };
             if upload.checksums && elements(text, "ChecksumCRC32").first() != Some(&part.crc32.as_str()) {
-                return Answer::refused(400, "InvalidPart");
+                return FakeAnswer::refused(400, "InvalidPart");
             }
-            if part.bytes.len() < LEAST && index + 1 < listed.len() {
-                return Answer::refused(400, "EntityTooSmall");
+            if part.bytes.len() < MINIMUM_PART && index + 1 < listed.len() {
+                return FakeAnswer::refused(400, "EntityTooSmall");
             }
             whole.extend_from_slice(&part.bytes);
         }
-        let object = Object {
+        let object = FakeObject {
             etag: format!("{}-{}", etag_of(&whole), listed.len()),
             bytes: whole.into(),
             sha256: None,
         };
         self.objects.insert(seen.key.clone(), object);
         self.uploads.remove(&seen.query["uploadId"]);
-        Answer::xml("<CompleteMultipartUploadResult></CompleteMultipartUploadResult>")
+        FakeAnswer::xml("<CompleteMultipartUploadResult></CompleteMultipartUploadResult>")
     }
 
-    fn list(&self, seen: &Seen) -> Answer {
+    fn list(&self, seen: &SeenRequest) -> FakeAnswer {
         let prefix = seen.query.get("prefix").map_or("", String::as_str);
         let after = seen.query.get("start-after").map_or("", String::as_str);
         let limit: usize = seen.query.get("max-keys").map_or(1000, |limit| limit.parse().unwrap());
@@ -337,12 +340,12 @@ impl Held {
             })
             .collect();
         let (more, listed) = (keys.next().is_some(), listed.concat());
-        Answer::xml(&format!(
+        FakeAnswer::xml(&format!(
             "<ListBucketResult><IsTruncated>{more}</IsTruncated>{listed}</ListBucketResult>"
         ))
     }
 
-    fn list_uploads(&self, seen: &Seen) -> Answer {
+    fn list_uploads(&self, seen: &SeenRequest) -> FakeAnswer {
         let prefix = seen.query.get("prefix").map_or("", String::as_str);
         let after = seen.query.get("key-marker").map_or("", String::as_str);
         let mut found: Vec<_> = self
@@ -353,7 +356,7 @@ impl Held {
             .map(|(id, upload)| (upload.key.clone(), id.clone()))
             .collect();
         found.sort();
-        // Small pages, so that several are needed.
+        // Pages are small, so that tests need several.
         let more = found.len() > 3;
         found.truncate(3);
         let listed: Vec<_> = found
@@ -361,24 +364,24 @@ impl Held {
             .map(|(key, id)| format!("<Upload><Key>{key}</Key><UploadId>{id}</UploadId></Upload>"))
             .collect();
         let (next, listed) = (found.last().map_or("", |(key, _)| key), listed.concat());
-        Answer::xml(&format!(
+        FakeAnswer::xml(&format!(
             "<ListMultipartUploadsResult><IsTruncated>{more}</IsTruncated><NextKeyMarker>{next}</NextKeyMarker>{listed}</ListMultipartUploadsResult>"
         ))
     }
 
-    fn list_parts(&self, seen: &Seen) -> Answer {
+    fn list_parts(&self, seen: &SeenRequest) -> FakeAnswer {
         let Some(upload) = self.uploads.get(&seen.query["uploadId"]) else {
-            return Answer::refused(404, "NoSuchUpload");
+            return FakeAnswer::refused(404, "NoSuchUpload");
         };
         let number = |name: &str| seen.query.get(name).map(|text| text.parse::<usize>().unwrap());
         let after = number("part-number-marker").unwrap_or(0);
-        // Small pages, so that several are needed.
+        // Pages are small, so that tests need several.
         let limit = number("max-parts").unwrap_or(1000).min(3);
         let mut parts = upload.parts.iter().filter(|(number, _)| usize::from(**number) > after);
         let listed: Vec<_> = parts
             .by_ref()
             .take(limit)
-            .map(|(number, Part { bytes, etag, .. })| {
+            .map(|(number, FakePart { bytes, etag, .. })| {
                 let size = bytes.len();
                 format!(
                     "<Part><PartNumber>{number}</PartNumber><ETag>&quot;{etag}&quot;</ETag><Size>{size}</Size></Part>"
@@ -386,7 +389,7 @@ impl Held {
             })
             .collect();
         let (more, listed) = (parts.next().is_some(), listed.concat());
-        Answer::xml(&format!(
+        FakeAnswer::xml(&format!(
             "<ListPartsResult><IsTruncated>{more}</IsTruncated>{listed}</ListPartsResult>"
         ))
     }
