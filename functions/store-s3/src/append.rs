@@ -157,7 +157,7 @@ struct BodyUpload {
     target: MultipartTarget,
     /// Aborts the upload, if this attempt began it.
     abort_on_drop: Option<AbortOnDrop>,
-    /// Whether the store has accepted a part of this body for it.
+    /// Whether the upload certainly exists: this attempt began it, or the store has accepted a part of this body for it.
     is_confirmed: bool,
 }
 
