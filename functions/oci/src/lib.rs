@@ -8,7 +8,7 @@
 //! Read the modules in this order. Each module needs only the ones above it:
 //!
 //! 1. [`hex`]: bytes as text. [`digest`]: content identifiers, and the hasher whose state can be saved between
-//! requests.
+//!    requests.
 //! 2. [`name`], [`tag`], [`mod@reference`]: the elements of a request's path.
 //! 3. [`media_type`]: the media types that this registry knows, and the syntax of all others.
 //! 4. [`descriptor`]: one link from a manifest to content.
