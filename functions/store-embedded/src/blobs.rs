@@ -1,18 +1,18 @@
-//! Bytes on disk.
+//! Blobs on disk.
 //!
-//! Every attempt writes a segment of its own, at its final place. A session whose bytes came in one body is sealed by
-//! saying so; the segments of several bodies are joined once, when they are sealed, and take the name of the last one.
-//! Reads are positioned and hold a bounded window.
+//! Each attempt writes a segment of its own, at its final path. If the bytes of a session came in one body, sealing
+//! writes nothing. If they came in several bodies, sealing joins the segments once, and the joined file gets the name
+//! of the last segment. Reads have a position and keep a bounded window in memory.
 
 mod append;
 mod body;
 mod open_files;
 mod read;
-mod room;
 mod seal;
 mod segments;
 #[cfg(test)]
 mod tests;
+mod upload_memory;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -30,17 +30,17 @@ use registry::store::blobs::{
 use registry::store::sessions::{Attempt, SessionId};
 use registry::store::{Context, Cursor, Location, Reason, Slice, StoreError, Timestamp};
 
-use crate::files::{Disk, Files, Name};
+use crate::files::{Disk, FileName, Files};
 use crate::space::Space;
 use crate::turns::Turns;
 use crate::watch::PathWatch;
 use crate::{Options, Sync};
-use read::Reads;
-use room::Room;
-use walk::Walk;
+use read::BlobReads;
+use upload_memory::UploadMemory;
+use walk::ObjectWalk;
 
-/// Files that stay open for reading, however many readers there are: one whose turn it is opens its file again. A block
-/// is read in much less time than a client takes to ask for the next one.
+/// The maximum number of files that stay open for reading, for any number of readers. A reader opens its file again if
+/// it was closed meanwhile. Reading a block takes much less time than a client takes to ask for the next one.
 pub const READ_FILES: usize = 256;
 
 /// Blobs on a local disk.
@@ -48,20 +48,20 @@ pub const READ_FILES: usize = 256;
 pub struct DiskBlobs {
     files: Arc<dyn Files>,
     sync: Sync,
-    room: Room,
-    reads: Arc<Reads>,
-    /// Apart from those of reads, so that neither keeps the other from running.
+    upload_memory: UploadMemory,
+    reads: Arc<BlobReads>,
+    /// Separate from the turns of reads, so that reads and writes do not delay each other.
     writes: Arc<Turns>,
-    walk: Arc<Walk>,
+    walk: Arc<ObjectWalk>,
     space: Arc<Space>,
     watch: PathWatch,
 }
 
 impl DiskBlobs {
-    /// Opens the tree at `root`. The buffers of all uploads together are bounded by the memory in `options`.
+    /// Opens the tree at `root`. The memory in `options` is the budget for the buffers of all uploads together.
     pub(crate) fn open(root: &Path, options: &Options) -> io::Result<Self> {
         let disk = Disk::open(root, options.sync)?;
-        let memory = Room::new(options.upload_memory, options.memory_timeout);
+        let memory = UploadMemory::new(options.upload_memory, options.memory_timeout);
         let (space, watch) = (Arc::clone(disk.space()), disk.watch().clone());
         Ok(Self {
             space,
@@ -70,26 +70,26 @@ impl DiskBlobs {
         })
     }
 
-    /// The space on the file system of the objects. With a floor, what would go below it is refused, also in the middle
-    /// of a body.
+    /// The space on the file system of the objects. With a floor, a write that would go below it is refused, even in
+    /// the middle of a body.
     #[must_use]
     pub fn space(&self) -> &Arc<Space> {
         &self.space
     }
 
-    /// Whether the directories of the objects are still those that were opened.
+    /// Tells whether the directories of the objects are still those that were opened.
     #[must_use]
     pub fn watch(&self) -> &PathWatch {
         &self.watch
     }
 
-    fn new(files: Arc<dyn Files>, sync: Sync, room: Room) -> Self {
+    fn new(files: Arc<dyn Files>, sync: Sync, upload_memory: UploadMemory) -> Self {
         Self {
-            reads: Arc::new(Reads::new(Arc::clone(&files), READ_FILES)),
+            reads: Arc::new(BlobReads::new(Arc::clone(&files), READ_FILES)),
             writes: Arc::new(Turns::new()),
             files,
             sync,
-            room,
+            upload_memory,
             walk: Arc::default(),
             space: Arc::new(Space::at(Path::new("/"))),
             watch: PathWatch::default(),
@@ -158,7 +158,7 @@ impl BlobStore for DiskBlobs {
             let mut touched = BTreeMap::new();
             let mut deleted = DeletedObjects::default();
             for name in names {
-                // What was begun under a name has one place, so that it is not worth asking whether anything was.
+                // There is only one possible name for an unfinished join, so removing it needs no list of attempts.
                 deleted.bytes += remove(&*files, name.joining())?.unwrap_or_default();
                 if let Some(bytes) = remove(&*files, name)? {
                     deleted.objects += 1;
@@ -166,7 +166,8 @@ impl BlobStore for DiskBlobs {
                 }
                 touched.insert(name.directory(), name);
             }
-            // Whoever asked for it forgets the names now: what came back with a loss of power would stay for ever.
+            // After this answer, the caller deletes its record of the objects. An object that returned after a power
+            // failure would stay forever.
             let mut touched = touched.into_values();
             touched.try_for_each(|name| files.sync_directory(name).map_err(failure))?;
             Ok(Some(deleted))
@@ -191,15 +192,15 @@ impl BlobStore for DiskBlobs {
     }
 
     async fn objects(&self, cx: Context, after: Option<&Cursor>, limit: usize) -> Result<Slice<Stored>, StoreError> {
-        let after = after.map(walk::place).transpose()?;
+        let after = after.map(walk::position).transpose()?;
         let (walk, files) = (Arc::clone(&self.walk), Arc::clone(&self.files));
         let slice = move || walk.slice(&*files, after, limit).map_err(failure);
         blocking(self.reads.turns(), cx.client, slice).await
     }
 }
 
-/// Removes a file. How many bytes it had; `None`: there was none.
-fn remove(files: &dyn Files, name: Name) -> Result<Option<u64>, StoreError> {
+/// Removes a file and returns its length in bytes; `None` if the file did not exist.
+fn remove(files: &dyn Files, name: FileName) -> Result<Option<u64>, StoreError> {
     let bytes = files.look(name).map_err(failure)?;
     if bytes.is_some() {
         files.remove(name).map_err(failure)?;
@@ -208,17 +209,17 @@ fn remove(files: &dyn Files, name: Name) -> Result<Option<u64>, StoreError> {
 }
 
 /// The location of an object of this store.
-fn location(name: Name) -> Location {
+fn location(name: FileName) -> Location {
     Location::main(name.to_string())
 }
 
-/// The object that a location names. The key is parsed before it can become a path, although only this store wrote it.
-fn name(location: &Location) -> Result<Name, StoreError> {
+/// The file of an object. The key is parsed before it becomes a path, even though only this store writes keys.
+fn name(location: &Location) -> Result<FileName, StoreError> {
     let key = location.key_in(Location::MAIN)?;
-    Name::parse(key).ok_or_else(|| StoreError::failed(format!("{key:?} is no key of this store")))
+    FileName::parse(key).ok_or_else(|| StoreError::failed(format!("{key:?} is not a key of this store")))
 }
 
-/// Tells what a file system refuses for now from what it will go on refusing.
+/// Classifies errors of the file system as temporary or permanent.
 fn failure(error: io::Error) -> StoreError {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::because(Reason::NoSpace, error),
@@ -235,7 +236,7 @@ fn failure(error: io::Error) -> StoreError {
     }
 }
 
-/// Runs file system calls in a turn of `client`. What was started runs to its end even if nobody waits.
+/// Runs file system calls in a turn of `client`. They run to their end even if the caller stops waiting.
 async fn blocking<T: Send + 'static>(
     turns: &Turns,
     client: ClientKey,

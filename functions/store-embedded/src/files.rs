@@ -1,5 +1,5 @@
-//! The few file system calls that blobs are made of, behind a trait so that tests can record their order and make them
-//! fail.
+//! The few file system calls that the blobs use. They are behind a trait, so that tests can record their order and make
+//! them fail.
 
 use std::fmt;
 use std::fs::File;
@@ -18,28 +18,30 @@ pub(crate) mod recorded;
 
 pub(crate) use disk::Disk;
 
-/// The name of a file. Names sort like the directories that the files lie in.
+/// The name of a file. Names sort in the order of the directories that contain the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Name {
+pub(crate) struct FileName {
     pub(crate) session: SessionId,
-    /// The attempt that wrote it, or the last one of those that were joined in it.
+    /// The attempt that wrote the file. In a joined file: the last of the attempts.
     pub(crate) number: u32,
-    pub(crate) form: Form,
+    pub(crate) form: FileForm,
 }
 
-/// What a file holds, told by the end of its name.
+/// What a file contains. The end of its name says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Form {
-    /// The body of one attempt, or of all up to it once they were joined: `<session>.<number>`. The segments before an
-    /// attempt are settled when it is claimed, so that the last one names the list.
+pub(crate) enum FileForm {
+    /// The body of one attempt: `<session>.<number>`. After segments were joined, the file contains the bodies of all
+    /// attempts up to this one. The list of earlier segments is final when an attempt is claimed, so the last number
+    /// identifies the whole list.
     Segment,
-    /// What the first version of this program made of several segments: `<session>.<number>.0`. Only read and removed.
+    /// The joined segments of a session, as the first version of this program wrote them: `<session>.<number>.0`. This
+    /// version only reads and removes such files.
     Joined,
-    /// What becomes a segment's file while segments are joined: `<session>.<number>.0.0`.
+    /// A file that replaces a segment's file after the segments are joined: `<session>.<number>.0.0`.
     Joining,
 }
 
-impl Form {
+impl FileForm {
     fn ending(self) -> &'static str {
         match self {
             Self::Segment => "",
@@ -49,99 +51,100 @@ impl Form {
     }
 }
 
-impl Name {
-    pub(crate) fn new(session: SessionId, number: u32, form: Form) -> Self {
+impl FileName {
+    pub(crate) fn new(session: SessionId, number: u32, form: FileForm) -> Self {
         Self { session, number, form }
     }
 
-    /// Which directory the file lies in: the first hexadecimal digit of the session's id, so that joining and renaming
-    /// what one session stores touches one directory.
+    /// The index of the file's directory: the first hexadecimal digit of the session's id. So all files of one session
+    /// are in one directory, and joining and renaming them touches only that directory.
     pub(crate) fn directory(self) -> usize {
         usize::try_from(self.session.0 >> 124).unwrap_or_default()
     }
 
-    /// Where the segments up to this one are joined.
+    /// The file into which the segments up to this one are joined.
     pub(crate) fn joining(self) -> Self {
         Self {
-            form: Form::Joining,
+            form: FileForm::Joining,
             ..self
         }
     }
 
-    /// Reads the key of an object back: a segment, or what was joined. Only the one spelling that [`fmt::Display`]
-    /// writes is accepted, so that no other text ever becomes a path.
+    /// Parses the key of an object: a segment or a joined file. Accepts only the exact text that [`fmt::Display`]
+    /// writes, so that no other text can become a path.
     pub(crate) fn parse(key: &str) -> Option<Self> {
         let (Attempt { session, number }, rest) = Attempt::of_key(key)?;
         let form = match rest {
-            "" => Form::Segment,
-            rest if rest == Form::Joined.ending() => Form::Joined,
+            "" => FileForm::Segment,
+            rest if rest == FileForm::Joined.ending() => FileForm::Joined,
             _ => return None,
         };
         Some(Self::new(session, number, form))
     }
 }
 
-impl From<Attempt> for Name {
+impl From<Attempt> for FileName {
     fn from(attempt: Attempt) -> Self {
-        Self::new(attempt.session, attempt.number, Form::Segment)
+        Self::new(attempt.session, attempt.number, FileForm::Segment)
     }
 }
 
-impl fmt::Display for Name {
+impl fmt::Display for FileName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}{}", self.session, self.number, self.form.ending())
     }
 }
 
-/// Files by [`Name`]. Every call may block.
+/// Files by [`FileName`]. Every call may block.
 pub(crate) trait Files: fmt::Debug + Send + Sync + 'static {
-    /// Makes a new file; one that exists is an error, because names are never used twice.
-    fn create(&self, name: Name) -> io::Result<File>;
+    /// Creates a file. An existing file is an error, because a name is never used twice.
+    fn create(&self, name: FileName) -> io::Result<File>;
 
     /// Writes all of `parts` at `offset`.
-    fn write(&self, name: Name, file: &File, parts: &mut [IoSlice<'_>], offset: u64) -> io::Result<()>;
+    fn write(&self, name: FileName, file: &File, parts: &mut [IoSlice<'_>], offset: u64) -> io::Result<()>;
 
-    /// Opens a file to be read.
-    fn open(&self, name: Name) -> io::Result<File>;
+    /// Opens a file for reading.
+    fn open(&self, name: FileName) -> io::Result<File>;
 
-    /// The same, where all that it takes is in memory. `None`: the disk must be asked, or nobody can tell.
-    fn open_cached(&self, name: Name) -> io::Result<Option<File>>;
+    /// Like [`Files::open`], if the kernel has everything that it needs in memory. `None`: the call must ask the disk,
+    /// or the platform cannot say.
+    fn open_cached(&self, name: FileName) -> io::Result<Option<File>>;
 
-    /// Whether [`Files::open_cached`] asks nobody but the kernel: it does not, where files lie on another machine or in
-    /// another process.
+    /// Whether [`Files::open_cached`] waits only for the kernel. It does not when the files are on another machine or
+    /// behind another process.
     fn opens_at_once(&self) -> bool;
 
-    /// Opens a file to be written from its start, making it if there is none; what it holds stays until it is written
-    /// over.
-    fn create_or_open(&self, name: Name) -> io::Result<File>;
+    /// Opens a file for writing from its start, and creates it if it does not exist. Existing content stays until it is
+    /// overwritten.
+    fn create_or_open(&self, name: FileName) -> io::Result<File>;
 
-    /// The length in bytes of the file that has a name; `None` if there is none.
-    fn look(&self, name: Name) -> io::Result<Option<u64>>;
+    /// The length of a file in bytes; `None` if the file does not exist.
+    fn look(&self, name: FileName) -> io::Result<Option<u64>>;
 
-    /// Copies a range of `from` to `offset` of `to`.
-    fn copy(&self, name: Name, from: &File, range: Range<u64>, to: &File, offset: u64) -> io::Result<()>;
+    /// Copies a range of `from` to `offset` in `to`.
+    fn copy(&self, name: FileName, from: &File, range: Range<u64>, to: &File, offset: u64) -> io::Result<()>;
 
-    /// Makes a file's bytes and length durable, not its name.
-    fn sync_file(&self, name: Name, file: &File) -> io::Result<()>;
+    /// Makes the bytes and the length of a file durable, but not its name.
+    fn sync_file(&self, name: FileName, file: &File) -> io::Result<()>;
 
     /// Makes the names in the directory of `name` durable.
-    fn sync_directory(&self, name: Name) -> io::Result<()>;
+    fn sync_directory(&self, name: FileName) -> io::Result<()>;
 
-    /// Renames; an existing target is replaced.
-    fn rename(&self, from: Name, to: Name) -> io::Result<()>;
+    /// Renames a file. An existing target is replaced.
+    fn rename(&self, from: FileName, to: FileName) -> io::Result<()>;
 
-    /// Removes a name; `Ok` when there is none.
-    fn remove(&self, name: Name) -> io::Result<()>;
+    /// Removes a file. A missing file is `Ok`.
+    fn remove(&self, name: FileName) -> io::Result<()>;
 
-    /// Visits the names of the objects in a directory (see [`Name::directory`]), in no order. `false`: there is no such
-    /// directory, and none behind it.
-    fn names(&self, directory: usize, visit: &mut dyn FnMut(Name)) -> io::Result<bool>;
+    /// Visits the names of the objects in a directory (see [`FileName::directory`]), in no particular order. `false`:
+    /// this directory does not exist, and neither do those with a higher index.
+    fn names(&self, directory: usize, visit: &mut dyn FnMut(FileName)) -> io::Result<bool>;
 
-    /// Bytes that can still be stored.
+    /// How many more bytes can be stored.
     fn available(&self) -> io::Result<u64>;
 }
 
-/// Opens a directory, to be synced or to resolve names in it.
+/// Opens a directory, to sync it or to resolve names in it.
 pub(crate) fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
@@ -161,14 +164,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_written_as_a_key_is_read_as_one() {
+    fn only_the_exact_text_of_a_key_is_accepted() {
         let session = SessionId(0xabc << 64);
         let id = session.to_string();
-        for form in [Form::Segment, Form::Joined] {
-            let name = Name::new(session, 42, form);
-            assert_eq!(Name::parse(&name.to_string()), Some(name));
+        for form in [FileForm::Segment, FileForm::Joined] {
+            let name = FileName::new(session, 42, form);
+            assert_eq!(FileName::parse(&name.to_string()), Some(name));
         }
-        let unfinished = Name::new(session, 42, Form::Joining).to_string();
+        let unfinished = FileName::new(session, 42, FileForm::Joining).to_string();
         let others = [
             unfinished.as_str(),
             "",
@@ -192,7 +195,7 @@ mod tests {
             &format!("{id}.1\0"),
         ];
         for other in others {
-            assert_eq!(Name::parse(other), None, "{other:?}");
+            assert_eq!(FileName::parse(other), None, "{other:?}");
         }
     }
 }

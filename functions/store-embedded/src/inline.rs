@@ -1,16 +1,20 @@
-//! Which reads may run on the threads that run all requests.
+//! Decides which reads may run on the worker threads of the runtime.
 //!
-//! A read of what is in memory takes some microseconds, less than handing it to another thread and back. The same call
-//! takes as long as the disk or another process likes when it must wait for one of them, and nobody can tell before.
-//! So such calls are made at once by all worker threads of the runtime but one, and take nothing along if they are stuck:
-//! the worker that stays free goes on with everything else. A call that comes while the others are occupied waits for a
-//! moment, since it is mostly over by then, and runs on a thread that may block if not. So does every call in a runtime of
-//! one worker.
+//! A read of cached data takes some microseconds. That is less than the cost of moving it to another thread and back.
+//! But the same call can block for a long time when it must wait for the disk or for another process, and this cannot
+//! be known before the call. So all worker threads except one may make such calls directly. If all of these calls
+//! block, the remaining worker still runs all other tasks. A call that finds the other workers occupied waits for a
+//! short time, because most calls end within it. Otherwise it runs on a thread that may block. In a runtime with one
+//! worker, every call runs on a thread that may block.
 //!
-//! Two things would wait with a call that is stuck. The task that the caller has woken last stands in a slot from which no
-//! other worker takes it: a task that does nothing is put there before the call, and pushes it out. And if the caller's
-//! worker was the one that waited for the network, no other begins to before it is woken: a thread looks for calls that
-//! last, and wakes one. (`block_in_place` does both, and costs more than the call.)
+//! A blocked call could delay two other things:
+//!
+//! * The task that the caller has woken last. It is in a slot of its worker, and no other worker takes tasks from this
+//!   slot. So before the call, a task that does nothing is woken into the slot; it moves the other task out.
+//! * Waiting for the network. If the caller's worker was the one that polled the network, no other worker starts to
+//!   poll until it is woken. So a separate thread looks for calls that block for long, and wakes a worker.
+//!
+//! `block_in_place` does both, but costs more than the call.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -23,59 +27,60 @@ use std::time::Duration;
 
 use tokio::runtime::{Handle, Id};
 
-/// The time between two looks for calls that last: one that both have seen does. So another worker is woken after 10 to
-/// 20 ms.
-const LOOK: Duration = Duration::from_millis(10);
+/// The time between two checks for blocked calls. A call is blocked when two checks in a row find it running. So
+/// another worker is woken after 10 to 20 ms.
+const CHECK_EVERY: Duration = Duration::from_millis(10);
 
-/// After so many looks without any call the thread sleeps until the next call.
-const IDLE_LOOKS: u32 = 100;
+/// After this many checks without a call, the thread sleeps until the next call.
+const IDLE_CHECKS: u32 = 100;
 
-/// How often a call that finds the other workers occupied lets other tasks run and tries again.
-const TRIES: u32 = 16;
+/// The maximum number of times that a call lets other tasks run and tries again while the other workers are occupied.
+const MAX_TRIES: u32 = 16;
 
-/// How many calls run on worker threads now. One number for the process, because its stores share the threads.
+/// The number of calls that run on worker threads now. The process has one number, because its stores share the
+/// threads.
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
 
-/// How many of them were running already at the last look.
-static LASTING: AtomicUsize = AtomicUsize::new(0);
+/// The number of these calls that were already running at the previous check.
+static BLOCKED: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
+    static WORKER: RefCell<Option<InlineWorker>> = const { RefCell::new(None) };
 }
 
-/// A thread that makes calls, as it knows itself.
-struct Worker {
+/// A worker thread that makes calls, as the thread itself sees it.
+struct InlineWorker {
     runtime: Id,
     limit: usize,
-    calls: Arc<Calls>,
-    pusher: Arc<Pusher>,
+    calls: Arc<WorkerCalls>,
+    filler: Arc<SlotFiller>,
 }
 
-/// The same, as the thread that looks for calls that last sees it.
-struct Calls {
-    /// How many calls have begun and ended: odd while one runs.
+/// The calls of a worker thread, as the thread that looks for blocked calls sees them.
+struct WorkerCalls {
+    /// The number of starts and ends of calls. It is odd while a call runs.
     edges: AtomicU64,
     runtime: Handle,
 }
 
-/// Permission to run one call on this thread, until it is dropped.
+/// Permission to run one call on this thread. It ends when it is dropped.
 pub(crate) struct Inline {
-    calls: Arc<Calls>,
-    /// It belongs to the thread.
+    calls: Arc<WorkerCalls>,
+    /// Not `Send`, because the permission belongs to the thread.
     here: PhantomData<*const ()>,
 }
 
 impl Inline {
-    /// Waits for a moment, if need be. `None`: the call must run on a thread that may block.
+    /// Waits for a short time if the other workers are occupied. `None`: the call must run on a thread that may block.
     pub(crate) async fn enter() -> Option<Self> {
-        for _ in 0..TRIES {
+        for _ in 0..MAX_TRIES {
             let occupied = match Self::try_enter() {
                 Ok(inline) => return Some(inline),
                 Err(occupied) => occupied,
             };
             match occupied {
-                Occupied::ForNow => {
-                    // The call may wait for this processor.
+                Occupied::Briefly => {
+                    // The running call may be waiting for this processor.
                     std::thread::yield_now();
                     tokio::task::yield_now().await;
                 }
@@ -90,20 +95,24 @@ impl Inline {
         let calls = WORKER.with_borrow_mut(|worker| {
             let worker = match worker {
                 Some(worker) if worker.runtime == runtime.id() => worker,
-                other => other.insert(Worker::new(&runtime)),
+                other => other.insert(InlineWorker::new(&runtime)),
             };
             if RUNNING.fetch_add(1, Ordering::Relaxed) < worker.limit {
-                if !worker.pusher.push() {
-                    worker.pusher = Pusher::spawn(&runtime);
+                if !worker.filler.fill() {
+                    worker.filler = SlotFiller::spawn(&runtime);
                 }
                 return Ok(Arc::clone(&worker.calls));
             }
             RUNNING.fetch_sub(1, Ordering::Relaxed);
-            let lasts = worker.limit == 0 || LASTING.load(Ordering::Relaxed) > 0;
-            Err(if lasts { Occupied::Longer } else { Occupied::ForNow })
+            let is_blocked = worker.limit == 0 || BLOCKED.load(Ordering::Relaxed) > 0;
+            Err(if is_blocked {
+                Occupied::Longer
+            } else {
+                Occupied::Briefly
+            })
         })?;
         calls.edges.fetch_add(1, Ordering::SeqCst);
-        LOOKER.wake();
+        BLOCKED_CALLS.wake();
         Ok(Self {
             calls,
             here: PhantomData,
@@ -120,39 +129,39 @@ impl Drop for Inline {
 
 /// Why a call cannot begin on this thread.
 enum Occupied {
-    /// The other workers are making calls that have just begun.
-    ForNow,
-    /// Some call lasts, or none is made on this runtime's workers.
+    /// The other workers make calls that have just started.
+    Briefly,
+    /// A call is blocked, or the workers of this runtime may not make calls.
     Longer,
 }
 
-impl Worker {
+impl InlineWorker {
     fn new(runtime: &Handle) -> Self {
-        let calls = Arc::new(Calls {
+        let calls = Arc::new(WorkerCalls {
             edges: AtomicU64::new(0),
             runtime: runtime.clone(),
         });
-        // Without the thread that looks for those that last, none is made.
-        let is_seen = LOOKER.looks_at(&calls);
+        // Without the thread that looks for blocked calls, no worker may make a call.
+        let is_checked = BLOCKED_CALLS.start_checking(&calls);
         Self {
             runtime: runtime.id(),
-            limit: if is_seen { workers() - 1 } else { 0 },
+            limit: if is_checked { workers() - 1 } else { 0 },
             calls,
-            pusher: Pusher::new(),
+            filler: SlotFiller::new(),
         }
     }
 }
 
-/// A task that takes the slot of this worker for the task that was woken last, whenever it is woken itself. A worker keeps
-/// one, since to make a task for each call would show in what a request costs.
-struct Pusher {
-    /// From when it is woken until it has run. Written by its worker alone.
+/// A task that takes the slot for the last woken task of its worker each time it is woken. Each worker keeps one such
+/// task, because creating a task for each call would make requests measurably slower.
+struct SlotFiller {
+    /// `true` from the time the task is woken until it has run. Only its worker writes this.
     is_due: AtomicBool,
     waker: OnceLock<Waker>,
 }
 
-impl Pusher {
-    /// One whose task is not there yet.
+impl SlotFiller {
+    /// Creates a filler whose task has not started.
     fn new() -> Arc<Self> {
         Arc::new(Self {
             is_due: AtomicBool::new(true),
@@ -160,10 +169,10 @@ impl Pusher {
         })
     }
 
-    /// Puts a new one into the slot.
+    /// Creates a filler whose task is in the slot.
     fn spawn(runtime: &Handle) -> Arc<Self> {
-        let pusher = Self::new();
-        let task = Arc::clone(&pusher);
+        let filler = Self::new();
+        let task = Arc::clone(&filler);
         runtime.spawn(poll_fn(move |context| {
             if !task.is_here() {
                 return Poll::Ready(());
@@ -172,18 +181,18 @@ impl Pusher {
             task.is_due.store(false, Ordering::Relaxed);
             Poll::Pending
         }));
-        pusher
+        filler
     }
 
-    /// Whether this is the task of the worker that runs it. One that another worker has taken over ends: it could be
-    /// running there when it is woken here, and would not come into the slot.
+    /// Whether this task belongs to the worker that runs it. A task that another worker has taken over ends. Otherwise
+    /// it could be running there when it is woken here, and would not get into the slot.
     fn is_here(self: &Arc<Self>) -> bool {
-        WORKER.with_borrow(|worker| worker.as_ref().is_some_and(|worker| Arc::ptr_eq(&worker.pusher, self)))
+        WORKER.with_borrow(|worker| worker.as_ref().is_some_and(|worker| Arc::ptr_eq(&worker.filler, self)))
     }
 
-    /// Puts it into the slot. `false`: it has not run since it was woken, so that it may wait elsewhere, and another one is
-    /// needed.
-    fn push(&self) -> bool {
+    /// Puts the task into the slot. `false`: the task has not run since it was last woken. It may then be in another
+    /// queue, so that the worker needs a new task.
+    fn fill(&self) -> bool {
         match self.waker.get() {
             Some(waker) if !self.is_due.swap(true, Ordering::Relaxed) => {
                 waker.wake_by_ref();
@@ -194,41 +203,41 @@ impl Pusher {
     }
 }
 
-/// The thread that looks for calls that last.
-static LOOKER: Looker = Looker {
+/// The thread that looks for blocked calls.
+static BLOCKED_CALLS: BlockedCallWatch = BlockedCallWatch {
     thread: OnceLock::new(),
     is_awake: AtomicBool::new(true),
-    looked_at: Mutex::new(Vec::new()),
+    checked: Mutex::new(Vec::new()),
 };
 
-struct Looker {
+struct BlockedCallWatch {
     thread: OnceLock<Option<Thread>>,
     is_awake: AtomicBool,
-    looked_at: Mutex<Vec<LookedAt>>,
+    checked: Mutex<Vec<CheckedCalls>>,
 }
 
-/// A thread's calls, and how many edges there were at the last look.
-struct LookedAt {
-    calls: Weak<Calls>,
+/// The calls of one worker, and the number of starts and ends at the previous check.
+struct CheckedCalls {
+    calls: Weak<WorkerCalls>,
     edges: u64,
 }
 
-impl Looker {
-    /// From now on these calls are looked at. `false`: there can be no thread that does so.
-    fn looks_at(&'static self, calls: &Arc<Calls>) -> bool {
+impl BlockedCallWatch {
+    /// Starts to check these calls. `false`: the thread cannot be started.
+    fn start_checking(&'static self, calls: &Arc<WorkerCalls>) -> bool {
         let thread = self.thread.get_or_init(|| {
-            let thread = std::thread::Builder::new().name("stuck-reads".to_owned());
+            let thread = std::thread::Builder::new().name("blocked-calls".to_owned());
             let thread = thread.spawn(|| self.run());
             thread.ok().map(|running| running.thread().clone())
         });
-        self.lock().push(LookedAt {
+        self.lock().push(CheckedCalls {
             calls: Arc::downgrade(calls),
             edges: 0,
         });
         thread.is_some()
     }
 
-    /// Called when a call has begun.
+    /// Wakes the thread. Called when a call has started.
     fn wake(&self) {
         if !self.is_awake.load(Ordering::SeqCst)
             && !self.is_awake.swap(true, Ordering::SeqCst)
@@ -238,31 +247,31 @@ impl Looker {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<LookedAt>> {
-        self.looked_at.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<CheckedCalls>> {
+        self.checked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn run(&self) {
         let mut idle = 0;
         loop {
-            std::thread::sleep(LOOK);
-            let (has_changed, lasting) = self.look();
-            LASTING.store(lasting.len(), Ordering::Relaxed);
-            for calls in &lasting {
+            std::thread::sleep(CHECK_EVERY);
+            let (has_changed, blocked) = self.check();
+            BLOCKED.store(blocked.len(), Ordering::Relaxed);
+            for calls in &blocked {
                 calls.runtime.spawn(async {});
             }
-            if has_changed || !lasting.is_empty() {
+            if has_changed || !blocked.is_empty() {
                 idle = 0;
                 continue;
             }
             idle += 1;
-            if idle < IDLE_LOOKS {
+            if idle < IDLE_CHECKS {
                 continue;
             }
             idle = 0;
-            // A call that begins now either is seen by this look, or sees that it has to wake this thread.
+            // A call that starts now is either seen by this check, or sees that it must wake this thread.
             self.is_awake.store(false, Ordering::SeqCst);
-            let (has_changed, _) = self.look();
+            let (has_changed, _) = self.check();
             if !has_changed {
                 std::thread::park();
             }
@@ -270,27 +279,28 @@ impl Looker {
         }
     }
 
-    /// Whether any call has begun or ended since the last look, and which were running already then and still do.
-    fn look(&self) -> (bool, Vec<Arc<Calls>>) {
+    /// Whether any call has started or ended since the previous check, and the calls that were already running then and
+    /// still run.
+    fn check(&self) -> (bool, Vec<Arc<WorkerCalls>>) {
         let mut has_changed = false;
-        let mut lasting = Vec::new();
-        self.lock().retain_mut(|looked_at| {
-            let Some(calls) = looked_at.calls.upgrade() else {
+        let mut blocked = Vec::new();
+        self.lock().retain_mut(|checked| {
+            let Some(calls) = checked.calls.upgrade() else {
                 return false;
             };
             let edges = calls.edges.load(Ordering::SeqCst);
-            if edges != std::mem::replace(&mut looked_at.edges, edges) {
+            if edges != std::mem::replace(&mut checked.edges, edges) {
                 has_changed = true;
             } else if edges % 2 == 1 {
-                lasting.push(calls);
+                blocked.push(calls);
             }
             true
         });
-        (has_changed, lasting)
+        (has_changed, blocked)
     }
 }
 
-/// The worker threads of this runtime; 1 outside of any.
+/// The number of worker threads of this runtime; 1 outside a runtime.
 pub(crate) fn workers() -> usize {
     Handle::try_current().map_or(1, |runtime| runtime.metrics().num_workers())
 }
@@ -310,7 +320,7 @@ mod tests {
 
     use super::*;
 
-    /// Other tests of this process may be inside.
+    /// Repeats, because other tests of this process may be making calls.
     fn enter() -> Inline {
         loop {
             match Inline::try_enter() {
@@ -320,9 +330,9 @@ mod tests {
         }
     }
 
-    /// What a stuck call may not delay: a task that was woken just before it, and the network.
+    /// A blocked call must not delay a task that was woken just before it, and must not delay the network.
     #[test]
-    fn a_stuck_call_takes_nothing_along() {
+    fn a_blocked_call_delays_no_other_task() {
         const LIMIT: Duration = Duration::from_secs(10);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -342,7 +352,7 @@ mod tests {
                     woken.send(()).unwrap();
                 }
             });
-            let stuck = runtime.spawn(async move {
+            let blocked_task = runtime.spawn(async move {
                 let (mut first, _) = listener.accept().await.unwrap();
                 let second = tokio::spawn(async move {
                     let (mut second, _) = listener.accept().await.unwrap();
@@ -351,7 +361,7 @@ mod tests {
                 });
                 first.write_u8(1).await.unwrap();
                 first.read_u8().await.unwrap();
-                // What was in the slot for the call before is behind the task that is woken now.
+                // The slot's content for the previous call comes after the task that is woken now.
                 drop((round % 2 == 1).then(enter));
                 wake.notify_one();
                 let _inline = enter();
@@ -362,7 +372,7 @@ mod tests {
             });
             let mut first = TcpStream::connect(address).unwrap();
             first.read_exact(&mut [0]).unwrap();
-            // Both workers wait for something to do.
+            // Both workers become idle.
             std::thread::sleep(Duration::from_millis(20));
             first.write_all(&[1]).unwrap();
             let mut second = TcpStream::connect(address).unwrap();
@@ -372,13 +382,14 @@ mod tests {
             let mut answer = [0];
             second.read_exact(&mut answer).unwrap();
             answered.send(()).unwrap();
-            assert_eq!(runtime.block_on(stuck).unwrap(), (Ok(()), Ok(())));
+            assert_eq!(runtime.block_on(blocked_task).unwrap(), (Ok(()), Ok(())));
         }
     }
 
-    /// The tasks that push others out of the slot are as many as the workers, also when other workers have taken some over.
+    /// The number of slot-filling tasks equals the number of workers, even when workers have taken over tasks of
+    /// others.
     #[test]
-    fn calls_leave_no_tasks_behind() {
+    fn the_number_of_slot_filling_tasks_is_bounded() {
         const TASKS: usize = 64;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(4)
@@ -390,7 +401,7 @@ mod tests {
                 runtime.spawn(async {
                     for _ in 0..200 {
                         drop(Inline::enter().await);
-                        // Fills the slot behind it, and lets others go on.
+                        // Fills the slot after the call, and lets other tasks run.
                         tokio::spawn(async {}).await.unwrap();
                         tokio::task::yield_now().await;
                     }
@@ -400,7 +411,7 @@ mod tests {
         for task in running {
             runtime.block_on(task).unwrap();
         }
-        // Those that were taken over end when they run next, which nothing here waits for.
+        // Tasks that another worker has taken over end the next time they run. No event reports this.
         let deadline = std::time::Instant::now() + Duration::from_secs(10);
         while runtime.metrics().num_alive_tasks() > 4 && std::time::Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));

@@ -1,16 +1,16 @@
-//! Bytes on local disk, names and upload sessions in one SQLite file: the stores of a registry on one host.
+//! The stores of a registry on one host: blobs on the local disk, and metadata and upload sessions in one SQLite file.
 //!
-//! Read in this order: this file (what a shell opens), `open` (what is refused and why), `files` (the few file system
-//! calls that everything goes through), `inline` (which calls may run on the threads that run all requests), `space` and
-//! `watch` (what must be so for anything to be written), `blobs` (segments, their joining, reading), `sqlite` (the
-//! schema, the one writer with its group commit, the parallel readers, and the operations).
+//! Read in this order: this file (what a shell opens), `open` (what is checked at the start, and what is refused),
+//! `files` (the few file system calls that all blobs go through), `inline` (which calls may run on the worker threads
+//! of the runtime), `space` and `watch` (the conditions for every write), `blobs` (segments, how they are joined, and
+//! reads), `sqlite` (the schema, the one writer with its group commit, the parallel readers, and the operations).
 //!
 //! ```text
-//! <data>/metadata.db          every record, mode 0600: it holds the keys that sign upload tokens
-//! <data>/blobs/<hex>/<key>    bytes; a key is <session id>.<attempt>
+//! <data>/metadata.db          all records, mode 0600: they include the keys that sign upload tokens
+//! <data>/blobs/<hex>/<key>    blobs; a key is <session id>.<attempt>
 //! ```
 //!
-//! Several processes may share one data directory on one host, each with an [`Embedded`] of its own.
+//! Several processes may share one data directory on one host. Each of them opens an [`Embedded`] of its own.
 
 mod blobs;
 mod files;
@@ -32,74 +32,77 @@ pub use sqlite::{SCHEMA_VERSION, SqliteStore, Statistics};
 pub use turns::MAX_THREADS;
 pub use watch::PathWatch;
 
-/// What durability costs.
+/// What is durable before a request is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Sync {
-    /// What was acknowledged survives a loss of power: files, their directories and the log of the metadata are
-    /// synced before an answer.
+    /// What was acknowledged survives a power failure: files, their directories and the log of the metadata are synced
+    /// before the answer.
     #[default]
     Full,
-    /// What was acknowledged survives a crash of the process, not of the machine. After a loss of power the metadata
-    /// may name bytes that were never written.
+    /// What was acknowledged survives a crash of the process, but not a crash of the machine. After a power failure,
+    /// the metadata may refer to objects that were never written.
     Off,
 }
 
-/// Where and how the stores are opened.
+/// The data directory, and how its stores work.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The data directory; created with mode 0700 if there is none.
+    /// The data directory. It is created with mode 0700 if it does not exist.
     pub data: PathBuf,
-    /// What durability costs.
+    /// What is durable before a request is acknowledged.
     pub sync: Sync,
-    /// Bytes that the buffers of all uploads of this process may hold together; uploads wait for memory. At least
-    /// 128 KiB are taken.
+    /// The memory budget of all uploads of this process together, in bytes. An upload waits until it gets memory.
+    /// Values below 128 KiB count as 128 KiB.
     pub upload_memory: u64,
-    /// For how long an upload waits for memory. Less than half of the time for which it has claimed its session.
+    /// The maximum time that an upload waits for memory. It must be less than half of the time for which an upload
+    /// claims its session.
     pub memory_timeout: Duration,
 }
 
 impl Options {
-    /// A fitting [`Options::memory_timeout`].
+    /// A suitable value for [`Options::memory_timeout`].
     pub const MEMORY_TIMEOUT: Duration = Duration::from_secs(30);
 }
 
-/// The stores over one data directory.
+/// The stores of one data directory.
 #[derive(Debug)]
 pub struct Embedded {
-    /// Bytes.
+    /// The blobs.
     pub blobs: Arc<DiskBlobs>,
-    /// Names; also what collects them, and all records for export, import and checks.
+    /// The metadata. The same store also runs collection, and reads and writes all records for export, import and
+    /// checks.
     pub metadata: Arc<SqliteStore>,
-    /// Upload sessions; the same store as `metadata`.
+    /// The upload sessions. This is the same store as `metadata`.
     pub sessions: Arc<SqliteStore>,
 }
 
-/// Opens the bytes of a data directory alone, for a registry whose names are elsewhere: nothing but `blobs` is made or
-/// looked at in it. Unless it may be `created`, it must hold bytes already.
+/// Opens only the blobs of a data directory, for a registry whose metadata is in another store. Creates and reads
+/// nothing but `blobs` in the directory. `created` says that `blobs` may be created; otherwise it must exist.
 pub fn open_blobs(options: &Options, created: bool) -> Result<Arc<DiskBlobs>, OpenError> {
-    let absent = if created {
-        open::Absent::Create
+    let if_absent = if created {
+        open::IfAbsent::Create
     } else {
-        open::Absent::Refuse
+        open::IfAbsent::Refuse
     };
-    open::open_blobs(options, absent).map(Arc::new)
+    open::open_blobs(options, if_absent).map(Arc::new)
 }
 
 impl Embedded {
-    /// Opens the data directory, and makes one if there is none. Scans nothing, whatever is stored.
+    /// Opens the data directory, and creates it if it does not exist. Scans nothing, so that the time does not depend
+    /// on the amount of data.
     pub fn open(options: &Options) -> Result<Self, OpenError> {
-        open::open(options, open::Absent::Create)
+        open::open(options, open::IfAbsent::Create)
     }
 
-    /// Opens a data directory that exists already: for commands that ask a registry something and must not make an
-    /// empty one where a path was mistyped.
+    /// Opens a data directory that exists. Commands that only query a registry use this function, so that a mistyped
+    /// path does not create an empty registry.
     pub fn open_existing(options: &Options) -> Result<Self, OpenError> {
-        open::open(options, open::Absent::Refuse)
+        open::open(options, open::IfAbsent::Refuse)
     }
 
-    /// Ends the writer after all that was queued, and leaves a metadata file without a log beside it if no other
-    /// process uses it. Every operation that comes later answers that the store is unavailable. Blocks for as long as
-    /// the last commit takes. Dropping the last handle of the stores does the same.
+    /// Stops the writer after it has committed all queued operations. If no other process uses the metadata file, its
+    /// log is removed. Every later operation answers that the store is unavailable. Blocks until the last commit ends.
+    /// Dropping the last handle of the stores does the same.
     pub fn close(self) {
         self.metadata.close();
     }

@@ -1,4 +1,4 @@
-//! What is looked at before anything is stored, and what is refused.
+//! Checks a data directory before anything is stored in it, and refuses what cannot be used.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
@@ -12,46 +12,49 @@ use crate::blobs::DiskBlobs;
 use crate::sqlite::{SchemaError, SqliteStore};
 use crate::{Embedded, Options, Sync};
 
-/// Why a data directory cannot be used. The texts say what to do next.
+/// Why a data directory cannot be used. Each text says what the operator can do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// There is nothing at the path, and nothing was to be made.
+    /// Nothing exists at the path, and the caller did not ask to create it.
     #[error("there is no registry in {0}: check the path, or start the server once to create one there")]
     Absent(PathBuf),
-    /// The path names something else.
-    #[error("{0} is not a directory: give the path of a directory, or of one that is to be created")]
+    /// The path leads to something that is not a directory.
+    #[error("{0} is not a directory: give the path of a directory, or of a directory that does not exist yet")]
     NotADirectory(PathBuf),
-    /// The directory could not be made.
+    /// The directory could not be created.
     #[error("cannot create {path}: {cause}; create it yourself and make it writable for this user")]
     NotCreated {
         /// The data directory.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         #[source]
         cause: io::Error,
     },
-    /// This user must not write there.
-    #[error("cannot write to {path}: {cause}; make it and everything in it writable for this user, or choose another")]
+    /// This user may not write there.
+    #[error(
+        "cannot write to {path}: {cause}; make it and everything in it writable for this user, or choose another \
+         directory"
+    )]
     NotWritable {
         /// The data directory or a file in it.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         #[source]
         cause: io::Error,
     },
     /// The directory lies on a file system that several hosts can share.
     #[error(
-        "{path} is on a network file system ({name}), where locks and syncs cannot be relied on: choose a directory on \
+        "{path} is on a network file system ({name}), where locks and syncs are not reliable: choose a directory on \
          a local disk"
     )]
     NetworkFileSystem {
         /// The data directory.
         path: PathBuf,
-        /// The kind of file system.
+        /// The type of the file system.
         name: String,
     },
-    /// The metadata was written by a newer version.
+    /// A newer version of this program wrote the metadata.
     #[error(
         "{path} has the schema version {found}, and this version knows versions up to {known}: run the version of this \
          program that last used it, or a newer one"
@@ -64,43 +67,43 @@ pub enum OpenError {
         /// The newest version that this program knows.
         known: i64,
     },
-    /// The file at the place of the metadata belongs to another program.
-    #[error("{0} was not made by this program: choose another data directory, or move the file away")]
+    /// The file at the path of the metadata belongs to another program.
+    #[error("{0} does not belong to this program: choose another data directory, or move the file away")]
     Foreign(PathBuf),
-    /// Anything else that the file system refused.
+    /// Any other error of the file system.
     #[error("cannot open {path}: {cause}")]
     Io {
-        /// What was to be opened.
+        /// The path that was opened.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         #[source]
         cause: io::Error,
     },
     /// SQLite cannot use the metadata file.
-    #[error("cannot open the metadata in {path}: {cause}; if another process holds it, stop that process")]
+    #[error("cannot open the metadata in {path}: {cause}; if another process has locked it, stop that process")]
     Metadata {
         /// The metadata file.
         path: PathBuf,
-        /// What SQLite said.
+        /// The error of SQLite.
         #[source]
         cause: Box<dyn std::error::Error + Send + std::marker::Sync>,
     },
 }
 
-/// The directory of the bytes, in the data directory.
+/// The directory of the blobs, in the data directory.
 const BLOBS: &str = "blobs";
 
-/// What to do when there is no data directory.
+/// What to do when the data directory does not exist.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Absent {
+pub(crate) enum IfAbsent {
     Create,
     Refuse,
 }
 
-pub(crate) fn open(options: &Options, absent: Absent) -> Result<Embedded, OpenError> {
+pub(crate) fn open(options: &Options, if_absent: IfAbsent) -> Result<Embedded, OpenError> {
     let data = options.data.as_path();
     let file = data.join("metadata.db");
-    let tree = prepare(options, absent, &file)?;
+    let tree = prepare(options, if_absent, &file)?;
     create_private(&file).map_err(|cause| not_opened(&file, cause))?;
     let store = SqliteStore::open(&file, options.sync).map_err(|error| match error {
         SchemaError::Newer { found, known } => OpenError::NewerSchema {
@@ -116,8 +119,9 @@ pub(crate) fn open(options: &Options, absent: Absent) -> Result<Embedded, OpenEr
     })?;
     let blobs = DiskBlobs::open(&tree, options).map_err(|cause| not_opened(&tree, cause))?;
     if options.sync == Sync::Full {
-        // Always, because whoever made the files may have been stopped before this line. The directory alone: SQLite
-        // syncs its own files, and see `create_private` for why nobody else may open them.
+        // In every case, because the process that created the files may have been stopped before this line. Only the
+        // directory is synced: SQLite syncs its own files, and `create_private` explains why no other code may open
+        // them.
         sync_path(data).map_err(|cause| not_opened(data, cause))?;
     }
     let store = Arc::new(store);
@@ -128,10 +132,10 @@ pub(crate) fn open(options: &Options, absent: Absent) -> Result<Embedded, OpenEr
     })
 }
 
-/// Opens the bytes alone, for a registry whose names are elsewhere.
-pub(crate) fn open_blobs(options: &Options, absent: Absent) -> Result<DiskBlobs, OpenError> {
+/// Opens only the blobs, for a registry whose metadata is in another store.
+pub(crate) fn open_blobs(options: &Options, if_absent: IfAbsent) -> Result<DiskBlobs, OpenError> {
     let data = options.data.as_path();
-    let tree = prepare(options, absent, &data.join(BLOBS))?;
+    let tree = prepare(options, if_absent, &data.join(BLOBS))?;
     let blobs = DiskBlobs::open(&tree, options).map_err(|cause| not_opened(&tree, cause))?;
     if options.sync == Sync::Full {
         sync_path(data).map_err(|cause| not_opened(data, cause))?;
@@ -139,9 +143,9 @@ pub(crate) fn open_blobs(options: &Options, absent: Absent) -> Result<DiskBlobs,
     Ok(blobs)
 }
 
-/// Sees to it that the data directory can be used, and answers where the bytes are in it. A directory without `proof`
-/// is not taken for one that exists.
-fn prepare(options: &Options, absent: Absent, proof: &Path) -> Result<PathBuf, OpenError> {
+/// Makes sure that the data directory can be used, and returns the path of the blobs in it. With [`IfAbsent::Refuse`],
+/// a directory without `proof` counts as absent.
+fn prepare(options: &Options, if_absent: IfAbsent, proof: &Path) -> Result<PathBuf, OpenError> {
     let data = options.data.as_path();
     match std::fs::metadata(data) {
         Ok(found) if !found.is_dir() => return Err(OpenError::NotADirectory(data.to_owned())),
@@ -150,7 +154,7 @@ fn prepare(options: &Options, absent: Absent, proof: &Path) -> Result<PathBuf, O
             return Err(OpenError::NotADirectory(data.to_owned()));
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if absent == Absent::Refuse {
+            if if_absent == IfAbsent::Refuse {
                 return Err(OpenError::Absent(data.to_owned()));
             }
             create(data, options.sync)?;
@@ -165,17 +169,17 @@ fn prepare(options: &Options, absent: Absent, proof: &Path) -> Result<PathBuf, O
     refuse_network(data)?;
     let tree = data.join(BLOBS);
     if tree.exists() {
-        // It may be a link, or a file system of its own.
+        // It may be a symbolic link or a mount.
         refuse_network(&tree)?;
     }
-    if absent == Absent::Refuse && !proof.exists() {
+    if if_absent == IfAbsent::Refuse && !proof.exists() {
         return Err(OpenError::Absent(data.to_owned()));
     }
     require_writable(data)?;
     Ok(tree)
 }
 
-/// Makes the directory for this user alone, with its parents as the user's mask says.
+/// Creates the directory with access for this user only. Its parents get the modes of the user's mask.
 fn create(data: &Path, sync: Sync) -> Result<(), OpenError> {
     let not_created = |cause| OpenError::NotCreated {
         path: data.to_owned(),
@@ -187,7 +191,7 @@ fn create(data: &Path, sync: Sync) -> Result<(), OpenError> {
     };
     std::fs::create_dir_all(parent).map_err(not_created)?;
     match DirBuilder::new().mode(0o700).create(data) {
-        // Another process that starts at the same time.
+        // Another process starts at the same time.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         made => made.map_err(not_created)?,
     }
@@ -197,20 +201,20 @@ fn create(data: &Path, sync: Sync) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Makes the metadata file for this user alone before SQLite opens it: SQLite would make it readable for others, and
-/// gives the log the same mode.
+/// Creates the metadata file with access for this user only, before SQLite opens it. SQLite would let other users read
+/// the file. SQLite gives its log the same mode as the file.
 ///
-/// A file that is there is not opened, here or anywhere else but in SQLite and by the watch over it, which never closes it:
-/// closing it would drop every lock that this
-/// process holds on it (as POSIX has it), and another process could take itself for the last user and remove the log.
+/// An existing file is not opened here. Only SQLite and the `PathWatch` over it open the file, and the watch never
+/// closes it. POSIX releases every lock that a process has on a file when the process closes any descriptor of that
+/// file. Another process could then believe that it is the last user, and remove the log.
 fn create_private(file: &Path) -> io::Result<()> {
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(file) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            // To find out now, with a plain cause, whether it can be written.
+            // Find out now, with a clear cause, whether the file can be written.
             let wanted = Access::READ_OK | Access::WRITE_OK;
             rustix::fs::accessat(rustix::fs::CWD, file, wanted, AtFlags::EACCESS)?;
-            // A copy that was put back may have come with any mode, and the keys that sign upload tokens are in it.
-            // The log holds them too.
+            // A restored copy can have any mode. The file contains the keys that sign upload tokens, and so does the
+            // log.
             ["", "-wal", "-shm"].iter().try_for_each(|ending| {
                 let mut path = file.as_os_str().to_owned();
                 path.push(ending);
@@ -221,7 +225,7 @@ fn create_private(file: &Path) -> io::Result<()> {
     }
 }
 
-/// Without opening it; a file that is not there is private enough.
+/// Removes the access of other users, without opening the file. A missing file needs no change.
 fn make_private(file: &Path) -> io::Result<()> {
     match std::fs::metadata(file) {
         Ok(found) if found.permissions().mode() & 0o077 != 0 => {
@@ -257,12 +261,12 @@ fn sync_path(path: &Path) -> io::Result<()> {
 
 #[cfg(target_os = "linux")]
 fn refuse_network(data: &Path) -> Result<(), OpenError> {
-    let looked_at = |error: io::Error| OpenError::Io {
+    let failed = |error: io::Error| OpenError::Io {
         path: data.to_owned(),
         cause: error,
     };
-    let system = rustix::fs::statfs(data).map_err(|error| looked_at(error.into()))?;
-    // The field's width and sign differ between machines; the numbers are all below 2^32.
+    let system = rustix::fs::statfs(data).map_err(|error| failed(error.into()))?;
+    // The field's width and sign differ between machines; all the numbers are below 2^32.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -271,9 +275,9 @@ fn refuse_network(data: &Path) -> Result<(), OpenError> {
     let magic = system.f_type as u32;
     let name = match network_file_system(magic) {
         Some("FUSE") => {
-            let device = rustix::fs::stat(data).map_err(|error| looked_at(error.into()))?.st_dev;
+            let device = rustix::fs::stat(data).map_err(|error| failed(error.into()))?.st_dev;
             let device = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
-            // Without the list of mounts, what cannot be told is refused.
+            // If the list of mounts cannot be read, the type is unknown and the directory is refused.
             let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
             match mounted_type(&mounts, &device) {
                 Some(kind) if LOCAL_FUSE.contains(&kind) => None,
@@ -296,13 +300,13 @@ fn refuse_network(_: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// File systems that are served through FUSE and yet belong to one host: on a disk of its own, the layers of a
-/// container, and a directory that a virtual machine shares with what runs it.
+/// FUSE file systems that belong to one host: file systems on a disk of their own, the layers of a container, and a
+/// directory that a virtual machine shares with its host.
 #[cfg(target_os = "linux")]
 const LOCAL_FUSE: &[&str] = &["fuseblk", "fuse.fuse-overlayfs", "virtiofs"];
 
-/// The type of the file system that is mounted from a device, in a text as of `/proc/self/mountinfo` (proc(5)): the
-/// third field is the device, the first after the dash the type.
+/// The type of the file system that is mounted from a device. `mounts` has the format of `/proc/self/mountinfo`
+/// (proc(5)): the third field is the device, the first field after the dash is the type.
 #[cfg(target_os = "linux")]
 fn mounted_type<'a>(mounts: &'a str, device: &str) -> Option<&'a str> {
     mounts
@@ -311,8 +315,8 @@ fn mounted_type<'a>(mounts: &'a str, device: &str) -> Option<&'a str> {
         .find_map(|line| line.split_once(" - ")?.1.split(' ').next())
 }
 
-/// The name of a file system that several hosts may share, by the number that `statfs(2)` answers. FUSE is among them:
-/// what is behind it must be asked elsewhere, and mostly it is a network.
+/// The name of a file system that several hosts may share, for the number that `statfs(2)` returns. FUSE is included:
+/// its number does not say what serves the file system, and in most cases it is a network.
 #[cfg(target_os = "linux")]
 fn network_file_system(magic: u32) -> Option<&'static str> {
     Some(match magic {
@@ -347,7 +351,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn network_file_systems_are_told_by_their_number() {
+    fn network_file_systems_are_recognized_by_their_number() {
         let networks = [
             (0x6969, "NFS"),
             (0xFF53_4D42, "CIFS"),
@@ -380,7 +384,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn what_is_behind_fuse_is_told_by_its_mount() {
+    fn the_file_system_behind_fuse_is_read_from_the_mounts() {
         let mounts = "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n\
             36 22 0:50 / /mnt/remote rw,nosuid - fuse.sshfs host:/data rw,user_id=0\n\
             37 22 0:51 / /mnt/usb rw - fuseblk /dev/sdb1 rw\n";
@@ -391,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_names_the_path_and_the_next_step() {
+    fn a_refusal_contains_the_path_and_the_next_step() {
         let path = Path::new("/srv/data");
         for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem] {
             let error = not_opened(path, kind.into());

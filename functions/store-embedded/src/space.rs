@@ -1,5 +1,5 @@
-//! How much of a file system is left to others: below a floor nothing new is stored, so that what deletes always finds
-//! the space that it needs itself.
+//! Keeps a minimum of free space on a file system. When the free space falls below this floor, nothing new is stored.
+//! So deletions always have the space that they need themselves.
 
 use std::fmt;
 use std::io;
@@ -9,35 +9,35 @@ use std::time::{Duration, Instant};
 
 use registry::store::{Reason, StoreError};
 
-/// For how long a look at the file system is good.
+/// The maximum age of a measurement of the file system.
 const GOOD_FOR: Duration = Duration::from_secs(1);
 
-/// After so many bytes the file system is looked at again, whatever the time is.
+/// The file system is measured again after this number of bytes, even before [`GOOD_FOR`] has passed.
 const GOOD_FOR_BYTES: u64 = 16 << 20;
 
-/// What is to stay free on a file system.
+/// The space that must stay free on a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MinFree {
-    /// So many bytes; 0 switches the floor off.
+    /// This number of bytes; 0 switches the floor off.
     Bytes(u64),
-    /// So many hundredths of the whole.
+    /// This percentage of the file system.
     Percent(u8),
-    /// So many hundredths of the whole, and no more than so many bytes.
+    /// This percentage of the file system, but at most this number of bytes.
     PercentUpTo(u8, u64),
 }
 
 impl MinFree {
-    /// 5 % of the file system, and no more than 1 GiB.
+    /// 5 % of the file system, but at most 1 GiB.
     pub const DEFAULT: Self = Self::PercentUpTo(5, 1 << 30);
 
-    /// In bytes, on a file system of `total` bytes.
+    /// The floor in bytes, on a file system of `total` bytes.
     #[must_use]
     pub fn of(self, total: u64) -> u64 {
         let hundredths = |percent: u8| total / 100 * u64::from(percent);
         match self {
             Self::Bytes(bytes) => bytes,
             Self::Percent(percent) => hundredths(percent),
-            Self::PercentUpTo(percent, most) => hundredths(percent).min(most),
+            Self::PercentUpTo(percent, maximum) => hundredths(percent).min(maximum),
         }
     }
 }
@@ -47,7 +47,8 @@ impl MinFree {
 pub struct Space {
     path: PathBuf,
     ask: fn(&Path) -> io::Result<FileSystem>,
-    /// Never held while the file system is asked: one that does not answer must not hold those who only read.
+    /// The lock is never held during a call to the file system: if the file system does not answer, callers who only
+    /// read the state must not wait.
     state: Mutex<SpaceState>,
 }
 
@@ -69,26 +70,26 @@ fn ask(path: &Path) -> io::Result<FileSystem> {
 #[derive(Debug)]
 struct SpaceState {
     min_free: MinFree,
-    last: Option<SpaceLook>,
+    last: Option<SpaceMeasurement>,
 }
 
-/// What the file system said, and what was written since.
+/// What the last measurement found, and what was written since.
 #[derive(Clone, Copy, Debug)]
-struct SpaceLook {
+struct SpaceMeasurement {
     at: Instant,
     free: u64,
     floor: u64,
     written: u64,
 }
 
-impl SpaceLook {
+impl SpaceMeasurement {
     fn is_enough(&self) -> bool {
         self.floor == 0 || self.free.saturating_sub(self.written) >= self.floor
     }
 }
 
 impl Space {
-    /// Without a floor, until [`Space::keep`] sets one.
+    /// Creates it without a floor; [`Space::keep`] sets one.
     pub(crate) fn at(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
@@ -100,18 +101,18 @@ impl Space {
         }
     }
 
-    /// From now on, so much stays free.
+    /// Sets the space that must stay free from now on.
     pub fn keep(&self, min_free: MinFree) {
         *self.state() = SpaceState { min_free, last: None };
     }
 
-    /// Looks at the file system. Blocks for as long as that takes to answer.
+    /// Measures the file system. Blocks until the file system answers.
     pub fn refresh(&self) {
         let min_free = self.state().min_free;
         if min_free == MinFree::Bytes(0) {
             return;
         }
-        // A directory that is gone is noticed and told elsewhere, and is no matter of space.
+        // Another check notices and reports a missing directory; it is not an error of space.
         let look = self.look(min_free).ok();
         let mut state = self.state();
         if state.min_free == min_free {
@@ -119,18 +120,19 @@ impl Space {
         }
     }
 
-    /// An error when the last look has found that less is free than is to stay free. Never blocks: whoever needs it to be
-    /// recent calls [`Space::refresh`] from time to time, on a thread of its own.
+    /// Returns an error if the last measurement found less free space than the floor. Never blocks: a caller that needs
+    /// recent values calls [`Space::refresh`] regularly, on a thread of its own.
     pub fn check(&self) -> Result<(), StoreError> {
         match self.state().last {
-            Some(look) if !look.is_enough() => Err(StoreError::because(Reason::NoSpace, self.few(look))),
+            Some(look) if !look.is_enough() => Err(StoreError::because(Reason::NoSpace, self.too_few(look))),
             _ => Ok(()),
         }
     }
 
-    /// Whether `bytes` more may be written now. The file system is looked at once in a while, which blocks.
+    /// Checks that `bytes` more may be written now. Measures the file system when the last measurement is too old,
+    /// which blocks.
     pub(crate) fn admit(&self, bytes: u64) -> io::Result<()> {
-        let is_good = |look: &SpaceLook| look.at.elapsed() < GOOD_FOR && look.written < GOOD_FOR_BYTES;
+        let is_good = |look: &SpaceMeasurement| look.at.elapsed() < GOOD_FOR && look.written < GOOD_FOR_BYTES;
         if !self.state().last.as_ref().is_some_and(is_good) {
             self.refresh();
         }
@@ -139,43 +141,43 @@ impl Space {
         look.written = look.written.saturating_add(bytes);
         let enough = look.is_enough();
         if !enough {
-            // What is refused is not written.
+            // Refused bytes are not written, so they do not count.
             look.written -= bytes;
         }
         state.last = Some(look);
         if enough {
             return Ok(());
         }
-        Err(self.few(look))
+        Err(self.too_few(look))
     }
 
-    /// Whether a floor is set, and the last look has found that more is free.
+    /// Whether a floor is set, and the last measurement found more free space than that.
     #[must_use]
     pub fn is_above_floor(&self) -> bool {
         self.state().last.is_some_and(|look| look.floor > 0 && look.is_enough())
     }
 
-    /// Whether an error says that something would not have fitted above a floor, and not that the file system has refused.
+    /// Whether an error was caused by the floor, and not by the file system itself.
     #[must_use]
     pub fn is_of_floor(error: &StoreError) -> bool {
         let cause = error.cause().downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        cause.is_some_and(|cause| cause.is::<TooFewBytesFree>() || cause.is::<NoRoomForBody>())
+        cause.is_some_and(|cause| cause.is::<TooFewBytesFree>() || cause.is::<NoSpaceForBody>())
     }
 
-    fn few(&self, look: SpaceLook) -> io::Error {
-        let few = TooFewBytesFree {
+    fn too_few(&self, look: SpaceMeasurement) -> io::Error {
+        let too_few = TooFewBytesFree {
             path: self.path.clone(),
             free: look.free.saturating_sub(look.written),
             floor: look.floor,
         };
-        io::Error::new(io::ErrorKind::StorageFull, few)
+        io::Error::new(io::ErrorKind::StorageFull, too_few)
     }
 
     fn state(&self) -> MutexGuard<'_, SpaceState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What may still be written of `free` bytes.
+    /// How many of `free` bytes may still be written.
     pub(crate) fn above_floor(&self, free: u64) -> u64 {
         let min_free = self.state().min_free;
         if min_free == MinFree::Bytes(0) {
@@ -184,9 +186,9 @@ impl Space {
         self.look(min_free).map_or(free, |look| free.saturating_sub(look.floor))
     }
 
-    fn look(&self, min_free: MinFree) -> io::Result<SpaceLook> {
+    fn look(&self, min_free: MinFree) -> io::Result<SpaceMeasurement> {
         let FileSystem { free, total } = (self.ask)(&self.path)?;
-        Ok(SpaceLook {
+        Ok(SpaceMeasurement {
             at: Instant::now(),
             free,
             floor: min_free.of(total),
@@ -195,19 +197,19 @@ impl Space {
     }
 }
 
-/// A body would not fit above the floor, by its length alone.
+/// The declared length of a body does not fit above the floor.
 #[derive(Debug)]
-pub(crate) struct NoRoomForBody(pub(crate) u64);
+pub(crate) struct NoSpaceForBody(pub(crate) u64);
 
-impl fmt::Display for NoRoomForBody {
+impl fmt::Display for NoSpaceForBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the disk has no room for a body of {} bytes", self.0)
+        write!(f, "the disk has no space for a body of {} bytes", self.0)
     }
 }
 
-impl std::error::Error for NoRoomForBody {}
+impl std::error::Error for NoSpaceForBody {}
 
-/// Less is free than is to stay free.
+/// Less space is free than the floor.
 #[derive(Debug)]
 struct TooFewBytesFree {
     path: PathBuf,
@@ -220,8 +222,8 @@ impl fmt::Display for TooFewBytesFree {
         let Self { path, free, floor } = self;
         write!(
             f,
-            "{free} bytes are free on the file system of {}, and {floor} are to stay free (--min-free): delete images and \
-             collect, or make it larger",
+            "{free} bytes are free on the file system of {}, and {floor} bytes must stay free (--min-free): delete images \
+             and run a collection, or enlarge the file system",
             path.display()
         )
     }
@@ -238,19 +240,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_floor_is_a_size_or_a_part() {
+    fn the_floor_is_a_size_or_a_percentage() {
         const GIB: u64 = 1 << 30;
         assert_eq!(MinFree::Bytes(7).of(GIB), 7);
         assert_eq!(MinFree::Percent(10).of(1_000), 100);
         assert_eq!(MinFree::DEFAULT.of(1_000), 50);
         assert_eq!(MinFree::DEFAULT.of(20 * GIB), 20 * GIB / 100 * 5, "at the bound");
-        assert_eq!(MinFree::DEFAULT.of(21 * GIB), GIB, "and past it");
+        assert_eq!(MinFree::DEFAULT.of(21 * GIB), GIB, "above the bound");
         assert_eq!(MinFree::Percent(100).of(0), 0);
     }
 
     fn look(free: u64, floor: u64, written: u64) -> bool {
         let at = Instant::now();
-        SpaceLook {
+        SpaceMeasurement {
             at,
             free,
             floor,
@@ -260,14 +262,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_since_counts() {
+    fn bytes_written_since_the_measurement_count() {
         assert!(look(100, 50, 50));
         assert!(!look(100, 50, 51));
         assert!(look(0, 0, 10), "without a floor the file system decides");
     }
 
     #[test]
-    fn below_the_floor_nothing_more_is_stored() {
+    fn a_write_below_the_floor_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let space = Space::at(folder.path());
         assert!(space.admit(u64::MAX).is_ok(), "there is no floor yet");
@@ -279,7 +281,7 @@ mod tests {
         assert!(Space::is_of_floor(&error));
         let full = StoreError::because(Reason::NoSpace, io::Error::from(io::ErrorKind::StorageFull));
         assert!(!Space::is_of_floor(&full));
-        let body = io::Error::new(io::ErrorKind::StorageFull, NoRoomForBody(7));
+        let body = io::Error::new(io::ErrorKind::StorageFull, NoSpaceForBody(7));
         assert!(Space::is_of_floor(&StoreError::because(Reason::NoSpace, body)));
         assert!(error.to_string().contains("--min-free"), "{error}");
         assert_eq!(space.above_floor(10), 0);
@@ -287,45 +289,45 @@ mod tests {
         space.refresh();
         assert!(space.check().is_ok() && space.is_above_floor());
         assert!(space.above_floor(10) >= 9);
-        // A directory that is gone is not full.
-        let gone = Space::at(&folder.path().join("gone"));
-        gone.keep(MinFree::Bytes(u64::MAX));
-        gone.refresh();
-        assert!(gone.check().is_ok());
-        assert!(gone.admit(1).is_ok());
+        // A missing directory does not count as full.
+        let missing = Space::at(&folder.path().join("missing"));
+        missing.keep(MinFree::Bytes(u64::MAX));
+        missing.refresh();
+        assert!(missing.check().is_ok());
+        assert!(missing.admit(1).is_ok());
     }
 
-    static SILENT: Mutex<()> = Mutex::new(());
+    static UNANSWERED: Mutex<()> = Mutex::new(());
     static ASKED: AtomicBool = AtomicBool::new(false);
 
     #[expect(clippy::unnecessary_wraps, reason = "the signature of what it stands in for")]
-    fn silent(_: &Path) -> io::Result<FileSystem> {
+    fn unanswered(_: &Path) -> io::Result<FileSystem> {
         ASKED.store(true, Ordering::SeqCst);
-        drop(SILENT.lock());
+        drop(UNANSWERED.lock());
         Ok(FileSystem { free: 0, total: 100 })
     }
 
-    /// A file system that does not answer holds those who write to it, and nobody who asks about it.
+    /// When a file system does not answer, callers that write to it wait. Callers that only check its state do not.
     #[test]
-    fn a_check_waits_for_no_file_system() {
+    fn a_check_does_not_wait_for_the_file_system() {
         let mut space = Space::at(Path::new("/"));
-        space.ask = silent;
+        space.ask = unanswered;
         space.keep(MinFree::Percent(10));
         let space = &space;
         std::thread::scope(|scope| {
-            let hangs = SILENT.lock().unwrap();
+            let lock = UNANSWERED.lock().unwrap();
             let writer = scope.spawn(|| space.admit(1));
             while !ASKED.load(Ordering::SeqCst) {
                 std::thread::yield_now();
             }
             let (answer, answered) = std::sync::mpsc::channel();
             scope.spawn(move || answer.send(space.check().is_ok()));
-            // Before anything is asserted, so that a failure is one and does not hang as well.
+            // Before the assertions, so that a failed assertion does not also hang the test.
             let checked = answered.recv_timeout(Duration::from_secs(10));
-            drop(hangs);
-            assert_eq!(checked, Ok(true), "nothing is known yet");
+            drop(lock);
+            assert_eq!(checked, Ok(true), "there is no measurement yet");
             assert!(writer.join().unwrap().is_err());
-            assert!(space.check().is_err(), "what the writer has found");
+            assert!(space.check().is_err(), "the measurement of the writer");
         });
     }
 }

@@ -1,8 +1,9 @@
-//! Names and upload sessions in one SQLite file.
+//! Metadata and upload sessions in one SQLite file.
 //!
-//! Every operation is one transaction, so that invariants are guards in SQL and need no marks. Operations that write
-//! queue for one writer ([`writer`]); those that read run at once, in parallel ([`readers`]). SQLite's log gives every
-//! new read the last commit, so that a read sees whatever was acknowledged before, by any process.
+//! Each operation is one transaction, so SQL conditions keep the invariants and no marks are needed for that.
+//! Operations that write queue for one writer ([`writer`]). Operations that only read run in parallel and at once
+//! ([`readers`]). SQLite's log gives every new read the last commit. So a read sees everything that any process has
+//! acknowledged before.
 
 mod collection;
 mod metadata;
@@ -29,37 +30,37 @@ use crate::space::Space;
 use crate::watch::PathWatch;
 use readers::Readers;
 pub use rows::Statistics;
-use rows::{Counters, Failure, Rows};
+use rows::{OperationFailure, RowCounters, Rows};
 pub use schema::SCHEMA_VERSION;
 pub(crate) use schema::SchemaError;
 use standing_read::StandingRead;
 use values::Columns as _;
-use writer::{Durability, Writer};
+use writer::{Durability, MetadataWriter};
 
-/// Names and upload sessions of one data directory.
+/// The metadata and the upload sessions of one data directory.
 #[derive(Debug)]
 pub struct SqliteStore {
-    counters: Arc<Counters>,
+    counters: Arc<RowCounters>,
     readers: Readers,
-    writer: Writer,
+    writer: MetadataWriter,
     space: Arc<Space>,
     watch: PathWatch,
 }
 
 impl SqliteStore {
-    /// Opens a file that exists, also an empty one, and brings it to the present schema.
+    /// Opens an existing file, which may be empty, and migrates it to the current schema.
     pub(crate) fn open(path: &Path, sync: Sync) -> Result<Self, SchemaError> {
-        let mut connection = schema::connect(path, schema::Role::Writer(sync))?;
+        let mut connection = schema::connect(path, schema::ConnectionRole::Writer(sync))?;
         schema::prepare(&mut connection)?;
-        let counters = Arc::<Counters>::default();
-        let standing = schema::connect(path, schema::Role::Reader)?;
+        let counters = Arc::<RowCounters>::default();
+        let standing = schema::connect(path, schema::ConnectionRole::Reader)?;
         let standing = StandingRead::new(standing, Arc::clone(&counters));
-        let writer = Writer::start(connection, standing, sync, Arc::clone(&counters))?;
+        let writer = MetadataWriter::start(connection, standing, sync, Arc::clone(&counters))?;
         let watch = PathWatch::of_database(path.to_owned()).unwrap_or_else(|error| {
             tracing::warn!(
                 path = %path.display(),
                 %error,
-                "the metadata file cannot be looked at: it will not be noticed when it is removed or replaced"
+                "the metadata file cannot be watched: its removal or replacement will not be noticed"
             );
             PathWatch::default()
         });
@@ -72,20 +73,20 @@ impl SqliteStore {
         })
     }
 
-    /// The space on the file system of the file. Whoever stores something new asks; deletions do not.
+    /// The space on the file system of the file. Callers that store something new check it; deletions do not.
     #[must_use]
     pub fn space(&self) -> &Arc<Space> {
         &self.space
     }
 
-    /// Whether the file at the path is still the one that was opened.
+    /// Tells whether the file at the path is still the one that was opened.
     #[must_use]
     pub fn watch(&self) -> &PathWatch {
         &self.watch
     }
 
-    /// Whether nothing was ever kept here: no record, no upload, no key that signs upload tokens, which the first start
-    /// makes. Beside blobs that is not a new registry, but one that has lost its metadata.
+    /// Whether the store was never used: it has no record, no upload session, and no key that signs upload tokens. The
+    /// first start creates such a key. A new store beside existing blobs means that a registry has lost its metadata.
     pub async fn is_new(&self, cx: Context) -> Result<bool, StoreError> {
         self.read(cx, |rows| {
             Ok(!rows.exists(
@@ -98,7 +99,7 @@ impl SqliteStore {
         .await
     }
 
-    /// Where a few objects lie, at most `limit`, that are recorded, and not as missing or damaged.
+    /// The locations of at most `limit` recorded objects without a recorded defect.
     pub async fn some_locations(&self, cx: Context, limit: usize) -> Result<Vec<Location>, StoreError> {
         self.read(cx, move |rows| {
             rows.all(
@@ -114,15 +115,15 @@ impl SqliteStore {
         .await
     }
 
-    /// How many statements and rows the operations of this store have cost since it was opened.
+    /// The number of statements and rows that the operations of this store have cost since it was opened.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         self.counters.statistics()
     }
 
-    /// Ends the store after all that was queued; see [`Embedded::close`](crate::Embedded::close).
+    /// Closes the store after all queued operations; see [`Embedded::close`](crate::Embedded::close).
     pub(crate) fn close(&self) {
-        // First the readers: the connection that is closed last moves the log into the file.
+        // The readers first: the connection that is closed last moves the log into the file.
         self.readers.close();
         self.writer.close();
     }
@@ -130,16 +131,16 @@ impl SqliteStore {
     async fn read<T: Send + 'static>(
         &self,
         cx: Context,
-        work: impl FnMut(&Rows<'_>) -> Result<T, Failure> + Send + 'static,
+        work: impl FnMut(&Rows<'_>) -> Result<T, OperationFailure> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.readers.read(cx, work).await
     }
 
-    /// A read of many rows.
+    /// Reads many rows, on a thread that may block.
     async fn walk<T: Send + 'static>(
         &self,
         cx: Context,
-        work: impl FnMut(&Rows<'_>) -> Result<T, Failure> + Send + 'static,
+        work: impl FnMut(&Rows<'_>) -> Result<T, OperationFailure> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.readers.read_blocking(cx, work).await
     }
@@ -147,7 +148,7 @@ impl SqliteStore {
     async fn write<T: Send + 'static>(
         &self,
         cx: Context,
-        work: impl FnMut(&Rows<'_>) -> Result<T, Failure> + Send + 'static,
+        work: impl FnMut(&Rows<'_>) -> Result<T, OperationFailure> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.writer.write(cx, Durability::Durable, work).await
     }
@@ -155,7 +156,7 @@ impl SqliteStore {
     async fn write_ordered<T: Send + 'static>(
         &self,
         cx: Context,
-        work: impl FnMut(&Rows<'_>) -> Result<T, Failure> + Send + 'static,
+        work: impl FnMut(&Rows<'_>) -> Result<T, OperationFailure> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.writer.write(cx, Durability::Ordered, work).await
     }

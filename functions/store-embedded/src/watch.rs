@@ -1,10 +1,11 @@
-//! Notices that what is open is no longer what lies at its path: removed, replaced, moved away, covered by a mount, or
-//! emptied. Writing on would acknowledge what nobody finds after the next start.
+//! Notices that an open file or directory is no longer the one at its path: it was removed, replaced, moved away,
+//! hidden by a mount, or emptied. Without this check, the registry would acknowledge writes that are missing after the
+//! next start.
 //!
-//! A database is also looked into: a backup that is copied over it (`cp`) leaves the same file with other content. Its
-//! header tells, where the copy was made by SQLite (`VACUUM INTO`, as `backup.sh` does): such a copy says that it has no log,
-//! which a database in use never does. A copy of the file itself, or by `.backup`, has the header of its original, and is not
-//! noticed: nothing in the file is sure to differ, since the log holds what was written last.
+//! The header of a database is also read, because copying a backup over the file (`cp`) keeps the file and changes its
+//! content. The header shows the change if SQLite made the copy (`VACUUM INTO`, as in `backup.sh`): such a copy says
+//! that it has no log, and a database in use never says so. A copy of the file itself, or by `.backup`, has the header
+//! of the original and is not noticed. Nothing in the file is sure to differ, because the latest writes are in the log.
 
 use std::fs::File;
 use std::io;
@@ -16,7 +17,7 @@ use std::sync::{Arc, OnceLock};
 use registry::store::{Reason, StoreError};
 use rustix::fs::{Access, AtFlags, CWD};
 
-/// Files and directories that a store has open, as they were then.
+/// The files and directories that a store has open, as they were when the store opened them.
 #[derive(Clone, Debug, Default)]
 pub struct PathWatch {
     entries: Vec<WatchedPath>,
@@ -34,14 +35,15 @@ struct WatchedPath {
 /// The header of a database that is in use.
 #[derive(Debug, Default)]
 struct DatabaseHeader {
-    /// Open for as long as the process lives: closing it would drop the locks that SQLite has on the file in this process.
+    /// Open until the process ends: closing it would release the locks that SQLite has on the file in this process.
     file: OnceLock<Option<&'static File>>,
-    /// It was seen with another content. Stays so: SQLite may write some of the old content over it.
+    /// Whether other content was seen. It stays `true`, because SQLite may write parts of the old content over the new
+    /// one.
     is_overwritten: AtomicBool,
 }
 
 impl PathWatch {
-    /// Watches what lies at `paths` now.
+    /// Watches what is at `paths` now.
     pub(crate) fn of(paths: impl IntoIterator<Item = PathBuf>) -> io::Result<Self> {
         let entries = paths.into_iter().map(|path| {
             let found = std::fs::metadata(&path)?;
@@ -58,7 +60,7 @@ impl PathWatch {
         })
     }
 
-    /// Watches a database of SQLite that is in use, and has a log.
+    /// Watches a SQLite database that is in use and has a log.
     pub(crate) fn of_database(path: PathBuf) -> io::Result<Self> {
         let mut watch = Self::of([path])?;
         for entry in &mut watch.entries {
@@ -67,13 +69,14 @@ impl PathWatch {
         Ok(watch)
     }
 
-    /// Looks at every path; costs some microseconds, and waits for the disk where that does not answer. An error of
-    /// [`Reason::StoreReplaced`] when something else lies there, or nothing.
+    /// Checks every path. Costs some microseconds, but blocks while the disk does not answer. Returns an error with
+    /// [`Reason::StoreReplaced`] if a path is missing or leads to something else.
     pub fn check(&self) -> Result<(), StoreError> {
         self.entries.iter().try_for_each(WatchedPath::check)
     }
 
-    /// Whether this process may write there, as far as modes and mounts tell: an error of [`Reason::NotWritable`].
+    /// Checks that this process may write at every path, according to modes and mounts. Otherwise returns an error with
+    /// [`Reason::NotWritable`].
     pub fn check_writable(&self) -> Result<(), StoreError> {
         self.entries.iter().try_for_each(|entry| {
             let wanted = if entry.is_file {
@@ -88,10 +91,10 @@ impl PathWatch {
                         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
                     ) =>
                 {
-                    let text = format!("{} cannot be written: {error}", entry.path.display());
+                    let text = format!("{} is not writable: {error}", entry.path.display());
                     Err(StoreError::because(Reason::NotWritable, text))
                 }
-                // What is gone is told by the other check.
+                // `check` reports a missing path.
                 _ => Ok(()),
             }
         })
@@ -101,11 +104,11 @@ impl PathWatch {
 impl WatchedPath {
     fn check(&self) -> Result<(), StoreError> {
         let what = match std::fs::metadata(&self.path) {
-            Err(error) if is_gone(&error) => "was removed or moved away",
+            Err(error) if is_missing(&error) => "was removed or moved away",
             Ok(found) if (found.dev(), found.ino()) != (self.device, self.inode) => "was replaced",
             Ok(found) if self.is_file && found.len() == 0 => "was emptied",
             Ok(_) if self.is_overwritten() => "was overwritten",
-            // A disk that does not answer is another matter, and is met by whoever reads.
+            // A disk that does not answer is a different fault. Reads report it.
             Ok(_) | Err(_) => return Ok(()),
         };
         Err(StoreError::because(
@@ -126,16 +129,16 @@ impl WatchedPath {
             let file = File::open(&self.path).ok()?;
             Some(Box::leak(Box::new(file)))
         });
-        if file.is_some_and(has_other_header) {
+        if file.is_some_and(is_header_changed) {
             header.is_overwritten.store(true, Ordering::Relaxed);
         }
         header.is_overwritten.load(Ordering::Relaxed)
     }
 }
 
-/// Whether a file does not begin as a database with a log does ("Database File Format", 1.3). What cannot be read says
-/// nothing.
-fn has_other_header(file: &File) -> bool {
+/// Whether a file does not begin like a database with a log ("Database File Format", 1.3). An unreadable header counts
+/// as unchanged.
+fn is_header_changed(file: &File) -> bool {
     let mut header = [0; 20];
     match file.read_exact_at(&mut header, 0) {
         Ok(()) => !header.starts_with(b"SQLite format 3\0") || header[18..] != [2, 2],
@@ -143,13 +146,13 @@ fn has_other_header(file: &File) -> bool {
     }
 }
 
-fn is_gone(error: &io::Error) -> bool {
+fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 fn advice(path: &Path) -> String {
     format!(
-        "stop the server, put back what was there or a backup of all of {}, and start it again",
+        "stop the server, restore the previous file or a backup of all of {}, and start the server again",
         path.parent().unwrap_or(path).display()
     )
 }
@@ -165,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn s34_what_is_removed_replaced_or_emptied_is_noticed() {
+    fn s34_a_removed_replaced_or_emptied_file_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
         let (file, directory, away) = (
             folder.path().join("f"),
@@ -178,7 +181,7 @@ mod tests {
         assert_eq!(reason(&watch), None);
         std::fs::write(&file, "more").unwrap();
         std::fs::write(directory.join("child"), "x").unwrap();
-        assert_eq!(reason(&watch), None, "what changes inside is the store's own");
+        assert_eq!(reason(&watch), None, "the content may change");
 
         for path in [&file, &directory] {
             std::fs::rename(path, &away).unwrap();
@@ -189,14 +192,14 @@ mod tests {
                 std::fs::create_dir(path).unwrap();
             }
             let text = watch.check().unwrap_err().to_string();
-            assert!(text.contains("was replaced") && text.contains("put back"), "{text}");
+            assert!(text.contains("was replaced") && text.contains("restore"), "{text}");
             if path == &file {
                 std::fs::remove_file(path).unwrap();
             } else {
                 std::fs::remove_dir(path).unwrap();
             }
             std::fs::rename(&away, path).unwrap();
-            assert_eq!(reason(&watch), None, "what was there is back");
+            assert_eq!(reason(&watch), None, "the previous file is restored");
         }
         std::fs::File::create(&file).unwrap();
         assert!(watch.check().unwrap_err().to_string().contains("was emptied"));

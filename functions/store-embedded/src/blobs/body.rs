@@ -1,31 +1,31 @@
-//! Collects the chunks of a body into batches worth a system call.
+//! Collects the chunks of a body into batches that are worth a system call.
 
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use registry::budget::Grant;
 
-/// A batch is as large as this when there is memory, in bytes.
+/// The size of a batch in bytes, if there is enough memory.
 const MAX_BATCH: usize = 1 << 20;
 
-/// By how much a batch asks to grow at most, in bytes; else it doubles.
+/// The maximum step by which a batch grows, in bytes. Below it, a batch doubles.
 const STEP: usize = 256 << 10;
 
-/// Chunks below this size are copied together: each one that is kept pins the buffer it is a part of.
+/// Chunks below this size are copied together: each chunk that is kept also keeps the whole buffer that it belongs to.
 const SMALL: usize = 8 << 10;
 
-/// Some consecutive bytes of a body, and the memory that they take.
+/// Consecutive bytes of a body, and the memory permit for them.
 #[derive(Debug, Default)]
-pub(super) struct Batch {
+pub(super) struct BodyBatch {
     parts: Vec<Bytes>,
     small: BytesMut,
     length: usize,
     memory: Option<Grant>,
-    /// When its first bytes came.
+    /// When its first bytes arrived.
     began: Option<Instant>,
 }
 
-impl Batch {
+impl BodyBatch {
     pub(super) fn length(&self) -> usize {
         self.length
     }
@@ -35,13 +35,13 @@ impl Batch {
         self.memory.is_some()
     }
 
-    /// Gives memory to an empty batch.
+    /// Gives a memory permit to an empty batch.
     pub(super) fn begin(&mut self, memory: Grant) {
         self.memory = Some(memory);
     }
 
-    /// Whether there is memory for `bytes` more, perhaps because some was free.
-    pub(super) fn has_room_for(&mut self, bytes: usize) -> bool {
+    /// Whether there is memory for `bytes` more. Takes more of the budget if some is free.
+    pub(super) fn has_memory_for(&mut self, bytes: usize) -> bool {
         let wanted = self.length + bytes;
         let capacity = self.capacity();
         if wanted <= capacity {
@@ -53,7 +53,7 @@ impl Batch {
         memory.try_grow(step.max(missing)) || memory.try_grow(missing)
     }
 
-    /// Adds a chunk for which there is room.
+    /// Adds a chunk. The batch must have memory for it.
     pub(super) fn push(&mut self, chunk: Bytes) {
         self.began.get_or_insert_with(Instant::now);
         self.length += chunk.len();
@@ -65,17 +65,17 @@ impl Batch {
         }
     }
 
-    /// Whether it is to be written before another chunk is read.
+    /// Whether the batch must be written before another chunk is read.
     pub(super) fn is_full(&mut self) -> bool {
-        self.length >= MAX_BATCH || !self.has_room_for(1)
+        self.length >= MAX_BATCH || !self.has_memory_for(1)
     }
 
-    /// Whether it has been growing for so long.
+    /// Whether the first bytes arrived at least `age` ago.
     pub(super) fn is_older_than(&self, age: Duration) -> bool {
         self.began.is_some_and(|began| began.elapsed() >= age)
     }
 
-    /// The parts in order, none of them empty. The batch keeps its memory until it is dropped.
+    /// The parts in order; none is empty. The batch keeps its memory until it is dropped.
     pub(super) fn parts(&mut self) -> &[Bytes] {
         self.flush_small();
         &self.parts
@@ -101,8 +101,8 @@ mod tests {
 
     const BASE: usize = 16 << 10;
 
-    fn batch(budget: &Budget) -> Batch {
-        let mut batch = Batch::default();
+    fn batch(budget: &Budget) -> BodyBatch {
+        let mut batch = BodyBatch::default();
         batch.begin(budget.try_take(ClientKey::INTERNAL, BASE as u64).expect("it is free"));
         batch
     }
@@ -111,7 +111,7 @@ mod tests {
     fn small_chunks_are_copied_together_in_order() {
         let mut batch = batch(&Budget::new(1 << 20, 1));
         for chunk in [&b"a"[..], b"b", &[b'c'; SMALL], b"d", b"e"] {
-            assert!(batch.has_room_for(chunk.len()));
+            assert!(batch.has_memory_for(chunk.len()));
             batch.push(Bytes::copy_from_slice(chunk));
         }
         let parts = batch.parts();
@@ -128,7 +128,7 @@ mod tests {
         for (total, bound) in [(BASE, BASE), (64 << 20, MAX_BATCH + CHUNK)] {
             let budget = Budget::new(total as u64, 1);
             let mut batch = batch(&budget);
-            while !batch.is_full() && batch.has_room_for(CHUNK) {
+            while !batch.is_full() && batch.has_memory_for(CHUNK) {
                 batch.push(Bytes::from(vec![0; CHUNK]));
             }
             assert!(
@@ -142,7 +142,7 @@ mod tests {
         }
     }
 
-    /// One byte holds one piece; what is held doubles with what has come.
+    /// The first byte takes one base amount. After that, the memory doubles as bytes arrive.
     #[test]
     fn memory_follows_the_bytes() {
         let budget = Budget::new(64 << 20, 1);

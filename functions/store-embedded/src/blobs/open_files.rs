@@ -1,71 +1,71 @@
-//! The files that are open for reading: a bounded number, whatever the number of readers.
+//! The files that are open for reading. Their number is bounded and does not depend on the number of readers.
 //!
-//! A stream names its file for as long as it lasts, and asks for it each time it reads a block. Between two blocks the
-//! file may be closed, because other streams need theirs; then it is opened again. What a file holds never changes under
-//! its name, and a file outlives its last reader by far, so that a reader does not notice. Streams of one object share
-//! its file.
+//! A stream has a handle of its file until it ends, and asks for the file each time it reads a block. Between two
+//! blocks the file may be closed, because other streams need open files; the stream then opens it again. The reader
+//! does not notice this, because the content under a name never changes, and because a file exists long after its last
+//! reader ends. Streams of the same object share its file.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::files::{Files, Name};
+use crate::files::{FileName, Files};
 
-/// Files that are open for reading, and those that were.
+/// The files that streams use, open or closed.
 #[derive(Debug)]
 pub(super) struct OpenFiles {
     files: Arc<dyn Files>,
-    most: usize,
-    state: Mutex<State>,
+    maximum: usize,
+    state: Mutex<FileTable>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    named: HashMap<Name, Entry>,
+struct FileTable {
+    named: HashMap<FileName, FileEntry>,
     open: usize,
-    /// Numbers uses, so that the oldest is known.
+    /// Counts uses, so that the least recently used file is known.
     uses: u64,
 }
 
 #[derive(Debug, Default)]
-struct Entry {
+struct FileEntry {
     file: Option<Arc<File>>,
     streams: usize,
     used: u64,
 }
 
-/// A file that a stream may read from, until this is dropped.
+/// A file that a stream may read until the handle is dropped.
 #[derive(Debug)]
-pub(super) struct Handle {
+pub(super) struct FileHandle {
     files: Arc<OpenFiles>,
-    name: Name,
+    name: FileName,
 }
 
 impl OpenFiles {
-    /// Keeps at most `most` files open between reads. While they are read, there may be as many more as there are
-    /// threads that read.
-    pub(super) fn new(files: Arc<dyn Files>, most: usize) -> Self {
+    /// Keeps at most `maximum` files open between reads. During reads, there may be one more for each reading thread.
+    pub(super) fn new(files: Arc<dyn Files>, maximum: usize) -> Self {
         Self {
             files,
-            most: most.max(1),
+            maximum: maximum.max(1),
             state: Mutex::default(),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, FileTable> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens the file of `name` for a stream, and tells its length.
-    pub(super) fn open(self: &Arc<Self>, name: Name) -> io::Result<(Handle, u64)> {
+    /// Opens the file of `name` for a stream, and returns its length.
+    pub(super) fn open(self: &Arc<Self>, name: FileName) -> io::Result<(FileHandle, u64)> {
         let handle = self.handle(name);
         let length = handle.file()?.metadata()?.len();
         Ok((handle, length))
     }
 
-    /// The same, if the file is open, or can be opened without asking the disk. `None`: it cannot, or nobody can tell.
-    pub(super) fn open_cached(self: &Arc<Self>, name: Name) -> io::Result<Option<(Handle, u64)>> {
+    /// Like [`OpenFiles::open`], if the file is open or can be opened without asking the disk. `None`: it cannot, or
+    /// the platform cannot say.
+    pub(super) fn open_cached(self: &Arc<Self>, name: FileName) -> io::Result<Option<(FileHandle, u64)>> {
         let handle = self.handle(name);
         let file = match handle.file_if_open() {
             Some(file) => file,
@@ -78,20 +78,21 @@ impl OpenFiles {
         Ok(Some((handle, length)))
     }
 
-    /// A file for one read, if it can be opened without asking the disk. It counts for nobody: nothing waits meanwhile.
-    pub(super) fn open_for_once(&self, name: Name) -> io::Result<Option<File>> {
+    /// Opens a file for one read, if this is possible without asking the disk. The file does not count as open, because
+    /// no call waits while it is open.
+    pub(super) fn open_for_once(&self, name: FileName) -> io::Result<Option<File>> {
         self.files.open_cached(name)
     }
 
-    /// Whether that cannot wait for anything else either.
+    /// Whether [`OpenFiles::open_for_once`] also waits for no other process or machine.
     pub(super) fn opens_at_once(&self) -> bool {
         self.files.opens_at_once()
     }
 
-    /// Counts a stream of the file. Dropping the handle takes the count back, also when the file cannot be opened.
-    fn handle(self: &Arc<Self>, name: Name) -> Handle {
+    /// Counts a stream of the file. Dropping the handle reverts the count, even if the file cannot be opened.
+    fn handle(self: &Arc<Self>, name: FileName) -> FileHandle {
         self.lock().named.entry(name).or_default().streams += 1;
-        Handle {
+        FileHandle {
             files: Arc::clone(self),
             name,
         }
@@ -104,20 +105,20 @@ impl OpenFiles {
     }
 }
 
-impl State {
+impl FileTable {
     /// The file, if it is open.
-    fn find(&mut self, name: Name) -> Option<Arc<File>> {
+    fn find(&mut self, name: FileName) -> Option<Arc<File>> {
         self.uses += 1;
         let entry = self.named.get_mut(&name)?;
         entry.used = self.uses;
         entry.file.clone()
     }
 
-    /// Takes from the table those files that were used the longest time ago and that nobody reads now, until there is
-    /// room for one more. They are closed by the caller, without the lock.
-    fn make_room(&mut self, most: usize) -> Vec<Arc<File>> {
+    /// Removes the least recently used files that no caller reads now, until one more file may be open. The caller
+    /// closes them after it has released the lock.
+    fn close_unused(&mut self, maximum: usize) -> Vec<Arc<File>> {
         let mut closed = Vec::new();
-        while self.open >= most {
+        while self.open >= maximum {
             let oldest = self
                 .named
                 .values_mut()
@@ -133,13 +134,13 @@ impl State {
     }
 }
 
-impl Handle {
+impl FileHandle {
     /// The file, if it is open.
     pub(super) fn file_if_open(&self) -> Option<Arc<File>> {
         self.files.lock().find(self.name)
     }
 
-    /// The file; opened again if it was closed meanwhile, which may wait for the disk.
+    /// The file. If it was closed meanwhile, it is opened again, which may wait for the disk.
     pub(super) fn file(&self) -> io::Result<Arc<File>> {
         if let Some(file) = self.file_if_open() {
             return Ok(file);
@@ -147,15 +148,15 @@ impl Handle {
         Ok(self.keep(self.files.files.open(self.name)?))
     }
 
-    /// Takes note of a file that was just opened.
+    /// Records a file that was just opened.
     fn keep(&self, opened: File) -> Arc<File> {
         let opened = Arc::new(opened);
         let mut state = self.files.lock();
         if let Some(file) = state.find(self.name) {
-            // Another stream of the same object was faster.
+            // Another stream of the same object has opened it first.
             return file;
         }
-        let closed = state.make_room(self.files.most);
+        let closed = state.close_unused(self.files.maximum);
         if let Some(entry) = state.named.get_mut(&self.name) {
             entry.file = Some(Arc::clone(&opened));
             state.open += 1;
@@ -166,7 +167,7 @@ impl Handle {
     }
 }
 
-impl Drop for Handle {
+impl Drop for FileHandle {
     fn drop(&mut self) {
         let mut state = self.files.lock();
         let Some(entry) = state.named.get_mut(&self.name) else {
@@ -176,7 +177,7 @@ impl Drop for Handle {
         if entry.streams > 0 {
             return;
         }
-        // Nobody names it any more: once it is deleted, its space must come back at once.
+        // No stream uses it. It is closed at once, because a deleted file occupies space while it is open.
         let closed = state.named.remove(&self.name).and_then(|entry| entry.file);
         if closed.is_some() {
             state.open -= 1;
@@ -195,20 +196,20 @@ mod tests {
 
     use super::*;
     use crate::Sync;
-    use crate::files::{Disk, Form};
+    use crate::files::{Disk, FileForm};
 
-    fn name(number: u32) -> Name {
-        Name::new(SessionId(7), number, Form::Segment)
+    fn name(number: u32) -> FileName {
+        FileName::new(SessionId(7), number, FileForm::Segment)
     }
 
-    fn read(handle: &Handle) -> u8 {
+    fn read(handle: &FileHandle) -> u8 {
         let mut byte = [0];
         handle.file().unwrap().read_exact_at(&mut byte, 0).unwrap();
         byte[0]
     }
 
     #[test]
-    fn files_of_waiting_streams_are_closed_and_opened_again() {
+    fn files_of_idle_streams_are_closed_and_opened_again() {
         let folder = tempfile::tempdir().unwrap();
         let disk = Arc::new(Disk::open(&folder.path().join("blobs"), Sync::Off).unwrap());
         for number in 0..20 {
@@ -225,13 +226,13 @@ mod tests {
                 assert_eq!(files.open_now(), 3);
             }
         }
-        // What is being read is not closed.
+        // Files that are being read are not closed.
         let reading: Vec<_> = handles.iter().take(5).map(|handle| handle.file().unwrap()).collect();
         assert_eq!(files.open_now(), 5);
         drop(reading);
         assert_eq!(read(&handles[9]), 9);
         assert_eq!(files.open_now(), 3);
-        // Streams of one object share its file, and the last one closes it.
+        // Streams of the same object share its file, and the last one closes it.
         let (same, _) = files.open(name(9)).unwrap();
         assert_eq!(files.open_now(), 3);
         handles.remove(9);
@@ -242,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_opened_leaves_nothing_behind() {
+    fn a_file_that_cannot_be_opened_leaves_no_entry() {
         let folder = tempfile::tempdir().unwrap();
         let disk = Arc::new(Disk::open(&folder.path().join("blobs"), Sync::Off).unwrap());
         let files = Arc::new(OpenFiles::new(disk, 3));

@@ -1,8 +1,8 @@
 //! Streams a range of an object.
 //!
-//! What the kernel has in memory is opened and copied out on the caller's thread without waiting (`RESOLVE_CACHED`,
-//! `RWF_NOWAIT`), which costs less than handing the call to another thread; what must come from the disk is opened and
-//! read on threads that may block, one block ahead of the reader.
+//! Data in the page cache is opened and copied on the caller's thread without blocking (`RESOLVE_CACHED`,
+//! `RWF_NOWAIT`). This costs less than moving the call to another thread. Data on the disk is opened and read on
+//! threads that may block, one block ahead of the reader.
 
 use std::fs::File;
 use std::io;
@@ -21,52 +21,52 @@ use registry::store::{Context, Reason, StoreError};
 use tokio::task::JoinHandle;
 
 use super::failure;
-use super::open_files::{Handle, OpenFiles};
-use crate::files::{Files, Name};
+use super::open_files::{FileHandle, OpenFiles};
+use crate::files::{FileName, Files};
 use crate::inline::Inline;
 use crate::turns::{Turns, run_in};
 
-/// The largest block, in bytes: large enough that the calls per byte do not show, small enough that a block is still
-/// in the processor's cache when it is sent.
+/// The maximum size of a block, in bytes. It is large enough that the cost of the calls does not matter, and small
+/// enough that a block is still in the processor's cache when it is sent.
 const MAX_BLOCK: usize = 256 << 10;
 
-/// The smallest block, in bytes.
+/// The minimum size of a block, in bytes.
 const MIN_BLOCK: usize = 16 << 10;
 
-/// What the blocks of all streams together hold at most, as long as there are fewer than 2,048 of them, in bytes: with
-/// many readers blocks are smaller, because a client that is slow to take its bytes keeps its blocks.
+/// The maximum memory of the blocks of all streams together, in bytes, for fewer than 2,048 streams. With many readers
+/// the blocks are smaller, because a slow client keeps its blocks.
 const BUDGET: usize = 32 << 20;
 
-/// How many blocks of the largest size are kept to be used again.
-const SPARE: usize = 8;
+/// The maximum number of unused buffers of the maximum block size that are kept for later blocks.
+const MAX_FREE_BUFFERS: usize = 8;
 
-/// An object is waited for at least so long, also when the deadline is over.
+/// The minimum timeout for opening an object, even if the deadline of the call has passed.
 const MIN_WAIT: Duration = Duration::from_secs(1);
 
-/// A range of at most this many bytes is read when it is opened, in bytes.
+/// A range of at most this number of bytes is read when it is opened.
 const SMALL: usize = 16 << 10;
 
-/// What all reads of the process share.
+/// The state that all reads of the process share.
 #[derive(Debug)]
-pub(super) struct Reads {
+pub(super) struct BlobReads {
     files: Arc<OpenFiles>,
     turns: Turns,
     active: AtomicUsize,
-    spare: Mutex<Vec<Box<[u8]>>>,
+    free_buffers: Mutex<Vec<Box<[u8]>>>,
 }
 
-impl Reads {
-    /// Reads from `files`, of which at most `most` stay open between reads.
-    pub(super) fn new(files: Arc<dyn Files>, most: usize) -> Self {
+impl BlobReads {
+    /// Reads from `files`, and keeps at most `maximum` of them open between reads.
+    pub(super) fn new(files: Arc<dyn Files>, maximum: usize) -> Self {
         Self {
-            files: Arc::new(OpenFiles::new(files, most)),
+            files: Arc::new(OpenFiles::new(files, maximum)),
             turns: Turns::new(),
             active: AtomicUsize::new(0),
-            spare: Mutex::default(),
+            free_buffers: Mutex::default(),
         }
     }
 
-    /// The turns of all reads, also of those that are no streams.
+    /// The turns of all reads, including reads that are not streams.
     pub(super) fn turns(&self) -> &Turns {
         &self.turns
     }
@@ -75,7 +75,7 @@ impl Reads {
     pub(super) async fn open(
         self: &Arc<Self>,
         cx: Context,
-        name: Name,
+        name: FileName,
         range: Range<u64>,
     ) -> Result<Option<ByteStream>, StoreError> {
         if let Some(bytes) = self.read_small(name, &range).await {
@@ -84,7 +84,7 @@ impl Reads {
         let Some((file, length)) = self.open_file(cx, name).await? else {
             return Ok(None);
         };
-        // Objects never change: one that is too short now was cut by an accident.
+        // Objects never change: a file that is too short was truncated by accident.
         if length < range.end {
             return Ok(None);
         }
@@ -92,7 +92,7 @@ impl Reads {
             return Ok(Some(stream::empty().boxed()));
         }
         self.active.fetch_add(1, Ordering::Relaxed);
-        let mut reader = Reader {
+        let mut reader = BlobReader {
             reads: Arc::clone(self),
             client: cx.client,
             file,
@@ -113,9 +113,10 @@ impl Reads {
         Ok(Some(reader.into_stream()))
     }
 
-    /// A small range whose bytes are in memory. Its file is closed again at once, and so needs no place among those that
-    /// stay open. `None`: it is to be opened and read where that may wait, and what is wrong with it is met there.
-    async fn read_small(&self, name: Name, range: &Range<u64>) -> Option<Bytes> {
+    /// Reads a small range if its bytes are in the page cache. Its file is closed at once, so it does not count among
+    /// the files that stay open. `None`: the caller opens and reads the range on a thread that may block, and that path
+    /// reports any error.
+    async fn read_small(&self, name: FileName, range: &Range<u64>) -> Option<Bytes> {
         let Ok(length @ 1..=SMALL) = usize::try_from(range.end - range.start) else {
             return None;
         };
@@ -131,8 +132,9 @@ impl Reads {
         (read == length).then(|| bytes.into())
     }
 
-    /// Opens a file, on the caller's thread if that cannot keep it for long, and tells its length. `None`: there is none.
-    async fn open_file(&self, cx: Context, name: Name) -> Result<Option<(Arc<Handle>, u64)>, StoreError> {
+    /// Opens a file and returns its length. Uses the caller's thread if the call cannot block for long. `None`: the
+    /// file does not exist.
+    async fn open_file(&self, cx: Context, name: FileName) -> Result<Option<(Arc<FileHandle>, u64)>, StoreError> {
         let inline = Inline::enter().await;
         let cached = inline.map_or(Ok(None), |_inline| self.files.open_cached(name));
         let opened = match cached {
@@ -162,7 +164,7 @@ impl Reads {
 
     fn buffer(&self, size: usize) -> Box<[u8]> {
         if size == MAX_BLOCK
-            && let Some(buffer) = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop()
+            && let Some(buffer) = self.free_buffers.lock().unwrap_or_else(PoisonError::into_inner).pop()
         {
             return buffer;
         }
@@ -171,25 +173,25 @@ impl Reads {
 }
 
 /// One stream.
-struct Reader {
-    reads: Arc<Reads>,
+struct BlobReader {
+    reads: Arc<BlobReads>,
     client: ClientKey,
-    file: Arc<Handle>,
-    name: Name,
+    file: Arc<FileHandle>,
+    name: FileName,
     offset: u64,
     end: u64,
-    /// The block after this one, once the kernel had to ask the disk.
-    ahead: Option<JoinHandle<io::Result<Block>>>,
+    /// The block after this one, once the kernel had to read from the disk.
+    ahead: Option<JoinHandle<io::Result<ReadBlock>>>,
     from_disk: bool,
 }
 
-impl Drop for Reader {
+impl Drop for BlobReader {
     fn drop(&mut self) {
         self.reads.active.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Reader {
+impl BlobReader {
     fn into_stream(self) -> ByteStream {
         stream::unfold(Some(self), |reader| async {
             let mut reader = reader?;
@@ -206,7 +208,7 @@ impl Reader {
 
     async fn next(&mut self) -> Result<Bytes, StoreError> {
         if !self.from_disk {
-            // A file that was closed meanwhile is opened where it may wait.
+            // A file that was closed meanwhile is opened on a thread that may block.
             if let Some(file) = self.file.file_if_open() {
                 let mut block = self.block();
                 block.length = read_cached(&file, &mut block.buffer[..block.wanted], self.offset).map_err(failure)?;
@@ -222,7 +224,7 @@ impl Reader {
         };
         let block = reading.await.map_err(StoreError::failed)?.map_err(failure)?;
         let next = self.offset + block.length as u64;
-        // Reading ahead is worth a turn that nobody else wants.
+        // Read ahead only if a turn is free that no other client waits for.
         if block.length > 0
             && next < self.end
             && let Some(turn) = self.reads.turns.try_take(self.client)
@@ -232,7 +234,7 @@ impl Reader {
         self.take(block)
     }
 
-    fn read(&self, offset: u64, turn: Grant) -> JoinHandle<io::Result<Block>> {
+    fn read(&self, offset: u64, turn: Grant) -> JoinHandle<io::Result<ReadBlock>> {
         let mut block = self.block_at(offset);
         let file = Arc::clone(&self.file);
         run_in(turn, move || {
@@ -241,16 +243,16 @@ impl Reader {
         })
     }
 
-    fn block(&self) -> Block {
+    fn block(&self) -> ReadBlock {
         self.block_at(self.offset)
     }
 
-    fn block_at(&self, offset: u64) -> Block {
+    fn block_at(&self, offset: u64) -> ReadBlock {
         let size = self.reads.block_size();
         let wanted = usize::try_from(self.end - offset).unwrap_or(size).min(size);
-        // A small object takes a buffer of its own size, so that it does not keep a large one.
+        // A small object gets a buffer of its own size, so that it does not occupy a large one.
         let capacity = if wanted > size / 2 { size } else { wanted };
-        Block {
+        ReadBlock {
             buffer: self.reads.buffer(capacity),
             wanted,
             length: 0,
@@ -258,7 +260,7 @@ impl Reader {
         }
     }
 
-    fn take(&mut self, block: Block) -> Result<Bytes, StoreError> {
+    fn take(&mut self, block: ReadBlock) -> Result<Bytes, StoreError> {
         if block.length == 0 {
             return Err(StoreError::failed(format!(
                 "{} ends at byte {}, before byte {}",
@@ -270,16 +272,16 @@ impl Reader {
     }
 }
 
-/// A buffer that goes back to where it came from when the last reference to its bytes is dropped.
-struct Block {
+/// A buffer that returns to the free buffers when the last reference to its bytes is dropped.
+struct ReadBlock {
     buffer: Box<[u8]>,
     wanted: usize,
     length: usize,
-    reads: Arc<Reads>,
+    reads: Arc<BlobReads>,
 }
 
-impl Block {
-    /// Reads what there is, blocking; fewer bytes than wanted only at the end of the file.
+impl ReadBlock {
+    /// Reads, and blocks. Returns fewer bytes than wanted only at the end of the file.
     fn read(&mut self, file: &File, offset: u64) -> io::Result<()> {
         while self.length < self.wanted {
             match file.read_at(&mut self.buffer[self.length..self.wanted], offset + self.length as u64) {
@@ -293,7 +295,7 @@ impl Block {
     }
 }
 
-/// Reads what the kernel has in memory, and tells how many bytes; 0 also where it cannot tell.
+/// Reads what is in the page cache, and returns the number of bytes. Returns 0 also if the platform cannot say.
 #[cfg(target_os = "linux")]
 fn read_cached(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     use rustix::io::{Errno, ReadWriteFlags, preadv2};
@@ -309,20 +311,20 @@ fn read_cached(_: &File, _: &mut [u8], _: u64) -> io::Result<usize> {
     Ok(0)
 }
 
-impl AsRef<[u8]> for Block {
+impl AsRef<[u8]> for ReadBlock {
     fn as_ref(&self) -> &[u8] {
         &self.buffer[..self.length]
     }
 }
 
-impl Drop for Block {
+impl Drop for ReadBlock {
     fn drop(&mut self) {
         if self.buffer.len() != MAX_BLOCK {
             return;
         }
-        let mut spare = self.reads.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        if spare.len() < SPARE {
-            spare.push(std::mem::take(&mut self.buffer));
+        let mut free_buffers = self.reads.free_buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        if free_buffers.len() < MAX_FREE_BUFFERS {
+            free_buffers.push(std::mem::take(&mut self.buffer));
         }
     }
 }

@@ -1,12 +1,13 @@
-//! Makes one object of a session's segments.
+//! Makes one object from the segments of a session.
 //!
-//! One segment is the object already. Several are joined in a file of their own, which takes the name of the last one
-//! when it is complete and synced: so every object has the name of an attempt, by which the session's row leads to it.
-//! The file of a segment therefore holds that segment, or everything up to its end, which its length tells. The other
-//! segments stay: a seal may be lost, because its claim is, and then the session goes on behind the same segments.
+//! A single segment is already the object. Several segments are joined in a separate file, which gets the name of the
+//! last segment after it is complete and synced. So every object has the name of an attempt, and the session's row
+//! leads to it. The file of a segment therefore contains either that segment alone or everything up to its end. The
+//! length of the file says which. The other segments stay, because a seal is void if the session's claim expires; the
+//! session then continues after the same segments.
 //!
-//! Sealing again, also beside another that is under way or after a crash at any point, writes the same bytes to the
-//! same places, or meets the finished object.
+//! Sealing may be repeated: while another seal runs, or after a crash at any point. It writes the same bytes to the
+//! same files, or finds the finished object.
 
 use std::fs::File;
 use std::io;
@@ -20,14 +21,14 @@ use registry::store::{Location, StoreError};
 
 use super::segments::{self, Segment};
 use super::{DiskBlobs, blocking, failure, location};
-use crate::files::{Files, Form, Name};
+use crate::files::{FileForm, FileName, Files};
 
 impl DiskBlobs {
     pub(super) async fn seal_upload(&self, client: ClientKey, upload: &Upload) -> Result<Location, StoreError> {
         let session = upload.session;
         let segments = segments::collect(&upload.parts, &upload.state, upload.size)?;
         let name = if let [only] = segments.as_slice() {
-            // One look at a directory entry that was just made: not worth another thread.
+            // This looks up one directory entry that was just created, which is not worth another thread.
             in_place(&*self.files, session, *only)?
         } else {
             let files = Arc::clone(&self.files);
@@ -37,24 +38,24 @@ impl DiskBlobs {
     }
 }
 
-/// Whether a file is written: there are several segments that hold something.
+/// Whether sealing writes a file: there are several segments that are not empty.
 pub(super) fn joins(upload: &Upload) -> bool {
     let segments = segments::collect(&upload.parts, &upload.state, upload.size);
     segments.is_ok_and(|segments| segments.iter().filter(|segment| segment.length > 0).nth(1).is_some())
 }
 
-fn seal(files: &dyn Files, session: SessionId, segments: &[Segment]) -> Result<Name, StoreError> {
+fn seal(files: &dyn Files, session: SessionId, segments: &[Segment]) -> Result<FileName, StoreError> {
     let filled: Vec<_> = segments.iter().filter(|segment| segment.length > 0).copied().collect();
     match (segments, filled.as_slice()) {
         ([first, ..], []) => in_place(files, session, *first),
         (_, [only]) => in_place(files, session, *only),
         (_, [.., last]) => join(files, session, *last, &filled),
-        ([], []) => Err(StoreError::failed("nothing was appended")),
+        ([], []) => Err(StoreError::failed("the session has no segments")),
     }
 }
 
-/// Its bytes and its name were synced when it was appended.
-fn in_place(files: &dyn Files, session: SessionId, segment: Segment) -> Result<Name, StoreError> {
+/// Returns the segment as the object. Its bytes and its name were synced when it was appended.
+fn in_place(files: &dyn Files, session: SessionId, segment: Segment) -> Result<FileName, StoreError> {
     let object = segment.name(session);
     match files.look(object).map_err(failure)? {
         Some(size) if size == segment.length => Ok(object),
@@ -62,35 +63,35 @@ fn in_place(files: &dyn Files, session: SessionId, segment: Segment) -> Result<N
     }
 }
 
-fn join(files: &dyn Files, session: SessionId, last: Segment, segments: &[Segment]) -> Result<Name, StoreError> {
+fn join(files: &dyn Files, session: SessionId, last: Segment, segments: &[Segment]) -> Result<FileName, StoreError> {
     let object = last.name(session);
     let total = segments.iter().map(|segment| segment.length).sum();
     if !is_joined(files, object, last, total)? {
         match copy_all(files, object, segments) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // Another seal was faster, and has given the file its name, so that this one may have begun a new one.
-                // Or a segment is gone.
+                // Either another seal was faster and has renamed the file; this one may then have created a new file.
+                // Or a segment is missing.
                 files.remove(object.joining()).map_err(failure)?;
                 if !is_joined(files, object, last, total)? {
                     return Err(damaged(object));
                 }
             }
             Err(error) => {
-                // A full disk, most likely. What was copied is not left to fill it; a seal beside this one meets the
-                // same fault or copies anew.
+                // Most likely the disk is full, so the incomplete copy is removed. A seal that runs at the same time
+                // fails in the same way or copies again.
                 let _ = files.remove(object.joining());
                 return Err(failure(error));
             }
         }
     }
-    // Also when it was found joined: whoever named it may not have come to this line.
+    // Also if the file was already joined: the process that renamed it may have crashed before this line.
     files.sync_directory(object).map_err(failure)?;
     Ok(object)
 }
 
-/// Whether the last segment's file holds all of them.
-fn is_joined(files: &dyn Files, object: Name, last: Segment, total: u64) -> Result<bool, StoreError> {
+/// Whether the last segment's file contains all segments.
+fn is_joined(files: &dyn Files, object: FileName, last: Segment, total: u64) -> Result<bool, StoreError> {
     match files.look(object).map_err(failure)? {
         Some(size) if size == total => Ok(true),
         Some(size) if size == last.length => Ok(false),
@@ -98,9 +99,9 @@ fn is_joined(files: &dyn Files, object: Name, last: Segment, total: u64) -> Resu
     }
 }
 
-fn copy_all(files: &dyn Files, object: Name, segments: &[Segment]) -> io::Result<()> {
+fn copy_all(files: &dyn Files, object: FileName, segments: &[Segment]) -> io::Result<()> {
     let joining = object.joining();
-    // Not emptied: another seal of the same segments may be writing the same bytes to it.
+    // Not truncated: another seal of the same segments may be writing the same bytes to it.
     let file = files.create_or_open(joining)?;
     let mut offset = 0;
     for segment in segments {
@@ -112,8 +113,8 @@ fn copy_all(files: &dyn Files, object: Name, segments: &[Segment]) -> io::Result
     files.rename(joining, object)
 }
 
-/// Where in its file a segment lies, before which the others have `before` bytes. The open file tells, not its name:
-/// a seal beside this one, or one that was lost, may give the name to what it has joined.
+/// The range of a segment in its file, if the segments before it have `before` bytes. The length comes from the open
+/// file and not from the name: another seal, or one whose claim has expired, may give the name to its joined file.
 fn bytes_of(segment: Segment, file: &File, before: u64) -> io::Result<Range<u64>> {
     let length = file.metadata()?.len();
     if length == segment.length {
@@ -125,21 +126,26 @@ fn bytes_of(segment: Segment, file: &File, before: u64) -> io::Result<Range<u64>
     }
 }
 
-/// Removes what the attempts of a session have left, but for the object that is kept.
-pub(super) fn remove_all(files: &dyn Files, session: SessionId, attempts: u32, keep: Option<Name>) -> io::Result<()> {
+/// Removes all files of the attempts of a session, except for the object to keep.
+pub(super) fn remove_all(
+    files: &dyn Files,
+    session: SessionId,
+    attempts: u32,
+    keep: Option<FileName>,
+) -> io::Result<()> {
     for number in 1..=attempts {
-        [Form::Joining, Form::Joined, Form::Segment]
+        [FileForm::Joining, FileForm::Joined, FileForm::Segment]
             .into_iter()
-            .map(|form| Name::new(session, number, form))
+            .map(|form| FileName::new(session, number, form))
             .filter(|name| Some(*name) != keep)
             .try_for_each(|name| files.remove(name))?;
     }
-    // The session will be said to have left nothing: what came back with a loss of power would stay for ever.
-    files.sync_directory(Name::new(session, attempts, Form::Segment))
+    // After this answer, the session is deleted. A file that returned after a power failure would stay forever.
+    files.sync_directory(FileName::new(session, attempts, FileForm::Segment))
 }
 
-fn damaged(object: Name) -> StoreError {
+fn damaged(object: FileName) -> StoreError {
     StoreError::failed(format!(
-        "the segments of {object} are missing or do not have the length they were stored with"
+        "the segments of {object} are missing or do not have their recorded lengths"
     ))
 }

@@ -1,21 +1,21 @@
-//! Which segments a session consists of: the state that travels with it.
+//! The list of the segments of a session. It is stored in the session's state and part records.
 
 use registry::store::StoreError;
 use registry::store::sessions::SessionId;
 
-use crate::files::{Form, Name};
+use crate::files::{FileForm, FileName};
 
 /// The first byte of a state or part record.
 const FORMAT: u8 = 1;
 
-/// How many segments a state lists itself. More of them move to a part record together, so that neither the state
-/// grows with the number of bodies, nor does every body cost a record.
+/// The maximum number of segments that a state lists itself. Beyond it, the listed segments move to a part record
+/// together. So the state does not grow with the number of bodies, and not every body costs a record.
 const MAX_INLINE: usize = 16;
 
-/// Bytes of one entry: number and length, little-endian.
+/// The size of one entry in bytes: number and length, little-endian.
 const ENTRY: usize = 4 + 8;
 
-/// One body's file.
+/// The file of one body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Segment {
     pub(super) number: u32,
@@ -23,12 +23,12 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    pub(super) fn name(self, session: SessionId) -> Name {
-        Name::new(session, self.number, Form::Segment)
+    pub(super) fn name(self, session: SessionId) -> FileName {
+        FileName::new(session, self.number, FileForm::Segment)
     }
 }
 
-/// Reads a state or a part record; the state of a session that holds nothing is empty.
+/// Reads a state or a part record. The state of a session without stored bytes is empty.
 pub(super) fn decode(record: &[u8]) -> Result<Vec<Segment>, StoreError> {
     let Some((&format, entries)) = record.split_first() else {
         return Ok(Vec::new());
@@ -36,7 +36,7 @@ pub(super) fn decode(record: &[u8]) -> Result<Vec<Segment>, StoreError> {
     let (entries, rest) = entries.as_chunks::<ENTRY>();
     if format != FORMAT || !rest.is_empty() {
         return Err(StoreError::failed(
-            "the state of an upload is not in a format that this version writes",
+            "the state of an upload has a format that this version does not know",
         ));
     }
     Ok(entries
@@ -58,14 +58,14 @@ fn encode(segments: &[Segment]) -> Vec<u8> {
     record
 }
 
-/// The state and the part record after one more segment.
+/// Returns the state and the part record after one more segment.
 pub(super) fn extend(mut segments: Vec<Segment>, segment: Segment) -> (Vec<u8>, Option<Vec<u8>>) {
     let part = (segments.len() >= MAX_INLINE).then(|| encode(&std::mem::take(&mut segments)));
     segments.push(segment);
     (encode(&segments), part)
 }
 
-/// All segments of an upload, in order, checked against its size.
+/// Returns all segments of an upload in order, and checks them against its size.
 pub(super) fn collect(parts: &[Vec<u8>], state: &[u8], size: u64) -> Result<Vec<Segment>, StoreError> {
     let mut segments = Vec::new();
     for record in parts.iter().map(Vec::as_slice).chain([state]) {
@@ -111,10 +111,10 @@ mod tests {
     }
 
     #[test]
-    fn a_state_that_is_damaged_is_refused() {
+    fn a_damaged_state_is_refused() {
         let (state, _) = extend(Vec::new(), Segment { number: 1, length: 1 });
         assert!(decode(&state[..state.len() - 1]).is_err());
         assert!(decode(&[2]).is_err());
-        assert!(collect(&[], &[], 0).is_err(), "nothing was ever appended");
+        assert!(collect(&[], &[], 0).is_err(), "there is no segment");
     }
 }

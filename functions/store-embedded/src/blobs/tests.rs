@@ -15,9 +15,9 @@ use registry::store::blobs::BodyError;
 use tempfile::TempDir;
 
 use super::*;
-use crate::files::Form;
-use crate::files::recorded::Call::{Create, SyncDirectory, SyncFile, Write};
-use crate::files::recorded::{Call, Recorded};
+use crate::files::FileForm;
+use crate::files::recorded::FileCall::{Create, SyncDirectory, SyncFile, Write};
+use crate::files::recorded::{FileCall, RecordedFiles};
 
 const SESSION: SessionId = SessionId(42);
 const NO_SPACE: i32 = 28;
@@ -25,19 +25,19 @@ const IO_ERROR: i32 = 5;
 
 struct Store {
     blobs: Arc<DiskBlobs>,
-    files: Arc<Recorded>,
+    files: Arc<RecordedFiles>,
     directory: TempDir,
 }
 
 impl Store {
     fn new(upload_memory: u64) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let files = Arc::new(Recorded::open(&directory.path().join("blobs")));
+        let files = Arc::new(RecordedFiles::open(&directory.path().join("blobs")));
         Self {
             blobs: Arc::new(DiskBlobs::new(
                 files.clone(),
                 Sync::Full,
-                Room::new(upload_memory, Options::MEMORY_TIMEOUT),
+                UploadMemory::new(upload_memory, Options::MEMORY_TIMEOUT),
             )),
             files,
             directory,
@@ -93,8 +93,8 @@ fn cx() -> Context {
     }
 }
 
-fn segment(number: u32) -> Name {
-    Name::new(SESSION, number, Form::Segment)
+fn segment(number: u32) -> FileName {
+    FileName::new(SESSION, number, FileForm::Segment)
 }
 
 fn whole(location: Location) -> ObjectToDelete {
@@ -104,8 +104,8 @@ fn whole(location: Location) -> ObjectToDelete {
     }
 }
 
-fn of_segment(calls: &[Call], number: u32) -> Vec<(Call, Form, u32)> {
-    calls.iter().map(|call| (*call, Form::Segment, number)).collect()
+fn of_segment(calls: &[FileCall], number: u32) -> Vec<(FileCall, FileForm, u32)> {
+    calls.iter().map(|call| (*call, FileForm::Segment, number)).collect()
 }
 
 #[tokio::test]
@@ -267,7 +267,7 @@ async fn uploads_hold_no_more_than_their_bound() {
 
 #[tokio::test]
 async fn uploads_that_stall_do_not_keep_others_out() {
-    // Room for two.
+    // UploadMemory for two.
     let store = Store::new(256 << 10);
     let stalled: Vec<_> = (1..=5)
         .map(|session| {
@@ -336,7 +336,7 @@ async fn uploads_that_stall_after_a_write_hold_nothing() {
         })
         .collect();
     let all_is_free = async {
-        while store.blobs.room.free() < MEMORY || store.files() < stalled.len() {
+        while store.blobs.upload_memory.free() < MEMORY || store.files() < stalled.len() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -369,7 +369,10 @@ async fn uploads_that_trickle_do_not_keep_others_out() {
         })
         .collect();
     tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(store.blobs.room.is_short(), "there is not enough for all of them");
+    assert!(
+        store.blobs.upload_memory.is_short(),
+        "there is not enough for all of them"
+    );
     for number in 1..=3 {
         let attempt = Attempt {
             session: SESSION,
@@ -389,7 +392,7 @@ async fn uploads_that_trickle_do_not_keep_others_out() {
             "it goes on, and is not given up"
         );
     }
-    assert_eq!(store.blobs.room.free(), 256 << 10);
+    assert_eq!(store.blobs.upload_memory.free(), 256 << 10);
 }
 
 /// A byte now and then, for ever.

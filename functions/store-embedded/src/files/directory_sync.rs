@@ -1,22 +1,22 @@
-//! Shares directory syncs between those who need one at the same time.
+//! Shares directory syncs between callers that need one at the same time.
 
 use std::io;
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// Runs a sync for many callers. A caller is served by a sync that *started* after its call, because one that is under
-/// way may have passed the caller's entry already; so at most one runs and one more is waited for.
+/// Runs a sync for many callers. A caller needs a sync that *started* after its call, because a running sync may
+/// already have passed the caller's entry. So at most one sync runs and at most one more is pending.
 #[derive(Debug, Default)]
 pub(super) struct DirectorySync {
-    state: Mutex<State>,
+    state: Mutex<SyncRuns>,
     ended: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct SyncRuns {
     started: u64,
     done: u64,
-    /// The last run that failed. Runs before it that were not answered yet are reported as failed too, which is the
-    /// safe side of a rare case.
+    /// The last run that failed. Callers of earlier runs who have not read their result yet get this error too. This is
+    /// rare, and safe.
     failed: Option<(u64, i32)>,
 }
 
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sync_under_way_does_not_serve_a_later_caller() {
+    fn a_running_sync_does_not_serve_a_later_caller() {
         let sync = Arc::new(DirectorySync::default());
         let runs = Arc::new(AtomicUsize::new(0));
         let (entered_tx, entered) = mpsc::channel();

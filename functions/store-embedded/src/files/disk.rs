@@ -12,30 +12,31 @@ use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::directory_sync::DirectorySync;
-use super::{Files, Name, exists, open_directory};
+use super::{FileName, Files, exists, open_directory};
 use crate::Sync;
 use crate::space::Space;
 use crate::watch::PathWatch;
 
-/// How many directories objects are spread over: enough that none of them is the one lock of all uploads, few enough
-/// that uploads at the same time often meet in one and share its sync, and that all can be kept open.
+/// The number of directories that contain objects. They are enough that uploads do not all wait for the lock of one
+/// directory. They are few enough that simultaneous uploads often share the sync of one directory, and that all
+/// directories can stay open.
 const FANOUT: u8 = 16;
 
-/// The most slices that one `pwritev` takes everywhere (`IOV_MAX`).
+/// The maximum number of slices that every platform accepts in one `pwritev` (`IOV_MAX`).
 const MAX_SLICES: usize = 1024;
 
-/// A joined file is synced each time this many bytes were copied, so that the last sync is no long stall and the
-/// pages waiting for the disk stay few.
+/// A joined file is synced each time this number of bytes was copied. So the last sync is short, and few pages wait for
+/// the disk.
 const SYNC_EVERY: u64 = 64 << 20;
 
 /// The buffer of a copy through user space, in bytes.
 const COPY_BUFFER: usize = 512 << 10;
 
-/// File systems of this machine's kernel, by their numbers (statfs(2)): ext2 to ext4, XFS, Btrfs, ZFS, F2FS, bcachefs, tmpfs.
-/// To open a file in one of them waits for no other process or machine, unless a program of the operator's has asked to be
-/// asked first (fanotify(7)), as some scanners for viruses do.
+/// The numbers (statfs(2)) of file systems inside the kernel: ext2 to ext4, XFS, Btrfs, ZFS, F2FS, bcachefs, tmpfs.
+/// Opening a file in them waits for no other process or machine. The exception is a program of the operator that must
+/// approve each open (fanotify(7)), as some virus scanners do.
 #[cfg(target_os = "linux")]
-const OF_THE_KERNEL: [u64; 7] = [
+const KERNEL_FILE_SYSTEMS: [u64; 7] = [
     0xef53,
     0x5846_5342,
     0x9123_683e,
@@ -49,21 +50,21 @@ const OF_THE_KERNEL: [u64; 7] = [
 #[derive(Debug)]
 pub(crate) struct Disk {
     sync: Sync,
-    directories: Vec<Directory>,
+    directories: Vec<BlobDirectory>,
     opens_at_once: bool,
     space: Arc<Space>,
     watch: PathWatch,
 }
 
 #[derive(Debug)]
-struct Directory {
-    // Kept open, so that an object costs the look-up of one name.
+struct BlobDirectory {
+    // Kept open, so that opening an object looks up only one name.
     handle: OwnedFd,
     syncs: DirectorySync,
 }
 
 impl Disk {
-    /// Opens the tree at `root`, making the directories that are missing.
+    /// Opens the tree at `root`, and creates missing directories.
     pub(crate) fn open(root: &Path, sync: Sync) -> io::Result<Self> {
         let mut builder = DirBuilder::new();
         builder.mode(0o700);
@@ -72,7 +73,7 @@ impl Disk {
             _ => {}
         }
         let root_handle = open_directory(root)?;
-        // They are made in order, so that the last one stands for all.
+        // They are created in order, so if the last one exists, all exist.
         if !exists(&root_handle, &directory_name(FANOUT - 1))? {
             for index in 0..FANOUT {
                 match builder.create(root.join(directory_name(index))) {
@@ -86,7 +87,7 @@ impl Disk {
         }
         let directories = (0..FANOUT)
             .map(|index| {
-                Ok(Directory {
+                Ok(BlobDirectory {
                     handle: open_directory(&root.join(directory_name(index)))?,
                     syncs: DirectorySync::default(),
                 })
@@ -95,28 +96,30 @@ impl Disk {
         let paths = (0..FANOUT).map(|index| root.join(directory_name(index)));
         Ok(Self {
             sync,
-            opens_at_once: directories.iter().all(|directory| is_of_the_kernel(&directory.handle)),
+            opens_at_once: directories
+                .iter()
+                .all(|directory| is_kernel_file_system(&directory.handle)),
             directories,
             space: Arc::new(Space::at(root)),
             watch: PathWatch::of(std::iter::once(root.to_owned()).chain(paths))?,
         })
     }
 
-    /// The space that is left for objects.
+    /// The free space for objects.
     pub(crate) fn space(&self) -> &Arc<Space> {
         &self.space
     }
 
-    /// Whether the tree is still the one that was opened.
+    /// Tells whether the tree at the path is still the one that was opened.
     pub(crate) fn watch(&self) -> &PathWatch {
         &self.watch
     }
 
-    fn directory(&self, name: Name) -> &Directory {
+    fn directory(&self, name: FileName) -> &BlobDirectory {
         &self.directories[name.directory()]
     }
 
-    fn open_with(&self, name: Name, flags: OFlags) -> io::Result<File> {
+    fn open_with(&self, name: FileName, flags: OFlags) -> io::Result<File> {
         let handle = rustix::fs::openat(
             &self.directory(name).handle,
             name.to_string(),
@@ -128,14 +131,14 @@ impl Disk {
 }
 
 #[cfg(target_os = "linux")]
-fn is_of_the_kernel(directory: &OwnedFd) -> bool {
+fn is_kernel_file_system(directory: &OwnedFd) -> bool {
     let kind = rustix::fs::fstatfs(directory).ok();
     kind.and_then(|kind| u64::try_from(kind.f_type).ok())
-        .is_some_and(|kind| OF_THE_KERNEL.contains(&kind))
+        .is_some_and(|kind| KERNEL_FILE_SYSTEMS.contains(&kind))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn is_of_the_kernel(_: &OwnedFd) -> bool {
+fn is_kernel_file_system(_: &OwnedFd) -> bool {
     false
 }
 
@@ -144,11 +147,11 @@ fn directory_name(index: u8) -> String {
 }
 
 impl Files for Disk {
-    fn create(&self, name: Name) -> io::Result<File> {
+    fn create(&self, name: FileName) -> io::Result<File> {
         self.open_with(name, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)
     }
 
-    fn write(&self, _: Name, file: &File, mut parts: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+    fn write(&self, _: FileName, file: &File, mut parts: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
         self.space.admit(parts.iter().map(|part| part.len() as u64).sum())?;
         IoSlice::advance_slices(&mut parts, 0);
         while !parts.is_empty() {
@@ -166,17 +169,17 @@ impl Files for Disk {
         Ok(())
     }
 
-    fn open(&self, name: Name) -> io::Result<File> {
+    fn open(&self, name: FileName) -> io::Result<File> {
         self.open_with(name, OFlags::RDONLY)
     }
 
     #[cfg(target_os = "linux")]
-    fn open_cached(&self, name: Name) -> io::Result<Option<File>> {
+    fn open_cached(&self, name: FileName) -> io::Result<Option<File>> {
         use rustix::fs::{ResolveFlags, openat2};
         let opened = openat2(
             &self.directory(name).handle,
             name.to_string(),
-            // The file that somebody may have put there is waited for no more than the disk.
+            // Another program may have put a special file, such as a FIFO, here. Opening it must not block.
             OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK,
             Mode::empty(),
             ResolveFlags::CACHED,
@@ -184,13 +187,13 @@ impl Files for Disk {
         match opened {
             Ok(handle) => Ok(Some(File::from(handle))),
             Err(Errno::NOENT) => Err(Errno::NOENT.into()),
-            // Also where the kernel, or a sandbox, does not know the call: opened in the plain way, the file tells.
+            // Also if the kernel or a sandbox does not support the call: the plain open then returns the actual error.
             Err(_) => Ok(None),
         }
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn open_cached(&self, _: Name) -> io::Result<Option<File>> {
+    fn open_cached(&self, _: FileName) -> io::Result<Option<File>> {
         Ok(None)
     }
 
@@ -198,11 +201,11 @@ impl Files for Disk {
         self.opens_at_once
     }
 
-    fn create_or_open(&self, name: Name) -> io::Result<File> {
+    fn create_or_open(&self, name: FileName) -> io::Result<File> {
         self.open_with(name, OFlags::WRONLY | OFlags::CREATE)
     }
 
-    fn look(&self, name: Name) -> io::Result<Option<u64>> {
+    fn look(&self, name: FileName) -> io::Result<Option<u64>> {
         let directory = &self.directory(name).handle;
         match rustix::fs::statat(directory, name.to_string(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(u64::try_from(stat.st_size).unwrap_or_default())),
@@ -211,7 +214,7 @@ impl Files for Disk {
         }
     }
 
-    fn copy(&self, name: Name, from: &File, range: Range<u64>, to: &File, mut offset: u64) -> io::Result<()> {
+    fn copy(&self, name: FileName, from: &File, range: Range<u64>, to: &File, mut offset: u64) -> io::Result<()> {
         let mut start = range.start;
         while start < range.end {
             let step = (range.end - start).min(SYNC_EVERY);
@@ -229,15 +232,15 @@ impl Files for Disk {
         Ok(())
     }
 
-    fn sync_file(&self, _: Name, file: &File) -> io::Result<()> {
+    fn sync_file(&self, _: FileName, file: &File) -> io::Result<()> {
         match self.sync {
-            // The length of a file is among what fdatasync writes: POSIX counts what is needed to read the data back.
+            // fdatasync also writes the length of the file: POSIX includes what is needed to read the data back.
             Sync::Full => file.sync_data(),
             Sync::Off => Ok(()),
         }
     }
 
-    fn sync_directory(&self, name: Name) -> io::Result<()> {
+    fn sync_directory(&self, name: FileName) -> io::Result<()> {
         let directory = self.directory(name);
         match self.sync {
             Sync::Full => directory.syncs.run(|| Ok(rustix::fs::fsync(&directory.handle)?)),
@@ -245,26 +248,26 @@ impl Files for Disk {
         }
     }
 
-    fn rename(&self, from: Name, to: Name) -> io::Result<()> {
+    fn rename(&self, from: FileName, to: FileName) -> io::Result<()> {
         let source = &self.directory(from).handle;
         let target = &self.directory(to).handle;
         Ok(rustix::fs::renameat(source, from.to_string(), target, to.to_string())?)
     }
 
-    fn remove(&self, name: Name) -> io::Result<()> {
+    fn remove(&self, name: FileName) -> io::Result<()> {
         match rustix::fs::unlinkat(&self.directory(name).handle, name.to_string(), AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn names(&self, directory: usize, visit: &mut dyn FnMut(Name)) -> io::Result<bool> {
+    fn names(&self, directory: usize, visit: &mut dyn FnMut(FileName)) -> io::Result<bool> {
         let Some(directory) = self.directories.get(directory) else {
             return Ok(false);
         };
         for entry in Dir::read_from(&directory.handle)? {
-            // What has another name was put there by somebody else.
-            if let Some(name) = entry?.file_name().to_str().ok().and_then(Name::parse) {
+            // Other programs put files with other names here.
+            if let Some(name) = entry?.file_name().to_str().ok().and_then(FileName::parse) {
                 visit(name);
             }
         }
@@ -277,15 +280,16 @@ impl Files for Disk {
     }
 }
 
-/// Copies without passing the bytes through this process; answers how many it copied, which is fewer than `length`
-/// where the platform or the file system cannot go on.
+/// Copies inside the kernel, so that the bytes do not pass through this process. Returns the number of copied bytes. It
+/// is below `length` if the platform or the file system cannot continue.
 #[cfg(target_os = "linux")]
 fn copy_in_kernel(from: &File, to: &File, mut start: u64, mut offset: u64, length: u64) -> io::Result<u64> {
     let mut copied = 0;
     while copied < length {
         let step = usize::try_from(length - copied).unwrap_or(usize::MAX);
         match rustix::fs::copy_file_range(from, Some(&mut start), to, Some(&mut offset), step) {
-            // Some file systems answer 0 where there are bytes; the copy through a buffer tells the end from that.
+            // Some file systems return 0 before the end; the copy through a buffer then distinguishes this from the
+            // end.
             Ok(0) | Err(Errno::XDEV | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL | Errno::PERM) => break,
             Ok(moved) => copied += moved as u64,
             Err(Errno::INTR) => {}
@@ -327,10 +331,10 @@ mod tests {
     use registry::store::sessions::SessionId;
 
     use super::*;
-    use crate::files::Form;
+    use crate::files::FileForm;
 
-    fn name(number: u32) -> Name {
-        Name::new(SessionId(7), number, Form::Segment)
+    fn name(number: u32) -> FileName {
+        FileName::new(SessionId(7), number, FileForm::Segment)
     }
 
     fn noise(length: usize) -> Vec<u8> {
@@ -340,7 +344,7 @@ mod tests {
     type Copy = fn(&Disk, &File, &File, u64) -> io::Result<()>;
 
     #[test]
-    fn objects_are_private_and_named_once() {
+    fn objects_are_private_and_their_names_are_used_once() {
         let root = tempfile::tempdir().unwrap();
         let tree = root.path().join("blobs");
         let disk = Disk::open(&tree, Sync::Full).unwrap();
@@ -354,14 +358,14 @@ mod tests {
             );
         }
         assert!(tree.join("0").join(name(1).to_string()).is_file());
-        // Opened again, also by another process at the same time.
+        // A second open succeeds, as it does in another process at the same time.
         let again = Disk::open(&tree, Sync::Off).unwrap();
         assert_eq!(again.look(name(1)).unwrap(), Some(0));
         assert_eq!(std::fs::read_dir(&tree).unwrap().count(), usize::from(FANOUT));
     }
 
     #[test]
-    fn a_name_is_never_followed_elsewhere() {
+    fn a_symbolic_link_is_never_followed() {
         let root = tempfile::tempdir().unwrap();
         let disk = Disk::open(&root.path().join("blobs"), Sync::Off).unwrap();
         let outside = root.path().join("outside");
@@ -388,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn both_ways_to_copy_give_the_same_bytes() {
+    fn both_ways_of_copying_write_the_same_bytes() {
         let root = tempfile::tempdir().unwrap();
         let disk = Disk::open(&root.path().join("blobs"), Sync::Off).unwrap();
         let bytes = noise(2 * COPY_BUFFER + 77);
@@ -406,7 +410,7 @@ mod tests {
             let mut read = vec![0; bytes.len()];
             disk.open(name(number)).unwrap().read_exact_at(&mut read, 5).unwrap();
             assert!(read == bytes, "way {number}");
-            // A source that is shorter than it should be is not taken for the whole.
+            // A source that is too short is an error, not a complete copy.
             let error = copy(&disk, &source, &target, length + 1).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "way {number}");
         }
@@ -422,7 +426,7 @@ mod tests {
         let target = disk.create(name(2)).unwrap();
         let source = disk.open(name(1)).unwrap();
         assert_eq!(copy_in_kernel(&source, &target, 0, 0, 5000).unwrap(), 5000);
-        // What it cannot copy, it leaves to the other way: here more than there is, and a pipe.
+        // The kernel copies only what it can: here fewer bytes than requested, and nothing to a pipe.
         assert_eq!(copy_in_kernel(&source, &target, 4000, 0, 5000).unwrap(), 1000);
         let (_, pipe) = io::pipe().unwrap();
         let pipe = File::from(OwnedFd::from(pipe));

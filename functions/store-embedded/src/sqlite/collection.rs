@@ -1,8 +1,8 @@
-//! Collection: what nothing names any more goes, a bounded number of rows in each transaction.
+//! Collection: removes unreferenced rows, a bounded number in each transaction.
 //!
-//! What may go is looked for without the writer, by a reader, and asked again in the transaction that removes it: so
-//! pushes wait for removals only, and never for the walk. Nothing here needs the mark to be safe; it is there for
-//! clients between a HEAD and the manifest that will refer to what they were told is there.
+//! A reader looks for candidates without the writer. The transaction that removes a row checks it again. So pushes wait
+//! only for removals and never for the walk. The transactions are safe without marks. The mark protects clients: a HEAD
+//! tells a client that a blob exists before the client pushes the manifest that refers to it.
 
 pub(super) mod deletion_queue;
 mod metadata;
@@ -17,7 +17,7 @@ use rusqlite::params;
 use super::SqliteStore;
 use super::values::{Columns, bits, timestamp};
 
-/// Every statement that walks.
+/// All statements that walk.
 #[cfg(test)]
 pub(super) const STATEMENTS: &[&str] = &[
     metadata::EDGES,
@@ -25,16 +25,16 @@ pub(super) const STATEMENTS: &[&str] = &[
     metadata::BACK_LINKS,
     metadata::BLOBS,
     metadata::CATALOG,
-    deletion_queue::GRAVES,
+    deletion_queue::PENDING_DELETIONS,
 ];
 
-/// The most rows that one transaction walks over or removes.
+/// The maximum number of rows that one transaction walks over or removes.
 const MAX_ROWS: usize = 256;
 
 #[async_trait]
 impl CollectionStore for SqliteStore {
     async fn begin_pass(&self, cx: Context, pass: Uid, until: Timestamp) -> Result<PassStart, StoreError> {
-        // Ordered, here and in `checkpoint`: a pass that is lost with the power is walked again.
+        // Ordered, here and in `checkpoint`: after a power failure, lost progress of a pass is only walked again.
         self.write_ordered(cx, move |rows| {
             let present = rows.one("SELECT holder, until, cursor FROM pass WHERE id = 1", [], |row| {
                 Ok((row.uid(0)?, row.timestamp(1)?, row.value::<Option<String>>(2)?))
@@ -98,7 +98,10 @@ impl CollectionStore for SqliteStore {
         after: Option<&Cursor>,
         limit: usize,
     ) -> Result<Slice<PendingDeletion>, StoreError> {
-        let after = after.map_or(Ok(deletion_queue::Place::first()), deletion_queue::Place::parse)?;
+        let after = after.map_or(
+            Ok(deletion_queue::DeletionPosition::first()),
+            deletion_queue::DeletionPosition::parse,
+        )?;
         self.walk(cx, move |rows| {
             deletion_queue::pending_deletions(rows, before, &after, limit)
         })
@@ -114,7 +117,8 @@ impl CollectionStore for SqliteStore {
     async fn forget(&self, cx: Context, pending_deletions: &[PendingDeletion]) -> Result<(), StoreError> {
         for some in pending_deletions.chunks(MAX_ROWS) {
             let some = some.to_vec();
-            // Ordered: what comes back with a loss of power names objects that are gone, and is forgotten again.
+            // Ordered: after a power failure, a restored row refers to an object that does not exist, and is removed
+            // again.
             self.write_ordered(cx, move |rows| {
                 some.iter()
                     .try_for_each(|pending_deletion| deletion_queue::forget(rows, pending_deletion))

@@ -1,4 +1,4 @@
-//! Names: the reads, and the way from the contract to the operations that write.
+//! Metadata: the reads, and the calls of the operations that write.
 
 pub(super) mod objects;
 mod publish;
@@ -14,12 +14,12 @@ use registry::store::metadata::{
 use registry::store::{Context, Location, Page, StoreError};
 use rusqlite::{Row, params};
 
-use self::objects::Recorded;
+use self::objects::DefectRecord;
 use super::SqliteStore;
-use super::rows::{Failure, Rows};
+use super::rows::{OperationFailure, Rows};
 use super::values::{Columns, integer, one_more, page};
 
-/// What is recorded as wrong with the bytes of a digest. The index holds the few rows for which something is.
+/// The recorded defect of a digest's bytes. The index contains only the few rows with a defect.
 macro_rules! defect_of {
     ($digest:literal) => {
         concat!(
@@ -43,11 +43,12 @@ macro_rules! manifest_columns {
     };
 }
 
-/// How many these are, and how many those of a tag.
+/// The number of these columns, and the number of a tag's columns.
 const MANIFEST_COLUMNS: usize = 9;
 const TAG_COLUMNS: usize = 6;
 
-/// Whether the manifest of a tag in the repository `?1` is recorded as damaged. The index holds the few that are.
+/// Whether the manifest of a tag in the repository `?1` is recorded as damaged. The index contains only damaged
+/// manifests.
 macro_rules! is_suspect {
     () => {
         "EXISTS (SELECT 1 FROM manifest AS damaged INDEXED BY manifest_condemned WHERE damaged.repository = ?1 \
@@ -82,7 +83,7 @@ impl MetadataStore for SqliteStore {
         };
         let (repository, digest) = of();
         self.write(cx, move |rows| {
-            // What was read may be unlinked by now.
+            // The link may have been removed after the read.
             publish::unmark_link(rows, &repository, &digest)?;
             let found = link(rows, &repository, &digest)?;
             Ok(found.map(|(link, _)| link))
@@ -147,8 +148,8 @@ impl MetadataStore for SqliteStore {
                 ),
                 params![repository.as_str(), tag.as_str()],
                 |row| {
-                    let is_there: bool = row.value(MANIFEST_COLUMNS + TAG_COLUMNS)?;
-                    let manifest = is_there.then(|| manifest(row)).transpose()?;
+                    let exists: bool = row.value(MANIFEST_COLUMNS + TAG_COLUMNS)?;
+                    let manifest = exists.then(|| manifest(row)).transpose()?;
                     Ok((tag_of(row, MANIFEST_COLUMNS)?, manifest))
                 },
             )
@@ -163,7 +164,7 @@ impl MetadataStore for SqliteStore {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Page<Tag>, StoreError> {
-        // No tag is empty, so that "after nothing" is "after the empty text".
+        // No tag is empty, so the empty text means "from the start".
         let (repository, after) = (repository.clone(), after.unwrap_or_default().to_owned());
         let tags = self.read(cx, move |rows| {
             rows.all(
@@ -315,7 +316,7 @@ impl MetadataStore for SqliteStore {
         let recorded = self.read(cx, move |rows| {
             objects::is_recorded(rows, of.0.as_ref(), &of.1, &of.2, defect)
         });
-        if let Recorded::Already(answer) = recorded.await? {
+        if let DefectRecord::Already(answer) = recorded.await? {
             return Ok(answer);
         }
         self.write(cx, move |rows| {
@@ -374,7 +375,7 @@ impl MetadataStore for SqliteStore {
     }
 
     async fn put_manifest(&self, cx: Context, put: &PutManifest) -> Result<ManifestPut, StoreError> {
-        let put = publish::Manifest::new(put)?;
+        let put = publish::ManifestWrite::new(put)?;
         self.write(cx, move |rows| put.publish(rows, cx)).await
     }
 
@@ -407,8 +408,8 @@ impl MetadataStore for SqliteStore {
     }
 }
 
-/// A link, and whether a collection has marked it.
-fn link(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -> Result<Option<(Link, bool)>, Failure> {
+/// A link, and whether a collection pass has marked it.
+fn link(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -> Result<Option<(Link, bool)>, OperationFailure> {
     rows.one(
         concat!(
             "SELECT store, key, size, incarnation, condemned IS NOT NULL, ",
@@ -428,23 +429,23 @@ fn link(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -> Result<Op
     )
 }
 
-/// A row under a subject, out of its two columns.
-pub(super) fn referrer(row: &Row<'_>, descriptor: usize, omitted: usize) -> Result<Referrer, Failure> {
+/// Reads a referrer from its two columns.
+pub(super) fn referrer(row: &Row<'_>, descriptor: usize, omitted: usize) -> Result<Referrer, OperationFailure> {
     let text = row
         .get_ref(descriptor)?
         .as_str()
-        .map_err(|error| Failure::Damaged(error.to_string()))?;
+        .map_err(|error| OperationFailure::Damaged(error.to_string()))?;
     Ok(Referrer {
-        descriptor: serde_json::from_str(text).map_err(|error| Failure::Damaged(error.to_string()))?,
+        descriptor: serde_json::from_str(text).map_err(|error| OperationFailure::Damaged(error.to_string()))?,
         annotations_omitted: row.value(omitted)?,
     })
 }
 
-fn manifest(row: &Row<'_>) -> Result<ManifestRecord, Failure> {
+fn manifest(row: &Row<'_>) -> Result<ManifestRecord, OperationFailure> {
     let content: Option<&[u8]> = row
         .get_ref(5)?
         .as_blob_or_null()
-        .map_err(|error| Failure::Damaged(error.to_string()))?;
+        .map_err(|error| OperationFailure::Damaged(error.to_string()))?;
     Ok(ManifestRecord {
         media_type: row.parsed(0)?,
         size: row.unsigned(1)?,
@@ -460,7 +461,7 @@ fn manifest(row: &Row<'_>) -> Result<ManifestRecord, Failure> {
     })
 }
 
-fn tag_record(rows: &Rows<'_>, repository: &RepositoryName, tag: &str) -> Result<Option<TagRecord>, Failure> {
+fn tag_record(rows: &Rows<'_>, repository: &RepositoryName, tag: &str) -> Result<Option<TagRecord>, OperationFailure> {
     rows.one(
         concat!(
             "SELECT digest, media_type, size, version, at, ",
@@ -472,8 +473,8 @@ fn tag_record(rows: &Rows<'_>, repository: &RepositoryName, tag: &str) -> Result
     )
 }
 
-/// A tag out of its columns, which begin with number `first`.
-fn tag_of(row: &Row<'_>, first: usize) -> Result<TagRecord, Failure> {
+/// Reads a tag from its columns, which start at column `first`.
+fn tag_of(row: &Row<'_>, first: usize) -> Result<TagRecord, OperationFailure> {
     Ok(TagRecord {
         digest: row.parsed(first)?,
         media_type: row.parsed(first + 1)?,

@@ -1,7 +1,7 @@
 //! Connections that only read.
 //!
-//! A read runs on the caller's thread when that cannot keep the thread from others for long: on a connection that is
-//! open, while another worker thread stays free ([`Inline`]), and without waiting for a lock. Everything else runs on
+//! A read runs on the caller's thread if it cannot block that thread for long. This requires an open connection and
+//! another worker thread that stays free ([`Inline`]), and the read must not wait for a lock. Everything else runs on
 //! threads that may block: opening a connection, and waiting for a process that recovers the log after a crash.
 
 use std::path::{Path, PathBuf};
@@ -12,42 +12,42 @@ use registry::store::{Context, Reason, StoreError};
 use rusqlite::Connection;
 use tokio::time::timeout_at;
 
-use super::rows::{Counters, Failure, Rows};
-use super::schema::{Role, connect};
+use super::rows::{OperationFailure, RowCounters, Rows};
+use super::schema::{ConnectionRole, connect};
 use crate::inline::{self, Inline};
 use crate::turns::Turns;
 
-/// A read is tried for at least so long, also when its deadline is over.
+/// The minimum time for which a read is retried, even if its deadline has passed.
 const MIN_WAIT: Duration = Duration::from_secs(1);
 
-/// The wait between two tries of a read that has met a lock.
+/// The delay between two attempts of a read that finds the file locked.
 const RETRY: Duration = Duration::from_millis(1);
 
-/// Lends a connection to whoever reads, opening one when all are lent.
+/// Lends a connection to each read. Opens a new one when all are lent.
 #[derive(Debug)]
 pub(super) struct Readers {
-    connections: Arc<Connections>,
+    connections: Arc<ReaderConnections>,
     turns: Turns,
 }
 
 impl Readers {
-    pub(super) fn new(path: &Path, counters: Arc<Counters>) -> Self {
+    pub(super) fn new(path: &Path, counters: Arc<RowCounters>) -> Self {
         Self {
-            connections: Arc::new(Connections {
+            connections: Arc::new(ReaderConnections {
                 path: path.to_owned(),
                 counters,
                 idle: Mutex::new(Some(Vec::new())),
-                most: OnceLock::new(),
+                maximum: OnceLock::new(),
             }),
             turns: Turns::new(),
         }
     }
 
-    /// Runs `work`, which may run more than once.
+    /// Runs `work`, possibly more than once.
     pub(super) async fn read<T: Send + 'static>(
         &self,
         cx: Context,
-        mut work: impl FnMut(&Rows<'_>) -> Result<T, Failure> + Send + 'static,
+        mut work: impl FnMut(&Rows<'_>) -> Result<T, OperationFailure> + Send + 'static,
     ) -> Result<T, StoreError> {
         if let Some(inline) = Inline::enter().await
             && let Some(outcome) = self.connections.read_inline(&inline, &mut work)?
@@ -57,11 +57,11 @@ impl Readers {
         self.read_blocking(cx, work).await
     }
 
-    /// The same, on a thread that may block: for what reads many rows.
+    /// Like [`Readers::read`], but on a thread that may block: for operations that read many rows.
     pub(super) async fn read_blocking<T: Send + 'static>(
         &self,
         cx: Context,
-        mut work: impl FnMut(&Rows<'_>) -> Result<T, Failure> + Send + 'static,
+        mut work: impl FnMut(&Rows<'_>) -> Result<T, OperationFailure> + Send + 'static,
     ) -> Result<T, StoreError> {
         let left = Duration::from_millis(cx.deadline.millis_since(cx.now));
         let until = Instant::now() + left.max(MIN_WAIT);
@@ -73,51 +73,51 @@ impl Readers {
         timeout_at(until.into(), reading).await.map_err(late)??
     }
 
-    /// Closes all connections that are not lent, and the others when they come back.
+    /// Closes all connections that are not lent. The others are closed when they are returned.
     pub(super) fn close(&self) {
         self.connections.lock().take();
     }
 }
 
 #[derive(Debug)]
-struct Connections {
+struct ReaderConnections {
     path: PathBuf,
-    counters: Arc<Counters>,
-    /// `None` once closed.
+    counters: Arc<RowCounters>,
+    /// `None` after the store was closed.
     idle: Mutex<Option<Vec<Connection>>>,
-    /// How many are kept.
-    most: OnceLock<usize>,
+    /// The maximum number of idle connections that are kept.
+    maximum: OnceLock<usize>,
 }
 
-impl Connections {
+impl ReaderConnections {
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Vec<Connection>>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `None`: it must run where it may block.
+    /// `None`: the read must run on a thread that may block.
     fn read_inline<T>(
         &self,
         _: &Inline,
-        work: impl FnMut(&Rows<'_>) -> Result<T, Failure>,
-    ) -> Result<Option<Result<T, Failure>>, StoreError> {
+        work: impl FnMut(&Rows<'_>) -> Result<T, OperationFailure>,
+    ) -> Result<Option<Result<T, OperationFailure>>, StoreError> {
         let Some(connection) = self.idle()? else {
             return Ok(None);
         };
         let outcome = self.try_on(connection, work);
-        let is_busy = outcome.as_ref().is_err_and(Failure::is_busy);
+        let is_busy = outcome.as_ref().is_err_and(OperationFailure::is_busy);
         Ok((!is_busy).then_some(outcome))
     }
 
-    /// Goes on until `until` as long as another process has the lock.
+    /// Retries until `until` while another process holds the lock.
     fn read_blocking<T>(
         &self,
         until: Instant,
-        mut work: impl FnMut(&Rows<'_>) -> Result<T, Failure>,
+        mut work: impl FnMut(&Rows<'_>) -> Result<T, OperationFailure>,
     ) -> Result<T, StoreError> {
         loop {
             let connection = match self.idle()? {
                 Some(connection) => Ok(connection),
-                None => connect(&self.path, Role::Reader).map_err(Failure::from),
+                None => connect(&self.path, ConnectionRole::Reader).map_err(OperationFailure::from),
             };
             let outcome = connection.and_then(|connection| self.try_on(connection, &mut work));
             match outcome {
@@ -130,14 +130,14 @@ impl Connections {
     fn try_on<T>(
         &self,
         connection: Connection,
-        mut work: impl FnMut(&Rows<'_>) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
+        mut work: impl FnMut(&Rows<'_>) -> Result<T, OperationFailure>,
+    ) -> Result<T, OperationFailure> {
         let outcome = work(&Rows::new(&connection, &self.counters));
         self.take_back(connection);
         outcome
     }
 
-    /// A connection that is open and not lent.
+    /// Takes an open connection that is not lent.
     fn idle(&self) -> Result<Option<Connection>, StoreError> {
         match &mut *self.lock() {
             Some(idle) => Ok(idle.pop()),
@@ -148,12 +148,13 @@ impl Connections {
         }
     }
 
-    /// As many are kept as worker threads can use at a time: each holds its pages and statements. SQLite itself keeps the
-    /// descriptors of the others for those who come later, and closes none while the writer has the file open.
+    /// Keeps at most as many connections as worker threads can use at the same time, because each has its own pages and
+    /// statements. SQLite keeps the file descriptors of the others for later connections. It closes none of them while
+    /// the writer has the file open.
     fn take_back(&self, connection: Connection) {
-        let most = *self.most.get_or_init(inline::workers);
+        let maximum = *self.maximum.get_or_init(inline::workers);
         if let Some(idle) = &mut *self.lock()
-            && idle.len() < most
+            && idle.len() < maximum
         {
             idle.push(connection);
         }
@@ -174,10 +175,10 @@ mod tests {
     use crate::Sync;
     use crate::sqlite::schema::prepare;
 
-    fn cx(patience: u64) -> Context {
+    fn cx(timeout: u64) -> Context {
         Context {
             now: Timestamp(1_000),
-            deadline: Timestamp(1_000 + patience),
+            deadline: Timestamp(1_000 + timeout),
             uid: Uid(1),
             client: ClientKey::INTERNAL,
         }
@@ -186,21 +187,21 @@ mod tests {
     fn readers(directory: &Path) -> Arc<Readers> {
         let path = directory.join("metadata.db");
         std::fs::File::create(&path).unwrap();
-        let mut connection = connect(&path, Role::Writer(Sync::Off)).unwrap();
+        let mut connection = connect(&path, ConnectionRole::Writer(Sync::Off)).unwrap();
         prepare(&mut connection).unwrap();
         Arc::new(Readers::new(&path, Arc::default()))
     }
 
-    /// So many reads at the same moment.
+    /// Runs `count` reads at the same time.
     async fn read_at_once(readers: &Arc<Readers>, count: usize) {
         let all = Arc::new(Barrier::new(count));
         let reads = (0..count).map(|_| {
             let (readers, all) = (Arc::clone(readers), Arc::clone(&all));
             tokio::spawn(async move {
-                let mut met = false;
+                let mut has_waited = false;
                 readers
                     .read(cx(20_000), move |rows| {
-                        if !std::mem::replace(&mut met, true) {
+                        if !std::mem::replace(&mut has_waited, true) {
                             all.wait();
                         }
                         rows.exists("SELECT 1 FROM repository", [])
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 11)]
-    async fn as_many_idle_connections_are_kept_as_there_are_workers() {
+    async fn at_most_one_idle_connection_per_worker_is_kept() {
         let directory = tempfile::tempdir().unwrap();
         let readers = readers(directory.path());
         for (count, kept) in [(3, 3), (11, 11), (12, 11), (30, 11)] {
@@ -230,15 +231,15 @@ mod tests {
         assert!(matches!(closed, Err(StoreError::Unavailable(_))), "{closed:?}");
     }
 
-    /// More reads than the runtime has threads are stuck, and it goes on with everything else; so do other reads.
+    /// More reads than the runtime has threads block. The runtime still runs other tasks and other reads.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn reads_that_are_stuck_leave_a_thread_for_others() {
-        const STUCK: usize = 8;
+        const BLOCKED: usize = 8;
         let directory = tempfile::tempdir().unwrap();
         let readers = readers(directory.path());
         read_at_once(&readers, 2).await;
-        let gate = Arc::new(Barrier::new(STUCK + 1));
-        let stuck: Vec<_> = (0..STUCK)
+        let gate = Arc::new(Barrier::new(BLOCKED + 1));
+        let blocked: Vec<_> = (0..BLOCKED)
             .map(|_| {
                 let (readers, gate) = (Arc::clone(&readers), Arc::clone(&gate));
                 tokio::spawn(async move {
@@ -252,9 +253,9 @@ mod tests {
             })
             .collect();
         for _ in 0..100 {
-            let (answered, told) = tokio::sync::oneshot::channel();
+            let (answered, received) = tokio::sync::oneshot::channel();
             tokio::spawn(async move { answered.send(()) });
-            told.await.unwrap();
+            received.await.unwrap();
             assert!(
                 !readers
                     .read(cx(20_000), |rows| rows.exists("SELECT 1 FROM repository", []))
@@ -263,14 +264,14 @@ mod tests {
             );
         }
         tokio::task::spawn_blocking(move || gate.wait()).await.unwrap();
-        for read in join_all(stuck).await {
+        for read in join_all(blocked).await {
             read.unwrap().unwrap();
         }
     }
 
     /// A read that waits for a thread that may block waits until its deadline.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_read_that_finds_no_thread_ends_at_its_deadline() {
+    async fn a_read_without_a_free_thread_ends_at_its_deadline() {
         let directory = tempfile::tempdir().unwrap();
         let readers = readers(directory.path());
         let mut all = Vec::new();
@@ -278,7 +279,7 @@ mod tests {
             let client = registry::budget::ClientKey::of([10, 0, 0, last].into());
             all.extend(std::iter::from_fn(|| readers.turns.try_take(client)));
         }
-        // Nothing is open yet, so that it must be opened there.
+        // No connection is open yet, so the read needs a thread that may block.
         let started = Instant::now();
         let late = readers.read(cx(1_500), |rows| rows.exists("SELECT 1", [])).await;
         assert!(matches!(late, Err(StoreError::Unavailable(_))), "{late:?}");

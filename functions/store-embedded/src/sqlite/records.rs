@@ -1,4 +1,4 @@
-//! All records, given and taken.
+//! All records: for export, import and checks.
 
 mod read;
 mod write;
@@ -11,13 +11,13 @@ use rusqlite::params;
 
 use super::SqliteStore;
 use super::metadata::objects::defect;
-use super::rows::{Failure, Rows};
-use super::values::{Columns, bits, holding_text};
+use super::rows::{OperationFailure, Rows};
+use super::values::{Columns, bits, link_kind_text};
 
 #[cfg(test)]
 pub(super) use read::STATEMENTS;
 
-/// The most records that one transaction writes.
+/// The maximum number of records that one transaction writes.
 const MAX_WRITTEN: usize = 64;
 
 #[async_trait]
@@ -28,8 +28,8 @@ impl RecordStore for SqliteStore {
         after: Option<&Cursor>,
         limit: usize,
     ) -> Result<Slice<Result<Record, Unreadable>>, StoreError> {
-        let place = after.map_or(Ok(read::Place::first()), read::Place::parse)?;
-        self.walk(cx, move |rows| read::slice(rows, &place, limit)).await
+        let position = after.map_or(Ok(read::RecordPosition::first()), read::RecordPosition::parse)?;
+        self.walk(cx, move |rows| read::slice(rows, &position, limit)).await
     }
 
     async fn place(&self, cx: Context, digest: &Digest) -> Result<Option<RecordedObject>, StoreError> {
@@ -53,20 +53,20 @@ impl RecordStore for SqliteStore {
     async fn lost(&self, cx: Context, back_references: &[BackReference]) -> Result<Vec<BackReference>, StoreError> {
         let back_references = back_references.to_vec();
         self.walk(cx, move |rows| {
-            let mut lost = Vec::new();
-            for hold in &back_references {
-                if !has(rows, hold)? {
-                    lost.push(hold.clone());
+            let mut missing = Vec::new();
+            for back_reference in &back_references {
+                if !has(rows, back_reference)? {
+                    missing.push(back_reference.clone());
                 }
             }
-            Ok(lost)
+            Ok(missing)
         })
         .await
     }
 
     async fn insert(&self, cx: Context, records: &[Record]) -> Result<(), StoreError> {
         for some in records.chunks(MAX_WRITTEN) {
-            let some = some.iter().map(write::Row::new).collect::<Result<Vec<_>, _>>()?;
+            let some = some.iter().map(write::RecordRow::new).collect::<Result<Vec<_>, _>>()?;
             self.write(cx, move |rows| some.iter().try_for_each(|row| row.insert(rows)))
                 .await?;
         }
@@ -74,8 +74,8 @@ impl RecordStore for SqliteStore {
     }
 }
 
-fn has(rows: &Rows<'_>, hold: &BackReference) -> Result<bool, Failure> {
-    match hold {
+fn has(rows: &Rows<'_>, back_reference: &BackReference) -> Result<bool, OperationFailure> {
+    match back_reference {
         BackReference::Edge {
             repository,
             target,
@@ -96,7 +96,7 @@ fn has(rows: &Rows<'_>, hold: &BackReference) -> Result<bool, Failure> {
                 digest.to_string(),
                 repository.as_str(),
                 bits(*uid),
-                holding_text(*link_kind)
+                link_kind_text(*link_kind)
             ],
         ),
     }

@@ -1,35 +1,36 @@
-//! The statements of one operation: bound, cached, and counted.
+//! The statements of one operation. They are bound, cached, and counted.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use registry::store::{Reason, StoreError};
 use rusqlite::{Connection, ErrorCode, Params, Row};
 
-/// What the operations of one store have asked of its tables since it was opened.
+/// The number of requests to the tables of one store since it was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Statistics {
-    /// Statements that read.
+    /// The number of statements that read.
     pub reads: u64,
-    /// Rows that were inserted, updated or deleted.
+    /// The number of rows that were inserted, updated or deleted.
     pub writes: u64,
-    /// Transactions that were committed to write; fewer than the operations that wrote, when they came together.
+    /// The number of committed transactions that wrote. It is below the number of writing operations if some were
+    /// committed together.
     pub commits: u64,
-    /// Those among `commits` that were synced.
+    /// The number of these commits that were synced.
     pub syncs: u64,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Counters {
+pub(super) struct RowCounters {
     pub(super) reads: AtomicU64,
     pub(super) writes: AtomicU64,
     pub(super) commits: AtomicU64,
     pub(super) syncs: AtomicU64,
-    /// How often a statement of a reader for one row was prepared again.
+    /// The number of times that a reader's statement for one row was prepared again.
     #[cfg(test)]
     pub(super) prepared_again: AtomicU64,
 }
 
-impl Counters {
+impl RowCounters {
     pub(super) fn statistics(&self) -> Statistics {
         let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Statistics {
@@ -43,24 +44,25 @@ impl Counters {
 
 /// Why an operation failed inside its transaction.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub(super) enum OperationFailure {
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
-    /// A row holds what this program would not have written.
+    /// A row has a value that this program does not write.
     #[error("a row of the metadata is damaged: {0}")]
     Damaged(String),
-    /// A defect of this program, met in this operation.
-    #[error("the operation panicked; what it did is undone")]
+    /// This operation panicked because of a bug in this program.
+    #[error("the operation panicked, and its changes were undone")]
     Panicked,
 }
 
-impl Failure {
-    /// Another connection has the lock that this one needs.
+impl OperationFailure {
+    /// Whether another connection holds the lock that this connection needs.
     pub(super) fn is_busy(&self) -> bool {
         matches!(self, Self::Sqlite(error) if is_busy(error))
     }
 
-    /// Nothing that comes next would fare better: the fault is in the file or the disk, not in the operation.
+    /// Whether the next operation would fail too, because the fault is in the file or on the disk and not in this
+    /// operation.
     pub(super) fn is_systemic(&self) -> bool {
         let Self::Sqlite(rusqlite::Error::SqliteFailure(error, _)) = self else {
             return false;
@@ -79,12 +81,12 @@ pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
     )
 }
 
-impl From<Failure> for StoreError {
-    fn from(failure: Failure) -> Self {
+impl From<OperationFailure> for StoreError {
+    fn from(failure: OperationFailure) -> Self {
         let error = match &failure {
-            Failure::Sqlite(error) => error,
-            Failure::Damaged(_) => return Self::damaged(failure),
-            Failure::Panicked => return Self::failed(failure),
+            OperationFailure::Sqlite(error) => error,
+            OperationFailure::Damaged(_) => return Self::damaged(failure),
+            OperationFailure::Panicked => return Self::failed(failure),
         };
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::because(Reason::NoSpace, failure),
@@ -103,24 +105,24 @@ impl From<Failure> for StoreError {
     }
 }
 
-/// A connection inside an operation. Statements are constants: what a client sent can only be bound.
+/// A connection inside an operation. All statements are constants. Values from clients are always bound.
 pub(super) struct Rows<'a> {
     connection: &'a Connection,
-    counters: &'a Counters,
+    counters: &'a RowCounters,
 }
 
 impl<'a> Rows<'a> {
-    pub(super) fn new(connection: &'a Connection, counters: &'a Counters) -> Self {
+    pub(super) fn new(connection: &'a Connection, counters: &'a RowCounters) -> Self {
         Self { connection, counters }
     }
 
-    /// The first row, if there is one.
+    /// Returns the first row, if there is one.
     pub(super) fn one<T>(
         &self,
         sql: &'static str,
         params: impl Params,
-        map: impl FnOnce(&Row<'_>) -> Result<T, Failure>,
-    ) -> Result<Option<T>, Failure> {
+        map: impl FnOnce(&Row<'_>) -> Result<T, OperationFailure>,
+    ) -> Result<Option<T>, OperationFailure> {
         self.counters.reads.fetch_add(1, Ordering::Relaxed);
         let mut statement = self.connection.prepare_cached(sql)?;
         let mut rows = statement.query(params)?;
@@ -136,18 +138,18 @@ impl<'a> Rows<'a> {
         found
     }
 
-    /// Whether there is a row.
-    pub(super) fn exists(&self, sql: &'static str, params: impl Params) -> Result<bool, Failure> {
+    /// Whether a row exists.
+    pub(super) fn exists(&self, sql: &'static str, params: impl Params) -> Result<bool, OperationFailure> {
         Ok(self.one(sql, params, |_| Ok(()))?.is_some())
     }
 
-    /// All rows. The statement bounds their number.
+    /// Returns all rows. The statement bounds their number.
     pub(super) fn all<T>(
         &self,
         sql: &'static str,
         params: impl Params,
-        mut map: impl FnMut(&Row<'_>) -> Result<T, Failure>,
-    ) -> Result<Vec<T>, Failure> {
+        mut map: impl FnMut(&Row<'_>) -> Result<T, OperationFailure>,
+    ) -> Result<Vec<T>, OperationFailure> {
         self.counters.reads.fetch_add(1, Ordering::Relaxed);
         let mut statement = self.connection.prepare_cached(sql)?;
         let mut rows = statement.query(params)?;
@@ -158,23 +160,26 @@ impl<'a> Rows<'a> {
         Ok(all)
     }
 
-    /// Lets several statements of a reader see one state of the file.
-    pub(super) fn at_one_moment<T>(&self, work: impl FnOnce(&Self) -> Result<T, Failure>) -> Result<T, Failure> {
-        // Ended when it is dropped; there is nothing to commit.
-        let _moment = self.connection.unchecked_transaction()?;
+    /// Lets several statements of a reader see the same state of the file.
+    pub(super) fn in_one_snapshot<T>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, OperationFailure>,
+    ) -> Result<T, OperationFailure> {
+        // Rolled back when it is dropped; a reader has nothing to commit.
+        let _snapshot = self.connection.unchecked_transaction()?;
         work(self)
     }
 
-    /// Changes rows, and answers how many.
-    pub(super) fn change(&self, sql: &'static str, params: impl Params) -> Result<usize, Failure> {
+    /// Changes rows, and returns their number.
+    pub(super) fn change(&self, sql: &'static str, params: impl Params) -> Result<usize, OperationFailure> {
         let changed = self.connection.prepare_cached(sql)?.execute(params)?;
         self.counters.writes.fetch_add(changed as u64, Ordering::Relaxed);
         Ok(changed)
     }
 
-    /// Bounds what the file may grow to, as a full disk would.
+    /// Limits the size of the file, as a full disk does.
     #[cfg(test)]
-    pub(super) fn limit_pages(&self, pages: i64) -> Result<(), Failure> {
+    pub(super) fn limit_pages(&self, pages: i64) -> Result<(), OperationFailure> {
         Ok(self
             .connection
             .pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?)

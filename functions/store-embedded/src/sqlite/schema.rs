@@ -1,4 +1,4 @@
-//! The file: how it is created, opened and brought to the present version.
+//! Creates and opens the file, and migrates it to the current version.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -8,44 +8,44 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use crate::Sync;
 
-/// Migrations in order: the one at index n leads from version n to version n + 1.
+/// Migrations in order: the one at index n migrates from version n to version n + 1.
 const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("schema_2.sql")];
 
-/// The version of the schema that this program writes: a file of an earlier version is brought to it when it is opened, and
-/// a file of a later one is refused.
+/// The version of the schema that this program writes. A file with an earlier version is migrated when it is opened. A
+/// file with a later version is refused.
 pub const SCHEMA_VERSION: usize = MIGRATIONS.len();
 
-/// Indexes of the few rows about which something is recorded, so that asking costs next to nothing. They change nothing for
-/// a program that does not know them: SQLite keeps them.
+/// Indexes of the few rows with a recorded defect, so that looking for a defect costs almost nothing. A program that
+/// does not know these indexes works as before, because SQLite maintains them.
 const INDEXES: &str = "
     CREATE INDEX IF NOT EXISTS blob_condemned ON blob (digest, condemned) WHERE condemned IS NOT NULL;
     CREATE INDEX IF NOT EXISTS manifest_condemned ON manifest (repository, digest) WHERE condemned IS NOT NULL;
 ";
 
-/// "Rdst" in ASCII, so that another program's file is never taken for ours.
+/// "Rdst" in ASCII. It distinguishes this program's files from files of other programs.
 const APPLICATION_ID: i32 = 0x5264_7374;
 
-/// Bytes of pages that one connection keeps.
+/// The page cache of one connection, in bytes.
 const CACHE: i64 = 2 << 20;
 
-/// For how long opening waits for another process that creates or recovers the same file.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The maximum time that opening waits for another process that creates or recovers the same file.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SchemaError {
-    /// It was written by a newer version of this program.
-    #[error("schema version {found}, this program knows up to {known}")]
+    /// A newer version of this program wrote the file.
+    #[error("the schema version is {found}, and this program knows versions up to {known}")]
     Newer {
         /// The version of the file.
         found: i64,
         /// The newest version that this program knows.
         known: i64,
     },
-    /// It belongs to another program.
-    #[error("it was not made by this program")]
+    /// The file belongs to another program.
+    #[error("the file belongs to another program")]
     Foreign,
-    /// SQLite could not read or write it.
+    /// SQLite could not read or write the file.
     #[error(transparent)]
     Sqlite(rusqlite::Error),
 }
@@ -59,42 +59,43 @@ impl From<rusqlite::Error> for SchemaError {
     }
 }
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    /// Changes rows. Synced from the first moment, also if it never does: whoever is the last to close the file moves
-    /// the log into it and removes the log, and what others had acknowledged must be on the disk by then.
+pub(super) enum ConnectionRole {
+    /// Changes rows. Its commits are synced from the start, even if it never writes. The last process that closes the
+    /// file moves the log into it and removes the log. At that time, everything that other processes have acknowledged
+    /// must be on the disk.
     Writer(Sync),
     Reader,
 }
 
-/// Opens one more connection to a file that exists.
-pub(super) fn connect(path: &Path, role: Role) -> rusqlite::Result<Connection> {
+/// Opens one more connection to an existing file.
+pub(super) fn connect(path: &Path, role: ConnectionRole) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.set_prepared_statement_cache_capacity(96);
-    // Readers wait where their deadlines are known.
+    // Readers wait in their own code, which knows their deadlines.
     connection.busy_timeout(match role {
-        Role::Writer(_) => PATIENCE,
-        Role::Reader => Duration::ZERO,
+        ConnectionRole::Writer(_) => OPEN_TIMEOUT,
+        ConnectionRole::Reader => Duration::ZERO,
     })?;
-    // Otherwise some statements are prepared again for each value that is bound, which takes longer than they do.
+    // Without this, some statements are prepared again for each new bound value, which takes longer than running them.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "foreign_keys", false)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "temp_store", "memory")?;
     connection.pragma_update(None, "cache_size", -(CACHE >> 10))?;
-    // The writer moves the log into the file itself, between two groups, not while somebody waits for a commit.
+    // The writer moves the log into the file itself, between two groups, so that no commit waits for it.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     match role {
-        Role::Writer(sync) => set_durable(&connection, true, sync)?,
-        Role::Reader => connection.pragma_update(None, "query_only", true)?,
+        ConnectionRole::Writer(sync) => set_durable(&connection, true, sync)?,
+        ConnectionRole::Reader => connection.pragma_update(None, "query_only", true)?,
     }
     Ok(connection)
 }
 
-/// Chooses whether the next commits of a connection are synced. The log keeps its order, so that a commit which is
-/// synced makes all earlier ones durable too.
+/// Sets whether the next commits of a connection are synced. The log keeps the order of commits, so a synced commit
+/// makes all earlier commits durable too.
 pub(super) fn set_durable(connection: &Connection, durable: bool, sync: Sync) -> rusqlite::Result<()> {
     let sql = match (sync, durable) {
         (Sync::Full, true) => "PRAGMA synchronous = FULL",
@@ -104,7 +105,7 @@ pub(super) fn set_durable(connection: &Connection, durable: bool, sync: Sync) ->
     connection.execute_batch(sql)
 }
 
-/// Brings a file, also an empty one, to the present version. Processes that open the same new file race here; all of
+/// Migrates a file, which may be empty, to the current version. Processes that open the same new file race here; all of
 /// them end with the same schema.
 pub(super) fn prepare(connection: &mut Connection) -> Result<(), SchemaError> {
     prepare_with(connection, MIGRATIONS)?;
@@ -114,17 +115,17 @@ pub(super) fn prepare(connection: &mut Connection) -> Result<(), SchemaError> {
 
 fn prepare_with(connection: &mut Connection, migrations: &[&str]) -> Result<(), SchemaError> {
     let known = i64::try_from(migrations.len()).unwrap_or(i64::MAX);
-    // In a transaction, or another process could finish between two of its questions.
+    // In one transaction: otherwise another process could migrate the file between the two queries.
     let transaction = connection.transaction()?;
     let current = is_current(&transaction, known)?;
     drop(transaction);
-    // Also of a file that is current: a copy that SQLite made has no log.
+    // Also for a file of the current version: a copy that SQLite made has no log.
     let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
     if mode != "wal" {
-        // SQLite does not wait by itself for the lock that this change needs.
+        // SQLite itself does not wait for the lock that this change needs.
         let started = Instant::now();
         while let Err(error) = switch_to_log(connection) {
-            if error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy) || started.elapsed() > PATIENCE {
+            if error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy) || started.elapsed() > OPEN_TIMEOUT {
                 return Err(error.into());
             }
             std::thread::sleep(Duration::from_millis(2));
@@ -146,7 +147,7 @@ fn prepare_with(connection: &mut Connection, migrations: &[&str]) -> Result<(), 
     Ok(())
 }
 
-/// SQLite may answer with the mode that the file keeps, and no error.
+/// Checks the answer, because SQLite may return the unchanged mode without an error.
 fn switch_to_log(connection: &Connection) -> rusqlite::Result<()> {
     let mode: String = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
     if mode == "wal" {
@@ -159,7 +160,7 @@ fn switch_to_log(connection: &Connection) -> rusqlite::Result<()> {
     ))
 }
 
-/// Whether the file has the present schema; an error when it is one that must not be touched.
+/// Whether the file has the current schema. Returns an error if the file must not be changed.
 fn is_current(connection: &Connection, known: i64) -> Result<bool, SchemaError> {
     let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
@@ -192,24 +193,31 @@ mod tests {
     fn empty(directory: &Path) -> Connection {
         let path = directory.join("metadata.db");
         std::fs::File::create(&path).unwrap();
-        connect(&path, Role::Writer(Sync::Full)).unwrap()
+        connect(&path, ConnectionRole::Writer(Sync::Full)).unwrap()
     }
 
     #[test]
-    fn an_empty_file_becomes_the_present_version() {
+    fn an_empty_file_gets_the_current_schema() {
         let directory = tempfile::tempdir().unwrap();
         let mut connection = empty(directory.path());
         assert_eq!(version(&connection), 0);
         prepare(&mut connection).unwrap();
         assert_eq!(version(&connection), i64::try_from(MIGRATIONS.len()).unwrap());
-        // Again, and by another connection: nothing to do.
+        // A second run, and a run on another connection, change nothing.
         prepare(&mut connection).unwrap();
-        prepare(&mut connect(&directory.path().join("metadata.db"), Role::Writer(Sync::Full)).unwrap()).unwrap();
+        prepare(
+            &mut connect(
+                &directory.path().join("metadata.db"),
+                ConnectionRole::Writer(Sync::Full),
+            )
+            .unwrap(),
+        )
+        .unwrap();
     }
 
-    /// A file that an earlier program of the same version has made.
+    /// The file comes from an earlier program with the same schema version.
     #[test]
-    fn a_file_without_the_indexes_gets_them() {
+    fn opening_a_file_creates_missing_indexes() {
         let directory = tempfile::tempdir().unwrap();
         let mut connection = empty(directory.path());
         prepare_with(&mut connection, MIGRATIONS).unwrap();
@@ -238,7 +246,7 @@ mod tests {
         let x: i64 = connection.query_row("SELECT x FROM a", [], |row| row.get(0)).unwrap();
         assert_eq!(x, 11);
 
-        // A step that fails leaves the version that was there.
+        // A migration that fails leaves the earlier version unchanged.
         let broken = [steps[0], steps[1], steps[2], "UPDATE a SET x = 5; SELECT nonsense"];
         prepare_with(&mut connection, &broken).unwrap_err();
         assert_eq!(version(&connection), 3);
@@ -253,35 +261,35 @@ mod tests {
             .unwrap()
     }
 
-    /// Closing the last connection moves the log into the file: with what `connect` and `prepare` have set, if nothing
-    /// was ever written.
+    /// Closing the last connection moves the log into the file. If nothing was written, this uses the settings of
+    /// `connect` and `prepare`.
     #[test]
-    fn connections_are_opened_synced() {
+    fn connections_start_with_synced_commits() {
         let directory = tempfile::tempdir().unwrap();
         let mut connection = empty(directory.path());
         prepare(&mut connection).unwrap();
         assert_eq!(setting(&connection, "synchronous"), "Integer(2)");
-        let off = connect(&directory.path().join("metadata.db"), Role::Writer(Sync::Off)).unwrap();
+        let off = connect(&directory.path().join("metadata.db"), ConnectionRole::Writer(Sync::Off)).unwrap();
         assert_eq!(setting(&off, "synchronous"), "Integer(0)");
-        let reader = connect(&directory.path().join("metadata.db"), Role::Reader).unwrap();
+        let reader = connect(&directory.path().join("metadata.db"), ConnectionRole::Reader).unwrap();
         assert_eq!(setting(&reader, "synchronous"), "Integer(2)");
     }
 
     #[test]
-    fn a_copy_that_has_no_log_gets_one() {
+    fn opening_a_copy_without_a_log_creates_one() {
         let directory = tempfile::tempdir().unwrap();
         let mut connection = empty(directory.path());
         prepare(&mut connection).unwrap();
         let copy = directory.path().join("copy.db");
         connection.execute("VACUUM INTO ?1", [copy.to_str().unwrap()]).unwrap();
-        let mut connection = connect(&copy, Role::Writer(Sync::Full)).unwrap();
+        let mut connection = connect(&copy, ConnectionRole::Writer(Sync::Full)).unwrap();
         assert_eq!(setting(&connection, "journal_mode"), "Text(\"delete\")");
         prepare(&mut connection).unwrap();
         assert_eq!(setting(&connection, "journal_mode"), "Text(\"wal\")");
     }
 
     #[test]
-    fn a_newer_file_is_refused_untouched() {
+    fn a_newer_file_is_refused_and_unchanged() {
         let directory = tempfile::tempdir().unwrap();
         let mut connection = empty(directory.path());
         prepare(&mut connection).unwrap();
@@ -293,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_another_program_is_refused_untouched() {
+    fn a_file_of_another_program_is_refused_and_unchanged() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("metadata.db");
         Connection::open(&path)
@@ -301,7 +309,7 @@ mod tests {
             .execute_batch("CREATE TABLE theirs (x)")
             .unwrap();
         let before = std::fs::read(&path).unwrap();
-        let error = prepare(&mut connect(&path, Role::Writer(Sync::Full)).unwrap()).unwrap_err();
+        let error = prepare(&mut connect(&path, ConnectionRole::Writer(Sync::Full)).unwrap()).unwrap_err();
         assert!(matches!(error, SchemaError::Foreign), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), before);
     }

@@ -1,26 +1,27 @@
--- The records of the registry, version 1. Every record of the data model is stored, also where nothing reads it yet.
+-- The records of the registry, version 1. The tables cover the whole data model, including records that nothing reads
+-- yet.
 --
 --   table         record                                   key
---   blob          where the bytes of a digest lie          digest
---   backlink      which repositories hold them, and how    digest, repository, incarnation
---   link          a repository's blob                      repository, digest
---   manifest      a repository's manifest                  repository, digest
+--   blob          the location of a digest's bytes         digest
+--   backlink      a repository has these bytes, and how    digest, repository, incarnation
+--   link          a blob of a repository                   repository, digest
+--   manifest      a manifest of a repository               repository, digest
 --   edge          a manifest refers to a digest            repository, target, parent, incarnation
---   referrer      a manifest names a subject               repository, subject, digest
---   tag           a name of a manifest                     repository, tag
---   tag_history   every change of a tag                    repository, tag, version
+--   referrer      a manifest has a subject                 repository, subject, digest
+--   tag           a tag points at a manifest               repository, tag
+--   tag_history   a change of a tag                        repository, tag, version
 --   repository    the catalog                              name
---   session       an upload                                expires, id
---   session_part  what the bodies of an upload became      expires, id, number
---   graveyard     objects that lost their name             due, store, key
---   signing_key   what signs upload tokens                 id
+--   session       an upload session                        expires, id
+--   session_part  what one body of an upload became        expires, id, number
+--   graveyard     the pending deletion of an object        due, store, key
+--   signing_key   a key that signs upload tokens           id
 --
--- Digests and names are text and compare by their bytes, so that every list comes in ASCII order. Moments (`at`,
--- `due`, `expires`, `created`, `claimed_until`) are milliseconds since the Unix epoch. `incarnation` holds the 64 bits
--- of an unsigned number. `condemned` is the mark of a pass that wants to remove the row; readers ignore it. Of a blob it
--- says what is wrong with its object, 'missing' or 'damaged', and of a manifest that the bytes in its own row are
--- 'damaged'; readers are told. A session that is 'committing' and has a
--- `claimed_until` is published, and something may be left of it.
+-- Digests and names are text and compare by their bytes, so that every list is in ASCII order. Timestamps (`at`, `due`,
+-- `expires`, `created`, `claimed_until`) are milliseconds since the Unix epoch. `incarnation` is the uid of a row: the
+-- 64 bits of an unsigned number. `condemned` is the mark of a collection pass that is about to delete the row; readers
+-- ignore it. In `blob` it says what is wrong with the object, 'missing' or 'damaged'. In `manifest` it says that the
+-- bytes in the row itself are 'damaged'. Readers report these defects. A session that is 'committing' and has a
+-- `claimed_until` is published, and some of its objects may still have to be deleted.
 
 CREATE TABLE blob (
     digest      TEXT    NOT NULL PRIMARY KEY,
@@ -52,8 +53,8 @@ CREATE TABLE link (
     PRIMARY KEY (repository, digest)
 ) STRICT, WITHOUT ROWID;
 
--- Rows may be 32 KiB long, which a table without rowids would keep in its inner pages; so the key is an index.
--- `content` is last: what stands behind it would have to be read through it.
+-- A row may have 32 KiB. A table without rowids would store such rows in its inner pages, so the key is an index.
+-- `content` is the last column: reading a column after it would read all of `content`.
 CREATE TABLE manifest (
     repository    TEXT    NOT NULL,
     digest        TEXT    NOT NULL,
@@ -83,7 +84,7 @@ CREATE TABLE edge (
 
 CREATE INDEX edge_parent ON edge (repository, parent);
 
--- `descriptor` is JSON as the referrers API shows it; up to 32 KiB of annotations are in it.
+-- `descriptor` is JSON as the referrers API returns it, with up to 32 KiB of annotations.
 CREATE TABLE referrer (
     repository          TEXT    NOT NULL,
     subject             TEXT    NOT NULL,

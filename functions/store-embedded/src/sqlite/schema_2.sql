@@ -1,13 +1,14 @@
--- The step from version 1 to version 2. See schema.sql for what the tables hold.
+-- The migration from version 1 to version 2. schema.sql describes the tables.
 --
--- * The one blob store is called 'main', a name that stays the same when the bytes move to another kind of store.
--- * A session records the whole of what it becomes, so that whoever repeats its last request can finish it.
--- * The graveyard holds when an object was buried, not when it is due, so that the grace is the reader's to choose; an
---   object without a digest, and one that was perhaps never finished.
--- * The pass of a collection has a row: who holds it until when, and how far it has come.
+-- * The name of the only blob store becomes 'main'. This name stays the same when the bytes move to another kind of
+--   store.
+-- * A session records everything about the object that it becomes. So a repeated final request can finish the session.
+-- * `graveyard` stores when a deletion was scheduled and not when it is due, so that the reader chooses the grace
+--   period. It can contain an object without a digest, and an object that may never have been finished.
+-- * The collection pass has a row: who runs it, until when, and its position.
 
--- The check refuses what a program of version 1 that is still running would write: locations that name no store of
--- this version. Every location enters the tables through this one.
+-- The CHECK refuses writes of a version 1 program that still runs: its locations use a store name that version 2 does
+-- not have. Every location enters the tables through this table.
 CREATE TABLE blob_2 (
     digest      TEXT    NOT NULL PRIMARY KEY,
     store       TEXT    NOT NULL CHECK (store <> 'disk'),
@@ -35,7 +36,7 @@ CREATE TABLE graveyard_2 (
     PRIMARY KEY (at, store, key)
 ) STRICT, WITHOUT ROWID;
 
--- Version 1 added a grace of 24 hours.
+-- Version 1 added a grace period of 24 hours.
 INSERT INTO graveyard_2 (at, store, key, digest, unfinished)
 SELECT max(due - 86400000, 0), iif(store = 'disk', 'main', store), key, digest, 0 FROM graveyard;
 
@@ -47,16 +48,16 @@ ALTER TABLE session ADD COLUMN object_store TEXT;
 ALTER TABLE session ADD COLUMN object_key TEXT;
 ALTER TABLE session ADD COLUMN object_size INTEGER;
 
--- Version 1 recorded the digest alone. Where it was published, its location is known.
+-- Version 1 recorded only the digest. If the digest was published, its location is known.
 UPDATE session SET object_store = blob.store, object_key = blob.key, object_size = blob.size
 FROM blob WHERE blob.digest = session.digest;
 
--- Version 1 ended a session before it removed what the object was made of: what a crash left there is found when the
--- session is not done yet.
+-- Version 1 ended a session before it removed the segments of the object. While the session is not done, files that a
+-- crash left there are found.
 UPDATE session SET state = 'committing', version = version + 1
 WHERE state = 'done' AND object_key IS NOT NULL;
 
--- Never published, and nobody knows any more what was to be: the client begins again.
+-- These sessions were never published, and what they were to become is unknown. The client starts again.
 UPDATE session SET state = 'cancelled', version = version + 1, digest = NULL
 WHERE state = 'committing' AND object_key IS NULL;
 

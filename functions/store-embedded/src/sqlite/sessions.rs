@@ -9,15 +9,15 @@ use registry::store::{Context, StoreError, Timestamp};
 use rusqlite::{Row, params};
 
 use super::SqliteStore;
-use super::rows::{Failure, Rows};
+use super::rows::{OperationFailure, Rows};
 use super::values::{Columns, integer, session_key, state_text, timestamp};
 
-/// A row in the order of [`session`].
+/// Reads a row, with the columns in the order of [`session`].
 const GET: &str = "SELECT version, state, attempts, claimed_until, bytes, hash, store, parts, digest, \
     object_store, object_key, object_size FROM session WHERE expires = ?1 AND id = ?2";
 
-/// `claimed_until` of a session that is 'committing', nobody's any more, and published. The version before does not know it,
-/// and may take such a session for one whose publication was interrupted.
+/// The `claimed_until` of a session that is published, whose state is 'committing' and which has no claim. The previous
+/// version of the program does not know this value. It may treat such a session as an interrupted publication.
 const ACKNOWLEDGED: i64 = 0;
 
 #[async_trait]
@@ -32,7 +32,7 @@ impl SessionStore for SqliteStore {
         key: SessionKey,
         _expected: Expected,
         until: Timestamp,
-        most: u32,
+        maximum: u32,
     ) -> Result<Claimed, StoreError> {
         self.write(cx, move |rows| {
             let (expires, id) = session_key(key);
@@ -48,7 +48,7 @@ impl SessionStore for SqliteStore {
                 }
                 Some(session) if session.state != State::Open => return Ok(Claimed::Ended(session)),
                 Some(session) if is_live(&session, cx.now) => return Ok(Claimed::Busy(session)),
-                Some(session) if session.attempts >= most => return Ok(Claimed::AttemptsExhausted(session)),
+                Some(session) if session.attempts >= maximum => return Ok(Claimed::AttemptsExhausted(session)),
                 Some(session) => {
                     rows.change(
                         "UPDATE session SET version = version + 1, attempts = attempts + 1, claimed_until = ?3 \
@@ -153,7 +153,7 @@ impl SessionStore for SqliteStore {
             publishing.location.clone(),
             integer(publishing.size),
         );
-        // Ordered: what is published later is synced, and makes the mark durable with it.
+        // Ordered: the later publication is synced, and makes this change durable too.
         self.write_ordered(cx, move |rows| {
             let changed = rows.change(
                 "UPDATE session SET version = version + 1, state = 'committing', claimed_until = NULL, digest = ?4, \
@@ -170,7 +170,7 @@ impl SessionStore for SqliteStore {
         let ((expires, id), version) = (session_key(claim.key), integer(claim.version));
         let (state, until) = ended(end);
         let attempt = claim.attempt.number;
-        // Nobody can claim a session that is committing, so that the last attempt is the one that marked it.
+        // A committing session cannot be claimed, so its last attempt is the attempt that started the commit.
         let work = move |rows: &Rows<'_>| {
             rows.change(
                 "UPDATE session SET version = version + 1, state = ?5, claimed_until = ?6 \
@@ -182,7 +182,8 @@ impl SessionStore for SqliteStore {
             Ok(())
         };
         match end {
-            // A commit that is published but looks unfinished is finished by whoever meets it.
+            // After a power failure, a published session may look unfinished. The next request or pass that reads it
+            // finishes it.
             End::Published | End::Done => self.write_ordered(cx, work).await,
             End::Cancelled => self.write(cx, work).await,
         }
@@ -234,7 +235,7 @@ impl SessionStore for SqliteStore {
         after: Option<SessionKey>,
         limit: usize,
     ) -> Result<Vec<(SessionKey, Session)>, StoreError> {
-        // No row is expired before the first millisecond.
+        // No session expires before the first millisecond.
         let (expires, id) = after.map_or((-1, [0; 16]), session_key);
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.walk(cx, move |rows| {
@@ -266,7 +267,7 @@ impl SessionStore for SqliteStore {
     }
 }
 
-/// The columns `state` and `claimed_until` of a session that has ended.
+/// The columns `state` and `claimed_until` of an ended session.
 fn ended(end: End) -> (&'static str, Option<i64>) {
     let until = match end {
         End::Published => Some(ACKNOWLEDGED),
@@ -279,12 +280,12 @@ fn is_live(session: &Session, now: Timestamp) -> bool {
     session.claimed_until.is_some_and(|until| until > now)
 }
 
-pub(super) fn get(rows: &Rows<'_>, key: SessionKey) -> Result<Option<Session>, Failure> {
+pub(super) fn get(rows: &Rows<'_>, key: SessionKey) -> Result<Option<Session>, OperationFailure> {
     let (expires, id) = session_key(key);
     rows.one(GET, params![expires, id], session)
 }
 
-fn session(row: &Row<'_>) -> Result<Session, Failure> {
+fn session(row: &Row<'_>) -> Result<Session, OperationFailure> {
     let state: String = row.value(1)?;
     let claimed_until: Option<i64> = row.value(3)?;
     let state = match (&*state, claimed_until) {
@@ -292,7 +293,7 @@ fn session(row: &Row<'_>) -> Result<Session, Failure> {
         _ => [State::Open, State::Committing, State::Done, State::Cancelled]
             .into_iter()
             .find(|known| state_text(*known) == state)
-            .ok_or_else(|| Failure::Damaged(format!("a session is {state:?}")))?,
+            .ok_or_else(|| OperationFailure::Damaged(format!("a session is {state:?}")))?,
     };
     let claimed_until = claimed_until.filter(|_| state != State::Published);
     Ok(Session {
@@ -310,8 +311,8 @@ fn session(row: &Row<'_>) -> Result<Session, Failure> {
     })
 }
 
-/// What a session becomes. One that was cancelled before this was recorded may have a digest and no location.
-fn publishing(row: &Row<'_>) -> Result<Option<Publishing>, Failure> {
+/// What a session becomes. A session that an earlier version cancelled may have a digest but no location.
+fn publishing(row: &Row<'_>) -> Result<Option<Publishing>, OperationFailure> {
     let (Some(digest), Some(_)) = (row.parsed_if_any(8)?, row.value::<Option<String>>(10)?) else {
         return Ok(None);
     };
@@ -322,7 +323,7 @@ fn publishing(row: &Row<'_>) -> Result<Option<Publishing>, Failure> {
     }))
 }
 
-fn signing_keys(rows: &Rows<'_>) -> Result<Vec<SigningKey>, Failure> {
+fn signing_keys(rows: &Rows<'_>) -> Result<Vec<SigningKey>, OperationFailure> {
     rows.all(
         "SELECT id, secret, created FROM signing_key WHERE retired IS NULL ORDER BY created DESC, id DESC",
         [],

@@ -1,11 +1,12 @@
-//! A read that goes on all the time, for the sake of all others.
+//! A read transaction that stays open to make all other reads cheaper.
 //!
-//! A connection that begins to read takes a shared lock on a place in the log, and gives it back in the end: two system
-//! calls, which are a good part of what a small read costs. SQLite makes neither while another connection of the process
-//! holds the same lock. So one connection reads all the time, from where the log ends.
+//! A connection that starts to read takes a shared lock on a position in the log, and releases it at the end. These two
+//! system calls are a large part of the cost of a small read. SQLite makes neither of them while another connection of
+//! the process holds the same lock. So one connection reads all the time, from the end of the log.
 //!
-//! After a commit others read from another place, and nobody can begin the log anew while somebody reads in it. So this
-//! read begins again many times a second; it ends while the log is moved into the file, and when nobody else reads.
+//! After a commit, other connections read from a later position. The log cannot be restarted while any connection reads
+//! in it. So this read starts again many times a second. It ends while the log is moved into the file, and when there
+//! are no other reads.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,50 +14,54 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::rows::Counters;
+use super::rows::RowCounters;
 use super::writer::execute;
 
-/// How often it begins again, while others read. Whoever wants to begin the log anew waits for two of these at most: for one
-/// until the whole log was read over, for another until this read has left the log.
-const RENEW: Duration = Duration::from_millis(50);
+/// The interval at which the read starts again while there are other reads. Restarting the log waits for at most two
+/// such intervals: one until the whole log has been moved, and one until this read has left the log.
+const RENEW_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How often it is looked whether somebody reads again.
-const LOOK: Duration = Duration::from_secs(1);
+/// The interval at which the read checks for other reads while it is not open.
+const IDLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// See the module.
+/// The connection that keeps a read transaction open; see the module.
 #[derive(Debug)]
 pub(super) struct StandingRead {
     connection: Connection,
-    counters: Arc<Counters>,
-    /// How many reads there had been when it was looked at them last.
+    counters: Arc<RowCounters>,
+    /// The number of reads at the last update.
     reads: u64,
-    /// When that was.
-    looked: Instant,
+    /// The time of the last update.
+    updated: Instant,
 }
 
 impl StandingRead {
-    /// On a connection of its own.
-    pub(super) fn new(connection: Connection, counters: Arc<Counters>) -> Self {
+    /// Uses a connection of its own.
+    pub(super) fn new(connection: Connection, counters: Arc<RowCounters>) -> Self {
         Self {
             connection,
             counters,
             reads: 0,
-            looked: Instant::now(),
+            updated: Instant::now(),
         }
     }
 
-    /// After which time to call [`StandingRead::look`].
-    pub(super) fn next_look(&self) -> Duration {
-        self.interval().saturating_sub(self.looked.elapsed())
+    /// The time until the next call of [`StandingRead::update`].
+    pub(super) fn next_update(&self) -> Duration {
+        self.interval().saturating_sub(self.updated.elapsed())
     }
 
     fn interval(&self) -> Duration {
-        if self.connection.is_autocommit() { LOOK } else { RENEW }
+        if self.connection.is_autocommit() {
+            IDLE_INTERVAL
+        } else {
+            RENEW_INTERVAL
+        }
     }
 
-    /// Begins again, or ends if nobody has read since the last look.
-    pub(super) fn look(&mut self) {
-        self.looked = Instant::now();
+    /// Starts the read again, or ends it if there were no reads since the last update.
+    pub(super) fn update(&mut self) {
+        self.updated = Instant::now();
         let reads = self.counters.reads.load(Ordering::Relaxed);
         if std::mem::replace(&mut self.reads, reads) == reads {
             self.end();
@@ -65,7 +70,7 @@ impl StandingRead {
         }
     }
 
-    /// Begins again, where the log ends now.
+    /// Starts the read again, at the current end of the log.
     fn renew(&self) {
         self.end();
         let begun = execute(&self.connection, "BEGIN").and_then(|()| {
@@ -74,13 +79,13 @@ impl StandingRead {
             rows.next().map(drop)
         });
         if let Err(error) = begun {
-            // Others only read for more without it.
-            tracing::debug!(%error, "the standing read of the metadata could not begin");
+            // Other reads then only cost more.
+            tracing::debug!(%error, "the standing read of the metadata could not start");
             self.end();
         }
     }
 
-    /// Ends, until it is renewed.
+    /// Ends the read until it is renewed.
     pub(super) fn end(&self) {
         if !self.connection.is_autocommit()
             && let Err(error) = execute(&self.connection, "ROLLBACK")
@@ -94,26 +99,26 @@ impl StandingRead {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use super::super::schema::{Role, connect, prepare};
+    use super::super::schema::{ConnectionRole, connect, prepare};
     use super::*;
     use crate::Sync;
 
     #[test]
-    fn it_goes_on_while_others_read_and_ends_when_nobody_does() {
+    fn the_read_stays_open_only_while_there_are_other_reads() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("metadata.db");
         std::fs::File::create(&path).unwrap();
-        prepare(&mut connect(&path, Role::Writer(Sync::Off)).unwrap()).unwrap();
-        let counters = Arc::<Counters>::default();
-        let mut standing = StandingRead::new(connect(&path, Role::Reader).unwrap(), counters.clone());
-        assert_eq!(standing.interval(), LOOK);
+        prepare(&mut connect(&path, ConnectionRole::Writer(Sync::Off)).unwrap()).unwrap();
+        let counters = Arc::<RowCounters>::default();
+        let mut standing = StandingRead::new(connect(&path, ConnectionRole::Reader).unwrap(), counters.clone());
+        assert_eq!(standing.interval(), IDLE_INTERVAL);
         for _ in 0..3 {
             counters.reads.fetch_add(1, Ordering::Relaxed);
-            standing.look();
-            assert_eq!(standing.interval(), RENEW);
-            assert!(standing.next_look() <= RENEW);
+            standing.update();
+            assert_eq!(standing.interval(), RENEW_INTERVAL);
+            assert!(standing.next_update() <= RENEW_INTERVAL);
         }
-        standing.look();
-        assert_eq!(standing.interval(), LOOK);
+        standing.update();
+        assert_eq!(standing.interval(), IDLE_INTERVAL);
     }
 }

@@ -465,13 +465,15 @@ async fn the_schema_holds_every_record() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_panic_fails_one_operation() {
     let opened = open(Sync::Full);
-    let broken = opened.store.write(cx(), |rows: &Rows<'_>| -> Result<(), Failure> {
-        rows.change(
-            "INSERT INTO repository (name, created, state) VALUES ('a', 1, 'live')",
-            [],
-        )?;
-        panic!("a defect, on purpose")
-    });
+    let broken = opened
+        .store
+        .write(cx(), |rows: &Rows<'_>| -> Result<(), OperationFailure> {
+            rows.change(
+                "INSERT INTO repository (name, created, state) VALUES ('a', 1, 'live')",
+                [],
+            )?;
+            panic!("a defect, on purpose")
+        });
     let (broken, sound) = futures_util::future::join(broken, opened.commit_blob(1)).await;
     assert!(matches!(broken, Err(StoreError::Failed(_))), "{broken:?}");
     sound.unwrap();
@@ -489,7 +491,7 @@ async fn a_transaction_left_open_is_ended() {
         rows.change("COMMIT", [])?;
         rows.change("BEGIN", [])?;
         rows.change("SAVEPOINT inner", [])?;
-        Err::<(), _>(Failure::Damaged("on purpose".to_owned()))
+        Err::<(), _>(OperationFailure::Damaged("on purpose".to_owned()))
     });
     assert!(left_open.await.is_err());
     let claim = opened.claim(1).await;

@@ -1,10 +1,10 @@
-//! One writer, many operations in one commit.
+//! One writer that puts many operations into one commit.
 //!
-//! SQLite admits one writing transaction at a time and a commit costs a sync, so operations queue for one thread. It
-//! takes all that wait, runs them in one transaction, commits once and answers them all: while one commit is being
-//! synced the next group gathers by itself. An operation that fails is undone alone, by a savepoint, and one whose
-//! deadline passes in the queue is never run. Other processes that share the file have a writer each; they meet at
-//! `BEGIN IMMEDIATE`.
+//! SQLite allows one writing transaction at a time, and each commit costs a sync. So operations queue for one thread.
+//! The thread takes all waiting operations, runs them in one transaction, commits once, and answers all of them. While
+//! a commit is being synced, the next group of operations collects in the queue. If an operation fails, a savepoint
+//! undoes only that operation. An operation whose deadline passes in the queue is not run. Other processes that share
+//! the file have their own writers; `BEGIN IMMEDIATE` orders their transactions.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -19,71 +19,72 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
-use super::rows::{Counters, Failure, Rows, is_busy};
+use super::rows::{OperationFailure, RowCounters, Rows, is_busy};
 use super::schema::set_durable;
 use super::standing_read::StandingRead;
 use crate::Sync;
 
-/// The most operations of one commit: a bound for what waits behind a slow one.
+/// The maximum number of operations in one commit. It bounds the number of operations that wait for a slow one.
 const MAX_GROUP: usize = 256;
 
-/// After so many changed rows the log is moved into the file.
+/// After this number of changed rows, the log is moved into the file.
 const CHECKPOINT_ROWS: u64 = 4_000;
 
-/// From so many pages on, the log is started anew even if readers must be waited for. It could otherwise grow for as
-/// long as somebody reads without a pause.
+/// From this number of pages on, the log is restarted even if this must wait for readers. Otherwise the log could grow
+/// as long as some reader is always active.
 const LONG_LOG: i64 = 16_384;
 
-/// How long a transaction of another process is waited for.
+/// The delays between attempts to get the lock while another process holds it.
 const BACKOFF: Backoff = Backoff::new(Duration::from_micros(100), Duration::from_millis(4));
-/// For how long a process that has met others leaves the lock free between two transactions.
+/// The time for which a process leaves the lock free between two transactions after it has met another writer.
 const PAUSE: Duration = Duration::from_micros(100);
 
-/// For how long this writer lets others go first after it has met one.
-const POLITE: Duration = Duration::from_secs(1);
+/// The time for which this writer leaves such pauses after it has met another writer.
+const PAUSE_FOR: Duration = Duration::from_secs(1);
 
-/// Whether an operation must survive a loss of power by itself.
+/// Whether an operation must survive a power failure by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Durability {
-    /// Yes: it is acknowledged when it is on the disk.
+    /// Yes: the operation is acknowledged when it is on the disk.
     Durable,
-    /// No: losing it together with everything after it does no harm. It is visible to all when it is acknowledged.
+    /// No: the operation may be lost together with all later ones. It is visible to all readers when it is
+    /// acknowledged.
     Ordered,
 }
 
-/// The queue to the writer.
+/// The queue of the writer.
 #[derive(Debug)]
-pub(super) struct Writer {
-    queue: Sender<Message>,
+pub(super) struct MetadataWriter {
+    queue: Sender<WriterMessage>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-enum Message {
-    Job(Box<dyn Job>),
+enum WriterMessage {
+    Job(Box<dyn WriteJob>),
     Close,
 }
 
-impl Writer {
-    /// Starts the writer's thread on a connection that was opened for it.
+impl MetadataWriter {
+    /// Starts the writer's thread with a connection of its own.
     pub(super) fn start(
         connection: Connection,
         standing: StandingRead,
         sync: Sync,
-        counters: Arc<Counters>,
+        counters: Arc<RowCounters>,
     ) -> rusqlite::Result<Self> {
-        // `BEGIN` is retried here, where the operations' deadlines are known.
+        // `BEGIN` is retried in this module, which knows the deadlines of the operations.
         connection.busy_timeout(Duration::ZERO)?;
         let (queue, waiting) = channel();
-        let transactions = Transactions {
+        let transactions = WriterThread {
             connection,
             standing,
             sync,
             counters,
-            // As it was opened.
+            // The state in which the connection was opened.
             durable: Some(true),
-            unmoved: 0,
-            met_others: None,
-            // Any sequence does that differs between processes.
+            rows_in_log: 0,
+            met_other_writer: None,
+            // Every seed works that differs between processes.
             jitter: Jitter::new(std::process::id().into()),
         };
         let thread = std::thread::Builder::new()
@@ -96,40 +97,42 @@ impl Writer {
         })
     }
 
-    /// Runs `work`, at most once, in a transaction of the writer. It is not run when its deadline passes before its turn
-    /// comes; what was begun is run to its end even if the caller stops waiting.
+    /// Runs `work` in a transaction of the writer, at most once. `work` is not run if its deadline passes while it
+    /// waits. After it was started, it runs to its end even if the caller stops waiting.
     pub(super) async fn write<T: Send + 'static>(
         &self,
         cx: Context,
         durability: Durability,
-        work: impl FnMut(&Rows<'_>) -> Result<T, Failure> + Send + 'static,
+        work: impl FnMut(&Rows<'_>) -> Result<T, OperationFailure> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (reply, mut answer) = oneshot::channel();
         let deadline = Instant::now() + Duration::from_millis(cx.deadline.millis_since(cx.now));
-        let turn = Arc::<Turn>::default();
-        let job = Queued {
+        let decision = Arc::<JobDecision>::default();
+        let job = QueuedJob {
             work,
             result: None,
             reply,
             durability,
             deadline,
-            turn: Arc::clone(&turn),
+            decision: Arc::clone(&decision),
         };
         let closed = || StoreError::because(Reason::MetadataUnreachable, "the metadata store is closed");
-        self.queue.send(Message::Job(Box::new(job))).map_err(|_| closed())?;
+        self.queue
+            .send(WriterMessage::Job(Box::new(job)))
+            .map_err(|_| closed())?;
         let answered = match timeout_at(deadline.into(), &mut answer).await {
             Ok(answered) => answered,
-            Err(_) if turn.give_up() => return Err(late()),
-            // It is being done: the answer is no longer for the queue to say.
+            Err(_) if decision.abandon() => return Err(late()),
+            // The writer runs the operation, so only the operation itself can give the answer.
             Err(_) => answer.await,
         };
         answered.unwrap_or_else(|_| Err(closed()))
     }
 
-    /// Lets the writer end after what is queued, and waits for it.
+    /// Stops the writer after all queued operations, and waits until it has stopped.
     pub(super) fn close(&self) {
-        // An error means that the thread has ended already.
-        let _ = self.queue.send(Message::Close);
+        // An error means that the thread has already ended.
+        let _ = self.queue.send(WriterMessage::Close);
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread
             && thread.join().is_err()
@@ -142,18 +145,18 @@ impl Writer {
 fn late() -> StoreError {
     StoreError::because(
         Reason::MetadataUnreachable,
-        "the metadata could not be written in time: others write, or another process holds its lock",
+        "the metadata could not be written in time: other operations wrote, or another process held the lock",
     )
 }
 
-/// Whose turn it is to decide about an operation: the writer takes it and runs it, or its caller gives it up.
+/// Decides an operation once: either the writer takes it and runs it, or its caller abandons it.
 #[derive(Debug, Default)]
-struct Turn(AtomicU8);
+struct JobDecision(AtomicU8);
 
-impl Turn {
+impl JobDecision {
     const WAITING: u8 = 0;
     const TAKEN: u8 = 1;
-    const GIVEN_UP: u8 = 2;
+    const ABANDONED: u8 = 2;
 
     fn decide(&self, state: u8) -> bool {
         let decided = self
@@ -162,37 +165,37 @@ impl Turn {
         decided.is_ok()
     }
 
-    /// `false`: the writer has taken it.
-    fn give_up(&self) -> bool {
-        self.decide(Self::GIVEN_UP)
+    /// `false`: the writer has taken the operation.
+    fn abandon(&self) -> bool {
+        self.decide(Self::ABANDONED)
     }
 
-    /// `false`: nobody waits for it any more.
+    /// `false`: the caller has abandoned the operation.
     fn take(&self) -> bool {
         self.decide(Self::TAKEN)
     }
 }
 
 /// An operation in the queue.
-trait Job: Send {
+trait WriteJob: Send {
     fn durability(&self) -> Durability;
     fn deadline(&self) -> Instant;
-    /// Whether it is to be run now. `false`: its deadline has passed, or its caller has given it up.
+    /// Whether the operation must be run now. `false`: its deadline has passed, or its caller has abandoned it.
     fn take(&self) -> bool;
-    fn run(&mut self, rows: &Rows<'_>) -> Result<(), Failure>;
+    fn run(&mut self, rows: &Rows<'_>) -> Result<(), OperationFailure>;
     fn answer(self: Box<Self>, outcome: Result<(), StoreError>);
 }
 
-struct Queued<W, T> {
+struct QueuedJob<W, T> {
     work: W,
     result: Option<T>,
     reply: oneshot::Sender<Result<T, StoreError>>,
     durability: Durability,
     deadline: Instant,
-    turn: Arc<Turn>,
+    decision: Arc<JobDecision>,
 }
 
-impl<T: Send, W: FnMut(&Rows<'_>) -> Result<T, Failure> + Send> Job for Queued<W, T> {
+impl<T: Send, W: FnMut(&Rows<'_>) -> Result<T, OperationFailure> + Send> WriteJob for QueuedJob<W, T> {
     fn durability(&self) -> Durability {
         self.durability
     }
@@ -202,10 +205,10 @@ impl<T: Send, W: FnMut(&Rows<'_>) -> Result<T, Failure> + Send> Job for Queued<W
     }
 
     fn take(&self) -> bool {
-        Instant::now() < self.deadline && self.turn.take()
+        Instant::now() < self.deadline && self.decision.take()
     }
 
-    fn run(&mut self, rows: &Rows<'_>) -> Result<(), Failure> {
+    fn run(&mut self, rows: &Rows<'_>) -> Result<(), OperationFailure> {
         self.result = Some((self.work)(rows)?);
         Ok(())
     }
@@ -213,35 +216,35 @@ impl<T: Send, W: FnMut(&Rows<'_>) -> Result<T, Failure> + Send> Job for Queued<W
     fn answer(self: Box<Self>, outcome: Result<(), StoreError>) {
         let Self { result, reply, .. } = *self;
         let outcome = outcome
-            .and_then(|()| result.ok_or_else(|| StoreError::failed("an operation was committed without having run")));
-        // Nobody waits any more when the request was given up; what it asked for is done all the same.
+            .and_then(|()| result.ok_or_else(|| StoreError::failed("an operation was committed but did not run")));
+        // The send fails if the request was cancelled. The operation is done in any case.
         let _ = reply.send(outcome);
     }
 }
 
-/// The writer's thread.
-struct Transactions {
+/// The state of the writer's thread.
+struct WriterThread {
     connection: Connection,
     standing: StandingRead,
     sync: Sync,
-    counters: Arc<Counters>,
-    /// What the connection was last told about syncs.
+    counters: Arc<RowCounters>,
+    /// The current sync setting of the connection; `None` if it is unknown.
     durable: Option<bool>,
-    /// Rows changed since the log was last moved into the file.
-    unmoved: u64,
-    /// When another process's transaction was last waited for.
-    met_others: Option<Instant>,
+    /// The number of rows that changed since the log was last moved into the file.
+    rows_in_log: u64,
+    /// When this writer last waited for a transaction of another process.
+    met_other_writer: Option<Instant>,
     jitter: Jitter,
 }
 
-impl Transactions {
-    fn run(mut self, waiting: &Receiver<Message>) {
+impl WriterThread {
+    fn run(mut self, waiting: &Receiver<WriterMessage>) {
         let mut open = true;
         while open {
-            let first = match waiting.recv_timeout(self.standing.next_look()) {
+            let first = match waiting.recv_timeout(self.standing.next_update()) {
                 Ok(first) => first,
                 Err(RecvTimeoutError::Timeout) => {
-                    self.standing.look();
+                    self.standing.update();
                     continue;
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -249,25 +252,25 @@ impl Transactions {
             let mut group = Vec::new();
             for message in std::iter::once(first).chain(waiting.try_iter().take(MAX_GROUP - 1)) {
                 match message {
-                    Message::Job(job) => group.push(job),
-                    Message::Close => open = false,
+                    WriterMessage::Job(job) => group.push(job),
+                    WriterMessage::Close => open = false,
                 }
             }
             self.commit_group(group);
             self.move_log();
-            if self.standing.next_look().is_zero() {
-                self.standing.look();
+            if self.standing.next_update().is_zero() {
+                self.standing.update();
             }
         }
         drop(self.standing);
-        // Closing the last connection to the file moves the log and removes it.
+        // Closing the last connection to the file moves the log into it and removes the log.
         if let Err((_, error)) = self.connection.close() {
-            tracing::warn!(%error, "the metadata could not be closed");
+            tracing::warn!(%error, "the metadata file could not be closed");
         }
     }
 
-    /// Commits a group and answers every operation in it.
-    fn commit_group(&mut self, mut group: Vec<Box<dyn Job>>) {
+    /// Commits a group of operations and answers each of them.
+    fn commit_group(&mut self, mut group: Vec<Box<dyn WriteJob>>) {
         if group.is_empty() {
             return;
         }
@@ -275,16 +278,20 @@ impl Transactions {
             Ok(outcomes) => {
                 for (job, outcome) in group.into_iter().zip(outcomes) {
                     job.answer(match outcome {
-                        Outcome::Done => Ok(()),
-                        Outcome::Late => Err(late()),
-                        Outcome::Failed(failure) => Err(failure.into()),
+                        JobOutcome::Done => Ok(()),
+                        JobOutcome::Late => Err(late()),
+                        JobOutcome::Failed(failure) => Err(failure.into()),
                     });
                 }
             }
-            // What has met another process's lock until its deadline was answered already.
+            // The operations that waited for another process's lock until their deadlines were already answered.
             Err(_) if group.is_empty() => {}
             Err(failure) => {
-                tracing::warn!(error = %failure, operations = group.len(), "a commit of the metadata failed");
+                tracing::warn!(
+                    error = %failure,
+                    operations = group.len(),
+                    "a commit of the metadata failed; its operations are answered with an error"
+                );
                 let text = failure.to_string();
                 let reason = StoreError::from(failure).reason();
                 for job in group {
@@ -294,10 +301,11 @@ impl Transactions {
         }
     }
 
-    /// One transaction with all operations that are not late; nothing is changed when it fails. What became of each.
-    fn attempt(&mut self, group: &mut Vec<Box<dyn Job>>) -> Result<Vec<Outcome>, Failure> {
+    /// Runs one transaction with all operations whose deadlines have not passed. Returns the outcome of each operation.
+    /// On an error, nothing was changed.
+    fn attempt(&mut self, group: &mut Vec<Box<dyn WriteJob>>) -> Result<Vec<JobOutcome>, OperationFailure> {
         if !self.connection.is_autocommit() {
-            // What could not be rolled back before may be by now; otherwise the group fails here.
+            // If an earlier rollback failed, it may succeed now; otherwise the group fails here.
             execute(&self.connection, "ROLLBACK")?;
         }
         let durable = group.iter().any(|job| job.durability() == Durability::Durable);
@@ -309,7 +317,7 @@ impl Transactions {
         self.begin(group)?;
         let written = self.counters.writes.load(Ordering::Relaxed);
         let outcome = Self::run_all(&self.connection, &self.counters, group).and_then(|outcomes| {
-            let is_any_done = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Done));
+            let is_any_done = outcomes.iter().any(|outcome| matches!(outcome, JobOutcome::Done));
             execute(&self.connection, if is_any_done { "COMMIT" } else { "ROLLBACK" })?;
             Ok((outcomes, is_any_done))
         });
@@ -318,7 +326,7 @@ impl Transactions {
         }
         let (outcomes, is_any_done) = outcome?;
         if is_any_done {
-            self.unmoved += self.counters.writes.load(Ordering::Relaxed) - written;
+            self.rows_in_log += self.counters.writes.load(Ordering::Relaxed) - written;
             self.counters.commits.fetch_add(1, Ordering::Relaxed);
             if durable && self.sync == Sync::Full {
                 self.counters.syncs.fetch_add(1, Ordering::Relaxed);
@@ -327,27 +335,27 @@ impl Transactions {
         Ok(outcomes)
     }
 
-    /// Runs the operations one after the other; what one that fails has changed is undone. An error fails them all.
+    /// Runs the operations in order, and undoes the changes of each operation that fails. An error fails all of them.
     fn run_all(
         connection: &Connection,
-        counters: &Counters,
-        group: &mut [Box<dyn Job>],
-    ) -> Result<Vec<Outcome>, Failure> {
+        counters: &RowCounters,
+        group: &mut [Box<dyn WriteJob>],
+    ) -> Result<Vec<JobOutcome>, OperationFailure> {
         let rows = Rows::new(connection, counters);
-        // What one alone has changed is undone with its transaction.
+        // The changes of a single operation are undone with its transaction.
         let is_alone = group.len() == 1;
         let mut outcomes = Vec::with_capacity(group.len());
         for job in group {
             if !job.take() {
-                outcomes.push(Outcome::Late);
+                outcomes.push(JobOutcome::Late);
                 continue;
             }
             if !is_alone {
                 execute(connection, "SAVEPOINT operation")?;
             }
-            // A panic is a defect of one operation; without the thread all others would fail from then on.
+            // A panic is a bug in one operation. If it ended the thread, all later operations would fail.
             let outcome = catch_unwind(AssertUnwindSafe(|| job.run(&rows)));
-            let outcome = outcome.unwrap_or_else(|_| Err(Failure::Panicked));
+            let outcome = outcome.unwrap_or_else(|_| Err(OperationFailure::Panicked));
             if let Err(failure) = outcome {
                 if failure.is_systemic() {
                     return Err(failure);
@@ -355,9 +363,9 @@ impl Transactions {
                 if !is_alone {
                     execute(connection, "ROLLBACK TO operation")?;
                 }
-                outcomes.push(Outcome::Failed(failure));
+                outcomes.push(JobOutcome::Failed(failure));
             } else {
-                outcomes.push(Outcome::Done);
+                outcomes.push(JobOutcome::Done);
             }
             if !is_alone {
                 execute(connection, "RELEASE operation")?;
@@ -366,10 +374,10 @@ impl Transactions {
         Ok(outcomes)
     }
 
-    /// Takes the lock that all processes share, for as long as an operation of the group may still wait.
-    fn begin(&mut self, group: &mut Vec<Box<dyn Job>>) -> Result<(), Failure> {
-        if self.met_others.is_some_and(|met| met.elapsed() < POLITE) {
-            // Whoever polls for the lock would hardly ever find it free between two of our transactions.
+    /// Takes the lock that all processes share. Waits as long as the deadline of any operation in the group allows.
+    fn begin(&mut self, group: &mut Vec<Box<dyn WriteJob>>) -> Result<(), OperationFailure> {
+        if self.met_other_writer.is_some_and(|met| met.elapsed() < PAUSE_FOR) {
+            // Otherwise a process that polls for the lock would hardly ever find it free between two transactions.
             std::thread::sleep(PAUSE);
         }
         let mut failures = 0;
@@ -378,7 +386,7 @@ impl Transactions {
                 Ok(()) => return Ok(()),
                 Err(error) if is_busy(&error) => {
                     let now = Instant::now();
-                    self.met_others = Some(now);
+                    self.met_other_writer = Some(now);
                     for late in group.extract_if(.., |job| job.deadline() <= now) {
                         late.answer(Err(StoreError::because(
                             Reason::MetadataUnreachable,
@@ -396,12 +404,12 @@ impl Transactions {
         }
     }
 
-    /// Moves the log into the file now and then, so that it stays short and can be written from its start again.
+    /// Moves the log into the file from time to time. So the log stays short and can be written from its start again.
     fn move_log(&mut self) {
-        if self.unmoved < CHECKPOINT_ROWS {
+        if self.rows_in_log < CHECKPOINT_ROWS {
             return;
         }
-        self.unmoved = 0;
+        self.rows_in_log = 0;
         self.standing.end();
         let moved = self.checkpoint("PRAGMA wal_checkpoint(PASSIVE)").and_then(|pages| {
             if pages < LONG_LOG {
@@ -417,20 +425,20 @@ impl Transactions {
         }
     }
 
-    /// Answers the number of pages in the log.
+    /// Runs a checkpoint and returns the number of pages in the log.
     fn checkpoint(&self, sql: &'static str) -> rusqlite::Result<i64> {
         self.connection.prepare_cached(sql)?.query_row([], |row| row.get(1))
     }
 }
 
-/// What became of an operation.
-enum Outcome {
-    /// It is in the transaction.
+/// What happened to an operation.
+enum JobOutcome {
+    /// It is part of the transaction.
     Done,
-    /// It was not run.
+    /// It was not run, because its deadline has passed or its caller has abandoned it.
     Late,
-    /// It has changed nothing.
-    Failed(Failure),
+    /// It failed and has changed nothing.
+    Failed(OperationFailure),
 }
 
 pub(super) fn execute(connection: &Connection, sql: &'static str) -> rusqlite::Result<()> {

@@ -3,7 +3,7 @@
 use registry::store::blobs::Discarded;
 
 use super::*;
-use crate::files::recorded::Call::{Copy, Remove, Rename};
+use crate::files::recorded::FileCall::{Copy, Remove, Rename};
 
 #[tokio::test]
 async fn an_object_in_place_costs_no_write() {
@@ -44,7 +44,7 @@ async fn a_joined_object_has_its_name_only_when_it_is_whole() {
     store.files.calls();
     let location = store.seal(appended.clone(), 1500).await.unwrap();
     // It was found complete; what is missing is the durability of its name.
-    assert_eq!(store.files.calls(), [(SyncDirectory, Form::Segment, 2)]);
+    assert_eq!(store.files.calls(), [(SyncDirectory, FileForm::Segment, 2)]);
     assert!(!store.files.is_volatile(object));
     assert_eq!(location.key, object.to_string());
     assert_eq!(store.bytes(&location, 1500).await, [first, second].concat());
@@ -58,14 +58,14 @@ async fn a_joined_object_has_its_name_only_when_it_is_whole() {
         .unwrap();
     store.files.calls();
     store.seal(appended, 30).await.unwrap();
-    let joining = |call| (call, Form::Joining, 2);
+    let joining = |call| (call, FileForm::Joining, 2);
     let calls = [
         joining(Create),
         joining(Copy),
         joining(Copy),
         joining(SyncFile),
         joining(Rename),
-        (SyncDirectory, Form::Segment, 2),
+        (SyncDirectory, FileForm::Segment, 2),
     ];
     assert_eq!(store.files.calls(), calls);
 }
@@ -116,7 +116,7 @@ async fn what_is_discarded_is_gone_but_for_what_is_kept() {
     let discarded = store.blobs.discard(cx(), SESSION, 2, &[], Some(&location)).await;
     assert_eq!(discarded.unwrap(), Discarded::All);
     assert_eq!(store.files(), 1);
-    assert!(store.files.calls().contains(&(Remove, Form::Segment, 1)));
+    assert!(store.files.calls().contains(&(Remove, FileForm::Segment, 1)));
     let discarded = store.blobs.discard(cx(), SESSION, 2, &[], None).await;
     assert_eq!(discarded.unwrap(), Discarded::All);
     assert_eq!(store.files(), 0);
@@ -133,7 +133,7 @@ async fn what_was_never_finished_goes_with_its_attempt() {
     // As a crash leaves it.
     store.files.create_or_open(segment(2).joining()).unwrap();
     // An object of an older version beside them.
-    let older = Name::new(SESSION, 2, Form::Joined);
+    let older = FileName::new(SESSION, 2, FileForm::Joined);
     store.files.create(older).unwrap();
     assert_eq!(store.files(), 4);
     for _ in 0..2 {

@@ -95,8 +95,12 @@ async fn lives(seed: u64) -> usize {
     let mut sessions: Vec<_> = (1..=3).map(Session::new).collect();
     for life in 0..4 {
         let what = format!("seed {seed}, life {life}");
-        let files = Arc::new(Recorded::open(&root));
-        let blobs = DiskBlobs::new(files.clone(), Sync::Full, Room::new(8 << 20, Options::MEMORY_TIMEOUT));
+        let files = Arc::new(RecordedFiles::open(&root));
+        let blobs = DiskBlobs::new(
+            files.clone(),
+            Sync::Full,
+            UploadMemory::new(8 << 20, Options::MEMORY_TIMEOUT),
+        );
         files.stop_after(usize::try_from(dice.roll(40)).unwrap());
         for _ in 0..8 {
             let index = usize::try_from(dice.roll(3)).unwrap();
@@ -119,8 +123,12 @@ async fn lives(seed: u64) -> usize {
         }
     }
     // Whatever went wrong, the session's row leads to all that is there.
-    let files = Arc::new(Recorded::open(&root));
-    let blobs = DiskBlobs::new(files.clone(), Sync::Full, Room::new(8 << 20, Options::MEMORY_TIMEOUT));
+    let files = Arc::new(RecordedFiles::open(&root));
+    let blobs = DiskBlobs::new(
+        files.clone(),
+        Sync::Full,
+        UploadMemory::new(8 << 20, Options::MEMORY_TIMEOUT),
+    );
     let sealed = sessions.iter().filter(|session| session.object.is_some()).count();
     for session in &sessions {
         let to_delete = (1..=session.attempts).map(|number| ObjectToDelete {

@@ -1,24 +1,24 @@
-//! Objects that lost their name.
+//! The deletion queue: objects that are deleted later.
 
 use registry::store::collection::{PendingDeletion, Standing};
 use registry::store::{Cursor, Location, Slice, StoreError, Timestamp};
 use rusqlite::params;
 
-use super::super::rows::{Failure, Rows};
+use super::super::rows::{OperationFailure, Rows};
 use super::super::values::{Columns, timestamp};
 
-/// A page in the order of burial.
-pub(super) const GRAVES: &str = "SELECT at, store, key, digest, unfinished FROM graveyard \
+/// A page of pending deletions, in the order in which they were scheduled.
+pub(super) const PENDING_DELETIONS: &str = "SELECT at, store, key, digest, unfinished FROM graveyard \
     WHERE at < ?1 AND (at, store, key) > (?2, ?3, ?4) ORDER BY at, store, key LIMIT ?5";
 
-/// Buries an object. One that is buried already keeps its one grave: see [`PendingDeletion::joined`].
+/// Schedules the deletion of an object. An object has at most one pending deletion: see [`PendingDeletion::joined`].
 pub(in super::super) fn schedule_deletion(
     rows: &Rows<'_>,
     at: Timestamp,
     location: &Location,
     digest: Option<&str>,
     unfinished: bool,
-) -> Result<(), Failure> {
+) -> Result<(), OperationFailure> {
     rows.change(
         "INSERT INTO graveyard (at, store, key, digest, unfinished) VALUES (?1, ?2, ?3, ?4, ?5) \
          ON CONFLICT (store, key) DO UPDATE SET at = max(at, excluded.at), \
@@ -29,15 +29,15 @@ pub(in super::super) fn schedule_deletion(
     Ok(())
 }
 
-/// Where a walk over graves goes on: behind this one.
+/// The pending deletion after which a walk continues.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct DeletionPosition {
     at: i64,
     location: Location,
 }
 
-impl Place {
-    /// Before all graves.
+impl DeletionPosition {
+    /// The position before all pending deletions.
     pub(super) fn first() -> Self {
         Self {
             at: -1,
@@ -50,7 +50,7 @@ impl Place {
 
     pub(super) fn parse(cursor: &Cursor) -> Result<Self, StoreError> {
         let unreadable = || StoreError::failed("not a cursor of this store");
-        // A key has no spaces.
+        // A key contains no spaces.
         let mut parts = cursor.0.splitn(3, ' ');
         let mut part = || parts.next().ok_or_else(unreadable);
         let (at, key, store) = (part()?, part()?, part()?);
@@ -63,7 +63,7 @@ impl Place {
         })
     }
 
-    fn behind(pending_deletion: &PendingDeletion) -> Cursor {
+    fn after(pending_deletion: &PendingDeletion) -> Cursor {
         let Location { store, key } = &pending_deletion.location;
         Cursor(format!("{} {key} {store}", timestamp(pending_deletion.at)))
     }
@@ -72,14 +72,14 @@ impl Place {
 pub(super) fn pending_deletions(
     rows: &Rows<'_>,
     before: Timestamp,
-    after: &Place,
+    after: &DeletionPosition,
     limit: usize,
-) -> Result<Slice<PendingDeletion>, Failure> {
-    let Place { at, location } = after;
-    let rows_asked = i64::try_from(limit).unwrap_or(i64::MAX);
+) -> Result<Slice<PendingDeletion>, OperationFailure> {
+    let DeletionPosition { at, location } = after;
+    let row_limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let items = rows.all(
-        GRAVES,
-        params![timestamp(before), at, location.store, location.key, rows_asked],
+        PENDING_DELETIONS,
+        params![timestamp(before), at, location.store, location.key, row_limit],
         |row| {
             Ok(PendingDeletion {
                 at: row.timestamp(0)?,
@@ -89,25 +89,26 @@ pub(super) fn pending_deletions(
             })
         },
     )?;
-    // All that were met are due, and what is dug meanwhile is not.
+    // All of these are due. A deletion that is scheduled meanwhile is not due yet.
     let last = items.last().filter(|_| items.len() >= limit);
-    let next = last.map(Place::behind);
+    let next = last.map(DeletionPosition::after);
     Ok(Slice { items, next })
 }
 
-/// Whether the bytes of a digest lie at a place.
-fn is_named(rows: &Rows<'_>, digest: &str, location: &Location) -> Result<bool, Failure> {
+/// Whether a location is the recorded location of a digest's bytes.
+fn is_recorded_location(rows: &Rows<'_>, digest: &str, location: &Location) -> Result<bool, OperationFailure> {
     rows.exists(
         "SELECT 1 FROM blob WHERE digest = ?1 AND store = ?2 AND key = ?3",
         params![digest, location.store, location.key],
     )
 }
 
-/// The name first, the grave afterwards: the two statements may see two states of the file.
-pub(super) fn standing(rows: &Rows<'_>, pending_deletion: &PendingDeletion) -> Result<Standing, Failure> {
+/// Checks the digest's location first and the pending deletion second, because the two statements may see two states of
+/// the file.
+pub(super) fn standing(rows: &Rows<'_>, pending_deletion: &PendingDeletion) -> Result<Standing, OperationFailure> {
     let digest = pending_deletion.digest.as_ref().map(ToString::to_string);
     if let Some(digest) = &digest
-        && is_named(rows, digest, &pending_deletion.location)?
+        && is_recorded_location(rows, digest, &pending_deletion.location)?
     {
         return Ok(Standing::Named);
     }
@@ -125,8 +126,8 @@ pub(super) fn standing(rows: &Rows<'_>, pending_deletion: &PendingDeletion) -> R
     Ok(if unchanged { Standing::Due } else { Standing::Changed })
 }
 
-/// Removes a grave, unless the object was buried again since.
-pub(super) fn forget(rows: &Rows<'_>, pending_deletion: &PendingDeletion) -> Result<(), Failure> {
+/// Removes a pending deletion, unless the object was scheduled again since.
+pub(super) fn forget(rows: &Rows<'_>, pending_deletion: &PendingDeletion) -> Result<(), OperationFailure> {
     rows.change(
         "DELETE FROM graveyard WHERE at = ?1 AND store = ?2 AND key = ?3",
         params![

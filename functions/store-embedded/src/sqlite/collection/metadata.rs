@@ -1,10 +1,10 @@
-//! The walk over the names: one table after the other, each in the order of its key.
+//! The walk over the metadata: one table after the other, each in the order of its key.
 //!
-//! First what a deep pass looks at and what may let others go: edges, links, back-links; then the records of bytes,
-//! which go when no back-link is left; last the catalog, whose rows go when a repository has neither manifests nor
-//! links. A manifest is published in one transaction with its catalog row, so that a row needs no mark before it goes.
-//! The rows of one operation are written together, so that edges and back-links
-//! without their owner come from outside: a deep pass looks for them all the same.
+//! The order is: edges, links and back-links, which a deep pass checks or which keep other rows; then the blob records,
+//! which are removed when they have no back-link; last the catalog, whose rows are removed when a repository has
+//! neither manifests nor links. A manifest is published in one transaction with its catalog row, so a catalog row needs
+//! no mark before its removal. The rows of one operation are written together, so orphaned edges and back-links can
+//! only come from outside. A deep pass looks for them nevertheless.
 
 use oci::RepositoryName;
 use registry::store::collection::{Collected, PassStatistics, Plan};
@@ -14,7 +14,7 @@ use rusqlite::params;
 
 use super::super::SqliteStore;
 use super::super::metadata::remove;
-use super::super::rows::{Failure, Rows};
+use super::super::rows::{OperationFailure, Rows};
 use super::super::values::{Columns, timestamp};
 use super::deletion_queue::schedule_deletion;
 
@@ -45,14 +45,14 @@ pub(super) const CATALOG: &str = "SELECT name, created, \
     OR EXISTS (SELECT 1 FROM link WHERE link.repository = catalog.name) \
     FROM repository AS catalog WHERE name > ?1 ORDER BY name LIMIT ?2";
 
-/// What the mark of a collection begins with; the moment of the mark follows, in milliseconds.
-const MARK: &str = "collection ";
+/// The prefix of a collection pass's mark. The time of the mark follows, in milliseconds.
+const MARK_PREFIX: &str = "collection ";
 
-/// What the places in the catalog begin with. No digest does; and a program that knows nothing of this part of the walk
-/// reads such a place as one behind all digests, where its walk ends.
-const BEHIND_BLOBS: char = '~';
+/// The prefix of positions in the catalog. No digest starts with it. A program that does not know the catalog part of
+/// the walk reads such a position as one after all digests, where its own walk ends.
+const CATALOG_PREFIX: char = '~';
 
-/// Walks over at most `limit` names, and does to them what the plan says.
+/// Walks over at most `limit` rows, and changes them as the plan says.
 pub(super) async fn slice(
     store: &SqliteStore,
     cx: Context,
@@ -60,23 +60,24 @@ pub(super) async fn slice(
     after: Option<&Cursor>,
     limit: usize,
 ) -> Result<Collected, StoreError> {
-    let first = Place::Edges(String::new(), String::new(), String::new(), i64::MIN);
-    let place = after.map_or(Ok(first), Place::parse)?;
-    let Some(place) = place.within(plan) else {
-        return Err(StoreError::failed("the walk has no place to begin"));
+    let first = CollectionPosition::Edges(String::new(), String::new(), String::new(), i64::MIN);
+    let position = after.map_or(Ok(first), CollectionPosition::parse)?;
+    let Some(position) = position.within(plan) else {
+        return Err(StoreError::failed("the walk has no position to start from"));
     };
-    let (from, whole) = (place.clone(), *plan);
-    let seen = store.walk(cx, move |rows| from.look(rows, cx, &whole, limit)).await?;
-    let Seen { count, waiting, .. } = seen;
-    let mut statistics = if plan.dry_run || seen.nominated.is_empty() {
-        seen.nominated
+    let (from, whole) = (position.clone(), *plan);
+    let walked = store.walk(cx, move |rows| from.walk(rows, cx, &whole, limit)).await?;
+    let WalkedRows { count, waiting, .. } = walked;
+    let mut statistics = if plan.dry_run || walked.nominated.is_empty() {
+        walked
+            .nominated
             .iter()
             .fold(PassStatistics::default(), |mut statistics, nominee| {
                 nominee.count(&mut statistics);
                 statistics
             })
     } else {
-        let nominated = seen.nominated;
+        let nominated = walked.nominated;
         let work = move |rows: &Rows<'_>| {
             let mut statistics = PassStatistics::default();
             for nominee in &nominated {
@@ -86,24 +87,26 @@ pub(super) async fn slice(
             }
             Ok(statistics)
         };
-        // Synced: what is deleted later must not be named again after a loss of power.
+        // Synced: an object that is deleted later must not be referenced again after a power failure.
         store.write(cx, work).await?
     };
     statistics.seen = count as u64;
     statistics += waiting;
-    let next = match seen.last {
+    let next = match walked.last {
         Some(last) if count == limit => Some(last),
-        _ => place.table_behind(),
+        _ => position.next_table(),
     };
     Ok(Collected {
         statistics,
-        next: next.and_then(|place| place.within(plan)).map(|place| place.cursor()),
+        next: next
+            .and_then(|position| position.within(plan))
+            .map(|position| position.cursor()),
     })
 }
 
-/// Behind which row the walk goes on: the table, and the key of the row.
+/// The row after which the walk continues: its table and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
+enum CollectionPosition {
     Edges(String, String, String, i64),
     Links(String, String),
     BackLinks(String, String, i64),
@@ -111,11 +114,11 @@ enum Place {
     Catalog(String),
 }
 
-impl Place {
-    /// Reads what [`Place::cursor`] has written. No name or digest holds a space.
+impl CollectionPosition {
+    /// Parses the text of [`CollectionPosition::cursor`]. Names and digests contain no spaces.
     fn parse(cursor: &Cursor) -> Result<Self, StoreError> {
         let fields: Vec<_> = cursor.0.split(' ').collect();
-        let place = match *fields.as_slice() {
+        let position = match *fields.as_slice() {
             ["edges", repository, target, parent, uid] => uid
                 .parse()
                 .ok()
@@ -125,13 +128,13 @@ impl Place {
                 .parse()
                 .ok()
                 .map(|uid| Self::BackLinks(digest.to_owned(), repository.to_owned(), uid)),
-            ["blobs", behind] => Some(match behind.strip_prefix(BEHIND_BLOBS) {
+            ["blobs", after] => Some(match after.strip_prefix(CATALOG_PREFIX) {
                 Some(repository) => Self::Catalog(repository.to_owned()),
-                None => Self::Blobs(behind.to_owned()),
+                None => Self::Blobs(after.to_owned()),
             }),
             _ => None,
         };
-        place.ok_or_else(|| StoreError::failed(format!("{:?} is no place among the names", cursor.0)))
+        position.ok_or_else(|| StoreError::failed(format!("{:?} is not a position in the metadata", cursor.0)))
     }
 
     fn cursor(&self) -> Cursor {
@@ -144,12 +147,12 @@ impl Place {
                 format!("back-links {digest} {repository} {uid}")
             }
             Self::Blobs(digest) => format!("blobs {digest}"),
-            Self::Catalog(repository) => format!("blobs {BEHIND_BLOBS}{repository}"),
+            Self::Catalog(repository) => format!("blobs {CATALOG_PREFIX}{repository}"),
         })
     }
 
-    /// The beginning of the next table.
-    fn table_behind(&self) -> Option<Self> {
+    /// The start of the next table.
+    fn next_table(&self) -> Option<Self> {
         match self {
             Self::Edges(..) => Some(Self::Links(String::new(), String::new())),
             Self::Links(..) => Some(Self::BackLinks(String::new(), String::new(), i64::MIN)),
@@ -159,25 +162,25 @@ impl Place {
         }
     }
 
-    /// This place, or the next that the plan has something to do at.
+    /// This position, or the next one in a table that the plan includes.
     fn within(self, plan: &Plan) -> Option<Self> {
         match self {
-            Self::Edges(..) | Self::BackLinks(..) if !plan.deep => self.table_behind(),
-            place => Some(place),
+            Self::Edges(..) | Self::BackLinks(..) if !plan.deep => self.next_table(),
+            position => Some(position),
         }
     }
 
-    fn look(&self, rows: &Rows<'_>, cx: Context, plan: &Plan, limit: usize) -> Result<Seen, Failure> {
+    fn walk(&self, rows: &Rows<'_>, cx: Context, plan: &Plan, limit: usize) -> Result<WalkedRows, OperationFailure> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let is_old = |at: Timestamp| cx.now.millis_since(at) > plan.grace_periods.leftover_ms;
         let found = match self {
             Self::Edges(repository, target, parent, uid) => {
                 let after = params![repository, target, parent, uid, limit];
                 rows.all(EDGES, after, |row| {
-                    let place = Self::Edges(row.value(0)?, row.value(1)?, row.value(2)?, row.value(3)?);
+                    let position = Self::Edges(row.value(0)?, row.value(1)?, row.value(2)?, row.value(3)?);
                     let is_owned: bool = row.value(5)?;
-                    let nominee = (!is_owned && is_old(row.timestamp(4)?)).then(|| Nominee::Leftover(place.clone()));
-                    Ok((place, nominee))
+                    let nominee = (!is_owned && is_old(row.timestamp(4)?)).then(|| Nominee::Orphan(position.clone()));
+                    Ok((position, nominee))
                 })
             }
             Self::Links(repository, digest) => rows.all(LINKS, params![repository, digest, limit], |row| {
@@ -187,7 +190,7 @@ impl Place {
                     None
                 } else {
                     let mark: Option<String> = row.value(3)?;
-                    let link = Unreferenced {
+                    let link = UnreferencedLink {
                         repository: row.parsed(0)?,
                         digest: digest.clone(),
                         size: row.unsigned(5)?,
@@ -200,20 +203,20 @@ impl Place {
             }),
             Self::BackLinks(digest, repository, uid) => {
                 rows.all(BACK_LINKS, params![digest, repository, uid, limit], |row| {
-                    let place = Self::BackLinks(row.value(0)?, row.value(1)?, row.value(2)?);
+                    let position = Self::BackLinks(row.value(0)?, row.value(1)?, row.value(2)?);
                     let is_owned: bool = row.value(4)?;
-                    let nominee = (!is_owned && is_old(row.timestamp(3)?)).then(|| Nominee::Leftover(place.clone()));
-                    Ok((place, nominee))
+                    let nominee = (!is_owned && is_old(row.timestamp(3)?)).then(|| Nominee::Orphan(position.clone()));
+                    Ok((position, nominee))
                 })
             }
             Self::Blobs(digest) => rows.all(BLOBS, params![digest, limit], |row| {
                 let digest: String = row.value(0)?;
-                let is_held: bool = row.value(2)?;
-                let nominee = Nominee::Unheld {
+                let is_referenced: bool = row.value(2)?;
+                let nominee = Nominee::UnreferencedBlob {
                     digest: digest.clone(),
                     size: row.unsigned(1)?,
                 };
-                Ok((Self::Blobs(digest), (!is_held).then_some(nominee)))
+                Ok((Self::Blobs(digest), (!is_referenced).then_some(nominee)))
             }),
             Self::Catalog(repository) => rows.all(CATALOG, params![repository, limit], |row| {
                 let repository: String = row.value(0)?;
@@ -224,7 +227,7 @@ impl Place {
             }),
         }?;
         let count = found.len();
-        let (mut places, nominated): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+        let (mut positions, nominated): (Vec<_>, Vec<_>) = found.into_iter().unzip();
         let (waiting, nominated): (Vec<_>, Vec<_>) = nominated
             .into_iter()
             .flatten()
@@ -233,18 +236,18 @@ impl Place {
         for nominee in waiting {
             nominee.count(&mut statistics);
         }
-        Ok(Seen {
+        Ok(WalkedRows {
             count,
-            last: places.pop(),
+            last: positions.pop(),
             waiting: statistics,
             nominated,
         })
     }
 }
 
-impl Place {
-    /// Removes the edge or back-link that lies here, if what it belongs to is still not there.
-    fn remove_leftover(&self, rows: &Rows<'_>) -> Result<bool, Failure> {
+impl CollectionPosition {
+    /// Removes the edge or back-link at this position, if its owner is still missing.
+    fn remove_orphan(&self, rows: &Rows<'_>) -> Result<bool, OperationFailure> {
         let removed = match self {
             Self::Edges(repository, target, parent, uid) => rows.change(
                 "DELETE FROM edge WHERE repository = ?1 AND target = ?2 AND parent = ?3 AND incarnation = ?4 \
@@ -266,42 +269,42 @@ impl Place {
     }
 }
 
-/// What a look at some rows has found.
-struct Seen {
+/// What a walk over some rows has found.
+struct WalkedRows {
     count: usize,
-    last: Option<Place>,
-    /// Links that are marked and not yet due, of which nothing is to be written.
+    last: Option<CollectionPosition>,
+    /// Links that are marked and not yet due. They are not changed.
     waiting: PassStatistics,
     nominated: Vec<Nominee>,
 }
 
-/// A row that something is to be done to, if it is still so when the writer comes to it.
+/// A row that the writer changes, if the row has not changed since it was read.
 enum Nominee {
-    /// A link without a reference, made before the moment.
+    /// An unreferenced link, created before `made_before`.
     Mark {
         repository: String,
         digest: String,
         size: u64,
         made_before: Timestamp,
     },
-    /// A link whose mark is not old enough.
+    /// A link whose mark is too young.
     Waiting { size: u64 },
-    /// A link whose mark has stood for long enough.
+    /// A link whose mark is old enough.
     Unlink {
         repository: RepositoryName,
         digest: String,
         mark: String,
     },
-    /// The record of bytes without a holder.
-    Unheld { digest: String, size: u64 },
-    /// An edge or a back-link of something that is not there.
-    Leftover(Place),
+    /// A blob record without a back-link.
+    UnreferencedBlob { digest: String, size: u64 },
+    /// An edge or a back-link whose owner does not exist.
+    Orphan(CollectionPosition),
     /// The catalog row of a repository without manifests and links.
     Empty(String),
 }
 
-/// A link that no manifest refers to.
-struct Unreferenced {
+/// A link to which no manifest refers.
+struct UnreferencedLink {
     repository: RepositoryName,
     digest: String,
     size: u64,
@@ -309,8 +312,8 @@ struct Unreferenced {
     mark: Option<String>,
 }
 
-impl Unreferenced {
-    /// What to do with it. A mark that this version would not have written is left alone.
+impl UnreferencedLink {
+    /// What to do with the link. A link with a mark that this version does not write is not changed.
     fn nominee(self, now: Timestamp, grace: u64) -> Option<Nominee> {
         let Self {
             repository,
@@ -327,7 +330,7 @@ impl Unreferenced {
                 made_before: Timestamp(now.0 - grace),
             }),
             Some(mark) => {
-                let since = mark.strip_prefix(MARK)?.parse().ok().map(Timestamp)?;
+                let since = mark.strip_prefix(MARK_PREFIX)?.parse().ok().map(Timestamp)?;
                 Some(if now.millis_since(since) > grace {
                     Nominee::Unlink {
                         repository,
@@ -354,17 +357,17 @@ impl Nominee {
                 statistics.waiting_bytes += size;
             }
             Self::Unlink { .. } => statistics.unlinked += 1,
-            Self::Unheld { size, .. } => {
+            Self::UnreferencedBlob { size, .. } => {
                 statistics.scheduled += 1;
                 statistics.scheduled_bytes += size;
             }
-            Self::Leftover(_) => statistics.leftovers += 1,
+            Self::Orphan(_) => statistics.leftovers += 1,
             Self::Empty(_) => statistics.repositories += 1,
         }
     }
 
-    /// Does it, if nothing speaks against it by now.
-    fn act(&self, rows: &Rows<'_>, cx: Context) -> Result<bool, Failure> {
+    /// Changes the row, if the conditions still hold.
+    fn act(&self, rows: &Rows<'_>, cx: Context) -> Result<bool, OperationFailure> {
         match self {
             Self::Waiting { .. } => Ok(false),
             Self::Mark {
@@ -379,7 +382,7 @@ impl Nominee {
                     params![
                         repository,
                         digest,
-                        format!("{MARK}{}", cx.now.0),
+                        format!("{MARK_PREFIX}{}", cx.now.0),
                         timestamp(*made_before)
                     ],
                 )?;
@@ -390,13 +393,13 @@ impl Nominee {
                 digest,
                 mark,
             } => {
-                let stands = rows.exists(
+                let is_marked = rows.exists(
                     "SELECT 1 FROM link WHERE repository = ?1 AND digest = ?2 AND condemned = ?3",
                     params![repository.as_str(), digest, mark],
                 )?;
-                Ok(stands && remove::link(rows, repository, digest)? == Removal::Removed)
+                Ok(is_marked && remove::link(rows, repository, digest)? == Removal::Removed)
             }
-            Self::Unheld { digest, .. } => {
+            Self::UnreferencedBlob { digest, .. } => {
                 let location = rows.one(
                     "SELECT store, key FROM blob WHERE digest = ?1 \
                      AND NOT EXISTS (SELECT 1 FROM backlink WHERE digest = ?1)",
@@ -410,7 +413,7 @@ impl Nominee {
                 schedule_deletion(rows, cx.now, &location, Some(digest), false)?;
                 Ok(true)
             }
-            Self::Leftover(place) => place.remove_leftover(rows),
+            Self::Orphan(position) => position.remove_orphan(rows),
             Self::Empty(repository) => {
                 let removed = rows.change(
                     "DELETE FROM repository WHERE name = ?1 \

@@ -1,4 +1,4 @@
-//! The end of a session that has expired: in one transaction, or, if it had many bodies, in several short ones.
+//! The sweep of an expired session. It is one transaction, or several short ones if the session had many bodies.
 
 use oci::Digest;
 use registry::store::collection::{PendingDeletion, remains};
@@ -7,17 +7,17 @@ use registry::store::{Context, StoreError};
 use rusqlite::params;
 
 use super::super::SqliteStore;
-use super::super::rows::{Failure, Rows};
+use super::super::rows::{OperationFailure, Rows};
 use super::super::sessions::get;
 use super::super::values::session_key;
 use super::deletion_queue::schedule_deletion;
 
-/// The most graves that one transaction digs, and the most part records that it removes: others wait for a few
-/// milliseconds.
-const AT_ONCE: usize = 1000;
+/// The maximum number of deletions that one transaction schedules, and of part records that it removes. Other writes
+/// wait some milliseconds for it.
+const MAX_IN_TRANSACTION: usize = 1000;
 
-/// Buries what the attempts of a session may have left, and removes its rows. The number of graves; `None`: the
-/// session is not as given, or gone.
+/// Schedules the deletion of all objects that the attempts of a session may have made, and removes the session's rows.
+/// Returns the number of scheduled deletions. `None`: the session has changed or does not exist.
 pub(super) async fn sweep(
     store: &SqliteStore,
     cx: Context,
@@ -25,16 +25,16 @@ pub(super) async fn sweep(
     session: &Session,
 ) -> Result<Option<u64>, StoreError> {
     let mut left = remains(key, session, cx.now).peekable();
-    let mut as_given = session.clone();
+    let mut expected = session.clone();
     let (mut pending_deletions, mut parts) = (0, 0);
     loop {
-        let some: Vec<PendingDeletion> = left.by_ref().take(AT_ONCE).collect();
+        let some: Vec<PendingDeletion> = left.by_ref().take(MAX_IN_TRANSACTION).collect();
         pending_deletions += some.len() as u64;
-        parts += AT_ONCE;
+        parts += MAX_IN_TRANSACTION;
         let is_last = left.peek().is_none() && parts >= session.progress.parts as usize;
-        let step = Step {
+        let step = SweepStep {
             key,
-            as_given: as_given.clone(),
+            expected: expected.clone(),
             pending_deletions: some,
             parts,
             is_last,
@@ -45,25 +45,25 @@ pub(super) async fn sweep(
         if is_last {
             return Ok(Some(pending_deletions));
         }
-        as_given = now;
+        expected = now;
     }
 }
 
 /// One transaction of a sweep.
-struct Step {
+struct SweepStep {
     key: SessionKey,
-    as_given: Session,
+    expected: Session,
     pending_deletions: Vec<PendingDeletion>,
-    /// Part records with numbers up to this are removed.
+    /// Part records up to this number are removed.
     parts: usize,
     is_last: bool,
 }
 
-impl Step {
-    /// How it leaves the session. `None`: the session is not as it should be, and nothing was done.
-    fn take(&self, rows: &Rows<'_>) -> Result<Option<Session>, Failure> {
-        let mut session = self.as_given.clone();
-        // The whole of it: a renewed claim changes no version.
+impl SweepStep {
+    /// Runs the step, and returns the new session. `None`: the session has changed, and nothing was done.
+    fn take(&self, rows: &Rows<'_>) -> Result<Option<Session>, OperationFailure> {
+        let mut session = self.expected.clone();
+        // All fields are compared, because renewing a claim does not change the version.
         if get(rows, self.key)?.as_ref() != Some(&session) {
             return Ok(None);
         }
@@ -95,8 +95,9 @@ impl Step {
             params![expires, id, parts],
         )?;
         if session.state == State::Open {
-            // Until the next transaction nobody may go on with it: what it would publish is buried without its digest.
-            // Sessions in other states take no more bodies, and leave the same when this is cut off.
+            // Until the next transaction, no request may continue the session, because what it would publish is
+            // scheduled for deletion without its digest. Sessions in other states accept no more bodies, so an
+            // interruption leaves them with the same objects.
             session = Session {
                 version: session.version + 1,
                 state: State::Cancelled,

@@ -1,9 +1,10 @@
-//! Where the bytes of a digest lie, and what is wrong with them.
+//! The location of a digest's bytes, and their defect.
 //!
-//! Only the row of the bytes says what is wrong with an object, in the column `marked_for_deletion`: no collection marks these
-//! rows here, since each removes what nothing holds within one transaction. Links and manifests are read together with
-//! it. Programs that do not know of defects take the mark off when the blob is committed again, and go on as they did.
-//! The same column of a manifest says that the bytes in its own row are damaged.
+//! Only the digest's row in `blob` says what is wrong with an object, in the column `condemned`. No collection pass
+//! marks rows of `blob` in this store, because it removes an unreferenced row within one transaction. Links and
+//! manifests are read together with this row. A program that does not know defects clears the column when the blob is
+//! committed again, and otherwise ignores it. The same column of a manifest says that the bytes in its own row are
+//! damaged.
 
 use oci::{Digest, RepositoryName};
 use registry::store::metadata::Defect;
@@ -11,18 +12,18 @@ use registry::store::{Context, Location};
 use rusqlite::{Row, params};
 
 use super::super::collection::deletion_queue;
-use super::super::rows::{Failure, Rows};
+use super::super::rows::{OperationFailure, Rows};
 use super::super::values::{Columns, integer, timestamp};
 
-/// What is wrong with the bytes of a digest, out of a column `marked_for_deletion` of `blob` or `manifest`. A mark that this
-/// version would not have written says nothing.
-pub(in super::super) fn defect(row: &Row<'_>, column: usize) -> Result<Option<Defect>, Failure> {
+/// Reads the defect from the column `condemned` of `blob` or `manifest`. A value that this version does not write is
+/// not a defect.
+pub(in super::super) fn defect(row: &Row<'_>, column: usize) -> Result<Option<Defect>, OperationFailure> {
     let mark: Option<String> = row.value(column)?;
     Ok(mark.as_deref().and_then(Defect::parse))
 }
 
-/// Where the bytes of a digest lie, and what is wrong with them there.
-pub(super) fn find(rows: &Rows<'_>, digest: &str) -> Result<Option<(Location, Option<Defect>)>, Failure> {
+/// The recorded location of a digest's bytes, and their defect.
+pub(super) fn find(rows: &Rows<'_>, digest: &str) -> Result<Option<(Location, Option<Defect>)>, OperationFailure> {
     rows.one(
         "SELECT store, key, condemned FROM blob WHERE digest = ?1",
         [digest],
@@ -30,7 +31,7 @@ pub(super) fn find(rows: &Rows<'_>, digest: &str) -> Result<Option<(Location, Op
     )
 }
 
-/// Lets the bytes lie at `new`, if they lie at `old`.
+/// Changes the location of a digest's bytes to `new`, if it is `old`.
 pub(super) fn replace(
     rows: &Rows<'_>,
     cx: Context,
@@ -38,7 +39,7 @@ pub(super) fn replace(
     old: &Location,
     new: &Location,
     size: u64,
-) -> Result<Option<Location>, Failure> {
+) -> Result<Option<Location>, OperationFailure> {
     match find(rows, digest)? {
         None => return Ok(None),
         Some((now, _)) if now != *old => return Ok(Some(now)),
@@ -49,42 +50,43 @@ pub(super) fn replace(
         "UPDATE blob SET store = ?2, key = ?3, size = ?4, condemned = NULL WHERE digest = ?1",
         params![digest, new.store, new.key, integer(size)],
     )?;
-    agree(rows, digest, None)?;
+    update_locations(rows, digest, None)?;
     Ok(Some(new.clone()))
 }
 
-/// What [`record_defect`] answers, if it has nothing to write: whoever asks for what is lost is told without a transaction.
+/// The answer of [`record_defect`] if it has nothing to write. So a request for a missing object needs no writing
+/// transaction.
 pub(super) fn is_recorded(
     rows: &Rows<'_>,
     repository: Option<&RepositoryName>,
     digest: &str,
     location: &Location,
     defect: Defect,
-) -> Result<Recorded, Failure> {
+) -> Result<DefectRecord, OperationFailure> {
     let found = find(rows, digest)?;
     let as_found = match &found {
         Some((now, recorded)) => now != location || *recorded >= Some(defect),
         None => repository.is_none(),
     };
-    if !as_found || !do_agree(rows, digest, repository)? {
-        return Ok(Recorded::NotYet);
+    if !as_found || !locations_agree(rows, digest, repository)? {
+        return Ok(DefectRecord::NotYet);
     }
-    Ok(Recorded::Already(elsewhere(found, location)))
+    Ok(DefectRecord::Already(other_location(found, location)))
 }
 
-/// Whether a defect has to be written, and if not, what the answer is.
-pub(super) enum Recorded {
+/// Whether a defect must be written, and otherwise the answer.
+pub(super) enum DefectRecord {
     NotYet,
     Already(Option<Location>),
 }
 
-/// Where the bytes lie whole, if that is not where somebody has found them lost.
-fn elsewhere(found: Option<(Location, Option<Defect>)>, location: &Location) -> Option<Location> {
+/// The location of the undamaged bytes, if it differs from the location where the caller found the defect.
+fn other_location(found: Option<(Location, Option<Defect>)>, location: &Location) -> Option<Location> {
     let found = found.filter(|(now, defect)| now != location && defect.is_none());
     found.map(|(now, _)| now)
 }
 
-/// Records a defect, if the bytes lie at `location`; where they lie, if that is elsewhere.
+/// Records a defect if `location` is the location of the bytes. Returns their location if it is another one.
 pub(super) fn record_defect(
     rows: &Rows<'_>,
     cx: Context,
@@ -92,7 +94,7 @@ pub(super) fn record_defect(
     digest: &str,
     location: &Location,
     defect: Defect,
-) -> Result<Option<Location>, Failure> {
+) -> Result<Option<Location>, OperationFailure> {
     match (find(rows, digest)?, repository) {
         (Some((now, recorded)), _) if now == *location => {
             if recorded < Some(defect) {
@@ -102,7 +104,7 @@ pub(super) fn record_defect(
                 )?;
             }
         }
-        // A link or a manifest without a row of its bytes, after some other accident.
+        // Another fault has removed the `blob` row of a link or a manifest.
         (None, Some(repository)) => {
             rows.change(
                 "INSERT INTO blob (digest, store, key, size, at, condemned) \
@@ -122,12 +124,12 @@ pub(super) fn record_defect(
         }
         (Some(_), _) | (None, None) => {}
     }
-    agree(rows, digest, repository)?;
-    Ok(elsewhere(find(rows, digest)?, location))
+    update_locations(rows, digest, repository)?;
+    Ok(other_location(find(rows, digest)?, location))
 }
 
-/// The object that was missing at `location` is back.
-pub(super) fn clear_missing(rows: &Rows<'_>, digest: &str, location: &Location) -> Result<(), Failure> {
+/// Clears the defect of an object that was missing at `location` and exists again.
+pub(super) fn clear_missing(rows: &Rows<'_>, digest: &str, location: &Location) -> Result<(), OperationFailure> {
     rows.change(
         "UPDATE blob SET condemned = NULL WHERE digest = ?1 AND store = ?2 AND key = ?3 AND condemned = ?4",
         params![digest, location.store, location.key, Defect::Missing.as_str()],
@@ -135,12 +137,12 @@ pub(super) fn clear_missing(rows: &Rows<'_>, digest: &str, location: &Location) 
     Ok(())
 }
 
-/// Marks a manifest whose row has other bytes than its digest says.
+/// Marks a manifest as damaged if the bytes in its row do not match its digest.
 pub(super) fn record_damaged_manifest(
     rows: &Rows<'_>,
     repository: &RepositoryName,
     digest: &Digest,
-) -> Result<(), Failure> {
+) -> Result<(), OperationFailure> {
     let text = digest.to_string();
     let content: Option<Option<Vec<u8>>> = rows.one(
         "SELECT content FROM manifest WHERE repository = ?1 AND digest = ?2",
@@ -158,9 +160,9 @@ pub(super) fn record_damaged_manifest(
     Ok(())
 }
 
-/// A condition on links and large manifests of a digest, in one repository or in all: they do not lead to where its bytes lie
-/// by their own row. A small manifest leads nowhere.
-macro_rules! is_astray {
+/// A condition on the links and large manifests of a digest, in one repository or in all: their location differs from
+/// the location in `blob`. A small manifest has no location.
+macro_rules! has_other_location {
     ($table:literal) => {
         concat!(
             "blob.digest = ?1 AND ",
@@ -178,11 +180,11 @@ macro_rules! is_astray {
     };
 }
 
-/// Whether links and large manifests lead to where the bytes lie.
-fn do_agree(rows: &Rows<'_>, digest: &str, only: Option<&RepositoryName>) -> Result<bool, Failure> {
+/// Whether all links and large manifests have the location in `blob`.
+fn locations_agree(rows: &Rows<'_>, digest: &str, only: Option<&RepositoryName>) -> Result<bool, OperationFailure> {
     for query in [
-        concat!("SELECT 1 FROM blob, link WHERE ", is_astray!("link")),
-        concat!("SELECT 1 FROM blob, manifest WHERE ", is_astray!("manifest")),
+        concat!("SELECT 1 FROM blob, link WHERE ", has_other_location!("link")),
+        concat!("SELECT 1 FROM blob, manifest WHERE ", has_other_location!("manifest")),
     ] {
         if rows.exists(query, params![digest, only.map(RepositoryName::as_str)])? {
             return Ok(false);
@@ -191,16 +193,16 @@ fn do_agree(rows: &Rows<'_>, digest: &str, only: Option<&RepositoryName>) -> Res
     Ok(true)
 }
 
-/// Lets them do so.
-fn agree(rows: &Rows<'_>, digest: &str, only: Option<&RepositoryName>) -> Result<(), Failure> {
+/// Changes their locations to the location in `blob`.
+fn update_locations(rows: &Rows<'_>, digest: &str, only: Option<&RepositoryName>) -> Result<(), OperationFailure> {
     for change in [
         concat!(
             "UPDATE link SET store = blob.store, key = blob.key FROM blob WHERE ",
-            is_astray!("link")
+            has_other_location!("link")
         ),
         concat!(
             "UPDATE manifest SET store = blob.store, key = blob.key FROM blob WHERE ",
-            is_astray!("manifest")
+            has_other_location!("manifest")
         ),
     ] {
         rows.change(change, params![digest, only.map(RepositoryName::as_str)])?;

@@ -1,4 +1,4 @@
-//! What makes things visible: blobs, mounts, manifests with their tags.
+//! Operations that make content visible: blobs, mounts, and manifests with their tags.
 
 use bytes::Bytes;
 use oci::{Digest, RepositoryName};
@@ -8,8 +8,8 @@ use registry::store::{Context, Location, StoreError};
 use rusqlite::params;
 
 use super::super::collection::deletion_queue;
-use super::super::rows::{Failure, Rows};
-use super::super::values::{Columns, bits, holding_text, integer, timestamp};
+use super::super::rows::{OperationFailure, Rows};
+use super::super::values::{Columns, bits, integer, link_kind_text, timestamp};
 use super::objects;
 
 /// Publishes a sealed object as a blob of a repository.
@@ -20,8 +20,8 @@ pub(super) fn blob(
     digest: &str,
     location: &Location,
     size: u64,
-) -> Result<Location, Failure> {
-    let kept = place(rows, cx, digest, location, size)?;
+) -> Result<Location, OperationFailure> {
+    let kept = choose_location(rows, cx, digest, location, size)?;
     link(rows, cx, repository, digest, &kept, size)?;
     Ok(kept)
 }
@@ -33,7 +33,7 @@ pub(super) fn mount(
     repository: &RepositoryName,
     digest: &str,
     from: &RepositoryName,
-) -> Result<bool, Failure> {
+) -> Result<bool, OperationFailure> {
     let source = rows.one(
         "SELECT store, key, size FROM link WHERE repository = ?1 AND digest = ?2",
         params![from.as_str(), digest],
@@ -49,9 +49,15 @@ pub(super) fn mount(
     Ok(true)
 }
 
-/// Decides where the bytes of a digest lie: where they were first, unless that object has a defect, or now at
-/// `location`. The object that is not needed goes to the graveyard.
-fn place(rows: &Rows<'_>, cx: Context, digest: &str, location: &Location, size: u64) -> Result<Location, Failure> {
+/// Decides the location of a digest's bytes. It is the first location, unless the object there has a defect; then it is
+/// `location`. The object that is not needed is scheduled for deletion.
+fn choose_location(
+    rows: &Rows<'_>,
+    cx: Context,
+    digest: &str,
+    location: &Location,
+    size: u64,
+) -> Result<Location, OperationFailure> {
     let Some((kept, defect)) = objects::find(rows, digest)? else {
         rows.change(
             "INSERT INTO blob (digest, store, key, size, at) VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -66,8 +72,8 @@ fn place(rows: &Rows<'_>, cx: Context, digest: &str, location: &Location, size: 
         objects::replace(rows, cx, digest, &kept, location, size)?;
         return Ok(location.clone());
     }
-    // Whoever collects it asks again whether the digest still lies elsewhere. Once is enough, however often the same
-    // commit is repeated.
+    // The deletion checks again whether the digest has another location. One pending deletion is enough, even if the
+    // same commit is repeated.
     deletion_queue::schedule_deletion(rows, cx.now, location, Some(digest), false)?;
     Ok(kept)
 }
@@ -79,7 +85,7 @@ fn link(
     digest: &str,
     location: &Location,
     size: u64,
-) -> Result<(), Failure> {
+) -> Result<(), OperationFailure> {
     let present = rows.one(
         "SELECT condemned IS NOT NULL FROM link WHERE repository = ?1 AND digest = ?2",
         params![repository.as_str(), digest],
@@ -113,22 +119,22 @@ fn back_link(
     repository: &RepositoryName,
     digest: &str,
     link_kind: LinkKind,
-) -> Result<(), Failure> {
+) -> Result<(), OperationFailure> {
     rows.change(
         "INSERT INTO backlink (digest, repository, incarnation, kind, at) VALUES (?1, ?2, ?3, ?4, ?5)",
         params![
             digest,
             repository.as_str(),
             bits(cx.uid),
-            holding_text(link_kind),
+            link_kind_text(link_kind),
             timestamp(cx.now)
         ],
     )?;
     Ok(())
 }
 
-/// Takes the mark of a collection off a link.
-pub(super) fn unmark_link(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -> Result<(), Failure> {
+/// Removes the mark of a collection pass from a link.
+pub(super) fn unmark_link(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -> Result<(), OperationFailure> {
     rows.change(
         "UPDATE link SET condemned = NULL WHERE repository = ?1 AND digest = ?2 AND condemned IS NOT NULL",
         params![repository.as_str(), digest],
@@ -136,8 +142,8 @@ pub(super) fn unmark_link(rows: &Rows<'_>, repository: &RepositoryName, digest: 
     Ok(())
 }
 
-/// Whether there was a mark.
-fn unmark_manifest(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -> Result<bool, Failure> {
+/// Removes the mark of a collection pass from a manifest. Returns whether there was a mark.
+fn unmark_manifest(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -> Result<bool, OperationFailure> {
     let changed = rows.change(
         "UPDATE manifest SET condemned = NULL, version = version + 1 \
          WHERE repository = ?1 AND digest = ?2 AND condemned IS NOT NULL",
@@ -146,46 +152,46 @@ fn unmark_manifest(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -
     Ok(changed > 0)
 }
 
-/// A manifest on its way to the writer, in the form of its rows.
-pub(super) struct Manifest {
+/// The write of a manifest, with its values in the form of its rows.
+pub(super) struct ManifestWrite {
     repository: RepositoryName,
     digest: String,
     media_type: String,
     size: u64,
     content: NewContent,
     artifact_type: Option<String>,
-    subject: Option<Subject>,
+    subject: Option<SubjectRow>,
     required: Vec<(Digest, String)>,
     excepted: Vec<String>,
     tags: Vec<String>,
     who: String,
 }
 
-struct Subject {
+struct SubjectRow {
     digest: String,
     annotations_omitted: bool,
     descriptor: String,
 }
 
-/// What was found of the digests that a manifest refers to.
-struct References<'a> {
-    /// Required, and not there.
+/// What a lookup of the digests that a manifest refers to has found.
+struct FoundReferences<'a> {
+    /// Required digests that are missing.
     missing: Vec<Digest>,
-    /// There, with the mark of a collection.
+    /// Existing digests that a collection pass has marked.
     marked: Vec<&'a str>,
 }
 
-/// What a tag takes over from the manifest that it names.
-struct Target {
+/// What a tag copies from the manifest that it points at.
+struct TaggedManifest {
     media_type: String,
     size: u64,
 }
 
-impl Manifest {
-    /// Prepares all that needs no transaction.
+impl ManifestWrite {
+    /// Prepares everything that needs no transaction.
     pub(super) fn new(put: &PutManifest) -> Result<Self, StoreError> {
         let subject = put.subject.as_ref().map(|(digest, referrer)| {
-            Ok::<_, StoreError>(Subject {
+            Ok::<_, StoreError>(SubjectRow {
                 digest: digest.to_string(),
                 annotations_omitted: referrer.annotations_omitted,
                 descriptor: serde_json::to_string(&referrer.descriptor).map_err(StoreError::failed)?,
@@ -204,22 +210,22 @@ impl Manifest {
                 .iter()
                 .map(|digest| (*digest, digest.to_string()))
                 .collect(),
-            // A digest that is required and excepted is one reference, and required.
+            // A digest that is both required and excepted is one reference, and it is required.
             excepted: put.excepted.difference(&put.required).map(Digest::to_string).collect(),
             tags: put.tags.iter().map(ToString::to_string).collect(),
             who: put.who.clone(),
         })
     }
 
-    /// The whole operation.
-    pub(super) fn publish(&self, rows: &Rows<'_>, cx: Context) -> Result<ManifestPut, Failure> {
+    /// Runs the whole operation.
+    pub(super) fn publish(&self, rows: &Rows<'_>, cx: Context) -> Result<ManifestPut, OperationFailure> {
         let present = rows.one(
             "SELECT media_type, size, condemned IS NOT NULL, \
              iif(content IS NULL, (SELECT condemned FROM blob WHERE blob.digest = ?2), condemned), content IS NULL \
              FROM manifest WHERE repository = ?1 AND digest = ?2",
             params![self.repository.as_str(), self.digest],
             |row| {
-                let target = Target {
+                let target = TaggedManifest {
                     media_type: row.value(0)?,
                     size: row.unsigned(1)?,
                 };
@@ -231,23 +237,24 @@ impl Manifest {
                 ))
             },
         )?;
-        let mut lies_at = None;
+        let mut stored_at = None;
         let mut is_written = true;
         let target = if let Some((target, marked_for_deletion, defect, is_large)) = present {
             if target.media_type != self.media_type {
                 let stored = target.media_type.parse();
-                let stored = stored.map_err(|_| Failure::Damaged(format!("a manifest is {:?}", target.media_type)))?;
+                let stored =
+                    stored.map_err(|_| OperationFailure::Damaged(format!("a manifest is {:?}", target.media_type)))?;
                 return Ok(ManifestPut::OtherType(stored));
             }
-            let mends = match self.content {
+            let repairs = match self.content {
                 NewContent::Sealed(_) => is_large,
                 NewContent::Inline(_) => !is_large,
                 NewContent::Unchanged => false,
             };
-            if defect.is_some() && !mends {
+            if defect.is_some() && !repairs {
                 return Ok(ManifestPut::Gone);
             }
-            (lies_at, is_written) = self.touch(rows, cx, marked_for_deletion)?;
+            (stored_at, is_written) = self.update(rows, cx, marked_for_deletion)?;
             target
         } else {
             let references = self.references(rows)?;
@@ -261,8 +268,8 @@ impl Manifest {
                 unmark_link(rows, &self.repository, text)?;
                 unmark_manifest(rows, &self.repository, text)?;
             }
-            lies_at = self.insert(rows, cx)?.or(lies_at);
-            Target {
+            stored_at = self.insert(rows, cx)?.or(stored_at);
+            TaggedManifest {
                 media_type: self.media_type.clone(),
                 size: self.size,
             }
@@ -270,20 +277,20 @@ impl Manifest {
         for tag in &self.tags {
             is_written |= self.set_tag(rows, cx, tag, &target)?;
         }
-        Ok(match (lies_at, &self.content) {
+        Ok(match (stored_at, &self.content) {
             (Some(kept), NewContent::Sealed(offered)) if kept != *offered => ManifestPut::StoredElsewhere(kept),
             _ if is_written => ManifestPut::Stored,
             _ => ManifestPut::AsItWas,
         })
     }
 
-    /// Looks at everything that is referred to.
-    fn references(&self, rows: &Rows<'_>) -> Result<References<'_>, Failure> {
+    /// Looks up all references.
+    fn references(&self, rows: &Rows<'_>) -> Result<FoundReferences<'_>, OperationFailure> {
         let mut missing = Vec::new();
         let mut marked = Vec::new();
         let required = self.required.iter().map(|(digest, text)| (Some(digest), text));
         for (digest, text) in required.chain(self.excepted.iter().map(|text| (None, text))) {
-            // Both, because a digest may be named by a blob and by a manifest, and each may have a mark.
+            // Both are looked up, because a digest can be a blob and a manifest, and each can have a mark.
             let found: Option<(Option<bool>, Option<bool>)> = rows.one(
                 "SELECT (SELECT condemned IS NOT NULL FROM link WHERE repository = ?1 AND digest = ?2), \
                  (SELECT condemned IS NOT NULL FROM manifest WHERE repository = ?1 AND digest = ?2), \
@@ -292,15 +299,15 @@ impl Manifest {
                  (SELECT condemned FROM manifest WHERE repository = ?1 AND digest = ?2 AND content IS NOT NULL)",
                 params![self.repository.as_str(), text],
                 |row| {
-                    // What cannot be pulled is not there, and its mark stays.
+                    // Content that cannot be pulled counts as missing, and its mark stays.
                     let is_large: Option<bool> = row.value(2)?;
-                    let is_blob_lost = objects::defect(row, 3)?.is_some();
-                    let is_manifest_lost = match is_large {
-                        Some(true) => is_blob_lost,
+                    let is_blob_defective = objects::defect(row, 3)?.is_some();
+                    let is_manifest_defective = match is_large {
+                        Some(true) => is_blob_defective,
                         _ => objects::defect(row, 4)?.is_some(),
                     };
-                    let link = if is_blob_lost { None } else { row.value(0)? };
-                    let manifest = if is_manifest_lost { None } else { row.value(1)? };
+                    let link = if is_blob_defective { None } else { row.value(0)? };
+                    let manifest = if is_manifest_defective { None } else { row.value(1)? };
                     Ok((link, manifest))
                 },
             )?;
@@ -310,23 +317,26 @@ impl Manifest {
                 Some(_) => {}
             }
         }
-        Ok(References { missing, marked })
+        Ok(FoundReferences { missing, marked })
     }
 
-    /// A manifest that is there already stays as it is, unless its bytes are damaged. Where those of a large one lie, and
-    /// whether anything was written.
-    fn touch(
+    /// Updates a manifest that exists. It stays unchanged, unless its bytes are damaged. Returns the location of the
+    /// bytes of a large manifest, and whether anything was written.
+    fn update(
         &self,
         rows: &Rows<'_>,
         cx: Context,
         marked_for_deletion: bool,
-    ) -> Result<(Option<Location>, bool), Failure> {
-        let is_spared = marked_for_deletion && unmark_manifest(rows, &self.repository, &self.digest)?;
+    ) -> Result<(Option<Location>, bool), OperationFailure> {
+        let is_unmarked = marked_for_deletion && unmark_manifest(rows, &self.repository, &self.digest)?;
         match &self.content {
-            NewContent::Sealed(location) => Ok((Some(place(rows, cx, &self.digest, location, self.size)?), true)),
+            NewContent::Sealed(location) => Ok((
+                Some(choose_location(rows, cx, &self.digest, location, self.size)?),
+                true,
+            )),
             NewContent::Inline(bytes) => {
-                // These have the digest: others are damaged.
-                let mended = rows.change(
+                // The new bytes match the digest, so different stored bytes are damaged.
+                let repaired = rows.change(
                     "UPDATE manifest SET content = ?3, size = ?4 WHERE repository = ?1 AND digest = ?2 \
                      AND content IS NOT NULL AND (content <> ?3 OR size <> ?4)",
                     params![
@@ -336,19 +346,19 @@ impl Manifest {
                         integer(bytes.len() as u64)
                     ],
                 )?;
-                Ok((None, is_spared || mended > 0))
+                Ok((None, is_unmarked || repaired > 0))
             }
-            NewContent::Unchanged => Ok((None, is_spared)),
+            NewContent::Unchanged => Ok((None, is_unmarked)),
         }
     }
 
-    /// Where the bytes of a large one lie.
-    fn insert(&self, rows: &Rows<'_>, cx: Context) -> Result<Option<Location>, Failure> {
+    /// Inserts a new manifest. Returns the location of the bytes of a large manifest.
+    fn insert(&self, rows: &Rows<'_>, cx: Context) -> Result<Option<Location>, OperationFailure> {
         let (bytes, location) = match &self.content {
             NewContent::Inline(bytes) => (Some(Bytes::as_ref(bytes)), None),
             NewContent::Unchanged => (None, None),
             NewContent::Sealed(location) => {
-                let kept = place(rows, cx, &self.digest, location, self.size)?;
+                let kept = choose_location(rows, cx, &self.digest, location, self.size)?;
                 back_link(rows, cx, &self.repository, &self.digest, LinkKind::Manifest)?;
                 (None, Some(kept))
             }
@@ -402,8 +412,14 @@ impl Manifest {
         Ok(location)
     }
 
-    /// Whether the tag was changed.
-    fn set_tag(&self, rows: &Rows<'_>, cx: Context, tag: &str, target: &Target) -> Result<bool, Failure> {
+    /// Sets a tag. Returns whether the tag was changed.
+    fn set_tag(
+        &self,
+        rows: &Rows<'_>,
+        cx: Context,
+        tag: &str,
+        target: &TaggedManifest,
+    ) -> Result<bool, OperationFailure> {
         let repository = self.repository.as_str();
         let present = rows.one(
             "SELECT digest, version FROM tag WHERE repository = ?1 AND tag = ?2",
@@ -445,8 +461,8 @@ impl Manifest {
     }
 }
 
-/// The version of a tag's last change, for a tag that does not exist: versions never repeat, also after a delete.
-fn last_version(rows: &Rows<'_>, repository: &str, tag: &str) -> Result<Option<u64>, Failure> {
+/// The version of the last change of a tag that does not exist. So versions never repeat, even after a deletion.
+fn last_version(rows: &Rows<'_>, repository: &str, tag: &str) -> Result<Option<u64>, OperationFailure> {
     rows.one(
         "SELECT version FROM tag_history WHERE repository = ?1 AND tag = ?2 ORDER BY version DESC LIMIT 1",
         params![repository, tag],
@@ -454,7 +470,7 @@ fn last_version(rows: &Rows<'_>, repository: &str, tag: &str) -> Result<Option<u
     )
 }
 
-/// Adds a change to a tag's history.
+/// Adds a change to the history of a tag.
 #[expect(clippy::too_many_arguments, reason = "they are the columns of one row")]
 pub(super) fn record(
     rows: &Rows<'_>,
@@ -465,7 +481,7 @@ pub(super) fn record(
     before: Option<&str>,
     after: Option<&str>,
     who: &str,
-) -> Result<(), Failure> {
+) -> Result<(), OperationFailure> {
     rows.change(
         "INSERT INTO tag_history (repository, tag, version, before, after, who, at) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",

@@ -1,4 +1,4 @@
-//! What makes things go: tags, manifests, links. What something refers to stays.
+//! Operations that remove content: tags, manifests, links. Content that a manifest refers to is not removed.
 
 use std::time::{Duration, Instant};
 
@@ -8,18 +8,18 @@ use registry::store::{Context, StoreError};
 use rusqlite::params;
 
 use super::super::SqliteStore;
-use super::super::rows::{Failure, Rows};
+use super::super::rows::{OperationFailure, Rows};
 use super::super::values::{Columns, one_more};
 use super::publish::record;
 
-/// Deletes a tag. `false`: there was none.
+/// Deletes a tag. `false`: the tag does not exist.
 pub(super) fn tag(
     rows: &Rows<'_>,
     cx: Context,
     repository: &RepositoryName,
     tag: &str,
     who: &str,
-) -> Result<bool, Failure> {
+) -> Result<bool, OperationFailure> {
     let repository = repository.as_str();
     let present = rows.one(
         "SELECT digest, version FROM tag WHERE repository = ?1 AND tag = ?2",
@@ -48,13 +48,13 @@ pub(super) fn tag(
 
 const TAGS: &str = "SELECT tag FROM tag WHERE repository = ?1 AND digest = ?2 LIMIT ?3";
 
-/// The most tags of a manifest that one transaction deletes: others wait for it for some milliseconds.
+/// The maximum number of tags of a manifest that one transaction deletes. Other writes wait some milliseconds for it.
 pub(in super::super) const TAGS_AT_ONCE: usize = 250;
 
-/// Deletes a manifest with its tags and all that it refers with. The last [`TAGS_AT_ONCE`] tags go in one transaction
-/// with it, more of them before, in transactions between which others write.
+/// Deletes a manifest with its tags and its references. The last [`TAGS_AT_ONCE`] tags are deleted in the manifest's
+/// own transaction. Further tags are deleted before, in transactions between which other operations write.
 ///
-/// A manifest whose deletion was cut off has fewer tags; the next deletion goes on.
+/// If a deletion is interrupted, the manifest has fewer tags, and the next deletion continues.
 pub(super) async fn in_batches(
     store: &SqliteStore,
     cx: Context,
@@ -65,7 +65,7 @@ pub(super) async fn in_batches(
     let until = Instant::now() + Duration::from_millis(cx.deadline.millis_since(cx.now));
     let of = || (repository.clone(), digest.to_owned(), who.to_owned());
     loop {
-        // Most have few tags: one transaction, synced before the answer.
+        // Most manifests have few tags: one transaction, which is synced before the answer.
         let (name, text, by) = of();
         let whole = store.write(cx, move |rows| manifest(rows, cx, &name, &text, &by));
         if let Some(removal) = whole.await? {
@@ -74,10 +74,10 @@ pub(super) async fn in_batches(
         loop {
             if Instant::now() >= until {
                 return Err(StoreError::unavailable(
-                    "the manifest has more tags than can be deleted in the time of one request; the next one goes on",
+                    "the manifest has more tags than one request can delete in time; the next request continues",
                 ));
             }
-            // Not synced: a tag that is back after a loss of power is one that was not deleted yet.
+            // Not synced: after a power failure, a restored tag is simply not deleted yet.
             let (name, text, by) = of();
             let some = store.write_ordered(cx, move |rows| surplus_tags(rows, cx, &name, &text, &by));
             if !some.await? {
@@ -87,14 +87,15 @@ pub(super) async fn in_batches(
     }
 }
 
-/// Deletes some tags of a manifest that can be deleted and has more than go with it. `false`: it has not.
+/// Deletes some tags of a manifest that can be deleted and has too many tags for one transaction. `false`: the manifest
+/// is not of this kind.
 fn surplus_tags(
     rows: &Rows<'_>,
     cx: Context,
     repository: &RepositoryName,
     digest: &str,
     who: &str,
-) -> Result<bool, Failure> {
+) -> Result<bool, OperationFailure> {
     if parent(rows, repository, digest)?.is_some() {
         return Ok(false);
     }
@@ -107,12 +108,12 @@ fn surplus_tags(
     Ok(true)
 }
 
-/// The tags that name a manifest; as an error, the first of them, when there are more than go in one transaction.
+/// The tags of a manifest. If there are too many for one transaction, the first of them as an error.
 fn tags(
     rows: &Rows<'_>,
     repository: &RepositoryName,
     digest: &str,
-) -> Result<Result<Vec<String>, Vec<String>>, Failure> {
+) -> Result<Result<Vec<String>, Vec<String>>, OperationFailure> {
     let mut some: Vec<String> = rows.all(
         TAGS,
         params![repository.as_str(), digest, one_more(TAGS_AT_ONCE)],
@@ -125,15 +126,15 @@ fn tags(
     Ok(Err(some))
 }
 
-/// Deletes a manifest with its tags and all that it refers with. `None`: it has too many tags for one transaction, and
-/// nothing was changed.
+/// Deletes a manifest with its tags and its references. `None`: it has too many tags for one transaction, and nothing
+/// was changed.
 fn manifest(
     rows: &Rows<'_>,
     cx: Context,
     repository: &RepositoryName,
     digest: &str,
     who: &str,
-) -> Result<Option<Removal>, Failure> {
+) -> Result<Option<Removal>, OperationFailure> {
     let key = params![repository.as_str(), digest];
     let present = rows.one(
         "SELECT incarnation, subject FROM manifest WHERE repository = ?1 AND digest = ?2",
@@ -167,8 +168,12 @@ fn manifest(
     Ok(Some(Removal::Removed))
 }
 
-/// Removes a repository's link to a blob.
-pub(in super::super) fn link(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -> Result<Removal, Failure> {
+/// Removes the link of a repository to a blob.
+pub(in super::super) fn link(
+    rows: &Rows<'_>,
+    repository: &RepositoryName,
+    digest: &str,
+) -> Result<Removal, OperationFailure> {
     let key = params![repository.as_str(), digest];
     let uid: Option<i64> = rows.one(
         "SELECT incarnation FROM link WHERE repository = ?1 AND digest = ?2",
@@ -189,8 +194,8 @@ pub(in super::super) fn link(rows: &Rows<'_>, repository: &RepositoryName, diges
     Ok(Removal::Removed)
 }
 
-/// A manifest of the repository that refers to a digest as more than its subject.
-fn parent(rows: &Rows<'_>, repository: &RepositoryName, target: &str) -> Result<Option<Digest>, Failure> {
+/// A manifest of the repository that refers to a digest, other than as its subject.
+fn parent(rows: &Rows<'_>, repository: &RepositoryName, target: &str) -> Result<Option<Digest>, OperationFailure> {
     rows.one(
         "SELECT parent FROM edge WHERE repository = ?1 AND target = ?2 LIMIT 1",
         params![repository.as_str(), target],

@@ -1,6 +1,6 @@
 //! The walk over all records: one table after the other, each in the order of its key.
 //!
-//! What hangs on a manifest (its edges, its row under a subject) is read with it, from one state of the file.
+//! The rows that belong to a manifest (its edges, its referrer row) are read with it, from one state of the file.
 
 use bytes::Bytes;
 use oci::{Digest, MediaType};
@@ -10,13 +10,14 @@ use registry::store::{Cursor, Slice, StoreError};
 use rusqlite::{Row, params};
 
 use super::super::metadata::referrer;
-use super::super::rows::{Failure, Rows};
+use super::super::rows::{OperationFailure, Rows};
 use super::super::values::{Columns, bits};
 
-/// The most records of a slice.
+/// The maximum number of records in a slice.
 const MAX_READ: usize = 1_024;
 
-/// The most manifests of a slice: each may hold 32 KiB of its own, as much under its subject, and 4,096 references.
+/// The maximum number of manifests in a slice: each may have 32 KiB of content, 32 KiB in its referrer row, and 4,096
+/// references.
 const MAX_MANIFESTS: usize = 32;
 
 const REPOSITORIES: &str = "SELECT name, created FROM repository WHERE name > ?1 ORDER BY name LIMIT ?2";
@@ -41,7 +42,7 @@ const TAGS: &str = "SELECT repository, tag, digest, media_type, size, version, a
 const HISTORY: &str = "SELECT repository, tag, version, before, after, who, at FROM tag_history \
     WHERE (repository, tag, version) > (?1, ?2, ?3) ORDER BY repository, tag, version LIMIT ?4";
 
-/// Every statement of the walk.
+/// All statements of the walk.
 #[cfg(test)]
 pub(in super::super) const STATEMENTS: &[&str] = &[
     REPOSITORIES,
@@ -54,12 +55,12 @@ pub(in super::super) const STATEMENTS: &[&str] = &[
     HISTORY,
 ];
 
-/// What a row turned out to be.
-type Found = Result<Record, Unreadable>;
+/// The result of reading one row.
+type ReadResult = Result<Record, Unreadable>;
 
-/// Behind which row the walk goes on: the table, and the key of the row.
+/// The row after which the walk continues: its table and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum RecordPosition {
     Repositories(String),
     Blobs(String),
     Links(String, String),
@@ -68,15 +69,15 @@ pub(super) enum Place {
     History(String, String, i64),
 }
 
-impl Place {
+impl RecordPosition {
     pub(super) fn first() -> Self {
         Self::Repositories(String::new())
     }
 
-    /// Reads what [`Place::cursor`] has written. No name, tag or digest holds a space.
+    /// Parses the text of [`RecordPosition::cursor`]. Names, tags and digests contain no spaces.
     pub(super) fn parse(cursor: &Cursor) -> Result<Self, StoreError> {
         let fields: Vec<_> = cursor.0.split(' ').collect();
-        let place = match *fields.as_slice() {
+        let position = match *fields.as_slice() {
             ["repositories", name] => Some(Self::Repositories(name.to_owned())),
             ["blobs", digest] => Some(Self::Blobs(digest.to_owned())),
             ["links", repository, digest] => Some(Self::Links(repository.to_owned(), digest.to_owned())),
@@ -88,7 +89,7 @@ impl Place {
                 .map(|version| Self::History(repository.to_owned(), tag.to_owned(), version)),
             _ => None,
         };
-        place.ok_or_else(|| StoreError::failed(format!("{:?} is no place among the records", cursor.0)))
+        position.ok_or_else(|| StoreError::failed(format!("{:?} is not a position in the records", cursor.0)))
     }
 
     fn cursor(&self) -> Cursor {
@@ -102,8 +103,8 @@ impl Place {
         })
     }
 
-    /// The beginning of the next table.
-    fn table_behind(&self) -> Option<Self> {
+    /// The start of the next table.
+    fn next_table(&self) -> Option<Self> {
         let none = String::new;
         match self {
             Self::Repositories(_) => Some(Self::Blobs(none())),
@@ -115,7 +116,7 @@ impl Place {
         }
     }
 
-    /// The row behind which the walk goes on, as a record is displayed.
+    /// The row at this position, in the format in which records are displayed.
     fn record(&self) -> String {
         match self {
             Self::Repositories(name) => format!("repository {name}"),
@@ -127,12 +128,12 @@ impl Place {
         }
     }
 
-    /// What was found at this place. A row that is damaged is something, too: only a file that cannot be read ends a
+    /// The result of reading the row at this position. A damaged row is a result too: only an unreadable file ends a
     /// walk.
-    fn found(self, record: Result<Record, Failure>) -> Result<(Self, Found), Failure> {
+    fn found(self, record: Result<Record, OperationFailure>) -> Result<(Self, ReadResult), OperationFailure> {
         match record {
             Ok(record) => Ok((self, Ok(record))),
-            Err(Failure::Damaged(reason)) => {
+            Err(OperationFailure::Damaged(reason)) => {
                 let record = self.record();
                 Ok((self, Err(Unreadable { record, reason })))
             }
@@ -140,14 +141,14 @@ impl Place {
         }
     }
 
-    fn most(&self) -> usize {
+    fn max_rows(&self) -> usize {
         match self {
             Self::Manifests(..) => MAX_MANIFESTS,
             _ => MAX_READ,
         }
     }
 
-    fn look(&self, rows: &Rows<'_>, limit: i64) -> Result<Vec<(Self, Found)>, Failure> {
+    fn walk(&self, rows: &Rows<'_>, limit: i64) -> Result<Vec<(Self, ReadResult)>, OperationFailure> {
         match self {
             Self::Repositories(name) => rows.all(REPOSITORIES, params![name, limit], |row| {
                 Self::Repositories(row.value(0)?).found(repository(row))
@@ -158,16 +159,16 @@ impl Place {
             Self::Links(repository, digest) => rows.all(LINKS, params![repository, digest, limit], |row| {
                 Self::Links(row.value(0)?, row.value(1)?).found(link(row))
             }),
-            Self::Manifests(repository, digest) => rows.at_one_moment(|rows| {
+            Self::Manifests(repository, digest) => rows.in_one_snapshot(|rows| {
                 let found = rows.all(MANIFESTS, params![repository, digest, limit], |row| {
                     Ok((
                         Self::Manifests(row.value(0)?, row.value(1)?),
                         keep_damage(manifest(row))?,
                     ))
                 })?;
-                let complete = |(place, entry): (Self, Result<_, Failure>)| {
+                let complete = |(position, entry): (Self, Result<_, OperationFailure>)| {
                     let entry = entry.and_then(|entry| complete(rows, entry));
-                    place.found(entry.map(|entry| Record::Manifest(Box::new(entry))))
+                    position.found(entry.map(|entry| Record::Manifest(Box::new(entry))))
                 };
                 found.into_iter().map(complete).collect()
             }),
@@ -183,38 +184,42 @@ impl Place {
     }
 }
 
-/// The records of one table behind a place, at most `limit`.
-pub(super) fn slice(rows: &Rows<'_>, place: &Place, limit: usize) -> Result<Slice<Found>, Failure> {
-    let limit = limit.clamp(1, place.most());
-    let found = place.look(rows, i64::try_from(limit).unwrap_or(i64::MAX))?;
+/// The records of one table after a position, at most `limit`.
+pub(super) fn slice(
+    rows: &Rows<'_>,
+    position: &RecordPosition,
+    limit: usize,
+) -> Result<Slice<ReadResult>, OperationFailure> {
+    let limit = limit.clamp(1, position.max_rows());
+    let found = position.walk(rows, i64::try_from(limit).unwrap_or(i64::MAX))?;
     let is_full = found.len() == limit;
-    let (mut places, items): (Vec<_>, Vec<_>) = found.into_iter().unzip();
-    let next = match places.pop() {
+    let (mut positions, items): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+    let next = match positions.pop() {
         Some(last) if is_full => Some(last),
-        _ => place.table_behind(),
+        _ => position.next_table(),
     };
     Ok(Slice {
         items,
-        next: next.map(|place| place.cursor()),
+        next: next.map(|position| position.cursor()),
     })
 }
 
-/// Lets a damage wait until its place is told; anything else ends the walk.
-fn keep_damage<T>(read: Result<T, Failure>) -> Result<Result<T, Failure>, Failure> {
+/// Keeps the error of a damaged row until it can be reported with its position. Any other error ends the walk.
+fn keep_damage<T>(read: Result<T, OperationFailure>) -> Result<Result<T, OperationFailure>, OperationFailure> {
     match read {
-        Err(Failure::Damaged(_)) | Ok(_) => Ok(read),
+        Err(OperationFailure::Damaged(_)) | Ok(_) => Ok(read),
         Err(failure) => Err(failure),
     }
 }
 
-fn repository(row: &Row<'_>) -> Result<Record, Failure> {
+fn repository(row: &Row<'_>) -> Result<Record, OperationFailure> {
     Ok(Record::Repository {
         name: row.parsed(0)?,
         created: row.timestamp(1)?,
     })
 }
 
-fn blob(row: &Row<'_>) -> Result<Record, Failure> {
+fn blob(row: &Row<'_>) -> Result<Record, OperationFailure> {
     Ok(Record::Blob {
         digest: row.parsed(0)?,
         location: row.location(1, 2)?,
@@ -223,7 +228,7 @@ fn blob(row: &Row<'_>) -> Result<Record, Failure> {
     })
 }
 
-fn link(row: &Row<'_>) -> Result<Record, Failure> {
+fn link(row: &Row<'_>) -> Result<Record, OperationFailure> {
     Ok(Record::Link {
         repository: row.parsed(0)?,
         digest: row.parsed(1)?,
@@ -234,7 +239,7 @@ fn link(row: &Row<'_>) -> Result<Record, Failure> {
     })
 }
 
-fn tag(row: &Row<'_>) -> Result<Record, Failure> {
+fn tag(row: &Row<'_>) -> Result<Record, OperationFailure> {
     Ok(Record::Tag {
         repository: row.parsed(0)?,
         tag: row.parsed(1)?,
@@ -249,7 +254,7 @@ fn tag(row: &Row<'_>) -> Result<Record, Failure> {
     })
 }
 
-fn change(row: &Row<'_>) -> Result<Record, Failure> {
+fn change(row: &Row<'_>) -> Result<Record, OperationFailure> {
     Ok(Record::History {
         repository: row.parsed(0)?,
         tag: row.parsed(1)?,
@@ -263,8 +268,8 @@ fn change(row: &Row<'_>) -> Result<Record, Failure> {
     })
 }
 
-/// A manifest without what other tables hold of it, and its subject.
-fn manifest(row: &Row<'_>) -> Result<(ManifestEntry, Option<Digest>), Failure> {
+/// A manifest without the values from other tables, and its subject.
+fn manifest(row: &Row<'_>) -> Result<(ManifestEntry, Option<Digest>), OperationFailure> {
     let content: Option<Vec<u8>> = row.value(10)?;
     let entry = ManifestEntry {
         repository: row.parsed(0)?,
@@ -284,7 +289,10 @@ fn manifest(row: &Row<'_>) -> Result<(ManifestEntry, Option<Digest>), Failure> {
     Ok((entry, row.parsed_if_any(4)?))
 }
 
-fn complete(rows: &Rows<'_>, (mut entry, subject): (ManifestEntry, Option<Digest>)) -> Result<ManifestEntry, Failure> {
+fn complete(
+    rows: &Rows<'_>,
+    (mut entry, subject): (ManifestEntry, Option<Digest>),
+) -> Result<ManifestEntry, OperationFailure> {
     let (repository, digest) = (entry.repository.as_str(), entry.digest.to_string());
     entry.references = rows.all(REFERENCES, params![repository, digest, bits(entry.uid)], |row| {
         row.parsed(0)
@@ -293,7 +301,8 @@ fn complete(rows: &Rows<'_>, (mut entry, subject): (ManifestEntry, Option<Digest
         let referrer = rows.one(REFERRER, params![repository, subject.to_string(), digest], |row| {
             referrer(row, 0, 1)
         })?;
-        let referrer = referrer.ok_or_else(|| Failure::Damaged("it is not shown under its subject".to_owned()))?;
+        let referrer =
+            referrer.ok_or_else(|| OperationFailure::Damaged("its subject has no referrer row for it".to_owned()))?;
         entry.subject = Some((subject, referrer));
     }
     Ok(entry)
@@ -306,19 +315,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_is_read_as_it_was_written() {
-        let mut place = Place::first();
+    fn a_written_cursor_is_parsed_back() {
+        let mut position = RecordPosition::first();
         loop {
-            assert_eq!(Place::parse(&place.cursor()).unwrap(), place);
-            match place.table_behind() {
-                Some(next) => place = next,
+            assert_eq!(RecordPosition::parse(&position.cursor()).unwrap(), position);
+            match position.next_table() {
+                Some(next) => position = next,
                 None => break,
             }
         }
-        let place = Place::History("a/b".to_owned(), "v1".to_owned(), 7);
-        assert_eq!(Place::parse(&place.cursor()).unwrap(), place);
+        let position = RecordPosition::History("a/b".to_owned(), "v1".to_owned(), 7);
+        assert_eq!(RecordPosition::parse(&position.cursor()).unwrap(), position);
         for text in ["", "tags a", "history a b c", "edges a b c 1"] {
-            assert!(Place::parse(&Cursor(text.to_owned())).is_err(), "{text:?}");
+            assert!(RecordPosition::parse(&Cursor(text.to_owned())).is_err(), "{text:?}");
         }
     }
 }

@@ -1,22 +1,22 @@
-//! Records written as they are, each with all that belongs to it and in place of what was there.
+//! Writes records unchanged. Each record includes all that belongs to it, and replaces an existing one.
 
 use oci::Digest;
 use registry::store::StoreError;
 use registry::store::records::{EntryContent, LinkKind, ManifestEntry, Record};
 use rusqlite::params;
 
-use super::super::rows::{Failure, Rows};
-use super::super::values::{bits, holding_text, integer, timestamp};
+use super::super::rows::{OperationFailure, Rows};
+use super::super::values::{bits, integer, link_kind_text, timestamp};
 
-/// A record on its way to the writer.
-pub(super) struct Row {
+/// A record to be written.
+pub(super) struct RecordRow {
     record: Record,
-    /// The descriptor that is shown under the subject, as JSON.
+    /// The descriptor in the referrers list of the subject, as JSON.
     descriptor: Option<String>,
 }
 
-impl Row {
-    /// Prepares all that needs no transaction.
+impl RecordRow {
+    /// Prepares everything that needs no transaction.
     pub(super) fn new(record: &Record) -> Result<Self, StoreError> {
         let subject = match record {
             Record::Manifest(entry) => entry.subject.as_ref(),
@@ -29,7 +29,7 @@ impl Row {
         })
     }
 
-    pub(super) fn insert(&self, rows: &Rows<'_>) -> Result<(), Failure> {
+    pub(super) fn insert(&self, rows: &Rows<'_>) -> Result<(), OperationFailure> {
         match &self.record {
             Record::Repository { name, created } => {
                 rows.change(
@@ -63,7 +63,7 @@ impl Row {
                 at,
             } => {
                 let digest = digest.to_string();
-                drop_holder(rows, LinkKind::Blob, repository.as_str(), &digest)?;
+                delete_back_links(rows, LinkKind::Blob, repository.as_str(), &digest)?;
                 rows.change(
                     "INSERT OR REPLACE INTO link (repository, digest, store, key, size, incarnation, at) \
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
@@ -78,7 +78,7 @@ impl Row {
                     ],
                 )?;
                 rows.change(
-                    HOLD,
+                    INSERT_BACK_LINK,
                     params![digest, repository.as_str(), bits(*uid), "blob", timestamp(*at)],
                 )?;
             }
@@ -121,7 +121,7 @@ impl Row {
         Ok(())
     }
 
-    fn insert_manifest(&self, rows: &Rows<'_>, entry: &ManifestEntry) -> Result<(), Failure> {
+    fn insert_manifest(&self, rows: &Rows<'_>, entry: &ManifestEntry) -> Result<(), OperationFailure> {
         let (repository, digest) = (entry.repository.as_str(), entry.digest.to_string());
         let subject = entry.subject.as_ref().map(|(subject, _)| subject.to_string());
         rows.change(
@@ -133,7 +133,7 @@ impl Row {
              (SELECT subject FROM manifest WHERE repository = ?1 AND digest = ?2)",
             params![repository, digest],
         )?;
-        drop_holder(rows, LinkKind::Manifest, repository, &digest)?;
+        delete_back_links(rows, LinkKind::Manifest, repository, &digest)?;
         let (bytes, location) = match &entry.content {
             EntryContent::Inline(bytes) => (Some(&bytes[..]), None),
             EntryContent::Stored(location) => (None, Some(location)),
@@ -169,12 +169,12 @@ impl Row {
         }
         if location.is_some() {
             rows.change(
-                HOLD,
+                INSERT_BACK_LINK,
                 params![
                     digest,
                     repository,
                     bits(entry.uid),
-                    holding_text(LinkKind::Manifest),
+                    link_kind_text(LinkKind::Manifest),
                     timestamp(entry.at)
                 ],
             )?;
@@ -196,14 +196,19 @@ impl Row {
     }
 }
 
-const HOLD: &str =
+const INSERT_BACK_LINK: &str =
     "INSERT OR REPLACE INTO backlink (digest, repository, incarnation, kind, at) VALUES (?1, ?2, ?3, ?4, ?5)";
 
-/// Removes the back-links of a holder that is replaced: what is put in its place may be another life of it.
-fn drop_holder(rows: &Rows<'_>, link_kind: LinkKind, repository: &str, digest: &str) -> Result<(), Failure> {
+/// Removes the back-links of a link or manifest that is replaced: the new one may have another uid.
+fn delete_back_links(
+    rows: &Rows<'_>,
+    link_kind: LinkKind,
+    repository: &str,
+    digest: &str,
+) -> Result<(), OperationFailure> {
     rows.change(
         "DELETE FROM backlink WHERE digest = ?1 AND repository = ?2 AND kind = ?3",
-        params![digest, repository, holding_text(link_kind)],
+        params![digest, repository, link_kind_text(link_kind)],
     )?;
     Ok(())
 }

@@ -44,7 +44,7 @@ async fn one_that_fails_makes_no_other_run_again() {
                         [format!("r{number}")],
                     )?;
                     if number == BROKEN {
-                        return Err(Failure::Damaged("on purpose".to_owned()));
+                        return Err(OperationFailure::Damaged("on purpose".to_owned()));
                     }
                     Ok(())
                 }));
