@@ -222,8 +222,8 @@ impl fmt::Display for TooFewBytesFree {
         let Self { path, free, floor } = self;
         write!(
             f,
-            "{free} bytes are free on the file system of {}, and {floor} bytes must stay free (--min-free): delete images \
-             and run a collection, or enlarge the file system",
+            "{free} bytes are free on the file system of {}, and {floor} bytes must stay free (--min-free): delete \
+             images and run a collection, or enlarge the file system",
             path.display()
         )
     }

@@ -1,4 +1,4 @@
-//! Checks over a file of names that lost something: rows are removed by SQL, behind the back of the program.
+//! Checks of a metadata file with missing or wrong rows. SQL statements change the rows without the program.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -15,10 +15,10 @@ use registry::{Stores, store};
 use rusqlite::{Connection, Params, params};
 use store_embedded::{Embedded, Options, Sync};
 
-/// Another program at the same file.
-struct Sql(PathBuf);
+/// Another connection that changes the same file.
+struct SqlCorruption(PathBuf);
 
-impl Sql {
+impl SqlCorruption {
     fn change(&self, statement: &str, parameters: impl Params) {
         let connection = Connection::open(&self.0).unwrap();
         connection.busy_timeout(Duration::from_secs(20)).unwrap();
@@ -31,7 +31,7 @@ fn bits(uid: store::Uid) -> i64 {
 }
 
 #[async_trait]
-impl Corruption for Sql {
+impl Corruption for SqlCorruption {
     async fn set_back_reference(&self, back_reference: &BackReference, present: bool) {
         match back_reference {
             BackReference::Edge {
@@ -108,7 +108,7 @@ fn corruptible() -> (CorruptibleStores, Guard) {
             records: metadata.clone(),
             metadata,
         },
-        corruption: Arc::new(Sql(data.join("metadata.db"))),
+        corruption: Arc::new(SqlCorruption(data.join("metadata.db"))),
     };
     (corruptible, Box::new(directory))
 }

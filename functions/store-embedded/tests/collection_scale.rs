@@ -1,6 +1,6 @@
-//! A pass over a million records: in bounded memory, in slices that hold the writer for a bounded time.
+//! A collection pass over a million records uses bounded memory, and its slices occupy the writer for a bounded time.
 //!
-//! Alone in its process, so that what the process holds is what the pass holds.
+//! This test runs alone in its process, so that the memory of the process is the memory of the pass.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -12,10 +12,10 @@ use registry::store::{Context, Cursor, Timestamp, Uid};
 use rusqlite::Connection;
 use store_embedded::{Embedded, Options, Sync};
 
-/// Blobs, with a link and a back-link each: together a million records.
+/// The number of blobs. Each has a link and a back-link, so there are a million records.
 const BLOBS: u64 = 333_400;
 
-/// How much more memory may be held during the walk than before it, in bytes.
+/// The maximum additional memory during the walk, in bytes.
 const MEMORY: u64 = 24 << 20;
 
 fn cx(now: u64) -> Context {
@@ -27,7 +27,7 @@ fn cx(now: u64) -> Context {
     }
 }
 
-/// The most memory that this process has held so far, in bytes.
+/// The maximum memory that this process has used so far, in bytes.
 fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -35,7 +35,7 @@ fn peak() -> u64 {
 }
 
 #[tokio::test]
-async fn a_million_records_are_collected_in_little_memory() {
+async fn a_million_records_are_collected_in_bounded_memory() {
     let directory = tempfile::tempdir().unwrap();
     let options = Options {
         data: directory.path().to_owned(),
@@ -44,7 +44,7 @@ async fn a_million_records_are_collected_in_little_memory() {
         memory_timeout: Options::MEMORY_TIMEOUT,
     };
     Embedded::open(&options).unwrap().close();
-    // By hand, in one transaction: pushing them takes longer than the test.
+    // SQL inserts all rows in one transaction, because pushing them takes longer than the test.
     let connection = Connection::open(directory.path().join("metadata.db")).unwrap();
     let numbers = format!("WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {BLOBS})");
     let digest = "'sha256:' || printf('%064x', n)";
@@ -69,8 +69,8 @@ async fn a_million_records_are_collected_in_little_memory() {
     };
     let before = peak();
     let mut longest = Duration::ZERO;
-    let mut tallies = Vec::new();
-    // Marked, then unlinked and buried.
+    let mut statistics = Vec::new();
+    // The first pass marks; the second one unlinks and schedules deletions.
     for now in [1_000, 2_000] {
         let plan = Plan {
             dry_run: false,
@@ -94,13 +94,13 @@ async fn a_million_records_are_collected_in_little_memory() {
                 break;
             }
         }
-        tallies.push(total);
+        statistics.push(total);
     }
-    assert_eq!((tallies[0].seen, tallies[0].marked), (3 * BLOBS, BLOBS));
-    assert_eq!((tallies[1].unlinked, tallies[1].scheduled), (BLOBS, BLOBS));
+    assert_eq!((statistics[0].seen, statistics[0].marked), (3 * BLOBS, BLOBS));
+    assert_eq!((statistics[1].unlinked, statistics[1].scheduled), (BLOBS, BLOBS));
 
-    // The graves, as a collection walks over them.
-    let mut forgotten = 0;
+    // Walks over the pending deletions like a collection.
+    let mut deleted = 0;
     loop {
         let pending_deletions = store
             .pending_deletions(cx(3_000), Timestamp(3_000), None, 1_000)
@@ -110,17 +110,17 @@ async fn a_million_records_are_collected_in_little_memory() {
         if pending_deletions.is_empty() {
             break;
         }
-        forgotten += pending_deletions.len() as u64;
+        deleted += pending_deletions.len() as u64;
         store.forget(cx(3_000), &pending_deletions).await.unwrap();
     }
-    assert_eq!(forgotten, BLOBS);
+    assert_eq!(deleted, BLOBS);
     let left = store
         .records(cx(3_000), Some(&Cursor("links  ".to_owned())), 10)
         .await
         .unwrap();
     assert_eq!(left.items, []);
 
-    let held = peak() - before;
-    assert!(held < MEMORY, "the pass held {held} bytes");
+    let used = peak() - before;
+    assert!(used < MEMORY, "the pass used {used} bytes");
     assert!(longest < Duration::from_secs(5), "a slice took {longest:?}");
 }

@@ -1,4 +1,4 @@
-//! The contract suite, and pushes, deletes and collections at once, on a disk and a SQLite file.
+//! The contract suite, and concurrent pushes, deletions and collections, on a disk and a SQLite file.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -34,7 +34,7 @@ fn stores() -> TestStores {
     }
 }
 
-/// How many rows every table has.
+/// The number of rows of each table.
 fn rows(data: &Path) -> BTreeMap<String, u32> {
     let connection = Connection::open(data.join("metadata.db")).unwrap();
     let mut names = connection
@@ -50,28 +50,28 @@ fn rows(data: &Path) -> BTreeMap<String, u32> {
     names.into_iter().map(count).collect()
 }
 
-/// All that lies below `blobs`, finished or not, as far as it is no directory.
+/// All files below `blobs`, finished or not.
 fn files(data: &Path) -> Vec<String> {
     let directories = std::fs::read_dir(data.join("blobs")).unwrap();
     let files = directories.flat_map(|directory| std::fs::read_dir(directory.unwrap().path()).unwrap());
     files.map(|file| file.unwrap().path().display().to_string()).collect()
 }
 
-/// What the traits of stores do not show: edges, back-links and referrers, parts of sessions, the row of the pass, and
-/// files that were begun and never finished. Only what is to outlive everything is left.
-async fn look(guard: Guard) {
+/// Checks what the traits of the stores do not show: edges, back-links and referrers, parts of sessions, the row of the
+/// collection pass, and unfinished files. Only rows that are never deleted may remain.
+async fn assert_all_collected(guard: Guard) {
     let directory = guard.downcast::<TempDir>().expect("the stores' guard");
     let data = directory.path().join("data");
     let mut rows = rows(&data);
-    for (table, may) in [("tag_history", 1), ("signing_key", 1)] {
+    for (table, minimum) in [("tag_history", 1), ("signing_key", 1)] {
         let left = rows.remove(table);
-        assert!(left.is_some_and(|left| left >= may), "{left:?} in {table}");
+        assert!(left.is_some_and(|left| left >= minimum), "{left:?} in {table}");
     }
     assert!(rows.len() >= 12, "{rows:?}");
     rows.retain(|_, left| *left > 0);
-    assert_eq!(rows, BTreeMap::new(), "these are left");
+    assert_eq!(rows, BTreeMap::new(), "tables with rows that were not collected");
     assert_eq!(files(&data), Vec::<String>::new());
 }
 
 contract::contract_tests!(async { stores() });
-contract::churn_tests!(async { stores() }, Churn::default(), look);
+contract::churn_tests!(async { stores() }, Churn::default(), assert_all_collected);

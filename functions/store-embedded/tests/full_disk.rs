@@ -1,4 +1,4 @@
-//! A disk that is full: what cannot be stored is refused for now, leaves nothing, and harms nothing that is there.
+//! A full disk: writes are refused temporarily, leave no files, and do not damage stored data.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -21,11 +21,11 @@ use registry::store::sessions::{Attempt, Claimed, Expected, SessionId, SessionKe
 use registry::store::{Context, Location, Reason, StoreError, Timestamp, Uid};
 use store_embedded::{Embedded, MinFree, Options, Sync};
 
-/// A file system in memory, as small as a test needs it; gone when it is dropped.
-struct Mounted(PathBuf);
+/// A small file system in memory. Dropping it unmounts it.
+struct MountedDisk(PathBuf);
 
-impl Mounted {
-    /// `None`, with the reason, where this user cannot mount.
+impl MountedDisk {
+    /// Mounts the file system. `None` if this user cannot mount; the reason is printed.
     fn new(at: &Path, size: &str) -> Option<Self> {
         let options = format!("size={size},mode=0700");
         let output = Command::new("mount")
@@ -46,7 +46,7 @@ impl Mounted {
     }
 }
 
-impl Drop for Mounted {
+impl Drop for MountedDisk {
     fn drop(&mut self) {
         let status = Command::new("umount").arg(&self.0).status();
         assert!(
@@ -88,7 +88,7 @@ async fn seal(stores: &Embedded, session: u128, appended: Appended, bytes: &Byte
     stores.blobs.seal(cx(), &upload).await.unwrap()
 }
 
-async fn assert_holds(stores: &Embedded, location: &Location, bytes: &Bytes) {
+async fn assert_stored(stores: &Embedded, location: &Location, bytes: &Bytes) {
     let stream = stores
         .blobs
         .read(cx(), location, 0..bytes.len() as u64)
@@ -107,9 +107,9 @@ fn segments(data: &Path) -> usize {
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_and_recovers() {
+async fn a_full_disk_refuses_writes_and_recovers() {
     let directory = tempfile::tempdir().unwrap();
-    let Some(disk) = Mounted::new(directory.path(), "4m") else {
+    let Some(disk) = MountedDisk::new(directory.path(), "4m") else {
         return;
     };
     let data = disk.0.join("data");
@@ -130,11 +130,11 @@ async fn a_full_disk_refuses_and_recovers() {
             matches!(refused, AppendError::Store(StoreError::Unavailable(_))),
             "{refused}"
         );
-        assert_eq!(segments(&data), 1, "what did not fit is gone");
+        assert_eq!(segments(&data), 1, "the segment that did not fit was removed");
     }
-    assert_holds(&stores, &location, &kept).await;
+    assert_stored(&stores, &location, &kept).await;
 
-    // The metadata fills what is left, until it is refused too.
+    // Sessions fill the rest of the disk until they are refused too.
     let mut sessions: u64 = 0;
     let refused = loop {
         let key = SessionKey {
@@ -158,11 +158,7 @@ async fn a_full_disk_refuses_and_recovers() {
         .expired(cx(), Timestamp(u64::MAX), None, 1_000_000)
         .await
         .unwrap();
-    assert_eq!(
-        expired.len() as u64,
-        sessions,
-        "what was acknowledged is there, what was refused is not"
-    );
+    assert_eq!(expired.len() as u64, sessions, "only acknowledged sessions exist");
 
     let to_delete = ObjectToDelete {
         location,
@@ -171,7 +167,7 @@ async fn a_full_disk_refuses_and_recovers() {
     stores.blobs.delete(cx(), &[to_delete]).await.unwrap();
     let small = noise(3, 200_000);
     let location = seal(&stores, 20, append(&stores, 20, &small).await.unwrap(), &small).await;
-    assert_holds(&stores, &location, &small).await;
+    assert_stored(&stores, &location, &small).await;
     let key = SessionKey {
         expires: Timestamp(80_000),
         id: SessionId(1),
@@ -185,11 +181,11 @@ async fn a_full_disk_refuses_and_recovers() {
     stores.close();
 }
 
-/// A body that would go below the floor is refused in its middle, and what it had written is gone; what deletes goes on.
+/// A body that would go below the floor is refused in its middle, and its segment is removed. Deletions still work.
 #[tokio::test]
-async fn a_floor_is_kept_also_in_the_middle_of_a_body() {
+async fn the_floor_is_enforced_in_the_middle_of_a_body() {
     let directory = tempfile::tempdir().unwrap();
-    let Some(disk) = Mounted::new(directory.path(), "64m") else {
+    let Some(disk) = MountedDisk::new(directory.path(), "64m") else {
         return;
     };
     let data = disk.0.join("data");
@@ -210,15 +206,15 @@ async fn a_floor_is_kept_also_in_the_middle_of_a_body() {
     };
     assert_eq!(refused.reason(), Reason::NoSpace, "{refused}");
     assert!(refused.to_string().contains("--min-free"), "{refused}");
-    assert_eq!(segments(&data), 1, "what was refused is gone");
-    // A body that says beforehand that it is too large is not begun.
+    assert_eq!(segments(&data), 1, "the refused segment was removed");
+    // A body whose declared length is too large is not started.
     let mut body = Body::of(&large, 64 << 10);
     let refused = stores.blobs.append(cx(), attempt(3), &[], &mut body).await.unwrap_err();
     assert!(
         matches!(&refused, AppendError::Store(error) if error.reason() == Reason::NoSpace),
         "{refused}"
     );
-    assert_holds(&stores, &location, &kept).await;
+    assert_stored(&stores, &location, &kept).await;
     let to_delete = ObjectToDelete {
         location,
         unfinished: false,
@@ -229,7 +225,7 @@ async fn a_floor_is_kept_also_in_the_middle_of_a_body() {
     stores.close();
 }
 
-/// Writes to a file until nothing more fits.
+/// Writes to a file until the disk is full.
 fn fill(file: &Path) {
     let mut file = std::fs::File::create(file).unwrap();
     for size in [1 << 20, 1 << 16, 1 << 12] {
@@ -238,14 +234,14 @@ fn fill(file: &Path) {
     }
 }
 
-/// What was buried is deleted although the database can record neither a pass nor the end of an upload; and then there
-/// is room for all of that.
+/// Pending deletions are carried out even when the database can record neither a pass nor the end of an upload.
+/// Afterwards there is space for both.
 #[tokio::test]
-async fn a_full_disk_is_collected() {
+async fn collection_works_on_a_full_disk() {
     const HOUR: u64 = 3_600_000;
 
     let directory = tempfile::tempdir().unwrap();
-    let Some(disk) = Mounted::new(directory.path(), "4m") else {
+    let Some(disk) = MountedDisk::new(directory.path(), "4m") else {
         return;
     };
     let options = Options {
@@ -258,13 +254,19 @@ async fn a_full_disk_is_collected() {
     let bytes = noise(1, 1_500_000);
     let location = seal(&stores, 1, append(&stores, 1, &bytes).await.unwrap(), &bytes).await;
     let (digest, app) = (Digest::of(Algorithm::Sha256, &bytes), "app".parse().unwrap());
-    let (names, size) = (&stores.metadata, bytes.len() as u64);
-    names.commit_blob(cx(), &app, &digest, &location, size).await.unwrap();
-    let _ = names.unlink(cx(), &app, &digest).await.unwrap();
+    let (metadata, size) = (&stores.metadata, bytes.len() as u64);
+    metadata
+        .commit_blob(cx(), &app, &digest, &location, size)
+        .await
+        .unwrap();
+    let _ = metadata.unlink(cx(), &app, &digest).await.unwrap();
     let plan = registry::store::collection::Plan::default();
     let (mut scheduled, mut after) = (0, None);
     loop {
-        let slice = names.collect_metadata(cx(), &plan, after.as_ref(), 100).await.unwrap();
+        let slice = metadata
+            .collect_metadata(cx(), &plan, after.as_ref(), 100)
+            .await
+            .unwrap();
         scheduled += slice.statistics.scheduled;
         after = slice.next;
         if after.is_none() {
@@ -272,7 +274,7 @@ async fn a_full_disk_is_collected() {
         }
     }
     assert_eq!(scheduled, 1);
-    // What is free is filled, and what the database holds in reserve as well.
+    // Fills the free space, and then the space that the database has reserved.
     let filler = disk.0.join("filler");
     fill(&filler);
     let mut sessions: u128 = 0;
@@ -298,8 +300,8 @@ async fn a_full_disk_is_collected() {
     };
     let later = Arc::new(FixedClock::at(Timestamp(26 * HOUR)));
     let whole = collection::Options::default();
-    let mut on = |_: &collection::Report| ControlFlow::Continue(());
-    let full = collect(&all, later.clone(), &whole, &mut on).await.unwrap_err();
+    let mut progress = |_: &collection::Report| ControlFlow::Continue(());
+    let full = collect(&all, later.clone(), &whole, &mut progress).await.unwrap_err();
     assert!(
         full.to_string().starts_with("the pass over the names cannot begin: "),
         "{full}"
@@ -312,13 +314,13 @@ async fn a_full_disk_is_collected() {
     );
     assert_eq!(full.report.deleted.unwrap().bytes, size);
 
-    let report = collect(&all, later, &whole, &mut on).await.unwrap();
+    let report = collect(&all, later, &whole, &mut progress).await.unwrap();
     assert!(
         report.complete && u128::from(report.sessions_swept) == sessions,
         "{report:?}, {sessions}"
     );
 
-    // Nobody has the database open any more, and SQLite finds no room for what it wants beside it.
+    // The database is closed everywhere, and SQLite has no space for its other files.
     drop(all);
     stores.close();
     fill(&filler);

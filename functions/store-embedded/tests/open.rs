@@ -1,4 +1,4 @@
-//! What is made when a data directory is opened, and what is refused.
+//! What opening a data directory creates, and what it refuses.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -10,7 +10,7 @@ use registry::store::sessions::{SessionStore, SigningKey};
 use registry::store::{Context, Timestamp, Uid};
 use store_embedded::{Embedded, OpenError, Options, Sync};
 
-/// Tells this test program, started again, which directory to open as a user who must not write there.
+/// The environment variable with the directory that the restarted test program opens as a user without write access.
 const UNPRIVILEGED: &str = "STORE_EMBEDDED_TEST_UNPRIVILEGED";
 
 fn options(data: &Path) -> Options {
@@ -44,20 +44,20 @@ fn cx() -> Context {
 }
 
 #[tokio::test]
-async fn what_is_made_is_for_its_owner_alone() {
+async fn created_files_are_accessible_only_to_their_owner() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("some/where");
     let store = Embedded::open(&options(&data)).unwrap();
     store.sessions.signing_keys(cx(), key(1)).await.unwrap();
     assert_eq!(mode(&data), 0o700);
-    // The log holds the secret before the file does.
+    // The secret is in the log before it is in the file.
     for file in ["metadata.db", "metadata.db-wal", "metadata.db-shm"] {
         assert_eq!(mode(&data.join(file)), 0o600, "{file}");
     }
     store.close();
-    assert!(!data.join("metadata.db-wal").exists(), "a clean end leaves no log");
+    assert!(!data.join("metadata.db-wal").exists(), "closing removes the log");
 
-    // A copy that was put back.
+    // A restored copy can be readable for others.
     let readable = std::fs::Permissions::from_mode(0o644);
     std::fs::set_permissions(data.join("metadata.db"), readable).unwrap();
     let store = Embedded::open_existing(&options(&data)).unwrap();
@@ -67,7 +67,7 @@ async fn what_is_made_is_for_its_owner_alone() {
 }
 
 #[test]
-fn dropping_the_stores_ends_them() {
+fn dropping_the_stores_closes_them() {
     let directory = tempfile::tempdir().unwrap();
     let Embedded { metadata, sessions, .. } = Embedded::open(&options(directory.path())).unwrap();
     drop(metadata);
@@ -77,15 +77,15 @@ fn dropping_the_stores_ends_them() {
 }
 
 #[test]
-fn a_command_makes_no_registry_where_there_is_none() {
+fn opening_an_existing_registry_creates_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    let nowhere = directory.path().join("mistyped");
-    for path in [nowhere.as_path(), directory.path()] {
+    let missing = directory.path().join("mistyped");
+    for path in [missing.as_path(), directory.path()] {
         let error = Embedded::open_existing(&options(path)).unwrap_err();
         assert!(matches!(error, OpenError::Absent(_)), "{error}");
         assert!(error.to_string().contains("start the server once"), "{error}");
     }
-    assert!(!nowhere.exists());
+    assert!(!missing.exists());
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 
@@ -117,10 +117,10 @@ fn a_link_to_a_directory_is_followed() {
 }
 
 #[test]
-fn another_programs_file_is_left_alone() {
+fn a_file_of_another_program_is_not_changed() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("metadata.db");
-    let theirs = [b"something that is no database at all, and longer than a header of one".as_slice(); 100].concat();
+    let theirs = [b"this is not a database, and it is longer than the header of a database".as_slice(); 100].concat();
     std::fs::write(&file, &theirs).unwrap();
     let error = Embedded::open(&options(directory.path())).unwrap_err();
     assert!(matches!(error, OpenError::Foreign(_)), "{error}");
@@ -134,7 +134,7 @@ fn a_directory_of_another_user_is_refused_with_its_path() {
         println!("refused: {error}");
         return;
     }
-    // A directory that everybody may look into and nobody may write, opened as a user without privileges.
+    // A directory that all users may read and no user may write is opened as a user without privileges.
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
     std::fs::create_dir(&data).unwrap();
@@ -145,7 +145,7 @@ fn a_directory_of_another_user_is_refused_with_its_path() {
     let mut command = Command::new(&program);
     let root = rustix::process::geteuid().is_root();
     if root {
-        // Where this program lies may be closed to others.
+        // The unprivileged user may not be able to read the directory of this program.
         let copy = directory.path().join("program");
         std::fs::copy(&program, &copy).unwrap();
         command = Command::new(copy);
@@ -162,24 +162,27 @@ fn a_directory_of_another_user_is_refused_with_its_path() {
         .output()
         .unwrap();
     std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let output_text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         output.status.success(),
-        "{said}{}",
+        "{output_text}{}",
         String::from_utf8_lossy(&output.stderr)
     );
     assert!(
-        said.contains(&format!("refused: cannot write to {}", data.display())),
-        "{said}"
+        output_text.contains(&format!("refused: cannot write to {}", data.display())),
+        "{output_text}"
     );
-    assert!(said.contains("make it and everything in it writable"), "{said}");
+    assert!(
+        output_text.contains("make it and everything in it writable"),
+        "{output_text}"
+    );
 }
 
-/// Whoever opens the file beside SQLite and closes it again drops SQLite's locks with it; then another program that
-/// looks into the file would remove the log under this process.
+/// Opening and closing the file outside SQLite would release SQLite's locks. Another program that then opens the
+/// database would remove the log while this process uses it.
 #[tokio::test]
 #[cfg(target_os = "linux")]
-async fn sqlite_keeps_its_locks() {
+async fn sqlite_keeps_its_file_locks() {
     let folder = tempfile::tempdir().unwrap();
     let first = Embedded::open(&options(folder.path())).unwrap();
     first.sessions.signing_keys(cx(), key(1)).await.unwrap();

@@ -1,6 +1,6 @@
-//! Several processes over one data directory, and what a killed one leaves.
+//! Several processes over one data directory, and the state after one of them is killed.
 //!
-//! The other processes are this test program, started again for the same test with a role in its environment.
+//! The other processes run this test program again, for the same test, with their role in an environment variable.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead, BufReader};
@@ -25,7 +25,7 @@ const NUMBER: &str = "STORE_EMBEDDED_TEST_NUMBER";
 const PROCESSES: u64 = 3;
 const PUSHES: u64 = 40;
 
-/// What an environment of a started process says: the data directory, and which process it is.
+/// The values in the environment of a started process: the data directory and the number of the process.
 fn role() -> Option<(PathBuf, u64)> {
     let data = std::env::var_os(DATA)?;
     let number = std::env::var(NUMBER).unwrap().parse().unwrap();
@@ -67,13 +67,13 @@ fn repository(number: u64) -> RepositoryName {
     format!("process/n{number}").parse().unwrap()
 }
 
-/// The bytes that are pushed under a number, the same in every process.
+/// The bytes that are pushed for a number. They are the same in every process.
 fn layer(number: u64) -> (Digest, Bytes) {
     let bytes = noise(number, 700 + usize::try_from(number).unwrap());
     (Digest::of(Algorithm::Sha256, &bytes), bytes)
 }
 
-/// All that a push of one blob asks of the stores.
+/// Makes all calls of a blob's push.
 async fn push(stores: &Embedded, repository: &RepositoryName, number: u64) -> Digest {
     let (digest, bytes) = layer(number);
     let id = u128::from(getrandom::u64().unwrap()) << 64 | u128::from(getrandom::u64().unwrap());
@@ -84,7 +84,7 @@ async fn push(stores: &Embedded, repository: &RepositoryName, number: u64) -> Di
     let until = cx().now.plus_millis(60_000);
     let claimed = stores.sessions.claim(cx(), key, Expected::New, until, u32::MAX).await;
     let Claimed::Granted(claim) = claimed.unwrap() else {
-        panic!("a new session is claimed");
+        panic!("a new session must be claimable");
     };
     let appended = stores
         .blobs
@@ -127,7 +127,7 @@ async fn put_manifest(stores: &Embedded, repository: &RepositoryName, tag: &str,
         required: layers.iter().copied().collect(),
         excepted: std::iter::empty().collect(),
         tags: vec![tag.parse().unwrap()],
-        who: "somebody".to_owned(),
+        who: "alice".to_owned(),
     };
     assert_eq!(
         stores.metadata.put_manifest(cx(), &put).await.unwrap(),
@@ -139,7 +139,7 @@ async fn put_manifest(stores: &Embedded, repository: &RepositoryName, tag: &str,
 async fn assert_readable(stores: &Embedded, repository: &RepositoryName, number: u64) {
     let (digest, bytes) = layer(number);
     let link = stores.metadata.link(cx(), repository, &digest).await.unwrap();
-    let link = link.unwrap_or_else(|| panic!("{repository} has lost layer {number}"));
+    let link = link.unwrap_or_else(|| panic!("{repository} has no layer {number}"));
     assert_eq!(link.size, bytes.len() as u64);
     let stream = stores
         .blobs
@@ -151,9 +151,9 @@ async fn assert_readable(stores: &Embedded, repository: &RepositoryName, number:
     assert!(chunks.concat() == bytes, "the bytes of layer {number}");
 }
 
-/// Every process pushes the same layers at once into a repository of its own and moves a tag in a common one.
+/// Every process pushes the same layers at the same time into its own repository, and creates tags in a common one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn processes_share_a_directory() {
+async fn several_processes_share_a_data_directory() {
     if let Some((data, number)) = role() {
         let stores = Arc::new(open(&data));
         let pushes: Vec<_> = (0..4)
@@ -162,7 +162,7 @@ async fn processes_share_a_directory() {
                 tokio::spawn(async move {
                     for layer in (0..PUSHES).filter(|layer| layer % 4 == task) {
                         let digest = push(&stores, &repository(number), layer).await;
-                        // What another process will ask for must be there by then.
+                        // The layer must exist when another process pushes it.
                         push(&stores, &repository(99), layer).await;
                         put_manifest(&stores, &repository(99), &format!("n{number}-{layer}"), &[digest]).await;
                     }
@@ -184,16 +184,21 @@ async fn processes_share_a_directory() {
 
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
-    // All of them make the directory, the file and its schema.
+    // All processes try to create the directory, the file and its schema.
     let children: Vec<_> = (0..PROCESSES)
-        .map(|number| start("processes_share_a_directory", &data, number))
+        .map(|number| start("several_processes_share_a_data_directory", &data, number))
         .collect();
     let mut keys = Vec::new();
     for child in children {
         let output = child.wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{said}");
-        keys.extend(said.lines().filter(|line| line.starts_with("keys")).map(str::to_owned));
+        let output_text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{output_text}");
+        keys.extend(
+            output_text
+                .lines()
+                .filter(|line| line.starts_with("keys"))
+                .map(str::to_owned),
+        );
     }
     assert_eq!(keys.len(), 3);
     assert!(
@@ -212,9 +217,9 @@ async fn processes_share_a_directory() {
     assert!(tags.items.is_sorted());
 }
 
-/// A process is killed while it pushes: all that it has acknowledged is there, and the next one goes on.
+/// A process is killed while it pushes. Everything that it has acknowledged exists, and the next process continues.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_process_has_lost_nothing() {
+async fn acknowledged_data_survives_a_killed_process() {
     if let Some((data, _)) = role() {
         let stores = Arc::new(open(&data));
         for task in 0..4 {
@@ -232,7 +237,7 @@ async fn a_killed_process_has_lost_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
     for round in 1..=3 {
-        let mut child = start("a_killed_process_has_lost_nothing", &data, 0);
+        let mut child = start("acknowledged_data_survives_a_killed_process", &data, 0);
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut acknowledged = Vec::new();
         while acknowledged.len() < 30 * round {
@@ -244,7 +249,7 @@ async fn a_killed_process_has_lost_nothing() {
         }
         child.kill().unwrap();
         child.wait().unwrap();
-        // What it said before it died.
+        // Lines that the process wrote before it was killed.
         acknowledged.extend(
             lines
                 .map_while(Result::ok)

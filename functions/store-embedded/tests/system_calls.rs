@@ -1,9 +1,9 @@
-//! What the kernel is asked for, in which order: nothing is acknowledged before it is synced.
+//! The order of the system calls: nothing is acknowledged before it is synced.
 //!
-//! A process that is killed proves nothing about syncs, since the kernel keeps what it was given. Here this test
-//! program runs again under `strace`, does one durable operation after the other, and says so on standard error. The
-//! trace tells, for every such moment, which files and directories a loss of power would have cut. It sees SQLite's own
-//! files as well as the blobs.
+//! Killing a process proves nothing about syncs, because the kernel keeps its writes. So this test runs its program
+//! again under `strace`. The program makes one durable operation after the other, and reports each acknowledgement on
+//! standard error. For each acknowledgement, the trace shows which files and directories a power failure would have
+//! damaged. The trace includes SQLite's own files and the blobs.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -28,53 +28,53 @@ const DATA: &str = "STORE_EMBEDDED_TEST_TRACED";
 
 const TEST: &str = "nothing_is_acknowledged_before_it_is_synced";
 
-/// What an acknowledgement on standard error begins with.
-const SAID: &str = "acknowledged ";
+/// The prefix of an acknowledgement on standard error.
+const PREFIX: &str = "acknowledged ";
 
 const CALLS: &str = "trace=openat,write,writev,pwrite64,pwritev,pwritev2,copy_file_range,sendfile,ftruncate,fallocate,\
     fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat";
 
-/// What was done to a file or directory of the data directory.
+/// A change or a sync of a file or directory in the data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum StepKind {
     Create,
     Write,
     Sync,
     Rename,
 }
 
-/// A step that matters, by the file it was about: its path below the data directory.
+/// A relevant step, with the path of its file below the data directory.
 #[derive(Clone, PartialEq, Eq)]
-struct Step(Kind, String);
+struct TraceStep(StepKind, String);
 
-impl fmt::Debug for Step {
+impl fmt::Debug for TraceStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} {}", self.0, self.1)
     }
 }
 
-/// What a disk may not have yet, as the trace tells it.
+/// What the disk may not contain yet, according to the trace.
 #[derive(Default)]
-struct Disk {
+struct TracedDisk {
     clock: u64,
-    /// When something about a path was last changed that was not synced since: bytes of a file, names of a directory.
+    /// The time of the last unsynced change for each path: of the bytes of a file, or of the names in a directory.
     changed: BTreeMap<String, u64>,
-    /// Syncs that are under way, by thread: the path, and when they began.
+    /// Running syncs, by thread: the path and the start time.
     syncing: BTreeMap<String, (String, u64)>,
-    steps: Vec<Step>,
+    steps: Vec<TraceStep>,
 }
 
-impl Disk {
-    fn step(&mut self, kind: Kind, path: &str) {
-        let step = Step(kind, path.to_owned());
+impl TracedDisk {
+    fn step(&mut self, kind: StepKind, path: &str) {
+        let step = TraceStep(kind, path.to_owned());
         if self.steps.last() != Some(&step) {
             self.steps.push(step);
         }
     }
 
-    fn change(&mut self, kind: Kind, path: &str) {
+    fn change(&mut self, kind: StepKind, path: &str) {
         self.clock += 1;
-        if kind == Kind::Write {
+        if kind == StepKind::Write {
             self.changed.insert(path.to_owned(), self.clock);
         } else {
             self.changed.insert(directory(path), self.clock);
@@ -83,14 +83,14 @@ impl Disk {
     }
 
     fn sync(&mut self, path: &str, begun: u64) {
-        // What was written while it ran may have come too late for it.
+        // Writes during the sync may not be included in it.
         if self.changed.get(path).is_some_and(|changed| *changed <= begun) {
             self.changed.remove(path);
         }
-        self.step(Kind::Sync, path);
+        self.step(StepKind::Sync, path);
     }
 
-    /// One line of the trace, without its thread.
+    /// Handles one line of the trace, without its thread.
     fn call(&mut self, thread: &str, line: &str, data: &str) {
         if let Some(rest) = line.strip_prefix("<... ") {
             if let Some((path, begun)) = self.syncing.remove(thread)
@@ -104,7 +104,7 @@ impl Disk {
         let Some((call, arguments)) = line.split_once('(') else {
             return;
         };
-        let paths: Vec<_> = below(arguments, data);
+        let paths: Vec<_> = paths_below(arguments, data);
         match call {
             "fsync" | "fdatasync" => {
                 let Some(path) = paths.first() else { return };
@@ -116,10 +116,10 @@ impl Disk {
                     self.sync(path, self.clock);
                 }
             }
-            // A file that was opened for the first time, and made if there was none.
+            // The first open of a file, which creates the file if it does not exist.
             "openat" if line.contains("O_CREAT") && !line.contains("= -1") => {
                 if let Some(path) = opened(line, data) {
-                    self.change(Kind::Create, &path);
+                    self.change(StepKind::Create, &path);
                 }
             }
             "rename" | "renameat" | "renameat2" => {
@@ -129,13 +129,13 @@ impl Disk {
                 };
                 let directory = paths.last().map_or_else(String::new, |path| format!("{path}/"));
                 let (from, to) = (format!("{directory}{from}"), format!("{directory}{to}"));
-                // The bytes go along with the name.
+                // The unsynced bytes now belong to the new name.
                 if let Some(changed) = self.changed.remove(&from) {
                     self.changed.insert(to.clone(), changed);
                 }
-                self.change(Kind::Rename, &to);
+                self.change(StepKind::Rename, &to);
             }
-            // Whether a removal lasts is nobody's claim, and what is gone needs no sync.
+            // Removals need not be durable, and a removed file needs no sync.
             "unlink" | "unlinkat" => {
                 let name = arguments.split('"').nth(1).unwrap_or_default();
                 let path = match paths.first() {
@@ -150,9 +150,9 @@ impl Disk {
             }
             "openat" => {}
             _ => {
-                // The file that is written comes last in a call that copies.
+                // In a call that copies, the written file is the last one.
                 if let Some(path) = paths.last() {
-                    self.change(Kind::Write, path);
+                    self.change(StepKind::Write, path);
                 }
             }
         }
@@ -163,9 +163,9 @@ fn directory(path: &str) -> String {
     path.rsplit_once('/').map_or("", |(directory, _)| directory).to_owned()
 }
 
-/// The paths that the descriptors of a call stand for (`9</data/metadata.db-wal>`), those below `data`. The index of
-/// the log is memory that processes share, and made anew after a crash.
-fn below(arguments: &str, data: &str) -> Vec<String> {
+/// The paths below `data` that the descriptors of a call have (`9</data/metadata.db-wal>`). The index of the log is
+/// left out: it is shared memory, and is created again after a crash.
+fn paths_below(arguments: &str, data: &str) -> Vec<String> {
     let descriptors = arguments.split('<').skip(1).filter_map(|rest| rest.split('>').next());
     descriptors
         .filter_map(|path| path.strip_prefix(data))
@@ -177,33 +177,33 @@ fn below(arguments: &str, data: &str) -> Vec<String> {
 /// The path that a call has opened.
 fn opened(line: &str, data: &str) -> Option<String> {
     let (_, result) = line.rsplit_once(" = ")?;
-    below(result, data).pop()
+    paths_below(result, data).pop()
 }
 
-/// What happened before each acknowledgement, and that nothing was volatile then.
-fn acknowledged(trace: &str, data: &str) -> Vec<(String, Vec<Step>)> {
-    let mut disk = Disk::default();
+/// The steps before each acknowledgement. Asserts that everything was durable at each of them.
+fn acknowledged(trace: &str, data: &str) -> Vec<(String, Vec<TraceStep>)> {
+    let mut disk = TracedDisk::default();
     let mut acknowledged = Vec::new();
-    let mut known = Vec::new();
+    let mut created = Vec::new();
     for line in trace.lines() {
         let (thread, call) = line.split_once(' ').unwrap();
         let call = call.trim_start();
-        if let Some((_, said)) = call.split_once(&format!("\"{SAID}")) {
-            let what = said.split('\\').next().unwrap().to_owned();
+        if let Some((_, rest)) = call.split_once(&format!("\"{PREFIX}")) {
+            let what = rest.split('\\').next().unwrap().to_owned();
             let volatile: Vec<_> = disk.changed.keys().collect();
             assert!(
                 volatile.is_empty(),
-                "{what}: a loss of power takes {volatile:?} after {:?}",
+                "{what}: a power failure loses {volatile:?} after {:?}",
                 disk.steps
             );
             acknowledged.push((what, std::mem::take(&mut disk.steps)));
             continue;
         }
-        // Opening a file that is there makes no name.
+        // Opening an existing file creates no name.
         if call.starts_with("openat") && call.contains("O_CREAT") {
             match opened(call, data) {
-                Some(path) if known.contains(&path) => continue,
-                Some(path) => known.push(path),
+                Some(path) if created.contains(&path) => continue,
+                Some(path) => created.push(path),
                 None => {}
             }
         }
@@ -212,9 +212,9 @@ fn acknowledged(trace: &str, data: &str) -> Vec<(String, Vec<Step>)> {
     acknowledged
 }
 
-fn say(what: &str) {
-    // In one call, so that it is one line of the trace.
-    let line = format!("{SAID}{what}\n");
+fn report(what: &str) {
+    // One call, so that it is one line of the trace.
+    let line = format!("{PREFIX}{what}\n");
     std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
@@ -238,12 +238,12 @@ async fn claim(stores: &Embedded, key: SessionKey) -> Claim {
         .await
         .unwrap()
     else {
-        panic!("nobody else is here");
+        panic!("no other process claims the session");
     };
     claim
 }
 
-/// All that is acknowledged as durable, one after the other.
+/// All operations that are acknowledged as durable, in order.
 async fn push(data: PathBuf) {
     let stores = Embedded::open(&Options {
         data,
@@ -252,17 +252,17 @@ async fn push(data: PathBuf) {
         memory_timeout: Options::MEMORY_TIMEOUT,
     })
     .unwrap();
-    say("open");
+    report("open");
     let key = SessionKey {
         expires: Timestamp(90_000),
         id: SessionId(7),
     };
     let first = claim(&stores, key).await;
-    say("claim");
+    report("claim");
     let (one, two) = (noise(1, 700_000), noise(2, 1_000));
     let mut body = Body::of(&one, 64 << 10);
     let appended = stores.blobs.append(cx(2), first.attempt, &[], &mut body).await.unwrap();
-    say("append");
+    report("append");
     let progress = Progress {
         offset: one.len() as u64,
         store: appended.state.clone(),
@@ -275,7 +275,7 @@ async fn push(data: PathBuf) {
             .await
             .unwrap()
     );
-    say("save");
+    report("save");
 
     let second = claim(&stores, key).await;
     let mut body = Body::of(&two, 64 << 10);
@@ -284,7 +284,7 @@ async fn push(data: PathBuf) {
         .append(cx(4), second.attempt, &appended.state, &mut body)
         .await
         .unwrap();
-    say("small append");
+    report("small append");
     let upload = Upload {
         session: key.id,
         state: appended.state,
@@ -292,13 +292,13 @@ async fn push(data: PathBuf) {
         size: (one.len() + two.len()) as u64,
     };
     let location = stores.blobs.seal(cx(5), &upload).await.unwrap();
-    say("seal");
+    report("seal");
     let publishing = Publishing {
         digest: Digest::of(Algorithm::Sha256, &[one, two].concat()),
         location,
         size: upload.size,
     };
-    // Acknowledged to nobody by itself: it is synced with what follows.
+    // This is not acknowledged by itself: it is synced with the next operation.
     assert!(stores.sessions.commit(cx(6), &second, &publishing).await.unwrap());
     let Publishing { digest, location, size } = &publishing;
     let committed = stores
@@ -306,7 +306,7 @@ async fn push(data: PathBuf) {
         .commit_blob(cx(6), &repository(), digest, location, *size)
         .await;
     committed.unwrap();
-    say("commit");
+    report("commit");
     stores.sessions.finish(cx(7), &second, End::Done).await.unwrap();
 
     let put = PutManifest {
@@ -320,27 +320,27 @@ async fn push(data: PathBuf) {
         required: [*digest].into(),
         excepted: std::iter::empty().collect(),
         tags: vec!["latest".parse().unwrap()],
-        who: "somebody".to_owned(),
+        who: "alice".to_owned(),
     };
     assert_eq!(
         stores.metadata.put_manifest(cx(8), &put).await.unwrap(),
         ManifestPut::Stored
     );
-    say("put");
+    report("put");
     let tag = "latest".parse().unwrap();
     assert!(
         stores
             .metadata
-            .delete_tag(cx(9), &repository(), &tag, "somebody")
+            .delete_tag(cx(9), &repository(), &tag, "alice")
             .await
             .unwrap()
     );
-    say("delete");
+    report("delete");
     stores.close();
-    say("close");
+    report("close");
 }
 
-/// Runs this test again under `strace`; `None`, with the reason, where that is not possible.
+/// Runs this test again under `strace`. `None` if this is not possible; the reason is printed.
 fn traced(data: &Path, trace: &Path) -> Option<String> {
     let output = Command::new("strace")
         .args(["-f", "-y", "-qq", "-s", "64", "-e", "signal=none", "-e", CALLS, "-o"])
@@ -374,11 +374,11 @@ async fn nothing_is_acknowledged_before_it_is_synced() {
     };
     let acknowledged = acknowledged(&trace, data.to_str().unwrap());
 
-    let step = |kind, path: &str| Step(kind, path.to_owned());
+    let step = |kind, path: &str| TraceStep(kind, path.to_owned());
     let log = || {
         vec![
-            step(Kind::Write, "metadata.db-wal"),
-            step(Kind::Sync, "metadata.db-wal"),
+            step(StepKind::Write, "metadata.db-wal"),
+            step(StepKind::Sync, "metadata.db-wal"),
         ]
     };
     let segment = |number| format!("blobs/0/{:032x}.{number}", 7);
@@ -386,18 +386,18 @@ async fn nothing_is_acknowledged_before_it_is_synced() {
     let of_segment = |number| {
         let segment = segment(number);
         vec![
-            step(Kind::Create, &segment),
-            step(Kind::Write, &segment),
-            step(Kind::Sync, &segment),
-            step(Kind::Sync, "blobs/0"),
+            step(StepKind::Create, &segment),
+            step(StepKind::Write, &segment),
+            step(StepKind::Sync, &segment),
+            step(StepKind::Sync, "blobs/0"),
         ]
     };
     let sealed = vec![
-        step(Kind::Create, &joining),
-        step(Kind::Write, &joining),
-        step(Kind::Sync, &joining),
-        step(Kind::Rename, &segment(2)),
-        step(Kind::Sync, "blobs/0"),
+        step(StepKind::Create, &joining),
+        step(StepKind::Write, &joining),
+        step(StepKind::Sync, &joining),
+        step(StepKind::Rename, &segment(2)),
+        step(StepKind::Sync, "blobs/0"),
     ];
     let expected = [
         ("claim", log()),
@@ -405,9 +405,9 @@ async fn nothing_is_acknowledged_before_it_is_synced() {
         ("save", log()),
         ("small append", [log(), of_segment(2)].concat()),
         ("seal", sealed),
-        // The mark before it is written, and synced with it.
+        // The change of the session before it is written and synced with it.
         ("commit", log()),
-        // So is the end of the session.
+        // The end of the session is written and synced with this one.
         ("put", log()),
         ("delete", log()),
     ];
@@ -419,9 +419,9 @@ async fn nothing_is_acknowledged_before_it_is_synced() {
         assert_eq!(what, expected_what);
         assert_eq!(*steps, expected, "{what}");
     }
-    // The schema itself: SQLite's journal or log, and the directory that names the files.
+    // Opening syncs the schema in SQLite's log, and the directories that contain the files.
     let opened = &acknowledged[0].1;
     for path in ["metadata.db-wal", "", "blobs"] {
-        assert!(opened.contains(&step(Kind::Sync, path)), "{path:?} in {opened:?}");
+        assert!(opened.contains(&step(StepKind::Sync, path)), "{path:?} in {opened:?}");
     }
 }

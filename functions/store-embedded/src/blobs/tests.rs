@@ -1,4 +1,5 @@
-//! What is this store's own: the order of syncs, what faults leave behind, the bound of memory, reading from a disk.
+//! Tests of what only this store does: the order of syncs, files after faults, the memory budget, and reads from the
+//! disk.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod joins;
@@ -68,14 +69,14 @@ impl Store {
         self.blobs.seal(cx(), &upload).await
     }
 
-    /// The first bytes of an object.
+    /// The first `size` bytes of an object.
     async fn bytes(&self, location: &Location, size: usize) -> Vec<u8> {
         let stream = self.blobs.read(cx(), location, 0..size as u64).await.unwrap().unwrap();
         let chunks: Vec<Bytes> = stream.try_collect().await.unwrap();
         chunks.concat()
     }
 
-    /// How many files there are.
+    /// The number of files.
     fn files(&self) -> usize {
         let directories = std::fs::read_dir(self.directory.path().join("blobs")).unwrap();
         directories
@@ -112,7 +113,7 @@ fn of_segment(calls: &[FileCall], number: u32) -> Vec<(FileCall, FileForm, u32)>
 async fn a_body_is_durable_before_it_is_acknowledged() {
     let store = Store::new(8 << 20);
     store.append(1, &[], &mut Body::of(&noise(1, 1000), 300)).await.unwrap();
-    // A small body is written at once.
+    // A small body is written with one write.
     assert_eq!(
         store.files.calls(),
         of_segment(&[Create, Write, SyncFile, SyncDirectory], 1)
@@ -133,7 +134,7 @@ async fn a_body_is_durable_before_it_is_acknowledged() {
 }
 
 #[tokio::test]
-async fn a_fault_leaves_nothing_behind() {
+async fn a_fault_leaves_no_file() {
     let store = Store::new(8 << 20);
     for size in [1000, 5 << 20] {
         for call in [Create, Write, SyncFile, SyncDirectory] {
@@ -163,7 +164,7 @@ async fn a_fault_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_cut_is_gone_when_it_is_refused() {
+async fn a_body_that_is_cut_off_leaves_no_file() {
     let store = Store::new(8 << 20);
     for size in [1000, 5 << 20] {
         let mut body = Body::of(&noise(1, size), 64 << 10).failing(BodyError::Cut);
@@ -185,26 +186,26 @@ async fn a_body_that_cannot_fit_is_refused_before_it_is_read() {
     assert_eq!(store.files.calls(), []);
 }
 
-/// A chunk that counts the bytes that are alive.
-struct Counted(Vec<u8>, Arc<AtomicUsize>);
+/// A chunk that counts its bytes while it is in memory.
+struct CountedChunk(Vec<u8>, Arc<AtomicUsize>);
 
-impl AsRef<[u8]> for Counted {
+impl AsRef<[u8]> for CountedChunk {
     fn as_ref(&self) -> &[u8] {
         &self.0
     }
 }
 
-impl Drop for Counted {
+impl Drop for CountedChunk {
     fn drop(&mut self) {
         self.1.fetch_sub(self.0.len(), Ordering::SeqCst);
     }
 }
 
-/// A body of chunks that are counted while they live, and the most that lived at once.
+/// A body of counted chunks. It also records the maximum number of bytes that were in memory at once.
 struct CountedBody {
     chunks: usize,
-    alive: Arc<AtomicUsize>,
-    most: Arc<AtomicUsize>,
+    in_memory: Arc<AtomicUsize>,
+    maximum: Arc<AtomicUsize>,
 }
 
 const CHUNK: usize = 16 << 10;
@@ -217,11 +218,11 @@ impl Source for CountedBody {
         }
         self.chunks -= 1;
         tokio::task::yield_now().await;
-        let alive = self.alive.fetch_add(CHUNK, Ordering::SeqCst) + CHUNK;
-        self.most.fetch_max(alive, Ordering::SeqCst);
-        Ok(Some(Bytes::from_owner(Counted(
+        let in_memory = self.in_memory.fetch_add(CHUNK, Ordering::SeqCst) + CHUNK;
+        self.maximum.fetch_max(in_memory, Ordering::SeqCst);
+        Ok(Some(Bytes::from_owner(CountedChunk(
             vec![7; CHUNK],
-            Arc::clone(&self.alive),
+            Arc::clone(&self.in_memory),
         ))))
     }
 
@@ -235,18 +236,18 @@ impl Source for CountedBody {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn uploads_hold_no_more_than_their_bound() {
+async fn uploads_stay_within_their_memory_budget() {
     const MEMORY: usize = 1 << 20;
     const UPLOADS: u32 = 40;
     let store = Store::new(MEMORY as u64);
-    let (alive, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (in_memory, maximum) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let uploads: Vec<_> = (1..=UPLOADS)
         .map(|number| {
             let blobs = Arc::clone(&store.blobs);
             let mut body = CountedBody {
                 chunks: 64,
-                alive: Arc::clone(&alive),
-                most: Arc::clone(&most),
+                in_memory: Arc::clone(&in_memory),
+                maximum: Arc::clone(&maximum),
             };
             let attempt = Attempt {
                 session: SESSION,
@@ -258,16 +259,16 @@ async fn uploads_hold_no_more_than_their_bound() {
     for upload in uploads {
         upload.await.unwrap().unwrap();
     }
-    // Each upload may have a chunk at hand for which it waits for memory.
-    let most = most.load(Ordering::SeqCst);
-    assert!(most <= MEMORY + UPLOADS as usize * CHUNK, "{most} bytes at once");
-    assert!(most > 4 * CHUNK, "uploads run side by side");
-    assert_eq!(alive.load(Ordering::SeqCst), 0);
+    // Each upload may hold one chunk while it waits for memory.
+    let maximum = maximum.load(Ordering::SeqCst);
+    assert!(maximum <= MEMORY + UPLOADS as usize * CHUNK, "{maximum} bytes at once");
+    assert!(maximum > 4 * CHUNK, "uploads run concurrently");
+    assert_eq!(in_memory.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]
-async fn uploads_that_stall_do_not_keep_others_out() {
-    // UploadMemory for two.
+async fn stalled_uploads_do_not_block_others() {
+    // Memory for two uploads.
     let store = Store::new(256 << 10);
     let stalled: Vec<_> = (1..=5)
         .map(|session| {
@@ -277,8 +278,8 @@ async fn uploads_that_stall_do_not_keep_others_out() {
                     session: SessionId(session),
                     number: 1,
                 };
-                // Some of them much, some of them little, and then nothing.
-                let mut body = Stalling(session as usize * 20);
+                // Some send much, some send little, and then all send nothing.
+                let mut body = StallingBody(session as usize * 20);
                 blobs.append(cx(), attempt, &[], &mut body).await.map(drop)
             })
         })
@@ -298,11 +299,11 @@ async fn uploads_that_stall_do_not_keep_others_out() {
     stalled.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
-/// One chunk, which is written at once, and then nothing.
-struct WrittenAndStalled(Option<Bytes>);
+/// A body with one chunk, which is written at once. After it, the client sends nothing.
+struct WrittenThenStalled(Option<Bytes>);
 
 #[async_trait]
-impl Source for WrittenAndStalled {
+impl Source for WrittenThenStalled {
     async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
         match self.0.take() {
             Some(chunk) => Ok(Some(chunk)),
@@ -319,9 +320,9 @@ impl Source for WrittenAndStalled {
     }
 }
 
-/// What has no bytes to keep keeps no memory either.
+/// An upload without unwritten bytes holds no memory.
 #[tokio::test]
-async fn uploads_that_stall_after_a_write_hold_nothing() {
+async fn an_upload_that_stalls_after_a_write_holds_no_memory() {
     const MEMORY: u64 = 8 << 20;
     let store = Store::new(MEMORY);
     let stalled: Vec<_> = (1..=20)
@@ -331,7 +332,7 @@ async fn uploads_that_stall_after_a_write_hold_nothing() {
                 session: SESSION,
                 number,
             };
-            let mut body = WrittenAndStalled(Some(Bytes::from(vec![7; 256 << 10])));
+            let mut body = WrittenThenStalled(Some(Bytes::from(vec![7; 256 << 10])));
             tokio::spawn(async move { blobs.append(cx(), attempt, &[], &mut body).await.map(drop) })
         })
         .collect();
@@ -347,16 +348,16 @@ async fn uploads_that_stall_after_a_write_hold_nothing() {
     stalled.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
-/// More uploads than there is memory for, each of which sends a byte now and then and never pauses, and one of another
-/// client: it is stored at once.
+/// There are more uploads than there is memory for. Each sends a byte from time to time and never pauses. An upload of
+/// another client is stored without delay.
 #[tokio::test]
-async fn uploads_that_trickle_do_not_keep_others_out() {
+async fn slow_uploads_do_not_block_others() {
     let store = Store::new(256 << 10);
     let from = |last| Context {
         client: registry::budget::ClientKey::of([127, 0, 0, last].into()),
         ..cx()
     };
-    let trickling: Vec<_> = (1..=40)
+    let slow: Vec<_> = (1..=40)
         .map(|session| {
             let blobs = Arc::clone(&store.blobs);
             tokio::spawn(async move {
@@ -364,14 +365,14 @@ async fn uploads_that_trickle_do_not_keep_others_out() {
                     session: SessionId(session),
                     number: 1,
                 };
-                blobs.append(from(2), attempt, &[], &mut Trickling).await.map(drop)
+                blobs.append(from(2), attempt, &[], &mut SlowBody).await.map(drop)
             })
         })
         .collect();
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(
         store.blobs.upload_memory.is_short(),
-        "there is not enough for all of them"
+        "there is not enough memory for all of them"
     );
     for number in 1..=3 {
         let attempt = Attempt {
@@ -385,21 +386,21 @@ async fn uploads_that_trickle_do_not_keep_others_out() {
             .unwrap()
             .unwrap();
     }
-    trickling.iter().for_each(tokio::task::JoinHandle::abort);
-    for upload in trickling {
+    slow.iter().for_each(tokio::task::JoinHandle::abort);
+    for upload in slow {
         assert!(
             upload.await.unwrap_err().is_cancelled(),
-            "it goes on, and is not given up"
+            "it still ran, and did not fail"
         );
     }
     assert_eq!(store.blobs.upload_memory.free(), 256 << 10);
 }
 
-/// A byte now and then, for ever.
-struct Trickling;
+/// A body that sends a byte from time to time, without an end.
+struct SlowBody;
 
 #[async_trait]
-impl Source for Trickling {
+impl Source for SlowBody {
     async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
         tokio::time::sleep(Duration::from_millis(50)).await;
         Ok(Some(Bytes::from_static(b".")))
@@ -414,11 +415,11 @@ impl Source for Trickling {
     }
 }
 
-/// Some chunks, and then silence.
-struct Stalling(usize);
+/// A body of some chunks, after which the client sends nothing.
+struct StallingBody(usize);
 
 #[async_trait]
-impl Source for Stalling {
+impl Source for StallingBody {
     async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
         if self.0 == 0 {
             std::future::pending::<()>().await;
@@ -437,7 +438,7 @@ impl Source for Stalling {
 }
 
 #[tokio::test]
-async fn what_the_kernel_no_longer_holds_is_read_from_the_disk() {
+async fn uncached_data_is_read_from_the_disk() {
     let store = Store::new(8 << 20);
     let bytes = noise(1, 3_000_000);
     let appended = store.append(1, &[], &mut Body::of(&bytes, 64 << 10)).await.unwrap();
@@ -457,7 +458,7 @@ async fn what_the_kernel_no_longer_holds_is_read_from_the_disk() {
 }
 
 #[tokio::test]
-async fn an_object_that_is_too_short_is_an_error_where_it_ends() {
+async fn reading_a_truncated_object_fails_at_its_end() {
     let store = Store::new(8 << 20);
     let bytes = noise(1, 600_000);
     let appended = store.append(1, &[], &mut Body::of(&bytes, 64 << 10)).await.unwrap();
@@ -475,13 +476,13 @@ async fn an_object_that_is_too_short_is_an_error_where_it_ends() {
     let error = loop {
         match stream.try_next().await {
             Ok(Some(chunk)) => read += chunk.len(),
-            Ok(None) => panic!("the stream ended as if it were whole"),
+            Ok(None) => panic!("the stream ended like a complete one"),
             Err(error) => break error,
         }
     };
     assert_eq!(read, 400_000);
     assert!(matches!(error, StoreError::Failed(_)), "{error}");
-    // One that is too short when it is opened is not there.
+    // A file that is already too short when it is opened counts as missing.
     for range in [500_000..500_010, 0..600_000] {
         let opened = store.blobs.read(cx(), &location, range).await.unwrap();
         assert!(opened.is_none());
@@ -489,7 +490,7 @@ async fn an_object_that_is_too_short_is_an_error_where_it_ends() {
 }
 
 #[tokio::test]
-async fn a_location_of_another_store_is_never_touched() {
+async fn a_location_of_another_store_is_refused() {
     let store = Store::new(8 << 20);
     store.append(1, &[], &mut Body::of(&noise(1, 10), 10)).await.unwrap();
     let key = segment(1).to_string();
@@ -510,9 +511,9 @@ async fn a_location_of_another_store_is_never_touched() {
     assert_eq!(store.files(), 1);
 }
 
-/// However many writes of one client occupy threads, another client writes; and reads have threads of their own.
+/// Another client can write, even when many writes of one client occupy threads. Reads have threads of their own.
 #[tokio::test]
-async fn writes_take_turns_by_client() {
+async fn one_client_cannot_occupy_all_write_threads() {
     const SOON: Duration = Duration::from_millis(200);
     let of = |number| Context {
         client: ClientKey::of([10, 0, 0, number].into()),
@@ -547,7 +548,7 @@ async fn writes_take_turns_by_client() {
 
     drop(occupied);
     assert!(waiting.await.is_ok());
-    // Each turn came back.
+    // All turns were returned.
     let all: Vec<_> = std::iter::from_fn(|| store.blobs.writes.try_take(of(1).client)).collect();
     assert_eq!(all.len(), 48);
 }

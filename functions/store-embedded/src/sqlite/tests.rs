@@ -1,4 +1,5 @@
-//! What is this store's own: groups, syncs, faults of the file, other processes' locks, the cost of operations.
+//! Tests of what only this store does: groups, syncs, faults of the file, locks of other processes, and the cost of
+//! operations.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod collection;
@@ -23,21 +24,21 @@ use tempfile::TempDir;
 
 use super::*;
 
-struct Opened {
+struct OpenedStore {
     store: Arc<SqliteStore>,
     directory: TempDir,
 }
 
-fn open(sync: Sync) -> Opened {
+fn open(sync: Sync) -> OpenedStore {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("metadata.db");
     std::fs::File::create(&path).unwrap();
     let store = Arc::new(SqliteStore::open(&path, sync).unwrap());
-    Opened { store, directory }
+    OpenedStore { store, directory }
 }
 
-impl Opened {
-    /// What a piece of work costs.
+impl OpenedStore {
+    /// Runs `work`, and returns its outcome and its cost.
     async fn cost<T>(&self, work: impl Future<Output = T>) -> (T, Statistics) {
         let before = self.store.statistics();
         let outcome = work.await;
@@ -76,10 +77,10 @@ impl Opened {
 }
 
 fn cx() -> Context {
-    with_patience(20_000)
+    with_timeout(20_000)
 }
 
-fn with_patience(millis: u64) -> Context {
+fn with_timeout(millis: u64) -> Context {
     Context {
         now: Timestamp(1_000),
         deadline: Timestamp(1_000 + millis),
@@ -127,13 +128,13 @@ fn manifest(required: &[u64], tags: &[&str]) -> PutManifest {
         required: required.iter().map(|number| digest(*number)).collect(),
         excepted: std::iter::once(digest(2_000_000)).collect(),
         tags: tags.iter().map(|tag| tag.parse().unwrap()).collect(),
-        who: "somebody".to_owned(),
+        who: "alice".to_owned(),
     }
 }
 
-/// Another process begins the log anew, while somebody always reads here.
+/// Another process restarts the log, while this process always has an open read.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_standing_read_is_in_nobodys_way() {
+async fn the_standing_read_does_not_block_other_processes() {
     let opened = open(Sync::Off);
     let other = opened.other_process();
     other.busy_timeout(Duration::from_secs(10)).unwrap();
@@ -148,7 +149,7 @@ async fn the_standing_read_is_in_nobodys_way() {
     }
 }
 
-/// To prepare a statement takes longer than most of them take.
+/// Preparing a statement takes longer than running most of them.
 #[tokio::test]
 async fn reads_are_not_prepared_again_for_each_value() {
     let opened = open(Sync::Off);
@@ -175,7 +176,7 @@ async fn reads_are_not_prepared_again_for_each_value() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn operations_that_come_together_share_a_commit() {
+async fn simultaneous_operations_share_a_commit() {
     let opened = open(Sync::Full);
     let (outcomes, cost) = opened
         .cost(join_all((0..64).map(|number| opened.commit_blob(number))))
@@ -197,7 +198,7 @@ async fn operations_that_come_together_share_a_commit() {
 }
 
 #[tokio::test]
-async fn what_must_last_is_synced_and_the_rest_is_not() {
+async fn only_durable_operations_are_synced() {
     let opened = open(Sync::Full);
     let (claim, cost) = opened.cost(opened.claim(1)).await;
     assert_eq!((cost.commits, cost.syncs), (1, 1), "claim");
@@ -216,7 +217,7 @@ async fn what_must_last_is_synced_and_the_rest_is_not() {
     let claim = opened.claim(1).await;
     let (marked, cost) = opened.cost(opened.store.commit(cx(), &claim, &publishing(1))).await;
     assert!(marked.unwrap());
-    assert_eq!((cost.commits, cost.syncs), (1, 0), "commit mark");
+    assert_eq!((cost.commits, cost.syncs), (1, 0), "commit of the session");
     let (published, cost) = opened.cost(opened.commit_blob(1)).await;
     published.unwrap();
     assert_eq!((cost.commits, cost.syncs), (1, 1), "commit blob");
@@ -227,26 +228,26 @@ async fn what_must_last_is_synced_and_the_rest_is_not() {
     cancelled.unwrap();
     assert_eq!((cost.commits, cost.syncs), (1, 1), "cancel");
 
-    let careless = open(Sync::Off);
-    let (_, cost) = careless.cost(careless.claim(1)).await;
+    let unsynced = open(Sync::Off);
+    let (_, cost) = unsynced.cost(unsynced.claim(1)).await;
     assert_eq!((cost.commits, cost.syncs), (1, 0));
 }
 
 #[test]
-fn the_connection_is_told_what_durability_means() {
+fn the_connection_has_the_sync_level_of_the_durability() {
     let directory = tempfile::tempdir().unwrap();
     let connection = Connection::open(directory.path().join("a.db")).unwrap();
     for (sync, durable, level) in [(Sync::Full, true, 2), (Sync::Full, false, 1), (Sync::Off, true, 0)] {
         schema::set_durable(&connection, durable, sync).unwrap();
-        let told: i64 = connection
+        let found: i64 = connection
             .pragma_query_value(None, "synchronous", |row| row.get(0))
             .unwrap();
-        assert_eq!(told, level);
+        assert_eq!(found, level);
     }
 }
 
 #[tokio::test]
-async fn operations_cost_what_the_model_says() {
+async fn operations_have_their_documented_costs() {
     let opened = open(Sync::Full);
     for number in 0..11 {
         opened.commit_blob(number).await.unwrap();
@@ -260,7 +261,7 @@ async fn operations_cost_what_the_model_says() {
     assert_eq!((cost.reads, cost.writes), (15, 16));
 
     let (_, cost) = opened.cost(opened.store.put_manifest(cx(), &put)).await;
-    assert_eq!((cost.reads, cost.writes), (2, 0), "the same again");
+    assert_eq!((cost.reads, cost.writes), (2, 0), "the same put again");
 
     let latest = "latest".parse().unwrap();
     let (_, cost) = opened.cost(opened.store.tag(cx(), &repository(), &latest)).await;
@@ -276,9 +277,9 @@ async fn operations_cost_what_the_model_says() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_operation_that_fails_alone_fails_no_other() {
+async fn a_failed_operation_fails_no_other() {
     let opened = open(Sync::Full);
-    // A row that this program would not have written, and that one operation stumbles over.
+    // A row that this program does not write, and that makes one operation fail.
     let other = opened.other_process();
     let damage = "INSERT INTO tag VALUES (?1, 'broken', 'no digest', 'a/b', 1, -1, 1)";
     other.execute(damage, [repository().as_str()]).unwrap();
@@ -305,10 +306,10 @@ async fn an_operation_that_fails_alone_fails_no_other() {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_a_fault_that_passes() {
+async fn a_full_disk_is_a_temporary_error() {
     let opened = open(Sync::Full);
     opened.commit_blob(0).await.unwrap();
-    // What the file may grow to, in pages: not at all.
+    // The maximum size of the file, in pages: below its current size.
     let limit = |pages: i64| {
         opened.store.write_ordered(cx(), move |rows| {
             rows.one("SELECT 1", [], |_| Ok(()))?;
@@ -330,49 +331,49 @@ async fn a_full_disk_is_a_fault_that_passes() {
     assert!(refused > 0);
     limit(1 << 30).await.unwrap();
     opened.commit_blob(1_000).await.unwrap();
-    let held = opened
+    let linking = opened
         .store
         .linking_repositories(cx(), &digest(1_000), 10)
         .await
         .unwrap();
-    assert_eq!(held, [repository()]);
+    assert_eq!(linking, [repository()]);
 }
 
 #[tokio::test]
-async fn a_lock_of_another_process_is_waited_for_until_the_deadline() {
+async fn a_write_waits_for_the_lock_of_another_process_until_its_deadline() {
     let opened = open(Sync::Full);
     let other = opened.other_process();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let outcome = opened
         .store
-        .commit_blob(with_patience(150), &repository(), &digest(1), &location(1), 1)
+        .commit_blob(with_timeout(150), &repository(), &digest(1), &location(1), 1)
         .await;
     assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{outcome:?}");
     // Reads do not wait for writers.
     assert_eq!(
         opened
             .store
-            .link(with_patience(0), &repository(), &digest(1))
+            .link(with_timeout(0), &repository(), &digest(1))
             .await
             .unwrap(),
         None
     );
 
-    let patient = opened.commit_blob(2);
+    let waiting = opened.commit_blob(2);
     let release = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
         other.execute_batch("COMMIT").unwrap();
     };
-    let (outcome, ()) = futures_util::future::join(patient, release).await;
+    let (outcome, ()) = futures_util::future::join(waiting, release).await;
     outcome.unwrap();
-    for (number, is_there) in [(1, false), (2, true)] {
+    for (number, exists) in [(1, false), (2, true)] {
         let link = opened.store.link(cx(), &repository(), &digest(number)).await.unwrap();
-        assert_eq!(link.is_some(), is_there, "{number}");
+        assert_eq!(link.is_some(), exists, "{number}");
     }
 }
 
 #[tokio::test]
-async fn closing_leaves_one_file_and_no_way_in() {
+async fn a_closed_store_leaves_one_file_and_refuses_operations() {
     let opened = open(Sync::Full);
     opened.commit_blob(1).await.unwrap();
     assert!(
@@ -415,7 +416,7 @@ async fn the_log_is_moved_while_others_read() {
         outcomes.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
     }
     reading.abort();
-    // Without it the log holds some 50 MiB, and the file nothing.
+    // Without the move, the log has about 50 MiB and the file is almost empty.
     let log = std::fs::metadata(opened.directory.path().join("metadata.db-wal"))
         .unwrap()
         .len();
@@ -427,7 +428,7 @@ async fn the_log_is_moved_while_others_read() {
 }
 
 #[tokio::test]
-async fn the_schema_holds_every_record() {
+async fn the_schema_has_a_table_for_every_record() {
     let opened = open(Sync::Full);
     let other = opened.other_process();
     let mut tables: Vec<String> = other
@@ -461,7 +462,7 @@ async fn the_schema_holds_every_record() {
     assert_eq!(mode, "wal");
 }
 
-/// A defect in one operation costs that operation: what it did is undone, and the writer goes on.
+/// A bug in one operation fails only that operation: its changes are undone, and the writer continues.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_panic_fails_one_operation() {
     let opened = open(Sync::Full);
@@ -472,7 +473,7 @@ async fn a_panic_fails_one_operation() {
                 "INSERT INTO repository (name, created, state) VALUES ('a', 1, 'live')",
                 [],
             )?;
-            panic!("a defect, on purpose")
+            panic!("a bug, on purpose")
         });
     let (broken, sound) = futures_util::future::join(broken, opened.commit_blob(1)).await;
     assert!(matches!(broken, Err(StoreError::Failed(_))), "{broken:?}");
@@ -481,12 +482,12 @@ async fn a_panic_fails_one_operation() {
     opened.commit_blob(2).await.unwrap();
 }
 
-/// A transaction that was left open is ended before anything else is asked of the connection.
+/// A transaction that was left open is ended before the connection is used again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_left_open_is_ended() {
     let opened = open(Sync::Full);
     opened.commit_blob(1).await.unwrap();
-    // The group's own COMMIT ends the first transaction; a second one stays open behind it.
+    // The COMMIT ends the group's transaction; a second one stays open after it.
     let left_open = opened.store.write(cx(), |rows: &Rows<'_>| {
         rows.change("COMMIT", [])?;
         rows.change("BEGIN", [])?;
@@ -499,36 +500,36 @@ async fn a_transaction_left_open_is_ended() {
     opened.commit_blob(2).await.unwrap();
 }
 
-/// What is recorded as lost was told to somebody, and is not looked for at every start.
+/// A recorded defect was already reported, so a start does not look for that object again.
 #[tokio::test]
-async fn objects_with_a_defect_are_not_named() {
+async fn locations_of_defective_objects_are_not_returned() {
     let opened = open(Sync::Off);
-    let named = async |limit| opened.store.some_locations(cx(), limit).await.unwrap();
-    assert!(named(3).await.is_empty());
+    let locations = async |limit| opened.store.some_locations(cx(), limit).await.unwrap();
+    assert!(locations(3).await.is_empty());
     for number in [1, 2] {
         opened.commit_blob(number).await.unwrap();
     }
-    assert_eq!((named(1).await.len(), named(3).await.len()), (1, 2));
+    assert_eq!((locations(1).await.len(), locations(3).await.len()), (1, 2));
     for (number, defect) in [(1, Defect::Missing), (2, Defect::Damaged)] {
-        assert!(named(3).await.contains(&location(number)), "{number}");
+        assert!(locations(3).await.contains(&location(number)), "{number}");
         let recorded = opened
             .store
             .record_defect(cx(), Some(&repository()), &digest(number), &location(number), defect)
             .await;
         recorded.unwrap();
     }
-    assert!(named(3).await.is_empty());
+    assert!(locations(3).await.is_empty());
     let other = opened.other_process();
     other
         .execute("UPDATE blob SET condemned = 'by a later version'", [])
         .unwrap();
-    assert_eq!(named(3).await.len(), 2);
+    assert_eq!(locations(3).await.len(), 2);
 }
 
-/// Whoever asks for what is lost makes the registry look for it, each time: only the first look is written down, in each
-/// repository whose link leads elsewhere.
+/// Each request for a missing object makes the registry look for it. Only the first defect that is found is written,
+/// once in each repository whose link has another location.
 #[tokio::test]
-async fn what_is_recorded_as_lost_is_not_written_again() {
+async fn a_recorded_defect_is_not_written_again() {
     let opened = open(Sync::Off);
     opened.commit_blob(1).await.unwrap();
     opened.commit_blob(2).await.unwrap();
@@ -546,7 +547,7 @@ async fn what_is_recorded_as_lost_is_not_written_again() {
         (None, 1, 1, Defect::Missing, (None, 0)),
         (some, 1, 1, Defect::Damaged, (None, 1)),
         (some, 1, 1, Defect::Missing, (None, 0)),
-        // Found where they do not lie any more.
+        // The defect was found at a location that is no longer the recorded one.
         (some, 2, 7, Defect::Missing, (Some(location(2)), 0)),
         (None, 2, 7, Defect::Missing, (Some(location(2)), 0)),
         (None, 3, 3, Defect::Missing, (None, 0)),
@@ -554,7 +555,7 @@ async fn what_is_recorded_as_lost_is_not_written_again() {
         let found = record(repository, number, at, defect).await;
         assert_eq!(found, expected, "{number} at {at}, {defect:?}");
     }
-    // By a record that was put back.
+    // A restored record has another location.
     let other = opened.other_process();
     other.execute("UPDATE link SET key = 'elsewhere'", []).unwrap();
     assert_eq!(record(some, 2, 7, Defect::Missing).await, (Some(location(2)), 1));

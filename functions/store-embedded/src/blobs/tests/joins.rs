@@ -1,4 +1,4 @@
-//! One object of one body or of several, and what is left when it goes.
+//! Objects from one body or from several, and the files that remain after a deletion.
 
 use registry::store::blobs::Discarded;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::files::recorded::FileCall::{Copy, Remove, Rename};
 
 #[tokio::test]
-async fn an_object_in_place_costs_no_write() {
+async fn an_object_from_one_body_needs_no_write() {
     let store = Store::new(8 << 20);
     let appended = store
         .append(1, &[], &mut Body::of(&noise(1, 1000), 1000))
@@ -19,7 +19,7 @@ async fn an_object_in_place_costs_no_write() {
 }
 
 #[tokio::test]
-async fn a_joined_object_has_its_name_only_when_it_is_whole() {
+async fn a_joined_object_gets_its_name_when_it_is_complete() {
     let store = Store::new(8 << 20);
     let (first, second) = (noise(1, 1000), noise(2, 500));
     let appended = store.append(1, &[], &mut Body::of(&first, 1000)).await.unwrap();
@@ -29,7 +29,7 @@ async fn a_joined_object_has_its_name_only_when_it_is_whole() {
         .unwrap();
     store.files.calls();
 
-    // A crash after each step but the last: the last segment is what it was, and sealing again makes it whole.
+    // A fault in each step before the last one: the last segment is unchanged, and sealing again completes the object.
     let object = segment(2);
     for step in [Copy, SyncFile, Rename] {
         store.files.fail(Some((step, IO_ERROR)));
@@ -43,13 +43,13 @@ async fn a_joined_object_has_its_name_only_when_it_is_whole() {
 
     store.files.calls();
     let location = store.seal(appended.clone(), 1500).await.unwrap();
-    // It was found complete; what is missing is the durability of its name.
+    // The object was found complete; only its name was not durable.
     assert_eq!(store.files.calls(), [(SyncDirectory, FileForm::Segment, 2)]);
     assert!(!store.files.is_volatile(object));
     assert_eq!(location.key, object.to_string());
     assert_eq!(store.bytes(&location, 1500).await, [first, second].concat());
 
-    // In one go.
+    // The same without a fault.
     let store = Store::new(8 << 20);
     let appended = store.append(1, &[], &mut Body::of(&noise(1, 10), 10)).await.unwrap();
     let appended = store
@@ -70,9 +70,9 @@ async fn a_joined_object_has_its_name_only_when_it_is_whole() {
     assert_eq!(store.files.calls(), calls);
 }
 
-/// A seal without an upload's end: the claim was lost, and the session goes on behind the segments that were joined.
+/// A seal whose claim has expired, so the upload does not end. The session continues after the joined segments.
 #[tokio::test]
-async fn segments_that_were_joined_are_joined_again() {
+async fn joined_segments_can_be_joined_again() {
     let store = Store::new(8 << 20);
     let bodies: Vec<_> = [700, 0, 300, 500, 90]
         .iter()
@@ -97,14 +97,14 @@ async fn segments_that_were_joined_are_joined_again() {
             assert!(store.bytes(&location, size).await == whole, "after body {number}");
         }
     }
-    // What was sealed before is still whole.
+    // An object that was sealed earlier is still complete.
     let third = location(segment(3));
     assert!(store.bytes(&third, 1000).await == bodies[..3].concat());
     assert_eq!(store.files(), 5);
 }
 
 #[tokio::test]
-async fn what_is_discarded_is_gone_but_for_what_is_kept() {
+async fn discarding_removes_all_files_except_the_kept_object() {
     let store = Store::new(8 << 20);
     let first = store.append(1, &[], &mut Body::of(&noise(1, 100), 100)).await.unwrap();
     let second = store
@@ -123,16 +123,16 @@ async fn what_is_discarded_is_gone_but_for_what_is_kept() {
 }
 
 #[tokio::test]
-async fn what_was_never_finished_goes_with_its_attempt() {
+async fn deleting_an_attempt_removes_its_unfinished_join() {
     let store = Store::new(8 << 20);
     let first = store.append(1, &[], &mut Body::of(&noise(1, 100), 100)).await.unwrap();
     let second = store
         .append(2, &first.state, &mut Body::of(&noise(2, 100), 100))
         .await
         .unwrap();
-    // As a crash leaves it.
+    // A crash leaves such a file.
     store.files.create_or_open(segment(2).joining()).unwrap();
-    // An object of an older version beside them.
+    // An object of an older version, in the same directory.
     let older = FileName::new(SESSION, 2, FileForm::Joined);
     store.files.create(older).unwrap();
     assert_eq!(store.files(), 4);

@@ -1,5 +1,5 @@
-//! What is this store's own about collection: its plans, its bounds, what it leaves to readers, and what an import may
-//! have left.
+//! Tests of what only this store does in a collection: query plans, bounds, the work of readers, and the removal of
+//! orphans that an import may have left.
 
 use std::time::Instant;
 
@@ -26,7 +26,7 @@ fn plan(deep: bool) -> Plan {
     }
 }
 
-/// The n-th moment that is later than the last by more than every grace.
+/// A context at a time that is later than the previous one by more than each grace period.
 fn later(times: u64) -> Context {
     let now = Timestamp(1_000 + times * (GRACE + 1));
     Context {
@@ -49,9 +49,9 @@ async fn pass(store: &SqliteStore, cx: Context, plan: &Plan, limit: usize) -> Pa
     }
 }
 
-/// No step of a walk reads a table from its start, sorts it, or looks through another for each row.
+/// No step of a walk reads a table from its start, sorts it, or searches another table for each row.
 #[test]
-fn no_slice_reads_more_than_its_rows() {
+fn every_walk_statement_reads_only_its_rows() {
     let opened = open(Sync::Off);
     let connection = opened.other_process();
     let statements = collection::STATEMENTS.iter().chain(records::STATEMENTS);
@@ -71,13 +71,14 @@ fn no_slice_reads_more_than_its_rows() {
     }
 }
 
-/// A transaction of the writer is bounded whatever the caller asks for, and where nothing is to be done there is none.
+/// A transaction of the writer is bounded for any limit of the caller. If nothing must be changed, there is no
+/// transaction.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slice_is_bounded_and_the_walk_is_the_readers() {
+async fn a_slice_is_bounded_and_readers_do_the_walk() {
     let opened = open(Sync::Full);
     join_all((0..700).map(|number| opened.commit_blob(number))).await;
-    let ask = 100_000;
-    let (statistics, cost) = opened.cost(pass(&opened.store, later(0), &plan(true), ask)).await;
+    let limit = 100_000;
+    let (statistics, cost) = opened.cost(pass(&opened.store, later(0), &plan(true), limit)).await;
     assert_eq!(
         statistics,
         PassStatistics {
@@ -92,12 +93,12 @@ async fn a_slice_is_bounded_and_the_walk_is_the_readers() {
         dry_run: true,
         ..plan(false)
     };
-    let (statistics, cost) = opened.cost(pass(&opened.store, later(1), &dry, ask)).await;
+    let (statistics, cost) = opened.cost(pass(&opened.store, later(1), &dry, limit)).await;
     assert_eq!((statistics.marked, cost.writes, cost.commits), (700, 0, 0));
 
-    let (statistics, cost) = opened.cost(pass(&opened.store, later(1), &plan(false), ask)).await;
+    let (statistics, cost) = opened.cost(pass(&opened.store, later(1), &plan(false), limit)).await;
     assert_eq!((statistics.marked, cost.writes, cost.commits), (700, 700, 3));
-    let (statistics, cost) = opened.cost(pass(&opened.store, later(2), &plan(false), ask)).await;
+    let (statistics, cost) = opened.cost(pass(&opened.store, later(2), &plan(false), limit)).await;
     assert_eq!(
         (statistics.unlinked, statistics.scheduled, statistics.scheduled_bytes),
         (700, 700, 700)
@@ -112,13 +113,13 @@ async fn a_slice_is_bounded_and_the_walk_is_the_readers() {
     assert_eq!(pending_deletions.len(), 700);
     let (_, cost) = opened.cost(opened.store.forget(later(3), &pending_deletions)).await;
     assert_eq!((cost.writes, cost.commits, cost.syncs), (700, 3, 0));
-    let statistics = pass(&opened.store, later(9), &plan(true), ask).await;
-    assert_eq!(statistics, PassStatistics::default(), "nothing is left to look at");
+    let statistics = pass(&opened.store, later(9), &plan(true), limit).await;
+    assert_eq!(statistics, PassStatistics::default(), "no rows are left");
 }
 
-/// Pushes are not held up by a pass: what each of them waits for is bounded.
+/// A collection pass does not block pushes: the time that each push waits is bounded.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pushes_go_on_beside_a_pass() {
+async fn pushes_continue_during_a_pass() {
     let opened = open(Sync::Off);
     for group in 0..20 {
         let outcomes = join_all((0..500).map(|number| opened.commit_blob(group * 500 + number))).await;
@@ -134,18 +135,18 @@ async fn pushes_go_on_beside_a_pass() {
     let mut longest = Duration::ZERO;
     let mut pushes = 1_000_000;
     while !collecting.is_finished() {
-        let begun = Instant::now();
+        let started = Instant::now();
         opened
             .store
             .commit_blob(later(2), &repository(), &digest(pushes), &location(pushes), 1)
             .await
             .unwrap();
-        longest = longest.max(begun.elapsed());
+        longest = longest.max(started.elapsed());
         pushes += 1;
     }
     let statistics = collecting.await.unwrap();
     assert_eq!((statistics.unlinked, statistics.scheduled), (10_000, 10_000));
-    assert!(pushes > 1_000_010, "pushes ran beside the pass");
+    assert!(pushes > 1_000_010, "pushes ran during the pass");
     assert!(longest < Duration::from_secs(2), "a push waited for {longest:?}");
     for number in 1_000_000..pushes {
         assert!(
@@ -159,13 +160,13 @@ async fn pushes_go_on_beside_a_pass() {
     }
 }
 
-/// An object that is buried a second time is due after the second time, and keeps what was known of it.
+/// An object that is scheduled for deletion again becomes due after the second time, and keeps its recorded values.
 #[tokio::test]
-async fn the_last_burial_counts() {
+async fn the_last_scheduled_deletion_counts() {
     let opened = open(Sync::Full);
     let store = &opened.store;
     opened.commit_blob(1).await.unwrap();
-    // Lost against the first, and committed again later: the same grave, dug anew.
+    // Another object was first. The same commit is repeated later: the same pending deletion gets a later time.
     for times in 1..=2 {
         store
             .commit_blob(later(times), &repository(), &digest(1), &location(2), 1)
@@ -178,7 +179,7 @@ async fn the_last_burial_counts() {
             .items;
         assert_eq!(pending_deletions.len(), 1);
         assert_eq!(pending_deletions[0].at, later(times).now);
-        // A grave that was dug again after somebody has looked at it is not theirs to remove.
+        // A pending deletion that was renewed after it was read is not removed.
         let mut earlier = pending_deletions[0].clone();
         earlier.at = Timestamp(1);
         store.forget(cx(), &[earlier]).await.unwrap();
@@ -193,8 +194,8 @@ async fn the_last_burial_counts() {
     }
 }
 
-/// A session with more bodies than one transaction buries: several short ones, after the first of which nobody goes on
-/// with it, and which are all repeated when they are cut off.
+/// A session with more bodies than one transaction handles is swept in several short transactions. After the first one,
+/// no request can continue the session. An interrupted sweep repeats all of them.
 #[tokio::test]
 async fn a_long_session_is_swept_in_steps() {
     let opened = open(Sync::Full);
@@ -210,7 +211,7 @@ async fn a_long_session_is_swept_in_steps() {
         )
         .unwrap();
     let row = store.get(cx(), session).await.unwrap().unwrap();
-    // The first of the steps alone, as a process that is then killed leaves it.
+    // Only the first step runs, as in a process that is then killed.
     opened
         .other_process()
         .execute_batch(
@@ -233,7 +234,10 @@ async fn a_long_session_is_swept_in_steps() {
     let claimed = store
         .claim(cx(), session, Expected::New, Timestamp(u64::MAX >> 1), u32::MAX)
         .await;
-    assert!(matches!(claimed.unwrap(), Claimed::Ended(_)), "nobody goes on with it");
+    assert!(
+        matches!(claimed.unwrap(), Claimed::Ended(_)),
+        "no request can continue it"
+    );
 
     opened.other_process().execute_batch("DROP TRIGGER killed").unwrap();
     assert_eq!(
@@ -258,24 +262,25 @@ async fn a_long_session_is_swept_in_steps() {
     assert_eq!(store.parts(cx(), session).await.unwrap(), [] as [Vec<u8>; 0]);
 }
 
-/// What an import, or a hand, has left without its owner: only a deep pass removes it, when it is old.
+/// An import or a manual change may leave rows without an owner. Only a deep pass removes them, when they are old
+/// enough.
 #[tokio::test]
-async fn leftovers_go_with_a_deep_pass() {
+async fn a_deep_pass_removes_orphans() {
     let opened = open(Sync::Full);
     let store = &opened.store;
     for number in 0..3 {
         opened.commit_blob(number).await.unwrap();
     }
     store.put_manifest(cx(), &manifest(&[0], &["latest"])).await.unwrap();
-    let [held, deleted] = [digest(1), digest(2)].map(|digest| digest.to_string());
+    let [linked, unlinked] = [digest(1), digest(2)].map(|digest| digest.to_string());
     let parent = digest(1_000_000).to_string();
     let other = opened.other_process();
     other
         .execute_batch(&format!(
-            "INSERT INTO edge VALUES ('library/app', '{held}', '{parent}', 99, 1000); \
-             INSERT INTO edge VALUES ('library/app', '{held}', 'sha256:gone', -8, 1000); \
-             INSERT INTO backlink VALUES ('{deleted}', 'library/app', 99, 'blob', 1000); \
-             INSERT INTO backlink VALUES ('{deleted}', 'elsewhere', 99, 'manifest', 1000);"
+            "INSERT INTO edge VALUES ('library/app', '{linked}', '{parent}', 99, 1000); \
+             INSERT INTO edge VALUES ('library/app', '{linked}', 'sha256:gone', -8, 1000); \
+             INSERT INTO backlink VALUES ('{unlinked}', 'library/app', 99, 'blob', 1000); \
+             INSERT INTO backlink VALUES ('{unlinked}', 'elsewhere', 99, 'manifest', 1000);"
         ))
         .unwrap();
     assert_eq!(
@@ -289,7 +294,7 @@ async fn leftovers_go_with_a_deep_pass() {
     assert_eq!(
         (shallow.leftovers, shallow.marked, shallow.scheduled),
         (0, 0, 0),
-        "all seem to be held"
+        "everything looks referenced"
     );
     let dry = Plan {
         dry_run: true,
@@ -300,7 +305,7 @@ async fn leftovers_go_with_a_deep_pass() {
     assert_eq!(
         (deep.leftovers, deep.marked, deep.scheduled),
         (4, 1, 1),
-        "and what they held goes"
+        "what they referred to is collected"
     );
     let again = pass(store, later(1), &plan(true), 2).await;
     assert_eq!((again.leftovers, again.marked, again.scheduled), (0, 0, 0));
@@ -308,13 +313,13 @@ async fn leftovers_go_with_a_deep_pass() {
     assert_eq!(
         kept,
         Removal::Referenced(digest(1_000_000)),
-        "a reference of a manifest is none"
+        "a manifest's reference is not an orphan"
     );
 }
 
-/// A mark of a form that this version does not write is nobody's business here, until somebody pushes.
+/// A mark that this version does not write stays unchanged until a client pushes.
 #[tokio::test]
-async fn an_unknown_mark_is_left_alone() {
+async fn an_unknown_mark_is_not_changed() {
     let opened = open(Sync::Full);
     opened.commit_blob(1).await.unwrap();
     let other = opened.other_process();
@@ -341,7 +346,7 @@ async fn an_unknown_mark_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_cursor_of_something_else_is_refused() {
+async fn a_foreign_cursor_is_refused() {
     let opened = open(Sync::Full);
     for text in ["", "links", "links a", "edges a b c d", "tags a b", "blobs a b"] {
         let cursor = Cursor(text.to_owned());

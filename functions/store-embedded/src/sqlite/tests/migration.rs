@@ -1,4 +1,4 @@
-//! A file of version 1, with something in every table, under this version.
+//! Opens a file of version 1 that has rows in every table with the current version.
 
 use futures_util::future::join_all;
 use registry::store::collection::{CollectionStore, PendingDeletion};
@@ -13,8 +13,8 @@ const OTHER: &str = "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb
 const LARGE: &str = "sha256:cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc";
 const SMALL: &str = "sha256:dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd";
 
-/// The tables as version 1 left them. The sessions: 1 is open, 2 is done and its object is in place, 3 was being
-/// committed when its process died, 4 was too but had been published, 5 is cancelled.
+/// The tables of version 1. Its sessions: 1 is open. 2 is done and its object has its final name. 3 was being committed
+/// when its process crashed. 4 is like 3, but was already published. 5 is cancelled.
 fn version_1() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let connection = Connection::open(directory.path().join("metadata.db")).unwrap();
@@ -32,7 +32,7 @@ fn version_1() -> TempDir {
             ('library/app', '{SMALL}', 'a/b', 2, NULL, NULL, 4, 1, 5, NULL, NULL, NULL, x'7b7d'); \
          INSERT INTO edge VALUES ('library/app', '{BLOB}', '{SMALL}', 4, 5); \
          INSERT INTO tag VALUES ('library/app', 'latest', '{SMALL}', 'a/b', 2, 77, 5); \
-         INSERT INTO tag_history VALUES ('library/app', 'latest', 77, NULL, '{SMALL}', 'somebody', 5); \
+         INSERT INTO tag_history VALUES ('library/app', 'latest', 77, NULL, '{SMALL}', 'alice', 5); \
          INSERT INTO repository VALUES ('library/app', 5, 'live'); \
          INSERT INTO session VALUES \
             (90000, {one}, 1, 'open', 1, 60000, 0, x'', x'', 0, NULL), \
@@ -66,7 +66,7 @@ fn digest(text: &str) -> Digest {
 }
 
 #[tokio::test]
-async fn a_file_of_version_1_goes_on() {
+async fn a_file_of_version_1_can_be_used() {
     let directory = version_1();
     let store = SqliteStore::open(&directory.path().join("metadata.db"), Sync::Full).unwrap();
     let link = store.link(cx(), &repository(), &digest(BLOB)).await.unwrap().unwrap();
@@ -78,8 +78,8 @@ async fn a_file_of_version_1_goes_on() {
         .await
         .unwrap()
         .unwrap();
-    let place = Location::main(format!("{:032x}.7", 2));
-    assert_eq!(large.content, registry::store::metadata::Content::Stored(place));
+    let object = Location::main(format!("{:032x}.7", 2));
+    assert_eq!(large.content, registry::store::metadata::Content::Stored(object));
     let records = store.records(cx(), None, 100).await.unwrap();
     assert_eq!(records.items.len(), 1);
     let latest = store
@@ -111,7 +111,7 @@ async fn a_file_of_version_1_goes_on() {
         [pending_deletion]
     );
 
-    // It is written to as well.
+    // Writes work too.
     assert_eq!(
         store.unlink(cx(), &repository(), &digest(BLOB)).await.unwrap(),
         Removal::Referenced(digest(SMALL))
@@ -143,7 +143,7 @@ async fn a_file_of_version_1_goes_on() {
 }
 
 #[tokio::test]
-async fn sessions_of_version_1_come_to_an_end() {
+async fn sessions_of_version_1_can_end() {
     let directory = version_1();
     let store = SqliteStore::open(&directory.path().join("metadata.db"), Sync::Full).unwrap();
     let rows = join_all((1..=5).map(|id| store.get(cx(), key(id)))).await;
@@ -158,9 +158,9 @@ async fn sessions_of_version_1_come_to_an_end() {
             State::Committing,
             State::Cancelled
         ],
-        "what was done is settled again, and what nobody can finish is over"
+        "a done session is finished again, and a session that cannot be finished is cancelled"
     );
-    let places: Vec<_> = rows
+    let keys: Vec<_> = rows
         .iter()
         .map(|row| {
             row.publishing
@@ -170,7 +170,7 @@ async fn sessions_of_version_1_come_to_an_end() {
         .collect();
     let in_place = Some(format!("{:032x}.1", 2));
     let joined = Some(format!("{:032x}.2.0", 4));
-    assert_eq!(places, [None, in_place, None, joined, None]);
+    assert_eq!(keys, [None, in_place, None, joined, None]);
     assert_eq!(rows[3].publishing.as_ref().unwrap().size, 20);
 
     let cancelled = store.cancel(cx(), key(1)).await.unwrap();
@@ -186,7 +186,7 @@ async fn sessions_of_version_1_come_to_an_end() {
         assert_eq!(store.get(cx(), key(id)).await.unwrap(), None);
     }
     assert_eq!(store.parts(cx(), key(4)).await.unwrap(), [] as [Vec<u8>; 0]);
-    // What was published is buried under its digest only, by which it is found to be in use.
+    // A published object is scheduled for deletion only under its digest. The digest shows that the object is in use.
     let pending_deletions = store
         .pending_deletions(cx(), Timestamp(u64::MAX >> 1), None, 100)
         .await
@@ -198,13 +198,13 @@ async fn sessions_of_version_1_come_to_an_end() {
         .find(|pending_deletion| pending_deletion.location == joined)
         .unwrap();
     assert!(!pending_deletion.unfinished);
-    let place = store.place(cx(), &pending_deletion.digest.unwrap()).await.unwrap();
-    assert_eq!(place.unwrap().location, joined);
+    let object = store.place(cx(), &pending_deletion.digest.unwrap()).await.unwrap();
+    assert_eq!(object.unwrap().location, joined);
 }
 
-/// A program of version 1 that has the file open all the while cannot bring the old name of the store back in.
+/// A program of version 1 that keeps the file open cannot write the old name of the store again.
 #[tokio::test]
-async fn an_older_program_that_is_still_running_names_nothing() {
+async fn a_running_older_program_cannot_write_old_locations() {
     let directory = version_1();
     let path = directory.path().join("metadata.db");
     let older = Connection::open(&path).unwrap();

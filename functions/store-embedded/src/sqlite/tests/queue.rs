@@ -1,4 +1,4 @@
-//! Operations that wait for the writer.
+//! Tests of operations that wait for the writer.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,27 +8,27 @@ use tokio::sync::oneshot;
 
 use super::*;
 
-/// Does something while one operation keeps the writer; and what lets that one go.
-async fn behind<T>(opened: &Opened, others: impl Future<Output = T>) -> (T, Arc<Barrier>) {
+/// Runs `others` while one operation blocks the writer. Returns the barrier that unblocks it.
+async fn while_writer_is_blocked<T>(opened: &OpenedStore, others: impl Future<Output = T>) -> (T, Arc<Barrier>) {
     let gate = Arc::new(Barrier::new(2));
-    let (store, held) = (Arc::clone(&opened.store), Arc::clone(&gate));
-    let (begun, begins) = oneshot::channel();
-    let mut begun = Some(begun);
+    let (store, blocked) = (Arc::clone(&opened.store), Arc::clone(&gate));
+    let (started, has_started) = oneshot::channel();
+    let mut started = Some(started);
     tokio::spawn(async move {
         store
             .write(cx(), move |_| {
-                begun.take().map(|begun| begun.send(()));
-                held.wait();
+                started.take().map(|started| started.send(()));
+                blocked.wait();
                 Ok(())
             })
             .await
     });
-    begins.await.unwrap();
+    has_started.await.unwrap();
     (others.await, gate)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_that_fails_makes_no_other_run_again() {
+async fn a_failed_operation_does_not_make_others_run_again() {
     const OPERATIONS: usize = 20;
     const BROKEN: usize = 7;
     let opened = open(Sync::Full);
@@ -48,26 +48,26 @@ async fn one_that_fails_makes_no_other_run_again() {
                     }
                     Ok(())
                 }));
-                // Polled once, it is in the queue.
+                // The first poll puts it into the queue.
                 assert!((&mut queued).now_or_never().is_none());
                 queued
             })
             .collect::<Vec<_>>()
     };
     let before = opened.store.statistics().commits;
-    let (queued, gate) = behind(&opened, queue).await;
+    let (queued, gate) = while_writer_is_blocked(&opened, queue).await;
     tokio::task::spawn_blocking(move || gate.wait()).await.unwrap();
     for (number, outcome) in join_all(queued).await.into_iter().enumerate() {
         assert_eq!(outcome.is_ok(), number != BROKEN, "{number}: {outcome:?}");
         assert_eq!(runs[number].load(Ordering::Relaxed), 1, "{number}");
         let name = format!("r{number}").parse().unwrap();
-        let is_there = opened.store.repository(cx(), &name).await.unwrap();
-        assert_eq!(is_there, number != BROKEN, "{number}");
+        let exists = opened.store.repository(cx(), &name).await.unwrap();
+        assert_eq!(exists, number != BROKEN, "{number}");
     }
     assert_eq!(
         opened.store.statistics().commits - before,
         2,
-        "the one that kept the writer, and the group"
+        "the operation that blocked the writer, and the group"
     );
 }
 
@@ -75,20 +75,20 @@ async fn one_that_fails_makes_no_other_run_again() {
 async fn a_write_that_waits_in_the_queue_ends_at_its_deadline_and_is_not_run() {
     let opened = open(Sync::Full);
     let runs = Arc::new(AtomicUsize::new(0));
-    let hasty = |patience| {
+    let write = |timeout| {
         let runs = Arc::clone(&runs);
-        opened.store.write(with_patience(patience), move |_| {
+        opened.store.write(with_timeout(timeout), move |_| {
             runs.fetch_add(1, Ordering::Relaxed);
             Ok(())
         })
     };
-    // Answered while the writer is still kept.
-    let ((late, over), gate) = behind(&opened, futures_util::future::join(hasty(200), hasty(0))).await;
+    // Both are answered while the writer is still blocked.
+    let ((late, over), gate) = while_writer_is_blocked(&opened, futures_util::future::join(write(200), write(0))).await;
     assert!(matches!(late, Err(StoreError::Unavailable(_))), "{late:?}");
     assert!(matches!(over, Err(StoreError::Unavailable(_))), "{over:?}");
     tokio::task::spawn_blocking(move || gate.wait()).await.unwrap();
     opened.commit_blob(1).await.unwrap();
     assert_eq!(runs.load(Ordering::Relaxed), 0);
-    hasty(20_000).await.unwrap();
+    write(20_000).await.unwrap();
     assert_eq!(runs.load(Ordering::Relaxed), 1);
 }

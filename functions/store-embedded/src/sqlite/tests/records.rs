@@ -1,4 +1,4 @@
-//! Records out of one file and into another.
+//! Exports records from one file and imports them into another.
 
 use std::collections::BTreeMap;
 
@@ -21,8 +21,8 @@ async fn walk(store: &SqliteStore, limit: usize) -> Vec<Record> {
     }
 }
 
-/// Every row of every table that records are made of.
-fn tables(opened: &Opened) -> BTreeMap<&'static str, Vec<String>> {
+/// All rows of all tables that contain records.
+fn tables(opened: &OpenedStore) -> BTreeMap<&'static str, Vec<String>> {
     let other = opened.other_process();
     [
         "blob",
@@ -53,7 +53,7 @@ fn tables(opened: &Opened) -> BTreeMap<&'static str, Vec<String>> {
     .collect()
 }
 
-async fn furnished() -> Opened {
+async fn filled() -> OpenedStore {
     let opened = open(Sync::Off);
     for number in 0..40 {
         opened.commit_blob(number).await.unwrap();
@@ -83,7 +83,7 @@ async fn furnished() -> Opened {
     }
     assert!(
         store
-            .delete_tag(cx(), &repository(), &"v3".parse().unwrap(), "somebody")
+            .delete_tag(cx(), &repository(), &"v3".parse().unwrap(), "alice")
             .await
             .unwrap()
     );
@@ -91,15 +91,15 @@ async fn furnished() -> Opened {
 }
 
 #[tokio::test]
-async fn a_registry_moves_whole_in_any_order_and_any_number_of_times() {
-    let from = furnished().await;
+async fn records_can_be_imported_in_any_order_and_repeatedly() {
+    let from = filled().await;
     let all = walk(&from.store, 1_000).await;
-    // One repository of the catalog (the other holds no manifest), blobs, links, manifests, tags, their history.
+    // One repository of the catalog (the other has no manifest), blobs, links, manifests, tags, their history.
     assert_eq!(all.len(), 1 + (40 + 14) + 41 + 40 + 40 + (40 + 40 + 1));
     for limit in [1, 7, 33] {
         assert_eq!(walk(&from.store, limit).await, all, "in slices of {limit}");
     }
-    // As text, which is how they travel.
+    // Records travel as text.
     let lines: Vec<_> = all
         .iter()
         .map(|record| serde_json::to_string(record).unwrap())
@@ -119,20 +119,20 @@ async fn a_registry_moves_whole_in_any_order_and_any_number_of_times() {
     assert_eq!(tables(&backwards), expected, "in the other order");
 }
 
-/// What is written replaces what was there, with all that belonged to it.
+/// A written record replaces the existing one, with all rows that belong to it.
 #[tokio::test]
-async fn a_record_takes_the_place_of_another_life() {
-    let from = furnished().await;
+async fn an_imported_record_replaces_one_with_another_uid() {
+    let from = filled().await;
     let all = walk(&from.store, 1_000).await;
     let to = open(Sync::Off);
-    let other_life = Context { uid: Uid(4), ..cx() };
+    let other_uid = Context { uid: Uid(4), ..cx() };
     for number in 0..3 {
         to.store
-            .commit_blob(other_life, &repository(), &digest(number), &location(900), 1)
+            .commit_blob(other_uid, &repository(), &digest(number), &location(900), 1)
             .await
             .unwrap();
     }
-    // The same manifest with other references, under another subject, with bytes in an object.
+    // The same manifest with other references and another subject, stored as an object.
     let mut put = manifest(&[0, 2], &["v35"]);
     put.digest = digest(535);
     put.content = NewContent::Sealed(location(901));
@@ -146,17 +146,17 @@ async fn a_record_takes_the_place_of_another_life() {
     };
     put.subject = Some((digest(700), referrer));
     assert_eq!(
-        to.store.put_manifest(other_life, &put).await.unwrap(),
+        to.store.put_manifest(other_uid, &put).await.unwrap(),
         ManifestPut::Stored
     );
     to.store.insert(cx(), &all).await.unwrap();
     let (mut expected, mut found) = (tables(&from), tables(&to));
-    // The place of its bytes is a record of its own, which the import does not name: nobody holds it any more.
+    // The location of its bytes is a separate record, which the import does not contain. It is unreferenced now.
     found
         .get_mut("blob")
         .unwrap()
         .retain(|row| !row.contains(&digest(535).to_string()));
-    // A change that has happened is not taken back.
+    // The history keeps changes that have happened.
     let history = |tables: &mut BTreeMap<&str, Vec<String>>| tables.remove("tag_history").unwrap();
     let (expected_history, found_history) = (history(&mut expected), history(&mut found));
     assert!(expected_history.iter().all(|row| found_history.contains(row)));

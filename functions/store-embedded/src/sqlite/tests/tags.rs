@@ -1,4 +1,4 @@
-//! The deletion of a manifest with many tags.
+//! Tests of the deletion of a manifest with many tags.
 
 use registry::store::metadata::Removal;
 use tokio::task::JoinHandle;
@@ -6,8 +6,8 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::sqlite::metadata::remove::TAGS_AT_ONCE;
 
-/// A manifest with so many tags, as pushes would leave it.
-async fn tagged(opened: &Opened, tags: usize) -> Digest {
+/// A manifest with this number of tags, as pushes create it.
+async fn tagged(opened: &OpenedStore, tags: usize) -> Digest {
     let put = manifest(&[], &["latest"]);
     opened.store.put_manifest(cx(), &put).await.unwrap();
     let (other, name) = (opened.other_process(), repository());
@@ -20,7 +20,7 @@ async fn tagged(opened: &Opened, tags: usize) -> Digest {
         (
             "tag_history",
             "repository, tag, version, before, after, who, at",
-            "n, NULL, digest, 'somebody', 1",
+            "n, NULL, digest, 'alice', 1",
         ),
     ] {
         let sql = format!(
@@ -35,14 +35,15 @@ async fn tagged(opened: &Opened, tags: usize) -> Digest {
     put.digest
 }
 
-fn deletion(opened: &Opened, digest: Digest) -> JoinHandle<Result<Removal, StoreError>> {
+fn deletion(opened: &OpenedStore, digest: Digest) -> JoinHandle<Result<Removal, StoreError>> {
     let store = Arc::clone(&opened.store);
-    let whole = with_patience(600_000);
-    tokio::spawn(async move { store.delete_manifest(whole, &repository(), &digest, "somebody").await })
+    let whole = with_timeout(600_000);
+    tokio::spawn(async move { store.delete_manifest(whole, &repository(), &digest, "alice").await })
 }
 
-/// Others write while a manifest with so many tags is deleted; afterwards it is gone with all of them.
-async fn others_write_meanwhile(tags: usize) {
+/// Other writes run while a manifest with this number of tags is deleted. Afterwards the manifest and all its tags are
+/// deleted.
+async fn other_writes_run_during_deletion(tags: usize) {
     let opened = open(Sync::Off);
     let digest = tagged(&opened, tags).await;
     let deletion = deletion(&opened, digest);
@@ -52,7 +53,7 @@ async fn others_write_meanwhile(tags: usize) {
         written += 1;
     }
     assert_eq!(deletion.await.unwrap().unwrap(), Removal::Removed);
-    // Each is at most behind two transactions of the deletion.
+    // Each write waits for at most two transactions of the deletion.
     let transactions = (tags / TAGS_AT_ONCE) as u64;
     assert!(
         written >= transactions / 4,
@@ -75,49 +76,49 @@ async fn others_write_meanwhile(tags: usize) {
             row.get(0)
         })
         .unwrap();
-    assert_eq!(changes, i64::try_from(tags).unwrap(), "each in its history");
+    assert_eq!(changes, i64::try_from(tags).unwrap(), "each deletion is in its history");
     let again = opened
         .store
-        .delete_manifest(cx(), &repository(), &digest, "somebody")
+        .delete_manifest(cx(), &repository(), &digest, "alice")
         .await;
     assert_eq!(again.unwrap(), Removal::Absent);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn others_write_while_fifty_thousand_tags_go() {
-    others_write_meanwhile(50_000).await;
+async fn other_writes_run_while_fifty_thousand_tags_are_deleted() {
+    other_writes_run_during_deletion(50_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "long: tests/run --full"]
-async fn others_write_while_a_million_tags_go() {
-    others_write_meanwhile(1_000_000).await;
+async fn other_writes_run_while_a_million_tags_are_deleted() {
+    other_writes_run_during_deletion(1_000_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_goes_in_one_transaction_goes_in_one() {
+async fn few_tags_are_deleted_in_one_transaction() {
     for (tags, commits) in [(TAGS_AT_ONCE, 1), (TAGS_AT_ONCE + 1, 4)] {
         let opened = open(Sync::Full);
         let digest = tagged(&opened, tags).await;
         let (removal, cost) = opened.cost(async { deletion(&opened, digest).await }).await;
         assert_eq!(removal.unwrap().unwrap(), Removal::Removed);
-        // Two of the four look, and change nothing: whether there are too many, and whether there still are.
+        // Two of the four only read and change nothing: one finds too many tags, one finds that no surplus is left.
         assert_eq!(cost.commits, commits, "{tags} tags");
     }
 }
 
-/// A deletion that is cut off leaves a manifest with fewer tags, which the next one deletes.
+/// An interrupted deletion leaves a manifest with fewer tags. The next deletion removes it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deletion_that_is_cut_off_is_gone_on_with() {
+async fn the_next_deletion_continues_an_interrupted_one() {
     let opened = open(Sync::Off);
     let digest = tagged(&opened, 10_000).await;
     let before = opened.store.statistics().writes;
-    let cut_off = deletion(&opened, digest);
+    let interrupted = deletion(&opened, digest);
     while opened.store.statistics().writes < before + 1_000 {
         tokio::task::yield_now().await;
     }
-    cut_off.abort();
-    assert!(cut_off.await.is_err(), "it was through before it was cut off");
+    interrupted.abort();
+    assert!(interrupted.await.is_err(), "it ended before it was interrupted");
     assert!(
         opened
             .store
@@ -128,11 +129,11 @@ async fn a_deletion_that_is_cut_off_is_gone_on_with() {
     );
     let removal = opened
         .store
-        .delete_manifest(with_patience(0), &repository(), &digest, "somebody")
+        .delete_manifest(with_timeout(0), &repository(), &digest, "alice")
         .await;
     assert!(
         matches!(removal, Err(StoreError::Unavailable(_))),
-        "its time is over: {removal:?}"
+        "its deadline has passed: {removal:?}"
     );
     assert_eq!(deletion(&opened, digest).await.unwrap().unwrap(), Removal::Removed);
     assert_eq!(
