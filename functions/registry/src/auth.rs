@@ -1,9 +1,8 @@
-//! Who asks, and what for: [`Identity`] and [`Permit`].
+//! Authentication and authorization: [`Identity`] and [`Permit`].
 //!
-//! An [`Authenticator`] turns [`Credentials`] into an [`Identity`]: a [`Principal`] and the [`Scope`] of what it may do.
-//! Only [`Identity::permit`] makes a [`Permit`], and a permit is the only thing that carries a repository's name and a
-//! principal into an operation. An operation on a repository that was not asked for, or without asking, does not
-//! compile.
+//! An [`Authenticator`] turns [`Credentials`] into an [`Identity`]: a [`Principal`], and the [`Scope`] of what it may
+//! do. Only [`Identity::permit`] makes a [`Permit`]. An operation takes the names of its repository and principal from
+//! a permit alone. So an operation without authorization, or on another repository, does not compile.
 
 use std::marker::PhantomData;
 
@@ -22,16 +21,16 @@ pub use self::credentials::Credentials;
 pub use self::principal::{Principal, PrincipalError, PrincipalKind};
 pub use self::scope::{ActionKind, Actions, Repositories, Scope};
 
-/// Reads content and lists of one repository.
+/// Read the content and the lists of one repository.
 #[derive(Clone, Copy, Debug)]
 pub enum Pull {}
-/// Uploads blobs, publishes manifests and tags.
+/// Upload blobs, and publish manifests and tags.
 #[derive(Clone, Copy, Debug)]
 pub enum Push {}
-/// Removes tags, manifests and links to blobs.
+/// Delete tags, manifests and links to blobs.
 #[derive(Clone, Copy, Debug)]
 pub enum Delete {}
-/// Sees that a repository exists, in the catalog.
+/// See in the catalog that a repository exists.
 #[derive(Clone, Copy, Debug)]
 pub enum List {}
 
@@ -39,7 +38,7 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// [`Pull`], [`Push`], [`Delete`] or [`List`]; nothing else can be one.
+/// An action: [`Pull`], [`Push`], [`Delete`] or [`List`]. No other type can implement it.
 pub trait Action: sealed::Sealed {
     /// The action as a value.
     const KIND: ActionKind;
@@ -55,11 +54,11 @@ macro_rules! actions {
 }
 actions!(Pull, Push, Delete, List);
 
-/// The principal was refused an action.
+/// The principal may not perform the action.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Denied;
 
-/// A principal, and the most that it may do. Cloning is cheap.
+/// A principal, and its scope: the most that it may do. Cloning is cheap.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity {
     principal: Principal,
@@ -67,31 +66,31 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// An identity as an [`Authenticator`] has found it.
+    /// An identity that an [`Authenticator`] has found.
     #[must_use]
     pub fn new(principal: Principal, scope: Scope) -> Self {
         Self { principal, scope }
     }
 
-    /// Who it is.
+    /// The principal.
     #[must_use]
     pub fn principal(&self) -> &Principal {
         &self.principal
     }
 
-    /// Whether it may do everything in every repository.
+    /// Whether it may perform every action in every repository.
     #[must_use]
     pub fn is_unrestricted(&self) -> bool {
         self.scope.is_everything()
     }
 
-    /// Whether it may do `A` in `repository`.
+    /// Whether it may perform `A` in `repository`.
     #[must_use]
     pub fn may<A: Action>(&self, repository: &RepositoryName) -> bool {
         self.scope.covers(A::KIND, repository)
     }
 
-    /// The permit for `A` in `repository`, if the scope covers it.
+    /// The permit for `A` in `repository`, if the scope allows it.
     pub fn permit<A: Action>(&self, repository: &RepositoryName) -> Result<Permit<A>, Denied> {
         if self.may::<A>(repository) {
             Ok(Permit {
@@ -105,8 +104,8 @@ impl Identity {
     }
 }
 
-/// The right of an identity to do `A` in one repository. It is the only carrier of the repository's name, and of the
-/// principal, into an operation.
+/// The right of an identity to perform `A` in one repository. An operation gets the names of its repository and
+/// principal from it, and from nothing else.
 #[derive(Debug)]
 pub struct Permit<A: Action> {
     identity: Identity,
@@ -121,66 +120,67 @@ impl<A: Action> Permit<A> {
         &self.repository
     }
 
-    /// Who may do it.
+    /// The principal that may perform the action.
     #[must_use]
     pub fn principal(&self) -> &Principal {
         self.identity.principal()
     }
 
-    /// Whether the same identity may also do `B` in the same repository.
+    /// Whether the same identity may also perform `B` in the same repository.
     #[must_use]
     pub fn also<B: Action>(&self) -> bool {
         self.identity.may::<B>(&self.repository)
     }
 
-    /// Another permit for the same identity: a mount also reads another repository.
+    /// A permit of the same identity for another repository. For instance, a mount also reads another repository.
     pub fn another<B: Action>(&self, repository: &RepositoryName) -> Result<Permit<B>, Denied> {
         self.identity.permit(repository)
     }
 }
 
-/// Where a request comes from.
+/// The origin of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Origin {
-    /// The client, for what clients share: checking a password takes time, and guesses must not take all of it.
+    /// The client that shares the budget of password checks. A check takes time, and the guesses of one client must not
+    /// use all of it.
     pub client: ClientKey,
 }
 
-/// Why there is no identity.
+/// Why a request has no identity.
 #[derive(Debug)]
 pub enum AuthenticationError {
-    /// Credentials are missing or wrong; the client is told how to present them (401).
+    /// The credentials are missing or wrong. The response is 401, with a challenge.
     Unauthenticated,
-    /// They could not be checked now (503).
+    /// The credentials could not be checked now (503).
     Unavailable(Cause),
-    /// Too many others wait to be checked (503). A client that guesses passwords can cause this as often as it likes, so that
-    /// no line of the log comes of it here: the authenticator says it as seldom as it finds right.
+    /// Too many other credentials wait for their check (503). A client that guesses passwords can cause this as often
+    /// as it wants, so the core does not log it. The authenticator logs it, at a rate that it chooses.
     TooManyRequests,
 }
 
-/// Finds out who sent a request.
+/// Finds the identity of a request.
 #[async_trait]
 pub trait Authenticator: Send + Sync + 'static {
-    /// The identity behind the credentials of one request.
+    /// The identity that the credentials of a request prove.
     async fn authenticate(&self, origin: Origin, credentials: &Credentials) -> Result<Identity, AuthenticationError>;
 
-    /// What a principal may do now that was authenticated earlier: an upload's token outlives the request that opened
-    /// it, and what was revoked meanwhile must not be published. [`AuthenticationError::Unauthenticated`] if the
-    /// principal is no longer known.
+    /// The current identity of a principal that was authenticated earlier. An upload token is valid for longer than the
+    /// request that opened the upload, and a blob must not be published after the permission was revoked.
+    /// [`AuthenticationError::Unauthenticated`] if the principal is not known any more.
     async fn reauthorize(&self, principal: &Principal) -> Result<Identity, AuthenticationError>;
 
-    /// The value of `WWW-Authenticate` in a 401 (RFC 9110, 11.6.1); `None` where no credentials would help.
+    /// The value of `WWW-Authenticate` in a 401 (RFC 9110, 11.6.1). `None` if no credentials would help.
     fn challenge(&self) -> Option<HeaderValue>;
 }
 
-/// Lets everyone in, each with the same scope.
+/// An authenticator that accepts every request as anonymous, always with the same scope.
 #[derive(Clone, Debug)]
 pub struct Anonymous {
     scope: Scope,
 }
 
 impl Anonymous {
-    /// Everyone may do everything.
+    /// Every client may perform every action.
     #[must_use]
     pub fn all() -> Self {
         Self {
@@ -188,7 +188,7 @@ impl Anonymous {
         }
     }
 
-    /// Everyone may pull, and nobody may push.
+    /// Every client may pull, and no client may push.
     #[must_use]
     pub fn pull() -> Self {
         Self {
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_permit_carries_who_may_do_what_and_asks_for_more_only_in_the_same_name() {
+    fn a_permit_gives_further_permits_of_the_same_identity_only() {
         let (here, there): (RepositoryName, RepositoryName) = ("a/b".parse().unwrap(), "c".parse().unwrap());
         let alice = Principal::user("alice").unwrap();
         let reader = Identity::new(alice.clone(), Scope::PULL_ONLY);

@@ -1,12 +1,12 @@
-//! How long to wait before what has failed is tried again, the same in every store.
+//! The backoff between retries, the same in every store.
 //!
-//! This computes; whoever waits has the clock and the randomness.
+//! This module only computes times. The caller has the clock and the randomness.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// A wait whose bound doubles with each failure. The wait itself is random, so that those who failed together do not come
-/// back together.
+/// A wait whose bound doubles with each failure. The wait itself is random, so that callers that failed together do not
+/// retry together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
     first: Duration,
@@ -20,18 +20,19 @@ impl Backoff {
         Self { first, longest }
     }
 
-    /// The bound behind `failures` earlier failures, so 0 for the first one.
+    /// The bound after `failures` earlier failures; 0 for the first failure.
     fn bound(self, failures: u32) -> Duration {
         self.first.saturating_mul(1 << failures.min(16)).min(self.longest)
     }
 
-    /// Any time below the bound, behind `failures` earlier failures, by 64 `random` bits.
+    /// A random time below the bound after `failures` earlier failures, from 64 `random` bits.
     #[must_use]
     pub fn delay(self, failures: u32, random: u64) -> Duration {
         part(self.bound(failures), random)
     }
 
-    /// The same, and at least half of the bound: for a lock that is polled, which no wait at all would only keep busy.
+    /// Like the random wait, and at least half of the bound: for a lock that is polled, since very short waits would
+    /// only keep it busy.
     #[must_use]
     pub fn delay_of_half_or_more(self, failures: u32, random: u64) -> Duration {
         let half = self.bound(failures) / 2;
@@ -45,12 +46,12 @@ fn part(of: Duration, random: u64) -> Duration {
     Duration::from_micros(random % micros.max(1))
 }
 
-/// Random bits that are good enough to spread waits, and for nothing else: who knows one of them knows all.
+/// Random bits that are good enough to spread waits, and for nothing else: one of them reveals all others.
 #[derive(Debug)]
 pub struct Jitter(AtomicU64);
 
 impl Jitter {
-    /// Two with the same seed give the same bits.
+    /// Two generators with the same seed return the same bits.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self(AtomicU64::new(seed))

@@ -1,4 +1,4 @@
-//! Bodies: what comes from a client, and what goes to it.
+//! The bodies of requests and responses.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -26,20 +26,20 @@ use crate::store::blobs::{BodyError, ByteStream};
 pub struct RequestBody(Received);
 
 enum Received {
-    /// Also what has been read to its end.
+    /// The body has no bytes, or was read to its end.
     Empty,
     Full(Bytes),
     Stream(Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>),
 }
 
 impl RequestBody {
-    /// No bytes. Allocates nothing.
+    /// A body without bytes. Allocates nothing.
     #[must_use]
     pub fn empty() -> Self {
         Self(Received::Empty)
     }
 
-    /// Bytes at hand.
+    /// A body whose bytes are in memory.
     #[must_use]
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
@@ -50,14 +50,14 @@ impl RequestBody {
         }
     }
 
-    /// Bytes that arrive while they are read: any HTTP body whose errors are the peer's. It is not polled again after its
-    /// end or an error.
+    /// A body whose bytes arrive while it is read: any HTTP body whose errors are faults of the peer. It is not polled
+    /// again after its end or an error.
     #[must_use]
     pub fn stream(body: impl Body<Data = Bytes, Error = BodyError> + Send + 'static) -> Self {
         Self(Received::Stream(Box::pin(body)))
     }
 
-    /// The next bytes, never empty; `None` at the end. Trailers are passed over.
+    /// The next bytes, never empty; `None` at the end. Trailers are ignored.
     pub(crate) async fn next_chunk(&mut self) -> Result<Option<Bytes>, BodyError> {
         loop {
             match poll_fn(|context| Pin::new(&mut *self).poll_frame(context)).await {
@@ -74,7 +74,7 @@ impl RequestBody {
         }
     }
 
-    /// The body with `first` before everything else.
+    /// A body that begins with `first`, followed by `rest`.
     pub(crate) fn with_first(first: Bytes, rest: Self) -> Self {
         match rest.0 {
             Received::Empty => Self::full(first),
@@ -133,7 +133,7 @@ impl Body for RequestBody {
     }
 }
 
-/// A body whose first bytes were read ahead.
+/// A body whose first bytes were already read.
 struct Chained {
     first: Option<Bytes>,
     rest: RequestBody,
@@ -158,11 +158,11 @@ impl Body for Chained {
     }
 }
 
-/// A response's body. Its length is always known.
+/// The body of a response. Its length is always known.
 pub struct ResponseBody {
     inner: Inner,
-    /// Memory that the bytes at hand take, until they are sent.
-    room: Option<Memory>,
+    /// The permit for the memory of the bytes, until they are sent.
+    memory: Option<Memory>,
 }
 
 enum Inner {
@@ -171,32 +171,33 @@ enum Inner {
 }
 
 impl ResponseBody {
-    /// No bytes.
+    /// A body without bytes.
     #[must_use]
     pub fn empty() -> Self {
         Self::from(Inner::Full(None))
     }
 
-    /// Bytes at hand.
+    /// A body whose bytes are in memory.
     #[must_use]
     pub fn full(bytes: Bytes) -> Self {
         Self::from(Inner::Full(Some(bytes).filter(|bytes| !bytes.is_empty())))
     }
 
-    /// The same bytes, for which `room` was granted: it goes back when they are sent, or nobody wants them any more. A
-    /// shell that hands the bytes on before they are sent takes it out, and keeps it as long as them.
+    /// The same body, with the memory permit of its bytes. The permit is dropped when the bytes are sent, or when the
+    /// body is dropped. A shell that copies the bytes elsewhere before they are sent takes the permit out, and keeps it
+    /// as long as the bytes.
     #[must_use]
-    pub fn with_memory(self, room: Option<Memory>) -> Self {
-        Self { room, ..self }
+    pub fn with_memory(self, memory: Option<Memory>) -> Self {
+        Self { memory, ..self }
     }
 
-    /// What was granted for the bytes, for who holds them from now on.
+    /// Takes the memory permit of the bytes, for code that keeps the bytes from now on.
     #[must_use]
     pub fn take_memory(&mut self) -> Option<Memory> {
-        self.room.take()
+        self.memory.take()
     }
 
-    /// `length` bytes that are read as they are sent.
+    /// A body of `length` bytes that are read from the store while they are sent.
     #[must_use]
     pub fn stream(stream: ByteStream, length: u64) -> Self {
         Self::from(Inner::Stream { stream, left: length })
@@ -205,7 +206,7 @@ impl ResponseBody {
 
 impl From<Inner> for ResponseBody {
     fn from(inner: Inner) -> Self {
-        Self { inner, room: None }
+        Self { inner, memory: None }
     }
 }
 
@@ -227,7 +228,7 @@ impl Body for ResponseBody {
                     Poll::Ready(Some(Ok(Frame::data(bytes))))
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    // The head is long gone: cutting the connection is all that can tell the client.
+                    // The head was sent long ago. Only a closed connection can tell the client about the fault.
                     tracing::error!(
                         error = &error as &dyn std::error::Error,
                         "a blob's bytes could not be read"
@@ -265,7 +266,7 @@ mod tests {
 
     use super::*;
 
-    /// Frames in order. Being polled after the end or an error is a failure.
+    /// Frames in order. Polling after the end or an error fails the test.
     struct Frames(Option<VecDeque<Result<Frame<Bytes>, BodyError>>>);
 
     impl Frames {
@@ -339,7 +340,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failed_body_is_over() {
+    async fn a_failed_body_has_ended() {
         let mut body = Frames::of([data("a"), Err(BodyError::Cut), data("b")]);
         assert_eq!(body.next_chunk().await.unwrap().unwrap(), "a");
         assert!(matches!(body.next_chunk().await, Err(BodyError::Cut)));

@@ -1,15 +1,16 @@
-//! A bounded resource that clients share fairly: memory, open files, turns to have a password verified.
+//! A budget: a bounded resource that clients share fairly, for instance memory, open files, or password checks.
 //!
-//! [`Budget`] is the one way to bound what requests hold together. It keeps three promises:
+//! All requests together are bounded by a [`Budget`] for each resource. It guarantees:
 //!
-//! * Never more than the total is granted.
-//! * A client holds at most [`SHARE`] times what is left free, so that a client that has nothing yet finds something,
-//!   however much another one holds. A client that holds nothing gets what it asks for as soon as that much is free.
-//! * The queue is bounded, and ordered by client: who holds least is served first, and of several that hold as much the
-//!   one that was not served for longest, so that a budget of one unit goes round. At the bound the newest request of
-//!   the client with the most waiting requests is refused, which need not be the one that has just come.
+//! * The grants never exceed the total.
+//! * A client has at most [`SHARE`] times as much as is left free. So a client without a grant finds something, however
+//!   much another client has. A client without a grant gets what it asks for as soon as that much is free.
+//! * The queue is bounded, and fair between clients. The client with the smallest grants is served first. Of several
+//!   with the same amount, the one that was served least recently is first, so the clients take turns even with a
+//!   budget of one unit. When the queue is full, the newest request of the client with the most waiting requests is
+//!   refused. That need not be the request that has just arrived.
 //!
-//! It has no clock: a caller that waits for a limited time drops the future.
+//! A budget has no clock. A caller that waits with a timeout drops the future.
 
 mod arrival;
 
@@ -25,19 +26,19 @@ use std::task::{Context, Poll, Waker};
 pub use arrival::ArrivalRate;
 use foldhash::fast::RandomState;
 
-/// How many times the free rest one client may hold. Alone it gets three quarters of the total; of `n` clients that all
-/// want everything each gets 3/(3n + 1), and 1/(3n + 1) stays free for the next one.
+/// A client may have this many times the amount that stays free. A single client gets three quarters of the total. Of
+/// `n` clients that all want everything, each gets 3/(3n + 1), and 1/(3n + 1) stays free for the next client.
 pub const SHARE: u64 = 3;
 
-/// For whom something is held: an address, or the registry itself.
+/// The client to which a grant is charged: a network address, or the registry itself.
 ///
-/// IPv6 addresses count by their /64 network, which is what one host is usually given.
+/// IPv6 addresses count by their /64 network, which one host usually has as a whole.
 // One number, since it is compared and hashed some times for each request.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientKey(u128);
 
 impl ClientKey {
-    /// Work of the registry's own: collection, checks, start-up; also requests whose client is not known.
+    /// The registry itself: collection, checks, start-up. Also requests with an unknown client.
     // No network ends with these bits.
     pub const INTERNAL: Self = Self(u128::MAX);
 
@@ -77,7 +78,7 @@ impl fmt::Debug for ClientKey {
 #[error("too many requests of one client are waiting")]
 pub struct Refused;
 
-/// A total of units, handed out as [`Grant`]s. Clones share it.
+/// A total of units, from which [`Grant`]s are taken. Clones share it.
 #[derive(Clone)]
 pub struct Budget(Arc<Shared>);
 
@@ -91,25 +92,26 @@ struct Shared {
 struct State {
     free: u64,
     clients: HashMap<ClientKey, Account, RandomState>,
-    /// How many requests wait, over all clients.
+    /// The number of waiting requests of all clients.
     waiting: usize,
-    /// Numbers requests in the order in which they came.
+    /// The number of the next request; numbers follow the order of arrival.
     next: u64,
-    /// How many grants there were.
+    /// The number of grants so far.
     grants: u64,
 }
 
-/// What one client holds and waits for. It exists only while there is something of either.
+/// The grants and waiting requests of one client. It exists only while the client has any of them.
 #[derive(Default)]
 struct Account {
     held: u64,
-    /// Which of all grants was this client's last. A new account begins with the one before the last of all: so it comes
-    /// before the client that was served last, and not before one that has been waiting, although a client that asks for
-    /// one thing at a time is forgotten in between.
+    /// The number of this client's last grant, in the count of all grants. A new account starts with the number before
+    /// the last of all grants. So it comes before the client that was served last, and not before a client that has
+    /// been waiting. This matters for a client that asks for one grant at a time, since its account is deleted in
+    /// between.
     served: u64,
     /// Oldest first.
     queue: VecDeque<Request>,
-    /// How many of its grants are behind, and the sum of their rates.
+    /// The number of its grants that are behind, and the sum of their rates.
     behind: u64,
     rates: u64,
 }
@@ -127,7 +129,7 @@ struct Answer {
 }
 
 impl Budget {
-    /// `total` units, and at most `max_waiting` requests that wait for some.
+    /// A budget of `total` units, with at most `max_waiting` waiting requests.
     #[must_use]
     pub fn new(total: u64, max_waiting: usize) -> Self {
         let state = State {
@@ -141,26 +143,26 @@ impl Budget {
         }))
     }
 
-    /// How many units there are in all.
+    /// The number of all units.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.0.total
     }
 
-    /// How many units are free.
+    /// The number of free units.
     #[must_use]
     pub fn free(&self) -> u64 {
         self.0.lock().free
     }
 
-    /// How many requests wait.
+    /// The number of waiting requests.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.0.lock().waiting
     }
 
-    /// `amount` units, if `client` may have them now and nobody waits who would be served before it. More than the total
-    /// counts as the total.
+    /// Takes `amount` units without waiting. `None`: `client` may not have them now, or a waiting request comes first.
+    /// More than the total counts as the total.
     #[must_use]
     pub fn try_take(&self, client: ClientKey, amount: u64) -> Option<Grant> {
         let amount = amount.min(self.0.total);
@@ -170,7 +172,8 @@ impl Budget {
         granted.then(|| self.granted(client, amount))
     }
 
-    /// Waits for `amount` units for `client`. More than the total counts as the total: whoever asks for it is alone then.
+    /// Waits for `amount` units for `client`. More than the total counts as the total; such a grant is then the only
+    /// one.
     pub fn take(&self, client: ClientKey, amount: u64) -> Take {
         Take {
             budget: self.clone(),
@@ -214,7 +217,7 @@ impl State {
         })
     }
 
-    /// Whether no waiting request is served before a new one of `client`.
+    /// Whether a new request of `client` comes before every waiting request.
     fn is_next(&self, client: ClientKey) -> bool {
         self.waiting == 0 || {
             let own = self.clients.get(&client);
@@ -227,7 +230,7 @@ impl State {
         }
     }
 
-    /// Whether a client that holds so much may have so much more of what is free.
+    /// Whether a client that has `held` units may have `amount` more of the `free` ones.
     fn may_have(free: u64, held: u64, amount: u64) -> bool {
         amount <= free && (held == 0 || held + amount <= SHARE.saturating_mul(free - amount))
     }
@@ -259,7 +262,7 @@ impl State {
         true
     }
 
-    /// Puts a request into the queue. At the bound another one is refused, or this one.
+    /// Adds a request to the queue. If the queue is full, another request is refused, or this one.
     fn enqueue(&mut self, client: ClientKey, amount: u64, max_waiting: usize) -> Result<Waiting, Refused> {
         if self.waiting >= max_waiting {
             let own = self.clients.get(&client).map_or(0, |account| account.queue.len());
@@ -279,7 +282,7 @@ impl State {
                 self.waiting -= 1;
                 request.decide(Err(Refused));
             }
-            self.forget(greediest);
+            self.remove_if_idle(greediest);
         }
         let number = self.next;
         self.next += 1;
@@ -293,9 +296,10 @@ impl State {
         Ok(Waiting { number, answer })
     }
 
-    /// Serves the queue as far as it goes: of the clients that wait the one that holds least, then the one that was not
-    /// served for longest, then the one that has waited longest. A client that may have no more for now is passed over;
-    /// one whose request is only too large for what is free is waited for, or large requests would starve.
+    /// Serves the queue as far as possible. Of the waiting clients, the one with the smallest grants is first, then the
+    /// one that was served least recently, then the one that has waited longest. A client that may have no more now is
+    /// skipped. A request that is larger than the free rest is not skipped, because large requests would never be
+    /// served otherwise.
     fn serve(&mut self) {
         if self.waiting == 0 {
             return;
@@ -326,7 +330,7 @@ impl State {
                     self.waiting -= 1;
                     request.decide(Ok(()));
                 }
-                // Its next request counts by what it holds now.
+                // The client's next request counts with its new grants.
                 let account = self.account(client);
                 if let Some(first) = account.queue.front() {
                     order[index] = (account.held, account.served, first.number, client);
@@ -342,11 +346,11 @@ impl State {
         }
     }
 
-    fn give_back(&mut self, client: ClientKey, amount: u64) {
+    fn release(&mut self, client: ClientKey, amount: u64) {
         self.free += amount;
         if let Entry::Occupied(mut account) = self.clients.entry(client) {
             account.get_mut().held -= amount;
-            if account.get().is_over() {
+            if account.get().is_idle() {
                 account.remove();
             }
         }
@@ -359,7 +363,7 @@ impl State {
             account.queue.retain(|request| request.number != number);
             self.waiting -= before - account.queue.len();
         }
-        self.forget(client);
+        self.remove_if_idle(client);
         self.serve();
     }
 
@@ -376,12 +380,12 @@ impl State {
         }
     }
 
-    /// Whether a grant of `client` that is behind, at `rate`, is one of those to end.
+    /// Whether a grant of `client` that is behind, with the rate `rate`, must end.
     fn must_give_way(&self, client: ClientKey, rate: u64) -> bool {
         let Some(own) = self.clients.get(&client).filter(|_| self.waiting > 0) else {
             return false;
         };
-        // Who holds little does not make room for the queue of one who holds more.
+        // A client with few units need not release them for the queue of a client that has more.
         let is_for_others = self
             .clients
             .iter()
@@ -393,9 +397,9 @@ impl State {
         is_for_others && is_greediest && rate.saturating_mul(own.behind) <= own.rates
     }
 
-    fn forget(&mut self, client: ClientKey) {
+    fn remove_if_idle(&mut self, client: ClientKey) {
         if let Entry::Occupied(account) = self.clients.entry(client)
-            && account.get().is_over()
+            && account.get().is_idle()
         {
             account.remove();
         }
@@ -403,7 +407,7 @@ impl State {
 }
 
 impl Account {
-    fn is_over(&self) -> bool {
+    fn is_idle(&self) -> bool {
         self.held == 0 && self.queue.is_empty() && self.behind == 0
     }
 }
@@ -424,7 +428,7 @@ fn lock(answer: &Mutex<Answer>) -> MutexGuard<'_, Answer> {
     answer.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The future of [`Budget::take`]. Dropped, it leaves the queue.
+/// The future of [`Budget::take`]. Dropping it removes the request from the queue.
 #[must_use]
 pub struct Take {
     budget: Budget,
@@ -448,7 +452,7 @@ impl Future for Take {
             }
             let mut state = self.budget.0.lock();
             let waiting = state.enqueue(self.client, self.amount, self.budget.0.max_waiting);
-            // Room may have come between the two looks.
+            // Units may have become free between the two checks.
             state.serve();
             drop(state);
             match waiting {
@@ -476,32 +480,32 @@ impl Drop for Take {
         let mut state = self.budget.0.lock();
         let decided = lock(&waiting.answer).decided.take();
         match decided {
-            // Granted, and nobody has taken it.
-            Some(Ok(())) => state.give_back(self.client, self.amount),
+            // The request was granted, and the grant was not taken.
+            Some(Ok(())) => state.release(self.client, self.amount),
             Some(Err(Refused)) => {}
             None => state.withdraw(self.client, waiting.number),
         }
     }
 }
 
-/// Some units, until it is dropped.
+/// A grant of some units. Dropping it returns the units.
 #[must_use]
 pub struct Grant {
     budget: Budget,
     client: ClientKey,
     amount: u64,
-    /// At which rate, if it is known to be behind.
+    /// The rate of the grant, if it is behind.
     behind: Option<u64>,
 }
 
 impl Grant {
-    /// How many units.
+    /// The number of units.
     #[must_use]
     pub fn amount(&self) -> u64 {
         self.amount
     }
 
-    /// For whom.
+    /// The client.
     #[must_use]
     pub fn client(&self) -> ClientKey {
         self.client
@@ -516,16 +520,16 @@ impl Grant {
         true
     }
 
-    /// Gives back all but `amount` units.
+    /// Returns all but `amount` units.
     pub fn shrink_to(&mut self, amount: u64) {
         let rest = self.amount.saturating_sub(amount);
         if rest > 0 {
             self.amount = amount;
-            self.budget.0.lock().give_back(self.client, rest);
+            self.budget.0.lock().release(self.client, rest);
         }
     }
 
-    /// A part of it, as a grant of its own: `amount` units, or as many as there are.
+    /// Splits off a grant of `amount` units, or of as many as there are.
     pub fn split(&mut self, amount: u64) -> Self {
         let amount = amount.min(self.amount);
         self.amount -= amount;
@@ -537,10 +541,12 @@ impl Grant {
         }
     }
 
-    /// Tells that what this is held for gets on at `rate` only, which is less than it should, in a unit that all holders
-    /// of the budget share. `true`: others wait, and this is one that has to give way. Of the clients whose grants are
-    /// behind the one that holds most is asked for some: for those that are no faster than all of its slow ones are on
-    /// average. Nobody gives way to a client that holds as much as he does, or more.
+    /// Notes that the work with this grant is behind: it progresses only with `rate`, in a unit that all users of the
+    /// budget share. `true`: other requests wait, and this grant must end.
+    ///
+    /// Of the clients whose grants are behind, the one with the most units must end some. Of its grants, those must end
+    /// whose rate is at most the average of its slow ones. No client must end a grant for a client that has as much as
+    /// it has, or more.
     #[must_use]
     pub fn falls_behind(&mut self, rate: u64) -> bool {
         let mut state = self.budget.0.lock();
@@ -551,14 +557,15 @@ impl Grant {
         state.must_give_way(self.client, rate)
     }
 
-    /// Tells that what this is held for gets on as it should.
+    /// Notes that the work with this grant is not behind any more.
     pub fn catches_up(&mut self) {
         if let Some(rate) = self.behind.take() {
             self.budget.0.lock().catches_up(self.client, rate);
         }
     }
 
-    /// Adds a grant of the same budget and client. One of another stays what it is, and is given back at once.
+    /// Adds a grant of the same budget and client. A grant of another budget or client is not added, and its units are
+    /// returned at once.
     pub fn merge(&mut self, mut other: Self) {
         if other.client == self.client && Arc::ptr_eq(&other.budget.0, &self.budget.0) {
             self.amount += std::mem::take(&mut other.amount);
@@ -582,10 +589,10 @@ impl Drop for Grant {
             state.catches_up(self.client, rate);
         }
         if self.amount > 0 {
-            state.give_back(self.client, self.amount);
+            state.release(self.client, self.amount);
         } else {
-            // What holds nothing has an account, too.
-            state.forget(self.client);
+            // A grant of no units has an account, too.
+            state.remove_if_idle(self.client);
         }
     }
 }

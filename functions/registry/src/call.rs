@@ -9,10 +9,10 @@ use crate::memory::{Memory, Purpose};
 use crate::registry::Registry;
 use crate::store::{Context, StoreError, Timestamp};
 
-/// An answer of so many bytes is a small one: most manifests, and most lists.
+/// The largest response, in bytes, that counts as small. Most manifests and max_bytes lists are small.
 pub(crate) const SMALL_ANSWER: usize = 64 << 10;
 
-/// The registry as one request sees it: what is asked of stores and shell is asked for this request's client.
+/// The registry as one request sees it. It adds the request's client and deadline to the calls of stores and shell.
 pub(crate) struct Call<'a> {
     registry: &'a Registry,
     client: ClientKey,
@@ -28,7 +28,7 @@ impl Deref for Call<'_> {
 }
 
 impl<'a> Call<'a> {
-    /// The call of the request with this head.
+    /// The call for the request with this head.
     pub(crate) fn new(registry: &'a Registry, head: &http::request::Parts) -> Self {
         let client = head.extensions.get::<Client>();
         Self {
@@ -38,12 +38,12 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// The client, among which memory and files are shared.
+    /// The client to which memory and files are charged.
     pub(crate) fn client(&self) -> ClientKey {
         self.client
     }
 
-    /// `bytes` of memory for this request's answer, when they are free; see [`crate::MemoryBudget::memory`].
+    /// Waits for a permit for `bytes` of memory for this request's response; see [`crate::MemoryBudget::memory`].
     pub(crate) async fn memory(&self, bytes: usize) -> Result<Memory, StoreError> {
         let purpose = if bytes <= SMALL_ANSWER {
             Purpose::SmallAnswer
@@ -53,7 +53,7 @@ impl<'a> Call<'a> {
         self.memory_for(purpose, bytes).await
     }
 
-    /// `bytes` of memory for a purpose, when they are free.
+    /// Waits for a permit for `bytes` of memory for a purpose.
     pub(crate) async fn memory_for(&self, purpose: Purpose, bytes: usize) -> Result<Memory, StoreError> {
         match self.memory.memory_at_once(self.client, purpose, bytes) {
             Some(memory) => Ok(memory),
@@ -61,20 +61,22 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Memory for an answer that is read as it is sent. It is granted before anything is opened, and so bounds what is open,
-    /// too; the shell bounds the number of answers that are so small that it counts no memory for them.
+    /// Waits for a permit for a response that is read from the store while it is sent. The permit is granted before any
+    /// object is opened, so it also bounds the number of open objects. The shell counts no memory for very small
+    /// responses; it bounds their number instead.
     pub(crate) async fn memory_to_stream(&self, length: u64) -> Result<Memory, StoreError> {
-        let most = self.settings.limits.stream_bytes;
-        let bytes = usize::try_from(length).unwrap_or(most).min(most);
+        let max_bytes = self.settings.limits.stream_bytes;
+        let bytes = usize::try_from(length).unwrap_or(max_bytes).min(max_bytes);
         self.memory_for(Purpose::Stream, bytes).await
     }
 
-    /// A store call's context, now.
+    /// The context of a store call that begins now.
     pub(crate) fn cx(&self) -> Context {
         self.context(self.settings.limits.store_ms)
     }
 
-    /// The context of a seal, now: object stores may take minutes to make one object of many parts.
+    /// The context of a seal that begins now. Its timeout is longer, since object stores may take minutes to make one
+    /// object of many parts.
     pub(crate) fn sealing(&self) -> Context {
         self.context(self.settings.limits.seal_ms)
     }
@@ -83,21 +85,21 @@ impl<'a> Call<'a> {
         within(self.deadline, context(&*self.environment, self.client, budget_ms))
     }
 
-    /// Makes the contexts of store calls that come when the operation has returned, for an answer that is read while it is
-    /// sent.
+    /// Makes contexts for store calls that begin after the operation has returned. Responses that are read while they
+    /// are sent need them.
     pub(crate) fn later_contexts(&self) -> impl Fn() -> Context + Clone + Send + use<> {
         let (environment, client, deadline) = (self.environment.clone(), self.client, self.deadline);
         let budget_ms = self.settings.limits.store_ms;
         move || within(deadline, context(&*environment, client, budget_ms))
     }
 
-    /// Whether the time is up in which the request has to be answered.
+    /// Whether the deadline of the request has passed.
     pub(crate) fn is_due(&self, now: Timestamp) -> bool {
         self.deadline.is_some_and(|deadline| deadline.0 <= now)
     }
 }
 
-/// A context that ends with the request's deadline, if that comes first.
+/// Shortens a context to the request's deadline, if that comes first.
 fn within(deadline: Option<Deadline>, cx: Context) -> Context {
     match deadline {
         Some(Deadline(at)) if at < cx.deadline => Context { deadline: at, ..cx },
@@ -135,9 +137,9 @@ mod tests {
         async fn sleep(&self, _: u64) {}
     }
 
-    /// Store calls end by the request's deadline or by their own time, whichever comes first.
+    /// Store calls end at the request's deadline or at their own timeout, whichever comes first.
     #[test]
-    fn a_request_may_bring_a_deadline() {
+    fn a_request_may_have_a_deadline() {
         let (metadata, sessions) = (Arc::new(MemoryMetadata::new()), Arc::new(MemorySessions::new()));
         let stores = Stores {
             blobs: Arc::new(MemoryBlobs::new()),

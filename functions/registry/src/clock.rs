@@ -1,24 +1,24 @@
-//! Whether the clock of this process agrees with that of a service that it talks to.
+//! Compares the clock of this process with the clock of a service that it uses.
 //!
-//! What is young, due or expired is decided by the clock of whoever asks. An instance whose clock is off by hours takes
-//! the reference that another has just written for the leftover of a crash, and removes what it refers to. Services
-//! tell the time in every answer, so that comparing costs nothing.
+//! Each instance decides by its own clock what is young, due or expired. An instance whose clock is off by hours would
+//! take a reference that another instance has just written for the leftover of a crash, and delete the reference's
+//! target. Services send the time in every response, so the comparison costs nothing.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use crate::store::{Reason, StoreError};
 
-/// By how much the two may differ, in milliseconds. The protocols bear an hour; a clock that is kept by NTP is off by
-/// less than a second.
+/// The maximum difference of the two clocks, in milliseconds. The protocols tolerate an hour; a clock that NTP adjusts
+/// is off by less than a second.
 pub const TOLERANCE_MS: u64 = 60_000;
 
-/// No answer has told the time yet.
+/// No response has contained the time yet.
 const UNKNOWN: i64 = i64::MIN;
 
-/// What the answers of one service say of this process's clock. Shared by all that ask the service.
+/// The difference between this process's clock and the clock of one service. All callers of the service share it.
 #[derive(Debug)]
 pub struct ServiceClock {
-    /// The own clock minus the service's, in milliseconds.
+    /// This process's clock minus the service's clock, in milliseconds.
     ahead: AtomicI64,
 }
 
@@ -30,7 +30,7 @@ impl Default for ServiceClock {
     }
 }
 
-/// What an observation has changed.
+/// The change that an observation has caused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClockChange {
     /// The clock was right, or unknown, and is off now.
@@ -40,12 +40,13 @@ pub enum ClockChange {
 }
 
 impl ServiceClock {
-    /// Notes that the service showed the second `service` between the moments `sent` and `received` of the own clock;
-    /// all in milliseconds since the Unix epoch. How long the answer took never counts as a difference.
+    /// Records that the service reported the second `service`, between the times `sent` and `received` of this
+    /// process's clock. All are in milliseconds since the Unix epoch. The duration of the request never counts as a
+    /// difference.
     pub fn observe(&self, service: u64, sent: u64, received: u64) -> Option<ClockChange> {
         let signed = |timestamp: u64| i64::try_from(timestamp).unwrap_or(i64::MAX);
         let (service, first, last) = (signed(service), signed(sent.min(received)), signed(sent.max(received)));
-        // The header has whole seconds: the service's clock showed anything up to the next one.
+        // The header has whole seconds, so the service's clock showed a time up to the next second.
         let at_least = first.saturating_sub(service).saturating_sub(1_000);
         let at_most = last.saturating_sub(service);
         let ahead = if at_least > 0 { at_least } else { at_most.min(0) };
@@ -57,15 +58,15 @@ impl ServiceClock {
         }
     }
 
-    /// By how many milliseconds the own clock is ahead of the service's; negative when it is behind, 0 within the
-    /// precision of the header. `None`: not known yet.
+    /// How many milliseconds this process's clock is ahead of the service's clock; negative when it is behind, 0 within
+    /// the precision of the header. `None`: unknown.
     #[must_use]
     pub fn ahead(&self) -> Option<i64> {
         let ahead = self.ahead.load(Ordering::Relaxed);
         (ahead != UNKNOWN).then_some(ahead)
     }
 
-    /// An error when the clock is off by more than [`TOLERANCE_MS`]: then nothing is stored or removed.
+    /// An error when the clock is off by more than [`TOLERANCE_MS`]. Then nothing is stored or deleted.
     pub fn check(&self) -> Result<(), StoreError> {
         let ahead = self.ahead.load(Ordering::Relaxed);
         if !is_off(ahead) {
@@ -97,15 +98,15 @@ mod tests {
     }
 
     #[test]
-    fn only_what_the_answer_cannot_explain_is_a_difference() {
+    fn the_duration_of_a_request_is_not_a_difference() {
         assert_eq!(ServiceClock::default().ahead(), None);
-        // The same second, the end of it, and an answer that took an hour.
+        // The same second, the end of that second, and a response that took an hour.
         assert_eq!(ahead(NOON, NOON, NOON + 20), Some(0));
         assert_eq!(ahead(NOON, NOON + 999, NOON + 1_000), Some(0));
         assert_eq!(ahead(NOON + 1_800_000, NOON, NOON + 3_600_000), Some(0));
         assert_eq!(ahead(NOON, NOON + 5_000, NOON + 5_020), Some(4_000));
         assert_eq!(ahead(NOON, NOON - 5_020, NOON - 5_000), Some(-5_000));
-        // A clock that was set back while the answer came.
+        // A clock that was set back during the request.
         assert_eq!(ahead(NOON, NOON + 10, NOON - 10), Some(0));
         assert!(ahead(0, u64::MAX, u64::MAX).is_some() && ahead(u64::MAX, 0, 0).is_some());
     }
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_set_right_is_right() {
+    fn a_corrected_clock_is_accepted() {
         let clock = ServiceClock::default();
         assert_eq!(
             clock.observe(NOON, NOON - 7_200_000, NOON - 7_200_000),

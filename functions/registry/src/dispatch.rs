@@ -1,4 +1,4 @@
-//! The line that every request follows: route, authorize, dispatch, answer.
+//! The steps of every request: route, authorize, dispatch, respond.
 
 use std::panic::AssertUnwindSafe;
 
@@ -19,24 +19,24 @@ use crate::response;
 use crate::route::{Endpoint, Route};
 use crate::store::{Reason, StoreError};
 
-/// What the core found out about a request, for a shell's log and counters: an extension of every response.
+/// What the core knows about a request, for the log and the metrics of a shell. It is an extension of every response.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
-    /// The endpoint; `None` when the request line names none.
+    /// The endpoint. `None`: the request line matches no endpoint.
     pub endpoint: Option<Endpoint>,
-    /// Who asked, if that was found out.
+    /// The principal, if authentication succeeded.
     pub principal: Option<Principal>,
 }
 
 impl Registry {
     /// Answers one request.
     ///
-    /// A shell runs it to its end also when the client hangs up: dropping it in the middle of an upload, a publication
-    /// or a removal is the same as a crash, and leaves garbage.
+    /// A shell runs this future to its end, also when the client disconnects. Dropping it during an upload, a
+    /// publication or a deletion has the effect of a crash: it leaves garbage for collection.
     pub async fn handle(&self, request: Request<RequestBody>) -> Response<ResponseBody> {
         let mut record = Record::default();
         let (head, body) = request.into_parts();
-        // A defect met by one request is answered like any other fault, and costs no other request of its connection.
+        // A panic is answered like any other fault. The other requests of the connection go on.
         let answered = AssertUnwindSafe(Call::new(self, &head).answer(&head, body, &mut record))
             .catch_unwind()
             .await;
@@ -73,10 +73,10 @@ impl Call<'_> {
         self.dispatch(route, caller, head, body).await
     }
 
-    /// The one match from routes to operations. The type of an operation's permit says what the request must be allowed.
+    /// Maps each route to its operation. The type of an operation's permit states the action that must be allowed.
     ///
-    /// The larger operations are boxed: a future is moved some times before it runs, and every request would pay for the
-    /// size of the largest.
+    /// The larger operations are boxed. A future is moved several times before it runs, so without boxes every request
+    /// would pay for the size of the largest operation.
     async fn dispatch(
         &self,
         route: Route,
@@ -87,7 +87,7 @@ impl Call<'_> {
         let headers = &head.headers;
         let head_only = head.method == Method::HEAD;
         match route {
-            // The same for every client: it says nothing of what is stored here.
+            // The page is the same for every client, and reveals nothing about the content of the registry.
             Route::Home => Ok(home::page(headers)),
             Route::Base => self.base(&self.identify(caller)?),
             Route::ListRepositories { page } => self.list_repositories(&self.identify(caller)?, page).await,
@@ -137,7 +137,8 @@ impl Call<'_> {
                 digest,
             } => {
                 let session = self.session(caller, &repository, &token).await?;
-                // Policy is asked again: a principal that has lost its right since the upload was opened must not publish.
+                // Authorize again: if the permission was revoked after the upload was opened, the blob must not be
+                // published.
                 let caller = self.authenticator.reauthorize(session.principal()).await;
                 let permit = self.authorize(caller, &repository)?;
                 Box::pin(self.finish_upload(permit, session, digest, headers, body)).await
@@ -164,7 +165,8 @@ impl Call<'_> {
         identity.permit(repository).map_err(|_| self.refusal(identity))
     }
 
-    /// The refusal of what an identity may not do. An anonymous client is asked for credentials, where these can help.
+    /// The error for an identity that lacks a permission. An anonymous client is asked for credentials if credentials
+    /// can help.
     fn refusal(&self, identity: &Identity) -> Error {
         match self.authenticator.challenge() {
             Some(challenge) if identity.principal().is_anonymous() => Error::Unauthenticated(Some(challenge)),
@@ -180,8 +182,9 @@ impl Call<'_> {
         self.permit(&self.identify(caller)?, repository)
     }
 
-    /// The token decides on an upload's path, because some clients send no credentials there. Credentials that are absent or
-    /// wrong are ignored; valid ones of another principal are refused.
+    /// Opens the session of an upload's path. The token authorizes the request, because some clients send no
+    /// credentials to that path. Absent and invalid credentials are ignored. Valid credentials of another principal are
+    /// refused.
     async fn session(
         &self,
         caller: Result<Identity, AuthenticationError>,
@@ -198,7 +201,7 @@ impl Call<'_> {
                 Err(Error::Denied)
             }
             _ => {
-                // A verified token grants pushes to the repository that it names, and nothing else.
+                // A verified token grants pushes to its repository, and nothing else.
                 let scope = Scope::upload(repository.clone());
                 let permit = self.permit(&Identity::new(token.principal.clone(), scope), repository)?;
                 OpenSession::new(&permit, token, text)
@@ -206,8 +209,8 @@ impl Call<'_> {
         }
     }
 
-    /// end-1. `docker login` finds out here whether credentials are right, so that anonymous clients are asked for some,
-    /// unless they may do everything.
+    /// end-1. `docker login` checks credentials here, so the registry asks an anonymous client for credentials if they
+    /// would change what it may do.
     fn base(&self, identity: &Identity) -> Result<Response<ResponseBody>, Error> {
         match self.authenticator.challenge() {
             Some(challenge) if identity.principal().is_anonymous() && !identity.is_unrestricted() => {

@@ -1,39 +1,38 @@
-//! Time and randomness, which the core takes from its shell: it holds no clock and no random source of its own.
+//! Time and randomness. The core takes both from its shell.
 
 use async_trait::async_trait;
 
 use crate::budget::ClientKey;
 use crate::store::{Context, Timestamp, Uid};
 
-/// A shell's clock and its random source.
+/// The clock and the random source of a shell.
 #[async_trait]
 pub trait Environment: Send + Sync + 'static {
     /// The present time.
     fn now(&self) -> Timestamp;
 
-    /// Fills `bytes` with randomness fit for keys and ids.
+    /// Fills `bytes` with random bytes that are good enough for keys and ids.
     fn random(&self, bytes: &mut [u8]);
 
-    /// Completes when `millis` milliseconds have passed. The core waits for time alone in two cases: it keeps an upload's
-    /// claim alive through work that tells nothing of its progress, and it looks again whether another request has
-    /// finished an upload.
+    /// Completes after `millis` milliseconds. The core sleeps in two cases only: it renews the claim of an upload
+    /// during work that reports no progress, and it polls whether another request has finished an upload.
     async fn sleep(&self, millis: u64);
 }
 
-/// When a request has to be answered at the latest: an extension of a request, for shells whose host ends them at a certain
-/// time. The core's calls to stores then end by this time, if their own does not come first (see
-/// [`Context::deadline`](crate::store::Context)). A shell leaves itself some time to send the answer.
+/// The deadline of a request: an extension of the request, for shells whose host ends requests at a certain time. The
+/// core's calls of stores end at this time, unless their own timeout comes first (see
+/// [`Context::deadline`](crate::store::Context)). A shell sets it early enough to send the response.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Deadline(pub Timestamp);
 
-/// 8 random bytes as a number.
+/// 8 random bytes, as a number.
 pub(crate) fn random_u64(environment: &dyn Environment) -> u64 {
     let mut bytes = [0; 8];
     environment.random(&mut bytes);
     u64::from_le_bytes(bytes)
 }
 
-/// The context of a store call that may take `budget_ms` milliseconds.
+/// The context of a store call with a timeout of `budget_ms` milliseconds.
 pub(crate) fn context(environment: &dyn Environment, client: ClientKey, budget_ms: u64) -> Context {
     let now = environment.now();
     Context {

@@ -1,8 +1,8 @@
-//! What can go wrong with a request, and the one place where it becomes a status and a code.
+//! Errors of requests, and the one place that maps them to statuses and codes.
 //!
-//! [`Error`] has a variant for each thing that can happen. Those that are the peer's are told to it; what is ours is
-//! a [`StoreError`] inside [`Error::Store`], which is logged once with its chain under an id, and answered with that
-//! id and nothing else.
+//! [`Error`] has one variant for each thing that can happen. Faults of the client are explained to the client. A fault
+//! of the server is a [`StoreError`] inside [`Error::Store`]. It is logged once, with its causes and an id, and the
+//! response contains the id and the general reason only.
 
 use http::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
@@ -15,10 +15,10 @@ use crate::response::{UploadPosition, complete};
 use crate::store::blobs::{AppendError, BodyError};
 use crate::store::{Reason, StoreError};
 
-/// Names a fault of ours in the log. Set on faults alone: nothing else is logged under an id.
+/// The id of a server fault in the log. Only such faults have it: nothing else is logged with an id.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Everything that ends a request without success.
+/// Every error that can end a request.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("there is no such endpoint")]
@@ -64,14 +64,14 @@ pub(crate) enum Error {
     #[error("another request is storing bytes of this upload: come again when it has ended")]
     UploadBusy {
         position: Box<UploadPosition>,
-        /// Seconds after which to come again.
+        /// After how many seconds to retry.
         retry_after: u64,
-        /// The request would end the upload, and has waited for the other one.
+        /// The request would finish the upload, and has waited for the other request.
         is_last: bool,
     },
     #[error("the upload is not known: it has ended, expired, or was never opened here")]
     UploadUnknown,
-    /// The present state of the session decides the answer; see `Call::fail`.
+    /// The state of the session decides the response; see `Call::fail`.
     #[error("another request has taken the upload over")]
     ClaimLost,
     #[error("the request body did not arrive: {0}")]
@@ -131,8 +131,8 @@ impl From<BodyError> for Error {
 }
 
 impl Error {
-    /// Every way in which the body of a request can fail, and what it is answered with. An upload gives its `position`: a
-    /// body of another length than it said is then answered with where the client can go on.
+    /// Maps the ways in which a request body can fail to errors. An upload passes its `position`. A body of another
+    /// length than declared is then answered with the position from which the client can continue.
     pub(crate) fn of_body(error: BodyError, position: Option<UploadPosition>) -> Self {
         match (error, position) {
             (BodyError::Store(error), _) => Self::Store(error),
@@ -145,7 +145,7 @@ impl Error {
 }
 
 impl Error {
-    /// The one match from errors to the status and the code of the specification ("Error Codes").
+    /// Maps errors to the status and the code of the specification ("Error Codes"). This is the only such match.
     fn status_and_code(&self) -> (StatusCode, &'static str) {
         match self {
             Self::NoSuchEndpoint => (StatusCode::NOT_FOUND, "UNSUPPORTED"),
@@ -170,8 +170,9 @@ impl Error {
             Self::UploadRange(_) | Self::UploadBusy { is_last: false, .. } => {
                 (StatusCode::RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID")
             }
-            // Who repeats the last request of an upload is right and has to wait: containerd repeats it after 30 seconds
-            // without an answer, again after a 429, and gives the push up at a 416. The code says what it is.
+            // A client that repeats the last request of an upload is right, and must wait. containerd repeats it after
+            // 30 seconds without a response, and again after a 429; a 416 makes it abort the push. The code names the
+            // reason.
             Self::UploadBusy { is_last: true, .. } => (StatusCode::TOO_MANY_REQUESTS, "BLOB_UPLOAD_INVALID"),
             Self::UploadUnknown | Self::ClaimLost => (StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN"),
             Self::Body(BodyError::Stalled) => (StatusCode::REQUEST_TIMEOUT, "BLOB_UPLOAD_INVALID"),
@@ -179,24 +180,24 @@ impl Error {
             Self::RangeNotSatisfiable { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "SIZE_INVALID"),
             Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "UNSUPPORTED"),
             Self::BlobUnknown => (StatusCode::NOT_FOUND, "BLOB_UNKNOWN"),
-            // Not 406: clients know 404 from other registries, and go on with what they can.
+            // Not 406: clients know 404 from other registries, and then try what they can.
             Self::ManifestUnknown | Self::NotAcceptable(_) => (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"),
             Self::NameUnknown => (StatusCode::NOT_FOUND, "NAME_UNKNOWN"),
             Self::Referenced(_) => (StatusCode::METHOD_NOT_ALLOWED, "DENIED"),
             Self::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
             Self::Denied | Self::HostRefused(_) | Self::OtherSite => (StatusCode::FORBIDDEN, "DENIED"),
-            // Not 429: docker takes that on an upload for final.
+            // Not 429: for docker, a 429 on an upload is final.
             Self::TooManyRequests(_) => (StatusCode::SERVICE_UNAVAILABLE, "TOOMANYREQUESTS"),
             Self::Store(fault) => fault_status_and_code(fault.reason()),
         }
     }
 
-    /// Whether the same request may be repeated soon.
+    /// Whether the client may repeat the same request soon.
     fn passes(&self) -> bool {
         matches!(self, Self::Store(StoreError::Unavailable(_)))
     }
 
-    /// What a client can use to resolve it.
+    /// Details that help the client to resolve the error.
     fn detail(&self) -> Option<Value> {
         match self {
             Self::ManifestDigestMismatch { computed } | Self::BlobDigestMismatch { computed } => {
@@ -207,14 +208,14 @@ impl Error {
         }
     }
 
-    /// The answer. `id` names this failure in the log, if it is ours.
+    /// The response. `id` makes the id of the log entry, if this is a server fault.
     pub(crate) fn into_response(self, id: impl FnOnce() -> u64) -> Response<ResponseBody> {
         let (status, code) = self.status_and_code();
         let message = self.to_string();
         let passes = self.passes();
         let mut fault_id = None;
         let errors = match &self {
-            // One error for each, as the specification asks ("one or more MANIFEST_BLOB_UNKNOWN errors").
+            // One error for each digest, as the specification requires ("one or more MANIFEST_BLOB_UNKNOWN errors").
             Self::ManifestReferencesUnknown(digests) => digests
                 .iter()
                 .map(|digest| json!({ "code": code, "message": message, "detail": { "digest": digest } }))
@@ -227,7 +228,7 @@ impl Error {
                     error = fault as &dyn std::error::Error,
                     "request failed"
                 );
-                // In a header too: the answer to a HEAD has no body.
+                // Also as a header, because the response to a HEAD has no body.
                 fault_id = HeaderValue::from_str(&id).ok();
                 vec![json!({ "code": code, "message": message, "detail": { "id": id } })]
             }
@@ -251,7 +252,7 @@ impl Error {
                     headers.insert(ALLOW, value);
                 }
             }
-            // Every 405 says what is left to do (RFC 9110, 15.5.6).
+            // Every 405 lists the methods that are allowed (RFC 9110, 15.5.6).
             Self::Referenced(_) => {
                 headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             }
@@ -283,16 +284,16 @@ impl Error {
 }
 
 impl Overload {
-    /// The answer, for a shell that refuses a request before the registry sees it.
+    /// The response, for a shell that refuses a request before the registry sees it.
     #[must_use]
     pub fn answer(self) -> Response<ResponseBody> {
-        // The id is for faults, and this is none.
+        // Only server faults have an id, and this is none.
         complete(Error::TooManyRequests(self).into_response(|| 0))
     }
 }
 
-/// The status and the code of a fault of ours, where the specification has no codes: `UNAVAILABLE` and `UNKNOWN` are
-/// those of distribution, which clients repeat; `UNSUPPORTED` and `DENIED` would make docker give up.
+/// The status and the code of a server fault. The specification has no codes for these. `UNAVAILABLE` and `UNKNOWN` are
+/// distribution's codes, after which clients retry. After `UNSUPPORTED` and `DENIED` docker would abort.
 fn fault_status_and_code(reason: Reason) -> (StatusCode, &'static str) {
     match reason {
         Reason::NoSpace
@@ -324,7 +325,8 @@ mod tests {
         vec![StoreError::unavailable(cause()), StoreError::failed(cause())]
     }
 
-    /// Every way in which a store's fault can become an error is the same answer, with nothing of the cause in it.
+    /// A store's fault has the same response whichever way it becomes an error. The response contains nothing of the
+    /// cause.
     #[tokio::test]
     async fn faults_are_answered_by_their_id_alone() {
         type Road = fn(StoreError) -> Error;
@@ -356,7 +358,7 @@ mod tests {
         }
     }
 
-    /// What a client is told of each reason: status, code, and some of its words.
+    /// The response for each reason: status, code, and some words of the text.
     #[tokio::test]
     async fn a_fault_says_its_reason() {
         for (reason, status, code, words) in [
@@ -400,7 +402,7 @@ mod tests {
         }
     }
 
-    /// What is the client's fault never asks for an id, and is never logged as ours.
+    /// A fault of the client gets no id, and is not logged as a server fault.
     #[tokio::test]
     async fn the_fault_of_a_client_has_no_id() {
         let error = Error::BlobUnknown.into_response(|| panic!("an id for a 404"));

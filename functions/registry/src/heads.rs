@@ -1,7 +1,7 @@
-//! What is read of a request's head.
+//! The header fields of a request that the core reads.
 //!
-//! A client may send fields of many kilobytes that nobody asks for. A shell that keeps requests waiting may leave them out:
-//! the answer is the same.
+//! A client may send many kilobytes of other fields. A shell that queues requests may drop those fields: the response
+//! is the same.
 
 use http::header::{
     ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, FORWARDED, HOST, IF_MATCH, IF_MODIFIED_SINCE,
@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName};
 use crate::hosts::FETCH_SITE;
 use crate::own_host::FORWARDED_HOST;
 
-/// Every header field that is read of a request.
+/// Every header field that the core reads.
 pub const READ: [HeaderName; 16] = [
     ACCEPT,
     AUTHORIZATION,
@@ -32,7 +32,7 @@ pub const READ: [HeaderName; 16] = [
     RANGE,
 ];
 
-/// The declared length of a body; `None` when there is no header, or none that can be read.
+/// The declared length of a body. `None`: the header is absent or invalid.
 pub(crate) fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
@@ -49,14 +49,14 @@ mod tests {
             .collect()
     }
 
-    /// A field that is read and not listed would be missing in large heads only.
+    /// A field that is read but not listed would be missing in large heads only.
     #[test]
     fn every_field_that_is_read_is_listed() {
         let listed = include_str!("heads.rs");
         let mut found = 0;
         for path in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
             let text = std::fs::read_to_string(&path).unwrap();
-            // Not what is read of answers, in tests.
+            // Skips the headers of responses, which tests read.
             for line in text.lines().filter(|line| !line.contains("response.")) {
                 for method in [".get(", ".get_all(", ".contains_key("] {
                     let Some((_, rest)) = line.split_once(method) else {

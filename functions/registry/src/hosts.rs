@@ -1,14 +1,14 @@
-//! For which host names the registry answers, and what a browser says about the page behind a request.
+//! The host names at which the registry answers, and the checks of requests that a browser sends.
 //!
-//! A registry that asks nobody for a password trusts everybody who reaches it. A browser on the same machine reaches it
-//! too, on behalf of any page that it shows. Two checks keep such a page out:
+//! A registry without passwords trusts every client that can reach it. A browser on the same machine can reach it too,
+//! for any page that it shows. Two checks refuse such pages:
 //!
-//! * The `Host` of the request. A page can make its own name point to this machine (DNS rebinding); the browser then
-//!   takes the registry for the page's own server, and says so in `Host`.
-//! * `Origin` and `Sec-Fetch-Site`. A browser sets them, and a page cannot change them. No client of registries sends
+//! * The `Host` of the request. A page can make its own host name point to this machine (DNS rebinding). The browser
+//!   then takes the registry for the page's own server, and sends that name in `Host`.
+//! * `Origin` and `Sec-Fetch-Site`. A browser sets them, and a page cannot change them. Registry clients do not send
 //!   them.
 //!
-//! Every request has exactly one host, whatever the policy is (RFC 9112, 3.2; RFC 9113, 8.3.1).
+//! Every request must have exactly one host, whatever the policy is (RFC 9112, 3.2; RFC 9113, 8.3.1).
 
 use std::fmt;
 use std::net::IpAddr;
@@ -22,20 +22,20 @@ use crate::body::ResponseBody;
 use crate::error::Error;
 use crate::response::complete;
 
-/// The longest name, in bytes: DNS has none that is longer (RFC 1035, 2.3.4).
+/// The maximum length of a name, in bytes; DNS has no longer names (RFC 1035, 2.3.4).
 const MAX_NAME: usize = 255;
 
 pub(crate) const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// A host and perhaps a port, as they stand in `Host`: `localhost:5000`, `192.0.2.1`, `[::1]:5000`.
+/// A host with an optional port, as in `Host`: `localhost:5000`, `192.0.2.1`, `[::1]:5000`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Host {
-    /// In lower case, without a final dot; an address in its shortest form, without brackets.
+    /// The name in lower case, without a final dot; or an address in its shortest form, without brackets.
     name: String,
     port: Option<u16>,
 }
 
-/// The text is not a host and perhaps a port.
+/// The text is not a host with an optional port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("expected a host name or an address, an IPv6 address in brackets")]
 pub struct HostError;
@@ -47,18 +47,18 @@ impl Host {
         &self.name
     }
 
-    /// The port, if it is named.
+    /// The port, if the text has one.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
         self.port
     }
 
-    /// Whether both are one host and one port, which is `default` where none is named.
+    /// Whether both have the same name and the same port. `default` is the port of a host without one.
     fn is_same(&self, other: &Self, default: Option<u16>) -> bool {
         self.name == other.name && self.port.or(default) == other.port.or(default)
     }
 
-    /// Whether every system takes it for the machine itself (RFC 6761, 6.3; RFC 1122, 3.2.1.3; RFC 4291, 2.5.3).
+    /// Whether the host is the machine itself on every system (RFC 6761, 6.3; RFC 1122, 3.2.1.3; RFC 4291, 2.5.3).
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         match self.name.parse::<IpAddr>() {
@@ -86,14 +86,14 @@ impl FromStr for Host {
                 None => (text, None),
             };
             let name = name.strip_suffix('.').unwrap_or(name);
-            // RFC 3986, 3.2.2, without percent-encoding and user information: no client writes those.
+            // RFC 3986, 3.2.2, without percent-encoding and user information, which no client sends.
             let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
             if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(legal) {
                 return Err(HostError);
             }
             (name.to_ascii_lowercase(), port)
         };
-        // `host:` is legal, and means the default port.
+        // `host:` is valid, and means the default port.
         let port = match port {
             None | Some("") => None,
             Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => Some(port.parse().map_err(|_| HostError)?),
@@ -114,27 +114,28 @@ impl fmt::Display for Host {
     }
 }
 
-/// Which requests are answered, by their host and by what a browser says about them. The default is all of them.
+/// The policy that decides which requests are answered, by their host and by the headers that a browser sets. The
+/// default answers all requests.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct HostPolicy {
-    /// If set, only requests for the machine itself ([`Host::is_loopback`]) and for these hosts, on any port, are
-    /// answered: a forwarded port has another number than the registry's own.
+    /// If set, only requests for the machine itself ([`Host::is_loopback`]) and for these hosts are answered, on any
+    /// port: a forwarded port has another number than the registry's own.
     pub only: Option<Vec<Host>>,
-    /// Whether requests that a browser sends for a page of another site are refused.
+    /// Whether to refuse requests that a browser sends for a page of another site.
     pub refuse_other_sites: bool,
 }
 
 impl HostPolicy {
-    /// The answer to a request that is refused for its host, or because a page of another site is behind it. For what a
-    /// shell answers without a registry.
+    /// The response to a request that the policy refuses, and `None` for all other requests. For responses that a shell
+    /// makes without a registry.
     #[must_use]
     pub fn refuse(&self, head: &Parts) -> Option<Response<ResponseBody>> {
         let refused = self.check(head).err()?;
-        // An id stands in the answers to faults of the registry's own alone.
+        // Only faults of the server have an id in their response.
         Some(complete(refused.into_response(|| 0)))
     }
 
-    /// Checks the head of a request: 400 without exactly one host, 403 for what the policy refuses.
+    /// Checks the head of a request: 400 without exactly one host, 403 if the policy refuses it.
     pub(crate) fn check(&self, head: &Parts) -> Result<(), Error> {
         let host = host_of(head).ok_or(Error::HostInvalid)?;
         if let Some(only) = &self.only
@@ -150,8 +151,8 @@ impl HostPolicy {
     }
 }
 
-/// The host that a request is for; `None` unless it names exactly one. HTTP/2 names it in `:authority`, a request
-/// through a proxy in its target; where there is a `Host` beside it, the two must agree.
+/// The host of a request; `None` unless it has exactly one. HTTP/2 sends it in `:authority`, and a request through a
+/// proxy in its target. If there is a `Host` as well, the two must be equal.
 pub(crate) fn host_of(head: &Parts) -> Option<Host> {
     let mut fields = head.headers.get_all(HOST).iter();
     let field = match (fields.next(), fields.next()) {
@@ -171,18 +172,18 @@ pub(crate) fn host_of(head: &Parts) -> Option<Host> {
     }
 }
 
-/// Whether a browser says that a page of another site is behind the request to `host`. What cannot be understood
-/// counts as another site.
+/// Whether the headers of a browser say that a page of another site causes the request to `host`. Invalid headers count
+/// as another site.
 fn is_of_another_site(head: &Parts, host: &Host) -> bool {
     let own = |origin: &HeaderValue| origin.to_str().is_ok_and(|origin| is_own(origin, host));
     let mut origins = head.headers.get_all(ORIGIN).iter();
-    // `none`: no page, but the user: an address typed, a bookmark.
+    // `none`: the user causes the request, and no page. For instance, by typing an address or by a bookmark.
     let mut sites = head.headers.get_all(FETCH_SITE).iter();
     !origins.all(own) || !sites.all(|site| site == "same-origin" || site == "none")
 }
 
-/// Whether `origin`, as in the header of that name, is a page of `host` itself. A proxy may add or end TLS, so that the
-/// scheme does not count; but it tells the port that is meant by none.
+/// Whether `origin`, a value of the `Origin` header, is a page of `host` itself. A proxy may add or remove TLS, so the
+/// scheme is not compared. It only determines the default port.
 fn is_own(origin: &str, host: &Host) -> bool {
     let Some((scheme, origin)) = origin.split_once("://") else {
         return false;
@@ -195,7 +196,7 @@ fn is_own(origin: &str, host: &Host) -> bool {
         .is_ok_and(|origin| origin.is_same(host, Some(default)))
 }
 
-/// The port that is meant where none is named.
+/// The default port of a scheme.
 fn default_port(scheme: &str) -> Option<u16> {
     match scheme {
         "http" => Some(80),

@@ -1,25 +1,26 @@
-//! The protocol core of the registry: everything between an HTTP request and its answer, and nothing of how requests
-//! arrive or where bytes and names are kept.
+//! The protocol core of the registry. It turns an HTTP request into a response.
+//!
+//! The core does not receive requests from a network and does not store anything itself: shells and stores do that.
 //!
 //! Read in this order:
 //!
-//! 1. [`registry`]: what a registry is made of. `dispatch`: the line that every request follows, beginning with
+//! 1. [`registry`]: the parts of a registry. `dispatch`: the steps that every request takes, beginning with
 //!    [`Registry::handle`]. `call`: the registry as one request sees it.
-//! 2. [`route`](Endpoint) and `query`: what a request line says. [`auth`]: who asks, and what for. [`hosts`]: at which
-//!    names the registry answers. [`heads`]: which fields are read.
-//! 3. `operations`: what is done, a file for each kind of thing.
-//! 4. [`store`]: the contracts of the stores, and their reference in memory.
-//! 5. `token`: the signed authority in an upload's `Location`. `error`: every failure and its one answer. `response`:
-//!    what answers are made of.
-//! 6. [`collection`] and [`check`]: what an operator runs over a registry that goes on serving.
-//! 7. [`delivery`]: by which way blobs leave; [`own_host`]: where they are never redirected to. [`limits`]: every bound,
-//!    named. [`environment`]: time and randomness. [`memory`]: what requests may hold; [`budget`]: how clients share it.
-//!    [`backoff`]: how long stores wait before they try again.
+//! 2. [`route`](Endpoint) and `query`: parse the request line. [`auth`]: finds the principal and its permissions.
+//!    [`hosts`]: the host names at which the registry answers. [`heads`]: the header fields that are read.
+//! 3. `operations`: what requests do, one file for each kind of operation.
+//! 4. [`store`]: the contracts of the stores, and their reference implementation in memory.
+//! 5. `token`: the signed token in the `Location` of an upload. `error`: every error, and the response to it.
+//!    `response`: helpers that build responses.
+//! 6. [`collection`] and [`check`]: the work that an operator runs on a registry while it serves requests.
+//! 7. [`delivery`]: whether a blob is redirected or proxied. [`own_host`]: hosts to which the registry never redirects.
+//!    [`limits`]: every limit. [`environment`]: time and randomness. [`memory`]: the memory that requests may use.
+//!    [`budget`]: how clients share a resource.
 //!
-//! A module imports only modules below it: `dispatch` imports `operations`, those import `call`, that imports
-//! `registry`, and none of these is imported the other way.
+//! A module imports only modules below it: `dispatch` imports `operations`, these import `call`, and `call` imports
+//! `registry`. No import goes the other way.
 //!
-//! It has no runtime, file system, network, clock or randomness of its own and builds unchanged for
+//! The crate has no runtime, file system, network, clock or randomness of its own, and builds unchanged for
 //! `wasm32-unknown-unknown`.
 
 pub mod auth;

@@ -1,23 +1,24 @@
-//! The named limits, with their defaults.
+//! The limits, with their defaults.
 
-/// Every bound of the registry. Each is tested at its value and one past it.
+/// The limits of the registry. Each limit is tested at its value and one past it.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Bytes of a manifest; more is 413. The specification asks for at least 4 MB.
+    /// Bytes of a manifest; more is 413. The specification requires at least 4 MB.
     pub manifest_bytes: usize,
     /// Descriptors in a manifest; more is 400.
     pub manifest_references: usize,
-    /// Nesting of JSON; deeper is 400.
+    /// Nesting depth of JSON; deeper is 400.
     pub json_depth: usize,
-    /// Tags in one push; more is 414. The specification asks for at least 10.
+    /// Tags in one push; more is 414. The specification requires at least 10.
     pub tags_per_push: usize,
-    /// Bytes of a manifest that are kept in the metadata table; a larger one becomes an object.
+    /// Bytes of a manifest that are stored in the metadata table; a larger manifest becomes an object.
     pub inline_manifest_bytes: usize,
-    /// Bytes of annotations (as JSON) kept in a referrer's row; more are read from the manifest when listed.
+    /// Bytes of annotations (as JSON) that are stored in a referrer's row; larger annotations are read from the
+    /// manifest when referrers are listed.
     pub referrer_annotations_bytes: usize,
-    /// Bytes of one page of referrers: the specification's clients expect an index that they could also push.
+    /// Bytes of one page of referrers. Clients expect an index that they could also push.
     pub referrers_page_bytes: usize,
-    /// Bytes of memory that are granted to an answer whose bytes are read as they are sent; it is never held whole.
+    /// Bytes of memory for a response that is read from the store while it is sent; it is never in memory as a whole.
     pub stream_bytes: usize,
     /// Ranges in one request; more is 416.
     pub ranges: usize,
@@ -25,28 +26,29 @@ pub struct Limits {
     pub page: usize,
     /// Bytes of a blob; more is 413.
     pub blob_bytes: u64,
-    /// Request bodies of one upload, also those that came to nothing; one more is 400, and the upload can still be ended
-    /// by a PUT without a body, or cancelled. Each leaves something to tidy up, however small it was. PUTs without a
-    /// body may come as often again, since one whose answer was lost is repeated. Less than half a million.
+    /// Request bodies of one upload, including failed ones; one more is 400. The upload can then still be finished by a
+    /// PUT without a body, or cancelled. Each body leaves something to delete, however small it is. PUTs without a body
+    /// have the same limit again, since clients repeat a PUT whose response was lost. Less than half a million.
     pub upload_bodies: u32,
     /// Repositories considered for a mount without `from`.
     pub mount_candidates: usize,
-    /// Milliseconds for which an upload token is valid.
+    /// Validity of an upload token, in milliseconds.
     pub upload_token_ms: u64,
-    /// Milliseconds for which a body claims its session; renewed while it streams.
+    /// Duration of a body's claim of its session, in milliseconds; the claim is renewed while the body streams.
     pub claim_ms: u64,
-    /// Milliseconds for which the last request of an upload waits while another one holds the session; then it is 429.
-    /// Less than a minute, after which proxies commonly give up.
+    /// The maximum time, in milliseconds, that the last request of an upload waits while another request has the
+    /// claim; then the answer is 429. Less than a minute, which is a common timeout of proxies.
     pub upload_wait_ms: u64,
-    /// Milliseconds for which a manifest's client may be waited for in all, since what has arrived is held in memory
-    /// meanwhile. It begins when there is memory, and does not pass while more is waited for.
+    /// The maximum time, in milliseconds, to wait in total for the client of a manifest, since received bytes stay in
+    /// memory meanwhile. It begins when the memory permit is granted, and stops while the request waits for more
+    /// memory.
     pub manifest_ms: u64,
-    /// Milliseconds that a store may spend on one operation, retries included.
+    /// The timeout of one store operation in milliseconds, including retries.
     pub store_ms: u64,
-    /// Milliseconds that a store may spend on making one object of an upload, and on each copy inside the store, if that
-    /// takes some.
+    /// The timeout in milliseconds for making one object of an upload, and for each copy inside the store, if the store
+    /// makes copies.
     pub seal_ms: u64,
-    /// Hint to clients that upload in chunks (`OCI-Chunk-Min-Length`); smaller chunks are accepted.
+    /// Hint to clients that upload in chunks (`OCI-Chunk-Min-Length`). Smaller chunks are accepted.
     pub chunk_min_bytes: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Memory that requests hold, so that all of them together stay within a bound.
+//! Memory permits: they bound the memory of all requests together.
 
 use std::pin::pin;
 
@@ -11,51 +11,57 @@ use crate::store::{Reason, StoreError};
 /// How many requests wait for one budget at once, at most.
 pub const MAX_WAITING: usize = 4096;
 
-/// Memory that a request may use until it drops this.
+/// A permit for memory. The request may use the memory until it drops the permit.
 pub type Memory = Box<dyn MemoryPermit>;
 
-/// What memory is for. There is an amount for each purpose. A request that holds some may wait for more of a *later*
-/// purpose only: so a request that holds memory of the last one never waits, and requests never wait in a circle.
+/// The purpose of memory. Each purpose has an amount of its own. A request that has memory may wait only for memory of
+/// a *later* purpose. So a request with memory of the last purpose never waits, and requests cannot wait for each other
+/// in a circle.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Purpose {
-    /// The first bytes of a body that must be held whole. Little, so that there is enough for very many bodies.
+    /// The first bytes of a body that must be in memory as a whole. The amount for one body is small, so that it
+    /// suffices for very many bodies.
     FirstBytes,
-    /// The rest of such a body, all at once.
+    /// The rest of such a body, granted as a whole.
     Body,
-    /// A list in the making: rows, and the first bytes of its page. Little, so that there is enough for many lists.
+    /// A list that is being made: rows, and the first bytes of its page. The amount for one list is small, so that it
+    /// suffices for many lists.
     Page,
-    /// A small answer that is held whole until it is sent. Apart from the others, so that it never waits behind them.
+    /// A small response that is in memory as a whole until it is sent. It has an amount of its own, so that it never
+    /// waits for larger responses.
     SmallAnswer,
-    /// A larger answer that is held whole until it is sent, and a large page that is still being made.
+    /// A larger response that is in memory as a whole until it is sent, or a large page that is being made.
     Answer,
-    /// Work on bytes that are here whole, such as parsing; it waits for no client.
+    /// The parsing of content that has arrived completely. Such a request does not wait for its client any more.
     Work,
-    /// An answer that is read as it is sent: what is on its way from the store to the client.
+    /// A response that is read from the store while it is sent: the bytes between store and client.
     Stream,
 }
 
 /// A permit for some memory.
 #[async_trait]
 pub trait MemoryPermit: Send + Sync {
-    /// Takes `bytes` more of the same purpose without waiting. `false`: they are not free now.
+    /// Takes `bytes` more of the same purpose, without waiting. `false`: they are not free now, and nothing changed.
     fn try_grow(&mut self, bytes: usize) -> bool;
 
-    /// Gives back all but `bytes`.
+    /// Returns all but `bytes` to the budget.
     fn shrink_to(&mut self, bytes: usize);
 
-    /// Completes when the holder has to give way: others wait for memory, and what this is held for arrives too slowly.
-    /// Polled while the holder waits for its client; `arrived` is how many bytes have come since this was granted.
+    /// Completes when the request must release this permit: other requests wait for memory, and this request's body
+    /// arrives too slowly. Polled while the request waits for its client. `arrived` is the number of bytes that have
+    /// arrived since the permit was granted.
     async fn must_give_way(&mut self, arrived: u64);
 
-    /// Whether the holder may keep this for an answer that is being sent: after how many milliseconds it asks again, or
-    /// `None` when it has to give way, because others wait and its client reads too slowly. `sent` is how many bytes were
-    /// written since this was granted, and `waits` whether the client is waited for. Where it is not, as before the first
-    /// byte, it begins to measure anew.
+    /// Whether the request may keep this permit for a response that is being sent. `Some`: it may, and asks again after
+    /// so many milliseconds. `None`: it must release the permit, because other requests wait and its client reads too
+    /// slowly. `sent` is the number of bytes written since the permit was granted. `waits` says whether the server
+    /// waits for the client. If it does not, for instance before the first byte, the measurement of the client's speed
+    /// starts again.
     fn look(&mut self, sent: u64, waits: bool) -> Option<u64>;
 }
 
-/// Memory that is counted nowhere, or in another place: for shells that serve one request at a time, and for what a shell
-/// has counted already.
+/// A permit that counts nothing: for shells that serve one request at a time, and for memory that a shell has already
+/// counted elsewhere.
 #[async_trait]
 impl MemoryPermit for () {
     fn try_grow(&mut self, _: usize) -> bool {
@@ -73,21 +79,21 @@ impl MemoryPermit for () {
     }
 }
 
-/// The memory that a shell lets all requests hold together.
+/// The memory budget that a shell sets for all requests together.
 #[async_trait]
 pub trait MemoryBudget: Send + Sync + 'static {
-    /// Waits until `bytes` more may be held in memory for `client`. Asked for what the core itself must hold whole:
-    /// manifests and pages of lists; and for what is on its way to a client. [`StoreError::Unavailable`] when nothing
-    /// becomes free within a time that the shell chooses: the client is told to come again. Its own time for its body does
-    /// not pass meanwhile, because the body is not read.
+    /// Waits until `bytes` more are free for `client`, and takes them. The core asks for content that must be in memory
+    /// as a whole (manifests and pages of lists), and for the bytes between a store and a client. Returns
+    /// [`StoreError::Unavailable`] if no memory becomes free before a timeout that the shell chooses; the client is
+    /// then asked to retry. The timeout for a client's body does not run meanwhile, because the body is not read.
     async fn memory(&self, client: ClientKey, purpose: Purpose, bytes: usize) -> Result<Memory, StoreError>;
 
-    /// Grants memory that is free now, without waiting. `None`: [`MemoryBudget::memory`] has to be asked. A shell may grant
-    /// here, without counting it again, what it has counted in another place.
+    /// Takes memory that is free now, without waiting. `None`: call [`MemoryBudget::memory`]. A shell may return a
+    /// permit that counts nothing for memory that it has already counted elsewhere.
     fn memory_at_once(&self, client: ClientKey, purpose: Purpose, bytes: usize) -> Option<Memory>;
 }
 
-/// Grants everything and counts nothing: for shells that serve one request at a time.
+/// A budget that grants everything and counts nothing: for shells that serve one request at a time.
 #[async_trait]
 impl MemoryBudget for () {
     async fn memory(&self, _: ClientKey, _: Purpose, _: usize) -> Result<Memory, StoreError> {

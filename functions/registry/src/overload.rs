@@ -1,19 +1,19 @@
-//! More than this process takes at once, and how a client is told.
+//! Overload of the process, and its response.
 
-/// What there is too much of. The answer is 503 with `TOOMANYREQUESTS` and says when to come again; it has no id, and
-/// is not logged as a fault.
+/// The exhausted resource. The response is 503 with `TOOMANYREQUESTS` and `Retry-After`. It has no id and is not logged
+/// as a fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Overload {
     /// Requests in progress.
     Requests,
     /// Connections.
     Connections,
-    /// Passwords that wait to be checked.
+    /// Passwords that wait for their check.
     Passwords,
 }
 
 impl Overload {
-    /// What a client is told.
+    /// The text of the response.
     pub(crate) fn text(self) -> &'static str {
         match self {
             Self::Requests => {
@@ -24,7 +24,7 @@ impl Overload {
         }
     }
 
-    /// Seconds after which to come again.
+    /// The value of `Retry-After`, in seconds.
     pub(crate) fn retry_after(self) -> u64 {
         match self {
             Self::Requests => 1,

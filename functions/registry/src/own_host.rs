@@ -1,9 +1,9 @@
-//! Whether a URL leads back to the host that a client asked.
+//! Whether a URL leads to the host that the client used for its request.
 //!
-//! Go's HTTP client, and with it containerd, sends the `Authorization` of a request along with a redirect, if the target's
-//! host is the one that was asked or a subdomain of it; a port does not make another host. So a pull is never redirected
-//! there: the object store would get the registry's password, and stores like S3 refuse a request with two kinds of
-//! credentials.
+//! Go's HTTP client, and so containerd, sends the `Authorization` of a request to the target of a redirect if the
+//! target's host is the host of the request or a subdomain of it. The port does not matter. So a pull is never
+//! redirected there: the object store would get the registry's password, and stores like S3 refuse a request with two
+//! kinds of credentials.
 
 use std::net::IpAddr;
 
@@ -15,8 +15,8 @@ use crate::hosts::{Host, HostError, host_of};
 
 pub(crate) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// Whether the host of `url` is a host that the request was sent to, or a subdomain of one. What cannot be read is not worth
-/// a password.
+/// Whether the host of `url` is a host of the request, or a subdomain of one. True if the URL or a header cannot be
+/// parsed: then a redirect could reveal the password.
 pub(crate) fn leads_back(url: &str, head: &Parts) -> bool {
     let (Some(target), Ok(forwarded)) = (host_of_url(url), forwarded_hosts(&head.headers)) else {
         return true;
@@ -25,13 +25,13 @@ pub(crate) fn leads_back(url: &str, head: &Parts) -> bool {
     hosts.any(|host| is_within(&target, &host))
 }
 
-/// The hosts under which proxies in front of the registry say that they were asked: those that rewrite `Host` tell it here.
-/// Everybody is believed, since a false word only keeps the pull of the one who says it from being redirected.
+/// The hosts that proxies in front of the registry report; proxies that rewrite `Host` report the original host so. The
+/// headers are trusted from every client, since a false value only prevents a redirect of that client's own pull.
 fn forwarded_hosts(headers: &HeaderMap) -> Result<Vec<Host>, HostError> {
     let mut hosts = Vec::new();
     for field in headers.get_all(FORWARDED_HOST) {
         let field = field.to_str().map_err(|_| HostError)?;
-        // Elements of a list may be empty (RFC 9110, 5.6.1).
+        // A list may have empty elements (RFC 9110, 5.6.1).
         for host in field.split(',').map(str::trim).filter(|host| !host.is_empty()) {
             hosts.push(host.parse()?);
         }
@@ -48,7 +48,7 @@ fn forwarded_hosts(headers: &HeaderMap) -> Result<Vec<Host>, HostError> {
     Ok(hosts)
 }
 
-/// The pairs of all elements of a `Forwarded` (RFC 7239, 4): `for=192.0.2.1;host="a.example:443", for=…`.
+/// The pairs of all elements of a `Forwarded` header (RFC 7239, 4): `for=192.0.2.1;host="a.example:443", for=…`.
 fn pairs(field: &str) -> impl Iterator<Item = &str> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     field.split(move |character| {
@@ -63,7 +63,7 @@ fn pairs(field: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// What a token or a quoted string says (RFC 9110, 5.6.4).
+/// The value of a token or a quoted string (RFC 9110, 5.6.4).
 fn unquoted(value: &str) -> Result<String, HostError> {
     let Some(rest) = value.strip_prefix('"') else {
         return Ok(value.to_owned());
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_sent_to_all_hosts_that_it_names() {
+    fn every_host_of_a_request_counts() {
         for (target, headers, expected) in [
             ("/v2/", &[("host", "b.example")][..], false),
             ("/v2/", &[("host", "s3.a.example:5000")], true),
@@ -167,10 +167,10 @@ mod tests {
         }
     }
 
-    /// A proxy that rewrites `Host` says which host it was asked for, in one of two headers. What cannot be read may be any
-    /// host.
+    /// A proxy that rewrites `Host` reports the original host in one of two headers. A header that cannot be parsed may
+    /// mean any host.
     #[test]
-    fn s28_a_request_is_sent_to_the_hosts_that_proxies_were_asked_for() {
+    fn s28_hosts_that_proxies_report_count() {
         const X: &str = "x-forwarded-host";
         const STANDARD: &str = "forwarded";
         for (forwarded, expected) in [

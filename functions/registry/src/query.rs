@@ -1,4 +1,4 @@
-//! Query strings: the parameters of every endpoint, each read in one place.
+//! Query strings: each parameter of every endpoint is read in one place.
 
 use std::borrow::Cow;
 use std::str::FromStr as _;
@@ -8,43 +8,44 @@ use oci::{Algorithm, Digest, MediaType, RepositoryName, Tag};
 use crate::error::Error;
 use crate::limits::Limits;
 
-/// Which part of a list is asked for.
+/// The requested page of a list.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct PageRequest {
-    /// At most this many items; already capped.
+    /// The maximum number of items; already capped.
     pub(crate) limit: usize,
-    /// Those after this one.
+    /// The page begins after this item.
     pub(crate) last: Option<String>,
 }
 
 /// How an upload is opened (end-4a to end-4c, end-11).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum OpenUpload {
-    /// A session whose bytes are hashed by this algorithm as they arrive.
+    /// Open a session. Its bytes are hashed with this algorithm while they arrive.
     Session(Algorithm),
     /// The body of this request is the blob.
     Monolithic(Digest),
-    /// Link a blob that is here already; without a usable source, any repository that the caller may pull will do.
+    /// Link a blob that the registry already has. Without a usable source, any repository that the caller may pull is
+    /// used.
     Mount { digest: Digest, from: MountSource },
 }
 
-/// Where a mount comes from.
+/// The source of a mount.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum MountSource {
     /// This repository.
     Repository(RepositoryName),
-    /// None was named: wherever it can be found.
+    /// The request has no source: search all repositories.
     Anywhere,
-    /// What was named cannot be a repository.
+    /// The request has a source that is not a valid repository name.
     Nowhere,
 }
 
-/// The part of the target after the question mark.
+/// The part of the request target after the question mark.
 #[derive(Clone, Copy)]
 pub(crate) struct Query<'a>(pub(crate) &'a str);
 
 impl Query<'_> {
-    /// The largest `n` that is understood: what clients keep in a signed 32-bit integer.
+    /// The largest `n` that is understood. Clients keep it in a signed 32-bit integer.
     const MAX_N: u64 = (1 << 31) - 1;
 
     fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Cow<'a, str>> {
@@ -64,7 +65,7 @@ impl Query<'_> {
                 if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
                     return Err(Error::PageSizeInvalid);
                 }
-                // Only an overflow is left to fail here.
+                // Only an overflow can fail here.
                 let n: u64 = text.parse().map_err(|_| Error::PageSizeInvalid)?;
                 if n > Self::MAX_N {
                     return Err(Error::PageSizeInvalid);
@@ -81,7 +82,7 @@ impl Query<'_> {
     pub(crate) fn artifact_type(&self) -> Result<Option<MediaType>, Error> {
         self.first("artifactType")
             .filter(|text| !text.is_empty())
-            // A plus sign that was sent as it is reads as a space; media types are full of the one and without the other.
+            // An unescaped plus sign is decoded as a space. Media types contain plus signs and no spaces.
             .map(|text| text.replace(' ', "+").parse())
             .transpose()
             .map_err(|_| Error::QueryInvalid("artifactType must be a media type"))
@@ -108,7 +109,7 @@ impl Query<'_> {
             let digest = digest.parse()?;
             let from = match self.first("from").filter(|from| !from.is_empty()) {
                 None => MountSource::Anywhere,
-                // A refused mount must open a session: some clients give the push up otherwise.
+                // A refused mount must open a session, because some clients abort the push otherwise.
                 Some(from) => from.parse().map_or(MountSource::Nowhere, MountSource::Repository),
             };
             return Ok(OpenUpload::Mount { digest, from });

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// How many bytes a name may have.
+/// The maximum length of a name, in bytes.
 const MAX_LEN: usize = 64;
 
 /// The name of the region that an instance belongs to: `[a-z0-9]+(-[a-z0-9]+)*`, at most 64 bytes.
@@ -13,13 +13,13 @@ const MAX_LEN: usize = 64;
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct RegionName(String);
 
-/// The text is not the name of a region.
+/// The text is not a valid region name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("expected lower-case letters and digits, with single hyphens between them, at most 64 characters")]
 pub struct RegionNameError;
 
 impl RegionName {
-    /// The home region, which is the only one of a registry that says nothing of regions.
+    /// The home region: the default, and the only region of a registry without a configured region.
     pub const HOME: &'static str = "home";
 
     /// The name.
@@ -28,8 +28,9 @@ impl RegionName {
         &self.0
     }
 
-    /// The name as it goes into the signature of upload tokens. The home region's is empty there: tokens were signed so
-    /// before regions had names, and they stay valid, also on instances of that time. No other region's is empty.
+    /// The name as it is part of the signature of upload tokens. The home region is signed as an empty name, because
+    /// older versions signed all tokens so. Such tokens stay valid, and older instances accept new tokens of the home
+    /// region. No other region has an empty name.
     pub(crate) fn signed(&self) -> &str {
         if self.0 == Self::HOME { "" } else { &self.0 }
     }

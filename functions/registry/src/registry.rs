@@ -1,4 +1,4 @@
-//! A registry over its stores. How it answers a request is in `dispatch`.
+//! A registry and its stores. The module `dispatch` answers its requests.
 
 use std::sync::{Arc, OnceLock};
 
@@ -15,19 +15,19 @@ use crate::store::sessions::SigningKey;
 use crate::stores::Stores;
 use crate::token::TokenKeys;
 
-/// A registry. Several instances over the same stores are one registry.
+/// A registry. Several instances over the same stores act as one registry.
 pub struct Registry {
     pub(crate) stores: Stores,
     pub(crate) authenticator: Arc<dyn Authenticator>,
     pub(crate) environment: Arc<dyn Environment>,
     pub(crate) memory: Arc<dyn MemoryBudget>,
     pub(crate) settings: Settings,
-    /// Read when they are needed first, so that a registry opens while its stores cannot be reached.
+    /// Read on first use, so that a registry can start while its stores are unavailable.
     tokens: OnceLock<TokenKeys>,
 }
 
 impl Registry {
-    /// A registry over `stores`. Asks nothing of them yet; see [`Registry::prepare`].
+    /// Makes a registry over `stores`, without calling them; see [`Registry::prepare`].
     pub fn new(
         stores: Stores,
         authenticator: Arc<dyn Authenticator>,
@@ -45,7 +45,7 @@ impl Registry {
         }
     }
 
-    /// A registry over `stores`, prepared.
+    /// Makes a registry over `stores` and prepares it.
     pub async fn open(
         stores: Stores,
         authenticator: Arc<dyn Authenticator>,
@@ -58,14 +58,14 @@ impl Registry {
         Ok(registry)
     }
 
-    /// Reads the keys that sign upload tokens, making the first one if there is none; scans nothing. Without this, the
-    /// first request for an upload does so.
+    /// Reads the keys that sign upload tokens, and creates the first key if there is none. Scans nothing. Without this
+    /// call, the first request for an upload does it.
     pub async fn prepare(&self) -> Result<(), StoreError> {
         self.tokens().await.map(drop)
     }
 
-    /// The keys that sign upload tokens. The first request that needs them reads them. Requests that do so at the same time
-    /// read the same ones, since a store keeps one first key.
+    /// The keys that sign upload tokens, read on first use. Requests that read them at the same time get the same keys,
+    /// since a store keeps only one first key.
     pub(crate) async fn tokens(&self) -> Result<&TokenKeys, StoreError> {
         if let Some(tokens) = self.tokens.get() {
             return Ok(tokens);
@@ -74,7 +74,7 @@ impl Registry {
         let mut secret = [0; 32];
         environment.random(&mut secret);
         let cx = context(environment, ClientKey::INTERNAL, self.settings.limits.store_ms);
-        // 31 bits, so that every store can keep the id as a signed number.
+        // 31 bits, so that every store can keep the id as a signed 32-bit number.
         let id = u32::try_from(random_u64(environment) >> 33).unwrap_or(0);
         let candidate = SigningKey {
             id,
@@ -90,8 +90,8 @@ impl Registry {
         Ok(self.tokens.get_or_init(|| TokenKeys::new(&self.settings.region, keys)))
     }
 
-    /// The answer to a request that this registry's [`HostPolicy`](crate::HostPolicy) refuses; `None`: it refuses nothing.
-    /// For a shell that answers some requests itself; [`Self::handle`] checks the others.
+    /// The response to a request that this registry's [`HostPolicy`] refuses, and `None` for all other requests. A
+    /// shell calls it for responses of its own that not everyone may read. [`Self::handle`] checks its requests itself.
     #[must_use]
     pub fn refuse(&self, head: &http::request::Parts) -> Option<Response<ResponseBody>> {
         self.settings.hosts.refuse(head)

@@ -1,4 +1,4 @@
-//! Small pieces of which answers are made.
+//! Helpers that build responses.
 
 use std::fmt::Write as _;
 
@@ -15,17 +15,17 @@ const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
 pub(crate) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
-/// What a digest names never changes; but a shared cache must not hand it to those who may not pull it.
+/// Content under a digest never changes. `private`: a shared cache must not serve it to clients that may not pull it.
 pub(crate) const IMMUTABLE: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
 
-/// An answer without a body.
+/// A response without a body.
 pub(crate) fn empty(status: StatusCode) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::empty());
     *response.status_mut() = status;
     response
 }
 
-/// 200 with a body of a known type.
+/// 200, with a body of a known type.
 pub(crate) fn json(content_type: &'static str, body: Bytes) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::full(body));
     response
@@ -34,7 +34,7 @@ pub(crate) fn json(content_type: &'static str, body: Bytes) -> Response<Response
     response
 }
 
-/// 201: content is stored, and this is where it can be read and what it hashes to.
+/// 201, with the path and the digest of the stored content.
 pub(crate) fn created(repository: &RepositoryName, kind: &str, digest: &Digest) -> Response<ResponseBody> {
     let mut response = empty(StatusCode::CREATED);
     let headers = response.headers_mut();
@@ -43,9 +43,9 @@ pub(crate) fn created(repository: &RepositoryName, kind: &str, digest: &Digest) 
     response
 }
 
-/// Digest and entity tag of content.
+/// Sets the digest and the entity tag of content.
 pub(crate) fn identify_content(headers: &mut HeaderMap, digest: &Digest) {
-    // For all that such an answer has, so that it does not grow step by step.
+    // Enough for all headers of such a response, so that the map does not grow step by step.
     headers.reserve(8);
     let tag = Bytes::from(format!("\"{digest}\""));
     let text = tag.slice(1..tag.len() - 1);
@@ -56,8 +56,8 @@ pub(crate) fn identify_content(headers: &mut HeaderMap, digest: &Digest) {
     }
 }
 
-/// Sets a header. What cannot stand in one is left out: every value here is made of names that were parsed, so that
-/// this does not happen.
+/// Sets a header. A value that is not a valid header value is left out. This does not happen, since every value here is
+/// made of parsed names.
 pub(crate) fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
@@ -79,7 +79,7 @@ pub(crate) fn link_next(headers: &mut HeaderMap, path: &str, limit: usize, last:
     insert(headers, LINK, &target);
 }
 
-/// Where an upload stands, told with every answer about it so that a client can go on from there.
+/// The state of an upload. Every response about an upload contains it, so that a client can continue from there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UploadPosition {
     pub(crate) location: HeaderValue,
@@ -95,13 +95,13 @@ impl UploadPosition {
     }
 }
 
-/// An answer with what every answer has.
+/// Adds the headers that every response has.
 pub(crate) fn complete(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
     let headers = response.headers_mut();
     headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
-    // Whatever somebody has pushed is shown as what it is said to be, and not as a page that runs here.
+    // A browser must show pushed content with its declared type, and must not run it as a page.
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    // What says nothing of caches would be kept by some of them, errors included, and a push must be seen at once.
+    // Some caches keep responses that do not mention caching, errors included. A push must be visible at once.
     headers
         .entry(CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
@@ -109,7 +109,7 @@ pub(crate) fn complete(mut response: Response<ResponseBody>) -> Response<Respons
     response
 }
 
-/// Every answer says how long it is. 204 and 304 have no length (RFC 9110, 8.6).
+/// Every response has a length, but for 204 and 304 (RFC 9110, 8.6).
 fn complete_length(response: &mut Response<ResponseBody>) {
     use http_body::Body as _;
     let status = response.status();

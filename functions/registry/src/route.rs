@@ -1,11 +1,11 @@
-//! From method, path and query to a [`Route`]: everything that a request line says, parsed once.
+//! Parses the method, the path and the query of a request into a [`Route`], once.
 //!
-//! A path is read from its end, because a repository's name may itself hold the words `blobs`, `manifests`, `tags`,
-//! `uploads` and `referrers`.
+//! A path is read from its end, because a repository's name may itself contain `blobs`, `manifests`, `tags`, `uploads`
+//! and `referrers` as components.
 //!
-//! `%2F` is read as `/` first, because some clients encode the whole repository name (Portainer). Then the path is
-//! split, and each segment is percent-decoded once. Every check comes after that, so a decoded dot or backslash never
-//! changes what a path means, and text that was encoded twice is still encoded when it is checked.
+//! `%2F` is decoded as `/` first, because some clients encode the whole repository name (Portainer). Then the path is
+//! split, and each segment is percent-decoded once. All checks come after that. So a decoded dot or backslash never
+//! changes the meaning of a path, and text that was encoded twice is still encoded when it is checked.
 
 use std::borrow::Cow;
 use std::str::FromStr as _;
@@ -21,18 +21,17 @@ use crate::query::{OpenUpload, PageRequest, Query};
 
 macro_rules! endpoints {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// The endpoints of the specification, as names for logs, counters and tables of tests.
+        /// The endpoints of the specification, as names for logs, metrics and tables of tests.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         pub enum Endpoint { $($(#[$doc])* $name,)* }
 
         impl Endpoint {
-            /// Every endpoint there is.
+            /// All endpoints.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// The endpoint that a request names by its method and its path, without performing anything: for a shell that
-            /// counts or logs a request which the registry does not answer. `None`: there is no such endpoint, or it has
-            /// no such method. What the rest of the request says, and whether a digest in the path is one, is not looked
-            /// at.
+            /// The endpoint of a request, by its method and path, without performing the request. For a shell that
+            /// counts or logs requests which the registry does not answer. `None`: there is no such endpoint, or it
+            /// does not have this method. The rest of the request is not checked, and neither is a digest in the path.
             #[must_use]
             pub fn of(head: &Parts) -> Option<Self> {
                 let path = decode_slashes(head.uri.path());
@@ -40,7 +39,7 @@ macro_rules! endpoints {
                 Resource::parse(&segments).ok()?.endpoint(&head.method).ok()
             }
 
-            /// A short stable name.
+            /// A short stable name of the endpoint.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => stringify!($name),)* }
@@ -78,11 +77,11 @@ endpoints! {
     GetUpload,
     /// end-14
     CancelUpload,
-    /// The list of repositories, of Docker's API.
+    /// The list of repositories, as in Docker's API.
     ListRepositories,
 }
 
-/// A request line, understood. GET and HEAD are one route: a HEAD is a GET whose answer has no body.
+/// A parsed request line. GET and HEAD have the same route: the response to a HEAD has no body.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Route {
     Home,
@@ -144,7 +143,7 @@ pub(crate) enum Route {
     },
 }
 
-/// What a path names, before the method decides what is done with it.
+/// The resource of a path. The method decides what is done with it.
 enum Resource<'a> {
     Home,
     Base,
@@ -259,7 +258,7 @@ impl<'a> Resource<'a> {
         };
         match rest {
             [] | [""] => Ok(Self::Base),
-            // A slash at the end of a list changes nothing: distribution v3 redirects it to the list.
+            // A slash at the end of a list is ignored; distribution v3 redirects such a path to the list.
             ["_catalog"] | ["_catalog", ""] => Ok(Self::Repositories),
             [name @ .., "blobs", "uploads", ""] | [name @ .., "blobs", "uploads"] => {
                 Ok(Self::Uploads(repository(name)?))
@@ -273,7 +272,7 @@ impl<'a> Resource<'a> {
         }
     }
 
-    /// What a method does with it.
+    /// The endpoint for a method on this resource.
     fn endpoint(&self, method: &Method) -> Result<Endpoint, Error> {
         let read = *method == Method::GET || *method == Method::HEAD;
         match self {
@@ -320,7 +319,7 @@ fn segments(path: &str) -> Option<Vec<Cow<'_, str>>> {
         .collect()
 }
 
-/// The path with every `%2F` as the slash that it stands for.
+/// The path with every `%2F` replaced by `/`.
 fn decode_slashes(path: &str) -> Cow<'_, str> {
     if path.contains('%') {
         Cow::Owned(path.replace("%2F", "/").replace("%2f", "/"))
@@ -329,8 +328,8 @@ fn decode_slashes(path: &str) -> Cow<'_, str> {
     }
 }
 
-/// A reference to something that may exist. `None` for text that cannot be a tag: then nothing has that name, which is
-/// a 404 to a reader; a malformed digest is a 400 to everyone.
+/// A reference to something that may exist. `None` for text that cannot be a tag: no tag has that name, so a read of it
+/// is a 404. A malformed digest is a 400 for every request.
 fn existing_reference(text: &str) -> Result<Option<Reference>, Error> {
     if text.contains(':') {
         return Ok(Some(Reference::Digest(text.parse()?)));
@@ -365,9 +364,9 @@ mod tests {
         Some((route.endpoint(), name))
     }
 
-    /// A path is read from its end: what stands before the last words of the protocol is the name.
+    /// A path is read from its end: the part before the last words of the protocol is the name.
     #[test]
-    fn names_that_look_like_paths() {
+    fn repository_names_that_look_like_paths() {
         let digest = Digest::of(Algorithm::Sha256, b"");
         for (method, target, expected, name) in [
             (
@@ -469,13 +468,13 @@ mod tests {
         Endpoint::of(&request.into_parts().0)
     }
 
-    /// Every endpoint is told by method and path alone, and is what the whole request line is parsed as; where that is
-    /// refused for its query or its digest, the endpoint is the one that refuses it.
+    /// Method and path alone determine the endpoint, and it is the endpoint of the parsed request line. If the request
+    /// line is refused for its query or its digest, the endpoint is the one that refuses it.
     #[test]
     fn the_endpoint_of_a_head() {
         let digest = Digest::of(Algorithm::Sha256, b"");
         let all = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY"];
-        let mut met = std::collections::BTreeSet::new();
+        let mut found_endpoints = std::collections::BTreeSet::new();
         for (target, expected) in [
             ("/", [("GET", Endpoint::Home), ("HEAD", Endpoint::Home)].as_slice()),
             ("/v2/", &[("GET", Endpoint::Base), ("HEAD", Endpoint::Base)]),
@@ -533,10 +532,10 @@ mod tests {
                 assert_eq!(endpoint_of(method, target), expected, "{method} {target}");
                 let parsed = endpoint(method, target).map(|(endpoint, _)| endpoint);
                 assert_eq!(parsed, expected, "{method} {target}");
-                met.extend(expected);
+                found_endpoints.extend(expected);
             }
         }
-        assert_eq!(met.len(), Endpoint::ALL.len(), "every endpoint is met");
+        assert_eq!(found_endpoints.len(), Endpoint::ALL.len(), "every endpoint is found");
         for (method, target, expected) in [
             ("GET", "/v2/_catalog?n=x", Endpoint::ListRepositories),
             ("GET", "/v2/a/blobs/sha256:0", Endpoint::GetBlob),

@@ -8,18 +8,18 @@ use crate::limits::Limits;
 use crate::region::RegionName;
 use crate::sparse::Sparse;
 
-/// The settings of a registry, which an operator may choose.
+/// The settings that an operator may choose.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Every bound.
+    /// The limits.
     pub limits: Limits,
-    /// Whether manifests may refer to content that their repository does not have.
+    /// Whether manifests may refer to absent content.
     pub sparse: Sparse,
-    /// Whether a pull of a blob is redirected to the object store.
+    /// How clients receive blobs: by redirect or through the registry.
     pub delivery: Arc<dyn DeliveryPolicy>,
-    /// At which host names the registry answers.
+    /// The host names at which the registry answers.
     pub hosts: HostPolicy,
-    /// The region that this instance belongs to; upload tokens of another one are not accepted.
+    /// The region of this instance. Upload tokens of other regions are not accepted.
     pub region: RegionName,
 }
 

@@ -7,17 +7,17 @@ use oci::{Digest, Manifest, Role};
 /// Whether a manifest may refer to content that its repository does not have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Sparse {
-    /// Everything but subjects and non-distributable layers must be present.
+    /// Everything must be present, except subjects and non-distributable layers.
     #[default]
     Refuse,
-    /// An index may name manifests that are absent, as after a copy of one platform.
+    /// An index may refer to absent manifests, as after a copy of one platform.
     Indexes,
-    /// Nothing needs to be present.
+    /// Everything may be absent.
     Allow,
 }
 
 impl Sparse {
-    /// Which digests must be present under this policy, and which are only noted.
+    /// The digests that must be present under this policy, and the digests that are only recorded as references.
     pub(crate) fn references(self, manifest: &Manifest) -> (BTreeSet<Digest>, BTreeSet<Digest>) {
         let (mut required, mut excepted) = (BTreeSet::new(), BTreeSet::new());
         for entry in &manifest.references {
@@ -30,7 +30,7 @@ impl Sparse {
             let set = if must_exist { &mut required } else { &mut excepted };
             set.insert(entry.descriptor.digest);
         }
-        // A digest may be named twice; once required is required.
+        // A manifest may refer to a digest twice. One required reference makes the digest required.
         let excepted = excepted.difference(&required).copied().collect();
         (required, excepted)
     }

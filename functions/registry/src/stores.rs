@@ -1,4 +1,4 @@
-//! Where a registry keeps things.
+//! The stores of a registry.
 
 use std::sync::Arc;
 
@@ -8,16 +8,16 @@ use crate::store::metadata::MetadataStore;
 use crate::store::records::RecordStore;
 use crate::store::sessions::SessionStore;
 
-/// The stores of a registry. The first three serve requests; all five are for the work of an operator.
+/// The stores of a registry. The first three serve requests. Collection, check, export and import use all five.
 #[derive(Clone)]
 pub struct Stores {
     /// Blobs.
     pub blobs: Arc<dyn BlobStore>,
     /// Metadata: links, manifests, tags.
     pub metadata: Arc<dyn MetadataStore>,
-    /// Uploads in progress.
+    /// Upload sessions.
     pub sessions: Arc<dyn SessionStore>,
-    /// Collection over metadata and uploads.
+    /// Collection of unreferenced metadata and expired sessions.
     pub collection: Arc<dyn CollectionStore>,
     /// The metadata as records.
     pub records: Arc<dyn RecordStore>,

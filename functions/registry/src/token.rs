@@ -1,7 +1,8 @@
-//! Upload tokens: the signed authority in an upload's `Location`.
+//! Upload tokens: the signed authority in the `Location` of an upload.
 //!
-//! Some clients send no credentials to that URL, so the token itself says who may do what there, and until when. It is
-//! bound to repository, session, region, key and principal, and is authenticated before anything in it is decoded.
+//! Some clients send no credentials to that URL, so the token itself states the principal, the permission and the
+//! expiry. It is bound to repository, session, region, key and principal. It is authenticated before anything in it is
+//! decoded.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -18,23 +19,24 @@ const VERSION: u8 = 1;
 const MAC_LEN: usize = 32;
 /// Version, key id, expiry, session, algorithm.
 const FIXED_LEN: usize = 1 + 4 + 8 + 16 + 1;
-/// The longest token that is looked at, in characters: a principal's name has an upper bound too.
+/// The maximum length of a token in characters; longer ones are refused unread. A principal's name has a maximum length
+/// too.
 const MAX_LEN: usize = 6144;
 
-/// What an upload token says.
+/// The content of an upload token.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct UploadToken {
-    /// The session's row.
+    /// The key of the session's row.
     pub(crate) session: SessionKey,
-    /// How its bytes are hashed as they arrive.
+    /// The algorithm that hashes the upload's bytes while they arrive.
     pub(crate) algorithm: Algorithm,
-    /// Who opened it.
+    /// The principal that opened the upload.
     pub(crate) principal: Principal,
 }
 
 /// Signs and verifies upload tokens of one region.
 pub(crate) struct TokenKeys {
-    /// As [`RegionName::signed`] tells.
+    /// The region, as [`RegionName::signed`] returns it.
     region: String,
     /// Newest first; never empty.
     keys: Vec<SigningKey>,
@@ -48,7 +50,7 @@ impl TokenKeys {
         }
     }
 
-    /// The token as it stands in a path: url-safe characters only.
+    /// The token as text for a path: URL-safe characters only.
     pub(crate) fn sign(&self, repository: &RepositoryName, token: &UploadToken) -> Option<String> {
         let key = self.keys.first()?;
         let principal = match token.principal.kind() {
@@ -70,14 +72,15 @@ impl TokenKeys {
         Some(URL_SAFE_NO_PAD.encode(bytes))
     }
 
-    /// What `text` says, if it was signed here for `repository` and has not expired.
+    /// The content of `text`, if it was signed here for `repository` and has not expired.
     pub(crate) fn verify(&self, repository: &RepositoryName, text: &str, now: Timestamp) -> Option<UploadToken> {
         if text.len() > MAX_LEN {
             return None;
         }
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         let (signed, mac) = bytes.split_at_checked(bytes.len().checked_sub(MAC_LEN)?)?;
-        // The key's id is read before the signature is checked, because it names the key; it selects, and nothing else.
+        // The key's id is read before the signature is checked, because it selects the key. It is used for nothing
+        // else.
         let id = u32::from_be_bytes(signed.get(1..5)?.try_into().ok()?);
         let key = self.keys.iter().find(|key| key.id == id)?;
         self.mac(key, repository, signed)?.verify_slice(mac).ok()?;
@@ -103,7 +106,7 @@ impl TokenKeys {
             },
             principal: match principal {
                 "" => Principal::ANONYMOUS,
-                // Every token has one spelling: its text is not a second one of an anonymous principal.
+                // Every token has one spelling: an anonymous principal is not also spelled as its text.
                 text => text
                     .parse()
                     .ok()
@@ -112,7 +115,8 @@ impl TokenKeys {
         })
     }
 
-    /// What is not in the token but bound by it: its purpose, the region, the repository. Lengths keep the parts apart.
+    /// The MAC of a token. It also covers values that are not in the token: its purpose, the region and the repository.
+    /// Length prefixes separate the parts.
     fn mac(&self, key: &SigningKey, repository: &RepositoryName, signed: &[u8]) -> Option<Hmac<Sha256>> {
         let mut mac = Hmac::<Sha256>::new_from_slice(&key.secret).ok()?;
         mac.update(b"roadstead upload token\0");
@@ -165,7 +169,7 @@ mod tests {
         }
     }
 
-    /// Whatever is authenticated, as the holder of a key could make it.
+    /// Signs any bytes, as an owner of a key could.
     fn seal(keys: &TokenKeys, repository: &RepositoryName, signed: &[u8]) -> String {
         let mac = keys.mac(&keys.keys[0], repository, signed).unwrap();
         URL_SAFE_NO_PAD.encode([signed, mac.finalize().into_bytes().as_slice()].concat())
@@ -203,16 +207,16 @@ mod tests {
             ("region", of("there", vec![key(7, 1)]), "a/b", NOW),
             ("secret", of("here", vec![key(7, 2)]), "a/b", NOW),
             ("key", of("here", vec![key(8, 1)]), "a/b", NOW),
-            // The parts of what is signed cannot be shifted into each other.
+            // Bytes cannot move from one signed part to another.
             ("region and repository", of("herea", vec![key(7, 1)]), "b", NOW),
         ] {
             assert_eq!(keys.verify(&name(repository), &text, now), None, "{what}");
         }
     }
 
-    /// Before regions had names all tokens were signed with the empty one. They stay valid at home, and nowhere else.
+    /// Before regions had names, all tokens were signed with an empty region. They stay valid in the home region only.
     #[test]
-    fn tokens_of_the_time_before_regions_are_of_the_home_region() {
+    fn tokens_without_a_region_are_of_the_home_region() {
         let unnamed = TokenKeys {
             region: String::new(),
             keys: vec![key(7, 1)],
@@ -228,7 +232,7 @@ mod tests {
 
     /// The bytes of a token that was issued by an earlier version.
     #[test]
-    fn the_form_of_tokens_stays() {
+    fn the_format_of_tokens_does_not_change() {
         let home = TokenKeys::new(&RegionName::default(), vec![key(7, 1)]);
         for (principal, text) in [
             (
@@ -269,7 +273,7 @@ mod tests {
         }
     }
 
-    /// A signature is no excuse for what a later version may have meant.
+    /// A valid signature does not make an unknown version acceptable: a later version may give it another meaning.
     #[test]
     fn unknown_versions_and_algorithms_are_refused() {
         let text = keys()
@@ -282,9 +286,9 @@ mod tests {
                 .verify(&name("a"), &seal(&keys(), &name("a"), signed), NOW)
                 .is_some()
         );
-        for (place, value) in [(0, 0), (0, 2), (FIXED_LEN - 1, 2), (FIXED_LEN - 1, 255)] {
+        for (offset, value) in [(0, 0), (0, 2), (FIXED_LEN - 1, 2), (FIXED_LEN - 1, 255)] {
             let mut changed = signed.to_vec();
-            changed[place] = value;
+            changed[offset] = value;
             assert_eq!(
                 keys().verify(&name("a"), &seal(&keys(), &name("a"), &changed), NOW),
                 None
@@ -293,7 +297,7 @@ mod tests {
     }
 
     proptest! {
-        /// Nothing that is not signed is taken, whatever it is made of.
+        /// Text without a valid signature is refused, whatever it contains.
         #[test]
         fn any_text(text in "\\PC{0,300}") {
             prop_assert_eq!(keys().verify(&name("a"), &text, NOW), None);
@@ -309,7 +313,7 @@ mod tests {
             prop_assert_eq!(keys().verify(&name("a"), &text, NOW), None);
         }
 
-        /// And what is signed is decoded without a panic, and means what it says or nothing.
+        /// Signed bytes are decoded without a panic, and only their one spelling is accepted.
         #[test]
         fn any_signed_bytes(rest in vec(any::<u8>(), 0..100), version in 0..3_u8) {
             let mut signed = vec![version];

@@ -303,7 +303,8 @@ async fn collection_works_on_a_full_disk() {
     let mut progress = |_: &collection::Report| ControlFlow::Continue(());
     let full = collect(&all, later.clone(), &whole, &mut progress).await.unwrap_err();
     assert!(
-        full.to_string().starts_with("the pass over the names cannot begin: "),
+        full.to_string()
+            .starts_with("the pass over the metadata cannot begin: "),
         "{full}"
     );
     assert!(matches!(full.source, StoreError::Unavailable(_)), "{full}");

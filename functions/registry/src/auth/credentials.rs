@@ -1,4 +1,4 @@
-//! What the `Authorization` header says.
+//! Parses the `Authorization` header.
 
 use std::fmt;
 
@@ -7,30 +7,30 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
 
-/// What the `Authorization` header says.
+/// The content of the `Authorization` header.
 #[derive(Clone)]
 pub enum Credentials {
-    /// There is none.
+    /// The request has no such header.
     Absent,
     /// RFC 7617.
     Basic {
-        /// The user's name: not empty, without a colon or control characters.
+        /// The user's name: not empty, without colons or control characters.
         user: String,
-        /// The password; may be empty, may hold colons.
+        /// The password. It may be empty, and may contain colons.
         password: String,
     },
     /// RFC 6750, 2.1.
     Bearer {
-        /// The token; its characters are those of a `b64token`.
+        /// The token; it has only characters of a `b64token`.
         token: String,
     },
-    /// There is one that cannot be read, or of another scheme.
+    /// The header is invalid, or has another scheme.
     Unreadable,
 }
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A password or a token must not reach a log through a derived Debug.
+        // A derived Debug could write a password or a token to a log.
         f.write_str(match self {
             Self::Absent => "Absent",
             Self::Basic { .. } => "Basic",
@@ -41,14 +41,14 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// The longest user name and password, in bytes, that are looked at.
+    /// The maximum length of user name and password in their encoded form, in bytes. Longer ones are unreadable.
     pub const MAX_LEN: usize = 4096;
 
-    /// The longest token, in bytes, that is looked at: ID tokens of some issuers have several kilobytes.
+    /// The maximum length of a token, in bytes. ID tokens of some issuers have several kilobytes.
     pub const MAX_TOKEN_LEN: usize = 8192;
 
-    /// Reads the `Authorization` header. Two of them are as good as an unreadable one: which of them was meant cannot
-    /// be known.
+    /// Reads the `Authorization` header. Two such headers are unreadable, because it is unknown which of them the
+    /// client means.
     #[must_use]
     pub fn from_headers(headers: &http::HeaderMap) -> Self {
         let mut values = headers.get_all(AUTHORIZATION).iter();
@@ -88,7 +88,7 @@ impl Credentials {
         let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
         let (user, password) = decoded.split_once(':')?;
         if user.is_empty() && password.is_empty() {
-            // What clients send that were told to authenticate and have nothing to do it with.
+            // Some clients send this when they are asked for credentials and have none.
             return Some(Self::Absent);
         }
         if user.is_empty() || user.chars().any(char::is_control) {
@@ -167,7 +167,7 @@ mod tests {
         }
     }
 
-    /// Which of two was meant cannot be known.
+    /// It is unknown which of the two the client means.
     #[test]
     fn two_lines_are_unreadable() {
         assert_eq!(read(&[&basic("a:b"), &basic("a:b")]), None);
@@ -208,9 +208,9 @@ mod tests {
         assert!(read(&[&basic(&format!("a:{longest}x"))]).is_none());
     }
 
-    /// No user's name can be taken for nobody's.
+    /// No user can have the text of the anonymous principal.
     #[test]
-    fn nobody_has_a_name_that_no_user_has() {
+    fn the_anonymous_principal_has_a_name_that_no_user_can_have() {
         assert_eq!(read(&[&basic(&format!("{}:x", Principal::ANONYMOUS))]), None);
     }
 }

@@ -1,10 +1,10 @@
-//! Who sent a request, as a value and as a text.
+//! Principals, as values and as texts.
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// How many bytes the name of an account may have.
+/// The maximum length of an account's name, in bytes.
 const MAX_ACCOUNT: usize = 64;
 
 /// The kinds of principals.
@@ -12,15 +12,15 @@ const MAX_ACCOUNT: usize = 64;
 pub enum PrincipalKind {
     /// A client that sent no credentials.
     Anonymous,
-    /// A person's account.
+    /// The account of a person.
     User,
-    /// A machine's account.
+    /// The account of a machine.
     Robot,
-    /// A job that an issuer of ID tokens vouches for.
+    /// A job with an ID token of a trusted issuer.
     Workload,
 }
 
-/// Who sent a request. Cloning is cheap.
+/// The principal of a request. Cloning is cheap.
 ///
 /// A principal has one text, which is the same in upload tokens (there an anonymous one is empty), histories and logs:
 ///
@@ -51,7 +51,7 @@ struct Named {
     text: Arc<str>,
 }
 
-/// The text is not that of a principal, or the name cannot be one's.
+/// The text is not that of a principal, or the name is not valid.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("not the name of a user, a robot or a workload")]
 pub struct PrincipalError;
@@ -64,9 +64,9 @@ impl Principal {
     /// A client that sent no credentials.
     pub const ANONYMOUS: Self = Self(None);
 
-    /// The user of this name.
+    /// The user with this name.
     pub fn user(name: &str) -> Result<Self, PrincipalError> {
-        // A name with a colon would be the text of another kind.
+        // A name with a colon could be the text of a principal of another kind.
         if is_text(name) && !name.contains(':') {
             Ok(Self::named(PrincipalKind::User, name.into()))
         } else {
@@ -83,7 +83,7 @@ impl Principal {
         }
     }
 
-    /// The workload that the policy's rule `rule` accepts under `name`.
+    /// The workload that the rule `rule` of the policy accepts under `name`.
     pub fn workload(rule: &str, name: &str) -> Result<Self, PrincipalError> {
         if is_text(rule) && !rule.contains(':') && is_text(name) {
             let text = format!("{WORKLOAD}{rule}:{name}");
@@ -97,13 +97,13 @@ impl Principal {
         Self(Some(Named { kind, text }))
     }
 
-    /// What kind of principal it is.
+    /// The kind of the principal.
     #[must_use]
     pub fn kind(&self) -> PrincipalKind {
         self.0.as_ref().map_or(PrincipalKind::Anonymous, |named| named.kind)
     }
 
-    /// Whether it sent no credentials.
+    /// Whether the client sent no credentials.
     #[must_use]
     pub fn is_anonymous(&self) -> bool {
         self.0.is_none()
@@ -163,12 +163,12 @@ impl FromStr for Principal {
     }
 }
 
-/// Text that can stand in a line of a log.
+/// Whether the text may be part of a log line: it is not empty and has no control characters.
 fn is_text(text: &str) -> bool {
     !text.is_empty() && !text.chars().any(char::is_control)
 }
 
-/// Whether accounts may have this name: `[a-z0-9]+([._-][a-z0-9]+)*`.
+/// Whether an account may have this name: `[a-z0-9]+([._-][a-z0-9]+)*`.
 fn is_account(name: &str) -> bool {
     let is_run = |run: &str| {
         !run.is_empty()
@@ -204,7 +204,7 @@ mod tests {
                 None,
                 Some("alice"),
             ),
-            // Names of htpasswd files are wider than those of accounts.
+            // The names in htpasswd files may have more characters than the names of accounts.
             (
                 Principal::user("\u{c9} \u{1f980}/@").unwrap(),
                 "\u{c9} \u{1f980}/@".to_owned(),
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_are_of_nobody() {
+    fn other_texts_are_not_principals() {
         for text in [
             "",
             ":",
@@ -297,7 +297,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is read is written as it was.
+        /// A parsed principal has the text that it was parsed from.
         #[test]
         fn any_text(text in "(|:|robot:|workload:|workload:[a-z]:)\\PC{0,40}") {
             if let Ok(principal) = text.parse::<Principal>() {

@@ -1,4 +1,4 @@
-//! What an identity may do at most: some actions in some repositories.
+//! The scope of an identity: some actions in some repositories.
 
 use oci::RepositoryName;
 
@@ -23,12 +23,12 @@ impl Actions {
     /// Every action.
     pub const ALL: Self = Self::of(&[ActionKind::Pull, ActionKind::Push, ActionKind::Delete, ActionKind::List]);
 
-    /// These actions.
+    /// The set of these actions.
     #[must_use]
     pub const fn of(kinds: &[ActionKind]) -> Self {
         let mut bits = 0;
         let mut next = 0;
-        // A `for` cannot run in a constant.
+        // A constant function cannot use `for`.
         while next < kinds.len() {
             bits |= Self::bit(kinds[next]);
             next += 1;
@@ -36,7 +36,7 @@ impl Actions {
         Self(bits)
     }
 
-    /// Whether the action is one of these.
+    /// Whether the set contains the action.
     #[must_use]
     pub const fn contains(self, kind: ActionKind) -> bool {
         self.0 & Self::bit(kind) != 0
@@ -55,14 +55,14 @@ impl Actions {
 /// A set of repositories.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Repositories {
-    /// Every repository, also one that does not exist yet.
+    /// Every repository, including repositories that do not exist yet.
     All,
-    /// This one.
+    /// One repository.
     One(RepositoryName),
 }
 
 impl Repositories {
-    /// Whether the repository is one of these.
+    /// Whether the set contains the repository.
     #[must_use]
     pub fn contains(&self, repository: &RepositoryName) -> bool {
         match self {
@@ -72,7 +72,7 @@ impl Repositories {
     }
 }
 
-/// The most that an identity may do: each of some actions in each of some repositories.
+/// The most that an identity may do: each of these actions in each of these repositories.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Scope {
     repositories: Repositories,
@@ -83,7 +83,7 @@ impl Scope {
     /// Every action in every repository.
     pub const EVERYTHING: Self = Self::new(Repositories::All, Actions::ALL);
 
-    /// Pulls and lists of every repository.
+    /// Pull from every repository, and list it in the catalog.
     pub const PULL_ONLY: Self = Self::new(Repositories::All, Actions::of(&[ActionKind::Pull, ActionKind::List]));
 
     /// These actions in these repositories.
@@ -92,19 +92,19 @@ impl Scope {
         Self { repositories, actions }
     }
 
-    /// Pushes to one repository: what a signed upload token grants to its holder.
+    /// Pushes to one repository: the scope of a signed upload token.
     #[must_use]
     pub fn upload(repository: RepositoryName) -> Self {
         Self::new(Repositories::One(repository), Actions::of(&[ActionKind::Push]))
     }
 
-    /// Whether it covers an action in a repository.
+    /// Whether the scope allows an action in a repository.
     #[must_use]
     pub fn covers(&self, action: ActionKind, repository: &RepositoryName) -> bool {
         self.actions.contains(action) && self.repositories.contains(repository)
     }
 
-    /// Whether it covers everything.
+    /// Whether the scope allows every action in every repository.
     #[must_use]
     pub fn is_everything(&self) -> bool {
         *self == Self::EVERYTHING

@@ -1,11 +1,11 @@
-//! Whether that for which memory is held arrives fast enough.
+//! Whether bytes arrive fast enough to keep their memory.
 
 use super::Grant;
 
-/// Measures how fast bytes arrive for which memory is held, so that slow ones can give way while others wait.
+/// Measures how fast bytes arrive for which memory was granted, so that slow ones release it while others wait.
 ///
-/// It has no clock: its holder tells the time, in milliseconds since whatever it likes. While it waits for its client it
-/// looks at the times that [`ArrivalRate::next_look`] names.
+/// It has no clock. The caller passes the time, in milliseconds since any fixed point. While the caller waits for its
+/// client, it calls [`ArrivalRate::look`] at the times that [`ArrivalRate::next_look`] returns.
 #[derive(Clone, Copy, Debug)]
 pub struct ArrivalRate {
     since: u64,
@@ -14,16 +14,16 @@ pub struct ArrivalRate {
 }
 
 impl ArrivalRate {
-    /// While others wait for memory, what arrives at less than so many bytes a second gives way.
+    /// The minimum rate in bytes per second. While others wait for memory, slower requests must release theirs.
     pub const LEAST_RATE: u64 = 16 << 10;
 
-    /// For how many milliseconds a rate is measured at least.
+    /// The minimum duration over which a rate is measured, in milliseconds.
     pub const MEASURED_MS: u64 = 5_000;
 
-    /// After how many milliseconds what arrives too slowly asks again whether it has to give way.
+    /// How often a slow request checks whether it must release its memory, in milliseconds.
     pub const ASK_EVERY_MS: u64 = 500;
 
-    /// For memory that is granted at `now`, when `arrived` bytes had arrived.
+    /// A measurement for memory that is granted at `now`, after `arrived` bytes have arrived.
     #[must_use]
     pub fn new(now: u64, arrived: u64) -> Self {
         Self {
@@ -33,13 +33,13 @@ impl ArrivalRate {
         }
     }
 
-    /// When to look next.
+    /// The time of the next check.
     #[must_use]
     pub fn next_look(&self) -> u64 {
         self.next
     }
 
-    /// Looks, when `arrived` bytes have arrived in all. `true`: the holder of `grant` has to give way.
+    /// Checks the rate, after `arrived` bytes in total. `true`: the caller must drop `grant`.
     #[must_use]
     pub fn look(&mut self, now: u64, arrived: u64, grant: &mut Grant) -> bool {
         if now < self.next {
@@ -84,13 +84,14 @@ mod tests {
         }
     }
 
-    /// What was slow while nobody waited is asked again, and measured from where it fell behind.
+    /// A request that was slow while no other waited is checked again, and measured from the time at which it fell
+    /// behind.
     #[test]
-    fn a_slow_one_is_asked_until_it_catches_up() {
+    fn a_slow_arrival_is_checked_until_it_catches_up() {
         let budget = Budget::new(1, 1);
         let mut grant = budget.try_take(CLIENT, 1).expect("it is free");
         let mut rate = ArrivalRate::new(0, 0);
-        assert!(!rate.look(5_000, 0, &mut grant), "nobody waits");
+        assert!(!rate.look(5_000, 0, &mut grant), "no other request waits");
         assert_eq!(rate.next_look(), 5_500);
         let mut waiting = Box::pin(budget.take(CLIENT, 1));
         assert!(waiting.as_mut().now_or_never().is_none());

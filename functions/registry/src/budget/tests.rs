@@ -30,7 +30,7 @@ fn one_client_leaves_a_quarter_to_the_next() {
 }
 
 #[test]
-fn who_holds_nothing_may_have_everything() {
+fn a_client_without_grants_may_have_everything() {
     let budget = Budget::new(100, 10);
     let all = budget.try_take(client(1), 1_000).unwrap();
     assert_eq!(all.amount(), 100);
@@ -40,7 +40,7 @@ fn who_holds_nothing_may_have_everything() {
 }
 
 #[test]
-fn who_holds_least_is_served_first() {
+fn the_client_with_the_fewest_units_is_served_first() {
     let budget = Budget::new(4, 10);
     let mut first: Vec<_> = (0..3).map(|_| budget.try_take(client(1), 1).unwrap()).collect();
     let second = budget.try_take(client(2), 1).unwrap();
@@ -61,7 +61,7 @@ fn who_holds_least_is_served_first() {
     assert_eq!((budget.waiting(), budget.free()), (0, 4));
 }
 
-/// Where nobody can hold more than another, as with one unit, a client with a long queue gets every second turn.
+/// If no client can have more than another, as with one unit, a client with a long queue gets every second turn.
 #[test]
 fn clients_take_turns() {
     let budget = Budget::new(1, 100);
@@ -84,8 +84,8 @@ fn clients_take_turns() {
     assert_eq!(order, [true, false, true, false, true, false, false, false]);
 }
 
-/// Two clients that ask for one turn after the other are forgotten in between, and still do not come before one that has
-/// been waiting.
+/// Two clients that ask for one turn after another have no account in between. They still do not come before a client
+/// that has been waiting.
 #[test]
 fn a_client_that_comes_back_waits_its_turn() {
     let budget = Budget::new(1, 100);
@@ -181,12 +181,12 @@ fn grants_are_split_merged_and_shrunk() {
 }
 
 #[test]
-fn who_is_slow_gives_way_only_while_others_wait() {
+fn a_slow_grant_must_end_only_while_others_wait() {
     let budget = Budget::new(12, 10);
     let mut slow: Vec<_> = (0..9).map(|_| budget.try_take(client(1), 1).unwrap()).collect();
     let mut modest = budget.try_take(client(2), 1).unwrap();
     let rest = budget.try_take(client(3), 2).unwrap();
-    assert!(!slow[0].falls_behind(1), "nobody waits");
+    assert!(!slow[0].falls_behind(1), "no other request waits");
     let mut waiting = Box::pin(budget.take(client(4), 2));
     assert!(waiting.as_mut().now_or_never().is_none());
     assert!(!modest.falls_behind(0), "another one holds more and is slow too");
@@ -204,10 +204,10 @@ fn who_is_slow_gives_way_only_while_others_wait() {
     assert!(budget.0.lock().clients.is_empty());
 }
 
-/// One client has as much as it may have and wants more; it is no reason to end the only request of another one, however
-/// slow that is.
+/// One client has as much as it may have, and wants more. That is no reason to end the only request of another client,
+/// however slow that request is.
 #[test]
-fn who_holds_little_does_not_give_way_to_the_queue_of_who_holds_more() {
+fn a_small_grant_does_not_end_for_a_client_with_more() {
     let budget = Budget::new(12, 10);
     let mut fast = budget.try_take(client(1), 9).unwrap();
     let mut slow = budget.try_take(client(2), 1).unwrap();
@@ -218,7 +218,7 @@ fn who_holds_little_does_not_give_way_to_the_queue_of_who_holds_more() {
     fast.catches_up();
     let mut new = Box::pin(budget.take(client(3), 3));
     assert!(new.as_mut().now_or_never().is_none());
-    assert!(slow.falls_behind(0), "who waits holds less");
+    assert!(slow.falls_behind(0), "the waiting client has less");
     drop(new);
     let mut own = Box::pin(budget.take(client(2), 2));
     assert!(own.as_mut().now_or_never().is_none());
@@ -226,23 +226,23 @@ fn who_holds_little_does_not_give_way_to_the_queue_of_who_holds_more() {
 }
 
 proptest! {
-    /// A request that holds some of one budget may wait for another one, as long as all take them in one order: then
-    /// somebody can always go on, whatever they hold and however many they are.
+    /// A request with a grant of one budget may wait for another budget, if all requests take budgets in the same
+    /// order. Then some request can always continue, whatever the grants and however many requests there are.
     #[test]
     fn budgets_that_are_taken_in_order_never_block_each_other(
         wants in proptest::collection::vec((0_u8..4, proptest::array::uniform3(0_u64..9)), 1..60),
     ) {
-        type Holder = (ClientKey, [u64; 3], Vec<Grant>, Option<Pin<Box<Take>>>);
+        type BudgetUser = (ClientKey, [u64; 3], Vec<Grant>, Option<Pin<Box<Take>>>);
         let budgets = [Budget::new(7, 100), Budget::new(8, 100), Budget::new(5, 100)];
-        let mut holders: Vec<Holder> = wants
+        let mut requests: Vec<BudgetUser> = wants
             .iter()
             .map(|(number, amounts)| (client(*number), *amounts, Vec::new(), None))
             .collect();
-        // Everybody asks for as much as possible before anybody gives anything back.
+        // Every request asks for as much as possible before any returns its units.
         let mut rounds = 0;
-        while !holders.is_empty() {
+        while !requests.is_empty() {
             let mut moved = false;
-            for (client, amounts, held, waiting) in &mut holders {
+            for (client, amounts, held, waiting) in &mut requests {
                 while held.len() < budgets.len() {
                     let next = held.len();
                     let take = waiting.get_or_insert_with(|| Box::pin(budgets[next].take(*client, amounts[next])));
@@ -252,22 +252,22 @@ proptest! {
                     moved = true;
                 }
             }
-            let before = holders.len();
+            let before = requests.len();
             // One at a time: the worst order.
-            if let Some(done) = holders.iter().position(|(_, _, held, _)| held.len() == budgets.len()) {
-                holders.swap_remove(done);
+            if let Some(done) = requests.iter().position(|(_, _, held, _)| held.len() == budgets.len()) {
+                requests.swap_remove(done);
             }
-            prop_assert!(moved || holders.len() < before, "{} requests wait for each other", holders.len());
+            prop_assert!(moved || requests.len() < before, "{} requests wait for each other", requests.len());
             rounds += 1;
             prop_assert!(rounds < 1_000);
         }
         prop_assert_eq!(budgets.map(|budget| budget.free()), [7, 8, 5]);
     }
 
-    /// Whatever is asked, withdrawn and given back in whatever order: nothing is granted twice, nothing is lost,
-    /// and nobody waits for what is free.
+    /// Takes, withdrawals and returns in any order: no unit is granted twice, none is lost, and no request waits for
+    /// units that it could have.
     #[test]
-    fn nothing_is_lost(steps in proptest::collection::vec((0_u8..4, 1_u64..6, 0_u8..3), 1..200)) {
+    fn no_unit_is_lost(steps in proptest::collection::vec((0_u8..4, 1_u64..6, 0_u8..3), 1..200)) {
         let budget = Budget::new(12, 5);
         let mut waiting: Vec<Pin<Box<Take>>> = Vec::new();
         let mut held: Vec<Grant> = Vec::new();
@@ -278,7 +278,7 @@ proptest! {
                 2 if !waiting.is_empty() => drop(waiting.swap_remove(usize::from(number) % waiting.len())),
                 _ => {}
             }
-            // Twice: what the first round puts into the queue may push out what was looked at before.
+            // Twice, because the first round may fill the queue and so refuse a request that was checked before.
             for _ in 0..2 {
                 for mut one in std::mem::take(&mut waiting) {
                     match one.as_mut().now_or_never() {

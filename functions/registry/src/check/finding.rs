@@ -5,112 +5,112 @@ use serde::Serialize;
 
 use crate::store::Location;
 
-/// Something that does not agree.
+/// A mismatch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "finding", rename_all = "snake_case")]
 pub enum Finding {
-    /// A repository links a blob whose bytes, by their own record, do not lie there; or there is no such record.
+    /// A link has another location than the record of the blob's object, or there is no such record.
     LinkAstray {
         /// The repository.
         repository: RepositoryName,
         /// The blob.
         digest: Digest,
-        /// Where the link leads.
+        /// The location in the link.
         location: Location,
     },
-    /// A link says another number of bytes than the record of these: a pull would be told the wrong length.
+    /// A link has another size than the record of the blob's object: a pull would get the wrong length.
     LinkResized {
         /// The repository.
         repository: RepositoryName,
         /// The blob.
         digest: Digest,
-        /// By the link, in bytes.
+        /// The size in the link, in bytes.
         recorded: u64,
-        /// By the record of the bytes.
+        /// The size in the record of the object, in bytes.
         found: u64,
     },
-    /// A repository links a blob and is, in this life of the link, not among those who hold its bytes: a collection
-    /// would bury them.
+    /// A link has no back-link with its uid: a collection would delete the blob's object.
     LinkWithoutHolder {
         /// The repository.
         repository: RepositoryName,
         /// The blob.
         digest: Digest,
     },
-    /// There is no object where the bytes of a digest should lie.
+    /// The object of a digest does not exist.
     ObjectMissing {
         /// The digest.
         digest: Digest,
-        /// Where it should lie.
+        /// Its recorded location.
         location: Location,
     },
-    /// An object has another size than its record says.
+    /// An object has another size than its record.
     ObjectResized {
         /// The digest.
         digest: Digest,
         /// The object.
         location: Location,
-        /// By the record, in bytes.
+        /// The size in the record, in bytes.
         recorded: u64,
-        /// In the store, in bytes.
+        /// The size in the blob store, in bytes.
         found: u64,
     },
-    /// Bytes do not hash to the digest under which they are served.
+    /// Bytes do not have the digest under which they are served.
     Corrupt {
-        /// The repository, if the bytes are in a manifest's record; others may have the same manifest whole.
+        /// The repository, if the bytes are in a manifest's record; the same manifest in other repositories may be
+        /// intact.
         #[serde(skip_serializing_if = "Option::is_none")]
         repository: Option<RepositoryName>,
         /// The digest.
         digest: Digest,
-        /// The object; `None`: the record itself, of a manifest.
+        /// The object; `None`: the bytes are in the manifest's record.
         location: Option<Location>,
-        /// What they hash to.
+        /// The digest that the bytes have.
         computed: Digest,
     },
-    /// An object is recorded as missing, and is there, with the right size: it may have been looked for in a wrong place.
-    /// Pulls of it are answered with 404 until one reads it, or a repair takes the record back.
+    /// An object is recorded as missing, and exists, with the right size. For instance, the registry ran with the wrong
+    /// blob store. Pulls of it get 404 until a read finds it, or a repair removes the record.
     RecordedAsMissing {
         /// The digest.
         digest: Digest,
         /// The object.
         location: Location,
     },
-    /// An object is recorded as damaged, by a check that has read it: it is never read again, and its bytes must be pushed.
+    /// An object is recorded as damaged, by a check that has read it. It is never read again, and its bytes must be
+    /// pushed again.
     RecordedAsDamaged {
         /// The digest.
         digest: Digest,
         /// The object.
         location: Location,
     },
-    /// A manifest has its bytes in an object where, by their own record, they do not lie; or there is no such record.
+    /// The record of a large manifest has another location than the record of its object, or there is no such record.
     ManifestAstray {
         /// The repository.
         repository: RepositoryName,
         /// The manifest.
         digest: Digest,
-        /// Where its record leads.
+        /// The location in the manifest's record.
         location: Location,
     },
-    /// A manifest's record says another number of bytes than it has.
+    /// The size in a manifest's record is not the size of the manifest.
     ManifestResized {
         /// The repository.
         repository: RepositoryName,
         /// The manifest.
         digest: Digest,
-        /// By its record, in bytes.
+        /// The size in its record, in bytes.
         recorded: u64,
-        /// In the record, or by the record of the bytes.
+        /// The size of its bytes in the record, or the size in the record of its object.
         found: u64,
     },
-    /// A manifest has its bytes in an object, and is, in this life, not among those who hold them: a collection would
-    /// bury them.
+    /// A large manifest has no back-link with its uid: a collection would delete its object.
     ManifestWithoutHolder {
         /// The repository.
         repository: RepositoryName,
         /// The manifest.
         digest: Digest,
     },
-    /// A manifest's bytes are whole, and would be refused if they were pushed now. What it refers to is not known.
+    /// The bytes of a manifest are intact, but a push of them would be refused now. Its references are unknown.
     ManifestRefused {
         /// The repository.
         repository: RepositoryName,
@@ -119,7 +119,7 @@ pub enum Finding {
         /// Why.
         reason: String,
     },
-    /// A manifest refers to what must be there, and is not.
+    /// A manifest refers to a digest that must be present and is absent.
     ReferenceMissing {
         /// The repository.
         repository: RepositoryName,
@@ -128,7 +128,7 @@ pub enum Finding {
         /// What is missing.
         target: Digest,
     },
-    /// A manifest refers to something that nothing keeps for it: a delete or a collection would remove that.
+    /// A manifest refers to a digest, and the edge is missing: a deletion or a collection could delete the target.
     EdgeMissing {
         /// The repository.
         repository: RepositoryName,
@@ -137,8 +137,8 @@ pub enum Finding {
         /// What it refers to.
         target: Digest,
     },
-    /// A manifest refers to something that its record does not list: an export would not tell of it, and what keeps it
-    /// would outlive the manifest.
+    /// A manifest refers to a digest that is not listed in its record. An export would not contain the reference, and
+    /// its edge would stay when the manifest is deleted.
     ReferenceUnlisted {
         /// The repository.
         repository: RepositoryName,
@@ -147,52 +147,50 @@ pub enum Finding {
         /// What it refers to.
         target: Digest,
     },
-    /// A tag names a manifest that is not there.
+    /// A tag refers to a manifest that does not exist.
     TagDangling {
         /// The repository.
         repository: RepositoryName,
         /// The tag.
         tag: Tag,
-        /// What it names.
+        /// The digest in the tag.
         digest: Digest,
     },
-    /// A tag says something else of its manifest than the manifest's own record: its media type or size.
+    /// A tag has another media type or size than the record of its manifest.
     TagDiffers {
         /// The repository.
         repository: RepositoryName,
         /// The tag.
         tag: Tag,
-        /// What it names.
+        /// The digest in the tag.
         digest: Digest,
     },
-    /// A repository holds a manifest and is not in the catalog.
+    /// A repository has a manifest and is not in the catalog.
     RepositoryUnlisted {
         /// The repository.
         repository: RepositoryName,
     },
-    /// A manifest cannot be pulled whole, because of something else that was found: it must be pushed again.
+    /// A manifest cannot be pulled completely, because of another finding: it must be pushed again.
     ManifestNotPullable {
         /// The repository.
         repository: RepositoryName,
         /// The manifest.
         digest: Digest,
-        /// The tags that name it.
+        /// The tags that refer to it.
         tags: Vec<Tag>,
-        /// What is lost of it: its own digest, or what it refers to.
+        /// The lost digests: its own, or digests that it refers to.
         lost: Vec<Digest>,
     },
-    /// A blob cannot be pulled, because of something else that was found, and no manifest refers to it: it must be pushed
-    /// again.
+    /// A blob cannot be pulled, because of another finding, and no manifest refers to it: it must be pushed again.
     BlobNotPullable {
         /// The repository.
         repository: RepositoryName,
         /// The blob.
         digest: Digest,
     },
-    /// A record cannot be read, or something that it has to be compared with cannot. `metadata export` ends with an
-    /// error here.
+    /// A record, or something that must be compared with it, cannot be read. `metadata export` fails at this record.
     Damaged {
-        /// What it is, and its key.
+        /// The kind of the record, and its key.
         record: String,
         /// Why.
         reason: String,
@@ -202,7 +200,7 @@ pub enum Finding {
     Orphan {
         /// The object.
         location: Location,
-        /// Its bytes.
+        /// Its size in bytes.
         size: u64,
     },
 }

@@ -1,4 +1,4 @@
-//! What a manifest says, compared with what its records say, and with what it refers to.
+//! Checks of manifests: a manifest is compared with its record, and with the digests that it refers to.
 
 use std::collections::BTreeSet;
 
@@ -7,19 +7,19 @@ use futures_util::TryStreamExt as _;
 use oci::{Digest, Manifest, RepositoryName};
 
 use super::finding::Finding;
-use super::records::Looked;
+use super::records::RecordCheck;
 use super::run::Over;
 use crate::store::StoreError;
 use crate::store::records::{BackReference, EntryContent, LinkKind, ManifestEntry};
 
-/// What a manifest refers to: what must be there, and everything.
+/// The references of a manifest: those that must be present, and all.
 struct References {
     required: BTreeSet<Digest>,
     all: BTreeSet<Digest>,
 }
 
 impl Over<'_> {
-    pub(super) async fn manifest(&self, looked: &mut Looked, entry: &ManifestEntry) -> Result<(), StoreError> {
+    pub(super) async fn manifest(&self, result: &mut RecordCheck, entry: &ManifestEntry) -> Result<(), StoreError> {
         let ManifestEntry { repository, digest, .. } = entry;
         let mut suspicions = Vec::new();
         let bytes = match &entry.content {
@@ -43,36 +43,36 @@ impl Over<'_> {
         }
         let known = bytes.and_then(|bytes| self.parse(&mut suspicions, entry, &bytes));
         let absent = self.references(&mut suspicions, entry, known).await?;
-        looked.absent += absent;
+        result.absent += absent;
         if !suspicions.is_empty() {
             let now = self.stores.metadata.manifest(self.cx(), repository, digest).await?;
             if now.is_some_and(|record| record.uid == entry.uid) {
-                looked.findings.append(&mut suspicions);
+                result.findings.append(&mut suspicions);
             }
         }
         Ok(())
     }
 
-    /// The bytes of a manifest that has them in an object, and whether it holds that. `None`: they cannot be had, as is
-    /// told here or of the record of the bytes.
+    /// The bytes of a manifest in an object. Also checks the manifest's back-link. `None`: the bytes cannot be read; a
+    /// finding of the manifest or of the object's record reports that.
     async fn stored(&self, suspicions: &mut Vec<Finding>, entry: &ManifestEntry) -> Result<Option<Bytes>, StoreError> {
         let ManifestEntry { repository, digest, .. } = entry;
         let EntryContent::Stored(location) = &entry.content else {
             return Ok(None);
         };
-        let hold = BackReference::BackLink {
+        let back_reference = BackReference::BackLink {
             digest: *digest,
             repository: repository.clone(),
             link_kind: LinkKind::Manifest,
             uid: entry.uid,
         };
-        if !self.is_held(hold).await? {
+        if !self.exists(back_reference).await? {
             suspicions.push(Finding::ManifestWithoutHolder {
                 repository: repository.clone(),
                 digest: *digest,
             });
         }
-        let found = match self.place(digest).await? {
+        let found = match self.recorded_object(digest).await? {
             Some(object) if object.location == *location => object.size,
             _ => {
                 suspicions.push(Finding::ManifestAstray {
@@ -99,7 +99,7 @@ impl Over<'_> {
             });
             return Ok(None);
         }
-        // What is not there, or has another size, is told of the record of the bytes.
+        // A missing object, or one of another size, is a finding of the object's record.
         if self.stores.blobs.stat(self.cx(), location).await? != Some(found) {
             return Ok(None);
         }
@@ -113,7 +113,7 @@ impl Over<'_> {
         Ok(Some(bytes.freeze()))
     }
 
-    /// What the manifest itself says that it refers to. `None`: it does not say.
+    /// The references in the manifest itself. `None`: they cannot be read.
     fn parse(&self, suspicions: &mut Vec<Finding>, entry: &ManifestEntry, bytes: &[u8]) -> Option<References> {
         let computed = Digest::of(entry.digest.algorithm(), bytes);
         if computed != entry.digest {
@@ -121,7 +121,7 @@ impl Over<'_> {
                 EntryContent::Inline(_) => (Some(entry.repository.clone()), None),
                 EntryContent::Stored(location) => (None, Some(location.clone())),
             };
-            // Where objects are hashed, it is told of the record of the bytes.
+            // With `hash`, the check of the object's record reports this.
             if location.is_none() || !self.options.hash {
                 suspicions.push(Finding::Corrupt {
                     repository,
@@ -155,8 +155,9 @@ impl Over<'_> {
         }
     }
 
-    /// Compares what a manifest refers to with what is there, with what keeps that, and with what its record lists. What
-    /// is not known to refer to anything is as its record says. How many are absent and may be.
+    /// Compares the references of a manifest with the content that is present, with its edges, and with the list in its
+    /// record. If the manifest's own references are unknown, the list in its record counts. Returns how many references
+    /// are absent and may be absent.
     async fn references(
         &self,
         suspicions: &mut Vec<Finding>,
@@ -179,8 +180,8 @@ impl Over<'_> {
             })
             .collect();
         let mut unheld = BTreeSet::new();
-        for hold in self.stores.records.lost(self.cx(), &back_references).await? {
-            if let BackReference::Edge { target, .. } = hold {
+        for back_reference in self.stores.records.lost(self.cx(), &back_references).await? {
+            if let BackReference::Edge { target, .. } = back_reference {
                 unheld.insert(target);
             }
         }
@@ -216,8 +217,8 @@ impl Over<'_> {
         Ok(absent)
     }
 
-    /// Whether the repository holds a digest, as a blob or as a manifest. One that is there and damaged is told of its own
-    /// record.
+    /// Whether the repository has a digest, as a blob or as a manifest. A damaged one is present here: the check of its
+    /// own record reports the damage.
     async fn is_present(&self, repository: &RepositoryName, digest: &Digest) -> Result<bool, StoreError> {
         let metadata = &self.stores.metadata;
         let is_there = |error: StoreError| match error.damage() {

@@ -1,14 +1,16 @@
-//! Checks a registry: whether what its records say of each other, and of the objects in the blob store, is so.
+//! Checks a registry: compares its records with each other, and with the objects in the blob store.
 //!
-//! Two walks: over all records, each of which is compared with what it refers to (`records`), then over all objects,
-//! each of which must be named by something (`objects`). The registry goes on serving. So whatever does not agree is
-//! only a suspicion, and is reported when the record that it was read from is still the same after the look that found
-//! it: had both been right, the change in between would show.
+//! A check makes two walks. The first is over all records, and compares each with what it refers to (`records`). The
+//! second is over all objects, and looks for orphans (`objects`). The registry serves requests meanwhile. So a mismatch
+//! is only a suspicion at first. It is reported if the record is still the same after the mismatch was found: if both
+//! sides had been correct, a change of the record would explain the mismatch.
 //!
-//! What was found lost is told under the names by which it was pulled (`pulls`). Nothing is written, unless the check is to
-//! repair what can be repaired without the bytes (`repair`). Findings come one by one, as they are made. What is held in memory: a slice
-//! of records, and 16 bytes (about 40 with the table around them) for each object that is named by a record of bytes, by
-//! a session or by a grave, and for each that seems to have no name.
+//! Content that was found lost is also reported as the manifests and blobs that cannot be pulled (`pulls`). The check
+//! writes nothing, unless it is to repair what can be repaired without the bytes (`repair`). Findings are reported one
+//! by one, as they are made.
+//!
+//! The memory contains a slice of records, 16 bytes (about 40 with the overhead of the table) for each object to which
+//! a record, a session or a pending deletion refers, and the same for each object that seems to be an orphan.
 
 mod finding;
 mod manifests;
@@ -29,15 +31,15 @@ use crate::environment::Environment;
 use crate::store::StoreError;
 use crate::stores::Stores;
 
-/// Checks everything once.
+/// Runs one check.
 ///
 /// # Errors
-/// A store could not be read. What was found until then was told. What is damaged is a finding and no error.
+/// If a store could not be read. The findings until then were reported. Damaged data is a finding and not an error.
 pub async fn check(
     stores: &Stores,
     environment: Arc<dyn Environment>,
     options: &Options,
-    tell: &mut (dyn FnMut(Event<'_>) + Send),
+    report: &mut (dyn FnMut(Event<'_>) + Send),
 ) -> Result<Summary, StoreError> {
     let mut run = Run {
         over: Over {
@@ -45,19 +47,19 @@ pub async fn check(
             environment,
             options,
         },
-        tell,
+        report,
         summary: Summary::default(),
     };
-    let (named, losses) = run.records().await?;
+    let (referenced, losses) = run.records().await?;
     run.not_pullable(losses).await?;
-    run.objects(named).await?;
+    run.objects(referenced).await?;
     Ok(run.summary)
 }
 
 impl Run<'_> {
-    /// Looks at every record, and tells which objects they name, and what is lost.
-    async fn records(&mut self) -> Result<(objects::Named, pulls::Losses), StoreError> {
-        let mut named = objects::Named::default();
+    /// Checks every record. Returns the objects to which the records refer, and the lost content.
+    async fn records(&mut self) -> Result<(objects::ReferencedObjects, pulls::Losses), StoreError> {
+        let mut referenced = objects::ReferencedObjects::default();
         let mut losses = pulls::Losses::default();
         let mut next = None;
         loop {
@@ -65,21 +67,21 @@ impl Run<'_> {
             let records = &self.over.stores.records;
             let slice = records.walk(self.over.cx(), next.as_ref(), limit).await?;
             for record in &slice.items {
-                named.add_record(record);
+                referenced.add_record(record);
                 if let Ok(record) = record {
                     self.count(record);
                 }
             }
             let over = &self.over;
-            let looked: Vec<records::Looked> = stream::iter(slice.items)
-                .map(|record| over.look(record))
+            let results: Vec<records::RecordCheck> = stream::iter(slice.items)
+                .map(|record| over.check_record(record))
                 .buffered(over.options.at_once)
                 .try_collect()
                 .await?;
-            for looked in looked {
-                self.summary.hashed += looked.hashed;
-                self.summary.absent += looked.absent;
-                for finding in &looked.findings {
+            for result in results {
+                self.summary.hashed += result.hashed;
+                self.summary.absent += result.absent;
+                for finding in &result.findings {
                     losses.add(finding);
                     self.found(finding);
                     if self.over.options.repair {
@@ -87,10 +89,10 @@ impl Run<'_> {
                     }
                 }
             }
-            (self.tell)(Event::Progress(&self.summary));
+            (self.report)(Event::Progress(&self.summary));
             next = slice.next;
             if next.is_none() {
-                return Ok((named, losses));
+                return Ok((referenced, losses));
             }
         }
     }

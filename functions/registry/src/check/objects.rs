@@ -1,10 +1,10 @@
-//! Orphans: objects without a record.
+//! Orphans: objects to which no record, session or pending deletion refers.
 //!
-//! A row refers to an object before the object exists. Later other rows do: first that of the session, then the record of
-//! the blob, and after either of them a pending deletion. So a check reads records, sessions and pending deletions in this
-//! order. If none of them refers to an object that the store lists, the check reads them once more in the same order. If
-//! again none of them refers to the object, and the store still has it, it is an orphan. A damaged record may have referred
-//! to an object: so no orphans are reported while anything is damaged.
+//! An object is referenced before it exists, and the reference moves in one direction: from its session to the record
+//! of its digest, and from either to a pending deletion. So this walk reads records, sessions and pending deletions in
+//! this order, and then all objects. For the objects that were not referenced, it reads the references again, in the
+//! same order. An object that is still not referenced, and still exists after that, is an orphan. A damaged record may
+//! have been the reference: while any record is damaged, no orphan is reported.
 
 use std::collections::{HashMap, HashSet};
 
@@ -18,38 +18,38 @@ use crate::store::records::{Record, Unreadable};
 use crate::store::sessions::{Attempt, Session, SessionId, SessionKey, State};
 use crate::store::{Cursor, Location, Slice, StoreError, Timestamp};
 
-/// After every moment that a store can hold.
+/// Later than every time that a store can contain.
 const NEVER: Timestamp = Timestamp(u64::MAX >> 1);
 
-/// 16 bytes by which a location is known again.
-type Print = [u8; 16];
+/// A fingerprint of a location, of 16 bytes.
+type Fingerprint = [u8; 16];
 
-fn print(location: &Location) -> Print {
+fn fingerprint(location: &Location) -> Fingerprint {
     let text = format!("{}\0{}", location.store, location.key);
     let hash = Digest::of(Algorithm::Sha256, text.as_bytes());
-    let mut print = [0; 16];
-    for (to, from) in print.iter_mut().zip(hash.as_bytes()) {
+    let mut fingerprint = [0; 16];
+    for (to, from) in fingerprint.iter_mut().zip(hash.as_bytes()) {
         *to = *from;
     }
-    print
+    fingerprint
 }
 
-/// The names that objects have.
+/// The objects that are referenced.
 #[derive(Debug, Default)]
-pub(super) struct Named {
-    /// By their whole key.
-    exactly: HashSet<Print>,
-    /// As one of so many attempts of a session.
+pub(super) struct ReferencedObjects {
+    /// Objects with a record, a session or a pending deletion that contains their location.
+    locations: HashSet<Fingerprint>,
+    /// The number of attempts of each session; their objects are referenced.
     attempts: HashMap<SessionId, u32>,
-    /// By the beginning of their key: attempts that are in the graveyard with all that they have left.
-    begun: HashSet<Print>,
-    /// Something could not be read: there may be more names than these.
+    /// Attempts with a pending deletion that includes everything that they have left.
+    unfinished: HashSet<Fingerprint>,
+    /// Something could not be read: there may be more references.
     incomplete: bool,
 }
 
-impl Named {
+impl ReferencedObjects {
     fn add(&mut self, location: &Location) {
-        self.exactly.insert(print(location));
+        self.locations.insert(fingerprint(location));
     }
 
     pub(super) fn add_record(&mut self, record: &Result<Record, Unreadable>) {
@@ -64,7 +64,7 @@ impl Named {
         if let Some(publishing) = &session.publishing {
             self.add(&publishing.location);
         }
-        // A session that is done was freed of everything else.
+        // A session that is done has left no other object.
         if session.state != State::Done {
             self.attempts.insert(key.id, session.attempts);
         }
@@ -73,30 +73,30 @@ impl Named {
     fn add_pending_deletion(&mut self, pending_deletion: &PendingDeletion) {
         self.add(&pending_deletion.location);
         if pending_deletion.unfinished {
-            self.begun.insert(print(&pending_deletion.location));
+            self.unfinished.insert(fingerprint(&pending_deletion.location));
         }
     }
 
     fn contains(&self, location: &Location) -> bool {
-        if self.exactly.contains(&print(location)) {
+        if self.locations.contains(&fingerprint(location)) {
             return true;
         }
         let Some((attempt, _)) = Attempt::of_key(&location.key) else {
             return false;
         };
         let attempts = self.attempts.get(&attempt.session);
-        let begun = Location {
+        let unfinished = Location {
             store: location.store.clone(),
             key: attempt.to_string(),
         };
         attempts.is_some_and(|attempts| (1..=*attempts).contains(&attempt.number))
-            || self.begun.contains(&print(&begun))
+            || self.unfinished.contains(&fingerprint(&unfinished))
     }
 }
 
 impl Over<'_> {
-    /// All sessions, on top of what is named already. How many there are.
-    async fn name_sessions(&self, named: &mut Named) -> Result<u64, StoreError> {
+    /// Adds the objects of all sessions. Returns the number of sessions.
+    async fn add_sessions(&self, referenced: &mut ReferencedObjects) -> Result<u64, StoreError> {
         let limit = self.options.slice;
         let mut sessions = 0;
         let mut after = None;
@@ -108,13 +108,13 @@ impl Over<'_> {
             after = Some(*last);
             sessions += page.len() as u64;
             for (key, session) in &page {
-                named.add_session(*key, session);
+                referenced.add_session(*key, session);
             }
         }
     }
 
-    /// All graves, on top of what is named already. How many there are.
-    async fn name_pending_deletions(&self, named: &mut Named) -> Result<u64, StoreError> {
+    /// Adds the objects of all pending deletions. Returns the number of pending deletions.
+    async fn add_pending_deletions(&self, referenced: &mut ReferencedObjects) -> Result<u64, StoreError> {
         let limit = self.options.slice;
         let mut pending_deletions = 0;
         let mut next: Option<Cursor> = None;
@@ -125,7 +125,7 @@ impl Over<'_> {
                 .await?;
             pending_deletions += slice.items.len() as u64;
             for pending_deletion in &slice.items {
-                named.add_pending_deletion(pending_deletion);
+                referenced.add_pending_deletion(pending_deletion);
             }
             next = slice.next;
             if next.is_none() {
@@ -139,33 +139,38 @@ impl Over<'_> {
         self.stores.blobs.objects(self.cx(), after, limit).await
     }
 
-    /// The names of everything once more. `None`: not everything can be read.
-    async fn name_again(&self) -> Result<Option<Named>, StoreError> {
-        let mut named = Named::default();
+    /// Reads all references again. `None`: something cannot be read.
+    async fn read_again(&self) -> Result<Option<ReferencedObjects>, StoreError> {
+        let mut referenced = ReferencedObjects::default();
         let mut next = None;
         loop {
             let limit = self.options.slice;
             let slice = self.stores.records.walk(self.cx(), next.as_ref(), limit).await?;
             for record in &slice.items {
-                named.add_record(record);
+                referenced.add_record(record);
             }
             next = slice.next;
             if next.is_none() {
                 break;
             }
         }
-        self.name_sessions(&mut named).await?;
-        self.name_pending_deletions(&mut named).await?;
-        Ok((!named.incomplete).then_some(named))
+        self.add_sessions(&mut referenced).await?;
+        self.add_pending_deletions(&mut referenced).await?;
+        Ok((!referenced.incomplete).then_some(referenced))
     }
 }
 
 impl Run<'_> {
-    /// What could not be read to its end because of a damage is told, and named incompletely.
-    fn or_damaged(&mut self, count: Result<u64, StoreError>, what: &str, named: &mut Named) -> Result<u64, StoreError> {
+    /// Turns damage that ended a walk into a finding, and notes that references may be missing.
+    fn or_damaged(
+        &mut self,
+        count: Result<u64, StoreError>,
+        what: &str,
+        referenced: &mut ReferencedObjects,
+    ) -> Result<u64, StoreError> {
         match count {
             Err(error) if error.damage().is_some() => {
-                named.incomplete = true;
+                referenced.incomplete = true;
                 self.found(&Finding::Damaged {
                     record: what.to_owned(),
                     reason: error.to_string(),
@@ -176,41 +181,41 @@ impl Run<'_> {
         }
     }
 
-    /// Looks for objects that nothing names; `named` is what records of bytes name.
-    pub(super) async fn objects(&mut self, mut named: Named) -> Result<(), StoreError> {
-        let sessions = self.over.name_sessions(&mut named).await;
-        self.summary.sessions = self.or_damaged(sessions, "upload sessions", &mut named)?;
-        let pending_deletions = self.over.name_pending_deletions(&mut named).await;
-        self.summary.pending_deletions = self.or_damaged(pending_deletions, "graveyard", &mut named)?;
-        let mut suspects: HashSet<Print> = HashSet::new();
+    /// Looks for orphans. `referenced` has the objects to which records refer.
+    pub(super) async fn objects(&mut self, mut referenced: ReferencedObjects) -> Result<(), StoreError> {
+        let sessions = self.over.add_sessions(&mut referenced).await;
+        self.summary.sessions = self.or_damaged(sessions, "upload sessions", &mut referenced)?;
+        let pending_deletions = self.over.add_pending_deletions(&mut referenced).await;
+        self.summary.pending_deletions = self.or_damaged(pending_deletions, "deletion queue", &mut referenced)?;
+        let mut suspects: HashSet<Fingerprint> = HashSet::new();
         let mut next = None;
         loop {
             let slice = self.over.objects_after(next.as_ref()).await?;
             for stored in slice.items {
                 self.summary.objects += 1;
                 self.summary.object_bytes += stored.size;
-                if !named.contains(&stored.location) {
-                    suspects.insert(print(&stored.location));
+                if !referenced.contains(&stored.location) {
+                    suspects.insert(fingerprint(&stored.location));
                 }
             }
-            (self.tell)(Event::Progress(&self.summary));
+            (self.report)(Event::Progress(&self.summary));
             next = slice.next;
             if next.is_none() {
                 break;
             }
         }
-        let is_known = !named.incomplete;
-        drop(named);
+        let is_known = !referenced.incomplete;
+        drop(referenced);
         if suspects.is_empty() || !is_known {
             return Ok(());
         }
-        let Some(named) = self.over.name_again().await? else {
+        let Some(referenced) = self.over.read_again().await? else {
             return Ok(());
         };
         loop {
             let slice = self.over.objects_after(next.as_ref()).await?;
             for Stored { location, size } in slice.items {
-                if suspects.remove(&print(&location)) && !named.contains(&location) {
+                if suspects.remove(&fingerprint(&location)) && !referenced.contains(&location) {
                     self.found(&Finding::Orphan { location, size });
                 }
             }

@@ -1,9 +1,9 @@
-//! What can no longer be pulled, under the names by which it is pulled: the manifests that need something lost, with
-//! their tags, and the blobs that are lost by themselves.
+//! Finds what cannot be pulled any more: manifests that need lost content, with their tags, and lost blobs without a
+//! manifest.
 //!
-//! Only if something is lost, and by walking over all records again: which manifests refer to a digest, no store tells.
-//! The walk is repeated until it meets no further manifest, since indexes refer to manifests. What is held in memory is
-//! what is found.
+//! This runs only if something is lost. It walks over all records again, because no store has an index of the manifests
+//! that refer to a digest. The walk is repeated until it finds no further manifest, since indexes refer to manifests.
+//! The memory contains what was found.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -14,21 +14,21 @@ use super::run::{Over, Run};
 use crate::store::StoreError;
 use crate::store::records::Record;
 
-/// What was found lost.
+/// The lost content.
 #[derive(Debug, Default)]
 pub(super) struct Losses {
-    /// Whoever holds these has lost them.
+    /// Lost in every repository.
     everywhere: HashSet<Digest>,
-    /// Only these repositories have.
-    here: HashSet<(RepositoryName, Digest)>,
-    /// Manifests that lack what they need.
+    /// Lost in these repositories only.
+    in_repository: HashSet<(RepositoryName, Digest)>,
+    /// Manifests with a missing reference.
     manifests: BTreeMap<(RepositoryName, Digest), Broken>,
 }
 
 impl Losses {
     pub(super) fn add(&mut self, finding: &Finding) {
         match finding {
-            // A record, of which every repository has its own.
+            // Each repository has its own record.
             Finding::Corrupt {
                 repository: Some(repository),
                 digest,
@@ -37,7 +37,7 @@ impl Losses {
             | Finding::LinkAstray { repository, digest, .. }
             | Finding::ManifestAstray { repository, digest, .. }
             | Finding::TagDangling { repository, digest, .. } => {
-                self.here.insert((repository.clone(), *digest));
+                self.in_repository.insert((repository.clone(), *digest));
             }
             Finding::ObjectMissing { digest, .. }
             | Finding::ObjectResized { digest, .. }
@@ -45,7 +45,7 @@ impl Losses {
             | Finding::Corrupt { digest, .. } => {
                 self.everywhere.insert(*digest);
             }
-            // Others may refer to the same, and need not have it.
+            // In another repository, a manifest with the same reference may be intact.
             Finding::ReferenceMissing {
                 repository,
                 digest,
@@ -59,30 +59,30 @@ impl Losses {
     }
 
     fn is_empty(&self) -> bool {
-        self.everywhere.is_empty() && self.here.is_empty() && self.manifests.is_empty()
+        self.everywhere.is_empty() && self.in_repository.is_empty() && self.manifests.is_empty()
     }
 
     fn has(&self, repository: &RepositoryName, digest: &Digest) -> bool {
-        self.everywhere.contains(digest) || self.here.contains(&(repository.clone(), *digest))
+        self.everywhere.contains(digest) || self.in_repository.contains(&(repository.clone(), *digest))
     }
 }
 
-/// A manifest that cannot be pulled whole.
+/// A manifest that cannot be pulled completely.
 #[derive(Debug, Default)]
 struct Broken {
     tags: BTreeSet<Tag>,
     lost: BTreeSet<Digest>,
 }
 
-/// What a walk has met.
+/// What the walks have found.
 #[derive(Debug)]
-struct Met {
+struct Found {
     manifests: BTreeMap<(RepositoryName, Digest), Broken>,
     blobs: BTreeSet<(RepositoryName, Digest)>,
 }
 
-impl Met {
-    fn look(&mut self, losses: &Losses, record: Record) {
+impl Found {
+    fn add(&mut self, losses: &Losses, record: Record) {
         match record {
             Record::Manifest(entry) => {
                 let repository = &entry.repository;
@@ -103,11 +103,11 @@ impl Met {
             }
             Record::Tag { repository, tag, names } => {
                 let key = (repository, names.digest);
-                let is_here = losses.here.contains(&key);
+                let is_lost = losses.in_repository.contains(&key);
                 if let Some(broken) = self.manifests.get_mut(&key) {
                     broken.tags.insert(tag);
-                } else if is_here {
-                    // There is no manifest at all.
+                } else if is_lost {
+                    // The tag refers to a manifest that does not exist.
                     let broken = self.manifests.entry(key).or_default();
                     broken.lost.insert(names.digest);
                     broken.tags.insert(tag);
@@ -117,12 +117,12 @@ impl Met {
         }
     }
 
-    /// What is to be told: blobs only where no manifest tells of them.
+    /// The findings. A blob is reported only if no manifest is reported because of it.
     fn findings(self) -> Vec<Finding> {
-        let mut told: HashSet<(RepositoryName, Digest)> = HashSet::new();
+        let mut reported: HashSet<(RepositoryName, Digest)> = HashSet::new();
         let mut findings = Vec::new();
         for ((repository, digest), Broken { tags, lost }) in self.manifests {
-            told.extend(lost.iter().map(|lost| (repository.clone(), *lost)));
+            reported.extend(lost.iter().map(|lost| (repository.clone(), *lost)));
             findings.push(Finding::ManifestNotPullable {
                 repository,
                 digest,
@@ -130,20 +130,20 @@ impl Met {
                 lost: lost.into_iter().collect(),
             });
         }
-        let blobs = self.blobs.into_iter().filter(|blob| !told.contains(blob));
+        let blobs = self.blobs.into_iter().filter(|blob| !reported.contains(blob));
         findings.extend(blobs.map(|(repository, digest)| Finding::BlobNotPullable { repository, digest }));
         findings
     }
 }
 
 impl Over<'_> {
-    async fn walk_over(&self, losses: &Losses, met: &mut Met) -> Result<(), StoreError> {
+    async fn walk_over(&self, losses: &Losses, found: &mut Found) -> Result<(), StoreError> {
         let mut next = None;
         loop {
             let limit = self.options.slice;
             let slice = self.stores.records.walk(self.cx(), next.as_ref(), limit).await?;
             for record in slice.items.into_iter().flatten() {
-                met.look(losses, record);
+                found.add(losses, record);
             }
             next = slice.next;
             if next.is_none() {
@@ -154,23 +154,23 @@ impl Over<'_> {
 }
 
 impl Run<'_> {
-    /// Tells what can no longer be pulled because of what was lost.
+    /// Reports what cannot be pulled any more because of the lost content.
     pub(super) async fn not_pullable(&mut self, mut losses: Losses) -> Result<(), StoreError> {
         if losses.is_empty() {
             return Ok(());
         }
-        let mut met = Met {
+        let mut found = Found {
             manifests: std::mem::take(&mut losses.manifests),
             blobs: BTreeSet::new(),
         };
         loop {
-            let before = met.manifests.len();
-            self.over.walk_over(&losses, &mut met).await?;
-            if met.manifests.len() == before {
+            let before = found.manifests.len();
+            self.over.walk_over(&losses, &mut found).await?;
+            if found.manifests.len() == before {
                 break;
             }
         }
-        for finding in met.findings() {
+        for finding in found.findings() {
             self.found(&finding);
         }
         Ok(())

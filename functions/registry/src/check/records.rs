@@ -1,4 +1,5 @@
-//! What a record says, compared with what it refers to. Manifests, which refer to most, are in `manifests`.
+//! Checks of records: a record is compared with what it refers to. Manifests, which have most references, are in
+//! `manifests`.
 
 use futures_util::TryStreamExt as _;
 use oci::{Digest, Hasher, RepositoryName, Tag};
@@ -9,15 +10,15 @@ use crate::store::metadata::{Defect, Link, TagRecord};
 use crate::store::records::{BackReference, LinkKind, Record, RecordedObject, Unreadable};
 use crate::store::{Location, StoreError};
 
-/// What came of one record.
+/// The result of the check of one record.
 #[derive(Debug, Default)]
-pub(super) struct Looked {
+pub(super) struct RecordCheck {
     pub(super) findings: Vec<Finding>,
     pub(super) hashed: u64,
     pub(super) absent: u64,
 }
 
-/// A defect that a look has not found, or has not looked for.
+/// The finding for a recorded defect that this check has not found itself, or has not looked for.
 fn as_recorded(defect: Defect, digest: &Digest, location: &Location) -> Finding {
     let (digest, location) = (*digest, location.clone());
     match defect {
@@ -27,32 +28,32 @@ fn as_recorded(defect: Defect, digest: &Digest, location: &Location) -> Finding 
 }
 
 impl Over<'_> {
-    pub(super) async fn look(&self, record: Result<Record, Unreadable>) -> Result<Looked, StoreError> {
-        let mut looked = Looked::default();
+    pub(super) async fn check_record(&self, record: Result<Record, Unreadable>) -> Result<RecordCheck, StoreError> {
+        let mut result = RecordCheck::default();
         let record = match record {
             Ok(record) => record,
             Err(Unreadable { record, reason }) => {
-                looked.findings.push(Finding::Damaged { record, reason });
-                return Ok(looked);
+                result.findings.push(Finding::Damaged { record, reason });
+                return Ok(result);
             }
         };
-        match self.compare(&mut looked, &record).await {
-            // Of what the record refers to.
-            Err(error) if error.damage().is_some() => looked.findings.push(Finding::Damaged {
+        match self.compare(&mut result, &record).await {
+            // Damage of something that the record refers to.
+            Err(error) if error.damage().is_some() => result.findings.push(Finding::Damaged {
                 record: record.to_string(),
                 reason: error.to_string(),
             }),
             done => done?,
         }
-        Ok(looked)
+        Ok(result)
     }
 
-    async fn compare(&self, looked: &mut Looked, record: &Record) -> Result<(), StoreError> {
+    async fn compare(&self, result: &mut RecordCheck, record: &Record) -> Result<(), StoreError> {
         match record {
             Record::Repository { .. } | Record::History { .. } => Ok(()),
             Record::Blob {
                 digest, location, size, ..
-            } => self.blob(looked, digest, location, *size).await,
+            } => self.blob(result, digest, location, *size).await,
             Record::Link {
                 repository,
                 digest,
@@ -67,28 +68,28 @@ impl Over<'_> {
                     uid: *uid,
                     defect: None,
                 };
-                self.link(looked, repository, digest, &link).await
+                self.link(result, repository, digest, &link).await
             }
-            Record::Manifest(entry) => self.manifest(looked, entry).await,
-            Record::Tag { repository, tag, names } => self.tag(looked, repository, tag, names).await,
+            Record::Manifest(entry) => self.manifest(result, entry).await,
+            Record::Tag { repository, tag, names } => self.tag(result, repository, tag, names).await,
         }
     }
 
-    pub(super) async fn place(&self, digest: &Digest) -> Result<Option<RecordedObject>, StoreError> {
+    pub(super) async fn recorded_object(&self, digest: &Digest) -> Result<Option<RecordedObject>, StoreError> {
         self.stores.records.place(self.cx(), digest).await
     }
 
-    /// Whether the repository is among those who hold the bytes.
-    pub(super) async fn is_held(&self, hold: BackReference) -> Result<bool, StoreError> {
-        Ok(self.stores.records.lost(self.cx(), &[hold]).await?.is_empty())
+    /// Whether a back-reference exists.
+    pub(super) async fn exists(&self, back_reference: BackReference) -> Result<bool, StoreError> {
+        Ok(self.stores.records.lost(self.cx(), &[back_reference]).await?.is_empty())
     }
 
-    /// Objects never change, so that one that is missing or wrong is so for ever; but its record may have been removed
-    /// since it was read, and the object after it. What is recorded as wrong, and is not read here, is told too: until
-    /// it is mended, pulls are answered with 404.
+    /// Checks the object of a digest. Objects never change, so a missing or wrong object stays so. But its record may
+    /// have been deleted since it was read, and the object after it. A recorded defect that is not found here is
+    /// reported too: until it is repaired, pulls get 404.
     async fn blob(
         &self,
-        looked: &mut Looked,
+        result: &mut RecordCheck,
         digest: &Digest,
         location: &Location,
         size: u64,
@@ -106,15 +107,15 @@ impl Over<'_> {
                 found,
             }),
             Some(size) if self.options.hash => {
-                looked.hashed += 1;
+                result.hashed += 1;
                 self.hash(digest, location, size).await?
             }
             Some(_) => None,
         };
-        let now = self.place(digest).await?;
+        let now = self.recorded_object(digest).await?;
         if let Some(now) = now.filter(|now| now.location == *location && now.size == size) {
             let recorded = now.defect.map(|defect| as_recorded(defect, digest, location));
-            looked.findings.extend(suspicion.or(recorded));
+            result.findings.extend(suspicion.or(recorded));
         }
         Ok(())
     }
@@ -141,13 +142,13 @@ impl Over<'_> {
 
     async fn link(
         &self,
-        looked: &mut Looked,
+        result: &mut RecordCheck,
         repository: &RepositoryName,
         digest: &Digest,
         link: &Link,
     ) -> Result<(), StoreError> {
         let mut suspicions = Vec::new();
-        match self.place(digest).await? {
+        match self.recorded_object(digest).await? {
             Some(RecordedObject {
                 location, size: found, ..
             }) if location == link.location => {
@@ -166,13 +167,13 @@ impl Over<'_> {
                 location: link.location.clone(),
             }),
         }
-        let hold = BackReference::BackLink {
+        let back_reference = BackReference::BackLink {
             digest: *digest,
             repository: repository.clone(),
             link_kind: LinkKind::Blob,
             uid: link.uid,
         };
-        if !self.is_held(hold).await? {
+        if !self.exists(back_reference).await? {
             suspicions.push(Finding::LinkWithoutHolder {
                 repository: repository.clone(),
                 digest: *digest,
@@ -180,9 +181,9 @@ impl Over<'_> {
         }
         if !suspicions.is_empty() {
             let now = self.stores.metadata.link(self.cx(), repository, digest).await?;
-            // Whether a defect of the object is recorded is another question.
+            // A recorded defect of the object is a finding of the object's record.
             if now.is_some_and(|now| Link { defect: None, ..now } == *link) {
-                looked.findings.append(&mut suspicions);
+                result.findings.append(&mut suspicions);
             }
         }
         Ok(())
@@ -190,7 +191,7 @@ impl Over<'_> {
 
     async fn tag(
         &self,
-        looked: &mut Looked,
+        result: &mut RecordCheck,
         repository: &RepositoryName,
         tag: &Tag,
         names: &TagRecord,
@@ -212,7 +213,7 @@ impl Over<'_> {
         };
         let now = metadata.tag(self.cx(), repository, tag).await?;
         if now.is_some_and(|record| record.version == names.version) {
-            looked.findings.push(suspicion);
+            result.findings.push(suspicion);
         }
         Ok(())
     }

@@ -1,9 +1,8 @@
-//! What a check mends if it is asked to: it records what it has found wrong with an object, or with a manifest's
-//! record, so that pulls are answered with 404 and the next push uploads; and it lets a link or a manifest that leads
-//! elsewhere lead to its bytes.
+//! The repairs of a check. It records a defect of an object or of a manifest's record, so that pulls get 404 and the
+//! next push uploads the bytes. It also corrects the location in links and manifests.
 //!
-//! No byte is deleted, and what is recorded as missing is used again when it is back: a check that finds it takes the
-//! record back.
+//! No object is deleted. An object that was recorded as missing is used again when it exists: a check that finds it
+//! removes the record.
 
 use super::finding::Finding;
 use super::run::{Over, Run};
@@ -11,7 +10,7 @@ use crate::store::StoreError;
 use crate::store::metadata::Defect;
 
 impl Run<'_> {
-    /// Mends what was found, as far as that can be done without the bytes.
+    /// Repairs a finding, as far as that is possible without the bytes.
     pub(super) async fn repair(&mut self, finding: &Finding) -> Result<(), StoreError> {
         if let Finding::RecordedAsMissing { digest, location } = finding {
             let over = &self.over;
@@ -36,7 +35,7 @@ impl Run<'_> {
         let (repository, digest, location, defect) = match finding {
             Finding::ObjectMissing { digest, location } => (None, digest, location, Defect::Missing),
             Finding::ObjectResized { digest, location, .. }
-            // Also what is recorded already: whoever has recorded it need not have come to all who hold it.
+            // Recorded defects are recorded again: the first recording may not have reached all repositories.
             | Finding::RecordedAsDamaged { digest, location }
             | Finding::Corrupt {
                 digest,
@@ -56,7 +55,7 @@ impl Run<'_> {
             _ => return Ok(()),
         };
         if self.summary.repaired == 0 {
-            self.over.must_hold_something().await?;
+            self.over.check_has_objects().await?;
         }
         let over = &self.over;
         let metadata = &over.stores.metadata;
@@ -69,11 +68,12 @@ impl Run<'_> {
 }
 
 impl Over<'_> {
-    /// A store without any object is a wrong one rather than one that has lost all.
-    async fn must_hold_something(&self) -> Result<(), StoreError> {
+    /// Fails if the store has no object at all: it is probably the wrong store, and not one that has lost everything.
+    async fn check_has_objects(&self) -> Result<(), StoreError> {
         let mut next = None;
         loop {
-            // As many as a store tells at once: those that are not this registry's may come first, and make empty slices.
+            // As many as a store returns at once. Objects that are not this registry's may come first, and make slices
+            // empty.
             let slice = self.stores.blobs.objects(self.cx(), next.as_ref(), 1000).await?;
             next = slice.next;
             if !slice.items.is_empty() {
@@ -81,8 +81,8 @@ impl Over<'_> {
             }
             if next.is_none() {
                 return Err(StoreError::failed(
-                    "the blob store holds no object at all: if it is the right one, push something first; nothing was \
-                     repaired",
+                    "the blob store has no object at all, and nothing was repaired: if it is the right store, push \
+                     something first",
                 ));
             }
         }

@@ -1,4 +1,4 @@
-//! What a check is told, what it tells, and what its steps share.
+//! The options, the events and the statistics of a check, and the state that its steps share.
 
 use std::sync::Arc;
 
@@ -13,23 +13,23 @@ use crate::store::Context;
 use crate::store::records::Record;
 use crate::stores::Stores;
 
-/// How a registry is checked.
+/// The options of a check.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Records which objects are missing or damaged, so that pulls are answered with 404 and the next push uploads their
-    /// bytes, and which of those that were recorded as missing are there; and lets links and manifests that lead elsewhere
-    /// lead to their bytes. Deletes nothing.
+    /// Repairs records. Records which objects are missing or damaged, so that pulls get 404 and the next push uploads
+    /// the bytes. Removes the record of a missing object that was found again. Corrects the location in links and
+    /// manifests. Deletes nothing.
     pub repair: bool,
-    /// Reads every blob and every manifest that lies in an object, and compares what it hashes to with its name. The
-    /// bytes of manifests that lie in records are compared in any case.
+    /// Reads every blob, and every manifest in an object, and compares the hash with the digest. Manifests in records
+    /// are always hashed.
     pub hash: bool,
-    /// What manifests of this registry may refer to without its being there.
+    /// The absent content to which manifests of this registry may refer.
     pub sparse: Sparse,
-    /// The bounds under which manifests were accepted.
+    /// The limits under which manifests were accepted.
     pub limits: Limits,
-    /// Records, sessions, graves or objects in a slice.
+    /// Records, sessions, pending deletions or objects in a slice.
     pub slice: usize,
-    /// How many records are looked at at once.
+    /// How many records are checked concurrently.
     pub at_once: usize,
 }
 
@@ -46,12 +46,12 @@ impl Default for Options {
     }
 }
 
-/// What was looked at.
+/// What a check has read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
     /// Repositories of the catalog.
     pub repositories: u64,
-    /// Digests with a place.
+    /// Digests with a location.
     pub blobs: u64,
     /// Links of repositories to blobs.
     pub links: u64,
@@ -63,42 +63,43 @@ pub struct Summary {
     pub changes: u64,
     /// Upload sessions.
     pub sessions: u64,
-    /// Graves.
+    /// Pending deletions.
     pub pending_deletions: u64,
     /// Objects.
     pub objects: u64,
-    /// Their bytes.
+    /// The bytes of these objects.
     pub object_bytes: u64,
-    /// Objects that were read and compared with their digests.
+    /// Objects that were read and hashed.
     pub hashed: u64,
-    /// References of manifests to what is not there, and need not be.
+    /// References of manifests to absent content that may be absent.
     pub absent: u64,
     /// Findings.
     pub findings: u64,
-    /// Findings of which the registry knows now, or that are mended. The others, and what is lost, need a push or more.
+    /// Findings that were repaired, or that the registry has recorded. All others, and lost content, need a push or
+    /// other work of the operator.
     pub repaired: u64,
 }
 
-/// What a check tells while it goes on.
+/// An event of a check in progress.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
-    /// Something does not agree.
+    /// A finding.
     Found(&'a Finding),
-    /// So much was looked at.
+    /// The statistics so far.
     Progress(&'a Summary),
 }
 
-/// What a look needs.
+/// What the checks of records share.
 pub(super) struct Over<'a> {
     pub(super) stores: &'a Stores,
     pub(super) environment: Arc<dyn Environment>,
     pub(super) options: &'a Options,
 }
 
-/// A check that goes on.
+/// A check in progress.
 pub(super) struct Run<'a> {
     pub(super) over: Over<'a>,
-    pub(super) tell: &'a mut (dyn FnMut(Event<'_>) + Send),
+    pub(super) report: &'a mut (dyn FnMut(Event<'_>) + Send),
     pub(super) summary: Summary,
 }
 
@@ -111,7 +112,7 @@ impl Over<'_> {
 impl Run<'_> {
     pub(super) fn found(&mut self, finding: &Finding) {
         self.summary.findings += 1;
-        (self.tell)(Event::Found(finding));
+        (self.report)(Event::Found(finding));
     }
 
     pub(super) fn count(&mut self, record: &Record) {

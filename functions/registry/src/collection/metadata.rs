@@ -1,4 +1,4 @@
-//! The pass over the names, and who holds it.
+//! The pass over the metadata, and its lease.
 
 use super::progress::RunningReport;
 use super::run::Over;
@@ -6,13 +6,13 @@ use crate::environment::random_u64;
 use crate::store::collection::{PassStart, Plan};
 use crate::store::{Cursor, Timestamp, Uid};
 
-/// How far a pass has come, as stores keep it for the next one.
-struct Place {
+/// The position of a pass, as a store keeps it for the next process.
+struct PassPosition {
     deep: bool,
     after: Cursor,
 }
 
-impl Place {
+impl PassPosition {
     fn parse(cursor: &Cursor) -> Option<Self> {
         let (depth, after) = cursor.0.split_once(' ')?;
         let deep = match depth {
@@ -30,54 +30,60 @@ impl Place {
     }
 }
 
-/// Begin what is kept of a pass.
+/// The first word of the stored position.
 const DEEP: &str = "deep";
 const PLAIN: &str = "plain";
 
-pub(super) async fn walk_metadata(over: &Over<'_>, told: &mut RunningReport<'_>) {
+pub(super) async fn walk_metadata(over: &Over<'_>, running: &mut RunningReport<'_>) {
     let mut plan = over.options.plan;
     if plan.dry_run {
-        // Writes nothing, and so also does not say that it is there.
-        return walk(over, told, plan, None, None).await;
+        // A dry run writes nothing, so it takes no lease.
+        return walk(over, running, plan, None, None).await;
     }
     let pass = Uid(random_u64(&*over.environment));
     let begun = over.stores.collection.begin_pass(over.cx(), pass, lease(over)).await;
     let from = match begun {
-        // Nothing without the lease: two processes would do the same work.
-        Err(fault) => return told.step_failed("the pass over the names cannot begin", fault),
+        // Without the lease the pass does not start: two processes would do the same work.
+        Err(fault) => return running.step_failed("the pass over the metadata cannot begin", fault),
         Ok(PassStart::Busy(until)) => {
-            told.report.busy_until = Some(until);
+            running.report.busy_until = Some(until);
             return;
         }
         Ok(PassStart::New) => None,
-        Ok(PassStart::Resumed(cursor)) => match Place::parse(&cursor) {
-            // What was passed over so far was not looked at as deeply.
-            Some(place) if plan.deep && !place.deep => None,
-            // A deep pass that was cut off is gone on with as one.
-            Some(place) => {
-                plan.deep = place.deep;
-                told.report.deep = place.deep;
-                told.report.resumed = true;
-                Some(place.after)
+        Ok(PassStart::Resumed(cursor)) => match PassPosition::parse(&cursor) {
+            // The interrupted pass was not a deep one, so a deep pass starts at the beginning.
+            Some(position) if plan.deep && !position.deep => None,
+            // An interrupted deep pass continues as a deep pass.
+            Some(position) => {
+                plan.deep = position.deep;
+                running.report.deep = position.deep;
+                running.report.resumed = true;
+                Some(position.after)
             }
-            // Another version's.
+            // The position was written by another version.
             None => None,
         },
     };
-    walk(over, told, plan, Some(pass), from).await;
+    walk(over, running, plan, Some(pass), from).await;
 }
 
 fn lease(over: &Over<'_>) -> Timestamp {
     over.now().plus_millis(over.options.lease_ms)
 }
 
-/// Walks over the names from `next` on; records how far it has come for `pass`, if it is one.
-async fn walk(over: &Over<'_>, told: &mut RunningReport<'_>, plan: Plan, pass: Option<Uid>, mut next: Option<Cursor>) {
+/// Walks over the metadata from `next` on. Records the position for `pass`, if there is one.
+async fn walk(
+    over: &Over<'_>,
+    running: &mut RunningReport<'_>,
+    plan: Plan,
+    pass: Option<Uid>,
+    mut next: Option<Cursor>,
+) {
     let collection = &over.stores.collection;
-    let noted = |next: Option<&Cursor>| {
+    let position = |next: Option<&Cursor>| {
         next.map(|after| {
             let (deep, after) = (plan.deep, after.clone());
-            Place { deep, after }.cursor()
+            PassPosition { deep, after }.cursor()
         })
     };
     loop {
@@ -85,28 +91,32 @@ async fn walk(over: &Over<'_>, told: &mut RunningReport<'_>, plan: Plan, pass: O
         let slice = match slice.await {
             Ok(slice) => slice,
             Err(fault) => {
-                // Whoever comes next need not wait until this pass would have shown a sign of life. That this too
-                // fails is to be expected of a store that has just failed.
+                // End the lease now, so that the next pass need not wait until it expires. The error is ignored, since
+                // the store has just failed anyway.
                 if let Some(pass) = pass {
-                    let noted = noted(next.as_ref());
-                    drop(collection.checkpoint(over.cx(), pass, noted.as_ref(), over.now()).await);
+                    let position = position(next.as_ref());
+                    drop(
+                        collection
+                            .checkpoint(over.cx(), pass, position.as_ref(), over.now())
+                            .await,
+                    );
                 }
-                return told.step_failed("the names cannot be gone through", fault);
+                return running.step_failed("the metadata cannot be read", fault);
             }
         };
         next = slice.next;
-        told.report.metadata += slice.statistics;
-        let stop = told.tell().is_break();
+        running.report.metadata += slice.statistics;
+        let stop = running.report_progress().is_break();
         if let Some(pass) = pass {
             let until = if stop { over.now() } else { lease(over) };
-            let noted = noted(next.as_ref());
-            match collection.checkpoint(over.cx(), pass, noted.as_ref(), until).await {
+            let position = position(next.as_ref());
+            match collection.checkpoint(over.cx(), pass, position.as_ref(), until).await {
                 Ok(true) => {}
                 Ok(false) => {
-                    told.report.busy_until = Some(over.now());
+                    running.report.busy_until = Some(over.now());
                     return;
                 }
-                Err(fault) => return told.step_failed("how far the pass has come cannot be noted", fault),
+                Err(fault) => return running.step_failed("the position of the pass cannot be recorded", fault),
             }
         }
         if stop || next.is_none() {

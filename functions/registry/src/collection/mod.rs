@@ -1,18 +1,19 @@
-//! Collection over all stores: the order of its steps. What each step does to the records is the store's
-//! ([`store::collection`](crate::store::collection)); here nothing is decided, and nothing waits.
+//! Collection over all stores: the order of its steps. Each step is implemented by the stores, and specified in
+//! [`store::collection`](crate::store::collection). This module makes no decisions about records, and it does not
+//! sleep.
 //!
-//! 1. Names, slice by slice: links, and bytes that nobody holds. How far it has come is recorded after every slice,
-//!    so that a run that was cut off is gone on with by the next one, and that two do not do the same work.
-//! 2. Upload sessions past their end, unless somebody still writes under them.
-//! 3. Graves that are due. What is named again is spared, but for what was begun beside it and never finished, and
-//!    what was buried again is left for later; all else is deleted, many objects at once, and then its grave is removed,
-//!    so that a run which was cut off in between deletes again, and never forgets.
+//! 1. Metadata, slice by slice: links, and records of objects without back-links. The position is recorded after every
+//!    slice. So the next run continues an interrupted one, and two runs do not do the same work.
+//! 2. Expired upload sessions, unless a request still writes under them.
+//! 3. Pending deletions that are due. If the object is referenced again, it stays, and unfinished writes beside it are
+//!    deleted. If it was scheduled again, it is left for later. All other objects are deleted, many at once, and after
+//!    that their pending deletions. So a run that was interrupted in between deletes again, and forgets nothing.
 //!
-//! Each step is taken whatever became of those before it: a table that cannot be written because the disk is full must
-//! not keep the graves that would make room. And one thing that cannot be done keeps nothing back but itself.
+//! Each step runs even if the steps before it failed. For instance, a full disk may prevent writes to the table, and
+//! then the due deletions must still free space. An item that fails does not prevent the work on other items.
 //!
-//! Memory is bounded by the sizes in [`Options`]. Nothing is locked: a registry serves meanwhile, and any number of
-//! collections at once are as safe as one.
+//! The sizes in [`Options`] bound the memory. Nothing is locked: the registry serves requests meanwhile, and concurrent
+//! collections are as safe as one.
 
 mod metadata;
 mod pending_deletions;
@@ -30,14 +31,14 @@ use crate::environment::Environment;
 use crate::store::collection::UNTIL_IMPORTED;
 use crate::stores::Stores;
 
-/// Collects once. `progress` is told how far it has come, after every slice and page; when it breaks, the run stops
-/// there, notes how far it came, and lets go of the names, so that the next one need not wait.
+/// Runs one collection. Calls `progress` after every slice and page. When that breaks, the run stops there, records its
+/// position, and ends its lease, so that the next run need not wait.
 ///
-/// A second run is needed to see everything go: what is unlinked now is in the graveyard for a while, and a link is
-/// only marked by the first.
+/// One run does not delete everything that is unreferenced: it only marks links, and objects stay in the deletion queue
+/// for their grace period.
 ///
 /// # Errors
-/// When anything could not be done. What is whole all the same is in the report.
+/// If anything failed. The report in the error says what was done nevertheless.
 pub async fn collect(
     stores: &Stores,
     environment: Arc<dyn Environment>,
@@ -49,15 +50,15 @@ pub async fn collect(
         environment,
         options,
     };
-    let mut told = RunningReport::new(options, progress);
-    metadata::walk_metadata(&over, &mut told).await;
-    if !told.is_stopped() {
-        uploads::uploads(&over, &mut told).await;
+    let mut running = RunningReport::new(options, progress);
+    metadata::walk_metadata(&over, &mut running).await;
+    if !running.is_stopped() {
+        uploads::sweep_expired(&over, &mut running).await;
     }
-    // What is in the graveyard may be what an import has still to name again.
-    let is_half = told.report.busy_until.is_some_and(|until| until >= UNTIL_IMPORTED);
-    if !told.is_stopped() && !is_half {
-        pending_deletions::delete_due(&over, &mut told).await;
+    // The deletion queue may contain objects that the rest of the import will reference.
+    let is_interrupted_import = running.report.busy_until.is_some_and(|until| until >= UNTIL_IMPORTED);
+    if !running.is_stopped() && !is_interrupted_import {
+        pending_deletions::delete_due(&over, &mut running).await;
     }
-    told.end()
+    running.end()
 }

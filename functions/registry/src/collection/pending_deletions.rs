@@ -1,4 +1,4 @@
-//! Graves that are due.
+//! Due pending deletions.
 
 use std::ops::ControlFlow;
 
@@ -10,11 +10,11 @@ use crate::store::blobs::DeletedObjects;
 use crate::store::collection::{Clearing, PendingDeletion, Standing};
 use crate::store::{Cursor, StoreError};
 
-/// A grave that is to be settled, and whether its object is in use.
-type Settled = (PendingDeletion, bool);
+/// A pending deletion that was checked, and whether its object is in use.
+type Checked = (PendingDeletion, bool);
 
-pub(super) async fn delete_due(over: &Over<'_>, told: &mut RunningReport<'_>) {
-    told.begin();
+pub(super) async fn delete_due(over: &Over<'_>, running: &mut RunningReport<'_>) {
+    running.begin_step();
     let Over { stores, options, .. } = over;
     let before = over.due(options.plan.grace_periods.deletion_ms);
     let mut next: Option<Cursor> = None;
@@ -24,76 +24,81 @@ pub(super) async fn delete_due(over: &Over<'_>, told: &mut RunningReport<'_>) {
             .pending_deletions(over.cx(), before, next.as_ref(), options.pending_deletions);
         let page = match page.await {
             Ok(page) => page,
-            Err(fault) => return told.step_failed("the graveyard cannot be read", fault),
+            Err(fault) => return running.step_failed("the deletion queue cannot be read", fault),
         };
         next = page.next;
-        let settled = settle_page(over, told, page.items).await;
-        if settled.is_break() || told.tell().is_break() || next.is_none() {
+        let checked = process_page(over, running, page.items).await;
+        if checked.is_break() || running.report_progress().is_break() || next.is_none() {
             return;
         }
     }
 }
 
-/// Does what is to be done about a page of graves. Breaks when the step is given up.
-async fn settle_page(
+/// Processes one page of pending deletions. Breaks when the step is aborted.
+async fn process_page(
     over: &Over<'_>,
-    told: &mut RunningReport<'_>,
+    running: &mut RunningReport<'_>,
     pending_deletions: Vec<PendingDeletion>,
 ) -> ControlFlow<()> {
-    let mut settled = look(over, told, pending_deletions).await?;
-    if !over.options.plan.dry_run && !settled.is_empty() {
-        settled = clear(over, told, settled).await?;
-        let pending_deletions: Vec<PendingDeletion> = settled
+    let mut checked = check_page(over, running, pending_deletions).await?;
+    if !over.options.plan.dry_run && !checked.is_empty() {
+        checked = delete_page(over, running, checked).await?;
+        let pending_deletions: Vec<PendingDeletion> = checked
             .iter()
             .map(|(pending_deletion, _)| pending_deletion.clone())
             .collect();
         if !pending_deletions.is_empty() {
             match over.stores.collection.forget(over.cx(), &pending_deletions).await {
-                Ok(()) => told.went(),
-                // Its objects are gone or in use, as the next run will find.
-                Err(fault) => told.failed(|| "graves cannot be removed".to_owned(), fault)?,
+                Ok(()) => running.succeeded(),
+                // The objects are deleted or in use. The next run deletes the pending deletions.
+                Err(fault) => running.failed(|| "pending deletions cannot be removed".to_owned(), fault)?,
             }
         }
     }
-    let spared = settled.iter().filter(|(_, in_use)| *in_use).count() as u64;
-    told.report.deletions_cancelled += spared;
-    told.report.objects_deleted += settled.len() as u64 - spared;
+    let in_use = checked.iter().filter(|(_, in_use)| *in_use).count() as u64;
+    running.report.deletions_cancelled += in_use;
+    running.report.objects_deleted += checked.len() as u64 - in_use;
     ControlFlow::Continue(())
 }
 
-/// Those that are settled now.
-async fn look(
+/// Checks a page of pending deletions. Returns those that can be processed now.
+async fn check_page(
     over: &Over<'_>,
-    told: &mut RunningReport<'_>,
+    running: &mut RunningReport<'_>,
     pending_deletions: Vec<PendingDeletion>,
-) -> ControlFlow<(), Vec<Settled>> {
-    // Boxed, or the compiler cannot tell that the whole may move between threads.
-    let looks = pending_deletions
+) -> ControlFlow<(), Vec<Checked>> {
+    // Boxed: otherwise the compiler cannot prove that the future is `Send`.
+    let checks = pending_deletions
         .into_iter()
-        .map(|pending_deletion| look_at(over, pending_deletion).boxed());
-    let looks: Vec<_> = looks.collect();
-    let mut looks = stream::iter(looks).buffer_unordered(over.options.at_once);
-    let mut settled = Vec::new();
-    while let Some((pending_deletion, standing)) = looks.next().await {
+        .map(|pending_deletion| check_one(over, pending_deletion).boxed());
+    let checks: Vec<_> = checks.collect();
+    let mut checks = stream::iter(checks).buffer_unordered(over.options.at_once);
+    let mut checked = Vec::new();
+    while let Some((pending_deletion, standing)) = checks.next().await {
         match standing {
             Ok(standing) => {
-                told.went();
+                running.succeeded();
                 match standing {
-                    Standing::Due => settled.push((pending_deletion, false)),
-                    Standing::Named => settled.push((pending_deletion, true)),
+                    Standing::Due => checked.push((pending_deletion, false)),
+                    Standing::Named => checked.push((pending_deletion, true)),
                     Standing::Changed => {}
                 }
             }
-            Err(fault) => told.failed(
-                || format!("the grave of {} cannot be read", pending_deletion.location.key),
+            Err(fault) => running.failed(
+                || {
+                    format!(
+                        "the pending deletion of {} cannot be read",
+                        pending_deletion.location.key
+                    )
+                },
                 fault,
             )?,
         }
     }
-    ControlFlow::Continue(settled)
+    ControlFlow::Continue(checked)
 }
 
-async fn look_at(
+async fn check_one(
     over: &Over<'_>,
     pending_deletion: PendingDeletion,
 ) -> (PendingDeletion, Result<Standing, StoreError>) {
@@ -101,52 +106,57 @@ async fn look_at(
     (pending_deletion, standing)
 }
 
-/// Deletes, and tidies up, many objects at once. When that fails, each alone, to find those that cannot be. The graves
-/// whose objects are cleared.
-async fn clear(over: &Over<'_>, told: &mut RunningReport<'_>, settled: Vec<Settled>) -> ControlFlow<(), Vec<Settled>> {
-    if let Ok(deleted) = clear_all(over, &settled).await {
-        told.went();
-        told.deleted(deleted);
-        return ControlFlow::Continue(settled);
+/// Deletes and tidies up many objects at once. If that fails, tries each alone, to find those that cannot be deleted.
+/// Returns the pending deletions whose objects were processed.
+async fn delete_page(
+    over: &Over<'_>,
+    running: &mut RunningReport<'_>,
+    checked: Vec<Checked>,
+) -> ControlFlow<(), Vec<Checked>> {
+    if let Ok(deleted) = delete_all(over, &checked).await {
+        running.succeeded();
+        running.deleted(deleted);
+        return ControlFlow::Continue(checked);
     }
-    // Some may be gone by now, and nobody has told of them.
-    told.deleted(None);
-    let each = settled.into_iter().map(|one| clear_one(over, one).boxed());
+    // The failed call may have deleted some objects, and has not reported them.
+    running.deleted(None);
+    let each = checked.into_iter().map(|one| delete_one(over, one).boxed());
     let each: Vec<_> = each.collect();
     let mut each = stream::iter(each).buffer_unordered(over.options.at_once);
-    let mut cleared = Vec::new();
+    let mut processed = Vec::new();
     while let Some((one, outcome)) = each.next().await {
         match outcome {
             Ok(deleted) => {
-                told.went();
-                told.deleted(deleted);
-                cleared.push(one);
+                running.succeeded();
+                running.deleted(deleted);
+                processed.push(one);
             }
             Err(fault) => {
                 let (PendingDeletion { location, .. }, in_use) = &one;
                 let what = || {
                     if *in_use {
-                        format!("what lies beside the object {} cannot be deleted", location.key)
+                        format!("unfinished writes beside the object {} cannot be deleted", location.key)
                     } else {
                         format!("the object {} cannot be deleted", location.key)
                     }
                 };
-                // What is cleared and not forgotten is cleared again by the next run.
-                told.failed(what, fault)?;
+                // Its pending deletion stays, so that the next run deletes the object again.
+                running.failed(what, fault)?;
             }
         }
     }
-    ControlFlow::Continue(cleared)
+    ControlFlow::Continue(processed)
 }
 
-async fn clear_one(over: &Over<'_>, one: Settled) -> (Settled, Result<Option<DeletedObjects>, StoreError>) {
-    let cleared = clear_all(over, std::slice::from_ref(&one)).await;
-    (one, cleared)
+async fn delete_one(over: &Over<'_>, one: Checked) -> (Checked, Result<Option<DeletedObjects>, StoreError>) {
+    let processed = delete_all(over, std::slice::from_ref(&one)).await;
+    (one, processed)
 }
 
-/// What was there under the keys that were deleted, if the store has told.
-async fn clear_all(over: &Over<'_>, settled: &[Settled]) -> Result<Option<DeletedObjects>, StoreError> {
-    let Clearing { to_delete, kept } = settled.iter().cloned().collect();
+/// Deletes the objects that are not in use, and tidies up beside the others. Returns what was deleted, if the store has
+/// reported it.
+async fn delete_all(over: &Over<'_>, checked: &[Checked]) -> Result<Option<DeletedObjects>, StoreError> {
+    let Clearing { to_delete, kept } = checked.iter().cloned().collect();
     let blobs = &over.stores.blobs;
     let mut deleted = None;
     if !to_delete.is_empty() {

@@ -1,4 +1,4 @@
-//! What a run tells: its report, how far it has come, and what has failed.
+//! The report of a run while it is in progress: statistics, progress and failures.
 
 use std::ops::ControlFlow;
 
@@ -6,18 +6,18 @@ use super::run::{Interrupted, Options, Report};
 use crate::store::StoreError;
 use crate::store::blobs::DeletedObjects;
 
-/// The report of a run, as it comes to be.
+/// The report of a run in progress.
 pub(super) struct RunningReport<'a> {
     pub(super) report: Report,
     progress: &'a mut (dyn FnMut(&Report) -> ControlFlow<()> + Send),
-    /// Not all that was freed is known, and a part of it is not told.
-    untold: bool,
+    /// The store did not report all deleted objects, so their number and size are unknown.
+    unknown_deletions: bool,
     /// The first failure.
     first: Option<(String, StoreError)>,
     /// How many calls in a row have found a store unavailable.
-    in_vain: usize,
-    /// How many of these are enough to know that the next one will.
-    enough: usize,
+    unavailable: usize,
+    /// After so many such calls in a row, the step is aborted.
+    max_unavailable: usize,
 }
 
 impl<'a> RunningReport<'a> {
@@ -29,64 +29,64 @@ impl<'a> RunningReport<'a> {
                 ..Report::default()
             },
             progress,
-            untold: false,
+            unknown_deletions: false,
             first: None,
-            in_vain: 0,
-            enough: options.at_once.max(1),
+            unavailable: 0,
+            max_unavailable: options.at_once.max(1),
         }
     }
 
-    /// Tells how far the run has come. It goes on unless it is to stop.
-    pub(super) fn tell(&mut self) -> ControlFlow<()> {
-        let told = (self.progress)(&self.report);
-        self.report.stopped |= told.is_break();
-        told
+    /// Reports the progress. Breaks when the run must stop.
+    pub(super) fn report_progress(&mut self) -> ControlFlow<()> {
+        let flow = (self.progress)(&self.report);
+        self.report.stopped |= flow.is_break();
+        flow
     }
 
     pub(super) fn is_stopped(&self) -> bool {
         self.report.stopped
     }
 
-    /// A store has done its work.
-    pub(super) fn went(&mut self) {
-        self.in_vain = 0;
+    /// Notes that a store call succeeded.
+    pub(super) fn succeeded(&mut self) {
+        self.unavailable = 0;
     }
 
-    /// Something could not be done. Breaks when it was tried often enough to give the step up: a store that is away
-    /// would take its whole time over each of a million things, while one thing that is stuck keeps back nothing else.
+    /// Notes a failure. Breaks when the step must be aborted: an unavailable store would take its whole timeout for
+    /// each of a million items. A single item that fails does not abort the step.
     pub(super) fn failed(&mut self, what: impl FnOnce() -> String, source: StoreError) -> ControlFlow<()> {
         self.report.failed += 1;
-        self.in_vain = match source {
-            StoreError::Unavailable(_) => self.in_vain + 1,
+        self.unavailable = match source {
+            StoreError::Unavailable(_) => self.unavailable + 1,
             StoreError::Failed(_) => 0,
         };
         if self.first.is_none() {
             self.first = Some((what(), source));
         }
-        if self.in_vain < self.enough {
+        if self.unavailable < self.max_unavailable {
             ControlFlow::Continue(())
         } else {
             ControlFlow::Break(())
         }
     }
 
-    /// A whole step could not be taken, or gone on with.
+    /// Notes that a whole step could not start, or could not continue.
     pub(super) fn step_failed(&mut self, what: &str, source: StoreError) {
         let _ = self.failed(|| what.to_owned(), source);
     }
 
-    /// Another step begins: what one store does not do, another may.
-    pub(super) fn begin(&mut self) {
-        self.in_vain = 0;
+    /// Begins the next step. It may use another store, so the count of calls in a row starts again.
+    pub(super) fn begin_step(&mut self) {
+        self.unavailable = 0;
     }
 
-    /// Adds what was there of objects that were deleted. `None`: the store has not told.
+    /// Adds deleted objects to the report. `None`: the store did not report them.
     pub(super) fn deleted(&mut self, deleted: Option<DeletedObjects>) {
         match deleted {
-            Some(deleted) if !self.untold => *self.report.deleted.get_or_insert_default() += deleted,
+            Some(deleted) if !self.unknown_deletions => *self.report.deleted.get_or_insert_default() += deleted,
             Some(_) => {}
             None => {
-                self.untold = true;
+                self.unknown_deletions = true;
                 self.report.deleted = None;
             }
         }

@@ -1,4 +1,4 @@
-//! What a collection is told, what it reports, and what its steps share.
+//! The options and the report of a collection, and what its steps share.
 
 use std::sync::Arc;
 
@@ -11,24 +11,24 @@ use crate::store::collection::{PassStatistics, Plan};
 use crate::store::{Context, StoreError, Timestamp};
 use crate::stores::Stores;
 
-/// How a collection runs.
+/// The options of a collection.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// What it does, and what it leaves alone.
+    /// What it does, and the grace periods.
     pub plan: Plan,
-    /// Names in a slice.
+    /// Records of metadata in a slice.
     pub names: usize,
     /// Sessions in a page.
     pub sessions: usize,
-    /// Graves in a page: as many objects are deleted at once. What a page has done stays done when a later one fails, so
-    /// that a slow store gets on.
+    /// Pending deletions in a page, whose objects are deleted in one call. A completed page stays done if a later one
+    /// fails, so a slow store still makes progress.
     pub pending_deletions: usize,
-    /// How many single reads, sweeps and deletions are under way at once. When as many in a row find a store
-    /// unavailable, their step is given up.
+    /// The maximum number of concurrent single reads, sweeps and deletions. If as many calls in a row find a store
+    /// unavailable, the step is aborted.
     pub at_once: usize,
-    /// For how many milliseconds a pass over the names is held without a sign of life; more than a slice takes.
+    /// The duration of the lease of a pass without a renewal, in milliseconds; longer than a slice takes.
     pub lease_ms: u64,
-    /// Milliseconds that a store may spend on one call, retries included.
+    /// The timeout of one store call in milliseconds, including retries.
     pub store_ms: u64,
 }
 
@@ -46,60 +46,60 @@ impl Default for Options {
     }
 }
 
-/// What a collection has done, or would do.
+/// What a collection has done, or, in a dry run, would do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "facts that a report states, not states of anything"
 )]
 pub struct Report {
-    /// Nothing was written: these are the things that a run would do now.
+    /// It was a dry run: nothing was written, and the numbers say what a run would do now.
     pub dry_run: bool,
-    /// Leftovers among the names were looked for.
+    /// The pass was a deep one: it looked for leftovers in the metadata.
     pub deep: bool,
-    /// The pass over the names went on where another run had been cut off.
+    /// The pass over the metadata continued an interrupted one.
     pub resumed: bool,
-    /// Another process is at the names, or has taken them over, and said so until this moment: only sessions and graves
-    /// were looked at; and no graves while it is an import
+    /// Another process had the lease of the metadata, or has taken it over, until this time. Only sessions and pending
+    /// deletions were processed; and no pending deletions if the process is an import
     /// ([`UNTIL_IMPORTED`](crate::store::collection::UNTIL_IMPORTED)).
     pub busy_until: Option<Timestamp>,
-    /// What was done to the names.
+    /// What the pass over the metadata has done.
     #[serde(flatten)]
     pub metadata: PassStatistics,
-    /// Upload sessions that were ended for good.
+    /// Upload sessions that were swept.
     pub sessions_swept: u64,
-    /// Graves that they left.
+    /// Objects that these have scheduled for deletion.
     pub objects_scheduled: u64,
-    /// Sessions past their end that were left alone: somebody writes under them, or they have changed meanwhile.
+    /// Expired sessions that were skipped: a request writes under them, or they have changed meanwhile.
     pub sessions_spared: u64,
-    /// Keys of objects that were deleted; also those under which nothing was, as most that an upload leaves.
+    /// Keys of objects that were deleted. Includes keys without an object, as most keys of an upload are.
     pub objects_deleted: u64,
-    /// What was there under these keys, if the store has told of all of them.
+    /// The objects that existed under these keys; `None` if the store did not report all of them.
     pub deleted: Option<DeletedObjects>,
-    /// Graves whose object was in use, and is.
+    /// Pending deletions that were cancelled, because their object is in use.
     pub deletions_cancelled: u64,
-    /// Things that could not be done: a step, an upload that could not be ended, an object that could not be deleted.
+    /// Failures: steps that were aborted, uploads that could not be swept, objects that could not be deleted.
     pub failed: u64,
-    /// It was told to stop before it was through.
+    /// The run was told to stop before its end.
     pub stopped: bool,
-    /// All was gone over, to the end, and nothing has failed.
+    /// Everything was processed, and nothing has failed.
     pub complete: bool,
 }
 
-/// Something has failed in a collection. All else was done, and the next run tries it again.
+/// A collection in which something failed. Everything else was done, and the next run tries again what failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}: {source}")]
 pub struct Interrupted {
-    /// What was done; how many things were not is among it.
+    /// What was done, with the number of failures.
     pub report: Box<Report>,
-    /// The first thing that was not done, in words: `the object abc.1 cannot be deleted`.
+    /// The first failure, as text: `the object abc.1 cannot be deleted`.
     pub what: String,
-    /// Why not.
+    /// The cause of the first failure.
     #[source]
     pub source: StoreError,
 }
 
-/// What a step needs; shared by calls that are under way at once.
+/// What the steps share, also among concurrent calls.
 pub(super) struct Over<'a> {
     pub(super) stores: &'a Stores,
     pub(super) environment: Arc<dyn Environment>,
@@ -115,7 +115,7 @@ impl Over<'_> {
         self.environment.now()
     }
 
-    /// What ended before this moment has rested for `grace_ms`.
+    /// Something that ended before this time has a completed grace period of `grace_ms`.
     pub(super) fn due(&self, grace_ms: u64) -> Timestamp {
         Timestamp(self.now().0.saturating_sub(grace_ms))
     }

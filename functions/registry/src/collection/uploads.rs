@@ -1,4 +1,4 @@
-//! Upload sessions past their end.
+//! Expired upload sessions.
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 
@@ -8,8 +8,8 @@ use crate::store::StoreError;
 use crate::store::collection::remains;
 use crate::store::sessions::{Session, SessionKey};
 
-pub(super) async fn uploads(over: &Over<'_>, told: &mut RunningReport<'_>) {
-    told.begin();
+pub(super) async fn sweep_expired(over: &Over<'_>, running: &mut RunningReport<'_>) {
+    running.begin_step();
     let Over { stores, options, .. } = over;
     let before = over.due(options.plan.grace_periods.session_ms);
     let mut after = None;
@@ -17,42 +17,43 @@ pub(super) async fn uploads(over: &Over<'_>, told: &mut RunningReport<'_>) {
         let page = stores.sessions.expired(over.cx(), before, after, options.sessions);
         let page = match page.await {
             Ok(page) => page,
-            Err(fault) => return told.step_failed("uploads past their end cannot be listed", fault),
+            Err(fault) => return running.step_failed("expired uploads cannot be listed", fault),
         };
         let Some((last, _)) = page.last() else {
             return;
         };
         after = Some(*last);
-        // Boxed, or the compiler cannot tell that the whole may move between threads.
+        // Boxed: otherwise the compiler cannot prove that the future is `Send`.
         let ends = page.into_iter().map(|(key, session)| end(over, key, session).boxed());
         let ends: Vec<_> = ends.collect();
         let mut ends = stream::iter(ends).buffer_unordered(options.at_once);
         while let Some((key, ended)) = ends.next().await {
             match ended {
                 Ok(Some(pending_deletions)) => {
-                    told.went();
-                    told.report.sessions_swept += 1;
-                    told.report.objects_scheduled += pending_deletions;
+                    running.succeeded();
+                    running.report.sessions_swept += 1;
+                    running.report.objects_scheduled += pending_deletions;
                 }
                 Ok(None) => {
-                    told.went();
-                    told.report.sessions_spared += 1;
+                    running.succeeded();
+                    running.report.sessions_spared += 1;
                 }
                 Err(fault) => {
                     let what = || format!("the upload {} cannot be ended", key.id);
-                    if told.failed(what, fault).is_break() {
+                    if running.failed(what, fault).is_break() {
                         return;
                     }
                 }
             }
         }
-        if told.tell().is_break() {
+        if running.report_progress().is_break() {
             return;
         }
     }
 }
 
-/// The graves that a session past its end leaves; `None`: it is left alone.
+/// Sweeps an expired session. Returns the number of objects that were scheduled for deletion; `None`: the session was
+/// skipped.
 async fn end(over: &Over<'_>, key: SessionKey, session: Session) -> (SessionKey, Result<Option<u64>, StoreError>) {
     let now = over.now();
     if session.claimed_until.is_some_and(|until| now < until) {

@@ -1,5 +1,4 @@
-//! What a request says about its body before the body arrives: its place in the upload, its length, and whether it has
-//! any bytes.
+//! What the head of a request says about its body: its position in the upload, its length, and whether it is empty.
 
 use http::HeaderMap;
 use http::header::CONTENT_RANGE;
@@ -11,7 +10,7 @@ use crate::heads::declared_length;
 use crate::store::blobs::BodyError;
 use crate::store::sessions::Expected;
 
-/// Whether a request says that it has no body. Others may turn out to have none.
+/// Whether the head says that the body is empty. Other bodies may still turn out to be empty.
 pub(super) fn is_empty(headers: &HeaderMap, body: &RequestBody) -> bool {
     match declared_length(headers) {
         Some(length) => length == 0,
@@ -19,8 +18,8 @@ pub(super) fn is_empty(headers: &HeaderMap, body: &RequestBody) -> bool {
     }
 }
 
-/// Waits for the first bytes of a body whose head does not say that there are some. What comes back is the whole body;
-/// `is_end_stream` tells whether it has no bytes.
+/// Waits for the first bytes of a body, if the head does not say that it has some. Returns the complete body;
+/// `is_end_stream` then tells whether it is empty.
 pub(super) async fn peek(headers: &HeaderMap, mut body: RequestBody) -> Result<RequestBody, BodyError> {
     if body.is_end_stream() || declared_length(headers).is_some_and(|length| length > 0) {
         return Ok(body);
@@ -31,12 +30,12 @@ pub(super) async fn peek(headers: &HeaderMap, mut body: RequestBody) -> Result<R
     })
 }
 
-/// Whether a body is as empty as it says.
+/// Whether a body that was declared empty is empty.
 pub(super) async fn has_no_bytes(mut body: RequestBody) -> Result<bool, BodyError> {
     Ok(body.is_end_stream() || body.next_chunk().await?.is_none())
 }
 
-/// What the head of a chunk tells of its session: one that says that it begins further on comes after others.
+/// What the head of a chunk suggests about its session: a chunk with an offset above 0 comes after other chunks.
 pub(super) fn expected(headers: &HeaderMap) -> Expected {
     match content_range(headers) {
         Some(Ok(range)) if range.first > 0 => Expected::Existing,
@@ -50,10 +49,10 @@ fn content_range(headers: &HeaderMap) -> Option<Result<ContentRange, OutOfPlace>
     Some(range.ok_or(OutOfPlace))
 }
 
-/// A chunk that does not continue the upload, or is not as long as it says.
+/// A chunk does not continue the upload, or does not have its declared length.
 pub(super) struct OutOfPlace;
 
-/// The length that a chunk declares, by `Content-Range` or `Content-Length`, if it fits behind `offset`.
+/// The length that a chunk declares in `Content-Range` or `Content-Length`, if it continues the upload at `offset`.
 pub(super) fn declared_chunk(headers: &HeaderMap, offset: u64) -> Result<Option<u64>, OutOfPlace> {
     let length = declared_length(headers);
     let Some(range) = content_range(headers) else {

@@ -1,7 +1,7 @@
-//! A chunk of an upload, and where an upload stands: end-5 and end-13.
+//! The chunks of an upload, and its status: end-5 and end-13.
 //!
-//! A chunk is stored whole or not at all. A refused chunk leaves the session as it was, and the answer (416) says where
-//! the upload stands, so that a client can go on from there.
+//! A chunk is stored as a whole or not at all. A refused chunk leaves the session unchanged, and the response (416)
+//! contains the current offset, so that the client can continue from there.
 
 use http::{HeaderMap, Response, StatusCode};
 
@@ -49,7 +49,7 @@ impl Call<'_> {
                 match self.save(&claim, progress, part).await {
                     Ok(()) => {}
                     Err(Error::ClaimLost) => return Err(self.fail(&session, &claim, Error::ClaimLost.into()).await),
-                    // The body may have been saved: only the row knows, and the claim expires by itself.
+                    // The body may have been saved; only the row can tell. The claim expires by itself.
                     Err(error) => return Err(error),
                 }
                 offset
@@ -58,7 +58,7 @@ impl Call<'_> {
         session.answer(StatusCode::ACCEPTED, offset)
     }
 
-    /// A chunk that says that it is empty: it needs no claim, and is refused where one that is not would be.
+    /// A chunk that is declared empty. It needs no claim. It is refused in the same cases as a chunk with bytes.
     pub(super) async fn empty_chunk(
         &self,
         session: OpenSession,
@@ -86,7 +86,7 @@ impl Call<'_> {
         session.answer(StatusCode::ACCEPTED, offset)
     }
 
-    /// end-13. A token without a row is a session in which nothing was stored yet.
+    /// end-13. A token without a row is a session without stored bytes.
     pub(crate) async fn get_upload(&self, session: OpenSession) -> Result<Response<ResponseBody>, Error> {
         match self.stores.sessions.get(self.cx(), session.token.session).await? {
             None => session.answer(StatusCode::NO_CONTENT, 0),

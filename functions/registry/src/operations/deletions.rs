@@ -1,4 +1,4 @@
-//! Manifests, tags and blobs are deleted: end-9 and end-10.
+//! Deletions of manifests, tags and blobs: end-9 and end-10.
 
 use http::{Response, StatusCode};
 use oci::{Digest, Reference};
@@ -11,23 +11,25 @@ use crate::response;
 use crate::store::metadata::Removal;
 
 impl Call<'_> {
-    /// end-9: a tag alone, or a manifest with all its tags.
+    /// end-9: deletes a tag alone, or a manifest with all its tags.
     pub(crate) async fn delete_manifest(
         &self,
         permit: Permit<Delete>,
         reference: Option<Reference>,
     ) -> Result<Response<ResponseBody>, Error> {
-        let who = permit.principal().to_string();
+        let principal = permit.principal().to_string();
         let metadata = &self.stores.metadata;
         let removal = match reference {
             None => Removal::Absent,
             Some(Reference::Tag(tag)) => {
-                let removed = metadata.delete_tag(self.cx(), permit.repository(), &tag, &who).await?;
+                let removed = metadata
+                    .delete_tag(self.cx(), permit.repository(), &tag, &principal)
+                    .await?;
                 if removed { Removal::Removed } else { Removal::Absent }
             }
             Some(Reference::Digest(digest)) => {
                 metadata
-                    .delete_manifest(self.cx(), permit.repository(), &digest, &who)
+                    .delete_manifest(self.cx(), permit.repository(), &digest, &principal)
                     .await?
             }
         };
@@ -38,8 +40,8 @@ impl Call<'_> {
         }
     }
 
-    /// end-10: unlinks the blob from the repository. Other repositories keep it, and so does every manifest here that
-    /// refers to it (405).
+    /// end-10: deletes the repository's link to the blob. Other repositories keep the blob. If a manifest of this
+    /// repository refers to it, the deletion is refused (405).
     pub(crate) async fn delete_blob(
         &self,
         permit: Permit<Delete>,

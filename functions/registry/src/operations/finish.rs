@@ -1,14 +1,14 @@
-//! The last request of an upload: end-6, and end-4b.
+//! The last request of an upload: end-6 and end-4b.
 //!
-//! It may take minutes: an object store makes one object of 10,000 parts, or copies hundreds of gigabytes inside itself
-//! (see the blob store's seal); a disk joins segments; a sha512 that was not declared when the upload was opened is
-//! computed from what is stored. Then clients repeat it while it is still being answered:
+//! It may take minutes. An object store makes one object of 10,000 parts, or copies hundreds of gigabytes inside itself
+//! (see the blob store's seal). A disk joins segments. A sha512 that was not declared when the upload was opened is
+//! computed from the stored bytes. Some clients repeat the request while it is still in progress:
 //!
-//! * containerd since 2.3, and Docker since 29.7 with the containerd image store, wait 30 seconds for an answer after the
-//!   last byte of a body. Since 2.3.2 they then send the very same PUT again, whole body included, five times in all. A 429
-//!   or 408 is repeated at once; two 503 in a row, or a 416, end the push. 2.3.0 and 2.3.1 give the push up after the 30
-//!   seconds; the first request goes on without them, and the next push finds the blob.
-//! * Docker's classic store, `BuildKit` and older containerd wait as long as it takes.
+//! * containerd since 2.3, and Docker since 29.7 with the containerd image store, wait 30 seconds for a response after
+//!   the last byte of a body. Since 2.3.2 they then send the same PUT again, with the whole body, five times in all.
+//!   They repeat it at once after a 429 or 408. Two 503 in a row, or a 416, end the push. 2.3.0 and 2.3.1 abort the
+//!   push after the 30 seconds; the first request continues without them, and the next push finds the blob.
+//! * Docker's classic store, `BuildKit` and older containerd wait without a timeout.
 //!
 //! (Read in the sources of containerd 2.3.0 to 2.4.0-beta.0, Docker 28.5 to 29.7.2 and `BuildKit` 0.32.)
 //!
@@ -16,11 +16,11 @@
 //! bodies, which is [`upload_bodies`](crate::Limits::upload_bodies), in 16 s without syncs; versitygw completes 2,500
 //! parts of 5 MiB in 2.8 s. No store was seen to complete 10,000 parts: see tests/bench/README.md.
 //!
-//! So the claim is kept alive while the object is made, and a repeated PUT waits for the request that holds the session
-//! ([`upload_wait_ms`](crate::Limits::upload_wait_ms)) before a byte of its body is read; containerd counts no time while
-//! its body is not taken. When the first request has ended well, the repeated one is held against what was published, and
-//! is 201 again. When the first one came to nothing, the repeated one takes its place. All five together are nearly four
-//! minutes; after that the push fails, the first request goes on, and the next push finds the blob.
+//! So the first request renews its claim while the object is made. A repeated PUT waits for the request with the claim
+//! ([`upload_wait_ms`](crate::Limits::upload_wait_ms)) before a byte of its body is read; containerd's timeout does not
+//! run while its body is not read. If the first request succeeds, the repeated one is compared with the published blob,
+//! and is answered 201 again. If the first one fails, the repeated one takes its place. All five requests together take
+//! nearly four minutes. After that the push fails, the first request continues, and the next push finds the blob.
 
 use futures_util::TryStreamExt as _;
 use http::header::CONTENT_RANGE;
@@ -42,12 +42,13 @@ use crate::store::metadata::Link;
 use crate::store::sessions::{Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionId, State};
 use crate::store::{Location, StoreError};
 
-/// How often a request looks at a session that another request has claimed, in milliseconds.
+/// The interval in which a request polls a session that another request has claimed, in milliseconds.
 const LOOK_AGAIN_MS: u64 = 1000;
 
 impl Call<'_> {
-    /// end-6, and end-4b, whose session no other request knows. Stores the last chunk, if there is one, checks the digest of
-    /// the whole, and publishes it. `permit` was granted now, not when the upload was opened.
+    /// end-6, and end-4b, whose session no other request knows. Stores the last chunk, if there is one, verifies the
+    /// digest of all bytes, and publishes the blob. `permit` comes from an authorization of this request, not of the
+    /// one that opened the upload.
     pub(crate) async fn finish_upload(
         &self,
         permit: Permit<Push>,
@@ -57,14 +58,14 @@ impl Call<'_> {
         body: RequestBody,
     ) -> Result<Response<ResponseBody>, Error> {
         let limit = self.settings.limits.upload_bodies;
-        // A request without a body ends the upload, so that the number of bodies does not matter. One with a range would be
-        // out of place.
-        let (expected, most) = if is_empty(headers, &body) && !headers.contains_key(CONTENT_RANGE) {
+        // A request without a body finishes the upload however many bodies the upload has had. A request with a range
+        // could only be refused.
+        let (expected, max_attempts) = if is_empty(headers, &body) && !headers.contains_key(CONTENT_RANGE) {
             (Expected::Existing, limit.saturating_mul(2))
         } else {
             (expected(headers), limit)
         };
-        let claim = match self.claim_last(&session, expected, most).await? {
+        let claim = match self.claim_last(&session, expected, max_attempts).await? {
             Claimed::Granted(claim) => claim,
             Claimed::Busy(row) => return Err(session.busy(&row, self.environment.now(), true)),
             Claimed::AttemptsExhausted(_) => return Err(Error::TooManyBodies { limit }),
@@ -87,11 +88,11 @@ impl Call<'_> {
         }
     }
 
-    /// Claims a session for its last body. While another request has claimed it, this one waits: the client may have repeated
-    /// its request without waiting for the first answer.
-    async fn claim_last(&self, session: &OpenSession, expected: Expected, most: u32) -> Result<Claimed, Error> {
+    /// Claims a session for its last body. Waits while another request has a claim: that request may be an earlier
+    /// sending of this one, whose response the client did not wait for.
+    async fn claim_last(&self, session: &OpenSession, expected: Expected, max_attempts: u32) -> Result<Claimed, Error> {
         let key = session.token.session;
-        let claimed = self.claim(key, expected, most).await?;
+        let claimed = self.claim(key, expected, max_attempts).await?;
         let Claimed::Busy(seen) = claimed else {
             return Ok(claimed);
         };
@@ -104,15 +105,15 @@ impl Call<'_> {
             let row = row.ok_or(Error::UploadUnknown)?;
             let is_held = row.claimed_until.is_some_and(|until| now < until);
             match row.state {
-                // More was stored meanwhile: the client of this request does not know of it.
+                // More was stored meanwhile, so the client of this request does not know the whole upload.
                 State::Open if holds_more(&row.progress) => return Err(session.refused(row.progress.offset)),
                 State::Open if is_held => {
                     if now.millis_since(begun) >= self.settings.limits.upload_wait_ms || self.is_due(now) {
                         return Ok(Claimed::Busy(row));
                     }
                 }
-                State::Open => match self.claim(key, Expected::Existing, most).await? {
-                    // Another request that has waited was faster.
+                State::Open => match self.claim(key, Expected::Existing, max_attempts).await? {
+                    // Another waiting request has claimed the session first.
                     Claimed::Busy(_) => {}
                     Claimed::Granted(claim) if holds_more(&claim.progress) => {
                         leave_to_expiry(self.release(&claim).await);
@@ -142,8 +143,8 @@ impl Call<'_> {
                 return Err(self.cancel_mismatch(claim, &stored.progress.store, computed).await?);
             }
         }
-        // The only body of an upload is the object itself. Several bodies leave behind what the object was made of, and
-        // earlier attempts may have left a segment although they failed.
+        // An upload of one body is its object already, with or without chunks. An upload of several bodies leaves the
+        // parts of which the object was made. A failed earlier attempt may have left a segment, too.
         let one_body = claim.attempt.number == 1 || (claim.attempt.number == 2 && stored.progress == claim.progress);
         let parts = self.parts(claim, stored.part).await?;
         let state = stored.progress.store;
@@ -156,7 +157,7 @@ impl Call<'_> {
         let sealed = self.stores.blobs.seal(self.sealing(), &upload);
         let location = Lease::new(self, claim).through(sealed).await?;
         if !hashed_as_asked {
-            // The algorithm was not declared when the upload was opened: the bytes are read once more, from the store.
+            // The algorithm was not declared when the upload was opened, so the bytes are read again from the store.
             let lease = Lease::new(self, claim);
             let computed = self
                 .hash_object(&location, size, digest.algorithm(), Some(lease))
@@ -165,7 +166,7 @@ impl Call<'_> {
                 return Err(self.cancel_mismatch(claim, &state, computed).await?);
             }
         }
-        // From here on no other request can claim or cancel the session: its object is about to be published.
+        // From here on no other request can claim or cancel the session: a digest is about to refer to its object.
         let publishing = Publishing {
             digest: *digest,
             location,
@@ -179,11 +180,11 @@ impl Call<'_> {
             self.clear(claim.key.id, claim.attempt.number, &state, &publishing)
                 .await
         };
-        // Before the answer: a repeated request must not publish a blob again that was deleted since.
+        // Before the response: a repetition of this request must not publish again what was deleted since.
         Ok(self.stores.sessions.finish(self.cx(), claim, end).await?)
     }
 
-    /// Discards what an upload was made of, and returns how the upload ends.
+    /// Deletes the parts of which the object was made. Returns the final state of the session.
     async fn clear(&self, session: SessionId, attempts: u32, state: &[u8], publishing: &Publishing) -> End {
         let keep = Some(&publishing.location);
         match self.discard(session, attempts, state, keep).await {
@@ -196,7 +197,7 @@ impl Call<'_> {
         }
     }
 
-    /// Publishes a committed blob. Idempotent.
+    /// Publishes the blob. Idempotent.
     async fn publish(&self, permit: &Permit<Push>, publishing: &Publishing) -> Result<(), StoreError> {
         let Publishing { digest, location, size } = publishing;
         let metadata = &self.stores.metadata;
@@ -206,10 +207,10 @@ impl Call<'_> {
         self.make_sure(digest, *size, location, lies_at).await
     }
 
-    /// A final PUT for a session that has ended: the answer to an earlier one may have been lost, so that it is 201
-    /// again for the digest that was committed, while that blob is there. It is 404 for everything else: after the blob
-    /// was deleted, or with other bytes, there is nothing to go on with. A publication that was interrupted, by a crash or
-    /// by a store that did not answer, was never acknowledged, and is finished now.
+    /// A final PUT for a session that has ended. The response to an earlier PUT may have been lost, so this is 201
+    /// again for the committed digest, while that blob exists. Otherwise it is 404: after the blob was deleted, or with
+    /// other bytes, the upload cannot continue. An interrupted publication (after a crash, or because a store did not
+    /// respond) was never acknowledged, and is completed now.
     async fn finished_before(
         &self,
         permit: &Permit<Push>,
@@ -239,7 +240,7 @@ impl Call<'_> {
             .metadata
             .link(self.cx(), permit.repository(), digest)
             .await?;
-        // A blob that is lost by now must be uploaded again.
+        // The client must upload a lost blob again.
         let link = link.filter(|link| link.defect.is_none()).ok_or(Error::UploadUnknown)?;
         if !is_empty(headers, &body) && !self.is_end_of(&link, digest, row, body).await? {
             return Err(Error::UploadUnknown);
@@ -247,8 +248,8 @@ impl Call<'_> {
         Ok(response::created(permit.repository(), "blobs", digest))
     }
 
-    /// Whether a repeated body is the end of the blob that its upload became, behind what the session held before. Nothing
-    /// is acknowledged that cannot be read back as it was sent.
+    /// Whether a repeated body equals the end of the published blob, after the bytes that the session had before. Only
+    /// bytes that can be read back as they were sent are acknowledged.
     async fn is_end_of(
         &self,
         link: &Link,
@@ -265,7 +266,7 @@ impl Call<'_> {
                 return Ok(false);
             }
         }
-        // A body without bytes is the end of any blob.
+        // An empty body is the end of every blob.
         if length == row.progress.offset {
             return Ok(true);
         }
@@ -279,7 +280,7 @@ impl Call<'_> {
         Ok(sent == there)
     }
 
-    /// Part records of the session, and the one of a body that was not saved because it is the last.
+    /// The part records of the session, and the record of the last body, which is not saved.
     async fn parts(&self, claim: &Claim, last: Option<Vec<u8>>) -> Result<Vec<Vec<u8>>, Error> {
         let mut parts = match claim.progress.parts {
             0 => Vec::new(),
@@ -289,8 +290,8 @@ impl Call<'_> {
         Ok(parts)
     }
 
-    /// The digest of a sealed object. Takes as long as reading it, so that the claim is renewed meanwhile, if there is
-    /// one.
+    /// Computes the digest of a sealed object. This reads the whole object, so the claim is renewed meanwhile, if there
+    /// is one.
     async fn hash_object(
         &self,
         location: &Location,

@@ -1,4 +1,4 @@
-//! A blob is pulled: end-2.
+//! Pulls of blobs: end-2.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 use oci::{Digest, RepositoryName};
 
-use super::objects::Named;
+use super::objects::RecordedLocation;
 use super::ranges::{self, Wanted};
 use crate::auth::{Permit, Pull, Push};
 use crate::body::ResponseBody;
@@ -21,12 +21,12 @@ use crate::store::blobs::{ByteStream, Reached, Redirect, RedirectRequest};
 use crate::store::metadata::Link;
 use crate::store::{Location, StoreError};
 
-/// Blobs are served as bytes: their own media types live in manifests, and a browser must not interpret them.
+/// Blobs are served as bytes: their media types are in manifests, and a browser must not interpret them.
 const BLOB_TYPE: &str = "application/octet-stream";
 
 impl Call<'_> {
-    /// end-2. One table read. A GET of the whole blob or of one range is redirected where the store can; HEAD is
-    /// always answered here, as are several ranges, which object stores do not serve.
+    /// end-2. One table read. A GET of the whole blob, or of one range, is redirected if the store supports redirects.
+    /// HEAD is always answered here, and so are several ranges, which object stores do not serve.
     pub(crate) async fn get_blob(
         &self,
         permit: Permit<Pull>,
@@ -36,7 +36,8 @@ impl Call<'_> {
         let headers = &head.headers;
         let head_only = head.method == Method::HEAD;
         let repository = permit.repository();
-        // A client that may push and finds the blob here does not push it again: a collection must not delete it meanwhile.
+        // A client that may push uses HEAD to find out whether it must upload the blob. It relies on the answer, so the
+        // link is unmarked.
         let link = if head_only && permit.also::<Push>() {
             self.stores
                 .metadata
@@ -46,7 +47,8 @@ impl Call<'_> {
             self.stores.metadata.link(self.cx(), repository, &digest).await?
         };
         let link = link.ok_or(Error::BlobUnknown)?;
-        // A client that asks in order to push must push the blob again, whatever its conditions are.
+        // The HEAD of a client that is about to push: it must upload the lost blob again, whatever the
+        // conditions of the request.
         if head_only && link.defect.is_some() {
             return Err(Error::BlobUnknown);
         }
@@ -81,20 +83,20 @@ impl Call<'_> {
         wanted: &Wanted,
         head: &Parts,
     ) -> Result<Option<Redirect>, Error> {
-        // An object store refuses every range of an empty object. Of an object that is recorded as missing only a read tells
-        // whether it is back.
+        // An empty blob needs no redirect, and an object store refuses every range of it. For an object with a defect,
+        // only a read can tell whether it exists again.
         let here = link.size == 0 || link.defect.is_some() || ranges::has_conditions(&head.headers);
         let here = here
             || match wanted {
-                // `If-Range` names another entity tag than the object store's, which then sends the whole, too.
+                // The object store also sends the whole blob: it does not know the entity tags in `If-Range`.
                 Wanted::Whole => false,
-                // For the same reason the object store would send the whole instead of a range.
+                // For the same reason, a range with a condition would become the whole blob.
                 Wanted::One(_) => head.headers.contains_key(IF_RANGE),
                 Wanted::Several(_) => true,
             };
         let client = head.extensions.get::<Client>().map(|client| client.0);
         let reached_by = match self.settings.delivery.delivery(repository, client) {
-            // Object stores differ in what they answer to several ranges, also if these come to one or to the whole here.
+            // Object stores handle several ranges differently, even if they are one range or the whole blob here.
             _ if here || ranges::are_several(&head.headers) => return Ok(None),
             Delivery::Proxy => return Ok(None),
             Delivery::Redirect => Reached::ByAll,
@@ -108,7 +110,7 @@ impl Call<'_> {
             .stores
             .blobs
             .redirect(self.environment.now(), &link.location, request);
-        // To its registry's own host the client would send its password along.
+        // The client would send its password to the object store.
         Ok(redirect
             .await?
             .filter(|redirect| !own_host::leads_back(&redirect.url, head)))
@@ -127,7 +129,7 @@ impl Call<'_> {
             Wanted::One(range) => range.clone(),
             Wanted::Several(ranges) => ranges.first().cloned().unwrap_or_default(),
         };
-        let named = Named {
+        let recorded = RecordedLocation {
             repository,
             digest,
             location: &link.location,
@@ -139,7 +141,7 @@ impl Call<'_> {
         };
         let memory = self.memory_to_stream(length).await?;
         let (stream, location) = self
-            .open_ranges(named, first, &wanted)
+            .open_ranges(recorded, first, &wanted)
             .await?
             .ok_or(Error::BlobUnknown)?;
         match wanted {
@@ -168,11 +170,11 @@ impl Call<'_> {
         }
     }
 
-    /// Opens the first of the ranges that are wanted. The others are opened while the answer is sent, when it is too late to
-    /// say that their bytes are lost: so the last byte of all is read before, unless the first range ends there.
+    /// Opens the first of the ranges. The others are opened while the response is sent, when it is too late to report
+    /// lost bytes. So the last byte of all ranges is read before, unless the first range ends there.
     async fn open_ranges(
         &self,
-        named: Named<'_>,
+        recorded: RecordedLocation<'_>,
         first: Range<u64>,
         wanted: &Wanted,
     ) -> Result<Option<(ByteStream, Location)>, StoreError> {
@@ -181,24 +183,24 @@ impl Call<'_> {
             Wanted::Whole | Wanted::One(_) => first.end,
         };
         if end == first.end {
-            return self.open_object(named, first).await;
+            return self.open_object(recorded, first).await;
         }
-        let Named { repository, digest, .. } = named;
-        let Some((_, location)) = self.open_object(named, end - 1..end).await? else {
+        let RecordedLocation { repository, digest, .. } = recorded;
+        let Some((_, location)) = self.open_object(recorded, end - 1..end).await? else {
             return Ok(None);
         };
-        let named = Named {
+        let recorded = RecordedLocation {
             repository,
             digest,
             location: &location,
             defect: None,
         };
-        self.open_object(named, first).await
+        self.open_object(recorded, first).await
     }
 }
 
-/// 307 to where the bytes are. The URL gives access to them, so the answer is private, and no cache keeps it for longer
-/// than the URL works.
+/// 307 to the object store. The URL grants access to the blob, so the response is private, and no cache keeps it for
+/// longer than the URL is valid.
 fn redirected(redirect: &Redirect, digest: &Digest) -> Result<Response<ResponseBody>, Error> {
     let mut response = response::empty(StatusCode::TEMPORARY_REDIRECT);
     let headers = response.headers_mut();

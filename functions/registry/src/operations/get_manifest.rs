@@ -1,4 +1,4 @@
-//! A manifest is pulled: end-3.
+//! Pulls of manifests: end-3.
 
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
@@ -14,12 +14,12 @@ use crate::response::{self, IMMUTABLE};
 use crate::store::StoreError;
 use crate::store::metadata::{Content, ManifestRecord, TagRecord};
 
-/// The manifest of a tag may change with the next request.
+/// A tag may refer to another manifest at the next request.
 const REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
 
 impl Call<'_> {
-    /// end-3. By digest one table read, by tag two where the store cannot join them, and one for a HEAD by tag of a small
-    /// manifest that is whole. `reference` is `None` where the text cannot be a tag.
+    /// end-3. By digest: one table read. By tag: two if the store cannot join them, and one for HEAD of a small
+    /// manifest without damage. `reference` is `None` if the text cannot be a tag.
     pub(crate) async fn get_manifest(
         &self,
         permit: Permit<Pull>,
@@ -31,7 +31,7 @@ impl Call<'_> {
             Some(Reference::Digest(_)) => IMMUTABLE,
             _ => REVALIDATE,
         };
-        // Before the row is read: most manifests lie in it.
+        // Before the row is read, because the row contains most manifests.
         let memory = if head_only {
             None
         } else {
@@ -87,8 +87,8 @@ impl Call<'_> {
         Ok(response)
     }
 
-    /// The manifest of a tag, if that is not enough to answer HEAD: its bytes may be in an object that is recorded as
-    /// lost, or the record was recorded as damaged. A client that is told that it is there does not push it.
+    /// The manifest of a tag, if the tag's row is not enough for HEAD: its bytes may be in an object that is recorded
+    /// as lost, or its record was recorded as damaged. A client does not push a manifest that HEAD reports as present.
     async fn record_of_suspect(
         &self,
         repository: &RepositoryName,
@@ -100,7 +100,7 @@ impl Call<'_> {
         self.stores.metadata.manifest(self.cx(), repository, &tag.digest).await
     }
 
-    /// A tag that moved between the two reads leaves a digest whose manifest may be gone: it is read again.
+    /// If the tag changes between the two reads, its old manifest may be deleted: then the tag is read again.
     async fn tagged_manifest(&self, permit: &Permit<Pull>, tag: &Tag) -> Result<(Digest, ManifestRecord), Error> {
         let mut seen = None;
         loop {
@@ -111,13 +111,13 @@ impl Call<'_> {
                 return Ok((found.digest, record));
             }
             if seen == Some(found.version) {
-                return Err(StoreError::damaged("a tag names a manifest that is missing").into());
+                return Err(StoreError::damaged("a tag refers to a manifest that is missing").into());
             }
             seen = Some(found.version);
         }
     }
 
-    /// How much memory a manifest takes at first, before its size is known.
+    /// The memory, in bytes, that is taken for a manifest before its size is known.
     fn usual_manifest(&self) -> usize {
         self.settings.limits.inline_manifest_bytes.min(SMALL_ANSWER)
     }
@@ -150,8 +150,8 @@ impl Call<'_> {
     }
 }
 
-/// Whether a client that lists what it accepts, on one header line or several, accepts this type (RFC 9110, 12.5.1).
-/// No list accepts everything; `application/json` accepts every type that is JSON.
+/// Whether the client accepts this type. It lists types on one header line or several (RFC 9110, 12.5.1). Without a
+/// list it accepts everything; `application/json` accepts every JSON type.
 fn accepts(headers: &HeaderMap, media_type: &MediaType) -> bool {
     let mut listed = false;
     for value in headers.get_all(ACCEPT) {

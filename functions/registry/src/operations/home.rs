@@ -1,7 +1,7 @@
 //! `/`: a short page for people who open the registry's address in a browser.
 //!
-//! Everybody gets the same page: it says nothing of what is stored, and repeats nothing of what a request says. It holds
-//! no script and no style, and its `Content-Security-Policy` allows none.
+//! The page is the same for all clients. It reveals nothing about the registry's content, and contains no part of the
+//! request. It has no script and no style, and its `Content-Security-Policy` allows none.
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_SECURITY_POLICY, CONTENT_TYPE, VARY};
@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Response};
 
 use crate::body::ResponseBody;
 
-/// A page that loads nothing, runs nothing, sends no form, and stands in no frame.
+/// A page that loads nothing, runs nothing, sends no form, and cannot be framed.
 const POLICY: HeaderValue =
     HeaderValue::from_static("default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
 
@@ -42,7 +42,7 @@ If it asks who you are, log in first:
   docker login registry.example
 ";
 
-/// The page: HTML for browsers, plain text for everybody else.
+/// The page: HTML for browsers, plain text for other clients.
 pub(crate) fn page(headers: &HeaderMap) -> Response<ResponseBody> {
     let (content_type, body) = if accepts_html(headers) {
         ("text/html; charset=utf-8", HTML)
@@ -57,7 +57,7 @@ pub(crate) fn page(headers: &HeaderMap) -> Response<ResponseBody> {
     response
 }
 
-/// Browsers name HTML in `Accept`; `curl` and probes send `*/*` or nothing.
+/// Browsers list HTML in `Accept`; `curl` and probes send `*/*` or no such header.
 fn accepts_html(headers: &HeaderMap) -> bool {
     let lines = headers.get_all(ACCEPT).iter();
     let mut ranges = lines

@@ -1,4 +1,4 @@
-//! A manifest that is too large for the metadata table: its bytes are an object.
+//! Pushes of manifests that are too large for the metadata table: their bytes become an object.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,9 +12,9 @@ use crate::store::sessions::{Claim, Claimed, End, Expected, Publishing};
 use crate::store::{Location, StoreError};
 
 impl Call<'_> {
-    /// Puts a manifest that is too large for the table: its bytes become an object, unless they are one already. Like
-    /// an upload's, the object is named by a session's row before it exists, so that a crash leaves nothing that
-    /// cannot be found.
+    /// Puts a manifest that is too large for the table. Its bytes become an object, unless the digest already has one.
+    /// As in an upload, a session's row names the object before it exists, so a crash leaves nothing that cannot be
+    /// found.
     pub(super) async fn put_large(&self, put: &mut PutManifest, bytes: Bytes) -> Result<ManifestPut, Error> {
         let metadata = &self.stores.metadata;
         let known = match self.found(put).await? {
@@ -25,7 +25,7 @@ impl Call<'_> {
         if let Some(content) = known {
             put.content = content;
             let outcome = metadata.put_manifest(self.cx(), put).await?;
-            // The manifest was deleted between the two calls: its bytes are stored again.
+            // The manifest was deleted in between, so its bytes are stored again.
             if outcome != ManifestPut::Gone {
                 return Ok(outcome);
             }
@@ -51,15 +51,15 @@ impl Call<'_> {
             ManifestPut::Stored | ManifestPut::AsItWas | ManifestPut::StoredElsewhere(_) => End::Done,
             ManifestPut::Missing(_) | ManifestPut::OtherType(_) | ManifestPut::Gone => End::Cancelled,
         };
-        // Collection would learn nothing of the rest from a row that is done.
+        // Collection deletes only the row of a done session, and would not find what is left.
         if !(end == End::Done && leaves_something) {
             leave_to_expiry(self.stores.sessions.finish(self.cx(), &claim, end).await);
         }
         Ok(outcome)
     }
 
-    /// What there is of the manifest's bytes: one request to the blob store, if they lie in an object. What
-    /// is not there is recorded, so that it can be replaced.
+    /// The state of the manifest's stored bytes: one request to the blob store, if they are in an object. A missing
+    /// object is recorded, so that it can be replaced.
     async fn found(&self, put: &PutManifest) -> Result<StoredBytes, StoreError> {
         let metadata = &self.stores.metadata;
         let record = metadata.manifest(self.cx(), &put.repository, &put.digest).await?;
@@ -80,7 +80,7 @@ impl Call<'_> {
         }
     }
 
-    /// Where the bytes lie now, and whether anything else was left behind.
+    /// Stores the bytes. Returns their location, and whether anything else was left.
     async fn store_bytes(&self, claim: &Claim, bytes: Bytes) -> Result<(Location, bool), Error> {
         let size = bytes.len() as u64;
         let appended = self
@@ -101,17 +101,17 @@ impl Call<'_> {
     }
 }
 
-/// What the store has of the bytes of a manifest that is pushed.
+/// The state of the stored bytes of a manifest that is put.
 enum StoredBytes {
-    /// All of them, as far as is known.
+    /// They are intact, as far as is known.
     Whole,
-    /// Wrong ones in the record, which the right ones have to replace.
+    /// The record has other bytes, and must get the right ones.
     DamagedRecord,
-    /// None.
+    /// They are not stored.
     None,
 }
 
-/// Bytes at hand as a body.
+/// Bytes in memory, as a body.
 struct OneChunk(Option<Bytes>);
 
 #[async_trait]

@@ -1,4 +1,4 @@
-//! Lists: tags (end-8), referrers (end-12) and repositories. Each costs its page, never the whole.
+//! Lists: tags (end-8), referrers (end-12) and repositories. The cost depends on the page, not on the list.
 
 use http::{HeaderName, HeaderValue, Response};
 use oci::{Descriptor, Digest, Manifest, MediaType, RepositoryName, Tag};
@@ -16,24 +16,24 @@ use crate::store::metadata::Referrer;
 
 const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
-/// A page of referrers is an index without anything but this around its descriptors.
+/// The beginning of a page of referrers, which is an index. The descriptors follow, and then the end.
 const INDEX_BEGINS: &[u8] =
     br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":["#;
 const INDEX_ENDS: &[u8] = b"]}";
 
-/// With so much memory a page of referrers begins, beside its rows; most pages need no more.
+/// The memory for a page of referrers at first, in addition to its rows. It is enough for most pages.
 const FIRST_PAGE: usize = 128 << 10;
 
-/// Memory for one row of a page of tags, and of repositories: its name, as a value and as JSON.
+/// The memory for one row of a page of tags or repositories: the name, as a value and as JSON.
 const TAG_ROW: usize = 320;
 const REPOSITORY_ROW: usize = 640;
 
-/// Rows of referrers read at once, at first and at most. Each may hold annotations of 32 KiB, and a whole page of them
-/// should not lie in memory only to be cut down to its bytes.
+/// How many rows of referrers are read at once, at first and at most. Each may have annotations of 32 KiB. A whole page
+/// of rows should not be in memory, only to be cut to the page's maximum size.
 const FIRST_REFERRERS: usize = 16;
 const REFERRERS_AT_ONCE: usize = 100;
 
-/// Memory for a row of referrers beside its annotations.
+/// The memory for a row of referrers, without its annotations.
 const REFERRER_ROW: usize = 4 << 10;
 
 #[derive(Serialize)]
@@ -79,7 +79,7 @@ impl Call<'_> {
         Ok(response)
     }
 
-    /// The catalog, reduced to what the caller may see. Reads on where it may see nothing.
+    /// The catalog, reduced to the repositories that the client may list. Continues reading while it finds none.
     pub(crate) async fn list_repositories(
         &self,
         identity: &Identity,
@@ -100,7 +100,7 @@ impl Call<'_> {
             let last = found.items.last().map(ToString::to_string);
             let mut visible = found.items;
             visible.retain(|repository| identity.may::<List>(repository));
-            // A page ends with a name that the caller may see: the Link to the next one names it.
+            // The last name of a page must be visible to the client, because the Link to the next page contains it.
             if !visible.is_empty() || !found.more || last.is_none() {
                 break (visible, found.more);
             }
@@ -115,7 +115,7 @@ impl Call<'_> {
     }
 
     /// end-12a, end-12b. An unknown subject has no referrers, and neither has an unknown repository. A filtered page
-    /// may be short, and still have a next one.
+    /// may be short although another page follows.
     pub(crate) async fn list_referrers(
         &self,
         permit: Permit<Pull>,
@@ -125,7 +125,7 @@ impl Call<'_> {
     ) -> Result<Response<ResponseBody>, Error> {
         let name = permit.repository();
         let mut examined = page.last.as_deref().map(str::parse::<Digest>).transpose()?;
-        // Before anything is read.
+        // Takes the memory before anything is read.
         let mut index = IndexPage::begin(self).await?;
         let mut left = page.limit;
         let mut more = left > 0;
@@ -140,14 +140,14 @@ impl Call<'_> {
             for referrer in found.items {
                 let digest = referrer.descriptor.digest;
                 if artifact_type.is_none() || referrer.descriptor.artifact_type == artifact_type {
-                    // A manifest that must be read has the rest of a large page's room.
+                    // Reading a manifest uses the rest of a large page's memory.
                     if referrer.annotations_omitted && !index.is_large {
                         is_too_small = true;
                         break;
                     }
                     let (descriptor, _parsed) = self.complete(name, referrer).await?;
                     let descriptor = serde_json::to_vec(&descriptor).map_err(StoreError::failed)?;
-                    if !index.has_room_for(&descriptor) {
+                    if !index.fits(&descriptor) {
                         if !index.is_large {
                             is_too_small = true;
                             break;
@@ -161,7 +161,7 @@ impl Call<'_> {
                 left -= 1;
             }
             if is_too_small {
-                // The rows that are left are read again, so that nothing but the page is held while it waits.
+                // The remaining rows are read again later, so that only the page is in memory while this waits.
                 index.enlarge(self).await?;
                 more = true;
             } else if more {
@@ -181,8 +181,8 @@ impl Call<'_> {
         Ok(response)
     }
 
-    /// Annotations that were too large for the referrer's row are read from its manifest. A manifest that was deleted
-    /// since the page was read has none, and neither has one whose object is lost.
+    /// Completes a descriptor with the annotations in the manifest, if they were too large for the referrer's row. It
+    /// gets none if the manifest was deleted since the page was read, or if its object is lost.
     async fn complete(
         &self,
         repository: &RepositoryName,
@@ -204,7 +204,7 @@ impl Call<'_> {
             let Some(mut bytes) = read().await? else {
                 return Ok((descriptor, None));
             };
-            // It was valid under the limits of its day, which may have been wider than today's.
+            // The manifest was accepted under earlier limits, which may have been higher.
             let unlimited = oci::Limits {
                 max_depth: usize::MAX,
                 max_references: usize::MAX,
@@ -212,7 +212,7 @@ impl Call<'_> {
             };
             let parsing = Manifest::memory_to_parse(&bytes, &unlimited);
             if !memory.try_grow(parsing) {
-                // Nothing is held while more is waited for; then it is read once more.
+                // Nothing is kept in memory while this waits for more; then the manifest is read again.
                 drop((bytes, memory));
                 memory = self.memory_for(Purpose::Work, size.saturating_add(parsing)).await?;
                 let Some(again) = read().await? else {
@@ -227,33 +227,34 @@ impl Call<'_> {
         Ok((descriptor, parsed))
     }
 
-    /// A list as JSON, in memory of its own instead of what it took to make it.
+    /// A list as JSON, with a memory permit of its own size instead of the permit for making it.
     async fn list(&self, making: Memory, list: &impl Serialize) -> Result<Response<ResponseBody>, Error> {
         let body = serde_json::to_vec(list).map_err(StoreError::failed)?;
         let memory = self.memory_of_page(making, body.len()).await?;
         Ok(response::json("application/json", body.into()).map(|body| body.with_memory(Some(memory))))
     }
 
-    /// Memory for a finished page. What it took to make it, less the page, is free for others while this waits.
+    /// The memory for a finished page. While this waits, the memory for making it is free for others, except the size
+    /// of the page.
     async fn memory_of_page(&self, mut making: Memory, length: usize) -> Result<Memory, StoreError> {
         making.shrink_to(length);
         self.memory(length).await
     }
 }
 
-/// A page of referrers in the making.
+/// A page of referrers that is being made.
 ///
-/// It begins in little memory. A page that needs more waits for all that a page may take, among large answers, which it
-/// is going to be: so a small page waits for no large one, and no manifest waits for any page.
+/// It starts with a small amount of memory. If the page needs more, it waits for the memory of the largest page, with
+/// the purpose of large responses. So a small page does not wait for large ones, and no manifest waits for a page.
 struct IndexPage {
     bytes: Vec<u8>,
-    /// How many bytes it may have, now and at most.
-    room: usize,
-    most: usize,
-    /// For its bytes, and for so many rows that are read at once.
+    /// The maximum size of the page in bytes, now and at most.
+    capacity: usize,
+    max_capacity: usize,
+    /// The permit for the page's bytes, and for the rows that are read at once.
     memory: Memory,
     rows: usize,
-    /// Memory for one row.
+    /// The memory for one row.
     row: usize,
     is_large: bool,
 }
@@ -261,24 +262,24 @@ struct IndexPage {
 impl IndexPage {
     async fn begin(call: &Call<'_>) -> Result<Self, StoreError> {
         let limits = &call.settings.limits;
-        let room = limits.referrers_page_bytes.min(FIRST_PAGE);
+        let capacity = limits.referrers_page_bytes.min(FIRST_PAGE);
         let row = limits.referrer_annotations_bytes.saturating_add(REFERRER_ROW);
         let rows = row.saturating_mul(FIRST_REFERRERS);
         Ok(Self {
-            memory: call.memory_for(Purpose::Page, room.saturating_add(rows)).await?,
+            memory: call.memory_for(Purpose::Page, capacity.saturating_add(rows)).await?,
             bytes: INDEX_BEGINS.to_vec(),
-            room,
-            most: limits.referrers_page_bytes,
+            capacity,
+            max_capacity: limits.referrers_page_bytes,
             rows: FIRST_REFERRERS,
             row,
             is_large: false,
         })
     }
 
-    /// Whether one more descriptor fits. The first of a large page always does.
-    fn has_room_for(&self, descriptor: &[u8]) -> bool {
+    /// Whether one more descriptor fits. The first descriptor of a large page always does.
+    fn fits(&self, descriptor: &[u8]) -> bool {
         let is_first = self.bytes.len() == INDEX_BEGINS.len();
-        is_first && self.is_large || self.bytes.len() + 1 + descriptor.len() + INDEX_ENDS.len() <= self.room
+        is_first && self.is_large || self.bytes.len() + 1 + descriptor.len() + INDEX_ENDS.len() <= self.capacity
     }
 
     fn push(&mut self, descriptor: &[u8]) {
@@ -288,20 +289,23 @@ impl IndexPage {
         self.bytes.extend_from_slice(descriptor);
     }
 
-    /// Waits for the memory of the largest page, while no rows are held.
+    /// Waits for the memory of the largest page. No rows are in memory meanwhile.
     async fn enlarge(&mut self, call: &Call<'_>) -> Result<(), StoreError> {
         self.memory.shrink_to(self.bytes.len());
         let rows = self.row.saturating_mul(FIRST_REFERRERS);
-        self.memory = call.memory_for(Purpose::Answer, self.most.saturating_add(rows)).await?;
+        self.memory = call
+            .memory_for(Purpose::Answer, self.max_capacity.saturating_add(rows))
+            .await?;
         self.rows = FIRST_REFERRERS;
-        self.room = self.most;
+        self.capacity = self.max_capacity;
         self.is_large = true;
-        // At once: a page that moves while it grows lies in memory twice.
-        self.bytes.reserve_exact(self.most.saturating_sub(self.bytes.len()));
+        // Reserves all at once: a buffer that is moved while it grows is in memory twice.
+        self.bytes
+            .reserve_exact(self.max_capacity.saturating_sub(self.bytes.len()));
         Ok(())
     }
 
-    /// Reads twice as many rows at once, if there is memory for them.
+    /// Reads twice as many rows at once, if their memory is free.
     fn try_read_faster(&mut self) {
         let rows = (2 * self.rows).min(REFERRERS_AT_ONCE) - self.rows;
         if rows > 0 && self.memory.try_grow(rows.saturating_mul(self.row)) {

@@ -1,17 +1,17 @@
-//! The stored bytes of a manifest: in its record, or in an object.
+//! Reads the stored bytes of a manifest, from its record or from an object.
 
 use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt as _;
 use oci::{Digest, RepositoryName};
 
-use super::objects::Named;
+use super::objects::RecordedLocation;
 use crate::call::Call;
 use crate::store::StoreError;
 use crate::store::blobs::ByteStream;
 use crate::store::metadata::{Content, ManifestRecord};
 
 impl Call<'_> {
-    /// Whether the record holds fewer or more bytes than it says: it is damaged, which is recorded.
+    /// Whether the record has fewer or more bytes than its size says. It is then damaged, which is recorded.
     pub(super) async fn is_cut(
         &self,
         repository: &RepositoryName,
@@ -33,7 +33,7 @@ impl Call<'_> {
         }
     }
 
-    /// The bytes of a manifest that lie in an object; `None`: they are lost.
+    /// The bytes of a manifest in an object; `None`: they are lost.
     pub(super) async fn open_manifest(
         &self,
         repository: &RepositoryName,
@@ -44,7 +44,7 @@ impl Call<'_> {
         let Some(location) = content.object() else {
             return Ok(None);
         };
-        let named = Named {
+        let recorded = RecordedLocation {
             repository,
             digest,
             location,
@@ -53,11 +53,11 @@ impl Call<'_> {
                 Content::Inline(_) | Content::Stored(_) | Content::Damaged(_) => None,
             },
         };
-        let opened = self.open_object(named, 0..size).await?;
+        let opened = self.open_object(recorded, 0..size).await?;
         Ok(opened.map(|(stream, _)| stream))
     }
 
-    /// All bytes of a manifest: bounded, because manifests are. `None`: they are lost.
+    /// All bytes of a manifest. Their size is bounded, as that of every manifest. `None`: they are lost.
     pub(super) async fn manifest_bytes(
         &self,
         repository: &RepositoryName,

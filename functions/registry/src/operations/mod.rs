@@ -1,12 +1,12 @@
-//! What the registry does, an operation for each endpoint: a permit and parsed values in, a response or an
-//! [`Error`](crate::error::Error) out.
+//! The operations, one for each endpoint. An operation takes a permit and parsed values, and returns a response or an
+//! [`Error`](crate::error::Error).
 //!
-//! * Pulls: `get_blob`, `get_manifest`, `lists`; beneath them `ranges`, `manifest_bytes`, and `objects` (what happens
-//!   when an object is missing).
-//! * Pushes of blobs: `open_upload` (which may `mount`), `chunks`, `finish`. Every body of an upload follows the same
-//!   path: claimed (`session_states`), stored (`store_body`, which reads it through a `source`), then saved (a chunk) or
-//!   committed and published (the last one). `body_head` reads what a request says about its body, and `session` is the
-//!   upload as a request names it.
+//! * Pulls: `get_blob`, `get_manifest`, `lists`. They use `ranges`, `manifest_bytes`, and `objects` (what happens when
+//!   an object is missing).
+//! * Pushes of blobs: `open_upload` (which may `mount`), `chunks`, `finish`. Every body of an upload takes the same
+//!   steps: the session is claimed (`session_states`), the body is stored (`store_body`, which reads it through a
+//!   `source`), and then saved (a chunk) or committed and published (the last one). `body_head` reads what a request
+//!   says about its body, and `session` is the upload that a request names.
 //! * Pushes of manifests: `put_manifest`, after `receive`; `large_manifest` for those that become objects.
 //! * `deletions`; `home`, a page for people.
 

@@ -8,8 +8,8 @@ use crate::error::Error;
 use crate::query::MountSource;
 
 impl Call<'_> {
-    /// end-11. `false` for every refusal: the client must get a session then, whatever the reason, and learn nothing of
-    /// repositories that it may not pull.
+    /// end-11. `false` for every refusal. The client then gets a session whatever the reason, and learns nothing about
+    /// repositories from which it may not pull.
     pub(super) async fn mount(&self, permit: &Permit<Push>, digest: &Digest, from: MountSource) -> Result<bool, Error> {
         let candidates = match from {
             MountSource::Nowhere => return Ok(false),

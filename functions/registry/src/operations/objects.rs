@@ -1,9 +1,9 @@
-//! Objects that are missing or damaged.
+//! Missing and damaged objects: what a read does that finds none, and what a push does that finds an older one.
 //!
-//! Metadata says where the bytes of a digest lie. Only the blob store knows whether they are still there. A read that finds
-//! no object records this defect; then HEAD and GET answer 404, and the next push uploads the bytes. HEAD asks the table
-//! alone: until the defect is recorded it answers 200, and a client that trusts it does not upload. A push that finds the
-//! bytes of its digest recorded at another location looks at the object there, before it gives up its own.
+//! Metadata has the location of each object. Only the blob store can tell whether the object still exists, and pulls do
+//! not ask it in advance. So a read that finds no object records that. After that, HEAD and GET get 404, and the next
+//! push uploads the blob. HEAD reads the table only: until the loss is recorded it gets 200, and a client that relies
+//! on that does not upload. A push that finds another object of the digest checks that object before it drops its own.
 
 use std::ops::Range;
 
@@ -15,38 +15,40 @@ use crate::store::blobs::ByteStream;
 use crate::store::metadata::Defect;
 use crate::store::{Location, StoreError};
 
-/// How often the recorded location of a digest may change within one request.
+/// How often the location of a digest may change within one request.
 const MAX_MOVES: usize = 4;
 
-/// Where a record says that the bytes of a digest lie.
-pub(super) struct Named<'a> {
+/// The recorded location of a digest's object.
+pub(super) struct RecordedLocation<'a> {
     pub(super) repository: &'a RepositoryName,
     pub(super) digest: &'a Digest,
     pub(super) location: &'a Location,
-    /// The defect that the record says they have.
+    /// The recorded defect of the object.
     pub(super) defect: Option<Defect>,
 }
 
 impl Call<'_> {
-    /// Opens a range of the bytes of a digest, and returns their present location. `None`: they are lost, which is recorded
-    /// now. An object that was recorded as missing and is back is used again: the store may have been configured wrongly.
+    /// Opens a range of a digest's object, and returns its current location. `None`: the object is lost, which is
+    /// recorded. An object that was recorded as missing and exists is used again: the registry may have run with the
+    /// wrong blob store.
     pub(super) async fn open_object(
         &self,
-        named: Named<'_>,
+        named: RecordedLocation<'_>,
         range: Range<u64>,
     ) -> Result<Option<(ByteStream, Location)>, StoreError> {
-        let Named { repository, digest, .. } = named;
+        let RecordedLocation { repository, digest, .. } = named;
         let (mut location, mut defect) = (named.location.clone(), named.defect);
         for _ in 0..MAX_MOVES {
             if defect != Some(Defect::Damaged)
                 && let Some(stream) = self.stores.blobs.read(self.cx(), &location, range.clone()).await?
             {
                 if defect.is_some() {
-                    self.is_back(digest, &location).await;
+                    self.clear_missing(digest, &location).await;
                 }
                 return Ok(Some((stream, location)));
             }
-            // Also where a defect is recorded already: a push may have replaced the object, and not yet this record.
+            // Also if the defect is recorded: a push may have replaced the object, and have been interrupted before it
+            // corrected this repository.
             let found = defect.unwrap_or(Defect::Missing);
             let metadata = &self.stores.metadata;
             let moved = metadata
@@ -69,7 +71,7 @@ impl Call<'_> {
         Err(object_missing(&location))
     }
 
-    /// The bytes of an object that was just sealed. If it is missing, that is a fault of the store.
+    /// The bytes of an object that was just sealed. If it is missing, that is a fault of the server.
     pub(super) async fn read(&self, location: &Location, range: Range<u64>) -> Result<ByteStream, StoreError> {
         self.stores
             .blobs
@@ -78,9 +80,9 @@ impl Call<'_> {
             .ok_or_else(|| object_missing(location))
     }
 
-    /// Records that a missing object is back. The read is served in any case; if the record stays wrong, the next read costs
-    /// as much as this one.
-    async fn is_back(&self, digest: &Digest, location: &Location) {
+    /// Clears the recorded defect of an object that exists again. A failure is ignored: the read has succeeded, and the
+    /// next read tries again.
+    async fn clear_missing(&self, digest: &Digest, location: &Location) {
         let recorded = self.stores.metadata.clear_missing(self.cx(), digest, location).await;
         match recorded {
             Ok(()) => tracing::info!(%digest, key = location.key, "an object that was missing is back"),
@@ -93,9 +95,9 @@ impl Call<'_> {
         }
     }
 
-    /// Makes sure that the bytes of a digest are whole where they lie, after an object of them was sealed at `offered`
-    /// and published: one request to the blob store, and only if they lie elsewhere. What is gone there, or has another
-    /// size, is replaced by `offered` in every repository.
+    /// Makes sure that the object of a digest is intact, after another object of it was sealed at `offered` and
+    /// published. Costs one request to the blob store, and only if the digest has another location. If the object there
+    /// is missing or has another size, `offered` replaces it in every repository.
     pub(super) async fn make_sure(
         &self,
         digest: &Digest,
@@ -111,25 +113,26 @@ impl Call<'_> {
                 %digest,
                 key = location.key,
                 new_key = offered.key,
-                "an object is missing or has another size; what was just pushed takes its place"
+                "an object is missing or has another size; the pushed object replaces it"
             );
             let metadata = &self.stores.metadata;
             let now = metadata
                 .replace_location(self.cx(), digest, &location, offered, size)
                 .await?;
             match now {
-                // It was unlinked meanwhile.
+                // A client has unlinked the blob meanwhile, so it need not be intact.
                 None => return Ok(()),
-                Some(now) if now == *offered => return self.is_still_there(digest, size, offered).await,
+                Some(now) if now == *offered => return self.check_not_collected(digest, size, offered).await,
                 Some(now) => location = now,
             }
         }
-        Err(StoreError::unavailable("the bytes of a digest kept moving"))
+        Err(StoreError::unavailable("the location of a digest kept changing"))
     }
 
-    /// An object that was scheduled for deletion, since the bytes lay elsewhere, and then took their place: a collection in
-    /// between may have deleted it. What it left is recorded, and nothing is acknowledged.
-    async fn is_still_there(&self, digest: &Digest, size: u64, offered: &Location) -> Result<(), StoreError> {
+    /// Checks an object that was scheduled for deletion, because the digest had another location, and then took that
+    /// object's place. A collection in between may have deleted it. Then the loss is recorded, and the push is not
+    /// acknowledged.
+    async fn check_not_collected(&self, digest: &Digest, size: u64, offered: &Location) -> Result<(), StoreError> {
         if self.is_whole(offered, size).await? {
             return Ok(());
         }
@@ -138,11 +141,11 @@ impl Call<'_> {
             .record_defect(self.cx(), None, digest, offered, Defect::Missing)
             .await?;
         Err(StoreError::unavailable(
-            "what was pushed was deleted by a collection before it took the place of a lost object",
+            "a collection deleted the pushed object before it replaced a lost object",
         ))
     }
 
-    /// Whether there is an object of this size.
+    /// Whether an object of this size exists.
     pub(super) async fn is_whole(&self, location: &Location, size: u64) -> Result<bool, StoreError> {
         Ok(self.stores.blobs.stat(self.cx(), location).await? == Some(size))
     }

@@ -1,4 +1,4 @@
-//! An upload is opened: end-4a, end-4b, end-4c and end-11.
+//! Opens uploads: end-4a, end-4b, end-4c and end-11.
 
 use http::{HeaderMap, HeaderName, Response, StatusCode};
 use http_body::Body as _;
@@ -18,7 +18,7 @@ use crate::token::UploadToken;
 const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 
 impl Call<'_> {
-    /// end-4a, end-4b, end-4c, end-11. Opening a session writes nothing: the token is all there is of it.
+    /// end-4a, end-4b, end-4c, end-11. Opening a session writes nothing: the session is only its token.
     pub(crate) async fn open_upload(
         &self,
         permit: Permit<Push>,
@@ -29,8 +29,9 @@ impl Call<'_> {
         let algorithm = match open {
             OpenUpload::Session(algorithm) => algorithm,
             OpenUpload::Monolithic(digest) => {
-                // Some clients name the digest when they open a session. The specification lets a registry answer every
-                // such POST with a session, and distribution v3 does; here only the one that cannot be the whole blob.
+                // Some clients send the digest when they open a session. The specification allows a session as the
+                // answer to every such POST, and distribution v3 does that. Here only a POST that cannot contain the
+                // whole blob gets a session.
                 let body = peek(headers, body).await?;
                 if !body.is_end_stream() || digest == Digest::of(digest.algorithm(), b"") {
                     let session = self.new_session(&permit, digest.algorithm()).await?;

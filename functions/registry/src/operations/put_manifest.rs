@@ -1,4 +1,4 @@
-//! A manifest is pushed: end-7.
+//! Pushes of manifests: end-7.
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -20,7 +20,7 @@ const TAG: HeaderName = HeaderName::from_static("oci-tag");
 const WARNING: HeaderName = HeaderName::from_static("warning");
 
 impl Call<'_> {
-    /// end-7a, end-7b. The bytes are stored exactly as received; the manifest and its tags appear together.
+    /// end-7a, end-7b. The bytes are stored exactly as received. The manifest and its tags become visible together.
     pub(crate) async fn put_manifest(
         &self,
         permit: Permit<Push>,
@@ -112,7 +112,7 @@ impl Call<'_> {
             self.put_large(&mut put, bytes).await?
         } else {
             match self.stores.metadata.put_manifest(self.cx(), &put).await? {
-                // It lies in an object, which is missing: manifests of this size did so under other limits.
+                // The manifest's object is missing: under other limits, manifests of this size became objects.
                 ManifestPut::Gone => self.put_large(&mut put, bytes).await?,
                 outcome => outcome,
             }
@@ -137,7 +137,7 @@ fn content_type(headers: &HeaderMap) -> Result<Option<MediaType>, Error> {
     MediaType::parse(text).map(Some).map_err(|_| Error::ContentTypeInvalid)
 }
 
-/// The row under which a manifest is shown by the referrers API of its subject.
+/// The row of a manifest under its subject, as the referrers API lists it.
 fn referrer(manifest: &Manifest, digest: &Digest, size: u64, max_annotations: usize) -> Referrer {
     let mut descriptor = Descriptor::new(manifest.media_type.clone(), *digest, size);
     descriptor.artifact_type.clone_from(&manifest.artifact_type);

@@ -1,4 +1,4 @@
-//! Conditions and ranges of a read (RFC 9110, sections 13 and 14), decided here for every store.
+//! Conditions and ranges of a read (RFC 9110, sections 13 and 14). They are evaluated here for every store.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -15,15 +15,15 @@ use crate::error::Error;
 use crate::store::blobs::{BlobStore, ByteStream};
 use crate::store::{Context, Location, StoreError};
 
-/// What part of the content is asked for; ranges are half-open and within it.
+/// The requested part of the content. Ranges are half-open and within the content.
 pub(super) enum Wanted {
     Whole,
     One(Range<u64>),
     Several(Vec<Range<u64>>),
 }
 
-/// Whether the client has this content already: `If-None-Match` lists it (13.1.2; weak comparison), on one header
-/// line or several.
+/// Whether the client already has this content: `If-None-Match` lists it (13.1.2; weak comparison), on one header line
+/// or several.
 pub(super) fn not_modified(headers: &HeaderMap, digest: &Digest) -> bool {
     if !headers.contains_key(IF_NONE_MATCH) {
         return false;
@@ -40,8 +40,8 @@ pub(super) fn not_modified(headers: &HeaderMap, digest: &Digest) -> bool {
         })
 }
 
-/// Fails when the client wants the content only if it is another one (`If-Match`, 13.1.1; strong comparison). Conditions
-/// on dates are ignored, because what a digest names has no date (13.1.3, 13.1.4).
+/// Fails if the client wants only other content (`If-Match`, 13.1.1; strong comparison). Conditions on dates are
+/// ignored, because content under a digest has no date (13.1.3, 13.1.4).
 pub(super) fn check_match(headers: &HeaderMap, digest: &Digest) -> Result<(), Error> {
     if !headers.contains_key(IF_MATCH) {
         return Ok(());
@@ -59,15 +59,16 @@ pub(super) fn check_match(headers: &HeaderMap, digest: &Digest) -> Result<(), Er
     }
 }
 
-/// Whether a request has conditions that an object store would judge by dates and entity tags of its own.
+/// Whether a request has conditions that an object store would evaluate with dates and entity tags of its own.
 pub(super) fn has_conditions(headers: &HeaderMap) -> bool {
     let conditions = [IF_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE];
     conditions.iter().any(|condition| headers.contains_key(condition))
 }
 
-/// Reads `Range` and `If-Range`. What cannot be understood is no range at all (14.2), what lies outside the content is
-/// an error (15.5.17). Ranges that together are more than the content, as overlapping ones can be, get the whole. So does
-/// every range of nothing: some clients send `Range` with each request, and distribution v3 ignores it there, too.
+/// Reads `Range` and `If-Range`. An invalid range is ignored (14.2); a range outside of the content is an error
+/// (15.5.17). If the ranges together are larger than the content, as overlapping ones can be, the client gets the whole
+/// content. Every range of empty content gets the whole content too: some clients send `Range` with each request, and
+/// distribution v3 ignores it there, too.
 pub(super) fn wanted(headers: &HeaderMap, digest: &Digest, size: u64, max: usize) -> Result<Wanted, Error> {
     let mut values = headers.get_all(RANGE).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
@@ -76,7 +77,7 @@ pub(super) fn wanted(headers: &HeaderMap, digest: &Digest, size: u64, max: usize
     if size == 0 {
         return Ok(Wanted::Whole);
     }
-    // 13.1.5: an entity tag must match strongly; a date never does, because digests have no dates.
+    // 13.1.5: an entity tag must match strongly. A date never matches, because content under a digest has no date.
     if let Some(condition) = headers.get(IF_RANGE)
         && condition.as_bytes() != format!("\"{digest}\"").as_bytes()
     {
@@ -99,7 +100,7 @@ pub(super) fn wanted(headers: &HeaderMap, digest: &Digest, size: u64, max: usize
     }
 }
 
-/// Whether a request names more than one range, whatever becomes of them.
+/// Whether a request has more than one range, valid or not.
 pub(super) fn are_several(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(RANGE).iter();
     let first = values.next().and_then(|value| value.to_str().ok());
@@ -117,7 +118,7 @@ pub(super) fn object_missing(location: &Location) -> StoreError {
     ))
 }
 
-/// A `multipart/byteranges` body (14.6): read part by part while it is sent.
+/// A `multipart/byteranges` body (14.6). Each part is read while it is sent.
 pub(super) struct Multipart {
     parts: Vec<(Bytes, Range<u64>)>,
     end: Bytes,
@@ -158,8 +159,8 @@ impl Multipart {
         parts.sum::<u64>() + self.end.len() as u64
     }
 
-    /// `first` is the first range, open already. `cx` makes the context of each read of another: they are made as the
-    /// client takes them, which may be much later.
+    /// `first` is the first range, which is open already. `cx` makes the context of each read of another range: such
+    /// reads begin when the client has received the parts before, which may be much later.
     pub(super) fn stream(
         self,
         cx: impl Fn() -> Context + Clone + Send + 'static,

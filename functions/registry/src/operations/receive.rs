@@ -1,8 +1,8 @@
-//! A manifest is received into memory, whose amount is bounded and grows with what has arrived.
+//! Receives the body of a manifest into memory. Its size is bounded, and memory is taken as it arrives.
 //!
-//! The memory follows the bytes. A body begins with a little of the memory for first bytes, which is enough for most
-//! manifests; one that turns out to be larger waits for all the rest at once. So a client that sends the beginning of a
-//! manifest and then nothing holds little, and no request that holds some of the rest waits for more of it.
+//! A body starts with a small amount of the memory for first bytes, which is enough for most manifests. A larger body
+//! waits for all the rest at once. So a client that sends the beginning of a manifest and then nothing uses little
+//! memory, and a body that has some of the rest does not wait for more of it.
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
@@ -16,37 +16,37 @@ use crate::memory::{Memory, Purpose};
 use crate::store::blobs::BodyError;
 use crate::store::{Reason, StoreError};
 
-/// Memory for first bytes is taken in pieces of this size.
+/// The memory for first bytes is taken in pieces of this size.
 const PIECE: usize = 8 << 10;
 
-/// How much of it a body takes at most, as long as there is more: nearly every manifest is smaller.
+/// The maximum memory for first bytes of one body. Nearly every manifest is smaller.
 const MAX_FIRST_BYTES: usize = 64 << 10;
 
-/// A manifest that has arrived, and what it holds until this is dropped.
+/// A received manifest, with its memory permit.
 pub(super) struct Received {
-    /// Its bytes.
+    /// All bytes.
     pub(super) bytes: Bytes,
-    /// The memory that was granted for them.
+    /// The memory of these bytes.
     pub(super) memory: Held,
 }
 
-/// The memory of one body.
+/// The memory permit of one body.
 pub(super) struct Held {
     first: Memory,
     rest: Option<Rest>,
-    /// How many bytes may be here.
+    /// How many bytes the permit allows.
     capacity: usize,
 }
 
 struct Rest {
     memory: Memory,
-    /// How many bytes were here when it was granted.
+    /// How many bytes had arrived when it was granted.
     from: usize,
 }
 
 impl Held {
-    /// Takes memory, so that `needed` bytes may be here of a body of at most `expected`.
-    async fn reach(&mut self, call: &Call<'_>, needed: usize, expected: usize) -> Result<(), StoreError> {
+    /// Takes memory for `needed` bytes of a body with at most `expected` bytes.
+    async fn take(&mut self, call: &Call<'_>, needed: usize, expected: usize) -> Result<(), StoreError> {
         if needed <= self.capacity {
             return Ok(());
         }
@@ -62,7 +62,7 @@ impl Held {
         Ok(())
     }
 
-    /// Completes when this body, of which `arrived` bytes are here, has to give way to others.
+    /// Completes when this body, of which `arrived` bytes have arrived, must release its memory for others.
     async fn must_give_way(&mut self, arrived: usize) {
         match &mut self.rest {
             Some(rest) => {
@@ -75,9 +75,9 @@ impl Held {
 }
 
 impl Call<'_> {
-    /// The whole body of a manifest, or 413 as soon as it is known to be too large: by its declared length before
-    /// anything is read. Memory is asked for when the first bytes are here; while it is waited for the body is not read,
-    /// and the client's time does not pass.
+    /// The whole body of a manifest. Returns 413 as soon as the body is known to be too large; a declared length is
+    /// checked before anything is read. Memory is taken when the first bytes have arrived. While this waits for memory,
+    /// the body is not read, and the client's timeout does not run.
     pub(super) async fn receive_manifest(&self, headers: &HeaderMap, mut body: RequestBody) -> Result<Received, Error> {
         let limit = self.settings.limits.manifest_bytes;
         let too_large = Error::ManifestTooLarge { limit };
@@ -101,8 +101,8 @@ impl Call<'_> {
             if length > expected {
                 return Err(declared.map_or(too_large, |_| BodyError::LengthMismatch.into()));
             }
-            held.reach(self, length, expected).await?;
-            // A buffer that doubles would take more than was granted.
+            held.take(self, length, expected).await?;
+            // Never more than the permit allows: a buffer that doubles would take more.
             if bytes.capacity() < length {
                 bytes.reserve_exact(held.capacity - bytes.len());
             }
@@ -125,7 +125,7 @@ impl Call<'_> {
     }
 }
 
-/// The next bytes of a body of which `arrived` bytes are here, unless it has to give way first.
+/// The next bytes of a body of which `arrived` bytes have arrived. Fails if the body must release its memory first.
 async fn next_in_time(body: &mut RequestBody, held: &mut Held, arrived: usize) -> Result<Option<Bytes>, Error> {
     let next = std::pin::pin!(body.next_chunk());
     let must_give_way = std::pin::pin!(held.must_give_way(arrived));

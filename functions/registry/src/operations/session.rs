@@ -1,4 +1,4 @@
-//! The upload that a request names, and the position of it that an answer gives.
+//! The upload that a request names, and its state in responses.
 
 use http::{HeaderValue, Response, StatusCode};
 
@@ -10,10 +10,10 @@ use crate::store::sessions::{Session, SessionId};
 use crate::store::{StoreError, Timestamp};
 use crate::token::UploadToken;
 
-/// Seconds after which a client is asked to come again at the latest.
+/// The maximum value of `Retry-After`, in seconds.
 const MAX_RETRY_AFTER: u64 = 5;
 
-/// An upload that a verified token names.
+/// The upload of a verified token.
 pub(crate) struct OpenSession {
     pub(super) token: UploadToken,
     location: HeaderValue,
@@ -32,7 +32,7 @@ impl OpenSession {
         &self.token.principal
     }
 
-    /// Where the upload stands. `Range` is inclusive and never empty: with nothing stored it reads like one byte,
+    /// The position of the upload. `Range` is inclusive and never empty: without stored bytes it looks like one byte,
     /// because clients take an end before the start for an error.
     pub(super) fn position(&self, offset: u64) -> Result<UploadPosition, Error> {
         let range = header(&format!("0-{}", offset.saturating_sub(1)))?;
@@ -50,9 +50,9 @@ impl OpenSession {
         }
     }
 
-    /// The refusal of a request while another one has claimed the session, of which `row` is the row.
+    /// The error for a session that another request has claimed, with its row `row`.
     pub(super) fn busy(&self, row: &Session, now: Timestamp, is_last: bool) -> Error {
-        // This is when the claim ends if its request has crashed. If it has not, nobody knows when.
+        // A claim that is renewed ends with its request. The claim of a crashed request ends when it expires.
         let left = row.claimed_until.map_or(0, |until| until.millis_since(now));
         match self.position(row.progress.offset) {
             Ok(position) => Error::UploadBusy {
@@ -75,7 +75,7 @@ fn header(text: &str) -> Result<HeaderValue, Error> {
     HeaderValue::from_str(text).map_err(|error| StoreError::failed(error).into())
 }
 
-/// A session's id in the form that clients know.
+/// The id of a session, in the form that clients expect.
 fn uuid(id: SessionId) -> String {
     let hex = id.to_string();
     format!(

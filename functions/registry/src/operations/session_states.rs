@@ -19,7 +19,7 @@ use crate::store::{Location, StoreError};
 
 /// A body that was not stored.
 pub(super) struct BodyFailure {
-    /// What the client is told, unless the claim was lost: see [`Call::fail`].
+    /// The error for the client, unless the claim was lost: see [`Call::fail`].
     pub(super) error: Error,
     /// The blob store may still be writing bytes of this attempt.
     pub(super) write_in_flight: bool,
@@ -35,7 +35,7 @@ impl From<Error> for BodyFailure {
 }
 
 impl Call<'_> {
-    /// The key of a session that begins now.
+    /// The key of a new session.
     pub(super) fn new_session_key(&self) -> SessionKey {
         let high = u128::from(random_u64(&*self.environment));
         let low = u128::from(random_u64(&*self.environment));
@@ -82,7 +82,7 @@ impl Call<'_> {
         sessions.save(self.cx(), claim, progress, None).await.map(drop)
     }
 
-    /// Releases the claim of a body that failed, unless the session ended with it, and returns what the client is told. A
+    /// Releases the claim of a body that failed, unless the session ended with it. Returns the error for the client. A
     /// claim that cannot be released expires within a minute.
     pub(super) async fn fail(&self, session: &OpenSession, claim: &Claim, failure: BodyFailure) -> Error {
         let BodyFailure { error, write_in_flight } = failure;
@@ -101,9 +101,10 @@ impl Call<'_> {
         }
     }
 
-    /// What the client of a body is told whose claim was lost while it streamed. If the session is still open, another
-    /// body came first, and the client can go on behind it. If the session has ended, the request that ended it could not
-    /// see the bytes of this body: they are discarded here, with everything else but the published object.
+    /// The error for the client of a body whose claim was lost while it streamed. If the session is still open, another
+    /// body was stored first, and the client can continue after it. If the session has ended, the request that ended it
+    /// could not see the bytes of this body. They are then discarded here, with everything else except the published
+    /// object.
     async fn claim_lost(&self, session: &OpenSession, claim: &Claim) -> Result<Error, Error> {
         let row = self.stores.sessions.get(self.cx(), claim.key).await?;
         match row {
@@ -121,24 +122,24 @@ impl Call<'_> {
         }
     }
 
-    /// Commits a session to what it becomes: from here on no other request can claim or cancel it.
-    /// [`Error::ClaimLost`]: nothing may be published.
+    /// Commits a session to the blob that it becomes: from here on no other request can claim or cancel it.
+    /// [`Error::ClaimLost`]: the caller must not publish anything.
     pub(super) async fn commit(&self, claim: &Claim, publishing: &Publishing) -> Result<(), Error> {
         let committed = self.stores.sessions.commit(self.cx(), claim, publishing).await?;
         committed.then_some(()).ok_or(Error::ClaimLost)
     }
 
-    /// Cancels an upload whose bytes do not have the digest that they should: no request can mend it. Returns what the
-    /// client is told.
+    /// Cancels an upload whose bytes do not have the expected digest: no later request can correct that. Returns the
+    /// error for the client.
     pub(super) async fn cancel_mismatch(&self, claim: &Claim, state: &[u8], computed: Digest) -> Result<Error, Error> {
-        // If this claim had run out, another request may have claimed the session and be going on from the same bytes:
-        // then this request must end neither the session nor them.
+        // If this claim had expired, another request could have claimed the session and could be continuing from the
+        // same bytes. Then this request must end neither the session nor those bytes.
         let until = self.environment.now().plus_millis(self.settings.limits.claim_ms);
         if !self.stores.sessions.renew(self.cx(), claim, until).await? {
             return Ok(Error::ClaimLost);
         }
         self.stores.sessions.finish(self.cx(), claim, End::Cancelled).await?;
-        // By another instance's clock the claim may have run out between the two calls; then nothing has ended.
+        // By another instance's clock, the claim may have expired between the two calls; then nothing has ended.
         let row = self.stores.sessions.get(self.cx(), claim.key).await?;
         if row.is_none_or(|row| row.state != State::Cancelled) {
             return Ok(Error::ClaimLost);
@@ -147,7 +148,8 @@ impl Call<'_> {
         Ok(Error::BlobDigestMismatch { computed })
     }
 
-    /// end-14. The space is free at once. A body that is still streaming finds its claim lost, and discards what it wrote.
+    /// end-14. The space is free at once. A body that is still streaming finds its claim lost, and discards what it
+    /// wrote.
     pub(crate) async fn cancel_upload(&self, session: OpenSession) -> Result<Response<ResponseBody>, Error> {
         match self.stores.sessions.cancel(self.cx(), session.token.session).await? {
             Cancelled::Ended => Err(Error::UploadUnknown),
@@ -160,8 +162,8 @@ impl Call<'_> {
         }
     }
 
-    /// Deletes what an ended session has left in the blob store, but for the published object at `keep`. A session is
-    /// finished as [`End::Done`] only if [`Discarded::All`] was deleted: no request searches the store for more, and
+    /// Deletes what an ended session has left in the blob store, except the published object at `keep`. A session is
+    /// finished as [`End::Done`] only if the result is [`Discarded::All`]. No request searches the store for more;
     /// collection finds the rest by the session's row.
     pub(super) async fn discard(
         &self,
@@ -177,13 +179,13 @@ impl Call<'_> {
     }
 }
 
-/// Logs a fault that comes after the point at which a request is decided, and must not change its answer. The session's
-/// row names everything that is left behind, and its expiry deletes that.
+/// Logs a fault that occurs after the result of a request is decided, and must not change the response. The session's
+/// row names everything that is left, and the sweep of the expired session deletes it.
 pub(super) fn leave_to_expiry<T>(ended: Result<T, StoreError>) {
     if let Err(fault) = ended {
         tracing::warn!(
             error = &fault as &dyn std::error::Error,
-            "what an upload left behind could not be tidied up now; its session's row names it"
+            "an upload could not be cleaned up now; it is cleaned up after its session has expired"
         );
     }
 }

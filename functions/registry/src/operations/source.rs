@@ -1,4 +1,5 @@
-//! A request's body on its way into the blob store: bounded, counted, hashed, and kept claimed while it streams.
+//! The body of a request on its way into the blob store. It is bounded, counted and hashed, and the claim is renewed
+//! while it streams.
 
 use std::future::Future;
 use std::pin::pin;
@@ -14,7 +15,7 @@ use crate::store::Timestamp;
 use crate::store::blobs::{BodyError, Source};
 use crate::store::sessions::{Claim, Progress};
 
-/// Keeps a claim alive through work that may take longer than a claim lasts.
+/// Renews a claim during work that may take longer than a claim is valid.
 pub(super) struct Lease<'a> {
     call: &'a Call<'a>,
     claim: &'a Claim,
@@ -22,7 +23,7 @@ pub(super) struct Lease<'a> {
 }
 
 impl<'a> Lease<'a> {
-    /// For a claim that was made just now.
+    /// For a claim that has just been granted.
     pub(super) fn new(call: &'a Call<'a>, claim: &'a Claim) -> Self {
         Self {
             call,
@@ -31,8 +32,8 @@ impl<'a> Lease<'a> {
         }
     }
 
-    /// Renews the claim when a quarter of its time has passed; to be called whenever there is progress. A body that
-    /// stalls is cut by its shell long before the rest has passed.
+    /// Renews the claim if a quarter of its time has passed. Called whenever there is progress. The shell aborts a
+    /// stalled body long before the rest of the time has passed.
     pub(super) async fn renew(&mut self) -> Result<(), BodyError> {
         let now = self.call.environment.now();
         let claim_ms = self.call.settings.limits.claim_ms;
@@ -56,16 +57,16 @@ impl<'a> Lease<'a> {
         }
     }
 
-    /// Keeps the claim alive during `work`, which reports no progress and may take minutes: a request that is repeated
-    /// meanwhile finds the session claimed, and does not begin the same work. The work is not dropped when the claim is
-    /// lost; what comes after it will find that out.
+    /// Renews the claim during `work`, which reports no progress and may take minutes. So a repetition of the request
+    /// finds the session claimed, and does not start the same work. The work is never dropped before its end: if the
+    /// claim is lost, the next step finds that out.
     pub(super) async fn through<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         loop {
             let quarter = self.call.environment.sleep(self.call.settings.limits.claim_ms / 4);
             match select(work.as_mut(), quarter).await {
                 Either::Left((done, _)) => return done,
-                // A renewal that failed is tried again a quarter later.
+                // A failed renewal is tried again after another quarter of the claim's time.
                 Either::Right(_) => {
                     if let Err(BodyError::ClaimLost) = self.renew().await {
                         return work.await;
@@ -79,21 +80,21 @@ impl<'a> Lease<'a> {
 /// The body of one upload request.
 pub(super) struct UploadSource<'a> {
     lease: Lease<'a>,
-    /// `None` once its end was seen.
+    /// `None` after its end.
     body: Option<RequestBody>,
     hasher: Hasher,
-    /// Whether nothing but this body is hashed.
+    /// Whether the hash covers this body only.
     is_first: bool,
-    /// A chunk that was read ahead, hashed already.
+    /// A chunk that was read in advance, and is already hashed.
     ahead: Option<Bytes>,
     received: u64,
     declared: Option<u64>,
-    /// How many bytes this body may have.
-    room: u64,
+    /// The maximum number of bytes of this body.
+    max_bytes: u64,
 }
 
 impl<'a> UploadSource<'a> {
-    /// `declared` is what the client said the body's length is, `hasher` what the session's bytes hashed to so far.
+    /// `declared` is the length that the client has declared. `hasher` has the state for the session's bytes so far.
     pub(super) fn new(
         call: &'a Call<'a>,
         claim: &'a Claim,
@@ -101,7 +102,7 @@ impl<'a> UploadSource<'a> {
         declared: Option<u64>,
         hasher: Hasher,
     ) -> Self {
-        let room = call.settings.limits.blob_bytes.saturating_sub(claim.progress.offset);
+        let max_bytes = call.settings.limits.blob_bytes.saturating_sub(claim.progress.offset);
         Self {
             lease: Lease::new(call, claim),
             body: Some(body),
@@ -110,11 +111,11 @@ impl<'a> UploadSource<'a> {
             ahead: None,
             received: 0,
             declared,
-            room,
+            max_bytes,
         }
     }
 
-    /// Whether the body has no bytes; waits for the first of them.
+    /// Whether the body is empty. Waits for its first bytes.
     pub(super) async fn is_empty(&mut self) -> Result<bool, BodyError> {
         if self.ahead.is_none() {
             self.ahead = self.next().await?;
@@ -122,7 +123,7 @@ impl<'a> UploadSource<'a> {
         Ok(self.ahead.is_none())
     }
 
-    /// Bytes of this body so far, and the hash with them.
+    /// The number of bytes of this body so far, and the hash that includes them.
     pub(super) fn into_parts(self) -> (u64, Hasher) {
         (self.received, self.hasher)
     }
@@ -145,7 +146,7 @@ impl Source for UploadSource<'_> {
             };
         };
         self.received += chunk.len() as u64;
-        if self.received > self.room {
+        if self.received > self.max_bytes {
             return Err(BodyError::TooLarge(self.lease.call.settings.limits.blob_bytes));
         }
         if self.declared.is_some_and(|declared| self.received > declared) {
@@ -171,8 +172,8 @@ impl Source for UploadSource<'_> {
     }
 }
 
-/// The hash of what a session holds; `algorithm` is the hash of a session that holds nothing yet. `None`: another version of
-/// this program has saved it, and the session cannot go on.
+/// The hash of a session's bytes. `algorithm` is the algorithm of a session without stored bytes. `None`: another
+/// version of this program saved the state, and the session cannot continue.
 pub(super) fn resume(progress: &Progress, algorithm: Algorithm) -> Option<Hasher> {
     match progress.hash.as_slice() {
         [] => Some(Hasher::new(algorithm)),

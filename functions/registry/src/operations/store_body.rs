@@ -1,4 +1,4 @@
-//! The body of an upload's request is stored, behind what the session holds.
+//! Stores the body of an upload's request after the bytes of the session.
 
 use http::HeaderMap;
 use oci::{Algorithm, Hasher};
@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::store::blobs::{AppendError, BodyError};
 use crate::store::sessions::{Claim, Progress};
 
-/// What a session would hold with a body that was stored. Nothing of it counts until the caller saves or commits it.
+/// The state of a session with a stored body. It has no effect until the caller saves or commits it.
 pub(super) struct Stored {
     pub(super) progress: Progress,
     pub(super) part: Option<Vec<u8>>,
@@ -21,9 +21,9 @@ pub(super) struct Stored {
 }
 
 impl Call<'_> {
-    /// Stores the body of a request behind what the claimed session holds. `algorithm` is the hash of a session that holds
-    /// nothing yet. A body of no bytes stores nothing, unless it is the `last` one and the session holds nothing: a blob
-    /// may be empty.
+    /// Stores the body of a request after the bytes of the claimed session. `algorithm` is the hash of a session
+    /// without stored bytes. An empty body is not stored, unless it is the `last` one and the session has no bytes: a
+    /// blob may be empty.
     pub(super) async fn store_body(
         &self,
         session: &OpenSession,
@@ -73,8 +73,8 @@ impl Call<'_> {
     }
 }
 
-/// What a failed body means for its upload, of which `offset` bytes are stored: [`Error::of_body`] knows every way in
-/// which a body can fail, and this adds where the upload stands and whether a write may still be in flight.
+/// The effect of a failed body on its upload, which has `offset` stored bytes. [`Error::of_body`] maps every way in
+/// which a body can fail. This adds the upload's position, and whether a write may still be in flight.
 fn failure(session: &OpenSession, offset: u64, error: AppendError) -> BodyFailure {
     let (error, write_in_flight) = match error {
         AppendError::Body(error) => (error, false),

@@ -1,4 +1,5 @@
-//! Bytes: appended under opaque names, sealed once, then read, redirected to, and some day deleted.
+//! The bytes of blobs and large manifests. They are appended under opaque keys, sealed once, then read or redirected
+//! to, and deleted at last.
 
 use std::net::IpAddr;
 use std::ops::{AddAssign, Range};
@@ -12,68 +13,70 @@ use serde::Serialize;
 use super::sessions::{Attempt, SessionId};
 use super::{Context, Cursor, Location, Slice, StoreError, Timestamp};
 
-/// Why a request body did not arrive whole. The peer's fault, never the store's.
+/// Why a request body did not arrive as a whole. Only [`BodyError::Store`] is a fault of the server; all others are
+/// faults of the peer.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     /// The connection ended before the body did.
     #[error("the body was cut off")]
     Cut,
-    /// No byte arrived for as long as the server waits.
+    /// No byte arrived before the timeout.
     #[error("the body stalled")]
     Stalled,
-    /// More bytes than may be stored under this upload; the limit in bytes.
+    /// The body has more bytes than the upload may have; the limit in bytes.
     #[error("the body exceeds {0} bytes")]
     TooLarge(u64),
     /// The body's length is not what its `Content-Range` or `Content-Length` said.
     #[error("the body does not have the length that was declared")]
     LengthMismatch,
-    /// The claim on the session passed to another request while the body was streaming.
+    /// Another request has claimed or ended the session while the body was streaming.
     #[error("the upload was taken over by another request")]
     ClaimLost,
-    /// The session could not be renewed: a store's fault met while a body was streaming.
+    /// The claim could not be renewed, because the session store failed while a body was streaming.
     #[error("the session store failed")]
     Store(#[source] StoreError),
 }
 
-/// A request body on its way into a store: chunks in order, hashed by the core as they pass.
+/// A request body on its way into a store: chunks in order. The core hashes them as they pass.
 #[async_trait]
 pub trait Source: Send {
-    /// The next chunk, never empty; `None` at the end of a body that is whole. After an error the body is over.
+    /// The next chunk, never empty. `None`: the body has ended and is complete. After an error the body has ended.
     async fn next(&mut self) -> Result<Option<Bytes>, BodyError>;
 
-    /// How many bytes will follow, when the client declared it. A hint: stores must not rely on it.
+    /// How many bytes will follow, if the client declared it. A hint: stores must not rely on it.
     fn remaining(&self) -> Option<u64>;
 
-    /// The SHA-256 of all bytes of this body, after its end was met, where it was computed anyway: a store that sends a
-    /// checksum along need not compute it again. `None`: unknown.
+    /// The SHA-256 of all bytes of this body, once it has ended, if the core has computed it anyway. A store that sends
+    /// a checksum then need not compute it again. `None`: unknown.
     fn sha256(&self) -> Option<[u8; 32]>;
 }
 
 /// Why a body was not stored.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
-    /// The peer's fault. Nothing is being written for this attempt any more.
+    /// A fault of the peer. No write for this attempt is in flight any more.
     #[error(transparent)]
     Body(#[from] BodyError),
-    /// The peer's fault; but the store could not tell that everything has ended which it was asked to write.
+    /// A fault of the peer. The store does not know whether all writes for this attempt have ended: one may be in
+    /// flight.
     #[error(transparent)]
     WriteInFlight(BodyError),
-    /// Ours.
+    /// A fault of the server.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// What [`BlobStore::append`] has stored.
+/// The result of [`BlobStore::append`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Appended {
-    /// Replaces the state that the next append and the seal are given.
+    /// The new state. The caller passes it to the next append and to the seal.
     pub state: Vec<u8>,
-    /// A record of what this body became, kept with the session in the order of the bodies; for stores whose state
-    /// would otherwise grow with their number.
+    /// A record of the part that this body became. The session keeps these records in the order of the bodies. For
+    /// stores whose state would otherwise grow with the number of bodies.
     pub part: Option<Vec<u8>>,
 }
 
-/// All that a session has stored, for [`BlobStore::seal`].
+/// Everything that a session has stored, as [`BlobStore::seal`] needs it.
 #[derive(Clone, Debug)]
 pub struct Upload {
     /// The session.
@@ -86,61 +89,62 @@ pub struct Upload {
     pub size: u64,
 }
 
-/// What a redirect must bring about at the other end.
+/// What the caller of [`BlobStore::redirect`] needs.
 #[derive(Clone, Debug)]
 pub struct RedirectRequest {
-    /// The media type with which the object is to be served.
+    /// The media type with which the object store must serve the object.
     pub content_type: &'static str,
-    /// Only if these can probably reach the object store by themselves.
+    /// The client that must be able to reach the object store; otherwise the store returns no redirect.
     pub reached_by: Reached,
 }
 
-/// Who has to reach the object store for a redirect to be of use.
+/// The client that must be able to reach the object store, so that a redirect is of use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reached {
-    /// Whoever asks does, as the operator says.
+    /// Every client: the operator says that all can reach it.
     ByAll,
-    /// This client: a store on a private or loopback address answers `None` for those who are elsewhere.
+    /// This client. A store on a private or loopback address returns `None` for clients in other networks.
     By(IpAddr),
-    /// A client of whom nothing is known: only a store that everybody reaches is of use.
+    /// A client with an unknown address. Only a store that every client reaches returns a redirect.
     ByAnyone,
 }
 
-/// A URL at which the bytes can be fetched by whoever holds it, until it expires.
+/// A URL with which any client that has it can fetch the bytes, until it expires.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Redirect {
-    /// Absolute. Grants GET of one object, nothing else.
+    /// An absolute URL. It grants GET of one object, and nothing else.
     pub url: String,
-    /// For how long it works from now on.
+    /// The remaining validity of the URL.
     pub lifetime: Duration,
 }
 
-/// What [`BlobStore::discard`] has removed.
+/// The result of [`BlobStore::discard`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Discarded {
-    /// Everything.
+    /// Everything was deleted.
     All,
-    /// All that can be told without a search. The session's row has to stay: it tells collection where to search.
+    /// Everything that is known without a search was deleted. The session's row must stay: collection reads there what
+    /// to search for.
     Known,
 }
 
-/// A key that is to hold nothing any more.
+/// An object that is to be deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectToDelete {
     /// The object.
     pub location: Location,
-    /// Also everything else that the attempt of this name has left: what was begun under its key and never became an
-    /// object, and objects whose keys are the attempt's with `.` and more behind it. Costs a search.
+    /// Whether to delete everything else that the attempt of this name has left: unfinished writes under its key, and
+    /// objects whose keys are the attempt's key, a `.` and more. Costs a search.
     pub unfinished: bool,
 }
 
-/// What was there of that which [`BlobStore::delete`] has deleted.
+/// What [`BlobStore::delete`] has deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct DeletedObjects {
-    /// How many of the keys held an object.
+    /// The number of keys under which an object existed.
     pub objects: u64,
-    /// Bytes of these, and of what lay beside them.
+    /// The bytes of these objects, and of what was deleted beside them.
     pub bytes: u64,
 }
 
@@ -151,30 +155,37 @@ impl AddAssign for DeletedObjects {
     }
 }
 
-/// An object as a walk over the store meets it.
+/// An object, as a walk over the store finds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
-    /// Where it lies.
+    /// Its location.
     pub location: Location,
     /// Bytes.
     pub size: u64,
 }
 
-/// The bytes of an object, in order. An error ends the stream; what came before it is right.
+/// The bytes of an object, in order. An error ends the stream; the bytes before it are correct.
 pub type ByteStream = BoxStream<'static, Result<Bytes, StoreError>>;
 
-/// Keeps bytes.
+/// Stores the bytes of objects.
 ///
-/// Every object is named by an [`Attempt`] that a session's row holds before the object exists: its key is that of the
-/// attempt, or begins with it and a `.`. So a session's row is enough to find all that it may have left (see
-/// [`collection::remains`](super::collection::remains)). Memory per call is bounded whatever the size. Implementations
-/// retry their own faults.
+/// # Keys
+///
+/// The key of an object is the name of an [`Attempt`], or begins with that name and a `.`. A session's row names the
+/// attempt before the object exists. So the row is enough to find everything that the session may have left (see
+/// [`collection::remains`](super::collection::remains)).
+///
+/// # All methods
+///
+/// The memory of a call is bounded, whatever the size of the object. Implementations retry their own faults until the
+/// deadline of the [`Context`].
 #[async_trait]
 pub trait BlobStore: Send + Sync + 'static {
-    /// Stores one whole body after what `state` describes, or nothing that could be seen: after an error the session
-    /// goes on from `state` as if this attempt had not been. Isolated from every other attempt of the session, also
-    /// from one whose claim has passed and which is still writing. Durable when it returns. An empty body is stored
-    /// too: an object of no bytes.
+    /// Stores one body after the bytes that `state` describes.
+    ///
+    /// Stores the body as a whole, or nothing visible: after an error the session continues from `state`, as if this
+    /// attempt had not happened. Isolated from every other attempt of the session, also from an attempt whose claim has
+    /// expired and which is still writing. Durable when it returns. An empty body becomes an object of no bytes.
     async fn append(
         &self,
         cx: Context,
@@ -183,30 +194,35 @@ pub trait BlobStore: Send + Sync + 'static {
         source: &mut dyn Source,
     ) -> Result<Appended, AppendError>;
 
-    /// The state from which a session goes on after `attempt`, the one that was claimed last, has come to nothing in good
-    /// order: it was never appended, or failed with [`AppendError::Body`], and nothing was sealed under it. For stores in
-    /// which the next attempt has to know that it follows directly. `None`: the state is as before. Asks nobody.
+    /// The state from which a session continues after `attempt` has failed cleanly. `None`: the state is unchanged.
+    ///
+    /// `attempt` must be the last one that was claimed. It was never appended, or its append failed with
+    /// [`AppendError::Body`], and nothing was sealed under it. For stores in which the next attempt must know that it
+    /// follows directly. Makes no request.
     fn after_failed_attempt(&self, _attempt: Attempt, _state: &[u8]) -> Option<Vec<u8>> {
         None
     }
 
-    /// Makes one object of all that an upload has appended, durably, and tells where it lies for ever. Idempotent:
-    /// sealing again answers the same location. The object of an upload of one body has the key of its attempt. Costs
-    /// no copy of the bytes when they arrived in one body. At least one append came before. What was appended stays
-    /// until it is discarded: the claim may be lost before the object is published, and then the session goes on from
-    /// its last saved state and seals something else.
+    /// Makes one durable object of everything that an upload has appended, and returns its permanent location.
+    ///
+    /// Idempotent: a second seal returns the same location. At least one append must have come before. The object of an
+    /// upload of one body has the key of its attempt, and costs no copy of the bytes. The appended parts stay until
+    /// they are discarded: the claim may be lost before the object is published, and then the session continues from
+    /// its last saved state and seals another object.
     async fn seal(&self, cx: Context, upload: &Upload) -> Result<Location, StoreError>;
 
-    /// Whether a seal of this upload writes to the store: an upload of one body is its object already. Asks nobody.
+    /// Whether a seal of this upload writes to the store. It does not for an upload of one body, which is its object
+    /// already. Makes no request.
     fn seal_writes(&self, upload: &Upload) -> bool;
 
-    /// Whether an upload of one body, whose append left `state`, leaves anything but the sealed object in the store: then
-    /// it is discarded like one of several bodies. Asks nobody.
+    /// Whether an upload of one body, whose append returned `state`, leaves more than the sealed object in the store.
+    /// If so, the caller discards it like an upload of several bodies. Makes no request.
     fn leaves_something(&self, state: &[u8]) -> bool;
 
-    /// Removes all that attempts 1 to `attempts` of a session have left, as far as it can be told without a search, but
-    /// for the object at `keep`; and tells whether that was all. Idempotent. Only for sessions that can no longer be
-    /// committed: they were cancelled (and nothing is kept), or they are published (and that is kept).
+    /// Deletes everything that attempts 1 to `attempts` of a session have left, as far as that is known without a
+    /// search, except the object at `keep`. Returns whether that was everything. Idempotent. Only for sessions that
+    /// cannot be committed any more: cancelled sessions (`keep` is `None`) and published ones (`keep` is the published
+    /// object).
     async fn discard(
         &self,
         cx: Context,
@@ -216,14 +232,14 @@ pub trait BlobStore: Send + Sync + 'static {
         keep: Option<&Location>,
     ) -> Result<Discarded, StoreError>;
 
-    /// Streams `range` (half-open) of an object. `None`: there is no such object, or it ends before the range does: for
-    /// those who know how long it was, it is lost. Reads no more than the range, and holds only a bounded window of it
-    /// in memory.
+    /// Streams `range` (half-open) of an object. `None`: the object does not exist, or it ends before the range does. A
+    /// caller that knows the object's size then treats the object as missing. Reads no more than the range, and has
+    /// only a bounded window of it in memory.
     async fn read(&self, cx: Context, location: &Location, range: Range<u64>)
     -> Result<Option<ByteStream>, StoreError>;
 
-    /// A URL for the object, or `None` when its bytes are served by the registry itself. Makes no request to the
-    /// object store, and does not look whether the object exists.
+    /// A URL for the object. `None`: the registry itself must serve the bytes. Makes no request to the object store,
+    /// and does not check whether the object exists.
     async fn redirect(
         &self,
         now: Timestamp,
@@ -231,18 +247,19 @@ pub trait BlobStore: Send + Sync + 'static {
         request: RedirectRequest,
     ) -> Result<Option<Redirect>, StoreError>;
 
-    /// Deletes objects. Idempotent: an object that is not there is deleted. What was there; `None` by a store that
-    /// could tell only by requests of their own. After an error some may be deleted, and the others are there.
+    /// Deletes objects. Idempotent: an absent object counts as deleted. Returns what existed, or `None` if the store
+    /// would need further requests to know that. After an error, some objects may be deleted, and the others still
+    /// exist.
     async fn delete(&self, cx: Context, to_delete: &[ObjectToDelete]) -> Result<Option<DeletedObjects>, StoreError>;
 
-    /// Removes what the attempts of these names have begun and never finished beside their objects, which are in use
-    /// and stay. Only when nobody can be writing under them any more. Idempotent. Costs a search; never called by a
-    /// request of the protocol.
+    /// Deletes unfinished writes that the attempts of these names have left beside their objects. The objects are in
+    /// use and stay. Only when no request can be writing under these names any more. Idempotent. Costs a search; no
+    /// request of the protocol calls it.
     async fn tidy(&self, cx: Context, kept: &[Location]) -> Result<(), StoreError>;
 
-    /// How many bytes an object has; `None`: there is none.
+    /// The size of an object in bytes. `None`: there is no such object.
     async fn stat(&self, cx: Context, location: &Location) -> Result<Option<u64>, StoreError>;
 
-    /// Walks over the objects of the store, about `limit` in a slice. Never called by a request of the protocol.
+    /// Walks over all objects of the store, about `limit` in a slice. No request of the protocol calls it.
     async fn objects(&self, cx: Context, after: Option<&Cursor>, limit: usize) -> Result<Slice<Stored>, StoreError>;
 }

@@ -1,22 +1,23 @@
-//! Collection: reclaiming what nothing names any more, while everything goes on.
+//! Garbage collection: deletes unreferenced metadata and objects while the registry serves requests.
 //!
-//! One pass walks over all names and only *nominates*; what is removed is decided by the same looks and marks as the
-//! removals of [`metadata`](super::metadata), so that a push never meets a gap:
+//! A collection pass walks over all metadata and finds *candidates*. The same checks and marks as in the deletions of
+//! [`metadata`](super::metadata) decide what is deleted, so a push never finds a gap:
 //!
-//! 1. A link that no manifest refers to, older than [`GracePeriods::link_ms`], is marked. A later pass that finds the mark
-//!    still there after as long again unlinks the blob. Whoever pushes removes the mark: a put of a manifest, a
-//!    commit or mount of the blob, or a HEAD by somebody who may push ([`MetadataStore::link_and_unmark`]).
-//! 2. The record of bytes that no repository holds is removed, and its object goes to the graveyard.
-//! 3. A repository without manifests and links leaves the catalog, at once or by a later pass. Whoever publishes a
-//!    manifest in it meanwhile keeps it there, or puts it back.
-//! 4. Upload sessions past their end are swept: everything that their attempts may have left goes to the graveyard.
-//! 5. What has lain in the graveyard for [`GracePeriods::deletion_ms`], longer than any redirect to it works, and is not named
-//!    again, is deleted. Nothing else ever deletes bytes. An object has one grave, however often it was buried, and
-//!    waits from its last burial.
-//! 6. A deep pass also removes what operations that were cut off have left among the names: edges of manifests and
-//!    back-links of holders that never came to be, or are gone.
+//! 1. A link that no manifest refers to, older than [`GracePeriods::link_ms`], is marked. If a later pass finds the
+//!    mark after the same time again, it deletes the link. Every push removes the mark: a put of a manifest, a commit
+//!    or mount of the blob, or a HEAD by a client that may push ([`MetadataStore::link_and_unmark`]).
+//! 2. The record of an object without back-links is deleted, and its object is scheduled for deletion.
+//! 3. A repository without manifests and links is removed from the catalog, at once or by a later pass. If a client
+//!    publishes a manifest in it meanwhile, the repository stays, or is added again.
+//! 4. Expired upload sessions are swept: everything that their attempts may have left is scheduled for deletion.
+//! 5. An object is deleted if it has been pending deletion for [`GracePeriods::deletion_ms`], which is longer than any
+//!    redirect to it is valid, and if it is not referenced again. No other step deletes the object of a blob or
+//!    manifest. An object has one pending deletion, however often it is scheduled, and the time counts from the last
+//!    scheduling.
+//! 6. A deep pass also deletes what interrupted operations have left in the metadata: edges and back-links whose
+//!    manifest or link was never made or does not exist any more.
 //!
-//! The order of these steps over all stores is `collection::collect`'s; here is what a store must do for it.
+//! `collection::collect` defines the order of these steps over all stores. This module defines what a store must do.
 //!
 //! [`MetadataStore::link_and_unmark`]: super::metadata::MetadataStore::link_and_unmark
 
@@ -30,22 +31,23 @@ use super::blobs::ObjectToDelete;
 use super::sessions::{Attempt, Session, SessionKey, State};
 use super::{Context, Cursor, Location, Slice, StoreError, Timestamp, Uid};
 
-/// For how many milliseconds a reference that was recorded counts although the manifest that makes it is not (yet)
-/// there: longer than any put may take. Older ones are leftovers of a put that was cut off.
+/// For how many milliseconds a recorded reference counts although its manifest does not exist (yet). This is longer
+/// than any put may take. Older ones are leftovers of an interrupted put.
 pub const YOUNG_MS: u64 = 3_600_000;
 
-/// How long everything is left alone, in milliseconds.
+/// Grace periods, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GracePeriods {
-    /// A link without a reference, before it is marked, and again before it is unlinked: the time a client may take
+    /// For an unreferenced link, before it is marked, and again before it is deleted: the time that a client may take
     /// from pushing its first blob to pushing the manifest.
     pub link_ms: u64,
-    /// A session, after its token has ended.
+    /// For a session, after its token has expired.
     pub session_ms: u64,
-    /// An object that lost its name; more than the longest lifetime of a redirect to it, and more than an upload token
-    /// lives, by an hour: until then a final PUT that is repeated may give the object its name back.
+    /// For an object that is pending deletion. It is longer than the longest validity of a redirect to the object. It
+    /// is also an hour longer than the validity of an upload token: until then, a repeated final PUT may reference the
+    /// object again.
     pub deletion_ms: u64,
-    /// What a deep pass removes.
+    /// For the leftovers that a deep pass deletes.
     pub leftover_ms: u64,
 }
 
@@ -61,40 +63,40 @@ impl Default for GracePeriods {
     }
 }
 
-/// What a pass does.
+/// The plan of a pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Only counts what it would do; writes nothing.
+    /// Only counts what the pass would do; writes nothing.
     pub dry_run: bool,
-    /// Also removes leftovers among the names.
+    /// Also deletes leftovers of interrupted operations in the metadata.
     pub deep: bool,
-    /// How long everything is left alone.
+    /// The grace periods.
     pub grace_periods: GracePeriods,
 }
 
-/// What a pass over the names has done, or would do.
+/// What a pass over the metadata has done, or, in a dry run, would do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PassStatistics {
-    /// Records looked at.
+    /// Records that were read.
     pub seen: u64,
-    /// Links marked for a later pass.
+    /// Links that were marked for a later pass.
     pub marked: u64,
-    /// The bytes that these name; those of a blob once for each of its repositories.
+    /// The bytes of the blobs of these links. A blob counts once for each of its repositories.
     #[serde(default)]
     pub marked_bytes: u64,
-    /// Unreferenced links that an earlier pass has marked, and that are not old enough to be removed.
+    /// Unreferenced links that an earlier pass has marked, and whose grace period has not ended.
     #[serde(default)]
     pub waiting: u64,
-    /// The bytes of their blobs; those of a blob once for each of its repositories.
+    /// The bytes of the blobs of these links. A blob counts once for each of its repositories.
     #[serde(default)]
     pub waiting_bytes: u64,
-    /// Links removed.
+    /// Links that were deleted.
     pub unlinked: u64,
-    /// Records of bytes removed; their objects are in the graveyard.
+    /// Objects that were scheduled for deletion, because no repository refers to them.
     pub scheduled: u64,
-    /// The bytes of those.
+    /// The bytes of these objects.
     pub scheduled_bytes: u64,
-    /// Edges and back-links that belonged to nothing, removed by a deep pass.
+    /// Edges and back-links without a manifest or link, which a deep pass has deleted.
     pub leftovers: u64,
     /// Repositories without manifests and links that were removed from the catalog.
     #[serde(default)]
@@ -116,35 +118,37 @@ impl AddAssign for PassStatistics {
     }
 }
 
-/// One slice of the walk over the names.
+/// One slice of the walk over the metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Collected {
     /// What was done in this slice.
     pub statistics: PassStatistics,
-    /// Where the next slice begins; `None` after the last.
+    /// The position of the next slice; `None` after the last.
     pub next: Option<Cursor>,
 }
 
-/// An object that lost its name.
+/// A pending deletion: an object that is deleted later, unless it is referenced again.
 ///
-/// There is one for each object. A burial comes before the loss of the name, or is one with it, so that whoever finds an
-/// object without a name finds the grave of that loss, too.
+/// Each object has at most one. It is written before the object loses its last reference, or in the same transaction.
+/// So a caller that finds an unreferenced object also finds its pending deletion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PendingDeletion {
     /// The object.
     pub location: Location,
-    /// The digest under which it was, or was to be, known. If that digest's bytes lie here, the object is in use.
+    /// The digest of the object, or the digest that it was to get. If the record of this digest has this location, the
+    /// object is in use.
     pub digest: Option<Digest>,
-    /// It may have been begun and never finished (see [`ObjectToDelete`]).
+    /// The object may be unfinished (see [`ObjectToDelete`]).
     pub unfinished: bool,
-    /// When it was buried, for the last time.
+    /// When it was scheduled for deletion, for the last time.
     pub at: Timestamp,
 }
 
 impl PendingDeletion {
-    /// The one grave of an object that is buried twice, here and in `other`, in whatever order these are written. It is
-    /// buried at the later time, and under the digest of that burial, or of the earlier one if that alone names any. It
-    /// may have been left unfinished if either says so: then more is looked for, and what is not there is not missed.
+    /// Joins the pending deletions of an object that is scheduled twice, here and in `other`. The order of the two does
+    /// not matter. The result has the later time, and the digest of the later one, or of the earlier one if only that
+    /// has a digest. It is unfinished if either is: the deletion then searches for more, and it is no error if nothing
+    /// is found.
     #[must_use]
     pub fn joined(self, other: Self) -> Self {
         let (earlier, later) = if self.at <= other.at {
@@ -160,26 +164,26 @@ impl PendingDeletion {
     }
 }
 
-/// What is to be done about a grave that was listed as due.
+/// The result of the last check of a pending deletion that was listed as due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// Its object was not named, and then the grave was still as it was listed: the object may be deleted, and then the
-    /// grave forgotten.
+    /// The object is not in use, and the pending deletion has not changed since it was listed. The object may be
+    /// deleted, and then the pending deletion.
     Due,
-    /// Its digest's bytes lie there: the object is in use, and the grave may be forgotten.
+    /// The object is in use: the record of its digest has this location. The pending deletion may be deleted.
     Named,
-    /// The object is not named, and was buried again since the grave was listed, or its grave is gone: somebody else
-    /// sees to it, or a later pass.
+    /// The object is not in use, but was scheduled again since the pending deletion was listed, or the pending deletion
+    /// does not exist any more. Another process or a later pass deletes the object.
     Changed,
 }
 
-/// What a blob store is asked to do about graves, each of which comes with whether its object is in use: an object that
-/// is not in use is deleted, and one that is stays, without what was begun beside it and never finished.
+/// The calls of a blob store for pending deletions, each with whether its object is in use. An object that is not in
+/// use is deleted. An object that is in use stays, and unfinished writes beside it are deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Clearing {
-    /// What [`BlobStore::delete`](super::blobs::BlobStore::delete) is given.
+    /// The argument of [`BlobStore::delete`](super::blobs::BlobStore::delete).
     pub to_delete: Vec<ObjectToDelete>,
-    /// What [`BlobStore::tidy`](super::blobs::BlobStore::tidy) is given.
+    /// The argument of [`BlobStore::tidy`](super::blobs::BlobStore::tidy).
     pub kept: Vec<Location>,
 }
 
@@ -200,13 +204,14 @@ impl FromIterator<(PendingDeletion, bool)> for Clearing {
     }
 }
 
-/// What a session may have left in the blob store, unless it is done: one grave for the object that it was sealed as, if
-/// that has another key than its attempts; then one for each of these, the last one first, so that a store which has
-/// buried some of them may count them off the row.
+/// Everything that a session may have left in the blob store, as pending deletions; nothing if the session is done.
 ///
-/// All of them name the digest that the session was to have, because a publication that was cut off may have come
-/// about. All are searched for more, but for the attempt inside whose name the object lies that was made of several:
-/// what is found there may be it.
+/// The first is the sealed object, if its key is not the name of an attempt. Then follows one for each attempt, the
+/// last attempt first: a store that has scheduled some of them may lower the row's number of attempts.
+///
+/// Each contains the digest of the session's blob, because an interrupted publication may have succeeded. Each also
+/// requests a search for more, except for an attempt whose name begins the key of a sealed object that was made of
+/// several parts: the search could find that object.
 pub fn remains(key: SessionKey, session: &Session, at: Timestamp) -> impl Iterator<Item = PendingDeletion> + use<> {
     let attempts = match session.state {
         State::Done => 0,
@@ -242,46 +247,47 @@ pub fn remains(key: SessionKey, session: &Session, at: Timestamp) -> impl Iterat
     apart.into_iter().chain(own)
 }
 
-/// Until this moment, which does not come, an import holds the walk over the names: as long as it is not through, what
-/// nothing refers to yet must not go, and no grave is looked into. It lets go of it at its end; one that was cut off
-/// leaves it held for the one that goes on with it. A [`PassStart::Busy`] of this moment therefore means: there is half of
-/// a registry.
+/// A lease until this time means that an import is in progress or was interrupted. The time never comes. Until the
+/// import is complete, unreferenced metadata must not be deleted, and pending deletions must not be read. The import
+/// ends the lease when it is complete; an interrupted one leaves it for the import that continues. So a
+/// [`PassStart::Busy`] with this time means: the registry is the result of an incomplete import.
 pub const UNTIL_IMPORTED: Timestamp = Timestamp(253_402_300_799_000);
 
-/// The longest that a pass is held without a sign of life, in milliseconds. What says that it is held for longer was
-/// written by a process whose clock was wrong, and would keep everybody else out until then: it holds nothing.
+/// The maximum duration of a pass's lease without a renewal, in milliseconds. A longer lease was written by a process
+/// whose clock was wrong. It would exclude all other processes until then, so it is ignored.
 pub const LONGEST_LEASE_MS: u64 = 3_600_000;
 
-/// Whether a pass that is said to be held `until` then is held `now`.
+/// Whether a lease until `until` is valid at `now`.
 #[must_use]
 pub fn is_held(until: Timestamp, now: Timestamp) -> bool {
     until > now && (until >= UNTIL_IMPORTED || until.millis_since(now) <= LONGEST_LEASE_MS)
 }
 
-/// Whether a pass may begin.
+/// The result of [`CollectionStore::begin_pass`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PassStart {
-    /// It is the caller's, from the beginning.
+    /// The caller has the lease, and starts at the beginning.
     New,
-    /// A pass was interrupted; it is the caller's, and goes on here.
+    /// The caller has the lease, and continues an interrupted pass here.
     Resumed(Cursor),
-    /// Another process is at it, and has said so until this moment.
+    /// Another process has the lease, until this time.
     Busy(Timestamp),
 }
 
-/// What a store does for collection. Implemented beside [`MetadataStore`](super::metadata::MetadataStore) and
+/// The operations of a store for collection. Implemented beside [`MetadataStore`](super::metadata::MetadataStore) and
 /// [`SessionStore`](super::sessions::SessionStore), over the same records.
 ///
-/// Every method is safe whoever else collects, pushes or deletes at the same time; that one pass runs at a time only
-/// saves work. Memory is bounded by the slices.
+/// Every method is safe during concurrent collections, pushes and deletions. The lease, which lets one pass run at a
+/// time, only saves work. The sizes of the slices bound the memory.
 #[async_trait]
 pub trait CollectionStore: Send + Sync + 'static {
-    /// Takes the walk over the names until `until`, for the pass `pass`: granted when nobody else holds it at
-    /// `cx.now`, as [`is_held`] tells.
+    /// Takes the lease of the walk over the metadata until `until`, for the pass `pass`. Granted if no other pass has
+    /// the lease at `cx.now` (see [`is_held`]).
     async fn begin_pass(&self, cx: Context, pass: Uid, until: Timestamp) -> Result<PassStart, StoreError>;
 
-    /// Records how far the pass has come, so that another process can go on from there, and holds it until `until`.
-    /// `None`: it has ended, and nothing of it stays. `false`: somebody else holds it by now.
+    /// Records the position of the pass, so that another process can continue there, and extends the lease until
+    /// `until`. With `next` `None` the pass has ended, and its position and lease are deleted. `false`: another pass
+    /// has the lease now.
     async fn checkpoint(
         &self,
         cx: Context,
@@ -290,7 +296,7 @@ pub trait CollectionStore: Send + Sync + 'static {
         until: Timestamp,
     ) -> Result<bool, StoreError>;
 
-    /// Walks over about `limit` names from `after` on, and does to them what the plan says (steps 1, 2, 3 and 6).
+    /// Walks over about `limit` records of metadata after `after`, and does what the plan says (steps 1, 2, 3 and 6).
     async fn collect_metadata(
         &self,
         cx: Context,
@@ -299,16 +305,18 @@ pub trait CollectionStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Collected, StoreError>;
 
-    /// Ends an expired session for good, if it is still as given: what its attempts may have left is buried, then the
-    /// row goes with its part records. What that is, [`remains`] tells; a session that is done leaves nothing but its
-    /// row. The number of graves; `None`: the session has changed, or is gone, or has left more than can be buried in one
-    /// call: then the next one goes on. Interrupted and repeated, it does the same. The caller has seen that no claim on
-    /// it is live.
+    /// Sweeps an expired session, if its row is still as given. Schedules everything that its attempts may have left
+    /// (see [`remains`]) for deletion, then deletes the row with its part records. A session that is done leaves
+    /// nothing but its row.
+    ///
+    /// Returns the number of pending deletions. `None`: the session has changed, or does not exist any more, or has
+    /// left more than one call can schedule; then the next call continues. Safe to interrupt and repeat. The caller has
+    /// checked that no claim on the session is valid.
     async fn sweep(&self, cx: Context, key: SessionKey, session: &Session) -> Result<Option<u64>, StoreError>;
 
-    /// One slice of a walk over what was buried, for the last time, before `before`; at most `limit` of them (1 or
-    /// more). A slice may hold none of them and yet not be the last: what is not due is passed over, and a call looks at
-    /// a bounded number of graves. Graves that are dug meanwhile may be missed.
+    /// One slice of a walk over the objects that were scheduled for deletion, for the last time, before `before`; at
+    /// most `limit` (1 or more). A slice may be empty and not be the last one: a call reads a bounded number of rows,
+    /// and skips those that are not due. Pending deletions that are written during the walk may be missed.
     async fn pending_deletions(
         &self,
         cx: Context,
@@ -317,13 +325,15 @@ pub trait CollectionStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Slice<PendingDeletion>, StoreError>;
 
-    /// The last look at a grave before its object is deleted. It looks for the name first and at the grave afterwards:
-    /// an object that loses its name between the two has got its new grave before, so that a grave which is still as it
-    /// was listed belongs to a loss as old as it says. In the other order an object that is named until now, and has an
-    /// old grave as well, could be deleted the moment it loses its name.
+    /// The last check of a pending deletion before its object is deleted.
+    ///
+    /// It reads the record of the digest first, and the pending deletion afterwards. An object that loses its last
+    /// reference between the two reads has got its new pending deletion before that. So a pending deletion that has not
+    /// changed since it was listed is as old as it says. In the other order, an object that is still in use and also
+    /// has an old pending deletion could be deleted at the moment it loses its last reference.
     async fn standing(&self, cx: Context, pending_deletion: &PendingDeletion) -> Result<Standing, StoreError>;
 
-    /// Removes graves: their objects are gone, or in use. A grave whose object was buried at another time since stays.
-    /// Idempotent.
+    /// Deletes pending deletions, whose objects are deleted or in use. A pending deletion whose object was scheduled at
+    /// another time since then stays. Idempotent.
     async fn forget(&self, cx: Context, pending_deletions: &[PendingDeletion]) -> Result<(), StoreError>;
 }

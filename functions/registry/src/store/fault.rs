@@ -1,65 +1,66 @@
-//! Why a store could not do its work: for the log in the store's own words, for everybody else as a [`Reason`].
+//! Faults of a store: a [`Reason`] for clients and operators, and the store's own text for the log.
 
 use std::error::Error;
 use std::fmt;
 
-/// A boxed cause, kept for the log; its text never reaches a client.
+/// A boxed cause for the log. Its text never reaches a client.
 pub type Cause = Box<dyn Error + Send + Sync>;
 
-/// A store could not do its work. Nothing about the request is wrong.
+/// A store could not do its work. The request itself is not wrong.
 ///
-/// Made by [`StoreError::because`], whose [`Reason`] decides which of the two it is.
+/// Made by [`StoreError::because`]. The [`Reason`] decides which variant it is.
 #[derive(Debug)]
 pub enum StoreError {
-    /// The store's retries did not succeed before the deadline, or something that passes is short now; the same request
-    /// may succeed later (503 with `Retry-After`).
+    /// The store's retries did not succeed before the deadline, or a temporary condition prevents the work. The same
+    /// request may succeed later (503 with `Retry-After`).
     Unavailable(StoreFault),
-    /// What is stored is not what was written, or the store refused what it should accept (500).
+    /// The stored data is not what was written, or the store refused what it should accept (500).
     Failed(StoreFault),
 }
 
-/// The reason of a [`StoreError`] and what the store said.
+/// The reason of a [`StoreError`], and the store's own text.
 #[derive(Debug)]
 pub struct StoreFault {
     reason: Reason,
     cause: Cause,
 }
 
-/// What is wrong, as far as a client may know it and an operator must.
+/// The reason of a fault. Clients may see it, and operators need it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
-    /// No space is left where blobs or metadata are stored, or less than the floor. Deleting helps.
+    /// The store of blobs or metadata has no free space, or less than its configured minimum. Deletions help.
     NoSpace,
-    /// This process may read the store and not write to it: a mode, a read-only file system.
+    /// This process may read the store but not write to it, for instance because of a file mode or a read-only file
+    /// system.
     NotWritable,
-    /// The object store does not answer.
+    /// The object store does not respond.
     ObjectStoreUnreachable,
-    /// The object store refuses this registry: a missing permission or bucket.
+    /// The object store refuses this registry: a permission or the bucket is missing.
     ObjectStoreRefuses,
-    /// The table or the file of the metadata does not answer.
+    /// The table or the file of the metadata does not respond.
     MetadataUnreachable,
-    /// The table refuses this registry: a missing permission or table.
+    /// The table refuses this registry: a permission or the table is missing.
     MetadataRefuses,
-    /// A service asks for fewer requests.
+    /// A service throttles this registry.
     Throttled,
-    /// No memory became free in time.
+    /// No memory became free before the timeout.
     Memory,
     /// Credentials cannot be checked now.
     Credentials,
-    /// The clock of this process differs from that of a service by too much.
+    /// The clock of this process differs too much from that of a service.
     ClockOff,
-    /// The store is not the one that was opened: it was removed or replaced meanwhile.
+    /// The store is not the one that was opened: it was removed or replaced since.
     StoreReplaced,
-    /// An object or a row is not what was written, or is gone.
+    /// An object or a row is missing, or is not what was written.
     Damaged,
-    /// Something else that passes.
+    /// Another temporary fault.
     Unavailable,
-    /// Something else that does not.
+    /// Another permanent fault.
     Failed,
 }
 
 impl Reason {
-    /// Whether the same request may succeed later without anybody mending what is stored or allowed.
+    /// Whether the fault is temporary: the same request may succeed later, without a repair of data or permissions.
     fn passes(self) -> bool {
         match self {
             Self::ObjectStoreRefuses | Self::MetadataRefuses | Self::Damaged | Self::Failed => false,
@@ -76,7 +77,7 @@ impl Reason {
         }
     }
 
-    /// What a client is told, and what an operator reads first. Fixed text: it says nothing of what is stored where.
+    /// The text for clients and operators. It is fixed, and reveals nothing about what is stored or where.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
@@ -99,7 +100,7 @@ impl Reason {
 }
 
 impl StoreError {
-    /// The error with this reason, for which `cause` is the store's own text.
+    /// An error with this reason. `cause` is the store's own text.
     pub fn because(reason: Reason, cause: impl Into<Cause>) -> Self {
         let fault = StoreFault {
             reason,
@@ -112,12 +113,12 @@ impl StoreError {
         }
     }
 
-    /// A [`StoreError::Unavailable`] with the given cause and no reason that a client could use.
+    /// A [`StoreError::Unavailable`] with the given cause, and no more specific reason.
     pub fn unavailable(cause: impl Into<Cause>) -> Self {
         Self::because(Reason::Unavailable, cause)
     }
 
-    /// A [`StoreError::Failed`] with the given cause and no reason that a client could use.
+    /// A [`StoreError::Failed`] with the given cause, and no more specific reason.
     pub fn failed(cause: impl Into<Cause>) -> Self {
         Self::because(Reason::Failed, cause)
     }
@@ -127,26 +128,26 @@ impl StoreError {
         Self::because(Reason::Damaged, Damage(what.to_string()))
     }
 
-    /// Why, in general.
+    /// The reason.
     #[must_use]
     pub fn reason(&self) -> Reason {
         self.fault().reason
     }
 
-    /// Why, in the store's own words.
+    /// The store's own text.
     #[must_use]
     pub fn cause(&self) -> &(dyn Error + Send + Sync + 'static) {
         &*self.fault().cause
     }
 
-    /// The store's own words, for an error that wraps them.
+    /// The store's own text, for an error that wraps it.
     #[must_use]
     pub fn into_cause(self) -> Cause {
         let (Self::Unavailable(fault) | Self::Failed(fault)) = self;
         fault.cause
     }
 
-    /// The damage, if that is why: the store works, and what it holds at this one place is not what was written.
+    /// The damage, if that is the cause: the store works, but the data of one record or object is not what was written.
     #[must_use]
     pub fn damage(&self) -> Option<&Damage> {
         self.cause().downcast_ref()
@@ -179,7 +180,7 @@ impl Error for StoreError {
     }
 }
 
-/// What a store holds at one place is not what was written: which place, and why. Everything else can be read.
+/// The data of one record or object is not what was written; the text says which and why. All other data can be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Damage(pub String);

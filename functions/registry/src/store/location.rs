@@ -1,21 +1,21 @@
-//! Where objects lie.
+//! The locations of objects.
 
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
 use super::sessions::Attempt;
 
-/// How many bytes the id of a store may have, and a key.
+/// The maximum lengths of a store's id and of a key, in bytes.
 const MAX_STORE: usize = 64;
 const MAX_KEY: usize = 128;
 
-/// Where the bytes of a digest lie, for ever: a store's id and an opaque key in it.
+/// The permanent location of an object: the id of a store, and an opaque key in it.
 ///
-/// Never a bucket, a path or a URL: those change when data is copied to another store or region.
+/// It never contains a bucket, a path or a URL, since those change when data is copied to another store or region.
 ///
-/// Records are written and read back as they are, also those that name a store which this instance does not have: metadata
-/// may be older or newer than a configuration. A blob store asks every location that it is given by
-/// [`Location::key_in`] whether it lies there.
+/// Records with locations are written and read unchanged, even if they name a store that this instance does not have:
+/// metadata may be older or newer than a configuration. A blob store calls [`Location::key_in`] on every location that
+/// it is given, to check that the location is its own.
 ///
 /// ```
 /// use registry::store::Location;
@@ -27,30 +27,30 @@ const MAX_KEY: usize = 128;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Location {
-    /// The id of the store that holds the object; [`Location::MAIN`] but for registries with several stores.
+    /// The id of the store that has the object: [`Location::MAIN`], except in registries with several stores.
     pub store: String,
-    /// The key there, made of `[0-9a-f.]` only; never derived from anything that a client sent.
+    /// The key in that store. It consists of `[0-9a-f.]` only, and is never derived from data that a client sent.
     pub key: String,
 }
 
-/// A location that no registry can have written.
+/// The text is not a location that a registry could have written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum LocationError {
-    /// The store's id.
+    /// The id of the store is invalid.
     #[error("the id of a store is made of lower-case letters and digits, with single hyphens between them")]
     Store,
-    /// The key.
+    /// The key is invalid.
     #[error("the key of an object is made of hexadecimal digits and dots")]
     Key,
 }
 
 impl Location {
-    /// The id of a registry's first blob store, which is its only one today. A logical name: the same on disk and in a
-    /// bucket, so that a registry which moves keeps its records.
+    /// The id of a registry's first blob store, which is its only one today. A logical name: it is the same on disk and
+    /// in a bucket, so that a registry can move and keep its records.
     pub const MAIN: &'static str = "main";
 
-    /// The object `key` of the store `store`, as some text names them that was not written by this registry: ids are
-    /// `[a-z0-9]+(-[a-z0-9]+)*`, at most 64 bytes, and keys are `[0-9a-f.]+`, at most 128 bytes.
+    /// Parses a location from text that this registry did not write. Ids are `[a-z0-9]+(-[a-z0-9]+)*`, at most 64
+    /// bytes. Keys are `[0-9a-f.]+`, at most 128 bytes.
     pub fn new(store: &str, key: &str) -> Result<Self, LocationError> {
         let is_run = |run: &str| {
             !run.is_empty()
@@ -79,21 +79,21 @@ impl Location {
         }
     }
 
-    /// The key, for the store `store`. [`StoreError::Failed`], which names both stores, if the object lies in another one: an
-    /// object that lies elsewhere is neither absent nor to be deleted here.
+    /// The key, if the object is in the store `store`; otherwise [`StoreError::Failed`] with the names of both stores.
+    /// An object in another store is neither absent nor to be deleted here.
     pub fn key_in(&self, store: &str) -> Result<&str, StoreError> {
         if self.store == store {
             Ok(&self.key)
         } else {
             Err(StoreError::failed(format!(
-                "the object {:?} lies in the store {:?}, and this is the store {store:?}",
+                "the object {:?} is in the store {:?}, and this is the store {store:?}",
                 self.key, self.store
             )))
         }
     }
 
-    /// Whether [`Location::MAIN`] can have made the object: its key is the name of an [`Attempt`], or that and `.0`, as the
-    /// first version of this program named some.
+    /// Whether [`Location::MAIN`] can have made the object: its key is the name of an [`Attempt`], or that name and
+    /// `.0`, as the first version of this program wrote some keys.
     #[must_use]
     pub fn is_of_main(&self) -> bool {
         self.store == Self::MAIN && matches!(Attempt::of_key(&self.key), Some((_, "" | ".0")))
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stores_and_keys_are_checked_before_they_name_an_object() {
+    fn stores_and_keys_are_validated() {
         let (longest_id, longest_key) = ("a".repeat(MAX_STORE), "0".repeat(MAX_KEY));
         for (store, key) in [
             (Location::MAIN, "0123456789abcdef.1"),
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_is_told_apart_from_every_other() {
+    fn a_location_in_another_store_is_refused() {
         let location = Location::new("archive", "1.1").unwrap();
         assert_eq!(location.key_in("archive").unwrap(), "1.1");
         let fault = location.key_in(Location::MAIN).unwrap_err();

@@ -1,10 +1,15 @@
-//! Names: what links a repository to bytes, manifests, tags, and everything that keeps them alive.
+//! Metadata: links of repositories to blobs, manifests, tags, and the records that protect them from deletion.
 //!
-//! Operations are coarse, because each must keep the invariants by its store's own means: one SQL transaction, or a
-//! protocol of claims and marks. What every implementation records, even where nothing reads it yet: links and
-//! manifests with incarnations, an edge per reference (also excepted and sparse ones), a back-link per holder of a
-//! digest's bytes, one location per digest, tags with versions and history, a catalog row per repository, and a
-//! graveyard row for every object that lost its name.
+//! Operations are coarse, because each store keeps the invariants in its own way: with one SQL transaction, or with a
+//! protocol of claims and marks. Every implementation records the following, even where nothing reads it yet:
+//!
+//! * links and manifests, with a uid each,
+//! * an edge for each reference, also for references that need not be present (excepted, or allowed by `--sparse`),
+//! * a back-link for each repository that links a digest, or has a large manifest with it,
+//! * one location for each digest,
+//! * tags with versions and history,
+//! * a catalog row for each repository,
+//! * a pending deletion for each object that is not referenced any more.
 
 use std::collections::BTreeSet;
 
@@ -15,17 +20,18 @@ use serde::{Deserialize, Serialize};
 
 use super::{Context, Location, Page, StoreError, Timestamp, Uid};
 
-/// What is wrong with an object that metadata names.
+/// What is wrong with an object to which metadata refers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Defect {
-    /// It was not found, or is too short to be it. It may come back, if the blob store was not the right one.
+    /// The object was not found, or is too short. It is used again if it is found later, for instance after a start
+    /// with the wrong blob store.
     Missing,
-    /// It has other bytes than it should have. It is never read again.
+    /// The object has other bytes than it should have. It is never read again.
     Damaged,
 }
 
 impl Defect {
-    /// As a store may record it.
+    /// The text that a store may record.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -34,7 +40,7 @@ impl Defect {
         }
     }
 
-    /// What [`Defect::as_str`] has made; `None` for every other text.
+    /// Parses the text of [`Defect::as_str`]; `None` for every other text.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Missing, Self::Damaged]
@@ -46,40 +52,40 @@ impl Defect {
 /// A repository's link to a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Where the bytes lie.
+    /// The location of the bytes.
     pub location: Location,
-    /// Their number.
+    /// The size in bytes.
     pub size: u64,
-    /// This life of the link.
+    /// The uid of this link.
     pub uid: Uid,
-    /// What is known to be wrong with the object ([`MetadataStore::record_defect`]): the blob cannot be pulled until its
-    /// bytes are pushed again.
+    /// The known defect of the object ([`MetadataStore::record_defect`]). With a defect the blob cannot be pulled until
+    /// its bytes are pushed again.
     pub defect: Option<Defect>,
 }
 
-/// Where a manifest's bytes are.
+/// The location of a manifest's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// In the record.
     Inline(Bytes),
-    /// In an object, because they are more than the record may hold.
+    /// In an object, because they are too large for the record.
     Stored(Location),
-    /// In an object that is known to be missing or damaged ([`MetadataStore::record_defect`]): the manifest cannot be
+    /// In an object that is known to be missing or damaged ([`MetadataStore::record_defect`]). The manifest cannot be
     /// pulled until its bytes are pushed again.
     Defective(Location, Defect),
-    /// In the record, and known to be others than those of the digest ([`MetadataStore::record_damaged_manifest`]): the
-    /// manifest cannot be pulled until its bytes are pushed again.
+    /// In the record, and known not to have the digest ([`MetadataStore::record_damaged_manifest`]). The manifest
+    /// cannot be pulled until its bytes are pushed again.
     Damaged(Bytes),
 }
 
 impl Content {
-    /// Whether it is known that these are not the bytes of the digest, or that they are lost.
+    /// Whether the bytes are known to be missing, or not to have the digest.
     #[must_use]
     pub fn is_defective(&self) -> bool {
         matches!(self, Self::Defective(..) | Self::Damaged(_))
     }
 
-    /// The object, if the bytes are in one, whole or not.
+    /// The location of the object, if the bytes are in one, with or without a defect.
     #[must_use]
     pub fn object(&self) -> Option<&Location> {
         match self {
@@ -92,45 +98,47 @@ impl Content {
 /// A manifest as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestRecord {
-    /// The `Content-Type` with which it was pushed, for ever.
+    /// The `Content-Type` of the push. It never changes.
     pub media_type: MediaType,
-    /// Bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// Exactly what was pushed.
+    /// The bytes, exactly as they were pushed.
     pub content: Content,
-    /// The manifest it refers to, present or not.
+    /// The manifest that it refers to as its subject, present or not.
     pub subject: Option<Digest>,
-    /// The type by which referrers are filtered.
+    /// The type by which clients filter referrers.
     pub artifact_type: Option<MediaType>,
-    /// This life of the manifest.
+    /// The uid of this manifest.
     pub uid: Uid,
 }
 
 /// A tag as stored; enough to answer HEAD by tag with one read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TagRecord {
-    /// What it names.
+    /// The digest of the manifest that it refers to.
     pub digest: Digest,
     /// That manifest's media type.
     pub media_type: MediaType,
     /// That manifest's size in bytes.
     pub size: u64,
-    /// Grows with every change of the tag, as [`TagRecord::next_version`] tells; never repeats, also after a delete.
+    /// Grows with every change of the tag (see [`TagRecord::next_version`]). It never repeats, even after the tag is
+    /// deleted and created again.
     pub version: u64,
     /// When it was last written.
     pub at: Timestamp,
-    /// The manifest's record was recorded as damaged. It may have been pushed again since: its own record tells.
+    /// The manifest's record was recorded as damaged. The manifest may have been pushed again since; its own record
+    /// says whether it is still damaged.
     #[serde(skip)]
     pub is_suspect: bool,
 }
 
 impl TagRecord {
-    /// The version of a tag after one more change at `now`, when its last change had the version `last`; `None`: the tag
-    /// was never there. A deletion is a change too, so that versions go on over all lives of a tag.
+    /// The version of a tag after one more change at `now`. `last` is the version of its last change; `None` if the tag
+    /// never existed. A deletion is a change too, so versions continue when a tag is deleted and created again.
     ///
-    /// The version is a hybrid clock, `max(last + 1, now in milliseconds << 12)`: clients order a tag's life by it, and it
-    /// grows also where the clocks of two instances differ. The 12 bits have room for changes within one millisecond. It
-    /// is at least 1.
+    /// The version is a hybrid clock: `max(last + 1, now in milliseconds << 12)`. Clients order the changes of a tag by
+    /// it, and it also grows when the clocks of two instances differ. The 12 bits are for changes within one
+    /// millisecond. The version is at least 1.
     #[must_use]
     pub fn next_version(last: Option<u64>, now: Timestamp) -> u64 {
         let by_clock = now.0.saturating_mul(1 << 12);
@@ -143,33 +151,33 @@ impl TagRecord {
 pub struct HistoryRecord {
     /// The tag's version after the change.
     pub version: u64,
-    /// What it named before; `None` when it was created.
+    /// The digest before; `None` when the change created the tag.
     pub before: Option<Digest>,
-    /// What it names since; `None` when it was deleted.
+    /// The digest after; `None` when the change deleted the tag.
     pub after: Option<Digest>,
     /// The principal that changed it.
     pub who: String,
-    /// When.
+    /// The time of the change.
     pub at: Timestamp,
 }
 
 /// A referrer's row under its subject.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Referrer {
-    /// The descriptor as the referrers API shows it, complete unless `annotations_omitted`.
+    /// The descriptor as the referrers API shows it. It is complete unless `annotations_omitted` is set.
     pub descriptor: Descriptor,
     /// The annotations were too large for the row; they must be read from the manifest.
     pub annotations_omitted: bool,
 }
 
-/// Where the bytes of a manifest that is put are.
+/// The bytes of a manifest that is put, or their location.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NewContent {
-    /// Here; few enough for the record.
+    /// The bytes; small enough for the record.
     Inline(Bytes),
-    /// In an object that the caller has sealed for this call alone, because they are more than the record may hold.
+    /// An object that the caller has sealed for this call only, because the bytes are too large for the record.
     Sealed(Location),
-    /// Where they were when the caller saw the manifest stored, if it still is.
+    /// The content that the caller has read from the stored manifest, if it is still the same.
     Unchanged,
 }
 
@@ -178,74 +186,77 @@ pub enum NewContent {
 pub struct PutManifest {
     /// The repository.
     pub repository: RepositoryName,
-    /// The digest of the bytes, verified.
+    /// The verified digest of the bytes.
     pub digest: Digest,
-    /// What is stored.
+    /// The media type.
     pub media_type: MediaType,
-    /// Bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// The bytes, or where they are.
+    /// The bytes, or their location.
     pub content: NewContent,
-    /// The type by which referrers are filtered.
+    /// The type by which clients filter referrers.
     pub artifact_type: Option<MediaType>,
-    /// The subject and the row to be shown under it.
+    /// The subject, and the row that is listed under it.
     pub subject: Option<(Digest, Referrer)>,
     /// Digests that must be present in the repository, as a blob or as a manifest.
     pub required: BTreeSet<Digest>,
-    /// Digests that are referred to and need not be present: edges are written for them all the same.
+    /// Digests that the manifest refers to and that need not be present. They get edges too.
     pub excepted: BTreeSet<Digest>,
-    /// Tags that will name it; none, one, or several (bounded by the core).
+    /// Tags that will refer to it; none, one, or several (the core bounds the number).
     pub tags: Vec<Tag>,
     /// The principal, for the history.
     pub who: String,
 }
 
-/// The answer to [`MetadataStore::put_manifest`].
+/// The result of [`MetadataStore::put_manifest`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ManifestPut {
     /// The manifest and all its tags are visible.
     Stored,
-    /// The same, and it was so before: nothing was written.
+    /// The manifest and all its tags are visible, as they were before: nothing was written.
     AsItWas,
-    /// The manifest and all its tags are visible; but the bytes lie at this location, where those of the digest lay
-    /// before, and not in the object that was sealed for this call, which is scheduled for deletion. The caller makes
-    /// sure that the object is there, or calls [`MetadataStore::replace_location`].
+    /// The manifest and all its tags are visible. But its bytes are at this location, where the digest's object already
+    /// was. The object that was sealed for this call is scheduled for deletion. The caller checks that the object at
+    /// this location exists, or calls [`MetadataStore::replace_location`].
     StoredElsewhere(Location),
-    /// These required digests are not in the repository; nothing was changed.
+    /// These required digests are not in the repository. Nothing was changed.
     Missing(Vec<Digest>),
     /// The manifest is stored with this media type, and was put with another one. Nothing was changed.
     OtherType(MediaType),
-    /// The manifest must be put with its bytes: in its record, if these are recorded as damaged there, and otherwise in an
-    /// object. The content was to be [`NewContent::Unchanged`], and the manifest is not there any more; or the manifest is
-    /// there, and what holds its bytes is recorded as missing or damaged. Nothing was changed.
+    /// Nothing was changed; the caller must put the manifest with its bytes. Either the content was
+    /// [`NewContent::Unchanged`] and the manifest does not exist any more, or the manifest exists and its bytes are
+    /// recorded as missing or damaged. Bytes that are damaged in the record are put into the record again; all others
+    /// are put as an object.
     Gone,
 }
 
-/// The answer to a removal.
+/// The result of a deletion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Removal {
-    /// It is gone.
+    /// It is deleted.
     Removed,
-    /// It was not there.
+    /// It did not exist.
     Absent,
-    /// This manifest of the same repository refers to it; it stays.
+    /// It stays, because this manifest of the same repository refers to it.
     Referenced(Digest),
 }
 
-/// Keeps names.
+/// Stores links, manifests, tags, history and the catalog.
 ///
-/// Every method is atomic towards every other on every instance: what was acknowledged is durable and visible to the
-/// next call, and what was not is either wholly there or not at all. Implementations retry their own faults and lost
-/// races until the deadline of the [`Context`].
+/// # All methods
+///
+/// Every method is atomic towards every other method on every instance. What was acknowledged is durable, and visible
+/// to the next call. What was not acknowledged exists as a whole or not at all. Implementations retry their own faults
+/// and lost races until the deadline of the [`Context`].
 #[async_trait]
 pub trait MetadataStore: Send + Sync + 'static {
-    /// The repository's link to a blob. A manifest is not a blob: its digest answers `None` unless the same bytes
-    /// were also pushed as one. One read.
+    /// The repository's link to a blob. A manifest is not a blob: its digest returns `None`, unless the same bytes were
+    /// also pushed as a blob. One read.
     async fn link(&self, cx: Context, repository: &RepositoryName, digest: &Digest)
     -> Result<Option<Link>, StoreError>;
 
-    /// Like [`MetadataStore::link`], for somebody who may push and is about to rely on the answer: a link that a
-    /// collection has marked is kept, its mark removed. One read; one write where there is a mark.
+    /// Like [`MetadataStore::link`], for a client that may push and is about to rely on the result. If a collection has
+    /// marked the link, the mark is removed. One read, and one write if there is a mark.
     async fn link_and_unmark(
         &self,
         cx: Context,
@@ -253,7 +264,7 @@ pub trait MetadataStore: Send + Sync + 'static {
         digest: &Digest,
     ) -> Result<Option<Link>, StoreError>;
 
-    /// Like [`MetadataStore::link`], and whether a collection has marked the link, so that it may be gone soon. One read.
+    /// Like [`MetadataStore::link`], and whether a collection has marked the link for deletion. One read.
     async fn marked_link(
         &self,
         cx: Context,
@@ -272,8 +283,8 @@ pub trait MetadataStore: Send + Sync + 'static {
     /// A tag. One read.
     async fn tag(&self, cx: Context, repository: &RepositoryName, tag: &Tag) -> Result<Option<TagRecord>, StoreError>;
 
-    /// A tag and the manifest that it names, which is `None` where there is none: the two may be read one after the other,
-    /// and the tag move in between. One read where a store can join the two, two elsewhere.
+    /// A tag and the manifest that it refers to, or `None` for an absent manifest. The two may be read one after the
+    /// other, and the tag may change in between. One read if the store can join the two, otherwise two.
     async fn tagged_manifest(
         &self,
         cx: Context,
@@ -281,8 +292,8 @@ pub trait MetadataStore: Send + Sync + 'static {
         tag: &Tag,
     ) -> Result<Option<(TagRecord, Option<ManifestRecord>)>, StoreError>;
 
-    /// Tags in ASCII order, at most `limit` (1 or more), those after `after` (any text, not only a legal tag). Costs
-    /// the page, not the list.
+    /// Tags in ASCII order, at most `limit` (1 or more), after `after` (any text, not only a valid tag). The cost
+    /// depends on the page, not on the list.
     async fn tags(
         &self,
         cx: Context,
@@ -291,7 +302,7 @@ pub trait MetadataStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Page<Tag>, StoreError>;
 
-    /// The changes of a tag, newest first, at most `limit`, those with a version below `before`.
+    /// The changes of a tag with a version below `before`, newest first, at most `limit`.
     async fn history(
         &self,
         cx: Context,
@@ -301,11 +312,11 @@ pub trait MetadataStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Page<HistoryRecord>, StoreError>;
 
-    /// Whether the repository has ever held a manifest.
+    /// Whether the repository is known: at least one manifest was published in it.
     async fn repository(&self, cx: Context, repository: &RepositoryName) -> Result<bool, StoreError>;
 
-    /// Repositories in ASCII order, at most `limit` (1 or more), those after `after`. A repository is listed once a
-    /// manifest was published in it.
+    /// Repositories in ASCII order, at most `limit` (1 or more), after `after`. A repository is listed once a manifest
+    /// was published in it.
     async fn repositories(
         &self,
         cx: Context,
@@ -313,7 +324,7 @@ pub trait MetadataStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Page<RepositoryName>, StoreError>;
 
-    /// The manifests of a repository, in the order of their digests' text, at most `limit`, those after `after`.
+    /// The manifests of a repository, in the order of their digests' text, at most `limit`, after `after`.
     async fn manifests(
         &self,
         cx: Context,
@@ -322,8 +333,8 @@ pub trait MetadataStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Page<Digest>, StoreError>;
 
-    /// What refers to `subject` in the repository, in the order of the referrers' digests' text, at most `limit`,
-    /// those after `after`. The subject itself need not exist.
+    /// The referrers of `subject` in the repository, in the order of their digests' text, at most `limit`, after
+    /// `after`. The subject itself need not exist.
     async fn referrers(
         &self,
         cx: Context,
@@ -333,11 +344,15 @@ pub trait MetadataStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Page<Referrer>, StoreError>;
 
-    /// Publishes a blob of `size` bytes, sealed at `location`, in a repository. Idempotent. Answers where the bytes of
-    /// the digest lie now. If they lay elsewhere already, those are linked and `location` goes to the graveyard; then the
-    /// caller makes sure that the object there is whole, or calls [`MetadataStore::replace_location`]. If the object
-    /// elsewhere has a recorded defect, `location` takes its place at once, in every repository. 32 commits of one
-    /// digest at once leave one location and one link per repository, and none of them fails.
+    /// Publishes in a repository a blob of `size` bytes that is sealed at `location`. Returns the current location of
+    /// the digest's bytes. Idempotent.
+    ///
+    /// * If the digest already has an object at another location, that object is linked, and `location` is scheduled
+    ///   for deletion. The caller then checks that the linked object is intact, or calls
+    ///   [`MetadataStore::replace_location`].
+    /// * If the other object has a recorded defect, `location` replaces it at once, in every repository.
+    ///
+    /// 32 concurrent commits of one digest leave one location, and one link per repository. None of them fails.
     async fn commit_blob(
         &self,
         cx: Context,
@@ -347,12 +362,14 @@ pub trait MetadataStore: Send + Sync + 'static {
         size: u64,
     ) -> Result<Location, StoreError>;
 
-    /// Lets the bytes of a digest lie at `new` and no longer at `old`, where the caller has found no object or a damaged
-    /// one. Every repository that holds the digest, as a blob or as a large manifest, reads at `new` afterwards; `old`
-    /// goes to the graveyard. Answers where the bytes lie: at `new`, or elsewhere, if they did not lie at `old` any
-    /// more, and then nothing was changed. `None`: no repository holds the digest any more, and its location is not
-    /// known. Idempotent. Cut off, it may leave repositories that still read at `old`: [`MetadataStore::record_defect`]
-    /// mends these.
+    /// Changes the location of a digest from `old` to `new`, because the caller has found that the object at `old` is
+    /// missing or damaged. Afterwards every repository with the digest, as a blob or as a large manifest, reads at
+    /// `new`, and `old` is scheduled for deletion.
+    ///
+    /// Returns the location of the bytes. If that is not `new`, the location had changed before, and this
+    /// call changed nothing. `None`: no repository has the digest any more, and its location is unknown. Idempotent. An
+    /// interrupted call may leave repositories that still read at `old`; [`MetadataStore::record_defect`] repairs
+    /// these.
     async fn replace_location(
         &self,
         cx: Context,
@@ -362,15 +379,17 @@ pub trait MetadataStore: Send + Sync + 'static {
         size: u64,
     ) -> Result<Option<Location>, StoreError>;
 
-    /// Records what somebody has found wrong with the object of a digest at `location`. If the bytes lie there by their
-    /// own record, links and large manifests of the digest tell of the defect in every repository from now on, mounts
-    /// are refused, and so are manifests that refer to it. The location stays known, for
-    /// [`MetadataStore::clear_missing`]. An object that is known to be damaged stays damaged.
+    /// Records a defect of the object of a digest at `location`.
     ///
-    /// Answers where the bytes lie, if that is another location: then nothing is recorded, and the records of
-    /// `repository` say so afterwards if they did not. `repository` is where the location was read; `None` looks at all
-    /// that hold the digest. With a `repository` the answer does not wait long for others: where there are too many, some
-    /// are told when this is called for them, or with `None`.
+    /// If this is the digest's recorded location, the links and large manifests of the digest have the defect from now
+    /// on, in every repository. Mounts of the digest are refused, and so are manifests that refer to it. The location
+    /// stays known, for [`MetadataStore::clear_missing`]. An object that is recorded as damaged stays damaged.
+    ///
+    /// If the digest has another location, returns it and records no defect; afterwards the records of `repository`
+    /// refer to that location. `repository` is the repository in which the caller has read `location`; with `None` all
+    /// repositories with the digest are corrected. With a `repository`, the call does not wait long for the other
+    /// repositories: if there are too many, some of them are corrected only when this is called for them, or with
+    /// `None`.
     async fn record_defect(
         &self,
         cx: Context,
@@ -380,15 +399,15 @@ pub trait MetadataStore: Send + Sync + 'static {
         defect: Defect,
     ) -> Result<Option<Location>, StoreError>;
 
-    /// The object that was recorded as missing is there again. Changes nothing if the digest's bytes lie elsewhere, or
-    /// are not recorded as missing.
+    /// Records that the object that was missing exists again. Changes nothing if the digest has another location, or is
+    /// not recorded as missing.
     async fn clear_missing(&self, cx: Context, digest: &Digest, location: &Location) -> Result<(), StoreError>;
 
-    /// Records that the bytes in a manifest's record are not those of its digest, if they are not: from now on
-    /// [`MetadataStore::manifest`] answers [`Content::Damaged`], its tags say that they are suspect, and other manifests
-    /// cannot refer to it, until it is put with its bytes. The manifest keeps its incarnation, its tags and what it refers
-    /// to. Changes nothing where the record has the right bytes, or they lie in an object. Idempotent; cut off, it may
-    /// leave tags that are not suspect.
+    /// Records that the bytes in a manifest's record do not have its digest, if that is so. From now on
+    /// [`MetadataStore::manifest`] returns [`Content::Damaged`], its tags are suspect, and other manifests cannot refer
+    /// to it, until it is put with its bytes. The manifest keeps its uid, its tags and its references. Changes nothing
+    /// if the record has the right bytes, or if they are in an object. Idempotent. An interrupted call may leave tags
+    /// that are not suspect.
     async fn record_damaged_manifest(
         &self,
         cx: Context,
@@ -396,8 +415,8 @@ pub trait MetadataStore: Send + Sync + 'static {
         digest: &Digest,
     ) -> Result<(), StoreError>;
 
-    /// Links a blob that `from` links, without copying. `false`: `from` has no such link (any more), or its object has a
-    /// recorded defect. The caller has checked that the principal may pull `from`.
+    /// Links a blob that `from` links, without a copy. `false`: `from` has no such link (any more), or its object has a
+    /// recorded defect. The caller has checked that the principal may pull from `from`.
     async fn mount(
         &self,
         cx: Context,
@@ -406,8 +425,7 @@ pub trait MetadataStore: Send + Sync + 'static {
         from: &RepositoryName,
     ) -> Result<bool, StoreError>;
 
-    /// Some repositories that link the blob, at most `limit`: nominations for a mount without a source. Grants
-    /// nothing.
+    /// Some repositories that link the blob, at most `limit`: candidates for a mount without a source. Grants nothing.
     async fn linking_repositories(
         &self,
         cx: Context,
@@ -415,36 +433,40 @@ pub trait MetadataStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<RepositoryName>, StoreError>;
 
-    /// Publishes a manifest and its tags together, or not at all, if all required digests are present. Putting it
-    /// again moves or adds the tags, replaces bytes in its record that are not those that are put (they are damaged, since
-    /// these have the digest), changes nothing else, and does not look at what it refers to: that was present when it
-    /// was published, and has stayed. It has its media type for ever, so that it cannot be put with another. A
-    /// tag that already names the digest gets no new history. What has a recorded defect is not present.
-    /// [`NewContent::Sealed`] is treated like [`MetadataStore::commit_blob`] treats a location, but makes no link: the
-    /// object cannot be read as a blob. After [`ManifestPut::Missing`] and [`ManifestPut::OtherType`] the caller leaves
-    /// the object to the sweep of the session that names it, since the store may have used it for another repository
-    /// meanwhile.
+    /// Publishes a manifest and its tags together, if all required digests are present; otherwise changes nothing. A
+    /// digest with a recorded defect is not present.
+    ///
+    /// Putting a stored manifest again moves or adds the tags. It replaces the bytes in the record if they differ (they
+    /// are then damaged, since the new bytes have the digest), and changes nothing else. It does not check references
+    /// again: they were present when the manifest was published, and have stayed. The media type of a manifest never
+    /// changes, so a put with another one is refused. A tag that already refers to the digest gets no new history.
+    ///
+    /// [`NewContent::Sealed`] is treated as [`MetadataStore::commit_blob`] treats a location, but no link is made, so
+    /// the object cannot be read as a blob. After [`ManifestPut::Missing`] and [`ManifestPut::OtherType`], the caller
+    /// does not delete the object, since the store may use it for another repository meanwhile. It is deleted when the
+    /// session that names it is swept.
     async fn put_manifest(&self, cx: Context, put: &PutManifest) -> Result<ManifestPut, StoreError>;
 
-    /// Deletes a tag; the manifest stays. `false`: there was none.
+    /// Deletes a tag; the manifest stays. `false`: there was no such tag.
     async fn delete_tag(
         &self,
         cx: Context,
         repository: &RepositoryName,
         tag: &Tag,
-        who: &str,
+        principal: &str,
     ) -> Result<bool, StoreError>;
 
-    /// Deletes a manifest with all its tags, unless another manifest refers to it as more than its subject.
+    /// Deletes a manifest with all its tags, unless another manifest refers to it. A reference as subject does not
+    /// count.
     async fn delete_manifest(
         &self,
         cx: Context,
         repository: &RepositoryName,
         digest: &Digest,
-        who: &str,
+        principal: &str,
     ) -> Result<Removal, StoreError>;
 
-    /// Removes the repository's link to a blob, unless a manifest refers to it. The bytes stay for other repositories.
+    /// Deletes the repository's link to a blob, unless a manifest refers to it. The bytes stay for other repositories.
     async fn unlink(&self, cx: Context, repository: &RepositoryName, digest: &Digest) -> Result<Removal, StoreError>;
 }
 
@@ -459,7 +481,7 @@ mod tests {
             (None, 5, 5 << 12),
             (Some(1), 5, 5 << 12),
             (Some(5 << 12), 5, (5 << 12) + 1),
-            // The clock that wrote the last one was ahead.
+            // The clock of the last writer was ahead.
             (Some(9 << 12), 5, (9 << 12) + 1),
             (Some(u64::MAX), u64::MAX, u64::MAX),
         ] {

@@ -1,13 +1,14 @@
-//! The contracts between the protocol core and whatever keeps its bytes and names.
+//! The contracts between the protocol core and the stores of blobs, sessions and metadata.
 //!
-//! Read in this order: this file (the words that all contracts share), [`blobs`] (bytes), [`sessions`] (uploads in
-//! progress), [`metadata`] (names); then what operators need: [`collection`] (reclaiming what nothing names any more)
-//! and [`records`] (moving a registry to another store, and checking one). [`memory`] is the reference implementation
-//! of all of them; the crate `contract` holds the suite that judges every implementation.
+//! Read in this order: this file (types that all contracts share), [`blobs`] (the bytes of objects), [`sessions`]
+//! (uploads in progress), [`metadata`] (links, manifests and tags). Then the contracts that operators need:
+//! [`collection`] (garbage collection) and [`records`] (moving a registry to another store, and checking one).
+//! [`memory`] is the reference implementation of all contracts. The crate `contract` has the test suite that every
+//! implementation must pass.
 //!
-//! A store never sees an HTTP type and never decides what a client is told. Absence, a refusal and a lost race are
-//! values; an [`Err`] means that the store could not do its work. Stores hold the retries, the core never sleeps:
-//! every call carries the present time and a deadline in its [`Context`].
+//! A store never sees an HTTP type and never decides what a client gets. Absence, a refusal and a lost race are values.
+//! An [`Err`] means that the store could not do its work. Stores retry; the core does not sleep between attempts. Every
+//! call has the current time and a deadline in its [`Context`].
 
 pub mod blobs;
 pub mod collection;
@@ -27,12 +28,12 @@ pub use self::fault::{Cause, Damage, Reason, StoreError, StoreFault};
 pub use self::location::{Location, LocationError};
 use crate::budget::ClientKey;
 
-/// A moment: milliseconds since the Unix epoch.
+/// A time: milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
-    /// The moment `millis` milliseconds later (saturating).
+    /// The time `millis` milliseconds later (saturating).
     #[must_use]
     pub fn plus_millis(self, millis: u64) -> Self {
         Self(self.0.saturating_add(millis))
@@ -45,9 +46,8 @@ impl Timestamp {
     }
 }
 
-/// A random value that tells one life of a thing from the next life of the same name: a link, a manifest or a
-/// back-link that is deleted and created again has another incarnation, so that cleaning up after the old one never
-/// touches the new one.
+/// A random value, one for each creation of a link, manifest or back-link. When such a record is deleted and created
+/// again under the same key, it has another uid. So work that cleans up after the old record never changes the new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Uid(pub u64);
 
@@ -57,40 +57,40 @@ impl fmt::Display for Uid {
     }
 }
 
-/// What every call knows about the request that it serves.
+/// The context of a store call, from the request that makes it.
 #[derive(Clone, Copy, Debug)]
 pub struct Context {
-    /// The present time; stores have no clock of their own for what they record.
+    /// The current time. Stores record this time, and not a time of their own clock.
     pub now: Timestamp,
-    /// Until when a store may go on retrying; past it, the call answers [`StoreError::Unavailable`]. Where a call
-    /// streams a body, which takes as long as the peer likes, the span from `now` to here is what each of the store's
-    /// own requests may take.
+    /// The deadline of retries. After it, the call returns [`StoreError::Unavailable`]. A call that streams a body
+    /// takes as long as the peer needs; there, the time from `now` to `deadline` is the timeout of each request of the
+    /// store.
     pub deadline: Timestamp,
-    /// Fresh randomness of this call: the incarnation of what it creates.
+    /// A random value of this call: the uid of the records that it creates.
     pub uid: Uid,
-    /// For whom a store holds memory or files meanwhile, where it shares them between clients.
+    /// The client to which a store charges memory and files, if it shares them between clients.
     pub client: ClientKey,
 }
 
-/// Where a walk over everything goes on: text that only the store which made it can read.
+/// A position in a walk over everything. Only the store that made it can read its text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor(pub String);
 
-/// One slice of a walk over everything, in an order of the store's own. What is written or removed meanwhile may be
-/// met or not; everything else is met at least once.
+/// One slice of a walk over everything, in an order that the store chooses. Items that are written or deleted during
+/// the walk may or may not be in it. All other items are in it at least once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slice<T> {
-    /// What this slice holds; may be empty before the end.
+    /// The items of this slice. It may be empty before the end of the walk.
     pub items: Vec<T>,
-    /// Where the next slice begins; `None` after the last.
+    /// The position of the next slice; `None` after the last slice.
     pub next: Option<Cursor>,
 }
 
 /// One page of a list in ASCII order of its keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page<T> {
-    /// At most as many as were asked for.
+    /// The items, at most as many as the caller asked for.
     pub items: Vec<T>,
-    /// Whether anything follows the last item.
+    /// Whether the list has items after the last one of this page.
     pub more: bool,
 }

@@ -1,8 +1,8 @@
-//! Everything a registry knows, as records that every store can write and read: for moving to another store, and for
-//! checking one.
+//! All metadata of a registry, as records that every store can write and read. They serve to move a registry to another
+//! store, and to check one.
 //!
-//! Sessions, graves and the keys that sign tokens are not among them. They belong to the store they were made in:
-//! uploads in progress do not move.
+//! Sessions, pending deletions and the keys that sign tokens are not among them. They belong to the store in which they
+//! were made: uploads in progress do not move.
 
 mod back_references;
 
@@ -19,8 +19,8 @@ use super::{Context, Cursor, Location, Slice, StoreError, Timestamp, Uid};
 
 pub use self::back_references::{BackReference, LinkKind};
 
-/// One thing that a registry knows. As JSON it is one line of an export; its form is part of the interface, and only
-/// grows.
+/// One record of a registry's metadata. As JSON it is one line of an export. Its format is a public interface: fields
+/// are only added.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "snake_case")]
 pub enum Record {
@@ -31,7 +31,7 @@ pub enum Record {
         /// When its first manifest was published.
         created: Timestamp,
     },
-    /// Where the bytes of a digest lie.
+    /// The location of a blob's object.
     Blob {
         /// The digest.
         digest: Digest,
@@ -52,13 +52,14 @@ pub enum Record {
         location: Location,
         /// Bytes.
         size: u64,
-        /// Tells this link from an earlier one of the same repository and digest.
+        /// Differs from the uid of an earlier link of the same repository and digest.
         #[serde(rename = "incarnation")]
         uid: Uid,
         /// When it was made.
         at: Timestamp,
     },
-    /// A repository's manifest, with its references, its row under its subject, and the back-link of a large one.
+    /// A manifest of a repository, with its references, its row under its subject, and the back-link of a large
+    /// manifest.
     Manifest(Box<ManifestEntry>),
     /// A tag.
     Tag {
@@ -66,7 +67,7 @@ pub enum Record {
         repository: RepositoryName,
         /// The tag.
         tag: Tag,
-        /// What it names.
+        /// The content of the tag.
         #[serde(flatten)]
         names: TagRecord,
     },
@@ -76,14 +77,14 @@ pub enum Record {
         repository: RepositoryName,
         /// The tag.
         tag: Tag,
-        /// What has changed.
+        /// The change.
         #[serde(flatten)]
         change: HistoryRecord,
     },
 }
 
 impl fmt::Display for Record {
-    /// What it is, and its key: `tag team/app v1`.
+    /// The kind of the record, and its key: `tag team/app v1`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Repository { name, .. } => write!(f, "repository {name}"),
@@ -100,28 +101,27 @@ impl fmt::Display for Record {
     }
 }
 
-/// A record that cannot be read, or of which a part is missing.
+/// A record that cannot be read, or that is incomplete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
-    /// What it is, and its key, as a [`Record`] is displayed.
+    /// The kind of the record, and its key, as a [`Record`] is displayed.
     pub record: String,
     /// Why.
     pub reason: String,
 }
 
-/// What the record of a digest's bytes says of their object. What is wrong with it is not part of an export, since a copy
-/// of the bytes may be whole.
+/// The record of a blob's object. An export does not contain the defect, since a copy of the object may be intact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordedObject {
-    /// Where it lies.
+    /// Its location.
     pub location: Location,
     /// Bytes.
     pub size: u64,
-    /// What is known to be wrong with it.
+    /// The known defect of the object.
     pub defect: Option<Defect>,
 }
 
-/// A manifest with all that hangs on it.
+/// A manifest with everything that belongs to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManifestEntry {
     /// The repository.
@@ -132,17 +132,17 @@ pub struct ManifestEntry {
     pub media_type: MediaType,
     /// Bytes.
     pub size: u64,
-    /// The bytes, or where they are.
+    /// The bytes, or their location.
     pub content: EntryContent,
-    /// The manifest it refers to, and the row shown there.
+    /// The manifest that it refers to as its subject, and the row that is listed there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<(Digest, Referrer)>,
-    /// The type by which referrers are filtered.
+    /// The type by which clients filter referrers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<MediaType>,
-    /// Everything that it refers to but its subject, in the order of their text.
+    /// Every digest that it refers to, except its subject, in the order of the digests' text.
     pub references: Vec<Digest>,
-    /// Tells this manifest from an earlier one of the same repository and digest.
+    /// Differs from the uid of an earlier manifest of the same repository and digest.
     #[serde(rename = "incarnation")]
     pub uid: Uid,
     /// When it was published.
@@ -177,11 +177,11 @@ mod inline {
     }
 }
 
-/// Gives and takes all records.
+/// Reads and writes all records.
 #[async_trait]
 pub trait RecordStore: Send + Sync + 'static {
-    /// Walks over all records, about `limit` in a slice. A damaged one does not end the walk: it comes as
-    /// [`Unreadable`].
+    /// Walks over all records, about `limit` in a slice. A damaged record does not end the walk: it is an
+    /// [`Unreadable`] item.
     async fn walk(
         &self,
         cx: Context,
@@ -189,8 +189,8 @@ pub trait RecordStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Slice<Result<Record, Unreadable>>, StoreError>;
 
-    /// Like [`RecordStore::walk`], for those who need everything: a damaged record is an error with
-    /// [`Damage`](super::Damage), which names it.
+    /// Like [`RecordStore::walk`], for callers that need every record. A damaged record is an error with
+    /// [`Damage`](super::Damage), which contains its key.
     async fn records(&self, cx: Context, after: Option<&Cursor>, limit: usize) -> Result<Slice<Record>, StoreError> {
         let Slice { items, next } = self.walk(cx, after, limit).await?;
         let whole = items.into_iter().collect::<Result<_, _>>();
@@ -200,13 +200,13 @@ pub trait RecordStore: Send + Sync + 'static {
         Ok(Slice { items, next })
     }
 
-    /// What the record of a digest's bytes says of their object. One read.
+    /// The record of a blob's object. `None`: there is no such record. One read.
     async fn place(&self, cx: Context, digest: &Digest) -> Result<Option<RecordedObject>, StoreError>;
 
-    /// Which of these holds are not there, in their order. One read of each.
+    /// Which of these back-references are missing, in their order. One read for each.
     async fn lost(&self, cx: Context, back_references: &[BackReference]) -> Result<Vec<BackReference>, StoreError>;
 
-    /// Writes records as they are, each with all that belongs to it. Idempotent; in any order. Not meant for a registry
-    /// that is serving: a record that is there is replaced, and what it refers to is not looked at.
+    /// Writes records unchanged, each with all that belongs to it. Idempotent; the order of the records does not
+    /// matter. Not for a registry that serves requests: an existing record is replaced, and references are not checked.
     async fn insert(&self, cx: Context, records: &[Record]) -> Result<(), StoreError>;
 }

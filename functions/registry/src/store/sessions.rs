@@ -1,8 +1,8 @@
-//! Uploads in progress: intents that name every object before it exists.
+//! Upload sessions: uploads in progress. A session's row names each object before the object exists.
 //!
-//! Sessions are apart from the other records because they are never replicated between regions. A session's key comes
-//! from its signed token, so opening an upload writes nothing; the row is first written by [`SessionStore::claim`],
-//! before the first byte is stored.
+//! Sessions are separate from other metadata because they are never replicated between regions. The key of a session
+//! comes from its signed token, so opening an upload writes nothing. [`SessionStore::claim`] creates the row, before
+//! the first byte is stored.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,7 +12,7 @@ use oci::Digest;
 
 use super::{Context, Location, StoreError, Timestamp};
 
-/// The random 128-bit id of a session, chosen when the upload was opened.
+/// The random 128-bit id of a session, chosen when the upload is opened.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SessionId(pub u128);
 
@@ -25,7 +25,7 @@ impl fmt::Display for SessionId {
 impl FromStr for SessionId {
     type Err = AttemptError;
 
-    /// Reads the 32 lower-case hexadecimal digits that [`fmt::Display`] writes, and no other spelling.
+    /// Parses the 32 lower-case hexadecimal digits that [`fmt::Display`] writes, and no other spelling.
     fn from_str(text: &str) -> Result<Self, AttemptError> {
         let is_digit = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         if text.len() != 32 || !text.bytes().all(is_digit) {
@@ -35,21 +35,21 @@ impl FromStr for SessionId {
     }
 }
 
-/// The key of a session's row. Both parts can be read from the upload token, and rows sort by expiry, so that one row
-/// serves the look-up and the question what is due.
+/// The key of a session's row. Both parts can be read from the upload token. Rows sort by expiry, so the same row
+/// serves a lookup by key and a search for expired sessions.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SessionKey {
-    /// When the token ends.
+    /// When the token expires.
     pub expires: Timestamp,
-    /// The session.
+    /// The id of the session.
     pub id: SessionId,
 }
 
 /// The name of one attempt to store one request body.
 ///
-/// Claims of a session are serialised by its version, so that counting them gives every attempt a name of its own; all
-/// objects that a session may ever have made can be derived from its row: attempts 1 to [`Session::attempts`].
-/// Displayed as `<id>.<number>`, which is the key of the object.
+/// Claims of a session are serialized by the version of its row, so a counter gives every attempt its own name. The
+/// names of all objects that a session may have made can be derived from its row: they are attempts 1 to
+/// [`Session::attempts`]. Displayed as `<id>.<number>`, which is the key of the object.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Attempt {
     /// The session it belongs to.
@@ -72,7 +72,7 @@ pub struct AttemptError;
 impl FromStr for Attempt {
     type Err = AttemptError;
 
-    /// Reads the one spelling that [`fmt::Display`] writes.
+    /// Parses the one spelling that [`fmt::Display`] writes.
     fn from_str(text: &str) -> Result<Self, AttemptError> {
         match Self::of_key(text) {
             Some((attempt, "")) => Ok(attempt),
@@ -82,9 +82,9 @@ impl FromStr for Attempt {
 }
 
 impl Attempt {
-    /// The attempt that wrote the object of this key, and what follows its name in the key: nothing, or a dot and more.
-    /// `None`: no attempt wrote it. Only the one spelling that [`fmt::Display`] writes is read, so that no other text
-    /// becomes the name of an object.
+    /// Parses the key of an object: the attempt that wrote it, and the rest of the key, which is empty or begins with a
+    /// dot. `None`: no attempt wrote an object with this key. Accepts only the spelling that [`fmt::Display`] writes,
+    /// so that no other text becomes the name of an object.
     ///
     /// ```
     /// use registry::store::sessions::Attempt;
@@ -104,113 +104,113 @@ impl Attempt {
     }
 }
 
-/// The life of a session.
+/// The state of a session. See [`SessionStore`] for the transitions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
-    /// Takes bodies.
+    /// The session accepts bodies.
     Open,
-    /// A final PUT with a verified digest is publishing it; its objects must not be touched.
+    /// The final PUT has verified the digest and publishes the blob. The session's objects must not be changed.
     Committing,
-    /// Committed under the digest in [`Session::publishing`], and something beside that object may be left of it, which
+    /// Committed under the digest in [`Session::publishing`]. Objects other than the published one may be left, which
     /// only collection finds.
     Published,
-    /// Committed under the digest in [`Session::publishing`], and nothing but that object is left of it.
+    /// Committed under the digest in [`Session::publishing`]. No object but the published one is left.
     Done,
-    /// Ended without a commit: by DELETE, or by a digest that the bytes do not have.
+    /// Ended without a commit: by DELETE, or because the bytes do not have the expected digest.
     Cancelled,
-    /// Expired, and its objects are on their way to the graveyard.
+    /// Expired. Its objects are being scheduled for deletion.
     Swept,
 }
 
-/// What a session becomes.
+/// The blob that a session becomes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publishing {
     /// The verified digest.
     pub digest: Digest,
     /// The sealed object.
     pub location: Location,
-    /// Its bytes.
+    /// Its size in bytes.
     pub size: u64,
 }
 
-/// What a session holds after its last complete body.
+/// The progress of a session after its last complete body.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Progress {
-    /// Bytes stored, 0 or more.
+    /// The number of stored bytes.
     pub offset: u64,
-    /// The saved state of the hash over them (see `oci::Hasher::save`); empty before the first body.
+    /// The saved state of the hash of these bytes (see `oci::Hasher::save`); empty before the first body.
     pub hash: Vec<u8>,
-    /// What the blob store needs to go on, opaque to everyone else; small, replaced by each body.
+    /// The blob store's own state, opaque to all others. It is small, and each body replaces it.
     pub store: Vec<u8>,
-    /// How many part records there are (see [`SessionStore::parts`]).
+    /// The number of part records (see [`SessionStore::parts`]).
     pub parts: u32,
 }
 
 /// A session's row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
-    /// Counts changes of the row; every write is conditional on it.
+    /// Counts the changes of the row. Every write is conditional on it.
     pub version: u64,
-    /// Where it is in its life.
+    /// The state.
     pub state: State,
-    /// How many attempts were ever claimed.
+    /// How many attempts have been claimed so far.
     pub attempts: u32,
-    /// The end of the live claim, if there is one. A claim that is not renewed ends by itself.
+    /// When the current claim expires; `None` without a claim. A claim that is not renewed expires by itself.
     pub claimed_until: Option<Timestamp>,
     /// What is stored.
     pub progress: Progress,
-    /// What is being or was committed; `None` while open.
+    /// The blob that is being committed, or was committed; `None` while the session is open.
     pub publishing: Option<Publishing>,
 }
 
-/// The right to store one body in a session, until it is saved, released, or lost.
+/// The right to store one body in a session. It ends when it is saved, released or lost.
 ///
-/// It is lost when the row's version has changed: another request claimed or cancelled the session. Its time passing
-/// only lets that happen. A claim that ran out while nobody else came is as good as before, so that a seal which
-/// takes longer than a minute does not cost an upload.
+/// A claim is lost when the version of the row has changed, because another request has claimed or cancelled the
+/// session. Expiry alone does not end a claim: it only allows other requests to claim the session. If no other request
+/// does, an expired claim is still valid. So a seal that takes longer than a minute does not cost the upload.
 #[derive(Clone, Debug)]
 pub struct Claim {
     /// The session.
     pub key: SessionKey,
-    /// This attempt.
+    /// The attempt.
     pub attempt: Attempt,
-    /// The row's version as the claim left it. Renewals do not change it.
+    /// The version of the row after the claim. Renewals do not change it.
     pub version: u64,
-    /// What was stored before.
+    /// What was stored before this attempt.
     pub progress: Progress,
 }
 
-/// What a request lets one expect of its session before the row is looked at. A wrong guess costs a request of the
-/// table, and changes no answer.
+/// What the request suggests about the session before its row is read. A wrong guess costs one more request to the
+/// table and does not change the result.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Expected {
-    /// Nothing was stored yet: there is no row.
+    /// Nothing is stored yet: there is no row.
     New,
-    /// Bytes were stored before: there is a row.
+    /// Bytes are stored already: there is a row.
     Existing,
 }
 
-/// The answer to [`SessionStore::claim`].
+/// The result of [`SessionStore::claim`].
 #[derive(Clone, Debug)]
 pub enum Claimed {
-    /// The caller alone may store a body now.
+    /// The claim is granted. Only the caller may store a body now.
     Granted(Claim),
-    /// Another request holds a live claim; the session is as given.
+    /// Another request has a claim that has not expired. This is the session.
     Busy(Session),
-    /// The session is open, and has claimed as many attempts as it may; it is as given.
+    /// The session is open and has had its maximum number of attempts. This is the session.
     AttemptsExhausted(Session),
-    /// The session takes no more bodies; it is as given.
+    /// The session accepts no more bodies. This is the session.
     Ended(Session),
 }
 
-/// How [`SessionStore::finish`] leaves a session.
+/// The final state that [`SessionStore::finish`] sets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum End {
-    /// Its digest is published, and something may be left of it.
+    /// The blob is published, and other objects of the session may be left.
     Published,
-    /// Its digest is published, and nothing else is left of it.
+    /// The blob is published, and no other object is left.
     Done,
-    /// It ended without a commit.
+    /// The session ended without a commit.
     Cancelled,
 }
 
@@ -231,33 +231,33 @@ pub struct SigningKey {
     pub id: u32,
     /// 32 secret bytes.
     pub secret: [u8; 32],
-    /// When it was made.
+    /// When it was created.
     pub created: Timestamp,
 }
 
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The secret must not reach a log through a derived Debug.
+        // A derived Debug could write the secret to a log.
         f.debug_struct("SigningKey")
             .field("id", &self.id)
             .finish_non_exhaustive()
     }
 }
 
-/// Keeps upload sessions and the keys that sign their tokens.
+/// Stores upload sessions, and the keys that sign upload tokens.
 ///
 /// # The states of a session
 ///
-/// A row of the table is a [`State`]; an open session has three rows, for it may be claimed, and the claim may be live or
-/// have run out. A column is what happens to the session. A cell is the next state, or in *italics* the answer that
-/// refuses it and changes nothing.
+/// Each row of the table is a [`State`]. An open session has three rows: without a claim, with a claim, and with an
+/// expired claim. Each column is an event. A cell is the next state, or, in *italics*, the result that refuses the
+/// event and changes nothing.
 ///
 /// | | claim | save, release | commit | finish | cancel | expire |
 /// |---|---|---|---|---|---|---|
 /// | no row | claimed | *lost* | *lost* | *lost* | cancelled | – |
 /// | open, not claimed | claimed ¹ | *lost* | *lost* | *lost* | cancelled | swept |
-/// | open, claimed | *busy* | not claimed | committing | ended ² | cancelled | *spared* |
-/// | open, claim run out | claimed ¹ | not claimed | committing | ended ² | cancelled | swept |
+/// | open, claimed | *busy* | not claimed | committing | ended ² | cancelled | *skipped* |
+/// | open, claim expired | claimed ¹ | not claimed | committing | ended ² | cancelled | swept |
 /// | committing | *ended* | *lost* | *lost* | ended ³ | *ended* | swept |
 /// | published | *ended* | *lost* | *lost* | *lost* | *ended* | swept |
 /// | done | *ended* | *lost* | *lost* | *lost* | *ended* | swept ⁴ |
@@ -265,34 +265,38 @@ impl fmt::Debug for SigningKey {
 /// | swept | *ended* | *lost* | *lost* | *lost* | *ended* | swept |
 ///
 /// * *busy* is [`Claimed::Busy`]; *ended* is [`Claimed::Ended`] or [`Cancelled::Ended`].
-/// * *lost*: the caller's claim is not the session's any more. [`save`](Self::save) and [`commit`](Self::commit) answer
+/// * *lost*: the caller's claim is not valid any more. [`save`](Self::save) and [`commit`](Self::commit) return
 ///   `false`; [`release`](Self::release) and [`finish`](Self::finish) do nothing.
-/// * ¹ Unless the session has had as many attempts as it may: [`Claimed::AttemptsExhausted`].
-/// * ² Published, done or cancelled, as the caller says ([`End`]). The protocol core only cancels here, when the bytes do
-///   not have the digest that they should.
+/// * ¹ Unless the session has had its maximum number of attempts: [`Claimed::AttemptsExhausted`].
+/// * ² Published, done or cancelled, as the caller says ([`End`]). The protocol core only cancels here, when the bytes
+///   do not have the expected digest.
 /// * ³ Likewise; by the claim that committed the session, or by [`finish_committing`](Self::finish_committing) for a
 ///   request that repeats an interrupted one.
 /// * *expire* is [`CollectionStore::sweep`](super::collection::CollectionStore::sweep), after the session's token has
-///   ended. What the session may have left in the blob store is scheduled for deletion, then the row is removed; *swept*
-///   is what a store shows meanwhile that cannot do both at once. *spared*: a later pass looks at the session again.
-/// * ⁴ A done session has left nothing, so that only its row is removed.
+///   expired. Everything that the session may have left in the blob store is scheduled for deletion, then the row is
+///   deleted. A store that cannot do both at once shows *swept* in between. *skipped*: a later pass looks at the
+///   session again.
+/// * ⁴ A done session has left nothing, so only its row is deleted.
 ///
-/// The protocol core uses these as save (a chunk was stored), release (nothing was stored), fail (a body failed: release,
-/// unless the session ended meanwhile), commit and finish (the last body), and cancel (DELETE, or a wrong digest).
+/// The protocol core uses these as save (a chunk was stored), release (nothing was stored), fail (a body failed:
+/// release, unless the session has ended meanwhile), commit and finish (the last body), and cancel (DELETE, or a wrong
+/// digest).
 ///
 /// # All methods
 ///
-/// Every method is atomic, and what it acknowledged is visible to the next call on every instance. Implementations
+/// Every method is atomic. What it has acknowledged is visible to the next call on every instance. Implementations
 /// retry their own faults until the deadline of the [`Context`].
 #[async_trait]
 pub trait SessionStore: Send + Sync + 'static {
-    /// The row, or `None`: the token was issued and nothing was stored yet.
+    /// The row. `None`: there is no row, because nothing was stored since the token was issued.
     async fn get(&self, cx: Context, key: SessionKey) -> Result<Option<Session>, StoreError>;
 
-    /// Claims the session until `until` for one body, creating the row when there is none. Granted exactly when the
-    /// session is open, has no claim that is live at `cx.now`, and has claimed fewer than `max_attempts` attempts (1 or more)
-    /// before. Counts an attempt. Durable when it returns: the row names the object that the caller is about to write.
-    /// `expected` only tells a store, in which looking and creating are requests of their own, which to try first.
+    /// Claims the session until `until` for one body, and creates the row if there is none.
+    ///
+    /// Grants the claim if and only if the session is open, has no claim that is valid at `cx.now`, and has had fewer
+    /// than `max_attempts` attempts (1 or more). Counts an attempt. Durable when it returns: the row then names the
+    /// object that the caller is about to write. `expected` only says which request a store should try first, if
+    /// reading and creating a row are separate requests.
     async fn claim(
         &self,
         cx: Context,
@@ -302,12 +306,12 @@ pub trait SessionStore: Send + Sync + 'static {
         max_attempts: u32,
     ) -> Result<Claimed, StoreError>;
 
-    /// Moves the end of a claim. `false`: the claim is lost, and the body must be given up.
+    /// Extends a claim until `until`. `false`: the claim is lost, and the caller must abort the body.
     async fn renew(&self, cx: Context, claim: &Claim, until: Timestamp) -> Result<bool, StoreError>;
 
-    /// Records a whole body and ends the claim. `progress` replaces the session's (its `parts` is counted by the
-    /// store, what the caller sets there is ignored); `part`, if given, is added to the part records under the next
-    /// number. `false`: the claim was lost, nothing is recorded.
+    /// Records a complete body and ends the claim. `progress` replaces the session's progress, except `parts`, which
+    /// the store counts itself. `part`, if given, is appended to the part records. `false`: the claim was lost, and
+    /// nothing is recorded.
     async fn save(
         &self,
         cx: Context,
@@ -316,36 +320,37 @@ pub trait SessionStore: Send + Sync + 'static {
         part: Option<Vec<u8>>,
     ) -> Result<bool, StoreError>;
 
-    /// Gives the claim back after a body that was cut or refused; the session is as before it. Without effect when
-    /// the claim is lost.
+    /// Ends the claim after a body that was interrupted or refused. The session is as before the claim, except for the
+    /// number of attempts. Does nothing if the claim is lost.
     async fn release(&self, cx: Context, claim: &Claim) -> Result<(), StoreError>;
 
-    /// All part records, in the order in which they were saved; empty when there is no row.
+    /// All part records, in the order in which they were saved. Empty if there is no row.
     async fn parts(&self, cx: Context, key: SessionKey) -> Result<Vec<Vec<u8>>, StoreError>;
 
-    /// Marks a claimed session as [`State::Committing`] and records what it becomes, so that a publication which was
-    /// interrupted can be finished by whoever repeats the request. `false`: the claim was lost, and nothing may be
-    /// published. From then on nobody else can claim or cancel it; it is swept only when it has expired, and then what
-    /// it names is buried, not deleted.
+    /// Marks a claimed session as [`State::Committing`], and records the blob that it becomes. So a repetition of the
+    /// request can finish an interrupted publication. `false`: the claim was lost, and the caller must not publish
+    /// anything. From then on no other request can claim or cancel the session. It is swept only when it has expired,
+    /// and its objects are then scheduled for deletion, not deleted at once.
     async fn commit(&self, cx: Context, claim: &Claim, publishing: &Publishing) -> Result<bool, StoreError>;
 
-    /// Ends a session that the caller has claimed, or marked as committing with the same claim. Idempotent. The row
-    /// stays until the token has expired, so that a replay meets it. What does not end as [`End::Done`] is swept. No
-    /// commit is acknowledged before its end: a replay would publish once more what was deleted since.
+    /// Ends a session that the caller has claimed, or has marked as committing with the same claim. Idempotent. The row
+    /// stays until the token has expired, so that a repeated request finds it. A session that does not end as
+    /// [`End::Done`] is swept later. The caller acknowledges a commit only after this call: a repeated request would
+    /// otherwise publish again what was deleted since.
     async fn finish(&self, cx: Context, claim: &Claim, end: End) -> Result<(), StoreError>;
 
-    /// Ends a session that is committing, for a caller that has finished the publication of another. Without effect when
-    /// it is anything else.
+    /// Ends a committing session, for a caller that has finished the publication that another request began. Does
+    /// nothing in any other state.
     async fn finish_committing(&self, cx: Context, key: SessionKey, end: End) -> Result<(), StoreError>;
 
-    /// Cancels a session on a client's word, creating the row when there is none: a cancelled session stays
-    /// cancelled for as long as its token lives. Answers the row as it was before (`None`: there was none) when it is
-    /// cancelled now. A live claim does not protect it: the body that is streaming loses its claim, and learns that
-    /// when it renews or saves it. A session that is committing or has ended stays as it is.
+    /// Cancels a session for a client, and creates the row if there is none, so that the session stays cancelled while
+    /// its token is valid. Returns the row as it was before, if this call has cancelled it (`None`: there was no row).
+    /// A valid claim does not prevent it: the body that is streaming loses its claim, and finds that out at its next
+    /// renewal or save. A session that is committing or has ended does not change.
     async fn cancel(&self, cx: Context, key: SessionKey) -> Result<Cancelled, StoreError>;
 
-    /// Sessions whose token ended before `before`, in an order of the store's own, at most `limit`, those after the
-    /// session `after` in that order.
+    /// Sessions whose token expired before `before`, after the session `after`, at most `limit`, in an order that the
+    /// store chooses.
     async fn expired(
         &self,
         cx: Context,
@@ -354,21 +359,21 @@ pub trait SessionStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<(SessionKey, Session)>, StoreError>;
 
-    /// The keys that sign and verify upload tokens, newest first; stores `candidate` if there is none yet. Racing
-    /// first calls all answer the same key.
+    /// The keys that sign and verify upload tokens, newest first. Stores `candidate` if there is none yet. Concurrent
+    /// first calls all return the same key.
     async fn signing_keys(&self, cx: Context, candidate: SigningKey) -> Result<Vec<SigningKey>, StoreError>;
 }
 
-/// The answer to [`SessionStore::cancel`].
+/// The result of [`SessionStore::cancel`].
 #[derive(Clone, Debug)]
 #[expect(
     clippy::large_enum_variant,
     reason = "short-lived, and almost always the large variant"
 )]
 pub enum Cancelled {
-    /// It is cancelled now; this is how it was before, `None` when nothing had been stored.
+    /// This call has cancelled it. The session as it was before; `None` if nothing had been stored.
     Now(Option<Session>),
-    /// It had ended, or is being committed.
+    /// It had ended before, or is being committed.
     Ended,
 }
 
@@ -380,7 +385,7 @@ mod tests {
     use crate::store::Location;
 
     #[test]
-    fn only_the_name_of_an_attempt_is_read_as_one() {
+    fn only_names_of_attempts_are_parsed() {
         let session = SessionId(0xabc);
         let attempt = Attempt { session, number: 7 };
         assert_eq!(attempt.to_string().parse(), Ok(attempt));
@@ -413,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_tells_the_attempt_that_wrote_its_object() {
+    fn a_key_contains_the_attempt_of_its_object() {
         let attempt = Attempt {
             session: SessionId(u128::MAX),
             number: u32::MAX,
@@ -438,7 +443,7 @@ mod tests {
             prop_assert_eq!(Attempt::of_key(&key), Some((attempt, rest.as_str())));
         }
 
-        /// What is read has one spelling.
+        /// Only one spelling is accepted.
         #[test]
         fn any_text(text in "[0-9a-fA-F.+ /]{0,45}") {
             if let Some((attempt, rest)) = Attempt::of_key(&text) {

@@ -1,5 +1,5 @@
-//! A store with a hook around every call: for a shell that watches its stores, and for tests that count calls or make
-//! them fail.
+//! A store with a hook around every call: for a shell that observes its stores, and for tests that count calls or
+//! inject faults.
 
 use std::future::poll_fn;
 use std::ops::Range;
@@ -26,46 +26,46 @@ use crate::store::sessions::{
 };
 use crate::store::{Context, Cursor, Location, Page, Slice, StoreError, Timestamp, Uid};
 
-/// Sees every call of a store, by the name of its method.
+/// Observes every call of a store, by the name of its method.
 pub trait Hook: Send + Sync + 'static {
-    /// Called first. An error is the answer, and the store is not asked.
+    /// Called before the store. If it returns an error, the call returns that error, and the store is not called.
     fn before(&self, method: &'static str) -> Result<(), StoreError>;
 
-    /// Called when the store has done its work. An error replaces its answer.
+    /// Called after the store has succeeded. An error replaces the store's result.
     fn after(&self, method: &'static str) -> Result<(), StoreError>;
 
-    /// Called with how the store itself has ended the call.
+    /// Called with the result of the store itself.
     fn ended(&self, _method: &'static str, _end: CallEnd<'_>) {}
 
-    /// Whether a HEAD by somebody who may push may write, to keep a link that a collection has marked. An error is the
-    /// answer where there is a mark; where there is none, the link is only read.
+    /// Whether the HEAD of a client that may push may write, to unmark a link that a collection has marked. On an
+    /// error, a marked link is answered with that error, and an unmarked link is only read.
     fn may_keep(&self) -> Result<(), StoreError> {
         Ok(())
     }
 
-    /// How often a call gives way to other tasks before it begins.
+    /// How often a call yields to other tasks before it begins.
     fn pauses(&self) -> u32 {
         0
     }
 
-    /// What a call waits for before it begins.
+    /// A future that completes before the call begins.
     fn gate(&self, _method: &'static str) -> BoxFuture<'static, ()> {
         std::future::ready(()).boxed()
     }
 }
 
-/// How a store has ended a call.
+/// The result of a call, without its value.
 #[derive(Clone, Copy, Debug)]
 pub enum CallEnd<'a> {
-    /// It has done what was asked.
+    /// The call succeeded.
     Done,
-    /// It has answered and written nothing: the answer says why there was nothing to write.
+    /// The call succeeded and wrote nothing: its result says why nothing had to be written.
     NothingWritten,
-    /// It has failed.
+    /// The call failed.
     Failed(&'a StoreError),
 }
 
-/// Gives way so many times.
+/// Yields to other tasks this many times.
 async fn pause(mut times: u32) {
     poll_fn(|task| {
         if times == 0 {
@@ -78,7 +78,7 @@ async fn pause(mut times: u32) {
     .await;
 }
 
-/// A store `S` (one of the traits as `dyn`), called through a hook.
+/// A store `S` (one of the traits as `dyn`) that is called through a hook.
 pub struct Wrapped<S: ?Sized, H> {
     inner: Arc<S>,
     hook: H,
@@ -98,7 +98,7 @@ impl<S: ?Sized, H: Hook> Wrapped<S, H> {
         self.call_writing(method, work, |_| true).await
     }
 
-    /// The same for a write whose answer tells whether anything was `written`.
+    /// Like `call`, for a write; `written` says, from its result, whether the store wrote anything.
     async fn call_writing<T, E: OfStore>(
         &self,
         method: &'static str,
@@ -124,7 +124,7 @@ impl<S: ?Sized, H: Hook> Wrapped<S, H> {
     }
 }
 
-/// An error of a call, which may be the store's.
+/// An error of a call, which may be a fault of the store.
 trait OfStore: From<StoreError> {
     fn of_store(&self) -> Option<&StoreError>;
 }
@@ -139,7 +139,7 @@ impl OfStore for AppendError {
     fn of_store(&self) -> Option<&StoreError> {
         match self {
             Self::Store(error) => Some(error),
-            // Another store's, which the body's source has asked.
+            // A fault of the body's source, which may be a fault of another store.
             Self::Body(_) | Self::WriteInFlight(_) => None,
         }
     }
@@ -233,14 +233,14 @@ impl<H: Hook> SessionStore for Wrapped<dyn SessionStore, H> {
         key: SessionKey,
         expected: Expected,
         until: Timestamp,
-        most: u32,
+        max_attempts: u32,
     ) -> Result<Claimed, StoreError> {
-        // By two names, so that what a request lets one expect can be counted.
+        // Two method names, so that the claims of new and of existing sessions can be counted apart.
         let method = match expected {
             Expected::New => "claim",
             Expected::Existing => "claim_begun",
         };
-        let claimed = self.inner.claim(cx, key, expected, until, most);
+        let claimed = self.inner.claim(cx, key, expected, until, max_attempts);
         self.call_writing(method, claimed, |claimed| matches!(claimed, Claimed::Granted(_)))
             .await
     }
@@ -323,7 +323,7 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
                 .call("link_and_unmark", self.inner.link_and_unmark(cx, repository, digest))
                 .await;
         };
-        // What nobody has marked is kept without a write.
+        // An unmarked link needs no write.
         match self.marked_link(cx, repository, digest).await? {
             Some((_, true)) => Err(refused),
             found => Ok(found.map(|(link, _)| link)),
@@ -336,7 +336,7 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<Option<(Link, bool)>, StoreError> {
-        // By the name of what it is but for the mark.
+        // Counted as `link`: it is the same read, with the mark.
         self.call("link", self.inner.marked_link(cx, repository, digest)).await
     }
 
@@ -492,7 +492,7 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         digest: &Digest,
         from: &RepositoryName,
     ) -> Result<bool, StoreError> {
-        // What is linked already need not be written, and the answer does not tell.
+        // A link that existed already need not be written, and the result does not say whether it did.
         let mounted = self.inner.mount(cx, repository, digest, from);
         self.call_writing("mount", mounted, |_| false).await
     }
@@ -521,9 +521,9 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         cx: Context,
         repository: &RepositoryName,
         tag: &Tag,
-        who: &str,
+        principal: &str,
     ) -> Result<bool, StoreError> {
-        self.call("delete_tag", self.inner.delete_tag(cx, repository, tag, who))
+        self.call("delete_tag", self.inner.delete_tag(cx, repository, tag, principal))
             .await
     }
 
@@ -532,11 +532,11 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         cx: Context,
         repository: &RepositoryName,
         digest: &Digest,
-        who: &str,
+        principal: &str,
     ) -> Result<Removal, StoreError> {
         self.call(
             "delete_manifest",
-            self.inner.delete_manifest(cx, repository, digest, who),
+            self.inner.delete_manifest(cx, repository, digest, principal),
         )
         .await
     }

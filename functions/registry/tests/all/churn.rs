@@ -1,4 +1,5 @@
-//! The reference stores under everything at once; and that a churn notices what it is there to notice.
+//! The reference stores under concurrent operations of all kinds; and proof that a churn finds the defects that it must
+//! find.
 
 use std::sync::Arc;
 
@@ -37,7 +38,7 @@ mod another {
     );
 }
 
-/// A churn that cannot fail would prove nothing: these stores have a defect each, and it must be noticed.
+/// Each of these stores has a defect, which the churn must find.
 mod noticed {
     use std::pin::Pin;
     use std::sync::Arc;
@@ -52,11 +53,11 @@ mod noticed {
 
     #[derive(Clone, Copy, PartialEq)]
     enum Defect {
-        /// Links are not left alone.
+        /// Links have no grace period.
         Hasty,
-        /// What sessions have left is forgotten with them.
+        /// The objects of swept sessions are not scheduled for deletion.
         Forgetful,
-        /// Graves are dug, and never due.
+        /// Pending deletions are written, and never due.
         Piling,
     }
 
@@ -168,7 +169,7 @@ mod noticed {
 
     #[tokio::test(flavor = "multi_thread")]
     #[should_panic(expected = "pending deletions are left")]
-    async fn graves_that_pile_up() {
+    async fn pending_deletions_that_are_never_due() {
         run(Defect::Piling).await;
     }
 }

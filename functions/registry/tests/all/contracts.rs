@@ -1,4 +1,5 @@
-//! The reference stores keep their own contracts, and record what the contracts ask for although nothing reads it yet.
+//! The reference stores pass their own contract tests, and record what the contracts require although nothing reads it
+//! yet.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -32,7 +33,7 @@ fn stores() -> TestStores {
 
 contract::contract_tests!(async { stores() });
 
-/// The wrappers pass every call on as it is.
+/// The wrappers pass every call on unchanged.
 mod wrapped {
     use super::*;
 
@@ -59,7 +60,7 @@ mod wrapped {
     contract::contract_tests!(async { wrapped() });
 }
 
-/// A clause that no list of the macros names would never run.
+/// A clause that is missing in the lists of the macros would never run.
 #[test]
 fn every_clause_is_run() {
     let macros = include_str!("../../../contract/src/macros.rs");
@@ -135,9 +136,9 @@ fn manifest(text: &str) -> PutManifest {
     }
 }
 
-/// Every record of a life is there, and all but what must outlive it are gone with it.
+/// Every record exists while it is needed. After a deletion, only the records that must stay are left.
 #[tokio::test]
-async fn memory_records_what_nothing_reads_yet() {
+async fn memory_keeps_every_required_record() {
     let store = MemoryMetadata::new();
     let (a, b) = (name("a"), name("b"));
     let blob = digest("blob");
@@ -193,9 +194,9 @@ async fn memory_records_what_nothing_reads_yet() {
     assert_eq!(store.counts(), empty);
 }
 
-/// 32 commits of one digest send 31 objects to the graveyard, and never the one that is linked.
+/// 32 commits of one digest schedule 31 objects for deletion, and never the linked one.
 #[tokio::test]
-async fn memory_buries_what_lost_a_race() {
+async fn memory_schedules_objects_that_lost_a_race_for_deletion() {
     let store = MemoryMetadata::new();
     for number in 0..32 {
         let place = location(&number.to_string());
@@ -209,7 +210,7 @@ async fn memory_buries_what_lost_a_race() {
     assert!(!store.deletion_queue().contains(&link.location));
 }
 
-/// What is left of uploads can be counted: a seal makes no object of one body, and one more of several.
+/// The objects of uploads can be counted: a seal makes no further object of one body, and one more of several.
 #[tokio::test]
 async fn memory_counts_its_objects() {
     let store = MemoryBlobs::new();
@@ -239,7 +240,7 @@ async fn memory_counts_its_objects() {
 }
 
 #[tokio::test]
-async fn memory_redirects_when_it_is_told_to() {
+async fn memory_redirects_when_configured() {
     let request = || RedirectRequest {
         content_type: "application/octet-stream",
         reached_by: Reached::ByAll,
@@ -261,7 +262,7 @@ async fn memory_redirects_when_it_is_told_to() {
     );
 }
 
-/// An object of another store is not absent, and not deleted: it is out of reach.
+/// An object of another store is neither absent nor deleted: the call fails.
 #[tokio::test]
 async fn memory_refuses_locations_of_other_stores() {
     let store = MemoryBlobs::new();
@@ -286,7 +287,7 @@ async fn memory_refuses_locations_of_other_stores() {
 }
 
 #[tokio::test]
-async fn counts_tell_reads_from_writes() {
+async fn counts_distinguish_reads_from_writes() {
     let TestStores {
         blobs,
         metadata,

@@ -1,7 +1,7 @@
-//! What each operation costs, in calls of the stores: table reads, table writes, requests to the object store. A change
-//! that adds one fails here. `cargo test -p registry --test all requests -- --nocapture` prints the table.
+//! The cost of each operation in store calls: table reads, table writes, requests to the object store. A change that
+//! adds one fails here. `cargo test -p registry --test all requests -- --nocapture` prints the table.
 //!
-//! A call of a store may be several requests of its database: those are the store's own to count.
+//! A store call may be several requests to its database; the stores count those themselves.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::support::client::Call;
 use crate::support::content::{artifact, bytes_of, image, index, padded};
 use crate::support::{Script, Setup, Users, World, sha256, sha512};
 
-/// Calls of metadata and session stores that read, that write; calls of the blob store.
+/// Calls of metadata and session stores that read, and that write; calls of the blob store.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 struct Cost {
     reads: u64,
@@ -43,7 +43,7 @@ fn cost(calls: &BTreeMap<&'static str, u64>, reads: u64, writes: u64) -> Cost {
 struct Table(Vec<(&'static str, Cost, String)>);
 
 impl Table {
-    /// Sends the request, which must succeed, and holds its cost against what it may be.
+    /// Sends the request, which must succeed, and compares its cost with the allowed cost.
     async fn row(&mut self, world: &World, what: &'static str, call: Call, status: u16, expected: [u64; 3]) {
         let _ = world.counts.take();
         call.send().await.expect(status);
@@ -81,7 +81,7 @@ fn put(world: &World, target: String, manifest: Bytes) -> Call {
         .bytes(manifest)
 }
 
-/// Invariant 8: at most two table reads for a manifest and one for a blob, and no object-store request but for a
+/// Invariant 8: at most two table reads for a manifest and one for a blob. No object-store request, except for a
 /// manifest that is too large for the table.
 async fn pulls(table: &mut Table, world: &World, redirecting: bool) {
     let image = world.push_image("a", "t", "app").await;
@@ -211,7 +211,7 @@ async fn lists(table: &mut Table, world: &World) {
         .await;
     let filtered = world.get(format!("{referrers}?artifactType=a/other"));
     table.row(world, "referrers, filtered", filtered, 200, [1, 0, 0]).await;
-    // Annotations beyond the row: one read of each such manifest, and of its object.
+    // Annotations that are too large for the row: one read of each such manifest, and of its object.
     let mut annotated = artifact("a/signature", b"subject");
     annotated["annotations"] = serde_json::json!({ "text": "x".repeat(40_000) });
     world
@@ -222,7 +222,7 @@ async fn lists(table: &mut Table, world: &World) {
     table
         .row(
             world,
-            // The rows are dropped before the memory of a whole page is waited for, and read once more.
+            // The rows are dropped before the request waits for the memory of a whole page, and are read again.
             "referrers, one with large annotations",
             world.get(referrers),
             200,
@@ -276,7 +276,7 @@ async fn uploads(table: &mut Table, world: &World) {
         )
         .await;
     let again = world.put(format!("{location}?digest={chunked}"));
-    // Whether the blob is still there.
+    // Whether the blob still exists.
     table.row(world, "PUT, replayed", again, 201, [1, 1, 0]).await;
 
     let location = world.open_upload("a").await;
@@ -324,7 +324,7 @@ async fn uploads(table: &mut Table, world: &World) {
     table.row(world, "POST with the whole body", new, 201, [0, 4, 2]).await;
     let wrong = world.post(format!("{post}?digest={digest}")).bytes("abce");
     table
-        // The read: nothing is deleted of a session that has not ended.
+        // The read: nothing of a session that has not ended is deleted.
         .row(world, "POST with a wrong digest", wrong, 400, [1, 3, 2])
         .await;
     let location = world.open_upload("a").await;
@@ -414,7 +414,7 @@ async fn table_of_requests() {
     table.print();
 }
 
-/// Who asks costs no read of any of the three stores.
+/// Authentication costs no read of any of the three stores.
 #[tokio::test]
 async fn authentication_reads_no_store() {
     let users = Arc::new(Users::private());
@@ -428,9 +428,9 @@ async fn authentication_reads_no_store() {
     assert!(world.counts.all().is_empty());
 }
 
-/// A list costs its page, however much there is: every page of 10 among 300 tags is one read.
+/// The cost of a list depends on the page, not on the list: every page of 10 of 300 tags is one read.
 #[tokio::test]
-async fn a_page_costs_a_page() {
+async fn the_cost_of_a_list_depends_on_the_page() {
     let world = World::new().await;
     world.push_blob("a", "{}").await;
     let manifest = bytes_of(&image(b"{}", &[]));
@@ -453,10 +453,10 @@ async fn a_page_costs_a_page() {
     assert_eq!(world.counts.reads(), pages);
 }
 
-/// A store that looks for a session and creates it in two requests is told which to try first: what a request lets one
-/// expect of its session is passed on.
+/// A store that reads and creates a session with two requests is told which to try first: the core passes on what a
+/// request suggests about its session.
 #[tokio::test]
-async fn a_claim_tells_what_its_request_knows_of_the_session() {
+async fn a_claim_passes_on_what_its_request_suggests() {
     let world = World::new().await;
     let digest = sha256(b"abcd");
     let claims = async |call: Call, status: u16| {
@@ -490,7 +490,7 @@ async fn a_claim_tells_what_its_request_knows_of_the_session() {
     assert_eq!(claims(single, 201).await, fresh, "POST alone");
 }
 
-/// A shell moves the future of a request some times before it runs, whatever the request is.
+/// A shell moves the future of a request several times before it runs, whatever the request is.
 #[tokio::test]
 async fn the_future_of_a_request_is_small() {
     const MOST: usize = 3584;

@@ -1,4 +1,4 @@
-//! Bytes in memory.
+//! The blob store in memory.
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
@@ -20,21 +20,21 @@ use crate::store::blobs::{
 use crate::store::sessions::{Attempt, SessionId};
 use crate::store::{Context, Cursor, Location, Slice, StoreError, Timestamp};
 
-/// How many bytes one item of a [`ByteStream`] holds at most, so that readers meet objects of several chunks.
+/// The maximum size of one item of a [`ByteStream`]. It is small, so that readers get objects in several chunks.
 const CHUNK: usize = 64 * 1024;
 
-/// Ends the keys of what a littering store leaves.
+/// The end of the keys of the litter of a littering store.
 const LITTER: &str = ".litter";
 
-/// For how long a redirect is said to work.
+/// The validity of a redirect.
 const REDIRECT_LIFETIME: Duration = Duration::from_mins(15);
 
-/// Keeps bytes in memory.
+/// A blob store in memory.
 ///
-/// Every body is a segment of its own, under the name of its attempt. A seal uses one segment in place, and joins
-/// several under a name of their own, leaving them: until the session is committed another attempt may replace the
-/// last one, and is sealed with the same segments before it. The record of a body (its `part`) is the number of its
-/// attempt; the state is the number of bytes so far, by which the seal checks that it was given every part.
+/// Every body is a segment of its own, under the name of its attempt. A seal uses a single segment in place. It joins
+/// several segments under a key of their own, and leaves them: until the session is committed, another attempt may
+/// replace the last one, and is then sealed with the same segments before it. The part record of a body is the number
+/// of its attempt. The state is the number of bytes so far, with which the seal checks that it was given every part.
 #[derive(Debug, Default)]
 pub struct MemoryBlobs {
     objects: Mutex<BTreeMap<String, Object>>,
@@ -45,19 +45,19 @@ pub struct MemoryBlobs {
 #[derive(Debug)]
 struct Object {
     bytes: Bytes,
-    /// Whether it can be read; a body that no seal has confirmed cannot.
+    /// Whether it can be read. A body that was never sealed cannot.
     sealed: bool,
 }
 
 impl MemoryBlobs {
-    /// An empty store, whose bytes the registry serves itself.
+    /// An empty store. The registry itself serves its bytes.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// An empty store that answers redirects to `<base_url>/<key>?response-content-type=<type>`, valid for 15 minutes.
-    /// Nothing listens there: it is for tests of what a redirecting registry says.
+    /// An empty store that returns redirects to `<base_url>/<key>?response-content-type=<type>`, valid for 15 minutes.
+    /// No server listens there: it is for tests of a redirecting registry.
     #[must_use]
     pub fn redirecting(base_url: impl Into<String>) -> Self {
         Self {
@@ -66,8 +66,8 @@ impl MemoryBlobs {
         }
     }
 
-    /// An empty store in which every body leaves something that only a search finds, as a begun upload is left in an
-    /// object store when the answer that told its name was lost.
+    /// An empty store in which every body leaves something that only a search finds. In an object store, a started
+    /// upload whose response was lost is such a leftover.
     #[must_use]
     pub fn littering() -> Self {
         Self {
@@ -76,18 +76,18 @@ impl MemoryBlobs {
         }
     }
 
-    /// How many objects there are, sealed or not.
+    /// The number of objects, sealed or not.
     #[must_use]
     pub fn objects(&self) -> usize {
         lock(&self.objects).len()
     }
 
-    /// Loses an object, and answers what it was: an accident that no operation does, for tests of what finds it.
+    /// Removes an object and returns its bytes. No operation does this; it is for tests of missing objects.
     pub fn lose(&self, location: &Location) -> Option<Bytes> {
         lock(&self.objects).remove(&location.key).map(|object| object.bytes)
     }
 
-    /// Puts an object where one was lost, with these bytes or others.
+    /// Puts an object where one was removed, with these bytes.
     pub fn restore(&self, location: &Location, bytes: impl Into<Bytes>) {
         let object = Object {
             bytes: bytes.into(),
@@ -96,7 +96,7 @@ impl MemoryBlobs {
         lock(&self.objects).insert(location.key.clone(), object);
     }
 
-    /// How many objects are sealed.
+    /// The number of sealed objects.
     #[must_use]
     pub fn sealed(&self) -> usize {
         let objects = lock(&self.objects);
@@ -104,7 +104,7 @@ impl MemoryBlobs {
     }
 }
 
-/// The bytes stored so far, as a state holds them; 0 for the empty state of a new session.
+/// The number of stored bytes in a state; 0 for the empty state of a new session.
 fn stored(state: &[u8]) -> Result<u64, StoreError> {
     if state.is_empty() {
         return Ok(0);
@@ -137,10 +137,10 @@ impl BlobStore for MemoryBlobs {
         while let Some(chunk) = source.next().await? {
             body.extend_from_slice(&chunk);
         }
-        if let Some(told) = source.sha256()
-            && *Digest::of(Algorithm::Sha256, &body).as_bytes() != told
+        if let Some(declared) = source.sha256()
+            && *Digest::of(Algorithm::Sha256, &body).as_bytes() != declared
         {
-            return Err(StoreError::failed("the body's hash is not the one that was told").into());
+            return Err(StoreError::failed("the body does not have the declared hash").into());
         }
         let size = before + body.len() as u64;
         let segment = Object {
@@ -168,7 +168,7 @@ impl BlobStore for MemoryBlobs {
             .iter()
             .map(|part| segment_key(upload.session, part))
             .collect::<Result<Vec<_>, _>>()?;
-        // The parts before an attempt are known when it is claimed, so that the last one names the whole list.
+        // The parts before an attempt are known when it is claimed, so the last one identifies the whole list.
         let key = match keys.as_slice() {
             [] => return Err(StoreError::failed("nothing was appended")),
             [one] => one.clone(),
@@ -205,7 +205,7 @@ impl BlobStore for MemoryBlobs {
     }
 
     fn leaves_something(&self, _state: &[u8]) -> bool {
-        // A body's segment becomes the object.
+        // The segment of a single body becomes the object.
         self.litters
     }
 

@@ -1,5 +1,5 @@
-//! Collection in memory: one slice of a walk is one transaction, so that no operation is ever cut off and a deep pass
-//! finds nothing to remove.
+//! Collection in memory. One slice of a walk is one transaction, so no operation is ever interrupted, and a deep pass
+//! finds no leftovers.
 
 use std::ops::Bound;
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,7 @@ use crate::store::collection::{
 use crate::store::sessions::{Session, SessionKey};
 use crate::store::{Context, Cursor, Location, Slice, StoreError, Timestamp, Uid};
 
-/// Collects what is kept in memory.
+/// Collection over the metadata and sessions in memory.
 #[derive(Debug)]
 pub struct MemoryCollection {
     metadata: Arc<MemoryMetadata>,
@@ -27,13 +27,13 @@ pub struct MemoryCollection {
 /// A pass that has begun and not ended.
 #[derive(Debug)]
 struct Pass {
-    holder: Uid,
+    id: Uid,
     until: Timestamp,
     next: Option<Cursor>,
 }
 
 impl MemoryCollection {
-    /// Collects over these two.
+    /// Makes a collection over these stores.
     #[must_use]
     pub fn new(metadata: Arc<MemoryMetadata>, sessions: Arc<MemorySessions>) -> Self {
         Self {
@@ -44,16 +44,16 @@ impl MemoryCollection {
     }
 }
 
-/// The names in the order in which a pass walks over them: all links, then all records of bytes, so that what the
-/// links have let go of is buried in the same pass, then the catalog.
+/// A position in the walk of a pass. The order is: all links, then all records of objects, so that an object whose last
+/// link was deleted is scheduled for deletion in the same pass, then the catalog.
 #[derive(Clone, Debug)]
-enum Name {
+enum WalkPosition {
     Link(RepositoryName, Digest),
     Blob(Digest),
     Repository(RepositoryName),
 }
 
-impl Name {
+impl WalkPosition {
     fn cursor(&self) -> Cursor {
         Cursor(match self {
             Self::Link(repository, digest) => format!("link {repository} {digest}"),
@@ -74,28 +74,28 @@ impl Name {
 }
 
 impl Records {
-    /// At most `limit` names after `after`.
-    fn names(&self, after: Option<&Name>, limit: usize) -> Vec<Name> {
+    /// At most `limit` positions after `after`.
+    fn positions(&self, after: Option<&WalkPosition>, limit: usize) -> Vec<WalkPosition> {
         let all = || Some(Bound::Unbounded);
         let (links, blobs, catalog) = match after {
             None => (Some(Bound::Unbounded), all(), Bound::Unbounded),
-            Some(Name::Link(repository, digest)) => {
+            Some(WalkPosition::Link(repository, digest)) => {
                 let behind = Bound::Excluded((repository.clone(), *digest));
                 (Some(behind), all(), Bound::Unbounded)
             }
-            Some(Name::Blob(digest)) => (None, Some(Bound::Excluded(*digest)), Bound::Unbounded),
-            Some(Name::Repository(name)) => (None, None, Bound::Excluded(name.clone())),
+            Some(WalkPosition::Blob(digest)) => (None, Some(Bound::Excluded(*digest)), Bound::Unbounded),
+            Some(WalkPosition::Repository(name)) => (None, None, Bound::Excluded(name.clone())),
         };
         let links = links
             .into_iter()
             .flat_map(|from| self.links.range((from, Bound::Unbounded)));
-        let links = links.map(|((repository, digest), _)| Name::Link(repository.clone(), *digest));
+        let links = links.map(|((repository, digest), _)| WalkPosition::Link(repository.clone(), *digest));
         let blobs = blobs
             .into_iter()
             .flat_map(|from| self.blobs.range((from, Bound::Unbounded)));
-        let blobs = blobs.map(|(digest, _)| Name::Blob(*digest));
+        let blobs = blobs.map(|(digest, _)| WalkPosition::Blob(*digest));
         let catalog = self.catalog.range((catalog, Bound::Unbounded));
-        let catalog = catalog.map(|(name, _)| Name::Repository(name.clone()));
+        let catalog = catalog.map(|(name, _)| WalkPosition::Repository(name.clone()));
         links.chain(blobs).chain(catalog).take(limit).collect()
     }
 
@@ -185,7 +185,7 @@ impl CollectionStore for MemoryCollection {
     async fn begin_pass(&self, cx: Context, pass: Uid, until: Timestamp) -> Result<PassStart, StoreError> {
         let mut current = lock(&self.pass);
         let next = match current.take() {
-            Some(held) if held.holder != pass && is_held(held.until, cx.now) => {
+            Some(held) if held.id != pass && is_held(held.until, cx.now) => {
                 let busy = PassStart::Busy(held.until);
                 *current = Some(held);
                 return Ok(busy);
@@ -193,7 +193,7 @@ impl CollectionStore for MemoryCollection {
             held => held.and_then(|held| held.next),
         };
         *current = Some(Pass {
-            holder: pass,
+            id: pass,
             until,
             next: next.clone(),
         });
@@ -208,11 +208,11 @@ impl CollectionStore for MemoryCollection {
         until: Timestamp,
     ) -> Result<bool, StoreError> {
         let mut current = lock(&self.pass);
-        if current.as_ref().is_none_or(|held| held.holder != pass) {
+        if current.as_ref().is_none_or(|held| held.id != pass) {
             return Ok(false);
         }
         *current = next.map(|next| Pass {
-            holder: pass,
+            id: pass,
             until,
             next: Some(next.clone()),
         });
@@ -227,25 +227,27 @@ impl CollectionStore for MemoryCollection {
         limit: usize,
     ) -> Result<Collected, StoreError> {
         let unreadable = || StoreError::failed("not a cursor of this store");
-        let after = after.map(|after| Name::parse(after).ok_or_else(unreadable));
+        let after = after.map(|after| WalkPosition::parse(after).ok_or_else(unreadable));
         let after = after.transpose()?;
         let mut records = self.metadata.begin();
-        let names = records.names(after.as_ref(), limit);
+        let positions = records.positions(after.as_ref(), limit);
         let mut statistics = PassStatistics {
-            seen: names.len() as u64,
+            seen: positions.len() as u64,
             ..PassStatistics::default()
         };
-        for name in &names {
+        for name in &positions {
             match name {
-                Name::Link(repository, digest) => records.collect_link(cx, plan, repository, *digest, &mut statistics),
-                Name::Blob(digest) => records.collect_blob(cx, plan, *digest, &mut statistics),
-                Name::Repository(name) => records.collect_repository(cx, plan, name, &mut statistics),
+                WalkPosition::Link(repository, digest) => {
+                    records.collect_link(cx, plan, repository, *digest, &mut statistics)
+                }
+                WalkPosition::Blob(digest) => records.collect_blob(cx, plan, *digest, &mut statistics),
+                WalkPosition::Repository(name) => records.collect_repository(cx, plan, name, &mut statistics),
             }
         }
-        let last = names.last().filter(|_| names.len() == limit);
+        let last = positions.last().filter(|_| positions.len() == limit);
         Ok(Collected {
             statistics,
-            next: last.map(Name::cursor),
+            next: last.map(WalkPosition::cursor),
         })
     }
 

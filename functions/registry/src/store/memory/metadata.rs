@@ -1,4 +1,4 @@
-//! Names in memory: the records, and what is read from them. What changes them is in `publish`.
+//! Metadata in memory: the records, and the reads. The writes are in `publish`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -15,35 +15,35 @@ use crate::store::metadata::{
 use crate::store::records::{BackReference, LinkKind};
 use crate::store::{Context, Location, Page, StoreError, Timestamp, Uid};
 
-/// Keeps names in memory.
+/// A metadata store in memory.
 #[derive(Debug, Default)]
 pub struct MemoryMetadata {
     records: Mutex<Records>,
 }
 
-/// All records. A name and its digest come first in every key, so that what belongs together lies together.
+/// All records. Every key begins with a repository or a digest, so that related records are adjacent.
 #[derive(Debug, Default)]
 pub(super) struct Records {
-    /// Which blobs can be read in a repository.
+    /// The links of repositories to blobs.
     pub(super) links: BTreeMap<(RepositoryName, Digest), LinkRow>,
-    /// A repository's manifests; the order of this map is the list of them.
+    /// The manifests of a repository; lists have the order of this map.
     pub(super) manifests: BTreeMap<RepositoryName, BTreeMap<Digest, ManifestRow>>,
-    /// What manifests refer to: repository and target, then the parents. The subject is no edge.
+    /// The edges: repository and target, then the parents. A reference as subject is not an edge.
     pub(super) edges: BTreeMap<(RepositoryName, Digest), BTreeSet<Digest>>,
-    /// What is shown under a subject: repository and subject, then the referrer.
+    /// The referrers of a subject: repository and subject, then the referrer.
     pub(super) referrers: BTreeMap<(RepositoryName, Digest), BTreeMap<Digest, Referrer>>,
     pub(super) tags: BTreeMap<RepositoryName, BTreeMap<Tag, TagRecord>>,
-    /// The tags that name a manifest.
+    /// The tags that refer to a manifest.
     pub(super) tagged: BTreeSet<(RepositoryName, Digest, Tag)>,
-    /// The changes of a tag, by version; they outlive the tag.
+    /// The changes of a tag, by version; they stay when the tag is deleted.
     pub(super) history: BTreeMap<(RepositoryName, Tag), BTreeMap<u64, HistoryRecord>>,
-    /// Every repository that ever held a manifest, with the time of its first.
+    /// The repositories of the catalog, each with the time of its first manifest.
     pub(super) catalog: BTreeMap<RepositoryName, Timestamp>,
-    /// Where the bytes of a digest lie. Outlives the last back-link: only a collection may remove it.
+    /// The location of a digest's object. It stays when the last back-link is deleted: only a collection may delete it.
     pub(super) blobs: BTreeMap<Digest, BlobRow>,
-    /// Who holds the bytes of a digest.
+    /// The back-links of a digest.
     pub(super) back_links: BTreeMap<Digest, BTreeMap<(RepositoryName, LinkKind, Uid), Timestamp>>,
-    /// Objects that lost their name, by store and key.
+    /// The pending deletions, by store and key.
     pub(super) deletion_queue: BTreeMap<(String, String), PendingDeletion>,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Records {
 pub(super) struct LinkRow {
     pub(super) link: Link,
     pub(super) at: Timestamp,
-    /// When a collection found nothing that refers to it.
+    /// When a collection found it unreferenced and marked it.
     pub(super) marked: Option<Timestamp>,
 }
 
@@ -68,24 +68,24 @@ pub(super) struct BlobRow {
     pub(super) location: Location,
     pub(super) size: u64,
     pub(super) at: Timestamp,
-    /// What is wrong with the object.
+    /// The known defect of the object.
     pub(super) defect: Option<Defect>,
 }
 
-/// How many records of each kind a [`MemoryMetadata`] holds.
+/// The number of records of each kind in a [`MemoryMetadata`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RecordCounts {
     /// Links of repositories to blobs.
     pub links: usize,
     /// Manifests.
     pub manifests: usize,
-    /// References of manifests to what they name, without subjects.
+    /// References of manifests, without subjects.
     pub edges: usize,
-    /// Manifests shown under a subject.
+    /// Rows of referrers under a subject.
     pub referrers: usize,
     /// Tags.
     pub tags: usize,
-    /// Reverse records from a manifest to a tag that names it: as many as tags.
+    /// Reverse records from a manifest to a tag that refers to it: as many as tags.
     pub tagged: usize,
     /// Changes of tags.
     pub history: usize,
@@ -93,9 +93,9 @@ pub struct RecordCounts {
     pub catalog: usize,
     /// Digests with a location.
     pub blobs: usize,
-    /// Holders of a digest's bytes: as many as links and large manifests.
+    /// Back-links: as many as links and large manifests.
     pub back_links: usize,
-    /// Objects that lost their name.
+    /// Pending deletions.
     pub deletion_queue: usize,
 }
 
@@ -111,7 +111,7 @@ impl MemoryMetadata {
         lock(&self.records)
     }
 
-    /// How many records there are.
+    /// The number of records of each kind.
     #[must_use]
     pub fn counts(&self) -> RecordCounts {
         let records = lock(&self.records);
@@ -130,10 +130,10 @@ impl MemoryMetadata {
         }
     }
 
-    /// Loses what keeps a thing: a damage that no operation does, for tests of what finds it.
-    pub fn lose(&self, hold: &BackReference) {
+    /// Deletes a back-reference alone. No operation does this; it is for tests of missing back-references.
+    pub fn lose(&self, back_reference: &BackReference) {
         let mut records = lock(&self.records);
-        match hold {
+        match back_reference {
             BackReference::Edge {
                 repository,
                 target,
@@ -157,7 +157,7 @@ impl MemoryMetadata {
         }
     }
 
-    /// Loses the row of a manifest under its subject: a damage like that.
+    /// Deletes the row of a manifest under its subject alone, for such tests.
     pub fn lose_referrer(&self, repository: &RepositoryName, subject: &Digest, referrer: &Digest) {
         let mut records = lock(&self.records);
         if let Some(referrers) = records.referrers.get_mut(&(repository.clone(), *subject)) {
@@ -165,7 +165,7 @@ impl MemoryMetadata {
         }
     }
 
-    /// Where the graveyard's objects lie, in the order of their keys.
+    /// The locations of the pending deletions, in the order of their keys.
     #[must_use]
     pub fn deletion_queue(&self) -> Vec<Location> {
         let records = lock(&self.records);
@@ -177,7 +177,7 @@ impl MemoryMetadata {
     }
 }
 
-/// The range of keys after `after`, or all.
+/// The range of keys after `after`; all keys without it.
 fn following<K: ?Sized>(after: Option<&K>) -> (Bound<&K>, Bound<&K>) {
     (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)
 }
@@ -399,9 +399,9 @@ impl MetadataStore for MemoryMetadata {
         cx: Context,
         repository: &RepositoryName,
         tag: &Tag,
-        who: &str,
+        principal: &str,
     ) -> Result<bool, StoreError> {
-        Ok(lock(&self.records).set_tag(cx, repository, tag, None, who))
+        Ok(lock(&self.records).set_tag(cx, repository, tag, None, principal))
     }
 
     async fn delete_manifest(
@@ -409,13 +409,13 @@ impl MetadataStore for MemoryMetadata {
         cx: Context,
         repository: &RepositoryName,
         digest: &Digest,
-        who: &str,
+        principal: &str,
     ) -> Result<Removal, StoreError> {
         loop {
-            let removal = lock(&self.records).delete_manifest(cx, repository, *digest, who);
+            let removal = lock(&self.records).delete_manifest(cx, repository, *digest, principal);
             match removal {
                 Some(removal) => return Ok(removal),
-                // Others have their turn.
+                // Other tasks run in between.
                 None => yield_now().await,
             }
         }

@@ -1,9 +1,10 @@
-//! The reference stores: all contracts kept in memory.
+//! The reference implementation: all contracts, in memory.
 //!
-//! They exist to be read and to be tested against. One mutex is one transaction; nothing is clever. [`MemoryBlobs`]
-//! keeps bytes, [`MemorySessions`] uploads in progress, [`MemoryMetadata`] names; each can be used beside another
-//! store's implementation of the other two. [`MemoryCollection`] collects over the latter two. They record everything
-//! that a durable store must record, and [`MemoryMetadata::counts`] shows how much of it there is.
+//! It exists to be read, and to be tested against. Holding one mutex is one transaction, and the code is as simple as
+//! possible. [`MemoryBlobs`] stores blobs, [`MemorySessions`] upload sessions, and [`MemoryMetadata`] metadata. Each
+//! can be used with another store's implementation of the other two. [`MemoryCollection`] collects over sessions and
+//! metadata. They record everything that a durable store must record; [`MemoryMetadata::counts`] returns the numbers of
+//! records.
 
 mod blobs;
 mod collection;
@@ -22,8 +23,8 @@ pub use sessions::MemorySessions;
 
 use super::Page;
 
-/// Begins a transaction. No method panics between its first and its last change, so that the records are whole even
-/// if another thread has panicked while it held the lock.
+/// Begins a transaction. No method panics between its first and its last change. So the records are consistent even if
+/// another thread has panicked with the lock.
 fn lock<T>(records: &Mutex<T>) -> MutexGuard<'_, T> {
     records.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -38,7 +39,7 @@ fn page<T>(rows: impl IntoIterator<Item = T>, limit: usize) -> Page<T> {
     }
 }
 
-/// Lets others run before whoever calls this goes on.
+/// Lets other tasks run once before the caller continues.
 async fn yield_now() {
     let mut yielded = false;
     std::future::poll_fn(|cx| {

@@ -1,5 +1,5 @@
-//! Where the bytes of a digest lie, and what is wrong with them. Only the record of the bytes says the latter; links and
-//! manifests are read together with it.
+//! The location and the defect of a digest's object. Only the record of the object has the defect; links and manifests
+//! are read together with it.
 
 use oci::{Digest, RepositoryName, Tag};
 
@@ -9,7 +9,7 @@ use crate::store::metadata::{Content, Defect, Link, ManifestRecord, TagRecord};
 use crate::store::{Context, Location};
 
 impl Records {
-    /// A link as readers see it.
+    /// A link, as readers see it.
     pub(super) fn link(&self, repository: &RepositoryName, digest: Digest) -> Option<Link> {
         let row = self.links.get(&(repository.clone(), digest))?;
         Some(Link {
@@ -18,7 +18,7 @@ impl Records {
         })
     }
 
-    /// A manifest as readers see it.
+    /// A manifest, as readers see it.
     pub(super) fn manifest(&self, repository: &RepositoryName, digest: Digest) -> Option<ManifestRecord> {
         let mut record = self.manifests.get(repository)?.get(&digest)?.record.clone();
         record.content = match (record.content, self.defect(digest)) {
@@ -28,7 +28,7 @@ impl Records {
         Some(record)
     }
 
-    /// A tag as readers see it.
+    /// A tag, as readers see it.
     pub(super) fn tag(&self, repository: &RepositoryName, tag: &Tag) -> Option<TagRecord> {
         let record = self.tags.get(repository)?.get(tag)?.clone();
         let manifest = self.manifests.get(repository).and_then(|of| of.get(&record.digest));
@@ -92,7 +92,7 @@ impl Records {
         match self.blobs.get_mut(&digest) {
             Some(blob) if blob.location == *location => blob.defect = blob.defect.max(Some(defect)),
             Some(_) => {}
-            // A link without a record of its bytes, after some other accident.
+            // A link without a record of its object, after other damage.
             None => {
                 let blob = BlobRow {
                     location: location.clone(),
@@ -117,7 +117,8 @@ impl Records {
         }
     }
 
-    /// Lets links and large manifests lead to where the bytes lie by their own record: in one repository, or in all.
+    /// Corrects the location in links and large manifests to the recorded location of the object: in one repository, or
+    /// in all.
     fn agree(&mut self, digest: Digest, only: Option<&RepositoryName>) {
         let Some(location) = self.blobs.get(&digest).map(|blob| blob.location.clone()) else {
             return;

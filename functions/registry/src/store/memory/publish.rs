@@ -1,5 +1,5 @@
-//! What changes the records of [`MemoryMetadata`](super::MemoryMetadata): each function is one transaction, called
-//! with the lock held, and looks at everything before it changes anything.
+//! The writes of [`MemoryMetadata`](super::MemoryMetadata). Each function is one transaction: it is called with the
+//! lock, and reads everything before its first change.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::store::metadata::{
 use crate::store::records::LinkKind;
 use crate::store::{Context, Location};
 
-/// The most tags of a manifest that are deleted at a time: others wait for it.
+/// The maximum number of tags that one transaction deletes, since other requests wait for it.
 const TAGS_AT_ONCE: usize = 250;
 
 impl Records {
@@ -26,7 +26,7 @@ impl Records {
         location: &Location,
         size: u64,
     ) -> Location {
-        let blob = self.place(cx, digest, location, size);
+        let blob = self.choose_location(cx, digest, location, size);
         self.make_link(cx, repository, digest, blob.clone());
         blob.location
     }
@@ -41,7 +41,7 @@ impl Records {
         let Some(source) = self.link(from, digest).filter(|link| link.defect.is_none()) else {
             return false;
         };
-        let blob = self.place(cx, digest, &source.location, source.size);
+        let blob = self.choose_location(cx, digest, &source.location, source.size);
         self.make_link(cx, repository, digest, blob);
         true
     }
@@ -58,11 +58,11 @@ impl Records {
                     let is_whole =
                         record.content == Content::Inline(bytes.clone()) && record.size == bytes.len() as u64;
                     is_written |= !is_whole;
-                    self.mend_inline(repository, put.digest, bytes);
+                    self.replace_damaged_bytes(repository, put.digest, bytes);
                 }
                 (_, Content::Damaged(_)) => return ManifestPut::Gone,
                 (NewContent::Sealed(location), _) => {
-                    self.place(cx, put.digest, location, put.size);
+                    self.choose_location(cx, put.digest, location, put.size);
                 }
                 (_, Content::Defective(..)) => return ManifestPut::Gone,
                 _ => {}
@@ -92,8 +92,8 @@ impl Records {
         }
     }
 
-    /// The bytes that are put have the digest; what a record holds beside that is damaged.
-    fn mend_inline(&mut self, repository: &RepositoryName, digest: Digest, bytes: &Bytes) {
+    /// Replaces damaged bytes in a record. The new bytes have the digest, so other bytes in the record are damaged.
+    fn replace_damaged_bytes(&mut self, repository: &RepositoryName, digest: Digest, bytes: &Bytes) {
         let manifests = self.manifests.get_mut(repository);
         if let Some(row) = manifests.and_then(|manifests| manifests.get_mut(&digest)) {
             row.record.content = Content::Inline(bytes.clone());
@@ -101,12 +101,12 @@ impl Records {
         }
     }
 
-    /// What the record of a new manifest holds; `None` where there is nothing to hold.
+    /// The content of the record of a new manifest. `None`: the put has no bytes.
     fn content(&mut self, cx: Context, put: &PutManifest) -> Option<Content> {
         match &put.content {
             NewContent::Inline(bytes) => Some(Content::Inline(bytes.clone())),
             NewContent::Sealed(location) => {
-                let blob = self.place(cx, put.digest, location, put.size);
+                let blob = self.choose_location(cx, put.digest, location, put.size);
                 self.back_links
                     .entry(put.digest)
                     .or_default()
@@ -128,7 +128,7 @@ impl Records {
             uid: cx.uid,
         };
         let references: BTreeSet<Digest> = put.required.union(&put.excepted).copied().collect();
-        self.refer(repository, put.digest, &references);
+        self.add_references(repository, put.digest, &references);
         if let Some((subject, row)) = &put.subject {
             self.referrers
                 .entry((repository.clone(), *subject))
@@ -148,14 +148,14 @@ impl Records {
         record
     }
 
-    /// Lets a tag name a manifest, or nothing. `false`: it did so before, and nothing has changed.
+    /// Sets the manifest of a tag, or deletes the tag. `false`: nothing has changed.
     pub(super) fn set_tag(
         &mut self,
         cx: Context,
         repository: &RepositoryName,
         tag: &Tag,
         target: Option<(Digest, &ManifestRecord)>,
-        who: &str,
+        principal: &str,
     ) -> bool {
         let tags = self.tags.entry(repository.clone()).or_default();
         let before = tags.get(tag).map(|record| record.digest);
@@ -164,14 +164,14 @@ impl Records {
             return false;
         }
         let history = self.history.entry((repository.clone(), tag.clone())).or_default();
-        // The history outlives the tag, so that the versions of its next life go on from those of this one.
+        // The history stays when the tag is deleted, so the versions continue when the tag is created again.
         let last = history.last_key_value().map(|(version, _)| *version);
         let version = TagRecord::next_version(last, cx.now);
         let change = HistoryRecord {
             version,
             before,
             after,
-            who: who.to_owned(),
+            who: principal.to_owned(),
             at: cx.now,
         };
         history.insert(version, change);
@@ -196,13 +196,13 @@ impl Records {
         true
     }
 
-    /// Deletes a manifest with its tags. `None`: some of the tags are gone, and there are more.
+    /// Deletes a manifest with its tags. `None`: some of the tags are deleted, and there are more.
     pub(super) fn delete_manifest(
         &mut self,
         cx: Context,
         repository: &RepositoryName,
         digest: Digest,
-        who: &str,
+        principal: &str,
     ) -> Option<Removal> {
         if !self
             .manifests
@@ -223,7 +223,7 @@ impl Records {
         let more = tags.len() > TAGS_AT_ONCE;
         tags.truncate(TAGS_AT_ONCE);
         for tag in &tags {
-            self.set_tag(cx, repository, tag, None, who);
+            self.set_tag(cx, repository, tag, None, principal);
         }
         if more {
             return None;
@@ -232,7 +232,7 @@ impl Records {
         Some(Removal::Removed)
     }
 
-    /// Removes a manifest's record and all that hangs on it but its tags.
+    /// Deletes the record of a manifest with everything that belongs to it, except its tags.
     pub(super) fn remove_manifest(&mut self, repository: &RepositoryName, digest: Digest) {
         let manifests = self.manifests.get_mut(repository);
         let Some(row) = manifests.and_then(|manifests| manifests.remove(&digest)) else {
@@ -265,7 +265,7 @@ impl Records {
         Removal::Removed
     }
 
-    /// Removes a link and its back-link.
+    /// Deletes a link and its back-link.
     pub(super) fn remove_link(&mut self, repository: &RepositoryName, digest: Digest) {
         if let Some(row) = self.links.remove(&(repository.clone(), digest))
             && let Some(linking_repositories) = self.back_links.get_mut(&digest)
@@ -274,8 +274,8 @@ impl Records {
         }
     }
 
-    /// Records what a manifest refers to. What is referred to is no longer collected.
-    pub(super) fn refer(&mut self, repository: &RepositoryName, parent: Digest, targets: &BTreeSet<Digest>) {
+    /// Records the references of a manifest. Their targets are not unreferenced any more.
+    pub(super) fn add_references(&mut self, repository: &RepositoryName, parent: Digest, targets: &BTreeSet<Digest>) {
         for target in targets {
             let key = (repository.clone(), *target);
             if let Some(row) = self.links.get_mut(&key) {
@@ -285,7 +285,7 @@ impl Records {
         }
     }
 
-    /// Puts an object into the graveyard, where it has one grave.
+    /// Schedules an object for deletion. It has one pending deletion.
     pub(super) fn schedule_deletion(&mut self, pending_deletion: PendingDeletion) {
         let key = (
             pending_deletion.location.store.clone(),
@@ -298,9 +298,9 @@ impl Records {
         self.deletion_queue.insert(key, pending_deletion);
     }
 
-    /// Decides where the bytes of a digest lie: where they lay before, unless that object has a defect, or at `location`. A
-    /// location that is not needed goes to the graveyard.
-    fn place(&mut self, cx: Context, digest: Digest, location: &Location, size: u64) -> BlobRow {
+    /// Determines the location of a digest's object: the recorded one, if there is one without a defect, else
+    /// `location`. The location that is not used is scheduled for deletion.
+    fn choose_location(&mut self, cx: Context, digest: Digest, location: &Location, size: u64) -> BlobRow {
         let defective = self.blobs.get(&digest).filter(|blob| blob.defect.is_some());
         let defective = defective.filter(|blob| blob.location != *location);
         if let Some(old) = defective.map(|blob| blob.location.clone()) {
@@ -325,7 +325,7 @@ impl Records {
         blob.clone()
     }
 
-    /// Links a blob with its back-link, unless it is linked; a collection leaves it alone then.
+    /// Links a blob, with a back-link, unless it is linked already. Then the link is unmarked.
     fn make_link(&mut self, cx: Context, repository: &RepositoryName, digest: Digest, blob: BlobRow) {
         let key = (repository.clone(), digest);
         if let Some(row) = self.links.get_mut(&key) {
@@ -349,7 +349,7 @@ impl Records {
             .insert((repository.clone(), LinkKind::Blob, cx.uid), cx.now);
     }
 
-    /// Whether a manifest may refer to the digest: as a blob or as a manifest.
+    /// Whether a manifest may refer to the digest, as a blob or as a manifest.
     fn is_present(&self, repository: &RepositoryName, digest: Digest) -> bool {
         self.link(repository, digest).is_some_and(|link| link.defect.is_none())
             || self

@@ -1,4 +1,4 @@
-//! Everything in memory as records.
+//! Metadata in memory as records, for export, import and checks.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -15,7 +15,7 @@ use crate::store::records::{
 use crate::store::{Context, Cursor, Slice, StoreError};
 
 impl Records {
-    /// All records under their cursors. Built anew for each slice: nothing is clever here.
+    /// All records under their cursors. Made again for each slice, since simplicity matters more here than speed.
     fn export(&self) -> BTreeMap<String, Result<Record, Unreadable>> {
         let mut all = BTreeMap::new();
         for (name, created) in &self.catalog {
@@ -109,9 +109,9 @@ impl Records {
         })
     }
 
-    /// Whether a hold is there. An edge belongs to the life of its parent that there is.
-    fn has(&self, hold: &BackReference) -> bool {
-        match hold {
+    /// Whether a back-reference exists. An edge must have the uid of its parent.
+    fn has(&self, back_reference: &BackReference) -> bool {
+        match back_reference {
             BackReference::Edge {
                 repository,
                 target,
@@ -204,7 +204,7 @@ impl Records {
         let ManifestEntry { repository, digest, .. } = entry;
         self.remove_manifest(&repository, digest);
         let references = entry.references.into_iter().collect();
-        self.refer(&repository, digest, &references);
+        self.add_references(&repository, digest, &references);
         let subject = entry.subject.as_ref().map(|(subject, _)| *subject);
         if let Some((subject, row)) = entry.subject {
             let key = (repository.clone(), subject);
@@ -268,7 +268,7 @@ impl RecordStore for MemoryMetadata {
         let records = self.begin();
         Ok(back_references
             .iter()
-            .filter(|hold| !records.has(hold))
+            .filter(|back_reference| !records.has(back_reference))
             .cloned()
             .collect())
     }

@@ -13,7 +13,7 @@ use crate::store::sessions::{
 };
 use crate::store::{Context, StoreError, Timestamp};
 
-/// Keeps upload sessions and signing keys in memory.
+/// A store of upload sessions and signing keys in memory.
 #[derive(Debug, Default)]
 pub struct MemorySessions {
     records: Mutex<Records>,
@@ -38,7 +38,7 @@ impl MemorySessions {
         Self::default()
     }
 
-    /// How many rows there are, in every state.
+    /// The number of rows, in every state.
     #[must_use]
     pub fn sessions(&self) -> usize {
         lock(&self.records).sessions.len()
@@ -46,8 +46,8 @@ impl MemorySessions {
 }
 
 impl MemorySessions {
-    /// Removes a session that is as given, and hands it to `end` before anybody can see that it is gone. `None`: it is
-    /// not as given, or not there.
+    /// Removes a session if it is still as given, and calls `end` in the same transaction. `None`: the session has
+    /// changed, or does not exist.
     pub(super) fn remove<T>(&self, key: SessionKey, session: &Session, end: impl FnOnce() -> T) -> Option<T> {
         let mut records = lock(&self.records);
         records.sessions.get(&key).filter(|row| row.session == *session)?;
@@ -58,7 +58,7 @@ impl MemorySessions {
 }
 
 impl Records {
-    /// The row, if `claim` still holds it: nobody has claimed or ended the session since.
+    /// The row, if `claim` is still valid: no other request has claimed or ended the session since.
     fn held(&mut self, claim: &Claim) -> Option<&mut Row> {
         self.sessions
             .get_mut(&claim.key)
@@ -81,14 +81,14 @@ impl Row {
         }
     }
 
-    /// Ends the claim, and with it every copy of the claim that somebody still holds.
+    /// Ends the claim, so that all copies of it are lost.
     fn unclaim(&mut self) {
         self.session.claimed_until = None;
         self.session.version += 1;
     }
 }
 
-/// Whether somebody may be writing: a claim ends at the very moment of its `claimed_until`.
+/// Whether a request may be writing. A claim ends exactly at its `claimed_until`.
 fn is_live(session: &Session, now: Timestamp) -> bool {
     session.claimed_until.is_some_and(|until| now < until)
 }
@@ -106,7 +106,7 @@ impl SessionStore for MemorySessions {
         key: SessionKey,
         _expected: Expected,
         until: Timestamp,
-        most: u32,
+        max_attempts: u32,
     ) -> Result<Claimed, StoreError> {
         let mut records = lock(&self.records);
         let session = &mut records.sessions.entry(key).or_insert_with(Row::new).session;
@@ -116,7 +116,7 @@ impl SessionStore for MemorySessions {
         if is_live(session, cx.now) {
             return Ok(Claimed::Busy(session.clone()));
         }
-        if session.attempts >= most {
+        if session.attempts >= max_attempts {
             return Ok(Claimed::AttemptsExhausted(session.clone()));
         }
         session.version += 1;
@@ -191,7 +191,7 @@ impl SessionStore for MemorySessions {
     async fn finish(&self, _cx: Context, claim: &Claim, end: End) -> Result<(), StoreError> {
         let mut records = lock(&self.records);
         let committing = |row: &Row| {
-            // Nobody can claim a session that is committing, so that the last attempt is the committer's.
+            // No request can claim a committing session, so the last attempt is that of the committing request.
             row.session.state == State::Committing && row.session.attempts == claim.attempt.number
         };
         let row = if records.sessions.get(&claim.key).is_some_and(committing) {
@@ -251,7 +251,7 @@ impl SessionStore for MemorySessions {
         if keys.is_empty() {
             keys.push(candidate);
         }
-        // Stored oldest first.
+        // The keys are stored oldest first.
         Ok(keys.iter().rev().cloned().collect())
     }
 }

@@ -1,43 +1,44 @@
-//! What keeps a thing from being removed: the reverse of a reference or of a link, in the place where a removal or a
-//! collection looks for it. It must be there for as long as what it stands for; without it that thing can be removed
-//! although it is in use.
+//! Back-references: the reverse of a reference or of a link, where a deletion or a collection looks for it.
+//!
+//! A back-reference protects its target from deletion. It must exist as long as the reference or the link exists:
+//! without it, the target could be deleted although it is in use.
 
 use oci::{Digest, RepositoryName};
 
 use crate::store::Uid;
 
-/// As what a repository holds the bytes of a digest.
+/// How a repository refers to a blob's object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LinkKind {
-    /// By its link: they can be read as a blob.
+    /// By a link: the bytes can be read as a blob.
     Blob,
-    /// As a manifest that is too large for its record: they can not.
+    /// By a manifest that is too large for its record: the bytes cannot be read as a blob.
     Manifest,
 }
 
 /// The reverse of a reference or of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BackReference {
-    /// An edge: `parent` refers to `target`, which stays in the repository.
+    /// An edge: the manifest `parent` refers to `target`, so `target` stays in the repository.
     Edge {
         /// The repository of both.
         repository: RepositoryName,
-        /// What is referred to.
+        /// The digest that is referred to.
         target: Digest,
-        /// The manifest that does.
+        /// The manifest that refers to it.
         parent: Digest,
-        /// In this life.
+        /// The uid of that manifest.
         uid: Uid,
     },
-    /// A back-link: a repository holds the bytes of `digest`, which stay in the blob store.
+    /// A back-link: a repository refers to the object of `digest`, so the object stays in the blob store.
     BackLink {
         /// The digest.
         digest: Digest,
         /// The repository.
         repository: RepositoryName,
-        /// As what.
+        /// How the repository refers to it.
         link_kind: LinkKind,
-        /// The life of its link, or of its manifest.
+        /// The uid of the link, or of the manifest.
         uid: Uid,
     },
 }

@@ -1,4 +1,4 @@
-//! Checks: a healthy registry has nothing to find, and every damage is found as what it is.
+//! Checks: a healthy registry has no findings, and each kind of damage has its finding.
 
 use bytes::Bytes;
 use oci::{Digest, MediaType, RepositoryName};
@@ -27,7 +27,7 @@ pub(super) fn options() -> Options {
     }
 }
 
-/// Whether a finding tells what cannot be pulled because of another.
+/// Whether a finding reports what cannot be pulled because of another finding.
 pub(super) fn is_for_pulls(finding: &Finding) -> bool {
     matches!(
         finding,
@@ -50,7 +50,7 @@ impl World {
         (summary, found)
     }
 
-    /// What does not agree, without what follows from it for those who pull.
+    /// The findings, without those that report what cannot be pulled.
     pub(super) async fn check(&self) -> Vec<Finding> {
         let mut findings = self.check_as(&options()).await.1;
         findings.retain(|finding| !is_for_pulls(finding));
@@ -70,8 +70,8 @@ impl World {
         link.unwrap().unwrap().location
     }
 
-    /// Something of everything. The image is in `a` under `one`.
-    async fn furnish_all(&self) -> Image {
+    /// Content of every kind. The image is in `a` under `one`.
+    async fn push_everything(&self) -> Image {
         let one = self.push_image("a", "one", "one").await;
         self.push_blob("a", "{}").await;
         let large = padded(&image(b"{}", &[]), 40_000);
@@ -88,7 +88,7 @@ impl World {
         self.put_manifest("a", "foreign", bytes_of(&foreign)).await.expect(201);
         let mount = format!("/v2/b/blobs/uploads/?mount={}&from=a", one.layer);
         self.post(mount).send().await.expect(201);
-        // Sessions of several states, and what they have stored; objects that lost a race, and that lost their name.
+        // Sessions of several states with their objects; objects that lost a race, and unreferenced objects.
         let location = self.open_upload("a").await;
         for chunk in ["abandoned ", "upload"] {
             self.patch(&location).bytes(chunk).send().await.expect(202);
@@ -110,7 +110,7 @@ impl World {
 
     pub(super) async fn furnished() -> (Self, Image) {
         let world = Self::new().await;
-        let image = world.furnish_all().await;
+        let image = world.push_everything().await;
         (world, image)
     }
 }
@@ -130,9 +130,9 @@ fn entry(repository: &str, bytes: &Bytes) -> ManifestEntry {
     }
 }
 
-/// A registry in which nothing went wrong has nothing to find, also before, between and after collections.
+/// A healthy registry has no findings, also before, between and after collections.
 #[tokio::test]
-async fn a_healthy_registry_has_nothing_to_find() {
+async fn a_healthy_registry_has_no_findings() {
     let (world, _) = World::furnished().await;
     let (summary, found) = world.check_as(&options()).await;
     assert_eq!(found, []);
@@ -146,7 +146,8 @@ async fn a_healthy_registry_has_nothing_to_find() {
         sessions: 9,
         pending_deletions: 1,
         objects: 10,
-        // One image, the large manifest, what was joined, `{}` three times, what lost its name, and what was abandoned.
+        // One image, the large manifest, the joined parts, `{}` three times, the unreferenced objects, and the
+        // abandoned upload.
         object_bytes: 16 + 12 + 40_000 + 6 + 3 * 2 + 4 + 16,
         hashed: 7,
         absent: 1,
@@ -164,9 +165,9 @@ async fn a_healthy_registry_has_nothing_to_find() {
     assert_eq!(world.counts.writes(), before, "a check writes nothing");
 }
 
-/// A check without hashing reads no object, but large manifests: what they refer to is told by nothing else.
+/// A check without hashing reads no object except large manifests, since nothing else has their references.
 #[tokio::test]
-async fn bytes_are_read_only_when_asked_for() {
+async fn objects_are_read_only_with_hash() {
     let (world, _) = World::furnished().await;
     let _ = world.counts.take();
     let options = Options {
@@ -179,7 +180,7 @@ async fn bytes_are_read_only_when_asked_for() {
 }
 
 #[tokio::test]
-async fn a_manifest_that_does_not_hash_right_is_found() {
+async fn a_manifest_with_a_wrong_digest_is_found() {
     let (world, image) = World::furnished().await;
     let mut damaged = entry("a", &image.manifest);
     let bytes = String::from_utf8(image.manifest.to_vec())
@@ -198,7 +199,7 @@ async fn a_manifest_that_does_not_hash_right_is_found() {
 }
 
 #[tokio::test]
-async fn a_link_that_leads_elsewhere_is_found() {
+async fn a_link_with_another_location_is_found() {
     let (world, image) = World::furnished().await;
     let location = Location::main("123.1");
     world
@@ -233,7 +234,7 @@ async fn a_link_that_leads_elsewhere_is_found() {
 }
 
 #[tokio::test]
-async fn a_link_that_holds_nothing_is_found() {
+async fn a_link_without_a_back_link_is_found() {
     let (world, image) = World::furnished().await;
     let mut expected = Vec::new();
     for repository in ["a", "b"] {
@@ -254,9 +255,10 @@ async fn a_link_that_holds_nothing_is_found() {
     assert_eq!(world.check().await, expected);
 }
 
-/// What a collection would do if nobody looked: the layer of a tagged image goes. With a check before it, it is known.
+/// A collection would delete the layer of a tagged image, because its edge is missing. A check before the collection
+/// finds that.
 #[tokio::test]
-async fn a_reference_that_nothing_keeps_is_found_before_a_collection_acts_on_it() {
+async fn a_missing_edge_is_found_before_a_collection_acts_on_it() {
     let (world, image) = World::furnished().await;
     let repository: RepositoryName = "a".parse().unwrap();
     let manifest = world.metadata.manifest(CX, &repository, &image.digest).await;
@@ -285,9 +287,9 @@ async fn a_reference_that_nothing_keeps_is_found_before_a_collection_acts_on_it(
     assert_eq!(world.check().await, [lost, gone], "and still, when it is too late");
 }
 
-/// A record that is not whole is a finding among others, and nothing is called nobody's meanwhile.
+/// A damaged record is one finding among others, and no orphan is reported meanwhile.
 #[tokio::test]
-async fn a_record_that_is_not_whole_is_found() {
+async fn a_damaged_record_is_found() {
     let (world, image) = World::furnished().await;
     let signature = bytes_of(&artifact("a/signature", &image.manifest));
     let (repository, digest) = ("a".parse().unwrap(), sha256(&signature));
@@ -301,7 +303,7 @@ async fn a_record_that_is_not_whole_is_found() {
 }
 
 #[tokio::test]
-async fn a_large_manifest_that_leads_elsewhere_is_found() {
+async fn a_large_manifest_with_another_location_is_found() {
     let (world, _) = World::furnished().await;
     let bytes = padded(&image(b"{}", &[]), 40_000);
     let mut astray = entry("a", &bytes);
@@ -318,7 +320,7 @@ async fn a_large_manifest_that_leads_elsewhere_is_found() {
     assert_eq!(world.check().await, [finding]);
 }
 
-/// Only what must be there is missed, and that depends on the policy.
+/// A missing reference is a finding only if the policy requires its target.
 #[tokio::test]
 async fn a_missing_reference_is_found() {
     let (world, one) = World::furnished().await;
@@ -350,8 +352,12 @@ async fn a_missing_reference_is_found() {
     for (sparse, digests) in cases {
         let options = Options { sparse, ..options() };
         let (summary, mut found) = world.check_as(&options).await;
-        let told = found.iter().filter(|finding| is_for_pulls(finding)).count();
-        assert_eq!(told, digests.len(), "{sparse:?}: the same manifests cannot be pulled");
+        let not_pullable = found.iter().filter(|finding| is_for_pulls(finding)).count();
+        assert_eq!(
+            not_pullable,
+            digests.len(),
+            "{sparse:?}: the same manifests cannot be pulled"
+        );
         found.retain(|finding| !is_for_pulls(finding));
         let mut expected: Vec<_> = digests.iter().map(|digest| missing(*digest)).collect();
         expected.sort_by_key(|finding| format!("{finding:?}"));
@@ -361,7 +367,7 @@ async fn a_missing_reference_is_found() {
     }
 }
 
-/// A reference of a large manifest is judged by its object.
+/// The references of a large manifest are read from its object.
 #[tokio::test]
 async fn a_missing_reference_of_a_large_manifest_is_found() {
     let (world, _) = World::furnished().await;
@@ -374,7 +380,7 @@ async fn a_missing_reference_of_a_large_manifest_is_found() {
             .await;
         match record.unwrap().unwrap().content {
             registry::store::metadata::Content::Stored(location) => location,
-            other => panic!("it is large and whole: {other:?}"),
+            other => panic!("it is large and intact: {other:?}"),
         }
     };
     let mut other = entry("c", &bytes);
@@ -395,8 +401,8 @@ async fn a_missing_reference_of_a_large_manifest_is_found() {
     assert_eq!(world.check().await, expected);
 }
 
-/// What is stored and could not be pushed now, because the bounds are narrower or the program knows better: what it
-/// refers to cannot be looked at.
+/// A stored manifest that would be refused now, because the limits are lower or the program checks more: its references
+/// cannot be checked.
 #[tokio::test]
 async fn a_manifest_that_would_be_refused_is_found() {
     let (world, _) = World::furnished().await;
@@ -427,7 +433,7 @@ async fn a_manifest_that_would_be_refused_is_found() {
 }
 
 #[tokio::test]
-async fn a_tag_that_names_nothing_is_found() {
+async fn a_tag_without_a_manifest_is_found() {
     let (world, one) = World::furnished().await;
     let name = "a".parse().unwrap();
     let mut record = world
@@ -473,7 +479,7 @@ async fn a_repository_that_is_not_listed_is_found() {
     assert_eq!(world.check().await, [Finding::RepositoryUnlisted { repository }]);
 }
 
-/// A store that cannot be read ends the check; what was found until then was told.
+/// A store that cannot be read ends the check. The findings until then were reported.
 #[tokio::test]
 async fn a_check_ends_with_the_store() {
     use contract::faulty::{Fault, FaultKind, FaultPoint};

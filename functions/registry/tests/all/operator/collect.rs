@@ -1,4 +1,4 @@
-//! Collection through its driver: what it leaves, and what it tells; [`failures`] holds runs that are cut off.
+//! Collection over all stores: what it keeps, and what it reports. [`failures`] has the tests of interrupted runs.
 
 mod failures;
 
@@ -22,7 +22,7 @@ use crate::support::{Setup, World, sha256};
 
 const HOUR: u64 = 3_600_000;
 
-/// More than every grace of the default plan.
+/// Longer than every grace period of the default plan.
 const GRACE: u64 = 26 * HOUR;
 
 /// Slices so small that every walk has several.
@@ -58,8 +58,8 @@ impl World {
         }
     }
 
-    /// An image whose manifest is an object, an index over it and another image, and a mounted layer.
-    async fn furnish(&self) -> Vec<(&'static str, Digest)> {
+    /// An image with a large manifest, an index over it and another image, and a mounted layer.
+    async fn push_content(&self) -> Vec<(&'static str, Digest)> {
         let one = self.push_image("a", "one", "one").await;
         self.push_blob("a", "{}").await;
         let large = padded(&image(b"{}", &[]), 40_000);
@@ -89,13 +89,13 @@ impl World {
         }
     }
 
-    /// An upload that was left alone after a chunk.
+    /// An upload that is abandoned after a chunk.
     async fn abandon(&self, repository: &str) {
         let location = self.open_upload(repository).await;
         self.patch(&location).bytes("abandoned").send().await.expect(202);
     }
 
-    /// All that can be pulled is whole.
+    /// Everything that can be pulled is complete.
     async fn assert_whole(&self, manifests: &[(&'static str, Digest)]) {
         for (repository, digest) in manifests {
             let answer = self
@@ -124,11 +124,12 @@ impl World {
     }
 }
 
-/// What is used stays, whatever passes; when all was deleted and the graces have passed, nothing is left.
+/// What is in use stays, however many passes run. After everything was deleted and the grace periods have passed,
+/// nothing is left.
 #[tokio::test]
-async fn what_is_used_stays_and_what_is_not_goes() {
+async fn collection_keeps_what_is_in_use_and_deletes_the_rest() {
     let world = World::new().await;
-    let manifests = world.furnish().await;
+    let manifests = world.push_content().await;
     world.abandon("a").await;
     world.push_blob("a", "loose").await;
     for _ in 0..5 {
@@ -148,9 +149,9 @@ async fn what_is_used_stays_and_what_is_not_goes() {
     assert_eq!(world.metadata.counts().catalog, 0);
 }
 
-/// No request searches for what an upload may have left, and what is in use stays when collection does.
+/// No request searches for what an upload may have left. Collection does, and what is in use stays.
 #[tokio::test]
-async fn what_only_a_search_finds_is_left_to_collection() {
+async fn collection_deletes_what_only_a_search_finds() {
     let world = World::with(Setup {
         blobs: MemoryBlobs::littering(),
         ..Setup::default()
@@ -166,7 +167,7 @@ async fn what_only_a_search_finds_is_left_to_collection() {
         .expect(202)
         .location();
     let last = format!("{location}?digest={digest}");
-    // Again and again, as when the answer was lost.
+    // Repeated, as after a lost response.
     for _ in 0..2 {
         world.put(&last).bytes("").send().await.expect(201);
         assert_eq!((world.blobs.objects(), world.sessions.sessions()), (2, 1));
@@ -198,9 +199,9 @@ async fn what_only_a_search_finds_is_left_to_collection() {
     assert_eq!(world.counts.of("tidy"), 1);
 }
 
-/// Every step is told of when it is taken, and taken when its grace has passed.
+/// Every step is reported by the run that takes it, and is taken after its grace period.
 #[tokio::test]
-async fn a_report_tells_what_was_done() {
+async fn a_report_says_what_was_done() {
     let world = World::new().await;
     world.abandon("a").await;
     world.push_blob("a", "loose").await;
@@ -267,39 +268,40 @@ async fn a_report_tells_what_was_done() {
 
 /// The progress grows to the report, slice by slice.
 #[tokio::test]
-async fn progress_is_told_after_every_slice() {
+async fn progress_is_reported_after_every_slice() {
     let world = World::new().await;
     for number in 0..10 {
         world.push_blob("a", format!("loose {number}")).await;
     }
     world.clock.pass(GRACE);
-    let mut told = Vec::new();
+    let mut reports = Vec::new();
     let report = collect(&world.stores, world.clock.clone(), &tiny(), &mut |report| {
-        told.push(*report);
+        reports.push(*report);
         ControlFlow::Continue(())
     })
     .await;
     let report = report.unwrap();
     assert_eq!(report.metadata.marked, 10);
-    assert!(told.len() >= 20 / 3 + 10 / 2);
+    assert!(reports.len() >= 20 / 3 + 10 / 2);
     assert!(
-        told.windows(2)
+        reports
+            .windows(2)
             .all(|pair| pair[0].metadata.seen <= pair[1].metadata.seen)
     );
     assert_eq!(
         Report {
             complete: true,
-            ..*told.last().unwrap()
+            ..*reports.last().unwrap()
         },
         report
     );
 }
 
-/// A dry run counts what a run would do now, and writes nothing anywhere.
+/// A dry run counts what a run would do now, and writes nothing.
 #[tokio::test]
 async fn a_dry_run_writes_nothing() {
     let world = World::new().await;
-    let manifests = world.furnish().await;
+    let manifests = world.push_content().await;
     world.abandon("a").await;
     world.push_blob("a", "loose").await;
     world.delete_manifests(&manifests).await;
@@ -313,27 +315,27 @@ async fn a_dry_run_writes_nothing() {
     };
     for _ in 0..4 {
         let _ = world.counts.take();
-        let told = world.try_collect(&dry).await.unwrap();
+        let planned = world.try_collect(&dry).await.unwrap();
         assert_eq!(
             world.counts.of("delete") + world.counts.of("sweep") + world.counts.of("forget"),
             0
         );
         assert_eq!(world.counts.of("begin_pass") + world.counts.of("checkpoint"), 0);
         let done = world.collect().await;
-        assert_eq!(told.metadata.marked, done.metadata.marked);
-        assert_eq!(told.metadata.unlinked, done.metadata.unlinked);
-        assert_eq!(told.sessions_swept, done.sessions_swept);
-        assert_eq!(told.objects_scheduled, done.objects_scheduled);
-        assert_eq!(told.objects_deleted, done.objects_deleted);
-        assert!(told.dry_run && told.deep && !done.dry_run);
+        assert_eq!(planned.metadata.marked, done.metadata.marked);
+        assert_eq!(planned.metadata.unlinked, done.metadata.unlinked);
+        assert_eq!(planned.sessions_swept, done.sessions_swept);
+        assert_eq!(planned.objects_scheduled, done.objects_scheduled);
+        assert_eq!(planned.objects_deleted, done.objects_deleted);
+        assert!(planned.dry_run && planned.deep && !done.dry_run);
         world.clock.pass(GRACE);
     }
     world.assert_empty();
 }
 
-/// An object that is named again when its grave is due is spared: by a final PUT that was repeated, for example.
+/// An object that is referenced again when its pending deletion is due stays: for instance, after a repeated final PUT.
 #[tokio::test]
-async fn a_grave_of_what_is_in_use_is_spared() {
+async fn a_pending_deletion_of_an_object_in_use_is_cancelled() {
     let world = World::new().await;
     let digest = world.push_blob("a", "blob").await;
     let link = world
@@ -359,7 +361,7 @@ async fn a_grave_of_what_is_in_use_is_spared() {
     assert_eq!(world.metadata.counts().deletion_queue, 0);
 }
 
-/// Takes an object its name between the listing of its old grave and the look at it.
+/// Deletes the last reference of an object between the listing of its old pending deletion and the last check.
 struct Losing {
     metadata: Arc<MemoryMetadata>,
     collection: MemoryCollection,
@@ -386,9 +388,10 @@ impl Hook for Losing {
     }
 }
 
-/// An object whose name goes after its old grave was listed stays for as long as redirects to it may live, and no longer.
+/// An object that loses its last reference after its old pending deletion was listed stays as long as redirects to it
+/// may be valid, and no longer.
 #[tokio::test]
-async fn an_old_grave_of_what_loses_its_name_now_is_not_due() {
+async fn an_old_pending_deletion_of_an_object_that_loses_its_reference_now_is_not_due() {
     let mut world = World::new().await;
     let digest = world.push_blob("a", "blob").await;
     let name = "a".parse().unwrap();
@@ -400,20 +403,20 @@ async fn an_old_grave_of_what_loses_its_name_now_is_not_due() {
     again.await.unwrap();
     world.clock.pass(GRACE);
 
-    let whole = world.stores.collection.clone();
+    let original = world.stores.collection.clone();
     let losing = Losing {
         metadata: metadata.clone(),
         collection: MemoryCollection::new(metadata.clone(), world.sessions.clone()),
         digest,
         cx: world.cx(),
     };
-    world.stores.collection = Arc::new(Wrapped::new(whole.clone(), losing));
+    world.stores.collection = Arc::new(Wrapped::new(original.clone(), losing));
     let report = world.collect().await;
     assert_eq!((report.objects_deleted, report.deletions_cancelled), (0, 0));
     assert_eq!((world.blobs.objects(), metadata.counts().deletion_queue), (1, 1));
     assert!(metadata.link(world.cx(), &name, &digest).await.unwrap().is_none());
 
-    world.stores.collection = whole;
+    world.stores.collection = original;
     world.clock.pass(GRACE - 2 * HOUR);
     assert_eq!(world.collect().await.objects_deleted, 0);
     world.clock.pass(2 * HOUR);
@@ -421,9 +424,9 @@ async fn an_old_grave_of_what_loses_its_name_now_is_not_due() {
     world.assert_empty();
 }
 
-/// A session past its end is left alone while somebody writes under it.
+/// An expired session is skipped while a request writes under it.
 #[tokio::test]
-async fn a_session_that_is_written_to_is_spared() {
+async fn a_session_with_a_valid_claim_is_not_swept() {
     let world = World::new().await;
     let key = SessionKey {
         expires: Timestamp(world.cx().now.0 + HOUR),
@@ -444,7 +447,8 @@ async fn a_session_that_is_written_to_is_spared() {
     assert_eq!((report.sessions_swept, report.objects_scheduled), (1, 1));
 }
 
-/// A page of graves costs one call that deletes, whatever its size, and one that forgets.
+/// A page of pending deletions costs one call that deletes objects, whatever its size, and one that deletes the pending
+/// deletions.
 #[tokio::test]
 async fn objects_are_deleted_many_at_once() {
     let world = World::new().await;
@@ -465,10 +469,10 @@ async fn objects_are_deleted_many_at_once() {
     assert_eq!(world.blobs.objects(), 0);
 }
 
-/// A body whose claim was lost to another one leaves nothing, although it was written last: the upload is done, and
-/// nothing would sweep it.
+/// A body whose claim was lost to another body leaves nothing, although it was written last: the upload is done, and no
+/// sweep would delete it.
 #[tokio::test]
-async fn a_late_body_of_a_finished_upload_is_cleared_away() {
+async fn a_late_body_of_a_finished_upload_is_discarded() {
     use crate::support::Script;
 
     let world = World::new().await;

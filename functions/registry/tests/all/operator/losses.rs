@@ -1,4 +1,4 @@
-//! What is lost: told under the names by which it was pulled, recorded by a repair, and pushed again.
+//! Lost content: reported as what cannot be pulled, recorded by a repair, and pushed again.
 
 use oci::Digest;
 use registry::check::{Finding, Options};
@@ -49,9 +49,10 @@ fn manifest(repository: &str, digest: Digest, tags: &[&str], mut lost: Vec<Diges
     }
 }
 
-/// Every image that needs what is lost is told with its tags, and indexes over such images; what is whole is not.
+/// Every image that needs lost content is reported with its tags, and so are indexes over such images. Intact images
+/// are not reported.
 #[tokio::test]
-async fn what_cannot_be_pulled_is_told_by_its_names() {
+async fn what_cannot_be_pulled_is_reported_with_its_tags() {
     let world = World::new().await;
     let one = world.push_image("a", "one", "one").await;
     world.put_manifest("a", "again", one.manifest.clone()).await.expect(201);
@@ -93,8 +94,8 @@ async fn what_cannot_be_pulled_is_told_by_its_names() {
     );
 }
 
-/// Every repository has its own record of a small manifest: damage in one says nothing of the others. A push of the right
-/// bytes makes it whole.
+/// Each repository has its own record of a small manifest, so damage in one does not affect the others. A push of the
+/// right bytes repairs it.
 #[tokio::test]
 async fn a_manifest_that_is_damaged_in_its_record_is_pushed_again() {
     let world = World::new().await;
@@ -118,10 +119,10 @@ async fn a_manifest_that_is_damaged_in_its_record_is_pushed_again() {
     assert_eq!(world.check_as(&options()).await.1, []);
 }
 
-/// Clients ask for a manifest, by tag or by digest, before they push it: a repair lets them push the one that is damaged in
-/// its record. One whose length is wrong is told so by the first that reads it.
+/// Clients ask for a manifest, by tag or by digest, before they push it. After a repair they push the manifest whose
+/// record is damaged. If the length is wrong, the first read finds and records it.
 #[tokio::test]
-async fn a_manifest_that_is_damaged_in_its_record_is_not_there_after_a_repair() {
+async fn a_manifest_that_is_damaged_in_its_record_is_absent_after_a_repair() {
     for (replaced, finds_itself) in [("liver", false), ("lay", true)] {
         let world = World::new().await;
         let one = world.push_image("a", "one", "one").await;
@@ -172,10 +173,10 @@ async fn a_manifest_that_is_damaged_in_its_record_is_not_there_after_a_repair() 
     }
 }
 
-/// A repair lets HEAD and GET say that a lost blob is not there, in every repository; a push of it in one of them makes
-/// all whole. A check that repairs nothing changes nothing.
+/// After a repair, HEAD and GET of a lost blob are 404 in every repository. A push in one of them repairs all. A check
+/// without repair changes nothing.
 #[tokio::test]
-async fn what_a_repair_has_recorded_is_pushed_again() {
+async fn a_push_replaces_what_a_repair_has_recorded() {
     let world = World::new().await;
     let one = world.push_image("a", "one", "one").await;
     let mount = format!("/v2/b/blobs/uploads/?mount={}&from=a", one.layer);
@@ -225,20 +226,20 @@ async fn what_a_repair_has_recorded_is_pushed_again() {
     assert_eq!((summary.repaired, found), (0, Vec::new()));
 }
 
-/// A store that holds nothing is the wrong one: nothing is recorded of it.
+/// A store without any object is the wrong one: no losses are recorded.
 #[tokio::test]
-async fn an_empty_store_is_not_believed() {
+async fn losses_of_an_empty_store_are_not_recorded() {
     let world = World::new().await;
     let blob = world.push_blob("a", "the only one").await;
     world.blobs.lose(&world.place_of("a", &blob).await).unwrap();
     let checked = registry::check::check(&world.stores, world.clock.clone(), &repairing(), &mut |_| {}).await;
     let error = checked.expect_err("it says so").to_string();
-    assert!(error.contains("holds no object at all"), "{error}");
+    assert!(error.contains("has no object at all"), "{error}");
     let link = world.stores.metadata.link(CX, &"a".parse().unwrap(), &blob).await;
     assert_eq!(link.unwrap().unwrap().defect, None);
 }
 
-/// A read that finds no object records it; when the object is back it is used, as if nothing had been.
+/// A read that finds no object records that. When the object exists again, it is used.
 #[tokio::test]
 async fn a_missing_object_that_comes_back_is_used() {
     let world = World::new().await;
@@ -259,7 +260,7 @@ async fn a_missing_object_that_comes_back_is_used() {
     assert_eq!(world.status("HEAD", path).await, 200);
 }
 
-/// Bytes that are wrong are never served once that is known, whoever asks.
+/// Bytes that are known to be wrong are never served.
 #[tokio::test]
 async fn damaged_bytes_are_not_served_after_a_repair() {
     let world = World::new().await;
@@ -277,9 +278,9 @@ async fn damaged_bytes_are_not_served_after_a_repair() {
     assert_eq!(world.get(path).send().await.expect(200).body, "right bytes");
 }
 
-/// What a check with `--hash` has recorded, every later one tells, until the bytes are pushed.
+/// Damage that a check with `--hash` has recorded is reported by every later check, until the bytes are pushed.
 #[tokio::test]
-async fn what_is_recorded_as_damaged_is_told_by_every_check() {
+async fn recorded_damage_is_reported_by_every_check() {
     let world = World::new().await;
     let one = world.push_image("a", "one", "one").await;
     let location = world.place_of("a", &one.layer).await;
@@ -312,10 +313,10 @@ async fn what_is_recorded_as_damaged_is_told_by_every_check() {
     assert_eq!(world.check_as(&quick).await.1, []);
 }
 
-/// A disk that comes back after a check has recorded its objects as missing: the next check tells that they are there, and
-/// its repair lets HEAD, mounts and manifests find them.
+/// A disk comes back after a check has recorded its objects as missing. The next check reports that they exist, and its
+/// repair makes HEAD, mounts and manifests find them.
 #[tokio::test]
-async fn what_is_recorded_as_missing_and_is_back_is_repaired() {
+async fn a_recorded_loss_of_an_object_that_exists_is_repaired() {
     let world = World::new().await;
     let one = world.push_image("a", "one", "one").await;
     let location = world.place_of("a", &one.layer).await;
@@ -337,9 +338,9 @@ async fn what_is_recorded_as_missing_and_is_back_is_repaired() {
     assert_eq!(world.check_as(&options()).await.1, []);
 }
 
-/// What is back with other bytes than before is damaged, and not used.
+/// An object that exists again with other bytes is damaged, and is not used.
 #[tokio::test]
-async fn what_is_back_with_wrong_bytes_is_recorded_as_damaged() {
+async fn an_object_that_returns_with_wrong_bytes_is_recorded_as_damaged() {
     let world = World::new().await;
     let blob = world.push_blob("a", "right bytes").await;
     world.push_blob("a", "another").await;

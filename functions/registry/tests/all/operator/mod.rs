@@ -1,4 +1,4 @@
-//! What an operator runs over a registry: collection and checks.
+//! Collection and checks, which an operator runs on a registry.
 
 mod check;
 mod collect;

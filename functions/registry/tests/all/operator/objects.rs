@@ -1,4 +1,4 @@
-//! Checks of objects: missing, of another size, rotten, and without a name.
+//! Checks of objects: missing, of another size, damaged, and orphans.
 
 use bytes::Bytes;
 use contract::source::Body;
@@ -68,9 +68,9 @@ async fn an_object_of_another_size_is_found() {
     assert_eq!(world.check().await, [object, link("a"), link("b")]);
 }
 
-/// Bytes that rotted: found by reading them, and only then.
+/// Damaged bytes are found only by a check that reads them.
 #[tokio::test]
-async fn bytes_that_do_not_hash_right_are_found() {
+async fn damaged_bytes_are_found() {
     let (world, image) = World::furnished().await;
     let location = world.place_of("a", &image.layer).await;
     let attempt = location.key.split_once('.').unwrap();
@@ -98,8 +98,8 @@ async fn bytes_that_do_not_hash_right_are_found() {
     assert_eq!(world.check_as(&options).await.1, []);
 }
 
-/// An object that nothing names: of a session that never was, of an attempt that its session never counted, and beside
-/// the object of a session that is done. What is named by its session or its grave is none.
+/// Orphans: an object of a session that never existed, of an attempt that its session never counted, and beside the
+/// object of a done session. An object of a session or a pending deletion is not an orphan.
 #[tokio::test]
 async fn an_orphan_is_found() {
     let (world, one) = World::furnished().await;

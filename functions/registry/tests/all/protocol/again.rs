@@ -1,5 +1,5 @@
-//! The last request of an upload once more: while the first is still being answered, after it was answered, and after
-//! the blob was deleted. containerd since 2.3.2 sends it again after 30 seconds without an answer, body included.
+//! The last request of an upload is repeated: while the first is still in progress, after it was answered, and after
+//! the blob was deleted. containerd since 2.3.2 repeats it after 30 seconds without a response, with its body.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,23 +21,23 @@ fn begin(call: Call) -> JoinHandle<Answer> {
     tokio::spawn(call.send())
 }
 
-/// Lets everything run that can, as the clock stands.
-async fn settle() {
+/// Lets all tasks run as far as they can without a change of the clock.
+async fn run_ready_tasks() {
     for _ in 0..50 {
         tokio::task::yield_now().await;
     }
 }
 
-/// Lets a number of seconds pass, one by one.
+/// Advances the clock by a number of seconds, one by one.
 async fn pass(world: &World, seconds: u64) {
     for _ in 0..seconds {
-        settle().await;
+        run_ready_tasks().await;
         world.clock.pass(SECOND);
     }
-    settle().await;
+    run_ready_tasks().await;
 }
 
-/// A final PUT to `location` whose bytes have arrived, and whose end does not come before the other half says so.
+/// A final PUT to `location` whose bytes have arrived. Its end arrives when the test notifies it.
 fn held(world: &World, location: &str, bytes: &'static str) -> (JoinHandle<Answer>, Arc<Notify>) {
     let go = Arc::new(Notify::new());
     let gone = go.clone();
@@ -46,13 +46,13 @@ fn held(world: &World, location: &str, bytes: &'static str) -> (JoinHandle<Answe
     (begin(put.stream(body)), go)
 }
 
-/// A shell that has to answer by a certain time gets an answer by then: the client is told to come again.
+/// A request with a deadline is answered by then: the client is asked to retry.
 #[tokio::test]
 async fn a_repeated_put_waits_no_longer_than_its_deadline() {
     let world = World::new().await;
     let location = world.open_upload("a").await;
     let (first, go) = held(&world, &location, "abc");
-    settle().await;
+    run_ready_tasks().await;
     let target = format!("{location}?digest={}", sha256(b"abc"));
     let at = world.clock.now().plus_millis(3 * SECOND);
     let again = begin(world.put(&target).bytes("abc").deadline(at));
@@ -64,14 +64,14 @@ async fn a_repeated_put_waits_no_longer_than_its_deadline() {
     first.await.unwrap().expect(201);
 }
 
-/// A repeated PUT waits for the first, reads nothing of its body meanwhile, and gets the same answer.
+/// A repeated PUT waits for the first, reads nothing of its body meanwhile, and gets the same response.
 #[tokio::test]
 async fn a_repeated_put_waits_for_the_first() {
     for (repeated, status) in [("abc", 201), ("", 201), ("abd", 404), ("ab", 404), ("abcd", 404)] {
         let world = World::new().await;
         let location = world.open_upload("a").await;
         let (first, go) = held(&world, &location, "abc");
-        settle().await;
+        run_ready_tasks().await;
         let body = Script::of(repeated);
         let given = body.given();
         let target = format!("{location}?digest={}", sha256(b"abc"));
@@ -84,7 +84,7 @@ async fn a_repeated_put_waits_for_the_first() {
             "nothing is read before it is known what for"
         );
         go.notify_one();
-        settle().await;
+        run_ready_tasks().await;
         first.await.unwrap().expect(201);
         pass(&world, 2).await;
         let again = again.await.unwrap().expect(status);
@@ -98,9 +98,9 @@ async fn a_repeated_put_waits_for_the_first() {
     }
 }
 
-/// When the first PUT comes to nothing, the repeated one takes its place.
+/// When the first PUT fails, the repeated one takes its place.
 #[tokio::test]
-async fn a_repeated_put_takes_the_place_of_one_that_fails() {
+async fn a_repeated_put_replaces_one_that_fails() {
     let world = World::new().await;
     let location = world.open_upload("a").await;
     let go = Arc::new(Notify::new());
@@ -108,20 +108,20 @@ async fn a_repeated_put_takes_the_place_of_one_that_fails() {
     let body = Script::of("ab").meanwhile(async move { gone.notified().await });
     let target = format!("{location}?digest={}", sha256(b"abc"));
     let first = begin(world.put(target.clone()).stream(body.fail(BodyError::Cut)));
-    settle().await;
+    run_ready_tasks().await;
     let again = begin(world.put(target).bytes("abc"));
     pass(&world, 3).await;
     go.notify_one();
-    settle().await;
+    run_ready_tasks().await;
     first.await.unwrap().expect_error(400, "SIZE_INVALID");
     pass(&world, 2).await;
     again.await.unwrap().expect(201);
     assert_eq!(world.blob("a", &sha256(b"abc")).await.unwrap(), "abc");
 }
 
-/// What this waits for is a chunk: what the upload then holds is not what the request would end.
+/// The PUT waits for a chunk. After it, the upload has bytes that the PUT does not know of.
 #[tokio::test]
-async fn a_put_behind_a_chunk_learns_where_the_upload_stands() {
+async fn a_put_after_a_chunk_gets_the_position_of_the_upload() {
     let world = World::new().await;
     let location = world.open_upload("a").await;
     world.patch(location.clone()).bytes("ab").send().await.expect(202);
@@ -129,11 +129,11 @@ async fn a_put_behind_a_chunk_learns_where_the_upload_stands() {
     let gone = go.clone();
     let body = Script::of("cd").meanwhile(async move { gone.notified().await });
     let chunk = begin(world.patch(location.clone()).stream(body));
-    settle().await;
+    run_ready_tasks().await;
     let put = begin(world.put(format!("{location}?digest={}", sha256(b"ab"))));
     pass(&world, 2).await;
     go.notify_one();
-    settle().await;
+    run_ready_tasks().await;
     chunk.await.unwrap().expect(202);
     pass(&world, 2).await;
     let refused = put.await.unwrap().expect_error(416, "BLOB_UPLOAD_INVALID");
@@ -146,7 +146,7 @@ async fn a_put_behind_a_chunk_learns_where_the_upload_stands() {
         .expect(201);
 }
 
-/// It waits for a bounded time, and then learns when to come again. The first is not disturbed.
+/// The repeated PUT waits for a bounded time, and is then told when to retry. The first one is not disturbed.
 #[tokio::test]
 async fn a_repeated_put_waits_no_longer_than_its_limit() {
     let world = World::new().await;
@@ -157,7 +157,7 @@ async fn a_repeated_put_waits_no_longer_than_its_limit() {
     let gone = go.clone();
     let body = Script::of("b").meanwhile(async move { gone.notified().await });
     let first = begin(world.put(target.clone()).stream(body.data("c")));
-    settle().await;
+    run_ready_tasks().await;
     let again = begin(world.put(target.clone()).bytes("bc"));
     pass(&world, 49).await;
     assert!(!again.is_finished());
@@ -167,18 +167,18 @@ async fn a_repeated_put_waits_no_longer_than_its_limit() {
     assert_eq!(again.location(), location);
     assert_eq!(again.header("retry-after"), "5");
     go.notify_one();
-    settle().await;
+    run_ready_tasks().await;
     first.await.unwrap().expect(201);
     world.put(target).bytes("bc").send().await.expect(201);
 }
 
-/// The request that held the session has died: the next one that waits gets the session when the claim has run out.
+/// The request with the claim has crashed: the next one that waits gets the session when the claim has expired.
 #[tokio::test]
-async fn a_claim_of_a_dead_request_is_waited_out() {
+async fn a_put_waits_until_the_claim_of_a_crashed_request_expires() {
     let world = World::new().await;
     let location = world.open_upload("a").await;
     let (dead, _go) = held(&world, &location, "abc");
-    settle().await;
+    run_ready_tasks().await;
     dead.abort();
     pass(&world, 20).await;
     let again = begin(world.put(format!("{location}?digest={}", sha256(b"abc"))).bytes("abc"));
@@ -188,13 +188,13 @@ async fn a_claim_of_a_dead_request_is_waited_out() {
     again.await.unwrap().expect(201);
 }
 
-/// Who cancels the upload while others wait ends all of them.
+/// A cancellation of the upload ends all requests that wait.
 #[tokio::test]
-async fn a_put_that_waits_learns_of_the_cancellation() {
+async fn a_cancellation_ends_a_waiting_put() {
     let world = World::new().await;
     let location = world.open_upload("a").await;
     let (first, go) = held(&world, &location, "abc");
-    settle().await;
+    run_ready_tasks().await;
     let again = begin(world.put(format!("{location}?digest={}", sha256(b"abc"))).bytes("abc"));
     pass(&world, 2).await;
     world.delete(location).send().await.expect(204);
@@ -205,7 +205,8 @@ async fn a_put_that_waits_learns_of_the_cancellation() {
     assert_eq!(world.blob("a", &sha256(b"abc")).await, None);
 }
 
-/// A seal that takes minutes keeps the claim of its request: nobody else begins the same work, or takes the session away.
+/// A seal that takes minutes keeps the claim of its request: no other request starts the same work, or claims the
+/// session.
 #[tokio::test]
 async fn a_seal_of_minutes_keeps_its_claim() {
     for as_long in [2, 10] {
@@ -219,7 +220,7 @@ async fn a_seal_of_minutes_keeps_its_claim() {
         world.patch(location.clone()).bytes("ab").send().await.expect(202);
         let target = format!("{location}?digest={}", sha256(b"abcd"));
         let first = begin(world.put(target.clone()).bytes("cd"));
-        settle().await;
+        run_ready_tasks().await;
         let _ = world.counts.take();
         let mut refused = 0;
         for _ in 0..as_long {
@@ -234,9 +235,9 @@ async fn a_seal_of_minutes_keeps_its_claim() {
         assert_eq!(refused, as_long);
         assert_eq!(world.counts.of("seal"), 0, "nobody else has begun to seal");
         let again = begin(world.put(target.clone()).bytes("cd"));
-        settle().await;
+        run_ready_tasks().await;
         seal.notify_one();
-        settle().await;
+        run_ready_tasks().await;
         first.await.unwrap().expect(201);
         pass(&world, 2).await;
         again.await.unwrap().expect(201);
@@ -245,7 +246,7 @@ async fn a_seal_of_minutes_keeps_its_claim() {
     }
 }
 
-/// After the answer: 201 while the blob is there and the bytes are the same, else 404, whatever the body.
+/// After the response: 201 while the blob exists and the bytes are the same, else 404, whatever the body.
 #[tokio::test]
 async fn a_repeated_put_after_its_blob_was_deleted() {
     for (chunk, blobs) in [
@@ -278,13 +279,13 @@ async fn a_repeated_put_after_its_blob_was_deleted() {
             None,
             "nothing was acknowledged, and nothing is there"
         );
-        // It is there again by a new push, and then the old one is as good as before.
+        // A new push makes the blob exist again; then the old PUT is 201 as before.
         world.push_blob("a", "abc").await;
         world.put(target).bytes(rest).send().await.expect(201);
     }
 }
 
-/// The digest's algorithm was not declared when the upload was opened: the repeated bytes are held against the object.
+/// The digest's algorithm was not declared when the upload was opened: the repeated bytes are compared with the object.
 #[tokio::test]
 async fn a_repeated_put_of_another_algorithm() {
     let world = World::new().await;

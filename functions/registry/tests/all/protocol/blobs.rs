@@ -8,7 +8,7 @@ use crate::support::{Answer, Setup, World, sha256};
 
 const TEN: &str = "0123456789";
 
-/// How a `Range` is answered over the ten bytes of [`TEN`].
+/// The expected response to a `Range` of the ten bytes of [`TEN`].
 enum Expected {
     Whole,
     /// The bytes and their `Content-Range`.
@@ -35,7 +35,7 @@ const RANGES: &[(&str, Expected)] = &[
     ("Bytes=1-1", One("1", "bytes 1-1/10")),
     ("bytes= 1-1 ", One("1", "bytes 1-1/10")),
     ("bytes=,1-1,", One("1", "bytes 1-1/10")),
-    // What lies beyond the end is left out of a set.
+    // Ranges beyond the end are left out of a set.
     ("bytes=1-1,10-", One("1", "bytes 1-1/10")),
     ("bytes=10-", Refused),
     ("bytes=10-10", Refused),
@@ -46,7 +46,7 @@ const RANGES: &[(&str, Expected)] = &[
     ("bytes=10-,20-30", Refused),
     ("bytes=18446744073709551615-", Refused),
     ("bytes=99999999999999999999999-", Refused),
-    // Not understood: as if it were not there (RFC 9110, 14.2).
+    // Invalid ranges are ignored (RFC 9110, 14.2).
     ("items=0-1", Whole),
     ("bytes 0-1", Whole),
     ("0-1", Whole),
@@ -75,7 +75,7 @@ const RANGES: &[(&str, Expected)] = &[
         "bytes=0-0 , 2-2,4-4",
         Several(&[("0", "bytes 0-0/10"), ("2", "bytes 2-2/10"), ("4", "bytes 4-4/10")]),
     ),
-    // Together more than there is.
+    // Together more than the whole.
     ("bytes=0-,0-", Whole),
     ("bytes=0-5,4-9", Whole),
     ("bytes=0-,0-,0-,0-,0-,0-,0-,0-,0-,0-", Whole),
@@ -118,7 +118,7 @@ async fn ranges() {
                 assert_eq!(answer.header("content-range"), "bytes */10", "{range}");
             }
         }
-        // A range is for GET alone (RFC 9110, 14.2).
+        // Ranges apply to GET only (RFC 9110, 14.2).
         let head = world.head(format!("/v2/a/blobs/{digest}")).header("range", range);
         let head = head.send().await.expect(200);
         assert_eq!(head.header("content-length"), "10");
@@ -185,12 +185,12 @@ async fn the_number_of_ranges_is_bounded() {
     assert_eq!(parts[99], ("bytes 198-198/1000".to_owned(), "x".to_owned()));
     get(ranges(101)).await.expect_error(416, "SIZE_INVALID");
     get(ranges(5000)).await.expect_error(416, "SIZE_INVALID");
-    // A boundary is used once: what was served under it must not be able to contain it.
+    // Each response has another boundary: the content must not be able to contain it.
     let again = get(ranges(100)).await.expect(206);
     assert_ne!(again.header("content-type"), answer.header("content-type"));
 }
 
-/// Over pieces of a large object, against slices of its bytes.
+/// Ranges over several chunks of a large object, compared with slices of its bytes.
 #[tokio::test]
 async fn ranges_of_a_large_blob() {
     let world = World::new().await;
@@ -214,9 +214,9 @@ async fn ranges_of_a_large_blob() {
     }
 }
 
-/// There is nothing to take a range of: `Range` is ignored, as distribution v3 and Go's file server do, because some clients
-/// send it with every request. Conditions hold as for any content. It is never redirected: S3 answers 416 to any range of
-/// it, and nothing needs no other way.
+/// An empty blob has no ranges. `Range` is ignored, as in distribution v3 and Go's file server, because some clients
+/// send it with every request. Conditions apply as to any content. The blob is never redirected: S3 answers 416 to any
+/// range of it.
 #[tokio::test]
 async fn an_empty_blob() {
     let own = format!("\"{}\"", sha256(b""));
@@ -266,8 +266,8 @@ async fn an_empty_blob() {
     }
 }
 
-/// `If-Match` (RFC 9110, 13.1.1), and conditions on dates, which content without a date has to ignore (13.1.3, 13.1.4). An
-/// object store would judge all of them by its own tags and dates, so that none is redirected.
+/// `If-Match` (RFC 9110, 13.1.1), and conditions on dates, which content without a date must ignore (13.1.3, 13.1.4).
+/// An object store would evaluate all of them with its own tags and dates, so no such request is redirected.
 #[tokio::test]
 async fn other_conditions() {
     let own = format!("\"{}\"", sha256(TEN.as_bytes()));
@@ -362,7 +362,7 @@ async fn conditions() {
             }
         }
     }
-    // Both at once: what the client has already it is not sent in part either (13.2.2).
+    // Both at once: content that the client already has is not sent in part either (13.2.2).
     let call = world
         .get(target)
         .header("range", "bytes=0-1")
@@ -435,21 +435,21 @@ async fn redirects() {
         ("GET", vec![], 307),
         ("GET", vec![("range", "bytes=0-1")], 307),
         ("GET", vec![("range", "nonsense")], 307),
-        // Of several ranges an object store makes what it likes: they are answered here, also if they come to one, or to
-        // the whole.
+        // Object stores handle several ranges differently. The registry answers them itself, even if they are one range
+        // or the whole.
         ("GET", vec![("range", "bytes=0-,0-")], 200),
         ("GET", vec![("range", "bytes=0-1,10-")], 206),
         ("GET", vec![("range", "bytes=10-,0-1")], 206),
         ("GET", vec![("range", "bytes=0-1"), ("range", "bytes=0-1")], 200),
         ("GET", vec![("range", "bytes=0-1,3-4"), ("if-range", "\"other\"")], 200),
-        // An object store knows other entity tags: these are decided here.
+        // An object store has other entity tags, so these are evaluated here.
         ("GET", vec![("range", "bytes=0-1"), ("if-range", "\"other\"")], 307),
         ("GET", vec![("range", "bytes=0-1"), ("if-range", etag.as_str())], 206),
-        // Without a range the condition means nothing (RFC 9110, 13.1.5).
+        // Without a range the condition has no effect (RFC 9110, 13.1.5).
         ("GET", vec![("if-range", etag.as_str())], 307),
         ("GET", vec![("if-none-match", "\"other\"")], 307),
         ("GET", vec![("if-none-match", etag.as_str())], 304),
-        // The object store would answer these otherwise, or not at all.
+        // The object store would give other answers to these.
         ("GET", vec![("range", "bytes=10-")], 416),
         ("GET", vec![("range", "bytes=5-4")], 416),
         ("GET", vec![("range", "bytes=0-1,3-4")], 206),
@@ -499,10 +499,10 @@ async fn nothing_else_is_redirected() {
     assert_eq!(read.body, manifest);
 }
 
-/// Clients send their password along with a redirect to the host that they asked, or below it: such a pull goes through
-/// the registry, whatever the policy says.
+/// Clients send their password to the target of a redirect if its host is the host of the request or a subdomain of it.
+/// Such a pull is served by the registry, whatever the policy says.
 #[tokio::test]
-async fn never_redirected_to_the_host_that_was_asked() {
+async fn never_redirected_to_the_host_of_the_request() {
     for (url, host, status) in [
         ("https://objects.example/bucket", "registry.example", 307),
         ("https://objects.example/bucket", "objects.example", 200),
@@ -536,7 +536,7 @@ async fn never_redirected_to_the_host_that_was_asked() {
                 assert_eq!(answer.get("location"), None);
             }
         }
-        // Over HTTP/2 the host stands in the target.
+        // In HTTP/2 the host is in the target.
         let uri: http::Uri = format!("http://{host}{target}").parse().unwrap();
         world.get(target).send_to(uri).await.expect(status);
     }

@@ -1,4 +1,4 @@
-//! Stores that fail: what a client is told, what the log keeps, and that nothing which was acknowledged is lost.
+//! Stores that fail: what the client gets, what is logged, and that nothing acknowledged is lost.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::support::{Answer, Setup, World, sha256, sha512};
 
 macro_rules! operations {
     ($($name:ident,)*) => {
-        /// Something to do with a registry that holds `a` with an image.
+        /// An operation on a registry that has an image in `a`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         enum Operation { $($name,)* }
         use Operation::*;
@@ -51,7 +51,7 @@ operations! {
     DeleteBlob,
 }
 
-/// A world with something of everything in it.
+/// A registry with content of every kind.
 struct Scene {
     world: World,
     image: Image,
@@ -121,7 +121,7 @@ impl Scene {
         }
     }
 
-    /// What was acknowledged before, and no operation here deletes.
+    /// Content that was acknowledged before, and that no operation here deletes.
     async fn check_kept(&self) {
         let large_manifest = self.world.get("/v2/a/manifests/large").send().await.expect(200);
         assert!(large_manifest.body == large("large"));
@@ -138,14 +138,14 @@ fn image_of(config: &str) -> serde_json::Value {
     image(config.as_bytes(), &[])
 }
 
-/// A manifest beyond 32 KiB.
+/// A manifest of more than 32 KiB.
 fn large(text: &str) -> bytes::Bytes {
     let mut manifest = image_of("{}");
     manifest["annotations"] = serde_json::json!({ "text": text });
     padded(&manifest, 50_000)
 }
 
-/// A fault's answer: an id and nothing of its cause, which the log has under that id.
+/// The response to a fault has an id and nothing of its cause. The log has the cause with that id.
 fn check_fault(answer: &Answer, kind: FaultKind, log: &Log) {
     let status = match kind {
         FaultKind::Unavailable => 503,
@@ -156,7 +156,7 @@ fn check_fault(answer: &Answer, kind: FaultKind, log: &Log) {
     for internal in ["planned", "fault in"] {
         assert!(!everything.contains(internal), "{}: {everything}", answer.request);
     }
-    // The body has the same id: the client looks at that in every answer.
+    // The body has the same id; the test client checks that in every response.
     let id = answer.header("x-request-id");
     let text = log.text();
     let line = text.lines().find(|line| line.contains(id));
@@ -165,9 +165,9 @@ fn check_fault(answer: &Answer, kind: FaultKind, log: &Log) {
     assert_eq!(text.matches(id).count(), 1, "logged once");
 }
 
-/// Every call of every operation fails in turn, before its work and after it, in both kinds. The client gets an answer
-/// that says it was not its fault, or a success that is one; what was there stays; the operation succeeds when it is
-/// tried again, or says that it is done.
+/// Every call of every operation fails once, before its work and after it, with both kinds of faults. The client gets a
+/// server error, or a success that is true. Existing content stays. A repetition of the operation succeeds, or says
+/// that it is done.
 #[tokio::test]
 async fn every_call_of_every_operation_fails_once() {
     let mut struck = 0;
@@ -195,7 +195,7 @@ async fn every_call_of_every_operation_fails_once() {
                     }
                     struck += 1;
                     if answer.broken {
-                        // The head was gone: the connection is cut, and the log tells why.
+                        // The head was sent already: the connection is closed, and the log has the reason.
                         assert!(log.text().contains("planned fault"));
                     } else if answer.status != success {
                         check_fault(&answer, kind, &log);
@@ -210,19 +210,19 @@ async fn every_call_of_every_operation_fails_once() {
     assert!(struck > 200, "{struck} faults struck");
 }
 
-/// Tries the operation again without a fault.
+/// Repeats the operation without a fault.
 async fn check_again(scene: &Scene, operation: Operation, succeeded: bool) {
     let (call, success) = scene.call(operation);
     let again = call.send().await;
     match (operation, again.status) {
         (_, status) if status == success => {}
-        // It was done, whether the client was told or not.
+        // It was done, whether the client got that answer or not.
         (DeleteTag | DeleteManifest | DeleteBlob | CancelUpload, 404) => {}
-        // A session whose publication was cut takes no more: the blob is pushed anew.
+        // A session with an interrupted publication accepts no more bodies: the blob is pushed again.
         (FinalPut | FinalPutOfAnotherAlgorithm, 404) if !succeeded => {
             scene.world.push_blob("a", "abcd").await;
         }
-        // The claim of a request that could not give it back lasts for a minute.
+        // The claim of a request that could not release it is valid for a minute.
         (Patch | FinalPut | FinalPutOfAnotherAlgorithm, 416 | 429) if !succeeded => {
             scene.world.clock.pass(60_000);
             let (call, _) = scene.call(operation);
@@ -239,8 +239,9 @@ async fn check_again(scene: &Scene, operation: Operation, succeeded: bool) {
     }
 }
 
-/// Tidying up after the point of no return is not worth a push. That an upload has ended is more than tidying: without it
-/// a repeated PUT would publish what was deleted since, so that the client repeats it first.
+/// A failed cleanup after the publication does not fail the push. The end of the session is more than cleanup: without
+/// it, a repeated PUT would publish again what was deleted since. So if that fails, the client gets an error and
+/// repeats the request.
 #[tokio::test]
 async fn what_is_published_is_acknowledged_when_a_repetition_cannot_undo_a_deletion() {
     for (operation, method, status) in [
@@ -271,9 +272,9 @@ async fn what_is_published_is_acknowledged_when_a_repetition_cannot_undo_a_delet
     }
 }
 
-/// A wrong digest is the client's fault, whatever happens to what it left behind; so is a missing reference.
+/// A wrong digest is a fault of the client, also if the cleanup fails. So is a missing reference.
 #[tokio::test]
-async fn a_refusal_stays_a_refusal_when_tidying_up_fails() {
+async fn a_refusal_stays_a_refusal_when_cleanup_fails() {
     let scene = Scene::new().await;
     let fault = |method| Fault {
         method: Some(method),
@@ -303,9 +304,9 @@ async fn a_refusal_stays_a_refusal_when_tidying_up_fails() {
     assert_eq!(scene.world.faults.struck(), 1);
 }
 
-/// The id of each failure is its own.
+/// Each fault has an id of its own.
 #[tokio::test]
-async fn ids_differ() {
+async fn each_fault_has_its_own_id() {
     let world = World::new().await;
     let mut ids = std::collections::BTreeSet::new();
     for _ in 0..10 {
@@ -321,7 +322,7 @@ async fn ids_differ() {
     assert_eq!(ids.len(), 10);
 }
 
-/// Somebody whose credentials meet a defect of this program.
+/// An authenticator that panics.
 struct Defective;
 
 #[async_trait]
@@ -339,9 +340,9 @@ impl Authenticator for Defective {
     }
 }
 
-/// A panic is answered with an id like any other fault, in a header too, and tells nothing of its cause.
+/// A panic is answered like any other fault, with an id in body and header, and without its cause.
 #[tokio::test]
-async fn a_defect_is_a_fault() {
+async fn a_panic_is_a_server_fault() {
     let world = World::with(Setup {
         authenticator: Arc::new(Defective),
         ..Setup::default()

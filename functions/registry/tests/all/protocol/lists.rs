@@ -20,7 +20,7 @@ async fn world_with(limits: Limits) -> World {
     .await
 }
 
-/// Follows the links from `target` to the end; each page's items.
+/// Follows the links from `target` to the end. Returns the items of each page.
 async fn pages(world: &World, target: &str, items: &str) -> Vec<Vec<Value>> {
     let mut pages = Vec::new();
     let mut next = Some(target.to_owned());
@@ -38,7 +38,7 @@ async fn pages(world: &World, target: &str, items: &str) -> Vec<Vec<Value>> {
     pages
 }
 
-/// What is in all pages, as text.
+/// The items of all pages, as text.
 fn flat(pages: &[Vec<Value>]) -> Vec<String> {
     pages
         .iter()
@@ -136,7 +136,7 @@ async fn page_sizes() {
     }
 }
 
-/// A page is never larger than the registry's own, and the Link says how it goes on.
+/// A page never exceeds the registry's maximum, and the Link leads to the next page.
 #[tokio::test]
 async fn n_above_the_page_size_is_capped() {
     let world = world_with(Limits {
@@ -176,7 +176,7 @@ async fn the_default_page_is_a_thousand() {
 }
 
 #[tokio::test]
-async fn tags_of_what_is_not_there() {
+async fn tags_of_an_unknown_repository() {
     let world = World::new().await;
     world
         .get("/v2/a/tags/list")
@@ -225,7 +225,7 @@ async fn catalog() {
     assert_eq!(page.next().unwrap(), "/v2/_catalog?n=1&last=a%2Fa");
 }
 
-/// Artifacts about a subject that is not there: `count` of them, of alternating types.
+/// Pushes `count` artifacts of alternating types with an absent subject.
 async fn refer(world: &World, count: usize) -> Vec<(String, Value)> {
     world.push_blob("a", "{}").await;
     let mut referrers = Vec::new();
@@ -256,7 +256,7 @@ fn check_index(answer: &Answer) {
 async fn referrers() {
     let world = World::new().await;
     let target = format!("/v2/a/referrers/{}", sha256(b"subject"));
-    // Neither the subject nor the repository need be there.
+    // Neither the subject nor the repository must exist.
     for target in [target.clone(), format!("/v2/unknown/referrers/{}", sha256(b"x"))] {
         let none = world.get(target).send().await.expect(200);
         check_index(&none);
@@ -289,7 +289,7 @@ async fn filtered_referrers() {
     let target = format!("/v2/a/referrers/{}", sha256(b"subject"));
     for (filter, artifact_type) in [
         ("application/x.one%2Bjson", "application/x.one+json"),
-        // A client that does not encode the plus sign.
+        // A client that does not escape the plus sign.
         ("application/x.two+json", "application/x.two+json"),
         ("application/x.two%2Bjson", "application/x.two+json"),
         ("application/x.none", "application/x.none"),
@@ -307,7 +307,7 @@ async fn filtered_referrers() {
         check_index(&answer);
         assert_eq!(answer.json()["manifests"], json!(wanted));
         assert_eq!(answer.header("oci-filters-applied"), "artifactType");
-        // In pages, some of which may hold nothing: the links keep the filter, and lead to the end.
+        // With pages, some of which may be empty: the links keep the filter, and lead to the end.
         let mut found = Vec::new();
         let mut next = Some(format!("{target}?n=2&artifactType={filter}"));
         while let Some(target) = next {
@@ -327,7 +327,7 @@ async fn filtered_referrers() {
     }
 }
 
-/// The type by which an artifact is shown, as the specification says.
+/// The type that is listed for an artifact, as the specification defines it.
 #[tokio::test]
 async fn artifact_types_of_referrers() {
     let world = World::new().await;
@@ -379,7 +379,7 @@ fn annotated(number: usize, length: usize) -> Bytes {
     bytes_of(&manifest)
 }
 
-/// Annotations beyond what a row holds are shown all the same.
+/// Annotations that are too large for a row are listed too.
 #[tokio::test]
 async fn large_annotations() {
     let world = World::new().await;
@@ -406,7 +406,7 @@ async fn large_annotations() {
     }
 }
 
-/// No page is larger than a manifest that a client could push, and none is empty because of it.
+/// No page is larger than a manifest that a client could push, and none is empty because of that limit.
 #[tokio::test]
 async fn pages_of_referrers_are_bounded_in_bytes() {
     let world = World::new().await;
@@ -437,7 +437,7 @@ async fn pages_of_referrers_are_bounded_in_bytes() {
     assert!((4..=6).contains(&pages), "{pages} pages");
 }
 
-/// More referrers than are read at once make one page, if they are small.
+/// More referrers than are read at once are one page, if they are small.
 #[tokio::test]
 async fn very_many_referrers() {
     let world = World::new().await;

@@ -1,4 +1,4 @@
-//! Objects that are lost behind the registry's back: what reads of them are told, and pushes that meet a collection.
+//! Objects that are lost: the responses to reads, and pushes during a collection.
 
 use std::sync::Arc;
 
@@ -22,17 +22,17 @@ const CX: Context = Context {
 };
 
 impl World {
-    /// Where the bytes of a blob or of a large manifest in `a` lie.
+    /// The location of a blob or of a large manifest in `a`.
     async fn location(&self, digest: &Digest) -> Location {
         let object = self.stores.records.place(CX, digest).await;
         object.unwrap().unwrap().location
     }
 }
 
-/// A HEAD is asked in order to push: nothing that its conditions say makes a lost object stored. Those who have the content
-/// may keep it.
+/// A HEAD decides whether a client pushes. No condition makes a HEAD report a lost object as stored. A client that has
+/// the content may keep it.
 #[tokio::test]
-async fn conditions_on_what_is_lost() {
+async fn conditions_on_lost_content() {
     let world = World::new().await;
     world.push_blob("a", "{}").await;
     let blob = world.push_blob("a", "lost").await;
@@ -69,10 +69,10 @@ async fn conditions_on_what_is_lost() {
     }
 }
 
-/// What a record says to lie in a store that this instance does not have is out of reach: a fault of ours with an id, and
-/// not an absence. The record stays as it is, and an instance with that store serves it.
+/// An object in a store that this instance does not have is a server fault with an id, and not absent. The record stays
+/// unchanged, and an instance with that store serves the object.
 #[tokio::test]
-async fn what_lies_in_an_unknown_store_is_a_fault_and_no_loss() {
+async fn an_object_in_an_unknown_store_is_a_fault_and_not_absent() {
     let world = World::new().await;
     let digest = sha256(b"archived");
     let elsewhere = Location::new("archive", "0123abcd.1").unwrap();
@@ -92,10 +92,10 @@ async fn what_lies_in_an_unknown_store_is_a_fault_and_no_loss() {
     assert_eq!(world.location(&digest).await, elsewhere);
 }
 
-/// HEAD by tag says of a large manifest what GET does, once its object is recorded as lost; before, it asks for the tag
-/// alone.
+/// HEAD by tag gets 404 for a large manifest, as GET does, once its object is recorded as lost. Before that, HEAD reads
+/// the tag only.
 #[tokio::test]
-async fn a_large_manifest_that_is_lost_is_not_there_by_its_tag() {
+async fn a_lost_large_manifest_is_absent_by_its_tag() {
     let world = World::new().await;
     world.push_blob("a", "{}").await;
     let manifest = padded(&image(b"{}", &[]), 40_000);
@@ -112,7 +112,7 @@ async fn a_large_manifest_that_is_lost_is_not_there_by_its_tag() {
     head("large".to_owned()).await.expect(200);
 }
 
-/// An object that ends too early is found before an answer of several ranges begins, in whatever order these are.
+/// A truncated object is found before a response with several ranges begins, whatever the order of the ranges.
 #[tokio::test]
 async fn several_ranges_of_a_truncated_object() {
     for ranges in ["0-0,8-8", "8-8,0-0", "0-0,2-2,8-8,4-4", "0-1,-1"] {
@@ -132,7 +132,7 @@ async fn several_ranges_of_a_truncated_object() {
     }
 }
 
-/// Loses the only object when it is about to take the place of another.
+/// Removes the only object when it is about to replace another one.
 struct CollectedBefore(Arc<MemoryBlobs>);
 
 impl Hook for CollectedBefore {
@@ -158,15 +158,15 @@ impl Hook for CollectedBefore {
     }
 }
 
-/// The bytes that are pushed lie elsewhere already, so that the new object is scheduled for deletion; then the old one
-/// is found lost. A collection in between may have deleted the new one: that is not acknowledged.
+/// The pushed blob already has another object, so the new object is scheduled for deletion. Then the old object is
+/// found lost. A collection in between may have deleted the new one: the push is then not acknowledged.
 #[tokio::test]
-async fn an_object_that_is_collected_before_it_takes_the_place_of_a_lost_one() {
+async fn a_push_whose_object_was_collected_is_not_acknowledged() {
     for large in [false, true] {
         let world = World::new().await;
         let manifest = padded(&image(b"{}", &[]), 40_000);
         let (digest, path) = if large {
-            // The other repository does not have it: whoever has it finds it lost before.
+            // The other repository does not have the blob, so the push does not find the loss earlier.
             world.push_blob("a", "{}").await;
             world.push_blob("b", "{}").await;
             world.put_manifest("a", "large", manifest.clone()).await.expect(201);
@@ -192,7 +192,7 @@ async fn an_object_that_is_collected_before_it_takes_the_place_of_a_lost_one() {
         };
         put().await.expect_error(503, "UNAVAILABLE");
         world.head(path.clone()).send().await.expect(404);
-        // What was recorded lets the next push take the place at once.
+        // The defect is recorded now, so the next push replaces the object at once.
         put().await.expect(201);
         world.get(path).send().await.expect(200);
     }

@@ -1,10 +1,11 @@
-//! The protocol as tables: request → status, headers, body. A file for each family of endpoints.
+//! Protocol tests as tables: request → status, headers, body. One file for each family of endpoints.
 
 mod again;
 mod blobs;
 mod faults;
 mod lists;
 mod lost;
+mod memory;
 mod mounts;
 mod paths;
 mod pull;
@@ -12,6 +13,5 @@ mod push;
 mod random;
 mod references;
 mod repeated;
-mod room;
 mod sessions;
 mod uploads;

@@ -8,7 +8,7 @@ use registry::{Limits, Settings};
 use crate::support::{Setup, Users, World, sha256, sha512};
 
 #[tokio::test]
-async fn from_a_named_repository_and_from_any() {
+async fn from_a_given_repository_and_from_any() {
     let world = World::new().await;
     let digest = world.push_blob("a", "one").await;
     let objects = world.blobs.objects();
@@ -17,10 +17,10 @@ async fn from_a_named_repository_and_from_any() {
         ("c/d", format!("?from=a&mount={digest}")),
         ("e", format!("?mount={digest}")),
         ("f", format!("?mount={digest}&from=")),
-        // Again, and from itself.
+        // Again, and from the same repository.
         ("b", format!("?mount={digest}&from=a")),
         ("b", format!("?mount={digest}&from=b")),
-        // The digest is a mount's, whatever else is asked for.
+        // The digest is that of the mount, whatever other parameters there are.
         ("g", format!("?mount={digest}&from=a&digest={}", sha256(b"two"))),
     ] {
         let answer = world
@@ -35,7 +35,7 @@ async fn from_a_named_repository_and_from_any() {
     assert_eq!(world.blobs.objects(), objects, "nothing is copied");
 }
 
-/// 202 with a session that works, in the very form of a POST without a mount.
+/// 202 with a session that works. The response is the same as to a POST without a mount.
 #[tokio::test]
 async fn refusals_are_sessions() {
     let world = World::new().await;
@@ -46,12 +46,12 @@ async fn refusals_are_sessions() {
         format!("?mount={digest}&from=unknown"),
         format!("?mount={}&from=a", sha256(b"unknown")),
         format!("?mount={}", sha256(b"unknown")),
-        // A manifest is no blob.
+        // A manifest is not a blob.
         format!("?mount={}&from=a", image.digest),
         format!("?mount={}", image.digest),
-        // The same bytes by a name that they do not have here.
+        // The same bytes under a digest that is not linked here.
         format!("?mount={}&from=a", sha512(b"one")),
-        // What cannot be a repository.
+        // Not a repository name.
         format!("?mount={digest}&from=A"),
         format!("?mount={digest}&from=../a"),
         format!("?mount={digest}&from={long}"),
@@ -76,7 +76,7 @@ async fn refusals_are_sessions() {
         assert_eq!(world.blob("b", &pushed).await.unwrap(), content);
         assert_eq!(world.blob("b", &digest).await, None, "{query}");
     }
-    // podman ends the session that it did not want.
+    // podman cancels a session that it does not need.
     let opened = world
         .post(format!("/v2/b/blobs/uploads/?mount={digest}&from=unknown"))
         .send()
@@ -85,7 +85,7 @@ async fn refusals_are_sessions() {
     world.delete(opened.location()).send().await.expect(204);
 }
 
-/// The session of a refused sha512 mount hashes what will be pushed to it.
+/// The session of a refused sha512 mount hashes the pushed bytes with sha512.
 #[tokio::test]
 async fn the_session_of_a_refusal_uses_the_algorithm_of_the_digest() {
     let world = World::new().await;
@@ -106,7 +106,7 @@ async fn the_session_of_a_refusal_uses_the_algorithm_of_the_digest() {
 }
 
 #[tokio::test]
-async fn only_from_what_the_caller_may_pull() {
+async fn only_from_repositories_that_the_caller_may_pull() {
     let users = Arc::new(Users::private());
     let world = World::with(Setup::private(&users)).await;
     let digest = sha256(b"secret");
@@ -118,12 +118,12 @@ async fn only_from_what_the_caller_may_pull() {
         let head = world.head(format!("/v2/team/app/blobs/{digest}")).user("alice");
         head.send().await.expect(404);
     }
-    // The same mount by somebody who may pull it.
+    // The same mount by a user that may pull the source.
     let call = world
         .post(format!("/v2/team/app/blobs/uploads/?mount={digest}"))
         .user("alice");
     call.send().await.expect(201);
-    // And nobody mounts to where he may not push.
+    // A user without the permission to push cannot mount.
     users.change("robot", Scope::PULL_ONLY);
     let call = world
         .post(format!("/v2/team/app/blobs/uploads/?mount={digest}&from=private/x"))
@@ -131,7 +131,7 @@ async fn only_from_what_the_caller_may_pull() {
     call.send().await.expect_error(403, "DENIED");
 }
 
-/// A blob that is in very many repositories is looked for in a bounded number of them.
+/// A mount without a source considers a bounded number of repositories.
 #[tokio::test]
 async fn a_mount_from_anywhere_is_bounded() {
     let limits = Limits {

@@ -1,4 +1,4 @@
-//! What a path may be: names made of the protocol's own words, and tricks.
+//! Paths: names that contain words of the protocol, and malicious paths.
 
 use http::{Method, Uri};
 use registry::Endpoint;
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::support::content::{artifact, bytes_of};
 use crate::support::{World, sha256};
 
-/// Every endpoint works for repositories that are named like endpoints.
+/// Every endpoint works for repositories with the names of endpoints.
 #[tokio::test]
 async fn names_made_of_the_words_of_the_protocol() {
     let world = World::new().await;
@@ -120,7 +120,7 @@ async fn names_and_paths_that_are_refused() {
         ("/v2/../v2/a/b/tags/list", 400, "NAME_INVALID"),
         ("/v2/a/./b/tags/list", 400, "NAME_INVALID"),
         ("/v2/a/%2e%2e/a/b/tags/list", 400, "NAME_INVALID"),
-        // An encoded slash is a slash, once, and what it makes of the path is checked like any other path.
+        // An encoded slash is decoded once. The resulting path is checked like any other path.
         ("/v2/a%2f/b/tags/list", 400, "NAME_INVALID"),
         ("/v2/%2Fa/b/tags/list", 400, "NAME_INVALID"),
         ("/v2/a%2F..%2Fa/b/tags/list", 400, "NAME_INVALID"),
@@ -166,7 +166,7 @@ async fn names_and_paths_that_are_refused() {
         (&much_too_long, 400, "NAME_INVALID"),
     ] {
         world.get(target).send().await.expect_error(status, code);
-        // Whatever the method, it stays the client's fault.
+        // It is a fault of the client for every method.
         for method in [
             "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "BREW",
         ] {
@@ -181,7 +181,7 @@ async fn names_and_paths_that_are_refused() {
     assert_eq!(world.blob("a/b", &digest).await.unwrap(), "one", "nothing has changed");
 }
 
-/// Encoding what needs none changes nothing.
+/// Escaped characters that need no escape change nothing.
 #[tokio::test]
 async fn encoded_letters_are_letters() {
     let world = World::new().await;
@@ -197,7 +197,7 @@ async fn encoded_letters_are_letters() {
     }
 }
 
-/// Clients that encode the whole name of a repository (Portainer does) reach every endpoint of it.
+/// Clients that escape the whole name of a repository (as Portainer does) reach every endpoint of it.
 #[tokio::test]
 async fn an_encoded_slash_is_a_slash() {
     let world = World::new().await;
@@ -212,7 +212,7 @@ async fn an_encoded_slash_is_a_slash() {
         assert_eq!(tags.json(), json!({ "name": "a/b/c", "tags": ["latest"] }));
         let referrers = format!("{v2}/referrers/{}", image.digest);
         world.get(referrers).send().await.expect(200);
-        // What follows is told with the name as it is.
+        // Later URLs contain the name without escapes.
         let opened = world.post(format!("{v2}/blobs/uploads/")).send().await.expect(202);
         let location = opened.location();
         assert!(location.starts_with("/v2/a/b/c/blobs/uploads/"), "{location}");
@@ -221,7 +221,7 @@ async fn an_encoded_slash_is_a_slash() {
         let stored = put.send().await.expect(201);
         assert_eq!(stored.location(), format!("/v2/a/b/c/blobs/{}", sha256(b"two")));
     }
-    // The whole path, too: it means what it would without the encoding, and nothing else.
+    // The whole path escaped: it has the same meaning as without escapes.
     let whole = world.get("/v2%2Fa%2Fb%2Fc%2Fmanifests%2Flatest").send().await;
     assert_eq!(whole.expect(200).body, image.manifest);
     let from = format!("/v2/a/blobs/uploads/?mount={}&from=a%2Fb%2Fc", image.layer);
@@ -261,7 +261,7 @@ async fn a_slash_at_the_end_of_a_list() {
     assert_eq!(page.next().as_deref(), Some("/v2/a/b/tags/list?n=1&last=one"));
 }
 
-/// A page for people, that nothing can be made to run in.
+/// A page for people, in which no script can run.
 #[tokio::test]
 async fn home() {
     const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
@@ -298,8 +298,8 @@ async fn home() {
                     "{text}"
                 );
             }
-            for told in ["script", "evil", "secret", "style", "http:", "https:"] {
-                assert!(!text.contains(told), "{told}: {text}");
+            for word in ["script", "evil", "secret", "style", "http:", "https:"] {
+                assert!(!text.contains(word), "{word}: {text}");
             }
         }
     }
@@ -309,7 +309,7 @@ async fn home() {
     }
 }
 
-/// Targets that are no path, and bytes beyond ASCII.
+/// Targets that are not a path, and bytes that are not ASCII.
 #[tokio::test]
 async fn odd_targets() {
     let world = World::new().await;
@@ -328,7 +328,7 @@ async fn odd_targets() {
             assert_eq!(answer.status, status, "{method} {uri}");
         }
     }
-    // What is no target at all never gets to a registry.
+    // Invalid targets never reach a registry.
     for bytes in [
         &b"/v2/a/tags/list?\xff\xfe"[..],
         b"/v2/a\0/tags/list",

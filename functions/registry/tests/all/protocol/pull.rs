@@ -176,10 +176,10 @@ async fn absent() {
         "/v2/b/manifests/t".to_owned(),
         format!("/v2/b/manifests/{}", image.digest),
         format!("/v2/a/manifests/{}", sha256(b"x")),
-        // Blobs are no manifests.
+        // Blobs are not manifests.
         format!("/v2/a/manifests/{}", image.config),
         format!("/v2/a/manifests/{}", image.layer),
-        // No legal tag.
+        // Not a valid tag.
         "/v2/a/manifests/.t".to_owned(),
         format!("/v2/a/manifests/{}", "t".repeat(129)),
     ] {
@@ -191,24 +191,25 @@ async fn absent() {
     }
 }
 
-/// A manifest is no blob, inline or not.
+/// A manifest is not a blob, inline or not.
 #[tokio::test]
-async fn manifests_are_no_blobs() {
+async fn manifests_are_not_blobs() {
     let world = World::new().await;
     world.push_blob("a", "{}").await;
     for length in [1000, 40_000] {
         let manifest = padded(&image(b"{}", &[]), length);
         world.put_manifest("a", "t", manifest.clone()).await.expect(201);
         assert_eq!(world.blob("a", &sha256(&manifest)).await, None);
-        // Unless the same bytes are pushed as one.
+        // It is a blob if the same bytes are pushed as one.
         world.push_blob("a", manifest.clone()).await;
         assert_eq!(world.blob("a", &sha256(&manifest)).await, Some(manifest));
     }
 }
 
-/// `OCI-Namespace` tells which namespace was used ("Registry Proxying"). This registry uses none, so it tells none.
+/// `OCI-Namespace` reports the namespace that was used ("Registry Proxying"). This registry uses none, so it sends no
+/// such header.
 #[tokio::test]
-async fn no_namespace_is_used_and_none_is_told() {
+async fn no_namespace_header_is_sent() {
     let world = World::new().await;
     let image = world.push_image("a", "t", "app").await;
     for query in [

@@ -65,7 +65,7 @@ async fn refused_documents() {
         (Some(OCI), but("subject", json!({ "digest": sha256(b"") }))),
         (Some(OCI), but("annotations", json!({ "a": 1 }))),
         (Some(OCI), but("artifactType", json!("no type"))),
-        // S8: two readings.
+        // S8: a document with two meanings.
         (Some(OCI), but("manifests", json!([]))),
         (Some(OCI), but("Layers", json!([]))),
         (Some(OCI), both.clone()),
@@ -78,7 +78,7 @@ async fn refused_documents() {
         (Some(OCI), negative),
         (Some(OCI), deep(64)),
         (Some(OCI), deep(1_000_000)),
-        // What would run in a browser.
+        // Types that a browser would run.
         (Some("text/html"), good.to_string()),
         (Some("text/html"), "{}".to_owned()),
         (Some("image/svg+xml"), "{}".to_owned()),
@@ -112,7 +112,7 @@ async fn refused_documents() {
     world.get("/v2/a/manifests/t").send().await.expect(404);
 }
 
-/// Depth and number of references, at the bound and one past it.
+/// Depth and number of references, at the limit and one past it.
 #[tokio::test]
 async fn bounds_of_documents() {
     let world = World::new().await;
@@ -149,7 +149,7 @@ async fn the_content_type_may_be_left_out() {
     assert_eq!(put.get("warning"), None);
 }
 
-/// 4 MiB, and one byte more, which is not read to its end, declared or not (S7).
+/// 4 MiB, and one byte more. That body is not read to its end, whether its length is declared or not (S7).
 #[tokio::test]
 async fn size_limit() {
     const LIMIT: usize = 4 << 20;
@@ -210,7 +210,7 @@ async fn bodies_that_do_not_arrive() {
     }
 }
 
-/// The bytes of a manifest lie in the table up to 32 KiB, in an object beyond.
+/// The bytes of a manifest are in the table up to 32 KiB, and in an object beyond.
 #[tokio::test]
 async fn inline_limit() {
     let world = World::new().await;
@@ -233,14 +233,14 @@ async fn inline_limit() {
             .expect(200);
         assert_eq!(world.counts.of("read"), objects as u64, "HEAD needs no object");
     }
-    // Again, retagged, and by digest: no other object.
+    // Again, with another tag, and by digest: no other object.
     let large = padded(&image(b"{}", &[]), 32_769);
     for reference in ["t".to_owned(), "u".to_owned(), sha256(&large).to_string()] {
         world.put_manifest("a", reference, large.clone()).await.expect(201);
     }
     assert_eq!(world.blobs.sealed() - before, 1);
     assert_eq!(world.metadata.counts().deletion_queue, pending_deletions);
-    // In another repository: the same object, and the other copy is named for the collection.
+    // In another repository: the same object, and the other copy is scheduled for deletion.
     world.put_manifest("b", "t", large.clone()).await.expect(201);
     assert_eq!(world.metadata.counts().deletion_queue, pending_deletions + 1);
     assert_eq!(world.get("/v2/b/manifests/t").send().await.expect(200).body, large);
@@ -250,7 +250,7 @@ async fn inline_limit() {
         .await
         .expect(202);
     assert_eq!(world.get("/v2/b/manifests/t").send().await.expect(200).body, large);
-    // Under its other name it is another object.
+    // Under its sha512 digest it is another object.
     world.put_manifest("b", sha512(&large), large.clone()).await.expect(201);
     assert_eq!(
         world
@@ -263,7 +263,7 @@ async fn inline_limit() {
     );
 }
 
-/// The object of a large manifest that is refused is left to the sweep of its session, and is in nobody's way.
+/// The object of a refused large manifest is deleted by the sweep of its session, and does not disturb other pushes.
 #[tokio::test]
 async fn a_large_manifest_that_is_refused() {
     let world = World::new().await;
@@ -322,7 +322,7 @@ async fn tags_in_the_path() {
     slash.expect_error(404, "UNSUPPORTED");
 }
 
-/// `?tag=`: all of them or none, and each is named in the answer.
+/// `?tag=`: all of them or none, and the response lists each.
 #[tokio::test]
 async fn tags_in_the_query() {
     let world = World::new().await;
@@ -346,7 +346,7 @@ async fn tags_in_the_query() {
             _ => 0,
         }
     };
-    // More than can be.
+    // More than the limit.
     put(digest.to_string(), names(21))
         .await
         .expect_error(414, "MANIFEST_INVALID");
@@ -356,7 +356,7 @@ async fn tags_in_the_query() {
     put(digest.to_string(), vec!["same".to_owned(); 21])
         .await
         .expect_error(414, "MANIFEST_INVALID");
-    // One of them is none.
+    // One of them is invalid.
     for wrong in ["", "-x", "a%20b", &"t".repeat(129)] {
         let tags = vec!["good".to_owned(), wrong.to_owned()];
         put(digest.to_string(), tags)
@@ -375,7 +375,7 @@ async fn tags_in_the_query() {
             assert_eq!(head.header("docker-content-digest"), digest.to_string());
         }
     }
-    // Beside a tag in the path, which counts too; twice the same is once.
+    // With a tag in the path, which counts too. The same tag twice counts once.
     let answer = put("path".to_owned(), names(19)).await.expect(201);
     assert_eq!(answer.lines("oci-tag"), names(19));
     world.head("/v2/a/manifests/path").send().await.expect(200);
@@ -387,7 +387,7 @@ async fn tags_in_the_query() {
     assert_eq!(answer.lines("oci-tag"), ["x"]);
 }
 
-/// With a reference that is missing neither manifest nor any tag appears, and tags that are there stay.
+/// If a reference is missing, neither the manifest nor any tag appears, and existing tags stay.
 #[tokio::test]
 async fn tags_appear_together_with_their_manifest_or_not_at_all() {
     let world = World::new().await;
@@ -414,7 +414,7 @@ async fn tags_appear_together_with_their_manifest_or_not_at_all() {
         let head = world.head(format!("/v2/a/manifests/{tag}")).send().await.expect(200);
         assert_eq!(head.header("docker-content-digest"), digest.to_string());
     }
-    // The manifest that lost its tag is still there.
+    // The manifest that lost its tag still exists.
     world
         .head(format!("/v2/a/manifests/{}", before.digest))
         .send()
@@ -427,7 +427,7 @@ async fn subjects() {
     let world = World::new().await;
     world.push_blob("a", "{}").await;
     let subject = bytes_of(&image(b"{}", &[]));
-    // Before its subject, and after.
+    // Before its subject, and after it.
     let early = world
         .put_manifest("a", "early", bytes_of(&artifact("a/early", &subject)))
         .await

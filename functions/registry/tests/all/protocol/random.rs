@@ -1,4 +1,5 @@
-//! Whatever comes in: no panic, no 5xx on stores that work, and every answer in form (which the client checks).
+//! Random requests: no panic, no 5xx from stores that work, and every response is well-formed (the test client checks
+//! that).
 
 use http::Uri;
 use oci::MediaType;
@@ -9,7 +10,7 @@ use proptest::sample::select;
 use crate::support::content::{EMPTY, artifact, bytes_of};
 use crate::support::{Script, World, sha256};
 
-/// Pieces of paths: those of the protocol, legal names, tricks, and anything at all.
+/// Parts of paths: words of the protocol, valid names, malicious parts, and random text.
 fn segment() -> impl Strategy<Value = String> {
     let known = sha256(b"{}").to_string();
     prop_oneof![
@@ -92,7 +93,7 @@ fn headers() -> impl Strategy<Value = Vec<(&'static str, String)>> {
         "x-forwarded-for",
         "transfer-encoding",
     ]);
-    // Rarely: a request with a wrong host is refused before anything else of it is looked at.
+    // Rarely: a request with a wrong host is refused before the rest of it is read.
     let name = prop_oneof![60 => name, 1 => Just("host")];
     let value = prop_oneof![
         select(vec![
@@ -142,10 +143,10 @@ proptest! {
             world.push_blob("a", "{}").await;
             let upload = world.open_upload("a").await;
             for (number, (method, path, query, headers, body)) in calls.into_iter().enumerate() {
-                // Now and then to an upload that is real.
+                // Sometimes the path of a real upload.
                 let path = if number % 3 == 2 { upload.clone() } else { path };
                 let target = if query.is_empty() { path } else { format!("{path}?{query}") };
-                // What is no target never gets to a registry.
+                // Invalid targets never reach a registry.
                 let Ok(uri) = target.parse::<Uri>() else { continue };
                 let mut call = world.call(method.parse().unwrap(), target);
                 for (name, value) in headers {
@@ -155,13 +156,13 @@ proptest! {
                 assert!(answer.status < 500, "{}: {}", answer.request, answer.status);
                 assert!(!answer.broken);
             }
-            // What was there is still there, unless it was deleted by its name.
+            // Content stays, unless a request deleted it.
             let blob = world.head(format!("/v2/a/blobs/{}", sha256(b"{}"))).send().await;
             assert!(matches!(blob.status, 200 | 404));
         });
     }
 
-    /// A blob that is read in any ranges gives the bytes at those places, and nothing else.
+    /// A read of any ranges of a blob returns exactly the bytes of these ranges.
     #[test]
     fn ranges(content in vec(any::<u8>(), 0..60), header in "bytes=([0-9]{0,2}-[0-9]{0,2},?){1,6}") {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -186,7 +187,7 @@ proptest! {
         });
     }
 
-    /// However a blob is cut into chunks, its bytes and its digest are the same.
+    /// A blob has the same bytes and digest, in whatever chunks it was pushed.
     #[test]
     fn chunks(content in vec(any::<u8>(), 0..400), cuts in vec(0..400_usize, 0..8), sha512 in any::<bool>()) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

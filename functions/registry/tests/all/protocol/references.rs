@@ -1,4 +1,4 @@
-//! What keeps what alive: references that a push needs (policies), and deletes that are refused (end-9, end-10).
+//! References: digests that a push requires (policies), and deletions that are refused (end-9, end-10).
 
 use bytes::Bytes;
 use oci::{Digest, MediaType};
@@ -20,7 +20,7 @@ async fn world_of(sparse: Sparse) -> World {
     .await
 }
 
-/// The digests that a refusal names.
+/// The digests in the response to a refused push.
 fn named(answer: &crate::support::Answer) -> Vec<String> {
     let body = answer.json();
     let errors = body["errors"].as_array().unwrap().iter();
@@ -29,7 +29,7 @@ fn named(answer: &crate::support::Answer) -> Vec<String> {
         .collect()
 }
 
-/// The blobs `{}` and `layer` and the manifest over them are there, nothing else is.
+/// Only the blobs `{}` and `layer`, and a manifest that refers to them, are present.
 #[tokio::test]
 async fn policies() {
     let here = bytes_of(&image(b"{}", &[b"layer"]));
@@ -54,7 +54,7 @@ async fn policies() {
         .as_array_mut()
         .unwrap()
         .push(descriptor(MediaType::OCI_LAYER, absent));
-    // What is pushed, and its status by each policy: refuse, indexes, allow.
+    // A push, and its status under each policy: refuse, indexes, allow.
     let table: Vec<(&str, Value, [u16; 3])> = vec![
         ("all present", image(b"{}", &[b"layer"]), [201, 201, 201]),
         (
@@ -118,7 +118,7 @@ async fn policies() {
 }
 
 #[tokio::test]
-async fn every_missing_digest_is_named() {
+async fn every_missing_digest_is_in_the_response() {
     let world = World::new().await;
     world.push_blob("a", "one").await;
     let answer = world
@@ -147,9 +147,9 @@ async fn refused(world: &World, kind: &str, digest: Digest, referrer: Digest) {
     world.head(format!("/v2/a/{kind}/{digest}")).send().await.expect(200);
 }
 
-/// From the top down everything can be deleted, and in no other order.
+/// Everything can be deleted from the top down, and in no other order.
 #[tokio::test]
-async fn what_is_referred_to_stays() {
+async fn a_referenced_target_cannot_be_deleted() {
     let world = World::new().await;
     let image = world.push_image("a", "image", "app").await;
     let list = bytes_of(&index(&[&image.manifest]));
@@ -159,7 +159,7 @@ async fn what_is_referred_to_stays() {
     refused(&world, "blobs", image.config, image.digest).await;
     refused(&world, "blobs", image.layer, image.digest).await;
     refused(&world, "manifests", image.digest, list_digest).await;
-    // A tag keeps nothing from being deleted, and is gone with its manifest.
+    // A tag does not protect a manifest from deletion, and is deleted with it.
     delete(&world, "manifests", list_digest).await.expect(202);
     world.head("/v2/a/manifests/list").send().await.expect(404);
     refused(&world, "blobs", image.layer, image.digest).await;
@@ -174,7 +174,7 @@ async fn what_is_referred_to_stays() {
     assert_eq!(counts.back_links, 0);
 }
 
-/// In one repository; another one has its own.
+/// References apply to one repository; another repository has its own.
 #[tokio::test]
 async fn references_are_of_one_repository() {
     let world = World::new().await;
@@ -190,9 +190,9 @@ async fn references_are_of_one_repository() {
     world.head("/v2/b/manifests/image").send().await.expect(200);
 }
 
-/// A reference that was allowed to be missing is one all the same once the content is there.
+/// A reference to a target that was allowed to be absent protects the target once it is pushed.
 #[tokio::test]
-async fn sparse_references_hold_what_arrives_later() {
+async fn sparse_references_protect_targets_that_are_pushed_later() {
     let world = world_of(Sparse::Allow).await;
     let manifest = bytes_of(&image(b"{}", &[b"late"]));
     world.put_manifest("a", "t", manifest.clone()).await.expect(201);
@@ -252,7 +252,7 @@ async fn tags() {
             .expect(200);
         assert_eq!(get.body, image.manifest);
     }
-    // Its last tag, too: deployments pin digests.
+    // The last tag of a manifest may be deleted too: deployments use digests.
     delete(&world, "manifests", "two").await.expect(202);
     world
         .head(format!("/v2/a/manifests/{}", image.digest))
@@ -283,7 +283,7 @@ async fn a_manifest_with_very_many_tags() {
         .expect_error(404, "MANIFEST_UNKNOWN");
 }
 
-/// A manifest that refers to itself by a wrong size, or to the same digest in two roles, is no trouble.
+/// A manifest with a reference that has a wrong size, or with two references to the same digest in different roles.
 #[tokio::test]
 async fn odd_references() {
     let world = World::new().await;

@@ -1,6 +1,6 @@
-//! The same request again: as it was, with other headers, and with other bytes; and documents that say of others what is
-//! not so. Each row is a decision. Where the specification says nothing it is what distribution v3 does, unless a comment
-//! says what is better here.
+//! Repeated requests: unchanged, with other headers, and with other bytes; and documents with false statements about
+//! others. Each row is a decision. Where the specification defines nothing, the registry does what distribution v3
+//! does, unless a comment says why it differs.
 
 use bytes::Bytes;
 use http::Method;
@@ -13,11 +13,11 @@ use crate::support::client::Call;
 use crate::support::content::{Image, artifact, bytes_of, descriptor, image, index};
 use crate::support::{World, sha256, sha512};
 
-/// A world with something of everything in it.
+/// A registry with content of every kind.
 struct Scene {
     world: World,
     image: Image,
-    /// An upload that holds `ab`.
+    /// An upload with the bytes `ab`.
     upload: String,
 }
 
@@ -39,7 +39,7 @@ impl Scene {
     }
 }
 
-/// A request, and the statuses of the first and the second time.
+/// A request, and its status at the first and the second time.
 struct Row {
     what: &'static str,
     call: fn(&Scene) -> Call,
@@ -60,7 +60,7 @@ fn get(scene: &Scene, target: &str) -> Call {
     scene.world.get(target)
 }
 
-/// The rows of an endpoint; one that has none does not compile.
+/// The rows of an endpoint. An endpoint without rows does not compile.
 #[expect(clippy::too_many_lines, reason = "a table, which is read by rows")]
 fn rows(endpoint: Endpoint) -> Vec<Row> {
     match endpoint {
@@ -93,7 +93,7 @@ fn rows(endpoint: Endpoint) -> Vec<Row> {
         )],
         Endpoint::ListRepositories => vec![row("catalog", |scene| get(scene, "/v2/_catalog"), 200, 200)],
         Endpoint::OpenUpload => vec![
-            // Another session each time.
+            // A new session each time.
             row("session", |scene| scene.world.post("/v2/a/blobs/uploads/"), 202, 202),
             row(
                 "whole blob",
@@ -140,14 +140,14 @@ fn rows(endpoint: Endpoint) -> Vec<Row> {
             ),
         ],
         Endpoint::PatchUpload => vec![
-            // Without a range a chunk says "what comes next", and it is the client's to know that it was taken.
+            // A chunk without a range is the next chunk. The client must know whether it was stored.
             row(
                 "chunk",
                 |scene| scene.world.patch(scene.upload.clone()).bytes("cd"),
                 202,
                 202,
             ),
-            // With one it was taken the first time, and the answer tells how far the upload is.
+            // The first one was stored, and the response contains the position of the upload.
             row(
                 "chunk with a range",
                 |scene| {
@@ -180,7 +180,7 @@ fn rows(endpoint: Endpoint) -> Vec<Row> {
             ),
         ],
         Endpoint::FinishUpload => vec![
-            // distribution v3 answers 404; but the first answer may have been lost.
+            // distribution v3 answers 404; but the response to the first PUT may have been lost.
             row(
                 "end with the last bytes",
                 |scene| {
@@ -209,7 +209,7 @@ fn rows(endpoint: Endpoint) -> Vec<Row> {
                 201,
                 201,
             ),
-            // It cannot become right any more, as in distribution v3.
+            // The upload cannot become right any more, as in distribution v3.
             row(
                 "wrong digest",
                 |scene| scene.world.put(format!("{}?digest={}", scene.upload, sha256(b"x"))),
@@ -281,7 +281,7 @@ fn rows(endpoint: Endpoint) -> Vec<Row> {
     }
 }
 
-/// What is read is the same each time; what is written is acknowledged again or is gone, and nothing is doubled.
+/// A repeated read has the same result. A repeated write is acknowledged again or is a 404, and nothing is doubled.
 #[tokio::test]
 async fn every_request_again() {
     for &endpoint in Endpoint::ALL {
@@ -295,7 +295,7 @@ async fn every_request_again() {
             let scene = Scene::new().await;
             let one = call(&scene).send().await;
             assert_eq!(one.status, first, "{endpoint:?}, {what}");
-            // A request line that lacks something names no endpoint.
+            // An incomplete request line has no endpoint.
             let named = one.record.endpoint;
             assert!(named == Some(endpoint) || (first == 400 && named.is_none()), "{what}");
             let before = scene.world.metadata.counts();
@@ -320,7 +320,7 @@ async fn every_request_again() {
     }
 }
 
-/// Headers that change nothing, or everything.
+/// Headers that change nothing, and headers that change the result.
 #[tokio::test]
 async fn the_same_request_with_other_headers() {
     type Make = fn(&Scene) -> Call;
@@ -338,7 +338,7 @@ async fn the_same_request_with_other_headers() {
     let pull: Make = |scene| get(scene, "/v2/a/manifests/t");
     let blob: Make = |scene| get(scene, &format!("/v2/a/blobs/{}", scene.image.layer));
     for (make, name, value, status) in [
-        // distribution v3 refuses every other type of a chunk; bytes are bytes here, whatever a client calls them.
+        // distribution v3 refuses every other type of a chunk. Here the type of a chunk is ignored.
         (patch, "content-type", "application/octet-stream", 202),
         (patch, "content-type", "text/plain", 202),
         (patch, "content-range", "2-3", 202),
@@ -349,7 +349,7 @@ async fn the_same_request_with_other_headers() {
         (end, "content-range", "2-3", 201),
         (end, "content-range", "0-1", 416),
         (end, "if-none-match", "*", 201),
-        // The type is taken from the document, and the answer warns.
+        // The type is read from the document, and the response has a warning.
         (manifest, "x-nothing", "", 201),
         (manifest, "content-type", MediaType::OCI_MANIFEST, 201),
         (
@@ -361,13 +361,13 @@ async fn the_same_request_with_other_headers() {
         (manifest, "content-type", MediaType::DOCKER_MANIFEST, 400),
         (manifest, "content-type", MediaType::OCI_INDEX, 400),
         (manifest, "content-type", "nonsense", 400),
-        // Conditions on a write are ignored, as in distribution v3: a tag is what was pushed last.
+        // Conditions on a write are ignored, as in distribution v3: the last push of a tag counts.
         (manifest, "if-match", "\"other\"", 201),
         (manifest, "if-none-match", "*", 201),
         (manifest, "range", "bytes=0-1", 201),
         (pull, "accept", MediaType::OCI_MANIFEST, 200),
         (pull, "accept", "*/*", 200),
-        // Clients know 404 from other registries, and go on with what they can.
+        // Clients know 404 from other registries, and then try what they can.
         (pull, "accept", MediaType::DOCKER_MANIFEST, 404),
         // Manifests have no ranges.
         (pull, "range", "bytes=0-1", 200),
@@ -385,14 +385,14 @@ async fn the_same_request_with_other_headers() {
     }
 }
 
-/// Other bytes at the same place: what is acknowledged is what is read back.
+/// Other bytes at the same position: the bytes that are acknowledged are those that are read back.
 #[tokio::test]
 async fn the_same_request_with_other_bytes() {
     let scene = Scene::new().await;
     let Scene {
         world, image: first, ..
     } = &scene;
-    // A tag moves, and the manifest that it named stays.
+    // A tag moves, and the manifest that it referred to stays.
     let second = world.push_image("a", "t", "second").await;
     assert_eq!(
         world.get("/v2/a/manifests/t").send().await.expect(200).body,
@@ -400,7 +400,7 @@ async fn the_same_request_with_other_bytes() {
     );
     let stays = world.get(format!("/v2/a/manifests/{}", first.digest)).send().await;
     assert_eq!(stays.expect(200).body, first.manifest);
-    // A digest does not.
+    // A digest does not move.
     let by_digest = world.put(format!("/v2/a/manifests/{}", first.digest));
     let by_digest = by_digest.header("content-type", MediaType::OCI_MANIFEST);
     let refused = by_digest.bytes(second.manifest.clone()).send().await;
@@ -410,7 +410,7 @@ async fn the_same_request_with_other_bytes() {
     world.put_manifest("a", "t", spaced.clone()).await.expect(201);
     assert_eq!(world.get("/v2/a/manifests/t").send().await.expect(200).body, spaced);
     assert_ne!(sha256(&spaced), first.digest);
-    // A chunk again with other bytes for the same place is refused, and the first ones count.
+    // A chunk with other bytes for a stored position is refused, and the first bytes stay.
     let upload = world.open_upload("a").await;
     for (bytes, status) in [("ab", 202), ("xy", 416)] {
         let call = world.patch(upload.clone()).header("content-range", "0-1");
@@ -418,7 +418,7 @@ async fn the_same_request_with_other_bytes() {
     }
     let put = |digest: Digest| world.put(format!("{upload}?digest={digest}"));
     put(sha256(b"ab")).send().await.expect(201);
-    // So is the end of an upload: see `again` for what else may be sent with it.
+    // So is the end of an upload. See `again` for other repetitions of it.
     put(sha256(b"ab"))
         .bytes("b")
         .send()
@@ -427,11 +427,11 @@ async fn the_same_request_with_other_bytes() {
     assert_eq!(world.blob("a", &sha256(b"ab")).await.unwrap(), "ab");
 }
 
-/// Descriptors that say of a blob or a manifest what is not so. As distribution v3 does, a manifest is taken if what it
-/// names is there: it is read back as it was sent, and a client that trusts it finds the lie itself. What the registry
-/// says of its own is the truth.
+/// Descriptors with false statements about a blob or a manifest. As in distribution v3, a manifest is accepted if its
+/// targets are present. It is read back as it was sent, and a client that relies on it finds the error itself. What the
+/// registry itself reports is true.
 #[tokio::test]
-async fn descriptors_that_are_not_so() {
+async fn descriptors_with_false_statements() {
     type Change = fn(&mut Value);
     let changes: [(&str, Change, u16); 9] = [
         (
@@ -514,9 +514,9 @@ async fn descriptors_that_are_not_so() {
     }
 }
 
-/// An index that says of its manifests what is not so, and artifacts whose subject is something else.
+/// An index with false statements about its manifests, and artifacts whose subject is something else.
 #[tokio::test]
-async fn indexes_that_are_not_so() {
+async fn indexes_with_false_statements() {
     let scene = Scene::new().await;
     let Scene { world, image: of, .. } = &scene;
     for (what, change) in [
@@ -551,8 +551,8 @@ async fn indexes_that_are_not_so() {
         let answer = world.put_manifest("a", sha256(&bytes), bytes).await.expect(201);
         assert_eq!(answer.header("oci-subject"), sha256(subject).to_string());
     }
-    // Without a type of its own a document is what the push says that it is, for ever: the same bytes cannot be pushed as
-    // something else, because they would be read back as what they were first.
+    // The type of a document without a type of its own is that of its push, for ever. The same bytes cannot be pushed
+    // with another type, because they would be read back with the first one.
     let mut untyped = image(b"{\"config\":\"app\"}", &[]);
     untyped.as_object_mut().unwrap().remove("mediaType");
     let push = |tag: &str, media_type: Option<&str>| {

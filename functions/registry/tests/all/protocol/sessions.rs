@@ -1,4 +1,4 @@
-//! Upload sessions: status, races, replays, and what is left after every way in which a body can fail.
+//! Upload sessions: status, races, repetitions, and the state after every way in which a body can fail.
 
 use std::sync::Arc;
 
@@ -55,7 +55,7 @@ async fn cancel() {
     }
 }
 
-/// Ends an upload to `a` that holds `bytes`: they are published, and read back as they are.
+/// Finishes an upload to `a` that has `bytes`: they are published, and read back unchanged.
 async fn finish(world: &World, location: &str, bytes: &'static str) {
     let digest = sha256(bytes.as_bytes());
     world
@@ -66,7 +66,7 @@ async fn finish(world: &World, location: &str, bytes: &'static str) {
     assert_eq!(world.blob("a", &digest).await.unwrap(), bytes);
 }
 
-/// An answer to the final PUT may be lost, so that its replay is a 201 again; everything else finds nothing.
+/// The response to the final PUT may be lost, so a repetition of it is 201 again. All other requests are 404.
 #[tokio::test]
 async fn replays_of_a_finished_upload() {
     let world = World::new().await;
@@ -80,7 +80,7 @@ async fn replays_of_a_finished_upload() {
         assert_eq!(again.header("docker-content-digest"), digest.to_string());
         assert_eq!(again.location(), format!("/v2/a/blobs/{digest}"));
     }
-    // Bytes that came in no request of this upload are not acknowledged.
+    // Bytes that no request of this upload has sent are not acknowledged.
     for body in ["a", "abc", "xyz"] {
         let other = world.put(put.clone()).bytes(body).send().await;
         other.expect_error(404, "BLOB_UPLOAD_UNKNOWN");
@@ -97,7 +97,7 @@ async fn replays_of_a_finished_upload() {
         let again = world.call(method.parse().unwrap(), location.clone()).bytes("abc");
         again.send().await.expect_error(404, "BLOB_UPLOAD_UNKNOWN");
     }
-    // Until the token's end, and not longer.
+    // Until the token expires, and not longer.
     world.clock.pass(DAY - 1);
     world.put(put.clone()).send().await.expect(201);
     world.clock.pass(1);
@@ -120,8 +120,8 @@ async fn expiry() {
     put.send().await.expect_error(404, "BLOB_UPLOAD_UNKNOWN");
 }
 
-/// While one body streams, every other chunk is refused at once, and told where the session stands and when to come
-/// again; the first goes on.
+/// While one body streams, every other chunk is refused at once. The response has the position of the session and when
+/// to retry. The first body continues.
 #[tokio::test]
 async fn a_busy_session() {
     let world = World::new().await;
@@ -131,7 +131,7 @@ async fn a_busy_session() {
     let body = Script::of("cd").meanwhile(async move {
         let patch = inner.patch(target.clone()).bytes("xy").send().await;
         let empty = inner.patch(target.clone()).bytes("").send().await;
-        // In place, behind what is being stored, and before it.
+        // At the current offset, after the bytes that are being stored, and before them.
         let ranged = async |range: &'static str| {
             let call = inner.patch(target.clone()).header("content-range", range);
             call.bytes("xy").send().await
@@ -148,7 +148,7 @@ async fn a_busy_session() {
             assert_eq!(answer.location(), target);
             assert_eq!(answer.header("retry-after"), "5");
         }
-        // A claim whose request has died ends by itself: who comes shortly before is told so.
+        // The claim of a crashed request expires. A request shortly before that is told so.
         inner.clock.pass(MINUTE - 1500);
         let late = inner.patch(target.clone()).bytes("xy").send().await.expect(416);
         assert_eq!(late.header("retry-after"), "2");
@@ -172,8 +172,8 @@ async fn a_busy_session() {
         .expect(201);
 }
 
-/// Two chunks for the same place at once, on two threads, many times: one is taken, the other refused, and what is
-/// stored is what hashes.
+/// Two concurrent chunks for the same position, on two threads, many times. One is stored, the other is refused, and
+/// the stored bytes are those that were hashed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn racing_patches() {
     let world = World::new().await;
@@ -207,8 +207,8 @@ async fn racing_patches() {
     }
 }
 
-/// A body stalls for longer than its claim lasts, and another request takes the session over: the first one stores
-/// nothing, and the other's bytes stand.
+/// A body stalls for longer than its claim is valid, and another request claims the session. The first stores nothing,
+/// and the bytes of the other stay.
 #[tokio::test]
 async fn a_lost_claim() {
     let world = World::new().await;
@@ -219,14 +219,14 @@ async fn a_lost_claim() {
         inner.clock.pass(MINUTE);
         inner.patch(target).bytes("cd").send().await.expect(202);
     });
-    // Found by the renewal that the next chunk brings.
+    // Found by the renewal at the next chunk.
     let answer = world.patch(location.clone()).stream(body.data("zz")).send().await;
     let answer = answer.expect_error(416, "BLOB_UPLOAD_INVALID");
     assert_eq!(answer.header("range"), "0-3", "where the other has left it");
     let status = world.get(location.clone()).send().await.expect(204);
     assert_eq!(status.header("range"), "0-3");
 
-    // Found by the save, where no chunk follows.
+    // Found by the save, if no chunk follows.
     let (inner, target) = (world.clone(), location.clone());
     let body = Script::of("xy").meanwhile(async move {
         inner.clock.pass(MINUTE);
@@ -239,8 +239,8 @@ async fn a_lost_claim() {
     finish(&world, &location, "abcdef").await;
 }
 
-/// The same for a final PUT whose digest turns out to be wrong: the session is another's by then, and goes on with the
-/// bytes that it had.
+/// The same for a final PUT whose digest turns out to be wrong. Another request has claimed the session by then, and
+/// continues with the bytes that the session had.
 #[tokio::test]
 async fn a_lost_claim_and_a_wrong_digest() {
     let world = World::new().await;
@@ -258,7 +258,7 @@ async fn a_lost_claim_and_a_wrong_digest() {
     finish(&world, &location, "abcd").await;
 }
 
-/// A slow body that goes on arriving keeps its claim, however long it takes.
+/// A slow body that keeps arriving keeps its claim, however long it takes.
 #[tokio::test]
 async fn a_slow_body_keeps_its_claim() {
     let world = World::new().await;
@@ -276,9 +276,9 @@ async fn a_slow_body_keeps_its_claim() {
     assert_eq!(answer.header("range"), "0-19");
 }
 
-/// A claim that ran out while nobody else came is as good as before.
+/// An expired claim is still valid if no other request has claimed the session.
 #[tokio::test]
-async fn a_claim_that_nobody_wanted() {
+async fn an_expired_claim_is_valid_until_another_is_granted() {
     let world = World::new().await;
     let location = world.open_upload("a").await;
     let inner = world.clone();
@@ -286,12 +286,12 @@ async fn a_claim_that_nobody_wanted() {
     world.patch(location).stream(body.data("cd")).send().await.expect(202);
 }
 
-/// A DELETE in the middle of a body ends the session: the body finds its claim lost.
+/// A DELETE while a body streams ends the session: the body finds its claim lost.
 #[tokio::test]
-async fn cancelled_in_mid_body() {
+async fn a_cancellation_while_a_body_streams() {
     let world = World::new().await;
     let digest = sha256(b"abcd");
-    // Found by the renewal that the next chunk brings, and where none follows.
+    // Found by the renewal at the next chunk, or by the save if none follows.
     for (put, rest) in [(false, "cd"), (true, "cd"), (false, ""), (true, "")] {
         let location = world.open_upload("a").await;
         let (inner, target) = (world.clone(), location.clone());
@@ -311,7 +311,7 @@ async fn cancelled_in_mid_body() {
     assert_eq!(world.blob("a", &digest).await, None);
 }
 
-/// A body that fails leaves the session as it was, claim included, and the next one goes on from there.
+/// A failed body leaves the session unchanged, without a claim, and the next body continues from there.
 #[tokio::test]
 async fn a_failed_body_changes_nothing() {
     let world = World::new().await;
@@ -343,7 +343,7 @@ async fn a_failed_body_changes_nothing() {
     finish(&world, &location, "abcd").await;
 }
 
-/// A request that is dropped in mid-body is a crash: its claim ends by itself within a minute, and nothing is lost.
+/// Dropping a request while its body streams is a crash: its claim expires within a minute, and nothing is lost.
 #[tokio::test]
 async fn a_dropped_body() {
     let world = World::new().await;
@@ -390,7 +390,7 @@ async fn three_instances() {
     }
 }
 
-/// A token of another region is not one of ours.
+/// A token of another region is refused.
 #[tokio::test]
 async fn tokens_are_of_one_region() {
     let here = World::new().await;
@@ -409,7 +409,8 @@ async fn tokens_are_of_one_region() {
     here.patch(location).bytes("ab").send().await.expect(202);
 }
 
-/// A session whose hash was saved by another version of the program cannot go on, and says so to everyone.
+/// A session whose hash state is of another version of the program cannot continue, and every request of it gets that
+/// answer.
 #[tokio::test]
 async fn a_hash_of_an_unknown_version() {
     let world = World::new().await;
@@ -436,7 +437,7 @@ async fn a_hash_of_an_unknown_version() {
     assert!(world.sessions.save(cx, &claim, progress, None).await.unwrap());
 
     for _ in 0..2 {
-        // Twice: the first refusal leaves no claim behind.
+        // Twice: the first refusal leaves no claim.
         let patch = world.patch(location.clone()).bytes("cd").send().await;
         let put = world.put(format!("{location}?digest={}", sha256(b"ab"))).send().await;
         let get = world.get(location.clone()).send().await;
@@ -447,7 +448,7 @@ async fn a_hash_of_an_unknown_version() {
     world.delete(location).send().await.expect(204);
 }
 
-/// What the session's row says before the first byte is stored.
+/// The content of the session's row before the first byte is stored.
 #[tokio::test]
 async fn the_row_is_written_before_the_first_byte() {
     let world = World::new().await;

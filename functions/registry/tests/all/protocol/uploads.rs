@@ -1,4 +1,4 @@
-//! Every way to push a blob (end-4 to end-6), and what is refused on the way.
+//! All ways to push a blob (end-4 to end-6), and what is refused.
 
 use bytes::Bytes;
 use contract::source::noise;
@@ -9,7 +9,7 @@ use registry::{Limits, Settings};
 use crate::support::client::Call;
 use crate::support::{Answer, Script, Setup, World, sha256, sha512};
 
-/// How a client pushes.
+/// A way to push a blob.
 #[derive(Clone, Copy, Debug)]
 enum Way {
     /// POST, then PUT with the whole body.
@@ -53,7 +53,7 @@ const WAYS: [Way; 12] = {
     ]
 };
 
-/// The answer that ends the push: to its last request, or to the first that was refused.
+/// The response that ends the push: to its last request, or to the first that was refused.
 async fn push(world: &World, way: Way, query: &str, digest: &Digest, content: &Bytes) -> Answer {
     let body = |call: Call, bytes: Bytes, streamed| {
         if streamed {
@@ -142,13 +142,13 @@ async fn every_way_with_sha512_declared() {
     every_way("?digest-algorithm=sha512", sha512).await;
 }
 
-/// The algorithm becomes known with the final PUT: the bytes are hashed once more.
+/// The algorithm becomes known with the final PUT: the bytes are hashed again.
 #[tokio::test]
 async fn every_way_with_sha512_undeclared() {
     every_way("", sha512).await;
 }
 
-/// Declared as one, finished as the other.
+/// Declared with one algorithm, finished with the other.
 #[tokio::test]
 async fn every_way_with_another_algorithm_than_declared() {
     every_way("?digest-algorithm=sha512", sha256).await;
@@ -173,7 +173,7 @@ async fn what_a_post_answers() {
     let world = World::new().await;
     for target in [
         "/v2/a/blobs/uploads/",
-        // Some clients leave the slash out.
+        // Some clients omit the slash.
         "/v2/a/blobs/uploads",
         "/v2/a/blobs/uploads/?digest-algorithm=sha256",
         "/v2/a/blobs/uploads/?digest-algorithm=sha512",
@@ -197,8 +197,8 @@ async fn what_a_post_answers() {
     assert_eq!(world.counts.writes(), 0);
 }
 
-/// Some clients name the digest of the blob when they only open a session: a POST without bytes that cannot be the blob
-/// opens one, which hashes by that digest's algorithm.
+/// Some clients send the digest of the blob when they only open a session. A POST without bytes that cannot be the blob
+/// opens a session, which hashes with that digest's algorithm.
 #[tokio::test]
 async fn a_post_with_a_digest_and_no_bytes_opens_a_session() {
     type Empty = fn(Call) -> Call;
@@ -224,7 +224,7 @@ async fn a_post_with_a_digest_and_no_bytes_opens_a_session() {
             put.send().await.expect(201);
             assert_eq!(world.counts.of("read"), 0, "it was hashed on the way");
             assert_eq!(world.blob("a", &digest).await.unwrap(), "abc");
-            // The empty blob is all there.
+            // The empty blob is complete.
             let nothing = hash(b"");
             let post = world.post(format!("/v2/a/blobs/uploads/?digest={nothing}"));
             let stored = send(post).send().await.expect(201);
@@ -232,7 +232,7 @@ async fn a_post_with_a_digest_and_no_bytes_opens_a_session() {
             assert_eq!(world.blob("a", &nothing).await.unwrap(), "");
         }
     }
-    // With bytes it is the blob, or nothing.
+    // With bytes it is the blob, or is refused.
     let world = World::new().await;
     for body in [Script::of("abd"), Script::new().data("a").data("b")] {
         let post = world.post(format!("/v2/a/blobs/uploads/?digest={}", sha256(b"abc")));
@@ -337,8 +337,8 @@ async fn an_empty_patch_changes_nothing() {
     assert_eq!(world.blob("a", &digest).await.unwrap(), "ab");
 }
 
-/// `Content-Range` against what is there (2 bytes are) and what comes: everything that does not fit is 416, tells where
-/// the upload stands, and keeps nothing.
+/// `Content-Range`, compared with the stored bytes (2) and the arriving ones. Every range that does not fit is 416. The
+/// response contains the position of the upload, and nothing is stored.
 #[tokio::test]
 async fn content_range_must_fit() {
     let world = World::new().await;
@@ -387,7 +387,7 @@ async fn content_range_must_fit() {
             assert!(answer.get("docker-upload-uuid").is_some());
         }
     }
-    // Both forms of a range that fits, and an end of the whole that is not known yet.
+    // Both forms of a range that fits, and a range without a known total size.
     for (range, chunk) in [("2-3", "cd"), ("bytes 4-5/*", "ef"), ("bytes 6-7/100", "gh")] {
         let call = world.patch(location).header("content-range", range).bytes(chunk);
         location = call.send().await.expect(202).location();
@@ -401,7 +401,7 @@ async fn content_range_must_fit() {
     assert_eq!(world.blob("a", &digest).await.unwrap(), "abcdefgh");
 }
 
-/// The body is shorter or longer than it was declared.
+/// The body is shorter or longer than declared.
 #[tokio::test]
 async fn content_length_must_fit() {
     let world = World::new().await;
@@ -431,7 +431,7 @@ async fn the_first_chunk_begins_at_zero() {
     call.send().await.expect(202);
 }
 
-/// At the bound and one past it, by every way, declared and not.
+/// At the limit and one past it, by every way, declared and not.
 #[tokio::test]
 async fn size_limit() {
     let limits = Limits {
@@ -474,8 +474,8 @@ async fn limited_to(upload_bodies: u32) -> World {
     .await
 }
 
-/// As many bodies as an upload may have, those that came to nothing too, and one more: that is not read, not counted and
-/// told what to do; the upload can be finished without it, or cancelled.
+/// The maximum number of bodies of an upload, including failed ones, and one more. That one is not read and not
+/// counted, and its response says what to do. The upload can still be finished without it, or cancelled.
 #[tokio::test]
 async fn bodies_of_an_upload_are_counted() {
     let world = limited_to(3).await;
@@ -522,7 +522,7 @@ async fn bodies_of_an_upload_are_counted() {
     }
 }
 
-/// A chunk that says that it is empty is none: it is not counted, and answered with where the upload stands.
+/// A chunk that is declared empty is not counted. The response contains the position of the upload.
 #[tokio::test]
 async fn empty_chunks_are_not_counted() {
     let world = limited_to(2).await;
@@ -569,7 +569,7 @@ async fn size_limit_is_seen_in_the_declaration() {
         .header("content-length", (500_u64 << 30 | 1).to_string());
     call.stream(body).send().await.expect_error(413, "SIZE_INVALID");
     assert_eq!(given.load(std::sync::atomic::Ordering::SeqCst), 0);
-    // The session goes on.
+    // The session continues.
     world.patch(location).bytes("abc").send().await.expect(202);
 }
 
@@ -578,7 +578,7 @@ async fn a_wrong_digest_ends_the_session() {
     let world = World::new().await;
     for (query, wrong) in [
         ("", sha256(b"other")),
-        // Found when the object is hashed once more.
+        // Found when the object is hashed again.
         ("", sha512(b"other")),
         ("?digest-algorithm=sha512", sha512(b"other")),
     ] {
@@ -615,7 +615,7 @@ async fn a_wrong_digest_ends_the_session() {
     assert_eq!(world.blobs.objects(), 0);
 }
 
-/// The same bytes again are one object, whoever pushes them where.
+/// The same bytes again become one object, whichever user pushes them to whichever repository.
 #[tokio::test]
 async fn the_same_blob_again() {
     let world = World::new().await;

@@ -1,4 +1,4 @@
-//! Who may do what, and who learns what.
+//! Permissions: what a client may do, and what it learns.
 
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ use super::examples::{Fixture, is_by_token};
 use crate::support::content::{bytes_of, descriptor, image, index, padded};
 use crate::support::{Answer, Setup, Users, World, sha256};
 
-/// Who may push to one repository and knows a digest of another gains nothing by it: not by HEAD and GET, not by a
-/// mount, not by a manifest that refers to it.
+/// A client that may push to one repository and knows a digest of another gains nothing by it: not by HEAD and GET, not
+/// by a mount, not by a manifest that refers to it.
 #[tokio::test]
 async fn s01_blob_of_another_repository() {
     for sparse in [Sparse::Refuse, Sparse::Allow] {
@@ -75,15 +75,15 @@ async fn s01_blob_of_another_repository() {
     }
 }
 
-/// The statuses with which an identity is turned away.
+/// The statuses of a refusal for lack of permissions.
 fn is_refusal(answer: &Answer) -> bool {
     matches!(answer.status, 401 | 403)
 }
 
-/// Every endpoint by every ceiling: what is not granted is refused before any store is asked.
+/// Every endpoint with every scope: what is not granted is refused before any store is called.
 #[tokio::test]
-async fn s03_every_endpoint_by_every_ceiling() {
-    /// What the ceilings grant, written out.
+async fn s03_every_endpoint_with_every_scope() {
+    /// What the scopes grant, as a list.
     fn granted(user: &str, endpoint: Endpoint, repository: &str) -> bool {
         match endpoint {
             Endpoint::Home | Endpoint::Base | Endpoint::ListRepositories => true,
@@ -92,7 +92,7 @@ async fn s03_every_endpoint_by_every_ceiling() {
                 user == "alice" || (user == "robot" && repository == "team/app")
             }
             Endpoint::DeleteManifest | Endpoint::DeleteBlob => user == "alice",
-            // Uploads of alice.
+            // Uploads that alice has opened.
             Endpoint::PatchUpload | Endpoint::FinishUpload | Endpoint::GetUpload | Endpoint::CancelUpload => {
                 user == "alice"
             }
@@ -110,7 +110,7 @@ async fn s03_every_endpoint_by_every_ceiling() {
                     let answer = example.call(&fixture.guarded).user(user).send().await;
                     let what = format!("{user}: {} {}", example.what, answer.status);
                     if granted(user, endpoint, repository) {
-                        // A mount from what robot may not pull is a session.
+                        // A mount from a repository that robot may not pull opens a session.
                         let mount = user == "robot" && example.target.contains("mount=");
                         assert!(
                             answer.status == example.success || (mount && answer.status == 202),
@@ -127,8 +127,8 @@ async fn s03_every_endpoint_by_every_ceiling() {
     }
 }
 
-/// Nobody × every endpoint × a private repository. The examples are requests that succeed for somebody; an endpoint
-/// that has none does not compile.
+/// A client without permissions, at every endpoint, in a private repository. The examples are requests that succeed for
+/// another user. An endpoint without examples does not compile.
 #[tokio::test]
 async fn s14_nobody_is_let_into_a_private_registry() {
     for &endpoint in Endpoint::ALL {
@@ -149,7 +149,7 @@ async fn s14_nobody_is_let_into_a_private_registry() {
             ] {
                 let mut call = example.call(&fixture.guarded);
                 if is_by_token(endpoint) {
-                    // Without its token, which is the authority there.
+                    // Without its token, which is the authority on this path.
                     let target = example.target.replace(fixture.upload_in("private/x"), &forged);
                     assert_ne!(target, example.target);
                     call = fixture
@@ -162,7 +162,7 @@ async fn s14_nobody_is_let_into_a_private_registry() {
                 }
                 let answer = call.send().await;
                 let expected = match endpoint {
-                    // The page for people says nothing of what is stored.
+                    // The page for people reveals nothing about the content.
                     Endpoint::Home => 200,
                     _ if is_by_token(endpoint) => 404,
                     _ => 401,
@@ -183,7 +183,7 @@ async fn s14_nobody_is_let_into_a_private_registry() {
     }
 }
 
-/// Where nobody may pull and no more, every change asks who it is.
+/// Where anonymous clients may only pull, every change asks for credentials.
 #[tokio::test]
 async fn s14_nobody_changes_a_registry_that_is_open_to_pull() {
     for &endpoint in Endpoint::ALL {
@@ -199,7 +199,7 @@ async fn s14_nobody_changes_a_registry_that_is_open_to_pull() {
                 | Endpoint::ListTags
                 | Endpoint::ListReferrers
                 | Endpoint::ListRepositories
-                // Whoever holds the token of an upload goes on with it.
+                // A client with the token of an upload may continue the upload.
                 | Endpoint::PatchUpload
                 | Endpoint::FinishUpload
                 | Endpoint::GetUpload
@@ -215,7 +215,7 @@ async fn s14_nobody_changes_a_registry_that_is_open_to_pull() {
     }
 }
 
-/// Credentials that cannot be checked now are not good, and not bad either.
+/// Credentials that cannot be checked now are neither accepted nor refused.
 #[tokio::test]
 async fn s14_nobody_is_let_in_while_credentials_cannot_be_checked() {
     for &endpoint in Endpoint::ALL {
@@ -238,7 +238,7 @@ async fn s14_nobody_is_let_in_while_credentials_cannot_be_checked() {
     }
 }
 
-/// There is no key, token or password that two registries share from the start.
+/// Two new registries share no key, token or password.
 #[tokio::test]
 async fn s15_no_default_secret() {
     let secret_of = async |world: &World| {
@@ -279,7 +279,7 @@ async fn s15_no_default_secret() {
     two.get(location).send().await.expect_error(404, "BLOB_UPLOAD_UNKNOWN");
 }
 
-/// What differs between two answers, beside the names in them.
+/// Whether two responses are equal, except for the given names in them.
 fn same_but_for_names(one: &Answer, other: &Answer, names: [&str; 2]) -> bool {
     let text = |answer: &Answer, name: &str| {
         let mut headers: Vec<_> = answer
@@ -295,7 +295,7 @@ fn same_but_for_names(one: &Answer, other: &Answer, names: [&str; 2]) -> bool {
     text(one, names[0]) == text(other, names[1])
 }
 
-/// An unknown and a forbidden repository cannot be told apart, and a list says nothing of what it leaves out.
+/// An unknown and a forbidden repository cannot be distinguished, and a list reveals nothing of what it omits.
 #[tokio::test]
 async fn s23_forbidden_and_unknown_are_the_same() {
     let fixture = Fixture::new().await;
@@ -323,7 +323,7 @@ async fn s23_forbidden_and_unknown_are_the_same() {
             }
         }
     }
-    // The catalog of somebody who may list nothing: no names, and no link that has one.
+    // The catalog for a user that may list nothing: no names, and no link with a name.
     for n in ["", "?n=1", "?n=1000", "?n=1&last=a"] {
         let answer = world
             .get(format!("/v2/_catalog{n}"))
@@ -339,7 +339,7 @@ async fn s23_forbidden_and_unknown_are_the_same() {
     assert_eq!(answer.json(), json!({ "repositories": ["private/x", "team/app"] }));
 }
 
-/// What a proxy or a client says of where a request came from changes no byte of any answer.
+/// The headers of proxies and clients about the origin of a request change no byte of any response.
 #[tokio::test]
 async fn s29_forwarded_headers_change_nothing() {
     const SPOOFED: [(&str, &str); 12] = [
@@ -381,7 +381,7 @@ async fn s29_forwarded_headers_change_nothing() {
     }
 }
 
-/// What was taken away has no effect any more, also for an upload that was opened before.
+/// A revoked permission has no effect any more, also for an upload that was opened before.
 #[tokio::test]
 async fn s09_revoked_while_uploading() {
     for (scope, status) in [(None, 401), (Some(Scope::PULL_ONLY), 403)] {

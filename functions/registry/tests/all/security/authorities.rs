@@ -1,4 +1,4 @@
-//! Authorities that travel: upload tokens, redirects, credentials; and the log, which must hold none of them.
+//! Authorities in messages: upload tokens, redirects, credentials; and the log, which must contain none of them.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::support::{Answer, Setup, Users, World, sha256, sha512};
 
 const DAY: u64 = 24 * 3_600_000;
 
-/// All that can be done with the location of an upload.
+/// Everything that can be done with the location of an upload.
 async fn use_upload(world: &World, location: &str, user: Option<&str>) -> Vec<Answer> {
     let digest = sha256(b"abcd");
     let mut answers = Vec::new();
@@ -43,30 +43,30 @@ async fn s09_upload_of_another_repository_or_user() {
     let fixture = Fixture::new().await;
     let world = &fixture.guarded;
     let location = fixture.upload_in("private/x");
-    // On another repository, also one whose name begins or ends like it.
+    // In another repository, also one whose name begins or ends like it.
     for other in ["team/app", "private/xx", "private", "x", "private/x/blobs/uploads"] {
         let elsewhere = location.replace("private/x", other);
         all_are(&use_upload(world, &elsewhere, Some("alice")).await, 404);
     }
-    // By others who are let in.
+    // By other users.
     for other in ["bob", "reader", "robot"] {
         all_are(&use_upload(world, location, Some(other)).await, 403);
     }
-    // Whoever sends no credentials, or some that are no good, is taken at the token's word.
+    // Without credentials, or with invalid ones, the token counts.
     world.get(location).send().await.expect(204);
     for credentials in ["Basic YWxpY2U6d3Jvbmc=", "Bearer expired", "nonsense"] {
         let call = world.get(location).header("authorization", credentials);
         call.send().await.expect(204);
     }
-    // After its end.
+    // After the session has ended.
     let target = format!("{location}?digest={}", sha256(b"ab"));
     world.put(target.clone()).send().await.expect(201);
     let answers = use_upload(world, location, None).await;
     all_are(&answers, 404);
-    // The replay is a 201 to the one who may have it.
+    // The repetition is a 201 for the user that may have it.
     world.put(target.clone()).user("alice").send().await.expect(201);
     world.put(target.clone()).user("bob").send().await.expect(403);
-    // After its expiry, and before.
+    // Before and after its expiry.
     let location = fixture.upload_in("team/app");
     world.clock.pass(DAY - 1);
     world.get(location).send().await.expect(204);
@@ -75,7 +75,7 @@ async fn s09_upload_of_another_repository_or_user() {
     world.put(target).user("alice").send().await.expect(404);
 }
 
-/// Every bit of a token counts.
+/// Every bit of a token is protected.
 #[tokio::test]
 async fn s09_one_bit_flipped() {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -98,7 +98,7 @@ async fn s09_one_bit_flipped() {
     fixture.guarded.get(location).send().await.expect(204);
 }
 
-/// What is no token, by any distance, is not found, and no store is asked for it.
+/// Invalid tokens are 404, and no store is called.
 #[tokio::test]
 async fn s10_tampered_tokens() {
     let fixture = Fixture::new().await;
@@ -142,11 +142,11 @@ async fn s10_tampered_tokens() {
     world.get(location).send().await.expect(204);
 }
 
-/// Hostile names, tags, agents and credentials; then faults in the middle of all that. The log has none of it: no
+/// Malicious names, tags, agents and credentials; then faults in the middle of that. The log contains none of it: no
 /// credential, no token, no line that a client wrote.
 #[tokio::test]
 async fn s18_nothing_secret_or_forged_in_the_log() {
-    // A header cannot hold line ends or escapes; a target can, percent-encoded.
+    // A header cannot contain line ends or escapes; a target can, percent-encoded.
     const HOSTILE: &str = "x\" level=ERROR FORGED \u{e9}";
     let (log, guard) = Log::capture();
     let mut secrets = vec![
@@ -217,7 +217,7 @@ async fn s18_nothing_secret_or_forged_in_the_log() {
     }
 }
 
-/// What holds a secret does not show it when it is printed for debugging.
+/// The Debug output of values with secrets does not contain the secrets.
 #[test]
 fn s18_secrets_are_not_printed() {
     use registry::auth::Credentials;
@@ -241,7 +241,7 @@ fn s18_secrets_are_not_printed() {
     );
 }
 
-/// A user's name goes into logs and histories: it holds nothing that could break a line there.
+/// A user's name is written to logs and histories: it contains nothing that could break a line there.
 #[test]
 fn s18_names_of_users_cannot_break_lines() {
     use base64::Engine as _;
@@ -258,8 +258,8 @@ fn s18_names_of_users_cannot_break_lines() {
     }
 }
 
-/// Signatures are compared by the MAC's own verification, which takes the same time wherever they differ. Time itself
-/// cannot be tested here; that nothing else compares them can.
+/// Signatures are compared by the MAC's own verification, which takes the same time wherever they differ. The time
+/// itself cannot be tested here. This tests that no other code compares them.
 #[test]
 fn s20_signatures_are_compared_in_constant_time() {
     let source = include_str!("../../../src/token.rs");
@@ -275,7 +275,8 @@ fn s20_signatures_are_compared_in_constant_time() {
     assert!(order[0] < order[1], "authenticated before it is decoded");
 }
 
-/// A redirect is an authority over one object, for GET, for a while; what the client authenticated with is no part of it.
+/// A redirect is an authority for one object, for GET, for a limited time. It does not contain the client's
+/// credentials.
 #[tokio::test]
 async fn s28_what_a_redirect_grants() {
     let blobs = MemoryBlobs::redirecting("https://objects.example/bucket");
@@ -320,11 +321,11 @@ async fn s28_what_a_redirect_grants() {
             .unwrap();
         assert!(age <= 15 * 60, "a cache keeps it no longer than it works");
         keys.push(key);
-        // Nothing but a GET is redirected.
+        // Only GET is redirected.
         world.head(target.clone()).user("alice").send().await.expect(200);
         world.put(target.clone()).user("alice").send().await.expect(405);
         world.delete(target.clone()).user("alice").send().await.expect(202);
-        // And only what may be read is.
+        // Only blobs that may be read are redirected.
         world.get(target.clone()).user("alice").send().await.expect(404);
         world.get(target.clone()).user("robot").send().await.expect(403);
         world.get(target).send().await.expect(401);

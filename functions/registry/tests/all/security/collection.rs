@@ -1,4 +1,4 @@
-//! What is reclaimed while others push and delete: S26, S27.
+//! Garbage collection during pushes and deletions: S26, S27.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use crate::support::{World, sha256, sha512};
 
 const HOUR: u64 = 3_600_000;
 
-/// More than every grace.
+/// Longer than every grace period.
 const GRACE: u64 = 26 * HOUR;
 
-/// What a push may take from its last look at a blob to its manifest.
+/// The time that a push may take from its last HEAD of a blob to its manifest.
 const ALMOST: u64 = 23 * HOUR;
 
 impl World {
@@ -27,7 +27,7 @@ impl World {
         collected.unwrap()
     }
 
-    /// Collections with so much time before each that all graces pass several times.
+    /// Several collections, each after so much time that all grace periods have passed.
     async fn collect_all(&self) {
         for _ in 0..5 {
             self.clock.pass(GRACE);
@@ -41,8 +41,8 @@ impl World {
     }
 }
 
-/// The same bytes under a sha256 and a sha512 name: whatever becomes of the one, by a delete and a collection, the other
-/// is there with every byte while something refers to it, as a blob and as a manifest, small and large.
+/// The same bytes under a sha256 and a sha512 digest. Whatever happens to one of them by deletion and collection, the
+/// other stays complete while something refers to it, as a blob and as a manifest, small and large.
 #[tokio::test]
 async fn s26_aliases_are_collected_apart() {
     let bytes: &[u8] = b"the same bytes";
@@ -81,8 +81,8 @@ async fn s26_aliases_are_collected_apart() {
     }
 }
 
-/// A client that was told that a blob is there, or has pushed or mounted it, and takes almost as long as is allowed
-/// until it pushes the manifest, with collections all the while: its manifest is accepted, and stays whole.
+/// A client has got a HEAD of a blob, or has pushed or mounted it. It takes almost as long as is allowed until it
+/// pushes the manifest, with collections meanwhile. Its manifest is accepted, and stays complete.
 #[tokio::test]
 async fn s27_a_slow_push_loses_nothing() {
     for way in ["found", "pushed", "pushed again", "mounted"] {
@@ -91,7 +91,7 @@ async fn s27_a_slow_push_loses_nothing() {
         let source = world.push_image("source", "source", "layer").await;
         if way != "pushed" && way != "mounted" {
             world.push_blob("a", "layer of layer").await;
-            // Old, marked, and due to go with the next pass.
+            // Old, marked, and due for deletion by the next pass.
             world.clock.pass(GRACE);
             assert_eq!(world.collect_with_defaults().await.metadata.marked, 2);
             world.clock.pass(GRACE);
@@ -134,10 +134,9 @@ async fn s27_a_slow_push_loses_nothing() {
     }
 }
 
-/// A reader that has begun keeps its bytes: whatever is deleted meanwhile, the object rests in its grave for longer than
-/// any answer that names it works.
+/// A reader that has begun keeps its bytes: the object is pending deletion for longer than any redirect to it is valid.
 #[tokio::test]
-async fn s27_bytes_outlive_their_last_name() {
+async fn s27_objects_outlive_their_last_reference() {
     let world = World::with(crate::support::Setup {
         blobs: MemoryBlobs::redirecting("https://objects.example"),
         ..crate::support::Setup::default()
@@ -158,7 +157,7 @@ async fn s27_bytes_outlive_their_last_name() {
     assert_eq!(world.blobs.objects(), 0);
 }
 
-/// Everything at once: pushes, mounts, deletes and collections at full speed, judged by a model.
+/// Concurrent pushes, mounts, deletions and collections at full speed, checked by a model.
 mod s27 {
     use super::*;
 

@@ -1,4 +1,4 @@
-//! Hostile bodies and parameters.
+//! Malicious bodies and parameters.
 
 use std::sync::atomic::Ordering;
 
@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::support::content::{bytes_of, image, index, padded};
 use crate::support::{Script, Setup, World, sha256, sha512};
 
-/// No `n` makes a page that is larger than a page.
+/// No `n` makes a page that is larger than the maximum.
 #[tokio::test]
 async fn s06_unbounded_n() {
     let world = World::new().await;
@@ -48,7 +48,7 @@ async fn s06_unbounded_n() {
     }
 }
 
-/// One byte over the limit is refused without reading the rest, declared or streamed, and whatever it says of itself.
+/// One byte over the limit is refused without reading the rest, declared or streamed, whatever the document says.
 #[tokio::test]
 async fn s07_manifest_body_beyond_the_limit() {
     const LIMIT: usize = 4 << 20;
@@ -77,7 +77,7 @@ async fn s07_manifest_body_beyond_the_limit() {
     }
 }
 
-/// A document means one thing, and keeps meaning it.
+/// A document has one meaning, which never changes.
 #[tokio::test]
 async fn s08_type_confusion() {
     let world = World::new().await;
@@ -111,7 +111,7 @@ async fn s08_type_confusion() {
         let call = world.put("/v2/a/manifests/t").header("content-type", media_type);
         call.bytes(body).send().await.expect_error(400, "MANIFEST_INVALID");
     }
-    // The same bytes under another type: what was published keeps the type with which it was, and nothing else is
+    // The same bytes with another type: a published manifest keeps its type, and a push with another type is not
     // acknowledged.
     let neutral = "{\"x\":1}";
     let digest = sha256(neutral.as_bytes());
@@ -139,7 +139,7 @@ async fn s08_type_confusion() {
     }
 }
 
-/// Texts that a path, a file system or a parser may take for something else never reach a store.
+/// Texts that a path, a file system or a parser may misread never reach a store.
 #[tokio::test]
 async fn s21_digest_or_name_used_as_a_path() {
     let world = World::new().await;
@@ -185,7 +185,7 @@ async fn s21_digest_or_name_used_as_a_path() {
             ("POST", format!("/v2/a/blobs/uploads/?mount={digest}&from=a")),
             ("PUT", format!("{upload}?digest={digest}")),
         ] {
-            // An encoded slash in a path is a slash, and what is behind it belongs to no digest.
+            // An encoded slash in a path is a slash, and the text after it is not part of a digest.
             let (path, _) = target.split_once('?').unwrap_or((&target, ""));
             let status = if path.contains("%2f") { 404 } else { 400 };
             let answer = world.call(method.parse().unwrap(), target).bytes("x").send().await;
@@ -224,7 +224,7 @@ async fn s21_digest_or_name_used_as_a_path() {
     assert_eq!(world.counts.all().len(), 0, "no store was asked");
 }
 
-/// The keys of objects are the registry's own: nothing that a client sends is part of them.
+/// The keys of objects contain nothing that a client has sent.
 #[tokio::test]
 async fn s21_keys_of_objects_are_opaque() {
     let blobs = MemoryBlobs::redirecting("https://o.example");
@@ -284,7 +284,7 @@ fn bomb() -> Bytes {
     frame.into()
 }
 
-/// Layers are bytes: pushed, linked, read in part and deleted without ever being unpacked.
+/// Layers are opaque bytes: pushed, linked, read in part and deleted without being unpacked.
 #[tokio::test]
 async fn s22_decompression_bomb() {
     let world = World::new().await;
@@ -302,7 +302,7 @@ async fn s22_decompression_bomb() {
         .get(format!("/v2/a/blobs/{digest}"))
         .header("accept-encoding", "zstd, gzip");
     assert_eq!(encoded.send().await.expect(200).body, bomb);
-    // As a manifest it is no JSON, whatever it is said to be encoded with.
+    // As a manifest it is not JSON, whatever its declared encoding.
     let call = world
         .put("/v2/a/manifests/u")
         .header("content-type", MediaType::OCI_MANIFEST);
@@ -310,7 +310,7 @@ async fn s22_decompression_bomb() {
     call.send().await.expect_error(400, "MANIFEST_INVALID");
 }
 
-/// Whatever ranges are asked for, the answer is not much larger than the blob.
+/// Whatever the ranges, the response is not much larger than the blob.
 #[tokio::test]
 async fn s25_range_abuse() {
     let world = World::new().await;
@@ -352,7 +352,7 @@ async fn s25_range_abuse() {
     }
 }
 
-/// Two names of the same bytes live and die apart.
+/// Two digests of the same bytes are created and deleted independently.
 #[tokio::test]
 async fn s26_digest_aliasing() {
     let world = World::new().await;
@@ -374,7 +374,7 @@ async fn s26_digest_aliasing() {
         push(first).await;
         assert_eq!(world.blob("a", &first).await.unwrap(), "bytes");
     }
-    // A manifest holds the name that it uses, and not the other.
+    // A manifest protects the digest that it refers to, and not the other.
     world.push_blob("a", "{}").await;
     let mut manifest = image(b"{}", &[]);
     manifest["layers"] = json!([{ "mediaType": MediaType::OCI_LAYER, "digest": long, "size": 5 }]);
@@ -387,7 +387,7 @@ async fn s26_digest_aliasing() {
         .expect_error(405, "DENIED");
     assert_eq!(world.blob("a", &long).await.unwrap(), "bytes");
 
-    // Manifests by both names, inline and as objects: each with tags of its own.
+    // Manifests under both digests, inline and as objects: each with tags of its own.
     for length in [1000, 50_000] {
         let manifest = padded(&image(b"{}", &[]), length);
         let (short, long) = (sha256(&manifest), sha512(&manifest));

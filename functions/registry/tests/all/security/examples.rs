@@ -1,4 +1,4 @@
-//! A request for everything that the registry can be asked, by endpoint: an endpoint without examples does not compile.
+//! Requests for everything that the registry offers, by endpoint. An endpoint without examples does not compile.
 
 use std::sync::Arc;
 
@@ -10,15 +10,15 @@ use crate::support::client::Call;
 use crate::support::content::{Image, artifact, bytes_of, image};
 use crate::support::{Setup, Users, World, sha256};
 
-/// A private registry with the repositories `team/app` and `private/x`, which hold the same things.
+/// A private registry with the repositories `team/app` and `private/x`, which have the same content.
 pub(crate) struct Fixture {
     /// Over the same stores, and open to everyone.
     pub(crate) open: World,
-    /// Lets in those of [`Users`].
+    /// Accepts the users of [`Users`].
     pub(crate) guarded: World,
     pub(crate) users: Arc<Users>,
     pub(crate) image: Image,
-    /// A blob that nothing refers to.
+    /// An unreferenced blob.
     pub(crate) loose: Digest,
     /// Uploads of `alice` in both repositories, with `ab` stored.
     uploads: [String; 2],
@@ -84,7 +84,7 @@ impl Fixture {
         &self.uploads[place]
     }
 
-    /// What can be asked of `repository` at an endpoint; each works for who may do everything.
+    /// Requests of `repository` at an endpoint; each succeeds for a user that may do everything.
     pub(crate) fn examples(&self, endpoint: Endpoint, repository: &str) -> Vec<Example> {
         let v2 = format!("/v2/{repository}");
         let Image { digest, layer, .. } = &self.image;
@@ -199,8 +199,7 @@ impl Example {
     }
 }
 
-/// Which endpoints are reached by an upload's token: it is the authority there, because some clients send no
-/// credentials.
+/// Whether an endpoint is authorized by an upload token, because some clients send no credentials there.
 pub(crate) fn is_by_token(endpoint: Endpoint) -> bool {
     match endpoint {
         Endpoint::PatchUpload | Endpoint::FinishUpload | Endpoint::GetUpload | Endpoint::CancelUpload => true,

@@ -1,5 +1,5 @@
-//! S2: what a repository no longer holds, or somebody may no longer read, is gone at once, from every instance, although
-//! it was read a moment ago and another repository holds the same bytes.
+//! S2: a blob that was unlinked, or that a user may no longer read, is gone at once, on every instance, although it was
+//! read a moment ago and another repository has the same bytes.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use serde_json::json;
 use crate::support::content::{EMPTY, artifact, bytes_of};
 use crate::support::{Setup, Users, World, sha256};
 
-/// Those who may read every repository.
+/// Users that may read every repository.
 const READERS: [&str; 2] = ["alice", "reader"];
 
-/// Repositories `a` and `b` with the same things, and two instances of a guarded registry over them.
+/// Repositories `a` and `b` with the same content, and two instances of a private registry over them.
 struct Twice {
     instances: [World; 2],
     users: Arc<Users>,
@@ -28,7 +28,7 @@ struct Twice {
     delivered: u16,
 }
 
-/// A request, the status with which it succeeds, and whether a condition of it may be told by a digest.
+/// A request, the status with which it succeeds, and whether a digest may answer a condition of it.
 struct Read {
     method: &'static str,
     target: String,
@@ -66,7 +66,7 @@ impl Twice {
         }
     }
 
-    /// Every way to read what a repository holds.
+    /// Every way to read the content of a repository.
     fn reads(&self, repository: &str) -> Vec<Read> {
         let blobs = self.blobs.iter().map(|digest| ("blobs", digest.to_string(), *digest));
         let manifests = [
@@ -93,7 +93,7 @@ impl Twice {
         reads
     }
 
-    /// Every read of a repository answers this to a user; `None`: as it should to those who may.
+    /// Every read of a repository by a user has this status; `None`: the status with which it succeeds.
     async fn all_answer(&self, repository: &str, user: Option<&str>, status: Option<u16>) {
         for (number, world) in self.instances.iter().enumerate() {
             for read in self.reads(repository) {
@@ -112,7 +112,7 @@ impl Twice {
                     answer.request
                 );
                 if let Some(status) = status {
-                    // That a client has the bytes already, or wants a few of them, is no way around.
+                    // Conditions and ranges do not change the result.
                     for (name, value) in [
                         ("if-none-match", format!("\"{}\"", read.digest)),
                         ("if-none-match", "*".to_owned()),
@@ -126,7 +126,7 @@ impl Twice {
         }
     }
 
-    /// What the lists of a repository hold, by each instance: tags, and referrers of the image.
+    /// The lists of a repository, by each instance: tags, and referrers of the image.
     async fn lists_are(&self, repository: &str, tags: &[&str], referrers: usize) {
         for world in &self.instances {
             for user in READERS {
@@ -139,7 +139,7 @@ impl Twice {
         }
     }
 
-    /// Takes everything out of `a`, by one of the instances.
+    /// Deletes everything in `a`, through one of the instances.
     async fn empty_a(&self, instance: usize) {
         let manifests = [self.signature, self.image].map(|digest| format!("/v2/a/manifests/{digest}"));
         let blobs = self.blobs.map(|digest| format!("/v2/a/blobs/{digest}"));
@@ -163,7 +163,7 @@ async fn s02_unlinked_in_one_repository_while_another_holds_it() {
     for instance in [0, 1] {
         for (blobs, delivered) in deliveries() {
             let twice = Twice::new(blobs, delivered).await;
-            // Read by everybody who may, everywhere, twice: whatever remembers it does so now.
+            // All users read everything that they may, on all instances, twice, so that every cache has it.
             for _ in 0..2 {
                 for repository in ["a", "b"] {
                     for user in READERS {
@@ -176,12 +176,12 @@ async fn s02_unlinked_in_one_repository_while_another_holds_it() {
             for user in READERS {
                 twice.all_answer("a", Some(user), Some(404)).await;
                 twice.all_answer("b", Some(user), None).await;
-                // Also when it was read in the other one just now.
+                // Also right after a read in the other repository.
                 twice.all_answer("a", Some(user), Some(404)).await;
             }
             twice.lists_are("a", &[], 0).await;
             twice.lists_are("b", &["latest", "signature"], 1).await;
-            // Nor is it there for a manifest to refer to.
+            // A manifest cannot refer to it either.
             for world in &twice.instances {
                 let put = world.put("/v2/a/manifests/again").user("alice");
                 let put = put.header("content-type", oci::MediaType::OCI_MANIFEST);
@@ -193,7 +193,7 @@ async fn s02_unlinked_in_one_repository_while_another_holds_it() {
     }
 }
 
-/// Those who may not read learn no more from what others have read, and no less from what was deleted.
+/// Users without permission learn nothing from the reads of others, and nothing from deletions.
 #[tokio::test]
 async fn s02_strangers_get_nothing_before_and_after() {
     for (blobs, delivered) in deliveries() {
@@ -206,7 +206,7 @@ async fn s02_strangers_get_nothing_before_and_after() {
                 let status = (emptied && repository == "a").then_some(404);
                 twice.all_answer(repository, Some("alice"), status).await;
                 twice.all_answer(repository, None, Some(401)).await;
-                // May push elsewhere, and pull nothing.
+                // This user may push elsewhere, and pull nothing.
                 twice.all_answer(repository, Some("robot"), Some(403)).await;
                 twice.all_answer(repository, Some("mallory"), Some(401)).await;
             }
@@ -214,7 +214,7 @@ async fn s02_strangers_get_nothing_before_and_after() {
     }
 }
 
-/// The same when it is not the bytes that go, but the right to read them.
+/// The same if the bytes stay, and the permission to read them is revoked.
 #[tokio::test]
 async fn s02_revoked_while_everything_stays() {
     for (blobs, delivered) in deliveries() {
@@ -222,7 +222,7 @@ async fn s02_revoked_while_everything_stays() {
         twice.all_answer("a", Some("reader"), None).await;
         twice.users.change("reader", Scope::upload("b".parse().unwrap()));
         twice.all_answer("a", Some("reader"), Some(403)).await;
-        // To push to a repository is not to pull from it.
+        // The permission to push does not include the permission to pull.
         twice.all_answer("b", Some("reader"), Some(403)).await;
         twice.users.remove("reader");
         for repository in ["a", "b"] {

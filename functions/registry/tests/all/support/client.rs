@@ -1,5 +1,5 @@
-//! Requests to a [`World`], and their answers. Every answer is held against what all answers must be, whatever the
-//! request was ([`Answer::check_form`]).
+//! Requests to a [`World`], and their responses. Every response is checked against the rules for all responses,
+//! whatever the request ([`Answer::check_form`]).
 
 use std::pin::pin;
 
@@ -33,12 +33,12 @@ const CODES: [&str; 16] = [
     "DENIED",
     "UNSUPPORTED",
     "TOOMANYREQUESTS",
-    // Not of the specification; as distribution has them.
+    // Not in the specification; as in distribution.
     "UNAVAILABLE",
     "UNKNOWN",
 ];
 
-/// A request that is being written.
+/// A request that is being built.
 pub(crate) struct Call {
     world: World,
     method: Method,
@@ -86,7 +86,7 @@ impl World {
 }
 
 impl Call {
-    /// Adds a header; the same name again is another line.
+    /// Adds a header. The same name again adds another line.
     pub(crate) fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         let name: HeaderName = name.parse().expect("a header's name");
         let value = HeaderValue::from_bytes(value.as_ref()).expect("a header's value");
@@ -94,26 +94,26 @@ impl Call {
         self
     }
 
-    /// The shell has to have the answer by then.
+    /// Sets the deadline of the request.
     pub(crate) fn deadline(mut self, at: Timestamp) -> Self {
         self.deadline = Some(Deadline(at));
         self
     }
 
-    /// Sends the right password of a user.
+    /// Adds the correct password of a user.
     pub(crate) fn user(self, name: &str) -> Self {
         let encoded = STANDARD.encode(format!("{name}:{}", Users::password(name)));
         self.header("authorization", format!("Basic {encoded}"))
     }
 
-    /// A body whose length is declared.
+    /// A body with a declared length.
     pub(crate) fn bytes(self, bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
         self.header("content-length", bytes.len().to_string())
             .stream(Script::of(bytes))
     }
 
-    /// A body whose length is not declared, as in chunked transfer.
+    /// A body without a declared length, as in chunked transfer.
     pub(crate) fn stream(mut self, body: Script) -> Self {
         self.body = body;
         self
@@ -131,7 +131,7 @@ impl Call {
         if let Some(deadline) = self.deadline {
             request.extensions_mut().insert(deadline);
         }
-        // As shells leave large heads to the core: what is read and not listed is missed by the test that sends it.
+        // As a shell does with large heads: a header that is read and not listed is missing in the test that sends it.
         *request.headers_mut() = self.headers;
         let is_read = |name: &HeaderName| registry::heads::READ.contains(name);
         let unread: Vec<_> = request
@@ -156,7 +156,7 @@ impl Call {
     }
 }
 
-/// An answer, read to its end.
+/// A response, read to its end.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) request: String,
@@ -164,7 +164,7 @@ pub(crate) struct Answer {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     pub(crate) record: Record,
-    /// The body did not come whole.
+    /// The body did not arrive completely.
     pub(crate) broken: bool,
 }
 
@@ -203,7 +203,7 @@ impl Answer {
         }
     }
 
-    /// What every answer must be.
+    /// The rules for all responses.
     fn check_form(&self, method: &Method) {
         let what = &self.request;
         assert_eq!(
@@ -294,12 +294,12 @@ impl Answer {
         }
     }
 
-    /// The header, if it is there.
+    /// The header, if the response has it.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().expect("printable"))
     }
 
-    /// The header, which must be there.
+    /// The header, which the response must have.
     #[track_caller]
     pub(crate) fn header(&self, name: &str) -> &str {
         let Some(value) = self.get(name) else {
@@ -325,7 +325,7 @@ impl Answer {
         self.json()["errors"][0]["code"].as_str().expect("a code").to_owned()
     }
 
-    /// The answer, which must have this status.
+    /// Checks the status.
     #[track_caller]
     pub(crate) fn expect(self, status: u16) -> Self {
         let text = String::from_utf8_lossy(&self.body[..self.body.len().min(600)]).into_owned();
@@ -333,7 +333,7 @@ impl Answer {
         self
     }
 
-    /// The answer, which must be this error.
+    /// Checks that the response is this error.
     #[track_caller]
     pub(crate) fn expect_error(self, status: u16, code: &str) -> Self {
         let answer = self.expect(status);

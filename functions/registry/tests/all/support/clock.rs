@@ -1,4 +1,4 @@
-//! Time that passes when a test says so, randomness that a test can repeat, and memory that a test can count.
+//! A clock that a test advances, randomness that a test can repeat, and memory that a test can count.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,17 +13,17 @@ use tokio::sync::Notify;
 pub(crate) struct Clock {
     now: AtomicU64,
     state: Mutex<u64>,
-    rooms: Mutex<Vec<(Purpose, usize)>>,
+    grants: Mutex<Vec<(Purpose, usize)>>,
     held: Arc<AtomicUsize>,
     full: AtomicBool,
-    /// Who waits for time lets it pass.
+    /// Whether sleeping advances the clock.
     flows: AtomicBool,
-    /// Wakes those who wait for time to pass.
+    /// Wakes the sleepers when the clock advances.
     passed: Notify,
     slow: Arc<AtomicBool>,
 }
 
-/// Memory that is given back when this is dropped.
+/// Memory that is released when this is dropped.
 struct Held {
     bytes: usize,
     all: Arc<AtomicUsize>,
@@ -66,7 +66,7 @@ impl Clock {
         Self {
             now: AtomicU64::new(1_900_000_000_000),
             state: Mutex::new(seed),
-            rooms: Mutex::default(),
+            grants: Mutex::default(),
             held: Arc::default(),
             full: AtomicBool::new(false),
             flows: AtomicBool::new(false),
@@ -80,27 +80,27 @@ impl Clock {
         self.passed.notify_waiters();
     }
 
-    /// From now on time passes by itself for those who wait for it.
+    /// From now on a sleep advances the clock itself.
     pub(crate) fn flow(&self) {
         self.flows.store(true, Ordering::SeqCst);
     }
 
-    /// From now on there is no room, or there is again.
-    pub(crate) fn fill(&self, full: bool) {
+    /// From now on there is no free memory, or there is again.
+    pub(crate) fn set_full(&self, full: bool) {
         self.full.store(full, Ordering::SeqCst);
     }
 
-    /// From now on everything that is waited for arrives too slowly, while others wait for memory.
-    pub(crate) fn hurry(&self) {
+    /// From now on every body arrives too slowly while others wait for memory.
+    pub(crate) fn slow_arrivals(&self) {
         self.slow.store(true, Ordering::SeqCst);
     }
 
-    /// The memory that was granted since this was last asked, in bytes.
-    pub(crate) fn rooms(&self) -> Vec<(Purpose, usize)> {
-        std::mem::take(&mut *self.rooms.lock().expect("not poisoned"))
+    /// The memory that was granted since the last call, in bytes.
+    pub(crate) fn granted(&self) -> Vec<(Purpose, usize)> {
+        std::mem::take(&mut *self.grants.lock().expect("not poisoned"))
     }
 
-    /// How much room is in use.
+    /// The memory in use, in bytes.
     pub(crate) fn held(&self) -> usize {
         self.held.load(Ordering::SeqCst)
     }
@@ -147,14 +147,14 @@ impl Environment for Clock {
 impl MemoryBudget for Clock {
     async fn memory(&self, client: ClientKey, purpose: Purpose, bytes: usize) -> Result<Memory, StoreError> {
         self.memory_at_once(client, purpose, bytes)
-            .ok_or_else(|| StoreError::unavailable("planned fault: no room"))
+            .ok_or_else(|| StoreError::unavailable("planned fault: no memory"))
     }
 
     fn memory_at_once(&self, _: ClientKey, purpose: Purpose, bytes: usize) -> Option<Memory> {
         if self.full.load(Ordering::SeqCst) {
             return None;
         }
-        self.rooms.lock().expect("not poisoned").push((purpose, bytes));
+        self.grants.lock().expect("not poisoned").push((purpose, bytes));
         self.held.fetch_add(bytes, Ordering::SeqCst);
         Some(Box::new(Held {
             bytes,

@@ -45,7 +45,7 @@ pub(crate) fn index(manifests: &[&[u8]]) -> Value {
 /// The bytes of the empty configuration of artifacts.
 pub(crate) const EMPTY: &[u8] = b"{}";
 
-/// An artifact of a type about a subject.
+/// An artifact with a type and a subject.
 pub(crate) fn artifact(artifact_type: &str, subject: &[u8]) -> Value {
     json!({
         "schemaVersion": 2,
@@ -57,7 +57,7 @@ pub(crate) fn artifact(artifact_type: &str, subject: &[u8]) -> Value {
     })
 }
 
-/// `value` as JSON, filled up with white space to exactly `length` bytes.
+/// `value` as JSON, padded with white space to exactly `length` bytes.
 pub(crate) fn padded(value: &Value, length: usize) -> Bytes {
     let mut bytes = value.to_string().into_bytes();
     assert!(bytes.len() <= length, "{} bytes already", bytes.len());
@@ -69,7 +69,7 @@ pub(crate) fn bytes_of(value: &Value) -> Bytes {
     value.to_string().into()
 }
 
-/// What [`World::push_image`] pushed.
+/// The result of [`World::push_image`].
 pub(crate) struct Image {
     pub(crate) manifest: Bytes,
     pub(crate) digest: Digest,
@@ -86,7 +86,7 @@ impl World {
         digest
     }
 
-    /// Opens an upload; its location.
+    /// Opens an upload. Returns its location.
     pub(crate) async fn open_upload(&self, repository: &str) -> String {
         let target = format!("/v2/{repository}/blobs/uploads/");
         self.post(target).send().await.expect(202).location()
@@ -108,7 +108,7 @@ impl World {
             .await
     }
 
-    /// Pushes an image of one layer, which no other `text` has, and tags it.
+    /// Pushes an image with one layer, which contains `text`, and tags it.
     pub(crate) async fn push_image(&self, repository: &str, tag: &str, text: &str) -> Image {
         let config = format!("{{\"config\":\"{text}\"}}");
         let layer = format!("layer of {text}");
@@ -125,7 +125,7 @@ impl World {
         image
     }
 
-    /// Whether the repository answers for this blob, and with which bytes.
+    /// The bytes of the blob in the repository, if it can be read.
     pub(crate) async fn blob(&self, repository: &str, digest: &Digest) -> Option<Bytes> {
         let answer = self.get(format!("/v2/{repository}/blobs/{digest}")).send().await;
         if answer.status == 200 {

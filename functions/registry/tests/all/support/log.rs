@@ -1,4 +1,4 @@
-//! A subscriber that keeps every word of the log.
+//! A subscriber that keeps the whole log.
 
 use std::error::Error;
 use std::fmt::{self, Write as _};
@@ -9,7 +9,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::DefaultGuard;
 use tracing::{Event, Metadata, Subscriber};
 
-/// What the current thread has logged since [`Log::capture`], while the guard lives.
+/// The log of the current thread since [`Log::capture`], until the guard is dropped.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<String>>);
 

@@ -1,6 +1,6 @@
-//! What the tests of the core share: a registry over memory stores ([`World`]), requests and their answers
-//! ([`client`]), bodies that do what a test wants ([`script`]), time and randomness ([`clock`]), users
-//! ([`users`]), manifests ([`content`]) and the log ([`log`]).
+//! Shared parts of the core's tests: a registry over memory stores ([`World`]), requests and their responses
+//! ([`client`]), scripted bodies ([`script`]), time and randomness ([`clock`]), users ([`users`]), manifests
+//! ([`content`]) and the log ([`log`]).
 
 pub(crate) mod client;
 pub(crate) mod clock;
@@ -34,13 +34,13 @@ pub(crate) use content::{sha256, sha512};
 pub(crate) use script::Script;
 pub(crate) use users::Users;
 
-/// With what a world begins.
+/// The initial state of a world.
 pub(crate) struct Setup {
     pub(crate) settings: Settings,
     pub(crate) authenticator: Arc<dyn Authenticator>,
     pub(crate) blobs: MemoryBlobs,
     pub(crate) seed: u64,
-    /// No object is sealed before this lets it.
+    /// Each seal waits for a notification of this.
     pub(crate) seal: Option<Arc<Notify>>,
 }
 
@@ -57,7 +57,7 @@ impl Default for Setup {
 }
 
 impl Setup {
-    /// A registry that knows the users of [`Users`] and nobody else.
+    /// A registry for the users of [`Users`] only.
     pub(crate) fn private(users: &Arc<Users>) -> Self {
         Self {
             authenticator: users.clone(),
@@ -66,7 +66,7 @@ impl Setup {
     }
 }
 
-/// Holds seals up.
+/// Delays seals.
 struct Gate(Option<Arc<Notify>>);
 
 impl Hook for Gate {
@@ -89,8 +89,8 @@ impl Hook for Gate {
     }
 }
 
-/// One instance of a registry, and the stores under it, which count their calls and fail when told to. Clones are the
-/// same instance.
+/// One instance of a registry, and its stores, which count their calls and can be made to fail. Clones are the same
+/// instance.
 #[derive(Clone)]
 pub(crate) struct World {
     pub(crate) registry: Arc<Registry>,
@@ -105,7 +105,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Everyone may do everything; limits and policies as they are by default.
+    /// A registry that is open to everyone, with default limits and policies.
     pub(crate) async fn new() -> Self {
         Self::with(Setup::default()).await
     }
@@ -179,7 +179,7 @@ impl World {
         }
     }
 
-    /// Another instance like this one, open to everyone.
+    /// Another instance over the same stores, open to everyone.
     pub(crate) async fn twin(&self) -> Self {
         self.another(Arc::new(Anonymous::all()), self.settings.clone()).await
     }

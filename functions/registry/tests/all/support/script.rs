@@ -1,4 +1,4 @@
-//! Request bodies that follow a script: bytes, failures, and whatever else is to happen between two of them.
+//! Request bodies that follow a script: bytes, failures, and other work between two of them.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,7 +21,7 @@ enum Step {
     Do(BoxFuture<'static, ()>),
 }
 
-/// A body. Asking it again after its end is a fault of the asker, and panics.
+/// A scripted body. Polling it after its end panics.
 #[derive(Default)]
 pub(crate) struct Script {
     steps: VecDeque<Step>,
@@ -59,17 +59,17 @@ impl Script {
         self.then(Step::Fail(error))
     }
 
-    /// Runs `work` to its end before what follows arrives.
+    /// Runs `work` to its end before the next bytes arrive.
     pub(crate) fn meanwhile(self, work: impl Future<Output = ()> + Send + 'static) -> Self {
         self.then(Step::Do(work.boxed()))
     }
 
-    /// Counts the bytes that were asked for.
+    /// Counts the bytes that were read.
     pub(crate) fn given(&self) -> Arc<AtomicUsize> {
         self.given.clone()
     }
 
-    /// The bytes of the whole script.
+    /// The total length of the script in bytes.
     pub(crate) fn len(&self) -> usize {
         let lengths = self.steps.iter().map(|step| match step {
             Step::Data(bytes) => bytes.len(),
@@ -94,7 +94,7 @@ impl Body for Script {
     type Data = Bytes;
     type Error = BodyError;
 
-    /// As a connection knows it of a request without a body.
+    /// The body of a request without a body, as a connection reports it.
     fn is_end_stream(&self) -> bool {
         self.steps.is_empty()
     }

@@ -1,4 +1,4 @@
-//! Users with passwords and ceilings, which a test can change while a registry runs.
+//! Users with passwords and scopes, which a test can change while a registry runs.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -9,7 +9,7 @@ use http::HeaderValue;
 use registry::auth::{AuthenticationError, Credentials, Origin, PrincipalKind, Scope};
 use registry::{Authenticator, Identity, Principal};
 
-/// What everyone here is asked for.
+/// The challenge for requests without credentials.
 pub(crate) const CHALLENGE: &str = "Basic realm=\"test\"";
 
 pub(crate) struct Users {
@@ -19,13 +19,13 @@ pub(crate) struct Users {
 }
 
 impl Users {
-    /// `alice` and `bob` may do everything, `reader` may pull, `robot` may push to `team/app` and nothing else.
-    /// Nobody else is let in.
+    /// `alice` and `bob` may do everything, `reader` may pull, `robot` may push to `team/app` and nothing else. All
+    /// other requests are refused.
     pub(crate) fn private() -> Self {
         Self::new(None)
     }
 
-    /// The same users; and whoever sends no credentials may pull.
+    /// The same users; and a client without credentials may pull.
     pub(crate) fn open_to_pull() -> Self {
         Self::new(Some(Scope::PULL_ONLY))
     }
@@ -58,7 +58,7 @@ impl Users {
         scopes.insert(name.to_owned(), scope);
     }
 
-    /// From now on nobody's credentials can be checked.
+    /// From now on no credentials can be checked.
     pub(crate) fn go_down(&self) {
         self.down.store(true, Ordering::SeqCst);
     }

@@ -1,4 +1,4 @@
-//! Collection that is cut off, told to stop, or meets what cannot be done: what is done all the same, and by the next run.
+//! Collections that are interrupted, stopped, or have failures: what they do nevertheless, and what the next run does.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use registry::store::{StoreError, Uid};
 use super::{GRACE, HOUR, tiny};
 use crate::support::World;
 
-/// Fails those calls of one method that it is told to, counted from 1.
+/// Fails the chosen calls of one method, counted from 1.
 struct Failing {
     method: &'static str,
     calls: Arc<AtomicUsize>,
@@ -47,22 +47,23 @@ impl Hook for Failing {
 }
 
 impl World {
-    /// Lets calls of collection fail. What it was before, and how many calls of the method there are.
+    /// Makes chosen calls of collection fail. Returns the store as it was before, and the counter of the method's
+    /// calls.
     fn fail_collection(
         &mut self,
         method: &'static str,
         fails: fn(usize) -> Option<StoreError>,
     ) -> (Arc<dyn CollectionStore>, Arc<AtomicUsize>) {
-        let whole = self.stores.collection.clone();
+        let original = self.stores.collection.clone();
         let (failing, calls) = Failing::new(method, fails);
-        self.stores.collection = Arc::new(Wrapped::new(whole.clone(), failing));
-        (whole, calls)
+        self.stores.collection = Arc::new(Wrapped::new(original.clone(), failing));
+        (original, calls)
     }
 
-    /// `count` objects that nothing names, each in a grave that is due.
+    /// `count` unreferenced objects, each with a due pending deletion.
     async fn schedule_deletion(&self, count: usize) {
         for number in 0..count {
-            let digest = self.push_blob("a", format!("buried {number:03}")).await;
+            let digest = self.push_blob("a", format!("unreferenced {number:03}")).await;
             self.delete(format!("/v2/a/blobs/{digest}")).send().await.expect(202);
         }
         assert_eq!(self.collect().await.metadata.scheduled, count as u64);
@@ -71,7 +72,7 @@ impl World {
         self.collect_until_swept().await;
     }
 
-    /// Ends what is past its end, and deletes nothing.
+    /// Sweeps expired sessions, and deletes no object.
     async fn collect_until_swept(&self) {
         let mut at_uploads = |report: &Report| {
             if report.sessions_swept > 0 {
@@ -95,15 +96,15 @@ fn single_file() -> Options {
     Options { at_once: 1, ..tiny() }
 }
 
-/// A table that cannot be written, as on a full disk, keeps neither uploads nor graves back; and who holds the names is
-/// not known then, so that nobody walks over them.
+/// If the table cannot be written, as on a full disk, sessions and pending deletions are processed nevertheless. The
+/// lease of the metadata is not known then, so there is no walk over the metadata.
 #[tokio::test]
-async fn each_step_is_taken_whatever_became_of_the_others() {
+async fn each_step_runs_even_if_others_fail() {
     for (method, what) in [
-        ("begin_pass", "the pass over the names cannot begin"),
-        ("collect_metadata", "the names cannot be gone through"),
+        ("begin_pass", "the pass over the metadata cannot begin"),
+        ("collect_metadata", "the metadata cannot be read"),
         ("checkpoint", "how far the pass has come cannot be noted"),
-        ("expired", "uploads past their end cannot be listed"),
+        ("expired", "expired uploads cannot be listed"),
     ] {
         let world = World::new().await;
         world.schedule_deletion(3).await;
@@ -135,30 +136,30 @@ async fn each_step_is_taken_whatever_became_of_the_others() {
     }
 }
 
-/// An object that cannot be deleted, now or ever, keeps nothing back but itself, on its page and behind it.
+/// An object that cannot be deleted, now or ever, does not prevent the deletion of others, on its page and after it.
 #[tokio::test]
-async fn an_object_that_cannot_be_deleted_keeps_nothing_else_back() {
-    // Of the first page of three: all at once, then one by one, of which the second fails.
+async fn an_object_that_cannot_be_deleted_does_not_prevent_other_deletions() {
+    // The first page has three objects: all at once, then one by one, of which the second fails.
     let refuse: fn(usize) -> Option<StoreError> = |call| matches!(call, 1 | 3).then(|| StoreError::failed("immutable"));
     let busy: fn(usize) -> Option<StoreError> = |call| matches!(call, 1 | 3).then(|| StoreError::unavailable("busy"));
     for fails in [refuse, busy] {
         let mut world = World::new().await;
         world.schedule_deletion(7).await;
-        let whole = world.stores.blobs.clone();
+        let original = world.stores.blobs.clone();
         let (failing, calls) = Failing::new("delete", fails);
-        world.stores.blobs = Arc::new(Wrapped::new(whole.clone(), failing));
+        world.stores.blobs = Arc::new(Wrapped::new(original.clone(), failing));
         let options = Options {
             pending_deletions: 3,
-            // More than one, or a busy store is given up at once.
+            // More than one; otherwise the step is aborted at once when the store is unavailable.
             at_once: 2,
             ..Options::default()
         };
         let interrupted = world.try_collect(&options).await.unwrap_err();
         let report = &interrupted.report;
-        let told = interrupted.to_string();
+        let text = interrupted.to_string();
         assert!(
-            told.starts_with("the object ") && told.contains(" cannot be deleted: "),
-            "{told}"
+            text.starts_with("the object ") && text.contains(" cannot be deleted: "),
+            "{text}"
         );
         assert_eq!((report.failed, report.complete), (1, false));
         assert_eq!(report.objects_deleted, 6, "{report:?}");
@@ -166,36 +167,36 @@ async fn an_object_that_cannot_be_deleted_keeps_nothing_else_back() {
         assert_eq!(calls.load(Ordering::Relaxed), 1 + 3 + 2, "two more pages");
         assert_eq!((world.blobs.objects(), world.metadata.counts().deletion_queue), (1, 1));
 
-        world.stores.blobs = whole;
+        world.stores.blobs = original;
         let report = world.collect().await;
         assert_eq!((report.objects_deleted, report.failed, report.complete), (1, 0, true));
         world.assert_empty();
     }
 }
 
-/// An upload that cannot be ended, the first of all, keeps back neither those behind it nor the graves.
+/// An upload that cannot be swept, the first of all, prevents neither later sweeps nor deletions.
 #[tokio::test]
-async fn an_upload_that_cannot_be_ended_keeps_nothing_else_back() {
+async fn an_upload_that_cannot_be_swept_does_not_prevent_other_work() {
     let mut world = World::new().await;
     world.schedule_deletion(2).await;
     for _ in 0..7 {
         world.abandon("a").await;
     }
     world.clock.pass(GRACE);
-    let (whole, calls) = world.fail_collection("sweep", |call| (call == 1).then(|| StoreError::failed("damaged")));
+    let (original, calls) = world.fail_collection("sweep", |call| (call == 1).then(|| StoreError::failed("damaged")));
     let interrupted = world.try_collect(&single_file()).await.unwrap_err();
     let report = &interrupted.report;
-    let told = interrupted.to_string();
+    let text = interrupted.to_string();
     assert!(
-        told.starts_with("the upload ") && told.ends_with(" cannot be ended: store failed: damaged"),
-        "{told}"
+        text.starts_with("the upload ") && text.ends_with(" cannot be ended: store failed: damaged"),
+        "{text}"
     );
     assert_eq!(
         (report.failed, report.sessions_swept, report.objects_deleted),
         (1, 6, 2)
     );
     assert_eq!(calls.load(Ordering::Relaxed), 7);
-    world.stores.collection = whole;
+    world.stores.collection = original;
     for _ in 0..2 {
         assert!(world.collect().await.complete);
         world.clock.pass(GRACE);
@@ -203,25 +204,25 @@ async fn an_upload_that_cannot_be_ended_keeps_nothing_else_back() {
     world.assert_empty();
 }
 
-/// A grave that cannot be read, and graves that cannot be removed.
+/// A pending deletion that cannot be read, and pending deletions that cannot be deleted.
 #[tokio::test]
-async fn graves_fail_one_by_one() {
-    for (method, deleted, settled) in [("standing", 4, 4), ("forget", 5, 3)] {
+async fn pending_deletions_fail_one_by_one() {
+    for (method, deleted, processed) in [("standing", 4, 4), ("forget", 5, 3)] {
         let mut world = World::new().await;
         world.schedule_deletion(5).await;
-        let (whole, _) = world.fail_collection(method, |call| (call == 1).then(|| StoreError::failed("damaged")));
+        let (original, _) = world.fail_collection(method, |call| (call == 1).then(|| StoreError::failed("damaged")));
         let interrupted = world.try_collect(&single_file()).await.unwrap_err();
         assert_eq!(interrupted.report.objects_deleted, deleted, "{method}");
-        assert_eq!(world.metadata.counts().deletion_queue, 5 - settled, "{method}");
-        world.stores.collection = whole;
+        assert_eq!(world.metadata.counts().deletion_queue, 5 - processed, "{method}");
+        world.stores.collection = original;
         world.collect().await;
         world.assert_empty();
     }
 }
 
-/// A store that is away is not asked about each of many things, while the other steps are taken.
+/// An unavailable store is not called for each of many items; the other steps run.
 #[tokio::test]
-async fn a_store_that_is_away_is_not_asked_for_ever() {
+async fn an_unavailable_store_is_not_called_for_every_item() {
     let mut world = World::new().await;
     world.schedule_deletion(3).await;
     for _ in 0..40 {
@@ -238,9 +239,9 @@ async fn a_store_that_is_away_is_not_asked_for_ever() {
     assert!((4..=8).contains(&calls.load(Ordering::Relaxed)));
 }
 
-/// Told to stop, a run ends at its next step, and the next one goes on without waiting for anybody.
+/// A run that is told to stop ends at its next step. The next run continues without waiting for a lease.
 #[tokio::test]
-async fn a_run_stops_when_it_is_told_to_and_lets_go() {
+async fn a_stopped_run_ends_its_lease() {
     let mut steps = 1;
     loop {
         let world = World::new().await;
@@ -249,10 +250,10 @@ async fn a_run_stops_when_it_is_told_to_and_lets_go() {
             world.push_blob("a", format!("loose {number}")).await;
         }
         world.clock.pass(GRACE);
-        let mut told = 0;
+        let mut reports = 0;
         let mut stop = |_: &Report| {
-            told += 1;
-            if told < steps {
+            reports += 1;
+            if reports < steps {
                 ControlFlow::Continue(())
             } else {
                 ControlFlow::Break(())
@@ -260,7 +261,7 @@ async fn a_run_stops_when_it_is_told_to_and_lets_go() {
         };
         let report = collect(&world.stores, world.clock.clone(), &tiny(), &mut stop).await;
         let report = report.unwrap();
-        assert!(told <= steps, "it was told to stop, and went on");
+        assert!(reports <= steps, "it was told to stop, and went on");
         if !report.stopped {
             assert!(report.complete);
             break;
@@ -283,7 +284,7 @@ async fn a_run_stops_when_it_is_told_to_and_lets_go() {
     assert!(steps > 20 / 3 + 10 / 2 + 5 / 2, "{steps}");
 }
 
-/// A collection may run on any thread of a runtime.
+/// A collection may move between the threads of a runtime.
 #[tokio::test]
 async fn a_collection_moves_between_threads() {
     fn movable<T: Send>(future: T) -> T {
@@ -295,9 +296,10 @@ async fn a_collection_moves_between_threads() {
     assert!(report.unwrap().complete);
 }
 
-/// The run before was cut off in the middle of the names: this one goes on there, and does not wait for a lease.
+/// The run before was interrupted in the middle of the metadata: this one continues there, and does not wait for a
+/// lease.
 #[tokio::test]
-async fn a_run_that_was_cut_off_is_gone_on_with() {
+async fn the_next_run_continues_an_interrupted_one() {
     let world = World::new().await;
     for number in 0..10 {
         world.push_blob("a", format!("loose {number}")).await;
@@ -321,7 +323,7 @@ async fn a_run_that_was_cut_off_is_gone_on_with() {
     assert!(!world.collect().await.resumed);
 }
 
-/// A deep run does not go on behind one that was perhaps not deep.
+/// A deep run does not continue one that was perhaps not deep.
 #[tokio::test]
 async fn a_deep_run_begins_at_the_beginning() {
     let world = World::new().await;
@@ -348,9 +350,9 @@ async fn a_deep_run_begins_at_the_beginning() {
     assert_eq!(report.metadata.seen, 20);
 }
 
-/// A deep run that was cut off is gone on with, as deeply: by the next deep one, and by one that is not.
+/// An interrupted deep run is continued as a deep run: by the next deep run, and by one that is not.
 #[tokio::test]
-async fn a_deep_run_is_gone_on_with_deeply() {
+async fn an_interrupted_deep_run_continues_as_a_deep_run() {
     let deep = Options {
         plan: Plan {
             deep: true,
@@ -379,15 +381,15 @@ async fn a_deep_run_is_gone_on_with_deeply() {
     }
 }
 
-/// Each call of a collection fails once, before its work or after it. Whatever is left by that, the next runs end it;
-/// nothing that is used is ever lost.
+/// Each call of a collection fails once, before its work or after it. The next runs finish what that leaves; nothing in
+/// use is ever lost.
 #[tokio::test]
 async fn a_collection_may_fail_anywhere() {
     for point in [FaultPoint::Before, FaultPoint::After] {
         let mut nth = 1;
         loop {
             let world = World::new().await;
-            let manifests = world.furnish().await;
+            let manifests = world.push_content().await;
             world.abandon("b").await;
             world.push_blob("a", "loose").await;
             world.push_blob("b", "also loose").await;
@@ -404,7 +406,7 @@ async fn a_collection_may_fail_anywhere() {
                 }
                 let interrupted = world.try_collect(&tiny()).await.is_err();
                 struck |= world.faults.struck() > 0;
-                // The failure of a sign of life given in passing is nobody's failure.
+                // Ending the lease after a failure may fail too, and is not reported.
                 assert!(struck || !interrupted);
                 world.faults.clear();
                 world.assert_whole(&manifests).await;
@@ -424,10 +426,10 @@ async fn a_collection_may_fail_anywhere() {
     }
 }
 
-/// While another process is at the names, sessions and graves are gone over all the same; one that has shown no sign of
-/// life for its lease is taken over, and finds that out.
+/// While another process has the lease of the metadata, sessions and pending deletions are processed nevertheless. A
+/// process that has not renewed its lease in time loses it to another one, and finds that out.
 #[tokio::test]
-async fn names_are_gone_over_by_one_process() {
+async fn one_process_walks_over_the_metadata() {
     let world = World::new().await;
     for number in 0..4 {
         world.push_blob("a", format!("loose {number}")).await;
@@ -449,7 +451,7 @@ async fn names_are_gone_over_by_one_process() {
     assert_eq!((report.metadata, report.sessions_swept), (PassStatistics::default(), 5));
 
     world.clock.pass(HOUR);
-    // Taken over in the middle, by somebody who thinks that it has died.
+    // Taken over in the middle, by a process that takes the first one for crashed.
     let (stores, clock) = (world.stores.clone(), world.clock.clone());
     let mut taken = false;
     let options = tiny();
@@ -469,9 +471,10 @@ async fn names_are_gone_over_by_one_process() {
     assert_eq!(report.metadata.seen, 3, "one slice");
 }
 
-/// What an import has still to name again may lie in the graveyard, from an earlier life of its registry.
+/// The deletion queue may contain objects that the rest of an import will reference, since the registry may have
+/// existed before.
 #[tokio::test]
-async fn half_of_an_import_keeps_the_graveyard() {
+async fn an_incomplete_import_keeps_pending_deletions() {
     let world = World::new().await;
     world.schedule_deletion(3).await;
     let import = Uid(77);

@@ -1,4 +1,4 @@
-//! Memory that a request holds whole: asked for, bounded in time, given back.
+//! Memory permits of requests: they are taken, bounded in time, and released.
 
 use std::sync::atomic::Ordering;
 
@@ -13,30 +13,30 @@ use crate::support::{Script, World, sha256};
 
 const OCI: &str = MediaType::OCI_MANIFEST;
 
-/// Memory for a manifest is taken as its bytes arrive, and before it is parsed, and given back.
+/// Memory for a manifest is taken as its bytes arrive, and before it is parsed, and is released.
 #[tokio::test]
-async fn room_for_a_manifest() {
+async fn memory_for_a_manifest() {
     let world = World::new().await;
     world.push_blob("a", "{}").await;
     let manifest = bytes_of(&image(b"{}", &[]));
     let body = || Script::in_chunks(&manifest, 10);
     let put = || world.put("/v2/a/manifests/t").header("content-type", OCI);
     let parsing = oci::Manifest::memory_to_parse(&manifest, &oci::Limits::default());
-    for (declared, room) in [(true, manifest.len()), (false, 8 << 10)] {
+    for (declared, granted) in [(true, manifest.len()), (false, 8 << 10)] {
         let watched = world.clone();
-        let body = body().meanwhile(async move { assert_eq!(watched.clock.held(), room) });
+        let body = body().meanwhile(async move { assert_eq!(watched.clock.held(), granted) });
         let mut call = put();
         if declared {
             call = call.header("content-length", manifest.len().to_string());
         }
         call.stream(body).send().await.expect(201);
         assert_eq!(
-            world.clock.rooms(),
-            [(Purpose::FirstBytes, room), (Purpose::Work, parsing)]
+            world.clock.granted(),
+            [(Purpose::FirstBytes, granted), (Purpose::Work, parsing)]
         );
         assert_eq!(world.clock.held(), 0);
     }
-    // Not for what says that it is too large, nor for what never comes.
+    // No memory for a body that declares too large a size, or for one that never arrives.
     put()
         .header("content-length", "4194305")
         .stream(body())
@@ -48,9 +48,9 @@ async fn room_for_a_manifest() {
         .send()
         .await
         .expect(400);
-    assert_eq!(world.clock.rooms(), []);
+    assert_eq!(world.clock.granted(), []);
 
-    world.clock.fill(true);
+    world.clock.set_full(true);
     let body = body();
     let given = body.given();
     put().stream(body).send().await.expect_error(503, "UNAVAILABLE");
@@ -59,12 +59,12 @@ async fn room_for_a_manifest() {
         10,
         "nothing more is read before there is memory"
     );
-    world.clock.fill(false);
+    world.clock.set_full(false);
     put().bytes(manifest.clone()).send().await.expect(201);
 }
 
-/// A declared length costs nothing: what is held follows what has arrived, until a body is a large one; then all the rest
-/// is asked for at once, so that bodies do not wait for each other's rest.
+/// A declared length takes no memory. Memory follows the bytes that have arrived, until a body is a large one. Then all
+/// the rest is taken at once, so that bodies do not wait for each other's rest.
 #[tokio::test]
 async fn memory_follows_the_bytes() {
     const SIZE: usize = 300_000;
@@ -88,33 +88,33 @@ async fn memory_follows_the_bytes() {
         put().stream(body.fail(BodyError::Cut)).send().await.expect(400);
         assert_eq!(world.clock.held(), 0);
     }
-    world.clock.rooms();
+    world.clock.granted();
     let body = Script::in_chunks(&space, 10_000);
     put().stream(body).send().await.expect_error(400, "MANIFEST_INVALID");
-    let taken: Vec<_> = world.clock.rooms().into_iter().map(|(purpose, _)| purpose).collect();
+    let taken: Vec<_> = world.clock.granted().into_iter().map(|(purpose, _)| purpose).collect();
     assert_eq!(taken, [Purpose::FirstBytes, Purpose::Body, Purpose::Work]);
 }
 
-/// Whose manifest arrives too slowly while others wait for memory is told to come again.
+/// A manifest that arrives too slowly while others wait for memory is refused, and its client is asked to retry.
 #[tokio::test]
-async fn a_manifest_gives_way_when_it_has_to() {
+async fn a_slow_manifest_releases_its_memory_for_others() {
     let world = World::new().await;
     let manifest = bytes_of(&image(b"{}", &[]));
-    world.clock.hurry();
+    world.clock.slow_arrivals();
     let put = || world.put("/v2/a/manifests/t").header("content-type", OCI);
     let stalls = Script::of(manifest.slice(..10)).meanwhile(std::future::pending());
     let answer = put().stream(stalls).send().await;
     answer.expect(503);
     assert_eq!(world.clock.held(), 0);
-    // What is here already is taken all the same.
+    // A manifest that has arrived completely is accepted all the same.
     world.push_blob("a", "{}").await;
     put().stream(Script::in_chunks(&manifest, 10)).send().await.expect(201);
 }
 
-/// A page of referrers begins in little memory (16 rows of 36 KiB and 128 KiB) that is asked for before the first row is
-/// read, and its own is held until it is sent, or nobody wants it any more.
+/// A page of referrers starts with a small amount of memory (16 rows of 36 KiB, and 128 KiB), which is taken before the
+/// first row is read. The memory of the finished page is kept until the page is sent, or the response is dropped.
 #[tokio::test]
-async fn room_for_referrers() {
+async fn memory_for_referrers() {
     let world = World::new().await;
     world.push_blob("a", "{}").await;
     let signature = bytes_of(&artifact("a/signature", b"subject"));
@@ -125,17 +125,17 @@ async fn room_for_referrers() {
         .send()
         .await
         .expect(201);
-    world.clock.rooms();
+    world.clock.granted();
     let target = format!("/v2/a/referrers/{}", sha256(b"subject"));
     let answer = handle(&world, &target).await;
     let length = answer.body().size_hint().exact().expect("a length");
     let length = usize::try_from(length).expect("a small page");
     assert_eq!(
-        world.clock.rooms(),
+        world.clock.granted(),
         [(Purpose::Page, 704 << 10), (Purpose::SmallAnswer, length)]
     );
     assert_eq!(world.clock.held(), length);
-    // A shell that hands the bytes on holds it longer than the body.
+    // A shell that copies the bytes elsewhere keeps the permit for longer than the body.
     let (_, mut body) = answer.into_parts();
     let memory = body.take_memory().expect("granted memory");
     drop(body);
@@ -143,16 +143,17 @@ async fn room_for_referrers() {
     drop(memory);
     assert_eq!(world.clock.held(), 0);
 
-    world.clock.fill(true);
+    world.clock.set_full(true);
     world.get(target).send().await.expect_error(503, "UNAVAILABLE");
     let nothing = format!("/v2/a/referrers/{}", sha256(b"x"));
     world.get(nothing).send().await.expect(503);
 }
 
-/// A page that outgrows its first memory asks for all that a page may take, and keeps of it what it is long. So does one
-/// for which a manifest must be read: its annotations are too many for a row. Parsing it takes memory of its own.
+/// A page that needs more than its first memory takes the memory of the largest page, and keeps as much as its length.
+/// So does a page for which a manifest must be read, because its annotations are too large for a row. Parsing the
+/// manifest takes memory of its own.
 #[tokio::test]
-async fn room_for_large_pages_of_referrers() {
+async fn memory_for_large_pages_of_referrers() {
     const LARGE: (Purpose, usize) = (Purpose::Answer, (4 << 20) + 16 * (36 << 10));
     for (count, note) in [(3, 10_000), (6, 30_000), (1, 40_000)] {
         let world = World::new().await;
@@ -162,18 +163,18 @@ async fn room_for_large_pages_of_referrers() {
             manifest["annotations"] = serde_json::json!({ "note": "x".repeat(note), "number": number.to_string() });
             world.put_manifest("a", "t", bytes_of(&manifest)).await.expect(201);
         }
-        world.clock.rooms();
+        world.clock.granted();
         let target = format!("/v2/a/referrers/{}", sha256(b"subject"));
         let answer = handle(&world, &target).await;
         let length = usize::try_from(answer.body().size_hint().exact().expect("a length")).expect("a page");
-        let rooms = world.clock.rooms();
-        assert_eq!(rooms[0], (Purpose::Page, 704 << 10));
+        let grants = world.clock.granted();
+        assert_eq!(grants[0], (Purpose::Page, 704 << 10));
         match note {
-            10_000 => assert_eq!(rooms[1..], [(Purpose::SmallAnswer, length)]),
-            30_000 => assert_eq!(rooms[1..], [LARGE]),
+            10_000 => assert_eq!(grants[1..], [(Purpose::SmallAnswer, length)]),
+            30_000 => assert_eq!(grants[1..], [LARGE]),
             _ => {
-                assert_eq!(rooms[1], LARGE);
-                assert!(matches!(rooms[2..], [(Purpose::Work, parsing)] if parsing > note));
+                assert_eq!(grants[1], LARGE);
+                assert!(matches!(grants[2..], [(Purpose::Work, parsing)] if parsing > note));
             }
         }
         assert_eq!(world.clock.held(), length);
@@ -184,9 +185,9 @@ async fn room_for_large_pages_of_referrers() {
     }
 }
 
-/// Small answers have memory of their own, up to 64 KiB.
+/// Small responses, up to 64 KiB, have a memory purpose of their own.
 #[tokio::test]
-async fn small_answers_are_apart() {
+async fn small_answers_have_memory_of_their_own() {
     let world = World::new().await;
     let mut settings = registry::Settings::default();
     settings.limits.inline_manifest_bytes = 1 << 20;
@@ -194,23 +195,24 @@ async fn small_answers_are_apart() {
         .another(std::sync::Arc::new(registry::Anonymous::all()), settings)
         .await;
     let small = (Purpose::SmallAnswer, 64 << 10);
-    for (length, rooms) in [
+    for (length, grants) in [
         (64 << 10, vec![small]),
         ((64 << 10) + 1, vec![small, (Purpose::Answer, (64 << 10) + 1)]),
     ] {
         let manifest = padded(&index(&[]), length);
         world.put_manifest("a", "t", manifest).await.expect(201);
-        world.clock.rooms();
+        world.clock.granted();
         let answer = handle(&world, "/v2/a/manifests/t").await;
         assert_eq!(answer.status(), 200);
-        assert_eq!(world.clock.rooms(), rooms);
+        assert_eq!(world.clock.granted(), grants);
         assert_eq!(world.clock.held(), length);
     }
 }
 
-/// Every answer with a body has memory for as long as it is sent, and what is read as it is sent has it before it is opened.
+/// Every response with a body has memory until it is sent. A response that is read while it is sent takes its memory
+/// before the object is opened.
 #[tokio::test]
-async fn room_for_answers() {
+async fn memory_for_answers() {
     let world = World::new().await;
     world.push_blob("a", "{}").await;
     let large = world.push_blob("a", bytes::Bytes::from(vec![7; 100_000])).await;
@@ -220,16 +222,16 @@ async fn room_for_answers() {
     let small = sha256(b"{}");
     let tags = "/v2/a/tags/list?n=10".to_owned();
     let catalog = "/v2/_catalog?n=10".to_owned();
-    // What a list took in the making it does not hold while it is sent.
+    // The memory for making a list is not kept while the list is sent.
     let (tags_length, catalog_length) = (r#"{"name":"a","tags":["t"]}"#.len(), r#"{"repositories":["a"]}"#.len());
-    for (target, rooms, bytes) in [
+    for (target, grants, bytes) in [
         (
             format!("/v2/a/blobs/{large}"),
             vec![(Purpose::Stream, 64 << 10)],
             64 << 10,
         ),
         (format!("/v2/a/blobs/{small}"), vec![(Purpose::Stream, 2)], 2),
-        // As much as a manifest in its row may take, before the row is read.
+        // The maximum size of a manifest in its row, taken before the row is read.
         (
             "/v2/a/manifests/t".to_owned(),
             vec![(Purpose::SmallAnswer, 32 << 10)],
@@ -246,16 +248,16 @@ async fn room_for_answers() {
             catalog_length,
         ),
     ] {
-        world.clock.rooms();
+        world.clock.granted();
         let answer = handle(&world, &target).await;
         assert_eq!(answer.status(), 200, "{target}");
-        assert_eq!(world.clock.rooms(), rooms, "{target}");
+        assert_eq!(world.clock.granted(), grants, "{target}");
         assert_eq!(world.clock.held(), bytes, "{target}");
         drop(answer);
         assert_eq!(world.clock.held(), 0, "{target}");
-        world.clock.fill(true);
+        world.clock.set_full(true);
         world.get(target).send().await.expect(503);
-        world.clock.fill(false);
+        world.clock.set_full(false);
     }
 }
 
@@ -265,9 +267,9 @@ async fn handle(world: &World, target: &str) -> http::Response<registry::Respons
     world.registry.handle(request.expect("a request")).await
 }
 
-/// A manifest that trickles in does not hold its room for ever. Only the time for which its client is waited for counts.
+/// A manifest that arrives slowly does not keep its memory for ever. Only the time spent waiting for its client counts.
 #[tokio::test]
-async fn a_slow_manifest() {
+async fn a_slow_manifest_has_a_timeout() {
     let world = World::new().await;
     world.push_blob("a", "{}").await;
     let manifest = bytes_of(&image(b"{}", &[]));
