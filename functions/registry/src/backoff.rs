@@ -20,7 +20,7 @@ impl Backoff {
         Self { first, longest }
     }
 
-    /// The bound after `failures` earlier failures; 0 for the first failure.
+    /// The bound after `failures` earlier failures. `failures` is 0 for the first failure.
     fn bound(self, failures: u32) -> Duration {
         self.first.saturating_mul(1 << failures.min(16)).min(self.longest)
     }

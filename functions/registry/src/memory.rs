@@ -8,7 +8,7 @@ use futures_util::future::{Either, select};
 use crate::budget::{ClientKey, Refused};
 use crate::store::{Reason, StoreError};
 
-/// How many requests wait for one budget at once, at most.
+/// The maximum number of requests that wait for one budget.
 pub const MAX_WAITING: usize = 4096;
 
 /// A permit for memory. The request may use the memory until it drops the permit.
@@ -111,8 +111,8 @@ impl From<Refused> for StoreError {
     }
 }
 
-/// Waits for what a [`Budget`](crate::budget::Budget) grants until `late` completes; whoever waits has the timer. The error
-/// says that there was no memory for `what`.
+/// Waits for a grant of a [`Budget`](crate::budget::Budget), until `late` completes. The caller provides the timer, as
+/// `late`. The error says that there was no memory for `what`.
 pub async fn in_time<T>(
     granted: impl Future<Output = Result<T, StoreError>>,
     late: impl Future<Output = ()>,

@@ -350,7 +350,7 @@ async fn faults_strike_when_they_are_planned() {
         point: FaultPoint::After,
     });
     assert!(matches!(commit("five").await, Err(StoreError::Failed(_))));
-    assert_eq!(memory.counts().links, 4, "all was done, and the answer was lost");
+    assert_eq!(memory.counts().links, 4, "the work was done, and the response was lost");
     faults.clear();
     commit("six").await.unwrap();
 

@@ -284,7 +284,7 @@ async fn a_missing_edge_is_found_before_a_collection_acts_on_it() {
         digest: image.digest,
         target: image.layer,
     };
-    assert_eq!(world.check().await, [lost, gone], "and still, when it is too late");
+    assert_eq!(world.check().await, [lost, gone], "also after the collection");
 }
 
 /// A damaged record is one finding among others, and no orphan is reported meanwhile.

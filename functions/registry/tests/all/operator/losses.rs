@@ -197,7 +197,11 @@ async fn a_push_replaces_what_a_repair_has_recorded() {
     world.blobs.lose(&stored).unwrap();
     let (summary, _) = world.check_as(&options()).await;
     assert_eq!(summary.repaired, 0);
-    assert_eq!(world.status("HEAD", paths[0].clone()).await, 200, "nobody has looked");
+    assert_eq!(
+        world.status("HEAD", paths[0].clone()).await,
+        200,
+        "the loss is not recorded"
+    );
 
     let (summary, found) = world.check_as(&repairing()).await;
     assert_eq!((summary.repaired, summary.findings), (2, found.len() as u64));
@@ -329,7 +333,11 @@ async fn a_recorded_loss_of_an_object_that_exists_is_repaired() {
     let path = format!("/v2/a/blobs/{digest}");
     let (summary, found) = world.check_as(&options()).await;
     assert_eq!((summary.repaired, found), (0, expected.to_vec()));
-    assert_eq!(world.status("HEAD", path.clone()).await, 404, "nobody has repaired it");
+    assert_eq!(
+        world.status("HEAD", path.clone()).await,
+        404,
+        "the record is not repaired"
+    );
     let (summary, found) = world.check_as(&repairing()).await;
     assert_eq!((summary.repaired, found), (1, expected.to_vec()));
     assert_eq!(world.status("HEAD", path).await, 200);

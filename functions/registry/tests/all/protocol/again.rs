@@ -233,7 +233,7 @@ async fn a_seal_of_minutes_keeps_its_claim() {
             refused += 1;
         }
         assert_eq!(refused, as_long);
-        assert_eq!(world.counts.of("seal"), 0, "nobody else has begun to seal");
+        assert_eq!(world.counts.of("seal"), 0, "no other request has begun to seal");
         let again = begin(world.put(target.clone()).bytes("cd"));
         run_ready_tasks().await;
         seal.notify_one();

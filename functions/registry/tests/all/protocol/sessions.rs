@@ -163,7 +163,7 @@ async fn a_busy_session() {
     assert_eq!(answer.header("range"), "0-5");
     let out_of_place = world.patch(location.clone()).header("content-range", "2-3").bytes("cd");
     let out_of_place = out_of_place.send().await.expect_error(416, "BLOB_UPLOAD_INVALID");
-    assert_eq!(out_of_place.get("retry-after"), None, "nobody has to be waited for");
+    assert_eq!(out_of_place.get("retry-after"), None, "no other request has a claim");
     let digest = sha256(b"abcdef");
     world
         .put(format!("{location}?digest={digest}"))

@@ -131,7 +131,7 @@ async fn each_step_runs_even_if_others_fail() {
         );
         if method == "begin_pass" {
             assert_eq!(report.metadata, PassStatistics::default());
-            assert_eq!(world.counts.of("collect_metadata"), 0, "nobody walks without the lease");
+            assert_eq!(world.counts.of("collect_metadata"), 0, "no walk without the lease");
         }
     }
 }
@@ -163,7 +163,10 @@ async fn an_object_that_cannot_be_deleted_does_not_prevent_other_deletions() {
         );
         assert_eq!((report.failed, report.complete), (1, false));
         assert_eq!(report.objects_deleted, 6, "{report:?}");
-        assert_eq!(report.deleted, None, "what a failed call has freed, nobody tells");
+        assert_eq!(
+            report.deleted, None,
+            "a failed call does not report what it has deleted"
+        );
         assert_eq!(calls.load(Ordering::Relaxed), 1 + 3 + 2, "two more pages");
         assert_eq!((world.blobs.objects(), world.metadata.counts().deletion_queue), (1, 1));
 
@@ -261,7 +264,7 @@ async fn a_stopped_run_ends_its_lease() {
         };
         let report = collect(&world.stores, world.clock.clone(), &tiny(), &mut stop).await;
         let report = report.unwrap();
-        assert!(reports <= steps, "it was told to stop, and went on");
+        assert!(reports <= steps, "the run must stop when it is told to");
         if !report.stopped {
             assert!(report.complete);
             break;
