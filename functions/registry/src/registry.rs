@@ -90,8 +90,9 @@ impl Registry {
         Ok(self.tokens.get_or_init(|| TokenKeys::new(&self.settings.region, keys)))
     }
 
-    /// The response to a request that this registry's [`HostPolicy`] refuses, and `None` for all other requests. A
-    /// shell calls it for responses of its own that not everyone may read. [`Self::handle`] checks its requests itself.
+    /// The response to a request that this registry's [`HostPolicy`](crate::HostPolicy) refuses, and `None` for all
+    /// other requests. A shell calls it for responses of its own that not everyone may read. [`Self::handle`] checks
+    /// its requests itself.
     #[must_use]
     pub fn refuse(&self, head: &http::request::Parts) -> Option<Response<ResponseBody>> {
         self.settings.hosts.refuse(head)
