@@ -15,7 +15,7 @@
 //! 6. [`collection`] and [`check`]: the work that an operator runs on a registry while it serves requests.
 //! 7. [`delivery`]: whether a blob is redirected or proxied. [`own_host`]: hosts to which the registry never redirects.
 //!    [`limits`]: every limit. [`environment`]: time and randomness. [`memory`]: the memory that requests may use.
-//!    [`budget`]: how clients share a resource.
+//!    [`budget`]: how clients share a resource. [`backoff`]: the times between retries.
 //!
 //! A module imports only modules below it: `dispatch` imports `operations`, these import `call`, and `call` imports
 //! `registry`. No import goes the other way.
